@@ -1,0 +1,24 @@
+"""The one error type a user sees, and the hint that names the nearest right word."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LongtailError(ValueError):
+    """Something the user can mend; the message is one sentence that names the remedy."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint such as ``" Did you mean 'gcl'?"``, or the choices where nothing is near.
+
+    Example:
+        >>> nearest("glc", ["gcl", "kps"])
+        " Did you mean 'gcl'?"
+        >>> nearest("zzz", ["gcl", "kps"])
+        ' Known: gcl, kps.'
+    """
+    choices = sorted(known)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(choices)}."

@@ -1,0 +1,207 @@
+"""The typed configuration of a run: plain dataclasses, read from YAML and the command line in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Augmentation = Literal["none", "flip", "crop", "crop-flip", "random-resized-crop"]
+Mixing = Literal["none", "mixup", "cutmix", "remix", "cmo"]
+
+
+@dataclass
+class DataConfig:
+    """Where the images come from and how they become a training, validation and test split.
+
+    Attributes:
+        source: SOURCE as on the command line, for example ``folder:photos`` or ``cifar100``.
+        image_column: Column that holds the image; found by its type when not given.
+        label_column: Column that holds the label; ``label`` or ``fine_label`` when not given.
+        group_column: Rows that share a value of this column stay on one side of every split.
+        imbalance_ratio: Cut the training split to this ratio of largest to smallest class; None keeps all.
+        imbalance_profile: Shape of the cut.
+        subset_seed: Seed of the cut.
+        validation_fraction: Share of the training images carved out for validation when the source has no such split.
+        test_fraction: Share carved out for testing when the source has no test split.
+        split_seed: Seed of both carvings.
+        image_size: Side of the square network input in pixels.
+        resize: Length of the shorter side before the centre crop; image_size when not given.
+        mean: Per-channel mean of RGB in [0, 1] that is subtracted.
+        std: Per-channel standard deviation of RGB in [0, 1] that is divided by.
+        augmentation: Random changes to a training image.
+        crop_padding: Zero pixels around the image before a random crop.
+        many: A class with more training images than this is many-shot.
+        few: A class with fewer training images than this is few-shot.
+        groups: Shot groups by those thresholds, or by thirds of the classes.
+        workers: Processes that decode images when the data set does not fit in memory.
+        resident_gigabytes: Decode once and keep in memory up to this size; None means half of the free memory.
+    """
+
+    source: str = ""
+    image_column: str | None = None
+    label_column: str | None = None
+    group_column: str | None = None
+    imbalance_ratio: float | None = None
+    imbalance_profile: Literal["exponential", "step", "pareto"] = "exponential"
+    subset_seed: int = 0
+    validation_fraction: float = 0.0
+    test_fraction: float = 0.2
+    split_seed: int = 0
+    image_size: int = 32
+    resize: int | None = None
+    mean: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
+    std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
+    augmentation: Augmentation = "none"
+    crop_padding: int = 4
+    many: int = 100
+    few: int = 20
+    groups: Literal["threshold", "thirds"] = "threshold"
+    workers: int = 2
+    resident_gigabytes: float | None = None
+
+
+@dataclass
+class ModelConfig:
+    """The network: a backbone by name and the classifier on top.
+
+    Attributes:
+        name: ``resnet20``, ``resnet32``, ``resnet44``, ``resnet56``, ``plain-cnn`` or ``timm:NAME``.
+        head: Classifier; ``auto`` takes the one the loss of stage 1 is defined on.
+        pretrained: Start a timm backbone from its published weights.
+        train_blocks: ``all``, or how many last blocks of a pretrained backbone are trained; the rest stays frozen.
+        bottleneck: Add one new bottleneck block after the backbone (the Places-LT protocol).
+    """
+
+    name: str = "resnet32"
+    head: Literal["auto", "linear", "cosine"] = "auto"
+    pretrained: bool = False
+    train_blocks: int | Literal["all"] = "all"
+    bottleneck: bool = False
+
+
+@dataclass
+class LossConfig:
+    """A loss by its registered name, with its keyword options.
+
+    Attributes:
+        name: Registered name, for example ``gcl``; ``longtail recipes`` shows which exist.
+        options: Keyword arguments of the loss, for example ``{scale: 30, noise: 0.5}``.
+    """
+
+    name: str = "cross-entropy"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class OptimizerConfig:
+    """The optimiser.
+
+    Attributes:
+        name: Which one.
+        lr: Peak learning rate.
+        momentum: Momentum of SGD.
+        weight_decay: L2 penalty (SGD) or decoupled decay (AdamW).
+        nesterov: Nesterov momentum.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 2e-4
+    nesterov: bool = False
+
+
+@dataclass
+class ScheduleConfig:
+    """How the learning rate moves over the epochs of a stage.
+
+    Attributes:
+        name: ``multistep`` multiplies by ``factors[i]`` after ``milestones[i]`` epochs; ``cosine`` falls to zero.
+        warmup_epochs: Linear warm-up: epoch e (from 0) runs at ``lr * (e + 1) / warmup_epochs``.
+        milestones: Epochs after which a factor applies, rising.
+        factors: Learning rate as a multiple of the peak, one per milestone.
+    """
+
+    name: Literal["constant", "multistep", "cosine"] = "constant"
+    warmup_epochs: int = 0
+    milestones: list[int] = field(default_factory=list)
+    factors: list[float] = field(default_factory=list)
+
+
+@dataclass
+class StageConfig:
+    """One pass of the training loop: what is trained, on which draws, with which loss and schedule.
+
+    Attributes:
+        epochs: Epochs; 0 leaves the stage out.
+        batch_size: Images per optimiser step, over all processes together.
+        sampler: ``shuffle`` (every image once an epoch) or a re-balancing strategy.
+        train: ``all`` parameters, the ``classifier`` on a frozen backbone, or one ``scales`` per class (LWS).
+        reset_classifier: Start the classifier anew instead of from the stage before (cRT).
+        mixing: Mix images of a batch.
+        mixing_alpha: Parameter of the Beta distribution that mixing draws from.
+        loss: The loss.
+        optimizer: The optimiser.
+        schedule: The learning-rate schedule.
+    """
+
+    epochs: int = 0
+    batch_size: int = 64
+    sampler: str = "shuffle"
+    train: Literal["all", "classifier", "scales"] = "all"
+    reset_classifier: bool = False
+    mixing: Mixing = "none"
+    mixing_alpha: float = 1.0
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+
+@dataclass
+class TrainingConfig:
+    """Options of the loop that change speed or robustness, not the method.
+
+    Attributes:
+        seed: Seeds the initial weights, the order of images, augmentation and noise.
+        precision: Arithmetic of the network; ``bf16`` is about twice as fast where the processor has it.
+        accumulation: Parts a batch is split into, for networks that do not fit.
+        clip_norm: Largest L2 norm of the gradient; None leaves it alone.
+        ema_decay: Keep an exponential moving average of the weights and evaluate that; None does not.
+        compile: Pass the network through torch.compile.
+        channels_last: Memory layout of images and convolutions.
+        validate_every: Measure the validation split every this many epochs (it is always measured at the end).
+        checkpoint_steps: Also save every this many steps; 0 saves at the end of each epoch only.
+        device: ``auto`` takes the accelerator where there is one.
+    """
+
+    seed: int = 0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    accumulation: int = 1
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+    compile: bool = False
+    channels_last: bool = True
+    validate_every: int = 1
+    checkpoint_steps: int = 0
+    device: Literal["auto", "cpu"] = "auto"
+
+
+@dataclass
+class RunConfig:
+    """Everything a run is made from; ``config.yaml`` of a run holds exactly this.
+
+    Attributes:
+        recipe: Name of the recipe the values started from.
+        data: Images and splits.
+        model: Network.
+        stage1: Representation learning.
+        stage2: Classifier retraining on the frozen backbone; ``epochs: 0`` leaves it out.
+        training: The loop.
+    """
+
+    recipe: str = ""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    stage1: StageConfig = field(default_factory=lambda: StageConfig(epochs=1))
+    stage2: StageConfig = field(default_factory=lambda: StageConfig(train="classifier"))
+    training: TrainingConfig = field(default_factory=TrainingConfig)
