@@ -1,0 +1,45 @@
+"""Where images come from and how batches are made; names load on first use, so samplers need torch and numpy alone."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from longtail.data.inspection import inspect_source
+    from longtail.data.samplers import LongTailSampler, ShuffleSampler, build_sampler, class_probabilities
+    from longtail.data.sources import ImageData, Split, load_source
+
+__all__ = [
+    "ImageData",
+    "LongTailSampler",
+    "ShuffleSampler",
+    "Split",
+    "build_sampler",
+    "class_probabilities",
+    "inspect_source",
+    "load_source",
+]
+
+_HOME = {
+    "ImageData": "sources",
+    "LongTailSampler": "samplers",
+    "ShuffleSampler": "samplers",
+    "Split": "sources",
+    "build_sampler": "samplers",
+    "class_probabilities": "samplers",
+    "inspect_source": "inspection",
+    "load_source": "sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its file when it is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'longtail.data' has no attribute {name!r}")
+    return getattr(import_module(f"longtail.data.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""Evaluation: one confusion matrix and what follows from it, calibration, and adjustments after training."""

@@ -1,0 +1,1 @@
+"""Inference: reading a trained model back and using it on new images."""

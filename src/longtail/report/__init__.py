@@ -1,0 +1,23 @@
+"""One page and one table from finished runs; plotly is imported only when the page is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from longtail.report.compare import Comparison, compare_runs
+    from longtail.report.page import write_report
+    from longtail.report.runs import RunResult
+
+__all__ = ["Comparison", "RunResult", "compare_runs", "write_report"]
+
+_HOMES = {"Comparison": "compare", "compare_runs": "compare", "write_report": "page", "RunResult": "runs"}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'longtail.report' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"longtail.report.{_HOMES[name]}"), name)

@@ -65,18 +65,17 @@ class ModelConfig:
     """The network: a backbone by name and the classifier on top.
 
     Attributes:
-        name: ``resnet20``, ``resnet32``, ``resnet44``, ``resnet56``, ``plain-cnn`` or ``timm:NAME``.
+        name: ``resnet20``, ``resnet32``, ``resnet44``, ``resnet56``, ``plain-cnn`` or ``timm:NAME``; the ending
+            ``+bottleneck`` adds one new bottleneck block (the Places-LT protocol).
         head: Classifier; ``auto`` takes the one the loss of stage 1 is defined on.
         pretrained: Start a timm backbone from its published weights.
-        train_blocks: ``all``, or how many last blocks of a pretrained backbone are trained; the rest stays frozen.
-        bottleneck: Add one new bottleneck block after the backbone (the Places-LT protocol).
+        trainable: Parts of the backbone that stage 1 trains, by module name; empty means all of it.
     """
 
     name: str = "resnet32"
     head: Literal["auto", "linear", "cosine"] = "auto"
     pretrained: bool = False
-    train_blocks: int | Literal["all"] = "all"
-    bottleneck: bool = False
+    trainable: list[str] = field(default_factory=list)
 
 
 @dataclass

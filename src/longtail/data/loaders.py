@@ -1,0 +1,170 @@
+"""Batches of uint8 images: from one resident tensor where the data set fits in memory, else decoded by workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from longtail.data.images import to_uint8
+from longtail.data.sources import Split
+
+
+class Batch(NamedTuple):
+    """Images of one step on the training device.
+
+    Attributes:
+        images: uint8 (N, 3, S, S).
+        labels: int64 (N,).
+        rows: int64 (N,), the row of each image in its split, on the CPU.
+    """
+
+    images: Tensor
+    labels: Tensor
+    rows: Tensor
+
+
+class Loader(Protocol):
+    """What the training loop asks of a source of batches; it does not know which kind it has."""
+
+    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        """Yield the images of ``rows`` in order, ``batch_size`` at a time, the last batch possibly shorter."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Decode one row of a split to a square uint8 image.
+
+    Args:
+        split: Rows to decode.
+        resize: Length of the shorter side in pixels before the centre crop; ``size`` when None.
+        size: Side of the result in pixels.
+    """
+
+    split: Split
+    resize: int | None
+    size: int
+
+    def __call__(self, row: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        """Return uint8 (3, size, size)."""
+        return to_uint8(self.split.image(row), self.resize, self.size).transpose(2, 0, 1)
+
+
+class ResidentLoader:
+    """All images decoded once into one uint8 tensor on the device; a batch is an index operation.
+
+    Args:
+        images: uint8 (N, 3, S, S).
+        labels: int64 (N,).
+        device: Where the tensor is kept.
+
+    Example:
+        >>> loader = ResidentLoader(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), torch.arange(5), torch.device("cpu"))
+        >>> [batch.labels.tolist() for batch in loader.batches(torch.tensor([4, 0, 2]), 2)]
+        [[4, 0], [2]]
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
+        self.images = images.to(device)
+        self.labels = labels.to(device)
+
+    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
+        for part in rows.split(batch_size):
+            index = part.to(self.images.device)
+            yield Batch(self.images[index], self.labels[index], part)
+
+
+class StreamingLoader:
+    """Images decoded by worker processes while the device computes, for sets that do not fit in memory.
+
+    Args:
+        decoder: From row to uint8 image.
+        labels: int64 (N,).
+        device: Where batches go.
+        workers: Worker processes; 0 decodes in this process.
+    """
+
+    def __init__(self, decoder: Decoder, labels: Tensor, device: torch.device, workers: int) -> None:
+        self.dataset = _Rows(decoder)
+        self.labels = labels
+        self.device = device
+        self.workers = workers
+
+    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
+        parts = list(rows.split(batch_size))
+        loader: DataLoader[Tensor] = DataLoader(
+            self.dataset,
+            batch_sampler=[part.tolist() for part in parts],
+            num_workers=min(self.workers, len(parts)),
+            pin_memory=self.device.type == "cuda",
+            collate_fn=torch.stack,
+        )
+        for part, images in zip(parts, loader, strict=True):
+            yield Batch(images.to(self.device, non_blocking=True), self.labels[part].to(self.device), part)
+
+
+class _Rows(Dataset[Tensor]):
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+
+    def __len__(self) -> int:
+        return len(self.decoder.split)
+
+    def __getitem__(self, row: int) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self.decoder(row)))
+
+
+def build_loader(
+    decoder: Decoder,
+    device: torch.device,
+    *,
+    workers: int,
+    resident_gigabytes: float | None,
+    tick: Callable[[], object] = lambda: None,
+) -> Loader:
+    """Return a resident loader where the decoded images fit the budget, else a streaming one.
+
+    Args:
+        decoder: From row to uint8 image.
+        device: Training device.
+        workers: Worker processes of the streaming loader.
+        resident_gigabytes: Budget in GB; None means half of the free memory of the device (or of the machine).
+        tick: Called once per image while the resident tensor is decoded.
+    """
+    labels = torch.from_numpy(decoder.split.labels.copy())
+    needed = len(decoder.split) * 3 * decoder.size**2
+    if needed > _budget(device, resident_gigabytes):
+        return StreamingLoader(decoder, labels, device, workers)
+    return ResidentLoader(decode_all(decoder, tick), labels, device)
+
+
+def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None) -> Tensor:
+    """Decode every row with a few threads (Pillow decodes without the interpreter lock) into uint8 (N, 3, S, S)."""
+    count = len(decoder.split)
+    images = np.empty((count, 3, decoder.size, decoder.size), dtype=np.uint8)
+
+    def fill(row: int) -> None:
+        images[row] = decoder(row)
+        tick()
+
+    with ThreadPoolExecutor(max_workers=psutil.cpu_count(logical=True) or 1) as pool:
+        for _ in pool.map(fill, range(count)):
+            pass
+    return torch.from_numpy(images)
+
+
+def _budget(device: torch.device, gigabytes: float | None) -> float:
+    if gigabytes is not None:
+        return gigabytes * 1e9
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 2
+    return float(psutil.virtual_memory().available) / 2

@@ -1,0 +1,95 @@
+"""Carving a validation split out of the training images: stratified, seeded, and never across a group."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail.counts import IntArray
+from longtail.data.image_data import Split
+from longtail.data.ranks import random_keys, ranks_within_class
+from longtail.errors import LongtailError
+
+
+def carve(
+    split: Split, fraction: float, *, seed: int = 0, groups: str | None = None, num_classes: int | None = None
+) -> tuple[Split, Split]:
+    """Hold out a fraction of every class, for choosing options on.
+
+    Of a class with n images ``fraction * n`` are held out, rounded (a half up), but never all: a class keeps at least
+    one training image. Rows that share a value in the ``groups`` column (frames of one film, photos of one animal)
+    stay on one side; the fraction is then met as nearly as whole groups allow. A row without a value is a group of
+    its own.
+
+    Args:
+        split: The images to divide.
+        fraction: The share to hold out, in (0, 1).
+        seed: Of the choice.
+        groups: A column of the source, or None.
+        num_classes: The number of classes C; what the labels show when not given.
+
+    Returns:
+        The training part and the held-out part, rows in their order.
+
+    Raises:
+        LongtailError: The fraction is out of range, there is no such column, or nothing could be held out.
+
+    Example:
+        >>> split = Split.from_arrays(np.zeros((21, 2, 2), np.uint8), [0] * 20 + [1])
+        >>> train, held_out = carve(split, 0.25)
+        >>> np.bincount(train.labels).tolist(), np.bincount(held_out.labels, minlength=2).tolist()
+        ([15, 1], [5, 0])
+    """
+    if not 0 < fraction < 1:
+        raise LongtailError(f"a validation fraction lies between 0 and 1, got {fraction:g}.")
+    size = num_classes or int(split.labels.max(initial=0)) + 1
+    if groups is None:
+        held = _by_class(split.labels, fraction, size, seed)
+    else:
+        held = _by_group(split.labels, _group_numbers(split.column(groups)), fraction, size, seed)
+    if not held.any():
+        unit = "group" if groups else "image"
+        raise LongtailError(
+            f"no {unit} can be held out at a fraction of {fraction:g} without emptying a class: "
+            "raise the fraction, or train without a validation split."
+        )
+    return split.select(np.flatnonzero(~held)), split.select(np.flatnonzero(held))
+
+
+def _by_class(labels: IntArray, fraction: float, num_classes: int, seed: int) -> npt.NDArray[np.bool_]:
+    sizes = np.bincount(labels, minlength=num_classes)
+    wanted = np.minimum(np.floor(sizes * fraction + 0.5), np.maximum(sizes - 1, 0))
+    return np.asarray(ranks_within_class(labels, seed=seed) < wanted[labels])
+
+
+def _by_group(
+    labels: IntArray, groups: IntArray, fraction: float, num_classes: int, seed: int
+) -> npt.NDArray[np.bool_]:
+    """Take groups in random order, each one that brings its classes nearer to their share and leaves them an image."""
+    sizes = np.bincount(labels, minlength=num_classes)
+    left = sizes.copy()
+    missing = sizes * fraction  # how many images of each class are still to be held out
+    order = np.argsort(groups, kind="stable")
+    rows_of = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    held = np.zeros(len(labels), dtype=np.bool_)
+    for number in np.argsort(random_keys(len(rows_of), seed=seed), kind="stable"):
+        rows = rows_of[number]
+        classes, images = np.unique(labels[rows], return_counts=True)
+        # How much nearer (in squares) the classes come to their share; by size, or a large class would drown a small.
+        gain = (missing[classes] ** 2 - (missing[classes] - images) ** 2) / sizes[classes]
+        if (left[classes] > images).all() and gain.sum() > 0:
+            left[classes] -= images
+            missing[classes] -= images
+            held[rows] = True
+    return held
+
+
+def _group_numbers(values: list[object]) -> IntArray:
+    """Number the groups 0, 1, 2, ... by first appearance; an empty value starts one of its own."""
+    known: dict[object, int] = {}
+    numbers = np.empty(len(values), dtype=np.int64)
+    for row, value in enumerate(values):
+        alone = value is None or value == "" or value != value  # noqa: PLR0124  (NaN, the empty cell of a float column)
+        key = ("alone", row) if alone else ("value", value)
+        numbers[row] = known.setdefault(key, len(known))
+    return numbers

@@ -1,0 +1,220 @@
+"""What every loss shares: the class counts, training progress, and the manners of ``torch.nn.CrossEntropyLoss``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from longtail.counts import ClassCounts
+from longtail.losses.expectation import Averaging, ChangedLogits, Reduction, expected_loss, mean_divisor
+from longtail.losses.shapes import as_rows
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from longtail.counts import ClassCountsLike
+
+    HeadKind = Literal["linear", "cosine"]
+
+
+class CommonOptions(TypedDict, total=False):
+    """The options every loss takes, with the meaning they have in ``torch.nn.CrossEntropyLoss``."""
+
+    weight: Tensor | Sequence[float] | None
+    reduction: Reduction
+    ignore_index: int
+    label_smoothing: float
+
+
+class LongTailLoss(nn.Module, ABC):
+    """Softmax cross-entropy whose logits are changed by class frequency.
+
+    A method says in :meth:`change` how logits change; targets, weights and reductions are handled here, once for all.
+
+    The weighted mean is that of PyTorch. For class indices it divides by the sum of the weights of the labels *in this
+    call*; so the mean over micro-batches, or over ranks, of such losses is not the loss of the whole batch unless all
+    of them hold the same sum of weights. For the exact value, take ``reduction="sum"`` and divide by the sum of
+    :meth:`mean_divisor` over all micro-batches and ranks. For probabilities it divides by the number of samples, and
+    equal parts average exactly.
+
+    Args:
+        class_counts: Training images per class, length C.
+        weight: Weight of each class, shape (C,).
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: The label that contributes nothing (class indices only).
+        label_smoothing: Share of the target spread evenly over the classes, in [0, 1].
+
+    Raises:
+        ValueError: An option outside its range; logits, targets or features whose shapes do not fit.
+    """
+
+    needs_features: bool = False
+    """Whether ``forward`` must be given the features."""
+    needs_classifier: bool = False
+    """Whether :meth:`attach_classifier` must be called before the first ``forward``."""
+    head: HeadKind = "linear"
+    """The classifier the method is made for: plain logits, or cosines in [-1, 1]."""
+    focal_gamma: float = 0.0
+    focal_detached: bool = True
+
+    weight: Tensor | None
+    class_counts: Tensor
+    _progress: Tensor
+    __call__: Callable[..., Tensor]
+
+    def __init__(
+        self,
+        class_counts: ClassCountsLike,
+        *,
+        weight: Tensor | Sequence[float] | None = None,
+        reduction: Reduction = "mean",
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        counts = ClassCounts.of(class_counts)
+        if reduction not in get_args(Reduction):
+            raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}.")
+        check_range("label_smoothing", label_smoothing, 0.0, 1.0)
+        self.num_classes = counts.num_classes
+        self.reduction: Reduction = reduction
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+        self.register_buffer("class_counts", counts.tensor())
+        self.register_buffer("weight", None if weight is None else _class_weight(weight, counts.num_classes))
+        self.register_buffer("_progress", torch.zeros((), dtype=torch.float32))
+
+    @abstractmethod
+    def change(self, logits: Tensor, features: Tensor | None, /) -> ChangedLogits:
+        """The logits that go into softmax, changed by class frequency.
+
+        Args:
+            logits: Shape (N, C), float32 or float64; cosines where :attr:`head` is ``"cosine"``.
+            features: Shape (N, D), present where :attr:`needs_features`.
+        """
+
+    @property
+    def logit_scale(self) -> float:
+        """What multiplies the unchanged logits before softmax where probabilities are wanted at test time."""
+        return 1.0
+
+    @property
+    def progress(self) -> float:
+        """Training progress in [0, 1]; 0 when new. Setting it costs no device synchronisation and no recompilation."""
+        return float(self._progress)
+
+    @progress.setter
+    def progress(self, value: float) -> None:
+        check_range("progress", value, 0.0, 1.0)
+        self._progress.fill_(value)
+
+    def sample_noise(self, like: Tensor) -> Tensor:
+        """Fresh noise for one step, shaped like ``like``; zeros for a loss without randomness."""
+        return torch.zeros_like(like)
+
+    def attach_classifier(self, classifier: nn.Module, /) -> None:
+        """Hand over the classifier whose weight the loss reads; only where :attr:`needs_classifier`."""
+        raise ValueError(f"{type(self).__name__} reads no classifier: do not attach the {type(classifier).__name__}.")
+
+    def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
+        """The loss.
+
+        Args:
+            logits: Shape (N, C), (C,) or (N, C, d1, ...); half precisions are computed in float32.
+            target: Class indices, shape (N,), () or (N, d1, ...); or class probabilities, shaped like ``logits``.
+            features: Shape (N, D), (D,) or (N, D, d1, ...), the input of the classifier; only where
+                :attr:`needs_features`.
+
+        Returns:
+            A scalar, or one loss per target for ``reduction="none"``.
+        """
+        return self.weighted_forward(logits, target, features, weight=self.weight)
+
+    def weighted_forward(
+        self, logits: Tensor, target: Tensor, features: Tensor | None, *, weight: Tensor | None
+    ) -> Tensor:
+        """As :meth:`forward`, with these class weights, shape (C,), in place of the loss's own."""
+        if self.needs_features and features is None:
+            raise ValueError(f"{type(self).__name__} needs the features: call loss(logits, target, features).")
+        rows = as_rows(logits, target, features if self.needs_features else None, self.num_classes)
+        if rows.target.ndim > 1 and self.ignore_index >= 0:
+            raise ValueError("ignore_index works with class indices, not with probabilities: leave it at -100.")
+        changed = self.change(rows.logits, rows.features)
+        how = self._averaging(None if weight is None else weight.to(rows.logits.dtype))
+        losses = expected_loss(changed, rows.target, how)
+        return losses.reshape(rows.shape) if self.reduction == "none" else losses
+
+    def mean_divisor(self, target: Tensor) -> Tensor:
+        """What ``reduction="mean"`` divides by for this target, a float32 scalar; see the note on the weighted mean.
+
+        Args:
+            target: As for :meth:`forward`, batched.
+        """
+        soft = target.is_floating_point()
+        flat = target.movedim(1, -1).reshape(-1, self.num_classes) if soft else target.reshape(-1)
+        return mean_divisor(flat, self._averaging(self._current_weight()), self._progress)
+
+    def extra_repr(self) -> str:
+        """The options that are plain numbers or names, for ``print(loss)``."""
+        shown = {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "training"}
+        return ", ".join(f"{name}={value}" for name, value in shown.items() if isinstance(value, int | float | str))
+
+    def _current_weight(self) -> Tensor | None:
+        return self.weight
+
+    def _averaging(self, weight: Tensor | None) -> Averaging:
+        return Averaging(
+            weight=weight,
+            reduction=self.reduction,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            focal_gamma=self.focal_gamma,
+            focal_detached=self.focal_detached,
+        )
+
+    def _table(self, name: str, values: npt.NDArray[np.float64]) -> None:
+        """Keep a table made of the class counts; it moves with the module and is remade, not loaded."""
+        self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32), persistent=False)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        theirs = state_dict.get(f"{prefix}class_counts")
+        if isinstance(theirs, Tensor) and theirs.tolist() != self.class_counts.tolist():
+            raise ValueError(
+                f"this state belongs to a {type(self).__name__} of other class counts: build the loss from the counts "
+                "the state was saved with."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Raise unless ``low <= value <= high``.
+
+    Raises:
+        TypeError: ``value`` is not a number.
+        ValueError: It is outside the range, or NaN.
+
+    Example:
+        >>> check_range("scale", -1.0, 0.0)
+        Traceback (most recent call last):
+        ValueError: scale must be at least 0, got -1.0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    if not low <= value <= high or value == float("inf"):
+        limits = f"at least {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
+        raise ValueError(f"{name} must be {limits}, got {value}.")
+
+
+def _class_weight(weight: Tensor | Sequence[float], num_classes: int) -> Tensor:
+    values = torch.as_tensor(weight, dtype=torch.float32).detach().clone()
+    if values.shape != (num_classes,):
+        raise ValueError(f"weight needs one number for each of {num_classes} classes, got {tuple(values.shape)}.")
+    if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
+        raise ValueError("weight must hold finite numbers >= 0.")
+    return values

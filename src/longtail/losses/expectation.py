@@ -1,0 +1,199 @@
+"""From changed logits to a loss: hard labels, expectations over labels, class weights and reductions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Reduction = Literal["mean", "sum", "none"]
+
+# Where the softplus of a loss above this is taken as the loss itself; exp(60) still fits float32.
+_SOFTPLUS_LINEAR_ABOVE = 60.0
+
+
+class ChangedLogits(NamedTuple):
+    """The logits a method hands to softmax, as a function of the label.
+
+    Attributes:
+        logits: Shape (N, C): the logit of every class that is *not* the label.
+        own: Shape (N, C): the logit of class c where c *is* the label; ``None`` where it is the same.
+        label_scale: Shape (C,): what multiplies all logits of a sample whose label is c; ``None`` for one.
+    """
+
+    logits: Tensor
+    own: Tensor | None = None
+    label_scale: Tensor | None = None
+
+    @property
+    def follow_label(self) -> bool:
+        """Whether the logits depend on the label at all."""
+        return self.own is not None or self.label_scale is not None
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """How the losses of single labels become one number; meanings as in ``torch.nn.CrossEntropyLoss``.
+
+    Attributes:
+        weight: Shape (C,), the weight of each label, or ``None``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: The label that contributes nothing.
+        label_smoothing: The share of each target that is spread evenly over the classes.
+        focal_gamma: The exponent g of the focal form ``(1 - p)^g CE``; 0 is plain cross-entropy.
+        focal_detached: Whether the factor ``(1 - p)^g`` is a constant in the gradient.
+    """
+
+    weight: Tensor | None = None
+    reduction: Reduction = "mean"
+    ignore_index: int = -100
+    label_smoothing: float = 0.0
+    focal_gamma: float = 0.0
+    focal_detached: bool = True
+
+
+def expected_loss(changed: ChangedLogits, target: Tensor, how: Averaging) -> Tensor:
+    """Cross-entropy of logits that may depend on the label, in expectation over the target.
+
+    Args:
+        changed: The logits, each part as in :class:`ChangedLogits`.
+        target: Class indices, shape (N,), or class probabilities, shape (N, C).
+        how: Weights, reduction, smoothing and focal form.
+
+    Returns:
+        A scalar, or shape (N,) for ``reduction="none"``.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> changed = ChangedLogits(logits, own=logits - 0.5)
+        >>> hard = expected_loss(changed, torch.tensor([0, 1]), Averaging())
+        >>> soft = expected_loss(changed, torch.eye(2), Averaging())
+        >>> round(hard.item(), 4), round(soft.item(), 4)
+        (0.3377, 0.3377)
+    """
+    hard = target.ndim == 1
+    sharp = hard and how.label_smoothing == 0
+    if how.focal_gamma == 0 and (sharp or not changed.follow_label):
+        logits = _logits_of_labels(changed, target, how.ignore_index) if changed.follow_label else changed.logits
+        return functional.cross_entropy(
+            logits,
+            target,
+            how.weight,
+            ignore_index=how.ignore_index,
+            reduction=how.reduction,
+            label_smoothing=how.label_smoothing,
+        )
+    if sharp:
+        logits = _logits_of_labels(changed, target, how.ignore_index)
+        losses = functional.cross_entropy(logits, target, ignore_index=how.ignore_index, reduction="none")
+        losses = _focal(losses, how) * _label_weight(target, how, losses)
+    else:
+        probabilities = _label_probabilities(target, how, changed.logits)
+        losses = _focal(_losses_of_all_labels(changed, probabilities), how)
+        losses = losses if how.weight is None else losses * how.weight
+        losses = (probabilities * losses).sum(1)
+    if how.reduction == "none":
+        return losses
+    return losses.sum() / mean_divisor(target, how, losses) if how.reduction == "mean" else losses.sum()
+
+
+def mean_divisor(target: Tensor, how: Averaging, like: Tensor) -> Tensor:
+    """What ``reduction="mean"`` divides the sum by, a scalar of the dtype and device of ``like``.
+
+    For class indices it is the sum of the weights of the labels that are not ignored; for probabilities it is the
+    number of samples, whatever the weights: the two rules of ``torch.nn.CrossEntropyLoss``.
+
+    Args:
+        target: Class indices, shape (N,), or probabilities, shape (N, C).
+        how: The weights and the ignored label.
+        like: A tensor whose dtype and device the answer has.
+
+    Example:
+        >>> how = Averaging(weight=torch.tensor([1.0, 3.0]))
+        >>> mean_divisor(torch.tensor([0, 1, 1, -100]), how, torch.zeros(()))
+        tensor(7.)
+    """
+    if target.ndim == 1:
+        return _label_weight(target, how, like).sum()
+    return torch.full((), float(target.shape[0]), dtype=like.dtype, device=like.device)
+
+
+def _label_weight(target: Tensor, how: Averaging, like: Tensor) -> Tensor:
+    """The weight of each sample's label, shape (N,); 0 where it is ignored."""
+    kept = target != how.ignore_index
+    if how.weight is None:
+        return kept.to(like.dtype)
+    return torch.where(kept, how.weight.to(like.dtype)[_safe(target, how.ignore_index)], 0.0)
+
+
+def _label_probabilities(target: Tensor, how: Averaging, like: Tensor) -> Tensor:
+    """The target as probabilities, shape (N, C), smoothed; rows of ignored labels are zero."""
+    classes = like.shape[1]
+    if target.ndim == 2:
+        return target.to(like.dtype) * (1 - how.label_smoothing) + how.label_smoothing / classes
+    one_hot = functional.one_hot(_safe(target, how.ignore_index), classes).to(like.dtype)
+    smooth = one_hot * (1 - how.label_smoothing) + how.label_smoothing / classes
+    return smooth * (target != how.ignore_index).unsqueeze(1).to(like.dtype)
+
+
+def _safe(target: Tensor, ignore_index: int) -> Tensor:
+    """The labels with ignored ones set to 0, so that they can index a table."""
+    return torch.where(target == ignore_index, 0, target)
+
+
+def _logits_of_labels(changed: ChangedLogits, target: Tensor, ignore_index: int) -> Tensor:
+    """The logits of each sample under its own label, shape (N, C)."""
+    labels = _safe(target, ignore_index)
+    logits = changed.logits
+    if changed.own is not None:
+        column = labels.unsqueeze(1)
+        logits = logits.scatter(1, column, changed.own.gather(1, column))
+    return logits if changed.label_scale is None else logits * changed.label_scale[labels].unsqueeze(1)
+
+
+def _losses_of_all_labels(changed: ChangedLogits, probabilities: Tensor) -> Tensor:
+    """The cross-entropy each class would have as the label, shape (N, C)."""
+    if changed.label_scale is not None:
+        return _losses_of_likely_labels(changed, probabilities)
+    if changed.own is None:
+        return -functional.log_softmax(changed.logits, dim=1)
+    return functional.softplus(_log_sum_of_others(changed.logits) - changed.own, threshold=_SOFTPLUS_LINEAR_ABOVE)
+
+
+def _log_sum_of_others(logits: Tensor) -> Tensor:
+    """``log sum_{j != c} exp z_j`` for every class c, shape (N, C), in time and memory O(N C).
+
+    Taking class c out of the full sum is exact while its probability is at most one half, which holds for every class
+    but the largest; for that one the sum is taken anew without it.
+    """
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    largest = classes == logits.argmax(dim=1, keepdim=True)
+    total = logits.logsumexp(dim=1, keepdim=True)
+    probability = (logits - total).exp().masked_fill(largest, 0.0)
+    without_largest = logits.masked_fill(largest, -torch.inf).logsumexp(dim=1, keepdim=True)
+    return torch.where(largest, without_largest, total + torch.log1p(-probability))
+
+
+def _losses_of_likely_labels(changed: ChangedLogits, probabilities: Tensor) -> Tensor:
+    """As :func:`_losses_of_all_labels` where every label has its own scale: only pairs with a probability are worked.
+
+    A mixed batch has two such labels a sample, so this costs twice a plain batch; a smoothed one has all C of them.
+    """
+    rows, labels = probabilities.detach().nonzero(as_tuple=True)
+    own = None if changed.own is None else changed.own[rows]
+    pairs = _logits_of_labels(ChangedLogits(changed.logits[rows], own, changed.label_scale), labels, ignore_index=-1)
+    losses = functional.cross_entropy(pairs, labels, reduction="none")
+    return torch.zeros_like(changed.logits).index_put((rows, labels), losses)
+
+
+def _focal(losses: Tensor, how: Averaging) -> Tensor:
+    """``(1 - p)^g CE`` with ``p = exp(-CE)``, elementwise."""
+    if how.focal_gamma == 0:
+        return losses
+    source = losses.detach() if how.focal_detached else losses
+    # The slope of a root is infinite at p = 1: the floor keeps exponents below one finite there.
+    miss = (-torch.expm1(-source)).clamp(min=torch.finfo(losses.dtype).tiny)
+    return miss**how.focal_gamma * losses

@@ -1,0 +1,69 @@
+"""Logit adjustment: the logits learn what is left once the class prior is taken out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from longtail.counts import ClassCounts
+from longtail.losses.base import LongTailLoss, check_range
+from longtail.losses.expectation import ChangedLogits
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from torch import Tensor
+
+    from longtail.counts import ClassCountsLike
+    from longtail.losses.base import CommonOptions
+
+
+def logit_adjusted_logits(logits: Tensor, log_prior: Tensor, tau: float = 1.0) -> Tensor:
+    """``z_j + tau log pi_j``, shape (N, C).
+
+    Args:
+        logits: Linear logits ``z``, shape (N, C).
+        log_prior: ``log pi_j``, the logarithms of the class frequencies, shape (C,).
+        tau: The strength of the adjustment.
+
+    Example:
+        >>> import torch
+        >>> logit_adjusted_logits(torch.zeros(1, 2), torch.tensor([0.8, 0.2]).log())
+        tensor([[-0.2231, -1.6094]])
+    """
+    return logits + tau * log_prior.to(logits.dtype)
+
+
+class LogitAdjustedLoss(LongTailLoss):
+    """``CE(z + tau log pi, y)``, with ``pi`` the class frequencies of the training data.
+
+    References:
+        [1] Menon et al., Long-tail Learning via Logit Adjustment, ICLR 2021, equation 10.
+
+    Args:
+        class_counts: Training images per class, length C.
+        tau: The strength ``>= 0`` of the adjustment; 1 is consistent for the balanced error.
+        **common: ``weight``, ``reduction``, ``ignore_index``, ``label_smoothing``; see :class:`LongTailLoss`.
+
+    Raises:
+        ValueError: ``tau`` is negative.
+
+    Example:
+        >>> import torch
+        >>> loss = LogitAdjustedLoss([90, 10])
+        >>> round(loss(torch.zeros(1, 2), torch.tensor([1])).item(), 4)
+        2.3026
+    """
+
+    _log_prior: Tensor
+
+    def __init__(self, class_counts: ClassCountsLike, *, tau: float = 1.0, **common: Unpack[CommonOptions]) -> None:
+        super().__init__(class_counts, **common)
+        check_range("tau", tau, 0.0)
+        self.tau = tau
+        self._table("_log_prior", np.log(ClassCounts.of(class_counts).prior))
+
+    def change(self, logits: Tensor, _features: Tensor | None, /) -> ChangedLogits:
+        """``z + tau log pi``."""
+        return ChangedLogits(logit_adjusted_logits(logits, self._log_prior, self.tau))

@@ -1,0 +1,110 @@
+"""The names of the losses, as recipes and the command line spell them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from longtail.errors import LongtailError, nearest
+from longtail.losses.agcl import AngularGCLLoss
+from longtail.losses.balanced_softmax import BalancedSoftmaxLoss
+from longtail.losses.base import CommonOptions, LongTailLoss, check_range
+from longtail.losses.class_balanced import ClassBalancedLoss, WeightedLoss
+from longtail.losses.cross_entropy import CrossEntropyLoss
+from longtail.losses.drw import DeferredReweighting
+from longtail.losses.fbl import FBLoss
+from longtail.losses.feature_noise import FeatureNoiseLoss
+from longtail.losses.focal import FocalLoss
+from longtail.losses.gcl import GCLLoss
+from longtail.losses.kps import KPSLoss
+from longtail.losses.ldam import LDAMLoss
+from longtail.losses.logit_adjustment import LogitAdjustedLoss
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from longtail.counts import ClassCountsLike
+
+LOSSES: dict[str, type[LongTailLoss]] = {
+    "cross-entropy": CrossEntropyLoss,
+    "weighted": WeightedLoss,
+    "focal": FocalLoss,
+    "class-balanced": ClassBalancedLoss,
+    "ldam": LDAMLoss,
+    "balanced-softmax": BalancedSoftmaxLoss,
+    "logit-adjustment": LogitAdjustedLoss,
+    "kps": KPSLoss,
+    "fbl": FBLoss,
+    "gcl": GCLLoss,
+    "agcl": AngularGCLLoss,
+    "feature-noise": FeatureNoiseLoss,
+}
+
+DEFERRED = "deferred_reweighting"
+
+
+def loss_class(name: str) -> type[LongTailLoss]:
+    """The class behind a name.
+
+    Raises:
+        LongtailError: No loss has this name; the message says the nearest one.
+
+    Example:
+        >>> loss_class("gcl").__name__
+        'GCLLoss'
+    """
+    if name not in LOSSES:
+        raise LongtailError(f"unknown loss {name!r}.{nearest(name, LOSSES)}")
+    return LOSSES[name]
+
+
+def loss_options(name: str) -> dict[str, Any]:
+    """The options of a loss with their defaults, what ``options`` of :func:`build_loss` may hold.
+
+    Raises:
+        LongtailError: No loss has this name.
+
+    Example:
+        >>> loss_options("ldam")["max_margin"]
+        0.5
+    """
+    parameters = inspect.signature(loss_class(name).__init__).parameters
+    own = {key: item.default for key, item in parameters.items() if item.kind is inspect.Parameter.KEYWORD_ONLY}
+    own.pop("classifier", None)
+    shared = inspect.signature(LongTailLoss.__init__).parameters
+    return own | {key: shared[key].default for key in CommonOptions.__annotations__} | {DEFERRED: None}
+
+
+def build_loss(name: str, class_counts: ClassCountsLike, options: Mapping[str, object] | None = None) -> LongTailLoss:
+    """Make a loss from its name and options.
+
+    Args:
+        name: A key of ``LOSSES``.
+        class_counts: Training images per class, length C.
+        options: Keyword options of the loss; ``deferred_reweighting``, a progress in [0, 1], wraps it in
+            :class:`DeferredReweighting` from there on (``None``: not at all).
+
+    Raises:
+        LongtailError: An unknown name or option (the message says the nearest one), or a value it does not take.
+
+    Example:
+        >>> build_loss("ldam", [500, 5], {"max_margin": 0.3, "deferred_reweighting": 0.8}).start
+        0.8
+        >>> build_loss("gcl", [500, 5], {"nose": 0.3})
+        Traceback (most recent call last):
+        longtail.errors.LongtailError: loss 'gcl' has no option 'nose'. Did you mean 'noise'?
+    """
+    given, known = dict(options or {}), loss_options(name)
+    for key in given:
+        if key not in known:
+            raise LongtailError(f"loss {name!r} has no option {key!r}.{nearest(key, known)}")
+    start: Any = given.pop(DEFERRED, None)
+    maker: Any = LOSSES[name]
+    try:
+        loss: LongTailLoss = maker(class_counts, **given)
+        if start is None:
+            return loss
+        check_range(DEFERRED, start, 0.0, 1.0)
+        return DeferredReweighting(loss, class_counts, start=start)
+    except (TypeError, ValueError) as error:
+        raise LongtailError(f"loss {name!r}: {error}") from error

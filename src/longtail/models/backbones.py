@@ -1,0 +1,205 @@
+"""build_backbone: a network by its name that turns images into one feature vector each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from longtail.errors import LongtailError, nearest
+from longtail.models.resnet_cifar import DEPTHS, ResNetCifar
+from longtail.models.torchvision_fix import prepare_torchvision
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+TIMM_PREFIX = "timm:"
+BOTTLENECK_SUFFIX = "+bottleneck"
+
+
+class PlainCNN(nn.Module):
+    """Two convolutions and one linear layer, without any normalisation: for tests, examples and tiny images.
+
+    Without batch statistics, a batch spread over several processes gives the gradients of the same batch on one.
+
+    Example:
+        >>> PlainCNN()(torch.zeros(2, 3, 28, 28)).shape
+        torch.Size([2, 64])
+    """
+
+    num_features: int = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(16, 32, 3, stride=2, padding=1)
+        self.project = nn.Linear(32 * 4 * 4, self.num_features)
+        for layer in (self.conv1, self.conv2, self.project):
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.zeros_(cast("nn.Parameter", layer.bias))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features of shape (N, 64), all >= 0, for normalised images of shape (N, 3, H, W)."""
+        x = F.relu(self.conv2(F.relu(self.conv1(images))))
+        return F.relu(self.project(F.adaptive_avg_pool2d(x, 4).flatten(1)))
+
+
+class TimmBackbone(nn.Module):
+    """A network of ``timm`` without its classifier, and on request one new bottleneck block under the pooling.
+
+    The extra block is what the Places-LT protocol trains on top of a frozen ImageNet network. It starts as the
+    identity, so that the pretrained features are whole at the first step.
+
+    Args:
+        trunk: The network: (N, 3, H, W) to features (N, D), or to a map (N, D, h, w) when there is a bottleneck.
+        num_features: Feature size D.
+        bottleneck: A block that keeps the shape (N, D, h, w), or None.
+    """
+
+    def __init__(self, trunk: nn.Module, num_features: int, bottleneck: nn.Module | None = None) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.bottleneck = bottleneck
+        self.num_features = num_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features of shape (N, D) for normalised images of shape (N, 3, H, W)."""
+        x = cast("Tensor", self.trunk(images))
+        return x if self.bottleneck is None else cast("Tensor", self.bottleneck(x)).mean(dim=(2, 3))
+
+
+OWN_BACKBONES: dict[str, Callable[[], nn.Module]] = {
+    "plain-cnn": PlainCNN,
+    **{f"resnet{depth}": partial(ResNetCifar, depth) for depth in DEPTHS},
+}
+
+
+def build_backbone(name: str, *, pretrained: bool = False, in_size: int = 32) -> nn.Module:
+    """Return a network that maps normalised images (N, 3, H, W) to features (N, ``num_features``).
+
+    Args:
+        name: ``resnet20``, ``resnet32``, ``resnet44``, ``resnet56`` (for CIFAR-sized images), ``plain-cnn``, or
+            ``timm:NAME`` for any network of timm. ``timm:NAME+bottleneck`` adds one new bottleneck block to a
+            convolutional network, as the Places-LT protocol does.
+        pretrained: Load the published weights (``timm:`` only; needs a network or timm's cache).
+        in_size: Height and width of the images; networks that are built for one image size are built for this one.
+
+    Raises:
+        LongtailError: An unknown name, or pretrained weights that do not exist or cannot be reached.
+
+    Example:
+        >>> build_backbone("resnet32").num_features
+        64
+        >>> build_backbone("resnet23")
+        Traceback (most recent call last):
+        ...
+        longtail.errors.LongtailError: There is no network 'resnet23'. Did you mean 'resnet32'?
+    """
+    if name.startswith(TIMM_PREFIX):
+        return _build_timm(name.removeprefix(TIMM_PREFIX), pretrained=pretrained, in_size=in_size)
+    if name not in OWN_BACKBONES:
+        raise LongtailError(f"There is no network {name!r}.{_nearest_network(name)}")
+    if pretrained:
+        raise LongtailError(f"{name!r} has no published weights: leave out pretrained, or name a 'timm:' network.")
+    return OWN_BACKBONES[name]()
+
+
+def last_blocks(backbone: nn.Module, count: int) -> tuple[str, ...]:
+    """Name the last blocks of a backbone and all that follows them, for ``freeze_backbone(keep=...)``.
+
+    Args:
+        backbone: From :func:`build_backbone`.
+        count: How many blocks: the groups of a residual network, the layers of a transformer. A new bottleneck comes
+            on top of them, and 0 names it alone.
+
+    Raises:
+        LongtailError: More blocks than the network has.
+
+    Example:
+        >>> last_blocks(build_backbone("resnet32"), 1)
+        ('layer3',)
+    """
+    blocks = _blocks(backbone)
+    if not 0 <= count <= len(blocks):
+        raise LongtailError(f"The network has {len(blocks)} blocks, so {count} of them cannot be trained: take fewer.")
+    names = [name for name, _ in backbone.named_modules()]
+    kept: list[str] = []
+    for name in names[names.index(blocks[-count]) :] if count else ["bottleneck"] * ("bottleneck" in names):
+        if not any(name.startswith(f"{above}.") for above in kept):
+            kept.append(name)
+    return tuple(kept)
+
+
+def _blocks(backbone: nn.Module) -> list[str]:
+    if isinstance(backbone, ResNetCifar):
+        return ["layer1", "layer2", "layer3"]
+    if isinstance(backbone, TimmBackbone):
+        stages = cast("list[dict[str, str]]", getattr(backbone.trunk, "feature_info", []))
+        return [f"trunk.{stage['module']}" for stage in stages]
+    return []
+
+
+def _nearest_network(name: str) -> str:
+    if _timm().is_model(name):
+        return f" Did you mean '{TIMM_PREFIX}{name}'?"
+    hint = nearest(name, OWN_BACKBONES)
+    return hint if hint.startswith(" Did") else f"{hint[:-1]}, {TIMM_PREFIX}NAME."
+
+
+def _timm() -> ModuleType:
+    prepare_torchvision()
+    import timm
+
+    return cast("ModuleType", timm)
+
+
+def _build_timm(name: str, *, pretrained: bool, in_size: int) -> TimmBackbone:
+    timm = _timm()
+    with_bottleneck = name.endswith(BOTTLENECK_SUFFIX)
+    name = name.removesuffix(BOTTLENECK_SUFFIX)
+    if not timm.is_model(name):
+        hint = nearest(name, timm.list_models())
+        shown = hint if hint.startswith(" Did") else " `timm.list_models()` in Python lists the names."
+        raise LongtailError(f"timm has no network {name!r}.{shown}")
+    options: dict[str, object] = {"global_pool": ""} if with_bottleneck else {}
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size and config.input_size[-1] != in_size:
+        options["img_size"] = in_size
+    trunk = _create(name, pretrained=pretrained, options=options)
+    if with_bottleneck:
+        return TimmBackbone(trunk, cast("int", trunk.num_features), _bottleneck(name, trunk, in_size))
+    # Some networks (MobileNetV3) widen the feature once more after the pooling.
+    return TimmBackbone(trunk, cast("int", getattr(trunk, "head_hidden_size", trunk.num_features)))
+
+
+def _create(name: str, *, pretrained: bool, options: dict[str, object]) -> nn.Module:
+    timm = _timm()
+    if not pretrained:
+        return cast("nn.Module", timm.create_model(name, num_classes=0, **options))
+    try:
+        return cast("nn.Module", timm.create_model(name, pretrained=True, num_classes=0, **options))
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise LongtailError(
+            f"The pretrained weights of 'timm:{name}' could not be loaded ({reason}): connect to the network once so "
+            "that timm can cache them, copy that cache here, or train with pretrained switched off."
+        ) from error
+
+
+def _bottleneck(name: str, trunk: nn.Module, in_size: int) -> nn.Module:
+    from timm.models.resnet import Bottleneck
+
+    width = cast("int", trunk.num_features)
+    with torch.no_grad():
+        was_training = trunk.training
+        shape = trunk.eval()(torch.zeros(1, 3, in_size, in_size)).shape
+        trunk.train(was_training)
+    if len(shape) < 4 or shape[1] != width:
+        raise LongtailError(f"'timm:{name}' gives no feature map: leave out '{BOTTLENECK_SUFFIX}' for this network.")
+    block = Bottleneck(width, width // Bottleneck.expansion)
+    block.zero_init_last()
+    return cast("nn.Module", block)

@@ -1,0 +1,147 @@
+"""LongTailModel: a backbone, a head on its features, and the freezing that two-stage training needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Self, cast, overload
+
+from torch import Tensor, nn
+
+from longtail.errors import LongtailError, nearest
+from longtail.models.backbones import build_backbone
+from longtail.models.heads import ScaledHead, build_head
+
+
+class LongTailModel(nn.Module):
+    """A network in two parts, so that one can be trained without the other.
+
+    Args:
+        backbone: Images (N, 3, H, W) to features (N, D).
+        head: Features (N, D) to logits (N, C).
+        name: The backbone's name, as :func:`longtail.models.build_backbone` takes it.
+        head_name: The head's name, as :func:`longtail.models.build_head` takes it.
+        num_classes: Classes C.
+
+    Example:
+        >>> import torch
+        >>> model = build_model("plain-cnn", 10, "cosine")
+        >>> logits, features = model(torch.zeros(2, 3, 28, 28), return_features=True)
+        >>> logits.shape, features.shape
+        (torch.Size([2, 10]), torch.Size([2, 64]))
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, *, name: str, head_name: str, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.name = name
+        self.head_name = head_name
+        self.num_classes = num_classes
+        self._frozen = False
+        self._kept: tuple[str, ...] = ()
+
+    @property
+    def num_features(self) -> int:
+        """Feature size D."""
+        return cast("int", self.backbone.num_features)
+
+    @property
+    def backbone_is_frozen(self) -> bool:
+        """Whether :meth:`freeze_backbone` holds."""
+        return self._frozen
+
+    @overload
+    def forward(self, images: Tensor, *, return_features: Literal[False] = ...) -> Tensor: ...
+    @overload
+    def forward(self, images: Tensor, *, return_features: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def forward(self, images: Tensor, *, return_features: bool) -> Tensor | tuple[Tensor, Tensor]: ...
+    def forward(self, images: Tensor, *, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Return logits (N, C), or logits and features (N, D), for normalised images of shape (N, 3, H, W)."""
+        features = self.backbone(images)
+        logits = self.head(features)
+        return (logits, features) if return_features else logits
+
+    def freeze_backbone(self, *, keep: Sequence[str] = ()) -> Self:
+        """Hold the backbone as it is: no gradients, and evaluation mode that a later ``train()`` does not lift.
+
+        Evaluation mode is what keeps batch normalisation from updating its running statistics, so the backbone stays
+        identical to the bit.
+
+        Args:
+            keep: Parts of the backbone that go on training, by module name: ``("trunk.layer4", "bottleneck")``.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            LongtailError: A name in ``keep`` that the backbone does not have.
+
+        Example:
+            >>> model = build_model("resnet20", 10, "linear").freeze_backbone().train()
+            >>> model.backbone.training, model.head.training
+            (False, True)
+        """
+        modules = dict(self.backbone.named_modules())
+        for part in keep:
+            if part not in modules:
+                hint = nearest(part, [name for name, _ in self.backbone.named_children()])
+                raise LongtailError(f"The backbone {self.name!r} has no part {part!r} to keep training.{hint}")
+        self._frozen, self._kept = True, tuple(keep)
+        self.backbone.requires_grad_(False)
+        for part in keep:
+            modules[part].requires_grad_(True)
+        return self.train(self.training)
+
+    def unfreeze_backbone(self) -> Self:
+        """Undo :meth:`freeze_backbone`: gradients everywhere, training mode as the rest of the model."""
+        self._frozen, self._kept = False, ()
+        self.backbone.requires_grad_(True)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, except for the frozen part of the backbone, which stays in evaluation mode."""
+        super().train(mode)
+        if self._frozen:
+            self.backbone.eval()
+            for part in self._kept:
+                self.backbone.get_submodule(part).train(mode)
+        return self
+
+    def add_logit_scales(self) -> Self:
+        """Fix the head and put one learned scale per class on its logits (LWS, Kang et al., ICLR 2020).
+
+        Example:
+            >>> build_model("plain-cnn", 10, "linear").add_logit_scales().head_name
+            'scaled-linear'
+        """
+        if not isinstance(self.head, ScaledHead):
+            weight = next(self.head.parameters())
+            self.head = ScaledHead(self.head, self.num_classes).to(weight.device)
+            self.head_name = f"scaled-{self.head_name}"
+        return self
+
+
+def build_model(
+    name: str, num_classes: int, head: str = "linear", *, pretrained: bool = False, in_size: int = 32
+) -> LongTailModel:
+    """Return a new model by the names of its backbone and head.
+
+    Args:
+        name: The backbone, as for :func:`longtail.models.build_backbone`: ``resnet32``, ``timm:resnet50``, ...
+        num_classes: Classes C.
+        head: ``linear``, ``cosine``, ``scaled-linear`` or ``scaled-cosine``.
+        pretrained: Load the backbone's published weights (``timm:`` only).
+        in_size: Height and width of the images.
+
+    Raises:
+        LongtailError: An unknown name, or pretrained weights that cannot be had.
+
+    Example:
+        >>> model = build_model("resnet32", 10)
+        >>> sum(parameter.numel() for parameter in model.parameters())
+        464154
+    """
+    backbone = build_backbone(name, pretrained=pretrained, in_size=in_size)
+    classifier = build_head(head, cast("int", backbone.num_features), num_classes)
+    return LongTailModel(backbone, classifier, name=name, head_name=head, num_classes=num_classes)

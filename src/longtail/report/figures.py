@@ -1,0 +1,285 @@
+"""The figures of the report: pure functions from counts, recalls and histories to plotly figures.
+
+Colours are those of the light theme; the page exchanges them for the reader's. Every trace of classes carries the class
+indices in ``customdata``, so that a class can be found again in each figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go
+
+from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
+from longtail.report.compare import Row
+from longtail.report.palette import (
+    GROUND,
+    GROUP_COLOURS,
+    GROUP_LABELS,
+    GROUP_SYMBOLS,
+    INK,
+    MUTED,
+    RULE,
+    run_style,
+)
+from longtail.report.text import Spread, spread_text
+
+FONT = "Inter, 'Helvetica Neue', 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
+MANY_POINTS = 2_000
+"""Above this number of classes points are drawn by WebGL and bars become one filled line a group."""
+FEW_POINTS = 12
+"""With fewer classes than this a smoothed mean would only join the points."""
+WEIGHT_FLOOR = 0.01
+TREND = "smoothed mean"
+NAMED_BARS = 12
+"""Up to this number of classes the histogram writes their names under the bars."""
+
+
+def class_histogram(counts: ClassCounts, group_of: Sequence[GroupName]) -> go.Figure:
+    """Training images per class, largest class first, coloured by shot group.
+
+    Args:
+        counts: Training images per class, shape (C,).
+        group_of: Shot group of each class, length C.
+
+    Example:
+        >>> figure = class_histogram(ClassCounts([300, 50, 5]), ["many", "medium", "few"])
+        >>> [trace.name for trace in figure.data]
+        ['Many-shot', 'Medium-shot', 'Few-shot']
+    """
+    order = np.argsort(-counts.array, kind="stable")
+    figure = _figure(300, left=48)
+    for group, rank in _by_group([group_of[index] for index in order]):
+        classes = order[rank]
+        options = {
+            "x": rank,
+            "y": counts.array[classes],
+            "name": GROUP_LABELS[group],
+            "customdata": classes,
+            "text": [counts.names[index] for index in classes],
+            "hovertemplate": "%{text}<br>%{y:,} training images<extra></extra>",
+        }
+        colour = GROUP_COLOURS[group]
+        if len(counts) > MANY_POINTS:
+            figure.add_scatter(
+                **options, mode="lines", line={"color": colour, "width": 1, "shape": "hv"}, fill="tozeroy"
+            )
+        else:
+            figure.add_bar(**options, marker={"color": colour, "line": {"width": 0}}, textposition="none")
+    named = len(counts) <= NAMED_BARS
+    margin = {"b": 34 if named else 30}
+    figure.update_layout(bargap=0.18 if len(counts) <= 300 else 0, barmode="overlay", margin=margin)
+    figure.update_xaxes(
+        title=None if named else "Classes, from the largest to the smallest",
+        range=[-0.75, len(counts) - 0.25],
+        showticklabels=named,
+        tickvals=list(range(len(counts))) if named else [],
+        ticktext=[_clip(counts.names[index], 14) for index in order] if named else [],
+    )
+    figure.update_yaxes(title="Training images", rangemode="tozero", nticks=6)
+    return figure
+
+
+def class_accuracy(
+    counts: ClassCounts, group_of: Sequence[GroupName], recalls: npt.NDArray[np.float64], *, height: int = 320
+) -> go.Figure:
+    """Accuracy of each class against its number of training images (logarithmic), with a smoothed mean.
+
+    Args:
+        counts: Training images per class, shape (C,).
+        group_of: Shot group of each class, length C.
+        recalls: Recall per class in [0, 1], shape (C,); NaN for a class that was not tested, which is left out.
+        height: Pixels.
+
+    Example:
+        >>> figure = class_accuracy(ClassCounts([300, 5]), ["many", "few"], np.array([0.9, np.nan]))
+        >>> [len(trace.x) for trace in figure.data]
+        [1]
+    """
+    figure = _figure(height, left=52)
+    places = np.where(counts.array > 0, counts.array, 0.5)
+    for group, classes in _by_group(group_of):
+        kept = classes[~np.isnan(recalls[classes])]
+        if not kept.size:
+            continue
+        scatter = go.Scattergl if len(counts) > MANY_POINTS else go.Scatter
+        marker = {
+            "color": GROUP_COLOURS[group],
+            "symbol": GROUP_SYMBOLS[group],
+            "size": (9 if len(counts) <= 400 else 5) + 1.5 * (group == "few"),
+            "opacity": 0.85,
+            "line": {"color": GROUND, "width": 0.8},
+        }
+        names = [f"{counts.names[index]}<br>{counts[index]:,} training images" for index in kept]
+        figure.add_trace(
+            scatter(
+                x=places[kept],
+                y=recalls[kept],
+                mode="markers",
+                name=GROUP_LABELS[group],
+                marker=marker,
+                customdata=kept,
+                text=names,
+                hovertemplate="%{text}<br>accuracy %{y:.1%}<extra></extra>",
+            )
+        )
+    _add_trend(figure, places, recalls)
+    _count_axis(figure, places)
+    figure.update_yaxes(title="Accuracy", range=[-0.03, 1.03], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1])
+    return figure
+
+
+def group_bars(labels: Sequence[str], values: Sequence[Spread | None], colour: str) -> go.Figure:
+    """One bar per configuration on a common scale from 0 to 100 %, name and value written above it.
+
+    Args:
+        labels: Name of each configuration.
+        values: Its figure in [0, 1] with the deviation over seeds, None for "n/a".
+        colour: Fill of the bars.
+
+    Example:
+        >>> len(group_bars(["ce", "gcl"], [Spread(0.4, None, 1), None], INK).layout.annotations)
+        4
+    """
+    figure = _figure(50 * len(labels) + 4, left=2)
+    places = [-index for index in range(len(labels))]
+    means = [value.mean if value else 0.0 for value in values]
+    deviations = [value.std if value else None for value in values]
+    shared = {"y": places, "orientation": "h", "width": 0.2}
+    figure.add_bar(x=[1.0] * len(labels), marker={"color": RULE}, opacity=0.55, hoverinfo="skip", **shared)
+    figure.add_bar(
+        x=means,
+        marker={"color": colour},
+        error_x={"array": deviations, "color": INK, "thickness": 1.2, "width": 3, "visible": any(deviations)},
+        text=[f"{label}: {spread_text(value)}" for label, value in zip(labels, values, strict=True)],
+        textposition="none",
+        hovertemplate="%{text}<extra></extra>",
+        **shared,
+    )
+    for label, value, place in zip(labels, values, places, strict=True):
+        text = {"y": place, "yshift": 15, "showarrow": False, "font": {"size": 13}}
+        figure.add_annotation(x=0, xanchor="left", xshift=-2, text=_clip(label, 26), **text)
+        figure.add_annotation(x=1, xanchor="right", xshift=2, text=f"<b>{spread_text(value)}</b>", **text)
+    figure.update_layout(barmode="overlay", margin={"t": 0, "r": 2, "b": 4})
+    figure.update_xaxes(visible=False, range=[0, 1], fixedrange=True)
+    figure.update_yaxes(visible=False, range=[places[-1] - 0.3, 0.7], fixedrange=True)
+    return figure
+
+
+def training_curve(rows: Sequence[Row], measure: str) -> go.Figure:
+    """A column of the histories over epochs: training solid, validation thin; the start of stage 2 is marked.
+
+    Args:
+        rows: Configurations; every seed gets its own line.
+        measure: ``"loss"``, ``"accuracy"`` or ``"learning_rate"``.
+    """
+    figure = _figure(300, left=58)
+    single = measure == "learning_rate"
+    columns = [(measure, "")] if single else [(f"train_{measure}", "training"), (f"validation_{measure}", "validation")]
+    for row in rows:
+        for run in row.runs:
+            for column, what in columns:
+                _add_curve(figure, row, [(e.step, e.values.get(column)) for e in run.history], what)
+    histories = [run.history for row in rows for run in row.runs]
+    starts = {sum(e.stage == 1 for e in history) for history in histories if any(e.stage > 1 for e in history)}
+    for number, start in enumerate(sorted(starts)):
+        figure.add_vline(x=start + 0.5, line={"color": MUTED, "width": 1, "dash": "dot"})
+        if number == 0:
+            place = {"x": start + 0.5, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "bottom"}
+            figure.add_annotation(text="stage 2", showarrow=False, font={"size": 12, "color": MUTED}, **place)
+    figure.update_layout(margin={"t": 26})
+    figure.update_xaxes(title="Epoch", rangemode="tozero")
+    titles = {"loss": "Loss", "accuracy": "Accuracy", "learning_rate": "Learning rate"}
+    figure.update_yaxes(title=titles[measure])
+    if measure == "accuracy":
+        figure.update_yaxes(range=[0, 1.02], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1])
+    elif single:
+        figure.update_yaxes(type="log", dtick=1, tickformat="~g")
+    else:
+        figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def _add_curve(figure: go.Figure, row: Row, points: Sequence[tuple[int, float | None]], what: str) -> None:
+    known = [(step, value) for step, value in points if value is not None]
+    if not known:
+        return
+    colour, dash = run_style(row.colour)
+    validation = what == "validation"
+    figure.add_scatter(
+        x=[step for step, _ in known],
+        y=[value if value > 0 else None for _, value in known] if not what else [value for _, value in known],
+        mode="lines" if len(known) > 1 else "markers",
+        line={"color": colour, "width": 1.2 if validation else 2, "dash": "dash" if validation else dash},
+        opacity=1.0 if len(row.runs) == 1 else 0.55,
+        name=" ".join([row.label, what]).strip(),
+        hovertemplate="%{fullData.name}<br>epoch %{x}: %{y:.4g}<extra></extra>",
+    )
+
+
+def _add_trend(figure: go.Figure, places: npt.NDArray[np.float64], recalls: npt.NDArray[np.float64]) -> None:
+    """Draw the mean over classes weighted by nearness in the logarithm of size (Nadaraya-Watson, Gaussian)."""
+    known = np.flatnonzero(~np.isnan(recalls))
+    sizes = np.log10(places[known])
+    if known.size < FEW_POINTS or np.ptp(sizes) == 0:
+        return
+    grid = np.linspace(sizes.min(), sizes.max(), 48)
+    weight = np.exp(-0.5 * ((grid[:, None] - sizes) / (0.07 * np.ptp(sizes))) ** 2)
+    level = (weight @ recalls[known]) / np.maximum(weight.sum(axis=1), 1e-12)
+    # Far from every class (a step profile) the weights vanish and a mean would be invented: the line breaks there.
+    level[weight.max(axis=1) < WEIGHT_FLOOR] = np.nan
+    line = {"color": INK, "width": 1.8}
+    figure.add_scatter(x=10**grid, y=level, mode="lines", line=line, name=TREND, hoverinfo="skip")
+
+
+def _count_axis(figure: go.Figure, places: npt.NDArray[np.float64]) -> None:
+    low, high = np.log10(places.min()), np.log10(places.max())
+    steps = (1, 2, 5) if high - low <= 2.2 else (1,)
+    ticks = [step * 10**power for power in range(8) for step in steps]
+    shown = [tick for tick in ticks if places.min() * 0.8 <= tick <= places.max() * 1.25]
+    zero = [0.5] if places.min() < 1 else []
+    pad = max(0.06, 0.04 * (high - low))
+    figure.update_xaxes(
+        title="Training images (logarithmic)",
+        type="log",
+        range=[low - pad, high + pad],
+        tickvals=zero + shown,
+        ticktext=["0"] * len(zero) + [f"{tick:,}" for tick in shown],
+    )
+
+
+def _by_group(group_of: Sequence[GroupName]) -> list[tuple[GroupName, npt.NDArray[np.int64]]]:
+    """Groups that have members, with the positions of these."""
+    groups = np.array(group_of)
+    return [(name, np.flatnonzero(groups == name)) for name in GROUP_NAMES if name in group_of]
+
+
+def _clip(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _figure(height: int, *, left: int) -> go.Figure:
+    """An empty figure in the manner of the page: no frame, hairline grid, transparent ground."""
+    axis = {
+        "gridcolor": RULE,
+        "gridwidth": 1,
+        "linecolor": RULE,
+        "zeroline": False,
+        "ticks": "",
+        "title": {"standoff": 10, "font": {"size": 12.5, "color": MUTED}},
+        "tickfont": {"size": 12, "color": MUTED},
+    }
+    layout = {
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "showlegend": False,
+        "hovermode": "closest",
+        "hoverlabel": {"bgcolor": GROUND, "bordercolor": RULE, "font": {"family": FONT, "size": 13, "color": INK}},
+        "xaxis": axis | {"showgrid": False, "showline": True},
+        "yaxis": axis,
+    }
+    figure = go.Figure(layout={"template": {"layout": layout}, "height": height})
+    return figure.update_layout(margin={"l": left, "r": 10, "t": 10, "b": 46})

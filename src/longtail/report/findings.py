@@ -1,0 +1,165 @@
+"""The sentence under each figure, computed from the numbers it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail.counts import ClassCounts, GroupName
+from longtail.report.compare import Comparison, Row
+from longtail.report.palette import GROUP_LABELS
+from longtail.report.text import EVIDENCE, class_word, difference_text, listing, percent, sentence_case
+
+SAID = 4
+"""Of more configurations than this a sentence speaks of the first and the best only."""
+
+
+def headline(comparison: Comparison) -> str:
+    """What the runs show, in one or two sentences."""
+    rows = comparison.final
+    if comparison.split is None:
+        return "No run was evaluated yet."
+    if len(rows) == 1:
+        return _alone(rows[0], comparison.split)
+    first, best = rows[0], best_row(rows[1:])
+    key = "few" if best.values["few"] and first.values["few"] else "balanced_accuracy"
+    what = "few-shot classes" if key == "few" else "the average class"
+    return (
+        f"On {what}, {best.label} reaches {percent(_value(best, key))} against {percent(_value(first, key))} for "
+        f"{first.label}: {difference_text(best.differences[key])}. "
+        f"Over all {comparison.split} images: {difference_text(best.differences['accuracy'])}."
+    )
+
+
+def best_row(rows: Sequence[Row]) -> Row:
+    """The row that is best on few-shot classes, or on the average class where there is no such group."""
+    return max(rows, key=lambda row: _mean(row, "few", _mean(row, "balanced_accuracy", 0.0)))
+
+
+def spoken(rows: Sequence[Row]) -> list[Row]:
+    """The rows a sentence names: all of a few, else the first and the best."""
+    return list(rows) if len(rows) <= SAID else [rows[0], best_row(rows[1:])]
+
+
+def _alone(row: Row, split: str) -> str:
+    text = f"{row.label} classifies {percent(_value(row, 'accuracy'))} of the {split} images right"
+    many, few = _value(row, "many"), _value(row, "few")
+    if many is None or few is None:
+        return f"{text}, and {percent(_value(row, 'balanced_accuracy'))} of the average class."
+    return f"{text}: {percent(many)} on many-shot classes, {percent(few)} on few-shot ones."
+
+
+def histogram_sentence(counts: ClassCounts, group_of: Sequence[GroupName]) -> str:
+    """How unequal the classes are.
+
+    Example:
+        >>> histogram_sentence(ClassCounts([90, 10], names=["cat", "lynx"]), ["medium", "few"])
+        'cat has 90 training images and lynx 10, an imbalance ratio of 9. The 1 few-shot class holds 10.0% of all images.'
+    """
+    array = counts.array
+    if array.min() == array.max():
+        return f"Every class has {array[0]:,} training images: this training set is balanced."
+    large, small = int(array.argmax()), int(len(array) - 1 - array[::-1].argmin())
+    most, least = class_word(counts.names[large]), class_word(counts.names[small])
+    text = f"{sentence_case(most)} has {array[large]:,} training images and {least} "
+    text += f"{array[small]:,}, an imbalance ratio of {counts.imbalance_ratio:,.0f}."
+    few = [index for index, group in enumerate(group_of) if group == "few"]
+    if few:
+        hold = "class holds" if len(few) == 1 else "classes hold"
+        text += f" The {len(few)} few-shot {hold} {percent(array[few].sum() / counts.total)} of all images."
+    empty = int((array == 0).sum())
+    return text + (f" {empty} {'class has' if empty == 1 else 'classes have'} none." if empty else "")
+
+
+def group_sentence(rows: Sequence[Row]) -> str:
+    """How much accuracy is lost between many- and few-shot classes."""
+    pairs = [(row.label, row.values["many"], row.values["few"]) for row in spoken(rows)]
+    falls = [(label, many.mean - few.mean) for label, many, few in pairs if many and few]
+    if len(falls) > 1 and all(points >= EVIDENCE for _, points in falls):
+        rest = listing([f"{100 * points:.1f} under {label}" for label, points in falls[1:]])
+        return f"From many- to few-shot classes, accuracy {_fall(*falls[0])}, and by {rest}."
+    parts = [_fall(label, points) for label, points in falls]
+    if not parts:
+        return "Many- and few-shot classes cannot be compared: one of the groups is empty or was not measured."
+    return f"From many- to few-shot classes, accuracy {listing(parts)}."
+
+
+def _fall(label: str, points: float) -> str:
+    if abs(points) < EVIDENCE:
+        return f"stays the same under {label}"
+    return f"{'falls' if points > 0 else 'rises'} by {abs(100 * points):.1f} points under {label}"
+
+
+def class_sentence(rows: Sequence[Row], recalls: Sequence[npt.NDArray[np.float64]]) -> str:
+    """Whether accuracy follows the number of training images, and how many classes are never recognised."""
+    parts, never = [], []
+    named = {row.name for row in spoken(rows)}
+    for row, recall in zip(rows, recalls, strict=True):
+        if row.name not in named:
+            continue
+        label, rank = row.label, rank_correlation(row.runs[0].counts.array, recall)
+        missed = int((recall == 0).sum())
+        never.append(f"{missed or 'none'} under {label}")
+        if rank is not None:
+            parts.append(f"{'−' if rank < 0 else ''}{abs(rank):.2f} under {label}")  # noqa: RUF001
+    meaning = "where 1 is strictly in step and 0 unrelated"
+    text = f"Accuracy and training images correlate in rank at {listing(parts)}, {meaning}. " if parts else ""
+    return f"{text}Classes never recognised: {listing(never)}."
+
+
+def rank_correlation(counts: npt.NDArray[np.int64], recalls: npt.NDArray[np.float64]) -> float | None:
+    """Spearman's correlation of counts and recalls (ties share the mean rank); None where either does not vary.
+
+    Example:
+        >>> rank_correlation(np.array([1, 5, 9]), np.array([0.1, 0.2, 0.9]))
+        1.0
+        >>> rank_correlation(np.array([5, 5, 5]), np.array([0.1, 0.2, 0.9])) is None
+        True
+    """
+    known = ~np.isnan(recalls)
+    first, second = _ranks(counts[known].astype(np.float64)), _ranks(recalls[known])
+    if known.sum() < 3 or first.std() == 0 or second.std() == 0:
+        return None
+    return round(float(np.corrcoef(first, second)[0, 1]), 12)
+
+
+def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    _, inverse, tally = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(tally)
+    return np.asarray((ends - (tally - 1) / 2)[inverse], dtype=np.float64)
+
+
+def curve_sentence(rows: Sequence[Row], split: str | None) -> str:
+    """How far the last training accuracy lies above the accuracy on unseen images."""
+    parts = []
+    for row in spoken(rows):
+        seen = [run.history[-1].values.get("train_accuracy") for run in row.runs if run.history]
+        known = [value for value in seen if value is not None]
+        unseen = _value(row, "accuracy")
+        if known and unseen is not None:
+            last = sum(known) / len(known)
+            parts.append(f"{row.label} at {percent(last)} ({percent(unseen)} on {split} images)")
+    if not parts:
+        return "Epochs run from left to right, over both stages."
+    return f"Training accuracy, counted on the batches as the loop drew and changed them, ends for {listing(parts)}."
+
+
+def hardest_sentence(names: Sequence[str], groups: Sequence[GroupName], worst: float, *, averaged: bool) -> str:
+    """Which class is recognised least, and from which group the hardest classes come."""
+    text = f"{sentence_case(class_word(names[0]))} is recognised least: {percent(worst)}{' on average' if averaged else ''}. "
+    if len(set(groups)) == 1:
+        return f"{text}All {len(groups)} shown here are {GROUP_LABELS[groups[0]].lower()}."
+    parts = [f"{groups.count(group)} {label.lower()}" for group, label in GROUP_LABELS.items() if group in groups]
+    return f"{text}Of the {len(groups)} shown here, {listing(parts)}."
+
+
+def _value(row: Row, key: str) -> float | None:
+    spread = row.values[key]
+    return spread.mean if spread else None
+
+
+def _mean(row: Row, key: str, default: float) -> float:
+    value = _value(row, key)
+    return default if value is None else value

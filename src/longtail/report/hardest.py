@@ -1,0 +1,147 @@
+"""The hardest classes with what they look like and what they are taken for."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from longtail.counts import GroupName
+from longtail.report.compare import Row
+from longtail.report.findings import spoken
+from longtail.report.runs import ExampleImage
+from longtail.report.text import class_word, percent
+
+LIGHT_BYTES = 4_000
+"""A larger picture is embedded as WebP instead of the PNG it is stored as."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An embedded image with what stands under it and what is read aloud for it."""
+
+    uri: str
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One configuration on one class: its accuracy, its most frequent mistake, and mistaken images."""
+
+    label: str
+    recall: float | None
+    taken_for: str
+    errors: tuple[Picture, ...]
+
+    @property
+    def text(self) -> str:
+        """The accuracy as written in the page."""
+        return percent(self.recall)
+
+
+@dataclass(frozen=True)
+class HardClass:
+    """A class that the configurations recognise least."""
+
+    name: str
+    group: GroupName
+    train_count: int
+    recall: float
+    train: tuple[Picture, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+def class_recalls(row: Row, split: str | None) -> npt.NDArray[np.float64]:
+    """Recall per class, averaged over the seeds of a configuration, shape (C,); NaN where nothing was tested."""
+    measured = [run.metrics(split) for run in row.runs] if split else []
+    kept = [metrics.recalls for metrics in measured if metrics is not None and metrics.per_class]
+    if not kept:
+        return np.full(len(row.runs[0].counts), np.nan)
+    return np.asarray(np.mean(kept, axis=0), dtype=np.float64)
+
+
+def hardest_classes(
+    rows: Sequence[Row], split: str | None, *, limit: int = 6, pictures: int = 4
+) -> tuple[HardClass, ...]:
+    """The classes of least accuracy on average over the configurations; of equals, the one with fewer images first.
+
+    Args:
+        rows: Finished configurations.
+        split: The split measured.
+        limit: How many classes.
+        pictures: How many training images and, per configuration, wrong test images to show of each.
+    """
+    recalls = np.stack([class_recalls(row, split) for row in rows])
+    tested = np.flatnonzero(~np.isnan(recalls).all(axis=0))
+    mean = np.array([np.nanmean(recalls[:, index]) for index in tested])
+    first = rows[0].runs[0]
+    order = tested[np.lexsort((first.counts.array[tested], mean.round(6)))][:limit]
+    return tuple(_hard_class(int(index), rows, recalls[:, index], pictures) for index in order)
+
+
+def _hard_class(index: int, rows: Sequence[Row], recalls: npt.NDArray[np.float64], pictures: int) -> HardClass:
+    first = rows[0].runs[0]
+    name = first.counts.names[index]
+    named = {row.name for row in spoken(rows)}
+    verdicts = []
+    for row, recall in zip(rows, recalls, strict=True):
+        if row.name in named:
+            known = None if np.isnan(recall) else float(recall)
+            verdicts.append(Verdict(row.label, known, _taken_for(row, index), _errors(row, index, pictures)))
+    found = next((run.examples for row in rows for run in row.runs if run.examples), ())
+    train = [example for example in found if example.role == "train" and example.label == index][:pictures]
+    drawn = tuple(Picture(data_uri(example.image), "", f"training image of {name}") for example in train)
+    return HardClass(
+        class_word(name), first.group_of[index], first.counts[index], float(np.nanmean(recalls)), drawn, tuple(verdicts)
+    )
+
+
+def _errors(row: Row, index: int, pictures: int) -> tuple[Picture, ...]:
+    names = row.runs[0].counts.names
+    examples = [example for run in row.runs[:1] for example in run.examples if _is_error(example, index)]
+    return tuple(
+        Picture(
+            data_uri(example.image),
+            class_word(names[example.prediction]),
+            f"{names[index]}, taken for {names[example.prediction]} at {percent(example.confidence)} confidence",
+        )
+        for example in examples[:pictures]
+    )
+
+
+def _is_error(example: ExampleImage, index: int) -> bool:
+    return example.role == "error" and example.label == index and example.prediction >= 0
+
+
+def _taken_for(row: Row, index: int) -> str:
+    """The most frequent wrong prediction over all seeds, with its share of the images of the class."""
+    known = [run.predictions for run in row.runs if run.predictions is not None]
+    picked = [found.prediction[found.label == index] for found in known]
+    answers = np.concatenate(picked) if picked else np.array([], dtype=np.int64)
+    wrong = answers[answers != index]
+    if not wrong.size:
+        return ""
+    other, tally = np.unique(wrong, return_counts=True)
+    best = int(tally.argmax())
+    return f"{class_word(row.runs[0].counts.names[int(other[best])])} ({tally[best] / answers.size:.0%})"
+
+
+def data_uri(image: bytes) -> str:
+    """An image for ``src``: as stored where small, else at most 96 pixels a side as WebP."""
+    if len(image) <= LIGHT_BYTES:
+        return f"data:image/png;base64,{base64.b64encode(image).decode()}"
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            small = opened.convert("RGB")
+    except (UnidentifiedImageError, OSError):
+        return "data:,"
+    small.thumbnail((96, 96))
+    target = io.BytesIO()
+    small.save(target, "WEBP", quality=80)
+    return f"data:image/webp;base64,{base64.b64encode(target.getvalue()).decode()}"

@@ -1,0 +1,100 @@
+"""write_report: finished runs in, one self-contained HTML page out, that opens offline and asks for nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+from plotly.offline import get_plotlyjs
+
+from longtail import __version__
+from longtail.counts import GROUP_NAMES
+from longtail.errors import LongtailError
+from longtail.report.compare import Comparison, compare_runs
+from longtail.report.findings import headline
+from longtail.report.palette import THEME
+from longtail.report.runs import RunResult
+from longtail.report.sections import build_sections
+from longtail.report.text import listing, signed, spread_text
+
+TITLED = 3
+"""The title names at most this many configurations."""
+
+
+def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
+    """Write the report of one or more runs.
+
+    The first run is the one that others are compared with; runs that differ only in their seed are folded.
+
+    Args:
+        runs: RUN folders.
+        out: The HTML file; its folder is made, and the file appears complete or not at all.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        LongtailError: A folder is no finished run, the runs have different classes, or the file cannot be written.
+    """
+    page = render_report(compare_runs(runs, stages=True))
+    target = Path(out)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(page, encoding="utf-8")
+        os.replace(partial, target)  # noqa: PTH105
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise LongtailError(f"{target} cannot be written ({error.strerror}); give another --out.") from error
+    return target
+
+
+def render_report(comparison: Comparison) -> str:
+    """The page as text."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.globals.update(spread_text=spread_text, signed=signed)
+    return environment.get_template("page.html.j2").render(
+        title=_title(comparison),
+        lead=headline(comparison),
+        facts=_facts(comparison),
+        notes=comparison.notes,
+        sections=build_sections(comparison),
+        theme=THEME,
+        recolour=json.dumps({light: f"--{name}" for name, (light, _) in THEME.items()}),
+        plotly=get_plotlyjs(),
+        version=__version__,
+    )
+
+
+def _title(comparison: Comparison) -> str:
+    labels = [row.label for row in comparison.final]
+    who = listing(labels) if len(labels) <= TITLED else f"{len(labels)} configurations"
+    sources = {_source(run) for row in comparison.final for run in row.runs} - {""}
+    return f"{who} on {sources.pop()}" if len(sources) == 1 else who
+
+
+def _source(run: RunResult) -> str:
+    """The last part of the source's path, without its prefix."""
+    data = run.config.get("data")
+    source = str(data.get("source") or "") if isinstance(data, dict) else ""
+    return source.split(":", 1)[-1].rstrip("/").rsplit("/", 1)[-1]
+
+
+def _facts(comparison: Comparison) -> list[tuple[str, str]]:
+    """The figures of the strip under the title."""
+    run = comparison.rows[0].runs[0]
+    metrics = run.metrics(comparison.split) if comparison.split else None
+    tested = f"{metrics.num_images:,}" if metrics else "none"
+    return [
+        ("Classes", f"{len(run.counts):,}"),
+        ("Training images", f"{run.counts.total:,}"),
+        ("Imbalance ratio", f"{run.counts.imbalance_ratio:,.0f}"),
+        ("Many / medium / few", " / ".join(str(run.group_of.count(name)) for name in GROUP_NAMES)),
+        (f"{(comparison.split or 'test').capitalize()} images", tested),
+    ]

@@ -1,0 +1,43 @@
+"""The colours of figures and page, in light and dark: apart for colour-blind readers and legible on their ground."""
+
+from __future__ import annotations
+
+from longtail.counts import GroupName
+
+THEME: dict[str, tuple[str, str]] = {
+    "ground": ("#fdfcfa", "#15171a"),
+    "raised": ("#f4f2ee", "#1e2125"),
+    "ink": ("#1d2024", "#ebe8e2"),
+    "muted": ("#5d636b", "#a3a8ae"),
+    "rule": ("#dedbd5", "#34383d"),
+    "many": ("#28609e", "#7db2ec"),
+    "medium": ("#2f968c", "#4fd0bd"),
+    "few": ("#bf4514", "#ff9161"),
+    "run0": ("#6a7079", "#9ba1a9"),
+    "run1": ("#7b2f8e", "#d08be3"),
+    "run2": ("#a67b00", "#e3bd4b"),
+    "run3": ("#c13a72", "#f58cb4"),
+    "run4": ("#4c7a28", "#a3cf7a"),
+    "run5": ("#0e82a8", "#62c6e6"),
+    "run6": ("#84543f", "#c99c86"),
+    "run7": ("#1d2025", "#ebe8e3"),
+}
+"""CSS variable name to (light, dark). Every light value occurs once, so a figure can be recoloured by it."""
+
+GROUP_COLOURS: dict[GroupName, str] = {"many": THEME["many"][0], "medium": THEME["medium"][0], "few": THEME["few"][0]}
+GROUP_SYMBOLS: dict[GroupName, str] = {"many": "circle", "medium": "diamond", "few": "triangle-up"}
+GROUP_LABELS: dict[GroupName, str] = {"many": "Many-shot", "medium": "Medium-shot", "few": "Few-shot"}
+
+GROUND, INK, MUTED, RULE = (THEME[name][0] for name in ("ground", "ink", "muted", "rule"))
+RUN_COLOURS = tuple(THEME[f"run{index}"][0] for index in range(8))
+DASHES = ("solid", "dot", "dashdot")
+
+
+def run_style(index: int) -> tuple[str, str]:
+    """Colour and dash of the ``index``-th configuration; after the last colour the dash changes.
+
+    Example:
+        >>> run_style(0), run_style(8)
+        (('#6a7079', 'solid'), ('#6a7079', 'dot'))
+    """
+    return RUN_COLOURS[index % len(RUN_COLOURS)], DASHES[index // len(RUN_COLOURS) % len(DASHES)]

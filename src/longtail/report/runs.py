@@ -1,0 +1,292 @@
+"""RunResult: what one finished run left in its folder, read into typed values."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
+from longtail.errors import LongtailError
+
+Value: TypeAlias = "str | int | float | bool | None | list[Value] | dict[str, Value]"
+Table: TypeAlias = "dict[str, Value]"
+
+FORMAT = 1
+SCALARS = (
+    "accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "harmonic_mean", "nll", "ece",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """How one class did; recall, precision and f1 are fractions in [0, 1], None where nothing could be measured."""
+
+    name: str
+    train_count: int
+    test_count: int
+    group: GroupName
+    recall: float | None
+    precision: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One evaluation of a split: the scalars of ``SCALARS`` (None where a group is empty) and the classes, if kept."""
+
+    num_images: int
+    scalars: Mapping[str, float | None]
+    per_class: tuple[ClassResult, ...] = ()
+
+    def __getitem__(self, name: str) -> float | None:
+        return self.scalars.get(name)
+
+    @property
+    def recalls(self) -> npt.NDArray[np.float64]:
+        """Recall per class, shape (C,), NaN where the split holds no image of the class."""
+        values = [row.recall if row.recall is not None else math.nan for row in self.per_class]
+        return np.array(values, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of ``history.csv``; ``step`` counts epochs over all stages from 1, None marks what was not measured."""
+
+    stage: int
+    step: int
+    values: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """``predictions.parquet``: labels and predictions of the test split, each of shape (N,)."""
+
+    label: npt.NDArray[np.int64]
+    prediction: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ExampleImage:
+    """One small picture of ``examples.parquet``: a training image, or a test image classified wrongly."""
+
+    label: int
+    role: str
+    image: bytes
+    prediction: int
+    confidence: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Everything the report and the comparison need of one run.
+
+    Attributes:
+        folder: Where it was read from.
+        recipe: Name of the recipe, or the folder's name where the run had none.
+        config: The resolved configuration, nested.
+        counts: Training images per class, with the class names.
+        group_of: The shot group of each class, length C.
+        test: Metrics of the test split, None without one.
+        validation: Metrics of the validation split, None without one.
+        stages: Test metrics after each stage, by number, where the run kept them.
+        history: The epochs in order.
+    """
+
+    folder: Path
+    recipe: str
+    config: Table
+    counts: ClassCounts
+    group_of: tuple[GroupName, ...]
+    test: Metrics | None
+    validation: Metrics | None
+    stages: Mapping[int, Metrics]
+    history: tuple[Epoch, ...]
+    seeds: Mapping[str, int]
+    data_hash: str
+    versions: Table
+    hardware: Table
+    seconds: Table
+
+    @classmethod
+    def load(cls, folder: str | Path) -> RunResult:
+        """Read the run in ``folder``.
+
+        Args:
+            folder: A RUN folder with ``metrics.json`` and ``config.yaml``; the other files are optional.
+
+        Raises:
+            LongtailError: The folder is no finished run, or a file in it is broken or of a newer format.
+        """
+        root = Path(folder)
+        if not root.is_dir():
+            raise LongtailError(f"there is no run folder {root}; give the --out folder of a finished 'longtail train'.")
+        metrics = _read_metrics(root)
+        try:
+            return _build(root, metrics)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            if isinstance(error, LongtailError):
+                raise
+            what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be understood ({error})"
+            raise LongtailError(f"{root / 'metrics.json'} {what}; run 'longtail evaluate {root}' again.") from error
+
+    def metrics(self, split: str) -> Metrics | None:
+        """The metrics of ``"test"`` or ``"validation"``."""
+        return self.test if split == "test" else self.validation
+
+    @property
+    def seed(self) -> int | None:
+        """The training seed."""
+        return self.seeds.get("seed")
+
+    @cached_property
+    def predictions(self) -> Predictions | None:
+        """The test predictions, None where the run has no ``predictions.parquet``."""
+        table = _read_parquet(self.folder / "predictions.parquet", ["label", "prediction", "confidence"])
+        if table is None:
+            return None
+        label, prediction, confidence = (table[name].to_numpy() for name in ("label", "prediction", "confidence"))
+        return Predictions(label.astype(np.int64), prediction.astype(np.int64), confidence.astype(np.float64))
+
+    @cached_property
+    def examples(self) -> tuple[ExampleImage, ...]:
+        """The example images, empty where the run has no ``examples.parquet``."""
+        names = ["class", "role", "image", "prediction", "confidence"]
+        table = _read_parquet(self.folder / "examples.parquet", names)
+        rows = [] if table is None else zip(*(table[name].to_pylist() for name in names), strict=True)
+        return tuple(ExampleImage(*row) for row in rows)
+
+    @cached_property
+    def test_fingerprint(self) -> str:
+        """A hash of the test labels in order: runs that differ in it were not measured on the same images."""
+        if self.predictions is not None:
+            return hashlib.sha256(self.predictions.label.tobytes()).hexdigest()[:16]
+        return "none" if self.test is None else str([row.test_count for row in self.test.per_class])
+
+
+def _build(root: Path, metrics: Table) -> RunResult:
+    classes = [str(name) for name in cast("list[Value]", metrics["classes"])]
+    counts = ClassCounts(cast("list[int]", metrics["train_counts"]), classes)
+    return RunResult(
+        folder=root,
+        recipe=str(metrics.get("recipe") or root.name),
+        config=_read_config(root),
+        counts=counts,
+        group_of=_group_of(metrics, counts),
+        test=_metrics(metrics.get("test")),
+        validation=_metrics(metrics.get("validation")),
+        stages=_stages(_table(metrics.get("stages"))),
+        history=_read_history(root / "history.csv"),
+        seeds={
+            name: int(cast("int", value)) for name, value in _table(metrics.get("seeds")).items() if value is not None
+        },
+        data_hash=str(metrics.get("data_hash") or ""),
+        versions=_table(metrics.get("versions")),
+        hardware=_table(metrics.get("hardware")),
+        seconds=_table(metrics.get("seconds")),
+    )
+
+
+def _read_metrics(root: Path) -> Table:
+    path = root / "metrics.json"
+    if not path.is_file():
+        raise LongtailError(f"{root} has no metrics.json: finish the run with 'longtail train --resume {root}'.")
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise LongtailError(f"{path} is not valid JSON ({error}); run 'longtail evaluate {root}' again.") from error
+    if not isinstance(metrics, dict):
+        raise LongtailError(f"{path} does not hold a table; run 'longtail evaluate {root}' again.")
+    if metrics.get("format", FORMAT) != FORMAT:
+        raise LongtailError(f"{path} has format {metrics['format']}, this version reads {FORMAT}; update longtail.")
+    return metrics
+
+
+def _read_config(root: Path) -> Table:
+    path = root / "config.yaml"
+    if not path.is_file():
+        raise LongtailError(f"{root} has no config.yaml; copy it back, or train the run again.")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LongtailError(f"{path} is not valid YAML; copy it back, or train the run again.") from error
+    if not isinstance(config, dict):
+        raise LongtailError(f"{path} does not hold a configuration; copy it back, or train the run again.")
+    return cast("Table", config)
+
+
+def _read_history(path: Path) -> tuple[Epoch, ...]:
+    """Read the epochs; a stage that counts from its own start is moved behind the stage before it."""
+    if not path.is_file():
+        return ()
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        stages = [int("".join(filter(str.isdigit, row["stage"])) or 1) for row in rows]
+        values = [{k: _number(v) for k, v in row.items() if k not in ("stage", "epoch")} for row in rows]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise LongtailError(f"{path} cannot be read ({error}); delete it to report without curves.") from error
+    return tuple(Epoch(stage, step, row) for step, (stage, row) in enumerate(zip(stages, values, strict=True), start=1))
+
+
+def _number(cell: str | None) -> float | None:
+    value = float(cell) if cell not in (None, "") else math.nan
+    return value if math.isfinite(value) else None
+
+
+def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table | None:
+    if not path.is_file():
+        return None
+    try:
+        return pq.read_table(path, columns=list(columns))
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise LongtailError(
+            f"{path} cannot be read; run 'longtail evaluate {path.parent}' to write it again."
+        ) from error
+
+
+def _table(value: Value) -> Table:
+    return value if isinstance(value, dict) else {}
+
+
+def _metrics(value: Value) -> Metrics | None:
+    if not isinstance(value, dict):
+        return None
+    scalars = {name: cast("float | None", value.get(name)) for name in SCALARS}
+    classes = tuple(_class_result(cast("Table", row)) for row in cast("list[Value]", value.get("per_class") or []))
+    num_images = value.get("num_images") or sum(row.test_count for row in classes)
+    return Metrics(int(cast("int", num_images)), scalars, classes)
+
+
+def _class_result(row: Table) -> ClassResult:
+    recall, precision, f1 = (cast("float | None", row.get(name)) for name in ("recall", "precision", "f1"))
+    count = int(cast("int", row["train_count"]))
+    tested = int(cast("int", row.get("test_count") or 0))
+    return ClassResult(str(row["name"]), count, tested, cast("GroupName", row["group"]), recall, precision, f1)
+
+
+def _stages(table: Table) -> dict[int, Metrics]:
+    found = {int(name.removeprefix("stage")): _metrics(_table(value).get("test")) for name, value in table.items()}
+    return {number: metrics for number, metrics in sorted(found.items()) if metrics is not None}
+
+
+def _group_of(metrics: Table, counts: ClassCounts) -> tuple[GroupName, ...]:
+    groups = _table(metrics.get("groups"))
+    result: list[GroupName] = list(counts.group_of())
+    for name in GROUP_NAMES:
+        for index in cast("list[int]", groups.get(name) or []):
+            result[index] = name
+    return tuple(result)

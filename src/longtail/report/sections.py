@@ -1,0 +1,243 @@
+"""The sections of the page: each a heading, a sentence, and the figures or tables it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import plotly.graph_objects as go
+
+from longtail.counts import GROUP_NAMES, GroupName
+from longtail.report import figures, findings
+from longtail.report.compare import HEADINGS, Comparison, Row
+from longtail.report.hardest import class_recalls, hardest_classes
+from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, INK
+from longtail.report.provenance import provenance
+from longtail.report.runs import RunResult
+from longtail.report.text import percent, signed
+
+DENSE = 4
+"""More panels than this are drawn smaller, three in a line."""
+TABLE_ROWS = 500
+"""A table of classes longer than this keeps the hardest ones."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure in the page: what stands above it, what is read aloud for it, and its JSON."""
+
+    id: str
+    title: str
+    alt: str
+    figure: go.Figure
+
+    @property
+    def json(self) -> str:
+        """The figure for a script element: ``<`` is escaped, so that no name can end the element."""
+        return str(self.figure.to_json()).replace("<", "\\u003c")
+
+    @property
+    def height(self) -> int:
+        """Pixels kept free until the figure is drawn."""
+        return int(self.figure.layout.height)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One entry of a legend: a CSS colour variable, a shape (a plotly symbol or ``line``) and words."""
+
+    colour: str
+    shape: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page.
+
+    Attributes:
+        id: Anchor.
+        title: Heading.
+        sentence: What to see, computed from the numbers.
+        layout: ``one``, ``two`` or ``four`` figures side by side where there is room.
+        legend: Shared by all figures of the section.
+        drawings: The figures.
+        partial: Template that renders ``data`` beneath the figures, if any.
+        data: What the partial shows.
+    """
+
+    id: str
+    title: str
+    sentence: str = ""
+    layout: str = "one"
+    legend: tuple[Key, ...] = ()
+    drawings: tuple[Drawing, ...] = ()
+    partial: str = ""
+    data: dict[str, object] = field(default_factory=dict)
+
+
+def build_sections(comparison: Comparison) -> list[Section]:
+    """All sections in reading order; one without anything to show is left out."""
+    rows = comparison.final
+    found = [_results(comparison), _classes(rows)]
+    if comparison.split is not None:
+        found += [_groups(comparison), _accuracy(comparison)]
+    found.append(_curves(comparison))
+    if comparison.split is not None:
+        found.append(_hardest(comparison))
+    found.append(Section("made", "How it was made", partial="provenance.html.j2", data=provenance(rows)))
+    return [section for section in found if section is not None]
+
+
+def _results(comparison: Comparison) -> Section:
+    best = {key: _best(comparison.final, key) for key in HEADINGS}
+    sizes = _group_sizes(comparison.rows[0].runs[0])
+    data: dict[str, object] = {
+        "comparison": comparison, "headings": HEADINGS, "best": best, "sizes": sizes, "folded": _folded(comparison),
+    }  # fmt: skip
+    return Section("results", "Results", partial="results.html.j2", data=data)
+
+
+def _best(rows: Sequence[Row], key: str) -> float | None:
+    """The value to set in bold: the best of several, unless all are the same to the digit shown."""
+    shown = [round(value.mean, 3) for row in rows if (value := row.values[key]) is not None]
+    if len(set(shown)) < 2:
+        return None
+    return min(shown) if key == "ece" else max(shown)
+
+
+def _folded(comparison: Comparison) -> bool:
+    return any(len(row.runs) > 1 for row in comparison.rows)
+
+
+def _group_sizes(run: RunResult) -> dict[str, int]:
+    return {name: run.group_of.count(name) for name in GROUP_NAMES}
+
+
+def _classes(rows: Sequence[Row]) -> Section:
+    """One histogram for each training set among the runs."""
+    sets: dict[tuple[int, ...], list[Row]] = {}
+    for row in rows:
+        sets.setdefault(row.runs[0].counts.counts, []).append(row)
+    drawings = []
+    for number, members in enumerate(sets.values()):
+        run = members[0].runs[0]
+        title = "" if len(sets) == 1 else ", ".join(row.label for row in members)
+        alt = f"Bars of the training images of {len(run.counts)} classes, largest first. "
+        alt += findings.histogram_sentence(run.counts, run.group_of)
+        drawings.append(Drawing(f"histogram-{number}", title, alt, figures.class_histogram(run.counts, run.group_of)))
+    first = rows[0].runs[0]
+    sentence = findings.histogram_sentence(first.counts, first.group_of)
+    return Section(
+        "classes", "The training set", sentence, legend=_group_legend(first, "square"), drawings=tuple(drawings)
+    )
+
+
+def _group_legend(run: RunResult, shape: str = "") -> tuple[Key, ...]:
+    counts = run.counts.array
+    keys = []
+    for name in GROUP_NAMES:
+        size = run.group_of.count(name)
+        images = int(counts[[group == name for group in run.group_of]].sum())
+        words = f"{GROUP_LABELS[name]}: {size} {'class' if size == 1 else 'classes'}, {images:,} images"
+        keys.append(Key(name, shape or GROUP_SYMBOLS[name], words))
+    return tuple(keys)
+
+
+def _groups(comparison: Comparison) -> Section:
+    rows, run = comparison.final, comparison.rows[0].runs[0]
+    labels = [row.label for row in rows]
+    panels: list[tuple[str, str, str]] = [("accuracy", "All images", INK)]
+    panels += [(name, _group_title(run, name), GROUP_COLOURS[name]) for name in GROUP_NAMES]
+    drawings = []
+    for key, title, colour in panels:
+        values = [row.values[key] for row in rows]
+        said = [
+            f"{label} {percent(value.mean if value else None)}" for label, value in zip(labels, values, strict=True)
+        ]
+        alt = f"Bars of accuracy, {title}: {', '.join(said)}."
+        drawings.append(Drawing(f"group-{key}", title, alt, figures.group_bars(labels, values, colour)))
+    return Section("groups", "Accuracy by group", findings.group_sentence(rows), "four", drawings=tuple(drawings))
+
+
+def _group_title(run: RunResult, name: GroupName) -> str:
+    size = run.group_of.count(name)
+    return f"{GROUP_LABELS[name]}, {size} {'class' if size == 1 else 'classes'}"
+
+
+def _accuracy(comparison: Comparison) -> Section:
+    rows = comparison.final
+    recalls = [class_recalls(row, comparison.split) for row in rows]
+    drawings = []
+    for number, (row, recall) in enumerate(zip(rows, recalls, strict=True)):
+        run = row.runs[0]
+        figure = figures.class_accuracy(run.counts, run.group_of, recall, height=260 if len(rows) > DENSE else 320)
+        alt = f"Points of accuracy against training images for each class under {row.label}."
+        drawings.append(Drawing(f"accuracy-{number}", row.label, alt, figure))
+    legend = [Key(name, GROUP_SYMBOLS[name], GROUP_LABELS[name]) for name in GROUP_NAMES]
+    if any(trace.name == figures.TREND for drawing in drawings for trace in drawing.figure.data):
+        legend.append(Key("ink", "line", "Smoothed mean"))
+    layout = "one" if len(rows) == 1 else "two" if len(rows) <= DENSE else "three"
+    return Section(
+        "accuracy",
+        "Accuracy of each class",
+        findings.class_sentence(rows, recalls),
+        layout,
+        tuple(legend),
+        tuple(drawings),
+        "classes.html.j2",
+        _class_table(comparison, recalls),
+    )
+
+
+def _class_table(
+    comparison: Comparison, recalls: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]
+) -> dict[str, object]:
+    run, measured = comparison.rows[0].runs[0], np.stack(recalls)
+    known = ~np.isnan(measured)
+    mean = np.where(known.any(axis=0), np.where(known, measured, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1), 2.0)
+    kept = np.argsort(mean, kind="stable")[:TABLE_ROWS]
+    order = kept[np.argsort(-run.counts.array[kept], kind="stable")]
+    rows = [
+        {
+            "name": run.counts.names[index],
+            "group": run.group_of[index],
+            "count": run.counts[index],
+            "recalls": [percent(None if np.isnan(value) else float(value), unit=False) for value in measured[:, index]],
+            "change": signed(float(measured[-1, index] - measured[0, index])) if known[:, index].all() else "n/a",
+        }
+        for index in map(int, order)
+    ]
+    labels = [row.label for row in comparison.final]
+    return {"rows": rows, "labels": labels, "total": len(run.counts), "change": len(labels) == 2}
+
+
+def _curves(comparison: Comparison) -> Section | None:
+    rows = [row for row in comparison.final if any(run.history for run in row.runs)]
+    if not rows:
+        return None
+    titles = {"accuracy": "Accuracy", "loss": "Loss", "learning_rate": "Learning rate"}
+    drawings = []
+    for measure, title in titles.items():
+        alt = f"Lines of {title.lower()} over epochs for {', '.join(row.label for row in rows)}."
+        drawings.append(Drawing(f"curve-{measure}", title, alt, figures.training_curve(rows, measure)))
+    legend = [
+        Key(f"run{row.colour % 8}", ("line", "dotted", "dashdot")[row.colour // 8 % 3], row.label) for row in rows
+    ]
+    if any(e.values.get("validation_loss") is not None for row in rows for run in row.runs for e in run.history):
+        legend.append(Key("muted", "dashed", "Validation, thin"))
+    sentence = findings.curve_sentence(rows, comparison.split)
+    return Section("curves", "Training", sentence, "three", tuple(legend), tuple(drawings))
+
+
+def _hardest(comparison: Comparison) -> Section | None:
+    hard = hardest_classes(comparison.final, comparison.split)
+    if not hard:
+        return None
+    groups = [one.group for one in hard]
+    sentence = findings.hardest_sentence(
+        [one.name for one in hard], groups, hard[0].recall, averaged=len(comparison.final) > 1
+    )
+    data: dict[str, object] = {"classes": hard, "labels": GROUP_LABELS}
+    return Section("hardest", "The hardest classes", sentence, partial="hardest.html.j2", data=data)

@@ -1,0 +1,137 @@
+"""Numbers as words: percentages, spreads, differences, and when a difference is no evidence."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+EVIDENCE = 0.005
+"""A difference under half a percentage point is no evidence, whatever its sign."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation over ``n`` runs; ``std`` is None for a single run.
+
+    Example:
+        >>> Spread.of([0.25, 0.75]).mean
+        0.5
+        >>> Spread.of([None]) is None
+        True
+    """
+
+    mean: float
+    std: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> Spread | None:
+        """Fold the values that were measured; None where none was."""
+        known = [value for value in values if value is not None]
+        if not known:
+            return None
+        return cls(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
+
+    @property
+    def is_evidence(self) -> bool:
+        """Read as a difference: at least half a point, and more than its own spread over the seeds.
+
+        Example:
+            >>> Spread(0.004, None, 1).is_evidence, Spread(0.03, 0.04, 3).is_evidence, Spread(0.03, 0.01, 3).is_evidence
+            (False, False, True)
+        """
+        return abs(self.mean) >= EVIDENCE and abs(self.mean) > (self.std or 0.0)
+
+
+def percent(value: float | None, *, unit: bool = True) -> str:
+    """A fraction as a percentage with one decimal, or ``n/a``.
+
+    Example:
+        >>> percent(0.3841), percent(0.3841, unit=False), percent(None)
+        ('38.4%', '38.4', 'n/a')
+    """
+    return "n/a" if value is None else f"{100 * value:.1f}{'%' if unit else ''}"
+
+
+def spread_text(spread: Spread | None) -> str:
+    """Mean and deviation in percent, as a table cell holds them.
+
+    Example:
+        >>> spread_text(Spread(0.384, 0.0031, 3)), spread_text(None)
+        ('38.4 ± 0.3', 'n/a')
+    """
+    if spread is None:
+        return "n/a"
+    return percent(spread.mean, unit=False) + ("" if spread.std is None else f" ± {100 * spread.std:.1f}")
+
+
+def signed(value: float | None) -> str:
+    """A difference in percentage points with its sign; a true minus, and no sign on a rounded zero.
+
+    Example:
+        >>> signed(0.0312), signed(-0.0312), signed(0.0001), signed(None)
+        ('+3.1', '−3.1', '0.0', 'n/a')
+    """
+    if value is None:
+        return "n/a"
+    text = f"{100 * abs(value):.1f}"
+    return text if float(text) == 0 else ("+" if value > 0 else "−") + text
+
+
+def difference_text(spread: Spread | None) -> str:
+    """A difference as a phrase that does not claim more than it shows.
+
+    Example:
+        >>> difference_text(Spread(0.031, None, 1)), difference_text(Spread(0.003, None, 1))
+        ('3.1 points higher', 'no difference (+0.3 points)')
+        >>> difference_text(Spread(0.03, 0.04, 3))
+        'no clear difference (+3.0 ± 4.0 points over 3 seeds)'
+    """
+    if spread is None:
+        return "not measured"
+    if spread.is_evidence:
+        return f"{100 * abs(spread.mean):.1f} points {'higher' if spread.mean > 0 else 'lower'}"
+    if abs(spread.mean) < EVIDENCE:
+        return f"no difference ({signed(spread.mean)} points)"
+    return f"no clear difference ({signed(spread.mean)} ± {100 * (spread.std or 0):.1f} points over {spread.n} seeds)"
+
+
+def class_word(name: str) -> str:
+    """A class name as a sentence uses it: a bare number is called a class.
+
+    Example:
+        >>> class_word("lynx"), class_word("7")
+        ('lynx', 'class 7')
+    """
+    return f"class {name}" if name.replace(".", "").isdigit() else name
+
+
+def sentence_case(text: str) -> str:
+    """Raise the first letter of ``class 7`` at the head of a sentence; names keep their own spelling."""
+    return f"C{text[1:]}" if text.startswith("class ") else text
+
+
+def listing(words: Sequence[str]) -> str:
+    """Join words as a sentence does.
+
+    Example:
+        >>> listing(["a"]), listing(["a", "b"]), listing(["a", "b", "c"])
+        ('a', 'a and b', 'a, b and c')
+    """
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    Example:
+        >>> duration(42.3), duration(200), duration(7300)
+        ('42 s', '3 min 20 s', '2 h 2 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,270 @@
+"""The hot loop: one pass over the training images, on whatever device, precision and number of processes there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from longtail.data.augmentation import BatchTransform
+from longtail.data.loaders import Batch, Loader
+from longtail.data.samplers import EpochSampler
+from longtail.errors import LongtailError
+from longtail.losses.base import LongTailLoss
+from longtail.models.model import LongTailModel
+from longtail.training.config import TrainingConfig
+
+Mixer = Callable[[Batch, Batch | None, torch.Generator], tuple[Tensor, Tensor]]
+CHECK_STEPS = 50  # how often the host looks at the running sums; each look waits for the device
+
+
+class Engine:
+    """Device, precision and processes, through ``accelerate``: the only place that knows them.
+
+    Args:
+        config: Precision, layout, clipping and accumulation.
+
+    Example:
+        >>> engine = Engine(TrainingConfig(device="cpu"))
+        >>> engine.device.type, engine.world_size, engine.is_main
+        ('cpu', 1, True)
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        # accelerate keeps the precision of the first Accelerator of a process; each run here may choose its own.
+        AcceleratorState._reset_state(reset_partial_state=False)  # noqa: SLF001
+        precision = "no" if config.precision == "fp32" else config.precision
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=config.device == "cpu")
+        self.config = config
+
+    @property
+    def device(self) -> torch.device:
+        """The training device of this process."""
+        return torch.device(self.accelerator.device)
+
+    @property
+    def rank(self) -> int:
+        """Index of this process."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return bool(self.accelerator.is_main_process)
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        self.accelerator.wait_for_everyone()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum a tensor over all processes."""
+        return values if self.world_size == 1 else torch.as_tensor(self.accelerator.reduce(values, reduction="sum"))
+
+    def local_batch_size(self, batch_size: int) -> int:
+        """This process's share of a global batch.
+
+        Raises:
+            LongtailError: The batch size is not a multiple of the number of processes.
+        """
+        if batch_size < 1 or batch_size % self.world_size:
+            raise LongtailError(
+                f"batch_size {batch_size} must be a positive multiple of the {self.world_size} processes; change it "
+                "or start another number of processes."
+            )
+        return batch_size // self.world_size
+
+    @contextmanager
+    def inference(self, model: nn.Module) -> Iterator[None]:
+        """Evaluation mode, no gradients, the precision of the run; the mode before is restored."""
+        was_training = model.training
+        model.eval()
+        with torch.inference_mode(), self.accelerator.autocast():
+            yield
+        model.train(was_training)
+
+
+@dataclass
+class Pass:
+    """What one stage trains: everything the loop needs, and nothing about configuration or files.
+
+    Attributes:
+        engine: Device, precision, processes.
+        model: The network as the user knows it.
+        wrapped: The same network as ``accelerate`` prepared it (autocast, DDP).
+        loss: The loss, on the device.
+        optimizer: The prepared optimiser over the trainable parameters.
+        loader: Batches of uint8 images.
+        transform: Augmentation and normalisation.
+        mixer: Mixing of a batch of normalised images, or None.
+        pasted: Draws the second batch of a mixer that needs one (CMO), or None.
+        batch_size: Images per step over all processes.
+        epochs: Epochs of the stage.
+        seed: Seed words of the stage, for example ``(seed, stage)``.
+        after_step: Called after each optimiser step (weight averaging).
+    """
+
+    engine: Engine
+    model: LongTailModel
+    wrapped: nn.Module
+    loss: LongTailLoss
+    optimizer: Any
+    loader: Loader
+    transform: BatchTransform
+    mixer: Mixer | None
+    pasted: EpochSampler | None
+    batch_size: int
+    epochs: int
+    seed: tuple[int, ...]
+    after_step: Callable[[], None] = lambda: None
+
+
+class Meter:
+    """Running sums of an epoch, kept on the device: loss, right answers, images, and the first step that went wrong."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, correct, images, 1 + first bad step
+
+    def add(self, loss: Tensor, correct: Tensor, count: int, step: int) -> None:
+        """Add one step; nothing here waits for the device."""
+        bad = ~torch.isfinite(loss) & (self.sums[3] == 0)
+        self.sums[3] += bad * (step + 1)
+        self.sums[:3] += torch.stack([loss * count, correct, torch.full_like(loss, count)]).double()
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss so far on this process. Waits for the device."""
+        loss, _, images, _ = self.sums.tolist()
+        return float(loss / max(images, 1))
+
+    @property
+    def bad_step(self) -> int | None:
+        """The first step whose loss was not a finite number, or None. Waits for the device."""
+        step = int(self.sums[3].item())
+        return step - 1 if step else None
+
+
+def step_seed(*words: int) -> int:
+    """Mix seed words into one 63-bit seed; the same words give the same seed on every machine.
+
+    Example:
+        >>> step_seed(0, 1, 2) == step_seed(0, 1, 2), step_seed(0, 1, 2) == step_seed(0, 2, 1)
+        (True, False)
+    """
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def train_epoch(
+    work: Pass, rows: Tensor, epoch: int, first_step: int, meter: Meter, on_step: Callable[[int], None]
+) -> None:
+    """Train on this process's ``rows`` of one epoch.
+
+    All randomness of a step follows from the seed, the epoch and the step, so that a run that continues in the middle
+    of an epoch makes the same steps as one that was never stopped.
+
+    Args:
+        work: The stage.
+        rows: int64, rows of the training split still to come in this epoch.
+        epoch: Epoch index from 0.
+        first_step: Step of the epoch that the first batch of ``rows`` is.
+        meter: Running sums, updated in place.
+        on_step: Called after each step with the number of finished steps.
+    """
+    engine, config = work.engine, work.engine.config
+    local = engine.local_batch_size(work.batch_size)
+    steps = first_step + -(-len(rows) // local)
+    trainable = [p for p in work.model.parameters() if p.requires_grad]
+    work.wrapped.train()
+    others = _second_batches(work, epoch, first_step * local, local)
+    for step, batch in enumerate(work.loader.batches(rows, local), start=first_step):
+        work.loss.progress = min((epoch + step / steps) / work.epochs, 1.0)
+        shared = torch.Generator().manual_seed(step_seed(*work.seed, epoch, step))
+        torch.manual_seed(step_seed(*work.seed, epoch, step, engine.rank))
+        batch = _augmented(work, batch, shared)
+        images, target = batch.images, batch.labels
+        if work.mixer is not None:
+            other = next(others)
+            images, target = work.mixer(batch, None if other is None else _augmented(work, other, shared), shared)
+        if config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        loss, correct = _forward_backward(work, images, target)
+        if config.clip_norm is not None:
+            engine.accelerator.clip_grad_norm_(trainable, config.clip_norm)
+        work.optimizer.step()
+        work.optimizer.zero_grad()
+        work.after_step()
+        meter.add(loss, correct, len(images), step)
+        if (step + 1) % CHECK_STEPS == 0 or step + 1 == steps:
+            _stop_on_nan(work, meter, epoch)
+        on_step(step + 1)
+
+
+def _augmented(work: Pass, batch: Batch, shared: torch.Generator) -> Batch:
+    engine = work.engine
+    images = work.transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
+    return batch._replace(images=images)
+
+
+def _second_batches(work: Pass, epoch: int, first_row: int, local: int) -> Iterator[Batch | None]:
+    """The batches that a mixer pastes from, in step with the first ones; endless Nones where it needs none."""
+    if work.pasted is None:
+        return repeat(None)
+    work.pasted.set_epoch(epoch)
+    return iter(work.loader.batches(work.pasted.indices()[first_row:], local))
+
+
+def _forward_backward(work: Pass, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Accumulate the gradient of one batch, in parts where asked; return its mean loss and its right answers."""
+    parts = min(work.engine.config.accumulation, len(images))
+    losses, corrects = [], []
+    chunks = list(zip(images.chunk(parts), target.chunk(parts), strict=True))
+    for index, (part, labels) in enumerate(chunks):
+        share = len(part) / len(images)
+        if index + 1 < len(chunks):
+            with work.engine.accelerator.no_sync(work.wrapped):
+                loss, correct = _one_part(work, part, labels, share)
+        else:
+            loss, correct = _one_part(work, part, labels, share)
+        losses.append(loss)
+        corrects.append(correct)
+    return torch.stack(losses).sum(), torch.stack(corrects).sum()
+
+
+def _one_part(work: Pass, images: Tensor, target: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    logits, features = work.wrapped(images, return_features=True)
+    loss = work.loss(logits, target, features if work.loss.needs_features else None) * share
+    work.engine.accelerator.backward(loss)
+    return loss.detach(), _right_answers(logits.detach(), target)
+
+
+def _right_answers(logits: Tensor, target: Tensor) -> Tensor:
+    """Number of right answers; with probability targets, the probability mass on the answers given."""
+    answer = logits.argmax(dim=1)
+    if target.ndim == 1:
+        return (answer == target).sum()
+    return target.gather(1, answer[:, None]).sum()
+
+
+def _stop_on_nan(work: Pass, meter: Meter, epoch: int) -> None:
+    bad = work.engine.sum(meter.sums)[3].item() > 0
+    if not bad:
+        return
+    lr = work.optimizer.param_groups[0]["lr"]
+    where = meter.bad_step if meter.bad_step is not None else "unknown (on another process)"
+    raise LongtailError(
+        f"the loss is not a number at epoch {epoch + 1}, step {where}, learning rate {lr:g}; the last good checkpoint "
+        "is kept: train with a lower --stage1.optimizer.lr, with --training.clip_norm 1, or with "
+        "--training.precision fp32."
+    )

@@ -1,0 +1,51 @@
+"""What a result was made with: versions of the libraries, and the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+import longtail
+
+_PACKAGES = ("torch", "torchvision", "timm", "accelerate", "datasets", "torchmetrics", "numpy", "pillow", "safetensors")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of longtail, Python and the libraries a result depends on.
+
+    Example:
+        >>> sorted(versions())[:3]
+        ['accelerate', 'datasets', 'longtail']
+    """
+    found = {"longtail": longtail.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def hardware(device: torch.device) -> dict[str, str | int]:
+    """Return the processor, its cores and the accelerator a run used.
+
+    Example:
+        >>> hardware(torch.device("cpu"))["device"]
+        'cpu'
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"device": name, "processor": _processor(), "cores": cores, "system": platform.system()}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,114 @@
+"""One evaluation pass: every image once, sums for the metrics, and one row per image for the predictions file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from longtail.counts import ClassCounts
+from longtail.data.augmentation import BatchTransform
+from longtail.data.loaders import Loader
+from longtail.evaluation.metrics import EvaluationMetrics, Groups, Summary, summarise
+from longtail.models.model import LongTailModel
+from longtail.training.engine import Engine
+
+if TYPE_CHECKING:
+    from longtail.data.image_data import Split
+
+TOP = 5
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of a split and, on request, what the model said of each image.
+
+    Attributes:
+        summary: The plain numbers of ``metrics.json``.
+        predictions: Columns by name, in row order; empty where not asked for.
+    """
+
+    summary: Summary
+    predictions: dict[str, Any]
+
+
+def evaluate(
+    engine: Engine,
+    model: LongTailModel,
+    loader: Loader,
+    transform: BatchTransform,
+    *,
+    num_images: int,
+    counts: ClassCounts,
+    groups: Groups,
+    logit_scale: float,
+    keep_predictions: bool = False,
+) -> Evaluation:
+    """Evaluate a model on a whole split.
+
+    Each process takes every R-th row, none twice, so nothing has to be dropped and the sums are exact.
+
+    Args:
+        engine: Device, precision, processes.
+        model: The network; its mode is restored afterwards.
+        loader: Batches of uint8 images of the split.
+        transform: Normalisation.
+        num_images: Rows of the split.
+        counts: *Training* images per class.
+        groups: Class indices of the shot groups.
+        logit_scale: Multiplies the logits before softmax.
+        keep_predictions: Also return one row per image.
+    """
+    metric = EvaluationMetrics(counts.num_classes, logit_scale=logit_scale).to(engine.device)
+    rows = torch.arange(engine.rank, num_images, engine.world_size)
+    kept: list[dict[str, Tensor]] = []
+    with engine.inference(model):
+        for batch in loader.batches(rows, EVALUATION_BATCH):
+            logits = model(_laid_out(engine, transform.normalize(batch.images))).float()
+            metric.update(logits, batch.labels)
+            if keep_predictions:
+                kept.append(_rows(logits * logit_scale, batch.labels, batch.rows))
+    summary = summarise(metric, counts, groups)
+    return Evaluation(summary, _gather(engine, kept) if keep_predictions else {})
+
+
+def _laid_out(engine: Engine, images: Tensor) -> Tensor:
+    layout = torch.channels_last if engine.config.channels_last else torch.contiguous_format
+    return images.contiguous(memory_format=layout)
+
+
+def _rows(scores: Tensor, labels: Tensor, rows: Tensor) -> dict[str, Tensor]:
+    probabilities = scores.softmax(dim=1)
+    top = probabilities.topk(min(TOP, scores.shape[1]), dim=1)
+    return {
+        "index": rows,
+        "label": labels.cpu(),
+        "prediction": top.indices[:, 0].cpu(),
+        "confidence": top.values[:, 0].cpu(),
+        "probability_true": probabilities.gather(1, labels[:, None])[:, 0].cpu(),
+        "top5": top.indices.cpu(),
+        "top5_probabilities": top.values.cpu(),
+    }
+
+
+def _gather(engine: Engine, kept: list[dict[str, Tensor]]) -> dict[str, Any]:
+    own = [{name: value.numpy() for name, value in part.items()} for part in kept]
+    parts = gather_object(own) if engine.world_size > 1 else own
+    if not parts:
+        return {}
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.argsort(joined["index"], kind="stable")
+    return {name: values[order] for name, values in joined.items()}
+
+
+def prediction_table(evaluation: Evaluation, split: Split) -> dict[str, Any]:
+    """Return the columns of ``predictions.parquet``: the predictions with the path of each image."""
+    columns = dict(evaluation.predictions)
+    paths = [split.path(int(index)) for index in columns["index"]]
+    listed = {name: list(columns[name]) for name in ("top5", "top5_probabilities")}
+    return {"index": columns.pop("index"), "path": paths} | columns | listed

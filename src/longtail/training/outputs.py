@@ -1,0 +1,99 @@
+"""The files of a finished run: history, predictions, example images and metrics."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from PIL import Image
+
+from longtail.data.image_data import Split
+from longtail.evaluation.metrics import Summary
+from longtail.files import write_atomically
+
+HISTORY_COLUMNS = (
+    "stage", "epoch", "progress", "learning_rate", "train_loss", "train_accuracy", "validation_loss",
+    "validation_accuracy", "validation_balanced_accuracy", "seconds", "images_per_second",
+)  # fmt: skip
+EXAMPLE_CLASSES, EXAMPLES_PER_CLASS, EXAMPLE_SIDE = 24, 6, 96
+
+
+def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
+    """Write nested plain values as YAML, in their own order."""
+    write_atomically(path, yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True).encode())
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write nested plain values as JSON."""
+    write_atomically(path, (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write one line per epoch; a value that was not measured leaves its cell empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HISTORY_COLUMNS, restval="")
+    writer.writeheader()
+    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def write_predictions(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write ``predictions.parquet``: one row per test image."""
+    _write_table(path, pa.table(dict(columns)))
+
+
+def write_examples(path: Path, train: Split, test: Split, predictions: Mapping[str, Any], summary: Summary) -> None:
+    """Write small pictures of the hardest classes: some of their training images, and their most confident errors.
+
+    Args:
+        path: The Parquet file.
+        train: Training split.
+        test: Test split that the predictions are of.
+        predictions: Columns of :func:`longtail.training.evaluate.evaluate`.
+        summary: Metrics of the test split.
+    """
+    rows: list[dict[str, Any]] = []
+    for label in hardest_classes(summary, EXAMPLE_CLASSES):
+        for index in np.flatnonzero(train.labels == label)[:EXAMPLES_PER_CLASS]:
+            rows.append(_example(train, int(index), label, "train", -1, 0.0))
+        wrong = np.flatnonzero((predictions["label"] == label) & (predictions["prediction"] != label))
+        order = wrong[np.argsort(-predictions["confidence"][wrong], kind="stable")][:EXAMPLES_PER_CLASS]
+        for index in order:
+            answer, confidence = int(predictions["prediction"][index]), float(predictions["confidence"][index])
+            rows.append(_example(test, int(index), label, "error", answer, confidence))
+    schema = pa.schema({
+        "class": pa.int64(), "role": pa.string(), "image": pa.binary(), "prediction": pa.int64(),
+        "confidence": pa.float32(), "path": pa.string(),
+    })  # fmt: skip
+    _write_table(path, pa.Table.from_pylist(rows, schema=schema))
+
+
+def hardest_classes(summary: Summary, count: int) -> list[int]:
+    """Return the classes with the lowest recall, hardest first; classes without test images are left out."""
+    recalls = [(row["recall"], label) for label, row in enumerate(summary["per_class"]) if row["recall"] is not None]
+    return [label for _, label in sorted(recalls)[:count]]
+
+
+def _example(split: Split, index: int, label: int, role: str, prediction: int, confidence: float) -> dict[str, Any]:
+    picture = split.image(index).copy()
+    picture.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return {
+        "class": label, "role": role, "image": buffer.getvalue(), "prediction": prediction,
+        "confidence": confidence, "path": split.path(index),
+    }  # fmt: skip
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    write_atomically(path, buffer.getvalue().to_pybytes())

@@ -1,0 +1,80 @@
+"""From a data configuration to the splits of a run: load, hold out a test split, cut long-tailed, hold out validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from longtail.counts import ClassCounts, GroupName, IntArray
+from longtail.data.image_data import ImageData, Split
+from longtail.data.sources import load_source
+from longtail.data.splits import carve
+from longtail.data.subsets import cut_long_tailed
+from longtail.training.config import DataConfig
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """The splits a run uses.
+
+    Attributes:
+        data: The source with its final splits; ``validation`` and ``test`` may be absent.
+        counts: Training images per class.
+        groups: Class indices of the shot groups.
+        data_hash: Hash over the training, validation and test rows, in this order.
+        notes: What the user should know about the data, one sentence each.
+    """
+
+    data: ImageData
+    counts: ClassCounts
+    groups: dict[GroupName, IntArray]
+    data_hash: str
+    notes: tuple[str, ...]
+
+    def split(self, name: str) -> Split | None:
+        """Return a split by name, or None where the source has none."""
+        return self.data.splits.get(name)
+
+
+def prepare_data(config: DataConfig) -> PreparedData:
+    """Load a source and make its splits.
+
+    The test split is held out before the training images are cut long-tailed, so it keeps the source's balance; the
+    validation split is held out of what training is left with.
+
+    Example:
+        >>> prepared = prepare_data(DataConfig(source="digits", imbalance_ratio=10))
+        >>> prepared.counts.imbalance_ratio > 9
+        True
+    """
+    data = load_source(config.source, label_column=config.label_column, image_column=config.image_column)
+    classes = len(data.classes)
+    notes = [finding.message for finding in data.findings]
+    if "test" not in data.splits and config.test_fraction > 0:
+        rest, test = _carve(config, data.splits["train"], config.test_fraction, classes)
+        data = data.with_splits(train=rest, test=test)
+        notes.append(f"the source has no test split: {len(test)} images were held out (--data.test_fraction).")
+    if config.imbalance_ratio is not None:
+        cut = cut_long_tailed(
+            data.splits["train"], classes, config.imbalance_ratio,
+            profile=config.imbalance_profile, seed=config.subset_seed,
+        )  # fmt: skip
+        data = data.with_splits(train=cut)
+    if "validation" not in data.splits and config.validation_fraction > 0:
+        rest, held_out = _carve(config, data.splits["train"], config.validation_fraction, classes)
+        data = data.with_splits(train=rest, validation=held_out)
+    counts = data.counts()
+    groups = counts.groups(many=config.many, few=config.few, by=config.groups)
+    return PreparedData(data, counts, groups, hash_splits(data), tuple(notes))
+
+
+def hash_splits(data: ImageData) -> str:
+    """Hash the rows of all splits of a run; equal hashes mean the same images in the same places."""
+    import hashlib
+
+    names = [name for name in ("train", "validation", "test") if name in data.splits]
+    parts = "\n".join(f"{name} {data.splits[name].fingerprint()}" for name in names)
+    return f"sha256:{hashlib.sha256(parts.encode()).hexdigest()}"
+
+
+def _carve(config: DataConfig, split: Split, fraction: float, classes: int) -> tuple[Split, Split]:
+    return carve(split, fraction, seed=config.split_seed, groups=config.group_column, num_classes=classes)

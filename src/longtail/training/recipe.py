@@ -1,0 +1,266 @@
+"""Recipes: named settings in YAML, resolved into a full configuration with the source of each value."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from longtail.errors import LongtailError, nearest
+from longtail.training.config import RunConfig
+
+Nested: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved recipe.
+
+    Attributes:
+        name: ``DATA/METHOD``.
+        description: One sentence.
+        paper: Reference of the method; empty for a baseline without one.
+        config: The full nested configuration, every value present.
+        sources: Where a value comes from, by the longest dotted prefix of its name.
+    """
+
+    name: str
+    description: str = ""
+    paper: str = ""
+    config: Nested = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    def source_of(self, key: str) -> str:
+        """Say where the value of a dotted key comes from.
+
+        Example:
+            >>> load_recipe("cifar-lt/gcl").source_of("stage1.epochs")
+            'CIFAR-LT protocol (Cao et al. 2019; Li et al. 2022)'
+        """
+        parts = key.split(".")
+        for length in range(len(parts), 0, -1):
+            prefix = ".".join(parts[:length])
+            if prefix in self.sources:
+                return self.sources[prefix]
+        return "longtail default"
+
+
+def list_recipes() -> list[str]:
+    """Return the names of all recipes, sorted.
+
+    Example:
+        >>> "cifar-lt/gcl" in list_recipes()
+        True
+    """
+    names = []
+    for folder in _root().iterdir():
+        if folder.is_dir() and not folder.name.startswith(("_", ".")):
+            names += [f"{folder.name}/{f.name.removesuffix('.yaml')}" for f in folder.iterdir() if _is_yaml(f)]
+    return sorted(names)
+
+
+def load_recipe(name: str) -> Recipe:
+    """Read a recipe and fill in every default.
+
+    Args:
+        name: ``DATA/METHOD``, for example ``cifar-lt/gcl``.
+
+    Raises:
+        LongtailError: There is no such recipe; the nearest right name is given.
+
+    Example:
+        >>> load_recipe("cifar-lt/gcl").config["stage2"]["epochs"]
+        30
+    """
+    known = list_recipes()
+    if name not in known:
+        raise LongtailError(f"there is no recipe {name!r}.{nearest(name, known)} 'longtail recipes' lists them all.")
+    raw = _read(name)
+    overlay = raw.get("config", {})
+    check_keys(overlay, asdict(RunConfig()), f"recipe {name}")
+    config = merge(merge(asdict(RunConfig()), overlay), {"recipe": name})
+    # Only values that the recipe itself sets have its source; the dataclass defaults stay "longtail default".
+    prefixes = set(flatten(overlay))
+    sources = {key: text for key, text in raw.get("sources", {}).items() if _touches(key, prefixes)}
+    sources |= {key: "longtail default" for key in flatten(config) if key not in prefixes and key not in sources}
+    return Recipe(name, raw.get("description", ""), raw.get("paper", ""), config, sources)
+
+
+def base_config(recipe: str | None, config_file: str | Path | None = None, epochs: int | None = None) -> Nested:
+    """Return the full configuration that further options start from.
+
+    Args:
+        recipe: Name of a recipe, or None.
+        config_file: A ``config.yaml``, laid over the recipe; or None.
+        epochs: Scale everything to this many epochs of stage 1, or None.
+
+    Raises:
+        LongtailError: No such recipe or file, or a file with an unknown option.
+
+    Example:
+        >>> base_config("cifar-lt/gcl", epochs=30)["stage2"]["epochs"]
+        5
+    """
+    config = load_recipe(recipe).config if recipe else asdict(RunConfig())
+    if config_file is not None:
+        config = merge(config, read_config(config_file))
+    return config if epochs is None else scale_epochs(config, epochs)
+
+
+def read_config(path: str | Path) -> Nested:
+    """Read a ``config.yaml`` and check the names in it.
+
+    Raises:
+        LongtailError: The file is missing, is not YAML, or has an unknown option.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LongtailError(f"{path} cannot be read ({error.strerror}); name a config.yaml.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LongtailError(f"{path} is not valid YAML: {str(error).splitlines()[0]}.") from error
+    if not isinstance(values, dict):
+        raise LongtailError(f"{path} holds no configuration; name a config.yaml of a run.")
+    check_keys(values, asdict(RunConfig()), str(path))
+    return values
+
+
+def config_from_dict(values: Nested, where: str = "the configuration") -> RunConfig:
+    """Build the typed configuration; every value is checked against its type.
+
+    Raises:
+        LongtailError: An unknown name or a value of the wrong type.
+
+    Example:
+        >>> config_from_dict({"stage1": {"epochs": 3}}).stage1.epochs
+        3
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    check_keys(values, asdict(RunConfig()), where)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(RunConfig, "run")
+    try:
+        parsed = parser.parse_object({"run": values})
+    except ArgumentError as error:
+        reason = " ".join(str(error.message).replace("run.", "", 1).split())
+        raise LongtailError(f"{where}: {reason}") from error
+    config: RunConfig = parser.instantiate_classes(parsed).run
+    return config
+
+
+def scale_epochs(config: Nested, epochs: int) -> Nested:
+    """Return the configuration with stage 1 at ``epochs`` and everything else in proportion.
+
+    Warm-up, milestones and the epochs of stage 2 are multiplied by the same factor and rounded, at least one epoch
+    where there was one before.
+
+    Raises:
+        LongtailError: ``epochs`` is below one.
+
+    Example:
+        >>> short = scale_epochs(load_recipe("cifar-lt/gcl").config, 30)
+        >>> short["stage1"]["schedule"]["milestones"], short["stage2"]["epochs"]
+        ([24, 27], 5)
+    """
+    if epochs < 1:
+        raise LongtailError(f"--epochs must be at least 1, got {epochs}.")
+    factor = epochs / max(config["stage1"]["epochs"], 1)
+    scaled = copy.deepcopy(config)
+    for stage in (scaled["stage1"], scaled["stage2"]):
+        stage["epochs"] = _scaled(stage["epochs"], factor)
+        schedule = stage["schedule"]
+        schedule["warmup_epochs"] = min(_scaled(schedule["warmup_epochs"], factor), max(stage["epochs"] - 1, 0))
+        schedule["milestones"] = [_scaled(milestone, factor) for milestone in schedule["milestones"]]
+    return scaled
+
+
+def _scaled(value: int, factor: float) -> int:
+    # Half rounds up, so that 4.5 epochs of stage 2 become 5; Python's round() would give 4.
+    return max(1, int(value * factor + 0.5)) if value > 0 else 0
+
+
+def merge(base: Nested, overlay: Nested) -> Nested:
+    """Return ``base`` with the values of ``overlay`` laid over it, nested dictionaries merged.
+
+    A loss that changes its name starts with fresh options: those of another loss would not fit it.
+
+    Example:
+        >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 5}})
+        {'a': {'b': 5, 'c': 2}}
+    """
+    result = copy.deepcopy(base)
+    if {"name", "options"} <= result.keys() and overlay.get("name", result["name"]) != result["name"]:
+        result["options"] = {}
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merge(result[key], value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def flatten(nested: Nested, prefix: str = "") -> dict[str, Any]:
+    """Return dotted keys with their values.
+
+    Example:
+        >>> flatten({"a": {"b": 1}, "c": 2})
+        {'a.b': 1, 'c': 2}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def check_keys(given: Nested, known: Nested, where: str, prefix: str = "") -> None:
+    """Raise LongtailError for the first key that does not exist, naming the nearest right one.
+
+    Example:
+        >>> check_keys({"epohcs": 3}, {"epochs": 1}, "config.yaml")
+        Traceback (most recent call last):
+        longtail.errors.LongtailError: config.yaml has an unknown option 'epohcs'. Did you mean 'epochs'?
+    """
+    for key, value in given.items():
+        if key not in known:
+            names = [f"{prefix}{name}" for name in known]
+            raise LongtailError(f"{where} has an unknown option {prefix + key!r}.{nearest(prefix + key, names)}")
+        if isinstance(value, dict) and isinstance(known[key], dict) and key != "options":
+            check_keys(value, known[key], where, f"{prefix}{key}.")
+
+
+def _root() -> Traversable:
+    return files("longtail") / "recipes"
+
+
+def _is_yaml(entry: Traversable) -> bool:
+    return entry.name.endswith(".yaml")
+
+
+@lru_cache(maxsize=None)
+def _load_yaml(name: str) -> Nested:
+    text = (_root() / f"{name}.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
+
+
+def _read(name: str) -> Nested:
+    """Read one file over everything it extends, left to right."""
+    own = _load_yaml(name)
+    parents = own.get("extends", [])
+    result: Nested = {}
+    for parent in [parents] if isinstance(parents, str) else parents:
+        result = merge(result, _read(parent))
+    return merge(result, {key: value for key, value in own.items() if key != "extends"})
+
+
+def _touches(key: str, prefixes: set[str]) -> bool:
+    return any(prefix == key or prefix.startswith(f"{key}.") for prefix in prefixes)

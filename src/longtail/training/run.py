@@ -1,0 +1,403 @@
+"""One experiment from configuration to result: data, network, two stages, evaluation, files; resumable at any step."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from longtail.data.loaders import Decoder, Loader, build_loader
+from longtail.errors import LongtailError
+from longtail.evaluation.metrics import Summary
+from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, save_model
+from longtail.losses.registry import loss_class
+from longtail.models.model import LongTailModel, build_model
+from longtail.training.checkpoint import (
+    TrainingState,
+    load_checkpoint,
+    load_optimizer_tensors,
+    load_weights,
+    optimizer_tensors,
+    save_checkpoint,
+)
+from longtail.training.config import RunConfig, StageConfig
+from longtail.training.engine import Engine, Meter, step_seed
+from longtail.training.environment import hardware, versions
+from longtail.training.evaluate import Evaluation, evaluate, prediction_table
+from longtail.training.interrupt import InterruptGuard
+from longtail.training.loop import StageLoop
+from longtail.training.outputs import write_examples, write_history, write_json, write_predictions, write_yaml
+from longtail.training.prepare import PreparedData, prepare_data
+from longtail.training.progress import Reporter
+from longtail.training.schedule import check_schedule
+from longtail.training.stages import build_pass, make_transform, set_trainable
+
+FORMAT = 1
+
+
+class Experiment:
+    """A run in a folder. Build it, then call :meth:`run`.
+
+    Args:
+        config: Everything the run is made from.
+        out: The RUN folder.
+        reporter: Tells the user what happens.
+        engine: Device, precision, processes.
+
+    Raises:
+        LongtailError: The configuration or the data cannot be used.
+    """
+
+    def __init__(self, config: RunConfig, out: Path, reporter: Reporter, engine: Engine) -> None:
+        self.config = config
+        self.out = out
+        self.engine = engine
+        self.reporter = reporter if self.engine.is_main else Reporter(quiet=True)
+        self.transform = make_transform(config.data)
+        self.stages = check_stages(config)
+        self.prepared: PreparedData = prepare_data(config.data)
+        self._describe_data()
+        self.loaders = {name: self._load(name) for name in self.prepared.data.splits}
+        self.model = self._new_model()
+        self.history: list[dict[str, Any]] = []
+        self.stage_results: dict[str, Any] = {}
+        self.seconds: dict[str, float] = {}
+        self.scale = 1.0
+        self.average: Any = None  # timm's moving average of the weights, while a stage keeps one
+
+    def run(self, state: TrainingState | None = None) -> dict[str, Any]:
+        """Train from the start, or go on from a checkpoint; return what ``metrics.json`` holds.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; the checkpoint is written.
+            LongtailError: The loss became NaN, or the checkpoint does not fit.
+        """
+        if state is not None:
+            self._restore(state)
+        with InterruptGuard() as guard:
+            for index, stage in self.stages.items():
+                if state is None or index >= state.values["stage"]:
+                    resumed = state if state is not None and index == state.values["stage"] else None
+                    self._run_stage(index, stage, resumed, guard)
+        return self._finish()
+
+    # --- one stage ---------------------------------------------------------------------------------------------------
+
+    def _run_stage(self, index: int, stage: StageConfig, state: TrainingState | None, guard: InterruptGuard) -> None:
+        torch.manual_seed(step_seed(self.config.training.seed, index, 1))
+        set_trainable(self.model, stage, self.config.model.trainable)
+        self.model.to(self.engine.device)
+        if state is not None:
+            load_weights(self.model, state.take("model"), f"the model {self.config.model.name!r}")
+        self.average = self._new_average(state)
+        work, sampler = build_pass(
+            self.engine, stage, index, model=self.model, counts=self.prepared.counts,
+            labels=self.prepared.data.splits["train"].labels, loader=self.loaders["train"], transform=self.transform,
+        )  # fmt: skip
+        work.after_step = self._update_average
+        optimizer = work.optimizer.optimizer
+        self.scale = work.loss.logit_scale
+        loop = StageLoop(
+            index, stage, work, sampler, guard, self.reporter, self.config.training.checkpoint_steps,
+            save=lambda epoch, step, meter: self._save(index, epoch, step, optimizer, meter), record=self._record,
+        )  # fmt: skip
+        begun = time.perf_counter()
+        if state is None:
+            loop.run()
+        else:
+            load_optimizer_tensors(optimizer, state.take("optimizer"))
+            loop.run(state.values["epoch"], state.values["step"], state.tensors.get("meter.sums"))
+        self._add_seconds(f"stage{index}", time.perf_counter() - begun)
+        # Takes accelerate's wrapping off again, so that the next stage starts from the plain network.
+        self.engine.accelerator.unwrap_model(work.wrapped, keep_fp32_wrapper=False)
+        self.engine.accelerator.free_memory()
+        if self.average is not None:
+            self.model.load_state_dict(self.average.module.state_dict())
+            self.average = None
+        self._finish_stage(index)
+
+    def _update_average(self) -> None:
+        if self.average is not None:
+            self.average.update(self.model)
+
+    def _record(self, row: dict[str, Any]) -> None:
+        """Add an epoch to the history, with the validation figures where they are due."""
+        every, last = self.config.training.validate_every, row["progress"] == 1
+        if "validation" in self.loaders and (last or (every and row["epoch"] % every == 0)):
+            network = self.average.module if self.average is not None else self.model
+            summary = self._evaluate("validation", network).summary
+            row |= {
+                "validation_loss": summary["nll"], "validation_accuracy": summary["accuracy"],
+                "validation_balanced_accuracy": summary["balanced_accuracy"],
+            }  # fmt: skip
+        self.history.append(row)
+        if self.engine.is_main:
+            write_history(self.out / "history.csv", self.history)
+
+    # --- what is kept ------------------------------------------------------------------------------------------------
+
+    def _save(
+        self, index: int, epoch: int, step: int, optimizer: torch.optim.Optimizer | None, meter: Meter | None
+    ) -> None:
+        sums = self.engine.sum(meter.sums) if meter is not None and step else None
+        if self.engine.is_main:
+            state = TrainingState(values={
+                "format": FORMAT, "stage": index, "epoch": epoch, "step": step, "history": self.history,
+                "stage_results": self.stage_results, "seconds": self.seconds, "scale": self.scale,
+                "data_hash": self.prepared.data_hash,
+            })  # fmt: skip
+            state.put("model", self.model.state_dict())
+            if optimizer is not None:
+                state.put("optimizer", optimizer_tensors(optimizer))
+            if self.average is not None:
+                state.put("average", self.average.module.state_dict())
+            if sums is not None:
+                state.put("meter", {"sums": sums})
+            save_checkpoint(self.out / "checkpoint", state)
+        self.engine.wait()
+
+    def _restore(self, state: TrainingState) -> None:
+        values = state.values
+        if values["data_hash"] != self.prepared.data_hash:
+            raise LongtailError(
+                f"the images of {self.config.data.source!r} are not those that {self.out} was started with; put them "
+                "back to resume, or train into a new --out."
+            )
+        self.history = values["history"]
+        self.stage_results = values["stage_results"]
+        self.seconds = values["seconds"]
+        self.scale = values["scale"]
+        last = max(self.stages)
+        if values["stage"] > last:  # everything is trained; only the last files are missing
+            set_trainable(self.model, self.stages[last], self.config.model.trainable)
+            load_weights(self.model, state.take("model"), f"the model {self.config.model.name!r}")
+            self.model.to(self.engine.device)
+
+    def _new_average(self, state: TrainingState | None) -> Any:
+        """The moving average of the weights (timm's), or None."""
+        decay = self.config.training.ema_decay
+        if decay is None:
+            return None
+        from longtail.models.torchvision_fix import prepare_torchvision
+
+        prepare_torchvision()
+        from timm.utils.model_ema import ModelEmaV3
+
+        average = ModelEmaV3(self.model, decay=decay)
+        if state is not None:
+            load_weights(average.module, state.take("average"), "the averaged model")
+        return average
+
+    # --- results -----------------------------------------------------------------------------------------------------
+
+    def _finish_stage(self, index: int) -> None:
+        begun = time.perf_counter()
+        results: dict[str, Any] = {}
+        for name in ("validation", "test"):
+            if name in self.loaders:
+                results[name] = _without_classes(self._evaluate(name, self.model).summary)
+        self.stage_results[f"stage{index}"] = results
+        self._add_seconds("evaluation", time.perf_counter() - begun)
+        if results.get("test"):
+            self.reporter.say(f"stage {index} done: test {describe(results['test'])}")
+        following = min((i for i in self.stages if i > index), default=index + 1)
+        self._save(following, 0, 0, None, None)
+
+    def _evaluate(self, name: str, model: LongTailModel, *, keep_predictions: bool = False) -> Evaluation:
+        return evaluate(
+            self.engine, model, self.loaders[name], self.transform,
+            num_images=len(self.prepared.data.splits[name]), counts=self.prepared.counts,
+            groups=self.prepared.groups, logit_scale=self.scale, keep_predictions=keep_predictions,
+        )  # fmt: skip
+
+    def _finish(self) -> dict[str, Any]:
+        begun = time.perf_counter()
+        splits = self.prepared.data.splits
+        validation = self._evaluate("validation", self.model).summary if "validation" in splits else None
+        test = self._evaluate("test", self.model, keep_predictions=True) if "test" in splits else None
+        self._add_seconds("evaluation", time.perf_counter() - begun)
+        metrics = self._metrics(validation, test.summary if test is not None else None)
+        if self.engine.is_main:
+            save_model(self.model, self._info(), self.out)
+            if test is not None:
+                write_examples(
+                    self.out / "examples.parquet", splits["train"], splits["test"], test.predictions, test.summary
+                )
+                write_predictions(self.out / "predictions.parquet", prediction_table(test, splits["test"]))
+            write_json(self.out / "metrics.json", metrics)  # last: its presence says that the run is complete
+        self.engine.wait()
+        return metrics
+
+    def _metrics(self, validation: Summary | None, test: Summary | None) -> dict[str, Any]:
+        prepared, data = self.prepared, self.config.data
+        stages = ("stage1", "stage2", "evaluation")
+        seconds = {name: round(self.seconds.get(name, 0.0), 3) for name in stages}
+        return {
+            "format": FORMAT,
+            "recipe": self.config.recipe,
+            "classes": list(prepared.counts.names),
+            "train_counts": list(prepared.counts),
+            "groups": {name: [int(i) for i in rows] for name, rows in prepared.groups.items()},
+            "test": test,
+            "validation": validation,
+            "stages": self.stage_results,
+            "seeds": {
+                "seed": self.config.training.seed, "subset_seed": data.subset_seed, "split_seed": data.split_seed,
+            },
+            "data_hash": prepared.data_hash,
+            "notes": list(prepared.notes),
+            "versions": versions(),
+            "hardware": hardware(self.engine.device) | {"processes": self.engine.world_size},
+            "seconds": {"total": round(sum(seconds.values()), 3)} | seconds,
+        }  # fmt: skip
+
+    def _info(self) -> ModelInfo:
+        data = self.config.data
+        return ModelInfo(
+            model=ModelSpec(name=self.config.model.name, head=self.model.head_name),
+            classes=self.prepared.counts.names,
+            counts=self.prepared.counts.counts,
+            preprocessing=Preprocessing(
+                size=data.image_size, resize=data.resize, mean=tuple(data.mean), std=tuple(data.std)
+            ),
+            logit_scale=self.scale,
+            recipe=self.config.recipe,
+            versions=versions(),
+        )
+
+    def _add_seconds(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    # --- beginnings --------------------------------------------------------------------------------------------------
+
+    def _describe_data(self) -> None:
+        counts, splits = self.prepared.counts, self.prepared.data.splits
+        sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
+        groups = ", ".join(f"{len(rows)} {name}" for name, rows in self.prepared.groups.items())
+        self.reporter.say(
+            f"{self.config.data.source}: {counts.num_classes} classes ({groups}), images: {sizes}, "
+            f"imbalance ratio {counts.imbalance_ratio:.4g}"
+        )
+        for note in self.prepared.notes:
+            self.reporter.say(f"note: {note}")
+
+    def _load(self, name: str) -> Loader:
+        data = self.config.data
+        decoder = Decoder(self.prepared.data.splits[name], data.resize, data.image_size)
+        with self.reporter.bar(f"decoding {name}", len(decoder.split)) as bar:
+            return build_loader(
+                decoder, self.engine.device, workers=data.workers, resident_gigabytes=data.resident_gigabytes,
+                tick=bar.tick,
+            )  # fmt: skip
+
+    def _new_model(self) -> LongTailModel:
+        config = self.config.model
+        torch.manual_seed(step_seed(self.config.training.seed, 0))
+        model = build_model(
+            config.name, self.prepared.counts.num_classes, config.head,
+            pretrained=config.pretrained, in_size=self.config.data.image_size,
+        )  # fmt: skip
+        if self.config.training.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
+
+
+def make_engine(config: RunConfig) -> Engine:
+    """Start device, precision and processes.
+
+    Raises:
+        LongtailError: The machine cannot compute in the precision asked for.
+    """
+    try:
+        return Engine(config.training)
+    except ValueError as error:
+        raise LongtailError(f"--training.precision {config.training.precision} does not work here: {error}") from error
+
+
+def check_stages(config: RunConfig) -> dict[int, StageConfig]:
+    """Return the stages that have epochs, by number.
+
+    Raises:
+        LongtailError: No stage has any, or a schedule does not fit together.
+    """
+    stages = {index: stage for index, stage in ((1, config.stage1), (2, config.stage2)) if stage.epochs > 0}
+    if not stages:
+        raise LongtailError("no stage has any epochs; set --stage1.epochs or --epochs.")
+    for index, stage in stages.items():
+        try:
+            check_schedule(stage.schedule, f"stage{index}.schedule")
+        except ValueError as error:
+            raise LongtailError(str(error)) from error
+    return stages
+
+
+def resolve_head(config: RunConfig) -> RunConfig:
+    """Return the configuration with ``model.head: auto`` replaced by the classifier that stage 1's loss is defined on.
+
+    Example:
+        >>> config = RunConfig()
+        >>> config.stage1.loss.name = "gcl"
+        >>> resolve_head(config).model.head
+        'cosine'
+    """
+    if config.model.head != "auto":
+        return config
+    resolved = copy.deepcopy(config)
+    kind = loss_class((config.stage1 if config.stage1.epochs else config.stage2).loss.name).head
+    resolved.model.head = kind
+    return resolved
+
+
+def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
+    """Train into a new folder and return the metrics.
+
+    Raises:
+        LongtailError: The folder holds something already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        hint = f"continue it with --resume {out}" if (out / "config.yaml").is_file() else "empty it first"
+        raise LongtailError(f"{out} exists already: choose another --out, or {hint}.")
+    config = resolve_head(config)
+    engine = make_engine(config)
+    engine.wait()  # every process has looked at the folder before the first one writes to it
+    if engine.is_main:
+        write_yaml(out / "config.yaml", asdict(config))
+    try:
+        experiment = Experiment(config, out, reporter, engine)
+    except BaseException:  # nothing is trained yet: leave no trace, so that the same command works once mended
+        if engine.is_main:
+            shutil.rmtree(out)
+        raise
+    return experiment.run()
+
+
+def resume_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
+    """Continue a run from its last checkpoint, from the start where it has none yet, and return the metrics."""
+    state = load_checkpoint(out / "checkpoint")
+    experiment = Experiment(config, out, reporter, make_engine(config))
+    if state is not None:
+        where = state.values
+        experiment.reporter.say(f"resuming at stage {where['stage']}, epoch {where['epoch'] + 1}, step {where['step']}")
+    return experiment.run(state)
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """Say the main figures of a summary in one line.
+
+    Example:
+        >>> describe({"accuracy": 0.5, "many": 0.75, "medium": None, "few": 0.1})
+        'accuracy 50.0 %, many 75.0, medium n/a, few 10.0'
+    """
+    groups = (f"{name} {'n/a' if summary[name] is None else format(summary[name] * 100, '.1f')}" for name in
+              ("many", "medium", "few"))  # fmt: skip
+    return f"accuracy {summary['accuracy'] * 100:.1f} %, " + ", ".join(groups)
+
+
+def _without_classes(summary: Summary) -> dict[str, Any]:
+    return {key: value for key, value in summary.items() if key != "per_class"}

@@ -1,0 +1,145 @@
+"""Stage 1 and stage 2 as two runs of one loop: from a stage's configuration to the Pass that the engine trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from longtail.counts import ClassCounts
+from longtail.data import mixing
+from longtail.data.augmentation import BatchTransform
+from longtail.data.loaders import Batch, Loader
+from longtail.data.samplers import EpochSampler, build_sampler
+from longtail.errors import LongtailError
+from longtail.losses.base import LongTailLoss
+from longtail.losses.registry import build_loss
+from longtail.models.model import LongTailModel
+from longtail.training.config import DataConfig, OptimizerConfig, StageConfig
+from longtail.training.engine import Engine, Mixer, Pass, step_seed
+
+
+def make_transform(config: DataConfig) -> BatchTransform:
+    """Return the batch transform of a data configuration.
+
+    Raises:
+        LongtailError: mean or std are not three numbers, or a std is not positive.
+    """
+    if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:  # noqa: PLR2004
+        raise LongtailError("--data.mean and --data.std take three numbers for red, green and blue, std above zero.")
+    return BatchTransform(
+        tuple(config.mean), tuple(config.std),
+        augmentation=config.augmentation, crop_padding=config.crop_padding, size=config.image_size,
+    )  # fmt: skip
+
+
+def make_loss(stage: StageConfig, counts: ClassCounts, model: LongTailModel) -> LongTailLoss:
+    """Build the loss of a stage and check that it fits the classifier.
+
+    Raises:
+        LongtailError: Unknown loss or option, or a cosine loss on a linear classifier.
+    """
+    loss = build_loss(stage.loss.name, counts, stage.loss.options)
+    if loss.head == "cosine" and not model.head_name.endswith("cosine"):
+        raise LongtailError(
+            f"the loss {stage.loss.name!r} is defined on a cosine classifier, but this model has a "
+            f"{model.head_name} one: train with --model.head cosine."
+        )
+    if loss.needs_classifier:
+        loss.attach_classifier(model.head)
+    return loss
+
+
+def make_mixer(stage: StageConfig, counts: ClassCounts) -> Mixer | None:
+    """Return the mixing of a stage, or None."""
+    classes, alpha = counts.num_classes, stage.mixing_alpha
+
+    def mix(batch: Batch, other: Batch | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        images, labels = batch.images, batch.labels
+        if other is not None:
+            return mixing.cmo(images, labels, other.images, other.labels, classes, alpha, generator)
+        if stage.mixing == "remix":
+            return mixing.remix(images, labels, counts, alpha, generator)
+        plain = mixing.cutmix if stage.mixing == "cutmix" else mixing.mixup
+        return plain(images, labels, classes, alpha, generator)
+
+    return None if stage.mixing == "none" else mix
+
+
+def set_trainable(model: LongTailModel, stage: StageConfig, parts: list[str]) -> None:
+    """Freeze what a stage does not train.
+
+    Args:
+        model: The network, changed in place.
+        stage: ``train`` says all, classifier or scales.
+        parts: Parts of the backbone that stage 1 trains; empty means all.
+    """
+    if stage.train == "all":
+        if parts:
+            model.freeze_backbone(keep=parts)
+        else:
+            model.unfreeze_backbone()
+        return
+    model.freeze_backbone()
+    if stage.train == "scales":
+        model.add_logit_scales()
+    if stage.reset_classifier:
+        head: Any = model.head
+        head.reset_parameters()
+
+
+def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Build the optimiser over the trainable parameters.
+
+    Example:
+        >>> make_optimizer(OptimizerConfig(lr=0.5), nn.Linear(2, 2).parameters()).param_groups[0]["lr"]
+        0.5
+    """
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    if config.name == "adamw":
+        return torch.optim.AdamW(trainable, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        trainable, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov
+    )
+
+
+def build_pass(
+    engine: Engine,
+    stage: StageConfig,
+    index: int,
+    *,
+    model: LongTailModel,
+    counts: ClassCounts,
+    labels: Any,
+    loader: Loader,
+    transform: BatchTransform,
+) -> tuple[Pass, EpochSampler]:
+    """Put together what one stage trains, and the sampler of its epochs.
+
+    Args:
+        engine: Device, precision, processes.
+        stage: The stage's configuration; the model is frozen accordingly already.
+        index: 1 or 2.
+        model: The network, on the device.
+        counts: Training images per class.
+        labels: Labels of the training split, shape (N,).
+        loader: Batches of the training split.
+        transform: Augmentation and normalisation.
+    """
+    seed = engine.config.seed
+    loss = make_loss(stage, counts, model).to(engine.device)
+    optimizer = make_optimizer(stage.optimizer, model.parameters())
+    compiled = torch.compile(model) if engine.config.compile else model
+    wrapped, prepared = engine.accelerator.prepare(compiled, optimizer)
+    draw = partial(build_sampler, labels=labels, class_counts=counts, rank=engine.rank, world_size=engine.world_size)
+    sampler = draw(stage.sampler, seed=step_seed(seed, index, 2))
+    pasted = draw("class-balanced", seed=step_seed(seed, index, 3)) if stage.mixing == "cmo" else None
+    work = Pass(
+        engine=engine, model=model, wrapped=wrapped, loss=loss, optimizer=prepared, loader=loader,
+        transform=transform, mixer=make_mixer(stage, counts), pasted=pasted, batch_size=stage.batch_size, epochs=stage.epochs,
+        seed=(seed, index),
+    )  # fmt: skip
+    return work, sampler

@@ -1,0 +1,383 @@
+"""Checks that every loss passes: adding a loss is one line in CASES."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.nn import functional
+
+from longtail import losses
+from longtail.losses import LongTailLoss
+
+COUNTS = [500, 30, 120, 5, 30]
+CLASSES, FEATURES, BATCH = len(COUNTS), 7, 6
+
+
+@dataclass(frozen=True)
+class Case:
+    """A loss, its options and the progress it is checked at.
+
+    ``plain_margin`` is the margin left on the label where all counts are equal (None: it is no subtraction);
+    ``smooth`` says that the gradient is that of the value, which a detached focal factor breaks.
+    """
+
+    name: str
+    make: Callable[..., LongTailLoss]
+    options: dict[str, Any] = field(default_factory=dict)
+    progress: float = 0.0
+    plain_margin: float | None = 0.0
+    smooth: bool = True
+
+
+def deferred(make: Callable[..., LongTailLoss], counts: list[int], **options: Any) -> LongTailLoss:
+    return losses.DeferredReweighting(make(counts, **options), counts)
+
+
+CASES = [
+    Case("cross-entropy", losses.CrossEntropyLoss),
+    Case("cross-entropy-scaled", losses.CrossEntropyLoss, {"scale": 20.0}),
+    Case("weighted", losses.WeightedLoss),
+    Case("class-balanced", losses.ClassBalancedLoss),
+    Case("focal", losses.FocalLoss),
+    Case("ldam", losses.LDAMLoss, plain_margin=0.5),
+    Case("ldam-drw", partial(deferred, losses.LDAMLoss), progress=0.9, plain_margin=0.5),
+    Case("kps-ga-drw", partial(deferred, losses.KPSLoss), progress=0.9, plain_margin=0.2),
+    Case("balanced-softmax", losses.BalancedSoftmaxLoss),
+    Case("logit-adjustment", losses.LogitAdjustedLoss, {"tau": 1.5}),
+    Case("kps", losses.KPSLoss, plain_margin=0.2),
+    Case("kps-ga", losses.KPSLoss, progress=0.6, plain_margin=0.2),
+    Case("kps-never-ga", losses.KPSLoss, {"adjust_gradients_from": None}, progress=1.0, plain_margin=0.2),
+    Case("fbl", losses.FBLoss, progress=0.7),
+    Case("fbl-linear", losses.FBLoss, {"curriculum": "linear"}, progress=0.7),
+    Case("fbl-cosine", losses.FBLoss, {"curriculum": "cosine"}, progress=0.7),
+    Case("fbl-sine", losses.FBLoss, {"curriculum": "sine"}, progress=0.7),
+    Case("fbl-constant", losses.FBLoss, {"curriculum": "constant"}),
+    Case("fbl-reverse", losses.FBLoss, {"curriculum": "reverse"}, progress=0.2),
+    Case("gcl", losses.GCLLoss),
+    Case("gcl-signed", losses.GCLLoss, {"signed": True}),
+    Case("gcl-stage-2", losses.GCLLoss, {"scale": 20.0, "margin": 0.1, "focal_gamma": 1.0}, 0.0, 0.1, smooth=False),
+    Case("agcl", losses.AngularGCLLoss, {"noise": 0.5}),
+    Case("agcl-signed", losses.AngularGCLLoss, {"noise": 0.5, "signed": True}),
+    Case("agcl-margin", losses.AngularGCLLoss, {"noise": 0.25, "margin": 0.1}, plain_margin=None),
+    Case("agcl-easy", losses.AngularGCLLoss, {"noise": 0.5, "easy_margin": True}),
+    Case("agcl-focal", losses.AngularGCLLoss, {"focal_gamma": 1.0}, smooth=False),
+    Case("feature-noise", losses.FeatureNoiseLoss),
+    Case("feature-noise-signed", losses.FeatureNoiseLoss, {"signed": True}),
+]
+every_loss = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def classifier_of(classes: int) -> nn.Linear:
+    layer = nn.Linear(FEATURES, classes, dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(draw(classes, FEATURES, seed=5) / 3)
+    return layer
+
+
+def build(case: Case, counts: list[int] = COUNTS, **common: Any) -> LongTailLoss:
+    """The loss of a case at its progress, with a classifier where it reads one."""
+    loss = case.make(counts, **case.options, **common)
+    if loss.needs_classifier:
+        loss.attach_classifier(classifier_of(len(counts)))
+    loss.progress = case.progress
+    return loss
+
+
+def freeze_noise(loss: LongTailLoss, order: list[int] | None = None, classes: int = CLASSES) -> LongTailLoss:
+    """Give the loss the same noise at every call, its classes reordered where it has one number a class."""
+    drawing: Any = getattr(loss, "loss", loss)
+    width = FEATURES if loss.needs_features else classes
+    noise = (draw(4 * BATCH, width, seed=3) / 3).clamp(-1, 1)
+    if order is not None and not loss.needs_features:
+        noise = noise[:, order]
+    drawing.sample_noise = lambda like: noise[: like.shape[0]].to(like.dtype)
+    return loss
+
+
+@dataclass
+class Inputs:
+    logits: Tensor
+    target: Tensor
+    features: Tensor
+
+    def to(self, dtype: torch.dtype) -> Inputs:
+        leaf = [values.detach().to(dtype).requires_grad_() for values in (self.logits, self.features)]
+        return Inputs(leaf[0], self.target, leaf[1])
+
+
+def inputs_for(loss: LongTailLoss, batch: int = BATCH, seed: int = 0) -> Inputs:
+    raw = draw(batch, loss.num_classes, seed=seed)
+    logits = raw.tanh() * 0.95 if loss.head == "cosine" else raw * 2
+    target = torch.arange(batch) * 3 % loss.num_classes
+    return Inputs(logits.requires_grad_(), target, draw(batch, FEATURES, seed=seed + 1).requires_grad_())
+
+
+def value_and_gradients(loss: LongTailLoss, given: Inputs, target: Tensor | None = None) -> tuple[Tensor, ...]:
+    given.logits.grad = given.features.grad = None
+    value = loss(given.logits, given.target if target is None else target, given.features)
+    value.backward()
+    features = given.features.grad if given.features.grad is not None else torch.zeros_like(given.features)
+    assert given.logits.grad is not None
+    return value.detach(), given.logits.grad, features
+
+
+def assert_finite(results: tuple[Tensor, ...]) -> None:
+    assert all(bool(values.isfinite().all()) for values in results)
+
+
+def probabilities(batch: int = BATCH, classes: int = CLASSES) -> Tensor:
+    return (draw(batch, classes, seed=9) * 2).softmax(1)
+
+
+def has_label_scale(loss: LongTailLoss, given: Inputs) -> bool:
+    return loss.change(given.logits, given.features).label_scale is not None
+
+
+def test_every_registered_loss_has_a_case() -> None:
+    assert set(losses.LOSSES.values()) <= {case.make for case in CASES}
+
+
+@every_loss
+def test_permuting_the_classes_permutes_the_result(case: Case) -> None:
+    order = [3, 1, 4, 0, 2]
+    loss = freeze_noise(build(case))
+    given = inputs_for(loss)
+    value, grad, features = value_and_gradients(loss, given)
+    other = freeze_noise(build(case, [COUNTS[i] for i in order]), order)
+    if other.needs_classifier:
+        layer = classifier_of(CLASSES)
+        layer.weight.data = layer.weight.data[order]
+        other.attach_classifier(layer)
+    renamed = torch.tensor([order.index(i) for i in range(CLASSES)])[given.target]
+    moved = Inputs(given.logits.detach()[:, order].requires_grad_(), renamed, given.features)
+    torch.testing.assert_close(value_and_gradients(other, moved), (value, grad[:, order], features))
+
+
+@every_loss
+def test_equal_counts_leave_a_plain_loss(case: Case) -> None:
+    loss, more = build(case, [7] * CLASSES), build(case, [900] * CLASSES)
+    given = inputs_for(loss)
+    results = value_and_gradients(loss, given)
+    torch.testing.assert_close(value_and_gradients(more, given), results)
+    assert not results[2].any()
+    if case.plain_margin is None:
+        return
+    margin = case.plain_margin * functional.one_hot(given.target, CLASSES)
+    losses_ = functional.cross_entropy(loss.logit_scale * (given.logits - margin), given.target, reduction="none")
+    factor = (1 - torch.exp(-losses_)) ** loss.focal_gamma
+    torch.testing.assert_close(results[0], (factor * losses_).mean().detach(), rtol=1e-6, atol=1e-9)
+
+
+@every_loss
+@pytest.mark.parametrize("counts", [[500, 0, 120, 5, 30], [40, 4], [7, 7]], ids=["zero-count", "two", "two-equal"])
+@pytest.mark.parametrize("batch", [1, BATCH])
+def test_any_counts_and_batch_are_finite(case: Case, counts: list[int], batch: int) -> None:
+    loss = build(case, counts)
+    assert_finite(value_and_gradients(loss, inputs_for(loss, batch)))
+
+
+@every_loss
+def test_zero_images_count_as_one(case: Case) -> None:
+    zero, one = (freeze_noise(build(case, [500, n, 120, 5, 30])) for n in (0, 1))
+    given = inputs_for(zero)
+    torch.testing.assert_close(value_and_gradients(zero, given), value_and_gradients(one, given))
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_precisions(case: Case, dtype: torch.dtype) -> None:
+    loss = freeze_noise(build(case))
+    low = inputs_for(loss).to(dtype)
+    exact = low.to(torch.float64)
+    value, *gradients = value_and_gradients(loss, low)
+    expected = value_and_gradients(loss, exact)[0]
+    assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert all(gradient.dtype == dtype for gradient in gradients)
+    assert_finite((value, *gradients))
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@every_loss
+def test_autocast_changes_nothing(case: Case) -> None:
+    loss = freeze_noise(build(case))
+    given = inputs_for(loss).to(torch.float32)
+    plain = value_and_gradients(loss, given)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(loss(given.logits, given.target, given.features).detach(), plain[0])
+
+
+@every_loss
+def test_one_hot_probabilities_equal_indices(case: Case) -> None:
+    loss = freeze_noise(build(case, weight=None))
+    given = inputs_for(loss)
+    hard = loss.weighted_forward(given.logits, given.target, given.features, weight=None)
+    one_hot = functional.one_hot(given.target, CLASSES).double()
+    soft = loss.weighted_forward(given.logits, one_hot, given.features, weight=None)
+    torch.testing.assert_close(soft, hard)
+    torch.testing.assert_close(*(torch.autograd.grad(each, given.logits)[0] for each in (soft, hard)))
+
+
+@every_loss
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_probabilities_give_the_expectation_over_labels(case: Case, smoothing: float) -> None:
+    target = probabilities()
+    loss = freeze_noise(build(case, label_smoothing=smoothing))
+    sharp = freeze_noise(build(case, reduction="none"))
+    given = inputs_for(loss)
+    by_label = [sharp(given.logits, torch.full((BATCH,), c), given.features) for c in range(CLASSES)]
+    smooth = target * (1 - smoothing) + smoothing / CLASSES
+    expected = (smooth * torch.stack(by_label, dim=1)).sum(1).mean()
+    value = loss(given.logits, target, given.features)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(each, given.logits)[0] for each in (value, expected)))
+
+
+@every_loss
+def test_label_smoothing_of_indices_is_that_of_one_hot_rows(case: Case) -> None:
+    loss = freeze_noise(build(case, label_smoothing=0.1))
+    given = inputs_for(loss)
+    one_hot = functional.one_hot(given.target, CLASSES).double()
+    hard, soft = (
+        loss.weighted_forward(given.logits, target, given.features, weight=None) for target in (given.target, one_hot)
+    )
+    torch.testing.assert_close(hard, soft)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("soft", [False, True])
+def test_edges_have_finite_gradients(case: Case, dtype: torch.dtype, soft: bool) -> None:
+    loss = build(case)
+    signs = torch.ones(BATCH, CLASSES) - 2 * (torch.arange(BATCH * CLASSES).reshape(BATCH, CLASSES) % 3 == 0).float()
+    signs[0], signs[1], signs[2] = 0.0, 1.0, -1.0
+    logits = signs if loss.head == "cosine" else signs * 1e4
+    given = Inputs(logits, torch.arange(BATCH) % CLASSES, torch.zeros(BATCH, FEATURES)).to(dtype)
+    assert_finite(value_and_gradients(loss, given, probabilities() if soft else None))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.smooth], ids=lambda case: case.name)
+@pytest.mark.parametrize("soft", [False, True])
+def test_gradcheck(case: Case, soft: bool) -> None:
+    loss = freeze_noise(build(case))
+    given = inputs_for(loss, batch=3)
+    target = probabilities(3) if soft else given.target
+    assert torch.autograd.gradcheck(lambda z, f: loss(z, target, f), (given.logits, given.features))
+
+
+@every_loss
+def test_state_dict_round_trip(case: Case) -> None:
+    loss = freeze_noise(build(case))
+    given = inputs_for(loss)
+    other = freeze_noise(build(case))
+    other.progress = 0.33
+    other.load_state_dict(loss.state_dict())
+    assert other.progress == pytest.approx(case.progress)
+    assert torch.equal(value_and_gradients(other, given)[0], value_and_gradients(loss, given)[0])
+    with pytest.raises(ValueError, match="other class counts"):
+        build(case, [2, 3, 4, 5, 6]).load_state_dict(loss.state_dict())
+
+
+@every_loss
+def test_copies_are_independent(case: Case) -> None:
+    loss = build(case)
+    copied = copy.deepcopy(loss)
+    copied.progress = 0.05
+    assert loss.progress == pytest.approx(case.progress)
+
+
+@every_loss
+@pytest.mark.parametrize("soft", [False, True])
+def test_compiled_equals_eager_and_progress_does_not_recompile(case: Case, soft: bool) -> None:
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    loss = freeze_noise(build(case))
+    given = inputs_for(loss).to(torch.float32)
+    # The pairs of a sample and a likely label are as many as the data says: there the graph is cut.
+    cut = soft and has_label_scale(loss, given)
+    compiled = torch.compile(loss, backend=counter, fullgraph=not cut)
+    target = probabilities() if soft else given.target
+    graphs = []
+    for progress in (case.progress, 0.1, 0.95):
+        loss.progress = progress
+        expected = value_and_gradients(loss, given, target)
+        torch.testing.assert_close(value_and_gradients(compiled, given, target), expected)
+        graphs.append(counter.frame_count)
+    assert graphs[0] == graphs[2]
+    assert cut or graphs[0] == 1
+
+
+@every_loss
+@pytest.mark.parametrize("soft", [False, True])
+def test_all_tables_move_with_the_module(case: Case, soft: bool) -> None:
+    loss = build(case).to("meta")
+    if loss.needs_classifier:
+        pytest.skip("autocast does not know the meta device")
+    loss.progress = 0.5
+    given = inputs_for(loss)
+    logits, features, target = (each.to("meta") for each in (given.logits, given.features, given.target))
+    if soft and has_label_scale(loss, Inputs(logits, target, features)):
+        pytest.skip("the number of pairs cannot be known without data")
+    value = loss(logits, probabilities().to("meta") if soft else target, features)
+    assert value.device.type == "meta"
+    assert value.shape == ()
+
+
+@every_loss
+def test_noise_is_decided_by_the_seed(case: Case) -> None:
+    loss = build(case)
+    given = inputs_for(loss)
+
+    def run(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return value_and_gradients(loss, given)[0]
+
+    assert torch.equal(run(1), run(1))
+    drawn = loss.sample_noise(given.features if loss.needs_classifier else given.logits)
+    assert bool(drawn.any()) == (not torch.equal(run(1), run(2)))
+
+
+@every_loss
+def test_reductions_ignored_labels_and_extra_dimensions(case: Case) -> None:
+    loss = freeze_noise(build(case, reduction="none"))
+    given = inputs_for(loss)
+    each = loss(given.logits, given.target, given.features)
+    weight = loss._current_weight()
+    divisor = BATCH if weight is None else weight[given.target].sum()
+    total = freeze_noise(build(case, reduction="sum"))(given.logits, given.target, given.features)
+    mean_loss = freeze_noise(build(case))
+    torch.testing.assert_close(total, each.sum())
+    torch.testing.assert_close(mean_loss(given.logits, given.target, given.features), each.sum() / divisor)
+    torch.testing.assert_close(mean_loss.mean_divisor(given.target).double(), torch.as_tensor(divisor).double())
+
+    fewer = given.target.clone()
+    fewer[-2:] = -100
+    first = mean_loss(given.logits[:-2], given.target[:-2], given.features[:-2])
+    torch.testing.assert_close(mean_loss(given.logits, fewer, given.features), first)
+    assert not loss(given.logits, fewer, given.features)[-2:].any()
+
+    wide = [values.reshape(2, 3, -1).movedim(-1, 1) for values in (given.logits, given.features)]
+    torch.testing.assert_close(loss(wide[0], given.target.reshape(2, 3), wide[1]), each.reshape(2, 3))
+    torch.testing.assert_close(loss(given.logits[0], given.target[0], given.features[0]), each[0])
+
+
+@every_loss
+def test_class_weights_multiply_the_loss_of_each_label(case: Case) -> None:
+    weight = [1.0, 2.0, 0.0, 0.5, 3.0]
+    given = inputs_for(build(case))
+    plain, weighted = (
+        freeze_noise(build(case, reduction="none", weight=each))(given.logits, given.target, given.features)
+        for each in (None, weight)
+    )
+    torch.testing.assert_close(weighted, plain * torch.tensor(weight, dtype=torch.float64)[given.target])

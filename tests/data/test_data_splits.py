@@ -1,0 +1,108 @@
+"""Carving a validation split: stratified, seeded, no class emptied, no group divided."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from longtail.data.image_data import Split
+from longtail.data.splits import carve
+from longtail.errors import LongtailError
+
+COUNTS = np.array([100, 40, 5, 2, 1, 0, 7])
+
+
+def split_of(counts: np.ndarray, groups: list[object] | None = None) -> Split:
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    columns = {"film": groups} if groups is not None else None
+    return Split.from_arrays(np.zeros((len(labels), 2, 2), np.uint8), labels, columns)
+
+
+def sizes(split: Split) -> list[int]:
+    return [int(size) for size in np.bincount(split.labels, minlength=len(COUNTS))]
+
+
+@pytest.mark.parametrize(("fraction", "held"), [(0.1, [10, 4, 1, 0, 0, 0, 1]), (0.5, [50, 20, 3, 1, 0, 0, 4])])
+def test_every_class_gives_its_share(fraction: float, held: list[int]) -> None:
+    train, held_out = carve(split_of(COUNTS), fraction, num_classes=len(COUNTS))
+    assert sizes(held_out) == held
+    assert sizes(train) == (COUNTS - held).tolist()
+
+
+def test_even_a_huge_fraction_leaves_one_image() -> None:
+    train, _ = carve(split_of(COUNTS), 0.999)
+    assert sizes(train) == np.minimum(COUNTS, 1).tolist()
+
+
+def test_the_parts_are_disjoint_complete_and_in_order() -> None:
+    train, held_out = carve(split_of(COUNTS), 0.2, seed=4)
+    rows = np.concatenate([train.origin_rows, held_out.origin_rows])
+    assert sorted(rows.tolist()) == list(range(COUNTS.sum()))
+    assert (np.diff(train.origin_rows) > 0).all()
+    assert (np.diff(held_out.origin_rows) > 0).all()
+
+
+def test_the_seed_decides() -> None:
+    first, again, other = (carve(split_of(COUNTS), 0.2, seed=s)[1].origin_rows.tolist() for s in (1, 1, 2))
+    assert first == again != other
+
+
+def films(length: int, counts: np.ndarray) -> list[object]:
+    """Film names in rows of ``split_of(counts)``: runs of ``length`` images of one class each."""
+    labels = split_of(counts).labels
+    place = np.zeros(len(counts), dtype=int)
+    names: list[object] = []
+    for label in labels:
+        names.append(f"{label}-{place[label] // length}")
+        place[label] += 1
+    return names
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_stay_on_one_side_and_shares_hold(fraction: float, seed: int) -> None:
+    counts = np.array([300, 120, 60, 12, 4, 1])
+    train, held_out = carve(split_of(counts, films(4, counts)), fraction, seed=seed, groups="film", num_classes=6)
+    assert not set(train.column("film")) & set(held_out.column("film"))
+    held = np.bincount(held_out.labels, minlength=6)
+    assert (held < np.maximum(counts, 1)).all()
+    assert np.abs(held[:3] - counts[:3] * fraction).max() <= 4
+    assert held[4:].tolist() == [0, 0]  # a class that is one film cannot be divided
+
+
+def test_a_group_of_several_classes_moves_whole() -> None:
+    counts = np.array([40, 40])
+    names: list[object] = [f"film {row % 10}" for row in range(80)]
+    train, held_out = carve(split_of(counts, names), 0.25, groups="film")
+    assert not set(train.column("film")) & set(held_out.column("film"))
+    assert len(held_out) in {16, 24}
+
+
+def test_rows_without_a_group_stand_alone() -> None:
+    groups: list[object] = ["", None] * 20
+    counts = np.array([20, 20])
+    train, held_out = carve(split_of(counts, groups), 0.25, groups="film")
+    assert np.bincount(held_out.labels).tolist() == [5, 5]
+    assert len(train) == 30
+
+
+def test_numeric_groups_with_holes() -> None:
+    counts = np.array([20, 20])
+    names: list[object] = [float("nan"), 1.0, *[2.0, 3.0, 4.0] * 12, 5.0, float("nan")]
+    _, held_out = carve(split_of(counts, names), 0.4, groups="film")
+    assert len(held_out) > 0
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 2, float("nan")])
+def test_fractions_that_mean_nothing(fraction: float) -> None:
+    with pytest.raises(LongtailError, match="between 0 and 1"):
+        carve(split_of(COUNTS), fraction)
+
+
+def test_nothing_to_hold_out_and_no_such_column() -> None:
+    with pytest.raises(LongtailError, match="no image can be held out"):
+        carve(split_of(np.array([1, 1, 2])), 0.1)
+    with pytest.raises(LongtailError, match="no group can be held out"):
+        carve(split_of(np.array([4, 4]), ["x"] * 8), 0.5, groups="film")
+    with pytest.raises(LongtailError, match="Did you mean 'film'"):
+        carve(split_of(np.array([4, 4]), ["x"] * 8), 0.5, groups="films")

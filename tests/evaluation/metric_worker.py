@@ -1,0 +1,33 @@
+"""One of two processes that evaluate different shares of the same scores; run by test_metrics_distributed.py."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from longtail import ClassCounts
+from longtail.evaluation.metrics import EvaluationMetrics, summarise
+
+
+def main() -> None:
+    """Read scores.pt; for each way to share it out, update with this rank's share and write what it summarises."""
+    folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=2)
+    data = torch.load(folder / "scores.pt", weights_only=True)
+    for first in map(int, sys.argv[3:]):
+        share = slice(0, first) if rank == 0 else slice(first, None)
+        metric = EvaluationMetrics(num_classes=data["scores"].shape[1])
+        for scores, target in zip(data["scores"][share].split(16), data["target"][share].split(16), strict=True):
+            metric.update(scores, target)
+        summary = summarise(metric, ClassCounts(data["counts"].tolist()))
+        (folder / f"summary-{first}-{rank}.json").write_text(json.dumps(summary, allow_nan=False))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

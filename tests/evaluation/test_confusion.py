@@ -1,0 +1,62 @@
+"""Sums of a confusion matrix, held against scikit-learn and against cases worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision_recall_fscore_support
+
+from longtail.evaluation.confusion import (
+    accuracy,
+    f1_per_class,
+    group_recall,
+    harmonic_mean,
+    precision_per_class,
+    recall_per_class,
+)
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def labels() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 7, 500)
+    prediction = np.where(rng.random(500) < 0.6, target, rng.integers(0, 7, 500))
+    return target, prediction
+
+
+def test_agrees_with_scikit_learn(labels: tuple[np.ndarray, np.ndarray]) -> None:
+    target, prediction = labels
+    confusion = torch.from_numpy(confusion_matrix(target, prediction))
+    precision, recall, f1, _ = precision_recall_fscore_support(target, prediction)
+    np.testing.assert_allclose(recall_per_class(confusion), recall, rtol=1e-12)
+    np.testing.assert_allclose(precision_per_class(confusion), precision, rtol=1e-12)
+    np.testing.assert_allclose(f1_per_class(confusion), f1, rtol=1e-12)
+    assert accuracy(confusion).item() == pytest.approx(np.mean(target == prediction), rel=1e-12)
+    mean = group_recall(recall_per_class(confusion), range(7)).item()
+    assert mean == pytest.approx(balanced_accuracy_score(target, prediction), rel=1e-12)
+
+
+def test_empty_class_and_class_never_predicted() -> None:
+    # Class 1 has no image but one prediction; class 2 has images and no prediction.
+    confusion = torch.tensor([[3, 1, 0], [0, 0, 0], [2, 0, 0]])
+    assert recall_per_class(confusion).tolist() == pytest.approx([0.75, NAN, 0.0], nan_ok=True)
+    assert precision_per_class(confusion).tolist() == pytest.approx([0.6, 0.0, NAN], nan_ok=True)
+    assert f1_per_class(confusion).tolist() == pytest.approx([2 / 3, NAN, 0.0], nan_ok=True)
+
+
+def test_group_is_the_mean_over_classes_with_images() -> None:
+    recall = torch.tensor([0.2, NAN, 0.6], dtype=torch.float64)
+    assert group_recall(recall, [0, 1, 2]).item() == pytest.approx(0.4)
+    assert math.isnan(group_recall(recall, [1]).item())
+    assert math.isnan(group_recall(recall, []).item())
+
+
+def test_harmonic_mean_is_zero_when_one_class_is_never_right() -> None:
+    assert harmonic_mean(torch.tensor([0.9, 0.0, 0.8]).double()).item() == 0.0
+    assert harmonic_mean(torch.tensor([0.5, 0.25]).double()).item() == pytest.approx(1 / 3)
+    assert math.isnan(harmonic_mean(torch.tensor([NAN, NAN]).double()).item())
