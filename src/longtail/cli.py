@@ -80,7 +80,9 @@ def build_parser(command: str | None = None, words: Sequence[str] = ()) -> Argum
         text = (function.__doc__ or "").splitlines()[0]
         sub = ArgumentParser(description=text, exit_on_error=False)
         if name == command:
-            describe(sub, words)
+            describe(sub)
+            if describe is _takes_training:
+                sub.set_defaults(_training_defaults(words))
         commands.add_subcommand(name, sub, help=text)
     return parser
 
@@ -88,15 +90,14 @@ def build_parser(command: str | None = None, words: Sequence[str] = ()) -> Argum
 # --- what each command takes ------------------------------------------------------------------------------------------
 
 
-def _takes_source(parser: ArgumentParser, words: Sequence[str]) -> None:
+def _takes_source(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=str, help="SOURCE: folder:PATH, csv:FILE, parquet:PATH, hf:ID, cifar100, digits")
-    parser.add_argument("--imbalance-ratio", type=float | None, default=None, help="show the subset of this ratio")
     parser.add_argument("--label-column", type=str | None, default=None, help="column of the label")
     parser.add_argument("--image-column", type=str | None, default=None, help="column of the image")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a picture")
 
 
-def _takes_training(parser: ArgumentParser, words: Sequence[str]) -> None:
+def _takes_training(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=str, nargs="?", default="", help="SOURCE, see 'longtail inspect --help'")
     parser.add_argument("--out", type=str | None, default=None, help="the RUN folder to make")
     parser.add_argument("--resume", type=str | None, default=None, metavar="RUN", help="continue a stopped run")
@@ -107,17 +108,16 @@ def _takes_training(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int | None, default=None, help="seed of weights, order, augmentation, noise")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors and the result")
     parser.add_class_arguments(RunConfig)
-    parser.set_defaults(_training_defaults(words))
 
 
-def _takes_evaluation(parser: ArgumentParser, words: Sequence[str]) -> None:
+def _takes_evaluation(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="RUN folder")
     parser.add_argument("source", type=str, nargs="?", default=None, help="another SOURCE; its test split is used")
     parser.add_argument("--split", type=str, default="test", help="split to evaluate on")
     parser.add_argument("--json", action="store_true", help="print all metrics as JSON")
 
 
-def _takes_prediction(parser: ArgumentParser, words: Sequence[str]) -> None:
+def _takes_prediction(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="RUN folder")
     parser.add_argument("images", type=str, help="an image, a folder, or a pattern such as 'photos/*.jpg'")
     parser.add_argument("--out", type=str, required=True, metavar="FILE.csv", help="where to write")
@@ -125,21 +125,21 @@ def _takes_prediction(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time")
 
 
-def _takes_comparison(parser: ArgumentParser, words: Sequence[str]) -> None:
+def _takes_comparison(parser: ArgumentParser) -> None:
     parser.add_argument("runs", type=str, nargs="+", help="RUN folders; the first is what others are compared with")
     parser.add_argument("--csv", type=str | None, default=None, metavar="FILE.csv", help="also write the table here")
 
 
-def _takes_report(parser: ArgumentParser, words: Sequence[str]) -> None:
+def _takes_report(parser: ArgumentParser) -> None:
     parser.add_argument("runs", type=str, nargs="+", help="RUN folders")
     parser.add_argument("--out", type=str, required=True, metavar="FILE.html", help="the page to write")
 
 
-def _takes_recipe(parser: ArgumentParser, words: Sequence[str]) -> None:
+def _takes_recipe(parser: ArgumentParser) -> None:
     parser.add_argument("name", type=str | None, nargs="?", default=None, help="a recipe to print in full")
 
 
-def _takes_demo(parser: ArgumentParser, words: Sequence[str]) -> None:
+def _takes_demo(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=str, default="runs/demo", help="folder for the runs and the report; made anew")
     parser.add_argument("--epochs", type=int | None, default=None, help="epochs of stage 1")
 
@@ -207,7 +207,7 @@ def demo(flags: Namespace) -> int:
     return demo_command(**_as_dict(flags))
 
 
-Describe = Callable[[ArgumentParser, Sequence[str]], None]
+Describe = Callable[[ArgumentParser], None]
 COMMANDS: dict[str, tuple[Describe, Callable[[Namespace], int | None]]] = {
     "inspect": (_takes_source, inspect),
     "train": (_takes_training, train),
@@ -292,7 +292,7 @@ def _explain(message: str, parser: ArgumentParser, command: str | None) -> str:
     unknown = re.search(r"[Uu]nrecognized arguments: (\S+)", sentence)
     if unknown and command is not None:
         word = unknown.group(1).split("=")[0]
-        known = [option for action in _sub_parser(parser, command)._actions for option in action.option_strings]  # noqa: SLF001
+        known = [option for action in _sub_parser(parser, command)._actions for option in action.option_strings]
         hint = nearest(word, known) if word.startswith("-") else ""
         hint = hint if hint.startswith(" Did") else f" 'longtail {command} --help' lists them all."
         return f"unknown {'option' if word.startswith('-') else 'argument'} {word!r}.{hint}"
@@ -301,7 +301,8 @@ def _explain(message: str, parser: ArgumentParser, command: str | None) -> str:
 
 
 def _sub_parser(parser: ArgumentParser, command: str) -> ArgumentParser:
-    found: ArgumentParser = parser._subcommands_action._name_parser_map[command]  # noqa: SLF001
+    subcommands: Any = parser._subcommands_action
+    found: ArgumentParser = subcommands._name_parser_map[command]
     return found
 
 

@@ -21,17 +21,14 @@ DEMO_RECIPES = ("demo/ce", "demo/gcl")
 def inspect_command(
     source: str,
     *,
-    imbalance_ratio: float | None = None,
     label_column: str | None = None,
     image_column: str | None = None,
-    json: bool = False,  # noqa: A002 - the name of the flag
+    json: bool = False,
 ) -> None:
     """Show what a source holds."""
     from longtail.data.inspection import inspect_source, render
 
-    found = inspect_source(
-        source, imbalance_ratio=imbalance_ratio, label_column=label_column, image_column=image_column
-    )
+    found = inspect_source(source, label_column=label_column, image_column=image_column)
     if json:
         _print_json(found.to_dict())
     else:
@@ -74,7 +71,7 @@ def saved_config(run: Path) -> RunConfig:
     return config_from_dict(read_config(path), str(path))
 
 
-def evaluate_command(run: str, source: str | None = None, *, split: str = "test", json: bool = False) -> None:  # noqa: A002
+def evaluate_command(run: str, source: str | None = None, *, split: str = "test", json: bool = False) -> None:
     """Evaluate a finished run on its own split or on another source."""
     from longtail.training.evaluate_run import evaluate_run
 

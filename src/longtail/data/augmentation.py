@@ -60,7 +60,7 @@ class BatchTransform:
             boxes = draw_boxes(total, images.shape[-2:], generator)[rank::world_size]
             images = resized_crop(images, boxes.to(images.device), size=self.size)
         if self.augmentation in {"flip", "crop-flip", "random-resized-crop"}:
-            mask = (torch.rand(total, generator=generator) < 0.5)[rank::world_size]  # noqa: PLR2004
+            mask = (torch.rand(total, generator=generator) < 0.5)[rank::world_size]
             images = horizontal_flip(images, mask.to(images.device))
         return self.normalize(images)
 

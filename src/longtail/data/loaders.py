@@ -77,7 +77,7 @@ class ResidentLoader:
 
     def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
-        for part in rows.split(batch_size):
+        for part in torch.split(rows, batch_size):
             index = part.to(self.images.device)
             yield Batch(self.images[index], self.labels[index], part)
 
@@ -100,7 +100,7 @@ class StreamingLoader:
 
     def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
-        parts = list(rows.split(batch_size))
+        parts = list(torch.split(rows, batch_size))
         loader: DataLoader[Tensor] = DataLoader(
             self.dataset,
             batch_sampler=[part.tolist() for part in parts],

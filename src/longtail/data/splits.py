@@ -89,7 +89,7 @@ def _group_numbers(values: list[object]) -> IntArray:
     known: dict[object, int] = {}
     numbers = np.empty(len(values), dtype=np.int64)
     for row, value in enumerate(values):
-        alone = value is None or value == "" or value != value  # noqa: PLR0124  (NaN, the empty cell of a float column)
+        alone = value is None or value == "" or value != value
         key = ("alone", row) if alone else ("value", value)
         numbers[row] = known.setdefault(key, len(known))
     return numbers

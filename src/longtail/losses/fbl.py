@@ -26,7 +26,7 @@ _EPSILON = 1e-12
 
 
 def curriculum_weight(curriculum: Curriculum, progress: Tensor) -> Tensor:
-    """``a(t)`` in [0, 1], a new tensor shaped like ``progress``.
+    """``a(t)`` in [0, 1], shaped like ``progress``.
 
     Args:
         curriculum: ``"parabolic"`` ``t^2``, ``"linear"`` ``t``, ``"cosine"`` ``1 - cos(pi t / 2)``, ``"sine"``
@@ -41,8 +41,7 @@ def curriculum_weight(curriculum: Curriculum, progress: Tensor) -> Tensor:
         case "parabolic":
             return progress.square()
         case "linear":
-            # Not the buffer itself: backward keeps this value, and the buffer is written in place.
-            return progress.clone()
+            return progress
         case "cosine":
             return 1 - torch.cos(progress * (math.pi / 2))
         case "sine":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +19,4 @@ def __getattr__(name: str) -> object:
     """Import a public name on first use."""
     if name not in _HOMES:
         raise AttributeError(f"module 'longtail.report' has no attribute {name!r}")
-    import importlib
-
     return getattr(importlib.import_module(f"longtail.report.{_HOMES[name]}"), name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from longtail.errors import LongtailError
-from longtail.report.runs import Metrics, RunResult, Value
+from longtail.files import write_atomically
+from longtail.report.folding import fold, row_names, short_labels
+from longtail.report.runs import Metrics, RunResult
 from longtail.report.text import Spread, signed, spread_text
 
 HEADINGS: dict[str, str] = {
@@ -28,12 +30,7 @@ HEADINGS: dict[str, str] = {
     "ece": "ECE",
 }
 """The compared metrics and their column headings; all but ``ece`` are better when higher."""
-
-SEEDS = frozenset({"seed", "subset_seed", "split_seed"})
-EXECUTION = frozenset(
-    {"out", "workers", "resident_gigabytes", "checkpoint_steps", "device", "compile", "channels_last", "validate_every"}
-)
-"""Options that say where and how fast a run went, not what it computed."""
+ENOUGH_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -108,15 +105,11 @@ class Comparison:
         Raises:
             LongtailError: The file cannot be written.
         """
-        target = Path(path)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(["run", "stage", "n", "seeds", "split", *_csv_heads(), "notes"])
-                writer.writerows(self._csv_rows())
-        except OSError as error:
-            raise LongtailError(f"{target} cannot be written ({error.strerror}); give another --out.") from error
+        target, text = Path(path), io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["run", "stage", "n", "seeds", "split", *_csv_heads(), "notes"])
+        writer.writerows(self._csv_rows())
+        write_atomically(target, text.getvalue().encode())
         return target
 
     def _csv_rows(self) -> Iterator[list[str]]:
@@ -163,64 +156,14 @@ def compare_results(runs: Sequence[RunResult], *, stages: bool = False) -> Compa
     folded = fold(runs)
     names = row_names([group[0] for group in folded])
     first = folded[0]
-    shared = {name.split("/")[0] for name in names if "/" in name.split(" ")[0]}
-    prefix = f"{shared.pop()}/" if len(shared) == 1 and all("/" in name.split(" ")[0] for name in names) else ""
     rows: list[Row] = []
     for colour, (name, group) in enumerate(zip(names, folded, strict=True)):
         rows.append(_row(name, group, first, split, colour))
         if stages and split == "test":
             rows.extend(_stage_rows(name, group, first, colour))
-    rows = [replace(row, label=row.name.removeprefix(prefix)) for row in rows]
+    labels = short_labels([row.name for row in rows])
+    rows = [replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
     return Comparison(tuple(rows), split, tuple(_notes(runs, folded, names, split)))
-
-
-def flatten(config: Value, prefix: str = "") -> dict[str, str]:
-    """A nested configuration as dotted names and values written as JSON.
-
-    Example:
-        >>> flatten({"model": {"name": "resnet32"}, "epochs": 200})
-        {'model.name': '"resnet32"', 'epochs': '200'}
-    """
-    if not isinstance(config, dict) or not config:
-        return {prefix: json.dumps(config, default=str)}
-    items = (flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in config.items())
-    return {name: text for part in items for name, text in part.items()}
-
-
-def fold(runs: Sequence[RunResult]) -> list[tuple[RunResult, ...]]:
-    """Group runs whose configurations differ only in seeds and options of speed, in the order of first appearance."""
-    groups: dict[str, list[RunResult]] = {}
-    for run in runs:
-        groups.setdefault(json.dumps([run.recipe, _identity(run)], sort_keys=True), []).append(run)
-    return [tuple(group) for group in groups.values()]
-
-
-def row_names(runs: Sequence[RunResult]) -> list[str]:
-    """Name each configuration by its recipe and by the options in which it differs from others of that recipe."""
-    names = []
-    for run in runs:
-        rivals = [_identity(other) for other in runs if other.recipe == run.recipe]
-        mine = _identity(run)
-        keys = sorted({key for key in mine for other in rivals if other.get(key) != mine[key]})
-        names.append(" ".join([run.recipe, *(f"{_short(key, keys)}={_plain(mine[key])}" for key in keys)]))
-    return names
-
-
-def _identity(run: RunResult) -> dict[str, str]:
-    flat = flatten(run.config)
-    return {key: value for key, value in flat.items() if key.rsplit(".", 1)[-1] not in SEEDS | EXECUTION}
-
-
-def _short(key: str, keys: Sequence[str]) -> str:
-    """The shortest dotted ending of ``key`` that no other of ``keys`` shares."""
-    parts = key.split(".")
-    endings = [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
-    return next((end for end in endings if sum(f".{other}".endswith(f".{end}") for other in keys) == 1), key)
-
-
-def _plain(text: str) -> str:
-    value = json.loads(text)
-    return value if isinstance(value, str) else text
 
 
 def _row(name: str, group: tuple[RunResult, ...], first: tuple[RunResult, ...], split: str | None, colour: int) -> Row:
@@ -295,8 +238,8 @@ def _notes(
         seeds = [run.seed for run in group]
         if len(set(seeds)) < len(seeds):
             yield f"{name} has runs of the same seed: their deviation says nothing about chance."
-    if len(folded) > 1 and min(map(len, folded)) < 3:
-        yield "fewer than 3 seeds for some rows: a small difference may be chance."
+    if len(folded) > 1 and min(map(len, folded)) < ENOUGH_SEEDS:
+        yield f"fewer than {ENOUGH_SEEDS} seeds for some rows: a small difference may be chance."
 
 
 def _cell(spread: Spread | None) -> str:

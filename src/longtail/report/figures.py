@@ -13,6 +13,7 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
+from longtail.report.canvas import blank, clip
 from longtail.report.compare import Row
 from longtail.report.palette import (
     GROUND,
@@ -24,14 +25,18 @@ from longtail.report.palette import (
     RULE,
     run_style,
 )
-from longtail.report.text import Spread, spread_text
+from longtail.report.text import Spread, percent, spread_text
 
-FONT = "Inter, 'Helvetica Neue', 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
 MANY_POINTS = 2_000
 """Above this number of classes points are drawn by WebGL and bars become one filled line a group."""
+CROWDED = 400
+"""Above this number of classes points are smaller and bars touch."""
+WIDE_DECADES = 2.2
+"""A wider count axis has ticks at powers of ten only."""
 FEW_POINTS = 12
 """With fewer classes than this a smoothed mean would only join the points."""
 WEIGHT_FLOOR = 0.01
+JITTER = 0.02
 TREND = "smoothed mean"
 NAMED_BARS = 12
 """Up to this number of classes the histogram writes their names under the bars."""
@@ -50,7 +55,7 @@ def class_histogram(counts: ClassCounts, group_of: Sequence[GroupName]) -> go.Fi
         ['Many-shot', 'Medium-shot', 'Few-shot']
     """
     order = np.argsort(-counts.array, kind="stable")
-    figure = _figure(300, left=48)
+    figure = blank(300, left=48)
     for group, rank in _by_group([group_of[index] for index in order]):
         classes = order[rank]
         options = {
@@ -58,7 +63,7 @@ def class_histogram(counts: ClassCounts, group_of: Sequence[GroupName]) -> go.Fi
             "y": counts.array[classes],
             "name": GROUP_LABELS[group],
             "customdata": classes,
-            "text": [counts.names[index] for index in classes],
+            "text": [clip(counts.names[index]) for index in classes],
             "hovertemplate": "%{text}<br>%{y:,} training images<extra></extra>",
         }
         colour = GROUP_COLOURS[group]
@@ -70,15 +75,15 @@ def class_histogram(counts: ClassCounts, group_of: Sequence[GroupName]) -> go.Fi
             figure.add_bar(**options, marker={"color": colour, "line": {"width": 0}}, textposition="none")
     named = len(counts) <= NAMED_BARS
     margin = {"b": 34 if named else 30}
-    figure.update_layout(bargap=0.18 if len(counts) <= 300 else 0, barmode="overlay", margin=margin)
+    figure.update_layout(bargap=0.18 if len(counts) <= CROWDED else 0, barmode="overlay", margin=margin)
     figure.update_xaxes(
         title=None if named else "Classes, from the largest to the smallest",
         range=[-0.75, len(counts) - 0.25],
         showticklabels=named,
         tickvals=list(range(len(counts))) if named else [],
-        ticktext=[_clip(counts.names[index], 14) for index in order] if named else [],
+        ticktext=[clip(counts.names[index], 14) for index in order] if named else [],
     )
-    figure.update_yaxes(title="Training images", rangemode="tozero", nticks=6)
+    figure.update_yaxes(title="Training images", rangemode="tozero", nticks=6, tickformat=",")
     return figure
 
 
@@ -98,31 +103,32 @@ def class_accuracy(
         >>> [len(trace.x) for trace in figure.data]
         [1]
     """
-    figure = _figure(height, left=52)
+    figure = blank(height, left=52)
     places = np.where(counts.array > 0, counts.array, 0.5)
+    crowded = len(counts) > CROWDED
+    # Thousands of classes with three test images each share four heights: shifted a little, they show how many they are.
+    heights = recalls + np.random.default_rng(0).uniform(-JITTER, JITTER, len(counts)) if crowded else recalls
     for group, classes in _by_group(group_of):
         kept = classes[~np.isnan(recalls[classes])]
         if not kept.size:
             continue
-        scatter = go.Scattergl if len(counts) > MANY_POINTS else go.Scatter
         marker = {
             "color": GROUP_COLOURS[group],
             "symbol": GROUP_SYMBOLS[group],
-            "size": (9 if len(counts) <= 400 else 5) + 1.5 * (group == "few"),
-            "opacity": 0.85,
-            "line": {"color": GROUND, "width": 0.8},
+            "size": (5 if crowded else 9) + 1.5 * (group == "few"),
+            "opacity": 0.45 if crowded else 0.85,
+            "line": {"color": GROUND, "width": 0 if crowded else 0.8},
         }
-        names = [f"{counts.names[index]}<br>{counts[index]:,} training images" for index in kept]
         figure.add_trace(
-            scatter(
+            (go.Scattergl if len(counts) > MANY_POINTS else go.Scatter)(
                 x=places[kept],
-                y=recalls[kept],
+                y=heights[kept],
                 mode="markers",
                 name=GROUP_LABELS[group],
                 marker=marker,
                 customdata=kept,
-                text=names,
-                hovertemplate="%{text}<br>accuracy %{y:.1%}<extra></extra>",
+                text=[_described(counts, int(index), recalls[index]) for index in kept],
+                hovertemplate="%{text}<extra></extra>",
             )
         )
     _add_trend(figure, places, recalls)
@@ -143,24 +149,27 @@ def group_bars(labels: Sequence[str], values: Sequence[Spread | None], colour: s
         >>> len(group_bars(["ce", "gcl"], [Spread(0.4, None, 1), None], INK).layout.annotations)
         4
     """
-    figure = _figure(50 * len(labels) + 4, left=2)
+    figure = blank(50 * len(labels) + 4, left=2)
     places = [-index for index in range(len(labels))]
     means = [value.mean if value else 0.0 for value in values]
-    deviations = [value.std if value else None for value in values]
     shared = {"y": places, "orientation": "h", "width": 0.2}
     figure.add_bar(x=[1.0] * len(labels), marker={"color": RULE}, opacity=0.55, hoverinfo="skip", **shared)
     figure.add_bar(
         x=means,
         marker={"color": colour},
-        error_x={"array": deviations, "color": INK, "thickness": 1.2, "width": 3, "visible": any(deviations)},
-        text=[f"{label}: {spread_text(value)}" for label, value in zip(labels, values, strict=True)],
+        text=[f"{clip(label)}: {spread_text(value)}" for label, value in zip(labels, values, strict=True)],
         textposition="none",
         hovertemplate="%{text}<extra></extra>",
         **shared,
     )
+    known = [(value, place) for value, place in zip(values, places, strict=True) if value and value.std is not None]
+    if known:
+        whisker = {"array": [value.std for value, _ in known], "color": INK, "thickness": 1.2, "width": 3}
+        x, y = [value.mean for value, _ in known], [place for _, place in known]
+        figure.add_scatter(x=x, y=y, mode="markers", marker={"opacity": 0}, error_x=whisker, hoverinfo="skip")
     for label, value, place in zip(labels, values, places, strict=True):
         text = {"y": place, "yshift": 15, "showarrow": False, "font": {"size": 13}}
-        figure.add_annotation(x=0, xanchor="left", xshift=-2, text=_clip(label, 26), **text)
+        figure.add_annotation(x=0, xanchor="left", xshift=-2, text=clip(label, 26), **text)
         figure.add_annotation(x=1, xanchor="right", xshift=2, text=f"<b>{spread_text(value)}</b>", **text)
     figure.update_layout(barmode="overlay", margin={"t": 0, "r": 2, "b": 4})
     figure.update_xaxes(visible=False, range=[0, 1], fixedrange=True)
@@ -175,7 +184,7 @@ def training_curve(rows: Sequence[Row], measure: str) -> go.Figure:
         rows: Configurations; every seed gets its own line.
         measure: ``"loss"``, ``"accuracy"`` or ``"learning_rate"``.
     """
-    figure = _figure(300, left=58)
+    figure = blank(300, left=58)
     single = measure == "learning_rate"
     columns = [(measure, "")] if single else [(f"train_{measure}", "training"), (f"validation_{measure}", "validation")]
     for row in rows:
@@ -202,19 +211,26 @@ def training_curve(rows: Sequence[Row], measure: str) -> go.Figure:
     return figure
 
 
+def _described(counts: ClassCounts, index: int, recall: float) -> str:
+    images = f"{counts[index]:,} training image{'' if counts[index] == 1 else 's'}"
+    return f"{clip(counts.names[index])}<br>{images}<br>accuracy {percent(recall)}"
+
+
 def _add_curve(figure: go.Figure, row: Row, points: Sequence[tuple[int, float | None]], what: str) -> None:
     known = [(step, value) for step, value in points if value is not None]
     if not known:
         return
     colour, dash = run_style(row.colour)
-    validation = what == "validation"
+    style = {"color": colour, "width": 2, "dash": dash, "shape": "linear" if what else "hvh"}
+    if what == "validation":
+        style |= {"width": 1.2, "dash": "dash"}
     figure.add_scatter(
         x=[step for step, _ in known],
         y=[value if value > 0 else None for _, value in known] if not what else [value for _, value in known],
         mode="lines" if len(known) > 1 else "markers",
-        line={"color": colour, "width": 1.2 if validation else 2, "dash": "dash" if validation else dash},
+        line=style,
         opacity=1.0 if len(row.runs) == 1 else 0.55,
-        name=" ".join([row.label, what]).strip(),
+        name=f"{clip(row.label)} {what}".strip(),
         hovertemplate="%{fullData.name}<br>epoch %{x}: %{y:.4g}<extra></extra>",
     )
 
@@ -236,7 +252,7 @@ def _add_trend(figure: go.Figure, places: npt.NDArray[np.float64], recalls: npt.
 
 def _count_axis(figure: go.Figure, places: npt.NDArray[np.float64]) -> None:
     low, high = np.log10(places.min()), np.log10(places.max())
-    steps = (1, 2, 5) if high - low <= 2.2 else (1,)
+    steps = (1, 2, 5) if high - low <= WIDE_DECADES else (1,)
     ticks = [step * 10**power for power in range(8) for step in steps]
     shown = [tick for tick in ticks if places.min() * 0.8 <= tick <= places.max() * 1.25]
     zero = [0.5] if places.min() < 1 else []
@@ -254,32 +270,3 @@ def _by_group(group_of: Sequence[GroupName]) -> list[tuple[GroupName, npt.NDArra
     """Groups that have members, with the positions of these."""
     groups = np.array(group_of)
     return [(name, np.flatnonzero(groups == name)) for name in GROUP_NAMES if name in group_of]
-
-
-def _clip(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _figure(height: int, *, left: int) -> go.Figure:
-    """An empty figure in the manner of the page: no frame, hairline grid, transparent ground."""
-    axis = {
-        "gridcolor": RULE,
-        "gridwidth": 1,
-        "linecolor": RULE,
-        "zeroline": False,
-        "ticks": "",
-        "title": {"standoff": 10, "font": {"size": 12.5, "color": MUTED}},
-        "tickfont": {"size": 12, "color": MUTED},
-    }
-    layout = {
-        "font": {"family": FONT, "size": 13, "color": INK},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "showlegend": False,
-        "hovermode": "closest",
-        "hoverlabel": {"bgcolor": GROUND, "bordercolor": RULE, "font": {"family": FONT, "size": 13, "color": INK}},
-        "xaxis": axis | {"showgrid": False, "showline": True},
-        "yaxis": axis,
-    }
-    figure = go.Figure(layout={"template": {"layout": layout}, "height": height})
-    return figure.update_layout(margin={"l": left, "r": 10, "t": 10, "b": 46})

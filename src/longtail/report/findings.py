@@ -10,7 +10,7 @@ import numpy.typing as npt
 from longtail.counts import ClassCounts, GroupName
 from longtail.report.compare import Comparison, Row
 from longtail.report.palette import GROUP_LABELS
-from longtail.report.text import EVIDENCE, class_word, difference_text, listing, percent, sentence_case
+from longtail.report.text import EVIDENCE, MINUS, class_word, difference_text, listing, percent, sentence_case
 
 SAID = 4
 """Of more configurations than this a sentence speaks of the first and the best only."""
@@ -55,20 +55,20 @@ def histogram_sentence(counts: ClassCounts, group_of: Sequence[GroupName]) -> st
     """How unequal the classes are.
 
     Example:
-        >>> histogram_sentence(ClassCounts([90, 10], names=["cat", "lynx"]), ["medium", "few"])
-        'cat has 90 training images and lynx 10, an imbalance ratio of 9. The 1 few-shot class holds 10.0% of all images.'
+        >>> histogram_sentence(ClassCounts([90, 30], names=["cat", "lynx"]), ["medium", "medium"])
+        'cat has 90 training images and lynx has 30, an imbalance ratio of 3.'
     """
     array = counts.array
     if array.min() == array.max():
         return f"Every class has {array[0]:,} training images: this training set is balanced."
     large, small = int(array.argmax()), int(len(array) - 1 - array[::-1].argmin())
     most, least = class_word(counts.names[large]), class_word(counts.names[small])
-    text = f"{sentence_case(most)} has {array[large]:,} training images and {least} "
+    text = f"{sentence_case(most)} has {array[large]:,} training images and {least} has "
     text += f"{array[small]:,}, an imbalance ratio of {counts.imbalance_ratio:,.0f}."
     few = [index for index, group in enumerate(group_of) if group == "few"]
     if few:
         hold = "class holds" if len(few) == 1 else "classes hold"
-        text += f" The {len(few)} few-shot {hold} {percent(array[few].sum() / counts.total)} of all images."
+        text += f" The {len(few):,} few-shot {hold} {percent(array[few].sum() / counts.total)} of all images."
     empty = int((array == 0).sum())
     return text + (f" {empty} {'class has' if empty == 1 else 'classes have'} none." if empty else "")
 
@@ -101,9 +101,9 @@ def class_sentence(rows: Sequence[Row], recalls: Sequence[npt.NDArray[np.float64
             continue
         label, rank = row.label, rank_correlation(row.runs[0].counts.array, recall)
         missed = int((recall == 0).sum())
-        never.append(f"{missed or 'none'} under {label}")
+        never.append(f"{f'{missed:,}' if missed else 'none'} under {label}")
         if rank is not None:
-            parts.append(f"{'−' if rank < 0 else ''}{abs(rank):.2f} under {label}")  # noqa: RUF001
+            parts.append(f"{MINUS if rank < 0 else ''}{abs(rank):.2f} under {label}")
     meaning = "where 1 is strictly in step and 0 unrelated"
     text = f"Accuracy and training images correlate in rank at {listing(parts)}, {meaning}. " if parts else ""
     return f"{text}Classes never recognised: {listing(never)}."
@@ -148,7 +148,8 @@ def curve_sentence(rows: Sequence[Row], split: str | None) -> str:
 
 def hardest_sentence(names: Sequence[str], groups: Sequence[GroupName], worst: float, *, averaged: bool) -> str:
     """Which class is recognised least, and from which group the hardest classes come."""
-    text = f"{sentence_case(class_word(names[0]))} is recognised least: {percent(worst)}{' on average' if averaged else ''}. "
+    mean = " on average" if averaged else ""
+    text = f"{sentence_case(class_word(names[0]))} is recognised least: {percent(worst)}{mean}. "
     if len(set(groups)) == 1:
         return f"{text}All {len(groups)} shown here are {GROUP_LABELS[groups[0]].lower()}."
     parts = [f"{groups.count(group)} {label.lower()}" for group, label in GROUP_LABELS.items() if group in groups]

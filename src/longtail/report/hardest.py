@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from longtail.counts import GroupName
 from longtail.report.compare import Row
 from longtail.report.findings import spoken
-from longtail.report.runs import ExampleImage
+from longtail.report.runs import ExampleImage, RunResult
 from longtail.report.text import class_word, percent
 
 LIGHT_BYTES = 4_000
@@ -69,7 +69,7 @@ def class_recalls(row: Row, split: str | None) -> npt.NDArray[np.float64]:
 def hardest_classes(
     rows: Sequence[Row], split: str | None, *, limit: int = 6, pictures: int = 4
 ) -> tuple[HardClass, ...]:
-    """The classes of least accuracy on average over the configurations; of equals, the one with fewer images first.
+    """The classes of least accuracy on average over the configurations; of equals, those with pictures, then those with fewer images.
 
     Args:
         rows: Finished configurations.
@@ -81,7 +81,9 @@ def hardest_classes(
     tested = np.flatnonzero(~np.isnan(recalls).all(axis=0))
     mean = np.array([np.nanmean(recalls[:, index]) for index in tested])
     first = rows[0].runs[0]
-    order = tested[np.lexsort((first.counts.array[tested], mean.round(6)))][:limit]
+    pictured = {example.label for row in rows for run in row.runs for example in run.examples}
+    bare = np.array([index not in pictured for index in tested.tolist()])
+    order = tested[np.lexsort((first.counts.array[tested], bare, mean.round(6)))][:limit]
     return tuple(_hard_class(int(index), rows, recalls[:, index], pictures) for index in order)
 
 
@@ -94,17 +96,22 @@ def _hard_class(index: int, rows: Sequence[Row], recalls: npt.NDArray[np.float64
         if row.name in named:
             known = None if np.isnan(recall) else float(recall)
             verdicts.append(Verdict(row.label, known, _taken_for(row, index), _errors(row, index, pictures)))
-    found = next((run.examples for row in rows for run in row.runs if run.examples), ())
-    train = [example for example in found if example.role == "train" and example.label == index][:pictures]
-    drawn = tuple(Picture(data_uri(example.image), "", f"training image of {name}") for example in train)
+    # A run keeps pictures of the classes that are hardest for itself, so any run may have those of this class.
+    found = (_train_images(run, index) for row in rows for run in row.runs)
+    train = next((images for images in found if images), [])[:pictures]
+    drawn = tuple(Picture(data_uri(image), "", f"training image of {class_word(name)}") for image in train)
     return HardClass(
         class_word(name), first.group_of[index], first.counts[index], float(np.nanmean(recalls)), drawn, tuple(verdicts)
     )
 
 
+def _train_images(run: RunResult, index: int) -> list[bytes]:
+    return [example.image for example in run.examples if example.role == "train" and example.label == index]
+
+
 def _errors(row: Row, index: int, pictures: int) -> tuple[Picture, ...]:
     names = row.runs[0].counts.names
-    examples = [example for run in row.runs[:1] for example in run.examples if _is_error(example, index)]
+    examples = next((found for run in row.runs if (found := [e for e in run.examples if _is_error(e, index)])), [])
     return tuple(
         Picture(
             data_uri(example.image),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from longtail import __version__
 from longtail.counts import GROUP_NAMES
-from longtail.errors import LongtailError
+from longtail.files import write_atomically
 from longtail.report.compare import Comparison, compare_runs
 from longtail.report.findings import headline
 from longtail.report.palette import THEME
@@ -20,8 +19,8 @@ from longtail.report.runs import RunResult
 from longtail.report.sections import build_sections
 from longtail.report.text import listing, signed, spread_text
 
-TITLED = 3
-"""The title names at most this many configurations."""
+TITLED = 48
+"""The title names the configurations where their names take no more characters than this."""
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
@@ -41,14 +40,7 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
     """
     page = render_report(compare_runs(runs, stages=True))
     target = Path(out)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, target)  # noqa: PTH105
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise LongtailError(f"{target} cannot be written ({error.strerror}); give another --out.") from error
+    write_atomically(target, page.encode())
     return target
 
 
@@ -74,7 +66,8 @@ def render_report(comparison: Comparison) -> str:
 
 def _title(comparison: Comparison) -> str:
     labels = [row.label for row in comparison.final]
-    who = listing(labels) if len(labels) <= TITLED else f"{len(labels)} configurations"
+    named = listing(labels)
+    who = named if len(named) <= TITLED or len(labels) == 1 else f"{len(labels)} configurations"
     sources = {_source(run) for row in comparison.final for run in row.runs} - {""}
     return f"{who} on {sources.pop()}" if len(sources) == 1 else who
 
@@ -95,6 +88,6 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
         ("Classes", f"{len(run.counts):,}"),
         ("Training images", f"{run.counts.total:,}"),
         ("Imbalance ratio", f"{run.counts.imbalance_ratio:,.0f}"),
-        ("Many / medium / few", " / ".join(str(run.group_of.count(name)) for name in GROUP_NAMES)),
+        ("Many / medium / few", " / ".join(f"{run.group_of.count(name):,}" for name in GROUP_NAMES)),
         (f"{(comparison.split or 'test').capitalize()} images", tested),
     ]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from longtail.report.compare import Row, flatten
-from longtail.report.runs import RunResult, Table
+from longtail.report.compare import Row
+from longtail.report.files import Table
+from longtail.report.folding import flatten
+from longtail.report.runs import RunResult
 from longtail.report.text import duration
+
+ABSENT = "\u2013"
 
 
 def provenance(rows: Sequence[Row]) -> dict[str, object]:
@@ -40,10 +44,10 @@ def _joined(values: Sequence[str | None]) -> str:
 def _words(text: str | None) -> str:
     """A JSON value as a person writes it; an absent option is a dash."""
     if text is None:
-        return "–"
+        return ABSENT
     value = json.loads(text)
     if isinstance(value, str):
-        return value or "–"
+        return value or ABSENT
     return {"null": "none", "true": "yes", "false": "no"}.get(text, text)
 
 

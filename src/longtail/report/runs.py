@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
-import yaml
 
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
 from longtail.errors import LongtailError
+from longtail.report.files import Table, Value, read_config, read_history, read_metrics, read_parquet
 
-Value: TypeAlias = "str | int | float | bool | None | list[Value] | dict[str, Value]"
-Table: TypeAlias = "dict[str, Value]"
-
-FORMAT = 1
 SCALARS = (
     "accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "harmonic_mean", "nll", "ece",
 )  # fmt: skip
@@ -52,6 +44,7 @@ class Metrics:
     per_class: tuple[ClassResult, ...] = ()
 
     def __getitem__(self, name: str) -> float | None:
+        """The scalar of that name, None where it was not measured."""
         return self.scalars.get(name)
 
     @property
@@ -134,7 +127,7 @@ class RunResult:
         root = Path(folder)
         if not root.is_dir():
             raise LongtailError(f"there is no run folder {root}; give the --out folder of a finished 'longtail train'.")
-        metrics = _read_metrics(root)
+        metrics = read_metrics(root)
         try:
             return _build(root, metrics)
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -155,7 +148,7 @@ class RunResult:
     @cached_property
     def predictions(self) -> Predictions | None:
         """The test predictions, None where the run has no ``predictions.parquet``."""
-        table = _read_parquet(self.folder / "predictions.parquet", ["label", "prediction", "confidence"])
+        table = read_parquet(self.folder / "predictions.parquet", ["label", "prediction", "confidence"])
         if table is None:
             return None
         label, prediction, confidence = (table[name].to_numpy() for name in ("label", "prediction", "confidence"))
@@ -165,7 +158,7 @@ class RunResult:
     def examples(self) -> tuple[ExampleImage, ...]:
         """The example images, empty where the run has no ``examples.parquet``."""
         names = ["class", "role", "image", "prediction", "confidence"]
-        table = _read_parquet(self.folder / "examples.parquet", names)
+        table = read_parquet(self.folder / "examples.parquet", names)
         rows = [] if table is None else zip(*(table[name].to_pylist() for name in names), strict=True)
         return tuple(ExampleImage(*row) for row in rows)
 
@@ -180,16 +173,17 @@ class RunResult:
 def _build(root: Path, metrics: Table) -> RunResult:
     classes = [str(name) for name in cast("list[Value]", metrics["classes"])]
     counts = ClassCounts(cast("list[int]", metrics["train_counts"]), classes)
+    epochs = read_history(root / "history.csv")
     return RunResult(
         folder=root,
         recipe=str(metrics.get("recipe") or root.name),
-        config=_read_config(root),
+        config=read_config(root),
         counts=counts,
         group_of=_group_of(metrics, counts),
         test=_metrics(metrics.get("test")),
         validation=_metrics(metrics.get("validation")),
         stages=_stages(_table(metrics.get("stages"))),
-        history=_read_history(root / "history.csv"),
+        history=tuple(Epoch(stage, step, values) for step, (stage, values) in enumerate(epochs, start=1)),
         seeds={
             name: int(cast("int", value)) for name, value in _table(metrics.get("seeds")).items() if value is not None
         },
@@ -198,64 +192,6 @@ def _build(root: Path, metrics: Table) -> RunResult:
         hardware=_table(metrics.get("hardware")),
         seconds=_table(metrics.get("seconds")),
     )
-
-
-def _read_metrics(root: Path) -> Table:
-    path = root / "metrics.json"
-    if not path.is_file():
-        raise LongtailError(f"{root} has no metrics.json: finish the run with 'longtail train --resume {root}'.")
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise LongtailError(f"{path} is not valid JSON ({error}); run 'longtail evaluate {root}' again.") from error
-    if not isinstance(metrics, dict):
-        raise LongtailError(f"{path} does not hold a table; run 'longtail evaluate {root}' again.")
-    if metrics.get("format", FORMAT) != FORMAT:
-        raise LongtailError(f"{path} has format {metrics['format']}, this version reads {FORMAT}; update longtail.")
-    return metrics
-
-
-def _read_config(root: Path) -> Table:
-    path = root / "config.yaml"
-    if not path.is_file():
-        raise LongtailError(f"{root} has no config.yaml; copy it back, or train the run again.")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LongtailError(f"{path} is not valid YAML; copy it back, or train the run again.") from error
-    if not isinstance(config, dict):
-        raise LongtailError(f"{path} does not hold a configuration; copy it back, or train the run again.")
-    return cast("Table", config)
-
-
-def _read_history(path: Path) -> tuple[Epoch, ...]:
-    """Read the epochs; a stage that counts from its own start is moved behind the stage before it."""
-    if not path.is_file():
-        return ()
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    try:
-        stages = [int("".join(filter(str.isdigit, row["stage"])) or 1) for row in rows]
-        values = [{k: _number(v) for k, v in row.items() if k not in ("stage", "epoch")} for row in rows]
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise LongtailError(f"{path} cannot be read ({error}); delete it to report without curves.") from error
-    return tuple(Epoch(stage, step, row) for step, (stage, row) in enumerate(zip(stages, values, strict=True), start=1))
-
-
-def _number(cell: str | None) -> float | None:
-    value = float(cell) if cell not in (None, "") else math.nan
-    return value if math.isfinite(value) else None
-
-
-def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table | None:
-    if not path.is_file():
-        return None
-    try:
-        return pq.read_table(path, columns=list(columns))
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise LongtailError(
-            f"{path} cannot be read; run 'longtail evaluate {path.parent}' to write it again."
-        ) from error
 
 
 def _table(value: Value) -> Table:

@@ -15,7 +15,7 @@ from longtail.report.hardest import class_recalls, hardest_classes
 from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, INK
 from longtail.report.provenance import provenance
 from longtail.report.runs import RunResult
-from longtail.report.text import percent, signed
+from longtail.report.text import listing, percent, signed
 
 DENSE = 4
 """More panels than this are drawn smaller, three in a line."""
@@ -80,7 +80,7 @@ class Section:
 def build_sections(comparison: Comparison) -> list[Section]:
     """All sections in reading order; one without anything to show is left out."""
     rows = comparison.final
-    found = [_results(comparison), _classes(rows)]
+    found: list[Section | None] = [_results(comparison), _classes(rows)]
     if comparison.split is not None:
         found += [_groups(comparison), _accuracy(comparison)]
     found.append(_curves(comparison))
@@ -140,7 +140,7 @@ def _group_legend(run: RunResult, shape: str = "") -> tuple[Key, ...]:
     for name in GROUP_NAMES:
         size = run.group_of.count(name)
         images = int(counts[[group == name for group in run.group_of]].sum())
-        words = f"{GROUP_LABELS[name]}: {size} {'class' if size == 1 else 'classes'}, {images:,} images"
+        words = f"{GROUP_LABELS[name]}: {size:,} {'class' if size == 1 else 'classes'}, {images:,} images"
         keys.append(Key(name, shape or GROUP_SYMBOLS[name], words))
     return tuple(keys)
 
@@ -163,7 +163,7 @@ def _groups(comparison: Comparison) -> Section:
 
 def _group_title(run: RunResult, name: GroupName) -> str:
     size = run.group_of.count(name)
-    return f"{GROUP_LABELS[name]}, {size} {'class' if size == 1 else 'classes'}"
+    return f"{GROUP_LABELS[name]}, {size:,} {'class' if size == 1 else 'classes'}"
 
 
 def _accuracy(comparison: Comparison) -> Section:
@@ -239,5 +239,8 @@ def _hardest(comparison: Comparison) -> Section | None:
     sentence = findings.hardest_sentence(
         [one.name for one in hard], groups, hard[0].recall, averaged=len(comparison.final) > 1
     )
+    shown = findings.spoken(comparison.final)
+    if len(shown) < len(comparison.final):
+        sentence += f" Shown for {listing([row.label for row in shown])}, the first and the best."
     data: dict[str, object] = {"classes": hard, "labels": GROUP_LABELS}
     return Section("hardest", "The hardest classes", sentence, partial="hardest.html.j2", data=data)

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+MINUS = "\u2212"
 EVIDENCE = 0.005
 """A difference under half a percentage point is no evidence, whatever its sign."""
 
@@ -76,7 +77,7 @@ def signed(value: float | None) -> str:
     if value is None:
         return "n/a"
     text = f"{100 * abs(value):.1f}"
-    return text if float(text) == 0 else ("+" if value > 0 else "−") + text
+    return text if float(text) == 0 else ("+" if value > 0 else MINUS) + text
 
 
 def difference_text(spread: Spread | None) -> str:
@@ -126,7 +127,7 @@ def duration(seconds: float) -> str:
     """Seconds as a person says them.
 
     Example:
-        >>> duration(42.3), duration(200), duration(7300)
+        >>> duration(42.3), duration(200), duration(7320)
         ('42 s', '3 min 20 s', '2 h 2 min')
     """
     whole = round(seconds)

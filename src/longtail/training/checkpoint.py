@@ -55,7 +55,7 @@ def save_checkpoint(folder: Path, state: TrainingState) -> None:
     last, previous, new = folder / LAST, folder / PREVIOUS, folder / "new.tmp"
     try:
         save_file(state.tensors, new, metadata={"state": json.dumps(state.values)})
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         new.unlink(missing_ok=True)
         # safetensors wraps the error of the operating system; a full disk should read as one.
         raise OSError(f"cannot write {new}: {error}") from error

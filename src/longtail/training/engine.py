@@ -40,9 +40,11 @@ class Engine:
 
     def __init__(self, config: TrainingConfig) -> None:
         # accelerate keeps the precision of the first Accelerator of a process; each run here may choose its own.
-        AcceleratorState._reset_state(reset_partial_state=False)  # noqa: SLF001
+        AcceleratorState._reset_state(reset_partial_state=False)
         precision = "no" if config.precision == "fp32" else config.precision
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=config.device == "cpu")
+        # accelerate joins several processes on CPUs only where it is told that CPUs are meant.
+        cpu = config.device == "cpu" or not torch.accelerator.is_available()
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
         self.config = config
 
     @property

@@ -62,8 +62,8 @@ def write_examples(path: Path, train: Split, test: Split, predictions: Mapping[s
     """
     rows: list[dict[str, Any]] = []
     for label in hardest_classes(summary, EXAMPLE_CLASSES):
-        for index in np.flatnonzero(train.labels == label)[:EXAMPLES_PER_CLASS]:
-            rows.append(_example(train, int(index), label, "train", -1, 0.0))
+        shown = np.flatnonzero(train.labels == label)[:EXAMPLES_PER_CLASS]
+        rows += [_example(train, int(index), label, "train", -1, 0.0) for index in shown]
         wrong = np.flatnonzero((predictions["label"] == label) & (predictions["prediction"] != label))
         order = wrong[np.argsort(-predictions["confidence"][wrong], kind="stable")][:EXAMPLES_PER_CLASS]
         for index in order:

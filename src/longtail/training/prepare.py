@@ -1,4 +1,4 @@
-"""From a data configuration to the splits of a run: load, hold out a test split, cut long-tailed, hold out validation."""
+"""From a data configuration to the splits of a run: load, hold out test, cut long-tailed, hold out validation."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -151,7 +151,7 @@ def config_from_dict(values: Nested, where: str = "the configuration") -> RunCon
     except ArgumentError as error:
         reason = " ".join(str(error.message).replace("run.", "", 1).split())
         raise LongtailError(f"{where}: {reason}") from error
-    config: RunConfig = parser.instantiate_classes(parsed).run
+    config: RunConfig = parser.instantiate(parsed).run
     return config
 
 
@@ -246,7 +246,7 @@ def _is_yaml(entry: Traversable) -> bool:
     return entry.name.endswith(".yaml")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load_yaml(name: str) -> Nested:
     text = (_root() / f"{name}.yaml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(text))

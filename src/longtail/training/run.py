@@ -380,6 +380,7 @@ def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any
 def resume_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Continue a run from its last checkpoint, from the start where it has none yet, and return the metrics."""
     state = load_checkpoint(out / "checkpoint")
+    config = resolve_head(config)
     experiment = Experiment(config, out, reporter, make_engine(config))
     if state is not None:
         where = state.values

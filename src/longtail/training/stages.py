@@ -28,7 +28,7 @@ def make_transform(config: DataConfig) -> BatchTransform:
     Raises:
         LongtailError: mean or std are not three numbers, or a std is not positive.
     """
-    if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:  # noqa: PLR2004
+    if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:
         raise LongtailError("--data.mean and --data.std take three numbers for red, green and blue, std above zero.")
     return BatchTransform(
         tuple(config.mean), tuple(config.std),
@@ -139,7 +139,7 @@ def build_pass(
     pasted = draw("class-balanced", seed=step_seed(seed, index, 3)) if stage.mixing == "cmo" else None
     work = Pass(
         engine=engine, model=model, wrapped=wrapped, loss=loss, optimizer=prepared, loader=loader,
-        transform=transform, mixer=make_mixer(stage, counts), pasted=pasted, batch_size=stage.batch_size, epochs=stage.epochs,
-        seed=(seed, index),
+        transform=transform, mixer=make_mixer(stage, counts), pasted=pasted, batch_size=stage.batch_size,
+        epochs=stage.epochs, seed=(seed, index),
     )  # fmt: skip
     return work, sampler

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import yaml
 from PIL import Image
 
@@ -20,6 +21,18 @@ HISTORY = (
     "stage", "epoch", "progress", "learning_rate", "train_loss", "train_accuracy", "validation_loss",
     "validation_accuracy", "validation_balanced_accuracy", "seconds", "images_per_second",
 )  # fmt: skip
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """``make_run("name", **options)`` writes a fake run under the test's own folder; see ``fake_run``."""
+    return lambda name, **options: fake_run(tmp_path / name, **options)
+
+
+@pytest.fixture
+def cifar_counts() -> list[int]:
+    """The counts of CIFAR-100-LT at an imbalance ratio of 100."""
+    return exponential_counts(100, 500, 100)
 
 
 def exponential_counts(classes: int, largest: int, ratio: float) -> list[int]:
@@ -105,9 +118,10 @@ def _metrics(classes: ClassCounts, label: np.ndarray, prediction: np.ndarray) ->
     recall = confusion.diagonal() / confusion.sum(1)
     precision = confusion.diagonal() / np.maximum(confusion.sum(0), 1)
     groups = {name: float(recall[rows].mean()) if len(rows) else None for name, rows in classes.groups().items()}
+    group_of = classes.group_of()
     per_class = [
         {"name": classes.names[j], "train_count": classes[j], "test_count": int(confusion[j].sum()),
-         "group": classes.group_of()[j], "recall": float(recall[j]), "precision": float(precision[j]), "f1": 0.5}
+         "group": group_of[j], "recall": float(recall[j]), "precision": float(precision[j]), "f1": 0.5}
         for j in range(size)
     ]  # fmt: skip
     scalars = {"accuracy": float((label == prediction).mean()), "balanced_accuracy": float(recall.mean()), **groups}
@@ -144,9 +158,11 @@ def _write_history(path: Path, stages: int, epochs: int, top: float, rng: np.ran
 def _write_examples(
     path: Path, label: np.ndarray, prediction: np.ndarray, size: int, side: int, rng: np.random.Generator
 ) -> None:
-    rows = [(j, "train", -1, 1.0) for j in range(size) for _ in range(4)]
+    right = np.bincount(label, weights=label == prediction, minlength=size)
+    hardest = np.argsort(right, kind="stable")[:24].tolist()
+    rows = [(j, "train", -1, 1.0) for j in hardest for _ in range(4)]
     wrong = np.flatnonzero(label != prediction)
-    for j in range(size):
+    for j in hardest:
         rows += [(j, "error", int(prediction[i]), 0.71) for i in wrong[label[wrong] == j][:4]]
     columns = {
         "class": [row[0] for row in rows], "role": [row[1] for row in rows],

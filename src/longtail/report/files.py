@@ -1,0 +1,98 @@
+"""Reading the files of a RUN folder, with one clear sentence where one is missing or broken."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from longtail.errors import LongtailError
+
+Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
+Table: TypeAlias = "dict[str, Value]"
+
+FORMAT = 1
+
+
+def read_metrics(root: Path) -> Table:
+    """The table of ``metrics.json``.
+
+    Raises:
+        LongtailError: It is missing, broken, or of a newer format.
+    """
+    path = root / "metrics.json"
+    if not path.is_file():
+        raise LongtailError(f"{root} has no metrics.json: finish the run with 'longtail train --resume {root}'.")
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise LongtailError(f"{path} is not valid JSON ({error}); run 'longtail evaluate {root}' again.") from error
+    if not isinstance(metrics, dict):
+        raise LongtailError(f"{path} does not hold a table; run 'longtail evaluate {root}' again.")
+    if metrics.get("format", FORMAT) != FORMAT:
+        raise LongtailError(f"{path} has format {metrics['format']}, this version reads {FORMAT}; update longtail.")
+    return metrics
+
+
+def read_config(root: Path) -> Table:
+    """The nested table of ``config.yaml``.
+
+    Raises:
+        LongtailError: It is missing or broken.
+    """
+    path = root / "config.yaml"
+    if not path.is_file():
+        raise LongtailError(f"{root} has no config.yaml; copy it back, or train the run again.")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LongtailError(f"{path} is not valid YAML; copy it back, or train the run again.") from error
+    if not isinstance(config, dict):
+        raise LongtailError(f"{path} does not hold a configuration; copy it back, or train the run again.")
+    return cast("Table", config)
+
+
+def read_history(path: Path) -> list[tuple[int, Mapping[str, float | None]]]:
+    """The stage number and the measurements of each epoch; empty without the file, None in place of an empty cell.
+
+    Raises:
+        LongtailError: A cell is no number, or a column is missing.
+    """
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        stages = [int("".join(filter(str.isdigit, row["stage"])) or 1) for row in rows]
+        values = [{k: _number(v) for k, v in row.items() if k not in ("stage", "epoch")} for row in rows]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise LongtailError(f"{path} cannot be read ({error}); delete it to report without curves.") from error
+    return list(zip(stages, values, strict=True))
+
+
+def read_parquet(path: Path, columns: Sequence[str]) -> pa.Table | None:
+    """The named columns, None without the file.
+
+    Raises:
+        LongtailError: The file is broken or lacks a column.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return pq.read_table(path, columns=list(columns))
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise LongtailError(
+            f"{path} cannot be read; run 'longtail evaluate {path.parent}' to write it again."
+        ) from error
+
+
+def _number(cell: str | None) -> float | None:
+    value = float(cell) if cell not in (None, "") else math.nan
+    return value if math.isfinite(value) else None

@@ -1,0 +1,92 @@
+"""Which runs are the same configuration, and what tells two configurations apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from longtail.report.files import Value
+from longtail.report.runs import RunResult
+
+SEEDS = frozenset({"seed", "subset_seed", "split_seed"})
+EXECUTION = frozenset(
+    {"out", "workers", "resident_gigabytes", "checkpoint_steps", "device", "compile", "channels_last", "validate_every"}
+)
+"""Options that say where and how fast a run went, not what it computed."""
+
+
+def flatten(config: Value, prefix: str = "") -> dict[str, str]:
+    """A nested configuration as dotted names and values written as JSON.
+
+    Example:
+        >>> flatten({"model": {"name": "resnet32"}, "epochs": 200})
+        {'model.name': '"resnet32"', 'epochs': '200'}
+    """
+    if not isinstance(config, dict) or not config:
+        return {prefix: json.dumps(config, default=str)}
+    items = (flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in config.items())
+    return {name: text for part in items for name, text in part.items()}
+
+
+def fold(runs: Sequence[RunResult]) -> list[tuple[RunResult, ...]]:
+    """Group runs whose configurations differ only in seeds and options of speed, in the order of first appearance.
+
+    Runs with other numbers of training images stay apart even then: their source has changed between them.
+    """
+    groups: dict[str, list[RunResult]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps([run.recipe, run.counts.counts, _identity(run)], sort_keys=True), []).append(run)
+    return [tuple(group) for group in groups.values()]
+
+
+def row_names(runs: Sequence[RunResult]) -> list[str]:
+    """Name each configuration by its recipe and by the options in which it differs from others of that recipe.
+
+    Names that are still the same get the name of the run's folder behind them.
+    """
+    names = []
+    for run in runs:
+        rivals = [_identity(other) for other in runs if other.recipe == run.recipe]
+        mine = _identity(run)
+        keys = sorted({key for key in mine for other in rivals if other.get(key) != mine[key]})
+        names.append(" ".join([run.recipe, *_words({key: mine[key] for key in keys})]))
+    return [
+        name if names.count(name) == 1 else f"{name} ({run.folder.name})" for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def _identity(run: RunResult) -> dict[str, str]:
+    flat = flatten(run.config)
+    return {key: value for key, value in flat.items() if key.rsplit(".", 1)[-1] not in SEEDS | EXECUTION}
+
+
+def _words(options: Mapping[str, str]) -> list[str]:
+    """Options as ``name=value``; an option with one value in both stages is written once, without its stage."""
+    words: dict[str, None] = {}
+    for key, value in options.items():
+        parts = key.split(".")
+        rivals = {other: text for other, text in options.items() if other.rsplit(".", 1)[-1] == parts[-1]}
+        ends = {f"{other.split('.')[0]}.{parts[-1]}" for other in rivals}
+        if len(set(rivals.values())) == 1:
+            name = parts[-1]
+        else:
+            name = f"{parts[0]}.{parts[-1]}" if len(ends) == len(rivals) else key
+        words[f"{name}={_plain(value)}"] = None
+    return list(words)
+
+
+def _plain(text: str) -> str:
+    value = json.loads(text)
+    return value if isinstance(value, str) else text
+
+
+def short_labels(names: Sequence[str]) -> list[str]:
+    """The names without the ``DATA/`` that all of them share.
+
+    Example:
+        >>> short_labels(["cifar-lt/ce", "cifar-lt/gcl scale=20"]), short_labels(["cifar-lt/ce", "places-lt/ce"])
+        (['ce', 'gcl scale=20'], ['cifar-lt/ce', 'places-lt/ce'])
+    """
+    heads = {name.partition(" ")[0].rpartition("/")[0] for name in names}
+    shared = heads.pop() if len(heads) == 1 else ""
+    return [name.removeprefix(f"{shared}/") if shared else name for name in names]

@@ -1,0 +1,41 @@
+"""A small, fast experiment that the training tests start from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from longtail.training.config import RunConfig
+from longtail.training.progress import Reporter
+from longtail.training.recipe import base_config, config_from_dict, merge
+
+
+@pytest.fixture
+def small_config() -> Callable[..., RunConfig]:
+    """Build a configuration on the digits with a network that trains in under a second; overrides as nested dicts."""
+
+    def build(recipe: str | None = None, epochs: int | None = None, **overrides: Any) -> RunConfig:
+        tiny = {
+            "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 16},
+            "model": {"name": "plain-cnn"},
+            "stage1": {"optimizer": {"lr": 0.02}},
+        }
+        return config_from_dict(merge(merge(base_config(recipe, epochs=epochs), tiny), overrides))
+
+    return build
+
+
+@pytest.fixture
+def quiet() -> Reporter:
+    return Reporter(quiet=True)
+
+
+@pytest.fixture
+def clean_environment() -> dict[str, str]:
+    """The environment of a child process: one thread, our sources first."""
+    source = Path(__file__).parents[2] / "src"
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(source), "TOKENIZERS_PARALLELISM": "false"}

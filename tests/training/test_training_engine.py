@@ -1,0 +1,219 @@
+"""The loop itself: what a stage trains, options that must not change the method, and a loss that turns NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from longtail.counts import ClassCounts
+from longtail.data.augmentation import BatchTransform
+from longtail.data.loaders import ResidentLoader
+from longtail.errors import LongtailError
+from longtail.models.model import LongTailModel, build_model
+from longtail.training.checkpoint import load_checkpoint
+from longtail.training.config import LossConfig, OptimizerConfig, RunConfig, StageConfig, TrainingConfig
+from longtail.training.engine import Engine, Meter, Pass, train_epoch
+from longtail.training.progress import Reporter
+from longtail.training.recipe import list_recipes
+from longtail.training.run import resolve_head, start_run
+from longtail.training.stages import build_pass, set_trainable
+
+Build = Callable[..., RunConfig]
+TRANSFORM = BatchTransform((0.5,) * 3, (0.25,) * 3)
+
+
+def make_pass(
+    stage: StageConfig, training: TrainingConfig, model: LongTailModel, *, index: int = 1, images: int = 24
+) -> tuple[Pass, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (images, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(images) % 3
+    engine = Engine(training)
+    set_trainable(model, stage, [])
+    work, sampler = build_pass(
+        engine, stage, index, model=model, counts=ClassCounts.from_labels(labels.numpy(), 3), labels=labels.numpy(),
+        loader=ResidentLoader(pixels, labels, engine.device), transform=TRANSFORM,
+    )  # fmt: skip
+    return work, sampler.indices()
+
+
+def one_epoch(stage: StageConfig, training: TrainingConfig, name: str = "plain-cnn") -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    model = build_model(name, 3, "linear")
+    work, rows = make_pass(stage, training, model)
+    train_epoch(work, rows, 0, 0, Meter(work.engine.device), lambda done: None)
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def cpu(**options: Any) -> TrainingConfig:
+    return TrainingConfig(device="cpu", **options)
+
+
+@pytest.mark.parametrize("train", ["classifier", "scales"])
+@pytest.mark.parametrize("name", ["resnet20", "plain-cnn"])
+def test_stage_2_leaves_the_backbone_bit_identical(train: Any, name: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, 3, "linear")
+    before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
+    weight = model.head.weight.detach().clone()
+    stage = StageConfig(epochs=1, batch_size=8, train=train, sampler="class-balanced", mixing="mixup")
+    work, rows = make_pass(stage, cpu(), model, index=2)
+    train_epoch(work, rows, 0, 0, Meter(work.engine.device), lambda done: None)
+    after = model.backbone.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)  # batch-norm buffers are among them
+    if train == "classifier":
+        assert not torch.equal(model.head.weight, weight)
+    else:
+        assert torch.equal(model.head.head.weight, weight)
+        assert not torch.equal(model.head.scale_logits, torch.ones(3))
+
+
+def test_stage_2_starts_from_the_classifier_of_stage_1(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
+    still = {"epochs": 1, "optimizer": {"lr": 0.0}}
+    config = small_config("cifar-lt/gcl", stage1={"epochs": 1}, stage2=still)
+    start_run(config, tmp_path / "both", quiet)
+    config.stage2.epochs = 0
+    start_run(config, tmp_path / "first", quiet)
+    first, both = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "both"))
+    assert all(torch.equal(first[key], both[key]) for key in first)
+
+
+def test_crt_starts_the_classifier_anew(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
+    still = {"epochs": 1, "optimizer": {"lr": 0.0}}
+    config = small_config("cifar-lt/mixup-crt", stage1={"epochs": 1}, stage2=still)
+    start_run(config, tmp_path / "both", quiet)
+    config.stage2.epochs = 0
+    start_run(config, tmp_path / "first", quiet)
+    first, both = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "both"))
+    assert not torch.equal(first["head.weight"], both["head.weight"])
+    assert all(torch.equal(first[key], both[key]) for key in first if key.startswith("backbone"))
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch() -> None:
+    stage = StageConfig(epochs=1, batch_size=8, optimizer=OptimizerConfig(lr=0.01))
+    whole, parts = one_epoch(stage, cpu()), one_epoch(stage, cpu(accumulation=3))
+    assert all(torch.allclose(whole[key], parts[key], atol=1e-6) for key in whole)
+    assert any(not torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_clipping_bounds_the_step() -> None:
+    stage = StageConfig(epochs=1, batch_size=24, optimizer=OptimizerConfig(lr=1.0, momentum=0.0, weight_decay=0.0))
+    torch.manual_seed(0)
+    start = build_model("plain-cnn", 3, "linear").state_dict()
+    moved = one_epoch(stage, cpu(clip_norm=0.01))
+    step = torch.cat([(moved[key] - start[key]).flatten() for key in start]).norm()
+    assert step.item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": False}, {"ema_decay": 0.5}])
+def test_options_of_speed_stay_near_the_plain_path(options: dict[str, Any]) -> None:
+    stage = StageConfig(epochs=1, batch_size=8, optimizer=OptimizerConfig(lr=0.01))
+    plain, other = one_epoch(stage, cpu()), one_epoch(stage, cpu(**options))
+    assert all(torch.allclose(plain[key], other[key], atol=0.02) for key in plain)
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix", "remix", "cmo"])
+def test_every_mixing_trains_and_repeats(mixing: Any) -> None:
+    stage = StageConfig(epochs=1, batch_size=8, mixing=mixing, optimizer=OptimizerConfig(lr=0.01))
+    first, second = one_epoch(stage, cpu()), one_epoch(stage, cpu())
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    plain = one_epoch(StageConfig(epochs=1, batch_size=8, optimizer=OptimizerConfig(lr=0.01)), cpu())
+    assert not torch.equal(first["head.weight"], plain["head.weight"])
+
+
+def test_a_step_depends_on_nothing_but_seed_epoch_and_step() -> None:
+    """Steps 2 and 3 of an epoch are the same whether steps 0 and 1 were made in this process or not."""
+    stage = StageConfig(epochs=1, batch_size=8, mixing="mixup", loss=LossConfig("feature-noise"))
+    torch.manual_seed(0)
+    model = build_model("plain-cnn", 3, "linear")
+    work, rows = make_pass(stage, cpu(), model)
+    train_epoch(work, rows, 0, 0, Meter(work.engine.device), lambda done: None)
+    torch.manual_seed(0)
+    again = build_model("plain-cnn", 3, "linear")
+    work, rows = make_pass(stage, cpu(), again)
+    train_epoch(work, rows[:8], 0, 0, Meter(work.engine.device), lambda done: None)
+    torch.rand(100)  # somebody else uses the global generator
+    train_epoch(work, rows[8:], 0, 1, Meter(work.engine.device), lambda done: None)
+    assert torch.equal(model.head.weight, again.head.weight)
+
+
+def test_losses_see_the_progress_of_the_stage() -> None:
+    torch.manual_seed(0)
+    work, rows = make_pass(StageConfig(epochs=4, batch_size=8), cpu(), build_model("plain-cnn", 3, "linear"))
+    seen: list[float] = []
+    train_epoch(work, rows, 2, 0, Meter(work.engine.device), lambda done: seen.append(work.loss.progress))
+    assert seen == pytest.approx([0.5, 0.5 + 1 / 12, 0.5 + 2 / 12])
+
+
+def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_checkpoint(
+    small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(stage1={"epochs": 3})
+    from longtail.losses.cross_entropy import CrossEntropyLoss
+
+    original = CrossEntropyLoss.forward
+
+    def burst(self: CrossEntropyLoss, *args: Any, **options: Any) -> torch.Tensor:
+        value = original(self, *args, **options)
+        return value * float("nan") if self.progress > 0.5 else value
+
+    monkeypatch.setattr(CrossEntropyLoss, "forward", burst)
+    with pytest.raises(LongtailError, match=r"epoch 2, step \d+, learning rate 0\.02.*--stage1\.optimizer\.lr"):
+        start_run(config, tmp_path / "run", quiet)
+    state = load_checkpoint(tmp_path / "run" / "checkpoint")
+    assert state is not None
+    assert (state.values["stage"], state.values["epoch"]) == (1, 1)
+    assert all(tensor.isfinite().all() for tensor in state.take("model").values())
+
+
+def test_a_cosine_loss_on_a_linear_classifier_is_refused(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
+    config = small_config("cifar-lt/gcl", model={"head": "linear"})
+    with pytest.raises(LongtailError, match=r"--model\.head cosine"):
+        start_run(config, tmp_path / "run", quiet)
+
+
+def test_the_head_follows_the_loss() -> None:
+    for name, head in (("gcl", "cosine"), ("fbl", "linear"), ("ldam", "cosine"), ("cross-entropy", "linear")):
+        config = RunConfig()
+        config.stage1.loss.name = name
+        assert resolve_head(config).model.head == head
+
+
+LARGE = [name for name in list_recipes() if name.split("/")[0] in {"imagenet-lt", "inaturalist", "places-lt"}]
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_the_large_recipes_run_on_a_stand_in_of_the_same_shape(name: str, quiet: Reporter, tmp_path: Path) -> None:
+    """Everything of the recipe but its size: a small timm network, small images, one epoch a stage."""
+    from longtail.training.recipe import base_config, config_from_dict, merge
+
+    recipe = base_config(name, epochs=1)
+    small = recipe["model"]["name"].replace("resnet50", "resnet10t").replace("resnet152", "resnet10t")
+    trainable = [part.replace("layer4.2", "layer4.0") for part in recipe["model"]["trainable"]]
+    config = config_from_dict(merge(recipe, {
+        "data": {"source": "digits", "imbalance_ratio": 20, "image_size": 32, "resize": 36},
+        "model": {"name": small, "pretrained": False, "trainable": trainable},
+        "stage1": {"batch_size": 256}, "stage2": {"batch_size": 256},
+    }))  # fmt: skip
+    metrics = start_run(config, tmp_path / "run", quiet)
+    assert metrics["test"]["num_images"] == 359
+    expected = {"stage1", "stage2"} if recipe["stage2"]["epochs"] else {"stage1"}
+    assert set(metrics["stages"]) == expected
+
+
+def test_places_trains_only_the_last_block_and_the_bottleneck() -> None:
+    model = build_model("timm:resnet10t+bottleneck", 3, "cosine")
+    set_trainable(model, StageConfig(train="all"), ["trunk.layer4.0", "bottleneck"])
+    trained = {name.split(".")[1] for name, p in model.backbone.named_parameters() if p.requires_grad}
+    prefixes = {name.split(".")[0] for name, p in model.backbone.named_parameters() if p.requires_grad}
+    assert prefixes == {"trunk", "bottleneck"}
+    assert "conv1" not in {n.split(".")[1] for n, p in model.backbone.named_parameters()
+                           if p.requires_grad and n.startswith("trunk")}  # fmt: skip
+    assert "layer4" in trained
+    assert "layer3" not in trained
