@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from longtail.errors import LongtailError
-from longtail.training.config import RunConfig
+from longtail.training.config import RunConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    from longtail.training.progress import Reporter
 
 EXIT_INTERRUPTED = 130
 DEMO_RECIPES = ("demo/ce", "demo/gcl")
+RUN_FILES = ("metrics.json", "model.safetensors", "model.json", "report.html")
 
 
 def inspect_command(
@@ -37,23 +42,27 @@ def inspect_command(
 
 def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
     """Train into a new folder, then write the report; return the exit status."""
+    from longtail.training.check import check_config
     from longtail.training.progress import Reporter
     from longtail.training.run import start_run
 
+    check_config(config)
     return _finish_training(lambda reporter: start_run(config, Path(out), reporter), out, Reporter(quiet=quiet))
 
 
 def resume_command(run: str, *, quiet: bool = False) -> int:
     """Continue a run from its last checkpoint; return the exit status."""
+    from longtail.training.check import check_config
     from longtail.training.progress import Reporter
     from longtail.training.run import resume_run
 
     folder = Path(run)
     reporter = Reporter(quiet=quiet)
-    if (folder / "metrics.json").is_file() and (folder / "report.html").is_file():
+    config = saved_config(folder)
+    if all((folder / name).is_file() for name in RUN_FILES):
         reporter.say(f"{run} is complete already; nothing to do.")
         return 0
-    config = saved_config(folder)
+    check_config(config)
     return _finish_training(lambda reporter: resume_run(config, folder, reporter), run, reporter)
 
 
@@ -71,22 +80,45 @@ def saved_config(run: Path) -> RunConfig:
     return config_from_dict(read_config(path), str(path))
 
 
-def evaluate_command(run: str, source: str | None = None, *, split: str = "test", json: bool = False) -> None:
+def evaluate_command(
+    run: str,
+    source: str | None = None,
+    *,
+    split: str = "test",
+    label_column: str | None = None,
+    image_column: str | None = None,
+    json: bool = False,
+) -> None:
     """Evaluate a finished run on its own split or on another source."""
     from longtail.training.evaluate_run import evaluate_run
+    from longtail.training.progress import Reporter
 
-    summary = evaluate_run(Path(run), source, split=split)
+    summary = evaluate_run(
+        Path(run), source, split=split, label_column=label_column, image_column=image_column, say=Reporter().say
+    )
+    if not _is_main_process():
+        return
     if json:
         _print_json(summary)
     else:
-        Console().print(summary_table(summary, f"{run} on {source or 'its own source'}, {split}"))
+        _print(f"{run} on {source or 'its own source'}, {split}", style="italic")
+        Console().print(summary_table(summary))
 
 
-def predict_command(run: str, images: str, out: str, *, top_k: int = 5, batch_size: int = 64) -> None:
+def predict_command(
+    run: str, images: str, out: str, *, top_k: int = 5, batch_size: int = 64, device: str = "auto"
+) -> None:
     """Classify images into a CSV file."""
     from longtail.inference.predict import predict_images
+    from longtail.training.engine import Engine
 
-    predict_images(run, images, out, top_k=top_k, batch_size=batch_size)
+    if Path(out).is_dir():
+        raise LongtailError(f"{out} is a folder: name the file to write, --out {Path(out) / 'predictions.csv'}.")
+    place = Engine(TrainingConfig(device="cpu" if device == "cpu" else "auto")).device
+    console = Console(stderr=True)
+    report = predict_images(run, images, out, top_k=top_k, batch_size=batch_size, device=place, console=console)
+    if not report.predicted:
+        raise LongtailError(f"none of the {len(report.skipped)} files in {images!r} is an image that can be read.")
 
 
 def compare_command(runs: Sequence[str], *, csv: str | None = None) -> None:
@@ -103,31 +135,30 @@ def report_command(runs: Sequence[str], out: str) -> None:
     """Write the page about several runs and print its path."""
     from longtail.report.page import write_report
 
-    Console().print(f"report: {write_report([Path(run) for run in runs], Path(out))}", highlight=False, soft_wrap=True)
+    if Path(out).is_dir():
+        raise LongtailError(f"{out} is a folder: name the page to write, --out {Path(out) / 'report.html'}.")
+    _print(f"report: {write_report([Path(run) for run in runs], Path(out))}")
 
 
 def recipes_command(name: str | None = None) -> None:
-    """List the recipes, or print one in full."""
+    """List the recipes, one line each, or print one in full."""
     from longtail.training.recipe import flatten, list_recipes, load_recipe
 
-    console = Console()
     if name is None:
-        table = Table("recipe", "method", "paper", box=None, header_style="bold", pad_edge=False)
-        for known in list_recipes():
-            recipe = load_recipe(known)
-            table.add_row(known, recipe.description, recipe.paper)
-        console.print(table)
+        known = [load_recipe(each) for each in list_recipes()]
+        width = max(len(recipe.name) for recipe in known)
+        for recipe in known:
+            _print(f"{recipe.name:<{width}}  {recipe.description}")
         return
     recipe = load_recipe(name)
-    console.print(f"# {recipe.name}: {recipe.description}", style="bold", highlight=False, soft_wrap=True)
+    _print(f"# {recipe.name}: {recipe.description}", style="bold")
     if recipe.paper:
-        console.print(f"# {recipe.paper}", highlight=False, soft_wrap=True)
+        _print(f"# {recipe.paper}")
     values = {key: value for key, value in flatten(recipe.config).items() if key != "recipe"}
-    width = max(len(f"{key}: {json.dumps(value)}") for key, value in values.items())
-    for key, value in values.items():
-        line = f"{key}: {json.dumps(value)}"
-        console.print(f"{line:<{min(width, 60)}}  # {recipe.source_of(key)}", highlight=False, markup=False,
-                      soft_wrap=True)  # fmt: skip
+    lines = {key: f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()}
+    width = min(max(map(len, lines.values())), 60)
+    for key, line in lines.items():
+        _print(f"{line:<{width}}  # {recipe.source_of(key)}")
 
 
 def demo_command(out: str = "runs/demo", *, epochs: int | None = None) -> int:
@@ -137,24 +168,23 @@ def demo_command(out: str = "runs/demo", *, epochs: int | None = None) -> int:
     from longtail.training.recipe import base_config, config_from_dict, merge
 
     folders = [Path(out) / recipe.split("/")[1] for recipe in DEMO_RECIPES]
+    for folder in folders:
+        _make_way(folder)
     for recipe, folder in zip(DEMO_RECIPES, folders, strict=True):
-        if folder.exists():
-            shutil.rmtree(folder)
         config = config_from_dict(merge(base_config(recipe, epochs=epochs), {"data": {"source": "mnist5k"}}))
         Console(stderr=True).print(f"\n[bold]{recipe}[/bold]")
         status = train_command(config, str(folder))
         if status:
             return status
-    console = Console()
-    compare_runs(folders).render(console)
+    compare_runs(folders).render(Console())
     page = write_report(folders, Path(out) / "report.html")
-    console.print(f"\nreport: {page}", highlight=False, soft_wrap=True)
+    _print(f"\nreport: {page}")
     return 0
 
 
-def summary_table(summary: dict[str, Any], title: str) -> Table:
+def summary_table(summary: dict[str, Any]) -> Table:
     """Lay the main figures of a summary out as a table; an empty group reads n/a."""
-    table = Table("figure", "value", title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table("figure", "value", box=None, header_style="bold", pad_edge=False)
     for key, value in summary.items():
         if key == "per_class":
             continue
@@ -166,7 +196,20 @@ def summary_table(summary: dict[str, Any], title: str) -> Table:
     return table
 
 
-def _finish_training(work: Any, out: str, reporter: Any) -> int:
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or the one it was raised from, says that no space is left.
+
+    Example:
+        >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError("denied"))
+        (True, False)
+    """
+    if error is None:
+        return False
+    full = isinstance(error, OSError) and (error.errno == errno.ENOSPC or "No space left" in str(error))
+    return full or is_disk_full(error.__cause__)
+
+
+def _finish_training(work: Callable[[Reporter], dict[str, Any]], out: str, reporter: Reporter) -> int:
     from longtail.training.interrupt import Interrupted
     from longtail.training.run import describe
 
@@ -175,20 +218,41 @@ def _finish_training(work: Any, out: str, reporter: Any) -> int:
     except Interrupted:
         reporter.say(f"stopped; the checkpoint is saved. Continue with: longtail train --resume {out}")
         return EXIT_INTERRUPTED
+    except (OSError, LongtailError) as error:
+        if is_disk_full(error) and (Path(out) / "config.yaml").is_file():
+            raise LongtailError(
+                f"no space left on the device of {out} while training; what was saved before is whole: "
+                f"free some space, then continue with: longtail train --resume {out}"
+            ) from error
+        raise
     if _is_main_process():
         from longtail.report.page import write_report
 
         page = write_report([Path(out)], Path(out) / "report.html")
         if metrics["test"] is not None:
-            Console().print(f"test {describe(metrics['test'])}", highlight=False, soft_wrap=True)
-        Console().print(f"report: {page}", highlight=False, soft_wrap=True)
+            _print(f"test {describe(metrics['test'])}")
+        _print(f"report: {page}")
     return 0
+
+
+def _make_way(folder: Path) -> None:
+    """Delete an earlier run of the demo; refuse to delete anything else."""
+    if not folder.exists():
+        return
+    if not (folder / "config.yaml").is_file():
+        raise LongtailError(f"{folder} exists already and is no run of the demo: choose another --out.")
+    shutil.rmtree(folder)
 
 
 def _is_main_process() -> bool:
     from accelerate import PartialState
 
     return bool(PartialState().is_main_process)
+
+
+def _print(text: str, style: str | None = None) -> None:
+    """Print a line as it is: no colours guessed, no [markup], never wrapped."""
+    Console().print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_json(values: Any) -> None:

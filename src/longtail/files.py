@@ -26,19 +26,32 @@ def write_atomically(path: Path, data: bytes) -> None:
         >>> [file.name for file in folder.iterdir()]
         ['a.txt']
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path if is_device(path) else path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+            if temporary != path:
+                os.fsync(file.fileno())
+        if temporary != path:
+            temporary.replace(path)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if temporary != path:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def is_device(path: Path) -> bool:
+    """Whether a path is a device or a pipe, such as ``/dev/stdout``: written to as it is, never replaced by a file.
+
+    Example:
+        >>> is_device(Path("/dev/null")), is_device(Path("new.csv"))
+        (True, False)
+    """
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def cannot_write(path: Path, error: OSError) -> LongtailError:

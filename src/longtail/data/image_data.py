@@ -109,11 +109,19 @@ class Split:
         Raises:
             LongtailError: There is no such column; the nearest one is named.
         """
-        if name not in self.rows.column_names:
-            raise LongtailError(f"there is no column {name!r}.{nearest(name, self.rows.column_names)}")
+        self.require(name)
         table = self.rows.select_columns([name]).with_format("arrow")[:]
         values: list[object] = table.column(0).to_pylist()
         return values
+
+    def require(self, name: str) -> None:
+        """Make sure that there is a column of that name.
+
+        Raises:
+            LongtailError: There is none; the nearest one is named.
+        """
+        if name not in self.rows.column_names:
+            raise LongtailError(f"there is no column {name!r}.{nearest(name, self.rows.column_names)}")
 
     def encoded(self, index: int) -> Encoded:
         """The stored form of one image: ``{"bytes": ..., "path": ...}``."""

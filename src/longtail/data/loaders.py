@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from longtail.data.images import to_uint8
 from longtail.data.sources import Split
+from longtail.errors import LongtailError
 
 
 class Batch(NamedTuple):
@@ -101,26 +102,36 @@ class StreamingLoader:
     def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
         parts = list(torch.split(rows, batch_size))
-        loader: DataLoader[Tensor] = DataLoader(
+        loader: DataLoader[Tensor | LongtailError] = DataLoader(
             self.dataset,
             batch_sampler=[part.tolist() for part in parts],
             num_workers=min(self.workers, len(parts)),
             pin_memory=self.device.type == "cuda",
-            collate_fn=torch.stack,
+            collate_fn=_stack,
         )
         for part, images in zip(parts, loader, strict=True):
+            if isinstance(images, LongtailError):
+                raise images
             yield Batch(images.to(self.device, non_blocking=True), self.labels[part].to(self.device), part)
 
 
-class _Rows(Dataset[Tensor]):
+class _Rows(Dataset["Tensor | LongtailError"]):
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
 
     def __len__(self) -> int:
         return len(self.decoder.split)
 
-    def __getitem__(self, row: int) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(self.decoder(row)))
+    def __getitem__(self, row: int) -> Tensor | LongtailError:
+        try:
+            return torch.from_numpy(np.ascontiguousarray(self.decoder(row)))
+        except LongtailError as error:  # raised again in the main process: a worker would wrap it in its traceback
+            return error
+
+
+def _stack(items: list[Tensor | LongtailError]) -> Tensor | LongtailError:
+    bad = next((item for item in items if isinstance(item, LongtailError)), None)
+    return bad if bad is not None else torch.stack([item for item in items if isinstance(item, Tensor)])
 
 
 def build_loader(

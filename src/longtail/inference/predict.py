@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from longtail.errors import LongtailError
-from longtail.files import cannot_write
+from longtail.files import cannot_write, is_device
 from longtail.inference.load import ModelInfo, load_run
 from longtail.inference.stream import Loaded, find_images, read_batches
 from longtail.models import LongTailModel
@@ -138,13 +138,14 @@ def _header(top_k: int) -> list[str]:
 
 @contextmanager
 def _csv_in_parts(out: Path) -> Iterator[TextIO]:
-    part = out.with_name(f"{out.name}.part")
+    part = out if is_device(out) else out.with_name(f"{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         # A file name that is no valid UTF-8 is written back as the bytes it came from.
         with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             yield file
-        part.replace(out)
+        if part != out:
+            part.replace(out)
     except OSError as error:
         raise cannot_write(out, error) from error
 

@@ -37,6 +37,7 @@ FEW_POINTS = 12
 """With fewer classes than this a smoothed mean would only join the points."""
 WEIGHT_FLOOR = 0.01
 JITTER = 0.02
+"""How far a point may be drawn from its height in a crowded figure."""
 TREND = "smoothed mean"
 NAMED_BARS = 12
 """Up to this number of classes the histogram writes their names under the bars."""
@@ -106,7 +107,7 @@ def class_accuracy(
     figure = blank(height, left=52)
     places = np.where(counts.array > 0, counts.array, 0.5)
     crowded = len(counts) > CROWDED
-    # Thousands of classes with three test images each share four heights: shifted a little, they show how many they are.
+    # Thousands of classes with three test images each share four heights: shifted a little, they show how many.
     heights = recalls + np.random.default_rng(0).uniform(-JITTER, JITTER, len(counts)) if crowded else recalls
     for group, classes in _by_group(group_of):
         kept = classes[~np.isnan(recalls[classes])]

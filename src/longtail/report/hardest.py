@@ -69,7 +69,9 @@ def class_recalls(row: Row, split: str | None) -> npt.NDArray[np.float64]:
 def hardest_classes(
     rows: Sequence[Row], split: str | None, *, limit: int = 6, pictures: int = 4
 ) -> tuple[HardClass, ...]:
-    """The classes of least accuracy on average over the configurations; of equals, those with pictures, then those with fewer images.
+    """The classes of least accuracy on average over the configurations.
+
+    Of equally hard classes, those with pictures come first, then those with fewer training images.
 
     Args:
         rows: Finished configurations.

@@ -178,11 +178,15 @@ def _accuracy(comparison: Comparison) -> Section:
     legend = [Key(name, GROUP_SYMBOLS[name], GROUP_LABELS[name]) for name in GROUP_NAMES]
     if any(trace.name == figures.TREND for drawing in drawings for trace in drawing.figure.data):
         legend.append(Key("ink", "line", "Smoothed mean"))
+    crowded = len(rows[0].runs[0].counts) > figures.CROWDED
+    moved = (
+        f" Points are moved up or down by up to {100 * figures.JITTER:.0f} points to show them all." if crowded else ""
+    )
     layout = "one" if len(rows) == 1 else "two" if len(rows) <= DENSE else "three"
     return Section(
         "accuracy",
         "Accuracy of each class",
-        findings.class_sentence(rows, recalls),
+        findings.class_sentence(rows, recalls) + moved,
         layout,
         tuple(legend),
         tuple(drawings),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,26 +11,38 @@ from typing import Any
 import numpy as np
 
 from longtail.counts import ClassCounts
+from longtail.data.columns import split_name
 from longtail.data.image_data import ImageData, Split
 from longtail.data.loaders import Decoder, build_loader
 from longtail.data.sources import load_source
 from longtail.errors import LongtailError, nearest
 from longtail.inference.load import load_run
 from longtail.training.config import RunConfig
-from longtail.training.engine import Engine
 from longtail.training.evaluate import evaluate
 from longtail.training.prepare import prepare_data
 from longtail.training.recipe import config_from_dict, read_config
+from longtail.training.run import make_engine
 from longtail.training.stages import make_transform
 
 
-def evaluate_run(run: Path, source: str | None = None, *, split: str = "test") -> dict[str, Any]:
+def evaluate_run(
+    run: Path,
+    source: str | None = None,
+    *,
+    split: str = "test",
+    label_column: str | None = None,
+    image_column: str | None = None,
+    say: Callable[[str], object] = lambda text: None,
+) -> dict[str, Any]:
     """Evaluate a run.
 
     Args:
         run: RUN folder of a finished run.
         source: Another SOURCE, whose classes are matched by name; the run's own when None.
         split: Split to evaluate on; a source with one split only is taken whole.
+        label_column: The column of the other source that holds the class, where it is not found by its name.
+        image_column: The column that holds the image, likewise.
+        say: Called with what the user should know about the images, one sentence at a time.
 
     Returns:
         What ``metrics.json`` holds for a split.
@@ -36,11 +50,16 @@ def evaluate_run(run: Path, source: str | None = None, *, split: str = "test") -
     Raises:
         LongtailError: The run or split is missing, or a class name is unknown to the model.
     """
+    split = split_name(split) or split
     model, info = load_run(run)
     config = config_from_dict(read_config(run / "config.yaml"), str(run / "config.yaml"))
     counts = ClassCounts(info.counts, info.classes)
-    rows = _own_split(config, split) if source is None else _foreign_split(source, split, info.classes)
-    engine = Engine(config.training)
+    if source is None:
+        rows = _own_split(config, split, _data_hash(run), say)
+    else:
+        data = load_source(source, label_column=label_column, image_column=image_column)
+        rows = _foreign_split(data, split, info.classes, say)
+    engine = make_engine(config)
     model.to(engine.device)
     size = info.preprocessing
     loader = build_loader(
@@ -55,19 +74,33 @@ def evaluate_run(run: Path, source: str | None = None, *, split: str = "test") -
     return dict(result.summary)
 
 
-def _own_split(config: RunConfig, name: str) -> Split:
+def _own_split(config: RunConfig, name: str, data_hash: str | None, say: Callable[[str], object]) -> Split:
     prepared = prepare_data(config.data)
     found = prepared.split(name)
     if found is None:
         raise LongtailError(f"{config.data.source!r} has no split {name!r}.{nearest(name, prepared.data.splits)}")
+    if data_hash not in (None, prepared.data_hash):
+        say(f"note: the images of {config.data.source!r} are not those that the run was trained and tested on.")
     return found
 
 
-def _foreign_split(source: str, name: str, classes: tuple[str, ...]) -> Split:
-    data = load_source(source)
-    if name not in data.splits and len(data.splits) > 1:
-        raise LongtailError(f"{source!r} has no split {name!r}.{nearest(name, data.splits)}")
-    rows = data.splits.get(name, data.splits["train"])
+def _data_hash(run: Path) -> str | None:
+    """The hash of the images of a run; None where its metrics.json is gone or broken, which evaluation does not need."""
+    try:
+        return str(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["data_hash"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _foreign_split(data: ImageData, name: str, classes: tuple[str, ...], say: Callable[[str], object]) -> Split:
+    rows = data.splits.get(name)
+    if rows is None:
+        if len(data.splits) > 1:
+            raise LongtailError(f"{data.source!r} has no split {name!r}.{nearest(name, data.splits)}")
+        rows = data.splits["train"]
+        say(f"note: {data.source!r} is not divided into splits: all of its {len(rows)} images are evaluated.")
+    if not len(rows):
+        raise LongtailError(f"{data.source!r} has no images in its split {name!r}: add some, or name another --split.")
     return _relabel(data, rows, classes)
 
 

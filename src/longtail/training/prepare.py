@@ -47,6 +47,8 @@ def prepare_data(config: DataConfig) -> PreparedData:
         True
     """
     data = load_source(config.source, label_column=config.label_column, image_column=config.image_column)
+    if config.group_column is not None:
+        data.splits["train"].require(config.group_column)  # also where nothing is carved: it may be misspelt
     classes = len(data.classes)
     notes = [finding.message for finding in data.findings]
     if "test" not in data.splits and config.test_fraction > 0:

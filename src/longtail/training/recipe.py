@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from longtail.complaints import explain
 from longtail.errors import LongtailError, nearest
 from longtail.training.config import RunConfig
 
@@ -131,8 +132,12 @@ def read_config(path: str | Path) -> Nested:
     return values
 
 
-def config_from_dict(values: Nested, where: str = "the configuration") -> RunConfig:
+def config_from_dict(values: Nested, where: str = "") -> RunConfig:
     """Build the typed configuration; every value is checked against its type.
+
+    Args:
+        values: Nested values; what is left out has its default.
+        where: The file they come from, for the error; empty for the command line.
 
     Raises:
         LongtailError: An unknown name or a value of the wrong type.
@@ -143,14 +148,14 @@ def config_from_dict(values: Nested, where: str = "the configuration") -> RunCon
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
-    check_keys(values, asdict(RunConfig()), where)
+    check_keys(values, asdict(RunConfig()), where or "the configuration")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(RunConfig, "run")
     try:
         parsed = parser.parse_object({"run": values})
     except ArgumentError as error:
-        reason = " ".join(str(error.message).replace("run.", "", 1).split())
-        raise LongtailError(f"{where}: {reason}") from error
+        reason = explain(str(error.message), lambda key: key.removeprefix("run."))
+        raise LongtailError(f"{where}: {reason}" if where else reason) from error
     config: RunConfig = parser.instantiate(parsed).run
     return config
 
@@ -230,10 +235,12 @@ def check_keys(given: Nested, known: Nested, where: str, prefix: str = "") -> No
         Traceback (most recent call last):
         longtail.errors.LongtailError: config.yaml has an unknown option 'epohcs'. Did you mean 'epochs'?
     """
-    for key, value in given.items():
+    for key, value in ((str(key), value) for key, value in given.items()):
         if key not in known:
             names = [f"{prefix}{name}" for name in known]
             raise LongtailError(f"{where} has an unknown option {prefix + key!r}.{nearest(prefix + key, names)}")
+        if isinstance(known[key], dict) and not isinstance(value, dict):
+            raise LongtailError(f"{where}: {prefix + key} takes names with values, got {value!r}.")
         if isinstance(value, dict) and isinstance(known[key], dict) and key != "options":
             check_keys(value, known[key], where, f"{prefix}{key}.")
 

@@ -1,0 +1,120 @@
+"""What no run can use is refused by the name of its option, before an image is read and before a folder is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from longtail.errors import LongtailError, nearest
+from longtail.training.config import DataConfig, LossConfig, RunConfig, StageConfig
+
+_Rule = tuple[Callable[[Any], bool], str]
+_AT_LEAST_0: _Rule = (lambda value: value >= 0, "at least 0")
+_AT_LEAST_1: _Rule = (lambda value: value >= 1, "at least 1")
+_ABOVE_0: _Rule = (lambda value: value > 0, "above 0")
+_SHARE: _Rule = (lambda value: 0 <= value < 1, "at least 0 and below 1")
+
+# None, where an option may be left out, always passes.
+_RUN_RULES: dict[str, _Rule] = {
+    "data.imbalance_ratio": _AT_LEAST_1,
+    "data.subset_seed": _AT_LEAST_0,
+    "data.split_seed": _AT_LEAST_0,
+    "data.validation_fraction": _SHARE,
+    "data.test_fraction": _SHARE,
+    "data.image_size": _AT_LEAST_1,
+    "data.crop_padding": _AT_LEAST_0,
+    "data.workers": _AT_LEAST_0,
+    "data.resident_gigabytes": _AT_LEAST_0,
+    "training.seed": _AT_LEAST_0,
+    "training.accumulation": _AT_LEAST_1,
+    "training.clip_norm": _ABOVE_0,
+    "training.ema_decay": _SHARE,
+    "training.validate_every": _AT_LEAST_0,
+    "training.checkpoint_steps": _AT_LEAST_0,
+}
+_STAGE_RULES: dict[str, _Rule] = {
+    "epochs": _AT_LEAST_0,
+    "batch_size": _AT_LEAST_1,
+    "mixing_alpha": _ABOVE_0,
+    "optimizer.lr": _AT_LEAST_0,
+    "optimizer.momentum": _AT_LEAST_0,
+    "optimizer.weight_decay": _AT_LEAST_0,
+    "schedule.warmup_epochs": _AT_LEAST_0,
+}
+
+
+def check_config(config: RunConfig) -> None:
+    """Check ranges, names and what has to fit together.
+
+    Raises:
+        LongtailError: An option has a value that no run can use, a loss or sampler is unknown, or a loss does not fit
+            the classifier.
+
+    Example:
+        >>> check_config(RunConfig(data=DataConfig(image_size=0)))
+        Traceback (most recent call last):
+        longtail.errors.LongtailError: --data.image_size must be at least 1, got 0.
+    """
+    rules = _RUN_RULES | {
+        f"{stage}.{key}": rule for stage in ("stage1", "stage2") for key, rule in _STAGE_RULES.items()
+    }
+    values = asdict(config)
+    for key, (holds, words) in rules.items():
+        value = _value_at(values, key)
+        if value is not None and not holds(value):
+            raise LongtailError(f"--{key} must be {words}, got {value}.")
+    _check_data(config.data)
+    head = config.model.head
+    for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
+        if stage.epochs > 0:
+            head = _check_stage(name, stage, head)
+
+
+def _value_at(values: dict[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        values = values[part]
+    return values
+
+
+def _check_data(data: DataConfig) -> None:
+    if data.resize is not None and data.resize < data.image_size:
+        raise LongtailError(
+            f"--data.resize must be at least --data.image_size, {data.image_size}, which is cut out of it, "
+            f"got {data.resize}."
+        )
+    if data.few > data.many + 1:
+        raise LongtailError(
+            f"--data.few must be at most --data.many, {data.many}, plus 1, or a class is in two groups, got {data.few}."
+        )
+
+
+def _check_stage(name: str, stage: StageConfig, head: str) -> str:
+    """Check one stage; return the classifier it leaves to the next one."""
+    from longtail.data.samplers import SAMPLERS
+
+    if stage.sampler not in SAMPLERS:
+        raise LongtailError(f"--{name}.sampler is unknown, {stage.sampler!r}.{nearest(stage.sampler, SAMPLERS)}")
+    if stage.optimizer.nesterov and stage.optimizer.momentum == 0:
+        raise LongtailError(f"--{name}.optimizer.nesterov needs momentum: set --{name}.optimizer.momentum above 0.")
+    needed = _check_loss(name, stage.loss)
+    if head == "auto":
+        return needed
+    if needed == "cosine" and head == "linear":
+        raise LongtailError(
+            f"the loss {stage.loss.name!r} of {name} is defined on a cosine classifier, but the model has a linear "
+            "one: train with --model.head cosine."
+        )
+    return head
+
+
+def _check_loss(name: str, loss: LossConfig) -> str:
+    """Check the name, the options and their values; return the classifier that the loss is defined on."""
+    from longtail.losses.registry import build_loss
+
+    # The real class counts are not known yet; weights, one per class, are checked when they are.
+    options = {key: value for key, value in loss.options.items() if key != "weight"}
+    built = build_loss(loss.name, [2, 1], options)
+    if options.get("reduction", "mean") != "mean":
+        raise LongtailError(f"--{name}.loss.options.reduction must be 'mean' to train, got {options['reduction']!r}.")
+    return built.head
