@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import errno
+import argparse
+import io
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from longtail import __version__
+from longtail.complaints import explain
 from longtail.errors import LongtailError, nearest
 from longtail.training.config import RunConfig
 
-Flags = Mapping[str, Any]
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 # Short flags of `train` and the option of the configuration each one sets.
 SHORT = {
@@ -22,6 +24,26 @@ SHORT = {
     "group_column": "data.group_column",
     "seed": "training.seed",
 }
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the grammar.
+
+    Attributes:
+        grammar: The words after its name.
+        takes: Adds its arguments to a parser.
+        run: Does it, and returns the exit status.
+    """
+
+    grammar: str
+    takes: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], int | None]
+
+    @property
+    def summary(self) -> str:
+        """One sentence."""
+        return (self.run.__doc__ or "").splitlines()[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,26 +54,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         1
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no ± or block characters shows a ?
     try:
         return _run(words)
     except LongtailError as error:
         return _fail(str(error))
+    except BrokenPipeError:  # `longtail ... | head` has read enough
+        return EXIT_FAILED
     except OSError as error:
-        if error.errno == errno.ENOSPC or "No space left" in str(error):
-            return _fail(f"no space left on the device ({error}): free some, then repeat or resume; nothing is lost.")
-        return _fail(str(error))
+        from longtail.commands import is_disk_full
+
+        full = " Free some space and repeat the command." if is_disk_full(error) else ""
+        return _fail(f"{error}.{full}")
     except KeyboardInterrupt:
         return _fail("interrupted.", EXIT_INTERRUPTED)
 
 
 def _run(words: list[str]) -> int:
     command = next((word for word in words if not word.startswith("-")), None)
-    parser = build_parser(command, words)
-    if not words:
-        parser.print_help()
-        return 0
     if command is not None and command not in COMMANDS:
         return _fail(f"there is no command {command!r}.{nearest(command, COMMANDS)}", EXIT_USAGE)
+    parser = build_parser(command, words)
     try:
         parsed = parser.parse_args(words)
     except ArgumentError as error:
@@ -59,7 +84,7 @@ def _run(words: list[str]) -> int:
     if parsed.subcommand is None:
         parser.print_help()
         return 0
-    return COMMANDS[parsed.subcommand][1](parsed[parsed.subcommand]) or 0
+    return COMMANDS[parsed.subcommand].run(parsed[parsed.subcommand]) or 0
 
 
 def build_parser(command: str | None = None, words: Sequence[str] = ()) -> ArgumentParser:
@@ -69,21 +94,23 @@ def build_parser(command: str | None = None, words: Sequence[str] = ()) -> Argum
         >>> "recipes" in build_parser().format_help()
         True
     """
+    # An abbreviation would be read twice and differently, and hide a misspelt option.
+    options: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False, "default_env": False}
     parser = ArgumentParser(
         prog="longtail",
+        usage="longtail COMMAND ...",
         description="Long-tailed image recognition: train, evaluate and use classifiers that keep their rare classes.",
-        version=f"longtail {__version__}",
-        exit_on_error=False,
+        version=__version__,
+        **options,
     )
-    commands = parser.add_subcommands(required=False, metavar="COMMAND")
-    for name, (describe, function) in COMMANDS.items():
-        text = (function.__doc__ or "").splitlines()[0]
-        sub = ArgumentParser(description=text, exit_on_error=False)
+    subcommands = parser.add_subcommands(required=False, metavar="COMMAND")
+    for name, known in COMMANDS.items():
+        sub = ArgumentParser(usage=f"longtail {name} {known.grammar}", description=known.summary, **options)
         if name == command:
-            describe(sub)
-            if describe is _takes_training:
+            known.takes(sub)
+            if name == "train":
                 sub.set_defaults(_training_defaults(words))
-        commands.add_subcommand(name, sub, help=text)
+        subcommands.add_subcommand(name, sub, help=known.summary)
     return parser
 
 
@@ -108,12 +135,18 @@ def _takes_training(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int | None, default=None, help="seed of weights, order, augmentation, noise")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors and the result")
     parser.add_class_arguments(RunConfig)
+    groups = _groups()
+    for action in parser._actions:
+        if action.dest in groups:  # takes a file of options, as --config does for all of them
+            action.help = argparse.SUPPRESS
 
 
 def _takes_evaluation(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="RUN folder")
     parser.add_argument("source", type=str, nargs="?", default=None, help="another SOURCE; its test split is used")
     parser.add_argument("--split", type=str, default="test", help="split to evaluate on")
+    parser.add_argument("--label-column", type=str | None, default=None, help="column of the label in SOURCE")
+    parser.add_argument("--image-column", type=str | None, default=None, help="column of the image in SOURCE")
     parser.add_argument("--json", action="store_true", help="print all metrics as JSON")
 
 
@@ -123,6 +156,7 @@ def _takes_prediction(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=str, required=True, metavar="FILE.csv", help="where to write")
     parser.add_argument("--top-k", type=int, default=5, help="classes per image")
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time")
+    parser.add_argument("--device", type=Literal["auto", "cpu"], default="auto", help="auto: an accelerator if any")
 
 
 def _takes_comparison(parser: ArgumentParser) -> None:
@@ -159,7 +193,11 @@ def train(flags: Namespace) -> int:
     from longtail.commands import resume_command, train_command
 
     if flags.resume is not None:
+        if flags.source:
+            raise LongtailError(f"--resume goes on with the images of the run: leave {flags.source!r} out.")
         return resume_command(flags.resume, quiet=flags.quiet)
+    if not flags.recipe and flags.config is None:
+        raise LongtailError("say how to train: --recipe NAME; 'longtail recipes' lists them.")
     if flags.out is None:
         raise LongtailError("say where the run goes: --out RUN.")
     return train_command(_run_config(flags), flags.out, quiet=flags.quiet)
@@ -207,16 +245,18 @@ def demo(flags: Namespace) -> int:
     return demo_command(**_as_dict(flags))
 
 
-Describe = Callable[[ArgumentParser], None]
-COMMANDS: dict[str, tuple[Describe, Callable[[Namespace], int | None]]] = {
-    "inspect": (_takes_source, inspect),
-    "train": (_takes_training, train),
-    "evaluate": (_takes_evaluation, evaluate),
-    "predict": (_takes_prediction, predict),
-    "compare": (_takes_comparison, compare),
-    "report": (_takes_report, report),
-    "recipes": (_takes_recipe, recipes),
-    "demo": (_takes_demo, demo),
+_TRAIN = """SOURCE --recipe NAME --out RUN
+                      [--imbalance-ratio 100] [--epochs N] [--seed N] [--any.option VALUE]
+       longtail train --resume RUN"""
+COMMANDS: dict[str, Command] = {
+    "inspect": Command("SOURCE [--json]", _takes_source, inspect),
+    "train": Command(_TRAIN, _takes_training, train),
+    "evaluate": Command("RUN [SOURCE] [--split NAME] [--json]", _takes_evaluation, evaluate),
+    "predict": Command("RUN IMAGES --out FILE.csv", _takes_prediction, predict),
+    "compare": Command("RUN RUN ... [--csv FILE.csv]", _takes_comparison, compare),
+    "report": Command("RUN ... --out FILE.html", _takes_report, report),
+    "recipes": Command("[NAME]", _takes_recipe, recipes),
+    "demo": Command("[--out FOLDER] [--epochs N]", _takes_demo, demo),
 }
 
 
@@ -224,35 +264,64 @@ COMMANDS: dict[str, tuple[Describe, Callable[[Namespace], int | None]]] = {
 
 
 def _training_defaults(words: Sequence[str]) -> dict[str, Any]:
-    """Read --recipe, --config and --epochs ahead of the rest: they decide what every other option starts from."""
-    from longtail.training.recipe import base_config, flatten
+    """Read ahead what decides where every other option starts from: recipe, configuration file, epochs, losses."""
+    from longtail.training.recipe import base_config, flatten, merge
 
+    _check_words(words)
     epochs = _value(words, "--epochs")
-    if epochs is not None and not epochs.lstrip("+").isdigit():
+    if epochs is not None and not re.fullmatch(r"[+-]?\d+", epochs):
         raise LongtailError(f"--epochs takes a whole number, got {epochs!r}.")
     config = base_config(_value(words, "--recipe"), _value(words, "--config"), int(epochs) if epochs else None)
-    return {key: value for key, value in flatten(config).items() if not _inside_options(key)} | {
-        f"{stage}.loss.options": config[stage]["loss"]["options"] for stage in ("stage1", "stage2")
-    }
+    for stage in ("stage1", "stage2"):
+        loss = _value(words, f"--{stage}.loss.name")
+        if loss is not None:  # another loss than the recipe's starts with options of its own
+            config = merge(config, {stage: {"loss": {"name": loss}}})
+    options = {f"{stage}.loss.options": config[stage]["loss"]["options"] for stage in ("stage1", "stage2")}
+    return {key: value for key, value in flatten(config).items() if ".loss.options" not in key} | options
 
 
-def _inside_options(key: str) -> bool:
-    return ".loss.options" in key
+def _check_words(words: Sequence[str]) -> None:
+    given = [word.partition("=")[0] for word in words if word.startswith("--")]
+    if "--resume" in given:
+        other = [option for option in given if option not in {"--resume", "--quiet", "--help"}]
+        if other:
+            raise LongtailError(f"--resume goes on with the configuration of the run: leave {other[0]} out.")
+    groups = _groups()
+    for option in given:
+        group = option.removeprefix("--")
+        if group in groups:
+            member = next(name for name in _option_names() if name.startswith(f"{group}."))
+            raise LongtailError(f"{option} is a group: set options in it, such as --{member}, or use --config FILE.")
+
+
+def _option_names() -> list[str]:
+    from longtail.training.recipe import flatten
+
+    return list(flatten(asdict(RunConfig())))
+
+
+def _groups() -> set[str]:
+    """Dotted names that hold options and are none themselves: ``data``, ``stage1.loss`` and so on."""
+    return {name.rsplit(".", depth)[0] for name in _option_names() for depth in range(1, name.count(".") + 1)}
 
 
 def _value(words: Sequence[str], flag: str) -> str | None:
+    """The last value of a flag, as the parser will read it."""
+    found = None
     for index, word in enumerate(words):
-        if word == flag and index + 1 < len(words):
-            return words[index + 1]
-        if word.startswith(f"{flag}="):
-            return word.removeprefix(f"{flag}=")
-    return None
+        if word == flag:
+            if index + 1 == len(words) or words[index + 1].startswith("--"):
+                raise LongtailError(f"{flag} needs a value.")
+            found = words[index + 1]
+        elif word.startswith(f"{flag}="):
+            found = word.removeprefix(f"{flag}=")
+    return found
 
 
 def _run_config(flags: Namespace) -> RunConfig:
-    from longtail.training.recipe import base_config, config_from_dict
+    from longtail.training.recipe import config_from_dict
 
-    values = {key: _plain(flags[key]) for key in ("recipe", "data", "model", "stage1", "stage2", "training")}
+    values = {key: _plain(flags[key]) for key in asdict(RunConfig())}
     for short, option in SHORT.items():
         if flags[short] is not None:
             section, name = option.split(".")
@@ -260,17 +329,7 @@ def _run_config(flags: Namespace) -> RunConfig:
     values["data"]["source"] = flags.source or values["data"]["source"]
     if not values["data"]["source"]:
         raise LongtailError("name the images: longtail train SOURCE --recipe NAME --out RUN.")
-    base = base_config(flags.recipe or None, flags.config, flags.epochs)
-    for stage in ("stage1", "stage2"):
-        _drop_foreign_options(values[stage]["loss"], base[stage]["loss"])
-    return config_from_dict(values, "the command line")
-
-
-def _drop_foreign_options(loss: dict[str, Any], base: Mapping[str, Any]) -> None:
-    """Where --stageN.loss.name names another loss than the recipe, leave the recipe's options for its own loss out."""
-    if loss["name"] != base["name"]:
-        own = base["options"]
-        loss["options"] = {key: value for key, value in loss["options"].items() if own.get(key, loss) != value}
+    return config_from_dict(values)
 
 
 def _plain(value: Any) -> Any:
@@ -288,16 +347,22 @@ def _explain(message: str, parser: ArgumentParser, command: str | None) -> str:
         >>> _explain("unrecognized arguments: --epohcs 3", build_parser("train"), "train")
         "unknown option '--epohcs'. Did you mean '--epochs'?"
     """
-    sentence = " ".join(line.strip() for line in message.splitlines())
-    unknown = re.search(r"[Uu]nrecognized arguments: (\S+)", sentence)
-    if unknown and command is not None:
-        word = unknown.group(1).split("=")[0]
-        known = [option for action in _sub_parser(parser, command)._actions for option in action.option_strings]
+    actions = (parser if command is None else _sub_parser(parser, command))._actions
+    known = {option: action.dest for action in actions for option in action.option_strings}
+    spelt = {dest: option for option, dest in reversed(known.items())}
+    unknown = re.search(r"[Uu]nrecognized arguments: (\S+)", message)
+    if unknown:
+        word = unknown.group(1).partition("=")[0]
         hint = nearest(word, known) if word.startswith("-") else ""
-        hint = hint if hint.startswith(" Did") else f" 'longtail {command} --help' lists them all."
+        help_command = " ".join(["longtail", *([command] if command else []), "--help"])
+        hint = hint if hint.startswith(" Did") else f" '{help_command}' lists them all."
         return f"unknown {'option' if word.startswith('-') else 'argument'} {word!r}.{hint}"
-    wrong = re.search(r'Parser key "([^"]+)": (.*)', sentence)
-    return f"--{wrong.group(1)}: {wrong.group(2)}" if wrong else sentence
+    missing = re.search(r"arguments are required: (.*)", message)
+    if missing and command is not None:
+        names = [name.removeprefix(f"{command}.") for name in missing.group(1).split(", ")]
+        words = " and ".join(spelt.get(name, {"runs": "RUN"}.get(name, name.upper())) for name in names)
+        return f"{words} missing: longtail {command} {COMMANDS[command].grammar}"
+    return explain(message, lambda key: spelt.get(key, key.upper()))
 
 
 def _sub_parser(parser: ArgumentParser, command: str) -> ArgumentParser:
@@ -307,5 +372,5 @@ def _sub_parser(parser: ArgumentParser, command: str) -> ArgumentParser:
 
 
 def _fail(message: str, status: int = EXIT_FAILED) -> int:
-    sys.stderr.write(f"longtail: {message}\n")
+    sys.stderr.write(f"longtail: {' '.join(message.splitlines())}\n")
     return status

@@ -18,18 +18,18 @@ _KINDS = {
 
 
 def explain(message: str, option: Callable[[str], str] = lambda key: key) -> str:
-    """Turn a complaint of the parser (jsonargparse over argparse) into one sentence for people.
+    '''Turn a complaint of the parser (jsonargparse over argparse) into one sentence for people.
 
     Args:
         message: The parser's message, perhaps of several lines.
         option: How the user spells a key of the parser, for example ``--imbalance-ratio``.
 
     Example:
-        >>> explain('Parser key "lr": Expected a <class \\'float\\'>. Got value: big')
+        >>> explain("""Parser key "lr": Expected a <class 'float'>. Got value: big""")
         "lr takes a number, got 'big'."
-        >>> explain("Parser key \\"head\\": Expected a typing.Literal['linear', 'cosine']. Got value: cosin")
+        >>> explain("""Parser key "head": Expected a typing.Literal['linear', 'cosine']. Got value: cosin""")
         "head takes 'linear' or 'cosine', got 'cosin'. Did you mean 'cosine'?"
-    """
+    '''
     sentence = " ".join(message.split())
     found = re.search(r'Parser key "([^"]+)": (.*)', sentence)
     if found is None:

@@ -21,8 +21,10 @@ from longtail.training.recipe import (
     scale_epochs,
 )
 
-CIFAR = ["ce", "mixup", "focal", "ldam-drw", "balanced-softmax", "logit-adjustment", "mixup-crt", "kps", "kps-ga", "fbl",
-         "gcl", "gcl-cben", "agcl"]  # fmt: skip
+CIFAR = [
+    "ce", "mixup", "focal", "ldam-drw", "balanced-softmax", "logit-adjustment", "mixup-crt", "kps", "kps-ga", "fbl",
+    "gcl", "gcl-cben", "agcl",
+]  # fmt: skip
 LARGE = ["ce", "kps-ga", "fbl", "gcl", "agcl"]
 PROMISED = [f"cifar-lt/{name}" for name in CIFAR] + [
     f"{data}/{name}" for data in ("imagenet-lt", "inaturalist", "places-lt") for name in LARGE

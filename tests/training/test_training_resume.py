@@ -18,11 +18,13 @@ from safetensors.torch import load_file
 
 from longtail.errors import LongtailError
 from longtail.training.checkpoint import load_checkpoint
-from longtail.training.config import RunConfig
+from longtail.training.config import RunConfig, StageConfig
+from longtail.training.engine import Engine
 from longtail.training.interrupt import Interrupted, InterruptGuard
 from longtail.training.loop import StageLoop
 from longtail.training.progress import Reporter
 from longtail.training.run import resume_run, start_run
+from longtail.training.stages import build_pass
 
 Build = Callable[..., RunConfig]
 KILLS = 2
@@ -142,6 +144,28 @@ def test_killed_after_training_but_before_the_last_files(
 
 def _full_disk(*_: object) -> None:
     raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("change", [{"reset_classifier": True}, {"train": "scales"}, {}])
+def test_stopped_between_two_stages(
+    change: dict[str, object], small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stage 2 changes the classifier, or adds to it, before its first checkpoint."""
+    stages = {"stage1": {"epochs": 1}, "stage2": {"epochs": 1, "train": "classifier"} | change}
+    config = small_config(training={"ema_decay": 0.5}, **stages)
+    start_run(config, tmp_path / "straight", quiet)
+    with monkeypatch.context() as patch:
+        patch.setattr("longtail.training.run.build_pass", _fail_in_stage_2)
+        with pytest.raises(OSError, match="No space left"):
+            start_run(config, tmp_path / "stopped", quiet)
+    resume_run(config, tmp_path / "stopped", quiet)
+    assert same(tmp_path / "straight", tmp_path / "stopped")
+
+
+def _fail_in_stage_2(engine: Engine, stage: StageConfig, index: int, **options: object) -> object:
+    if index == 2:
+        _full_disk()
+    return build_pass(engine, stage, index, **options)  # type: ignore[arg-type]
 
 
 def test_the_moving_average_is_resumed_too(

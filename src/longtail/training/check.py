@@ -65,7 +65,7 @@ def check_config(config: RunConfig) -> None:
         if value is not None and not holds(value):
             raise LongtailError(f"--{key} must be {words}, got {value}.")
     _check_data(config.data)
-    head = config.model.head
+    head: str = config.model.head
     for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
         if stage.epochs > 0:
             head = _check_stage(name, stage, head)

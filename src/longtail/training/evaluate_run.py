@@ -32,7 +32,7 @@ def evaluate_run(
     split: str = "test",
     label_column: str | None = None,
     image_column: str | None = None,
-    say: Callable[[str], object] = lambda text: None,
+    say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Evaluate a run.
 
@@ -85,7 +85,7 @@ def _own_split(config: RunConfig, name: str, data_hash: str | None, say: Callabl
 
 
 def _data_hash(run: Path) -> str | None:
-    """The hash of the images of a run; None where its metrics.json is gone or broken, which evaluation does not need."""
+    """The hash of the images of a run; None where its metrics.json is gone: evaluation does without."""
     try:
         return str(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["data_hash"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -8,13 +8,16 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 
 from longtail.complaints import explain
 from longtail.errors import LongtailError, nearest
 from longtail.training.config import RunConfig
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 Nested: TypeAlias = dict[str, Any]
 
@@ -110,7 +113,9 @@ def base_config(recipe: str | None, config_file: str | Path | None = None, epoch
     """
     config = load_recipe(recipe).config if recipe else asdict(RunConfig())
     if config_file is not None:
-        config = merge(config, read_config(config_file))
+        overlay = read_config(config_file)
+        config_from_dict(overlay, str(config_file))  # a value of the wrong type is named with its file
+        config = merge(config, overlay)
     return config if epochs is None else scale_epochs(config, epochs)
 
 
@@ -146,11 +151,10 @@ def config_from_dict(values: Nested, where: str = "") -> RunConfig:
         >>> config_from_dict({"stage1": {"epochs": 3}}).stage1.epochs
         3
     """
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError
 
     check_keys(values, asdict(RunConfig()), where or "the configuration")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(RunConfig, "run")
+    parser = _config_parser()
     try:
         parsed = parser.parse_object({"run": values})
     except ArgumentError as error:
@@ -158,6 +162,15 @@ def config_from_dict(values: Nested, where: str = "") -> RunConfig:
         raise LongtailError(f"{where}: {reason}" if where else reason) from error
     config: RunConfig = parser.instantiate(parsed).run
     return config
+
+
+@cache
+def _config_parser() -> ArgumentParser:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False, default_env=False)
+    parser.add_class_arguments(RunConfig, "run")
+    return parser
 
 
 def scale_epochs(config: Nested, epochs: int) -> Nested:

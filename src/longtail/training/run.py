@@ -67,7 +67,8 @@ class Experiment:
         self.model = self._new_model()
         self.history: list[dict[str, Any]] = []
         self.stage_results: dict[str, Any] = {}
-        self.seconds: dict[str, float] = {}
+        self.final: dict[str, Evaluation] = {}  # by split, once the last stage is done
+        self.evaluation_seconds = 0.0
         self.scale = 1.0
         self.average: Any = None  # timm's moving average of the weights, while a stage keeps one
 
@@ -91,10 +92,14 @@ class Experiment:
 
     def _run_stage(self, index: int, stage: StageConfig, state: TrainingState | None, guard: InterruptGuard) -> None:
         torch.manual_seed(step_seed(self.config.training.seed, index, 1))
+        if state is not None and not _has_begun(state):
+            # Saved between two stages: its weights are where this stage starts from, before it changes the classifier.
+            self._load_weights(state)
+            state = None
         set_trainable(self.model, stage, self.config.model.trainable)
         self.model.to(self.engine.device)
         if state is not None:
-            load_weights(self.model, state.take("model"), f"the model {self.config.model.name!r}")
+            self._load_weights(state)
         self.average = self._new_average(state)
         work, sampler = build_pass(
             self.engine, stage, index, model=self.model, counts=self.prepared.counts,
@@ -107,13 +112,11 @@ class Experiment:
             index, stage, work, sampler, guard, self.reporter, self.config.training.checkpoint_steps,
             save=lambda epoch, step, meter: self._save(index, epoch, step, optimizer, meter), record=self._record,
         )  # fmt: skip
-        begun = time.perf_counter()
         if state is None:
             loop.run()
         else:
             load_optimizer_tensors(optimizer, state.take("optimizer"))
             loop.run(state.values["epoch"], state.values["step"], state.tensors.get("meter.sums"))
-        self._add_seconds(f"stage{index}", time.perf_counter() - begun)
         # Takes accelerate's wrapping off again, so that the next stage starts from the plain network.
         self.engine.accelerator.unwrap_model(work.wrapped, keep_fp32_wrapper=False)
         self.engine.accelerator.free_memory()
@@ -149,7 +152,7 @@ class Experiment:
         if self.engine.is_main:
             state = TrainingState(values={
                 "format": FORMAT, "stage": index, "epoch": epoch, "step": step, "history": self.history,
-                "stage_results": self.stage_results, "seconds": self.seconds, "scale": self.scale,
+                "stage_results": self.stage_results, "evaluation_seconds": self.evaluation_seconds, "scale": self.scale,
                 "data_hash": self.prepared.data_hash,
             })  # fmt: skip
             state.put("model", self.model.state_dict())
@@ -171,13 +174,16 @@ class Experiment:
             )
         self.history = values["history"]
         self.stage_results = values["stage_results"]
-        self.seconds = values["seconds"]
+        self.evaluation_seconds = values["evaluation_seconds"]
         self.scale = values["scale"]
         last = max(self.stages)
         if values["stage"] > last:  # everything is trained; only the last files are missing
             set_trainable(self.model, self.stages[last], self.config.model.trainable)
-            load_weights(self.model, state.take("model"), f"the model {self.config.model.name!r}")
+            self._load_weights(state)
             self.model.to(self.engine.device)
+
+    def _load_weights(self, state: TrainingState) -> None:
+        load_weights(self.model, state.take("model"), f"the model {self.config.model.name!r}")
 
     def _new_average(self, state: TrainingState | None) -> Any:
         """The moving average of the weights (timm's), or None."""
@@ -197,38 +203,44 @@ class Experiment:
     # --- results -----------------------------------------------------------------------------------------------------
 
     def _finish_stage(self, index: int) -> None:
-        begun = time.perf_counter()
-        results: dict[str, Any] = {}
-        for name in ("validation", "test"):
-            if name in self.loaders:
-                results[name] = _without_classes(self._evaluate(name, self.model).summary)
-        self.stage_results[f"stage{index}"] = results
-        self._add_seconds("evaluation", time.perf_counter() - begun)
-        if results.get("test"):
-            self.reporter.say(f"stage {index} done: test {describe(results['test'])}")
+        last = index == max(self.stages)
+        found: dict[str, Evaluation] = {
+            name: self._evaluate(name, self.model, keep_predictions=last and name == "test")
+            for name in ("validation", "test")
+            if name in self.loaders
+        }
+        self.stage_results[f"stage{index}"] = {
+            name: {key: value for key, value in result.summary.items() if key != "per_class"}
+            for name, result in found.items()
+        }
+        if last:
+            self.final = found
+        if "test" in found:
+            self.reporter.say(f"stage {index} done: test {describe(found['test'].summary)}")
         following = min((i for i in self.stages if i > index), default=index + 1)
         self._save(following, 0, 0, None, None)
 
     def _evaluate(self, name: str, model: LongTailModel, *, keep_predictions: bool = False) -> Evaluation:
-        return evaluate(
+        begun = time.perf_counter()
+        result = evaluate(
             self.engine, model, self.loaders[name], self.transform,
             num_images=len(self.prepared.data.splits[name]), counts=self.prepared.counts,
             groups=self.prepared.groups, logit_scale=self.scale, keep_predictions=keep_predictions,
         )  # fmt: skip
+        self.evaluation_seconds += time.perf_counter() - begun
+        return result
 
     def _finish(self) -> dict[str, Any]:
-        begun = time.perf_counter()
-        splits = self.prepared.data.splits
-        validation = self._evaluate("validation", self.model).summary if "validation" in splits else None
-        test = self._evaluate("test", self.model, keep_predictions=True) if "test" in splits else None
-        self._add_seconds("evaluation", time.perf_counter() - begun)
-        metrics = self._metrics(validation, test.summary if test is not None else None)
+        if not self.final:  # resumed after the last stage
+            self._finish_stage(max(self.stages))
+        validation, test = self.final.get("validation"), self.final.get("test")
+        metrics = self._metrics(validation.summary if validation else None, test.summary if test else None)
         if self.engine.is_main:
             save_model(self.model, self._info(), self.out)
             if test is not None:
-                write_examples(
-                    self.out / "examples.parquet", splits["train"], splits["test"], test.predictions, test.summary
-                )
+                splits, summary = self.prepared.data.splits, test.summary
+                examples = self.out / "examples.parquet"
+                write_examples(examples, splits["train"], splits["test"], test.predictions, summary)
                 write_predictions(self.out / "predictions.parquet", prediction_table(test, splits["test"]))
             write_json(self.out / "metrics.json", metrics)  # last: its presence says that the run is complete
         self.engine.wait()
@@ -236,8 +248,10 @@ class Experiment:
 
     def _metrics(self, validation: Summary | None, test: Summary | None) -> dict[str, Any]:
         prepared, data = self.prepared, self.config.data
-        stages = ("stage1", "stage2", "evaluation")
-        seconds = {name: round(self.seconds.get(name, 0.0), 3) for name in stages}
+        seconds = {
+            f"stage{index}": round(sum(row["seconds"] for row in self.history if row["stage"] == index), 3)
+            for index in (1, 2)
+        } | {"evaluation": round(self.evaluation_seconds, 3)}
         return {
             "format": FORMAT,
             "recipe": self.config.recipe,
@@ -270,9 +284,6 @@ class Experiment:
             recipe=self.config.recipe,
             versions=versions(),
         )
-
-    def _add_seconds(self, name: str, seconds: float) -> None:
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     # --- beginnings --------------------------------------------------------------------------------------------------
 
@@ -400,5 +411,6 @@ def describe(summary: Mapping[str, Any]) -> str:
     return f"accuracy {summary['accuracy'] * 100:.1f} %, " + ", ".join(groups)
 
 
-def _without_classes(summary: Summary) -> dict[str, Any]:
-    return {key: value for key, value in summary.items() if key != "per_class"}
+def _has_begun(state: TrainingState) -> bool:
+    """Whether the checkpoint was written within a stage, not between two."""
+    return bool(state.values["epoch"] or state.values["step"])
