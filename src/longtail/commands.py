@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,7 +217,8 @@ def _finish_training(work: Callable[[Reporter], dict[str, Any]], out: str, repor
     try:
         metrics = work(reporter)
     except Interrupted:
-        reporter.say(f"stopped; the checkpoint is saved. Continue with: longtail train --resume {out}")
+        if _is_main_process():  # also where --quiet was asked for
+            sys.stderr.write(f"stopped; the checkpoint is saved. Continue with: longtail train --resume {out}\n")
         return EXIT_INTERRUPTED
     except (OSError, LongtailError) as error:
         if is_disk_full(error) and (Path(out) / "config.yaml").is_file():

@@ -157,21 +157,17 @@ def test_a_wrong_value_is_one_sentence(cli: Cli, words: list[str], sentence: str
 
 
 @pytest.mark.parametrize(
-    "option",
+    ("words", "sentence"),
     [
-        "--data.image_size 0", "--data.resize 4", "--data.many 5", "--data.few 500", "--data.crop_padding -3",
-        "--data.test_fraction 1", "--data.validation_fraction 1.5", "--data.subset_seed -1", "--data.workers -1",
-        "--imbalance-ratio 0.5", "--seed -1", "--stage1.batch_size 0", "--stage1.epochs -1",
-        "--stage1.mixing_alpha 0", "--stage1.optimizer.lr -1", "--stage2.optimizer.momentum -1",
-        "--training.accumulation 0", "--training.clip_norm 0", "--training.ema_decay 1",
+        (["--imbalance-ratio", "0.5"], "--data.imbalance_ratio must be at least 1, got 0.5."),
+        (["--seed", "-1"], "--training.seed must be at least 0, got -1."),
+        (["--stage1.batch_size", "0"], "--stage1.batch_size must be at least 1, got 0."),
     ],
-)  # fmt: skip
-def test_a_value_out_of_range_names_its_option_before_anything_is_read(cli: Cli, option: str) -> None:
-    name, value = option.split()
-    complaint = cli(*TRAIN, "--data.image_size", "8", *option.split()).complaint
-    assert name.removeprefix("--").replace("-", "_").rsplit(".", maxsplit=1)[-1] in complaint
-    assert "must be" in complaint
-    assert value in complaint
+)
+def test_a_value_out_of_range_names_its_option_before_anything_is_read(
+    cli: Cli, words: list[str], sentence: str
+) -> None:
+    assert cli(*TRAIN, *words).complaint == sentence
     assert not Path("never-made").exists()
 
 

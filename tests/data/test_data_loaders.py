@@ -55,7 +55,11 @@ def test_a_damaged_image_stops_with_its_name(gigabytes: float, tmp_path: Path) -
     bad = tmp_path / "lynx" / "1.png"
     bad.write_bytes(bad.read_bytes()[:40])
     train = load_source(f"folder:{tmp_path}").splits["train"]
-    with pytest.raises(LongtailError, match=r"1\.png") as caught:
+
+    def read_all() -> None:
         loader = build_loader(Decoder(train, None, 8), CPU, workers=1, resident_gigabytes=gigabytes)
         list(loader.batches(torch.arange(4), 2))
+
+    with pytest.raises(LongtailError, match=r"1\.png") as caught:
+        read_all()
     assert "Traceback" not in str(caught.value)  # a worker process adds its own, which no user can read

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from longtail import files
 from longtail.errors import LongtailError
-from longtail.inference import files
 from longtail.files import write_atomically
 from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, load_info, load_model, load_run, save_model
 from longtail.models import LongTailModel, build_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -217,3 +218,26 @@ def test_places_trains_only_the_last_block_and_the_bottleneck() -> None:
                            if p.requires_grad and n.startswith("trunk")}  # fmt: skip
     assert "layer4" in trained
     assert "layer3" not in trained
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None and shutil.which("cl") is None, reason="torch.compile needs a compiler")
+def test_a_compiled_run_of_two_stages_ends_where_the_plain_one_does(
+    small_config: Build, quiet: Reporter, tmp_path: Path
+) -> None:
+    config = small_config("cifar-lt/gcl", epochs=1, training={"precision": "bf16"})
+    start_run(config, tmp_path / "plain", quiet)
+    config.training.compile = True
+    start_run(config, tmp_path / "compiled", quiet)
+    plain, compiled = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "compiled"))
+    assert plain.keys() == compiled.keys()
+    assert all(torch.allclose(plain[key], compiled[key], atol=0.02) for key in plain)
+
+
+def test_bf16_leaves_the_network_as_it_was(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
+    """Autocast is put on for a stage and taken off again, or stage 2 would wrap it twice."""
+    torch.manual_seed(0)
+    model = build_model("plain-cnn", 3, "linear")
+    work, _ = make_pass(StageConfig(epochs=1), cpu(precision="bf16"), model)
+    assert "forward" in vars(model)
+    work.engine.release(work.wrapped)
+    assert model.forward.__func__ is LongTailModel.forward

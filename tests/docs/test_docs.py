@@ -1,0 +1,306 @@
+"""The documentation tells the truth: its commands parse, its names exist, its Python runs, its links lead somewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import importlib
+import importlib.util
+import inspect
+import io
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+import longtail
+from longtail import commands, losses
+from longtail.cli import COMMANDS, main
+from longtail.errors import LongtailError
+from longtail.losses.registry import LOSSES, build_loss, loss_options
+from longtail.training.check import check_config
+from longtail.training.config import RunConfig
+from longtail.training.recipe import base_config, flatten, list_recipes, load_recipe
+
+ROOT = Path(__file__).parents[2]
+FILES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
+README, CONTRIBUTING, METHODS = PAGES["README.md"], PAGES["CONTRIBUTING.md"], PAGES["docs/methods.md"]
+# What the pages write where you write something of your own; SOURCE, RUN and IMAGES parse as they are.
+PLACEHOLDERS = {"NAME": "cifar-lt/gcl", "COMMAND": "train", "FILE": "mine.yaml"}
+
+
+def fenced(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def code_lines(text: str) -> list[str]:
+    """The lines of indented code blocks, continued ones joined."""
+    plain = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    joined = re.sub(r"\\\n\s*", " ", plain)
+    return [line.strip() for line in joined.splitlines() if line.startswith("    ")]
+
+
+def command_lines(text: str) -> list[str]:
+    inline = [" ".join(span.split()) for span in re.findall(r"`(longtail [^`]+)`", text)]
+    blocks = [line[line.index("longtail ") :] for line in code_lines(text) if re.search(r"(^|\s)longtail \w", line)]
+    return inline + blocks
+
+
+def words_of(line: str) -> list[str]:
+    bare = re.sub(r"\[[^\]]*\]", " ", line).replace("...", " ")
+    return [PLACEHOLDERS.get(word, word) for word in shlex.split(bare, comments=True)[1:]]
+
+
+MENTIONED = [(page, line) for page, text in PAGES.items() for line in dict.fromkeys(command_lines(text))]
+LINES = [(page, line) for page, line in MENTIONED if len(line.split()) > 2]  # the others just name a command
+PYTHON = [(page, block) for page, text in PAGES.items() for block in fenced(text, "python")]
+BLOCKS = [(page, block) for page, block in PYTHON if page != "CONTRIBUTING.md"]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with what the pages speak of: a finished run ``runs/gcl``, and ``mine.yaml``."""
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "mine.yaml").write_text(fenced(PAGES["docs/recipes.md"], "yaml")[0])
+    (folder / "runs" / "mine").mkdir(parents=True)
+    full = base_config("cifar-lt/ce", folder / "mine.yaml") | {"recipe": "cifar-lt/ce"}
+    full["data"]["source"] = "photos"
+    (folder / "runs" / "mine" / "config.yaml").write_text(yaml.safe_dump(full))
+    small = "--epochs 1 --model.name plain-cnn --imbalance-ratio 20 --data.image_size 8 --data.validation_fraction 0.1"
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
+        assert main(f"train digits --recipe cifar-lt/gcl --out runs/gcl --quiet {small}".split()) == 0
+        yield folder
+
+
+def test_there_are_commands_to_check() -> None:
+    pages = {page for page, _ in LINES}
+    assert {"README.md", "docs/data.md", "docs/recipes.md", "docs/training.md"} <= pages
+    assert {words_of(line)[0] for _, line in MENTIONED} == set(COMMANDS)
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize(("page", "line"), LINES, ids=lambda value: value if " " not in value else value[9:60])
+def test_a_command_parses(
+    page: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through the real entry point, down to the function that would do the work."""
+    done: list[str] = []
+
+    def record(name: str) -> Any:
+        def recorded(*args: Any, **_: Any) -> int:
+            done.append(name)
+            for value in args:
+                if isinstance(value, RunConfig):
+                    check_config(value)
+            return 0
+
+        return recorded
+
+    for name in [name for name in vars(commands) if name.endswith("_command")]:
+        monkeypatch.setattr(commands, name, record(name))
+    words = words_of(line)
+    try:
+        status = main(words)
+    except SystemExit as end:  # --help
+        assert "--help" in words
+        status = int(end.code or 0)
+        done.append("help")
+    assert status == 0, f"{page}: {line}\n{capsys.readouterr().err}"
+    assert len(done) == 1
+
+
+def test_every_command_is_in_the_readme_table() -> None:
+    table = re.findall(r"^\| `longtail (\w+)", README, flags=re.MULTILINE)
+    assert set(table) == set(COMMANDS)
+
+
+def test_setting_up_takes_two_commands() -> None:
+    assert [line for line in code_lines(README) if line.startswith("make")] == ["make demo", "make test"]
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    for page, text in PAGES.items():
+        named = {line.split()[1] for line in code_lines(text) if line.startswith("make ")}
+        assert named <= targets, page
+
+
+def test_every_recipe_exists() -> None:
+    pattern = r"(?<![\w./-])(?:cifar-lt|imagenet-lt|inaturalist|places-lt|demo)/[a-z][a-z-]*"
+    found = {name for text in PAGES.values() for name in re.findall(pattern, text)}
+    assert len(found) > 10
+    assert found <= set(list_recipes())
+
+
+def test_the_recipe_page_lists_all_recipes() -> None:
+    section = PAGES["docs/recipes.md"].split("## Which there are")[1].split("A recipe names no source")[0]
+    listed = set()
+    for row in section.splitlines():
+        folders, _, names = row.strip("| ").partition(" | ")
+        for folder in re.findall(r"`([\w-]+)/`", folders):
+            listed |= {f"{folder}/{name}" for name in re.findall(r"`([\w-]+)`", names)}
+    assert listed == set(list_recipes())
+
+
+def test_every_option_exists() -> None:
+    known = flatten(asdict(RunConfig()))
+    pattern = r"--((?:data|model|stage1|stage2|training)\.\w[\w.]*\w)"
+    for page, text in PAGES.items():
+        for name in re.findall(pattern, text):
+            if ".loss.options." not in name:
+                assert name in known, f"{page}: --{name}"
+
+
+def test_every_name_of_the_library_exists() -> None:
+    for page, text in PAGES.items():
+        for name in set(re.findall(r"`(longtail(?:\.\w+)+)", text)):
+            assert resolves(name), f"{page}: {name}"
+        if page != "CONTRIBUTING.md":
+            for name in set(re.findall(r"`(\w+Loss|DeferredReweighting)\b", text)) - {"CrossEntropyLoss"}:
+                assert hasattr(losses, name), f"{page}: {name}"
+
+
+def resolves(name: str) -> bool:
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        with contextlib.suppress(ImportError):
+            found: Any = importlib.import_module(".".join(parts[:length]))
+            for part in parts[length:]:
+                found = getattr(found, part, None)
+            return found is not None
+    return False
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_described_with_its_own_defaults(name: str) -> None:
+    kind = LOSSES[name].__name__
+    heading = re.search(rf"^### .*`{kind}`, `{name}`$", METHODS, flags=re.MULTILINE)
+    assert heading is not None
+    section = METHODS[heading.end() :].split("\n###")[0].split("\n## ")[0]
+    own = set(loss_options(name)) - set(loss_options("weighted"))
+    assert all(f"`{option}`" in section for option in own), own
+    for option, value in re.findall(r"`(\w+)`(?: \w+(?:\(t\))?)? \(([\d.]+)\b", section):
+        assert loss_options(name)[option] == float(value), option
+    assert kind in README
+
+
+def test_the_figures_page_names_what_metrics_hold(workplace: Path) -> None:
+    metrics = yaml.safe_load((workplace / "runs/gcl/metrics.json").read_text())
+    section = METHODS.split("## Figures")[1]
+    cells = re.findall(r"^\| (`.*?) \|", section, flags=re.MULTILINE)
+    named = {name for cell in cells for name in re.findall(r"\w+", cell)}
+    assert named == set(metrics["test"]) - {"num_images"}
+
+
+def test_the_readme_lists_the_files_of_a_run(workplace: Path) -> None:
+    section = README.split("## What a run leaves")[1].split("Nothing in it")[0]
+    listed = re.findall(r"^ {6}([\w.]+/?)", section, flags=re.MULTILINE)
+    there = [path.name + "/" * path.is_dir() for path in (workplace / "runs/gcl").iterdir()]
+    assert sorted(listed) == sorted(there)
+
+
+def test_the_readme_says_what_each_dependency_earns() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = project["dependencies"] + project["optional-dependencies"]["demo"]
+    section = README.split("## What it depends on, and why")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| ([a-z][\w, -]*?)(?: \(extra `demo`\))? \|", section, flags=re.MULTILINE)
+    listed = {name for row in rows for name in row.split(", ")} - {"package"}
+    assert listed == {re.split(r"[\[>=<]", name)[0] for name in needed}
+
+
+def test_the_changelog_has_this_version() -> None:
+    assert f"## [{longtail.__version__}]" in PAGES["CHANGELOG.md"]
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize(("page", "block"), BLOCKS, ids=[f"{page}-{i}" for i, (page, _) in enumerate(BLOCKS)])
+def test_python_runs(page: str, block: str) -> None:
+    exec(compile(block, page, "exec"), {"__name__": "__main__"})
+
+
+def test_the_recipe_of_your_own_resolves(workplace: Path) -> None:
+    assert base_config("cifar-lt/ce", workplace / "mine.yaml")["stage1"]["loss"]["options"]["max_margin"] == 0.3
+    added = yaml.safe_load(fenced(PAGES["docs/recipes.md"], "yaml")[1])
+    folder = Path(str(importlib.resources.files("longtail") / "recipes"))
+    assert all((folder / f"{name}.yaml").is_file() for name in added["extends"])
+    assert added["config"].keys() <= load_recipe("cifar-lt/gcl").config.keys()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    text = re.sub(r"^```.*?^```", "", PAGES[page], flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        place, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / place if place else ROOT / page
+        assert file.exists(), f"{page} links to {target}"
+        if anchor:
+            assert anchor in anchors(file.read_text(encoding="utf-8")), f"{page} links to {target}"
+
+
+def anchors(text: str) -> set[str]:
+    """Anchors of headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# --- the loss that CONTRIBUTING adds ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of the worked example, with its class in the registry."""
+    (block,) = fenced(CONTRIBUTING, "python")
+    module = load_file("longtail_docs_vs", tmp_path / "vs.py", block, monkeypatch)
+    monkeypatch.setitem(LOSSES, "vs", module.VSLoss)
+    return module
+
+
+def load_file(name: str, path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_added_loss_has_doctests_that_pass(added: ModuleType) -> None:
+    result = doctest.testmod(added)
+    assert result.attempted > 3
+    assert result.failed == 0
+
+
+@pytest.mark.usefixtures("added")
+def test_the_added_loss_is_known_by_name() -> None:
+    assert build_loss("vs", [500, 50, 5], {"gamma": 0.3}).gamma == 0.3
+    with pytest.raises(LongtailError, match=r"no option 'gama'\. Did you mean 'gamma'"):
+        build_loss("vs", [500, 50, 5], {"gama": 0.3})
+
+
+@pytest.mark.usefixtures("added")
+def test_the_added_loss_keeps_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (ROOT / "tests/contracts/test_loss_contracts.py").read_text(encoding="utf-8")
+    contract = load_file("longtail_docs_contract", tmp_path / "contract.py", source, monkeypatch)
+    (line,) = [line for line in code_lines(CONTRIBUTING) if line.startswith("Case(")]
+    case = eval(line.rstrip(","), {"Case": contract.Case, "losses": losses})
+    checks = [
+        check
+        for name, check in vars(contract).items()
+        if name.startswith("test_") and list(inspect.signature(check).parameters) == ["case"]
+    ]
+    assert len(checks) >= 5
+    for check in checks:
+        check(case)
