@@ -97,6 +97,12 @@ def _loaded_once() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path that should never be made is not made in the repository either."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
 def _quick_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Most tests are not about the page: a second each is saved."""
     if "real_report" in request.fixturenames:

@@ -107,12 +107,13 @@ needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this
     "words", [("predict", "{run}", "{photos}", "--out"), ("compare", "{run}", "--csv"), ("report", "{run}", "--out")]
 )
 def test_writing_results_to_a_full_device(
-    cli: Call, finished: Any, make_folder: Call, words: tuple[str, ...], real_report: None
+    cli: Call, finished: Any, make_folder: Call, tmp_path: Path, words: tuple[str, ...], real_report: None
 ) -> None:
-    photos = make_folder({"cat": 2})
-    complaint = cli(*(word.format(run=finished.folder, photos=photos) for word in words), "/dev/full").complaint
-    assert "/dev/full cannot be written (No space left on device)" in complaint
-    assert Path("/dev/full").is_char_device(), "a device is written to, never replaced"
+    photos, full = make_folder({"cat": 2}), tmp_path / "full"
+    full.symlink_to("/dev/full")  # never the device itself: root could replace it
+    complaint = cli(*(word.format(run=finished.folder, photos=photos) for word in words), full).complaint
+    assert f"{full} cannot be written (No space left on device)" in complaint
+    assert full.is_char_device(), "a device is written to, never replaced"
 
 
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------------

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import doctest
 import importlib
-import importlib.util
-import inspect
+import importlib.resources
 import io
 import re
 import shlex
-import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -24,8 +20,7 @@ import yaml
 import longtail
 from longtail import commands, losses
 from longtail.cli import COMMANDS, main
-from longtail.errors import LongtailError
-from longtail.losses.registry import LOSSES, build_loss, loss_options
+from longtail.losses.registry import LOSSES, loss_options
 from longtail.training.check import check_config
 from longtail.training.config import RunConfig
 from longtail.training.recipe import base_config, flatten, list_recipes, load_recipe
@@ -36,7 +31,7 @@ FILES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
-README, CONTRIBUTING, METHODS = PAGES["README.md"], PAGES["CONTRIBUTING.md"], PAGES["docs/methods.md"]
+README, METHODS = PAGES["README.md"], PAGES["docs/methods.md"]
 # What the pages write where you write something of your own; SOURCE, RUN and IMAGES parse as they are.
 PLACEHOLDERS = {"NAME": "cifar-lt/gcl", "COMMAND": "train", "FILE": "mine.yaml"}
 
@@ -252,55 +247,3 @@ def anchors(text: str) -> set[str]:
     """Anchors of headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-# --- the loss that CONTRIBUTING adds ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module of the worked example, with its class in the registry."""
-    (block,) = fenced(CONTRIBUTING, "python")
-    module = load_file("longtail_docs_vs", tmp_path / "vs.py", block, monkeypatch)
-    monkeypatch.setitem(LOSSES, "vs", module.VSLoss)
-    return module
-
-
-def load_file(name: str, path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    path.write_text(text)
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_added_loss_has_doctests_that_pass(added: ModuleType) -> None:
-    result = doctest.testmod(added)
-    assert result.attempted > 3
-    assert result.failed == 0
-
-
-@pytest.mark.usefixtures("added")
-def test_the_added_loss_is_known_by_name() -> None:
-    assert build_loss("vs", [500, 50, 5], {"gamma": 0.3}).gamma == 0.3
-    with pytest.raises(LongtailError, match=r"no option 'gama'\. Did you mean 'gamma'"):
-        build_loss("vs", [500, 50, 5], {"gama": 0.3})
-
-
-@pytest.mark.usefixtures("added")
-def test_the_added_loss_keeps_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = (ROOT / "tests/contracts/test_loss_contracts.py").read_text(encoding="utf-8")
-    contract = load_file("longtail_docs_contract", tmp_path / "contract.py", source, monkeypatch)
-    (line,) = [line for line in code_lines(CONTRIBUTING) if line.startswith("Case(")]
-    case = eval(line.rstrip(","), {"Case": contract.Case, "losses": losses})
-    checks = [
-        check
-        for name, check in vars(contract).items()
-        if name.startswith("test_") and list(inspect.signature(check).parameters) == ["case"]
-    ]
-    assert len(checks) >= 5
-    for check in checks:
-        check(case)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
 
 from longtail.data.loaders import Batch, ResidentLoader
+from longtail.training.engine import Engine
 from longtail.training.evaluate_run import evaluate_run
+from longtail.training.outputs import write_yaml
 from longtail.training.progress import Reporter
 from longtail.training.recipe import config_from_dict, read_config
 from longtail.training.run import Experiment, make_engine, resolve_head
@@ -35,11 +38,22 @@ def main(config_file: str, out: str, finished: str) -> None:
     loader.batches = noting  # type: ignore[method-assign]
     experiment.run()
     (folder / f"rows-{engine.rank}.json").write_text(json.dumps(seen))
-    if finished != "none":
-        summary = evaluate_run(Path(finished))
-        if engine.is_main:
-            (folder / "evaluated.json").write_text(json.dumps(summary))
+    _evaluate(engine, Path(finished), folder / "evaluated.json")
+    # The same with batch normalisation, whose statistics differ between the processes while they train.
+    config.model.name, config.stage1.epochs = "resnet20", 1
+    normalised = folder / "normalised"
+    normalised.mkdir(exist_ok=True)
+    if engine.is_main:
+        write_yaml(normalised / "config.yaml", asdict(config))
+    Experiment(config, normalised, Reporter(quiet=True), engine).run()
+    _evaluate(engine, normalised, normalised / "evaluated.json")
     engine.accelerator.end_training()
+
+
+def _evaluate(engine: Engine, run: Path, file: Path) -> None:
+    summary = evaluate_run(run)
+    if engine.is_main:
+        file.write_text(json.dumps(summary))
 
 
 if __name__ == "__main__":

@@ -93,6 +93,15 @@ def test_history_and_predictions_are_those_of_all_processes(pair: tuple[Path, Pa
     assert hardware["processes"] == 2
 
 
+def test_metrics_of_two_processes_describe_the_saved_model(pair: tuple[Path, Path]) -> None:
+    """Each process has its own batch-norm statistics while training; the saved ones are measured."""
+    run = pair[1] / "normalised"
+    noted = json.loads((run / "metrics.json").read_text())["test"]
+    again = json.loads((run / "evaluated.json").read_text())
+    assert again["per_class"] == noted["per_class"]
+    assert again["nll"] == pytest.approx(noted["nll"], rel=1e-6)
+
+
 def test_a_batch_that_does_not_divide_is_refused(small_config: Callable[..., RunConfig]) -> None:
     class TwoProcesses(Engine):
         world_size = 2  # type: ignore[assignment]

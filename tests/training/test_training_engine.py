@@ -152,10 +152,11 @@ def test_losses_see_the_progress_of_the_stage() -> None:
     assert seen == pytest.approx([0.5, 0.5 + 1 / 12, 0.5 + 2 / 12])
 
 
+@pytest.mark.parametrize("steps", [0, 1])
 def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_checkpoint(
-    small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    steps: int, small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = small_config(stage1={"epochs": 3})
+    config = small_config(stage1={"epochs": 3}, training={"checkpoint_steps": steps})
     from longtail.losses.cross_entropy import CrossEntropyLoss
 
     original = CrossEntropyLoss.forward

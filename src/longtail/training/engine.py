@@ -75,6 +75,12 @@ class Engine:
         """Sum a tensor over all processes."""
         return values if self.world_size == 1 else torch.as_tensor(self.accelerator.reduce(values, reduction="sum"))
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process the first one's buffers (batch-norm statistics), which are those that are saved."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     def local_batch_size(self, batch_size: int) -> int:
         """This process's share of a global batch.
 
@@ -221,7 +227,7 @@ def train_epoch(
         work.after_step()
         meter.add(loss, correct, len(images), step)
         if (step + 1) % CHECK_STEPS == 0 or step + 1 == steps:
-            _stop_on_nan(work, meter, epoch)
+            stop_on_nan(work, meter, epoch)
         on_step(step + 1)
 
 
@@ -271,7 +277,8 @@ def _right_answers(logits: Tensor, target: Tensor) -> Tensor:
     return target.gather(1, answer[:, None]).sum()
 
 
-def _stop_on_nan(work: Pass, meter: Meter, epoch: int) -> None:
+def stop_on_nan(work: Pass, meter: Meter, epoch: int) -> None:
+    """Raise LongtailError if any loss of this epoch was not a finite number. Waits for the device."""
     bad = work.engine.sum(meter.sums)[3].item() > 0
     if not bad:
         return

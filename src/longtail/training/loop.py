@@ -12,7 +12,7 @@ from torch import Tensor
 
 from longtail.data.samplers import EpochSampler
 from longtail.training.config import StageConfig
-from longtail.training.engine import CHECK_STEPS, Meter, Pass, train_epoch
+from longtail.training.engine import CHECK_STEPS, Meter, Pass, stop_on_nan, train_epoch
 from longtail.training.interrupt import Interrupted, InterruptGuard
 from longtail.training.progress import Bar, Reporter
 from longtail.training.schedule import learning_rate
@@ -98,6 +98,7 @@ class StageLoop:
             return
         stop = self._all_agree(done)
         if stop or (self.checkpoint_steps and done % self.checkpoint_steps == 0):
+            stop_on_nan(self.work, meter, epoch)  # before the good checkpoint is replaced
             self.save(epoch, done, meter)
         if stop:
             raise Interrupted

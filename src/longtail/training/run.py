@@ -165,6 +165,11 @@ class Experiment:
 
     def _restore(self, state: TrainingState) -> None:
         values = state.values
+        if values.get("format") != FORMAT:
+            raise LongtailError(
+                f"the checkpoint in {self.out} was written by another version of longtail; resume with that version, "
+                "or train into a new --out."
+            )
         if values["data_hash"] != self.prepared.data_hash:
             raise LongtailError(
                 f"the images of {self.config.data.source!r} are not those that {self.out} was started with; put them "
@@ -220,6 +225,7 @@ class Experiment:
 
     def _evaluate(self, name: str, model: LongTailModel, *, keep_predictions: bool = False) -> Evaluation:
         begun = time.perf_counter()
+        self.engine.share_buffers(model)
         result = evaluate(
             self.engine, model, self.loaders[name], self.transform,
             num_images=len(self.prepared.data.splits[name]), counts=self.prepared.counts,
@@ -298,7 +304,10 @@ class Experiment:
 
     def _load(self, name: str) -> Loader:
         data = self.config.data
-        decoder = Decoder(self.prepared.data.splits[name], data.resize, data.image_size)
+        # Boxes of any size are cut out of a training image, so all of it is kept; others are cut to size here.
+        boxes = name == "train" and data.augmentation == "random-resized-crop"
+        side = (data.resize or data.image_size) if boxes else data.image_size
+        decoder = Decoder(self.prepared.data.splits[name], data.resize, side)
         with self.reporter.bar(f"decoding {name}", len(decoder.split)) as bar:
             return build_loader(
                 decoder, self.engine.device, workers=data.workers, resident_gigabytes=data.resident_gigabytes,
