@@ -113,6 +113,16 @@ def test_rendering_shows_values_and_differences(make_run):
     assert "cifar-lt/gcl" in text
 
 
+def test_folded_seeds_fit_a_terminal_of_eighty_columns(make_run):
+    comparison = compare_runs([make_run("ce"), make_run("ce1", seed=1), make_run("ce2", seed=2)])
+    console = Console(width=80, file=io.StringIO())
+    comparison.render(console)
+    text = console.file.getvalue()
+    assert "ECE" in text
+    assert text.count("±") == len(HEADINGS)
+    assert "…" not in text
+
+
 def test_csv_holds_fractions_deviations_and_notes(make_run, tmp_path):
     comparison = compare_runs([make_run("ce"), make_run("ce1", seed=1), make_run("gcl", recipe="cifar-lt/gcl")])
     with comparison.to_csv(tmp_path / "new" / "table.csv").open() as file:

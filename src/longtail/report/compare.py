@@ -31,6 +31,7 @@ HEADINGS: dict[str, str] = {
 }
 """The compared metrics and their column headings; all but ``ece`` are better when higher."""
 ENOUGH_SEEDS = 3
+WIDE_ENOUGH = 100
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,12 @@ class Comparison:
         table.add_column("n", justify="right")
         for heading in HEADINGS.values():
             table.add_column(heading, justify="right", no_wrap=True)
+        narrow = console.width < WIDE_ENOUGH
         for index, row in enumerate(self.rows):
             style = "dim" if row.stage else ""
-            table.add_row(row.name, str(len(row.runs)), *(_cell(row.values[key]) for key in HEADINGS), style=style)
+            table.add_row(
+                row.name, str(len(row.runs)), *(_cell(row.values[key], narrow=narrow) for key in HEADINGS), style=style
+            )
             if index:
                 table.add_row(Text("  difference", "dim"), "", *map(_difference_cell, row.differences.values()))
         console.print(
@@ -242,8 +246,9 @@ def _notes(
         yield f"fewer than {ENOUGH_SEEDS} seeds for some rows: a small difference may be chance."
 
 
-def _cell(spread: Spread | None) -> str:
-    return spread_text(spread).replace(" ", "")
+def _cell(spread: Spread | None, *, narrow: bool) -> str:
+    # On a narrow terminal the deviation goes under the mean, or rich would drop the last column.
+    return spread_text(spread).replace(" ± ", "\n±" if narrow else "±")
 
 
 def _difference_cell(spread: Spread | None) -> Text:
