@@ -212,7 +212,7 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 def _finish_training(work: Callable[[Reporter], dict[str, Any]], out: str, reporter: Reporter) -> int:
     from longtail.training.interrupt import Interrupted
-    from longtail.training.run import describe
+    from longtail.training.progress import describe
 
     try:
         metrics = work(reporter)

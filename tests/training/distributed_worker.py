@@ -11,12 +11,13 @@ from pathlib import Path
 from torch import Tensor
 
 from longtail.data.loaders import Batch, ResidentLoader
+from longtail.training.check import resolve_head
 from longtail.training.engine import Engine
 from longtail.training.evaluate_run import evaluate_run
 from longtail.training.outputs import write_yaml
 from longtail.training.progress import Reporter
 from longtail.training.recipe import config_from_dict, read_config
-from longtail.training.run import Experiment, make_engine, resolve_head
+from longtail.training.run import Experiment, make_engine
 
 
 def main(config_file: str, out: str, finished: str) -> None:

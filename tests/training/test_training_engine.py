@@ -16,12 +16,13 @@ from longtail.data.augmentation import BatchTransform
 from longtail.data.loaders import ResidentLoader
 from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel, build_model
+from longtail.training.check import resolve_head
 from longtail.training.checkpoint import load_checkpoint
 from longtail.training.config import LossConfig, OptimizerConfig, RunConfig, StageConfig, TrainingConfig
 from longtail.training.engine import Engine, Meter, Pass, train_epoch
 from longtail.training.progress import Reporter
 from longtail.training.recipe import list_recipes
-from longtail.training.run import resolve_head, start_run
+from longtail.training.run import start_run
 from longtail.training.stages import build_pass, set_trainable
 
 Build = Callable[..., RunConfig]

@@ -33,9 +33,13 @@ def read_metrics(root: Path) -> Table:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise LongtailError(f"{path} is not valid JSON ({error}); run 'longtail evaluate {root}' again.") from error
+        raise LongtailError(
+            f"{path} is not valid JSON ({error}); delete it, and 'longtail train --resume {root}' writes it again."
+        ) from error
     if not isinstance(metrics, dict):
-        raise LongtailError(f"{path} does not hold a table; run 'longtail evaluate {root}' again.")
+        raise LongtailError(
+            f"{path} does not hold a table; delete it, and 'longtail train --resume {root}' writes it again."
+        )
     if metrics.get("format", FORMAT) != FORMAT:
         raise LongtailError(f"{path} has format {metrics['format']}, this version reads {FORMAT}; update longtail.")
     return metrics
@@ -89,7 +93,8 @@ def read_parquet(path: Path, columns: Sequence[str]) -> pa.Table | None:
         return pq.read_table(path, columns=list(columns))
     except (pa.ArrowException, OSError, KeyError) as error:
         raise LongtailError(
-            f"{path} cannot be read; run 'longtail evaluate {path.parent}' to write it again."
+            f"{path} cannot be read; delete metrics.json beside it, and 'longtail train --resume {path.parent}' writes "
+            "both again."
         ) from error
 
 

@@ -134,7 +134,9 @@ class RunResult:
             if isinstance(error, LongtailError):
                 raise
             what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be understood ({error})"
-            raise LongtailError(f"{root / 'metrics.json'} {what}; run 'longtail evaluate {root}' again.") from error
+            raise LongtailError(
+                f"{root / 'metrics.json'} {what}; delete it, and 'longtail train --resume {root}' writes it again."
+            ) from error
 
     def metrics(self, split: str) -> Metrics | None:
         """The metrics of ``"test"`` or ``"validation"``."""

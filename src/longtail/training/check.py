@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from longtail.errors import LongtailError, nearest
 from longtail.training.config import DataConfig, LossConfig, RunConfig, StageConfig
+from longtail.training.schedule import check_schedule
 
 _Rule = tuple[Callable[[Any], bool], str]
 _AT_LEAST_0: _Rule = (lambda value: value >= 0, "at least 0")
@@ -118,3 +120,39 @@ def _check_loss(name: str, loss: LossConfig) -> str:
     if options.get("reduction", "mean") != "mean":
         raise LongtailError(f"--{name}.loss.options.reduction must be 'mean' to train, got {options['reduction']!r}.")
     return built.head
+
+
+def check_stages(config: RunConfig) -> dict[int, StageConfig]:
+    """Return the stages that have epochs, by number.
+
+    Raises:
+        LongtailError: No stage has any, or a schedule does not fit together.
+    """
+    stages = {index: stage for index, stage in ((1, config.stage1), (2, config.stage2)) if stage.epochs > 0}
+    if not stages:
+        raise LongtailError("no stage has any epochs; set --stage1.epochs or --epochs.")
+    for index, stage in stages.items():
+        try:
+            check_schedule(stage.schedule, f"stage{index}.schedule")
+        except ValueError as error:
+            raise LongtailError(str(error)) from error
+    return stages
+
+
+def resolve_head(config: RunConfig) -> RunConfig:
+    """Return the configuration with ``model.head: auto`` replaced by the classifier that stage 1's loss is defined on.
+
+    Example:
+        >>> config = RunConfig()
+        >>> config.stage1.loss.name = "gcl"
+        >>> resolve_head(config).model.head
+        'cosine'
+    """
+    if config.model.head != "auto":
+        return config
+    from longtail.losses.registry import loss_class
+
+    resolved = copy.deepcopy(config)
+    kind = loss_class((config.stage1 if config.stage1.epochs else config.stage2).loss.name).head
+    resolved.model.head = kind
+    return resolved

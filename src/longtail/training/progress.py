@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -74,3 +76,15 @@ class Bar:
     def tick(self) -> None:
         """Advance by one."""
         self.update(self.done + 1)
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """Say the main figures of a summary in one line.
+
+    Example:
+        >>> describe({"accuracy": 0.5, "many": 0.75, "medium": None, "few": 0.1})
+        'accuracy 50.0 %, many 75.0, medium n/a, few 10.0'
+    """
+    groups = (f"{name} {'n/a' if summary[name] is None else format(summary[name] * 100, '.1f')}" for name in
+              ("many", "medium", "few"))  # fmt: skip
+    return f"accuracy {summary['accuracy'] * 100:.1f} %, " + ", ".join(groups)

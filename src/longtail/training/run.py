@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,8 @@ from longtail.data.loaders import Decoder, Loader, build_loader
 from longtail.errors import LongtailError
 from longtail.evaluation.metrics import Summary
 from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, save_model
-from longtail.losses.registry import loss_class
 from longtail.models.model import LongTailModel, build_model
+from longtail.training.check import check_config, check_stages, resolve_head
 from longtail.training.checkpoint import (
     TrainingState,
     load_checkpoint,
@@ -34,9 +32,8 @@ from longtail.training.interrupt import InterruptGuard
 from longtail.training.loop import StageLoop
 from longtail.training.outputs import write_examples, write_history, write_json, write_predictions, write_yaml
 from longtail.training.prepare import PreparedData, prepare_data
-from longtail.training.progress import Reporter
-from longtail.training.schedule import check_schedule
-from longtail.training.stages import build_pass, make_transform, set_trainable
+from longtail.training.progress import Reporter, describe
+from longtail.training.stages import build_pass, make_loss, make_transform, set_trainable
 
 FORMAT = 1
 
@@ -65,6 +62,8 @@ class Experiment:
         self._describe_data()
         self.loaders = {name: self._load(name) for name in self.prepared.data.splits}
         self.model = self._new_model()
+        for stage in self.stages.values():  # an option that the loss refuses is found before anything is trained
+            make_loss(stage, self.prepared.counts, self.model)
         self.history: list[dict[str, Any]] = []
         self.stage_results: dict[str, Any] = {}
         self.final: dict[str, Evaluation] = {}  # by split, once the last stage is done
@@ -338,40 +337,6 @@ def make_engine(config: RunConfig) -> Engine:
         raise LongtailError(f"--training.precision {config.training.precision} does not work here: {error}") from error
 
 
-def check_stages(config: RunConfig) -> dict[int, StageConfig]:
-    """Return the stages that have epochs, by number.
-
-    Raises:
-        LongtailError: No stage has any, or a schedule does not fit together.
-    """
-    stages = {index: stage for index, stage in ((1, config.stage1), (2, config.stage2)) if stage.epochs > 0}
-    if not stages:
-        raise LongtailError("no stage has any epochs; set --stage1.epochs or --epochs.")
-    for index, stage in stages.items():
-        try:
-            check_schedule(stage.schedule, f"stage{index}.schedule")
-        except ValueError as error:
-            raise LongtailError(str(error)) from error
-    return stages
-
-
-def resolve_head(config: RunConfig) -> RunConfig:
-    """Return the configuration with ``model.head: auto`` replaced by the classifier that stage 1's loss is defined on.
-
-    Example:
-        >>> config = RunConfig()
-        >>> config.stage1.loss.name = "gcl"
-        >>> resolve_head(config).model.head
-        'cosine'
-    """
-    if config.model.head != "auto":
-        return config
-    resolved = copy.deepcopy(config)
-    kind = loss_class((config.stage1 if config.stage1.epochs else config.stage2).loss.name).head
-    resolved.model.head = kind
-    return resolved
-
-
 def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Train into a new folder and return the metrics.
 
@@ -382,6 +347,7 @@ def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any
         hint = f"continue it with --resume {out}" if (out / "config.yaml").is_file() else "empty it first"
         raise LongtailError(f"{out} exists already: choose another --out, or {hint}.")
     config = resolve_head(config)
+    check_config(config)
     engine = make_engine(config)
     engine.wait()  # every process has looked at the folder before the first one writes to it
     if engine.is_main:
@@ -399,23 +365,12 @@ def resume_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, An
     """Continue a run from its last checkpoint, from the start where it has none yet, and return the metrics."""
     state = load_checkpoint(out / "checkpoint")
     config = resolve_head(config)
+    check_config(config)
     experiment = Experiment(config, out, reporter, make_engine(config))
     if state is not None:
         where = state.values
         experiment.reporter.say(f"resuming at stage {where['stage']}, epoch {where['epoch'] + 1}, step {where['step']}")
     return experiment.run(state)
-
-
-def describe(summary: Mapping[str, Any]) -> str:
-    """Say the main figures of a summary in one line.
-
-    Example:
-        >>> describe({"accuracy": 0.5, "many": 0.75, "medium": None, "few": 0.1})
-        'accuracy 50.0 %, many 75.0, medium n/a, few 10.0'
-    """
-    groups = (f"{name} {'n/a' if summary[name] is None else format(summary[name] * 100, '.1f')}" for name in
-              ("many", "medium", "few"))  # fmt: skip
-    return f"accuracy {summary['accuracy'] * 100:.1f} %, " + ", ".join(groups)
 
 
 def _has_begun(state: TrainingState) -> bool:
