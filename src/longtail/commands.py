@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, resume_hint
 from longtail.training.config import RunConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -91,13 +91,14 @@ def evaluate_command(
     json: bool = False,
 ) -> None:
     """Evaluate a finished run on its own split or on another source."""
+    from longtail.training.engine import is_main_process
     from longtail.training.evaluate_run import evaluate_run
     from longtail.training.progress import Reporter
 
     summary = evaluate_run(
         Path(run), source, split=split, label_column=label_column, image_column=image_column, say=Reporter().say
     )
-    if not _is_main_process():
+    if not is_main_process():
         return
     if json:
         _print_json(summary)
@@ -169,8 +170,7 @@ def demo_command(out: str = "runs/demo", *, epochs: int | None = None) -> int:
     from longtail.training.recipe import base_config, config_from_dict, merge
 
     folders = [Path(out) / recipe.split("/")[1] for recipe in DEMO_RECIPES]
-    for folder in folders:
-        _make_way(folder)
+    _make_way(folders)
     for recipe, folder in zip(DEMO_RECIPES, folders, strict=True):
         config = config_from_dict(merge(base_config(recipe, epochs=epochs), {"data": {"source": "mnist5k"}}))
         Console(stderr=True).print(f"\n[bold]{recipe}[/bold]")
@@ -211,23 +211,30 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def _finish_training(work: Callable[[Reporter], dict[str, Any]], out: str, reporter: Reporter) -> int:
+    import torch
+
+    from longtail.training.engine import is_main_process
     from longtail.training.interrupt import Interrupted
     from longtail.training.progress import describe
 
     try:
         metrics = work(reporter)
     except Interrupted:
-        if _is_main_process():  # also where --quiet was asked for
-            sys.stderr.write(f"stopped; the checkpoint is saved. Continue with: longtail train --resume {out}\n")
+        if is_main_process():  # also where --quiet was asked for
+            sys.stderr.write(f"stopped; the checkpoint is saved. Continue with: {resume_hint(out)}\n")
         return EXIT_INTERRUPTED
+    except torch.OutOfMemoryError as error:
+        raise LongtailError(
+            "the device is out of memory: train with --training.accumulation 2 or more, or a smaller batch_size."
+        ) from error
     except (OSError, LongtailError) as error:
         if is_disk_full(error) and (Path(out) / "config.yaml").is_file():
             raise LongtailError(
                 f"no space left on the device of {out} while training; what was saved before is whole: "
-                f"free some space, then continue with: longtail train --resume {out}"
+                f"free some space, then continue with: {resume_hint(out)}"
             ) from error
         raise
-    if _is_main_process():
+    if is_main_process():
         from longtail.report.page import write_report
 
         page = write_report([Path(out)], Path(out) / "report.html")
@@ -237,19 +244,14 @@ def _finish_training(work: Callable[[Reporter], dict[str, Any]], out: str, repor
     return 0
 
 
-def _make_way(folder: Path) -> None:
-    """Delete an earlier run of the demo; refuse to delete anything else."""
-    if not folder.exists():
-        return
-    if not (folder / "config.yaml").is_file():
-        raise LongtailError(f"{folder} exists already and is no run of the demo: choose another --out.")
-    shutil.rmtree(folder)
-
-
-def _is_main_process() -> bool:
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
+def _make_way(folders: Sequence[Path]) -> None:
+    """Delete the runs of an earlier demo; refuse to delete anything else, and then delete nothing."""
+    found = [folder for folder in folders if folder.exists()]
+    for folder in found:
+        if not (folder / "config.yaml").is_file() or saved_config(folder).recipe not in DEMO_RECIPES:
+            raise LongtailError(f"{folder} exists already and is no run of the demo: choose another --out.")
+    for folder in found:
+        shutil.rmtree(folder)
 
 
 def _print(text: str, style: str | None = None) -> None:

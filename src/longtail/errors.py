@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class LongtailError(ValueError):
@@ -22,3 +24,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     choices = sorted(known)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(choices)}."
+
+
+def resume_hint(run: str | Path) -> str:
+    """Return the command that continues a run, ready to be pasted into a shell.
+
+    Example:
+        >>> resume_hint("my runs/a")
+        "longtail train --resume 'my runs/a'"
+    """
+    return f"longtail train --resume {shlex.quote(str(run))}"

@@ -230,5 +230,5 @@ def test_real_images_of_a_long_tailed_set_train_from_parquet(train: Call, shared
     from longtail.training.prepare import prepare_data
 
     source = f"parquet:{shared_data / 'cifar100-lt-ir10'}"
-    counts = prepare_data(DataConfig(source=source, imbalance_ratio=100)).counts
+    counts = prepare_data(DataConfig(source=source, imbalance_ratio=100, validation_fraction=0.0)).counts
     assert (max(counts), min(counts), sum(counts)) == (500, 5, 10_847)

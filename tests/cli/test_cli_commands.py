@@ -322,7 +322,7 @@ def test_demo_trains_compares_and_reports_and_may_be_repeated(
     out = tmp_path / "demo"
     for stale in (out / "ce", out / "gcl"):  # what an earlier demo left
         stale.mkdir(parents=True)
-        (stale / "config.yaml").write_text("{}")
+        (stale / "config.yaml").write_text(f"recipe: demo/{stale.name}\n")
     done = cli("demo", "--epochs", 1, "--out", out)
     assert done.status == 0, done.err
     assert "demo/ce" in done.out
@@ -341,5 +341,8 @@ def test_demo_without_its_images_says_how_to_get_them(
 def test_demo_deletes_nothing_but_its_own_runs(cli: Call, tmp_path: Path) -> None:
     (tmp_path / "gcl").mkdir()
     (tmp_path / "gcl" / "thesis.tex").write_text("years of work")
+    assert "is no run of the demo" in cli("demo", "--out", tmp_path).complaint
+    assert (tmp_path / "gcl" / "thesis.tex").exists()
+    (tmp_path / "gcl" / "config.yaml").write_text("recipe: cifar-lt/gcl\n")  # a real run, of three weeks
     assert "is no run of the demo" in cli("demo", "--out", tmp_path).complaint
     assert (tmp_path / "gcl" / "thesis.tex").exists()

@@ -1,61 +1,80 @@
-"""One process of a distributed run: trains, notes which rows it saw, and evaluates a finished run."""
+"""One process of a distributed run: trains through the command line, notes the rows it saw, stops and resumes."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from accelerate import PartialState
 from torch import Tensor
 
+from longtail.cli import main
 from longtail.data.loaders import Batch, ResidentLoader
-from longtail.training.check import resolve_head
-from longtail.training.engine import Engine
 from longtail.training.evaluate_run import evaluate_run
-from longtail.training.outputs import write_yaml
-from longtail.training.progress import Reporter
-from longtail.training.recipe import config_from_dict, read_config
-from longtail.training.run import Experiment, make_engine
+from longtail.training.loop import StageLoop
+
+TRAIN_IMAGES = 1438
 
 
-def main(config_file: str, out: str, finished: str) -> None:
-    config = resolve_head(config_from_dict(read_config(config_file)))
-    engine = make_engine(config)
+def work(config: str, out: str, finished: str) -> None:
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    experiment = Experiment(config, folder, Reporter(quiet=True), engine)
-    seen: list[int] = []
-    loader = experiment.loaders["train"]
-    assert isinstance(loader, ResidentLoader)
-    original = loader.batches
+    seen = note_rows()
+    assert main(["train", "--config", config, "--out", out, "--quiet"]) == 0
+    rank = PartialState().process_index
+    (folder / f"rows-{rank}.json").write_text(json.dumps(seen))
+    evaluate(Path(finished), folder / "evaluated.json")
 
-    def noting(rows: Tensor, batch_size: int) -> Iterator[Batch]:
-        for batch in original(rows, batch_size):
-            seen.extend(batch.rows.tolist())
+    # Ctrl-C in the second epoch, then --resume.
+    stop = interrupt_at(epoch=1, step=10)
+    stopped = f"{out}-stopped"
+    assert main(["train", "--config", config, "--out", stopped, "--quiet"]) == 130
+    StageLoop._after_step = stop  # type: ignore[method-assign]
+    assert main(["train", "--resume", stopped, "--quiet"]) == 0
+
+    # Batch normalisation, whose statistics differ between the processes while they train.
+    normalised = f"{out}-normalised"
+    options = ["--model.name", "resnet20", "--stage1.epochs", "1"]
+    assert main(["train", "--config", config, "--out", normalised, "--quiet", *options]) == 0
+    evaluate(Path(normalised), Path(normalised) / "evaluated.json")
+
+
+def note_rows() -> list[int]:
+    seen: list[int] = []
+    original = ResidentLoader.batches
+
+    def noting(self: ResidentLoader, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        for batch in original(self, rows, batch_size):
+            if len(self.labels) == TRAIN_IMAGES:
+                seen.extend(batch.rows.tolist())
             yield batch
 
-    loader.batches = noting  # type: ignore[method-assign]
-    experiment.run()
-    (folder / f"rows-{engine.rank}.json").write_text(json.dumps(seen))
-    _evaluate(engine, Path(finished), folder / "evaluated.json")
-    # The same with batch normalisation, whose statistics differ between the processes while they train.
-    config.model.name, config.stage1.epochs = "resnet20", 1
-    normalised = folder / "normalised"
-    normalised.mkdir(exist_ok=True)
-    if engine.is_main:
-        write_yaml(normalised / "config.yaml", asdict(config))
-    Experiment(config, normalised, Reporter(quiet=True), engine).run()
-    _evaluate(engine, normalised, normalised / "evaluated.json")
-    engine.accelerator.end_training()
+    ResidentLoader.batches = noting  # type: ignore[method-assign]
+    return seen
 
 
-def _evaluate(engine: Engine, run: Path, file: Path) -> None:
+def interrupt_at(epoch: int, step: int) -> Any:
+    original = StageLoop._after_step
+
+    def after(self: StageLoop, current: int, done: int, meter: Any, bar: Any) -> None:
+        if (current, done) == (epoch, step):
+            os.kill(os.getpid(), signal.SIGINT)
+        original(self, current, done, meter, bar)
+
+    StageLoop._after_step = after  # type: ignore[method-assign]
+    return original
+
+
+def evaluate(run: Path, file: Path) -> None:
     summary = evaluate_run(run)
-    if engine.is_main:
+    if PartialState().is_main_process:
         file.write_text(json.dumps(summary))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    work(*sys.argv[1:])
+    PartialState().destroy_process_group()

@@ -32,7 +32,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
     folder = tmp_path_factory.mktemp("pair")
     config = config_from_dict({
-        "data": {"source": "digits", "image_size": 16, "augmentation": "crop-flip"},
+        "data": {
+            "source": "digits", "image_size": 16, "augmentation": "crop-flip", "validation_fraction": 0.0,
+        },
         "model": {"name": "plain-cnn"},
         "stage1": {"epochs": 2, "batch_size": 64, "optimizer": {"lr": 0.02}, "loss": {"name": "fbl"}},
     })  # fmt: skip
@@ -95,11 +97,20 @@ def test_history_and_predictions_are_those_of_all_processes(pair: tuple[Path, Pa
 
 def test_metrics_of_two_processes_describe_the_saved_model(pair: tuple[Path, Path]) -> None:
     """Each process has its own batch-norm statistics while training; the saved ones are measured."""
-    run = pair[1] / "normalised"
+    run = pair[1].with_name("two-normalised")
     noted = json.loads((run / "metrics.json").read_text())["test"]
     again = json.loads((run / "evaluated.json").read_text())
     assert again["per_class"] == noted["per_class"]
     assert again["nll"] == pytest.approx(noted["nll"], rel=1e-6)
+
+
+def test_two_processes_stop_together_and_resume_to_the_same_weights(pair: tuple[Path, Path]) -> None:
+    straight, stopped = (load_file(run / "model.safetensors") for run in (pair[1], pair[1].with_name("two-stopped")))
+    assert all(torch.equal(straight[name], stopped[name]) for name in straight)
+
+
+def test_the_report_is_written_once(pair: tuple[Path, Path]) -> None:
+    assert (pair[1] / "report.html").stat().st_size > 100_000
 
 
 def test_a_batch_that_does_not_divide_is_refused(small_config: Callable[..., RunConfig]) -> None:

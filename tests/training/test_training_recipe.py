@@ -54,7 +54,7 @@ def test_what_a_recipe_sets_has_a_source_and_what_it_leaves_is_the_default(name:
             assert recipe.source_of(key) != "longtail default", key
 
 
-@pytest.mark.parametrize("name", [n for n in PROMISED if not n.endswith("demo")])
+@pytest.mark.parametrize("name", PROMISED)
 def test_published_recipes_keep_every_training_image(name: str) -> None:
     assert load_recipe(name).config["data"]["validation_fraction"] == 0.0
 

@@ -27,7 +27,7 @@ from longtail.training.run import resume_run, start_run
 from longtail.training.stages import build_pass
 
 Build = Callable[..., RunConfig]
-KILLS = 2
+KILLS = 3
 TWO_STAGES = {
     "data": {"validation_fraction": 0.1, "augmentation": "crop-flip"},
     "model": {"name": "resnet20"},
@@ -124,8 +124,9 @@ def test_kill_9_at_any_moment_and_resume(
 
 
 def _stamp(out: Path) -> float:
+    """Changes when the run begins, before there is any checkpoint, and with each checkpoint."""
     path = out / "checkpoint" / "last.safetensors"
-    return path.stat().st_mtime_ns if path.exists() else 0
+    return path.stat().st_mtime_ns if path.exists() else float((out / "config.yaml").exists())
 
 
 def test_killed_after_training_but_before_the_last_files(

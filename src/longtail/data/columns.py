@@ -156,7 +156,7 @@ def _union(orders: Sequence[list[str] | None], texts: Sequence[Sequence[str | No
     seen = {text for split in texts for text in split if text is not None}
     stated = list(dict.fromkeys(name for order in orders if order is not None for name in order))
     rest = seen - set(stated)
-    numeric = all(text.lstrip("-").isdecimal() for text in rest)
+    numeric = all(text.removeprefix("-").isdecimal() for text in rest)
     return stated + (sorted(rest, key=int) if numeric else sorted(rest))
 
 

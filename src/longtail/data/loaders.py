@@ -68,8 +68,8 @@ class ResidentLoader:
 
     Example:
         >>> loader = ResidentLoader(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), torch.arange(5), torch.device("cpu"))
-        >>> [batch.labels.tolist() for batch in loader.batches(torch.tensor([4, 0, 2]), 2)]
-        [[4, 0], [2]]
+        >>> [batch.labels.tolist() for batch in loader.batches(torch.tensor([4, 0, 2, 2, 1]), 3)]
+        [[4, 0, 2], [2, 1]]
     """
 
     def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
@@ -78,7 +78,7 @@ class ResidentLoader:
 
     def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
-        for part in torch.split(rows, batch_size):
+        for part in split_rows(rows, batch_size):
             index = part.to(self.images.device)
             yield Batch(self.images[index], self.labels[index], part)
 
@@ -101,7 +101,7 @@ class StreamingLoader:
 
     def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
-        parts = list(torch.split(rows, batch_size))
+        parts = list(split_rows(rows, batch_size))
         loader: DataLoader[Tensor | LongtailError] = DataLoader(
             self.dataset,
             batch_sampler=[part.tolist() for part in parts],
@@ -132,6 +132,33 @@ class _Rows(Dataset["Tensor | LongtailError"]):
 def _stack(items: list[Tensor | LongtailError]) -> Tensor | LongtailError:
     bad = next((item for item in items if isinstance(item, LongtailError)), None)
     return bad if bad is not None else torch.stack([item for item in items if isinstance(item, Tensor)])
+
+
+def split_rows(rows: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    """Cut rows into batches; a last single image joins the batch before it.
+
+    Batch normalisation cannot train on one image whose feature map is 1 x 1: there is no variance to divide by.
+
+    Example:
+        >>> [[len(part) for part in split_rows(torch.arange(count), 4)] for count in (9, 6)]
+        [[4, 5], [4, 2]]
+    """
+    parts = torch.split(rows, batch_size)
+    if batch_size > 1 and len(parts) > 1 and len(parts[-1]) == 1:
+        return (*parts[:-2], torch.cat(parts[-2:]))
+    return parts
+
+
+def count_batches(rows: int, batch_size: int) -> int:
+    """How many batches :func:`split_rows` makes.
+
+    Example:
+        >>> count_batches(9, 4), count_batches(6, 4), count_batches(1, 4)
+        (2, 2, 1)
+    """
+    whole, rest = divmod(rows, batch_size)
+    lonely = rest == 1 and whole > 0
+    return whole + (rest > 0 and not lonely)
 
 
 def build_loader(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from longtail.data.augmentation import BatchTransform
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, resume_hint
 from longtail.files import write_atomically
 from longtail.models import LongTailModel, build_model
 
@@ -196,9 +196,7 @@ def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tupl
         raise LongtailError(f"There is no run {str(folder)!r}: name the folder that `longtail train --out` wrote.")
     if not (folder / INFO_NAME).exists():
         if (folder / "config.yaml").exists():
-            raise LongtailError(
-                f"The run {str(folder)!r} has not finished: continue it with `longtail train --resume {folder}`."
-            )
+            raise LongtailError(f"The run {str(folder)!r} has not finished: continue it with: {resume_hint(folder)}")
         raise LongtailError(f"{str(folder)!r} is no run, it holds no {INFO_NAME}: name what `longtail train` wrote.")
     model, info = load_model(folder)
     return model.to(device), info

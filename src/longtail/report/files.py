@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, resume_hint
 
 Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
 Table: TypeAlias = "dict[str, Value]"
@@ -29,17 +29,15 @@ def read_metrics(root: Path) -> Table:
     """
     path = root / "metrics.json"
     if not path.is_file():
-        raise LongtailError(f"{root} has no metrics.json: finish the run with 'longtail train --resume {root}'.")
+        raise LongtailError(f"{root} has no metrics.json: finish the run with: {resume_hint(root)}")
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise LongtailError(
-            f"{path} is not valid JSON ({error}); delete it, and 'longtail train --resume {root}' writes it again."
+            f"{path} is not valid JSON ({error}); delete it and write it again with: {resume_hint(root)}"
         ) from error
     if not isinstance(metrics, dict):
-        raise LongtailError(
-            f"{path} does not hold a table; delete it, and 'longtail train --resume {root}' writes it again."
-        )
+        raise LongtailError(f"{path} does not hold a table; delete it and write it again with: {resume_hint(root)}")
     if metrics.get("format", FORMAT) != FORMAT:
         raise LongtailError(f"{path} has format {metrics['format']}, this version reads {FORMAT}; update longtail.")
     return metrics
@@ -93,8 +91,8 @@ def read_parquet(path: Path, columns: Sequence[str]) -> pa.Table | None:
         return pq.read_table(path, columns=list(columns))
     except (pa.ArrowException, OSError, KeyError) as error:
         raise LongtailError(
-            f"{path} cannot be read; delete metrics.json beside it, and 'longtail train --resume {path.parent}' writes "
-            "both again."
+            f"{path} cannot be read; delete metrics.json beside it and write both again with: "
+            f"{resume_hint(path.parent)}"
         ) from error
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, resume_hint
 from longtail.report.files import Table, Value, read_config, read_history, read_metrics, read_parquet
 
 SCALARS = (
@@ -135,7 +135,7 @@ class RunResult:
                 raise
             what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be understood ({error})"
             raise LongtailError(
-                f"{root / 'metrics.json'} {what}; delete it, and 'longtail train --resume {root}' writes it again."
+                f"{root / 'metrics.json'} {what}; delete it and write it again with: {resume_hint(root)}"
             ) from error
 
     def metrics(self, split: str) -> Metrics | None:

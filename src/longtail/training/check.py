@@ -80,6 +80,8 @@ def _value_at(values: dict[str, Any], key: str) -> Any:
 
 
 def _check_data(data: DataConfig) -> None:
+    if len(data.mean) != 3 or len(data.std) != 3 or min(data.std) <= 0:
+        raise LongtailError("--data.mean and --data.std take three numbers for red, green and blue, std above zero.")
     if data.resize is not None and data.resize < data.image_size:
         raise LongtailError(
             f"--data.resize must be at least --data.image_size, {data.image_size}, which is cut out of it, "

@@ -44,7 +44,7 @@ class DataConfig:
     imbalance_ratio: float | None = None
     imbalance_profile: Literal["exponential", "step", "pareto"] = "exponential"
     subset_seed: int = 0
-    validation_fraction: float = 0.0
+    validation_fraction: float = 0.1
     test_fraction: float = 0.2
     split_seed: int = 0
     image_size: int = 32

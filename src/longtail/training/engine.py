@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from longtail.data.augmentation import BatchTransform
-from longtail.data.loaders import Batch, Loader
+from longtail.data.loaders import Batch, Loader, count_batches
 from longtail.data.samplers import EpochSampler
 from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss
@@ -116,6 +116,11 @@ class Engine:
         model.train(was_training)
 
 
+def is_main_process() -> bool:
+    """Whether this process speaks to the user, also before or after an engine lives."""
+    return bool(PartialState().is_main_process)
+
+
 @dataclass
 class Pass:
     """What one stage trains: everything the loop needs, and nothing about configuration or files.
@@ -204,7 +209,7 @@ def train_epoch(
     """
     engine, config = work.engine, work.engine.config
     local = engine.local_batch_size(work.batch_size)
-    steps = first_step + -(-len(rows) // local)
+    steps = first_step + count_batches(len(rows), local)
     trainable = [p for p in work.model.parameters() if p.requires_grad]
     work.wrapped.train()
     others = _second_batches(work, epoch, first_step * local, local)
@@ -247,9 +252,10 @@ def _second_batches(work: Pass, epoch: int, first_row: int, local: int) -> Itera
 
 def _forward_backward(work: Pass, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Accumulate the gradient of one batch, in parts where asked; return its mean loss and its right answers."""
-    parts = min(work.engine.config.accumulation, len(images))
+    # Parts of nearly equal size, of two images at least: batch normalisation cannot normalise one.
+    parts = max(1, min(work.engine.config.accumulation, len(images) // 2))
     losses, corrects = [], []
-    chunks = list(zip(images.chunk(parts), target.chunk(parts), strict=True))
+    chunks = list(zip(images.tensor_split(parts), target.tensor_split(parts), strict=True))
     for index, (part, labels) in enumerate(chunks):
         share = len(part) / len(images)
         if index + 1 < len(chunks):

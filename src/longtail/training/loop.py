@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longtail.data.loaders import count_batches
 from longtail.data.samplers import EpochSampler
 from longtail.training.config import StageConfig
 from longtail.training.engine import CHECK_STEPS, Meter, Pass, stop_on_nan, train_epoch
@@ -65,7 +66,7 @@ class StageLoop:
     @property
     def steps(self) -> int:
         """Steps of one epoch."""
-        return -(-len(self.sampler) // self._local)
+        return count_batches(len(self.sampler), self._local)
 
     @property
     def _local(self) -> int:

@@ -70,7 +70,7 @@ def prepare_data(config: DataConfig) -> PreparedData:
 
 
 def hash_splits(data: ImageData) -> str:
-    """Hash the rows of all splits of a run; equal hashes mean the same images in the same places."""
+    """Hash the rows of all splits of a run; an embedded image counts by its bytes, a file by path and size."""
     import hashlib
 
     names = [name for name in ("train", "validation", "test") if name in data.splits]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from longtail.data.loaders import Decoder, Loader, build_loader
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.metrics import Summary
 from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, save_model
 from longtail.models.model import LongTailModel, build_model
@@ -46,12 +46,15 @@ class Experiment:
         out: The RUN folder.
         reporter: Tells the user what happens.
         engine: Device, precision, processes.
+        resuming: A checkpoint will follow, so published weights are not needed.
 
     Raises:
         LongtailError: The configuration or the data cannot be used.
     """
 
-    def __init__(self, config: RunConfig, out: Path, reporter: Reporter, engine: Engine) -> None:
+    def __init__(
+        self, config: RunConfig, out: Path, reporter: Reporter, engine: Engine, *, resuming: bool = False
+    ) -> None:
         self.config = config
         self.out = out
         self.engine = engine
@@ -61,7 +64,7 @@ class Experiment:
         self.prepared: PreparedData = prepare_data(config.data)
         self._describe_data()
         self.loaders = {name: self._load(name) for name in self.prepared.data.splits}
-        self.model = self._new_model()
+        self.model = self._new_model(pretrained=config.model.pretrained and not resuming)
         for stage in self.stages.values():  # an option that the loss refuses is found before anything is trained
             make_loss(stage, self.prepared.counts, self.model)
         self.history: list[dict[str, Any]] = []
@@ -145,6 +148,11 @@ class Experiment:
     def _save(
         self, index: int, epoch: int, step: int, optimizer: torch.optim.Optimizer | None, meter: Meter | None
     ) -> None:
+        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+            raise LongtailError(
+                f"the weights are no longer finite numbers after epoch {epoch}, step {step} of stage {index}; the "
+                "checkpoint before is kept: train with a lower --stage1.optimizer.lr or with --training.clip_norm 1."
+            )
         sums = self.engine.sum(meter.sums) if meter is not None and step else None
         if self.engine.is_main:
             state = TrainingState(values={
@@ -313,12 +321,12 @@ class Experiment:
                 tick=bar.tick,
             )  # fmt: skip
 
-    def _new_model(self) -> LongTailModel:
+    def _new_model(self, *, pretrained: bool) -> LongTailModel:
         config = self.config.model
         torch.manual_seed(step_seed(self.config.training.seed, 0))
         model = build_model(
             config.name, self.prepared.counts.num_classes, config.head,
-            pretrained=config.pretrained, in_size=self.config.data.image_size,
+            pretrained=pretrained, in_size=self.config.data.image_size,
         )  # fmt: skip
         if self.config.training.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -344,11 +352,12 @@ def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any
         LongtailError: The folder holds something already.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        hint = f"continue it with --resume {out}" if (out / "config.yaml").is_file() else "empty it first"
-        raise LongtailError(f"{out} exists already: choose another --out, or {hint}.")
+        hint = f"continue it with: {resume_hint(out)}" if (out / "config.yaml").is_file() else "empty it first"
+        raise LongtailError(f"{out} exists already: choose another --out, or {hint}")
     config = resolve_head(config)
     check_config(config)
     engine = make_engine(config)
+    was_there = out.exists()
     engine.wait()  # every process has looked at the folder before the first one writes to it
     if engine.is_main:
         write_yaml(out / "config.yaml", asdict(config))
@@ -356,7 +365,10 @@ def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any
         experiment = Experiment(config, out, reporter, engine)
     except BaseException:  # nothing is trained yet: leave no trace, so that the same command works once mended
         if engine.is_main:
-            shutil.rmtree(out)
+            (out / "config.yaml").unlink(missing_ok=True)
+            if not was_there:
+                with suppress(OSError):  # somebody else has put a file there: leave it
+                    out.rmdir()
         raise
     return experiment.run()
 
@@ -366,7 +378,7 @@ def resume_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, An
     state = load_checkpoint(out / "checkpoint")
     config = resolve_head(config)
     check_config(config)
-    experiment = Experiment(config, out, reporter, make_engine(config))
+    experiment = Experiment(config, out, reporter, make_engine(config), resuming=state is not None)
     if state is not None:
         where = state.values
         experiment.reporter.say(f"resuming at stage {where['stage']}, epoch {where['epoch'] + 1}, step {where['step']}")
