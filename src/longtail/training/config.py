@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Augmentation = Literal["none", "flip", "crop", "crop-flip", "random-resized-crop"]
+Policy = Literal["none", "auto-augment", "rand-augment"]
+Tracker = Literal["none", "tensorboard", "mlflow", "wandb", "trackio"]
 Mixing = Literal["none", "mixup", "cutmix", "remix", "cmo"]
 
 
@@ -30,11 +32,16 @@ class DataConfig:
         std: Per-channel standard deviation of RGB in [0, 1] that is divided by.
         augmentation: Random changes to a training image.
         crop_padding: Zero pixels around the image before a random crop.
+        policy: Strong changes of colour and shape after crop and flip: AutoAugment's learned pairs, or RandAugment.
+        policy_operations: Changes per image of RandAugment.
+        policy_magnitude: Strength of RandAugment's changes, 0 to 30.
+        cutout: Side in pixels of the square that is blanked out of each training image; 0 blanks none.
         many: A class with more training images than this is many-shot.
         few: A class with fewer training images than this is few-shot.
         groups: Shot groups by those thresholds, or by thirds of the classes.
         workers: Processes that decode images when the data set does not fit in memory.
         resident_gigabytes: Decode once and keep in memory up to this size; None means half of the free memory.
+        cache: Keep the decoded images of such a set on disk too, for the next run and for runs beside this one.
     """
 
     source: str = ""
@@ -53,11 +60,16 @@ class DataConfig:
     std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
     augmentation: Augmentation = "none"
     crop_padding: int = 4
+    policy: Policy = "none"
+    policy_operations: int = 2
+    policy_magnitude: int = 9
+    cutout: int = 0
     many: int = 100
     few: int = 20
     groups: Literal["threshold", "thirds"] = "threshold"
     workers: int = 2
     resident_gigabytes: float | None = None
+    cache: bool = True
 
 
 @dataclass
@@ -137,6 +149,8 @@ class StageConfig:
         sampler: ``shuffle`` (every image once an epoch) or a re-balancing strategy.
         train: ``all`` parameters, the ``classifier`` on a frozen backbone, or one ``scales`` per class (LWS).
         reset_classifier: Start the classifier anew instead of from the stage before (cRT).
+        cached_views: Train a classifier on features computed once for this many augmented views of each image; 0 passes
+            every batch through the backbone.
         mixing: Mix images of a batch.
         mixing_alpha: Parameter of the Beta distribution that mixing draws from.
         loss: The loss.
@@ -149,6 +163,7 @@ class StageConfig:
     sampler: str = "shuffle"
     train: Literal["all", "classifier", "scales"] = "all"
     reset_classifier: bool = False
+    cached_views: int = 0
     mixing: Mixing = "none"
     mixing_alpha: float = 1.0
     loss: LossConfig = field(default_factory=LossConfig)
@@ -166,11 +181,15 @@ class TrainingConfig:
         accumulation: Parts a batch is split into, for networks that do not fit.
         clip_norm: Largest L2 norm of the gradient; None leaves it alone.
         ema_decay: Keep an exponential moving average of the weights and evaluate that; None does not.
-        compile: Pass the network through torch.compile.
+        compile: Pass network and loss through torch.compile.
+        compile_mode: Its mode; ``reduce-overhead`` replays CUDA graphs on a GPU.
         channels_last: Memory layout of images and convolutions.
         validate_every: Measure the validation split every this many epochs (it is always measured at the end).
+        evaluation_batch: Images at a time when nothing is trained; the largest that fits when not given.
         checkpoint_steps: Also save every this many steps; 0 saves at the end of each epoch only.
         device: ``auto`` takes the accelerator where there is one.
+        tracker: Also log the epochs to this experiment tracker, where it is installed.
+        tracker_project: Project (experiment) of that tracker.
     """
 
     seed: int = 0
@@ -179,10 +198,14 @@ class TrainingConfig:
     clip_norm: float | None = None
     ema_decay: float | None = None
     compile: bool = False
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
     channels_last: bool = True
-    validate_every: int = 1
+    validate_every: int = 10
+    evaluation_batch: int | None = None
     checkpoint_steps: int = 0
     device: Literal["auto", "cpu"] = "auto"
+    tracker: Tracker = "none"
+    tracker_project: str = "longtail"
 
 
 @dataclass
