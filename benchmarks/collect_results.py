@@ -1,7 +1,7 @@
 """Gather finished runs into rows (CSV) and make the results page from the rows alone.
 
-python benchmarks/collect_results.py rows RUN [RUN ...] --csv docs/results/cifar100-lt-short.csv
-python benchmarks/collect_results.py page docs/results/cifar100-lt-short.csv --out docs/results/index.md
+python benchmarks/collect_results.py rows RUN [RUN ...] --csv docs/results/cifar100-lt-30-epochs.csv
+python benchmarks/collect_results.py page docs/results/index.md
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import shlex
+import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ import yaml
 from longtail.training.recipe import base_config, flatten
 
 FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "harmonic_mean", "nll", "ece")
+FIGURES_SHOWN = ("accuracy", "many", "medium", "few", "worst_class", "ece")
+FULL_EPOCHS = 200  # the published schedule; shorter runs are not put beside published figures
+MARKED = re.compile(r"(<!-- rows begin (\S+) -->).*?(<!-- rows end -->)", re.DOTALL)
 COLUMNS = (
     "run", "recipe", "stage", "seed", "epochs_stage1", "epochs_stage2", *FIGURES, "seconds_stage1", "seconds_stage2",
     "processor", "cores", "device", "torch", "longtail", "train_images", "imbalance_ratio", "subset_seed", "data_hash",
@@ -31,7 +36,7 @@ def rows_of(run: Path) -> Iterable[dict[str, Any]]:
     metrics = json.loads((run / "metrics.json").read_text())
     config = yaml.safe_load((run / "config.yaml").read_text())
     shared = {
-        "run": run.name,
+        "run": run.parent.name if run.name.startswith("seed-") else run.name,
         "recipe": metrics["recipe"],
         "seed": metrics["seeds"]["seed"],
         "epochs_stage1": config["stage1"]["epochs"],
@@ -47,7 +52,7 @@ def rows_of(run: Path) -> Iterable[dict[str, Any]]:
         "imbalance_ratio": max(metrics["train_counts"]) / min(metrics["train_counts"]),
         "subset_seed": metrics["seeds"]["subset_seed"],
         "data_hash": metrics["data_hash"],
-        "command": command_of(config, run.name),
+        "command": command_of(config, f"{run.parent.name}-{run.name}" if run.name.startswith("seed-") else run.name),
     }
     for number, (stage, result) in enumerate(sorted(metrics["stages"].items()), start=1):
         final = number == len(metrics["stages"])
@@ -78,16 +83,27 @@ def write_rows(runs: list[Path], path: Path) -> None:
             writer.writerows(rows_of(run))
 
 
-def page(rows: list[dict[str, str]], csv_name: str) -> str:
-    """The table and the commands, from the rows alone."""
-    lines = [
-        "| run | stage | overall | many | medium | few | worst class | ECE | seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+def finished(folder: Path) -> list[Path]:
+    """The finished runs below a folder, in the order of their names."""
+    return sorted(path.parent for path in folder.glob("**/metrics.json"))
+
+
+def table(rows: list[dict[str, str]], source: str, published: list[dict[str, str]]) -> str:
+    """The table, its circumstances and the commands, from the rows alone; seeds are folded into mean ± std."""
+    folded: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in rows:
-        seconds = row[f"seconds_stage{row['stage']}"]
-        figures = [percent(row[name]) for name in ("accuracy", "many", "medium", "few", "worst_class", "ece")]
-        lines.append(f"| {row['run']} | {row['stage']} | " + " | ".join(figures) + f" | {seconds} |")
+        folded.setdefault((row["run"], row["stage"]), []).append(row)
+    beside = {key: _published(found[0], source, published) for key, found in folded.items()}
+    shown = any(beside.values())
+    lines = [
+        f"| run | stage | seeds | overall |{' published |' if shown else ''} many | medium | few | worst class | ECE |",
+        f"|---|---|---|---|{'---|' if shown else ''}---|---|---|---|---|",
+    ]
+    for (run, stage), found in folded.items():
+        figures = [spread([row[name] for row in found]) for name in FIGURES_SHOWN]
+        if shown:
+            figures.insert(1, beside[run, stage] or "-")
+        lines.append(f"| {run} | {stage} | {len(found)} | " + " | ".join(figures) + " |")
     first = rows[0]
     facts = (
         f"{first['train_images']} training images, imbalance ratio {float(first['imbalance_ratio']):g}, subset seed "
@@ -95,40 +111,65 @@ def page(rows: list[dict[str, str]], csv_name: str) -> str:
         f"{first['longtail']}; {first['processor']}, {first['cores']} cores, {first['device']}."
     )
     commands = "\n".join(dict.fromkeys(row["command"] for row in rows))
-    return "\n".join(
-        [*lines, "", facts, "", f"Rows: [{csv_name}]({csv_name}). Commands:", "", "```", commands, "```", ""]
-    )
+    return "\n".join([*lines, "", facts, "", f"Rows: [{source}]({source}). Commands:", "", "```", commands, "```", ""])
 
 
-def percent(value: str) -> str:
-    """A fraction as per cent with one decimal; an empty cell is n/a."""
-    return f"{float(value) * 100:.1f}" if value else "n/a"
+def _published(row: dict[str, str], source: str, published: list[dict[str, str]]) -> str:
+    """The published figure of the same recipe on the same data, for a full schedule and its last stage only."""
+    last = "2" if int(row["epochs_stage2"]) else "1"
+    if int(row["epochs_stage1"]) < FULL_EPOCHS or row["stage"] != last:
+        return ""
+    for known in published:
+        same = source.startswith(f"{known['dataset']}-") and row["recipe"] == f"cifar-lt/{known['recipe']}"
+        if same and round(float(row["imbalance_ratio"])) == int(known["imbalance_ratio"]):
+            low, high = known["low"], known["high"]
+            mark = " (unverified)" if known["kind"] == "unverified" else ""
+            return f"{low}{mark}" if low == high else f"{low} to {high}{mark}"
+    return ""
 
 
-def fill(template: Path, table: str) -> None:
-    """Put the table between the two marks of the page, leaving its words alone."""
-    begin, end = "<!-- rows begin -->", "<!-- rows end -->"
-    text = template.read_text()
-    before, rest = text.split(begin)
-    template.write_text(f"{before}{begin}\n\n{table}\n{end}{rest.split(end)[1]}")
+def spread(values: list[str]) -> str:
+    """Fractions as per cent with one decimal, mean ± standard deviation where there are several; n/a where empty.
+
+    >>> spread(["0.5"]), spread(["0.5", "0.52"]), spread([""])
+    ('50.0', '51.0 ± 1.4', 'n/a')
+    """
+    if "" in values:
+        return "n/a"
+    numbers = [float(value) * 100 for value in values]
+    mean = f"{statistics.mean(numbers):.1f}"
+    return mean if len(numbers) == 1 else f"{mean} ± {statistics.stdev(numbers):.1f}"
+
+
+def fill(page: Path) -> None:
+    """Make every table of a page anew: each stands between two marks, of which the first names its file of rows."""
+    published = _read(page.with_name("published.csv"))
+
+    def made(match: re.Match[str]) -> str:
+        return f"{match[1]}\n\n{table(_read(page.with_name(match[2])), match[2], published)}\n{match[3]}"
+
+    page.write_text(MARKED.sub(made, page.read_text()))
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    rows = commands.add_parser("rows")
+    rows = commands.add_parser("rows", help="gather runs into a file of rows")
     rows.add_argument("runs", type=Path, nargs="+")
     rows.add_argument("--csv", type=Path, required=True)
-    make = commands.add_parser("page")
-    make.add_argument("csv", type=Path)
-    make.add_argument("--out", type=Path, required=True)
+    make = commands.add_parser("page", help="make the tables of a page anew")
+    make.add_argument("page", type=Path)
     options = parser.parse_args()
     if options.command == "rows":
         write_rows(options.runs, options.csv)
     else:
-        with options.csv.open(newline="") as file:
-            fill(options.out, page(list(csv.DictReader(file)), options.csv.name))
+        fill(options.page)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from pathlib import Path
 _CACHES = tempfile.mkdtemp(prefix="longtail-tests-")
 atexit.register(shutil.rmtree, _CACHES, ignore_errors=True)
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HOME": _CACHES, "HF_HUB_OFFLINE": "1", "COLUMNS": "80"}
+os.environ["LONGTAIL_CACHE"] = f"{_CACHES}/decoded"
+os.environ.pop("LONGTAIL_CACHE_GB", None)
 for _name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "HF_DATASETS_CACHE", "HF_HUB_CACHE"):
     os.environ.pop(_name, None)
 

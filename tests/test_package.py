@@ -25,8 +25,8 @@ class Only:
 sys.meta_path.insert(0, Only())
 """
 FORBIDDEN = {
-    "accelerate", "datasets", "huggingface_hub", "jinja2", "jsonargparse", "PIL", "plotly", "psutil", "pyarrow", "rich",
-    "safetensors", "sklearn", "timm", "torchmetrics", "torchvision", "yaml", "pandas",
+    "accelerate", "datasets", "filelock", "huggingface_hub", "jinja2", "jsonargparse", "PIL", "plotly", "psutil",
+    "pyarrow", "rich", "safetensors", "sklearn", "timm", "torchmetrics", "torchvision", "yaml", "pandas",
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from longtail import __version__
 from longtail.complaints import explain
 from longtail.errors import LongtailError, nearest
-from longtail.training.config import RunConfig
+from longtail.training.config import RunConfig, Tracker
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 # Short flags of `train` and the option of the configuration each one sets.
@@ -23,6 +23,7 @@ SHORT = {
     "imbalance_ratio": "data.imbalance_ratio",
     "group_column": "data.group_column",
     "seed": "training.seed",
+    "tracker": "training.tracker",
 }
 
 
@@ -133,12 +134,23 @@ def _takes_training(parser: ArgumentParser) -> None:
     parser.add_argument("--imbalance-ratio", type=float | None, default=None, help="cut the training split to it")
     parser.add_argument("--group-column", type=str | None, default=None, help="rows that share it stay together")
     parser.add_argument("--seed", type=int | None, default=None, help="seed of weights, order, augmentation, noise")
+    parser.add_argument("--tracker", type=Tracker | None, default=None, help="log to this experiment tracker too")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors and the result")
     parser.add_class_arguments(RunConfig)
     groups = _groups()
     for action in parser._actions:
         if action.dest in groups:  # takes a file of options, as --config does for all of them
             action.help = argparse.SUPPRESS
+
+
+def _takes_preparation(parser: ArgumentParser) -> None:
+    parser.add_argument("source", type=str, help="SOURCE, see 'longtail inspect --help'")
+    parser.add_argument("--out", type=str, required=True, metavar="DIR", help="the folder to make; train on hf:DIR")
+    parser.add_argument("--size", type=int, default=256, help="shorter side after scaling, and side of the centre crop")
+    parser.add_argument("--skip-bad", action="store_true", help="list unreadable images and go on without them")
+    parser.add_argument("--label-column", type=str | None, default=None, help="column of the label")
+    parser.add_argument("--image-column", type=str | None, default=None, help="column of the image")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors and the result")
 
 
 def _takes_evaluation(parser: ArgumentParser) -> None:
@@ -160,7 +172,17 @@ def _takes_prediction(parser: ArgumentParser) -> None:
 
 
 def _takes_comparison(parser: ArgumentParser) -> None:
-    parser.add_argument("runs", type=str, nargs="+", help="RUN folders; the first is what others are compared with")
+    parser.add_argument("runs", type=str, nargs="*", help="RUN folders to compare; with --recipe, the SOURCE")
+    parser.add_argument("--grid", type=str | None, default=None, metavar="FILE", help="train the runs in this file")
+    parser.add_argument("--recipe", type=str, action="append", default=[], help="train this recipe first; repeat it")
+    parser.add_argument("--seeds", type=int | None, default=None, help="runs of each recipe, with seeds from 0 up")
+    parser.add_argument("--epochs", type=int | None, default=None, help="epochs of stage 1; the rest scales with it")
+    parser.add_argument("--imbalance-ratio", type=float | None, default=None, help="cut the training split to it")
+    parser.add_argument("--set", type=str, action="append", default=[], metavar="KEY=VALUE", help="option of all runs")
+    parser.add_argument("--tracker", type=Tracker | None, default=None, help="experiment tracker of all runs")
+    parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help="folder of the trained runs")
+    parser.add_argument("--jobs", type=int | None, default=None, help="runs trained at once; 1 on a CPU")
+    parser.add_argument("--baseline", type=str | None, default=None, metavar="NAME", help="what the others differ from")
     parser.add_argument("--csv", type=str | None, default=None, metavar="FILE.csv", help="also write the table here")
 
 
@@ -203,6 +225,13 @@ def train(flags: Namespace) -> int:
     return train_command(_run_config(flags), flags.out, quiet=flags.quiet)
 
 
+def prepare(flags: Namespace) -> None:
+    """Decode and resize all images of a SOURCE once, into a folder that loads many times faster."""
+    from longtail.commands import prepare_command
+
+    prepare_command(**_as_dict(flags))
+
+
 def evaluate(flags: Namespace) -> None:
     """Evaluate a RUN on its own test split, or on another SOURCE."""
     from longtail.commands import evaluate_command
@@ -217,11 +246,21 @@ def predict(flags: Namespace) -> None:
     predict_command(**_as_dict(flags))
 
 
-def compare(flags: Namespace) -> None:
-    """Compare runs in one table: shot groups, differences, seeds folded into mean ± std."""
-    from longtail.commands import compare_command
+def compare(flags: Namespace) -> int:
+    """Compare runs in one table, or train a grid of runs first: groups, mean ± std, paired differences."""
+    from longtail.commands import compare_command, grid_command
 
-    compare_command(**_as_dict(flags))
+    if flags.grid is not None or flags.recipe:
+        _check_grid_words(flags)
+        return grid_command(flags.runs[0] if flags.runs else "", **_as_dict(flags, without="runs"))
+    to_train = ("seeds", "epochs", "imbalance_ratio", "set", "tracker", "out", "jobs")
+    misplaced = next((_spelt(name) for name in to_train if flags[name]), None)
+    if misplaced is not None:
+        raise LongtailError(f"{misplaced} is for runs still to be trained: add --recipe NAME or --grid FILE.yaml.")
+    if not flags.runs:
+        return _fail(f"RUN missing: longtail compare {_COMPARE.splitlines()[0]}", EXIT_USAGE)
+    compare_command(flags.runs, baseline=flags.baseline, csv=flags.csv)
+    return 0
 
 
 def report(flags: Namespace) -> None:
@@ -248,12 +287,17 @@ def demo(flags: Namespace) -> int:
 _TRAIN = """SOURCE --recipe NAME --out RUN
                       [--imbalance-ratio 100] [--epochs N] [--seed N] [--any.option VALUE]
        longtail train --resume RUN"""
+_COMPARE = """RUN RUN ... [--baseline NAME] [--csv FILE.csv]
+       longtail compare SOURCE --recipe NAME --recipe NAME --out DIR
+                      [--seeds 3] [--epochs N] [--set KEY=VALUE] [--jobs N]
+       longtail compare --grid FILE.yaml [--out DIR] [--jobs N]"""
 COMMANDS: dict[str, Command] = {
     "inspect": Command("SOURCE [--json]", _takes_source, inspect),
+    "prepare": Command("SOURCE --out DIR [--size 256] [--skip-bad]", _takes_preparation, prepare),
     "train": Command(_TRAIN, _takes_training, train),
     "evaluate": Command("RUN [SOURCE] [--split NAME] [--json]", _takes_evaluation, evaluate),
     "predict": Command("RUN IMAGES --out FILE.csv", _takes_prediction, predict),
-    "compare": Command("RUN RUN ... [--csv FILE.csv]", _takes_comparison, compare),
+    "compare": Command(_COMPARE, _takes_comparison, compare),
     "report": Command("RUN ... --out FILE.html", _takes_report, report),
     "recipes": Command("[NAME]", _takes_recipe, recipes),
     "demo": Command("[--out FOLDER] [--epochs N]", _takes_demo, demo),
@@ -336,8 +380,23 @@ def _plain(value: Any) -> Any:
     return value.as_dict() if isinstance(value, Namespace) else value
 
 
-def _as_dict(flags: Namespace) -> dict[str, Any]:
-    return dict(flags.as_dict())
+def _as_dict(flags: Namespace, without: str = "") -> dict[str, Any]:
+    return {key: value for key, value in flags.as_dict().items() if key != without}
+
+
+def _spelt(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _check_grid_words(flags: Namespace) -> None:
+    if flags.grid is None:
+        if len(flags.runs) != 1:
+            raise LongtailError("--recipe trains on one SOURCE: longtail compare SOURCE --recipe NAME --out DIR.")
+        return
+    given = next((name for name in ("recipe", "seeds", "epochs", "imbalance_ratio", "set") if flags[name]), None)
+    if given is not None or flags.runs:
+        word = _spelt(given) if given is not None else repr(flags.runs[0])
+        raise LongtailError(f"--grid takes its runs from the file: leave {word} out, or write it there.")
 
 
 def _explain(message: str, parser: ArgumentParser, command: str | None) -> str:

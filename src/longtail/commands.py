@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from longtail.errors import LongtailError, resume_hint
 from longtail.training.config import RunConfig, TrainingConfig
 
 if TYPE_CHECKING:
+    from longtail.training.grid import Grid, PlannedRun
     from longtail.training.progress import Reporter
 
 EXIT_INTERRUPTED = 130
@@ -39,6 +42,38 @@ def inspect_command(
         _print_json(found.to_dict())
     else:
         render(found, Console())
+
+
+def prepare_command(
+    source: str,
+    out: str,
+    *,
+    size: int = 256,
+    skip_bad: bool = False,
+    label_column: str | None = None,
+    image_column: str | None = None,
+    quiet: bool = False,
+) -> None:
+    """Write the images of a source resized, and say how many they were and how fast that went."""
+    from longtail.data.resized import write_resized
+    from longtail.data.sources import load_source
+    from longtail.training.progress import Reporter
+
+    data = load_source(source, label_column=label_column, image_column=image_column)
+    reporter = Reporter(quiet=quiet)
+    for finding in data.findings:
+        reporter.say(f"note: {finding.message}")
+    begun = time.perf_counter()
+    with reporter.bar("preparing", sum(map(len, data.splits.values()))) as bar:
+        done = write_resized(data, Path(out), size, skip_bad=skip_bad, tick=bar.tick)
+    seconds = time.perf_counter() - begun
+    for problem in done.skipped:
+        reporter.say(f"skipped: {problem}")
+    images = sum(done.images.values())
+    splits = ", ".join(f"{count:,} {name}" for name, count in done.images.items())
+    skipped = f", {len(done.skipped):,} unreadable skipped" if done.skipped else ""
+    _print(f"{out}: {images:,} images of {size} x {size} pixels ({splits}{skipped}), {images / seconds:.0f} images/s")
+    _print(f"train on it: longtail train {shlex.quote(f'hf:{out}')} --recipe NAME --out RUN")
 
 
 def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
@@ -123,14 +158,82 @@ def predict_command(
         raise LongtailError(f"none of the {len(report.skipped)} files in {images!r} is an image that can be read.")
 
 
-def compare_command(runs: Sequence[str], *, csv: str | None = None) -> None:
+def compare_command(runs: Sequence[str], *, baseline: str | None = None, csv: str | None = None) -> None:
     """Print the comparison of several runs."""
     from longtail.report.compare import compare_runs
 
-    comparison = compare_runs([Path(run) for run in runs])
+    comparison = compare_runs([Path(run) for run in runs], baseline=baseline)
     comparison.render(Console())
     if csv is not None:
         comparison.to_csv(Path(csv))
+
+
+def grid_command(
+    source: str = "",
+    *,
+    grid: str | None = None,
+    recipe: Sequence[str] = (),
+    seeds: int | None = None,
+    epochs: int | None = None,
+    imbalance_ratio: float | None = None,
+    set: Sequence[str] = (),  # noqa: A002 - the name of the option
+    tracker: str | None = None,
+    out: str | None = None,
+    jobs: int | None = None,
+    baseline: str | None = None,
+    csv: str | None = None,
+) -> int:
+    """Train what a grid still lacks, then compare its runs; return the exit status."""
+    from longtail.training.grid import plan_grid, read_grid, recipe_grid
+    from longtail.training.grid_runner import log_of, run_grid
+    from longtail.training.interrupt import Interrupted
+    from longtail.training.progress import Reporter
+
+    if grid is not None:
+        values = read_grid(grid) | ({"baseline": baseline} if baseline is not None else {})
+    else:
+        cut = [] if imbalance_ratio is None else [f"data.imbalance_ratio={imbalance_ratio}"]
+        values = recipe_grid(source, recipe, seeds=1 if seeds is None else seeds, epochs=epochs, baseline=baseline,
+                             options=[*cut, *set])  # fmt: skip
+    values |= {"out": out} if out is not None else {}
+    options = values.get("set") or {}
+    if tracker is not None and isinstance(options, dict):  # plan_grid complains of anything else
+        values["set"] = options | {"training.tracker": tracker}
+    planned = plan_grid(values, grid or "the grid")
+    try:
+        outcomes = run_grid(planned, Reporter(), jobs=jobs)
+    except Interrupted:
+        again = shlex.quote(str(planned.out / "grid.yaml"))
+        sys.stderr.write(f"stopped; the checkpoints are saved. Continue with: longtail compare --grid {again}\n")
+        return EXIT_INTERRUPTED
+    failed = [outcome for outcome in outcomes if outcome.problem]
+    _show_grid(planned, [outcome.run for outcome in outcomes if not outcome.problem], csv)
+    for outcome in failed:
+        sys.stderr.write(f"failed: {outcome.run.title}: {outcome.problem} ({log_of(outcome.run)})\n")
+    if failed:
+        raise LongtailError(f"{len(failed)} of {len(outcomes)} runs failed; the same command tries them again.")
+    return 0
+
+
+def _show_grid(grid: Grid, finished: Sequence[PlannedRun], csv: str | None) -> None:
+    """Print and write the tables and pages of a grid: one of each baseline, which is one unless the data vary."""
+    from longtail.report.compare import compare_runs, write_csv
+    from longtail.report.page import write_report
+
+    comparisons = []
+    baselines = list(dict.fromkeys(run.baseline for run in finished))
+    for baseline in baselines:
+        runs = [run for run in finished if run.baseline == baseline]
+        folders, names = [run.folder for run in runs], [run.name for run in runs]
+        first = baseline if baseline in names else names[0]
+        if first != baseline:
+            sys.stderr.write(f"note: {baseline} has no finished run, so that others are compared with {first}\n")
+        comparisons.append(compare_runs(folders, names=names, baseline=first))
+        comparisons[-1].render(Console())
+        page = "report.html" if len(baselines) == 1 else f"report-{baseline}.html"
+        _print(f"report: {write_report(folders, grid.out / page, names=names, baseline=first)}")
+    for path in [grid.out / "table.csv", *([Path(csv)] if csv is not None else [])] if comparisons else []:
+        write_csv(comparisons, path)
 
 
 def report_command(runs: Sequence[str], out: str) -> None:

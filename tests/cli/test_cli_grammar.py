@@ -109,6 +109,9 @@ TRAIN = ("train", "digits", "--recipe", "cifar-lt/gcl", "--out", "never-made")
         (["inspect", "digts"], "Did you mean 'digits'?"),
         (["inspect", "floder:photos"], "Did you mean 'folder'?"),
         (["compare", "a", "--cvs", "t.csv"], "Did you mean '--csv'?"),
+        (["compare", "digits", "--recipe", "cifar-lt/glc", "--out", "x"], "Did you mean 'cifar-lt/gcl'?"),
+        (["compare", "digits", "--recipe", "cifar-lt/ce", "--sed", "3"], "Did you mean '--seeds'?"),
+        ([*TRAIN, "--tracker", "mlfow"], "Did you mean 'mlflow'?"),
         (["predict", "a", "b", "--uot", "t.csv"], "Did you mean '--out'?"),
     ],
 )
@@ -192,7 +195,7 @@ def test_what_does_not_fit_together_is_said_before_hours_of_stage_1(cli: Cli) ->
         (["evaluate"], "RUN missing: longtail evaluate RUN [SOURCE] [--split NAME] [--json]"),
         (["predict", "r"], "IMAGES and --out missing: longtail predict RUN IMAGES --out FILE.csv"),
         (["predict", "r", "i"], "--out missing: longtail predict RUN IMAGES --out FILE.csv"),
-        (["compare"], "RUN missing: longtail compare RUN RUN ... [--csv FILE.csv]"),
+        (["compare"], "RUN missing: longtail compare RUN RUN ... [--baseline NAME] [--csv FILE.csv]"),
         (["report", "r"], "--out missing: longtail report RUN ... --out FILE.html"),
         (["train"], "say how to train: --recipe NAME; 'longtail recipes' lists them."),
         (["train", "digits", "--out", "x"], "say how to train: --recipe NAME; 'longtail recipes' lists them."),

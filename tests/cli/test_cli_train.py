@@ -61,8 +61,9 @@ def test_the_folder_holds_what_is_promised_and_nothing_half_written(finished: An
     names = {path.name for path in finished.folder.iterdir()}
     assert names == {
         "config.yaml", "metrics.json", "history.csv", "predictions.parquet", "examples.parquet", "model.safetensors",
-        "model.json", "report.html", "checkpoint",
+        "model.json", "report.html", "checkpoint", "stage1",
     }  # fmt: skip
+    assert {path.name for path in (finished.folder / "stage1").iterdir()} == {"model.safetensors", "model.json"}
     assert {path.name for path in (finished.folder / "checkpoint").iterdir()} == {
         "last.safetensors", "previous.safetensors",
     }  # fmt: skip
@@ -82,7 +83,9 @@ def test_config_is_fully_resolved(finished: Any) -> None:
     assert config["recipe"] == "cifar-lt/gcl"
     assert config["data"]["source"] == "digits"
     assert config["data"]["imbalance_ratio"] == 20
-    assert config["model"] == {"name": "plain-cnn", "head": "cosine", "pretrained": False, "trainable": []}
+    assert config["model"] == {
+        "name": "plain-cnn", "head": "cosine", "pretrained": False, "weights": "", "trainable": [],
+    }  # fmt: skip
     assert config["stage1"]["loss"] == {"name": "gcl", "options": {"scale": 30.0, "noise": 0.5, "margin": 0.0}}
     assert config["training"]["seed"] == 3
 
@@ -119,7 +122,9 @@ def test_history_has_a_row_for_every_epoch(finished: Any) -> None:
     with (finished.folder / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["stage"], row["epoch"]) for row in rows] == [("1", "1"), ("1", "2"), ("2", "1")]
-    assert all(float(row["train_loss"]) > 0 and float(row["validation_loss"]) > 0 for row in rows)
+    assert all(float(row["train_loss"]) > 0 for row in rows)
+    measured = [row["epoch"] for row in rows if row["validation_loss"]]
+    assert measured == ["2", "1"]  # the end of each stage; ten epochs are not reached
 
 
 def test_predictions_are_those_the_metrics_are_made_of(finished: Any) -> None:

@@ -230,6 +230,22 @@ def test_autocast_changes_nothing(case: Case) -> None:
 
 
 @every_loss
+@pytest.mark.parametrize("soft", [False, True])
+def test_inputs_are_left_as_they_are(case: Case, soft: bool) -> None:
+    loss = freeze_noise(build(case))
+    given, untouched = inputs_for(loss), inputs_for(loss)
+    target = probabilities() if soft else given.target
+    noise = loss.sample_noise(given.features if loss.needs_features else given.logits).clone()
+    # Without a gradient, for automatic differentiation would refuse to change a leaf in place.
+    logits, features = given.logits.detach(), given.features.detach()
+    loss(logits, target, features)
+    assert torch.equal(logits, untouched.logits)
+    assert torch.equal(features, untouched.features)
+    assert torch.equal(target, probabilities() if soft else untouched.target)
+    assert torch.equal(loss.sample_noise(features if loss.needs_features else logits), noise)
+
+
+@every_loss
 def test_one_hot_probabilities_equal_indices(case: Case) -> None:
     loss = freeze_noise(build(case, weight=None))
     given = inputs_for(loss)

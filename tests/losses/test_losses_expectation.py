@@ -71,3 +71,40 @@ def test_label_scale_multiplies_all_logits_of_a_sample() -> None:
     target = torch.tensor([0, 1, 2, 1])
     expected = torch.nn.functional.cross_entropy(logits * scale[target, None], target)
     torch.testing.assert_close(expected_loss(ChangedLogits(logits, label_scale=scale), target, Averaging()), expected)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("kind", ["labels", "smoothed", "probabilities"])
+def test_a_shift_of_the_label_is_that_own_logit(kind: str, scaled: bool) -> None:
+    given, shift = rand(6, 4).requires_grad_(), rand(4, seed=1)
+    scale = torch.tensor([1.0, 5.0, 0.5, 2.0], dtype=torch.float64) if scaled else None
+    target = rand(6, 4, seed=2).softmax(1) if kind == "probabilities" else torch.tensor([0, 3, -100, 1, 2, 0])
+    how = Averaging(label_smoothing=0.2 if kind == "smoothed" else 0.0)
+    own = expected_loss(ChangedLogits(given * 3, own=given * 3 + shift, label_scale=scale), target, how)
+    shifted = expected_loss(ChangedLogits(given * 3, label_scale=scale, label_shift=shift), target, how)
+    torch.testing.assert_close(shifted, own)
+    torch.testing.assert_close(*(torch.autograd.grad(each, given)[0] for each in (shifted, own)))
+
+
+@pytest.mark.parametrize("ignored", [-100, 255, 2])
+def test_an_ignored_label_may_be_any_number(ignored: int) -> None:
+    logits, shift = rand(3, 4), rand(4, seed=1)
+    how = Averaging(ignore_index=ignored)
+    expected = expected_loss(ChangedLogits(logits[:2].clone(), label_shift=shift), torch.tensor([0, 3]), how)
+    given = expected_loss(ChangedLogits(logits, label_shift=shift), torch.tensor([0, 3, ignored]), how)
+    torch.testing.assert_close(given, expected)
+
+
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_a_label_out_of_range_is_refused(wrong: int) -> None:
+    changed = ChangedLogits(rand(2, 4), label_shift=rand(4, seed=1))
+    with pytest.raises((IndexError, RuntimeError), match="out of"):
+        expected_loss(changed, torch.tensor([0, wrong]), Averaging())
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+@pytest.mark.parametrize("labels", [[], [-100, -100]])
+def test_the_mean_of_nothing_is_no_number(labels: list[int], gamma: float) -> None:
+    changed = ChangedLogits(rand(len(labels), 4))
+    value = expected_loss(changed, torch.tensor(labels, dtype=torch.int64), Averaging(focal_gamma=gamma))
+    assert bool(value.isnan())

@@ -23,7 +23,7 @@ from longtail.training.recipe import (
 
 CIFAR = [
     "ce", "mixup", "focal", "ldam-drw", "balanced-softmax", "logit-adjustment", "mixup-crt", "kps", "kps-ga", "fbl",
-    "gcl", "gcl-cben", "agcl",
+    "gcl", "gcl-cben", "agcl", "best",
 ]  # fmt: skip
 LARGE = ["ce", "kps-ga", "fbl", "gcl", "agcl"]
 PROMISED = [f"cifar-lt/{name}" for name in CIFAR] + [
@@ -89,7 +89,7 @@ def test_mixup_strengths_and_stage_2_of_the_protocol() -> None:
     )
     assert load_recipe("cifar-lt/gcl-cben").config["stage2"]["sampler"] == "cben"
     assert places["model"] | {"head": "auto"} == {
-        "name": "timm:resnet152+bottleneck", "head": "auto", "pretrained": True,
+        "name": "timm:resnet152+bottleneck", "head": "auto", "pretrained": True, "weights": "",
         "trainable": ["trunk.layer4.2", "bottleneck"],
     }  # fmt: skip
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import ClassCounts, IntArray
-from longtail.data.images import decode
+from longtail.data.images import decode, read_square
 from longtail.errors import LongtailError, nearest
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Split:
         import datasets
 
         features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("int64")})
-        encoded = [{"bytes": _portable_pixmap(pixels), "path": None} for pixels in images]
+        encoded = [{"bytes": portable_pixmap(pixels), "path": None} for pixels in images]
         values = [int(label) for label in labels]
         rows = datasets.Dataset.from_dict({"image": encoded, "label": values}, features=features)
         for name, column in (columns or {}).items():
@@ -125,8 +125,13 @@ class Split:
 
     def encoded(self, index: int) -> Encoded:
         """The stored form of one image: ``{"bytes": ..., "path": ...}``."""
-        stored: Encoded | None = self.rows[int(index)]["image"]
+        stored: Encoded | None = self._stored[int(index)].column(0)[0].as_py()
         return stored or {"bytes": None, "path": None}
+
+    @cached_property
+    def _stored(self) -> datasets.Dataset:
+        """The images as Arrow tables: no other column is read, and no Python object made, to get at one."""
+        return self.rows.select_columns(["image"]).with_format("arrow")
 
     def image(self, index: int) -> Image.Image:
         """Decode one image to RGB.
@@ -134,15 +139,36 @@ class Split:
         Raises:
             LongtailError: The image cannot be read; the sentence names it.
         """
-        stored = self.encoded(index)
-        source = stored["bytes"] if stored["bytes"] is not None else stored["path"]
-        if source is None:
-            raise LongtailError(f"{self.path(index)!r} holds no image: remove the row from the source.")
-        return decode(source, name=self.path(index))
+        return decode(*self._content(index))
+
+    def pixels(self, index: int, resize: int | None, size: int) -> npt.NDArray[np.uint8]:
+        """Decode one image to a square, uint8 (size, size, 3); see :func:`~longtail.data.images.read_square`.
+
+        Args:
+            index: The row.
+            resize: Length of the shorter side before the centre crop; None means ``size``.
+            size: Side of the square.
+
+        Raises:
+            LongtailError: The image cannot be read; the sentence names it.
+        """
+        return read_square(*self._content(index), resize=resize, size=size)
 
     def path(self, index: int) -> str:
         """Name one image for people: its file path, or ``"row 12"`` of the source where it has none."""
-        return self.encoded(index)["path"] or f"row {self.origin_rows[index]}"
+        return self._name(self.encoded(index), index)
+
+    def _name(self, stored: Encoded, index: int) -> str:
+        return stored["path"] or f"row {self.origin_rows[index]}"
+
+    def _content(self, index: int) -> tuple[bytes | str, str]:
+        """What to decode, and what to call it."""
+        stored = self.encoded(index)
+        name = self._name(stored, index)
+        source = stored["bytes"] if stored["bytes"] is not None else stored["path"]
+        if source is None:
+            raise LongtailError(f"{name!r} holds no image: remove the row from the source.")
+        return source, name
 
     @property
     def origin_rows(self) -> IntArray:
@@ -220,7 +246,14 @@ class ImageData:
         return replace(self, splits={**self.splits, **splits})
 
 
-def _portable_pixmap(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode pixels as PGM or PPM: a header and the raw values, so that the hash depends on no codec's version."""
+def portable_pixmap(pixels: npt.NDArray[np.uint8]) -> bytes:
+    r"""Encode pixels, (H, W) or (H, W, 3), as PGM or PPM: a header and the raw values.
+
+    The hash of such an image depends on no codec's version, and reading it takes no decoder.
+
+    Example:
+        >>> portable_pixmap(np.array([[65, 66]], dtype=np.uint8))
+        b'P5\n2 1\n255\nAB'
+    """
     kind = b"P5" if pixels.ndim == 2 else b"P6"
     return kind + b"\n%d %d\n255\n" % (pixels.shape[1], pixels.shape[0]) + np.ascontiguousarray(pixels).tobytes()

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-import numpy as np
 import psutil
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from longtail.data.images import to_uint8
-from longtail.data.sources import Split
-from longtail.errors import LongtailError
+from longtail.data.cache import cached_images
+from longtail.data.decoding import BlockReader, Decoder, decode_all
+
+__all__ = [
+    "Batch",
+    "Decoder",
+    "Loader",
+    "ResidentLoader",
+    "StreamingLoader",
+    "build_loader",
+    "count_batches",
+    "decode_all",
+    "memory_budget",
+    "split_rows",
+]
 
 
 class Batch(NamedTuple):
@@ -33,32 +42,47 @@ class Batch(NamedTuple):
 
 
 class Loader(Protocol):
-    """What the training loop asks of a source of batches; it does not know which kind it has."""
+    """What the training loop asks of a source of batches; it does not know which kind it has.
+
+    Attributes:
+        waited: Seconds that whoever takes the batches has waited for them since :meth:`batches` was last begun.
+    """
+
+    waited: float
 
     def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield the images of ``rows`` in order, ``batch_size`` at a time, the last batch possibly shorter."""
 
 
-@dataclass(frozen=True)
-class Decoder:
-    """Decode one row of a split to a square uint8 image.
+class _Timed:
+    """Keeps the time that the consumer of a loader waits."""
 
-    Args:
-        split: Rows to decode.
-        resize: Length of the shorter side in pixels before the centre crop; ``size`` when None.
-        size: Side of the result in pixels.
-    """
+    def __init__(self) -> None:
+        self.waited = 0.0
+        self._open = 0
 
-    split: Split
-    resize: int | None
-    size: int
+    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
+        if not self._open:  # a second iteration beside the first (images to paste) adds to the same time
+            self.waited = 0.0
+        self._open += 1
+        source = self._batches(rows, batch_size)
+        try:
+            while True:
+                begun = time.perf_counter()
+                batch = next(source, None)
+                self.waited += time.perf_counter() - begun
+                if batch is None:
+                    return
+                yield batch
+        finally:
+            self._open -= 1
 
-    def __call__(self, row: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        """Return uint8 (3, size, size)."""
-        return to_uint8(self.split.image(row), self.resize, self.size).transpose(2, 0, 1)
+    def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        raise NotImplementedError
 
 
-class ResidentLoader:
+class ResidentLoader(_Timed):
     """All images decoded once into one uint8 tensor on the device; a batch is an index operation.
 
     Args:
@@ -73,17 +97,18 @@ class ResidentLoader:
     """
 
     def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
+        super().__init__()
         self.images = images.to(device)
         self.labels = labels.to(device)
 
-    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
-        """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
-        for part in split_rows(rows, batch_size):
-            index = part.to(self.images.device)
+    def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        # The rows go to the device once; sending those of each step would wait for the step before.
+        there = split_rows(rows.to(self.images.device), batch_size)
+        for part, index in zip(split_rows(rows, batch_size), there, strict=True):
             yield Batch(self.images[index], self.labels[index], part)
 
 
-class StreamingLoader:
+class StreamingLoader(_Timed):
     """Images decoded by worker processes while the device computes, for sets that do not fit in memory.
 
     Args:
@@ -91,47 +116,37 @@ class StreamingLoader:
         labels: int64 (N,).
         device: Where batches go.
         workers: Worker processes; 0 decodes in this process.
+        keep_workers: Let them live from one epoch to the next.
     """
 
-    def __init__(self, decoder: Decoder, labels: Tensor, device: torch.device, workers: int) -> None:
-        self.dataset = _Rows(decoder)
-        self.labels = labels
+    def __init__(
+        self, decoder: Decoder, labels: Tensor, device: torch.device, workers: int, *, keep_workers: bool = True
+    ) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.labels = labels.to(device)
         self.device = device
         self.workers = workers
+        self.keep_workers = keep_workers
+        self._idle: list[BlockReader] = []  # a second iteration beside the first needs a reader of its own
 
-    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
-        """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
-        parts = list(split_rows(rows, batch_size))
-        loader: DataLoader[Tensor | LongtailError] = DataLoader(
-            self.dataset,
-            batch_sampler=[part.tolist() for part in parts],
-            num_workers=min(self.workers, len(parts)),
-            pin_memory=self.device.type == "cuda",
-            collate_fn=_stack,
-        )
-        for part, images in zip(parts, loader, strict=True):
-            if isinstance(images, LongtailError):
-                raise images
-            yield Batch(images.to(self.device, non_blocking=True), self.labels[part].to(self.device), part)
-
-
-class _Rows(Dataset["Tensor | LongtailError"]):
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
-
-    def __len__(self) -> int:
-        return len(self.decoder.split)
-
-    def __getitem__(self, row: int) -> Tensor | LongtailError:
+    def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        reader = self._idle.pop() if self._idle else self._new_reader()
+        parts, there = split_rows(rows, batch_size), split_rows(rows.to(self.device), batch_size)
         try:
-            return torch.from_numpy(np.ascontiguousarray(self.decoder(row)))
-        except LongtailError as error:  # raised again in the main process: a worker would wrap it in its traceback
-            return error
+            blocks = reader.blocks([part.tolist() for part in parts])
+            for part, index, block in zip(parts, there, blocks, strict=True):
+                for problem in block.problems.values():
+                    raise problem
+                images = block.pixels.permute(0, 3, 1, 2).to(self.device, non_blocking=True)
+                yield Batch(images, self.labels[index], part)
+        finally:
+            if self.keep_workers:
+                self._idle.append(reader)
 
-
-def _stack(items: list[Tensor | LongtailError]) -> Tensor | LongtailError:
-    bad = next((item for item in items if isinstance(item, LongtailError)), None)
-    return bad if bad is not None else torch.stack([item for item in items if isinstance(item, Tensor)])
+    def _new_reader(self) -> BlockReader:
+        pin_memory = self.device.type == "cuda"
+        return BlockReader(self.decoder, workers=self.workers, pin_memory=pin_memory, keep=self.keep_workers)
 
 
 def split_rows(rows: Tensor, batch_size: int) -> tuple[Tensor, ...]:
@@ -167,7 +182,10 @@ def build_loader(
     *,
     workers: int,
     resident_gigabytes: float | None,
+    cache: bool = True,
+    keep_workers: bool = True,
     tick: Callable[[], object] = lambda: None,
+    warn: Callable[[str], object] = lambda _: None,
 ) -> Loader:
     """Return a resident loader where the decoded images fit the budget, else a streaming one.
 
@@ -176,31 +194,26 @@ def build_loader(
         device: Training device.
         workers: Worker processes of the streaming loader.
         resident_gigabytes: Budget in GB; None means half of the free memory of the device (or of the machine).
+        cache: Keep the decoded images on disk too, for the next run and for runs beside this one.
+        keep_workers: Let the workers of the streaming loader live from one epoch to the next.
         tick: Called once per image while the resident tensor is decoded.
+        warn: Called with a sentence where the decoded images could not be kept on disk.
     """
     labels = torch.from_numpy(decoder.split.labels.copy())
     needed = len(decoder.split) * 3 * decoder.size**2
-    if needed > _budget(device, resident_gigabytes):
-        return StreamingLoader(decoder, labels, device, workers)
-    return ResidentLoader(decode_all(decoder, tick), labels, device)
+    if needed > memory_budget(device, resident_gigabytes):
+        return StreamingLoader(decoder, labels, device, workers, keep_workers=keep_workers)
+    images = cached_images(decoder, tick, warn) if cache else decode_all(decoder, tick)
+    return ResidentLoader(images, labels, device)
 
 
-def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None) -> Tensor:
-    """Decode every row with a few threads (Pillow decodes without the interpreter lock) into uint8 (N, 3, S, S)."""
-    count = len(decoder.split)
-    images = np.empty((count, 3, decoder.size, decoder.size), dtype=np.uint8)
+def memory_budget(device: torch.device, gigabytes: float | None = None) -> float:
+    """Bytes that may be kept on a device: what was asked for, or else half of what is free (on the host for a CPU).
 
-    def fill(row: int) -> None:
-        images[row] = decoder(row)
-        tick()
-
-    with ThreadPoolExecutor(max_workers=psutil.cpu_count(logical=True) or 1) as pool:
-        for _ in pool.map(fill, range(count)):
-            pass
-    return torch.from_numpy(images)
-
-
-def _budget(device: torch.device, gigabytes: float | None) -> float:
+    Example:
+        >>> memory_budget(torch.device("cpu"), 1.5)
+        1500000000.0
+    """
     if gigabytes is not None:
         return gigabytes * 1e9
     if device.type == "cuda":

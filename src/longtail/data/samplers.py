@@ -27,7 +27,7 @@ __all__ = [
 LabelsLike: TypeAlias = Sequence[int] | npt.NDArray[Any] | torch.Tensor
 
 SAMPLERS = ("shuffle", *STRATEGIES)
-_CHUNK = 1 << 16  # draws at once: large enough that numpy does the work, small enough to stay in cache
+_CHUNK = 1 << 14  # draws at once: large enough that numpy does the work, small enough to stay in cache
 
 
 class LongTailSampler(EpochSampler):
@@ -236,15 +236,19 @@ def _matching(found: IntArray, given: ClassCounts | None) -> ClassCounts:
     return given
 
 
-def _lookup_table(chances: FloatArray) -> tuple[FloatArray, IntArray]:
+def _lookup_table(chances: FloatArray) -> tuple[FloatArray, IndexArray]:
     """The cumulative probabilities, shape (C,), and for each of K equal buckets of [0, 1) its first class."""
     cumulative = np.cumsum(chances)
     cumulative /= cumulative[-1]
     size = 1 << (4 * len(chances)).bit_length()  # a power of two, so that u * K is exact
-    return cumulative, np.searchsorted(cumulative, np.arange(size) / size, side="right")
+    buckets = _empty_index(size)
+    for start in range(0, size, _CHUNK):
+        edges = np.arange(start, min(start + _CHUNK, size)) / size
+        buckets[start : start + _CHUNK] = np.searchsorted(cumulative, edges, side="right")
+    return cumulative, buckets
 
 
-def _look_up(uniform: FloatArray, cumulative: FloatArray, buckets: IntArray) -> IntArray:
+def _look_up(uniform: FloatArray, cumulative: FloatArray, buckets: IndexArray) -> IndexArray:
     """The class of each number in [0, 1), exactly ``searchsorted(cumulative, uniform, side="right")``, much faster.
 
     The first class of a number's bucket is right for most; only numbers past its end are searched for. ``right``

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -200,6 +201,32 @@ def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tupl
         raise LongtailError(f"{str(folder)!r} is no run, it holds no {INFO_NAME}: name what `longtail train` wrote.")
     model, info = load_model(folder)
     return model.to(device), info
+
+
+def start_from(model: LongTailModel, classes: Sequence[str], run_dir: str | Path) -> bool:
+    """Give a model the weights of a run: the backbone's, and the classifier's where it is the same.
+
+    Args:
+        model: The model, changed in place.
+        classes: Its class names.
+        run_dir: RUN folder.
+
+    Returns:
+        Whether the classifier was taken over as well: same kind of head, same classes in the same order.
+
+    Raises:
+        LongtailError: Another backbone, or any error of :func:`load_run`.
+    """
+    trained, info = load_run(run_dir)
+    if info.model.name != model.name:
+        raise LongtailError(
+            f"{str(run_dir)!r} holds a {info.model.name}, not a {model.name}: set --model.name {info.model.name}."
+        )
+    model.backbone.load_state_dict(trained.backbone.state_dict())
+    same = info.model.head == model.head_name and tuple(info.classes) == tuple(classes)
+    if same:
+        model.head.load_state_dict(trained.head.state_dict())
+    return same
 
 
 def check_weights(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

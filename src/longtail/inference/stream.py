@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from longtail.data.images import decode, is_image_path, to_uint8
+from longtail.data.images import is_image_path, read_square
 from longtail.errors import LongtailError
 from longtail.inference.load import Preprocessing
 
@@ -93,7 +93,7 @@ def read_batches(
 def read_image(path: str, preprocessing: Preprocessing) -> Loaded:
     """Decode one file to the size the network takes; a file that is no readable image gives its problem instead."""
     try:
-        return Loaded(path, to_uint8(decode(Path(path), path), preprocessing.resize, preprocessing.size))
+        return Loaded(path, read_square(Path(path), path, resize=preprocessing.resize, size=preprocessing.size))
     except LongtailError as error:
         return Loaded(path, None, str(error))
 

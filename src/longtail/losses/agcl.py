@@ -38,10 +38,13 @@ def add_angle(cosine: Tensor, angle: Tensor, *, easy_margin: bool = False) -> Te
         tensor([[ 0.8660, -0.5000, -1.5000]])
     """
     sine = ((1 - cosine) * (1 + cosine)).clamp(min=_FLOOR).sqrt()
-    cos_angle, sin_angle = angle.cos(), angle.sin()
-    turned = cosine * cos_angle - sine * sin_angle
     if easy_margin:
-        return torch.where(cosine > 0, turned, cosine)
+        # No angle where cos(theta) <= 0: that leaves value and slope as they are, for less than a choice of the two.
+        angle = angle * cosine.detach().sign().clamp_(min=0)
+    cos_angle, sin_angle = angle.cos(), angle.sin()
+    turned = torch.addcmul(cosine * cos_angle, sine, sin_angle, value=-1)
+    if easy_margin:
+        return turned
     # theta + phi <= pi, without the arc cosine; a negative angle never passes pi.
     return torch.where((cosine >= -cos_angle) | (angle <= 0), turned, cosine - sin_angle)
 

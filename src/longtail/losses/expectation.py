@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,23 +18,30 @@ class ChangedLogits(NamedTuple):
     """The logits a method hands to softmax, as a function of the label.
 
     Attributes:
-        logits: Shape (N, C): the logit of every class that is *not* the label.
+        logits: Shape (N, C): the logit of every class that is *not* the label. Where a later field is given, a tensor
+            made by the method, not its input: with class indices as targets it is changed in place.
         own: Shape (N, C): the logit of class c where c *is* the label; ``None`` where it is the same.
         label_scale: Shape (C,): what multiplies all logits of a sample whose label is c; ``None`` for one.
+        label_shift: Shape (C,): what is added to the logit of class c where c is the label, before it is scaled, in
+            place of ``own``: a margin that does not depend on the sample costs nothing then.
     """
 
     logits: Tensor
     own: Tensor | None = None
     label_scale: Tensor | None = None
+    label_shift: Tensor | None = None
 
     @property
     def follow_label(self) -> bool:
         """Whether the logits depend on the label at all."""
-        return self.own is not None or self.label_scale is not None
+        return self.own is not None or self.label_scale is not None or self.label_shift is not None
+
+    def own_of_all(self) -> Tensor | None:
+        """The logit of every class as the label, unscaled, shape (N, C); ``None`` where it is that of any class."""
+        return self.own if self.label_shift is None else self.logits + self.label_shift
 
 
-@dataclass(frozen=True)
-class Averaging:
+class Averaging(NamedTuple):
     """How the losses of single labels become one number; meanings as in ``torch.nn.CrossEntropyLoss``.
 
     Attributes:
@@ -74,30 +80,44 @@ def expected_loss(changed: ChangedLogits, target: Tensor, how: Averaging) -> Ten
         >>> round(hard.item(), 4), round(soft.item(), 4)
         (0.3377, 0.3377)
     """
-    hard = target.ndim == 1
-    sharp = hard and how.label_smoothing == 0
-    if how.focal_gamma == 0 and (sharp or not changed.follow_label):
-        logits = _logits_of_labels(changed, target, how.ignore_index) if changed.follow_label else changed.logits
-        return functional.cross_entropy(
-            logits,
-            target,
-            how.weight,
-            ignore_index=how.ignore_index,
-            reduction=how.reduction,
-            label_smoothing=how.label_smoothing,
-        )
-    if sharp:
-        logits = _logits_of_labels(changed, target, how.ignore_index)
-        losses = functional.cross_entropy(logits, target, ignore_index=how.ignore_index, reduction="none")
-        losses = _focal(losses, how) * _label_weight(target, how, losses)
-    else:
-        probabilities = _label_probabilities(target, how, changed.logits)
-        losses = _focal(_losses_of_all_labels(changed, probabilities), how)
-        losses = losses if how.weight is None else losses * how.weight
-        losses = (probabilities * losses).sum(1)
+    if target.ndim == 1 and how.label_smoothing == 0:
+        return _loss_of_labels(changed, target, how)
+    if how.focal_gamma == 0 and not changed.follow_label:
+        return _cross_entropy(changed.logits, target, how)
+    probabilities = _label_probabilities(target, how, changed.logits)
+    losses = _losses_of_all_labels(changed, probabilities)
+    losses = losses if how.focal_gamma == 0 else losses * _focal_factor(losses, how)
+    losses = losses if how.weight is None else losses * how.weight
+    losses = (probabilities * losses).sum(1)
     if how.reduction == "none":
         return losses
     return losses.sum() / mean_divisor(target, how, losses) if how.reduction == "mean" else losses.sum()
+
+
+def _loss_of_labels(changed: ChangedLogits, target: Tensor, how: Averaging) -> Tensor:
+    """As :func:`expected_loss` for class indices without smoothing."""
+    logits = _logits_of_labels(changed, target) if changed.follow_label else changed.logits
+    if how.focal_gamma == 0:
+        return _cross_entropy(logits, target, how)
+    losses = functional.cross_entropy(logits, target, ignore_index=how.ignore_index, reduction="none")
+    factor = _focal_factor(losses, how)
+    if how.weight is not None:
+        factor = factor * _label_weight(target, how, losses)
+    if how.reduction == "none":
+        return losses * factor
+    total = torch.dot(losses, factor)
+    return total / mean_divisor(target, how, losses) if how.reduction == "mean" else total
+
+
+def _cross_entropy(logits: Tensor, target: Tensor, how: Averaging) -> Tensor:
+    return functional.cross_entropy(
+        logits,
+        target,
+        how.weight,
+        ignore_index=how.ignore_index,
+        reduction=how.reduction,
+        label_smoothing=how.label_smoothing,
+    )
 
 
 def mean_divisor(target: Tensor, how: Averaging, like: Tensor) -> Tensor:
@@ -144,23 +164,33 @@ def _safe(target: Tensor, ignore_index: int) -> Tensor:
     return torch.where(target == ignore_index, 0, target)
 
 
-def _logits_of_labels(changed: ChangedLogits, target: Tensor, ignore_index: int) -> Tensor:
-    """The logits of each sample under its own label, shape (N, C)."""
-    labels = _safe(target, ignore_index)
-    logits = changed.logits
+def _logits_of_labels(changed: ChangedLogits, target: Tensor) -> Tensor:
+    """The logits of each sample under its own label, shape (N, C); those of an ignored label are any."""
+    logits, classes = changed.logits, changed.logits.shape[1]
+    # An ignored label may be any number; cross-entropy, which sees it as it is, refuses a wrong one.
+    column = target.clamp(0, classes - 1).unsqueeze(1)
     if changed.own is not None:
-        column = labels.unsqueeze(1)
         logits = logits.scatter(1, column, changed.own.gather(1, column))
-    return logits if changed.label_scale is None else logits * changed.label_scale[labels].unsqueeze(1)
+    elif changed.label_shift is not None:
+        logits = _shifted(logits, column, changed.label_shift)
+    return logits if changed.label_scale is None else logits.mul_(changed.label_scale.take(column))
+
+
+def _shifted(logits: Tensor, column: Tensor, shift: Tensor) -> Tensor:
+    """``logits`` with the shift of its label added in each row; ``column``, shape (N, 1), holds the labels."""
+    if torch.compiler.is_compiling():  # a comparison fuses with what is around it, a scatter does not
+        return torch.where(torch.arange(logits.shape[1], device=logits.device) == column, logits + shift, logits)
+    return logits.scatter_add_(1, column, shift.take(column))
 
 
 def _losses_of_all_labels(changed: ChangedLogits, probabilities: Tensor) -> Tensor:
     """The cross-entropy each class would have as the label, shape (N, C)."""
     if changed.label_scale is not None:
         return _losses_of_likely_labels(changed, probabilities)
-    if changed.own is None:
+    own = changed.own_of_all()
+    if own is None:
         return -functional.log_softmax(changed.logits, dim=1)
-    return functional.softplus(_log_sum_of_others(changed.logits) - changed.own, threshold=_SOFTPLUS_LINEAR_ABOVE)
+    return functional.softplus(_log_sum_of_others(changed.logits) - own, threshold=_SOFTPLUS_LINEAR_ABOVE)
 
 
 def _log_sum_of_others(logits: Tensor) -> Tensor:
@@ -184,16 +214,14 @@ def _losses_of_likely_labels(changed: ChangedLogits, probabilities: Tensor) -> T
     """
     rows, labels = probabilities.detach().nonzero(as_tuple=True)
     own = None if changed.own is None else changed.own[rows]
-    pairs = _logits_of_labels(ChangedLogits(changed.logits[rows], own, changed.label_scale), labels, ignore_index=-1)
+    pairs = _logits_of_labels(changed._replace(logits=changed.logits[rows], own=own), labels)
     losses = functional.cross_entropy(pairs, labels, reduction="none")
     return torch.zeros_like(changed.logits).index_put((rows, labels), losses)
 
 
-def _focal(losses: Tensor, how: Averaging) -> Tensor:
-    """``(1 - p)^g CE`` with ``p = exp(-CE)``, elementwise."""
-    if how.focal_gamma == 0:
-        return losses
+def _focal_factor(losses: Tensor, how: Averaging) -> Tensor:
+    """``(1 - p)^g`` with ``p = exp(-CE)``, elementwise."""
     source = losses.detach() if how.focal_detached else losses
     # The slope of a root is infinite at p = 1: the floor keeps exponents below one finite there.
     miss = (-torch.expm1(-source)).clamp(min=torch.finfo(losses.dtype).tiny)
-    return miss**how.focal_gamma * losses
+    return miss**how.focal_gamma

@@ -67,7 +67,7 @@ def fbl_logits(logits: Tensor, features: Tensor, tail_weight: Tensor, amount: Te
         tensor([[  0., -12.]])
     """
     norm: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-    return logits - (amount * tail_weight).to(logits.dtype) / (norm + _EPSILON)
+    return torch.addcmul(logits, (norm + _EPSILON).reciprocal(), (amount * tail_weight).to(logits.dtype), value=-1)
 
 
 class FBLoss(LongTailLoss):

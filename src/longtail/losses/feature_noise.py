@@ -39,7 +39,10 @@ def feature_noise_logits(
         tensor([[ 0., -3.]])
     """
     carried = noise @ weight.to(logits.dtype).T
-    return logits - strength * log_deficit.to(logits.dtype) * (carried if signed else carried.abs())
+    log_deficit = log_deficit.to(logits.dtype)
+    # |x| is x sign(x): the sign is no part of the gradient, so it and the deficit are one factor of both passes.
+    factor = log_deficit if signed else carried.detach().sign().mul_(log_deficit)
+    return torch.addcmul(logits, carried, factor, value=-strength)
 
 
 class FeatureNoiseLoss(LongTailLoss):

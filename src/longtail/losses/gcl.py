@@ -28,7 +28,7 @@ def gaussian_cloud(like: Tensor) -> Tensor:
         >>> round(cloud.std().item(), 2), cloud.abs().max().item() <= 1
         (0.33, True)
     """
-    return (torch.randn_like(like) / 3).clamp(-1.0, 1.0)
+    return torch.randn_like(like).div_(3).clamp_(-1.0, 1.0)
 
 
 def gcl_logits(
@@ -49,8 +49,9 @@ def gcl_logits(
         >>> gcl_logits(cosine, noise, torch.tensor([0.0, 1.0]), amplitude=0.5).logits
         tensor([[15.,  9.]])
     """
-    clouded = scale * (cosine - noise * (amplitude * tail_weight).to(cosine.dtype))
-    return ChangedLogits(clouded, own=clouded - scale * margin if margin else None)
+    tail_weight = tail_weight.to(cosine.dtype)
+    clouded = torch.add(noise * (-scale * amplitude * tail_weight), cosine, alpha=scale)
+    return ChangedLogits(clouded, label_shift=torch.full_like(tail_weight, -scale * margin) if margin else None)
 
 
 class GCLLoss(LongTailLoss):

@@ -63,14 +63,13 @@ def kps_logits(
     Example:
         >>> import torch
         >>> changed = kps_logits(torch.tensor([[0.5, 0.5]]), torch.tensor([2.0, 1.0]), torch.tensor([0.1, 0.2]))
-        >>> changed.logits, changed.own
-        (tensor([[15.0000,  7.5000]]), tensor([[13.5000,  4.5000]]))
+        >>> changed.logits, changed.label_shift
+        (tensor([[15.0000,  7.5000]]), tensor([-1.5000, -3.0000]))
     """
-    others = cosine * scales.to(cosine.dtype)
-    own = others - margins.to(cosine.dtype)
+    scales, margins = scales.to(cosine.dtype), margins.to(cosine.dtype)
     if label_scale is None:
-        return ChangedLogits(scale * others, own=scale * own)
-    return ChangedLogits(others, own=own, label_scale=label_scale.to(cosine.dtype))
+        return ChangedLogits(cosine * (scale * scales), label_shift=-scale * margins)
+    return ChangedLogits(cosine * scales, label_scale=label_scale.to(cosine.dtype), label_shift=-margins)
 
 
 class KPSLoss(LongTailLoss):

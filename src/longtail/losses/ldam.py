@@ -41,10 +41,10 @@ def ldam_logits(cosine: Tensor, margins: Tensor, *, scale: float = 30.0) -> Chan
     Example:
         >>> import torch
         >>> changed = ldam_logits(torch.tensor([[0.5, 0.5]]), torch.tensor([0.25, 0.5]))
-        >>> changed.logits, changed.own
-        (tensor([[15., 15.]]), tensor([[7.5000, 0.0000]]))
+        >>> changed.logits, changed.label_shift
+        (tensor([[15., 15.]]), tensor([ -7.5000, -15.0000]))
     """
-    return ChangedLogits(scale * cosine, own=scale * (cosine - margins.to(cosine.dtype)))
+    return ChangedLogits(scale * cosine, label_shift=-scale * margins.to(cosine.dtype))
 
 
 class LDAMLoss(LongTailLoss):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from longtail.counts import ClassCounts
 from longtail.losses.base import LongTailLoss, check_range
@@ -28,11 +29,10 @@ def logit_adjusted_logits(logits: Tensor, log_prior: Tensor, tau: float = 1.0) -
         tau: The strength of the adjustment.
 
     Example:
-        >>> import torch
         >>> logit_adjusted_logits(torch.zeros(1, 2), torch.tensor([0.8, 0.2]).log())
         tensor([[-0.2231, -1.6094]])
     """
-    return logits + tau * log_prior.to(logits.dtype)
+    return torch.add(logits, log_prior.to(logits.dtype), alpha=tau)
 
 
 class LogitAdjustedLoss(LongTailLoss):
@@ -50,7 +50,6 @@ class LogitAdjustedLoss(LongTailLoss):
         ValueError: ``tau`` is negative.
 
     Example:
-        >>> import torch
         >>> loss = LogitAdjustedLoss([90, 10])
         >>> round(loss(torch.zeros(1, 2), torch.tensor([1])).item(), 4)
         2.3026

@@ -42,6 +42,8 @@ def as_rows(logits: Tensor, target: Tensor, features: Tensor | None, num_classes
         >>> rows.logits.shape, rows.target.shape, rows.shape
         (torch.Size([10, 3]), torch.Size([10]), torch.Size([2, 5]))
     """
+    if features is None and _are_rows(logits, target, num_classes):
+        return Rows(logits, target, None, target.shape)
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}.")
     dim = 0 if logits.ndim == 1 else 1
@@ -60,6 +62,13 @@ def as_rows(logits: Tensor, target: Tensor, features: Tensor | None, num_classes
             "feature vector for each row of logits."
         )
     return Rows(rows, labels, _flat(features, dim).to(rows.dtype), shape)
+
+
+def _are_rows(logits: Tensor, target: Tensor, num_classes: int) -> bool:
+    """Whether nothing is to be done: float32 rows and one index a row, what nearly every training step gives."""
+    return (
+        logits.dtype == torch.float32 and target.dtype == torch.int64 and logits.shape == (*target.shape, num_classes)
+    ) and target.ndim == 1
 
 
 def _flat_target(target: Tensor, logits: Tensor, dim: int) -> Tensor:
@@ -84,5 +93,6 @@ def _without(values: Tensor, dim: int) -> torch.Size:
 
 def _flat(values: Tensor, dim: int) -> Tensor:
     """``values`` as rows, shape (M, values.shape[dim]); half precisions raised to float32."""
-    rows = values.movedim(dim, -1).reshape(-1, values.shape[dim])
+    # Rows already: two views less to differentiate, which a small batch would notice.
+    rows = values if values.ndim == 2 else values.movedim(dim, -1).reshape(-1, values.shape[dim])
     return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, nearest
 from longtail.files import write_atomically
 from longtail.report.folding import fold, row_names, short_labels
-from longtail.report.runs import Metrics, RunResult
-from longtail.report.text import Spread, signed, spread_text
+from longtail.report.pairing import Pairing, difference_of_means, measured
+from longtail.report.runs import RunResult
+from longtail.report.text import EVIDENCE, Spread, signed, spread_text
 
 HEADINGS: dict[str, str] = {
     "accuracy": "accuracy",
@@ -43,7 +44,8 @@ class Row:
         stage: The stage measured, None for the finished run.
         runs: The runs folded into this row, one per seed.
         values: Metric to mean and deviation, None where nothing was measured.
-        differences: The same, minus the first row: over pairs of equal seeds where there are any.
+        differences: The same, minus the first row: over pairs of runs with equal seed and images where there are any.
+        pairs: How many pairs that were; 0 where the means were subtracted.
         colour: Which colour of the run palette the row has in every figure.
         label: The name without the ``DATA/`` that all rows share, for figures.
     """
@@ -53,6 +55,7 @@ class Row:
     runs: tuple[RunResult, ...]
     values: dict[str, Spread | None]
     differences: dict[str, Spread | None]
+    pairs: int = 0
     colour: int = 0
     label: str = ""
 
@@ -67,7 +70,7 @@ class Comparison:
     """Rows to compare and what a reader has to know before trusting them.
 
     Attributes:
-        rows: The configurations in the order given; differences are against the first.
+        rows: The baseline, which differences are against, then the other configurations in the order given.
         split: The split that was measured, or None when no run was evaluated.
         notes: One sentence each: other test images, another training subset, single seeds, repeated seeds.
     """
@@ -95,28 +98,27 @@ class Comparison:
                 row.name, str(len(row.runs)), *(_cell(row.values[key], narrow=narrow) for key in HEADINGS), style=style
             )
             if index:
-                table.add_row(Text("  difference", "dim"), "", *map(_difference_cell, row.differences.values()))
-        console.print(
-            Text(f"{(self.split or 'nothing').capitalize()} figures in %; differences are against {self.rows[0].name}.")
-        )
+                changes = [_difference_cell(change, narrow=narrow) for change in row.differences.values()]
+                table.add_row(Text("  difference", "dim"), Text(str(row.pairs or ""), "dim"), *changes)
+        console.print(Text(self._heading()))
         console.print(table)
         for note in self.notes:
             console.print(Text(f"Note: {note}", "yellow"))
 
+    def _heading(self) -> str:
+        text = f"{(self.split or 'nothing').capitalize()} figures in %"
+        if len(self.rows) == 1:
+            return f"{text}."
+        paired = ", over pairs of equal seed and images" if any(row.pairs for row in self.rows[1:]) else ""
+        weak = f"a difference under {100 * EVIDENCE:.1f} points is no evidence"
+        return f"{text}; differences are against {self.rows[0].name}{paired}; {weak}."
+
     def to_csv(self, path: str | Path) -> Path:
-        """Write one line per row: mean, deviation and difference of every metric, fractions in [0, 1].
+        """Write the table as CSV; see :func:`write_csv`."""
+        return write_csv([self], path)
 
-        Raises:
-            LongtailError: The file cannot be written.
-        """
-        target, text = Path(path), io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["run", "stage", "n", "seeds", "split", *_csv_heads(), "notes"])
-        writer.writerows(self._csv_rows())
-        write_atomically(target, text.getvalue().encode())
-        return target
-
-    def _csv_rows(self) -> Iterator[list[str]]:
+    def csv_rows(self) -> Iterator[list[str]]:
+        """The rows of the CSV file, in the order of its heads."""
         for row in self.rows:
             seeds = " ".join(map(str, row.seeds))
             cells = [cell for key in HEADINGS for cell in _csv_cells(row, key)]
@@ -126,23 +128,55 @@ class Comparison:
                 str(len(row.runs)),
                 seeds,
                 self.split or "",
+                self.rows[0].name,
+                str(row.pairs),
                 *cells,
                 " ".join(self.notes),
             ]
 
 
-def compare_runs(folders: Sequence[str | Path], *, stages: bool = False) -> Comparison:
+def write_csv(comparisons: Sequence[Comparison], path: str | Path) -> Path:
+    """Write one line per row: mean, deviation and difference of every metric, fractions in [0, 1].
+
+    Args:
+        comparisons: One, or several that each have a baseline of their own.
+        path: The file.
+
+    Raises:
+        LongtailError: The file cannot be written.
+    """
+    target, text = Path(path), io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", "stage", "n", "seeds", "split", "baseline", "pairs", *_csv_heads(), "notes"])
+    for comparison in comparisons:
+        writer.writerows(comparison.csv_rows())
+    write_atomically(target, text.getvalue().encode())
+    return target
+
+
+def compare_runs(
+    folders: Sequence[str | Path],
+    *,
+    stages: bool = False,
+    names: Sequence[str] | None = None,
+    baseline: str | None = None,
+) -> Comparison:
     """Compare finished runs.
 
     Runs whose configuration differs only in seeds (and in options of speed) become one row. The test split is compared;
-    where no run has one, the validation split is, and a note says so.
+    where no run has one, the validation split is, and a note says so. Differences are paired: a run is set against the
+    baseline's run of the same seed on the same images, and runs without such a partner are left out of the difference.
 
     Args:
-        folders: RUN folders; the first is what the others are compared with.
+        folders: RUN folders; the first is what the others are compared with, unless a baseline is named.
         stages: Also give a row to what each two-stage run was after its first stage.
+        names: The row of each folder, where you know better what belongs together.
+        baseline: The row that the others are compared with: its name, its name without the part that all share, or a
+            folder in it.
 
     Raises:
-        LongtailError: No folder, one folder twice, a folder that is no finished run, or runs over different classes.
+        LongtailError: No folder, one folder twice, a folder that is no finished run, runs over different classes, or no
+            such baseline.
     """
     paths = [Path(folder).resolve() for folder in folders]
     if not paths:
@@ -150,31 +184,70 @@ def compare_runs(folders: Sequence[str | Path], *, stages: bool = False) -> Comp
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice is not None:
         raise LongtailError(f"{twice} is given twice; name each run once.")
-    return compare_results([RunResult.load(folder) for folder in folders], stages=stages)
+    runs = [RunResult.load(folder) for folder in folders]
+    return compare_results(runs, stages=stages, names=names, baseline=baseline)
 
 
-def compare_results(runs: Sequence[RunResult], *, stages: bool = False) -> Comparison:
+def compare_results(
+    runs: Sequence[RunResult],
+    *,
+    stages: bool = False,
+    names: Sequence[str] | None = None,
+    baseline: str | None = None,
+) -> Comparison:
     """Compare runs that are loaded already; see :func:`compare_runs`."""
     _refuse_other_classes(runs)
     split = _measured_split(runs)
-    folded = fold(runs)
-    names = row_names([group[0] for group in folded])
-    first = folded[0]
+    groups = _baseline_first(_groups(runs, names), baseline)
+    first = next(iter(groups.values()))
     rows: list[Row] = []
-    for colour, (name, group) in enumerate(zip(names, folded, strict=True)):
+    for colour, (name, group) in enumerate(groups.items()):
         rows.append(_row(name, group, first, split, colour))
         if stages and split == "test":
             rows.extend(_stage_rows(name, group, first, colour))
     labels = short_labels([row.name for row in rows])
     rows = [replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
-    return Comparison(tuple(rows), split, tuple(_notes(runs, folded, names, split)))
+    return Comparison(tuple(rows), split, tuple(_notes(runs, groups, split)))
+
+
+def _groups(runs: Sequence[RunResult], names: Sequence[str] | None) -> dict[str, tuple[RunResult, ...]]:
+    """The runs of each row, by its name."""
+    if names is None:
+        folded = fold(runs)
+        return dict(zip(row_names([group[0] for group in folded]), folded, strict=True))
+    groups: dict[str, list[RunResult]] = {}
+    for name, run in zip(names, runs, strict=True):
+        groups.setdefault(name, []).append(run)
+    return {name: tuple(group) for name, group in groups.items()}
+
+
+def _baseline_first(groups: dict[str, tuple[RunResult, ...]], baseline: str | None) -> dict[str, tuple[RunResult, ...]]:
+    if baseline is None:
+        return groups
+    labels = dict(zip(short_labels(list(groups)), groups, strict=True))
+    folders = {run.folder.name: name for name, group in groups.items() for run in group}
+    paths = {str(run.folder): name for name, group in groups.items() for run in group}
+    known = paths | folders | labels | {name: name for name in groups}
+    if baseline not in known:
+        raise LongtailError(f"there is no run {baseline!r} to compare with.{nearest(baseline, [*groups, *labels])}")
+    name = known[baseline]
+    return {name: groups[name]} | groups
 
 
 def _row(name: str, group: tuple[RunResult, ...], first: tuple[RunResult, ...], split: str | None, colour: int) -> Row:
-    mine = _measured(group, split)
-    base = _measured(first, split)
-    values = {key: Spread.of([metrics[key] for _, metrics in mine]) for key in HEADINGS}
-    return Row(name, None, group, values, {key: _difference(mine, base, key) for key in HEADINGS}, colour)
+    pairing = Pairing.of(group, first, split)
+
+    def value(run: RunResult, key: str) -> float | None:
+        metrics = measured(run, split)
+        return None if metrics is None else metrics[key]
+
+    def difference(key: str) -> Spread | None:
+        if pairing.pairs:
+            return pairing.difference(lambda run: value(run, key))
+        return difference_of_means([value(run, key) for run in group], [value(run, key) for run in first])
+
+    values = {key: Spread.of([value(run, key) for run in group]) for key in HEADINGS}
+    return Row(name, None, group, values, {key: difference(key) for key in HEADINGS}, len(pairing.pairs), colour)
 
 
 def _stage_rows(name: str, group: tuple[RunResult, ...], first: tuple[RunResult, ...], colour: int) -> list[Row]:
@@ -186,29 +259,6 @@ def _stage_rows(name: str, group: tuple[RunResult, ...], first: tuple[RunResult,
         if any(value is not None for value in row.values.values()):
             rows.append(replace(row, stage=stage, runs=group))
     return rows
-
-
-def _measured(group: Sequence[RunResult], split: str | None) -> list[tuple[int | None, Metrics]]:
-    found = [(run.seed, run.metrics(split)) for run in group] if split else []
-    return [(seed, metrics) for seed, metrics in found if metrics is not None]
-
-
-def _difference(
-    mine: Sequence[tuple[int | None, Metrics]], base: Sequence[tuple[int | None, Metrics]], key: str
-) -> Spread | None:
-    """Mine minus base: over pairs of equal seeds where each seed occurs once, else the difference of the means."""
-    left = {seed: metrics[key] for seed, metrics in mine if seed is not None}
-    right = {seed: metrics[key] for seed, metrics in base if seed is not None}
-    unique = len(left) == len(mine) and len(right) == len(base)
-    pairs = [(left[seed], right[seed]) for seed in left if seed in right] if unique else []
-    paired = [a - b for a, b in pairs if a is not None and b is not None]
-    if paired:
-        return Spread.of(paired)
-    one, two = Spread.of([metrics[key] for _, metrics in mine]), Spread.of([metrics[key] for _, metrics in base])
-    if one is None or two is None:
-        return None
-    std = ((one.std or 0.0) ** 2 + (two.std or 0.0) ** 2) ** 0.5
-    return Spread(one.mean - two.mean, std if one.std or two.std else None, min(one.n, two.n))
 
 
 def _measured_split(runs: Sequence[RunResult]) -> Literal["test", "validation"] | None:
@@ -225,9 +275,7 @@ def _refuse_other_classes(runs: Sequence[RunResult]) -> None:
             )
 
 
-def _notes(
-    runs: Sequence[RunResult], folded: Sequence[tuple[RunResult, ...]], names: Sequence[str], split: str | None
-) -> Iterator[str]:
+def _notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]], split: str | None) -> Iterator[str]:
     if split is None:
         yield "no run was evaluated: none has a test or a validation split."
     if split == "validation":
@@ -238,12 +286,27 @@ def _notes(
         yield "the runs were not tested on the same images: their differences are no evidence."
     if len({run.data_hash for run in runs}) > 1:
         yield "the runs were not trained on the same images: a difference may come from the data."
-    for name, group in zip(names, folded, strict=True):
+    for name, group in groups.items():
         seeds = [run.seed for run in group]
         if len(set(seeds)) < len(seeds):
             yield f"{name} has runs of the same seed: their deviation says nothing about chance."
-    if len(folded) > 1 and min(map(len, folded)) < ENOUGH_SEEDS:
+    yield from _pairing_notes(groups, split)
+    if len(groups) > 1 and min(map(len, groups.values())) < ENOUGH_SEEDS:
         yield f"fewer than {ENOUGH_SEEDS} seeds for some rows: a small difference may be chance."
+
+
+def _pairing_notes(groups: Mapping[str, tuple[RunResult, ...]], split: str | None) -> Iterator[str]:
+    (baseline, first), *others = groups.items()
+    for name, group in others if split else []:
+        pairing = Pairing.of(group, first, split)
+        if not pairing.pairs:
+            yield (
+                f"no runs of {name} and {baseline} can be paired by seed and images: the difference is that of "
+                "the means, which needs more runs to show as much."
+            )
+        elif pairing.alone:
+            seeds = f"{'seed' if len(pairing.alone) == 1 else 'seeds'} {', '.join(map(str, pairing.alone))}"
+            yield f"{seeds} of {name} or {baseline} have no partner and are left out of the difference."
 
 
 def _cell(spread: Spread | None, *, narrow: bool) -> str:
@@ -251,8 +314,12 @@ def _cell(spread: Spread | None, *, narrow: bool) -> str:
     return spread_text(spread).replace(" ± ", "\n±" if narrow else "±")
 
 
-def _difference_cell(spread: Spread | None) -> Text:
-    return Text(signed(spread.mean if spread else None), "bold" if spread and spread.is_evidence else "dim")
+def _difference_cell(spread: Spread | None, *, narrow: bool) -> Text:
+    text = signed(spread.mean if spread else None)
+    under = "\n" if narrow else ""
+    if spread is not None and spread.std is not None:
+        text += f"{under}±{100 * spread.std:.1f}"
+    return Text(text, "bold" if spread and spread.is_evidence else "dim")
 
 
 def _csv_heads() -> list[str]:

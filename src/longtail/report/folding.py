@@ -10,8 +10,11 @@ from longtail.report.runs import RunResult
 
 SEEDS = frozenset({"seed", "subset_seed", "split_seed"})
 EXECUTION = frozenset(
-    {"out", "workers", "resident_gigabytes", "checkpoint_steps", "device", "compile", "channels_last", "validate_every"}
-)
+    {
+        "out", "workers", "resident_gigabytes", "cache", "checkpoint_steps", "device", "compile", "compile_mode",
+        "channels_last", "validate_every", "evaluation_batch", "tracker", "tracker_project",
+    }
+)  # fmt: skip
 """Options that say where and how fast a run went, not what it computed."""
 
 

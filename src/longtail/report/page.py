@@ -23,7 +23,9 @@ TITLED = 48
 """The title names the configurations where their names take no more characters than this."""
 
 
-def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
+def write_report(
+    runs: Sequence[str | Path], out: str | Path, *, names: Sequence[str] | None = None, baseline: str | None = None
+) -> Path:
     """Write the report of one or more runs.
 
     The first run is the one that others are compared with; runs that differ only in their seed are folded.
@@ -31,6 +33,8 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
     Args:
         runs: RUN folders.
         out: The HTML file; its folder is made, and the file appears complete or not at all.
+        names: As for :func:`longtail.report.compare.compare_runs`.
+        baseline: Likewise.
 
     Returns:
         The path of the file.
@@ -38,7 +42,7 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
     Raises:
         LongtailError: A folder is no finished run, the runs have different classes, or the file cannot be written.
     """
-    page = render_report(compare_runs(runs, stages=True))
+    page = render_report(compare_runs(runs, stages=True, names=names, baseline=baseline))
     target = Path(out)
     write_atomically(target, page.encode())
     return target

@@ -106,6 +106,7 @@ def _check_stage(name: str, stage: StageConfig, head: str) -> str:
         raise LongtailError(f"--{name}.sampler is unknown, {stage.sampler!r}.{nearest(stage.sampler, SAMPLERS)}")
     if stage.optimizer.nesterov and stage.optimizer.momentum == 0:
         raise LongtailError(f"--{name}.optimizer.nesterov needs momentum: set --{name}.optimizer.momentum above 0.")
+    _check_views(name, stage)
     needed = _check_loss(name, stage.loss)
     if head == "auto":
         return needed
@@ -115,6 +116,18 @@ def _check_stage(name: str, stage: StageConfig, head: str) -> str:
             "one: train with --model.head cosine."
         )
     return head
+
+
+def _check_views(name: str, stage: StageConfig) -> None:
+    if stage.cached_views and stage.train == "all":
+        raise LongtailError(
+            f"--{name}.cached_views needs a frozen backbone: set --{name}.train classifier (or scales), or leave it 0."
+        )
+    if stage.cached_views and stage.mixing != "none":
+        raise LongtailError(
+            f"--{name}.cached_views trains on features, where images can no longer be mixed: set --{name}.mixing none, "
+            f"or --{name}.cached_views 0 to train through the backbone."
+        )
 
 
 def _check_loss(name: str, loss: LossConfig) -> str:

@@ -81,12 +81,15 @@ class ModelConfig:
             ``+bottleneck`` adds one new bottleneck block (the Places-LT protocol).
         head: Classifier; ``auto`` takes the one the loss of stage 1 is defined on.
         pretrained: Start a timm backbone from its published weights.
+        weights: RUN folder (or its ``stage1``) whose weights training starts from; its classifier too where that is of
+            the same kind and for the same classes.
         trainable: Parts of the backbone that stage 1 trains, by module name; empty means all of it.
     """
 
     name: str = "resnet32"
     head: Literal["auto", "linear", "cosine"] = "auto"
     pretrained: bool = False
+    weights: str = ""
     trainable: list[str] = field(default_factory=list)
 
 

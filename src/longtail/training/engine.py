@@ -14,8 +14,8 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from longtail.data.augmentation import BatchTransform
-from longtail.data.loaders import Batch, Loader, count_batches
+from longtail.data.augmentation import Augment
+from longtail.data.loaders import Batch, Loader, count_batches, split_rows
 from longtail.data.samplers import EpochSampler
 from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss
@@ -23,7 +23,7 @@ from longtail.models.model import LongTailModel
 from longtail.training.config import TrainingConfig
 
 Mixer = Callable[[Batch, Batch | None, torch.Generator], tuple[Tensor, Tensor]]
-CHECK_STEPS = 50  # how often the host looks at the running sums; each look waits for the device
+CHECK_STEPS = 50  # how often the host looks at the running sums
 
 
 class Engine:
@@ -75,6 +75,13 @@ class Engine:
         """Sum a tensor over all processes."""
         return values if self.world_size == 1 else torch.as_tensor(self.accelerator.reduce(values, reduction="sum"))
 
+    def interleave(self, own: Tensor) -> Tensor:
+        """Put together rows that process r of R has every R-th of, beginning with the r-th; all have equally many."""
+        if self.world_size == 1:
+            return own
+        gathered = torch.as_tensor(self.accelerator.gather(own))
+        return gathered.view(self.world_size, *own.shape).transpose(0, 1).reshape(-1, *own.shape[1:])
+
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the first one's buffers (batch-norm statistics), which are those that are saved."""
         if self.world_size > 1:
@@ -97,8 +104,32 @@ class Engine:
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """Wrap a network (autocast, DDP, torch.compile) and its optimiser for training."""
         wrapped, prepared = self.accelerator.prepare(model, optimizer)
+        # accelerate's optimiser looks for installed packages at every step, a quarter of a millisecond. Only float16
+        # needs it, to skip the steps whose scaled gradient overflows.
+        stepping = prepared if self.config.precision == "fp16" else optimizer
         # Compiled last: accelerate puts autocast into the network it is given, and takes it off there again.
-        return (cast("nn.Module", torch.compile(wrapped)) if self.config.compile else wrapped), prepared
+        return self.compiled(wrapped), stepping
+
+    def seed(self, seed: int) -> None:
+        """Seed the generators that noise is drawn from."""
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(
+                seed
+            )  # torch.manual_seed also queues a call for each device there is not
+        else:
+            torch.manual_seed(seed)
+
+    def compiled(self, module: nn.Module) -> nn.Module:
+        """Pass a module through torch.compile where the run asks for it.
+
+        Each batch size gets a graph of its own (an epoch has two: the full batch and the last one), so that nothing is
+        compiled again once both have been seen.
+        """
+        if not self.config.compile:
+            return module
+        # Noise comes from PyTorch's own generator, as without compiling: the same seed gives the same run.
+        options = torch._inductor.list_mode_options(self.config.compile_mode, False) | {"fallback_random": True}
+        return cast("nn.Module", torch.compile(module, options=options, dynamic=False))
 
     def release(self, wrapped: nn.Module) -> None:
         """Take the wrapping off again, so that the next stage starts from the plain network."""
@@ -130,7 +161,8 @@ class Pass:
         model: The network as the user knows it.
         wrapped: The same network as ``accelerate`` prepared it (autocast, DDP).
         loss: The loss, on the device.
-        optimizer: The prepared optimiser over the trainable parameters.
+        criterion: The same loss as it is called: compiled where the run asks for it.
+        optimizer: The optimiser over the trainable parameters, as it is stepped.
         loader: Batches of uint8 images.
         transform: Augmentation and normalisation.
         mixer: Mixing of a batch of normalised images, or None.
@@ -145,9 +177,10 @@ class Pass:
     model: LongTailModel
     wrapped: nn.Module
     loss: LongTailLoss
+    criterion: nn.Module
     optimizer: Any
     loader: Loader
-    transform: BatchTransform
+    transform: Augment
     mixer: Mixer | None
     pasted: EpochSampler | None
     batch_size: int
@@ -161,6 +194,9 @@ class Meter:
 
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, correct, images, 1 + first bad step
+        self._copy: Tensor | None = None  # on its way to the host
+        self._arrived: torch.cuda.Event | None = None
+        self._seen = [0.0] * 4
 
     def add(self, loss: Tensor, correct: Tensor, count: int, step: int) -> None:
         """Add one step; nothing here waits for the device."""
@@ -168,11 +204,29 @@ class Meter:
         self.sums[3] += bad * (step + 1)
         self.sums[:3] += torch.stack([loss * count, correct, torch.full_like(loss, count)]).double()
 
+    def look(self) -> None:
+        """Bring the sums to the host without waiting: on a GPU, those that were sent off at the look before."""
+        if self.sums.device.type != "cuda":
+            self._seen = self.sums.tolist()
+            return
+        if self._copy is not None and self._arrived is not None and self._arrived.query():  # type: ignore[no-untyped-call]
+            self._seen = self._copy.tolist()
+            self._copy = None
+        if self._copy is None:
+            self._copy = torch.empty(4, dtype=torch.float64, pin_memory=True).copy_(self.sums, non_blocking=True)
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived.record()
+
     @property
-    def mean_loss(self) -> float:
-        """Mean loss so far on this process. Waits for the device."""
-        loss, _, images, _ = self.sums.tolist()
-        return float(loss / max(images, 1))
+    def mean_loss(self) -> float | None:
+        """Mean loss on this process as of the last look; None where nothing has been seen yet."""
+        loss, _, images, _ = self._seen
+        return loss / images if images else None
+
+    @property
+    def looks_bad(self) -> bool:
+        """Whether a loss was not a finite number, as of the last look."""
+        return self._seen[3] > 0
 
     @property
     def bad_step(self) -> int | None:
@@ -192,7 +246,12 @@ def step_seed(*words: int) -> int:
 
 
 def train_epoch(
-    work: Pass, rows: Tensor, epoch: int, first_step: int, meter: Meter, on_step: Callable[[int], None]
+    work: Pass,
+    rows: Tensor,
+    epoch: int,
+    first_step: int,
+    meter: Meter,
+    on_step: Callable[[int], object] = lambda done: done,
 ) -> None:
     """Train on this process's ``rows`` of one epoch.
 
@@ -216,14 +275,8 @@ def train_epoch(
     for step, batch in enumerate(work.loader.batches(rows, local), start=first_step):
         work.loss.progress = min((epoch + step / steps) / work.epochs, 1.0)
         shared = torch.Generator().manual_seed(step_seed(*work.seed, epoch, step))
-        torch.manual_seed(step_seed(*work.seed, epoch, step, engine.rank))
-        batch = _augmented(work, batch, shared)
-        images, target = batch.images, batch.labels
-        if work.mixer is not None:
-            other = next(others)
-            images, target = work.mixer(batch, None if other is None else _augmented(work, other, shared), shared)
-        if config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        engine.seed(step_seed(*work.seed, epoch, step, engine.rank))
+        images, target = _inputs(work, batch, next(others), shared)
         loss, correct = _forward_backward(work, images, target)
         if config.clip_norm is not None:
             engine.accelerator.clip_grad_norm_(trainable, config.clip_norm)
@@ -231,9 +284,44 @@ def train_epoch(
         work.optimizer.zero_grad()
         work.after_step()
         meter.add(loss, correct, len(images), step)
-        if (step + 1) % CHECK_STEPS == 0 or step + 1 == steps:
+        if (step + 1) % CHECK_STEPS == 0:
+            meter.look()
+        # Processes can only stop together, at the end of the epoch; one alone stops as soon as it sees.
+        if step + 1 == steps or (engine.world_size == 1 and meter.looks_bad):
             stop_on_nan(work, meter, epoch)
         on_step(step + 1)
+
+
+def warm_up(work: Pass, rows: Tensor) -> None:
+    """Let torch.compile see every batch size of an epoch before anything is timed; nothing of it is kept.
+
+    Args:
+        work: The stage.
+        rows: int64, rows of this process in any epoch.
+    """
+    work.wrapped.train()
+    buffers = [(buffer, buffer.clone()) for buffer in work.model.buffers()]  # batch-norm statistics
+    parts = split_rows(rows, work.engine.local_batch_size(work.batch_size))
+    for part in {len(part): part for part in parts}.values():
+        batch = next(iter(work.loader.batches(part, len(part))))
+        other = None if work.pasted is None else batch
+        _forward_backward(work, *_inputs(work, batch, other, torch.Generator().manual_seed(0)))
+        work.optimizer.zero_grad()
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+
+def _inputs(work: Pass, batch: Batch, other: Batch | None, shared: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Augment and mix a batch; return what the network takes, in the layout of the run, and the targets."""
+    batch = _augmented(work, batch, shared)
+    images, target = batch.images, batch.labels
+    if work.mixer is not None:
+        images, target = work.mixer(batch, None if other is None else _augmented(work, other, shared), shared)
+    if images.ndim == 4:
+        last = work.engine.config.channels_last
+        images = images.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    return images, target
 
 
 def _augmented(work: Pass, batch: Batch, shared: torch.Generator) -> Batch:
@@ -270,7 +358,7 @@ def _forward_backward(work: Pass, images: Tensor, target: Tensor) -> tuple[Tenso
 
 def _one_part(work: Pass, images: Tensor, target: Tensor, share: float) -> tuple[Tensor, Tensor]:
     logits, features = work.wrapped(images, return_features=True)
-    loss = work.loss(logits, target, features if work.loss.needs_features else None) * share
+    loss = work.criterion(logits, target, features if work.loss.needs_features else None) * share
     work.engine.accelerator.backward(loss)
     return loss.detach(), _right_answers(logits.detach(), target)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import find_executable_batch_size, gather_object
 from torch import Tensor
 
 from longtail.counts import ClassCounts
 from longtail.data.augmentation import BatchTransform
 from longtail.data.loaders import Loader
+from longtail.errors import LongtailError
 from longtail.evaluation.metrics import EvaluationMetrics, Groups, Summary, summarise
 from longtail.models.model import LongTailModel
 from longtail.training.engine import Engine
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
     from longtail.data.image_data import Split
 
 TOP = 5
-EVALUATION_BATCH = 256
+# Where the search for the largest batch begins. More than a few hundred images gain nothing on a processor.
+FIRST_BATCH = {"cpu": 256}
+FIRST_BATCH_ACCELERATOR = 8192
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -64,20 +69,48 @@ def evaluate(
         logit_scale: Multiplies the logits before softmax.
         keep_predictions: Also return one row per image.
     """
-    metric = EvaluationMetrics(counts.num_classes, logit_scale=logit_scale).to(engine.device)
     rows = torch.arange(engine.rank, num_images, engine.world_size)
-    kept: list[dict[str, Tensor]] = []
-    with engine.inference(model):
-        for batch in loader.batches(rows, EVALUATION_BATCH):
-            logits = model(_laid_out(engine, transform.normalize(batch.images))).float()
-            metric.update(logits, batch.labels)
-            if keep_predictions:
-                kept.append(_rows(logits * logit_scale, batch.labels, batch.rows))
+
+    def measure(batch_size: int) -> tuple[EvaluationMetrics, list[dict[str, Tensor]]]:
+        metric = EvaluationMetrics(counts.num_classes, logit_scale=logit_scale).to(engine.device)
+        kept: list[dict[str, Tensor]] = []
+        with engine.inference(model):
+            for batch in loader.batches(rows, batch_size):
+                logits = model(laid_out(engine, transform.normalize(batch.images))).float()
+                metric.update(logits, batch.labels)
+                if keep_predictions:
+                    kept.append(_rows(logits * logit_scale, batch.labels, batch.rows))
+        return metric, kept
+
+    metric, kept = largest_batch(engine, measure)
     summary = summarise(metric, counts, groups)
     return Evaluation(summary, _gather(engine, kept) if keep_predictions else {})
 
 
-def _laid_out(engine: Engine, images: Tensor) -> Tensor:
+def largest_batch(engine: Engine, work: Callable[[int], Result]) -> Result:
+    """Call ``work(batch_size)`` with the batch size of the run, or else with the largest that fits the memory.
+
+    Where the device runs out of memory, half the size is tried, until it fits.
+    """
+    if engine.config.evaluation_batch is not None:
+        return work(engine.config.evaluation_batch)
+    size = first = FIRST_BATCH.get(engine.device.type, FIRST_BATCH_ACCELERATOR)
+
+    def halve() -> int:
+        nonlocal size
+        size //= 2
+        if size == 0:
+            raise LongtailError("one image does not fit the memory: use a smaller --data.image_size or network.")
+        return size
+
+    search: Callable[[], Result] = find_executable_batch_size(
+        work, starting_batch_size=first, reduce_batch_size_fn=halve
+    )
+    return search()
+
+
+def laid_out(engine: Engine, images: Tensor) -> Tensor:
+    """Bring images into the memory layout of the run."""
     layout = torch.channels_last if engine.config.channels_last else torch.contiguous_format
     return images.contiguous(memory_format=layout)
 

@@ -65,6 +65,7 @@ def evaluate_run(
     loader = build_loader(
         Decoder(rows, size.resize, size.size), engine.device,
         workers=config.data.workers, resident_gigabytes=config.data.resident_gigabytes,
+        cache=config.data.cache, keep_workers=False, warn=say,
     )  # fmt: skip
     groups = counts.groups(many=config.data.many, few=config.data.few, by=config.data.groups)
     result = evaluate(

@@ -13,7 +13,7 @@ from torch import Tensor
 from longtail.data.loaders import count_batches
 from longtail.data.samplers import EpochSampler
 from longtail.training.config import StageConfig
-from longtail.training.engine import CHECK_STEPS, Meter, Pass, stop_on_nan, train_epoch
+from longtail.training.engine import Meter, Pass, stop_on_nan, train_epoch
 from longtail.training.interrupt import Interrupted, InterruptGuard
 from longtail.training.progress import Bar, Reporter
 from longtail.training.schedule import learning_rate
@@ -92,7 +92,7 @@ class StageLoop:
     def _after_step(self, epoch: int, done: int, meter: Meter, bar: Bar) -> None:
         if done % AGREE_STEPS == 0 or done == self.steps:
             note = f"epoch {epoch + 1}/{self.stage.epochs}"
-            if done % CHECK_STEPS == 0 or done == self.steps:
+            if meter.mean_loss is not None:
                 note += f"  loss {meter.mean_loss:.3f}"
             bar.update(epoch * self.steps + done, note)
         if done == self.steps:  # the end of the epoch saves, once its row is recorded
@@ -116,6 +116,7 @@ class StageLoop:
     def _row(self, done: int, lr: float, meter: Meter, seconds: float, local_images: int) -> dict[str, Any]:
         engine = self.work.engine
         loss, correct, images, _ = engine.sum(meter.sums).tolist()
+        waited = engine.sum(torch.tensor(self.work.loader.waited, device=engine.device)).item() / engine.world_size
         return {
             "stage": self.index,
             "epoch": done,
@@ -125,4 +126,5 @@ class StageLoop:
             "train_accuracy": correct / images,
             "seconds": round(seconds, 3),
             "images_per_second": round(local_images * engine.world_size / seconds, 1),
+            "waiting_share": round(min(waited / seconds, 1.0), 4),
         }

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from longtail.files import write_atomically
 HISTORY_COLUMNS = (
     "stage", "epoch", "progress", "learning_rate", "train_loss", "train_accuracy", "validation_loss",
     "validation_accuracy", "validation_balanced_accuracy", "seconds", "images_per_second",
+    "waiting_share",
 )  # fmt: skip
 EXAMPLE_CLASSES, EXAMPLES_PER_CLASS, EXAMPLE_SIDE = 24, 6, 96
 
@@ -43,6 +45,34 @@ def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
     write_atomically(path, text.getvalue().encode())
+
+
+def throughput(history: Sequence[Mapping[str, Any]], stage: int) -> dict[str, float | None]:
+    """Images per second and the share of time spent waiting for data: medians over the epochs of a stage.
+
+    Example:
+        >>> rows = [{"stage": 1, "images_per_second": n, "waiting_share": 0.5} for n in (9.0, 100.0, 110.0)]
+        >>> throughput(rows, 1)
+        {'images_per_second': 100.0, 'waiting_share': 0.5}
+    """
+    names = ("images_per_second", "waiting_share")
+    # An epoch before the run was resumed may come from a version that did not measure it.
+    values = {name: [row[name] for row in history if row["stage"] == stage and name in row] for name in names}
+    return {name: round(median(found), 4) if found else None for name, found in values.items()}
+
+
+def describe_throughput(history: Sequence[Mapping[str, Any]], stage: int) -> str:
+    """Say what :func:`throughput` found in one clause.
+
+    Example:
+        >>> describe_throughput([{"stage": 1, "images_per_second": 1234.5, "waiting_share": 0.031}], 1)
+        '1234 images/s, 3.1 % of the time waiting for data'
+    """
+    found = throughput(history, stage)
+    rate, waiting = found["images_per_second"], found["waiting_share"]
+    said = [] if rate is None else [f"{rate:.0f} images/s"]
+    said += [] if waiting is None else [f"{waiting * 100:.1f} % of the time waiting for data"]
+    return ", ".join(said)
 
 
 def write_predictions(path: Path, columns: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import torch
 from longtail.data.loaders import Decoder, Loader, build_loader
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.metrics import Summary
-from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, save_model
+from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, save_model, start_from
 from longtail.models.model import LongTailModel, build_model
 from longtail.training.check import check_config, check_stages, resolve_head
 from longtail.training.checkpoint import (
@@ -25,15 +25,25 @@ from longtail.training.checkpoint import (
     save_checkpoint,
 )
 from longtail.training.config import RunConfig, StageConfig
-from longtail.training.engine import Engine, Meter, step_seed
+from longtail.training.engine import Engine, Meter, step_seed, warm_up
 from longtail.training.environment import hardware, versions
 from longtail.training.evaluate import Evaluation, evaluate, prediction_table
+from longtail.training.features import CachedViews, Classifier, compute_views
 from longtail.training.interrupt import InterruptGuard
 from longtail.training.loop import StageLoop
-from longtail.training.outputs import write_examples, write_history, write_json, write_predictions, write_yaml
+from longtail.training.outputs import (
+    describe_throughput,
+    throughput,
+    write_examples,
+    write_history,
+    write_json,
+    write_predictions,
+    write_yaml,
+)
 from longtail.training.prepare import PreparedData, prepare_data
 from longtail.training.progress import Reporter, describe
 from longtail.training.stages import build_pass, make_loss, make_transform, set_trainable
+from longtail.training.tracking import Tracking, final_figures
 
 FORMAT = 1
 
@@ -55,24 +65,29 @@ class Experiment:
     def __init__(
         self, config: RunConfig, out: Path, reporter: Reporter, engine: Engine, *, resuming: bool = False
     ) -> None:
+        begun = time.perf_counter()
         self.config = config
         self.out = out
         self.engine = engine
         self.reporter = reporter if self.engine.is_main else Reporter(quiet=True)
+        self.tracking = Tracking(config, out, self.reporter, is_main=engine.is_main)
         self.transform = make_transform(config.data)
         self.stages = check_stages(config)
         self.prepared: PreparedData = prepare_data(config.data)
         self._describe_data()
         self.loaders = {name: self._load(name) for name in self.prepared.data.splits}
-        self.model = self._new_model(pretrained=config.model.pretrained and not resuming)
+        self.model = self._new_model(resuming=resuming)
         for stage in self.stages.values():  # an option that the loss refuses is found before anything is trained
             make_loss(stage, self.prepared.counts, self.model)
         self.history: list[dict[str, Any]] = []
         self.stage_results: dict[str, Any] = {}
         self.final: dict[str, Evaluation] = {}  # by split, once the last stage is done
-        self.evaluation_seconds = 0.0
+        # Beside those of the epochs.
+        self.seconds = dict.fromkeys(("startup", "compile", "features", "evaluation"), 0.0)
         self.scale = 1.0
         self.average: Any = None  # timm's moving average of the weights, while a stage keeps one
+        self.updates = 0  # of that average, in this stage
+        self.seconds["startup"] = time.perf_counter() - begun
 
     def run(self, state: TrainingState | None = None) -> dict[str, Any]:
         """Train from the start, or go on from a checkpoint; return what ``metrics.json`` holds.
@@ -83,12 +98,13 @@ class Experiment:
         """
         if state is not None:
             self._restore(state)
-        with InterruptGuard() as guard:
-            for index, stage in self.stages.items():
-                if state is None or index >= state.values["stage"]:
-                    resumed = state if state is not None and index == state.values["stage"] else None
-                    self._run_stage(index, stage, resumed, guard)
-        return self._finish()
+        with self.tracking:
+            with InterruptGuard() as guard:
+                for index, stage in self.stages.items():
+                    if state is None or index >= state.values["stage"]:
+                        resumed = state if state is not None and index == state.values["stage"] else None
+                        self._run_stage(index, stage, resumed, guard)
+            return self._finish()
 
     # --- one stage ---------------------------------------------------------------------------------------------------
 
@@ -103,12 +119,20 @@ class Experiment:
         if state is not None:
             self._load_weights(state)
         self.average = self._new_average(state)
+        views = self._views(index, stage) if stage.cached_views else None
         work, sampler = build_pass(
             self.engine, stage, index, model=self.model, counts=self.prepared.counts,
-            labels=self.prepared.data.splits["train"].labels, loader=self.loaders["train"], transform=self.transform,
+            labels=self.prepared.data.splits["train"].labels,
+            loader=self.loaders["train"] if views is None else views,
+            transform=self.transform if views is None else views,
+            network=None if views is None else Classifier(self.model),
         )  # fmt: skip
         work.after_step = self._update_average
-        optimizer = work.optimizer.optimizer
+        if self.config.training.compile:
+            begun = time.perf_counter()
+            warm_up(work, sampler.indices())
+            self.seconds["compile"] += time.perf_counter() - begun
+        optimizer = getattr(work.optimizer, "optimizer", work.optimizer)  # accelerate wraps it for float16
         self.scale = work.loss.logit_scale
         loop = StageLoop(
             index, stage, work, sampler, guard, self.reporter, self.config.training.checkpoint_steps,
@@ -125,9 +149,21 @@ class Experiment:
             self.average = None
         self._finish_stage(index)
 
+    def _views(self, index: int, stage: StageConfig) -> CachedViews:
+        begun = time.perf_counter()
+        with self.reporter.bar(f"stage {index}: features", stage.cached_views) as bar:
+            views = compute_views(
+                self.engine, self.model, self.loaders["train"], self.transform,
+                torch.from_numpy(self.prepared.data.splits["train"].labels.copy()), views=stage.cached_views,
+                seed=(self.config.training.seed, index, 4), tick=bar.tick,
+            )  # fmt: skip
+        self.seconds["features"] += time.perf_counter() - begun
+        return views
+
     def _update_average(self) -> None:
         if self.average is not None:
-            self.average.update(self.model)
+            self.updates += 1
+            self.average.update(self.model, step=self.updates)
 
     def _record(self, row: dict[str, Any]) -> None:
         """Add an epoch to the history, with the validation figures where they are due."""
@@ -142,6 +178,7 @@ class Experiment:
         self.history.append(row)
         if self.engine.is_main:
             write_history(self.out / "history.csv", self.history)
+        self.tracking.log(row, step=len(self.history))
 
     # --- what is kept ------------------------------------------------------------------------------------------------
 
@@ -157,8 +194,8 @@ class Experiment:
         if self.engine.is_main:
             state = TrainingState(values={
                 "format": FORMAT, "stage": index, "epoch": epoch, "step": step, "history": self.history,
-                "stage_results": self.stage_results, "evaluation_seconds": self.evaluation_seconds, "scale": self.scale,
-                "data_hash": self.prepared.data_hash,
+                "stage_results": self.stage_results, "seconds": self.seconds, "scale": self.scale,
+                "data_hash": self.prepared.data_hash, "updates": self.updates,
             })  # fmt: skip
             state.put("model", self.model.state_dict())
             if optimizer is not None:
@@ -184,7 +221,8 @@ class Experiment:
             )
         self.history = values["history"]
         self.stage_results = values["stage_results"]
-        self.evaluation_seconds = values["evaluation_seconds"]
+        for name, value in values.get("seconds", {}).items():
+            self.seconds[name] += value
         self.scale = values["scale"]
         last = max(self.stages)
         if values["stage"] > last:  # everything is trained; only the last files are missing
@@ -205,9 +243,12 @@ class Experiment:
         prepare_torchvision()
         from timm.utils.model_ema import ModelEmaV3
 
-        average = ModelEmaV3(self.model, decay=decay)
+        # The decay rises from 0: else a short run would average in the weights that it began with.
+        average = ModelEmaV3(self.model, decay=decay, use_warmup=True)
+        self.updates = 0
         if state is not None:
             load_weights(average.module, state.take("average"), "the averaged model")
+            self.updates = int(state.values["updates"])
         return average
 
     # --- results -----------------------------------------------------------------------------------------------------
@@ -225,8 +266,10 @@ class Experiment:
         }
         if last:
             self.final = found
-        if "test" in found:
-            self.reporter.say(f"stage {index} done: test {describe(found['test'].summary)}")
+        test = [f"test {describe(found['test'].summary)}"] if "test" in found else []
+        self.reporter.say(f"stage {index} done: {'; '.join([*test, describe_throughput(self.history, index)])}")
+        if not last and self.engine.is_main:  # what another stage 2 can start from
+            save_model(self.model, self._info(), self.out / f"stage{index}")
         following = min((i for i in self.stages if i > index), default=index + 1)
         self._save(following, 0, 0, None, None)
 
@@ -238,7 +281,7 @@ class Experiment:
             num_images=len(self.prepared.data.splits[name]), counts=self.prepared.counts,
             groups=self.prepared.groups, logit_scale=self.scale, keep_predictions=keep_predictions,
         )  # fmt: skip
-        self.evaluation_seconds += time.perf_counter() - begun
+        self.seconds["evaluation"] += time.perf_counter() - begun
         return result
 
     def _finish(self) -> dict[str, Any]:
@@ -254,6 +297,7 @@ class Experiment:
                 write_examples(examples, splits["train"], splits["test"], test.predictions, summary)
                 write_predictions(self.out / "predictions.parquet", prediction_table(test, splits["test"]))
             write_json(self.out / "metrics.json", metrics)  # last: its presence says that the run is complete
+            self.tracking.log(final_figures(metrics), step=len(self.history))
         self.engine.wait()
         return metrics
 
@@ -262,7 +306,7 @@ class Experiment:
         seconds = {
             f"stage{index}": round(sum(row["seconds"] for row in self.history if row["stage"] == index), 3)
             for index in (1, 2)
-        } | {"evaluation": round(self.evaluation_seconds, 3)}
+        } | {name: round(value, 3) for name, value in self.seconds.items()}
         return {
             "format": FORMAT,
             "recipe": self.config.recipe,
@@ -280,6 +324,7 @@ class Experiment:
             "versions": versions(),
             "hardware": hardware(self.engine.device) | {"processes": self.engine.world_size},
             "seconds": {"total": round(sum(seconds.values()), 3)} | seconds,
+            "throughput": {f"stage{index}": throughput(self.history, index) for index in self.stages},
         }  # fmt: skip
 
     def _info(self) -> ModelInfo:
@@ -318,16 +363,20 @@ class Experiment:
         with self.reporter.bar(f"decoding {name}", len(decoder.split)) as bar:
             return build_loader(
                 decoder, self.engine.device, workers=data.workers, resident_gigabytes=data.resident_gigabytes,
-                tick=bar.tick,
+                cache=data.cache, keep_workers=name == "train", tick=bar.tick,
+                warn=lambda text: self.reporter.say(f"note: {text}"),
             )  # fmt: skip
 
-    def _new_model(self, *, pretrained: bool) -> LongTailModel:
+    def _new_model(self, *, resuming: bool) -> LongTailModel:
         config = self.config.model
         torch.manual_seed(step_seed(self.config.training.seed, 0))
         model = build_model(
             config.name, self.prepared.counts.num_classes, config.head,
-            pretrained=pretrained, in_size=self.config.data.image_size,
+            pretrained=config.pretrained and not (resuming or config.weights), in_size=self.config.data.image_size,
         )  # fmt: skip
+        if config.weights and not resuming:
+            whole = start_from(model, self.prepared.counts.names, config.weights)
+            self.reporter.say(f"starting from {config.weights}: backbone{' and classifier' if whole else ''}")
         if self.config.training.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from longtail.counts import ClassCounts
 from longtail.data import mixing
-from longtail.data.augmentation import BatchTransform
+from longtail.data.augmentation import Augment, BatchTransform
 from longtail.data.loaders import Batch, Loader
 from longtail.data.samplers import EpochSampler, build_sampler
 from longtail.errors import LongtailError
@@ -21,12 +21,16 @@ from longtail.models.model import LongTailModel
 from longtail.training.config import DataConfig, OptimizerConfig, StageConfig
 from longtail.training.engine import Engine, Mixer, Pass, step_seed
 
+FUSED = {"cpu", "cuda", "mps", "xpu"}  # device types that PyTorch has fused optimisers for
+
 
 def make_transform(config: DataConfig) -> BatchTransform:
     """Return the batch transform of a data configuration."""
     return BatchTransform(
         tuple(config.mean), tuple(config.std),
         augmentation=config.augmentation, crop_padding=config.crop_padding, size=config.image_size,
+        policy=config.policy, policy_operations=config.policy_operations, policy_magnitude=config.policy_magnitude,
+        cutout=config.cutout,
     )  # fmt: skip
 
 
@@ -93,11 +97,13 @@ def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) 
         0.5
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    fused = all(parameter.device.type in FUSED for parameter in trainable)  # one kernel for all parameters
     if config.name == "adamw":
-        return torch.optim.AdamW(trainable, lr=config.lr, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(trainable, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
     return torch.optim.SGD(
-        trainable, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov
-    )
+        trainable, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov,
+        fused=fused,
+    )  # fmt: skip
 
 
 def build_pass(
@@ -109,7 +115,8 @@ def build_pass(
     counts: ClassCounts,
     labels: Any,
     loader: Loader,
-    transform: BatchTransform,
+    transform: Augment,
+    network: nn.Module | None = None,
 ) -> tuple[Pass, EpochSampler]:
     """Put together what one stage trains, and the sampler of its epochs.
 
@@ -122,17 +129,18 @@ def build_pass(
         labels: Labels of the training split, shape (N,).
         loader: Batches of the training split.
         transform: Augmentation and normalisation.
+        network: What is called in each step, where that is not the whole model but a part of it.
     """
     seed = engine.config.seed
     loss = make_loss(stage, counts, model).to(engine.device)
     optimizer = make_optimizer(stage.optimizer, model.parameters())
-    wrapped, prepared = engine.prepare(model, optimizer)
+    wrapped, prepared = engine.prepare(model if network is None else network, optimizer)
     draw = partial(build_sampler, labels=labels, class_counts=counts, rank=engine.rank, world_size=engine.world_size)
     sampler = draw(stage.sampler, seed=step_seed(seed, index, 2))
     pasted = draw("class-balanced", seed=step_seed(seed, index, 3)) if stage.mixing == "cmo" else None
     work = Pass(
-        engine=engine, model=model, wrapped=wrapped, loss=loss, optimizer=prepared, loader=loader,
-        transform=transform, mixer=make_mixer(stage, counts), pasted=pasted, batch_size=stage.batch_size,
-        epochs=stage.epochs, seed=(seed, index),
+        engine=engine, model=model, wrapped=wrapped, loss=loss, criterion=engine.compiled(loss), optimizer=prepared,
+        loader=loader, transform=transform, mixer=make_mixer(stage, counts), pasted=pasted,
+        batch_size=stage.batch_size, epochs=stage.epochs, seed=(seed, index),
     )  # fmt: skip
     return work, sampler

@@ -1,0 +1,100 @@
+"""Does the fast path learn what the plain one does? The same method both ways, over several seeds, on real data."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import parser
+from plain import PlainImages, plain_accuracy, plain_loader, plain_steps
+from rich.console import Console
+from scipy.stats import ttest_ind
+
+from longtail.data.loaders import Decoder, decode_all
+from longtail.models.model import build_model
+from longtail.training.config import RunConfig
+from longtail.training.environment import hardware, versions
+from longtail.training.prepare import prepare_data
+from longtail.training.progress import Reporter
+from longtail.training.recipe import base_config, config_from_dict, merge
+from longtail.training.run import start_run
+from longtail.training.schedule import learning_rate
+
+
+def main() -> None:
+    """Train plain cross-entropy both ways; nothing is chosen, so the test split is only read at the end."""
+    options = parser(__doc__ or "")
+    options.add_argument("source", help="SOURCE, as for longtail train")
+    options.add_argument("--model", default="resnet20")
+    options.add_argument("--imbalance-ratio", type=float, default=50.0)
+    options.add_argument("--epochs", type=int, default=5)
+    options.add_argument("--seeds", type=int, default=5)
+    flags = options.parse_args()
+    config = config_from_dict(merge(base_config("cifar-lt/ce", epochs=flags.epochs), {
+        "data": {"source": flags.source, "imbalance_ratio": flags.imbalance_ratio, "augmentation": "crop-flip"},
+        "model": {"name": flags.model}, "training": {"precision": "bf16"},
+    }))  # fmt: skip
+    say = Console(stderr=True).print
+    found: dict[str, list[float]] = {"plain": [], "ours": []}
+    seconds = dict.fromkeys(found, 0.0)
+    for seed in range(flags.seeds):
+        for name, run in (("plain", plain), ("ours", ours)):
+            begun = time.perf_counter()
+            found[name].append(100 * run(config, seed))
+            seconds[name] += time.perf_counter() - begun
+            say(f"seed {seed}: {name} {found[name][-1]:.2f} %")
+    test = ttest_ind(found["ours"], found["plain"], equal_var=False)
+    low, high = test.confidence_interval(0.95)
+    result = {
+        "what": f"{flags.model}, cross-entropy, {flags.epochs} epochs, ratio {flags.imbalance_ratio:g}",
+        "source": flags.source, "accuracy": found, "mean": {k: float(np.mean(v)) for k, v in found.items()},
+        "std": {k: float(np.std(v, ddof=1)) for k, v in found.items()},
+        "difference": float(np.mean(found["ours"]) - np.mean(found["plain"])), "interval_95": [float(low), float(high)],
+        "p_value": float(test.pvalue), "seconds": seconds, "config": asdict(config),
+        "device": hardware(torch.device("cpu")), "versions": versions(),
+    }  # fmt: skip
+    say({key: result[key] for key in ("mean", "std", "difference", "interval_95", "p_value")})
+    if flags.json:
+        Path(flags.json).write_text(json.dumps(result, indent=2) + "\n")
+
+
+def ours(config: RunConfig, seed: int) -> float:
+    """``longtail train``: resident batches, batched augmentation, bf16, channels last."""
+    config.training.seed = seed
+    with tempfile.TemporaryDirectory() as folder:
+        return float(start_run(config, Path(folder) / "run", Reporter(quiet=True))["test"]["accuracy"])
+
+
+def plain(config: RunConfig, seed: int) -> float:
+    """A DataLoader, PIL crop and flip, float32, ``loss.item()`` at each step; only the network's class is ours."""
+    prepared, device = prepare_data(config.data), torch.device("cpu")
+    data = {}
+    for name in ("train", "test"):
+        split = prepared.data.splits[name]
+        pixels = decode_all(Decoder(split, None, config.data.image_size)).numpy().transpose(0, 2, 3, 1)
+        data[name] = PlainImages(
+            np.ascontiguousarray(pixels), split.labels, config.data.mean, config.data.std, train=name == "train"
+        )
+    torch.manual_seed(seed)
+    model = build_model(config.model.name, prepared.counts.num_classes)
+    stage = config.stage1
+    optimizer = torch.optim.SGD(
+        model.parameters(), stage.optimizer.lr, momentum=stage.optimizer.momentum,
+        weight_decay=stage.optimizer.weight_decay,
+    )  # fmt: skip
+    loader = plain_loader(data["train"], stage.batch_size, workers=0, shuffle=True)
+    for epoch in range(stage.epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(stage.schedule, stage.optimizer.lr, epoch, stage.epochs)
+        for _ in plain_steps(model, loader, optimizer, device):
+            pass
+    return plain_accuracy(model, plain_loader(data["test"], 256, workers=0, shuffle=False), device)
+
+
+if __name__ == "__main__":
+    main()

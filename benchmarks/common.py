@@ -1,0 +1,149 @@
+"""What every benchmark shares: timing in turns, rows of one form, and the physical floors of this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from longtail.training.environment import hardware, versions
+
+Row = dict[str, Any]
+KEYS = ("name", "ours", "other", "unit", "ratio", "floor_share", "device", "versions")
+_LEAST_SECONDS = 0.02  # of one measurement: a shorter one measures the clock
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the rows to this file")
+    options.add_argument("--repeats", type=int, default=5, metavar="N", help="measurements of each side; the median")
+    return options
+
+
+def median_of(work: Callable[[], object], repeats: int = 5, warmup: int = 1) -> float:
+    """Seconds of one call, the median of ``repeats`` measurements."""
+    return medians_of({"": work}, repeats, warmup)[""]
+
+
+def medians_of(sides: Mapping[str, Callable[[], object]], repeats: int = 5, warmup: int = 1) -> dict[str, float]:
+    """Seconds of one call of each side, medians of ``repeats``; in turns, so that all sides see the same machine."""
+    calls = {}
+    for name, work in sides.items():
+        _seconds(work, max(1, warmup))
+        calls[name] = max(1, round(_LEAST_SECONDS / max(_seconds(work, 1), 1e-9)))
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, work in sides.items():
+            found[name].append(_seconds(work, calls[name]) / calls[name])
+    return {name: median(seconds) for name, seconds in found.items()}
+
+
+def _seconds(work: Callable[[], object], calls: int) -> float:
+    _wait_for_device()
+    begun = time.perf_counter()
+    for _ in range(calls):
+        work()
+    _wait_for_device()
+    return time.perf_counter() - begun
+
+
+def _wait_for_device() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def row(
+    name: str,
+    ours: float,
+    other: float | None,
+    unit: str,
+    *,
+    higher_is_better: bool = True,
+    floor: float | None = None,
+    device: torch.device | None = None,
+) -> Row:
+    """One line of a table.
+
+    Args:
+        name: What is measured.
+        ours: The figure of this package.
+        other: The figure of what it is measured beside, in the same unit and run; ``None`` for nothing.
+        unit: The unit of both.
+        higher_is_better: Whether the larger figure is the better one.
+        floor: The best figure that the machine allows, in the same unit; ``None`` where it is not known.
+        device: What it ran on; the GPU where there is one when not given.
+
+    Returns:
+        A row with :data:`KEYS`: ``ratio`` says how many times better ours is, and ``floor_share`` lies in [0, 1].
+    """
+
+    def better(figure: float, than: float) -> float:
+        return figure / than if higher_is_better else than / figure
+
+    facts = hardware(device or best_device())
+    place = facts["processor"] if facts["device"] == "cpu" else facts["device"]
+    known = versions()
+    return {
+        "name": name,
+        "ours": ours,
+        "other": other,
+        "unit": unit,
+        "ratio": None if other is None else better(ours, other),
+        "floor_share": None if floor is None else min(1.0, better(ours, floor)),
+        "device": f"{place}, {facts['cores']} cores",
+        "versions": {package: known[package] for package in ("python", "torch", "longtail", "numpy")},
+    }
+
+
+def rows_to_json(path: Path | None, rows: Iterable[Row]) -> None:
+    """Write the rows, replacing the file: one file is one run of one benchmark. No path, no file."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def show(rows: Iterable[Row]) -> None:
+    """Print the rows as a table."""
+    table = Table("work", "ours", "beside", "unit", "ratio", "of the floor")
+    for each in rows:
+        share = "" if each["floor_share"] is None else f"{each['floor_share']:.0%}"
+        figures = [number(each[key]) for key in ("ours", "other")]
+        table.add_row(each["name"], *figures, each["unit"], number(each["ratio"]), share)
+    Console().print(table)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, without an exponent; nothing for ``None``."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
+
+
+def matmul_rate(dtype: torch.dtype) -> float:
+    """Additions and multiplications a second of a large matrix product: what the arithmetic of a step cannot pass."""
+    device = best_device()
+    size = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return 2 * size**3 / median_of(lambda: left @ right)
+
+
+def memory_bandwidth() -> float:
+    """Bytes a second read and written by a copy far larger than any cache."""
+    source = torch.ones(1 << 28, dtype=torch.uint8, device=best_device())
+    target = torch.empty_like(source)
+    return 2 * source.numel() / median_of(lambda: target.copy_(source))

@@ -1,0 +1,149 @@
+"""Training steps a second, data included: ours beside the plain loop and the tuned one, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from common import matmul_rate, parser, row, rows_to_json, show
+from plain import PlainImages, plain_loader, plain_steps, tuned_steps
+from torch.utils.flop_counter import FlopCounterMode
+
+from longtail.counts import ClassCounts
+from longtail.data.augmentation import BatchTransform
+from longtail.data.loaders import ResidentLoader
+from longtail.models.model import LongTailModel, build_model
+from longtail.training.config import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
+from longtail.training.engine import Engine, Meter, train_epoch, warm_up
+from longtail.training.stages import build_pass
+
+MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]
+
+
+def main() -> None:
+    """Measure in turns, so that all sides see the same machine, and write the medians."""
+    options = parser(__doc__ or "")
+    options.add_argument("--batch-size", type=int, default=128)
+    options.add_argument("--steps", type=int, default=20, help="steps of one measurement")
+    options.add_argument("--workers", type=int, default=2, help="of the plain loader")
+    options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options.add_argument("--compile", action="store_true", help="ours with torch.compile as well")
+    flags = options.parse_args()
+    counts = ClassCounts([int(500 * 0.01 ** (c / 99)) for c in range(100)])  # CIFAR-100-LT, ratio 100
+    labels = np.repeat(np.arange(100), counts.counts)
+    pixels = np.random.default_rng(0).integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8)
+    sides = {"plain": plain(flags, pixels, labels), "tuned": tuned(flags, pixels, labels)}
+    sides |= {f"ours {loss}": ours(flags, pixels, labels, counts, loss, False) for loss in ("cross-entropy", "gcl")}
+    if flags.compile:
+        sides |= {
+            f"ours {loss} compiled": ours(flags, pixels, labels, counts, loss, True)
+            for loss in ("cross-entropy", "gcl")
+        }
+    for side in sides.values():
+        next(side)  # warm
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(flags.repeats):
+        for name, side in sides.items():
+            rates[name].append(next(side))
+    found = {name: float(np.median(values)) for name, values in rates.items()}
+    floor = matmul_rate(torch.bfloat16) / flops_per_image()
+    unit, size = "images/s", f"ResNet-32, batch {flags.batch_size}"
+    rows = [
+        row(f"training step, {size}: plain loop", found["plain"], None, unit),
+        row(f"training step, {size}: tuned loop", found["tuned"], found["plain"], unit, floor=floor),
+    ]
+    for name in found:
+        if name.startswith("ours"):
+            for other in ("plain", "tuned"):
+                title = f"training step, {size}: {name.removeprefix('ours ')} beside the {other} loop"
+                rows.append(row(title, found[name], found[other], unit, floor=floor))
+    rows.append(
+        row("whole training step: gcl beside cross-entropy", found["ours gcl"], found["ours cross-entropy"], unit)
+    )
+    show(rows)
+    rows_to_json(flags.json, rows)
+
+
+def flops_per_image() -> float:
+    """Multiplications and additions of one image, forward and backward."""
+    model = build_model("resnet32", 100)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(2, 3, 32, 32)).sum().backward()
+    return counter.get_total_flops() / 2
+
+
+def network(device: str) -> tuple[LongTailModel, torch.optim.Optimizer]:
+    """The same new network and optimiser for every side."""
+    torch.manual_seed(0)
+    model = build_model("resnet32", 100).to(device)
+    return model, torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=2e-4)
+
+
+def timed(steps: Iterator[int], count: int) -> Iterator[float]:
+    """Yield images per second over each ``count`` steps."""
+    while True:
+        begun = time.perf_counter()
+        images = sum(itertools.islice(steps, count))
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        yield images / (time.perf_counter() - begun)
+
+
+def plain(flags: argparse.Namespace, pixels: np.ndarray, labels: np.ndarray) -> Iterator[float]:
+    """The loop people write."""
+    loader = plain_loader(
+        PlainImages(pixels, labels, MEAN, STD, train=True), flags.batch_size, workers=flags.workers, shuffle=True
+    )
+    model, optimizer = network(flags.device)
+    device = torch.device(flags.device)
+    while True:  # a new iterator each time: its workers rest while another side is measured
+        yield from itertools.islice(timed(plain_steps(model, loader, optimizer, device), flags.steps), 1)
+
+
+def tuned(flags: argparse.Namespace, pixels: np.ndarray, labels: np.ndarray) -> Iterator[float]:
+    """The loop that tuning guides describe."""
+    cuda = flags.device == "cuda"
+    workers = 16 if cuda else flags.workers
+    data = PlainImages(pixels, labels, MEAN, STD, train=True)
+    loader = plain_loader(data, flags.batch_size, workers=workers, shuffle=True, pin=cuda)
+    model, optimizer = network(flags.device)
+    model.to(memory_format=torch.channels_last)
+    device = torch.device(flags.device)
+    while True:
+        yield from itertools.islice(timed(tuned_steps(model, loader, optimizer, device), flags.steps), 1)
+
+
+def ours(
+    flags: argparse.Namespace, pixels: np.ndarray, labels: np.ndarray, counts: ClassCounts, loss: str, compiled: bool
+) -> Iterator[float]:
+    """The engine of this package: resident batches, bf16, channels last."""
+    config = TrainingConfig(precision="bf16", compile=compiled, device="auto" if flags.device == "cuda" else "cpu")
+    engine = Engine(config)
+    stage = StageConfig(
+        epochs=1, batch_size=flags.batch_size, loss=LossConfig(loss), optimizer=OptimizerConfig(lr=0.01)
+    )
+    torch.manual_seed(0)
+    model = build_model("resnet32", 100, "cosine" if loss == "gcl" else "linear").to(engine.device)
+    model.to(memory_format=torch.channels_last)
+    images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    transform = BatchTransform(tuple(MEAN), tuple(STD), augmentation="crop-flip")
+    work, sampler = build_pass(
+        engine, stage, 1, model=model, counts=counts, labels=labels, transform=transform,
+        loader=ResidentLoader(images, torch.from_numpy(labels), engine.device),
+    )  # fmt: skip
+    rows = sampler.indices()[: flags.steps * flags.batch_size]
+    if compiled:
+        warm_up(work, rows)
+    meter = Meter(engine.device)
+    while True:
+        begun = time.perf_counter()
+        train_epoch(work, rows, 0, 0, meter)  # ends by reading the sums from the device
+        yield len(rows) / (time.perf_counter() - begun)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""Decoded images kept on disk: one memory-mapped file for each set, decoded once and shared by all processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import PIL
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from longtail.data.decoding import Decoder, decode_all
+from longtail.errors import LongtailError
+
+FORMAT = 1  # of the files; raise it when images are decoded or laid out differently
+DEFAULT_GIGABYTES = 20.0
+# Smaller sets take a second to decode: looking them up costs about as much, and a file of each would only lie about.
+SMALLEST_BYTES = 8_000_000
+_ENDING, _UNFINISHED, _LOCK = ".pixels", ".unfinished", ".lock"
+_BLOCK = 16_000_000
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept: ``$LONGTAIL_CACHE``, or ``longtail`` in the user's cache folder.
+
+    Example:
+        >>> cache_folder().is_absolute()
+        True
+    """
+    own = os.environ.get("LONGTAIL_CACHE")
+    if own:
+        return Path(own).expanduser().absolute()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "longtail"
+
+
+def cached_images(
+    decoder: Decoder, tick: Callable[[], object] = lambda: None, warn: Callable[[str], object] = lambda _: None
+) -> Tensor:
+    """Map the decoded images of a split from disk; where they are not there yet, decode them to disk first.
+
+    The file is found by its content: the stored images in order (a file counts by path, size and time of its last
+    change) and the size they are brought to; labels do not matter. While one process decodes, others that want the
+    same images wait for it. The least recently used files go where all together exceed ``$LONGTAIL_CACHE_GB`` (20).
+
+    Args:
+        decoder: From row to uint8 image.
+        tick: Called once per decoded image.
+        warn: Called with one sentence where the disk cannot be used; the images are then decoded into memory.
+
+    Returns:
+        uint8 (N, 3, S, S); writing to it changes no file.
+
+    Raises:
+        LongtailError: An image cannot be read, or ``$LONGTAIL_CACHE_GB`` is no number.
+
+    Example:
+        >>> from longtail.data.sources import load_source
+        >>> cached_images(Decoder(load_source("digits").splits["test"], None, 8)).shape
+        torch.Size([359, 3, 8, 8])
+    """
+    count, size = len(decoder.split), decoder.size
+    needed, limit = count * 3 * size**2, _limit()
+    if needed < SMALLEST_BYTES:
+        return decode_all(decoder, tick)
+    if needed > limit:
+        warn(
+            f"{needed / 1e9:.1f} GB of decoded images exceed the {limit / 1e9:g} GB of the cache and are not kept on "
+            "disk: raise LONGTAIL_CACHE_GB, or train with --data.cache false."
+        )
+        return decode_all(decoder, tick)
+    try:
+        pixels = _from_disk(decoder, tick, needed, limit)
+    except (OSError, RuntimeError) as error:  # the second is what torch raises where a file cannot be mapped
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        warn(
+            f"decoded images are not kept on disk, because {_shown_folder()} cannot be used ({reason}): set "
+            "LONGTAIL_CACHE to a folder that can be written, or train with --data.cache false."
+        )
+        return decode_all(decoder, tick)
+    return pixels.view(count, 3, size, size)
+
+
+def _from_disk(decoder: Decoder, tick: Callable[[], object], needed: int, limit: float) -> Tensor:
+    folder = cache_folder()
+    path = folder / f"{_key(decoder)}{_ENDING}"
+    found = _map(path, needed)
+    if found is not None:
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(_LOCK)):
+        found = _map(path, needed)  # another process may have decoded while this one waited
+        if found is None:
+            _make_room(folder, limit - needed, keep=path.stem)
+            _decode_into(path, decoder, tick, needed)
+            found = _map(path, needed)
+    if found is None:
+        raise OSError(f"{path.name} has gone as soon as it was written")
+    return found
+
+
+def _key(decoder: Decoder) -> str:
+    # The version of Pillow belongs to it: another one may decode to slightly other pixels.
+    digest = hashlib.sha256(f"{FORMAT} {PIL.__version__} {decoder.resize} {decoder.size};".encode())
+    for _, stored in decoder.split.scan():
+        content, path = stored["bytes"], stored["path"]
+        if content is not None:
+            digest.update(b"bytes %d;" % len(content) + content)
+        elif path is not None:
+            status = os.stat(path)  # noqa: PTH116 - a million of them: no Path is made of each
+            name = os.fsencode(path)
+            digest.update(b"file %d %d %d;" % (len(name), status.st_size, status.st_mtime_ns) + name)
+        else:
+            digest.update(b"nothing;")
+    return digest.hexdigest()
+
+
+def _map(path: Path, needed: int) -> Tensor | None:
+    """The file as a private map, or None where it is missing or not whole; its time becomes that of its last use."""
+    try:
+        if path.stat().st_size != needed:
+            return None
+        pixels = torch.from_file(str(path), shared=False, size=needed, dtype=torch.uint8)
+    except (FileNotFoundError, RuntimeError):  # another process may have made room between the two lines
+        if path.exists():
+            raise
+        return None
+    with suppress(OSError):  # a folder that only an administrator fills is as good
+        os.utime(path)
+    return pixels
+
+
+def _decode_into(path: Path, decoder: Decoder, tick: Callable[[], object], needed: int) -> None:
+    """Decode into a file of another name, bring it to the disk, and only then give it its name. The lock is held."""
+    unfinished = path.with_suffix(_UNFINISHED)
+    try:
+        with unfinished.open("wb") as file:  # what a killed process left is overwritten
+            _reserve(file, needed)
+        pixels = torch.from_file(str(unfinished), shared=True, size=needed, dtype=torch.uint8)
+        decode_all(decoder, tick, out=pixels.view(-1, 3, decoder.size, decoder.size))
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Take the space now: a map of a file on a full disk ends the process that writes to it, without a word."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, _BLOCK):
+        file.write(bytes(min(_BLOCK, size - start)))
+
+
+def _make_room(folder: Path, budget: float, *, keep: str) -> None:
+    """Delete what killed processes left, then the least recently used files, until the folder fits the budget."""
+    for leftover in folder.glob(f"*{_UNFINISHED}"):
+        if leftover.stem != keep:
+            _remove(leftover)
+    files = sorted(_sizes(folder), key=lambda file: file[0])
+    total = sum(size for _, size, _ in files)
+    for _, size, path in files:
+        if total <= budget:
+            return
+        if path.stem != keep and path.suffix == _ENDING and _remove(path):
+            total -= size
+
+
+def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """Time of the last use, size and path of every file, those included that other processes are writing."""
+    for path in (*folder.glob(f"*{_ENDING}"), *folder.glob(f"*{_UNFINISHED}")):
+        with suppress(FileNotFoundError):  # another process makes room too
+            status = path.stat()
+            yield status.st_mtime, status.st_size, path
+
+
+def _remove(path: Path) -> bool:
+    """Delete a file unless a process is writing it or about to map it; a map that exists already outlives its file."""
+    try:
+        with FileLock(path.with_suffix(_LOCK), timeout=0):
+            path.unlink(missing_ok=True)
+    except Timeout:
+        return False
+    return True
+
+
+def _limit() -> float:
+    text = os.environ.get("LONGTAIL_CACHE_GB") or str(DEFAULT_GIGABYTES)
+    try:
+        limit = float(text)
+    except ValueError:
+        raise LongtailError(f"LONGTAIL_CACHE_GB takes a number of gigabytes, such as 50; it is {text!r}.") from None
+    return limit * 1e9
+
+
+def _shown_folder() -> str:
+    try:
+        return str(cache_folder())
+    except RuntimeError:  # there is no home
+        return "the user's cache folder"

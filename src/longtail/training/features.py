@@ -1,0 +1,134 @@
+"""Stage 2 without the backbone: the features of every image, computed once, and the classifier that trains on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from longtail.data.augmentation import Augment
+from longtail.data.loaders import Batch, Loader, memory_budget, split_rows
+from longtail.errors import LongtailError
+from longtail.models.model import LongTailModel
+from longtail.training.engine import Engine, step_seed
+from longtail.training.evaluate import laid_out, largest_batch
+
+
+class CachedViews:
+    """Features of V augmented views of each image; both the loader and the transform of a stage that trains on them.
+
+    A frozen backbone in evaluation mode gives the same feature for the same pixels at any time, so training on stored
+    features is training through the backbone, with one difference: an image shows V views instead of a new one at
+    every draw.
+
+    Args:
+        features: float32 (V, N, D), on the training device.
+        labels: int64 (N,), on the training device.
+
+    Example:
+        >>> views = CachedViews(torch.arange(6.0).view(2, 3, 1), torch.tensor([0, 1, 1]))
+        >>> batch = next(views.batches(torch.tensor([2, 0]), 2))
+        >>> batch.labels.tolist(), views.augment(batch.images, torch.Generator().manual_seed(0)).shape
+        ([1, 0], torch.Size([2, 1]))
+    """
+
+    waited = 0.0  # nothing is ever waited for
+
+    def __init__(self, features: Tensor, labels: Tensor) -> None:
+        self.features = features
+        self.labels = labels
+
+    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        """Yield row numbers in place of images; :meth:`augment` turns them into features."""
+        for part in split_rows(rows, batch_size):
+            index = part.to(self.features.device)
+            yield Batch(index, self.labels[index], part)
+
+    def augment(self, images: Tensor, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:
+        """Draw one view for each row number (N,) and return its features (N, D)."""
+        total = images.shape[0] * world_size
+        view = torch.randint(len(self.features), (total,), generator=generator)[rank::world_size]
+        return self.features[view.to(images.device), images]
+
+
+class Classifier(nn.Module):
+    """The head of a model, called as the whole model is, but on features.
+
+    Example:
+        >>> from longtail.models import build_model
+        >>> logits, features = Classifier(build_model("plain-cnn", 10))(torch.zeros(2, 64), return_features=True)
+        >>> logits.shape, features.shape
+        (torch.Size([2, 10]), torch.Size([2, 64]))
+    """
+
+    def __init__(self, model: LongTailModel) -> None:
+        super().__init__()
+        self.head = model.head
+
+    def forward(self, features: Tensor, *, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Return logits (N, C), or logits and the features (N, D) themselves."""
+        logits: Tensor = self.head(features)
+        return (logits, features) if return_features else logits
+
+
+def compute_views(
+    engine: Engine,
+    model: LongTailModel,
+    loader: Loader,
+    transform: Augment,
+    labels: Tensor,
+    *,
+    views: int,
+    seed: tuple[int, ...],
+    tick: Callable[[], object] = lambda: None,
+) -> CachedViews:
+    """Pass every image through the frozen backbone ``views`` times, each time augmented anew.
+
+    The draws follow from ``seed`` alone, so a resumed run trains on the same features.
+
+    Args:
+        engine: Device, precision, processes.
+        model: The network; its head is not used.
+        loader: Batches of uint8 images of the training split.
+        transform: Augmentation and normalisation.
+        labels: int64 (N,).
+        views: V, at least 1.
+        seed: Seed words.
+        tick: Called once per view.
+
+    Raises:
+        LongtailError: V times N features do not fit the memory.
+    """
+    count = len(labels)
+    needed = 4 * views * count * model.num_features
+    if needed > memory_budget(engine.device):
+        raise LongtailError(
+            f"features of {views} views of {count} images take {needed / 1e9:.1f} GB, more than half of the free "
+            "memory: lower --stage2.cached_views, or set it to 0 to train through the backbone."
+        )
+    features = torch.empty(views, count, model.num_features, device=engine.device)
+    for view in range(views):
+        features[view] = _one_view(engine, model, loader, transform, count, (*seed, view))
+        tick()
+    return CachedViews(features, labels.to(engine.device))
+
+
+def _one_view(
+    engine: Engine, model: LongTailModel, loader: Loader, transform: Augment, count: int, seed: tuple[int, ...]
+) -> Tensor:
+    """Features (N, D) of all images; each process computes every R-th one."""
+    # Every process needs as many rows as the others to exchange them; those beyond the end repeat the first ones.
+    padded = torch.arange(-(-count // engine.world_size) * engine.world_size) % count
+    own = padded[engine.rank :: engine.world_size]
+
+    def compute(batch_size: int) -> Tensor:
+        parts = []
+        with engine.inference(model):
+            for step, batch in enumerate(loader.batches(own, batch_size)):
+                shared = torch.Generator().manual_seed(step_seed(*seed, step))
+                images = transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
+                parts.append(model.backbone(laid_out(engine, images)).float())
+        return torch.cat(parts)
+
+    return engine.interleave(largest_batch(engine, compute))[:count]

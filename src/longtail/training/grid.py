@@ -1,0 +1,379 @@
+"""A grid of runs: what is asked for (a YAML file or the command line), planned in full before anything is trained."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from longtail.complaints import explain
+from longtail.errors import LongtailError, nearest
+from longtail.report.folding import EXECUTION
+from longtail.training.check import check_config, check_stages, resolve_head
+from longtail.training.config import RunConfig
+from longtail.training.recipe import Nested, base_config, check_keys, config_from_dict, flatten, merge, read_config
+
+State = Literal["new", "started", "finished"]
+
+
+@dataclass
+class RunSpec:
+    """One configuration of a grid.
+
+    Attributes:
+        recipe: The recipe it starts from.
+        source: Its own SOURCE, where that is not the grid's.
+        epochs: As ``--epochs`` of ``longtail train``, where that is not the grid's.
+        set: Options by their dotted names.
+    """
+
+    recipe: str = ""
+    source: str = ""
+    epochs: int | None = None
+    set: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class GridSpec:
+    """What a grid file holds.
+
+    Attributes:
+        source: SOURCE of every run that names none.
+        out: Folder of the grid.
+        seeds: So many, from 0 up, or a list of them.
+        epochs: As ``--epochs`` of ``longtail train``, for every run.
+        baseline: The run that others are compared with; the first when not given.
+        set: Options for every run, by their dotted names; a run's own win.
+        vary: Options by their dotted names, each with the values it takes: every run is made with every combination.
+        runs: The configurations by name; see :class:`RunSpec`.
+    """
+
+    source: str = ""
+    out: str = ""
+    seeds: int | list[int] = 1
+    epochs: int | None = None
+    baseline: str = ""
+    set: dict[str, Any] = field(default_factory=dict)
+    vary: dict[str, list[Any]] = field(default_factory=dict)
+    runs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a grid.
+
+    Attributes:
+        name: Of the configuration, and of the folder its seeds are in.
+        seed: Training seed.
+        baseline: Name of the configuration it is compared with.
+        folder: Its RUN folder.
+        config: Everything it is made from.
+    """
+
+    name: str
+    seed: int
+    baseline: str
+    folder: Path
+    config: RunConfig
+
+    @property
+    def title(self) -> str:
+        """What a user calls it."""
+        return f"{self.name} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A planned grid.
+
+    Attributes:
+        out: Its folder.
+        runs: All runs, the seeds of one configuration after each other.
+        spec: What was asked for, with the defaults filled in; as a file it plans the same grid again.
+    """
+
+    out: Path
+    runs: tuple[PlannedRun, ...]
+    spec: Nested
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """A configuration of the grid under one combination of the varied options."""
+
+    run: str
+    values: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        if not self.values:
+            return self.run
+        ends = [key.rsplit(".", 1)[-1] for key in self.values]
+        words = [
+            f"{end if ends.count(end) == 1 else key}={value}"
+            for end, (key, value) in zip(ends, self.values.items(), strict=True)
+        ]
+        suffix = re.sub(r"[^\w.+=,-]", "_", ",".join(words))
+        return f"{self.run}-{suffix}"
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The values that decide on the images."""
+        return {key: value for key, value in self.values.items() if key.startswith("data.")}
+
+
+def read_grid(path: str | Path) -> Nested:
+    """Read a grid file; :func:`plan_grid` checks what is in it.
+
+    Raises:
+        LongtailError: The file is missing, or is no YAML file with names in it.
+    """
+    try:
+        values = _yaml(Path(path).read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise LongtailError(f"{path} cannot be read ({error.strerror}); name a grid file.") from error
+    except UnicodeDecodeError as error:
+        raise LongtailError(f"{path} is not text in UTF-8; name a grid file.") from error
+    if not isinstance(values, dict):
+        raise LongtailError(f"{path} holds no grid; it needs at least source, out and runs.")
+    return values
+
+
+def recipe_grid(
+    source: str,
+    recipes: Sequence[str],
+    *,
+    seeds: int = 1,
+    epochs: int | None = None,
+    baseline: str | None = None,
+    options: Sequence[str] = (),
+) -> Nested:
+    """The grid that the words of ``longtail compare SOURCE --recipe NAME ...`` stand for, as a file would hold it.
+
+    Args:
+        source: SOURCE.
+        recipes: Names of recipes; a run is called by its last part where that is unique.
+        seeds: So many, from 0 up.
+        epochs: As ``--epochs`` of ``longtail train``.
+        baseline: A recipe, or the name of a run.
+        options: ``KEY=VALUE``, the value as in YAML.
+
+    Raises:
+        LongtailError: A recipe is named twice, or an option is no ``KEY=VALUE``.
+
+    Example:
+        >>> recipe_grid("digits", ["cifar-lt/ce"], options=["training.precision=bf16"])["set"]
+        {'training.precision': 'bf16'}
+    """
+    if len(set(recipes)) < len(recipes):
+        raise LongtailError("a recipe is named twice: name each once, and use --seeds to repeat it.")
+    ends = [recipe.rsplit("/", 1)[-1] for recipe in recipes]
+    names = {
+        recipe: end if ends.count(end) == 1 else recipe.replace("/", "-")
+        for recipe, end in zip(recipes, ends, strict=True)
+    }
+    values: Nested = {"source": source, "seeds": seeds, "set": {}}
+    for word in options:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise LongtailError(f"--set takes KEY=VALUE, such as --set training.precision=bf16, got {word!r}.")
+        values["set"][key] = _yaml(value, f"--set {key}")
+    if epochs is not None:
+        values["epochs"] = epochs
+    if baseline is not None:
+        values["baseline"] = names.get(baseline, baseline)
+    return values | {"runs": {name: {"recipe": recipe} for recipe, name in names.items()}}
+
+
+def plan_grid(values: Nested, where: str = "the grid") -> Grid:
+    """Plan every run of a grid, and check all of them.
+
+    Later ones win: the recipe scaled to ``epochs``, ``set`` of the grid, ``set`` of the run, ``vary``.
+
+    Args:
+        values: As in a grid file; see :class:`GridSpec`.
+        where: The file they come from, for errors.
+
+    Returns:
+        The grid. Nothing is written.
+
+    Raises:
+        LongtailError: An unknown name, a value of the wrong type, or a configuration that no run can use.
+
+    Example:
+        >>> grid = plan_grid({"source": "digits", "out": "runs", "seeds": 2, "runs": {"ce": {"recipe": "cifar-lt/ce"}}})
+        >>> [(run.title, run.folder.as_posix()) for run in grid.runs]
+        [('ce seed 0', 'runs/ce/seed-0'), ('ce seed 1', 'runs/ce/seed-1')]
+    """
+    spec: GridSpec = _typed(GridSpec, values, where)
+    specs = {str(name): _typed(RunSpec, run or {}, f"{where}: run {name!r}") for name, run in spec.runs.items()}
+    _check(spec, specs, where)
+    combinations = [
+        dict(zip(spec.vary, each, strict=True)) for each in itertools.product(*spec.vary.values())
+    ]  # of nothing varied: one, empty
+    variants = [_Variant(name, combination) for name in specs for combination in combinations]
+    names = [variant.name for variant in variants]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise LongtailError(f"{where} has two runs {twice!r}: give its runs, and the values in vary, different names.")
+    baselines = _baselines(variants, spec.baseline, where)
+    seeds = list(range(spec.seeds)) if isinstance(spec.seeds, int) else spec.seeds
+    runs: list[PlannedRun] = []
+    for variant in variants:
+        name = variant.name
+        config = _resolve(spec, specs[variant.run], variant, f"{where}: run {name!r}")
+        for seed in seeds:
+            own = copy.deepcopy(config)
+            own.training.seed = seed
+            runs.append(PlannedRun(name, seed, baselines[name], Path(spec.out) / name / f"seed-{seed}", own))
+    resolved = {key: value for key, value in asdict(spec).items() if value not in (None, "", {})}
+    resolved["seeds"] = seeds
+    resolved["runs"] = {
+        name: {key: value for key, value in asdict(run).items() if value not in (None, "", {})}
+        for name, run in specs.items()
+    }
+    return Grid(Path(spec.out), tuple(runs), resolved)
+
+
+def state_of(run: PlannedRun) -> State:
+    """Whether a run is new, was started, or is finished.
+
+    Raises:
+        LongtailError: Its folder holds a run of another configuration, or something that is no run.
+    """
+    path = run.folder / "config.yaml"
+    if not path.is_file():
+        _refuse_foreign(run.folder)
+        return "new"
+    if not (run.folder / "checkpoint").exists() and not (run.folder / "metrics.json").exists():
+        return "new"  # it never came to its first checkpoint, so it may as well have another configuration
+    change = first_difference(config_from_dict(read_config(path), str(path)), run.config)
+    if change is not None:
+        key, before, now = change
+        raise LongtailError(
+            f"{run.folder} was made with --{key} {before}, and the grid now says {now}: name another --out, give the "
+            "run another name, or delete that folder."
+        )
+    return "finished" if (run.folder / "metrics.json").is_file() else "started"
+
+
+def first_difference(made: RunConfig, planned: RunConfig) -> tuple[str, Any, Any] | None:
+    """The first option, apart from those of speed, in which two configurations differ, with both values.
+
+    Example:
+        >>> other = RunConfig()
+        >>> other.training.compile, other.stage1.epochs = True, 5
+        >>> first_difference(RunConfig(), other)
+        ('stage1.epochs', 1, 5)
+    """
+    before, now = flatten(asdict(resolve_head(made))), flatten(asdict(resolve_head(planned)))
+    for key in [*now, *before]:
+        if key.rsplit(".", 1)[-1] not in EXECUTION and before.get(key) != now.get(key):
+            return key, before.get(key, "left out"), now.get(key, "leaves it out")
+    return None
+
+
+def nested(options: Mapping[str, Any]) -> Nested:
+    """Dotted names as the nested values of a configuration.
+
+    Example:
+        >>> nested({"stage1.epochs": 3, "stage1.optimizer.lr": 0.1})
+        {'stage1': {'epochs': 3, 'optimizer': {'lr': 0.1}}}
+    """
+    result: Nested = {}
+    for key, value in options.items():
+        for part in reversed(str(key).split(".")):
+            value = {part: value}
+        result = merge(result, value)
+    return result
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise LongtailError(f"{where} is not valid YAML: {str(error).splitlines()[0]}.") from error
+
+
+def _typed(kind: type[Any], values: Any, where: str) -> Any:
+    """Build a specification; every name and every value is checked."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    known = list(kind.__dataclass_fields__)
+    if not isinstance(values, dict):
+        raise LongtailError(f"{where} takes names with values ({', '.join(known)}), got {values!r}.")
+    check_keys(values, dict.fromkeys(known), where)
+    parser = ArgumentParser(exit_on_error=False, default_env=False)
+    parser.add_class_arguments(kind, "grid")
+    try:
+        return parser.instantiate(parser.parse_object({"grid": values})).grid
+    except ArgumentError as error:
+        reason = explain(str(error.message), lambda key: key.removeprefix("grid."))
+        raise LongtailError(f"{where}: {reason}") from error
+
+
+def _check(spec: GridSpec, runs: Mapping[str, RunSpec], where: str) -> None:
+    if not spec.out:
+        raise LongtailError(f"{where} names no folder for the runs: add out, or use --out DIR.")
+    if not runs:
+        raise LongtailError(f"{where} has no runs: add runs, each a name with a recipe.")
+    if spec.seeds in (0, []) or (isinstance(spec.seeds, int) and spec.seeds < 0):
+        raise LongtailError(f"{where}: seeds takes a number of them, at least 1, or a list, got {spec.seeds}.")
+    if isinstance(spec.seeds, list) and (len(set(spec.seeds)) < len(spec.seeds) or min(spec.seeds) < 0):
+        raise LongtailError(f"{where}: seeds takes different numbers from 0 up, got {spec.seeds}.")
+    for key, values in spec.vary.items():
+        if not values:
+            raise LongtailError(f"{where}: vary gives {key} no values; list some or leave it out.")
+    for name, run in runs.items():
+        if not re.fullmatch(r"\w[\w.+=,-]*", name):
+            raise LongtailError(f"{where}: {name!r} names a folder: use letters, digits and . + = , - _ only.")
+        if not run.recipe:
+            raise LongtailError(f"{where}: run {name!r} has no recipe; 'longtail recipes' lists them.")
+        if not (run.source or spec.source or "data.source" in spec.set | run.set | spec.vary):
+            raise LongtailError(f"{where}: run {name!r} has no images: add a source to the grid or to the run.")
+
+
+def _baselines(variants: Sequence[_Variant], asked: str, where: str) -> dict[str, str]:
+    """What each configuration is compared with: the baseline on the same images, where options of the data vary."""
+    names, runs = [variant.name for variant in variants], [variant.run for variant in variants]
+    asked = asked or (runs[0] if variants[0].data else names[0])
+    if asked in names:
+        return dict.fromkeys(names, asked)
+    if asked not in runs:
+        raise LongtailError(f"{where} has no run {asked!r} to be the baseline.{nearest(asked, {*runs, *names})}")
+    own = [variant for variant in variants if variant.run == asked]
+    return {variant.name: next(each.name for each in own if each.data == variant.data) for variant in variants}
+
+
+def _resolve(spec: GridSpec, run: RunSpec, variant: _Variant, where: str) -> RunConfig:
+    values = base_config(run.recipe, epochs=run.epochs if run.epochs is not None else spec.epochs)
+    values["data"]["source"] = run.source or spec.source
+    for options in (spec.set, run.set, variant.values):
+        overlay = nested(options)
+        check_keys(overlay, asdict(RunConfig()), where)
+        if "seed" in overlay.get("training", {}) or "recipe" in overlay:
+            raise LongtailError(f"{where} sets its seed or recipe as an option: use seeds, and recipe of the run.")
+        values = merge(values, overlay)
+    config = config_from_dict(values, where)
+    try:
+        config = resolve_head(config)
+        check_config(config)
+        check_stages(config)
+    except LongtailError as error:
+        raise LongtailError(f"{where}: {error}") from error
+    return config
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise LongtailError(f"{folder} is a file where a run should go: name another --out, or move it away.")
+    # A kill may have left the temporary file of a config.yaml behind.
+    found = [path.name for path in folder.iterdir() if not path.name.endswith(".tmp")] if folder.exists() else []
+    if found:
+        raise LongtailError(f"{folder} holds {found[0]!r} and is no run: name another --out, or move it away.")

@@ -1,0 +1,175 @@
+"""The epochs of a run in an experiment tracker too, through the trackers of accelerate."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from longtail.errors import LongtailError
+from longtail.training.config import RunConfig
+from longtail.training.outputs import write_json
+from longtail.training.progress import Reporter
+from longtail.training.recipe import flatten
+
+TRACKER_FILE = "tracker.json"
+
+
+class Tracking:
+    """What a run logs to its tracker; to be used in a ``with`` statement, which ends the tracker's run however it ends.
+
+    A resumed run goes on in the same run of the tracker, whose name ``tracker.json`` in the RUN folder keeps. A tracker
+    that cannot be reached before training is an error. One that fails later is reported, and the run goes on without.
+
+    Args:
+        config: The run.
+        out: The RUN folder.
+        reporter: Tells the user what happens.
+        is_main: Whether this is the process that logs.
+
+    Raises:
+        LongtailError: The tracker is not installed.
+
+    Example:
+        >>> with Tracking(RunConfig(), Path("run"), Reporter(quiet=True), is_main=True) as tracking:
+        ...     tracking.log({"train_loss": 1.5}, step=1)  # no tracker: nothing happens
+    """
+
+    def __init__(self, config: RunConfig, out: Path, reporter: Reporter, *, is_main: bool) -> None:
+        self.config = config
+        self.name = config.training.tracker if is_main else "none"
+        self.out = out
+        self.reporter = reporter
+        self._tracker: Any = None
+        if self.name != "none":
+            _check_installed(self.name)
+
+    def __enter__(self) -> Tracking:
+        if self.name == "none":
+            return self
+        saved = self._saved()
+        try:
+            self._tracker = self._new_tracker(saved or "")
+            self._tracker.start()
+            if saved is None:  # they are there already, and MLflow takes no other values for them
+                self._tracker.store_init_configuration(hyperparameters(self.config))
+        except Exception as error:
+            raise LongtailError(
+                f"the tracker {self.name} cannot be started ({_first_line(error)}): see that it can be reached, or set "
+                "training.tracker to none (in config.yaml, where the run was started already)."
+            ) from error
+        write_json(self.out / TRACKER_FILE, {"tracker": self.name, "run": self._run_name()})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._finish()
+
+    def log(self, values: Mapping[str, Any], step: int) -> None:
+        """Log the numbers among some values.
+
+        Args:
+            values: Figures by name; what is no number, such as a figure that was not measured, is left out.
+            step: Epochs of all stages up to now.
+        """
+        if self._tracker is None:
+            return
+        numbers = {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
+        try:
+            self._tracker.log(numbers, step=step)
+        except Exception as error:
+            self._say_failed(error)
+            self._finish()
+
+    def _finish(self) -> None:
+        tracker, self._tracker = self._tracker, None
+        if tracker is not None:
+            try:
+                tracker.finish()
+            except Exception as error:
+                self._say_failed(error)
+
+    def _say_failed(self, error: Exception) -> None:
+        self.reporter.say(
+            f"note: the tracker {self.name} failed ({_first_line(error)}); the run goes on without it, and history.csv "
+            "keeps every epoch."
+        )
+
+    def _saved(self) -> str | None:
+        """The tracker's name of this run, None where it has none yet."""
+        path = self.out / TRACKER_FILE
+        if not path.is_file():
+            return None
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return str(saved["run"]) if saved["tracker"] == self.name else None
+
+    def _new_tracker(self, saved: str) -> Any:
+        from accelerate import tracking
+
+        project = self.config.training.tracker_project
+        title = "/".join(self.out.resolve().parts[-2:])  # the folder of a grid's run is only called after its seed
+        if self.name == "tensorboard":
+            return tracking.TensorBoardTracker("tensorboard", self.out)
+        if self.name == "mlflow":
+            # Standard output is for results.
+            os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+            return tracking.MLflowTracker(project, run_id=saved or None, run_name=title)
+        if self.name == "wandb":
+            # Under the id of a run that exists, "allow" goes on with it.
+            return tracking.WandBTracker(project, name=title, dir=str(self.out), id=saved or None, resume="allow")
+        return tracking.TrackioTracker(project, name=saved or title, resume="allow" if saved else "never")
+
+    def _run_name(self) -> str:
+        """What finds the tracker's run again."""
+        run = self._tracker.tracker
+        if self.name == "mlflow":
+            return str(run.info.run_id)
+        if self.name == "wandb":
+            return str(run.id)
+        return str(run.name) if self.name == "trackio" else ""
+
+
+def hyperparameters(config: RunConfig) -> dict[str, bool | int | float | str]:
+    """Every option of a run by its dotted name, in the types that all trackers take; others as JSON.
+
+    Example:
+        >>> found = hyperparameters(RunConfig())
+        >>> found["stage1.epochs"], found["data.mean"], found["training.clip_norm"]
+        (1, '[0.5, 0.5, 0.5]', 'null')
+    """
+    return {
+        key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+        for key, value in flatten(asdict(config)).items()
+    }
+
+
+def final_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a finished run by ``SPLIT_NAME``, those of groups included.
+
+    Example:
+        >>> final_figures({"test": {"accuracy": 0.5, "few": 0.1, "per_class": []}, "validation": None})
+        {'test_accuracy': 0.5, 'test_few': 0.1}
+    """
+    splits = {name: metrics[name] for name in ("test", "validation") if metrics[name] is not None}
+    return {
+        f"{name}_{key}": value for name, summary in splits.items() for key, value in summary.items()
+        if key != "per_class"
+    }  # fmt: skip
+
+
+def _check_installed(name: str) -> None:
+    from accelerate.tracking import get_available_trackers
+
+    if name not in {str(known) for known in get_available_trackers()}:
+        raise LongtailError(
+            f'the tracker {name} is not installed: python -m pip install "longtail[{name}]", or train without it.'
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

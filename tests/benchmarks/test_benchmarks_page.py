@@ -1,0 +1,138 @@
+"""Rows of benchmarks have one form, and the page says plainly which goals are missed; made-up figures only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def common(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load("common", monkeypatch)
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load("page", monkeypatch)
+
+
+def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A script, found as it finds its neighbours when it is run."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for each in ("common", "page", "losses", "samplers"):
+        monkeypatch.delitem(sys.modules, each, raising=False)
+    return __import__(name)
+
+
+def test_a_row_has_the_agreed_form(common: ModuleType) -> None:
+    row = common.row("loss x, eager", 4.0, 2.0, "ms", higher_is_better=False, floor=1.0, device=CPU)
+    assert list(row) == ["name", "ours", "other", "unit", "ratio", "floor_share", "device", "versions"]
+    assert (row["ratio"], row["floor_share"]) == (0.5, 0.25)
+    assert sorted(row["versions"]) == ["longtail", "numpy", "python", "torch"]
+    assert row["device"].endswith("cores")
+    faster = common.row("training step", 300.0, 100.0, "images/s", floor=1000.0, device=CPU)
+    assert (faster["ratio"], faster["floor_share"]) == (3.0, 0.3)
+    alone = common.row("start", 0.1, None, "s", higher_is_better=False, device=CPU)
+    assert (alone["other"], alone["ratio"], alone["floor_share"]) == (None, None, None)
+    assert common.row("past the floor", 1.0, None, "s", higher_is_better=False, floor=2.0)["floor_share"] == 1.0
+
+
+def test_rows_are_written_and_read_back(common: ModuleType, page: ModuleType, tmp_path: Path) -> None:
+    rows = [common.row("ä", 1.0, 2.0, "s", device=CPU)]
+    common.rows_to_json(None, rows)
+    common.rows_to_json(tmp_path / "new" / "rows.json", rows)
+    assert page.read_rows(tmp_path / "new" / "rows.json") == rows
+    (tmp_path / "other.json").write_text(json.dumps([{"name": "x"}]))
+    with pytest.raises(ValueError, match="does not hold rows"):
+        page.read_rows(tmp_path / "other.json")
+
+
+def test_sides_are_measured_in_turns(common: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "_LEAST_SECONDS", 0.0)
+    calls: list[str] = []
+    found = common.medians_of({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=3)
+    assert set(found) == {"a", "b"}
+    assert "".join(calls).endswith("ababab")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, ""), (0.0123, "0.0123"), (3.14159, "3.14"), (250.4, "250"), (10_400_000.0, "10,400,000")],
+)
+def test_figures_are_short(common: ModuleType, value: float | None, shown: str) -> None:
+    assert common.number(value) == shown
+
+
+def made_up(
+    common: ModuleType, name: str, ours: float, other: float | None, unit: str, better: bool
+) -> dict[str, object]:
+    return common.row(name, ours, other, unit, higher_is_better=better, device=CPU)
+
+
+def test_missed_goals_are_marked(common: ModuleType, page: ModuleType) -> None:
+    cases = {
+        ("loss a, 128 x 100, eager", 3.9, 2.0, "ms", False): "≤ 2 × the time",
+        ("loss b, 128 x 100, eager", 4.1, 2.0, "ms", False): "≤ 2 × the time, **missed**",
+        ("loss b, 128 x 100, compiled", 2.5, 2.0, "ms", False): "≤ 1.2 × the time, **missed**",
+        ("sampler a, 9 images: iterate", 6e6, None, "draws/s", True): "≥ 5 million",
+        ("sampler a, 9 images: resident, all included", 401.0, None, "MB", False): "< 400 MB, **missed**",
+        ("start: import longtail", 0.1, None, "s", False): "< 0.3 s",
+        ("streaming: photos", 90.0, 30.0, "images/s", True): "≥ 90 % of the floor, not measured",
+        ("drawing the noise alone, 128 x 100", 9.0, 1.0, "ms", False): "",
+    }
+    for case, expected in cases.items():
+        assert page.verdict(made_up(common, *case)) == expected
+
+
+def test_a_goal_of_a_gpu_is_for_its_rows_only(common: ModuleType, page: ModuleType) -> None:
+    row = made_up(common, "training step, batch 128: gcl beside the plain loop", 400.0, 100.0, "images/s", True)
+    assert page.verdict(row) == "≥ 3 ×"
+    assert page.verdict(row | {"device": "NVIDIA H100, 16 cores"}) == "≥ 20 ×, **missed**"
+
+
+def test_the_table_is_put_between_the_marks(
+    common: ModuleType, page: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, rows = tmp_path / "page.md", tmp_path / "rows.json"
+    target.write_text("before\n<!-- rows begin -->\nold\n<!-- rows end -->\nafter\n")
+    common.rows_to_json(rows, [made_up(common, "loss a, 1 x 2, eager", 5.0, 2.0, "ms", False)])
+    monkeypatch.setattr(sys, "argv", ["page.py", str(rows), "--out", str(target)])
+    page.main()
+    text = target.read_text()
+    assert "| loss a, 1 x 2, eager | 5.00 | 2.00 | ms | 0.400 | ≤ 2 × the time, **missed** |  |" in text
+    assert text.startswith("before\n<!-- rows begin -->")
+    assert text.endswith("<!-- rows end -->\nafter\n")
+    assert "old" not in text
+    page.main()
+    assert target.read_text() == text
+    target.write_text("no marks")
+    with pytest.raises(ValueError, match="no place for the rows"):
+        page.main()
+
+
+def test_every_loss_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = load("losses", monkeypatch)
+    for name in losses.LOSSES:
+        losses.step(name, (4, 6), False)()
+    assert losses.floor("gcl", (512, 8142), 1e9) == pytest.approx(3 * 4 * 512 * 8142 / 1e6)
+    assert losses.floor("gcl", (128, 100), 1e9) is None
+
+
+def test_labels_of_the_sampler_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    samplers = load("samplers", monkeypatch)
+    labels = samplers.long_tailed_labels(1000, 50)
+    counts = torch.bincount(torch.from_numpy(labels).long(), minlength=50)
+    assert len(labels) == 1000
+    assert counts.min() >= 1
+    assert counts[0] == counts.max() > 10 * counts[-1]
+    figures = samplers.measure("cben", 1000, 50, 1)
+    assert set(figures) == {"imported", "resident", "whole", "build", "indices", "iterate"}
+    assert all(value > 0 for value in figures.values())

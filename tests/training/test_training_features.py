@@ -1,0 +1,172 @@
+"""Stage 2 on stored features: the same as through the backbone where nothing is drawn, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from longtail.data.augmentation import BatchTransform
+from longtail.data.loaders import ResidentLoader
+from longtail.errors import LongtailError
+from longtail.models.model import build_model
+from longtail.training import features
+from longtail.training.config import RunConfig, TrainingConfig
+from longtail.training.engine import Engine, Meter
+from longtail.training.evaluate import largest_batch
+from longtail.training.features import CachedViews, compute_views
+from longtail.training.interrupt import Interrupted
+from longtail.training.loop import StageLoop
+from longtail.training.progress import Reporter
+from longtail.training.run import resume_run, start_run
+
+Build = Callable[..., RunConfig]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+@pytest.fixture
+def two_stages(small_config: Build) -> Callable[..., RunConfig]:
+    """GCL without mixing: batch normalisation, noise in both stages, balanced draws in stage 2."""
+
+    def build(views: int, augmentation: str = "none", **training: Any) -> RunConfig:
+        stage = {"mixing": "none", "optimizer": {"lr": 0.05}}
+        return small_config(
+            "cifar-lt/gcl", epochs=1, data={"augmentation": augmentation, "image_size": 8},
+            model={"name": "resnet20"}, stage1=stage, stage2=stage | {"epochs": 3, "cached_views": views},
+            training=training,
+        )  # fmt: skip
+
+    return build
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_without_augmentation_it_is_training_through_the_backbone(
+    two_stages: Callable[..., RunConfig], quiet: Reporter, tmp_path: Path, precision: str
+) -> None:
+    for name, views in (("through", 0), ("cached", 1), ("many", 3)):
+        start_run(two_stages(views, precision=precision), tmp_path / name, quiet)
+    through, cached, many = (weights(tmp_path / name) for name in ("through", "cached", "many"))
+    first = load_file(tmp_path / "through" / "stage1" / "model.safetensors")
+    moved = (through["head.weight"] - first["head.weight"]).norm()
+    assert moved > 0.01
+    for other in (cached, many):  # every view of an image that is not augmented is the same
+        for key, value in through.items():
+            if key.startswith("backbone"):
+                assert torch.equal(value, other[key])
+        assert (through["head.weight"] - other["head.weight"]).norm() < 0.02 * moved
+
+
+def test_a_stopped_run_goes_on_with_the_same_views(
+    two_stages: Callable[..., RunConfig], quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = two_stages(2, "crop-flip", ema_decay=0.9)
+    start_run(config, tmp_path / "whole", quiet)
+    original = StageLoop._after_step
+
+    def stop(self: StageLoop, epoch: int, done: int, meter: Meter, bar: Any) -> None:
+        if (self.index, epoch, done) == (2, 1, 4):
+            self.guard.requested = True
+        original(self, epoch, done, meter, bar)
+
+    monkeypatch.setattr(StageLoop, "_after_step", stop)
+    with pytest.raises(Interrupted):
+        start_run(config, tmp_path / "stopped", quiet)
+    monkeypatch.setattr(StageLoop, "_after_step", original)
+    resume_run(config, tmp_path / "stopped", quiet)
+    whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    assert all(torch.equal(whole[key], stopped[key]) for key in whole)
+    assert json.loads((tmp_path / "whole" / "metrics.json").read_text())["seconds"]["features"] > 0
+
+
+def test_views_are_drawn_for_the_global_batch() -> None:
+    views = CachedViews(torch.arange(5.0).view(5, 1, 1).expand(5, 4, 1), torch.zeros(4, dtype=torch.int64))
+    rows = torch.tensor([0, 1, 2, 3])
+    whole = views.augment(rows, torch.Generator().manual_seed(3))
+    parts = [views.augment(rows[r::2], torch.Generator().manual_seed(3), rank=r, world_size=2) for r in (0, 1)]
+    assert torch.equal(torch.stack(parts, dim=1).flatten(0, 1), whole)
+    drawn = torch.cat([views.augment(rows, torch.Generator().manual_seed(s)) for s in range(400)]).flatten()
+    assert torch.bincount(drawn.long()).sub(320).abs().max() < 80  # 1,600 draws of five views; five standard deviations
+
+
+def test_features_are_those_of_the_backbone_in_row_order() -> None:
+    torch.manual_seed(0)
+    model = build_model("resnet20", 3).eval()
+    images = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8)
+    engine = Engine(TrainingConfig(device="cpu", evaluation_batch=3))
+    loader = ResidentLoader(images, torch.arange(7) % 3, engine.device)
+    transform = BatchTransform((0.5,) * 3, (0.25,) * 3)
+    views = compute_views(engine, model, loader, transform, torch.arange(7) % 3, views=2, seed=(0,))
+    with torch.no_grad():
+        expected = model.backbone(transform.normalize(images))
+    torch.testing.assert_close(views.features, expected.expand(2, 7, 64), rtol=1e-4, atol=1e-5)
+
+
+def test_features_that_do_not_fit_are_refused(
+    two_stages: Callable[..., RunConfig], quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "memory_budget", lambda device: 1e6)
+    with pytest.raises(LongtailError, match=r"9 views of .* --stage2\.cached_views"):
+        start_run(two_stages(9), tmp_path / "run", quiet)
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "remedy"),
+    [
+        ("stage1", {"cached_views": 1}, "frozen backbone"),
+        ("stage2", {"cached_views": 1, "mixing": "mixup"}, "--stage2.mixing none"),
+    ],
+)
+def test_what_cannot_be_trained_on_features(
+    small_config: Build, quiet: Reporter, tmp_path: Path, stage: str, change: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(LongtailError, match=remedy):
+        start_run(small_config("cifar-lt/gcl", epochs=1, **{stage: change}), tmp_path / "run", quiet)
+
+
+def test_the_largest_batch_is_searched_by_halving() -> None:
+    engine = Engine(TrainingConfig(device="cpu"))
+    tried: list[int] = []
+
+    def work(batch_size: int) -> int:
+        tried.append(batch_size)
+        if batch_size > 64:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return batch_size
+
+    assert largest_batch(engine, work) == 64
+    assert tried == [256, 128, 64]
+
+    def never(batch_size: int) -> int:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(LongtailError, match="one image does not fit"):
+        largest_batch(engine, never)
+
+
+def test_a_run_starts_from_the_weights_of_another(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
+    still = {"epochs": 1, "optimizer": {"lr": 0.0}}
+    start_run(small_config("cifar-lt/gcl", stage1={"epochs": 1}, stage2=still), tmp_path / "first", quiet)
+    stage1 = str(tmp_path / "first" / "stage1")
+    first = weights(tmp_path / "first" / "stage1")
+
+    same = small_config("cifar-lt/gcl", stage1={"epochs": 0}, stage2=still, model={"weights": stage1})
+    start_run(same, tmp_path / "same", quiet)
+    assert all(torch.equal(first[key], value) for key, value in weights(tmp_path / "same").items())
+
+    other = small_config("cifar-lt/ce", stage1=still, model={"weights": stage1})  # a linear head on the cosine one's
+    start_run(other, tmp_path / "other", quiet)
+    found = weights(tmp_path / "other")
+    assert all(torch.equal(first[key], found[key]) for key in first if key.startswith("backbone"))
+    assert found["head.bias"].shape == (10,)
+
+    wrong = small_config("cifar-lt/ce", stage1=still, model={"weights": stage1, "name": "resnet20"})
+    with pytest.raises(LongtailError, match=r"--model\.name plain-cnn"):
+        start_run(wrong, tmp_path / "wrong", quiet)
