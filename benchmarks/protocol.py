@@ -31,7 +31,13 @@ def main() -> None:
         parts["start-up and compiling"].append(taken["startup"] + taken["compile"])
         parts["evaluation"].append(taken["evaluation"])
     rows = [
-        row(f"{flags.recipe}, {flags.epochs} epochs of stage 1: {name}", float(np.median(found)), None, "s")
+        row(
+            f"{flags.recipe}, {flags.epochs} epochs of stage 1: {name}",
+            float(np.median(found)),
+            None,
+            "s",
+            higher_is_better=False,
+        )
         for name, found in parts.items()
     ]
     show(rows)

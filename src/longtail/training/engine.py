@@ -193,20 +193,43 @@ class Meter:
     """Running sums of an epoch, kept on the device: loss, right answers, images, and the first step that went wrong."""
 
     def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, correct, images, 1 + first bad step
+        self._sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, correct, images, 1 + first bad step
+        self._steps: list[tuple[Tensor, Tensor, int, int]] = []  # not added yet: one operation for many steps
         self._copy: Tensor | None = None  # on its way to the host
         self._arrived: torch.cuda.Event | None = None
         self._seen = [0.0] * 4
 
     def add(self, loss: Tensor, correct: Tensor, count: int, step: int) -> None:
         """Add one step; nothing here waits for the device."""
-        bad = ~torch.isfinite(loss) & (self.sums[3] == 0)
-        self.sums[3] += bad * (step + 1)
-        self.sums[:3] += torch.stack([loss * count, correct, torch.full_like(loss, count)]).double()
+        self._steps.append((loss, correct, count, step))
+        if len(self._steps) == CHECK_STEPS:
+            self._add_up()
+
+    def start_from(self, sums: Tensor) -> None:
+        """Go on from the sums of earlier steps of the epoch."""
+        self._sums += sums.to(self._sums)
+
+    @property
+    def sums(self) -> Tensor:
+        """float64 (4,): loss times images, right answers, images, and 1 + the first step without a finite loss."""
+        if self._steps:
+            self._add_up()
+        return self._sums
+
+    def _add_up(self) -> None:
+        losses, corrects, counts, steps = zip(*self._steps, strict=True)
+        self._steps.clear()
+        loss = torch.stack(losses).double()
+        numbers = torch.tensor([counts, steps], dtype=torch.float64, pin_memory=loss.is_cuda)
+        count, step = numbers.to(loss, non_blocking=True)
+        bad = ~loss.isfinite()
+        first = torch.where(bad, step + 1, torch.inf).min()
+        self._sums[3] = torch.where(bad.any() & (self._sums[3] == 0), first, self._sums[3])
+        self._sums[:3] += torch.stack([(loss * count).sum(), torch.stack(corrects).double().sum(), count.sum()])
 
     def look(self) -> None:
         """Bring the sums to the host without waiting: on a GPU, those that were sent off at the look before."""
-        if self.sums.device.type != "cuda":
+        if not self.sums.is_cuda:
             self._seen = self.sums.tolist()
             return
         if self._copy is not None and self._arrived is not None and self._arrived.query():  # type: ignore[no-untyped-call]
@@ -274,8 +297,9 @@ def train_epoch(
     others = _second_batches(work, epoch, first_step * local, local)
     for step, batch in enumerate(work.loader.batches(rows, local), start=first_step):
         work.loss.progress = min((epoch + step / steps) / work.epochs, 1.0)
-        shared = torch.Generator().manual_seed(step_seed(*work.seed, epoch, step))
-        engine.seed(step_seed(*work.seed, epoch, step, engine.rank))
+        seed = step_seed(*work.seed, epoch, step)
+        shared = torch.Generator().manual_seed(seed)
+        engine.seed(seed ^ (engine.rank + 1))  # noise: another stream than the shared one, and than other processes'
         images, target = _inputs(work, batch, next(others), shared)
         loss, correct = _forward_backward(work, images, target)
         if config.clip_norm is not None:
@@ -342,6 +366,8 @@ def _forward_backward(work: Pass, images: Tensor, target: Tensor) -> tuple[Tenso
     """Accumulate the gradient of one batch, in parts where asked; return its mean loss and its right answers."""
     # Parts of nearly equal size, of two images at least: batch normalisation cannot normalise one.
     parts = max(1, min(work.engine.config.accumulation, len(images) // 2))
+    if parts == 1:
+        return _one_part(work, images, target, 1.0)
     losses, corrects = [], []
     chunks = list(zip(images.tensor_split(parts), target.tensor_split(parts), strict=True))
     for index, (part, labels) in enumerate(chunks):
@@ -358,6 +384,7 @@ def _forward_backward(work: Pass, images: Tensor, target: Tensor) -> tuple[Tenso
 
 def _one_part(work: Pass, images: Tensor, target: Tensor, share: float) -> tuple[Tensor, Tensor]:
     logits, features = work.wrapped(images, return_features=True)
+    # The product is a tensor of its own also where share is 1: that of a replayed CUDA graph changes at the next step.
     loss = work.criterion(logits, target, features if work.loss.needs_features else None) * share
     work.engine.accelerator.backward(loss)
     return loss.detach(), _right_answers(logits.detach(), target)

@@ -80,7 +80,7 @@ class StageLoop:
         self.sampler.progress = epoch / self.stage.epochs
         meter = Meter(self.work.engine.device)
         if sums is not None and self.work.engine.is_main:  # the sums are those of all processes together
-            meter.sums += sums.to(meter.sums)
+            meter.start_from(sums)
         begun = time.perf_counter()
         rows = self.sampler.indices()[first * self._local :]
         train_epoch(self.work, rows, epoch, first, meter, lambda done: self._after_step(epoch, done, meter, bar))
