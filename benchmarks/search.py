@@ -23,7 +23,7 @@ from longtail.data.subsets import cut_long_tailed
 
 HELD_OUT = 20  # images of each class
 # As many steps for few classes as for many, roughly: fewer classes mean fewer images.
-EPOCHS = {5: 120, 20: 60, 100: 30}
+EPOCHS = {5: 60, 20: 30, 100: 20}
 OPTIONS = {
     "gcl-scale": ("gcl", "scale", [5.0, 10.0, 20.0, 30.0, 60.0]),
     "gcl-noise": ("gcl", "noise", [0.0, 0.25, 0.5, 1.0]),
