@@ -27,7 +27,7 @@ def main() -> None:
             words += ["--imbalance-ratio", "100", "--training.precision", "bf16", "--quiet", "--out", f"{folder}/run"]
             subprocess.run([sys.executable, "-m", "longtail", *words, *flags.options], check=True)
             taken = json.loads((Path(folder) / "run" / "metrics.json").read_text())["seconds"]
-        parts["training"].append(taken["stage1"] + taken["stage2"] + taken["features"])
+        parts["training"].append(taken["stage1"] + taken["stage2"] + taken["features"] + taken["saving"])
         parts["start-up and compiling"].append(taken["startup"] + taken["compile"])
         parts["evaluation"].append(taken["evaluation"])
     rows = [

@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 from collect_results import finished, write_rows
 
+from longtail.cli import EXIT_INTERRUPTED
 from longtail.cli import main as longtail
 from longtail.training.recipe import list_recipes
 
@@ -30,7 +31,10 @@ def main() -> int:
             file = out / "wanted.yaml"
             file.write_text(yaml.safe_dump(grid(flags, dataset, ratio), sort_keys=False))
             words = ["compare", "--grid", str(file), "--out", str(out)]
-            status |= longtail(words + (["--jobs", str(flags.jobs)] if flags.jobs else []))
+            ended = longtail(words + (["--jobs", str(flags.jobs)] if flags.jobs else []))
+            if ended == EXIT_INTERRUPTED:
+                return ended
+            status |= ended
             runs = finished(out)
             if runs:
                 write_rows(runs, flags.csv / f"{out.name}.csv")

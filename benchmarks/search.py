@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from longtail.cli import EXIT_INTERRUPTED
 from longtail.cli import main as longtail
 from longtail.data.sources import Split, load_source
 from longtail.data.subsets import cut_long_tailed
@@ -52,16 +53,9 @@ def main() -> None:
             hold_out(flags.source, classes, flags.imbalance_ratio, out / "data")
         file = out / "wanted.yaml"
         file.write_text(yaml.safe_dump(grid(flags, classes, out / "data")))
-        longtail(
-            [
-                "compare",
-                "--grid",
-                str(file),
-                "--out",
-                str(out / "runs"),
-                *(["--jobs", str(flags.jobs)] * bool(flags.jobs)),
-            ]
-        )
+        words = ["compare", "--grid", str(file), "--out", str(out / "runs")]
+        if longtail([*words, "--jobs", str(flags.jobs)] if flags.jobs else words) == EXIT_INTERRUPTED:
+            raise SystemExit(EXIT_INTERRUPTED)
         rows += gather(out / "runs", classes)
     with flags.csv.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])

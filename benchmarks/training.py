@@ -32,6 +32,7 @@ def main() -> None:
     options.add_argument("--workers", type=int, default=2, help="of the plain loader")
     options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options.add_argument("--compile", action="store_true", help="ours with torch.compile as well")
+    options.add_argument("--compile-mode", default="default", help="reduce-overhead: CUDA graphs")
     flags = options.parse_args()
     counts = ClassCounts([int(500 * 0.01 ** (c / 99)) for c in range(100)])  # CIFAR-100-LT, ratio 100
     labels = np.repeat(np.arange(100), counts.counts)
@@ -121,7 +122,12 @@ def ours(
     flags: argparse.Namespace, pixels: np.ndarray, labels: np.ndarray, counts: ClassCounts, loss: str, compiled: bool
 ) -> Iterator[float]:
     """The engine of this package: resident batches, bf16, channels last."""
-    config = TrainingConfig(precision="bf16", compile=compiled, device="auto" if flags.device == "cuda" else "cpu")
+    config = TrainingConfig(
+        precision="bf16",
+        compile=compiled,
+        compile_mode=flags.compile_mode,
+        device="auto" if flags.device == "cuda" else "cpu",
+    )
     engine = Engine(config)
     stage = StageConfig(
         epochs=1, batch_size=flags.batch_size, loss=LossConfig(loss), optimizer=OptimizerConfig(lr=0.01)

@@ -328,7 +328,8 @@ def _finish_training(work: Callable[[Reporter], dict[str, Any]], out: str, repor
         return EXIT_INTERRUPTED
     except torch.OutOfMemoryError as error:
         raise LongtailError(
-            "the device is out of memory: train with --training.accumulation 2 or more, or a smaller batch_size."
+            "the device is out of memory: train with --training.accumulation 2 or more, or a smaller batch_size; "
+            "in a grid, with fewer --jobs."
         ) from error
     except (OSError, LongtailError) as error:
         if is_disk_full(error) and (Path(out) / "config.yaml").is_file():

@@ -117,7 +117,8 @@ def _quick_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 TRAINED = (
     "train", "digits", "--recipe", "cifar-lt/gcl", "--epochs", "2", "--imbalance-ratio", "20", "--seed", "3",
-    "--data.validation_fraction", "0.1", "--data.few", "3", "--stage1.mixing", "none", *SMALL,
+    "--data.validation_fraction", "0.1", "--data.few", "3", "--stage1.mixing", "none",
+    "--training.precision", "fp32", *SMALL,
 )  # fmt: skip
 
 

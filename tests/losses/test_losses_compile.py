@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from longtail.losses import LOSSES, DeferredReweighting, LDAMLoss, LongTailLoss
+from longtail.losses import LOSSES, DeferredReweighting, KPSLoss, LDAMLoss, LongTailLoss
 
 COUNTS, BATCH, FEATURES = [500, 30, 120, 5, 30], 6, 7
 
@@ -60,3 +60,21 @@ def test_a_changed_option_does_recompile() -> None:
     loss.scale = 7.0
     with torch.compiler.set_stance("fail_on_recompile"), pytest.raises(RuntimeError, match="recompile"):
         step(compiled, logits, target, features)
+
+
+def test_mixed_targets_under_gradient_adjustment_compile_nothing_anew() -> None:
+    """Each label has a scale of its own there, and how many labels a batch has differs from batch to batch."""
+    from torch._dynamo.utils import counters
+
+    loss = KPSLoss([500, 50, 5, 2])
+    loss.progress = 0.9
+    compiled = torch.compile(loss, dynamic=False, backend="aot_eager")
+    generator = torch.Generator().manual_seed(0)
+    graphs = []
+    for _ in range(6):
+        cosine = (torch.rand(16, 4, generator=generator) * 2 - 1).requires_grad_()
+        one = torch.nn.functional.one_hot(torch.randint(0, 4, (16,), generator=generator), 4).float()
+        target = 0.7 * one + 0.3 * one[torch.randperm(16, generator=generator)]
+        torch.testing.assert_close(compiled(cosine, target), loss(cosine, target))
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[-1]

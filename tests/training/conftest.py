@@ -23,6 +23,7 @@ def small_config() -> Callable[..., RunConfig]:
             "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 16},
             "model": {"name": "plain-cnn"},
             "stage1": {"optimizer": {"lr": 0.02}},
+            "training": {"precision": "fp32"},  # the same numbers on every processor
         }
         return config_from_dict(merge(merge(base_config(recipe, epochs=epochs), tiny), overrides))
 

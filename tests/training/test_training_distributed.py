@@ -35,7 +35,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         "data": {
             "source": "digits", "image_size": 16, "augmentation": "crop-flip", "validation_fraction": 0.0,
         },
-        "model": {"name": "plain-cnn"},
+        "model": {"name": "plain-cnn"}, "training": {"precision": "fp32"},
         "stage1": {"epochs": 2, "batch_size": 64, "optimizer": {"lr": 0.02}, "loss": {"name": "fbl"}},
     })  # fmt: skip
     start_run(config, folder / "one", Reporter(quiet=True))

@@ -53,7 +53,7 @@ def one_epoch(stage: StageConfig, training: TrainingConfig, name: str = "plain-c
 
 
 def cpu(**options: Any) -> TrainingConfig:
-    return TrainingConfig(device="cpu", **options)
+    return TrainingConfig(**({"device": "cpu", "precision": "fp32"} | options))
 
 
 @pytest.mark.parametrize("train", ["classifier", "scales"])

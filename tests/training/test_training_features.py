@@ -100,7 +100,7 @@ def test_features_are_those_of_the_backbone_in_row_order() -> None:
     torch.manual_seed(0)
     model = build_model("resnet20", 3).eval()
     images = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8)
-    engine = Engine(TrainingConfig(device="cpu", evaluation_batch=3))
+    engine = Engine(TrainingConfig(device="cpu", precision="fp32"))
     loader = ResidentLoader(images, torch.arange(7) % 3, engine.device)
     transform = BatchTransform((0.5,) * 3, (0.25,) * 3)
     views = compute_views(engine, model, loader, transform, torch.arange(7) % 3, views=2, seed=(0,))
@@ -132,7 +132,6 @@ def test_what_cannot_be_trained_on_features(
 
 
 def test_the_largest_batch_is_searched_by_halving() -> None:
-    engine = Engine(TrainingConfig(device="cpu"))
     tried: list[int] = []
 
     def work(batch_size: int) -> int:
@@ -141,14 +140,14 @@ def test_the_largest_batch_is_searched_by_halving() -> None:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return batch_size
 
-    assert largest_batch(engine, work) == 64
+    assert largest_batch(work, 256) == 64
     assert tried == [256, 128, 64]
 
     def never(batch_size: int) -> int:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     with pytest.raises(LongtailError, match="one image does not fit"):
-        largest_batch(engine, never)
+        largest_batch(never, 256)
 
 
 def test_a_run_starts_from_the_weights_of_another(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:

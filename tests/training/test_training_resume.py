@@ -31,6 +31,7 @@ KILLS = 3
 TWO_STAGES = {
     "data": {"validation_fraction": 0.1, "augmentation": "crop-flip"},
     "model": {"name": "resnet20"},
+    "training": {"precision": "fp32"},
     "stage1": {"epochs": 2, "mixing": "mixup", "batch_size": 32},
     "stage2": {"epochs": 2, "mixing": "mixup", "batch_size": 32, "optimizer": {"lr": 0.02}},
 }
@@ -99,7 +100,13 @@ def test_kill_9_at_any_moment_and_resume(
     """The process is killed again and again, wherever it happens to be, until it gets through."""
     out, file = tmp_path / "run", tmp_path / "config.yaml"
     file.write_text(
-        yaml.safe_dump(asdict(small_config("cifar-lt/gcl", training={"checkpoint_steps": 1}, **TWO_STAGES)))
+        yaml.safe_dump(
+            asdict(
+                small_config(
+                    "cifar-lt/gcl", **(TWO_STAGES | {"training": {"precision": "fp32", "checkpoint_steps": 1}})
+                )
+            )
+        )
     )
     begin = [sys.executable, "-m", "longtail", "train", "--config", str(file), "--out", str(out), "--quiet"]
     go_on = [sys.executable, "-m", "longtail", "train", "--resume", str(out), "--quiet"]

@@ -74,8 +74,9 @@ def cached_images(
             "disk: raise LONGTAIL_CACHE_GB, or train with --data.cache false."
         )
         return decode_all(decoder, tick)
+    key = _key(decoder)  # not below: a photo that has gone is no fault of the cache folder
     try:
-        pixels = _from_disk(decoder, tick, needed, limit)
+        pixels = _from_disk(decoder, key, tick, needed, limit)
     except (OSError, RuntimeError) as error:  # the second is what torch raises where a file cannot be mapped
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         warn(
@@ -86,9 +87,9 @@ def cached_images(
     return pixels.view(count, 3, size, size)
 
 
-def _from_disk(decoder: Decoder, tick: Callable[[], object], needed: int, limit: float) -> Tensor:
+def _from_disk(decoder: Decoder, key: str, tick: Callable[[], object], needed: int, limit: float) -> Tensor:
     folder = cache_folder()
-    path = folder / f"{_key(decoder)}{_ENDING}"
+    path = folder / f"{key}{_ENDING}"
     found = _map(path, needed)
     if found is not None:
         return found

@@ -46,9 +46,11 @@ class Loader(Protocol):
 
     Attributes:
         waited: Seconds that whoever takes the batches has waited for them since :meth:`batches` was last begun.
+        large_batch: Images at a time that are worth a try where nothing is trained.
     """
 
     waited: float
+    large_batch: int
 
     def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield the images of ``rows`` in order, ``batch_size`` at a time, the last batch possibly shorter."""
@@ -56,6 +58,9 @@ class Loader(Protocol):
 
 class _Timed:
     """Keeps the time that the consumer of a loader waits."""
+
+    # More gains nothing on a processor, nor where images are decoded: a worker would decode so many at a time.
+    large_batch = 256
 
     def __init__(self) -> None:
         self.waited = 0.0
@@ -100,6 +105,8 @@ class ResidentLoader(_Timed):
         super().__init__()
         self.images = images.to(device)
         self.labels = labels.to(device)
+        if device.type == "cuda":
+            self.large_batch = max(64, 8192 * 32**2 // images.shape[-1] ** 2)  # as many pixels whatever their size
 
     def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
         # The rows go to the device once; sending those of each step would wait for the step before.

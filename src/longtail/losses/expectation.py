@@ -186,7 +186,12 @@ def _shifted(logits: Tensor, column: Tensor, shift: Tensor) -> Tensor:
 def _losses_of_all_labels(changed: ChangedLogits, probabilities: Tensor) -> Tensor:
     """The cross-entropy each class would have as the label, shape (N, C)."""
     if changed.label_scale is not None:
-        return _losses_of_likely_labels(changed, probabilities)
+        work = _losses_of_likely_labels
+        if (
+            torch.compiler.is_compiling()
+        ):  # the number of pairs differs from batch to batch: each would be compiled anew
+            work = torch.compiler.disable(work)  # type: ignore[no-untyped-call]
+        return work(changed, probabilities)
     own = changed.own_of_all()
     if own is None:
         return -functional.log_softmax(changed.logits, dim=1)

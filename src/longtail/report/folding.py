@@ -7,15 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from longtail.report.files import Value
 from longtail.report.runs import RunResult
+from longtail.training.config import EXECUTION
 
 SEEDS = frozenset({"seed", "subset_seed", "split_seed"})
-EXECUTION = frozenset(
-    {
-        "out", "workers", "resident_gigabytes", "cache", "checkpoint_steps", "device", "compile", "compile_mode",
-        "channels_last", "validate_every", "evaluation_batch", "tracker", "tracker_project",
-    }
-)  # fmt: skip
-"""Options that say where and how fast a run went, not what it computed."""
 
 
 def flatten(config: Value, prefix: str = "") -> dict[str, str]:

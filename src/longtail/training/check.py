@@ -72,6 +72,12 @@ def check_config(config: RunConfig) -> None:
         if value is not None and not holds(value):
             raise LongtailError(f"--{key} must be {words}, got {value}.")
     _check_data(config.data)
+    training = config.training
+    if training.compile and training.compile_mode != "default" and training.accumulation > 1:
+        raise LongtailError(
+            "--training.accumulation cannot be used with CUDA graphs, which write every part's gradient to the same "
+            "place: set --training.compile_mode default."
+        )
     head: str = config.model.head
     for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
         if stage.epochs > 0:

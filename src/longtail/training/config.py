@@ -10,6 +10,14 @@ Policy = Literal["none", "auto-augment", "rand-augment"]
 Tracker = Literal["none", "tensorboard", "mlflow", "wandb", "trackio"]
 Mixing = Literal["none", "mixup", "cutmix", "remix", "cmo"]
 
+EXECUTION = frozenset(
+    {
+        "out", "workers", "resident_gigabytes", "cache", "checkpoint_steps", "device", "compile", "compile_mode",
+        "channels_last", "validate_every", "evaluation_batch", "tracker", "tracker_project",
+    }
+)  # fmt: skip
+"""Options that say where and how fast a run went, not what it computed."""
+
 
 @dataclass
 class DataConfig:
@@ -180,7 +188,7 @@ class TrainingConfig:
 
     Attributes:
         seed: Seeds the initial weights, the order of images, augmentation and noise.
-        precision: Arithmetic of the network; ``bf16`` is about twice as fast where the processor has it.
+        precision: Arithmetic of the network; ``auto`` is bf16 where the hardware multiplies in it, else fp32.
         accumulation: Parts a batch is split into, for networks that do not fit.
         clip_norm: Largest L2 norm of the gradient; None leaves it alone.
         ema_decay: Keep an exponential moving average of the weights and evaluate that; None does not.
@@ -196,7 +204,7 @@ class TrainingConfig:
     """
 
     seed: int = 0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     accumulation: int = 1
     clip_norm: float | None = None
     ema_decay: float | None = None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -41,10 +41,14 @@ class Engine:
     def __init__(self, config: TrainingConfig) -> None:
         # accelerate keeps the precision of the first Accelerator of a process; each run here may choose its own.
         AcceleratorState._reset_state(reset_partial_state=False)
-        precision = "no" if config.precision == "fp32" else config.precision
         # accelerate joins several processes on CPUs only where it is told that CPUs are meant.
         cpu = config.device == "cpu" or not torch.accelerator.is_available()
+        config = replace(config, precision=fastest_precision(cpu) if config.precision == "auto" else config.precision)
+        precision = "no" if config.precision == "fp32" else config.precision
         self.accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
+        torch.backends.cudnn.benchmark = (
+            True  # batches keep their size, so the fastest convolution is worth looking for
+        )
         self.config = config
 
     @property
@@ -145,6 +149,15 @@ class Engine:
         with torch.inference_mode(), self.accelerator.autocast():
             yield
         model.train(was_training)
+
+
+def fastest_precision(cpu: bool) -> Literal["fp32", "bf16"]:
+    """bf16 where the hardware multiplies in it: AVX-512 BF16 or AMX on a processor, tensor cores on a GPU."""
+    if cpu:
+        has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        has = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has else "fp32"
 
 
 def is_main_process() -> bool:
@@ -326,7 +339,9 @@ def warm_up(work: Pass, rows: Tensor) -> None:
     work.wrapped.train()
     buffers = [(buffer, buffer.clone()) for buffer in work.model.buffers()]  # batch-norm statistics
     parts = split_rows(rows, work.engine.local_batch_size(work.batch_size))
-    for part in {len(part): part for part in parts}.values():
+    sizes = list({len(part): part for part in parts}.values())
+    rounds = 1 if work.engine.config.compile_mode == "default" else 3  # CUDA graphs: compile, warm up, record
+    for part in sizes * rounds:
         batch = next(iter(work.loader.batches(part, len(part))))
         other = None if work.pasted is None else batch
         _forward_backward(work, *_inputs(work, batch, other, torch.Generator().manual_seed(0)))

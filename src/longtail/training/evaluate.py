@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from longtail.data.image_data import Split
 
 TOP = 5
-# Where the search for the largest batch begins. More than a few hundred images gain nothing on a processor.
-FIRST_BATCH = {"cpu": 256}
-FIRST_BATCH_ACCELERATOR = 8192
 Result = TypeVar("Result")
 
 
@@ -82,19 +79,18 @@ def evaluate(
                     kept.append(_rows(logits * logit_scale, batch.labels, batch.rows))
         return metric, kept
 
-    metric, kept = largest_batch(engine, measure)
+    metric, kept = largest_batch(measure, engine.config.evaluation_batch or loader.large_batch)
     summary = summarise(metric, counts, groups)
     return Evaluation(summary, _gather(engine, kept) if keep_predictions else {})
 
 
-def largest_batch(engine: Engine, work: Callable[[int], Result]) -> Result:
-    """Call ``work(batch_size)`` with the batch size of the run, or else with the largest that fits the memory.
+def largest_batch(work: Callable[[int], Result], first: int) -> Result:
+    """Call ``work(batch_size)`` with ``first``, or with half of it, until it fits the memory.
 
-    Where the device runs out of memory, half the size is tried, until it fits.
+    Raises:
+        LongtailError: Not even one image fits.
     """
-    if engine.config.evaluation_batch is not None:
-        return work(engine.config.evaluation_batch)
-    size = first = FIRST_BATCH.get(engine.device.type, FIRST_BATCH_ACCELERATOR)
+    size = first
 
     def halve() -> int:
         nonlocal size

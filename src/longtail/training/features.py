@@ -12,7 +12,9 @@ from longtail.data.loaders import Batch, Loader, memory_budget, split_rows
 from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel
 from longtail.training.engine import Engine, step_seed
-from longtail.training.evaluate import laid_out, largest_batch
+from longtail.training.evaluate import laid_out
+
+BATCH = 256  # not the largest that fits: the draws of augmentation follow the batches, and must not depend on memory
 
 
 class CachedViews:
@@ -34,6 +36,7 @@ class CachedViews:
     """
 
     waited = 0.0  # nothing is ever waited for
+    large_batch = BATCH
 
     def __init__(self, features: Tensor, labels: Tensor) -> None:
         self.features = features
@@ -41,15 +44,16 @@ class CachedViews:
 
     def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield row numbers in place of images; :meth:`augment` turns them into features."""
-        for part in split_rows(rows, batch_size):
-            index = part.to(self.features.device)
+        # All rows go to the device at once: sending those of each step would wait for the step before.
+        there = split_rows(rows.to(self.features.device), batch_size)
+        for part, index in zip(split_rows(rows, batch_size), there, strict=True):
             yield Batch(index, self.labels[index], part)
 
     def augment(self, images: Tensor, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:
         """Draw one view for each row number (N,) and return its features (N, D)."""
         total = images.shape[0] * world_size
         view = torch.randint(len(self.features), (total,), generator=generator)[rank::world_size]
-        return self.features[view.to(images.device), images]
+        return self.features[view.to(images.device, non_blocking=True), images]
 
 
 class Classifier(nn.Module):
@@ -122,13 +126,10 @@ def _one_view(
     padded = torch.arange(-(-count // engine.world_size) * engine.world_size) % count
     own = padded[engine.rank :: engine.world_size]
 
-    def compute(batch_size: int) -> Tensor:
-        parts = []
-        with engine.inference(model):
-            for step, batch in enumerate(loader.batches(own, batch_size)):
-                shared = torch.Generator().manual_seed(step_seed(*seed, step))
-                images = transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
-                parts.append(model.backbone(laid_out(engine, images)).float())
-        return torch.cat(parts)
-
-    return engine.interleave(largest_batch(engine, compute))[:count]
+    parts = []
+    with engine.inference(model):
+        for step, batch in enumerate(loader.batches(own, BATCH)):
+            shared = torch.Generator().manual_seed(step_seed(*seed, step))
+            images = transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
+            parts.append(model.backbone(laid_out(engine, images)).float())
+    return engine.interleave(torch.cat(parts))[:count]

@@ -14,9 +14,8 @@ import yaml
 
 from longtail.complaints import explain
 from longtail.errors import LongtailError, nearest
-from longtail.report.folding import EXECUTION
 from longtail.training.check import check_config, check_stages, resolve_head
-from longtail.training.config import RunConfig
+from longtail.training.config import EXECUTION, RunConfig
 from longtail.training.recipe import Nested, base_config, check_keys, config_from_dict, flatten, merge, read_config
 
 State = Literal["new", "started", "finished"]
@@ -274,6 +273,8 @@ def first_difference(made: RunConfig, planned: RunConfig) -> tuple[str, Any, Any
     """
     before, now = flatten(asdict(resolve_head(made))), flatten(asdict(resolve_head(planned)))
     for key in [*now, *before]:
+        if key == "training.precision" and "auto" in (before.get(key), now.get(key)):
+            continue  # the run keeps what this machine made of it
         if key.rsplit(".", 1)[-1] not in EXECUTION and before.get(key) != now.get(key):
             return key, before.get(key, "left out"), now.get(key, "leaves it out")
     return None
@@ -327,6 +328,12 @@ def _check(spec: GridSpec, runs: Mapping[str, RunSpec], where: str) -> None:
         raise LongtailError(f"{where}: seeds takes a number of them, at least 1, or a list, got {spec.seeds}.")
     if isinstance(spec.seeds, list) and (len(set(spec.seeds)) < len(spec.seeds) or min(spec.seeds) < 0):
         raise LongtailError(f"{where}: seeds takes different numbers from 0 up, got {spec.seeds}.")
+    sources = sorted({run.source or spec.source for run in runs.values()})
+    if len(sources) > 1:
+        raise LongtailError(
+            f"{where} has runs on {sources[0]!r} and on {sources[1]!r}, which no table can compare: make a grid of "
+            "each, or name both under data.source in vary."
+        )
     for key, values in spec.vary.items():
         if not values:
             raise LongtailError(f"{where}: vary gives {key} no values; list some or leave it out.")

@@ -83,7 +83,7 @@ class Experiment:
         self.stage_results: dict[str, Any] = {}
         self.final: dict[str, Evaluation] = {}  # by split, once the last stage is done
         # Beside those of the epochs.
-        self.seconds = dict.fromkeys(("startup", "compile", "features", "evaluation"), 0.0)
+        self.seconds = dict.fromkeys(("startup", "compile", "features", "evaluation", "saving"), 0.0)
         self.scale = 1.0
         self.average: Any = None  # timm's moving average of the weights, while a stage keeps one
         self.updates = 0  # of that average, in this stage
@@ -185,7 +185,8 @@ class Experiment:
     def _save(
         self, index: int, epoch: int, step: int, optimizer: torch.optim.Optimizer | None, meter: Meter | None
     ) -> None:
-        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+        begun = time.perf_counter()
+        if not torch.stack([weight.isfinite().all() for weight in self.model.parameters()]).all():
             raise LongtailError(
                 f"the weights are no longer finite numbers after epoch {epoch}, step {step} of stage {index}; the "
                 "checkpoint before is kept: train with a lower --stage1.optimizer.lr or with --training.clip_norm 1."
@@ -206,6 +207,7 @@ class Experiment:
                 state.put("meter", {"sums": sums})
             save_checkpoint(self.out / "checkpoint", state)
         self.engine.wait()
+        self.seconds["saving"] += time.perf_counter() - begun
 
     def _restore(self, state: TrainingState) -> None:
         values = state.values
@@ -406,6 +408,7 @@ def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any
     config = resolve_head(config)
     check_config(config)
     engine = make_engine(config)
+    config.training = engine.config  # what "auto" came to is saved with the run
     was_there = out.exists()
     engine.wait()  # every process has looked at the folder before the first one writes to it
     if engine.is_main:
