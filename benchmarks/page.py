@@ -45,8 +45,6 @@ GOALS = (
     Goal(r"^whole training step", "ratio", 1 / 1.02, None, "≤ 1.02 × the time"),
     Goal(r"gcl, 200 epochs of stage 1: training$", "ours", None, 60, "≤ 60 s", device="NVIDIA"),
     Goal(r"^stage 2", "ratio", 20, None, "≥ 20 ×"),
-    Goal(r"^loss .* eager$", "ratio", 1 / 2, None, "≤ 2 × the time"),
-    Goal(r"^loss .* compiled$", "ratio", 1 / 1.2, None, "≤ 1.2 × the time"),
     Goal(r"^sampler .*: build$", "ours", None, 2, "< 2 s"),
     Goal(r"^sampler .*: (draw an epoch|iterate)$", "ours", 5e6, None, "≥ 5 million"),
     Goal(r"^sampler .*: resident", "ours", None, 400, "< 400 MB"),
@@ -57,6 +55,8 @@ GOALS = (
     Goal(r"^memory: longtail train", "ours", None, 1500, "< 1.5 GB"),
     Goal(r"^start: import longtail$", "ours", None, 0.3, "< 0.3 s"),
     Goal(r"^start: longtail --help$", "ours", None, 1, "< 1 s"),
+    Goal(r"^loss .* eager$", "ratio", 1 / 2, None, "≤ 2 × the time"),
+    Goal(r"^loss .* compiled$", "ratio", 1 / 1.2, None, "≤ 1.2 × the time"),
 )
 
 
@@ -101,6 +101,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def place(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Where the rows of a file stand on the page: in the order of the goals, those without one last."""
+    return min((GOALS.index(goal) for goal in map(goal_of, rows) if goal is not None), default=len(GOALS))
+
+
 def fill(page: Path, rows: str) -> None:
     """Put the table between the two marks of the page, leaving its words alone.
 
@@ -122,7 +127,8 @@ def main() -> None:
     options.add_argument("files", type=Path, nargs="+", help="what the benchmarks wrote with --json")
     options.add_argument("--out", type=Path, required=True, help="the page whose table is replaced")
     flags = options.parse_args()
-    fill(flags.out, table(row for path in flags.files for row in read_rows(path)))
+    files = sorted((read_rows(path) for path in flags.files), key=place)
+    fill(flags.out, table(row for rows in files for row in rows))
 
 
 if __name__ == "__main__":
