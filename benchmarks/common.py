@@ -1,4 +1,4 @@
-"""What every benchmark shares: timing in turns, rows of one form, and the physical floors of this machine."""
+"""What benchmarks share: timing in turns, rows of one form, the physical floors of this machine, and grids of runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from statistics import median
 from typing import Any
 
 import torch
+import yaml
 from rich.console import Console
 from rich.table import Table
 
+from longtail.cli import EXIT_INTERRUPTED
+from longtail.cli import main as longtail
 from longtail.training.environment import hardware, versions
 
 Row = dict[str, Any]
@@ -88,7 +91,7 @@ def row(
         device: What it ran on; the GPU where there is one when not given.
 
     Returns:
-        A row with :data:`KEYS`: ``ratio`` says how many times better ours is, and ``floor_share`` lies in [0, 1].
+        A row with :data:`KEYS`: ``ratio`` says how many times better ours is, and ``floor_share`` is 1 at the floor.
     """
 
     def better(figure: float, than: float) -> float:
@@ -103,7 +106,7 @@ def row(
         "other": other,
         "unit": unit,
         "ratio": None if other is None else better(ours, other),
-        "floor_share": None if floor is None else min(1.0, better(ours, floor)),
+        "floor_share": None if floor is None else better(ours, floor),
         "device": f"{place}, {facts['cores']} cores",
         "versions": {package: known[package] for package in ("python", "torch", "longtail", "numpy")},
     }
@@ -132,6 +135,22 @@ def number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
+
+
+def train_grid(spec: Mapping[str, Any], out: Path, jobs: int | None) -> int:
+    """Train what is not finished of a grid, as ``longtail compare --grid`` does; return the exit status.
+
+    Raises:
+        SystemExit: Ctrl-C or SIGTERM; the checkpoints are written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "wanted.yaml"
+    file.write_text(yaml.safe_dump(dict(spec), sort_keys=False))
+    words = ["compare", "--grid", str(file), "--out", str(out)]
+    ended = longtail(words + (["--jobs", str(jobs)] if jobs else []))
+    if ended == EXIT_INTERRUPTED:
+        raise SystemExit(ended)
+    return ended
 
 
 def matmul_rate(dtype: torch.dtype) -> float:

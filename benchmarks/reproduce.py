@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import yaml
 from collect_results import finished, write_rows
+from common import train_grid
 
-from longtail.cli import EXIT_INTERRUPTED
-from longtail.cli import main as longtail
 from longtail.training.recipe import list_recipes
 
 # IR 100 first: the ratio that every paper reports.
@@ -27,14 +25,7 @@ def main() -> int:
     for ratio in flags.ratios:
         for dataset in flags.datasets:
             out = flags.out / f"{dataset}-lt-{ratio}{f'-{flags.epochs}-epochs' if flags.epochs else ''}"
-            out.mkdir(parents=True, exist_ok=True)
-            file = out / "wanted.yaml"
-            file.write_text(yaml.safe_dump(grid(flags, dataset, ratio), sort_keys=False))
-            words = ["compare", "--grid", str(file), "--out", str(out)]
-            ended = longtail(words + (["--jobs", str(flags.jobs)] if flags.jobs else []))
-            if ended == EXIT_INTERRUPTED:
-                return ended
-            status |= ended
+            status |= train_grid(grid(flags, dataset, ratio), out, flags.jobs)
             runs = finished(out)
             if runs:
                 write_rows(runs, flags.csv / f"{out.name}.csv")

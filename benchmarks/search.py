@@ -15,10 +15,8 @@ import statistics
 from pathlib import Path
 
 import numpy as np
-import yaml
+from common import train_grid
 
-from longtail.cli import EXIT_INTERRUPTED
-from longtail.cli import main as longtail
 from longtail.data.sources import Split, load_source
 from longtail.data.subsets import cut_long_tailed
 
@@ -51,11 +49,7 @@ def main() -> None:
         out = flags.out / f"{classes}-classes"
         if not (out / "data").exists():
             hold_out(flags.source, classes, flags.imbalance_ratio, out / "data")
-        file = out / "wanted.yaml"
-        file.write_text(yaml.safe_dump(grid(flags, classes, out / "data")))
-        words = ["compare", "--grid", str(file), "--out", str(out / "runs")]
-        if longtail([*words, "--jobs", str(flags.jobs)] if flags.jobs else words) == EXIT_INTERRUPTED:
-            raise SystemExit(EXIT_INTERRUPTED)
+        train_grid(grid(flags, classes, out / "data"), out / "runs", flags.jobs)
         rows += gather(out / "runs", classes)
     with flags.csv.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])

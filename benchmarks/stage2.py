@@ -11,10 +11,12 @@ from common import parser, row, rows_to_json, show
 from longtail.counts import ClassCounts
 from longtail.data.augmentation import BatchTransform
 from longtail.data.loaders import ResidentLoader
+from longtail.data.subsets import long_tailed_counts
 from longtail.models.model import build_model
 from longtail.training.config import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
-from longtail.training.engine import Engine, Meter, train_epoch
+from longtail.training.engine import Engine, train_epoch
 from longtail.training.features import Classifier, compute_views
+from longtail.training.meter import Meter
 from longtail.training.stages import build_pass, set_trainable
 
 SHARED = {"batch_size": 64, "sampler": "class-balanced", "train": "classifier"}
@@ -34,7 +36,7 @@ def main() -> None:
     options.add_argument("--views", type=int, nargs="+", default=[1])
     options.add_argument("--images", type=int, default=None, help="fewer images, to try the script out")
     flags = options.parse_args()
-    counts = ClassCounts([int(500 * 0.01 ** (c / 99)) for c in range(100)])  # CIFAR-100-LT, ratio 100
+    counts = ClassCounts(long_tailed_counts([500] * 100, 100))  # CIFAR-100-LT, ratio 100
     labels = np.repeat(np.arange(100), counts.counts)[: flags.images]
     pixels = torch.randint(0, 256, (len(labels), 3, 32, 32), dtype=torch.uint8)
     rows = []

@@ -16,9 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from longtail.counts import ClassCounts
 from longtail.data.augmentation import BatchTransform
 from longtail.data.loaders import ResidentLoader
+from longtail.data.subsets import long_tailed_counts
 from longtail.models.model import LongTailModel, build_model
 from longtail.training.config import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
-from longtail.training.engine import Engine, Meter, train_epoch, warm_up
+from longtail.training.engine import Engine, train_epoch, warm_up
+from longtail.training.meter import Meter
 from longtail.training.stages import build_pass
 
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]
@@ -34,7 +36,7 @@ def main() -> None:
     options.add_argument("--compile", action="store_true", help="ours with torch.compile as well")
     options.add_argument("--compile-mode", default="default", help="reduce-overhead: CUDA graphs")
     flags = options.parse_args()
-    counts = ClassCounts([int(500 * 0.01 ** (c / 99)) for c in range(100)])  # CIFAR-100-LT, ratio 100
+    counts = ClassCounts(long_tailed_counts([500] * 100, 100))  # CIFAR-100-LT, ratio 100
     labels = np.repeat(np.arange(100), counts.counts)
     pixels = np.random.default_rng(0).integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8)
     sides = {"plain": plain(flags, pixels, labels), "tuned": tuned(flags, pixels, labels)}

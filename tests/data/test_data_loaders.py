@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from longtail.data.decoding import Decoder
 from longtail.data.image_data import Split
-from longtail.data.loaders import Decoder, ResidentLoader, StreamingLoader, build_loader
+from longtail.data.loaders import ResidentLoader, StreamingLoader, build_loader
 from longtail.data.sources import load_source
 from longtail.errors import LongtailError
 

@@ -22,9 +22,10 @@ from PIL import Image
 
 from longtail.data import images as images_module
 from longtail.data import loaders
+from longtail.data.decoding import Decoder
 from longtail.data.image_data import Split, portable_pixmap
 from longtail.data.images import decode, open_image, read_square, to_uint8
-from longtail.data.loaders import Decoder, ResidentLoader, StreamingLoader
+from longtail.data.loaders import ResidentLoader, StreamingLoader
 from longtail.errors import LongtailError
 
 SOURCES = Path(__file__).parents[2] / "src"
@@ -293,7 +294,8 @@ import sys, time
 import numpy as np, psutil, torch
 import torch.utils.data._utils.worker as worker
 from longtail.data.image_data import Split
-from longtail.data.loaders import Decoder, StreamingLoader
+from longtail.data.decoding import Decoder
+from longtail.data.loaders import StreamingLoader
 worker.MP_STATUS_CHECK_INTERVAL = 0.2  # seconds between two looks at the parent
 split = Split.from_arrays(np.zeros((8, 4, 4, 3), np.uint8), [0] * 8)
 loader = StreamingLoader(Decoder(split, None, 4), torch.zeros(8).long(), torch.device("cpu"), 2)

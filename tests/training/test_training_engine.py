@@ -16,10 +16,11 @@ from longtail.data.augmentation import BatchTransform
 from longtail.data.loaders import ResidentLoader
 from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel, build_model
-from longtail.training.check import resolve_head
+from longtail.training.check import resolve
 from longtail.training.checkpoint import load_checkpoint
 from longtail.training.config import LossConfig, OptimizerConfig, RunConfig, StageConfig, TrainingConfig
-from longtail.training.engine import Engine, Meter, Pass, train_epoch
+from longtail.training.engine import Engine, Pass, train_epoch
+from longtail.training.meter import Meter
 from longtail.training.progress import Reporter
 from longtail.training.recipe import list_recipes
 from longtail.training.run import resume_run, start_run
@@ -242,7 +243,7 @@ def test_the_head_follows_the_loss() -> None:
     for name, head in (("gcl", "cosine"), ("fbl", "linear"), ("ldam", "cosine"), ("cross-entropy", "linear")):
         config = RunConfig()
         config.stage1.loss.name = name
-        assert resolve_head(config).model.head == head
+        assert resolve(config).model.head == head
 
 
 LARGE = [name for name in list_recipes() if name.split("/")[0] in {"imagenet-lt", "inaturalist", "places-lt"}]

@@ -17,11 +17,12 @@ from longtail.errors import LongtailError
 from longtail.models.model import build_model
 from longtail.training import features
 from longtail.training.config import RunConfig, TrainingConfig
-from longtail.training.engine import Engine, Meter
+from longtail.training.engine import Engine
 from longtail.training.evaluate import largest_batch
 from longtail.training.features import CachedViews, compute_views
 from longtail.training.interrupt import Interrupted
 from longtail.training.loop import StageLoop
+from longtail.training.meter import Meter
 from longtail.training.progress import Reporter
 from longtail.training.run import resume_run, start_run
 

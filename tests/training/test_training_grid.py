@@ -272,7 +272,7 @@ def test_no_more_runs_at_once_than_asked_for(jobs: int, tmp_path: Path, monkeypa
 
 def test_processes_divide_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr("longtail.training.grid_runner._cores", lambda: 8)
+    monkeypatch.setattr("longtail.training.grid_runner.cores", lambda: 8)
     code = "import os, pathlib, sys; pathlib.Path(sys.argv[1], 'n').write_text(os.environ.get('OMP_NUM_THREADS', ''))"
     for jobs, threads in ((2, "4"), (1, "")):
         grid = plan_grid(spec(tmp_path / str(jobs)))

@@ -13,19 +13,6 @@ from torch import Tensor
 from longtail.data.cache import cached_images
 from longtail.data.decoding import BlockReader, Decoder, decode_all
 
-__all__ = [
-    "Batch",
-    "Decoder",
-    "Loader",
-    "ResidentLoader",
-    "StreamingLoader",
-    "build_loader",
-    "count_batches",
-    "decode_all",
-    "memory_budget",
-    "split_rows",
-]
-
 
 class Batch(NamedTuple):
     """Images of one step on the training device.

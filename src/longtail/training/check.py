@@ -165,20 +165,23 @@ def check_stages(config: RunConfig) -> dict[int, StageConfig]:
     return stages
 
 
-def resolve_head(config: RunConfig) -> RunConfig:
-    """Return the configuration with ``model.head: auto`` replaced by the classifier that stage 1's loss is defined on.
+def resolve(config: RunConfig) -> RunConfig:
+    """Return the configuration as it is trained: ``auto`` replaced where the loss or the machine decides.
+
+    ``model.head`` becomes the classifier that stage 1's loss is defined on, ``training.precision`` what is fast here.
 
     Example:
         >>> config = RunConfig()
         >>> config.stage1.loss.name = "gcl"
-        >>> resolve_head(config).model.head
+        >>> resolve(config).model.head
         'cosine'
     """
-    if config.model.head != "auto":
-        return config
     from longtail.losses.registry import loss_class
+    from longtail.training.engine import with_precision
 
     resolved = copy.deepcopy(config)
-    kind = loss_class((config.stage1 if config.stage1.epochs else config.stage2).loss.name).head
-    resolved.model.head = kind
+    if config.model.head == "auto":
+        stage = config.stage1 if config.stage1.epochs else config.stage2
+        resolved.model.head = loss_class(stage.loss.name).head
+    resolved.training = with_precision(config.training)
     return resolved

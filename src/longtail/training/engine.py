@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss
 from longtail.models.model import LongTailModel
 from longtail.training.config import TrainingConfig
+from longtail.training.meter import CHECK_STEPS, Meter
 
 Mixer = Callable[[Batch, Batch | None, torch.Generator], tuple[Tensor, Tensor]]
-CHECK_STEPS = 50  # how often the host looks at the running sums
 
 
 class Engine:
@@ -42,13 +42,12 @@ class Engine:
         # accelerate keeps the precision of the first Accelerator of a process; each run here may choose its own.
         AcceleratorState._reset_state(reset_partial_state=False)
         # accelerate joins several processes on CPUs only where it is told that CPUs are meant.
-        cpu = config.device == "cpu" or not torch.accelerator.is_available()
-        config = replace(config, precision=fastest_precision(cpu) if config.precision == "auto" else config.precision)
+        cpu = _on_cpu(config)
+        config = with_precision(config)
         precision = "no" if config.precision == "fp32" else config.precision
         self.accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
-        torch.backends.cudnn.benchmark = (
-            True  # batches keep their size, so the fastest convolution is worth looking for
-        )
+        # Batches keep their size, so the fastest convolution is worth looking for.
+        torch.backends.cudnn.benchmark = True
         self.config = config
 
     @property
@@ -117,9 +116,8 @@ class Engine:
     def seed(self, seed: int) -> None:
         """Seed the generators that noise is drawn from."""
         if self.device.type == "cpu":
-            torch.default_generator.manual_seed(
-                seed
-            )  # torch.manual_seed also queues a call for each device there is not
+            # torch.manual_seed also queues a call for each kind of device, be it there or not.
+            torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)
 
@@ -141,6 +139,13 @@ class Engine:
         self.accelerator.unwrap_model(plain, keep_fp32_wrapper=False)
         self.accelerator.free_memory()
 
+    def laid_out(self, images: Tensor) -> Tensor:
+        """Bring images (N, C, H, W) into the memory layout of the run; features (N, D) have only one."""
+        if images.ndim != 4:
+            return images
+        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        return images.contiguous(memory_format=layout)
+
     @contextmanager
     def inference(self, model: nn.Module) -> Iterator[None]:
         """Evaluation mode, no gradients, the precision of the run; the mode before is restored."""
@@ -151,13 +156,24 @@ class Engine:
         model.train(was_training)
 
 
-def fastest_precision(cpu: bool) -> Literal["fp32", "bf16"]:
-    """bf16 where the hardware multiplies in it: AVX-512 BF16 or AMX on a processor, tensor cores on a GPU."""
-    if cpu:
+def with_precision(config: TrainingConfig) -> TrainingConfig:
+    """Replace ``precision: auto``: bf16 where the hardware multiplies in it (AVX-512 BF16, AMX, tensor cores), or fp32.
+
+    Example:
+        >>> with_precision(TrainingConfig(precision="auto", device="cpu")).precision in ("fp32", "bf16")
+        True
+    """
+    if config.precision != "auto":
+        return config
+    if _on_cpu(config):
         has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     else:
         has = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if has else "fp32"
+    return replace(config, precision="bf16" if has else "fp32")
+
+
+def _on_cpu(config: TrainingConfig) -> bool:
+    return config.device == "cpu" or not torch.accelerator.is_available()
 
 
 def is_main_process() -> bool:
@@ -200,75 +216,6 @@ class Pass:
     epochs: int
     seed: tuple[int, ...]
     after_step: Callable[[], None] = lambda: None
-
-
-class Meter:
-    """Running sums of an epoch, kept on the device: loss, right answers, images, and the first step that went wrong."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, correct, images, 1 + first bad step
-        self._steps: list[tuple[Tensor, Tensor, int, int]] = []  # not added yet: one operation for many steps
-        self._copy: Tensor | None = None  # on its way to the host
-        self._arrived: torch.cuda.Event | None = None
-        self._seen = [0.0] * 4
-
-    def add(self, loss: Tensor, correct: Tensor, count: int, step: int) -> None:
-        """Add one step; nothing here waits for the device."""
-        self._steps.append((loss, correct, count, step))
-        if len(self._steps) == CHECK_STEPS:
-            self._add_up()
-
-    def start_from(self, sums: Tensor) -> None:
-        """Go on from the sums of earlier steps of the epoch."""
-        self._sums += sums.to(self._sums)
-
-    @property
-    def sums(self) -> Tensor:
-        """float64 (4,): loss times images, right answers, images, and 1 + the first step without a finite loss."""
-        if self._steps:
-            self._add_up()
-        return self._sums
-
-    def _add_up(self) -> None:
-        losses, corrects, counts, steps = zip(*self._steps, strict=True)
-        self._steps.clear()
-        loss = torch.stack(losses).double()
-        numbers = torch.tensor([counts, steps], dtype=torch.float64, pin_memory=loss.is_cuda)
-        count, step = numbers.to(loss, non_blocking=True)
-        bad = ~loss.isfinite()
-        first = torch.where(bad, step + 1, torch.inf).min()
-        self._sums[3] = torch.where(bad.any() & (self._sums[3] == 0), first, self._sums[3])
-        self._sums[:3] += torch.stack([(loss * count).sum(), torch.stack(corrects).double().sum(), count.sum()])
-
-    def look(self) -> None:
-        """Bring the sums to the host without waiting: on a GPU, those that were sent off at the look before."""
-        if not self.sums.is_cuda:
-            self._seen = self.sums.tolist()
-            return
-        if self._copy is not None and self._arrived is not None and self._arrived.query():  # type: ignore[no-untyped-call]
-            self._seen = self._copy.tolist()
-            self._copy = None
-        if self._copy is None:
-            self._copy = torch.empty(4, dtype=torch.float64, pin_memory=True).copy_(self.sums, non_blocking=True)
-            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._arrived.record()
-
-    @property
-    def mean_loss(self) -> float | None:
-        """Mean loss on this process as of the last look; None where nothing has been seen yet."""
-        loss, _, images, _ = self._seen
-        return loss / images if images else None
-
-    @property
-    def looks_bad(self) -> bool:
-        """Whether a loss was not a finite number, as of the last look."""
-        return self._seen[3] > 0
-
-    @property
-    def bad_step(self) -> int | None:
-        """The first step whose loss was not a finite number, or None. Waits for the device."""
-        step = int(self.sums[3].item())
-        return step - 1 if step else None
 
 
 def step_seed(*words: int) -> int:
@@ -357,10 +304,7 @@ def _inputs(work: Pass, batch: Batch, other: Batch | None, shared: torch.Generat
     images, target = batch.images, batch.labels
     if work.mixer is not None:
         images, target = work.mixer(batch, None if other is None else _augmented(work, other, shared), shared)
-    if images.ndim == 4:
-        last = work.engine.config.channels_last
-        images = images.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-    return images, target
+    return work.engine.laid_out(images), target
 
 
 def _augmented(work: Pass, batch: Batch, shared: torch.Generator) -> Batch:

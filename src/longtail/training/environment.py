@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 
 import longtail
+from longtail.data.decoding import cores
 
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "datasets", "torchmetrics", "numpy", "pillow", "safetensors")
 
@@ -38,8 +38,7 @@ def hardware(device: torch.device) -> dict[str, str | int]:
         'cpu'
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"device": name, "processor": _processor(), "cores": cores, "system": platform.system()}
+    return {"device": name, "processor": _processor(), "cores": cores(), "system": platform.system()}
 
 
 def _processor() -> str:

@@ -73,7 +73,7 @@ def evaluate(
         kept: list[dict[str, Tensor]] = []
         with engine.inference(model):
             for batch in loader.batches(rows, batch_size):
-                logits = model(laid_out(engine, transform.normalize(batch.images))).float()
+                logits = model(engine.laid_out(transform.normalize(batch.images))).float()
                 metric.update(logits, batch.labels)
                 if keep_predictions:
                     kept.append(_rows(logits * logit_scale, batch.labels, batch.rows))
@@ -103,12 +103,6 @@ def largest_batch(work: Callable[[int], Result], first: int) -> Result:
         work, starting_batch_size=first, reduce_batch_size_fn=halve
     )
     return search()
-
-
-def laid_out(engine: Engine, images: Tensor) -> Tensor:
-    """Bring images into the memory layout of the run."""
-    layout = torch.channels_last if engine.config.channels_last else torch.contiguous_format
-    return images.contiguous(memory_format=layout)
 
 
 def _rows(scores: Tensor, labels: Tensor, rows: Tensor) -> dict[str, Tensor]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from longtail.counts import ClassCounts
 from longtail.data.columns import split_name
+from longtail.data.decoding import Decoder
 from longtail.data.image_data import ImageData, Split
-from longtail.data.loaders import Decoder, build_loader
+from longtail.data.loaders import build_loader
 from longtail.data.sources import load_source
 from longtail.errors import LongtailError, nearest
 from longtail.inference.load import load_run

@@ -12,7 +12,6 @@ from longtail.data.loaders import Batch, Loader, memory_budget, split_rows
 from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel
 from longtail.training.engine import Engine, step_seed
-from longtail.training.evaluate import laid_out
 
 BATCH = 256  # not the largest that fits: the draws of augmentation follow the batches, and must not depend on memory
 
@@ -131,5 +130,5 @@ def _one_view(
         for step, batch in enumerate(loader.batches(own, BATCH)):
             shared = torch.Generator().manual_seed(step_seed(*seed, step))
             images = transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
-            parts.append(model.backbone(laid_out(engine, images)).float())
+            parts.append(model.backbone(engine.laid_out(images)).float())
     return engine.interleave(torch.cat(parts))[:count]

@@ -14,7 +14,7 @@ import yaml
 
 from longtail.complaints import explain
 from longtail.errors import LongtailError, nearest
-from longtail.training.check import check_config, check_stages, resolve_head
+from longtail.training.check import check_config, check_stages, resolve
 from longtail.training.config import EXECUTION, RunConfig
 from longtail.training.recipe import Nested, base_config, check_keys, config_from_dict, flatten, merge, read_config
 
@@ -271,10 +271,8 @@ def first_difference(made: RunConfig, planned: RunConfig) -> tuple[str, Any, Any
         >>> first_difference(RunConfig(), other)
         ('stage1.epochs', 1, 5)
     """
-    before, now = flatten(asdict(resolve_head(made))), flatten(asdict(resolve_head(planned)))
+    before, now = flatten(asdict(resolve(made))), flatten(asdict(resolve(planned)))
     for key in [*now, *before]:
-        if key == "training.precision" and "auto" in (before.get(key), now.get(key)):
-            continue  # the run keeps what this machine made of it
         if key.rsplit(".", 1)[-1] not in EXECUTION and before.get(key) != now.get(key):
             return key, before.get(key, "left out"), now.get(key, "leaves it out")
     return None
@@ -369,7 +367,7 @@ def _resolve(spec: GridSpec, run: RunSpec, variant: _Variant, where: str) -> Run
         values = merge(values, overlay)
     config = config_from_dict(values, where)
     try:
-        config = resolve_head(config)
+        config = resolve(config)
         check_config(config)
         check_stages(config)
     except LongtailError as error:

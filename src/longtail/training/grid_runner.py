@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from longtail.data.decoding import cores
 from longtail.errors import LongtailError
 from longtail.training.grid import Grid, PlannedRun, state_of
 from longtail.training.grid_view import GridView
@@ -58,7 +59,7 @@ def run_grid(
     if len(todo) < len(grid.runs):
         reporter.say(f"{len(grid.runs) - len(todo)} of {len(grid.runs)} runs are finished already")
     at_once = max(1, min(jobs or default_jobs(todo), len(todo)))
-    threads = max(1, _cores() // at_once) if at_once > 1 else None
+    threads = max(1, cores() // at_once) if at_once > 1 else None
     problems: dict[Path, str] = {}
     with GridView(reporter, len(grid.runs), len(grid.runs) - len(todo)) as view:
         _train(todo, at_once, threads, command or train_words, view, problems)
@@ -182,7 +183,3 @@ def _environment(threads: int | None) -> dict[str, str]:
         return kept
     asked = kept.get("OMP_NUM_THREADS", "")
     return kept | {"OMP_NUM_THREADS": str(min(threads, int(asked)) if asked.isdigit() else threads)}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

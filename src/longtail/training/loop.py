@@ -13,8 +13,9 @@ from torch import Tensor
 from longtail.data.loaders import count_batches
 from longtail.data.samplers import EpochSampler
 from longtail.training.config import StageConfig
-from longtail.training.engine import Meter, Pass, stop_on_nan, train_epoch
+from longtail.training.engine import Pass, stop_on_nan, train_epoch
 from longtail.training.interrupt import Interrupted, InterruptGuard
+from longtail.training.meter import Meter
 from longtail.training.progress import Bar, Reporter
 from longtail.training.schedule import learning_rate
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from longtail.data.loaders import Decoder, Loader, build_loader
+from longtail.data.decoding import Decoder
+from longtail.data.loaders import Loader, build_loader
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.metrics import Summary
 from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, save_model, start_from
 from longtail.models.model import LongTailModel, build_model
-from longtail.training.check import check_config, check_stages, resolve_head
+from longtail.training.check import check_config, check_stages, resolve
 from longtail.training.checkpoint import (
     TrainingState,
     load_checkpoint,
@@ -25,12 +26,13 @@ from longtail.training.checkpoint import (
     save_checkpoint,
 )
 from longtail.training.config import RunConfig, StageConfig
-from longtail.training.engine import Engine, Meter, step_seed, warm_up
+from longtail.training.engine import Engine, step_seed, warm_up
 from longtail.training.environment import hardware, versions
 from longtail.training.evaluate import Evaluation, evaluate, prediction_table
 from longtail.training.features import CachedViews, Classifier, compute_views
 from longtail.training.interrupt import InterruptGuard
 from longtail.training.loop import StageLoop
+from longtail.training.meter import Meter
 from longtail.training.outputs import (
     describe_throughput,
     throughput,
@@ -405,10 +407,9 @@ def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         hint = f"continue it with: {resume_hint(out)}" if (out / "config.yaml").is_file() else "empty it first"
         raise LongtailError(f"{out} exists already: choose another --out, or {hint}")
-    config = resolve_head(config)
+    config = resolve(config)
     check_config(config)
     engine = make_engine(config)
-    config.training = engine.config  # what "auto" came to is saved with the run
     was_there = out.exists()
     engine.wait()  # every process has looked at the folder before the first one writes to it
     if engine.is_main:
@@ -428,7 +429,7 @@ def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any
 def resume_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Continue a run from its last checkpoint, from the start where it has none yet, and return the metrics."""
     state = load_checkpoint(out / "checkpoint")
-    config = resolve_head(config)
+    config = resolve(config)
     check_config(config)
     experiment = Experiment(config, out, reporter, make_engine(config), resuming=state is not None)
     if state is not None:
