@@ -15,8 +15,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from longtail.cli import EXIT_INTERRUPTED
 from longtail.cli import main as longtail
+from longtail.commands.shared import EXIT_INTERRUPTED
 from longtail.training.environment import hardware, versions
 
 Row = dict[str, Any]

@@ -223,12 +223,12 @@ def test_resume_takes_no_other_options(cli: Cli, extra: tuple[str, ...]) -> None
     "recipe", ["cifar-lt/ldam-drw", "cifar-lt/mixup-crt", "demo/gcl", "imagenet-lt/kps-ga", "places-lt/fbl"]
 )
 def test_a_recipe_passes_through_the_command_line_unchanged(recipe: str) -> None:
-    from longtail.cli import _run_config
+    from longtail.commands.words import run_config
     from longtail.training.check import check_config
     from longtail.training.recipe import config_from_dict, load_recipe, merge
 
     words = ["train", "digits", "--recipe", recipe, "--out", "x"]
-    config = _run_config(build_parser("train", words).parse_args(words).train)
+    config = run_config(build_parser("train", words).parse_args(words).train)
     assert config == config_from_dict(merge(load_recipe(recipe).config, {"data": {"source": "digits"}}))
     check_config(config)
 

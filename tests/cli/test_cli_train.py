@@ -18,7 +18,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from longtail.cli import _run_config, build_parser
+from longtail.cli import build_parser
+from longtail.commands.words import run_config
 from longtail.training.config import DataConfig, RunConfig
 from longtail.training.prepare import prepare_data
 
@@ -51,7 +52,7 @@ def metrics(run: Path) -> dict[str, Any]:
 
 def resolved(*words: str) -> RunConfig:
     given = ["train", "digits", "--out", "x", *words]
-    return _run_config(build_parser("train", given).parse_args(given).train)
+    return run_config(build_parser("train", given).parse_args(given).train)
 
 
 # --- the RUN folder ---------------------------------------------------------------------------------------------------

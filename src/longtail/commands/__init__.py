@@ -1,0 +1,1 @@
+"""One file a command: its grammar, the arguments it takes, and what it does."""

@@ -1,0 +1,145 @@
+"""longtail compare: finished runs in one table, or a grid of runs trained first."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from longtail.commands.shared import EXIT_INTERRUPTED, EXIT_USAGE, as_dict, fail, print_line, spelt
+from longtail.errors import LongtailError
+from longtail.training.config import Tracker
+
+if TYPE_CHECKING:
+    from longtail.training.grid import Grid, PlannedRun
+
+
+GRAMMAR = """RUN RUN ... [--baseline NAME] [--csv FILE.csv]
+       longtail compare SOURCE --recipe NAME --recipe NAME --out DIR
+                      [--seeds 3] [--epochs N] [--set KEY=VALUE] [--jobs N]
+       longtail compare --grid FILE.yaml [--out DIR] [--jobs N]"""
+
+
+def takes(parser: ArgumentParser) -> None:
+    """Add its arguments."""
+    parser.add_argument("runs", type=str, nargs="*", help="RUN folders to compare; with --recipe, the SOURCE")
+    parser.add_argument("--grid", type=str | None, default=None, metavar="FILE", help="train the runs in this file")
+    parser.add_argument("--recipe", type=str, action="append", default=[], help="train this recipe first; repeat it")
+    parser.add_argument("--seeds", type=int | None, default=None, help="runs of each recipe, with seeds from 0 up")
+    parser.add_argument("--epochs", type=int | None, default=None, help="epochs of stage 1; the rest scales with it")
+    parser.add_argument("--imbalance-ratio", type=float | None, default=None, help="cut the training split to it")
+    parser.add_argument("--set", type=str, action="append", default=[], metavar="KEY=VALUE", help="option of all runs")
+    parser.add_argument("--tracker", type=Tracker | None, default=None, help="experiment tracker of all runs")
+    parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help="folder of the trained runs")
+    parser.add_argument("--jobs", type=int | None, default=None, help="runs trained at once; 1 on a CPU")
+    parser.add_argument("--baseline", type=str | None, default=None, metavar="NAME", help="what the others differ from")
+    parser.add_argument("--csv", type=str | None, default=None, metavar="FILE.csv", help="also write the table here")
+
+
+def run(flags: Namespace) -> int:
+    """Compare runs in one table, or train a grid of runs first: groups, mean ± std, paired differences."""
+    if flags.grid is not None or flags.recipe:
+        _check_grid_words(flags)
+        return grid_command(flags.runs[0] if flags.runs else "", **as_dict(flags, without="runs"))
+    to_train = ("seeds", "epochs", "imbalance_ratio", "set", "tracker", "out", "jobs")
+    misplaced = next((spelt(name) for name in to_train if flags[name]), None)
+    if misplaced is not None:
+        raise LongtailError(f"{misplaced} is for runs still to be trained: add --recipe NAME or --grid FILE.yaml.")
+    if not flags.runs:
+        return fail(f"RUN missing: longtail compare {GRAMMAR.splitlines()[0]}", EXIT_USAGE)
+    compare_command(flags.runs, baseline=flags.baseline, csv=flags.csv)
+    return 0
+
+
+def _check_grid_words(flags: Namespace) -> None:
+    if flags.grid is None:
+        if len(flags.runs) != 1:
+            raise LongtailError("--recipe trains on one SOURCE: longtail compare SOURCE --recipe NAME --out DIR.")
+        return
+    given = next((name for name in ("recipe", "seeds", "epochs", "imbalance_ratio", "set") if flags[name]), None)
+    if given is not None or flags.runs:
+        word = spelt(given) if given is not None else repr(flags.runs[0])
+        raise LongtailError(f"--grid takes its runs from the file: leave {word} out, or write it there.")
+
+
+def compare_command(runs: Sequence[str], *, baseline: str | None = None, csv: str | None = None) -> None:
+    """Print the comparison of several runs."""
+    from longtail.report.compare import compare_runs
+
+    comparison = compare_runs([Path(run) for run in runs], baseline=baseline)
+    comparison.render(Console())
+    if csv is not None:
+        comparison.to_csv(Path(csv))
+
+
+def grid_command(
+    source: str = "",
+    *,
+    grid: str | None = None,
+    recipe: Sequence[str] = (),
+    seeds: int | None = None,
+    epochs: int | None = None,
+    imbalance_ratio: float | None = None,
+    set: Sequence[str] = (),  # noqa: A002 - the name of the option
+    tracker: str | None = None,
+    out: str | None = None,
+    jobs: int | None = None,
+    baseline: str | None = None,
+    csv: str | None = None,
+) -> int:
+    """Train what a grid still lacks, then compare its runs; return the exit status."""
+    from longtail.training.grid import plan_grid, read_grid, recipe_grid
+    from longtail.training.grid_runner import log_of, run_grid
+    from longtail.training.interrupt import Interrupted
+    from longtail.training.progress import Reporter
+
+    if grid is not None:
+        values = read_grid(grid) | ({"baseline": baseline} if baseline is not None else {})
+    else:
+        cut = [] if imbalance_ratio is None else [f"data.imbalance_ratio={imbalance_ratio}"]
+        values = recipe_grid(source, recipe, seeds=1 if seeds is None else seeds, epochs=epochs, baseline=baseline,
+                             options=[*cut, *set])  # fmt: skip
+    values |= {"out": out} if out is not None else {}
+    options = values.get("set") or {}
+    if tracker is not None and isinstance(options, dict):  # plan_grid complains of anything else
+        values["set"] = options | {"training.tracker": tracker}
+    planned = plan_grid(values, grid or "the grid")
+    try:
+        outcomes = run_grid(planned, Reporter(), jobs=jobs)
+    except Interrupted:
+        again = shlex.quote(str(planned.out / "grid.yaml"))
+        sys.stderr.write(f"stopped; the checkpoints are saved. Continue with: longtail compare --grid {again}\n")
+        return EXIT_INTERRUPTED
+    failed = [outcome for outcome in outcomes if outcome.problem]
+    _show_grid(planned, [outcome.run for outcome in outcomes if not outcome.problem], csv)
+    for outcome in failed:
+        sys.stderr.write(f"failed: {outcome.run.title}: {outcome.problem} ({log_of(outcome.run)})\n")
+    if failed:
+        raise LongtailError(f"{len(failed)} of {len(outcomes)} runs failed; the same command tries them again.")
+    return 0
+
+
+def _show_grid(grid: Grid, finished: Sequence[PlannedRun], csv: str | None) -> None:
+    """Print and write the tables and pages of a grid: one of each baseline, which is one unless the data vary."""
+    from longtail.report.compare import compare_runs, write_csv
+    from longtail.report.page import write_report
+
+    comparisons = []
+    baselines = list(dict.fromkeys(run.baseline for run in finished))
+    for baseline in baselines:
+        runs = [run for run in finished if run.baseline == baseline]
+        folders, names = [run.folder for run in runs], [run.name for run in runs]
+        first = baseline if baseline in names else names[0]
+        if first != baseline:
+            sys.stderr.write(f"note: {baseline} has no finished run, so that others are compared with {first}\n")
+        comparisons.append(compare_runs(folders, names=names, baseline=first))
+        comparisons[-1].render(Console())
+        page = "report.html" if len(baselines) == 1 else f"report-{baseline}.html"
+        print_line(f"report: {write_report(folders, grid.out / page, names=names, baseline=first)}")
+    for path in [grid.out / "table.csv", *([Path(csv)] if csv is not None else [])] if comparisons else []:
+        write_csv(comparisons, path)

@@ -1,0 +1,53 @@
+"""longtail evaluate: the figures of a run on its own split or on another source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from longtail.commands.shared import as_dict, print_json, print_line, summary_table
+
+GRAMMAR = "RUN [SOURCE] [--split NAME] [--json]"
+
+
+def takes(parser: ArgumentParser) -> None:
+    """Add its arguments."""
+    parser.add_argument("run", type=str, help="RUN folder")
+    parser.add_argument("source", type=str, nargs="?", default=None, help="another SOURCE; its test split is used")
+    parser.add_argument("--split", type=str, default="test", help="split to evaluate on")
+    parser.add_argument("--label-column", type=str | None, default=None, help="column of the label in SOURCE")
+    parser.add_argument("--image-column", type=str | None, default=None, help="column of the image in SOURCE")
+    parser.add_argument("--json", action="store_true", help="print all metrics as JSON")
+
+
+def run(flags: Namespace) -> None:
+    """Evaluate a RUN on its own test split, or on another SOURCE."""
+    evaluate_command(**as_dict(flags))
+
+
+def evaluate_command(
+    run: str,
+    source: str | None = None,
+    *,
+    split: str = "test",
+    label_column: str | None = None,
+    image_column: str | None = None,
+    json: bool = False,
+) -> None:
+    """Evaluate a finished run on its own split or on another source."""
+    from longtail.training.engine import is_main_process
+    from longtail.training.evaluate_run import evaluate_run
+    from longtail.training.progress import Reporter
+
+    summary = evaluate_run(
+        Path(run), source, split=split, label_column=label_column, image_column=image_column, say=Reporter().say
+    )
+    if not is_main_process():
+        return
+    if json:
+        print_json(summary)
+    else:
+        print_line(f"{run} on {source or 'its own source'}, {split}", style="italic")
+        Console().print(summary_table(summary))

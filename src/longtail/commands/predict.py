@@ -1,0 +1,46 @@
+"""longtail predict: images into a table of labels and probabilities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from longtail.commands.shared import as_dict
+from longtail.errors import LongtailError
+from longtail.training.config import TrainingConfig
+
+GRAMMAR = "RUN IMAGES --out FILE.csv"
+
+
+def takes(parser: ArgumentParser) -> None:
+    """Add its arguments."""
+    parser.add_argument("run", type=str, help="RUN folder")
+    parser.add_argument("images", type=str, help="an image, a folder, or a pattern such as 'photos/*.jpg'")
+    parser.add_argument("--out", type=str, required=True, metavar="FILE.csv", help="where to write")
+    parser.add_argument("--top-k", type=int, default=5, help="classes per image")
+    parser.add_argument("--batch-size", type=int, default=64, help="images at a time")
+    parser.add_argument("--device", type=Literal["auto", "cpu"], default="auto", help="auto: an accelerator if any")
+
+
+def run(flags: Namespace) -> None:
+    """Classify images into a CSV file."""
+    predict_command(**as_dict(flags))
+
+
+def predict_command(
+    run: str, images: str, out: str, *, top_k: int = 5, batch_size: int = 64, device: str = "auto"
+) -> None:
+    """Classify images into a CSV file."""
+    from longtail.inference.predict import predict_images
+    from longtail.training.engine import Engine
+
+    if Path(out).is_dir():
+        raise LongtailError(f"{out} is a folder: name the file to write, --out {Path(out) / 'predictions.csv'}.")
+    place = Engine(TrainingConfig(device="cpu" if device == "cpu" else "auto")).device
+    console = Console(stderr=True)
+    report = predict_images(run, images, out, top_k=top_k, batch_size=batch_size, device=place, console=console)
+    if not report.predicted:
+        raise LongtailError(f"none of the {len(report.skipped)} files in {images!r} is an image that can be read.")

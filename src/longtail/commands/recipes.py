@@ -1,0 +1,42 @@
+"""longtail recipes: their list, or one in full."""
+
+from __future__ import annotations
+
+import json
+
+from jsonargparse import ArgumentParser, Namespace
+
+from longtail.commands.shared import as_dict, print_line
+
+GRAMMAR = "[NAME]"
+
+
+def takes(parser: ArgumentParser) -> None:
+    """Add its arguments."""
+    parser.add_argument("name", type=str | None, nargs="?", default=None, help="a recipe to print in full")
+
+
+def run(flags: Namespace) -> None:
+    """List the recipes, or print one in full with the source of each value."""
+    recipes_command(**as_dict(flags))
+
+
+def recipes_command(name: str | None = None) -> None:
+    """List the recipes, one line each, or print one in full."""
+    from longtail.training.recipe import flatten, list_recipes, load_recipe
+
+    if name is None:
+        known = [load_recipe(each) for each in list_recipes()]
+        width = max(len(recipe.name) for recipe in known)
+        for recipe in known:
+            print_line(f"{recipe.name:<{width}}  {recipe.description}")
+        return
+    recipe = load_recipe(name)
+    print_line(f"# {recipe.name}: {recipe.description}", style="bold")
+    if recipe.paper:
+        print_line(f"# {recipe.paper}")
+    values = {key: value for key, value in flatten(recipe.config).items() if key != "recipe"}
+    lines = {key: f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()}
+    width = min(max(map(len, lines.values())), 60)
+    for key, line in lines.items():
+        print_line(f"{line:<{width}}  # {recipe.source_of(key)}")

@@ -1,0 +1,134 @@
+"""longtail train: from a source to a RUN folder, or on from its checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from longtail.commands.shared import EXIT_INTERRUPTED, is_disk_full, print_line
+from longtail.commands.words import groups, run_config
+from longtail.errors import LongtailError, resume_hint
+from longtail.training.config import RunConfig, Tracker
+
+if TYPE_CHECKING:
+    from longtail.training.progress import Reporter
+
+
+GRAMMAR = """SOURCE --recipe NAME --out RUN
+                      [--imbalance-ratio 100] [--epochs N] [--seed N] [--any.option VALUE]
+       longtail train --resume RUN"""
+
+
+RUN_FILES = ("metrics.json", "model.safetensors", "model.json", "report.html")
+
+
+def takes(parser: ArgumentParser) -> None:
+    """Add its arguments."""
+    parser.add_argument("source", type=str, nargs="?", default="", help="SOURCE, see 'longtail inspect --help'")
+    parser.add_argument("--out", type=str | None, default=None, help="the RUN folder to make")
+    parser.add_argument("--resume", type=str | None, default=None, metavar="RUN", help="continue a stopped run")
+    parser.add_argument("--config", type=str | None, default=None, metavar="FILE", help="config.yaml of another run")
+    parser.add_argument("--epochs", type=int | None, default=None, help="epochs of stage 1; the rest scales with it")
+    parser.add_argument("--imbalance-ratio", type=float | None, default=None, help="cut the training split to it")
+    parser.add_argument("--group-column", type=str | None, default=None, help="rows that share it stay together")
+    parser.add_argument("--seed", type=int | None, default=None, help="seed of weights, order, augmentation, noise")
+    parser.add_argument("--tracker", type=Tracker | None, default=None, help="log to this experiment tracker too")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors and the result")
+    parser.add_class_arguments(RunConfig)
+    hidden = groups()
+    for action in parser._actions:
+        if action.dest in hidden:  # takes a file of options, as --config does for all of them
+            action.help = argparse.SUPPRESS
+
+
+def run(flags: Namespace) -> int:
+    """Train a classifier into a RUN folder."""
+    if flags.resume is not None:
+        if flags.source:
+            raise LongtailError(f"--resume goes on with the images of the run: leave {flags.source!r} out.")
+        return resume_command(flags.resume, quiet=flags.quiet)
+    if not flags.recipe and flags.config is None:
+        raise LongtailError("say how to train: --recipe NAME; 'longtail recipes' lists them.")
+    if flags.out is None:
+        raise LongtailError("say where the run goes: --out RUN.")
+    return train_command(run_config(flags), flags.out, quiet=flags.quiet)
+
+
+def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
+    """Train into a new folder, then write the report; return the exit status."""
+    from longtail.training.check import check_config
+    from longtail.training.progress import Reporter
+    from longtail.training.run import start_run
+
+    check_config(config)
+    return _finish_training(lambda reporter: start_run(config, Path(out), reporter), out, Reporter(quiet=quiet))
+
+
+def resume_command(run: str, *, quiet: bool = False) -> int:
+    """Continue a run from its last checkpoint; return the exit status."""
+    from longtail.training.check import check_config
+    from longtail.training.progress import Reporter
+    from longtail.training.run import resume_run
+
+    folder = Path(run)
+    reporter = Reporter(quiet=quiet)
+    config = saved_config(folder)
+    if all((folder / name).is_file() for name in RUN_FILES):
+        reporter.say(f"{run} is complete already; nothing to do.")
+        return 0
+    check_config(config)
+    return _finish_training(lambda reporter: resume_run(config, folder, reporter), run, reporter)
+
+
+def saved_config(run: Path) -> RunConfig:
+    """Return the configuration of a run.
+
+    Raises:
+        LongtailError: The folder is no run.
+    """
+    from longtail.training.recipe import config_from_dict, read_config
+
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise LongtailError(f"{run} holds no config.yaml, so it is no RUN that was started; train into a new --out.")
+    return config_from_dict(read_config(path), str(path))
+
+
+def _finish_training(work: Callable[[Reporter], dict[str, Any]], out: str, reporter: Reporter) -> int:
+    import torch
+
+    from longtail.training.engine import is_main_process
+    from longtail.training.interrupt import Interrupted
+    from longtail.training.progress import describe
+
+    try:
+        metrics = work(reporter)
+    except Interrupted:
+        if is_main_process():  # also where --quiet was asked for
+            sys.stderr.write(f"stopped; the checkpoint is saved. Continue with: {resume_hint(out)}\n")
+        return EXIT_INTERRUPTED
+    except torch.OutOfMemoryError as error:
+        raise LongtailError(
+            "the device is out of memory: train with --training.accumulation 2 or more, or a smaller batch_size; "
+            "in a grid, with fewer --jobs."
+        ) from error
+    except (OSError, LongtailError) as error:
+        if is_disk_full(error) and (Path(out) / "config.yaml").is_file():
+            raise LongtailError(
+                f"no space left on the device of {out} while training; what was saved before is whole: "
+                f"free some space, then continue with: {resume_hint(out)}"
+            ) from error
+        raise
+    if is_main_process():
+        from longtail.report.page import write_report
+
+        page = write_report([Path(out)], Path(out) / "report.html")
+        if metrics["test"] is not None:
+            print_line(f"test {describe(metrics['test'])}")
+        print_line(f"report: {page}")
+    return 0
