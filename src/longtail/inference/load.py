@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +17,7 @@ from torch import Tensor
 from longtail.data.augmentation import BatchTransform
 from longtail.errors import LongtailError, resume_hint
 from longtail.files import write_atomically
+from longtail.inference.adjustment import Adjustment
 from longtail.models import LongTailModel, build_model
 
 FORMAT_VERSION: Final = 1
@@ -74,6 +76,7 @@ class ModelInfo:
         counts: Training images per class, length C.
         preprocessing: How an image becomes the network's input.
         logit_scale: What multiplies the logits before softmax.
+        adjustment: What is done to them instead, once ``longtail adjust`` has chosen it; or None.
         recipe: The recipe's name, or empty.
         versions: Versions of the libraries that made it.
         format_version: The layout of the file.
@@ -84,9 +87,14 @@ class ModelInfo:
     counts: tuple[int, ...]
     preprocessing: Preprocessing
     logit_scale: float = 1.0
+    adjustment: Adjustment | None = None
     recipe: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Return what softmax turns into probabilities, (N, C), for the network's logits (N, C)."""
+        return logits.float() * self.logit_scale if self.adjustment is None else self.adjustment.apply(logits)
 
     def to_json(self) -> str:
         """Return the text of ``model.json``."""
@@ -115,6 +123,7 @@ class ModelInfo:
                 resize=None if resize is None else _typed(resize, int, "resize"),
             ),
             logit_scale=float(data.get("logit_scale", 1.0)),
+            adjustment=_adjustment(data.get("adjustment"), len(data["classes"])),
             recipe=str(data.get("recipe", "")),
             versions={str(key): str(value) for key, value in dict(data.get("versions", {})).items()},
             format_version=_get(data, "format_version", int),
@@ -256,6 +265,16 @@ def _load_weights(path: Path) -> dict[str, Tensor]:
         raise LongtailError(f"{path} is missing: copy it from the run, or train again.") from error
     except (SafetensorError, OSError) as error:
         raise LongtailError(f"{path} is damaged or cut short ({error}): copy it again from the run.") from error
+
+
+def _adjustment(data: Any, classes: int) -> Adjustment | None:
+    if data is None:
+        return None
+    values = _typed(data, dict, "adjustment")
+    gain, offset = (tuple(float(value) for value in _get(values, key, list)) for key in ("gain", "offset"))
+    if not len(gain) == len(offset) == classes or not all(map(math.isfinite, gain + offset)):
+        raise ValueError(f"'adjustment' should hold {classes} finite gains and offsets")
+    return Adjustment(gain, offset, _typed(values.get("chosen", {}), dict, "chosen"))
 
 
 def _get(data: dict[str, object], key: str, kind: type[Value]) -> Value:

@@ -107,8 +107,7 @@ def probabilities(model: LongTailModel, info: ModelInfo, images: torch.Tensor) -
         info: Its information: normalisation and the factor on its logits.
         images: Images brought to the network's size.
     """
-    logits = model(info.preprocessing.normalise(images))
-    return torch.softmax(logits.float() * info.logit_scale, dim=1)
+    return torch.softmax(info.scores(model(info.preprocessing.normalise(images))), dim=1)
 
 
 def _predict_batch(model: LongTailModel, info: ModelInfo, batch: Sequence[Loaded], *, top_k: int) -> list[Row]:
