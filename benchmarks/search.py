@@ -1,6 +1,7 @@
 """Which S, A, E and K for 5, 20 or 100 classes? Searched on held-out training images, never on a test set.
 
 python benchmarks/search.py SOURCE --out runs/search --csv docs/results/search.csv
+python benchmarks/search.py SOURCE --linear --out runs/search-linear --csv docs/results/search-linear.csv
 
 A draw takes K classes at random from the training split of SOURCE, holds out twenty images of each as a balanced
 validation split, and cuts the rest to the ratio. The test split is left out of the data, so nothing could be read from
@@ -42,7 +43,8 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=sorted(EPOCHS))
     parser.add_argument("--imbalance-ratio", type=float, default=50.0)
     parser.add_argument("--draws", type=int, default=3, help="of classes, each with a seed of its own")
-    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--linear", action="store_true", help="the classifier alone, on features of ImageNet weights")
+    parser.add_argument("--model", default="resnet20", help="trained from nothing, without --linear")
     parser.add_argument("--image-size", type=int, default=16)
     parser.add_argument("--jobs", type=int, default=None)
     flags = parser.parse_args()
@@ -86,20 +88,25 @@ def hold_out(source: str, classes: int, ratio: float, draw: int, folder: Path) -
 
 def grid(flags: argparse.Namespace, classes: int, draw: int, source: Path) -> dict[str, object]:
     """Each option around its published value, the rest as published but for mixing, which a short run cannot use."""
-    options = {
-        "model.name": flags.model, "data.image_size": flags.image_size, "data.crop_padding": flags.image_size // 8,
+    options: dict[str, object] = {
         "data.test_fraction": 0.0, "training.precision": "bf16", "training.validate_every": 0,
     }  # fmt: skip
+    if flags.linear:
+        options |= {"mode": "linear", "data.augmentation": "none", "stage1.cached_views": 1}
+    else:
+        options |= {
+            "model.name": flags.model, "data.image_size": flags.image_size, "data.crop_padding": flags.image_size // 8,
+        }  # fmt: skip
     runs = {}
     for name, (recipe, option, values, _) in OPTIONS.items():
         for value in values:
             own: dict[str, object] = {f"stage1.loss.options.{option}": value}
             if recipe != "fbl":
-                own |= {"stage1.mixing": "none", "stage2.mixing": "none", "stage2.cached_views": 4}
-            runs[f"{name}-{value:g}"] = {"recipe": f"cifar-lt/{recipe}", "set": own}
-    return {
-        "source": f"hf:{source}", "seeds": [draw], "epochs": EPOCHS.get(classes, 30), "set": options, "runs": runs,
-    }  # fmt: skip
+                views = 1 if flags.linear else 4
+                own |= {"stage1.mixing": "none", "stage2.mixing": "none", "stage2.cached_views": views}
+            runs[f"{name}-{value:g}"] = {"recipe": f"{'images' if flags.linear else 'cifar-lt'}/{recipe}", "set": own}
+    epochs = {} if flags.linear else {"epochs": EPOCHS.get(classes, 30)}
+    return {"source": f"hf:{source}", "seeds": [draw], "set": options, "runs": runs} | epochs
 
 
 def gather(folders: list[Path], classes: int) -> list[dict[str, object]]:

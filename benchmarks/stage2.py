@@ -13,7 +13,7 @@ from longtail.data.augmentation import BatchTransform
 from longtail.data.loaders import ResidentLoader
 from longtail.data.subsets import long_tailed_counts
 from longtail.models.model import build_model
-from longtail.training.config import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
+from longtail.training.config import LossConfig, ModelConfig, OptimizerConfig, StageConfig, TrainingConfig
 from longtail.training.engine import Engine, train_epoch
 from longtail.training.features import Classifier, compute_views
 from longtail.training.meter import Meter
@@ -69,7 +69,7 @@ def seconds(
     model.to(memory_format=torch.channels_last)
     loader = ResidentLoader(pixels, torch.from_numpy(labels), engine.device)
     transform = BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip")
-    set_trainable(model, stage, [])
+    set_trainable(model, stage, ModelConfig())
     begun = time.perf_counter()
     stored = None
     if views:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from longtail.classifier import LongTailClassifier
     from longtail.counts import ClassCounts
+    from longtail.inference.predictor import load
 
 __version__ = "0.1.0"
-__all__ = ["ClassCounts", "__version__"]
+__all__ = ["ClassCounts", "LongTailClassifier", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +19,12 @@ def __getattr__(name: str) -> Any:
         from longtail.counts import ClassCounts
 
         return ClassCounts
+    if name == "LongTailClassifier":
+        from longtail.classifier import LongTailClassifier
+
+        return LongTailClassifier
+    if name == "load":
+        from longtail.inference.predictor import load
+
+        return load
     raise AttributeError(f"module 'longtail' has no attribute {name!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -13,9 +14,22 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from longtail import __version__
-from longtail.commands import compare, demo, evaluate, inspect, predict, prepare, recipes, report, train
+from longtail.commands import (
+    adjust,
+    compare,
+    demo,
+    evaluate,
+    export,
+    inspect,
+    predict,
+    prepare,
+    push,
+    recipes,
+    report,
+    train,
+)
 from longtail.commands.shared import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, is_disk_full
-from longtail.commands.words import training_defaults
+from longtail.commands.words import training_defaults, without_auto
 from longtail.complaints import explain
 from longtail.errors import LongtailError, nearest
 
@@ -49,7 +63,10 @@ COMMANDS: dict[str, Command] = {
     "prepare": _command(prepare),
     "train": _command(train),
     "evaluate": _command(evaluate),
+    "adjust": _command(adjust),
     "predict": _command(predict),
+    "export": _command(export),
+    "push": _command(push),
     "compare": _command(compare),
     "report": _command(report),
     "recipes": _command(recipes),
@@ -68,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ± or block characters shows a ?
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # Pillow's; our refusal names the file
     try:
         return _run(words)
     except LongtailError as error:
@@ -85,6 +103,7 @@ def _run(words: list[str]) -> int:
     command = next((word for word in words if not word.startswith("-")), None)
     if command is not None and command not in COMMANDS:
         return fail(f"there is no command {command!r}.{nearest(command, COMMANDS)}", EXIT_USAGE)
+    words = without_auto(words)
     parser = build_parser(command, words)
     try:
         parsed = parser.parse_args(words)

@@ -191,18 +191,20 @@ def test_what_does_not_fit_together_is_said_before_hours_of_stage_1(cli: Cli) ->
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["inspect"], "SOURCE missing: longtail inspect SOURCE [--json]"),
-        (["evaluate"], "RUN missing: longtail evaluate RUN [SOURCE] [--split NAME] [--json]"),
+        (["inspect"], "SOURCE missing: longtail inspect SOURCE [--json] [--strict] [--out FILE.html]"),
+        (["evaluate"],
+         "RUN missing: longtail evaluate RUN [SOURCE] [--split NAME] [--no-adjustment] [--coverage] [--json]"),
         (["predict", "r"], "IMAGES and --out missing: longtail predict RUN IMAGES --out FILE.csv"),
         (["predict", "r", "i"], "--out missing: longtail predict RUN IMAGES --out FILE.csv"),
         (["compare"], "RUN missing: longtail compare RUN RUN ... [--baseline NAME] [--csv FILE.csv]"),
         (["report", "r"], "--out missing: longtail report RUN ... --out FILE.html"),
-        (["train"], "say how to train: --recipe NAME; 'longtail recipes' lists them."),
-        (["train", "digits", "--out", "x"], "say how to train: --recipe NAME; 'longtail recipes' lists them."),
+        (["train"], "say where the run goes: --out RUN."),
+        (["train", "digits"], "say where the run goes: --out RUN."),
+        (["train", "--out", "x"], "name the images: longtail train SOURCE --out RUN."),
         (["train", "digits", "--recipe", "--out", "x"], "--recipe needs a value."),
         (["train", "digits", "--recipe", "cifar-lt/ce"], "say where the run goes: --out RUN."),
         (["train", "--recipe", "cifar-lt/ce", "--out", "x"],
-         "name the images: longtail train SOURCE --recipe NAME --out RUN."),
+         "name the images: longtail train SOURCE --out RUN."),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named_with_the_grammar(cli: Cli, words: list[str], sentence: str) -> None:

@@ -86,6 +86,7 @@ def test_config_is_fully_resolved(finished: Any) -> None:
     assert config["data"]["imbalance_ratio"] == 20
     assert config["model"] == {
         "name": "plain-cnn", "head": "cosine", "pretrained": False, "weights": "", "trainable": [],
+        "adapter": "none", "adapter_rank": 8,
     }  # fmt: skip
     assert config["stage1"]["loss"] == {"name": "gcl", "options": {"scale": 30.0, "noise": 0.5, "margin": 0.0}}
     assert config["training"]["seed"] == 3
@@ -96,7 +97,7 @@ def test_metrics_have_every_promised_key(finished: Any) -> None:
     assert {"test", "validation", "seeds", "data_hash", "versions", "hardware", "seconds", "stages"} <= found.keys()
     for split in ("test", "validation"):
         summary = found[split]
-        assert summary.keys() == SUMMARY
+        assert summary.keys() == SUMMARY | {"intervals"}
         assert all(summary[key] is None or 0 <= summary[key] <= 1 for key in FRACTIONS)
         assert math.isfinite(summary["nll"])
         assert [row["name"] for row in summary["per_class"]] == [str(digit) for digit in range(10)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from longtail.data.image_data import Split
-from longtail.data.splits import carve
+from longtail.data.splits import assign_folds, carve
 from longtail.errors import LongtailError
 
 COUNTS = np.array([100, 40, 5, 2, 1, 0, 7])
@@ -106,3 +106,51 @@ def test_nothing_to_hold_out_and_no_such_column() -> None:
         carve(split_of(np.array([4, 4]), ["x"] * 8), 0.5, groups="film")
     with pytest.raises(LongtailError, match="Did you mean 'film'"):
         carve(split_of(np.array([4, 4]), ["x"] * 8), 0.5, groups="films")
+
+
+# --- folds ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_class_is_dealt_out_evenly_and_so_are_all_images() -> None:
+    split = split_of(COUNTS)
+    numbers = assign_folds(split, 5, seed=3, num_classes=len(COUNTS))
+    for label, count in enumerate(COUNTS):
+        dealt = np.bincount(numbers[split.labels == label] + 1, minlength=6)
+        if count == 1:  # it would leave no training image behind
+            assert dealt.tolist() == [1, 0, 0, 0, 0, 0]
+            continue
+        assert dealt[0] == 0
+        assert np.ptp(dealt[1:]) <= 1
+    assert np.ptp(np.bincount(numbers[numbers >= 0])) <= 1
+    assert (assign_folds(split, 5, seed=3) == numbers).all()
+    assert (assign_folds(split, 5, seed=4) != numbers).any()
+
+
+def test_folds_divide_no_group_and_leave_no_class_without_training_images() -> None:
+    rng = np.random.default_rng(1)
+    films: list[object] = [int(film) for film in rng.integers(0, 40, COUNTS.sum())]
+    split = split_of(COUNTS, films)
+    numbers = assign_folds(split, 4, groups="film", num_classes=len(COUNTS))
+    for film in set(films):
+        assert len(set(numbers[[other == film for other in films]].tolist())) == 1
+    for fold in range(4):
+        train = np.bincount(split.labels[numbers != fold], minlength=len(COUNTS))
+        assert (train[COUNTS > 0] > 0).all()
+    # The large classes are spread over all folds.
+    for label in (0, 1):
+        assert np.bincount(numbers[(split.labels == label) & (numbers >= 0)], minlength=4).min() > 0
+
+
+def test_a_class_that_is_one_group_is_always_trained_on() -> None:
+    films: list[object] = ["alone" if label == 1 else str(row) for row, label in enumerate([0] * 8 + [1] * 4)]
+    split = Split.from_arrays(np.zeros((12, 2, 2), np.uint8), [0] * 8 + [1] * 4, {"film": films})
+    numbers = assign_folds(split, 2, groups="film")
+    assert (numbers[split.labels == 1] == -1).all()
+    assert np.bincount(numbers[split.labels == 0]).tolist() == [4, 4]
+
+
+@pytest.mark.parametrize("groups", [None, "film"])
+def test_too_few_images_or_groups_for_the_folds(groups: str | None) -> None:
+    split = Split.from_arrays(np.zeros((4, 2, 2), np.uint8), [0, 0, 1, 1], {"film": [0, 0, 1, 2]})
+    with pytest.raises(LongtailError, match=r"not enough (images|groups) for 5 folds: use fewer"):
+        assign_folds(split, 5, groups=groups)

@@ -69,6 +69,16 @@ def test_the_temperature_is_the_best_of_a_fine_grid(scale):
     assert all(best <= loss(fitted * factor) for factor in (0.5, 0.9, 0.99, 0.999, 1.001, 1.01, 1.1, 2))
 
 
+def test_weights_count_an_image_as_often_as_they_say():
+    logits, target = overconfident(3.0)
+    weight = torch.randint(0, 4, target.shape, generator=torch.Generator().manual_seed(2))
+    repeated = fit_temperature(logits.repeat_interleave(weight, dim=0), target.repeat_interleave(weight))
+    assert fit_temperature(logits, target, weight=weight) == pytest.approx(repeated, rel=1e-6)
+    assert fit_temperature(logits, target, weight=0.1 * torch.ones(4000)) == pytest.approx(
+        fit_temperature(logits, target), rel=1e-6
+    )
+
+
 def test_temperature_scaling_changes_no_prediction():
     logits, _ = overconfident(1.0)
     assert torch.equal(temperature_scale(logits, 7.0).argmax(1), logits.argmax(1))
@@ -90,3 +100,6 @@ def test_bad_input_is_refused():
         fit_temperature(torch.zeros(3, 2), torch.zeros(2, dtype=torch.long))
     with pytest.raises(ValueError, match="finite"):
         fit_temperature(torch.tensor([[float("nan"), 0.0]]), torch.tensor([0]))
+    for weight in (torch.zeros(2), torch.tensor([1.0, -1.0]), torch.ones(3), torch.tensor([1.0, float("nan")])):
+        with pytest.raises(ValueError, match="weight takes 2 numbers"):
+            fit_temperature(torch.zeros(2, 2), torch.zeros(2, dtype=torch.long), weight=weight)

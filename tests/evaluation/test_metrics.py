@@ -114,7 +114,8 @@ def test_no_image_at_all_is_null_everywhere() -> None:
     metric.update(torch.empty(0, 2), torch.empty(0, dtype=torch.int64))
     summary = summarise(metric, ClassCounts([5, 3]))
     assert summary.pop("num_images") == 0
-    assert all(value is None for name, value in summary.items() if name != "per_class")
+    assert all(value is None for name, value in summary.items() if name not in {"per_class", "intervals"})
+    assert all(summary["intervals"][name] is None for name in ("accuracy", "few", "balanced_accuracy", "worst_class"))
     json.dumps(summary, allow_nan=False)
 
 

@@ -13,7 +13,17 @@ from safetensors.torch import load_file, save_file
 from longtail import files
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
-from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, load_info, load_model, load_run, save_model
+from longtail.inference.adjustment import Adjustment, Prior
+from longtail.inference.load import (
+    ModelInfo,
+    ModelSpec,
+    Preprocessing,
+    load_info,
+    load_model,
+    load_run,
+    save_info,
+    save_model,
+)
 from longtail.models import LongTailModel, build_model
 
 INFO = ModelInfo(
@@ -117,6 +127,49 @@ def test_older_file_without_optional_entries(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(json.dumps(data))
     info = load_info(tmp_path)
     assert (info.logit_scale, info.recipe, info.preprocessing.resize) == (1.0, "", None)
+
+
+def test_a_file_from_before_adjustments_has_none(tmp_path: Path) -> None:
+    data = json.loads(INFO.to_json())
+    for name in ("adjustment", "prior", "threshold"):
+        del data[name]
+    (tmp_path / "model.json").write_text(json.dumps(data))
+    info = load_info(tmp_path)
+    assert (info.adjustment, info.prior, info.threshold) == (None, "train", None)
+    data["adjustment"] = {"gain": [1, 1, 1], "offset": [0, 0, 0]}
+    (tmp_path / "model.json").write_text(json.dumps(data))
+    assert load_info(tmp_path).adjustment == Adjustment((1.0,) * 3, (0.0,) * 3)
+
+
+@pytest.mark.parametrize("prior", ["train", "uniform", (0.7, 0.2, 0.1)])
+def test_an_adjustment_comes_back_as_it_was(prior: Prior, tmp_path: Path) -> None:
+    chosen = {"method": "logit-adjustment", "tau": 0.1 + 0.2, "tried": {"tau": [0.0, 0.1]}}
+    adjustment = Adjustment((1 / 3, 2.0, 3.0), (-1e-9, 0.0, 7.25), chosen, prior)
+    info = replace(INFO, adjustment=adjustment, prior="uniform", threshold=0.123456789)
+    save_info(info, tmp_path)
+    assert load_info(tmp_path) == info
+    assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
+    assert info.unadjusted() == replace(INFO, prior="uniform")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prior": "test"}, "'prior' should be train or uniform"),
+        ({"prior": [0.5, 0.3, 0.2]}, "'prior' should be train or uniform"),
+        ({"threshold": "high"}, "'threshold' should be a probability"),
+        ({"threshold": 1.5}, "'threshold' should be a probability"),
+        ({"adjustment": {"gain": [1, 1], "offset": [0, 0]}}, "3 finite gains and offsets"),
+        ({"adjustment": {"gain": [1, 1, float("inf")], "offset": [0, 0, 0]}}, "3 finite gains and offsets"),
+        ({"adjustment": {"gain": [1, 1, 1], "offset": [0, 0, 0], "prior": [1, 0, 1]}}, "3 positive shares"),
+        ({"adjustment": {"gain": [1, 1, 1], "offset": [0, 0, 0], "prior": 3}}, "'prior' should be"),
+        ({"adjustment": [1]}, "'adjustment' should be dict"),
+    ],
+)
+def test_a_wrong_adjustment_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(json.dumps(json.loads(INFO.to_json()) | change))
+    with pytest.raises(LongtailError, match=message):
+        load_info(tmp_path)
 
 
 def test_load_run_says_what_the_folder_is(tmp_path: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -15,10 +18,12 @@ from rich.console import Console
 
 from longtail.data.images import decode, to_uint8
 from longtail.errors import LongtailError
-from longtail.inference import predict as predict_module
-from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, save_model
+from longtail.inference import stream as stream_module
+from longtail.inference.item import Item
+from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, load_info, save_info, save_model
 from longtail.inference.predict import predict_images
-from longtail.inference.stream import find_images, read_batches
+from longtail.inference.predictor import Predictor
+from longtail.inference.stream import read_batches
 from longtail.models import LongTailModel, build_model
 
 CLASSES = ("lynx", "marten, pine", "山猫")
@@ -93,8 +98,9 @@ def test_bad_files_are_listed_and_skipped(run: Path, images: Path, tmp_path: Pat
     console = Console(file=shown, width=200)
     report = predict_images(run, images, tmp_path / "out.csv", batch_size=2, console=console)
     assert report.predicted == len(_rows(report.out)) == 5
-    assert [Path(path).name for path, _ in report.skipped] == ["cut.png", "text.jpg"]
-    assert all(path in problem for path, problem in report.skipped)
+    assert [Path(path).name for path, _ in report.problems] == ["cut.png", "text.jpg"]
+    assert all(path in problem for path, problem in report.problems)
+    assert [(row["path"], row["problem"]) for row in _rows(tmp_path / "out.csv.skipped.csv")] == report.problems
     assert "text.jpg" in shown.getvalue()
     assert "5 predicted, 2 unreadable skipped" in shown.getvalue()
 
@@ -106,8 +112,10 @@ def test_many_bad_files_are_counted(run: Path, tmp_path: Path) -> None:
         (folder / f"{index:02}.jpg").write_text("x")
     shown = io.StringIO()
     report = predict_images(run, folder, tmp_path / "out.csv", console=Console(file=shown, width=300))
-    assert (report.predicted, len(report.skipped)) == (0, 25)
+    assert (report.predicted, report.skipped, len(report.problems)) == (0, 25, 20)
     assert "5 more" in shown.getvalue()
+    assert f"all skipped files are listed in {tmp_path / 'out.csv.skipped.csv'}" in shown.getvalue()
+    assert len(_rows(tmp_path / "out.csv.skipped.csv")) == 25
     assert _rows(report.out) == []
 
 
@@ -117,25 +125,6 @@ def test_any_mode_of_image(mode: str, run: Path, tmp_path: Path) -> None:
     picture = Image.new(mode, (24, 24)) if mode == "I;16" else Image.new("RGB", (24, 24), "teal").convert(mode)
     picture.save(path)
     assert predict_images(run, path, tmp_path / "out.csv").predicted == 1
-
-
-def test_file_folder_and_pattern(images: Path) -> None:
-    assert find_images(images / "b.png") == [str(images / "b.png")]
-    assert find_images(images / "notes.txt") == [str(images / "notes.txt")]  # named outright, so it is tried
-    assert [Path(path).name for path in find_images(images)] == ["a.JPG", "b.png", "c.png", "d.webp", "e.png"]
-    assert [Path(path).name for path in find_images(f"{images}/*.png")] == ["b.png", "e.png"]
-    assert [Path(path).name for path in find_images(f"{images}/**/*.png")] == ["b.png", "c.png", "e.png"]
-
-
-def test_a_name_with_brackets_is_a_name_first(tmp_path: Path) -> None:
-    path = tmp_path / "shot [1].png"
-    Image.new("RGB", (4, 4)).save(path)
-    assert find_images(path) == [str(path)]
-
-
-def test_links_that_lead_back_up_end(images: Path) -> None:
-    (images / "deep" / "loop").symlink_to(images, target_is_directory=True)
-    assert len(find_images(images)) == 5
 
 
 @pytest.mark.parametrize(
@@ -163,39 +152,157 @@ def test_file_names_that_are_no_utf8(run: Path, tmp_path: Path) -> None:
 
 def test_reading_ahead_is_bounded(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
-    real = predict_module.read_batches.__globals__["read_image"]
+    real = stream_module.read_item
 
-    def counted(path: str, preprocessing: Preprocessing) -> object:
-        started.append(path)
-        return real(path, preprocessing)
+    def counted(item: Item, preprocessing: Preprocessing) -> object:
+        started.append(item.name)
+        return real(item, preprocessing)
 
-    monkeypatch.setitem(predict_module.read_batches.__globals__, "read_image", counted)
-    paths = [str(images / "b.png")] * 40
+    monkeypatch.setattr(stream_module, "read_item", counted)
+    paths = (Item(str(images / "b.png"), str(images / "b.png")) for _ in range(40))
     batches = read_batches(paths, PREPROCESSING, batch_size=4, workers=2)
     assert len(next(batches)) == 4
     assert len(started) <= 12  # this batch and two more
     assert sum(len(batch) for batch in batches) == 36
 
 
-def test_interrupted_run_keeps_the_rows_so_far(
-    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out.csv"
+@pytest.fixture
+def stopped(run: Path, images: Path, tmp_path: Path) -> Path:
+    """An output of which the second batch was interrupted."""
+    (images / "c.png").write_text("no image")
+    out, calls = tmp_path / "out.csv", [0]
     out.write_text("from before")
-    real = predict_module._predict_batch
-    calls: list[int] = []
+    real = Predictor._forward
 
-    def stop_at_second(*args: object, **options: object) -> object:
-        calls.append(1)
-        if len(calls) == 2:
+    def stop_at_third(self: Predictor, squares: object) -> object:
+        calls[0] += 1
+        if calls[0] == 3:
             raise KeyboardInterrupt
-        return real(*args, **options)
+        return real(self, squares)
 
-    monkeypatch.setattr(predict_module, "_predict_batch", stop_at_second)
-    with pytest.raises(KeyboardInterrupt):
-        predict_images(run, images, out, batch_size=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Predictor, "_forward", stop_at_third)
+        with pytest.raises(KeyboardInterrupt):
+            predict_images(run, images, out, batch_size=2)
     assert out.read_text() == "from before"
-    assert len(_rows(tmp_path / "out.csv.part")) == 2
+    assert calls == [3]
+    return out
+
+
+def test_the_same_call_goes_on_where_it_was_interrupted(run: Path, images: Path, stopped: Path, tmp_path: Path) -> None:
+    report = predict_images(run, images, stopped, batch_size=2)
+    assert (report.earlier, report.predicted + report.skipped) == (4, 2)
+    whole = predict_images(run, images, tmp_path / "whole.csv", batch_size=2)
+    assert stopped.read_text() == whole.out.read_text()
+    assert len(_rows(stopped)) == 5
+    for out in (stopped, whole.out):
+        assert [Path(row["path"]).name for row in _rows(Path(f"{out}.skipped.csv"))] == ["c.png"]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_files_that_come_and_go_meanwhile_are_neither_lost_nor_doubled(run: Path, images: Path, stopped: Path) -> None:
+    (images / "a.JPG").unlink()  # has its row already
+    Image.new("RGB", (9, 9)).save(images / "0.png")  # would come first
+    predict_images(run, images, stopped)
+    names = [Path(row["path"]).name for row in _rows(stopped)]
+    assert sorted(names) == ["0.png", "a.JPG", "b.png", "c.png", "d.webp", "e.png"]
+
+
+@pytest.mark.parametrize("change", [{"top_k": 1}, {"prior": "uniform"}])
+def test_an_unfinished_table_of_another_command_is_kept(
+    change: dict[str, object], run: Path, images: Path, stopped: Path
+) -> None:
+    part = stopped.with_name("out.csv.part")
+    before = part.read_bytes()
+    with pytest.raises(LongtailError, match=r"unfinished table of another command.*--restart"):
+        predict_images(run, images, stopped, **change)
+    assert part.read_bytes() == before
+    assert predict_images(run, images, stopped, restart=True, **change).predicted == 5
+
+
+def test_another_model_does_not_go_on(run: Path, images: Path, stopped: Path) -> None:
+    info = load_info(run)
+    save_info(replace(info, logit_scale=1.0), run)
+    with pytest.raises(LongtailError, match="another command"):
+        predict_images(run, images, stopped)
+
+
+def test_problems_of_before_do_not_stay(run: Path, images: Path, tmp_path: Path) -> None:
+    (images / "text.jpg").write_text("no image")
+    assert predict_images(run, images, tmp_path / "out.csv").skipped == 1
+    (images / "text.jpg").unlink()
+    predict_images(run, images, tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv.skipped.csv").exists()
+
+
+def test_parquet_in_and_out(run: Path, images: Path, tmp_path: Path) -> None:
+    files = sorted(images.rglob("[a-z]*.png"))
+    cells = [{"bytes": file.read_bytes(), "path": None} for file in files] + [
+        {"bytes": None, "path": str(files[0])},
+        None,
+    ]
+    table = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"image": cells, "label": list(range(len(cells)))}), table)
+    report = predict_images(run, table, tmp_path / "out.parquet", top_k=2)
+    found = pq.read_table(report.out).to_pylist()
+    assert [row["path"] for row in found] == [*(f"{table}#{row}" for row in range(len(files))), str(files[0])]
+    expected = _rows(predict_images(run, images, tmp_path / "out.csv", top_k=2).out)
+    by_name = {row["path"]: row for row in expected}
+    for file, row in zip([*files, files[0]], found, strict=True):
+        assert row["prediction"] == by_name[str(file)]["prediction"]
+        assert row["probability_2"] == pytest.approx(float(by_name[str(file)]["probability_2"]), abs=2e-6)
+    assert report.problems == [
+        (
+            f"{table}#{len(cells) - 1}",
+            f"{table}#{len(cells) - 1}: there is no image in this row; name one, or delete the row.",
+        )
+    ]
+
+
+def test_a_csv_of_paths_keeps_its_order_and_its_doubles(run: Path, images: Path, tmp_path: Path) -> None:
+    table = images / "list.csv"
+    table.write_text("id;photo\n1;e.png\n2;deep/c.png\n3;\n4;e.png\n5;gone.png\n")
+    report = predict_images(run, table, tmp_path / "out.csv", image_column="photo", batch_size=1)
+    assert [row["path"] for row in _rows(report.out)] == ["e.png", "deep/c.png", "e.png"]
+    assert [name for name, _ in report.problems] == [f"{table}, line 4", "gone.png"]
+    with pytest.raises(LongtailError, match="image-column"):
+        predict_images(run, table, tmp_path / "out.csv")
+
+
+def test_a_stopped_table_goes_on_by_row(run: Path, images: Path, tmp_path: Path) -> None:
+    table, out = images / "list.csv", tmp_path / "out.csv"
+    table.write_text("path\n" + "e.png\n" * 7)
+    with pytest.MonkeyPatch.context() as patch:
+        real, calls = Predictor._forward, [0]
+
+        def stop(self: Predictor, squares: object) -> object:
+            calls[0] += 1
+            if calls[0] == 3:
+                raise KeyboardInterrupt
+            return real(self, squares)
+
+        patch.setattr(Predictor, "_forward", stop)
+        with pytest.raises(KeyboardInterrupt):
+            predict_images(run, table, out, batch_size=2)
+    assert predict_images(run, table, out, batch_size=2).earlier == 4
+    assert len(_rows(out)) == 7
+
+
+def test_sure_and_prior(model: LongTailModel, run: Path, images: Path, tmp_path: Path) -> None:
+    plain = _rows(predict_images(run, images, tmp_path / "a.csv", top_k=3).out)
+    middle = sorted(float(row["confidence"]) for row in plain)[2] - 1e-5  # the table is rounded
+    save_info(replace(load_info(run), threshold=middle), run)
+    rows = _rows(predict_images(run, images, tmp_path / "b.csv", top_k=3).out)
+    assert [row["sure"] for row in rows] == ["yes" if float(row["confidence"]) >= middle else "no" for row in plain]
+    assert {row["sure"] for row in rows} == {"yes", "no"}
+    shifted = _rows(predict_images(run, images, tmp_path / "c.csv", top_k=3, prior="uniform").out)
+    for before, after in zip(plain, shifted, strict=True):
+        old, new = (
+            {row[f"label_{rank}"]: float(row[f"probability_{rank}"]) for rank in (1, 2, 3)} for row in (before, after)
+        )
+        weights = {name: old[name] / count for name, count in zip(CLASSES, (50, 5, 1), strict=True)}
+        total = sum(weights.values())
+        assert all(new[name] == pytest.approx(weights[name] / total, abs=1e-3) for name in CLASSES)
 
 
 def test_csv_that_cannot_be_written(run: Path, images: Path, tmp_path: Path) -> None:

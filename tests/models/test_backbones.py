@@ -72,7 +72,7 @@ def test_pretrained_weights_that_do_not_exist() -> None:
 
 @pytest.mark.parametrize("error", [OSError("no such host.\ndetails"), RuntimeError("No pretrained weights exist")])
 def test_pretrained_weights_out_of_reach(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    timm = backbones._timm()
+    timm = backbones.timm_module()
 
     def refuse(*_: object, **__: object) -> None:
         raise error

@@ -18,7 +18,7 @@ from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel, build_model
 from longtail.training.check import resolve
 from longtail.training.checkpoint import load_checkpoint
-from longtail.training.config import LossConfig, OptimizerConfig, RunConfig, StageConfig, TrainingConfig
+from longtail.training.config import LossConfig, ModelConfig, OptimizerConfig, RunConfig, StageConfig, TrainingConfig
 from longtail.training.engine import Engine, Pass, train_epoch
 from longtail.training.meter import Meter
 from longtail.training.progress import Reporter
@@ -37,7 +37,7 @@ def make_pass(
     pixels = torch.randint(0, 256, (images, 3, 16, 16), generator=generator, dtype=torch.uint8)
     labels = torch.arange(images) % 3
     engine = Engine(training)
-    set_trainable(model, stage, [])
+    set_trainable(model, stage, ModelConfig())
     work, sampler = build_pass(
         engine, stage, index, model=model, counts=ClassCounts.from_labels(labels.numpy(), 3), labels=labels.numpy(),
         loader=ResidentLoader(pixels, labels, engine.device), transform=TRANSFORM,
@@ -270,7 +270,7 @@ def test_the_large_recipes_run_on_a_stand_in_of_the_same_shape(name: str, quiet:
 
 def test_places_trains_only_the_last_block_and_the_bottleneck() -> None:
     model = build_model("timm:resnet10t+bottleneck", 3, "cosine")
-    set_trainable(model, StageConfig(train="all"), ["trunk.layer4.0", "bottleneck"])
+    set_trainable(model, StageConfig(train="all"), ModelConfig(trainable=["trunk.layer4.0", "bottleneck"]))
     trained = {name.split(".")[1] for name, p in model.backbone.named_parameters() if p.requires_grad}
     prefixes = {name.split(".")[0] for name, p in model.backbone.named_parameters() if p.requires_grad}
     assert prefixes == {"trunk", "bottleneck"}

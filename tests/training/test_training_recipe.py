@@ -90,7 +90,7 @@ def test_mixup_strengths_and_stage_2_of_the_protocol() -> None:
     assert load_recipe("cifar-lt/gcl-cben").config["stage2"]["sampler"] == "cben"
     assert places["model"] | {"head": "auto"} == {
         "name": "timm:resnet152+bottleneck", "head": "auto", "pretrained": True, "weights": "",
-        "trainable": ["trunk.layer4.2", "bottleneck"],
+        "trainable": ["trunk.layer4.2", "bottleneck"], "adapter": "none", "adapter_rank": 8,
     }  # fmt: skip
 
 

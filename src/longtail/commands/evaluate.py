@@ -8,8 +8,9 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from longtail.commands.shared import as_dict, print_json, print_line, summary_table
+from longtail.commands.sure import coverage_table, sure_words
 
-GRAMMAR = "RUN [SOURCE] [--split NAME] [--json]"
+GRAMMAR = "RUN [SOURCE] [--split NAME] [--no-adjustment] [--coverage] [--json]"
 
 
 def takes(parser: ArgumentParser) -> None:
@@ -19,6 +20,8 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--split", type=str, default="test", help="split to evaluate on")
     parser.add_argument("--label-column", type=str | None, default=None, help="column of the label in SOURCE")
     parser.add_argument("--image-column", type=str | None, default=None, help="column of the image in SOURCE")
+    parser.add_argument("--no-adjustment", action="store_true", help="the model as it was trained")
+    parser.add_argument("--coverage", action="store_true", help="also coverage against accuracy, by confidence")
     parser.add_argument("--json", action="store_true", help="print all metrics as JSON")
 
 
@@ -34,20 +37,32 @@ def evaluate_command(
     split: str = "test",
     label_column: str | None = None,
     image_column: str | None = None,
+    no_adjustment: bool = False,
+    coverage: bool = False,
     json: bool = False,
 ) -> None:
     """Evaluate a finished run on its own split or on another source."""
+    from longtail.inference.load import load_info
     from longtail.training.engine import is_main_process
     from longtail.training.evaluate_run import evaluate_run
     from longtail.training.progress import Reporter
 
     summary = evaluate_run(
-        Path(run), source, split=split, label_column=label_column, image_column=image_column, say=Reporter().say
-    )
+        Path(run), source, split=split, label_column=label_column, image_column=image_column,
+        adjustment=not no_adjustment, coverage=coverage, say=Reporter().say,
+    )  # fmt: skip
     if not is_main_process():
         return
     if json:
         print_json(summary)
-    else:
-        print_line(f"{run} on {source or 'its own source'}, {split}", style="italic")
-        Console().print(summary_table(summary))
+        return
+    adjusted = load_info(run).adjustment is not None and not no_adjustment
+    suffix = ", adjusted (--no-adjustment leaves that out)" if adjusted else ""
+    print_line(f"{run} on {source or 'its own source'}, {split}{suffix}", style="italic")
+    sure, rows = summary.pop("sure", None), summary.pop("coverage", None)
+    Console().print(summary_table(summary))
+    if sure:
+        print_line(f"from a confidence of {sure['threshold']:.4f} on {sure_words(sure)}")
+    if rows:
+        print_line("share of the images with at least that confidence: share of them that is right", style="italic")
+        Console().print(coverage_table(rows))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from longtail.commands.shared import as_dict, print_json
+from longtail.commands.shared import EXIT_FAILED, as_dict, print_json, print_line
+from longtail.errors import LongtailError
 
-GRAMMAR = "SOURCE [--json]"
+GRAMMAR = "SOURCE [--json] [--strict] [--out FILE.html]"
 
 
 def takes(parser: ArgumentParser) -> None:
@@ -15,12 +18,15 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=str, help="SOURCE: folder:PATH, csv:FILE, parquet:PATH, hf:ID, cifar100, digits")
     parser.add_argument("--label-column", type=str | None, default=None, help="column of the label")
     parser.add_argument("--image-column", type=str | None, default=None, help="column of the image")
+    parser.add_argument("--max-images", type=int | None, default=None, help="decode a sample; all by default")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a picture")
+    parser.add_argument("--out", type=str | None, default=None, metavar="FILE.html", help="also write a page")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if there is an error or a warning")
 
 
-def run(flags: Namespace) -> None:
-    """Show the class histogram, imbalance ratio, shot groups and what looks wrong."""
-    inspect_command(**as_dict(flags))
+def run(flags: Namespace) -> int:
+    """Audit a source: classes and groups, broken and odd images, copies, and what to do about each."""
+    return inspect_command(**as_dict(flags))
 
 
 def inspect_command(
@@ -28,13 +34,30 @@ def inspect_command(
     *,
     label_column: str | None = None,
     image_column: str | None = None,
+    max_images: int | None = None,
     json: bool = False,
-) -> None:
-    """Show what a source holds."""
-    from longtail.data.inspection import inspect_source, render
+    out: str | None = None,
+    strict: bool = False,
+) -> int:
+    """Show what a source holds; return 1 if ``strict`` and something is wrong with it."""
+    from longtail.data.inspection import inspect_data, render
+    from longtail.data.sources import load_source
+    from longtail.training.progress import Reporter
 
-    found = inspect_source(source, label_column=label_column, image_column=image_column)
+    if out is not None and Path(out).is_dir():
+        raise LongtailError(f"{out} is a folder: name the page to write, --out {Path(out) / 'inspect.html'}.")
+    data = load_source(source, label_column=label_column, image_column=image_column)
+    total = sum(map(len, data.splits.values()))
+    with Reporter().bar("inspect", total if max_images is None else min(total, max_images)) as bar:
+        found = inspect_data(data, max_images=max_images, tick=bar.tick)
     if json:
         print_json(found.to_dict())
     else:
         render(found, Console())
+    if out is not None:
+        from longtail.report.audit import write_audit
+
+        page = write_audit(found, out, data)
+        if not json:
+            print_line(f"page: {page}")
+    return EXIT_FAILED if strict and not found.is_clean else 0

@@ -17,30 +17,46 @@ GRAMMAR = "RUN IMAGES --out FILE.csv"
 
 def takes(parser: ArgumentParser) -> None:
     """Add its arguments."""
-    parser.add_argument("run", type=str, help="RUN folder")
-    parser.add_argument("images", type=str, help="an image, a folder, or a pattern such as 'photos/*.jpg'")
-    parser.add_argument("--out", type=str, required=True, metavar="FILE.csv", help="where to write")
+    parser.add_argument("run", type=str, help="RUN folder, or hf:OWNER/NAME")
+    parser.add_argument(
+        "images", type=str, help="an image, a folder, a pattern such as 'photos/*.jpg', a CSV or a Parquet file"
+    )
+    parser.add_argument("--out", type=str, required=True, metavar="FILE.csv", help="where to write; or FILE.parquet")
     parser.add_argument("--top-k", type=int, default=5, help="classes per image")
+    parser.add_argument("--prior", type=str | None, default=None, help="classes to expect: uniform, train or a FILE")
+    parser.add_argument("--image-column", type=str | None, default=None, help="column of the images in a table")
+    parser.add_argument("--restart", action="store_true", help="begin anew even if an unfinished FILE.part is there")
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time")
     parser.add_argument("--device", type=Literal["auto", "cpu"], default="auto", help="auto: an accelerator if any")
 
 
 def run(flags: Namespace) -> None:
-    """Classify images into a CSV file."""
+    """Classify images into a CSV or Parquet file."""
     predict_command(**as_dict(flags))
 
 
 def predict_command(
-    run: str, images: str, out: str, *, top_k: int = 5, batch_size: int = 64, device: str = "auto"
+    run: str,
+    images: str,
+    out: str,
+    *,
+    top_k: int = 5,
+    prior: str | None = None,
+    image_column: str | None = None,
+    restart: bool = False,
+    batch_size: int = 64,
+    device: str = "auto",
 ) -> None:
-    """Classify images into a CSV file."""
+    """Classify images into a CSV or Parquet file."""
     from longtail.inference.predict import predict_images
     from longtail.training.engine import Engine
 
     if Path(out).is_dir():
         raise LongtailError(f"{out} is a folder: name the file to write, --out {Path(out) / 'predictions.csv'}.")
     place = Engine(TrainingConfig(device="cpu" if device == "cpu" else "auto")).device
-    console = Console(stderr=True)
-    report = predict_images(run, images, out, top_k=top_k, batch_size=batch_size, device=place, console=console)
-    if not report.predicted:
-        raise LongtailError(f"none of the {len(report.skipped)} files in {images!r} is an image that can be read.")
+    report = predict_images(
+        run, images, out, top_k=top_k, prior=prior, image_column=image_column, restart=restart, batch_size=batch_size,
+        device=place, console=Console(stderr=True),
+    )  # fmt: skip
+    if not report.predicted and not report.earlier:
+        raise LongtailError(f"none of the {report.skipped} files in {images!r} is an image that can be read.")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jsonargparse import Namespace
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -24,17 +26,92 @@ def spelt(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def summary_table(summary: dict[str, Any]) -> Table:
-    """Lay the main figures of a summary out as a table; an empty group reads n/a."""
+def summary_table(summary: Mapping[str, Any]) -> Group:
+    """Lay the main figures of a summary out as a table, with their intervals; an empty group reads n/a.
+
+    Beneath the table stands what a reader has to know of the intervals.
+    """
+    intervals = summary.get("intervals") or {}
     table = Table("figure", "value", box=None, header_style="bold", pad_edge=False)
+    if intervals:
+        table.add_column(f"{intervals['level'] * 100:.0f} % interval")
     for key, value in summary.items():
-        if key == "per_class":
+        if key in {"per_class", "intervals"}:
             continue
         if key in {"num_images", "nll"}:
-            shown = str(value) if isinstance(value, int) else f"{value:.4f}"
+            shown = "n/a" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
         else:
             shown = "n/a" if value is None else f"{value * 100:.2f} %"
-        table.add_row(key.replace("_", " "), shown)
+        table.add_row(key.replace("_", " "), shown, *([interval_words(intervals.get(key))] if intervals else []))
+    return Group(table, *(Text(f"note: {note}") for note in interval_notes(summary)))
+
+
+def interval_words(ends: Sequence[float] | None) -> str:
+    """An interval in percent; nothing where there is none.
+
+    Example:
+        >>> interval_words([0.1234, 0.5]), interval_words(None)
+        ('12.3 to 50.0', '')
+    """
+    return "" if ends is None else f"{ends[0] * 100:.1f} to {ends[1] * 100:.1f}"
+
+
+def interval_notes(summary: Mapping[str, Any]) -> list[str]:
+    """What a reader of the figures has to know: what the intervals count, and how many classes hardly have images.
+
+    Example:
+        >>> rows = [{"test_count": count} for count in (0, 3, 50)]
+        >>> interval_notes({"per_class": rows, "intervals": {"unit": "trajectory", "correlation": 0.75}})
+        ['Images of one trajectory are right or wrong together (correlation 0.75); the intervals allow for it.',
+         '1 of 2 tested classes has fewer than 5 test images.']
+    """
+    from longtail.evaluation.intervals import FEW_IMAGES
+
+    notes, intervals = [], summary.get("intervals") or {}
+    if intervals.get("correlation") is not None:
+        notes.append(
+            f"Images of one {intervals['unit']} are right or wrong together (correlation "
+            f"{intervals['correlation']:.2f}); the intervals allow for it."
+        )
+    tested = [row["test_count"] for row in summary.get("per_class") or [] if row["test_count"]]
+    small = sum(count < FEW_IMAGES for count in tested)
+    if small:
+        have = "has" if small == 1 else "have"
+        notes.append(f"{small} of {len(tested)} tested classes {have} fewer than {FEW_IMAGES} test images.")
+    return notes
+
+
+def class_table(summary: Mapping[str, Any], *, limit: int = 40) -> Table:
+    """Lay the classes out, those with the lowest recall first; a class with hardly any test images is marked *.
+
+    Args:
+        summary: What ``metrics.json`` holds for a split.
+        limit: Classes to list.
+    """
+    from longtail.evaluation.intervals import FEW_IMAGES
+
+    rows = sorted(
+        (row for row in summary["per_class"] if row["recall"] is not None),
+        key=lambda row: (row["recall"], row["test_count"]),
+    )
+    table = Table("class", box=None, header_style="bold", pad_edge=False)
+    for heading in ("train", "test", "recall", "95 % interval", "precision", "95 % interval"):
+        table.add_column(heading, justify="right")
+    for row in rows[:limit]:
+        mark = " *" if row["test_count"] < FEW_IMAGES else ""
+        cells = [
+            word
+            for name in ("recall", "precision")
+            for word in (
+                "n/a" if row[name] is None else f"{row[name] * 100:.1f}",
+                interval_words(row.get(f"{name}_interval")),
+            )
+        ]
+        table.add_row(Text(row["name"] + mark), str(row["train_count"]), str(row["test_count"]), *cells)
+    said = [f"The {limit} of lowest recall out of {len(rows)}."] if len(rows) > limit else []
+    if any(row["test_count"] < FEW_IMAGES for row in rows[:limit]):
+        said.append(f"* fewer than {FEW_IMAGES} test images: the figure says next to nothing.")
+    table.caption, table.caption_justify = " ".join(said) or None, "left"
     return table
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
 
-from longtail.commands.shared import EXIT_INTERRUPTED, is_disk_full, print_line
+from longtail.commands.shared import EXIT_INTERRUPTED, class_table, is_disk_full, print_line, summary_table
 from longtail.commands.words import groups, run_config
 from longtail.errors import LongtailError, resume_hint
 from longtail.training.config import RunConfig, Tracker
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from longtail.training.progress import Reporter
 
 
-GRAMMAR = """SOURCE --recipe NAME --out RUN
-                      [--imbalance-ratio 100] [--epochs N] [--seed N] [--any.option VALUE]
+GRAMMAR = """SOURCE --out RUN [--recipe NAME] [--mode linear|finetune|lora|scratch]
+                      [--imbalance-ratio 100] [--epochs N] [--seed N] [--folds N] [--any.option VALUE]
        longtail train --resume RUN"""
 
 
@@ -36,13 +37,15 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int | None, default=None, help="epochs of stage 1; the rest scales with it")
     parser.add_argument("--imbalance-ratio", type=float | None, default=None, help="cut the training split to it")
     parser.add_argument("--group-column", type=str | None, default=None, help="rows that share it stay together")
+    parser.add_argument("--folds", type=int | None, default=None, help="cross-validate: so many runs, one table")
     parser.add_argument("--seed", type=int | None, default=None, help="seed of weights, order, augmentation, noise")
     parser.add_argument("--tracker", type=Tracker | None, default=None, help="log to this experiment tracker too")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors and the result")
     parser.add_class_arguments(RunConfig)
     hidden = groups()
     for action in parser._actions:
-        if action.dest in hidden:  # takes a file of options, as --config does for all of them
+        # A group takes a file of options, as --config does for all of them; the reasons are written, never given.
+        if action.dest in hidden or action.dest == "reasons":
             action.help = argparse.SUPPRESS
 
 
@@ -52,11 +55,13 @@ def run(flags: Namespace) -> int:
         if flags.source:
             raise LongtailError(f"--resume goes on with the images of the run: leave {flags.source!r} out.")
         return resume_command(flags.resume, quiet=flags.quiet)
-    if not flags.recipe and flags.config is None:
-        raise LongtailError("say how to train: --recipe NAME; 'longtail recipes' lists them.")
     if flags.out is None:
         raise LongtailError("say where the run goes: --out RUN.")
     return train_command(run_config(flags), flags.out, quiet=flags.quiet)
+
+
+def _in_folds(config: RunConfig) -> bool:
+    return config.data.folds > 0 and config.data.fold is None
 
 
 def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
@@ -66,7 +71,15 @@ def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
     from longtail.training.run import start_run
 
     check_config(config)
-    return _finish_training(lambda reporter: start_run(config, Path(out), reporter), out, Reporter(quiet=quiet))
+    reporter = Reporter(quiet=quiet)
+    for reason in config.reasons:
+        reporter.say(reason)
+    if _in_folds(config):
+        from longtail.training.folds import start_folds
+
+        status = _finish_training(lambda reporter: start_folds(config, Path(out), reporter), out, reporter)
+        return status or _show_folds(Path(out))
+    return _finish_training(lambda reporter: start_run(config, Path(out), reporter), out, reporter)
 
 
 def resume_command(run: str, *, quiet: bool = False) -> int:
@@ -78,11 +91,32 @@ def resume_command(run: str, *, quiet: bool = False) -> int:
     folder = Path(run)
     reporter = Reporter(quiet=quiet)
     config = saved_config(folder)
-    if all((folder / name).is_file() for name in RUN_FILES):
+    needed = ("metrics.json", "report.html") if _in_folds(config) else RUN_FILES
+    if all((folder / name).is_file() for name in needed):
         reporter.say(f"{run} is complete already; nothing to do.")
         return 0
     check_config(config)
+    if _in_folds(config):
+        from longtail.training.folds import train_folds
+
+        status = _finish_training(lambda reporter: train_folds(config, folder, reporter), run, reporter)
+        return status or _show_folds(folder)
     return _finish_training(lambda reporter: resume_run(config, folder, reporter), run, reporter)
+
+
+def _show_folds(out: Path) -> int:
+    """Print the figures over all folds; return the exit status."""
+    from longtail.report.files import read_metrics
+
+    metrics: dict[str, Any] = read_metrics(out)
+    folds = len(metrics["folds"])
+    print_line(f"{out}: {folds} folds, each image judged by a model that was not trained on it", style="italic")
+    Console().print(summary_table(metrics["test"]))
+    Console().print(class_table(metrics["test"]))
+    print_line(
+        f"These are figures of {folds} models. For one to use, train on all images: the same command without --folds."
+    )
+    return 0
 
 
 def saved_config(run: Path) -> RunConfig:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from longtail.errors import LongtailError
 from longtail.training.config import RunConfig
@@ -16,26 +16,80 @@ from longtail.training.config import RunConfig
 SHORT = {
     "imbalance_ratio": "data.imbalance_ratio",
     "group_column": "data.group_column",
+    "folds": "data.folds",
     "seed": "training.seed",
     "tracker": "training.tracker",
 }
 
+AUTO = ["--recipe", "auto"]
+
 
 def training_defaults(words: Sequence[str]) -> dict[str, Any]:
-    """Read ahead what decides where every other option starts from: recipe, configuration file, epochs, losses."""
-    from longtail.training.recipe import base_config, flatten, merge
+    """Read ahead what decides where every other option starts from: recipe, mode, network, file, epochs, losses."""
+    from longtail.training.recipe import flatten, merge
 
     _check_words(words)
     epochs = _value(words, "--epochs")
     if epochs is not None and not re.fullmatch(r"[+-]?\d+", epochs):
         raise LongtailError(f"--epochs takes a whole number, got {epochs!r}.")
-    config = base_config(_value(words, "--recipe"), _value(words, "--config"), int(epochs) if epochs else None)
+    config = _start(words, int(epochs) if epochs else None)
     for stage in ("stage1", "stage2"):
         loss = _value(words, f"--{stage}.loss.name")
         if loss is not None:  # another loss than the recipe's starts with options of its own
             config = merge(config, {stage: {"loss": {"name": loss}}})
     options = {f"{stage}.loss.options": config[stage]["loss"]["options"] for stage in ("stage1", "stage2")}
     return {key: value for key, value in flatten(config).items() if ".loss.options" not in key} | options
+
+
+def without_auto(words: Sequence[str]) -> list[str]:
+    """Drop ``--recipe auto``, which is what happens without a recipe.
+
+    Example:
+        >>> without_auto(["train", "photos", "--recipe", "auto", "--out", "run"])
+        ['train', 'photos', '--out', 'run']
+    """
+    kept = [word for word in words if word != "=".join(AUTO)]
+    for index in reversed(range(len(kept))):
+        if kept[index : index + 2] == AUTO:
+            del kept[index : index + 2]
+    return kept
+
+
+def _start(words: Sequence[str], epochs: int | None) -> dict[str, Any]:
+    from longtail.training.recipe import base_config
+
+    recipe, file = _value(words, "--recipe"), _value(words, "--config")
+    mode, model = _value(words, "--mode"), _value(words, "--model.name")
+    if recipe is not None or file is not None or "--resume" in words:
+        return base_config(recipe, file, epochs, mode=mode, model=model)
+    first = _first_reading(words)
+    if first is None:
+        return base_config(None, epochs=epochs)
+    from longtail.training.auto import choose
+    from longtail.training.facts import look
+
+    config, reasons = choose(look(first), mode=mode, model=model, epochs=epochs)
+    return config | {"reasons": reasons}
+
+
+def _first_reading(words: Sequence[str]) -> RunConfig | None:
+    """What the words say before anything is chosen for them; None where they do not come to a run.
+
+    What is wrong with them is said when they are read a second time.
+    """
+    from longtail.commands import train
+
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, default_env=False)
+    train.takes(parser)
+    rest = list(words)
+    rest.remove("train")
+    if {"--help", "-h"} & set(rest):
+        return None
+    try:
+        flags = parser.parse_args(rest)
+    except ArgumentError:
+        return None
+    return run_config(flags) if flags.source and flags.out else None
 
 
 def _check_words(words: Sequence[str]) -> None:
@@ -91,7 +145,7 @@ def run_config(flags: Namespace) -> RunConfig:
             values[section][name] = flags[short]
     values["data"]["source"] = flags.source or values["data"]["source"]
     if not values["data"]["source"]:
-        raise LongtailError("name the images: longtail train SOURCE --recipe NAME --out RUN.")
+        raise LongtailError("name the images: longtail train SOURCE --out RUN.")
     return config_from_dict(values)
 
 

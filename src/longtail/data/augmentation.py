@@ -23,6 +23,13 @@ class Augment(Protocol):
         """Return what the network takes for the images of this process; see :meth:`BatchTransform.augment`."""
 
 
+class Normalise(Protocol):
+    """What evaluation asks of a transform."""
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return what the network takes, without anything random; see :meth:`BatchTransform.normalize`."""
+
+
 @dataclass(frozen=True)
 class BatchTransform:
     """From uint8 images to what the network takes: augmentation, scaling to [0, 1], normalisation.

@@ -1,4 +1,4 @@
-"""Decoded images kept on disk: one memory-mapped file for each set, decoded once and shared by all processes."""
+"""What is computed once and kept on disk: one memory-mapped file for each set of decoded images or of features."""
 
 from __future__ import annotations
 
@@ -65,29 +65,56 @@ def cached_images(
         torch.Size([359, 3, 8, 8])
     """
     count, size = len(decoder.split), decoder.size
-    needed, limit = count * 3 * size**2, _limit()
+    shape, needed = (count, 3, size, size), count * 3 * size**2
     if needed < SMALLEST_BYTES:
         return decode_all(decoder, tick)
-    if needed > limit:
+
+    def decode(out: Tensor) -> None:
+        decode_all(decoder, tick, out=out.view(shape))
+
+    return kept_on_disk(image_key(decoder), needed, decode, what="decoded images", warn=warn).view(shape)
+
+
+def kept_on_disk(
+    key: str, size: int, fill: Callable[[Tensor], None], *, what: str, warn: Callable[[str], object] = lambda _: None
+) -> Tensor:
+    """Map what was computed before from disk; where it is not there yet, have it computed to disk first.
+
+    Args:
+        key: What it is, as a hash.
+        size: Bytes.
+        fill: Computes it into a uint8 tensor of that size; called by one process at a time.
+        what: Its name in a warning.
+        warn: Called with one sentence where the disk cannot be used; it is then computed into memory.
+
+    Returns:
+        uint8 (size,); writing to it changes no file.
+
+    Example:
+        >>> kept_on_disk("example", 2, lambda out: out.fill_(7), what="sevens").tolist()
+        [7, 7]
+    """
+    limit = _limit()
+    if size > limit:
         warn(
-            f"{needed / 1e9:.1f} GB of decoded images exceed the {limit / 1e9:g} GB of the cache and are not kept on "
+            f"{size / 1e9:.1f} GB of {what} exceed the {limit / 1e9:g} GB of the cache and are not kept on "
             "disk: raise LONGTAIL_CACHE_GB, or train with --data.cache false."
         )
-        return decode_all(decoder, tick)
-    key = _key(decoder)  # not below: a photo that has gone is no fault of the cache folder
-    try:
-        pixels = _from_disk(decoder, key, tick, needed, limit)
-    except (OSError, RuntimeError) as error:  # the second is what torch raises where a file cannot be mapped
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        warn(
-            f"decoded images are not kept on disk, because {_shown_folder()} cannot be used ({reason}): set "
-            "LONGTAIL_CACHE to a folder that can be written, or train with --data.cache false."
-        )
-        return decode_all(decoder, tick)
-    return pixels.view(count, 3, size, size)
+    else:
+        try:
+            return _from_disk(key, fill, size, limit)
+        except (OSError, RuntimeError) as error:  # the second is what torch raises where a file cannot be mapped
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            warn(
+                f"{what} are not kept on disk, because {_shown_folder()} cannot be used ({reason}): set "
+                "LONGTAIL_CACHE to a folder that can be written, or train with --data.cache false."
+            )
+    out = torch.empty(size, dtype=torch.uint8)
+    fill(out)
+    return out
 
 
-def _from_disk(decoder: Decoder, key: str, tick: Callable[[], object], needed: int, limit: float) -> Tensor:
+def _from_disk(key: str, fill: Callable[[Tensor], None], needed: int, limit: float) -> Tensor:
     folder = cache_folder()
     path = folder / f"{key}{_ENDING}"
     found = _map(path, needed)
@@ -98,16 +125,18 @@ def _from_disk(decoder: Decoder, key: str, tick: Callable[[], object], needed: i
         found = _map(path, needed)  # another process may have decoded while this one waited
         if found is None:
             _make_room(folder, limit - needed, keep=path.stem)
-            _decode_into(path, decoder, tick, needed)
+            _fill(path, fill, needed)
             found = _map(path, needed)
     if found is None:
         raise OSError(f"{path.name} has gone as soon as it was written")
     return found
 
 
-def _key(decoder: Decoder) -> str:
+def image_key(decoder: Decoder) -> str:
+    """Hash the stored images of a split, in order, and the size they are brought to."""
     # The version of Pillow belongs to it: another one may decode to slightly other pixels.
-    digest = hashlib.sha256(f"{FORMAT} {PIL.__version__} {decoder.resize} {decoder.size};".encode())
+    scaling = f"{decoder.resize} {decoder.size} {decoder.interpolation}"
+    digest = hashlib.sha256(f"{FORMAT} {PIL.__version__} {scaling};".encode())
     for _, stored in decoder.split.scan():
         content, path = stored["bytes"], stored["path"]
         if content is not None:
@@ -136,14 +165,13 @@ def _map(path: Path, needed: int) -> Tensor | None:
     return pixels
 
 
-def _decode_into(path: Path, decoder: Decoder, tick: Callable[[], object], needed: int) -> None:
-    """Decode into a file of another name, bring it to the disk, and only then give it its name. The lock is held."""
+def _fill(path: Path, fill: Callable[[Tensor], None], needed: int) -> None:
+    """Compute into a file of another name, bring it to the disk, and only then give it its name. The lock is held."""
     unfinished = path.with_suffix(_UNFINISHED)
     try:
         with unfinished.open("wb") as file:  # what a killed process left is overwritten
             _reserve(file, needed)
-        pixels = torch.from_file(str(unfinished), shared=True, size=needed, dtype=torch.uint8)
-        decode_all(decoder, tick, out=pixels.view(-1, 3, decoder.size, decoder.size))
+        fill(torch.from_file(str(unfinished), shared=True, size=needed, dtype=torch.uint8))
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)

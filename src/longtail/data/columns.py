@@ -92,7 +92,8 @@ def from_tables(
         texts, order = _label_texts(table, label, source)
         missing = np.flatnonzero([text is None for text in texts])
         if len(missing) and len(missing) == len(texts) and name != "train":
-            findings.append(Finding("note", f"the {name} split has no labels and is left out", "label it to use it"))
+            message = f"the {name} split has no labels and is left out"
+            findings.append(Finding("note", message, "label it to use it", "no-labels"))
             continue
         if len(missing):
             raise LongtailError(f"{source!r}, {name} row {missing[0]}: the label is missing; give it one or drop it.")
@@ -118,7 +119,8 @@ def untrained(classes: Sequence[str], splits: Mapping[str, Split]) -> list[Findi
                 ", ..." if len(lacking) > _SHOWN else ""
             )
             message = f"{name} has images of {words} but training has none, so that no model can learn it"
-            findings.append(Finding("warning", message, f"add training images, or take the class out of {name}"))
+            remedy = f"add training images, or take the class out of {name}"
+            findings.append(Finding("warning", message, remedy, "class-untrained"))
     return findings
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from longtail.data.images import Interpolation
 from longtail.data.sources import Split
 from longtail.errors import LongtailError
 
@@ -26,11 +27,13 @@ class Decoder:
         split: Rows to decode.
         resize: Length of the shorter side in pixels before the centre crop; ``size`` when None.
         size: Side of the result in pixels.
+        interpolation: How pixels in between are made up when an image is scaled.
     """
 
     split: Split
     resize: int | None
     size: int
+    interpolation: Interpolation = "bicubic"
 
     def __call__(self, row: int) -> npt.NDArray[np.uint8]:
         """Return uint8 (3, size, size)."""
@@ -38,7 +41,7 @@ class Decoder:
 
     def pixels(self, row: int) -> npt.NDArray[np.uint8]:
         """Return uint8 (size, size, 3), as decoders write it."""
-        return self.split.pixels(row, self.resize, self.size)
+        return self.split.pixels(row, self.resize, self.size, self.interpolation)
 
 
 def cores() -> int:

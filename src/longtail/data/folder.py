@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from longtail.data.columns import Columns, split_name, untrained
 from longtail.data.image_data import SPLIT_NAMES, Finding, ImageData, Split
 from longtail.data.images import is_image_path
+from longtail.data.walk import Walk, subfolders
 from longtail.errors import LongtailError
 
 
@@ -18,10 +19,11 @@ def load_folder(spec: str, columns: Columns = Columns()) -> ImageData:  # noqa: 
     """Read class sub-folders, directly under the path or under its ``train/``, ``val/`` and ``test/``.
 
     Classes are sorted by name; a folder without images is a class with none. Images may lie deeper than their class
-    folder, links are followed, hidden files and files that are not images by their name are passed over.
+    folder; hidden files and files that are not images by their name are passed over. Links are followed, also out of
+    the folder, but for those that lead back to a folder above them.
 
     Raises:
-        LongtailError: No such folder, no class folders, or no image at all.
+        LongtailError: No such folder, no class folders, no image at all, or a folder that cannot be listed.
     """
     if columns.image or columns.label:
         raise LongtailError("folder: takes classes from its sub-folders: leave out --label-column and --image-column.")
@@ -31,17 +33,18 @@ def load_folder(spec: str, columns: Columns = Columns()) -> ImageData:  # noqa: 
     if not root.is_dir():
         raise LongtailError(f"{spec!r} is a file: name the folder, or use csv:, parquet: for a table.")
     layout, findings = _layout(root, spec)
-    scans = {split: _scan(folder) for split, folder in layout.items()}
+    walk = Walk(root)
+    scans = {split: walk.classes(folder) for split, folder in layout.items()}
     if not any(files for classes in scans.values() for files in classes.values()):
         raise LongtailError(f"{spec!r} holds no images: it needs class sub-folders with image files in them.")
     names = sorted({name for classes in scans.values() for name in classes})
     splits = {split: _split(classes, names, root) for split, classes in scans.items()}
-    return ImageData(f"folder:{spec}", tuple(names), splits, (*findings, *untrained(names, splits)))
+    return ImageData(f"folder:{spec}", tuple(names), splits, (*findings, *walk.findings(), *untrained(names, splits)))
 
 
 def _layout(root: Path, spec: str) -> tuple[dict[str, Path], list[Finding]]:
     """Which folder holds the classes of which split; a class that happens to be named ``train`` stays a class."""
-    folders = _subfolders(root)
+    folders = subfolders(root)
     loose = sum(is_image_path(entry) for entry in root.iterdir() if entry.is_file())
     if not folders:
         what = f"{loose} images but no class sub-folders" if loose else "no class sub-folders"
@@ -49,11 +52,11 @@ def _layout(root: Path, spec: str) -> tuple[dict[str, Path], list[Finding]]:
     findings: list[Finding] = []
     if loose:
         message = f"{loose} images beside the class folders have no class and are left out"
-        findings.append(Finding("warning", message, "move each into the folder of its class"))
+        findings.append(Finding("warning", message, "move each into the folder of its class", "image-without-class"))
     found: dict[str, Path] = {}
     for folder in folders:
         split = split_name(folder.name)
-        if split is None or not _subfolders(folder):
+        if split is None or not subfolders(folder):
             continue
         if split in found:
             raise LongtailError(f"{spec!r} has both {found[split].name}/ and {folder.name}/: remove or merge one.")
@@ -66,28 +69,8 @@ def _layout(root: Path, spec: str) -> tuple[dict[str, Path], list[Finding]]:
     other = [folder.name for folder in folders if folder not in found.values()]
     if other:
         message = f"folders beside train/ that name no split are left out ({', '.join(other[:5])})"
-        findings.append(Finding("note", message, "move class folders into train/"))
+        findings.append(Finding("note", message, "move class folders into train/", "folder-without-split"))
     return {split: found[split] for split in SPLIT_NAMES if split in found}, findings
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _scan(folder: Path) -> dict[str, list[str]]:
-    return {entry.name: list(_images_below(entry)) for entry in _subfolders(folder)}
-
-
-def _images_below(folder: Path) -> Iterator[str]:
-    visited: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        place = os.path.realpath(parent)
-        if place in visited:  # a link that leads back up would never end
-            folders.clear()
-            continue
-        visited.add(place)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (str(Path(parent, name)) for name in sorted(files) if is_image_path(name))
 
 
 def _split(classes: Mapping[str, list[str]], names: list[str], root: Path) -> Split:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ _MARKS: Mapping[Severity, tuple[str, str]] = {
     "warning": ("!", "yellow"),
     "note": ("·", "cyan"),
 }
+_NAME = 30  # characters of a class name at most
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -33,7 +35,7 @@ def render(inspection: Inspection, console: Console, *, max_rows: int = 40) -> N
         console: Where to.
         max_rows: With more classes than this, a bar stands for several classes of neighbouring size.
     """
-    console.print(_table(inspection, max_rows, bar_width=max(10, min(48, console.width - 48))))
+    console.print(_table(inspection, max_rows, bar_width=max(8, min(48, console.width - _beside(inspection)))))
     for line in _facts(inspection):
         console.print(Text(line))
     for finding in inspection.findings:
@@ -62,11 +64,18 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
+def _beside(inspection: Inspection) -> int:
+    """Characters that the columns beside the bars take at most."""
+    names = min(_NAME, max(len(printable(name)) for name in inspection.classes) + 6)  # "+ 123" behind some
+    numbers = sum(max(len(name), len(f"{max(counts):,}")) + 2 for name, counts in inspection.counts.items())
+    return names + numbers + len("  medium  ")
+
+
 def _table(inspection: Inspection, max_rows: int, bar_width: int) -> Table:
     train = np.array(inspection.counts["train"])
     group_of = {row: name for name, rows in inspection.groups.items() for row in rows}
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("class", overflow="ellipsis", no_wrap=True, max_width=30)
+    table.add_column("class", overflow="ellipsis", no_wrap=True, max_width=_NAME)
     for name in inspection.counts:
         table.add_column(name, justify="right")
     table.add_column("group")
@@ -119,5 +128,8 @@ def _facts(inspection: Inspection) -> list[str]:
         modes = ", ".join(f"{count:,} {mode}" for mode, count in inspection.modes.items())
         lines.append(f"size {size}; modes: {modes}")
     part = "" if inspection.checked == inspection.total else f" of {inspection.total:,} (a sample)"
-    lines.append(f"{inspection.checked:,} images decoded{part}, {len(inspection.unreadable):,} unreadable")
+    rate = f"{inspection.checked / max(inspection.seconds, 1e-9):,.0f} images/s"
+    lines.append(f"{inspection.checked:,} images decoded{part} at {rate}, {len(inspection.unreadable):,} unreadable")
+    kinds = Counter(group.kind for group in inspection.duplicates)
+    lines.append(f"groups of copies: {kinds['exact']:,} exact, {kinds['near']:,} near")
     return lines

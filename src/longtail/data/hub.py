@@ -64,8 +64,7 @@ def _without_retries() -> Iterator[None]:
     import datasets
     from huggingface_hub import constants
 
-    host = urlsplit(constants.ENDPOINT).hostname or ""
-    if getproxies() or _resolves(host):  # behind a proxy only the proxy knows names
+    if _resolves_somehow(constants.ENDPOINT):
         yield
         return
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
@@ -74,6 +73,18 @@ def _without_retries() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
+def reachable() -> bool:
+    """Whether the hub is likely to answer: it is not switched off, and its name resolves."""
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_OFFLINE and _resolves_somehow(constants.ENDPOINT)
+
+
+def _resolves_somehow(endpoint: str) -> bool:
+    # Behind a proxy only the proxy knows names.
+    return bool(getproxies()) or _resolves(urlsplit(endpoint).hostname or "")
 
 
 def _resolves(host: str) -> bool:

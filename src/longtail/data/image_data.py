@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import ClassCounts, IntArray
-from longtail.data.images import decode, read_square
+from longtail.data.images import Interpolation, decode, read_square
 from longtail.errors import LongtailError, nearest
 
 if TYPE_CHECKING:
@@ -40,11 +40,15 @@ class Finding:
         severity: ``"error"`` (images that cannot be used), ``"warning"``, or ``"note"``.
         message: What is so.
         remedy: What to do.
+        kind: The same in one word for machines, such as ``"unreadable"``.
+        images: The names of all images it is about; the message shows the first few.
     """
 
     severity: Severity
     message: str
     remedy: str
+    kind: str = ""
+    images: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.message}: {self.remedy}."
@@ -141,18 +145,21 @@ class Split:
         """
         return decode(*self._content(index))
 
-    def pixels(self, index: int, resize: int | None, size: int) -> npt.NDArray[np.uint8]:
+    def pixels(
+        self, index: int, resize: int | None, size: int, interpolation: Interpolation = "bicubic"
+    ) -> npt.NDArray[np.uint8]:
         """Decode one image to a square, uint8 (size, size, 3); see :func:`~longtail.data.images.read_square`.
 
         Args:
             index: The row.
             resize: Length of the shorter side before the centre crop; None means ``size``.
             size: Side of the square.
+            interpolation: How pixels in between are made up.
 
         Raises:
             LongtailError: The image cannot be read; the sentence names it.
         """
-        return read_square(*self._content(index), resize=resize, size=size)
+        return read_square(*self._content(index), resize=resize, size=size, interpolation=interpolation)
 
     def path(self, index: int) -> str:
         """Name one image for people: its file path, or ``"row 12"`` of the source where it has none."""

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from longtail.errors import LongtailError
 
 _COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")
 EXTENSIONS = frozenset((*_COMMON, ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".tga"))
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MB as 8-bit RGB; anything larger is refused unread
 _SPARE = 1.25  # how many times the pixels needed a side keeps when a JPEG is decoded at a fraction of its size
 _RAW_HEADER = re.compile(rb"P([56])\n(\d{1,9}) (\d{1,9})\n255\n")  # of the pixels that this package itself stores
@@ -35,24 +37,52 @@ def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.
         name: What to call it in an error; the path when not given.
 
     Raises:
-        LongtailError: No such file, not an image, or more than ``MAX_PIXELS`` pixels.
+        LongtailError: No such file, not an image, or more than :func:`max_pixels` pixels.
     """
-    label = name or ("image" if isinstance(source, bytes) else os.fspath(source))
+    label = _label(source, name)
+    limit = max_pixels()
+    if limit > MAX_PIXELS:
+        Image.MAX_IMAGE_PIXELS = limit  # the user asked for it, and Pillow would refuse first
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except FileNotFoundError:
         raise LongtailError(f"{label!r} does not exist: restore the file, or take it out of the source.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise LongtailError(f"{label!r} has more than {MAX_PIXELS:,} pixels: scale it down first.") from None
+        raise _too_large(label, None) from None
     except UnidentifiedImageError:
         raise LongtailError(f"{label!r} is not an image that can be read: remove or re-export it.") from None
     except _BROKEN as error:
         raise LongtailError(f"{label!r} cannot be opened ({error}): remove or re-export it.") from None
-    if image.width * image.height > MAX_PIXELS:
-        size = f"{image.width:,} x {image.height:,}"
+    if image.width * image.height > limit:
         image.close()
-        raise LongtailError(f"{label!r} is {size}, more than {MAX_PIXELS:,} pixels: scale it down first.")
+        raise _too_large(label, image.size)
     return image
+
+
+def max_pixels() -> int:
+    """The most pixels an image may have: ``MAX_PIXELS``, or what the environment variable LONGTAIL_MAX_PIXELS says.
+
+    Raises:
+        LongtailError: The variable is set to something else than a whole number of at least 1.
+
+    Example:
+        >>> max_pixels()
+        89478485
+    """
+    text = os.environ.get("LONGTAIL_MAX_PIXELS", "").replace("_", "")
+    if text and not (text.isdecimal() and int(text)):
+        raise LongtailError(f"LONGTAIL_MAX_PIXELS={text} is no number of pixels: set a whole number, or unset it.")
+    return int(text) if text else MAX_PIXELS
+
+
+def _too_large(label: str, size: tuple[int, int] | None) -> LongtailError:
+    what = "has" if size is None else f"is {size[0]:,} x {size[1]:,},"
+    remedy = "scale it down first, or set LONGTAIL_MAX_PIXELS."
+    return LongtailError(f"{label!r} {what} more than {max_pixels():,} pixels: {remedy}")
+
+
+def _label(source: bytes | str | os.PathLike[str], name: str) -> str:
+    return name or ("image" if isinstance(source, bytes) else os.fspath(source))
 
 
 def decode(source: bytes | str | os.PathLike[str], name: str = "") -> Image.Image:
@@ -78,13 +108,17 @@ def decode(source: bytes | str | os.PathLike[str], name: str = "") -> Image.Imag
         >>> decode(buffer.getvalue()).getpixel((0, 0))
         (255, 255, 255)
     """
-    with _decoding(source, name) as image:
-        image.load()
-        return to_rgb(_upright(image))
+    with opened(source, name) as image:
+        return upright_rgb(image)
 
 
 def read_square(
-    source: bytes | str | os.PathLike[str], name: str = "", *, resize: int | None, size: int
+    source: bytes | str | os.PathLike[str],
+    name: str = "",
+    *,
+    resize: int | None,
+    size: int,
+    interpolation: Interpolation = "bicubic",
 ) -> npt.NDArray[np.uint8]:
     r"""Decode an image and bring it to a square, decoding no more of a large JPEG than that takes.
 
@@ -96,6 +130,7 @@ def read_square(
         name: What to call it in an error; the path when not given.
         resize: As for :func:`to_uint8`.
         size: Likewise.
+        interpolation: Likewise.
 
     Returns:
         Array of shape (size, size, 3).
@@ -110,14 +145,14 @@ def read_square(
     shorter = _shorter(resize, size)
     raw = _raw_pixels(source) if isinstance(source, bytes) else None
     if raw is not None:
-        return _square_of_raw(raw, resize, size)
-    with _decoding(source, name) as image:
+        return _square_of_raw(raw, resize, size, interpolation)
+    with opened(source, name) as image:
         extent = _shrink(image, shorter)
         image.load()
         if extent is None:
-            return to_uint8(to_rgb(_upright(image)), resize, size)
+            return to_uint8(to_rgb(_upright(image)), resize, size, interpolation)
         # A square may be turned after it is cut out; before, it would have to be known where the last column went.
-        return np.array(_upright(_scaled(to_rgb(image), extent, shorter, size)), dtype=np.uint8)
+        return np.array(_upright(_scaled(to_rgb(image), extent, shorter, size, interpolation)), dtype=np.uint8)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -135,15 +170,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def to_uint8(image: Image.Image, resize: int | None, size: int) -> npt.NDArray[np.uint8]:
+def to_uint8(
+    image: Image.Image, resize: int | None, size: int, interpolation: Interpolation = "bicubic"
+) -> npt.NDArray[np.uint8]:
     """Bring an RGB image to a square of one size: scale the shorter side, then crop the centre.
 
-    An image that is ``size`` x ``size`` already is left alone. Scaling is bicubic with anti-aliasing.
+    An image that is ``size`` x ``size`` already is left alone. Scaling is done with anti-aliasing.
 
     Args:
         image: An RGB image.
         resize: The shorter side after scaling, at least ``size``; None means ``size``.
         size: The side of the square that is kept.
+        interpolation: How pixels in between are made up.
 
     Returns:
         Array of shape (size, size, 3).
@@ -158,7 +196,7 @@ def to_uint8(image: Image.Image, resize: int | None, size: int) -> npt.NDArray[n
     shorter = _shorter(resize, size)
     corner = _whole_corner(image.size, shorter, size)
     if corner is None:
-        image = _scaled(image, image.size, shorter, size)
+        image = _scaled(image, image.size, shorter, size, interpolation)
     elif image.size != (size, size):
         left, top = corner
         image = image.crop((left, top, left + size, top + size))
@@ -177,14 +215,40 @@ def is_image_path(path: str | os.PathLike[str]) -> bool:
 
 
 @contextmanager
-def _decoding(source: bytes | str | os.PathLike[str], name: str) -> Iterator[Image.Image]:
-    """Open an image, and say which one it was if anything in it turns out to be damaged."""
-    label = name or ("image" if isinstance(source, bytes) else os.fspath(source))
+def opened(source: bytes | str | os.PathLike[str], name: str = "") -> Iterator[Image.Image]:
+    r"""Open an image, close it in the end, and say which one it was if anything in it turns out to be damaged.
+
+    Args:
+        source: As for :func:`open_image`.
+        name: Likewise.
+
+    Raises:
+        LongtailError: As for :func:`open_image`, or what is done with the image finds it damaged.
+
+    Example:
+        >>> with opened(b"P5\n2 1\n255\n" + bytes([7, 7])) as image:
+        ...     image.size, upright_rgb(image).mode
+        ((2, 1), 'RGB')
+    """
+    label = _label(source, name)
     with open_image(source, name) as image:
         try:
             yield image
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # a part larger than the whole
+            raise _too_large(label, image.size) from None
         except _BROKEN as error:
             raise LongtailError(f"{label!r} is damaged ({error}): remove it or fetch it again.") from None
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The pixels of an open image as 8-bit RGB, turned the way its EXIF orientation says.
+
+    Example:
+        >>> upright_rgb(Image.new("L", (3, 2), 9)).getpixel((0, 0))
+        (9, 9, 9)
+    """
+    image.load()
+    return to_rgb(_upright(image))
 
 
 def _shorter(resize: int | None, size: int) -> int:
@@ -213,12 +277,15 @@ def _shrink(image: Image.Image, shorter: int) -> tuple[float, float] | None:
     return None if extent == before else extent
 
 
-def _scaled(image: Image.Image, extent: tuple[float, float], shorter: int, size: int) -> Image.Image:
+def _scaled(
+    image: Image.Image, extent: tuple[float, float], shorter: int, size: int, interpolation: Interpolation
+) -> Image.Image:
     # One step instead of two: only the pixels that survive the crop are computed, so that a panorama stays cheap.
     width, height = extent
     side = min(extent) * size / shorter
     left, top = (width - side) / 2, (height - side) / 2
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    method = Image.Resampling[interpolation.upper()]
+    return image.resize((size, size), method, box=(left, top, left + side, top + side))
 
 
 def _whole_corner(shape: tuple[int, int], shorter: int, size: int) -> tuple[int, int] | None:
@@ -235,11 +302,13 @@ def _whole_corner(shape: tuple[int, int], shorter: int, size: int) -> tuple[int,
     return ((width - size) // 2, (height - size) // 2) if whole else None
 
 
-def _square_of_raw(raw: npt.NDArray[np.uint8], resize: int | None, size: int) -> npt.NDArray[np.uint8]:
+def _square_of_raw(
+    raw: npt.NDArray[np.uint8], resize: int | None, size: int, interpolation: Interpolation
+) -> npt.NDArray[np.uint8]:
     height, width = raw.shape[:2]
     corner = _whole_corner((width, height), _shorter(resize, size), size)
     if corner is None:
-        return to_uint8(to_rgb(Image.fromarray(raw)), resize, size)
+        return to_uint8(to_rgb(Image.fromarray(raw)), resize, size, interpolation)
     left, top = corner
     square = raw[top : top + size, left : left + size]
     return square.copy() if raw.ndim == 3 else np.repeat(square[..., None], 3, axis=2)
@@ -252,7 +321,7 @@ def _raw_pixels(data: bytes) -> npt.NDArray[np.uint8] | None:
         return None
     kind, width, height = (int(number) for number in header.groups())
     shape = (height, width) if kind == 5 else (height, width, 3)
-    if not 0 < width * height <= MAX_PIXELS or len(data) - header.end() != int(np.prod(shape)):
+    if not 0 < width * height <= max_pixels() or len(data) - header.end() != int(np.prod(shape)):
         return None  # Pillow says what is wrong with it
     return np.frombuffer(data, dtype=np.uint8, offset=header.end()).reshape(shape)
 

@@ -1,28 +1,28 @@
-"""What a source holds and what looks wrong with it: class counts, shot groups, image sizes, findings with remedies."""
+"""The audit of a source: class counts, shot groups, image sizes, copies, and what looks wrong with remedies."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypedDict
 
 import numpy as np
 
-from longtail.counts import ClassCounts, GroupName
+from longtail.counts import GroupName
+from longtail.data.checks import class_findings, image_findings
+from longtail.data.duplicates import DuplicateGroup, duplicate_findings, duplicate_groups
 from longtail.data.histogram import render
-from longtail.data.image_data import Encoded, Finding, ImageData, Split
-from longtail.data.images import decode, open_image
+from longtail.data.image_data import Finding, ImageData
+from longtail.data.images import max_pixels
+from longtail.data.probing import probe_all
 from longtail.data.sources import load_source
 from longtail.errors import LongtailError
 
-__all__ = ["Inspection", "Sizes", "inspect_source", "render"]
+__all__ = ["Inspection", "Sizes", "inspect_data", "inspect_source", "render"]
 
-_NEARLY_BALANCED = 2.0
-_BATCH = 256
+_WORST_FIRST = ("error", "warning", "note")
 
 
 class Sizes(TypedDict):
@@ -45,9 +45,11 @@ class Inspection:
         groups: Class indices of the shot groups, from the training counts.
         checked: How many images were decoded.
         total: How many there are.
+        seconds: How long that took.
         sizes: Their sizes; None if none could be read.
         modes: How many images there are of each Pillow mode.
         unreadable: The names of all images that could not be decoded.
+        duplicates: Images that are copies of each other.
         findings: What looks wrong, worst first.
     """
 
@@ -58,24 +60,21 @@ class Inspection:
     groups: Mapping[GroupName, tuple[int, ...]]
     checked: int
     total: int
+    seconds: float
     sizes: Sizes | None
     modes: Mapping[str, int]
     unreadable: tuple[str, ...]
+    duplicates: tuple[DuplicateGroup, ...]
     findings: tuple[Finding, ...]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there is no error and no warning; notes do not count."""
+        return all(finding.severity == "note" for finding in self.findings)
 
     def to_dict(self) -> dict[str, object]:
         """The same as plain dicts, lists and numbers, for JSON."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """What one image turned out to be."""
-
-    name: str
-    size: tuple[int, int] | None
-    mode: str
-    error: str
 
 
 def inspect_source(
@@ -83,7 +82,7 @@ def inspect_source(
     *,
     label_column: str | None = None,
     image_column: str | None = None,
-    max_images: int | None = 20_000,
+    max_images: int | None = None,
     many: int = 100,
     few: int = 20,
 ) -> Inspection:
@@ -93,7 +92,7 @@ def inspect_source(
         spec: As for :func:`~longtail.data.sources.load_source`.
         label_column: Likewise.
         image_column: Likewise.
-        max_images: Decode at most this many, evenly spread over the source; None decodes all.
+        max_images: Decode at most about this many, evenly spread over the source; None decodes all.
         many: Shot-group threshold, see :meth:`~longtail.counts.ClassCounts.groups`.
         few: Likewise.
 
@@ -102,56 +101,58 @@ def inspect_source(
 
     Example:
         >>> found = inspect_source("digits", max_images=100)
-        >>> found.sizes["median"], round(found.imbalance_ratio, 2), [finding.severity for finding in found.findings]
-        ((8, 8), 1.05, ['note'])
+        >>> found.sizes["median"], round(found.imbalance_ratio, 2), [finding.kind for finding in found.findings]
+        ((8, 8), 1.05, ['balanced'])
     """
     data = load_source(spec, label_column=label_column, image_column=image_column)
-    counts = data.counts()
-    probes = list(_probe_all(data, max_images))
-    broken = [probe for probe in probes if probe.error]
-    groups = counts.groups(many=many, few=few)
+    return inspect_data(data, max_images=max_images, many=many, few=few)
+
+
+def inspect_data(
+    data: ImageData,
+    *,
+    max_images: int | None = None,
+    many: int = 100,
+    few: int = 20,
+    tick: Callable[[], object] = lambda: None,
+) -> Inspection:
+    """The same of a source that was read already.
+
+    Args:
+        data: The source.
+        max_images: As for :func:`inspect_source`.
+        many: Likewise.
+        few: Likewise.
+        tick: Called once per image.
+
+    Raises:
+        LongtailError: ``max_images`` is below 1, or LONGTAIL_MAX_PIXELS no number.
+    """
+    max_pixels()  # complain once, not of every image
+    if max_images is not None and max_images < 1:
+        raise LongtailError(f"--max-images is a number of images, at least 1, got {max_images}.")
+    counts, start = data.counts(), time.perf_counter()
+    probes = list(probe_all(data, max_images, tick))
+    seconds = time.perf_counter() - start
+    copies = duplicate_groups(data, probes)
+    divided = bool(len(data.splits.get("test", ())))
+    findings = [*image_findings(data, probes), *duplicate_findings(copies, divided=divided)]
+    findings += [*class_findings(data), *data.findings]
     return Inspection(
-        source=spec,
+        source=data.source,
         classes=data.classes,
         counts={name: data.counts(name).counts for name in data.splits if len(data.splits[name])},
         imbalance_ratio=counts.imbalance_ratio,
-        groups={name: tuple(rows.tolist()) for name, rows in groups.items()},
+        groups={name: tuple(rows.tolist()) for name, rows in counts.groups(many=many, few=few).items()},
         checked=len(probes),
         total=sum(map(len, data.splits.values())),
+        seconds=seconds,
         sizes=_sizes([probe.size for probe in probes if probe.size]),
         modes=dict(Counter(probe.mode for probe in probes if probe.mode).most_common()),
-        unreadable=tuple(probe.name for probe in broken),
-        findings=(*_broken_findings(broken), *_class_findings(counts), *data.findings, *_split_findings(data)),
+        unreadable=tuple(data.splits[probe.split].path(probe.index) for probe in probes if probe.error),
+        duplicates=copies,
+        findings=tuple(sorted(findings, key=lambda finding: _WORST_FIRST.index(finding.severity))),
     )
-
-
-def _probe_all(data: ImageData, max_images: int | None) -> Iterator[_Probe]:
-    total = sum(map(len, data.splits.values()))
-    share = 1.0 if max_images is None else min(1.0, max_images / total)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for split in filter(len, data.splits.values()):
-            chosen = np.unique(np.linspace(0, len(split) - 1, max(1, int(len(split) * share))).astype(np.int64))
-            for start in range(0, len(chosen), _BATCH):  # a batch at a time, so that embedded images fit in memory
-                yield from pool.map(_probe, *zip(*_named(split.select(chosen[start : start + _BATCH])), strict=True))
-
-
-def _named(split: Split) -> Iterator[tuple[Encoded, str]]:
-    for row, (_, stored) in zip(split.origin_rows, split.scan(), strict=True):
-        yield stored, stored["path"] or f"row {row}"
-
-
-def _probe(stored: Encoded, name: str) -> _Probe:
-    source = stored["bytes"] if stored["bytes"] is not None else stored["path"]
-    if source is None:
-        return _Probe(name, None, "", f"{name!r} holds no image: remove the row")
-    size, mode = None, ""
-    try:
-        with open_image(source, name) as image:
-            size, mode = image.size, image.mode
-        decode(source, name)
-    except LongtailError as error:
-        return _Probe(name, size, mode, str(error))
-    return _Probe(name, size, mode, "")
 
 
 def _sizes(sizes: Sequence[tuple[int, int]]) -> Sizes | None:
@@ -160,54 +161,3 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> Sizes | None:
     by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
     width, height = (int(np.median([size[side] for size in sizes])) for side in (0, 1))
     return {"smallest": by_area[0], "median": (width, height), "largest": by_area[-1]}
-
-
-def _broken_findings(broken: Sequence[_Probe], shown: int = 20) -> list[Finding]:
-    findings = []
-    for probe in broken[:shown]:
-        message, _, remedy = probe.error.rpartition(": ")
-        findings.append(Finding("error", message, remedy.rstrip(".")))
-    if len(broken) > shown:
-        message = f"{len(broken) - shown} more images cannot be read"
-        findings.append(Finding("error", message, "see them all with --json"))
-    return findings
-
-
-def _class_findings(counts: ClassCounts) -> list[Finding]:
-    findings = []
-    for number, what, remedy in (
-        (0, "no training image", "add images, or remove the class"),
-        (1, "one training image", "add images; with one, nothing can be held out to validate on"),
-    ):
-        names = [name for name, count in zip(counts.names, counts, strict=True) if count == number]
-        if names:
-            findings.append(Finding("warning", f"{_listed(names)} {_have(names)} {what}", remedy))
-    for names in _lookalikes(counts.names):
-        message = f"{_listed(names)} differ only in case, spaces or punctuation"
-        findings.append(Finding("warning", message, "merge them if they mean one class"))
-    if counts.imbalance_ratio < _NEARLY_BALANCED:
-        message = f"the classes are nearly balanced (ratio {counts.imbalance_ratio:.2f})"
-        findings.append(Finding("note", message, "expect plain cross-entropy to do as well, or cut --imbalance-ratio"))
-    return findings
-
-
-def _lookalikes(names: Sequence[str]) -> list[list[str]]:
-    alike: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        alike[re.sub(r"[\W_]+", "", name.casefold()) or name].append(name)
-    return [group for group in alike.values() if len(group) > 1]
-
-
-def _split_findings(data: ImageData) -> list[Finding]:
-    if "test" in data.splits:
-        return []
-    return [Finding("note", "there is no test split", "keep some images apart as one, to have numbers to trust")]
-
-
-def _listed(names: Sequence[str], shown: int = 5) -> str:
-    words = ", ".join(repr(name) for name in names[:shown])
-    return words + (f" and {len(names) - shown} more" if len(names) > shown else "")
-
-
-def _have(names: Sequence[str]) -> str:
-    return "has" if len(names) == 1 else "have"

@@ -43,6 +43,20 @@ class Loader(Protocol):
         """Yield the images of ``rows`` in order, ``batch_size`` at a time, the last batch possibly shorter."""
 
 
+def forward_batch(device: torch.device, side: int) -> int:
+    """How many images at a time are fastest where nothing is trained: as many pixels, whatever their size.
+
+    On a processor the activations of a network should stay near its caches: 512 images of 32 pixels, but 10 of 224,
+    which there is twice as fast as 64 of them.
+
+    Example:
+        >>> forward_batch(torch.device("cpu"), 224)
+        10
+    """
+    pixels, least = (2**23, 64) if device.type == "cuda" else (2**19, 8)
+    return max(least, pixels // side**2)
+
+
 class _Timed:
     """Keeps the time that the consumer of a loader waits."""
 
@@ -92,8 +106,7 @@ class ResidentLoader(_Timed):
         super().__init__()
         self.images = images.to(device)
         self.labels = labels.to(device)
-        if device.type == "cuda":
-            self.large_batch = max(64, 8192 * 32**2 // images.shape[-1] ** 2)  # as many pixels whatever their size
+        self.large_batch = forward_batch(device, images.shape[-1])
 
     def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
         # The rows go to the device once; sending those of each step would wait for the step before.

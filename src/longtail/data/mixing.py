@@ -21,7 +21,8 @@ def mixup(
         [1] Zhang et al., mixup: beyond empirical risk minimization, ICLR 2018, section 2.
 
     Args:
-        images: (N, C, H, W), floating or uint8; uint8 becomes float32 in the same range, 0 to 255.
+        images: (N, C, H, W), floating or uint8; uint8 becomes float32 in the same range, 0 to 255. Features (N, D) are
+            mixed as well.
         labels: Class indices (N,), or probabilities (N, num_classes).
         num_classes: Number of classes.
         alpha: Strength > 0; small values leave most batches nearly unmixed, 1 draws ``lam`` uniformly.
@@ -40,7 +41,7 @@ def mixup(
         (torch.Size([4, 3, 8, 8]), tensor([1., 1., 1., 1.]))
     """
     images, target = _floating(images), label_probabilities(labels, num_classes)
-    _check(images, target)
+    _check(images, target, dimensions=(2, 4))
     keep, partner = beta_sample(alpha, images.device, generator), _partners(images, generator)
     return _blend(images, images[partner], keep), _blend(target, target[partner], keep)
 
@@ -230,8 +231,8 @@ def _partners(images: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.randperm(len(images), device=source, generator=generator).to(images.device, non_blocking=True)
 
 
-def _check(images: Tensor, target: Tensor) -> None:
-    if images.ndim != 4 or len(images) != len(target):
+def _check(images: Tensor, target: Tensor, dimensions: tuple[int, ...] = (4,)) -> None:
+    if images.ndim not in dimensions or len(images) != len(target):
         raise ValueError(f"mixing takes (N, C, H, W) images and N labels, got {tuple(images.shape)}, {len(target)}.")
 
 

@@ -1,6 +1,8 @@
-"""Carving a validation split out of the training images: stratified, seeded, and never across a group."""
+"""Carving a validation split or folds out of the training images: stratified, seeded, and never across a group."""
 
 from __future__ import annotations
+
+import warnings
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +48,7 @@ def carve(
     if groups is None:
         held = _by_class(split.labels, fraction, size, seed)
     else:
-        held = _by_group(split.labels, _group_numbers(split.column(groups)), fraction, size, seed)
+        held = _by_group(split.labels, group_numbers(split.column(groups)), fraction, size, seed)
     if not held.any():
         unit = "group" if groups else "image"
         raise LongtailError(
@@ -54,6 +56,69 @@ def carve(
             "raise the fraction, or train without a validation split."
         )
     return split.select(np.flatnonzero(~held)), split.select(np.flatnonzero(held))
+
+
+def assign_folds(
+    split: Split, folds: int, *, seed: int = 0, groups: str | None = None, num_classes: int | None = None
+) -> IntArray:
+    """Divide images into folds for cross-validation: each class evenly, and never across a group.
+
+    Of a class with n images every fold gets n / folds, rounded up or down. A class with fewer images than folds is in
+    the test images of as many folds as it has images. Images of a class that would be left without any training image
+    in some fold, as it has one image or one group only, are in no fold: they are always trained on.
+
+    Args:
+        split: The images to divide.
+        folds: How many, at least 2.
+        seed: Of the choice.
+        groups: A column of the source, or None; groups are dealt out by scikit-learn's ``StratifiedGroupKFold``.
+        num_classes: The number of classes C; what the labels show when not given.
+
+    Returns:
+        The fold of each image, shape (N,), in 0 .. folds-1; -1 for images that are in none.
+
+    Raises:
+        LongtailError: There are fewer images or groups than folds, or there is no such column.
+
+    Example:
+        >>> split = Split.from_arrays(np.zeros((10, 2, 2), np.uint8), [0] * 6 + [1] * 3 + [2])
+        >>> numbers = assign_folds(split, 3)
+        >>> [np.bincount(numbers[split.labels == label] + 1, minlength=4).tolist() for label in range(3)]
+        [[0, 2, 2, 2], [0, 1, 1, 1], [1, 0, 0, 0]]
+    """
+    labels, size = split.labels, num_classes or int(split.labels.max(initial=0)) + 1
+    group = np.arange(len(labels)) if groups is None else group_numbers(split.column(groups))
+    numbers = _dealt(labels, folds, seed) if groups is None else _dealt_groups(labels, group, folds, seed)
+    counts = np.bincount(labels * folds + numbers, minlength=size * folds).reshape(size, folds)
+    alone = (counts > 0).sum(axis=1) == 1  # classes that have images in one fold only
+    never = np.isin(group, group[alone[labels]])
+    numbers = np.where(never, -1, numbers)
+    if len(np.unique(numbers[~never])) < folds:
+        unit = "groups" if groups else "images"
+        raise LongtailError(f"there are not enough {unit} for {folds} folds: use fewer, or add images.")
+    return np.asarray(numbers, dtype=np.int64)
+
+
+def _dealt(labels: IntArray, folds: int, seed: int) -> IntArray:
+    """Deal the images out like cards, one class after the other, each in random order."""
+    order = np.lexsort((ranks_within_class(labels, seed=seed), labels))
+    numbers = np.empty(len(labels), dtype=np.int64)
+    numbers[order] = np.arange(len(labels)) % folds
+    return numbers
+
+
+def _dealt_groups(labels: IntArray, group: IntArray, folds: int, seed: int) -> IntArray:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if len(np.unique(group)) < folds or np.bincount(labels).max(initial=0) < folds:
+        raise LongtailError(f"there are not enough groups for {folds} folds: use fewer, or add images.")
+    numbers = np.empty(len(labels), dtype=np.int64)
+    with warnings.catch_warnings():  # of classes with fewer images than folds, which are seen to
+        warnings.simplefilter("ignore", UserWarning)
+        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, group)
+        for number, (_, rows) in enumerate(parts):
+            numbers[rows] = number
+    return numbers
 
 
 def _by_class(labels: IntArray, fraction: float, num_classes: int, seed: int) -> npt.NDArray[np.bool_]:
@@ -84,8 +149,19 @@ def _by_group(
     return held
 
 
-def _group_numbers(values: list[object]) -> IntArray:
-    """Number the groups 0, 1, 2, ... by first appearance; an empty value starts one of its own."""
+def group_numbers(values: list[object]) -> IntArray:
+    """Number the groups 0, 1, 2, ... by first appearance; an empty value starts one of its own.
+
+    Args:
+        values: The value of the group column for each row; N of them.
+
+    Returns:
+        Group numbers, shape (N,).
+
+    Example:
+        >>> group_numbers(["a", "b", "a", None, None]).tolist()
+        [0, 1, 0, 2, 3]
+    """
     known: dict[object, int] = {}
     numbers = np.empty(len(values), dtype=np.int64)
     for row, value in enumerate(values):

@@ -10,7 +10,8 @@ from torch.nn import functional as F  # noqa: N812  (as everybody writes it)
 
 from longtail.counts import ClassCounts, ClassCountsLike
 
-_TEMPERATURES = (1e-3, 1e3)
+TEMPERATURES = (1e-3, 1e3)
+"""The range of fitted temperatures; an end of it says that the data has no best one."""
 _STEPS = 60  # Newton needs about six; bisection alone would need 40
 
 
@@ -90,7 +91,7 @@ def temperature_scale(logits: Tensor, temperature: float) -> Tensor:
     return logits / temperature
 
 
-def fit_temperature(logits: Tensor, target: Tensor) -> float:
+def fit_temperature(logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> float:
     """Find the temperature with the least negative log-likelihood, on validation data.
 
     The likelihood is convex in ``1 / T``, so its slope has one root: Newton's method inside a bracket, in float64.
@@ -98,13 +99,15 @@ def fit_temperature(logits: Tensor, target: Tensor) -> float:
     Args:
         logits: Validation logits (N, C), floating.
         target: Their classes (N,).
+        weight: What each image counts (N,), not negative; all alike when None. Weights ``q_j / v_j`` by class ask for
+            the likelihood under a mix of classes ``q`` where the images have the mix ``v``.
 
     Returns:
         The temperature, in [0.001, 1000]; an end of that range where the data has no best one, such as 0.001 when
         every prediction is right.
 
     Raises:
-        ValueError: There are no images, the shapes do not fit, or a logit is not finite.
+        ValueError: There are no images, the shapes do not fit, a logit is not finite, or all weights are zero.
 
     Example:
         >>> logits = torch.tensor([[8.0, 0.0], [8.0, 0.0], [8.0, 0.0], [8.0, 0.0]])
@@ -118,14 +121,15 @@ def fit_temperature(logits: Tensor, target: Tensor) -> float:
         raise ValueError("fit_temperature needs finite logits: look for the images whose logits are not.")
     exact = logits.detach().double()
     true = exact.gather(1, target[:, None]).squeeze(1)
-    low, high = 1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0]  # of the inverse temperature
-    if _slope(exact, true, high)[0] <= 0:
+    share = _shares(torch.ones_like(true) if weight is None else weight.to(true), true)
+    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]  # of the inverse temperature
+    if _slope(exact, true, share, high)[0] <= 0:
         return 1 / high
-    if _slope(exact, true, low)[0] >= 0:
+    if _slope(exact, true, share, low)[0] >= 0:
         return 1 / low
     inverse = 1.0
     for _ in range(_STEPS):
-        slope, curvature = _slope(exact, true, inverse)
+        slope, curvature = _slope(exact, true, share, inverse)
         low, high = (inverse, high) if slope < 0 else (low, inverse)
         step = inverse - slope / curvature if curvature > 0 else math.inf
         last, inverse = inverse, step if low <= step <= high else math.sqrt(low * high)
@@ -134,9 +138,15 @@ def fit_temperature(logits: Tensor, target: Tensor) -> float:
     return 1 / inverse
 
 
-def _slope(logits: Tensor, true: Tensor, inverse: float) -> tuple[float, float]:
-    """First and second derivative of the mean negative log-likelihood by the inverse temperature."""
+def _shares(weight: Tensor, like: Tensor) -> Tensor:
+    if weight.shape != like.shape or not bool((weight >= 0).all()) or not 0 < float(weight.sum()) < math.inf:
+        raise ValueError(f"weight takes {len(like)} numbers that are not negative, one of them above zero.")
+    return weight / weight.sum()
+
+
+def _slope(logits: Tensor, true: Tensor, share: Tensor, inverse: float) -> tuple[float, float]:
+    """First and second derivative of the weighted negative log-likelihood by the inverse temperature."""
     chances = F.softmax(inverse * logits, dim=1)
     mean = (chances * logits).sum(dim=1)
     variance = (chances * (logits - mean[:, None]).square()).sum(dim=1)
-    return float((mean - true).mean()), float(variance.mean())
+    return float(share @ (mean - true)), float(share @ variance)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isnan
-from typing import TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from longtail.evaluation.confusion import (
     precision_per_class,
     recall_per_class,
 )
+from longtail.evaluation.intervals import Interval, SummaryIntervals, add_intervals
 from longtail.models.torchvision_fix import prepare_torchvision
 
 prepare_torchvision()
@@ -40,6 +41,9 @@ class ClassSummary(TypedDict):
     recall: float | None
     precision: float | None
     f1: float | None
+    recall_interval: Interval | None
+    precision_interval: Interval | None
+    f1_interval: Interval | None
 
 
 class Summary(TypedDict):
@@ -55,6 +59,7 @@ class Summary(TypedDict):
     harmonic_mean: float | None
     nll: float | None
     ece: float | None
+    intervals: SummaryIntervals
     per_class: list[ClassSummary]
 
 
@@ -128,16 +133,7 @@ class EvaluationMetrics(Metric):
             ``confusion`` (C, C) int64, ``bins`` (3, B), and float64 scalars ``accuracy``, ``balanced_accuracy``,
             ``nll`` and ``ece``, which are NaN where there is no image; ``recall`` (C,) is NaN for a class without any.
         """
-        recall = recall_per_class(self.confusion)
-        return {
-            "confusion": self.confusion,
-            "bins": self.bins,
-            "recall": recall,
-            "accuracy": accuracy(self.confusion),
-            "balanced_accuracy": recall.nanmean(),
-            "nll": self.nll_sum / self.confusion.sum(),
-            "ece": expected_calibration_error(self.bins),
-        }
+        return figures(self.confusion, self.nll_sum, self.bins)
 
     def _check(self, scores: Tensor, target: Tensor) -> None:
         if target.ndim != 1 or scores.shape != (target.shape[0], self.num_classes):
@@ -153,6 +149,26 @@ class EvaluationMetrics(Metric):
         if self.from_probabilities:
             return wide.clamp_min(torch.finfo(wide.dtype).tiny).log()
         return torch.log_softmax(wide * self.logit_scale, dim=1)
+
+
+def figures(confusion: Tensor, nll_sum: Tensor, bins: Tensor) -> dict[str, Tensor]:
+    """What the sums over a split come to; see :meth:`EvaluationMetrics.compute`.
+
+    Args:
+        confusion: Counts, shape (C, C), rows true, columns predicted.
+        nll_sum: Sum of negative log-likelihoods, a scalar.
+        bins: Sums of the calibration bins, shape (3, B).
+    """
+    recall = recall_per_class(confusion)
+    return {
+        "confusion": confusion,
+        "bins": bins,
+        "recall": recall,
+        "accuracy": accuracy(confusion),
+        "balanced_accuracy": recall.nanmean(),
+        "nll": nll_sum / confusion.sum(),
+        "ece": expected_calibration_error(bins),
+    }
 
 
 def summarise(metric: EvaluationMetrics, class_counts: ClassCounts, groups: Groups | None = None) -> Summary:
@@ -178,15 +194,20 @@ def summarise(metric: EvaluationMetrics, class_counts: ClassCounts, groups: Grou
     """
     if class_counts.num_classes != metric.num_classes:
         raise ValueError(f"{class_counts.num_classes} counts do not fit a metric of {metric.num_classes} classes.")
-    groups = class_counts.groups() if groups is None else groups
     values = {name: value.cpu() for name, value in metric.compute().items()}
+    return summarise_figures(values, class_counts, groups)
+
+
+def summarise_figures(values: Mapping[str, Tensor], class_counts: ClassCounts, groups: Groups | None = None) -> Summary:
+    """Turn what :func:`figures` returned into plain numbers with their intervals; see :func:`summarise`."""
+    groups = class_counts.groups() if groups is None else groups
     num_images = int(values["confusion"].sum())
     if num_images and not bool(values["nll"].isfinite()):
         raise LongtailError(
             "The network's outputs hold NaN or infinity: train again with a lower learning rate or gradient clipping."
         )
-    recall = values["recall"]
-    return {
+    recall, confusion = values["recall"], values["confusion"]
+    plain = {
         "num_images": num_images,
         "accuracy": _plain(values["accuracy"]),
         "balanced_accuracy": _plain(values["balanced_accuracy"]),
@@ -197,11 +218,14 @@ def summarise(metric: EvaluationMetrics, class_counts: ClassCounts, groups: Grou
         "harmonic_mean": _plain(harmonic_mean(recall)),
         "nll": _plain(values["nll"]),
         "ece": _plain(values["ece"]),
-        "per_class": _summarise_classes(values["confusion"], class_counts, groups),
+        "per_class": _summarise_classes(confusion, class_counts, groups),
     }
+    sums = (confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0))
+    right, images, predicted = (part.double().numpy() for part in sums)
+    return add_intervals(cast("Summary", plain), right, images, predicted)
 
 
-def _summarise_classes(confusion: Tensor, class_counts: ClassCounts, groups: Groups) -> list[ClassSummary]:
+def _summarise_classes(confusion: Tensor, class_counts: ClassCounts, groups: Groups) -> list[dict[str, Any]]:
     group_of: dict[int, GroupName] = {int(index): name for name, members in groups.items() for index in members}
     test_counts = confusion.sum(dim=1).tolist()
     recall, precision, f1 = recall_per_class(confusion), precision_per_class(confusion), f1_per_class(confusion)

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from longtail.data.augmentation import BatchTransform
+from longtail.data.images import Interpolation
 from longtail.errors import LongtailError, resume_hint
 from longtail.files import write_atomically
-from longtail.inference.adjustment import Adjustment
+from longtail.inference.adjustment import Adjustment, Prior
 from longtail.models import LongTailModel, build_model
+from longtail.models.backbones import TIMM_PREFIX
 
 FORMAT_VERSION: Final = 1
 WEIGHTS_NAME: Final = "model.safetensors"
 INFO_NAME: Final = "model.json"
+# A file from a stranger cannot make us allocate more than these allow, before its weights have been seen to fit.
+MAX_INFO_BYTES: Final = 256 * 2**20
+MAX_CLASSES: Final = 1_000_000
+MAX_SIDE: Final = 4096
 Value = TypeVar("Value")
 
 
@@ -48,12 +55,14 @@ class Preprocessing:
         mean: Mean that is subtracted from each of red, green and blue, on a scale of 0 to 1.
         std: What each of them is then divided by.
         resize: The shorter side before the centre crop; None means ``size``.
+        interpolation: How pixels in between are made up when an image is scaled.
     """
 
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: int | None = None
+    interpolation: Interpolation = "bicubic"
 
     def normalise(self, images: Tensor) -> Tensor:
         """Return the network's input, float32, for uint8 images of shape (N, 3, H, W): what training did.
@@ -77,6 +86,8 @@ class ModelInfo:
         preprocessing: How an image becomes the network's input.
         logit_scale: What multiplies the logits before softmax.
         adjustment: What is done to them instead, once ``longtail adjust`` has chosen it; or None.
+        prior: The mix of classes that the probabilities assume without the adjustment, which has one of its own.
+        threshold: Probability of the predicted class, in [0, 1], below which the model is not sure; None if not chosen.
         recipe: The recipe's name, or empty.
         versions: Versions of the libraries that made it.
         format_version: The layout of the file.
@@ -88,6 +99,8 @@ class ModelInfo:
     preprocessing: Preprocessing
     logit_scale: float = 1.0
     adjustment: Adjustment | None = None
+    prior: Literal["train", "uniform"] = "train"
+    threshold: float | None = None
     recipe: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -95,6 +108,10 @@ class ModelInfo:
     def scores(self, logits: Tensor) -> Tensor:
         """Return what softmax turns into probabilities, (N, C), for the network's logits (N, C)."""
         return logits.float() * self.logit_scale if self.adjustment is None else self.adjustment.apply(logits)
+
+    def unadjusted(self) -> ModelInfo:
+        """Return the information of the model as it was trained: without adjustment and threshold."""
+        return replace(self, adjustment=None, threshold=None)
 
     def to_json(self) -> str:
         """Return the text of ``model.json``."""
@@ -121,9 +138,12 @@ class ModelInfo:
                 mean=tuple(float(value) for value in _get(preprocessing, "mean", list)),
                 std=tuple(float(value) for value in _get(preprocessing, "std", list)),
                 resize=None if resize is None else _typed(resize, int, "resize"),
+                interpolation=_interpolation(preprocessing.get("interpolation", "bicubic")),
             ),
             logit_scale=float(data.get("logit_scale", 1.0)),
             adjustment=_adjustment(data.get("adjustment"), len(data["classes"])),
+            prior=_named_prior(data.get("prior", "train")),
+            threshold=_threshold(data.get("threshold")),
             recipe=str(data.get("recipe", "")),
             versions={str(key): str(value) for key, value in dict(data.get("versions", {})).items()},
             format_version=_get(data, "format_version", int),
@@ -149,6 +169,15 @@ def save_model(model: LongTailModel, info: ModelInfo, folder: str | Path) -> Non
         )
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_atomically(Path(folder) / WEIGHTS_NAME, save(tensors, metadata={"format": "pt"}))
+    save_info(info, folder)
+
+
+def save_info(info: ModelInfo, folder: str | Path) -> None:
+    """Write ``model.json`` alone, over the one that is there, whole or not at all; the weights are not touched.
+
+    Raises:
+        LongtailError: The file cannot be written; the one before stays.
+    """
     write_atomically(Path(folder) / INFO_NAME, info.to_json().encode())
 
 
@@ -163,9 +192,9 @@ def load_model(folder: str | Path) -> tuple[LongTailModel, ModelInfo]:
     """
     info = load_info(folder)
     path = Path(folder) / WEIGHTS_NAME
-    model = build_model(
-        info.model.name, len(info.classes), info.model.head, pretrained=False, in_size=info.preprocessing.size
-    )
+    if info.model.name.startswith(TIMM_PREFIX):  # of any size: first without memory, to see that the weights fit
+        check_weights(_without_memory(info, path), _outline(path), path)
+    model = _build(info)
     tensors = _load_weights(path)
     check_weights(model, tensors, path)
     model.load_state_dict(tensors)
@@ -180,18 +209,20 @@ def load_info(folder: str | Path) -> ModelInfo:
     """
     path = Path(folder) / INFO_NAME
     try:
+        if path.stat().st_size > MAX_INFO_BYTES:
+            raise ValueError(f"it is larger than {MAX_INFO_BYTES:,} bytes")
         text = path.read_text(encoding="utf-8")
         version = json.loads(text).get("format_version")
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise LongtailError(
                 f"{path} has format {version}, this longtail reads up to {FORMAT_VERSION}: update longtail."
             )
-        return ModelInfo.from_json(text)
+        return _within_limits(ModelInfo.from_json(text))
     except LongtailError:
         raise
     except OSError as error:
         raise LongtailError(f"{path} cannot be read ({error.strerror}): name the folder of a finished run.") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise LongtailError(f"{path} is not a model.json of longtail ({error}): copy the run again.") from error
 
 
@@ -205,6 +236,11 @@ def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tupl
     if not folder.is_dir():
         raise LongtailError(f"There is no run {str(folder)!r}: name the folder that `longtail train --out` wrote.")
     if not (folder / INFO_NAME).exists():
+        if (folder / "fold-0").is_dir():
+            raise LongtailError(
+                f"{str(folder)!r} holds a cross-validation, which has no model of its own: name one of its folds, such "
+                f"as {str(folder / 'fold-0')!r}, or train on all images without --folds."
+            )
         if (folder / "config.yaml").exists():
             raise LongtailError(f"The run {str(folder)!r} has not finished: continue it with: {resume_hint(folder)}")
         raise LongtailError(f"{str(folder)!r} is no run, it holds no {INFO_NAME}: name what `longtail train` wrote.")
@@ -258,9 +294,50 @@ def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:
     return " x ".join(map(str, shapes[name])) or "one number" if name in shapes else "absent"
 
 
-def _load_weights(path: Path) -> dict[str, Tensor]:
+def _within_limits(info: ModelInfo) -> ModelInfo:
+    looks = info.preprocessing
+    if not 1 <= len(info.classes) <= MAX_CLASSES or min(info.counts) < 0:
+        raise ValueError(f"it should hold 1 to {MAX_CLASSES:,} classes, and no count below 0")
+    if not 1 <= looks.size <= (looks.resize or looks.size) <= MAX_SIDE:
+        raise ValueError(f"'size' and 'resize' should be 1 to {MAX_SIDE} pixels, 'resize' no less than 'size'")
+    if not len(looks.mean) == len(looks.std) == 3 or not all(map(math.isfinite, looks.mean + looks.std)):
+        raise ValueError("'mean' and 'std' should be three numbers each")
+    if min(looks.std) <= 0 or not math.isfinite(info.logit_scale):
+        raise ValueError("'std' should be above 0 and 'logit_scale' a number")
+    return info
+
+
+def _build(info: ModelInfo) -> LongTailModel:
+    return build_model(
+        info.model.name, len(info.classes), info.model.head, pretrained=False, in_size=info.preprocessing.size
+    )
+
+
+def _without_memory(info: ModelInfo, path: Path) -> LongTailModel:
     try:
+        with torch.device("meta"):
+            return _build(info)
+    except (RuntimeError, AssertionError) as error:  # timm builds anything, but not at any size
+        what = f"{info.model.name} of {info.preprocessing.size} pixels"
+        raise LongtailError(f"{path.parent} names a network that cannot be, {what}: copy the run again.") from error
+
+
+def _outline(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file without their values, on the device ``meta``."""
+    with _weights_file(path), safe_open(path, "pt") as file:
+        return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
+
+
+def _load_weights(path: Path) -> dict[str, Tensor]:
+    with _weights_file(path):
         return load_file(path)
+
+
+@contextmanager
+def _weights_file(path: Path) -> Iterator[None]:
+    """Say what is wrong with a file of weights that cannot be read."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise LongtailError(f"{path} is missing: copy it from the run, or train again.") from error
     except (SafetensorError, OSError) as error:
@@ -274,7 +351,39 @@ def _adjustment(data: Any, classes: int) -> Adjustment | None:
     gain, offset = (tuple(float(value) for value in _get(values, key, list)) for key in ("gain", "offset"))
     if not len(gain) == len(offset) == classes or not all(map(math.isfinite, gain + offset)):
         raise ValueError(f"'adjustment' should hold {classes} finite gains and offsets")
-    return Adjustment(gain, offset, _typed(values.get("chosen", {}), dict, "chosen"))
+    prior = _prior(values.get("prior", "train"), classes)
+    return Adjustment(gain, offset, _typed(values.get("chosen", {}), dict, "chosen"), prior)
+
+
+def _prior(data: Any, classes: int) -> Prior:
+    if not isinstance(data, list):
+        return _named_prior(data)
+    shares = tuple(float(value) for value in data)
+    if len(shares) != classes or not all(math.isfinite(share) and share > 0 for share in shares):
+        raise ValueError(f"'prior' should be train, uniform or {classes} positive shares")
+    return shares
+
+
+def _named_prior(data: Any) -> Literal["train", "uniform"]:
+    if data not in ("train", "uniform"):
+        raise ValueError(f"'prior' should be train or uniform, not {data!r}")
+    return "train" if data == "train" else "uniform"
+
+
+def _threshold(data: Any) -> float | None:
+    if data is None:
+        return None
+    if isinstance(data, bool) or not isinstance(data, int | float) or not 0 <= data <= 1:
+        raise ValueError(f"'threshold' should be a probability, not {data!r}")
+    return float(data)
+
+
+def _interpolation(value: object) -> Interpolation:
+    known: tuple[Interpolation, ...] = get_args(Interpolation)
+    for name in known:
+        if name == value:
+            return name
+    raise ValueError(f"'interpolation' is {value!r}, none of {', '.join(known)}")
 
 
 def _get(data: dict[str, object], key: str, kind: type[Value]) -> Value:

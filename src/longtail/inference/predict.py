@@ -1,27 +1,29 @@
-"""predict_images: a trained run applied to a file, a folder or a pattern of images, written row by row to a CSV."""
+"""predict_images: a trained run applied to any number of images, row by row into a CSV or Parquet file."""
 
 from __future__ import annotations
 
-import csv
+import hashlib
+import os
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import TextIO, TypeAlias
 
-import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from longtail.errors import LongtailError
-from longtail.files import cannot_write, is_device
-from longtail.inference.load import ModelInfo, load_run
-from longtail.inference.stream import Loaded, find_images, read_batches
-from longtail.models import LongTailModel
+from longtail.inference.hub import local_run
+from longtail.inference.item import Item
+from longtail.inference.journal import Journal, Row
+from longtail.inference.load import INFO_NAME, WEIGHTS_NAME
+from longtail.inference.predictor import Prediction, Predictor
+from longtail.inference.stream import Images, find_images
 
-Row: TypeAlias = list[str | float]
 _MOST_FILES_SHOWN = 20
+_SECONDS_BETWEEN_LINES = 60.0  # of progress, where there is no terminal to draw a bar on
 
 
 @dataclass
@@ -29,19 +31,30 @@ class PredictionReport:
     """What became of a set of images.
 
     Attributes:
-        out: The CSV file.
-        predicted: How many images have a row in it.
-        skipped: Path and problem of every file that could not be read.
+        out: The table.
+        predicted: How many images have a row in it that this command has made.
+        skipped: How many files it could not read.
+        earlier: How many files an earlier, unfinished command had gone through.
+        problems: Path and problem of the first of the files that could not be read; all are in the file beside.
+        seconds: How long it took.
     """
 
     out: Path
     predicted: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    skipped: int = 0
+    earlier: int = 0
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    seconds: float = 0.0
 
     def __str__(self) -> str:
         """Return one line: how many images were predicted and how many files were skipped."""
-        tail = f", {len(self.skipped):,} unreadable skipped" if self.skipped else ""
+        tail = f", {self.skipped:,} unreadable skipped" if self.skipped else ""
         return f"{self.predicted:,} predicted{tail}: {self.out}"
+
+    @property
+    def images_per_second(self) -> float:
+        """Files gone through per second, reading included."""
+        return (self.predicted + self.skipped) / max(self.seconds, 1e-9)
 
 
 def predict_images(
@@ -52,23 +65,30 @@ def predict_images(
     top_k: int = 5,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
+    prior: str | None = None,
+    image_column: str | None = None,
+    restart: bool = False,
     workers: int | None = None,
     console: Console | None = None,
 ) -> PredictionReport:
-    """Predict the class of images and write one CSV row for each, in the order of their paths.
+    """Predict the class of images and write one row for each, in constant memory however many there are.
 
-    The columns are ``path``, ``prediction`` (the class name), ``confidence`` (its probability), and for the ``top_k``
-    likeliest classes ``label_1``, ``probability_1``, ``label_2``, and so on. Rows are written batch by batch, so that
-    memory does not grow with the results, to ``out`` with ``.part`` at its end; the file takes its name when the last
-    row is in. A file that is no readable image gets no row: the report and the console list it.
+    The columns are ``path``, ``prediction`` (the class name), ``confidence`` (its probability), ``sure`` (yes or no,
+    where the run has a threshold), and for the ``top_k`` likeliest classes ``label_1``, ``probability_1``,
+    ``label_2``, and so on. Rows go to ``out`` with ``.part`` at its end, batch by batch; the same call goes on with
+    such a file. An image that cannot be read gets no row; the console names it, and ``out`` with ``.skipped.csv`` at
+    its end lists all of them.
 
     Args:
-        run_dir: The RUN folder of ``longtail train``.
-        images: A file, a folder (searched to the bottom, hidden files left out), or a pattern such as ``in/**/*.jpg``.
-        out: The CSV file; replaced if it exists.
+        run_dir: The RUN folder of ``longtail train``, or ``hf:OWNER/NAME``.
+        images: As for :func:`longtail.inference.stream.find_images`.
+        out: The table, Parquet where it is called ``.parquet``, else CSV; replaced if it exists.
         top_k: How many classes to list per image; all C where there are fewer.
         batch_size: Images per forward pass.
         device: Where the network runs.
+        prior: The mix of classes to expect, as for :func:`longtail.inference.predictor.load`.
+        image_column: The column of a table that holds the images, where it is not found by its name.
+        restart: Begin anew even if an unfinished file is there.
         workers: Threads that decode images; by default as many as there are cores.
         console: Where progress and skipped files are shown; None shows nothing.
 
@@ -76,88 +96,130 @@ def predict_images(
         The number of rows, and the files that were skipped.
 
     Raises:
-        LongtailError: No such run, no image found, or a CSV that cannot be written.
+        LongtailError: No such run, no image found, a table that cannot be written, or an unfinished one of another
+            command.
     """
     if top_k < 1 or batch_size < 1:
         raise LongtailError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
-    paths = find_images(images)
-    model, info = load_run(run_dir, device=device)
-    report = PredictionReport(Path(out))
-    console = console if console is not None else Console(quiet=True)
-    with _csv_in_parts(report.out) as file, _progress(console) as progress, torch.inference_mode():
-        writer = csv.writer(file)
-        writer.writerow(_header(min(top_k, len(info.classes))))
-        task = progress.add_task("predict", total=len(paths))
-        for batch in read_batches(paths, info.preprocessing, batch_size=batch_size, workers=workers):
-            rows = _predict_batch(model, info, [one for one in batch if one.pixels is not None], top_k=top_k)
-            writer.writerows(rows)
-            file.flush()
-            report.predicted += len(rows)
-            report.skipped += [(one.path, one.problem) for one in batch if one.pixels is None]
-            progress.advance(task, len(batch))
-    _show_skipped(report, console)
+    found, run = find_images(images, image_column=image_column), local_run(run_dir)
+    predictor = Predictor.load(run, device=device, prior=prior)
+    top_k = min(top_k, len(predictor.classes))
+    has_threshold = predictor.info.threshold is not None
+    settings = {
+        "images": _identity(images, found), "column": image_column, "model": _fingerprint(run), "top_k": top_k,
+        "prior": predictor.info.scores(torch.zeros(1, len(predictor.classes))).tolist() if prior else None,
+    }  # fmt: skip
+    report, console = PredictionReport(Path(out)), console if console is not None else Console(quiet=True)
+    columns = _header(top_k, has_threshold=has_threshold)
+    begun = time.perf_counter()
+    with Journal(report.out, columns, settings=settings, restart=restart) as journal, _Progress(console, found) as bar:
+        report.earlier = journal.count
+        if journal.count:
+            _say(console, f"going on after {journal.count:,} files of an earlier command")
+            bar.advance(journal.count)
+        said = predictor.stream(_remaining(found, journal), top_k=top_k, batch_size=batch_size, workers=workers)
+        while some := list(islice(said, batch_size)):
+            journal.add([_row(one, len(columns), has_threshold=has_threshold) for one in some])
+            _count(report, some)
+            bar.advance(len(some))
+        report.seconds = time.perf_counter() - begun
+        journal.finish()
+    _show(report, journal, console)
     return report
 
 
-def probabilities(model: LongTailModel, info: ModelInfo, images: torch.Tensor) -> torch.Tensor:
-    """Return class probabilities, float32 (N, C), for uint8 images of shape (N, 3, size, size) on the model's device.
-
-    Args:
-        model: A model in evaluation mode.
-        info: Its information: normalisation and the factor on its logits.
-        images: Images brought to the network's size.
-    """
-    return torch.softmax(info.scores(model(info.preprocessing.normalise(images))), dim=1)
+def _identity(images: str | Path, found: Images) -> list[object]:
+    """What the images are: the words that named them, and of a table also its size and time."""
+    status = os.stat(images) if found.is_table else None  # noqa: PTH116
+    return [os.fspath(images), *([status.st_size, status.st_mtime_ns] if status else [])]
 
 
-def _predict_batch(model: LongTailModel, info: ModelInfo, batch: Sequence[Loaded], *, top_k: int) -> list[Row]:
-    if not batch:
-        return []
-    pixels = torch.from_numpy(np.stack([one.pixels for one in batch if one.pixels is not None]))
-    device = next(model.parameters()).device
-    result = probabilities(model, info, pixels.permute(0, 3, 1, 2).to(device))
-    top = result.topk(min(top_k, len(info.classes)), dim=1)
-    return [
-        _row(one.path, [info.classes[index] for index in labels], values)
-        for one, labels, values in zip(batch, top.indices.tolist(), top.values.tolist(), strict=True)
-    ]
+def _fingerprint(run: str | os.PathLike[str]) -> str:
+    digest = hashlib.sha256()
+    for name in (INFO_NAME, WEIGHTS_NAME):
+        with Path(run, name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
-def _row(path: str, labels: list[str], values: list[float]) -> Row:
-    row: Row = [path, labels[0], round(values[0], 6)]
-    for label, value in zip(labels, values, strict=True):
+def _remaining(found: Images, journal: Journal) -> Iterator[Item]:
+    """What an earlier command has not gone through: the later rows of a table, or the names that are not there yet."""
+    if not journal.count:
+        return found.items()
+    if found.is_table:
+        return islice(found.items(), journal.count, None)
+    return (item for item in found.items() if not journal.has(item.name))
+
+
+def _row(one: Prediction, columns: int, *, has_threshold: bool) -> Row:
+    if one.label is None:
+        return [one.name, *[""] * (columns - 1), one.problem]
+    row: list[str | float] = [one.name, one.label, round(one.confidence, 6)]
+    row += ["yes" if one.sure else "no"] if has_threshold else []
+    for label, value in one.top:
         row += [label, round(value, 6)]
-    return row
+    return [*row, ""]
 
 
-def _header(top_k: int) -> list[str]:
+def _header(top_k: int, *, has_threshold: bool) -> list[str]:
     ranked = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "probability")]
-    return ["path", "prediction", "confidence", *ranked]
+    return ["path", "prediction", "confidence", *(["sure"] if has_threshold else []), *ranked]
 
 
-@contextmanager
-def _csv_in_parts(out: Path) -> Iterator[TextIO]:
-    part = out if is_device(out) else out.with_name(f"{out.name}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # A file name that is no valid UTF-8 is written back as the bytes it came from.
-        with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            yield file
-        if part != out:
-            part.replace(out)
-    except OSError as error:
-        raise cannot_write(out, error) from error
+def _count(report: PredictionReport, some: Sequence[Prediction]) -> None:
+    bad = [(one.name, one.problem) for one in some if one.label is None]
+    report.predicted += len(some) - len(bad)
+    report.skipped += len(bad)
+    report.problems += bad[: max(0, _MOST_FILES_SHOWN - len(report.problems))]
 
 
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+class _Progress:
+    """A bar on a terminal; elsewhere a line a minute."""
+
+    def __init__(self, console: Console, found: Images) -> None:
+        self._console = console
+        self._count, self._first, self._begun = 0, 0, time.perf_counter()
+        self._told = self._begun
+        columns = ("{task.description}", "{task.completed:,}", "{task.fields[rate]}")
+        texts = [TextColumn(column) for column in columns]
+        self._bar = Progress(
+            texts[0], BarColumn(), *texts[1:], TimeRemainingColumn(), console=console, transient=True,
+            disable=not console.is_terminal,
+        )  # fmt: skip
+        total = found.total
+        if total is None and console.is_terminal:
+            total = sum(1 for _ in found.items())  # seconds for a million files, so that an end can be foretold
+        self._task = self._bar.add_task("predict", total=total, rate="")
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, files: int) -> None:
+        """Say that so many more files are done."""
+        self._count += files
+        now = time.perf_counter()
+        rate = f"{self._count / max(now - self._begun, 1e-9):,.0f} images/s"
+        self._bar.update(self._task, advance=files, rate=rate)
+        if not self._console.is_terminal and now - self._told > _SECONDS_BETWEEN_LINES:
+            self._told = now
+            _say(self._console, f"{self._count:,} files, {rate}")
 
 
-def _show_skipped(report: PredictionReport, console: Console) -> None:
-    for _, problem in report.skipped[:_MOST_FILES_SHOWN]:
+def _show(report: PredictionReport, journal: Journal, console: Console) -> None:
+    for _, problem in report.problems:
         console.print(f"skipped: {problem}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    hidden = len(report.skipped) - _MOST_FILES_SHOWN
+    hidden = report.skipped - len(report.problems)
     if hidden > 0:
         console.print(f"skipped: {hidden:,} more", style="yellow", highlight=False)
-    console.print(str(report), markup=False, highlight=False, soft_wrap=True)
+    if journal.skipped_path.exists():
+        _say(console, f"all skipped files are listed in {journal.skipped_path}")
+    _say(console, f"{report.seconds:.1f} s, {report.images_per_second:,.0f} images/s")
+    _say(console, str(report))
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,47 +1,52 @@
-"""Finding the images a user names and decoding them ahead of the network, a bounded number at a time."""
+"""From what a user names to decoded images: found, opened and read ahead of the network, a bounded number at a time."""
 
 from __future__ import annotations
 
 import glob
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from PIL import Image
 
-from longtail.data.images import is_image_path, read_square
+from longtail.data.decoding import cores
 from longtail.errors import LongtailError
+from longtail.inference.item import Item, Loaded, read_item
+from longtail.inference.listing import Found, files_like, images_below
 from longtail.inference.load import Preprocessing
+from longtail.inference.tables import is_table, number_of_rows, rows_of_table
 
 
-class Loaded(NamedTuple):
-    """One file: its pixels, or why there are none.
+@dataclass(frozen=True)
+class Images:
+    """The images that a user named, to be gone through as often as needed, one at a time.
 
     Attributes:
-        path: The file.
-        pixels: uint8 (size, size, 3), or None.
-        problem: The sentence that says what is wrong with the file, or empty.
+        items: Starts going through them.
+        total: How many there are, where that is known without going through them.
+        is_table: Whether they are rows of a table, so that their order is fixed and a name may come twice.
     """
 
-    path: str
-    pixels: npt.NDArray[np.uint8] | None
-    problem: str = ""
+    items: Callable[[], Iterator[Item]]
+    total: int | None = None
+    is_table: bool = False
 
 
-def find_images(images: str | os.PathLike[str]) -> list[str]:
-    """List the files that a path, a folder or a pattern names, in sorted order.
+def find_images(images: str | os.PathLike[str], *, image_column: str | None = None) -> Images:
+    """Say which images a path, a folder, a pattern or a table names.
 
     Args:
-        images: A file; a folder, searched to the bottom for files with an image's extension, hidden ones left out;
-            or a pattern such as ``in/**/*.jpg``, all files of which are taken.
+        images: An image; a folder, searched to the bottom for files with an image's extension, hidden ones left out;
+            a pattern such as ``in/**/*.jpg``, all files of which are taken; or a ``.csv``, ``.tsv`` or ``.parquet``.
+        image_column: The column of a table that holds the images, where it is not found by its name.
 
     Raises:
-        LongtailError: Nothing of that name, or no image in it.
+        LongtailError: Nothing of that name, no image in it, or no such column.
 
     Example:
         >>> find_images("nowhere/*.jpg")
@@ -51,38 +56,61 @@ def find_images(images: str | os.PathLike[str]) -> list[str]:
     """
     text = os.fspath(images)
     if os.path.isfile(text):  # noqa: PTH113 - a path of the user's stays as it was written
-        return [text]
-    if os.path.isdir(text):  # noqa: PTH112
-        found = _walk(text)
+        if is_table(text):
+            found = Images(partial(rows_of_table, text, image_column), number_of_rows(text), is_table=True)
+        else:
+            found = Images(lambda: iter([Item(text, text)]), 1)
+    elif os.path.isdir(text):  # noqa: PTH112
+        found = Images(lambda: _files(images_below(text)))
     elif glob.has_magic(text):
-        found = [path for path in glob.glob(text, recursive=True) if os.path.isfile(path)]  # noqa: PTH113, PTH207
+        found = Images(lambda: _files(files_like(text)))
     else:
         raise LongtailError(f"There is no file or folder {text!r}: name an image, a folder with images, or a pattern.")
-    if not found:
+    if next(found.items(), None) is None:
         raise LongtailError(f"No image in {text!r}: name an image, a folder with images, or a pattern.")
-    return sorted(found)
+    return found
+
+
+def as_items(images: object, *, image_column: str | None = None) -> Iterator[Item]:
+    """Turn whatever a caller in Python has into items.
+
+    Args:
+        images: What :func:`find_images` takes; a Pillow image; a uint8 array (H, W), (H, W, 3) or (N, H, W, 3); or an
+            iterable of paths, Pillow images and arrays.
+        image_column: As for :func:`find_images`.
+
+    Raises:
+        LongtailError: None of these.
+    """
+    if isinstance(images, (str, os.PathLike)):
+        return find_images(images, image_column=image_column).items()
+    one = isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
+    several = [images] if one else images
+    if not isinstance(several, Iterable):
+        raise LongtailError(f"{type(images).__name__} is no image: give paths, Pillow images or uint8 arrays.")
+    return (_item(number, image) for number, image in enumerate(several))
 
 
 def read_batches(
-    paths: Sequence[str], preprocessing: Preprocessing, *, batch_size: int, workers: int | None = None
+    items: Iterable[Item], preprocessing: Preprocessing, *, batch_size: int, workers: int | None = None
 ) -> Iterator[list[Loaded]]:
-    """Decode files in threads and yield them in order, ``batch_size`` at a time; two batches are read ahead.
+    """Decode images in threads and yield them in order, ``batch_size`` at a time; two batches are read ahead.
 
     Args:
-        paths: The files.
-        preprocessing: To which size images are brought.
-        batch_size: Files in a batch; the last one may be shorter.
+        items: The images.
+        preprocessing: To which size they are brought.
+        batch_size: Images in a batch; the last one may be shorter.
         workers: Threads; by default as many as there are cores.
     """
-    remaining = iter(paths)
-    pool = ThreadPoolExecutor(workers or os.cpu_count())
+    remaining = iter(items)
+    pool = ThreadPoolExecutor(workers or cores())
     try:
         pending: deque[Future[Loaded]] = deque()
         batch: list[Loaded] = []
-        pending.extend(pool.submit(read_image, path, preprocessing) for path in islice(remaining, 2 * batch_size))
+        pending.extend(pool.submit(read_item, item, preprocessing) for item in islice(remaining, 2 * batch_size))
         while pending:
             batch.append(pending.popleft().result())
-            pending.extend(pool.submit(read_image, path, preprocessing) for path in islice(remaining, 1))
+            pending.extend(pool.submit(read_item, item, preprocessing) for item in islice(remaining, 1))
             if len(batch) == batch_size or not pending:
                 yield batch
                 batch = []
@@ -90,21 +118,14 @@ def read_batches(
         pool.shutdown(cancel_futures=True)
 
 
-def read_image(path: str, preprocessing: Preprocessing) -> Loaded:
-    """Decode one file to the size the network takes; a file that is no readable image gives its problem instead."""
-    try:
-        return Loaded(path, read_square(Path(path), path, resize=preprocessing.resize, size=preprocessing.size))
-    except LongtailError as error:
-        return Loaded(path, None, str(error))
+def _files(found: Iterator[Found]) -> Iterator[Item]:
+    return (Item(file.path, file.path, file.problem) for file in found)
 
 
-def _walk(folder: str) -> list[str]:
-    found: list[str] = []
-    seen: set[str] = set()  # a link may lead back up
-    for here, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
-        if real not in seen:
-            found += [os.path.join(here, name) for name in files if is_image_path(name)]  # noqa: PTH118
-        seen.add(real)
-    return found
+def _item(number: int, image: object) -> Item:
+    if isinstance(image, (str, os.PathLike)):
+        path = os.fspath(image)
+        return Item(path, path)
+    if isinstance(image, (Image.Image, np.ndarray)):
+        return Item(getattr(image, "filename", "") or f"image {number}", image)
+    raise LongtailError(f"{type(image).__name__} is no image: give paths, Pillow images or uint8 arrays.")

@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from longtail.errors import LongtailError, nearest
+from longtail.models.packaged import load_in_order, packaged_weights
 from longtail.models.resnet_cifar import DEPTHS, ResNetCifar
 from longtail.models.torchvision_fix import prepare_torchvision
 
@@ -144,13 +145,14 @@ def _blocks(backbone: nn.Module) -> list[str]:
 
 
 def _nearest_network(name: str) -> str:
-    if _timm().is_model(name):
+    if timm_module().is_model(name):
         return f" Did you mean '{TIMM_PREFIX}{name}'?"
     hint = nearest(name, OWN_BACKBONES)
     return hint if hint.startswith(" Did") else f"{hint[:-1]}, {TIMM_PREFIX}NAME."
 
 
-def _timm() -> ModuleType:
+def timm_module() -> ModuleType:
+    """Import timm, with what it imports prepared."""
     prepare_torchvision()
     import timm
 
@@ -158,7 +160,7 @@ def _timm() -> ModuleType:
 
 
 def _build_timm(name: str, *, pretrained: bool, in_size: int) -> TimmBackbone:
-    timm = _timm()
+    timm = timm_module()
     with_bottleneck = name.endswith(BOTTLENECK_SUFFIX)
     name = name.removesuffix(BOTTLENECK_SUFFIX)
     if not timm.is_model(name):
@@ -177,16 +179,23 @@ def _build_timm(name: str, *, pretrained: bool, in_size: int) -> TimmBackbone:
 
 
 def _create(name: str, *, pretrained: bool, options: dict[str, object]) -> nn.Module:
-    timm = _timm()
+    timm = timm_module()
     if not pretrained:
         return cast("nn.Module", timm.create_model(name, num_classes=0, **options))
+    packaged = packaged_weights(name)
+    if packaged is not None:
+        network = cast("nn.Module", timm.create_model(name, num_classes=0, **options))
+        load_in_order(network, packaged)
+        return network
     try:
         return cast("nn.Module", timm.create_model(name, pretrained=True, num_classes=0, **options))
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise LongtailError(
             f"The pretrained weights of 'timm:{name}' could not be loaded ({reason}): connect to the network once so "
-            "that timm can cache them, copy that cache here, or train with pretrained switched off."
+            "that timm can cache them, copy that cache here, take a network whose weights come as a package (pip "
+            "install 'longtail[weights]', --model.name timm:tf_efficientnet_lite0), or train with --model.pretrained "
+            "false."
         ) from error
 
 

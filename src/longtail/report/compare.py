@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,11 +15,13 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from longtail.errors import LongtailError, nearest
+from longtail.evaluation.intervals import FEW_IMAGES
 from longtail.files import write_atomically
+from longtail.report.files import Value
 from longtail.report.folding import fold, row_names, short_labels
 from longtail.report.pairing import Pairing, difference_of_means, measured
-from longtail.report.runs import RunResult
-from longtail.report.text import EVIDENCE, Spread, signed, spread_text
+from longtail.report.runs import Ends, Metrics, RunResult
+from longtail.report.text import EN_DASH, EVIDENCE, Spread, interval_text, mean_interval, signed, spread_text
 
 HEADINGS: dict[str, str] = {
     "accuracy": "accuracy",
@@ -48,6 +50,7 @@ class Row:
         pairs: How many pairs that were; 0 where the means were subtracted.
         colour: Which colour of the run palette the row has in every figure.
         label: The name without the ``DATA/`` that all rows share, for figures.
+        intervals: Metric to the 95 % interval that its number of test images leaves; the mean of those of the runs.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Row:
     pairs: int = 0
     colour: int = 0
     label: str = ""
+    intervals: Mapping[str, Ends | None] = field(default_factory=dict)
 
     @property
     def seeds(self) -> list[int]:
@@ -85,7 +89,7 @@ class Comparison:
         return tuple(row for row in self.rows if row.stage is None)
 
     def render(self, console: Console) -> None:
-        """Print the table, differences to the first row dimmed beneath each row, and the notes."""
+        """Print the table, intervals and differences to the first row dimmed beneath each row, and the notes."""
         table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
         table.add_column("run", overflow="fold", min_width=12)
         table.add_column("n", justify="right")
@@ -97,6 +101,9 @@ class Comparison:
             table.add_row(
                 row.name, str(len(row.runs)), *(_cell(row.values[key], narrow=narrow) for key in HEADINGS), style=style
             )
+            if any(row.intervals.values()):
+                ends = [_interval_cell(row.intervals.get(key), narrow=narrow) for key in HEADINGS]
+                table.add_row(Text("  95 % interval", "dim"), "", *ends)
             if index:
                 changes = [_difference_cell(change, narrow=narrow) for change in row.differences.values()]
                 table.add_row(Text("  difference", "dim"), Text(str(row.pairs or ""), "dim"), *changes)
@@ -247,7 +254,10 @@ def _row(name: str, group: tuple[RunResult, ...], first: tuple[RunResult, ...], 
         return difference_of_means([value(run, key) for run in group], [value(run, key) for run in first])
 
     values = {key: Spread.of([value(run, key) for run in group]) for key in HEADINGS}
-    return Row(name, None, group, values, {key: difference(key) for key in HEADINGS}, len(pairing.pairs), colour)
+    differences = {key: difference(key) for key in HEADINGS}
+    known = [metrics for run in group if (metrics := measured(run, split)) is not None]
+    intervals = {key: mean_interval([metrics.intervals.get(key) for metrics in known]) for key in HEADINGS}
+    return Row(name, None, group, values, differences, len(pairing.pairs), colour, intervals=intervals)
 
 
 def _stage_rows(name: str, group: tuple[RunResult, ...], first: tuple[RunResult, ...], colour: int) -> list[Row]:
@@ -284,6 +294,7 @@ def _notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]
         yield f"some runs have no {split} split and count for nothing here."
     if split == "test" and len({run.test_fingerprint for run in runs if run.test}) > 1:
         yield "the runs were not tested on the same images: their differences are no evidence."
+    yield from _image_notes([metrics for run in runs if (metrics := measured(run, split)) is not None], runs)
     if len({run.data_hash for run in runs}) > 1:
         yield "the runs were not trained on the same images: a difference may come from the data."
     for name, group in groups.items():
@@ -293,6 +304,31 @@ def _notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]
     yield from _pairing_notes(groups, split)
     if len(groups) > 1 and min(map(len, groups.values())) < ENOUGH_SEEDS:
         yield f"fewer than {ENOUGH_SEEDS} seeds for some rows: a small difference may be chance."
+
+
+def _image_notes(found: Sequence[Metrics], runs: Sequence[RunResult]) -> Iterator[str]:
+    """What the number of test images leaves open."""
+    small = max((metrics.small for metrics in found), default=0)
+    if small:
+        have = "class has" if small == 1 else "classes have"
+        yield (
+            f"{small} {have} fewer than {FEW_IMAGES} test images (marked * where classes are listed): "
+            f"{'its figure says' if small == 1 else 'their figures say'} next to nothing."
+        )
+    units = {metrics.unit for metrics in found} - {"image"}
+    for unit in sorted(units):
+        yield f"images of one {unit} are right or wrong together; the intervals allow for it."
+    columns = {str(_group_column(run)) for run in runs if _group_column(run)} - units
+    for column in sorted(columns):
+        yield (
+            f"images of one {column} are not independent, which the intervals do not know: they are too narrow "
+            "('longtail evaluate' measures them anew)."
+        )
+
+
+def _group_column(run: RunResult) -> Value:
+    data = run.config.get("data")
+    return data.get("group_column") if isinstance(data, dict) else None
 
 
 def _pairing_notes(groups: Mapping[str, tuple[RunResult, ...]], split: str | None) -> Iterator[str]:
@@ -314,6 +350,11 @@ def _cell(spread: Spread | None, *, narrow: bool) -> str:
     return spread_text(spread).replace(" ± ", "\n±" if narrow else "±")
 
 
+def _interval_cell(ends: Ends | None, *, narrow: bool) -> Text:
+    dash = f"{EN_DASH}\n" if narrow else EN_DASH
+    return Text(interval_text(ends).replace(EN_DASH, dash), "dim")
+
+
 def _difference_cell(spread: Spread | None, *, narrow: bool) -> Text:
     text = signed(spread.mean if spread else None)
     under = "\n" if narrow else ""
@@ -323,10 +364,12 @@ def _difference_cell(spread: Spread | None, *, narrow: bool) -> Text:
 
 
 def _csv_heads() -> list[str]:
-    return [f"{key}{end}" for key in HEADINGS for end in ("", "_std", "_difference", "_difference_std")]
+    ends = ("", "_std", "_difference", "_difference_std", "_low", "_high")
+    return [f"{key}{end}" for key in HEADINGS for end in ends]
 
 
 def _csv_cells(row: Row, key: str) -> list[str]:
     value, change = row.values[key], row.differences[key]
     numbers = [n for spread in (value, change) for n in ((spread.mean, spread.std) if spread else (None, None))]
+    numbers += row.intervals.get(key) or (None, None)
     return ["" if number is None else f"{number:.6f}" for number in numbers]

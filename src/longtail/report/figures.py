@@ -25,6 +25,7 @@ from longtail.report.palette import (
     RULE,
     run_style,
 )
+from longtail.report.runs import Ends
 from longtail.report.text import Spread, percent, spread_text
 
 MANY_POINTS = 2_000
@@ -89,7 +90,12 @@ def class_histogram(counts: ClassCounts, group_of: Sequence[GroupName]) -> go.Fi
 
 
 def class_accuracy(
-    counts: ClassCounts, group_of: Sequence[GroupName], recalls: npt.NDArray[np.float64], *, height: int = 320
+    counts: ClassCounts,
+    group_of: Sequence[GroupName],
+    recalls: npt.NDArray[np.float64],
+    *,
+    height: int = 320,
+    notes: Sequence[str] | None = None,
 ) -> go.Figure:
     """Accuracy of each class against its number of training images (logarithmic), with a smoothed mean.
 
@@ -98,6 +104,7 @@ def class_accuracy(
         group_of: Shot group of each class, length C.
         recalls: Recall per class in [0, 1], shape (C,); NaN for a class that was not tested, which is left out.
         height: Pixels.
+        notes: What else is said of each class where one points at it, C of them.
 
     Example:
         >>> figure = class_accuracy(ClassCounts([300, 5]), ["many", "few"], np.array([0.9, np.nan]))
@@ -128,7 +135,9 @@ def class_accuracy(
                 name=GROUP_LABELS[group],
                 marker=marker,
                 customdata=kept,
-                text=[_described(counts, int(index), recalls[index]) for index in kept],
+                text=[
+                    _described(counts, int(index), recalls[index]) + (notes[index] if notes else "") for index in kept
+                ],
                 hovertemplate="%{text}<extra></extra>",
             )
         )
@@ -138,13 +147,16 @@ def class_accuracy(
     return figure
 
 
-def group_bars(labels: Sequence[str], values: Sequence[Spread | None], colour: str) -> go.Figure:
+def group_bars(
+    labels: Sequence[str], values: Sequence[Spread | None], colour: str, ends: Sequence[Ends | None] | None = None
+) -> go.Figure:
     """One bar per configuration on a common scale from 0 to 100 %, name and value written above it.
 
     Args:
         labels: Name of each configuration.
         values: Its figure in [0, 1] with the deviation over seeds, None for "n/a".
         colour: Fill of the bars.
+        ends: The 95 % interval of each, drawn where there is no deviation over seeds.
 
     Example:
         >>> len(group_bars(["ce", "gcl"], [Spread(0.4, None, 1), None], INK).layout.annotations)
@@ -163,10 +175,17 @@ def group_bars(labels: Sequence[str], values: Sequence[Spread | None], colour: s
         hovertemplate="%{text}<extra></extra>",
         **shared,
     )
-    known = [(value, place) for value, place in zip(values, places, strict=True) if value and value.std is not None]
+    known = [
+        (value.mean, reach, place)
+        for value, pair, place in zip(values, ends or [None] * len(values), places, strict=True)
+        if value and (reach := _reach(value, pair))
+    ]
     if known:
-        whisker = {"array": [value.std for value, _ in known], "color": INK, "thickness": 1.2, "width": 3}
-        x, y = [value.mean for value, _ in known], [place for _, place in known]
+        whisker = {
+            "symmetric": False, "arrayminus": [reach[0] for _, reach, _ in known],
+            "array": [reach[1] for _, reach, _ in known], "color": INK, "thickness": 1.2, "width": 3,
+        }  # fmt: skip
+        x, y = [mean for mean, _, _ in known], [place for _, _, place in known]
         figure.add_scatter(x=x, y=y, mode="markers", marker={"opacity": 0}, error_x=whisker, hoverinfo="skip")
     for label, value, place in zip(labels, values, places, strict=True):
         text = {"y": place, "yshift": 15, "showarrow": False, "font": {"size": 13}}
@@ -210,6 +229,13 @@ def training_curve(rows: Sequence[Row], measure: str) -> go.Figure:
     else:
         figure.update_yaxes(rangemode="tozero")
     return figure
+
+
+def _reach(value: Spread, ends: Ends | None) -> Ends | None:
+    """How far a whisker goes down and up: the deviation over seeds, else the interval."""
+    if value.std is not None:
+        return value.std, value.std
+    return None if ends is None else (max(value.mean - ends[0], 0.0), max(ends[1] - value.mean, 0.0))
 
 
 def _described(counts: ClassCounts, index: int, recall: float) -> str:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from longtail.counts import GroupName
+from longtail.evaluation.intervals import FEW_IMAGES
 from longtail.report.compare import Row
 from longtail.report.findings import spoken
-from longtail.report.runs import ExampleImage, RunResult
-from longtail.report.text import class_word, percent
+from longtail.report.runs import Ends, ExampleImage, RunResult
+from longtail.report.text import class_word, interval_text, mean_interval, percent
 
 LIGHT_BYTES = 4_000
 """A larger picture is embedded as WebP instead of the PNG it is stored as."""
@@ -38,11 +39,17 @@ class Verdict:
     recall: float | None
     taken_for: str
     errors: tuple[Picture, ...]
+    interval: Ends | None = None
 
     @property
     def text(self) -> str:
         """The accuracy as written in the page."""
         return percent(self.recall)
+
+    @property
+    def ends(self) -> str:
+        """Its interval in percent; empty where there is none."""
+        return interval_text(self.interval)
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,29 @@ class HardClass:
     recall: float
     train: tuple[Picture, ...]
     verdicts: tuple[Verdict, ...]
+    test_count: int = 0
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it has hardly any test images."""
+        return 0 < self.test_count < FEW_IMAGES
+
+
+def class_intervals(row: Row, split: str | None) -> list[Ends | None]:
+    """The 95 % interval of each class's recall, C of them: the mean of those of the seeds, None where there is none."""
+    measured = [run.metrics(split) for run in row.runs] if split else []
+    kept = [metrics.per_class for metrics in measured if metrics is not None and metrics.per_class]
+    if not kept:
+        return [None] * len(row.runs[0].counts)
+    return [mean_interval([one.interval for one in each]) for each in zip(*kept, strict=True)]
+
+
+def tested_images(rows: Sequence[Row], split: str | None) -> npt.NDArray[np.int64]:
+    """Test images per class, shape (C,), the smallest number that any run was measured on; 0 where none was."""
+    found = [run.metrics(split) for row in rows for run in row.runs] if split else []
+    kept = [[one.test_count for one in metrics.per_class] for metrics in found if metrics and metrics.per_class]
+    size = len(rows[0].runs[0].counts)
+    return np.array(kept, dtype=np.int64).min(axis=0) if kept else np.zeros(size, dtype=np.int64)
 
 
 def class_recalls(row: Row, split: str | None) -> npt.NDArray[np.float64]:
@@ -86,18 +116,27 @@ def hardest_classes(
     pictured = {example.label for row in rows for run in row.runs for example in run.examples}
     bare = np.array([index not in pictured for index in tested.tolist()])
     order = tested[np.lexsort((first.counts.array[tested], bare, mean.round(6)))][:limit]
-    return tuple(_hard_class(int(index), rows, recalls[:, index], pictures) for index in order)
+    images, ends = tested_images(rows, split), [class_intervals(row, split) for row in rows]
+    return tuple(
+        replace(
+            _hard_class(int(index), rows, recalls[:, index], [each[index] for each in ends], pictures),
+            test_count=int(images[index]),
+        )
+        for index in order
+    )
 
 
-def _hard_class(index: int, rows: Sequence[Row], recalls: npt.NDArray[np.float64], pictures: int) -> HardClass:
+def _hard_class(
+    index: int, rows: Sequence[Row], recalls: npt.NDArray[np.float64], ends: Sequence[Ends | None], pictures: int
+) -> HardClass:
     first = rows[0].runs[0]
     name = first.counts.names[index]
     named = {row.name for row in spoken(rows)}
     verdicts = []
-    for row, recall in zip(rows, recalls, strict=True):
+    for row, recall, pair in zip(rows, recalls, ends, strict=True):
         if row.name in named:
             known = None if np.isnan(recall) else float(recall)
-            verdicts.append(Verdict(row.label, known, _taken_for(row, index), _errors(row, index, pictures)))
+            verdicts.append(Verdict(row.label, known, _taken_for(row, index), _errors(row, index, pictures), pair))
     # A run keeps pictures of the classes that are hardest for itself, so any run may have those of this class.
     found = (_train_images(run, index) for row in rows for run in row.runs)
     train = next((images for images in found if images), [])[:pictures]

@@ -17,7 +17,7 @@ from longtail.report.findings import headline
 from longtail.report.palette import THEME
 from longtail.report.runs import RunResult
 from longtail.report.sections import build_sections
-from longtail.report.text import listing, signed, spread_text
+from longtail.report.text import interval_text, listing, signed, spread_text
 
 TITLED = 48
 """The title names the configurations where their names take no more characters than this."""
@@ -54,7 +54,7 @@ def render_report(comparison: Comparison) -> str:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.globals.update(spread_text=spread_text, signed=signed)
+    environment.globals.update(spread_text=spread_text, signed=signed, interval_text=interval_text)
     return environment.get_template("page.html.j2").render(
         title=_title(comparison),
         lead=headline(comparison),

@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
 from longtail.errors import LongtailError, resume_hint
+from longtail.evaluation.intervals import FEW_IMAGES, add_intervals
 from longtail.report.files import Table, Value, read_config, read_history, read_metrics, read_parquet
+
+if TYPE_CHECKING:
+    from longtail.evaluation.metrics import Summary
+
+Ends: TypeAlias = tuple[float, float]
 
 SCALARS = (
     "accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "harmonic_mean", "nll", "ece",
@@ -33,19 +39,36 @@ class ClassResult:
     recall: float | None
     precision: float | None
     f1: float | None
+    interval: Ends | None = None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it has test images, but so few that its figures say next to nothing."""
+        return 0 < self.test_count < FEW_IMAGES
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """One evaluation of a split: the scalars of ``SCALARS`` (None where a group is empty) and the classes, if kept."""
+    """One evaluation of a split: the scalars of ``SCALARS`` (None where a group is empty) and the classes, if kept.
+
+    ``intervals`` holds the 95 % interval of a scalar where there is one, and ``unit`` what they count as independent of
+    each other: ``image``, or the column of the data that holds images together.
+    """
 
     num_images: int
     scalars: Mapping[str, float | None]
     per_class: tuple[ClassResult, ...] = ()
+    intervals: Mapping[str, Ends] = field(default_factory=dict)
+    unit: str = "image"
 
     def __getitem__(self, name: str) -> float | None:
         """The scalar of that name, None where it was not measured."""
         return self.scalars.get(name)
+
+    @property
+    def small(self) -> int:
+        """How many classes have hardly any test images."""
+        return sum(row.is_small for row in self.per_class)
 
     @property
     def recalls(self) -> npt.NDArray[np.float64]:
@@ -203,17 +226,36 @@ def _table(value: Value) -> Table:
 def _metrics(value: Value) -> Metrics | None:
     if not isinstance(value, dict):
         return None
+    if "intervals" not in value and value.get("per_class"):  # from a version that kept none
+        value = _with_intervals(value)
     scalars = {name: cast("float | None", value.get(name)) for name in SCALARS}
+    kept = _table(value.get("intervals"))
+    intervals = {name: _ends(kept[name]) for name in SCALARS if kept.get(name) is not None}
     classes = tuple(_class_result(cast("Table", row)) for row in cast("list[Value]", value.get("per_class") or []))
     num_images = value.get("num_images") or sum(row.test_count for row in classes)
-    return Metrics(int(cast("int", num_images)), scalars, classes)
+    return Metrics(int(cast("int", num_images)), scalars, classes, intervals, str(kept.get("unit") or "image"))
+
+
+def _with_intervals(value: Table) -> Table:
+    rows = cast("list[Table]", value["per_class"])
+    images = np.array([float(cast("float", row.get("test_count") or 0)) for row in rows])
+    right = np.array([float(cast("float", row.get("recall") or 0)) for row in rows]) * images
+    # Of precision only the share is kept, not of how many.
+    return cast("Table", add_intervals(cast("Summary", value), right, images, np.zeros_like(images)))
+
+
+def _ends(value: Value) -> Ends:
+    low, high = cast("list[float]", value)
+    return float(low), float(high)
 
 
 def _class_result(row: Table) -> ClassResult:
     recall, precision, f1 = (cast("float | None", row.get(name)) for name in ("recall", "precision", "f1"))
     count = int(cast("int", row["train_count"]))
     tested = int(cast("int", row.get("test_count") or 0))
-    return ClassResult(str(row["name"]), count, tested, cast("GroupName", row["group"]), recall, precision, f1)
+    group, kept = cast("GroupName", row["group"]), row.get("recall_interval")
+    interval = None if kept is None else _ends(kept)
+    return ClassResult(str(row["name"]), count, tested, group, recall, precision, f1, interval)
 
 
 def _stages(table: Table) -> dict[int, Metrics]:

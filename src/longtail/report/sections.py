@@ -9,13 +9,14 @@ import numpy as np
 import plotly.graph_objects as go
 
 from longtail.counts import GROUP_NAMES, GroupName
+from longtail.evaluation.intervals import FEW_IMAGES
 from longtail.report import figures, findings
 from longtail.report.compare import HEADINGS, Comparison, Row
-from longtail.report.hardest import class_recalls, hardest_classes
+from longtail.report.hardest import class_intervals, class_recalls, hardest_classes, tested_images
 from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, INK
 from longtail.report.provenance import provenance
 from longtail.report.runs import RunResult
-from longtail.report.text import listing, percent, signed
+from longtail.report.text import interval_text, listing, percent, signed
 
 DENSE = 4
 """More panels than this are drawn smaller, three in a line."""
@@ -95,6 +96,7 @@ def _results(comparison: Comparison) -> Section:
     sizes = _group_sizes(comparison.rows[0].runs[0])
     data: dict[str, object] = {
         "comparison": comparison, "headings": HEADINGS, "best": best, "sizes": sizes, "folded": _folded(comparison),
+        "measured": any(any(row.intervals.values()) for row in comparison.rows),
     }  # fmt: skip
     return Section("results", "Results", partial="results.html.j2", data=data)
 
@@ -157,8 +159,10 @@ def _groups(comparison: Comparison) -> Section:
             f"{label} {percent(value.mean if value else None)}" for label, value in zip(labels, values, strict=True)
         ]
         alt = f"Bars of accuracy, {title}: {', '.join(said)}."
-        drawings.append(Drawing(f"group-{key}", title, alt, figures.group_bars(labels, values, colour)))
-    return Section("groups", "Accuracy by group", findings.group_sentence(rows), "four", drawings=tuple(drawings))
+        ends = [row.intervals.get(key) for row in rows]
+        drawings.append(Drawing(f"group-{key}", title, alt, figures.group_bars(labels, values, colour, ends)))
+    sentence = f"{findings.group_sentence(rows)} {findings.whisker_sentence(rows)}".strip()
+    return Section("groups", "Accuracy by group", sentence, "four", drawings=tuple(drawings))
 
 
 def _group_title(run: RunResult, name: GroupName) -> str:
@@ -169,10 +173,16 @@ def _group_title(run: RunResult, name: GroupName) -> str:
 def _accuracy(comparison: Comparison) -> Section:
     rows = comparison.final
     recalls = [class_recalls(row, comparison.split) for row in rows]
+    tested = tested_images(rows, comparison.split)
     drawings = []
     for number, (row, recall) in enumerate(zip(rows, recalls, strict=True)):
         run = row.runs[0]
-        figure = figures.class_accuracy(run.counts, run.group_of, recall, height=260 if len(rows) > DENSE else 320)
+        notes = [
+            findings.class_note(int(images), ends)
+            for images, ends in zip(tested, class_intervals(row, comparison.split), strict=True)
+        ]
+        height = 260 if len(rows) > DENSE else 320
+        figure = figures.class_accuracy(run.counts, run.group_of, recall, height=height, notes=notes)
         alt = f"Points of accuracy against training images for each class under {row.label}."
         drawings.append(Drawing(f"accuracy-{number}", row.label, alt, figure))
     legend = [Key(name, GROUP_SYMBOLS[name], GROUP_LABELS[name]) for name in GROUP_NAMES]
@@ -203,18 +213,28 @@ def _class_table(
     mean = np.where(known.any(axis=0), np.where(known, measured, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1), 2.0)
     kept = np.argsort(mean, kind="stable")[:TABLE_ROWS]
     order = kept[np.argsort(-run.counts.array[kept], kind="stable")]
+    tested = tested_images(comparison.final, comparison.split)
+    ends = [class_intervals(row, comparison.split) for row in comparison.final]
     rows = [
         {
             "name": run.counts.names[index],
             "group": run.group_of[index],
             "count": run.counts[index],
-            "recalls": [percent(None if np.isnan(value) else float(value), unit=False) for value in measured[:, index]],
+            "tested": int(tested[index]),
+            "small": 0 < tested[index] < FEW_IMAGES,
+            "recalls": [
+                (percent(None if np.isnan(value) else float(value), unit=False), interval_text(each[index]))
+                for value, each in zip(measured[:, index], ends, strict=True)
+            ],
             "change": signed(float(measured[-1, index] - measured[0, index])) if known[:, index].all() else "n/a",
         }
         for index in map(int, order)
     ]
     labels = [row.label for row in comparison.final]
-    return {"rows": rows, "labels": labels, "total": len(run.counts), "change": len(labels) == 2}
+    marked = any(row["small"] for row in rows)
+    total = len(run.counts)
+    return {"rows": rows, "labels": labels, "total": total, "change": len(labels) == 2, "few": FEW_IMAGES,
+            "marked": marked}  # fmt: skip
 
 
 def _curves(comparison: Comparison) -> Section | None:
@@ -246,5 +266,5 @@ def _hardest(comparison: Comparison) -> Section | None:
     shown = findings.spoken(comparison.final)
     if len(shown) < len(comparison.final):
         sentence += f" Shown for {listing([row.label for row in shown])}, the first and the best."
-    data: dict[str, object] = {"classes": hard, "labels": GROUP_LABELS}
+    data: dict[str, object] = {"classes": hard, "labels": GROUP_LABELS, "few": FEW_IMAGES}
     return Section("hardest", "The hardest classes", sentence, partial="hardest.html.j2", data=data)

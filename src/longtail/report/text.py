@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MINUS = "\u2212"
+MINUS, EN_DASH = "\u2212", "\u2013"
 EVIDENCE = 0.005
 """A difference under half a percentage point is no evidence, whatever its sign."""
 
@@ -65,6 +65,31 @@ def spread_text(spread: Spread | None) -> str:
     if spread is None:
         return "n/a"
     return percent(spread.mean, unit=False) + ("" if spread.std is None else f" ± {100 * spread.std:.1f}")
+
+
+def interval_text(ends: tuple[float, float] | None) -> str:
+    """The ends of an interval in percent; nothing where there is none.
+
+    Example:
+        >>> interval_text((0.123, 0.5)), interval_text(None)
+        ('12.3–50.0', '')
+    """
+    return "" if ends is None else f"{percent(ends[0], unit=False)}{EN_DASH}{percent(ends[1], unit=False)}"
+
+
+def mean_interval(found: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
+    """One interval for several runs on the same images: the mean of the ends; None where a run has none.
+
+    More runs do not make it narrower, as they do not bring more images.
+
+    Example:
+        >>> mean_interval([(0.25, 0.5), (0.5, 0.75)]), mean_interval([(0.25, 0.5), None])
+        ((0.375, 0.625), None)
+    """
+    known = [ends for ends in found if ends is not None]
+    if not known or len(known) < len(found):
+        return None
+    return statistics.fmean(low for low, _ in known), statistics.fmean(high for _, high in known)
 
 
 def signed(value: float | None) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from longtail.errors import LongtailError, nearest
-from longtail.training.config import DataConfig, LossConfig, RunConfig, StageConfig
+from longtail.training.config import DataConfig, LossConfig, ModelConfig, RunConfig, StageConfig
 from longtail.training.schedule import check_schedule
 
 _Rule = tuple[Callable[[Any], bool], str]
@@ -24,6 +24,8 @@ _RUN_RULES: dict[str, _Rule] = {
     "data.split_seed": _AT_LEAST_0,
     "data.validation_fraction": _SHARE,
     "data.test_fraction": _SHARE,
+    "data.folds": (lambda value: value == 0 or value >= 2, "at least 2, or 0 for none"),
+    "data.fold": _AT_LEAST_0,
     "data.image_size": _AT_LEAST_1,
     "data.crop_padding": _AT_LEAST_0,
     "data.policy_operations": _AT_LEAST_1,
@@ -31,6 +33,7 @@ _RUN_RULES: dict[str, _Rule] = {
     "data.cutout": _AT_LEAST_0,
     "data.workers": _AT_LEAST_0,
     "data.resident_gigabytes": _AT_LEAST_0,
+    "model.adapter_rank": _AT_LEAST_1,
     "training.seed": _AT_LEAST_0,
     "training.accumulation": _AT_LEAST_1,
     "training.clip_norm": _ABOVE_0,
@@ -47,6 +50,7 @@ _STAGE_RULES: dict[str, _Rule] = {
     "optimizer.lr": _AT_LEAST_0,
     "optimizer.momentum": _AT_LEAST_0,
     "optimizer.weight_decay": _AT_LEAST_0,
+    "optimizer.layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
     "schedule.warmup_epochs": _AT_LEAST_0,
 }
 
@@ -81,7 +85,7 @@ def check_config(config: RunConfig) -> None:
     head: str = config.model.head
     for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
         if stage.epochs > 0:
-            head = _check_stage(name, stage, head)
+            head = _check_stage(name, stage, head, config.model)
 
 
 def _value_at(values: dict[str, Any], key: str) -> Any:
@@ -98,18 +102,24 @@ def _check_data(data: DataConfig) -> None:
             f"--data.resize must be at least --data.image_size, {data.image_size}, which is cut out of it, "
             f"got {data.resize}."
         )
+    if data.fold is not None and data.fold >= data.folds:
+        raise LongtailError(
+            f"--data.fold {data.fold} is one of --data.folds {data.folds}, counted from 0: name a lower one, or set "
+            "--data.folds."
+        )
     if data.few > data.many + 1:
         raise LongtailError(
             f"--data.few must be at most --data.many, {data.many}, plus 1, or a class is in two groups, got {data.few}."
         )
 
 
-def _check_stage(name: str, stage: StageConfig, head: str) -> str:
+def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -> str:
     """Check one stage; return the classifier it leaves to the next one."""
     from longtail.data.samplers import SAMPLERS
 
     if stage.sampler not in SAMPLERS:
         raise LongtailError(f"--{name}.sampler is unknown, {stage.sampler!r}.{nearest(stage.sampler, SAMPLERS)}")
+    _check_layers(name, stage, model)
     if stage.optimizer.nesterov and stage.optimizer.momentum == 0:
         raise LongtailError(f"--{name}.optimizer.nesterov needs momentum: set --{name}.optimizer.momentum above 0.")
     _check_views(name, stage)
@@ -124,16 +134,27 @@ def _check_stage(name: str, stage: StageConfig, head: str) -> str:
     return head
 
 
+def _check_layers(name: str, stage: StageConfig, model: ModelConfig) -> None:
+    if stage.optimizer.layer_decay is not None and not model.name.startswith("timm:"):
+        raise LongtailError(f"--{name}.optimizer.layer_decay needs a timm: network, not {model.name!r}: leave it out.")
+    if model.adapter != "none" and not model.name.startswith("timm:"):
+        raise LongtailError(f"--model.adapter {model.adapter} needs a timm: transformer, not {model.name!r}.")
+    if model.adapter != "none" and stage.optimizer.layer_decay is not None:
+        raise LongtailError(f"--model.adapter trains no layer itself: leave --{name}.optimizer.layer_decay out.")
+
+
 def _check_views(name: str, stage: StageConfig) -> None:
     if stage.cached_views and stage.train == "all":
         raise LongtailError(
             f"--{name}.cached_views needs a frozen backbone: set --{name}.train classifier (or scales), or leave it 0."
         )
-    if stage.cached_views and stage.mixing != "none":
+    if stage.cached_views and stage.mixing not in {"none", "feature-mixup"}:
         raise LongtailError(
-            f"--{name}.cached_views trains on features, where images can no longer be mixed: set --{name}.mixing none, "
-            f"or --{name}.cached_views 0 to train through the backbone."
+            f"--{name}.cached_views trains on features, where images can no longer be mixed: set --{name}.mixing none "
+            f"or feature-mixup, or --{name}.cached_views 0 to train through the backbone."
         )
+    if stage.mixing == "feature-mixup" and not stage.cached_views:
+        raise LongtailError(f"--{name}.mixing feature-mixup mixes stored features: set --{name}.cached_views above 0.")
 
 
 def _check_loss(name: str, loss: LossConfig) -> str:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Augmentation = Literal["none", "flip", "crop", "crop-flip", "random-resized-crop"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Policy = Literal["none", "auto-augment", "rand-augment"]
 Tracker = Literal["none", "tensorboard", "mlflow", "wandb", "trackio"]
-Mixing = Literal["none", "mixup", "cutmix", "remix", "cmo"]
+Mixing = Literal["none", "mixup", "cutmix", "remix", "cmo", "feature-mixup"]
 
 EXECUTION = frozenset(
     {
@@ -33,9 +34,12 @@ class DataConfig:
         subset_seed: Seed of the cut.
         validation_fraction: Share of the training images carved out for validation when the source has no such split.
         test_fraction: Share carved out for testing when the source has no test split.
-        split_seed: Seed of both carvings.
+        split_seed: Seed of both carvings, and of the folds.
+        folds: Divide the training images into so many folds, each the test split of one run; 0 makes none.
+        fold: The fold that is the test split of this run, from 0 up; ``longtail train --folds`` trains all of them.
         image_size: Side of the square network input in pixels.
         resize: Length of the shorter side before the centre crop; image_size when not given.
+        interpolation: How pixels in between are made up when an image is scaled.
         mean: Per-channel mean of RGB in [0, 1] that is subtracted.
         std: Per-channel standard deviation of RGB in [0, 1] that is divided by.
         augmentation: Random changes to a training image.
@@ -62,8 +66,11 @@ class DataConfig:
     validation_fraction: float = 0.1
     test_fraction: float = 0.2
     split_seed: int = 0
+    folds: int = 0
+    fold: int | None = None
     image_size: int = 32
     resize: int | None = None
+    interpolation: Interpolation = "bicubic"
     mean: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
     std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
     augmentation: Augmentation = "none"
@@ -92,6 +99,8 @@ class ModelConfig:
         weights: RUN folder (or its ``stage1``) whose weights training starts from; its classifier too where that is of
             the same kind and for the same classes.
         trainable: Parts of the backbone that stage 1 trains, by module name; empty means all of it.
+        adapter: Train low-rank adapters in the attention and MLP layers of a transformer, not the layers themselves.
+        adapter_rank: Rank of the adapters.
     """
 
     name: str = "resnet32"
@@ -99,6 +108,8 @@ class ModelConfig:
     pretrained: bool = False
     weights: str = ""
     trainable: list[str] = field(default_factory=list)
+    adapter: Literal["none", "lora"] = "none"
+    adapter_rank: int = 8
 
 
 @dataclass
@@ -124,6 +135,8 @@ class OptimizerConfig:
         momentum: Momentum of SGD.
         weight_decay: L2 penalty (SGD) or decoupled decay (AdamW).
         nesterov: Nesterov momentum.
+        layer_decay: Learning rate of each layer of a timm backbone as a multiple of that of the layer above it; None
+            trains all at the same rate.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -131,6 +144,7 @@ class OptimizerConfig:
     momentum: float = 0.9
     weight_decay: float = 2e-4
     nesterov: bool = False
+    layer_decay: float | None = None
 
 
 @dataclass
@@ -162,7 +176,7 @@ class StageConfig:
         reset_classifier: Start the classifier anew instead of from the stage before (cRT).
         cached_views: Train a classifier on features computed once for this many augmented views of each image; 0 passes
             every batch through the backbone.
-        mixing: Mix images of a batch.
+        mixing: Mix images of a batch; ``feature-mixup`` mixes features instead, where ``cached_views`` are trained on.
         mixing_alpha: Parameter of the Beta distribution that mixing draws from.
         loss: The loss.
         optimizer: The optimiser.
@@ -225,6 +239,8 @@ class RunConfig:
 
     Attributes:
         recipe: Name of the recipe the values started from.
+        mode: How much of the network it trained, one of :data:`longtail.training.modes.MODES`; empty for a protocol.
+        reasons: Why ``--recipe auto`` chose what it chose, a sentence each.
         data: Images and splits.
         model: Network.
         stage1: Representation learning.
@@ -233,6 +249,8 @@ class RunConfig:
     """
 
     recipe: str = ""
+    mode: str = ""
+    reasons: list[str] = field(default_factory=list)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     stage1: StageConfig = field(default_factory=lambda: StageConfig(epochs=1))

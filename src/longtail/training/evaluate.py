@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 from accelerate.utils import find_executable_batch_size, gather_object
-from torch import Tensor
+from torch import Tensor, nn
 
 from longtail.counts import ClassCounts
-from longtail.data.augmentation import BatchTransform
+from longtail.data.augmentation import Normalise
 from longtail.data.loaders import Loader
 from longtail.errors import LongtailError
 from longtail.evaluation.metrics import EvaluationMetrics, Groups, Summary, summarise
-from longtail.models.model import LongTailModel
 from longtail.training.engine import Engine
 
 if TYPE_CHECKING:
@@ -41,14 +40,14 @@ class Evaluation:
 
 def evaluate(
     engine: Engine,
-    model: LongTailModel,
+    model: nn.Module,
     loader: Loader,
-    transform: BatchTransform,
+    transform: Normalise,
     *,
     num_images: int,
     counts: ClassCounts,
     groups: Groups,
-    logit_scale: float,
+    scores: Callable[[Tensor], Tensor],
     keep_predictions: bool = False,
 ) -> Evaluation:
     """Evaluate a model on a whole split.
@@ -63,25 +62,52 @@ def evaluate(
         num_images: Rows of the split.
         counts: *Training* images per class.
         groups: Class indices of the shot groups.
-        logit_scale: Multiplies the logits before softmax.
+        scores: Turns the network's logits (N, C) into what softmax makes probabilities of.
         keep_predictions: Also return one row per image.
     """
     rows = torch.arange(engine.rank, num_images, engine.world_size)
 
     def measure(batch_size: int) -> tuple[EvaluationMetrics, list[dict[str, Tensor]]]:
-        metric = EvaluationMetrics(counts.num_classes, logit_scale=logit_scale).to(engine.device)
+        metric = EvaluationMetrics(counts.num_classes).to(engine.device)
         kept: list[dict[str, Tensor]] = []
         with engine.inference(model):
             for batch in loader.batches(rows, batch_size):
-                logits = model(engine.laid_out(transform.normalize(batch.images))).float()
-                metric.update(logits, batch.labels)
+                given = scores(model(engine.laid_out(transform.normalize(batch.images))).float())
+                metric.update(given, batch.labels)
                 if keep_predictions:
-                    kept.append(_rows(logits * logit_scale, batch.labels, batch.rows))
+                    kept.append(_rows(given, batch.labels, batch.rows))
         return metric, kept
 
     metric, kept = largest_batch(measure, engine.config.evaluation_batch or loader.large_batch)
     summary = summarise(metric, counts, groups)
     return Evaluation(summary, _gather(engine, kept) if keep_predictions else {})
+
+
+def collect_logits(
+    engine: Engine, model: nn.Module, loader: Loader, transform: Normalise, *, num_images: int
+) -> tuple[Tensor, Tensor]:
+    """Return the network's logits, float32 (N, C), and the labels (N,) of a whole split, in row order, on the CPU.
+
+    For what has to see a split as a whole, such as choosing a temperature. Each process computes all of it.
+
+    Args:
+        engine: Device and precision.
+        model: The network; its mode is restored afterwards.
+        loader: Batches of uint8 images of the split.
+        transform: Normalisation.
+        num_images: Rows of the split, N.
+    """
+
+    def measure(batch_size: int) -> list[tuple[Tensor, Tensor]]:
+        with engine.inference(model):
+            return [
+                (model(engine.laid_out(transform.normalize(batch.images))).float().cpu(), batch.labels.cpu())
+                for batch in loader.batches(torch.arange(num_images), batch_size)
+            ]
+
+    parts = largest_batch(measure, engine.config.evaluation_batch or loader.large_batch)
+    logits, labels = (torch.cat(column) for column in zip(*parts, strict=True))
+    return logits, labels
 
 
 def largest_batch(work: Callable[[int], Result], first: int) -> Result:

@@ -1,14 +1,16 @@
-"""Stage 2 without the backbone: the features of every image, computed once, and the classifier that trains on them."""
+"""A classifier without its frozen backbone: the features of every image, computed once, and what trains on them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from longtail.data.augmentation import Augment
-from longtail.data.loaders import Batch, Loader, memory_budget, split_rows
+from longtail.data.cache import kept_on_disk
+from longtail.data.loaders import Batch, Loader, forward_batch, memory_budget, split_rows
 from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel
 from longtail.training.engine import Engine, step_seed
@@ -54,6 +56,10 @@ class CachedViews:
         view = torch.randint(len(self.features), (total,), generator=generator)[rank::world_size]
         return self.features[view.to(images.device, non_blocking=True), images]
 
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return the features (N, D) of the first view for row numbers (N,): what evaluation sees."""
+        return self.features[0, images]
+
 
 class Classifier(nn.Module):
     """The head of a model, called as the whole model is, but on features.
@@ -84,7 +90,9 @@ def compute_views(
     *,
     views: int,
     seed: tuple[int, ...],
+    key: str = "",
     tick: Callable[[], object] = lambda: None,
+    warn: Callable[[str], object] = lambda _: None,
 ) -> CachedViews:
     """Pass every image through the frozen backbone ``views`` times, each time augmented anew.
 
@@ -98,7 +106,10 @@ def compute_views(
         labels: int64 (N,).
         views: V, at least 1.
         seed: Seed words.
-        tick: Called once per view.
+        key: What the features follow from but for seed and view, from :func:`feature_key`: they are kept on disk under
+            its hash, and only read the next time. Empty keeps nothing.
+        tick: Called once for each part of :data:`BATCH` images of a view.
+        warn: Called with one sentence where the disk cannot be used.
 
     Raises:
         LongtailError: V times N features do not fit the memory.
@@ -112,23 +123,53 @@ def compute_views(
         )
     features = torch.empty(views, count, model.num_features, device=engine.device)
     for view in range(views):
-        features[view] = _one_view(engine, model, loader, transform, count, (*seed, view))
-        tick()
+        words = (*seed, view)
+
+        def compute(out: Tensor, words: tuple[int, ...] = words) -> None:
+            found = _one_view(engine, model, loader, transform, count, words, tick)
+            out.view(torch.float32).view_as(found).copy_(found)
+
+        if key and engine.world_size == 1:  # several processes compute together, so that none can wait for another
+            name = hashlib.sha256(f"{key} {words}".encode()).hexdigest()
+            stored = kept_on_disk(name, features[view].nbytes, compute, what="features", warn=warn)
+            features[view] = stored.view(torch.float32).view_as(features[view])
+        else:
+            features[view] = _one_view(engine, model, loader, transform, count, words, tick)
     return CachedViews(features, labels.to(engine.device))
 
 
+def feature_key(engine: Engine, model: LongTailModel, images: str, transform: Augment) -> str:
+    """Say in one hash what features follow from: images, weights, transform, arithmetic.
+
+    Args:
+        engine: Its precision and layout.
+        model: Its backbone.
+        images: What the images are, from :func:`longtail.data.cache.image_key`.
+        transform: A dataclass, whose ``repr`` tells all of it.
+    """
+    digest = hashlib.sha256(f"{images} {transform!r} {engine.config.precision} {engine.config.channels_last} ".encode())
+    digest.update(f"{engine.device.type} {torch.__version__} {BATCH} {model.name}".encode())
+    for name, value in model.backbone.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _one_view(
-    engine: Engine, model: LongTailModel, loader: Loader, transform: Augment, count: int, seed: tuple[int, ...]
-) -> Tensor:
+    engine: Engine, model: LongTailModel, loader: Loader, transform: Augment, count: int, seed: tuple[int, ...],
+    tick: Callable[[], object],
+) -> Tensor:  # fmt: skip
     """Features (N, D) of all images; each process computes every R-th one."""
     # Every process needs as many rows as the others to exchange them; those beyond the end repeat the first ones.
     padded = torch.arange(-(-count // engine.world_size) * engine.world_size) % count
     own = padded[engine.rank :: engine.world_size]
 
-    parts = []
+    parts: list[Tensor] = []
     with engine.inference(model):
         for step, batch in enumerate(loader.batches(own, BATCH)):
             shared = torch.Generator().manual_seed(step_seed(*seed, step))
             images = transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
-            parts.append(model.backbone(engine.laid_out(images)).float())
+            # In smaller parts than are drawn at a time: the draws must not depend on what is fast.
+            small = split_rows(images, forward_batch(engine.device, images.shape[-1]))
+            parts.extend(model.backbone(engine.laid_out(part)).float() for part in small)
+            tick()
     return engine.interleave(torch.cat(parts))[:count]

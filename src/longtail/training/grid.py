@@ -357,7 +357,11 @@ def _baselines(variants: Sequence[_Variant], asked: str, where: str) -> dict[str
 
 
 def _resolve(spec: GridSpec, run: RunSpec, variant: _Variant, where: str) -> RunConfig:
-    values = base_config(run.recipe, epochs=run.epochs if run.epochs is not None else spec.epochs)
+    options = {**spec.set, **run.set, **variant.values}
+    values = base_config(
+        run.recipe, epochs=run.epochs if run.epochs is not None else spec.epochs,
+        mode=options.get("mode"), model=options.get("model.name"),
+    )  # fmt: skip
     values["data"]["source"] = run.source or spec.source
     for options in (spec.set, run.set, variant.values):
         overlay = nested(options)

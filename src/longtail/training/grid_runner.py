@@ -55,7 +55,8 @@ def run_grid(
     if jobs is not None and jobs < 1:
         raise LongtailError(f"--jobs must be at least 1, got {jobs}.")
     todo = [run for run in grid.runs if state_of(run) != "finished"]  # every folder is looked at before one is written
-    write_yaml(grid.out / "grid.yaml", grid.spec)
+    if grid.spec:  # the folds of one configuration have none: its config.yaml says all
+        write_yaml(grid.out / "grid.yaml", grid.spec)
     if len(todo) < len(grid.runs):
         reporter.say(f"{len(grid.runs) - len(todo)} of {len(grid.runs)} runs are finished already")
     at_once = max(1, min(jobs or default_jobs(todo), len(todo)))

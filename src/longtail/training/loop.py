@@ -76,7 +76,7 @@ class StageLoop:
     def _run_epoch(self, epoch: int, first: int, sums: Tensor | None, bar: Bar) -> None:
         lr = learning_rate(self.stage.schedule, self.stage.optimizer.lr, epoch, self.stage.epochs)
         for group in self.work.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)
         self.sampler.set_epoch(epoch)
         self.sampler.progress = epoch / self.stage.epochs
         meter = Meter(self.work.engine.device)

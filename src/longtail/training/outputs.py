@@ -77,7 +77,7 @@ def describe_throughput(history: Sequence[Mapping[str, Any]], stage: int) -> str
 
 def write_predictions(path: Path, columns: Mapping[str, Any]) -> None:
     """Write ``predictions.parquet``: one row per test image."""
-    _write_table(path, pa.table(dict(columns)))
+    write_table(path, pa.table(dict(columns)))
 
 
 def write_examples(path: Path, train: Split, test: Split, predictions: Mapping[str, Any], summary: Summary) -> None:
@@ -103,7 +103,7 @@ def write_examples(path: Path, train: Split, test: Split, predictions: Mapping[s
         "class": pa.int64(), "role": pa.string(), "image": pa.binary(), "prediction": pa.int64(),
         "confidence": pa.float32(), "path": pa.string(),
     })  # fmt: skip
-    _write_table(path, pa.Table.from_pylist(rows, schema=schema))
+    write_table(path, pa.Table.from_pylist(rows, schema=schema))
 
 
 def hardest_classes(summary: Summary, count: int) -> list[int]:
@@ -123,7 +123,8 @@ def _example(split: Split, index: int, label: int, role: str, prediction: int, c
     }  # fmt: skip
 
 
-def _write_table(path: Path, table: pa.Table) -> None:
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table as Parquet."""
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="zstd")
     write_atomically(path, buffer.getvalue().to_pybytes())

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from longtail.counts import ClassCounts, GroupName, IntArray
 from longtail.data.image_data import ImageData, Split
 from longtail.data.sources import load_source
-from longtail.data.splits import carve
+from longtail.data.splits import assign_folds, carve
 from longtail.data.subsets import cut_long_tailed
+from longtail.errors import LongtailError
 from longtail.training.config import DataConfig
 
 
@@ -51,7 +54,10 @@ def prepare_data(config: DataConfig) -> PreparedData:
         data.splits["train"].require(config.group_column)  # also where nothing is carved: it may be misspelt
     classes = len(data.classes)
     notes = [finding.message for finding in data.findings]
-    if "test" not in data.splits and config.test_fraction > 0:
+    if config.folds > 1:
+        data, said = _one_fold(config, data)
+        notes += said
+    elif "test" not in data.splits and config.test_fraction > 0:
         rest, test = _carve(config, data.splits["train"], config.test_fraction, classes)
         data = data.with_splits(train=rest, test=test)
         notes.append(f"the source has no test split: {len(test)} images were held out (--data.test_fraction).")
@@ -67,6 +73,34 @@ def prepare_data(config: DataConfig) -> PreparedData:
     counts = data.counts()
     groups = counts.groups(many=config.many, few=config.few, by=config.groups)
     return PreparedData(data, counts, groups, hash_splits(data), tuple(notes))
+
+
+def _one_fold(config: DataConfig, data: ImageData) -> tuple[ImageData, list[str]]:
+    """Make one fold of the training images the test split."""
+    if config.fold is None:
+        raise LongtailError(
+            f"--data.folds {config.folds} stands for as many runs: train them with 'longtail train --folds', or name "
+            "the --data.fold of this one."
+        )
+    whole = data.splits["train"]
+    numbers = assign_folds(
+        whole, config.folds, seed=config.split_seed, groups=config.group_column, num_classes=len(data.classes)
+    )
+    notes = []
+    if "test" in data.splits:
+        notes.append("folds are made of the training images; the source's own test split is left untouched.")
+    never = numbers < 0
+    if never.any():
+        unit = "group" if config.group_column else "image"
+        classes, images = len(np.unique(whole.labels[never])), int(never.sum())
+        has, its = ("class has", "its") if classes == 1 else ("classes have", "their")
+        are = "image is" if images == 1 else "images are"
+        notes.append(
+            f"{classes} {has} a single {unit}, or all of {its} images in one fold: {its} {images} {are} trained on in "
+            "every fold and tested in none."
+        )
+    train, test = np.flatnonzero(numbers != config.fold), np.flatnonzero(numbers == config.fold)
+    return data.with_splits(train=whole.select(train), test=whole.select(test)), notes
 
 
 def hash_splits(data: ImageData) -> str:

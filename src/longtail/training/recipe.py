@@ -15,11 +15,13 @@ import yaml
 from longtail.complaints import explain
 from longtail.errors import LongtailError, nearest
 from longtail.training.config import RunConfig
+from longtail.training.modes import MODES, with_mode, with_model
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 Nested: TypeAlias = dict[str, Any]
+ANY_IMAGES = "images/"  # the recipes for no data set in particular
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,24 @@ def load_recipe(name: str) -> Recipe:
     return Recipe(name, raw.get("description", ""), raw.get("paper", ""), config, sources)
 
 
-def base_config(recipe: str | None, config_file: str | Path | None = None, epochs: int | None = None) -> Nested:
+def base_config(
+    recipe: str | None,
+    config_file: str | Path | None = None,
+    epochs: int | None = None,
+    *,
+    mode: str | None = None,
+    model: str | None = None,
+) -> Nested:
     """Return the full configuration that further options start from.
 
     Args:
         recipe: Name of a recipe, or None.
         config_file: A ``config.yaml``, laid over the recipe; or None.
         epochs: Scale everything to this many epochs of stage 1, or None.
+        mode: How much of the network is trained, see :func:`longtail.training.modes.with_mode`. The recipes of the
+            family ``images`` are in mode ``linear`` where none is given.
+        model: The network in place of the recipe's. Those of the family ``images`` take over what a timm network was
+            trained on: image size, mean and standard deviation.
 
     Raises:
         LongtailError: No such recipe or file, or a file with an unknown option.
@@ -112,6 +125,11 @@ def base_config(recipe: str | None, config_file: str | Path | None = None, epoch
         5
     """
     config = load_recipe(recipe).config if recipe else asdict(RunConfig())
+    any_images = recipe is not None and recipe.startswith(ANY_IMAGES)
+    if any_images:
+        config = with_model(config, model or config["model"]["name"])
+    if mode is not None or any_images:
+        config = with_mode(config, mode or MODES[0])
     if config_file is not None:
         overlay = read_config(config_file)
         config_from_dict(overlay, str(config_file))  # a value of the wrong type is named with its file

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from longtail.data.augmentation import BatchTransform
+from longtail.data.cache import image_key
 from longtail.data.decoding import Decoder
-from longtail.data.loaders import Loader, build_loader
+from longtail.data.loaders import Loader, build_loader, count_batches
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.metrics import Summary
 from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, save_model, start_from
+from longtail.models.adapters import add_adapters, merged
 from longtail.models.model import LongTailModel, build_model
 from longtail.training.check import check_config, check_stages, resolve
 from longtail.training.checkpoint import (
@@ -29,8 +34,9 @@ from longtail.training.config import RunConfig, StageConfig
 from longtail.training.engine import Engine, step_seed, warm_up
 from longtail.training.environment import hardware, versions
 from longtail.training.evaluate import Evaluation, evaluate, prediction_table
-from longtail.training.features import CachedViews, Classifier, compute_views
-from longtail.training.interrupt import InterruptGuard
+from longtail.training.features import BATCH, CachedViews, Classifier, compute_views, feature_key
+from longtail.training.grouped import with_group_intervals
+from longtail.training.interrupt import Interrupted, InterruptGuard
 from longtail.training.loop import StageLoop
 from longtail.training.meter import Meter
 from longtail.training.outputs import (
@@ -43,6 +49,7 @@ from longtail.training.outputs import (
     write_yaml,
 )
 from longtail.training.prepare import PreparedData, prepare_data
+from longtail.training.prior import assumed_prior
 from longtail.training.progress import Reporter, describe
 from longtail.training.stages import build_pass, make_loss, make_transform, set_trainable
 from longtail.training.tracking import Tracking, final_figures
@@ -75,6 +82,8 @@ class Experiment:
         self.tracking = Tracking(config, out, self.reporter, is_main=engine.is_main)
         self.transform = make_transform(config.data)
         self.stages = check_stages(config)
+        self.frozen = all(stage.train != "all" and stage.cached_views for stage in self.stages.values())
+        self.stored: dict[str, CachedViews] = {}
         self.prepared: PreparedData = prepare_data(config.data)
         self._describe_data()
         self.loaders = {name: self._load(name) for name in self.prepared.data.splits}
@@ -116,12 +125,12 @@ class Experiment:
             # Saved between two stages: its weights are where this stage starts from, before it changes the classifier.
             self._load_weights(state)
             state = None
-        set_trainable(self.model, stage, self.config.model.trainable)
+        set_trainable(self.model, stage, self.config.model)
         self.model.to(self.engine.device)
         if state is not None:
             self._load_weights(state)
         self.average = self._new_average(state)
-        views = self._views(index, stage) if stage.cached_views else None
+        views = self._views(index, stage, guard) if stage.cached_views else None
         work, sampler = build_pass(
             self.engine, stage, index, model=self.model, counts=self.prepared.counts,
             labels=self.prepared.data.splits["train"].labels,
@@ -151,16 +160,45 @@ class Experiment:
             self.average = None
         self._finish_stage(index)
 
-    def _views(self, index: int, stage: StageConfig) -> CachedViews:
+    def _views(self, index: int, stage: StageConfig, guard: InterruptGuard) -> CachedViews:
         begun = time.perf_counter()
-        with self.reporter.bar(f"stage {index}: features", stage.cached_views) as bar:
-            views = compute_views(
-                self.engine, self.model, self.loaders["train"], self.transform,
-                torch.from_numpy(self.prepared.data.splits["train"].labels.copy()), views=stage.cached_views,
-                seed=(self.config.training.seed, index, 4), tick=bar.tick,
-            )  # fmt: skip
+        # A backbone that no stage trains has the same features in every run: their draws are those of no seed in
+        # particular, so that seeds, stages and methods share them.
+        seed = () if self.frozen else (self.config.training.seed, index)
+        parts = count_batches(len(self.prepared.data.splits["train"]), BATCH * self.engine.world_size)
+        with self.reporter.bar(f"stage {index}: features", stage.cached_views * parts) as bar:
+
+            def tick() -> None:
+                bar.tick()
+                if guard.requested and self.engine.world_size == 1:
+                    raise Interrupted
+
+            views = self._features("train", self.transform, stage.cached_views, (*seed, 4), tick=tick)
         self.seconds["features"] += time.perf_counter() - begun
         return views
+
+    def _features(
+        self, name: str, transform: BatchTransform, views: int, seed: tuple[int, ...],
+        tick: Callable[[], object] = lambda: None,
+    ) -> CachedViews:  # fmt: skip
+        kept = self.frozen and self.config.data.cache
+        key = ""
+        if kept:
+            key = feature_key(self.engine, self.model, image_key(self._decoder(name)), transform)
+        return compute_views(
+            self.engine, self.model, self.loaders[name], transform,
+            torch.from_numpy(self.prepared.data.splits[name].labels.copy()), views=views, seed=seed, key=key,
+            tick=tick, warn=lambda text: self.reporter.say(f"note: {text}"),
+        )  # fmt: skip
+
+    def _test_features(self, name: str) -> CachedViews:
+        """Features of a split that is only evaluated, of a backbone that no stage trains: computed once."""
+        if name not in self.stored:
+            begun = time.perf_counter()
+            plain = BatchTransform(self.transform.mean, self.transform.std)
+            self.stored[name] = self._features(name, plain, 1, ())
+            self.seconds["features"] += time.perf_counter() - begun
+        return self.stored[name]
 
     def _update_average(self) -> None:
         if self.average is not None:
@@ -230,7 +268,7 @@ class Experiment:
         self.scale = values["scale"]
         last = max(self.stages)
         if values["stage"] > last:  # everything is trained; only the last files are missing
-            set_trainable(self.model, self.stages[last], self.config.model.trainable)
+            set_trainable(self.model, self.stages[last], self.config.model)
             self._load_weights(state)
             self.model.to(self.engine.device)
 
@@ -273,20 +311,26 @@ class Experiment:
         test = [f"test {describe(found['test'].summary)}"] if "test" in found else []
         self.reporter.say(f"stage {index} done: {'; '.join([*test, describe_throughput(self.history, index)])}")
         if not last and self.engine.is_main:  # what another stage 2 can start from
-            save_model(self.model, self._info(), self.out / f"stage{index}")
+            save_model(merged(self.model), self._info(index), self.out / f"stage{index}")
         following = min((i for i in self.stages if i > index), default=index + 1)
         self._save(following, 0, 0, None, None)
 
     def _evaluate(self, name: str, model: LongTailModel, *, keep_predictions: bool = False) -> Evaluation:
+        views = self._test_features(name) if self.frozen else None
         begun = time.perf_counter()
         self.engine.share_buffers(model)
         result = evaluate(
-            self.engine, model, self.loaders[name], self.transform,
+            self.engine, model if views is None else Classifier(model),
+            self.loaders[name] if views is None else views, self.transform if views is None else views,
             num_images=len(self.prepared.data.splits[name]), counts=self.prepared.counts,
-            groups=self.prepared.groups, logit_scale=self.scale, keep_predictions=keep_predictions,
+            groups=self.prepared.groups, scores=self._scores, keep_predictions=keep_predictions,
         )  # fmt: skip
+        result = with_group_intervals(result, self.prepared.data.splits[name], self.config.data.group_column)
         self.seconds["evaluation"] += time.perf_counter() - begun
         return result
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        return logits * self.scale
 
     def _finish(self) -> dict[str, Any]:
         if not self.final:  # resumed after the last stage
@@ -294,7 +338,7 @@ class Experiment:
         validation, test = self.final.get("validation"), self.final.get("test")
         metrics = self._metrics(validation.summary if validation else None, test.summary if test else None)
         if self.engine.is_main:
-            save_model(self.model, self._info(), self.out)
+            save_model(merged(self.model), self._info(max(self.stages)), self.out)
             if test is not None:
                 splits, summary = self.prepared.data.splits, test.summary
                 examples = self.out / "examples.parquet"
@@ -331,16 +375,21 @@ class Experiment:
             "throughput": {f"stage{index}": throughput(self.history, index) for index in self.stages},
         }  # fmt: skip
 
-    def _info(self) -> ModelInfo:
+    def _info(self, stage: int) -> ModelInfo:
         data = self.config.data
         return ModelInfo(
             model=ModelSpec(name=self.config.model.name, head=self.model.head_name),
             classes=self.prepared.counts.names,
             counts=self.prepared.counts.counts,
             preprocessing=Preprocessing(
-                size=data.image_size, resize=data.resize, mean=tuple(data.mean), std=tuple(data.std)
+                size=data.image_size,
+                resize=data.resize,
+                mean=tuple(data.mean),
+                std=tuple(data.std),
+                interpolation=data.interpolation,
             ),
             logit_scale=self.scale,
+            prior=assumed_prior(self.stages[stage], self.prepared.counts),
             recipe=self.config.recipe,
             versions=versions(),
         )
@@ -358,12 +407,15 @@ class Experiment:
         for note in self.prepared.notes:
             self.reporter.say(f"note: {note}")
 
-    def _load(self, name: str) -> Loader:
+    def _decoder(self, name: str) -> Decoder:
         data = self.config.data
         # Boxes of any size are cut out of a training image, so all of it is kept; others are cut to size here.
         boxes = name == "train" and data.augmentation == "random-resized-crop"
         side = (data.resize or data.image_size) if boxes else data.image_size
-        decoder = Decoder(self.prepared.data.splits[name], data.resize, side)
+        return Decoder(self.prepared.data.splits[name], data.resize, side, data.interpolation)
+
+    def _load(self, name: str) -> Loader:
+        data, decoder = self.config.data, self._decoder(name)
         with self.reporter.bar(f"decoding {name}", len(decoder.split)) as bar:
             return build_loader(
                 decoder, self.engine.device, workers=data.workers, resident_gigabytes=data.resident_gigabytes,
@@ -378,6 +430,8 @@ class Experiment:
             config.name, self.prepared.counts.num_classes, config.head,
             pretrained=config.pretrained and not (resuming or config.weights), in_size=self.config.data.image_size,
         )  # fmt: skip
+        if config.adapter != "none":
+            add_adapters(model.backbone, config.adapter_rank)
         if config.weights and not resuming:
             whole = start_from(model, self.prepared.counts.names, config.weights)
             self.reporter.say(f"starting from {config.weights}: backbone{' and classifier' if whole else ''}")
@@ -398,15 +452,24 @@ def make_engine(config: RunConfig) -> Engine:
         raise LongtailError(f"--training.precision {config.training.precision} does not work here: {error}") from error
 
 
+def refuse_existing(out: Path) -> None:
+    """Make sure that a folder is new or empty.
+
+    Raises:
+        LongtailError: It holds something already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        hint = f"continue it with: {resume_hint(out)}" if (out / "config.yaml").is_file() else "empty it first"
+        raise LongtailError(f"{out} exists already: choose another --out, or {hint}")
+
+
 def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Train into a new folder and return the metrics.
 
     Raises:
         LongtailError: The folder holds something already.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        hint = f"continue it with: {resume_hint(out)}" if (out / "config.yaml").is_file() else "empty it first"
-        raise LongtailError(f"{out} exists already: choose another --out, or {hint}")
+    refuse_existing(out)
     config = resolve(config)
     check_config(config)
     engine = make_engine(config)

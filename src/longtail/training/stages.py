@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -17,8 +16,9 @@ from longtail.data.samplers import EpochSampler, build_sampler
 from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss
 from longtail.losses.registry import build_loss
+from longtail.models.adapters import only_adapters
 from longtail.models.model import LongTailModel
-from longtail.training.config import DataConfig, OptimizerConfig, StageConfig
+from longtail.training.config import DataConfig, ModelConfig, OptimizerConfig, StageConfig
 from longtail.training.engine import Engine, Mixer, Pass, step_seed
 
 FUSED = {"cpu", "cuda", "mps", "xpu"}  # device types that PyTorch has fused optimisers for
@@ -61,25 +61,27 @@ def make_mixer(stage: StageConfig, counts: ClassCounts) -> Mixer | None:
             return mixing.cmo(images, labels, other.images, other.labels, classes, alpha, generator)
         if stage.mixing == "remix":
             return mixing.remix(images, labels, counts, alpha, generator)
-        plain = mixing.cutmix if stage.mixing == "cutmix" else mixing.mixup
+        plain = mixing.cutmix if stage.mixing == "cutmix" else mixing.mixup  # feature-mixup: mixup of features (N, D)
         return plain(images, labels, classes, alpha, generator)
 
     return None if stage.mixing == "none" else mix
 
 
-def set_trainable(model: LongTailModel, stage: StageConfig, parts: list[str]) -> None:
+def set_trainable(model: LongTailModel, stage: StageConfig, config: ModelConfig) -> None:
     """Freeze what a stage does not train.
 
     Args:
         model: The network, changed in place.
         stage: ``train`` says all, classifier or scales.
-        parts: Parts of the backbone that stage 1 trains; empty means all.
+        config: Of the network: which parts of the backbone stage 1 trains, and whether it has adapters.
     """
     if stage.train == "all":
-        if parts:
-            model.freeze_backbone(keep=parts)
+        if config.trainable:
+            model.freeze_backbone(keep=config.trainable)
         else:
             model.unfreeze_backbone()
+        if config.adapter != "none":
+            only_adapters(model.backbone)
         return
     model.freeze_backbone()
     if stage.train == "scales":
@@ -89,19 +91,44 @@ def set_trainable(model: LongTailModel, stage: StageConfig, parts: list[str]) ->
         head.reset_parameters()
 
 
-def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """The trainable parameters in one group; with ``layer_decay``, in groups of falling learning rate.
+
+    References:
+        [1] Clark et al., ELECTRA, ICLR 2020: layer-wise learning-rate decay; as timm implements it.
+
+    Example:
+        >>> [len(group["params"]) for group in parameter_groups(nn.Linear(2, 2), OptimizerConfig())]
+        [2]
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.layer_decay is None:
+        return [{"params": trainable}]
+    from timm.optim import param_groups_layer_decay
+
+    backbone: Any = model.get_submodule("backbone")
+    layers = param_groups_layer_decay(
+        backbone.trunk, weight_decay=config.weight_decay, layer_decay=config.layer_decay, verbose=False
+    )
+    below = {parameter for group in layers for parameter in group["params"]}
+    above = [parameter for parameter in trainable if parameter not in below]
+    return [*layers, {"params": above, "lr_scale": 1.0, "weight_decay": config.weight_decay}]
+
+
+def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimiser over the trainable parameters.
 
     Example:
-        >>> make_optimizer(OptimizerConfig(lr=0.5), nn.Linear(2, 2).parameters()).param_groups[0]["lr"]
+        >>> make_optimizer(OptimizerConfig(lr=0.5), nn.Linear(2, 2)).param_groups[0]["lr"]
         0.5
     """
-    trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    fused = all(parameter.device.type in FUSED for parameter in trainable)  # one kernel for all parameters
+    groups = parameter_groups(model, config)
+    # One kernel for all parameters.
+    fused = all(parameter.device.type in FUSED for group in groups for parameter in group["params"])
     if config.name == "adamw":
-        return torch.optim.AdamW(trainable, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
     return torch.optim.SGD(
-        trainable, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov,
+        groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov,
         fused=fused,
     )  # fmt: skip
 
@@ -133,7 +160,7 @@ def build_pass(
     """
     seed = engine.config.seed
     loss = make_loss(stage, counts, model).to(engine.device)
-    optimizer = make_optimizer(stage.optimizer, model.parameters())
+    optimizer = make_optimizer(stage.optimizer, model)
     wrapped, prepared = engine.prepare(model if network is None else network, optimizer)
     draw = partial(build_sampler, labels=labels, class_counts=counts, rank=engine.rank, world_size=engine.world_size)
     sampler = draw(stage.sampler, seed=step_seed(seed, index, 2))

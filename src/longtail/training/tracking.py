@@ -158,7 +158,7 @@ def final_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
     splits = {name: metrics[name] for name in ("test", "validation") if metrics[name] is not None}
     return {
         f"{name}_{key}": value for name, summary in splits.items() for key, value in summary.items()
-        if key != "per_class"
+        if key not in {"per_class", "intervals"}
     }  # fmt: skip
 
 

@@ -1,0 +1,127 @@
+"""longtail adjust: logit adjustment, tau-normalisation, temperature and "not sure", chosen on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.table import Table
+
+from longtail.commands.shared import as_dict, print_json, print_line
+from longtail.commands.sure import percent, sure_words
+from longtail.errors import LongtailError
+
+GRAMMAR = "RUN [--method NAME] [--tau auto|X] [--temperature auto|X|none] [--reset]"
+
+
+def takes(parser: ArgumentParser) -> None:
+    """Add its arguments."""
+    parser.add_argument("run", type=str, help="RUN folder")
+    parser.add_argument(
+        "--method", type=Literal["logit-adjustment", "tau-norm", "none"], default="logit-adjustment",
+        help="what is adjusted beside the temperature",
+    )  # fmt: skip
+    parser.add_argument("--tau", type=str, default="auto", help="its strength, a number or auto")
+    parser.add_argument(
+        "--temperature", type=str, default="auto", help="what divides the logits, a number, auto or none"
+    )
+    parser.add_argument(
+        "--metric", type=Literal["balanced_accuracy", "accuracy", "harmonic_mean"], default="balanced_accuracy",
+        help="what the strength is chosen by",
+    )  # fmt: skip
+    parser.add_argument("--threshold-coverage", type=float | None, default=None, help="share of images to be sure of")
+    parser.add_argument("--threshold-accuracy", type=float | None, default=None, help="or share of those to be right")
+    parser.add_argument("--reset", action="store_true", help="take adjustment and threshold out again")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def run(flags: Namespace) -> None:
+    """Adjust a RUN after training, by its validation images."""
+    adjust_command(**as_dict(flags))
+
+
+def adjust_command(
+    run: str,
+    *,
+    method: Literal["logit-adjustment", "tau-norm", "none"] = "logit-adjustment",
+    tau: str | float = "auto",
+    temperature: str | float = "auto",
+    metric: Literal["balanced_accuracy", "accuracy", "harmonic_mean"] = "balanced_accuracy",
+    threshold_coverage: float | None = None,
+    threshold_accuracy: float | None = None,
+    reset: bool = False,
+    json: bool = False,
+) -> None:
+    """Choose an adjustment on validation and store it in the run's model.json, or take it out again."""
+    from longtail.inference.tune import Wishes
+    from longtail.training.adjust_run import adjust_run, reset_run
+    from longtail.training.engine import is_main_process
+    from longtail.training.progress import Reporter
+
+    if reset:
+        had = reset_run(Path(run))
+        print_line(f"{run}: {'adjustment removed' if had else 'there was no adjustment'}")
+        return
+    wishes = Wishes(
+        method=method, metric=metric,
+        tau=_number("tau", tau, {"auto": None}),
+        temperature=_number("temperature", temperature, {"auto": None, "none": 1.0}),
+        coverage=threshold_coverage, accuracy=threshold_accuracy,
+    )  # fmt: skip
+    result = adjust_run(Path(run), wishes, say=Reporter().say)
+    if not is_main_process():
+        return
+    if json:
+        print_json(result)
+        return
+    for line in _sentences(run, result):
+        print_line(line)
+    Console().print(_table(result))
+
+
+def _number(option: str, value: str | float, words: Mapping[str, float | None]) -> float | None:
+    if isinstance(value, str) and value in words:
+        return words[value]
+    try:
+        return float(value)
+    except ValueError:
+        raise LongtailError(f"--{option} takes a number or {' or '.join(words)}, got {value!r}.") from None
+
+
+def _sentences(run: str, result: dict[str, Any]) -> list[str]:
+    chosen = result["chosen"]
+    tau = f"tau {chosen['tau']:g} ({_source(chosen, 'tau', chosen['metric'].replace('_', ' '))}), "
+    temperature = f"temperature {chosen['temperature']:.4g} ({_source(chosen, 'temperature', 'likelihood')})"
+    lines = [
+        f"{run}: {chosen['method'] + ', ' + tau if chosen['method'] != 'none' else ''}{temperature}",
+        f"its probabilities now assume {result['assumes']}",
+    ]
+    few = chosen["classes_with_few_validation_images"]
+    if few:
+        lines.append(
+            f"note: {few} of the classes have fewer than 5 of the {chosen['validation_images']} validation images: the "
+            "choice knows little of them."
+        )
+    if result["threshold"] is not None:
+        lines.append(f"sure from a confidence of {result['threshold']:.4f} on (chosen on validation)")
+        lines += [f"  {name}: {sure_words(result[name]['sure'])}" for name in ("validation", "test") if result[name]]
+    return lines
+
+
+def _source(chosen: Mapping[str, Any], name: str, by: str) -> str:
+    source = str(chosen[f"{name}_from"])
+    return f"chosen on validation by {by}" if source == "validation" else source
+
+
+def _table(result: dict[str, Any]) -> Table:
+    splits = [name for name in ("validation", "test") if result[name]]
+    names = [f"{name} {when}" for name in splits for when in ("before", "after")]
+    table = Table("figure", *names, box=None, header_style="bold", pad_edge=False)
+    for key in result["validation"]["before"]:
+        values = [result[name][when][key] for name in splits for when in ("before", "after")]
+        shown = [f"{value:.4f}" if key == "nll" else percent(value) for value in values]
+        table.add_row(key.replace("_", " "), *shown)
+    return table

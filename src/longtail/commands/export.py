@@ -1,0 +1,43 @@
+"""longtail export: a run as one file that needs no longtail."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+from longtail.commands.shared import as_dict, print_line
+
+GRAMMAR = "RUN --format onnx|torch --out FILE"
+
+
+def takes(parser: ArgumentParser) -> None:
+    """Add its arguments."""
+    parser.add_argument("run", type=str, help="RUN folder, or hf:OWNER/NAME")
+    parser.add_argument("--format", type=Literal["onnx", "torch"], default="onnx", help="ONNX, or torch.export's .pt2")
+    parser.add_argument("--out", type=str, required=True, metavar="FILE", help="where to write")
+    parser.add_argument(
+        "--input", type=Literal["uint8", "float32"], default="uint8", help="type of the pixels, 0 to 255 in both"
+    )
+    parser.add_argument("--images", type=str | None, default=None, help="check on these; the run's examples by default")
+
+
+def run(flags: Namespace) -> None:
+    """Export a RUN to one ONNX or PyTorch file, checked on real images."""
+    export_command(**as_dict(flags))
+
+
+def export_command(
+    run: str,
+    out: str,
+    *,
+    format: Literal["onnx", "torch"] = "onnx",  # noqa: A002 - as it is typed
+    input: Literal["uint8", "float32"] = "uint8",  # noqa: A002
+    images: str | None = None,
+) -> None:
+    """Export a run to one file, checked on real images."""
+    from longtail.inference.export import export_run
+
+    report = export_run(run, out, format=format, input_type=input, images=images)
+    print_line(str(report))
+    print_line(f"{report.card}: its model card")

@@ -1,0 +1,146 @@
+"""Walk: the image files below class folders, and what else is met on the way: other files, links, loops."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from longtail.data.image_data import Finding, Severity
+from longtail.data.images import is_image_path
+from longtail.errors import LongtailError
+
+# Photographs and films that are not read; a folder full of them would look empty otherwise.
+_UNREAD = (
+    ".heic", ".heif", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf",
+    ".ico", ".mp4", ".mov", ".avi", ".mkv",
+)  # fmt: skip
+_CLUTTER = frozenset({"Thumbs.db", "desktop.ini"})
+_SHOWN = 5
+
+
+class Walk:
+    """Lists the images of class folders and remembers what their owner should know.
+
+    Args:
+        root: The folder of the source.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for place in ("cat/1.jpg", "cat/notes.txt", "lynx/old/2.png"):
+        ...     (root / place).parent.mkdir(parents=True, exist_ok=True)
+        ...     (root / place).touch()
+        >>> walk = Walk(root)
+        >>> {name: len(files) for name, files in walk.classes(root).items()}
+        {'cat': 1, 'lynx': 1}
+        >>> [finding.images for finding in walk.findings()]
+        [('cat/notes.txt',)]
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.path.realpath(root)
+        self._prefix = str(root) + os.sep
+        self._unread: list[str] = []
+        self._others: list[str] = []
+        self._outside: list[str] = []
+        self._back: list[str] = []
+
+    def classes(self, folder: Path) -> dict[str, list[str]]:
+        """The image files of each class folder in ``folder``.
+
+        Raises:
+            LongtailError: A folder cannot be listed, or has gone meanwhile.
+        """
+        entries = [entry for entry in subfolders(folder) if self._leads_on(str(folder), entry.name)]
+        return {entry.name: list(self._images_below(entry)) for entry in entries}
+
+    def _images_below(self, folder: Path) -> Iterator[str]:
+        visited: set[str] = set()
+        for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+            place = os.path.realpath(parent)
+            if place in visited:  # by two links, or a ring of them
+                folders.clear()
+                continue
+            visited.add(place)
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and self._leads_on(parent, name))
+            for name in sorted(files):
+                if is_image_path(name):
+                    self._leads_on(parent, name)
+                    yield f"{parent}{os.sep}{name}"
+                elif not name.startswith(".") and name not in _CLUTTER:
+                    kind = self._unread if name.lower().endswith(_UNREAD) else self._others
+                    kind.append(f"{parent}{os.sep}{name}".removeprefix(self._prefix))
+
+    def _leads_on(self, parent: str, name: str) -> bool:
+        """Note where a link leads; one to a folder above itself would take the images of other classes along."""
+        path = f"{parent}{os.sep}{name}"
+        if not Path(path).is_symlink():
+            return True
+        target = os.path.realpath(path)
+        if _is_within(os.path.realpath(parent), target):
+            self._back.append(path.removeprefix(self._prefix))
+            return False
+        if not _is_within(target, self._root):
+            self._outside.append(path.removeprefix(self._prefix))
+        return True
+
+    def findings(self) -> list[Finding]:
+        """One for each kind of thing that was met so far."""
+        met: tuple[tuple[Severity, list[str], str, str, str], ...] = (
+            (
+                "warning",
+                self._unread,
+                "in a format that is not read, and left out",
+                "convert to JPEG or PNG to use it",
+                "not-read",
+            ),
+            (
+                "note",
+                self._others,
+                "without the extension of an image, left out",
+                "rename it if it is an image, else move it away",
+                "not-an-image",
+            ),
+            ("warning", self._back, "back to a folder above, not followed", "remove it", "link-back"),
+            (
+                "note",
+                self._outside,
+                "to a place outside the folder, followed",
+                "keep that place as it is",
+                "link-outside",
+            ),
+        )
+        return [
+            Finding(severity, _sentence(kind, names, what), remedy, kind, tuple(names))
+            for severity, names, what, remedy, kind in met
+            if names
+        ]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder by name, links to folders too, hidden ones not.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ("b", "a", ".git"): (root / name).mkdir()
+        >>> [entry.name for entry in subfolders(root)]
+        ['a', 'b']
+    """
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _sentence(kind: str, names: list[str], what: str) -> str:
+    noun = "link" if kind.startswith("link") else "file"
+    listed = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+    return f"{len(names):,} {noun}{'s' * (len(names) > 1)} {what} ({listed})"
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _refuse(error: OSError) -> None:
+    """Raise for a folder that cannot be listed: passed over in silence, its class would only be smaller."""
+    raise LongtailError(f"{error.filename!r} cannot be listed ({error.strerror}): restore it, or start again.")

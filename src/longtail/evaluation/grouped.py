@@ -1,0 +1,80 @@
+"""What images are worth that are not independent: frames of one film are right or wrong together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from longtail.counts import IntArray
+from longtail.evaluation.intervals import Array, Effective
+
+
+def effective_images(
+    label: IntArray, prediction: IntArray, group: IntArray, num_classes: int, *, unit: str
+) -> Effective:
+    """Count how many independent images those of a split are worth.
+
+    Images of a group (the frames of a film, the photos of one animal) agree more than others in being right or wrong,
+    by a correlation r that is estimated from all classes together: a class alone may have one group only. By Kish's
+    design effect, n images in groups of on average m (large groups weigh more) are worth ``n / (1 + (m - 1) r)``:
+    all of them where r is 0, one for each group where it is 1. Where nothing says how large r is (every class has one
+    group, or all images are right), it is taken to be 1.
+
+    Args:
+        label: True classes, shape (N,).
+        prediction: Predicted classes, shape (N,).
+        group: Number of the group of each image, shape (N,), at least 0.
+        num_classes: C.
+        unit: What a group is called: the column it comes from.
+
+    Example:
+        >>> worth = effective_images(np.zeros(6, int), np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 0, 1, 1, 1]), 2,
+        ...                          unit="film")
+        >>> worth.correlation, worth.images.tolist(), worth.total
+        (1.0, [2.0, 0.0], 2.0)
+    """
+    correlation = _correlation(label, prediction == label, group)
+    return Effective(
+        unit, correlation,
+        images=_worth(label, group, correlation, num_classes),
+        predicted=_worth(prediction, group, correlation, num_classes),
+        total=float(_worth(np.zeros_like(label), _pairs(label, group), correlation, 1)[0]),
+    )  # fmt: skip
+
+
+def _pairs(label: IntArray, group: IntArray) -> IntArray:
+    """One number for each group within a class: images of two classes are right or wrong for reasons of their own."""
+    found: IntArray = np.unique(label * (int(group.max(initial=0)) + 1) + group, return_inverse=True)[1]
+    return found
+
+
+def _worth(label: IntArray, group: IntArray, correlation: float, size: int) -> Array:
+    pair = _pairs(label, group)
+    sizes = np.bincount(pair)
+    owner = np.zeros(len(sizes), dtype=np.int64)
+    owner[pair] = label
+    images = np.bincount(label, minlength=size).astype(np.float64)
+    weight = np.bincount(owner, weights=sizes.astype(np.float64) ** 2, minlength=size) / np.maximum(images, 1)
+    return np.asarray(images / (1 + np.maximum(weight - 1, 0) * correlation), dtype=np.float64)
+
+
+def _correlation(label: IntArray, right: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], group: IntArray) -> float:
+    """The intraclass correlation of a one-way analysis of variance within each class, its squares added up."""
+    pair = _pairs(label, group)
+    sizes = np.bincount(pair).astype(np.float64)
+    owner = np.zeros(len(sizes), dtype=np.int64)
+    owner[pair] = label
+    group_rate = np.bincount(pair, weights=right) / sizes
+    images = np.bincount(label).astype(np.float64)
+    rate = np.bincount(label, weights=right) / np.maximum(images, 1)
+    between = (sizes * (group_rate - rate[owner]) ** 2).sum()
+    within = ((right - group_rate[pair]) ** 2).sum()
+    classes = int((images > 0).sum())
+    free_between, free_within = len(sizes) - classes, len(label) - len(sizes)
+    if free_between == 0 or between + within == 0:
+        return 1.0
+    if free_within == 0:  # every group is a single image
+        return 0.0
+    typical = (images.sum() - (np.bincount(owner, weights=sizes**2) / np.maximum(images, 1)).sum()) / free_between
+    mean_between, mean_within = between / free_between, within / free_within
+    found = (mean_between - mean_within) / (mean_between + (typical - 1) * mean_within)
+    return float(np.clip(found, 0.0, 1.0))

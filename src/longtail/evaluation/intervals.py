@@ -1,0 +1,218 @@
+"""How far a figure may be off because it was measured on so many images and no more: intervals of 95 %, numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail.counts import GROUP_NAMES
+
+if TYPE_CHECKING:
+    from longtail.evaluation.metrics import Summary
+
+LEVEL = 0.95
+FEW_IMAGES = 5
+"""A class with fewer test images than this is marked wherever it is listed: its figure says next to nothing."""
+
+Interval: TypeAlias = list[float]
+Array: TypeAlias = npt.NDArray[np.float64]
+
+
+class SummaryIntervals(TypedDict):
+    """The intervals of a split's figures, [low, high] in [0, 1]; None where the figure is None."""
+
+    level: float
+    unit: str
+    correlation: float | None
+    accuracy: Interval | None
+    balanced_accuracy: Interval | None
+    many: Interval | None
+    medium: Interval | None
+    few: Interval | None
+    worst_class: Interval | None
+
+
+@dataclass(frozen=True)
+class Effective:
+    """How many independent images those of a split are worth, where some belong together.
+
+    Attributes:
+        unit: What is independent of each other: ``image``, or the column whose values hold images together.
+        correlation: Of right and wrong within a unit, in [0, 1]; None where the unit is the image.
+        images: For each class, shape (C,).
+        predicted: For each predicted class, shape (C,).
+        total: For all images together.
+    """
+
+    unit: str
+    correlation: float | None
+    images: Array
+    predicted: Array
+    total: float
+
+
+def wilson(right: npt.ArrayLike, images: npt.ArrayLike, *, level: float = LEVEL) -> Array:
+    """Wilson's score interval of a proportion.
+
+    Unlike ``p ± 1.96 sqrt(p (1 - p) / n)`` it has a width where all images are right, and stays inside [0, 1].
+    Wilson, Probable inference, the law of succession, and statistical inference, JASA 22, 1927.
+
+    Args:
+        right: Images that are right, shape (...); fractions of an image may occur.
+        images: Images, the same shape.
+        level: How often such intervals hold the true value.
+
+    Returns:
+        Low and high ends, shape (..., 2); NaN where there is no image.
+
+    Example:
+        >>> wilson([3, 50], [3, 100]).round(3).tolist()
+        [[0.439, 1.0], [0.404, 0.596]]
+    """
+    k, n = np.asarray(right, dtype=np.float64), np.asarray(images, dtype=np.float64)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rate, shrink = k / n, 1 + z * z / n
+        middle = (rate + z * z / (2 * n)) / shrink
+        half = z / shrink * np.sqrt(np.maximum(rate * (1 - rate), 0) / n + z * z / (4 * n * n))
+    ends = np.stack([middle - half, middle + half], axis=-1).clip(0.0, 1.0)
+    # The ends meet the rate exactly where all or none are right; rounding must not put it outside.
+    ends[..., 0], ends[..., 1] = np.minimum(ends[..., 0], rate), np.maximum(ends[..., 1], rate)
+    return np.where((n > 0)[..., None], ends, np.nan)
+
+
+def f1_intervals(right: Array, images: Array, predicted: Array) -> Array:
+    """Intervals of F1 per class, shape (C, 2): F1 is ``2 J / (1 + J)`` of the share J of right among all that touch it.
+
+    Args:
+        right: True positives, shape (C,).
+        images: Images of each class, shape (C,).
+        predicted: Predictions of each class, shape (C,).
+
+    Example:
+        >>> f1_intervals(np.array([4.0]), np.array([4.0]), np.array([5.0])).round(3).tolist()
+        [[0.546, 0.982]]
+    """
+    share = wilson(right, images + predicted - right)
+    share[images == 0] = np.nan
+    ends: Array = 2 * share / (1 + share)
+    return ends
+
+
+def mean_intervals(
+    right: Array, images: Array, sets: Mapping[str, Sequence[int]], *, effective: Array | None = None
+) -> dict[str, Interval | None]:
+    """Intervals of the mean recall of sets of classes: a smoothed bootstrap within classes, ended as Wilson does.
+
+    A bootstrap draws the images of each class anew. Of a mean of proportions its variance is known without drawing,
+    ``sum_j r_j (1 - r_j) / n_j / C^2``, so this is the bootstrap of infinitely many resamples. Two things are mended,
+    as otherwise it fails on small classes. A class with all images right would not vary at all: its rate is drawn from
+    ``r_j = (k_j + m) / (n_j + 1)``, where m is the mean of its set, one image's worth, and the variance is divided by
+    what that loses on average. And quantiles are symmetric where few images leave room on one side only: the variance
+    says how many images of a single proportion the mean is worth, and Wilson's interval of so many is given.
+
+    Args:
+        right: Images predicted right, shape (C,).
+        images: Images of each class, shape (C,); a class with none is left out.
+        sets: Class indices by name.
+        effective: How many independent images those are worth, shape (C,); all of them when not given.
+
+    Returns:
+        [low, high] for each set; None for a set without images.
+
+    Example:
+        >>> ends = mean_intervals(np.array([3.0, 3.0]), np.array([3.0, 3.0]), {"few": [0, 1], "many": []})
+        >>> [round(end, 2) for end in ends["few"]], ends["many"]
+        ([0.56, 1.0], None)
+    """
+    worth = images if effective is None else effective
+    with np.errstate(invalid="ignore"):
+        recall = right / images
+    kept = {name: np.array([j for j in members if images[j] > 0], dtype=np.int64) for name, members in sets.items()}
+    means = {name: float(recall[rows].mean()) for name, rows in kept.items() if rows.size}
+    toward = np.full(len(images), np.nan)
+    for name in sorted(means, key=lambda name: -kept[name].size):  # of the sets that hold a class, the smallest counts
+        total = worth[kept[name]].sum()
+        toward[kept[name]] = (means[name] * total + 0.5) / (total + 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        drawn = (recall * worth + toward) / (worth + 1)
+        variance = drawn * (1 - drawn) / worth / (1 - worth / (worth + 1) ** 2)
+    found: dict[str, Interval | None] = dict.fromkeys(sets)
+    for name, rate in means.items():
+        rows = kept[name]
+        middle = drawn[rows].mean()
+        alike = middle * (1 - middle) * rows.size**2 / variance[rows].sum()
+        found[name] = [float(end) for end in wilson(rate * alike, alike)]
+    return found
+
+
+def worst_interval(right: Array, images: Array) -> Interval | None:
+    """An interval of the lowest recall that the classes truly have, whichever class has it.
+
+    The lowest measured recall is lower than that on average, as the class is picked for it. So the low end is the
+    lowest of all low ends, and the high end the lowest of high ends that hold for all C classes at once (Sidak). It is
+    wide, and holds the truth more often than the level says.
+
+    Args:
+        right: Images predicted right, shape (C,).
+        images: Images of each class, shape (C,), as many as they are worth.
+
+    Example:
+        >>> [round(end, 2) for end in worst_interval(np.array([9.0, 5.0]), np.array([10.0, 10.0]))]
+        [0.19, 0.84]
+    """
+    from scipy.special import betaincinv
+
+    tested = images > 0
+    if not tested.any():
+        return None
+    k, n = right[tested], images[tested]
+    missed = (1 - LEVEL) / 2  # on each side; the low end is missed only where the truly lowest class misses its own
+    missed_once = 1 - (1 - missed) ** (1 / len(n))
+    # The exact bounds of Clopper and Pearson: so far out, Wilson's are too narrow for a handful of images.
+    low = np.where(k > 0, betaincinv(np.maximum(k, 1e-9), n - k + 1, missed), 0.0)
+    high = np.where(k < n, betaincinv(k + 1, np.maximum(n - k, 1e-9), 1 - missed_once), 1.0)
+    return [float(low.min()), float(high.min())]
+
+
+def add_intervals(
+    summary: Summary, right: Array, images: Array, predicted: Array, effective: Effective | None = None
+) -> Summary:
+    """Return a summary with the intervals of its figures and of its classes.
+
+    Args:
+        summary: The plain figures; intervals in it are replaced.
+        right: Images predicted right, shape (C,).
+        images: Images of each class, shape (C,).
+        predicted: Predictions of each class, shape (C,).
+        effective: Where images are not independent of each other, what they are worth.
+    """
+    worth = effective or Effective("image", None, images, predicted, float(images.sum()))
+    rows = [{**row} for row in summary["per_class"]]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scaled = right / images * worth.images
+        found = {
+            "recall_interval": wilson(scaled, worth.images),
+            "precision_interval": wilson(right / predicted * worth.predicted, worth.predicted),
+            "f1_interval": f1_intervals(scaled, worth.images, predicted * worth.images / images),
+        }
+    for name, ends in found.items():
+        for row, pair in zip(rows, ends.tolist(), strict=True):
+            row[name] = None if pair[0] != pair[0] else pair
+    sets: dict[str, Sequence[int]] = {
+        name: [j for j, row in enumerate(rows) if row["group"] == name] for name in GROUP_NAMES
+    }
+    means = mean_intervals(right, images, {"balanced_accuracy": range(len(rows)), **sets}, effective=worth.images)
+    accuracy = None
+    if images.sum() > 0:
+        accuracy = [float(end) for end in wilson(right.sum() / images.sum() * worth.total, worth.total)]
+    intervals = {
+        "level": LEVEL, "unit": worth.unit, "correlation": worth.correlation, "accuracy": accuracy, **means,
+        "worst_class": worst_interval(np.nan_to_num(scaled), worth.images),
+    }  # fmt: skip
+    return {**summary, "intervals": intervals, "per_class": rows}  # type: ignore[typeddict-item]

@@ -1,0 +1,124 @@
+"""model_card: a run described for those who did not train it, in the format of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from longtail.inference.load import ModelInfo, load_info
+from longtail.models.backbones import TIMM_PREFIX
+
+_FIGURES = {
+    "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "many": "many-shot classes",
+    "medium": "medium-shot classes", "few": "few-shot classes", "worst_class": "worst class",
+}  # fmt: skip
+_OFFICIAL = {"accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy"}  # as the hub calls them
+_MOST_CLASSES = 200  # rows of the table; a card of thousands is not read
+
+
+def model_card(run: str | os.PathLike[str]) -> str:
+    """Write the model card of a run from its files: metadata in YAML, then Markdown.
+
+    Data, training counts, groups, figures with their intervals where ``metrics.json`` has them, intended use and
+    limits. Of the source only the last name is shown, not the folders of the machine it lies on.
+
+    Args:
+        run: The RUN folder; ``metrics.json`` and ``config.yaml`` may be missing.
+
+    Returns:
+        The text of ``README.md``.
+
+    Raises:
+        LongtailError: ``model.json`` is missing or damaged.
+    """
+    folder = Path(run)
+    info = load_info(folder)
+    metrics = json.loads(_text(folder / "metrics.json") or "{}")
+    config = yaml.safe_load(_text(folder / "config.yaml") or "{}")
+    data, test = config.get("data", {}), metrics.get("test") or {}
+    source = last_name(str(data.get("source", "")))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=False,  # noqa: S701 - Markdown, whose own characters `cell` takes care of
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters |= {"cell": _cell, "percent": _percent}
+    return environment.get_template("card.md.j2").render(
+        metadata=_metadata(info, test, source, config), info=info, source=source, config=config, metrics=metrics,
+        figures=_figures(test), classes=_classes(info, test), hidden=max(0, len(info.classes) - _MOST_CLASSES),
+        groups=metrics.get("groups", {}), test=test, images=sum(info.counts), title=source or info.model.name,
+        assumes=info.prior if info.adjustment is None else info.adjustment.prior,
+    )  # fmt: skip
+
+
+def last_name(source: str) -> str:
+    """Return a source without the folders it lies in; the name of a data set on the hub stays whole.
+
+    Example:
+        >>> last_name("folder:/home/me/photos/"), last_name("hf:owner/set"), last_name("digits")
+        ('folder:photos', 'hf:owner/set', 'digits')
+    """
+    prefix, colon, rest = source.rpartition(":")
+    if prefix == "hf" and not Path(rest).is_absolute() and rest.count("/") <= 1:
+        return source
+    return prefix + colon + Path(rest).name
+
+
+def _metadata(info: ModelInfo, test: Mapping[str, Any], source: str, config: Mapping[str, Any]) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    on_hub = source.removeprefix("hf:") if source.startswith("hf:") and "/" in source else None
+    measured = {metric: test[name] for name, metric in _OFFICIAL.items() if test.get(name) is not None}
+    where: dict[str, Any] = {"dataset_type": on_hub or "imagefolder", "dataset_name": source, "dataset_split": "test"}
+    results = [
+        EvalResult(task_type="image-classification", metric_type=metric, metric_value=round(value, 6), **where)
+        for metric, value in measured.items()
+    ]
+    timm_name = info.model.name.removeprefix(TIMM_PREFIX).partition("+")[0]
+    pretrained = info.model.name.startswith(TIMM_PREFIX) and config.get("model", {}).get("pretrained")
+    return ModelCardData(
+        library_name="longtail",
+        pipeline_tag="image-classification",
+        tags=["image-classification", "long-tailed", *([info.recipe] if info.recipe else [])],
+        datasets=[on_hub] if on_hub else None,
+        base_model=f"timm/{timm_name}" if pretrained else None,
+        model_name=source or info.model.name,
+        eval_results=results or None,
+    ).to_yaml()
+
+
+def _figures(test: Mapping[str, Any]) -> list[tuple[str, float, Sequence[float] | None]]:
+    intervals = test.get("intervals", {})
+    return [(words, test[name], intervals.get(name)) for name, words in _FIGURES.items() if test.get(name) is not None]
+
+
+def _classes(info: ModelInfo, test: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the class table, rarest last."""
+    measured = test.get("per_class") or [{}] * len(info.classes)
+    rows = [
+        {"name": name, "count": count, "group": row.get("group") or "", "test": row.get("test_count"),
+         "recall": row.get("recall"), "interval": row.get("recall_interval")}
+        for name, count, row in zip(info.classes, info.counts, measured, strict=True)
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: -row["count"])[:_MOST_CLASSES]
+
+
+def _percent(value: float, interval: Sequence[float] | None = None) -> str:
+    shown = f"{value * 100:.1f} %"
+    return shown if interval is None else f"{shown} ({interval[0] * 100:.1f} to {interval[1] * 100:.1f})"
+
+
+def _cell(text: object) -> str:
+    """A text that stays in its cell of a table and is nothing but text."""
+    words = " ".join(str(text).split())
+    return "".join(f"\\{character}" if character in "\\`*_{}[]<>#|~" else character for character in words)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""

@@ -1,0 +1,135 @@
+"""Listing the files of a folder or a pattern as they are met: a million of them need no more memory than a thousand."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple, TypeAlias
+
+from longtail.data.images import is_image_path
+
+Names: TypeAlias = tuple[str, ...]  # of the folders below the first one, and of the file
+_SORTED_AT_ONCE = 10_000
+
+
+class Found(NamedTuple):
+    """One file, or a folder that cannot be listed.
+
+    Attributes:
+        path: As the user wrote it, and what follows.
+        problem: Why the folder cannot be listed, or empty.
+    """
+
+    path: str
+    problem: str = ""
+
+
+class _Entry(NamedTuple):
+    found: Found
+    names: Names
+    is_folder: bool = False
+
+
+def images_below(folder: str) -> Iterator[Found]:
+    """Find the files with an image's extension in a folder, to the bottom; hidden files and folders are left out.
+
+    Links are followed, each real folder once. The order is that of names, in portions of 10,000 where a folder holds
+    more.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("b.png", "a.jpg", "notes.txt"): (folder / name).touch()
+        >>> [os.path.basename(found.path) for found in images_below(str(folder))]
+        ['a.jpg', 'b.png']
+    """
+    return _walk(folder, lambda names: is_image_path(names[-1]), lambda names: not names[-1].startswith("."))
+
+
+def files_like(pattern: str) -> Iterator[Found]:
+    """Find the files that a pattern such as ``in/**/*.jpg`` names, whatever their extension.
+
+    ``*``, ``?`` and ``[...]`` stand for what they do in a shell and ``**`` for any folders; none of them for a leading
+    dot. The order is that of :func:`images_below`.
+    """
+    parts = pattern.split(os.sep)  # noqa: PTH206 - a path of the user's stays as it was written
+    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    base = "".join(part + os.sep for part in parts[:first])
+    wanted = tuple(part for part in parts[first:] if part)
+    if not os.path.isdir(base or os.curdir):  # noqa: PTH112
+        return iter(())
+    return _walk(base, lambda names: _fits(names, wanted), lambda names: _leads_on(names, wanted))
+
+
+def _walk(folder: str, keep: Callable[[Names], bool], enter: Callable[[Names], bool]) -> Iterator[Found]:
+    seen: set[tuple[int, int]] = set()  # a link may lead back up
+    stack = [_entries(folder, (), seen)]
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif entry.is_folder:
+            if enter(entry.names):
+                stack.append(_entries(entry.found.path, entry.names, seen))
+        elif entry.found.problem or keep(entry.names):
+            yield entry.found
+
+
+def _entries(folder: str, names: Names, seen: set[tuple[int, int]]) -> Iterator[_Entry]:
+    try:
+        status = os.stat(folder or os.curdir)  # noqa: PTH116
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder or os.curdir) as listing:
+            while portion := sorted(islice(listing, _SORTED_AT_ONCE), key=lambda entry: entry.name):
+                for entry in portion:
+                    found, below = Found(os.path.join(folder, entry.name)), (*names, entry.name)  # noqa: PTH118
+                    if entry.is_dir():
+                        yield _Entry(found, below, is_folder=True)
+                    elif (
+                        entry.is_file() or entry.is_symlink()
+                    ):  # no pipe, which would be waited for; a dead link is told
+                        yield _Entry(found, below)
+    except OSError as error:
+        problem = f"the folder {folder!r} cannot be listed ({error.strerror}): its images are left out."
+        yield _Entry(Found(folder, problem), names)
+
+
+def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the names of a path match the parts of a pattern.
+
+    Example:
+        >>> _fits(("a", "b", "c.png"), ("**", "*.png")), _fits(("a", ".b", "c.png"), ("**", "*.png"))
+        (True, False)
+    """
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        deeper = bool(names) and not names[0].startswith(".") and _fits(names[1:], pattern)
+        return deeper or _fits(names, pattern[1:])
+    return bool(names) and _name_fits(names[0], pattern[0]) and _fits(names[1:], pattern[1:])
+
+
+def _leads_on(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a file below the folder of these names may match.
+
+    Example:
+        >>> _leads_on(("a",), ("a", "*.png")), _leads_on(("b",), ("a", "*.png")), _leads_on(("a", "b"), ("a", "*.png"))
+        (True, False, False)
+    """
+    if not pattern:
+        return False
+    if not names:
+        return True
+    if pattern[0] == "**":
+        return not any(name.startswith(".") for name in names) or _leads_on(names, pattern[1:])
+    return _name_fits(names[0], pattern[0]) and _leads_on(names[1:], pattern[1:])
+
+
+def _name_fits(name: str, pattern: str) -> bool:
+    hidden = name.startswith(".") and not pattern.startswith(".")
+    return not hidden and fnmatch.fnmatch(name, pattern)

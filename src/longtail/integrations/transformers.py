@@ -1,0 +1,59 @@
+"""TrainerCriterion: a loss as the Hugging Face Trainer wants it, and the callback that tells it how far training is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from longtail.models.torchvision_fix import prepare_torchvision
+
+prepare_torchvision()  # transformers imports torchvision
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments  # noqa: E402
+
+
+class TrainerCriterion(TrainerCallback):  # type: ignore[misc]  # transformers is not type-checked here
+    """Both ``compute_loss_func`` and a callback of ``transformers.Trainer``.
+
+    The Trainer adds up the losses of ``gradient_accumulation_steps`` batches without dividing them, where the loss is
+    the user's: each has to be its share of them all. That, and progress, is all this does. For a loss with class
+    weights the shares are those of the numbers of images, not of their weights.
+
+    Args:
+        loss: A loss of this package, or one in :class:`~longtail.integrations.features.ReadFeatures`.
+
+    Example:
+        >>> import torch
+        >>> from longtail.losses import CrossEntropyLoss
+        >>> outputs, labels = {"logits": torch.zeros(4, 2)}, torch.tensor([0, 0, 0, 1])
+        >>> loss = TrainerCriterion(CrossEntropyLoss([3, 1]))
+        >>> whole, half = loss(outputs, labels), loss(outputs, labels, num_items_in_batch=torch.tensor(8))
+        >>> bool(whole == 2 * half)
+        True
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        self.loss = loss
+
+    def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """Return the loss of one batch; ``outputs`` has ``logits``, or they come first."""
+        logits = outputs["logits"] if hasattr(outputs, "keys") else outputs[0]
+        # Tables of a loss that the Trainer does not know follow the model to its device.
+        value: Tensor = self.loss.to(logits.device)(logits, labels)
+        if num_items_in_batch is None:
+            return value
+        return value * (labels.ne(-100).sum() / num_items_in_batch)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set the loss's progress; the Trainer calls this before each optimiser step."""
+        del args, control, kwargs
+        self.loss.progress = state.global_step / state.max_steps
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the loss at the progress that training reached."""
+        del args, control, kwargs
+        self.loss.progress = state.global_step / state.max_steps

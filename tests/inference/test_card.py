@@ -1,0 +1,64 @@
+"""The model card: metadata that the hub reads, figures with intervals, and nothing of the machine it was made on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from longtail.inference.card import last_name, model_card
+from longtail.inference.load import load_info, save_info
+
+
+def test_the_hub_reads_its_metadata(ready: Path) -> None:
+    data = ModelCard(model_card(ready)).data
+    assert (data.library_name, data.pipeline_tag) == ("longtail", "image-classification")
+    assert "cifar-lt/gcl" in data.tags
+    assert {result.metric_type: result.metric_value for result in data.eval_results} == {
+        "accuracy": 0.75, "balanced_accuracy": 0.5,
+    }  # fmt: skip
+
+
+def test_figures_groups_intervals_and_small_classes(ready: Path) -> None:
+    text = model_card(ready)
+    assert "| few-shot classes | 10.0 % (5.0 to 15.0) |" in text
+    assert "552 training images, from\n500 of the largest class to 2 of the smallest, a ratio of 250." in text
+    assert "1 many-shot, 1 medium-shot, 1 few-shot." in text
+    assert "| marten \\| pine | 50 | medium | 30 | 50.0 % (25.0 to 75.0) |" in text
+    assert "| 山猫 | 2 | few | 3 | 50.0 % (25.0 to 75.0) (fewer than 5 test images) |" in text
+    assert "| post-hoc adjustment | logit-adjustment |" in text
+    assert "assume | uniform |" in text
+    assert "folder:photos" in text
+    assert "/home/me" not in text
+
+
+def test_a_run_without_figures(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    for name in ("metrics.json", "config.yaml"):
+        (run / name).unlink()
+    text = model_card(run)
+    assert "nothing is known about how good it is" in text
+    assert ModelCard(text).data.eval_results is None
+
+
+def test_class_names_stay_text(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    save_info(replace(load_info(run), classes=("<script>a", "b\n\n# c", "---\nlicense: x"), recipe="- a: b\n---"), run)
+    text = model_card(run)
+    assert "<script>" not in text
+    assert "\n# c" not in text
+    assert "license" not in ModelCard(text).data.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("/home/me/photos", "photos"), ("parquet:/data/fish/", "parquet:fish"), ("csv:a/b.csv", "csv:b.csv"),
+        ("hf:owner/set", "hf:owner/set"), ("hf:/home/me/saved", "hf:saved"), ("hf:me/x/saved", "hf:saved"), ("", ""),
+    ],
+)  # fmt: skip
+def test_only_the_last_name_of_a_source(source: str, shown: str) -> None:
+    assert last_name(source) == shown

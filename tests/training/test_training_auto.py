@@ -1,0 +1,87 @@
+"""`--recipe auto`: the table, what it looks at, and that what the user says wins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from longtail.cli import build_parser
+from longtail.commands.words import run_config, without_auto
+from longtail.training.auto import PACKAGED, STRONG, Facts, choose
+from longtail.training.check import check_config
+from longtail.training.config import RunConfig
+from longtail.training.facts import look
+from longtail.training.recipe import config_from_dict
+
+PHOTOS = Facts(images=2700, classes=23, imbalance_ratio=177.0, side=300, packaged=True)
+TABLE = [
+    (PHOTOS, PACKAGED, "linear", "images/logit-adjustment", 224),
+    (replace(PHOTOS, packaged=False, hub=True), PACKAGED, "linear", "images/logit-adjustment", 224),
+    (replace(PHOTOS, gpu="H", hub=True), STRONG, "finetune", "images/logit-adjustment", 224),
+    (replace(PHOTOS, gpu="H", hub=True, images=400), STRONG, "linear", "images/logit-adjustment", 224),
+    (replace(PHOTOS, gpu="H"), PACKAGED, "finetune", "images/logit-adjustment", 224),
+    (replace(PHOTOS, packaged=False), "timm:resnet18", "scratch", "images/logit-adjustment", 224),
+    (replace(PHOTOS, imbalance_ratio=1.5), PACKAGED, "linear", "images/ce", 224),
+    (replace(PHOTOS, side=32), "resnet32", "scratch", "images/logit-adjustment", 32),
+    (replace(PHOTOS, side=32, images=300), PACKAGED, "linear", "images/logit-adjustment", 224),
+]
+
+
+@pytest.mark.parametrize(("facts", "model", "mode", "recipe", "size"), TABLE)
+def test_the_table(facts: Facts, model: str, mode: str, recipe: str, size: int) -> None:
+    values, reasons = choose(facts)
+    config = config_from_dict(values)
+    check_config(config)
+    assert (config.model.name, config.mode, config.recipe, config.data.image_size) == (model, mode, recipe, size)
+    assert config.model.pretrained == (mode != "scratch")
+    assert len(reasons) == 5
+    assert [reason.partition(":")[0] for reason in reasons] == [
+        "backbone",
+        "image size",
+        "training",
+        "recipe",
+        "length",
+    ]
+
+
+@pytest.mark.parametrize(("images", "epochs", "batch"), [(100, 100, 64), (2700, 71, 64), (500_000, 10, 256)])
+def test_the_length_of_linear_training_follows_the_images(images: int, epochs: int, batch: int) -> None:
+    values, _ = choose(replace(PHOTOS, images=images))
+    assert (values["stage1"]["epochs"], values["stage1"]["batch_size"]) == (epochs, batch)
+
+
+def test_what_the_user_chooses_is_kept_and_said() -> None:
+    values, reasons = choose(PHOTOS, recipe="images/gcl", mode="finetune", model="timm:resnet50", epochs=3)
+    assert (values["model"]["name"], values["mode"], values["recipe"]) == ("timm:resnet50", "finetune", "images/gcl")
+    assert (values["stage1"]["epochs"], values["data"]["resize"]) == (3, 236)
+    assert sum("(yours)" in reason for reason in reasons) == 3
+
+
+def test_it_looks_at_the_images_themselves() -> None:
+    config = RunConfig()
+    config.data.source, config.data.imbalance_ratio = "digits", 10.0
+    facts = look(config)
+    assert (facts.classes, facts.side, facts.gpu) == (10, 8, "")
+    assert facts.imbalance_ratio > 9
+    assert 300 < facts.images < 900
+
+
+def read(*words: str) -> RunConfig:
+    kept = without_auto(["train", *words])
+    return run_config(build_parser("train", kept).parse_args(kept)["train"])
+
+
+def test_the_command_line_needs_neither_recipe_nor_model() -> None:
+    config = read("digits", "--out", "run", "--imbalance-ratio", "50")
+    assert config.recipe == "images/logit-adjustment"
+    assert config.reasons[0].startswith("backbone: ")
+    named = read("digits", "--out", "run", "--recipe", "auto", "--stage1.batch_size", "32", "--model.name", "resnet20")
+    assert (named.stage1.batch_size, named.model.name) == (32, "resnet20")
+    assert named.recipe == "images/ce"  # the digits are balanced
+
+
+def test_a_recipe_that_is_named_is_not_chosen_for() -> None:
+    config = read("digits", "--out", "run", "--recipe", "cifar-lt/gcl")
+    assert (config.recipe, config.mode, config.reasons) == ("cifar-lt/gcl", "", [])
+    assert read("digits", "--out", "run", "--recipe", "images/gcl", "--mode", "finetune").mode == "finetune"
