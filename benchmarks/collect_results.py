@@ -21,11 +21,14 @@ import yaml
 from longtail.training.recipe import base_config, flatten
 
 FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "harmonic_mean", "nll", "ece")
-FIGURES_SHOWN = ("accuracy", "many", "medium", "few", "worst_class", "ece")
+FIGURES_SHOWN = ("accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "ece")
+TITLES = {"accuracy": "overall", "balanced_accuracy": "balanced", "worst_class": "worst class", "ece": "ECE"}
+WITH_INTERVALS = ("accuracy", "balanced_accuracy", "many", "medium", "few")
 FULL_EPOCHS = 200  # the published schedule; shorter runs are not put beside published figures
 MARKED = re.compile(r"(<!-- rows begin (\S+) -->).*?(<!-- rows end -->)", re.DOTALL)
 COLUMNS = (
-    "run", "recipe", "stage", "seed", "epochs_stage1", "epochs_stage2", *FIGURES, "seconds_stage1", "seconds_stage2",
+    "run", "recipe", "stage", "seed", "epochs_stage1", "epochs_stage2", *FIGURES,
+    *(f"{name}_{end}" for name in WITH_INTERVALS for end in ("low", "high")), "seconds_stage1", "seconds_stage2",
     "processor", "cores", "device", "torch", "longtail", "train_images", "imbalance_ratio", "subset_seed", "data_hash",
     "command",
 )  # fmt: skip
@@ -57,12 +60,19 @@ def rows_of(run: Path) -> Iterable[dict[str, Any]]:
     for number, (stage, result) in enumerate(sorted(metrics["stages"].items()), start=1):
         final = number == len(metrics["stages"])
         figures = metrics["test"] if final else result["test"]
-        yield shared | {"stage": stage.removeprefix("stage")} | {name: figures[name] for name in FIGURES}
+        ends = {
+            f"{name}_{end}": value
+            for name, interval in figures.get("intervals", {}).items() if name in WITH_INTERVALS and interval
+            for end, value in zip(("low", "high"), interval, strict=True)
+        }  # fmt: skip
+        yield shared | {"stage": stage.removeprefix("stage")} | {name: figures[name] for name in FIGURES} | ends
 
 
 def command_of(config: Mapping[str, Any], name: str) -> str:
     """The shortest command that gives this configuration."""
-    base = flatten(base_config(config["recipe"], epochs=config["stage1"]["epochs"]))
+    recipe, epochs, mode = config["recipe"], config["stage1"]["epochs"], config.get("mode") or None
+    base = flatten(base_config(recipe, epochs=epochs, mode=mode, model=config["model"]["name"]))
+    base["model.name"] = base_config(recipe)["model"]["name"]
     base["model.head"] = config["model"]["head"]  # "auto" resolved
     words = ["longtail", "train", config["data"]["source"], "--recipe", config["recipe"]]
     words += ["--epochs", str(config["stage1"]["epochs"])]
@@ -77,7 +87,7 @@ def write_rows(runs: list[Path], path: Path) -> None:
     """Write the rows of all runs to one CSV file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
         for run in runs:
             writer.writerows(rows_of(run))
@@ -95,12 +105,13 @@ def table(rows: list[dict[str, str]], source: str, published: list[dict[str, str
         folded.setdefault((row["run"], row["stage"]), []).append(row)
     beside = {key: _published(found[0], source, published) for key, found in folded.items()}
     shown = any(beside.values())
-    lines = [
-        f"| run | stage | seeds | overall |{' published |' if shown else ''} many | medium | few | worst class | ECE |",
-        f"|---|---|---|---|{'---|' if shown else ''}---|---|---|---|---|",
-    ]
+    names = [name for name in FIGURES_SHOWN if name != "balanced_accuracy" or not _balanced(rows)]
+    titles = [TITLES.get(name, name) for name in names]
+    if shown:
+        titles.insert(1, "published")
+    lines = ["| run | stage | seeds | " + " | ".join(titles) + " |", "|---" * (len(titles) + 3) + "|"]
     for (run, stage), found in folded.items():
-        figures = [spread([row[name] for row in found]) for name in FIGURES_SHOWN]
+        figures = [spread([row[name] for row in found]) + interval(found, name) for name in names]
         if shown:
             figures.insert(1, beside[run, stage] or "-")
         lines.append(f"| {run} | {stage} | {len(found)} | " + " | ".join(figures) + " |")
@@ -126,6 +137,20 @@ def _published(row: dict[str, str], source: str, published: list[dict[str, str]]
             mark = " (unverified)" if known["kind"] == "unverified" else ""
             return f"{low}{mark}" if low == high else f"{low} to {high}{mark}"
     return ""
+
+
+def _balanced(rows: list[dict[str, str]]) -> bool:
+    """Whether the test images are as many of each class, so that accuracy and balanced accuracy are one."""
+    return all(abs(float(row["accuracy"]) - float(row["balanced_accuracy"])) < 1e-6 for row in rows)
+
+
+def interval(rows: list[dict[str, str]], name: str) -> str:
+    """The 95 % interval of a figure in per cent, the mean of both ends over seeds; nothing where none was stored."""
+    ends = [[float(row[key]) for row in rows if row.get(key)] for key in (f"{name}_low", f"{name}_high")]
+    if not all(ends):
+        return ""
+    low, high = (100 * statistics.mean(end) for end in ends)
+    return f" [{low:.0f}, {high:.0f}]"
 
 
 def spread(values: list[str]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 import longtail
 from longtail import cli, losses
@@ -66,8 +67,13 @@ BLOCKS = [(page, block) for page, block in PYTHON if page != "CONTRIBUTING.md"]
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with what the pages speak of: a finished run ``runs/gcl``, and ``mine.yaml``."""
+    """A folder with what the pages speak of: a finished run ``runs/gcl``, ``mine.yaml``, and photos to look at."""
     folder = tmp_path_factory.mktemp("docs")
+    for name in ("photos", "SOURCE"):
+        for number in range(20):
+            place = folder / name / ("cat", "lynx")[number % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (60, 50), (number, 0, 0)).save(place / f"{number}.png")
     (folder / "mine.yaml").write_text(fenced(PAGES["docs/recipes.md"], "yaml")[0])
     (folder / "runs" / "mine").mkdir(parents=True)
     full = base_config("cifar-lt/ce", folder / "mine.yaml") | {"recipe": "cifar-lt/ce"}
