@@ -82,7 +82,8 @@ def _first_reading(words: Sequence[str]) -> RunConfig | None:
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, default_env=False)
     train.takes(parser)
     rest = list(words)
-    rest.remove("train")
+    if "train" in rest:
+        rest.remove("train")
     if {"--help", "-h"} & set(rest):
         return None
     try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from longtail.errors import LongtailError, nearest
 from longtail.losses.agcl import AngularGCLLoss
+from longtail.losses.auto import resolve_auto
 from longtail.losses.balanced_softmax import BalancedSoftmaxLoss
 from longtail.losses.base import CommonOptions, LongTailLoss, check_range
 from longtail.losses.class_balanced import ClassBalancedLoss, WeightedLoss
@@ -81,8 +82,9 @@ def build_loss(name: str, class_counts: ClassCountsLike, options: Mapping[str, o
     Args:
         name: A key of ``LOSSES``.
         class_counts: Training images per class, length C.
-        options: Keyword options of the loss; ``deferred_reweighting``, a progress in [0, 1], wraps it in
-            :class:`DeferredReweighting` from there on (``None``: not at all).
+        options: Keyword options of the loss, ``"auto"`` where :mod:`longtail.losses.auto` has a rule;
+            ``deferred_reweighting``, a progress in [0, 1], wraps it in :class:`DeferredReweighting` from there on
+            (``None``: not at all).
 
     Raises:
         LongtailError: An unknown name or option (the message says the nearest one), or a value it does not take.
@@ -98,6 +100,7 @@ def build_loss(name: str, class_counts: ClassCountsLike, options: Mapping[str, o
     for key in given:
         if key not in known:
             raise LongtailError(f"loss {name!r} has no option {key!r}.{nearest(key, known)}")
+    given = resolve_auto(name, given, class_counts)
     start: Any = given.pop(DEFERRED, None)
     maker: Any = LOSSES[name]
     try:

@@ -19,6 +19,7 @@ from longtail.data.loaders import Loader, build_loader, count_batches
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.metrics import Summary
 from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, save_model, start_from
+from longtail.losses.auto import resolve_auto
 from longtail.models.adapters import add_adapters, merged
 from longtail.models.model import LongTailModel, build_model
 from longtail.training.check import check_config, check_stages, resolve
@@ -364,6 +365,12 @@ class Experiment:
             "test": test,
             "validation": validation,
             "stages": self.stage_results,
+            "losses": {  # with what "auto" came to
+                f"stage{index}": {"name": stage.loss.name} | resolve_auto(
+                    stage.loss.name, stage.loss.options, self.prepared.counts
+                )
+                for index, stage in self.stages.items()
+            },
             "seeds": {
                 "seed": self.config.training.seed, "subset_seed": data.subset_seed, "split_seed": data.split_seed,
             },
