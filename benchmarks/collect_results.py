@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from longtail.training.config import EXECUTION
 from longtail.training.recipe import base_config, flatten
 
 FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "harmonic_mean", "nll", "ece")
@@ -77,7 +78,8 @@ def command_of(config: Mapping[str, Any], name: str) -> str:
     words = ["longtail", "train", config["data"]["source"], "--recipe", config["recipe"]]
     words += ["--epochs", str(config["stage1"]["epochs"])]
     for key, value in flatten(dict(config)).items():
-        if key not in {"recipe", "data.source"} and base.get(key) != value:
+        of_speed = key.rpartition(".")[2] in EXECUTION
+        if key not in {"recipe", "data.source"} and not of_speed and base.get(key) != value:
             flag = {"data.imbalance_ratio": "imbalance-ratio", "training.seed": "seed"}.get(key, key)
             words += [f"--{flag}", f"{value:g}" if isinstance(value, float) else str(value)]
     return shlex.join([*words, "--out", name])
