@@ -209,6 +209,9 @@ def test_damaged_files_are_one_sentence(tmp_path: Path) -> None:
     for changed, message in [
         (data | {"format_version": 99}, "update longtail"),
         (data | {"label_type": "|O"}, "damaged"),
+        (data | {"logit_scale": float("inf")}, "damaged"),
+        (data | {"n_features_in": 10**12}, "does not hold weights"),  # no memory is taken for them
+        (data | {"n_features_in": -1}, "does not hold weights"),
         (data | {"parameters": {"nonsense": 1}}, "damaged"),
         (data | {"n_features_in": 63}, "weights of another model"),
     ]:

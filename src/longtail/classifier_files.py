@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -67,14 +68,14 @@ def load(classifier: AnyClassifier, folder: Path) -> AnyClassifier:
         classifier.set_params(**data["parameters"])
         classifier.classes_ = np.array(data["classes"], dtype=_label_type(data["label_type"]))
         classifier.class_counts_ = ClassCounts(data["counts"], [str(label) for label in classifier.classes_])
-        classifier.logit_scale_ = float(data["logit_scale"])
+        classifier.logit_scale_ = _finite(data["logit_scale"])
         classifier.assumed_prior_ = "uniform" if data["assumed_prior"] == "uniform" else "train"
         features, head = data["n_features_in"], str(data["head"])
     except LongtailError:
         raise
     except OSError as error:
         raise LongtailError(f"{path} cannot be read ({error.strerror}): name the folder that save() wrote.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LongtailError(f"{path} was not written by save() or is damaged ({error}): save it again.") from error
     if features is None:
         classifier.model_, info = load_model(folder)
@@ -86,13 +87,15 @@ def load(classifier: AnyClassifier, folder: Path) -> AnyClassifier:
 
 
 def _on_features(path: Path, size: int, classes: int, head: str) -> LongTailModel:
-    model = LongTailModel(
-        Standardize(size), build_head(head, size, classes), name="features", head_name=head, num_classes=classes
-    )
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise LongtailError(f"{path} is missing or damaged ({error}): save the classifier again.") from error
+    if not 0 < size <= max((value.numel() for value in weights.values()), default=0):  # before memory is taken for it
+        raise LongtailError(f"{path} does not hold weights of {size} features: save the classifier again.")
+    model = LongTailModel(
+        Standardize(size), build_head(head, size, classes), name="features", head_name=head, num_classes=classes
+    )
     check_weights(model, weights, path)
     model.load_state_dict(weights)
     return model.eval()
@@ -128,6 +131,13 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} cannot be saved as JSON")
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is no finite number")
+    return number
 
 
 def _label_type(name: str) -> np.dtype[Any]:

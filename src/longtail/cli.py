@@ -103,7 +103,7 @@ def _run(words: list[str]) -> int:
     command = next((word for word in words if not word.startswith("-")), None)
     if command is not None and command not in COMMANDS:
         return fail(f"there is no command {command!r}.{nearest(command, COMMANDS)}", EXIT_USAGE)
-    words = without_auto(words)
+    words = without_auto(words) if command == "train" else words
     parser = build_parser(command, words)
     try:
         parsed = parser.parse_args(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from longtail.errors import LongtailError
 from longtail.inference.card import last_name, model_card
 from longtail.inference.load import load_info, save_info
 
@@ -62,3 +64,23 @@ def test_class_names_stay_text(make_run: Callable[..., Path], tmp_path: Path) ->
 )  # fmt: skip
 def test_only_the_last_name_of_a_source(source: str, shown: str) -> None:
     assert last_name(source) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("config.yaml", "[1]"), ("config.yaml", "a: [b"), ("metrics.json", '{"test": '), ("metrics.json", "[]")],
+)
+def test_a_damaged_file_is_named(make_run: Callable[..., Path], tmp_path: Path, name: str, text: str) -> None:
+    run = make_run(tmp_path / "run")
+    (run / name).write_text(text)
+    with pytest.raises(LongtailError, match=rf"{name} (is damaged|does not hold)"):
+        model_card(run)
+
+
+def test_figures_of_another_run_are_refused(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["test"]["per_class"] = metrics["test"]["per_class"][:1]
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(LongtailError, match="copy both from one run"):
+        model_card(run)

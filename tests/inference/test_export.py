@@ -109,14 +109,16 @@ def test_the_rule_of_the_docs_gives_the_same_squares(ready: Path, tmp_path: Path
     page = Path(__file__).parents[2] / "docs" / "export.md"
     names: dict[str, Any] = {}
     exec(re.search(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1], names)
-    rng, looks = np.random.default_rng(5), load_info(ready).preprocessing
-    rule = json.loads(export.metadata(load_info(ready))["preprocessing"])
-    for shape in ((12, 12), (14, 14), (40, 31), (13, 90)):
-        path = tmp_path / "image.png"
-        Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(path)
-        found = names["square"](Image.open(path), rule["shorter_side"], rule["crop"])
-        expected = read_item(Item("image", str(path)), looks).pixels
-        assert np.array_equal(found.transpose(1, 2, 0), expected), shape
+    rng, known = np.random.default_rng(5), load_info(ready)
+    for interpolation in ("bicubic", "bilinear"):
+        info = replace(known, preprocessing=replace(known.preprocessing, interpolation=interpolation))
+        rule = json.loads(export.metadata(info)["preprocessing"])
+        for shape in ((12, 12, 3), (14, 14, 4), (40, 31, 2), (13, 90, 4), (13, 90)):  # colour, transparent, grey
+            path = tmp_path / "image.png"
+            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
+            found = names["square"](Image.open(path), rule["shorter_side"], rule["crop"], rule["interpolation"])
+            expected = read_item(Item("image", str(path)), info.preprocessing).pixels
+            assert np.array_equal(found.transpose(1, 2, 0), expected), (shape, interpolation)
 
 
 def test_what_cannot_be_exported(ready: Path, make_run: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from longtail.cli import build_parser
 from longtail.commands.words import run_config, without_auto
+from longtail.errors import LongtailError
 from longtail.training.auto import PACKAGED, STRONG, Facts, choose
 from longtail.training.check import check_config
 from longtail.training.config import RunConfig
@@ -79,6 +80,40 @@ def test_the_command_line_needs_neither_recipe_nor_model() -> None:
     named = read("digits", "--out", "run", "--recipe", "auto", "--stage1.batch_size", "32", "--model.name", "resnet20")
     assert (named.stage1.batch_size, named.model.name) == (32, "resnet20")
     assert named.recipe == "images/ce"  # the digits are balanced
+    assert (named.mode, named.model.pretrained, named.data.image_size) == ("scratch", False, 32)
+    check_config(named)
+
+
+def test_the_reasons_are_those_of_what_is_trained() -> None:
+    words = ["--stage1.epochs", "2", "--stage1.loss.name", "gcl", "--model.pretrained", "false", "--mode", "linear"]
+    config = read("digits", "--out", "run", "--data.image_size", "112", *words)
+    assert config.reasons == [
+        f"backbone: {PACKAGED}, without pretrained weights (yours)",
+        "image size: 112 pixels (yours)",
+        "training: linear (yours)",
+        "recipe: images/ce with the loss gcl (yours)",
+        "length: 2 epochs, batches of 64 (yours)",
+    ]
+    assert config.data.resize == 128  # as much of the image stays in sight
+    assert read("--data.source", "digits", "--out", "run").reasons
+
+
+def test_a_recipe_for_any_images_leaves_the_rest_to_be_chosen() -> None:
+    config = read("digits", "--out", "run", "--recipe", "images/gcl")
+    assert (config.recipe, config.model.name, config.mode) == ("images/gcl", "resnet32", "scratch")
+    assert len(config.reasons) == 5
+
+
+def test_modes_that_do_not_fit_tiny_images_get_a_network_they_fit() -> None:
+    tiny = replace(PHOTOS, side=32)
+    assert choose(tiny, mode="linear")[0]["model"]["name"] == PACKAGED
+    assert choose(tiny, mode="lora")[0]["model"]["name"].startswith("timm:vit_")
+    assert choose(tiny, mode="scratch")[0]["model"]["name"] == "resnet32"
+
+
+def test_a_configuration_file_and_a_mode_exclude_each_other() -> None:
+    with pytest.raises(LongtailError, match="leave --mode out"):
+        read("digits", "--out", "run", "--config", "run/config.yaml", "--mode", "finetune")
 
 
 def test_a_recipe_that_is_named_is_not_chosen_for() -> None:

@@ -56,19 +56,25 @@ def without_auto(words: Sequence[str]) -> list[str]:
 
 
 def _start(words: Sequence[str], epochs: int | None) -> dict[str, Any]:
-    from longtail.training.recipe import base_config
+    from longtail.training.recipe import ANY_IMAGES, base_config
 
     recipe, file = _value(words, "--recipe"), _value(words, "--config")
     mode, model = _value(words, "--mode"), _value(words, "--model.name")
-    if recipe is not None or file is not None or "--resume" in words:
+    if file is not None and mode is not None:
+        raise LongtailError("--config holds all that a mode would set: leave --mode out, or start from a recipe.")
+    for_any = recipe is None or recipe.startswith(ANY_IMAGES)
+    if not for_any or file is not None or "--resume" in words:
         return base_config(recipe, file, epochs, mode=mode, model=model)
     first = _first_reading(words)
     if first is None:
-        return base_config(None, epochs=epochs)
+        return base_config(recipe, epochs=epochs, mode=mode, model=model)
     from longtail.training.auto import choose
     from longtail.training.facts import look
 
-    config, reasons = choose(look(first), mode=mode, model=model, epochs=epochs)
+    config, reasons = choose(look(first), recipe=recipe, mode=mode, model=model, epochs=epochs)
+    size, resize = _value(words, "--data.image_size"), config["data"]["resize"]
+    if size is not None and size.isdecimal() and resize is not None:  # as much of the image stays in sight
+        config["data"]["resize"] = round(int(size) * resize / config["data"]["image_size"])
     return config | {"reasons": reasons}
 
 
@@ -90,7 +96,7 @@ def _first_reading(words: Sequence[str]) -> RunConfig | None:
         flags = parser.parse_args(rest)
     except ArgumentError:
         return None
-    return run_config(flags) if flags.source and flags.out else None
+    return run_config(flags) if (flags.source or flags.data.source) and flags.out else None
 
 
 def _check_words(words: Sequence[str]) -> None:
@@ -147,7 +153,12 @@ def run_config(flags: Namespace) -> RunConfig:
     values["data"]["source"] = flags.source or values["data"]["source"]
     if not values["data"]["source"]:
         raise LongtailError("name the images: longtail train SOURCE --out RUN.")
-    return config_from_dict(values)
+    config = config_from_dict(values)
+    if config.reasons:
+        from longtail.training.auto import as_it_came
+
+        config.reasons = as_it_came(config)
+    return config
 
 
 def _plain(value: Any) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
 
+from longtail.errors import LongtailError
 from longtail.inference.load import ModelInfo, load_info
 from longtail.models.backbones import TIMM_PREFIX
 
@@ -35,12 +36,12 @@ def model_card(run: str | os.PathLike[str]) -> str:
         The text of ``README.md``.
 
     Raises:
-        LongtailError: ``model.json`` is missing or damaged.
+        LongtailError: ``model.json`` is missing or damaged, or one of the others is damaged.
     """
     folder = Path(run)
     info = load_info(folder)
-    metrics = json.loads(_text(folder / "metrics.json") or "{}")
-    config = yaml.safe_load(_text(folder / "config.yaml") or "{}")
+    metrics = read_table(folder / "metrics.json", json.loads)
+    config = read_table(folder / "config.yaml", yaml.safe_load)
     data, test = config.get("data", {}), metrics.get("test") or {}
     source = last_name(str(data.get("source", "")))
     environment = jinja2.Environment(
@@ -55,6 +56,21 @@ def model_card(run: str | os.PathLike[str]) -> str:
         groups=metrics.get("groups", {}), test=test, images=sum(info.counts), title=source or info.model.name,
         assumes=info.prior if info.adjustment is None else info.adjustment.prior,
     )  # fmt: skip
+
+
+def read_table(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """Read a file of a RUN as a nested table; a missing file is an empty one.
+
+    Raises:
+        LongtailError: It is damaged.
+    """
+    try:
+        table = parse(_text(path) or "{}")
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise LongtailError(f"{path} is damaged: copy it from the run again, or delete it to do without.") from error
+    if not isinstance(table, dict) or not all(isinstance(table.get(key, {}), dict) for key in ("data", "model")):
+        raise LongtailError(f"{path} does not hold what a run writes: copy it from the run again, or delete it.")
+    return table
 
 
 def last_name(source: str) -> str:
@@ -101,6 +117,10 @@ def _figures(test: Mapping[str, Any]) -> list[tuple[str, float, Sequence[float] 
 def _classes(info: ModelInfo, test: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of the class table, rarest last."""
     measured = test.get("per_class") or [{}] * len(info.classes)
+    if len(measured) != len(info.classes):
+        raise LongtailError(
+            f"metrics.json is of {len(measured)} classes and model.json of {len(info.classes)}: copy both from one run."
+        )
     rows = [
         {"name": name, "count": count, "group": row.get("group") or "", "test": row.get("test_count"),
          "recall": row.get("recall"), "interval": row.get("recall_interval")}

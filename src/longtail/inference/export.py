@@ -133,14 +133,13 @@ def export_run(
     if path.is_dir():
         raise LongtailError(f"{path} is a folder: name the file to write, {path / f'model.{_suffix(format)}'}.")
     model, info = load_run(folder)
-    squares = _squares(folder, info, images)
+    squares, text = _squares(folder, info, images), model_card(folder)  # what is wrong with the run is said first
     deployed = Deployed(model, info).eval()
     data = (_to_onnx if format == "onnx" else _to_torch)(deployed, input_type)
     if _is_external(data):
         raise LongtailError(f"{path} would be larger than the 2 GB of an ONNX file: use --format torch.")
     difference = _compare(data, Predictor(model, info), squares, format=format, input_type=input_type)
     card = path.with_name(f"{path.name}.md")
-    text = model_card(folder)
     write_atomically(path, data)
     write_atomically(card, text.encode())
     return ExportReport(path, card, len(squares), difference)
@@ -153,7 +152,7 @@ def metadata(info: ModelInfo, input_type: InputType = "uint8") -> dict[str, str]
     rule = {
         "colour": "RGB, transparency laid over white, turned as EXIF says",
         "shorter_side": shorter, "crop": preprocessing.size, "crop_place": "centre",
-        "interpolation": f"{preprocessing.interpolation} with anti-aliasing (Pillow), scaled and cropped in one step",
+        "interpolation": preprocessing.interpolation, "scaling": "anti-aliased as Pillow does, and cropped in one step",
         "layout": "NCHW", "type": input_type, "range": [0, 255],
         "normalisation": "inside the file", "mean": preprocessing.mean, "std": preprocessing.std,
     }  # fmt: skip

@@ -14,7 +14,7 @@ import yaml
 
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
-from longtail.inference.card import last_name, model_card
+from longtail.inference.card import last_name, model_card, read_table
 from longtail.inference.load import INFO_NAME, WEIGHTS_NAME, load_run
 
 PREFIX: Final = "hf:"
@@ -92,8 +92,8 @@ def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, staged / name)
     if (folder / _CONFIG).is_file():
-        config = yaml.safe_load((folder / _CONFIG).read_text(encoding="utf-8"))
-        config["data"]["source"] = last_name(config["data"]["source"])
+        config = read_table(folder / _CONFIG, yaml.safe_load)
+        config["data"] = config.get("data", {}) | {"source": last_name(str(config.get("data", {}).get("source", "")))}
         write_atomically(staged / _CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
     write_atomically(staged / "README.md", model_card(folder).encode())
 

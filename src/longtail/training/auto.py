@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from longtail.training.recipe import Nested, base_config
+from longtail.training.config import RunConfig
+from longtail.training.recipe import Nested, base_config, load_recipe
 
 BALANCED = 2.0  # below this ratio, the methods for long tails have nothing to mend
 TINY = 40  # pixels; a pretrained network would be shown mostly scaling
 FEW_TO_FINETUNE = 1000  # images
 STEPS = 3000  # optimiser steps that a linear classifier gets, as far as its epochs stay within reason
 PACKAGED = "timm:tf_efficientnet_lite0"
+TRANSFORMER = "timm:vit_small_patch16_224.augreg_in21k_ft_in1k"
 STRONG = "timm:convnext_tiny.fb_in22k_ft_in1k"
 
 
@@ -59,7 +61,7 @@ def choose(
         >>> config["model"]["name"], config["mode"], len(reasons)
         ('timm:tf_efficientnet_lite0', 'linear', 5)
     """
-    name, why_name = (model, "yours") if model else _network(facts)
+    name, why_name = (model, "yours") if model else _network(facts, mode)
     how, why_how = (mode, "yours") if mode else _mode(facts, name)
     method, why_method = (recipe, "yours") if recipe else _recipe(facts)
     batch = 64 if facts.images < 20_000 else 256
@@ -70,21 +72,39 @@ def choose(
         config = base_config(method, epochs=epochs, mode=how, model=name)
     for stage in ("stage1", "stage2"):
         config[stage]["batch_size"] = batch
-    if name == "resnet32":
+    if not name.startswith("timm:"):
         config["data"] |= {"image_size": 32, "resize": None, "augmentation": "crop-flip"}
-    size, length = config["data"]["image_size"], config["stage1"]["epochs"]
-    retrained = f" and {config['stage2']['epochs']} of the classifier alone" if config["stage2"]["epochs"] else ""
-    return config, [
-        f"backbone: {name} ({why_name})",
-        f"image size: {size} pixels ({_why_size(name)}; yours have a median shorter side of {facts.side})",
-        f"training: {how} ({why_how})",
-        f"recipe: {method} ({why_method})",
-        f"length: {length} epochs{retrained}, batches of {batch} ({facts.images:,} training images)",
+    why_size = f"{_why_size(name)}; yours have a median shorter side of {facts.side}"
+    whys = (why_name, why_size, why_how, why_method, f"{facts.images:,} training images")
+    return config, [f"{choice} ({why})" for choice, why in zip(_choices(config), whys, strict=True)]
+
+
+def as_it_came(config: RunConfig) -> list[str]:
+    """The reasons of a configuration, with "yours" in place of the reason where the user has said something else."""
+    choices = _choices(asdict(config))
+    pairs = zip(choices, config.reasons, strict=True)
+    return [reason if reason.startswith(f"{choice} (") else f"{choice} (yours)" for choice, reason in pairs]
+
+
+def _choices(config: Nested) -> list[str]:
+    first, second = config["stage1"], config["stage2"]
+    retrained = f" and {second['epochs']} of the classifier alone" if second["epochs"] else ""
+    published = load_recipe(config["recipe"]).config["stage1"]["loss"]["name"]
+    own_loss = published != first["loss"]["name"]
+    weights = "" if config["model"]["pretrained"] or config["mode"] == "scratch" else ", without pretrained weights"
+    return [
+        f"backbone: {config['model']['name']}{weights}",
+        f"image size: {config['data']['image_size']} pixels",
+        f"training: {config['mode']}",
+        f"recipe: {config['recipe']}{' with the loss ' + first['loss']['name'] if own_loss else ''}",
+        f"length: {first['epochs']} epochs{retrained}, batches of {first['batch_size']}",
     ]
 
 
-def _network(facts: Facts) -> tuple[str, str]:
-    if facts.side <= TINY and facts.images >= FEW_TO_FINETUNE:
+def _network(facts: Facts, mode: str | None) -> tuple[str, str]:
+    if mode == "lora":
+        return TRANSFORMER, "adapters go into a transformer"
+    if mode in {None, "scratch"} and facts.side <= TINY and facts.images >= FEW_TO_FINETUNE:
         return "resnet32", f"images of at most {TINY} pixels need no more"
     if facts.gpu and facts.hub:
         return STRONG, f"{facts.gpu} is fast enough for it, and its weights can be fetched"
@@ -96,7 +116,7 @@ def _network(facts: Facts) -> tuple[str, str]:
 
 
 def _mode(facts: Facts, name: str) -> tuple[str, str]:
-    if name == "resnet32" or not (facts.packaged or facts.hub):
+    if not name.startswith("timm:") or not (facts.packaged or facts.hub):
         return "scratch", "all of the network, as there are no pretrained weights for it"
     if not facts.gpu:
         return "linear", "without a GPU the backbone stays as it is and the classifier trains on its stored features"
