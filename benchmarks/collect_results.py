@@ -71,12 +71,12 @@ def rows_of(run: Path) -> Iterable[dict[str, Any]]:
 
 def command_of(config: Mapping[str, Any], name: str) -> str:
     """The shortest command that gives this configuration."""
-    recipe, epochs, mode = config["recipe"], config["stage1"]["epochs"], config.get("mode") or None
+    recipe, epochs, mode = config["recipe"], config["stage1"]["epochs"] or None, config.get("mode") or None
     base = flatten(base_config(recipe, epochs=epochs, mode=mode, model=config["model"]["name"]))
     base["model.name"] = base_config(recipe)["model"]["name"]
     base["model.head"] = config["model"]["head"]  # "auto" resolved
     words = ["longtail", "train", config["data"]["source"], "--recipe", config["recipe"]]
-    words += ["--epochs", str(config["stage1"]["epochs"])]
+    words += ["--epochs", str(epochs)] if epochs else []
     for key, value in flatten(dict(config)).items():
         of_speed = key.rpartition(".")[2] in EXECUTION
         if key not in {"recipe", "data.source"} and not of_speed and base.get(key) != value:
