@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
-import plotly.graph_objects as go
 
 from longtail.counts import GROUP_NAMES, GroupName
 from longtail.evaluation.intervals import FEW_IMAGES
@@ -16,66 +14,13 @@ from longtail.report.hardest import class_intervals, class_recalls, hardest_clas
 from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, INK
 from longtail.report.provenance import provenance
 from longtail.report.runs import RunResult
+from longtail.report.section import Drawing, Key, Section
 from longtail.report.text import interval_text, listing, percent, signed
 
 DENSE = 4
 """More panels than this are drawn smaller, three in a line."""
 TABLE_ROWS = 500
 """A table of classes longer than this keeps the hardest ones."""
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure in the page: what stands above it, what is read aloud for it, and its JSON."""
-
-    id: str
-    title: str
-    alt: str
-    figure: go.Figure
-
-    @property
-    def json(self) -> str:
-        """The figure for a script element: ``<`` is escaped, so that no name can end the element."""
-        return str(self.figure.to_json()).replace("<", "\\u003c")
-
-    @property
-    def height(self) -> int:
-        """Pixels kept free until the figure is drawn."""
-        return int(self.figure.layout.height)
-
-
-@dataclass(frozen=True)
-class Key:
-    """One entry of a legend: a CSS colour variable, a shape (a plotly symbol or ``line``) and words."""
-
-    colour: str
-    shape: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """One part of the page.
-
-    Attributes:
-        id: Anchor.
-        title: Heading.
-        sentence: What to see, computed from the numbers.
-        layout: ``one``, ``two`` or ``four`` figures side by side where there is room.
-        legend: Shared by all figures of the section.
-        drawings: The figures.
-        partial: Template that renders ``data`` beneath the figures, if any.
-        data: What the partial shows.
-    """
-
-    id: str
-    title: str
-    sentence: str = ""
-    layout: str = "one"
-    legend: tuple[Key, ...] = ()
-    drawings: tuple[Drawing, ...] = ()
-    partial: str = ""
-    data: dict[str, object] = field(default_factory=dict)
 
 
 def build_sections(comparison: Comparison) -> list[Section]:

@@ -1,0 +1,1 @@
+"""What a model learned: embedding, norms, gradients, saturation, margins; arrays in, small tables out."""
