@@ -1,10 +1,10 @@
-# make install | demo | test | lint | clean  (each works on a fresh machine and twice in a row)
+# make install | demo | test | browser | lint | clean  (each works on a fresh machine and twice in a row)
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test browser lint clean
 
 install: $(STAMP)
 
@@ -23,7 +23,14 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+# The tests open the report in a browser. Without one, and without a way to get one, those tests are skipped.
+browser: install
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y -qq chromium >/dev/null 2>&1; } \
+	|| PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT=10000 $(BIN)/python -m playwright install chromium >/dev/null 2>&1 \
+	|| echo "no Chromium found, and none could be installed: the tests that open the report in a browser are skipped"
+
+test: lint browser
 	$(BIN)/pytest -n 2 --dist worksteal
 
 clean:

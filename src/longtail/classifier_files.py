@@ -16,14 +16,8 @@ import longtail
 from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
-from longtail.inference.load import (
-    WEIGHTS_NAME,
-    ModelInfo,
-    ModelSpec,
-    check_weights,
-    load_model,
-    save_model,
-)
+from longtail.inference.info import ModelInfo, ModelSpec
+from longtail.inference.load import WEIGHTS_NAME, check_weights, load_model, save_model
 from longtail.models import LongTailModel, build_head
 from longtail.models.standardize import Standardize
 

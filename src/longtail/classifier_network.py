@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from longtail.errors import LongtailError
-from longtail.inference.load import INFO_NAME, Preprocessing, load_run
+from longtail.inference.info import INFO_NAME, Preprocessing
+from longtail.inference.load import load_run
 from longtail.models import LongTailModel, build_head, build_model
 from longtail.models.inputs import timm_inputs
 from longtail.models.standardize import Standardize
@@ -80,9 +81,8 @@ def _preprocessing(name: str, image_size: int | None) -> Preprocessing:
     known = timm_inputs(name)
     if known is None:
         return Preprocessing(image_size or _OWN_SIZE, _OWN_MEAN, _OWN_STD)
-    # Another size keeps the share of the image that is cut out.
-    size = image_size or known.size
-    return Preprocessing(size, known.mean, known.std, round(size * known.resize / known.size), known.interpolation)
+    looks = known.at(image_size)
+    return Preprocessing(looks.size, looks.mean, looks.std, looks.resize, looks.interpolation)
 
 
 def _with_head(backbone: torch.nn.Module, size: int, num_classes: int, head: str, *, name: str) -> LongTailModel:

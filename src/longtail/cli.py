@@ -16,6 +16,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from longtail import __version__
 from longtail.commands import (
     adjust,
+    analyse,
     compare,
     demo,
     evaluate,
@@ -26,6 +27,7 @@ from longtail.commands import (
     push,
     recipes,
     report,
+    toy,
     train,
 )
 from longtail.commands.shared import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, is_disk_full
@@ -68,9 +70,11 @@ COMMANDS: dict[str, Command] = {
     "export": _command(export),
     "push": _command(push),
     "compare": _command(compare),
+    "analyse": _command(analyse),
     "report": _command(report),
     "recipes": _command(recipes),
     "demo": _command(demo),
+    "toy": _command(toy),
 }
 
 

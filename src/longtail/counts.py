@@ -16,6 +16,8 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 GroupName = Literal["many", "medium", "few"]
 GROUP_NAMES: tuple[GroupName, ...] = ("many", "medium", "few")
+FEW_IMAGES = 5
+"""What is measured of a class on fewer images than this says next to nothing, and is marked wherever it is shown."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from longtail.inference.load import load_info, load_run
+from longtail.inference.info import load_info
+from longtail.inference.load import load_run
 from longtail.training import adjust_run
 from longtail.training.evaluate_run import own_data
 

@@ -82,8 +82,11 @@ def test_evaluating_a_run_again_gives_what_metrics_json_says(cli: Call, finished
 
 
 def test_evaluate_prints_a_table_where_an_empty_group_is_not_a_zero(cli: Call, finished: Any) -> None:
-    done = cli("evaluate", finished.folder)
+    done = cli("evaluate", finished.folder, "--classes")
     assert done.status == 0
+    counts = json.loads((finished.folder / "metrics.json").read_text())["train_counts"]
+    classes = done.out[done.out.index("precision") :].splitlines()[1 : len(counts) + 1]
+    assert [int(line.split()[1]) for line in classes] == sorted(counts, reverse=True)
     lines = {line.rsplit(maxsplit=1)[0].strip(): line for line in done.out.splitlines() if line.strip()}
     assert any("few" in line and "n/a" in line for line in done.out.splitlines())
     assert any(key.startswith("accuracy") for key in lines)

@@ -86,6 +86,9 @@ def test_tables_mark_hardly_tested_classes_and_say_how_many_there_are() -> None:
     assert "* fewer than 5 test images" in str(table.caption)
     assert class_table({"per_class": rows[:1]}).caption is None
     assert "The 1 of lowest recall out of 2." in str(class_table({"per_class": rows}, limit=1).caption)
+    every = class_table({"per_class": [*rows, _row("none", None, 0) | {"train_count": 70}]}, limit=None)
+    assert [str(cell) for cell in every.columns[0].cells] == ["none", "many", "[few] *"]  # the commonest first
+    assert list(every.columns[3].cells)[:2] == ["n/a", "90.0"]
     summary = {
         "accuracy": 0.5,
         "per_class": rows,

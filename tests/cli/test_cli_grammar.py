@@ -193,11 +193,12 @@ def test_what_does_not_fit_together_is_said_before_hours_of_stage_1(cli: Cli) ->
     [
         (["inspect"], "SOURCE missing: longtail inspect SOURCE [--json] [--strict] [--out FILE.html]"),
         (["evaluate"],
-         "RUN missing: longtail evaluate RUN [SOURCE] [--split NAME] [--no-adjustment] [--coverage] [--json]"),
+         "RUN missing: longtail evaluate RUN [SOURCE] [--split NAME] [--classes] [--no-adjustment] [--coverage] "
+         "[--json]"),
         (["predict", "r"], "IMAGES and --out missing: longtail predict RUN IMAGES --out FILE.csv"),
         (["predict", "r", "i"], "--out missing: longtail predict RUN IMAGES --out FILE.csv"),
         (["compare"], "RUN missing: longtail compare RUN RUN ... [--baseline NAME] [--csv FILE.csv]"),
-        (["report", "r"], "--out missing: longtail report RUN ... --out FILE.html"),
+        (["report", "r"], "--out missing: longtail report RUN ... --out FILE.html [--figures DIR]"),
         (["train"], "say where the run goes: --out RUN."),
         (["train", "digits"], "say where the run goes: --out RUN."),
         (["train", "--out", "x"], "name the images: longtail train SOURCE --out RUN."),

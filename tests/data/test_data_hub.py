@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import datasets
 import numpy as np
@@ -130,3 +133,45 @@ def test_a_picture_saved_with_16_bits_reads_like_any_other(tmp_path: Path) -> No
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
     image = load_source(f"hf:{tmp_path / 'saved'}").splits["train"].image(0)
     assert image.getpixel((0, 0)) == (255, 255, 255)
+
+
+class Answering(BaseHTTPRequestHandler):
+    """A web server that answers every question with the status in the path."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(int(self.path.rpartition("/")[2]))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Answering) as running:
+        Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_a_hub_is_reachable_where_it_answers(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for status, expected in (("200", True), ("401", True), ("502", False)):
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"{server}/{status}")
+        assert hub.reachable() is expected
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"{server}/200")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert not hub.reachable()
+
+
+def test_a_proxy_alone_is_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:  # a port that nobody listens on
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed.getsockname()[1]}")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://hub.example")
+    assert not hub.reachable()

@@ -17,7 +17,8 @@ import yaml
 from PIL import Image
 
 from longtail.inference.adjustment import Adjustment
-from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, save_model
+from longtail.inference.info import ModelInfo, ModelSpec, Preprocessing
+from longtail.inference.load import save_model
 from longtail.models import build_model
 
 CLASSES = ("lynx", "marten | pine", "山猫")

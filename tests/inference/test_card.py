@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
 
 from longtail.errors import LongtailError
 from longtail.inference.card import last_name, model_card
-from longtail.inference.load import load_info, save_info
+from longtail.inference.info import load_info, save_info
 
 
 def test_the_hub_reads_its_metadata(ready: Path) -> None:
@@ -83,4 +84,16 @@ def test_figures_of_another_run_are_refused(make_run: Callable[..., Path], tmp_p
     metrics["test"]["per_class"] = metrics["test"]["per_class"][:1]
     (run / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(LongtailError, match="copy both from one run"):
+        model_card(run)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"test": [1]}, {"test": {"per_class": [1, 2, 3]}}, {"test": {"accuracy": "high"}}, {"groups": {"many": 3}}],
+)
+def test_figures_of_another_kind_are_refused(make_run: Callable[..., Path], tmp_path: Path, change: Any) -> None:
+    run = make_run(tmp_path / "run")
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | change))
+    with pytest.raises(LongtailError, match=r"metrics.json does not hold what a run writes .*: copy it from the run"):
         model_card(run)

@@ -20,8 +20,8 @@ import longtail
 from longtail.errors import LongtailError
 from longtail.inference import export
 from longtail.inference.export import export_run
+from longtail.inference.info import load_info, save_info
 from longtail.inference.item import Item, read_item
-from longtail.inference.load import load_info, save_info
 
 onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
 ort = pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
@@ -86,7 +86,7 @@ def test_torch_archive_runs_without_longtail(ready: Path, pixels: Any, tmp_path:
 
 
 def test_a_transformer_without_adjustment_on_float_pixels(make_run: Callable[..., Path], tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", "timm:test_vit", "scaled-linear", 160)
+    run = make_run(tmp_path / "run", "timm:test_vit", "scaled-linear", 32)
     save_info(replace(load_info(run), adjustment=None), run)
     report = export_run(run, tmp_path / "model.onnx", input_type="float32")
     assert report.largest_difference < 1e-4

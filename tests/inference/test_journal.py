@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 from longtail.errors import LongtailError
+from longtail.inference.info import ModelInfo, ModelSpec, Preprocessing
 from longtail.inference.journal import Journal
-from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, save_model
+from longtail.inference.load import save_model
 from longtail.inference.predict import predict_images
 from longtail.models import build_model
 

@@ -14,16 +14,8 @@ from longtail import files
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
 from longtail.inference.adjustment import Adjustment, Prior
-from longtail.inference.load import (
-    ModelInfo,
-    ModelSpec,
-    Preprocessing,
-    load_info,
-    load_model,
-    load_run,
-    save_info,
-    save_model,
-)
+from longtail.inference.info import ModelInfo, ModelSpec, Preprocessing, load_info, save_info
+from longtail.inference.load import load_model, load_run, save_model
 from longtail.models import LongTailModel, build_model
 
 INFO = ModelInfo(

@@ -19,8 +19,9 @@ from rich.console import Console
 from longtail.data.images import decode, to_uint8
 from longtail.errors import LongtailError
 from longtail.inference import stream as stream_module
+from longtail.inference.info import ModelInfo, ModelSpec, Preprocessing, load_info, save_info
 from longtail.inference.item import Item
-from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, load_info, save_info, save_model
+from longtail.inference.load import save_model
 from longtail.inference.predict import predict_images
 from longtail.inference.predictor import Predictor
 from longtail.inference.stream import read_batches

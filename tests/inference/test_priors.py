@@ -11,7 +11,7 @@ import torch
 
 from longtail.errors import LongtailError
 from longtail.inference.adjustment import logit_adjustment
-from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing
+from longtail.inference.info import ModelInfo, ModelSpec, Preprocessing
 from longtail.inference.priors import SMALLEST_SHARE, read_prior, with_prior
 
 INFO = ModelInfo(

@@ -12,7 +12,7 @@ from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
 from longtail.evaluation.adjust import fit_temperature, logit_adjust, tau_normalize
 from longtail.evaluation.metrics import EvaluationMetrics, summarise
-from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing
+from longtail.inference.info import ModelInfo, ModelSpec, Preprocessing
 from longtail.inference.tune import Wishes, choose, confidences
 from longtail.models.heads import CosineHead, LinearHead, ScaledHead
 

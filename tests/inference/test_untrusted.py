@@ -16,7 +16,8 @@ import yaml
 
 import longtail
 from longtail.errors import LongtailError
-from longtail.inference.load import load_info, load_model
+from longtail.inference.info import load_info
+from longtail.inference.load import load_model
 from longtail.training.recipe import load_recipe
 
 

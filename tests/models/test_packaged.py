@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from longtail.errors import LongtailError
-from longtail.models.backbones import build_backbone
+from longtail.models.backbones import build_backbone, timm_module
+from longtail.models.cached import cached_weights
 from longtail.models.inputs import timm_inputs
 from longtail.models.packaged import PACKAGES, load_in_order, packaged_weights
 
@@ -37,6 +39,33 @@ def test_without_weights_the_remedies_are_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(LongtailError, match=r"pip install 'longtail\[weights\]'.*--model.pretrained false"):
         build_backbone("timm:test_resnet", pretrained=True, in_size=32)
+
+
+def in_the_cache(folder: Path, repository: str, file: str, content: bytes) -> Path:
+    """A file as an earlier download leaves it: a snapshot of one revision, and the branch that points there."""
+    root = folder / f"models--{repository.replace('/', '--')}"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text("c0ffee")
+    path = root / "snapshots" / "c0ffee" / file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_weights_in_the_cache_of_the_hub_need_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    name = "test_resnet.r160_in1k"
+    assert cached_weights(name) is None
+    torch.manual_seed(0)
+    trained = timm_module().create_model(name)
+    path = in_the_cache(tmp_path, f"timm/{name}", "model.safetensors", save(trained.state_dict()))
+    assert cached_weights(name) == path
+    network = build_backbone(f"timm:{name}", pretrained=True, in_size=32)
+    first = "layer1.0.conv1.weight"
+    assert torch.equal(network.state_dict()[f"trunk.{first}"], trained.state_dict()[first])
+    path.write_bytes(b"half a download")
+    with pytest.raises(LongtailError, match=r"cannot be used \(.*\): delete that file"):
+        build_backbone(f"timm:{name}", pretrained=True, in_size=32)
 
 
 @pytest.mark.parametrize(

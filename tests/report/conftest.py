@@ -29,6 +29,12 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
     return lambda name, **options: fake_run(tmp_path / name, **options)
 
 
+@pytest.fixture(scope="module")
+def write_run() -> Callable[..., Path]:
+    """``write_run(folder, **options)``: :func:`fake_run` for pages that several tests of a module share."""
+    return fake_run
+
+
 @pytest.fixture
 def cifar_counts() -> list[int]:
     """The counts of CIFAR-100-LT at an imbalance ratio of 100."""

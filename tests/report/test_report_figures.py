@@ -19,7 +19,9 @@ def test_histogram_orders_classes_by_size_whatever_their_order():
     counts = ClassCounts([5, 300, 50], names=["rare", "common", "some"])
     figure = figures.class_histogram(counts, counts.group_of())
     bars = sorted(
-        (x, y, text) for trace in figure.data for x, y, text in zip(trace.x, trace.y, trace.text, strict=True)
+        (x, y, counts.names[index])
+        for trace in figure.data
+        for x, y, index in zip(trace.x, trace.y, trace.customdata, strict=True)
     )
     assert [(y, text) for _, y, text in bars] == [(300, "common"), (50, "some"), (5, "rare")]
     assert {trace.marker.color for trace in figure.data} == set(GROUP_COLOURS.values())
@@ -135,6 +137,13 @@ def lab(rgb):
 def test_group_colours_are_apart_for_every_kind_of_colour_vision(kind, theme):
     seen = [lab(np.array(BLINDNESS[kind]) @ linear(THEME[name][theme])) for name in GROUP_COLOURS]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 20
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_run_colours_are_apart_for_every_kind_of_colour_vision(kind, theme):
+    seen = [lab(np.array(BLINDNESS[kind]) @ linear(THEME[f"run{index}"][theme])) for index in range(8)]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 14
 
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])

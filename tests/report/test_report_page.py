@@ -63,7 +63,10 @@ def test_the_page_holds_every_section_and_the_numbers(two, tmp_path):
     text = page_of(two, tmp_path)
     outline = Outline(text)
     sections = [attrs["id"] for attrs in outline.all("section")]
-    assert sections == ["results", "classes", "groups", "accuracy", "curves", "hardest", "made"]
+    assert sections == [
+        "results", "classes", "groups", "accuracy", "confusions", "prior", "calibration", "coverage", "curves",
+        "hardest", "made",
+    ]  # fmt: skip
     best = compare_runs(two).rows[1]
     assert f"{100 * best.values['few'].mean:.1f}" in outline.text
     for words in ("after stage 1", "stage1.loss.name", "sha256 a1b2c3d4a1b2", "torch 2.13.0", "2 cores", "13 min 32 s"):
@@ -107,13 +110,13 @@ def test_every_picture_and_figure_has_words(two, tmp_path):
     pictures, plots = outline.all("img"), [attrs for attrs in outline.all("div") if attrs.get("class") == "plot"]
     assert len(pictures) > 20
     assert all(len(attrs["alt"]) > 5 for attrs in pictures)
-    assert len(plots) == 1 + 4 + 2 + 3
+    assert len(plots) == 1 + 4 + 2 + 3 + 1 + 2 + 4 + 3
     assert all(len(attrs["aria-label"]) > 20 for attrs in plots)
 
 
 def test_every_embedded_figure_is_valid_json(two, tmp_path):
     found = re.findall(r'<script type="application/json" data-figure="([\w-]+)">(.*?)</script>', page_of(two, tmp_path))
-    assert len(found) == 10
+    assert len(found) == 20
     for _, content in found:
         assert set(json.loads(content)) >= {"data", "layout"}
 
@@ -217,5 +220,5 @@ def test_a_browser_draws_every_figure_without_an_error(two, tmp_path):
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     command = [BROWSER, *QUIET, profile, "--enable-logging=stderr", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.stdout.count('data-drawn="true"') == 10
+    assert done.stdout.count('data-drawn="true"') == 20
     assert "CONSOLE" not in done.stderr

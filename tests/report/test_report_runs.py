@@ -104,3 +104,14 @@ def test_optional_files_may_be_missing(make_run, name):
     (folder / name).unlink()
     run = RunResult.load(folder)
     assert (run.history, run.predictions, run.examples) != (None, None, None)
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_figures_that_leave_classes_out_are_one_sentence(make_run, split):
+    folder = make_run("ce")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics[split] = metrics["test"] | {"per_class": metrics["test"]["per_class"][:-1]}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    message = r"metrics.json cannot be understood \(it has the figures of 5 classes, and names 6\); delete it"
+    with pytest.raises(LongtailError, match=message):
+        RunResult.load(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,15 @@ import pytest
 from longtail.training.config import RunConfig
 from longtail.training.progress import Reporter
 from longtail.training.recipe import base_config, config_from_dict, merge
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loaded_once() -> None:
+    """Keep the libraries out of the collections after each stage, which would take a third of a test's time."""
+    import longtail.training.run  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -22,10 +22,14 @@ TABLE = [
     (replace(PHOTOS, gpu="H", hub=True), STRONG, "finetune", "images/logit-adjustment", 224),
     (replace(PHOTOS, gpu="H", hub=True, images=400), STRONG, "linear", "images/logit-adjustment", 224),
     (replace(PHOTOS, gpu="H"), PACKAGED, "finetune", "images/logit-adjustment", 224),
-    (replace(PHOTOS, packaged=False), "timm:resnet18", "scratch", "images/logit-adjustment", 224),
+    (replace(PHOTOS, packaged=False), "resnet20", "scratch", "images/logit-adjustment", 64),
+    (replace(PHOTOS, packaged=False, gpu="H"), "timm:resnet18", "scratch", "images/logit-adjustment", 224),
+    (replace(PHOTOS, packaged=False, cached=frozenset({PACKAGED})), PACKAGED, "linear", "images/logit-adjustment", 224),
+    (replace(PHOTOS, gpu="H", cached=frozenset({STRONG})), STRONG, "finetune", "images/logit-adjustment", 224),
     (replace(PHOTOS, imbalance_ratio=1.5), PACKAGED, "linear", "images/ce", 224),
     (replace(PHOTOS, side=32), "resnet32", "scratch", "images/logit-adjustment", 32),
     (replace(PHOTOS, side=32, images=300), PACKAGED, "linear", "images/logit-adjustment", 224),
+    (replace(PHOTOS, side=32, images=300, packaged=False), "resnet32", "scratch", "images/logit-adjustment", 32),
 ]
 
 
@@ -52,6 +56,25 @@ def test_the_length_of_linear_training_follows_the_images(images: int, epochs: i
     assert (values["stage1"]["epochs"], values["stage1"]["batch_size"]) == (epochs, batch)
 
 
+@pytest.mark.parametrize(("images", "epochs"), [(100, 100), (2700, 37), (50_000, 5)])
+def test_from_nothing_and_without_a_gpu_training_is_short_and_names_the_remedy(images: int, epochs: int) -> None:
+    values, reasons = choose(replace(PHOTOS, packaged=False, images=images))
+    assert values["stage1"]["epochs"] == epochs
+    assert "pip install 'longtail[weights]'" in reasons[0]
+    assert choose(replace(PHOTOS, packaged=False, images=images, gpu="H"))[0]["stage1"]["epochs"] == 100
+    asked, why = choose(replace(PHOTOS, images=images), mode="scratch")
+    assert (asked["model"]["name"], asked["stage1"]["epochs"], "pip" in why[0]) == ("resnet20", epochs, False)
+    # Where weights are what was asked for, their network is named, so that building it says how to get them.
+    needs = choose(replace(PHOTOS, packaged=False), mode="linear")[0]["model"]
+    assert (needs["name"], needs["pretrained"]) == (PACKAGED, True)
+
+
+def test_a_network_of_ones_own_is_pretrained_where_its_weights_are_on_the_machine() -> None:
+    offline = replace(PHOTOS, packaged=False)
+    assert choose(offline, model="timm:resnet50")[0]["mode"] == "scratch"
+    assert choose(replace(offline, cached=frozenset({"timm:resnet50"})), model="timm:resnet50")[0]["mode"] == "linear"
+
+
 def test_what_the_user_chooses_is_kept_and_said() -> None:
     values, reasons = choose(PHOTOS, recipe="images/gcl", mode="finetune", model="timm:resnet50", epochs=3)
     assert (values["model"]["name"], values["mode"], values["recipe"]) == ("timm:resnet50", "finetune", "images/gcl")
@@ -63,7 +86,7 @@ def test_it_looks_at_the_images_themselves() -> None:
     config = RunConfig()
     config.data.source, config.data.imbalance_ratio = "digits", 10.0
     facts = look(config)
-    assert (facts.classes, facts.side, facts.gpu) == (10, 8, "")
+    assert (facts.classes, facts.side, facts.gpu, facts.hub, facts.cached) == (10, 8, "", False, frozenset())
     assert facts.imbalance_ratio > 9
     assert 300 < facts.images < 900
 

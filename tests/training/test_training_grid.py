@@ -46,6 +46,20 @@ def spec(out: Path | str = "runs", **changes: Any) -> dict[str, Any]:
 # --- what is planned --------------------------------------------------------------------------------------------------
 
 
+def test_auto_is_chosen_once_and_written_out() -> None:
+    auto = {"auto": {"recipe": "auto", "set": {"mode": "scratch"}}}
+    planned = plan_grid(spec(runs=auto, epochs=None, set={"data.imbalance_ratio": 10, "stage1.batch_size": 32}))
+    config = planned.runs[0].config
+    assert (config.recipe, config.mode, config.model.name) == ("images/logit-adjustment", "scratch", "resnet32")
+    assert (config.stage1.epochs, config.stage1.batch_size, config.data.image_size) == (100, 32, 32)
+    assert planned.spec["runs"]["auto"]["recipe"] == "images/logit-adjustment"
+    assert plan_grid(planned.spec).runs == planned.runs  # grid.yaml makes the same runs, whatever it sees next time
+    short = plan_grid(spec(runs=auto, epochs=3, set={"data.imbalance_ratio": 10})).runs[0].config
+    assert (short.stage1.epochs, short.stage1.batch_size) == (3, 64)
+    with pytest.raises(LongtailError, match=r"leave model\.name out of vary"):
+        plan_grid(spec(runs=auto, vary={"model.name": ["resnet20", "resnet32"]}))
+
+
 def test_a_file_becomes_runs_by_configuration_and_seed(tmp_path: Path) -> None:
     file = tmp_path / "grid.yaml"
     file.write_text(

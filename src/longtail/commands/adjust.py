@@ -10,8 +10,8 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-from longtail.commands.shared import as_dict, print_json, print_line
-from longtail.commands.sure import percent, sure_words
+from longtail.commands.shared import as_dict, percent, print_json, print_line
+from longtail.commands.sure import sure_words
 from longtail.errors import LongtailError
 
 GRAMMAR = "RUN [--method NAME] [--tau auto|X] [--temperature auto|X|none] [--reset]"
@@ -92,6 +92,8 @@ def _number(option: str, value: str | float, words: Mapping[str, float | None]) 
 
 
 def _sentences(run: str, result: dict[str, Any]) -> list[str]:
+    from longtail.counts import FEW_IMAGES
+
     chosen = result["chosen"]
     tau = f"tau {chosen['tau']:g} ({_source(chosen, 'tau', chosen['metric'].replace('_', ' '))}), "
     temperature = f"temperature {chosen['temperature']:.4g} ({_source(chosen, 'temperature', 'likelihood')})"
@@ -102,8 +104,8 @@ def _sentences(run: str, result: dict[str, Any]) -> list[str]:
     few = chosen["classes_with_few_validation_images"]
     if few:
         lines.append(
-            f"note: {few} of the classes have fewer than 5 of the {chosen['validation_images']} validation images: the "
-            "choice knows little of them."
+            f"note: {few} of the classes have fewer than {FEW_IMAGES} of the {chosen['validation_images']} validation "
+            "images: the choice knows little of them."
         )
     if result["threshold"] is not None:
         lines.append(f"sure from a confidence of {result['threshold']:.4f} on (chosen on validation)")

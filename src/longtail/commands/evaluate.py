@@ -7,10 +7,10 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from longtail.commands.shared import as_dict, print_json, print_line, summary_table
+from longtail.commands.shared import as_dict, class_table, print_json, print_line, summary_table
 from longtail.commands.sure import coverage_table, sure_words
 
-GRAMMAR = "RUN [SOURCE] [--split NAME] [--no-adjustment] [--coverage] [--json]"
+GRAMMAR = "RUN [SOURCE] [--split NAME] [--classes] [--no-adjustment] [--coverage] [--json]"
 
 
 def takes(parser: ArgumentParser) -> None:
@@ -20,6 +20,7 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--split", type=str, default="test", help="split to evaluate on")
     parser.add_argument("--label-column", type=str | None, default=None, help="column of the label in SOURCE")
     parser.add_argument("--image-column", type=str | None, default=None, help="column of the image in SOURCE")
+    parser.add_argument("--classes", action="store_true", help="also each class with its intervals, commonest first")
     parser.add_argument("--no-adjustment", action="store_true", help="the model as it was trained")
     parser.add_argument("--coverage", action="store_true", help="also coverage against accuracy, by confidence")
     parser.add_argument("--json", action="store_true", help="print all metrics as JSON")
@@ -37,12 +38,13 @@ def evaluate_command(
     split: str = "test",
     label_column: str | None = None,
     image_column: str | None = None,
+    classes: bool = False,
     no_adjustment: bool = False,
     coverage: bool = False,
     json: bool = False,
 ) -> None:
     """Evaluate a finished run on its own split or on another source."""
-    from longtail.inference.load import load_info
+    from longtail.inference.info import load_info
     from longtail.training.engine import is_main_process
     from longtail.training.evaluate_run import evaluate_run
     from longtail.training.progress import Reporter
@@ -61,6 +63,8 @@ def evaluate_command(
     print_line(f"{run} on {source or 'its own source'}, {split}{suffix}", style="italic")
     sure, rows = summary.pop("sure", None), summary.pop("coverage", None)
     Console().print(summary_table(summary))
+    if classes:
+        Console().print(class_table(summary, limit=None))
     if sure:
         print_line(f"from a confidence of {sure['threshold']:.4f} on {sure_words(sure)}")
     if rows:

@@ -10,13 +10,16 @@ from jsonargparse import ArgumentParser, Namespace
 from longtail.commands.shared import as_dict, print_line
 from longtail.errors import LongtailError
 
-GRAMMAR = "RUN ... --out FILE.html"
+GRAMMAR = "RUN ... --out FILE.html [--figures DIR]"
 
 
 def takes(parser: ArgumentParser) -> None:
     """Add its arguments."""
     parser.add_argument("runs", type=str, nargs="+", help="RUN folders")
     parser.add_argument("--out", type=str, required=True, metavar="FILE.html", help="the page to write")
+    parser.add_argument(
+        "--figures", type=str | None, default=None, metavar="DIR", help="also write each figure as SVG and PNG"
+    )
 
 
 def run(flags: Namespace) -> None:
@@ -24,10 +27,20 @@ def run(flags: Namespace) -> None:
     report_command(**as_dict(flags))
 
 
-def report_command(runs: Sequence[str], out: str) -> None:
-    """Write the page about several runs and print its path."""
-    from longtail.report.page import write_report
+def report_command(runs: Sequence[str], out: str, figures: str | None = None) -> None:
+    """Write the page about several runs, and its figures as files where a folder is named; print the paths."""
+    from longtail.report.compare import compare_runs
+    from longtail.report.page import write_page
+    from longtail.report.sections import build_sections
 
     if Path(out).is_dir():
         raise LongtailError(f"{out} is a folder: name the page to write, --out {Path(out) / 'report.html'}.")
-    print_line(f"report: {write_report([Path(run) for run in runs], Path(out))}")
+    if figures is not None and Path(figures).exists() and not Path(figures).is_dir():
+        raise LongtailError(f"{figures} is a file: name a folder for the figures with --figures.")
+    comparison = compare_runs([Path(run) for run in runs], stages=True)
+    sections = build_sections(comparison)
+    print_line(f"report: {write_page(comparison, sections, Path(out))}")
+    if figures is not None:
+        from longtail.report.export_figures import save_sections
+
+        print_line(f"figures: {len(save_sections(sections, figures))} files in {figures}")

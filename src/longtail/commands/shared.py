@@ -41,9 +41,19 @@ def summary_table(summary: Mapping[str, Any]) -> Group:
         if key in {"num_images", "nll"}:
             shown = "n/a" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
         else:
-            shown = "n/a" if value is None else f"{value * 100:.2f} %"
+            shown = percent(value)
         table.add_row(key.replace("_", " "), shown, *([interval_words(intervals.get(key))] if intervals else []))
     return Group(table, *(Text(f"note: {note}") for note in interval_notes(summary)))
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """Show a fraction as a percentage, None as n/a.
+
+    Example:
+        >>> percent(0.12345), percent(None)
+        ('12.35 %', 'n/a')
+    """
+    return "n/a" if value is None else f"{value * 100:.{digits}f} %"
 
 
 def interval_words(ends: Sequence[float] | None) -> str:
@@ -65,7 +75,7 @@ def interval_notes(summary: Mapping[str, Any]) -> list[str]:
         ['Images of one trajectory are right or wrong together (correlation 0.75); the intervals allow for it.',
          '1 of 2 tested classes has fewer than 5 test images.']
     """
-    from longtail.evaluation.intervals import FEW_IMAGES
+    from longtail.counts import FEW_IMAGES
 
     notes, intervals = [], summary.get("intervals") or {}
     if intervals.get("correlation") is not None:
@@ -81,24 +91,24 @@ def interval_notes(summary: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def class_table(summary: Mapping[str, Any], *, limit: int = 40) -> Table:
+def class_table(summary: Mapping[str, Any], *, limit: int | None = 40) -> Table:
     """Lay the classes out, those with the lowest recall first; a class with hardly any test images is marked *.
 
     Args:
         summary: What ``metrics.json`` holds for a split.
-        limit: Classes to list.
+        limit: Classes to list; None lists all of them, untested ones too, those with most training images first.
     """
-    from longtail.evaluation.intervals import FEW_IMAGES
+    from longtail.counts import FEW_IMAGES
 
     rows = sorted(
-        (row for row in summary["per_class"] if row["recall"] is not None),
-        key=lambda row: (row["recall"], row["test_count"]),
+        (row for row in summary["per_class"] if limit is None or row["recall"] is not None),
+        key=lambda row: -row["train_count"] if limit is None else (row["recall"], row["test_count"]),
     )
     table = Table("class", box=None, header_style="bold", pad_edge=False)
     for heading in ("train", "test", "recall", "95 % interval", "precision", "95 % interval"):
         table.add_column(heading, justify="right")
     for row in rows[:limit]:
-        mark = " *" if row["test_count"] < FEW_IMAGES else ""
+        mark = " *" if 0 < row["test_count"] < FEW_IMAGES else ""
         cells = [
             word
             for name in ("recall", "precision")
@@ -108,8 +118,8 @@ def class_table(summary: Mapping[str, Any], *, limit: int = 40) -> Table:
             )
         ]
         table.add_row(Text(row["name"] + mark), str(row["train_count"]), str(row["test_count"]), *cells)
-    said = [f"The {limit} of lowest recall out of {len(rows)}."] if len(rows) > limit else []
-    if any(row["test_count"] < FEW_IMAGES for row in rows[:limit]):
+    said = [f"The {limit} of lowest recall out of {len(rows)}."] if limit is not None and len(rows) > limit else []
+    if any(0 < row["test_count"] < FEW_IMAGES for row in rows[:limit]):
         said.append(f"* fewer than {FEW_IMAGES} test images: the figure says next to nothing.")
     table.caption, table.caption_justify = " ".join(said) or None, "left"
     return table

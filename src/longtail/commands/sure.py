@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from longtail.commands.shared import percent
+
 
 def sure_words(sure: Mapping[str, Any]) -> str:
     """Say what a threshold keeps of all images and of each group.
@@ -41,13 +43,3 @@ def coverage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         cells = [f"{percent(row[part]['coverage'], 1)}: {percent(row[part]['accuracy'], 1)}" for part in parts]
         table.add_row(f"{row['threshold']:.4f}", *cells)
     return table
-
-
-def percent(value: float | None, digits: int = 2) -> str:
-    """Show a fraction as a percentage, None as n/a.
-
-    Example:
-        >>> percent(0.12345), percent(None)
-        ('12.35 %', 'n/a')
-    """
-    return "n/a" if value is None else f"{value * 100:.{digits}f} %"

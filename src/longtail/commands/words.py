@@ -71,10 +71,8 @@ def _start(words: Sequence[str], epochs: int | None) -> dict[str, Any]:
     from longtail.training.auto import choose
     from longtail.training.facts import look
 
-    config, reasons = choose(look(first), recipe=recipe, mode=mode, model=model, epochs=epochs)
-    size, resize = _value(words, "--data.image_size"), config["data"]["resize"]
-    if size is not None and size.isdecimal() and resize is not None:  # as much of the image stays in sight
-        config["data"]["resize"] = round(int(size) * resize / config["data"]["image_size"])
+    size = first.data.image_size if _value(words, "--data.image_size") else None
+    config, reasons = choose(look(first), recipe=recipe, mode=mode, model=model, image_size=size, epochs=epochs)
     return config | {"reasons": reasons}
 
 

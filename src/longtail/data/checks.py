@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from longtail.counts import ClassCounts
+from longtail.counts import FEW_IMAGES, ClassCounts
 from longtail.data.image_data import Finding, ImageData, Severity
 from longtail.data.probing import NARROW, Mark, Probe, name_of
 
 _NEARLY_BALANCED = 2.0
 _ENOUGH_TO_HOLD_OUT = 5  # images of a class; of fewer, a tenth rounds to none
-_ENOUGH_TO_TEST = 5  # images of a class; with fewer its recall moves in steps of more than 20 points
 _TINY = 1 / 4  # of the median shorter side
 _SHOWN_ERRORS = 20
 
@@ -131,7 +130,7 @@ def _test_findings(data: ImageData) -> list[Finding]:
     findings = []
     for words, kind, low, high, remedy in (
         ("no test image", "class-untested", 0, 0, "add some: nothing is known of them otherwise"),
-        (f"under {_ENOUGH_TO_TEST} test images", "class-hardly-tested", 1, _ENOUGH_TO_TEST - 1,
+        (f"under {FEW_IMAGES} test images", "class-hardly-tested", 1, FEW_IMAGES - 1,
          "add some, or mind how wide the intervals of their figures are"),
     ):  # fmt: skip
         names = [name for name, count in zip(tested.names, tested, strict=True) if low <= count <= high]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
+from ssl import SSLCertVerificationError
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import Request, getproxies, urlopen
 
 from longtail.data.columns import Columns, from_tables
 from longtail.data.image_data import ImageData
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     import datasets
 
 _SAVED_MARKS = ("dataset_dict.json", "state.json")
+_PATIENCE = 3  # seconds that a hub may take to answer
 
 
 def is_saved_dataset(path: Path) -> bool:
@@ -76,15 +81,27 @@ def _without_retries() -> Iterator[None]:
 
 
 def reachable() -> bool:
-    """Whether the hub is likely to answer: it is not switched off, and its name resolves."""
+    """Whether the hub answers, directly or through the proxy that is configured; asked once, for three seconds."""
     from huggingface_hub import constants
 
-    return not constants.HF_HUB_OFFLINE and _resolves_somehow(constants.ENDPOINT)
+    return not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT)
 
 
 def _resolves_somehow(endpoint: str) -> bool:
     # Behind a proxy only the proxy knows names.
     return bool(getproxies()) or _resolves(urlsplit(endpoint).hostname or "")
+
+
+def _answers(endpoint: str) -> bool:
+    try:
+        with urlopen(Request(endpoint, method="HEAD"), timeout=_PATIENCE):  # noqa: S310 - the hub's own address
+            return True
+    except HTTPError as error:  # someone is there; what a proxy says when it finds nobody is 502 to 504
+        return error.code < HTTPStatus.INTERNAL_SERVER_ERROR
+    except URLError as error:  # the hub's client brings certificates along that Python may lack
+        return isinstance(error.reason, SSLCertVerificationError)
+    except (OSError, HTTPException):
+        return False
 
 
 def _resolves(host: str) -> bool:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from longtail.evaluation.metrics import Summary
 
 LEVEL = 0.95
-FEW_IMAGES = 5
-"""A class with fewer test images than this is marked wherever it is listed: its figure says next to nothing."""
 
 Interval: TypeAlias = list[float]
 Array: TypeAlias = npt.NDArray[np.float64]

@@ -11,8 +11,9 @@ from typing import Any
 import jinja2
 import yaml
 
+from longtail.counts import FEW_IMAGES
 from longtail.errors import LongtailError
-from longtail.inference.load import ModelInfo, load_info
+from longtail.inference.info import ModelInfo, load_info
 from longtail.models.backbones import TIMM_PREFIX
 
 _FIGURES = {
@@ -42,6 +43,18 @@ def model_card(run: str | os.PathLike[str]) -> str:
     info = load_info(folder)
     metrics = read_table(folder / "metrics.json", json.loads)
     config = read_table(folder / "config.yaml", yaml.safe_load)
+    try:
+        return _render(info, metrics, config)
+    except LongtailError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
+        raise LongtailError(
+            f"{folder / 'metrics.json'} does not hold what a run writes ({error}): copy it from the run again, or "
+            "delete it."
+        ) from error
+
+
+def _render(info: ModelInfo, metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     data, test = config.get("data", {}), metrics.get("test") or {}
     source = last_name(str(data.get("source", "")))
     environment = jinja2.Environment(
@@ -54,7 +67,7 @@ def model_card(run: str | os.PathLike[str]) -> str:
         metadata=_metadata(info, test, source, config), info=info, source=source, config=config, metrics=metrics,
         figures=_figures(test), classes=_classes(info, test), hidden=max(0, len(info.classes) - _MOST_CLASSES),
         groups=metrics.get("groups", {}), test=test, images=sum(info.counts), title=source or info.model.name,
-        assumes=info.prior if info.adjustment is None else info.adjustment.prior,
+        assumes=info.prior if info.adjustment is None else info.adjustment.prior, few=FEW_IMAGES,
     )  # fmt: skip
 
 

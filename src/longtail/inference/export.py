@@ -23,8 +23,9 @@ from longtail.errors import LongtailError
 from longtail.files import write_atomically
 from longtail.inference.card import model_card
 from longtail.inference.hub import local_run
+from longtail.inference.info import ModelInfo
 from longtail.inference.item import Item
-from longtail.inference.load import ModelInfo, load_run
+from longtail.inference.load import load_run
 from longtail.inference.predictor import Predictor
 from longtail.inference.stream import find_images, read_batches
 from longtail.models import LongTailModel
@@ -71,7 +72,7 @@ class Deployed(nn.Module):
         info: Its information.
 
     Example:
-        >>> from longtail.inference.load import ModelSpec, Preprocessing
+        >>> from longtail.inference.info import ModelSpec, Preprocessing
         >>> from longtail.models import build_model
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.25,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)

@@ -15,7 +15,8 @@ import yaml
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
 from longtail.inference.card import last_name, model_card, read_table
-from longtail.inference.load import INFO_NAME, WEIGHTS_NAME, load_run
+from longtail.inference.info import INFO_NAME
+from longtail.inference.load import WEIGHTS_NAME, load_run
 
 PREFIX: Final = "hf:"
 _SHARED: Final = (INFO_NAME, WEIGHTS_NAME, "metrics.json")

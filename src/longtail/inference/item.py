@@ -11,7 +11,7 @@ from PIL import Image
 
 from longtail.data.images import read_square, to_rgb, to_uint8
 from longtail.errors import LongtailError
-from longtail.inference.load import Preprocessing
+from longtail.inference.info import Preprocessing
 
 Picture: TypeAlias = str | bytes | Image.Image | npt.NDArray[np.uint8]
 

@@ -16,9 +16,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from longtail.errors import LongtailError
 from longtail.inference.hub import local_run
+from longtail.inference.info import INFO_NAME
 from longtail.inference.item import Item
 from longtail.inference.journal import Journal, Row
-from longtail.inference.load import INFO_NAME, WEIGHTS_NAME
+from longtail.inference.load import WEIGHTS_NAME
 from longtail.inference.predictor import Prediction, Predictor
 from longtail.inference.stream import Images, find_images
 

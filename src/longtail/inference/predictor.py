@@ -13,8 +13,9 @@ import torch
 
 from longtail.errors import LongtailError
 from longtail.inference.hub import local_run
+from longtail.inference.info import ModelInfo
 from longtail.inference.item import Item, Loaded
-from longtail.inference.load import ModelInfo, load_run
+from longtail.inference.load import load_run
 from longtail.inference.priors import read_prior, with_prior
 from longtail.inference.stream import as_items, read_batches
 from longtail.models import LongTailModel

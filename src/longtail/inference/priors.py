@@ -16,7 +16,7 @@ import numpy as np
 from longtail.counts import ClassCounts, FloatArray
 from longtail.errors import LongtailError, nearest
 from longtail.inference.adjustment import Adjustment, prior_shares
-from longtail.inference.load import ModelInfo
+from longtail.inference.info import ModelInfo
 
 SMALLEST_SHARE: Final = 1e-6
 """What a class gets that a prior gives nothing: rare beyond almost any evidence, yet a finite logarithm."""
@@ -44,7 +44,7 @@ def with_prior(info: ModelInfo, prior: Sequence[float] | FloatArray) -> ModelInf
 
     Example:
         >>> import torch
-        >>> from longtail.inference.load import ModelSpec, Preprocessing
+        >>> from longtail.inference.info import ModelSpec, Preprocessing
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
         >>> with_prior(info, [50, 50]).scores(torch.tensor([[0.9, 0.1]]).log()).softmax(dim=1)
@@ -74,7 +74,7 @@ def read_prior(spec: str, info: ModelInfo) -> FloatArray:
         LongtailError: No such word or file, a class the model does not know, or a value that is no share.
 
     Example:
-        >>> from longtail.inference.load import ModelSpec, Preprocessing
+        >>> from longtail.inference.info import ModelSpec, Preprocessing
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
         >>> read_prior("train", info).tolist(), read_prior("uniform", info).tolist()

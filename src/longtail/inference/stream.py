@@ -16,9 +16,9 @@ from PIL import Image
 
 from longtail.data.decoding import cores
 from longtail.errors import LongtailError
+from longtail.inference.info import Preprocessing
 from longtail.inference.item import Item, Loaded, read_item
 from longtail.inference.listing import Found, files_like, images_below
-from longtail.inference.load import Preprocessing
 from longtail.inference.tables import is_table, number_of_rows, rows_of_table
 
 

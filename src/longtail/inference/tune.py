@@ -10,18 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from longtail.counts import FEW_IMAGES
 from longtail.errors import LongtailError
 from longtail.evaluation.adjust import TEMPERATURES, fit_temperature
 from longtail.evaluation.confusion import harmonic_mean
 from longtail.evaluation.coverage import coverage_curve, kept_at, threshold_for_accuracy, threshold_for_coverage
 from longtail.inference.adjustment import Adjustment, Prior, logit_adjustment, prior_shares, tau_normalization
-from longtail.inference.load import ModelInfo
+from longtail.inference.info import ModelInfo
 from longtail.models.heads import LinearHead, ScaledHead
 
 Method: TypeAlias = Literal["logit-adjustment", "tau-norm", "none"]
 MetricName: TypeAlias = Literal["balanced_accuracy", "accuracy", "harmonic_mean"]
-FEW_IMAGES: Final = 5
-"""Fewer validation images than this say little of a class."""
 _GRID: Final[dict[str, tuple[float, ...]]] = {
     "logit-adjustment": tuple(step / 10 for step in range(21)),
     "tau-norm": tuple(step / 10 for step in range(11)),
@@ -85,7 +84,7 @@ def choose(info: ModelInfo, head: nn.Module, logits: Tensor, labels: Tensor, wis
         LongtailError: Tau-normalisation of a cosine classifier, or a threshold that no confidence reaches.
 
     Example:
-        >>> from longtail.inference.load import ModelSpec, Preprocessing
+        >>> from longtail.inference.info import ModelSpec, Preprocessing
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
         >>> logits, labels = torch.tensor([[3.0, 0.0], [1.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1, 0])

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from longtail.errors import LongtailError, nearest
+from longtail.models.cached import cached_weights
 from longtail.models.packaged import load_in_order, packaged_weights
 from longtail.models.resnet_cifar import DEPTHS, ResNetCifar
 from longtail.models.torchvision_fix import prepare_torchvision
@@ -187,10 +189,18 @@ def _create(name: str, *, pretrained: bool, options: dict[str, object]) -> nn.Mo
         network = cast("nn.Module", timm.create_model(name, num_classes=0, **options))
         load_in_order(network, packaged)
         return network
+    cached = cached_weights(name)
+    if cached is not None:  # by its path, so that no network is asked whether there is a newer one
+        options = options | {"pretrained_cfg_overlay": {"file": str(cached)}}
     try:
         return cast("nn.Module", timm.create_model(name, pretrained=True, num_classes=0, **options))
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        if cached is not None:
+            raise LongtailError(
+                f"the pretrained weights of 'timm:{name}' in {cached} cannot be used ({reason}): delete that file, so "
+                "that timm fetches it again."
+            ) from error
         raise LongtailError(
             f"The pretrained weights of 'timm:{name}' could not be loaded ({reason}): connect to the network once so "
             "that timm can cache them, copy that cache here, take a network whose weights come as a package (pip "

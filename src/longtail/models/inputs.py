@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
+from longtail.data.images import Interpolation
 from longtail.models.backbones import TIMM_PREFIX, timm_module
-
-_KINDS = {"nearest", "bilinear", "bicubic", "lanczos"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,16 @@ class Inputs:
     resize: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
+
+    def at(self, size: int | None) -> Inputs:
+        """The same for images of another size, of which as large a share is cut out; unchanged for None.
+
+        Example:
+            >>> Inputs(224, 256, (0.5,) * 3, (0.5,) * 3).at(112).resize
+            128
+        """
+        return self if size is None else replace(self, size=size, resize=round(size * self.resize / self.size))
 
 
 def timm_inputs(name: str) -> Inputs | None:
@@ -43,5 +51,5 @@ def timm_inputs(name: str) -> Inputs | None:
         return None
     size = int(known.input_size[-1])
     # A few networks name another kind, or "random" in training: timm's own choice for those is bicubic.
-    interpolation: Any = known.interpolation if known.interpolation in _KINDS else "bicubic"
+    interpolation: Any = known.interpolation if known.interpolation in get_args(Interpolation) else "bicubic"
     return Inputs(size, round(size / (known.crop_pct or 1)), tuple(known.mean), tuple(known.std), interpolation)

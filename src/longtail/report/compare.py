@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from longtail.counts import FEW_IMAGES
 from longtail.errors import LongtailError, nearest
-from longtail.evaluation.intervals import FEW_IMAGES
 from longtail.files import write_atomically
 from longtail.report.files import Value
 from longtail.report.folding import fold, row_names, short_labels

@@ -1,7 +1,8 @@
 """The figures of the report: pure functions from counts, recalls and histories to plotly figures.
 
 Colours are those of the light theme; the page exchanges them for the reader's. Every trace of classes carries the class
-indices in ``customdata``, so that a class can be found again in each figure.
+indices in ``customdata`` and ``meta="class"``: the page writes what it says of a class from its own table, and finds a
+class again in each figure. With ``meta="class:1"`` it adds the accuracy under the second configuration.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from longtail.report.palette import (
     run_style,
 )
 from longtail.report.runs import Ends
-from longtail.report.text import Spread, percent, spread_text
+from longtail.report.text import Spread, spread_text
 
 MANY_POINTS = 2_000
 """Above this number of classes points are drawn by WebGL and bars become one filled line a group."""
@@ -44,12 +45,13 @@ NAMED_BARS = 12
 """Up to this number of classes the histogram writes their names under the bars."""
 
 
-def class_histogram(counts: ClassCounts, group_of: Sequence[GroupName]) -> go.Figure:
+def class_histogram(counts: ClassCounts, group_of: Sequence[GroupName], *, run: int | None = None) -> go.Figure:
     """Training images per class, largest class first, coloured by shot group.
 
     Args:
         counts: Training images per class, shape (C,).
         group_of: Shot group of each class, length C.
+        run: The place in the class table of a configuration with these counts, where they are not those of the first.
 
     Example:
         >>> figure = class_histogram(ClassCounts([300, 50, 5]), ["many", "medium", "few"])
@@ -58,15 +60,15 @@ def class_histogram(counts: ClassCounts, group_of: Sequence[GroupName]) -> go.Fi
     """
     order = np.argsort(-counts.array, kind="stable")
     figure = blank(300, left=48)
-    for group, rank in _by_group([group_of[index] for index in order]):
+    for group, rank in by_group([group_of[index] for index in order]):
         classes = order[rank]
         options = {
-            "x": rank,
+            "x": rank.astype(np.int32),
             "y": counts.array[classes],
             "name": GROUP_LABELS[group],
-            "customdata": classes,
-            "text": [clip(counts.names[index]) for index in classes],
-            "hovertemplate": "%{text}<br>%{y:,} training images<extra></extra>",
+            "customdata": classes.astype(np.int32),
+            "meta": "class" if run is None else f"class:{run}",
+            "hovertemplate": "%{text}<extra></extra>",
         }
         colour = GROUP_COLOURS[group]
         if len(counts) > MANY_POINTS:
@@ -95,7 +97,7 @@ def class_accuracy(
     recalls: npt.NDArray[np.float64],
     *,
     height: int = 320,
-    notes: Sequence[str] | None = None,
+    run: int = 0,
 ) -> go.Figure:
     """Accuracy of each class against its number of training images (logarithmic), with a smoothed mean.
 
@@ -104,7 +106,8 @@ def class_accuracy(
         group_of: Shot group of each class, length C.
         recalls: Recall per class in [0, 1], shape (C,); NaN for a class that was not tested, which is left out.
         height: Pixels.
-        notes: What else is said of each class where one points at it, C of them.
+        run: Whose accuracy with its interval the page writes where one points at a class: the place of the
+            configuration in the class table.
 
     Example:
         >>> figure = class_accuracy(ClassCounts([300, 5]), ["many", "few"], np.array([0.9, np.nan]))
@@ -115,8 +118,10 @@ def class_accuracy(
     places = np.where(counts.array > 0, counts.array, 0.5)
     crowded = len(counts) > CROWDED
     # Thousands of classes with three test images each share four heights: shifted a little, they show how many.
-    heights = recalls + np.random.default_rng(0).uniform(-JITTER, JITTER, len(counts)) if crowded else recalls
-    for group, classes in _by_group(group_of):
+    heights = recalls
+    if crowded:
+        heights = (recalls + np.random.default_rng(0).uniform(-JITTER, JITTER, len(counts))).astype(np.float32)
+    for group, classes in by_group(group_of):
         kept = classes[~np.isnan(recalls[classes])]
         if not kept.size:
             continue
@@ -134,15 +139,13 @@ def class_accuracy(
                 mode="markers",
                 name=GROUP_LABELS[group],
                 marker=marker,
-                customdata=kept,
-                text=[
-                    _described(counts, int(index), recalls[index]) + (notes[index] if notes else "") for index in kept
-                ],
+                customdata=kept.astype(np.int32),
+                meta=f"class:{run}",
                 hovertemplate="%{text}<extra></extra>",
             )
         )
     _add_trend(figure, places, recalls)
-    _count_axis(figure, places)
+    count_axis(figure, places)
     figure.update_yaxes(title="Accuracy", range=[-0.03, 1.03], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1])
     return figure
 
@@ -238,11 +241,6 @@ def _reach(value: Spread, ends: Ends | None) -> Ends | None:
     return None if ends is None else (max(value.mean - ends[0], 0.0), max(ends[1] - value.mean, 0.0))
 
 
-def _described(counts: ClassCounts, index: int, recall: float) -> str:
-    images = f"{counts[index]:,} training image{'' if counts[index] == 1 else 's'}"
-    return f"{clip(counts.names[index])}<br>{images}<br>accuracy {percent(recall)}"
-
-
 def _add_curve(figure: go.Figure, row: Row, points: Sequence[tuple[int, float | None]], what: str) -> None:
     known = [(step, value) for step, value in points if value is not None]
     if not known:
@@ -277,7 +275,8 @@ def _add_trend(figure: go.Figure, places: npt.NDArray[np.float64], recalls: npt.
     figure.add_scatter(x=10**grid, y=level, mode="lines", line=line, name=TREND, hoverinfo="skip")
 
 
-def _count_axis(figure: go.Figure, places: npt.NDArray[np.float64]) -> None:
+def count_axis(figure: go.Figure, places: npt.NDArray[np.float64]) -> None:
+    """Make the horizontal axis one of training images, logarithmic, for points at ``places``; 0.5 stands for none."""
     low, high = np.log10(places.min()), np.log10(places.max())
     steps = (1, 2, 5) if high - low <= WIDE_DECADES else (1,)
     ticks = [step * 10**power for power in range(8) for step in steps]
@@ -293,7 +292,7 @@ def _count_axis(figure: go.Figure, places: npt.NDArray[np.float64]) -> None:
     )
 
 
-def _by_group(group_of: Sequence[GroupName]) -> list[tuple[GroupName, npt.NDArray[np.int64]]]:
+def by_group(group_of: Sequence[GroupName]) -> list[tuple[GroupName, npt.NDArray[np.int64]]]:
     """Groups that have members, with the positions of these."""
     groups = np.array(group_of)
     return [(name, np.flatnonzero(groups == name)) for name in GROUP_NAMES if name in group_of]

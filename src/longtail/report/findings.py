@@ -8,16 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import ClassCounts, GroupName
-from longtail.evaluation.intervals import FEW_IMAGES
 from longtail.report.compare import Comparison, Row
 from longtail.report.palette import GROUP_LABELS
-from longtail.report.runs import Ends
 from longtail.report.text import (
     EVIDENCE,
     MINUS,
     class_word,
     difference_text,
-    interval_text,
     listing,
     percent,
     sentence_case,
@@ -106,20 +103,6 @@ def whisker_sentence(rows: Sequence[Row]) -> str:
         " where there is one seed, and one standard deviation over seeds elsewhere" if len(alone) < len(rows) else ""
     )
     return f"Whiskers are the 95 % interval that so many test images leave{seeds}."
-
-
-def class_note(images: int, ends: Ends | None) -> str:
-    """What a figure says of a class beside its accuracy: how many images it was tested on, and what they leave open.
-
-    Example:
-        >>> class_note(3, (0.061, 0.792))
-        '<br>95 % interval 6.1–79.2<br>3 test images: too few to tell'
-    """
-    if not images:
-        return ""
-    few = ": too few to tell" if images < FEW_IMAGES else ""
-    interval = f"<br>95 % interval {interval_text(ends)}" if ends else ""
-    return f"{interval}<br>{images:,} test image{'' if images == 1 else 's'}{few}"
 
 
 def _fall(label: str, points: float) -> str:

@@ -32,7 +32,7 @@ def fold(runs: Sequence[RunResult]) -> list[tuple[RunResult, ...]]:
     """
     groups: dict[str, list[RunResult]] = {}
     for run in runs:
-        groups.setdefault(json.dumps([run.recipe, run.counts.counts, _identity(run)], sort_keys=True), []).append(run)
+        groups.setdefault(json.dumps([run.recipe, run.counts.counts, identity(run)], sort_keys=True), []).append(run)
     return [tuple(group) for group in groups.values()]
 
 
@@ -43,8 +43,8 @@ def row_names(runs: Sequence[RunResult]) -> list[str]:
     """
     names = []
     for run in runs:
-        rivals = [_identity(other) for other in runs if other.recipe == run.recipe]
-        mine = _identity(run)
+        rivals = [identity(other) for other in runs if other.recipe == run.recipe]
+        mine = identity(run)
         keys = sorted({key for key in mine for other in rivals if other.get(key) != mine[key]})
         names.append(" ".join([run.recipe, *_words({key: mine[key] for key in keys})]))
     return [
@@ -52,7 +52,8 @@ def row_names(runs: Sequence[RunResult]) -> list[str]:
     ]
 
 
-def _identity(run: RunResult) -> dict[str, str]:
+def identity(run: RunResult) -> dict[str, str]:
+    """The options of a run that tell its configuration from others, by dotted name and written as JSON."""
     flat = flatten(run.config)
     return {key: value for key, value in flat.items() if key.rsplit(".", 1)[-1] not in SEEDS | EXECUTION}
 

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from longtail.counts import GroupName
-from longtail.evaluation.intervals import FEW_IMAGES
+from longtail.counts import FEW_IMAGES, GroupName
 from longtail.report.compare import Row
 from longtail.report.findings import spoken
 from longtail.report.runs import Ends, ExampleImage, RunResult
@@ -180,9 +179,9 @@ def _taken_for(row: Row, index: int) -> str:
     return f"{class_word(row.runs[0].counts.names[int(other[best])])} ({tally[best] / answers.size:.0%})"
 
 
-def data_uri(image: bytes) -> str:
-    """An image for ``src``: as stored where small, else at most 96 pixels a side as WebP."""
-    if len(image) <= LIGHT_BYTES:
+def data_uri(image: bytes, *, light: int = LIGHT_BYTES) -> str:
+    """An image for ``src``: as stored up to ``light`` bytes, else at most 96 pixels a side as WebP."""
+    if len(image) <= light:
         return f"data:image/png;base64,{base64.b64encode(image).decode()}"
     try:
         with Image.open(io.BytesIO(image)) as opened:

@@ -12,10 +12,12 @@ from plotly.offline import get_plotlyjs
 from longtail import __version__
 from longtail.counts import GROUP_NAMES
 from longtail.files import write_atomically
+from longtail.report.class_table import table_json
 from longtail.report.compare import Comparison, compare_runs
 from longtail.report.findings import headline
 from longtail.report.palette import THEME
 from longtail.report.runs import RunResult
+from longtail.report.section import Section
 from longtail.report.sections import build_sections
 from longtail.report.text import interval_text, listing, signed, spread_text
 
@@ -42,14 +44,22 @@ def write_report(
     Raises:
         LongtailError: A folder is no finished run, the runs have different classes, or the file cannot be written.
     """
-    page = render_report(compare_runs(runs, stages=True, names=names, baseline=baseline))
-    target = Path(out)
-    write_atomically(target, page.encode())
-    return target
+    comparison = compare_runs(runs, stages=True, names=names, baseline=baseline)
+    return write_page(comparison, build_sections(comparison), Path(out))
 
 
-def render_report(comparison: Comparison) -> str:
-    """The page as text."""
+def write_page(comparison: Comparison, sections: Sequence[Section], out: Path) -> Path:
+    """Write the page with these sections, for who needs the sections for something else as well.
+
+    Raises:
+        LongtailError: The file cannot be written.
+    """
+    write_atomically(out, render_report(comparison, sections).encode())
+    return out
+
+
+def render_report(comparison: Comparison, sections: Sequence[Section] | None = None) -> str:
+    """The page as text; all sections there are when none are given."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -60,10 +70,11 @@ def render_report(comparison: Comparison) -> str:
         lead=headline(comparison),
         facts=_facts(comparison),
         notes=comparison.notes,
-        sections=build_sections(comparison),
+        sections=build_sections(comparison) if sections is None else sections,
         theme=THEME,
         recolour=json.dumps({light: f"--{name}" for name, (light, _) in THEME.items()}),
         plotly=get_plotlyjs(),
+        classes=table_json(comparison),
         version=__version__,
     )
 

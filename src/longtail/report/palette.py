@@ -14,12 +14,12 @@ THEME: dict[str, tuple[str, str]] = {
     "medium": ("#2f968c", "#5fdcc4"),
     "few": ("#bf4514", "#ff9161"),
     "run0": ("#6a7079", "#9ba1a9"),
-    "run1": ("#7b2f8e", "#d08be3"),
-    "run2": ("#a67b00", "#e3bd4b"),
-    "run3": ("#c13a72", "#f58cb4"),
-    "run4": ("#4c7a28", "#a3cf7a"),
-    "run5": ("#0e82a8", "#62c6e6"),
-    "run6": ("#84543f", "#c99c86"),
+    "run1": ("#6f2c87", "#b865b6"),
+    "run2": ("#ad7e03", "#e6c34c"),
+    "run3": ("#a11c55", "#be5175"),
+    "run4": ("#679246", "#a1d583"),
+    "run5": ("#1091ba", "#1ac8ed"),
+    "run6": ("#7d3f2f", "#bf9680"),
     "run7": ("#1d2025", "#ebe8e3"),
 }
 """CSS variable name to (light, dark). Every light value occurs once, so a figure can be recoloured by it."""

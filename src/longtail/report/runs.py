@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
+from longtail.analysis.collected import Analysis
+from longtail.counts import FEW_IMAGES, GROUP_NAMES, ClassCounts, GroupName
 from longtail.errors import LongtailError, resume_hint
-from longtail.evaluation.intervals import FEW_IMAGES, add_intervals
+from longtail.evaluation.intervals import add_intervals
+from longtail.report.analysed import read_analysis
 from longtail.report.files import Table, Value, read_config, read_history, read_metrics, read_parquet
+from longtail.report.recorded import Dynamics, read_dynamics
 
 if TYPE_CHECKING:
     from longtail.evaluation.metrics import Summary
@@ -188,6 +191,16 @@ class RunResult:
         return tuple(ExampleImage(*row) for row in rows)
 
     @cached_property
+    def analysis(self) -> Analysis | None:
+        """What ``longtail analyse`` measured of the model, None where it was not asked to."""
+        return read_analysis(self.folder, len(self.counts))
+
+    @cached_property
+    def dynamics(self) -> Dynamics | None:
+        """The gradients that were recorded in training, None where the run was not asked to."""
+        return read_dynamics(self.folder, len(self.counts))
+
+    @cached_property
     def test_fingerprint(self) -> str:
         """A hash of the test labels in order: runs that differ in it were not measured on the same images."""
         if self.predictions is not None:
@@ -199,14 +212,18 @@ def _build(root: Path, metrics: Table) -> RunResult:
     classes = [str(name) for name in cast("list[Value]", metrics["classes"])]
     counts = ClassCounts(cast("list[int]", metrics["train_counts"]), classes)
     epochs = read_history(root / "history.csv")
+    test, validation = _metrics(metrics.get("test")), _metrics(metrics.get("validation"))
+    for rows in (split.per_class for split in (test, validation) if split is not None and split.per_class):
+        if len(rows) != len(classes):
+            raise ValueError(f"it has the figures of {len(rows)} classes, and names {len(classes)}")
     return RunResult(
         folder=root,
         recipe=str(metrics.get("recipe") or root.name),
         config=read_config(root),
         counts=counts,
         group_of=_group_of(metrics, counts),
-        test=_metrics(metrics.get("test")),
-        validation=_metrics(metrics.get("validation")),
+        test=test,
+        validation=validation,
         stages=_stages(_table(metrics.get("stages"))),
         history=tuple(Epoch(stage, step, values) for step, (stage, values) in enumerate(epochs, start=1)),
         seeds={

@@ -6,15 +6,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from longtail.counts import GROUP_NAMES, GroupName
-from longtail.evaluation.intervals import FEW_IMAGES
+from longtail.counts import FEW_IMAGES, GROUP_NAMES, GroupName
 from longtail.report import figures, findings
+from longtail.report.ablation import ablation_section
+from longtail.report.cloud import cloud_section
 from longtail.report.compare import HEADINGS, Comparison, Row
+from longtail.report.confusions import confusions_section
+from longtail.report.coverage import coverage_section
+from longtail.report.embedding import embedding_section
+from longtail.report.gradients import class_gradients_section, gradients_section
 from longtail.report.hardest import class_intervals, class_recalls, hardest_classes, tested_images
+from longtail.report.margins import margins_section
+from longtail.report.norms import norms_section
 from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, INK
+from longtail.report.prior_shift import prior_section
 from longtail.report.provenance import provenance
+from longtail.report.reliability import reliability_section
 from longtail.report.runs import RunResult
+from longtail.report.saturation import saturation_section, shares_section
 from longtail.report.section import Drawing, Key, Section
+from longtail.report.spread import spread_section
 from longtail.report.text import interval_text, listing, percent, signed
 
 DENSE = 4
@@ -28,8 +39,14 @@ def build_sections(comparison: Comparison) -> list[Section]:
     rows = comparison.final
     found: list[Section | None] = [_results(comparison), _classes(rows)]
     if comparison.split is not None:
-        found += [_groups(comparison), _accuracy(comparison)]
+        found += [_groups(comparison), ablation_section(comparison), _accuracy(comparison)]
+    found += [confusions_section(comparison), prior_section(comparison)]
+    found += [reliability_section(comparison), coverage_section(comparison)]
     found.append(_curves(comparison))
+    found += [gradients_section(comparison), class_gradients_section(comparison)]
+    found += [saturation_section(comparison), shares_section(comparison), cloud_section(comparison)]
+    found += [embedding_section(comparison), spread_section(comparison), norms_section(comparison)]
+    found.append(margins_section(comparison))
     if comparison.split is not None:
         found.append(_hardest(comparison))
     found.append(Section("made", "How it was made", partial="provenance.html.j2", data=provenance(rows)))
@@ -73,7 +90,8 @@ def _classes(rows: Sequence[Row]) -> Section:
         title = "" if len(sets) == 1 else ", ".join(row.label for row in members)
         alt = f"Bars of the training images of {len(run.counts)} classes, largest first. "
         alt += findings.histogram_sentence(run.counts, run.group_of)
-        drawings.append(Drawing(f"histogram-{number}", title, alt, figures.class_histogram(run.counts, run.group_of)))
+        figure = figures.class_histogram(run.counts, run.group_of, run=rows.index(members[0]) if number else None)
+        drawings.append(Drawing(f"histogram-{number}", title, alt, figure))
     first = rows[0].runs[0]
     sentence = findings.histogram_sentence(first.counts, first.group_of)
     return Section(
@@ -118,16 +136,11 @@ def _group_title(run: RunResult, name: GroupName) -> str:
 def _accuracy(comparison: Comparison) -> Section:
     rows = comparison.final
     recalls = [class_recalls(row, comparison.split) for row in rows]
-    tested = tested_images(rows, comparison.split)
     drawings = []
     for number, (row, recall) in enumerate(zip(rows, recalls, strict=True)):
         run = row.runs[0]
-        notes = [
-            findings.class_note(int(images), ends)
-            for images, ends in zip(tested, class_intervals(row, comparison.split), strict=True)
-        ]
         height = 260 if len(rows) > DENSE else 320
-        figure = figures.class_accuracy(run.counts, run.group_of, recall, height=height, notes=notes)
+        figure = figures.class_accuracy(run.counts, run.group_of, recall, height=height, run=number)
         alt = f"Points of accuracy against training images for each class under {row.label}."
         drawings.append(Drawing(f"accuracy-{number}", row.label, alt, figure))
     legend = [Key(name, GROUP_SYMBOLS[name], GROUP_LABELS[name]) for name in GROUP_NAMES]

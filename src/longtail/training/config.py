@@ -14,7 +14,7 @@ Mixing = Literal["none", "mixup", "cutmix", "remix", "cmo", "feature-mixup"]
 EXECUTION = frozenset(
     {
         "out", "workers", "resident_gigabytes", "cache", "checkpoint_steps", "device", "compile", "compile_mode",
-        "channels_last", "validate_every", "evaluation_batch", "tracker", "tracker_project",
+        "channels_last", "validate_every", "evaluation_batch", "tracker", "tracker_project", "record_dynamics",
     }
 )  # fmt: skip
 """Options that say where and how fast a run went, not what it computed."""
@@ -212,6 +212,7 @@ class TrainingConfig:
         validate_every: Measure the validation split every this many epochs (it is always measured at the end).
         evaluation_batch: Images at a time when nothing is trained; the largest that fits when not given.
         checkpoint_steps: Also save every this many steps; 0 saves at the end of each epoch only.
+        record_dynamics: Also write the gradient on each class's logit and the spread of p_y, epoch by epoch.
         device: ``auto`` takes the accelerator where there is one.
         tracker: Also log the epochs to this experiment tracker, where it is installed.
         tracker_project: Project (experiment) of that tracker.
@@ -228,6 +229,7 @@ class TrainingConfig:
     validate_every: int = 10
     evaluation_batch: int | None = None
     checkpoint_steps: int = 0
+    record_dynamics: bool = False
     device: Literal["auto", "cpu"] = "auto"
     tracker: Tracker = "none"
     tracker_project: str = "longtail"

@@ -21,6 +21,7 @@ from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss
 from longtail.models.model import LongTailModel
 from longtail.training.config import TrainingConfig
+from longtail.training.dynamics import Recorder
 from longtail.training.meter import CHECK_STEPS, Meter
 
 Mixer = Callable[[Batch, Batch | None, torch.Generator], tuple[Tensor, Tensor]]
@@ -200,6 +201,7 @@ class Pass:
         epochs: Epochs of the stage.
         seed: Seed words of the stage, for example ``(seed, stage)``.
         after_step: Called after each optimiser step (weight averaging).
+        recorder: Looks at the gradient on the logits, or None.
     """
 
     engine: Engine
@@ -216,6 +218,7 @@ class Pass:
     epochs: int
     seed: tuple[int, ...]
     after_step: Callable[[], None] = lambda: None
+    recorder: Recorder | None = None
 
 
 def step_seed(*words: int) -> int:
@@ -343,6 +346,8 @@ def _forward_backward(work: Pass, images: Tensor, target: Tensor) -> tuple[Tenso
 
 def _one_part(work: Pass, images: Tensor, target: Tensor, share: float) -> tuple[Tensor, Tensor]:
     logits, features = work.wrapped(images, return_features=True)
+    if work.recorder is not None:
+        work.recorder.watch(logits, target, share)
     # The product is a tensor of its own also where share is 1: that of a replayed CUDA graph changes at the next step.
     loss = work.criterion(logits, target, features if work.loss.needs_features else None) * share
     work.engine.accelerator.backward(loss)

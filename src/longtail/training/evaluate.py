@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 from accelerate.utils import find_executable_batch_size, gather_object
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
 from longtail.counts import ClassCounts
@@ -125,8 +126,14 @@ def largest_batch(work: Callable[[int], Result], first: int) -> Result:
             raise LongtailError("one image does not fit the memory: use a smaller --data.image_size or network.")
         return size
 
+    try:
+        return work(size)
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+    # Only now, as the search begins with a collection of garbage that takes longer than evaluating features does.
     search: Callable[[], Result] = find_executable_batch_size(
-        work, starting_batch_size=first, reduce_batch_size_fn=halve
+        work, starting_batch_size=halve(), reduce_batch_size_fn=halve
     )
     return search()
 

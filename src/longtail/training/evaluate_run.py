@@ -19,7 +19,8 @@ from longtail.data.sources import load_source
 from longtail.errors import LongtailError, nearest
 from longtail.evaluation.coverage import SureSummary, coverage_curve, sure_summary, threshold_for_coverage
 from longtail.evaluation.metrics import Groups
-from longtail.inference.load import ModelInfo, load_run
+from longtail.inference.info import ModelInfo
+from longtail.inference.load import load_run
 from longtail.training.config import RunConfig
 from longtail.training.engine import Engine
 from longtail.training.evaluate import Evaluation, evaluate
@@ -124,7 +125,7 @@ def split_loader(
 def own_data(run: Path, config: RunConfig, say: Callable[[str], object]) -> PreparedData:
     """Return the splits of the run's own source, as it was trained; ``say`` hears where the images have changed."""
     prepared = prepare_data(config.data)
-    if _data_hash(run) not in (None, prepared.data_hash):
+    if data_hash(run) not in (None, prepared.data_hash):
         say(f"note: the images of {config.data.source!r} are not those that the run was trained and tested on.")
     return prepared
 
@@ -137,8 +138,8 @@ def _own_split(run: Path, config: RunConfig, name: str, say: Callable[[str], obj
     return found
 
 
-def _data_hash(run: Path) -> str | None:
-    """The hash of the images of a run; None where its metrics.json is gone: evaluation does without."""
+def data_hash(run: Path) -> str | None:
+    """The hash of the images that a run was made with; None where its metrics.json is gone: evaluation does without."""
     try:
         return str(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["data_hash"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -9,7 +9,9 @@ import numpy as np
 from longtail.data.image_data import Split
 from longtail.data.images import open_image
 from longtail.errors import LongtailError
-from longtail.training.auto import PACKAGED, Facts
+from longtail.models.backbones import TIMM_PREFIX
+from longtail.models.cached import cached_weights
+from longtail.training.auto import PACKAGED, STRONG, TRANSFORMER, Facts
 from longtail.training.config import RunConfig
 
 _PROBES = 64
@@ -34,8 +36,13 @@ def look(config: RunConfig) -> Facts:
     return Facts(
         images=len(train), classes=prepared.counts.num_classes, imbalance_ratio=prepared.counts.imbalance_ratio,
         side=_median_side(train), gpu="" if device.type == "cpu" else str(hardware(device)["device"]),
-        packaged=packaged_weights(PACKAGED.removeprefix("timm:")) is not None, hub=reachable(),
+        packaged=packaged_weights(PACKAGED.removeprefix(TIMM_PREFIX)) is not None, hub=reachable(),
+        cached=frozenset(name for name in {PACKAGED, STRONG, TRANSFORMER, config.model.name} if _is_cached(name)),
     )  # fmt: skip
+
+
+def _is_cached(name: str) -> bool:
+    return name.startswith(TIMM_PREFIX) and cached_weights(name.removeprefix(TIMM_PREFIX)) is not None
 
 
 def _median_side(split: Split) -> int:

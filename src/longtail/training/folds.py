@@ -31,9 +31,8 @@ from longtail.training.grid_runner import log_of, run_grid
 from longtail.training.grouped import with_group_intervals
 from longtail.training.outputs import write_json, write_table, write_yaml
 from longtail.training.progress import Reporter
-from longtail.training.run import FORMAT, refuse_existing
-
-BINS = 15
+from longtail.training.results import FORMAT
+from longtail.training.run import refuse_existing
 
 
 def start_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
@@ -167,7 +166,7 @@ def _summarise(said: dict[str, Any], nll: float, counts: ClassCounts, groups: Gr
     label, prediction = (torch.from_numpy(said[name].copy()) for name in ("label", "prediction"))
     size = counts.num_classes
     confusion = torch.bincount(label * size + prediction, minlength=size * size).reshape(size, size)
-    bins = bin_confidences(torch.from_numpy(said["confidence"].copy()), prediction == label, num_bins=BINS)
+    bins = bin_confidences(torch.from_numpy(said["confidence"].copy()), prediction == label)
     return summarise_figures(figures(confusion, torch.tensor(nll), bins), counts, groups)
 
 

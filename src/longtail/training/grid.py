@@ -6,7 +6,7 @@ import copy
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from longtail.complaints import explain
 from longtail.errors import LongtailError, nearest
 from longtail.training.check import check_config, check_stages, resolve
 from longtail.training.config import EXECUTION, RunConfig
+from longtail.training.grid_auto import AUTO, spelt_out
 from longtail.training.recipe import Nested, base_config, check_keys, config_from_dict, flatten, merge, read_config
 
 State = Literal["new", "started", "finished"]
@@ -26,7 +27,7 @@ class RunSpec:
     """One configuration of a grid.
 
     Attributes:
-        recipe: The recipe it starts from.
+        recipe: The recipe it starts from; ``auto`` chooses one by the images, as ``longtail train`` does without one.
         source: Its own SOURCE, where that is not the grid's.
         epochs: As ``--epochs`` of ``longtail train``, where that is not the grid's.
         set: Options by their dotted names.
@@ -213,6 +214,7 @@ def plan_grid(values: Nested, where: str = "the grid") -> Grid:
     spec: GridSpec = _typed(GridSpec, values, where)
     specs = {str(name): _typed(RunSpec, run or {}, f"{where}: run {name!r}") for name, run in spec.runs.items()}
     _check(spec, specs, where)
+    specs = {name: _chosen(spec, run, f"{where}: run {name!r}") for name, run in specs.items()}
     combinations = [
         dict(zip(spec.vary, each, strict=True)) for each in itertools.product(*spec.vary.values())
     ]  # of nothing varied: one, empty
@@ -354,6 +356,20 @@ def _baselines(variants: Sequence[_Variant], asked: str, where: str) -> dict[str
         raise LongtailError(f"{where} has no run {asked!r} to be the baseline.{nearest(asked, {*runs, *names})}")
     own = [variant for variant in variants if variant.run == asked]
     return {variant.name: next(each.name for each in own if each.data == variant.data) for variant in variants}
+
+
+def _chosen(spec: GridSpec, run: RunSpec, where: str) -> RunSpec:
+    """The run itself; with the recipe ``auto`` what was chosen for it, so that ``grid.yaml`` holds that."""
+    if run.recipe != AUTO:
+        return run
+    varied = next((key for key in ("data.source", "mode", "model.name") if key in spec.vary), None)
+    if varied is not None:
+        raise LongtailError(f"{where}: the recipe auto chooses once: leave {varied} out of vary, or name a recipe.")
+    given = spec.set | run.set
+    values = nested({"data.source": run.source or spec.source} | given)
+    first = config_from_dict(merge(asdict(RunConfig()), values), where)
+    recipe, options = spelt_out(first, given, run.epochs if run.epochs is not None else spec.epochs)
+    return replace(run, recipe=recipe, set=options | run.set)
 
 
 def _resolve(spec: GridSpec, run: RunSpec, variant: _Variant, where: str) -> RunConfig:

@@ -11,42 +11,29 @@ Nested = dict[str, Any]
 MODES = ("linear", "finetune", "lora", "scratch")
 _COSINE = {"name": "cosine", "milestones": [], "factors": []}
 
-# What a mode sets of stage 1 and, where the method has one, of stage 2, over a recipe of the family `images`.
-_STAGES: dict[str, tuple[Nested, Nested]] = {
+# What a mode sets of stage 1 over a recipe of the family `images`.
+_FIRST: dict[str, Nested] = {
     # Steps on stored features cost next to nothing, so there are many; a cosine classifier needs them.
-    "linear": (
-        {
-            "train": "classifier", "cached_views": 4, "epochs": 60, "batch_size": 64,
-            "optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-2},
-            "schedule": _COSINE | {"warmup_epochs": 0},
-        },
-        {
-            "cached_views": 4, "epochs": 20, "batch_size": 64,
-            "optimizer": {"name": "adamw", "lr": 5e-4, "weight_decay": 1e-2},
-        },
-    ),
-    "finetune": (
-        {
-            "train": "all", "epochs": 20, "batch_size": 64,
-            "optimizer": {"name": "adamw", "lr": 5e-4, "weight_decay": 0.05, "layer_decay": 0.75},
-            "schedule": _COSINE | {"warmup_epochs": 2},
-        },
-        {
-            "cached_views": 4, "epochs": 20, "batch_size": 64,
-            "optimizer": {"name": "adamw", "lr": 5e-4, "weight_decay": 1e-2},
-        },
-    ),
-    "lora": (
-        {
-            "train": "all", "epochs": 20, "batch_size": 64,
-            "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2},
-            "schedule": _COSINE | {"warmup_epochs": 2},
-        },
-        {
-            "cached_views": 4, "epochs": 20, "batch_size": 64,
-            "optimizer": {"name": "adamw", "lr": 5e-4, "weight_decay": 1e-2},
-        },
-    ),
+    "linear": {
+        "train": "classifier", "cached_views": 4, "epochs": 60, "batch_size": 64,
+        "optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-2},
+        "schedule": _COSINE | {"warmup_epochs": 0},
+    },
+    "finetune": {
+        "train": "all", "epochs": 20, "batch_size": 64,
+        "optimizer": {"name": "adamw", "lr": 5e-4, "weight_decay": 0.05, "layer_decay": 0.75},
+        "schedule": _COSINE | {"warmup_epochs": 2},
+    },
+    "lora": {
+        "train": "all", "epochs": 20, "batch_size": 64,
+        "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2},
+        "schedule": _COSINE | {"warmup_epochs": 2},
+    },
+}  # fmt: skip
+# Where the method has a second stage, that is the classifier on stored features in each mode.
+_SECOND: Nested = {
+    "cached_views": 4, "epochs": 20, "batch_size": 64,
+    "optimizer": {"name": "adamw", "lr": 5e-4, "weight_decay": 1e-2},
 }  # fmt: skip
 _MODELS: dict[str, Nested] = {
     "linear": {"pretrained": True}, "finetune": {"pretrained": True}, "lora": {"pretrained": True, "adapter": "lora"},
@@ -77,20 +64,25 @@ def with_mode(config: Nested, mode: str) -> Nested:
         raise LongtailError(f"there is no mode {mode!r}.{nearest(mode, MODES)}")
     if mode == "scratch":
         return copy.deepcopy(config) | {"mode": mode}
-    first, second = _STAGES[mode]
+    first = _FIRST[mode]
     result = merge(config, {"mode": mode, "model": _MODELS[mode], "stage1": first})
     if result["stage2"]["epochs"] > 0:
-        result["stage2"] = merge(result["stage2"], second)
+        result["stage2"] = merge(result["stage2"], _SECOND)
         if result["stage2"]["reset_classifier"]:  # it has as far to go as in stage 1
-            result["stage2"]["optimizer"]["lr"] = max(first["optimizer"]["lr"], second["optimizer"]["lr"])
+            result["stage2"]["optimizer"]["lr"] = max(first["optimizer"]["lr"], _SECOND["optimizer"]["lr"])
     for stage in (result["stage1"], result["stage2"]):
         if stage["cached_views"]:  # images are gone by then: what can be mixed are their features
             stage["mixing"] = "none" if stage["mixing"] == "none" else "feature-mixup"
     return result
 
 
-def with_model(config: Nested, name: str) -> Nested:
-    """Put another network into a configuration, with the image size and normalisation that it was trained on.
+def with_model(config: Nested, name: str, image_size: int | None = None) -> Nested:
+    """Put another network into a configuration, with the normalisation and image size that it was trained on.
+
+    Args:
+        config: Nested values of a run.
+        name: The network.
+        image_size: In place of that size, in pixels.
 
     Example:
         >>> from longtail.training.recipe import base_config
@@ -103,6 +95,7 @@ def with_model(config: Nested, name: str) -> Nested:
     inputs = timm_inputs(name)
     data = {}
     if inputs is not None:
+        inputs = inputs.at(image_size)
         data = {
             "image_size": inputs.size, "resize": inputs.resize, "mean": list(inputs.mean), "std": list(inputs.std),
             "interpolation": inputs.interpolation,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -23,15 +24,18 @@ class PreparedData:
         data: The source with its final splits; ``validation`` and ``test`` may be absent.
         counts: Training images per class.
         groups: Class indices of the shot groups.
-        data_hash: Hash over the training, validation and test rows, in this order.
         notes: What the user should know about the data, one sentence each.
     """
 
     data: ImageData
     counts: ClassCounts
     groups: dict[GroupName, IntArray]
-    data_hash: str
     notes: tuple[str, ...]
+
+    @cached_property
+    def data_hash(self) -> str:
+        """Hash over the training, validation and test rows, in this order, as they are when it is first asked for."""
+        return hash_splits(self.data)
 
     def split(self, name: str) -> Split | None:
         """Return a split by name, or None where the source has none."""
@@ -72,7 +76,7 @@ def prepare_data(config: DataConfig) -> PreparedData:
         data = data.with_splits(train=rest, validation=held_out)
     counts = data.counts()
     groups = counts.groups(many=config.many, few=config.few, by=config.groups)
-    return PreparedData(data, counts, groups, hash_splits(data), tuple(notes))
+    return PreparedData(data, counts, groups, tuple(notes))
 
 
 def _one_fold(config: DataConfig, data: ImageData) -> tuple[ImageData, list[str]]:

@@ -105,6 +105,7 @@ def base_config(
     *,
     mode: str | None = None,
     model: str | None = None,
+    image_size: int | None = None,
 ) -> Nested:
     """Return the full configuration that further options start from.
 
@@ -116,6 +117,7 @@ def base_config(
             family ``images`` are in mode ``linear`` where none is given.
         model: The network in place of the recipe's. Those of the family ``images`` take over what a timm network was
             trained on: image size, mean and standard deviation.
+        image_size: In place of that size, in pixels.
 
     Raises:
         LongtailError: No such recipe or file, or a file with an unknown option.
@@ -127,7 +129,7 @@ def base_config(
     config = load_recipe(recipe).config if recipe else asdict(RunConfig())
     any_images = recipe is not None and recipe.startswith(ANY_IMAGES)
     if any_images:
-        config = with_model(config, model or config["model"]["name"])
+        config = with_model(config, model or config["model"]["name"], image_size)
     if mode is not None or any_images:
         config = with_mode(config, mode or MODES[0])
     if config_file is not None:

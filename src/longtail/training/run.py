@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -12,14 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longtail.data.augmentation import BatchTransform
-from longtail.data.cache import image_key
 from longtail.data.decoding import Decoder
-from longtail.data.loaders import Loader, build_loader, count_batches
+from longtail.data.loaders import Loader, build_loader
 from longtail.errors import LongtailError, resume_hint
-from longtail.evaluation.metrics import Summary
-from longtail.inference.load import ModelInfo, ModelSpec, Preprocessing, save_model, start_from
-from longtail.losses.auto import resolve_auto
+from longtail.inference.info import ModelInfo
+from longtail.inference.load import save_model, start_from
 from longtail.models.adapters import add_adapters, merged
 from longtail.models.model import LongTailModel, build_model
 from longtail.training.check import check_config, check_stages, resolve
@@ -32,17 +28,18 @@ from longtail.training.checkpoint import (
     save_checkpoint,
 )
 from longtail.training.config import RunConfig, StageConfig
+from longtail.training.dynamics import Recorder, attach_recorder, write_epoch
 from longtail.training.engine import Engine, step_seed, warm_up
-from longtail.training.environment import hardware, versions
+from longtail.training.environment import hardware
 from longtail.training.evaluate import Evaluation, evaluate, prediction_table
-from longtail.training.features import BATCH, CachedViews, Classifier, compute_views, feature_key
+from longtail.training.feature_store import FeatureStore
+from longtail.training.features import CachedViews, Classifier
 from longtail.training.grouped import with_group_intervals
 from longtail.training.interrupt import Interrupted, InterruptGuard
 from longtail.training.loop import StageLoop
 from longtail.training.meter import Meter
 from longtail.training.outputs import (
     describe_throughput,
-    throughput,
     write_examples,
     write_history,
     write_json,
@@ -50,12 +47,10 @@ from longtail.training.outputs import (
     write_yaml,
 )
 from longtail.training.prepare import PreparedData, prepare_data
-from longtail.training.prior import assumed_prior
 from longtail.training.progress import Reporter, describe
+from longtail.training.results import FORMAT, main_figures, model_info, run_metrics
 from longtail.training.stages import build_pass, make_loss, make_transform, set_trainable
 from longtail.training.tracking import Tracking, final_figures
-
-FORMAT = 1
 
 
 class Experiment:
@@ -84,21 +79,27 @@ class Experiment:
         self.transform = make_transform(config.data)
         self.stages = check_stages(config)
         self.frozen = all(stage.train != "all" and stage.cached_views for stage in self.stages.values())
-        self.stored: dict[str, CachedViews] = {}
         self.prepared: PreparedData = prepare_data(config.data)
+        self.data_hash = self.prepared.data_hash  # now: a folder may change while it is trained on
         self._describe_data()
-        self.loaders = {name: self._load(name) for name in self.prepared.data.splits}
+        self.decoders = {name: self._decoder(name) for name in self.prepared.data.splits}
+        self.loaders = {name: self._load(name) for name in self.decoders}
         self.model = self._new_model(resuming=resuming)
+        # Beside those of the epochs.
+        self.seconds = dict.fromkeys(("startup", "compile", "features", "evaluation", "saving"), 0.0)
+        self.features = FeatureStore(
+            engine, self.model, self.loaders, self.decoders, self.transform, self.reporter, self.seconds,
+            fixed=self.frozen, on_disk=config.data.cache,
+        )  # fmt: skip
         for stage in self.stages.values():  # an option that the loss refuses is found before anything is trained
             make_loss(stage, self.prepared.counts, self.model)
         self.history: list[dict[str, Any]] = []
         self.stage_results: dict[str, Any] = {}
         self.final: dict[str, Evaluation] = {}  # by split, once the last stage is done
-        # Beside those of the epochs.
-        self.seconds = dict.fromkeys(("startup", "compile", "features", "evaluation", "saving"), 0.0)
         self.scale = 1.0
         self.average: Any = None  # timm's moving average of the weights, while a stage keeps one
         self.updates = 0  # of that average, in this stage
+        self.recorder: Recorder | None = None  # of the gradients on the logits, while a stage is trained
         self.seconds["startup"] = time.perf_counter() - begun
 
     def run(self, state: TrainingState | None = None) -> dict[str, Any]:
@@ -144,6 +145,8 @@ class Experiment:
             begun = time.perf_counter()
             warm_up(work, sampler.indices())
             self.seconds["compile"] += time.perf_counter() - begun
+        if self.config.training.record_dynamics:  # not before: the batches that warm up are no part of an epoch
+            self.recorder = attach_recorder(work, None if state is None else state.tensors.get("dynamics.sums"))
         optimizer = getattr(work.optimizer, "optimizer", work.optimizer)  # accelerate wraps it for float16
         self.scale = work.loss.logit_scale
         loop = StageLoop(
@@ -162,44 +165,11 @@ class Experiment:
         self._finish_stage(index)
 
     def _views(self, index: int, stage: StageConfig, guard: InterruptGuard) -> CachedViews:
-        begun = time.perf_counter()
-        # A backbone that no stage trains has the same features in every run: their draws are those of no seed in
-        # particular, so that seeds, stages and methods share them.
-        seed = () if self.frozen else (self.config.training.seed, index)
-        parts = count_batches(len(self.prepared.data.splits["train"]), BATCH * self.engine.world_size)
-        with self.reporter.bar(f"stage {index}: features", stage.cached_views * parts) as bar:
+        def stop() -> None:
+            if guard.requested and self.engine.world_size == 1:
+                raise Interrupted
 
-            def tick() -> None:
-                bar.tick()
-                if guard.requested and self.engine.world_size == 1:
-                    raise Interrupted
-
-            views = self._features("train", self.transform, stage.cached_views, (*seed, 4), tick=tick)
-        self.seconds["features"] += time.perf_counter() - begun
-        return views
-
-    def _features(
-        self, name: str, transform: BatchTransform, views: int, seed: tuple[int, ...],
-        tick: Callable[[], object] = lambda: None,
-    ) -> CachedViews:  # fmt: skip
-        kept = self.frozen and self.config.data.cache
-        key = ""
-        if kept:
-            key = feature_key(self.engine, self.model, image_key(self._decoder(name)), transform)
-        return compute_views(
-            self.engine, self.model, self.loaders[name], transform,
-            torch.from_numpy(self.prepared.data.splits[name].labels.copy()), views=views, seed=seed, key=key,
-            tick=tick, warn=lambda text: self.reporter.say(f"note: {text}"),
-        )  # fmt: skip
-
-    def _test_features(self, name: str) -> CachedViews:
-        """Features of a split that is only evaluated, of a backbone that no stage trains: computed once."""
-        if name not in self.stored:
-            begun = time.perf_counter()
-            plain = BatchTransform(self.transform.mean, self.transform.std)
-            self.stored[name] = self._features(name, plain, 1, ())
-            self.seconds["features"] += time.perf_counter() - begun
-        return self.stored[name]
+        return self.features.views(index, stage.cached_views, self.config.training.seed, stop)
 
     def _update_average(self) -> None:
         if self.average is not None:
@@ -220,6 +190,11 @@ class Experiment:
         if self.engine.is_main:
             write_history(self.out / "history.csv", self.history)
         self.tracking.log(row, step=len(self.history))
+        if self.recorder is not None:
+            sums = self.engine.sum(self.recorder.sums)
+            if self.engine.is_main:
+                write_epoch(self.out, row["stage"], row["epoch"], sums, self.recorder.scale)
+            self.recorder.start()
 
     # --- what is kept ------------------------------------------------------------------------------------------------
 
@@ -233,11 +208,12 @@ class Experiment:
                 "checkpoint before is kept: train with a lower --stage1.optimizer.lr or with --training.clip_norm 1."
             )
         sums = self.engine.sum(meter.sums) if meter is not None and step else None
+        dynamics = self.engine.sum(self.recorder.sums) if self.recorder is not None and step else None
         if self.engine.is_main:
             state = TrainingState(values={
                 "format": FORMAT, "stage": index, "epoch": epoch, "step": step, "history": self.history,
                 "stage_results": self.stage_results, "seconds": self.seconds, "scale": self.scale,
-                "data_hash": self.prepared.data_hash, "updates": self.updates,
+                "data_hash": self.data_hash, "updates": self.updates,
             })  # fmt: skip
             state.put("model", self.model.state_dict())
             if optimizer is not None:
@@ -246,6 +222,8 @@ class Experiment:
                 state.put("average", self.average.module.state_dict())
             if sums is not None:
                 state.put("meter", {"sums": sums})
+            if dynamics is not None:
+                state.put("dynamics", {"sums": dynamics})
             save_checkpoint(self.out / "checkpoint", state)
         self.engine.wait()
         self.seconds["saving"] += time.perf_counter() - begun
@@ -257,7 +235,7 @@ class Experiment:
                 f"the checkpoint in {self.out} was written by another version of longtail; resume with that version, "
                 "or train into a new --out."
             )
-        if values["data_hash"] != self.prepared.data_hash:
+        if values["data_hash"] != self.data_hash:
             raise LongtailError(
                 f"the images of {self.config.data.source!r} are not those that {self.out} was started with; put them "
                 "back to resume, or train into a new --out."
@@ -303,10 +281,7 @@ class Experiment:
             for name in ("validation", "test")
             if name in self.loaders
         }
-        self.stage_results[f"stage{index}"] = {
-            name: {key: value for key, value in result.summary.items() if key != "per_class"}
-            for name, result in found.items()
-        }
+        self.stage_results[f"stage{index}"] = {name: main_figures(result.summary) for name, result in found.items()}
         if last:
             self.final = found
         test = [f"test {describe(found['test'].summary)}"] if "test" in found else []
@@ -317,7 +292,7 @@ class Experiment:
         self._save(following, 0, 0, None, None)
 
     def _evaluate(self, name: str, model: LongTailModel, *, keep_predictions: bool = False) -> Evaluation:
-        views = self._test_features(name) if self.frozen else None
+        views = self.features.plain(name) if self.frozen else None
         begun = time.perf_counter()
         self.engine.share_buffers(model)
         result = evaluate(
@@ -336,8 +311,12 @@ class Experiment:
     def _finish(self) -> dict[str, Any]:
         if not self.final:  # resumed after the last stage
             self._finish_stage(max(self.stages))
-        validation, test = self.final.get("validation"), self.final.get("test")
-        metrics = self._metrics(validation.summary if validation else None, test.summary if test else None)
+        test = self.final.get("test")
+        metrics = run_metrics(
+            self.config, self.prepared, self.stages, found=self.final, stage_results=self.stage_results,
+            history=self.history, seconds=self.seconds,
+            machine=hardware(self.engine.device) | {"processes": self.engine.world_size},
+        )  # fmt: skip
         if self.engine.is_main:
             save_model(merged(self.model), self._info(max(self.stages)), self.out)
             if test is not None:
@@ -350,56 +329,8 @@ class Experiment:
         self.engine.wait()
         return metrics
 
-    def _metrics(self, validation: Summary | None, test: Summary | None) -> dict[str, Any]:
-        prepared, data = self.prepared, self.config.data
-        seconds = {
-            f"stage{index}": round(sum(row["seconds"] for row in self.history if row["stage"] == index), 3)
-            for index in (1, 2)
-        } | {name: round(value, 3) for name, value in self.seconds.items()}
-        return {
-            "format": FORMAT,
-            "recipe": self.config.recipe,
-            "classes": list(prepared.counts.names),
-            "train_counts": list(prepared.counts),
-            "groups": {name: [int(i) for i in rows] for name, rows in prepared.groups.items()},
-            "test": test,
-            "validation": validation,
-            "stages": self.stage_results,
-            "losses": {  # with what "auto" came to
-                f"stage{index}": {"name": stage.loss.name} | resolve_auto(
-                    stage.loss.name, stage.loss.options, self.prepared.counts
-                )
-                for index, stage in self.stages.items()
-            },
-            "seeds": {
-                "seed": self.config.training.seed, "subset_seed": data.subset_seed, "split_seed": data.split_seed,
-            },
-            "data_hash": prepared.data_hash,
-            "notes": list(prepared.notes),
-            "versions": versions(),
-            "hardware": hardware(self.engine.device) | {"processes": self.engine.world_size},
-            "seconds": {"total": round(sum(seconds.values()), 3)} | seconds,
-            "throughput": {f"stage{index}": throughput(self.history, index) for index in self.stages},
-        }  # fmt: skip
-
     def _info(self, stage: int) -> ModelInfo:
-        data = self.config.data
-        return ModelInfo(
-            model=ModelSpec(name=self.config.model.name, head=self.model.head_name),
-            classes=self.prepared.counts.names,
-            counts=self.prepared.counts.counts,
-            preprocessing=Preprocessing(
-                size=data.image_size,
-                resize=data.resize,
-                mean=tuple(data.mean),
-                std=tuple(data.std),
-                interpolation=data.interpolation,
-            ),
-            logit_scale=self.scale,
-            prior=assumed_prior(self.stages[stage], self.prepared.counts),
-            recipe=self.config.recipe,
-            versions=versions(),
-        )
+        return model_info(self.config, self.prepared, self.model, self.stages[stage], self.scale)
 
     # --- beginnings --------------------------------------------------------------------------------------------------
 
@@ -422,7 +353,7 @@ class Experiment:
         return Decoder(self.prepared.data.splits[name], data.resize, side, data.interpolation)
 
     def _load(self, name: str) -> Loader:
-        data, decoder = self.config.data, self._decoder(name)
+        data, decoder = self.config.data, self.decoders[name]
         with self.reporter.bar(f"decoding {name}", len(decoder.split)) as bar:
             return build_loader(
                 decoder, self.engine.device, workers=data.workers, resident_gigabytes=data.resident_gigabytes,

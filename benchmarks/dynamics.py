@@ -1,0 +1,90 @@
+"""What recording the gradients costs: the same training steps with it and without, in turns; and the recording alone.
+
+python benchmarks/dynamics.py --json docs/performance/dynamics.json
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from common import Row, best_device, medians_of, parser, row, rows_to_json, show
+from torch.nn import functional
+
+from longtail import ClassCounts
+from longtail.data.augmentation import BatchTransform
+from longtail.data.loaders import ResidentLoader
+from longtail.models import build_model
+from longtail.training.config import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
+from longtail.training.dynamics import Recorder, attach_recorder
+from longtail.training.engine import Engine, train_epoch
+from longtail.training.meter import Meter
+from longtail.training.stages import build_pass
+
+SHAPES = ((128, 100), (512, 8142))
+CLASSES = 100
+
+
+def main() -> None:
+    """Measure whole steps with and without recording, then the recording of logits of two shapes."""
+    options = parser(__doc__ or "")
+    options.add_argument("--steps", type=int, default=4, metavar="N", help="training steps in each turn")
+    options.add_argument("--model", default="resnet32", help="the network of the whole steps")
+    flags = options.parse_args()
+    rows = [whole_step(flags, loss) for loss in ("cross-entropy", "gcl")]
+    rows += [alone(flags, shape) for shape in SHAPES]
+    show(rows)
+    rows_to_json(flags.json, rows)
+
+
+def whole_step(flags: argparse.Namespace, loss: str) -> Row:
+    """A training step that records beside the same step that does not."""
+    engine = Engine(TrainingConfig(precision="auto"))
+    count = 128 * flags.steps
+    pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.arange(count) % CLASSES
+    torch.manual_seed(0)
+    model = build_model(flags.model, CLASSES, "cosine" if loss == "gcl" else "linear").to(engine.device)
+    model.to(memory_format=torch.channels_last)
+    stage = StageConfig(epochs=1, batch_size=128, loss=LossConfig(loss), optimizer=OptimizerConfig(lr=0.01))
+    work, sampler = build_pass(
+        engine, stage, 1, model=model, counts=ClassCounts.from_labels(labels.numpy(), CLASSES), labels=labels.numpy(),
+        loader=ResidentLoader(pixels, labels, engine.device),
+        transform=BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip"),
+    )  # fmt: skip
+    recorder = attach_recorder(work)
+    rows = sampler.indices()
+
+    def turn(kept: Recorder | None) -> None:
+        work.recorder = kept
+        train_epoch(work, rows, 0, 0, Meter(engine.device))
+        recorder.start()
+
+    found = medians_of({"ours": lambda: turn(recorder), "other": lambda: turn(None)}, flags.repeats, warmup=2)
+    with_it, without = (found[side] * 1e3 / flags.steps for side in ("ours", "other"))
+    name = f"recorded training step, {flags.model}, batch 128: {loss}"
+    return row(name, with_it, without, "ms", higher_is_better=False)
+
+
+def alone(flags: argparse.Namespace, shape: tuple[int, int]) -> Row:
+    """What recording adds to a cross-entropy, forward and backward, beside the cross-entropy."""
+    device = best_device()
+    logits = torch.randn(shape, device=device, requires_grad=True)
+    target = torch.randint(shape[1], shape[:1], device=device)
+    recorder = Recorder(device, shape[1], scale=1.0)
+
+    def step(*, recorded: bool) -> None:
+        scores = logits * 1.0  # a tensor of its own, as a network gives it
+        if recorded:
+            recorder.watch(scores, target)
+        functional.cross_entropy(scores, target).backward()  # type: ignore[no-untyped-call]
+        logits.grad = None
+
+    found = medians_of({"with": lambda: step(recorded=True), "other": lambda: step(recorded=False)}, flags.repeats)
+    added = (found["with"] - found["other"]) * 1e3
+    name = f"recording alone, {shape[0]} x {shape[1]}, beside a cross-entropy"
+    return row(name, added, found["other"] * 1e3, "ms", higher_is_better=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Analysis: the columns that `longtail analyse` collects of a run, by image, by class and of each split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Ints: TypeAlias = npt.NDArray[np.int32]
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ImageColumns:
+    """The images of a split that were analysed, each column of shape (N,).
+
+    Attributes:
+        index: Row of the image in its split.
+        label: Class index.
+        prediction: Class index.
+        confidence: Probability of the prediction.
+        probability_true: Probability of the label.
+        margin: Score of the label minus the highest other score, in units of the scores that softmax sees.
+        feature_norm: Euclidean norm of the feature.
+        pca_x: Place on the first two principal components; NaN where the image was not drawn.
+        pca_y: See ``pca_x``.
+        tsne_x: Place by t-SNE; NaN where the image was not drawn, or t-SNE not asked for.
+        tsne_y: See ``tsne_x``.
+        umap_x: Place by UMAP, likewise.
+        umap_y: See ``umap_x``.
+    """
+
+    index: Ints
+    label: Ints
+    prediction: Ints
+    confidence: Floats
+    probability_true: Floats
+    margin: Floats
+    feature_norm: Floats
+    pca_x: Floats
+    pca_y: Floats
+    tsne_x: Floats
+    tsne_y: Floats
+    umap_x: Floats
+    umap_y: Floats
+
+
+@dataclass(frozen=True)
+class ClassColumns:
+    """One value a class, each column of shape (C,), in the order of the classes; NaN where nothing can be measured.
+
+    Attributes:
+        images: Analysed images of the class in this split.
+        spread: Mean distance of its features to their centre; NaN under two images.
+        nearest: Class with the nearest other centre, -1 where there is none.
+        nearest_distance: Distance to that centre.
+        ratio: ``spread / nearest_distance``.
+        feature_norm: Mean norm of its features.
+        feature_norm_std: Their standard deviation; NaN under two images.
+        weight_norm: Norm of its row of the classifier.
+        bias: Its bias; NaN where the classifier has none.
+        angle: Degrees between its mean feature and its row of the classifier.
+        cloud_mean: Mean change of its logit by the noise of the stage-1 loss; NaN where that has none, and for test.
+        cloud_spread: Standard deviation of that change.
+    """
+
+    images: Ints
+    spread: Floats
+    nearest: Ints
+    nearest_distance: Floats
+    ratio: Floats
+    feature_norm: Floats
+    feature_norm_std: Floats
+    weight_norm: Floats
+    bias: Floats
+    angle: Floats
+    cloud_mean: Floats
+    cloud_spread: Floats
+
+
+@dataclass(frozen=True)
+class AnalysedSplit:
+    """One split: its images, its classes, and the numbers of it as a whole (see ``summary.json``)."""
+
+    images: ImageColumns
+    classes: ClassColumns
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the model of a run learned; a split that was not analysed is None."""
+
+    train: AnalysedSplit | None
+    test: AnalysedSplit | None
+
+    def split(self, name: str) -> AnalysedSplit | None:
+        """The split ``"train"`` or ``"test"``."""
+        return self.train if name == "train" else self.test

@@ -1,0 +1,150 @@
+"""Where wrongly classified images go: by shot group, by pair of classes, and for each class on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail.analysis.groups import group_numbers
+from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
+
+Rank = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Destinations:
+    """What the images of each shot group are taken for; rows and columns are many, medium and few.
+
+    Attributes:
+        images: Images whose true class is in the group, shape (3,).
+        right: Share of them that is classified right, shape (3,); NaN for a group without images.
+        wrong: Share of the images of the row's group that is taken for *another* class, of the column's group, shape
+            (3, 3). With ``right`` a row sums to 1.
+        others: Share of the other classes, seen from a class of the row's group, that lie in the column's group, shape
+            (3, 3): where errors would go that knew nothing of the images. NaN for a group without classes.
+    """
+
+    images: IntArray
+    right: FloatArray
+    wrong: FloatArray
+    others: FloatArray
+
+    @property
+    def of_errors(self) -> FloatArray:
+        """Share of the *wrongly* classified images of the row's group, (3, 3); NaN where none is wrong."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.wrong / self.wrong.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class ConfusedPairs:
+    """Classes that are taken for others, one entry for each pair that occurs, the most frequent first.
+
+    Attributes:
+        label: The true class, shape (P,).
+        prediction: The class it is taken for, shape (P,).
+        images: How often, shape (P,).
+        share: That, as a fraction of all images of the true class, shape (P,).
+    """
+
+    label: IntArray
+    prediction: IntArray
+    images: IntArray
+    share: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass(frozen=True)
+class NearestConfusions:
+    """For every class, what it is taken for most often; shape (C, K) each.
+
+    Attributes:
+        prediction: Class index, the most frequent first; -1 where a class is taken for fewer than K others.
+        share: Fraction of the images of the class; NaN where there is no such class.
+    """
+
+    prediction: IntArray
+    share: FloatArray
+
+
+def destinations(label: IntArray, prediction: IntArray, group_of: Sequence[GroupName]) -> Destinations:
+    """Count where the images of each group go, every image counting the same.
+
+    Args:
+        label: True classes, shape (N,).
+        prediction: Predicted classes, shape (N,).
+        group_of: Shot group of each class, length C.
+
+    Example:
+        >>> found = destinations(np.array([0, 1, 1, 2, 2]), np.array([0, 0, 2, 2, 2]), ["many", "few", "few"])
+        >>> found.right.tolist()
+        [1.0, nan, 0.5]
+        >>> found.of_errors[2].tolist()  # of the errors on few-shot images
+        [0.5, 0.0, 0.5]
+    """
+    numbers = group_numbers(group_of)
+    size = len(GROUP_NAMES)
+    classes = np.bincount(numbers, minlength=size)
+    images = np.bincount(numbers[label], minlength=size)
+    wrong = label != prediction
+    missed = np.bincount(numbers[label[wrong]] * size + numbers[prediction[wrong]], minlength=size * size)
+    hits = np.bincount(numbers[label[~wrong]], minlength=size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        right = hits / images
+        shares = missed.reshape(size, size) / images[:, None]
+        others = (classes[None, :] - np.eye(size)) / (len(numbers) - 1)
+    others[classes == 0] = np.nan
+    return Destinations(images.astype(np.int64), right, shares, others)
+
+
+def confused_pairs(label: IntArray, prediction: IntArray, num_classes: int) -> ConfusedPairs:
+    """Count every pair of a true and another predicted class that occurs; no C x C matrix is made.
+
+    Of pairs with as many images, the one that takes the larger share of its class comes first, then the lower index.
+
+    Args:
+        label: True classes, shape (N,).
+        prediction: Predicted classes, shape (N,).
+        num_classes: C.
+
+    Example:
+        >>> pairs = confused_pairs(np.array([0, 0, 0, 1, 1]), np.array([0, 2, 2, 0, 1]), 3)
+        >>> list(zip(pairs.label.tolist(), pairs.prediction.tolist(), pairs.images.tolist()))
+        [(0, 2, 2), (1, 0, 1)]
+    """
+    wrong = label != prediction
+    keys, images = np.unique(label[wrong] * num_classes + prediction[wrong], return_counts=True)
+    true, taken = keys // num_classes, keys % num_classes
+    share = images / np.bincount(label, minlength=num_classes)[true]
+    order = np.lexsort((keys, -share, -images))
+    return ConfusedPairs(true[order], taken[order], images[order].astype(np.int64), share[order])
+
+
+def nearest_confusions(pairs: ConfusedPairs, num_classes: int, limit: int = 3) -> NearestConfusions:
+    """Return the ``limit`` classes that each class is taken for most often.
+
+    Args:
+        pairs: From :func:`confused_pairs`, of the same classes.
+        num_classes: C.
+        limit: K.
+
+    Example:
+        >>> pairs = confused_pairs(np.array([0, 0, 0, 1, 1]), np.array([2, 1, 2, 1, 1]), 3)
+        >>> nearest_confusions(pairs, 3, limit=2).prediction.tolist()
+        [[2, 1], [-1, -1], [-1, -1]]
+    """
+    order = np.argsort(pairs.label, kind="stable")
+    owner = pairs.label[order]
+    starts = np.searchsorted(owner, np.arange(num_classes))
+    rank: Rank = np.arange(len(owner)) - starts[owner]
+    kept = rank < limit
+    prediction = np.full((num_classes, limit), -1, dtype=np.int64)
+    share = np.full((num_classes, limit), np.nan)
+    prediction[owner[kept], rank[kept]] = pairs.prediction[order][kept]
+    share[owner[kept], rank[kept]] = pairs.share[order][kept]
+    return NearestConfusions(prediction, share)

@@ -1,0 +1,293 @@
+"""The geometry of features: spread and distance of classes, uniformity, alignment, neural collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail.counts import FloatArray, IntArray
+
+Features = npt.NDArray[np.floating[Any]]
+
+EXACT = 5_000
+"""Up to this number of images uniformity is exact; beyond, it is that of a sample of so many."""
+BLOCK = 1_024
+"""Rows of a table of all pairs that are computed at a time."""
+
+
+@dataclass(frozen=True)
+class ClassGeometry:
+    """Where the classes lie, each of shape (C,).
+
+    Attributes:
+        images: Images of the class.
+        spread: Mean distance of its features to their centre; NaN under two images.
+        nearest: Class with the nearest other centre, -1 where there is none.
+        nearest_distance: Distance to that centre, NaN where there is none.
+        ratio: ``spread / nearest_distance``; infinite where two centres are the same point.
+    """
+
+    images: IntArray
+    spread: FloatArray
+    nearest: IntArray
+    nearest_distance: FloatArray
+    ratio: FloatArray
+
+
+@dataclass(frozen=True)
+class NeuralCollapse:
+    """How far features have collapsed to a simplex; 0 is full collapse for every one, NaN what cannot be measured.
+
+    Attributes:
+        within_between: NC1 as a ratio of variances, ``tr S_W / tr S_B``.
+        nc1: NC1 as in the paper, ``tr(S_W S_B^+) / C``.
+        equinorm: NC2: standard deviation of the norms of the centred class means, by their mean.
+        equiangularity: NC2: standard deviation of the cosines between pairs of them.
+        simplex_deviation: NC2: mean of ``|cos + 1 / (C - 1)|``, their distance to the angles of a simplex.
+        duality: NC3: ``||W / ||W|| - M / ||M|| ||^2`` of classifier and centred class means; 2 is unrelated.
+    """
+
+    within_between: float
+    nc1: float
+    equinorm: float
+    equiangularity: float
+    simplex_deviation: float
+    duality: float
+
+
+def class_means(features: Features, labels: IntArray, num_classes: int) -> tuple[FloatArray, IntArray]:
+    """Mean feature of each class, (C, D), NaN for an absent one; and the number of its images, (C,).
+
+    Example:
+        >>> means, images = class_means(np.array([[1.0], [3.0]]), np.array([0, 0]), 2)
+        >>> means.tolist(), images.tolist()
+        ([[2.0], [nan]], [2, 0])
+    """
+    from scipy.sparse import csr_array
+
+    images = np.bincount(labels, minlength=num_classes)
+    # Row c of the sparse matrix holds the images of class c: far faster than adding features row by row.
+    ends = np.concatenate([[0], np.cumsum(images)])
+    ones = np.ones(len(labels), dtype=features.dtype)
+    member = csr_array((ones, np.argsort(labels, kind="stable"), ends), shape=(num_classes, len(labels)))
+    with np.errstate(invalid="ignore"):
+        return (member @ features).astype(np.float64) / images[:, None], images
+
+
+def class_geometry(features: Features, labels: IntArray, num_classes: int) -> ClassGeometry:
+    r"""Spread of each class and the distance to its nearest neighbour.
+
+    ``spread_c = sqrt(n_c / (n_c - 1)) mean_i ||f_i - m_c||`` with the class mean ``m_c``. The factor makes up for
+    how much too near to its images a mean of few lies, so that small and large classes can be compared (exact for
+    Gaussian classes). ``ratio_c = spread_c / min_j ||m_c - m_j||`` is above 1 where a class reaches past its neighbour.
+
+    Args:
+        features: Shape (N, D).
+        labels: Class indices, shape (N,).
+        num_classes: C.
+
+    Example:
+        >>> line = np.array([[0.0], [2.0], [9.0], [11.0], [50.0]])
+        >>> found = class_geometry(line, np.array([0, 0, 1, 1, 3]), 4)
+        >>> found.nearest.tolist(), found.nearest_distance.tolist()
+        ([1, 0, -1, 1], [9.0, 9.0, nan, 40.0])
+        >>> found.spread.round(3).tolist()
+        [1.414, 1.414, nan, nan]
+    """
+    means, images = class_means(features, labels, num_classes)
+    distances = np.linalg.norm(features - means[labels].astype(features.dtype), axis=1)
+    sums = np.bincount(labels, weights=distances, minlength=num_classes)
+    spread = np.where(images > 1, sums / np.sqrt(np.maximum(images * (images - 1.0), 1.0)), np.nan)
+    nearest = _nearest(means.astype(features.dtype))
+    distance = np.where(nearest >= 0, np.linalg.norm(means - means[nearest], axis=1), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return ClassGeometry(images, spread, nearest, distance, spread / distance)
+
+
+def uniformity(features: Features, *, seed: int = 0) -> float:
+    """How evenly features fill the unit sphere: ``log mean exp(-2 ||u_i - u_j||^2)`` over pairs of unit features.
+
+    0 where all are one direction; lower is more even, towards about -4 for directions drawn at random. A feature of
+    norm zero has no direction and is left out. Beyond :data:`EXACT` images it is that of a sample.
+
+    References:
+        [1] Wang and Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity on the
+            Hypersphere, ICML 2020, equation 2 with t = 2.
+
+    Args:
+        features: Shape (N, D).
+        seed: Of the sample.
+
+    Returns:
+        NaN under two images.
+
+    Example:
+        >>> uniformity(np.array([[1.0, 0.0], [3.0, 0.0]]))
+        0.0
+        >>> round(uniformity(np.array([[1.0, 0.0], [-1.0, 0.0]])), 9)
+        -8.0
+    """
+    units = _units(features)[0]
+    if len(units) > EXACT:
+        units = units[np.sort(np.random.default_rng(seed).choice(len(units), EXACT, replace=False))]
+    if len(units) < 2:
+        return float("nan")
+    total = 0.0
+    for rows, cosines in _pairs(units):
+        cosines[np.arange(len(rows)), rows] = -np.inf  # an image is no pair with itself
+        total += float(np.exp(4.0 * (np.minimum(cosines, 1.0) - 1.0)).sum(dtype=np.float64))
+    return float(np.log(total / (len(units) * (len(units) - 1)))) + 0.0
+
+
+def alignment(features: Features, labels: IntArray, num_classes: int) -> float:
+    """How near images of one class lie: the mean of ``||u_i - u_j||^2`` over pairs of a class, then over classes.
+
+    0 where every class is one direction, 2 where directions of a class are unrelated. Every class counts alike,
+    whatever its size; those under two images are left out. Exact over all pairs.
+
+    References:
+        [1] Wang and Isola, ICML 2020 (see :func:`uniformity`), equation 1 with alpha = 2.
+
+    Args:
+        features: Shape (N, D).
+        labels: Class indices, shape (N,).
+        num_classes: C.
+
+    Returns:
+        NaN where no class has two images.
+
+    Example:
+        >>> alignment(np.array([[1.0, 0.0], [0.0, 1.0], [5.0, 5.0]]), np.array([0, 0, 1]), 2)
+        2.0
+    """
+    units, kept = _units(features)
+    means, images = class_means(units, labels[kept], num_classes)
+    several = images > 1
+    if not several.any():
+        return float("nan")
+    count = images[several].astype(np.float64)
+    square = (means[several] ** 2).sum(axis=1) * count**2  # |sum of units|^2 holds the cosines of all pairs
+    return float(np.maximum(2.0 - 2.0 * (square - count) / (count * (count - 1.0)), 0.0).mean())
+
+
+def neural_collapse(
+    features: Features, labels: IntArray, num_classes: int, *, weight: Features | None = None
+) -> NeuralCollapse:
+    """How far class means and features are from the simplex that long training ends at on balanced data.
+
+    Every class counts alike: the centre is the mean of the class means, ``S_B`` the mean over classes of the outer
+    products of the centred means, ``S_W`` that of the covariances within classes of two images and more (divided by
+    ``n_c - 1``, so that splits with few images a class can be compared). Absent classes are left out, and C is the
+    number of the others.
+
+    References:
+        [1] Papyan, Han, Donoho, Prevalence of neural collapse during the terminal phase of deep learning training,
+            PNAS 117 (2020).
+
+    Args:
+        features: Shape (N, D).
+        labels: Class indices, shape (N,).
+        num_classes: C.
+        weight: Of the classifier, shape (C, D), for NC3.
+
+    Example:
+        >>> corners = np.eye(3) - 1 / 3
+        >>> found = neural_collapse(np.repeat(corners, 2, axis=0), np.repeat([0, 1, 2], 2), 3, weight=5 * corners)
+        >>> found.within_between, round(found.simplex_deviation, 12), round(found.duality, 12)
+        (0.0, 0.0, 0.0)
+    """
+    means, images = class_means(features, labels, num_classes)
+    present = images > 0
+    centred = means[present] - means[present].mean(axis=0) if present.any() else means[:0]
+    norms = np.linalg.norm(centred, axis=1)
+    if len(centred) < 2 or not norms.any():
+        return NeuralCollapse(*[float("nan")] * 6)
+    scaled, within = _scaled_residuals(features, labels, means, images)
+    between = float((norms**2).mean())
+    spread, off = _angles(centred.astype(features.dtype))
+    duality = float("nan")
+    if weight is not None:
+        rows = weight[present].astype(np.float64)
+        duality = float(((rows / np.linalg.norm(rows) - centred / np.linalg.norm(centred)) ** 2).sum())
+    return NeuralCollapse(
+        within_between=within / between,
+        nc1=_nc1(scaled, centred) if np.isfinite(within) else float("nan"),
+        equinorm=float(norms.std() / norms.mean()),
+        equiangularity=spread,
+        simplex_deviation=off,
+        duality=duality,
+    )
+
+
+def _scaled_residuals(
+    features: Features, labels: IntArray, means: FloatArray, images: IntArray
+) -> tuple[Features, float]:
+    """Residuals (M, D) whose Gram matrix is S_W, and its trace; NaN where no class has two images."""
+    several = images > 1
+    kept = several[labels]
+    if not kept.any():
+        return features[:0], float("nan")
+    share = np.zeros(len(images))
+    share[several] = 1.0 / np.sqrt((images[several] - 1.0) * several.sum())
+    scaled = features[kept] - means[labels[kept]].astype(features.dtype)
+    scaled *= share[labels[kept], None].astype(features.dtype)
+    return scaled, float(np.einsum("nd,nd->", scaled, scaled, dtype=np.float64))
+
+
+def _nc1(scaled: Features, centred: FloatArray) -> float:
+    """``tr(S_W S_B^+) / C``, in the directions that the class means span."""
+    values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
+    spanned = values > values[-1] * max(centred.shape) * np.finfo(np.float64).eps
+    along = scaled @ vectors[:, spanned].astype(scaled.dtype)
+    variance = np.einsum("nk,nk->k", along, along, dtype=np.float64)
+    return float((variance / values[spanned]).sum() / len(centred))
+
+
+def _angles(centred: Features) -> tuple[float, float]:
+    """Over all pairs of centred means: standard deviation of the cosines, mean distance to those of a simplex."""
+    units, kept = _units(centred)
+    count = len(kept)
+    if count < 2 or not kept.all():  # a class on the common centre has no angle to any other
+        return float("nan"), float("nan")
+    total = square = off = 0.0
+    simplex = -1.0 / (count - 1)
+    for rows, cosines in _pairs(units):
+        cosines[np.arange(len(rows)), rows] = simplex
+        total += float(cosines.sum()) - len(rows) * simplex
+        square += float((cosines**2).sum()) - len(rows) * simplex**2
+        off += float(np.abs(cosines - simplex).sum())
+    pairs = count * (count - 1)
+    return float(np.sqrt(max(square / pairs - (total / pairs) ** 2, 0.0))), off / pairs
+
+
+def _nearest(means: Features) -> IntArray:
+    """Index of the nearest other row, -1 where there is none; rows of NaN are no neighbours."""
+    nearest = np.full(len(means), -1, dtype=np.int64)
+    present = np.flatnonzero(~np.isnan(means).any(axis=1))
+    if present.size < 2:
+        return nearest
+    rows = means[present] - means[present].mean(axis=0)
+    half = 0.5 * (rows**2).sum(axis=1)
+    for part, products in _pairs(rows):
+        away = half[None, :] - products  # half the squared distance, but for what is the same in the whole row
+        away[np.arange(len(part)), part] = np.inf
+        nearest[present[part]] = present[away.argmin(axis=1)]
+    return nearest
+
+
+def _pairs(rows: Features) -> Iterator[tuple[IntArray, Features]]:
+    """Inner products of all rows with all, a block at a time: the numbers of some rows, and their products (B, N)."""
+    for start in range(0, len(rows), BLOCK):
+        part = np.arange(start, min(start + BLOCK, len(rows)))
+        yield part, rows[part] @ rows.T
+
+
+def _units(features: Features) -> tuple[Features, npt.NDArray[np.bool_]]:
+    """Features of norm one, without those of norm zero; and which were kept, (N,)."""
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    kept = norms[:, 0] > 0
+    return features[kept] / norms[kept], kept

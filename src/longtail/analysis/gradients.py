@@ -1,0 +1,87 @@
+"""Gradients: what raises the logit of a class against what lowers it, by class and by shot group, over the epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail.analysis.groups import group_numbers
+from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
+
+
+@dataclass(frozen=True)
+class GradientBalance:
+    """Ratios of raising to lowering gradient; below 1 a logit was pushed down more than it was pulled up.
+
+    Attributes:
+        classes: Of each class in each epoch, shape (E, C); NaN for a class without images in that epoch.
+        groups: Of all classes of a shot group together, shape (E, 3), in the order of ``GROUP_NAMES``.
+        whole: The same over all epochs together, shape (3,).
+    """
+
+    classes: FloatArray
+    groups: FloatArray
+    whole: FloatArray
+
+
+def gradient_ratio(positive: npt.ArrayLike, negative: npt.ArrayLike) -> FloatArray:
+    r"""The ratio :math:`\sum_i \max(-g_{ic}, 0) / \sum_i \max(g_{ic}, 0)` of accumulated gradients.
+
+    For cross-entropy the first is the sum of ``1 - p_c`` over the images of the class, and the second that of ``p_c``
+    over all others. A classifier that has settled gives 1: its bias would move otherwise.
+
+    References:
+        [1] Tan et al., Equalization Loss v2, CVPR 2021, arXiv 2012.08548, equation 5.
+        [2] Li, Cheung, Hu, Key Point Sensitive Loss for Long-Tailed Visual Recognition, IEEE TPAMI 45(4), 2023:
+            negative gradients drown the tail.
+
+    Args:
+        positive: Accumulated gradient that raises the logit, any shape.
+        negative: Accumulated gradient that lowers it, of the same shape.
+
+    Returns:
+        Of that shape; NaN where there is no negative gradient, so that nothing can be compared.
+
+    Example:
+        >>> gradient_ratio([1.0, 3.0, 2.0], [4.0, 3.0, 0.0]).tolist()
+        [0.25, 1.0, nan]
+    """
+    up, down = np.asarray(positive, dtype=np.float64), np.asarray(negative, dtype=np.float64)
+    return np.where(down > 0, up / np.where(down > 0, down, 1.0), np.nan)
+
+
+def gradient_balance(
+    positive: npt.ArrayLike, negative: npt.ArrayLike, images: IntArray, group_of: Sequence[GroupName]
+) -> GradientBalance:
+    """Ratios by class and by group.
+
+    Args:
+        positive: Accumulated gradient that raises the logit of each class, shape (E, C).
+        negative: Accumulated gradient that lowers it, shape (E, C).
+        images: How often an image of the class was drawn in the epoch, shape (E, C).
+        group_of: Shot group of each class, length C.
+
+    Returns:
+        Ratios; a class without images, which nothing can raise, is NaN by itself and no part of its group.
+
+    Example:
+        >>> found = gradient_balance([[4, 1, 0]], [[4, 2, 1]], np.array([[9, 3, 0]]), ["many", "few", "few"])
+        >>> found.classes.tolist(), found.groups.tolist()
+        ([[1.0, 0.5, nan]], [[1.0, nan, 0.5]])
+    """
+    there = images > 0
+    up = np.where(there, np.asarray(positive, dtype=np.float64), 0.0)
+    down = np.where(there, np.asarray(negative, dtype=np.float64), 0.0)
+    numbers = group_numbers(group_of)
+    sums = [
+        np.stack([part[:, numbers == number].sum(axis=1) for number in range(len(GROUP_NAMES))], axis=1)
+        for part in (up, down)
+    ]
+    return GradientBalance(
+        classes=gradient_ratio(up, down),
+        groups=gradient_ratio(*sums),
+        whole=gradient_ratio(*(part.sum(axis=0) for part in sums)),
+    )

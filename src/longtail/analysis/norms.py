@@ -1,0 +1,134 @@
+"""Norms and angles of each class: of its features, of its row of the classifier, and between the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail.analysis.geometry import class_means
+from longtail.counts import FloatArray, IntArray
+
+Features = npt.NDArray[np.floating[Any]]
+
+SURE, STRONG = 0.01, 0.1
+"""A rank correlation is read as one where its p-value is below the first, and its size above the second."""
+
+
+@dataclass(frozen=True)
+class ClassNorms:
+    """Norms and angles, each of shape (C,); NaN where there is nothing to measure.
+
+    Attributes:
+        feature_norm: Mean Euclidean norm of the features of a class.
+        feature_norm_std: Their standard deviation; NaN under two images.
+        weight_norm: Norm of its row of the classifier.
+        bias: Its bias; NaN without one.
+        angle: Degrees in [0, 180] between the mean feature of the class and its row of the classifier.
+    """
+
+    feature_norm: FloatArray
+    feature_norm_std: FloatArray
+    weight_norm: FloatArray
+    bias: FloatArray
+    angle: FloatArray
+
+
+@dataclass(frozen=True)
+class RankTrend:
+    """Whether something rises or falls with the size of a class.
+
+    Attributes:
+        rho: Spearman's rank correlation with the counts, in [-1, 1]; NaN where either does not vary.
+        p_value: Probability of one as strong where there is none.
+        classes: Classes that it was measured on.
+    """
+
+    rho: float
+    p_value: float
+    classes: int
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether it is to be read as a trend: hardly chance, and not too weak to matter.
+
+        Example:
+            >>> RankTrend(0.05, 1e-6, 8142).is_evidence, RankTrend(-0.4, 1e-4, 100).is_evidence
+            (False, True)
+        """
+        return self.p_value < SURE and abs(self.rho) > STRONG
+
+
+def class_norms(
+    features: Features, labels: IntArray, weight: Features, bias: Features | None, num_classes: int
+) -> ClassNorms:
+    """Norms of features and classifier, and the angle between them, by class.
+
+    FBL rests on feature norms that fall towards the tail under cross-entropy (Li, Cheung, Jiang, Feature-Balanced
+    Loss for Long-Tailed Visual Recognition, ICME 2022); weight norms that do are what tau-normalisation undoes (Kang et
+    al., ICLR 2020).
+
+    Args:
+        features: Shape (N, D).
+        labels: Class indices, shape (N,).
+        weight: Of the classifier, shape (C, D).
+        bias: Shape (C,), None where the classifier has none.
+        num_classes: C.
+
+    Example:
+        >>> found = class_norms(np.array([[3.0, 4.0], [0.0, 1.0]]), np.array([0, 0]), np.eye(2), None, 2)
+        >>> found.feature_norm.tolist(), found.weight_norm.tolist(), found.angle.round(1).tolist()
+        ([3.0, nan], [1.0, 1.0], [59.0, nan])
+    """
+    means, images = class_means(features, labels, num_classes)
+    norms = np.linalg.norm(features, axis=1).astype(np.float64)
+    some, several = images > 0, images > 1
+    mean = np.full(num_classes, np.nan)
+    mean[some] = np.bincount(labels, weights=norms, minlength=num_classes)[some] / images[some]
+    squares = np.bincount(labels, weights=(norms - mean[labels]) ** 2, minlength=num_classes)
+    std = np.full(num_classes, np.nan)
+    std[several] = np.sqrt(squares[several] / (images[several] - 1))
+    weight_norm = np.linalg.norm(weight, axis=1).astype(np.float64)
+    return ClassNorms(
+        feature_norm=mean,
+        feature_norm_std=std,
+        weight_norm=weight_norm,
+        bias=np.full(num_classes, np.nan) if bias is None else np.asarray(bias, dtype=np.float64),
+        angle=_angle(means, weight.astype(np.float64)),
+    )
+
+
+def rank_trend(values: npt.ArrayLike, counts: npt.ArrayLike) -> RankTrend:
+    """Spearman's rank correlation of something with the size of its class, over the classes where both are known.
+
+    Args:
+        values: One a class, shape (C,); what is not finite is left out.
+        counts: Training images per class, shape (C,).
+
+    Returns:
+        With NaN for both numbers where fewer than three classes are left, or nothing varies.
+
+    Example:
+        >>> rank_trend([1.0, 2.0, 3.0, 4.0, np.nan], [5, 10, 20, 40, 80])
+        RankTrend(rho=1.0, p_value=0.0, classes=4)
+    """
+    from scipy.stats import spearmanr
+
+    value, count = np.asarray(values, dtype=np.float64), np.asarray(counts, dtype=np.float64)
+    known = np.isfinite(value) & np.isfinite(count)
+    value, count = value[known], count[known]
+    if known.sum() < 3 or np.ptp(value) == 0 or np.ptp(count) == 0:
+        return RankTrend(float("nan"), float("nan"), int(known.sum()))
+    found = spearmanr(value, count)
+    return RankTrend(float(found.statistic), float(found.pvalue), int(known.sum()))
+
+
+def _angle(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Degrees between rows; by the tangent of half the angle, which unlike the cosine is exact for small ones."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        one = first / np.linalg.norm(first, axis=1, keepdims=True)
+        two = second / np.linalg.norm(second, axis=1, keepdims=True)
+    half = np.arctan2(np.linalg.norm(one - two, axis=1), np.linalg.norm(one + two, axis=1))
+    return np.asarray(np.degrees(2 * half), dtype=np.float64)

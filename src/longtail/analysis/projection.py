@@ -1,0 +1,157 @@
+"""Features in two dimensions by PCA, t-SNE or UMAP, and which images are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail.errors import LongtailError, nearest
+
+Method: TypeAlias = Literal["pca", "tsne", "umap"]
+METHODS: tuple[Method, ...] = get_args(Method)
+FIRST_DIMENSIONS = 50
+"""t-SNE and UMAP look for neighbours in so many principal components."""
+PERPLEXITY = 30.0
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Features in two dimensions.
+
+    Attributes:
+        points: float32 (N, 2).
+        explained: Share of the variance on each axis, for PCA; None for the others, whose axes mean nothing.
+    """
+
+    points: npt.NDArray[np.float32]
+    explained: tuple[float, float] | None = None
+
+
+def project(features: npt.NDArray[np.floating[Any]], method: str = "pca", *, seed: int = 0) -> Projection:
+    """Lay features out in two dimensions.
+
+    PCA keeps distances as far as two axes can. t-SNE and UMAP keep neighbours: that two clouds are apart means
+    something, how far apart they are and how large means nothing.
+
+    References:
+        [1] van der Maaten and Hinton, Visualizing Data using t-SNE, JMLR 9 (2008).
+        [2] McInnes, Healy, Melville, UMAP, arXiv 1802.03426 (2018).
+
+    Args:
+        features: Shape (N, D), at least two dimensions; NaN for all where there are fewer than 3 images.
+        method: ``"pca"``, ``"tsne"`` or ``"umap"``.
+        seed: Of the methods that draw.
+
+    Raises:
+        LongtailError: An unknown method, or UMAP where umap-learn is not installed.
+
+    Example:
+        >>> cross = np.array([[2.0, 0, 0], [-2, 0, 0], [0, 1, 0], [0, -1, 0]])
+        >>> found = project(cross)
+        >>> np.abs(found.points).round(3).tolist(), found.explained
+        ([[2.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 1.0]], (0.8, 0.2))
+    """
+    check_method(method)
+    if len(features) < 3:
+        return Projection(np.full((len(features), 2), np.nan, np.float32), None)
+    if method == "pca":
+        return _pca(features, seed)
+    reduced = _reduced(features, seed)
+    found = _tsne(reduced, seed) if method == "tsne" else _umap(reduced, seed)
+    return Projection(np.asarray(found, dtype=np.float32))
+
+
+def check_method(method: str) -> None:
+    """Make sure that a projection can be had, before anything is computed for it.
+
+    Raises:
+        LongtailError: There is no such method, or umap-learn is not installed.
+
+    Example:
+        >>> check_method("t-sne")
+        Traceback (most recent call last):
+        longtail.errors.LongtailError: there is no projection 't-sne'. Did you mean 'tsne'?
+    """
+    if method not in METHODS:
+        raise LongtailError(f"there is no projection {method!r}.{nearest(method, METHODS)}")
+    if method == "umap" and find_spec("umap") is None:
+        raise LongtailError("UMAP needs a package: pip install 'longtail[umap]', or leave umap out.")
+
+
+def drawn_sample(labels: npt.NDArray[np.integer[Any]], limit: int, *, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Rows of a sample of at most ``limit`` images, rising, in which every class keeps as many as it can.
+
+    Each class gives at most q of its images, with the largest q that fits. Only where there are more classes than
+    ``limit``, some are left out, and the others give one each.
+
+    Args:
+        labels: Class indices, shape (N,).
+        limit: At least 1.
+        seed: Of the sample.
+
+    Example:
+        >>> labels = np.array([0] * 90 + [1] * 8 + [2])
+        >>> np.bincount(labels[drawn_sample(labels, 20)]).tolist()
+        [11, 8, 1]
+    """
+    if len(labels) <= limit:
+        return np.arange(len(labels), dtype=np.int64)
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(labels))
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    images = np.bincount(labels)
+    starts = np.cumsum(images) - images
+    place = np.arange(len(labels)) - starts[labels[order]]  # of an image among those of its class
+    kept = order[place < max(_quota(images, limit), 1)]
+    if len(kept) > limit:
+        kept = rng.choice(kept, limit, replace=False)
+    return np.sort(kept).astype(np.int64)
+
+
+def _quota(images: npt.NDArray[np.integer[Any]], limit: int) -> int:
+    """The largest number of images a class that keeps all classes together within the limit."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if np.minimum(images, middle).sum() <= limit else (low, middle - 1)
+    return low
+
+
+def _pca(features: npt.NDArray[np.floating[Any]], seed: int) -> Projection:
+    from sklearn.decomposition import PCA
+
+    fitted = PCA(n_components=2, random_state=seed)
+    with np.errstate(invalid="ignore"):  # of features that are all the same, no share of the variance can be said
+        points = fitted.fit_transform(features)
+    first, second = (0.0 if np.isnan(share) else round(float(share), 6) for share in fitted.explained_variance_ratio_)
+    return Projection(points.astype(np.float32), (first, second))
+
+
+def _reduced(features: npt.NDArray[np.floating[Any]], seed: int) -> npt.NDArray[np.floating[Any]]:
+    from sklearn.decomposition import PCA
+
+    if min(features.shape) <= FIRST_DIMENSIONS:
+        return features
+    found: npt.NDArray[np.floating[Any]] = PCA(FIRST_DIMENSIONS, random_state=seed).fit_transform(features)
+    return found
+
+
+def _tsne(features: npt.NDArray[np.floating[Any]], seed: int) -> npt.NDArray[np.floating[Any]]:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
+    fitted = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
+    found: npt.NDArray[np.floating[Any]] = fitted.fit_transform(features)
+    return found
+
+
+def _umap(features: npt.NDArray[np.floating[Any]], seed: int) -> npt.NDArray[np.floating[Any]]:
+    from umap import UMAP
+
+    fitted = UMAP(n_components=2, n_neighbors=min(15, len(features) - 1), random_state=seed, n_jobs=1)
+    found: npt.NDArray[np.floating[Any]] = fitted.fit_transform(features)
+    return found

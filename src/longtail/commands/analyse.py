@@ -1,0 +1,68 @@
+"""longtail analyse: what the model of a run learned, measured once for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+
+from longtail.commands.shared import as_dict, print_line
+from longtail.errors import LongtailError
+
+if TYPE_CHECKING:
+    from longtail.analysis.collected import Analysis
+
+GRAMMAR = "RUN ... [--projection pca,tsne|umap|none] [--seed N]"
+NO_PROJECTION = "none"
+
+
+def takes(parser: ArgumentParser) -> None:
+    """Add its arguments."""
+    parser.add_argument("runs", type=str, nargs="+", help="RUN folders")
+    parser.add_argument(
+        "--projection", type=str, default="pca,tsne", metavar="NAME,...",
+        help="how features are laid out in two dimensions: pca, tsne, umap, several of them with commas, or none",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the images that are drawn, and of the projections")
+
+
+def run(flags: Namespace) -> None:
+    """Measure what the model of a RUN learned: embedding, norms, angles and margins, for the report."""
+    analyse_command(**as_dict(flags))
+
+
+def analyse_command(runs: Sequence[str], *, projection: str = "pca,tsne", seed: int = 0) -> None:
+    """Write the analysis of finished runs, one after the other."""
+    from longtail.training.analyse import analyse_run
+    from longtail.training.engine import is_main_process
+    from longtail.training.progress import Reporter
+
+    if seed < 0:
+        raise LongtailError(f"--seed takes 0 or a whole number above, got {seed}.")
+    words = [word.strip() for word in projection.split(",") if word.strip()]
+    if NO_PROJECTION in words and len(words) > 1:
+        raise LongtailError("--projection none stands alone: leave it out, or leave the others out.")
+    methods = [word for word in words if word != NO_PROJECTION]
+    for name in runs:
+        found = analyse_run(name, projections=methods, seed=seed, reporter=Reporter(quiet=not is_main_process()))
+        if is_main_process():
+            print_line(f"{Path(name) / 'analysis'}: {_described(found)}")
+
+
+def _described(found: Analysis) -> str:
+    """How many images were looked at, and one number that says what of.
+
+    Example:
+        >>> from longtail.analysis.collected import Analysis
+        >>> _described(Analysis(None, None))
+        'no images'
+    """
+    parts = []
+    for name, split in (("training", found.train), ("test", found.test)):
+        if split is not None:
+            images, available = split.summary["images"], split.summary["of"]
+            of = "" if images == available else f" of {available:,}"
+            parts.append(f"{images:,}{of} {name} images")
+    return " and ".join(parts) or "no images"

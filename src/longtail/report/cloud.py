@@ -1,0 +1,74 @@
+"""The section on the effective cloud: how far the noise of a loss moves the logit of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from longtail.analysis.norms import rank_trend
+from longtail.counts import GROUP_NAMES, FloatArray
+from longtail.report.class_points import class_points
+from longtail.report.compare import Comparison, Row
+from longtail.report.palette import GROUP_LABELS, GROUP_SYMBOLS
+from longtail.report.runs import RunResult
+from longtail.report.section import Drawing, Key, Section
+from longtail.report.text import MINUS, listing
+from longtail.report.versus import side_by_side
+
+Cloud = tuple[FloatArray, FloatArray]
+
+
+def cloud_section(comparison: Comparison) -> Section | None:
+    """Mean and spread of the perturbation of each class; None where no analysed run was trained with noise."""
+    found = [(row, run, cloud) for row in comparison.final for run, cloud in _clouds(row)[:1]]
+    if not found:
+        return None
+    lowest = min(float(np.nanmin(mean - spread)) for _, _, (mean, spread) in found)
+    highest = max(0.0, *(float(np.nanmax(mean + spread)) for _, _, (mean, spread) in found))
+    room = 0.06 * (highest - lowest)
+    drawings = []
+    for number, (row, run, (mean, spread)) in enumerate(found):
+        figure = class_points(run.counts, run.group_of, mean, says="cloud %{y:.3f}", spread=spread)
+        figure.update_yaxes(title="Perturbation", range=[lowest - room, highest + room], nticks=6)
+        drawings.append(Drawing(f"cloud-{number}", row.label, _alt(row, mean, spread), figure))
+    legend = tuple(Key(name, GROUP_SYMBOLS[name], GROUP_LABELS[name]) for name in GROUP_NAMES)
+    sentence = _sentence([(row, run, mean) for row, run, (mean, _) in found])
+    return Section("cloud", "The effective cloud", sentence, side_by_side(len(found)), legend, tuple(drawings))
+
+
+def _clouds(row: Row) -> list[tuple[RunResult, Cloud]]:
+    """The runs of a configuration whose loss adds noise, each with mean and spread of it."""
+    found = []
+    for run in row.runs:
+        if run.analysis is None or run.analysis.train is None:
+            continue
+        classes = run.analysis.train.classes
+        mean, spread = (np.asarray(one, dtype=np.float64) for one in (classes.cloud_mean, classes.cloud_spread))
+        if np.isfinite(mean).any():
+            found.append((run, (mean, spread)))
+    return found
+
+
+def _alt(row: Row, mean: FloatArray, spread: FloatArray) -> str:
+    return (
+        f"Points of the mean perturbation of each class against its training images under {row.label}, with a whisker "
+        f"of one standard deviation: means from {_number(np.nanmin(mean))} to {_number(np.nanmax(mean))}, spreads up "
+        f"to {_number(np.nanmax(spread))}."
+    )
+
+
+def _sentence(found: Sequence[tuple[Row, RunResult, FloatArray]]) -> str:
+    parts = []
+    for row, run, mean in found:
+        trend = rank_trend(mean, run.counts.array)
+        grows = "grows towards the tail" if trend.rho > 0 else "does not grow towards the tail"
+        parts.append(f"under {row.label} it {grows}, down to {_number(np.nanmin(mean))}")
+    return (
+        "What the noise of the loss adds to the logit of a class, mean and one standard deviation, in units of the "
+        f"logits (cosines where the classifier is one): {listing(parts)}."
+    )
+
+
+def _number(value: float) -> str:
+    return f"{MINUS if round(value, 3) < 0 else ''}{abs(value):.3f}"

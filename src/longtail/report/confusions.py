@@ -1,0 +1,133 @@
+"""The section on confusions: where the errors of each shot group go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import numpy as np
+import plotly.graph_objects as go
+
+from longtail.analysis.confusions import Destinations, destinations
+from longtail.counts import GROUP_NAMES, GroupName
+from longtail.report.canvas import blank, clip
+from longtail.report.compare import Comparison, Row
+from longtail.report.pairs import pair_sentence, top_pairs
+from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS, RULE
+from longtail.report.predicted import known_predictions, predicted_rows
+from longtail.report.runs import Predictions, RunResult
+from longtail.report.section import Drawing, Key, Section
+from longtail.report.text import listing, percent
+from longtail.report.versus import against_first
+
+
+def confusions_section(comparison: Comparison) -> Section | None:
+    """Where errors go, by group; None where no run kept its predictions."""
+    rows = predicted_rows(comparison)
+    if not rows:
+        return None
+    pooled = [_pooled(row) for row in rows]
+    drawings = [_drawing(name, rows, pooled) for name in GROUP_NAMES if any(one.images[_at(name)] for one in pooled)]
+    legend = [
+        Key("rule", "square", "Right"),
+        *(Key(name, "square", f"Taken for {_other(name)}") for name in GROUP_NAMES),
+    ]
+    pairs = top_pairs(rows)
+    data: dict[str, object] = {"pairs": pairs, "labels": GROUP_LABELS, "seeds": any(len(row.runs) > 1 for row in rows)}
+    sentence = f"{_group_sentence(rows, 'test', pooled[0])} {pair_sentence(pairs)}".strip()
+    return Section("confusions", "What errors are taken for", sentence, "three", tuple(legend), tuple(drawings),
+                   "pairs.html.j2" if pairs else "", data)  # fmt: skip
+
+
+def destination_bars(labels: Sequence[str], found: Sequence[Destinations], group: GroupName) -> go.Figure:
+    """One stacked bar a configuration: images of a group that are right, or taken for a class of each group.
+
+    Args:
+        labels: Name of each configuration.
+        found: What :func:`longtail.analysis.confusions.destinations` says of each.
+        group: The group whose images are shown.
+
+    Example:
+        >>> found = destinations(np.array([0, 1]), np.array([0, 0]), ["many", "few"])
+        >>> [float(trace.x[0]) for trace in destination_bars(["ce"], [found], "few").data]
+        [0.0, 1.0, 0.0, 0.0]
+    """
+    figure, row = blank(56 * len(labels) + 4, left=2), _at(group)
+    places = [-index for index in range(len(labels))]
+    segments = [("right", RULE, [one.right[row] for one in found])]
+    segments += [
+        (f"taken for {_other(name)}", GROUP_COLOURS[name], [one.wrong[row, _at(name)] for one in found])
+        for name in GROUP_NAMES
+    ]
+    for what, colour, shares in segments:
+        figure.add_bar(
+            x=np.nan_to_num(shares), y=places, orientation="h", width=0.26, name=what,
+            marker={"color": colour, "line": {"width": 0}}, text=[clip(label) for label in labels],
+            textposition="none", hovertemplate=f"%{{text}}<br>{what}: %{{x:.1%}}<extra></extra>",
+        )  # fmt: skip
+    for label, one, place in zip(labels, found, places, strict=True):
+        text = {"y": place, "yshift": 17, "showarrow": False, "font": {"size": 13}}
+        figure.add_annotation(x=0, xanchor="left", xshift=-2, text=clip(label, 26), **text)
+        shown = percent(float(one.right[row]), unit=False) if one.images[row] else "n/a"
+        figure.add_annotation(x=1, xanchor="right", xshift=2, text=f"<b>{shown}</b>", **text)
+    figure.update_layout(barmode="stack", margin={"t": 0, "r": 2, "b": 4})
+    figure.update_xaxes(visible=False, range=[0, 1], fixedrange=True)
+    return figure.update_yaxes(visible=False, range=[places[-1] - 0.3, 0.75], fixedrange=True)
+
+
+def _pooled(row: Row) -> Destinations:
+    """The destinations of the images of all seeds together; shares of the same test images average to the same."""
+    found = [_destinations(run, predictions) for run, predictions in known_predictions(row)]
+    images = reduce(np.add, [one.images for one in found])
+    with np.errstate(invalid="ignore"):
+        right = sum(np.nan_to_num(one.right) * one.images for one in found) / images
+        wrong = sum(np.nan_to_num(one.wrong) * one.images[:, None] for one in found) / images[:, None]
+    return Destinations(images, right, wrong, found[0].others)
+
+
+def _destinations(run: RunResult, predictions: Predictions) -> Destinations:
+    return destinations(predictions.label, predictions.prediction, run.group_of)
+
+
+def _drawing(name: GroupName, rows: Sequence[Row], pooled: Sequence[Destinations]) -> Drawing:
+    labels, row = [one.label for one in rows], _at(name)
+    said = []
+    for label, one in zip(labels, pooled, strict=True):
+        parts = [f"{percent(float(one.wrong[row, _at(other)]))} taken for {_other(other)}" for other in GROUP_NAMES]
+        said.append(f"{label} {percent(float(one.right[row]))} right, {listing(parts)}")
+    alt = f"Stacked bars of what {GROUP_LABELS[name].lower()} test images are taken for: {'; '.join(said)}."
+    images = max(int(one.images[row]) // len(known_predictions(each)) for one, each in zip(pooled, rows, strict=True))
+    title = f"{GROUP_LABELS[name]}, {images:,} test image{'' if images == 1 else 's'}"
+    return Drawing(f"destinations-{name}", title, alt, destination_bars(labels, pooled, name))
+
+
+def _group_sentence(rows: Sequence[Row], split: str, first: Destinations) -> str:
+    """Where the errors on few-shot images go; on the smallest group that has images and a larger one beside it."""
+    sizes = [rows[0].runs[0].group_of.count(name) for name in GROUP_NAMES]
+    present = [name for name, size in zip(GROUP_NAMES, sizes, strict=True) if size]
+    tail, head = present[-1], present[0]
+    if len(present) < 2 or not first.images[_at(tail)]:
+        return "All classes are in one shot group, so errors cannot go from one group to another."
+    known = [one for row in rows for one in known_predictions(row)]
+    shares = {run.folder: _share(_destinations(run, found), tail, head) for run, found in known}
+    said = against_first(rows, split, lambda run: shares.get(run.folder))
+    if not said:
+        return f"No {GROUP_LABELS[tail].lower()} image is classified wrongly."
+    chance, larger = percent(float(first.others[_at(tail), _at(head)])), GROUP_LABELS[head].lower()
+    return (
+        f"Of {GROUP_LABELS[tail].lower()} images classified wrongly, this share is taken for {larger} classes: {said}. "
+        f"Of all other classes, {chance} are {larger}."
+    )
+
+
+def _share(found: Destinations, tail: GroupName, head: GroupName) -> float | None:
+    share = float(found.of_errors[_at(tail), _at(head)])
+    return None if np.isnan(share) else share
+
+
+def _other(name: GroupName) -> str:
+    return f"another {GROUP_LABELS[name].lower()} class"
+
+
+def _at(name: GroupName) -> int:
+    return GROUP_NAMES.index(name)

@@ -1,0 +1,127 @@
+"""The section on coverage: how many answers are right when a model answers only the images it is surest of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+
+from longtail.analysis.reliability import coverage_on
+from longtail.counts import FloatArray
+from longtail.evaluation.coverage import coverage_curve, kept_at, threshold_for_coverage
+from longtail.report.canvas import blank, clip
+from longtail.report.compare import Comparison, Row
+from longtail.report.palette import GROUP_LABELS, run_style
+from longtail.report.predicted import (
+    PART_LABELS,
+    PARTS,
+    Part,
+    known_predictions,
+    part_masks,
+    predicted_rows,
+    smallest_group,
+)
+from longtail.report.prior_shift import run_keys
+from longtail.report.runs import Predictions, RunResult
+from longtail.report.section import Drawing, Section
+from longtail.report.text import percent
+from longtail.report.versus import against_first
+
+COVERAGE: FloatArray = np.linspace(0.02, 1.0, 50)
+HALF = 0.5
+"""The coverage that the sentence names."""
+
+
+@dataclass(frozen=True)
+class Half:
+    """What is answered of the images when the surer half of them is: how much is right, and how many of the tail."""
+
+    accuracy: float | None
+    tail: float | None
+
+
+def coverage_section(comparison: Comparison) -> Section | None:
+    """Accuracy of the surest images against their share, all and by group; None without predictions."""
+    rows = predicted_rows(comparison)
+    if not rows:
+        return None
+    drawings = []
+    for part in PARTS:
+        curves = [_mean_coverage(row, part) for row in rows]
+        if any(curve is not None for curve in curves):
+            title = PART_LABELS[part]
+            figure = coverage_figure([row.label for row in rows], curves, [row.colour for row in rows])
+            said = [f"{row.label} {percent(_at_half(curve))}" for row, curve in zip(rows, curves, strict=True)]
+            alt = f"Lines of accuracy against coverage, {title.lower()}. Of the surest half, right: {', '.join(said)}."
+            drawings.append(Drawing(f"coverage-{part}", title, alt, figure))
+    sentence = _coverage_sentence(rows, "test")
+    return Section("coverage", "Answering only when sure", sentence, "four", run_keys(rows), tuple(drawings))
+
+
+def coverage_figure(labels: Sequence[str], curves: Sequence[FloatArray | None], colours: Sequence[int]) -> go.Figure:
+    """Accuracy of the surest images against the share of all that they are, one line a configuration.
+
+    Args:
+        labels: Name of each configuration.
+        curves: Accuracy at ``COVERAGE`` of each; None where it was not measured.
+        colours: Number of each configuration's colour.
+
+    Example:
+        >>> [trace.name for trace in coverage_figure(["ce", "gcl"], [COVERAGE, None], [0, 1]).data]
+        ['ce']
+    """
+    figure = blank(280, left=52)
+    for label, curve, number in zip(labels, curves, colours, strict=True):
+        if curve is None:
+            continue
+        colour, dash = run_style(number)
+        figure.add_scatter(
+            x=COVERAGE.astype(np.float32), y=curve.astype(np.float32), mode="lines", name=clip(label),
+            line={"color": colour, "dash": dash, "width": 2},
+            hovertemplate="%{fullData.name}<br>the surest %{x:.0%}: %{y:.1%} right<extra></extra>",
+        )  # fmt: skip
+    ticks = {"tickformat": ".0%", "tickvals": [0, 0.25, 0.5, 0.75, 1]}
+    figure.update_xaxes(title="Coverage", range=[0, 1], **ticks)
+    figure.update_layout(margin={"r": 18})
+    return figure.update_yaxes(title="Accuracy", range=[0, 1.03], **ticks)
+
+
+def _mean_coverage(row: Row, part: Part) -> FloatArray | None:
+    """The mean of the seeds' curves; None where the part has no images."""
+    curves = [
+        coverage_on(coverage_curve(found.confidence[mask], (found.label == found.prediction)[mask]), COVERAGE)
+        for run, found in known_predictions(row)
+        if (mask := part_masks(run, found)[part]).any()
+    ]
+    return np.asarray(np.mean(curves, axis=0), dtype=np.float64) if curves else None
+
+
+def _at_half(curve: FloatArray | None) -> float | None:
+    return None if curve is None else float(curve[np.abs(COVERAGE - HALF).argmin()])
+
+
+def _coverage_sentence(rows: Sequence[Row], split: str) -> str:
+    """What is right of the surest half, and whom of the smallest classes that half leaves out."""
+    kept = {run.folder: _kept(run, found) for row in rows for run, found in known_predictions(row)}
+
+    def right(run: RunResult) -> float | None:
+        return kept[run.folder].accuracy if run.folder in kept else None
+
+    def tail(run: RunResult) -> float | None:
+        return kept[run.folder].tail if run.folder in kept else None
+
+    text = f"Of the surest half of all images, this share is right: {against_first(rows, split, right)}."
+    shares = against_first(rows, split, tail)
+    what = GROUP_LABELS[smallest_group(rows[0].runs[0])].lower()
+    return text + (f" That half holds this share of the {what} images: {shares}." if shares else "")
+
+
+def _kept(run: RunResult, found: Predictions) -> Half:
+    """What answering half of all images leaves of the smallest classes; of equal confidences all are answered."""
+    curve = coverage_curve(found.confidence, found.label == found.prediction)
+    threshold = threshold_for_coverage(curve, HALF)
+    mask = part_masks(run, found)[smallest_group(run)]
+    share = float((found.confidence[mask] >= threshold).mean()) if mask.any() else None
+    return Half(kept_at(found.confidence, found.label == found.prediction, threshold)["accuracy"], share)

@@ -1,0 +1,173 @@
+"""Figures as files for a paper: SVG and PNG, light, with the title and the legend that the page writes around them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from longtail.errors import LongtailError
+from longtail.files import write_atomically
+from longtail.report.canvas import FONT, clip
+from longtail.report.palette import INK, THEME
+from longtail.report.section import Drawing, Key, Section
+
+WIDTHS: dict[str, int] = {"one": 760, "two": 520, "three": 460, "four": 320}
+"""Pixels of a figure, by how many stand side by side in the page; a hundred of them are an inch of paper."""
+PNG_SCALE = 3
+"""Pixels of a PNG for one of the SVG: 300 an inch."""
+TITLE_HEIGHT, LEGEND_LINE = 34, 21
+DASHES: dict[str, str] = {"line": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot"}
+
+
+@dataclass(frozen=True)
+class StaticFigure:
+    """A figure that needs no page around it, the name of its files, and its size in pixels."""
+
+    name: str
+    figure: go.Figure
+    width: int
+    height: int
+
+
+def save_figures(
+    drawings: Sequence[Drawing], folder: str | Path, *, legend: Sequence[Key] = (), width: int = WIDTHS["one"]
+) -> list[Path]:
+    """Write each drawing as ``ID.svg`` and ``ID.png``.
+
+    Args:
+        drawings: The figures, in the light colours of the palette; none is changed.
+        folder: Made where it is missing; files of these names are replaced.
+        legend: Drawn above each figure.
+        width: Pixels of the SVG; the PNG has three times as many.
+
+    Returns:
+        The files, SVG and PNG of each drawing in turn.
+
+    Raises:
+        LongtailError: kaleido or a browser is missing or fails, or a file cannot be written.
+    """
+    return _write([static_figure(drawing, legend, width=width) for drawing in drawings], Path(folder))
+
+
+def save_sections(sections: Iterable[Section], folder: str | Path) -> list[Path]:
+    """Write every figure of a page as ``SECTION_DRAWING.svg`` and ``.png``; see :func:`save_figures`."""
+    found = []
+    for section in sections:
+        layout = section.layout if len(section.drawings) > 1 else "one"
+        for drawing in section.drawings:
+            title = f"{section.title}: {drawing.title}" if drawing.title else section.title
+            name = f"{section.id}_{drawing.id}"
+            found.append(static_figure(drawing, section.legend, title=title, name=name, width=WIDTHS[layout]))
+    return _write(found, Path(folder))
+
+
+def static_figure(
+    drawing: Drawing,
+    legend: Sequence[Key] = (),
+    *,
+    title: str | None = None,
+    name: str | None = None,
+    width: int = WIDTHS["one"],
+) -> StaticFigure:
+    """A copy of a figure with its title and legend inside, on white, without WebGL.
+
+    Args:
+        drawing: The figure of the page.
+        legend: Entries drawn beneath the title.
+        title: The title; that of the drawing when not given.
+        name: Of the files; the id of the drawing when not given.
+        width: Pixels.
+
+    Example:
+        >>> figure = go.Figure(layout={"height": 200})
+        >>> made = static_figure(Drawing("norms", "Norms", "", figure), [Key("few", "circle", "Few-shot")])
+        >>> made.name, made.height, made.figure.data[0].name
+        ('norms', 255, 'Few-shot')
+    """
+    parts = drawing.figure.to_dict()
+    # A browser without a graphics card draws no WebGL, and in an SVG it would be pixels anyway.
+    traces = [trace | {"type": str(trace["type"]).removesuffix("gl"), "showlegend": False} for trace in parts["data"]]
+    figure = go.Figure({"data": traces, "layout": parts["layout"]})
+    words = clip(drawing.title if title is None else title, max(20, width // 8))
+    above = TITLE_HEIGHT if words else 0
+    lines = _legend_lines(legend, width)
+    height = drawing.height + above + lines * LEGEND_LINE
+    figure.add_traces([_legend_entry(key) for key in legend])
+    margin = figure.layout.margin.to_plotly_json()
+    margin["t"] = margin.get("t", 10) + above + lines * LEGEND_LINE
+    margin |= {side: max(margin.get(side, 0), 14) for side in "lr"}
+    figure.update_layout(
+        margin=margin, width=width, height=height, paper_bgcolor="white", plot_bgcolor="white", showlegend=bool(legend)
+    )
+    heading = {"text": words, "font": {"family": FONT, "size": 15, "color": INK}, "x": 0, "xref": "container",
+               "xanchor": "left", "pad": {"l": 12}, "y": 1 - 11 / height, "yref": "container",
+               "yanchor": "top"}  # fmt: skip
+    keys = {"orientation": "h", "x": 0, "xref": "container", "xanchor": "left", "y": 1 - above / height,
+            "yref": "container", "yanchor": "top", "font": {"size": 12}, "bgcolor": "rgba(0,0,0,0)"}  # fmt: skip
+    figure.update_layout(title=heading if words else None, legend=keys)
+    return StaticFigure(name or drawing.id, figure, width, height)
+
+
+def _legend_lines(legend: Sequence[Key], width: int) -> int:
+    """Plotly sets the entries of a wrapped legend in columns as wide as the longest of them."""
+    if not legend:
+        return 0
+    columns = max(1, int((width - 20) / (48 + 6.6 * max(len(key.text) for key in legend))))
+    return math.ceil(len(legend) / columns)
+
+
+def _legend_entry(key: Key) -> go.Scatter:
+    """A trace without points: a key of the page as plotly's legend shows it."""
+    colour = THEME[key.colour][0]
+    shown: dict[str, Any] = {"x": [None], "y": [None], "name": clip(key.text), "showlegend": True, "hoverinfo": "skip"}
+    if key.shape in DASHES:
+        return go.Scatter(mode="lines", line={"color": colour, "width": 2, "dash": DASHES[key.shape]}, **shown)
+    return go.Scatter(mode="markers", marker={"color": colour, "symbol": key.shape, "size": 9}, **shown)
+
+
+def _write(figures: Sequence[StaticFigure], folder: Path) -> list[Path]:
+    if not figures:
+        return []
+    # In a thread of its own, as a notebook runs a loop already.
+    with ThreadPoolExecutor(1) as worker:
+        images = worker.submit(lambda: asyncio.run(_render(figures))).result()
+    paths = []
+    for figure in figures:
+        for kind in ("svg", "png"):
+            paths.append(folder / f"{figure.name}.{kind}")
+            write_atomically(paths[-1], images[figure.name, kind])
+    return paths
+
+
+async def _render(figures: Sequence[StaticFigure]) -> Mapping[tuple[str, str], bytes]:
+    """Draw all figures in one browser that is given no address but that of the installed plotly.js."""
+    try:
+        import kaleido
+        from kaleido.errors import BrowserClosedError, BrowserFailedError, ChromeNotFoundError
+    except ImportError as error:
+        raise LongtailError("figures as files need kaleido: pip install 'longtail[figures]'.") from error
+    images = {}
+    try:
+        async with kaleido.Kaleido(mathjax=False) as browser:
+            for each in figures:
+                for kind, scale in (("svg", 1), ("png", PNG_SCALE)):
+                    options = {"format": kind, "width": each.width, "height": each.height, "scale": scale}
+                    images[each.name, kind] = await browser.calc_fig(each.figure, opts=options)
+    except ChromeNotFoundError as error:
+        raise LongtailError(
+            "figures as files need Chrome or Chromium: install it ('apt install chromium', or 'kaleido_get_chrome'), "
+            "or name it in BROWSER_PATH."
+        ) from error
+    except (BrowserFailedError, BrowserClosedError) as error:
+        raise LongtailError(
+            "Chrome or Chromium ended while it drew the figures: name another in BROWSER_PATH, or see whether "
+            "'chromium --headless --no-sandbox --dump-dom about:blank' works."
+        ) from error
+    return images

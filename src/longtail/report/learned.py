@@ -1,0 +1,133 @@
+"""Configurations whose runs were analysed, the run of each that is drawn, and trends over classes as words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail.analysis.collected import AnalysedSplit, Analysis
+from longtail.analysis.norms import RankTrend, rank_trend
+from longtail.counts import GROUP_NAMES
+from longtail.report.compare import Comparison, Row
+from longtail.report.findings import spoken
+from longtail.report.palette import GROUP_LABELS, GROUP_SYMBOLS
+from longtail.report.runs import RunResult
+from longtail.report.section import Key
+from longtail.report.text import MINUS, listing
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A configuration, and what of it is drawn.
+
+    Attributes:
+        row: The configuration.
+        run: Its first run that was analysed.
+        name: The split that is drawn, ``"test"`` where there is one.
+        split: What was measured on it.
+        seeds: How many runs of the configuration were analysed.
+    """
+
+    row: Row
+    run: RunResult
+    name: str
+    split: AnalysedSplit
+    seeds: int
+
+    @property
+    def is_cosine(self) -> bool:
+        """Whether its classifier sees nothing of a feature but its direction."""
+        model = self.run.config.get("model")
+        return isinstance(model, dict) and str(model.get("head")).endswith("cosine")
+
+
+def learned_rows(comparison: Comparison) -> list[Learned]:
+    """The configurations with an analysed run, each with the first one; all on one split."""
+    known = [(row, _analysed(row)) for row in comparison.final]
+    found = [(row, runs) for row, runs in known if runs]
+    name = "test" if all(analysis.test for _, runs in found for _, analysis in runs) else "train"
+    return [
+        Learned(row, runs[0][0], name, split, len(runs))
+        for row, runs in found
+        if (split := runs[0][1].split(name)) is not None
+    ]
+
+
+def _analysed(row: Row) -> list[tuple[RunResult, Analysis]]:
+    return [(run, run.analysis) for run in row.runs if run.analysis is not None]
+
+
+def said_of(found: Sequence[Learned]) -> list[Learned]:
+    """Those that a sentence names: all of a few, else the first and the best."""
+    named = {row.name for row in spoken([one.row for one in found])}
+    return [one for one in found if one.row.name in named]
+
+
+def trend(one: Learned, values: npt.NDArray[np.floating]) -> RankTrend:
+    """The rank correlation of something with the training images of its class."""
+    return rank_trend(values, one.run.counts.array)
+
+
+def trend_sentence(what: str, found: Sequence[tuple[str, RankTrend]]) -> str:
+    """How something goes with the size of a class in each configuration, and that it does not where it does not.
+
+    Example:
+        >>> found = [("ce", RankTrend(0.8, 1e-9, 100)), ("fbl", RankTrend(0.1, 0.4, 100))]
+        >>> print(trend_sentence("Feature norm", found))
+        Feature norm rises with the number of training images under ce (rank correlation 0.80); there is no difference
+        between large and small classes under fbl (0.10).
+    """
+    kinds: dict[str, list[str]] = {"rises": [], "falls": [], "": []}
+    for label, one in found:
+        if one.classes and np.isfinite(one.rho):
+            kind = "" if not one.is_evidence else "rises" if one.rho > 0 else "falls"
+            kinds[kind].append(f"under {label} ({number(one.rho)})")
+    parts = [
+        f"{kind} with the number of training images {listing(said)}" for kind, said in kinds.items() if kind and said
+    ]
+    same = f"no difference between large and small classes {listing(kinds[''])}" if kinds[""] else ""
+    if parts:
+        text = f"{what} {' and '.join(parts)}" + (f"; there is {same}" if same else "")
+    elif same:
+        text = f"In {what[0].lower()}{what[1:]} there is {same}"
+    else:
+        return ""
+    return text.replace(" (", " (rank correlation ", 1) + "."
+
+
+def seeds_note(found: Sequence[Learned]) -> str:
+    """That of several seeds only one is drawn; empty where there is one of each."""
+    return " Of several seeds the first is drawn." if any(one.seeds > 1 for one in found) else ""
+
+
+def group_keys(run: RunResult) -> tuple[Key, ...]:
+    """The legend of the shot groups that have classes."""
+    return tuple(Key(name, GROUP_SYMBOLS[name], GROUP_LABELS[name]) for name in GROUP_NAMES if name in run.group_of)
+
+
+def shared_range(found: Sequence[npt.NDArray[np.floating]], *, room: float = 0.06) -> list[float] | None:
+    """The range of an axis that holds the finite values of all panels; None where there are none.
+
+    Example:
+        >>> shared_range([np.array([1.0, np.nan]), np.array([3.0])], room=0.5)
+        [0.0, 4.0]
+    """
+    known = np.concatenate([values[np.isfinite(values)] for values in found]) if found else np.zeros(0)
+    if not known.size:
+        return None
+    low, high = float(known.min()), float(known.max())
+    pad = room * (high - low or abs(high) or 1.0)
+    return [low - pad, high + pad]
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with a true minus, and no sign on a rounded zero.
+
+    Example:
+        >>> number(-0.5), number(-0.001)
+        ('−0.50', '0.00')
+    """
+    return f"{MINUS if round(value, digits) < 0 else ''}{abs(value):.{digits}f}"

@@ -1,0 +1,215 @@
+"""The toy: a small network with two features on long-tailed digits, one loss after another, all else equal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from longtail.analysis.plane import Plane
+from longtail.counts import ClassCounts, IntArray
+from longtail.data.image_data import ImageData, Split
+from longtail.data.ranks import ranks_within_class
+from longtail.data.sources import load_source
+from longtail.data.subsets import long_tailed_counts
+from longtail.errors import LongtailError, nearest
+from longtail.losses import CrossEntropyLoss, LongTailLoss
+from longtail.losses.auto import auto_scale
+from longtail.losses.registry import LOSSES, build_loss
+from longtail.models import CosineHead, build_head
+from longtail.training.progress import Bar, Reporter
+from longtail.training.toy_losses import CONTENDERS, Contender, find_contender
+
+CLASSES = 6
+"""More than this many colours and sectors cannot be told apart at a glance."""
+SIDES: Mapping[str, int] = {"digits": 8, "mnist5k": 14}
+"""The sources, and the side in pixels that their images are looked at in."""
+LEARNING_RATE = 0.005
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class ToyResult:
+    """What every loss made of the same images.
+
+    Attributes:
+        source: Where the images come from.
+        counts: Training images per class, the same for every seed.
+        planes: One for each seed, by the name of the loss.
+        titles: Names for people, by the name of the loss.
+        epochs: Epochs of each training.
+    """
+
+    source: str
+    counts: ClassCounts
+    planes: Mapping[str, tuple[Plane, ...]]
+    titles: Mapping[str, str]
+    epochs: int
+
+
+def train_toy(
+    losses: Sequence[str] = tuple(CONTENDERS),
+    *,
+    source: str = "digits",
+    seed: int = 0,
+    seeds: int = 3,
+    epochs: int = 60,
+    imbalance_ratio: float = 50.0,
+    reporter: Reporter | None = None,
+) -> ToyResult:
+    """Train a small network with two features with each loss, and keep where the test images end up.
+
+    Within a seed every loss has the same images, the same initial weights and the same batches.
+
+    Args:
+        losses: Names of losses; see :func:`longtail.training.toy_losses.find_contender`.
+        source: ``digits``, or ``mnist5k`` where its package is there.
+        seed: The first seed, of the choice of images, the weights and the batches.
+        seeds: How many.
+        epochs: Of each training.
+        imbalance_ratio: Of the training images.
+        reporter: Tells the user how far it is.
+
+    Raises:
+        LongtailError: An unknown loss or source, a loss named twice, or a number below 1.
+
+    Example:
+        >>> result = train_toy(["ce"], seeds=1, epochs=1, reporter=Reporter(quiet=True))
+        >>> result.counts.counts, result.planes["ce"][0].features.shape
+        ((142, 64, 29, 13, 6, 2), (216, 2))
+    """
+    _check(losses, source, seeds, epochs)
+    made = {name: find_contender(name) for name in losses}
+    data = load_source(source)
+    planes: dict[str, list[Plane]] = {name: [] for name in losses}
+    shown = reporter or Reporter()
+    # The caller's random numbers stay as they were.
+    with torch.random.fork_rng(devices=[]), shown.bar("toy", len(losses) * seeds * epochs) as bar:
+        for current in range(seed, seed + seeds):
+            images, labels, counts = _training_images(data, SIDES[source], imbalance_ratio, current)
+            tested = _tensors(data.splits["test"], SIDES[source], _rows(data.splits["test"]))
+            for name, contender in made.items():
+                network = ToyNetwork(SIDES[source], contender, counts, seed=current)
+                _train(network, images, labels, epochs, current, bar, f"{contender.title}, seed {current}")
+                planes[name].append(network.plane(*tested))
+    titles = {name: contender.title for name, contender in made.items()}
+    return ToyResult(source, counts, {name: tuple(each) for name, each in planes.items()}, titles, epochs)
+
+
+def _check(losses: Sequence[str], source: str, seeds: int, epochs: int) -> None:
+    if source not in SIDES:
+        raise LongtailError(f"the toy is drawn on small digits, not on {source!r}.{nearest(source, SIDES)}")
+    if not losses:
+        raise LongtailError("the toy needs a loss: give --losses ce,gcl, for example.")
+    twice = next((name for name in losses if list(losses).count(name) > 1), None)
+    if twice is not None:
+        raise LongtailError(f"{twice!r} is named twice: name each loss once.")
+    for name, value in (("seeds", seeds), ("epochs", epochs)):
+        if value < 1:
+            raise LongtailError(f"--{name} must be at least 1, got {value}.")
+
+
+class ToyNetwork(nn.Module):
+    """Two convolutions, 64 hidden units, two features, and the classifier that the loss is made for.
+
+    Args:
+        side: Height and width of the images.
+        contender: The loss.
+        counts: Training images per class, length C.
+        seed: Of the initial weights.
+    """
+
+    def __init__(self, side: int, contender: Contender, counts: ClassCounts, *, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        pooled = side // 2 // 2
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(16 * pooled**2, 64), nn.ReLU(), nn.Linear(64, 2),
+        )  # fmt: skip
+        self.loss = _loss(contender, counts)
+        self.head = build_head(contender.head or self.loss.head, 2, len(counts))
+        weight = cast("nn.Parameter", self.head.weight)
+        weight.data.copy_(around_circle(counts))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, C) and features (N, 2) of images (N, 1, H, W)."""
+        features = self.body(images)
+        return self.head(features), features
+
+    @torch.no_grad()
+    def plane(self, images: Tensor, labels: Tensor) -> Plane:
+        """Where these images end up, with the classifier."""
+        features = self.eval()(images)[1].double().numpy()
+        weight = cast("Tensor", self.head.weight).double().numpy()
+        bias = getattr(self.head, "bias", None)
+        offset = np.zeros(len(weight)) if bias is None else bias.double().numpy()
+        return Plane(features, labels.numpy(), weight, offset, isinstance(self.head, CosineHead))
+
+
+def around_circle(counts: ClassCounts) -> Tensor:
+    """The weights that every training starts from: evenly around the circle, small classes between large ones.
+
+    Features of two numbers cannot cross the region of another class once they are trained, so that random directions
+    would decide the outcome. Shape (C, 2), length 1.
+
+    Example:
+        >>> around_circle(ClassCounts([9, 8, 2, 1])).round().abs().tolist()
+        [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]
+    """
+    rank = np.argsort(np.argsort(-counts.array, kind="stable"), kind="stable")
+    half = math.ceil(len(counts) / 2)
+    place = np.where(rank < half, 2 * rank, 2 * (rank - half) + 1)
+    angle = torch.tensor(2 * np.pi * place / len(counts), dtype=torch.float32)
+    return torch.stack([angle.sin(), angle.cos()], dim=1)
+
+
+def _loss(contender: Contender, counts: ClassCounts) -> LongTailLoss:
+    options = dict(contender.options)
+    if options.get("scale") == "auto" and LOSSES[contender.loss] is CrossEntropyLoss:
+        options["scale"] = round(auto_scale(len(counts)), 1)  # the scale that GCL has here
+    return build_loss(contender.loss, counts, options)
+
+
+def _train(network: ToyNetwork, images: Tensor, labels: Tensor, epochs: int, seed: int, bar: Bar, note: str) -> None:
+    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    order = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # the noise of the losses
+    for epoch in range(epochs):
+        network.loss.progress = epoch / epochs
+        for rows in torch.split(torch.randperm(len(labels), generator=order), BATCH):
+            optimizer.zero_grad()
+            logits, features = network(images[rows])
+            torch.autograd.backward(network.loss(logits, labels[rows], features))
+            optimizer.step()
+        schedule.step()
+        bar.update(bar.done + 1, note)
+
+
+def _training_images(data: ImageData, side: int, ratio: float, seed: int) -> tuple[Tensor, Tensor, ClassCounts]:
+    split = data.splits["train"]
+    rows = _rows(split)
+    labels = split.labels[rows]
+    available = ClassCounts.from_labels(labels, CLASSES).array.min()  # nearly balanced: the first digit is the largest
+    keep = np.array(long_tailed_counts([available] * CLASSES, ratio))
+    rows = rows[ranks_within_class(labels, seed=seed) < keep[labels]]
+    images, found = _tensors(split, side, rows)
+    return images, found, ClassCounts(keep, data.classes[:CLASSES])
+
+
+def _rows(split: Split) -> IntArray:
+    return np.flatnonzero(split.labels < CLASSES)
+
+
+def _tensors(split: Split, side: int, rows: IntArray) -> tuple[Tensor, Tensor]:
+    """Grey images (N, 1, H, W) with mean about 0 and deviation about 1, and their labels (N,)."""
+    pixels = np.stack([split.pixels(int(row), None, side)[..., 0] for row in rows])
+    images = torch.from_numpy(pixels)[:, None].float().div(255)
+    return (images - 0.3) / 0.35, torch.from_numpy(split.labels[rows])

@@ -1,0 +1,56 @@
+"""What the toy can train: the losses by their names there, each with the classifier it is drawn on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from longtail.errors import LongtailError, nearest
+from longtail.losses.registry import LOSSES
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A loss in the toy: how it is called there, and how it is made.
+
+    Attributes:
+        title: For people.
+        loss: A key of ``LOSSES``.
+        options: Of the loss.
+        head: The classifier, the loss's own where not said.
+    """
+
+    title: str
+    loss: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    head: str = ""
+
+
+CONTENDERS: Mapping[str, Contender] = {
+    "ce": Contender("Cross-entropy", "cross-entropy"),
+    "ce-cosine": Contender("Cross-entropy, cosine classifier", "cross-entropy", {"scale": "auto"}, "cosine"),
+    "kps": Contender("KPS", "kps"),
+    "fbl": Contender("FBL", "fbl"),
+    "gcl": Contender("GCL", "gcl", {"scale": "auto"}),
+    "agcl": Contender("AGCL", "agcl", {"scale": "auto"}),
+}
+"""Beside the methods plain cross-entropy on a cosine classifier, so that a reader can tell what the loss did."""
+
+
+def find_contender(name: str) -> Contender:
+    """A loss of the toy by its name there, or any registered loss with its own options.
+
+    Raises:
+        LongtailError: No such loss, or one that reads the classifier and is not made for this.
+
+    Example:
+        >>> find_contender("gcl").title, find_contender("ldam").title
+        ('GCL', 'ldam')
+    """
+    if name in CONTENDERS:
+        return CONTENDERS[name]
+    known = [loss for loss, made in LOSSES.items() if not made.needs_classifier]
+    if name not in known:
+        raise LongtailError(f"the toy has no loss {name!r}.{nearest(name, [*CONTENDERS, *known])}")
+    return Contender(name, name)

@@ -1,0 +1,106 @@
+"""Destinations of errors, confused pairs and nearest confusions, on predictions with known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from longtail.analysis.confusions import confused_pairs, destinations, nearest_confusions
+from longtail.analysis.groups import group_masks, group_numbers
+
+GROUPS = ["many", "many", "medium", "few", "few"]
+
+
+def test_a_perfect_predictor_has_no_destinations_and_no_pairs():
+    label = np.arange(5).repeat(4)
+    found = destinations(label, label, GROUPS)
+    assert found.right.tolist() == [1.0, 1.0, 1.0]
+    assert not found.wrong.any()
+    assert np.isnan(found.of_errors).all()
+    pairs = confused_pairs(label, label, 5)
+    assert len(pairs) == 0
+    assert (nearest_confusions(pairs, 5).prediction == -1).all()
+    assert np.isnan(nearest_confusions(pairs, 5).share).all()
+
+
+def test_a_constant_predictor_sends_everything_to_one_group():
+    label = np.arange(5).repeat(4)
+    found = destinations(label, np.zeros_like(label), GROUPS)
+    assert found.images.tolist() == [8, 4, 8]
+    assert found.right.tolist() == [0.5, 0.0, 0.0]
+    assert found.wrong[:, 0].tolist() == [0.5, 1.0, 1.0]
+    assert not found.wrong[:, 1:].any()
+    assert found.of_errors[:, 0].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_rows_sum_to_one_and_chance_counts_only_the_other_classes():
+    rng = np.random.default_rng(0)
+    label, prediction = rng.integers(5, size=400), rng.integers(5, size=400)
+    found = destinations(label, prediction, GROUPS)
+    np.testing.assert_allclose(found.right + found.wrong.sum(axis=1), 1)
+    assert found.others.tolist() == [[0.25, 0.25, 0.5], [0.5, 0.0, 0.5], [0.5, 0.25, 0.25]]
+
+
+def test_random_errors_go_where_the_other_classes_are():
+    rng = np.random.default_rng(1)
+    label = rng.integers(5, size=60_000)
+    prediction = (label + rng.integers(1, 5, size=label.size)) % 5
+    found = destinations(label, prediction, GROUPS)
+    np.testing.assert_allclose(found.of_errors, found.others, atol=0.02)
+
+
+def test_a_group_without_images_or_classes_is_unknown_and_not_zero():
+    found = destinations(np.array([0]), np.array([0]), ["many", "few"])
+    assert found.right.tolist()[0] == 1.0
+    assert np.isnan(found.right[1:]).all()
+    assert np.isnan(found.wrong[1:]).all()
+    assert np.isnan(found.others[1]).all()
+    assert found.others[2].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_pairs_are_those_of_the_confusion_matrix_most_frequent_first():
+    rng = np.random.default_rng(2)
+    label, prediction = rng.integers(6, size=500), rng.integers(6, size=500)
+    matrix = np.zeros((6, 6), dtype=int)
+    np.add.at(matrix, (label, prediction), 1)
+    pairs = confused_pairs(label, prediction, 6)
+    assert (np.diff(pairs.images) <= 0).all()
+    assert len(pairs) == (matrix * (1 - np.eye(6)) > 0).sum()
+    assert pairs.images.tolist() == matrix[pairs.label, pairs.prediction].tolist()
+    np.testing.assert_allclose(pairs.share, pairs.images / matrix.sum(axis=1)[pairs.label])
+
+
+def test_of_pairs_as_frequent_the_one_that_takes_more_of_its_class_comes_first():
+    pairs = confused_pairs(np.array([0, 0, 0, 2]), np.array([1, 0, 0, 1]), 3)
+    assert list(zip(pairs.label, pairs.prediction, pairs.share, strict=True)) == [(2, 1, 1.0), (0, 1, 1 / 3)]
+
+
+def test_nearest_confusions_agree_with_the_matrix():
+    rng = np.random.default_rng(3)
+    label, prediction = rng.integers(8, size=900), rng.integers(8, size=900) // 2
+    found = nearest_confusions(confused_pairs(label, prediction, 8), 8, limit=2)
+    for index in range(8):
+        taken = np.bincount(prediction[(label == index) & (prediction != index)], minlength=8)
+        assert found.share[index, 0] == pytest.approx(taken.max() / (label == index).sum())
+        assert taken[found.prediction[index, 0]] == taken.max()
+        assert taken[found.prediction[index, 1]] == np.sort(taken)[-2]
+
+
+def test_an_absent_class_has_no_nearest_confusion():
+    found = nearest_confusions(confused_pairs(np.array([0, 2]), np.array([2, 0]), 3), 3, limit=1)
+    assert found.prediction.tolist() == [[2], [-1], [0]]
+
+
+def test_thousands_of_classes_take_no_matrix():
+    rng = np.random.default_rng(4)
+    label, prediction = np.arange(24_000) % 8_142, rng.integers(8_142, size=24_000)
+    pairs = confused_pairs(label, prediction, 8_142)
+    assert pairs.images.sum() == (label != prediction).sum()
+    assert nearest_confusions(pairs, 8_142).prediction.shape == (8_142, 3)
+
+
+def test_masks_follow_the_labels():
+    masks = group_masks(np.array([3, 0, 3]), GROUPS)
+    assert masks["few"].tolist() == [True, False, True]
+    assert not masks["medium"].any()
+    assert group_numbers(GROUPS).tolist() == [0, 0, 1, 2, 2]

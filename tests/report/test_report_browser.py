@@ -1,0 +1,286 @@
+"""A reader's browser: the page is opened in a headless Chromium, searched, sorted, printed and audited."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from longtail.report import figures, sections, write_report
+from longtail.report.compare import compare_runs
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'longtail[dev]'")
+
+NAMES = ["lynx", "wild cat", "cat", "dog", "house mouse", "kiwi"]
+SIZES = {"width": 1280, "height": 900}
+LOCAL = ("file:", "data:", "blob:")
+DRAWN = "[...document.querySelectorAll('.plot')].every(plot => plot.dataset.drawn)"
+RINGS = (
+    "[...document.querySelectorAll('.plot')].filter(p => p.data?.some(t => t.meta === 'ring'))"
+    ".map(p => [p.id, p.data.filter(t => t.meta === 'ring').flatMap(t => t.x.map((x, i) => [x, t.y[i]]))])"
+)
+RESET = (
+    "history.replaceState(null, '', location.href.split('#')[0]); dispatchEvent(new PopStateEvent('popstate'));"
+    "document.activeElement.blur(); scrollTo(0, 0); delete document.documentElement.dataset.theme"
+)
+
+
+def launch(playwright: Any) -> Any:
+    """The browser of the system, or else the one that playwright brought."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = found or playwright.chromium.executable_path
+    if not Path(found).exists():
+        pytest.skip("needs a browser: apt install chromium, or python -m playwright install chromium")
+    return playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        opened = launch(playwright)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def site(browser: Any, write_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """The page of two runs, opened once, with what the browser said and asked for."""
+    folder = tmp_path_factory.mktemp("site")
+    second = {"recipe": "cifar-lt/gcl", "slope": 0.4, "stages": 2}
+    runs = [write_run(folder / "ce", names=NAMES), write_run(folder / "gcl", names=NAMES, **second)]
+    file = write_report(runs, folder / "report.html")
+    said: list[str] = []
+    page = browser.new_page(viewport=SIZES)
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith(LOCAL) else said.append(request.url))
+    page.goto(file.as_uri())
+    page.wait_for_function(DRAWN)
+    return SimpleNamespace(page=page, said=said, url=file.as_uri(), rows=compare_runs(runs, stages=True).rows)
+
+
+@pytest.fixture
+def page(site: SimpleNamespace) -> Any:
+    site.page.emulate_media(media="screen", color_scheme="light")
+    site.page.set_viewport_size(SIZES)
+    site.page.evaluate(RESET)
+    site.page.wait_for_function("document.getElementById('class-panel').hidden")
+    return site.page
+
+
+def choose(page: Any, words: str) -> None:
+    page.fill("#class-search", words)
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"{RINGS}.length === 3")
+
+
+def test_every_figure_is_drawn_without_an_error_or_a_request(site: SimpleNamespace) -> None:
+    assert site.page.locator(".plot .main-svg").count() >= 20
+    assert site.page.evaluate(DRAWN)
+    assert site.said == []
+
+
+def test_a_class_is_found_by_keyboard_and_everything_about_it_stands_in_one_place(page: Any, site: Any) -> None:
+    page.focus("#class-search")
+    page.keyboard.type("cat")
+    options = page.locator("#class-options li .name").all_inner_texts()
+    assert options == ["cat", "wild cat"]  # the exact name comes first
+    assert page.get_attribute("#class-search", "aria-expanded") == "true"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    active = page.get_attribute("#class-search", "aria-activedescendant")
+    assert page.locator(f"#{active} .name").inner_text() == "wild cat"
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"{RINGS}.length === 3")
+    panel = page.locator("#class-panel")
+    assert panel.locator("h2").inner_text() == "wild cat"
+    assert "Many-shot, 120 training images, 20 test images" in panel.inner_text()
+    for row, shown in zip(
+        [row for row in site.rows if row.stage is None], panel.locator("tbody tr").all(), strict=True
+    ):
+        assert f"{100 * row.runs[0].test.per_class[1].recall:.1f}" in shown.inner_text()
+    assert panel.locator("img").count() > 4
+    assert page.url.endswith("#class=wild%20cat")
+    page.wait_for_function("document.getElementById('class-status').textContent.includes('wild cat: Many-shot')")
+    page.keyboard.press("Escape")
+    assert panel.is_hidden()
+    assert "#" not in page.url
+    page.wait_for_function(f"{RINGS}.length === 0")
+
+
+def test_its_point_is_marked_in_every_figure_and_its_values_are_listed(page: Any, site: Any) -> None:
+    choose(page, "kiwi")
+    recall = site.rows[0].runs[0].test.per_class[5].recall
+    marked = dict(page.evaluate(RINGS))
+    assert marked["accuracy-0"] == [[5, pytest.approx(recall)]]
+    assert marked["histogram-0"] == [[5, 5]]
+    page.wait_for_selector("#class-panel .values")
+    listed = page.locator("#class-panel .values div").all_inner_texts()
+    assert [line.split("\n") for line in listed][:2] == [
+        ["The training set", "5 training images"], ["Accuracy of each class, ce", f"accuracy {100 * recall:.1f}%"],
+    ]  # fmt: skip
+
+
+def test_a_class_is_chosen_by_mouse_from_the_list_and_from_a_figure_and_back_leaves_it(page: Any) -> None:
+    page.fill("#class-search", "dog")
+    page.click("#class-options li")
+    assert page.locator("#class-panel h2").inner_text() == "dog"
+    page.locator("#class-panel td a").first.click()
+    assert page.locator("#class-panel h2").inner_text() != "dog"
+    page.go_back()
+    page.wait_for_function("document.querySelector('#class-panel h2').textContent === 'dog'")
+    page.click("#class-clear")
+    assert page.locator("#class-panel").is_hidden()
+    point = page.locator("#accuracy-0 .scatterlayer .point").first
+    page.locator("#accuracy-0").scroll_into_view_if_needed()
+    box = point.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_selector("#accuracy-0 .hovertext")
+    said = page.locator("#accuracy-0 .hovertext").text_content()
+    assert "lynx" in said
+    assert "95 % interval" in said
+    page.mouse.down()
+    page.mouse.up()
+    page.wait_for_function("document.querySelector('#class-panel h2')?.textContent === 'lynx'")
+
+
+def test_a_link_to_a_class_opens_it_and_an_unknown_name_is_said(browser: Any, site: Any) -> None:
+    other = browser.new_page(viewport=SIZES)
+    other.goto(f"{site.url}#class=house%20mouse")
+    assert other.locator("#class-panel h2").inner_text() == "house mouse"
+    other.evaluate("location.hash = '#class=unicorn'")
+    other.wait_for_function("document.getElementById('class-status').textContent === 'There is no class unicorn.'")
+    other.close()
+
+
+def test_a_table_sorts_by_its_headings_and_stages_stay_with_their_run(page: Any) -> None:
+    heading = page.locator("#results th", has_text="Few")
+    firsts = "[...document.querySelectorAll('#results tbody tr')].map(r => r.cells[0].textContent.trim())"
+    assert page.evaluate(firsts) == ["ce", "gcl", "after stage 1"]
+    heading.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert page.evaluate(firsts) == ["gcl", "after stage 1", "ce"]
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert page.evaluate(firsts) == ["ce", "gcl", "after stage 1"]
+    page.locator("#results th button", has_text="Configuration").click()
+    assert page.locator("#results [aria-sort]").count() == 1
+
+
+def saved(page: Any, section: str, place: int = 0) -> list[list[str]]:
+    with page.expect_download() as download:
+        page.locator(f"#{section} button.csv").nth(place).click()
+    text = Path(download.value.path()).read_text(encoding="utf-8-sig")
+    return list(csv.reader(io.StringIO(text)))
+
+
+def test_tables_are_saved_as_csv(page: Any, site: Any) -> None:
+    heads, *lines = saved(page, "results")
+    table = {line[0]: dict(zip(heads, line, strict=True)) for line in lines}
+    few = [row.values["few"].mean for row in site.rows if row.stage is None]
+    assert [table[name]["Few"] for name in ("ce", "gcl")] == [f"{100 * value:.1f}" for value in few]
+    assert float(table["gcl"]["Few low"]) < float(table["gcl"]["Few"]) < float(table["gcl"]["Few high"])
+    assert float(table["gcl"]["Few difference"]) == pytest.approx(100 * (few[1] - few[0]), abs=0.06)
+    page.locator("#accuracy summary").click()
+    heads, *lines = saved(page, "accuracy")
+    assert heads[:5] == ["Class", "Group", "Training images", "Test images", "ce"]
+    assert [line[:3] for line in lines][:2] == [["lynx", "many", "300"], ["wild cat", "many", "120"]]
+    page.locator("#accuracy summary").click()
+
+
+def test_the_tab_key_goes_from_the_skip_link_through_the_page_in_its_order(page: Any) -> None:
+    here = "(e => [e.id || e.className || e.tagName, e.getBoundingClientRect().width > 0])(document.activeElement)"
+    page.mouse.click(2, 2)
+    seen = []
+    for _ in range(18):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate(here))
+    names = [name for name, _ in seen]
+    assert names[0] == "skip"
+    assert names.index("class-search") < names.index("theme") < names.index("scroll") < names.index("sort")
+    assert all(visible for _, visible in seen)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_audit_of_accessibility_finds_nothing_serious(page: Any, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs pip install 'longtail[dev]'")
+    page.emulate_media(media="screen", color_scheme=scheme)
+    choose(page, "cat")
+    page.fill("#class-search", "c")
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    # What depends on the colours is all that can differ in the dark.
+    options = {"resultTypes": ["violations"]} | ({"runOnly": ["color-contrast"]} if scheme == "dark" else {})
+    found = axe.Axe().run(page, options=options).response["violations"]
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = false })")
+    serious = {one["id"]: one["nodes"][0]["html"][:200] for one in found if one["impact"] in ("serious", "critical")}
+    assert serious == {}
+
+
+def test_a_phone_never_scrolls_sideways(page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    width = "document.documentElement.scrollWidth"
+    page.wait_for_function("document.querySelector('#histogram-0 .main-svg').clientWidth < 390")
+    assert page.evaluate(width) <= 390
+    choose(page, "house mouse")
+    page.wait_for_selector("#class-panel .values")
+    assert page.evaluate(width) <= 390
+
+
+def test_paper_is_light_open_and_without_buttons(page: Any) -> None:
+    page.emulate_media(media="print", color_scheme="dark")
+    page.wait_for_function("document.querySelectorAll('details:not([open])').length === 0")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 252, 250)"
+    assert page.locator("button:not(.sort):visible").count() == 0
+    page.wait_for_function("document.getElementById('group-many').data[1].marker.color === '#28609e'")
+    assert page.evaluate("document.getElementById('histogram-0').layout.width") == 680
+    page.emulate_media(media="screen", color_scheme="dark")
+    page.wait_for_function("document.querySelectorAll('details[open]').length === 0")
+    page.wait_for_function("document.getElementById('group-many').data[1].marker.color === '#7aa7f5'")
+
+
+def test_a_button_changes_the_colours_of_page_and_figures(page: Any) -> None:
+    page.click("#theme")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 26)"
+    page.wait_for_function("document.getElementById('group-few').data[1].marker.color === '#ff9161'")
+    assert page.locator("#theme").inner_text() == "Light colours"
+    page.click("#theme")
+    page.wait_for_function("document.getElementById('group-few').data[1].marker.color === '#bf4514'")
+
+
+def test_many_classes_are_drawn_by_webgl_where_one_looks_and_found_at_once(
+    browser: Any, write_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, value in ((figures, "MANY_POINTS", 100), (figures, "CROWDED", 100), (sections, "TABLE_ROWS", 50)):
+        monkeypatch.setattr(module, name, value)
+    names = [f"species {index}" for index in range(300)]
+    counts = [max(1, 1000 - 3 * index) for index in range(300)]
+    options = {"counts": counts, "names": names, "per_class_test": 2}
+    runs = [write_run(tmp_path / name, recipe=name, **options) for name in ("ce", "gcl")]
+    page, said = browser.new_page(viewport=SIZES), []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(write_report(runs, tmp_path / "report.html").as_uri())
+    live = "['accuracy-0', 'accuracy-1'].map(id => document.getElementById(id)._fullLayout ? 1 : 0)"
+    page.locator("#accuracy").scroll_into_view_if_needed()
+    page.wait_for_function(f"{live}.join() === '1,1'")
+    begun = page.evaluate("performance.now()")
+    page.fill("#class-search", "species 277")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#class-panel .values")
+    assert page.evaluate("performance.now()") - begun < 3000
+    page.locator("#hardest").scroll_into_view_if_needed()
+    page.wait_for_function(f"{live}.join() === '0,0'")  # far from the screen a figure gives its context back
+    page.locator("#accuracy").scroll_into_view_if_needed()
+    page.wait_for_function(f"{RINGS}.some(([id]) => id === 'accuracy-1')")
+    page.locator("#accuracy summary").click()
+    _, *lines = saved(page, "accuracy")
+    assert len(lines) == 300  # the table shows 50
+    assert [message for message in said if "GPU stall" not in message] == []
+    page.close()

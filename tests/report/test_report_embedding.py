@@ -1,0 +1,193 @@
+"""The sections on embedding, spread and norms: what they draw, and sentences that follow the numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from longtail.analysis.norms import RankTrend
+from longtail.counts import ClassCounts
+from longtail.report.compare import Comparison, compare_runs
+from longtail.report.embedding import embedding_section
+from longtail.report.learned import trend_sentence
+from longtail.report.norms import norms_section
+from longtail.report.sections import build_sections
+from longtail.report.spread import spread_section
+
+EACH = 20
+PROJECTED = ("pca_x", "pca_y", "tsne_x", "tsne_y")
+
+
+@pytest.fixture
+def analysed(make_run: Callable[..., Path], cifar_counts: list[int]) -> Callable[..., Path]:
+    """``analysed("ce", slope=1.0)``: a fake run whose feature norms and ratios follow the class size by ``slope``."""
+
+    def make(name: str, *, slope: float = 1.0, within: float = 2.0, bias: bool = True, counts: list[int] | None = None,
+             projections: tuple[str, ...] = ("pca", "tsne"), **options: object) -> Path:  # fmt: skip
+        folder = make_run(name, recipe=f"cifar-lt/{name}", counts=counts or cifar_counts, **options)
+        write_analysis(folder, ClassCounts(counts or cifar_counts), slope, within, bias, projections)
+        return folder
+
+    return make
+
+
+def write_analysis(
+    folder: Path, counts: ClassCounts, slope: float, within: float, bias: bool, projections: tuple[str, ...]
+) -> None:
+    rng = np.random.default_rng(0)
+    size, labels = len(counts), np.repeat(np.arange(len(counts)), EACH)
+    noise = rng.normal(size=size)
+    trend = slope * (1 - 2 * counts.tail_weight) + 0.02 * noise if slope else noise
+    images, classes = [], []
+    for split in ("train", "test"):
+        count = len(labels)
+        places = {name: rng.normal(size=count).astype("f4") for name in PROJECTED if name[:-2] in projections}
+        floats = ("confidence", "probability_true", "margin", "feature_norm")
+        columns = {name: rng.random(count).astype("f4") for name in floats} | places
+        whole = {"index": np.arange(count), "label": labels, "prediction": labels}
+        images.append(pa.table({"split": [split] * count} | whole | columns))
+        values = {
+            "spread": 1 - 0.2 * trend, "nearest_distance": np.ones(size), "ratio": 1 - 0.2 * trend,
+            "feature_norm": 5 + trend, "feature_norm_std": np.ones(size), "weight_norm": 1 + 0.01 * noise,
+            "bias": trend if bias else np.full(size, np.nan), "angle": 40 - 5 * trend,
+        }  # fmt: skip
+        known = {"split": [split] * size, "class": np.arange(size), "images": np.full(size, EACH),
+                 "nearest": np.roll(np.arange(size), 1)}  # fmt: skip
+        classes.append(pa.table(known | values))
+    collapse = dict.fromkeys(("nc1", "equinorm", "equiangularity", "simplex_deviation", "duality"), 0.5)
+    summary = {
+        "images": len(labels), "of": len(labels), "drawn": len(labels), "explained_variance": [0.3, 0.2],
+        "uniformity": -2.5, "alignment": 0.7, "neural_collapse": collapse | {"within_between": within},
+    }  # fmt: skip
+    target = folder / "analysis"
+    target.mkdir()
+    pq.write_table(pa.concat_tables(images), target / "images.parquet")
+    pq.write_table(pa.concat_tables(classes), target / "classes.parquet")
+    (target / "summary.json").write_text(json.dumps({"format": 1, "splits": {"train": summary, "test": summary}}))
+
+
+def compared(*folders: Path) -> Comparison:
+    return compare_runs(folders)
+
+
+def test_runs_that_were_not_analysed_have_none_of_the_sections(make_run: Callable[..., Path]) -> None:
+    comparison = compared(make_run("plain"))
+    assert {section.id for section in build_sections(comparison)}.isdisjoint({"embedding", "spread", "norms"})
+
+
+def test_every_image_and_class_mean_is_drawn_once_on_the_same_axes(analysed: Callable[..., Path]) -> None:
+    found = embedding_section(compared(analysed("ce"), analysed("gcl", within=1.0)))
+    assert found is not None
+    titles = [drawing.title for drawing in found.drawings]
+    assert titles == ["ce, test images", "gcl, test images", "ce, training images", "gcl, training images"]
+    first, second, *_ = (drawing.figure for drawing in found.drawings)
+    assert all(drawing.figure.layout.xaxis.range == first.layout.xaxis.range for drawing in found.drawings)
+    assert first.layout.xaxis.range == second.layout.xaxis.range == second.layout.yaxis.range
+    assert sum(len(trace.x) for trace in first.data if "means" not in trace.name) == 100 * EACH
+    means = np.concatenate([trace.customdata for trace in first.data if "means" in trace.name])
+    assert sorted(means.tolist()) == list(range(100))
+    assert all(trace.meta == "class" and trace.customdata.dtype == np.int32 for trace in first.data)
+    assert all(trace.text is None for trace in first.data)
+    points = np.concatenate([[trace.x, trace.y] for trace in first.data if "means" not in trace.name], axis=1)
+    assert np.sqrt((points**2).sum(axis=0).mean()) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_sentence_says_which_is_tighter_and_when_none_is(analysed: Callable[..., Path]) -> None:
+    ce = analysed("ce", within=2.0)
+    tighter = embedding_section(compared(ce, analysed("gcl", within=1.0)))
+    same = embedding_section(compared(ce, analysed("fbl", within=2.03)))
+    assert tighter is not None
+    assert same is not None
+    assert "is 2.00 times that between them under ce; 1.00 under gcl, tighter." in tighter.sentence
+    assert "2.03 under fbl, no difference." in same.sentence
+    assert "mean nothing" in tighter.sentence
+
+
+def test_the_table_holds_both_splits_of_each_run_and_folds_seeds(analysed: Callable[..., Path]) -> None:
+    folders = [analysed("ce", seed=0), analysed("ce-1", seed=1, within=3.0)]
+    found = embedding_section(compare_runs(folders, names=["ce", "ce"]))
+    assert found is not None
+    rows: list[dict[str, object]] = found.data["rows"]  # type: ignore[assignment]
+    assert [(row["label"], row["split"]) for row in rows] == [("ce", "training"), ("ce", "test")]
+    assert "2.50 ± 0.71" in rows[1]["cells"]  # type: ignore[operator]
+    assert "−2.50 ± 0.00" in rows[1]["cells"]  # type: ignore[operator]
+    assert "the first is drawn" in found.sentence
+
+
+def test_a_projection_that_all_runs_have_is_drawn_or_none(analysed: Callable[..., Path]) -> None:
+    both, pca = analysed("ce"), analysed("gcl", projections=("pca",))
+    found = embedding_section(compared(both, pca))
+    assert found is not None
+    assert "by PCA of" in found.drawings[0].alt
+    assert "hold 50% under ce and 50% under gcl of the variance" in found.sentence
+    alone = embedding_section(compared(analysed("fbl", projections=())))
+    assert alone is not None
+    assert alone.drawings == ()
+    assert alone.sentence.startswith("On test images the variance within classes")
+
+
+def test_spread_rises_towards_the_tail_or_does_not(analysed: Callable[..., Path]) -> None:
+    found = spread_section(compared(analysed("ce"), analysed("flat", slope=0.0)))
+    assert found is not None
+    assert "The ratio falls with the number of training images under ce (rank correlation −" in found.sentence
+    assert "there is no difference between large and small classes under flat" in found.sentence
+    ranges = [drawing.figure.layout.yaxis.range for drawing in found.drawings]
+    assert ranges[0] == ranges[1]
+    assert ranges[0][1] > 1 > ranges[0][0]
+
+
+def test_norms_are_drawn_for_each_measure_that_a_run_has(analysed: Callable[..., Path]) -> None:
+    found = norms_section(compared(analysed("ce"), analysed("gcl", bias=False, slope=0.0)))
+    assert found is not None
+    assert [drawing.id for drawing in found.drawings] == [
+        "norms-feature-norm-0", "norms-feature-norm-1", "norms-weight-norm-0", "norms-weight-norm-1",
+        "norms-angle-0", "norms-angle-1", "norms-bias-0",
+    ]  # fmt: skip
+    feature = [drawing.figure.layout.yaxis.range for drawing in found.drawings[:2]]
+    assert feature[0] == feature[1]
+    assert "The norm of test features rises with the number of training images under ce" in found.sentence
+    assert "there is no difference between large and small classes under gcl" in found.sentence
+    assert "In the norm of a class's weight there is no difference between large and small classes" in found.sentence
+    assert "The bias rises" in found.sentence
+    assert "rank correlation" in found.drawings[0].alt
+
+
+def test_absent_classes_are_left_out_of_the_figure_not_drawn_at_zero(analysed: Callable[..., Path]) -> None:
+    folder = analysed("ce")
+    path = folder / "analysis" / "classes.parquet"
+    table = pq.read_table(path)
+    values = table["ratio"].to_numpy().copy()
+    values[[3, 103]] = np.nan
+    pq.write_table(table.set_column(table.column_names.index("ratio"), "ratio", pa.array(values)), path)
+    found = spread_section(compared(folder))
+    assert found is not None
+    drawn = np.concatenate(
+        [trace.customdata for trace in found.drawings[0].figure.data if trace.customdata is not None]
+    )
+    assert 3 not in drawn
+    assert len(drawn) == 99
+
+
+def test_a_trend_that_cannot_be_measured_is_not_spoken_of() -> None:
+    nothing = RankTrend(float("nan"), float("nan"), 2)
+    assert trend_sentence("The bias", [("ce", nothing)]) == ""
+
+
+def test_thousands_of_classes_stay_small(analysed: Callable[..., Path]) -> None:
+    many = np.maximum(1, 500 / np.arange(1, 2_501)).astype(int).tolist()
+    folder = analysed("ce", counts=many, per_class_test=1)
+    sections = [embedding_section(compared(folder)), spread_section(compared(folder)), norms_section(compared(folder))]
+    drawings = [drawing for section in sections if section for drawing in section.drawings]
+    assert {trace.type for drawing in drawings for trace in drawing.figure.data if trace.meta == "class"} == {
+        "scattergl"
+    }
+    assert not any("means" in trace.name for trace in drawings[0].figure.data)
+    by_class = [drawing for drawing in drawings if not drawing.id.startswith("embedding")]
+    assert by_class
+    assert all(len(drawing.json) < 100_000 for drawing in by_class)
