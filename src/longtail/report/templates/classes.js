@@ -28,7 +28,7 @@ const Classes = (() => {
   const trainOf = (index, run) => ((run === null ? null : table.runs[run].train) ?? table.train)[index];
   const interval = (run, index) => (run.low?.[index] == null ? "" : `${percent(run.low[index])}\u2013${percent(run.high[index])}`);
   const dot = (group) => make("span", { class: "dot", style: `background: var(--${table.group_names[group]})`, "aria-hidden": "true" });
-  const pause = () => new Promise((done) => setTimeout(done));
+  const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
 
   // Hover text: plotly reads it as markup.
   const escaped = (text) => (text.length > 60 ? `${text.slice(0, 59)}\u2026` : text).replace(/[&<>]/g, (letter) => `&#${letter.charCodeAt(0)};`);
@@ -123,7 +123,8 @@ const Classes = (() => {
   };
 
   // The value that a figure's hover text writes of a point, without the name of the class.
-  const formatted = (value, format) => {
+  const formatted = (value, format) => written(value, format).replace("-", "\u2212");
+  const written = (value, format) => {
     if (typeof value !== "number") return String(value ?? "n/a");
     if (!Number.isFinite(value)) return "n/a";
     const digits = /\.(\d+)/.exec(format)?.[1], kind = format.at(-1);
@@ -155,7 +156,7 @@ const Classes = (() => {
     }
     const lines = [...found].slice(0, VALUES).map(([target, said]) => {
       const { section, words } = nameOf(target);
-      return make("div", {}, make("dt", {}, make("a", { href: `#${section?.id ?? ""}` }, words)), make("dd", {}, [...new Set(said)].join("; ")));
+      return make("div", {}, make("dt", {}, make("a", { href: `#${section?.id ?? ""}` }, words)), make("dd", {}, [...new Set(said)].filter((words, _, all) => all.length === 1 || words !== "marked").join("; ")));
     });
     if (!lines.length) return [];
     return [make("h3", {}, "In the figures"), make("dl", { class: "values" }, ...lines)];
@@ -178,8 +179,11 @@ const Classes = (() => {
     panel.scrollIntoView({ block: "start" });
     const said = table.runs.map((run) => `${percent(run.recall[index])} % under ${run.label}`).slice(0, 4).join(", ");
     tell(`${called(index)}: ${panel.querySelector("p").textContent.trim()}. Accuracy ${said}. Marked in the figures.`);
-    await pause();
-    if (chosen === index) panel.append(...values(index));
+    // What is asked for first: the panel, then the values in it, then the rings, as thousands of points take a moment.
+    await painted();
+    if (chosen !== index) return;
+    panel.append(...values(index));
+    Figures.choose(index);
   };
 
   const show = (index) => {
@@ -188,9 +192,11 @@ const Classes = (() => {
     close();
     clear.hidden = index === null;
     input.value = index === null ? "" : table.names[index];
-    if (index === null) { panel.hidden = true; panel.replaceChildren(); tell("No class is marked."); }
-    else render(index);
-    Figures.choose(index);
+    if (index !== null) { render(index); return; }
+    panel.hidden = true;
+    panel.replaceChildren();
+    tell("No class is marked.");
+    Figures.choose(null);
   };
   // The address is the one place that says which class is shown.
   const read = () => {

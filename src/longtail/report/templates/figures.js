@@ -20,7 +20,9 @@ const Figures = (() => {
     if (Array.isArray(value)) return value.map(decode);
     if (value === null || typeof value !== "object") return value;
     if (typeof value.bdata === "string" && ARRAYS[value.dtype] && !value.shape) {
-      return new ARRAYS[value.dtype](Uint8Array.from(atob(value.bdata), (letter) => letter.charCodeAt(0)).buffer);
+      const letters = atob(value.bdata), bytes = new Uint8Array(letters.length);
+      for (let i = 0; i < bytes.length; i += 1) bytes[i] = letters.charCodeAt(i);
+      return new ARRAYS[value.dtype](bytes.buffer);
     }
     return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, decode(item)]));
   };
