@@ -12,10 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from PIL import Image
 
+from longtail.analysis.saturation import BINS
 from longtail.counts import ClassCounts
+from longtail.training.dynamics import write_epoch
 
 HISTORY = (
     "stage", "epoch", "progress", "learning_rate", "train_loss", "train_accuracy", "validation_loss",
@@ -33,6 +36,18 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
 def write_run() -> Callable[..., Path]:
     """``write_run(folder, **options)``: :func:`fake_run` for pages that several tests of a module share."""
     return fake_run
+
+
+@pytest.fixture(scope="module")
+def write_analysis() -> Callable[..., None]:
+    """``write_analysis(folder, counts, **options)``: :func:`fake_analysis`."""
+    return fake_analysis
+
+
+@pytest.fixture(scope="module")
+def record() -> Callable[..., Path]:
+    """``record(folder, **options)``: :func:`fake_recording`."""
+    return fake_recording
 
 
 @pytest.fixture
@@ -185,3 +200,67 @@ def _picture(seed: int, side: int, rng: np.random.Generator) -> bytes:
     target = io.BytesIO()
     Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC).save(target, "PNG")
     return target.getvalue()
+
+
+def fake_analysis(
+    folder: Path,
+    counts: Sequence[int],
+    *,
+    slope: float = 1.0,
+    within: float = 2.0,
+    bias: bool = True,
+    projections: Sequence[str] = ("pca", "tsne"),
+    each: int = 20,
+) -> None:
+    """Write what ``longtail analyse`` would: feature norms and ratios follow the class size by ``slope``."""
+    rng, classes_of = np.random.default_rng(0), ClassCounts(counts)
+    size, labels = len(counts), np.repeat(np.arange(len(counts)), each)
+    noise = rng.normal(size=size)
+    trend = slope * (1 - 2 * classes_of.tail_weight) + 0.02 * noise if slope else noise
+    images, classes = [], []
+    for split in ("train", "test"):
+        count = len(labels)
+        places = {
+            name: rng.normal(size=count).astype("f4")
+            for name in ("pca_x", "pca_y", "tsne_x", "tsne_y")
+            if name[:-2] in projections
+        }
+        floats = ("confidence", "probability_true", "margin", "feature_norm")
+        columns = {name: rng.random(count).astype("f4") for name in floats} | places
+        whole = {"index": np.arange(count), "label": labels, "prediction": labels}
+        images.append(pa.table({"split": [split] * count} | whole | columns))
+        values = {
+            "spread": 1 - 0.2 * trend, "nearest_distance": np.ones(size), "ratio": 1 - 0.2 * trend,
+            "feature_norm": 5 + trend, "feature_norm_std": np.ones(size), "weight_norm": 1 + 0.01 * noise,
+            "bias": trend if bias else np.full(size, np.nan), "angle": 40 - 5 * trend,
+        }  # fmt: skip
+        known = {"split": [split] * size, "class": np.arange(size), "images": np.full(size, each),
+                 "nearest": np.roll(np.arange(size), 1)}  # fmt: skip
+        classes.append(pa.table(known | values))
+    collapse = dict.fromkeys(("nc1", "equinorm", "equiangularity", "simplex_deviation", "duality"), 0.5)
+    summary = {
+        "images": len(labels), "of": len(labels), "drawn": len(labels), "explained_variance": [0.3, 0.2],
+        "uniformity": -2.5, "alignment": 0.7, "neural_collapse": collapse | {"within_between": within},
+    }  # fmt: skip
+    target = folder / "analysis"
+    target.mkdir()
+    pq.write_table(pa.concat_tables(images), target / "images.parquet")
+    pq.write_table(pa.concat_tables(classes), target / "classes.parquet")
+    (target / "summary.json").write_text(json.dumps({"format": 1, "splits": {"train": summary, "test": summary}}))
+
+
+def fake_recording(
+    run: Path, *, tail: float = 1.0, sure: int = BINS // 2, epochs: Sequence[int] = (3,), size: float = 0.5
+) -> Path:
+    """Record epochs of the six classes: few-shot ones are raised ``tail`` times as much as lowered, others equally."""
+    counts = np.array([300, 120, 60, 30, 12, 5])
+    ratio = np.where(counts < 20, tail, 1.0)
+    negative = counts / 2.0
+    positive = ratio * negative
+    sums = np.zeros((6, 3 + BINS))
+    sums[:, 0], sums[:, 1], sums[:, 2] = negative - positive, negative + positive, size * counts
+    sums[:, 3 + sure] = counts
+    for stage, count in enumerate(epochs, start=1):
+        for epoch in range(1, count + 1):
+            write_epoch(run, stage, epoch, torch.from_numpy(sums), 1.0)
+    return run

@@ -6,7 +6,6 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-import torch
 
 from longtail.analysis.collected import AnalysedSplit, Analysis, ClassColumns
 from longtail.analysis.saturation import BINS
@@ -19,24 +18,8 @@ from longtail.report.recorded import read_dynamics
 from longtail.report.runs import RunResult
 from longtail.report.saturation import saturation_section, shares_section
 from longtail.report.sections import build_sections
-from longtail.training.dynamics import write_epoch
 
 SECTIONS = (gradients_section, class_gradients_section, saturation_section, shares_section)
-COUNTS = np.array([300, 120, 60, 30, 12, 5])  # of conftest's six classes
-
-
-def record(run, *, tail=1.0, sure=BINS // 2, epochs=(3,), size=0.5):
-    """Record epochs: few-shot classes are raised ``tail`` times as much as lowered, others equally."""
-    ratio = np.where(COUNTS < 20, tail, 1.0)
-    negative = COUNTS / 2.0
-    positive = ratio * negative
-    sums = np.zeros((6, 3 + BINS))
-    sums[:, 0], sums[:, 1], sums[:, 2] = negative - positive, negative + positive, size * COUNTS
-    sums[:, 3 + sure] = COUNTS
-    for stage, count in enumerate(epochs, start=1):
-        for epoch in range(1, count + 1):
-            write_epoch(run, stage, epoch, torch.from_numpy(sums), 1.0)
-    return run
 
 
 def test_without_recordings_there_is_no_section(make_run):
@@ -44,18 +27,18 @@ def test_without_recordings_there_is_no_section(make_run):
     assert [section(comparison) for section in (*SECTIONS, cloud_section)] == [None] * 5
 
 
-def test_what_was_written_is_read(make_run):
+def test_what_was_written_is_read(make_run, record):
     found = read_dynamics(record(make_run("gcl"), tail=0.5, epochs=(2, 1)), 6)
     assert found.stage.tolist() == [1, 1, 2]
     assert (found.steps.tolist(), found.end_of_stage_1) == ([1, 2, 3], 1)
-    np.testing.assert_array_equal(found.images, [COUNTS] * 3)
-    np.testing.assert_allclose(found.negative[0], COUNTS / 2)
+    np.testing.assert_array_equal(found.images, [[300, 120, 60, 30, 12, 5]] * 3)
+    np.testing.assert_allclose(found.negative[0], [150, 60, 30, 15, 6, 2.5])
     np.testing.assert_allclose(found.positive[0, -2:], [3.0, 1.25])
     np.testing.assert_allclose(found.gradient, 0.5)
     assert found.histogram.shape == (3, 6, BINS)
 
 
-def test_a_drowned_tail_is_said_and_drawn(make_run):
+def test_a_drowned_tail_is_said_and_drawn(make_run, record):
     runs = [
         record(make_run("ce"), tail=0.25, sure=2), record(make_run("kps", recipe="cifar-lt/kps"), sure=BINS - 1)
     ]  # fmt: skip
@@ -72,7 +55,7 @@ def test_a_drowned_tail_is_said_and_drawn(make_run):
     assert "0.01 for few-shot" not in saturation_section(comparison).sentence
 
 
-def test_no_difference_is_said_where_there_is_none(make_run):
+def test_no_difference_is_said_where_there_is_none(make_run, record):
     runs = [record(make_run(name, recipe=f"cifar-lt/{name}")) for name in ("ce", "kps")]
     comparison = compare_runs(runs)
     assert gradients_section(comparison).sentence.count("no difference") == 2
@@ -80,7 +63,7 @@ def test_no_difference_is_said_where_there_is_none(make_run):
     assert "Too few classes" in class_gradients_section(comparison).sentence  # all ratios are 1: nothing to rank
 
 
-def test_class_points_follow_the_convention_of_the_page(make_run):
+def test_class_points_follow_the_convention_of_the_page(make_run, record):
     section = class_gradients_section(compare_runs([record(make_run("ce"), tail=0.5)]))
     traces = section.drawings[0].figure.data
     assert sorted(int(index) for trace in traces for index in trace.customdata) == list(range(6))
@@ -88,7 +71,7 @@ def test_class_points_follow_the_convention_of_the_page(make_run):
     assert all(trace.customdata.dtype == np.int32 and trace.text is None for trace in traces)
 
 
-def test_stage_2_is_marked_and_colours_are_those_of_the_theme(make_run):
+def test_stage_2_is_marked_and_colours_are_those_of_the_theme(make_run, record):
     comparison = compare_runs([record(make_run("gcl"), epochs=(3, 2))])
     known = {light for light, _ in THEME.values()}
     for build in SECTIONS:
@@ -101,12 +84,12 @@ def test_stage_2_is_marked_and_colours_are_those_of_the_theme(make_run):
     assert "stage 2" in marks
 
 
-def test_the_page_has_the_sections_in_its_order(make_run):
+def test_the_page_has_the_sections_in_its_order(make_run, record):
     names = [section.id for section in build_sections(compare_runs([record(make_run("ce"))]))]
     assert names[names.index("gradients") :][:4] == ["gradients", "gradient-classes", "saturation", "saturated"]
 
 
-def test_one_epoch_is_a_point(make_run):
+def test_one_epoch_is_a_point(make_run, record):
     section = gradients_section(compare_runs([record(make_run("ce"), epochs=(1,))]))
     assert {trace.mode for trace in section.drawings[0].figure.data} == {"markers"}
 
@@ -128,7 +111,7 @@ def test_a_cloud_is_drawn_where_the_loss_has_one(make_run):
 
 @pytest.mark.parametrize(("damage", "words"), [("broken", "cannot be read"), ("classes", "other classes"),
                                                ("missing", "has no file of stage 1, epoch 2")])  # fmt: skip
-def test_damaged_recordings_are_one_sentence(make_run, damage, words):
+def test_damaged_recordings_are_one_sentence(make_run, damage, words, record):
     run = record(make_run("ce"))
     file = run / "dynamics" / "stage1-epoch0002.parquet"
     if damage == "broken":

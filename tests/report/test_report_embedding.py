@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from longtail.analysis.norms import RankTrend
-from longtail.counts import ClassCounts
 from longtail.report.compare import Comparison, compare_runs
 from longtail.report.embedding import embedding_section
 from longtail.report.learned import trend_sentence
@@ -21,55 +19,21 @@ from longtail.report.sections import build_sections
 from longtail.report.spread import spread_section
 
 EACH = 20
-PROJECTED = ("pca_x", "pca_y", "tsne_x", "tsne_y")
 
 
 @pytest.fixture
-def analysed(make_run: Callable[..., Path], cifar_counts: list[int]) -> Callable[..., Path]:
+def analysed(
+    make_run: Callable[..., Path], cifar_counts: list[int], write_analysis: Callable[..., None]
+) -> Callable[..., Path]:
     """``analysed("ce", slope=1.0)``: a fake run whose feature norms and ratios follow the class size by ``slope``."""
 
     def make(name: str, *, slope: float = 1.0, within: float = 2.0, bias: bool = True, counts: list[int] | None = None,
              projections: tuple[str, ...] = ("pca", "tsne"), **options: object) -> Path:  # fmt: skip
         folder = make_run(name, recipe=f"cifar-lt/{name}", counts=counts or cifar_counts, **options)
-        write_analysis(folder, ClassCounts(counts or cifar_counts), slope, within, bias, projections)
+        write_analysis(folder, counts or cifar_counts, slope=slope, within=within, bias=bias, projections=projections)
         return folder
 
     return make
-
-
-def write_analysis(
-    folder: Path, counts: ClassCounts, slope: float, within: float, bias: bool, projections: tuple[str, ...]
-) -> None:
-    rng = np.random.default_rng(0)
-    size, labels = len(counts), np.repeat(np.arange(len(counts)), EACH)
-    noise = rng.normal(size=size)
-    trend = slope * (1 - 2 * counts.tail_weight) + 0.02 * noise if slope else noise
-    images, classes = [], []
-    for split in ("train", "test"):
-        count = len(labels)
-        places = {name: rng.normal(size=count).astype("f4") for name in PROJECTED if name[:-2] in projections}
-        floats = ("confidence", "probability_true", "margin", "feature_norm")
-        columns = {name: rng.random(count).astype("f4") for name in floats} | places
-        whole = {"index": np.arange(count), "label": labels, "prediction": labels}
-        images.append(pa.table({"split": [split] * count} | whole | columns))
-        values = {
-            "spread": 1 - 0.2 * trend, "nearest_distance": np.ones(size), "ratio": 1 - 0.2 * trend,
-            "feature_norm": 5 + trend, "feature_norm_std": np.ones(size), "weight_norm": 1 + 0.01 * noise,
-            "bias": trend if bias else np.full(size, np.nan), "angle": 40 - 5 * trend,
-        }  # fmt: skip
-        known = {"split": [split] * size, "class": np.arange(size), "images": np.full(size, EACH),
-                 "nearest": np.roll(np.arange(size), 1)}  # fmt: skip
-        classes.append(pa.table(known | values))
-    collapse = dict.fromkeys(("nc1", "equinorm", "equiangularity", "simplex_deviation", "duality"), 0.5)
-    summary = {
-        "images": len(labels), "of": len(labels), "drawn": len(labels), "explained_variance": [0.3, 0.2],
-        "uniformity": -2.5, "alignment": 0.7, "neural_collapse": collapse | {"within_between": within},
-    }  # fmt: skip
-    target = folder / "analysis"
-    target.mkdir()
-    pq.write_table(pa.concat_tables(images), target / "images.parquet")
-    pq.write_table(pa.concat_tables(classes), target / "classes.parquet")
-    (target / "summary.json").write_text(json.dumps({"format": 1, "splits": {"train": summary, "test": summary}}))
 
 
 def compared(*folders: Path) -> Comparison:
