@@ -104,6 +104,13 @@ def test_a_page_with_all_that_can_be_measured_is_drawn_and_passes_the_audit(
         page.wait_for_function(f"[...document.querySelectorAll('#{section} .plot')].every(p => p.dataset.drawn)")
         assert page.locator(f"#{section} .plot").count() > 0
     assert [message for message in said if "GPU stall" not in message] == []
+    page.emulate_media(media="print")
+    wide = (
+        "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.ariaLabel)"
+    )
+    page.wait_for_function("document.querySelectorAll('details:not([open])').length === 0")
+    assert page.evaluate(wide) == []
+    page.emulate_media(media="screen")
     found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
     page.close()

@@ -51,6 +51,19 @@ class RankTrend:
     classes: int
 
     @property
+    def is_none(self) -> bool:
+        """Whether its 95 % interval, by Fisher's transformation, leaves room for a weak correlation only.
+
+        Example:
+            >>> RankTrend(0.02, 0.2, 8142).is_none, RankTrend(0.02, 0.8, 100).is_none
+            (True, False)
+        """
+        if self.classes < 4 or not abs(self.rho) < 1:
+            return False
+        reach = 1.96 / np.sqrt(self.classes - 3)
+        return bool(np.tanh(np.arctanh(abs(self.rho)) + reach) < STRONG)
+
+    @property
     def is_evidence(self) -> bool:
         """Whether it is to be read as a trend: hardly chance, and not too weak to matter.
 

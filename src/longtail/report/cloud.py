@@ -19,6 +19,10 @@ from longtail.report.versus import side_by_side
 Cloud = tuple[FloatArray, FloatArray]
 
 
+CENTRED = 0.1
+"""Noise whose mean is less than this share of its spread is judged by the spread."""
+
+
 def cloud_section(comparison: Comparison) -> Section | None:
     """Mean and spread of the perturbation of each class; None where no analysed run was trained with noise."""
     found = [(row, run, cloud) for row in comparison.final for run, cloud in _clouds(row)[:1]]
@@ -33,7 +37,7 @@ def cloud_section(comparison: Comparison) -> Section | None:
         figure.update_yaxes(title="Perturbation", range=[lowest - room, highest + room], nticks=6)
         drawings.append(Drawing(f"cloud-{number}", row.label, _alt(row, mean, spread), figure))
     legend = tuple(Key(name, GROUP_SYMBOLS[name], GROUP_LABELS[name]) for name in GROUP_NAMES)
-    sentence = _sentence([(row, run, mean) for row, run, (mean, _) in found])
+    sentence = _sentence([(row, run, *cloud) for row, run, cloud in found])
     return Section("cloud", "The effective cloud", sentence, side_by_side(len(found)), legend, tuple(drawings))
 
 
@@ -58,12 +62,14 @@ def _alt(row: Row, mean: FloatArray, spread: FloatArray) -> str:
     )
 
 
-def _sentence(found: Sequence[tuple[Row, RunResult, FloatArray]]) -> str:
+def _sentence(found: Sequence[tuple[Row, RunResult, FloatArray, FloatArray]]) -> str:
     parts = []
-    for row, run, mean in found:
-        trend = rank_trend(mean, run.counts.array)
-        grows = "grows towards the tail" if trend.rho > 0 else "does not grow towards the tail"
-        parts.append(f"under {row.label} it {grows}, down to {_number(np.nanmin(mean))}")
+    for row, run, mean, spread in found:
+        size = mean if np.nanmax(np.abs(mean)) > CENTRED * np.nanmax(spread) else -spread  # signed noise has no mean
+        trend = rank_trend(size, run.counts.array)
+        grows = "grows" if trend.rho > 0 and trend.is_evidence else "does not clearly grow"
+        reach = f"down to {_number(np.nanmin(mean))}" if size is mean else f"to a deviation of {_number(-size.min())}"
+        parts.append(f"under {row.label} it {grows} towards the tail, {reach}")
     return (
         "What the noise of the loss adds to the logit of a class, mean and one standard deviation, in units of the "
         f"logits (cosines where the classifier is one): {listing(parts)}."

@@ -24,8 +24,6 @@ from longtail.report.versus import side_by_side
 
 ALIKE = 0.02
 """Two ratios are called equal where one exceeds the other by less than this share."""
-SURE, STRONG = 0.01, 0.1
-"""A rank correlation is a trend if its p-value is below the first and its size above the second."""
 FARTHEST = 1e3
 """Ratios beyond this, or below its inverse, are of a class that was hardly drawn: the axis ends there."""
 
@@ -164,7 +162,18 @@ def _group_sentence(panels: Sequence[Panel]) -> str:
         "Gradient that raises the logits of a group over gradient that lowers them; below 1 they were pushed down more "
         "than pulled up."
     )
-    return f"{text} In the last epoch of stage 1, {'; '.join(known)}." if known else text
+    if not known:
+        return text
+    whole = [f"{_number(_tail(panel))} under {panel.one.row.label}" for panel in _named(panels)]
+    smallest = GROUP_LABELS[panels[0].one.tail].lower()
+    return (
+        f"{text} In the last epoch of stage 1, {'; '.join(known)}. Over all recorded epochs together it is "
+        f"{listing(whole)} for {smallest} classes."
+    )
+
+
+def _tail(panel: Panel) -> float:
+    return float(panel.balance.whole[GROUP_NAMES.index(panel.one.tail)])
 
 
 def _against_head(panel: Panel) -> str:
@@ -188,9 +197,9 @@ def _class_sentence(panels: Sequence[Panel]) -> str:
         if not np.isfinite(trend.rho):
             continue
         size = f"{MINUS if trend.rho < 0 else ''}{abs(trend.rho):.2f}"
-        sure = trend.p_value < SURE and abs(trend.rho) > STRONG
         what = "rises with the size of the class" if trend.rho > 0 else "falls with the size of the class"
-        parts.append(f"{what if sure else 'does not follow it'} under {panel.one.row.label} (rank correlation {size})")
+        follows = what if trend.is_evidence else "does not clearly follow it"
+        parts.append(f"{follows} under {panel.one.row.label} (rank correlation {size})")
     lead = "The ratio of each class in the last epoch of stage 1. "
     return f"{lead}It {listing(parts)}." if parts else f"{lead}Too few classes to see a trend."
 

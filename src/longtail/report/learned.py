@@ -77,18 +77,25 @@ def trend_sentence(what: str, found: Sequence[tuple[str, RankTrend]]) -> str:
     Example:
         >>> found = [("ce", RankTrend(0.8, 1e-9, 100)), ("fbl", RankTrend(0.1, 0.4, 100))]
         >>> print(trend_sentence("Feature norm", found))
-        Feature norm rises with the number of training images under ce (rank correlation 0.80); there is no difference
-        between large and small classes under fbl (0.10).
+        Feature norm rises with the number of training images under ce (rank correlation 0.80); there is no clear
+        difference between large and small classes under fbl (0.10).
     """
-    kinds: dict[str, list[str]] = {"rises": [], "falls": [], "": []}
+    kinds: dict[str, list[str]] = {"rises": [], "falls": [], "no clear": [], "no": []}
     for label, one in found:
         if one.classes and np.isfinite(one.rho):
-            kind = "" if not one.is_evidence else "rises" if one.rho > 0 else "falls"
+            none = "no" if one.is_none else "no clear"
+            kind = none if not one.is_evidence else "rises" if one.rho > 0 else "falls"
             kinds[kind].append(f"under {label} ({number(one.rho)})")
     parts = [
-        f"{kind} with the number of training images {listing(said)}" for kind, said in kinds.items() if kind and said
+        f"{kind} with the number of training images {listing(kinds[kind])}"
+        for kind in ("rises", "falls")
+        if kinds[kind]
     ]
-    same = f"no difference between large and small classes {listing(kinds[''])}" if kinds[""] else ""
+    same = " and ".join(
+        f"{kind} difference between large and small classes {listing(kinds[kind])}"
+        for kind in ("no clear", "no")
+        if kinds[kind]
+    )
     if parts:
         text = f"{what} {' and '.join(parts)}" + (f"; there is {same}" if same else "")
     elif same:

@@ -227,8 +227,9 @@ def _share_sentence(panels: Sequence[Panel]) -> str:
     thresholds = listing([f"{threshold:g}" for threshold in THRESHOLDS])
     return (
         f"Of the {GROUP_LABELS[tail].lower()} images, p_y is past {thresholds} in the last epoch of stage 1 for "
-        f"{'; '.join(parts)}. The gradient on the own logit is 1 − p_y of what the loss sees, with its noise, margins "
-        f"and scales: {_gradient_words(panels, number)}.{_mixing_note(panels)}"
+        f"{'; '.join(parts)}. The gradient on the own logit is 1 − p_y of what the loss sees, with its noise and "
+        f"margins, times its scales where it gives classes scales of their own (KPS): "
+        f"{_gradient_words(panels, number)}.{_mixing_note(panels)}"
     )
 
 

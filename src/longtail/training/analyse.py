@@ -156,7 +156,9 @@ def _advance(bar: Bar, before: int, count: int) -> None:
 
 def _cloud(config: RunConfig, counts: ClassCounts, classifier: Classifier) -> EffectiveCloud:
     loss = build_loss(config.stage1.loss.name, counts, config.stage1.loss.options)
-    return effective_cloud(loss, weight=classifier.weight if loss.needs_classifier else None)
+    # A second stage has changed the classifier: what the noise did in the first can no longer be known.
+    known = loss.needs_classifier and not config.stage2.epochs
+    return effective_cloud(loss, weight=classifier.weight if known else None)
 
 
 def _split_cloud(cloud: EffectiveCloud, split: str) -> dict[str, Any]:

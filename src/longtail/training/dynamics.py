@@ -142,7 +142,8 @@ def epoch_columns(sums: Tensor, scale: float) -> dict[str, npt.NDArray[Any]]:
     Returns:
         ``images`` (C,), how often an image of the class was drawn; ``positive`` and ``negative`` (C,), the accumulated
         gradient that raises and lowers its logit; ``gradient`` (C,), the mean size of the gradient on the own logit of
-        its images, ``1 - p_y`` of what a cross-entropy sees, NaN without images; ``p_histogram`` (C, BINS).
+        its images, NaN without images: ``1 - p_y`` of what a cross-entropy sees, times the scales that a loss gives to
+        single classes (KPS); ``p_histogram`` (C, BINS).
     """
     values = sums.cpu().numpy()
     total, size, own = (values[:, column] / (scale or 1.0) for column in range(_SUMS))
