@@ -163,7 +163,11 @@ def test_ctrl_c_before_training_leaves_nothing_behind(
     train: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("longtail.training.prepare.load_source", lambda *_, **__: signal.raise_signal(signal.SIGINT))
-    stopped = train("digits", *SHORT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
+    try:
+        stopped = train("digits", *SHORT)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (stopped.status, stopped.err) == (130, "longtail: interrupted.\n")
     assert not (tmp_path / "run").exists()
 
