@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +44,20 @@ def make_folder(tmp_path: Path) -> MakeFolder:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def launch_two() -> Callable[..., None]:
+    """Run a script that ends in ``two_processes.fork``; fail with what it said."""
+    tests = Path(__file__).parent
+
+    def launch(worker: Path, *words: str) -> None:
+        environment = os.environ | {"PYTHONPATH": f"{tests.parent / 'src'}{os.pathsep}{tests}"}
+        command = [sys.executable, str(worker), *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return launch
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,27 @@
-"""One of two processes that evaluate different shares of the same scores; run by test_metrics_distributed.py."""
+"""Two processes that evaluate different shares of the same scores; run by test_metrics_distributed.py."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from two_processes import fork
 
 from longtail import ClassCounts
 from longtail.evaluation.metrics import EvaluationMetrics, summarise
 
 
-def main() -> None:
+def work(to: str, *shares: str) -> None:
     """Read scores.pt; for each way to share it out, update with this rank's share and write what it summarises."""
-    folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+    folder, rank = Path(to), int(os.environ["RANK"])
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=2)
+    dist.init_process_group("gloo")
     data = torch.load(folder / "scores.pt", weights_only=True)
-    for first in map(int, sys.argv[3:]):
+    for first in map(int, shares):
         share = slice(0, first) if rank == 0 else slice(first, None)
         metric = EvaluationMetrics(num_classes=data["scores"].shape[1])
         for scores, target in zip(data["scores"][share].split(16), data["target"][share].split(16), strict=True):
@@ -30,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    fork(work, *sys.argv[1:])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,17 +15,13 @@ from longtail.evaluation.metrics import EvaluationMetrics, summarise
 WORKER = Path(__file__).parent / "metric_worker.py"
 
 
-def test_two_processes_agree_with_one(tmp_path: Path) -> None:
+def test_two_processes_agree_with_one(tmp_path: Path, launch_two: Callable[..., None]) -> None:
     generator = torch.Generator().manual_seed(0)
     scores, counts = torch.randn(100, 6, generator=generator), torch.tensor([400, 150, 60, 30, 12, 3])
     target = torch.randint(0, 5, (100,), generator=generator)  # class 5 has no test image
     torch.save({"scores": scores, "target": target, "counts": counts}, tmp_path / "scores.pt")
     shares = ["73", "100"]  # images of the first process: an unequal share, and one that leaves the other nothing
-    command = [sys.executable, str(WORKER), str(tmp_path)]
-    workers = [subprocess.Popen([*command, str(rank), *shares], stderr=subprocess.PIPE, text=True) for rank in range(2)]
-    for worker in workers:
-        _, errors = worker.communicate(timeout=120)
-        assert worker.returncode == 0, errors
+    launch_two(WORKER, str(tmp_path), *shares)
 
     metric = EvaluationMetrics(num_classes=6)
     metric.update(scores, target)

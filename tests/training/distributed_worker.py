@@ -12,6 +12,7 @@ from typing import Any
 
 from accelerate import PartialState
 from torch import Tensor
+from two_processes import fork
 
 from longtail.cli import main
 from longtail.data.loaders import Batch, ResidentLoader
@@ -41,6 +42,7 @@ def work(config: str, out: str, finished: str) -> None:
     options = ["--model.name", "resnet20", "--stage1.epochs", "1"]
     assert main(["train", "--config", config, "--out", normalised, "--quiet", *options]) == 0
     evaluate(Path(normalised), Path(normalised) / "evaluated.json")
+    PartialState().destroy_process_group()
 
 
 def note_rows() -> list[int]:
@@ -76,5 +78,4 @@ def evaluate(run: Path, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    work(*sys.argv[1:])
-    PartialState().destroy_process_group()
+    fork(work, *sys.argv[1:])

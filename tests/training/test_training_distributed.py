@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -26,7 +24,7 @@ WORKER = Path(__file__).with_name("distributed_worker.py")
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def pair(tmp_path_factory: pytest.TempPathFactory, launch_two: Callable[..., None]) -> tuple[Path, Path]:
     """The same run by one process and by two; the network has no batch normalisation."""
     from longtail.training.recipe import config_from_dict
 
@@ -39,21 +37,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         "stage1": {"epochs": 2, "batch_size": 64, "optimizer": {"lr": 0.02}, "loss": {"name": "fbl"}},
     })  # fmt: skip
     start_run(config, folder / "one", Reporter(quiet=True))
-    _launch(config, folder / "two", finished=folder / "one")
-    return folder / "one", folder / "two"
-
-
-def _launch(config: RunConfig, out: Path, finished: Path) -> None:
-    import os
-
-    file = out.with_suffix(".yaml")
+    file = folder / "two.yaml"
     file.write_text(yaml.safe_dump(asdict(config)))
-    source = Path(__file__).parents[2] / "src"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(source)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    command += [str(WORKER), str(file), str(out), str(finished)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch_two(WORKER, str(file), str(folder / "two"), str(folder / "one"))
+    return folder / "one", folder / "two"
 
 
 def test_every_image_is_seen_once_an_epoch(pair: tuple[Path, Path]) -> None:

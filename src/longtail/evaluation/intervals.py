@@ -13,7 +13,7 @@ import numpy.typing as npt
 from longtail.counts import GROUP_NAMES
 
 if TYPE_CHECKING:
-    from longtail.evaluation.metrics import Summary
+    from longtail.evaluation.summary import Summary
 
 LEVEL = 0.95
 

@@ -22,7 +22,7 @@ from longtail.report.files import Table, Value, read_config, read_history, read_
 from longtail.report.recorded import Dynamics, read_dynamics
 
 if TYPE_CHECKING:
-    from longtail.evaluation.metrics import Summary
+    from longtail.evaluation.summary import Summary
 
 Ends: TypeAlias = tuple[float, float]
 

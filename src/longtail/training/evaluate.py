@@ -16,11 +16,12 @@ from longtail.counts import ClassCounts
 from longtail.data.augmentation import Normalise
 from longtail.data.loaders import Loader
 from longtail.errors import LongtailError
-from longtail.evaluation.metrics import EvaluationMetrics, Groups, Summary, summarise
+from longtail.evaluation.summary import Groups, Summary
 from longtail.training.engine import Engine
 
 if TYPE_CHECKING:
     from longtail.data.image_data import Split
+    from longtail.evaluation.metrics import EvaluationMetrics
 
 TOP = 5
 Result = TypeVar("Result")
@@ -66,6 +67,8 @@ def evaluate(
         scores: Turns the network's logits (N, C) into what softmax makes probabilities of.
         keep_predictions: Also return one row per image.
     """
+    from longtail.evaluation.metrics import EvaluationMetrics, summarise  # seconds of import: training begins without
+
     rows = torch.arange(engine.rank, num_images, engine.world_size)
 
     def measure(batch_size: int) -> tuple[EvaluationMetrics, list[dict[str, Tensor]]]:

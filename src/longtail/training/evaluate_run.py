@@ -18,7 +18,7 @@ from longtail.data.loaders import Loader, build_loader
 from longtail.data.sources import load_source
 from longtail.errors import LongtailError, nearest
 from longtail.evaluation.coverage import SureSummary, coverage_curve, sure_summary, threshold_for_coverage
-from longtail.evaluation.metrics import Groups
+from longtail.evaluation.summary import Groups
 from longtail.inference.info import ModelInfo
 from longtail.inference.load import load_run
 from longtail.training.config import RunConfig

@@ -22,7 +22,7 @@ from longtail.data.sources import load_source
 from longtail.data.splits import assign_folds
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.calibration import bin_confidences
-from longtail.evaluation.metrics import Groups, Summary, figures, summarise_figures
+from longtail.evaluation.summary import Groups, Summary, figures, summarise_figures
 from longtail.training.check import check_config, check_stages, resolve
 from longtail.training.config import RunConfig
 from longtail.training.evaluate import Evaluation

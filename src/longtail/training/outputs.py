@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from longtail.data.image_data import Split
-from longtail.evaluation.metrics import Summary
+from longtail.evaluation.summary import Summary
 from longtail.files import write_atomically
 
 HISTORY_COLUMNS = (
