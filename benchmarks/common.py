@@ -14,9 +14,11 @@ import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
 
 from longtail.cli import main as longtail
 from longtail.commands.shared import EXIT_INTERRUPTED
+from longtail.models.model import build_model
 from longtail.training.environment import hardware, versions
 
 Row = dict[str, Any]
@@ -51,15 +53,16 @@ def medians_of(sides: Mapping[str, Callable[[], object]], repeats: int = 5, warm
 
 
 def _seconds(work: Callable[[], object], calls: int) -> float:
-    _wait_for_device()
+    wait_for_device()
     begun = time.perf_counter()
     for _ in range(calls):
         work()
-    _wait_for_device()
+    wait_for_device()
     return time.perf_counter() - begun
 
 
-def _wait_for_device() -> None:
+def wait_for_device() -> None:
+    """Wait until the GPU, where there is one, has done all it was told."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -159,6 +162,16 @@ def matmul_rate(dtype: torch.dtype) -> float:
     size = 8192 if device.type == "cuda" else 2048
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / median_of(lambda: left @ right)
+
+
+def flops_per_image(*, backward: bool = True) -> float:
+    """Multiplications and additions of a ResNet-32 for one image, forward and backward."""
+    model = build_model("resnet32", 100)
+    with FlopCounterMode(display=False) as counter:
+        logits = model(torch.zeros(2, 3, 32, 32))
+        if backward:
+            logits.sum().backward()
+    return int(counter.get_total_flops()) / 2
 
 
 def memory_bandwidth() -> float:

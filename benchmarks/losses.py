@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from common import Row, best_device, medians_of, memory_bandwidth, parser, row, rows_to_json, show
+from common import Row, best_device, median_of, medians_of, memory_bandwidth, parser, row, rows_to_json, show
 from torch import Tensor
 from torch.nn import functional
 
@@ -43,6 +43,7 @@ def main() -> None:
 def measure(flags: argparse.Namespace, shape: tuple[int, int], compiled: bool, bandwidth: float) -> list[Row]:
     """The rows of one shape."""
     size, way = f"{shape[0]} x {shape[1]}", "compiled" if compiled else "eager"
+    least = median_of(sum_step(shape), flags.repeats, warmup=3) * 1e3
     rows = []
     for name in flags.losses:
         torch._dynamo.reset()  # losses share their forward: one after another they would look like recompilations
@@ -51,7 +52,7 @@ def measure(flags: argparse.Namespace, shape: tuple[int, int], compiled: bool, b
         rows.append(
             row(
                 f"loss {name}, {size}, {way}", found["ours"] * 1e3, found["other"] * 1e3, "ms",
-                higher_is_better=False, floor=floor(name, shape, bandwidth),
+                higher_is_better=False, floor=floor(name, shape, bandwidth) or least,
             )
         )  # fmt: skip
     if not compiled:
@@ -81,6 +82,17 @@ def step(name: str | None, shape: tuple[int, int], compiled: bool) -> Step:
     return run
 
 
+def sum_step(shape: tuple[int, int]) -> Step:
+    """The least that anything with a gradient does: read the logits once, write a gradient once, one call each."""
+    logits = torch.zeros(shape, device=best_device(), requires_grad=True)
+
+    def run() -> None:
+        logits.grad = None
+        logits.sum().backward()
+
+    return run
+
+
 def compiler_options(device: torch.device) -> dict[str, bool]:
     """The compiler's own random numbers are slow on processors: PyTorch's are drawn instead there."""
     return {"fallback_random": device.type == "cpu"}
@@ -101,7 +113,7 @@ def build(name: str, classes: int) -> LongTailLoss:
 
 
 def floor(name: str, shape: tuple[int, int], bandwidth: float) -> float | None:
-    """Milliseconds to read the logits (and noise) once and to write their gradient once; nothing for small ones."""
+    """Milliseconds to read the logits (and noise) once and write their gradient once; nothing for what is cached."""
     size = 4 * shape[0] * shape[1]
     return None if size < _CACHED else (2 + (name in RANDOM)) * size / bandwidth * 1e3
 

@@ -44,7 +44,7 @@ GOALS = (
     Goal(r"^training step.* beside the plain loop", "ratio", 3, None, "≥ 3 ×"),
     Goal(r"^whole training step", "ratio", 1 / 1.02, None, "≤ 1.02 × the time"),
     Goal(r"^recorded training step", "ratio", 1 / 1.02, None, "≤ 1.02 × the time"),
-    Goal(r"gcl, 200 epochs of stage 1: training$", "ours", None, 60, "≤ 60 s", device="NVIDIA"),
+    Goal(r"gcl, 200 epochs of stage 1: training and evaluation$", "ours", None, 60, "≤ 60 s", device="NVIDIA"),
     Goal(r"^stage 2", "ratio", 20, None, "≥ 20 ×"),
     Goal(r"^sampler .*: build$", "ours", None, 2, "< 2 s"),
     Goal(r"^sampler .*: (draw an epoch|iterate)$", "ours", 5e6, None, "≥ 5 million"),

@@ -37,8 +37,16 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
 
 
 def plain_loader(data: PlainImages, batch_size: int, *, workers: int, shuffle: bool, pin: bool = False) -> DataLoader:
-    """The usual DataLoader."""
-    return DataLoader(data, batch_size, shuffle=shuffle, num_workers=workers, pin_memory=pin)
+    """The usual DataLoader, whose workers live on from epoch to epoch."""
+    return DataLoader(
+        data, batch_size, shuffle=shuffle, num_workers=workers, pin_memory=pin, persistent_workers=workers > 0
+    )
+
+
+def endless(loader: DataLoader) -> Iterator[list[Tensor]]:
+    """Epoch after epoch of a loader."""
+    while True:
+        yield from loader
 
 
 def plain_steps(

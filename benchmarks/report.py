@@ -6,7 +6,6 @@ python benchmarks/report.py --keep /tmp/large     keeps the runs and the page, t
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import subprocess
@@ -25,9 +24,11 @@ import yaml
 from common import median_of, parser, row, rows_to_json, show
 from PIL import Image
 
+from longtail.analysis.examples import FULL, choose_examples, usual_detail
 from longtail.analysis.saturation import BINS
 from longtail.counts import ClassCounts
 from longtail.training.dynamics import write_epoch
+from longtail.training.examples import SCHEMA, thumbnail
 
 CLASSES, EACH, TRAIN, DRAWN, EPOCHS = 8142, 3, 20_000, 5_000, 20
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -140,7 +141,7 @@ def write_run(folder: Path, recipe: str, counts: ClassCounts, seed: int) -> Path
     ranked = np.sort(rng.random((len(label), 5), dtype=np.float32), axis=1)[:, ::-1] / 5
     columns["top5_probabilities"] = pa.FixedSizeListArray.from_arrays(ranked.ravel(), 5)
     pq.write_table(pa.table(columns), folder / "predictions.parquet")
-    write_examples(folder / "examples.parquet", rng)
+    write_examples(folder / "examples.parquet", counts, label, prediction, rng)
     write_analysis(folder / "analysis", label, rng)
     for epoch in range(1, EPOCHS + 1):
         sums = rng.random((CLASSES, 3 + BINS)) * counts.array[:, None]
@@ -172,17 +173,25 @@ def metrics(recipe: str, counts: ClassCounts, label: Any, prediction: Any) -> di
     }
 
 
-def write_examples(path: Path, rng: np.random.Generator) -> None:
-    """Pictures of the 24 classes that a run keeps them of."""
+def write_examples(path: Path, counts: ClassCounts, label: Any, prediction: Any, rng: np.random.Generator) -> None:
+    """Pictures as training chooses and stores them; each as many bytes as a photograph of that size takes."""
+    sure = rng.random(len(label))
+    found = choose_examples(label, prediction, sure, counts.array)
     rows = []
-    for index in range(CLASSES - 24, CLASSES):
-        for place in range(8):
-            target = io.BytesIO()
-            small = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
-            small.resize((96, 96), Image.Resampling.BICUBIC).save(target, "PNG")
-            role = "train" if place < 4 else "error"
-            rows.append({"class": index, "role": role, "image": target.getvalue(), "prediction": 0, "confidence": 0.7})
-    pq.write_table(pa.Table.from_pylist(rows), path)
+
+    def add(one: int, role: str, answer: int, confidence: float) -> None:
+        pixels = Image.fromarray(rng.integers(60, 200, (12, 12, 3), dtype=np.uint8))
+        picture = pixels.resize((96, 96), Image.Resampling.BICUBIC)
+        image = thumbnail(picture, FULL if found.close[one] else usual_detail(CLASSES))
+        rows.append({"class": one, "role": role, "image": image, "prediction": answer, "confidence": confidence,
+                     "path": ""})  # fmt: skip
+
+    for one in found.classes.tolist():
+        for _ in range((FULL if found.close[one] else usual_detail(CLASSES)).pictures):
+            add(one, "train", -1, 0.0)
+    for index in found.errors.tolist():
+        add(int(label[index]), "error", int(prediction[index]), float(sure[index]))
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
 
 
 def write_analysis(folder: Path, label: Any, rng: np.random.Generator) -> None:

@@ -1,6 +1,9 @@
 """Each sampler over millions of images: seconds to build, draws a second, and memory, each in a process of its own.
 
 python benchmarks/samplers.py --json docs/performance/samplers.json
+
+The floor of a draw is its random numbers alone, that of iterating these and a bare loop of Python; a build has none.
+On two cores it takes 4 minutes.
 """
 
 from __future__ import annotations
@@ -40,20 +43,35 @@ def rows_of(name: str, flags: argparse.Namespace) -> list[dict[str, object]]:
     from common import row
 
     found = in_its_own_process(name, flags.images, flags.classes, flags.repeats)
+    # What has to be there: the libraries, the label and the order of each image, and then an epoch's int64 indices.
+    needed = found["imported"] + 8 * flags.images
     half = in_its_own_process(name, flags.images // 2, flags.classes, 1)
     each, each_of_half = (
         (one["whole"] - one["imported"]) / count for one, count in ((found, flags.images), (half, flags.images // 2))
     )
-    lower = {"higher_is_better": False, "device": torch.device("cpu")}
+    higher = {"device": torch.device("cpu")}
+    lower = {"higher_is_better": False, **higher}
     title = f"sampler {name}, {flags.images:,} images, {flags.classes:,} classes:"
     return [
         row(f"{title} build", found["build"], None, "s", **lower),
-        row(f"{title} draw an epoch", found["indices"], None, "draws/s", device=torch.device("cpu")),
-        row(f"{title} iterate", found["iterate"], None, "draws/s", device=torch.device("cpu")),
+        row(f"{title} draw an epoch", found["indices"], None, "draws/s", floor=found["generator"], **higher),
+        row(f"{title} iterate", found["iterate"], None, "draws/s", floor=found["loop"], **higher),
         row(
-            f"{title} resident, iterating, labels and libraries included", found["resident"] / 1e6, None, "MB", **lower
+            f"{title} resident, iterating, labels and libraries included",
+            found["resident"] / 1e6,
+            None,
+            "MB",
+            floor=needed / 1e6,
+            **lower,
         ),
-        row(f"{title} resident, an epoch's indices included", found["whole"] / 1e6, None, "MB", **lower),
+        row(
+            f"{title} resident, an epoch's indices included",
+            found["whole"] / 1e6,
+            None,
+            "MB",
+            floor=(needed + 8 * flags.images) / 1e6,
+            **lower,
+        ),
         row(f"{title} memory an image, beside half as many images", each, each_of_half, "bytes", **lower),
     ]
 
@@ -75,10 +93,21 @@ def measure(name: str, images: int, classes: int, repeats: int) -> Figures:
     figures = {"imported": imported, "resident": peak_bytes()}
     sampler.indices()
     figures["whole"] = peak_bytes()
+    figures |= floors(name, images, repeats)
     figures["build"] = median(_seconds(lambda: build_sampler(name, labels, classes)) for _ in range(repeats))
     figures["indices"] = images / median(_seconds(sampler.indices) for _ in range(repeats))
     figures["iterate"] = images / median(_seconds(lambda: sum(1 for _ in sampler)) for _ in range(repeats))
     return figures
+
+
+def floors(name: str, images: int, repeats: int) -> Figures:
+    """Draws a second of the random numbers alone, one to shuffle an image and two to draw one, and of a bare loop."""
+    random, block = np.random.default_rng(0), (1 << 14, 1 if name == "shuffle" else 2)
+    ready = range(images)
+    generator = median(_seconds(lambda: [random.random(block) for _ in range(64)]) for _ in range(repeats))
+    loop = median(_seconds(lambda: sum(1 for _ in ready)) for _ in range(repeats))
+    drawn = 64 * block[0] / generator
+    return {"generator": drawn, "loop": 1 / (1 / drawn + loop / images)}
 
 
 def long_tailed_labels(images: int, classes: int) -> np.ndarray:

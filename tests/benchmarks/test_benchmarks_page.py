@@ -135,5 +135,5 @@ def test_labels_of_the_sampler_benchmark(monkeypatch: pytest.MonkeyPatch) -> Non
     assert counts.min() >= 1
     assert counts[0] == counts.max() > 10 * counts[-1]
     figures = samplers.measure("cben", 1000, 50, 1)
-    assert set(figures) == {"imported", "resident", "whole", "build", "indices", "iterate"}
+    assert set(figures) == {"imported", "resident", "whole", "build", "indices", "iterate", "generator", "loop"}
     assert all(value > 0 for value in figures.values())

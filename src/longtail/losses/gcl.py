@@ -32,17 +32,25 @@ def gaussian_cloud(like: Tensor) -> Tensor:
 
 
 def gcl_logits(
-    cosine: Tensor, noise: Tensor, tail_weight: Tensor, *, scale: float = 30.0, amplitude: float, margin: float = 0.0
+    cosine: Tensor,
+    noise: Tensor,
+    tail_weight: Tensor,
+    *,
+    scale: float = 30.0,
+    amplitude: float,
+    margin: float = 0.0,
+    signed: bool = False,
 ) -> ChangedLogits:
-    """``S (cos_j - A e_j d_j)``, less ``S m`` for the label.
+    """``S (cos_j - A |e_j| d_j)``, less ``S m`` for the label.
 
     Args:
         cosine: Cosine logits, shape (N, C), in [-1, 1].
-        noise: ``|e|``, or ``e`` for signed noise, shape (N, C), in [-1, 1].
+        noise: ``e``, shape (N, C), in [-1, 1].
         tail_weight: ``d_j`` in [0, 1], 0 at the head and 1 at the tail, shape (C,).
         scale: ``S``.
         amplitude: ``A``.
         margin: ``m``.
+        signed: Take ``e`` in place of ``|e|``.
 
     Example:
         >>> cosine, noise = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.4, 0.4]])
@@ -50,7 +58,9 @@ def gcl_logits(
         tensor([[15.,  9.]])
     """
     tail_weight = tail_weight.to(cosine.dtype)
-    clouded = torch.add(noise * (-scale * amplitude * tail_weight), cosine, alpha=scale)
+    depth = -scale * amplitude * tail_weight
+    cloud = noise * depth if signed else noise.abs().mul_(depth)
+    clouded = cloud.add_(cosine, alpha=scale)  # in place: to touch new memory costs more than the sum
     return ChangedLogits(clouded, label_shift=torch.full_like(tail_weight, -scale * margin) if margin else None)
 
 
@@ -120,12 +130,12 @@ class GCLLoss(LongTailLoss):
 
     def change(self, logits: Tensor, _features: Tensor | None, /) -> ChangedLogits:
         """``S c``."""
-        noise = self.sample_noise(logits)
         return gcl_logits(
             logits,
-            noise if self.signed else noise.abs(),
+            self.sample_noise(logits),
             self._tail_weight,
             scale=self.scale,
             amplitude=self.noise,
             margin=self.margin,
+            signed=self.signed,
         )

@@ -100,7 +100,7 @@ def build_loss(name: str, class_counts: ClassCountsLike, options: Mapping[str, o
     for key in given:
         if key not in known:
             raise LongtailError(f"loss {name!r} has no option {key!r}.{nearest(key, known)}")
-    given = resolve_auto(name, given, class_counts)
+    given = resolve_auto(name, given)
     start: Any = given.pop(DEFERRED, None)
     maker: Any = LOSSES[name]
     try:

@@ -17,13 +17,12 @@ from longtail.data.image_data import ImageData, Split
 from longtail.data.ranks import ranks_within_class
 from longtail.data.sources import load_source
 from longtail.data.subsets import long_tailed_counts
-from longtail.errors import LongtailError, nearest
-from longtail.losses import CrossEntropyLoss, LongTailLoss
-from longtail.losses.auto import auto_scale
-from longtail.losses.registry import LOSSES, build_loss
+from longtail.errors import UsageError, nearest
+from longtail.losses import LongTailLoss
+from longtail.losses.registry import build_loss
 from longtail.models import CosineHead, build_head
 from longtail.training.progress import Bar, Reporter
-from longtail.training.toy_losses import CONTENDERS, Contender, find_contender
+from longtail.training.toy_losses import CONTENDERS, Contender, find_contender, scale_for
 
 CLASSES = 6
 """More than this many colours and sectors cannot be told apart at a glance."""
@@ -103,15 +102,15 @@ def train_toy(
 
 def _check(losses: Sequence[str], source: str, seeds: int, epochs: int) -> None:
     if source not in SIDES:
-        raise LongtailError(f"the toy is drawn on small digits, not on {source!r}.{nearest(source, SIDES)}")
+        raise UsageError(f"the toy is drawn on small digits, not on {source!r}.{nearest(source, SIDES)}")
     if not losses:
-        raise LongtailError("the toy needs a loss: give --losses ce,gcl, for example.")
+        raise UsageError("the toy needs a loss: give --losses ce,gcl, for example.")
     twice = next((name for name in losses if list(losses).count(name) > 1), None)
     if twice is not None:
-        raise LongtailError(f"{twice!r} is named twice: name each loss once.")
+        raise UsageError(f"{twice!r} is named twice: name each loss once.")
     for name, value in (("seeds", seeds), ("epochs", epochs)):
         if value < 1:
-            raise LongtailError(f"--{name} must be at least 1, got {value}.")
+            raise UsageError(f"--{name} must be at least 1, got {value}.")
 
 
 class ToyNetwork(nn.Module):
@@ -172,8 +171,8 @@ def around_circle(counts: ClassCounts) -> Tensor:
 
 def _loss(contender: Contender, counts: ClassCounts) -> LongTailLoss:
     options = dict(contender.options)
-    if options.get("scale") == "auto" and LOSSES[contender.loss] is CrossEntropyLoss:
-        options["scale"] = round(auto_scale(len(counts)), 1)  # the scale that GCL has here
+    if options.get("scale") == "auto":
+        options["scale"] = round(scale_for(len(counts)), 1)
     return build_loss(contender.loss, counts, options)
 
 
