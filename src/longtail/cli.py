@@ -33,7 +33,7 @@ from longtail.commands import (
 from longtail.commands.shared import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, is_disk_full
 from longtail.commands.words import training_defaults, without_auto
 from longtail.complaints import explain
-from longtail.errors import LongtailError, nearest
+from longtail.errors import LongtailError, UsageError, nearest
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Example:
         >>> main(["recipes", "cifar-lt/glc"])
-        1
+        2
     """
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words)
     except LongtailError as error:
-        return fail(str(error))
+        return fail(str(error), EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
     except BrokenPipeError:  # `longtail ... | head` has read enough
         return EXIT_FAILED
     except OSError as error:

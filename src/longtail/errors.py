@@ -1,15 +1,40 @@
-"""The one error type a user sees, and the hint that names the nearest right word."""
+"""The errors a user sees, each one sentence, and the hint that names the nearest right word."""
 
 from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 class LongtailError(ValueError):
     """Something the user can mend; the message is one sentence that names the remedy."""
+
+
+class UsageError(LongtailError):
+    """What was asked for cannot be: an option with a wrong name or value. The command ends with status 2, not 1."""
+
+
+class UnreadableImageError(LongtailError):
+    """An image that is missing or cannot be decoded; the sentence names it."""
+
+
+@contextmanager
+def as_usage() -> Iterator[None]:
+    """Make what is refused within a matter of usage: the value that is checked came from the user's options.
+
+    Example:
+        >>> with as_usage():
+        ...     raise LongtailError("there is no loss 'glc'.")
+        Traceback (most recent call last):
+        longtail.errors.UsageError: there is no loss 'glc'.
+    """
+    try:
+        yield
+    except LongtailError as error:
+        raise UsageError(str(error)) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from longtail.inference.info import load_info
 from longtail.inference.load import load_run
 from longtail.training import adjust_run
 from longtail.training.evaluate_run import own_data
+from longtail.training.progress import figure
 
 Call = Callable[..., Any]
 
@@ -43,6 +44,8 @@ def test_adjust_evaluate_and_reset(cli: Call, run: Path) -> None:
     few = sum(row["test_count"] < 5 for row in rows)
     assert f"{few} of the classes have fewer than 5 of the" in said
     assert "sure from a confidence of" in said
+    test = json.loads((run / "metrics.json").read_text())["test"]
+    assert f"few {figure(test['few'], test['intervals']['few'])} " in said.split("test, ")[1]  # the unadjusted column
     assert {name for name, data in digests(run).items() if before[name] != data} == {"model.json"}
     assert digests(run).keys() == before.keys()
 
@@ -65,9 +68,11 @@ def test_what_adjust_says_is_what_evaluate_measures(cli: Call, run: Path) -> Non
     said = json.loads(cli("adjust", run, "--threshold-accuracy", 0.3, "--json").out)
     for split in ("validation", "test"):
         found = json.loads(cli("evaluate", run, "--split", split, "--json").out)
-        for name, value in said[split]["after"].items():
+        figures = dict(said[split]["after"])
+        assert figures.pop("intervals") == found["intervals"]
+        for name, value in figures.items():
             assert found[name] == (None if value is None else pytest.approx(value, rel=1e-5)), name
-        assert found["sure"]["overall"] == pytest.approx(said[split]["sure"]["overall"])
+        assert found["sure"] == said[split]["sure"]
     assert said["chosen"] == load_info(run).adjustment.chosen
 
 
@@ -106,7 +111,9 @@ def test_evaluate_shows_coverage_against_accuracy(cli: Call, run: Path) -> None:
     assert [row["overall"]["coverage"] for row in rows] == pytest.approx([1, 0.95, 0.9, 0.8, 0.7, 0.5], abs=0.02)
     thresholds = [row["threshold"] for row in rows]
     assert thresholds == sorted(thresholds)
-    assert "share of them that is right" in cli("evaluate", run, "--coverage").out
+    overall = rows[0]["overall"]
+    shown = cli("evaluate", run, "--coverage").out
+    assert figure(overall["accuracy"], overall["accuracy_interval"], unit="") in shown
 
 
 def test_without_validation_images_nothing_is_chosen(cli: Call, run: Path) -> None:

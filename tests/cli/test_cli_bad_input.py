@@ -145,6 +145,8 @@ def test_a_broken_image_stops_training_with_its_name_and_inspect_finds_it(
     assert str(source / "dog" / "2.jpg") in complaint
     assert words in complaint
     assert "remove" in complaint
+    assert f"longtail inspect {source} names all such images" in complaint
+    assert "--data.skip_unreadable true" in complaint
     assert not (tmp_path / "run").exists()
     found = json.loads(cli("inspect", source, "--json").out)
     assert found["unreadable"] == [str(source / "dog" / "2.jpg")]
@@ -157,6 +159,60 @@ def test_a_broken_image_is_named_also_where_worker_processes_decode(train: Call,
     truncated(source / "dog" / "2.jpg")
     complaint = train(source, "--data.resident_gigabytes", 0, "--data.workers", 0, "--data.test_fraction", 0).complaint
     assert str(source / "dog" / "2.jpg") in complaint
+
+
+@pytest.mark.parametrize("streamed", [(), ("--data.resident_gigabytes", 0, "--data.workers", 0)])
+def test_unreadable_images_are_left_out_on_request(
+    train: Call, tmp_path: Path, make_folder: Call, streamed: tuple[object, ...]
+) -> None:
+    source = photographs(make_folder({"cat": 0, "lynx": 0}))
+    (source / "lynx" / "0.jpg").write_text("this is no image")
+    truncated(source / "dog" / "2.jpg")
+    done = train(source, "--data.skip_unreadable", "true", *streamed)
+    assert done.status == 0, done.err
+    assert "2 of 9 images cannot be read and are left out ('dog/2.jpg', 'lynx/0.jpg')" in done.err
+    assert "'lynx' has no training image left" in done.err
+    found = metrics(tmp_path / "run")
+    assert found["unreadable"] == ["dog/2.jpg", "lynx/0.jpg"]
+    assert found["classes"] == ["cat", "dog", "lynx"], "a class that lost its last image keeps its number"
+    assert "skip_unreadable: true" in (tmp_path / "run" / "config.yaml").read_text()
+    for name in found["unreadable"]:
+        (source / name).unlink()
+    assert train(source, *streamed, out="without").status == 0
+    without = metrics(tmp_path / "without")
+    assert without["unreadable"] == []
+    assert (without["train_counts"], without["data_hash"]) == (found["train_counts"], found["data_hash"])
+
+
+def test_a_source_of_unreadable_images_alone_is_refused(train: Call, tmp_path: Path) -> None:
+    source = photographs(tmp_path / "photos")
+    for path in source.rglob("*.jpg"):
+        text(path)
+    complaint = train(source, "--data.skip_unreadable", "true").complaint
+    assert "none of the training images" in complaint
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_goes_while_it_is_trained_on(
+    train: Call, cli: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from longtail.training.run import Experiment
+
+    source = photographs(tmp_path / "photos")
+    gone, content, whole = source / "dog" / "2.jpg", (source / "dog" / "2.jpg").read_bytes(), Experiment.run
+
+    def run(self: Experiment, *words: Any) -> dict[str, Any]:
+        gone.unlink()
+        return whole(self, *words)
+
+    monkeypatch.setattr(Experiment, "run", run)
+    options = ("--data.resident_gigabytes", 0, "--data.workers", 0, "--data.test_fraction", 0)
+    complaint = train(source, *options).complaint
+    assert f"{str(gone)!r} does not exist: restore the file" in complaint
+    assert f"then continue with: longtail train --resume {tmp_path / 'run'}" in complaint
+    monkeypatch.undo()
+    gone.write_bytes(content)
+    assert cli("train", "--resume", tmp_path / "run").status == 0
 
 
 def save_as(mode: str, path: Path, shade: int) -> Path:
@@ -232,3 +288,39 @@ def test_real_images_of_a_long_tailed_set_train_from_parquet(train: Call, shared
     source = f"parquet:{shared_data / 'cifar100-lt-ir10'}"
     counts = prepare_data(DataConfig(source=source, imbalance_ratio=100, validation_fraction=0.0)).counts
     assert (max(counts), min(counts), sum(counts)) == (500, 5, 10_847)
+
+
+# --- the status a command ends with -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (("train", "digits", "--out", "run", "--epohcs", 3), 2),
+        (("train", "digits", "--out", "run", "--epochs", "many"), 2),
+        (("train", "digits", "--out", "run", "--epochs", 0), 2),
+        (("train", "digits", "--recipe", "cifar-lt/glc", "--out", "run"), 2),
+        (("train", "digits", "--mode", "linar", "--out", "run"), 2),
+        (("train", "digits", "--recipe", "demo/ce", "--model.name", "resnet23", "--out", "run"), 2),
+        (("train", "digits", "--recipe", "demo/ce", "--mode", "linear", "--out", "run"), 2),
+        (("train", "digits", "--recipe", "demo/ce", "--stage1.optimizer.lr", -1, "--out", "run"), 2),
+        (("train", "digits", "--recipe", "demo/ce", "--stage1.loss.name", "glc", "--out", "run"), 2),
+        (("train", "digits", "--recipe", "demo/ce"), 2),
+        (("recipes", "cifar-lt/glc"), 2),
+        (("inspect", "digits", "--max-images", 0), 2),
+        (("adjust", "run", "--tau", "x"), 2),
+        (("compare", "digits", "--recipe", "demo/ce,demo/glc", "--out", "runs"), 2),
+        (("compare", "digits", "--recipe", "demo/ce", "--set", "stage1.optimizer.lr=-1", "--out", "runs"), 2),
+        (("train", "nowhere", "--recipe", "demo/ce", "--out", "run"), 1),
+        (("train", "--resume", "nowhere"), 1),
+        (("evaluate", "nowhere"), 1),
+        (("predict", "nowhere", "photos", "--out", "out.csv"), 1),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_a_failure_with_1(
+    cli: Call, tmp_path: Path, words: tuple[object, ...], status: int
+) -> None:
+    done = cli(*words)
+    assert done.complaint
+    assert done.status == status
+    assert not list(tmp_path.iterdir())

@@ -72,7 +72,9 @@ def test_the_folder_holds_what_is_promised_and_nothing_half_written(finished: An
 
 def test_the_result_is_on_stdout_and_the_progress_on_stderr_in_plain_lines(finished: Any) -> None:
     lines = finished.out.splitlines()
-    assert lines[0].startswith("test accuracy ")
+    test = json.loads((finished.folder / "metrics.json").read_text())["test"]
+    accuracy, low, high = (f"{share * 100:.1f}" for share in (test["accuracy"], *test["intervals"]["accuracy"]))
+    assert lines[0].startswith(f"test accuracy {accuracy} % ({low}-{high}), many ")
     assert lines[1:] == [f"report: {finished.folder / 'report.html'}"]
     assert finished.err.startswith("digits: 10 classes (")
     assert [line.split(":")[0] for line in finished.err.splitlines()[1:]] == ["stage 1 done", "stage 2 done"]
@@ -181,8 +183,7 @@ def test_another_seed_gives_other_weights_on_the_same_images(cli: Call, finished
 def test_a_run_that_exists_is_not_touched(cli: Call, finished: Any) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")}
     complaint = cli(*finished.words).complaint
-    assert "exists already" in complaint
-    assert f"--resume {finished.folder}" in complaint
+    assert "exists already and is a finished run: choose another --out, or remove that folder first" in complaint
     assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")} == before
 
 

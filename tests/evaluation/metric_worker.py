@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from two_processes import fork
 
 from longtail import ClassCounts
 from longtail.evaluation.metrics import EvaluationMetrics, summarise
@@ -32,4 +31,6 @@ def work(to: str, *shares: str) -> None:
 
 
 if __name__ == "__main__":
+    from two_processes import fork  # here: who collects doctests imports this file without its path
+
     fork(work, *sys.argv[1:])

@@ -12,6 +12,7 @@ from longtail.evaluation.coverage import (
     threshold_for_accuracy,
     threshold_for_coverage,
 )
+from longtail.evaluation.intervals import wilson
 
 
 def draw(count: int = 300) -> tuple[np.ndarray, np.ndarray]:
@@ -58,15 +59,38 @@ def test_groups_are_those_of_the_true_classes_and_an_empty_one_has_no_figures() 
     correct = np.array([True, False, True, False, True])
     found = sure_summary(np.array([0.9, 0.2, 0.9, 0.9, 0.9]), correct, labels, {"many": [0, 1], "few": [2]}, 0.5)
     assert found["threshold"] == 0.5
-    assert found["overall"] == {"num_images": 5, "coverage": 0.8, "accuracy": 0.75}
-    assert found["many"] == {"num_images": 3, "coverage": pytest.approx(2 / 3), "accuracy": 1.0}
-    assert found["medium"] == {"num_images": 0, "coverage": None, "accuracy": None}
-    assert found["few"] == {"num_images": 2, "coverage": 1.0, "accuracy": 0.5}
+    figures = {
+        name: (found[name]["num_images"], found[name]["coverage"], found[name]["accuracy"])  # type: ignore[literal-required]
+        for name in ("overall", "many", "medium", "few")
+    }
+    assert figures == {
+        "overall": (5, 0.8, 0.75), "many": (3, pytest.approx(2 / 3), 1.0), "medium": (0, None, None),
+        "few": (2, 1.0, 0.5),
+    }  # fmt: skip
+    assert found["medium"]["coverage_interval"] is None
+    # Wilson's centre is (p + z^2 / 2n) / (1 + z^2 / n), z = 1.96; of 3 images all right, the low end is 3 / (3 + z^2).
+    assert found["overall"]["accuracy_interval"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
+    assert found["many"]["accuracy_interval"] == pytest.approx([2 / (2 + 1.96**2), 1.0], abs=1e-4)
+
+
+def test_frames_that_are_right_and_kept_together_make_intervals_as_wide_as_so_many_films() -> None:
+    labels, film = np.repeat([0, 1], 40), np.repeat(np.arange(20), 4)
+    right, sure = (np.repeat(np.tile([True, True, each], 7)[:20], 4) for each in (False, True))
+    sure &= np.repeat(np.arange(20) != 0, 4)
+    found = sure_summary(np.where(sure, 0.9, 0.1), right, labels, {"many": [0], "few": [1]}, 0.5, unit=film)
+    plain = sure_summary(np.where(sure, 0.9, 0.1), right, labels, {"many": [0], "few": [1]}, 0.5)
+    assert found["overall"]["accuracy"] == plain["overall"]["accuracy"]
+    kept = wilson(19 * plain["overall"]["accuracy"], 19)
+    assert found["overall"]["accuracy_interval"] == pytest.approx(kept.tolist())
+    assert found["few"]["coverage_interval"] == pytest.approx(wilson(10, 10).tolist())
+    assert plain["few"]["coverage_interval"] == pytest.approx(wilson(40, 40).tolist())
 
 
 def test_a_confidence_at_the_threshold_is_sure_and_none_above_it_has_no_accuracy() -> None:
-    assert kept_at([0.5, 0.4], [True, True], 0.5) == {"num_images": 2, "coverage": 0.5, "accuracy": 1.0}
-    assert kept_at([0.5, 0.4], [True, True], 0.6) == {"num_images": 2, "coverage": 0.0, "accuracy": None}
+    at, above = kept_at([0.5, 0.4], [True, True], 0.5), kept_at([0.5, 0.4], [True, True], 0.6)
+    assert (at["num_images"], at["coverage"], at["accuracy"]) == (2, 0.5, 1.0)
+    assert (above["num_images"], above["coverage"], above["accuracy"]) == (2, 0.0, None)
+    assert above["accuracy_interval"] is None
 
 
 def test_no_image_and_shapes_that_differ_are_refused() -> None:

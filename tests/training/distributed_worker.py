@@ -12,7 +12,6 @@ from typing import Any
 
 from accelerate import PartialState
 from torch import Tensor
-from two_processes import fork
 
 from longtail.cli import main
 from longtail.data.loaders import Batch, ResidentLoader
@@ -78,4 +77,6 @@ def evaluate(run: Path, file: Path) -> None:
 
 
 if __name__ == "__main__":
+    from two_processes import fork  # here: who collects doctests imports this file without its path
+
     fork(work, *sys.argv[1:])

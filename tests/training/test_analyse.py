@@ -111,7 +111,10 @@ def test_only_what_was_asked_for_is_projected(run: Path) -> None:
     assert np.isfinite(test.images.pca_x).all()
     assert np.isnan(test.images.tsne_x).all()
     assert len(test.summary["explained_variance"]) == 2
+    pictures = {one.image for one in RunResult.load(run).examples}
+    (run / "examples.parquet").unlink()
     analyse_run(run, projections=[])
+    assert {one.image for one in RunResult.load(run).examples} == pictures
     again = analysis_of(run).test
     assert again is not None
     assert np.isnan(again.images.pca_x).all()
@@ -163,12 +166,12 @@ def test_changed_images_are_refused_and_the_analysis_stays(run: Path) -> None:
 def test_the_command_says_what_it_did_and_what_it_cannot(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["analyse", str(run), "--projection", "none"]) == 0
     assert capsys.readouterr().out.strip().endswith(": 493 training images and 359 test images")
-    for words, message in (
-        (["--projection", "tnse"], "Did you mean 'tsne'?"),
-        (["--projection", "none,pca"], "stands alone"),
-        (["--seed", "-1"], "--seed takes 0"),
+    for words, code, message in (
+        (["--projection", "tnse"], 1, "Did you mean 'tsne'?"),
+        (["--projection", "none,pca"], 2, "stands alone"),
+        (["--seed", "-1"], 2, "--seed takes 0"),
     ):
-        assert main(["analyse", str(run), *words]) == 1
+        assert main(["analyse", str(run), *words]) == code
         assert message in capsys.readouterr().err
     assert main(["analyse", str(run.parent / "nowhere")]) == 1
     assert "There is no run" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -10,9 +10,11 @@ from longtail.cli import build_parser
 from longtail.commands.words import run_config, without_auto
 from longtail.errors import LongtailError
 from longtail.training.auto import PACKAGED, STRONG, Facts, choose
-from longtail.training.check import check_config
+from longtail.training.check import check_config, resolve
 from longtail.training.config import RunConfig
 from longtail.training.facts import look
+from longtail.training.grid import plan_grid, recipe_grid
+from longtail.training.grid_auto import reasons_of
 from longtail.training.recipe import config_from_dict
 
 PHOTOS = Facts(images=2700, classes=23, imbalance_ratio=177.0, side=300, packaged=True)
@@ -125,6 +127,34 @@ def test_a_recipe_for_any_images_leaves_the_rest_to_be_chosen() -> None:
     config = read("digits", "--out", "run", "--recipe", "images/gcl")
     assert (config.recipe, config.model.name, config.mode) == ("images/gcl", "resnet32", "scratch")
     assert len(config.reasons) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs", "options"),
+    [
+        ((), None, []),
+        (("--epochs", "3", "--mode", "linear", "--data.image_size", "96"), 3, ["mode=linear", "data.image_size=96"]),
+    ],
+)
+def test_a_grid_chooses_what_train_chooses(words: tuple[str, ...], epochs: int | None, options: list[str]) -> None:
+    given = recipe_grid("digits", ["images/gcl", "auto"], epochs=epochs, options=["data.imbalance_ratio=10", *options])
+    grid = plan_grid(given | {"out": "runs"})
+    for run, recipe in zip(grid.runs, ("images/gcl", "auto"), strict=True):
+        alone = read("digits", "--out", "run", "--imbalance-ratio", "10", "--recipe", recipe, *words)
+        assert asdict(run.config) == asdict(resolve(alone))
+    assert plan_grid(grid.spec).runs == grid.runs
+    said = reasons_of({run.name: run.config for run in grid.runs})
+    assert [line.partition(":")[0] for line in said].count("backbone") == 1
+    assert any(line.startswith("gcl: recipe: images/gcl (yours)") for line in said)
+
+
+def test_a_grid_that_varies_the_network_leaves_a_named_recipe_as_it_is() -> None:
+    varied = {"vary": {"model.name": ["resnet20", "resnet32"]}, "out": "runs"}
+    grid = plan_grid(recipe_grid("digits", ["images/gcl"], options=["mode=scratch"]) | varied)
+    assert [(run.config.model.name, run.config.stage1.epochs) for run in grid.runs] == [
+        ("resnet20", 100), ("resnet32", 100),
+    ]  # fmt: skip
+    assert not any(run.config.reasons for run in grid.runs)
 
 
 def test_modes_that_do_not_fit_tiny_images_get_a_network_they_fit() -> None:

@@ -59,6 +59,8 @@ def test_a_value_at_the_edge_is_taken(key: str, value: float | None) -> None:
         ({"stage1": {"loss": {"options": {"reduction": "sum"}}}}, "reduction must be 'mean'"),
         ({"stage1": {"loss": {"name": "gcl"}}, "model": {"head": "linear"}}, "--model.head cosine"),
         ({"stage2": {"epochs": 1, "loss": {"name": "gcl"}}}, "'gcl' of stage2 .* --model.head cosine"),
+        ({"model": {"name": "resnet33"}}, "Did you mean 'resnet32'"),
+        ({"model": {"name": "resnet32", "pretrained": True}, "mode": "linear"}, "--mode linear .* --mode scratch"),
         ({"stage1": {"optimizer": {"nesterov": True, "momentum": 0.0}}}, "needs momentum"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from longtail.training.stages import build_pass
 
 Build = Callable[..., RunConfig]
 KILLS = 3
+WORKER = Path(__file__).with_name("forking_worker.py")
 TWO_STAGES = {
     "data": {"validation_fraction": 0.1, "augmentation": "crop-flip"},
     "model": {"name": "resnet20"},
@@ -108,24 +110,29 @@ def test_kill_9_at_any_moment_and_resume(
             )
         )
     )
-    begin = [sys.executable, "-m", "longtail", "train", "--config", str(file), "--out", str(out), "--quiet"]
-    go_on = [sys.executable, "-m", "longtail", "train", "--resume", str(out), "--quiet"]
+    begin = ["train", "--config", str(file), "--out", str(out), "--quiet"]
+    go_on = ["train", "--resume", str(out), "--quiet"]
     killed = 0
-    for attempt in range(30):
-        process = subprocess.Popen(go_on if attempt else begin, env=clean_environment, stderr=subprocess.PIPE)
-        seen = _stamp(out)
-        while process.poll() is None:
-            # Let each attempt get a little further than the last one, then kill it without any warning.
-            if _stamp(out) != seen and killed < KILLS:
-                time.sleep(0.03 * killed)
-                process.send_signal(signal.SIGKILL)
-                killed += 1
+    with subprocess.Popen(
+        [sys.executable, str(WORKER)], env=clean_environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        for attempt in range(30):
+            worker.stdin.write(("\t".join(go_on if attempt else begin) + "\n").encode())
+            process, seen = int(worker.stdout.readline()), _stamp(out)
+            while not select.select([worker.stdout], [], [], 0.002)[0]:
+                # Let each attempt get a little further than the last one, then kill it without any warning.
+                if _stamp(out) != seen and killed < KILLS:
+                    time.sleep(0.03 * killed)
+                    os.kill(process, signal.SIGKILL)
+                    killed += 1
+                    break
+            ended = int(worker.stdout.readline())
+            if ended == 0:
                 break
-            time.sleep(0.002)
-        _, errors = process.communicate()
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL, errors.decode()
+            assert ended == -signal.SIGKILL
+        worker.stdin.close()
     assert killed == KILLS
     assert same(out, straight)
 

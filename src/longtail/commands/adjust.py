@@ -10,9 +10,9 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-from longtail.commands.shared import as_dict, percent, print_json, print_line
-from longtail.commands.sure import sure_words
-from longtail.errors import LongtailError
+from longtail.commands.shared import IN_BRACKETS, as_dict, interval_notes, print_json, print_line
+from longtail.commands.sure import sure_table
+from longtail.errors import UsageError
 
 GRAMMAR = "RUN [--method NAME] [--tau auto|X] [--temperature auto|X|none] [--reset]"
 
@@ -79,7 +79,9 @@ def adjust_command(
         return
     for line in _sentences(run, result):
         print_line(line)
-    Console().print(_table(result))
+    for name in ("validation", "test"):
+        if result[name]:
+            _print_split(name, result[name])
 
 
 def _number(option: str, value: str | float, words: Mapping[str, float | None]) -> float | None:
@@ -88,7 +90,7 @@ def _number(option: str, value: str | float, words: Mapping[str, float | None]) 
     try:
         return float(value)
     except ValueError:
-        raise LongtailError(f"--{option} takes a number or {' or '.join(words)}, got {value!r}.") from None
+        raise UsageError(f"--{option} takes a number or {' or '.join(words)}, got {value!r}.") from None
 
 
 def _sentences(run: str, result: dict[str, Any]) -> list[str]:
@@ -109,7 +111,6 @@ def _sentences(run: str, result: dict[str, Any]) -> list[str]:
         )
     if result["threshold"] is not None:
         lines.append(f"sure from a confidence of {result['threshold']:.4f} on (chosen on validation)")
-        lines += [f"  {name}: {sure_words(result[name]['sure'])}" for name in ("validation", "test") if result[name]]
     return lines
 
 
@@ -118,12 +119,26 @@ def _source(chosen: Mapping[str, Any], name: str, by: str) -> str:
     return f"chosen on validation by {by}" if source == "validation" else source
 
 
-def _table(result: dict[str, Any]) -> Table:
-    splits = [name for name in ("validation", "test") if result[name]]
-    names = [f"{name} {when}" for name in splits for when in ("before", "after")]
-    table = Table("figure", *names, box=None, header_style="bold", pad_edge=False)
-    for key in result["validation"]["before"]:
-        values = [result[name][when][key] for name in splits for when in ("before", "after")]
-        shown = [f"{value:.4f}" if key == "nll" else percent(value) for value in values]
+def _print_split(name: str, found: Mapping[str, Any]) -> None:
+    """Print the figures of a split before and after, and what the threshold keeps of it."""
+    print_line(f"\n{name}, {sum(found['images'])} images; {IN_BRACKETS}", style="italic")
+    Console().print(_table(found["before"], found["after"]))
+    if found["sure"] is not None:
+        Console().print(sure_table(found["sure"]))
+    # How few validation images there are is said above, as it bears on the choice.
+    classes = [{"test_count": images} for images in found["images"]] if name == "test" else []
+    for note in interval_notes({"intervals": found["after"]["intervals"], "per_class": classes}):
+        print_line(f"note: {note}")
+
+
+def _table(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
+    from longtail.training.progress import figure
+
+    table = Table("figure", "before", "after", box=None, header_style="bold", pad_edge=False)
+    for key in (key for key in before if key != "intervals"):
+        shown = [
+            f"{each[key]:.4f}" if key == "nll" else figure(each[key], each["intervals"].get(key))
+            for each in (before, after)
+        ]
         table.add_row(key.replace("_", " "), *shown)
     return table

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from longtail.commands.shared import as_dict, print_line
-from longtail.errors import LongtailError
+from longtail.errors import UsageError
 
 if TYPE_CHECKING:
     from longtail.analysis.collected import Analysis
@@ -40,10 +40,10 @@ def analyse_command(runs: Sequence[str], *, projection: str = "pca,tsne", seed: 
     from longtail.training.progress import Reporter
 
     if seed < 0:
-        raise LongtailError(f"--seed takes 0 or a whole number above, got {seed}.")
+        raise UsageError(f"--seed takes 0 or a whole number above, got {seed}.")
     words = [word.strip() for word in projection.split(",") if word.strip()]
     if NO_PROJECTION in words and len(words) > 1:
-        raise LongtailError("--projection none stands alone: leave it out, or leave the others out.")
+        raise UsageError("--projection none stands alone: leave it out, or leave the others out.")
     methods = [word for word in words if word != NO_PROJECTION]
     for name in runs:
         found = analyse_run(name, projections=methods, seed=seed, reporter=Reporter(quiet=not is_main_process()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from longtail.commands.shared import EXIT_INTERRUPTED, EXIT_USAGE, as_dict, fail, print_line, spelt
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError, as_usage
 from longtail.training.config import Tracker
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def run(flags: Namespace) -> int:
     to_train = ("seeds", "epochs", "imbalance_ratio", "set", "tracker", "out", "jobs")
     misplaced = next((spelt(name) for name in to_train if flags[name]), None)
     if misplaced is not None:
-        raise LongtailError(f"{misplaced} is for runs still to be trained: add --recipe NAME or --grid FILE.yaml.")
+        raise UsageError(f"{misplaced} is for runs still to be trained: add --recipe NAME or --grid FILE.yaml.")
     if not flags.runs:
         return fail(f"RUN missing: longtail compare {GRAMMAR.splitlines()[0]}", EXIT_USAGE)
     compare_command(flags.runs, baseline=flags.baseline, csv=flags.csv)
@@ -59,12 +60,12 @@ def run(flags: Namespace) -> int:
 def _check_grid_words(flags: Namespace) -> None:
     if flags.grid is None:
         if len(flags.runs) != 1:
-            raise LongtailError("--recipe trains on one SOURCE: longtail compare SOURCE --recipe NAME --out DIR.")
+            raise UsageError("--recipe trains on one SOURCE: longtail compare SOURCE --recipe NAME --out DIR.")
         return
     given = next((name for name in ("recipe", "seeds", "epochs", "imbalance_ratio", "set") if flags[name]), None)
     if given is not None or flags.runs:
         word = spelt(given) if given is not None else repr(flags.runs[0])
-        raise LongtailError(f"--grid takes its runs from the file: leave {word} out, or write it there.")
+        raise UsageError(f"--grid takes its runs from the file: leave {word} out, or write it there.")
 
 
 def compare_command(runs: Sequence[str], *, baseline: str | None = None, csv: str | None = None) -> None:
@@ -94,6 +95,7 @@ def grid_command(
 ) -> int:
     """Train what a grid still lacks, then compare its runs; return the exit status."""
     from longtail.training.grid import plan_grid, read_grid, recipe_grid
+    from longtail.training.grid_auto import reasons_of
     from longtail.training.grid_runner import log_of, run_grid
     from longtail.training.interrupt import Interrupted
     from longtail.training.progress import Reporter
@@ -108,9 +110,13 @@ def grid_command(
     options = values.get("set") or {}
     if tracker is not None and isinstance(options, dict):  # plan_grid complains of anything else
         values["set"] = options | {"training.tracker": tracker}
-    planned = plan_grid(values, grid or "the grid")
+    with nullcontext() if grid is not None else as_usage():  # what is wrong then stands in a file, or in the options
+        planned = plan_grid(values, grid or "the grid")
+    reporter = Reporter()
+    for line in reasons_of({run.name: run.config for run in planned.runs}):
+        reporter.say(line)
     try:
-        outcomes = run_grid(planned, Reporter(), jobs=jobs)
+        outcomes = run_grid(planned, reporter, jobs=jobs)
     except Interrupted:
         again = shlex.quote(str(planned.out / "grid.yaml"))
         sys.stderr.write(f"stopped; the checkpoints are saved. Continue with: longtail compare --grid {again}\n")
@@ -126,7 +132,8 @@ def grid_command(
 
 def _show_grid(grid: Grid, finished: Sequence[PlannedRun], csv: str | None) -> None:
     """Print and write the tables and pages of a grid: one of each baseline, which is one unless the data vary."""
-    from longtail.report.compare import compare_runs, write_csv
+    from longtail.report.compare import compare_runs
+    from longtail.report.compare_table import write_csv
     from longtail.report.page import write_report
 
     comparisons = []

@@ -7,8 +7,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from longtail.commands.shared import as_dict, class_table, print_json, print_line, summary_table
-from longtail.commands.sure import coverage_table, sure_words
+from longtail.commands.shared import IN_BRACKETS, as_dict, class_table, print_json, print_line, summary_table
+from longtail.commands.sure import coverage_table, sure_table
 
 GRAMMAR = "RUN [SOURCE] [--split NAME] [--classes] [--no-adjustment] [--coverage] [--json]"
 
@@ -66,7 +66,11 @@ def evaluate_command(
     if classes:
         Console().print(class_table(summary, limit=None))
     if sure:
-        print_line(f"from a confidence of {sure['threshold']:.4f} on {sure_words(sure)}")
+        print_line(f"sure from a confidence of {sure['threshold']:.4f} on; {IN_BRACKETS}", style="italic")
+        Console().print(sure_table(sure))
     if rows:
-        print_line("share of the images with at least that confidence: share of them that is right", style="italic")
+        print_line(
+            "% of the images with at least that confidence, and beneath % of them that is right; " + IN_BRACKETS,
+            style="italic",
+        )
         Console().print(coverage_table(rows))

@@ -59,4 +59,6 @@ def predict_command(
         device=place, console=Console(stderr=True),
     )  # fmt: skip
     if not report.predicted and not report.earlier:
-        raise LongtailError(f"none of the {report.skipped} files in {images!r} is an image that can be read.")
+        raise LongtailError(
+            f"none of the {report.skipped} files in {images!r} can be read as an image: {out}.skipped.csv says why."
+        )

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+IN_BRACKETS = "95 % intervals in brackets"
 
 
 def as_dict(flags: Namespace, without: str = "") -> dict[str, Any]:

@@ -7,39 +7,36 @@ from typing import Any
 
 from rich.table import Table
 
-from longtail.commands.shared import percent
+PARTS = ("overall", "many", "medium", "few")
 
 
-def sure_words(sure: Mapping[str, Any]) -> str:
-    """Say what a threshold keeps of all images and of each group.
+def sure_table(sure: Mapping[str, Any]) -> Table:
+    """Lay out what one threshold keeps of all images and of each group, and how many of those are right.
 
-    Example:
-        >>> part = {"num_images": 9, "coverage": 0.5, "accuracy": None}
-        >>> print(sure_words({"overall": part, "many": part, "medium": part, "few": part | {"coverage": None}}))
-        sure of 50.0 % of the images (many 50.0 %, medium 50.0 %, few n/a), n/a of them right (many n/a, medium n/a, few
-        n/a)
+    Args:
+        sure: As :func:`longtail.evaluation.coverage.sure_summary` returns it.
     """
+    from longtail.training.progress import figure
 
-    def shown(key: str) -> str:
-        groups = ", ".join(f"{name} {percent(sure[name][key], 1)}" for name in ("many", "medium", "few"))
-        return f"({groups})"
-
-    overall = sure["overall"]
-    return (
-        f"sure of {percent(overall['coverage'], 1)} of the images {shown('coverage')}, "
-        f"{percent(overall['accuracy'], 1)} of them right {shown('accuracy')}"
-    )
+    table = Table("images", "sure of", "right of those", box=None, header_style="bold", pad_edge=False)
+    for part in PARTS:
+        kept = sure[part]
+        cells = (figure(kept[name], kept[f"{name}_interval"]) for name in ("coverage", "accuracy"))
+        table.add_row(part, *cells)
+    return table
 
 
 def coverage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Lay out what several thresholds keep: overall and of each group, coverage and then accuracy.
+    """Lay out what several thresholds keep: overall and of each group, coverage and beneath it accuracy.
 
     Args:
         rows: As :func:`longtail.evaluation.coverage.sure_summary` returns them.
     """
-    parts = ("overall", "many", "medium", "few")
-    table = Table("threshold", *parts, box=None, header_style="bold", pad_edge=False)
+    from longtail.training.progress import figure
+
+    table = Table("from", *PARTS, box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        cells = [f"{percent(row[part]['coverage'], 1)}: {percent(row[part]['accuracy'], 1)}" for part in parts]
-        table.add_row(f"{row['threshold']:.4f}", *cells)
+        for start, name in ((f"{row['threshold']:.4f}", "coverage"), ("", "accuracy")):
+            cells = (figure(row[part][name], row[part][f"{name}_interval"], unit="") for part in PARTS)
+            table.add_row(start, *cells, end_section=name == "accuracy")
     return table

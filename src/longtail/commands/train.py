@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,17 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from longtail.commands.shared import EXIT_INTERRUPTED, class_table, is_disk_full, print_line, summary_table
+from longtail.commands.shared import (
+    EXIT_INTERRUPTED,
+    IN_BRACKETS,
+    class_table,
+    interval_notes,
+    is_disk_full,
+    print_line,
+    summary_table,
+)
 from longtail.commands.words import groups, run_config
-from longtail.errors import LongtailError, resume_hint
+from longtail.errors import LongtailError, UnreadableImageError, UsageError, resume_hint
 from longtail.training.config import RunConfig, Tracker
 
 if TYPE_CHECKING:
@@ -53,10 +62,10 @@ def run(flags: Namespace) -> int:
     """Train a classifier into a RUN folder."""
     if flags.resume is not None:
         if flags.source:
-            raise LongtailError(f"--resume goes on with the images of the run: leave {flags.source!r} out.")
+            raise UsageError(f"--resume goes on with the images of the run: leave {flags.source!r} out.")
         return resume_command(flags.resume, quiet=flags.quiet)
     if flags.out is None:
-        raise LongtailError("say where the run goes: --out RUN.")
+        raise UsageError("say where the run goes: --out RUN.")
     return train_command(run_config(flags), flags.out, quiet=flags.quiet)
 
 
@@ -66,20 +75,23 @@ def _in_folds(config: RunConfig) -> bool:
 
 def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
     """Train into a new folder, then write the report; return the exit status."""
-    from longtail.training.check import check_config
+    from longtail.training.check import check_config, check_weights
+    from longtail.training.place import refuse_existing
     from longtail.training.progress import Reporter
     from longtail.training.run import start_run
 
+    refuse_existing(Path(out))
     check_config(config)
+    check_weights(config)
     reporter = Reporter(quiet=quiet)
     for reason in config.reasons:
         reporter.say(reason)
     if _in_folds(config):
         from longtail.training.folds import start_folds
 
-        status = _finish_training(lambda reporter: start_folds(config, Path(out), reporter), out, reporter)
+        status = _finish_training(lambda reporter: start_folds(config, Path(out), reporter), config, out, reporter)
         return status or _show_folds(Path(out))
-    return _finish_training(lambda reporter: start_run(config, Path(out), reporter), out, reporter)
+    return _finish_training(lambda reporter: start_run(config, Path(out), reporter), config, out, reporter)
 
 
 def resume_command(run: str, *, quiet: bool = False) -> int:
@@ -99,9 +111,9 @@ def resume_command(run: str, *, quiet: bool = False) -> int:
     if _in_folds(config):
         from longtail.training.folds import train_folds
 
-        status = _finish_training(lambda reporter: train_folds(config, folder, reporter), run, reporter)
+        status = _finish_training(lambda reporter: train_folds(config, folder, reporter), config, run, reporter)
         return status or _show_folds(folder)
-    return _finish_training(lambda reporter: resume_run(config, folder, reporter), run, reporter)
+    return _finish_training(lambda reporter: resume_run(config, folder, reporter), config, run, reporter)
 
 
 def _show_folds(out: Path) -> int:
@@ -133,7 +145,9 @@ def saved_config(run: Path) -> RunConfig:
     return config_from_dict(read_config(path), str(path))
 
 
-def _finish_training(work: Callable[[Reporter], dict[str, Any]], out: str, reporter: Reporter) -> int:
+def _finish_training(
+    work: Callable[[Reporter], dict[str, Any]], config: RunConfig, out: str, reporter: Reporter
+) -> int:
     import torch
 
     from longtail.training.engine import is_main_process
@@ -151,6 +165,8 @@ def _finish_training(work: Callable[[Reporter], dict[str, Any]], out: str, repor
             "the device is out of memory: train with --training.accumulation 2 or more, or a smaller batch_size; "
             "in a grid, with fewer --jobs."
         ) from error
+    except UnreadableImageError as error:
+        raise LongtailError(f"{str(error).rstrip('.')}; {_without_the_image(config, out)}.") from error
     except (OSError, LongtailError) as error:
         if is_disk_full(error) and (Path(out) / "config.yaml").is_file():
             raise LongtailError(
@@ -163,6 +179,19 @@ def _finish_training(work: Callable[[Reporter], dict[str, Any]], out: str, repor
 
         page = write_report([Path(out)], Path(out) / "report.html")
         if metrics["test"] is not None:
-            print_line(f"test {describe(metrics['test'])}")
+            print_line(f"test {describe(metrics['test'])}; {IN_BRACKETS}")
+            for note in [] if _in_folds(config) else interval_notes(metrics["test"]):  # the table of folds has its own
+                print_line(f"note: {note}")
         print_line(f"report: {page}")
     return 0
+
+
+def _without_the_image(config: RunConfig, out: str) -> str:
+    """What else to do about an image that cannot be read: before training has begun, or once it has."""
+    find = f"longtail inspect {shlex.quote(config.data.source)}"
+    if (Path(out) / "config.yaml").is_file():
+        return (
+            f"then continue with: {resume_hint(out)}, or train into a new --out with --data.skip_unreadable true "
+            f"({find} names all such images)"
+        )
+    return f"{find} names all such images, and --data.skip_unreadable true trains without them"

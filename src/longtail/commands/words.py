@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from longtail.errors import LongtailError
+from longtail.errors import UsageError
 from longtail.training.config import RunConfig
 
 # Short flags of `train` and the option of the configuration each one sets.
@@ -31,7 +32,7 @@ def training_defaults(words: Sequence[str]) -> dict[str, Any]:
     _check_words(words)
     epochs = _value(words, "--epochs")
     if epochs is not None and not re.fullmatch(r"[+-]?\d+", epochs):
-        raise LongtailError(f"--epochs takes a whole number, got {epochs!r}.")
+        raise UsageError(f"--epochs takes a whole number, got {epochs!r}.")
     config = _start(words, int(epochs) if epochs else None)
     for stage in ("stage1", "stage2"):
         loss = _value(words, f"--{stage}.loss.name")
@@ -61,7 +62,7 @@ def _start(words: Sequence[str], epochs: int | None) -> dict[str, Any]:
     recipe, file = _value(words, "--recipe"), _value(words, "--config")
     mode, model = _value(words, "--mode"), _value(words, "--model.name")
     if file is not None and mode is not None:
-        raise LongtailError("--config holds all that a mode would set: leave --mode out, or start from a recipe.")
+        raise UsageError("--config holds all that a mode would set: leave --mode out, or start from a recipe.")
     for_any = recipe is None or recipe.startswith(ANY_IMAGES)
     if not for_any or file is not None or "--resume" in words:
         return base_config(recipe, file, epochs, mode=mode, model=model)
@@ -70,7 +71,9 @@ def _start(words: Sequence[str], epochs: int | None) -> dict[str, Any]:
         return base_config(recipe, epochs=epochs, mode=mode, model=model)
     from longtail.training.auto import choose
     from longtail.training.facts import look
+    from longtail.training.place import refuse_existing
 
+    refuse_existing(Path(_value(words, "--out") or ""))  # before any image is looked at
     size = first.data.image_size if _value(words, "--data.image_size") else None
     config, reasons = choose(look(first), recipe=recipe, mode=mode, model=model, image_size=size, epochs=epochs)
     return config | {"reasons": reasons}
@@ -102,13 +105,13 @@ def _check_words(words: Sequence[str]) -> None:
     if "--resume" in given:
         other = [option for option in given if option not in {"--resume", "--quiet", "--help"}]
         if other:
-            raise LongtailError(f"--resume goes on with the configuration of the run: leave {other[0]} out.")
+            raise UsageError(f"--resume goes on with the configuration of the run: leave {other[0]} out.")
     known = groups()
     for option in given:
         group = option.removeprefix("--")
         if group in known:
             member = next(name for name in _option_names() if name.startswith(f"{group}."))
-            raise LongtailError(f"{option} is a group: set options in it, such as --{member}, or use --config FILE.")
+            raise UsageError(f"{option} is a group: set options in it, such as --{member}, or use --config FILE.")
 
 
 def _option_names() -> list[str]:
@@ -128,7 +131,7 @@ def _value(words: Sequence[str], flag: str) -> str | None:
     for index, word in enumerate(words):
         if word == flag:
             if index + 1 == len(words) or words[index + 1].startswith("--"):
-                raise LongtailError(f"{flag} needs a value.")
+                raise UsageError(f"{flag} needs a value.")
             found = words[index + 1]
         elif word.startswith(f"{flag}="):
             found = word.removeprefix(f"{flag}=")
@@ -139,7 +142,7 @@ def run_config(flags: Namespace) -> RunConfig:
     """Return the configuration that the flags of ``longtail train`` come to.
 
     Raises:
-        LongtailError: No source, or a value of the wrong type.
+        UsageError: No source, or a value of the wrong type.
     """
     from longtail.training.recipe import config_from_dict
 
@@ -150,7 +153,7 @@ def run_config(flags: Namespace) -> RunConfig:
             values[section][name] = flags[short]
     values["data"]["source"] = flags.source or values["data"]["source"]
     if not values["data"]["source"]:
-        raise LongtailError("name the images: longtail train SOURCE --out RUN.")
+        raise UsageError("name the images: longtail train SOURCE --out RUN.")
     config = config_from_dict(values)
     if config.reasons:
         from longtail.training.auto import as_it_came

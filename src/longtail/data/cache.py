@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from longtail.data.decoding import Decoder, decode_all
+from longtail.data.image_data import gone
 from longtail.errors import LongtailError
 
 FORMAT = 1  # of the files; raise it when images are decoded or laid out differently
@@ -133,7 +134,11 @@ def _from_disk(key: str, fill: Callable[[Tensor], None], needed: int, limit: flo
 
 
 def image_key(decoder: Decoder) -> str:
-    """Hash the stored images of a split, in order, and the size they are brought to."""
+    """Hash the stored images of a split, in order, and the size they are brought to.
+
+    Raises:
+        UnreadableImageError: A file has gone since the source was read.
+    """
     # The version of Pillow belongs to it: another one may decode to slightly other pixels.
     scaling = f"{decoder.resize} {decoder.size} {decoder.interpolation}"
     digest = hashlib.sha256(f"{FORMAT} {PIL.__version__} {scaling};".encode())
@@ -142,7 +147,10 @@ def image_key(decoder: Decoder) -> str:
         if content is not None:
             digest.update(b"bytes %d;" % len(content) + content)
         elif path is not None:
-            status = os.stat(path)  # noqa: PTH116 - a million of them: no Path is made of each
+            try:
+                status = os.stat(path)  # noqa: PTH116 - a million of them: no Path is made of each
+            except FileNotFoundError:
+                raise gone(path) from None
             name = os.fsencode(path)
             digest.update(b"file %d %d %d;" % (len(name), status.st_size, status.st_mtime_ns) + name)
         else:

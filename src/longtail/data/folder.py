@@ -12,7 +12,7 @@ from longtail.data.columns import Columns, split_name, untrained
 from longtail.data.image_data import SPLIT_NAMES, Finding, ImageData, Split
 from longtail.data.images import is_image_path
 from longtail.data.walk import Walk, subfolders
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 
 
 def load_folder(spec: str, columns: Columns = Columns()) -> ImageData:  # noqa: B008  (frozen)
@@ -26,7 +26,7 @@ def load_folder(spec: str, columns: Columns = Columns()) -> ImageData:  # noqa: 
         LongtailError: No such folder, no class folders, no image at all, or a folder that cannot be listed.
     """
     if columns.image or columns.label:
-        raise LongtailError("folder: takes classes from its sub-folders: leave out --label-column and --image-column.")
+        raise UsageError("folder: takes classes from its sub-folders: leave out --label-column and --image-column.")
     root = Path(spec).expanduser().absolute()
     if not root.exists():
         raise LongtailError(f"the folder {spec!r} does not exist: check the path.")

@@ -80,11 +80,11 @@ def _without_retries() -> Iterator[None]:
         constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
-def reachable() -> bool:
-    """Whether the hub answers, directly or through the proxy that is configured; asked once, for three seconds."""
+def reachable(seconds: float = _PATIENCE) -> bool:
+    """Whether the hub answers within so many seconds, directly or through the proxy that is configured; asked once."""
     from huggingface_hub import constants
 
-    return not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT)
+    return not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT, seconds)
 
 
 def _resolves_somehow(endpoint: str) -> bool:
@@ -92,9 +92,9 @@ def _resolves_somehow(endpoint: str) -> bool:
     return bool(getproxies()) or _resolves(urlsplit(endpoint).hostname or "")
 
 
-def _answers(endpoint: str) -> bool:
+def _answers(endpoint: str, seconds: float = _PATIENCE) -> bool:
     try:
-        with urlopen(Request(endpoint, method="HEAD"), timeout=_PATIENCE):  # noqa: S310 - the hub's own address
+        with urlopen(Request(endpoint, method="HEAD"), timeout=seconds):  # noqa: S310 - the hub's own address
             return True
     except HTTPError as error:  # someone is there; what a proxy says when it finds nobody is 502 to 504
         return error.code < HTTPStatus.INTERNAL_SERVER_ERROR

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.images import Interpolation, decode, read_square
-from longtail.errors import LongtailError, nearest
+from longtail.errors import LongtailError, UnreadableImageError, nearest
 
 if TYPE_CHECKING:
     import datasets
@@ -141,7 +141,7 @@ class Split:
         """Decode one image to RGB.
 
         Raises:
-            LongtailError: The image cannot be read; the sentence names it.
+            UnreadableImageError: The image cannot be read; the sentence names it.
         """
         return decode(*self._content(index))
 
@@ -157,7 +157,7 @@ class Split:
             interpolation: How pixels in between are made up.
 
         Raises:
-            LongtailError: The image cannot be read; the sentence names it.
+            UnreadableImageError: The image cannot be read; the sentence names it.
         """
         return read_square(*self._content(index), resize=resize, size=size, interpolation=interpolation)
 
@@ -174,7 +174,7 @@ class Split:
         name = self._name(stored, index)
         source = stored["bytes"] if stored["bytes"] is not None else stored["path"]
         if source is None:
-            raise LongtailError(f"{name!r} holds no image: remove the row from the source.")
+            raise UnreadableImageError(f"{name!r} holds no image: remove the row from the source.")
         return source, name
 
     @property
@@ -194,7 +194,7 @@ class Split:
         same folder in another place has the same fingerprint.
 
         Raises:
-            LongtailError: A file has gone since the source was read.
+            UnreadableImageError: A file has gone since the source was read.
         """
         digest = hashlib.sha256()
         for label, stored in self.scan():
@@ -218,7 +218,7 @@ class Split:
         try:
             size = Path(path).stat().st_size
         except OSError:
-            raise LongtailError(f"{path!r} has gone since the source was read: restore it or start again.") from None
+            raise gone(path) from None
         relative = os.path.relpath(path, self.root) if self.root else path
         return f"{relative.replace(os.sep, '/')}:{size}".encode()
 
@@ -251,6 +251,16 @@ class ImageData:
     def with_splits(self, **splits: Split) -> ImageData:
         """The same source with some splits put in place or added."""
         return replace(self, splits={**self.splits, **splits})
+
+
+def gone(path: str) -> UnreadableImageError:
+    """The error that says that a listed file is there no longer.
+
+    Example:
+        >>> print(gone("cat/1.jpg"))
+        'cat/1.jpg' has gone since the source was read: restore it or start again.
+    """
+    return UnreadableImageError(f"{path!r} has gone since the source was read: restore it or start again.")
 
 
 def portable_pixmap(pixels: npt.NDArray[np.uint8]) -> bytes:

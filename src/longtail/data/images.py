@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UnreadableImageError
 
 _COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")
 EXTENSIONS = frozenset((*_COMMON, ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".tga"))
@@ -37,7 +37,7 @@ def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.
         name: What to call it in an error; the path when not given.
 
     Raises:
-        LongtailError: No such file, not an image, or more than :func:`max_pixels` pixels.
+        UnreadableImageError: No such file, not an image, or more than :func:`max_pixels` pixels.
     """
     label = _label(source, name)
     limit = max_pixels()
@@ -46,13 +46,15 @@ def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except FileNotFoundError:
-        raise LongtailError(f"{label!r} does not exist: restore the file, or take it out of the source.") from None
+        raise UnreadableImageError(
+            f"{label!r} does not exist: restore the file, or take it out of the source."
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(label, None) from None
     except UnidentifiedImageError:
-        raise LongtailError(f"{label!r} is not an image that can be read: remove or re-export it.") from None
+        raise UnreadableImageError(f"{label!r} is not an image that can be read: remove or re-export it.") from None
     except _BROKEN as error:
-        raise LongtailError(f"{label!r} cannot be opened ({error}): remove or re-export it.") from None
+        raise UnreadableImageError(f"{label!r} cannot be opened ({error}): remove or re-export it.") from None
     if image.width * image.height > limit:
         image.close()
         raise _too_large(label, image.size)
@@ -75,10 +77,10 @@ def max_pixels() -> int:
     return int(text) if text else MAX_PIXELS
 
 
-def _too_large(label: str, size: tuple[int, int] | None) -> LongtailError:
+def _too_large(label: str, size: tuple[int, int] | None) -> UnreadableImageError:
     what = "has" if size is None else f"is {size[0]:,} x {size[1]:,},"
     remedy = "scale it down first, or set LONGTAIL_MAX_PIXELS."
-    return LongtailError(f"{label!r} {what} more than {max_pixels():,} pixels: {remedy}")
+    return UnreadableImageError(f"{label!r} {what} more than {max_pixels():,} pixels: {remedy}")
 
 
 def _label(source: bytes | str | os.PathLike[str], name: str) -> str:
@@ -100,7 +102,7 @@ def decode(source: bytes | str | os.PathLike[str], name: str = "") -> Image.Imag
         The image in mode ``"RGB"``.
 
     Raises:
-        LongtailError: The file is missing, truncated, too large or not an image; the sentence names it.
+        UnreadableImageError: The file is missing, truncated, too large or not an image; the sentence names it.
 
     Example:
         >>> buffer = io.BytesIO()
@@ -136,7 +138,7 @@ def read_square(
         Array of shape (size, size, 3).
 
     Raises:
-        LongtailError: As for :func:`decode`.
+        UnreadableImageError: As for :func:`decode`.
 
     Example:
         >>> read_square(b"P5\n2 1\n255\n" + bytes([7, 7]), resize=None, size=1).tolist()
@@ -223,7 +225,7 @@ def opened(source: bytes | str | os.PathLike[str], name: str = "") -> Iterator[I
         name: Likewise.
 
     Raises:
-        LongtailError: As for :func:`open_image`, or what is done with the image finds it damaged.
+        UnreadableImageError: As for :func:`open_image`, or what is done with the image finds it damaged.
 
     Example:
         >>> with opened(b"P5\n2 1\n255\n" + bytes([7, 7])) as image:
@@ -237,7 +239,7 @@ def opened(source: bytes | str | os.PathLike[str], name: str = "") -> Iterator[I
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # a part larger than the whole
             raise _too_large(label, image.size) from None
         except _BROKEN as error:
-            raise LongtailError(f"{label!r} is damaged ({error}): remove it or fetch it again.") from None
+            raise UnreadableImageError(f"{label!r} is damaged ({error}): remove it or fetch it again.") from None
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

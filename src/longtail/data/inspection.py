@@ -18,7 +18,7 @@ from longtail.data.image_data import Finding, ImageData
 from longtail.data.images import max_pixels
 from longtail.data.probing import probe_all
 from longtail.data.sources import load_source
-from longtail.errors import LongtailError
+from longtail.errors import UsageError
 
 __all__ = ["Inspection", "Sizes", "inspect_data", "inspect_source", "render"]
 
@@ -130,7 +130,7 @@ def inspect_data(
     """
     max_pixels()  # complain once, not of every image
     if max_images is not None and max_images < 1:
-        raise LongtailError(f"--max-images is a number of images, at least 1, got {max_images}.")
+        raise UsageError(f"--max-images is a number of images, at least 1, got {max_images}.")
     counts, start = data.counts(), time.perf_counter()
     probes = list(probe_all(data, max_images, tick))
     seconds = time.perf_counter() - start

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from longtail.data.decoding import Block, BlockReader, Decoder, cores
 from longtail.data.image_data import SPLIT_NAMES, ImageData, Split, portable_pixmap
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
     import datasets
@@ -79,7 +79,7 @@ def write_resized(
         (8, 8)
     """
     if size < 1:
-        raise LongtailError(f"--size is a number of pixels, at least 1, got {size}.")
+        raise UsageError(f"--size is a number of pixels, at least 1, got {size}.")
     _check_place(out)
     unfinished = out.with_name(f".{out.name}.unfinished")
     out.parent.mkdir(parents=True, exist_ok=True)

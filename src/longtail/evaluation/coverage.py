@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
+from longtail.evaluation.grouped import correlation_within, worth_together
+from longtail.evaluation.intervals import Interval, wilson
 
 
 class Kept(TypedDict):
@@ -18,6 +20,8 @@ class Kept(TypedDict):
     num_images: int
     coverage: float | None
     accuracy: float | None
+    coverage_interval: Interval | None
+    accuracy_interval: Interval | None
 
 
 class SureSummary(TypedDict):
@@ -104,22 +108,41 @@ def threshold_for_accuracy(curve: CoverageCurve, accuracy: float) -> float | Non
     return float(curve.threshold[enough[-1]]) if len(enough) else None
 
 
-def kept_at(confidence: npt.ArrayLike, correct: npt.ArrayLike, threshold: float) -> Kept:
+def kept_at(
+    confidence: npt.ArrayLike, correct: npt.ArrayLike, threshold: float, *, worth: tuple[float, float] | None = None
+) -> Kept:
     """Return what a threshold keeps: images whose confidence is at least that.
 
+    The intervals are Wilson's. They take the threshold as given, and know nothing of how it was chosen.
+
+    Args:
+        confidence: Probability of the predicted class (N,).
+        correct: Whether the prediction is right (N,).
+        threshold: Confidence from which a prediction is kept.
+        worth: How many independent images all of them, and those kept, are worth; their numbers when not given.
+
     Example:
-        >>> kept_at([0.9, 0.5, 0.7, 0.6], [True, False, True, False], 0.6)["coverage"]
-        0.75
-        >>> kept_at([], [], 0.6)
-        {'num_images': 0, 'coverage': None, 'accuracy': None}
+        >>> found = kept_at([0.9, 0.5, 0.7, 0.6], [True, False, True, False], 0.6)
+        >>> found["coverage"], [round(end, 2) for end in found["coverage_interval"]]
+        (0.75, [0.3, 0.95])
+        >>> kept_at([], [], 0.6)["accuracy_interval"] is None
+        True
     """
     sure, right = np.asarray(confidence, dtype=np.float64) >= threshold, np.asarray(correct, dtype=bool)
-    kept = int(sure.sum())
+    kept, size = int(sure.sum()), len(sure)
+    coverage, accuracy = kept / size if size else None, float(right[sure].mean()) if kept else None
+    of_all, of_kept = worth or (float(size), float(kept))
     return {
-        "num_images": len(sure),
-        "coverage": kept / len(sure) if len(sure) else None,
-        "accuracy": float(right[sure].mean()) if kept else None,
+        "num_images": size,
+        "coverage": coverage,
+        "accuracy": accuracy,
+        "coverage_interval": _ends(coverage, of_all),
+        "accuracy_interval": _ends(accuracy, of_kept),
     }
+
+
+def _ends(share: float | None, worth: float) -> Interval | None:
+    return None if share is None else [float(end) for end in wilson(share * worth, worth)]
 
 
 def sure_summary(
@@ -128,6 +151,8 @@ def sure_summary(
     labels: IntArray,
     groups: Mapping[GroupName, Sequence[int] | IntArray],
     threshold: float,
+    *,
+    unit: IntArray | None = None,
 ) -> SureSummary:
     """Return what a threshold keeps of all images and of each shot group.
 
@@ -137,6 +162,8 @@ def sure_summary(
         labels: True classes (N,).
         groups: Class indices of ``many``, ``medium`` and ``few``.
         threshold: Confidence from which a prediction is kept.
+        unit: Number of what an image belongs to, as a film (N,): images of one are right, and kept, together, and the
+            intervals allow for it. Images are independent when not given.
 
     Example:
         >>> groups = {"many": [0], "few": [1]}
@@ -144,12 +171,26 @@ def sure_summary(
         >>> found["overall"]["coverage"], found["many"]["coverage"], found["few"]["coverage"]
         (0.5, 1.0, 0.0)
     """
-    parts = [np.isin(labels, np.asarray(groups.get(name, ()), dtype=np.int64)) for name in GROUP_NAMES]
-    many, medium, few = (kept_at(confidence[part], correct[part], threshold) for part in parts)
-    return {
-        "threshold": threshold,
-        "overall": kept_at(confidence, correct, threshold),
-        "many": many,
-        "medium": medium,
-        "few": few,
-    }
+    sure = confidence >= threshold
+    worth = None if unit is None else _worth(sure, correct, labels, unit)
+
+    def kept(part: npt.NDArray[np.bool_]) -> Kept:
+        return kept_at(confidence[part], correct[part], threshold, worth=None if worth is None else worth(part))
+
+    many, medium, few = (kept(np.isin(labels, np.asarray(groups.get(name, ()), dtype=int))) for name in GROUP_NAMES)
+    overall = kept(np.ones_like(sure))
+    return {"threshold": threshold, "overall": overall, "many": many, "medium": medium, "few": few}
+
+
+def _worth(
+    sure: npt.NDArray[np.bool_], correct: npt.NDArray[np.bool_], labels: IntArray, unit: IntArray
+) -> Callable[[npt.NDArray[np.bool_]], tuple[float, float]]:
+    """What the images of a part, and those of them that are kept, are worth; correlations are those of all parts."""
+    of_all = correlation_within(labels, sure, unit)
+    of_kept = correlation_within(labels[sure], correct[sure], unit[sure])
+
+    def worth(part: npt.NDArray[np.bool_]) -> tuple[float, float]:
+        kept = part & sure
+        return worth_together(labels[part], unit[part], of_all), worth_together(labels[kept], unit[kept], of_kept)
+
+    return worth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from longtail.counts import IntArray
 from longtail.evaluation.intervals import Array, Effective
@@ -32,13 +33,29 @@ def effective_images(
         >>> worth.correlation, worth.images.tolist(), worth.total
         (1.0, [2.0, 0.0], 2.0)
     """
-    correlation = _correlation(label, prediction == label, group)
+    correlation = correlation_within(label, prediction == label, group)
     return Effective(
         unit, correlation,
         images=_worth(label, group, correlation, num_classes),
         predicted=_worth(prediction, group, correlation, num_classes),
-        total=float(_worth(np.zeros_like(label), _pairs(label, group), correlation, 1)[0]),
+        total=worth_together(label, group, correlation),
     )  # fmt: skip
+
+
+def worth_together(label: IntArray, group: IntArray, correlation: float) -> float:
+    """How many independent images some images of any classes are worth; see :func:`effective_images`.
+
+    Args:
+        label: True classes, shape (N,).
+        group: Number of the group of each image, shape (N,).
+        correlation: Within a group of one class, from :func:`correlation_within`.
+
+    Example:
+        >>> film = np.array([0, 0, 1, 1])
+        >>> [worth_together(np.zeros(4, int), film, correlation) for correlation in (0.0, 1.0)]
+        [4.0, 2.0]
+    """
+    return float(_worth(np.zeros_like(label), _pairs(label, group), correlation, 1)[0])
 
 
 def _pairs(label: IntArray, group: IntArray) -> IntArray:
@@ -57,17 +74,31 @@ def _worth(label: IntArray, group: IntArray, correlation: float, size: int) -> A
     return np.asarray(images / (1 + np.maximum(weight - 1, 0) * correlation), dtype=np.float64)
 
 
-def _correlation(label: IntArray, right: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], group: IntArray) -> float:
-    """The intraclass correlation of a one-way analysis of variance within each class, its squares added up."""
+def correlation_within(label: IntArray, hit: npt.NDArray[np.bool_], group: IntArray) -> float:
+    """The intraclass correlation of a one-way analysis of variance within each class, its squares added up.
+
+    Args:
+        label: True classes, shape (N,).
+        hit: What images of a group may share: being right, or being kept by a threshold; shape (N,).
+        group: Number of the group of each image, shape (N,).
+
+    Returns:
+        In [0, 1]; 1 where nothing says how large it is.
+
+    Example:
+        >>> film, right = np.array([0, 0, 1, 1]), np.array([True, True, False, False])
+        >>> correlation_within(np.zeros(4, int), right, film)
+        1.0
+    """
     pair = _pairs(label, group)
     sizes = np.bincount(pair).astype(np.float64)
     owner = np.zeros(len(sizes), dtype=np.int64)
     owner[pair] = label
-    group_rate = np.bincount(pair, weights=right) / sizes
+    group_rate = np.bincount(pair, weights=hit) / sizes
     images = np.bincount(label).astype(np.float64)
-    rate = np.bincount(label, weights=right) / np.maximum(images, 1)
+    rate = np.bincount(label, weights=hit) / np.maximum(images, 1)
     between = (sizes * (group_rate - rate[owner]) ** 2).sum()
-    within = ((right - group_rate[pair]) ** 2).sum()
+    within = ((hit - group_rate[pair]) ** 2).sum()
     classes = int((images > 0).sum())
     free_between, free_within = len(sizes) - classes, len(label) - len(sizes)
     if free_between == 0 or between + within == 0:

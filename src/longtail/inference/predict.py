@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from longtail.errors import LongtailError
+from longtail.errors import UsageError
 from longtail.inference.hub import local_run
 from longtail.inference.info import INFO_NAME
 from longtail.inference.item import Item
@@ -101,7 +101,7 @@ def predict_images(
             command.
     """
     if top_k < 1 or batch_size < 1:
-        raise LongtailError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
+        raise UsageError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
     found, run = find_images(images, image_column=image_column), local_run(run_dir)
     predictor = Predictor.load(run, device=device, prior=prior)
     top_k = min(top_k, len(predictor.classes))

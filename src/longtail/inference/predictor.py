@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 from longtail.inference.hub import local_run
 from longtail.inference.info import ModelInfo
 from longtail.inference.item import Item, Loaded
@@ -104,7 +104,7 @@ class Predictor:
     ) -> Iterator[Prediction]:
         """Yield predictions while images are read, in constant memory; arguments as for :meth:`predict`."""
         if top_k < 1 or batch_size < 1:
-            raise LongtailError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
+            raise UsageError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
         for batch, values in self._batches(items, batch_size, workers):
             rows = iter(values)
             for one in batch:

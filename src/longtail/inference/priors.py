@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from longtail.counts import ClassCounts, FloatArray
-from longtail.errors import LongtailError, nearest
+from longtail.errors import LongtailError, UsageError, nearest
 from longtail.inference.adjustment import Adjustment, prior_shares
 from longtail.inference.info import ModelInfo
 
@@ -86,7 +86,7 @@ def read_prior(spec: str, info: ModelInfo) -> FloatArray:
         return prior_shares("uniform", info.counts)
     path = Path(spec)
     if not path.is_file():
-        raise LongtailError(
+        raise UsageError(
             f"--prior takes uniform, train or a CSV or JSON file, and there is no file {spec!r}.{nearest(spec, WORDS)}"
         )
     given = _read_file(path)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.counts import FEW_IMAGES
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 from longtail.evaluation.adjust import TEMPERATURES, fit_temperature
 from longtail.evaluation.confusion import harmonic_mean
 from longtail.evaluation.coverage import coverage_curve, kept_at, threshold_for_accuracy, threshold_for_coverage
@@ -59,11 +59,11 @@ class Wishes:
         }  # fmt: skip
         for name, (holds, words) in rules.items():
             if not holds:
-                raise LongtailError(f"--{name} must be {words}.")
+                raise UsageError(f"--{name} must be {words}.")
         if self.coverage is not None and self.accuracy is not None:
-            raise LongtailError("--threshold-coverage and --threshold-accuracy choose the same threshold: give one.")
+            raise UsageError("--threshold-coverage and --threshold-accuracy choose the same threshold: give one.")
         if self.method == "none" and self.tau is not None:
-            raise LongtailError("--tau is the strength of a method: leave it out, or name another --method than none.")
+            raise UsageError("--tau is the strength of a method: leave it out, or name another --method than none.")
 
 
 def choose(info: ModelInfo, head: nn.Module, logits: Tensor, labels: Tensor, wishes: Wishes) -> ModelInfo:

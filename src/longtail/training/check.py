@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from longtail.errors import LongtailError, nearest
+from longtail.errors import UsageError, as_usage, nearest
 from longtail.training.config import DataConfig, LossConfig, ModelConfig, RunConfig, StageConfig
 from longtail.training.schedule import check_schedule
 
@@ -59,13 +59,13 @@ def check_config(config: RunConfig) -> None:
     """Check ranges, names and what has to fit together.
 
     Raises:
-        LongtailError: An option has a value that no run can use, a loss or sampler is unknown, or a loss does not fit
+        UsageError: An option has a value that no run can use, a loss or sampler is unknown, or a loss does not fit
             the classifier.
 
     Example:
         >>> check_config(RunConfig(data=DataConfig(image_size=0)))
         Traceback (most recent call last):
-        longtail.errors.LongtailError: --data.image_size must be at least 1, got 0.
+        longtail.errors.UsageError: --data.image_size must be at least 1, got 0.
     """
     rules = _RUN_RULES | {
         f"{stage}.{key}": rule for stage in ("stage1", "stage2") for key, rule in _STAGE_RULES.items()
@@ -74,14 +74,15 @@ def check_config(config: RunConfig) -> None:
     for key, (holds, words) in rules.items():
         value = _value_at(values, key)
         if value is not None and not holds(value):
-            raise LongtailError(f"--{key} must be {words}, got {value}.")
+            raise UsageError(f"--{key} must be {words}, got {value}.")
     _check_data(config.data)
     training = config.training
     if training.compile and training.compile_mode != "default" and training.accumulation > 1:
-        raise LongtailError(
+        raise UsageError(
             "--training.accumulation cannot be used with CUDA graphs, which write every part's gradient to the same "
             "place: set --training.compile_mode default."
         )
+    _check_model(config.model, config.mode)
     head: str = config.model.head
     for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
         if stage.epochs > 0:
@@ -96,21 +97,49 @@ def _value_at(values: dict[str, Any], key: str) -> Any:
 
 def _check_data(data: DataConfig) -> None:
     if len(data.mean) != 3 or len(data.std) != 3 or min(data.std) <= 0:
-        raise LongtailError("--data.mean and --data.std take three numbers for red, green and blue, std above zero.")
+        raise UsageError("--data.mean and --data.std take three numbers for red, green and blue, std above zero.")
     if data.resize is not None and data.resize < data.image_size:
-        raise LongtailError(
+        raise UsageError(
             f"--data.resize must be at least --data.image_size, {data.image_size}, which is cut out of it, "
             f"got {data.resize}."
         )
     if data.fold is not None and data.fold >= data.folds:
-        raise LongtailError(
+        raise UsageError(
             f"--data.fold {data.fold} is one of --data.folds {data.folds}, counted from 0: name a lower one, or set "
             "--data.folds."
         )
     if data.few > data.many + 1:
-        raise LongtailError(
+        raise UsageError(
             f"--data.few must be at most --data.many, {data.many}, plus 1, or a class is in two groups, got {data.few}."
         )
+
+
+def _check_model(model: ModelConfig, mode: str) -> None:
+    from longtail.models.backbones import TIMM_PREFIX, check_network
+
+    with as_usage():
+        check_network(model.name)
+    if model.pretrained and not model.weights and not model.name.startswith(TIMM_PREFIX):
+        what = f"--mode {mode}" if mode else "--model.pretrained true"
+        raise UsageError(
+            f"{what} starts from published weights, and {model.name!r} has none: name a timm: network with "
+            f"--model.name, or train with {'--mode scratch' if mode else '--model.pretrained false'}."
+        )
+
+
+def check_weights(config: RunConfig) -> None:
+    """Make sure that a new run finds the published weights it starts from, before an image is read.
+
+    Raises:
+        LongtailError: They are neither on this machine nor within reach.
+
+    Example:
+        >>> check_weights(RunConfig())
+    """
+    from longtail.models.published import require_weights
+
+    if config.model.pretrained and not config.model.weights:
+        require_weights(config.model.name, adapters=config.model.adapter != "none")
 
 
 def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -> str:
@@ -118,16 +147,16 @@ def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -
     from longtail.data.samplers import SAMPLERS
 
     if stage.sampler not in SAMPLERS:
-        raise LongtailError(f"--{name}.sampler is unknown, {stage.sampler!r}.{nearest(stage.sampler, SAMPLERS)}")
+        raise UsageError(f"--{name}.sampler is unknown, {stage.sampler!r}.{nearest(stage.sampler, SAMPLERS)}")
     _check_layers(name, stage, model)
     if stage.optimizer.nesterov and stage.optimizer.momentum == 0:
-        raise LongtailError(f"--{name}.optimizer.nesterov needs momentum: set --{name}.optimizer.momentum above 0.")
+        raise UsageError(f"--{name}.optimizer.nesterov needs momentum: set --{name}.optimizer.momentum above 0.")
     _check_views(name, stage)
     needed = _check_loss(name, stage.loss)
     if head == "auto":
         return needed
     if needed == "cosine" and head == "linear":
-        raise LongtailError(
+        raise UsageError(
             f"the loss {stage.loss.name!r} of {name} is defined on a cosine classifier, but the model has a linear "
             "one: train with --model.head cosine."
         )
@@ -136,25 +165,25 @@ def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -
 
 def _check_layers(name: str, stage: StageConfig, model: ModelConfig) -> None:
     if stage.optimizer.layer_decay is not None and not model.name.startswith("timm:"):
-        raise LongtailError(f"--{name}.optimizer.layer_decay needs a timm: network, not {model.name!r}: leave it out.")
+        raise UsageError(f"--{name}.optimizer.layer_decay needs a timm: network, not {model.name!r}: leave it out.")
     if model.adapter != "none" and not model.name.startswith("timm:"):
-        raise LongtailError(f"--model.adapter {model.adapter} needs a timm: transformer, not {model.name!r}.")
+        raise UsageError(f"--model.adapter {model.adapter} needs a timm: transformer, not {model.name!r}.")
     if model.adapter != "none" and stage.optimizer.layer_decay is not None:
-        raise LongtailError(f"--model.adapter trains no layer itself: leave --{name}.optimizer.layer_decay out.")
+        raise UsageError(f"--model.adapter trains no layer itself: leave --{name}.optimizer.layer_decay out.")
 
 
 def _check_views(name: str, stage: StageConfig) -> None:
     if stage.cached_views and stage.train == "all":
-        raise LongtailError(
+        raise UsageError(
             f"--{name}.cached_views needs a frozen backbone: set --{name}.train classifier (or scales), or leave it 0."
         )
     if stage.cached_views and stage.mixing not in {"none", "feature-mixup"}:
-        raise LongtailError(
+        raise UsageError(
             f"--{name}.cached_views trains on features, where images can no longer be mixed: set --{name}.mixing none "
             f"or feature-mixup, or --{name}.cached_views 0 to train through the backbone."
         )
     if stage.mixing == "feature-mixup" and not stage.cached_views:
-        raise LongtailError(f"--{name}.mixing feature-mixup mixes stored features: set --{name}.cached_views above 0.")
+        raise UsageError(f"--{name}.mixing feature-mixup mixes stored features: set --{name}.cached_views above 0.")
 
 
 def _check_loss(name: str, loss: LossConfig) -> str:
@@ -163,9 +192,10 @@ def _check_loss(name: str, loss: LossConfig) -> str:
 
     # The real class counts are not known yet; weights, one per class, are checked when they are.
     options = {key: value for key, value in loss.options.items() if key != "weight"}
-    built = build_loss(loss.name, [2, 1], options)
+    with as_usage():
+        built = build_loss(loss.name, [2, 1], options)
     if options.get("reduction", "mean") != "mean":
-        raise LongtailError(f"--{name}.loss.options.reduction must be 'mean' to train, got {options['reduction']!r}.")
+        raise UsageError(f"--{name}.loss.options.reduction must be 'mean' to train, got {options['reduction']!r}.")
     return built.head
 
 
@@ -173,16 +203,16 @@ def check_stages(config: RunConfig) -> dict[int, StageConfig]:
     """Return the stages that have epochs, by number.
 
     Raises:
-        LongtailError: No stage has any, or a schedule does not fit together.
+        UsageError: No stage has any, or a schedule does not fit together.
     """
     stages = {index: stage for index, stage in ((1, config.stage1), (2, config.stage2)) if stage.epochs > 0}
     if not stages:
-        raise LongtailError("no stage has any epochs; set --stage1.epochs or --epochs.")
+        raise UsageError("no stage has any epochs; set --stage1.epochs or --epochs.")
     for index, stage in stages.items():
         try:
             check_schedule(stage.schedule, f"stage{index}.schedule")
         except ValueError as error:
-            raise LongtailError(str(error)) from error
+            raise UsageError(str(error)) from error
     return stages
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from longtail.analysis.norms import is_cosine
 from longtail.data.augmentation import Normalise
 from longtail.data.loaders import Loader
 from longtail.models.heads import ScaledHead
@@ -40,7 +41,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Classifier:
+class HeadArrays:
     """A head as arrays.
 
     Attributes:
@@ -54,7 +55,7 @@ class Classifier:
     is_cosine: bool
 
     @classmethod
-    def of(cls, model: LongTailModel) -> Classifier:
+    def of(cls, model: LongTailModel) -> HeadArrays:
         """Read the head of a model."""
         head: Any = model.head
         scales = head.scale_logits if isinstance(head, ScaledHead) else torch.ones(model.num_classes)
@@ -63,7 +64,7 @@ class Classifier:
         scales = scales.detach().cpu().float()
         weight = inner.weight.detach().cpu().float() * scales[:, None]
         scaled = None if bias is None else (bias.detach().cpu().float() * scales).numpy()
-        return cls(weight.numpy(), scaled, model.head_name.endswith("cosine"))
+        return cls(weight.numpy(), scaled, is_cosine(model.head_name))
 
     def sees(self, features: Features) -> Features:
         """Features (N, D) as it compares them: a cosine head without their length, which moves no decision of it."""

@@ -15,9 +15,10 @@ EXECUTION = frozenset(
     {
         "out", "workers", "resident_gigabytes", "cache", "checkpoint_steps", "device", "compile", "compile_mode",
         "channels_last", "validate_every", "evaluation_batch", "tracker", "tracker_project", "record_dynamics",
+        "reasons",
     }
 )  # fmt: skip
-"""Options that say where and how fast a run went, not what it computed."""
+"""Options that say where, why and how fast a run went, not what it computed."""
 
 
 @dataclass
@@ -51,6 +52,8 @@ class DataConfig:
         many: A class with more training images than this is many-shot.
         few: A class with fewer training images than this is few-shot.
         groups: Shot groups by those thresholds, or by thirds of the classes.
+        skip_unreadable: Decode every image before training and leave out, with a count, those that cannot be; else the
+            first of them stops the run.
         workers: Processes that decode images when the data set does not fit in memory.
         resident_gigabytes: Decode once and keep in memory up to this size; None means half of the free memory.
         cache: Keep the decoded images of such a set on disk too, for the next run and for runs beside this one.
@@ -82,6 +85,7 @@ class DataConfig:
     many: int = 100
     few: int = 20
     groups: Literal["threshold", "thirds"] = "threshold"
+    skip_unreadable: bool = False
     workers: int = 2
     resident_gigabytes: float | None = None
     cache: bool = True

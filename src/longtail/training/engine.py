@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -175,6 +175,16 @@ def with_precision(config: TrainingConfig) -> TrainingConfig:
 
 def _on_cpu(config: TrainingConfig) -> bool:
     return config.device == "cpu" or not torch.accelerator.is_available()
+
+
+def can_fuse(parameters: Iterable[Tensor]) -> bool:
+    """Whether PyTorch has optimisers of one kernel for parameters where these are.
+
+    Example:
+        >>> can_fuse([torch.zeros(1)])
+        True
+    """
+    return all(parameter.device.type in {"cpu", "cuda", "mps", "xpu"} for parameter in parameters)
 
 
 def is_main_process() -> bool:

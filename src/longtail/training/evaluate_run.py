@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from longtail.counts import ClassCounts
+from longtail.counts import ClassCounts, IntArray
 from longtail.data.columns import split_name
 from longtail.data.decoding import Decoder
 from longtail.data.image_data import ImageData, Split
 from longtail.data.loaders import Loader, build_loader
 from longtail.data.sources import load_source
-from longtail.errors import LongtailError, nearest
+from longtail.errors import LongtailError, UsageError, nearest
 from longtail.evaluation.coverage import SureSummary, coverage_curve, sure_summary, threshold_for_coverage
 from longtail.evaluation.summary import Groups
 from longtail.inference.info import ModelInfo
@@ -24,7 +24,7 @@ from longtail.inference.load import load_run
 from longtail.training.config import RunConfig
 from longtail.training.engine import Engine
 from longtail.training.evaluate import Evaluation, evaluate
-from longtail.training.grouped import with_group_intervals
+from longtail.training.grouped import units, with_group_intervals
 from longtail.training.prepare import PreparedData, prepare_data
 from longtail.training.recipe import config_from_dict, read_config
 from longtail.training.run import make_engine
@@ -81,18 +81,22 @@ def evaluate_run(
         num_images=len(rows), counts=counts, groups=groups, scores=info.scores,
         keep_predictions=coverage or info.threshold is not None or config.data.group_column is not None,
     )  # fmt: skip
-    result = with_group_intervals(result, rows, config.data.group_column)
-    return dict(result.summary) | _certainty(result, groups, info.threshold, coverage=coverage)
+    column = config.data.group_column
+    result = with_group_intervals(result, rows, column)
+    return dict(result.summary) | _certainty(result, groups, units(rows, column), info.threshold, coverage=coverage)
 
 
-def _certainty(result: Evaluation, groups: Groups, threshold: float | None, *, coverage: bool) -> dict[str, Any]:
+def _certainty(
+    result: Evaluation, groups: Groups, unit: IntArray | None, threshold: float | None, *, coverage: bool
+) -> dict[str, Any]:
     if not result.predictions:
         return {}
     said = result.predictions
     right = said["prediction"] == said["label"]
+    together = None if unit is None else unit[said["index"]]
 
     def at(value: float) -> SureSummary:
-        return sure_summary(said["confidence"], right, said["label"], groups, value)
+        return sure_summary(said["confidence"], right, said["label"], groups, value, unit=together)
 
     found: dict[str, Any] = {} if threshold is None else {"sure": at(threshold)}
     if coverage:
@@ -134,7 +138,7 @@ def _own_split(run: Path, config: RunConfig, name: str, say: Callable[[str], obj
     prepared = own_data(run, config, say)
     found = prepared.split(name)
     if found is None:
-        raise LongtailError(f"{config.data.source!r} has no split {name!r}.{nearest(name, prepared.data.splits)}")
+        raise UsageError(f"{config.data.source!r} has no split {name!r}.{nearest(name, prepared.data.splits)}")
     return found
 
 
@@ -150,7 +154,7 @@ def _foreign_split(data: ImageData, name: str, classes: tuple[str, ...], say: Ca
     rows = data.splits.get(name)
     if rows is None:
         if len(data.splits) > 1:
-            raise LongtailError(f"{data.source!r} has no split {name!r}.{nearest(name, data.splits)}")
+            raise UsageError(f"{data.source!r} has no split {name!r}.{nearest(name, data.splits)}")
         rows = data.splits["train"]
         say(f"note: {data.source!r} is not divided into splits: all of its {len(rows)} images are evaluated.")
     if not len(rows):

@@ -29,8 +29,9 @@ def look(config: RunConfig) -> Facts:
     from longtail.training.environment import hardware
     from longtail.training.prepare import prepare_data
 
-    each_fold = config.data.folds and config.data.fold is None  # they are alike
-    prepared = prepare_data(replace(config.data, fold=0) if each_fold else config.data)
+    # Folds are alike, and a few images that cannot be read decide nothing: looking for them is left to the run.
+    each_fold = config.data.folds and config.data.fold is None
+    prepared = prepare_data(replace(config.data, skip_unreadable=False, fold=0 if each_fold else config.data.fold))
     train = prepared.data.splits["train"]
     device = Engine(config.training).device
     return Facts(

@@ -18,7 +18,6 @@ import torch
 
 from longtail.counts import ClassCounts
 from longtail.data.image_data import Split
-from longtail.data.sources import load_source
 from longtail.data.splits import assign_folds
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.calibration import bin_confidences
@@ -30,9 +29,10 @@ from longtail.training.grid import Grid, PlannedRun
 from longtail.training.grid_runner import log_of, run_grid
 from longtail.training.grouped import with_group_intervals
 from longtail.training.outputs import write_json, write_table, write_yaml
+from longtail.training.place import refuse_existing
+from longtail.training.prepare import load_images
 from longtail.training.progress import Reporter
 from longtail.training.results import FORMAT
-from longtail.training.run import refuse_existing
 
 
 def start_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, A
     config = resolve(config)
     check_config(config)
     check_stages(config)
-    data = load_source(config.data.source, label_column=config.data.label_column, image_column=config.data.image_column)
+    data = load_images(config.data, reporter)
     whole = data.splits["train"]
     numbers = assign_folds(
         whole, config.data.folds, seed=config.data.split_seed, groups=config.data.group_column,
@@ -127,6 +127,7 @@ def _pool(
         "seeds": parts[0]["seeds"],
         "data_hash": "sha256:" + hashlib.sha256("".join(part["data_hash"] for part in parts).encode()).hexdigest(),
         "notes": parts[0]["notes"],
+        "unreadable": parts[0].get("unreadable", []),
         "versions": parts[0]["versions"],
         "hardware": parts[0]["hardware"],
         "seconds": {"total": round(sum(part["seconds"]["total"] for part in parts), 3)},

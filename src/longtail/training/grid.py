@@ -13,10 +13,11 @@ from typing import Any, Literal
 import yaml
 
 from longtail.complaints import explain
-from longtail.errors import LongtailError, nearest
+from longtail.errors import LongtailError, UsageError, nearest
+from longtail.training.auto import Facts, as_it_came
 from longtail.training.check import check_config, check_stages, resolve
 from longtail.training.config import EXECUTION, RunConfig
-from longtail.training.grid_auto import AUTO, spelt_out
+from longtail.training.grid_auto import AUTO, is_chosen, spelt_out
 from longtail.training.recipe import Nested, base_config, check_keys, config_from_dict, flatten, merge, read_config
 
 State = Literal["new", "started", "finished"]
@@ -27,7 +28,9 @@ class RunSpec:
     """One configuration of a grid.
 
     Attributes:
-        recipe: The recipe it starts from; ``auto`` chooses one by the images, as ``longtail train`` does without one.
+        recipe: The recipe it starts from. ``auto`` chooses one by the images, as ``longtail train`` does without one;
+            with it, and with those for any images, so are network, length and batch, unless ``vary`` changes what that
+            depends on.
         source: Its own SOURCE, where that is not the grid's.
         epochs: As ``--epochs`` of ``longtail train``, where that is not the grid's.
         set: Options by their dotted names.
@@ -172,7 +175,7 @@ def recipe_grid(
         {'training.precision': 'bf16'}
     """
     if len(set(recipes)) < len(recipes):
-        raise LongtailError("a recipe is named twice: name each once, and use --seeds to repeat it.")
+        raise UsageError("a recipe is named twice: name each once, and use --seeds to repeat it.")
     ends = [recipe.rsplit("/", 1)[-1] for recipe in recipes]
     names = {
         recipe: end if ends.count(end) == 1 else recipe.replace("/", "-")
@@ -182,7 +185,7 @@ def recipe_grid(
     for word in options:
         key, equals, value = word.partition("=")
         if not equals:
-            raise LongtailError(f"--set takes KEY=VALUE, such as --set training.precision=bf16, got {word!r}.")
+            raise UsageError(f"--set takes KEY=VALUE, such as --set training.precision=bf16, got {word!r}.")
         values["set"][key] = _yaml(value, f"--set {key}")
     if epochs is not None:
         values["epochs"] = epochs
@@ -214,7 +217,8 @@ def plan_grid(values: Nested, where: str = "the grid") -> Grid:
     spec: GridSpec = _typed(GridSpec, values, where)
     specs = {str(name): _typed(RunSpec, run or {}, f"{where}: run {name!r}") for name, run in spec.runs.items()}
     _check(spec, specs, where)
-    specs = {name: _chosen(spec, run, f"{where}: run {name!r}") for name, run in specs.items()}
+    seen: dict[str, Facts] = {}
+    specs = {name: _chosen(spec, run, f"{where}: run {name!r}", seen) for name, run in specs.items()}
     combinations = [
         dict(zip(spec.vary, each, strict=True)) for each in itertools.product(*spec.vary.values())
     ]  # of nothing varied: one, empty
@@ -358,18 +362,22 @@ def _baselines(variants: Sequence[_Variant], asked: str, where: str) -> dict[str
     return {variant.name: next(each.name for each in own if each.data == variant.data) for variant in variants}
 
 
-def _chosen(spec: GridSpec, run: RunSpec, where: str) -> RunSpec:
-    """The run itself; with the recipe ``auto`` what was chosen for it, so that ``grid.yaml`` holds that."""
-    if run.recipe != AUTO:
+def _chosen(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Facts]) -> RunSpec:
+    """The run with what is chosen for it, as ``longtail train`` would, so that ``grid.yaml`` holds that."""
+    given = spec.set | run.set
+    if not is_chosen(run.recipe, given):
         return run
+    recipe = None if run.recipe == AUTO else run.recipe
     varied = next((key for key in ("data.source", "mode", "model.name") if key in spec.vary), None)
+    if varied is not None and recipe is not None:
+        return run
     if varied is not None:
         raise LongtailError(f"{where}: the recipe auto chooses once: leave {varied} out of vary, or name a recipe.")
-    given = spec.set | run.set
     values = nested({"data.source": run.source or spec.source} | given)
     first = config_from_dict(merge(asdict(RunConfig()), values), where)
-    recipe, options = spelt_out(first, given, run.epochs if run.epochs is not None else spec.epochs)
-    return replace(run, recipe=recipe, set=options | run.set)
+    epochs = run.epochs if run.epochs is not None else spec.epochs
+    name, options = spelt_out(first, given, epochs, recipe=recipe, seen=seen)
+    return replace(run, recipe=name, set=options | run.set)
 
 
 def _resolve(spec: GridSpec, run: RunSpec, variant: _Variant, where: str) -> RunConfig:
@@ -386,6 +394,7 @@ def _resolve(spec: GridSpec, run: RunSpec, variant: _Variant, where: str) -> Run
             raise LongtailError(f"{where} sets its seed or recipe as an option: use seeds, and recipe of the run.")
         values = merge(values, overlay)
     config = config_from_dict(values, where)
+    config.reasons = as_it_came(config) if config.reasons else []
     try:
         config = resolve(config)
         check_config(config)

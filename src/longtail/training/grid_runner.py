@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from longtail.data.decoding import cores
-from longtail.errors import LongtailError
+from longtail.errors import UsageError
 from longtail.training.grid import Grid, PlannedRun, state_of
 from longtail.training.grid_view import GridView
 from longtail.training.interrupt import Interrupted, InterruptGuard
@@ -53,7 +53,7 @@ def run_grid(
         LongtailError: A folder holds another run, or ``jobs`` is below one.
     """
     if jobs is not None and jobs < 1:
-        raise LongtailError(f"--jobs must be at least 1, got {jobs}.")
+        raise UsageError(f"--jobs must be at least 1, got {jobs}.")
     todo = [run for run in grid.runs if state_of(run) != "finished"]  # every folder is looked at before one is written
     if grid.spec:  # the folds of one configuration have none: its config.yaml says all
         write_yaml(grid.out / "grid.yaml", grid.spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from longtail.errors import LongtailError, nearest
+from longtail.errors import UsageError, nearest
 
 Nested = dict[str, Any]
 MODES = ("linear", "finetune", "lora", "scratch")
@@ -50,7 +50,7 @@ def with_mode(config: Nested, mode: str) -> Nested:
             leaves the configuration as it is.
 
     Raises:
-        LongtailError: There is no such mode.
+        UsageError: There is no such mode.
 
     Example:
         >>> from longtail.training.recipe import load_recipe
@@ -61,7 +61,7 @@ def with_mode(config: Nested, mode: str) -> Nested:
     from longtail.training.recipe import merge
 
     if mode not in MODES:
-        raise LongtailError(f"there is no mode {mode!r}.{nearest(mode, MODES)}")
+        raise UsageError(f"there is no mode {mode!r}.{nearest(mode, MODES)}")
     if mode == "scratch":
         return copy.deepcopy(config) | {"mode": mode}
     first = _FIRST[mode]

@@ -1,4 +1,4 @@
-"""The files of a finished run: history, predictions, example images and metrics."""
+"""The files of a finished run: history, predictions and metrics."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from PIL import Image
 
-from longtail.data.image_data import Split
-from longtail.evaluation.summary import Summary
 from longtail.files import write_atomically
 
 HISTORY_COLUMNS = (
@@ -25,7 +21,6 @@ HISTORY_COLUMNS = (
     "validation_accuracy", "validation_balanced_accuracy", "seconds", "images_per_second",
     "waiting_share",
 )  # fmt: skip
-EXAMPLE_CLASSES, EXAMPLES_PER_CLASS, EXAMPLE_SIDE = 24, 6, 96
 
 
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
@@ -78,49 +73,6 @@ def describe_throughput(history: Sequence[Mapping[str, Any]], stage: int) -> str
 def write_predictions(path: Path, columns: Mapping[str, Any]) -> None:
     """Write ``predictions.parquet``: one row per test image."""
     write_table(path, pa.table(dict(columns)))
-
-
-def write_examples(path: Path, train: Split, test: Split, predictions: Mapping[str, Any], summary: Summary) -> None:
-    """Write small pictures of the hardest classes: some of their training images, and their most confident errors.
-
-    Args:
-        path: The Parquet file.
-        train: Training split.
-        test: Test split that the predictions are of.
-        predictions: Columns of :func:`longtail.training.evaluate.evaluate`.
-        summary: Metrics of the test split.
-    """
-    rows: list[dict[str, Any]] = []
-    for label in hardest_classes(summary, EXAMPLE_CLASSES):
-        shown = np.flatnonzero(train.labels == label)[:EXAMPLES_PER_CLASS]
-        rows += [_example(train, int(index), label, "train", -1, 0.0) for index in shown]
-        wrong = np.flatnonzero((predictions["label"] == label) & (predictions["prediction"] != label))
-        order = wrong[np.argsort(-predictions["confidence"][wrong], kind="stable")][:EXAMPLES_PER_CLASS]
-        for index in order:
-            answer, confidence = int(predictions["prediction"][index]), float(predictions["confidence"][index])
-            rows.append(_example(test, int(index), label, "error", answer, confidence))
-    schema = pa.schema({
-        "class": pa.int64(), "role": pa.string(), "image": pa.binary(), "prediction": pa.int64(),
-        "confidence": pa.float32(), "path": pa.string(),
-    })  # fmt: skip
-    write_table(path, pa.Table.from_pylist(rows, schema=schema))
-
-
-def hardest_classes(summary: Summary, count: int) -> list[int]:
-    """Return the classes with the lowest recall, hardest first; classes without test images are left out."""
-    recalls = [(row["recall"], label) for label, row in enumerate(summary["per_class"]) if row["recall"] is not None]
-    return [label for _, label in sorted(recalls)[:count]]
-
-
-def _example(split: Split, index: int, label: int, role: str, prediction: int, confidence: float) -> dict[str, Any]:
-    picture = split.image(index).copy()
-    picture.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return {
-        "class": label, "role": role, "image": buffer.getvalue(), "prediction": prediction,
-        "confidence": confidence, "path": split.path(index),
-    }  # fmt: skip
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -9,11 +9,13 @@ import numpy as np
 
 from longtail.counts import ClassCounts, GroupName, IntArray
 from longtail.data.image_data import ImageData, Split
+from longtail.data.readable import UNREADABLE, readable
 from longtail.data.sources import load_source
 from longtail.data.splits import assign_folds, carve
 from longtail.data.subsets import cut_long_tailed
 from longtail.errors import LongtailError
 from longtail.training.config import DataConfig
+from longtail.training.progress import Reporter
 
 
 @dataclass(frozen=True)
@@ -37,23 +39,52 @@ class PreparedData:
         """Hash over the training, validation and test rows, in this order, as they are when it is first asked for."""
         return hash_splits(self.data)
 
+    @property
+    def unreadable(self) -> list[str]:
+        """The names of the images that were left out because they cannot be decoded."""
+        return [name for finding in self.data.findings if finding.kind == UNREADABLE for name in finding.images]
+
     def split(self, name: str) -> Split | None:
         """Return a split by name, or None where the source has none."""
         return self.data.splits.get(name)
 
 
-def prepare_data(config: DataConfig) -> PreparedData:
+def load_images(config: DataConfig, reporter: Reporter | None = None) -> ImageData:
+    """Load a source, without its unreadable images where the configuration says so.
+
+    Args:
+        config: Of the run.
+        reporter: Shows how far the look at every image is; silent when not given.
+
+    Example:
+        >>> len(load_images(DataConfig(source="digits")).splits["train"])
+        1438
+    """
+    data = load_source(config.source, label_column=config.label_column, image_column=config.image_column)
+    if not config.skip_unreadable:
+        return data
+    with (reporter or Reporter(quiet=True)).bar("looking at images", sum(map(len, data.splits.values()))) as bar:
+        return readable(
+            data, resize=config.resize, size=config.image_size, interpolation=config.interpolation, tick=bar.tick
+        )
+
+
+def prepare_data(config: DataConfig, reporter: Reporter | None = None) -> PreparedData:
     """Load a source and make its splits.
 
     The test split is held out before the training images are cut long-tailed, so it keeps the source's balance; the
     validation split is held out of what training is left with.
+
+    Args:
+        config: Of the run.
+        reporter: As for :func:`load_images`.
 
     Example:
         >>> prepared = prepare_data(DataConfig(source="digits", imbalance_ratio=10))
         >>> prepared.counts.imbalance_ratio > 9
         True
     """
-    data = load_source(config.source, label_column=config.label_column, image_column=config.image_column)
+    data = load_images(config, reporter)
     if config.group_column is not None:
         data.splits["train"].require(config.group_column)  # also where nothing is carved: it may be misspelt
     classes = len(data.classes)

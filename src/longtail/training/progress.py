@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -78,13 +78,29 @@ class Bar:
         self.update(self.done + 1)
 
 
-def describe(summary: Mapping[str, Any]) -> str:
-    """Say the main figures of a summary in one line.
+def figure(value: float | None, ends: Sequence[float] | None = None, *, unit: str = " %") -> str:
+    """A fraction in percent with its interval in brackets, where it has one.
 
     Example:
-        >>> describe({"accuracy": 0.5, "many": 0.75, "medium": None, "few": 0.1})
-        'accuracy 50.0 %, many 75.0, medium n/a, few 10.0'
+        >>> figure(0.384, [0.3741, 0.3939]), figure(1.0, [0.9, 1.0], unit=""), figure(None)
+        ('38.4 % (37.4-39.4)', '100 (90.0-100)', 'n/a')
     """
-    groups = (f"{name} {'n/a' if summary[name] is None else format(summary[name] * 100, '.1f')}" for name in
-              ("many", "medium", "few"))  # fmt: skip
-    return f"accuracy {summary['accuracy'] * 100:.1f} %, " + ", ".join(groups)
+    if value is None:
+        return "n/a"
+    shown, *around = ("100" if share == 1 else f"{share * 100:.1f}" for share in (value, *(ends or ())))
+    return f"{shown}{unit}" + (f" ({'-'.join(around)})" if around else "")
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """Say the main figures of a summary in one line, with their intervals where it has them.
+
+    Example:
+        >>> figures = {"accuracy": 0.5, "many": 0.75, "medium": None, "few": 0.1}
+        >>> describe(figures)
+        'accuracy 50.0 %, many 75.0, medium n/a, few 10.0'
+        >>> describe(figures | {"intervals": {"accuracy": [0.41, 0.59]}})
+        'accuracy 50.0 % (41.0-59.0), many 75.0, medium n/a, few 10.0'
+    """
+    ends = summary.get("intervals") or {}
+    groups = [f"{name} {figure(summary[name], ends.get(name), unit='')}" for name in ("many", "medium", "few")]
+    return ", ".join([f"accuracy {figure(summary['accuracy'], ends.get('accuracy'))}", *groups])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import yaml
 
 from longtail.complaints import explain
-from longtail.errors import LongtailError, nearest
+from longtail.errors import LongtailError, UsageError, nearest
 from longtail.training.config import RunConfig
 from longtail.training.modes import MODES, with_mode, with_model
 
@@ -78,7 +78,7 @@ def load_recipe(name: str) -> Recipe:
         name: ``DATA/METHOD``, for example ``cifar-lt/gcl``.
 
     Raises:
-        LongtailError: There is no such recipe; the nearest right name is given.
+        UsageError: There is no such recipe; the nearest right name is given.
 
     Example:
         >>> load_recipe("cifar-lt/gcl").config["stage2"]["epochs"]
@@ -86,7 +86,7 @@ def load_recipe(name: str) -> Recipe:
     """
     known = list_recipes()
     if name not in known:
-        raise LongtailError(f"there is no recipe {name!r}.{nearest(name, known)} 'longtail recipes' lists them all.")
+        raise UsageError(f"there is no recipe {name!r}.{nearest(name, known)} 'longtail recipes' lists them all.")
     raw = _read(name)
     overlay = raw.get("config", {})
     check_keys(overlay, asdict(RunConfig()), f"recipe {name}")
@@ -150,7 +150,8 @@ def read_config(path: str | Path) -> Nested:
     except OSError as error:
         raise LongtailError(f"{path} cannot be read ({error.strerror}); name a config.yaml.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LongtailError(f"{path} is not valid YAML: {str(error).splitlines()[0]}.") from error
+        reason = str(error).splitlines()[0]
+        raise LongtailError(f"{path} is not valid YAML ({reason}): mend it, or name another file.") from error
     if not isinstance(values, dict):
         raise LongtailError(f"{path} holds no configuration; name a config.yaml of a run.")
     check_keys(values, asdict(RunConfig()), str(path))
@@ -165,7 +166,7 @@ def config_from_dict(values: Nested, where: str = "") -> RunConfig:
         where: The file they come from, for the error; empty for the command line.
 
     Raises:
-        LongtailError: An unknown name or a value of the wrong type.
+        LongtailError: An unknown name or a value of the wrong type; from the command line, a :class:`UsageError`.
 
     Example:
         >>> config_from_dict({"stage1": {"epochs": 3}}).stage1.epochs
@@ -179,7 +180,7 @@ def config_from_dict(values: Nested, where: str = "") -> RunConfig:
         parsed = parser.parse_object({"run": values})
     except ArgumentError as error:
         reason = explain(str(error.message), lambda key: key.removeprefix("run."))
-        raise LongtailError(f"{where}: {reason}" if where else reason) from error
+        raise (LongtailError(f"{where}: {reason}") if where else UsageError(reason)) from error
     config: RunConfig = parser.instantiate(parsed).run
     return config
 
@@ -200,7 +201,7 @@ def scale_epochs(config: Nested, epochs: int) -> Nested:
     where there was one before.
 
     Raises:
-        LongtailError: ``epochs`` is below one.
+        UsageError: ``epochs`` is below one.
 
     Example:
         >>> short = scale_epochs(load_recipe("cifar-lt/gcl").config, 30)
@@ -208,7 +209,7 @@ def scale_epochs(config: Nested, epochs: int) -> Nested:
         ([24, 27], 5)
     """
     if epochs < 1:
-        raise LongtailError(f"--epochs must be at least 1, got {epochs}.")
+        raise UsageError(f"--epochs must be at least 1, got {epochs}.")
     factor = epochs / max(config["stage1"]["epochs"], 1)
     scaled = copy.deepcopy(config)
     for stage in (scaled["stage1"], scaled["stage2"]):

@@ -54,9 +54,7 @@ def run_metrics(
         "validation": found["validation"].summary if "validation" in found else None,
         "stages": stage_results,
         "losses": {  # with what "auto" came to
-            f"stage{index}": {"name": stage.loss.name} | resolve_auto(
-                stage.loss.name, stage.loss.options, prepared.counts
-            )
+            f"stage{index}": {"name": stage.loss.name} | resolve_auto(stage.loss.name, stage.loss.options)
             for index, stage in stages.items()
         },
         "seeds": {
@@ -64,6 +62,7 @@ def run_metrics(
         },
         "data_hash": prepared.data_hash,
         "notes": list(prepared.notes),
+        "unreadable": prepared.unreadable,
         "versions": versions(),
         "hardware": dict(machine),
         "seconds": {"total": round(sum(whole.values()), 3)} | whole,

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longtail.data.decoding import Decoder
-from longtail.data.loaders import Loader, build_loader
-from longtail.errors import LongtailError, resume_hint
+from longtail.errors import LongtailError
 from longtail.inference.info import ModelInfo
-from longtail.inference.load import save_model, start_from
-from longtail.models.adapters import add_adapters, merged
-from longtail.models.model import LongTailModel, build_model
+from longtail.inference.load import save_model
+from longtail.models.adapters import merged
+from longtail.models.model import LongTailModel
+from longtail.training.average import MovingAverage, make_average
 from longtail.training.check import check_config, check_stages, resolve
 from longtail.training.checkpoint import (
     TrainingState,
@@ -32,23 +31,19 @@ from longtail.training.dynamics import Recorder, attach_recorder, write_epoch
 from longtail.training.engine import Engine, step_seed, warm_up
 from longtail.training.environment import hardware
 from longtail.training.evaluate import Evaluation, evaluate, prediction_table
+from longtail.training.examples import write_examples
 from longtail.training.feature_store import FeatureStore
 from longtail.training.features import CachedViews, Classifier
 from longtail.training.grouped import with_group_intervals
 from longtail.training.interrupt import Interrupted, InterruptGuard
 from longtail.training.loop import StageLoop
 from longtail.training.meter import Meter
-from longtail.training.outputs import (
-    describe_throughput,
-    write_examples,
-    write_history,
-    write_json,
-    write_predictions,
-    write_yaml,
-)
+from longtail.training.outputs import describe_throughput, write_history, write_json, write_predictions, write_yaml
+from longtail.training.place import refuse_existing
 from longtail.training.prepare import PreparedData, prepare_data
 from longtail.training.progress import Reporter, describe
 from longtail.training.results import FORMAT, main_figures, model_info, run_metrics
+from longtail.training.setup import describe_data, make_decoder, make_loader, make_model
 from longtail.training.stages import build_pass, make_loss, make_transform, set_trainable
 from longtail.training.tracking import Tracking, final_figures
 
@@ -79,12 +74,17 @@ class Experiment:
         self.transform = make_transform(config.data)
         self.stages = check_stages(config)
         self.frozen = all(stage.train != "all" and stage.cached_views for stage in self.stages.values())
-        self.prepared: PreparedData = prepare_data(config.data)
+        self.prepared: PreparedData = prepare_data(config.data, self.reporter)
         self.data_hash = self.prepared.data_hash  # now: a folder may change while it is trained on
-        self._describe_data()
-        self.decoders = {name: self._decoder(name) for name in self.prepared.data.splits}
-        self.loaders = {name: self._load(name) for name in self.decoders}
-        self.model = self._new_model(resuming=resuming)
+        describe_data(self.prepared, config.data.source, self.reporter)
+        self.decoders = {
+            name: make_decoder(split, name, config.data) for name, split in self.prepared.data.splits.items()
+        }
+        self.loaders = {
+            name: make_loader(name, decoder, config.data, engine.device, self.reporter)
+            for name, decoder in self.decoders.items()
+        }
+        self.model = make_model(config, self.prepared.counts, self.reporter, resuming=resuming)
         # Beside those of the epochs.
         self.seconds = dict.fromkeys(("startup", "compile", "features", "evaluation", "saving"), 0.0)
         self.features = FeatureStore(
@@ -97,8 +97,7 @@ class Experiment:
         self.stage_results: dict[str, Any] = {}
         self.final: dict[str, Evaluation] = {}  # by split, once the last stage is done
         self.scale = 1.0
-        self.average: Any = None  # timm's moving average of the weights, while a stage keeps one
-        self.updates = 0  # of that average, in this stage
+        self.average: MovingAverage | None = None  # of the weights, while a stage keeps one
         self.recorder: Recorder | None = None  # of the gradients on the logits, while a stage is trained
         self.seconds["startup"] = time.perf_counter() - begun
 
@@ -131,7 +130,7 @@ class Experiment:
         self.model.to(self.engine.device)
         if state is not None:
             self._load_weights(state)
-        self.average = self._new_average(state)
+        self.average = make_average(self.model, self.config.training.ema_decay, state)
         views = self._views(index, stage, guard) if stage.cached_views else None
         work, sampler = build_pass(
             self.engine, stage, index, model=self.model, counts=self.prepared.counts,
@@ -140,7 +139,8 @@ class Experiment:
             transform=self.transform if views is None else views,
             network=None if views is None else Classifier(self.model),
         )  # fmt: skip
-        work.after_step = self._update_average
+        if self.average is not None:
+            work.after_step = self.average.update
         if self.config.training.compile:
             begun = time.perf_counter()
             warm_up(work, sampler.indices())
@@ -160,7 +160,7 @@ class Experiment:
             loop.run(state.values["epoch"], state.values["step"], state.tensors.get("meter.sums"))
         self.engine.release(work.wrapped)
         if self.average is not None:
-            self.model.load_state_dict(self.average.module.state_dict())
+            self.model.load_state_dict(self.average.network.state_dict())
             self.average = None
         self._finish_stage(index)
 
@@ -171,16 +171,11 @@ class Experiment:
 
         return self.features.views(index, stage.cached_views, self.config.training.seed, stop)
 
-    def _update_average(self) -> None:
-        if self.average is not None:
-            self.updates += 1
-            self.average.update(self.model, step=self.updates)
-
     def _record(self, row: dict[str, Any]) -> None:
         """Add an epoch to the history, with the validation figures where they are due."""
         every, last = self.config.training.validate_every, row["progress"] == 1
         if "validation" in self.loaders and (last or (every and row["epoch"] % every == 0)):
-            network = self.average.module if self.average is not None else self.model
+            network = self.average.network if self.average is not None else self.model
             summary = self._evaluate("validation", network).summary
             row |= {
                 "validation_loss": summary["nll"], "validation_accuracy": summary["accuracy"],
@@ -213,13 +208,13 @@ class Experiment:
             state = TrainingState(values={
                 "format": FORMAT, "stage": index, "epoch": epoch, "step": step, "history": self.history,
                 "stage_results": self.stage_results, "seconds": self.seconds, "scale": self.scale,
-                "data_hash": self.data_hash, "updates": self.updates,
+                "data_hash": self.data_hash, "updates": 0 if self.average is None else self.average.updates,
             })  # fmt: skip
             state.put("model", self.model.state_dict())
             if optimizer is not None:
                 state.put("optimizer", optimizer_tensors(optimizer))
             if self.average is not None:
-                state.put("average", self.average.module.state_dict())
+                state.put("average", self.average.network.state_dict())
             if sums is not None:
                 state.put("meter", {"sums": sums})
             if dynamics is not None:
@@ -253,24 +248,6 @@ class Experiment:
 
     def _load_weights(self, state: TrainingState) -> None:
         load_weights(self.model, state.take("model"), f"the model {self.config.model.name!r}")
-
-    def _new_average(self, state: TrainingState | None) -> Any:
-        """The moving average of the weights (timm's), or None."""
-        decay = self.config.training.ema_decay
-        if decay is None:
-            return None
-        from longtail.models.torchvision_fix import prepare_torchvision
-
-        prepare_torchvision()
-        from timm.utils.model_ema import ModelEmaV3
-
-        # The decay rises from 0: else a short run would average in the weights that it began with.
-        average = ModelEmaV3(self.model, decay=decay, use_warmup=True)
-        self.updates = 0
-        if state is not None:
-            load_weights(average.module, state.take("average"), "the averaged model")
-            self.updates = int(state.values["updates"])
-        return average
 
     # --- results -----------------------------------------------------------------------------------------------------
 
@@ -320,9 +297,10 @@ class Experiment:
         if self.engine.is_main:
             save_model(merged(self.model), self._info(max(self.stages)), self.out)
             if test is not None:
-                splits, summary = self.prepared.data.splits, test.summary
+                splits, counts = self.prepared.data.splits, self.prepared.counts.array
                 examples = self.out / "examples.parquet"
-                write_examples(examples, splits["train"], splits["test"], test.predictions, summary)
+                with self.reporter.bar("example images", len(counts)) as bar:
+                    write_examples(examples, splits["train"], splits["test"], test.predictions, counts, tick=bar.tick)
                 write_predictions(self.out / "predictions.parquet", prediction_table(test, splits["test"]))
             write_json(self.out / "metrics.json", metrics)  # last: its presence says that the run is complete
             self.tracking.log(final_figures(metrics), step=len(self.history))
@@ -331,51 +309,6 @@ class Experiment:
 
     def _info(self, stage: int) -> ModelInfo:
         return model_info(self.config, self.prepared, self.model, self.stages[stage], self.scale)
-
-    # --- beginnings --------------------------------------------------------------------------------------------------
-
-    def _describe_data(self) -> None:
-        counts, splits = self.prepared.counts, self.prepared.data.splits
-        sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
-        groups = ", ".join(f"{len(rows)} {name}" for name, rows in self.prepared.groups.items())
-        self.reporter.say(
-            f"{self.config.data.source}: {counts.num_classes} classes ({groups}), images: {sizes}, "
-            f"imbalance ratio {counts.imbalance_ratio:.4g}"
-        )
-        for note in self.prepared.notes:
-            self.reporter.say(f"note: {note}")
-
-    def _decoder(self, name: str) -> Decoder:
-        data = self.config.data
-        # Boxes of any size are cut out of a training image, so all of it is kept; others are cut to size here.
-        boxes = name == "train" and data.augmentation == "random-resized-crop"
-        side = (data.resize or data.image_size) if boxes else data.image_size
-        return Decoder(self.prepared.data.splits[name], data.resize, side, data.interpolation)
-
-    def _load(self, name: str) -> Loader:
-        data, decoder = self.config.data, self.decoders[name]
-        with self.reporter.bar(f"decoding {name}", len(decoder.split)) as bar:
-            return build_loader(
-                decoder, self.engine.device, workers=data.workers, resident_gigabytes=data.resident_gigabytes,
-                cache=data.cache, keep_workers=name == "train", tick=bar.tick,
-                warn=lambda text: self.reporter.say(f"note: {text}"),
-            )  # fmt: skip
-
-    def _new_model(self, *, resuming: bool) -> LongTailModel:
-        config = self.config.model
-        torch.manual_seed(step_seed(self.config.training.seed, 0))
-        model = build_model(
-            config.name, self.prepared.counts.num_classes, config.head,
-            pretrained=config.pretrained and not (resuming or config.weights), in_size=self.config.data.image_size,
-        )  # fmt: skip
-        if config.adapter != "none":
-            add_adapters(model.backbone, config.adapter_rank)
-        if config.weights and not resuming:
-            whole = start_from(model, self.prepared.counts.names, config.weights)
-            self.reporter.say(f"starting from {config.weights}: backbone{' and classifier' if whole else ''}")
-        if self.config.training.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return model
 
 
 def make_engine(config: RunConfig) -> Engine:
@@ -388,17 +321,6 @@ def make_engine(config: RunConfig) -> Engine:
         return Engine(config.training)
     except ValueError as error:
         raise LongtailError(f"--training.precision {config.training.precision} does not work here: {error}") from error
-
-
-def refuse_existing(out: Path) -> None:
-    """Make sure that a folder is new or empty.
-
-    Raises:
-        LongtailError: It holds something already.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        hint = f"continue it with: {resume_hint(out)}" if (out / "config.yaml").is_file() else "empty it first"
-        raise LongtailError(f"{out} exists already: choose another --out, or {hint}")
 
 
 def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:

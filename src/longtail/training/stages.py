@@ -19,9 +19,7 @@ from longtail.losses.registry import build_loss
 from longtail.models.adapters import only_adapters
 from longtail.models.model import LongTailModel
 from longtail.training.config import DataConfig, ModelConfig, OptimizerConfig, StageConfig
-from longtail.training.engine import Engine, Mixer, Pass, step_seed
-
-FUSED = {"cpu", "cuda", "mps", "xpu"}  # device types that PyTorch has fused optimisers for
+from longtail.training.engine import Engine, Mixer, Pass, can_fuse, step_seed
 
 
 def make_transform(config: DataConfig) -> BatchTransform:
@@ -123,8 +121,7 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opt
         0.5
     """
     groups = parameter_groups(model, config)
-    # One kernel for all parameters.
-    fused = all(parameter.device.type in FUSED for group in groups for parameter in group["params"])
+    fused = can_fuse(parameter for group in groups for parameter in group["params"])
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
     return torch.optim.SGD(

@@ -15,8 +15,7 @@ from longtail.data.mixing import mixup
 from longtail.data.samplers import build_sampler
 from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss
-from longtail.training.engine import step_seed
-from longtail.training.stages import FUSED
+from longtail.training.engine import can_fuse, step_seed
 
 Transform: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -81,7 +80,7 @@ def train_on_tensors(
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = trainable[0].device
-    optimizer = torch.optim.AdamW(trainable, lr=stage.lr, weight_decay=stage.weight_decay, fused=device.type in FUSED)
+    optimizer = torch.optim.AdamW(trainable, lr=stage.lr, weight_decay=stage.weight_decay, fused=can_fuse(trainable))
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, stage.epochs)
     sampler = build_sampler(stage.sampler, labels.cpu(), counts, seed=stage.seed)
     model.train()
