@@ -37,10 +37,11 @@ def test_a_perfect_simplex_is_collapsed_in_every_measure() -> None:
 
 
 def test_variances_within_and_between_classes() -> None:
-    # Two classes at -3 and +3 on a line, each with deviations +-1: S_B = 9, S_W = 2 (divided by n - 1).
+    # Two classes at -3 and +3 on a line, each with deviations +-1: S_W = 2 (divided by n - 1). The means scatter by 9,
+    # of which (1 - 1 / 2) * 2 / 2 = 0.5 is the noise of means of two images.
     features = np.array([[-4.0], [-2.0], [2.0], [4.0]])
     found = neural_collapse(features, np.array([0, 0, 1, 1]), 2)
-    assert found.within_between == pytest.approx(2 / 9)
+    assert found.within_between == pytest.approx(2 / 8.5)
     assert found.nc1 == pytest.approx(2 / 9 / 2)
     assert found.simplex_deviation == pytest.approx(0)  # two means around their centre are opposite
 
@@ -57,13 +58,38 @@ def test_nc1_counts_a_direction_by_how_much_classes_differ_in_it() -> None:
     between = centred.T @ centred / 4
     found = neural_collapse(features, labels, 4)
     assert found.nc1 == pytest.approx(np.trace(within @ np.linalg.pinv(between)) / 4)
-    assert found.within_between == pytest.approx(np.trace(within) / np.trace(between))
+    noise = (1 - 1 / 4) * np.trace(within) / 6
+    assert found.within_between == pytest.approx(np.trace(within) / (np.trace(between) - noise))
     cosines = [
         centred[a] @ centred[b] / np.linalg.norm(centred[a]) / np.linalg.norm(centred[b])
         for a, b in itertools.permutations(range(4), 2)
     ]
     assert found.equiangularity == pytest.approx(np.std(cosines))
     assert found.simplex_deviation == pytest.approx(np.mean(np.abs(np.array(cosines) + 1 / 3)))
+
+
+def test_few_images_a_class_do_not_make_classes_look_apart() -> None:
+    """Means of variance 4 and images of variance 1 around them: the ratio is 1 / 4 however many images there are."""
+    rng = np.random.default_rng(5)
+    means = rng.normal(size=(400, 8)) * 2
+    found = {}
+    for images in (2, 50):
+        labels = np.repeat(np.arange(400), images)
+        found[images] = neural_collapse(means[labels] + rng.normal(size=(400 * images, 8)), labels, 400)
+    assert found[2].within_between == pytest.approx(0.25, rel=0.08)  # without the correction: 0.22
+    assert found[2].within_between == pytest.approx(found[50].within_between, rel=0.08)
+    # A long tail: half the classes have a single image, of unknown variance.
+    labels = np.concatenate([np.repeat(np.arange(200), 20), np.arange(200, 400)])
+    tail = neural_collapse(means[labels] + rng.normal(size=(len(labels), 8)), labels, 400)
+    assert tail.within_between == pytest.approx(0.25, rel=0.1)
+
+
+def test_classes_that_are_nothing_but_noise_have_no_ratio() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(50), 2)
+    values = [neural_collapse(rng.normal(size=(100, 4)), labels, 50).within_between for _ in range(20)]
+    assert any(math.isnan(value) for value in values)
+    assert all(value > 2 for value in values if not math.isnan(value))
 
 
 def test_absent_classes_leave_the_collapse_of_the_others_as_it_is() -> None:

@@ -7,19 +7,20 @@ import json
 import numpy as np
 import pytest
 
-from longtail.report import class_table as module
-from longtail.report.class_table import class_table, nearest_confusions, table_json
+from longtail.analysis.confusions import confused_pairs, nearest_confusions
+from longtail.report import class_pictures as module
+from longtail.report.class_table import class_table, table_json
 from longtail.report.compare import compare_runs
 
 
 def test_confusions_are_those_of_a_loop_over_the_images() -> None:
     rng = np.random.default_rng(0)
     label, prediction = rng.integers(0, 7, 300), rng.integers(0, 7, 300)
-    found = nearest_confusions(label, prediction, 9, limit=4)
+    found = nearest_confusions(confused_pairs(label, prediction, 9), 9, limit=4)
     for one in range(9):
         tally = np.bincount(prediction[(label == one) & (prediction != one)], minlength=9)
         order = [other for other in np.argsort(-tally, kind="stable")[:4] if tally[other]]
-        assert found.taken[one][found.taken[one] >= 0].tolist() == order
+        assert found.prediction[one][found.prediction[one] >= 0].tolist() == order
         assert found.share[one][: len(order)] == pytest.approx(tally[order] / max(1, (label == one).sum()))
 
 
@@ -59,14 +60,29 @@ def test_a_run_without_test_split_has_a_table_of_its_classes(make_run) -> None:
     assert "taken" not in found["runs"][0]
 
 
-def test_pictures_stop_where_their_bytes_are_spent_hardest_first(make_run, monkeypatch) -> None:
+def test_every_class_has_a_picture_before_any_has_two_and_the_hardest_get_the_rest(make_run, monkeypatch) -> None:
     comparison = compare_runs([make_run("a")])
-    every = class_table(comparison)["examples"]
+    found = class_table(comparison)
+    every = found["examples"]
     hardest = str(int(np.argmin(comparison.final[0].runs[0].test.recalls)))
-    assert len(every) == 6
     assert next(iter(every)) == hardest
-    monkeypatch.setattr(module, "EXAMPLE_BYTES", 1 + sum(len(one["uri"]) for one in every[hardest]))
-    assert list(class_table(comparison)["examples"]) == [hardest]
+    assert len(every) == 6
+    assert [len(entry) for entry in every[hardest]] == [1] * 4 + [4] * 4  # training images, then errors
+    first = sum(len(found["images"][each[0][0]]) for each in every.values())
+    monkeypatch.setattr(module, "BUDGET", first)
+    assert {key: len(each) for key, each in class_table(comparison)["examples"].items()} == dict.fromkeys(every, 1)
+    monkeypatch.setattr(module, "BUDGET", len(found["images"][0]))
+    short = class_table(comparison)
+    assert list(short["examples"]) == [hardest]
+    assert sorted(short["left_out"]) == sorted(int(key) for key in every if key != hardest)
+
+
+def test_an_image_that_several_runs_get_wrong_is_embedded_once(make_run) -> None:
+    one, two = make_run("a"), make_run("b", recipe="cifar-lt/gcl")
+    (two / "examples.parquet").write_bytes((one / "examples.parquet").read_bytes())
+    alone, both = (class_table(compare_runs(runs)) for runs in ([one], [one, two]))
+    assert both["images"] == alone["images"]
+    assert [entry[1] for entry in both["examples"]["5"] if len(entry) > 1] == [0] * 4 + [1] * 4
 
 
 def test_no_name_can_end_the_script_that_holds_the_table(make_run) -> None:

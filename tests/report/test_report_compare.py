@@ -12,7 +12,8 @@ import yaml
 from rich.console import Console
 
 from longtail.errors import LongtailError
-from longtail.report.compare import HEADINGS, compare_runs
+from longtail.report.compare import compare_runs
+from longtail.report.compare_table import HEADINGS
 from longtail.report.folding import flatten
 from longtail.report.text import Spread, difference_text
 
@@ -200,11 +201,17 @@ def test_flatten_keeps_lists_and_empty_tables_whole():
 @pytest.mark.parametrize(
     ("spread", "words"),
     [
-        (Spread(0.0049, None, 1), "no difference"),
-        (Spread(-0.0049, 0.0001, 3), "no difference"),
-        (Spread(0.02, 0.03, 3), "no clear difference"),
-        (Spread(0.02, 0.01, 3), "2.0 points higher"),
-        (Spread(-0.2, None, 1), "20.0 points lower"),
+        (Spread(0.0049, None, 1), "+0.5 points, but one seed without an interval shows no more than itself"),
+        (Spread(-0.0045, 0.0001, 3), "no difference (−0.4 points)"),
+        (Spread(0.0049, 0.001, 30), "no clear difference"),  # sure, and too small to speak of
+        # Student's quantile with 2 degrees of freedom is 4.303: an end at 0.02 - 4.303 * 0.01 / sqrt(3) = -0.0048.
+        (Spread(0.02, 0.01, 3), "no clear difference (+2.0 points, 95 % interval −0.5 to +4.5)"),
+        (Spread(0.02, 0.008, 3), "2.0 points higher"),
+        # With one degree it is 12.706: 0.1 - 12.706 * 0.012 / sqrt(2) = -0.0078, where 0.011 leaves 0.0012.
+        (Spread(-0.1, 0.012, 2), "no clear difference"),
+        (Spread(-0.1, 0.011, 2), "10.0 points lower"),
+        (Spread(-0.2, None, 1, ends=(-0.3, -0.1)), "20.0 points lower"),
+        (Spread(-0.2, None, 1), "−20.0 points, but one seed without an interval shows no more than itself"),
     ],
 )
 def test_a_difference_claims_no_more_than_it_shows(spread, words):

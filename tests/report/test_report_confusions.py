@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,7 +14,8 @@ import pytest
 
 from longtail.analysis.collected import AnalysedSplit, Analysis, ImageColumns
 from longtail.counts import GROUP_NAMES
-from longtail.report import write_report
+from longtail.evaluation.intervals import wilson
+from longtail.report import margins, write_report
 from longtail.report.compare import compare_results, compare_runs
 from longtail.report.confusions import confusions_section
 from longtail.report.coverage import coverage_section
@@ -83,11 +84,11 @@ def test_where_tail_errors_go_is_counted_and_compared(two):
 def test_equal_configurations_are_said_not_to_differ(make_run):
     answer = first_right([20, 20, 10, 10, 0, 0], [1, 0, 0, 0, 0, 0])
     rows = compare_runs([predict(make_run(name, recipe=name), answer) for name in ("ce", "same")])
-    assert confusions_section(rows).sentence.count("no difference") == 1
+    assert confusions_section(rows).sentence.count("no clear difference") == 1
     assert "no prior makes a clear difference" in prior_section(rows).sentence
-    assert reliability_section(rows).sentence.count("no difference") == 2
-    assert coverage_section(rows).sentence.count("no difference") == 2
-    assert margins_section(rows).sentence.count("no difference") == 1
+    assert reliability_section(rows).sentence.count("no clear difference") == 2
+    assert coverage_section(rows).sentence.count("no clear difference") == 2
+    assert margins_section(rows).sentence.count("no clear difference") == 1
 
 
 def test_pairs_are_those_of_both_configurations_with_their_shares(two):
@@ -253,6 +254,28 @@ def test_the_page_shows_the_pairs_and_the_table(two, tmp_path):
     folders = [row.runs[0].folder for row in two.final]
     text = write_report(folders, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Class 4, taken for class 0" in text
+    assert "No picture of these errors was kept." in text  # pictures of fake runs are of other errors
     assert "Expected calibration error in %" in text
     for name in ("confusions", "prior", "calibration", "coverage", "margins"):
         assert f'<section id="{name}"' in text
+
+
+def test_bands_are_intervals_of_the_images_and_left_out_where_images_belong_together(two):
+    section = coverage_section(two)
+    line, band = section.drawings[0].figure.data[0], section.drawings[0].figure.data[2]
+    ends = wilson(float(line.y[-1]) * len(LABEL), len(LABEL))
+    assert [band.y[49], band.y[50]] == pytest.approx(ends, abs=1e-6)
+    assert section.sentence.endswith("Bands are 95 % intervals over the test images.")
+    shift = prior_section(two)
+    assert len(shift.drawings[0].figure.data) == 4
+    assert shift.sentence.endswith("Bands are 95 % intervals over the test images.")
+    for row in two.final:
+        object.__setattr__(row.runs[0], "test", replace(row.runs[0].test, unit="film"))
+    assert [len(build(two).drawings[0].figure.data) for build in (coverage_section, prior_section)] == [2, 2]
+
+
+def test_predictions_are_read_once_for_the_margins(two, monkeypatch):
+    read = []
+    monkeypatch.setattr(margins, "margins_of_run", lambda run: read.append(run.folder) or margins_of_run(run))
+    assert margins_section(two)
+    assert len(read) == len(set(read)) == 2

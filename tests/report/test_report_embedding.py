@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from longtail.report.embedding import embedding_section
 from longtail.report.learned import trend_sentence
 from longtail.report.norms import norms_section
 from longtail.report.sections import build_sections
-from longtail.report.spread import spread_section
+from longtail.report.spread import ratio_change, spread_section
 
 EACH = 20
 
@@ -49,9 +50,14 @@ def test_every_image_and_class_mean_is_drawn_once_on_the_same_axes(analysed: Cal
     found = embedding_section(compared(analysed("ce"), analysed("gcl", within=1.0)))
     assert found is not None
     titles = [drawing.title for drawing in found.drawings]
-    assert titles == ["ce, test images", "gcl, test images", "ce, training images", "gcl, training images"]
+    assert titles == [
+        "ce, test images, t-SNE", "gcl, test images, t-SNE", "ce, test images, PCA", "gcl, test images, PCA",
+        "ce, training images, t-SNE", "gcl, training images, t-SNE",
+    ]  # fmt: skip
+    assert "by t-SNE and PCA. t-SNE keeps who is near to whom" in found.sentence
     first, second, *_ = (drawing.figure for drawing in found.drawings)
-    assert all(drawing.figure.layout.xaxis.range == first.layout.xaxis.range for drawing in found.drawings)
+    axes = [drawing.figure.layout.xaxis.range for drawing in found.drawings]
+    assert len(set(axes[:2] + axes[4:])) == len(set(axes[2:4])) == 1  # each projection has its own
     assert first.layout.xaxis.range == second.layout.xaxis.range == second.layout.yaxis.range
     assert sum(len(trace.x) for trace in first.data if "means" not in trace.name) == 100 * EACH
     means = np.concatenate([trace.customdata for trace in first.data if "means" in trace.name])
@@ -62,15 +68,38 @@ def test_every_image_and_class_mean_is_drawn_once_on_the_same_axes(analysed: Cal
     assert np.sqrt((points**2).sum(axis=0).mean()) == pytest.approx(1, abs=1e-3)
 
 
-def test_the_sentence_says_which_is_tighter_and_when_none_is(analysed: Callable[..., Path]) -> None:
-    ce = analysed("ce", within=2.0)
-    tighter = embedding_section(compared(ce, analysed("gcl", within=1.0)))
-    same = embedding_section(compared(ce, analysed("fbl", within=2.03)))
-    assert tighter is not None
-    assert same is not None
-    assert "is 2.00 times that between them under ce; 1.00 under gcl, tighter." in tighter.sentence
-    assert "2.03 under fbl, no difference." in same.sentence
-    assert "mean nothing" in tighter.sentence
+def test_ratios_of_variances_are_described_and_not_judged(analysed: Callable[..., Path]) -> None:
+    found = embedding_section(compared(analysed("ce", within=2.0), analysed("gcl", within=1.0)))
+    assert found is not None
+    assert "by that between them, is 2.00 under ce and 1.00 under gcl; that describes these runs" in found.sentence
+    assert "tighter" not in found.sentence
+    assert "mean nothing" in found.sentence
+    assert "fewer than" not in found.sentence
+
+
+def test_small_classes_are_said_to_blur_what_is_not_corrected(analysed: Callable[..., Path]) -> None:
+    folder = analysed("ce")
+    path = folder / "analysis" / "classes.parquet"
+    table = pq.read_table(path)
+    images = table["images"].to_numpy().copy()
+    images[-2:] = 9  # test rows come last
+    pq.write_table(table.set_column(table.column_names.index("images"), "images", pa.array(images)), path)
+    found = embedding_section(compared(folder))
+    assert found is not None
+    assert "2 classes have fewer than 10 test images" in found.sentence
+
+
+def test_a_class_is_compared_with_itself_under_the_first(analysed: Callable[..., Path]) -> None:
+    rng = np.random.default_rng(0)
+    noise = np.exp(rng.normal(0, 0.1, 50))
+    assert ratio_change(2 * noise, noise) == pytest.approx((1.0, 1.0, 1.0))
+    # Logarithms 0 and 0.2: mean 0.1, deviation 0.1414; Student's quantile with one degree is 12.706.
+    found = ratio_change([1.0, np.exp(0.2), np.nan], [1.0, 1.0, 1.0])
+    assert found == pytest.approx(np.expm1([0.1, 0.1 - 12.706 * 0.1, 0.1 + 12.706 * 0.1]), rel=1e-4)
+    assert ratio_change([1.0, np.nan], [1.0, 1.0]) is None
+    section = spread_section(compared(analysed("ce"), analysed("flat", slope=0.0)))
+    assert section is not None
+    assert re.search(r"Against ce, the ratio of a class is .* under flat \(95 % interval .*%\)", section.sentence)
 
 
 def test_the_table_holds_both_splits_of_each_run_and_folds_seeds(analysed: Callable[..., Path]) -> None:
@@ -88,7 +117,7 @@ def test_a_projection_that_all_runs_have_is_drawn_or_none(analysed: Callable[...
     both, pca = analysed("ce"), analysed("gcl", projections=("pca",))
     found = embedding_section(compared(both, pca))
     assert found is not None
-    assert "by PCA of" in found.drawings[0].alt
+    assert [drawing.title for drawing in found.drawings[:2]] == ["ce, test images, PCA", "gcl, test images, PCA"]
     assert "hold 50% under ce and 50% under gcl of the variance" in found.sentence
     alone = embedding_section(compared(analysed("fbl", projections=())))
     assert alone is not None

@@ -7,11 +7,16 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from longtail.errors import LongtailError
-from longtail.report.compare import Comparison, compare_runs, write_csv
+from longtail.evaluation.differences import apart_interval, images_interval
+from longtail.report.compare import Comparison, compare_runs
+from longtail.report.compare_table import write_csv
+from longtail.report.evidence import counted_between
+from longtail.report.runs import RunResult
 
 BASE, OURS = {0: 0.50, 1: 0.52, 2: 0.60}, {0: 0.51, 1: 0.55, 2: 0.59}
 
@@ -108,7 +113,7 @@ def test_the_table_counts_pairs_and_fits_eighty_columns(runs):
     first = [line.split()[:3] for line in lines if line.split()[:1] == ["difference"]]
     assert first[0] == ["difference", "3", "+1.0"]
     assert "…" not in console.file.getvalue()
-    assert "a difference under 0.5 points is no evidence" in " ".join(" ".join(lines).split())
+    assert "its 95 % interval holds no zero, and it is 0.5 points or more" in " ".join(" ".join(lines).split())
     assert lines[lines.index(next(line for line in lines if "+1.0" in line)) + 1].split()[0] == "±2.0"
 
 
@@ -125,3 +130,43 @@ def test_the_csv_file_holds_baselines_and_pairs_of_several_tables(runs, tmp_path
     ]
     assert float(rows[1]["accuracy_difference_std"]) == pytest.approx(0.02)
     assert float(rows[3]["accuracy_difference"]) == pytest.approx(0.25)
+
+
+def test_one_seed_is_judged_by_the_images_that_both_were_given(make_run):
+    first, second = (
+        make_run(name, recipe=f"cifar-lt/{name}", slope=slope) for name, slope in (("ce", 0.8), ("gcl", 0.6))
+    )
+    comparison = compare_runs([first, second])
+    found = comparison.rows[1].differences
+    base, ours = (RunResult.load(folder).predictions for folder in (first, second))
+    right = [one.prediction == one.label for one in (ours, base)]
+    assert found["accuracy"].ends == images_interval(*right)
+    assert found["balanced_accuracy"].ends == images_interval(*right, base.label)
+    few = np.isin(base.label, [4, 5])  # 12 and 5 training images
+    assert found["few"].ends == images_interval(right[0][few], right[1][few], base.label[few])
+    assert found["ece"].interval is None
+    assert "intervals of single seeds are over test images" in " ".join(comparison.notes)
+    counted = counted_between(lambda run, seen: (seen.prediction != seen.label, seen.label == 0))
+    low, high = counted(*(RunResult.load(folder) for folder in (second, first)))
+    assert low < right[1][base.label == 0].mean() - right[0][base.label == 0].mean() < high
+
+
+def test_images_that_cannot_be_matched_leave_a_wider_interval(make_run):
+    first, second = (
+        make_run(name, recipe=f"cifar-lt/{name}", slope=slope) for name, slope in (("ce", 0.8), ("gcl", 0.6))
+    )
+    matched = compare_runs([first, second]).rows[1].differences["accuracy"].interval
+    (second / "predictions.parquet").unlink()
+    rows = compare_runs([first, second]).rows
+    apart = rows[1].differences["accuracy"].interval
+    ends = [row.intervals["accuracy"] for row in rows]
+    expected = apart_interval(rows[1].values["accuracy"].mean, ends[1], rows[0].values["accuracy"].mean, ends[0])
+    assert apart == pytest.approx(expected)
+    assert apart[1] - apart[0] > matched[1] - matched[0]
+
+
+def test_predictions_of_another_model_than_the_figure_are_not_used(runs):
+    # The accuracies are written over, as those of an earlier stage are not of the predictions in the folder.
+    (row,) = compare_runs([*runs("ce", {0: 0.5}), *runs("gcl", {0: 0.9})]).rows[1:]
+    ends = row.intervals["accuracy"]
+    assert row.differences["accuracy"].ends == pytest.approx(apart_interval(0.9, ends, 0.5, ends))

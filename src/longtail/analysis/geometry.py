@@ -43,7 +43,8 @@ class NeuralCollapse:
     """How far features have collapsed to a simplex; 0 is full collapse for every one, NaN what cannot be measured.
 
     Attributes:
-        within_between: NC1 as a ratio of variances, ``tr S_W / tr S_B``.
+        within_between: NC1 as a ratio of variances, ``tr S_W / tr S_B``, with S_B freed of the noise of the means;
+            NaN too where the means lie no farther apart than that noise alone puts them.
         nc1: NC1 as in the paper, ``tr(S_W S_B^+) / C``.
         equinorm: NC2: standard deviation of the norms of the centred class means, by their mean.
         equiangularity: NC2: standard deviation of the cosines between pairs of them.
@@ -84,6 +85,9 @@ def class_geometry(features: Features, labels: IntArray, num_classes: int) -> Cl
     ``spread_c = sqrt(n_c / (n_c - 1)) mean_i ||f_i - m_c||`` with the class mean ``m_c``. The factor makes up for
     how much too near to its images a mean of few lies, so that small and large classes can be compared (exact for
     Gaussian classes). ``ratio_c = spread_c / min_j ||m_c - m_j||`` is above 1 where a class reaches past its neighbour.
+
+    The centre of few images lies off the true one, which makes the nearest centre look farther off and the ratio too
+    low: compare small and large classes on a test split with alike many images of each.
 
     Args:
         features: Shape (N, D).
@@ -184,6 +188,12 @@ def neural_collapse(
     ``n_c - 1``, so that splits with few images a class can be compared). Absent classes are left out, and C is the
     number of the others.
 
+    The mean of ``n_c`` images lies off the true one by the variance ``S_c / n_c``, so that classes look farther apart
+    than they are, small ones most. ``within_between`` takes that out of ``tr S_B``, as the analysis of variance does
+    for a random effect: ``(1 - 1 / C) mean_c tr S_c / n_c`` less, with the mean of all for a class of one image. The
+    other five measures have no such correction. With few images a class ``nc1`` comes out too low, and the measures of
+    norms, angles and duality are those of blurred means: compare them between models on the same images only.
+
     References:
         [1] Papyan, Han, Donoho, Prevalence of neural collapse during the terminal phase of deep learning training,
             PNAS 117 (2020).
@@ -206,15 +216,17 @@ def neural_collapse(
     norms = np.linalg.norm(centred, axis=1)
     if len(centred) < 2 or not norms.any():
         return NeuralCollapse(*[float("nan")] * 6)
-    scaled, within = _scaled_residuals(features, labels, means, images)
-    between = float((norms**2).mean())
+    scaled, variances = _scaled_residuals(features, labels, means, images)
+    within = float(variances[images > 1].mean()) if (images > 1).any() else float("nan")
+    noise = np.where(images > 1, variances, within)[present] / images[present]
+    between = float((norms**2).mean() - (1 - 1 / len(centred)) * noise.mean())
     spread, off = _angles(centred.astype(features.dtype))
     duality = float("nan")
     if weight is not None:
         rows = weight[present].astype(np.float64)
         duality = float(((rows / np.linalg.norm(rows) - centred / np.linalg.norm(centred)) ** 2).sum())
     return NeuralCollapse(
-        within_between=within / between,
+        within_between=within / between if between > 0 else float("nan"),
         nc1=_nc1(scaled, centred) if np.isfinite(within) else float("nan"),
         equinorm=float(norms.std() / norms.mean()),
         equiangularity=spread,
@@ -225,17 +237,19 @@ def neural_collapse(
 
 def _scaled_residuals(
     features: Features, labels: IntArray, means: FloatArray, images: IntArray
-) -> tuple[Features, float]:
-    """Residuals (M, D) whose Gram matrix is S_W, and its trace; NaN where no class has two images."""
+) -> tuple[Features, FloatArray]:
+    """Residuals (M, D) whose Gram matrix is S_W, and the trace of each class, (C,); NaN under two images."""
     several = images > 1
     kept = several[labels]
     if not kept.any():
-        return features[:0], float("nan")
+        return features[:0], np.full(len(images), np.nan)
     share = np.zeros(len(images))
     share[several] = 1.0 / np.sqrt((images[several] - 1.0) * several.sum())
     scaled = features[kept] - means[labels[kept]].astype(features.dtype)
     scaled *= share[labels[kept], None].astype(features.dtype)
-    return scaled, float(np.einsum("nd,nd->", scaled, scaled, dtype=np.float64))
+    squares = np.einsum("nd,nd->n", scaled, scaled, dtype=np.float64)
+    sums = np.bincount(labels[kept], weights=squares, minlength=len(images))
+    return scaled, np.where(several, sums * several.sum(), np.nan)
 
 
 def _nc1(scaled: Features, centred: FloatArray) -> float:

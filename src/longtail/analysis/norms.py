@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from longtail.analysis.geometry import class_means
 from longtail.counts import FloatArray, IntArray
+from longtail.evaluation.intervals import LEVEL
 
 Features = npt.NDArray[np.floating[Any]]
 
@@ -60,7 +62,7 @@ class RankTrend:
         """
         if self.classes < 4 or not abs(self.rho) < 1:
             return False
-        reach = 1.96 / np.sqrt(self.classes - 3)
+        reach = NormalDist().inv_cdf((1 + LEVEL) / 2) / np.sqrt(self.classes - 3)
         return bool(np.tanh(np.arctanh(abs(self.rho)) + reach) < STRONG)
 
     @property
@@ -72,6 +74,19 @@ class RankTrend:
             (False, True)
         """
         return self.p_value < SURE and abs(self.rho) > STRONG
+
+
+def is_cosine(head: str) -> bool:
+    """Whether a classifier sees nothing of a feature but its direction.
+
+    Args:
+        head: Its name, as a run keeps it.
+
+    Example:
+        >>> [is_cosine(head) for head in ("linear", "cosine", "scaled-cosine")]
+        [False, True, True]
+    """
+    return head.endswith("cosine")
 
 
 def class_norms(

@@ -28,7 +28,12 @@ class PriorShift:
     error: FloatArray
 
     def at(self, exponent: float) -> float:
-        """The accuracy at the nearest exponent that was measured."""
+        """The accuracy at the nearest exponent that was measured.
+
+        Example:
+            >>> PriorShift(np.array([1.0, 0.0]), np.array([0.8, 0.5]), np.zeros(2)).at(0.1)
+            0.5
+        """
         return float(self.accuracy[np.abs(self.exponent - exponent).argmin()])
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import plotly.graph_objects as go
 
-from longtail.counts import GROUP_NAMES
 from longtail.report.canvas import blank, clip
 from longtail.report.compare import Comparison, Row
-from longtail.report.pairing import Pairing, difference_of_means, measured
+from longtail.report.evidence import figure_difference, figure_of
+from longtail.report.learned import group_keys
 from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, INK, run_style
 from longtail.report.section import Drawing, Key, Section
-from longtail.report.text import Spread, listing, percent, spread_text
+from longtail.report.text import SURE, Spread, listing, percent, spread_text
 from longtail.report.varied import Ablation, Line, Value, find_ablations
 
 WIDE = 10.0
@@ -40,7 +40,7 @@ def ablation_section(comparison: Comparison) -> Section | None:
             "compare runs that differ in one or two."
         )
     legend = [Key("ink", "circle", MEASURES["accuracy"])]
-    legend += [Key(name, GROUP_SYMBOLS[name], GROUP_LABELS[name]) for name in GROUP_NAMES]
+    legend += group_keys(comparison.final[0].runs[0])
     plain = any(not one.second for one in found)
     layout = "one" if len(drawings) == 1 else "two"
     return Section("ablation", "Ablation", " ".join(said), layout, tuple(legend) if plain else (),
@@ -177,13 +177,15 @@ def ablation_sentence(one: Ablation, split: str) -> str:
         (f"{_word(value)}{f' with {one.second} {line.level}' if one.second else ''}", row, spread.mean)
         for line in one.lines
         for value, row in line.points
-        if (spread := _judged(row, judge))
+        if (spread := Spread.of([figure_of(run, judge, JUDGED) for run in row.runs]))
     ]
     if len(means) < 2:
         return f"{one.recipe}, {one.option}: not measured at two values."
     (best, top, reached), *others = sorted(means, key=lambda item: -item[2])
     behind = [
-        (name, gap, _told_apart(top, row, gap, judge)) for name, row, _ in others if (gap := _gap(top, row, judge))
+        (name, gap, gap.is_evidence)
+        for name, row, _ in others
+        if (gap := figure_difference(top.runs, row.runs, judge, JUDGED))
     ]
     close = [name for name, _, told in behind if not told]
     last, gap, told = behind[-1]
@@ -204,35 +206,16 @@ def _notes(found: Sequence[Ablation], split: str) -> Iterator[str]:
         yield "The figures show the test images."
     rows = [row for one in found for row in one.rows]
     if any(len(row.runs) == 1 for row in rows):
-        yield "Single seeds count as apart where their 95 % intervals are; another seed may differ by more."
+        yield (
+            f"For single seeds the {SURE} interval of a difference is over the images that both were given: "
+            "another seed may differ by more."
+        )
     if any(value.std for row in rows for value in row.values.values() if value):
         yield "Whiskers are one standard deviation over seeds."
 
 
 def _judging_split(found: Sequence[Ablation], split: str) -> str:
     return "validation" if all(run.validation for one in found for row in one.rows for run in row.runs) else split
-
-
-def _told_apart(one: Row, two: Row, gap: Spread, split: str) -> bool:
-    """More than the deviation over seeds; for single seeds, more than the intervals that the images leave."""
-    if gap.n > 1 or not gap.is_evidence:
-        return gap.is_evidence
-    ends = [metrics.intervals.get(JUDGED) for row in (one, two) if (metrics := measured(row.runs[0], split))]
-    return None in ends or len(ends) < 2 or max(ends[1]) < min(ends[0])  # type: ignore[arg-type]
-
-
-def _judged(row: Row, split: str) -> Spread | None:
-    return Spread.of([metrics[JUDGED] if (metrics := measured(run, split)) else None for run in row.runs])
-
-
-def _gap(one: Row, two: Row, split: str) -> Spread | None:
-    pairing = Pairing.of(one.runs, two.runs, split)
-    if pairing.pairs:
-        return pairing.difference(lambda run: metrics[JUDGED] if (metrics := measured(run, split)) else None)
-    values = [
-        [metrics[JUDGED] if (metrics := measured(run, split)) else None for run in row.runs] for row in (one, two)
-    ]
-    return difference_of_means(*values)
 
 
 def _points(gap: Spread) -> str:

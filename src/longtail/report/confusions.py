@@ -9,9 +9,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from longtail.analysis.confusions import Destinations, destinations
+from longtail.analysis.groups import Mask, group_masks
 from longtail.counts import GROUP_NAMES, GroupName
 from longtail.report.canvas import blank, clip
 from longtail.report.compare import Comparison, Row
+from longtail.report.evidence import Counted, counted_between
 from longtail.report.pairs import pair_sentence, top_pairs
 from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS, RULE
 from longtail.report.predicted import known_predictions, predicted_rows
@@ -110,7 +112,9 @@ def _group_sentence(rows: Sequence[Row], split: str, first: Destinations) -> str
         return "All classes are in one shot group, so errors cannot go from one group to another."
     known = [one for row in rows for one in known_predictions(row)]
     shares = {run.folder: _share(_destinations(run, found), tail, head) for run, found in known}
-    said = against_first(rows, split, lambda run: shares.get(run.folder))
+    said = against_first(
+        rows, split, lambda run: shares.get(run.folder), between=counted_between(_errors_to(tail, head))
+    )
     if not said:
         return f"No {GROUP_LABELS[tail].lower()} image is classified wrongly."
     chance, larger = percent(float(first.others[_at(tail), _at(head)])), GROUP_LABELS[head].lower()
@@ -118,6 +122,16 @@ def _group_sentence(rows: Sequence[Row], split: str, first: Destinations) -> str
         f"Of {GROUP_LABELS[tail].lower()} images classified wrongly, this share is taken for {larger} classes: {said}. "
         f"Of all other classes, {chance} are {larger}."
     )
+
+
+def _errors_to(tail: GroupName, head: GroupName) -> Counted:
+    """Of each test image whether it was taken for a class of ``head``; errors on images of ``tail`` count."""
+
+    def counted(run: RunResult, found: Predictions) -> tuple[Mask, Mask]:
+        wrong = group_masks(found.label, run.group_of)[tail] & (found.label != found.prediction)
+        return group_masks(found.prediction, run.group_of)[head], wrong
+
+    return counted
 
 
 def _share(found: Destinations, tail: GroupName, head: GroupName) -> float | None:

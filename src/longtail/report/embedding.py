@@ -14,16 +14,16 @@ from longtail.counts import GroupName
 from longtail.report.canvas import blank
 from longtail.report.compare import Comparison, Row
 from longtail.report.figures import CROWDED, MANY_POINTS, by_group
-from longtail.report.learned import Learned, group_keys, learned_rows, number, said_of, seeds_note
+from longtail.report.learned import Learned, group_keys, learned_rows, said_of
 from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, INK
 from longtail.report.section import Drawing, Key, Section
-from longtail.report.text import Spread, listing
-from longtail.report.versus import side_by_side
+from longtail.report.text import Spread, listing, number
+from longtail.report.versus import seed_note, side_by_side
 
 Points = npt.NDArray[np.float32]
 
 METHODS = {"tsne": "t-SNE", "umap": "UMAP", "pca": "PCA"}
-"""The projections, in the order in which one is chosen to be drawn."""
+"""The projections, in the order in which they are drawn; training images are drawn by the first one only."""
 NUMBERS = {
     "uniformity": "Uniformity",
     "alignment": "Alignment",
@@ -34,10 +34,10 @@ NUMBERS = {
     "simplex_deviation": "From simplex",
     "duality": "Duality",
 }
+SMALL = 10
+"""The mean of fewer images than this is uncertain enough to say so."""
 FEW_MEANS = 40
 """The means of more classes than this are drawn smaller."""
-SAME = 0.05
-"""A ratio of variances that differs by less than this share of it is not said to differ."""
 
 
 def embedding_section(comparison: Comparison) -> Section | None:
@@ -45,21 +45,21 @@ def embedding_section(comparison: Comparison) -> Section | None:
     found = learned_rows(comparison)
     if not found:
         return None
-    method = drawn_method(found)
-    drawings = _drawings(found, method) if method else ()
+    methods = drawn_methods(found)
+    drawings = _drawings(found, methods)
     legend = group_keys(found[0].run) if drawings else ()
     if drawings and len(found[0].run.counts) <= CROWDED:
         legend += (Key("ink", "circle", "Larger, outlined: mean of a class"),)
     data = {"rows": _table(comparison.final), "heads": list(NUMBERS.values()),
             "seeds": any(one.seeds > 1 for one in found)}  # fmt: skip
-    sentence = _sentence(found, method)
+    sentence = _sentence(found, methods) + _small_note(found)
     layout = side_by_side(len(found))
     return Section("embedding", "Embedding", sentence, layout, legend, drawings, "embedding.html.j2", data)
 
 
-def drawn_method(found: Sequence[Learned]) -> str | None:
-    """The first projection that all analysed runs have; None where they share none."""
-    return next((name for name in METHODS if all(_has_places(one.split, name).any() for one in found)), None)
+def drawn_methods(found: Sequence[Learned]) -> list[str]:
+    """The projections that all analysed runs have."""
+    return [name for name in METHODS if all(_has_places(one.split, name).any() for one in found)]
 
 
 def scatter(
@@ -117,22 +117,30 @@ def _add_means(
         )  # fmt: skip
 
 
-def _drawings(found: Sequence[Learned], method: str) -> tuple[Drawing, ...]:
-    """A panel for each configuration, and beneath it one of its training images where they were drawn too."""
-    panels = [(one, one.name, one.split) for one in found]
-    panels += [(one, "train", split) for one in found if one.name != "train" and (split := _train(one, method))]
-    places = [_places(split, method) for _, _, split in panels]
-    reach = 1.04 * max(float(np.abs(points).max()) for points, _ in places)
+def _drawings(found: Sequence[Learned], methods: Sequence[str]) -> tuple[Drawing, ...]:
+    """A panel for each projection and configuration, and one of its training images where they were drawn too."""
+    panels = [(one, one.name, one.split, method) for method in methods for one in found]
+    panels += [
+        (one, "train", split, method)
+        for method in methods[:1]
+        for one in found
+        if one.name != "train" and (split := _train(one, method))
+    ]
+    places = [_places(split, method) for _, _, split, method in panels]
+    ends = [(panel[-1], float(np.abs(points).max())) for panel, (points, _) in zip(panels, places, strict=True)]
+    reach = {method: 1.04 * max(end for other, end in ends if other == method) for method in methods}
+    height = 340 if len(found) > 2 else 420
     drawings = []
-    for index, ((one, name, split), (points, labels)) in enumerate(zip(panels, places, strict=True)):
+    for index, ((one, name, split, method), (points, labels)) in enumerate(zip(panels, places, strict=True)):
         said = "training" if name == "train" else name
         alt = (
             f"Scatter of {len(points):,} {said} images by {METHODS[method]} of their features under "
             f"{one.row.label}, coloured by shot group; within-class over between-class variance is "
             f"{_said(_value(split.summary, 'within_between'))}."
         )
-        figure = scatter(points, labels, one.run.group_of, reach, height=340 if len(found) > 2 else 420)
-        drawings.append(Drawing(f"embedding-{index}", f"{one.row.label}, {said} images", alt, figure))
+        figure = scatter(points, labels, one.run.group_of, reach[method], height=height)
+        title = f"{one.row.label}, {said} images, {METHODS[method]}"
+        drawings.append(Drawing(f"embedding-{index}", title, alt, figure))
     return tuple(drawings)
 
 
@@ -184,20 +192,20 @@ def _said(value: float | None) -> str:
     return "n/a" if value is None else number(value)
 
 
-def _sentence(found: Sequence[Learned], method: str | None) -> str:
+def _sentence(found: Sequence[Learned], methods: Sequence[str]) -> str:
     text = ""
-    if method:
-        drawn = int(_has_places(found[0].split, method).sum())
+    if methods:
+        drawn = int(_has_places(found[0].split, methods[0]).sum())
         total = len(found[0].split.images.label)
         which = f"{drawn:,} of {total:,}" if drawn < total else f"{total:,}"
-        text = f"Features of {which} {found[0].name} images by {METHODS[method]}"
-        if method == "pca":
-            shares = [_explained(one) for one in found]
-            text += f", whose two axes hold {listing(shares)} of the variance"
-        else:
-            text += ", which keeps who is near to whom: the size of a cloud and the space between clouds mean nothing"
-        text += ". "
-    return text + _comparison(said_of(found)) + seeds_note(found)
+        text = f"Features of {which} {found[0].name} images by {listing([METHODS[name] for name in methods])}. "
+    near = [METHODS[name] for name in methods if name != "pca"]
+    if near:
+        keep = "keeps" if len(near) == 1 else "keep"
+        text += f"{listing(near)} {keep} who is near to whom: the size of a cloud and the space between mean nothing. "
+    if "pca" in methods:
+        text += f"The two axes of PCA hold {listing([_explained(one) for one in said_of(found)])} of the variance. "
+    return text + _description(said_of(found)) + seed_note(one.seeds for one in found)
 
 
 def _explained(one: Learned) -> str:
@@ -205,20 +213,26 @@ def _explained(one: Learned) -> str:
     return f"{100 * sum(shares):.0f}% under {one.row.label}"
 
 
-def _comparison(found: Sequence[Learned]) -> str:
+def _description(found: Sequence[Learned]) -> str:
+    """The ratio of variances, without a verdict: it is one number a run, and nothing says how far it may be off."""
     known = [(one.row.label, value) for one in found
              if (value := _value(one.split.summary, "within_between")) is not None]  # fmt: skip
     if not known:
         return "Classes with two images are too few to measure how they scatter."
-    (first, base), *others = known
-    text = (
-        f"On {found[0].name} images the variance within classes is {number(base)} times that between them under {first}"
+    said = listing([f"{number(value)} under {label}" for label, value in known])
+    text = f"On {found[0].name} images the variance within classes, by that between them, is {said}"
+    if len(known) > 1:
+        text += "; that describes these runs, and the next section compares them class by class"
+    return f"{text}."
+
+
+def _small_note(found: Sequence[Learned]) -> str:
+    """What few images of a class do to the measures that nothing corrects for."""
+    small = max(int(((one.split.classes.images > 0) & (one.split.classes.images < SMALL)).sum()) for one in found)
+    if not small:
+        return ""
+    have = "class has" if small == 1 else "classes have"
+    return (
+        f" {small:,} {have} fewer than {SMALL} {found[0].name} images: means of so few lie too far apart. Within / "
+        "between allows for that; NC1 comes out too low, and the other measures of class means are blurred."
     )
-    parts = []
-    for label, value in others:
-        change = value / base - 1 if base else 0.0
-        if abs(change) < SAME:
-            parts.append(f"{number(value)} under {label}, no difference")
-        else:
-            parts.append(f"{number(value)} under {label}, {'looser' if change > 0 else 'tighter'}")
-    return "; ".join([text, *parts]) + "."

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import ClassCounts, GroupName
+from longtail.evaluation.differences import apart_interval
 from longtail.report.compare import Comparison, Row
+from longtail.report.evidence import figure_of
 from longtail.report.palette import GROUP_LABELS
 from longtail.report.text import (
-    EVIDENCE,
-    MINUS,
+    SURE,
+    Spread,
     class_word,
     difference_text,
     listing,
+    number,
     percent,
     sentence_case,
+    signed,
 )
 
+Shown = TypeVar("Shown")
 SAID = 4
 """Of more configurations than this a sentence speaks of the first and the best only."""
 
@@ -49,6 +56,17 @@ def best_row(rows: Sequence[Row]) -> Row:
 def spoken(rows: Sequence[Row]) -> list[Row]:
     """The rows a sentence names: all of a few, else the first and the best."""
     return list(rows) if len(rows) <= SAID else [rows[0], best_row(rows[1:])]
+
+
+def named(found: Sequence[Shown], row_of: Callable[[Shown], Row]) -> list[Shown]:
+    """The panels, runs or whatever stands for a configuration that a sentence names, as :func:`spoken` chooses.
+
+    Args:
+        found: One for each configuration.
+        row_of: The configuration of one of them.
+    """
+    names = {row.name for row in spoken([row_of(one) for one in found])}
+    return [one for one in found if row_of(one).name in names]
 
 
 def _alone(row: Row, split: str) -> str:
@@ -81,14 +99,13 @@ def histogram_sentence(counts: ClassCounts, group_of: Sequence[GroupName]) -> st
     return text + (f" {empty} {'class has' if empty == 1 else 'classes have'} none." if empty else "")
 
 
-def group_sentence(rows: Sequence[Row]) -> str:
+def group_sentence(rows: Sequence[Row], split: str | None) -> str:
     """How much accuracy is lost between many- and few-shot classes."""
-    pairs = [(row.label, row.values["many"], row.values["few"]) for row in spoken(rows)]
-    falls = [(label, many.mean - few.mean) for label, many, few in pairs if many and few]
-    if len(falls) > 1 and all(points >= EVIDENCE for _, points in falls):
-        rest = listing([f"{100 * points:.1f} under {label}" for label, points in falls[1:]])
+    falls = [(row.label, fall) for row in spoken(rows) if (fall := _many_less_few(row, split))]
+    if len(falls) > 1 and all(fall.is_evidence and fall.mean > 0 for _, fall in falls):
+        rest = listing([f"{100 * fall.mean:.1f} under {label}" for label, fall in falls[1:]])
         return f"From many- to few-shot classes, accuracy {_fall(*falls[0])}, and by {rest}."
-    parts = [_fall(label, points) for label, points in falls]
+    parts = [_fall(label, fall) for label, fall in falls]
     if not parts:
         return "Many- and few-shot classes cannot be compared: one of the groups is empty or was not measured."
     return f"From many- to few-shot classes, accuracy {listing(parts)}."
@@ -102,13 +119,24 @@ def whisker_sentence(rows: Sequence[Row]) -> str:
     seeds = (
         " where there is one seed, and one standard deviation over seeds elsewhere" if len(alone) < len(rows) else ""
     )
-    return f"Whiskers are the 95 % interval that so many test images leave{seeds}."
+    return f"Whiskers are the {SURE} interval that so many test images leave{seeds}."
 
 
-def _fall(label: str, points: float) -> str:
-    if abs(points) < EVIDENCE:
-        return f"stays the same under {label}"
-    return f"{'falls' if points > 0 else 'rises'} by {abs(100 * points):.1f} points under {label}"
+def _many_less_few(row: Row, split: str | None) -> Spread | None:
+    """Over seeds; for a single run the interval is that of the images of both groups, which are others."""
+    known = [(figure_of(run, split, "many"), figure_of(run, split, "few")) for run in row.runs]
+    found = Spread.of([many - few for many, few in known if many is not None and few is not None])
+    many, few = row.values["many"], row.values["few"]
+    ends = row.intervals.get("many"), row.intervals.get("few")
+    if found is None or found.n > 1 or not (many and few and ends[0] and ends[1]):
+        return found
+    return replace(found, ends=apart_interval(many.mean, ends[0], few.mean, ends[1]))
+
+
+def _fall(label: str, fall: Spread) -> str:
+    if not fall.is_evidence:
+        return f"does not clearly change under {label} ({signed(-fall.mean)} points)"
+    return f"{'falls' if fall.mean > 0 else 'rises'} by {abs(100 * fall.mean):.1f} points under {label}"
 
 
 def class_sentence(rows: Sequence[Row], recalls: Sequence[npt.NDArray[np.float64]]) -> str:
@@ -122,7 +150,7 @@ def class_sentence(rows: Sequence[Row], recalls: Sequence[npt.NDArray[np.float64
         missed = int((recall == 0).sum())
         never.append(f"{f'{missed:,}' if missed else 'none'} under {label}")
         if rank is not None:
-            parts.append(f"{MINUS if rank < 0 else ''}{abs(rank):.2f} under {label}")
+            parts.append(f"{number(rank)} under {label}")
     meaning = "where 1 is strictly in step and 0 unrelated"
     text = f"Accuracy and training images correlate in rank at {listing(parts)}, {meaning}. " if parts else ""
     return f"{text}Classes never recognised: {listing(never)}."
@@ -166,7 +194,18 @@ def curve_sentence(rows: Sequence[Row], split: str | None) -> str:
 
 
 def hardest_sentence(names: Sequence[str], groups: Sequence[GroupName], worst: float, *, averaged: bool) -> str:
-    """Which class is recognised least, and from which group the hardest classes come."""
+    """Which class is recognised least, and from which group the hardest classes come.
+
+    Args:
+        names: The hardest classes, the hardest first.
+        groups: The shot group of each.
+        worst: Recall of the first.
+        averaged: Whether that is a mean over configurations.
+
+    Example:
+        >>> print(hardest_sentence(["lynx", "7", "elk"], ["few", "many", "few"], 0.125, averaged=False))
+        lynx is recognised least: 12.5%. Of the 3 shown here, 1 many-shot and 2 few-shot.
+    """
     mean = " on average" if averaged else ""
     text = f"{sentence_case(class_word(names[0]))} is recognised least: {percent(worst)}{mean}. "
     if len(set(groups)) == 1:

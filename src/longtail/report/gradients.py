@@ -15,12 +15,12 @@ from longtail.report.canvas import blank
 from longtail.report.class_points import class_points
 from longtail.report.compare import Comparison
 from longtail.report.findings import spoken
-from longtail.report.over_epochs import Recorded, add_group_lines, epoch_axis, group_legend, recorded_rows, seed_note
+from longtail.report.over_epochs import Recorded, add_group_lines, epoch_axis, group_legend, recorded_rows
 from longtail.report.palette import GROUP_LABELS, GROUP_SYMBOLS, MUTED
 from longtail.report.recorded import Dynamics
 from longtail.report.section import Drawing, Key, Section
 from longtail.report.text import MINUS, listing
-from longtail.report.versus import side_by_side
+from longtail.report.versus import seed_note, side_by_side
 
 ALIKE = 0.02
 """Two ratios are called equal where one exceeds the other by less than this share."""
@@ -58,7 +58,7 @@ def gradients_section(comparison: Comparison) -> Section | None:
         for number, panel in enumerate(panels)
     )  # fmt: skip
     rows = [panel.one for panel in panels]
-    sentence = _group_sentence(panels) + seed_note(rows)
+    sentence = _group_sentence(panels) + seed_note(len(one.row.runs) for one in rows)
     return Section("gradients", "Gradients", sentence, side_by_side(len(panels)), tuple(group_legend(rows)), drawings)
 
 

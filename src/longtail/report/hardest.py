@@ -13,12 +13,12 @@ from PIL import Image, UnidentifiedImageError
 
 from longtail.counts import FEW_IMAGES, GroupName
 from longtail.report.compare import Row
-from longtail.report.findings import spoken
+from longtail.report.findings import named
 from longtail.report.runs import Ends, ExampleImage, RunResult
 from longtail.report.text import class_word, interval_text, mean_interval, percent
 
 LIGHT_BYTES = 4_000
-"""A larger picture is embedded as WebP instead of the PNG it is stored as."""
+"""A larger PNG, as older versions stored pictures, is embedded as WebP."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,22 @@ def class_recalls(row: Row, split: str | None) -> npt.NDArray[np.float64]:
     return np.asarray(np.mean(kept, axis=0), dtype=np.float64)
 
 
+def mean_recalls(recalls: Sequence[npt.ArrayLike]) -> npt.NDArray[np.float64]:
+    """Recall per class, averaged over the configurations that were tested on the class, shape (C,); NaN where none was.
+
+    Args:
+        recalls: Of each configuration, from :func:`class_recalls`.
+
+    Example:
+        >>> mean_recalls([[0.5, np.nan, np.nan], [1.0, 0.25, np.nan]]).tolist()
+        [0.75, 0.25, nan]
+    """
+    measured = np.asarray(recalls, dtype=np.float64)
+    known = ~np.isnan(measured)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, measured, 0.0).sum(axis=0) / known.sum(axis=0), dtype=np.float64)
+
+
 def hardest_classes(
     rows: Sequence[Row], split: str | None, *, limit: int = 6, pictures: int = 4
 ) -> tuple[HardClass, ...]:
@@ -109,8 +125,9 @@ def hardest_classes(
         pictures: How many training images and, per configuration, wrong test images to show of each.
     """
     recalls = np.stack([class_recalls(row, split) for row in rows])
-    tested = np.flatnonzero(~np.isnan(recalls).all(axis=0))
-    mean = np.array([np.nanmean(recalls[:, index]) for index in tested])
+    every = mean_recalls(list(recalls))
+    tested = np.flatnonzero(~np.isnan(every))
+    mean = every[tested]
     first = rows[0].runs[0]
     pictured = {example.label for row in rows for run in row.runs for example in run.examples}
     bare = np.array([index not in pictured for index in tested.tolist()])
@@ -130,15 +147,12 @@ def _hard_class(
 ) -> HardClass:
     first = rows[0].runs[0]
     name = first.counts.names[index]
-    named = {row.name for row in spoken(rows)}
     verdicts = []
-    for row, recall, pair in zip(rows, recalls, ends, strict=True):
-        if row.name in named:
-            known = None if np.isnan(recall) else float(recall)
-            verdicts.append(Verdict(row.label, known, _taken_for(row, index), _errors(row, index, pictures), pair))
-    # A run keeps pictures of the classes that are hardest for itself, so any run may have those of this class.
-    found = (_train_images(run, index) for row in rows for run in row.runs)
-    train = next((images for images in found if images), [])[:pictures]
+    for row, recall, pair in named(list(zip(rows, recalls, ends, strict=True)), lambda one: one[0]):
+        known = None if np.isnan(recall) else float(recall)
+        verdicts.append(Verdict(row.label, known, _taken_for(row, index), _errors(row, index, pictures), pair))
+    # A run keeps most pictures of the classes that are hardest for itself, so any run may have those of this class.
+    train = max((_train_images(run, index) for row in rows for run in row.runs), key=len)[:pictures]
     drawn = tuple(Picture(data_uri(image), "", f"training image of {class_word(name)}") for image in train)
     return HardClass(
         class_word(name), first.group_of[index], first.counts[index], float(np.nanmean(recalls)), drawn, tuple(verdicts)
@@ -180,7 +194,14 @@ def _taken_for(row: Row, index: int) -> str:
 
 
 def data_uri(image: bytes, *, light: int = LIGHT_BYTES) -> str:
-    """An image for ``src``: as stored up to ``light`` bytes, else at most 96 pixels a side as WebP."""
+    """An image for ``src``: a WebP as stored, a PNG likewise up to ``light`` bytes, else 96 pixels a side as WebP.
+
+    Example:
+        >>> data_uri(b"RIFF"), data_uri(b"no image at all", light=4)
+        ('data:image/webp;base64,UklGRg==', 'data:,')
+    """
+    if image.startswith(b"RIFF"):
+        return f"data:image/webp;base64,{base64.b64encode(image).decode()}"
     if len(image) <= light:
         return f"data:image/png;base64,{base64.b64encode(image).decode()}"
     try:

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.analysis.collected import AnalysedSplit, Analysis
-from longtail.analysis.norms import RankTrend, rank_trend
+from longtail.analysis.norms import RankTrend, is_cosine, rank_trend
 from longtail.counts import GROUP_NAMES
 from longtail.report.compare import Comparison, Row
-from longtail.report.findings import spoken
+from longtail.report.findings import named
 from longtail.report.palette import GROUP_LABELS, GROUP_SYMBOLS
 from longtail.report.runs import RunResult
 from longtail.report.section import Key
-from longtail.report.text import MINUS, listing
+from longtail.report.text import listing, number
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Learned:
     def is_cosine(self) -> bool:
         """Whether its classifier sees nothing of a feature but its direction."""
         model = self.run.config.get("model")
-        return isinstance(model, dict) and str(model.get("head")).endswith("cosine")
+        return isinstance(model, dict) and is_cosine(str(model.get("head")))
 
 
 def learned_rows(comparison: Comparison) -> list[Learned]:
@@ -62,8 +62,7 @@ def _analysed(row: Row) -> list[tuple[RunResult, Analysis]]:
 
 def said_of(found: Sequence[Learned]) -> list[Learned]:
     """Those that a sentence names: all of a few, else the first and the best."""
-    named = {row.name for row in spoken([one.row for one in found])}
-    return [one for one in found if one.row.name in named]
+    return named(found, lambda one: one.row)
 
 
 def trend(one: Learned, values: npt.NDArray[np.floating]) -> RankTrend:
@@ -105,11 +104,6 @@ def trend_sentence(what: str, found: Sequence[tuple[str, RankTrend]]) -> str:
     return text.replace(" (", " (rank correlation ", 1) + "."
 
 
-def seeds_note(found: Sequence[Learned]) -> str:
-    """That of several seeds only one is drawn; empty where there is one of each."""
-    return " Of several seeds the first is drawn." if any(one.seeds > 1 for one in found) else ""
-
-
 def group_keys(run: RunResult) -> tuple[Key, ...]:
     """The legend of the shot groups that have classes."""
     return tuple(Key(name, GROUP_SYMBOLS[name], GROUP_LABELS[name]) for name in GROUP_NAMES if name in run.group_of)
@@ -128,13 +122,3 @@ def shared_range(found: Sequence[npt.NDArray[np.floating]], *, room: float = 0.0
     low, high = float(known.min()), float(known.max())
     pad = room * (high - low or abs(high) or 1.0)
     return [low - pad, high + pad]
-
-
-def number(value: float, digits: int = 2) -> str:
-    """A number with a true minus, and no sign on a rounded zero.
-
-    Example:
-        >>> number(-0.5), number(-0.001)
-        ('−0.50', '0.00')
-    """
-    return f"{MINUS if round(value, digits) < 0 else ''}{abs(value):.{digits}f}"

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
+from longtail.analysis.groups import group_masks
 from longtail.analysis.margins import MarginDistribution, group_margins, margins_of_predictions, shared_edges
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 from longtail.report.canvas import blank
 from longtail.report.compare import Comparison, Row
+from longtail.report.evidence import Counted, counted_between
 from longtail.report.files import read_parquet
-from longtail.report.findings import spoken
+from longtail.report.findings import named
 from longtail.report.palette import GROUND, GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, MUTED
 from longtail.report.runs import RunResult
 from longtail.report.section import Drawing, Key, Section
-from longtail.report.text import MINUS, listing, percent
+from longtail.report.text import listing, number, percent
 from longtail.report.versus import against_first, side_by_side
 
 SPLITS = ("test", "train")
@@ -34,6 +37,10 @@ class Margins:
     label: IntArray
 
 
+Tested = Mapping[Path, Margins]
+"""By folder of the run, those of its test images."""
+
+
 @dataclass(frozen=True)
 class Panel:
     """One configuration, all seeds together: the distributions of its groups in each split that is known."""
@@ -46,7 +53,9 @@ def margins_section(comparison: Comparison) -> Section | None:
     """The margins of test images, and of training images where the run was analysed; None without predictions."""
     if comparison.split != "test":
         return None
-    found = {row.name: _by_split(row) for row in comparison.final}
+    runs = [run for row in comparison.final for run in row.runs]
+    tested = {run.folder: margins for run in runs if (margins := margins_of_run(run)) is not None}
+    found = {row.name: _by_split(row, tested) for row in comparison.final}
     rows = [row for row in comparison.final if "test" in found[row.name]]
     if not rows:
         return None
@@ -70,7 +79,7 @@ def margins_section(comparison: Comparison) -> Section | None:
     if any("train" in panel.splits for panel in panels):
         legend.append(Key("muted", "dashed", "Training images, thin"))
     layout = side_by_side(len(panels))
-    return Section("margins", "Margins", _sentence(panels, comparison.split), layout, tuple(legend), drawings)
+    return Section("margins", "Margins", _sentence(panels, comparison.split, tested), layout, tuple(legend), drawings)
 
 
 def margin_curves(splits: dict[str, Groups], edges: FloatArray, top: float) -> go.Figure:
@@ -134,9 +143,9 @@ def margins_of_run(run: RunResult) -> Margins | None:
     return Margins(margins_of_predictions(label, prediction, confidence, second, true), label)
 
 
-def _by_split(row: Row) -> dict[str, Margins]:
+def _by_split(row: Row, tested: Tested) -> dict[str, Margins]:
     """The images of all seeds together: a density of them is the mean of the seeds' densities."""
-    test = [found for run in row.runs if (found := margins_of_run(run)) is not None]
+    test = [tested[run.folder] for run in row.runs if run.folder in tested]
     seen = [
         run.analysis.train.images for run in row.runs if run.analysis is not None and run.analysis.train is not None
     ]
@@ -151,7 +160,7 @@ def _by_split(row: Row) -> dict[str, Margins]:
 
 def _alt(panel: Panel) -> str:
     said = [
-        f"{GROUP_LABELS[name].lower()} {split} images {_number(one.median)}, {percent(one.negative)} below 0"
+        f"{GROUP_LABELS[name].lower()} {split} images {number(one.median, 1)}, {percent(one.negative)} below 0"
         for split, groups in panel.splits.items()
         for name, one in groups.items()
         if one.images
@@ -159,12 +168,12 @@ def _alt(panel: Panel) -> str:
     return f"Lines of the density of margins by group under {panel.row.label}. Medians: {'; '.join(said)}."
 
 
-def _sentence(panels: Sequence[Panel], split: str) -> str:
+def _sentence(panels: Sequence[Panel], split: str, tested: Tested) -> str:
     groups = panels[0].splits["test"]
     tail = next(name for name in reversed(GROUP_NAMES) if groups[name].images)
     rows = [panel.row for panel in panels]
-    negative = {run.folder: _negative(run, tail) for row in rows for run in row.runs}
-    said = against_first(rows, split, lambda run: negative[run.folder])
+    negative = {run.folder: _negative(run, tested.get(run.folder), tail) for row in rows for run in row.runs}
+    said = against_first(rows, split, lambda run: negative[run.folder], between=counted_between(_errors_on(tail)))
     what = GROUP_LABELS[tail].lower()
     return (
         f"Another class scores higher than the true one, a margin below 0, for this share of {what} test images: "
@@ -174,25 +183,24 @@ def _sentence(panels: Sequence[Panel], split: str) -> str:
 
 def _medians(panels: Sequence[Panel], tail: GroupName) -> str:
     """From training to testing where any run was analysed, else in testing alone."""
-    named = {row.name for row in spoken([panel.row for panel in panels])}
-    shown = [panel for panel in panels if panel.row.name in named]
+    shown = named(panels, lambda panel: panel.row)
     parts = []
     for panel in shown:
         test, train = panel.splits["test"][tail], panel.splits.get("train", {}).get(tail)
-        before = f"{_number(train.median)} in training and " if train and train.images else ""
-        parts.append(f"{before}{_number(test.median)}{' in testing' if before else ''} under {panel.row.label}")
+        before = f"{number(train.median, 1)} in training and " if train and train.images else ""
+        parts.append(f"{before}{number(test.median, 1)}{' in testing' if before else ''} under {panel.row.label}")
     trained = any("train" in panel.splits for panel in shown)
     return f"is {'; '.join(parts) if trained else listing(parts)}"
 
 
-def _negative(run: RunResult, tail: GroupName) -> float | None:
+def _errors_on(tail: GroupName) -> Counted:
+    """Of each test image whether another class scores higher than the true one; images of ``tail`` count."""
+    return lambda run, found: (found.label != found.prediction, group_masks(found.label, run.group_of)[tail])
+
+
+def _negative(run: RunResult, found: Margins | None, tail: GroupName) -> float | None:
     """The share of a run's test images of a group whose margin is below 0."""
-    found = margins_of_run(run)
     if found is None:
         return None
     mine = found.margin[np.array([name == tail for name in run.group_of])[found.label]]
     return float((mine < 0).mean()) if mine.size else None
-
-
-def _number(value: float) -> str:
-    return f"{MINUS if round(value, 1) < 0 else ''}{abs(value):.1f}"

@@ -14,16 +14,14 @@ from longtail.report.learned import (
     Learned,
     group_keys,
     learned_rows,
-    number,
     said_of,
-    seeds_note,
     shared_range,
     trend,
     trend_sentence,
 )
 from longtail.report.section import Drawing, Section
-from longtail.report.text import listing
-from longtail.report.versus import side_by_side
+from longtail.report.text import listing, number
+from longtail.report.versus import seed_note, side_by_side
 
 
 @dataclass(frozen=True)
@@ -102,4 +100,4 @@ def _sentence(found: Sequence[Learned]) -> str:
     cosine = [one.row.label for one in named if one.is_cosine]
     if cosine:
         text += f" The cosine classifier of {listing(cosine)} divides both norms away: they move none of its decisions."
-    return text + seeds_note(found)
+    return text + seed_note(one.seeds for one in found)

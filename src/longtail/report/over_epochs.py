@@ -40,12 +40,6 @@ def recorded_rows(comparison: Comparison) -> list[Recorded]:
     return found
 
 
-def seed_note(rows: Sequence[Recorded]) -> str:
-    """Say that one of several seeds is shown, where that is so."""
-    several = [one for one in rows if len(one.row.runs) > 1]
-    return " Of several seeds, the first one recorded is shown." if several else ""
-
-
 def group_legend(rows: Sequence[Recorded]) -> list[Key]:
     """One line a group that any of the runs has."""
     return [Key(name, "line", GROUP_LABELS[name]) for name in GROUP_NAMES if any(name in r.run.group_of for r in rows)]

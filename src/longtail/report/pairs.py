@@ -10,7 +10,7 @@ import numpy as np
 from longtail.analysis.confusions import ConfusedPairs, confused_pairs
 from longtail.counts import GroupName, IntArray
 from longtail.report.compare import Row
-from longtail.report.findings import spoken
+from longtail.report.findings import named
 from longtail.report.hardest import Picture, data_uri
 from longtail.report.predicted import known_predictions
 from longtail.report.runs import ExampleImage, RunResult
@@ -76,13 +76,12 @@ def _listed(
     label: int, taken: int, rows: Sequence[Row], found: Sequence[ConfusedPairs], keys: Sequence[IntArray]
 ) -> ListedPair:
     run = rows[0].runs[0]
-    key, named = label * len(run.counts) + taken, {row.name for row in spoken(rows)}
+    key = label * len(run.counts) + taken
     shares = []
-    for row, pairs, mine in zip(rows, found, keys, strict=True):
-        if row.name in named:
-            place = np.flatnonzero(mine == key)
-            images, share = (int(pairs.images[place[0]]), float(pairs.share[place[0]])) if place.size else (0, 0.0)
-            shares.append(PairShare(row.label, images, share))
+    for row, pairs, mine in named(list(zip(rows, found, keys, strict=True)), lambda one: one[0]):
+        place = np.flatnonzero(mine == key)
+        images, share = (int(pairs.images[place[0]]), float(pairs.share[place[0]])) if place.size else (0, 0.0)
+        shares.append(PairShare(row.label, images, share))
     names, runs = run.counts.names, [one for row in rows for one in row.runs]
     return ListedPair(
         class_word(names[label]), run.group_of[label], run.counts[label],
@@ -127,7 +126,13 @@ def _pairs(row: Row, size: int) -> ConfusedPairs:
 
 
 def pair_sentence(pairs: Sequence[ListedPair]) -> str:
-    """The pair confused most, and how often each configuration does."""
+    """The pair confused most, and how often each configuration does.
+
+    Example:
+        >>> pair = ListedPair("otter", "few", 9, "seal", "few", 8, (PairShare("ce", 4, 0.4),), (), ())
+        >>> pair_sentence([pair])
+        'otter is taken for seal most often: 40.0% of its images under ce.'
+    """
     if not pairs:
         return "No image is classified wrongly."
     first = pairs[0]

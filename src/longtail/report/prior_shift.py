@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 
@@ -12,19 +13,19 @@ import plotly.graph_objects as go
 from longtail.analysis.prior_shift import EXPONENTS, PriorShift, prior_shift
 from longtail.counts import FloatArray, IntArray
 from longtail.evaluation.intervals import LEVEL
+from longtail.report.bands import BAND_WORDS, add_band, banded
 from longtail.report.canvas import blank, clip
 from longtail.report.compare import Comparison, Row
 from longtail.report.findings import spoken
 from longtail.report.palette import MUTED, run_style
 from longtail.report.runs import RunResult
-from longtail.report.section import Drawing, Key, Section
+from longtail.report.section import Drawing, Section
 from longtail.report.text import MINUS, listing, percent
-from longtail.report.versus import difference
+from longtail.report.versus import difference, run_keys
 
 PLACES = {1.0: "as in training", 0.0: "balanced", -1.0: "the reverse of training"}
 """The exponents that the sentence names."""
 Curves = Mapping[Path, PriorShift]
-LINES = ("line", "dotted", "dashdot")
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
@@ -41,23 +42,21 @@ def prior_section(comparison: Comparison) -> Section | None:
     said = [f"{label} {listing([percent(curve.at(place)) for place in PLACES])}"
             for label, curve in zip(labels, means, strict=True)]  # fmt: skip
     alt = f"Lines of accuracy for a test prior {listing(list(PLACES.values()))}: {'; '.join(said)}."
-    drawing = Drawing("prior-shift", "", alt, prior_curves(labels, means, colours))
-    sentence = _sentence(rows, means, curves, split)
+    drawing = Drawing("prior-shift", "", alt, prior_curves(labels, means, colours, bands=banded(rows)))
+    sentence = _sentence(rows, means, curves, split) + (f" {BAND_WORDS}" if banded(rows) else "")
     return Section("prior", "Accuracy under other test priors", sentence, legend=run_keys(rows), drawings=(drawing,))
 
 
-def run_keys(rows: Sequence[Row]) -> tuple[Key, ...]:
-    """The legend of a figure that has one line a configuration."""
-    return tuple(Key(f"run{row.colour % 8}", LINES[row.colour // 8 % 3], row.label) for row in rows)
-
-
-def prior_curves(labels: Sequence[str], curves: Sequence[PriorShift], colours: Sequence[int]) -> go.Figure:
+def prior_curves(
+    labels: Sequence[str], curves: Sequence[PriorShift], colours: Sequence[int], *, bands: bool = False
+) -> go.Figure:
     """One line a configuration, head-heavy test sets on the left, tail-heavy ones on the right.
 
     Args:
         labels: Name of each configuration.
         curves: From :func:`longtail.analysis.prior_shift.prior_shift`.
         colours: Number of each configuration's colour.
+        bands: Whether each line has a band of its 95 % interval.
 
     Example:
         >>> from longtail.counts import ClassCounts
@@ -73,6 +72,11 @@ def prior_curves(labels: Sequence[str], curves: Sequence[PriorShift], colours: S
             line={"color": colour, "dash": dash, "width": 2}, customdata=(Z * curve.error).astype(np.float32),
             hovertemplate="%{fullData.name}<br>prior n^%{x:.2f}: %{y:.1%} ± %{customdata:.1%}<extra></extra>",
         )  # fmt: skip
+    for curve, number in zip(curves, colours, strict=True):
+        if bands:
+            reach = Z * curve.error
+            low, high = np.maximum(curve.accuracy - reach, 0), np.minimum(curve.accuracy + reach, 1)
+            add_band(figure, curve.exponent, low, high, number=number)
     figure.add_vline(x=0, line={"color": MUTED, "width": 1, "dash": "dot"})
     figure.update_xaxes(
         title="Assumed test prior: class size to this power",
@@ -119,6 +123,8 @@ def _verdict(row: Row, first: Row, split: str, curves: Curves, place: int, chanc
         return float(curves[run.folder].accuracy[place]) if run.folder in curves else None
 
     gap = difference(row, first, split, accuracy)
+    if gap is not None and gap.interval is None:
+        gap = replace(gap, ends=(gap.mean - chance, gap.mean + chance))
     if gap is None or not gap.is_evidence or abs(gap.mean) < chance:
         return 0
     return 1 if gap.mean > 0 else -1

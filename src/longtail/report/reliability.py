@@ -14,6 +14,7 @@ from longtail.analysis.reliability import Reliability, reliability
 from longtail.counts import FEW_IMAGES, GROUP_NAMES
 from longtail.report.canvas import blank
 from longtail.report.compare import Comparison, Row
+from longtail.report.evidence import Counted, counted_between
 from longtail.report.palette import GROUND, GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, MUTED
 from longtail.report.predicted import PARTS, Part, known_predictions, part_masks, predicted_rows
 from longtail.report.runs import Predictions, RunResult
@@ -140,6 +141,11 @@ def _alt(label: str, parts: Parts) -> str:
     return f"Points of accuracy against confidence by group under {label}. Calibration error: {'; '.join(said)}."
 
 
+def _gaps(part: Part) -> Counted:
+    """Of each test image its confidence less whether it is right; images of ``part`` count."""
+    return lambda run, found: (found.confidence - (found.label == found.prediction), part_masks(run, found)[part])
+
+
 def _sentence(rows: Sequence[Row], measured: Mapping[Path, Parts], split: str) -> str:
     """How far confidence lies above accuracy on the smallest classes, and how far apart the errors are."""
     tail = next(name for name in reversed(GROUP_NAMES) if any(parts[name].count.sum() for parts in measured.values()))
@@ -149,7 +155,8 @@ def _sentence(rows: Sequence[Row], measured: Mapping[Path, Parts], split: str) -
         return None if math.isnan(found) else found
 
     def said(part: Part) -> str:
-        return against_first(rows, split, lambda run: gap(run, part), words=lambda value: f"{signed(value)} points")
+        return against_first(rows, split, lambda run: gap(run, part), words=lambda value: f"{signed(value)} points",
+                             between=counted_between(_gaps(part)))  # fmt: skip
 
     text = (
         f"Mean confidence minus accuracy, above 0 where a model is too sure, on {GROUP_LABELS[tail].lower()} images: "

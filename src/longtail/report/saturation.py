@@ -19,6 +19,7 @@ from longtail.analysis.saturation import (
 from longtail.counts import GROUP_NAMES, FloatArray, IntArray
 from longtail.report.canvas import blank, clip
 from longtail.report.compare import Comparison
+from longtail.report.evidence import difference_of_shares
 from longtail.report.findings import spoken
 from longtail.report.over_epochs import (
     Recorded,
@@ -27,12 +28,11 @@ from longtail.report.over_epochs import (
     epoch_axis,
     group_legend,
     recorded_rows,
-    seed_note,
 )
 from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS, run_style
 from longtail.report.section import Drawing, Key, Section
 from longtail.report.text import Spread, difference_text, listing, percent
-from longtail.report.versus import side_by_side
+from longtail.report.versus import seed_note, side_by_side
 
 LOW, MIDDLE, HIGH = (QUANTILES.index(value) for value in (0.25, 0.5, 0.75))
 PAST = THRESHOLDS[0]
@@ -69,7 +69,7 @@ def saturation_section(comparison: Comparison) -> Section | None:
         for number, panel in enumerate(panels)
     )
     rows = [panel.one for panel in panels]
-    sentence = _sentence(panels) + seed_note(rows)
+    sentence = _sentence(panels) + seed_note(len(one.row.runs) for one in rows)
     return Section("saturation", "Saturation", sentence, side_by_side(len(panels)), tuple(group_legend(rows)), drawings)
 
 
@@ -222,7 +222,7 @@ def _share_sentence(panels: Sequence[Panel]) -> str:
         shares = [share_past(panel.histograms, threshold)[_end(panel), number] for threshold in THRESHOLDS]
         text = f"{listing([percent(_known(share)) for share in shares])} under {panel.one.row.label}"
         if panel is not panels[0] and np.isfinite([first, shares[0]]).all():
-            text += f", past {PAST:g} {difference_text(Spread.of([float(shares[0] - first)]))}"
+            text += f", past {PAST:g} {difference_text(_against(panel, panels[0], number))}"
         parts.append(text)
     thresholds = listing([f"{threshold:g}" for threshold in THRESHOLDS])
     return (
@@ -231,6 +231,12 @@ def _share_sentence(panels: Sequence[Panel]) -> str:
         f"margins, times its scales where it gives classes scales of their own (KPS): "
         f"{_gradient_words(panels, number)}.{_mixing_note(panels)}"
     )
+
+
+def _against(panel: Panel, first: Panel, number: int) -> Spread:
+    """By how much a run has more images of a group past the first threshold than another."""
+    known = [(one.past[_end(one), number], one.histograms[_end(one), number].sum()) for one in (panel, first)]
+    return difference_of_shares(*map(float, (*known[0], *known[1])))
 
 
 def _gradient_words(panels: Sequence[Panel], number: int) -> str:

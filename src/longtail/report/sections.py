@@ -10,12 +10,14 @@ from longtail.counts import FEW_IMAGES, GROUP_NAMES, GroupName
 from longtail.report import figures, findings
 from longtail.report.ablation import ablation_section
 from longtail.report.cloud import cloud_section
-from longtail.report.compare import HEADINGS, Comparison, Row
+from longtail.report.compare import Comparison, Row
+from longtail.report.compare_table import HEADINGS
 from longtail.report.confusions import confusions_section
 from longtail.report.coverage import coverage_section
 from longtail.report.embedding import embedding_section
 from longtail.report.gradients import class_gradients_section, gradients_section
-from longtail.report.hardest import class_intervals, class_recalls, hardest_classes, tested_images
+from longtail.report.hardest import class_intervals, class_recalls, hardest_classes, mean_recalls, tested_images
+from longtail.report.learned import group_keys
 from longtail.report.margins import margins_section
 from longtail.report.norms import norms_section
 from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, INK
@@ -27,6 +29,7 @@ from longtail.report.saturation import saturation_section, shares_section
 from longtail.report.section import Drawing, Key, Section
 from longtail.report.spread import spread_section
 from longtail.report.text import interval_text, listing, percent, signed
+from longtail.report.versus import run_keys
 
 DENSE = 4
 """More panels than this are drawn smaller, three in a line."""
@@ -124,7 +127,7 @@ def _groups(comparison: Comparison) -> Section:
         alt = f"Bars of accuracy, {title}: {', '.join(said)}."
         ends = [row.intervals.get(key) for row in rows]
         drawings.append(Drawing(f"group-{key}", title, alt, figures.group_bars(labels, values, colour, ends)))
-    sentence = f"{findings.group_sentence(rows)} {findings.whisker_sentence(rows)}".strip()
+    sentence = f"{findings.group_sentence(rows, comparison.split)} {findings.whisker_sentence(rows)}".strip()
     return Section("groups", "Accuracy by group", sentence, "four", drawings=tuple(drawings))
 
 
@@ -143,7 +146,7 @@ def _accuracy(comparison: Comparison) -> Section:
         figure = figures.class_accuracy(run.counts, run.group_of, recall, height=height, run=number)
         alt = f"Points of accuracy against training images for each class under {row.label}."
         drawings.append(Drawing(f"accuracy-{number}", row.label, alt, figure))
-    legend = [Key(name, GROUP_SYMBOLS[name], GROUP_LABELS[name]) for name in GROUP_NAMES]
+    legend = list(group_keys(rows[0].runs[0]))
     if any(trace.name == figures.TREND for drawing in drawings for trace in drawing.figure.data):
         legend.append(Key("ink", "line", "Smoothed mean"))
     crowded = len(rows[0].runs[0].counts) > figures.CROWDED
@@ -168,8 +171,7 @@ def _class_table(
 ) -> dict[str, object]:
     run, measured = comparison.rows[0].runs[0], np.stack(recalls)
     known = ~np.isnan(measured)
-    mean = np.where(known.any(axis=0), np.where(known, measured, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1), 2.0)
-    kept = np.argsort(mean, kind="stable")[:TABLE_ROWS]
+    kept = np.argsort(mean_recalls(recalls), kind="stable")[:TABLE_ROWS]
     order = kept[np.argsort(-run.counts.array[kept], kind="stable")]
     tested = tested_images(comparison.final, comparison.split)
     ends = [class_intervals(row, comparison.split) for row in comparison.final]
@@ -204,9 +206,7 @@ def _curves(comparison: Comparison) -> Section | None:
     for measure, title in titles.items():
         alt = f"Lines of {title.lower()} over epochs for {', '.join(row.label for row in rows)}."
         drawings.append(Drawing(f"curve-{measure}", title, alt, figures.training_curve(rows, measure)))
-    legend = [
-        Key(f"run{row.colour % 8}", ("line", "dotted", "dashdot")[row.colour // 8 % 3], row.label) for row in rows
-    ]
+    legend = list(run_keys(rows))
     if any(e.values.get("validation_loss") is not None for row in rows for run in row.runs for e in run.history):
         legend.append(Key("muted", "dashed", "Validation, thin"))
     sentence = findings.curve_sentence(rows, comparison.split)

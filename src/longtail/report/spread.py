@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from longtail.counts import GROUP_NAMES
+from longtail.evaluation.differences import seeds_interval
 from longtail.report.class_points import class_points
 from longtail.report.compare import Comparison
 from longtail.report.learned import (
     Learned,
     group_keys,
     learned_rows,
-    number,
     said_of,
-    seeds_note,
     shared_range,
     trend,
     trend_sentence,
 )
 from longtail.report.palette import GROUP_LABELS, MUTED
 from longtail.report.section import Drawing, Section
-from longtail.report.text import listing
-from longtail.report.versus import side_by_side
+from longtail.report.text import SURE, listing, number
+from longtail.report.versus import seed_note, side_by_side
 
 
 def spread_section(comparison: Comparison) -> Section | None:
@@ -54,8 +54,56 @@ def _sentence(found: Sequence[Learned]) -> str:
     return (
         f"How far {found[0].name} features of a class lie from their centre, by the distance to the nearest other one; "
         f"above 1, the dotted line, a class reaches past its neighbour. It is {'; '.join(said)}. "
-        f"{trend_sentence('The ratio', trends)}{seeds_note(found)}"
+        f"{trend_sentence('The ratio', trends)}{_against_first(named)}{seed_note(one.seeds for one in found)}"
     )
+
+
+def _against_first(found: Sequence[Learned]) -> str:
+    """Whether a class lies tighter than under the first configuration: over classes, each set against itself."""
+    first = found[0]
+    alike = [one for one in found[1:] if one.is_cosine == first.is_cosine]
+    others = [one.row.label for one in found[1:] if one not in alike]
+    changes = [(one.row.label, ratio_change(one.split.classes.ratio, first.split.classes.ratio)) for one in alike]
+    said = [_changed(label, change) for label, change in changes if change]
+    text = ""
+    if said:
+        text = f" Against {first.row.label}, the ratio of a class is {listing(said)}; intervals are over classes."
+    if others:
+        how = "with their length" if first.is_cosine else "by direction alone"
+        text += f" Features of {listing(others)} are measured {how} and do not compare with those of {first.row.label}."
+    return text
+
+
+def _changed(label: str, change: tuple[float, float, float]) -> str:
+    mean, low, high = change
+    share = f"{number(100 * abs(mean), 1)}% {'higher' if mean > 0 else 'lower'}"
+    ends = " to ".join(f"{'+' if end > 0 else ''}{number(100 * end, 1)}" for end in (low, high))
+    return f"{share if low > 0 or high < 0 else 'not clearly another'} under {label} ({SURE} interval {ends}%)"
+
+
+def ratio_change(ratio: npt.ArrayLike, base: npt.ArrayLike) -> tuple[float, float, float] | None:
+    """By what share something of each class differs from what it was, and the interval of that over classes.
+
+    Logarithms are compared, so that twice and half weigh the same; the mean is the geometric one.
+
+    Args:
+        ratio: One a class, shape (C,); a class is left out where either is not finite and positive.
+        base: What it is compared with, shape (C,).
+
+    Returns:
+        The share and both ends of its interval; None for fewer than two classes.
+
+    Example:
+        >>> [round(value, 3) for value in ratio_change([2.0, 3.0, 5.0], [1.0, 2.0, 2.0])]
+        [0.957, 0.036, 2.698]
+    """
+    new, old = np.asarray(ratio, dtype=np.float64), np.asarray(base, dtype=np.float64)
+    known = np.isfinite(new) & np.isfinite(old) & (new > 0) & (old > 0)
+    if known.sum() < 2:
+        return None
+    change = np.log(new[known] / old[known])
+    ends = seeds_interval(float(change.mean()), float(change.std(ddof=1)), int(known.sum()))
+    return float(np.expm1(change.mean())), float(np.expm1(ends[0])), float(np.expm1(ends[1]))
 
 
 def _groups(one: Learned) -> str:

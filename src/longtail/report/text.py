@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from longtail.evaluation.differences import seeds_interval
+from longtail.evaluation.intervals import LEVEL
+
 MINUS, EN_DASH = "\u2212", "\u2013"
 EVIDENCE = 0.005
 """A difference under half a percentage point is no evidence, whatever its sign."""
+SURE = f"{100 * LEVEL:g} %"
+"""The level of all intervals, as a sentence writes it."""
 
 
 @dataclass(frozen=True)
 class Spread:
     """Mean and sample standard deviation over ``n`` runs; ``std`` is None for a single run.
+
+    Attributes:
+        mean: Of the runs.
+        std: Their deviation.
+        n: How many runs, or pairs of runs.
+        ends: An interval from elsewhere, as from the images of a single run; else that of Student over the runs.
 
     Example:
         >>> Spread.of([0.25, 0.75]).mean
@@ -25,6 +37,7 @@ class Spread:
     mean: float
     std: float | None
     n: int
+    ends: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> Spread | None:
@@ -35,14 +48,40 @@ class Spread:
         return cls(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
 
     @property
-    def is_evidence(self) -> bool:
-        """Read as a difference: at least half a point, and more than its own spread over the seeds.
+    def interval(self) -> tuple[float, float] | None:
+        """Where the true mean lies; None for a single run of which no more is known.
 
         Example:
-            >>> Spread(0.004, None, 1).is_evidence, Spread(0.03, 0.04, 3).is_evidence, Spread(0.03, 0.01, 3).is_evidence
-            (False, False, True)
+            >>> [round(end, 3) for end in Spread(0.03, 0.01, 3).interval], Spread(0.03, None, 1).interval
+            ([0.005, 0.055], None)
         """
-        return abs(self.mean) >= EVIDENCE and abs(self.mean) > (self.std or 0.0)
+        if self.ends is not None or self.std is None or self.n < 2:
+            return self.ends
+        return seeds_interval(self.mean, self.std, self.n)
+
+    @property
+    def is_evidence(self) -> bool:
+        """Read as a difference: at least half a point, and its interval holds no zero.
+
+        This is the one place that decides. Without an interval nothing is evidence.
+
+        Example:
+            >>> Spread(0.03, 0.01, 3).is_evidence, Spread(0.03, 0.02, 3).is_evidence, Spread(0.03, None, 1).is_evidence
+            (True, False, False)
+        """
+        ends = self.interval
+        return ends is not None and abs(self.mean) >= EVIDENCE and (ends[0] > 0 or ends[1] < 0)
+
+    @property
+    def is_none(self) -> bool:
+        """Read as a difference: its whole interval is within half a point of zero.
+
+        Example:
+            >>> Spread(0.001, 0.0005, 3).is_none, Spread(0.001, 0.01, 3).is_none
+            (True, False)
+        """
+        ends = self.interval
+        return ends is not None and max(abs(ends[0]), abs(ends[1])) < EVIDENCE
 
 
 def percent(value: float | None, *, unit: bool = True) -> str:
@@ -105,22 +144,39 @@ def signed(value: float | None) -> str:
     return text if float(text) == 0 else ("+" if value > 0 else MINUS) + text
 
 
+def number(value: float, digits: int = 2) -> str:
+    """A plain number with a true minus, and no sign on a rounded zero; ``n/a`` where it is not finite.
+
+    Example:
+        >>> number(-0.5), number(-0.001), number(2, digits=0), number(float("nan"))
+        ('−0.50', '0.00', '2', 'n/a')
+    """
+    if not math.isfinite(value):
+        return "n/a"
+    return f"{MINUS if round(value, digits) < 0 else ''}{abs(value):.{digits}f}"
+
+
 def difference_text(spread: Spread | None) -> str:
     """A difference as a phrase that does not claim more than it shows.
 
     Example:
-        >>> difference_text(Spread(0.031, None, 1)), difference_text(Spread(0.003, None, 1))
+        >>> difference_text(Spread(0.031, None, 1, ends=(0.01, 0.052))), difference_text(Spread(0.003, 0.0001, 3))
         ('3.1 points higher', 'no difference (+0.3 points)')
         >>> difference_text(Spread(0.03, 0.04, 3))
-        'no clear difference (+3.0 ± 4.0 points over 3 seeds)'
+        'no clear difference (+3.0 points, 95 % interval −6.9 to +12.9)'
+        >>> difference_text(Spread(0.031, None, 1))
+        '+3.1 points, but one seed without an interval shows no more than itself'
     """
     if spread is None:
         return "not measured"
+    ends = spread.interval
+    if ends is None:
+        return f"{signed(spread.mean)} points, but one seed without an interval shows no more than itself"
     if spread.is_evidence:
         return f"{100 * abs(spread.mean):.1f} points {'higher' if spread.mean > 0 else 'lower'}"
-    if abs(spread.mean) < EVIDENCE:
+    if spread.is_none:
         return f"no difference ({signed(spread.mean)} points)"
-    return f"no clear difference ({signed(spread.mean)} ± {100 * (spread.std or 0):.1f} points over {spread.n} seeds)"
+    return f"no clear difference ({signed(spread.mean)} points, {SURE} interval {signed(ends[0])} to {signed(ends[1])})"
 
 
 def class_word(name: str) -> str:
@@ -134,7 +190,12 @@ def class_word(name: str) -> str:
 
 
 def sentence_case(text: str) -> str:
-    """Raise the first letter of ``class 7`` at the head of a sentence; names keep their own spelling."""
+    """Raise the first letter of ``class 7`` at the head of a sentence; names keep their own spelling.
+
+    Example:
+        >>> sentence_case("class 7"), sentence_case("lynx")
+        ('Class 7', 'lynx')
+    """
     return f"C{text[1:]}" if text.startswith("class ") else text
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from longtail.report.compare import Row
 from longtail.report.findings import spoken
-from longtail.report.pairing import Pairing, difference_of_means
-from longtail.report.runs import RunResult
+from longtail.report.pairing import Between, Measure, difference_between
+from longtail.report.section import Key
 from longtail.report.text import Spread, difference_text, percent
 
-Measure = Callable[[RunResult], float | None]
+LINES = ("line", "dotted", "dashdot")
+"""Strokes in the legend, in the order of the dashes of :func:`longtail.report.palette.run_style`."""
+
+
+def run_keys(rows: Sequence[Row]) -> tuple[Key, ...]:
+    """The legend of a figure that has one line a configuration."""
+    return tuple(Key(f"run{row.colour % 8}", LINES[row.colour // 8 % 3], row.label) for row in rows)
 
 
 def mean_of(row: Row, value: Measure) -> float | None:
@@ -19,20 +25,31 @@ def mean_of(row: Row, value: Measure) -> float | None:
     return spread.mean if spread else None
 
 
-def difference(row: Row, first: Row, split: str | None, value: Measure) -> Spread | None:
-    """By how much a configuration exceeds the first one: over pairs of equal seed and images where there are any."""
-    pairing = Pairing.of(row.runs, first.runs, split)
-    if pairing.pairs:
-        return pairing.difference(value)
-    return difference_of_means([value(run) for run in row.runs], [value(run) for run in first.runs])
+def difference(
+    row: Row, first: Row, split: str | None, value: Measure, between: Between | None = None
+) -> Spread | None:
+    """By how much a configuration exceeds the first one; see :func:`longtail.report.pairing.difference_between`."""
+    return difference_between(row.runs, first.runs, split, value, between)
 
 
 def against_first(
-    rows: Sequence[Row], split: str | None, value: Measure, *, words: Callable[[float], str] = percent
+    rows: Sequence[Row],
+    split: str | None,
+    value: Measure,
+    *,
+    words: Callable[[float], str] = percent,
+    between: Between | None = None,
 ) -> str:
     """A fraction of each configuration in words, those after the first with their difference to it in points.
 
     ``22.0% under ce; 40.1% under gcl, 18.1 points higher``; empty where nothing was measured.
+
+    Args:
+        rows: The configurations.
+        split: Where they were measured.
+        value: The fraction of a run.
+        words: How it is written.
+        between: Gives the interval of the difference of two single runs; without it one seed shows no difference.
     """
     parts: list[str] = []
     for row in spoken(rows):
@@ -41,9 +58,22 @@ def against_first(
             continue
         text = f"{words(mean)} under {row.label}"
         if parts and row is not rows[0]:
-            text += f", {difference_text(difference(row, rows[0], split, value))}"
+            text += f", {difference_text(difference(row, rows[0], split, value, between))}"
         parts.append(text)
     return "; ".join(parts)
+
+
+def seed_note(seeds: Iterable[int]) -> str:
+    """Say that of several seeds only one is drawn; empty where there is one of each.
+
+    Args:
+        seeds: How many runs each configuration has.
+
+    Example:
+        >>> seed_note([1, 3]), seed_note([1, 1])
+        (' Of several seeds the first is drawn.', '')
+    """
+    return " Of several seeds the first is drawn." if any(count > 1 for count in seeds) else ""
 
 
 def side_by_side(panels: int) -> str:

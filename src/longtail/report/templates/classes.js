@@ -115,11 +115,17 @@ const Classes = (() => {
     make("tbody", {}, ...table.runs.map((run) => make("tr", {},
       make("th", { scope: "row" }, run.label), make("td", { class: "number" }, percent(run.recall[index])),
       make("td", { class: "number" }, interval(run, index) || "n/a"), make("td", {}, ...confusions(run, index))))));
+  const picture = (index, [place, run, other, sure]) => {
+    const said = run === undefined ? `training image of ${called(index)}`
+      : `${called(index)}, taken for ${called(other)} at ${percent(sure)}% confidence under ${table.runs[run].label}`;
+    return make("figure", {}, make("img", { src: table.images[place], alt: said }),
+      make("figcaption", { title: said }, run === undefined ? "training image" : `${table.runs[run].label}: ${called(other)}`));
+  };
   const pictures = (index) => {
-    const found = table.examples[index] ?? [];
-    if (!found.length) return make("p", { class: "quiet" }, "No example of it was kept: runs keep pictures of the classes they recognise least.");
-    return make("div", { class: "strip captioned" }, ...found.map((one) => make("figure", {},
-      make("img", { src: one.uri, alt: one.alt }), make("figcaption", { title: one.alt }, one.caption))));
+    const found = table.examples[index];
+    if (found) return make("div", { class: "strip captioned" }, ...found.map((one) => picture(index, one)));
+    return make("p", { class: "quiet" }, table.left_out.includes(index) ? "The page has no room for its pictures: examples.parquet in the folder of the run holds them."
+      : "No example of it was kept. Older versions kept pictures of the hardest classes only: longtail analyse RUN adds the others.");
   };
 
   // The value that a figure's hover text writes of a point, without the name of the class.

@@ -1,0 +1,81 @@
+"""What a reader has to know before trusting a comparison: one sentence for each thing that may mislead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from longtail.counts import FEW_IMAGES
+from longtail.report.files import Value
+from longtail.report.pairing import Pairing, measured
+from longtail.report.runs import Metrics, RunResult
+
+ENOUGH_SEEDS = 3
+
+
+def notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]], split: str | None) -> Iterator[str]:
+    """Say what the runs do not share, and what too few seeds or images leave open.
+
+    Args:
+        runs: All of them.
+        groups: The runs of each row by its name, the baseline first.
+        split: Where they were measured.
+    """
+    if split is None:
+        yield "no run was evaluated: none has a test or a validation split."
+    if split == "validation":
+        yield "no run has a test split: these are validation figures."
+    if any(run.metrics(split) is None for run in runs if split):
+        yield f"some runs have no {split} split and count for nothing here."
+    if split == "test" and len({run.test_fingerprint for run in runs if run.test}) > 1:
+        yield "the runs were not tested on the same images: their differences are no evidence."
+    yield from _image_notes([metrics for run in runs if (metrics := measured(run, split)) is not None], runs)
+    if len({run.data_hash for run in runs}) > 1:
+        yield "the runs were not trained on the same images: a difference may come from the data."
+    for name, group in groups.items():
+        seeds = [run.seed for run in group]
+        if len(set(seeds)) < len(seeds):
+            yield f"{name} has runs of the same seed: their deviation says nothing about chance."
+    yield from _pairing_notes(groups, split)
+    if len(groups) > 1 and min(map(len, groups.values())) < ENOUGH_SEEDS:
+        yield f"fewer than {ENOUGH_SEEDS} seeds for some rows: a small difference may be chance."
+    if len(groups) > 1 and min(map(len, groups.values())) == 1:
+        yield "intervals of single seeds are over test images: another seed may differ by more."
+
+
+def _image_notes(found: Sequence[Metrics], runs: Sequence[RunResult]) -> Iterator[str]:
+    """What the number of test images leaves open."""
+    small = max((metrics.small for metrics in found), default=0)
+    if small:
+        have = "class has" if small == 1 else "classes have"
+        yield (
+            f"{small} {have} fewer than {FEW_IMAGES} test images (marked * where classes are listed): "
+            f"{'its figure says' if small == 1 else 'their figures say'} next to nothing."
+        )
+    units = {metrics.unit for metrics in found} - {"image"}
+    for unit in sorted(units):
+        yield f"images of one {unit} are right or wrong together; the intervals allow for it."
+    columns = {str(_group_column(run)) for run in runs if _group_column(run)} - units
+    for column in sorted(columns):
+        yield (
+            f"images of one {column} are not independent, which the intervals do not know: they are too narrow "
+            "('longtail evaluate' measures them anew)."
+        )
+
+
+def _group_column(run: RunResult) -> Value:
+    data = run.config.get("data")
+    return data.get("group_column") if isinstance(data, dict) else None
+
+
+def _pairing_notes(groups: Mapping[str, tuple[RunResult, ...]], split: str | None) -> Iterator[str]:
+    (baseline, first), *others = groups.items()
+    for name, group in others if split else []:
+        pairing = Pairing.of(group, first, split)
+        if not pairing.pairs:
+            yield (
+                f"no runs of {name} and {baseline} can be paired by seed and images: the difference is that of "
+                "the means, which needs more runs to show as much."
+            )
+        elif pairing.alone:
+            seeds = f"{'seed' if len(pairing.alone) == 1 else 'seeds'} {', '.join(map(str, pairing.alone))}"
+            yield f"{seeds} of {name} or {baseline} have no partner and are left out of the difference."

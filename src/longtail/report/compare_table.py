@@ -1,0 +1,138 @@
+"""A comparison as a table in the terminal and as a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from longtail.files import write_atomically
+from longtail.report.runs import Ends
+from longtail.report.text import EN_DASH, EVIDENCE, SURE, Spread, interval_text, signed, spread_text
+
+if TYPE_CHECKING:
+    from longtail.report.compare import Comparison, Row
+
+HEADINGS: dict[str, str] = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "many": "many",
+    "medium": "medium",
+    "few": "few",
+    "worst_class": "worst",
+    "ece": "ECE",
+}
+"""The compared metrics and their column headings; all but ``ece`` are better when higher."""
+WIDE_ENOUGH = 100
+
+
+def print_table(comparison: Comparison, console: Console) -> None:
+    """Print the table, intervals and differences to the first row dimmed beneath each row, and the notes."""
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
+    table.add_column("run", overflow="fold", min_width=12)
+    table.add_column("n", justify="right")
+    for heading in HEADINGS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    narrow = console.width < WIDE_ENOUGH
+    for index, row in enumerate(comparison.rows):
+        style = "dim" if row.stage else ""
+        table.add_row(
+            row.name, str(len(row.runs)), *(_cell(row.values[key], narrow=narrow) for key in HEADINGS), style=style
+        )
+        if any(row.intervals.values()):
+            ends = [_interval_cell(row.intervals.get(key), narrow=narrow) for key in HEADINGS]
+            table.add_row(Text(f"  {SURE} interval", "dim"), "", *ends)
+        if index:
+            changes = [_difference_cell(change, narrow=narrow) for change in row.differences.values()]
+            table.add_row(Text("  difference", "dim"), Text(str(row.pairs or ""), "dim"), *changes)
+    console.print(Text(_heading(comparison)))
+    console.print(table)
+    for note in comparison.notes:
+        console.print(Text(f"Note: {note}", "yellow"))
+
+
+def _heading(comparison: Comparison) -> str:
+    rows = comparison.rows
+    text = f"{(comparison.split or 'nothing').capitalize()} figures in %"
+    if len(rows) == 1:
+        return f"{text}."
+    paired = ", over pairs of equal seed and images" if any(row.pairs for row in rows[1:]) else ""
+    weak = f"one with * is evidence: its {SURE} interval holds no zero, and it is {100 * EVIDENCE:.1f} points or more"
+    return f"{text}; differences are against {rows[0].name}{paired}; {weak}."
+
+
+def csv_rows(comparison: Comparison) -> Iterator[list[str]]:
+    """The rows of the CSV file, in the order of its heads."""
+    for row in comparison.rows:
+        seeds = " ".join(map(str, row.seeds))
+        cells = [cell for key in HEADINGS for cell in _csv_cells(row, key)]
+        yield [
+            row.name,
+            str(row.stage or ""),
+            str(len(row.runs)),
+            seeds,
+            comparison.split or "",
+            comparison.rows[0].name,
+            str(row.pairs),
+            *cells,
+            " ".join(comparison.notes),
+        ]
+
+
+def write_csv(comparisons: Sequence[Comparison], path: str | Path) -> Path:
+    """Write one line per row: mean, deviation and difference of every metric, fractions in [0, 1].
+
+    Args:
+        comparisons: One, or several that each have a baseline of their own.
+        path: The file.
+
+    Raises:
+        LongtailError: The file cannot be written.
+    """
+    target, text = Path(path), io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", "stage", "n", "seeds", "split", "baseline", "pairs", *_csv_heads(), "notes"])
+    for comparison in comparisons:
+        writer.writerows(csv_rows(comparison))
+    write_atomically(target, text.getvalue().encode())
+    return target
+
+
+def _cell(spread: Spread | None, *, narrow: bool) -> str:
+    # On a narrow terminal the deviation goes under the mean, or rich would drop the last column.
+    return spread_text(spread).replace(" ± ", "\n±" if narrow else "±")
+
+
+def _interval_cell(ends: Ends | None, *, narrow: bool) -> Text:
+    dash = f"{EN_DASH}\n" if narrow else EN_DASH
+    return Text(interval_text(ends).replace(EN_DASH, dash), "dim")
+
+
+def _difference_cell(spread: Spread | None, *, narrow: bool) -> Text:
+    text = signed(spread.mean if spread else None)
+    under = "\n" if narrow else ""
+    if spread is not None and spread.std is not None:
+        text += f"{under}±{100 * spread.std:.1f}"
+    # A table may be read without its bold type: in a file, or by ear.
+    evident = spread is not None and spread.is_evidence
+    return Text(f"{text}*" if evident else text, "bold" if evident else "dim")
+
+
+def _csv_heads() -> list[str]:
+    ends = ("", "_std", "_difference", "_difference_std", "_difference_low", "_difference_high", "_low", "_high")
+    return [f"{key}{end}" for key in HEADINGS for end in ends]
+
+
+def _csv_cells(row: Row, key: str) -> list[str]:
+    value, change = row.values[key], row.differences[key]
+    numbers = [n for spread in (value, change) for n in ((spread.mean, spread.std) if spread else (None, None))]
+    numbers += (change.interval if change else None) or (None, None)
+    numbers += row.intervals.get(key) or (None, None)
+    return ["" if number is None else f"{number:.6f}" for number in numbers]
