@@ -77,10 +77,12 @@ def fake_run(
     data_hash: str = "sha256:" + "a1b2c3d4" * 8,
     stored_seed: int | None = None,
     image_side: int = 32,
+    second_best: bool = False,
 ) -> Path:
     """Write a run whose recall falls from 0.9 at the head by ``slope`` at the tail.
 
-    The predictions are drawn first and every number in metrics.json is counted from them.
+    The predictions are drawn first and every number in metrics.json is counted from them. With ``second_best`` they
+    hold the second class too, from which margins follow.
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed + 1)
@@ -116,7 +118,7 @@ def fake_run(
         columns = {
             "index": np.arange(len(label)), "path": [f"row {i}" for i in range(len(label))], "label": label,
             "prediction": prediction, "confidence": confidence, "probability_true": confidence,
-            "top5": top5, "top5_probabilities": [[float(c)] for c in confidence],
+            "top5": top5, "top5_probabilities": [[float(c), float(1 - c) / 3][: 1 + second_best] for c in confidence],
         }  # fmt: skip
         pq.write_table(pa.table(columns), folder / "predictions.parquet")
     _write_examples(folder / "examples.parquet", label, prediction, len(counts), image_side, rng)
@@ -211,8 +213,12 @@ def fake_analysis(
     bias: bool = True,
     projections: Sequence[str] = ("pca", "tsne"),
     each: int = 20,
+    cloud: float | None = None,
 ) -> None:
-    """Write what ``longtail analyse`` would: feature norms and ratios follow the class size by ``slope``."""
+    """Write what ``longtail analyse`` would: feature norms and ratios follow the class size by ``slope``.
+
+    The noise of the loss reaches ``cloud`` at the smallest class.
+    """
     rng, classes_of = np.random.default_rng(0), ClassCounts(counts)
     size, labels = len(counts), np.repeat(np.arange(len(counts)), each)
     noise = rng.normal(size=size)
@@ -233,6 +239,8 @@ def fake_analysis(
             "spread": 1 - 0.2 * trend, "nearest_distance": np.ones(size), "ratio": 1 - 0.2 * trend,
             "feature_norm": 5 + trend, "feature_norm_std": np.ones(size), "weight_norm": 1 + 0.01 * noise,
             "bias": trend if bias else np.full(size, np.nan), "angle": 40 - 5 * trend,
+            "cloud_mean": np.full(size, np.nan) if cloud is None else -cloud * classes_of.tail_weight,
+            "cloud_spread": np.full(size, np.nan) if cloud is None else cloud * classes_of.tail_weight / 2,
         }  # fmt: skip
         known = {"split": [split] * size, "class": np.arange(size), "images": np.full(size, each),
                  "nearest": np.roll(np.arange(size), 1)}  # fmt: skip

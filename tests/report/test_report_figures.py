@@ -10,6 +10,7 @@ import pytest
 from longtail.counts import ClassCounts
 from longtail.report import figures
 from longtail.report.compare import compare_runs
+from longtail.report.curves import training_curve
 from longtail.report.findings import class_sentence, group_sentence, headline, histogram_sentence, rank_correlation
 from longtail.report.palette import GROUP_COLOURS, THEME
 from longtail.report.text import Spread
@@ -81,10 +82,10 @@ def test_group_bars_write_n_a_and_whiskers_only_where_seeds_were_folded():
 
 def test_curves_mark_where_stage_two_begins(make_run):
     rows = compare_runs([make_run("gcl", stages=2, epochs=6)]).final
-    figure = figures.training_curve(rows, "learning_rate")
+    figure = training_curve(rows, "learning_rate")
     assert [shape.x0 for shape in figure.layout.shapes] == [6.5]
     assert list(figure.data[0].x) == list(range(1, 10))
-    assert not figures.training_curve(compare_runs([make_run("ce")]).final, "loss").layout.shapes
+    assert not training_curve(compare_runs([make_run("ce")]).final, "loss").layout.shapes
 
 
 def test_markup_in_a_class_name_is_shown_not_obeyed():

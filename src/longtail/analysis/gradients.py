@@ -14,17 +14,22 @@ from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 
 @dataclass(frozen=True)
 class GradientBalance:
-    """Ratios of raising to lowering gradient; below 1 a logit was pushed down more than it was pulled up.
+    """Raising against lowering gradient, and their ratio; below 1 a logit was pushed down more than it was pulled up.
 
     Attributes:
-        classes: Of each class in each epoch, shape (E, C); NaN for a class without images in that epoch.
+        classes: Ratio of each class in each epoch, shape (E, C); NaN for a class without images in that epoch.
         groups: Of all classes of a shot group together, shape (E, 3), in the order of ``GROUP_NAMES``.
         whole: The same over all epochs together, shape (3,).
+        raised: Accumulated gradient that raises the logit of a class, mean over those of a group that have images in
+            the epoch, shape (E, 3); NaN where none has. A mean, so that groups of other sizes can be compared.
+        lowered: The same of the gradient that lowers it; ``raised / lowered`` is ``groups``.
     """
 
     classes: FloatArray
     groups: FloatArray
     whole: FloatArray
+    raised: FloatArray
+    lowered: FloatArray
 
 
 def gradient_ratio(positive: npt.ArrayLike, negative: npt.ArrayLike) -> FloatArray:
@@ -65,23 +70,28 @@ def gradient_balance(
         group_of: Shot group of each class, length C.
 
     Returns:
-        Ratios; a class without images, which nothing can raise, is NaN by itself and no part of its group.
+        Sums and ratios; a class without images, which nothing can raise, is NaN by itself and no part of its group.
 
     Example:
         >>> found = gradient_balance([[4, 1, 0]], [[4, 2, 1]], np.array([[9, 3, 0]]), ["many", "few", "few"])
         >>> found.classes.tolist(), found.groups.tolist()
         ([[1.0, 0.5, nan]], [[1.0, nan, 0.5]])
+        >>> found.raised.tolist(), found.lowered.tolist()
+        ([[4.0, nan, 1.0]], [[4.0, nan, 2.0]])
     """
     there = images > 0
     up = np.where(there, np.asarray(positive, dtype=np.float64), 0.0)
     down = np.where(there, np.asarray(negative, dtype=np.float64), 0.0)
     numbers = group_numbers(group_of)
-    sums = [
+    raised, lowered, present = (
         np.stack([part[:, numbers == number].sum(axis=1) for number in range(len(GROUP_NAMES))], axis=1)
-        for part in (up, down)
-    ]
+        for part in (up, down, there)
+    )
+    some = np.where(present > 0, present, np.nan)
     return GradientBalance(
         classes=gradient_ratio(up, down),
-        groups=gradient_ratio(*sums),
-        whole=gradient_ratio(*(part.sum(axis=0) for part in sums)),
+        groups=gradient_ratio(raised, lowered),
+        whole=gradient_ratio(raised.sum(axis=0), lowered.sum(axis=0)),
+        raised=raised / some,
+        lowered=lowered / some,
     )

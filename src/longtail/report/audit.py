@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from longtail import __version__
 from longtail.counts import GROUP_NAMES, GroupName
 from longtail.data.duplicates import Copy, DuplicateGroup
@@ -20,6 +18,7 @@ from longtail.data.inspection import Inspection
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
 from longtail.report.palette import GROUP_LABELS, THEME
+from longtail.report.templating import environment
 from longtail.report.text import listing
 
 SHOWN_GROUPS = 24
@@ -80,13 +79,10 @@ def write_audit(found: Inspection, out: str | Path, data: ImageData) -> Path:
 
 def render_audit(found: Inspection, data: ImageData) -> str:
     """The page as text."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["printable"] = printable
+    pages = environment()
+    pages.filters["printable"] = printable
     worth_seeing = sorted(found.duplicates, key=lambda group: (-len(group.labels), -len(group.splits)))
-    return environment.get_template("audit.html.j2").render(
+    return pages.get_template("audit.html.j2").render(
         title=found.source,
         lead=_lead(found),
         facts=_facts(found),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 
 import plotly.graph_objects as go
 
@@ -12,7 +13,12 @@ FONT = "Inter, 'Helvetica Neue', 'Segoe UI', 'Liberation Sans', Arial, sans-seri
 
 
 def blank(height: int, *, left: int) -> go.Figure:
-    """A figure of ``height`` pixels with room for labels on the left and no trace yet."""
+    """A figure of ``height`` pixels with room for labels on the left and no trace yet.
+
+    Example:
+        >>> blank(300, left=48).layout.height, len(blank(300, left=48).data)
+        (300, 0)
+    """
     axis = {
         "gridcolor": RULE,
         "gridwidth": 1,
@@ -34,6 +40,31 @@ def blank(height: int, *, left: int) -> go.Figure:
     }
     figure = go.Figure(layout={"template": {"layout": layout}, "height": height})
     return figure.update_layout(margin={"l": left, "r": 10, "t": 10, "b": 46})
+
+
+def epoch_axis(figure: go.Figure, starts: Iterable[int], last: int | None = None) -> None:
+    """Make the horizontal axis one of epochs over all stages; where stage 2 begins is marked.
+
+    Args:
+        figure: Changed.
+        starts: Epochs of stage 1 of each run that has a second one.
+        last: Epochs on the axis; as many as are drawn when not given.
+
+    Example:
+        >>> figure = blank(300, left=48)
+        >>> epoch_axis(figure, [30, 30, 40], 50)
+        >>> [shape.x0 for shape in figure.layout.shapes], figure.layout.xaxis.range
+        ([30.5, 40.5], (0.5, 50.5))
+    """
+    for number, start in enumerate(sorted(set(starts))):
+        figure.add_vline(x=start + 0.5, line={"color": MUTED, "width": 1, "dash": "dot"})
+        if number == 0:
+            place = {"x": start + 0.5, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "bottom"}
+            figure.add_annotation(text="stage 2", showarrow=False, font={"size": 12, "color": MUTED}, **place)
+    figure.update_layout(margin={"t": 26})
+    figure.update_xaxes(title="Epoch", rangemode="tozero")
+    if last is not None:
+        figure.update_xaxes(range=[0.5 if last > 1 else 0, last + 0.5])
 
 
 def clip(text: str, length: int = 60) -> str:

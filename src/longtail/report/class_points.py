@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 
 from longtail.counts import ClassCounts, GroupName
 from longtail.report.canvas import blank
-from longtail.report.figures import CROWDED, MANY_POINTS, by_group, count_axis
-from longtail.report.palette import GROUND, GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS
+from longtail.report.figures import MANY_POINTS, by_group, class_marker, count_axis
+from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS
 
 
 def class_points(
@@ -38,35 +38,42 @@ def class_points(
         >>> [trace.customdata.tolist() for trace in figure.data]
         [[0], [1]]
     """
-    heights = np.asarray(values, dtype=np.float32)
-    whisker = None if spread is None else np.asarray(spread, dtype=np.float32)
     places = np.where(counts.array > 0, counts.array, 0.5)
-    crowded = len(counts) > CROWDED
     figure = blank(height, left=58)
+    add_class_points(figure, group_of, places, values, says=says, spread=spread)
+    count_axis(figure, places.astype(np.float64))
+    return figure
+
+
+def add_class_points(
+    figure: go.Figure,
+    group_of: Sequence[GroupName],
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    says: str,
+    spread: npt.ArrayLike | None = None,
+) -> None:
+    """Draw a point a class; ``x`` and ``y`` have shape (C,), and the rest is as for :func:`class_points`."""
+    places, heights = np.asarray(x, dtype=np.float32), np.asarray(y, dtype=np.float32)
+    whisker = None if spread is None else np.asarray(spread, dtype=np.float32)
     for group, classes in by_group(group_of):
         kept = classes[np.isfinite(heights[classes])]
         if not kept.size:
             continue
-        colour = GROUP_COLOURS[group]
-        error = None if whisker is None else {"array": whisker[kept], "color": colour, "thickness": 1, "width": 0}
+        error = None
+        if whisker is not None:
+            error = {"array": whisker[kept], "color": GROUP_COLOURS[group], "thickness": 1, "width": 0}
         figure.add_trace(
-            (go.Scattergl if len(counts) > MANY_POINTS else go.Scatter)(
-                x=places[kept].astype(np.float32),
+            (go.Scattergl if len(group_of) > MANY_POINTS else go.Scatter)(
+                x=places[kept],
                 y=heights[kept],
                 error_y=error,
                 mode="markers",
                 name=GROUP_LABELS[group],
                 customdata=kept.astype(np.int32),
                 meta="class",
-                marker={
-                    "color": colour,
-                    "symbol": GROUP_SYMBOLS[group],
-                    "size": (5 if crowded else 9) + 1.5 * (group == "few"),
-                    "opacity": 0.45 if crowded else 0.85,
-                    "line": {"color": GROUND, "width": 0 if crowded else 0.8},
-                },
+                marker=class_marker(group, len(group_of)),
                 hovertemplate=f"%{{text}}<br>{says}<extra></extra>",
             )
         )
-    count_axis(figure, places.astype(np.float64))
-    return figure

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from longtail.analysis.norms import rank_trend
-from longtail.counts import GROUP_NAMES, FloatArray
+from longtail.counts import FloatArray
 from longtail.report.class_points import class_points
 from longtail.report.compare import Comparison, Row
-from longtail.report.palette import GROUP_LABELS, GROUP_SYMBOLS
+from longtail.report.learned import group_keys
 from longtail.report.runs import RunResult
-from longtail.report.section import Drawing, Key, Section
-from longtail.report.text import MINUS, listing
+from longtail.report.section import Drawing, Section
+from longtail.report.text import listing, number
 from longtail.report.versus import side_by_side
 
 Cloud = tuple[FloatArray, FloatArray]
-
 
 CENTRED = 0.1
 """Noise whose mean is less than this share of its spread is judged by the spread."""
@@ -32,13 +31,14 @@ def cloud_section(comparison: Comparison) -> Section | None:
     highest = max(0.0, *(float(np.nanmax(mean + spread)) for _, _, (mean, spread) in found))
     room = 0.06 * (highest - lowest)
     drawings = []
-    for number, (row, run, (mean, spread)) in enumerate(found):
+    for place, (row, run, (mean, spread)) in enumerate(found):
         figure = class_points(run.counts, run.group_of, mean, says="cloud %{y:.3f}", spread=spread)
         figure.update_yaxes(title="Perturbation", range=[lowest - room, highest + room], nticks=6)
-        drawings.append(Drawing(f"cloud-{number}", row.label, _alt(row, mean, spread), figure))
-    legend = tuple(Key(name, GROUP_SYMBOLS[name], GROUP_LABELS[name]) for name in GROUP_NAMES)
+        drawings.append(Drawing(f"cloud-{place}", row.label, _alt(row, mean, spread), figure))
     sentence = _sentence([(row, run, *cloud) for row, run, cloud in found])
-    return Section("cloud", "The effective cloud", sentence, side_by_side(len(found)), legend, tuple(drawings))
+    return Section(
+        "cloud", "The effective cloud", sentence, side_by_side(len(found)), group_keys(found[0][1]), tuple(drawings)
+    )
 
 
 def _clouds(row: Row) -> list[tuple[RunResult, Cloud]]:
@@ -57,8 +57,8 @@ def _clouds(row: Row) -> list[tuple[RunResult, Cloud]]:
 def _alt(row: Row, mean: FloatArray, spread: FloatArray) -> str:
     return (
         f"Points of the mean perturbation of each class against its training images under {row.label}, with a whisker "
-        f"of one standard deviation: means from {_number(np.nanmin(mean))} to {_number(np.nanmax(mean))}, spreads up "
-        f"to {_number(np.nanmax(spread))}."
+        f"of one standard deviation: means from {number(np.nanmin(mean), 3)} to {number(np.nanmax(mean), 3)}, spreads "
+        f"up to {number(np.nanmax(spread), 3)}."
     )
 
 
@@ -68,13 +68,11 @@ def _sentence(found: Sequence[tuple[Row, RunResult, FloatArray, FloatArray]]) ->
         size = mean if np.nanmax(np.abs(mean)) > CENTRED * np.nanmax(spread) else -spread  # signed noise has no mean
         trend = rank_trend(size, run.counts.array)
         grows = "grows" if trend.rho > 0 and trend.is_evidence else "does not clearly grow"
-        reach = f"down to {_number(np.nanmin(mean))}" if size is mean else f"to a deviation of {_number(-size.min())}"
+        reach = (
+            f"down to {number(np.nanmin(mean), 3)}" if size is mean else f"to a deviation of {number(-size.min(), 3)}"
+        )
         parts.append(f"under {row.label} it {grows} towards the tail, {reach}")
     return (
         "What the noise of the loss adds to the logit of a class, mean and one standard deviation, in units of the "
         f"logits (cosines where the classifier is one): {listing(parts)}."
     )
-
-
-def _number(value: float) -> str:
-    return f"{MINUS if round(value, 3) < 0 else ''}{abs(value):.3f}"

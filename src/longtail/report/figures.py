@@ -15,16 +15,13 @@ import plotly.graph_objects as go
 
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
 from longtail.report.canvas import blank, clip
-from longtail.report.compare import Row
 from longtail.report.palette import (
     GROUND,
     GROUP_COLOURS,
     GROUP_LABELS,
     GROUP_SYMBOLS,
     INK,
-    MUTED,
     RULE,
-    run_style,
 )
 from longtail.report.runs import Ends
 from longtail.report.text import Spread, spread_text
@@ -125,20 +122,13 @@ def class_accuracy(
         kept = classes[~np.isnan(recalls[classes])]
         if not kept.size:
             continue
-        marker = {
-            "color": GROUP_COLOURS[group],
-            "symbol": GROUP_SYMBOLS[group],
-            "size": (5 if crowded else 9) + 1.5 * (group == "few"),
-            "opacity": 0.45 if crowded else 0.85,
-            "line": {"color": GROUND, "width": 0 if crowded else 0.8},
-        }
         figure.add_trace(
             (go.Scattergl if len(counts) > MANY_POINTS else go.Scatter)(
                 x=places[kept],
                 y=heights[kept],
                 mode="markers",
                 name=GROUP_LABELS[group],
-                marker=marker,
+                marker=class_marker(group, len(counts)),
                 customdata=kept.astype(np.int32),
                 meta=f"class:{run}",
                 hovertemplate="%{text}<extra></extra>",
@@ -200,40 +190,6 @@ def group_bars(
     return figure
 
 
-def training_curve(rows: Sequence[Row], measure: str) -> go.Figure:
-    """A column of the histories over epochs: training solid, validation thin; the start of stage 2 is marked.
-
-    Args:
-        rows: Configurations; every seed gets its own line.
-        measure: ``"loss"``, ``"accuracy"`` or ``"learning_rate"``.
-    """
-    figure = blank(300, left=58)
-    single = measure == "learning_rate"
-    columns = [(measure, "")] if single else [(f"train_{measure}", "training"), (f"validation_{measure}", "validation")]
-    for row in rows:
-        for run in row.runs:
-            for column, what in columns:
-                _add_curve(figure, row, [(e.step, e.values.get(column)) for e in run.history], what)
-    histories = [run.history for row in rows for run in row.runs]
-    starts = {sum(e.stage == 1 for e in history) for history in histories if any(e.stage > 1 for e in history)}
-    for number, start in enumerate(sorted(starts)):
-        figure.add_vline(x=start + 0.5, line={"color": MUTED, "width": 1, "dash": "dot"})
-        if number == 0:
-            place = {"x": start + 0.5, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "bottom"}
-            figure.add_annotation(text="stage 2", showarrow=False, font={"size": 12, "color": MUTED}, **place)
-    figure.update_layout(margin={"t": 26})
-    figure.update_xaxes(title="Epoch", rangemode="tozero")
-    titles = {"loss": "Loss", "accuracy": "Accuracy", "learning_rate": "Learning rate"}
-    figure.update_yaxes(title=titles[measure])
-    if measure == "accuracy":
-        figure.update_yaxes(range=[0, 1.02], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1])
-    elif single:
-        figure.update_yaxes(type="log", dtick=1, tickformat="~g")
-    else:
-        figure.update_yaxes(rangemode="tozero")
-    return figure
-
-
 def _reach(value: Spread, ends: Ends | None) -> Ends | None:
     """How far a whisker goes down and up: the deviation over seeds, else the interval."""
     if value.std is not None:
@@ -241,23 +197,21 @@ def _reach(value: Spread, ends: Ends | None) -> Ends | None:
     return None if ends is None else (max(value.mean - ends[0], 0.0), max(ends[1] - value.mean, 0.0))
 
 
-def _add_curve(figure: go.Figure, row: Row, points: Sequence[tuple[int, float | None]], what: str) -> None:
-    known = [(step, value) for step, value in points if value is not None]
-    if not known:
-        return
-    colour, dash = run_style(row.colour)
-    style = {"color": colour, "width": 2, "dash": dash, "shape": "linear" if what else "hvh"}
-    if what == "validation":
-        style |= {"width": 1.2, "dash": "dash"}
-    figure.add_scatter(
-        x=[step for step, _ in known],
-        y=[value if value > 0 else None for _, value in known] if not what else [value for _, value in known],
-        mode="lines" if len(known) > 1 else "markers",
-        line=style,
-        opacity=1.0 if len(row.runs) == 1 else 0.55,
-        name=f"{clip(row.label)} {what}".strip(),
-        hovertemplate="%{fullData.name}<br>epoch %{x}: %{y:.4g}<extra></extra>",
-    )
+def class_marker(group: GroupName, classes: int) -> dict[str, object]:
+    """How the point of a class looks among so many: smaller and paler where they crowd.
+
+    Example:
+        >>> class_marker("few", 100)["symbol"], class_marker("few", 100)["size"], class_marker("few", 8142)["size"]
+        ('triangle-up', 10.5, 6.5)
+    """
+    crowded = classes > CROWDED
+    return {
+        "color": GROUP_COLOURS[group],
+        "symbol": GROUP_SYMBOLS[group],
+        "size": (5 if crowded else 9) + 1.5 * (group == "few"),  # a triangle of the same width has less area
+        "opacity": 0.45 if crowded else 0.85,
+        "line": {"color": GROUND, "width": 0 if crowded else 0.8},
+    }
 
 
 def _add_trend(figure: go.Figure, places: npt.NDArray[np.float64], recalls: npt.NDArray[np.float64]) -> None:

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName
+from longtail.report.canvas import epoch_axis
 from longtail.report.compare import Comparison, Row
-from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS, MUTED
+from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS
 from longtail.report.recorded import Dynamics
 from longtail.report.runs import RunResult
 from longtail.report.section import Key
@@ -60,21 +61,21 @@ def add_line(
     )  # fmt: skip
 
 
-def add_group_lines(figure: go.Figure, dynamics: Dynamics, values: FloatArray, *, says: str) -> None:
+def add_group_lines(
+    figure: go.Figure, dynamics: Dynamics, values: FloatArray, *, says: str, dash: str = "solid"
+) -> None:
     """Draw a line for each group; ``values`` has shape (E, 3)."""
     for number, name in enumerate(GROUP_NAMES):
-        add_line(
-            figure, dynamics.steps, values[:, number], name=GROUP_LABELS[name], says=says, color=GROUP_COLOURS[name]
-        )
+        style = {"color": GROUP_COLOURS[name], "dash": dash}
+        add_line(figure, dynamics.steps, values[:, number], name=GROUP_LABELS[name], says=says, **style)
 
 
-def epoch_axis(figure: go.Figure, dynamics: Sequence[Dynamics], last: int) -> None:
-    """An axis of ``last`` epochs over all stages; the start of stage 2 is marked as in the training curves."""
-    starts = {int((one.stage == one.stage[0]).sum()) for one in dynamics if one.stage[-1] != one.stage[0]}
-    for number, start in enumerate(sorted(starts)):
-        figure.add_vline(x=start + 0.5, line={"color": MUTED, "width": 1, "dash": "dot"})
-        if number == 0:
-            place = {"x": start + 0.5, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "bottom"}
-            figure.add_annotation(text="stage 2", showarrow=False, font={"size": 12, "color": MUTED}, **place)
-    figure.update_layout(margin={"t": 26})
-    figure.update_xaxes(title="Epoch", range=[0.5 if last > 1 else 0, last + 0.5])
+def shared_epochs(figure: go.Figure, rows: Sequence[Recorded], last: int) -> go.Figure:
+    """An axis of ``last`` epochs, the same in all panels, with the starts of stage 2 of these runs."""
+    epoch_axis(figure, [start for one in rows if (start := one.dynamics.stage_2) is not None], last)
+    return figure
+
+
+def last_epoch(rows: Sequence[Recorded]) -> int:
+    """The most epochs that any of the runs recorded."""
+    return max(len(one.dynamics.stage) for one in rows)

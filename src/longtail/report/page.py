@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
 from plotly.offline import get_plotlyjs
 
 from longtail import __version__
@@ -19,7 +18,8 @@ from longtail.report.palette import THEME
 from longtail.report.runs import RunResult
 from longtail.report.section import Section
 from longtail.report.sections import build_sections
-from longtail.report.text import interval_text, listing, signed, spread_text
+from longtail.report.templating import environment
+from longtail.report.text import listing
 
 TITLED = 48
 """The title names the configurations where their names take no more characters than this."""
@@ -60,22 +60,21 @@ def write_page(comparison: Comparison, sections: Sequence[Section], out: Path) -
 
 def render_report(comparison: Comparison, sections: Sequence[Section] | None = None) -> str:
     """The page as text; all sections there are when none are given."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.globals.update(spread_text=spread_text, signed=signed, interval_text=interval_text)
-    return environment.get_template("page.html.j2").render(
-        title=_title(comparison),
-        lead=headline(comparison),
-        facts=_facts(comparison),
-        notes=comparison.notes,
-        sections=build_sections(comparison) if sections is None else sections,
-        theme=THEME,
-        recolour=json.dumps({light: f"--{name}" for name, (light, _) in THEME.items()}),
-        plotly=get_plotlyjs(),
-        classes=table_json(comparison),
-        version=__version__,
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            title=_title(comparison),
+            lead=headline(comparison),
+            facts=_facts(comparison),
+            notes=comparison.notes,
+            sections=build_sections(comparison) if sections is None else sections,
+            theme=THEME,
+            recolour=json.dumps({light: f"--{name}" for name, (light, _) in THEME.items()}),
+            plotly=get_plotlyjs(),
+            classes=table_json(comparison),
+            version=__version__,
+        )
     )
 
 

@@ -14,8 +14,9 @@ from longtail.report.compare import Comparison, Row
 from longtail.report.compare_table import HEADINGS
 from longtail.report.confusions import confusions_section
 from longtail.report.coverage import coverage_section
+from longtail.report.curves import training_curve
 from longtail.report.embedding import embedding_section
-from longtail.report.gradients import class_gradients_section, gradients_section
+from longtail.report.gradients import gradients_sections
 from longtail.report.hardest import class_intervals, class_recalls, hardest_classes, mean_recalls, tested_images
 from longtail.report.learned import group_keys
 from longtail.report.margins import margins_section
@@ -25,7 +26,7 @@ from longtail.report.prior_shift import prior_section
 from longtail.report.provenance import provenance
 from longtail.report.reliability import reliability_section
 from longtail.report.runs import RunResult
-from longtail.report.saturation import saturation_section, shares_section
+from longtail.report.saturation import saturation_sections
 from longtail.report.section import Drawing, Key, Section
 from longtail.report.spread import spread_section
 from longtail.report.text import interval_text, listing, percent, signed
@@ -46,8 +47,7 @@ def build_sections(comparison: Comparison) -> list[Section]:
     found += [confusions_section(comparison), prior_section(comparison)]
     found += [reliability_section(comparison), coverage_section(comparison)]
     found.append(_curves(comparison))
-    found += [gradients_section(comparison), class_gradients_section(comparison)]
-    found += [saturation_section(comparison), shares_section(comparison), cloud_section(comparison)]
+    found += [*gradients_sections(comparison), *saturation_sections(comparison), cloud_section(comparison)]
     found += [embedding_section(comparison), spread_section(comparison), norms_section(comparison)]
     found.append(margins_section(comparison))
     if comparison.split is not None:
@@ -205,7 +205,7 @@ def _curves(comparison: Comparison) -> Section | None:
     drawings = []
     for measure, title in titles.items():
         alt = f"Lines of {title.lower()} over epochs for {', '.join(row.label for row in rows)}."
-        drawings.append(Drawing(f"curve-{measure}", title, alt, figures.training_curve(rows, measure)))
+        drawings.append(Drawing(f"curve-{measure}", title, alt, training_curve(rows, measure)))
     legend = list(run_keys(rows))
     if any(e.values.get("validation_loss") is not None for row in rows for run in row.runs for e in run.history):
         legend.append(Key("muted", "dashed", "Validation, thin"))

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-import jinja2
 import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
@@ -22,6 +21,7 @@ from longtail.files import write_atomically
 from longtail.report.canvas import blank, clip
 from longtail.report.palette import GROUND, GROUP_LABELS, GROUP_SYMBOLS, INK, MUTED, RULE, THEME
 from longtail.report.section import Drawing, Key
+from longtail.report.templating import environment
 from longtail.report.text import Spread, difference_text, listing, percent, spread_text
 from longtail.training.toy import ToyResult
 
@@ -237,12 +237,8 @@ def write_toy(result: ToyResult, out: str | Path) -> Path:
 
 def render_toy(result: ToyResult) -> str:
     """The page as text."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.globals.update(spread_text=spread_text)
-    return environment.get_template("toy.html.j2").render(
+    page = environment().get_template("toy.html.j2")
+    return page.render(
         lead=toy_lead(result),
         sentences=toy_sentences(result),
         drawings=toy_drawings(result),

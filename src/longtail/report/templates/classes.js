@@ -178,18 +178,16 @@ const Classes = (() => {
       make("div", { class: "head" }, make("h2", { id: "class-title" }, called(index).replace(/^class /, "Class ")),
         make("button", { type: "button", onclick: leave }, "Close")),
       facts(index), make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Results of the class" }, results(index)),
-      make("h3", {}, "Examples"), pictures(index),
+      make("h3", {}, "Examples"), pictures(index), ...values(index),
     ];
     panel.replaceChildren(...first);
     panel.hidden = false;
     panel.scrollIntoView({ block: "start" });
     const said = table.runs.map((run) => `${percent(run.recall[index])} % under ${run.label}`).slice(0, 4).join(", ");
     tell(`${called(index)}: ${panel.querySelector("p").textContent.trim()}. Accuracy ${said}. Marked in the figures.`);
-    // What is asked for first: the panel, then the values in it, then the rings, as thousands of points take a moment.
+    // What is asked for first: the rings come after the panel is painted, as thousands of points take a moment to draw.
     await painted();
-    if (chosen !== index) return;
-    panel.append(...values(index));
-    Figures.choose(index);
+    if (chosen === index) Figures.choose(index);
   };
 
   const show = (index) => {
