@@ -110,7 +110,7 @@ def test_groups_differ_only_where_their_classes_do(make_run, record):
     assert "it is 0.50 for few-shot" in gradients._against_head(panel_of(run, [1, 1.01, 1, 1, 0.49, 0.51]))
     said = gradients._against_head(panel_of(run, [1, 1.01, 1, 1, 0.2, 1.6]))
     assert said == (
-        "there is no clear difference between single classes under ce: 1.00 for many-shot and 0.90 for few-shot classes"
+        "there is no clear difference between the groups under ce: 1.00 for many-shot and 0.90 for few-shot classes"
     )
 
 

@@ -170,6 +170,24 @@ def test_weights_that_are_not_finite_are_never_saved(
     assert state.values["epoch"] == 1
 
 
+def test_predictions_break_ties_as_the_metric_does() -> None:
+    """Scores of bfloat16 are often equal: both name the first class of the highest."""
+    from longtail.evaluation.metrics import EvaluationMetrics
+    from longtail.training.evaluate import TOP, _rows
+
+    scores = torch.randint(0, 3, (500, 40), generator=torch.Generator().manual_seed(0)).float()
+    labels = torch.randint(0, 40, (500,), generator=torch.Generator().manual_seed(1))
+    rows, metric = _rows(scores, labels, torch.arange(500)), EvaluationMetrics(40)
+    metric.update(scores, labels)
+    found = torch.zeros(40, 40, dtype=torch.int64)
+    found.view(-1).index_add_(0, labels * 40 + rows["prediction"], torch.ones(500, dtype=torch.int64))
+    assert torch.equal(found, metric.compute()["confusion"])
+    assert torch.equal(rows["top5"][:, 0], rows["prediction"])
+    assert rows["top5"].shape == (500, TOP)
+    assert all(len(set(row)) == TOP for row in rows["top5"].tolist())
+    torch.testing.assert_close(rows["confidence"], scores.softmax(dim=1).max(dim=1).values)
+
+
 def test_resuming_needs_no_published_weights(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
     config = small_config(model={"name": "timm:test_resnet.r160_in1k"}, stage1={"epochs": 1})
     start_run(config, tmp_path / "run", quiet)

@@ -79,7 +79,8 @@ def panels_of(comparison: Comparison) -> list[Panel]:
     """One for each configuration of which a run recorded its gradients."""
     return [
         Panel(one, gradient_balance(
-            one.dynamics.positive, one.dynamics.negative, one.dynamics.images, one.run.group_of
+            one.dynamics.positive, one.dynamics.negative, one.dynamics.images, one.run.group_of,
+            together=one.dynamics.end_of_stage_1 + 1,
         ))
         for one in recorded_rows(comparison)
     ]  # fmt: skip

@@ -78,7 +78,7 @@ def _ratio_points(panel: Panel, ends: Ends) -> go.Figure:
     """Ratio of each class against its training images."""
     run = panel.one.run
     held = np.clip(panel.last, 1 / FARTHEST, FARTHEST)
-    return ratio_axis(class_points(run.counts, run.group_of, held, says="raised / lowered %{y:.3g}"), ends)
+    return ratio_axis(class_points(run.counts, run.group_of, held, says="raised / lowered %{y:.3r}"), ends)
 
 
 def _sum_points(panel: Panel, ends: Ends) -> go.Figure:

@@ -27,7 +27,7 @@ from longtail.report.text import (
 )
 
 Shown = TypeVar("Shown")
-SAID = 4
+SAID = 5
 """Of more configurations than this a sentence speaks of the first and the best only."""
 
 
@@ -54,7 +54,7 @@ def best_row(rows: Sequence[Row]) -> Row:
 
 
 def spoken(rows: Sequence[Row]) -> list[Row]:
-    """The rows a sentence names: all of a few, else the first and the best."""
+    """The rows a sentence names: all of a few, else the first and the best of :func:`best_row`."""
     return list(rows) if len(rows) <= SAID else [rows[0], best_row(rows[1:])]
 
 

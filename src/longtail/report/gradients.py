@@ -66,7 +66,7 @@ def _sums_section(panels: Sequence[Panel]) -> Section:
 def _ratio_curves(panel: Panel, ends: Ends, last: int) -> go.Figure:
     """Ratio of raising to lowering gradient of each group over the epochs, on a logarithmic axis; 1 is marked."""
     figure = blank(300, left=58)
-    add_group_lines(figure, panel.one.dynamics, panel.balance.groups, says="raised / lowered %{y:.3g}")
+    add_group_lines(figure, panel.one.dynamics, panel.balance.groups, says="raised / lowered %{y:.3r}")
     return ratio_axis(shared_epochs(figure, [panel.one], last), ends)
 
 
@@ -107,7 +107,7 @@ def _from_to(panel: Panel, values: FloatArray) -> str:
 
 
 def _ratio_sentence(panels: Sequence[Panel]) -> str:
-    """How the smallest group fares against the largest, in the last epoch of stage 1 and over all of it."""
+    """How the smallest group fares: in the first and last epoch of stage 1, there against the largest, and over it."""
     known = [part for panel in named_panels(panels) if (part := _against_head(panel))]
     text = (
         "Gradient that raises the logits of a group over gradient that lowers them; below 1 they were pushed down more "
@@ -115,13 +115,12 @@ def _ratio_sentence(panels: Sequence[Panel]) -> str:
     )
     if not known:
         return text
-    whole = [
-        f"{ratio_text(panel.balance.whole[panel.head_and_tail[1]])} under {panel.label}"
-        for panel in named_panels(panels)
-    ]
+    tails = [(panel, panel.head_and_tail[1]) for panel in named_panels(panels)]
+    first = [f"{ratio_text(panel.balance.groups[0, tail])} under {panel.label}" for panel, tail in tails]
+    whole = [f"{ratio_text(panel.balance.whole[tail])} under {panel.label}" for panel, tail in tails]
     return (
-        f"{text} In the last epoch of stage 1, {'; '.join(known)}. Over all recorded epochs together it is "
-        f"{listing(whole)} for {group_word(panels[0].head_and_tail[1])} classes."
+        f"{text} For {group_word(tails[0][1])} classes it is {listing(first)} in the first epoch, and {listing(whole)} "
+        f"over all of stage 1. In its last epoch, {'; '.join(known)}."
     )
 
 
@@ -133,7 +132,7 @@ def _against_head(panel: Panel) -> str:
     if are_alike(first, second):
         return f"there is no difference of {ALIKE:.0%} or more under {panel.label}: {ratios}"
     if not panel.is_clear:
-        return f"there is no clear difference between single classes under {panel.label}: {ratios}"
+        return f"there is no clear difference between the groups under {panel.label}: {ratios}"
     word = "lower" if second < first else "higher"
     return (
         f"it is {ratio_text(second)} for {tails} classes under {panel.label}, {word} than {ratio_text(first)} for "

@@ -61,7 +61,7 @@ def _analysed(row: Row) -> list[tuple[RunResult, Analysis]]:
 
 
 def said_of(found: Sequence[Learned]) -> list[Learned]:
-    """Those that a sentence names: all of a few, else the first and the best."""
+    """Those that a sentence names: all of a few, else the first and the one best on few-shot classes."""
     return named(found, lambda one: one.row)
 
 

@@ -223,6 +223,8 @@ def _hardest(comparison: Comparison) -> Section | None:
     )
     shown = findings.spoken(comparison.final)
     if len(shown) < len(comparison.final):
-        sentence += f" Shown for {listing([row.label for row in shown])}, the first and the best."
+        sentence += (
+            f" Shown for {listing([row.label for row in shown])}, the first and the one best on few-shot classes."
+        )
     data: dict[str, object] = {"classes": hard, "labels": GROUP_LABELS, "few": FEW_IMAGES}
     return Section("hardest", "The hardest classes", sentence, partial="hardest.html.j2", data=data)

@@ -142,16 +142,21 @@ def largest_batch(work: Callable[[int], Result], first: int) -> Result:
 
 
 def _rows(scores: Tensor, labels: Tensor, rows: Tensor) -> dict[str, Tensor]:
-    probabilities = scores.softmax(dim=1)
-    top = probabilities.topk(min(TOP, scores.shape[1]), dim=1)
+    log_probabilities = scores.log_softmax(dim=1)
+    # As the metric has it: of several classes with the same score, which bfloat16 makes of close ones, the first.
+    prediction = log_probabilities.max(dim=1).indices
+    top = log_probabilities.topk(min(TOP, scores.shape[1]), dim=1)
+    ahead = (top.indices != prediction[:, None]).int().argsort(dim=1, stable=True)
+    classes, probabilities = top.indices.gather(1, ahead), top.values.gather(1, ahead).exp()
+    classes[:, 0] = prediction  # where more classes are equal than are kept
     return {
         "index": rows,
         "label": labels.cpu(),
-        "prediction": top.indices[:, 0].cpu(),
-        "confidence": top.values[:, 0].cpu(),
-        "probability_true": probabilities.gather(1, labels[:, None])[:, 0].cpu(),
-        "top5": top.indices.cpu(),
-        "top5_probabilities": top.values.cpu(),
+        "prediction": prediction.cpu(),
+        "confidence": probabilities[:, 0].cpu(),
+        "probability_true": log_probabilities.gather(1, labels[:, None])[:, 0].exp().cpu(),
+        "top5": classes.cpu(),
+        "top5_probabilities": probabilities.cpu(),
     }
 
 
