@@ -23,7 +23,7 @@ from longtail.report.canvas import blank
 from longtail.report.class_points import add_class_points, class_points
 from longtail.report.learned import group_keys
 from longtail.report.palette import MUTED
-from longtail.report.section import Drawing, Section
+from longtail.report.section import Drawing, Section, in_rows
 from longtail.report.text import listing, number
 from longtail.report.versus import side_by_side
 
@@ -49,7 +49,7 @@ def class_gradients_section(panels: Sequence[Panel]) -> Section | None:
     layout = "two" if len(panels) == 1 else side_by_side(len(panels))
     return Section(
         "gradient-classes", "Gradients of each class", _sentence(panels), layout, group_keys(panels[0].one.run),
-        (*ratios, *sums),
+        in_rows(ratios, sums),
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from longtail.report.compare import Comparison, Row
 from longtail.report.figures import CROWDED, MANY_POINTS, by_group
 from longtail.report.learned import Learned, group_keys, learned_rows, said_of
 from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, INK
-from longtail.report.section import Drawing, Key, Section
+from longtail.report.section import Drawing, Key, Section, in_rows
 from longtail.report.text import Spread, listing, number
 from longtail.report.versus import seed_note, side_by_side
 
@@ -130,7 +130,7 @@ def _drawings(found: Sequence[Learned], methods: Sequence[str]) -> tuple[Drawing
     ends = [(panel[-1], float(np.abs(points).max())) for panel, (points, _) in zip(panels, places, strict=True)]
     reach = {method: 1.04 * max(end for other, end in ends if other == method) for method in methods}
     height = 340 if len(found) > 2 else 420
-    drawings = []
+    measures: dict[tuple[bool, str], list[Drawing]] = {}
     for index, ((one, name, split, method), (points, labels)) in enumerate(zip(panels, places, strict=True)):
         said = "training" if name == "train" else name
         alt = (
@@ -140,8 +140,9 @@ def _drawings(found: Sequence[Learned], methods: Sequence[str]) -> tuple[Drawing
         )
         figure = scatter(points, labels, one.run.group_of, reach[method], height=height)
         title = f"{one.row.label}, {said} images, {METHODS[method]}"
-        drawings.append(Drawing(f"embedding-{index}", title, alt, figure))
-    return tuple(drawings)
+        drawing = Drawing(f"embedding-{index}", title, alt, figure)
+        measures.setdefault((name == "train", method), []).append(drawing)
+    return in_rows(*measures.values())
 
 
 def _train(one: Learned, method: str) -> AnalysedSplit | None:

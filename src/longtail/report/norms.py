@@ -19,7 +19,7 @@ from longtail.report.learned import (
     trend,
     trend_sentence,
 )
-from longtail.report.section import Drawing, Section
+from longtail.report.section import Drawing, Section, in_rows
 from longtail.report.text import listing, number
 from longtail.report.versus import seed_note, side_by_side
 
@@ -52,9 +52,9 @@ def norms_section(comparison: Comparison) -> Section | None:
     found = learned_rows(comparison)
     if not found:
         return None
-    drawings = [drawing for measure in MEASURES for drawing in _panels(measure, found)]
+    drawings = in_rows(*(_panels(measure, found) for measure in MEASURES))
     layout = "two" if len(found) == 1 else side_by_side(len(found))
-    return Section("norms", "Norms and angles", _sentence(found), layout, group_keys(found[0].run), tuple(drawings))
+    return Section("norms", "Norms and angles", _sentence(found), layout, group_keys(found[0].run), drawings)
 
 
 def _panels(measure: Measure, found: Sequence[Learned]) -> list[Drawing]:

@@ -15,7 +15,7 @@ from longtail.report.over_epochs import add_group_lines, group_legend, last_epoc
 from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS
 from longtail.report.probabilities import Panel, named_panels, panels_of, top_of
 from longtail.report.saturated import saturated_section
-from longtail.report.section import Drawing, Section
+from longtail.report.section import Drawing, Section, in_rows
 from longtail.report.text import listing
 from longtail.report.versus import seed_note, side_by_side
 
@@ -48,7 +48,7 @@ def _distribution_section(panels: Sequence[Panel]) -> Section:
     ]  # fmt: skip
     sentence = _sentence(panels) + seed_note(len(one.row.runs) for one in rows)
     layout = "two" if len(panels) == 1 else side_by_side(len(panels))
-    return Section("saturation", "Saturation", sentence, layout, tuple(group_legend(rows)), (*sure, *left))
+    return Section("saturation", "Saturation", sentence, layout, tuple(group_legend(rows)), in_rows(sure, left))
 
 
 def _left(panel: Panel) -> FloatArray:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure in the page: what stands above it, what is read aloud for it, and its JSON."""
+    """A figure in the page: what stands above it, what is read aloud for it, and its JSON.
+
+    Attributes:
+        id: Its name in the page.
+        title: What stands above it.
+        alt: What is read aloud for it.
+        figure: What is drawn.
+        starts_row: It begins a new row of the section.
+    """
 
     id: str
     title: str
     alt: str
     figure: go.Figure
+    starts_row: bool = False
 
     @property
     def json(self) -> str:
@@ -25,6 +35,21 @@ class Drawing:
     def height(self) -> int:
         """Pixels kept free until the figure is drawn."""
         return int(self.figure.layout.height)
+
+
+def in_rows(*measures: Sequence[Drawing]) -> tuple[Drawing, ...]:
+    """Drawings one measure after another, each measure from the start of a row where it has several.
+
+    Example:
+        >>> one = Drawing("a", "", "", go.Figure())
+        >>> [drawing.starts_row for drawing in in_rows([one, one], [one, one], [one])]
+        [True, False, True, False, False]
+    """
+    return tuple(
+        replace(drawing, starts_row=place == 0 and len(measure) > 1)
+        for measure in measures
+        for place, drawing in enumerate(measure)
+    )
 
 
 @dataclass(frozen=True)
