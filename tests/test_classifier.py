@@ -170,6 +170,8 @@ def test_it_works_in_a_pipeline() -> None:
         ({"head": "cosin"}, "head is 'auto'"),
         ({"epochs": 0}, "epochs is a whole number"),
         ({"lr": -1.0}, "lr is a positive number"),
+        ({"augmentation": "flips"}, "augmentation is unknown, 'flips'. Did you mean 'flip'"),
+        ({"device": "foo"}, "device 'foo' is not on this machine"),
         ({"lr": 1e30, "loss": "cross-entropy"}, "take a lower lr"),
     ],
     ids=lambda value: str(value),
@@ -194,7 +196,7 @@ def test_a_wrong_image_or_network_is_one_sentence() -> None:
         LongTailClassifier(**SMALL_NETWORK).fit([None, None], [0, 1])
 
 
-@pytest.mark.parametrize("prior", ["unform", [1.0] * 9, [1.0] * 9 + [0.0]], ids=str)
+@pytest.mark.parametrize("prior", ["unform", [1.0] * 9, [1.0] * 9 + [0.0], {"a": 1}, [[1.0], [1.0, 2.0]]], ids=str)
 def test_a_wrong_prior_is_one_sentence(prior: object, of_images: LongTailClassifier) -> None:
     with pytest.raises(LongtailError, match="prior "):
         clone_with(of_images, prior).predict(TEST_PIXELS[:1])

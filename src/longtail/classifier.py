@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,14 @@ from longtail import classifier_files
 from longtail.classifier_network import build_network, refuse_images
 from longtail.counts import ClassCounts, FloatArray
 from longtail.data.augmentation import Augmentation, BatchTransform
+from longtail.data.loaders import named_device
 from longtail.data.stacking import stack_images
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, nearest
 from longtail.inference.adjustment import Adjustment, prior_shares
 from longtail.losses.base import LongTailLoss
 from longtail.losses.registry import build_loss, loss_class
 from longtail.training.config import LossConfig, StageConfig
+from longtail.training.engine import generators_as_before
 from longtail.training.features import Classifier
 from longtail.training.prior import assumed_prior
 from longtail.training.tensors import TensorStage, train_on_tensors
@@ -132,8 +134,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self._check_options()
         rows, labels = self._check_training(X, y)
         seed = int(check_random_state(self.random_state).randint(_LAST_SEED))
-        device = self._device()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        device = named_device(self.device)
+        with generators_as_before(device):
             torch.manual_seed(seed)  # weights, dropout and the noise of losses
             self._train(rows, labels, device, seed)
         return self
@@ -147,7 +149,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """Return the probability of each class, float64 (N, C) in the order of ``classes_``, under the chosen prior."""
         check_is_fitted(self)
         rows = self._check_rows(X)
-        self.model_.to(self._device())
+        self.model_.to(named_device(self.device))
         with torch.inference_mode():
             logits = torch.cat([self.model_(batch) for batch in self._batches(rows)]).double().cpu()
         scores = self.adjustment().apply(logits)
@@ -190,6 +192,9 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         loss_class(self.loss)
         if self.head not in ("auto", "linear", "cosine"):
             raise LongtailError(f"head is 'auto', 'linear' or 'cosine', not {self.head!r}.")
+        if self.augmentation not in get_args(Augmentation):
+            known = nearest(str(self.augmentation), get_args(Augmentation))
+            raise LongtailError(f"augmentation is unknown, {self.augmentation!r}.{known}")
         for name, least in (("epochs", 1), ("retrain_epochs", 0), ("batch_size", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
@@ -278,12 +283,10 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             if prior not in ("train", "uniform"):
                 raise LongtailError(f"prior is 'train', 'uniform' or shares, not {prior!r}.")
             return prior_shares("train" if prior == "train" else "uniform", self.class_counts_)
-        shares = np.asarray(prior, dtype=np.float64)
+        try:
+            shares = np.asarray(prior, dtype=np.float64)
+        except (TypeError, ValueError):
+            shares = np.empty(0)  # no numbers, or not in a row
         if shares.shape != self.classes_.shape or not np.all(np.isfinite(shares) & (shares > 0)):
             raise LongtailError(f"prior takes {len(self.classes_)} positive shares in the order of classes_: {prior}.")
         return prior_shares(tuple(shares.tolist()), self.class_counts_)
-
-    def _device(self) -> torch.device:
-        if self.device == "auto":
-            return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-        return torch.device(self.device)

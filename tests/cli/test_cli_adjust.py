@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from longtail.inference.card import model_card
 from longtail.inference.info import load_info
 from longtail.inference.load import load_run
 from longtail.training import adjust_run
@@ -46,8 +47,8 @@ def test_adjust_evaluate_and_reset(cli: Call, run: Path) -> None:
     assert "sure from a confidence of" in said
     test = json.loads((run / "metrics.json").read_text())["test"]
     assert f"few {figure(test['few'], test['intervals']['few'])} " in said.split("test, ")[1]  # the unadjusted column
-    assert {name for name, data in digests(run).items() if before[name] != data} == {"model.json"}
-    assert digests(run).keys() == before.keys()
+    assert {name for name, data in digests(run).items() if before.get(name) != data} == {"model.json", "adjusted.json"}
+    assert digests(run).keys() - before.keys() == {"adjusted.json"}
 
     info = load_info(run)
     assert info.prior == "uniform"  # stage 2 of GCL draws the classes alike
@@ -59,7 +60,17 @@ def test_adjust_evaluate_and_reset(cli: Call, run: Path) -> None:
     assert adjusted.keys() == plain.keys()
     assert json.loads(cli("evaluate", run, "--no-adjustment", "--json").out) == plain
 
+    stored = json.loads((run / "adjusted.json").read_text())
+    assert stored["chosen"] == info.adjustment.chosen
+    assert stored["test"] == adjusted | {
+        "nll": pytest.approx(adjusted["nll"], rel=1e-5),
+        "ece": pytest.approx(adjusted["ece"], rel=1e-5),
+    }
+    shown = f"| balanced accuracy | {stored['test']['balanced_accuracy'] * 100:.1f} %"
+    assert shown in model_card(run)
+
     assert "adjustment removed" in cli("adjust", run, "--reset").out
+    assert digests(run).keys() == before.keys()
     assert json.loads(cli("evaluate", run, "--json").out) == plain
     assert "there was no adjustment" in cli("adjust", run, "--reset").out
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from longtail.training import auto
+
 Call = Callable[..., Any]
 
 
@@ -190,6 +192,24 @@ def test_a_source_of_unreadable_images_alone_is_refused(train: Call, tmp_path: P
         text(path)
     complaint = train(source, "--data.skip_unreadable", "true").complaint
     assert "none of the training images" in complaint
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_that_goes_between_the_choice_of_a_recipe_and_training(
+    cli: Call, make_folder: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = make_folder({"cat": 12, "lynx": 5, "puma": 4})
+    choose = auto.choose
+
+    def move_and_choose(*words: Any, **options: Any) -> Any:
+        (photos / "puma").rename(tmp_path / "puma")
+        return choose(*words, **options)
+
+    monkeypatch.setattr(auto, "choose", move_and_choose)
+    words = ("--mode", "scratch", "--epochs", 1, "--data.image_size", 8)
+    complaint = cli("train", photos, "--out", tmp_path / "run", *words).complaint
+    assert f"{str(photos / 'puma')!r}"[:-1] in complaint
+    assert "has gone since the source was read" in complaint
     assert not (tmp_path / "run").exists()
 
 

@@ -93,7 +93,10 @@ def test_a_full_disk_under_the_report_leaves_a_run_that_can_be_completed(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("longtail.report.page.write_report", full_disk)
-        assert "space left" in train("digits", *SHORT).complaint.lower()
+        stopped = train("digits", *SHORT)
+    assert "is complete, but its report could not be written (No space left on device)" in stopped.complaint
+    assert f"longtail train --resume {tmp_path / 'run'}" in stopped.complaint
+    assert "test accuracy" in stopped.out
     assert cli("train", "--resume", tmp_path / "run").status == 0
     assert (tmp_path / "run" / "report.html").is_file()
     assert same_weights(tmp_path / "run", whole)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from longtail.data.image_data import Split
+from longtail.data.image_data import ImageData, Split
 from longtail.data.inspection import Inspection, inspect_data, inspect_source
 
 PHOTOS = [Image.fromarray(pixels) for pixels in load_sample_images().images]
@@ -34,6 +34,11 @@ def source(tmp_path: Path) -> Path:
 
 def said(found: Inspection, about: str = "copies") -> dict[str, tuple[str, str, tuple[str, ...]]]:
     return {f.kind: (f.severity, f.message, f.images) for f in found.findings if about in f.kind}
+
+
+def advice(found: Inspection) -> str:
+    (remedy,) = [finding.remedy for finding in found.findings if finding.kind == "exact-copies"]
+    return remedy
 
 
 def test_different_images_are_no_copies(source: Path) -> None:
@@ -77,6 +82,11 @@ def test_copies_within_a_class_are_a_note_where_the_test_stands(source: Path) ->
     assert len(images) == 3
     undivided = inspect_source(str(source / "train"))
     assert said(undivided)["exact-copies"][0] == "warning", "some of them may be held out to test on"
+    assert "keep one copy, or list the images in a CSV" in advice(undivided)  # a folder has no columns to name
+    pixels = np.stack([np.asarray(piece(number).resize((32, 32))) for number in (0, 0, 1)])
+    split = Split.from_arrays(pixels, [0, 0, 1], {"film": ["x", "x", "y"]})
+    table = inspect_data(ImageData("mine", ("a", "b"), {"train": split}))
+    assert "keep one copy, or name what they share with --group-column" in advice(table)
 
 
 def test_copies_in_validation_and_test(source: Path) -> None:
@@ -96,8 +106,6 @@ def test_images_without_detail_are_compared_by_their_pixels_alone() -> None:
 
 
 def inspect_of(images: np.ndarray, labels: Sequence[int]) -> Inspection:
-    from longtail.data.image_data import ImageData
-
     return inspect_data(ImageData("mine", ("a", "b"), {"train": Split.from_arrays(images, labels)}))
 
 

@@ -108,7 +108,8 @@ def test_every_unreadable_file_is_named(photos: MakeFolder) -> None:
     assert [Path(name).name for name in found.unreadable] == ["cut.png", "text.jpg"]
     errors = said(found, "error")
     assert "cut.png" in errors
-    assert "text.jpg' is not an image that can be read: remove or re-export it." in errors
+    assert "'b/text.jpg' is not an image that can be read: remove or re-export it." in errors
+    assert str(root) not in errors
     assert errors.splitlines()[0] in " ".join(shown(found, width=400).splitlines())
     assert not found.is_clean
 

@@ -72,6 +72,17 @@ def test_a_ring_of_links_ends(make_folder: MakeFolder, tmp_path: Path) -> None:
         [data.splits["train"].image(row) for row in range(5)]
 
 
+def test_links_to_nowhere_are_called_so(make_folder: MakeFolder) -> None:
+    root = make_folder({"train/cat": 1, "train/dog": 1})
+    for place in ("train/dog/sub", "train/dog/note.txt", "train/puma"):
+        (root / place).symlink_to(root / "nowhere")
+    data = load_source(str(root))
+    dead = finding(data, "link-dead")
+    assert (dead.severity, dead.images) == ("warning", ("train/puma", "train/dog/note.txt", "train/dog/sub"))
+    assert dead.message == "3 links to nowhere, left out ('train/puma', 'train/dog/note.txt', 'train/dog/sub')"
+    assert data.findings == (dead,)
+
+
 def test_a_link_to_nowhere_is_named_when_it_is_read(make_folder: MakeFolder) -> None:
     root = make_folder({"cat": 1, "dog": 1})
     (root / "dog" / "gone.png").symlink_to(root / "nowhere.png")

@@ -12,17 +12,53 @@ import pytest
 from huggingface_hub import ModelCard
 
 from longtail.errors import LongtailError
+from longtail.inference.adjusted import write_adjusted
 from longtail.inference.card import last_name, model_card
 from longtail.inference.info import load_info, save_info
 
 
-def test_the_hub_reads_its_metadata(ready: Path) -> None:
-    data = ModelCard(model_card(ready)).data
+def measured(card: str) -> dict[str, float]:
+    return {result.metric_type: result.metric_value for result in ModelCard(card).data.eval_results or ()}
+
+
+def test_the_hub_reads_its_metadata(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    save_info(load_info(run).unadjusted(), run)
+    data = ModelCard(model_card(run)).data
     assert (data.library_name, data.pipeline_tag) == ("longtail", "image-classification")
     assert "cifar-lt/gcl" in data.tags
-    assert {result.metric_type: result.metric_value for result in data.eval_results} == {
-        "accuracy": 0.75, "balanced_accuracy": 0.5,
-    }  # fmt: skip
+    assert measured(model_card(run)) == {"accuracy": 0.75, "balanced_accuracy": 0.5}
+    assert "adjustment named above" not in model_card(run)
+
+
+def test_an_adjusted_run_shows_the_figures_after_its_adjustment(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    before = model_card(run)
+    assert "**They were measured before the post-hoc adjustment**" in before
+    assert "recall before the adjustment |" in before
+    assert measured(before) == {}  # what machines read has no room for a caveat
+    info, test = load_info(run), json.loads((run / "metrics.json").read_text())["test"]
+    rows = [row | {"recall": 0.625} for row in test["per_class"]]
+    write_adjusted(run, info.adjustment, {"test": test | {"few": 0.4, "accuracy": 0.7, "per_class": rows}})
+    after = model_card(run)
+    assert measured(after) == {"accuracy": 0.7, "balanced_accuracy": 0.5}
+    assert "| few-shot classes | 40.0 %" in after
+    assert "| 山猫 | 2 | few | 3 | 62.5 %" in after
+    assert "measured with the post-hoc adjustment" in after
+    save_info(replace(info, adjustment=replace(info.adjustment, offset=(0.0, 0.0, 0.0))), run)
+    assert model_card(run) == before  # figures of another adjustment are none of its own
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("{", "is damaged"), ("[]", "holds no figures"), ("{}", "update longtail")]
+)
+def test_damaged_figures_of_an_adjustment_are_named(
+    make_run: Callable[..., Path], tmp_path: Path, text: str, words: str
+) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "adjusted.json").write_text(text)
+    with pytest.raises(LongtailError, match=rf"adjusted\.json .*{words}"):
+        model_card(run)
 
 
 def test_figures_groups_intervals_and_small_classes(ready: Path) -> None:

@@ -158,6 +158,29 @@ def test_pushed_to_a_hub_and_used_from_it(hub: Hub, ready: Path, tmp_path: Path)
     assert "Traceback" not in done.stderr
 
 
+def test_what_goes_up_names_no_file_of_the_users(
+    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+    metrics, config = json.loads((run / "metrics.json").read_text()), yaml.safe_load((run / "config.yaml").read_text())
+    metrics |= {"unreadable": ["lynx/my garden.jpg"], "notes": ["1 file left out ('my notes.txt')"]}
+    config["model"]["weights"] = "/home/me/runs/first/stage1"
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    texts: dict[str, str] = {}
+
+    def upload(staged: str, *_: object, **__: object) -> str:
+        texts.update((path.name, path.read_text()) for path in Path(staged).iterdir() if path.suffix != ".safetensors")
+        return "there"
+
+    monkeypatch.setattr("longtail.inference.hub._upload", upload)
+    assert push_run(run, "me/fish") == "there"
+    assert sorted(texts) == ["README.md", "config.yaml", "metrics.json", "model.json"]
+    assert not [name for name, text in texts.items() if re.search(r"/home/me|my (garden|notes)", text)]
+    assert json.loads(texts["metrics.json"])["test"] == metrics["test"]
+    assert yaml.safe_load(texts["config.yaml"])["model"]["weights"] == "stage1"
+
+
 def test_offline_is_one_sentence(ready: Path) -> None:
     with pytest.raises(LongtailError, match=r"could not be pushed, the hub cannot be reached"):
         push_run(ready, "me/fish")

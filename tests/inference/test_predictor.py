@@ -100,6 +100,16 @@ def test_what_is_no_image(images: object, message: str, ready: Path) -> None:
         longtail.load(ready).probabilities(images)
 
 
+def test_a_wrong_option_is_one_sentence(ready: Path, pictures: list[Path]) -> None:
+    with pytest.raises(LongtailError, match="batch_size must be at least 1"):
+        longtail.load(ready).probabilities(pictures, batch_size=0)
+    with pytest.raises(LongtailError, match="a prior is uniform, train or a CSV or JSON file, not a dict"):
+        longtail.load(ready, prior={"lynx": 1})  # type: ignore[arg-type]
+    for device in ("foo", "cpu:x", *(() if torch.cuda.is_available() else ("cuda",))):
+        with pytest.raises(LongtailError, match="is not on this machine: take 'auto' or 'cpu'"):
+            longtail.load(ready, device=device)
+
+
 def test_a_table_is_read_row_by_row(tmp_path: Path) -> None:
     table = tmp_path / "list.csv"
     table.write_text("path,label\n" + '"a,\nb.png",x\n' + "c.png\n" + '"open,\n')

@@ -10,9 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from longtail.data.image_data import ImageData, Split
+from longtail.data.inspection import inspect_data
 from longtail.report import figures, sections, write_report
+from longtail.report.audit import write_audit
 from longtail.report.compare import compare_runs
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'longtail[dev]'")
@@ -180,6 +184,21 @@ def test_all_that_can_be_measured_fits_a_phone_with_and_without_a_class(full: An
     choose(full.page, "house mouse")
     full.page.wait_for_selector("#class-panel .values")
     assert full.page.evaluate(widths) == [390, 390]
+
+
+def test_the_bars_of_the_audit_page_are_as_long_as_their_classes_are_large(browser: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = ImageData("mine", ("cat", "lynx", "kiwi"), {
+        "train": Split.from_arrays(rng.integers(0, 255, (14, 8, 8), np.uint8), [0] * 10 + [1] * 4),
+    })  # fmt: skip
+    page = browser.new_page(viewport=SIZES)
+    page.goto(write_audit(inspect_data(data), tmp_path / "audit.html", data).as_uri())
+    lengths = "[...document.querySelectorAll('.length div')].map(bar => bar.getBoundingClientRect().width)"
+    cell = "document.querySelector('td.length').getBoundingClientRect().width"
+    full = page.evaluate(cell)
+    assert full > 400
+    assert page.evaluate(lengths) == pytest.approx([full, 0.4 * full, 0], abs=1)
+    page.close()
 
 
 def test_a_class_is_found_by_keyboard_and_everything_about_it_stands_in_one_place(page: Any, site: Any) -> None:

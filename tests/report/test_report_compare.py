@@ -15,6 +15,7 @@ from longtail.errors import LongtailError
 from longtail.report.compare import compare_runs
 from longtail.report.compare_table import HEADINGS
 from longtail.report.folding import flatten
+from longtail.report.provenance import provenance
 from longtail.report.text import Spread, difference_text
 
 
@@ -122,6 +123,23 @@ def test_folded_seeds_fit_a_terminal_of_eighty_columns(make_run):
     assert "ECE" in text
     assert text.count("±") == len(HEADINGS)
     assert "…" not in text
+
+
+def test_figures_before_an_adjustment_are_said_to_be_so(make_run, tmp_path):
+    folders = [make_run("a", seed=0), make_run("b", seed=1), make_run("c", recipe="cifar-lt/gcl")]
+    assert not any("adjustment" in note for note in compare_runs(folders).notes)
+    for folder, method in ((folders[1], "logit-adjustment"), (folders[2], "none")):
+        (folder / "model.json").write_text(json.dumps({"adjustment": {"chosen": {"method": method}}}))
+    comparison = compare_runs(folders)
+    said = (
+        "figures are those before the adjustment of 1 of the 2 runs of cifar-lt/ce (logit-adjustment) and "
+        "cifar-lt/gcl (temperature): 'longtail evaluate RUN' measures those after it."
+    )
+    assert said in comparison.notes
+    assert dict(provenance(comparison.rows)["runs"][1]["facts"])["Adjusted"] == "logit-adjustment; not in these figures"
+    (folders[2] / "model.json").write_text("{")
+    with pytest.raises(LongtailError, match=r"model\.json is not a model\.json of longtail"):
+        compare_runs(folders)
 
 
 def test_csv_holds_fractions_deviations_and_notes(make_run, tmp_path):

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from longtail.data.augmentation import BatchTransform
-from longtail.data.loaders import ResidentLoader
+from longtail.data.identity import image_hashes
+from longtail.data.image_data import Split
+from longtail.data.loaders import Batch, ResidentLoader
+from longtail.data.sources import load_source
 from longtail.errors import LongtailError
 from longtail.models.model import build_model
 from longtail.training import features
@@ -108,6 +115,61 @@ def test_features_are_those_of_the_backbone_in_row_order() -> None:
     with torch.no_grad():
         expected = model.backbone(transform.normalize(images))
     torch.testing.assert_close(views.features, expected.expand(2, 7, 64), rtol=1e-4, atol=1e-5)
+
+
+def test_known_images_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    model = build_model("resnet20", 3).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3)).astype(np.uint8)
+    engine = Engine(TrainingConfig(device="cpu", precision="fp32"))
+    transform = BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip")
+    known = image_hashes(Split.from_arrays(pixels, [0] * 7))
+
+    def views(chosen: list[int], **kept: Any) -> tuple[torch.Tensor, int]:
+        loader = ResidentLoader(
+            torch.from_numpy(pixels[chosen]).permute(0, 3, 1, 2), torch.zeros(len(chosen)), engine.device
+        )
+        original, asked = loader.batches, list[torch.Tensor]()
+
+        def batches(rows: torch.Tensor, size: int) -> Iterator[Batch]:
+            asked.append(rows)
+            return original(rows, size)
+
+        monkeypatch.setattr(loader, "batches", batches)
+        labels, hashes = torch.zeros(len(chosen), dtype=torch.int64), [known[row] for row in chosen]
+        found = compute_views(engine, model, loader, transform, labels, views=2, seed=(4,), hashes=hashes, **kept)
+        return found.features, sum(map(len, asked))
+
+    expected, all_of_them = views([0, 1, 2, 3, 4, 5, 6])
+    assert all_of_them == 14
+    for chosen, new in (([0, 1, 2, 3], 8), ([3, 2, 1, 0], 0), ([6, 1, 1, 6, 3, 5, 4], 6), ([6, 0], 0)):
+        found, computed = views(chosen, key="a network")  # another split, a photo more, a copy, fewer
+        assert computed == new, chosen
+        torch.testing.assert_close(found, expected[:, chosen], rtol=1e-4, atol=1e-5)
+    for file in tmp_path.glob("*.pixels"):
+        file.write_bytes(file.read_bytes()[:-1])
+    assert views([0, 1, 2, 3], key="a network")[1] == 8, "a file of another length is not believed"
+    assert views([0, 1, 2, 3], key="another")[1] == 8
+
+
+def test_an_image_is_its_bytes_wherever_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "lynx").mkdir(parents=True)
+
+    def hashes() -> list[bytes]:
+        return image_hashes(load_source(f"folder:{tmp_path / 'photos'}").splits["train"])
+
+    photo = tmp_path / "photos" / "cat" / "1.png"
+    photo.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8), (10, 10, 10)).save(photo)
+    before = hashes()
+    times, size = (photo.stat().st_atime_ns, photo.stat().st_mtime_ns), photo.stat().st_size
+    moved = shutil.copytree(photo.parent, tmp_path / "photos" / "a copy") / "1.png"
+    assert hashes() == before * 2
+    Image.new("RGB", (8, 8), (99, 99, 99)).save(moved)
+    os.utime(moved, ns=times)
+    assert moved.stat().st_size == size
+    assert hashes()[0] != before[0], "rewritten with the same size and date"
 
 
 def test_features_that_do_not_fit_are_refused(

@@ -95,10 +95,6 @@ def grid_command(
 ) -> int:
     """Train what a grid still lacks, then compare its runs; return the exit status."""
     from longtail.training.grid import plan_grid, read_grid, recipe_grid
-    from longtail.training.grid_auto import reasons_of
-    from longtail.training.grid_runner import log_of, run_grid
-    from longtail.training.interrupt import Interrupted
-    from longtail.training.progress import Reporter
 
     if grid is not None:
         values = read_grid(grid) | ({"baseline": baseline} if baseline is not None else {})
@@ -112,6 +108,16 @@ def grid_command(
         values["set"] = options | {"training.tracker": tracker}
     with nullcontext() if grid is not None else as_usage():  # what is wrong then stands in a file, or in the options
         planned = plan_grid(values, grid or "the grid")
+    return _train_and_show(planned, jobs=jobs, csv=csv)
+
+
+def _train_and_show(planned: Grid, *, jobs: int | None, csv: str | None) -> int:
+    """Train the runs of a grid that are not finished, show all that are, and return the exit status."""
+    from longtail.training.grid_auto import reasons_of
+    from longtail.training.grid_runner import log_of, run_grid
+    from longtail.training.interrupt import Interrupted
+    from longtail.training.progress import Reporter
+
     reporter = Reporter()
     for line in reasons_of({run.name: run.config for run in planned.runs}):
         reporter.say(line)

@@ -175,15 +175,26 @@ def _finish_training(
             ) from error
         raise
     if is_main_process():
-        from longtail.report.page import write_report
-
-        page = write_report([Path(out)], Path(out) / "report.html")
         if metrics["test"] is not None:
             print_line(f"test {describe(metrics['test'])}; {IN_BRACKETS}")
             for note in [] if _in_folds(config) else interval_notes(metrics["test"]):  # the table of folds has its own
                 print_line(f"note: {note}")
-        print_line(f"report: {page}")
+        print_line(f"report: {_write_page(out)}")
     return 0
+
+
+def _write_page(out: str) -> Path:
+    """Write the report of a run that is complete already; what fails now loses nothing."""
+    from longtail.report.page import write_report
+
+    try:
+        return write_report([Path(out)], Path(out) / "report.html")
+    except (OSError, LongtailError) as error:
+        why = (getattr(error, "strerror", None) or str(error)).rstrip(".")
+        raise LongtailError(
+            f"the run in {out} is complete, but its report could not be written ({why}): mend that, then write it "
+            f"with: {resume_hint(out)}"
+        ) from error
 
 
 def _without_the_image(config: RunConfig, out: str) -> str:

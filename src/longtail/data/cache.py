@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import PIL
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
 from longtail.data.decoding import Decoder, decode_all
-from longtail.data.image_data import gone
+from longtail.data.identity import image_key
 from longtail.errors import LongtailError
 
-FORMAT = 1  # of the files; raise it when images are decoded or laid out differently
 DEFAULT_GIGABYTES = 20.0
 # Smaller sets take a second to decode: looking them up costs about as much, and a file of each would only lie about.
 SMALLEST_BYTES = 8_000_000
@@ -45,9 +42,9 @@ def cached_images(
 ) -> Tensor:
     """Map the decoded images of a split from disk; where they are not there yet, decode them to disk first.
 
-    The file is found by its content: the stored images in order (a file counts by path, size and time of its last
-    change) and the size they are brought to; labels do not matter. While one process decodes, others that want the
-    same images wait for it. The least recently used files go where all together exceed ``$LONGTAIL_CACHE_GB`` (20).
+    The file is found by :func:`longtail.data.identity.image_key`: the stored images in order, and the size they are
+    brought to; labels do not matter. While one process decodes, others that want the same images wait for it. The
+    least recently used files go where all together exceed ``$LONGTAIL_CACHE_GB`` (20).
 
     Args:
         decoder: From row to uint8 image.
@@ -133,29 +130,14 @@ def _from_disk(key: str, fill: Callable[[Tensor], None], needed: int, limit: flo
     return found
 
 
-def image_key(decoder: Decoder) -> str:
-    """Hash the stored images of a split, in order, and the size they are brought to.
-
-    Raises:
-        UnreadableImageError: A file has gone since the source was read.
-    """
-    # The version of Pillow belongs to it: another one may decode to slightly other pixels.
-    scaling = f"{decoder.resize} {decoder.size} {decoder.interpolation}"
-    digest = hashlib.sha256(f"{FORMAT} {PIL.__version__} {scaling};".encode())
-    for _, stored in decoder.split.scan():
-        content, path = stored["bytes"], stored["path"]
-        if content is not None:
-            digest.update(b"bytes %d;" % len(content) + content)
-        elif path is not None:
-            try:
-                status = os.stat(path)  # noqa: PTH116 - a million of them: no Path is made of each
-            except FileNotFoundError:
-                raise gone(path) from None
-            name = os.fsencode(path)
-            digest.update(b"file %d %d %d;" % (len(name), status.st_size, status.st_mtime_ns) + name)
-        else:
-            digest.update(b"nothing;")
-    return digest.hexdigest()
+def files_on_disk(key: str) -> list[Tensor]:
+    """Map every file whose key begins so, as uint8 (size,); none where the folder cannot be used."""
+    try:
+        paths = sorted(cache_folder().glob(f"{key}*{_ENDING}"))
+        found = [_map(path, path.stat().st_size) for path in paths]
+    except (OSError, RuntimeError):  # as in kept_on_disk, which says so when it is to keep what is computed instead
+        return []
+    return [tensor for tensor in found if tensor is not None]
 
 
 def _map(path: Path, needed: int) -> Tensor | None:

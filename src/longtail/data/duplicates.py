@@ -95,12 +95,13 @@ def _group(kind: Literal["exact", "near"], data: ImageData, probes: Iterable[Pro
     )
 
 
-def duplicate_findings(groups: Sequence[DuplicateGroup], *, divided: bool) -> list[Finding]:
+def duplicate_findings(groups: Sequence[DuplicateGroup], *, divided: bool, columns: bool = False) -> list[Finding]:
     """Say which copies contradict each other, which leak into the test, and which only weigh double.
 
     Args:
         groups: From :func:`duplicate_groups`.
         divided: Whether the source has a test split of its own; without one, copies may still end up on both sides.
+        columns: Whether its rows have columns beside image and label, of which one may say what belongs together.
 
     Example:
         >>> group = DuplicateGroup("exact", (Copy("a.png", "train", 0, "cat"), Copy("b.png", "test", 0, "cat")))
@@ -116,7 +117,7 @@ def duplicate_findings(groups: Sequence[DuplicateGroup], *, divided: bool) -> li
         inside = [group for group in some if len(group.labels) == 1 and len(group.splits) == 1]
         findings += [_clash(kind, clashing)] if clashing else []
         findings += _leaks(kind, leaking)
-        findings += [_surplus(kind, inside, divided=divided)] if inside else []
+        findings += [_surplus(kind, inside, divided=divided, columns=columns)] if inside else []
     return findings
 
 
@@ -143,7 +144,7 @@ def _leaks(kind: str, groups: Sequence[DuplicateGroup]) -> list[Finding]:
     return findings
 
 
-def _surplus(kind: str, groups: Sequence[DuplicateGroup], *, divided: bool) -> Finding:
+def _surplus(kind: str, groups: Sequence[DuplicateGroup], *, divided: bool, columns: bool) -> Finding:
     number = sum(len(group.images) for group in groups)
     what = "exact copies" if kind == "exact" else "near copies"
     places = f"{len(groups):,} group{'s' * (len(groups) > 1)}"
@@ -153,7 +154,10 @@ def _surplus(kind: str, groups: Sequence[DuplicateGroup], *, divided: bool) -> F
         remedy = "keep one of each, or mind that they weigh double"
     else:
         severity = "warning"
-        remedy = "keep one of each, or name what they share with --group-column, before images are held out to test on"
+        share = "name what they share with --group-column"
+        if not columns:
+            share = "list the images in a CSV with a column for what they share (--group-column)"
+        remedy = f"keep one copy, or {share}, before images are held out to test on"
     return Finding(severity, message, remedy, f"{kind}-copies", _names(groups))
 
 

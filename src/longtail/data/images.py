@@ -9,7 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -50,7 +50,7 @@ def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.
             f"{label!r} does not exist: restore the file, or take it out of the source."
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large(label, None) from None
+        raise _too_large(label, _size_in_header(source)) from None
     except UnidentifiedImageError:
         raise UnreadableImageError(f"{label!r} is not an image that can be read: remove or re-export it.") from None
     except _BROKEN as error:
@@ -77,10 +77,22 @@ def max_pixels() -> int:
     return int(text) if text else MAX_PIXELS
 
 
-def _too_large(label: str, size: tuple[int, int] | None) -> UnreadableImageError:
-    what = "has" if size is None else f"is {size[0]:,} x {size[1]:,},"
+def _size_in_header(source: bytes | str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of an image that Pillow refuses for them, from the reader that it found; no pixel is decoded."""
+    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+        start = file.read(16)
+        for reader, accepts in (Image.OPEN[kind] for kind in Image.ID):
+            found = accepts is None or accepts(start)
+            if found and not isinstance(found, str):  # words say why it would not read it
+                file.seek(0)
+                with suppress(*_BROKEN):  # of another format after all
+                    return reader(file, "").size
+    raise AssertionError("Pillow has read the header before")
+
+
+def _too_large(label: str, size: tuple[int, int]) -> UnreadableImageError:
     remedy = "scale it down first, or set LONGTAIL_MAX_PIXELS."
-    return UnreadableImageError(f"{label!r} {what} more than {max_pixels():,} pixels: {remedy}")
+    return UnreadableImageError(f"{label!r} is {size[0]:,} x {size[1]:,}, more than {max_pixels():,} pixels: {remedy}")
 
 
 def _label(source: bytes | str | os.PathLike[str], name: str) -> str:

@@ -48,7 +48,7 @@ class Inspection:
         seconds: How long that took.
         sizes: Their sizes; None if none could be read.
         modes: How many images there are of each Pillow mode.
-        unreadable: The names of all images that could not be decoded.
+        unreadable: Where the images lie that could not be decoded: paths, or rows of a table.
         duplicates: Images that are copies of each other.
         findings: What looks wrong, worst first.
     """
@@ -136,7 +136,8 @@ def inspect_data(
     seconds = time.perf_counter() - start
     copies = duplicate_groups(data, probes)
     divided = bool(len(data.splits.get("test", ())))
-    findings = [*image_findings(data, probes), *duplicate_findings(copies, divided=divided)]
+    columns = set(data.splits["train"].rows.column_names) > {"image", "label"}
+    findings = [*image_findings(data, probes), *duplicate_findings(copies, divided=divided, columns=columns)]
     findings += [*class_findings(data), *data.findings]
     return Inspection(
         source=data.source,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from longtail.data.cache import cached_images
 from longtail.data.decoding import BlockReader, Decoder, decode_all
+from longtail.errors import LongtailError
 
 
 class Batch(NamedTuple):
@@ -212,6 +213,24 @@ def build_loader(
         return StreamingLoader(decoder, labels, device, workers, keep_workers=keep_workers)
     images = cached_images(decoder, tick, warn) if cache else decode_all(decoder, tick)
     return ResidentLoader(images, labels, device)
+
+
+def named_device(name: torch.device | str) -> torch.device:
+    """Return a device that is there; ``auto`` is an accelerator, or the processor where there is none.
+
+    Raises:
+        LongtailError: No such device, or not on this machine.
+
+    Example:
+        >>> named_device("cpu")
+        device(type='cpu')
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # no such name, not built in, and no name at all
+        raise LongtailError(f"device {str(name)!r} is not on this machine: take 'auto' or 'cpu'.") from error
 
 
 def memory_budget(device: torch.device, gigabytes: float | None = None) -> float:

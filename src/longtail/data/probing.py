@@ -99,7 +99,7 @@ def shown_name(split: Split, stored: Encoded, split_name: str, index: int) -> st
 
 def _probe(split_name: str, split: Split, row: tuple[int, tuple[int, Encoded]]) -> Probe:
     index, (label, stored) = row
-    name = stored["path"] or f"{split_name} row {split.origin_rows[index]}"
+    name = shown_name(split, stored, split_name, index)
     source = stored["bytes"] if stored["bytes"] is not None else stored["path"]
     if source is None:
         return Probe(split_name, index, label, error=f"{name!r} holds no image: remove the row.")

@@ -45,6 +45,7 @@ class Walk:
         self._others: list[str] = []
         self._outside: list[str] = []
         self._back: list[str] = []
+        self._dead: list[str] = []
 
     def classes(self, folder: Path) -> dict[str, list[str]]:
         """The image files of each class folder in ``folder``.
@@ -52,6 +53,7 @@ class Walk:
         Raises:
             LongtailError: A folder cannot be listed, or has gone meanwhile.
         """
+        self._dead += sorted(str(entry).removeprefix(self._prefix) for entry in folder.iterdir() if _is_dead(entry))
         entries = [entry for entry in subfolders(folder) if self._leads_on(str(folder), entry.name)]
         return {entry.name: list(self._images_below(entry)) for entry in entries}
 
@@ -69,8 +71,9 @@ class Walk:
                     self._leads_on(parent, name)
                     yield f"{parent}{os.sep}{name}"
                 elif not name.startswith(".") and name not in _CLUTTER:
-                    kind = self._unread if name.lower().endswith(_UNREAD) else self._others
-                    kind.append(f"{parent}{os.sep}{name}".removeprefix(self._prefix))
+                    path = f"{parent}{os.sep}{name}"
+                    read = self._unread if name.lower().endswith(_UNREAD) else self._others
+                    (self._dead if _is_dead(Path(path)) else read).append(path.removeprefix(self._prefix))
 
     def _leads_on(self, parent: str, name: str) -> bool:
         """Note where a link leads; one to a folder above itself would take the images of other classes along."""
@@ -102,6 +105,7 @@ class Walk:
                 "rename it if it is an image, else move it away",
                 "not-an-image",
             ),
+            ("warning", self._dead, "to nowhere, left out", "restore what it led to, or remove it", "link-dead"),
             ("warning", self._back, "back to a folder above, not followed", "remove it", "link-back"),
             (
                 "note",
@@ -135,6 +139,11 @@ def _sentence(kind: str, names: list[str], what: str) -> str:
     noun = "link" if kind.startswith("link") else "file"
     listed = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
     return f"{len(names):,} {noun}{'s' * (len(names) > 1)} {what} ({listed})"
+
+
+def _is_dead(entry: Path) -> bool:
+    """Whether it is a link to nowhere; what it led to, a folder or a file, cannot be known any more."""
+    return entry.is_symlink() and not entry.exists() and not entry.name.startswith(".")
 
 
 def _is_within(path: str, folder: str) -> bool:

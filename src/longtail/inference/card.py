@@ -13,6 +13,7 @@ import yaml
 
 from longtail.counts import FEW_IMAGES
 from longtail.errors import LongtailError
+from longtail.inference.adjusted import ADJUSTED_NAME, read_adjusted
 from longtail.inference.info import ModelInfo, load_info
 from longtail.models.backbones import TIMM_PREFIX
 
@@ -27,11 +28,13 @@ _MOST_CLASSES = 200  # rows of the table; a card of thousands is not read
 def model_card(run: str | os.PathLike[str]) -> str:
     """Write the model card of a run from its files: metadata in YAML, then Markdown.
 
-    Data, training counts, groups, figures with their intervals where ``metrics.json`` has them, intended use and
-    limits. Of the source only the last name is shown, not the folders of the machine it lies on.
+    Data, training counts, groups, figures with their intervals, intended use and limits. The figures are those of the
+    model as it predicts: of an adjusted run from ``adjusted.json``, else from ``metrics.json``. Where an adjusted run
+    has only those before the adjustment, the card says so and the metadata for machines leave them out. Of the source
+    only the last name is shown, not the folders of the machine it lies on.
 
     Args:
-        run: The RUN folder; ``metrics.json`` and ``config.yaml`` may be missing.
+        run: The RUN folder; ``metrics.json``, ``adjusted.json`` and ``config.yaml`` may be missing.
 
     Returns:
         The text of ``README.md``.
@@ -42,20 +45,24 @@ def model_card(run: str | os.PathLike[str]) -> str:
     folder = Path(run)
     info = load_info(folder)
     metrics = read_table(folder / "metrics.json", json.loads)
+    adjusted = None if info.adjustment is None else read_adjusted(folder, info.adjustment)
     config = read_table(folder / "config.yaml", yaml.safe_load)
     try:
-        return _render(info, metrics, config)
+        return _render(info, metrics, adjusted, config)
     except LongtailError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
         raise LongtailError(
-            f"{folder / 'metrics.json'} does not hold what a run writes ({error}): copy it from the run again, or "
-            "delete it."
+            f"{folder / (ADJUSTED_NAME if adjusted else 'metrics.json')} does not hold what a run writes ({error}): "
+            "copy it from the run again, or delete it."
         ) from error
 
 
-def _render(info: ModelInfo, metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    data, test = config.get("data", {}), metrics.get("test") or {}
+def _render(
+    info: ModelInfo, metrics: Mapping[str, Any], adjusted: Mapping[str, Any] | None, config: Mapping[str, Any]
+) -> str:
+    data, test = config.get("data", {}), (metrics if adjusted is None else adjusted).get("test") or {}
+    as_it_predicts = info.adjustment is None or adjusted is not None
     source = last_name(str(data.get("source", "")))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -64,10 +71,11 @@ def _render(info: ModelInfo, metrics: Mapping[str, Any], config: Mapping[str, An
     )  # fmt: skip
     environment.filters |= {"cell": _cell, "percent": _percent}
     return environment.get_template("card.md.j2").render(
-        metadata=_metadata(info, test, source, config), info=info, source=source, config=config, metrics=metrics,
-        figures=_figures(test), classes=_classes(info, test), hidden=max(0, len(info.classes) - _MOST_CLASSES),
-        groups=metrics.get("groups", {}), test=test, images=sum(info.counts), title=source or info.model.name,
-        assumes=info.prior if info.adjustment is None else info.adjustment.prior, few=FEW_IMAGES,
+        metadata=_metadata(info, test if as_it_predicts else {}, source, config), info=info, before=not as_it_predicts,
+        source=source, config=config, metrics=metrics, figures=_figures(test), classes=_classes(info, test),
+        hidden=max(0, len(info.classes) - _MOST_CLASSES), groups=metrics.get("groups", {}), test=test,
+        images=sum(info.counts), title=source or info.model.name, few=FEW_IMAGES,
+        assumes=info.prior if info.adjustment is None else info.adjustment.prior,
     )  # fmt: skip
 
 
@@ -132,7 +140,7 @@ def _classes(info: ModelInfo, test: Mapping[str, Any]) -> list[dict[str, Any]]:
     measured = test.get("per_class") or [{}] * len(info.classes)
     if len(measured) != len(info.classes):
         raise LongtailError(
-            f"metrics.json is of {len(measured)} classes and model.json of {len(info.classes)}: copy both from one run."
+            f"the figures are of {len(measured)} classes and model.json of {len(info.classes)}: copy both from one run."
         )
     rows = [
         {"name": name, "count": count, "group": row.get("group") or "", "test": row.get("test_count"),

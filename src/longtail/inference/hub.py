@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -14,13 +15,16 @@ import yaml
 
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
+from longtail.inference.adjusted import ADJUSTED_NAME
 from longtail.inference.card import last_name, model_card, read_table
 from longtail.inference.info import INFO_NAME
 from longtail.inference.load import WEIGHTS_NAME, load_run
 
 PREFIX: Final = "hf:"
-_SHARED: Final = (INFO_NAME, WEIGHTS_NAME, "metrics.json")
+_SHARED: Final = (INFO_NAME, WEIGHTS_NAME, ADJUSTED_NAME)
+_METRICS: Final = "metrics.json"
 _CONFIG: Final = "config.yaml"
+_NAMING_FILES: Final = ("notes", "unreadable")
 
 
 def local_run(run: str | os.PathLike[str]) -> str:
@@ -55,8 +59,9 @@ def push_run(
 ) -> str:
     """Upload a finished run to a model repository of the hub, which is made if it does not exist.
 
-    What goes up: ``model.json``, ``model.safetensors``, ``metrics.json``, ``config.yaml`` with the source cut down to
-    its last name, and a model card as ``README.md``. Nothing that shows images or names files of the user's:
+    What goes up: ``model.json``, ``model.safetensors``, ``metrics.json`` without its notes on the data,
+    ``adjusted.json`` of an adjusted run, ``config.yaml`` with the source and the weights it started from cut down to
+    their last names, and a model card as ``README.md``. Nothing that shows images or names files of the user's:
     predictions, examples and the report stay, unless ``include`` names them.
 
     Args:
@@ -92,9 +97,16 @@ def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
         if (folder / name).is_file():
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, staged / name)
+    if (folder / _METRICS).is_file():
+        metrics = read_table(folder / _METRICS, json.loads)
+        said = {name: value for name, value in metrics.items() if name not in _NAMING_FILES}
+        write_atomically(staged / _METRICS, json.dumps(said, indent=2, ensure_ascii=False).encode())
     if (folder / _CONFIG).is_file():
         config = read_table(folder / _CONFIG, yaml.safe_load)
-        config["data"] = config.get("data", {}) | {"source": last_name(str(config.get("data", {}).get("source", "")))}
+        for section, name in (("data", "source"), ("model", "weights")):
+            values = config.get(section) or {}
+            if values.get(name):
+                config[section] = values | {name: last_name(str(values[name]))}
         write_atomically(staged / _CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
     write_atomically(staged / "README.md", model_card(folder).encode())
 

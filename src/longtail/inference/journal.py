@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -55,7 +56,7 @@ class Journal:
         self.out = out
         self.columns = list(columns)
         self.count = 0
-        self._names: list[int] = []
+        self._names = array("Q")
         self._direct = is_device(out)
         self.path = out if self._direct else out.with_name(f"{out.name}.part")
         self.skipped_path = out.with_name(f"{out.name}.skipped.csv")
@@ -69,8 +70,8 @@ class Journal:
         self._writer = csv.writer(self._file)
         if not resumed:
             self._write(lambda: self._begin())
-        self._done = np.sort(np.array(self._names, dtype=np.uint64))
-        self._names = []
+        self._done = np.frombuffer(self._names, dtype=np.uint64)  # the same eight bytes
+        self._done.sort()
 
     def __enter__(self) -> Self:
         """Return itself."""

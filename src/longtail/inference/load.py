@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from longtail.data.loaders import named_device
 from longtail.errors import LongtailError, resume_hint
 from longtail.files import write_atomically
 from longtail.inference.info import INFO_NAME, ModelInfo, load_info, save_info
@@ -67,9 +68,10 @@ def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tupl
     """Read the model of a RUN folder onto a device, in evaluation mode.
 
     Raises:
-        LongtailError: Not a RUN folder, a run that has not finished, or any error of :func:`load_model`.
+        LongtailError: Not a RUN folder, a run that has not finished, no such device, or any error of
+            :func:`load_model`.
     """
-    folder = Path(run_dir)
+    folder, place = Path(run_dir), named_device(device)
     if not folder.is_dir():
         raise LongtailError(f"There is no run {str(folder)!r}: name the folder that `longtail train --out` wrote.")
     if not (folder / INFO_NAME).exists():
@@ -82,7 +84,7 @@ def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tupl
             raise LongtailError(f"The run {str(folder)!r} has not finished: continue it with: {resume_hint(folder)}")
         raise LongtailError(f"{str(folder)!r} is no run, it holds no {INFO_NAME}: name what `longtail train` wrote.")
     model, info = load_model(folder)
-    return model.to(device), info
+    return model.to(place), info
 
 
 def start_from(model: LongTailModel, classes: Sequence[str], run_dir: str | Path) -> bool:

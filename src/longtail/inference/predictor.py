@@ -114,6 +114,8 @@ class Predictor:
     def _batches(
         self, items: Iterable[Item], batch_size: int, workers: int | None
     ) -> Iterator[tuple[list[Loaded], FloatArray]]:
+        if batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, got {batch_size}.")
         for batch in read_batches(items, self.info.preprocessing, batch_size=batch_size, workers=workers):
             yield batch, self._forward([one.pixels for one in batch if one.pixels is not None])
 

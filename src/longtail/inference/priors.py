@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,10 @@ def read_prior(spec: str, info: ModelInfo) -> FloatArray:
         return ClassCounts(info.counts, info.classes).prior
     if spec == "uniform":
         return prior_shares("uniform", info.counts)
+    if not isinstance(spec, str | os.PathLike):
+        raise UsageError(
+            f"a prior is uniform, train or a CSV or JSON file, not a {type(spec).__name__}: write the shares into one."
+        )
     path = Path(spec)
     if not path.is_file():
         raise UsageError(

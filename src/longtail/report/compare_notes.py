@@ -8,6 +8,7 @@ from longtail.counts import FEW_IMAGES
 from longtail.report.files import Value
 from longtail.report.pairing import Pairing, measured
 from longtail.report.runs import Metrics, RunResult
+from longtail.report.text import listing
 
 ENOUGH_SEEDS = 3
 
@@ -31,6 +32,7 @@ def notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]]
     yield from _image_notes([metrics for run in runs if (metrics := measured(run, split)) is not None], runs)
     if len({run.data_hash for run in runs}) > 1:
         yield "the runs were not trained on the same images: a difference may come from the data."
+    yield from _adjustment_notes(groups)
     for name, group in groups.items():
         seeds = [run.seed for run in group]
         if len(set(seeds)) < len(seeds):
@@ -59,6 +61,22 @@ def _image_notes(found: Sequence[Metrics], runs: Sequence[RunResult]) -> Iterato
         yield (
             f"images of one {column} are not independent, which the intervals do not know: they are too narrow "
             "('longtail evaluate' measures them anew)."
+        )
+
+
+def _adjustment_notes(groups: Mapping[str, tuple[RunResult, ...]]) -> Iterator[str]:
+    """Say that what ``longtail adjust`` did to a model since is not in the figures."""
+    which = []
+    for name, group in groups.items():
+        methods = dict.fromkeys(run.adjustment for run in group if run.adjustment)
+        number = sum(bool(run.adjustment) for run in group)
+        if number:
+            some = f"{number} of the {len(group)} runs of " if number < len(group) else ""
+            which.append(f"{some}{name} ({', '.join(methods)})")
+    if which:
+        yield (
+            f"figures are those before the adjustment of {listing(which)}: 'longtail evaluate RUN' measures those "
+            "after it."
         )
 
 

@@ -43,6 +43,23 @@ def read_metrics(root: Path) -> Table:
     return metrics
 
 
+def read_adjustment(root: Path) -> str:
+    """The name of what ``longtail adjust`` did to the run; empty where it did nothing or there is no ``model.json``.
+
+    Raises:
+        LongtailError: The file is broken.
+    """
+    path = root / "model.json"
+    if not path.is_file():
+        return ""
+    try:
+        adjustment = json.loads(path.read_text(encoding="utf-8")).get("adjustment")
+        method = str(adjustment.get("chosen", {}).get("method", "post-hoc")) if adjustment else ""
+    except (ValueError, AttributeError) as error:
+        raise LongtailError(f"{path} is not a model.json of longtail ({error}): copy the run again.") from error
+    return "temperature" if method == "none" else method
+
+
 def read_config(root: Path) -> Table:
     """The nested table of ``config.yaml``.
 

@@ -60,6 +60,7 @@ def _facts(run: RunResult) -> list[tuple[str, str]]:
         f"{name.removesuffix('_seed').replace('seed', 'training')} {value}" for name, value in run.seeds.items()
     )
     facts = [("Folder", run.folder.name), ("Seeds", seeds), ("Data", _short_hash(run.data_hash))]
+    facts += [("Adjusted", f"{run.adjustment}; not in these figures" if run.adjustment else "")]
     facts += [("Hardware", _flat(run.hardware)), ("Time", _time(run.seconds))]
     return [(term, words) for term, words in facts if words]
 

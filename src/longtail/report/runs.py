@@ -18,7 +18,15 @@ from longtail.counts import FEW_IMAGES, GROUP_NAMES, ClassCounts, GroupName
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.intervals import add_intervals
 from longtail.report.analysed import read_analysis
-from longtail.report.files import Table, Value, read_config, read_history, read_metrics, read_parquet
+from longtail.report.files import (
+    Table,
+    Value,
+    read_adjustment,
+    read_config,
+    read_history,
+    read_metrics,
+    read_parquet,
+)
 from longtail.report.recorded import Dynamics, read_dynamics
 
 if TYPE_CHECKING:
@@ -123,6 +131,7 @@ class RunResult:
         validation: Metrics of the validation split, None without one.
         stages: Test metrics after each stage, by number, where the run kept them.
         history: The epochs in order.
+        adjustment: What ``longtail adjust`` did since, by name; none of the figures know of it. Empty where nothing.
     """
 
     folder: Path
@@ -139,6 +148,7 @@ class RunResult:
     versions: Table
     hardware: Table
     seconds: Table
+    adjustment: str = ""
 
     @classmethod
     def load(cls, folder: str | Path) -> RunResult:
@@ -233,6 +243,7 @@ def _build(root: Path, metrics: Table) -> RunResult:
         versions=_table(metrics.get("versions")),
         hardware=_table(metrics.get("hardware")),
         seconds=_table(metrics.get("seconds")),
+        adjustment=read_adjustment(root),
     )
 
 

@@ -1,11 +1,11 @@
-"""Adjust a finished run: choose on its validation split, store it in model.json, then look at the test split."""
+"""Adjust a finished run: choose on its validation split, store it in model.json, then measure what it did."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from longtail.data.image_data import Split
 from longtail.errors import LongtailError
 from longtail.evaluation.coverage import SureSummary, sure_summary
 from longtail.evaluation.metrics import EvaluationMetrics, summarise
+from longtail.evaluation.summary import Summary
+from longtail.inference.adjusted import remove_adjusted, write_adjusted
 from longtail.inference.info import ModelInfo, load_info, save_info
 from longtail.inference.load import load_run
 from longtail.inference.tune import Wishes, choose, confidences
@@ -33,7 +35,7 @@ def adjust_run(run: Path, wishes: Wishes, *, say: Callable[[str], object] = lamb
     """Choose an adjustment on a run's validation split and write it into its ``model.json``.
 
     An adjustment that it had is replaced. The test split is read after the file is written, so nothing in it can have
-    a say; its figures are for information.
+    a say; its figures are for information. All figures after the adjustment go to ``adjusted.json``.
 
     Args:
         run: RUN folder of a finished run.
@@ -67,7 +69,7 @@ def adjust_run(run: Path, wishes: Wishes, *, say: Callable[[str], object] = lamb
         loader = split_loader(rows, config, info, engine, say)
         return collect_logits(engine, model, loader, make_transform(config.data), num_images=len(rows))
 
-    def figures(rows: Split, logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    def figures(rows: Split, logits: Tensor, labels: Tensor) -> Figures:
         return _figures(info, adjusted, prepared, rows, config.data.group_column, logits, labels)
 
     seen = measure(validation)
@@ -75,27 +77,33 @@ def adjust_run(run: Path, wishes: Wishes, *, say: Callable[[str], object] = lamb
     if engine.is_main:
         save_info(adjusted, run)
     assert adjusted.adjustment is not None
+    found = {
+        "validation": figures(validation, *seen),
+        "test": figures(test, *measure(test)) if test is not None and len(test) else None,
+    }
+    if engine.is_main:
+        after = {name: split and split["after"] for name, split in found.items()}
+        write_adjusted(run, adjusted.adjustment, after)
     return {
         "chosen": dict(adjusted.adjustment.chosen),
         "assumes": describe_prior(adjusted),
         "threshold": adjusted.threshold,
-        "validation": figures(validation, *seen),
-        "test": figures(test, *measure(test)) if test is not None and len(test) else None,
+        **{name: split and _in_short(split) for name, split in found.items()},
     }
 
 
 def reset_run(run: Path) -> bool:
-    """Take adjustment and threshold out of a run's ``model.json``; return whether it had any.
+    """Take adjustment and threshold out of a run's ``model.json``, and their figures away; return whether it had any.
 
     Raises:
         LongtailError: There is no such file, or it cannot be read or written.
     """
     info = load_info(run)
     plain = info.unadjusted()
-    if plain == info:
-        return False
-    save_info(plain, run)
-    return True
+    if plain != info:
+        save_info(plain, run)
+    remove_adjusted(run)  # also where an earlier reset was stopped before it came to this
+    return plain != info
 
 
 def describe_prior(info: ModelInfo) -> str:
@@ -120,11 +128,20 @@ def describe_prior(info: ModelInfo) -> str:
     return f"the training frequencies to the power {power:.3g}"
 
 
+class Figures(TypedDict):
+    """What a split says of an adjustment: images of each class, figures before and after, what the threshold keeps."""
+
+    images: list[int]
+    before: Summary
+    after: Summary
+    sure: SureSummary | None
+
+
 def _figures(
     before: ModelInfo, after: ModelInfo, prepared: PreparedData, rows: Split, column: str | None,
     logits: Tensor, labels: Tensor,
-) -> dict[str, Any]:  # fmt: skip
-    def summary(info: ModelInfo) -> dict[str, Any]:
+) -> Figures:  # fmt: skip
+    def summary(info: ModelInfo) -> Summary:
         scores = info.scores(logits)
         metric = EvaluationMetrics(len(info.classes))
         metric.update(scores, labels)
@@ -132,8 +149,7 @@ def _figures(
         plain = Evaluation(
             summarise(metric, prepared.counts, prepared.groups), {name: each.numpy() for name, each in said.items()}
         )
-        found: dict[str, Any] = dict(with_group_intervals(plain, rows, column).summary)
-        return {name: found[name] for name in (*FIGURES, "intervals")}
+        return with_group_intervals(plain, rows, column).summary
 
     sure: SureSummary | None = None
     if after.threshold is not None:
@@ -144,3 +160,11 @@ def _figures(
         )  # fmt: skip
     images = torch.bincount(labels, minlength=len(after.classes)).tolist()
     return {"images": images, "before": summary(before.unadjusted()), "after": summary(after), "sure": sure}
+
+
+def _in_short(found: Figures) -> dict[str, Any]:
+    """The same with the figures that are shown side by side, without those of single classes."""
+    sides: dict[str, dict[str, Any]] = {"before": dict(found["before"]), "after": dict(found["after"])}
+    return dict(found) | {
+        side: {name: values[name] for name in (*FIGURES, "intervals")} for side, values in sides.items()
+    }

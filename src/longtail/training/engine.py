@@ -71,6 +71,10 @@ class Engine:
         """Whether this process writes files and speaks to the user."""
         return bool(self.accelerator.is_main_process)
 
+    def new_meter(self) -> Meter:
+        """Running sums on this device; a GPU sends them to the host while it computes."""
+        return Meter(self.device, asynchronous=self.device.type == "cuda")
+
     def wait(self) -> None:
         """Wait until every process is here."""
         self.accelerator.wait_for_everyone()
@@ -175,6 +179,43 @@ def with_precision(config: TrainingConfig) -> TrainingConfig:
 
 def _on_cpu(config: TrainingConfig) -> bool:
     return config.device == "cpu" or not torch.accelerator.is_available()
+
+
+def is_accelerator(device: torch.device) -> bool:
+    """Whether a device is more than the processor.
+
+    Example:
+        >>> is_accelerator(torch.device("cpu"))
+        False
+    """
+    return device.type != "cpu"
+
+
+def accelerator_name(device: torch.device) -> str:
+    """What an accelerator calls itself; empty for a processor.
+
+    Example:
+        >>> accelerator_name(torch.device("cpu"))
+        ''
+    """
+    if not is_accelerator(device):
+        return ""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@contextmanager
+def generators_as_before(device: torch.device) -> Iterator[None]:
+    """Give torch's own generators, that of the device too, back their states at the end.
+
+    Example:
+        >>> before = torch.get_rng_state()
+        >>> with generators_as_before(torch.device("cpu")):
+        ...     drawn = torch.rand(1)
+        >>> torch.equal(before, torch.get_rng_state())
+        True
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
 
 
 def can_fuse(parameters: Iterable[Tensor]) -> bool:

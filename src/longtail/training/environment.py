@@ -11,6 +11,7 @@ import torch
 
 import longtail
 from longtail.data.decoding import cores
+from longtail.training.engine import accelerator_name
 
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "datasets", "torchmetrics", "numpy", "pillow", "safetensors")
 
@@ -41,7 +42,7 @@ def hardware(device: torch.device) -> dict[str, str | int]:
         >>> hardware(torch.device("cpu"))["device"]
         'cpu'
     """
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    name = accelerator_name(device) or device.type
     return {"device": name, "processor": _processor(), "cores": cores(), "system": platform.system()}
 
 

@@ -145,10 +145,11 @@ def _rows(scores: Tensor, labels: Tensor, rows: Tensor) -> dict[str, Tensor]:
     log_probabilities = scores.log_softmax(dim=1)
     # As the metric has it: of several classes with the same score, which bfloat16 makes of close ones, the first.
     prediction = log_probabilities.max(dim=1).indices
-    top = log_probabilities.topk(min(TOP, scores.shape[1]), dim=1)
-    ahead = (top.indices != prediction[:, None]).int().argsort(dim=1, stable=True)
-    classes, probabilities = top.indices.gather(1, ahead), top.values.gather(1, ahead).exp()
+    top = log_probabilities.topk(min(TOP, scores.shape[1]), dim=1).indices
+    classes = top.gather(1, (top != prediction[:, None]).int().argsort(dim=1, stable=True))
     classes[:, 0] = prediction  # where more classes are equal than are kept
+    # To the last bit what a threshold was chosen from: the exponential of a logarithm may fall short of it.
+    probabilities = scores.softmax(dim=1).gather(1, classes)
     return {
         "index": rows,
         "label": labels.cpu(),

@@ -25,18 +25,18 @@ def look(config: RunConfig) -> Facts:
     """
     from longtail.data.hub import reachable
     from longtail.models.packaged import packaged_weights
-    from longtail.training.engine import Engine
-    from longtail.training.environment import hardware
-    from longtail.training.prepare import prepare_data
+    from longtail.training.engine import Engine, accelerator_name
+    from longtail.training.prepare import prepare_data, read_source
 
     # Folds are alike, and a few images that cannot be read decide nothing: looking for them is left to the run.
     each_fold = config.data.folds and config.data.fold is None
-    prepared = prepare_data(replace(config.data, skip_unreadable=False, fold=0 if each_fold else config.data.fold))
+    one = replace(config.data, fold=0) if each_fold else config.data
+    prepared = prepare_data(one, source=read_source(config.data, hand_on=True))
     train = prepared.data.splits["train"]
     device = Engine(config.training).device
     return Facts(
         images=len(train), classes=prepared.counts.num_classes, imbalance_ratio=prepared.counts.imbalance_ratio,
-        side=_median_side(train), gpu="" if device.type == "cpu" else str(hardware(device)["device"]),
+        side=_median_side(train), gpu=accelerator_name(device),
         packaged=packaged_weights(PACKAGED.removeprefix(TIMM_PREFIX)) is not None, hub=reachable(),
         cached=frozenset(name for name in {PACKAGED, STRONG, TRANSFORMER, config.model.name} if _is_cached(name)),
     )  # fmt: skip

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import torch
 
 from longtail.data.augmentation import BatchTransform
-from longtail.data.cache import image_key
 from longtail.data.decoding import Decoder
+from longtail.data.identity import image_hashes, scaling
 from longtail.data.loaders import Loader, count_batches
 from longtail.models.model import LongTailModel
 from longtail.training.engine import Engine
@@ -40,7 +40,7 @@ class FeatureStore:
         self.engine, self.model, self.loaders, self.decoders = engine, model, loaders, decoders
         self.transform, self.reporter, self.seconds = transform, reporter, seconds
         self.fixed, self.on_disk = fixed, on_disk
-        self._keys: dict[str, str] = {}  # a source's bytes are read once
+        self._hashes: dict[str, list[bytes]] = {}  # a source's bytes are read once
         self._plain: dict[str, CachedViews] = {}
 
     def views(self, index: int, count: int, seed: int, stop: Callable[[], object]) -> CachedViews:
@@ -73,15 +73,15 @@ class FeatureStore:
         self, name: str, transform: BatchTransform, views: int, seed: tuple[int, ...], tick: Callable[[], object]
     ) -> CachedViews:
         begun = time.perf_counter()
-        key = ""
-        if self.fixed and self.on_disk:
-            if name not in self._keys:
-                self._keys[name] = image_key(self.decoders[name])
-            key = feature_key(self.engine, self.model, self._keys[name], transform)
+        decoder = self.decoders[name]
+        if self.fixed and name not in self._hashes:
+            self._hashes[name] = image_hashes(decoder.split)
+        keep = self.fixed and self.on_disk
+        key = feature_key(self.engine, self.model, scaling(decoder), transform) if keep else ""
         found = compute_views(
             self.engine, self.model, self.loaders[name], transform,
-            torch.from_numpy(self.decoders[name].split.labels.copy()), views=views, seed=seed, key=key, tick=tick,
-            warn=lambda text: self.reporter.say(f"note: {text}"),
+            torch.from_numpy(decoder.split.labels.copy()), views=views, seed=seed, key=key,
+            hashes=self._hashes.get(name, ()), tick=tick, warn=lambda text: self.reporter.say(f"note: {text}"),
         )  # fmt: skip
         self.seconds["features"] += time.perf_counter() - begun
         return found

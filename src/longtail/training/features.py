@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from longtail.data.augmentation import Augment
-from longtail.data.cache import kept_on_disk
+from longtail.data.cache import files_on_disk, kept_on_disk
 from longtail.data.loaders import Batch, Loader, forward_batch, memory_budget, split_rows
 from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel
 from longtail.training.engine import Engine, step_seed
 
-BATCH = 256  # not the largest that fits: the draws of augmentation follow the batches, and must not depend on memory
+BATCH = 256  # not the largest that fits: draws without hashes follow the batches, and must not depend on memory
+_HASH, _KEY = 32, 40  # bytes of an image's hash, letters of a hash in a file's name
 
 
 class CachedViews:
@@ -91,12 +92,14 @@ def compute_views(
     views: int,
     seed: tuple[int, ...],
     key: str = "",
+    hashes: Sequence[bytes] = (),
     tick: Callable[[], object] = lambda: None,
     warn: Callable[[str], object] = lambda _: None,
 ) -> CachedViews:
     """Pass every image through the frozen backbone ``views`` times, each time augmented anew.
 
-    The draws follow from ``seed`` alone, so a resumed run trains on the same features.
+    The draws follow from ``seed``, so that a resumed run trains on the same features. Those of an image with a hash
+    follow from it and not from images beside it, so that another choice of images finds what was computed before.
 
     Args:
         engine: Device, precision, processes.
@@ -106,8 +109,10 @@ def compute_views(
         labels: int64 (N,).
         views: V, at least 1.
         seed: Seed words.
-        key: What the features follow from but for seed and view, from :func:`feature_key`: they are kept on disk under
-            its hash, and only read the next time. Empty keeps nothing.
+        key: What the features follow from but for image, seed and view, from :func:`feature_key`: they are kept on
+            disk under its hash, and only read the next time. Empty keeps nothing.
+        hashes: What each image is, from :func:`longtail.data.identity.image_hashes`; where there are none,
+            nothing is kept.
         tick: Called once for each part of :data:`BATCH` images of a view.
         warn: Called with one sentence where the disk cannot be used.
 
@@ -121,54 +126,109 @@ def compute_views(
             f"features of {views} views of {count} images take {needed / 1e9:.1f} GB, more than half of the free "
             "memory: lower --stage2.cached_views, or set it to 0 to train through the backbone."
         )
+    names = [int.from_bytes(one[:8]) for one in hashes]
     features = torch.empty(views, count, model.num_features, device=engine.device)
     for view in range(views):
         words = (*seed, view)
 
-        def compute(out: Tensor, words: tuple[int, ...] = words) -> None:
-            found = _one_view(engine, model, loader, transform, count, words, tick)
-            out.view(torch.float32).view_as(found).copy_(found)
+        def compute(rows: Tensor, words: tuple[int, ...] = words) -> Tensor:
+            return _one_view(engine, model, loader, transform, rows, names, words, tick)
 
-        if key and engine.world_size == 1:  # several processes compute together, so that none can wait for another
-            name = hashlib.sha256(f"{key} {words}".encode()).hexdigest()
-            stored = kept_on_disk(name, features[view].nbytes, compute, what="features", warn=warn)
-            features[view] = stored.view(torch.float32).view_as(features[view])
+        if key and hashes and engine.world_size == 1:  # several processes compute together: none can wait for another
+            name = hashlib.sha256(f"{key} {words}".encode()).hexdigest()[:_KEY]
+            features[view] = rows_on_disk(name, hashes, model.num_features, compute, warn)
         else:
-            features[view] = _one_view(engine, model, loader, transform, count, words, tick)
+            features[view] = compute(torch.arange(count))
     return CachedViews(features, labels.to(engine.device))
 
 
-def feature_key(engine: Engine, model: LongTailModel, images: str, transform: Augment) -> str:
-    """Say in one hash what features follow from: images, weights, transform, arithmetic.
+def rows_on_disk(
+    key: str, hashes: Sequence[bytes], width: int, compute: Callable[[Tensor], Tensor], warn: Callable[[str], object]
+) -> Tensor:
+    """Return one row of numbers for each hash; those that no earlier call has kept on disk are computed and kept.
+
+    Each call adds one file with what was missing: the hashes, then the rows.
+
+    Args:
+        key: What the rows follow from beside the hashes; a hash too.
+        hashes: 32 bytes each, N of them.
+        width: D.
+        compute: From indices of hashes, int64 (M,), to their rows, float32 (M, D).
+        warn: Called with one sentence where the disk cannot be used.
+
+    Returns:
+        float32 (N, D).
+    """
+    rows = torch.empty(len(hashes), width)
+    missing = {one: index for index, one in reversed(list(enumerate(hashes)))}  # the first index of each
+    for stored in files_on_disk(f"{key}-"):
+        _take(stored, hashes, rows, missing)
+    if missing:
+        names, indices = b"".join(missing), torch.tensor(list(missing.values()))
+
+        def fill(out: Tensor) -> None:
+            found = compute(indices).cpu()
+            out[len(names) :].view(torch.float32).view_as(found).copy_(found)
+            out[: len(names)] = torch.frombuffer(bytearray(names), dtype=torch.uint8)
+
+        # Whatever their order: who wants the same images at the same time waits for the one who computes them.
+        size, name = len(missing) * (_HASH + 4 * width), hashlib.sha256(b"".join(sorted(missing))).hexdigest()[:_KEY]
+        _take(kept_on_disk(f"{key}-{name}", size, fill, what="features", warn=warn), hashes, rows, missing)
+    return rows
+
+
+def _take(stored: Tensor, hashes: Sequence[bytes], rows: Tensor, missing: dict[bytes, int]) -> None:
+    """Copy what a file knows into the rows, and strike it off what is missing."""
+    count, rest = divmod(len(stored), _HASH + 4 * rows.shape[1])
+    if rest:  # it was cut short
+        return
+    names, values = stored[: count * _HASH].numpy().tobytes(), stored[count * _HASH :]
+    place = {names[at : at + _HASH]: at // _HASH for at in range(0, len(names), _HASH)}
+    pairs = [(index, place[one]) for index, one in enumerate(hashes) if one in place]
+    if pairs:
+        ours, theirs = torch.tensor(pairs).T
+        rows[ours] = values.view(torch.float32).view(count, -1)[theirs]
+    for one in place:
+        missing.pop(one, None)
+
+
+def feature_key(engine: Engine, model: LongTailModel, scaling: str, transform: Augment) -> str:
+    """Say in one hash what the features of an image follow from: decoding, weights, transform, arithmetic.
 
     Args:
         engine: Its precision and layout.
         model: Its backbone.
-        images: What the images are, from :func:`longtail.data.cache.image_key`.
+        scaling: How pixels are made of stored images, from :func:`longtail.data.identity.scaling`.
         transform: A dataclass, whose ``repr`` tells all of it.
     """
-    digest = hashlib.sha256(f"{images} {transform!r} {engine.config.precision} {engine.config.channels_last} ".encode())
-    digest.update(f"{engine.device.type} {torch.__version__} {BATCH} {model.name}".encode())
+    arithmetic = f"{engine.device.type} {engine.config.precision} {engine.config.channels_last} {torch.__version__}"
+    digest = hashlib.sha256(f"{scaling} {transform!r} {arithmetic} {model.name}".encode())
     for name, value in model.backbone.state_dict().items():
         digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 def _one_view(
-    engine: Engine, model: LongTailModel, loader: Loader, transform: Augment, count: int, seed: tuple[int, ...],
-    tick: Callable[[], object],
+    engine: Engine, model: LongTailModel, loader: Loader, transform: Augment, rows: Tensor, names: Sequence[int],
+    seed: tuple[int, ...], tick: Callable[[], object],
 ) -> Tensor:  # fmt: skip
-    """Features (N, D) of all images; each process computes every R-th one."""
+    """Features (N, D) of the images of these rows; each process computes every R-th one."""
     # Every process needs as many rows as the others to exchange them; those beyond the end repeat the first ones.
-    padded = torch.arange(-(-count // engine.world_size) * engine.world_size) % count
+    count = len(rows)
+    padded = rows[torch.arange(-(-count // engine.world_size) * engine.world_size) % count]
     own = padded[engine.rank :: engine.world_size]
 
     parts: list[Tensor] = []
     with engine.inference(model):
         for step, batch in enumerate(loader.batches(own, BATCH)):
-            shared = torch.Generator().manual_seed(step_seed(*seed, step))
-            images = transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
-            # In smaller parts than are drawn at a time: the draws must not depend on what is fast.
+            if names:
+                images = torch.cat([
+                    transform.augment(image, torch.Generator().manual_seed(step_seed(*seed, names[row])))
+                    for image, row in zip(torch.split(batch.images, 1), batch.rows.tolist(), strict=True)
+                ])  # fmt: skip
+            else:  # nothing is kept for other choices of images: a draw for the batch takes an eighth of the time
+                shared = torch.Generator().manual_seed(step_seed(*seed, step))
+                images = transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
             small = split_rows(images, forward_batch(engine.device, images.shape[-1]))
             parts.extend(model.backbone(engine.laid_out(part)).float() for part in small)
             tick()

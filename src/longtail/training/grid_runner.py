@@ -90,10 +90,10 @@ def default_jobs(runs: Sequence[PlannedRun]) -> int:
     if not runs or max(run.config.data.image_size for run in runs) > SMALL_IMAGE:
         return 1
     from longtail.data.loaders import memory_budget
-    from longtail.training.engine import Engine
+    from longtail.training.engine import Engine, is_accelerator
 
     device = Engine(runs[0].config.training).device
-    if device.type == "cpu":
+    if not is_accelerator(device):
         return 1
     return max(1, min(GPU_JOBS, int(memory_budget(device) // GPU_BYTES)))
 

@@ -79,7 +79,7 @@ class StageLoop:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         self.sampler.set_epoch(epoch)
         self.sampler.progress = epoch / self.stage.epochs
-        meter = Meter(self.work.engine.device)
+        meter = self.work.engine.new_meter()
         if sums is not None and self.work.engine.is_main:  # the sums are those of all processes together
             meter.start_from(sums)
         begun = time.perf_counter()

@@ -9,9 +9,16 @@ CHECK_STEPS = 50  # how often the host looks at the running sums
 
 
 class Meter:
-    """Running sums of an epoch, kept on the device: loss, right answers, images, and the first step that went wrong."""
+    """Running sums of an epoch, kept on the device: loss, right answers, images, and the first step that went wrong.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        device: Where the sums are kept.
+        asynchronous: The device computes while the host goes on, so that the sums are sent off at one look and read at
+            a later one.
+    """
+
+    def __init__(self, device: torch.device, *, asynchronous: bool = False) -> None:
+        self._asynchronous = asynchronous
         self._sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, correct, images, 1 + first bad step
         self._steps: list[tuple[Tensor, Tensor, int, int]] = []  # not added yet: one operation for many steps
         self._copy: Tensor | None = None  # on its way to the host
@@ -39,7 +46,7 @@ class Meter:
         losses, corrects, counts, steps = zip(*self._steps, strict=True)
         self._steps.clear()
         loss = torch.stack(losses).double()
-        numbers = torch.tensor([counts, steps], dtype=torch.float64, pin_memory=loss.is_cuda)
+        numbers = torch.tensor([counts, steps], dtype=torch.float64, pin_memory=self._asynchronous)
         count, step = numbers.to(loss, non_blocking=True)
         bad = ~loss.isfinite()
         first = torch.where(bad, step + 1, torch.inf).min()
@@ -47,8 +54,8 @@ class Meter:
         self._sums[:3] += torch.stack([(loss * count).sum(), torch.stack(corrects).double().sum(), count.sum()])
 
     def look(self) -> None:
-        """Bring the sums to the host without waiting: on a GPU, those that were sent off at the look before."""
-        if not self.sums.is_cuda:
+        """Bring the sums to the host without waiting: asynchronously, those that were sent off at the look before."""
+        if not self._asynchronous:
             self._seen = self.sums.tolist()
             return
         if self._copy is not None and self._arrived is not None and self._arrived.query():  # type: ignore[no-untyped-call]

@@ -49,6 +49,34 @@ class PreparedData:
         return self.data.splits.get(name)
 
 
+_Source = tuple[str, str | None, str | None]
+_handed_on: dict[_Source, ImageData] = {}  # at most one
+
+
+def read_source(config: DataConfig, *, hand_on: bool = False) -> ImageData:
+    """Read the source of a configuration.
+
+    Args:
+        config: Of the run.
+        hand_on: The next :func:`load_images` of this process takes what is read now: what is chosen by the images and
+            what is then trained on them are of one listing, also where files are moved in between.
+
+    Example:
+        >>> digits = read_source(DataConfig(source="digits"), hand_on=True)
+        >>> load_images(DataConfig(source="digits")) is digits, load_images(DataConfig(source="digits")) is digits
+        (True, False)
+    """
+    data = load_source(config.source, label_column=config.label_column, image_column=config.image_column)
+    _handed_on.clear()
+    if hand_on:
+        _handed_on[_source_of(config)] = data
+    return data
+
+
+def _source_of(config: DataConfig) -> _Source:
+    return config.source, config.label_column, config.image_column
+
+
 def load_images(config: DataConfig, reporter: Reporter | None = None) -> ImageData:
     """Load a source, without its unreadable images where the configuration says so.
 
@@ -60,7 +88,7 @@ def load_images(config: DataConfig, reporter: Reporter | None = None) -> ImageDa
         >>> len(load_images(DataConfig(source="digits")).splits["train"])
         1438
     """
-    data = load_source(config.source, label_column=config.label_column, image_column=config.image_column)
+    data = _handed_on.pop(_source_of(config), None) or read_source(config)
     if not config.skip_unreadable:
         return data
     with (reporter or Reporter(quiet=True)).bar("looking at images", sum(map(len, data.splits.values()))) as bar:
@@ -69,7 +97,9 @@ def load_images(config: DataConfig, reporter: Reporter | None = None) -> ImageDa
         )
 
 
-def prepare_data(config: DataConfig, reporter: Reporter | None = None) -> PreparedData:
+def prepare_data(
+    config: DataConfig, reporter: Reporter | None = None, *, source: ImageData | None = None
+) -> PreparedData:
     """Load a source and make its splits.
 
     The test split is held out before the training images are cut long-tailed, so it keeps the source's balance; the
@@ -78,13 +108,14 @@ def prepare_data(config: DataConfig, reporter: Reporter | None = None) -> Prepar
     Args:
         config: Of the run.
         reporter: As for :func:`load_images`.
+        source: What :func:`load_images` returns, where that is known already.
 
     Example:
         >>> prepared = prepare_data(DataConfig(source="digits", imbalance_ratio=10))
         >>> prepared.counts.imbalance_ratio > 9
         True
     """
-    data = load_images(config, reporter)
+    data = load_images(config, reporter) if source is None else source
     if config.group_column is not None:
         data.splits["train"].require(config.group_column)  # also where nothing is carved: it may be misspelt
     classes = len(data.classes)

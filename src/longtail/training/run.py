@@ -261,7 +261,9 @@ class Experiment:
         self.stage_results[f"stage{index}"] = {name: main_figures(result.summary) for name, result in found.items()}
         if last:
             self.final = found
-        test = [f"test {describe(found['test'].summary)}"] if "test" in found else []
+        # What the last stage came to is the result, which who started the run shows; of a fold nobody else does.
+        shown = "test" in found and (not last or self.config.data.fold is not None)
+        test = [f"test {describe(found['test'].summary)}"] if shown else []
         self.reporter.say(f"stage {index} done: {'; '.join([*test, describe_throughput(self.history, index)])}")
         if not last and self.engine.is_main:  # what another stage 2 can start from
             save_model(merged(self.model), self._info(index), self.out / f"stage{index}")
