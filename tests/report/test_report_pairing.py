@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -15,7 +16,7 @@ from longtail.errors import LongtailError
 from longtail.evaluation.differences import apart_interval, images_interval
 from longtail.report.compare import Comparison, compare_runs
 from longtail.report.compare_table import write_csv
-from longtail.report.evidence import counted_between
+from longtail.report.evidence import counted_between, matched_interval
 from longtail.report.runs import RunResult
 
 BASE, OURS = {0: 0.50, 1: 0.52, 2: 0.60}, {0: 0.51, 1: 0.55, 2: 0.59}
@@ -140,15 +141,27 @@ def test_one_seed_is_judged_by_the_images_that_both_were_given(make_run):
     found = comparison.rows[1].differences
     base, ours = (RunResult.load(folder).predictions for folder in (first, second))
     right = [one.prediction == one.label for one in (ours, base)]
-    assert found["accuracy"].ends == images_interval(*right)
     assert found["balanced_accuracy"].ends == images_interval(*right, base.label)
+    assert found["accuracy"].ends == found["balanced_accuracy"].ends  # on a balanced test set they are one figure
     few = np.isin(base.label, [4, 5])  # 12 and 5 training images
     assert found["few"].ends == images_interval(right[0][few], right[1][few], base.label[few])
     assert found["ece"].interval is None
     assert "intervals of single seeds are over test images" in " ".join(comparison.notes)
     counted = counted_between(lambda run, seen: (seen.prediction != seen.label, seen.label == 0))
-    low, high = counted(*(RunResult.load(folder) for folder in (second, first)))
+    pair = [RunResult.load(folder) for folder in (second, first)]
+    low, high = counted(*pair)
     assert low < right[1][base.label == 0].mean() - right[0][base.label == 0].mean() < high
+
+
+def test_where_classes_have_unlike_many_test_images_overall_accuracy_counts_images(make_run):
+    folders = [make_run(name, recipe=f"cifar-lt/{name}", slope=slope) for name, slope in (("ce", 0.8), ("gcl", 0.6))]
+    for folder in folders:
+        table = pq.read_table(folder / "predictions.parquet")
+        pq.write_table(table.slice(10), folder / "predictions.parquet")
+    one, two = (RunResult.load(folder) for folder in folders)
+    right = [run.predictions.prediction == run.predictions.label for run in (one, two)]
+    assert matched_interval(one, two, "accuracy")[1] == images_interval(*right)
+    assert matched_interval(one, two, "balanced_accuracy")[1] == images_interval(*right, one.predictions.label)
 
 
 def test_images_that_cannot_be_matched_leave_a_wider_interval(make_run):

@@ -101,7 +101,7 @@ def coverage_figure(
     for curve, number, count in zip(curves, colours, images or (), strict=False):
         if curve is not None:
             ends = wilson(curve * COVERAGE * count, COVERAGE * count)
-            add_band(figure, COVERAGE, ends[:, 0], ends[:, 1], number=number)
+            add_band(figure, COVERAGE, ends[:, 0], ends[:, 1], colour=run_style(number)[0])
     ticks = {"tickformat": ".0%", "tickvals": [0, 0.25, 0.5, 0.75, 1]}
     figure.update_xaxes(title="Coverage", range=[0, 1], **ticks)
     figure.update_layout(margin={"r": 18})

@@ -94,11 +94,13 @@ def matched_interval(one: RunResult, two: RunResult, key: str) -> tuple[float, E
     kept = np.array([not grouped or name == key for name in one.group_of])[mine.label]
     label = mine.label[kept]
     right = [(found.prediction == found.label)[kept] for found in (mine, base)]
-    ends = images_interval(right[0], right[1], None if key == "accuracy" else label)
+    images = np.bincount(label)
+    # With as many images of each class the two accuracies are one figure, which gets one interval.
+    alike = np.unique(images[images > 0]).size == 1
+    ends = images_interval(right[0], right[1], label if alike or key != "accuracy" else None)
     if ends is None:
         return None
     gain = right[0].astype(np.float64) - right[1]
-    images = np.bincount(label)
     by_class = np.bincount(label, weights=gain)[images > 0] / images[images > 0]
     return float(gain.mean() if key == "accuracy" else by_class.mean()), ends
 

@@ -76,7 +76,7 @@ def prior_curves(
         if bands:
             reach = Z * curve.error
             low, high = np.maximum(curve.accuracy - reach, 0), np.minimum(curve.accuracy + reach, 1)
-            add_band(figure, curve.exponent, low, high, number=number)
+            add_band(figure, curve.exponent, low, high, colour=run_style(number)[0])
     figure.add_vline(x=0, line={"color": MUTED, "width": 1, "dash": "dot"})
     figure.update_xaxes(
         title="Assumed test prior: class size to this power",

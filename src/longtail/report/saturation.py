@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from longtail.analysis.saturation import EDGES, QUANTILES
 from longtail.counts import GROUP_NAMES, FloatArray
+from longtail.report.bands import add_band
 from longtail.report.canvas import blank
 from longtail.report.compare import Comparison
 from longtail.report.over_epochs import add_group_lines, group_legend, last_epoch, shared_epochs
@@ -79,12 +80,8 @@ def _bands(panel: Panel, ends: FloatArray, last: int, says: str) -> go.Figure:
     dynamics = panel.one.dynamics
     for group, name in enumerate(GROUP_NAMES):
         known = np.isfinite(ends[:, group, 1])
-        for place, fill in ((0, None), (2, "tonexty")):
-            figure.add_scatter(
-                x=dynamics.steps[known].astype(np.int32), y=ends[known, group, place].astype(np.float32),
-                mode="lines", hoverinfo="skip", line={"color": GROUP_COLOURS[name], "width": 0.6}, fill=fill,
-                opacity=0.4,
-            )  # fmt: skip
+        low, high = ends[known, group, 0], ends[known, group, 2]
+        add_band(figure, dynamics.steps[known], low, high, colour=GROUP_COLOURS[name], edges=True)
     add_group_lines(figure, dynamics, ends[..., 1], says=says)
     return shared_epochs(figure, [panel.one], last)
 

@@ -1,7 +1,7 @@
 // One table of classes in the page: the search reads it, the panel of a class shows it, and hover texts are written from
 // it. The address says which class is shown (#class=NAME), so that a link leads to it and "back" leaves it.
 const Classes = (() => {
-  const OPTIONS = 12, VALUES = 60;
+  const OPTIONS = 12, VALUES = 60, MARKED = "marked";
   const script = document.getElementById("class-table");
   if (!script) return null;
   const table = JSON.parse(script.textContent);
@@ -141,31 +141,39 @@ const Classes = (() => {
   };
   const valueOf = ({ trace, axis, found }, index) => {
     const run = trace.meta.includes(":") ? table.runs[Number(trace.meta.slice(6))] : null;
-    if (found.length > 1) return `${count(found.length, "image")} marked`;
+    if (found.length > 1) return MARKED;
     const words = String(trace.hovertemplate ?? "").replace(/<extra>.*$/s, "").replace("%{text}", "")
       .replace(/%\{(\w+)(?::([^}]*))?\}/g, (_, name, format) => formatted(trace[name]?.[found[0]], format ?? ""));
     const said = words.split(/<br\s*\/?>/).map((part) => part.replace(/<[^>]*>/g, "").trim()).filter(Boolean).join(", ");
     if (said) return said;
     if (run && axis === "Accuracy") return `accuracy ${percent(run.recall[index])}%`;
-    return axis ? `${formatted(trace.y[found[0]], ",")} ${axis.toLowerCase()}` : "marked";
+    return axis ? `${formatted(trace.y[found[0]], ",")} ${axis.toLowerCase()}` : MARKED;
   };
   const nameOf = (target) => {
     const section = target.closest("section"), title = target.closest("figure")?.querySelector("h3")?.textContent ?? "";
     const heading = section?.querySelector("h2")?.textContent ?? "";
-    return { section, words: [heading, title].filter(Boolean).join(", ") };
+    return { section, heading, words: [heading, title].filter(Boolean).join(", ") };
   };
+  // One line a figure with what it says of the class; figures that only mark images of it share a line of their section.
   const values = (index) => {
-    const found = new Map();
+    const figures = new Map(), lines = new Map();
     for (const place of Figures.places(index)) {
-      const known = found.get(place.target) ?? [];
-      found.set(place.target, [...known, valueOf(place, index)]);
+      const known = figures.get(place.target) ?? new Set();
+      figures.set(place.target, known.add(valueOf(place, index)));
     }
-    const lines = [...found].slice(0, VALUES).map(([target, said]) => {
-      const { section, words } = nameOf(target);
-      return make("div", {}, make("dt", {}, make("a", { href: `#${section?.id ?? ""}` }, words)), make("dd", {}, [...new Set(said)].filter((words, _, all) => all.length === 1 || words !== "marked").join("; ")));
-    });
-    if (!lines.length) return [];
-    return [make("h3", {}, "In the figures"), make("dl", { class: "values" }, ...lines)];
+    for (const [target, said] of figures) {
+      const { section, heading, words } = nameOf(target);
+      if (said.size > 1) said.delete(MARKED);
+      if (!said.has(MARKED)) lines.set(target, { section, words, said: [...said].join("; ") });
+      else {
+        const figures = (lines.get(heading)?.figures ?? 0) + 1;
+        lines.set(heading, { section, words: heading, figures, said: `marked in ${count(figures, "figure")}` });
+      }
+    }
+    const rows = [...lines.values()].slice(0, VALUES).map(({ section, words, said }) =>
+      make("div", {}, make("dt", {}, make("a", { href: `#${section?.id ?? ""}` }, words)), make("dd", {}, said)));
+    if (!rows.length) return [];
+    return [make("h3", {}, "In the figures"), make("dl", { class: "values" }, ...rows)];
   };
   const facts = (index) => {
     const group = table.groups[index], tested = table.test[index];
