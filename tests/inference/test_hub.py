@@ -20,7 +20,9 @@ import yaml
 from PIL import Image
 
 from longtail.errors import LongtailError
+from longtail.inference.adjusted import write_adjusted
 from longtail.inference.hub import local_run, push_run
+from longtail.inference.info import load_info
 
 SHA = "a" * 40
 SCRIPT = """
@@ -179,6 +181,9 @@ def test_what_goes_up_names_no_file_of_the_users(
     assert not [name for name, text in texts.items() if re.search(r"/home/me|my (garden|notes)", text)]
     assert json.loads(texts["metrics.json"])["test"] == metrics["test"]
     assert yaml.safe_load(texts["config.yaml"])["model"]["weights"] == "stage1"
+    write_adjusted(run, load_info(run).adjustment, {"test": metrics["test"] | {"few": 0.4}})
+    push_run(run, "me/fish")
+    assert json.loads(texts["adjusted.json"])["test"]["few"] == 0.4
 
 
 def test_offline_is_one_sentence(ready: Path) -> None:
