@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from longtail.models import ResNetCifar, build_model
-from longtail.models.resnet_cifar import BasicBlock
+from longtail.models.resnet_cifar import BasicBlock, folded
 
 
 @pytest.mark.parametrize(("depth", "parameters"), [(20, 269_072), (32, 463_504), (44, 657_936), (56, 852_368)])
@@ -55,3 +56,29 @@ def test_features_are_non_negative_and_any_size_is_taken() -> None:
 def test_other_depths_are_refused() -> None:
     with pytest.raises(ValueError, match="20, 32, 44, 56"):
         ResNetCifar(18)
+
+
+def test_folding_batch_normalisation_keeps_the_function_and_the_network() -> None:
+    network = ResNetCifar(20).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after training: no scale of 1, no mean of 0
+            for values in (module.running_var, module.weight):
+                nn.init.uniform_(values, 0.5, 2.0)
+            for values in (module.running_mean, module.bias):
+                nn.init.normal_(values)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    images = torch.randn(3, 3, 12, 12)
+    quick = folded(network)
+    assert torch.allclose(quick(images), network(images), rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in quick.modules())
+    assert network.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_what_is_not_understood_is_not_folded() -> None:
+    other = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    assert folded(other) is other
+    network = ResNetCifar(20)
+    network.conv1 = nn.utils.parametrizations.weight_norm(network.conv1)  # no plain convolution any more
+    assert isinstance(folded(network).bn1, nn.BatchNorm2d)
+    assert isinstance(folded(network).layer1[0].bn1, nn.Identity)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import cast
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 DEPTHS = (20, 32, 44, 56)
 
@@ -89,6 +91,33 @@ class ResNetCifar(nn.Module):
         x = F.relu(self.bn1(self.conv1(images)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return cast("Tensor", x.mean(dim=(2, 3)))
+
+
+def folded(backbone: nn.Module) -> nn.Module:
+    """A copy for inference whose batch normalisations are folded into the convolutions before them.
+
+    In evaluation mode a batch normalisation is a scale and an offset by channel, which the weights of the convolution
+    can carry: the same function but for rounding, and one pass over the activations less for each.
+
+    Args:
+        backbone: Any; one that is not a :class:`ResNetCifar` of plain convolutions is returned as it is.
+
+    Example:
+        >>> import torch
+        >>> network = ResNetCifar(20).eval()
+        >>> torch.allclose(folded(network)(torch.ones(1, 3, 8, 8)), network(torch.ones(1, 3, 8, 8)), atol=1e-4)
+        True
+    """
+    if type(backbone) is not ResNetCifar:
+        return backbone
+    network = copy.deepcopy(backbone).eval()
+    for part in network.modules():
+        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2")):
+            layer = getattr(part, conv, None)
+            if type(layer) is nn.Conv2d:  # not one that an adapter has wrapped
+                setattr(part, conv, fuse_conv_bn_eval(layer, getattr(part, norm)))
+                setattr(part, norm, nn.Identity())
+    return network
 
 
 def _group(in_channels: int, out_channels: int, blocks: int, *, stride: int) -> nn.Sequential:

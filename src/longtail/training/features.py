@@ -13,6 +13,7 @@ from longtail.data.cache import files_on_disk, kept_on_disk
 from longtail.data.loaders import Batch, Loader, forward_batch, memory_budget, split_rows
 from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel
+from longtail.models.resnet_cifar import folded
 from longtail.training.engine import Engine, step_seed
 
 BATCH = 256  # not the largest that fits: draws without hashes follow the batches, and must not depend on memory
@@ -53,6 +54,8 @@ class CachedViews:
 
     def augment(self, images: Tensor, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:
         """Draw one view for each row number (N,) and return its features (N, D)."""
+        if len(self.features) == 1:  # nothing to draw: a step on features alone is short enough to notice
+            return self.normalize(images)
         total = images.shape[0] * world_size
         view = torch.randint(len(self.features), (total,), generator=generator)[rank::world_size]
         return self.features[view.to(images.device, non_blocking=True), images]
@@ -220,6 +223,7 @@ def _one_view(
 
     parts: list[Tensor] = []
     with engine.inference(model):
+        backbone = folded(model.backbone)
         for step, batch in enumerate(loader.batches(own, BATCH)):
             if names:
                 images = torch.cat([
@@ -230,6 +234,6 @@ def _one_view(
                 shared = torch.Generator().manual_seed(step_seed(*seed, step))
                 images = transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
             small = split_rows(images, forward_batch(engine.device, images.shape[-1]))
-            parts.extend(model.backbone(engine.laid_out(part)).float() for part in small)
+            parts.extend(backbone(engine.laid_out(part)).float() for part in small)
             tick()
     return engine.interleave(torch.cat(parts))[:count]
