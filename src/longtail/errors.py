@@ -48,7 +48,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     choices = sorted(known)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(choices)}."
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(dict.fromkeys(choices))}."
 
 
 def resume_hint(run: str | Path) -> str:

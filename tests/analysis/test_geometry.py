@@ -36,6 +36,29 @@ def test_a_perfect_simplex_is_collapsed_in_every_measure() -> None:
     assert found.duality == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float16])
+def test_numbers_that_hold_no_mean_are_widened(kind: type) -> None:
+    features, labels = np.array([[0, 3], [2, 250], [9, 1], [11, 255]], dtype=kind), [0, 0, 1, 1]
+    wide = features.astype(np.float64)
+    for measure in (class_geometry, neural_collapse, alignment):
+        assert repr(measure(features, labels, 2)) == repr(measure(wide, labels, 2))
+    assert uniformity(features.tolist()) == uniformity(wide)
+    far = np.full((4, 2), 60_000, dtype=np.float16) * np.array([[1], [1], [-1], [-1]], dtype=np.float16)
+    assert class_geometry(far, labels, 2).nearest_distance.tolist() == pytest.approx(
+        [np.sqrt(8.0) * 60_000] * 2, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [([0, 1, 2, 3], r"label 3 is outside 0\.\.2"), ([0, -1, 0, 0], "label -1"), ([0], r"\(4, 2\) and \(1,\)")],
+)
+def test_what_does_not_fit_is_said(labels: list[int], words: str) -> None:
+    for measure in (class_means, class_geometry, alignment, neural_collapse):
+        with pytest.raises(ValueError, match=words):
+            measure(np.zeros((4, 2)), labels, 3)
+
+
 def test_variances_within_and_between_classes() -> None:
     # Two classes at -3 and +3 on a line, each with deviations +-1: S_W = 2 (divided by n - 1). The means scatter by 9,
     # of which (1 - 1 / 2) * 2 / 2 = 0.5 is the noise of means of two images.

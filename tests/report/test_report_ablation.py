@@ -128,6 +128,18 @@ def test_the_sentence_says_no_difference_where_seeds_or_images_allow_none(make_r
     assert "the 95 % interval of a difference is over the images that both were given" in said
 
 
+def test_a_value_that_is_clearly_behind_is_named_though_a_scattered_one_is_lower(make_run, tmp_path):
+    grid(make_run, noises(1.0, 2.0, 3.0), seeds=3)
+    reached = {1: (0.80, 0.80, 0.80), 2: (0.70, 0.70, 0.701), 3: (0.95, 0.60, 0.50)}
+    folders = sorted(tmp_path.glob("gcl-*"), key=lambda path: int(path.name[4:]))
+    for folder, figure in zip(folders, [one for three in reached.values() for one in three], strict=True):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics["test"]["balanced_accuracy"] = figure
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    said = ablation_section(compare_runs(folders)).sentence
+    assert said.startswith("gcl, noise: best at 1 with 80.0%, clearly worse at 2, 10.0 ± 0.1 points lower; 3 cannot be")
+
+
 def test_values_are_judged_on_validation_images_where_there_are_any(make_run, tmp_path):
     grid(make_run, noises(0.0, 0.5), slopes=[0.8, 0.0])
     folders = [tmp_path / "gcl-0", tmp_path / "gcl-1"]

@@ -22,7 +22,7 @@ from longtail.report.coverage import coverage_section
 from longtail.report.margins import margins_of_run, margins_section
 from longtail.report.pairs import top_pairs
 from longtail.report.palette import THEME
-from longtail.report.prior_shift import prior_section
+from longtail.report.prior_shift import EXPONENTS, _lead_sentence, prior_section
 from longtail.report.reliability import reliability_section
 from longtail.report.runs import RunResult
 
@@ -91,13 +91,26 @@ def test_equal_configurations_are_said_not_to_differ(make_run):
     assert margins_section(rows).sentence.count("no clear difference") == 1
 
 
+def test_a_lead_with_a_gap_is_told_as_two():
+    verdicts = np.zeros(len(EXPONENTS), dtype=np.int64)
+    verdicts[[0, 1, 5, 6]] = 1
+    said = _lead_sentence("gcl", "ce", verdicts)
+    ends = [f"{abs(round(EXPONENTS[place], 2)):g}" for place in (1, 6, 5)]
+    assert said.startswith(
+        f"gcl is ahead of ce at powers of {ends[0]} and above and at powers from {ends[1]} to {ends[2]};"
+    )
+
+
 def test_pairs_are_those_of_both_configurations_with_their_shares(two):
     pairs = top_pairs(two.final)
     assert (pairs[0].name, pairs[0].taken_for) == ("class 4", "class 0")
     assert [(one.label, one.images, one.share) for one in pairs[0].shares] == [("ce", 20, 1.0), ("gcl", 10, 0.5)]
     by_name = {(one.name, one.taken_for): one for one in pairs}
     assert [one.images for one in by_name["class 5", "class 4"].shares] == [0, 10]
-    assert "taken for class 0 most often: 100.0% of its images under ce" in confusions_section(two).sentence
+    assert (
+        "most often on average over the configurations: 100.0% of its images, 20, under ce"
+        in confusions_section(two).sentence
+    )
 
 
 def test_pictures_stand_beside_their_pair(make_run):

@@ -14,7 +14,7 @@ import pytest
 from longtail.analysis.norms import RankTrend
 from longtail.report.compare import Comparison, compare_runs
 from longtail.report.embedding import embedding_section
-from longtail.report.learned import trend_sentence
+from longtail.report.learned import absent_notes, trend_sentence
 from longtail.report.norms import norms_section
 from longtail.report.sections import build_sections
 from longtail.report.spread import ratio_change, spread_section
@@ -44,6 +44,15 @@ def compared(*folders: Path) -> Comparison:
 def test_runs_that_were_not_analysed_have_none_of_the_sections(make_run: Callable[..., Path]) -> None:
     comparison = compared(make_run("plain"))
     assert {section.id for section in build_sections(comparison)}.isdisjoint({"embedding", "spread", "norms"})
+
+
+def test_what_is_left_out_is_said_with_the_way_in(
+    analysed: Callable[..., Path], make_run: Callable[..., Path], cifar_counts: list[int]
+) -> None:
+    seen, plain = analysed("ce"), make_run("gcl", recipe="cifar-lt/gcl", counts=cifar_counts)
+    said = absent_notes(compared(seen, plain))
+    assert said == ["Not analysed, and so not in the sections on features: gcl. longtail analyse RUN adds it."]
+    assert absent_notes(compared(plain)) == absent_notes(compared(seen)) == []
 
 
 def test_every_image_and_class_mean_is_drawn_once_on_the_same_axes(analysed: Callable[..., Path]) -> None:

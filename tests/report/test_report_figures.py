@@ -11,8 +11,9 @@ from longtail.counts import ClassCounts
 from longtail.report import figures
 from longtail.report.compare import compare_runs
 from longtail.report.curves import training_curve
-from longtail.report.findings import class_sentence, group_sentence, headline, histogram_sentence, rank_correlation
+from longtail.report.findings import class_sentence, group_sentence, headline, histogram_sentence
 from longtail.report.palette import GROUP_COLOURS, THEME
+from longtail.report.sections import build_sections
 from longtail.report.text import Spread
 
 
@@ -106,11 +107,15 @@ def test_sentences_say_what_the_numbers_say(make_run):
     assert "2 under a" in class_sentence(same.final, recalls).replace("ce", "a")
 
 
-def test_rank_correlation_agrees_with_scipy():
-    stats = pytest.importorskip("scipy.stats")
-    rng = np.random.default_rng(0)
-    counts, recalls = rng.integers(1, 20, 50), rng.integers(0, 10, 50) / 10
-    assert rank_correlation(counts, recalls) == pytest.approx(stats.spearmanr(counts, recalls).statistic)
+def test_without_many_shot_classes_the_largest_group_there_is_takes_their_place(make_run):
+    comparison = compare_runs(
+        [make_run("ce", counts=(60, 50, 12, 5)), make_run("gcl", counts=(60, 50, 12, 5), slope=0.1)]
+    )
+    assert group_sentence(comparison.final, "test").startswith("From medium- to few-shot classes, accuracy ")
+    section = next(one for one in build_sections(comparison) if one.id == "groups")
+    assert [one.id for one in section.drawings] == ["group-accuracy", "group-medium", "group-few"]
+    alone = compare_runs([make_run("one", counts=(60, 50))])
+    assert group_sentence(alone.final, "test").startswith("Groups cannot be compared")
 
 
 # Machado, Oliveira, Fernandes (2009), severity 1.0, on linear RGB.

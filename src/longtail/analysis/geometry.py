@@ -60,6 +60,33 @@ class NeuralCollapse:
     duality: float
 
 
+def checked(features: npt.ArrayLike, labels: npt.ArrayLike, num_classes: int) -> tuple[Features, IntArray]:
+    """Features as float32 or float64 and labels as numbers, once they are known to fit one another.
+
+    Whole numbers cannot hold a mean, and half precision not the square of a norm.
+
+    Raises:
+        ValueError: Another shape, as many labels as features are not there, or a label out of range.
+
+    Example:
+        >>> checked([[1, 2]], [0], 1)
+        (array([[1., 2.]]), array([0]))
+        >>> checked([[1, 2]], [3], 2)
+        Traceback (most recent call last):
+        ...
+        ValueError: label 3 is outside 0..1: give the number of all classes.
+    """
+    rows, found = np.asarray(features), np.asarray(labels)
+    if rows.ndim != 2 or found.shape != rows.shape[:1]:
+        shapes = f"{rows.shape} and {found.shape}"
+        raise ValueError(f"features of shape (N, D) and labels of shape (N,) are needed, got {shapes}.")
+    if found.size and (found.min() < 0 or found.max() >= num_classes):
+        wrong = int(found.min() if found.min() < 0 else found.max())
+        raise ValueError(f"label {wrong} is outside 0..{num_classes - 1}: give the number of all classes.")
+    wide = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
+    return wide, found.astype(np.int64, copy=False)
+
+
 def class_means(features: Features, labels: IntArray, num_classes: int) -> tuple[FloatArray, IntArray]:
     """Mean feature of each class, (C, D), NaN for an absent one; and the number of its images, (C,).
 
@@ -70,6 +97,7 @@ def class_means(features: Features, labels: IntArray, num_classes: int) -> tuple
     """
     from scipy.sparse import csr_array
 
+    features, labels = checked(features, labels, num_classes)
     images = np.bincount(labels, minlength=num_classes)
     # Row c of the sparse matrix holds the images of class c: far faster than adding features row by row.
     ends = np.concatenate([[0], np.cumsum(images)])
@@ -102,6 +130,7 @@ def class_geometry(features: Features, labels: IntArray, num_classes: int) -> Cl
         >>> found.spread.round(3).tolist()
         [1.414, 1.414, nan, nan]
     """
+    features, labels = checked(features, labels, num_classes)
     means, images = class_means(features, labels, num_classes)
     distances = np.linalg.norm(features - means[labels].astype(features.dtype), axis=1)
     sums = np.bincount(labels, weights=distances, minlength=num_classes)
@@ -135,7 +164,7 @@ def uniformity(features: Features, *, seed: int = 0) -> float:
         >>> round(uniformity(np.array([[1.0, 0.0], [-1.0, 0.0]])), 9)
         -8.0
     """
-    units = _units(features)[0]
+    units = _units(checked(features, np.zeros(len(features)), 1)[0])[0]
     if len(units) > EXACT:
         units = units[np.sort(np.random.default_rng(seed).choice(len(units), EXACT, replace=False))]
     if len(units) < 2:
@@ -168,6 +197,7 @@ def alignment(features: Features, labels: IntArray, num_classes: int) -> float:
         >>> alignment(np.array([[1.0, 0.0], [0.0, 1.0], [5.0, 5.0]]), np.array([0, 0, 1]), 2)
         2.0
     """
+    features, labels = checked(features, labels, num_classes)
     units, kept = _units(features)
     means, images = class_means(units, labels[kept], num_classes)
     several = images > 1
@@ -210,6 +240,7 @@ def neural_collapse(
         >>> found.within_between, round(found.simplex_deviation, 12), round(found.duality, 12)
         (0.0, 0.0, 0.0)
     """
+    features, labels = checked(features, labels, num_classes)
     means, images = class_means(features, labels, num_classes)
     present = images > 0
     centred = means[present] - means[present].mean(axis=0) if present.any() else means[:0]
@@ -223,7 +254,7 @@ def neural_collapse(
     spread, off = _angles(centred.astype(features.dtype))
     duality = float("nan")
     if weight is not None:
-        rows = weight[present].astype(np.float64)
+        rows = np.asarray(weight, dtype=np.float64)[present]
         duality = float(((rows / np.linalg.norm(rows) - centred / np.linalg.norm(centred)) ** 2).sum())
     return NeuralCollapse(
         within_between=within / between if between > 0 else float("nan"),

@@ -73,7 +73,7 @@ def margins_of_predictions(
         >>> found.round(2).tolist()
         [0.69, -1.39]
     """
-    other = np.where(label == prediction, np.asarray(second), np.asarray(confidence))
+    other = np.where(np.asarray(label) == np.asarray(prediction), np.asarray(second), np.asarray(confidence))
     true = np.asarray(probability_true, dtype=np.float64)
     return np.asarray(np.log(np.maximum(true, FLOOR)) - np.log(np.maximum(other, FLOOR)), dtype=np.float64)
 

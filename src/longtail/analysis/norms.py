@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail.analysis.geometry import class_means
+from longtail.analysis.geometry import checked, class_means
 from longtail.counts import FloatArray, IntArray
 from longtail.evaluation.intervals import LEVEL
 
@@ -110,6 +110,7 @@ def class_norms(
         >>> found.feature_norm.tolist(), found.weight_norm.tolist(), found.angle.round(1).tolist()
         ([3.0, nan], [1.0, 1.0], [59.0, nan])
     """
+    features, labels = checked(features, labels, num_classes)
     means, images = class_means(features, labels, num_classes)
     norms = np.linalg.norm(features, axis=1).astype(np.float64)
     some, several = images > 0, images > 1
@@ -118,13 +119,13 @@ def class_norms(
     squares = np.bincount(labels, weights=(norms - mean[labels]) ** 2, minlength=num_classes)
     std = np.full(num_classes, np.nan)
     std[several] = np.sqrt(squares[several] / (images[several] - 1))
-    weight_norm = np.linalg.norm(weight, axis=1).astype(np.float64)
+    rows = np.asarray(weight, dtype=np.float64)
     return ClassNorms(
         feature_norm=mean,
         feature_norm_std=std,
-        weight_norm=weight_norm,
+        weight_norm=np.linalg.norm(rows, axis=1),
         bias=np.full(num_classes, np.nan) if bias is None else np.asarray(bias, dtype=np.float64),
-        angle=_angle(means, weight.astype(np.float64)),
+        angle=_angle(means, rows),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import NormalDist, fmean, variance
 
@@ -122,7 +123,9 @@ def _toward(part: Shares, images: Shares) -> float:
     return (float((part / images).mean()) * total + 0.5) / (total + 2)
 
 
-def means_interval(one: npt.ArrayLike, of_one: npt.ArrayLike, two: npt.ArrayLike, of_two: npt.ArrayLike) -> Ends | None:
+def means_interval(
+    one: npt.ArrayLike, of_one: npt.ArrayLike, two: npt.ArrayLike, of_two: npt.ArrayLike, *, most: float = math.inf
+) -> Ends | None:
     """Interval of the difference of two means over parts of the same images, as of a share of each model's errors.
 
     Each mean is ``sum(x) / sum(w)``, of which an image moves ``(x - mean) w / sum(w)``; an image that moves both alike
@@ -134,6 +137,7 @@ def means_interval(one: npt.ArrayLike, of_one: npt.ArrayLike, two: npt.ArrayLike
         of_one: Whether the image counts for it, shape (N,).
         two: The same under the second model.
         of_two: Likewise.
+        most: By how much two means can differ at most, 1 for shares.
 
     Returns:
         Low and high end of first minus second; None where either counts fewer than two images.
@@ -156,7 +160,7 @@ def means_interval(one: npt.ArrayLike, of_one: npt.ArrayLike, two: npt.ArrayLike
         moves.append((found - means[-1]) * weight / total)
     spread = float(((moves[0] - moves[1]) ** 2).sum()) + sum(0.5 / (total + 2) ** 2 for total in images)
     half = t_reach(min(images) - 1) * spread**0.5
-    return means[0] - means[1] - half, means[0] - means[1] + half
+    return max(means[0] - means[1] - half, -most), min(means[0] - means[1] + half, most)
 
 
 def apart_interval(one: float, one_ends: Sequence[float], two: float, two_ends: Sequence[float]) -> Ends:

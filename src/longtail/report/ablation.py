@@ -188,11 +188,14 @@ def ablation_sentence(one: Ablation, split: str) -> str:
         if (gap := figure_difference(top.runs, row.runs, judge, JUDGED))
     ]
     close = [name for name, _, told in behind if not told]
-    last, gap, told = behind[-1]
+    clear = [(name, gap) for name, gap, told in behind if told]
     head = f"{one.recipe}, {one.option}"
-    if not told:
+    if not clear:
+        last, gap, _ = behind[-1]
         return f"{head}: no clear difference, {percent(reached)} at {best} and {_points(gap)} less at {last}."
-    text = f"{head}: best at {best} with {percent(reached)}, worst at {last}, {_points(gap)} lower"
+    last, gap = clear[-1]
+    word = "worst at" if last == behind[-1][0] else "clearly worse at"
+    text = f"{head}: best at {best} with {percent(reached)}, {word} {last}, {_points(gap)} lower"
     return f"{text}; {listing(close)} cannot be told from the best." if close else f"{text}."
 
 

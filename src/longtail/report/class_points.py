@@ -22,6 +22,7 @@ def class_points(
     says: str,
     height: int = 300,
     spread: npt.ArrayLike | None = None,
+    words: Sequence[str] | None = None,
 ) -> go.Figure:
     """Points of a number of each class against its training images (logarithmic).
 
@@ -32,6 +33,7 @@ def class_points(
         says: What is said of a class one points at, beneath its name; ``%{y:.2f}`` is the value.
         height: Pixels.
         spread: Half the length of a whisker through each point, shape (C,); None for none.
+        words: What ``%{hovertext}`` in ``says`` stands for, one a class; None where it does not occur.
 
     Example:
         >>> figure = class_points(ClassCounts([300, 5, 4]), ["many", "few", "few"], [1.0, 0.5, np.nan], says="%{y}")
@@ -40,7 +42,7 @@ def class_points(
     """
     places = np.where(counts.array > 0, counts.array, 0.5)
     figure = blank(height, left=58)
-    add_class_points(figure, group_of, places, values, says=says, spread=spread)
+    add_class_points(figure, group_of, places, values, says=says, spread=spread, words=words)
     count_axis(figure, places.astype(np.float64))
     return figure
 
@@ -53,6 +55,7 @@ def add_class_points(
     *,
     says: str,
     spread: npt.ArrayLike | None = None,
+    words: Sequence[str] | None = None,
 ) -> None:
     """Draw a point a class; ``x`` and ``y`` have shape (C,), and the rest is as for :func:`class_points`."""
     places, heights = np.asarray(x, dtype=np.float32), np.asarray(y, dtype=np.float32)
@@ -72,6 +75,7 @@ def add_class_points(
                 mode="markers",
                 name=GROUP_LABELS[group],
                 customdata=kept.astype(np.int32),
+                hovertext=None if words is None else [words[index] for index in kept],
                 meta="class",
                 marker=class_marker(group, len(group_of)),
                 hovertemplate=f"%{{text}}<br>{says}<extra></extra>",

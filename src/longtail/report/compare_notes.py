@@ -39,7 +39,8 @@ def notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]]
             yield f"{name} has runs of the same seed: their deviation says nothing about chance."
     yield from _pairing_notes(groups, split)
     if len(groups) > 1 and min(map(len, groups.values())) < ENOUGH_SEEDS:
-        yield f"fewer than {ENOUGH_SEEDS} seeds for some rows: a small difference may be chance."
+        which = "all" if max(map(len, groups.values())) < ENOUGH_SEEDS else "some"
+        yield f"fewer than {ENOUGH_SEEDS} seeds for {which} rows: a small difference may be chance."
     if len(groups) > 1 and min(map(len, groups.values())) == 1:
         yield "intervals of single seeds are over test images: another seed may differ by more."
 

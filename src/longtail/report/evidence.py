@@ -122,11 +122,12 @@ def difference_of_shares(one: float, images: float, two: float, base: float) -> 
     return Spread(one - two, None, 1, apart_interval(one, ends[0], two, ends[1]))
 
 
-def counted_between(counted: Counted) -> Between:
+def counted_between(counted: Counted, *, most: float = 1.0) -> Between:
     """The interval of the difference of two runs in a mean over some of their test images, from the images matched.
 
     Args:
         counted: A number of each test image of a run, and whether the image counts, shape (N,) each.
+        most: By how much two such means can differ at most, 1 for shares.
 
     Returns:
         A function of two runs: None where they kept no predictions of the same images, or images belong together.
@@ -138,6 +139,6 @@ def counted_between(counted: Counted) -> Between:
             return None
         if any(run.test is None or run.test.unit != "image" for run in (one, two)):
             return None
-        return means_interval(*counted(one, mine), *counted(two, base))
+        return means_interval(*counted(one, mine), *counted(two, base), most=most)
 
     return between

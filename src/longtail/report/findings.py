@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from longtail.counts import ClassCounts, GroupName
+from longtail.analysis.norms import rank_trend
+from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
 from longtail.evaluation.differences import apart_interval
 from longtail.report.compare import Comparison, Row
 from longtail.report.evidence import figure_of
@@ -100,15 +101,23 @@ def histogram_sentence(counts: ClassCounts, group_of: Sequence[GroupName]) -> st
 
 
 def group_sentence(rows: Sequence[Row], split: str | None) -> str:
-    """How much accuracy is lost between many- and few-shot classes."""
-    falls = [(row.label, fall) for row in spoken(rows) if (fall := _many_less_few(row, split))]
+    """How much accuracy is lost between the largest and the smallest group, many- and few-shot where there are both."""
+    head, tail = _ends(rows)
+    falls = [(row.label, fall) for row in spoken(rows) if (fall := _large_less_small(row, split, head, tail))]
+    groups = f"From {head}- to {tail}-shot classes"
     if len(falls) > 1 and all(fall.is_evidence and fall.mean > 0 for _, fall in falls):
         rest = listing([f"{100 * fall.mean:.1f} under {label}" for label, fall in falls[1:]])
-        return f"From many- to few-shot classes, accuracy {_fall(*falls[0])}, and by {rest}."
+        return f"{groups}, accuracy {_fall(*falls[0])}, and by {rest}."
     parts = [_fall(label, fall) for label, fall in falls]
-    if not parts:
-        return "Many- and few-shot classes cannot be compared: one of the groups is empty or was not measured."
-    return f"From many- to few-shot classes, accuracy {listing(parts)}."
+    if not parts or head == tail:
+        return "Groups cannot be compared: all classes are of one, or another was not measured."
+    return f"{groups}, accuracy {listing(parts)}."
+
+
+def _ends(rows: Sequence[Row]) -> tuple[GroupName, GroupName]:
+    """The largest and the smallest group that was measured."""
+    found = [name for name in GROUP_NAMES if any(row.values[name] for row in rows)]
+    return (found[0], found[-1]) if found else (GROUP_NAMES[0], GROUP_NAMES[0])
 
 
 def whisker_sentence(rows: Sequence[Row]) -> str:
@@ -122,15 +131,15 @@ def whisker_sentence(rows: Sequence[Row]) -> str:
     return f"Whiskers are the {SURE} interval that so many test images leave{seeds}."
 
 
-def _many_less_few(row: Row, split: str | None) -> Spread | None:
+def _large_less_small(row: Row, split: str | None, head: GroupName, tail: GroupName) -> Spread | None:
     """Over seeds; for a single run the interval is that of the images of both groups, which are others."""
-    known = [(figure_of(run, split, "many"), figure_of(run, split, "few")) for run in row.runs]
-    found = Spread.of([many - few for many, few in known if many is not None and few is not None])
-    many, few = row.values["many"], row.values["few"]
-    ends = row.intervals.get("many"), row.intervals.get("few")
-    if found is None or found.n > 1 or not (many and few and ends[0] and ends[1]):
+    known = [(figure_of(run, split, head), figure_of(run, split, tail)) for run in row.runs]
+    found = Spread.of([large - small for large, small in known if large is not None and small is not None])
+    large, small = row.values[head], row.values[tail]
+    ends = row.intervals.get(head), row.intervals.get(tail)
+    if found is None or found.n > 1 or not (large and small and ends[0] and ends[1]):
         return found
-    return replace(found, ends=apart_interval(many.mean, ends[0], few.mean, ends[1]))
+    return replace(found, ends=apart_interval(large.mean, ends[0], small.mean, ends[1]))
 
 
 def _fall(label: str, fall: Spread) -> str:
@@ -146,36 +155,16 @@ def class_sentence(rows: Sequence[Row], recalls: Sequence[npt.NDArray[np.float64
     for row, recall in zip(rows, recalls, strict=True):
         if row.name not in named:
             continue
-        label, rank = row.label, rank_correlation(row.runs[0].counts.array, recall)
+        label, known = row.label, np.isfinite(recall)
+        trend = rank_trend(recall[known], row.runs[0].counts.array[known])
         missed = int((recall == 0).sum())
         never.append(f"{f'{missed:,}' if missed else 'none'} under {label}")
-        if rank is not None:
-            parts.append(f"{number(rank)} under {label}")
+        if np.isfinite(trend.rho):
+            clear = "" if trend.is_evidence else " (no clear trend)"
+            parts.append(f"{number(trend.rho)} under {label}{clear}")
     meaning = "where 1 is strictly in step and 0 unrelated"
     text = f"Accuracy and training images correlate in rank at {listing(parts)}, {meaning}. " if parts else ""
     return f"{text}Classes never recognised: {listing(never)}."
-
-
-def rank_correlation(counts: npt.NDArray[np.int64], recalls: npt.NDArray[np.float64]) -> float | None:
-    """Spearman's correlation of counts and recalls (ties share the mean rank); None where either does not vary.
-
-    Example:
-        >>> rank_correlation(np.array([1, 5, 9]), np.array([0.1, 0.2, 0.9]))
-        1.0
-        >>> rank_correlation(np.array([5, 5, 5]), np.array([0.1, 0.2, 0.9])) is None
-        True
-    """
-    known = ~np.isnan(recalls)
-    first, second = _ranks(counts[known].astype(np.float64)), _ranks(recalls[known])
-    if known.sum() < 3 or first.std() == 0 or second.std() == 0:
-        return None
-    return round(float(np.corrcoef(first, second)[0, 1]), 12)
-
-
-def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    _, inverse, tally = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(tally)
-    return np.asarray((ends - (tally - 1) / 2)[inverse], dtype=np.float64)
 
 
 def curve_sentence(rows: Sequence[Row], split: str | None) -> str:

@@ -120,8 +120,22 @@ def _ratio_sentence(panels: Sequence[Panel]) -> str:
     whole = [f"{ratio_text(panel.balance.whole[tail])} under {panel.label}" for panel, tail in tails]
     return (
         f"{text} For {group_word(tails[0][1])} classes it is {listing(first)} in the first epoch, and {listing(whole)} "
-        f"over all of stage 1. In its last epoch, {'; '.join(known)}."
+        f"over all of stage 1. In its last epoch, {'; '.join(known)}.{_stage_2(tails)}"
     )
+
+
+def _stage_2(tails: Sequence[tuple[Panel, int]]) -> str:
+    """The ratios of the smallest and the largest group where a classifier is trained anew."""
+    said = [
+        f"{ratio_text(ratios[tail])} and {ratio_text(ratios[panel.head_and_tail[0]])} under {panel.label}"
+        for panel, tail in tails
+        if panel.end + 1 < len(panel.balance.groups)
+        for ratios in [panel.balance.groups[panel.end + 1]]
+    ]
+    if not said:
+        return ""
+    heads, small = (group_word(place) for place in (tails[0][0].head_and_tail[0], tails[0][1]))
+    return f" In the first epoch of stage 2 it is, for {small} and {heads} classes, {listing(said)}."
 
 
 def _against_head(panel: Panel) -> str:

@@ -60,6 +60,21 @@ def _analysed(row: Row) -> list[tuple[RunResult, Analysis]]:
     return [(run, run.analysis) for run in row.runs if run.analysis is not None]
 
 
+def absent_notes(comparison: Comparison) -> list[str]:
+    """Which configurations some sections leave out, and how they get in; nothing where those show all or none."""
+    rows, notes = comparison.final, []
+    analysed = [row.label for row in rows if _analysed(row)]
+    if 0 < len(analysed) < len(rows):
+        missing = listing([row.label for row in rows if row.label not in analysed])
+        notes.append(f"Not analysed, and so not in the sections on features: {missing}. longtail analyse RUN adds it.")
+    recorded = [row.label for row in rows if any(run.dynamics is not None for run in row.runs)]
+    if 0 < len(recorded) < len(rows):
+        missing = listing([row.label for row in rows if row.label not in recorded])
+        how = "--training.record_dynamics true records them while it trains"
+        notes.append(f"Without recorded gradients, and so not in the sections on them: {missing}; {how}.")
+    return notes
+
+
 def said_of(found: Sequence[Learned]) -> list[Learned]:
     """Those that a sentence names: all of a few, else the first and the one best on few-shot classes."""
     return named(found, lambda one: one.row)

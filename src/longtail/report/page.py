@@ -67,7 +67,6 @@ def render_report(comparison: Comparison, sections: Sequence[Section] | None = N
             title=_title(comparison),
             lead=headline(comparison),
             facts=_facts(comparison),
-            notes=comparison.notes,
             sections=build_sections(comparison) if sections is None else sections,
             theme=THEME,
             recolour=json.dumps({light: f"--{name}" for name, (light, _) in THEME.items()}),

@@ -126,15 +126,16 @@ def _pairs(row: Row, size: int) -> ConfusedPairs:
 
 
 def pair_sentence(pairs: Sequence[ListedPair]) -> str:
-    """The pair confused most, and how often each configuration does.
+    """The pair confused most, on average over the configurations, and how often each of them does.
 
     Example:
         >>> pair = ListedPair("otter", "few", 9, "seal", "few", 8, (PairShare("ce", 4, 0.4),), (), ())
         >>> pair_sentence([pair])
-        'otter is taken for seal most often: 40.0% of its images under ce.'
+        'otter is taken for seal most often: 40.0% of its images, 4, under ce.'
     """
     if not pairs:
         return "No image is classified wrongly."
     first = pairs[0]
-    shares = listing([f"{one.text} of its images under {one.label}" for one in first.shares])
-    return f"{sentence_case(first.name)} is taken for {first.taken_for} most often: {shares}."
+    mean = " on average over the configurations" if len(first.shares) > 1 else ""
+    shares = listing([f"{one.text} of its images, {one.images:,}, under {one.label}" for one in first.shares])
+    return f"{sentence_case(first.name)} is taken for {first.taken_for} most often{mean}: {shares}."

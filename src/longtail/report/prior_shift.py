@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 import plotly.graph_objects as go
 
 from longtail.analysis.prior_shift import EXPONENTS, PriorShift, prior_shift
@@ -135,10 +136,16 @@ def _lead_sentence(label: str, first: str, verdicts: IntArray) -> str:
     ahead, behind = verdicts > 0, verdicts < 0
     if not (ahead | behind).any():
         return f"Between {label} and {first} no prior makes a clear difference."
-    parts = [f"ahead of {first} {_stretch(EXPONENTS[ahead])}"] if ahead.any() else []
-    parts += [f"behind {'it' if parts else first} {_stretch(EXPONENTS[behind])}"] if behind.any() else []
+    parts = [f"ahead of {first} {_stretches(ahead)}"] if ahead.any() else []
+    parts += [f"behind {'it' if parts else first} {_stretches(behind)}"] if behind.any() else []
     rest = "" if (ahead | behind).all() else "; elsewhere there is no clear difference"
     return f"{label} is {listing(parts)}{rest}."
+
+
+def _stretches(chosen: npt.NDArray[np.bool_]) -> str:
+    """All stretches of neighbouring priors in words."""
+    ends = np.flatnonzero(np.diff(chosen)) + 1
+    return listing([_stretch(EXPONENTS[part]) for part in np.split(np.arange(len(chosen)), ends) if chosen[part[0]]])
 
 
 def _stretch(exponents: FloatArray) -> str:

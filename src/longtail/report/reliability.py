@@ -156,7 +156,7 @@ def _sentence(rows: Sequence[Row], measured: Mapping[Path, Parts], split: str) -
 
     def said(part: Part) -> str:
         return against_first(rows, split, lambda run: gap(run, part), words=lambda value: f"{signed(value)} points",
-                             between=counted_between(_gaps(part)))  # fmt: skip
+                             between=counted_between(_gaps(part), most=2.0))  # fmt: skip
 
     text = (
         f"Mean confidence minus accuracy, above 0 where a model is too sure, on {GROUP_LABELS[tail].lower()} images: "

@@ -18,7 +18,7 @@ from longtail.report.curves import training_curve
 from longtail.report.embedding import embedding_section
 from longtail.report.gradients import gradients_sections
 from longtail.report.hardest import class_intervals, class_recalls, hardest_classes, mean_recalls, tested_images
-from longtail.report.learned import group_keys
+from longtail.report.learned import absent_notes, group_keys
 from longtail.report.margins import margins_section
 from longtail.report.norms import norms_section
 from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, INK
@@ -62,6 +62,7 @@ def _results(comparison: Comparison) -> Section:
     data: dict[str, object] = {
         "comparison": comparison, "headings": HEADINGS, "best": best, "sizes": sizes, "folded": _folded(comparison),
         "measured": any(any(row.intervals.values()) for row in comparison.rows),
+        "notes": [*comparison.notes, *absent_notes(comparison)],
     }  # fmt: skip
     return Section("results", "Results", partial="results.html.j2", data=data)
 
@@ -117,7 +118,8 @@ def _groups(comparison: Comparison) -> Section:
     rows, run = comparison.final, comparison.rows[0].runs[0]
     labels = [row.label for row in rows]
     panels: list[tuple[str, str, str]] = [("accuracy", "All images", INK)]
-    panels += [(name, _group_title(run, name), GROUP_COLOURS[name]) for name in GROUP_NAMES]
+    present = [name for name in GROUP_NAMES if any(name in row.runs[0].group_of for row in rows)]
+    panels += [(name, _group_title(run, name), GROUP_COLOURS[name]) for name in present]
     drawings = []
     for key, title, colour in panels:
         values = [row.values[key] for row in rows]

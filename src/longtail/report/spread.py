@@ -9,8 +9,10 @@ import numpy.typing as npt
 
 from longtail.counts import GROUP_NAMES
 from longtail.evaluation.differences import seeds_interval
+from longtail.report.canvas import clip
 from longtail.report.class_points import class_points
 from longtail.report.compare import Comparison
+from longtail.report.figures import MANY_POINTS
 from longtail.report.learned import (
     Learned,
     group_keys,
@@ -22,7 +24,7 @@ from longtail.report.learned import (
 )
 from longtail.report.palette import GROUP_LABELS, MUTED
 from longtail.report.section import Drawing, Section
-from longtail.report.text import SURE, listing, number
+from longtail.report.text import SURE, class_word, listing, number
 from longtail.report.versus import seed_note, side_by_side
 
 
@@ -35,7 +37,9 @@ def spread_section(comparison: Comparison) -> Section | None:
     drawings = []
     for index, one in enumerate(found):
         ratio = one.split.classes.ratio
-        figure = class_points(one.run.counts, one.run.group_of, ratio, says="spread %{y:.2f} × the distance")
+        words = _neighbours(one) if len(ratio) <= MANY_POINTS else None
+        says = "spread %{y:.2f} × the distance" + ("<br>%{hovertext}" if words else "")
+        figure = class_points(one.run.counts, one.run.group_of, ratio, says=says, words=words)
         figure.add_hline(y=1, line={"color": MUTED, "width": 1, "dash": "dot"})
         figure.update_yaxes(title="Spread / nearest centre", range=axis, nticks=6)
         alt = (
@@ -45,6 +49,15 @@ def spread_section(comparison: Comparison) -> Section | None:
         drawings.append(Drawing(f"spread-{index}", one.row.label, alt, figure))
     layout, keys = side_by_side(len(found)), group_keys(found[0].run)
     return Section("spread", "How apart the classes lie", _sentence(found), layout, keys, tuple(drawings))
+
+
+def _neighbours(one: Learned) -> list[str]:
+    """The two distances of each class in words, and which class is the nearest."""
+    classes, names = one.split.classes, one.run.counts.names
+    return [
+        f"{number(spread)} to its centre, {number(far)} to {clip(class_word(names[near]), 24)}" if near >= 0 else ""
+        for spread, far, near in zip(classes.spread, classes.nearest_distance, classes.nearest, strict=True)
+    ]
 
 
 def _sentence(found: Sequence[Learned]) -> str:

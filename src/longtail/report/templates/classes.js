@@ -237,6 +237,10 @@ const Classes = (() => {
   document.addEventListener("class-clicked", ({ detail }) => go(detail));
   clear.addEventListener("click", leave);
   input.closest(".tools").hidden = false;
+  const skip = document.querySelector('a.skip[href="#class-search"]');
+  skip.hidden = false;
+  // Without the address: that says which class is shown.
+  skip.addEventListener("click", (event) => { event.preventDefault(); input.focus(); });
   Figures.describeWith(describe);
   read();
   return { table, percent, interval };
