@@ -23,6 +23,7 @@ from longtail.analysis.collected import AnalysedSplit
 from longtail.analysis.confusions import destinations
 from longtail.analysis.gradients import gradient_balance
 from longtail.analysis.norms import rank_trend
+from longtail.analysis.prior_shift import prior_shift
 from longtail.analysis.saturation import group_histograms, group_means, share_past
 from longtail.counts import GROUP_NAMES, GroupName
 from longtail.report.runs import RunResult
@@ -50,7 +51,19 @@ def row_of(run: RunResult) -> Row:
     classes = analysis.train.classes
     row |= _trends(run.counts.array, weight_norm=classes.weight_norm, bias=classes.bias)
     row |= _means("cloud", -classes.cloud_mean, run.group_of)
-    return row | _recorded(run)
+    return row | _predicted(run) | _recorded(run)
+
+
+def _predicted(run: RunResult) -> Row:
+    """How far confidence lies above accuracy, by group, and accuracy on test sets of another mix of classes."""
+    test, said = run.test, run.predictions
+    if test is None or said is None:
+        return {}
+    above, groups = said.confidence - (said.prediction == said.label), np.array(run.group_of)[said.label]
+    row: Row = {"ece": test["ece"], "confidence above accuracy": float(above.mean())}
+    row |= {f"confidence above accuracy {name}": float(above[groups == name].mean()) for name in GROUP_NAMES}
+    curve = prior_shift(test.recalls, [one.test_count for one in test.per_class], run.counts)
+    return row | {f"prior {exponent:g}": curve.at(exponent) for exponent in (1.0, 0.0, -1.0)}
 
 
 def _of_split(split: AnalysedSplit, name: str, group_of: Sequence[GroupName], counts: npt.NDArray[np.int64]) -> Row:
