@@ -306,6 +306,31 @@ sys.stdin.readline()
 """
 
 
+LATE = """
+import multiprocessing, os, signal, sys, time
+from longtail.data.decoding import leave_if_orphaned
+def child():
+    leave_if_orphaned(0)
+    while multiprocessing.parent_process().is_alive():
+        time.sleep(0.01)
+    leave_if_orphaned(0)
+    print("stays", flush=True)
+worker = multiprocessing.get_context("fork").Process(target=child)
+worker.start()
+print(worker.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_worker_that_comes_to_life_after_its_process_died_leaves() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LATE], env=os.environ | {"PYTHONPATH": str(SOURCES)}, text=True, timeout=60,
+        stdout=subprocess.PIPE, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    assert done.stdout.split() == [done.stdout.strip()]  # its number, and nothing that it says after
+
+
 @pytest.mark.parametrize("end", ["kill", "leave"])
 def test_no_worker_outlives_its_process(end: str) -> None:
     parent = subprocess.Popen(

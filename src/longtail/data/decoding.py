@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -115,6 +117,7 @@ class BlockReader:
             batch_sampler=self._order,
             num_workers=workers,
             collate_fn=_as_it_is,
+            worker_init_fn=leave_if_orphaned,
             pin_memory=pin_memory,
             persistent_workers=keep and workers > 0,
             generator=torch.Generator(),  # its own: drawing from the global one would change the noise of the next loss
@@ -167,6 +170,17 @@ class _Blocks(Dataset[Block]):
             except LongtailError as error:  # raised where it is wanted: a worker would wrap it in its traceback
                 problems[place] = error
         return Block(torch.from_numpy(pixels), problems)
+
+
+def leave_if_orphaned(_worker: int) -> None:
+    """End a worker whose parent was killed before the worker came to life.
+
+    PyTorch's workers look whether the process that started them is still there, but only since they run themselves:
+    one that starts late would take whoever inherited it for its parent, and stay for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(1)
 
 
 def _as_it_is(block: Any) -> Any:  # the loader's types know of lists only
