@@ -306,6 +306,9 @@ def test_tables_are_saved_as_csv(page: Any, site: Any) -> None:
     assert [table[name]["Few"] for name in ("ce", "gcl")] == [f"{100 * value:.1f}" for value in few]
     assert float(table["gcl"]["Few low"]) < float(table["gcl"]["Few"]) < float(table["gcl"]["Few high"])
     assert float(table["gcl"]["Few difference"]) == pytest.approx(100 * (few[1] - few[0]), abs=0.06)
+    ends = [100 * end for end in site.rows[1].differences["few"].interval]
+    assert [float(table["gcl"][f"Few difference {end}"]) for end in ("low", "high")] == pytest.approx(ends, abs=0.06)
+    assert table["ce"]["Few difference low"] == ""
     page.locator("#accuracy summary").click()
     heads, *lines = saved(page, "accuracy")
     assert heads[:5] == ["Class", "Group", "Training images", "Test images", "ce"]
