@@ -86,22 +86,27 @@ def _listed(
     return ListedPair(
         class_word(names[label]), run.group_of[label], run.counts[label],
         class_word(names[taken]), run.group_of[taken], run.counts[taken], tuple(shares),
-        _error_pictures(runs, label, taken), _class_pictures(runs, taken),
+        _error_pictures(rows, label, taken), _class_pictures(runs, taken),
     )  # fmt: skip
 
 
-def _error_pictures(runs: Sequence[RunResult], label: int, taken: int) -> tuple[Picture, ...]:
-    """Test images of ``label`` that were taken for ``taken``, each once: several runs may err on the same image."""
-    kept: dict[bytes, ExampleImage] = {}
-    for run in runs:
-        for one in run.examples:
-            if one.role == "error" and (one.label, one.prediction) == (label, taken):
-                kept.setdefault(one.image, one)
-    names = runs[0].counts.names
+def _error_pictures(rows: Sequence[Row], label: int, taken: int) -> tuple[Picture, ...]:
+    """Test images of ``label`` taken for ``taken``, the surest first and each once: several may err on the same."""
+    found = [
+        (one, row.label)
+        for row in rows
+        for run in row.runs
+        for one in run.examples
+        if one.role == "error" and (one.label, one.prediction) == (label, taken)
+    ]
+    kept: dict[bytes, tuple[ExampleImage, str]] = {}
+    for one, under in sorted(found, key=lambda each: -each[0].confidence):
+        kept.setdefault(one.image, (one, under))
+    names = rows[0].runs[0].counts.names
     alt = f"{class_word(names[label])}, taken for {class_word(names[taken])}"
     return tuple(
-        Picture(data_uri(one.image), percent(one.confidence), f"{alt} at {percent(one.confidence)} confidence")
-        for one in list(kept.values())[:PICTURES]
+        Picture(data_uri(one.image), percent(one.confidence), f"{alt} at {percent(one.confidence)} under {under}")
+        for one, under in list(kept.values())[:PICTURES]
     )
 
 
