@@ -108,7 +108,7 @@ def test_pairs_are_those_of_both_configurations_with_their_shares(two):
     by_name = {(one.name, one.taken_for): one for one in pairs}
     assert [one.images for one in by_name["class 5", "class 4"].shares] == [0, 10]
     assert (
-        "most often on average over the configurations: 100.0% of its images, 20, under ce"
+        "most often on average over the configurations: 100.0% of its images (20) under ce and 50.0% (10) under gcl"
         in confusions_section(two).sentence
     )
 

@@ -136,11 +136,14 @@ def pair_sentence(pairs: Sequence[ListedPair]) -> str:
     Example:
         >>> pair = ListedPair("otter", "few", 9, "seal", "few", 8, (PairShare("ce", 4, 0.4),), (), ())
         >>> pair_sentence([pair])
-        'otter is taken for seal most often: 40.0% of its images, 4, under ce.'
+        'otter is taken for seal most often: 40.0% of its images (4) under ce.'
     """
     if not pairs:
         return "No image is classified wrongly."
     first = pairs[0]
     mean = " on average over the configurations" if len(first.shares) > 1 else ""
-    shares = listing([f"{one.text} of its images, {one.images:,}, under {one.label}" for one in first.shares])
+    of = [" of its images", *[""] * (len(first.shares) - 1)]
+    shares = listing(
+        [f"{one.text}{words} ({one.images:,}) under {one.label}" for words, one in zip(of, first.shares, strict=True)]
+    )
     return f"{sentence_case(first.name)} is taken for {first.taken_for} most often{mean}: {shares}."
