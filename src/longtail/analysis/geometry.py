@@ -76,15 +76,21 @@ def checked(features: npt.ArrayLike, labels: npt.ArrayLike, num_classes: int) ->
         ...
         ValueError: label 3 is outside 0..1: give the number of all classes.
     """
-    rows, found = np.asarray(features), np.asarray(labels)
-    if rows.ndim != 2 or found.shape != rows.shape[:1]:
+    rows, found = _wide(features), np.asarray(labels)
+    if found.shape != rows.shape[:1]:
         shapes = f"{rows.shape} and {found.shape}"
         raise ValueError(f"features of shape (N, D) and labels of shape (N,) are needed, got {shapes}.")
     if found.size and (found.min() < 0 or found.max() >= num_classes):
         wrong = int(found.min() if found.min() < 0 else found.max())
         raise ValueError(f"label {wrong} is outside 0..{num_classes - 1}: give the number of all classes.")
-    wide = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
-    return wide, found.astype(np.int64, copy=False)
+    return rows, found.astype(np.int64, copy=False)
+
+
+def _wide(features: npt.ArrayLike) -> Features:
+    rows = np.asarray(features)
+    if rows.ndim != 2:
+        raise ValueError(f"features of shape (N, D) are needed, got {rows.shape}.")
+    return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
 
 
 def class_means(features: Features, labels: IntArray, num_classes: int) -> tuple[FloatArray, IntArray]:
@@ -95,9 +101,12 @@ def class_means(features: Features, labels: IntArray, num_classes: int) -> tuple
         >>> means.tolist(), images.tolist()
         ([[2.0], [nan]], [2, 0])
     """
+    return _means(*checked(features, labels, num_classes), num_classes)
+
+
+def _means(features: Features, labels: IntArray, num_classes: int) -> tuple[FloatArray, IntArray]:
     from scipy.sparse import csr_array
 
-    features, labels = checked(features, labels, num_classes)
     images = np.bincount(labels, minlength=num_classes)
     # Row c of the sparse matrix holds the images of class c: far faster than adding features row by row.
     ends = np.concatenate([[0], np.cumsum(images)])
@@ -131,7 +140,7 @@ def class_geometry(features: Features, labels: IntArray, num_classes: int) -> Cl
         [1.414, 1.414, nan, nan]
     """
     features, labels = checked(features, labels, num_classes)
-    means, images = class_means(features, labels, num_classes)
+    means, images = _means(features, labels, num_classes)
     distances = np.linalg.norm(features - means[labels].astype(features.dtype), axis=1)
     sums = np.bincount(labels, weights=distances, minlength=num_classes)
     spread = np.where(images > 1, sums / np.sqrt(np.maximum(images * (images - 1.0), 1.0)), np.nan)
@@ -164,7 +173,7 @@ def uniformity(features: Features, *, seed: int = 0) -> float:
         >>> round(uniformity(np.array([[1.0, 0.0], [-1.0, 0.0]])), 9)
         -8.0
     """
-    units = _units(checked(features, np.zeros(len(features)), 1)[0])[0]
+    units = _units(_wide(features))[0]
     if len(units) > EXACT:
         units = units[np.sort(np.random.default_rng(seed).choice(len(units), EXACT, replace=False))]
     if len(units) < 2:
@@ -199,7 +208,7 @@ def alignment(features: Features, labels: IntArray, num_classes: int) -> float:
     """
     features, labels = checked(features, labels, num_classes)
     units, kept = _units(features)
-    means, images = class_means(units, labels[kept], num_classes)
+    means, images = _means(units, labels[kept], num_classes)
     several = images > 1
     if not several.any():
         return float("nan")
@@ -241,7 +250,7 @@ def neural_collapse(
         (0.0, 0.0, 0.0)
     """
     features, labels = checked(features, labels, num_classes)
-    means, images = class_means(features, labels, num_classes)
+    means, images = _means(features, labels, num_classes)
     present = images > 0
     centred = means[present] - means[present].mean(axis=0) if present.any() else means[:0]
     norms = np.linalg.norm(centred, axis=1)

@@ -25,7 +25,7 @@ def add_band(
     """Fill what lies between two lines, so faintly that what is behind shows; it answers no pointer.
 
     Args:
-        figure: Gets one more trace.
+        figure: Gets the traces.
         x: Shape (N,).
         low: The lower line, shape (N,).
         high: The upper line, shape (N,).

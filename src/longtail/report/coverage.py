@@ -89,19 +89,19 @@ def coverage_figure(
         ['0.963', '1.000']
     """
     figure = blank(280, left=52)
-    for label, curve, number in zip(labels, curves, colours, strict=True):
+    styles = [run_style(number) for number in colours]
+    for label, curve, (colour, dash) in zip(labels, curves, styles, strict=True):
         if curve is None:
             continue
-        colour, dash = run_style(number)
         figure.add_scatter(
             x=COVERAGE.astype(np.float32), y=curve.astype(np.float32), mode="lines", name=clip(label),
             line={"color": colour, "dash": dash, "width": 2},
             hovertemplate="%{fullData.name}<br>the surest %{x:.0%}: %{y:.1%} right<extra></extra>",
         )  # fmt: skip
-    for curve, number, count in zip(curves, colours, images or (), strict=False):
+    for curve, (colour, _), count in zip(curves, styles, images or (), strict=False):
         if curve is not None:
             ends = wilson(curve * COVERAGE * count, COVERAGE * count)
-            add_band(figure, COVERAGE, ends[:, 0], ends[:, 1], colour=run_style(number)[0])
+            add_band(figure, COVERAGE, ends[:, 0], ends[:, 1], colour=colour)
     ticks = {"tickformat": ".0%", "tickvals": [0, 0.25, 0.5, 0.75, 1]}
     figure.update_xaxes(title="Coverage", range=[0, 1], **ticks)
     figure.update_layout(margin={"r": 18})

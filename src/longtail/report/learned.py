@@ -63,15 +63,14 @@ def _analysed(row: Row) -> list[tuple[RunResult, Analysis]]:
 def absent_notes(comparison: Comparison) -> list[str]:
     """Which configurations some sections leave out, and how they get in; nothing where those show all or none."""
     rows, notes = comparison.final, []
-    analysed = [row.label for row in rows if _analysed(row)]
-    if 0 < len(analysed) < len(rows):
-        missing = listing([row.label for row in rows if row.label not in analysed])
+    without = [row.label for row in rows if not _analysed(row)]
+    if 0 < len(without) < len(rows):
+        missing = listing(without)
         notes.append(f"Not analysed, and so not in the sections on features: {missing}. longtail analyse RUN adds it.")
-    recorded = [row.label for row in rows if any(run.dynamics is not None for run in row.runs)]
-    if 0 < len(recorded) < len(rows):
-        missing = listing([row.label for row in rows if row.label not in recorded])
+    without = [row.label for row in rows if all(run.dynamics is None for run in row.runs)]
+    if 0 < len(without) < len(rows):
         how = "--training.record_dynamics true records them while it trains"
-        notes.append(f"Without recorded gradients, and so not in the sections on them: {missing}; {how}.")
+        notes.append(f"Without recorded gradients, and so not in the sections on them: {listing(without)}; {how}.")
     return notes
 
 

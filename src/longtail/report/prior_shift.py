@@ -66,18 +66,17 @@ def prior_curves(
         ['ce']
     """
     figure = blank(380, left=58)
-    for label, curve, number in zip(labels, curves, colours, strict=True):
-        colour, dash = run_style(number)
+    styles = [run_style(number) for number in colours]
+    for label, curve, (colour, dash) in zip(labels, curves, styles, strict=True):
         figure.add_scatter(
             x=curve.exponent.astype(np.float32), y=curve.accuracy.astype(np.float32), mode="lines", name=clip(label),
             line={"color": colour, "dash": dash, "width": 2}, customdata=(Z * curve.error).astype(np.float32),
             hovertemplate="%{fullData.name}<br>prior n^%{x:.2f}: %{y:.1%} ± %{customdata:.1%}<extra></extra>",
         )  # fmt: skip
-    for curve, number in zip(curves, colours, strict=True):
-        if bands:
-            reach = Z * curve.error
-            low, high = np.maximum(curve.accuracy - reach, 0), np.minimum(curve.accuracy + reach, 1)
-            add_band(figure, curve.exponent, low, high, colour=run_style(number)[0])
+    for curve, (colour, _) in zip(curves, styles, strict=True) if bands else ():
+        reach = Z * curve.error
+        low, high = np.maximum(curve.accuracy - reach, 0), np.minimum(curve.accuracy + reach, 1)
+        add_band(figure, curve.exponent, low, high, colour=colour)
     figure.add_vline(x=0, line={"color": MUTED, "width": 1, "dash": "dot"})
     figure.update_xaxes(
         title="Assumed test prior: class size to this power",
