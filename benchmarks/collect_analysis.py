@@ -24,7 +24,7 @@ from longtail.analysis.confusions import destinations
 from longtail.analysis.gradients import gradient_balance
 from longtail.analysis.norms import rank_trend
 from longtail.analysis.prior_shift import prior_shift
-from longtail.analysis.saturation import group_histograms, group_means, share_past
+from longtail.analysis.saturation import group_histograms, group_means, histogram_quantiles, share_past
 from longtail.counts import GROUP_NAMES, GroupName
 from longtail.report.runs import RunResult
 
@@ -110,14 +110,15 @@ def _recorded(run: RunResult) -> Row:
     balance = gradient_balance(
         dynamics.positive[: last + 1], dynamics.negative[: last + 1], dynamics.images[: last + 1], run.group_of
     )
-    past = share_past(group_histograms(dynamics.histogram.astype(np.int64), run.group_of), 0.9)[last]
+    histograms = group_histograms(dynamics.histogram.astype(np.int64), run.group_of)
     size = group_means(dynamics.gradient, dynamics.images, run.group_of)[last]
     row: Row = {}
     for index, name in enumerate(GROUP_NAMES):
         row[f"balance first {name}"] = balance.groups[0, index]
         row[f"balance last {name}"] = balance.groups[-1, index]
         row[f"balance whole {name}"] = balance.whole[index]
-        row[f"past 0.9 {name}"] = past[index]
+        row[f"median p_y {name}"] = histogram_quantiles(histograms[last, index], [0.5])[0]
+        row |= {f"past {level} {name}": share_past(histograms, level)[last, index] for level in (0.9, 0.99)}
         row[f"gradient {name}"] = size[index]
     return row
 

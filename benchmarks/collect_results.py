@@ -1,7 +1,10 @@
 """Gather finished runs into rows (CSV) and make the results page from the rows alone.
 
-python benchmarks/collect_results.py rows RUN [RUN ...] --csv docs/results/cifar100-lt-30-epochs.csv
+python benchmarks/collect_results.py rows RUN [RUN ...] --csv docs/results/cifar100-lt-100-30-epochs.csv
+python benchmarks/collect_results.py rows RUN [RUN ...] --csv docs/results/cifar100-lt-100-30-epochs.csv --keep
 python benchmarks/collect_results.py page docs/results/index.md
+
+``--keep`` keeps the rows that a file has of other runs, so that rows can be committed as they come.
 """
 
 from __future__ import annotations
@@ -85,14 +88,16 @@ def command_of(config: Mapping[str, Any], name: str) -> str:
     return shlex.join([*words, "--out", name])
 
 
-def write_rows(runs: list[Path], path: Path) -> None:
-    """Write the rows of all runs to one CSV file."""
+def write_rows(runs: list[Path], path: Path, keep: bool = False) -> None:
+    """Write the rows of all runs to one CSV file; with ``keep`` after those that it has of other runs and seeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [row for run in runs for row in rows_of(run)]
+    made = {(row["run"], str(row["seed"])) for row in rows}
+    kept = [row for row in _read(path) if (row["run"], row["seed"]) not in made] if keep and path.exists() else []
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
-        for run in runs:
-            writer.writerows(rows_of(run))
+        writer.writerows([*kept, *rows])
 
 
 def finished(folder: Path) -> list[Path]:
@@ -169,13 +174,20 @@ def spread(values: list[str]) -> str:
 
 
 def fill(page: Path) -> None:
-    """Make every table of a page anew: each stands between two marks, of which the first names its file of rows."""
+    """Make every table of a page anew: each stands between two marks, of which the first names its file of rows.
+
+    Files of rows that the page does not know yet get a section at its end; what they show is for people to write.
+    """
     published = _read(page.with_name("published.csv"))
+    text = page.read_text() if page.exists() else "# Results\n"
+    for rows in sorted(page.parent.glob("cifar*.csv")):
+        if f"<!-- rows begin {rows.name} -->" not in text:
+            text += f"\n## {rows.stem}\n\n<!-- rows begin {rows.name} -->\n<!-- rows end -->\n"
 
     def made(match: re.Match[str]) -> str:
         return f"{match[1]}\n\n{table(_read(page.with_name(match[2])), match[2], published)}\n{match[3]}"
 
-    page.write_text(MARKED.sub(made, page.read_text()))
+    page.write_text(MARKED.sub(made, text))
 
 
 def _read(path: Path) -> list[dict[str, str]]:
@@ -190,11 +202,12 @@ def main() -> None:
     rows = commands.add_parser("rows", help="gather runs into a file of rows")
     rows.add_argument("runs", type=Path, nargs="+")
     rows.add_argument("--csv", type=Path, required=True)
+    rows.add_argument("--keep", action="store_true", help="keep the rows that the file has of other runs")
     make = commands.add_parser("page", help="make the tables of a page anew")
     make.add_argument("page", type=Path)
     options = parser.parse_args()
     if options.command == "rows":
-        write_rows(options.runs, options.csv)
+        write_rows(options.runs, options.csv, options.keep)
     else:
         fill(options.page)
 

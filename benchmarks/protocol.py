@@ -1,6 +1,6 @@
 """A whole run by the published protocol (GCL, 200 + 30 epochs, CIFAR-100-LT, ratio 100): seconds, start-up apart.
 
-python benchmarks/protocol.py --repeats 3 --json docs/performance/protocol.json
+python benchmarks/protocol.py --json docs/performance/protocol.json
 
 Each repeat is a whole run: a minute or two on a GPU; on a processor it takes hours.
 """

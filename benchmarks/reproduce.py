@@ -2,6 +2,9 @@
 
 python benchmarks/reproduce.py --out runs/reproduce                            # everything; can be stopped and repeated
 python benchmarks/reproduce.py --out runs/reproduce --datasets cifar100 --ratios 100 --recipes ce gcl --seeds 1
+
+It can be done in as many calls as it takes, also on several machines: the rows of other runs that a file has stay, and
+the results page is made anew from all rows after each grid.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from collect_results import finished, write_rows
+from collect_results import fill, finished, write_rows
 from common import train_grid
 
 from longtail.training.recipe import list_recipes
@@ -28,7 +31,8 @@ def main() -> int:
             status |= train_grid(grid(flags, dataset, ratio), out, flags.jobs)
             runs = finished(out)
             if runs:
-                write_rows(runs, flags.csv / f"{out.name}.csv")
+                write_rows(runs, flags.csv / f"{out.name}.csv", keep=True)
+                fill(flags.csv / "index.md")
     return status
 
 

@@ -1,7 +1,10 @@
 """Which S, A, E and K for 5, 20 or 100 classes? Searched on held-out training images, never on a test set.
 
 python benchmarks/search.py SOURCE --out runs/search --csv docs/results/search.csv
-python benchmarks/search.py SOURCE --linear --out runs/search-linear --csv docs/results/search-linear.csv
+python benchmarks/search.py SOURCE --linear --out runs/search --csv docs/results/search.csv
+
+Rows that the file has of the other way of training, or of other numbers of classes, stay. An option is set in both
+stages of a method that has two.
 
 A draw takes K classes at random from the training split of SOURCE, holds out twenty images of each as a balanced
 validation split, and cuts the rest to the ratio. The test split is left out of the data, so nothing could be read from
@@ -25,7 +28,7 @@ from longtail.data.subsets import cut_long_tailed
 HELD_OUT = 20  # images of each class
 # As many steps for few classes as for many, roughly: fewer classes mean fewer images.
 EPOCHS = {5: 60, 20: 30, 100: 15}
-# Recipe, option, values, and the published one among them.
+# Recipe, option, values, and the one among them that others are compared with: the published one, where there is one.
 OPTIONS = {
     "gcl-scale": ("gcl", "scale", [5.0, 10.0, 20.0, 30.0, 60.0], 30.0),
     "gcl-noise": ("gcl", "noise", [0.0, 0.25, 0.5, 1.0], 0.5),
@@ -48,18 +51,32 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=16)
     parser.add_argument("--jobs", type=int, default=None)
     flags = parser.parse_args()
-    rows = []
+    rows: list[dict[str, object]] = []
+    training = "linear" if flags.linear else "scratch"
     for classes in flags.classes:
         folders = [flags.out / f"{classes}-classes" / f"draw-{draw}" for draw in range(flags.draws)]
         for draw, folder in enumerate(folders):
             if not (folder / "data").exists():
-                hold_out(flags.source, classes, flags.imbalance_ratio, draw, folder / "data")
-            train_grid(grid(flags, classes, draw, folder / "data"), folder / "runs", flags.jobs)
-        rows += gather([folder / "runs" for folder in folders], classes)
-    with flags.csv.open("w", newline="") as file:
+                unfinished = folder / "unfinished"
+                hold_out(flags.source, classes, flags.imbalance_ratio, draw, unfinished)
+                unfinished.rename(folder / "data")
+            if train_grid(grid(flags, classes, draw, folder / "data"), folder / training, flags.jobs):
+                raise SystemExit("a run failed or was stopped: the same command goes on; no rows were written.")
+        rows += gather([folder / training for folder in folders], classes, training)
+    write(rows, flags.csv)
+
+
+def write(rows: list[dict[str, object]], path: Path) -> None:
+    """Write rows after those that the file has of other numbers of classes or of the other way of training."""
+    made = {(str(row["training"]), str(row["classes"])) for row in rows}
+    kept: list[dict[str, str]] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            kept = [row for row in csv.DictReader(file) if (row["training"], row["classes"]) not in made]
+    with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows([*kept, *rows])
 
 
 def hold_out(source: str, classes: int, ratio: float, draw: int, folder: Path) -> None:
@@ -103,13 +120,14 @@ def grid(flags: argparse.Namespace, classes: int, draw: int, source: Path) -> di
             own: dict[str, object] = {f"stage1.loss.options.{option}": value}
             if recipe != "fbl":
                 views = 1 if flags.linear else 4
+                own |= {f"stage2.loss.options.{option}": value}
                 own |= {"stage1.mixing": "none", "stage2.mixing": "none", "stage2.cached_views": views}
             runs[f"{name}-{value:g}"] = {"recipe": f"{'images' if flags.linear else 'cifar-lt'}/{recipe}", "set": own}
     epochs = {} if flags.linear else {"epochs": EPOCHS.get(classes, 30)}
     return {"source": f"hf:{source}", "seeds": [draw], "set": options, "runs": runs} | epochs
 
 
-def gather(folders: list[Path], classes: int) -> list[dict[str, object]]:
+def gather(folders: list[Path], classes: int, training: str) -> list[dict[str, object]]:
     """Validation accuracy (the split is balanced) by option and value, and how far it is above the published value."""
     rows = []
     for name, (recipe, option, values, published) in OPTIONS.items():
@@ -118,7 +136,8 @@ def gather(folders: list[Path], classes: int) -> list[dict[str, object]]:
             pairs = zip(found[value], found[published], strict=True)
             differences = [mine - theirs for mine, theirs in pairs]
             rows.append({
-                "classes": classes, "recipe": recipe, "option": option, "value": value, "draws": len(folders),
+                "training": training, "classes": classes, "recipe": recipe, "option": option, "value": value,
+                "draws": len(folders),
                 "accuracy": round(statistics.mean(found[value]), 2),
                 "above_published": round(statistics.mean(differences), 2),
                 "above_published_std": round(statistics.stdev(differences), 2) if len(folders) > 1 else "",

@@ -78,14 +78,15 @@ def test_every_word_reaches_the_runs(cli: Cli, planned: list[tuple[Grid, int | N
 
 def test_words_beside_a_file_win_over_it(cli: Cli, planned: list[tuple[Grid, int | None]], tmp_path: Path) -> None:
     values = {"source": "digits", "out": "a", "baseline": "ce", "set": {"data.few": 3}}
-    values["runs"] = {"ce": {"recipe": "cifar-lt/ce"}, "gcl": {"recipe": "cifar-lt/gcl"}}
+    own = {"training.tracker": "mlflow"}
+    values["runs"] = {"ce": {"recipe": "cifar-lt/ce"}, "gcl": {"recipe": "cifar-lt/gcl", "set": own}}
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     words = ("--out", "b", "--baseline", "gcl", "--tracker", "tensorboard")
     assert cli("compare", "--grid", "grid.yaml", *words).status == 130
     ((grid, jobs),) = planned
     assert (grid.out, jobs, grid.runs[0].baseline) == (Path("b"), None, "gcl")
     assert grid.runs[0].config.data.few == 3
-    assert grid.runs[0].config.training.tracker == "tensorboard"
+    assert [run.config.training.tracker for run in grid.runs] == ["tensorboard"] * 2
 
 
 def test_a_set_that_is_no_table_is_a_sentence_with_a_tracker_too(cli: Cli, tmp_path: Path) -> None:

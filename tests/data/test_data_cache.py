@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from longtail.data import cache
-from longtail.data.cache import cache_folder, cached_images
+from longtail.data.cache import cache_folder, cached_images, kept_on_disk
 from longtail.data.decoding import Decoder, decode_all
 from longtail.data.image_data import Split
-from longtail.data.loaders import build_loader
+from longtail.data.loaders import ResidentBudget, build_loader
 from longtail.data.sources import load_source
 from longtail.errors import LongtailError
 
@@ -141,7 +141,8 @@ def test_a_small_set_leaves_no_file(folder: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_loader_uses_it_unless_told_not_to(folder: Path, keep: bool) -> None:
     decoder = Decoder(split_of(), None, SIZE)
     for _ in range(2):
-        loader = build_loader(decoder, torch.device("cpu"), workers=0, resident_gigabytes=1.0, cache=keep)
+        budget = ResidentBudget(torch.device("cpu"), 1.0)
+        loader = build_loader(decoder, torch.device("cpu"), workers=0, budget=budget, cache=keep)
         (batch,) = loader.batches(torch.tensor([3, 1]), 2)
         assert torch.equal(batch.images, torch.from_numpy(PIXELS[[3, 1]]).permute(0, 3, 1, 2))
     assert len(stored(folder)) == keep
@@ -157,6 +158,22 @@ def test_a_folder_that_cannot_be_written_is_a_note(tmp_path: Path, monkeypatch: 
     assert torch.equal(images, torch.from_numpy(PIXELS).permute(0, 3, 1, 2))
     assert len(said) == 1
     assert f"{tmp_path}/file/cache cannot be used (Not a directory): set LONGTAIL_CACHE" in said[0]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), OSError(errno.EIO, "a source that fails")])
+def test_what_fails_in_the_work_itself_is_not_laid_on_the_disk(folder: Path, error: Exception) -> None:
+    calls, said = list[None](), list[str]()
+
+    def fill(_out: Tensor) -> None:
+        calls.append(None)
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        kept_on_disk("key", 9, fill, what="features", warn=said.append)
+    assert caught.value is error
+    assert len(calls) == 1, "not a second time, into memory"
+    assert not said
+    assert not stored(folder)
 
 
 def test_a_full_disk_is_a_note_and_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

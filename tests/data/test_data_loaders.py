@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from longtail.data.decoding import Decoder
+from longtail.data import decoding, loaders
+from longtail.data.decoding import Decoder, decode_all, default_workers
 from longtail.data.image_data import Split
-from longtail.data.loaders import ResidentLoader, StreamingLoader, build_loader
+from longtail.data.loaders import ResidentBudget, ResidentLoader, StreamingLoader, build_loader
 from longtail.data.sources import load_source
 from longtail.errors import LongtailError
 
@@ -27,8 +28,8 @@ def split() -> Split:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streaming_gives_what_resident_gives(split: Split, workers: int) -> None:
     decoder = Decoder(split, None, 8)
-    resident = build_loader(decoder, CPU, workers=workers, resident_gigabytes=1.0)
-    streaming = build_loader(decoder, CPU, workers=workers, resident_gigabytes=0.0)
+    resident = build_loader(decoder, CPU, workers=workers, budget=ResidentBudget(CPU, 1.0))
+    streaming = build_loader(decoder, CPU, workers=workers, budget=ResidentBudget(CPU, 0.0))
     assert isinstance(resident, ResidentLoader)
     assert isinstance(streaming, StreamingLoader)
     rows = torch.tensor([3, 3, 10, 0, 7, 2, 1])
@@ -40,7 +41,7 @@ def test_streaming_gives_what_resident_gives(split: Split, workers: int) -> None
 
 
 def test_labels_and_rows_belong_to_the_images(split: Split) -> None:
-    loader = build_loader(Decoder(split, None, 8), CPU, workers=0, resident_gigabytes=None)
+    loader = build_loader(Decoder(split, None, 8), CPU, workers=0, budget=ResidentBudget(CPU))
     (batch,) = loader.batches(torch.tensor([5, 1]), 8)
     assert batch.rows.tolist() == [5, 1]
     assert batch.labels.tolist() == [2, 1]
@@ -58,9 +59,49 @@ def test_a_damaged_image_stops_with_its_name(gigabytes: float, tmp_path: Path) -
     train = load_source(f"folder:{tmp_path}").splits["train"]
 
     def read_all() -> None:
-        loader = build_loader(Decoder(train, None, 8), CPU, workers=1, resident_gigabytes=gigabytes)
+        loader = build_loader(Decoder(train, None, 8), CPU, workers=1, budget=ResidentBudget(CPU, gigabytes))
         list(loader.batches(torch.arange(4), 2))
 
     with pytest.raises(LongtailError, match=r"1\.png") as caught:
         read_all()
     assert "Traceback" not in str(caught.value)  # a worker process adds its own, which no user can read
+
+
+def test_splits_share_one_budget(split: Split) -> None:
+    """Two of three splits of 2,112 bytes fit 5,000: the third would take what the network needs."""
+    budget = ResidentBudget(CPU, 5e-6)
+    kinds = [type(build_loader(Decoder(split, None, 8), CPU, workers=0, budget=budget)) for _ in range(3)]
+    assert kinds == [ResidentLoader, ResidentLoader, StreamingLoader]
+
+
+def test_images_for_a_gpu_have_to_fit_the_host_and_what_other_runs_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {"cuda": 80.0, "cpu": 64.0}
+    monkeypatch.setattr(loaders, "memory_budget", lambda device, size=None: size or free[device.type] / 2)
+    gpu = torch.device("cuda")
+    assert ResidentBudget(gpu).left == 32
+    free["cuda"] = 40
+    assert ResidentBudget(gpu).left == 20
+    monkeypatch.setenv("LONGTAIL_JOBS", "4")
+    assert ResidentBudget(gpu).left == 5
+    assert ResidentBudget(CPU).left == 32  # runs on a processor map one copy from disk
+    assert ResidentBudget(gpu, 7.0).left == 7  # as asked
+
+
+def test_every_core_decodes_unless_others_need_it(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "cores", lambda: 16)
+    loader = build_loader(Decoder(split, None, 8), CPU, workers=None, budget=ResidentBudget(CPU, 0.0))
+    assert isinstance(loader, StreamingLoader)
+    assert loader.workers == 16
+    for jobs, processes, workers in (("2", "", 8), ("2", "4", 2), ("", "8", 2), ("16", "4", 1)):
+        monkeypatch.setenv("LONGTAIL_JOBS", jobs)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        assert default_workers() == workers
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 200, 2500])
+def test_all_rows_are_decoded_and_counted(count: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 2, 2, 3)).astype(np.uint8)
+    ticks: list[None] = []
+    found = decode_all(Decoder(Split.from_arrays(pixels, [0] * count), None, 2), lambda: ticks.append(None))
+    assert torch.equal(found, torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    assert len(ticks) == count

@@ -179,6 +179,24 @@ def test_two_at_once_are_refused(photos: ImageData, tmp_path: Path) -> None:
         holder.join()
 
 
+def test_one_that_was_finished_in_the_meantime_stays(
+    photos: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process writes the folder after this one has looked, and before it has the lock."""
+    kept = tmp_path / "small" / "kept"
+
+    class Late(FileLock):
+        def __enter__(self) -> FileLock:
+            kept.parent.mkdir()
+            kept.touch()
+            return super().__enter__()
+
+    monkeypatch.setattr(resized, "FileLock", Late)
+    with pytest.raises(LongtailError, match="small exists already"):
+        write_resized(photos, tmp_path / "small", 16, workers=0)
+    assert list(kept.parent.iterdir()) == [kept]
+
+
 def test_one_that_was_killed_is_begun_anew(photos: ImageData, tmp_path: Path) -> None:
     code = f"""
 import time

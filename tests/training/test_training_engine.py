@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from longtail.counts import ClassCounts
 from longtail.data.augmentation import BatchTransform
@@ -20,6 +22,7 @@ from longtail.training.check import resolve
 from longtail.training.checkpoint import load_checkpoint
 from longtail.training.config import LossConfig, ModelConfig, OptimizerConfig, RunConfig, StageConfig, TrainingConfig
 from longtail.training.engine import Engine, Pass, train_epoch
+from longtail.training.evaluate import evaluate
 from longtail.training.meter import Meter
 from longtail.training.progress import Reporter
 from longtail.training.recipe import list_recipes
@@ -298,6 +301,67 @@ def test_places_trains_only_the_last_block_and_the_bottleneck() -> None:
                            if p.requires_grad and n.startswith("trunk")}  # fmt: skip
     assert "layer4" in trained
     assert "layer3" not in trained
+
+
+class Looks(TorchDispatchMode):
+    """Counts how often a number of a tensor is fetched by the host, for which it has to wait for a GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mixing", ["none", "mixup", "cutmix", "remix", "cmo"])
+def test_a_step_and_an_evaluation_look_at_no_number_on_the_device(mixing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longtail.evaluation.metrics.summarise", lambda *_: {})  # it looks, once all is done
+    stage = StageConfig(epochs=1, batch_size=8, mixing=mixing)
+    model = build_model("plain-cnn", 3, "linear")
+    work, rows = make_pass(stage, cpu(), model)
+    counts = ClassCounts([8, 8, 8])
+    with Looks() as looks:
+        assert torch.zeros(1).item() == 0
+        assert looks.count == 1
+        train_epoch(work, rows, 0, 0, Meter(work.engine.device))
+        assert looks.count == 2, "whether there was a NaN, at the end of the epoch"
+        evaluate(
+            work.engine,
+            model,
+            work.loader,
+            TRANSFORM,
+            num_images=24,
+            counts=counts,
+            groups=counts.groups(),
+            scores=lambda logits: logits,
+            keep_predictions=True,
+        )
+    assert looks.count == 2
+
+
+def test_an_error_leaves_the_mode_of_a_network_as_it_was() -> None:
+    model = build_model("plain-cnn", 3, "linear").train()
+    with pytest.raises(RuntimeError, match="no"), Engine(cpu()).inference(model):
+        raise RuntimeError("no")
+    assert model.training
+
+
+def test_checkpoints_within_an_epoch_are_no_part_of_its_time(
+    small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that only saving moves: every save takes 1,000 seconds."""
+    from longtail.training import run
+
+    real, late = time.perf_counter, [0.0]
+
+    def saving(*args: Any, **options: Any) -> None:
+        late[0] += 1000.0
+
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + late[0])
+    monkeypatch.setattr(run, "save_checkpoint", saving)
+    metrics = start_run(small_config(epochs=1, training={"checkpoint_steps": 2}), tmp_path / "run", quiet)
+    assert metrics["seconds"]["saving"] >= 2000
+    assert metrics["seconds"]["stage1"] < 1000
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None and shutil.which("cl") is None, reason="torch.compile needs a compiler")

@@ -232,3 +232,29 @@ def test_a_run_starts_from_the_weights_of_another(small_config: Build, quiet: Re
     wrong = small_config("cifar-lt/ce", stage1=still, model={"weights": stage1, "name": "resnet20"})
     with pytest.raises(LongtailError, match=r"--model\.name plain-cnn"):
         start_run(wrong, tmp_path / "wrong", quiet)
+
+
+def test_a_backbone_that_takes_fewer_images_at_a_time_gives_the_same_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The size that fits is looked for once, and kept for the images that follow."""
+    torch.manual_seed(0)
+    model = build_model("resnet20", 3).eval()
+    engine = Engine(TrainingConfig(device="cpu", precision="fp32"))
+    images = torch.randint(0, 256, (300, 3, 8, 8), dtype=torch.uint8)  # one full part of 256, and the rest
+    loader = ResidentLoader(images, torch.arange(300) % 3, engine.device)
+    transform = BatchTransform((0.5,) * 3, (0.25,) * 3)
+    tried: list[int] = []
+
+    class Small(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            tried.append(len(images))
+            if len(images) > 100:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            found: torch.Tensor = model.backbone(images)
+            return found
+
+    expected = compute_views(engine, model, loader, transform, torch.arange(300) % 3, views=1, seed=(0,)).features
+    monkeypatch.setattr(features, "folded", lambda _: Small())
+    monkeypatch.setattr(features, "forward_batch", lambda *_: 256)
+    found = compute_views(engine, model, loader, transform, torch.arange(300) % 3, views=1, seed=(0,)).features
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert tried == [256, 128, 64, 64, 64, 64, 44]

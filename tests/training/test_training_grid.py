@@ -58,6 +58,8 @@ def test_auto_is_chosen_once_and_written_out() -> None:
     assert (short.stage1.epochs, short.stage1.batch_size) == (3, 64)
     with pytest.raises(LongtailError, match=r"leave model\.name out of vary"):
         plan_grid(spec(runs=auto, vary={"model.name": ["resnet20", "resnet32"]}))
+    with pytest.raises(LongtailError, match=r"leave data\.imbalance_ratio out of vary"):
+        plan_grid(spec(runs=auto, vary={"data.imbalance_ratio": [10, 1]}))  # nothing is rare in the images as they are
 
 
 def test_a_file_becomes_runs_by_configuration_and_seed(tmp_path: Path) -> None:
@@ -354,7 +356,7 @@ def test_small_runs_share_a_gpu_and_large_ones_do_not(monkeypatch: pytest.Monkey
     large = plan_grid(spec(set=SMALL | {"data.image_size": 224})).runs
     assert default_jobs(small) == 1  # on a CPU
     monkeypatch.setattr("longtail.training.engine.Engine.device", torch.device("cuda"))
-    for free, jobs in ((80, 4), (24, 3), (16, 2), (4, 1)):
+    for free, jobs in ((80, 6), (40, 5), (24, 3), (16, 2), (4, 1)):
         monkeypatch.setattr("longtail.data.loaders.memory_budget", lambda _, half=free / 2: half * 2**30)
         assert default_jobs(small) == jobs
     assert default_jobs(large) == 1

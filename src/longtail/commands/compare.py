@@ -87,7 +87,7 @@ def grid_command(
     epochs: int | None = None,
     imbalance_ratio: float | None = None,
     set: Sequence[str] = (),  # noqa: A002 - the name of the option
-    tracker: str | None = None,
+    tracker: Tracker | None = None,
     out: str | None = None,
     jobs: int | None = None,
     baseline: str | None = None,
@@ -108,6 +108,9 @@ def grid_command(
         values["set"] = options | {"training.tracker": tracker}
     with nullcontext() if grid is not None else as_usage():  # what is wrong then stands in a file, or in the options
         planned = plan_grid(values, grid or "the grid")
+    if tracker is not None:
+        for run in planned.runs:  # over what a run says for itself
+            run.config.training.tracker = tracker
     return _train_and_show(planned, jobs=jobs, csv=csv)
 
 

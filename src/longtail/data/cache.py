@@ -88,11 +88,23 @@ def kept_on_disk(
     Returns:
         uint8 (size,); writing to it changes no file.
 
+    Raises:
+        Exception: What ``fill`` raised.
+
     Example:
         >>> kept_on_disk("example", 2, lambda out: out.fill_(7), what="sevens").tolist()
         [7, 7]
     """
     limit = _limit()
+    failed: list[Exception] = []
+
+    def filling(out: Tensor) -> None:
+        try:
+            fill(out)
+        except Exception as error:
+            failed.append(error)
+            raise
+
     if size > limit:
         warn(
             f"{size / 1e9:.1f} GB of {what} exceed the {limit / 1e9:g} GB of the cache and are not kept on "
@@ -100,8 +112,10 @@ def kept_on_disk(
         )
     else:
         try:
-            return _from_disk(key, fill, size, limit)
+            return _from_disk(key, filling, size, limit)
         except (OSError, RuntimeError) as error:  # the second is what torch raises where a file cannot be mapped
+            if failed:  # it was no fault of the disk
+                raise
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
             warn(
                 f"{what} are not kept on disk, because {_shown_folder()} cannot be used ({reason}): set "

@@ -20,6 +20,9 @@ from longtail.data.images import Interpolation
 from longtail.data.sources import Split
 from longtail.errors import LongtailError
 
+# How many runs of a grid share this machine: the grid says so to the processes that train them.
+JOBS = "LONGTAIL_JOBS"
+
 
 @dataclass(frozen=True)
 class Decoder:
@@ -57,6 +60,31 @@ def cores() -> int:
     return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
 
 
+def runs_at_once() -> int:
+    """How many runs of a grid share this machine, this one included.
+
+    Example:
+        >>> runs_at_once() >= 1
+        True
+    """
+    return _number(JOBS)
+
+
+def default_workers() -> int:
+    """Processes that decode: one a core, the cores divided among the processes and runs that share the machine.
+
+    Example:
+        >>> default_workers() >= 1
+        True
+    """
+    return max(1, cores() // (runs_at_once() * _number("LOCAL_WORLD_SIZE")))  # as torchrun and accelerate set it
+
+
+def _number(variable: str) -> int:
+    text = os.environ.get(variable, "")
+    return max(1, int(text)) if text.isdigit() else 1
+
+
 def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None, *, out: Tensor | None = None) -> Tensor:
     """Decode every row with a few threads (Pillow decodes without the interpreter lock) into uint8 (N, 3, S, S).
 
@@ -69,12 +97,16 @@ def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None, *, o
     images = torch.empty(count, 3, decoder.size, decoder.size, dtype=torch.uint8) if out is None else out
     target = images.numpy()
 
-    def fill(row: int) -> None:
-        target[row] = decoder(row)
-        tick()
+    def fill(rows: range) -> None:
+        for row in rows:
+            target[row] = decoder(row)
+            tick()
 
-    with ThreadPoolExecutor(max_workers=cores()) as pool:
-        for _ in pool.map(fill, range(count)):
+    threads = cores()
+    # Parts, as a queue of single rows takes the memory of small images; small enough that all threads end together.
+    part = min(64, max(1, count // (16 * threads)))
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        for _ in pool.map(fill, (range(count)[at : at + part] for at in range(0, count, part))):
             pass
     return images
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from longtail.data.cache import cached_images
-from longtail.data.decoding import BlockReader, Decoder, decode_all
+from longtail.data.decoding import BlockReader, Decoder, decode_all, default_workers, runs_at_once
 from longtail.errors import LongtailError
 
 
@@ -184,12 +184,40 @@ def count_batches(rows: int, batch_size: int) -> int:
     return whole + (rest > 0 and not lonely)
 
 
+class ResidentBudget:
+    """The memory that decoded images may take, over all splits of a run: each takes its part while there is enough.
+
+    Args:
+        device: Where the images are kept.
+        gigabytes: The budget; None takes half of what is free there, and runs of a grid that share a GPU share that
+            half. Images for a GPU pass through the memory of the host, so they have to fit half of what is free there
+            as well.
+
+    Example:
+        >>> budget = ResidentBudget(torch.device("cpu"), 1.0)
+        >>> budget.take(600_000_000), budget.take(600_000_000), budget.take(400_000_000)
+        (True, False, True)
+    """
+
+    def __init__(self, device: torch.device, gigabytes: float | None = None) -> None:
+        self.left = memory_budget(device, gigabytes)
+        if gigabytes is None and device.type != "cpu":
+            self.left = min(self.left, memory_budget(torch.device("cpu"))) / runs_at_once()
+
+    def take(self, size: int) -> bool:
+        """Whether that many bytes are left; if so, they are taken."""
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
+
+
 def build_loader(
     decoder: Decoder,
     device: torch.device,
     *,
-    workers: int,
-    resident_gigabytes: float | None,
+    workers: int | None,
+    budget: ResidentBudget,
     cache: bool = True,
     keep_workers: bool = True,
     tick: Callable[[], object] = lambda: None,
@@ -200,8 +228,8 @@ def build_loader(
     Args:
         decoder: From row to uint8 image.
         device: Training device.
-        workers: Worker processes of the streaming loader.
-        resident_gigabytes: Budget in GB; None means half of the free memory of the device (or of the machine).
+        workers: Worker processes of the streaming loader; None takes :func:`default_workers`.
+        budget: Of the run; what the images take is taken from it.
         cache: Keep the decoded images on disk too, for the next run and for runs beside this one.
         keep_workers: Let the workers of the streaming loader live from one epoch to the next.
         tick: Called once per image while the resident tensor is decoded.
@@ -209,7 +237,8 @@ def build_loader(
     """
     labels = torch.from_numpy(decoder.split.labels.copy())
     needed = len(decoder.split) * 3 * decoder.size**2
-    if needed > memory_budget(device, resident_gigabytes):
+    if not budget.take(needed):
+        workers = default_workers() if workers is None else workers
         return StreamingLoader(decoder, labels, device, workers, keep_workers=keep_workers)
     images = cached_images(decoder, tick, warn) if cache else decode_all(decoder, tick)
     return ResidentLoader(images, labels, device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812  (as everybody writes it)
 
 from longtail.counts import ClassCounts, ClassCountsLike
 
@@ -88,11 +87,26 @@ def remix(
         >>> target.shape
         torch.Size([4, 2])
     """
+    counts = ClassCounts.of(class_counts).tensor(images.device)
+    return remix_by(counts, images, labels, alpha, generator, kappa=kappa, tau=tau)
+
+
+def remix_by(
+    counts: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    alpha: float,
+    generator: torch.Generator | None = None,
+    *,
+    kappa: float = 3.0,
+    tau: float = 0.5,
+) -> tuple[Tensor, Tensor]:
+    """:func:`remix` by counts (C,) that are on the device of the images already: a loop then never waits for it."""
     if kappa < 1 or not 0 <= tau <= 1:
         raise ValueError(f"remix takes kappa >= 1 and tau in [0, 1], got kappa={kappa} and tau={tau}.")
     if labels.ndim != 1:
         raise ValueError(f"remix takes class indices of shape (N,), got {tuple(labels.shape)}: mix only once.")
-    counts = ClassCounts.of(class_counts).tensor(images.device).clamp_min(1)
+    counts = counts.clamp_min(1)
     images, target = _floating(images), label_probabilities(labels, len(counts))
     _check(images, target)
     keep, partner = beta_sample(alpha, images.device, generator), _partners(images, generator)
@@ -196,7 +210,9 @@ def label_probabilities(labels: Tensor, num_classes: int) -> Tensor:
         [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     """
     if labels.ndim == 1:
-        return F.one_hot(labels.long(), num_classes).float()
+        # Not one_hot, which looks at the labels first.
+        hot = torch.zeros(len(labels), num_classes, device=labels.device)
+        return hot.scatter_(1, labels.long()[:, None], 1.0)
     if labels.ndim != 2 or labels.shape[1] != num_classes or not labels.is_floating_point():
         raise ValueError(f"labels must be indices (N,) or probabilities (N, {num_classes}), got {tuple(labels.shape)}.")
     return labels

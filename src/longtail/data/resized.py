@@ -88,6 +88,7 @@ def write_resized(
     try:
         with FileLock(lock, timeout=0):
             try:
+                _check_place(out)  # again: another process may have written it in between
                 shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
                 _check_space(data, out, size)
                 result = _write_all(data, unfinished, job)

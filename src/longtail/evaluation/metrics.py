@@ -29,6 +29,7 @@ class EvaluationMetrics(Metric):
         logit_scale: What multiplies the logits before softmax: the ``S`` of a cosine classifier, 1 for a linear one.
         from_probabilities: Scores are probabilities already.
         num_bins: Calibration bins.
+        validate_args: Look at every target whether it is a class; on a GPU that waits for it at each batch.
 
     Example:
         >>> metric = EvaluationMetrics(num_classes=2)
@@ -47,13 +48,15 @@ class EvaluationMetrics(Metric):
     bins: Tensor
 
     def __init__(
-        self, num_classes: int, *, logit_scale: float = 1.0, from_probabilities: bool = False, num_bins: int = 15
-    ) -> None:
+        self, num_classes: int, *, logit_scale: float = 1.0, from_probabilities: bool = False, num_bins: int = 15,
+        validate_args: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.num_classes = num_classes
         self.logit_scale = logit_scale
         self.from_probabilities = from_probabilities
         self.num_bins = num_bins
+        self.validate_args = validate_args
         counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         self.add_state("confusion", counts, dist_reduce_fx="sum")
         self.add_state("nll_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
@@ -67,7 +70,7 @@ class EvaluationMetrics(Metric):
             target: True classes, shape (N,), in 0 .. C-1.
 
         Raises:
-            ValueError: Shapes that do not fit, or a target outside 0 .. C-1.
+            ValueError: Shapes that do not fit, or a target outside 0 .. C-1 (unless ``validate_args`` is off).
         """
         self._check(scores, target)
         if target.numel() == 0:
@@ -95,7 +98,9 @@ class EvaluationMetrics(Metric):
                 f"EvaluationMetrics takes scores (N, {self.num_classes}) and targets (N,); got "
                 f"{tuple(scores.shape)} and {tuple(target.shape)}."
             )
-        if target.numel() and not bool(((target >= 0) & (target < self.num_classes)).all()):
+        if not self.validate_args or target.numel() == 0:
+            return
+        if not bool(((target >= 0) & (target < self.num_classes)).all()):
             raise ValueError(f"EvaluationMetrics takes targets in 0..{self.num_classes - 1}; drop other labels first.")
 
     def _log_probabilities(self, scores: Tensor) -> Tensor:

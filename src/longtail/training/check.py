@@ -219,7 +219,8 @@ def check_stages(config: RunConfig) -> dict[int, StageConfig]:
 def resolve(config: RunConfig) -> RunConfig:
     """Return the configuration as it is trained: ``auto`` replaced where the loss or the machine decides.
 
-    ``model.head`` becomes the classifier that stage 1's loss is defined on, ``training.precision`` what is fast here.
+    ``model.head`` becomes the classifier that stage 1's loss is defined on, ``training.precision`` what is fast here,
+    and a strength of a loss the number that :func:`longtail.losses.auto.resolve_auto` gives for the stage.
 
     Example:
         >>> config = RunConfig()
@@ -227,6 +228,7 @@ def resolve(config: RunConfig) -> RunConfig:
         >>> resolve(config).model.head
         'cosine'
     """
+    from longtail.losses.auto import resolve_auto
     from longtail.losses.registry import loss_class
     from longtail.training.engine import with_precision
 
@@ -235,4 +237,9 @@ def resolve(config: RunConfig) -> RunConfig:
         stage = config.stage1 if config.stage1.epochs else config.stage2
         resolved.model.head = loss_class(stage.loss.name).head
     resolved.training = with_precision(config.training)
+    trained = [stage for stage in (resolved.stage1, resolved.stage2) if stage.epochs]
+    on_features = bool(trained) and all(stage.train != "all" and stage.cached_views for stage in trained)
+    for number, stage in enumerate((resolved.stage1, resolved.stage2), start=1):
+        loss = stage.loss
+        loss.options = resolve_auto(loss.name, loss.options, stage=number, on_features=on_features)
     return resolved

@@ -54,7 +54,7 @@ class DataConfig:
         groups: Shot groups by those thresholds, or by thirds of the classes.
         skip_unreadable: Decode every image before training and leave out, with a count, those that cannot be; else the
             first of them stops the run.
-        workers: Processes that decode images when the data set does not fit in memory.
+        workers: Processes that decode images when the data set does not fit in memory; by default one a core.
         resident_gigabytes: Decode once and keep in memory up to this size; None means half of the free memory.
         cache: Keep the decoded images of such a set on disk too, for the next run and for runs beside this one.
     """
@@ -86,7 +86,7 @@ class DataConfig:
     few: int = 20
     groups: Literal["threshold", "thirds"] = "threshold"
     skip_unreadable: bool = False
-    workers: int = 2
+    workers: int | None = None
     resident_gigabytes: float | None = None
     cache: bool = True
 
@@ -214,7 +214,8 @@ class TrainingConfig:
         compile_mode: Its mode; ``reduce-overhead`` replays CUDA graphs on a GPU.
         channels_last: Memory layout of images and convolutions.
         validate_every: Measure the validation split every this many epochs (it is always measured at the end).
-        evaluation_batch: Images at a time when nothing is trained; the largest that fits when not given.
+        evaluation_batch: Images at a time when nothing is trained, fewer where they do not fit; as many as are fastest
+            when not given.
         checkpoint_steps: Also save every this many steps; 0 saves at the end of each epoch only.
         record_dynamics: Also write the gradient on each class's logit and the spread of p_y, epoch by epoch.
         device: ``auto`` takes the accelerator where there is one.

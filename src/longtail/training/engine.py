@@ -156,9 +156,11 @@ class Engine:
         """Evaluation mode, no gradients, the precision of the run; the mode before is restored."""
         was_training = model.training
         model.eval()
-        with torch.inference_mode(), self.accelerator.autocast():
-            yield
-        model.train(was_training)
+        try:
+            with torch.inference_mode(), self.accelerator.autocast():
+                yield
+        finally:
+            model.train(was_training)
 
 
 def with_precision(config: TrainingConfig) -> TrainingConfig:

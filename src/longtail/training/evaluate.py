@@ -72,7 +72,8 @@ def evaluate(
     rows = torch.arange(engine.rank, num_images, engine.world_size)
 
     def measure(batch_size: int) -> tuple[EvaluationMetrics, list[dict[str, Tensor]]]:
-        metric = EvaluationMetrics(counts.num_classes).to(engine.device)
+        # Looking at the labels of each batch would wait for the device; they are the split's own.
+        metric = EvaluationMetrics(counts.num_classes, validate_args=False).to(engine.device)
         kept: list[dict[str, Tensor]] = []
         with engine.inference(model):
             for batch in loader.batches(rows, batch_size):
@@ -152,17 +153,18 @@ def _rows(scores: Tensor, labels: Tensor, rows: Tensor) -> dict[str, Tensor]:
     probabilities = scores.softmax(dim=1).gather(1, classes)
     return {
         "index": rows,
-        "label": labels.cpu(),
-        "prediction": prediction.cpu(),
-        "confidence": probabilities[:, 0].cpu(),
-        "probability_true": log_probabilities.gather(1, labels[:, None])[:, 0].exp().cpu(),
-        "top5": classes.cpu(),
-        "top5_probabilities": probabilities.cpu(),
+        "label": labels,
+        "prediction": prediction,
+        "confidence": probabilities[:, 0],
+        "probability_true": log_probabilities.gather(1, labels[:, None])[:, 0].exp(),
+        "top5": classes,
+        "top5_probabilities": probabilities,
     }
 
 
 def _gather(engine: Engine, kept: list[dict[str, Tensor]]) -> dict[str, Any]:
-    own = [{name: value.numpy() for name, value in part.items()} for part in kept]
+    # They leave the device here, all at once: to fetch those of each batch would wait for it.
+    own = [{name: torch.cat([part[name] for part in kept]).cpu().numpy() for name in kept[0]}] if kept else []
     parts = gather_object(own) if engine.world_size > 1 else own
     if not parts:
         return {}

@@ -14,7 +14,7 @@ from longtail.counts import ClassCounts, IntArray
 from longtail.data.columns import split_name
 from longtail.data.decoding import Decoder
 from longtail.data.image_data import ImageData, Split
-from longtail.data.loaders import Loader, build_loader
+from longtail.data.loaders import Loader, ResidentBudget, build_loader
 from longtail.data.sources import load_source
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.evaluation.coverage import SureSummary, coverage_curve, sure_summary, threshold_for_coverage
@@ -121,7 +121,7 @@ def split_loader(
     size = info.preprocessing
     return build_loader(
         Decoder(rows, size.resize, size.size, size.interpolation), engine.device,
-        workers=config.data.workers, resident_gigabytes=config.data.resident_gigabytes,
+        workers=config.data.workers, budget=ResidentBudget(engine.device, config.data.resident_gigabytes),
         cache=config.data.cache, keep_workers=False, warn=say,
     )  # fmt: skip
 

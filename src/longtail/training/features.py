@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel
 from longtail.models.resnet_cifar import folded
 from longtail.training.engine import Engine, step_seed
+from longtail.training.evaluate import largest_batch
 
 BATCH = 256  # not the largest that fits: draws without hashes follow the batches, and must not depend on memory
 _HASH, _KEY = 32, 40  # bytes of an image's hash, letters of a hash in a file's name
@@ -222,6 +224,14 @@ def _one_view(
     own = padded[engine.rank :: engine.world_size]
 
     parts: list[Tensor] = []
+    size = 0
+
+    def through(images: Tensor, at_once: int) -> Tensor:
+        nonlocal size
+        found = [backbone(engine.laid_out(part)).float() for part in split_rows(images, at_once)]
+        size = at_once  # it fits: the next images begin here
+        return torch.cat(found)
+
     with engine.inference(model):
         backbone = folded(model.backbone)
         for step, batch in enumerate(loader.batches(own, BATCH)):
@@ -233,7 +243,7 @@ def _one_view(
             else:  # nothing is kept for other choices of images: a draw for the batch takes an eighth of the time
                 shared = torch.Generator().manual_seed(step_seed(*seed, step))
                 images = transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
-            small = split_rows(images, forward_batch(engine.device, images.shape[-1]))
-            parts.extend(backbone(engine.laid_out(part)).float() for part in small)
+            size = size or forward_batch(engine.device, images.shape[-1])
+            parts.append(largest_batch(partial(through, images), size))
             tick()
     return engine.interleave(torch.cat(parts))[:count]

@@ -21,6 +21,11 @@ from longtail.training.grid_auto import AUTO, is_chosen, spelt_out
 from longtail.training.recipe import Nested, base_config, check_keys, config_from_dict, flatten, merge, read_config
 
 State = Literal["new", "started", "finished"]
+# What the choices for a run depend on: the images that are trained on, how, and the network.
+DECISIVE = (
+    "data.source", "data.imbalance_ratio", "data.validation_fraction", "data.test_fraction", "data.folds", "mode",
+    "model.name",
+)  # fmt: skip
 
 
 @dataclass
@@ -368,7 +373,7 @@ def _chosen(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Facts]) ->
     if not is_chosen(run.recipe, given):
         return run
     recipe = None if run.recipe == AUTO else run.recipe
-    varied = next((key for key in ("data.source", "mode", "model.name") if key in spec.vary), None)
+    varied = next((key for key in DECISIVE if key in spec.vary), None)
     if varied is not None and recipe is not None:
         return run
     if varied is not None:

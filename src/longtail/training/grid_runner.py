@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from longtail.data.decoding import cores
+from longtail.data.decoding import JOBS, cores
 from longtail.errors import UsageError
 from longtail.training.grid import Grid, PlannedRun, state_of
 from longtail.training.grid_view import GridView
@@ -20,7 +20,7 @@ from longtail.training.progress import Reporter
 
 LOOK_SECONDS = 0.2
 # Several small runs share one GPU, as none of them keeps it busy; large ones would only take each other's memory.
-SMALL_IMAGE, GPU_JOBS, GPU_BYTES = 64, 4, 4 * 2**30
+SMALL_IMAGE, GPU_JOBS, GPU_BYTES = 64, 6, 4 * 2**30
 
 Command = Callable[[PlannedRun], list[str]]
 
@@ -60,10 +60,9 @@ def run_grid(
     if len(todo) < len(grid.runs):
         reporter.say(f"{len(grid.runs) - len(todo)} of {len(grid.runs)} runs are finished already")
     at_once = max(1, min(jobs or default_jobs(todo), len(todo)))
-    threads = max(1, cores() // at_once) if at_once > 1 else None
     problems: dict[Path, str] = {}
     with GridView(reporter, len(grid.runs), len(grid.runs) - len(todo)) as view:
-        _train(todo, at_once, threads, command or train_words, view, problems)
+        _train(todo, at_once, command or train_words, view, problems)
     return [Outcome(run, problems.get(run.folder, "")) for run in grid.runs]
 
 
@@ -79,7 +78,7 @@ def log_of(run: PlannedRun) -> Path:
 
 
 def default_jobs(runs: Sequence[PlannedRun]) -> int:
-    """How many runs to train at once: one on a CPU; on a GPU up to four where images and thus runs are small.
+    """How many runs to train at once: one on a CPU; on a GPU up to six where images and thus runs are small.
 
     Small means at most 64 pixels, and half of the GPU's free memory has to hold 4 GiB for each.
 
@@ -99,7 +98,7 @@ def default_jobs(runs: Sequence[PlannedRun]) -> int:
 
 
 def _train(
-    todo: Sequence[PlannedRun], jobs: int, threads: int | None, command: Command, view: GridView,
+    todo: Sequence[PlannedRun], jobs: int, command: Command, view: GridView,
     problems: dict[Path, str],
 ) -> None:  # fmt: skip
     waiting, active, stopping = list(todo), list[_Worker](), False
@@ -112,7 +111,7 @@ def _train(
                     for worker in active:
                         worker.stop()
                 while waiting and len(active) < jobs and not stopping:
-                    active.append(_Worker(waiting.pop(0), command, threads))
+                    active.append(_Worker(waiting.pop(0), command, jobs))
                     view.started(active[-1].run)
                 time.sleep(LOOK_SECONDS)
                 for worker in [worker for worker in active if worker.has_ended]:
@@ -135,7 +134,7 @@ def _train(
 class _Worker:
     """The process that trains one run."""
 
-    def __init__(self, run: PlannedRun, command: Command, threads: int | None) -> None:
+    def __init__(self, run: PlannedRun, command: Command, jobs: int) -> None:
         self.run = run
         # Options of speed may have changed since the run was started; the others are the same.
         write_yaml(run.folder / "config.yaml", asdict(run.config))
@@ -145,7 +144,7 @@ class _Worker:
             # A group of its own: Ctrl-C reaches the grid alone, which then tells its workers. They stop by themselves
             # when their standard input closes, as it does when the grid is killed.
             self._process = subprocess.Popen(  # noqa: S603 - our own words
-                command(run), stdin=subprocess.PIPE, stdout=log, stderr=log, env=_environment(threads),
+                command(run), stdin=subprocess.PIPE, stdout=log, stderr=log, env=_environment(jobs),
                 start_new_session=True,
             )  # fmt: skip
 
@@ -178,9 +177,10 @@ class _Worker:
         return f"{last} (all that it said is in {self._log})"
 
 
-def _environment(threads: int | None) -> dict[str, str]:
+def _environment(jobs: int) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}  # its output is a file
-    if threads is None:
+    if jobs == 1:
         return kept
+    threads = max(1, cores() // jobs)
     asked = kept.get("OMP_NUM_THREADS", "")
-    return kept | {"OMP_NUM_THREADS": str(min(threads, int(asked)) if asked.isdigit() else threads)}
+    return kept | {"OMP_NUM_THREADS": str(min(threads, int(asked)) if asked.isdigit() else threads), JOBS: str(jobs)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -47,6 +47,7 @@ class StageLoop:
     checkpoint_steps: int
     save: Callable[[int, int, Meter], None]
     record: Callable[[dict[str, Any]], None]
+    _saving: float = field(default=0.0, init=False)  # seconds of this epoch that checkpoints took
 
     def run(self, epoch: int = 0, step: int = 0, sums: Tensor | None = None) -> None:
         """Train from a step of an epoch to the end of the stage.
@@ -82,10 +83,11 @@ class StageLoop:
         meter = self.work.engine.new_meter()
         if sums is not None and self.work.engine.is_main:  # the sums are those of all processes together
             meter.start_from(sums)
+        self._saving = 0.0
         begun = time.perf_counter()
         rows = self.sampler.indices()[first * self._local :]
         train_epoch(self.work, rows, epoch, first, meter, lambda done: self._after_step(epoch, done, meter, bar))
-        self.record(self._row(epoch + 1, lr, meter, time.perf_counter() - begun, len(rows)))
+        self.record(self._row(epoch + 1, lr, meter, time.perf_counter() - begun - self._saving, len(rows)))
         self.save(epoch + 1, 0, meter)
         if epoch + 1 < self.stage.epochs and self._all_agree(AGREE_STEPS):
             raise Interrupted
@@ -101,7 +103,9 @@ class StageLoop:
         stop = self._all_agree(done)
         if stop or (self.checkpoint_steps and done % self.checkpoint_steps == 0):
             stop_on_nan(self.work, meter, epoch)  # before the good checkpoint is replaced
+            begun = time.perf_counter()
             self.save(epoch, done, meter)
+            self._saving += time.perf_counter() - begun
         if stop:
             raise Interrupted
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from longtail.inference.info import ModelInfo, ModelSpec, Preprocessing
-from longtail.losses.auto import resolve_auto
 from longtail.models.model import LongTailModel
 from longtail.training.config import RunConfig, StageConfig
 from longtail.training.environment import versions
@@ -53,10 +52,7 @@ def run_metrics(
         "test": found["test"].summary if "test" in found else None,
         "validation": found["validation"].summary if "validation" in found else None,
         "stages": stage_results,
-        "losses": {  # with what "auto" came to
-            f"stage{index}": {"name": stage.loss.name} | resolve_auto(stage.loss.name, stage.loss.options)
-            for index, stage in stages.items()
-        },
+        "losses": {f"stage{index}": {"name": stage.loss.name} | stage.loss.options for index, stage in stages.items()},
         "seeds": {
             "seed": config.training.seed, "subset_seed": config.data.subset_seed, "split_seed": config.data.split_seed,
         },

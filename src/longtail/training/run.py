@@ -43,7 +43,7 @@ from longtail.training.place import refuse_existing
 from longtail.training.prepare import PreparedData, prepare_data
 from longtail.training.progress import Reporter, describe
 from longtail.training.results import FORMAT, main_figures, model_info, run_metrics
-from longtail.training.setup import describe_data, make_decoder, make_loader, make_model
+from longtail.training.setup import describe_data, make_decoder, make_loaders, make_model
 from longtail.training.stages import build_pass, make_loss, make_transform, set_trainable
 from longtail.training.tracking import Tracking, final_figures
 
@@ -80,10 +80,7 @@ class Experiment:
         self.decoders = {
             name: make_decoder(split, name, config.data) for name, split in self.prepared.data.splits.items()
         }
-        self.loaders = {
-            name: make_loader(name, decoder, config.data, engine.device, self.reporter)
-            for name, decoder in self.decoders.items()
-        }
+        self.loaders = make_loaders(self.decoders, config.data, engine.device, self.reporter)
         self.model = make_model(config, self.prepared.counts, self.reporter, resuming=resuming)
         # Beside those of the epochs.
         self.seconds = dict.fromkeys(("startup", "compile", "features", "evaluation", "saving"), 0.0)
@@ -131,6 +128,9 @@ class Experiment:
         if state is not None:
             self._load_weights(state)
         self.average = make_average(self.model, self.config.training.ema_decay, state)
+        if self.config.training.compile:
+            # PyTorch keeps a few graphs of the same code, also of networks that are gone, and then compiles no more.
+            torch.compiler.reset()
         views = self._views(index, stage, guard) if stage.cached_views else None
         work, sampler = build_pass(
             self.engine, stage, index, model=self.model, counts=self.prepared.counts,

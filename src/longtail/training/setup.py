@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from longtail.counts import ClassCounts
 from longtail.data.decoding import Decoder
 from longtail.data.image_data import Split
-from longtail.data.loaders import Loader, build_loader
+from longtail.data.loaders import Loader, ResidentBudget, build_loader
 from longtail.inference.load import start_from
 from longtail.models.adapters import add_adapters
 from longtail.models.model import LongTailModel, build_model
@@ -38,13 +40,19 @@ def make_decoder(split: Split, name: str, data: DataConfig) -> Decoder:
     return Decoder(split, data.resize, side, data.interpolation)
 
 
-def make_loader(name: str, decoder: Decoder, data: DataConfig, device: torch.device, reporter: Reporter) -> Loader:
-    """The batches of a split, decoded at once where they fit."""
-    with reporter.bar(f"decoding {name}", len(decoder.split)) as bar:
-        return build_loader(
-            decoder, device, workers=data.workers, resident_gigabytes=data.resident_gigabytes, cache=data.cache,
-            keep_workers=name == "train", tick=bar.tick, warn=lambda text: reporter.say(f"note: {text}"),
-        )  # fmt: skip
+def make_loaders(
+    decoders: Mapping[str, Decoder], data: DataConfig, device: torch.device, reporter: Reporter
+) -> dict[str, Loader]:
+    """The batches of each split, decoded at once where they fit what the splits before them have left."""
+    budget = ResidentBudget(device, data.resident_gigabytes)
+    loaders: dict[str, Loader] = {}
+    for name, decoder in decoders.items():
+        with reporter.bar(f"decoding {name}", len(decoder.split)) as bar:
+            loaders[name] = build_loader(
+                decoder, device, workers=data.workers, budget=budget, cache=data.cache, keep_workers=name == "train",
+                tick=bar.tick, warn=lambda text: reporter.say(f"note: {text}"),
+            )  # fmt: skip
+    return loaders
 
 
 def make_model(config: RunConfig, counts: ClassCounts, reporter: Reporter, *, resuming: bool) -> LongTailModel:

@@ -49,16 +49,16 @@ def make_loss(stage: StageConfig, counts: ClassCounts, model: LongTailModel) -> 
     return loss
 
 
-def make_mixer(stage: StageConfig, counts: ClassCounts) -> Mixer | None:
+def make_mixer(stage: StageConfig, counts: ClassCounts, device: torch.device) -> Mixer | None:
     """Return the mixing of a stage, or None."""
-    classes, alpha = counts.num_classes, stage.mixing_alpha
+    classes, alpha, there = counts.num_classes, stage.mixing_alpha, counts.tensor(device)
 
     def mix(batch: Batch, other: Batch | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         images, labels = batch.images, batch.labels
         if other is not None:
             return mixing.cmo(images, labels, other.images, other.labels, classes, alpha, generator)
         if stage.mixing == "remix":
-            return mixing.remix(images, labels, counts, alpha, generator)
+            return mixing.remix_by(there, images, labels, alpha, generator)
         plain = mixing.cutmix if stage.mixing == "cutmix" else mixing.mixup  # feature-mixup: mixup of features (N, D)
         return plain(images, labels, classes, alpha, generator)
 
@@ -164,7 +164,7 @@ def build_pass(
     pasted = draw("class-balanced", seed=step_seed(seed, index, 3)) if stage.mixing == "cmo" else None
     work = Pass(
         engine=engine, model=model, wrapped=wrapped, loss=loss, criterion=engine.compiled(loss), optimizer=prepared,
-        loader=loader, transform=transform, mixer=make_mixer(stage, counts), pasted=pasted,
+        loader=loader, transform=transform, mixer=make_mixer(stage, counts, engine.device), pasted=pasted,
         batch_size=stage.batch_size, epochs=stage.epochs, seed=(seed, index),
     )  # fmt: skip
     return work, sampler

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from filelock import FileLock
 
 from longtail.errors import LongtailError
 from longtail.training.config import RunConfig
@@ -54,7 +58,8 @@ class Tracking:
         saved = self._saved()
         try:
             self._tracker = self._new_tracker(saved or "")
-            self._tracker.start()
+            with FileLock(self._lock()):
+                self._tracker.start()
             if saved is None:  # they are there already, and MLflow takes no other values for them
                 self._tracker.store_init_configuration(hyperparameters(self.config))
         except Exception as error:
@@ -123,6 +128,13 @@ class Tracking:
             # Under the id of a run that exists, "allow" goes on with it.
             return tracking.WandBTracker(project, name=title, dir=str(self.out), id=saved or None, resume="allow")
         return tracking.TrackioTracker(project, name=saved or title, resume="allow" if saved else "never")
+
+    def _lock(self) -> Path:
+        """Runs of a grid start together, and the first makes the project that the others would make as well."""
+        name = hashlib.sha256(f"{Path.home()} {self.name} {self.config.training.tracker_project}".encode()).hexdigest()[
+            :16
+        ]
+        return Path(tempfile.gettempdir()) / f"longtail-{name}.lock"
 
     def _run_name(self) -> str:
         """What finds the tracker's run again."""
