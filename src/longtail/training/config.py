@@ -55,7 +55,8 @@ class DataConfig:
         skip_unreadable: Decode every image before training and leave out, with a count, those that cannot be; else the
             first of them stops the run.
         workers: Processes that decode images when the data set does not fit in memory; by default one a core.
-        resident_gigabytes: Decode once and keep in memory up to this size; None means half of the free memory.
+        resident_gigabytes: Decode once and keep in memory up to this size, all splits together; None means half of the
+            free memory.
         cache: Keep the decoded images of such a set on disk too, for the next run and for runs beside this one.
     """
 
