@@ -9,7 +9,18 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from common import Row, best_device, median_of, medians_of, memory_bandwidth, parser, row, rows_to_json, show
+from common import (
+    Row,
+    best_device,
+    keep_memory,
+    median_of,
+    medians_of,
+    memory_bandwidth,
+    parser,
+    row,
+    rows_to_json,
+    show,
+)
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,6 +42,7 @@ def main() -> None:
     options.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), metavar="NAME")
     options.add_argument("--no-compile", action="store_true", help="eager only")
     flags = options.parse_args()
+    keep_memory()
     bandwidth = memory_bandwidth()
     rows: list[Row] = []
     for shape in SHAPES[:2] if flags.quick else SHAPES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -43,23 +45,30 @@ def test_expectation_of_a_margin_is_stable_at_extreme_logits() -> None:
     assert bool(logits.grad.isfinite().all())
 
 
+def maybe_compiled(compiled: bool) -> Callable[..., torch.Tensor]:
+    torch._dynamo.reset()
+    return torch.compile(expected_loss, backend="aot_eager", fullgraph=True) if compiled else expected_loss
+
+
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("detached", [True, False])
-def test_focal_form(gamma: float, detached: bool) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_focal_form(gamma: float, detached: bool, compiled: bool) -> None:
     logits, target = rand(6, 4).requires_grad_(), torch.arange(6) % 4
     how = Averaging(focal_gamma=gamma, focal_detached=detached)
     plain = torch.nn.functional.cross_entropy(logits, target, reduction="none")
     miss = 1 - torch.exp(-plain)
     expected = ((miss.detach() if detached else miss) ** gamma * plain).mean()
-    value = expected_loss(ChangedLogits(logits), target, how)
+    value = maybe_compiled(compiled)(ChangedLogits(logits), target, how)
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(*(torch.autograd.grad(each, logits)[0] for each in (value, expected)))
 
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
-def test_focal_form_is_finite_where_the_loss_is_zero(gamma: float) -> None:
-    logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
-    value = expected_loss(ChangedLogits(logits), torch.tensor([0]), Averaging(focal_gamma=gamma, focal_detached=False))
+@pytest.mark.parametrize("compiled", [False, True])
+def test_focal_form_is_finite_where_the_loss_is_zero(gamma: float, compiled: bool) -> None:
+    logits, how = torch.tensor([[200.0, 0.0]], requires_grad=True), Averaging(focal_gamma=gamma, focal_detached=False)
+    value = maybe_compiled(compiled)(ChangedLogits(logits), torch.tensor([0]), how)
     value.backward()
     assert value.item() == 0
     assert logits.grad is not None

@@ -86,7 +86,7 @@ def expected_loss(changed: ChangedLogits, target: Tensor, how: Averaging) -> Ten
         return _cross_entropy(changed.logits, target, how)
     probabilities = _label_probabilities(target, how, changed.logits)
     losses = _losses_of_all_labels(changed, probabilities)
-    losses = losses if how.focal_gamma == 0 else losses * _focal_factor(losses, how)
+    losses = losses if how.focal_gamma == 0 else _focal(losses, how)
     losses = losses if how.weight is None else losses * how.weight
     losses = (probabilities * losses).sum(1)
     if how.reduction == "none":
@@ -100,13 +100,12 @@ def _loss_of_labels(changed: ChangedLogits, target: Tensor, how: Averaging) -> T
     if how.focal_gamma == 0:
         return _cross_entropy(logits, target, how)
     losses = functional.cross_entropy(logits, target, ignore_index=how.ignore_index, reduction="none")
-    factor = _focal_factor(losses, how)
+    losses = _focal(losses, how)
     if how.weight is not None:
-        factor = factor * _label_weight(target, how, losses)
+        losses = losses * _label_weight(target, how, losses)
     if how.reduction == "none":
-        return losses * factor
-    total = torch.dot(losses, factor)
-    return total / mean_divisor(target, how, losses) if how.reduction == "mean" else total
+        return losses
+    return losses.sum() / mean_divisor(target, how, losses) if how.reduction == "mean" else losses.sum()
 
 
 def _cross_entropy(logits: Tensor, target: Tensor, how: Averaging) -> Tensor:
@@ -166,21 +165,20 @@ def _safe(target: Tensor, ignore_index: int) -> Tensor:
 
 def _logits_of_labels(changed: ChangedLogits, target: Tensor) -> Tensor:
     """The logits of each sample under its own label, shape (N, C); those of an ignored label are any."""
-    logits, classes = changed.logits, changed.logits.shape[1]
+    logits, shift, classes = changed.logits, changed.label_shift, changed.logits.shape[1]
     # An ignored label may be any number; cross-entropy, which sees it as it is, refuses a wrong one.
     column = target.clamp(0, classes - 1).unsqueeze(1)
+    scale = None if changed.label_scale is None else changed.label_scale.take(column)
     if changed.own is not None:
         logits = logits.scatter(1, column, changed.own.gather(1, column))
-    elif changed.label_shift is not None:
-        logits = _shifted(logits, column, changed.label_shift)
-    return logits if changed.label_scale is None else logits.mul_(changed.label_scale.take(column))
-
-
-def _shifted(logits: Tensor, column: Tensor, shift: Tensor) -> Tensor:
-    """``logits`` with the shift of its label added in each row; ``column``, shape (N, 1), holds the labels."""
     if torch.compiler.is_compiling():  # a comparison fuses with what is around it, a scatter does not
-        return torch.where(torch.arange(logits.shape[1], device=logits.device) == column, logits + shift, logits)
-    return logits.scatter_add_(1, column, shift.take(column))
+        if scale is not None:  # first: after the comparison it costs a third more
+            logits, shift = logits * scale, None if shift is None else shift * scale
+        own = torch.arange(classes, device=logits.device) == column
+        return logits if shift is None else torch.where(own, logits + shift, logits)
+    if shift is not None:
+        logits = logits.scatter_add_(1, column, shift.take(column))
+    return logits if scale is None else logits.mul_(scale)
 
 
 def _losses_of_all_labels(changed: ChangedLogits, probabilities: Tensor) -> Tensor:
@@ -224,9 +222,25 @@ def _losses_of_likely_labels(changed: ChangedLogits, probabilities: Tensor) -> T
     return torch.zeros_like(changed.logits).index_put((rows, labels), losses)
 
 
-def _focal_factor(losses: Tensor, how: Averaging) -> Tensor:
-    """``(1 - p)^g`` with ``p = exp(-CE)``, elementwise."""
-    source = losses.detach() if how.focal_detached else losses
-    # The slope of a root is infinite at p = 1: the floor keeps exponents below one finite there.
-    miss = (-torch.expm1(-source)).clamp(min=torch.finfo(losses.dtype).tiny)
-    return miss**how.focal_gamma
+def _focal(losses: Tensor, how: Averaging) -> Tensor:
+    """``(1 - p)^g CE`` with ``p = exp(-CE)``, elementwise."""
+    if torch.compiler.is_compiling() and not how.focal_detached:
+        return _focal_tangent(losses, how.focal_gamma)
+    return losses * _miss(losses.detach() if how.focal_detached else losses) ** how.focal_gamma
+
+
+def _focal_tangent(losses: Tensor, gamma: float) -> Tensor:
+    """As :func:`_focal`, with the slope worked out beside the value, for compiled code.
+
+    The slope is one number a sample then, which a compiler would work out anew for each class. The gradient of the
+    gradient would be wrong, but compiled code has none.
+    """
+    at = losses.detach()
+    miss = _miss(at)
+    slope = miss**gamma + gamma * at * (1 - miss) * miss ** (gamma - 1)
+    return at * miss**gamma + slope * (losses - at)
+
+
+def _miss(losses: Tensor) -> Tensor:
+    """``1 - p``, above zero: the slope of a root is infinite there, and exponents below one have to stay finite."""
+    return (-torch.expm1(-losses)).clamp(min=torch.finfo(losses.dtype).tiny)
