@@ -117,3 +117,12 @@ def test_the_mean_of_nothing_is_no_number(labels: list[int], gamma: float) -> No
     changed = ChangedLogits(rand(len(labels), 4))
     value = expected_loss(changed, torch.tensor(labels, dtype=torch.int64), Averaging(focal_gamma=gamma))
     assert bool(value.isnan())
+
+
+def test_compiled_focal_form_refuses_a_second_derivative() -> None:
+    """Its slope is a number: a second derivative would be silently wrong."""
+    how = Averaging(focal_gamma=2.0, focal_detached=False)
+    torch._dynamo.reset()
+    hessian = torch.func.hessian(lambda logits: expected_loss(ChangedLogits(logits), torch.tensor([0, 1]), how))
+    with pytest.raises(RuntimeError):
+        torch.compile(hessian, backend="eager")(rand(2, 3))

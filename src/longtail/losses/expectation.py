@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 Reduction = Literal["mean", "sum", "none"]
@@ -174,8 +175,8 @@ def _logits_of_labels(changed: ChangedLogits, target: Tensor) -> Tensor:
     if torch.compiler.is_compiling():  # a comparison fuses with what is around it, a scatter does not
         if scale is not None:  # first: after the comparison it costs a third more
             logits, shift = logits * scale, None if shift is None else shift * scale
-        own = torch.arange(classes, device=logits.device) == column
-        return logits if shift is None else torch.where(own, logits + shift, logits)
+        is_label = torch.arange(classes, device=logits.device) == column
+        return logits if shift is None else torch.where(is_label, logits + shift, logits)
     if shift is not None:
         logits = logits.scatter_add_(1, column, shift.take(column))
     return logits if scale is None else logits.mul_(scale)
@@ -225,20 +226,25 @@ def _losses_of_likely_labels(changed: ChangedLogits, probabilities: Tensor) -> T
 def _focal(losses: Tensor, how: Averaging) -> Tensor:
     """``(1 - p)^g CE`` with ``p = exp(-CE)``, elementwise."""
     if torch.compiler.is_compiling() and not how.focal_detached:
-        return _focal_tangent(losses, how.focal_gamma)
+        value: Tensor = _CompiledFocal.apply(losses, how.focal_gamma)  # type: ignore[no-untyped-call]
+        return value
     return losses * _miss(losses.detach() if how.focal_detached else losses) ** how.focal_gamma
 
 
-def _focal_tangent(losses: Tensor, gamma: float) -> Tensor:
-    """As :func:`_focal`, with the slope worked out beside the value, for compiled code.
+class _CompiledFocal(torch.autograd.Function):
+    """As :func:`_focal`, with the slope worked out beside the value: a compiler would do so anew for each class."""
 
-    The slope is one number a sample then, which a compiler would work out anew for each class. The gradient of the
-    gradient would be wrong, but compiled code has none.
-    """
-    at = losses.detach()
-    miss = _miss(at)
-    slope = miss**gamma + gamma * at * (1 - miss) * miss ** (gamma - 1)
-    return at * miss**gamma + slope * (losses - at)
+    @staticmethod
+    def forward(ctx: FunctionCtx, losses: Tensor, gamma: float) -> Tensor:
+        miss = _miss(losses)
+        ctx.save_for_backward(miss**gamma + gamma * losses * (1 - miss) * miss ** (gamma - 1))
+        return losses * miss**gamma
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return grad * slope, None
 
 
 def _miss(losses: Tensor) -> Tensor:
