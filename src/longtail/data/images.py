@@ -21,6 +21,15 @@ from longtail.errors import LongtailError, UnreadableImageError
 
 _COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")
 EXTENSIONS = frozenset((*_COMMON, ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".tga"))
+_RAW = (
+    ".raw", ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".orf", ".rw2", ".raf", ".pef",
+    ".srw", ".x3f", ".3fr", ".iiq", ".kdc", ".dcr", ".mrw", ".erf", ".mef", ".rwl", ".gpr",
+)  # fmt: skip
+_OTHER_PICTURES = (
+    ".heic", ".heif", ".hif", ".jxl", ".svg", ".psd", ".psb", ".xcf", ".exr", ".hdr", ".dcm", ".ico", ".icns",
+)  # fmt: skip
+UNREAD_EXTENSIONS = (*_RAW, *_OTHER_PICTURES, ".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".mts")
+"""Of photographs, pictures and films that are not read; a folder full of them would look empty otherwise."""
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MB as 8-bit RGB; anything larger is refused unread
 _SPARE = 1.25  # how many times the pixels needed a side keeps when a JPEG is decoded at a fraction of its size
@@ -226,6 +235,17 @@ def is_image_path(path: str | os.PathLike[str]) -> bool:
     """
     file = Path(path)
     return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")
+
+
+def is_unread_path(path: str | os.PathLike[str]) -> bool:
+    """Tell by its name whether a file should be a photograph or a film in a format that is not read.
+
+    Example:
+        >>> is_unread_path("a/IMG_1.HEIC"), is_unread_path("a/IMG_1.JPG"), is_unread_path("notes.txt")
+        (True, False, False)
+    """
+    file = Path(path)
+    return file.suffix.lower() in UNREAD_EXTENSIONS and not file.name.startswith(".")
 
 
 @contextmanager

@@ -7,14 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from longtail.data.image_data import Finding, Severity
-from longtail.data.images import is_image_path
+from longtail.data.images import is_image_path, is_unread_path
 from longtail.errors import LongtailError
 
-# Photographs and films that are not read; a folder full of them would look empty otherwise.
-_UNREAD = (
-    ".heic", ".heif", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf",
-    ".ico", ".mp4", ".mov", ".avi", ".mkv",
-)  # fmt: skip
 _CLUTTER = frozenset({"Thumbs.db", "desktop.ini"})
 _SHOWN = 5
 
@@ -72,7 +67,7 @@ class Walk:
                     yield f"{parent}{os.sep}{name}"
                 elif not name.startswith(".") and name not in _CLUTTER:
                     path = f"{parent}{os.sep}{name}"
-                    read = self._unread if name.lower().endswith(_UNREAD) else self._others
+                    read = self._unread if is_unread_path(name) else self._others
                     (self._dead if _is_dead(Path(path)) else read).append(path.removeprefix(self._prefix))
 
     def _leads_on(self, parent: str, name: str) -> bool:
