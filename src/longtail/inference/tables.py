@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator
 from itertools import count
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtail.data.columns import Columns
+from longtail.data.delimited import read_rows
 from longtail.errors import LongtailError
 from longtail.inference.item import Item
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 TABLES = {".csv", ".tsv", ".parquet"}
-_DELIMITERS = ",;\t"
 _ROWS_AT_ONCE = 64
 
 
@@ -61,20 +60,11 @@ def number_of_rows(path: str) -> int | None:
 
 def _csv_rows(path: str, column: str | None) -> Iterator[Item]:
     folder = os.path.dirname(path)  # noqa: PTH120 - a path of the user's stays as it was written
-    # A file name that is no valid UTF-8 stays the bytes it is.
-    with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        first = file.readline()
-        file.seek(0)
-        reader = csv.reader(file, delimiter=max(_DELIMITERS, key=first.count))
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            place = header.index(Columns(image=column).find("image", header, path))
-            for row in reader:
-                if row:
-                    text = row[place].strip("\r\n") if place < len(row) else ""
-                    yield _named(text, folder, f"{path}, line {reader.line_num}")
-        except csv.Error as error:
-            raise LongtailError(f"{path}, line {reader.line_num}: {error}; mend that line.") from None
+    # A file name that is not valid UTF-8 stays the bytes it is.
+    header, rows = read_rows(path, ragged=True, decoding="surrogateescape")
+    place = header.index(Columns(image=column).find("image", header, path))
+    for line, row in rows:
+        yield _named(row[place].strip("\r\n") if place < len(row) else "", folder, f"{path}, line {line}")
 
 
 def _parquet_rows(path: str, column: str | None) -> Iterator[Item]:

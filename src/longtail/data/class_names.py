@@ -1,0 +1,57 @@
+"""Class names: one spelling of each, and one order of many, whatever source they come from."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+# White space of every script, and the marks without width that editors leave at the ends of a cell.
+_BLANK = re.compile(r"^[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+$")
+_WHOLE = re.compile(r"-?\d+")
+_MOST_DIGITS = 1000  # Python refuses to read a number of some thousand digits
+
+
+def normalize_class_name(label: object) -> str:
+    r"""Return the one spelling of a class name: Unicode normal form C, without white space around it.
+
+    Args:
+        label: A name, or a number as tables hold it. A float that is a whole number is written as one, since a column
+            of whole numbers with a missing value turns into floats. None and NaN are the empty name.
+
+    Returns:
+        The name; empty where the label is missing.
+
+    Example:
+        >>> normalize_class_name("  Cafe\u0301\u00a0") == "Caf\u00e9"
+        True
+        >>> normalize_class_name(3), normalize_class_name(3.0), normalize_class_name(True), normalize_class_name("3.0")
+        ('3', '3', 'True', '3.0')
+        >>> normalize_class_name(None), normalize_class_name(float("nan"))
+        ('', '')
+    """
+    if label is None or label != label:  # only NaN differs from itself
+        return ""
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    return unicodedata.normalize("NFC", _BLANK.sub("", str(label)))
+
+
+def order_classes(names: Iterable[str]) -> list[str]:
+    """Sort class names: whole numbers by value where all of them are, other names by their letters.
+
+    The order depends on the names alone: names of one value (``1`` and ``01``) are sorted as text.
+
+    Args:
+        names: Class names, in any order; doubles count once.
+
+    Example:
+        >>> order_classes({"10", "9", "1", "01", "-0", "0"})
+        ['-0', '0', '01', '1', '9', '10']
+        >>> order_classes(["lynx", "10", "9"])
+        ['10', '9', 'lynx']
+    """
+    distinct = set(names)
+    if all(len(name) <= _MOST_DIGITS and _WHOLE.fullmatch(name) for name in distinct):
+        return sorted(distinct, key=lambda name: (int(name), name))
+    return sorted(distinct)
