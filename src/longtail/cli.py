@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import re
 import sys
@@ -31,7 +32,7 @@ from longtail.commands import (
     train,
 )
 from longtail.commands.shared import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, is_disk_full
-from longtail.commands.words import training_defaults, without_auto
+from longtail.commands.words import option_names, training_defaults, without_auto
 from longtail.complaints import explain
 from longtail.errors import LongtailError, UsageError, nearest
 
@@ -112,7 +113,7 @@ def _run(words: list[str]) -> int:
     try:
         parsed = parser.parse_args(words)
     except ArgumentError as error:
-        return fail(_explain(str(error.message), parser, command), EXIT_USAGE)
+        return fail(_explain(str(error.message), parser, command, words), EXIT_USAGE)
     if parsed.subcommand is None:
         parser.print_help()
         return 0
@@ -146,7 +147,7 @@ def build_parser(command: str | None = None, words: Sequence[str] = ()) -> Argum
     return parser
 
 
-def _explain(message: str, parser: ArgumentParser, command: str | None) -> str:
+def _explain(message: str, parser: ArgumentParser, command: str | None, words: Sequence[str] = ()) -> str:
     """Turn a parser's complaint into one sentence, with the nearest right option where a name was wrong.
 
     Example:
@@ -159,9 +160,9 @@ def _explain(message: str, parser: ArgumentParser, command: str | None) -> str:
     unknown = re.search(r"[Uu]nrecognized arguments: (\S+)", message)
     if unknown:
         word = unknown.group(1).partition("=")[0]
-        hint = nearest(word, known) if word.startswith("-") else ""
+        hint = _option_hint(word, actions, words) if word.startswith("-") else ""
         help_command = " ".join(["longtail", *([command] if command else []), "--help"])
-        hint = hint if hint.startswith(" Did") else f" '{help_command}' lists them all."
+        hint = hint or f" '{help_command}' lists them all."
         return f"unknown {'option' if word.startswith('-') else 'argument'} {word!r}.{hint}"
     missing = re.search(r"arguments are required: (.*)", message)
     if missing and command is not None:
@@ -169,6 +170,18 @@ def _explain(message: str, parser: ArgumentParser, command: str | None) -> str:
         words = " and ".join(spelt.get(name, {"runs": "RUN"}.get(name, name.upper())) for name in names)
         return f"{words} missing: longtail {command} {COMMANDS[command].grammar}"
     return explain(message, lambda key: spelt.get(key, key.upper()))
+
+
+def _option_hint(asked: str, actions: Sequence[argparse.Action], words: Sequence[str]) -> str:
+    """The options that an unknown one may stand for; of a second stage only where there is one, or one is meant."""
+    epochs = next((action.default for action in actions if action.dest == "stage2.epochs"), None)
+    second = bool(epochs) or any(word.startswith("--stage2.") for word in words)
+    shown = [option for action in actions if action.help != argparse.SUPPRESS for option in action.option_strings]
+    hint = nearest(asked, [option for option in shown if second or not option.startswith("--stage2.")])
+    if not hint.startswith(" Did") and "--set" in shown:  # how `compare` takes the options of its runs
+        options = [name for name in option_names() if name not in {"recipe", "reasons", "training.seed"}]
+        hint = re.sub(r"'(\S+)'", r"'--set \1=VALUE'", nearest(asked, options))
+    return hint if hint.startswith(" Did") else ""
 
 
 def _sub_parser(parser: ArgumentParser, command: str) -> ArgumentParser:

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+from longtail.synonyms import SYNONYMS
+
+_NEAR: Final = 0.65  # the least similarity that is worth a guess
+_BY_PART: Final = 0.01  # a whole name goes before another's last part that is as similar
+_OFFERED: Final = 3  # names that mean the same, at most
+_LISTED: Final = 50  # names, where none is near
+_PARTS: Final = re.compile(r"[./]")
+_SUFFIX: Final = re.compile(r"\.(csv|tsv|txt|json|ya?ml|parquet|png|jpe?g)$")  # of a file, whose name ends before it
 
 
 class LongtailError(ValueError):
@@ -40,15 +51,52 @@ def as_usage() -> Iterator[None]:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint such as ``" Did you mean 'gcl'?"``, or the choices where nothing is near.
 
+    A name is near by its meaning (``lr``, in other tools, is ``stage1.optimizer.lr``), by its last part, and by its
+    spelling, in this order. Names that are as near as each other keep their order.
+
+    Args:
+        name: What was asked for.
+        known: The names there are, the most fitting first; of a set, by the alphabet.
+
     Example:
         >>> nearest("glc", ["gcl", "kps"])
         " Did you mean 'gcl'?"
+        >>> nearest("--lr", ["--help", "--stage1.optimizer.lr", "--stage2.optimizer.lr"])
+        " Did you mean '--stage1.optimizer.lr' or '--stage2.optimizer.lr'?"
         >>> nearest("zzz", ["gcl", "kps"])
         ' Known: gcl, kps.'
     """
-    choices = sorted(known)
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(dict.fromkeys(choices))}."
+    choices = sorted(known) if isinstance(known, Set) else list(dict.fromkeys(known))
+    ranks = {choice: _nearness(_plain(name), _plain(choice)) for choice in choices}
+    best = max(ranks.values(), default=(0.0, 0.0))
+    if best[0] < _NEAR:
+        listed = sorted(choices)
+        more = f", ... ({len(listed)} in all)" if len(listed) > _LISTED else ""
+        return f" Known: {', '.join(listed[:_LISTED])}{more}."
+    near = [choice for choice in choices if ranks[choice] == best]
+    *others, last = [repr(choice) for choice in near[: _OFFERED if best[0] >= 1 else 1]]  # of misspellings one
+    return f" Did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+
+
+def _plain(name: str) -> str:
+    return _SUFFIX.sub("", name.lstrip("-").replace("_", "-").lower())
+
+
+def _nearness(asked: str, choice: str) -> tuple[float, float]:
+    """How near a name is, from 1 on by meaning or last part; then, where several parts are asked for, by all of it."""
+    word, end = (_PARTS.split(name)[-1] for name in (asked, choice))
+    whole = difflib.SequenceMatcher(None, asked, choice).ratio()
+    in_all = whole if word != asked else 0.0
+    meanings = [number for number, name in enumerate(SYNONYMS.get(word, ())) if _ends_with(choice, name)]
+    if choice == asked:
+        return 3.0, in_all
+    if word == end or meanings:
+        return 2.0 - _BY_PART * (0 if word == end else meanings[0]), in_all
+    return max(difflib.SequenceMatcher(None, word, end).ratio() - _BY_PART, whole), in_all
+
+
+def _ends_with(choice: str, name: str) -> bool:
+    return choice == name or (choice.endswith(name) and bool(_PARTS.match(choice[-len(name) - 1])))
 
 
 def resume_hint(run: str | Path) -> str:

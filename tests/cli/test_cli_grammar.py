@@ -85,6 +85,7 @@ def test_a_terminal_that_knows_only_ascii_is_no_reason_to_fail() -> None:
 # --- misspelt names ---------------------------------------------------------------------------------------------------
 
 TRAIN = ("train", "digits", "--recipe", "cifar-lt/gcl", "--out", "never-made")
+ONE_STAGE = ("train", "digits", "--recipe", "cifar-lt/ce", "--out", "never-made")
 
 
 @pytest.mark.parametrize(
@@ -113,11 +114,33 @@ TRAIN = ("train", "digits", "--recipe", "cifar-lt/gcl", "--out", "never-made")
         (["compare", "digits", "--recipe", "cifar-lt/ce", "--sed", "3"], "Did you mean '--seeds'?"),
         ([*TRAIN, "--tracker", "mlfow"], "Did you mean 'mlflow'?"),
         (["predict", "a", "b", "--uot", "t.csv"], "Did you mean '--out'?"),
+        ([*TRAIN, "--lr", "0.1"], "Did you mean '--stage1.optimizer.lr' or '--stage2.optimizer.lr'?"),
+        ([*TRAIN, "--stage2.lr", "0.1"], "Did you mean '--stage2.optimizer.lr'?"),
+        ([*ONE_STAGE, "--lr", "0.1"], "Did you mean '--stage1.optimizer.lr'?"),
+        ([*ONE_STAGE, "--lr", "0.1", "--stage2.epochs", "2"], "or '--stage2.optimizer.lr'?"),
+        ([*ONE_STAGE, "--wd=1e-4"], "Did you mean '--stage1.optimizer.weight_decay'?"),
+        ([*ONE_STAGE, "--batch_size", "32"], "Did you mean '--batch-size'?"),
+        ([*ONE_STAGE, "--arch", "x"], "Did you mean '--model.name'?"),
+        ([*ONE_STAGE, "--img-size", "64"], "Did you mean '--data.image_size'?"),
+        ([*ONE_STAGE, "--loss", "gcl"], "Did you mean '--stage1.loss.name'?"),
+        ([*ONE_STAGE, "--pretrained"], "Did you mean '--model.pretrained' or '--model.weights'?"),
+        ([*ONE_STAGE, "--amp"], "Did you mean '--training.precision'?"),
+        ([*ONE_STAGE, "-o", "x"], "Did you mean '--out'?"),
+        (["compare", "digits", "--recipe", "cifar-lt/ce", "--lr", "1"], "'--set stage1.optimizer.lr=VALUE'"),
+        (["train", "photos", "--recipe", "gcl", "--out", "x"], "Did you mean 'images/gcl', 'cifar-lt/gcl'"),
+        (["train", "cifar100", "--recipe", "gcl", "--out", "x"], "Did you mean 'cifar-lt/gcl', 'images/gcl'"),
     ],
 )
 def test_a_misspelt_name_is_answered_with_the_nearest_right_one(cli: Cli, words: list[str], nearest: str) -> None:
     assert nearest in cli(*words).complaint
     assert not Path("never-made").exists()
+
+
+@pytest.mark.parametrize("option", ["--temperature", "--dropout", "--patience", "--xyzzy"])
+def test_what_is_like_nothing_gets_no_guess(cli: Cli, option: str) -> None:
+    complaint = cli(*ONE_STAGE, option, "1").complaint
+    assert "Did you mean" not in complaint
+    assert "longtail train --help" in complaint
 
 
 def test_no_digits_were_loaded_to_find_a_misspelt_loss(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +158,8 @@ def test_no_digits_were_loaded_to_find_a_misspelt_loss(cli: Cli, monkeypatch: py
         (["--epochs", "0"], "--epochs must be at least 1, got 0."),
         (["--epochs", "-3"], "--epochs must be at least 1, got -3."),
         (["--epochs"], "--epochs needs a value."),
+        (["--batch-size", "0"], "--batch-size must be at least 1, got 0."),
+        (["--batch-size", "many"], "--batch-size takes a whole number, got 'many'."),
         (["--epochs", "3", "--epochs"], "--epochs needs a value."),
         (["--seed", "x"], "--seed takes a whole number, got 'x'."),
         (["--seed"], "--seed needs a value."),

@@ -218,6 +218,13 @@ def test_epochs_scale_the_whole_schedule() -> None:
     assert config.stage1.schedule.warmup_epochs == 3
 
 
+def test_the_batch_size_is_that_of_both_stages_and_a_stage_s_own_wins() -> None:
+    config = resolved("--recipe", "cifar-lt/gcl", "--batch-size", "32")
+    assert (config.stage1.batch_size, config.stage2.batch_size) == (32, 32)
+    config = resolved("--recipe", "cifar-lt/gcl", "--stage2.batch_size", "16", "--batch-size=32")
+    assert (config.stage1.batch_size, config.stage2.batch_size) == (32, 16)
+
+
 def test_an_option_given_beside_epochs_wins() -> None:
     config = resolved("--recipe", "cifar-lt/gcl", "--epochs", "100", "--stage2.epochs", "7")
     assert (config.stage1.epochs, config.stage2.epochs) == (100, 7)

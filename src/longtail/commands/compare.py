@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 GRAMMAR = """RUN RUN ... [--baseline NAME] [--csv FILE.csv]
        longtail compare SOURCE --recipe NAME --recipe NAME --out DIR
-                      [--seeds 3] [--epochs N] [--set KEY=VALUE] [--jobs N]
+                      [--seeds 3] [--epochs N] [--batch-size N] [--set KEY=VALUE] [--jobs N]
        longtail compare --grid FILE.yaml [--out DIR] [--jobs N]"""
 
 
@@ -33,6 +33,7 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--recipe", type=str, action="append", default=[], help="train this recipe first; repeat it")
     parser.add_argument("--seeds", type=int | None, default=None, help="runs of each recipe, with seeds from 0 up")
     parser.add_argument("--epochs", type=int | None, default=None, help="epochs of stage 1; the rest scales with it")
+    parser.add_argument("--batch-size", type=int | None, default=None, help="images per step, in both stages")
     parser.add_argument("--imbalance-ratio", type=float | None, default=None, help="cut the training split to it")
     parser.add_argument("--set", type=str, action="append", default=[], metavar="KEY=VALUE", help="option of all runs")
     parser.add_argument("--tracker", type=Tracker | None, default=None, help="experiment tracker of all runs")
@@ -47,8 +48,8 @@ def run(flags: Namespace) -> int:
     if flags.grid is not None or flags.recipe:
         _check_grid_words(flags)
         return grid_command(flags.runs[0] if flags.runs else "", **as_dict(flags, without="runs"))
-    to_train = ("seeds", "epochs", "imbalance_ratio", "set", "tracker", "out", "jobs")
-    misplaced = next((spelt(name) for name in to_train if flags[name]), None)
+    to_train = ("seeds", "epochs", "batch_size", "imbalance_ratio", "set", "tracker", "out", "jobs")
+    misplaced = next((spelt(name) for name in to_train if flags[name] not in (None, [])), None)
     if misplaced is not None:
         raise UsageError(f"{misplaced} is for runs still to be trained: add --recipe NAME or --grid FILE.yaml.")
     if not flags.runs:
@@ -62,7 +63,8 @@ def _check_grid_words(flags: Namespace) -> None:
         if len(flags.runs) != 1:
             raise UsageError("--recipe trains on one SOURCE: longtail compare SOURCE --recipe NAME --out DIR.")
         return
-    given = next((name for name in ("recipe", "seeds", "epochs", "imbalance_ratio", "set") if flags[name]), None)
+    written = ("recipe", "seeds", "epochs", "batch_size", "imbalance_ratio", "set")
+    given = next((name for name in written if flags[name] not in (None, [])), None)
     if given is not None or flags.runs:
         word = spelt(given) if given is not None else repr(flags.runs[0])
         raise UsageError(f"--grid takes its runs from the file: leave {word} out, or write it there.")
@@ -85,6 +87,7 @@ def grid_command(
     recipe: Sequence[str] = (),
     seeds: int | None = None,
     epochs: int | None = None,
+    batch_size: int | None = None,
     imbalance_ratio: float | None = None,
     set: Sequence[str] = (),  # noqa: A002 - the name of the option
     tracker: Tracker | None = None,
@@ -99,9 +102,11 @@ def grid_command(
     if grid is not None:
         values = read_grid(grid) | ({"baseline": baseline} if baseline is not None else {})
     else:
-        cut = [] if imbalance_ratio is None else [f"data.imbalance_ratio={imbalance_ratio}"]
+        short = [] if imbalance_ratio is None else [f"data.imbalance_ratio={imbalance_ratio}"]
+        if batch_size is not None:
+            short += [f"{stage}.batch_size={batch_size}" for stage in ("stage1", "stage2")]
         values = recipe_grid(source, recipe, seeds=1 if seeds is None else seeds, epochs=epochs, baseline=baseline,
-                             options=[*cut, *set])  # fmt: skip
+                             options=[*short, *set])  # fmt: skip
     values |= {"out": out} if out is not None else {}
     options = values.get("set") or {}
     if tracker is not None and isinstance(options, dict):  # plan_grid complains of anything else

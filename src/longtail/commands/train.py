@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 
 GRAMMAR = """SOURCE --out RUN [--recipe NAME] [--mode linear|finetune|lora|scratch]
-                      [--imbalance-ratio 100] [--epochs N] [--seed N] [--folds N] [--any.option VALUE]
+                      [--imbalance-ratio 100] [--epochs N] [--batch-size N] [--seed N] [--folds N]
+                      [--any.option VALUE]
        longtail train --resume RUN"""
 
 
@@ -44,6 +45,7 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--resume", type=str | None, default=None, metavar="RUN", help="continue a stopped run")
     parser.add_argument("--config", type=str | None, default=None, metavar="FILE", help="config.yaml of another run")
     parser.add_argument("--epochs", type=int | None, default=None, help="epochs of stage 1; the rest scales with it")
+    parser.add_argument("--batch-size", type=int | None, default=None, help="images per step, in both stages")
     parser.add_argument("--imbalance-ratio", type=float | None, default=None, help="cut the training split to it")
     parser.add_argument("--group-column", type=str | None, default=None, help="rows that share it stay together")
     parser.add_argument("--folds", type=int | None, default=None, help="cross-validate: so many runs, one table")

@@ -30,11 +30,11 @@ def training_defaults(words: Sequence[str]) -> dict[str, Any]:
     from longtail.training.recipe import flatten, merge
 
     _check_words(words)
-    epochs = _value(words, "--epochs")
-    if epochs is not None and not re.fullmatch(r"[+-]?\d+", epochs):
-        raise UsageError(f"--epochs takes a whole number, got {epochs!r}.")
-    config = _start(words, int(epochs) if epochs else None)
+    config = _start(words, _whole_number(words, "--epochs"))
+    batch_size = _whole_number(words, "--batch-size")
     for stage in ("stage1", "stage2"):
+        if batch_size is not None:
+            config[stage]["batch_size"] = batch_size
         loss = _value(words, f"--{stage}.loss.name")
         if loss is not None:  # another loss than the recipe's starts with options of its own
             config = merge(config, {stage: {"loss": {"name": loss}}})
@@ -57,9 +57,12 @@ def without_auto(words: Sequence[str]) -> list[str]:
 
 
 def _start(words: Sequence[str], epochs: int | None) -> dict[str, Any]:
-    from longtail.training.recipe import ANY_IMAGES, base_config
+    from longtail.training.recipe import ANY_IMAGES, base_config, check_recipe
 
     recipe, file = _value(words, "--recipe"), _value(words, "--config")
+    if recipe is not None:
+        first = _first_reading(words)
+        check_recipe(recipe, "" if first is None else first.data.source)
     mode, model = _value(words, "--mode"), _value(words, "--model.name")
     if file is not None and mode is not None:
         raise UsageError("--config holds all that a mode would set: leave --mode out, or start from a recipe.")
@@ -110,11 +113,17 @@ def _check_words(words: Sequence[str]) -> None:
     for option in given:
         group = option.removeprefix("--")
         if group in known:
-            member = next(name for name in _option_names() if name.startswith(f"{group}."))
+            member = next(name for name in option_names() if name.startswith(f"{group}."))
             raise UsageError(f"{option} is a group: set options in it, such as --{member}, or use --config FILE.")
 
 
-def _option_names() -> list[str]:
+def option_names() -> list[str]:
+    """The dotted name of every option of a run.
+
+    Example:
+        >>> "stage1.optimizer.lr" in option_names()
+        True
+    """
     from longtail.training.recipe import flatten
 
     return list(flatten(asdict(RunConfig())))
@@ -122,7 +131,7 @@ def _option_names() -> list[str]:
 
 def groups() -> set[str]:
     """Dotted names that hold options and are none themselves: ``data``, ``stage1.loss`` and so on."""
-    return {name.rsplit(".", depth)[0] for name in _option_names() for depth in range(1, name.count(".") + 1)}
+    return {name.rsplit(".", depth)[0] for name in option_names() for depth in range(1, name.count(".") + 1)}
 
 
 def _value(words: Sequence[str], flag: str) -> str | None:
@@ -136,6 +145,17 @@ def _value(words: Sequence[str], flag: str) -> str | None:
         elif word.startswith(f"{flag}="):
             found = word.removeprefix(f"{flag}=")
     return found
+
+
+def _whole_number(words: Sequence[str], flag: str) -> int | None:
+    value = _value(words, flag)
+    if value is None:
+        return None
+    if not re.fullmatch(r"[+-]?\d+", value):
+        raise UsageError(f"{flag} takes a whole number, got {value!r}.")
+    if int(value) < 1:
+        raise UsageError(f"{flag} must be at least 1, got {value}.")
+    return int(value)
 
 
 def run_config(flags: Namespace) -> RunConfig:

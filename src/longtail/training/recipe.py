@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Nested: TypeAlias = dict[str, Any]
 ANY_IMAGES = "images/"  # the recipes for no data set in particular
+_SOURCES = {"imagenet-lt": "imagenet", "inaturalist": "inat", "places-lt": "places"}  # what their sources are called
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,7 @@ def load_recipe(name: str) -> Recipe:
         >>> load_recipe("cifar-lt/gcl").config["stage2"]["epochs"]
         30
     """
-    known = list_recipes()
-    if name not in known:
-        raise UsageError(f"there is no recipe {name!r}.{nearest(name, known)} 'longtail recipes' lists them all.")
+    check_recipe(name)
     raw = _read(name)
     overlay = raw.get("config", {})
     check_keys(overlay, asdict(RunConfig()), f"recipe {name}")
@@ -96,6 +95,36 @@ def load_recipe(name: str) -> Recipe:
     sources = {key: text for key, text in raw.get("sources", {}).items() if _touches(key, prefixes)}
     sources |= {key: "longtail default" for key in flatten(config) if key not in prefixes and key not in sources}
     return Recipe(name, raw.get("description", ""), raw.get("paper", ""), config, sources)
+
+
+def check_recipe(name: str, source: str = "") -> None:
+    """Make sure that there is a recipe of this name.
+
+    Args:
+        name: ``DATA/METHOD``.
+        source: What it is to train on; recipes that fit it are suggested first.
+
+    Raises:
+        UsageError: There is none; the nearest right name is given.
+
+    Example:
+        >>> check_recipe("gcl", "folder:photos")
+        Traceback (most recent call last):
+        longtail.errors.UsageError: there is no recipe 'gcl'. Did you mean 'images/gcl', 'cifar-lt/gcl' or ...
+    """
+    known = list_recipes()
+    if name in known:
+        return
+    small = source in {"", "digits", "mnist5k"} or "cifar" in source.lower()
+    first = ["cifar-lt", "images"] if small else ["images", "cifar-lt"]
+    first = [folder for folder in _SOURCES if _SOURCES[folder] in source.lower()] + first
+
+    def fit(recipe: str) -> int:
+        folder = recipe.partition("/")[0]
+        return first.index(folder) if folder in first else len(first) + (folder == "demo")
+
+    hint = nearest(name, sorted(known, key=fit))
+    raise UsageError(f"there is no recipe {name!r}.{hint} 'longtail recipes' lists them all.")
 
 
 def base_config(
