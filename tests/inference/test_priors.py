@@ -67,6 +67,7 @@ def test_a_prior_without_a_positive_number_for_each_class_is_refused(wrong: list
         ("a.json", '{"lynx": 6, "märder, steppe": 3, "山猫": 1}'),
         ("a.csv", 'lynx,6\n"märder, steppe",3\n山猫,1\n'),
         ("a.csv", '\ufeffclass,share\r\nlynx,0.6\r\n"märder, steppe",0.3\r\n\r\n山猫,0.1\r\n'),
+        ("a.csv", 'LYNX ,share\nlynx, 6\n"ma\u0308rder, steppe",3.0e0\n 山猫 ,1'),
         ("a.CSV", "class;share\nlynx;6\nmärder, steppe;3\n山猫;1"),
     ],
 )
@@ -77,7 +78,10 @@ def test_files_of_shares_or_counts(name: str, text: str, tmp_path: Path) -> None
 
 def test_a_class_left_out_or_at_nothing_is_all_but_impossible(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"lynx": 3, "山猫": 0}', encoding="utf-8")
-    found = read_prior(str(tmp_path / "a.json"), INFO)
+    notes: list[str] = []
+    found = read_prior(str(tmp_path / "a.json"), INFO, notes.append)
+    assert len(notes) == 1
+    assert "märder" in notes[0]
     np.testing.assert_allclose(found, [1, SMALLEST_SHARE, SMALLEST_SHARE], rtol=1e-5)
     assert found.sum() == pytest.approx(1)
 
@@ -86,20 +90,39 @@ def test_a_class_left_out_or_at_nothing_is_all_but_impossible(tmp_path: Path) ->
     ("name", "text", "message"),
     [
         ("a.json", '{"lynks": 1}', "knows no class 'lynks'. Did you mean 'lynx'?"),
-        ("a.json", '{"lynx": -1}', "share of 'lynx' is -1.0"),
+        ("a.json", '{"lynx": -1}', "share is '-1'"),
         ("a.json", '{"lynx": 0}', "gives no class a share above 0"),
         ("a.json", "{}", "gives no class a share above 0"),
-        ("a.json", '{"lynx": "many"}', "class names with their shares"),
-        ("a.json", '{"lynx": true}', "class names with their shares"),
-        ("a.json", '{"lynx": NaN}', "class names with their shares"),
-        ("a.json", f'{{"lynx": 1{"0" * 400}}}', "class names with their shares"),
+        ("a.json", '{"lynx": "many"}', "no number"),
+        ("a.json", '{"lynx": true}', "no number"),
+        ("a.json", '{"lynx": null}', "no number"),
+        ("a.json", '{"lynx": {"share": 1}}', "no number"),
+        ("a.json", '{\n"lynx": 1,\n"山猫": [1]}', "line 3.*no number"),
+        ("a.json", '{"lynx": NaN}', "share is 'NaN'"),
+        ("a.json", '{"lynx": Infinity}', "share is 'Infinity'"),
+        ("a.json", f'{{"lynx": 1{"0" * 400}}}', "share is '10"),
+        ("a.json", f'{{"lynx": {"9" * 5000}}}', "share is '99"),
+        ("a.json", "[" * 100_000, "nested too deeply"),
         ("a.json", "[1, 2]", "class names with their shares"),
-        ("a.json", '{"lynx": 1, "lynx": 2}', "names the class 'lynx' twice"),
+        ("a.json", '{"lynx": 1, "lynx": 2}', "'lynx' is named twice"),
+        ("a.json", '{"ma\u0308rder, steppe": 1, "m\u00e4rder, steppe": 2}', "is named twice"),
         ("a.json", "{", "is no JSON"),
-        ("a.csv", "lynx,1\nlynx,2", "names the class 'lynx' twice"),
-        ("a.csv", "class,share\nlynx,1\n山猫,much", "line 3: .* should be a class name and its share"),
-        ("a.csv", "lynx", "line 1: .* should be a class name and its share"),
-        ("a.csv", "lynx,nan", "share of 'lynx' is nan"),
+        ("a.csv", "lynx,1\nlynx,2", "line 2.* 'lynx' is named twice"),
+        ("a.csv", "class,share\nlynx,1\n山猫,much", "line 3, column 2: the share is 'much'"),
+        ("a.csv", "lynx", "line 1: 1 value where a class name and its share should be"),
+        ("a.csv", "lynx,1,2", "line 1: 3 values"),
+        ("a.csv", "lynx,nan", "line 1, column 2: the share is 'nan'"),
+        ("a.csv", "lynks,nan\nlynx,1", "no class 'lynks'"),
+        ("a.csv", 'lynx,"1,200"\n山猫,3', "line 1, column 2.*write 1200"),
+        ("a.csv", 'lynks,"1,200"\n山猫,3', "line 1, column 1: the model knows no class 'lynks'"),
+        ("a.csv", "class,share\nlynx,1_000", "line 2, column 2"),
+        ("a.csv", "lynx,12 %", "line 1, column 2"),
+        ("a.csv", "lynx,", "line 1, column 2"),
+        ("a.csv", "lynx,٣", "line 1, column 2"),
+        ("a.csv", "lynx,1e400", "line 1, column 2"),
+        ("a.csv", "lynx;0,5\n山猫;0,5", "line 1"),
+        ("a.csv", f"lynx,{'1' * 200_000}", "line 1, column 2: the value cannot be read"),
+        ("a.csv", 'lynx,"1\n山猫,2', "never closed"),
         ("a.csv", "", "gives no class a share above 0"),
     ],
 )
@@ -113,5 +136,5 @@ def test_words_and_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(LongtailError, match=r"no file 'unifrom'.* Did you mean 'uniform'\?"):
         read_prior("unifrom", INFO)
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(LongtailError, match="cannot be read as UTF-8"):
+    with pytest.raises(LongtailError, match="UTF-8"):
         read_prior(str(tmp_path / "a.csv"), INFO)

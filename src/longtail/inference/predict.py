@@ -103,14 +103,15 @@ def predict_images(
     if top_k < 1 or batch_size < 1:
         raise UsageError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
     found, run = find_images(images, image_column=image_column), local_run(run_dir)
-    predictor = Predictor.load(run, device=device, prior=prior)
+    console = console if console is not None else Console(quiet=True)
+    predictor = Predictor.load(run, device=device, prior=prior, say=lambda text: _say(console, f"note: {text}"))
     top_k = min(top_k, len(predictor.classes))
     has_threshold = predictor.info.threshold is not None
     settings = {
         "images": _identity(images, found), "column": image_column, "model": _fingerprint(run), "top_k": top_k,
         "prior": predictor.info.scores(torch.zeros(1, len(predictor.classes))).tolist() if prior else None,
     }  # fmt: skip
-    report, console = PredictionReport(Path(out)), console if console is not None else Console(quiet=True)
+    report = PredictionReport(Path(out))
     columns = _header(top_k, has_threshold=has_threshold)
     begun = time.perf_counter()
     with Journal(report.out, columns, settings=settings, restart=restart) as journal, _Progress(console, found) as bar:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -57,10 +57,13 @@ class Predictor:
         self.info = info
 
     @classmethod
-    def load(cls, run: str | os.PathLike[str], *, device: torch.device | str = "cpu", prior: str | None = None) -> Self:
-        """Read a run; see :func:`load`."""
+    def load(
+        cls, run: str | os.PathLike[str], *, device: torch.device | str = "cpu", prior: str | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> Self:  # fmt: skip
+        """Read a run; see :func:`load`. ``say`` is told which classes the file of a prior leaves out."""
         model, info = load_run(local_run(run), device=device)
-        return cls(model, info if prior is None else with_prior(info, read_prior(prior, info)))
+        return cls(model, info if prior is None else with_prior(info, read_prior(prior, info, say)))
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -15,6 +13,8 @@ from typing import Final
 import numpy as np
 
 from longtail.counts import ClassCounts, FloatArray
+from longtail.data.class_names import normalize_class_name
+from longtail.data.delimited import read_records
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.inference.adjustment import Adjustment, prior_shares
 from longtail.inference.info import ModelInfo
@@ -22,7 +22,11 @@ from longtail.inference.info import ModelInfo
 SMALLEST_SHARE: Final = 1e-6
 """What a class gets that a prior gives nothing: rare beyond almost any evidence, yet a finite logarithm."""
 WORDS: Final = ("uniform", "train")
-_TOO_MUCH: Final = 1e300  # whole numbers of JSON have no limit, floats have
+_TOO_MUCH: Final = 1e300  # a sum of fewer than a hundred million such shares is still a number
+_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NO_NUMBERS: Final = {"nan", "inf", "infinity", "-inf", "-infinity", "+inf"}  # yet no header either
+_LONGEST: Final = 60  # characters of a cell that an error shows
+_SHOWN: Final = 5  # classes that a note names
 
 
 def with_prior(info: ModelInfo, prior: Sequence[float] | FloatArray) -> ModelInfo:
@@ -61,18 +65,21 @@ def with_prior(info: ModelInfo, prior: Sequence[float] | FloatArray) -> ModelInf
     return replace(info, adjustment=replace(before, offset=offset, prior=tuple(map(float, shares))))
 
 
-def read_prior(spec: str, info: ModelInfo) -> FloatArray:
+def read_prior(spec: str, info: ModelInfo, say: Callable[[str], None] | None = None) -> FloatArray:
     """Read what ``--prior`` takes into the share of each class, float64 (C,), all positive, summing to 1.
 
-    A file is a JSON object of class name to share or count, or a CSV of two columns, with or without a header. A class
-    that it leaves out or gives 0 gets a millionth of the sum.
+    A file is a JSON object of class name to share or count, or a CSV of two columns with or without a header. Names are
+    compared as :func:`longtail.data.class_names.normalize_class_name` spells them. A class that the file leaves out or
+    gives 0 gets a millionth of the sum.
 
     Args:
         spec: ``"uniform"``, ``"train"``, or the name of a ``.json`` or ``.csv`` file.
         info: The model, for its class names and training counts.
+        say: Is told, in one sentence, which classes a file leaves out.
 
     Raises:
-        LongtailError: No such word or file, a class the model does not know, or a value that is no share.
+        LongtailError: No such word or file, a class the model does not know, a class given twice, or a value that is no
+            share.
 
     Example:
         >>> from longtail.inference.info import ModelSpec, Preprocessing
@@ -94,61 +101,98 @@ def read_prior(spec: str, info: ModelInfo) -> FloatArray:
         raise UsageError(
             f"--prior takes uniform, train or a CSV or JSON file, and there is no file {spec!r}.{nearest(spec, WORDS)}"
         )
-    given = _read_file(path)
-    for name, value in given.items():
-        if name not in info.classes:
-            raise LongtailError(f"{spec}: the model knows no class {name!r}.{nearest(name, info.classes)}")
-        if not (math.isfinite(value) and value >= 0):
-            raise LongtailError(f"{spec}: the share of {name!r} is {value}: give a number of 0 or more.")
+    numbers = {normalize_class_name(name): number for number, name in enumerate(info.classes)}
+    given = _from_json(path, numbers) if path.suffix.lower() == ".json" else _from_csv(path, numbers)
     total = sum(given.values())
     if total <= 0:
         raise LongtailError(f"{spec} gives no class a share above 0: give at least one.")
-    shares = np.array([max(given.get(name, 0.0) / total, SMALLEST_SHARE) for name in info.classes])
+    missing = [name for number, name in enumerate(info.classes) if number not in given]
+    if missing and say is not None:
+        some = ", ".join(map(repr, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
+        say(f"{spec} leaves out {len(missing)} of {len(info.classes)} classes ({some}): each gets a millionth.")
+    shares = np.array([max(given.get(number, 0.0) / total, SMALLEST_SHARE) for number in range(len(info.classes))])
     return np.asarray(shares / shares.sum(), dtype=np.float64)
 
 
-def _read_file(path: Path) -> dict[str, float]:
+def _from_csv(path: Path, numbers: Mapping[str, int]) -> dict[int, float]:
+    """Class number to share; the first row is a header where it names no class and holds no number."""
+    given: dict[int, float] = {}
+    for row, (line, cells) in enumerate(read_records(path)):
+        where = f"{path}, line {line}"
+        if len(cells) != 2:
+            raise LongtailError(
+                f"{where}: {len(cells)} value{'s' * (len(cells) != 1)} where a class name and its share should be; "
+                "quote a name that holds a separator."
+            )
+        name, value = normalize_class_name(cells[0]), cells[1].strip()
+        if row == 0 and name not in numbers and not re.search(r"\d", value) and value.lower() not in _NO_NUMBERS:
+            continue
+        _put(given, name, numbers, f"{where}, column 1")
+        given[numbers[name]] = _share(value, f"{where}, column 2")
+    return given
+
+
+def _from_json(path: Path, numbers: Mapping[str, int]) -> dict[int, float]:
+    """Class number to share. Every number is kept as it is written, so that it is read as in a CSV."""
     try:
         text = path.read_text(encoding="utf-8-sig")
+        pairs = json.loads(
+            text, object_pairs_hook=_Pairs, parse_int=_Number, parse_float=_Number, parse_constant=_Number
+        )
     except (OSError, UnicodeDecodeError) as error:
         raise LongtailError(f"{path} cannot be read as UTF-8 text ({error}): save it as CSV or JSON.") from error
-    return _from_json(text, path) if path.suffix.lower() == ".json" else _from_csv(text, path)
-
-
-def _from_json(text: str, path: Path) -> dict[str, float]:
-    try:
-        found = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path))
     except json.JSONDecodeError as error:
         raise LongtailError(f"{path} is no JSON ({error}): write an object of class name to share.") from error
-    if not isinstance(found, dict) or not all(map(_is_share, found.values())):
+    except RecursionError:
+        raise LongtailError(f"{path} is nested too deeply: write an object of class name to share.") from None
+    if not isinstance(pairs, _Pairs):
         raise LongtailError(f'{path} should hold class names with their shares, such as {{"cat": 0.9, "lynx": 0.1}}.')
-    return {name: float(value) for name, value in found.items()}
+    given: dict[int, float] = {}
+    for key, value in pairs:
+        where, name = f"{path}{_line_of(key, text)}", normalize_class_name(key)
+        _put(given, name, numbers, where)
+        if not isinstance(value, _Number):
+            raise LongtailError(f"{where}: the share of {_short(name)} is no number: give one of 0 or more.")
+        given[numbers[name]] = _share(value, where)
+    return given
 
 
-def _is_share(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _TOO_MUCH
+class _Pairs(list[tuple[str, object]]):
+    """A JSON object, with names that are given twice."""
 
 
-def _from_csv(text: str, path: Path) -> dict[str, float]:
-    first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
-    pairs: list[tuple[str, float]] = []
-    for row in reader:
-        try:
-            if row:
-                name, value = row
-                pairs.append((name, float(value)))
-        except ValueError:
-            if pairs or len(row) != 2 or reader.line_num > 1:  # it is no header
-                where = f"{path}, line {reader.line_num}"
-                raise LongtailError(f"{where}: {row} should be a class name and its share.") from None
-    return _unique(pairs, path)
+class _Number(str):
+    """A number of JSON as it is written."""
+
+    __slots__ = ()
 
 
-def _unique(pairs: list[tuple[str, float]], path: Path) -> dict[str, float]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise LongtailError(f"{path} names the class {twice!r} twice: keep one.")
-    return found
+def _line_of(key: str, text: str) -> str:
+    """The line of the last place where a name of JSON stands, for an error; empty where it is spelt with escapes."""
+    place = text.rfind(json.dumps(key, ensure_ascii=False))
+    return "" if place < 0 else f", line {text.count(chr(10), 0, place) + 1}"
+
+
+def _put(given: dict[int, float], name: str, numbers: Mapping[str, int], where: str) -> None:
+    """Make sure that a class is known and new."""
+    if name not in numbers:
+        hint = nearest(name[:_LONGEST], list(numbers))
+        raise LongtailError(f"{where}: the model knows no class {_short(name)}.{hint}")
+    if numbers[name] in given:
+        raise LongtailError(f"{where}: the class {_short(name)} is named twice: keep one.")
+
+
+def _share(text: str, where: str) -> float:
+    if _NUMBER.fullmatch(text):
+        value = float(text)
+        if 0 <= value < _TOO_MUCH:
+            return value
+    hint = "give a plain number of 0 or more, such as 1200 or 0.12."
+    if re.fullmatch(r"\d+,\d+", text):
+        thousands, decimals = text.replace(",", ""), text.replace(",", ".")
+        hint = f"write {thousands} if the comma separates thousands, or {decimals} if it begins the decimals."
+    raise LongtailError(f"{where}: the share is {_short(text)}: {hint}")
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
