@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from sklearn.base import clone
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
@@ -126,6 +127,43 @@ def test_images_of_every_kind_are_the_same(of_images: LongTailClassifier, tmp_pa
 def test_training_a_network_learns_the_digits(of_images: LongTailClassifier) -> None:
     truth = [f"digit {label}" for label in TEST_LABELS]
     assert of_images.score(TEST_PIXELS, truth) > 0.6
+
+
+IRIS, KINDS = load_iris(return_X_y=True)
+
+
+@pytest.mark.parametrize(("unit", "offset"), [(1, 1e9), (1e60, 0), (1e-60, 0), (1e300, 0)])
+def test_neither_offset_nor_unit_of_features_matters(unit: float, offset: float) -> None:
+    train = np.r_[0:50, 50:80, 100:110]
+    plain = LongTailClassifier(**FAST).fit(IRIS[train], KINDS[train])
+    moved = LongTailClassifier(**FAST).fit(IRIS[train] * unit + offset, KINDS[train])
+    assert plain.balanced_score(IRIS, KINDS) > 0.75
+    # As near as float64 holds the features: 1e9 leaves seven digits behind the point.
+    assert np.abs(moved.predict_proba(IRIS * unit + offset) - plain.predict_proba(IRIS)).max() < 1e-3
+
+
+def test_constant_features_say_nothing() -> None:
+    constant = np.full((len(IRIS), 2), [1e9, 0.1])
+    fitted = LongTailClassifier(**FAST).fit(np.hstack([IRIS, constant]), KINDS)
+    assert fitted.score(np.hstack([IRIS, constant]), KINDS) > 0.8
+    # Rows as far out as floats go still have probabilities.
+    assert np.isfinite(fitted.predict_proba(np.full((2, 6), [[1e300], [-1e300]]))).all()
+
+
+def test_a_classifier_saved_before_in_float32_is_read(tmp_path: Path) -> None:
+    fitted = LongTailClassifier(**FAST).fit(FEATURES, LABELS)
+    fitted.save(tmp_path)
+    weights = {name: value.float() for name, value in load_file(tmp_path / "model.safetensors").items()}
+    save_file(weights, tmp_path / "model.safetensors")
+    loaded = LongTailClassifier.load(tmp_path)
+    assert np.allclose(loaded.predict_proba(TEST_FEATURES), fitted.predict_proba(TEST_FEATURES), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "timm:test_resnet"])
+def test_one_image_without_variance_is_one_sentence(name: str) -> None:
+    options = SMALL_NETWORK | {"backbone": name, "batch_size": 1, "image_size": 4, "epochs": 1}
+    with pytest.raises(LongtailError, match="batch_size"):
+        LongTailClassifier(**options).fit(PIXELS[:3], LABELS[[0, -1, 0]])
 
 
 def test_what_is_saved_is_what_is_loaded(of_images: LongTailClassifier, tmp_path: Path) -> None:

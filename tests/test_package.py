@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from importlib.metadata import version
@@ -72,3 +73,10 @@ def test_the_version_is_that_of_the_distribution() -> None:
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'ClassCount'"):
         longtail.ClassCount  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["longtail", "longtail.data", "longtail.losses", "longtail.models", "longtail.report"])
+def test_public_names_are_listed(name: str) -> None:
+    package = importlib.import_module(name)
+    assert set(package.__all__) <= set(dir(package))
+    assert all(getattr(package, public) is not None for public in package.__all__)

@@ -28,3 +28,8 @@ def __getattr__(name: str) -> Any:
 
         return load
     raise AttributeError(f"module 'longtail' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,11 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor
 
 from longtail import classifier_files
-from longtail.classifier_network import build_network, refuse_images
+from longtail.classifier_network import build_network, check_backbone, refuse_images, refuse_single_image
 from longtail.counts import ClassCounts, FloatArray
 from longtail.data.augmentation import Augmentation, BatchTransform
 from longtail.data.loaders import named_device
+from longtail.data.samplers import SAMPLERS
 from longtail.data.stacking import stack_images
 from longtail.errors import LongtailError, nearest
 from longtail.inference.adjustment import Adjustment, prior_shares
@@ -40,7 +42,8 @@ _LAST_SEED = 2**31 - 1
 class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A classifier for long-tailed data with ``fit``, ``predict``, ``predict_proba`` and ``score``.
 
-    Without ``backbone`` it takes features: a float array (N, D), standardised inside. With one it takes images: a list
+    Without ``backbone`` it takes features: a float array (N, D), standardized inside, so that neither their offset nor
+    their unit matters. With one it takes images: a list
     of paths, Pillow images or uint8 arrays, or one uint8 array (N, H, W, 3) or (N, H, W).
 
     Stage 1 trains on every row alike, stage 2 (``retrain_epochs``) only the classifier, on class-balanced draws. The
@@ -78,6 +81,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     Raises:
         LongtailError: A wrong name, option or image, or images without weights to see them with.
+        TypeError: A loss or backbone that is no name, or images that are in no sequence.
         ValueError: Data that scikit-learn refuses.
 
     Example:
@@ -149,9 +153,9 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """Return the probability of each class, float64 (N, C) in the order of ``classes_``, under the chosen prior."""
         check_is_fitted(self)
         rows = self._check_rows(X)
-        self.model_.to(named_device(self.device))
+        self._move(named_device(self.device))
         with torch.inference_mode():
-            logits = torch.cat([self.model_(batch) for batch in self._batches(rows)]).double().cpu()
+            logits = torch.cat([self.model_.head(features) for features in self._features(rows)]).double().cpu()
         scores = self.adjustment().apply(logits)
         return np.asarray(scores.softmax(dim=1).numpy(), dtype=np.float64)
 
@@ -189,18 +193,36 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return classifier_files.load(cls(), Path(folder))
 
     def _check_options(self) -> None:
+        if not isinstance(self.loss, str):
+            raise TypeError(
+                f"loss is a name of longtail.losses.LOSSES, not a {type(self.loss).__name__}: give its options as "
+                "loss_options."
+            )
         loss_class(self.loss)
+        if not isinstance(self.loss_options, Mapping | None):
+            raise TypeError(f"loss_options is a mapping of names to values or None, not {self.loss_options!r}.")
+        check_backbone(self.backbone)
         if self.head not in ("auto", "linear", "cosine"):
             raise LongtailError(f"head is 'auto', 'linear' or 'cosine', not {self.head!r}.")
         if self.augmentation not in get_args(Augmentation):
             known = nearest(str(self.augmentation), get_args(Augmentation))
             raise LongtailError(f"augmentation is unknown, {self.augmentation!r}.{known}")
-        for name, least in (("epochs", 1), ("retrain_epochs", 0), ("batch_size", 1)):
+        if self.retrain_sampler not in SAMPLERS:
+            raise LongtailError(
+                f"retrain_sampler is unknown, {self.retrain_sampler!r}.{nearest(str(self.retrain_sampler), SAMPLERS)}"
+            )
+        for name, least in (("epochs", 1), ("retrain_epochs", 0), ("batch_size", 1), ("image_size", 1)):
             value = getattr(self, name)
+            if name == "image_size" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
                 raise LongtailError(f"{name} is a whole number of at least {least}, not {value!r}.")
-        if self.lr is not None and not self.lr > 0:
+        if self.lr is not None and not (_is_number(self.lr) and self.lr > 0):
             raise LongtailError(f"lr is a positive number or None, not {self.lr!r}.")
+        for name in ("weight_decay", "mixup"):
+            value = getattr(self, name)
+            if not (_is_number(value) and value >= 0):
+                raise LongtailError(f"{name} is a number of at least 0, not {value!r}.")
 
     def _check_training(self, X: Any, y: Any) -> tuple[Any, Tensor]:  # noqa: N803
         """The rows, and the label of each as a class index, int64 (N,); learns the classes on the way."""
@@ -208,6 +230,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             refuse_images(X)
             rows, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         else:
+            refuse_single_image(X)
             rows, y = X, column_or_1d(y, warn=True)
             if len(rows) != len(y):
                 raise LongtailError(f"{len(rows)} images do not fit {len(y)} labels: give one label an image.")
@@ -216,10 +239,13 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if len(self.classes_) < 2:
             raise LongtailError("these labels hold 1 class: a classifier needs at least 2.")
         self.class_counts_ = ClassCounts(np.bincount(labels), [str(label) for label in self.classes_])
+        if self.prior is not None:
+            self._shares(self.prior)  # what is wrong with it is said before training
         return rows, torch.from_numpy(labels.astype(np.int64))
 
     def _check_rows(self, X: Any) -> Any:  # noqa: N803
         if self.backbone is not None:
+            refuse_single_image(X)
             return X
         refuse_images(X)
         return validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
@@ -233,8 +259,10 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             self.backbone, rows, len(self.classes_), head,
             pretrained=self.pretrained, image_size=self.image_size, trained=self.train_backbone,
         )  # fmt: skip
-        self.model_.to(device)
+        self._move(device)
         loss.to(device)
+        if loss.may_be_empty:
+            loss.count_empty_as_zero()  # a batch may hold nothing but such labels
         if loss.needs_classifier:
             loss.attach_classifier(self.model_.head)
         self._run_stages(loss, rows, labels, seed)
@@ -261,22 +289,26 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if not stages:
             return
         with torch.no_grad():
-            features = torch.cat([self.model_.backbone(batch) for batch in self._batches(rows)])
+            features = torch.cat(list(self._features(rows)))
         for stage in stages:
             train_on_tensors(Classifier(self.model_), loss, features, labels, self.class_counts_, stage)
 
-    def _batches(self, rows: Any) -> Iterator[Tensor]:
-        """What the network takes, a batch at a time, on its device, with the network in evaluation mode."""
+    def _move(self, device: torch.device) -> None:
+        """Bring to a device what works there: features are standardized in float64, which not every device has."""
+        (self.model_.head if self.preprocessing_ is None else self.model_).to(device)
+
+    def _features(self, rows: Any) -> Iterator[Tensor]:
+        """The input of the classifier, a batch at a time, on its device, with the network in evaluation mode."""
         self.model_.eval()
-        weight = next(self.model_.parameters())
+        device = next(self.model_.head.parameters()).device
         for start in range(0, len(rows), self.batch_size):
             part = rows[start : start + self.batch_size]
             if self.preprocessing_ is None:
-                yield torch.as_tensor(part).to(weight)
+                yield self.model_.backbone(torch.as_tensor(part)).to(device)
             else:
                 looks = self.preprocessing_
                 images = stack_images(part, size=looks.size, resize=looks.resize, interpolation=looks.interpolation)
-                yield looks.normalise(images.to(weight.device))
+                yield self.model_.backbone(looks.normalise(images.to(device)))
 
     def _shares(self, prior: str | Sequence[float]) -> FloatArray:
         if isinstance(prior, str):
@@ -290,3 +322,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if shares.shape != self.classes_.shape or not np.all(np.isfinite(shares) & (shares > 0)):
             raise LongtailError(f"prior takes {len(self.classes_)} positive shares in the order of classes_: {prior}.")
         return prior_shares(tuple(shares.tolist()), self.class_counts_)
+
+
+def _is_number(value: Any) -> bool:
+    numeric = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return numeric and math.isfinite(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,14 @@ def build_network(
         trained: Whether the network will be trained; a frozen one must bring weights.
 
     Raises:
-        LongtailError: No such network or weights, or a frozen network without any.
+        LongtailError: No such network, run or weights, or a frozen network without any.
     """
     if backbone is None:
-        features = torch.from_numpy(np.asarray(rows, dtype=np.float32))
+        features = torch.from_numpy(np.asarray(rows))
         size = features.shape[1]
         standardize = Standardize(size).fit(features)
         return _with_head(standardize, size, num_classes, head, name="features"), None
-    if (Path(backbone) / INFO_NAME).is_file():
+    if isinstance(backbone, Path) or "/" in backbone or (Path(backbone) / INFO_NAME).is_file():
         model, info = load_run(backbone)
         if image_size not in (None, info.preprocessing.size):
             raise LongtailError(
@@ -72,9 +73,59 @@ def refuse_images(rows: Any) -> None:
         ...
         longtail.errors.LongtailError: these are images: name a backbone, such as backbone='timm:resnet18'.
     """
-    first = rows[0] if isinstance(rows, list | tuple) and len(rows) else rows
-    if isinstance(first, str | os.PathLike | Image.Image) or (isinstance(first, np.ndarray) and first.ndim == 4):
+    listed = isinstance(rows, list | tuple) or getattr(rows, "ndim", 0) == 1
+    first = next(iter(rows), rows) if listed else rows
+    if isinstance(first, str | os.PathLike | Image.Image) or (isinstance(first, np.ndarray) and first.ndim >= 3):
         raise LongtailError("these are images: name a backbone, such as backbone='timm:resnet18'.")
+
+
+def refuse_single_image(rows: Any) -> None:
+    """Raise where a classifier of images was given anything but a row of them; each is looked at when it is read.
+
+    Raises:
+        LongtailError: A single path, folder or image.
+        TypeError: Something that has no order or no length.
+
+    Example:
+        >>> refuse_single_image("photos")
+        Traceback (most recent call last):
+        ...
+        longtail.errors.LongtailError: X is a sequence of images, not the path 'photos': list the files, one per label.
+    """
+    if isinstance(rows, str | os.PathLike):
+        raise LongtailError(
+            f"X is a sequence of images, not the path {os.fspath(rows)!r}: list the files, one per label."
+        )
+    if isinstance(rows, Image.Image) or (isinstance(rows, np.ndarray) and rows.ndim == 0):
+        raise LongtailError("X is a sequence of images, not a single one: put it into a list.")
+    ordered = hasattr(rows, "__getitem__") and hasattr(rows, "__len__")
+    if not ordered or isinstance(rows, bytes | Mapping) or getattr(rows, "ndim", 1) == 2:
+        raise TypeError(
+            f"X holds images as a list of paths, Pillow images or uint8 arrays, or as one uint8 array (N, H, W, 3) or "
+            f"(N, H, W), not as a {type(rows).__name__}: convert it, or leave backbone out if these are features."
+        )
+
+
+def check_backbone(backbone: Any) -> None:
+    """Raise TypeError for anything but a name, a folder or None.
+
+    Example:
+        >>> check_backbone(torch.nn.Identity())
+        Traceback (most recent call last):
+        ...
+        TypeError: backbone is the name of a network, the folder of a run or None, not a module (Identity): give the ...
+    """
+    if isinstance(backbone, torch.nn.Module):
+        kind = type(backbone).__name__
+        raise TypeError(
+            f"backbone is the name of a network, the folder of a run or None, not a module ({kind}): give the features "
+            "it computes as X, without a backbone."
+        )
+    if backbone is not None and not isinstance(backbone, str | Path):
+        raise TypeError(
+            f"backbone is the name of a network, the folder of a run or None, not {backbone!r}: give "
+            "backbone='timm:resnet18', for example."
+        )
 
 
 def _preprocessing(name: str, image_size: int | None) -> Preprocessing:

@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words)
     except LongtailError as error:
-        return fail(str(error), EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
+        return fail(error.for_command_line(), EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
     except BrokenPipeError:  # `longtail ... | head` has read enough
         return EXIT_FAILED
     except OSError as error:

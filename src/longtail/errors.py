@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,28 @@ _SUFFIX: Final = re.compile(r"\.(csv|tsv|txt|json|ya?ml|parquet|png|jpe?g)$")  #
 
 
 class LongtailError(ValueError):
-    """Something the user can mend; the message is one sentence that names the remedy."""
+    """Something the user can fix; the message is one sentence that names the remedy.
+
+    Args:
+        message: The sentence, in the words of Python where the error can be met there: ``pretrained=False``.
+        options: What the command line writes instead of parts of it, such as ``--model.pretrained false``, by part.
+
+    Example:
+        >>> error = LongtailError("set size=8.", options={"size=8": "--size 8"})
+        >>> str(error), error.for_command_line()
+        ('set size=8.', 'set --size 8.')
+    """
+
+    def __init__(self, message: str = "", *, options: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.options = dict(options or {})
+
+    def for_command_line(self) -> str:
+        """Return the sentence with the options of the command line in place of Python's arguments."""
+        text = str(self)
+        for argument, option in self.options.items():
+            text = text.replace(argument, option)
+        return text
 
 
 class UsageError(LongtailError):
@@ -45,7 +66,7 @@ def as_usage() -> Iterator[None]:
     try:
         yield
     except LongtailError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(str(error), options=error.options) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

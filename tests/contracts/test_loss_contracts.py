@@ -304,6 +304,33 @@ def test_gradcheck(case: Case, soft: bool) -> None:
 
 
 @every_loss
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_mean_over_nothing_is_nan_as_in_pytorch_or_zero_on_request(case: Case, smoothing: float) -> None:
+    given = inputs_for(build(case))
+    for options, labels in [({}, torch.full((BATCH,), -100)), ({"weight": [1, 0, 1, 1, 1]}, torch.ones(BATCH).long())]:
+        loss = freeze_noise(build(case, label_smoothing=smoothing, **options))
+        assert not loss(given.logits, labels, given.features).isfinite()
+        whole = loss(given.logits, given.target, given.features)
+        loss.count_empty_as_zero()
+        value, *gradients = value_and_gradients(loss, given, labels)
+        assert [tensor.count_nonzero().item() for tensor in (value, *gradients)] == [0, 0, 0]
+        torch.testing.assert_close(loss(given.logits, given.target, given.features), whole)
+        assert loss.may_be_empty == bool(options)
+
+
+@every_loss
+def test_plain_logits_are_no_cosines(case: Case) -> None:
+    loss = build(case)
+    given = inputs_for(loss)
+    if loss.head == "cosine":
+        with pytest.raises(ValueError, match="CosineHead"):
+            loss(given.logits * 5, given.target, given.features)
+        loss(given.logits, given.target, given.features)
+        loss(given.logits.bfloat16() / 0.95, given.target, given.features)
+    loss(given.logits * 5, given.target, given.features)  # not looked at again: it would wait for the device
+
+
+@every_loss
 def test_state_dict_round_trip(case: Case) -> None:
     loss = freeze_noise(build(case))
     given = inputs_for(loss)

@@ -125,5 +125,5 @@ def test_a_missing_folder_and_a_file(tmp_path: Path) -> None:
 
 
 def test_column_options_mean_nothing_for_a_folder(make_folder: MakeFolder) -> None:
-    with pytest.raises(LongtailError, match="--label-column"):
+    with pytest.raises(LongtailError, match="label_column"):
         load_source(str(make_folder({"a": 1, "b": 1})), label_column="species")

@@ -159,7 +159,7 @@ def test_a_sample_is_spread_and_said_to_be_one(photos: MakeFolder) -> None:
     found = inspect_source(str(photos({"train/a": 20, "train/b": 20, "test/a": 10})), max_images=10)
     assert (found.checked, found.total) == (10, 50)
     assert "10 images decoded of 50 (a sample) at" in shown(found)
-    with pytest.raises(LongtailError, match="--max-images"):
+    with pytest.raises(LongtailError, match="max_images"):
         inspect_source("digits", max_images=0)
 
 

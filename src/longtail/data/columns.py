@@ -56,7 +56,10 @@ class Columns:
             if name in lowered:
                 return lowered[name]
         listed = ", ".join(names) or "none"
-        raise LongtailError(f"{where!r} has no column that looks like the {role} ({listed}): name it, --{role}-column.")
+        raise LongtailError(
+            f"{where!r} has no column that looks like the {role} ({listed}): name it, {role}_column=NAME.",
+            options={f"{role}_column=NAME": f"--{role}-column"},
+        )
 
 
 def split_name(name: str) -> str | None:
@@ -149,7 +152,10 @@ def _label_texts(table: datasets.Dataset, column: str, source: str) -> tuple[lis
         names = [str(name) for name in feature.names]
         return [None if value is None or value < 0 else names[value] for value in values], names
     if any(isinstance(value, (list, dict, float, bytes)) for value in values):
-        raise LongtailError(f"{source!r}: column {column!r} holds no class names: name another, --label-column.")
+        raise LongtailError(
+            f"{source!r}: column {column!r} holds no class names: name another, label_column=NAME.",
+            options={"label_column=NAME": "--label-column"},
+        )
     return [None if value is None or value == "" else str(value) for value in values], None
 
 

@@ -26,7 +26,10 @@ def load_folder(spec: str, columns: Columns = Columns()) -> ImageData:  # noqa: 
         LongtailError: No such folder, no class folders, no image at all, or a folder that cannot be listed.
     """
     if columns.image or columns.label:
-        raise UsageError("folder: takes classes from its sub-folders: leave out --label-column and --image-column.")
+        raise UsageError(
+            "folder: takes classes from its sub-folders: leave out label_column and image_column.",
+            options={"label_column": "--label-column", "image_column": "--image-column"},
+        )
     root = Path(spec).expanduser().absolute()
     if not root.exists():
         raise LongtailError(f"the folder {spec!r} does not exist: check the path.")

@@ -130,7 +130,9 @@ def inspect_data(
     """
     max_pixels()  # complain once, not of every image
     if max_images is not None and max_images < 1:
-        raise UsageError(f"--max-images is a number of images, at least 1, got {max_images}.")
+        raise UsageError(
+            f"max_images is a number of images, at least 1, got {max_images}.", options={"max_images": "--max-images"}
+        )
     counts, start = data.counts(), time.perf_counter()
     probes = list(probe_all(data, max_images, tick))
     seconds = time.perf_counter() - start

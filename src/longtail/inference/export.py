@@ -38,6 +38,11 @@ TOLERANCE: Final = 1e-4  # of a probability
 METADATA_NAME: Final = "metadata.json"  # within a torch.export archive
 _IMAGES_CHECKED = 256
 _BATCH = 32
+_SPELT = {
+    "format='torch'": "--format torch",
+    "format='onnx'": "--format onnx",
+    "images=FOLDER": "--images FOLDER",
+}  # by the command line
 
 
 @dataclass(frozen=True)
@@ -135,10 +140,12 @@ def export_run(
         raise LongtailError(f"{path} is a folder: name the file to write, {path / f'model.{_suffix(format)}'}.")
     model, info = load_run(folder)
     squares, text = _squares(folder, info, images), model_card(folder)  # what is wrong with the run is said first
-    deployed = Deployed(model, info).eval()
+    deployed = Deployed(model, info).eval().requires_grad_(False)  # else the outputs of the file would require it too
     data = (_to_onnx if format == "onnx" else _to_torch)(deployed, input_type)
     if _is_external(data):
-        raise LongtailError(f"{path} would be larger than the 2 GB of an ONNX file: use --format torch.")
+        raise LongtailError(
+            f"{path} would be larger than the 2 GB of an ONNX file: use format='torch'.", options=_SPELT
+        )
     difference = _compare(data, Predictor(model, info), squares, format=format, input_type=input_type)
     card = path.with_name(f"{path.name}.md")
     write_atomically(path, data)
@@ -176,19 +183,23 @@ def _suffix(format: Format) -> str:  # noqa: A002
 def _need(*packages: str) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise LongtailError(f"--format onnx needs {' and '.join(missing)}: pip install 'longtail[export]'.")
+        names = " and ".join(missing)
+        raise LongtailError(f"format='onnx' needs {names}: pip install 'longtail[export]'.", options=_SPELT)
 
 
 def _squares(folder: Path, info: ModelInfo, images: str | None) -> Squares:
     """The images to compare on, uint8 (N, 3, S, S)."""
     examples = folder / "examples.parquet"
     if images is None and not examples.is_file():
-        raise LongtailError(f"{folder} keeps no images to check the result on: name some of yours, --images FOLDER.")
+        raise LongtailError(
+            f"{folder} keeps no images to check the result on: name yours, images=FOLDER.", options=_SPELT
+        )
     items: Iterator[Item] = islice(find_images(images or examples).items(), _IMAGES_CHECKED)
     loaded = [one for batch in read_batches(items, info.preprocessing, batch_size=_BATCH) for one in batch]
     pixels = [one.pixels for one in loaded if one.pixels is not None]
     if not pixels:
-        raise LongtailError(f"none of the files in {str(images or examples)!r} is an image: name others, --images.")
+        source = str(images or examples)
+        raise LongtailError(f"none of the files in {source!r} is an image: name others, images=FOLDER.", options=_SPELT)
     return np.ascontiguousarray(np.stack(pixels).transpose(0, 3, 1, 2))
 
 
@@ -253,7 +264,8 @@ def _compare(data: bytes, predictor: Predictor, squares: Squares, *, format: For
     if other or not difference <= TOLERANCE:
         raise LongtailError(
             f"the exported model differs from the PyTorch model ({other} of {len(squares)} labels, probabilities by up "
-            f"to {difference:.1e}), so that nothing was written: use the other --format, or report this network."
+            f"to {difference:.1e}), so that nothing was written: use the other format, or report this network.",
+            options={"other format": "other --format"},
         )
     return difference
 

@@ -73,12 +73,13 @@ def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tupl
     """
     folder, place = Path(run_dir), named_device(device)
     if not folder.is_dir():
-        raise LongtailError(f"There is no run {str(folder)!r}: name the folder that `longtail train --out` wrote.")
+        raise LongtailError(f"There is no run {str(folder)!r}: name the folder that `longtail train` wrote.")
     if not (folder / INFO_NAME).exists():
         if (folder / "fold-0").is_dir():
             raise LongtailError(
                 f"{str(folder)!r} holds a cross-validation, which has no model of its own: name one of its folds, such "
-                f"as {str(folder / 'fold-0')!r}, or train on all images without --folds."
+                f"as {str(folder / 'fold-0')!r}, or train on all images without folds.",
+                options={"without folds": "without --folds"},
             )
         if (folder / "config.yaml").exists():
             raise LongtailError(f"The run {str(folder)!r} has not finished: continue it with: {resume_hint(folder)}")
@@ -125,7 +126,7 @@ def check_weights(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path
         if expected.get(name) != found.get(name):
             raise LongtailError(
                 f"{path} holds the weights of another model ({name}: {_shape(found, name)} in the file, "
-                f"{_shape(expected, name)} in the model): use the run's own file, or a fresh --out folder."
+                f"{_shape(expected, name)} in the model): use the run's own file, or train into a new folder."
             )
 
 

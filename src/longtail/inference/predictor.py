@@ -47,13 +47,15 @@ class Prediction:
 class Predictor:
     """A model in evaluation mode, with all that turns an image into probabilities; made by :func:`load`.
 
+    Its parameters take no gradients from here on.
+
     Args:
         model: The network, on the device where it will run.
         info: Its information: classes, preprocessing, scale or adjustment, threshold.
     """
 
     def __init__(self, model: LongTailModel, info: ModelInfo) -> None:
-        self.model = model.eval()
+        self.model = model.eval().requires_grad_(False)
         self.info = info
 
     @classmethod
@@ -153,7 +155,7 @@ def load(run: str | os.PathLike[str], *, device: torch.device | str = "cpu", pri
         >>> load("nowhere")
         Traceback (most recent call last):
         ...
-        longtail.errors.LongtailError: There is no run 'nowhere': name the folder that `longtail train --out` wrote.
+        longtail.errors.LongtailError: There is no run 'nowhere': name the folder that `longtail train` wrote.
     """
     return Predictor.load(run, device=device, prior=prior)
 

@@ -98,8 +98,10 @@ def read_prior(spec: str, info: ModelInfo, say: Callable[[str], None] | None = N
         )
     path = Path(spec)
     if not path.is_file():
+        hint = nearest(str(spec), WORDS)
         raise UsageError(
-            f"--prior takes uniform, train or a CSV or JSON file, and there is no file {spec!r}.{nearest(spec, WORDS)}"
+            f"prior takes uniform, train or a CSV or JSON file, and there is no file {str(spec)!r}.{hint}",
+            options={"prior takes": "--prior takes"},
         )
     numbers = {normalize_class_name(name): number for number, name in enumerate(info.classes)}
     given = _from_json(path, numbers) if path.suffix.lower() == ".json" else _from_csv(path, numbers)

@@ -50,6 +50,15 @@ class ReadFeatures(nn.Module):
     def progress(self, value: float) -> None:
         self.loss.progress = value
 
+    @property
+    def ignore_index(self) -> int:
+        """The label that contributes nothing, the loss's own."""
+        return self.loss.ignore_index
+
+    def count_empty_as_zero(self) -> None:
+        """Let the mean of the loss over no label be 0; see :meth:`LongTailLoss.count_empty_as_zero`."""
+        self.loss.count_empty_as_zero()
+
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of the logits that the network has just given."""
         if self._features is None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
+from longtail.integrations.features import ReadFeatures
+from longtail.losses.base import LongTailLoss
 from longtail.models.torchvision_fix import prepare_torchvision
 
 prepare_torchvision()  # transformers imports torchvision
@@ -16,8 +19,10 @@ class TrainerCriterion(TrainerCallback):  # type: ignore[misc]  # transformers i
     """Both ``compute_loss_func`` and a callback of ``transformers.Trainer``.
 
     The Trainer adds up the losses of ``gradient_accumulation_steps`` batches without dividing them, where the loss is
-    the user's: each has to be its share of them all. That, and progress, is all this does. For a loss with class
-    weights the shares are those of the numbers of images, not of their weights.
+    the user's: each has to be its share of them all. A batch whose labels are all ignored has a share of nothing, and
+    a loss of 0. That, and progress, is all this does. For a loss with class weights the shares are those of the
+    numbers of images, not of their weights. The Trainer counts all labels but -100: with another ``ignore_index`` the
+    losses are divided by that number.
 
     Args:
         loss: A loss of this package, or one in :class:`~longtail.integrations.features.ReadFeatures`.
@@ -32,8 +37,9 @@ class TrainerCriterion(TrainerCallback):  # type: ignore[misc]  # transformers i
         True
     """
 
-    def __init__(self, loss: nn.Module) -> None:
+    def __init__(self, loss: LongTailLoss | ReadFeatures) -> None:
         self.loss = loss
+        loss.count_empty_as_zero()
 
     def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """Return the loss of one batch; ``outputs`` has ``logits``, or they come first."""
@@ -42,7 +48,8 @@ class TrainerCriterion(TrainerCallback):  # type: ignore[misc]  # transformers i
         value: Tensor = self.loss.to(logits.device)(logits, labels)
         if num_items_in_batch is None:
             return value
-        return value * (labels.ne(-100).sum() / num_items_in_batch)
+        items = torch.as_tensor(num_items_in_batch, device=logits.device).clamp(min=1)
+        return value * (labels.ne(self.loss.ignore_index).sum() / items)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     HeadKind = Literal["linear", "cosine"]
 
 
+_LARGEST_COSINE = 1.05  # what rounding in half precision may leave of 1
+
+
 class CommonOptions(TypedDict, total=False):
     """The options every loss takes, with the meaning they have in ``torch.nn.CrossEntropyLoss``."""
 
@@ -51,7 +54,8 @@ class LongTailLoss(nn.Module, ABC):
         label_smoothing: Share of the target spread evenly over the classes, in [0, 1].
 
     Raises:
-        ValueError: An option outside its range; logits, targets or features whose shapes do not fit.
+        ValueError: An option outside its range; logits, targets or features whose shapes do not fit; or plain logits at
+            the first call of a loss that is defined on cosines.
     """
 
     needs_features: bool = False
@@ -62,6 +66,8 @@ class LongTailLoss(nn.Module, ABC):
     """The classifier the method is made for: plain logits, or cosines in [-1, 1]."""
     focal_gamma: float = 0.0
     focal_detached: bool = True
+    _empty_is_zero: bool = False
+    _saw_cosines: bool = False
 
     weight: Tensor | None
     class_counts: Tensor
@@ -122,6 +128,28 @@ class LongTailLoss(nn.Module, ABC):
         """Hand over the classifier whose weight the loss reads; only where :attr:`needs_classifier`."""
         raise ValueError(f"{type(self).__name__} reads no classifier: do not attach the {type(classifier).__name__}.")
 
+    def count_empty_as_zero(self) -> None:
+        """Let the mean over no label be 0, with a gradient of zero, from now on.
+
+        Like that of ``torch.nn.CrossEntropyLoss`` it is nan: where all labels are ignored, or all are of weight 0. A
+        training loop that adds up parts of a batch wants 0.
+
+        Example:
+            >>> from longtail.losses import CrossEntropyLoss
+            >>> loss, logits, ignored = CrossEntropyLoss([3, 1]), torch.zeros(1, 2), torch.tensor([-100])
+            >>> before = loss(logits, ignored)
+            >>> loss.count_empty_as_zero()
+            >>> before, loss(logits, ignored)
+            (tensor(nan), tensor(0.))
+        """
+        self._empty_is_zero = True
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether a label in ``0 .. C-1`` may count for nothing: it is ignored, or of weight 0."""
+        weightless = self.weight is not None and bool((self.weight == 0).any())
+        return weightless or 0 <= self.ignore_index < self.num_classes
+
     def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
         """The loss.
 
@@ -145,6 +173,9 @@ class LongTailLoss(nn.Module, ABC):
         rows = as_rows(logits, target, features if self.needs_features else None, self.num_classes)
         if rows.target.ndim > 1 and self.ignore_index >= 0:
             raise ValueError("ignore_index works with class indices, not with probabilities: leave it at -100.")
+        if self.head == "cosine" and not torch.compiler.is_compiling() and not self._saw_cosines:
+            check_cosines(type(self).__name__, rows.logits)
+            self._saw_cosines = True  # once: the host would wait for the device at every call
         changed = self.change(rows.logits, rows.features)
         how = self._averaging(None if weight is None else weight.to(rows.logits.dtype))
         losses = expected_loss(changed, rows.target, how)
@@ -176,6 +207,7 @@ class LongTailLoss(nn.Module, ABC):
             label_smoothing=self.label_smoothing,
             focal_gamma=self.focal_gamma,
             focal_detached=self.focal_detached,
+            empty_is_zero=self._empty_is_zero,
         )
 
     def _table(self, name: str, values: npt.NDArray[np.float64]) -> None:
@@ -211,10 +243,41 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"))
         raise ValueError(f"{name} must be {limits}, got {value}.")
 
 
+def check_cosines(name: str, logits: Tensor) -> None:
+    """Raise where the logits of a loss that is defined on cosines are none.
+
+    Args:
+        name: The class of the loss.
+        logits: Any shape. Where they have no values to look at, as under vmap or while a CUDA graph is captured, they
+            pass.
+
+    Raises:
+        ValueError: A value outside [-1, 1], by more than half precision explains.
+
+    Example:
+        >>> check_cosines("GCLLoss", torch.tensor([[5.0, 0.0]]))
+        Traceback (most recent call last):
+        ValueError: GCLLoss is defined on cosines in [-1, 1], and these logits reach 5: make the last layer a ...
+    """
+    if logits.is_meta or (logits.is_cuda and torch.cuda.is_current_stream_capturing()) or not logits.numel():
+        return
+    try:
+        largest = float(logits.detach().abs().max())
+    except RuntimeError:  # under vmap
+        return
+    if largest > _LARGEST_COSINE:
+        raise ValueError(
+            f"{name} is defined on cosines in [-1, 1], and these logits reach {largest:.3g}: make the last layer a "
+            "longtail.models.CosineHead(features, classes)."
+        )
+
+
 def _class_weight(weight: Tensor | Sequence[float], num_classes: int) -> Tensor:
     values = torch.as_tensor(weight, dtype=torch.float32).detach().clone()
     if values.shape != (num_classes,):
         raise ValueError(f"weight needs one number for each of {num_classes} classes, got {tuple(values.shape)}.")
     if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
         raise ValueError("weight must hold finite numbers >= 0.")
+    if not bool(values.any()):
+        raise ValueError("weight must be above 0 for one class at least: with none, nothing would be trained.")
     return values

@@ -88,6 +88,15 @@ class DeferredReweighting(LongTailLoss):
         """The noise of the wrapped loss; replace it there, for it is the wrapped loss that draws."""
         return self.loss.sample_noise(like)
 
+    def count_empty_as_zero(self) -> None:
+        """Let the mean of the wrapped loss over no label be 0."""
+        self.loss.count_empty_as_zero()
+
+    @property
+    def may_be_empty(self) -> bool:
+        """That of the wrapped loss, whose weights these multiply."""
+        return self.loss.may_be_empty
+
     def attach_classifier(self, classifier: nn.Module) -> None:
         """Hand the classifier to the wrapped loss."""
         self.loss.attach_classifier(classifier)

@@ -52,6 +52,7 @@ class Averaging(NamedTuple):
         label_smoothing: The share of each target that is spread evenly over the classes.
         focal_gamma: The exponent g of the focal form ``(1 - p)^g CE``; 0 is plain cross-entropy.
         focal_detached: Whether the factor ``(1 - p)^g`` is a constant in the gradient.
+        empty_is_zero: Whether the mean over nothing (all labels ignored, or of weight 0) is 0 instead of nan.
     """
 
     weight: Tensor | None = None
@@ -60,6 +61,7 @@ class Averaging(NamedTuple):
     label_smoothing: float = 0.0
     focal_gamma: float = 0.0
     focal_detached: bool = True
+    empty_is_zero: bool = False
 
 
 def expected_loss(changed: ChangedLogits, target: Tensor, how: Averaging) -> Tensor:
@@ -81,6 +83,11 @@ def expected_loss(changed: ChangedLogits, target: Tensor, how: Averaging) -> Ten
         >>> round(hard.item(), 4), round(soft.item(), 4)
         (0.3377, 0.3377)
     """
+    if how.reduction == "mean" and how.empty_is_zero:
+        total = expected_loss(changed, target, how._replace(reduction="sum"))
+        divisor = mean_divisor(target, how, total)
+        counts = divisor > 0
+        return total * counts / torch.where(counts, divisor, 1.0)
     if target.ndim == 1 and how.label_smoothing == 0:
         return _loss_of_labels(changed, target, how)
     if how.focal_gamma == 0 and not changed.follow_label:

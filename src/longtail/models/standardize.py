@@ -5,9 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+_FARTHEST = 1e15  # deviations from the mean; the square still fits float32, in which the classifier computes
+
 
 class Standardize(nn.Module):
     """``(x - mean) / deviation`` of each feature, with the numbers of the data it was fitted to.
+
+    Computed in float64, so that neither an offset nor the unit of a feature changes the result; the result is float32.
+    Not every accelerator has float64: leave this module on the CPU.
 
     Args:
         num_features: Feature size D.
@@ -24,19 +29,24 @@ class Standardize(nn.Module):
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.num_features = num_features
-        self.register_buffer("mean", torch.zeros(num_features))
-        self.register_buffer("deviation", torch.ones(num_features))
+        self.register_buffer("mean", torch.zeros(num_features, dtype=torch.float64))
+        self.register_buffer("deviation", torch.ones(num_features, dtype=torch.float64))
 
     def fit(self, features: Tensor) -> Standardize:
         """Take mean and deviation from features (N, D); a feature that never changes keeps its scale."""
-        wide = features.double()
-        deviation, mean = torch.std_mean(wide, dim=0, correction=0)
-        # What rounding leaves of a constant is no variation.
-        constant = deviation <= torch.finfo(torch.float32).eps * mean.abs().clamp_min(1e-30)
-        self.mean.copy_(mean)
-        self.deviation.copy_(torch.where(constant, torch.ones_like(deviation), deviation))
+        largest = features.double().abs().amax(dim=0)
+        unit = torch.where(largest > 0, largest, 1.0)  # a square of 1e200 would be infinite, one of 1e-200 zero
+        deviation, mean = torch.std_mean(features.double() / unit, dim=0, correction=0)
+        # Rounding a constant does not make it vary.
+        constant = (features.amin(dim=0) == features.amax(dim=0)) | (
+            deviation <= torch.finfo(features.dtype).eps * mean.abs()
+        )
+        self.mean.copy_(mean * unit)
+        self.deviation.copy_(torch.where(constant, torch.ones_like(deviation), deviation * unit))
         return self
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return standardised features, (N, D)."""
-        return (features - self.mean) / self.deviation
+        """Return standardized features, float32 (N, D); what lies farther than 1e15 deviations out counts as that."""
+        # In halves, as the difference of two large numbers may be no float64 any more.
+        distance = (features.double() / 2 - self.mean / 2) / (self.deviation / 2)
+        return distance.clamp(-_FARTHEST, _FARTHEST).float()

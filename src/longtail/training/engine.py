@@ -398,13 +398,43 @@ def _forward_backward(work: Pass, images: Tensor, target: Tensor) -> tuple[Tenso
 
 
 def _one_part(work: Pass, images: Tensor, target: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    logits, features = work.wrapped(images, return_features=True)
+    with normalizable(images):
+        logits, features = work.wrapped(images, return_features=True)
     if work.recorder is not None:
         work.recorder.watch(logits, target, share)
     # The product is a tensor of its own also where share is 1: that of a replayed CUDA graph changes at the next step.
     loss = work.criterion(logits, target, features if work.loss.needs_features else None) * share
     work.engine.accelerator.backward(loss)
     return loss.detach(), _right_answers(logits.detach(), target)
+
+
+@contextmanager
+def normalizable(images: Tensor) -> Iterator[None]:
+    """Say what to change where a training step leaves batch normalization one value per channel: no variance.
+
+    Args:
+        images: The input of the network in this step, shape (N, 3, H, W).
+
+    Raises:
+        LongtailError: One image, whose feature map is 1 x 1 somewhere in the network.
+
+    Example:
+        >>> with normalizable(torch.zeros(1, 3, 4, 4)):
+        ...     nn.BatchNorm2d(8)(torch.zeros(1, 8, 1, 1))
+        Traceback (most recent call last):
+        longtail.errors.LongtailError: batch normalization needs more than one value per channel, and ...
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:  # torch.compile raises the second
+        if "Expected more than 1 value per channel" not in str(error):
+            raise
+        shape = " x ".join(map(str, images.shape[2:]))
+        raise LongtailError(
+            f"batch normalization needs more than one value per channel, and one image of {shape} pixels leaves no "
+            "more in this network: set batch_size to 2 or more (for each process), or image_size to a larger one.",
+            options={"batch_size": "--stage1.batch_size", "image_size": "--data.image_size"},
+        ) from error
 
 
 def _right_answers(logits: Tensor, target: Tensor) -> Tensor:

@@ -405,7 +405,7 @@ def _resolve(spec: GridSpec, run: RunSpec, variant: _Variant, where: str) -> Run
         check_config(config)
         check_stages(config)
     except LongtailError as error:
-        raise LongtailError(f"{where}: {error}") from error
+        raise LongtailError(f"{where}: {error}", options=error.options) from error
     return config
 
 

@@ -44,6 +44,8 @@ def make_loss(stage: StageConfig, counts: ClassCounts, model: LongTailModel) -> 
             f"the loss {stage.loss.name!r} is defined on a cosine classifier, but this model has a "
             f"{model.head_name} one: train with --model.head cosine."
         )
+    if loss.may_be_empty:
+        loss.count_empty_as_zero()  # a batch may hold nothing but such labels
     if loss.needs_classifier:
         loss.attach_classifier(model.head)
     return loss

@@ -15,7 +15,7 @@ from longtail.data.mixing import mixup
 from longtail.data.samplers import build_sampler
 from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss
-from longtail.training.engine import can_fuse, step_seed
+from longtail.training.engine import can_fuse, normalizable, step_seed
 
 Transform: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -66,7 +66,7 @@ def train_on_tensors(
         transform: What is done to a batch of inputs on the training device before the network sees it.
 
     Raises:
-        LongtailError: The loss is no longer a finite number.
+        LongtailError: The loss is no longer a finite number, or a single image cannot be normalized.
 
     Example:
         >>> from longtail.losses import CrossEntropyLoss
@@ -95,7 +95,8 @@ def train_on_tensors(
             batch = batch if transform is None else transform(batch, draws)
             if stage.mixup:
                 batch, target = mixup(batch, target, counts.num_classes, stage.mixup, draws)
-            logits, features = model(batch, return_features=True)
+            with normalizable(batch):
+                logits, features = model(batch, return_features=True)
             value = loss(logits, target, features if loss.needs_features else None)
             optimizer.zero_grad()
             torch.autograd.backward(value)
