@@ -1,16 +1,41 @@
-"""write_atomically: a file that is whole under its name, or not there."""
+"""write_atomically: a file that is whole under its name, or not there; what is a stream is written to as it is."""
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
-from contextlib import suppress
+import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from longtail.errors import LongtailError
+
+if sys.platform != "win32":
+    import fcntl
+
+STANDARD_OUTPUT: Final = Path("/dev/stdout")
+_STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+_MOST_LINKS = 40  # as Linux follows them
+_HOST = re.sub(r"[^\w.]+", "_", platform.node())[:64] or "host"
+_NAME_LENGTH = 40  # characters of the name that are in the temporary one, which may take 255 bytes
+_NUMBERS = itertools.count()
+_LEFTOVER = re.compile(r"\..+\.longtail-(?P<host>[\w.]+)-(?P<pid>\d{1,9})-\d+\.tmp", re.DOTALL)
+_SURELY_OLD = 3600.0  # seconds: older versions held no lock, and wrote a file in one go
+_swept: set[Path] = set()  # files whose folder this process has looked through for leftovers
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file under a temporary name, bring it to the disk, and only then give it its name.
+
+    A link stays a link: what it leads to is written. Streams are written to as they are, see :func:`is_stream`.
+    Temporary files that killed processes of this machine have left in the folder are removed.
 
     Args:
         path: The file; missing folders above it are made.
@@ -18,6 +43,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Raises:
         LongtailError: No space, no permission, or another refusal of the system. A file of that name stays as it was.
+        BrokenPipeError: Who reads the stream has gone.
 
     Example:
         >>> import tempfile
@@ -26,32 +52,102 @@ def write_atomically(path: Path, data: bytes) -> None:
         >>> [file.name for file in folder.iterdir()]
         ['a.txt']
     """
-    temporary = path if is_device(path) else path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            if temporary != path:
-                os.fsync(file.fileno())
-        if temporary != path:
-            temporary.replace(path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        if temporary != path:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    with writing(path) as file:
+        file.write(data)
 
 
-def is_device(path: Path) -> bool:
-    """Whether a path is a device or a pipe, such as ``/dev/stdout``: written to as it is, never replaced by a file.
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file or a stream to write to; the file takes its name at the end, as in :func:`write_atomically`.
+
+    Raises:
+        LongtailError: As there, for whatever the system refuses within.
 
     Example:
-        >>> is_device(Path("/dev/null")), is_device(Path("new.csv"))
-        (True, False)
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> with writing(path) as file:
+        ...     _ = file.write(b"whole")
+        ...     path.exists()
+        False
+        >>> path.read_bytes()
+        b'whole'
     """
-    return path.exists() and not path.is_file() and not path.is_dir()
+    try:
+        if is_stream(path):
+            with _open_stream(path) as stream:
+                yield stream
+            return
+        target = _target(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target)
+        file, temporary = _open_temporary(target)
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                if target.exists():
+                    shutil.copymode(target, temporary)
+                if sys.platform == "win32":
+                    file.close()
+                temporary.replace(target)  # while the lock is held: nobody takes it for a leftover
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def named(out: str | os.PathLike[str]) -> Path:
+    """Return the path of what a user named to write to; ``-`` is the standard output.
+
+    Example:
+        >>> print(named("-"), named("a.csv"))
+        /dev/stdout a.csv
+    """
+    text = os.fspath(out)
+    if text == "-":
+        return STANDARD_OUTPUT
+    return Path(text).absolute() if Path(text) == Path("-") else Path(text)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path is a device, a pipe or an open descriptor: written to as it is, never replaced by a file.
+
+    Example:
+        >>> is_stream(Path("/dev/stdout")), is_stream(Path("/dev/null")), is_stream(Path("new.csv"))
+        (True, True, False)
+    """
+    if descriptor_of(path) is not None:
+        return True
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112, PTH113
+
+
+def descriptor_of(path: Path) -> int | None:
+    """Return the number of the open descriptor that a path such as ``/dev/stdout`` leads to, None where it does not.
+
+    Links are followed by their text alone, as ``/proc/self/fd/1`` may itself lead to a regular file: one that the
+    shell has opened, and that is continued where it stands.
+
+    Example:
+        >>> descriptor_of(Path("/dev/fd/7")), descriptor_of(Path("/dev/null"))
+        (7, None)
+    """
+    text = os.path.abspath(path)  # noqa: PTH100 - no link is to be followed yet
+    for _ in range(_MOST_LINKS):
+        if text in _STANDARD:
+            return _STANDARD[text]
+        number = re.fullmatch(rf"/(?:dev|proc/(?:self|thread-self|{os.getpid()}))/fd/(\d{{1,9}})", text)
+        if number:
+            return int(number.group(1))
+        try:
+            text = os.path.normpath(os.path.join(os.path.dirname(text), os.readlink(text)))  # noqa: PTH115, PTH118, PTH120
+        except OSError:
+            return None
+    return None
 
 
 def cannot_write(path: Path, error: OSError) -> LongtailError:
@@ -61,4 +157,103 @@ def cannot_write(path: Path, error: OSError) -> LongtailError:
         >>> print(cannot_write(Path("a.csv"), OSError(28, "No space left on device")))
         a.csv cannot be written (No space left on device): free some space or name another folder.
     """
-    return LongtailError(f"{path} cannot be written ({error.strerror}): free some space or name another folder.")
+    match error.errno:
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            remedy = "allow writing to the file and its folder, or name another place"
+        case errno.EISDIR:
+            remedy = "name a file in that folder"
+        case errno.ENOTDIR | errno.EEXIST:
+            remedy = "what should be a folder on the way there is a file; name another place"
+        case errno.ENAMETOOLONG:
+            remedy = "choose a shorter name"
+        case errno.ELOOP | errno.ENOENT | errno.ENXIO | errno.EBADF:
+            remedy = "name another place"
+        case _:
+            remedy = "free some space or name another folder"
+    return LongtailError(f"{path} cannot be written ({error.strerror or error}): {remedy}.")
+
+
+@contextmanager
+def _open_stream(path: Path) -> Iterator[BinaryIO]:
+    number = descriptor_of(path)
+    if number == 1:
+        sys.stdout.flush()  # what was said before comes before
+    # A copy of the descriptor goes on where it stands; the path, opened anew, would begin at the start of a file.
+    with path.open("wb") if number is None else os.fdopen(os.dup(number), "wb") as stream:
+        yield stream
+
+
+def _target(path: Path) -> Path:
+    """The file that is to be replaced: what a link leads to, there already or not."""
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if target.is_symlink():  # a ring of links
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if target.exists() and not os.access(target, os.W_OK):  # its folder alone would let it be replaced
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return target
+
+
+def _open_temporary(target: Path) -> tuple[BinaryIO, Path]:
+    """Open a new file in the same folder, locked for as long as it is open."""
+    while True:
+        mark = f"longtail-{_HOST}-{os.getpid()}-{next(_NUMBERS)}"
+        temporary = target.with_name(f".{target.name[:_NAME_LENGTH]}.{mark}.tmp")
+        try:
+            file = temporary.open("xb")
+        except FileExistsError:  # of a process that had the same number
+            continue
+        if sys.platform == "win32":
+            return file, temporary
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):  # taken for a leftover in the moment before it was locked
+            if os.path.samestat(temporary.stat(), os.fstat(file.fileno())):
+                return file, temporary
+        file.close()
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove what killed processes left in the folder of a file, once for each file that this process writes.
+
+    Removed is only what is surely nobody's: a temporary file of this host that no process holds locked. Files of other
+    hosts that share the folder stay. Older versions named neither host nor lock: of theirs only those of ``target``
+    go, once their process is gone and they have not changed for an hour.
+    """
+    if sys.platform == "win32" or target in _swept:
+        return
+    _swept.add(target)
+    older = re.compile(rf"\.{re.escape(target.name)}\.(?P<pid>\d{{1,9}})\.tmp")
+    with suppress(OSError):  # a folder may be written to that may not be listed
+        for name in [entry.name for entry in os.scandir(target.parent) if entry.name.endswith(".tmp")]:
+            path, new, old = target.with_name(name), _LEFTOVER.fullmatch(name), older.fullmatch(name)
+            with suppress(OSError):  # another process has removed it, or may remove it and we may not
+                if new and new["host"] == _HOST:
+                    _remove_unlocked(path, int(new["pid"]))
+                elif old and not _is_alive(int(old["pid"])) and time.time() - path.lstat().st_mtime > _SURELY_OLD:
+                    path.unlink()
+
+
+def _remove_unlocked(path: Path, pid: int) -> None:
+    if sys.platform == "win32" or path.is_symlink():
+        return
+    with path.open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        except OSError:  # no locks here, so that its process has to be gone
+            if _is_alive(pid):
+                return
+        path.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

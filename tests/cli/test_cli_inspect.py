@@ -77,7 +77,7 @@ def test_the_page_is_whole_offline_and_shows_what_was_found(cli: Call, photos: P
     assert not re.search(r'(src|href)="(?!data:|#)|url\(|<script|@import', page)
     assert "default-src 'none'" in page
     assert json.loads(cli("inspect", photos, "--json", "--out", out).out)["duplicates"][0]["kind"] == "exact"
-    assert "name the page to write" in cli("inspect", photos, "--out", tmp_path).complaint
+    assert "is a folder" in cli("inspect", photos, "--out", tmp_path).complaint
 
 
 def test_a_sample(cli: Call, photos: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from longtail.commands.destination import Destination, destination, refuse_stream
 from longtail.commands.shared import EXIT_INTERRUPTED, EXIT_USAGE, as_dict, fail, print_line, spelt
 from longtail.errors import LongtailError, UsageError, as_usage
 from longtail.training.config import Tracker
@@ -40,7 +41,9 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help="folder of the trained runs")
     parser.add_argument("--jobs", type=int | None, default=None, help="runs trained at once; 1 on a CPU")
     parser.add_argument("--baseline", type=str | None, default=None, metavar="NAME", help="what the others differ from")
-    parser.add_argument("--csv", type=str | None, default=None, metavar="FILE.csv", help="also write the table here")
+    parser.add_argument(
+        "--csv", type=str | None, default=None, metavar="FILE.csv", help="also write the table here; or -"
+    )
 
 
 def run(flags: Namespace) -> int:
@@ -74,10 +77,17 @@ def compare_command(runs: Sequence[str], *, baseline: str | None = None, csv: st
     """Print the comparison of several runs."""
     from longtail.report.compare import compare_runs
 
+    table = _table_file(csv)
     comparison = compare_runs([Path(run) for run in runs], baseline=baseline)
-    comparison.render(Console())
-    if csv is not None:
-        comparison.to_csv(Path(csv))
+    with nullcontext() if table is None else table.messages_apart():
+        comparison.render(Console())
+        if table is not None:
+            comparison.to_csv(table.path)
+            print_line(f"table: {table}")
+
+
+def _table_file(csv: str | None) -> Destination | None:
+    return None if csv is None else destination(csv, (".csv",), option="--csv", example="table.csv")
 
 
 def grid_command(
@@ -99,6 +109,9 @@ def grid_command(
     """Train what a grid still lacks, then compare its runs; return the exit status."""
     from longtail.training.grid import plan_grid, read_grid, recipe_grid
 
+    table = _table_file(csv)
+    if out is not None:
+        refuse_stream(out, "--out")
     if grid is not None:
         values = read_grid(grid) | ({"baseline": baseline} if baseline is not None else {})
     else:
@@ -116,10 +129,10 @@ def grid_command(
     if tracker is not None:
         for run in planned.runs:  # over what a run says for itself
             run.config.training.tracker = tracker
-    return _train_and_show(planned, jobs=jobs, csv=csv)
+    return _train_and_show(planned, jobs=jobs, table=table)
 
 
-def _train_and_show(planned: Grid, *, jobs: int | None, csv: str | None) -> int:
+def _train_and_show(planned: Grid, *, jobs: int | None, table: Destination | None) -> int:
     """Train the runs of a grid that are not finished, show all that are, and return the exit status."""
     from longtail.training.grid_auto import reasons_of
     from longtail.training.grid_runner import log_of, run_grid
@@ -136,7 +149,8 @@ def _train_and_show(planned: Grid, *, jobs: int | None, csv: str | None) -> int:
         sys.stderr.write(f"stopped; the checkpoints are saved. Continue with: longtail compare --grid {again}\n")
         return EXIT_INTERRUPTED
     failed = [outcome for outcome in outcomes if outcome.problem]
-    _show_grid(planned, [outcome.run for outcome in outcomes if not outcome.problem], csv)
+    with nullcontext() if table is None else table.messages_apart():
+        _show_grid(planned, [outcome.run for outcome in outcomes if not outcome.problem], table)
     for outcome in failed:
         sys.stderr.write(f"failed: {outcome.run.title}: {outcome.problem} ({log_of(outcome.run)})\n")
     if failed:
@@ -144,7 +158,7 @@ def _train_and_show(planned: Grid, *, jobs: int | None, csv: str | None) -> int:
     return 0
 
 
-def _show_grid(grid: Grid, finished: Sequence[PlannedRun], csv: str | None) -> None:
+def _show_grid(grid: Grid, finished: Sequence[PlannedRun], table: Destination | None) -> None:
     """Print and write the tables and pages of a grid: one of each baseline, which is one unless the data vary."""
     from longtail.report.compare import compare_runs
     from longtail.report.compare_table import write_csv
@@ -162,5 +176,7 @@ def _show_grid(grid: Grid, finished: Sequence[PlannedRun], csv: str | None) -> N
         comparisons[-1].render(Console())
         page = "report.html" if len(baselines) == 1 else f"report-{baseline}.html"
         print_line(f"report: {write_report(folders, grid.out / page, names=names, baseline=first)}")
-    for path in [grid.out / "table.csv", *([Path(csv)] if csv is not None else [])] if comparisons else []:
+    for path in [grid.out / "table.csv", *([] if table is None else [table.path])] if comparisons else []:
         write_csv(comparisons, path)
+    if table is not None and comparisons:
+        print_line(f"table: {table}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from longtail.commands.destination import refuse_stream
 from longtail.commands.shared import as_dict, print_line
 from longtail.commands.train import saved_config, train_command
 from longtail.errors import LongtailError
@@ -36,6 +37,7 @@ def demo_command(out: str = "runs/demo", *, epochs: int | None = None) -> int:
     from longtail.report.page import write_report
     from longtail.training.recipe import base_config, config_from_dict, merge
 
+    refuse_stream(out, "--out")
     folders = [Path(out) / recipe.split("/")[1] for recipe in DEMO_RECIPES]
     _make_way(folders)
     for recipe, folder in zip(DEMO_RECIPES, folders, strict=True):

@@ -6,7 +6,9 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
+from longtail.commands.destination import destination, refuse_terminal
 from longtail.commands.shared import as_dict, print_line
+from longtail.errors import UsageError
 
 GRAMMAR = "RUN --format onnx|torch --out FILE"
 
@@ -15,7 +17,7 @@ def takes(parser: ArgumentParser) -> None:
     """Add its arguments."""
     parser.add_argument("run", type=str, help="RUN folder, or hf:OWNER/NAME")
     parser.add_argument("--format", type=Literal["onnx", "torch"], default="onnx", help="ONNX, or torch.export's .pt2")
-    parser.add_argument("--out", type=str, required=True, metavar="FILE", help="where to write")
+    parser.add_argument("--out", type=str, required=True, metavar="FILE", help="where to write; or -")
     parser.add_argument(
         "--input", type=Literal["uint8", "float32"], default="uint8", help="type of the pixels, 0 to 255 in both"
     )
@@ -38,6 +40,14 @@ def export_command(
     """Export a run to one file, checked on real images."""
     from longtail.inference.export import export_run
 
-    report = export_run(run, out, format=format, input_type=input, images=images)
-    print_line(str(report))
-    print_line(f"{report.card}: its model card")
+    suffixes = {"onnx": (".onnx",), "torch": (".pt2", ".pt")}
+    other = next((name for name, endings in suffixes.items() if name != format and out.lower().endswith(endings)), None)
+    if other is not None:
+        raise UsageError(f"{out} is the name of a {other} file and --format is {format}: change one of the two.")
+    file = destination(out, suffixes[format], example=f"model{suffixes[format][0]}")
+    refuse_terminal(file.path, "a model")
+    with file.messages_apart():
+        report = export_run(run, file.path, format=format, input_type=input, images=images)
+        print_line(f"{file}: {report}")
+        if report.card is not None:
+            print_line(f"{report.card}: its model card")

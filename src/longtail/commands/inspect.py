@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import nullcontext
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from longtail.commands.destination import PAGE, destination
 from longtail.commands.shared import EXIT_FAILED, as_dict, print_json, print_line
-from longtail.errors import LongtailError
+from longtail.errors import UsageError
 
 GRAMMAR = "SOURCE [--json] [--strict] [--out FILE.html]"
 
@@ -20,7 +21,7 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--image-column", type=str | None, default=None, help="column of the image")
     parser.add_argument("--max-images", type=int | None, default=None, help="decode a sample; all by default")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a picture")
-    parser.add_argument("--out", type=str | None, default=None, metavar="FILE.html", help="also write a page")
+    parser.add_argument("--out", type=str | None, default=None, metavar="FILE.html", help="also write a page; or -")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if there is an error or a warning")
 
 
@@ -44,20 +45,22 @@ def inspect_command(
     from longtail.data.sources import load_source
     from longtail.training.progress import Reporter
 
-    if out is not None and Path(out).is_dir():
-        raise LongtailError(f"{out} is a folder: name the page to write, --out {Path(out) / 'inspect.html'}.")
+    page = None if out is None else destination(out, PAGE, example="inspect.html")
+    if page is not None and page.takes_standard_output and json:
+        raise UsageError(f"--json and --out {out} both write to the standard output: name a file for the page.")
     data = load_source(source, label_column=label_column, image_column=image_column)
     total = sum(map(len, data.splits.values()))
     with Reporter().bar("inspect", total if max_images is None else min(total, max_images)) as bar:
         found = inspect_data(data, max_images=max_images, tick=bar.tick)
-    if json:
-        print_json(found.to_dict())
-    else:
-        render(found, Console())
-    if out is not None:
-        from longtail.report.audit import write_audit
+    with nullcontext() if page is None else page.messages_apart():
+        if json:
+            print_json(found.to_dict())
+        else:
+            render(found, Console())
+        if page is not None:
+            from longtail.report.audit import write_audit
 
-        page = write_audit(found, out, data)
-        if not json:
-            print_line(f"page: {page}")
+            write_audit(found, page.path, data)
+            if not json:
+                print_line(f"page: {page}")
     return EXIT_FAILED if strict and not found.is_clean else 0

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from longtail.commands.destination import destination, refuse_terminal
 from longtail.commands.shared import as_dict
 from longtail.errors import LongtailError
+from longtail.inference.answers import SUFFIXES, Format, table_format
 from longtail.training.config import TrainingConfig
 
 GRAMMAR = "RUN IMAGES --out FILE.csv"
@@ -21,7 +22,10 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument(
         "images", type=str, help="an image, a folder, a pattern such as 'photos/*.jpg', a CSV or a Parquet file"
     )
-    parser.add_argument("--out", type=str, required=True, metavar="FILE.csv", help="where to write; or FILE.parquet")
+    parser.add_argument(
+        "--out", type=str, required=True, metavar="FILE.csv", help="where to write, also .tsv, .parquet or -"
+    )
+    parser.add_argument("--format", type=Format | None, default=None, help="csv, tsv or parquet, for a stream")
     parser.add_argument("--top-k", type=int, default=5, help="classes per image")
     parser.add_argument("--prior", type=str | None, default=None, help="classes to expect: uniform, train or a FILE")
     parser.add_argument("--image-column", type=str | None, default=None, help="column of the images in a table")
@@ -31,7 +35,7 @@ def takes(parser: ArgumentParser) -> None:
 
 
 def run(flags: Namespace) -> None:
-    """Classify images into a CSV or Parquet file."""
+    """Classify images into a CSV, TSV or Parquet file."""
     predict_command(**as_dict(flags))
 
 
@@ -44,21 +48,23 @@ def predict_command(
     prior: str | None = None,
     image_column: str | None = None,
     restart: bool = False,
+    format: Format | None = None,  # noqa: A002 - as it is typed
     batch_size: int = 64,
     device: str = "auto",
 ) -> None:
-    """Classify images into a CSV or Parquet file."""
+    """Classify images into a CSV, TSV or Parquet file."""
     from longtail.inference.predict import predict_images
     from longtail.training.engine import Engine
 
-    if Path(out).is_dir():
-        raise LongtailError(f"{out} is a folder: name the file to write, --out {Path(out) / 'predictions.csv'}.")
+    inputs = [images, *([] if prior is None else [prior])]
+    table = destination(out, tuple(SUFFIXES), example="predictions.csv", inputs=inputs)
+    if table_format(table.path, format) == "parquet":
+        refuse_terminal(table.path, "Parquet")
     place = Engine(TrainingConfig(device="cpu" if device == "cpu" else "auto")).device
     report = predict_images(
-        run, images, out, top_k=top_k, prior=prior, image_column=image_column, restart=restart, batch_size=batch_size,
-        device=place, console=Console(stderr=True),
+        run, images, table.path, top_k=top_k, prior=prior, image_column=image_column, restart=restart, format=format,
+        batch_size=batch_size, device=place, console=Console(stderr=True),
     )  # fmt: skip
     if not report.predicted and not report.earlier:
-        raise LongtailError(
-            f"none of the {report.skipped} files in {images!r} can be read as an image: {out}.skipped.csv says why."
-        )
+        where = "the lines above say" if table.is_stream else f"{out}.skipped.csv says"
+        raise LongtailError(f"none of the {report.skipped} files in {images!r} can be read as an image: {where} why.")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from longtail.commands.destination import refuse_stream
 from longtail.commands.shared import as_dict, print_line
 
 GRAMMAR = "SOURCE --out DIR [--size 256] [--skip-bad]"
@@ -44,6 +45,7 @@ def prepare_command(
     from longtail.data.sources import load_source
     from longtail.training.progress import Reporter
 
+    refuse_stream(out, "--out")
     data = load_source(source, label_column=label_column, image_column=image_column)
     reporter = Reporter(quiet=quiet)
     for finding in data.findings:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from longtail.commands.destination import PAGE, destination, refuse_stream
 from longtail.commands.shared import as_dict, print_line
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 
 GRAMMAR = "RUN ... --out FILE.html [--figures DIR]"
 
@@ -16,7 +17,7 @@ GRAMMAR = "RUN ... --out FILE.html [--figures DIR]"
 def takes(parser: ArgumentParser) -> None:
     """Add its arguments."""
     parser.add_argument("runs", type=str, nargs="+", help="RUN folders")
-    parser.add_argument("--out", type=str, required=True, metavar="FILE.html", help="the page to write")
+    parser.add_argument("--out", type=str, required=True, metavar="FILE.html", help="the page to write; or -")
     parser.add_argument(
         "--figures", type=str | None, default=None, metavar="DIR", help="also write each figure as SVG and PNG"
     )
@@ -33,14 +34,20 @@ def report_command(runs: Sequence[str], out: str, figures: str | None = None) ->
     from longtail.report.page import write_page
     from longtail.report.sections import build_sections
 
-    if Path(out).is_dir():
-        raise LongtailError(f"{out} is a folder: name the page to write, --out {Path(out) / 'report.html'}.")
-    if figures is not None and Path(figures).exists() and not Path(figures).is_dir():
-        raise LongtailError(f"{figures} is a file: name a folder for the figures with --figures.")
+    page_given = next((run for run in runs if Path(run).suffix.lower() in PAGE and not Path(run).is_dir()), None)
+    if page_given is not None:
+        raise UsageError(f"{page_given!r} is a page, not a run: longtail report RUN ... --out {page_given}.")
+    page = destination(out, PAGE, example="report.html")
+    if figures is not None:
+        refuse_stream(figures, "--figures")
+        if Path(figures).exists() and not Path(figures).is_dir():
+            raise LongtailError(f"{figures} is a file: name a folder for the figures with --figures.")
     comparison = compare_runs([Path(run) for run in runs], stages=True)
     sections = build_sections(comparison)
-    print_line(f"report: {write_page(comparison, sections, Path(out))}")
-    if figures is not None:
-        from longtail.report.export_figures import save_sections
+    with page.messages_apart():
+        write_page(comparison, sections, page.path)
+        print_line(f"report: {page}")
+        if figures is not None:
+            from longtail.report.export_figures import save_sections
 
-        print_line(f"figures: {len(save_sections(sections, figures))} files in {figures}")
+            print_line(f"figures: {len(save_sections(sections, figures))} files in {figures}")

@@ -135,7 +135,7 @@ def is_disk_full(error: BaseException | None) -> bool:
     """
     if error is None:
         return False
-    full = isinstance(error, OSError) and (error.errno == errno.ENOSPC or "No space left" in str(error))
+    full = isinstance(error, OSError) and (error.errno in {errno.ENOSPC, errno.EDQUOT} or "No space left" in str(error))
     return full or is_disk_full(error.__cause__)
 
 

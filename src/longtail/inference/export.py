@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.errors import LongtailError
-from longtail.files import write_atomically
+from longtail.files import is_stream, named, write_atomically
 from longtail.inference.card import model_card
 from longtail.inference.hub import local_run
 from longtail.inference.info import ModelInfo
@@ -51,20 +51,20 @@ class ExportReport:
 
     Attributes:
         out: The file.
-        card: The model card beside it.
+        card: The model card beside it; None where ``out`` is a stream.
         images: How many images the two were compared on.
         largest_difference: Of any probability of any of them.
     """
 
     out: Path
-    card: Path
+    card: Path | None
     images: int
     largest_difference: float
 
     def __str__(self) -> str:
         """Return one line."""
         return (
-            f"{self.out}: the same label as the PyTorch model for all {self.images} images, "
+            f"the same label as the PyTorch model for all {self.images} images, "
             f"probabilities within {self.largest_difference:.1e}"
         )
 
@@ -124,7 +124,7 @@ def export_run(
 
     Args:
         run: The RUN folder, or ``hf:OWNER/NAME``.
-        out: The file to write; replaced if it exists.
+        out: The file to write, replaced if it exists; or a stream, ``-`` for the standard output.
         format: ``onnx``, or ``torch`` for an archive that ``torch.export.load`` reads.
         input_type: What the file takes.
         images: Images to compare on, as for :func:`longtail.inference.stream.find_images`; by default those that the
@@ -135,7 +135,7 @@ def export_run(
     """
     if format == "onnx":
         _need("onnx", "onnxscript", "onnxruntime")
-    folder, path = Path(local_run(run)), Path(out)
+    folder, path = Path(local_run(run)), named(out)
     if path.is_dir():
         raise LongtailError(f"{path} is a folder: name the file to write, {path / f'model.{_suffix(format)}'}.")
     model, info = load_run(folder)
@@ -147,9 +147,10 @@ def export_run(
             f"{path} would be larger than the 2 GB of an ONNX file: use format='torch'.", options=_SPELT
         )
     difference = _compare(data, Predictor(model, info), squares, format=format, input_type=input_type)
-    card = path.with_name(f"{path.name}.md")
+    card = None if is_stream(path) else path.with_name(f"{path.name}.md")
     write_atomically(path, data)
-    write_atomically(card, text.encode())
+    if card is not None:
+        write_atomically(card, text.encode())
     return ExportReport(path, card, len(squares), difference)
 
 

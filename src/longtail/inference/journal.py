@@ -6,39 +6,41 @@ import csv
 import hashlib
 import json
 import os
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from itertools import islice
+from contextlib import ExitStack, suppress
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TextIO, TypeAlias
+from typing import BinaryIO, Self, TextIO
 
 import numpy as np
 
 from longtail.errors import LongtailError
-from longtail.files import cannot_write, is_device
+from longtail.files import cannot_write
+from longtail.inference.answers import TEXT, Format, Row, open_table, table_format
 
-Row: TypeAlias = Sequence[str | float]
-_TEXT: Mapping[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}  # names of any bytes
-_ROWS_AT_ONCE = 10_000
+if sys.platform != "win32":
+    import fcntl
 
 
 class Journal:
-    """The rows of a table while they are made, and the table itself at the end, as CSV or Parquet.
+    """The rows of a table while they are made, and the table itself at the end, as CSV, TSV or Parquet.
 
     The first line of ``FILE.part`` holds the settings, then comes a CSV with one more column, ``problem``, which is
     empty but for images that could not be read. A line that a kill has torn is dropped when the file is opened again.
     :meth:`finish` writes ``FILE`` and, where there were problems, ``FILE.skipped.csv``, each whole or not at all.
-    A device such as ``/dev/stdout`` is written to directly and cannot be resumed.
 
     Args:
-        out: The table to be made; Parquet where its name ends so, else CSV.
+        out: The table to be made.
         columns: Its columns; the first one names the image.
         settings: What the rows depend on; rows made with others are never continued.
+        format: Of the table, where its name does not say.
         restart: Throw an unfinished file away instead of going on with it.
+        count_doubles: Remember eight bytes for each row, so that :attr:`doubles` is known.
 
     Raises:
-        LongtailError: The unfinished file belongs to another command, or it cannot be written.
+        LongtailError: The unfinished file belongs to another command, which may be at work, or it cannot be written.
 
     Example:
         >>> import tempfile
@@ -51,25 +53,25 @@ class Journal:
     """
 
     def __init__(
-        self, out: Path, columns: Sequence[str], *, settings: Mapping[str, object], restart: bool = False
-    ) -> None:
-        self.out = out
-        self.columns = list(columns)
+        self, out: Path, columns: Sequence[str], *, settings: Mapping[str, object], format: Format | None = None,  # noqa: A002
+        restart: bool = False, count_doubles: bool = False,
+    ) -> None:  # fmt: skip
+        self.out, self.columns, self.format = out, list(columns), table_format(out, format)
         self.count = 0
-        self._names = array("Q")
-        self._direct = is_device(out)
-        self.path = out if self._direct else out.with_name(f"{out.name}.part")
-        self.skipped_path = out.with_name(f"{out.name}.skipped.csv")
+        self.path = out.with_name(f"{out.name}.part")
+        self.skipped_path: Path | None = out.with_name(f"{out.name}.skipped.csv")
+        self._names, self._doubles = array("Q"), _Doubles() if count_doubles else None
         self._settings = json.dumps(settings, sort_keys=True)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            resumed = not (self._direct or restart) and self.path.exists() and self._recover()
-            self._file: TextIO = self.path.open("a" if resumed else "w", **_TEXT)
+            self._file: TextIO = self.path.open("a", **TEXT)
+            try:
+                self._open(restart=restart)
+            except BaseException:
+                self._file.close()
+                raise
         except OSError as error:
             raise cannot_write(out, error) from error
-        self._writer = csv.writer(self._file)
-        if not resumed:
-            self._write(lambda: self._begin())
         self._done = np.frombuffer(self._names, dtype=np.uint64)  # the same eight bytes
         self._done.sort()
 
@@ -82,6 +84,11 @@ class Journal:
         with suppress(OSError):  # a full device has refused the same bytes before, and has been told
             self._file.close()
 
+    @property
+    def doubles(self) -> int:
+        """Rows whose name another row has had before."""
+        return 0 if self._doubles is None else self._doubles.count(self._names)
+
     def has(self, name: str) -> bool:
         """Whether an earlier command has written the row of this name; eight bytes are kept for each."""
         digest = np.uint64(_digest(name))
@@ -90,28 +97,49 @@ class Journal:
 
     def add(self, rows: Iterable[Row]) -> None:
         """Append rows, each with its problem at the end, and hand them to the system at once."""
-        kept = [row[:-1] for row in rows if not row[-1]] if self._direct else list(rows)
-        self._write(lambda: self._writer.writerows(kept))
+        rows = list(rows)
+        if self._doubles is not None:
+            self._doubles.add(rows)
+        self._write(lambda: self._writer.writerows(rows))
 
     def finish(self) -> None:
         """Write the tables and remove the unfinished file."""
-        self._file.close()
-        if self._direct:
-            return
+        assert self.skipped_path is not None
+        if sys.platform == "win32":
+            self._file.close()
         try:
             skipped = ((row[0], row[-1]) for row in self._rows() if row[-1])
-            if not _write_csv(self.skipped_path, ["path", "problem"], skipped):
-                self.skipped_path.unlink()
-            write = _write_parquet if self.out.suffix.lower() == ".parquet" else _write_csv
-            write(self.out, self.columns, (row[:-1] for row in self._rows() if not row[-1]))
+            first = next(skipped, None)
+            if first is None:
+                self.skipped_path.unlink(missing_ok=True)
+            else:
+                with open_table(self.skipped_path, ["path", "problem"], "csv") as table:
+                    table.write(chain([first], skipped))
+            with open_table(self.out, self.columns, self.format) as table:
+                table.write(row[:-1] for row in self._rows() if not row[-1])
             self.path.unlink()
+            self._file.close()  # not before: nobody else may go on with it
         except OSError as error:
             raise cannot_write(self.out, error) from error
 
-    def _begin(self) -> None:
-        if not self._direct:
+    def _open(self, *, restart: bool) -> None:
+        """Go on with what is in the file, or begin it anew; nobody else may be at it."""
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LongtailError(
+                    f"another command is writing {self.path}: wait for it, or name another --out."
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+        resumed = not restart and self._recover()
+        self._writer = csv.writer(self._file)
+        if not resumed:
+            self._file.truncate(0)
             self._file.write(f"{self._settings}\n")
-        self._writer.writerow(self.columns if self._direct else [*self.columns, "problem"])
+            self._writer.writerow([*self.columns, "problem"])
+            self._file.flush()
 
     def _write(self, write: Callable[[], object]) -> None:
         try:
@@ -124,9 +152,10 @@ class Journal:
         """Learn what is done already and cut a torn line off; False where not even the header is whole."""
         with self.path.open("rb") as file:
             first = file.readline()
-            if not first.endswith(b"\n"):
+            header = f"{self._settings}\n".encode()
+            if header.startswith(first) and first != header:  # torn, or nothing yet
                 return False
-            if first.decode("utf-8", "replace").rstrip("\n") != self._settings:
+            if first != header:
                 raise LongtailError(
                     f"{self.path} is the unfinished table of another command (other images, model or options): repeat "
                     "that command, name another --out, or add --restart to throw it away."
@@ -144,6 +173,66 @@ class Journal:
         with self.path.open("rb") as file:
             file.readline()
             yield from (row for row, _ in islice(_whole_rows(file, len(self.columns) + 1), 1, None))
+
+
+class StreamTable:
+    """The rows of a table straight into a stream: what a :class:`Journal` does, but for going on and ``.skipped.csv``.
+
+    Example:
+        >>> with StreamTable(Path("/dev/null"), ["path", "label"], format="csv") as table:
+        ...     table.add([("x.png", "cat", "")])
+        ...     table.finish()
+    """
+
+    skipped_path: Path | None = None
+    count = 0
+
+    def __init__(self, out: Path, columns: Sequence[str], *, format: Format, count_doubles: bool = False) -> None:  # noqa: A002
+        self._doubles = _Doubles() if count_doubles else None
+        self._stack = ExitStack()
+        self._table = self._stack.enter_context(open_table(out, columns, format))
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the stream."""
+        self._stack.__exit__(*error)  # type: ignore[arg-type]
+
+    @property
+    def doubles(self) -> int:
+        """As :attr:`Journal.doubles`."""
+        return 0 if self._doubles is None else self._doubles.count(())
+
+    def has(self, name: str) -> bool:  # noqa: ARG002
+        """No earlier command can be continued."""
+        return False
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Write the rows of the images that could be read."""
+        rows = list(rows)
+        if self._doubles is not None:
+            self._doubles.add(rows)
+        self._table.write([row[:-1] for row in rows if not row[-1]])
+
+    def finish(self) -> None:
+        """Complete the table."""
+        self._stack.close()
+
+
+class _Doubles:
+    """Counts names that come again, by eight bytes of each."""
+
+    def __init__(self) -> None:
+        self._names = array("Q")
+
+    def add(self, rows: Iterable[Row]) -> None:
+        self._names.extend(_digest(str(row[0])) for row in rows)
+
+    def count(self, earlier: Iterable[int]) -> int:
+        names = np.concatenate([np.array(earlier, dtype=np.uint64), np.frombuffer(self._names, dtype=np.uint64)])
+        return len(names) - len(np.unique(names))
 
 
 def _whole_rows(file: BinaryIO, width: int) -> Iterator[tuple[list[str], int]]:
@@ -170,48 +259,3 @@ def _whole_rows(file: BinaryIO, width: int) -> Iterator[tuple[list[str], int]]:
 def _digest(name: str) -> int:
     data = name.encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterator[Sequence[str]]) -> int:
-    """Write a CSV file whole or not at all, and return its number of rows."""
-    temporary, count = _temporary(path), 0
-    try:
-        with temporary.open("w", **_TEXT) as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            for row in rows:
-                writer.writerow(row)
-                count += 1
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return count
-
-
-def _write_parquet(path: Path, columns: Sequence[str], rows: Iterator[Sequence[str]]) -> None:
-    r"""Write a Parquet file whole or not at all; bytes of a path that are no UTF-8 become ``\udc..`` escapes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    numbers = {name for name in columns if name == "confidence" or name.startswith("probability_")}
-    schema = pa.schema([(name, pa.float64() if name in numbers else pa.string()) for name in columns])
-    temporary = _temporary(path)
-    try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            while portion := list(islice(rows, _ROWS_AT_ONCE)):
-                values = [
-                    [float(value) for value in column] if name in numbers else [_valid(value) for value in column]
-                    for name, column in zip(columns, zip(*portion, strict=True), strict=True)
-                ]
-                writer.write_table(pa.table(values, schema=schema))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _valid(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple, TypeAlias
 
-from longtail.data.images import is_image_path
+from longtail.data.images import is_image_path, is_unread_path
 
 Names: TypeAlias = tuple[str, ...]  # of the folders below the first one, and of the file
 _SORTED_AT_ONCE = 10_000
@@ -27,17 +29,67 @@ class Found(NamedTuple):
     problem: str = ""
 
 
+@dataclass
+class LeftOut:
+    """What was met on the way and has no place among the images, counted.
+
+    Attributes:
+        others: Files whose name does not end like an image's, by their ending.
+        hidden: Hidden files and folders.
+        again: Links to folders that have been gone through.
+        special: Pipes, sockets and devices.
+    """
+
+    others: Counter[str] = field(default_factory=Counter)
+    hidden: int = 0
+    again: int = 0
+    special: int = 0
+
+    def __str__(self) -> str:
+        """Return all of it in one line, empty where there is nothing.
+
+        Example:
+            >>> print(LeftOut(Counter({".txt": 3, ".json": 1}), again=1))
+            4 files not named like an image (.txt 3, .json 1), 1 link to a folder gone through already
+        """
+        others = self.others.total()
+        parts = [f"{_several(others, 'file')} not named like an image ({count_words(self.others)})"] if others else []
+        parts += [f"{self.hidden:,} hidden"] if self.hidden else []
+        parts += [f"{_several(self.again, 'link')} to a folder gone through already"] if self.again else []
+        parts += [_several(self.special, "pipe or device", "pipes or devices")] if self.special else []
+        return ", ".join(parts)
+
+
+def count_words(counts: Counter[str], most: int = 5) -> str:
+    """Return the commonest words with how often each was counted.
+
+    Example:
+        >>> count_words(Counter({".heic": 5, ".cr2": 1}))
+        '.heic 5, .cr2 1'
+    """
+    shown = [f"{word} {count:,}" for word, count in counts.most_common(most)]
+    return ", ".join([*shown, *(["..."] if len(counts) > most else [])])
+
+
+def _several(count: int, noun: str, plural: str = "") -> str:
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 class _Entry(NamedTuple):
     found: Found
     names: Names
     is_folder: bool = False
 
 
-def images_below(folder: str) -> Iterator[Found]:
+def images_below(folder: str, left_out: LeftOut | None = None) -> Iterator[Found]:
     """Find the files with an image's extension in a folder, to the bottom; hidden files and folders are left out.
 
     Links are followed, each real folder once. The order is that of names, in portions of 10,000 where a folder holds
-    more.
+    more. Photographs and films in a format that is not read come with their problem.
+
+    Args:
+        folder: Where to look.
+        left_out: Counts everything else.
 
     Example:
         >>> import tempfile, pathlib
@@ -46,10 +98,27 @@ def images_below(folder: str) -> Iterator[Found]:
         >>> [os.path.basename(found.path) for found in images_below(str(folder))]
         ['a.jpg', 'b.png']
     """
-    return _walk(folder, lambda names: is_image_path(names[-1]), lambda names: not names[-1].startswith("."))
+    left_out = LeftOut() if left_out is None else left_out
+
+    def keep(names: Names) -> bool:
+        name = names[-1]
+        if is_image_path(name) or is_unread_path(name):
+            return True
+        if name.startswith("."):
+            left_out.hidden += 1
+        else:
+            left_out.others[os.path.splitext(name)[1].lower() or "no ending"] += 1  # noqa: PTH122
+        return False
+
+    def enter(names: Names) -> bool:
+        hidden = names[-1].startswith(".")
+        left_out.hidden += hidden
+        return not hidden
+
+    return _walk(folder, keep, enter, left_out)
 
 
-def files_like(pattern: str) -> Iterator[Found]:
+def files_like(pattern: str, left_out: LeftOut | None = None) -> Iterator[Found]:
     """Find the files that a pattern such as ``in/**/*.jpg`` names, whatever their extension.
 
     ``*``, ``?`` and ``[...]`` stand for what they do in a shell and ``**`` for any folders; none of them for a leading
@@ -61,27 +130,37 @@ def files_like(pattern: str) -> Iterator[Found]:
     wanted = tuple(part for part in parts[first:] if part)
     if not os.path.isdir(base or os.curdir):  # noqa: PTH112
         return iter(())
-    return _walk(base, lambda names: _fits(names, wanted), lambda names: _leads_on(names, wanted))
+    left_out = LeftOut() if left_out is None else left_out
+    return _walk(base, lambda names: _fits(names, wanted), lambda names: _leads_on(names, wanted), left_out)
 
 
-def _walk(folder: str, keep: Callable[[Names], bool], enter: Callable[[Names], bool]) -> Iterator[Found]:
+def _walk(
+    folder: str, keep: Callable[[Names], bool], enter: Callable[[Names], bool], left_out: LeftOut
+) -> Iterator[Found]:
     seen: set[tuple[int, int]] = set()  # a link may lead back up
-    stack = [_entries(folder, (), seen)]
+    stack = [_entries(folder, (), seen, left_out)]
     while stack:
         entry = next(stack[-1], None)
         if entry is None:
             stack.pop()
         elif entry.is_folder:
             if enter(entry.names):
-                stack.append(_entries(entry.found.path, entry.names, seen))
-        elif entry.found.problem or keep(entry.names):
+                stack.append(_entries(entry.found.path, entry.names, seen, left_out))
+        elif entry.found.problem:
             yield entry.found
+        elif keep(entry.names):
+            yield _unread(entry.found.path) if is_unread_path(entry.found.path) else entry.found
 
 
-def _entries(folder: str, names: Names, seen: set[tuple[int, int]]) -> Iterator[_Entry]:
+def _unread(path: str) -> Found:
+    return Found(path, f"{path!r} is in a format that is not read: convert it to JPEG or PNG.")
+
+
+def _entries(folder: str, names: Names, seen: set[tuple[int, int]], left_out: LeftOut) -> Iterator[_Entry]:
     try:
         status = os.stat(folder or os.curdir)  # noqa: PTH116
         if (status.st_dev, status.st_ino) in seen:
+            left_out.again += 1
             return
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder or os.curdir) as listing:
@@ -94,6 +173,8 @@ def _entries(folder: str, names: Names, seen: set[tuple[int, int]]) -> Iterator[
                         entry.is_file() or entry.is_symlink()
                     ):  # no pipe, which would be waited for; a dead link is told
                         yield _Entry(found, below)
+                    else:
+                        left_out.special += 1
     except OSError as error:
         problem = f"the folder {folder!r} cannot be listed ({error.strerror}): its images are left out."
         yield _Entry(Found(folder, problem), names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from longtail.data.loaders import named_device
-from longtail.errors import LongtailError, resume_hint
+from longtail.errors import LongtailError, UsageError, resume_hint
 from longtail.files import write_atomically
 from longtail.inference.info import INFO_NAME, ModelInfo, load_info, save_info
 from longtail.models import LongTailModel, build_model
@@ -72,6 +73,8 @@ def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tupl
             :func:`load_model`.
     """
     folder, place = Path(run_dir), named_device(device)
+    if folder.is_file():
+        raise LongtailError(f"{str(folder)!r} is a file, not a run: name the folder that `longtail train --out` wrote.")
     if not folder.is_dir():
         raise LongtailError(f"There is no run {str(folder)!r}: name the folder that `longtail train` wrote.")
     if not (folder / INFO_NAME).exists():
@@ -86,6 +89,29 @@ def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tupl
         raise LongtailError(f"{str(folder)!r} is no run, it holds no {INFO_NAME}: name what `longtail train` wrote.")
     model, info = load_model(folder)
     return model.to(place), info
+
+
+def refuse_swapped(run: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
+    """Notice that a run stands where something else belongs, and something else in place of the run.
+
+    Raises:
+        UsageError: Of the two words the second is a run and the first is none.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "model.json").touch()
+        >>> refuse_swapped(folder, "photos")
+        >>> refuse_swapped("photos", folder)
+        Traceback (most recent call last):
+        longtail.errors.UsageError: ... is a run, and 'photos' is not: the run comes first, so swap the two.
+    """
+    if os.fspath(run).startswith("hf:") or (Path(run) / INFO_NAME).is_file():
+        return
+    if (Path(other) / INFO_NAME).is_file():
+        raise UsageError(
+            f"{os.fspath(other)!r} is a run, and {os.fspath(run)!r} is not: the run comes first, so swap the two."
+        )
 
 
 def start_from(model: LongTailModel, classes: Sequence[str], run_dir: str | Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,12 +15,16 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from longtail.data.images import is_unread_path
 from longtail.errors import UsageError
+from longtail.files import is_stream, named
+from longtail.inference.answers import Format, Row, table_format
 from longtail.inference.hub import local_run
 from longtail.inference.info import INFO_NAME
 from longtail.inference.item import Item
-from longtail.inference.journal import Journal, Row
-from longtail.inference.load import WEIGHTS_NAME
+from longtail.inference.journal import Journal, StreamTable
+from longtail.inference.listing import LeftOut, count_words
+from longtail.inference.load import WEIGHTS_NAME, refuse_swapped
 from longtail.inference.predictor import Prediction, Predictor
 from longtail.inference.stream import Images, find_images
 
@@ -34,15 +39,24 @@ class PredictionReport:
     Attributes:
         out: The table.
         predicted: How many images have a row in it that this command has made.
-        skipped: How many files it could not read.
+        skipped: How many files it could not read, those in ``unread`` among them.
+        unread: Files in formats that are not read at all, by their ending.
+        left_out: What else was met and is not in the table.
+        doubles: Rows whose name another row has had before, where a table named the images.
+        replaced: Whether a table of that name was there before.
         earlier: How many files an earlier, unfinished command had gone through.
-        problems: Path and problem of the first of the files that could not be read; all are in the file beside.
+        problems: Path and problem of the first of the files that could not be read, without those in ``unread``; all
+            are in ``FILE.skipped.csv``. Of a stream, which has no such file, all of them.
         seconds: How long it took.
     """
 
     out: Path
     predicted: int = 0
     skipped: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    doubles: int = 0
+    replaced: bool = False
     earlier: int = 0
     problems: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
@@ -50,7 +64,9 @@ class PredictionReport:
     def __str__(self) -> str:
         """Return one line: how many images were predicted and how many files were skipped."""
         tail = f", {self.skipped:,} unreadable skipped" if self.skipped else ""
-        return f"{self.predicted:,} predicted{tail}: {self.out}"
+        return (
+            f"{self.predicted:,} predicted{tail}: {self.out}{' (replaces the earlier file)' if self.replaced else ''}"
+        )
 
     @property
     def images_per_second(self) -> float:
@@ -69,6 +85,7 @@ def predict_images(
     prior: str | None = None,
     image_column: str | None = None,
     restart: bool = False,
+    format: Format | None = None,  # noqa: A002 - as on the command line
     workers: int | None = None,
     console: Console | None = None,
 ) -> PredictionReport:
@@ -78,18 +95,19 @@ def predict_images(
     where the run has a threshold), and for the ``top_k`` likeliest classes ``label_1``, ``probability_1``,
     ``label_2``, and so on. Rows go to ``out`` with ``.part`` at its end, batch by batch; the same call goes on with
     such a file. An image that cannot be read gets no row; the console names it, and ``out`` with ``.skipped.csv`` at
-    its end lists all of them.
+    its end lists all of them. To a stream, such as a pipe or ``-``, the standard output, rows go as they are made.
 
     Args:
         run_dir: The RUN folder of ``longtail train``, or ``hf:OWNER/NAME``.
         images: As for :func:`longtail.inference.stream.find_images`.
-        out: The table, Parquet where it is called ``.parquet``, else CSV; replaced if it exists.
+        out: The table, called ``.csv``, ``.tsv`` or ``.parquet``, or a stream; a file is replaced if it exists.
         top_k: How many classes to list per image; all C where there are fewer.
         batch_size: Images per forward pass.
         device: Where the network runs.
         prior: The mix of classes to expect, as for :func:`longtail.inference.predictor.load`.
         image_column: The column of a table that holds the images, where it is not found by its name.
         restart: Begin anew even if an unfinished file is there.
+        format: Of the table, where its name does not say: CSV when not given.
         workers: Threads that decode images; by default as many as there are cores.
         console: Where progress and skipped files are shown; None shows nothing.
 
@@ -97,11 +115,14 @@ def predict_images(
         The number of rows, and the files that were skipped.
 
     Raises:
+        UsageError: Images and run in the wrong places, or a name of no format.
         LongtailError: No such run, no image found, a table that cannot be written, or an unfinished one of another
             command.
     """
     if top_k < 1 or batch_size < 1:
         raise UsageError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
+    kind = table_format(named(out), format)
+    refuse_swapped(run_dir, images)
     found, run = find_images(images, image_column=image_column), local_run(run_dir)
     console = console if console is not None else Console(quiet=True)
     predictor = Predictor.load(run, device=device, prior=prior, say=lambda text: _say(console, f"note: {text}"))
@@ -111,21 +132,31 @@ def predict_images(
         "images": _identity(images, found), "column": image_column, "model": _fingerprint(run), "top_k": top_k,
         "prior": predictor.info.scores(torch.zeros(1, len(predictor.classes))).tolist() if prior else None,
     }  # fmt: skip
-    report = PredictionReport(Path(out))
+    report = PredictionReport(named(out))
+    report.replaced = report.out.is_file() and not is_stream(report.out)
     columns = _header(top_k, has_threshold=has_threshold)
     begun = time.perf_counter()
-    with Journal(report.out, columns, settings=settings, restart=restart) as journal, _Progress(console, found) as bar:
+    table: Journal | StreamTable
+    if is_stream(report.out):
+        table = StreamTable(report.out, columns, format=kind, count_doubles=found.is_table)
+    else:
+        table = Journal(
+            report.out, columns, settings=settings, format=kind, restart=restart, count_doubles=found.is_table
+        )
+    with table as journal, _Progress(console, found) as bar:
         report.earlier = journal.count
         if journal.count:
             _say(console, f"going on after {journal.count:,} files of an earlier command")
             bar.advance(journal.count)
-        said = predictor.stream(_remaining(found, journal), top_k=top_k, batch_size=batch_size, workers=workers)
+        remaining = _remaining(found, journal, report.left_out)
+        said = predictor.stream(remaining, top_k=top_k, batch_size=batch_size, workers=workers)
         while some := list(islice(said, batch_size)):
             journal.add([_row(one, len(columns), has_threshold=has_threshold) for one in some])
             _count(report, some)
             bar.advance(len(some))
         report.seconds = time.perf_counter() - begun
         journal.finish()
+        report.doubles = journal.doubles
     _show(report, journal, console)
     return report
 
@@ -133,7 +164,8 @@ def predict_images(
 def _identity(images: str | Path, found: Images) -> list[object]:
     """What the images are: the words that named them, and of a table also its size and time."""
     status = os.stat(images) if found.is_table else None  # noqa: PTH116
-    return [os.fspath(images), *([status.st_size, status.st_mtime_ns] if status else [])]
+    place = os.path.abspath(images)  # noqa: PTH100 - the same words mean other images in another folder
+    return [place, *([status.st_size, status.st_mtime_ns] if status else [])]
 
 
 def _fingerprint(run: str | os.PathLike[str]) -> str:
@@ -144,13 +176,13 @@ def _fingerprint(run: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def _remaining(found: Images, journal: Journal) -> Iterator[Item]:
+def _remaining(found: Images, journal: Journal | StreamTable, left_out: LeftOut) -> Iterator[Item]:
     """What an earlier command has not gone through: the later rows of a table, or the names that are not there yet."""
     if not journal.count:
-        return found.items()
+        return found.items(left_out)
     if found.is_table:
-        return islice(found.items(), journal.count, None)
-    return (item for item in found.items() if not journal.has(item.name))
+        return islice(found.items(left_out), journal.count, None)
+    return (item for item in found.items(left_out) if not journal.has(item.name))
 
 
 def _row(one: Prediction, columns: int, *, has_threshold: bool) -> Row:
@@ -172,7 +204,13 @@ def _count(report: PredictionReport, some: Sequence[Prediction]) -> None:
     bad = [(one.name, one.problem) for one in some if one.label is None]
     report.predicted += len(some) - len(bad)
     report.skipped += len(bad)
-    report.problems += bad[: max(0, _MOST_FILES_SHOWN - len(report.problems))]
+    unread = [name for name, _ in bad if is_unread_path(name)]
+    report.unread.update(Path(name).suffix.lower() for name in unread)
+    if is_stream(report.out):
+        report.problems += bad
+    else:
+        named_here = [(name, problem) for name, problem in bad if not is_unread_path(name)]
+        report.problems += named_here[: max(0, _MOST_FILES_SHOWN - len(report.problems))]
 
 
 class _Progress:
@@ -211,14 +249,24 @@ class _Progress:
             _say(self._console, f"{self._count:,} files, {rate}")
 
 
-def _show(report: PredictionReport, journal: Journal, console: Console) -> None:
+def _show(report: PredictionReport, journal: Journal | StreamTable, console: Console) -> None:
     for _, problem in report.problems:
         console.print(f"skipped: {problem}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    hidden = report.skipped - len(report.problems)
+    unread = report.unread.total()
+    hidden = report.skipped - len(report.problems) - (0 if is_stream(report.out) else unread)
     if hidden > 0:
         console.print(f"skipped: {hidden:,} more", style="yellow", highlight=False)
-    if journal.skipped_path.exists():
+    if unread:
+        console.print(
+            f"skipped: {unread:,} in formats that are not read ({count_words(report.unread)}): convert them to JPEG "
+            "or PNG", style="yellow", highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    if journal.skipped_path is not None and journal.skipped_path.exists():
         _say(console, f"all skipped files are listed in {journal.skipped_path}")
+    if str(report.left_out):
+        _say(console, f"left out: {report.left_out}")
+    if report.doubles:
+        _say(console, f"note: {report.doubles:,} of the rows name an image that an earlier row names as well")
     _say(console, f"{report.seconds:.1f} s, {report.images_per_second:,.0f} images/s")
     _say(console, str(report))
 

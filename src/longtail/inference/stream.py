@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -18,7 +17,7 @@ from longtail.data.decoding import cores
 from longtail.errors import LongtailError
 from longtail.inference.info import Preprocessing
 from longtail.inference.item import Item, Loaded, read_item
-from longtail.inference.listing import Found, files_like, images_below
+from longtail.inference.listing import Found, LeftOut, files_like, images_below
 from longtail.inference.tables import is_table, number_of_rows, rows_of_table
 
 
@@ -27,14 +26,18 @@ class Images:
     """The images that a user named, to be gone through as often as needed, one at a time.
 
     Attributes:
-        items: Starts going through them.
+        start: Starts going through them, and counts what is left out on the way.
         total: How many there are, where that is known without going through them.
         is_table: Whether they are rows of a table, so that their order is fixed and a name may come twice.
     """
 
-    items: Callable[[], Iterator[Item]]
+    start: Callable[[LeftOut], Iterator[Item]]
     total: int | None = None
     is_table: bool = False
+
+    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
+        """Go through them; ``left_out`` is added to on the way."""
+        return self.start(LeftOut() if left_out is None else left_out)
 
 
 def find_images(images: str | os.PathLike[str], *, image_column: str | None = None) -> Images:
@@ -57,17 +60,19 @@ def find_images(images: str | os.PathLike[str], *, image_column: str | None = No
     text = os.fspath(images)
     if os.path.isfile(text):  # noqa: PTH113 - a path of the user's stays as it was written
         if is_table(text):
-            found = Images(partial(rows_of_table, text, image_column), number_of_rows(text), is_table=True)
+            found = Images(lambda _: rows_of_table(text, image_column), number_of_rows(text), is_table=True)
         else:
-            found = Images(lambda: iter([Item(text, text)]), 1)
+            found = Images(lambda _: iter([Item(text, text)]), 1)
     elif os.path.isdir(text):  # noqa: PTH112
-        found = Images(lambda: _files(images_below(text)))
+        found = Images(lambda left_out: _files(images_below(text, left_out)))
     elif glob.has_magic(text):
-        found = Images(lambda: _files(files_like(text)))
+        found = Images(lambda left_out: _files(files_like(text, left_out)))
     else:
         raise LongtailError(f"There is no file or folder {text!r}: name an image, a folder with images, or a pattern.")
-    if next(found.items(), None) is None:
-        raise LongtailError(f"No image in {text!r}: name an image, a folder with images, or a pattern.")
+    left_out = LeftOut()
+    if next(found.items(left_out), None) is None:
+        met = f" ({left_out})" if str(left_out) else ""
+        raise LongtailError(f"No image in {text!r}{met}: name an image, a folder with images, or a pattern.")
     return found
 
 

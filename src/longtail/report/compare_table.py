@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from longtail.files import write_atomically
+from longtail.files import named, write_atomically
 from longtail.report.runs import Ends
 from longtail.report.text import EN_DASH, EVIDENCE, SURE, Spread, interval_text, signed, spread_text
 
@@ -96,7 +96,7 @@ def write_csv(comparisons: Sequence[Comparison], path: str | Path) -> Path:
     Raises:
         LongtailError: The file cannot be written.
     """
-    target, text = Path(path), io.StringIO()
+    target, text = named(path), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["run", "stage", "n", "seeds", "split", "baseline", "pairs", *_csv_heads(), "notes"])
     for comparison in comparisons:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from longtail.errors import LongtailError, resume_hint
+from longtail.files import is_stream, named
 
 
 def refuse_existing(out: Path) -> None:
@@ -22,6 +23,8 @@ def refuse_existing(out: Path) -> None:
         Traceback (most recent call last):
         longtail.errors.LongtailError: ... is a finished run: choose another --out, or remove that folder first.
     """
+    if is_stream(named(out)):
+        raise LongtailError(f"{out} is a stream, and a run is a folder: name one with --out.")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if all((out / name).is_file() for name in ("config.yaml", "metrics.json", "report.html")):
