@@ -107,7 +107,7 @@ def test_the_standard_output_takes_the_page_alone(make_folder: Call, capfdbinary
 
 
 def test_the_standard_output_takes_the_table_alone(finished: Any, capfdbinary: Any) -> None:
-    assert main(["compare", str(finished.folder), str(finished.folder), "--csv", "-"]) == 0
+    assert main(["compare", str(finished.folder), "--csv", "-"]) == 0
     out, err = capfdbinary.readouterr()
     assert next(csv.reader(io.StringIO(out.decode())))[0] == "run"
     assert b"table: /dev/stdout" in err
@@ -115,8 +115,8 @@ def test_the_standard_output_takes_the_table_alone(finished: Any, capfdbinary: A
 
 def test_a_file_that_is_replaced_is_told(cli: Call, finished: Any, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
-    assert "replaces" not in cli("compare", finished.folder, finished.folder, "--csv", table).out
-    assert "replaces" in cli("compare", finished.folder, finished.folder, "--csv", table).out
+    assert "replaces" not in cli("compare", finished.folder, "--csv", table).out
+    assert "replaces" in cli("compare", finished.folder, "--csv", table).out
 
 
 def test_a_terminal_gets_no_bytes(cli: Call, finished: Any, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -186,6 +188,22 @@ def test_what_goes_up_names_no_file_of_the_users(
     assert json.loads(texts["adjusted.json"])["test"]["few"] == 0.4
 
 
+def test_a_table_goes_up_without_the_folders_of_the_machine(
+    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, name = make_run(tmp_path / "run"), "predictions.parquet"
+    pq.write_table(pa.table({"path": ["/home/me/cat/1.png", "cat/2.png", "row 3"], "label": [0, 1, 2]}), run / name)
+    tables: list[pa.Table] = []
+
+    def upload(staged: str, *_: object, **__: object) -> str:
+        tables.append(pq.read_table(Path(staged) / name))
+        return "there"
+
+    monkeypatch.setattr("longtail.inference.hub._upload", upload)
+    push_run(run, "me/fish", include=[name])
+    assert tables[0].to_pydict() == {"path": ["1.png", "cat/2.png", "row 3"], "label": [0, 1, 2]}
+
+
 def test_offline_is_one_sentence(ready: Path) -> None:
     with pytest.raises(LongtailError, match=r"could not be pushed, the hub cannot be reached"):
         push_run(ready, "me/fish")
@@ -197,6 +215,7 @@ def test_offline_is_one_sentence(ready: Path) -> None:
     ("name", "include", "message"),
     [
         ("a b/c", (), "write its name as OWNER/NAME"),
+        ("fish", (), "OWNER"),
         ("me/fish", ("nothing.txt",), "holds no file 'nothing.txt'"),
         ("me/fish", ("../other/secret",), "holds no file"),
     ],

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import os
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +22,10 @@ from rich.console import Console
 from longtail.data.images import decode, to_uint8
 from longtail.errors import LongtailError
 from longtail.inference import stream as stream_module
+from longtail.inference.answers import Format
 from longtail.inference.info import ModelInfo, ModelSpec, Preprocessing, load_info, save_info
 from longtail.inference.item import Item
+from longtail.inference.journal import Journal
 from longtail.inference.load import save_model
 from longtail.inference.predict import predict_images
 from longtail.inference.predictor import Predictor
@@ -316,3 +321,109 @@ def test_csv_that_cannot_be_written(run: Path, images: Path, tmp_path: Path) -> 
 def test_wrong_options(options: dict[str, int], run: Path, images: Path, tmp_path: Path) -> None:
     with pytest.raises(LongtailError, match="at least 1"):
         predict_images(run, images, tmp_path / "out.csv", **options)
+
+
+def test_what_is_left_out_is_listed_or_counted(run: Path, images: Path, tmp_path: Path) -> None:
+    unread = ["1.HEIC", "2.heic", "deep/3.cr2", "4.mov"]
+    for name in (*unread, "list.json", "deep/none"):
+        (images / name).write_bytes(b"II*\0")
+    (images / "loop").symlink_to(images, target_is_directory=True)
+    os.mkfifo(images / "pipe.png")
+    shown = io.StringIO()
+    report = predict_images(run, images, tmp_path / "out.csv", console=Console(file=shown, width=200))
+    assert report.predicted == 5
+    assert report.unread == {".heic": 2, ".cr2": 1, ".mov": 1}
+    skipped = _rows(tmp_path / "out.csv.skipped.csv")
+    assert sorted(row["path"] for row in skipped) == sorted(str(images / name) for name in unread)
+    assert all("convert" in row["problem"] for row in skipped)
+    assert report.left_out.others == {".txt": 1, ".json": 1, "no ending": 1}
+    assert (report.left_out.hidden, report.left_out.again, report.left_out.special) == (1, 1, 1)
+    said = shown.getvalue()
+    assert "4 in formats that are not read (.heic 2, " in said
+    assert "3 files not named like an image" in said
+    assert "5 predicted, 4 unreadable skipped" in said
+
+
+def test_a_pattern_that_names_what_is_not_read_says_so(run: Path, images: Path, tmp_path: Path) -> None:
+    (images / "1.nef").write_bytes((images / "b.png").read_bytes())  # some hold a small picture that would be read
+    report = predict_images(run, f"{images}/[1b].*", tmp_path / "out.csv")
+    assert (report.predicted, report.unread) == (1, {".nef": 1})
+
+
+def test_rows_that_come_again_are_counted(run: Path, images: Path, tmp_path: Path) -> None:
+    (images / "list.csv").write_text("path\ne.png\nb.png\ne.png\ngone.png\ngone.png\n")
+    shown = io.StringIO()
+    report = predict_images(run, images / "list.csv", tmp_path / "out.csv", console=Console(file=shown, width=200))
+    assert (report.predicted, report.doubles) == (3, 2)
+    assert "2 of the rows name an image that an earlier row" in shown.getvalue()
+    assert predict_images(run, images, tmp_path / "out.csv").doubles == 0
+
+
+def test_the_same_words_in_another_folder_are_another_command(
+    run: Path, images: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = stopped.with_name("out.csv.part")
+    before = part.read_bytes()
+    elsewhere = images.parent / "elsewhere"
+    (elsewhere / "images").mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(elsewhere / "images" / "b.png")
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(LongtailError, match="another command"):
+        predict_images(run, "images", stopped)
+    assert part.read_bytes() == before
+
+
+def test_two_commands_do_not_share_a_table(run: Path, images: Path, tmp_path: Path) -> None:
+    with Journal(tmp_path / "out.csv", ["path"], settings={}), pytest.raises(LongtailError, match="another command is"):
+        predict_images(run, images, tmp_path / "out.csv")
+
+
+def test_a_file_that_is_no_unfinished_table_is_kept(run: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.csv.part").write_text("mine, without a line end")
+    with pytest.raises(LongtailError, match="another command"):
+        predict_images(run, images, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv.part").read_text() == "mine, without a line end"
+
+
+def test_tab_separated(run: Path, images: Path, tmp_path: Path) -> None:
+    lines = predict_images(run, images, tmp_path / "out.tsv", top_k=1).out.read_text().splitlines()
+    assert lines[0].split("\t") == ["path", "prediction", "confidence", "label_1", "probability_1"]
+    assert all(line.count("\t") == 4 for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_pipe_gets_the_rows_and_the_terminal_the_problems(kind: Format, run: Path, images: Path) -> None:
+    for number in range(25):
+        (images / f"bad {number}.heic").touch()
+    read, write = os.pipe()
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(os.fdopen(read, "rb").read()))
+    reader.start()
+    shown = io.StringIO()
+    report = predict_images(run, images, f"/dev/fd/{write}", format=kind, console=Console(file=shown, width=200))
+    os.close(write)
+    reader.join(10)
+    if kind == "csv":
+        rows = list(csv.DictReader(io.StringIO(got[0].decode())))
+    else:
+        rows = pq.read_table(pa.BufferReader(got[0])).to_pylist()
+    assert report.predicted == len(rows) == 5
+    assert sum("bad " in line for line in shown.getvalue().splitlines()) == 25
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd/1").exists(), reason="no /proc here")
+def test_the_standard_output_of_the_command_takes_the_table_alone(run: Path, images: Path, tmp_path: Path) -> None:
+    link = tmp_path / "stdout"  # as /dev/stdout is one; root could replace that
+    link.symlink_to("/proc/self/fd/1")
+    words = [sys.executable, "-m", "longtail", "predict", str(run), str(images), "--device", "cpu", "--out"]
+    with (tmp_path / "answers.csv").open("wb") as file:
+        file.write(b"# before\n")
+        file.flush()
+        done = subprocess.run([*words, str(link)], stdout=file, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "answers.csv").read_text().splitlines()
+    assert lines[:2] == ["# before", lines[1]]
+    assert lines[1].startswith("path,prediction,")
+    assert len(lines) == 2 + 5
+    assert b"5 predicted" in done.stderr
+    assert link.is_symlink()

@@ -7,19 +7,23 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from longtail.analysis.collected import Analysis
 from longtail.cli import main
+from longtail.data.image_data import Split
 from longtail.errors import LongtailError
 from longtail.inference.load import load_run
 from longtail.report.runs import RunResult
 from longtail.training import analyse
 from longtail.training.analyse import analyse_run
+from longtail.training.collect import Seen
 from longtail.training.config import RunConfig
 from longtail.training.evaluate_run import run_config
+from longtail.training.feature_table import feature_table, write_features
 from longtail.training.prepare import prepare_data
 from longtail.training.progress import Reporter
 from longtail.training.recipe import base_config, config_from_dict, merge
@@ -209,3 +213,36 @@ def test_an_analysis_of_other_classes_or_columns_is_refused_and_none_is_none(run
         _ = RunResult.load(run).analysis
     shutil.rmtree(run / "analysis")
     assert RunResult.load(run).analysis is None
+
+
+def test_features_of_every_image_are_a_table(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analyse, "TRAIN_IMAGES", 50)  # the analysis takes a sample, the table all
+    before = analyse_run(run, projections=[])
+    found = analyse_run(run, projections=[], features=tmp_path / "features.parquet")
+    table = pq.read_table(tmp_path / "features.parquet")
+    prepared = prepare_data(run_config(run).data)
+    sizes = {name: len(split) for name, split in prepared.data.splits.items()}
+    assert {name: table["split"].to_pylist().count(name) for name in sizes} == sizes
+    assert found.train is not None
+    assert before.train is not None
+    assert len(found.train.images.index) == 50
+    np.testing.assert_array_equal(found.train.images.index, before.train.images.index)
+    np.testing.assert_allclose(found.train.images.feature_norm, before.train.images.feature_norm, rtol=1e-5)
+    test = table.filter(pc.field("split") == "test")
+    features = test["features"].combine_chunks().flatten().to_numpy().reshape(len(test), -1)
+    assert features.dtype == np.float32
+    assert found.test is not None
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), found.test.images.feature_norm, rtol=1e-5)
+    assert test["label"].to_pylist() == prepared.data.splits["test"].labels.tolist()
+    assert test["label_name"].to_pylist()[0] == prepared.data.classes[test["label"][0].as_py()]
+    assert test["path"].to_pylist()[0] == prepared.data.splits["test"].path(0)
+
+
+def test_features_as_npz_hold_no_objects(tmp_path: Path) -> None:
+    split = Split.from_arrays(np.zeros((2, 4, 4), np.uint8), [1, 0])
+    seen = Seen({"label": np.array([1, 0])}, np.arange(6, dtype=np.float32).reshape(2, 3))
+    write_features(tmp_path / "a.npz", feature_table({"test": seen}, {"test": split}, ["cat", "lynx"]))
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        assert arrays["features"].tolist() == [[0, 1, 2], [3, 4, 5]]
+        assert arrays["label_name"].tolist() == ["lynx", "cat"]
+        assert arrays["path"].tolist() == ["row 0", "row 1"]

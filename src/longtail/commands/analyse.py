@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
+from longtail.commands.destination import destination, refuse_terminal
 from longtail.commands.shared import as_dict, print_line
 from longtail.errors import UsageError
 
 if TYPE_CHECKING:
     from longtail.analysis.collected import Analysis
 
-GRAMMAR = "RUN ... [--projection pca,tsne|umap|none] [--seed N]"
+GRAMMAR = "RUN ... [--projection pca,tsne|umap|none] [--seed N] [--features FILE]"
 NO_PROJECTION = "none"
 
 
@@ -26,6 +28,10 @@ def takes(parser: ArgumentParser) -> None:
         help="how features are laid out in two dimensions: pca, tsne, umap, several of them with commas, or none",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the images that are drawn, and of the projections")
+    parser.add_argument(
+        "--features", type=str | None, default=None, metavar="FILE",
+        help="also write the features of every image: .parquet, .npz or -",
+    )  # fmt: skip
 
 
 def run(flags: Namespace) -> None:
@@ -33,8 +39,10 @@ def run(flags: Namespace) -> None:
     analyse_command(**as_dict(flags))
 
 
-def analyse_command(runs: Sequence[str], *, projection: str = "pca,tsne", seed: int = 0) -> None:
-    """Write the analysis of finished runs, one after the other."""
+def analyse_command(
+    runs: Sequence[str], *, projection: str = "pca,tsne", seed: int = 0, features: str | None = None
+) -> None:
+    """Write the analysis of finished runs, one after the other; and the features of one where they are asked for."""
     from longtail.training.analyse import analyse_run
     from longtail.training.engine import is_main_process
     from longtail.training.progress import Reporter
@@ -45,10 +53,21 @@ def analyse_command(runs: Sequence[str], *, projection: str = "pca,tsne", seed: 
     if NO_PROJECTION in words and len(words) > 1:
         raise UsageError("--projection none stands alone: leave it out, or leave the others out.")
     methods = [word for word in words if word != NO_PROJECTION]
-    for name in runs:
-        found = analyse_run(name, projections=methods, seed=seed, reporter=Reporter(quiet=not is_main_process()))
-        if is_main_process():
-            print_line(f"{Path(name) / 'analysis'}: {_described(found)}")
+    if features is not None and len(runs) > 1:
+        raise UsageError("--features writes those of one run: name one, or repeat the command with another FILE.")
+    file = None if features is None else destination(features, (".parquet", ".npz"), option="--features",
+                                                     example="features.parquet")  # fmt: skip
+    if file is not None:
+        refuse_terminal(file.path, "a table of features")
+    with nullcontext() if file is None else file.messages_apart():
+        for name in runs:
+            reporter = Reporter(quiet=not is_main_process())
+            target = None if file is None else file.path
+            found = analyse_run(name, projections=methods, seed=seed, features=target, reporter=reporter)
+            if is_main_process():
+                print_line(f"{Path(name) / 'analysis'}: {_described(found)}")
+                if file is not None:
+                    print_line(f"features: {file}")
 
 
 def _described(found: Analysis) -> str:

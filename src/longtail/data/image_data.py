@@ -165,6 +165,21 @@ class Split:
         """Name one image for people: its file path, or ``"row 12"`` of the source where it has none."""
         return self._name(self.encoded(index), index)
 
+    def place(self, index: int) -> str:
+        """Return the path of one image below the source's folder, or ``"row 12"``, to keep in a file.
+
+        A path outside that folder is as the source has it.
+
+        Example:
+            >>> import datasets
+            >>> image = {"bytes": None, "path": "/photos/cat/1.png"}
+            >>> Split(datasets.Dataset.from_dict({"image": [image], "label": [0]}), root="/photos").place(0)
+            'cat/1.png'
+        """
+        path = self.path(index)
+        below = self.root and Path(path).is_relative_to(self.root)
+        return Path(path).relative_to(self.root).as_posix() if below else path
+
     def _name(self, stored: Encoded, index: int) -> str:
         return stored["path"] or f"row {self.origin_rows[index]}"
 

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import yaml
 
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 from longtail.files import write_atomically
 from longtail.inference.adjusted import ADJUSTED_NAME
 from longtail.inference.card import last_name, model_card, read_table
 from longtail.inference.info import INFO_NAME
-from longtail.inference.load import WEIGHTS_NAME, load_run
+from longtail.inference.load import WEIGHTS_NAME, load_run, refuse_swapped
 
 PREFIX: Final = "hf:"
 _SHARED: Final = (INFO_NAME, WEIGHTS_NAME, ADJUSTED_NAME)
@@ -66,7 +66,7 @@ def push_run(
 
     Args:
         run: The RUN folder.
-        repo_id: ``OWNER/NAME``, or ``NAME`` for the account that is logged in.
+        repo_id: ``OWNER/NAME``.
         private: Make a new repository private.
         revision: The branch, made if it does not exist; the main one by default.
         include: Further files of the run, by name.
@@ -75,8 +75,11 @@ def push_run(
         The address of the commit.
 
     Raises:
+        UsageError: A name that is not ``OWNER/NAME``.
         LongtailError: Not a finished run, a file it does not have, or whatever the hub refuses.
     """
+    refuse_swapped(run, repo_id)
+    _check_name(repo_id)
     folder = Path(run)
     load_run(folder)  # what cannot be loaded is of no use to others either
     missing = [name for name in include if not _is_file_of(folder, name)]
@@ -88,6 +91,20 @@ def push_run(
             return _upload(staged, repo_id, private=private, revision=revision)
 
 
+def _check_name(repo_id: str) -> None:
+    """Refuse what the hub would refuse, before anything is read or sent."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo_id)
+        why = "" if "/" in repo_id else ": OWNER is the user or organization it belongs to"
+    except HFValidationError as error:
+        why = f" ({_first(error)})"
+    if why or "/" not in repo_id:
+        raise UsageError(f"{repo_id!r} cannot be a repository; write its name as OWNER/NAME{why.rstrip('.')}.")
+
+
 def _is_file_of(folder: Path, name: str) -> bool:
     return (folder / name).is_file() and folder.resolve() in (folder / name).resolve().parents
 
@@ -97,6 +114,8 @@ def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
         if (folder / name).is_file():
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, staged / name)
+            if name.endswith(".parquet"):
+                _shorten_paths(staged / name)
     if (folder / _METRICS).is_file():
         metrics = read_table(folder / _METRICS, json.loads)
         said = {name: value for name, value in metrics.items() if name not in _NAMING_FILES}
@@ -109,6 +128,18 @@ def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
                 config[section] = values | {name: last_name(str(values[name]))}
         write_atomically(staged / _CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
     write_atomically(staged / "README.md", model_card(folder).encode())
+
+
+def _shorten_paths(path: Path) -> None:
+    """Leave of an absolute path in a table its last name: the rest tells of the machine."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    if "path" in table.column_names:
+        paths = [last_name(name) if name and Path(name).is_absolute() else name for name in table["path"].to_pylist()]
+        where = table.column_names.index("path")
+        pq.write_table(table.set_column(where, "path", pa.array(paths, pa.string())), path, compression="zstd")
 
 
 def _upload(staged: str, repo_id: str, *, private: bool, revision: str | None) -> str:

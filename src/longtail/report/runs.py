@@ -161,6 +161,8 @@ class RunResult:
             LongtailError: The folder is no finished run, or a file in it is broken or of a newer format.
         """
         root = Path(folder)
+        if root.is_file():
+            raise LongtailError(f"{root} is a file, not a run: name the --out folder of a finished 'longtail train'.")
         if not root.is_dir():
             raise LongtailError(f"there is no run folder {root}; give the --out folder of a finished 'longtail train'.")
         metrics = read_metrics(root)

@@ -19,8 +19,9 @@ from longtail.analysis.geometry import alignment, class_geometry, neural_collaps
 from longtail.analysis.norms import class_norms
 from longtail.analysis.projection import METHODS, check_method, drawn_sample, project
 from longtail.counts import ClassCounts
-from longtail.data.image_data import Split
+from longtail.data.image_data import SPLIT_NAMES, Split
 from longtail.errors import LongtailError, resume_hint
+from longtail.files import named
 from longtail.inference.info import ModelInfo
 from longtail.inference.load import load_run
 from longtail.losses.registry import build_loss
@@ -31,6 +32,7 @@ from longtail.training.engine import Engine
 from longtail.training.environment import versions
 from longtail.training.evaluate_run import data_hash, run_config, split_loader
 from longtail.training.examples import write_examples
+from longtail.training.feature_table import feature_table, write_features
 from longtail.training.outputs import write_json, write_table
 from longtail.training.prepare import PreparedData, prepare_data
 from longtail.training.progress import Bar, Reporter
@@ -54,8 +56,9 @@ class _Part:
 
 
 def analyse_run(
-    run: str | Path, *, projections: Sequence[str] = ("pca", "tsne"), seed: int = 0, reporter: Reporter | None = None
-) -> Analysis:
+    run: str | Path, *, projections: Sequence[str] = ("pca", "tsne"), seed: int = 0,
+    features: str | Path | None = None, reporter: Reporter | None = None,
+) -> Analysis:  # fmt: skip
     """Measure what the model of a run learned, and write it to ``RUN/analysis``.
 
     All test images are passed through the network, and of the training images at most :data:`TRAIN_IMAGES`, as they
@@ -67,6 +70,8 @@ def analyse_run(
         run: RUN folder of a finished run; its images have to be where they were.
         projections: Of ``"pca"``, ``"tsne"`` and ``"umap"``; may be empty.
         seed: Of the samples and projections.
+        features: A file for the features of all images, validation and the whole training split too; see
+            :mod:`longtail.training.feature_table`.
         reporter: Tells how far it is; silent when None.
 
     Returns:
@@ -84,9 +89,15 @@ def analyse_run(
     prepared = _same_images(folder, config)
     engine = make_engine(config)
     parts = _parts(prepared, seed)
+    passed = parts if features is None else _whole(prepared)
     model.to(engine.device)
-    with reporter.bar(f"{title}: images", sum(len(part.rows) for part in parts.values())) as bar:
-        seen = _collect(parts, config, model, info.unadjusted(), engine, bar)
+    with reporter.bar(f"{title}: images", sum(len(part.rows) for part in passed.values())) as bar:
+        seen = _collect(passed, config, model, info.unadjusted(), engine, bar)
+    if features is not None:
+        if engine.is_main:
+            whole = {name: part.images for name, part in passed.items()}
+            write_features(named(features), feature_table(seen, whole, info.classes))
+        seen = {name: seen[name].rows(part.rows) for name, part in parts.items()}
     classifier = HeadArrays.of(model)
     cloud = _cloud(config, ClassCounts(info.counts, info.classes), classifier)
     splits = {}
@@ -139,6 +150,16 @@ def _parts(prepared: PreparedData, seed: int) -> dict[str, _Part]:
             continue
         rows = drawn_sample(split.labels, TRAIN_IMAGES if name == "train" else len(split), seed=seed)
         found[name] = _Part(split if len(rows) == len(split) else split.select(rows.tolist()), rows, len(split))
+    return found
+
+
+def _whole(prepared: PreparedData) -> dict[str, _Part]:
+    """Every image of every split."""
+    found = {}
+    for name in SPLIT_NAMES:
+        split = prepared.split(name)
+        if split is not None and len(split):
+            found[name] = _Part(split, np.arange(len(split), dtype=np.int64), len(split))
     return found
 
 

@@ -39,6 +39,10 @@ class Seen:
         """Class indices, (N,)."""
         return self.columns["label"].astype(np.int64)
 
+    def rows(self, rows: npt.NDArray[np.int64]) -> Seen:
+        """The images in these rows alone."""
+        return Seen({name: values[rows] for name, values in self.columns.items()}, self.features[rows])
+
 
 @dataclass(frozen=True)
 class HeadArrays:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -173,9 +173,24 @@ def _gather(engine: Engine, kept: list[dict[str, Tensor]]) -> dict[str, Any]:
     return {name: values[order] for name, values in joined.items()}
 
 
-def prediction_table(evaluation: Evaluation, split: Split) -> dict[str, Any]:
-    """Return the columns of ``predictions.parquet``: the predictions with the path of each image."""
+def prediction_table(evaluation: Evaluation, split: Split, classes: Sequence[str]) -> dict[str, Any]:
+    """Return the columns of ``predictions.parquet``: the predictions, the place of each image, and class names.
+
+    Args:
+        evaluation: With its predictions.
+        split: What was evaluated.
+        classes: Class names by index, C.
+    """
     columns = dict(evaluation.predictions)
-    paths = [split.path(int(index)) for index in columns["index"]]
-    listed = {name: list(columns[name]) for name in ("top5", "top5_probabilities")}
-    return {"index": columns.pop("index"), "path": paths} | columns | listed
+    index = columns.pop("index")
+    names = np.asarray(classes, dtype=object)
+    return {
+        "index": index,
+        "path": [split.place(int(row)) for row in index],
+        "label": columns.pop("label"),
+        "prediction": columns.pop("prediction"),
+        "label_name": names[evaluation.predictions["label"]],
+        "prediction_name": names[evaluation.predictions["prediction"]],
+        **columns,
+        **{name: list(columns[name]) for name in ("top5", "top5_probabilities")},
+    }

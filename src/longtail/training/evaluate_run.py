@@ -20,7 +20,7 @@ from longtail.errors import LongtailError, UsageError, nearest
 from longtail.evaluation.coverage import SureSummary, coverage_curve, sure_summary, threshold_for_coverage
 from longtail.evaluation.summary import Groups
 from longtail.inference.info import ModelInfo
-from longtail.inference.load import load_run
+from longtail.inference.load import load_run, refuse_swapped
 from longtail.training.config import RunConfig
 from longtail.training.engine import Engine
 from longtail.training.evaluate import Evaluation, evaluate
@@ -65,6 +65,8 @@ def evaluate_run(
         LongtailError: The run or split is missing, or a class name is unknown to the model.
     """
     split = split_name(split) or split
+    if source is not None:
+        refuse_swapped(run, source)
     model, info = load_run(run)
     info = info if adjustment else info.unadjusted()
     config = run_config(run)

@@ -145,7 +145,7 @@ def _predictions(folders: Sequence[Path], numbers: np.ndarray[Any, np.dtype[np.i
         table = pq.read_table(folder / "predictions.parquet")
         rows = np.flatnonzero(numbers == number)[table["index"].to_numpy()]
         tables.append(table.set_column(table.column_names.index("index"), "index", pa.array(rows)))
-    joined = pa.concat_tables(tables).sort_by("index")
+    joined = pa.concat_tables(tables, promote_options="default").sort_by("index")
     lists = {name: np.array(joined[name].to_pylist()) for name in ("top5", "top5_probabilities")}
     return {
         name: lists[name] if name in lists else joined[name].to_numpy()

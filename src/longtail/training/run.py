@@ -303,7 +303,8 @@ class Experiment:
                 examples = self.out / "examples.parquet"
                 with self.reporter.bar("example images", len(counts)) as bar:
                     write_examples(examples, splits["train"], splits["test"], test.predictions, counts, tick=bar.tick)
-                write_predictions(self.out / "predictions.parquet", prediction_table(test, splits["test"]))
+                table = prediction_table(test, splits["test"], self.prepared.data.classes)
+                write_predictions(self.out / "predictions.parquet", table)
             write_json(self.out / "metrics.json", metrics)  # last: its presence says that the run is complete
             self.tracking.log(final_figures(metrics), step=len(self.history))
         self.engine.wait()
