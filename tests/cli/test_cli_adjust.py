@@ -18,7 +18,7 @@ from longtail.inference.card import model_card
 from longtail.inference.info import load_info
 from longtail.inference.load import load_run
 from longtail.training import adjust_run
-from longtail.training.evaluate_run import own_data
+from longtail.training.own_images import own_images
 from longtail.training.progress import figure
 
 Call = Callable[..., Any]
@@ -93,12 +93,13 @@ def test_test_labels_have_no_say(run: Path, monkeypatch: pytest.MonkeyPatch) -> 
     written = (run / "model.json").read_bytes()
 
     def shuffled(*args: Any) -> Any:
-        prepared = own_data(*args)
-        test = prepared.data.splits["test"]
+        own = own_images(*args)
+        data, test = own.prepared.data, own.prepared.data.splits["test"]
         rows = test.rows.remove_columns("label").add_column("label", (test.labels + 3) % 10)
-        return replace(prepared, data=prepared.data.with_splits(test=dataclasses.replace(test, rows=rows)))
+        changed = data.with_splits(test=dataclasses.replace(test, rows=rows))
+        return replace(own, prepared=replace(own.prepared, data=changed))
 
-    monkeypatch.setattr(adjust_run, "own_data", shuffled)
+    monkeypatch.setattr(adjust_run, "own_images", shuffled)
     second = adjust_run.adjust_run(run, wishes)
     assert (run / "model.json").read_bytes() == written
     assert second["validation"] == first["validation"]
@@ -130,6 +131,7 @@ def test_evaluate_shows_coverage_against_accuracy(cli: Call, run: Path) -> None:
 def test_without_validation_images_nothing_is_chosen(cli: Call, run: Path) -> None:
     config = (run / "config.yaml").read_text().replace("validation_fraction: 0.1", "validation_fraction: 0.0")
     (run / "config.yaml").write_text(config)
+    (run / "splits.csv").unlink()  # which remembers them
     before = digests(run)
     complaint = cli("adjust", run).complaint
     assert "has no validation images" in complaint

@@ -107,6 +107,7 @@ def test_evaluate_on_another_source_matches_classes_by_name(cli: Call, finished:
 
 def test_evaluate_on_digits_by_name_is_the_runs_own_test_split(cli: Call, finished: Any) -> None:
     own, named = (json.loads(cli("evaluate", finished.folder, *words, "--json").out) for words in ([], ["digits"]))
+    assert named.pop("seen") == {"train": 0, "validation": 0}
     assert own == named
 
 
@@ -115,6 +116,10 @@ def test_evaluate_says_when_the_images_have_changed(cli: Call, train: Call, make
     assert train(source).status == 0
     assert cli("evaluate", tmp_path / "run").err == ""
     shutil.copy(source / "test/cat/0.png", source / "test/cat/new.png")
+    added = cli("evaluate", tmp_path / "run")
+    assert (added.status, "1 image is new" in added.err) == (0, True)
+    shutil.copy(source / "test/cat/1.png", source / "test/cat/0.png")
+    (source / "test/cat/0.png").write_bytes((source / "test/cat/0.png").read_bytes() + b" ")
     assert "not those that the run was trained and tested on" in cli("evaluate", tmp_path / "run").err
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+from longtail.data.source_path import last_name
 from longtail.errors import LongtailError
 from longtail.inference.adjusted import write_adjusted
-from longtail.inference.card import last_name, model_card
+from longtail.inference.card import model_card
 from longtail.inference.info import load_info, save_info
 
 

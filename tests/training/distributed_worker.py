@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from PIL import Image
 from torch import Tensor
 
 from longtail.cli import main
@@ -41,7 +44,27 @@ def work(config: str, out: str, finished: str) -> None:
     options = ["--model.name", "resnet20", "--stage1.epochs", "1"]
     assert main(["train", "--config", config, "--out", normalised, "--quiet", *options]) == 0
     evaluate(Path(normalised), Path(normalised) / "evaluated.json")
+
+    disagree(
+        folder.parent / "disagreeing", {"photos": (("ant", "bee"), ("bee", "cat")), "absent": (("ant", "bee"), ())}
+    )
     PartialState().destroy_process_group()
+
+
+def disagree(folder: Path, sources: dict[str, tuple[tuple[str, ...], ...]]) -> None:
+    """Train on a relative path that holds other classes for each process; keep status and complaint of both."""
+    rank = PartialState().process_index
+    here = folder / f"rank-{rank}"
+    for name, classes in sources.items():
+        for label in classes[rank]:
+            (here / name / label).mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (8, 8), (40 * number, 90, 0)).save(here / name / label / f"{number}.png")
+        os.chdir(here)
+        words = ["train", f"folder:{name}", "--recipe", "cifar-lt/ce", "--out", str(folder / f"run-{name}"), "--quiet"]
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            status = main([*words, "--model.name", "plain-cnn", "--data.image_size", "8", "--epochs", "1"])
+        (here / f"{name}.json").write_text(json.dumps([status, err.getvalue()]))
 
 
 def note_rows() -> list[int]:

@@ -22,8 +22,8 @@ from longtail.training import analyse
 from longtail.training.analyse import analyse_run
 from longtail.training.collect import Seen
 from longtail.training.config import RunConfig
-from longtail.training.evaluate_run import run_config
 from longtail.training.feature_table import feature_table, write_features
+from longtail.training.own_images import run_config
 from longtail.training.prepare import prepare_data
 from longtail.training.progress import Reporter
 from longtail.training.recipe import base_config, config_from_dict, merge

@@ -108,3 +108,16 @@ def test_a_batch_that_does_not_divide_is_refused(small_config: Callable[..., Run
     assert engine.local_batch_size(64) == 32
     with pytest.raises(LongtailError, match="multiple of the 2 processes"):
         engine.local_batch_size(63)
+
+
+@pytest.mark.parametrize(("source", "words"), [("photos", "do not agree on the classes"), ("absent", "does not exist")])
+def test_processes_that_read_other_images_end_with_one_sentence_each(
+    pair: tuple[Path, Path], source: str, words: str
+) -> None:
+    folder = pair[1].parent / "disagreeing"
+    for rank in (0, 1):
+        status, complaint = json.loads((folder / f"rank-{rank}" / f"{source}.json").read_text())
+        assert status == 1
+        assert complaint.count("longtail: ") == 1
+        assert words in complaint
+    assert not (folder / f"run-{source}").exists()

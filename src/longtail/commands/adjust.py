@@ -14,7 +14,7 @@ from longtail.commands.shared import IN_BRACKETS, as_dict, interval_notes, print
 from longtail.commands.sure import sure_table
 from longtail.errors import UsageError
 
-GRAMMAR = "RUN [--method NAME] [--tau auto|X] [--temperature auto|X|none] [--reset]"
+GRAMMAR = "RUN [--method NAME] [--tau auto|X] [--temperature auto|X|none] [--moved-to SOURCE] [--reset]"
 
 
 def takes(parser: ArgumentParser) -> None:
@@ -34,6 +34,7 @@ def takes(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--threshold-coverage", type=float | None, default=None, help="share of images to be sure of")
     parser.add_argument("--threshold-accuracy", type=float | None, default=None, help="or share of those to be right")
+    parser.add_argument("--moved-to", type=str | None, default=None, help="where the RUN's SOURCE is now")
     parser.add_argument("--reset", action="store_true", help="take adjustment and threshold out again")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
@@ -52,6 +53,7 @@ def adjust_command(
     metric: Literal["balanced_accuracy", "accuracy", "harmonic_mean"] = "balanced_accuracy",
     threshold_coverage: float | None = None,
     threshold_accuracy: float | None = None,
+    moved_to: str | None = None,
     reset: bool = False,
     json: bool = False,
 ) -> None:
@@ -71,7 +73,7 @@ def adjust_command(
         temperature=_number("temperature", temperature, {"auto": None, "none": 1.0}),
         coverage=threshold_coverage, accuracy=threshold_accuracy,
     )  # fmt: skip
-    result = adjust_run(Path(run), wishes, say=Reporter().say)
+    result = adjust_run(Path(run), wishes, moved_to=moved_to, say=Reporter().say)
     if not is_main_process():
         return
     if json:

@@ -16,7 +16,7 @@ from longtail.errors import UsageError
 if TYPE_CHECKING:
     from longtail.analysis.collected import Analysis
 
-GRAMMAR = "RUN ... [--projection pca,tsne|umap|none] [--seed N] [--features FILE]"
+GRAMMAR = "RUN ... [--projection pca,tsne|umap|none] [--seed N] [--features FILE] [--moved-to SOURCE]"
 NO_PROJECTION = "none"
 
 
@@ -27,6 +27,7 @@ def takes(parser: ArgumentParser) -> None:
         "--projection", type=str, default="pca,tsne", metavar="NAME,...",
         help="how features are laid out in two dimensions: pca, tsne, umap, several of them with commas, or none",
     )  # fmt: skip
+    parser.add_argument("--moved-to", type=str | None, default=None, help="where the SOURCE of the runs is now")
     parser.add_argument("--seed", type=int, default=0, help="of the images that are drawn, and of the projections")
     parser.add_argument(
         "--features", type=str | None, default=None, metavar="FILE",
@@ -40,7 +41,12 @@ def run(flags: Namespace) -> None:
 
 
 def analyse_command(
-    runs: Sequence[str], *, projection: str = "pca,tsne", seed: int = 0, features: str | None = None
+    runs: Sequence[str],
+    *,
+    projection: str = "pca,tsne",
+    seed: int = 0,
+    features: str | None = None,
+    moved_to: str | None = None,
 ) -> None:
     """Write the analysis of finished runs, one after the other; and the features of one where they are asked for."""
     from longtail.training.analyse import analyse_run
@@ -63,7 +69,9 @@ def analyse_command(
         for name in runs:
             reporter = Reporter(quiet=not is_main_process())
             target = None if file is None else file.path
-            found = analyse_run(name, projections=methods, seed=seed, features=target, reporter=reporter)
+            found = analyse_run(
+                name, projections=methods, seed=seed, features=target, moved_to=moved_to, reporter=reporter
+            )
             if is_main_process():
                 print_line(f"{Path(name) / 'analysis'}: {_described(found)}")
                 if file is not None:

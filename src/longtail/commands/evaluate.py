@@ -10,7 +10,7 @@ from rich.console import Console
 from longtail.commands.shared import IN_BRACKETS, as_dict, class_table, print_json, print_line, summary_table
 from longtail.commands.sure import coverage_table, sure_table
 
-GRAMMAR = "RUN [SOURCE] [--split NAME] [--classes] [--no-adjustment] [--coverage] [--json]"
+GRAMMAR = "RUN [SOURCE] [--split NAME] [--moved-to SOURCE] [--classes] [--no-adjustment] [--coverage] [--json]"
 
 
 def takes(parser: ArgumentParser) -> None:
@@ -20,6 +20,7 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--split", type=str, default="test", help="split to evaluate on")
     parser.add_argument("--label-column", type=str | None, default=None, help="column of the label in SOURCE")
     parser.add_argument("--image-column", type=str | None, default=None, help="column of the image in SOURCE")
+    parser.add_argument("--moved-to", type=str | None, default=None, help="where the RUN's own SOURCE is now")
     parser.add_argument("--classes", action="store_true", help="also each class with its intervals, commonest first")
     parser.add_argument("--no-adjustment", action="store_true", help="the model as it was trained")
     parser.add_argument("--coverage", action="store_true", help="also coverage against accuracy, by confidence")
@@ -38,6 +39,7 @@ def evaluate_command(
     split: str = "test",
     label_column: str | None = None,
     image_column: str | None = None,
+    moved_to: str | None = None,
     classes: bool = False,
     no_adjustment: bool = False,
     coverage: bool = False,
@@ -51,7 +53,7 @@ def evaluate_command(
 
     summary = evaluate_run(
         Path(run), source, split=split, label_column=label_column, image_column=image_column,
-        adjustment=not no_adjustment, coverage=coverage, say=Reporter().say,
+        adjustment=not no_adjustment, coverage=coverage, moved_to=moved_to, say=Reporter().say,
     )  # fmt: skip
     if not is_main_process():
         return
@@ -62,6 +64,7 @@ def evaluate_command(
     suffix = ", adjusted (--no-adjustment leaves that out)" if adjusted else ""
     print_line(f"{run} on {source or 'its own source'}, {split}{suffix}", style="italic")
     sure, rows = summary.pop("sure", None), summary.pop("coverage", None)
+    summary.pop("seen", None)  # a note has said it
     Console().print(summary_table(summary))
     if classes:
         Console().print(class_table(summary, limit=None))

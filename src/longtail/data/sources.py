@@ -29,6 +29,12 @@ _NAMES: Mapping[str, Callable[[], ImageData]] = {
     "mnist5k": load_mnist5k,
 }
 
+NAMED_SOURCES = frozenset(_NAMES)
+"""Sources that are named, and have no path."""
+PACKAGED_SOURCES = frozenset({"digits", "mnist5k"})
+"""Those of them that installed packages carry."""
+PATH_PREFIXES = frozenset(_PREFIXES)
+"""What stands before the colon of a source with a path (or a name on the hub)."""
 _MOST_NEIGHBOURS = 1000  # beside a misspelt path; comparing it with more takes too long
 
 

@@ -12,6 +12,7 @@ import jinja2
 import yaml
 
 from longtail.counts import FEW_IMAGES
+from longtail.data.source_path import last_name
 from longtail.errors import LongtailError
 from longtail.inference.adjusted import ADJUSTED_NAME, read_adjusted
 from longtail.inference.info import ModelInfo, load_info
@@ -92,19 +93,6 @@ def read_table(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     if not isinstance(table, dict) or not all(isinstance(table.get(key, {}), dict) for key in ("data", "model")):
         raise LongtailError(f"{path} does not hold what a run writes: copy it from the run again, or delete it.")
     return table
-
-
-def last_name(source: str) -> str:
-    """Return a source without the folders it lies in; the name of a data set on the hub stays whole.
-
-    Example:
-        >>> last_name("folder:/home/me/photos/"), last_name("hf:owner/set"), last_name("digits")
-        ('folder:photos', 'hf:owner/set', 'digits')
-    """
-    prefix, colon, rest = source.rpartition(":")
-    if prefix == "hf" and not Path(rest).is_absolute() and rest.count("/") <= 1:
-        return source
-    return prefix + colon + Path(rest).name
 
 
 def _metadata(info: ModelInfo, test: Mapping[str, Any], source: str, config: Mapping[str, Any]) -> str:

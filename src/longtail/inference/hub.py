@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import yaml
 
+from longtail.data.source_path import last_name
 from longtail.errors import LongtailError, UsageError
 from longtail.files import write_atomically
 from longtail.inference.adjusted import ADJUSTED_NAME
-from longtail.inference.card import last_name, model_card, read_table
+from longtail.inference.card import model_card, read_table
 from longtail.inference.info import INFO_NAME
 from longtail.inference.load import WEIGHTS_NAME, load_run, refuse_swapped
 

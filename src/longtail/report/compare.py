@@ -13,7 +13,7 @@ from longtail.errors import LongtailError, nearest
 from longtail.report.compare_notes import notes
 from longtail.report.compare_table import HEADINGS, print_table, write_csv
 from longtail.report.evidence import figure_difference, figure_of
-from longtail.report.folding import fold, row_names, short_labels
+from longtail.report.folding import fold, row_names, short_labels, with_short_paths
 from longtail.report.pairing import Pairing, measured
 from longtail.report.runs import Ends, RunResult
 from longtail.report.text import Spread, mean_interval
@@ -122,6 +122,7 @@ def compare_results(
 ) -> Comparison:
     """Compare runs that are loaded already; see :func:`compare_runs`."""
     _refuse_other_classes(runs)
+    runs = with_short_paths(runs)
     split = _measured_split(runs)
     groups = _baseline_first(_groups(runs, names), baseline)
     first = next(iter(groups.values()))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePath
 
-from longtail.report.files import Value
+from longtail.data.source_path import last_name
+from longtail.report.files import Table, Value
 from longtail.report.runs import RunResult
 from longtail.training.config import EXECUTION
 
@@ -34,6 +37,55 @@ def fold(runs: Sequence[RunResult]) -> list[tuple[RunResult, ...]]:
     for run in runs:
         groups.setdefault(json.dumps([run.recipe, run.counts.counts, identity(run)], sort_keys=True), []).append(run)
     return [tuple(group) for group in groups.values()]
+
+
+PATHS = (("data", "source"), ("model", "weights"))
+"""Options that hold a path of the machine that trained."""
+
+
+def with_short_paths(runs: Sequence[RunResult]) -> list[RunResult]:
+    """The runs with the paths in their configurations cut to what tells them apart, for others to read.
+
+    Two sources are one where the paths are the same, or where the last name and the data hash are: the images have
+    been moved, or lie on two machines.
+
+    Returns:
+        The runs in their order; one source or folder of weights has one name in all of them.
+    """
+    configs = [dict(run.config) for run in runs]
+    for section, option in PATHS:
+        given = [_path(run.config, section, option) for run in runs]
+        marks = [run.data_hash if option == "source" else "" for run in runs]
+        for config, name in zip(configs, _short(given, marks), strict=True):
+            table = config.get(section)
+            if name and isinstance(table, dict):
+                config[section] = table | {option: name}
+    return [replace(run, config=config) for run, config in zip(runs, configs, strict=True)]
+
+
+def _path(config: Table, section: str, option: str) -> str:
+    table = config.get(section)
+    return str(table.get(option) or "") if isinstance(table, dict) else ""
+
+
+def _short(paths: Sequence[str], marks: Sequence[str]) -> list[str]:
+    """The last parts of each path, as many as tell different ones apart.
+
+    Example:
+        >>> _short(["folder:/a/x/photos", "folder:x/photos", "folder:/b/photos", "digits"], ["1", "1", "2", "3"])
+        ['folder:x/photos', 'folder:x/photos', 'folder:b/photos', 'digits']
+    """
+    groups: list[int] = []  # for each path, the first that means the same
+    for index, (path, mark) in enumerate(zip(paths, marks, strict=True)):
+        moved = [mark and marks[other] == mark and last_name(paths[other]) == last_name(path) for other in range(index)]
+        same = (groups[other] for other in range(index) if paths[other] == path or moved[other])
+        groups.append(next(same, index))
+    names = {group: paths[group] for group in groups}
+    for parts in range(1, max((len(PurePath(path).parts) for path in names.values()), default=0) + 1):
+        shorter = {group: last_name(path, parts) for group, path in names.items()}
+        if len(set(shorter.values())) == len(shorter):
+            return [shorter[group] for group in groups]
+    return [names[group] for group in groups]
 
 
 def row_names(runs: Sequence[RunResult]) -> list[str]:

@@ -21,8 +21,9 @@ from longtail.inference.info import ModelInfo, load_info, save_info
 from longtail.inference.load import load_run
 from longtail.inference.tune import Wishes, choose, confidences
 from longtail.training.evaluate import Evaluation, collect_logits
-from longtail.training.evaluate_run import own_data, run_config, split_loader
+from longtail.training.evaluate_run import split_loader
 from longtail.training.grouped import units, with_group_intervals
+from longtail.training.own_images import own_images, run_config
 from longtail.training.prepare import PreparedData
 from longtail.training.prior import trained_prior
 from longtail.training.run import make_engine
@@ -31,7 +32,9 @@ from longtail.training.stages import make_transform
 FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "harmonic_mean", "nll", "ece")
 
 
-def adjust_run(run: Path, wishes: Wishes, *, say: Callable[[str], object] = lambda _: None) -> dict[str, Any]:
+def adjust_run(
+    run: Path, wishes: Wishes, *, moved_to: str | None = None, say: Callable[[str], object] = lambda _: None
+) -> dict[str, Any]:
     """Choose an adjustment on a run's validation split and write it into its ``model.json``.
 
     An adjustment that it had is replaced. The test split is read after the file is written, so nothing in it can have
@@ -40,6 +43,7 @@ def adjust_run(run: Path, wishes: Wishes, *, say: Callable[[str], object] = lamb
     Args:
         run: RUN folder of a finished run.
         wishes: What is asked for.
+        moved_to: Where the run's source is now, if not where it was.
         say: Called with what the user should know about the images, one sentence at a time.
 
     Returns:
@@ -49,19 +53,23 @@ def adjust_run(run: Path, wishes: Wishes, *, say: Callable[[str], object] = lamb
         for a run without a test split.
 
     Raises:
-        LongtailError: The run has no validation split, or what is asked for cannot be had.
+        LongtailError: The images or classes are not those of the run, it has no validation split, or what is asked for
+            cannot be had. Nothing is written then.
     """
     model, info = load_run(run)
-    config = run_config(run)
+    config = run_config(run, moved_to)
     # A file of an older version does not say it.
     info = replace(info, prior=trained_prior(config, ClassCounts(info.counts, info.classes)))
-    prepared = own_data(run, config, say)
-    validation, test = prepared.split("validation"), prepared.split("test")
+    own = own_images(run, config, info)
+    validation, test = own.split("validation"), own.split("test")
     if validation is None or not len(validation):
         raise LongtailError(
             f"{run} has no validation images, and an adjustment is chosen on nothing else: train again with "
             "--data.validation_fraction 0.1."
         )
+    own.require_same()
+    for note in own.notes:
+        say(f"note: {note}")
     engine = make_engine(config)
     model.to(engine.device)
 
@@ -70,7 +78,7 @@ def adjust_run(run: Path, wishes: Wishes, *, say: Callable[[str], object] = lamb
         return collect_logits(engine, model, loader, make_transform(config.data), num_images=len(rows))
 
     def figures(rows: Split, logits: Tensor, labels: Tensor) -> Figures:
-        return _figures(info, adjusted, prepared, rows, config.data.group_column, logits, labels)
+        return _figures(info, adjusted, own.prepared, rows, config.data.group_column, logits, labels)
 
     seen = measure(validation)
     adjusted = choose(info, model.head, *seen, wishes)

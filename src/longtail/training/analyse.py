@@ -30,11 +30,12 @@ from longtail.training.collect import HeadArrays, Seen, see
 from longtail.training.config import RunConfig
 from longtail.training.engine import Engine
 from longtail.training.environment import versions
-from longtail.training.evaluate_run import data_hash, run_config, split_loader
+from longtail.training.evaluate_run import split_loader
 from longtail.training.examples import write_examples
 from longtail.training.feature_table import feature_table, write_features
 from longtail.training.outputs import write_json, write_table
-from longtail.training.prepare import PreparedData, prepare_data
+from longtail.training.own_images import data_hash, own_images, run_config
+from longtail.training.prepare import PreparedData
 from longtail.training.progress import Bar, Reporter
 from longtail.training.run import make_engine
 from longtail.training.stages import make_transform
@@ -56,9 +57,14 @@ class _Part:
 
 
 def analyse_run(
-    run: str | Path, *, projections: Sequence[str] = ("pca", "tsne"), seed: int = 0,
-    features: str | Path | None = None, reporter: Reporter | None = None,
-) -> Analysis:  # fmt: skip
+    run: str | Path,
+    *,
+    projections: Sequence[str] = ("pca", "tsne"),
+    seed: int = 0,
+    features: str | Path | None = None,
+    moved_to: str | None = None,
+    reporter: Reporter | None = None,
+) -> Analysis:
     """Measure what the model of a run learned, and write it to ``RUN/analysis``.
 
     All test images are passed through the network, and of the training images at most :data:`TRAIN_IMAGES`, as they
@@ -72,6 +78,7 @@ def analyse_run(
         seed: Of the samples and projections.
         features: A file for the features of all images, validation and the whole training split too; see
             :mod:`longtail.training.feature_table`.
+        moved_to: Where the run's source is now, if not where it was.
         reporter: Tells how far it is; silent when None.
 
     Returns:
@@ -85,8 +92,8 @@ def analyse_run(
     begun, folder, reporter = time.perf_counter(), Path(run), reporter or Reporter(quiet=True)
     title = folder.resolve().name
     model, info = load_run(folder)
-    config = run_config(folder)
-    prepared = _same_images(folder, config)
+    config = run_config(folder, moved_to)
+    prepared = _same_images(folder, config, info, reporter)
     engine = make_engine(config)
     parts = _parts(prepared, seed)
     passed = parts if features is None else _whole(prepared)
@@ -125,20 +132,17 @@ def analyse_run(
     return Analysis(splits.get("train"), splits.get("test"))
 
 
-def _same_images(run: Path, config: RunConfig) -> PreparedData:
+def _same_images(run: Path, config: RunConfig, info: ModelInfo, reporter: Reporter) -> PreparedData:
     """The splits of a run, which have to be those that it was trained and tested on."""
-    expected = data_hash(run)
-    if expected is None:
+    if data_hash(run) is None:
         raise LongtailError(
             f"{run} has no metrics.json, which says which images it was made with: write it with: {resume_hint(run)}"
         )
-    prepared = prepare_data(config.data)
-    if prepared.data_hash != expected:
-        raise LongtailError(
-            f"the images of {config.data.source!r} are not those that {run} was trained and tested on: put them back, "
-            "or train the run again."
-        )
-    return prepared
+    own = own_images(run, config, info)
+    own.require_same()
+    for note in own.notes:
+        reporter.say(f"note: {note}")
+    return own.prepared
 
 
 def _parts(prepared: PreparedData, seed: int) -> dict[str, _Part]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from longtail.errors import UsageError, as_usage, nearest
@@ -220,7 +221,8 @@ def resolve(config: RunConfig) -> RunConfig:
     """Return the configuration as it is trained: ``auto`` replaced where the loss or the machine decides.
 
     ``model.head`` becomes the classifier that stage 1's loss is defined on, ``training.precision`` what is fast here,
-    and a strength of a loss the number that :func:`longtail.losses.auto.resolve_auto` gives for the stage.
+    and a strength of a loss the number that :func:`longtail.losses.auto.resolve_auto` gives for the stage. Paths of
+    images and weights become absolute, so that the run can be read from any folder.
 
     Example:
         >>> config = RunConfig()
@@ -228,11 +230,14 @@ def resolve(config: RunConfig) -> RunConfig:
         >>> resolve(config).model.head
         'cosine'
     """
+    from longtail.data.source_path import absolute_source
     from longtail.losses.auto import resolve_auto
     from longtail.losses.registry import loss_class
     from longtail.training.engine import with_precision
 
     resolved = copy.deepcopy(config)
+    resolved.data.source = absolute_source(config.data.source)
+    resolved.model.weights = config.model.weights and str(Path(config.model.weights).absolute())
     if config.model.head == "auto":
         stage = config.stage1 if config.stage1.epochs else config.stage2
         resolved.model.head = loss_class(stage.loss.name).head

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from longtail.data.augmentation import Augment
@@ -89,6 +90,11 @@ class Engine:
             return own
         gathered = torch.as_tensor(self.accelerator.gather(own))
         return gathered.view(self.world_size, *own.shape).transpose(0, 1).reshape(-1, *own.shape[1:])
+
+    def gather_words(self, own: Mapping[str, str]) -> list[Mapping[str, str]]:
+        """Return the table of words of every process, in the order of the processes."""
+        tables: list[Mapping[str, str]] = gather_object([dict(own)]) if self.world_size > 1 else [own]
+        return tables
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the first one's buffers (batch-norm statistics), which are those that are saved."""

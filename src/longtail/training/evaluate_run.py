@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from longtail.counts import ClassCounts, IntArray
+from longtail.data.class_match import match_classes, require_known
 from longtail.data.columns import split_name
 from longtail.data.decoding import Decoder
-from longtail.data.image_data import ImageData, Split
+from longtail.data.image_data import SPLIT_NAMES, ImageData, Split
 from longtail.data.loaders import Loader, ResidentBudget, build_loader
-from longtail.data.sources import load_source
+from longtail.data.overlap import count_shared
+from longtail.data.source_path import absolute_source, source_path
+from longtail.data.sources import PACKAGED_SOURCES, load_source
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.evaluation.coverage import SureSummary, coverage_curve, sure_summary, threshold_for_coverage
 from longtail.evaluation.summary import Groups
 from longtail.inference.info import ModelInfo
 from longtail.inference.load import load_run, refuse_swapped
+from longtail.training.agreement import require_agreement
 from longtail.training.config import RunConfig
 from longtail.training.engine import Engine
 from longtail.training.evaluate import Evaluation, evaluate
 from longtail.training.grouped import units, with_group_intervals
-from longtail.training.prepare import PreparedData, prepare_data
-from longtail.training.recipe import config_from_dict, read_config
+from longtail.training.own_images import OwnImages, own_images, run_config
 from longtail.training.run import make_engine
 from longtail.training.stages import make_transform
 
+_SEEN = {"train": "were trained on", "validation": "were in the validation split"}
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 """Shares of the images for which the coverage table says how many of those kept are right."""
 
@@ -43,6 +43,7 @@ def evaluate_run(
     image_column: str | None = None,
     adjustment: bool = True,
     coverage: bool = False,
+    moved_to: str | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Evaluate a run, with the adjustment and the threshold that its model.json holds.
@@ -50,33 +51,42 @@ def evaluate_run(
     Args:
         run: RUN folder of a finished run.
         source: Another SOURCE, whose classes are matched by name; the run's own when None.
-        split: Split to evaluate on; a source with one split only is taken whole.
+        split: Split to evaluate on; another source with one split only is taken whole.
         label_column: The column of the other source that holds the class, where it is not found by its name.
         image_column: The column that holds the image, likewise.
         adjustment: False evaluates the model as it was trained.
         coverage: Also return how many images are kept, and how many of them are right, at some thresholds.
+        moved_to: Where the run's own source is now, if not where it was.
         say: Called with what the user should know about the images, one sentence at a time.
 
     Returns:
-        What ``metrics.json`` holds for a split; where the model has a threshold, also ``sure``, what it keeps; and
-        with ``coverage`` a list of the same for other thresholds.
+        What ``metrics.json`` holds for a split; where the model has a threshold, also ``sure``, what it keeps; with
+        ``coverage`` a list of the same for other thresholds; and for another source ``seen``, how many of its images
+        are in the training and in the validation split of the run, None where that cannot be known.
 
     Raises:
-        LongtailError: The run or split is missing, or a class name is unknown to the model.
+        UsageError: There is no such split.
+        LongtailError: The run or its images are missing, or a class name is unknown to the model.
     """
-    split = split_name(split) or split
+    split = _split_name(split)
     if source is not None:
         refuse_swapped(run, source)
     model, info = load_run(run)
-    info = info if adjustment else info.unadjusted()
-    config = run_config(run)
+    config = run_config(run, moved_to)
     counts = ClassCounts(info.counts, info.classes)
+    seen: dict[str, Any] = {}
     if source is None:
-        rows = _own_split(run, config, split, say)
+        own = own_images(run, config, info)
+        if moved_to is not None:
+            own.require_same()
+        rows = _own_split(own, config.data.source, split, say)
     else:
-        data = load_source(source, label_column=label_column, image_column=image_column)
+        data = match_classes(load_source(source, label_column=label_column, image_column=image_column), info.classes)
         rows = _foreign_split(data, split, info.classes, say)
+        seen = {"seen": _seen(run, config, info, source, rows, say)}
+    info = info if adjustment else info.unadjusted()
     engine = make_engine(config)
+    require_agreement(engine, lambda: {"images": rows.fingerprint()})
     groups = counts.groups(many=config.data.many, few=config.data.few, by=config.data.groups)
     result = evaluate(
         engine, model.to(engine.device), split_loader(rows, config, info, engine, say), make_transform(config.data),
@@ -85,7 +95,15 @@ def evaluate_run(
     )  # fmt: skip
     column = config.data.group_column
     result = with_group_intervals(result, rows, column)
-    return dict(result.summary) | _certainty(result, groups, units(rows, column), info.threshold, coverage=coverage)
+    sure = _certainty(result, groups, units(rows, column), info.threshold, coverage=coverage)
+    return dict(result.summary) | seen | sure
+
+
+def _split_name(word: str) -> str:
+    name = split_name(word)
+    if name is None:
+        raise UsageError(f"there is no split {word!r}.{nearest(word, SPLIT_NAMES)}")
+    return name
 
 
 def _certainty(
@@ -107,15 +125,6 @@ def _certainty(
     return found
 
 
-def run_config(run: Path) -> RunConfig:
-    """Return the configuration that a run was made from.
-
-    Raises:
-        LongtailError: ``config.yaml`` is missing or no configuration.
-    """
-    return config_from_dict(read_config(run / "config.yaml"), str(run / "config.yaml"))
-
-
 def split_loader(
     rows: Split, config: RunConfig, info: ModelInfo, engine: Engine, say: Callable[[str], object]
 ) -> Loader:
@@ -128,28 +137,14 @@ def split_loader(
     )  # fmt: skip
 
 
-def own_data(run: Path, config: RunConfig, say: Callable[[str], object]) -> PreparedData:
-    """Return the splits of the run's own source, as it was trained; ``say`` hears where the images have changed."""
-    prepared = prepare_data(config.data)
-    if data_hash(run) not in (None, prepared.data_hash):
-        say(f"note: the images of {config.data.source!r} are not those that the run was trained and tested on.")
-    return prepared
-
-
-def _own_split(run: Path, config: RunConfig, name: str, say: Callable[[str], object]) -> Split:
-    prepared = own_data(run, config, say)
-    found = prepared.split(name)
+def _own_split(own: OwnImages, source: str, name: str, say: Callable[[str], object]) -> Split:
+    for note in (own.difference and f"{own.difference}.", *own.notes):
+        if note:
+            say(f"note: {note}")
+    found = own.split(name)
     if found is None:
-        raise UsageError(f"{config.data.source!r} has no split {name!r}.{nearest(name, prepared.data.splits)}")
+        raise UsageError(f"{source!r} has no split {name!r}.{nearest(name, own.prepared.data.splits)}")
     return found
-
-
-def data_hash(run: Path) -> str | None:
-    """The hash of the images that a run was made with; None where its metrics.json is gone: evaluation does without."""
-    try:
-        return str(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["data_hash"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _foreign_split(data: ImageData, name: str, classes: tuple[str, ...], say: Callable[[str], object]) -> Split:
@@ -161,19 +156,29 @@ def _foreign_split(data: ImageData, name: str, classes: tuple[str, ...], say: Ca
         say(f"note: {data.source!r} is not divided into splits: all of its {len(rows)} images are evaluated.")
     if not len(rows):
         raise LongtailError(f"{data.source!r} has no images in its split {name!r}: add some, or name another --split.")
-    return _relabel(data, rows, classes)
+    require_known(data, rows, classes)
+    return rows
 
 
-def _relabel(data: ImageData, rows: Split, classes: tuple[str, ...]) -> Split:
-    """Give the rows the label numbers of the model, by class name."""
-    number = {name: index for index, name in enumerate(classes)}
-    present = sorted({data.classes[label] for label in rows.labels})
-    unknown = [name for name in present if name not in number]
-    if unknown:
-        raise LongtailError(
-            f"{data.source!r} has the class {unknown[0]!r}, which the model was not trained on."
-            f"{nearest(unknown[0], classes)}"
-        )
-    table = np.array([number.get(name, -1) for name in data.classes], dtype=np.int64)
-    labelled = rows.rows.remove_columns("label").add_column("label", table[rows.labels])
-    return replace(rows, rows=labelled)
+def _seen(
+    run: Path, config: RunConfig, info: ModelInfo, source: str, rows: Split, say: Callable[[str], object]
+) -> dict[str, int] | None:
+    """How many of the images the run was trained on, and how many it was validated on."""
+    try:
+        if not _at_hand(config.data.source, source):
+            raise LongtailError(f"its own source, {config.data.source!r}, is not on this machine.")
+        own = own_images(run, config, info).prepared
+        seen = {name: 0 if (split := own.split(name)) is None else count_shared(rows, split) for name in _SEEN}
+    except LongtailError as error:
+        say(f"note: whether {run} was trained on some of these images is not known: {error}")
+        return None
+    for name, count in seen.items():
+        if count:
+            say(f"note: {count:,} of these {len(rows):,} images {_SEEN[name]}: the figures are not of new images only.")
+    return seen
+
+
+def _at_hand(own: str, other: str) -> bool:
+    """Whether a run's own source can be read without fetching it."""
+    path = source_path(own)
+    return (path is not None and path.exists()) or own in (*PACKAGED_SOURCES, absolute_source(other))

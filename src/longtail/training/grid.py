@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from longtail.complaints import explain
+from longtail.data.source_path import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.training.auto import Facts, as_it_came
 from longtail.training.check import check_config, check_stages, resolve
@@ -245,10 +246,10 @@ def plan_grid(values: Nested, where: str = "the grid") -> Grid:
     resolved = {key: value for key, value in asdict(spec).items() if value not in (None, "", {})}
     resolved["seeds"] = seeds
     resolved["runs"] = {
-        name: {key: value for key, value in asdict(run).items() if value not in (None, "", {})}
+        name: _from_anywhere({key: value for key, value in asdict(run).items() if value not in (None, "", {})})
         for name, run in specs.items()
     }
-    return Grid(Path(spec.out), tuple(runs), resolved)
+    return Grid(Path(spec.out), tuple(runs), _from_anywhere(resolved))
 
 
 def state_of(run: PlannedRun) -> State:
@@ -407,6 +408,15 @@ def _resolve(spec: GridSpec, run: RunSpec, variant: _Variant, where: str) -> Run
     except LongtailError as error:
         raise LongtailError(f"{where}: {error}", options=error.options) from error
     return config
+
+
+def _from_anywhere(values: Nested) -> Nested:
+    """The same with an absolute source; those in ``vary`` stay, as runs are named after them."""
+    found = copy.deepcopy(values)
+    for table, key in ((found, "source"), (found.get("set", {}), "data.source")):
+        if table.get(key):
+            table[key] = absolute_source(str(table[key]))
+    return found
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from longtail.counts import ClassCounts, GroupName, IntArray
+from longtail.data.class_match import match_classes, require_known
 from longtail.data.image_data import ImageData, Split
 from longtail.data.readable import UNREADABLE, readable
+from longtail.data.source_path import absolute_source
 from longtail.data.sources import load_source
 from longtail.data.splits import assign_folds, carve
 from longtail.data.subsets import cut_long_tailed
@@ -27,12 +30,16 @@ class PreparedData:
         counts: Training images per class.
         groups: Class indices of the shot groups.
         notes: What the user should know about the data, one sentence each.
+        source: The source as it was read, before anything was cut or carved.
+        origins: For each split of ``data``, the split of ``source`` that its images are from.
     """
 
     data: ImageData
     counts: ClassCounts
     groups: dict[GroupName, IntArray]
     notes: tuple[str, ...]
+    source: ImageData
+    origins: Mapping[str, str]
 
     @cached_property
     def data_hash(self) -> str:
@@ -74,7 +81,7 @@ def read_source(config: DataConfig, *, hand_on: bool = False) -> ImageData:
 
 
 def _source_of(config: DataConfig) -> _Source:
-    return config.source, config.label_column, config.image_column
+    return absolute_source(config.source), config.label_column, config.image_column
 
 
 def load_images(config: DataConfig, reporter: Reporter | None = None) -> ImageData:
@@ -88,7 +95,14 @@ def load_images(config: DataConfig, reporter: Reporter | None = None) -> ImageDa
         >>> len(load_images(DataConfig(source="digits")).splits["train"])
         1438
     """
-    data = _handed_on.pop(_source_of(config), None) or read_source(config)
+    return _without_unreadable(config, _listing(config), reporter)
+
+
+def _listing(config: DataConfig) -> ImageData:
+    return _handed_on.pop(_source_of(config), None) or read_source(config)
+
+
+def _without_unreadable(config: DataConfig, data: ImageData, reporter: Reporter | None) -> ImageData:
     if not config.skip_unreadable:
         return data
     with (reporter or Reporter(quiet=True)).bar("looking at images", sum(map(len, data.splits.values()))) as bar:
@@ -98,7 +112,11 @@ def load_images(config: DataConfig, reporter: Reporter | None = None) -> ImageDa
 
 
 def prepare_data(
-    config: DataConfig, reporter: Reporter | None = None, *, source: ImageData | None = None
+    config: DataConfig,
+    reporter: Reporter | None = None,
+    *,
+    source: ImageData | None = None,
+    classes: Sequence[str] | None = None,
 ) -> PreparedData:
     """Load a source and make its splits.
 
@@ -109,36 +127,54 @@ def prepare_data(
         config: Of the run.
         reporter: As for :func:`load_images`.
         source: What :func:`load_images` returns, where that is known already.
+        classes: Class names of a run that was started before: the source's are matched to them, so that the same images
+            come into the same splits under the same numbers.
+
+    Raises:
+        LongtailError: The source cannot be read or divided so, or it has images of a class that is not among
+            ``classes``.
 
     Example:
         >>> prepared = prepare_data(DataConfig(source="digits", imbalance_ratio=10))
         >>> prepared.counts.imbalance_ratio > 9
         True
     """
-    data = load_images(config, reporter) if source is None else source
+    whole = _listing(config) if source is None else source
+    if classes is not None:
+        whole = _matched(whole, classes)
+    data = _without_unreadable(config, whole, reporter) if source is None else whole
+    origins = {name: "train" if name == "test" and config.folds > 1 else name for name in data.splits}
     if config.group_column is not None:
         data.splits["train"].require(config.group_column)  # also where nothing is carved: it may be misspelt
-    classes = len(data.classes)
+    size = len(data.classes)
     notes = [finding.message for finding in data.findings]
     if config.folds > 1:
         data, said = _one_fold(config, data)
         notes += said
     elif "test" not in data.splits and config.test_fraction > 0:
-        rest, test = _carve(config, data.splits["train"], config.test_fraction, classes)
+        rest, test = _carve(config, data.splits["train"], config.test_fraction, size)
         data = data.with_splits(train=rest, test=test)
         notes.append(f"the source has no test split: {len(test)} images were held out (--data.test_fraction).")
     if config.imbalance_ratio is not None:
         cut = cut_long_tailed(
-            data.splits["train"], classes, config.imbalance_ratio,
+            data.splits["train"], size, config.imbalance_ratio,
             profile=config.imbalance_profile, seed=config.subset_seed,
         )  # fmt: skip
         data = data.with_splits(train=cut)
     if "validation" not in data.splits and config.validation_fraction > 0:
-        rest, held_out = _carve(config, data.splits["train"], config.validation_fraction, classes)
+        rest, held_out = _carve(config, data.splits["train"], config.validation_fraction, size)
         data = data.with_splits(train=rest, validation=held_out)
     counts = data.counts()
     groups = counts.groups(many=config.many, few=config.few, by=config.groups)
-    return PreparedData(data, counts, groups, tuple(notes))
+    origins = {name: origins.get(name, "train") for name in data.splits}  # what the source has not is carved
+    return PreparedData(data, counts, groups, tuple(notes), whole, origins)
+
+
+def _matched(data: ImageData, classes: Sequence[str]) -> ImageData:
+    matched = match_classes(data, classes)
+    for split in matched.splits.values():
+        require_known(matched, split, classes)
+    return matched
 
 
 def _one_fold(config: DataConfig, data: ImageData) -> tuple[ImageData, list[str]]:

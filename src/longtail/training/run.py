@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from longtail.inference.info import ModelInfo
 from longtail.inference.load import save_model
 from longtail.models.adapters import merged
 from longtail.models.model import LongTailModel
+from longtail.training.agreement import require_agreement, run_facts
 from longtail.training.average import MovingAverage, make_average
 from longtail.training.check import check_config, check_stages, resolve
 from longtail.training.checkpoint import (
@@ -44,6 +46,7 @@ from longtail.training.prepare import PreparedData, prepare_data
 from longtail.training.progress import Reporter, describe
 from longtail.training.results import FORMAT, main_figures, model_info, run_metrics
 from longtail.training.setup import describe_data, make_decoder, make_loaders, make_model
+from longtail.training.splits_file import SPLITS_NAME, write_splits
 from longtail.training.stages import build_pass, make_loss, make_transform, set_trainable
 from longtail.training.tracking import Tracking, final_figures
 
@@ -57,13 +60,21 @@ class Experiment:
         reporter: Tells the user what happens.
         engine: Device, precision, processes.
         resuming: A checkpoint will follow, so published weights are not needed.
+        classes: Class names that the run was started with, where they are known: the source's are matched to them.
 
     Raises:
         LongtailError: The configuration or the data cannot be used.
     """
 
     def __init__(
-        self, config: RunConfig, out: Path, reporter: Reporter, engine: Engine, *, resuming: bool = False
+        self,
+        config: RunConfig,
+        out: Path,
+        reporter: Reporter,
+        engine: Engine,
+        *,
+        resuming: bool = False,
+        classes: Sequence[str] | None = None,
     ) -> None:
         begun = time.perf_counter()
         self.config = config
@@ -74,7 +85,7 @@ class Experiment:
         self.transform = make_transform(config.data)
         self.stages = check_stages(config)
         self.frozen = all(stage.train != "all" and stage.cached_views for stage in self.stages.values())
-        self.prepared: PreparedData = prepare_data(config.data, self.reporter)
+        self.prepared = self._prepare(classes)
         self.data_hash = self.prepared.data_hash  # now: a folder may change while it is trained on
         describe_data(self.prepared, config.data.source, self.reporter)
         self.decoders = {
@@ -98,6 +109,19 @@ class Experiment:
         self.recorder: Recorder | None = None  # of the gradients on the logits, while a stage is trained
         self.seconds["startup"] = time.perf_counter() - begun
 
+    def _prepare(self, classes: Sequence[str] | None) -> PreparedData:
+        """Read the images, and see that every process reads the same."""
+        if self.engine.world_size == 1:
+            return prepare_data(self.config.data, self.reporter, classes=classes)
+        prepared: list[PreparedData] = []
+
+        def facts() -> dict[str, str]:
+            prepared.append(prepare_data(self.config.data, self.reporter, classes=classes))
+            return run_facts(self.config, prepared[0])
+
+        require_agreement(self.engine, facts)
+        return prepared[0]
+
     def run(self, state: TrainingState | None = None) -> dict[str, Any]:
         """Train from the start, or go on from a checkpoint; return what ``metrics.json`` holds.
 
@@ -107,6 +131,8 @@ class Experiment:
         """
         if state is not None:
             self._restore(state)
+        if self.engine.is_main:
+            write_splits(self.out / SPLITS_NAME, self.prepared, self.config.data.group_column)
         with self.tracking:
             with InterruptGuard() as guard:
                 for index, stage in self.stages.items():
@@ -208,7 +234,8 @@ class Experiment:
             state = TrainingState(values={
                 "format": FORMAT, "stage": index, "epoch": epoch, "step": step, "history": self.history,
                 "stage_results": self.stage_results, "seconds": self.seconds, "scale": self.scale,
-                "data_hash": self.data_hash, "updates": 0 if self.average is None else self.average.updates,
+                "data_hash": self.data_hash, "classes": list(self.prepared.counts.names),
+                "updates": 0 if self.average is None else self.average.updates,
             })  # fmt: skip
             state.put("model", self.model.state_dict())
             if optimizer is not None:
@@ -357,7 +384,10 @@ def resume_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, An
     state = load_checkpoint(out / "checkpoint")
     config = resolve(config)
     check_config(config)
-    experiment = Experiment(config, out, reporter, make_engine(config), resuming=state is not None)
+    experiment = Experiment(
+        config, out, reporter, make_engine(config), resuming=state is not None,
+        classes=None if state is None else state.values.get("classes"),
+    )  # fmt: skip
     if state is not None:
         where = state.values
         experiment.reporter.say(f"resuming at stage {where['stage']}, epoch {where['epoch'] + 1}, step {where['step']}")

@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from longtail.data.source_path import last_name
 from longtail.errors import LongtailError
 from longtail.training.config import RunConfig
 from longtail.training.outputs import write_json
@@ -149,14 +150,18 @@ class Tracking:
 def hyperparameters(config: RunConfig) -> dict[str, bool | int | float | str]:
     """Every option of a run by its dotted name, in the types that all trackers take; others as JSON.
 
+    Of images and weights the last name is told, not the folders of this machine: a tracker may be read by others.
+
     Example:
         >>> found = hyperparameters(RunConfig())
         >>> found["stage1.epochs"], found["data.mean"], found["training.clip_norm"]
         (1, '[0.5, 0.5, 0.5]', 'null')
     """
+    values = flatten(asdict(config))
+    values |= {key: last_name(values[key]) for key in ("data.source", "model.weights")}
     return {
         key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
-        for key, value in flatten(asdict(config)).items()
+        for key, value in values.items()
     }
 
 

@@ -1,0 +1,71 @@
+"""Agreement of the processes of a run: that all of them read the same images, before any of them trains."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+
+from longtail.errors import LongtailError
+from longtail.training.config import EXECUTION, RunConfig
+from longtail.training.engine import Engine
+from longtail.training.prepare import PreparedData
+from longtail.training.recipe import flatten
+
+_PLACES = frozenset({"data.source", "model.weights"})  # hosts may have them elsewhere; the images count by their hash
+
+
+def require_agreement(engine: Engine, facts: Callable[[], Mapping[str, str]]) -> None:
+    """Make sure that all processes know the same; every process has to call this, and every one raises.
+
+    Args:
+        engine: Of this process.
+        facts: Called where there are several processes; returns what has to be the same everywhere, by what it is
+            called.
+
+    Raises:
+        LongtailError: A process failed to find its facts out (this one with its own error), or two differ.
+
+    Example:
+        >>> from longtail.training.config import TrainingConfig
+        >>> require_agreement(Engine(TrainingConfig(device="cpu")), lambda: {"classes": "ant, bee"})
+    """
+    if engine.world_size == 1:
+        return
+    own: Mapping[str, str] = {}
+    problem: Exception | None = None
+    try:
+        own = facts()
+    except (LongtailError, OSError) as error:
+        problem = error
+    everywhere = engine.gather_words({"problem": str(problem)} if problem else own)
+    if problem is not None:
+        raise problem
+    for rank, table in enumerate(everywhere):
+        if "problem" in table:
+            raise LongtailError(f"process {rank} of {engine.world_size} failed: {table['problem']}")
+    for name in own:
+        if len({table.get(name) for table in everywhere}) > 1:
+            raise LongtailError(
+                f"the {engine.world_size} processes do not agree on the {name}: see that all of them read the same "
+                "source, with the same options and versions."
+            )
+
+
+def run_facts(config: RunConfig, prepared: PreparedData) -> dict[str, str]:
+    """What all processes of a run have to agree on: classes, images and configuration, by what they are called.
+
+    Args:
+        config: The resolved configuration.
+        prepared: The data.
+    """
+    options = {
+        key: value
+        for key, value in flatten(asdict(config)).items()
+        if key.rsplit(".", 1)[-1] not in EXECUTION and key not in _PLACES
+    }
+    counts = {name: prepared.data.counts(name).counts for name in prepared.data.splits}
+    facts: dict[str, object] = {"classes": prepared.counts.names, "images of each class": counts}
+    facts |= {"images": prepared.data_hash, "configuration": options}
+    return {name: hashlib.sha256(json.dumps(value).encode()).hexdigest() for name, value in facts.items()}

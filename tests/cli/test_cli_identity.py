@@ -1,0 +1,158 @@
+"""What a run knows is matched by name: its own source read again, moved, renamed, enlarged, or given once more."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Call = Callable[..., Any]
+PLACES = {"ant": 9, "bee": 8, "cat": 7}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, train_into: Call) -> Path:
+    """A folder with photos in three classes and an empty one before them, and a run on it. Look, do not touch."""
+    import numpy as np
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("identity")
+    for label, (name, count) in enumerate(PLACES.items()):
+        (root / "photos" / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.random.default_rng([label, number]).integers(0, 80 * (label + 1), (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "photos" / name / f"{number}.png")
+    (root / "photos" / "aardvark").mkdir()
+    options = ("--data.validation_fraction", 0.3, "--training.precision", "fp32", "--quiet")
+    assert train_into(root / "run", root / "photos", *options) == 0
+    return root
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path) -> Path:
+    """A copy of both that may be changed; the run looks for its images in the copy."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(str(trained), str(tmp_path)))
+    return tmp_path
+
+
+def _figures(cli: Call, place: Path, *words: object) -> dict[str, Any]:
+    done = cli("evaluate", place / "run", *words, "--json")
+    assert done.status == 0, done.err
+    return dict(json.loads(done.out))
+
+
+def test_the_splits_file_has_a_line_for_each_image(trained: Path) -> None:
+    rows = list(csv.DictReader((trained / "run" / "splits.csv").open(newline="")))
+    assert sorted(row["path"] for row in rows) == sorted(
+        f"{name}/{k}.png" for name, n in PLACES.items() for k in range(n)
+    )
+    metrics = json.loads((trained / "run" / "metrics.json").read_text())
+    for split in ("validation", "test"):
+        counts = {row["name"]: row["test_count"] for row in metrics[split]["per_class"]}
+        mine = [row for row in rows if row["split"] == split]
+        assert {name: sum(row["class"] == name for row in mine) for name in counts} == counts
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_empty_class_makes_no_difference(cli: Call, place: Path, recorded: bool) -> None:
+    if not recorded:  # a run of an older version
+        (place / "run" / "splits.csv").unlink()
+    before = _figures(cli, place)
+    (place / "photos" / "aardvark").rmdir()
+    (place / "photos" / "bat").mkdir()
+    assert _figures(cli, place) == before
+    chosen = cli("adjust", place / "run", "--json")
+    assert chosen.status == 0, chosen.err
+    assert json.loads(chosen.out)["test"]["before"]["accuracy"] == before["accuracy"]
+
+
+def test_new_images_never_come_among_those_that_are_tested(cli: Call, place: Path) -> None:
+    before = _figures(cli, place)
+    shutil.copytree(place / "photos" / "ant", place / "photos" / "zebra")
+    shutil.copy(place / "photos" / "ant" / "0.png", place / "photos" / "bee" / "00.png")
+    assert _figures(cli, place) == before
+    assert "10 images are new" in cli("evaluate", place / "run").err
+
+
+def _state(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_renamed_class_is_refused_before_anything_is_written(cli: Call, place: Path, recorded: bool) -> None:
+    if not recorded:
+        (place / "run" / "splits.csv").unlink()
+    (place / "photos" / "bee").rename(place / "photos" / "wasp")
+    before = _state(place / "run")
+    for command in ("evaluate", "adjust", "analyse"):
+        done = cli(command, place / "run")
+        assert done.status == 1
+        assert "'wasp'" in done.complaint
+    assert _state(place / "run") == before
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_changed_images_are_noted_by_evaluate_and_refused_by_adjust(cli: Call, place: Path, recorded: bool) -> None:
+    if not recorded:
+        (place / "run" / "splits.csv").unlink()
+    for photo in (place / "photos" / "cat").glob("[0-3].png"):
+        photo.unlink()
+    before = _state(place / "run")
+    done = cli("evaluate", place / "run")
+    assert (done.status, "trained and tested on" in done.err) == (0, True)
+    done = cli("adjust", place / "run")
+    assert done.status == 1
+    assert "trained and tested on" in done.complaint
+    assert _state(place / "run") == before
+
+
+def test_a_run_works_from_any_folder(cli: Call, train: Call, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    assert train("folder:photos", "--quiet", out="other").status == 0
+    (place / "elsewhere").mkdir()
+    monkeypatch.chdir(place / "elsewhere")
+    assert cli("evaluate", place / "other").status == 0
+    (place / "other" / "report.html").unlink()
+    (place / "other" / "metrics.json").unlink()
+    assert cli("train", "--resume", place / "other", "--quiet").status == 0
+
+
+def test_a_source_that_has_moved_is_asked_for(cli: Call, place: Path) -> None:
+    before = _figures(cli, place)
+    (place / "photos").rename(place / "moved")
+    for command in ("evaluate", "adjust", "analyse"):
+        assert "--moved-to" in cli(command, place / "run").complaint
+    assert _figures(cli, place, "--moved-to", place / "moved") == before
+    (place / "moved" / "ant" / "0.png").write_bytes(b"another size")
+    assert "trained and tested on" in cli("evaluate", place / "run", "--moved-to", place / "moved").complaint
+
+
+def test_training_images_in_another_source_are_counted(cli: Call, place: Path) -> None:
+    rows = list(csv.DictReader((place / "run" / "splits.csv").open(newline="")))
+    counts = {name: sum(row["split"] == name for row in rows) for name in ("train", "validation")}
+    assert _figures(cli, place, place / "photos")["seen"] == counts
+    chosen = [row["path"] for row in rows if row["split"] == "train" and row["class"] != "cat"]
+    for number, path in enumerate(chosen):  # other names: found by their bytes
+        target = place / "others" / Path(path).parent / f"copy-{number}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(place / "photos" / path, target)
+    done = cli("evaluate", place / "run", place / "others", "--json")
+    assert json.loads(done.out)["seen"] == {"train": len(chosen), "validation": 0}
+    assert f"{len(chosen)} of these {len(chosen)} images were trained on" in done.err
+
+
+def test_a_misspelt_split_is_refused_where_there_is_only_one(cli: Call, place: Path) -> None:
+    done = cli("evaluate", place / "run", place / "photos", "--split", "tset")
+    assert (done.status, "'test'" in done.complaint) == (2, True)
+
+
+def test_a_damaged_splits_file_is_named(cli: Call, place: Path) -> None:
+    (place / "run" / "splits.csv").write_text("split,class\ntrain\n")
+    assert "splits.csv" in cli("evaluate", place / "run").complaint
