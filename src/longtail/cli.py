@@ -34,7 +34,7 @@ from longtail.commands import (
 from longtail.commands.shared import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, is_disk_full
 from longtail.commands.words import option_names, training_defaults, without_auto
 from longtail.complaints import explain
-from longtail.errors import LongtailError, UsageError, nearest
+from longtail.errors import LongtailError, OwnRangeWarning, UsageError, nearest
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,18 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+_format_warning = warnings.formatwarning
+
+
+def _as_note(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Show a warning of this package as a sentence, and any other as Python does."""
+    if issubclass(category, OwnRangeWarning):
+        return f"note: {message}\n"
+    return _format_warning(message, category, filename, lineno, line)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted.
 
@@ -91,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ± or block characters shows a ?
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # Pillow's; our refusal names the file
+    warnings.formatwarning = _as_note
     try:
         return _run(words)
     except LongtailError as error:

@@ -53,6 +53,10 @@ class UnreadableImageError(LongtailError):
     """An image that is missing or cannot be decoded; the sentence names it."""
 
 
+class OwnRangeWarning(UserWarning):
+    """Images are scaled to 8 bits one by one, as their type has no fixed range: 0.9 of one may be 300 of another."""
+
+
 @contextmanager
 def as_usage() -> Iterator[None]:
     """Make what is refused within a matter of usage: the value that is checked came from the user's options.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from longtail.data import images
 from longtail.data.images import decode, to_rgb, to_uint8
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, OwnRangeWarning, UnreadableImageError
 
 RAMP = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
 PHOTO = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
@@ -77,6 +78,114 @@ def test_float_image_in_unit_range_and_with_nan() -> None:
 def test_values_below_zero_are_scaled_by_their_own_range() -> None:
     values = np.array([[-100, 0, 100]], dtype=np.int32)
     assert np.asarray(to_rgb(Image.fromarray(values)))[0, :, 0].tolist() == [0, 128, 255]
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(width: int, depth: int, kind: int, row: bytes, clear: tuple[int, ...]) -> bytes:
+    """A PNG of one row, kind 0 gray and 2 RGB, with a transparent color in the file's own numbers."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, kind, 0, 0, 0))
+    trns = chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear))
+    return b"\x89PNG\r\n\x1a\n" + header + trns + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (png(3, 16, 0, struct.pack(">3H", 0, 300, 65535), (300,)), [0, 255, 255]),
+        (png(3, 16, 0, struct.pack(">3H", 0, 300, 65535), (0,)), [255, 1, 255]),
+        (png(3, 8, 0, bytes([0, 7, 9]), (7,)), [0, 255, 9]),
+        (png(4, 2, 0, b"\x1b", (1,)), [0, 255, 170, 255]),
+        (png(2, 4, 0, b"\x1f", (1,)), [255, 255]),
+        (png(2, 1, 0, b"\x40", (1,)), [0, 255]),
+        (png(2, 8, 2, bytes([1, 2, 3, 9, 9, 9]), (1, 2, 3)), [255, 9]),
+        (png(2, 16, 2, struct.pack(">6H", 1287, 1287, 1287, 1799, 1799, 1799), (1287,) * 3), [255, 7]),
+    ],
+    ids=["16", "16-black", "8", "4", "2", "1", "rgb", "rgb-16"],
+)
+def test_a_transparent_color_is_white_at_every_depth(data: bytes, expected: list[int]) -> None:
+    assert np.asarray(decode(data))[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "expected"),
+    [
+        ("I;16", 65535, (255,) * 3), ("I;16B", 257, (1,) * 3), ("I", 257, (1,) * 3), ("F", 1.0, (255,) * 3),
+        ("1", 1, (255,) * 3), ("L", 7, (7,) * 3), ("LA", (7, 0), (255,) * 3), ("La", (0, 0), (255,) * 3),
+        ("PA", (7, 0), (255,) * 3), ("RGBA", (1, 2, 3, 0), (255,) * 3), ("RGBa", (0, 0, 0, 0), (255,) * 3),
+        ("RGBX", (1, 2, 3, 4), (1, 2, 3)), ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
+        ("YCbCr", (128, 128, 128), (128,) * 3), ("LAB", (255, 128, 128), (255, 255, 255)),
+        ("HSV", (0, 255, 255), (255, 0, 0)),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::longtail.errors.OwnRangeWarning")
+def test_every_mode_becomes_rgb(mode: str, color: object, expected: tuple[int, ...]) -> None:
+    pixel = to_rgb(Image.new(mode, (2, 2), color)).getpixel((0, 0))
+    assert np.abs(np.subtract(pixel, expected)).max() <= 3  # of a conversion through another color space
+
+
+@pytest.mark.parametrize(
+    ("values", "warned"),
+    [(np.float32([[0, 0.9]]), True), (np.int32([[0, 70000]]), True), (np.int32([[0, 7]]), False), (RAMP, False)],
+    ids=["float", "int-beyond-16-bits", "int-of-16-bits", "8 bits"],
+)
+def test_scaling_by_the_range_of_one_image_is_said(values: np.ndarray, warned: bool) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        decode(encoded(Image.fromarray(values), "TIFF"))
+    assert [issubclass(one.category, OwnRangeWarning) for one in caught] == [True] * warned
+
+
+def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """The bytes cut off, changed at a few places (in the header, as a rule), or with a part left out."""
+    changed, kind = bytearray(data), rng.integers(10)
+    if kind < 3:
+        return data[: rng.integers(len(data))]
+    if kind == 3:
+        first, last = sorted(rng.integers(len(data), size=2))
+        return data[:first] + data[last:]
+    for _ in range(rng.choice([1, 2, 8])):
+        changed[rng.integers(min(len(data), rng.choice([64, 400, 10**6])))] = rng.choice(
+            [0, 128, 255, rng.integers(256)]
+        )
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000", "MPO"])
+@pytest.mark.filterwarnings("ignore")  # of Pillow, about what is damaged
+def test_no_bytes_are_more_than_an_unreadable_image(kind: str) -> None:
+    image, exif = Image.fromarray(PHOTO[:20, :24]), Image.Exif()
+    exif[0x0112] = 6
+    options = {"save_all": True, "append_images": [image.rotate(90)]} if kind in {"GIF", "MPO"} else {}
+    data, rng = encoded(image, kind, exif=exif, **options), np.random.default_rng(0)
+    problems = []
+    for _ in range(40):
+        broken = mutated(data, rng)
+        for reader in (decode, lambda source: images.read_square(source, resize=None, size=8)):
+            try:
+                reader(broken)
+            except UnreadableImageError as error:
+                problems.append(str(error))
+    assert problems
+    assert not any("\n" in problem for problem in problems)
+
+
+def test_a_film_of_a_billion_pixels_is_refused() -> None:
+    film = bytearray(encoded(Image.new("P", (8, 8)), "GIF", save_all=True, append_images=[Image.new("P", (8, 8), 1)]))
+    place = film.index(b",") + 5  # of width and height of the first frame, within the image descriptor
+    film[place : place + 4] = b"\xff" * 4
+    film[6:10] = b"\xff" * 4
+    with pytest.raises(UnreadableImageError, match="pixels"):
+        decode(bytes(film))
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "TIFF", "WEBP", "GIF"])
+def test_an_image_cut_in_the_middle_is_named(kind: str) -> None:
+    data = encoded(Image.fromarray(PHOTO), kind)
+    with pytest.raises(UnreadableImageError, match=r"'a\.x'"):
+        decode(data[: len(data) // 2], "a.x")
 
 
 def test_one_bit_image() -> None:

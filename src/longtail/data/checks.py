@@ -26,6 +26,11 @@ _ODD: Mapping[Mark, tuple[Severity, str, str]] = {
     ),
     "misnamed": ("note", "of another format than the name says", "rename: other programs may refuse to read it"),
     "deep": ("note", "of more than 8 bits a channel", "see that it looks right when scaled to 8 bits"),
+    "own range": (
+        "warning",
+        "of floating-point or 32-bit values, each scaled to 8 bits by its own range",
+        "convert them to 8 or 16 bits with one range for all",
+    ),
     "print": ("note", "in colours for print or video", "see that it looks right as RGB, or convert it yourself"),
     "transparent": ("note", "with transparent parts", "mind that white is laid under them"),
     "animated": ("note", "with several frames or pages", "mind that only the first is taken"),

@@ -7,17 +7,18 @@ import math
 import os
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from longtail.errors import LongtailError, UnreadableImageError
+from longtail.errors import LongtailError, OwnRangeWarning, UnreadableImageError
 
 _COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")
 EXTENSIONS = frozenset((*_COMMON, ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".tga"))
@@ -32,10 +33,15 @@ UNREAD_EXTENSIONS = (*_RAW, *_OTHER_PICTURES, ".mp4", ".mov", ".avi", ".mkv", ".
 """Of photographs, pictures and films that are not read; a folder full of them would look empty otherwise."""
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MB as 8-bit RGB; anything larger is refused unread
+_DEEPEST = 65535.0  # the largest value of 16 bits
 _SPARE = 1.25  # how many times the pixels needed a side keeps when a JPEG is decoded at a fraction of its size
 _RAW_HEADER = re.compile(rb"P([56])\n(\d{1,9}) (\d{1,9})\n255\n")  # of the pixels that this package itself stores
 # What Pillow's readers raise on damaged data; each reader has its own.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+_BROKEN = (
+    ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, MemoryError, OSError,
+    RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.Image:
@@ -58,15 +64,17 @@ def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.
         raise UnreadableImageError(
             f"{label!r} does not exist: restore the file, or take it out of the source."
         ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except _BOMB:
         raise _too_large(label, _size_in_header(source)) from None
     except UnidentifiedImageError:
         raise UnreadableImageError(f"{label!r} is not an image that can be read: remove or re-export it.") from None
     except _BROKEN as error:
-        raise UnreadableImageError(f"{label!r} cannot be opened ({error}): remove or re-export it.") from None
+        raise UnreadableImageError(f"{label!r} cannot be opened ({_reason(error)}): remove or re-export it.") from None
     if image.width * image.height > limit:
         image.close()
         raise _too_large(label, image.size)
+    if image.format == "PNG" and "transparency" in image.info:
+        image.info["transparency"] = _clear_value(image)
     return image
 
 
@@ -86,22 +94,43 @@ def max_pixels() -> int:
     return int(text) if text else MAX_PIXELS
 
 
-def _size_in_header(source: bytes | str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height of an image that Pillow refuses for them, from the reader that it found; no pixel is decoded."""
+def _size_in_header(source: bytes | str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Width and height of an image that Pillow refuses for them, from the reader that it found; no pixel is decoded.
+
+    None where that reader refuses as well.
+    """
     with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
         start = file.read(16)
         for reader, accepts in (Image.OPEN[kind] for kind in Image.ID):
             found = accepts is None or accepts(start)
             if found and not isinstance(found, str):  # words say why it would not read it
                 file.seek(0)
-                with suppress(*_BROKEN):  # of another format after all
+                with suppress(*_BROKEN, *_BOMB):  # of another format after all, or its first frame is as large
                     return reader(file, "").size
-    raise AssertionError("Pillow has read the header before")
+    return None
 
 
-def _too_large(label: str, size: tuple[int, int]) -> UnreadableImageError:
+def _too_large(label: str, size: tuple[int, int] | None) -> UnreadableImageError:
+    shape = "large" if size is None else f"{size[0]:,} x {size[1]:,}"
     remedy = "scale it down first, or set LONGTAIL_MAX_PIXELS."
-    return UnreadableImageError(f"{label!r} is {size[0]:,} x {size[1]:,}, more than {max_pixels():,} pixels: {remedy}")
+    return UnreadableImageError(f"{label!r} is {shape}, more than {max_pixels():,} pixels: {remedy}")
+
+
+def _reason(error: BaseException) -> str:
+    """What a reader says is wrong, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _clear_value(image: Image.Image) -> Any:
+    """The transparent color of a PNG in the 8 bits a channel that Pillow decodes; it leaves the file's own numbers."""
+    clear: Any = image.info["transparency"]
+    tiles: Any = getattr(image, "tile", [])
+    layout = str(tiles[0].args) if tiles else ""  # of the file's pixels
+    if image.mode == "L" and isinstance(clear, int):
+        return clear * {"L;2": 85, "L;4": 17}.get(layout, 1)
+    if image.mode == "RGB" and layout == "RGB;16B":
+        return tuple(value >> 8 for value in clear)
+    return clear
 
 
 def _label(source: bytes | str | os.PathLike[str], name: str) -> str:
@@ -112,8 +141,8 @@ def decode(source: bytes | str | os.PathLike[str], name: str = "") -> Image.Imag
     """Decode an image to 8-bit RGB, whatever its format.
 
     Grayscale, palette, CMYK and 1-bit images are converted; transparency is laid over white; 16-bit, 32-bit and
-    floating-point images are scaled to 8 bits, not clipped; the EXIF orientation is applied; of an animation the
-    first frame is taken.
+    floating-point images are scaled to 8 bits, not clipped (one by one where :func:`has_own_range`); the EXIF
+    orientation is applied; of an animation the first frame is taken.
 
     Args:
         source: The encoded bytes, or the path of a file.
@@ -186,8 +215,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
         (255, 255, 255)
     """
     if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image).convert("RGB")
-    if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
+        gray = _eight_bits(image)
+        clear = image.info.get("transparency")  # the value that lets all light through
+        if isinstance(clear, int):
+            gray.paste(255, mask=Image.fromarray(np.asarray(image) == clear))
+        return gray.convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in {"RGBA", "LA", "PA", "RGBa"} or "transparency" in image.info:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -224,6 +259,19 @@ def to_uint8(
         left, top = corner
         image = image.crop((left, top, left + size, top + size))
     return np.array(image, dtype=np.uint8)
+
+
+def has_own_range(image: Image.Image) -> bool:
+    """Tell whether an image holds numbers of no fixed range, so that it is scaled to 8 bits by those it holds.
+
+    Example:
+        >>> has_own_range(Image.new("F", (1, 1), 0.9)), has_own_range(Image.new("I", (1, 1), 65535))
+        (True, False)
+    """
+    if image.mode != "I":
+        return image.mode == "F"
+    low, high = image.getextrema()
+    return not 0 <= low <= high <= _DEEPEST  # type: ignore[operator]  # of one band
 
 
 def is_image_path(path: str | os.PathLike[str]) -> bool:
@@ -268,10 +316,14 @@ def opened(source: bytes | str | os.PathLike[str], name: str = "") -> Iterator[I
     with open_image(source, name) as image:
         try:
             yield image
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # a part larger than the whole
-            raise _too_large(label, image.size) from None
+        except _BOMB:  # a part larger than the whole
+            raise _too_large(label, None) from None
+        except LongtailError:
+            raise
         except _BROKEN as error:
-            raise UnreadableImageError(f"{label!r} is damaged ({error}): remove it or fetch it again.") from None
+            raise UnreadableImageError(
+                f"{label!r} is damaged ({_reason(error)}): remove it or fetch it again."
+            ) from None
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -369,8 +421,14 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit, 32-bit or float values to 0..255: by the type's range, or the values' own where they exceed it."""
+    if has_own_range(image):
+        message = (
+            "images of floating-point or 32-bit values are scaled to 8 bits one by one, by the range that each of them "
+            "has: convert them to 8 or 16 bits with one range for all, where brightness matters."
+        )
+        warnings.warn(message, OwnRangeWarning, stacklevel=2)
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+    ranges = (1.0, 255.0, _DEEPEST) if image.mode == "F" else (_DEEPEST,)
     low, top = min(values.min(), 0.0), values.max()
     full = next((limit for limit in ranges if top <= limit and low >= 0), max(top - low, 1.0))
     return Image.fromarray(np.rint((values - low) / full * 255).astype(np.uint8))

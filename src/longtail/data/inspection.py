@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from longtail.data.image_data import Finding, ImageData
 from longtail.data.images import max_pixels
 from longtail.data.probing import probe_all
 from longtail.data.sources import load_source
-from longtail.errors import UsageError
+from longtail.errors import OwnRangeWarning, UsageError
 
 __all__ = ["Inspection", "Sizes", "inspect_data", "inspect_source", "render"]
 
@@ -134,7 +135,9 @@ def inspect_data(
             f"max_images is a number of images, at least 1, got {max_images}.", options={"max_images": "--max-images"}
         )
     counts, start = data.counts(), time.perf_counter()
-    probes = list(probe_all(data, max_images, tick))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OwnRangeWarning)  # a finding says it, with their names
+        probes = list(probe_all(data, max_images, tick))
     seconds = time.perf_counter() - start
     copies = duplicate_groups(data, probes)
     divided = bool(len(data.splits.get("test", ())))

@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from longtail.data.image_data import Encoded, ImageData, Split
-from longtail.data.images import opened, upright_rgb
+from longtail.data.images import has_own_range, opened, upright_rgb
 from longtail.data.perceptual import look_hash, pixel_digest
 from longtail.errors import LongtailError
 
-Mark = Literal["misnamed", "deep", "print", "transparent", "animated", "one colour", "narrow"]
+Mark = Literal["misnamed", "deep", "own range", "print", "transparent", "animated", "one colour", "narrow"]
 
 NARROW = 4.0  # the longer side over the shorter; a centre square then shows a quarter of the image at most
 _BATCH = 256
@@ -129,6 +129,8 @@ def _marks_of_file(image: Image.Image, file: Path | None) -> Iterator[Mark]:
     if max(image.size) > NARROW * min(image.size):
         yield "narrow"
     image.load()
+    if has_own_range(image):
+        yield "own range"
     if _is_transparent(image):
         yield "transparent"
 
@@ -148,4 +150,7 @@ def _is_transparent(image: Image.Image) -> bool:
     """Whether any pixel lets something through: an alpha channel that is full everywhere says nothing."""
     if image.mode in {"RGBA", "LA", "PA"}:
         return bool(image.getchannel("A").getextrema()[0] != 255)
+    if image.mode.startswith(_DEEP):
+        clear = image.info.get("transparency")
+        return clear is not None and bool((np.asarray(image) == clear).any())
     return "transparency" in image.info and bool(image.convert("RGBA").getchannel("A").getextrema()[0] != 255)
