@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from longtail.data.image_data import ImageData
 from longtail.data.sources import load_source
+from longtail.data.splits import assign_folds, carve
 from longtail.errors import LongtailError
 
 
@@ -72,7 +77,7 @@ def test_both_columns_may_be_named(table: Table) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,label\na/0.png,x\na/1.png\n", "line 3: 1 values for 2 columns"),
+        ("path,label\na/0.png,x\na/1.png\n", "line 3: 1 value for 2 columns"),
         ("path,label\na/0.png,x,y\n", "line 2: 3 values for 2 columns"),
         ('path,label\n"a\nb",x,y\n', "line 2: 3 values"),
         ('path,label\na/0.png,x\na/1.png,"x\n', "line 3: .*quotes"),
@@ -105,3 +110,117 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         load_source(f"csv:{tmp_path / 'none.csv'}")
     with pytest.raises(LongtailError, match="is a folder"):
         load_source(f"csv:{tmp_path}")
+
+
+def kinds(data: ImageData) -> list[str]:
+    return [finding.kind for finding in data.findings]
+
+
+def test_blanks_around_a_label_and_quotes_after_a_blank_are_no_part_of_it(table: Table) -> None:
+    data = load_source(csv(table('path,label\na/0.png, "cat"\na/1.png,\u00a0cat \na/2.png,dog\n')))
+    assert (data.classes, data.splits["train"].labels.tolist()) == (("cat", "dog"), [0, 0, 1])
+    assert "class-spellings" in kinds(data)
+
+
+def test_one_name_in_two_unicode_forms_is_one_class(table: Table) -> None:
+    text = "path,label,split\na/0.png,Caf\u00e9,train\na/1.png,tea,train\na/2.png,Cafe\u0301,test\n"
+    data = load_source(csv(table(text)))
+    assert data.classes == ("Caf\u00e9", "tea")
+    assert data.splits["test"].labels.tolist() == [0]
+    (finding,) = [finding for finding in data.findings if finding.kind == "class-spellings"]
+    assert (finding.severity, "'Cafe\\u0301' and 'Caf\\xe9'" in finding.message) == ("note", True)
+
+
+def test_numbers_of_one_value_have_one_order_in_every_process(table: Table) -> None:
+    file = table("path,label\na/0.png,1\na/1.png,01\na/2.png,2\n")
+    script = "import sys; from longtail.data.class_names import order_classes as order; print(order(set(sys.argv[1:])))"
+    orders = {
+        subprocess.run(
+            [sys.executable, "-c", script, "1", "01", "2", "-0", "0"],
+            env=os.environ | {"PYTHONHASHSEED": str(seed)}, capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in (1, 2, 3, 4)
+    }  # fmt: skip
+    assert orders == {"['-0', '0', '01', '1', '2']\n"}
+    assert load_source(csv(file)).classes == ("01", "1", "2")
+
+
+@pytest.mark.parametrize("header", ["path,label", "0.png,a", "a/0.png;cat"])
+def test_a_table_without_header_is_called_so(table: Table, header: str) -> None:
+    first = header if header != "path,label" else "a/0.png,wolf"
+    with pytest.raises(LongtailError, match="no header"):
+        load_source(csv(table(f"{first}\na/1.png,b\n")), label_column=None if header == "path,label" else "kind")
+
+
+def test_rows_of_separators_alone_and_columns_without_a_name_are_passed_over(table: Table) -> None:
+    data = load_source(csv(table(",path,label,\n0,a/0.png,x,\n1,a/1.png,y,\n,,,\n")))
+    assert len(data.splits["train"]) == 2
+    assert data.splits["train"].rows.column_names == ["image", "label"]
+
+
+@pytest.mark.parametrize("name", ["part", "Set", "fold_name", "split"])
+def test_a_column_of_splits_is_found_by_its_name_and_values(table: Table, name: str) -> None:
+    data = load_source(
+        csv(table(f"path,label,{name}\na/0.png,x,train\na/1.png,y,Train\na/2.png,x,val\na/3.png,y,test\n"))
+    )
+    assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 2, "validation": 1, "test": 1}
+    assert kinds(data)[0] == "split-column"
+
+
+def test_a_column_of_splits_may_be_named(table: Table) -> None:
+    file = table("path,label,use,part\na/0.png,x,train,test\na/1.png,y,train,train\na/2.png,x,test,train\n")
+    data = load_source(csv(file), split_column="use")
+    assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 2, "test": 1}
+    assert kinds(data) == []
+    with pytest.raises(LongtailError, match=r"no column 'uses'.*Did you mean 'use'"):
+        load_source(csv(file), split_column="uses")
+    with pytest.raises(LongtailError, match=r"line 2: unknown split 'x' .*'y'.* column 'label'"):
+        load_source(csv(file), split_column="label")
+
+
+def test_a_column_that_names_splits_in_some_rows_only_is_not_used_and_said(table: Table) -> None:
+    data = load_source(csv(table("path,label,part\na/0.png,x,train\na/1.png,y,hold-out\n")))
+    assert (len(data.splits["train"]), kinds(data)) == (2, ["split-column-unused"])
+    assert data.findings[0].severity == "warning"
+    assert kinds(load_source(csv(table("path,label,part\na/0.png,x,head\na/1.png,y,tail\n")))) == []
+
+
+def test_rows_that_hold_several_labels_are_named(table: Table) -> None:
+    data = load_source(csv(table("path,label\na/0.png,cat\na/1.png,dog\na/2.png,cat|dog\n")))
+    (finding,) = data.findings
+    assert (finding.kind, finding.severity, "'cat|dog'" in finding.message) == ("several-labels", "warning", True)
+
+
+def test_a_file_listed_again_counts_once(table: Table) -> None:
+    data = load_source(csv(table("path,label\na/0.png,x\na/../a/0.png,x\n./a/0.png,x\na/1.png,y\n")))
+    assert data.counts().counts == (1, 1)
+    (finding,) = data.findings
+    assert (finding.kind, finding.images) == ("file-listed-again", ("a/0.png", "a/0.png"))
+
+
+def test_a_file_in_two_splits_stays_in_the_one_held_out(table: Table) -> None:
+    text = "path,label,split\na/0.png,x,train\na/1.png,y,train\na/2.png,x,train\na/0.png,x,test\na/2.png,y,val\n"
+    data = load_source(csv(table(text)))
+    assert {name: split.labels.tolist() for name, split in data.splits.items()} == {
+        "train": [1],
+        "validation": [1],
+        "test": [0],
+    }
+    (finding,) = [finding for finding in data.findings if finding.kind == "file-in-several-splits"]
+    assert set(finding.images) == {"a/0.png", "a/2.png"}
+
+
+def test_a_file_with_two_labels_is_said_and_stays_on_one_side(table: Table) -> None:
+    file = table("path,label,film\na/0.png,x,1\na/0.png,y,2\na/1.png,x,3\na/2.png,y,2\na/3.png,x,4\na/3.png,y,5\n")
+    data = load_source(csv(file))
+    (finding,) = data.findings
+    assert finding.kind == "file-with-several-labels"
+    assert "'a/0.png' as 'x' and 'y'" in finding.message
+    split = data.splits["train"]
+    for seed in range(10):
+        sides = [{rows.path(row) for row in range(len(rows))} for rows in carve(split, 0.4, seed=seed)]
+        assert not sides[0] & sides[1]
+        folds = assign_folds(split, 2, seed=seed)
+        assert (folds[0], folds[4]) == (folds[1], folds[5])
+        grouped = assign_folds(split, 2, seed=seed, groups="film")
+        assert grouped[0] == grouped[1] == grouped[3]

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from longtail.data.image_data import Finding, ImageData
 from longtail.data.sources import load_source
 from longtail.errors import LongtailError
 
-MakeFolder = Callable[[dict[str, int]], Path]
+MakeFolder = Callable[..., Path]
 
 
 def test_class_folders_directly_below_are_training(make_folder: MakeFolder) -> None:
@@ -106,6 +107,11 @@ def test_a_folder_beside_train_is_reported(make_folder: MakeFolder) -> None:
         ({"train/a": 0, "train/b": 0, "test/a": 1}, "no training images"),
         ({"test/a": 1, "test/b": 1}, "no train/"),
         ({"train/a": 1, "train/b": 1, "val/a": 1, "valid/a": 1}, "both val/ and valid/"),
+        ({"train": 2, "test": 1}, "no class sub-folders in its test/, train/"),
+        ({"train": 2, "test/a": 1}, "no class sub-folders in its train/"),
+        ({"photos/cat": 1, "photos/dog": 1}, "name the folder that holds the class folders, .*/photos/photos"),
+        ({"train/all/cat": 1, "train/all/dog": 1, "test/all/cat": 1}, "such as folder:.*/train/all"),
+        ({"a": 1, "\u2003": 1}, "white space alone"),
     ],
 )
 def test_folders_that_cannot_be_trained_on(make_folder: MakeFolder, layout: dict[str, int], message: str) -> None:
@@ -127,3 +133,58 @@ def test_a_missing_folder_and_a_file(tmp_path: Path) -> None:
 def test_column_options_mean_nothing_for_a_folder(make_folder: MakeFolder) -> None:
     with pytest.raises(LongtailError, match="label_column"):
         load_source(str(make_folder({"a": 1, "b": 1})), label_column="species")
+
+
+def finding(data: ImageData, kind: str) -> Finding:
+    (found,) = [finding for finding in data.findings if finding.kind == kind]
+    return found
+
+
+@pytest.mark.parametrize("place", ["val", "val/a"])
+def test_a_split_without_images_counts_as_none_and_is_called_empty(make_folder: MakeFolder, place: str) -> None:
+    data = load_source(str(make_folder({"train/a": 2, "train/b": 2, place: 0})))
+    assert list(data.splits) == ["train"]
+    assert [found.kind for found in data.findings] == ["split-empty"]
+
+
+def test_loose_images_in_a_split_folder_are_reported(make_folder: MakeFolder) -> None:
+    data = load_source(str(make_folder({"train/a": 2, "train/b": 2, "val": 3})))
+    assert list(data.splits) == ["train"]
+    assert "3 images in val/" in finding(data, "image-without-class").message
+
+
+def test_folders_of_a_system_are_no_classes_and_hidden_images_are_said(make_folder: MakeFolder) -> None:
+    root = make_folder({"cat": 1, "dog": 1, "__MACOSX/cat": 2, "@eaDir": 1, "cat/@eaDir": 3, "dog/.thumbnails": 1})
+    (root / "cat" / "._0.png").touch()
+    (root / "cat" / ".DS_Store").touch()
+    data = load_source(str(root))
+    assert (data.classes, data.counts().counts) == (("cat", "dog"), (1, 1))
+    assert finding(data, "system-folder").images == ("@eaDir", "__MACOSX", "cat/@eaDir", "dog/.thumbnails")
+    assert finding(data, "hidden-file").images == ("cat/._0.png",)
+
+
+def test_folders_of_a_system_beside_the_splits_are_said(make_folder: MakeFolder) -> None:
+    data = load_source(str(make_folder({"train/a": 1, "train/b": 1, "__MACOSX": 1, "train/@eaDir": 1})))
+    assert finding(data, "system-folder").images == ("__MACOSX", "train/@eaDir")
+    assert len(data.findings) == 1
+
+
+def test_classes_whose_images_all_lie_deeper_are_doubted(make_folder: MakeFolder) -> None:
+    root = make_folder({"2023/spring/cat": 1, "2023/spring/dog": 1, "2024/fall/cat": 2})
+    data = load_source(str(root))
+    nested = finding(data, "classes-nested")
+    assert (nested.severity, "'2023/spring/cat'" in nested.message) == ("warning", True)
+    plain = make_folder({"cat/images": 2, "dog/images": 1}, name="plain")
+    assert load_source(str(plain)).findings == ()
+
+
+def test_folders_of_one_name_in_two_unicode_forms_are_one_class(make_folder: MakeFolder) -> None:
+    data = load_source(str(make_folder({"train/Caf\u00e9": 1, "train/tea ": 1, "test/Cafe\u0301": 1, "test/tea": 2})))
+    assert data.classes == ("Caf\u00e9", "tea")
+    assert {name: split.labels.tolist() for name, split in data.splits.items()} == {"train": [0, 1], "test": [0, 1, 1]}
+    assert "2 classes are spelled" in finding(data, "class-spellings").message
+
+
+def test_folders_named_by_numbers_are_sorted_as_in_a_table(make_folder: MakeFolder) -> None:
+    data = load_source(str(make_folder({"10": 1, "9": 2, "09": 1})))
+    assert (data.classes, data.counts().counts) == (("09", "9", "10"), (1, 2, 1))

@@ -80,6 +80,20 @@ def test_two_splits_of_one_meaning(hub_holds: Callable[[object], list[str]]) -> 
         load_source("hf:someone/birds")
 
 
+def test_a_hub_table_that_names_no_split_is_said(hub_holds: Callable[[object], list[str]]) -> None:
+    hub_holds({"train": table([0, 1]), "unlabeled": table([1])})
+    (finding,) = load_source("hf:someone/birds").findings
+    assert (finding.kind, "'unlabeled' with 1 rows" in finding.message) == ("table-without-split", True)
+
+
+def test_a_class_label_may_divide_a_saved_table(tmp_path: Path) -> None:
+    places = datasets.ClassLabel(names=["training", "testing"])
+    saved = table([0, 1, 2]).add_column("subset", [0, 1, 0]).cast_column("subset", places)
+    saved.save_to_disk(tmp_path / "saved")
+    data = load_source(f"hf:{tmp_path / 'saved'}")
+    assert {name: split.labels.tolist() for name, split in data.splits.items()} == {"train": [0, 2], "test": [1]}
+
+
 @pytest.mark.parametrize(("name", "label"), [("cifar10", "label"), ("cifar100", "fine_label")])
 def test_cifar_uses_its_own_columns(hub_holds: Callable[[object], list[str]], name: str, label: str) -> None:
     train = table([0, 2], "img", label)

@@ -178,3 +178,74 @@ def test_cifar10_and_the_fish_read(shared_data: Path) -> None:
     fish = load_source(str(shared_data / "fish4knowledge"))
     assert (len(fish.classes), round(fish.counts().imbalance_ratio)) == (23, 177)
     assert fish.splits["train"].image(0).mode == "RGB"
+
+
+def test_a_label_out_of_range_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [0, 1, 2], datasets.ClassLabel(names=["a", "b", "c"]))
+    table = pq.read_table(tmp_path / "train.parquet")
+    pq.write_table(table.set_column(1, "label", pa.array([0, 1, 7])), tmp_path / "train.parquet")
+    with pytest.raises(LongtailError, match=r"train row 2: the label is 7.* classes 0 to 2"):
+        load_source(f"parquet:{tmp_path}")
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_an_image_column_of_text_is_taken_for_paths(tmp_path: Path, kind: pa.DataType) -> None:
+    table = pa.table({"image": pa.array(["x.png", "no image"]).cast(kind), "label": ["a", "b"]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    split = load_source(f"parquet:{tmp_path}").splits["train"]
+    assert split.path(0) == str(tmp_path / "x.png")
+    with pytest.raises(LongtailError, match="no image' does not exist"):
+        split.image(1)
+
+
+def test_labels_are_named_as_in_any_other_source(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [" cat", "Cafe\u0301", "Caf\u00e9", "cat\u00a0"])
+    assert load_source(f"parquet:{tmp_path}").classes == ("Caf\u00e9", "cat")
+    write(tmp_path / "train.parquet", [0, 1, 2], datasets.ClassLabel(names=["dog ", "cat", "dog"]))
+    data = load_source(f"parquet:{tmp_path}")
+    assert (data.classes, data.splits["train"].labels.tolist()) == (("dog", "cat"), [0, 1, 0])
+    assert [finding.kind for finding in data.findings] == ["class-spellings"]
+    write(tmp_path / "train.parquet", [10.0, 9.0])
+    assert load_source(f"parquet:{tmp_path}").classes == ("9", "10")
+    write(tmp_path / "train.parquet", [True, False])
+    assert load_source(f"parquet:{tmp_path}").classes == ("False", "True")
+
+
+def test_a_column_divides_a_single_table(tmp_path: Path) -> None:
+    write(tmp_path / "all.parquet", ["a", "b", "a", "b"])
+    table = pq.read_table(tmp_path / "all.parquet").append_column("part", [["test", "train", "train", "test"]])
+    pq.write_table(table, tmp_path / "all.parquet")
+    data = load_source(f"parquet:{tmp_path / 'all.parquet'}")
+    assert {name: split.labels.tolist() for name, split in data.splits.items()} == {"train": [1, 0], "test": [0, 1]}
+    assert data.splits["test"].path(1) == "row 3"
+    assert np.array_equal(np.asarray(data.splits["train"].image(1)), PIXELS[2])
+    assert "part" not in data.splits["train"].rows.column_names
+
+
+def test_several_tables_are_divided_by_a_column_only_if_it_is_named(tmp_path: Path) -> None:
+    for name, places in (("train", ["train", "test"]), ("test", ["test", "train"])):
+        write(tmp_path / f"{name}.parquet", ["a", "b"])
+        table = pq.read_table(tmp_path / f"{name}.parquet").append_column("split", [places])
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    assert load_source(f"parquet:{tmp_path}").splits["train"].labels.tolist() == [0, 1]
+    data = load_source(f"parquet:{tmp_path}", split_column="split")
+    assert {name: split.labels.tolist() for name, split in data.splits.items()} == {"train": [1, 0], "test": [0, 1]}
+    with pytest.raises(LongtailError, match=r"all row 0: unknown split 'a' .*'b'"):
+        load_source(f"parquet:{tmp_path}", split_column="label")
+
+
+def test_tables_that_are_left_out_are_named(tmp_path: Path) -> None:
+    for name in ("train", "extra", "._train"):
+        write(tmp_path / f"{name}.parquet", ["a", "b"])
+    pq.write_table(pa.table({"image": pa.array([], pa.string())}), tmp_path / "test.parquet")
+    findings = load_source(f"parquet:{tmp_path}").findings
+    assert [(finding.kind, "extra.parquet" in finding.message) for finding in findings] == [
+        ("split-empty", False),
+        ("table-without-split", True),
+    ]
+
+
+def test_one_column_cannot_be_image_and_label(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", ["a", "b"])
+    with pytest.raises(LongtailError, match="both image and label"):
+        load_source(f"parquet:{tmp_path}", image_column="image", label_column="image")

@@ -12,7 +12,7 @@ import pytest
 
 from longtail.data.columns import Columns
 from longtail.data.sources import load_source
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,10 @@ def test_the_usual_column_comes_before_an_unusual_one() -> None:
     assert Columns().find("label", ["y", "species", "Label"], "x") == "Label"
     with pytest.raises(LongtailError, match="label_column"):
         Columns().find("label", ["image"], "x")
+
+
+@pytest.mark.parametrize("option", ["image_column", "label_column", "split_column"])
+def test_a_source_without_columns_refuses_their_names(option: str) -> None:
+    with pytest.raises(UsageError, match=option) as caught:
+        load_source("digits", **{option: "x"})
+    assert f"--{option.replace('_', '-')}" in caught.value.for_command_line()

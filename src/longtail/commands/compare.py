@@ -27,6 +27,17 @@ GRAMMAR = """RUN RUN ... [--baseline NAME] [--csv FILE.csv]
        longtail compare --grid FILE.yaml [--out DIR] [--jobs N]"""
 
 
+_COLUMNS = ("image_column", "label_column", "split_column")
+_IN_A_FILE = (
+    "seeds",
+    "epochs",
+    "batch_size",
+    *_COLUMNS,
+    "imbalance_ratio",
+    "set",
+)  # options that a grid file sets for itself
+
+
 def takes(parser: ArgumentParser) -> None:
     """Add its arguments."""
     parser.add_argument("runs", type=str, nargs="*", help="RUN folders to compare; with --recipe, the SOURCE")
@@ -35,6 +46,9 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int | None, default=None, help="runs of each recipe, with seeds from 0 up")
     parser.add_argument("--epochs", type=int | None, default=None, help="epochs of stage 1; the rest scales with it")
     parser.add_argument("--batch-size", type=int | None, default=None, help="images per step, in both stages")
+    parser.add_argument("--image-column", type=str | None, default=None, help="column of the image in a table")
+    parser.add_argument("--label-column", type=str | None, default=None, help="column of the label in a table")
+    parser.add_argument("--split-column", type=str | None, default=None, help="column that says train or test")
     parser.add_argument("--imbalance-ratio", type=float | None, default=None, help="cut the training split to it")
     parser.add_argument("--set", type=str, action="append", default=[], metavar="KEY=VALUE", help="option of all runs")
     parser.add_argument("--tracker", type=Tracker | None, default=None, help="experiment tracker of all runs")
@@ -51,7 +65,7 @@ def run(flags: Namespace) -> int:
     if flags.grid is not None or flags.recipe:
         _check_grid_words(flags)
         return grid_command(flags.runs[0] if flags.runs else "", **as_dict(flags, without="runs"))
-    to_train = ("seeds", "epochs", "batch_size", "imbalance_ratio", "set", "tracker", "out", "jobs")
+    to_train = (*_IN_A_FILE, "tracker", "out", "jobs")
     misplaced = next((spelt(name) for name in to_train if flags[name] not in (None, [])), None)
     if misplaced is not None:
         raise UsageError(f"{misplaced} is for runs still to be trained: add --recipe NAME or --grid FILE.yaml.")
@@ -66,8 +80,7 @@ def _check_grid_words(flags: Namespace) -> None:
         if len(flags.runs) != 1:
             raise UsageError("--recipe trains on one SOURCE: longtail compare SOURCE --recipe NAME --out DIR.")
         return
-    written = ("recipe", "seeds", "epochs", "batch_size", "imbalance_ratio", "set")
-    given = next((name for name in written if flags[name] not in (None, [])), None)
+    given = next((name for name in ("recipe", *_IN_A_FILE) if flags[name] not in (None, [])), None)
     if given is not None or flags.runs:
         word = spelt(given) if given is not None else repr(flags.runs[0])
         raise UsageError(f"--grid takes its runs from the file: leave {word} out, or write it there.")
@@ -98,6 +111,9 @@ def grid_command(
     seeds: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
     imbalance_ratio: float | None = None,
     set: Sequence[str] = (),  # noqa: A002 - the name of the option
     tracker: Tracker | None = None,
@@ -120,6 +136,8 @@ def grid_command(
             short += [f"{stage}.batch_size={batch_size}" for stage in ("stage1", "stage2")]
         values = recipe_grid(source, recipe, seeds=1 if seeds is None else seeds, epochs=epochs, baseline=baseline,
                              options=[*short, *set])  # fmt: skip
+        columns = dict(zip(_COLUMNS, (image_column, label_column, split_column), strict=True))
+        values["set"] = {f"data.{key}": name for key, name in columns.items() if name is not None} | values["set"]
     values |= {"out": out} if out is not None else {}
     options = values.get("set") or {}
     if tracker is not None and isinstance(options, dict):  # plan_grid complains of anything else

@@ -20,6 +20,9 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--split", type=str, default="test", help="split to evaluate on")
     parser.add_argument("--label-column", type=str | None, default=None, help="column of the label in SOURCE")
     parser.add_argument("--image-column", type=str | None, default=None, help="column of the image in SOURCE")
+    parser.add_argument(
+        "--split-column", type=str | None, default=None, help="column in SOURCE that says train, validation or test"
+    )
     parser.add_argument("--moved-to", type=str | None, default=None, help="where the RUN's own SOURCE is now")
     parser.add_argument("--classes", action="store_true", help="also each class with its intervals, commonest first")
     parser.add_argument("--no-adjustment", action="store_true", help="the model as it was trained")
@@ -39,6 +42,7 @@ def evaluate_command(
     split: str = "test",
     label_column: str | None = None,
     image_column: str | None = None,
+    split_column: str | None = None,
     moved_to: str | None = None,
     classes: bool = False,
     no_adjustment: bool = False,
@@ -53,7 +57,8 @@ def evaluate_command(
 
     summary = evaluate_run(
         Path(run), source, split=split, label_column=label_column, image_column=image_column,
-        adjustment=not no_adjustment, coverage=coverage, moved_to=moved_to, say=Reporter().say,
+        split_column=split_column, adjustment=not no_adjustment, coverage=coverage, moved_to=moved_to,
+        say=Reporter().say,
     )  # fmt: skip
     if not is_main_process():
         return

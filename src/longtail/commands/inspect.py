@@ -19,6 +19,9 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=str, help="SOURCE: folder:PATH, csv:FILE, parquet:PATH, hf:ID, cifar100, digits")
     parser.add_argument("--label-column", type=str | None, default=None, help="column of the label")
     parser.add_argument("--image-column", type=str | None, default=None, help="column of the image")
+    parser.add_argument(
+        "--split-column", type=str | None, default=None, help="column that says train, validation or test"
+    )
     parser.add_argument("--max-images", type=int | None, default=None, help="decode a sample; all by default")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a picture")
     parser.add_argument("--out", type=str | None, default=None, metavar="FILE.html", help="also write a page; or -")
@@ -35,6 +38,7 @@ def inspect_command(
     *,
     label_column: str | None = None,
     image_column: str | None = None,
+    split_column: str | None = None,
     max_images: int | None = None,
     json: bool = False,
     out: str | None = None,
@@ -48,7 +52,7 @@ def inspect_command(
     page = None if out is None else destination(out, PAGE, example="inspect.html")
     if page is not None and page.takes_standard_output and json:
         raise UsageError(f"--json and --out {out} both write to the standard output: name a file for the page.")
-    data = load_source(source, label_column=label_column, image_column=image_column)
+    data = load_source(source, label_column=label_column, image_column=image_column, split_column=split_column)
     total = sum(map(len, data.splits.values()))
     with Reporter().bar("inspect", total if max_images is None else min(total, max_images)) as bar:
         found = inspect_data(data, max_images=max_images, tick=bar.tick)

@@ -22,6 +22,9 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="list unreadable images and go on without them")
     parser.add_argument("--label-column", type=str | None, default=None, help="column of the label")
     parser.add_argument("--image-column", type=str | None, default=None, help="column of the image")
+    parser.add_argument(
+        "--split-column", type=str | None, default=None, help="column that says train, validation or test"
+    )
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors and the result")
 
 
@@ -38,6 +41,7 @@ def prepare_command(
     skip_bad: bool = False,
     label_column: str | None = None,
     image_column: str | None = None,
+    split_column: str | None = None,
     quiet: bool = False,
 ) -> None:
     """Write the images of a source resized, and say how many they were and how fast that went."""
@@ -46,10 +50,10 @@ def prepare_command(
     from longtail.training.progress import Reporter
 
     refuse_stream(out, "--out")
-    data = load_source(source, label_column=label_column, image_column=image_column)
+    data = load_source(source, label_column=label_column, image_column=image_column, split_column=split_column)
     reporter = Reporter(quiet=quiet)
     for finding in data.findings:
-        reporter.say(f"note: {finding.message}")
+        reporter.say(f"note: {finding if finding.severity == 'warning' else finding.message}")
     begun = time.perf_counter()
     with reporter.bar("preparing", sum(map(len, data.splits.values()))) as bar:
         done = write_resized(data, Path(out), size, skip_bad=skip_bad, tick=bar.tick)

@@ -16,6 +16,9 @@ from longtail.training.config import RunConfig
 # Short flags of `train` and the option of the configuration each one sets.
 SHORT = {
     "imbalance_ratio": "data.imbalance_ratio",
+    "image_column": "data.image_column",
+    "label_column": "data.label_column",
+    "split_column": "data.split_column",
     "group_column": "data.group_column",
     "folds": "data.folds",
     "seed": "training.seed",

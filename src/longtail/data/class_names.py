@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 # White space of every script, and the marks without width that editors leave at the ends of a cell.
 _BLANK = re.compile(r"^[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+$")
@@ -55,3 +56,33 @@ def order_classes(names: Iterable[str]) -> list[str]:
     if all(len(name) <= _MOST_DIGITS and _WHOLE.fullmatch(name) for name in distinct):
         return sorted(distinct, key=lambda name: (int(name), name))
     return sorted(distinct)
+
+
+def joined_names(names: Sequence[str]) -> list[str]:
+    """The names that look like several class names in one, as of images with more than one label.
+
+    The parts between commas, semicolons or bars must each be a name too; between bars or semicolons it is enough that
+    another such name has them.
+
+    Example:
+        >>> joined_names(["cat", "dog", "cat|dog", "wolf, grey"])
+        ['cat|dog']
+        >>> joined_names(["cat;dog", "dog;emu", "cat;emu"])
+        ['cat;dog', 'dog;emu', 'cat;emu']
+    """
+    parts_of = {
+        (name, separator): tuple(map(normalize_class_name, name.split(separator)))
+        for name in names
+        for separator in "|;,"
+        if separator in name
+    }
+    alone = set(names)
+    repeated = Counter(
+        part for (_, separator), parts in parts_of.items() if separator != "," for part in dict.fromkeys(parts)
+    )
+    joined = [
+        name
+        for (name, separator), parts in parts_of.items()
+        if all(part in alone or (separator != "," and repeated[part] > 1) for part in parts)
+    ]
+    return list(dict.fromkeys(joined))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from longtail.counts import IntArray
-from longtail.data.image_data import SPLIT_NAMES, Finding, ImageData, Split
-from longtail.errors import LongtailError, nearest
+from longtail.data.class_names import normalize_class_name, order_classes
+from longtail.data.image_data import Finding, ImageData, Split
+from longtail.data.images import is_image_path
+from longtail.data.repeats import drop_repeats
+from longtail.data.table_splits import Part, Place, divide
+from longtail.errors import LongtailError, UsageError, nearest
 
 if TYPE_CHECKING:
     import datasets
 
 IMAGE_COLUMNS = ("image", "img", "path", "file", "file_name", "filename", "image_path", "filepath", "jpg", "png")
 LABEL_COLUMNS = ("label", "fine_label", "labels", "class", "class_name", "category", "target", "species", "y")
-SPLIT_ALIASES: Mapping[str, str] = {
-    "train": "train", "training": "train",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 _SHOWN = 5  # names listed in one sentence
 
 
@@ -39,6 +38,14 @@ class Columns:
 
     image: str | None = None
     label: str | None = None
+    split: str | None = None
+
+    def refuse(self, source: str) -> None:
+        """Raise a UsageError if the user named a column of a source that has none."""
+        for role, name in (("image", self.image), ("label", self.label), ("split", self.split)):
+            if name is not None:
+                option = f"{role}_column"
+                raise UsageError(f"{source}: leave {option} out.", options={option: f"--{role}-column"})
 
     def find(self, role: str, names: Sequence[str], where: str) -> str:
         """Return the column of ``role`` (``"image"`` or ``"label"``) among ``names``.
@@ -47,14 +54,17 @@ class Columns:
             LongtailError: The column asked for is not there, or none looks like it.
         """
         asked, usual = (self.image, IMAGE_COLUMNS) if role == "image" else (self.label, LABEL_COLUMNS)
-        if asked is not None:
-            if asked not in names:
-                raise LongtailError(f"{where!r} has no column {asked!r}.{nearest(asked, names)}")
-            return asked
         lowered = {name.strip().lower(): name for name in reversed(names)}
-        for name in usual:
-            if name in lowered:
-                return lowered[name]
+        column = next((lowered[name] for name in usual if name in lowered), None) if asked is None else asked
+        if column is not None and column in names:
+            return column
+        if any(is_image_path(name) for name in names):
+            raise LongtailError(
+                f"{where!r} has no header, its first line is an image ({', '.join(names)}): add a first line with "
+                "the names of the columns, such as path,label."
+            )
+        if asked is not None:
+            raise LongtailError(f"{where!r} has no column {asked!r}.{nearest(asked, names)}")
         listed = ", ".join(names) or "none"
         raise LongtailError(
             f"{where!r} has no column that looks like the {role} ({listed}): name it, {role}_column=NAME.",
@@ -62,53 +72,56 @@ class Columns:
         )
 
 
-def split_name(name: str) -> str | None:
-    """The name we use for a split, or None for a word that means none.
-
-    Example:
-        >>> split_name("Val"), split_name("holdout")
-        ('validation', None)
-    """
-    return SPLIT_ALIASES.get(name.strip().lower())
-
-
 def from_tables(
-    source: str, tables: Mapping[str, datasets.Dataset], columns: Columns, *, root: Path | None = None
+    source: str,
+    tables: Mapping[str, datasets.Dataset],
+    columns: Columns,
+    *,
+    root: Path | None = None,
+    place: Place | None = None,
 ) -> ImageData:
-    """Turn Hugging Face tables, one a split, into an ImageData with labels 0 .. C-1 by name.
+    """Turn Hugging Face tables, one a split or one for all, into an ImageData with labels 0 .. C-1 by name.
 
     Args:
         source: What the user typed.
         tables: Split name, in any of the usual spellings, to table.
         columns: The columns the user named.
         root: The folder that image paths stored as text are relative to.
+        place: Names the rows in errors; by the source and their number when not given.
 
     Raises:
         LongtailError: No such columns, a training image without a label, or labels of an unusable type.
     """
-    renamed = _named_splits(source, tables)
-    ready, labels, orders = {}, {}, []
-    findings: list[Finding] = []
-    for name, table in renamed.items():
-        image = columns.find("image", table.column_names, source)
-        label = columns.find("label", table.column_names, source)
-        texts, order = _label_texts(table, label, source)
-        missing = np.flatnonzero([text is None for text in texts])
-        if len(missing) and len(missing) == len(texts) and name != "train":
-            message = f"the {name} split has no labels and is left out"
+    place = place or Place(source)
+    parts, findings = divide(tables, columns.split, place, (columns.image, columns.label))
+    names = _Names(source, place)
+    ready, labels = {}, {}
+    for split, part in parts.items():
+        image, label = (columns.find(role, part.table.column_names, source) for role in ("image", "label"))
+        if image == label:
+            raise LongtailError(f"{source!r}: the column {image!r} cannot be both image and label; name another.")
+        labelled = names.of(part, label)
+        missing = np.flatnonzero([name == "" for name in labelled])
+        if len(missing) and len(missing) == len(labelled) and split != "train":
+            message = f"the {split} split has no labels and is left out"
             findings.append(Finding("note", message, "label it to use it", "no-labels"))
             continue
         if len(missing):
-            raise LongtailError(f"{source!r}, {name} row {missing[0]}: the label is missing; give it one or drop it.")
-        ready[name], labels[name] = _image_table(table, image, label, source, root), texts
-        orders.append(order)
-    classes = _union(orders, list(labels.values()))
-    index = {text: number for number, text in enumerate(classes)}
+            row = place.row(part.name or split, part.row(int(missing[0])))
+            raise LongtailError(f"{row}: the label is missing; give it one or drop it.")
+        ready[split], labels[split] = _image_table(part.table, image, label, source, root), labelled
+    classes = names.in_order(labels.values())
+    index = {name: number for number, name in enumerate(classes)}
     splits = {}
-    for name, table in ready.items():
-        numbers = np.array([index[text] for text in labels[name] if text is not None], dtype=np.int64)
-        splits[name] = Split(_with_labels(table, numbers), root=str(root) if root else "")
-    return ImageData(source, tuple(classes), splits, (*findings, *untrained(classes, splits)))
+    for split, table in ready.items():
+        numbers, origin = np.full(len(table), -1, dtype=np.int64), parts[split].origin
+        numbers[slice(None) if origin is None else origin] = [index[name] for name in labels[split]]
+        rows = _with_labels(table, numbers)  # before rows are selected, or all images would be copied
+        rows = rows if origin is None else rows.select(origin)
+        splits[split] = Split(rows, root=str(root) if root else "", origin=origin)
+    splits, repeated = drop_repeats(splits, classes)
+    findings += [*names.findings(), *repeated, *untrained(classes, splits)]
+    return ImageData(source, tuple(classes), splits, tuple(findings))
 
 
 def untrained(classes: Sequence[str], splits: Mapping[str, Split]) -> list[Finding]:
@@ -127,45 +140,82 @@ def untrained(classes: Sequence[str], splits: Mapping[str, Split]) -> list[Findi
     return findings
 
 
-def _named_splits(source: str, tables: Mapping[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
-    found: dict[str, datasets.Dataset] = {}
-    for name, table in tables.items():
-        ours = split_name(name)
-        if ours in found:
-            raise LongtailError(f"{source!r} has two splits that mean {ours!r}: rename or remove one.")
-        if ours is not None:
-            found[ours] = table
-    if not found and len(tables) == 1:
-        found["train"] = next(iter(tables.values()))
-    if "train" not in found:
-        raise LongtailError(f"{source!r} has no split named train (it has {', '.join(tables) or 'none'}): rename one.")
-    return {name: found[name] for name in SPLIT_NAMES if name in found}
+class _Names:
+    """Reads the labels of all tables of a source as class names, and remembers how they are spelled and ordered."""
+
+    def __init__(self, source: str, place: Place) -> None:
+        self._source, self._place = source, place
+        self._stated: dict[str, None] = {}
+        self.spellings: dict[str, set[str]] = {}
+
+    def of(self, part: Part, column: str) -> list[str]:
+        """The class name of each row, empty where the label is missing."""
+        import datasets
+
+        feature, values = part.table.features[column], part.values(column)
+        if isinstance(feature, datasets.ClassLabel):
+            names = [self._spelled(name) for name in feature.names]
+            self._stated |= dict.fromkeys(filter(None, names))
+            return [self._numbered(value, names, row, part, column) for row, value in enumerate(values)]
+        if any(_is_unusable(value) for value in values):
+            what = f"{self._source!r}: column {column!r} holds no class names"
+            raise LongtailError(
+                f"{what}: name another, label_column=NAME.", options={"label_column=NAME": "--label-column"}
+            )
+        names_of = {value: self._spelled(value) for value in set(values)}
+        return [names_of[value] for value in values]
+
+    def _spelled(self, label: object) -> str:
+        name = normalize_class_name(label)
+        if isinstance(label, str) and name:
+            self.spellings.setdefault(name, set()).add(label)
+        return name
+
+    def _numbered(self, value: object, names: Sequence[str], row: int, part: Part, column: str) -> str:
+        number = value if isinstance(value, int) else -1
+        if number >= len(names):
+            where = self._place.row(part.name or "all", part.row(row))
+            raise LongtailError(
+                f"{where}: the label is {number}, but the column {column!r} names the classes 0 to {len(names) - 1} "
+                "only; write the table again with the names of all classes."
+            )
+        return names[number] if number >= 0 else ""
+
+    def in_order(self, labels: Iterable[Sequence[str]]) -> list[str]:
+        """All class names: those whose order a table states, then the others, sorted."""
+        seen = {name for names in labels for name in names}
+        return [*self._stated, *order_classes(seen - self._stated.keys())]
+
+    def findings(self) -> list[Finding]:
+        """What the user should know about the names."""
+        return merged_names(self.spellings)
 
 
-def _label_texts(table: datasets.Dataset, column: str, source: str) -> tuple[list[str | None], list[str] | None]:
-    """Every label as text (None where missing), and the order of classes if the table states one."""
-    import datasets
+def merged_names(spellings: Mapping[str, Collection[str]]) -> list[Finding]:
+    r"""One finding where class names that are spelled in several ways became one.
 
-    feature = table.features[column]
-    values = table.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()
-    if isinstance(feature, datasets.ClassLabel):
-        names = [str(name) for name in feature.names]
-        return [None if value is None or value < 0 else names[value] for value in values], names
-    if any(isinstance(value, (list, dict, float, bytes)) for value in values):
-        raise LongtailError(
-            f"{source!r}: column {column!r} holds no class names: name another, label_column=NAME.",
-            options={"label_column=NAME": "--label-column"},
-        )
-    return [None if value is None or value == "" else str(value) for value in values], None
+    Args:
+        spellings: Of each class name, what the source has for it.
+
+    Example:
+        >>> print(*merged_names({"cat": {"cat", "cat "}, "dog": {"dog"}}))
+        1 class is spelled in more than one way ('cat' and 'cat '), and was read as one: use one spelling.
+    """
+    several = [sorted(ways) for ways in spellings.values() if len(ways) > 1]
+    if not several:
+        return []
+    listed = ", ".join(" and ".join(map(ascii, ways)) for ways in several[:_SHOWN])
+    listed += ", ..." if len(several) > _SHOWN else ""
+    classes, were = ("1 class is", "was") if len(several) == 1 else (f"{len(several):,} classes are", "each was")
+    message = f"{classes} spelled in more than one way ({listed}), and {were} read as one"
+    return [Finding("note", message, "use one spelling", "class-spellings")]
 
 
-def _union(orders: Sequence[list[str] | None], texts: Sequence[Sequence[str | None]]) -> list[str]:
-    """Class names in training order; names that only another split knows come after, and unordered ones are sorted."""
-    seen = {text for split in texts for text in split if text is not None}
-    stated = list(dict.fromkeys(name for order in orders if order is not None for name in order))
-    rest = seen - set(stated)
-    numeric = all(text.removeprefix("-").isdecimal() for text in rest)
-    return stated + (sorted(rest, key=int) if numeric else sorted(rest))
+def _is_unusable(value: object) -> bool:
+    """Whether a value cannot name a class; a fraction measures something."""
+    return isinstance(value, list | dict | bytes) or (
+        isinstance(value, float) and value == value and not value.is_integer()
+    )
 
 
 def _image_table(table: datasets.Dataset, image: str, label: str, source: str, root: Path | None) -> datasets.Dataset:
@@ -179,14 +229,24 @@ def _image_table(table: datasets.Dataset, image: str, label: str, source: str, r
             kept = kept.remove_columns(["image"])
         kept = kept.rename_column(image, "image")
     if isinstance(kind, datasets.Value) and kind.dtype in {"string", "large_string"}:
-        paths = kept.select_columns(["image"]).with_format("arrow")[:].column(0).to_pylist()
-        absolute = [None if path is None else str((root or Path()).absolute() / path) for path in paths]
-        spare = _free_name("path", kept.column_names)  # added first: a table without columns forgets its length
-        kept = kept.add_column(spare, absolute).remove_columns(["image"]).rename_column(spare, "image")
+        kept = _with_absolute_paths(kept, (root or Path()).absolute())
     try:
         return kept.cast_column("image", datasets.Image(decode=False))
     except (TypeError, ValueError, NotImplementedError):
         raise LongtailError(f"{source!r}: column {image!r} holds no image bytes or paths: name another.") from None
+
+
+def _with_absolute_paths(table: datasets.Dataset, root: Path) -> datasets.Dataset:
+    """The table, which holds text and numbers only, with the paths in its column ``image`` made absolute."""
+    import datasets
+    import pyarrow as pa
+
+    rows = table.with_format("arrow")[:]
+    place = rows.column_names.index("image")
+    paths = [None if path is None else str(root / path) for path in rows.column(place).to_pylist()]
+    rows = rows.set_column(place, "image", pa.array(paths, pa.string()))
+    features = datasets.Features(table.features | {"image": datasets.Value("string")})
+    return datasets.Dataset(datasets.table.InMemoryTable(rows), info=datasets.DatasetInfo(features=features))
 
 
 def _with_labels(table: datasets.Dataset, labels: IntArray) -> datasets.Dataset:

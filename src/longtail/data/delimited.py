@@ -56,7 +56,7 @@ def read_rows(
         raise LongtailError(f"{str(path)!r} is empty: it needs a header such as path,label and a line per row.")
     twice = next((name for place, name in enumerate(header) if name and name in header[:place]), None)
     if twice is not None:
-        raise LongtailError(f"{path}, line {line}: two columns are named {twice!r}; rename one.")
+        raise LongtailError(f"{path}, line {line}: two columns have the same name, {twice!r}; rename one.")
     return header, records if ragged else _even(records, len(header), path)
 
 
@@ -185,9 +185,9 @@ def _quoting(record: str, delimiter: str, path: object, start: int, error: csv.E
         end, column = value.end(), column + 1
     rest = record[end:].lstrip(" ")
     line = start + record[:end].count("\n")
-    where = f"{path}, line {line}, column {column}"
+    where = f"{path}, line {line}: column {column}"
     if not rest.startswith('"'):
-        return f"{where}: the value cannot be read ({error}); shorten it or put it in quotes."
+        return f"{where} cannot be read ({error}); shorten its value or put it in quotes."
     if re.match(r'"(?:[^"]|"")*"', rest):
-        return f'{where}: text follows the closing quote; end the value there, or write "" for a quote within it.'
-    return f'{where}: the quote is never closed; close it, or write "" for a quote within a quoted value.'
+        return f'{where} goes on after its closing quote; end the value there, or write "" for a quote within it.'
+    return f'{where} opens quotes and never closes them; close them, or write "" for a quote within.'

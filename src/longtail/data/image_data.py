@@ -294,6 +294,17 @@ class ImageData:
         return replace(self, splits={**self.splits, **splits})
 
 
+def empty_split(name: str) -> Finding:
+    """The note that a source has a split without images.
+
+    Example:
+        >>> print(empty_split("validation"))
+        the validation split of the source is empty and counts as none: add images to it, or remove it.
+    """
+    message = f"the {name} split of the source is empty and counts as none"
+    return Finding("note", message, "add images to it, or remove it", "split-empty")
+
+
 def gone(path: str) -> UnreadableImageError:
     """The error that says that a listed file is there no longer.
 

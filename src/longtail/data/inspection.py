@@ -83,6 +83,7 @@ def inspect_source(
     *,
     label_column: str | None = None,
     image_column: str | None = None,
+    split_column: str | None = None,
     max_images: int | None = None,
     many: int = 100,
     few: int = 20,
@@ -93,6 +94,7 @@ def inspect_source(
         spec: As for :func:`~longtail.data.sources.load_source`.
         label_column: Likewise.
         image_column: Likewise.
+        split_column: Likewise.
         max_images: Decode at most about this many, evenly spread over the source; None decodes all.
         many: Shot-group threshold, see :meth:`~longtail.counts.ClassCounts.groups`.
         few: Likewise.
@@ -105,7 +107,7 @@ def inspect_source(
         >>> found.sizes["median"], round(found.imbalance_ratio, 2), [finding.kind for finding in found.findings]
         ((8, 8), 1.05, ['balanced'])
     """
-    data = load_source(spec, label_column=label_column, image_column=image_column)
+    data = load_source(spec, label_column=label_column, image_column=image_column, split_column=split_column)
     return inspect_data(data, max_images=max_images, many=many, few=few)
 
 

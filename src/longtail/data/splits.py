@@ -10,6 +10,7 @@ import numpy.typing as npt
 from longtail.counts import IntArray
 from longtail.data.image_data import Split
 from longtail.data.ranks import random_keys, ranks_within_class
+from longtail.data.repeats import file_numbers
 from longtail.errors import LongtailError
 
 
@@ -21,7 +22,7 @@ def carve(
     Of a class with n images ``fraction * n`` are held out, rounded (a half up), but never all: a class keeps at least
     one training image. Rows that share a value in the ``groups`` column (frames of one film, photos of one animal)
     stay on one side; the fraction is then met as nearly as whole groups allow. A row without a value is a group of
-    its own.
+    its own. Rows of one file stay together as well.
 
     Args:
         split: The images to divide.
@@ -45,10 +46,11 @@ def carve(
     if not 0 < fraction < 1:
         raise LongtailError(f"a validation fraction lies between 0 and 1, got {fraction:g}.")
     size = num_classes or int(split.labels.max(initial=0)) + 1
-    if groups is None:
+    units = _units(split, groups)
+    if units is None:
         held = _by_class(split.labels, fraction, size, seed)
     else:
-        held = _by_group(split.labels, group_numbers(split.column(groups)), fraction, size, seed)
+        held = _by_group(split.labels, units, fraction, size, seed)
     if not held.any():
         unit = "group" if groups else "image"
         raise LongtailError(
@@ -87,8 +89,9 @@ def assign_folds(
         [[0, 2, 2, 2], [0, 1, 1, 1], [1, 0, 0, 0]]
     """
     labels, size = split.labels, num_classes or int(split.labels.max(initial=0)) + 1
-    group = np.arange(len(labels)) if groups is None else group_numbers(split.column(groups))
-    numbers = _dealt(labels, folds, seed) if groups is None else _dealt_groups(labels, group, folds, seed)
+    units = _units(split, groups)
+    group = np.arange(len(labels)) if units is None else units
+    numbers = _dealt(labels, folds, seed) if units is None else _dealt_groups(labels, group, folds, seed)
     counts = np.bincount(labels * folds + numbers, minlength=size * folds).reshape(size, folds)
     alone = (counts > 0).sum(axis=1) == 1  # classes that have images in one fold only
     never = np.isin(group, group[alone[labels]])
@@ -119,6 +122,25 @@ def _dealt_groups(labels: IntArray, group: IntArray, folds: int, seed: int) -> I
         for number, (_, rows) in enumerate(parts):
             numbers[rows] = number
     return numbers
+
+
+def _units(split: Split, groups: str | None) -> IntArray | None:
+    """Number what stays together, shape (N,): rows of a group, and rows of a file; None where each row is alone."""
+    files = file_numbers(split)
+    if groups is None:
+        return files
+    numbers = group_numbers(split.column(groups))
+    if files is None:
+        return numbers
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    shape = (int(numbers.max()) + 1,) * 2
+    first = np.zeros(int(files.max()) + 1, dtype=np.int64)
+    first[files] = numbers  # any group of the file: the others are joined to it
+    links = coo_array((np.ones(len(numbers)), (numbers, first[files])), shape=shape)
+    joined = connected_components(links, directed=False)[1]
+    return np.asarray(joined[numbers], dtype=np.int64)
 
 
 def _by_class(labels: IntArray, fraction: float, num_classes: int, seed: int) -> npt.NDArray[np.bool_]:

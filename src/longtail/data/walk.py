@@ -11,6 +11,13 @@ from longtail.data.images import is_image_path, is_unread_path
 from longtail.errors import LongtailError
 
 _CLUTTER = frozenset({"Thumbs.db", "desktop.ini"})
+SYSTEM_FOLDERS = frozenset(
+    {
+        "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin", "lost+found",
+        "system volume information", "__pycache__",
+    }
+)  # fmt: skip
+"""Names, in lower case, of folders that systems and network drives add: thumbnails, deleted and forked files."""
 _SHOWN = 5
 
 
@@ -34,6 +41,7 @@ class Walk:
     """
 
     def __init__(self, root: Path) -> None:
+        self._folder = root
         self._root = os.path.realpath(root)
         self._prefix = str(root) + os.sep
         self._unread: list[str] = []
@@ -41,6 +49,9 @@ class Walk:
         self._outside: list[str] = []
         self._back: list[str] = []
         self._dead: list[str] = []
+        self._system: list[str] = []
+        self._hidden: list[str] = []
+        self._pass_over(root)
 
     def classes(self, folder: Path) -> dict[str, list[str]]:
         """The image files of each class folder in ``folder``.
@@ -48,9 +59,16 @@ class Walk:
         Raises:
             LongtailError: A folder cannot be listed, or has gone meanwhile.
         """
+        if folder != self._folder:
+            self._pass_over(folder)
         self._dead += sorted(str(entry).removeprefix(self._prefix) for entry in folder.iterdir() if _is_dead(entry))
         entries = [entry for entry in subfolders(folder) if self._leads_on(str(folder), entry.name)]
         return {entry.name: list(self._images_below(entry)) for entry in entries}
+
+    def _pass_over(self, folder: Path) -> None:
+        """Remember the hidden and system folders that are directly in a folder."""
+        skipped = (entry for entry in folder.iterdir() if is_system_folder(entry.name) and entry.is_dir())
+        self._system += sorted(str(entry).removeprefix(self._prefix) for entry in skipped)
 
     def _images_below(self, folder: Path) -> Iterator[str]:
         visited: set[str] = set()
@@ -60,12 +78,16 @@ class Walk:
                 folders.clear()
                 continue
             visited.add(place)
-            folders[:] = sorted(name for name in folders if not name.startswith(".") and self._leads_on(parent, name))
+            below = parent.removeprefix(self._prefix) + os.sep
+            self._system += sorted(below + name for name in folders if is_system_folder(name))
+            folders[:] = sorted(name for name in folders if not is_system_folder(name) and self._leads_on(parent, name))
             for name in sorted(files):
                 if is_image_path(name):
                     self._leads_on(parent, name)
                     yield f"{parent}{os.sep}{name}"
-                elif not name.startswith(".") and name not in _CLUTTER:
+                elif name.startswith("."):
+                    self._hidden += [below + name] if is_image_path(name.lstrip(".")) else []
+                elif name not in _CLUTTER:
                     path = f"{parent}{os.sep}{name}"
                     read = self._unread if is_unread_path(name) else self._others
                     (self._dead if _is_dead(Path(path)) else read).append(path.removeprefix(self._prefix))
@@ -100,6 +122,20 @@ class Walk:
                 "rename it if it is an image, else move it away",
                 "not-an-image",
             ),
+            (
+                "note",
+                self._system,
+                "hidden or made by a system, left out",
+                "rename one that holds images of yours, else delete it",
+                "system-folder",
+            ),
+            (
+                "note",
+                self._hidden,
+                "named like an image but hidden, left out",
+                "rename it if it is an image of yours, else delete it",
+                "hidden-file",
+            ),
             ("warning", self._dead, "to nowhere, left out", "restore what it led to, or remove it", "link-dead"),
             ("warning", self._back, "back to a folder above, not followed", "remove it", "link-back"),
             (
@@ -118,20 +154,30 @@ class Walk:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder by name, links to folders too, hidden ones not.
+    """The folders in a folder by name, links to folders too, but not hidden ones and those of a system.
 
     Example:
         >>> import tempfile
         >>> root = Path(tempfile.mkdtemp())
-        >>> for name in ("b", "a", ".git"): (root / name).mkdir()
+        >>> for name in ("b", "a", ".git", "__MACOSX"): (root / name).mkdir()
         >>> [entry.name for entry in subfolders(root)]
         ['a', 'b']
     """
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not is_system_folder(entry.name))
+
+
+def is_system_folder(name: str) -> bool:
+    """Whether a folder of that name is hidden, or one that a system or a network drive adds.
+
+    Example:
+        >>> [is_system_folder(name) for name in ("@eaDir", ".thumbnails", "lynx")]
+        [True, True, False]
+    """
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 def _sentence(kind: str, names: list[str], what: str) -> str:
-    noun = "link" if kind.startswith("link") else "file"
+    noun = "link" if kind.startswith("link") else "folder" if kind.endswith("folder") else "file"
     listed = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
     return f"{len(names):,} {noun}{'s' * (len(names) > 1)} {what} ({listed})"
 

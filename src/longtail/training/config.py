@@ -27,8 +27,9 @@ class DataConfig:
 
     Attributes:
         source: SOURCE as on the command line, for example ``folder:photos`` or ``cifar100``.
-        image_column: Column that holds the image; found by its type when not given.
-        label_column: Column that holds the label; ``label`` or ``fine_label`` when not given.
+        image_column: Column that holds the image; found by its name when not given.
+        label_column: Column that holds the label; found by its name when not given.
+        split_column: Column that says train, validation or test; found by its name and values when not given.
         group_column: Rows that share a value of this column stay on one side of every split.
         imbalance_ratio: Cut the training split to this ratio of largest to smallest class; None keeps all.
         imbalance_profile: Shape of the cut.
@@ -63,6 +64,7 @@ class DataConfig:
     source: str = ""
     image_column: str | None = None
     label_column: str | None = None
+    split_column: str | None = None
     group_column: str | None = None
     imbalance_ratio: float | None = None
     imbalance_profile: Literal["exponential", "step", "pareto"] = "exponential"

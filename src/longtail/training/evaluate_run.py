@@ -8,13 +8,14 @@ from typing import Any
 
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.class_match import match_classes, require_known
-from longtail.data.columns import split_name
+from longtail.data.columns import Columns
 from longtail.data.decoding import Decoder
 from longtail.data.image_data import SPLIT_NAMES, ImageData, Split
 from longtail.data.loaders import Loader, ResidentBudget, build_loader
 from longtail.data.overlap import count_shared
 from longtail.data.source_path import absolute_source, source_path
 from longtail.data.sources import PACKAGED_SOURCES, load_source
+from longtail.data.table_splits import split_name
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.evaluation.coverage import SureSummary, coverage_curve, sure_summary, threshold_for_coverage
 from longtail.evaluation.summary import Groups
@@ -41,6 +42,7 @@ def evaluate_run(
     split: str = "test",
     label_column: str | None = None,
     image_column: str | None = None,
+    split_column: str | None = None,
     adjustment: bool = True,
     coverage: bool = False,
     moved_to: str | None = None,
@@ -54,6 +56,7 @@ def evaluate_run(
         split: Split to evaluate on; another source with one split only is taken whole.
         label_column: The column of the other source that holds the class, where it is not found by its name.
         image_column: The column that holds the image, likewise.
+        split_column: The column that says train, validation or test, likewise.
         adjustment: False evaluates the model as it was trained.
         coverage: Also return how many images are kept, and how many of them are right, at some thresholds.
         moved_to: Where the run's own source is now, if not where it was.
@@ -76,12 +79,17 @@ def evaluate_run(
     counts = ClassCounts(info.counts, info.classes)
     seen: dict[str, Any] = {}
     if source is None:
+        Columns(image_column, label_column, split_column).refuse("the run's own source is read as it was trained on")
         own = own_images(run, config, info)
         if moved_to is not None:
             own.require_same()
         rows = _own_split(own, config.data.source, split, say)
     else:
-        data = match_classes(load_source(source, label_column=label_column, image_column=image_column), info.classes)
+        data = load_source(source, label_column=label_column, image_column=image_column, split_column=split_column)
+        data = match_classes(data, info.classes)
+        for finding in data.findings:
+            if finding.kind != "class-untrained":  # the model was trained on another source
+                say(f"note: {finding}")
         rows = _foreign_split(data, split, info.classes, say)
         seen = {"seen": _seen(run, config, info, source, rows, say)}
     info = info if adjustment else info.unadjusted()

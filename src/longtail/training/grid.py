@@ -24,8 +24,8 @@ from longtail.training.recipe import Nested, base_config, check_keys, config_fro
 State = Literal["new", "started", "finished"]
 # What the choices for a run depend on: the images that are trained on, how, and the network.
 DECISIVE = (
-    "data.source", "data.imbalance_ratio", "data.validation_fraction", "data.test_fraction", "data.folds", "mode",
-    "model.name",
+    "data.source", "data.image_column", "data.label_column", "data.split_column", "data.imbalance_ratio",
+    "data.validation_fraction", "data.test_fraction", "data.folds", "mode", "model.name",
 )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ class PreparedData:
         return self.data.splits.get(name)
 
 
-_Source = tuple[str, str | None, str | None]
+_Source = tuple[str, str | None, str | None, str | None]
 _handed_on: dict[_Source, ImageData] = {}  # at most one
 
 
@@ -73,7 +73,12 @@ def read_source(config: DataConfig, *, hand_on: bool = False) -> ImageData:
         >>> load_images(DataConfig(source="digits")) is digits, load_images(DataConfig(source="digits")) is digits
         (True, False)
     """
-    data = load_source(config.source, label_column=config.label_column, image_column=config.image_column)
+    data = load_source(
+        config.source,
+        label_column=config.label_column,
+        image_column=config.image_column,
+        split_column=config.split_column,
+    )
     _handed_on.clear()
     if hand_on:
         _handed_on[_source_of(config)] = data
@@ -81,7 +86,7 @@ def read_source(config: DataConfig, *, hand_on: bool = False) -> ImageData:
 
 
 def _source_of(config: DataConfig) -> _Source:
-    return absolute_source(config.source), config.label_column, config.image_column
+    return absolute_source(config.source), config.label_column, config.image_column, config.split_column
 
 
 def load_images(config: DataConfig, reporter: Reporter | None = None) -> ImageData:
@@ -147,7 +152,7 @@ def prepare_data(
     if config.group_column is not None:
         data.splits["train"].require(config.group_column)  # also where nothing is carved: it may be misspelt
     size = len(data.classes)
-    notes = [finding.message for finding in data.findings]
+    notes = [str(finding) if finding.severity == "warning" else finding.message for finding in data.findings]
     if config.folds > 1:
         data, said = _one_fold(config, data)
         notes += said
