@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from longtail.commands.shared import class_table, summary_table
+from longtail.report.compare import compare_runs
 from longtail.training.grid import Grid, state_of
 from longtail.training.grid_runner import Outcome
 from longtail.training.progress import Reporter
@@ -48,6 +50,23 @@ def test_folds_end_in_one_table_with_intervals_and_can_be_resumed(train: Cli, cl
     assert again.status == 0, again.err
     assert (tmp_path / "cv" / "metrics.json").is_file()
     assert "fold-0" in cli("evaluate", tmp_path / "cv").complaint
+
+
+@pytest.mark.usefixtures("_here")
+def test_the_table_says_how_many_images_are_judged(train: Cli, cli: Cli, make_folder: Cli, tmp_path: Path) -> None:
+    places = make_folder({"ant": 6, "bee": 6, "cat": 2})
+    lines = ["path,label,haul"]
+    for name, hauls in (("ant", "zzxyxy"), ("bee", "xyxyxy"), ("cat", "zz")):  # all cats are in haul z
+        lines += [f"{places}/{name}/{number}.png,{name},{haul}" for number, haul in enumerate(hauls)]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    done = train(f"csv:{tmp_path / 't.csv'}", "--folds", 2, "--group-column", "haul", out="cv")
+    assert done.status == 0, done.err
+    assert "2 folds, 10 of 14 images, each judged by a model that was not trained on it" in done.out
+    assert "4 of 14 images are judged in no fold" in done.out
+    assert "'ant' 2, 'cat' 2 (" in done.out
+    metrics = json.loads((tmp_path / "cv" / "metrics.json").read_text())
+    assert metrics["never_judged"] == {"ant": 2, "cat": 2}
+    assert any("4 of 14" in note for note in compare_runs([tmp_path / "cv"]).notes)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,19 @@ def test_a_fold_that_fails_is_named_with_what_goes_on_from_there(
     assert not (tmp_path / "cv" / "metrics.json").exists()
 
 
+def test_other_images_than_those_of_a_finished_fold_are_refused(
+    small_config: Build, trained: list[str], tmp_path: Path, quiet: Reporter
+) -> None:
+    folder, config = tmp_path / "cv" / "fold-0", small_config(data={"folds": 2})
+    folder.mkdir(parents=True)
+    classes = [str(number) for number in range(10)]
+    for made, word in (({"classes": classes[:9]}, "classes"), ({"classes": classes}, "images")):
+        (folder / "metrics.json").write_text(json.dumps(made | {"data_hash": "sha256:other"}))
+        with pytest.raises(LongtailError, match=f"the {word} of 'digits' are not those"):
+            train_folds(config, tmp_path / "cv", quiet)
+    assert trained == []
+
+
 def test_what_cannot_be_divided_leaves_no_folder(small_config: Build, tmp_path: Path, quiet: Reporter) -> None:
     with pytest.raises(LongtailError, match="not enough images for 2000 folds"):
         start_folds(small_config(data={"folds": 2000}), tmp_path / "cv", quiet)
@@ -114,10 +127,19 @@ def test_a_class_too_small_for_the_folds_is_said_to_be(monkeypatch: pytest.Monke
     assert tested.tolist() == [9, 2, 0]
     kept, never = prepared.notes
     assert "the source's own test split is left untouched" in kept
-    assert never == (
-        "1 class has a single image, or all of its images in one fold: its 1 image is trained on in every fold and "
-        "tested in none."
-    )
+    assert never.startswith("1 of 12 images are judged in no fold")
+    assert "'2' 1 (" in never
+
+
+def test_what_shares_the_only_group_of_a_class_is_never_judged_and_counted_by_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The only images of class 2 are in film a, with three of class 0.
+    _source(monkeypatch, [12, 6, 2], ["a"] * 3 + ["b", "c", "d"] * 3 + ["b", "c", "d"] * 2 + ["a"] * 2)
+    prepared = prepare_data(DataConfig(source="mine", folds=3, fold=0, group_column="film", validation_fraction=0))
+    note = prepared.notes[-1]
+    assert note.startswith("5 of 20 images are judged in no fold")
+    assert "'0' 3, '2' 2 (" in note
 
 
 def test_one_run_needs_to_know_its_fold() -> None:

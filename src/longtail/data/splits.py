@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ from longtail.data.image_data import Split
 from longtail.data.ranks import random_keys, ranks_within_class
 from longtail.data.repeats import file_numbers
 from longtail.errors import LongtailError
+
+_SHOWN = 10  # classes listed in one sentence
 
 
 def carve(
@@ -100,6 +103,49 @@ def assign_folds(
         unit = "groups" if groups else "images"
         raise LongtailError(f"there are not enough {unit} for {folds} folds: use fewer, or add images.")
     return np.asarray(numbers, dtype=np.int64)
+
+
+def never_judged(labels: IntArray, numbers: IntArray, classes: Sequence[str]) -> dict[str, int]:
+    """Count the images of each class that are in no fold.
+
+    Args:
+        labels: Class indices, shape (N,).
+        numbers: From :func:`assign_folds`, shape (N,).
+        classes: Class names, C of them.
+
+    Returns:
+        Images by class, without the classes that have none such.
+
+    Example:
+        >>> never_judged(np.array([0, 0, 1]), np.array([0, 1, -1]), ["ant", "bee"])
+        {'bee': 1}
+    """
+    counts = np.bincount(labels[numbers < 0], minlength=len(classes)).tolist()
+    return {name: count for name, count in zip(classes, counts, strict=True) if count}
+
+
+def describe_never_judged(never: Mapping[str, int], judged: int, group_column: str | None) -> str:
+    """Say how many images cross-validation never tests on, of which classes, and why.
+
+    Args:
+        never: From :func:`never_judged`, of one class at least.
+        judged: How many images are in a fold.
+        group_column: The column whose values hold images together, or None.
+
+    Example:
+        >>> print(describe_never_judged({"ray": 9, "cod": 5}, 127, "haul"))
+        14 of 141 images are judged in no fold, as they are trained on in every one: 'ray' 9, 'cod' 5 (a class ...).
+    """
+    total = sum(never.values())
+    unit = group_column or "image"
+    listed = ", ".join(f"{name!r} {count:,}" for name, count in [*never.items()][:_SHOWN])
+    more = f" and {len(never) - _SHOWN:,} more classes" if len(never) > _SHOWN else ""
+    shares = f", and what shares a {group_column} with it" if group_column else ""
+    within = f"within a single {unit}" if group_column else "of a single image"
+    return (
+        f"{total:,} of {judged + total:,} images are judged in no fold, as they are trained on in every one: "
+        f"{listed}{more} (a class {within}, or with all of its images in one fold{shares})."
+    )
 
 
 def _dealt(labels: IntArray, folds: int, seed: int) -> IntArray:

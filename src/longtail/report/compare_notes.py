@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from longtail.counts import FEW_IMAGES
+from longtail.data.splits import describe_never_judged
 from longtail.report.files import Value
 from longtail.report.pairing import Pairing, measured
 from longtail.report.runs import Metrics, RunResult
@@ -33,6 +34,7 @@ def notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]]
     if len({run.data_hash for run in runs}) > 1:
         yield "the runs were not trained on the same images: a difference may come from the data."
     yield from _adjustment_notes(groups)
+    yield from _fold_notes(groups)
     for name, group in groups.items():
         seeds = [run.seed for run in group]
         if len(set(seeds)) < len(seeds):
@@ -79,6 +81,16 @@ def _adjustment_notes(groups: Mapping[str, tuple[RunResult, ...]]) -> Iterator[s
             f"figures are those before the adjustment of {listing(which)}: 'longtail evaluate RUN' measures those "
             "after it."
         )
+
+
+def _fold_notes(groups: Mapping[str, tuple[RunResult, ...]]) -> Iterator[str]:
+    """Say which images a cross-validation never tested on."""
+    for name, group in groups.items():
+        for run in group:
+            if run.never_judged and run.test is not None:
+                column = _group_column(run)
+                words = describe_never_judged(run.never_judged, run.test.num_images, str(column) if column else None)
+                yield f"{name}: {words}"
 
 
 def _group_column(run: RunResult) -> Value:

@@ -131,6 +131,7 @@ class RunResult:
         validation: Metrics of the validation split, None without one.
         stages: Test metrics after each stage, by number, where the run kept them.
         history: The epochs in order.
+        never_judged: Of a cross-validation, the images by class that no fold tested; empty where there are none.
         adjustment: What ``longtail adjust`` did since, by name; none of the figures know of it. Empty where nothing.
     """
 
@@ -149,6 +150,7 @@ class RunResult:
     hardware: Table
     seconds: Table
     adjustment: str = ""
+    never_judged: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: str | Path) -> RunResult:
@@ -246,6 +248,7 @@ def _build(root: Path, metrics: Table) -> RunResult:
         hardware=_table(metrics.get("hardware")),
         seconds=_table(metrics.get("seconds")),
         adjustment=read_adjustment(root),
+        never_judged={name: int(cast("int", count)) for name, count in _table(metrics.get("never_judged")).items()},
     )
 
 

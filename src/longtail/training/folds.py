@@ -1,4 +1,4 @@
-"""K-fold cross-validation: one run for each fold, and one table over all images, each judged by a model new to it."""
+"""K-fold cross-validation: one run for each fold, and one table over all that they judge, each by a model new to it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import torch
 
 from longtail.counts import ClassCounts
-from longtail.data.image_data import Split
-from longtail.data.splits import assign_folds
+from longtail.data.image_data import ImageData, Split
+from longtail.data.splits import assign_folds, never_judged
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.calibration import bin_confidences
 from longtail.evaluation.summary import Groups, Summary, figures, summarise_figures
@@ -30,7 +30,7 @@ from longtail.training.grid_runner import log_of, run_grid
 from longtail.training.grouped import with_group_intervals
 from longtail.training.outputs import write_json, write_table, write_yaml
 from longtail.training.place import refuse_existing
-from longtail.training.prepare import load_images
+from longtail.training.prepare import load_images, prepare_data
 from longtail.training.progress import Reporter
 from longtail.training.results import FORMAT
 
@@ -60,7 +60,7 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, A
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the checkpoints are saved.
-        LongtailError: The images cannot be divided so, or a fold failed.
+        LongtailError: The images cannot be divided so, are not those of a fold that is finished, or a fold failed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise LongtailError("--folds trains each fold in a process of its own: start it once, without torchrun.")
@@ -68,13 +68,14 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, A
     check_config(config)
     check_stages(config)
     data = load_images(config.data, reporter)
+    grid = plan_folds(config, out)
+    _require_same(grid, data)
     whole = data.splits["train"]
     numbers = assign_folds(
         whole, config.data.folds, seed=config.data.split_seed, groups=config.data.group_column,
         num_classes=len(data.classes),
     )  # fmt: skip
     write_yaml(out / "config.yaml", asdict(config))
-    grid = plan_folds(config, out)
     outcomes = run_grid(grid, reporter)
     failed = [outcome for outcome in outcomes if outcome.problem]
     if failed:
@@ -104,6 +105,22 @@ def plan_folds(config: RunConfig, out: Path) -> Grid:
     return Grid(out, tuple(runs), {})
 
 
+def _require_same(grid: Grid, data: ImageData) -> None:
+    """Make sure that the folds that are finished were trained on the images and classes that are there now."""
+    for run in grid.runs:
+        metrics = run.folder / "metrics.json"
+        if not metrics.is_file():
+            continue
+        made = json.loads(metrics.read_text(encoding="utf-8"))
+        same_classes = tuple(made["classes"]) == data.classes
+        if not same_classes or made["data_hash"] != prepare_data(run.config.data, source=data).data_hash:
+            what = "images" if same_classes else "classes"
+            raise LongtailError(
+                f"the {what} of {data.source!r} are not those that {run.folder} was trained on: put them back to "
+                "go on, or train into a new --out."
+            )
+
+
 def _pool(
     config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, numbers: np.ndarray[Any, np.dtype[np.int64]]
 ) -> dict[str, Any]:
@@ -124,6 +141,7 @@ def _pool(
         "validation": None,
         "stages": {},
         "folds": [_scalars(part["test"]) for part in parts],
+        "never_judged": never_judged(whole.labels, numbers, counts.names),
         "seeds": parts[0]["seeds"],
         "data_hash": "sha256:" + hashlib.sha256("".join(part["data_hash"] for part in parts).encode()).hexdigest(),
         "notes": parts[0]["notes"],

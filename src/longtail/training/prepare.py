@@ -14,7 +14,7 @@ from longtail.data.image_data import ImageData, Split
 from longtail.data.readable import UNREADABLE, readable
 from longtail.data.source_path import absolute_source
 from longtail.data.sources import load_source
-from longtail.data.splits import assign_folds, carve
+from longtail.data.splits import assign_folds, carve, describe_never_judged, never_judged
 from longtail.data.subsets import cut_long_tailed
 from longtail.errors import LongtailError
 from longtail.training.config import DataConfig
@@ -196,16 +196,9 @@ def _one_fold(config: DataConfig, data: ImageData) -> tuple[ImageData, list[str]
     notes = []
     if "test" in data.splits:
         notes.append("folds are made of the training images; the source's own test split is left untouched.")
-    never = numbers < 0
-    if never.any():
-        unit = "group" if config.group_column else "image"
-        classes, images = len(np.unique(whole.labels[never])), int(never.sum())
-        has, its = ("class has", "its") if classes == 1 else ("classes have", "their")
-        are = "image is" if images == 1 else "images are"
-        notes.append(
-            f"{classes} {has} a single {unit}, or all of {its} images in one fold: {its} {images} {are} trained on in "
-            "every fold and tested in none."
-        )
+    never = never_judged(whole.labels, numbers, data.classes)
+    if never:
+        notes.append(describe_never_judged(never, int((numbers >= 0).sum()), config.group_column))
     train, test = np.flatnonzero(numbers != config.fold), np.flatnonzero(numbers == config.fold)
     return data.with_splits(train=whole.select(train), test=whole.select(test)), notes
 
