@@ -18,6 +18,7 @@ from longtail import __version__
 from longtail.commands import (
     adjust,
     analyse,
+    cache,
     compare,
     demo,
     evaluate,
@@ -34,6 +35,7 @@ from longtail.commands import (
 from longtail.commands.shared import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, is_disk_full
 from longtail.commands.words import option_names, training_defaults, without_auto
 from longtail.complaints import explain
+from longtail.data.cache_folder import cache_entries
 from longtail.errors import LongtailError, OwnRangeWarning, UsageError, nearest
 
 
@@ -74,6 +76,7 @@ COMMANDS: dict[str, Command] = {
     "analyse": _command(analyse),
     "report": _command(report),
     "recipes": _command(recipes),
+    "cache": _command(cache),
     "demo": _command(demo),
     "toy": _command(toy),
 }
@@ -130,7 +133,12 @@ def _run(words: list[str]) -> int:
     if parsed.subcommand is None:
         parser.print_help()
         return 0
-    return COMMANDS[parsed.subcommand].run(parsed[parsed.subcommand]) or 0
+    before = cache_entries()
+    try:
+        return COMMANDS[parsed.subcommand].run(parsed[parsed.subcommand]) or 0
+    finally:
+        if "--quiet" not in words:
+            cache.say_growth(before)
 
 
 def build_parser(command: str | None = None, words: Sequence[str] = ()) -> ArgumentParser:

@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from longtail.data import cache
-from longtail.data.cache import cache_folder, cached_images, kept_on_disk
+from longtail.data.cache import cached_images, kept_on_disk
+from longtail.data.cache_folder import Contents, cache_folder
 from longtail.data.decoding import Decoder, decode_all
 from longtail.data.image_data import Split
 from longtail.data.loaders import ResidentBudget, build_loader
@@ -169,7 +170,7 @@ def test_what_fails_in_the_work_itself_is_not_laid_on_the_disk(folder: Path, err
         raise error
 
     with pytest.raises(type(error)) as caught:
-        kept_on_disk("key", 9, fill, what="features", warn=said.append)
+        kept_on_disk("key", 9, fill, Contents("features", "", "", 0), warn=said.append)
     assert caught.value is error
     assert len(calls) == 1, "not a second time, into memory"
     assert not said

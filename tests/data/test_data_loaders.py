@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +13,7 @@ from PIL import Image
 from longtail.data import decoding, loaders
 from longtail.data.decoding import Decoder, decode_all, default_workers
 from longtail.data.image_data import Split
-from longtail.data.loaders import ResidentBudget, ResidentLoader, StreamingLoader, build_loader
+from longtail.data.loaders import ResidentBudget, ResidentLoader, SinglePassLoader, StreamingLoader, build_loader
 from longtail.data.sources import load_source
 from longtail.errors import LongtailError
 
@@ -38,6 +39,35 @@ def test_streaming_gives_what_resident_gives(split: Split, workers: int) -> None
     for first, second in pairs:
         assert all(torch.equal(left, right) for left, right in zip(first, second, strict=True))
         assert first.images.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_a_single_pass_gives_what_resident_gives(split: Split, threads: int, batch_size: int) -> None:
+    decoder = Decoder(split, None, 8)
+    resident = ResidentLoader(decode_all(decoder), torch.from_numpy(split.labels.copy()), CPU)
+    single = SinglePassLoader(decoder, CPU, threads)
+    assert single.large_batch == resident.large_batch
+    rows = torch.tensor([3, 3, 10, 0, 7, 2, 1, 9, 8, 0, 4])
+    for first, second in zip(resident.batches(rows, batch_size), single.batches(rows, batch_size), strict=True):
+        assert all(torch.equal(left, right) for left, right in zip(first, second, strict=True))
+        assert first.images.stride() == second.images.stride()
+
+
+def test_a_single_pass_that_is_left_early_decodes_no_more(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaders, "_IMAGES_AHEAD", 2)
+    decoded: list[int] = []
+
+    class Counting(Decoder):
+        def __call__(self, row: int) -> npt.NDArray[np.uint8]:
+            decoded.append(row)
+            return super().__call__(row)
+
+    batches = SinglePassLoader(Counting(split, None, 8), CPU, 1).batches(torch.arange(11), 1)
+    next(batches)
+    batches.close()
+    assert decoded[0] == 0
+    assert len(decoded) <= 5
 
 
 def test_labels_and_rows_belong_to_the_images(split: Split) -> None:

@@ -16,9 +16,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from longtail.data.augmentation import BatchTransform
+from longtail.data.decoding import Decoder
 from longtail.data.identity import image_hashes
 from longtail.data.image_data import Split
-from longtail.data.loaders import Batch, ResidentLoader
+from longtail.data.loaders import Batch, ResidentLoader, SinglePassLoader
 from longtail.data.sources import load_source
 from longtail.errors import LongtailError
 from longtail.models.model import build_model
@@ -142,15 +143,52 @@ def test_known_images_are_not_computed_again(tmp_path: Path, monkeypatch: pytest
         return found.features, sum(map(len, asked))
 
     expected, all_of_them = views([0, 1, 2, 3, 4, 5, 6])
-    assert all_of_them == 14
-    for chosen, new in (([0, 1, 2, 3], 8), ([3, 2, 1, 0], 0), ([6, 1, 1, 6, 3, 5, 4], 6), ([6, 0], 0)):
+    assert all_of_them == 7, "for both views"
+    for chosen, new in (([0, 1, 2, 3], 4), ([3, 2, 1, 0], 0), ([6, 1, 1, 6, 3, 5, 4], 3), ([6, 0], 0)):
         found, computed = views(chosen, key="a network")  # another split, a photo more, a copy, fewer
         assert computed == new, chosen
         torch.testing.assert_close(found, expected[:, chosen], rtol=1e-4, atol=1e-5)
     for file in tmp_path.glob("*.pixels"):
         file.write_bytes(file.read_bytes()[:-1])
-    assert views([0, 1, 2, 3], key="a network")[1] == 8, "a file of another length is not believed"
-    assert views([0, 1, 2, 3], key="another")[1] == 8
+    assert views([0, 1, 2, 3], key="a network")[1] == 4, "a file of another length is not believed"
+    assert views([0, 1, 2, 3], key="another")[1] == 4
+
+
+def test_who_is_stopped_keeps_the_features_of_the_parts_that_were_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path))
+    monkeypatch.setattr(features, "BATCH", 2)
+    monkeypatch.setattr(features, "AT_ONCE", 4)
+    torch.manual_seed(0)
+    model = build_model("resnet20", 3).eval()
+    split = Split.from_arrays(np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3)).astype(np.uint8), [0] * 10)
+    engine = Engine(TrainingConfig(device="cpu", precision="fp32"))
+    transform = BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip")
+    ticks: list[None] = []
+
+    def views(last: int | None = None, **kept: Any) -> torch.Tensor:
+        ticks.clear()
+
+        def tick() -> None:
+            ticks.append(None)
+            if len(ticks) == last:
+                raise Interrupted
+
+        loader = SinglePassLoader(Decoder(split, None, 8), engine.device, 2)
+        known = image_hashes(split)
+        labels = torch.zeros(10, dtype=torch.int64)
+        return compute_views(
+            engine, model, loader, transform, labels, views=3, seed=(4,), hashes=known, tick=tick, **kept
+        ).features
+
+    expected = views()
+    assert len(ticks) == 15
+    with pytest.raises(Interrupted):
+        views(last=14, key="a network")  # in the last of the three parts
+    found = views(key="a network")
+    assert len(ticks) == 3
+    assert torch.equal(found, expected)
 
 
 def test_an_image_is_its_bytes_wherever_it_lies(tmp_path: Path) -> None:

@@ -9,12 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from longtail.data.cache_folder import by_source, cache_entries
+from longtail.data.loaders import ResidentLoader
 from longtail.errors import LongtailError
 from longtail.inference.load import load_run
 from longtail.models.torchvision_fix import prepare_torchvision
 from longtail.training import features
 from longtail.training.check import check_config
 from longtail.training.config import OptimizerConfig, RunConfig
+from longtail.training.evaluate_run import evaluate_run
+from longtail.training.own_images import run_config as config_of
+from longtail.training.prepare import prepare_data
 from longtail.training.progress import Reporter
 from longtail.training.recipe import base_config, config_from_dict, merge
 from longtail.training.run import resume_run, start_run
@@ -37,16 +42,16 @@ def build(method: str, mode: str, network: str = "timm:test_resnet", **overrides
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """A cache folder of its own, and the names of the features computed into it."""
+    """A cache folder of its own, and the seeds of each pass over images that computes features into it."""
     monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "cache"))
     seen: list[str] = []
-    inner = features._one_view
+    inner = features._pass_once
 
-    def one_view(*args: Any) -> Any:
+    def pass_once(*args: Any) -> Any:
         seen.append(str(args[-2]))
         return inner(*args)
 
-    monkeypatch.setattr(features, "_one_view", one_view)
+    monkeypatch.setattr(features, "_pass_once", pass_once)
     return seen
 
 
@@ -55,13 +60,39 @@ def test_linear_mode_trains_on_features_computed_once(counted: list[str], tmp_pa
     config = build("mixup-crt", "linear", "plain-cnn", stage1=stage, stage2=stage)
     check_config(config)
     metrics = start_run(config, tmp_path / "run", quiet)
-    assert len(counted) == 4  # two views of training images, validation, test; a second stage reads them from disk
+    assert len(counted) == 3  # training images (both views at once), validation, test; stage 2 reads them from disk
     assert metrics["test"]["accuracy"] > 0.15
     before = load_file(tmp_path / "run" / "model.safetensors")
     start_run(config, tmp_path / "again", quiet)
-    assert len(counted) == 4  # so does the next run
+    assert len(counted) == 3  # so does the next run
     again = load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(before[key], again[key]) for key in before)
+
+
+def test_where_only_features_are_needed_no_pixels_are_kept(
+    counted: list[str], tmp_path: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from longtail.training.analyse import analyse_run
+
+    monkeypatch.setattr("longtail.data.cache.SMALLEST_BYTES", 0)
+    monkeypatch.setattr(ResidentLoader, "__init__", None)  # nor are they in memory
+    start_run(build("ce", "linear", stage1={"cached_views": 2}), tmp_path / "run", quiet)
+    evaluate_run(tmp_path / "run")
+    analyse_run(tmp_path / "run", projections=())
+    (use,) = by_source(cache_entries())
+    assert (use.source, use.what) == ("digits", "features of timm:test_resnet")
+    images = sum(map(len, prepare_data(config_of(tmp_path / "run").data).data.splits.values()))
+    assert use.images == images  # views count once
+
+
+def test_what_trains_through_the_backbone_keeps_its_pixels(
+    counted: list[str], tmp_path: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longtail.data.cache.SMALLEST_BYTES", 0)
+    config = build("mixup-crt", "finetune", "plain-cnn", stage1={"optimizer": {"layer_decay": None}})
+    start_run(config, tmp_path / "run", quiet)
+    assert counted  # stage 2 is on features
+    assert {use.what for use in by_source(cache_entries())} == {"pixels at 32 px"}
 
 
 def test_other_pixels_have_other_features(counted: list[str], tmp_path: Path, quiet: Reporter) -> None:
@@ -78,8 +109,6 @@ def test_other_pixels_have_other_features(counted: list[str], tmp_path: Path, qu
 def test_evaluation_on_features_is_that_of_the_whole_network(
     counted: list[str], tmp_path: Path, quiet: Reporter
 ) -> None:
-    from longtail.training.evaluate_run import evaluate_run
-
     metrics = start_run(build("gcl", "linear"), tmp_path / "run", quiet)
     again = evaluate_run(tmp_path / "run")
     assert again["accuracy"] == metrics["test"]["accuracy"]

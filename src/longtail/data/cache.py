@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor
 
+from longtail.data.cache_folder import (
+    LOCK,
+    PIXELS,
+    UNFINISHED,
+    Contents,
+    cache_folder,
+    cache_limit,
+    describe,
+    make_room,
+)
 from longtail.data.decoding import Decoder, decode_all
 from longtail.data.identity import image_key
-from longtail.errors import LongtailError
 
-DEFAULT_GIGABYTES = 20.0
 # Smaller sets take a second to decode: looking them up costs about as much, and a file of each would only lie about.
 SMALLEST_BYTES = 8_000_000
-_ENDING, _UNFINISHED, _LOCK = ".pixels", ".unfinished", ".lock"
+_NAMES = {"pixels": "decoded images", "features": "features"}  # in a warning
 _BLOCK = 16_000_000
 
 
-def cache_folder() -> Path:
-    """Where decoded images are kept: ``$LONGTAIL_CACHE``, or ``longtail`` in the user's cache folder.
-
-    Example:
-        >>> cache_folder().is_absolute()
-        True
-    """
-    own = os.environ.get("LONGTAIL_CACHE")
-    if own:
-        return Path(own).expanduser().absolute()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "longtail"
-
-
 def cached_images(
-    decoder: Decoder, tick: Callable[[], object] = lambda: None, warn: Callable[[str], object] = lambda _: None
+    decoder: Decoder,
+    tick: Callable[[], object] = lambda: None,
+    warn: Callable[[str], object] = lambda _: None,
+    *,
+    source: str = "",
 ) -> Tensor:
     """Map the decoded images of a split from disk; where they are not there yet, decode them to disk first.
 
@@ -50,6 +48,7 @@ def cached_images(
         decoder: From row to uint8 image.
         tick: Called once per decoded image.
         warn: Called with one sentence where the disk cannot be used; the images are then decoded into memory.
+        source: What the user calls the images, for the list of what is kept.
 
     Returns:
         uint8 (N, 3, S, S); writing to it changes no file.
@@ -70,11 +69,17 @@ def cached_images(
     def decode(out: Tensor) -> None:
         decode_all(decoder, tick, out=out.view(shape))
 
-    return kept_on_disk(image_key(decoder), needed, decode, what="decoded images", warn=warn).view(shape)
+    contents = Contents("pixels", source, str(size), count)
+    return kept_on_disk(image_key(decoder), needed, decode, contents, warn=warn).view(shape)
 
 
 def kept_on_disk(
-    key: str, size: int, fill: Callable[[Tensor], None], *, what: str, warn: Callable[[str], object] = lambda _: None
+    key: str,
+    size: int,
+    fill: Callable[[Tensor], None],
+    contents: Contents,
+    *,
+    warn: Callable[[str], object] = lambda _: None,
 ) -> Tensor:
     """Map what was computed before from disk; where it is not there yet, have it computed to disk first.
 
@@ -82,7 +87,7 @@ def kept_on_disk(
         key: What it is, as a hash.
         size: Bytes.
         fill: Computes it into a uint8 tensor of that size; called by one process at a time.
-        what: Its name in a warning.
+        contents: What it is, for the list of what is kept.
         warn: Called with one sentence where the disk cannot be used; it is then computed into memory.
 
     Returns:
@@ -92,10 +97,11 @@ def kept_on_disk(
         Exception: What ``fill`` raised.
 
     Example:
-        >>> kept_on_disk("example", 2, lambda out: out.fill_(7), what="sevens").tolist()
+        >>> contents = Contents("features", "photos", "resnet20", 1)
+        >>> kept_on_disk("example", 2, lambda out: out.fill_(7), contents).tolist()
         [7, 7]
     """
-    limit = _limit()
+    limit, what = cache_limit(), _NAMES[contents.kind]
     failed: list[Exception] = []
 
     def filling(out: Tensor) -> None:
@@ -112,7 +118,7 @@ def kept_on_disk(
         )
     else:
         try:
-            return _from_disk(key, filling, size, limit)
+            return _from_disk(key, filling, size, limit, contents)
         except (OSError, RuntimeError) as error:  # the second is what torch raises where a file cannot be mapped
             if failed:  # it was no fault of the disk
                 raise
@@ -126,18 +132,19 @@ def kept_on_disk(
     return out
 
 
-def _from_disk(key: str, fill: Callable[[Tensor], None], needed: int, limit: float) -> Tensor:
+def _from_disk(key: str, fill: Callable[[Tensor], None], needed: int, limit: float, contents: Contents) -> Tensor:
     folder = cache_folder()
-    path = folder / f"{key}{_ENDING}"
+    path = folder / f"{key}{PIXELS}"
     found = _map(path, needed)
     if found is not None:
         return found
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(_LOCK)):
+    with FileLock(path.with_suffix(LOCK)):
         found = _map(path, needed)  # another process may have decoded while this one waited
         if found is None:
-            _make_room(folder, limit - needed, keep=path.stem)
+            make_room(folder, limit - needed, keep=path.stem)
             _fill(path, fill, needed)
+            describe(path, contents)
             found = _map(path, needed)
     if found is None:
         raise OSError(f"{path.name} has gone as soon as it was written")
@@ -147,7 +154,7 @@ def _from_disk(key: str, fill: Callable[[Tensor], None], needed: int, limit: flo
 def files_on_disk(key: str) -> list[Tensor]:
     """Map every file whose key begins so, as uint8 (size,); none where the folder cannot be used."""
     try:
-        paths = sorted(cache_folder().glob(f"{key}*{_ENDING}"))
+        paths = sorted(cache_folder().glob(f"{key}*{PIXELS}"))
         found = [_map(path, path.stat().st_size) for path in paths]
     except (OSError, RuntimeError):  # as in kept_on_disk, which says so when it is to keep what is computed instead
         return []
@@ -171,7 +178,7 @@ def _map(path: Path, needed: int) -> Tensor | None:
 
 def _fill(path: Path, fill: Callable[[Tensor], None], needed: int) -> None:
     """Compute into a file of another name, bring it to the disk, and only then give it its name. The lock is held."""
-    unfinished = path.with_suffix(_UNFINISHED)
+    unfinished = path.with_suffix(UNFINISHED)
     try:
         with unfinished.open("wb") as file:  # what a killed process left is overwritten
             _reserve(file, needed)
@@ -190,47 +197,6 @@ def _reserve(file: BinaryIO, size: int) -> None:
         return
     for start in range(0, size, _BLOCK):
         file.write(bytes(min(_BLOCK, size - start)))
-
-
-def _make_room(folder: Path, budget: float, *, keep: str) -> None:
-    """Delete what killed processes left, then the least recently used files, until the folder fits the budget."""
-    for leftover in folder.glob(f"*{_UNFINISHED}"):
-        if leftover.stem != keep:
-            _remove(leftover)
-    files = sorted(_sizes(folder), key=lambda file: file[0])
-    total = sum(size for _, size, _ in files)
-    for _, size, path in files:
-        if total <= budget:
-            return
-        if path.stem != keep and path.suffix == _ENDING and _remove(path):
-            total -= size
-
-
-def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    """Time of the last use, size and path of every file, those included that other processes are writing."""
-    for path in (*folder.glob(f"*{_ENDING}"), *folder.glob(f"*{_UNFINISHED}")):
-        with suppress(FileNotFoundError):  # another process makes room too
-            status = path.stat()
-            yield status.st_mtime, status.st_size, path
-
-
-def _remove(path: Path) -> bool:
-    """Delete a file unless a process is writing it or about to map it; a map that exists already outlives its file."""
-    try:
-        with FileLock(path.with_suffix(_LOCK), timeout=0):
-            path.unlink(missing_ok=True)
-    except Timeout:
-        return False
-    return True
-
-
-def _limit() -> float:
-    text = os.environ.get("LONGTAIL_CACHE_GB") or str(DEFAULT_GIGABYTES)
-    try:
-        limit = float(text)
-    except ValueError:
-        raise LongtailError(f"LONGTAIL_CACHE_GB takes a number of gigabytes, such as 50; it is {text!r}.") from None
-    return limit * 1e9
 
 
 def _shown_folder() -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 import psutil
@@ -13,6 +15,9 @@ from torch import Tensor
 from longtail.data.cache import cached_images
 from longtail.data.decoding import BlockReader, Decoder, decode_all, default_workers, runs_at_once
 from longtail.errors import LongtailError
+
+_PIECE = 8  # images that a thread decodes at a time
+_IMAGES_AHEAD = 16  # for each thread
 
 
 class Batch(NamedTuple):
@@ -157,6 +162,60 @@ class StreamingLoader(_Timed):
         return BlockReader(self.decoder, workers=self.workers, pin_memory=pin_memory, keep=self.keep_workers)
 
 
+class SinglePassLoader(_Timed):
+    """Images decoded by threads shortly before they are used, and kept nowhere: for one pass over a split.
+
+    Its batches agree with those of a :class:`ResidentLoader` in every bit, and in size and memory layout.
+
+    Args:
+        decoder: From row to uint8 image.
+        device: Where batches go.
+        threads: How many decode; None takes :func:`default_workers`.
+
+    Example:
+        >>> from longtail.data.image_data import Split
+        >>> split = Split.from_arrays(torch.zeros(5, 4, 4, dtype=torch.uint8).numpy(), [0, 0, 1, 1, 1])
+        >>> loader = SinglePassLoader(Decoder(split, None, 4), torch.device("cpu"))
+        >>> [tuple(batch.images.shape) for batch in loader.batches(torch.arange(5), 3)]
+        [(3, 3, 4, 4), (2, 3, 4, 4)]
+    """
+
+    def __init__(self, decoder: Decoder, device: torch.device, threads: int | None = None) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.labels = torch.from_numpy(decoder.split.labels.copy()).to(device)
+        self.device = device
+        self.threads = max(1, default_workers() if threads is None else threads)
+        self.large_batch = forward_batch(device, decoder.size)
+
+    def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        parts, there = split_rows(rows, batch_size), split_rows(rows.to(self.device), batch_size)
+        ahead = 1 + _IMAGES_AHEAD * self.threads // batch_size  # small batches would leave threads idle
+        pool = ThreadPoolExecutor(self.threads)
+        try:
+            begun = deque(self._begin(pool, part) for part in parts[:ahead])
+            for number, (part, index) in enumerate(zip(parts, there, strict=True)):
+                images, jobs = begun.popleft()
+                for job in jobs:
+                    job.result()
+                begun.extend(self._begin(pool, later) for later in parts[number + ahead : number + ahead + 1])
+                yield Batch(images.to(self.device), self.labels[index], part)
+        finally:  # whoever takes the batches may stop early
+            pool.shutdown(cancel_futures=True)
+
+    def _begin(self, pool: ThreadPoolExecutor, part: Tensor) -> tuple[Tensor, list[Future[None]]]:
+        """Have a batch decoded: where its images will be, and the jobs that put them there."""
+        images = torch.empty(len(part), 3, self.decoder.size, self.decoder.size, dtype=torch.uint8)
+        target, rows = images.numpy(), part.tolist()
+
+        def fill(places: range) -> None:
+            for place in places:
+                target[place] = self.decoder(rows[place])
+
+        every = range(len(rows))
+        return images, [pool.submit(fill, every[at : at + _PIECE]) for at in range(0, len(rows), _PIECE)]
+
+
 def split_rows(rows: Tensor, batch_size: int) -> tuple[Tensor, ...]:
     """Cut rows into batches; a last single image joins the batch before it.
 
@@ -219,6 +278,7 @@ def build_loader(
     workers: int | None,
     budget: ResidentBudget,
     cache: bool = True,
+    source: str = "",
     keep_workers: bool = True,
     tick: Callable[[], object] = lambda: None,
     warn: Callable[[str], object] = lambda _: None,
@@ -231,6 +291,7 @@ def build_loader(
         workers: Worker processes of the streaming loader; None takes :func:`default_workers`.
         budget: Of the run; what the images take is taken from it.
         cache: Keep the decoded images on disk too, for the next run and for runs beside this one.
+        source: What the user calls the images, for the list of what the disk keeps.
         keep_workers: Let the workers of the streaming loader live from one epoch to the next.
         tick: Called once per image while the resident tensor is decoded.
         warn: Called with a sentence where the decoded images could not be kept on disk.
@@ -240,7 +301,7 @@ def build_loader(
     if not budget.take(needed):
         workers = default_workers() if workers is None else workers
         return StreamingLoader(decoder, labels, device, workers, keep_workers=keep_workers)
-    images = cached_images(decoder, tick, warn) if cache else decode_all(decoder, tick)
+    images = cached_images(decoder, tick, warn, source=source) if cache else decode_all(decoder, tick)
     return ResidentLoader(images, labels, device)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from longtail.data.cache_folder import keep_table
 from longtail.data.columns import Columns, from_tables
 from longtail.data.image_data import Finding, ImageData, empty_split
 from longtail.data.table_splits import split_name
@@ -34,8 +36,9 @@ def load_parquet(spec: str, columns: Columns) -> ImageData:
     filled = {name: [part for part in parts if _num_rows(part)] for name, parts in files.items()}
     if not filled.get("train", True):
         raise LongtailError(f"{spec!r} holds no images to train on: its training table has no rows; add some.")
-    tables = {name: _read(parts) for name, parts in filled.items() if parts}
-    data = from_tables(f"parquet:{spec}", tables, columns, root=path if path.is_dir() else path.parent)
+    source = f"parquet:{spec}"
+    tables = {name: keep_table(source, parts, partial(_read, parts)) for name, parts in filled.items() if parts}
+    data = from_tables(source, tables, columns, root=path if path.is_dir() else path.parent)
     findings = [empty_split(name) for name, parts in filled.items() if not parts]
     unread = sorted(_tables(path) - {part for parts in files.values() for part in parts}) if path.is_dir() else []
     if unread:
@@ -85,7 +88,8 @@ def _num_rows(file: Path) -> int:
         raise LongtailError(f"{str(file)!r} is no readable Parquet file ({reason}): fetch it again.") from None
 
 
-def _read(files: Sequence[Path]) -> datasets.Dataset:
+def _read(files: Sequence[Path], folder: Path | None) -> datasets.Dataset:
+    """Read files as one table; ``datasets`` writes its rows into the folder, else its own cache, to map them."""
     import datasets
 
     small = sum(file.stat().st_size for file in files) < _WORTH_A_PROGRESS_BAR
@@ -93,7 +97,9 @@ def _read(files: Sequence[Path]) -> datasets.Dataset:
     try:
         if hide:
             datasets.disable_progress_bars()
-        return datasets.Dataset.from_parquet([str(file) for file in files])
+        return datasets.Dataset.from_parquet(
+            [str(file) for file in files], cache_dir=None if folder is None else str(folder)
+        )
     except Exception as error:  # datasets wraps Arrow's errors in its own, which share no base class
         reason = str(error.__cause__ or error).strip().splitlines()[0][:200]
         names = ", ".join(file.name for file in files[:3])

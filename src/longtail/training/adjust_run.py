@@ -74,7 +74,7 @@ def adjust_run(
     model.to(engine.device)
 
     def measure(rows: Split) -> tuple[Tensor, Tensor]:
-        loader = split_loader(rows, config, info, engine, say)
+        loader = split_loader(rows, config, info, engine)
         return collect_logits(engine, model, loader, make_transform(config.data), num_images=len(rows))
 
     def figures(rows: Split, logits: Tensor, labels: Tensor) -> Figures:

@@ -172,7 +172,7 @@ def _collect(
 ) -> dict[str, Seen]:
     found, before = {}, 0
     for name, part in parts.items():
-        loader = split_loader(part.images, config, info, engine, bar.reporter.say)
+        loader = split_loader(part.images, config, info, engine)
         found[name] = see(
             engine, model, loader, make_transform(config.data), num_images=len(part.rows), scores=info.scores,
             done=partial(_advance, bar, before),

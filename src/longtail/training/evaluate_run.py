@@ -11,7 +11,7 @@ from longtail.data.class_match import match_classes, require_known
 from longtail.data.columns import Columns
 from longtail.data.decoding import Decoder
 from longtail.data.image_data import SPLIT_NAMES, ImageData, Split
-from longtail.data.loaders import Loader, ResidentBudget, build_loader
+from longtail.data.loaders import Loader, SinglePassLoader
 from longtail.data.overlap import count_shared
 from longtail.data.source_path import absolute_source, source_path
 from longtail.data.sources import PACKAGED_SOURCES, load_source
@@ -97,7 +97,7 @@ def evaluate_run(
     require_agreement(engine, lambda: {"images": rows.fingerprint()})
     groups = counts.groups(many=config.data.many, few=config.data.few, by=config.data.groups)
     result = evaluate(
-        engine, model.to(engine.device), split_loader(rows, config, info, engine, say), make_transform(config.data),
+        engine, model.to(engine.device), split_loader(rows, config, info, engine), make_transform(config.data),
         num_images=len(rows), counts=counts, groups=groups, scores=info.scores,
         keep_predictions=coverage or info.threshold is not None or config.data.group_column is not None,
     )  # fmt: skip
@@ -133,16 +133,11 @@ def _certainty(
     return found
 
 
-def split_loader(
-    rows: Split, config: RunConfig, info: ModelInfo, engine: Engine, say: Callable[[str], object]
-) -> Loader:
-    """Return the batches of a split, for the network of a run."""
+def split_loader(rows: Split, config: RunConfig, info: ModelInfo, engine: Engine) -> Loader:
+    """Return the batches of a split that is passed through the network of a run once."""
     size = info.preprocessing
-    return build_loader(
-        Decoder(rows, size.resize, size.size, size.interpolation), engine.device,
-        workers=config.data.workers, budget=ResidentBudget(engine.device, config.data.resident_gigabytes),
-        cache=config.data.cache, keep_workers=False, warn=say,
-    )  # fmt: skip
+    decoder = Decoder(rows, size.resize, size.size, size.interpolation)
+    return SinglePassLoader(decoder, engine.device, config.data.workers)
 
 
 def _own_split(own: OwnImages, source: str, name: str, say: Callable[[str], object]) -> Split:

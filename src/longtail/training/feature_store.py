@@ -31,15 +31,17 @@ class FeatureStore:
         fixed: No stage trains the backbone: its features are the same in every run, so they are of no seed in
             particular, and seeds, stages and methods share them.
         on_disk: Keep the features of a fixed backbone, for the next run.
+        source: What the user calls the images.
     """
 
     def __init__(
         self, engine: Engine, model: LongTailModel, loaders: Mapping[str, Loader], decoders: Mapping[str, Decoder],
         transform: BatchTransform, reporter: Reporter, seconds: dict[str, float], *, fixed: bool, on_disk: bool,
+        source: str = "",
     ) -> None:  # fmt: skip
         self.engine, self.model, self.loaders, self.decoders = engine, model, loaders, decoders
         self.transform, self.reporter, self.seconds = transform, reporter, seconds
-        self.fixed, self.on_disk = fixed, on_disk
+        self.fixed, self.on_disk, self.source = fixed, on_disk, source
         self._hashes: dict[str, list[bytes]] = {}  # a source's bytes are read once
         self._plain: dict[str, CachedViews] = {}
 
@@ -66,7 +68,9 @@ class FeatureStore:
         """Features of a split as it is, which is only evaluated: computed once."""
         if name not in self._plain:
             transform = BatchTransform(self.transform.mean, self.transform.std)
-            self._plain[name] = self._compute(name, transform, 1, (), lambda: None)
+            parts = count_batches(len(self.decoders[name].split), BATCH * self.engine.world_size)
+            with self.reporter.bar(f"features of {name}", parts) as bar:
+                self._plain[name] = self._compute(name, transform, 1, (), bar.tick)
         return self._plain[name]
 
     def _compute(
@@ -81,7 +85,8 @@ class FeatureStore:
         found = compute_views(
             self.engine, self.model, self.loaders[name], transform,
             torch.from_numpy(decoder.split.labels.copy()), views=views, seed=seed, key=key,
-            hashes=self._hashes.get(name, ()), tick=tick, warn=lambda text: self.reporter.say(f"note: {text}"),
+            hashes=self._hashes.get(name, ()), source=self.source, tick=tick,
+            warn=lambda text: self.reporter.say(f"note: {text}"),
         )  # fmt: skip
         self.seconds["features"] += time.perf_counter() - begun
         return found

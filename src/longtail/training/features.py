@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from longtail.data.augmentation import Augment
 from longtail.data.cache import files_on_disk, kept_on_disk
+from longtail.data.cache_folder import Contents
 from longtail.data.loaders import Batch, Loader, forward_batch, memory_budget, split_rows
 from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel
@@ -19,6 +22,7 @@ from longtail.training.engine import Engine, step_seed
 from longtail.training.evaluate import largest_batch
 
 BATCH = 256  # not the largest that fits: draws without hashes follow the batches, and must not depend on memory
+AT_ONCE = 16 * BATCH  # images whose features are kept in one file
 _HASH, _KEY = 32, 40  # bytes of an image's hash, letters of a hash in a file's name
 
 
@@ -98,6 +102,7 @@ def compute_views(
     seed: tuple[int, ...],
     key: str = "",
     hashes: Sequence[bytes] = (),
+    source: str = "",
     tick: Callable[[], object] = lambda: None,
     warn: Callable[[str], object] = lambda _: None,
 ) -> CachedViews:
@@ -118,6 +123,7 @@ def compute_views(
             disk under its hash, and only read the next time. Empty keeps nothing.
         hashes: What each image is, from :func:`longtail.data.identity.image_hashes`; where there are none,
             nothing is kept.
+        source: What the user calls the images, for the list of what the disk keeps.
         tick: Called once for each part of :data:`BATCH` images of a view.
         warn: Called with one sentence where the disk cannot be used.
 
@@ -132,69 +138,91 @@ def compute_views(
             "memory: lower --stage2.cached_views, or set it to 0 to train through the backbone."
         )
     names = [int.from_bytes(one[:8]) for one in hashes]
-    features = torch.empty(views, count, model.num_features, device=engine.device)
-    for view in range(views):
-        words = (*seed, view)
+    seeds = [(*seed, view) for view in range(views)]
 
-        def compute(rows: Tensor, words: tuple[int, ...] = words) -> Tensor:
-            return _one_view(engine, model, loader, transform, rows, names, words, tick)
+    def compute(rows: Tensor, chosen: Sequence[int]) -> list[Tensor]:
+        words = [seeds[view] for view in chosen]
+        return _pass_once(engine, model, loader, transform, rows, names, words, tick)
 
-        if key and hashes and engine.world_size == 1:  # several processes compute together: none can wait for another
-            name = hashlib.sha256(f"{key} {words}".encode()).hexdigest()[:_KEY]
-            features[view] = rows_on_disk(name, hashes, model.num_features, compute, warn)
-        else:
-            features[view] = compute(torch.arange(count))
-    return CachedViews(features, labels.to(engine.device))
+    features = torch.empty(views, count, model.num_features)
+    if key and hashes and engine.world_size == 1:  # several processes compute together: none can wait for another
+        keys = [hashlib.sha256(f"{key} {words}".encode()).hexdigest()[:_KEY] for words in seeds]
+        contents = Contents("features", source, model.name, count)
+        views_on_disk(keys, hashes, features, compute, contents, warn)
+    else:
+        features = torch.stack(compute(torch.arange(count), range(views)))
+    return CachedViews(features.to(engine.device), labels.to(engine.device))
 
 
-def rows_on_disk(
-    key: str, hashes: Sequence[bytes], width: int, compute: Callable[[Tensor], Tensor], warn: Callable[[str], object]
-) -> Tensor:
-    """Return one row of numbers for each hash; those that no earlier call has kept on disk are computed and kept.
+def views_on_disk(
+    keys: Sequence[str],
+    hashes: Sequence[bytes],
+    out: Tensor,
+    compute: Callable[[Tensor, Sequence[int]], Sequence[Tensor]],
+    contents: Contents,
+    warn: Callable[[str], object],
+) -> None:
+    """Fill several views with one row of numbers for each hash; what no earlier call has kept is computed and kept.
 
-    Each call adds one file with what was missing: the hashes, then the rows.
+    Views that miss the same rows are computed together, so that each image is decoded once. A call adds a file a view
+    for every :data:`AT_ONCE` rows that were missing: the hashes, then the rows. Who is stopped loses no more than that.
 
     Args:
-        key: What the rows follow from beside the hashes; a hash too.
+        keys: What the rows of each view follow from beside the hashes; hashes too, V of them.
         hashes: 32 bytes each, N of them.
-        width: D.
-        compute: From indices of hashes, int64 (M,), to their rows, float32 (M, D).
+        out: float32 (V, N, D), written to.
+        compute: From indices of hashes, int64 (M,), and numbers of views to their rows, float32 (M, D) for each view.
+        contents: Of what the features are.
         warn: Called with one sentence where the disk cannot be used.
-
-    Returns:
-        float32 (N, D).
     """
-    rows = torch.empty(len(hashes), width)
-    missing = {one: index for index, one in reversed(list(enumerate(hashes)))}  # the first index of each
-    for stored in files_on_disk(f"{key}-"):
-        _take(stored, hashes, rows, missing)
-    if missing:
-        names, indices = b"".join(missing), torch.tensor(list(missing.values()))
-
-        def fill(out: Tensor) -> None:
-            found = compute(indices).cpu()
-            out[len(names) :].view(torch.float32).view_as(found).copy_(found)
-            out[: len(names)] = torch.frombuffer(bytearray(names), dtype=torch.uint8)
-
-        # Whatever their order: who wants the same images at the same time waits for the one who computes them.
-        size, name = len(missing) * (_HASH + 4 * width), hashlib.sha256(b"".join(sorted(missing))).hexdigest()[:_KEY]
-        _take(kept_on_disk(f"{key}-{name}", size, fill, what="features", warn=warn), hashes, rows, missing)
-    return rows
+    places: dict[bytes, list[int]] = defaultdict(list)
+    for index, name in enumerate(hashes):
+        places[name].append(index)
+    together: dict[tuple[bytes, ...], list[int]] = defaultdict(list)
+    for view, key in enumerate(keys):
+        missing = dict(places)
+        for stored in files_on_disk(f"{key}-"):
+            _take(stored, out[view], missing)
+        together[tuple(missing)].append(view)
+    for names, views in together.items():
+        for part in split_rows(torch.arange(len(names)), AT_ONCE) if names else ():
+            wanted = {names[index]: places[names[index]] for index in part.tolist()}
+            _keep_part(keys, views, wanted, out, compute, contents, warn)
 
 
-def _take(stored: Tensor, hashes: Sequence[bytes], rows: Tensor, missing: dict[bytes, int]) -> None:
-    """Copy what a file knows into the rows, and strike it off what is missing."""
+def _keep_part(
+    keys: Sequence[str], views: Sequence[int], wanted: Mapping[bytes, list[int]], out: Tensor,
+    compute: Callable[[Tensor, Sequence[int]], Sequence[Tensor]], contents: Contents, warn: Callable[[str], object],
+) -> None:  # fmt: skip
+    """Put the wanted rows of several views on disk, computed in one go where the first of them is not there by now."""
+    names, indices = b"".join(wanted), torch.tensor([rows[0] for rows in wanted.values()])
+    computed = dict[int, Tensor]()
+
+    def fill(file: Tensor, view: int) -> None:
+        if view not in computed:
+            computed.update(zip(views, (rows.cpu() for rows in compute(indices, views)), strict=True))
+        file[len(names) :].view(torch.float32).view_as(computed[view]).copy_(computed[view])
+        file[: len(names)] = torch.frombuffer(bytearray(names), dtype=torch.uint8)
+
+    # Whatever their order: who wants the same images at the same time waits for the one who computes them.
+    size, name = len(wanted) * (_HASH + 4 * out.shape[2]), hashlib.sha256(b"".join(sorted(wanted))).hexdigest()[:_KEY]
+    for view in views:
+        about = replace(contents, images=len(wanted), view=view)
+        stored = kept_on_disk(f"{keys[view]}-{name}", size, partial(fill, view=view), about, warn=warn)
+        _take(stored, out[view], dict(wanted))
+
+
+def _take(stored: Tensor, rows: Tensor, missing: dict[bytes, list[int]]) -> None:
+    """Copy what a file knows into the rows (N, D), and strike it off what is missing."""
     count, rest = divmod(len(stored), _HASH + 4 * rows.shape[1])
     if rest:  # it was cut short
         return
     names, values = stored[: count * _HASH].numpy().tobytes(), stored[count * _HASH :]
-    place = {names[at : at + _HASH]: at // _HASH for at in range(0, len(names), _HASH)}
-    pairs = [(index, place[one]) for index, one in enumerate(hashes) if one in place]
+    known = [names[at : at + _HASH] for at in range(0, len(names), _HASH)]
+    pairs = [(index, place) for place, name in enumerate(known) for index in missing.pop(name, ())]
     if pairs:
         ours, theirs = torch.tensor(pairs).T
         rows[ours] = values.view(torch.float32).view(count, -1)[theirs]
-    for one in place:
-        missing.pop(one, None)
 
 
 def feature_key(engine: Engine, model: LongTailModel, scaling: str, transform: Augment) -> str:
@@ -213,37 +241,45 @@ def feature_key(engine: Engine, model: LongTailModel, scaling: str, transform: A
     return digest.hexdigest()
 
 
-def _one_view(
+def _pass_once(
     engine: Engine, model: LongTailModel, loader: Loader, transform: Augment, rows: Tensor, names: Sequence[int],
-    seed: tuple[int, ...], tick: Callable[[], object],
-) -> Tensor:  # fmt: skip
-    """Features (N, D) of the images of these rows; each process computes every R-th one."""
+    seeds: Sequence[tuple[int, ...]], tick: Callable[[], object],
+) -> list[Tensor]:  # fmt: skip
+    """Features (N, D) of the images of these rows for each seed; each process computes those of every R-th image."""
     # Every process needs as many rows as the others to exchange them; those beyond the end repeat the first ones.
     count = len(rows)
     padded = rows[torch.arange(-(-count // engine.world_size) * engine.world_size) % count]
     own = padded[engine.rank :: engine.world_size]
-
-    parts: list[Tensor] = []
+    places = split_rows(torch.arange(len(own)), BATCH)
+    found = torch.empty(len(seeds), len(own), model.num_features, device=engine.device)
     size = 0
 
     def through(images: Tensor, at_once: int) -> Tensor:
         nonlocal size
-        found = [backbone(engine.laid_out(part)).float() for part in split_rows(images, at_once)]
+        parts = [backbone(engine.laid_out(part)).float() for part in split_rows(images, at_once)]
         size = at_once  # it fits: the next images begin here
-        return torch.cat(found)
+        return torch.cat(parts)
 
     with engine.inference(model):
         backbone = folded(model.backbone)
-        for step, batch in enumerate(loader.batches(own, BATCH)):
-            if names:
-                images = torch.cat([
-                    transform.augment(image, torch.Generator().manual_seed(step_seed(*seed, names[row])))
-                    for image, row in zip(torch.split(batch.images, 1), batch.rows.tolist(), strict=True)
-                ])  # fmt: skip
-            else:  # nothing is kept for other choices of images: a draw for the batch takes an eighth of the time
-                shared = torch.Generator().manual_seed(step_seed(*seed, step))
-                images = transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
-            size = size or forward_batch(engine.device, images.shape[-1])
-            parts.append(largest_batch(partial(through, images), size))
-            tick()
-    return engine.interleave(torch.cat(parts))[:count]
+        for step, (batch, place) in enumerate(zip(loader.batches(own, BATCH), places, strict=True)):
+            for view, words in enumerate(seeds):
+                images = _drawn(engine, transform, batch, names, words, step)
+                size = size or forward_batch(engine.device, images.shape[-1])
+                found[view, place] = largest_batch(partial(through, images), size)
+                tick()
+    return [engine.interleave(part)[:count] for part in found]
+
+
+def _drawn(
+    engine: Engine, transform: Augment, batch: Batch, names: Sequence[int], words: tuple[int, ...], step: int
+) -> Tensor:
+    """The images of a batch, augmented by draws of their own where they have names."""
+    if names:
+        return torch.cat([
+            transform.augment(image, torch.Generator().manual_seed(step_seed(*words, names[row])))
+            for image, row in zip(torch.split(batch.images, 1), batch.rows.tolist(), strict=True)
+        ])  # fmt: skip
+    # Nothing is kept for other choices of images: a draw for the batch takes an eighth of the time.
+    shared = torch.Generator().manual_seed(step_seed(*words, step))
+    return transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)

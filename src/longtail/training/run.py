@@ -91,13 +91,13 @@ class Experiment:
         self.decoders = {
             name: make_decoder(split, name, config.data) for name, split in self.prepared.data.splits.items()
         }
-        self.loaders = make_loaders(self.decoders, config.data, engine.device, self.reporter)
+        self.loaders = make_loaders(self.decoders, config.data, engine.device, self.reporter, once=self.frozen)
         self.model = make_model(config, self.prepared.counts, self.reporter, resuming=resuming)
         # Beside those of the epochs.
         self.seconds = dict.fromkeys(("startup", "compile", "features", "evaluation", "saving"), 0.0)
         self.features = FeatureStore(
             engine, self.model, self.loaders, self.decoders, self.transform, self.reporter, self.seconds,
-            fixed=self.frozen, on_disk=config.data.cache,
+            fixed=self.frozen, on_disk=config.data.cache, source=config.data.source,
         )  # fmt: skip
         for stage in self.stages.values():  # an option that the loss refuses is found before anything is trained
             make_loss(stage, self.prepared.counts, self.model)

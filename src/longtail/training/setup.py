@@ -9,7 +9,7 @@ import torch
 from longtail.counts import ClassCounts
 from longtail.data.decoding import Decoder
 from longtail.data.image_data import Split
-from longtail.data.loaders import Loader, ResidentBudget, build_loader
+from longtail.data.loaders import Loader, ResidentBudget, SinglePassLoader, build_loader
 from longtail.inference.load import start_from
 from longtail.models.adapters import add_adapters
 from longtail.models.model import LongTailModel, build_model
@@ -41,16 +41,26 @@ def make_decoder(split: Split, name: str, data: DataConfig) -> Decoder:
 
 
 def make_loaders(
-    decoders: Mapping[str, Decoder], data: DataConfig, device: torch.device, reporter: Reporter
+    decoders: Mapping[str, Decoder], data: DataConfig, device: torch.device, reporter: Reporter, *, once: bool = False
 ) -> dict[str, Loader]:
-    """The batches of each split, decoded at once where they fit what the splits before them have left."""
+    """The batches of each split, decoded at once where they fit what the splits before them have left.
+
+    Args:
+        decoders: By split.
+        data: Of the run.
+        device: Where batches go.
+        reporter: Shows how far the decoding is.
+        once: Each image is needed once, for its features: nothing is decoded now, and no pixels are kept.
+    """
+    if once:
+        return {name: SinglePassLoader(decoder, device, data.workers) for name, decoder in decoders.items()}
     budget = ResidentBudget(device, data.resident_gigabytes)
     loaders: dict[str, Loader] = {}
     for name, decoder in decoders.items():
         with reporter.bar(f"decoding {name}", len(decoder.split)) as bar:
             loaders[name] = build_loader(
-                decoder, device, workers=data.workers, budget=budget, cache=data.cache, keep_workers=name == "train",
-                tick=bar.tick, warn=lambda text: reporter.say(f"note: {text}"),
+                decoder, device, workers=data.workers, budget=budget, cache=data.cache, source=data.source,
+                keep_workers=name == "train", tick=bar.tick, warn=lambda text: reporter.say(f"note: {text}"),
             )  # fmt: skip
     return loaders
 

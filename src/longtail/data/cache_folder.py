@@ -1,0 +1,285 @@
+"""The cache folder: where it is, what lies in it and of which source, and how it is emptied."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Sequence, Sized
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from filelock import FileLock, Timeout
+
+from longtail.errors import LongtailError
+
+DEFAULT_GIGABYTES = 20.0
+PIXELS, TABLE = ".pixels", ".table"  # a file of numbers; a folder of Arrow files
+UNFINISHED, LOCK, _DESCRIPTION = ".unfinished", ".lock", ".json"
+
+Table = TypeVar("Table", bound=Sized)
+Kind = Literal["pixels", "features", "table", "unknown"]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file of the cache holds, as its description beside it says.
+
+    Attributes:
+        kind: Decoded images, features of a network, or the rows of a table.
+        source: What the user calls the images; empty where nobody said.
+        detail: Side in pixels, or the name of the network.
+        images: How many.
+        view: Number of the augmented view that features are of.
+    """
+
+    kind: Kind
+    source: str
+    detail: str
+    images: int
+    view: int = 0
+
+    @property
+    def words(self) -> str:
+        """What it is, for people.
+
+        Example:
+            >>> Contents("pixels", "photos", "224", 10).words
+            'pixels at 224 px'
+        """
+        words = {"pixels": f"pixels at {self.detail} px", "features": f"features of {self.detail}"}
+        return words.get(self.kind, "rows of a Parquet table" if self.kind == "table" else "unknown")
+
+
+UNKNOWN = Contents("unknown", "", "", 0)
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """A file of the cache, or the folder of a table.
+
+    Attributes:
+        path: Where it is.
+        size: Bytes.
+        used: Time of its last use, in seconds since 1970.
+        contents: What it holds; :data:`UNKNOWN` where nothing beside it says so.
+    """
+
+    path: Path
+    size: int
+    used: float
+    contents: Contents
+
+
+@dataclass(frozen=True)
+class SourceUse:
+    """What the cache holds of one kind for one source.
+
+    Attributes:
+        source: What the user calls the images.
+        kind: As in :class:`Contents`.
+        what: The same in words.
+        images: How many; those of several views count once.
+        size: Bytes.
+        files: How many entries.
+        used: Time of the last use, in seconds since 1970.
+    """
+
+    source: str
+    kind: Kind
+    what: str
+    images: int
+    size: int
+    files: int
+    used: float
+
+    def to_dict(self) -> dict[str, object]:
+        """The same as plain values, for JSON; the time in UTC."""
+        values = asdict(self)
+        values["bytes"], values["last_used"] = values.pop("size"), _utc(values.pop("used"))
+        return values
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept: ``$LONGTAIL_CACHE``, or ``longtail`` in the user's cache folder.
+
+    Example:
+        >>> cache_folder().is_absolute()
+        True
+    """
+    own = os.environ.get("LONGTAIL_CACHE")
+    if own:
+        return Path(own).expanduser().absolute()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "longtail"
+
+
+def cache_limit() -> float:
+    """Bytes that the cache may take, from ``$LONGTAIL_CACHE_GB``.
+
+    Raises:
+        LongtailError: It is no number.
+
+    Example:
+        >>> cache_limit() > 0
+        True
+    """
+    text = os.environ.get("LONGTAIL_CACHE_GB") or str(DEFAULT_GIGABYTES)
+    try:
+        limit = float(text)
+    except ValueError:
+        raise LongtailError(f"LONGTAIL_CACHE_GB takes a number of gigabytes, such as 50; it is {text!r}.") from None
+    return limit * 1e9
+
+
+def describe(path: Path, contents: Contents) -> None:
+    """Write beside an entry what it holds. One without a description is as good, so a failure is passed over."""
+    with suppress(OSError):
+        text = json.dumps(asdict(contents) | {"created": _utc(datetime.now(UTC).timestamp())}, ensure_ascii=False)
+        path.with_suffix(_DESCRIPTION).write_text(text, encoding="utf-8", errors="replace")
+
+
+def cache_entries() -> list[CacheEntry]:
+    """Everything that the cache holds, what is being written included; the last used comes first."""
+    try:
+        folder = cache_folder()
+    except RuntimeError:  # there is no home
+        return []
+    found = []
+    for path in (path for ending in (PIXELS, UNFINISHED, TABLE) for path in folder.glob(f"*{ending}")):
+        with suppress(OSError):  # another process makes room
+            size = _size(path)
+            found.append(CacheEntry(path, size, path.stat().st_mtime, _contents(path)))
+    return sorted(found, key=lambda entry: -entry.used)
+
+
+def _size(path: Path) -> int:
+    return (
+        sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
+    )
+
+
+def _contents(path: Path) -> Contents:
+    try:
+        values = json.loads(path.with_suffix(_DESCRIPTION).read_text(encoding="utf-8"))
+        kind, source, detail = (values[name] for name in ("kind", "source", "detail"))
+        known = kind in {"pixels", "features", "table"} and isinstance(source, str) and isinstance(detail, str)
+        return Contents(kind, source, detail, int(values["images"]), int(values["view"])) if known else UNKNOWN
+    except (OSError, ValueError, KeyError, TypeError):  # older than descriptions are, or damaged
+        return UNKNOWN
+
+
+def keep_table(source: str, files: Sequence[Path], read: Callable[[Path | None], Table]) -> Table:
+    """Have a table of files kept in the cache in the form that can be mapped, where it counts and is found again.
+
+    It is needed to read the source at all, so it is kept even where it is larger than the cache may be.
+
+    Args:
+        source: What the user calls it.
+        files: What it is made of; they count by path, size and time of their last change.
+        read: From the folder that keeps it to the table; None where the disk of the cache cannot be used.
+    """
+    states = [(file.absolute(), file.stat()) for file in files]
+    size = sum(state.st_size for _, state in states)
+    digest = hashlib.sha256(repr([(str(file), state.st_size, state.st_mtime_ns) for file, state in states]).encode())
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{digest.hexdigest()}{TABLE}"
+        lock = FileLock(path.with_suffix(LOCK))
+        lock.acquire()
+    except (OSError, RuntimeError):
+        return read(None)
+    try:
+        if size <= cache_limit() and not path.exists():
+            make_room(folder, cache_limit() - size, keep=path.stem)
+        table = read(path)
+        describe(path, Contents("table", source, "", len(table)))
+        os.utime(path)
+    except BaseException:  # whatever was wrong with it: the next call begins anew
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    finally:
+        lock.release()
+    return table
+
+
+def by_source(entries: Sequence[CacheEntry]) -> list[SourceUse]:
+    """Sum entries up by source and kind; the last used comes first.
+
+    Example:
+        >>> contents = [Contents("features", "photos", "resnet20", 10, view) for view in (0, 1)]
+        >>> entries = [CacheEntry(Path("a"), 5, 1.0, each) for each in contents]
+        >>> [(use.source, use.what, use.images, use.size) for use in by_source(entries)]
+        [('photos', 'features of resnet20', 10, 10)]
+    """
+    groups: dict[tuple[str, Kind, str], list[CacheEntry]] = defaultdict(list)
+    for entry in entries:
+        groups[entry.contents.source, entry.contents.kind, entry.contents.words].append(entry)
+    uses = []
+    for (source, kind, what), group in groups.items():
+        images: dict[int, int] = defaultdict(int)
+        for entry in group:
+            images[entry.contents.view] += entry.contents.images
+        size, used = sum(entry.size for entry in group), max(entry.used for entry in group)
+        uses.append(SourceUse(source, kind, what, max(images.values()), size, len(group), used))
+    return sorted(uses, key=lambda use: -use.used)
+
+
+def make_room(folder: Path, budget: float, *, keep: str) -> None:
+    """Delete what killed processes left, then the least recently used entries, until the folder fits the budget.
+
+    Args:
+        folder: The cache.
+        budget: Bytes.
+        keep: The name of an entry that stays, without its ending.
+    """
+    for leftover in folder.glob(f"*{UNFINISHED}"):
+        if leftover.stem != keep:
+            remove_entry(leftover)
+    entries = cache_entries()
+    total = sum(entry.size for entry in entries)
+    for entry in reversed(entries):
+        if total <= budget:
+            return
+        if entry.path.stem != keep and entry.path.suffix != UNFINISHED and remove_entry(entry.path):
+            total -= entry.size
+
+
+def remove_entry(path: Path) -> bool:
+    """Delete an entry unless a process is writing it or about to map it; a map that exists already outlives its file.
+
+    Returns:
+        Whether it is gone.
+    """
+    try:
+        with FileLock(path.with_suffix(LOCK), timeout=0):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            path.with_suffix(_DESCRIPTION).unlink(missing_ok=True)
+    except Timeout:
+        return False
+    return not path.exists()
+
+
+def growth(before: Sequence[CacheEntry], after: Sequence[CacheEntry]) -> int:
+    """Bytes that entries were added or have grown by, whatever was deleted meanwhile.
+
+    Example:
+        >>> old, new = (CacheEntry(Path(name), 5, 1.0, UNKNOWN) for name in ("a", "b"))
+        >>> growth([old], [new]), growth([old], [old])
+        (5, 0)
+    """
+    sizes = {entry.path: entry.size for entry in before}
+    return sum(max(0, entry.size - sizes.get(entry.path, 0)) for entry in after)
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
