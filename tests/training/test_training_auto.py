@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
+import yaml
 
 from longtail.cli import build_parser
 from longtail.commands.words import run_config, without_auto
 from longtail.errors import LongtailError
+from longtail.training import engine, facts
 from longtail.training.auto import PACKAGED, STRONG, Facts, choose
 from longtail.training.check import check_config, resolve
 from longtail.training.config import RunConfig
 from longtail.training.facts import look
 from longtail.training.grid import plan_grid, recipe_grid
-from longtail.training.grid_auto import reasons_of
-from longtail.training.recipe import config_from_dict
+from longtail.training.outline import outline, outlines
+from longtail.training.outputs import write_yaml
+from longtail.training.recipe import base_config, config_from_dict, is_whole
 
 PHOTOS = Facts(images=2700, classes=23, imbalance_ratio=177.0, side=300, packaged=True)
 TABLE = [
@@ -143,7 +147,7 @@ def test_a_grid_chooses_what_train_chooses(words: tuple[str, ...], epochs: int |
         alone = read("digits", "--out", "run", "--imbalance-ratio", "10", "--recipe", recipe, *words)
         assert asdict(run.config) == asdict(resolve(alone))
     assert plan_grid(grid.spec).runs == grid.runs
-    said = reasons_of({run.name: run.config for run in grid.runs})
+    said = outlines({run.name: run.config for run in grid.runs})
     assert [line.partition(":")[0] for line in said].count("backbone") == 1
     assert any(line.startswith("gcl: recipe: images/gcl (yours)") for line in said)
 
@@ -164,12 +168,69 @@ def test_modes_that_do_not_fit_tiny_images_get_a_network_they_fit() -> None:
     assert choose(tiny, mode="scratch")[0]["model"]["name"] == "resnet32"
 
 
-def test_a_configuration_file_and_a_mode_exclude_each_other() -> None:
-    with pytest.raises(LongtailError, match="leave --mode out"):
-        read("digits", "--out", "run", "--config", "run/config.yaml", "--mode", "finetune")
+@pytest.mark.parametrize("flag", ["--mode", "--recipe"])
+def test_a_whole_configuration_and_what_it_holds_exclude_each_other(flag: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(asdict(RunConfig())))
+    with pytest.raises(LongtailError, match=f"leave {flag} out"):
+        read("digits", "--out", "run", "--config", str(tmp_path / "config.yaml"), flag, "images/ce")
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        ("data: {image_size: 8}\nstage1: {epochs: 7}", ["--data.image_size", "8", "--stage1.epochs", "7"]),
+        ("recipe: images/gcl\nmode: scratch", ["--recipe", "images/gcl", "--mode", "scratch"]),
+        ("recipe: auto\nmodel: {name: resnet20}", ["--model.name", "resnet20"]),
+        ("recipe: cifar-lt/gcl\nstage1: {optimizer: {lr: 1e-2}}",
+         ["--recipe", "cifar-lt/gcl", "--stage1.optimizer.lr", "0.01"]),
+        ("data: {imbalance_ratio: 50, source: digits}\nstage1: {loss: {name: gcl, options: {noise: 0.3}}}",
+         ["--imbalance-ratio", "50", "--stage1.loss.name", "gcl", "--stage1.loss.options.noise", "0.3"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("epochs", [[], ["--epochs", "9"]])
+def test_a_file_of_some_options_is_completed_as_those_options_on_the_command_line(
+    text: str, flags: list[str], epochs: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    by_file = read("digits", "--out", "run", "--config", str(tmp_path / "mine.yaml"), *epochs)
+    by_flags = read("digits", "--out", "run", *flags, *epochs)
+    if epochs and "--stage1.epochs" in flags:  # what is said later wins: the file is scaled, the flag stands
+        assert (by_file.stage1.epochs, by_flags.stage1.epochs) == (9, 7)
+        by_file.stage1.epochs, by_file.reasons = 7, by_flags.reasons
+    assert by_file == by_flags
+    assert bool(by_file.reasons) == ("cifar-lt" not in text)
+
+
+def test_what_was_chosen_on_one_machine_is_not_chosen_again_on_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "look", lambda _: replace(PHOTOS, gpu="H", hub=True))
+    made = resolve(read("digits", "--out", "run"))
+    assert (made.model.name, made.mode) == (STRONG, "finetune")
+    assert made.training.precision != "auto"
+    write_yaml(tmp_path / "config.yaml", asdict(made))
+    monkeypatch.setattr(facts, "look", lambda _: pytest.fail("the images were looked at"))
+    monkeypatch.setattr(engine, "with_precision", lambda training: training)
+    again = read("--out", "run", "--config", str(tmp_path / "config.yaml"))
+    assert asdict(again) == asdict(made) | {"reasons": []}
+    values = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert is_whole(values)
+    for old in ("mode", "reasons"):  # as the first version wrote it
+        del values[old]
+    assert is_whole(values)
+    del values["stage1"]["epochs"]
+    assert not is_whole(values)
 
 
 def test_a_recipe_that_is_named_is_not_chosen_for() -> None:
     config = read("digits", "--out", "run", "--recipe", "cifar-lt/gcl")
     assert (config.recipe, config.mode, config.reasons) == ("cifar-lt/gcl", "", [])
     assert read("digits", "--out", "run", "--recipe", "images/gcl", "--mode", "finetune").mode == "finetune"
+
+
+def test_what_is_trained_is_said_where_nothing_was_chosen() -> None:
+    network, first, second = outline(config_from_dict(base_config("cifar-lt/gcl", epochs=30)))
+    assert all(word in network for word in ("resnet32", "32 pixels", "cosine", "cifar-lt/gcl", "from nothing"))
+    assert all(word in first for word in ("30 epochs", "all weights", "gcl", "64", "sgd at 0.1", "mixup"))
+    assert all(word in second for word in ("5 epochs", "the classifier", "class-balanced"))
+    assert len(outline(config_from_dict(base_config("images/ce", mode="linear")))) == 2

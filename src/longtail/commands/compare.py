@@ -152,13 +152,13 @@ def grid_command(
 
 def _train_and_show(planned: Grid, *, jobs: int | None, table: Destination | None) -> int:
     """Train the runs of a grid that are not finished, show all that are, and return the exit status."""
-    from longtail.training.grid_auto import reasons_of
     from longtail.training.grid_runner import log_of, run_grid
     from longtail.training.interrupt import Interrupted
+    from longtail.training.outline import outlines
     from longtail.training.progress import Reporter
 
     reporter = Reporter()
-    for line in reasons_of({run.name: run.config for run in planned.runs}):
+    for line in outlines({run.name: run.config for run in planned.runs}):
         reporter.say(line)
     try:
         outcomes = run_grid(planned, reporter, jobs=jobs)

@@ -81,6 +81,7 @@ def _in_folds(config: RunConfig) -> bool:
 def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
     """Train into a new folder, then write the report; return the exit status."""
     from longtail.training.check import check_config, check_weights
+    from longtail.training.outline import outline
     from longtail.training.place import refuse_existing
     from longtail.training.progress import Reporter
     from longtail.training.run import start_run
@@ -89,8 +90,8 @@ def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
     check_config(config)
     check_weights(config)
     reporter = Reporter(quiet=quiet)
-    for reason in config.reasons:
-        reporter.say(reason)
+    for line in outline(config):
+        reporter.say(line)
     if _in_folds(config):
         from longtail.training.folds import start_folds
 
@@ -102,6 +103,7 @@ def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
 def resume_command(run: str, *, quiet: bool = False) -> int:
     """Continue a run from its last checkpoint; return the exit status."""
     from longtail.training.check import check_config
+    from longtail.training.outline import outline
     from longtail.training.progress import Reporter
     from longtail.training.run import resume_run
 
@@ -113,6 +115,8 @@ def resume_command(run: str, *, quiet: bool = False) -> int:
         reporter.say(f"{run} is complete already; nothing to do.")
         return 0
     check_config(config)
+    for line in outline(config):
+        reporter.say(line)
     if _in_folds(config):
         from longtail.training.folds import train_folds
 

@@ -30,7 +30,7 @@ AUTO = ["--recipe", "auto"]
 
 def training_defaults(words: Sequence[str]) -> dict[str, Any]:
     """Read ahead what decides where every other option starts from: recipe, mode, network, file, epochs, losses."""
-    from longtail.training.recipe import flatten, merge
+    from longtail.training.recipe import merge
 
     _check_words(words)
     config = _start(words, _whole_number(words, "--epochs"))
@@ -41,6 +41,13 @@ def training_defaults(words: Sequence[str]) -> dict[str, Any]:
         loss = _value(words, f"--{stage}.loss.name")
         if loss is not None:  # another loss than the recipe's starts with options of its own
             config = merge(config, {stage: {"loss": {"name": loss}}})
+    return _as_defaults(config)
+
+
+def _as_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as the defaults of a parser: by dotted names, the options of a loss in one piece."""
+    from longtail.training.recipe import flatten
+
     options = {f"{stage}.loss.options": config[stage]["loss"]["options"] for stage in ("stage1", "stage2")}
     return {key: value for key, value in flatten(config).items() if ".loss.options" not in key} | options
 
@@ -60,40 +67,74 @@ def without_auto(words: Sequence[str]) -> list[str]:
 
 
 def _start(words: Sequence[str], epochs: int | None) -> dict[str, Any]:
-    from longtail.training.recipe import ANY_IMAGES, base_config, check_recipe
+    from longtail.training.recipe import base_config, is_whole, read_config
 
-    recipe, file = _value(words, "--recipe"), _value(words, "--config")
-    if recipe is not None:
-        first = _first_reading(words)
+    if "--resume" in words:
+        return base_config(None, epochs=epochs)
+    recipe, mode, file = (_value(words, flag) for flag in ("--recipe", "--mode", "--config"))
+    own = {} if file is None else read_config(file)
+    if file is not None and is_whole(own):
+        for flag, given in (("--mode", mode), ("--recipe", recipe)):
+            if given is not None:
+                raise UsageError(f"{file} holds all that {flag} would set: leave {flag} out, or --config.")
+        return base_config(None, epochs=epochs, own=own | {"reasons": []})  # nothing is chosen, so nothing has a reason
+    recipe = recipe or own.pop("recipe", "")
+    return _completed(words, own, recipe if recipe != AUTO[1] else "", mode or own.pop("mode", ""), epochs)
+
+
+def _completed(words: Sequence[str], own: dict[str, Any], recipe: str, mode: str, epochs: int | None) -> dict[str, Any]:
+    """Choose what neither the words nor a file of options say, unless a recipe for a data set leaves no choice.
+
+    Args:
+        words: The command line.
+        own: What the file says, as if its options had been given as flags.
+        recipe: The recipe that either names, if any.
+        mode: The mode that either names, if any.
+        epochs: As ``--epochs``.
+    """
+    from longtail.training.recipe import ANY_IMAGES, base_config, check_recipe, merge, scale_epochs
+
+    own = {key: value for key, value in own.items() if key not in {"recipe", "mode", "reasons"}}
+    first = _first_reading(words, own)
+    if recipe:
         check_recipe(recipe, "" if first is None else first.data.source)
-    mode, model = _value(words, "--mode"), _value(words, "--model.name")
-    if file is not None and mode is not None:
-        raise UsageError("--config holds all that a mode would set: leave --mode out, or start from a recipe.")
-    for_any = recipe is None or recipe.startswith(ANY_IMAGES)
-    if not for_any or file is not None or "--resume" in words:
-        return base_config(recipe, file, epochs, mode=mode, model=model)
-    first = _first_reading(words)
-    if first is None:
-        return base_config(recipe, epochs=epochs, mode=mode, model=model)
+    model = _value(words, "--model.name") or own.get("model", {}).get("name")
+    if first is None or (recipe and not recipe.startswith(ANY_IMAGES)):
+        return base_config(recipe or None, epochs=epochs, mode=mode or None, model=model, own=own)
     from longtail.training.auto import choose
     from longtail.training.facts import look
     from longtail.training.place import refuse_existing
 
     refuse_existing(Path(_value(words, "--out") or ""))  # before any image is looked at
-    size = first.data.image_size if _value(words, "--data.image_size") else None
-    config, reasons = choose(look(first), recipe=recipe, mode=mode, model=model, image_size=size, epochs=epochs)
-    return config | {"reasons": reasons}
+    has_size = _value(words, "--data.image_size") is not None or "image_size" in own.get("data", {})
+    config, reasons = choose(
+        look(first), recipe=recipe or None, mode=mode or None, model=model,
+        image_size=first.data.image_size if has_size else None, epochs=epochs,
+    )  # fmt: skip
+    if epochs is not None and "epochs" in own.get("stage1", {}):  # what was chosen has that length; the file gets it
+        own = _same_names(scale_epochs(merge(config, own), epochs), own)
+    return merge(config, own) | {"reasons": reasons}
 
 
-def _first_reading(words: Sequence[str]) -> RunConfig | None:
-    """What the words say before anything is chosen for them; None where they do not come to a run.
+def _same_names(config: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that has the names of another one."""
+    return {
+        key: _same_names(config[key], value) if isinstance(value, dict) and value else config[key]
+        for key, value in own.items()
+    }
+
+
+def _first_reading(words: Sequence[str], own: dict[str, Any]) -> RunConfig | None:
+    """What the words and a file say before anything is chosen for them; None where they do not come to a run.
 
     What is wrong with them is said when they are read a second time.
     """
     from longtail.commands import train
+    from longtail.training.recipe import merge
 
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, default_env=False)
     train.takes(parser)
+    parser.set_defaults(_as_defaults(merge(asdict(RunConfig()), own)))
     rest = list(words)
     if "train" in rest:
         rest.remove("train")

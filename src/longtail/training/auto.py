@@ -110,7 +110,7 @@ def _choices(config: Nested) -> list[str]:
         f"image size: {config['data']['image_size']} pixels",
         f"training: {config['mode']}",
         f"recipe: {config['recipe']}{' with the loss ' + first['loss']['name'] if own_loss else ''}",
-        f"length: {first['epochs']} epochs{retrained}, batches of {first['batch_size']}",
+        f"length: {first['epochs']} epoch{'s' * (first['epochs'] != 1)}{retrained}, batches of {first['batch_size']}",
     ]
 
 

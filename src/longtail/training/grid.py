@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from longtail.complaints import explain
 from longtail.data.source_path import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
@@ -19,7 +17,18 @@ from longtail.training.auto import Facts, as_it_came
 from longtail.training.check import check_config, check_stages, resolve
 from longtail.training.config import EXECUTION, RunConfig
 from longtail.training.grid_auto import AUTO, is_chosen, spelt_out
-from longtail.training.recipe import Nested, base_config, check_keys, config_from_dict, flatten, merge, read_config
+from longtail.training.recipe import (
+    Nested,
+    base_config,
+    check_keys,
+    check_recipe,
+    config_from_dict,
+    flatten,
+    merge,
+    place_of,
+    read_config,
+)
+from longtail.training.yaml_document import Document, parse_yaml, read_yaml
 
 State = Literal["new", "started", "finished"]
 # What the choices for a run depend on: the images that are trained on, how, and the network.
@@ -138,20 +147,25 @@ class _Variant:
 
 
 def read_grid(path: str | Path) -> Nested:
-    """Read a grid file; :func:`plan_grid` checks what is in it.
+    """Read a grid file, and check every name and every value's type in it; :func:`plan_grid` checks the rest.
 
     Raises:
-        LongtailError: The file is missing, or is no YAML file with names in it.
+        LongtailError: The file is missing, is no YAML file with names in it, has an unknown name or a value of the
+            wrong type; the line and column are named.
     """
-    try:
-        values = _yaml(Path(path).read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise LongtailError(f"{path} cannot be read ({error.strerror}); name a grid file.") from error
-    except UnicodeDecodeError as error:
-        raise LongtailError(f"{path} is not text in UTF-8; name a grid file.") from error
+    document = read_yaml(path, "a grid file")
+    values: Any = document.values
     if not isinstance(values, dict):
         raise LongtailError(f"{path} holds no grid; it needs at least source, out and runs.")
-    return values
+    spec: GridSpec = _typed(GridSpec, values, document)
+    options = [("set", spec.set), *((f"vary.{key}", {key: value}) for key in spec.vary for value in spec.vary[key])]
+    for name, run in spec.runs.items():
+        own: RunSpec = _typed(RunSpec, run or {}, document.part(f"runs.{name}", f"run {name!r}"))
+        options.append((f"runs.{name}.set", own.set))
+    for section, given in options:
+        for key, value in given.items():
+            config_from_dict(nested({key: value}), document.at(f"{section}.{key}"))
+    return dict(values)
 
 
 def recipe_grid(
@@ -192,7 +206,7 @@ def recipe_grid(
         key, equals, value = word.partition("=")
         if not equals:
             raise UsageError(f"--set takes KEY=VALUE, such as --set training.precision=bf16, got {word!r}.")
-        values["set"][key] = _yaml(value, f"--set {key}")
+        values["set"][key] = parse_yaml(value, f"--set {key}").values
     if epochs is not None:
         values["epochs"] = epochs
     if baseline is not None:
@@ -239,6 +253,9 @@ def plan_grid(values: Nested, where: str = "the grid") -> Grid:
     for variant in variants:
         name = variant.name
         config = _resolve(spec, specs[variant.run], variant, f"{where}: run {name!r}")
+        if "training.precision" not in spec.set and not {"training.precision", "training.device"} & spec.vary.keys():
+            # What is chosen by the machine stays with the grid, which may go on elsewhere.
+            specs[variant.run].set.setdefault("training.precision", config.training.precision)
         for seed in seeds:
             own = copy.deepcopy(config)
             own.training.seed = seed
@@ -305,28 +322,24 @@ def nested(options: Mapping[str, Any]) -> Nested:
     return result
 
 
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise LongtailError(f"{where} is not valid YAML: {str(error).splitlines()[0]}.") from error
-
-
-def _typed(kind: type[Any], values: Any, where: str) -> Any:
+def _typed(kind: type[Any], values: Any, where: str | Document) -> Any:
     """Build a specification; every name and every value is checked."""
     from jsonargparse import ArgumentError, ArgumentParser
 
     known = list(kind.__dataclass_fields__)
     if not isinstance(values, dict):
-        raise LongtailError(f"{where} takes names with values ({', '.join(known)}), got {values!r}.")
+        at = place_of(where, "")
+        raise LongtailError(f"{at} takes names with values ({', '.join(known)}), got {values!r}.")
     check_keys(values, dict.fromkeys(known), where)
     parser = ArgumentParser(exit_on_error=False, default_env=False)
     parser.add_class_arguments(kind, "grid")
     try:
         return parser.instantiate(parser.parse_object({"grid": values})).grid
     except ArgumentError as error:
-        reason = explain(str(error.message), lambda key: key.removeprefix("grid."))
-        raise LongtailError(f"{where}: {reason}") from error
+        message = str(error.message)
+        key = re.search(r'Parser key "grid\.([^"]+)"', message)
+        reason = explain(message, lambda key: key.removeprefix("grid."))
+        raise LongtailError(f"{place_of(where, key.group(1) if key else '')}: {reason}") from error
 
 
 def _check(spec: GridSpec, runs: Mapping[str, RunSpec], where: str) -> None:
@@ -352,6 +365,8 @@ def _check(spec: GridSpec, runs: Mapping[str, RunSpec], where: str) -> None:
             raise LongtailError(f"{where}: {name!r} names a folder: use letters, digits and . + = , - _ only.")
         if not run.recipe:
             raise LongtailError(f"{where}: run {name!r} has no recipe; 'longtail recipes' lists them.")
+        if run.recipe != AUTO:
+            check_recipe(run.recipe, run.source or spec.source)
         if not (run.source or spec.source or "data.source" in spec.set | run.set | spec.vary):
             raise LongtailError(f"{where}: run {name!r} has no images: add a source to the grid or to the run.")
 

@@ -59,19 +59,3 @@ def spelt_out(
     changed = {key: value for key, value in flatten(config).items() if base.get(key) != value}
     options = {"mode": config["mode"], "model.name": name} | changed | {"reasons": reasons}
     return config["recipe"], {key: value for key, value in options.items() if key not in given}
-
-
-def reasons_of(runs: Mapping[str, RunConfig]) -> list[str]:
-    """What was chosen for the runs of a grid and why: once where it is the same for all of them.
-
-    Args:
-        runs: Configurations by the name of the run.
-
-    Example:
-        >>> ce, gcl = RunConfig(reasons=["training: linear", "recipe: ce"]), RunConfig(reasons=["training: linear"])
-        >>> reasons_of({"ce": ce, "gcl": gcl})
-        ['training: linear', 'ce: recipe: ce']
-    """
-    lines = dict.fromkeys(reason for config in runs.values() for reason in config.reasons)
-    owners = {line: [name for name, config in runs.items() if line in config.reasons] for line in lines}
-    return [line if len(names) == len(runs) else f"{', '.join(names)}: {line}" for line, names in owners.items()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -16,6 +18,7 @@ from longtail.complaints import explain
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.training.config import RunConfig
 from longtail.training.modes import MODES, with_mode, with_model
+from longtail.training.yaml_document import Document, read_yaml
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -23,6 +26,16 @@ if TYPE_CHECKING:
 Nested: TypeAlias = dict[str, Any]
 ANY_IMAGES = "images/"  # the recipes for no data set in particular
 _SOURCES = {"imagenet-lt": "imagenet", "inaturalist": "inat", "places-lt": "places"}  # what their sources are called
+# What is chosen by the images and the machine, and stands in the configuration of every run, those of old versions too.
+_CHOSEN = frozenset({
+    "recipe", "model.name", "model.pretrained", "data.image_size", "data.resize", "data.mean", "data.std",
+    "data.augmentation",
+} | {
+    f"{stage}.{option}" for stage in ("stage1", "stage2") for option in (
+        "epochs", "batch_size", "train", "mixing", "loss.name", "optimizer.name", "optimizer.lr",
+        "optimizer.weight_decay", "schedule.name", "schedule.warmup_epochs",
+    )
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -135,6 +148,7 @@ def base_config(
     mode: str | None = None,
     model: str | None = None,
     image_size: int | None = None,
+    own: Nested | None = None,
 ) -> Nested:
     """Return the full configuration that further options start from.
 
@@ -147,9 +161,10 @@ def base_config(
         model: The network in place of the recipe's. Those of the family ``images`` take over what a timm network was
             trained on: image size, mean and standard deviation.
         image_size: In place of that size, in pixels.
+        own: What such a file holds, where it has been read.
 
     Raises:
-        LongtailError: No such recipe or file, or a file with an unknown option.
+        LongtailError: No such recipe or file, or a file with an unknown option or a value of the wrong type.
 
     Example:
         >>> base_config("cifar-lt/gcl", epochs=30)["stage2"]["epochs"]
@@ -162,32 +177,39 @@ def base_config(
     if mode is not None or any_images:
         config = with_mode(config, mode or MODES[0])
     if config_file is not None:
-        overlay = read_config(config_file)
-        config_from_dict(overlay, str(config_file))  # a value of the wrong type is named with its file
-        config = merge(config, overlay)
+        own = read_config(config_file)
+    config = merge(config, own or {})
     return config if epochs is None else scale_epochs(config, epochs)
 
 
 def read_config(path: str | Path) -> Nested:
-    """Read a ``config.yaml`` and check the names in it.
+    """Read a ``config.yaml`` and check every name and every value's type in it.
 
     Raises:
-        LongtailError: The file is missing, is not YAML, or has an unknown option.
+        LongtailError: The file is missing, is not YAML, has an unknown option or a value of the wrong type; the line
+            and column are named.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LongtailError(f"{path} cannot be read ({error.strerror}); name a config.yaml.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise LongtailError(f"{path} is not valid YAML ({reason}): mend it, or name another file.") from error
+    document = read_yaml(path, "a config.yaml")
+    values: Any = document.values
     if not isinstance(values, dict):
         raise LongtailError(f"{path} holds no configuration; name a config.yaml of a run.")
-    check_keys(values, asdict(RunConfig()), str(path))
-    return values
+    config_from_dict(values, document)
+    return dict(values)
 
 
-def config_from_dict(values: Nested, where: str = "") -> RunConfig:
+def is_whole(own: Nested) -> bool:
+    """Whether a configuration says all that could be chosen for it, as ``config.yaml`` of a run does.
+
+    Such a configuration is trained as it is. In any other, what it leaves out is chosen, as on the command line.
+
+    Example:
+        >>> is_whole(load_recipe("cifar-lt/ce").config), is_whole({"data": {"image_size": 64}})
+        (True, False)
+    """
+    return flatten(own).keys() >= _CHOSEN
+
+
+def config_from_dict(values: Nested, where: str | Document = "") -> RunConfig:
     """Build the typed configuration; every value is checked against its type.
 
     Args:
@@ -208,10 +230,18 @@ def config_from_dict(values: Nested, where: str = "") -> RunConfig:
     try:
         parsed = parser.parse_object({"run": values})
     except ArgumentError as error:
-        reason = explain(str(error.message), lambda key: key.removeprefix("run."))
-        raise (LongtailError(f"{where}: {reason}") if where else UsageError(reason)) from error
+        message = str(error.message)
+        reason = explain(message, lambda key: key.removeprefix("run."))
+        key = re.search(r'Parser key "run\.([^"]+)"', message)
+        at = place_of(where, key.group(1) if key else "")
+        raise (LongtailError(f"{at}: {reason}") if at else UsageError(reason)) from error
     config: RunConfig = parser.instantiate(parsed).run
     return config
+
+
+def place_of(where: str | Document, key: str) -> str:
+    """What an error about an option begins with: its file, with line and column where they are known."""
+    return where.at(key) if isinstance(where, Document) else where
 
 
 @cache
@@ -290,22 +320,38 @@ def flatten(nested: Nested, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_keys(given: Nested, known: Nested, where: str, prefix: str = "") -> None:
+def check_keys(
+    given: Nested, known: Nested, where: str | Document, prefix: str = "", names: Sequence[str] = ()
+) -> None:
     """Raise LongtailError for the first key that does not exist, naming the nearest right one.
+
+    Args:
+        given: Nested values.
+        known: The same with every key there is.
+        where: The file they come from, for the error.
+        prefix: Of the keys, where they are a part of a configuration.
+        names: The dotted names to suggest; those of ``known`` when not given.
 
     Example:
         >>> check_keys({"epohcs": 3}, {"epochs": 1}, "config.yaml")
         Traceback (most recent call last):
         longtail.errors.LongtailError: config.yaml has an unknown option 'epohcs'. Did you mean 'epochs'?
     """
+    names = names or list(flatten(known))
     for key, value in ((str(key), value) for key, value in given.items()):
+        name, at = prefix + key, place_of(where, prefix + key)
         if key not in known:
-            names = [f"{prefix}{name}" for name in known]
-            raise LongtailError(f"{where} has an unknown option {prefix + key!r}.{nearest(prefix + key, names)}")
+            choices = [each for each in names if each != "reasons"]
+            raise LongtailError(f"{at} has an unknown option {name[:80]!r}.{nearest(name[:80], choices)}")
         if isinstance(known[key], dict) and not isinstance(value, dict):
-            raise LongtailError(f"{where}: {prefix + key} takes names with values, got {value!r}.")
+            raise LongtailError(f"{at}: {name} takes names with values, got {_shown(value)}.")
         if isinstance(value, dict) and isinstance(known[key], dict) and key != "options":
-            check_keys(value, known[key], where, f"{prefix}{key}.")
+            check_keys(value, known[key], where, f"{name}.", names)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _root() -> Traversable:
