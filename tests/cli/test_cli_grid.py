@@ -65,7 +65,8 @@ def test_every_word_reaches_the_runs(cli: Cli, planned: list[tuple[Grid, int | N
     )  # fmt: skip
     assert (done.status, done.out) == (130, "")
     ends = "stopped; the checkpoints are saved. Continue with: longtail compare --grid 'my grid/grid.yaml'\n"
-    assert done.err == ends
+    assert done.err.endswith(ends)
+    assert "gcl: stage 2: 5 epochs of the classifier" in done.err
     ((grid, jobs),) = planned
     assert jobs == 3
     assert [run.title for run in grid.runs] == ["ce seed 0", "ce seed 1", "gcl seed 0", "gcl seed 1"]
