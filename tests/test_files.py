@@ -26,6 +26,9 @@ with writing(Path(sys.argv[1])) as file:
     os._exit(9)
 """
 
+if sys.platform != "win32":
+    import fcntl
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="pipes, links and locks as POSIX has them")
 
 
@@ -146,8 +149,15 @@ def test_what_a_killed_process_left_goes_with_the_next_file_in_the_folder(tmp_pa
 
 
 def test_what_may_be_somebodys_stays(tmp_path: Path) -> None:
-    keep = [".a.csv.longtail-elsewhere-1-0.tmp", ".a.csv.999999999.tmp", ".b.csv.999999999.tmp", ".a.csv.tmp"]
-    old = [".a.csv.999999998.tmp", f".a.csv.{os.getpid()}.tmp", ".b.csv.999999998.tmp"]
+    here = f"longtail-{files._HOST}-00000000-999999998-0.tmp"  # of before the machine was started anew
+    keep = [
+        ".a.csv.longtail-elsewhere-00000000-1-0.tmp",
+        f".b.csv.{here}",
+        ".a.csv.999999999.tmp",
+        ".b.csv.999999999.tmp",
+        ".a.csv.tmp",
+    ]
+    old = [".a.csv.999999998.tmp", f".a.csv.{here}", f".a.csv.{os.getpid()}.tmp", ".b.csv.999999998.tmp"]
     for name in keep + old:
         (tmp_path / name).touch()
     for name in old:
@@ -158,4 +168,16 @@ def test_what_may_be_somebodys_stays(tmp_path: Path) -> None:
         write_atomically(tmp_path / "a.csv", b"new")
         assert live in listed(tmp_path)
     # Of an older version go those of this file whose process is gone.
-    assert listed(tmp_path) == sorted([*keep, *old[1:], "a.csv", "live.csv"])
+    assert listed(tmp_path) == sorted([*keep, *old[2:], "a.csv", "live.csv"])
+
+
+def test_what_a_process_in_another_container_left_goes_once_it_is_not_locked(tmp_path: Path) -> None:
+    if files._boot() == "0":
+        pytest.skip("no /proc here")
+    left = tmp_path / f".a.csv.longtail-f00ba4-{files._boot()}-{os.getpid()}-0.tmp"
+    with left.open("xb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write_atomically(tmp_path / "a.csv", b"new")
+        assert left.exists()
+    write_atomically(tmp_path / "b.csv", b"new")
+    assert listed(tmp_path) == ["a.csv", "b.csv"]

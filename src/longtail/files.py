@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -24,10 +25,13 @@ STANDARD_OUTPUT: Final = Path("/dev/stdout")
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _MOST_LINKS = 40  # as Linux follows them
 _HOST = re.sub(r"[^\w.]+", "_", platform.node())[:64] or "host"
+_UNKNOWN = "0"
 _NAME_LENGTH = 40  # characters of the name that are in the temporary one, which may take 255 bytes
 _NUMBERS = itertools.count()
-_LEFTOVER = re.compile(r"\..+\.longtail-(?P<host>[\w.]+)-(?P<pid>\d{1,9})-\d+\.tmp", re.DOTALL)
-_SURELY_OLD = 3600.0  # seconds: older versions held no lock, and wrote a file in one go
+_LEFTOVER = re.compile(
+    r"\..+\.longtail-(?P<host>[\w.]+)-(?P<boot>\w+)-(?P<pid>\d{1,9})-\d+\.tmp", re.DOTALL
+)  # fmt: skip
+_SURELY_OLD = 3600.0  # seconds without a change
 _swept: set[Path] = set()  # files whose folder this process has looked through for leftovers
 
 
@@ -198,7 +202,7 @@ def _target(path: Path) -> Path:
 def _open_temporary(target: Path) -> tuple[BinaryIO, Path]:
     """Open a new file in the same folder, locked for as long as it is open."""
     while True:
-        mark = f"longtail-{_HOST}-{os.getpid()}-{next(_NUMBERS)}"
+        mark = f"longtail-{_HOST}-{_boot()}-{os.getpid()}-{next(_NUMBERS)}"
         temporary = target.with_name(f".{target.name[:_NAME_LENGTH]}.{mark}.tmp")
         try:
             file = temporary.open("xb")
@@ -217,9 +221,11 @@ def _open_temporary(target: Path) -> tuple[BinaryIO, Path]:
 def remove_leftovers(target: Path) -> None:
     """Remove what killed processes left in the folder of a file, once for each file that this process writes.
 
-    Removed is only what is surely nobody's: a temporary file of this host that no process holds locked. Files of other
-    hosts that share the folder stay. Older versions named neither host nor lock: of theirs only those of ``target``
-    go, once their process is gone and they have not changed for an hour.
+    Removed is only what is surely nobody's: a temporary file that a process under the same running kernel has made
+    (containers on one machine have one kernel and many host names), and that none holds locked; or one of this host
+    from before it was started anew, not changed for an hour. Files of other machines that share the folder stay. Older
+    versions named no host and held no lock: of theirs only those of ``target`` go, once their process is gone and they
+    have not changed for an hour.
     """
     if sys.platform == "win32" or target in _swept:
         return
@@ -229,24 +235,39 @@ def remove_leftovers(target: Path) -> None:
         for name in [entry.name for entry in os.scandir(target.parent) if entry.name.endswith(".tmp")]:
             path, new, old = target.with_name(name), _LEFTOVER.fullmatch(name), older.fullmatch(name)
             with suppress(OSError):  # another process has removed it, or may remove it and we may not
-                if new and new["host"] == _HOST:
-                    _remove_unlocked(path, int(new["pid"]))
-                elif old and not _is_alive(int(old["pid"])) and time.time() - path.lstat().st_mtime > _SURELY_OLD:
+                if new and not path.is_symlink():
+                    same_kernel = new["boot"] == _boot() != _UNKNOWN
+                    if same_kernel or (new["host"] == _HOST and _is_old(path)):
+                        _remove_unlocked(path, int(new["pid"]), same_host=new["host"] == _HOST)
+                elif old and not _is_alive(int(old["pid"])) and _is_old(path):
                     path.unlink()
 
 
-def _remove_unlocked(path: Path, pid: int) -> None:
-    if sys.platform == "win32" or path.is_symlink():
+def _remove_unlocked(path: Path, pid: int, *, same_host: bool) -> None:
+    if sys.platform == "win32":
         return
     with path.open("r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        except OSError:  # no locks here, so that its process has to be gone
-            if _is_alive(pid):
+        except OSError:  # no locks here, so that its process has to be gone; another container counts its own
+            if not same_host or _is_alive(pid):
                 return
         path.unlink()
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.lstat().st_mtime > _SURELY_OLD
+
+
+@cache
+def _boot() -> str:
+    """A word for the kernel as it runs now, the same in all containers of a machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+    except OSError:
+        return _UNKNOWN
 
 
 def _is_alive(pid: int) -> bool:

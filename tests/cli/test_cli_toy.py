@@ -50,7 +50,7 @@ def test_the_page_of_a_tiny_toy(cli, tmp_path):
 
 def test_a_wrong_word_is_said_before_anything_is_trained(cli, tmp_path):
     assert "Did you mean 'gcl'" in cli("toy", "--losses", "ce,gclx").complaint
-    assert "name the page to write" in cli("toy", "--out", tmp_path).complaint
+    assert "is a folder" in cli("toy", "--out", tmp_path).complaint
     assert not list(tmp_path.iterdir())
 
 

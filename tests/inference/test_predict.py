@@ -348,6 +348,9 @@ def test_a_pattern_that_names_what_is_not_read_says_so(run: Path, images: Path, 
     (images / "1.nef").write_bytes((images / "b.png").read_bytes())  # some hold a small picture that would be read
     report = predict_images(run, f"{images}/[1b].*", tmp_path / "out.csv")
     assert (report.predicted, report.unread) == (1, {".nef": 1})
+    (images / "list.csv").write_text("path\n1.nef\nb.png\n")
+    for named in ("1.nef", "list.csv"):
+        assert predict_images(run, images / named, tmp_path / "out.csv").unread == {".nef": 1}
 
 
 def test_rows_that_come_again_are_counted(run: Path, images: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from longtail.errors import LongtailError, UsageError
 from longtail.files import cannot_write, descriptor_of, is_stream, named
 
 PAGE = (".html", ".htm")
+REPLACED = " (replaces the earlier file)"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Destination:
 
     def __str__(self) -> str:
         """Return the path, and whether what was there is gone."""
-        return f"{self.path}{' (replaces the earlier file)' if self.replaces else ''}"
+        return f"{self.path}{REPLACED if self.replaces else ''}"
 
     @property
     def takes_standard_output(self) -> bool:
@@ -71,13 +72,15 @@ def destination(
         Traceback (most recent call last):
         longtail.errors.UsageError: --out a.xlsx: files of this kind are not written; name it .csv or .parquet.
     """
+    if not out:
+        raise UsageError(f"{option} needs the name of a file, such as {example}.")
     path = named(out)
     if is_stream(path):
         if descriptor_of(path) is None and stat.S_ISBLK(path.stat().st_mode):
             raise LongtailError(f"{out} is a disk: name a file with {option}.")
         return Destination(path, is_stream=True, replaces=False)
-    if not out or path.is_dir() or out.endswith(os.sep):
-        raise LongtailError(f"{out or 'nothing'} is a folder: name the file to write, {option} {path / example}.")
+    if path.is_dir() or out.endswith(os.sep):
+        raise LongtailError(f"{out} is a folder: name the file to write, {option} {path / example}.")
     if path.suffix and path.suffix.lower() not in suffixes:
         raise UsageError(f"{option} {out}: files of this kind are not written; name it {_listed(suffixes)}.")
     for word in inputs:
@@ -113,6 +116,11 @@ def refuse_stream(out: str, option: str) -> None:
     """
     if is_stream(named(out)):
         raise UsageError(f"{option} {out} is a stream: name a folder.")
+
+
+def names_in(folder: str) -> set[str]:
+    """Return the names of the files that are in a folder, empty where it is not there."""
+    return {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
 
 
 def _listed(suffixes: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from longtail.commands.destination import PAGE, destination, refuse_stream
+from longtail.commands.destination import PAGE, destination, names_in, refuse_stream
 from longtail.commands.shared import as_dict, print_line
 from longtail.errors import LongtailError, UsageError
 
@@ -50,4 +50,8 @@ def report_command(runs: Sequence[str], out: str, figures: str | None = None) ->
         if figures is not None:
             from longtail.report.export_figures import save_sections
 
-            print_line(f"figures: {len(save_sections(sections, figures))} files in {figures}")
+            earlier = names_in(figures)
+            files = save_sections(sections, figures)
+            again = sum(file.name in earlier for file in files)
+            replaced = f" ({again} replace earlier files)" if again else ""
+            print_line(f"figures: {len(files)} files in {figures}{replaced}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
-from longtail.commands.destination import PAGE, destination, refuse_stream
+from longtail.commands.destination import PAGE, REPLACED, destination, names_in, refuse_stream
 from longtail.commands.shared import as_dict, print_line
 
 GRAMMAR = "[--out toy.html] [--losses ce,gcl] [--source mnist5k] [--seeds 3] [--epochs N] [--figures DIR]"
@@ -57,5 +57,6 @@ def toy_command(
         write_toy(result, page.path)
         print_line(f"toy: {page}")
         if figures is not None:
+            earlier = names_in(figures)
             for path in save_figures([toy_picture(result)], figures, legend=toy_legend(result), width=1000):
-                print_line(f"figure: {path}")
+                print_line(f"figure: {path}{REPLACED if path.name in earlier else ''}")

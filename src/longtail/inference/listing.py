@@ -85,7 +85,7 @@ def images_below(folder: str, left_out: LeftOut | None = None) -> Iterator[Found
     """Find the files with an image's extension in a folder, to the bottom; hidden files and folders are left out.
 
     Links are followed, each real folder once. The order is that of names, in portions of 10,000 where a folder holds
-    more. Photographs and films in a format that is not read come with their problem.
+    more. Photographs and films in a format that is not read are among them: reading them says so.
 
     Args:
         folder: Where to look.
@@ -146,14 +146,8 @@ def _walk(
         elif entry.is_folder:
             if enter(entry.names):
                 stack.append(_entries(entry.found.path, entry.names, seen, left_out))
-        elif entry.found.problem:
+        elif entry.found.problem or keep(entry.names):
             yield entry.found
-        elif keep(entry.names):
-            yield _unread(entry.found.path) if is_unread_path(entry.found.path) else entry.found
-
-
-def _unread(path: str) -> Found:
-    return Found(path, f"{path!r} is in a format that is not read: convert it to JPEG or PNG.")
 
 
 def _entries(folder: str, names: Names, seen: set[tuple[int, int]], left_out: LeftOut) -> Iterator[_Entry]:
