@@ -206,3 +206,9 @@ def test_alignment_counts_every_class_alike() -> None:
     assert alignment(np.vstack([tight, loose, [[0.0, 3.0]]]), labels, 4) == pytest.approx((0 + 4) / 2)
     assert math.isnan(alignment(simplex(3), np.arange(3), 3))
     assert math.isnan(uniformity(np.ones((1, 2))))
+
+
+def test_the_mean_of_many_float32_features_is_exact() -> None:
+    features = np.full((200_000, 1), 0.1, np.float32)
+    means, _ = class_means(features, np.zeros(len(features), np.int64), 1)
+    assert means[0, 0] == pytest.approx(float(np.float32(0.1)), rel=1e-9)
