@@ -98,7 +98,7 @@ def seconds(
         sampler.set_epoch(epoch)
         train_epoch(work, sampler.indices(), epoch, 0, Meter(engine.device))
     trained = time.perf_counter()
-    engine.release(work.wrapped)
+    engine.release()
     return time.perf_counter() - begun - (trained - ready), trained - ready
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from safetensors.torch import load_file
 from longtail.cli import build_parser
 from longtail.commands.words import run_config
 from longtail.training.config import DataConfig, RunConfig
+from longtail.training.outputs import write_confusion
 from longtail.training.prepare import prepare_data
 
 Call = Callable[..., Any]
@@ -62,19 +65,16 @@ def test_the_folder_holds_what_is_promised_and_nothing_half_written(finished: An
     names = {path.name for path in finished.folder.iterdir()}
     assert names == {
         "config.yaml", "metrics.json", "history.csv", "predictions.parquet", "examples.parquet", "model.safetensors",
-        "model.json", "report.html", "checkpoint", "stage1",
+        "model.json", "report.html", "confusion.csv", "splits.csv", "stage1",
     }  # fmt: skip
     assert {path.name for path in (finished.folder / "stage1").iterdir()} == {"model.safetensors", "model.json"}
-    assert {path.name for path in (finished.folder / "checkpoint").iterdir()} == {
-        "last.safetensors", "previous.safetensors",
-    }  # fmt: skip
 
 
 def test_the_result_is_on_stdout_and_the_progress_on_stderr_in_plain_lines(finished: Any) -> None:
     lines = finished.out.splitlines()
     test = json.loads((finished.folder / "metrics.json").read_text())["test"]
     accuracy, low, high = (f"{share * 100:.1f}" for share in (test["accuracy"], *test["intervals"]["accuracy"]))
-    assert lines[0].startswith(f"test accuracy {accuracy} % ({low}-{high}), many ")
+    assert lines[0].startswith(f"test accuracy {accuracy} % ({low}-{high}), balanced accuracy ")
     assert lines[1:] == [f"report: {finished.folder / 'report.html'}"]
     assert finished.err.startswith("digits: 10 classes (")
     assert [line.split(":")[0] for line in finished.err.splitlines()[1:]] == ["stage 1 done", "stage 2 done"]
@@ -209,6 +209,46 @@ def test_a_complete_run_has_nothing_to_resume(cli: Call, finished: Any) -> None:
     done = cli("train", "--resume", finished.folder)
     assert done.status == 0
     assert "complete already" in done.err
+
+
+def test_a_finished_run_keeps_its_checkpoints_on_request(cli: Call, finished: Any, tmp_path: Path) -> None:
+    run, files = tmp_path / "run", {"last.safetensors", "previous.safetensors"}
+    words = [str(run) if word == str(finished.folder) else word for word in finished.words]
+    assert cli(*words, "--keep-checkpoints").status == 0
+    assert {path.name for path in (run / "checkpoint").iterdir()} == files
+    assert cli("train", "--resume", run).status == 0
+    assert {path.name for path in (run / "checkpoint").iterdir()} == files
+
+
+def test_stopped_between_its_figures_and_its_report_a_run_needs_no_checkpoint(
+    cli: Call, finished: Any, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(finished.folder, tmp_path / "run"))
+    (run / "report.html").unlink()
+    (run / "checkpoint").mkdir()
+    done = cli("train", "--resume", run)
+    assert (done.status, done.out.splitlines()[0]) == (0, finished.out.splitlines()[0])
+    assert (run / "report.html").is_file()
+    assert not (run / "checkpoint").exists()
+
+
+def test_the_confusion_matrix_is_that_of_the_predictions(finished: Any) -> None:
+    rows = list(csv.reader((finished.folder / "confusion.csv").read_text().splitlines()))
+    table = pq.read_table(finished.folder / "predictions.parquet", columns=["label", "prediction"]).to_pydict()
+    pairs = Counter(zip(table["label"], table["prediction"], strict=True))
+    assert rows[0][1:] == [row[0] for row in rows[1:]] == [str(digit) for digit in range(10)]
+    assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == [
+        [pairs[true, predicted] for predicted in range(10)] for true in range(10)
+    ]
+
+
+def test_the_confusion_matrix_of_many_classes_is_a_list(tmp_path: Path) -> None:
+    names = [f"class, {index}" for index in range(1001)]
+    write_confusion(tmp_path / "c.csv", {"label": [3, 3, 1000, 3], "prediction": [3, 7, 0, 7]}, names)
+    assert list(csv.reader((tmp_path / "c.csv").read_text().splitlines())) == [
+        ["true", "predicted", "images"], [names[3], names[7], "2"], [names[3], names[3], "1"],
+        [names[1000], names[0], "1"],
+    ]  # fmt: skip
 
 
 # --- options ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -408,11 +409,28 @@ def test_looking_at_the_sums_of_an_epoch() -> None:
     assert meter.bad_step == 2
 
 
-def test_bf16_leaves_the_network_as_it_was(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
-    """Autocast is put on for a stage and taken off again, or stage 2 would wrap it twice."""
+def test_every_stage_computes_in_the_precision_of_the_run() -> None:
+    """What wraps the network of stage 1 leaves no trace that would keep stage 2 from being wrapped."""
     torch.manual_seed(0)
     model = build_model("plain-cnn", 3, "linear")
-    work, _ = make_pass(StageConfig(epochs=1), cpu(precision="bf16"), model)
-    assert "forward" in vars(model)
-    work.engine.release(work.wrapped)
-    assert model.forward.__func__ is LongTailModel.forward
+    names, images = set(vars(model)), torch.rand(4, 3, 16, 16)
+    engine = Engine(cpu(precision="bf16"))
+    for _ in range(2):
+        wrapped, _ = engine.prepare(model, torch.optim.SGD(model.parameters()))
+        _, features = wrapped(images, return_features=True)
+        assert torch.equal(features, features.bfloat16().float())
+        engine.release()
+        assert set(vars(model)) == names
+    assert not torch.equal(model.backbone(images), model.backbone(images).bfloat16().float())
+
+
+def test_loss_scaling_of_fp16_is_part_of_where_training_stands() -> None:
+    engine, other = Engine(cpu()), Engine(cpu())
+    assert engine.loss_scaling == {}
+    engine.accelerator.scaler, other.accelerator.scaler = (torch.amp.GradScaler("cpu") for _ in range(2))
+    engine.accelerator.scaler.scale(torch.ones(()))  # the first use makes its tensors
+    engine.accelerator.scaler.update(128.0)
+    other.loss_scaling = json.loads(json.dumps(engine.loss_scaling))
+    assert other.accelerator.scaler.get_scale() == 128
+    other.loss_scaling = {}  # of a run in another precision, or of an older version
+    assert other.accelerator.scaler.get_scale() == 128

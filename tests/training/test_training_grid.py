@@ -219,11 +219,16 @@ def test_a_run_is_new_started_or_finished(tmp_path: Path) -> None:
     (run.folder / "checkpoint").mkdir()
     assert state_of(run) == "started"
     (run.folder / "metrics.json").write_text("{}")
+    assert state_of(run) == "started"  # it was killed before its report, after which it drops its checkpoint
+    (run.folder / "report.html").touch()
+    assert state_of(run) == "finished"
+    (run.folder / "report.html").unlink()
+    (run.folder / "checkpoint").rmdir()
     assert state_of(run) == "finished"
 
 
 def test_a_run_of_another_configuration_is_not_taken_for_this_one(tmp_path: Path) -> None:
-    fake_run(plan_grid(spec(tmp_path)).runs[0], "checkpoint", "metrics.json")
+    fake_run(plan_grid(spec(tmp_path)).runs[0], "metrics.json")
     fast = plan_grid(spec(tmp_path, set=SMALL | {"training.compile": True, "data.cache": False})).runs[0]
     assert state_of(fast) == "finished"
     other = plan_grid(spec(tmp_path, set=SMALL | {"stage1.batch_size": 7})).runs[0]

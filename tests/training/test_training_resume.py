@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import yaml
 from safetensors.torch import load_file
 
 from longtail.errors import LongtailError
-from longtail.training.checkpoint import load_checkpoint
+from longtail.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from longtail.training.config import RunConfig, StageConfig
 from longtail.training.engine import Engine
 from longtail.training.interrupt import Interrupted, InterruptGuard
@@ -181,6 +183,48 @@ def _fail_in_stage_2(engine: Engine, stage: StageConfig, index: int, **options: 
     if index == 2:
         _full_disk()
     return build_pass(engine, stage, index, **options)  # type: ignore[arg-type]
+
+
+def test_killed_at_an_instant_of_each_kind_a_run_ends_as_one_that_was_not(
+    tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    """Two stages in bfloat16, a moving average, recording, validation, mixup; the benchmark kills at every instant."""
+    script = Path(__file__).parents[2] / "benchmarks" / "resume.py"
+    words = [sys.executable, str(script), "--kinds", "--json", str(tmp_path / "instants.json")]
+    environment = clean_environment | {"TMPDIR": str(tmp_path), "LONGTAIL_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    rows = json.loads((tmp_path / "instants.json").read_text())
+    assert {row["kind"]: row["difference"] for row in rows if row["difference"]} == {}, done.stderr
+    assert {"before record", "before run_stage", "before save_file", "os.rename .config.yaml.tmp"} <= {
+        row["kind"] for row in rows
+    }
+
+
+def test_a_checkpoint_says_where_training_stood(
+    small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = {"stage1": {"epochs": 1}, "stage2": {"epochs": 1, "train": "classifier"}}
+    phases = []
+
+    def saving(folder: Path, state: TrainingState) -> None:
+        phases.append((state.phase, state.values["stage"]))
+        save_checkpoint(folder, state)
+
+    monkeypatch.setattr("longtail.training.run.save_checkpoint", saving)
+    start_run(small_config(**stages), tmp_path / "run", quiet)
+    assert phases == [("in a stage", 1), ("between stages", 2), ("in a stage", 2), ("trained", 3)]
+
+
+def test_a_trained_run_without_its_checkpoint_is_not_trained_anew(
+    small_config: Build, quiet: Reporter, tmp_path: Path
+) -> None:
+    config = small_config(stage1={"epochs": 1})
+    start_run(config, tmp_path / "run", quiet)
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    with pytest.raises(LongtailError, match="no checkpoint"):
+        resume_run(config, tmp_path / "run", quiet)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
 
 
 def test_the_moving_average_is_resumed_too(

@@ -52,6 +52,7 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--imbalance-ratio", type=float | None, default=None, help="cut the training split to it")
     parser.add_argument("--set", type=str, action="append", default=[], metavar="KEY=VALUE", help="option of all runs")
     parser.add_argument("--tracker", type=Tracker | None, default=None, help="experiment tracker of all runs")
+    parser.add_argument("--keep-checkpoints", action="store_true", default=None, help="keep those of finished runs")
     parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help="folder of the trained runs")
     parser.add_argument("--jobs", type=int | None, default=None, help="runs trained at once; 1 on a CPU")
     parser.add_argument("--baseline", type=str | None, default=None, metavar="NAME", help="what the others differ from")
@@ -65,7 +66,7 @@ def run(flags: Namespace) -> int:
     if flags.grid is not None or flags.recipe:
         _check_grid_words(flags)
         return grid_command(flags.runs[0] if flags.runs else "", **as_dict(flags, without="runs"))
-    to_train = (*_IN_A_FILE, "tracker", "out", "jobs")
+    to_train = (*_IN_A_FILE, "tracker", "keep_checkpoints", "out", "jobs")
     misplaced = next((spelt(name) for name in to_train if flags[name] not in (None, [])), None)
     if misplaced is not None:
         raise UsageError(f"{misplaced} is for runs still to be trained: add --recipe NAME or --grid FILE.yaml.")
@@ -117,6 +118,7 @@ def grid_command(
     imbalance_ratio: float | None = None,
     set: Sequence[str] = (),  # noqa: A002 - the name of the option
     tracker: Tracker | None = None,
+    keep_checkpoints: bool | None = None,
     out: str | None = None,
     jobs: int | None = None,
     baseline: str | None = None,
@@ -140,13 +142,14 @@ def grid_command(
         values["set"] = {f"data.{key}": name for key, name in columns.items() if name is not None} | values["set"]
     values |= {"out": out} if out is not None else {}
     options = values.get("set") or {}
-    if tracker is not None and isinstance(options, dict):  # plan_grid complains of anything else
-        values["set"] = options | {"training.tracker": tracker}
+    wins = ({} if tracker is None else {"tracker": tracker}) | ({"keep_checkpoints": True} if keep_checkpoints else {})
+    if wins and isinstance(options, dict):  # plan_grid complains of anything else
+        values["set"] = options | {f"training.{name}": value for name, value in wins.items()}
     with nullcontext() if grid is not None else as_usage():  # what is wrong then stands in a file, or in the options
         planned = plan_grid(values, grid or "the grid")
-    if tracker is not None:
-        for run in planned.runs:  # over what a run says for itself
-            run.config.training.tracker = tracker
+    for run in planned.runs:  # over what a run says for itself
+        run.config.training.tracker = tracker or run.config.training.tracker
+        run.config.training.keep_checkpoints |= bool(keep_checkpoints)
     return _train_and_show(planned, jobs=jobs, table=table)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,7 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--folds", type=int | None, default=None, help="cross-validate: so many runs, one table")
     parser.add_argument("--seed", type=int | None, default=None, help="seed of weights, order, augmentation, noise")
     parser.add_argument("--tracker", type=Tracker | None, default=None, help="log to this experiment tracker too")
+    parser.add_argument("--keep-checkpoints", action="store_true", default=None, help="keep those of the finished run")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors and the result")
     parser.add_class_arguments(RunConfig)
     hidden = groups()
@@ -112,8 +113,13 @@ def resume_command(run: str, *, quiet: bool = False) -> int:
     config = saved_config(folder)
     needed = ("metrics.json", "report.html") if _in_folds(config) else RUN_FILES
     if all((folder / name).is_file() for name in needed):
+        _drop_checkpoints(folder, config)
         reporter.say(f"{run} is complete already; nothing to do.")
         return 0
+    if all((folder / name).is_file() for name in RUN_FILES[:-1]):  # stopped between its figures and its report
+        from longtail.report.files import read_metrics
+
+        return _show_result(read_metrics(folder), config, run)
     check_config(config)
     for line in outline(config):
         reporter.say(line)
@@ -166,7 +172,6 @@ def _finish_training(
 
     from longtail.training.engine import is_main_process
     from longtail.training.interrupt import Interrupted
-    from longtail.training.progress import describe
 
     try:
         metrics = work(reporter)
@@ -188,13 +193,31 @@ def _finish_training(
                 f"free some space, then continue with: {resume_hint(out)}"
             ) from error
         raise
-    if is_main_process():
-        if metrics["test"] is not None:
-            print_line(f"test {describe(metrics['test'])}; {IN_BRACKETS}")
-            for note in [] if _in_folds(config) else interval_notes(metrics["test"]):  # the table of folds has its own
-                print_line(f"note: {note}")
-        print_line(f"report: {_write_page(out)}")
+    return _show_result(metrics, config, out)
+
+
+def _show_result(metrics: Mapping[str, Any], config: RunConfig, out: str) -> int:
+    """Say what a trained run came to, write its report and drop its checkpoints; return the exit status."""
+    from longtail.training.engine import is_main_process
+    from longtail.training.progress import describe
+
+    if not is_main_process():
+        return 0
+    if metrics["test"] is not None:
+        print_line(f"test {describe(metrics['test'])}; {IN_BRACKETS}")
+        for note in [] if _in_folds(config) else interval_notes(metrics["test"]):  # the table of folds has its own
+            print_line(f"note: {note}")
+    print_line(f"report: {_write_page(out)}")
+    _drop_checkpoints(Path(out), config)
     return 0
+
+
+def _drop_checkpoints(run: Path, config: RunConfig) -> None:
+    """Remove the checkpoints of a run of which everything is written, unless they are to be kept."""
+    if not config.training.keep_checkpoints:
+        from longtail.training.checkpoint import remove_checkpoints
+
+        remove_checkpoints(run / "checkpoint")
 
 
 def _write_page(out: str) -> Path:

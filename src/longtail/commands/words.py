@@ -23,6 +23,7 @@ SHORT = {
     "folds": "data.folds",
     "seed": "training.seed",
     "tracker": "training.tracker",
+    "keep_checkpoints": "training.keep_checkpoints",
 }
 
 AUTO = ["--recipe", "auto"]

@@ -7,7 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from longtail.errors import LongtailError
+
+Phase = Literal["in a stage", "between stages", "trained"]
+"""Where training stood: within a stage (its last epoch included), with the next still to begin, or with none left."""
 
 LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
 
@@ -25,11 +28,17 @@ class TrainingState:
 
     Attributes:
         tensors: Weights, optimiser state and running sums, flat, by dotted name.
-        values: Stage, epoch, step, history and what else is a number or a string.
+        values: Phase, stage, epoch, step, history and what else is a number or a string.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def phase(self) -> Phase:
+        """Where training stood."""
+        phase: Phase = self.values["phase"]
+        return phase
 
     def put(self, prefix: str, tensors: dict[str, Tensor]) -> None:
         """Add tensors under ``prefix.``; they are copied to contiguous CPU memory."""
@@ -67,6 +76,23 @@ def save_checkpoint(folder: Path, state: TrainingState) -> None:
         _link_or_copy(last, keep)
         keep.replace(previous)
     new.replace(last)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the folder of the checkpoints of a finished run, where there is one.
+
+    Raises:
+        LongtailError: The system refuses.
+    """
+    if not folder.is_dir():
+        return
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise LongtailError(
+            f"the run in {folder.parent} is complete, but {folder} cannot be removed ({error.strerror or error}): "
+            "remove it yourself, or keep it with --keep-checkpoints."
+        ) from error
 
 
 def load_checkpoint(folder: Path) -> TrainingState | None:

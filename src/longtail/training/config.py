@@ -15,7 +15,7 @@ EXECUTION = frozenset(
     {
         "out", "workers", "resident_gigabytes", "cache", "checkpoint_steps", "device", "compile", "compile_mode",
         "channels_last", "validate_every", "evaluation_batch", "tracker", "tracker_project", "record_dynamics",
-        "reasons",
+        "reasons", "keep_checkpoints",
     }
 )  # fmt: skip
 """Options that say where, why and how fast a run went, not what it computed."""
@@ -220,6 +220,7 @@ class TrainingConfig:
         evaluation_batch: Images at a time when nothing is trained, fewer where they do not fit; as many as are fastest
             when not given.
         checkpoint_steps: Also save every this many steps; 0 saves at the end of each epoch only.
+        keep_checkpoints: Keep the checkpoints of a finished run, which nothing needs any more.
         record_dynamics: Also write the gradient on each class's logit and the spread of p_y, epoch by epoch.
         device: ``auto`` takes the accelerator where there is one.
         tracker: Also log the epochs to this experiment tracker, where it is installed.
@@ -237,6 +238,7 @@ class TrainingConfig:
     validate_every: int = 10
     evaluation_batch: int | None = None
     checkpoint_steps: int = 0
+    keep_checkpoints: bool = False
     record_dynamics: bool = False
     device: Literal["auto", "cpu"] = "auto"
     tracker: Tracker = "none"

@@ -94,8 +94,9 @@ class Recorder:
         total, size, own, loss, label = zip(*self._steps, strict=True)
         self._steps.clear()
         labels = torch.cat(label)
-        self._sums[:, 0] += self._factor * torch.stack(total).sum(0)
-        self._sums[:, 1] += self._factor * torch.stack(size).sum(0)
+        # In double precision: how many steps are added at once must not be seen in the sums of a resumed epoch.
+        self._sums[:, 0] += self._factor * torch.stack(total).sum(0, dtype=torch.float64)
+        self._sums[:, 1] += self._factor * torch.stack(size).sum(0, dtype=torch.float64)
         self._sums[:, 2].index_add_(0, labels, self._factor * torch.cat(own)[:, 0].abs().double())
         place = torch.bucketize(torch.cat(loss).neg().exp(), self._inner, right=True)
         flat = labels * self._sums.shape[1] + _SUMS + place

@@ -72,6 +72,17 @@ class Engine:
         """Whether this process writes files and speaks to the user."""
         return bool(self.accelerator.is_main_process)
 
+    @property
+    def loss_scaling(self) -> dict[str, Any]:
+        """Where the loss scaling of fp16 stands, in plain values; empty in other precisions, which scale nothing."""
+        scaler = self.accelerator.scaler
+        return {} if scaler is None else dict(scaler.state_dict())
+
+    @loss_scaling.setter
+    def loss_scaling(self, values: Mapping[str, Any]) -> None:
+        if self.accelerator.scaler is not None and values:
+            self.accelerator.scaler.load_state_dict(dict(values))
+
     def new_meter(self) -> Meter:
         """Running sums on this device; a GPU sends them to the host while it computes."""
         return Meter(self.device, asynchronous=self.device.type == "cuda")
@@ -116,8 +127,8 @@ class Engine:
         return batch_size // self.world_size
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        """Wrap a network (autocast, DDP, torch.compile) and its optimiser for training."""
-        wrapped, prepared = self.accelerator.prepare(model, optimizer)
+        """Wrap a network (autocast, DDP, torch.compile) and its optimiser for training; the network stays as it is."""
+        wrapped, prepared = self.accelerator.prepare(_Shell(model), optimizer)
         # accelerate's optimiser looks for installed packages at every step, a quarter of a millisecond. Only float16
         # needs it, to skip the steps whose scaled gradient overflows.
         stepping = prepared if self.config.precision == "fp16" else optimizer
@@ -144,10 +155,8 @@ class Engine:
         options = torch._inductor.list_mode_options(self.config.compile_mode, False) | {"fallback_random": True}
         return cast("nn.Module", torch.compile(module, options=options, dynamic=False))
 
-    def release(self, wrapped: nn.Module) -> None:
-        """Take the wrapping off again, so that the next stage starts from the plain network."""
-        plain = getattr(wrapped, "_orig_mod", wrapped)  # torch.compile keeps the module it wraps under this name
-        self.accelerator.unwrap_model(plain, keep_fp32_wrapper=False)
+    def release(self) -> None:
+        """Let go of what was prepared for a stage."""
         self.accelerator.free_memory()
 
     def laid_out(self, images: Tensor) -> Tensor:
@@ -167,6 +176,23 @@ class Engine:
                 yield
         finally:
             model.train(was_training)
+
+
+class _Shell(nn.Module):
+    """A module around a network for accelerate to change: a new one for each stage.
+
+    accelerate puts autocast into the ``forward`` of what it prepares, marks it, and leaves what it has marked alone
+    the next time, also where the autocast was taken off since: a network that two stages train would compute in bf16
+    in the first of them only.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor, *, return_features: bool) -> Any:
+        """Call the network."""
+        return self.network(inputs, return_features=return_features)
 
 
 def with_precision(config: TrainingConfig) -> TrainingConfig:

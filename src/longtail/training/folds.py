@@ -28,7 +28,7 @@ from longtail.training.evaluate import Evaluation
 from longtail.training.grid import Grid, PlannedRun
 from longtail.training.grid_runner import log_of, run_grid
 from longtail.training.grouped import with_group_intervals
-from longtail.training.outputs import write_json, write_table, write_yaml
+from longtail.training.outputs import write_confusion, write_json, write_table, write_yaml
 from longtail.training.place import refuse_existing
 from longtail.training.prepare import load_images, prepare_data
 from longtail.training.progress import Reporter
@@ -152,6 +152,7 @@ def _pool(
     }
     write_table(out / "examples.parquet", pa.concat_tables([pq.read_table(f / "examples.parquet") for f in folders]))
     write_table(out / "predictions.parquet", _listed(said))
+    write_confusion(out / "confusion.csv", said, counts.names)
     write_json(out / "metrics.json", metrics)  # last: its presence says that all of it is there
     return metrics
 

@@ -288,7 +288,11 @@ def state_of(run: PlannedRun) -> State:
             f"{run.folder} was made with --{key} {before}, and the grid now says {now}: name another --out, give the "
             "run another name, or delete that folder."
         )
-    return "finished" if (run.folder / "metrics.json").is_file() else "started"
+    if not (run.folder / "metrics.json").is_file():
+        return "started"
+    # Stopped between its figures and its report: little is left to do.
+    left = (run.folder / "checkpoint").exists() and not (run.folder / "report.html").exists()
+    return "started" if left else "finished"
 
 
 def first_difference(made: RunConfig, planned: RunConfig) -> tuple[str, Any, Any] | None:

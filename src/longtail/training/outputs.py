@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -73,6 +74,41 @@ def describe_throughput(history: Sequence[Mapping[str, Any]], stage: int) -> str
 def write_predictions(path: Path, columns: Mapping[str, Any]) -> None:
     """Write ``predictions.parquet``: one row per test image."""
     write_table(path, pa.table(dict(columns)))
+
+
+SQUARE = 1000  # classes: beyond, most cells of a confusion matrix are zeros, and no spreadsheet takes its columns
+
+
+def write_confusion(path: Path, predictions: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Write ``confusion.csv``: how often images of each class were taken for which.
+
+    Up to :data:`SQUARE` classes it is the matrix itself, one row a true class and one column a predicted one. Beyond,
+    each row is a pair of true and predicted class that occurs, with its number of images, the commonest first.
+
+    Args:
+        path: The CSV file.
+        predictions: Its columns ``label`` and ``prediction``, class indices (N,).
+        classes: Names of the classes, C of them.
+
+    Raises:
+        LongtailError: The disk refuses.
+    """
+    label, prediction = (np.asarray(predictions[name], dtype=np.int64) for name in ("label", "prediction"))
+    pairs, images = np.unique(label * len(classes) + prediction, return_counts=True)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    if len(classes) <= SQUARE:
+        matrix = np.zeros(len(classes) ** 2, dtype=np.int64)
+        matrix[pairs] = images
+        writer.writerow(["true \\ predicted", *classes])
+        writer.writerows([name, *row] for name, row in zip(classes, matrix.reshape(len(classes), -1), strict=True))
+    else:
+        order = np.argsort(-images, kind="stable")
+        writer.writerow(["true", "predicted", "images"])
+        for pair, count in zip(pairs[order].tolist(), images[order].tolist(), strict=True):
+            true, predicted = divmod(pair, len(classes))
+            writer.writerow([classes[true], classes[predicted], count])
+    write_atomically(path, text.getvalue().encode())
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -25,7 +25,7 @@ def refuse_existing(out: Path) -> None:
     """
     if is_stream(named(out)):
         raise LongtailError(f"{out} is a stream, and a run is a folder: name one with --out.")
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or (out.is_dir() and all(_is_leftover(path.name) for path in out.iterdir())):
         return
     if all((out / name).is_file() for name in ("config.yaml", "metrics.json", "report.html")):
         raise LongtailError(
@@ -33,3 +33,8 @@ def refuse_existing(out: Path) -> None:
         )
     hint = f"continue it with: {resume_hint(out)}" if (out / "config.yaml").is_file() else "empty it first."
     raise LongtailError(f"{out} exists already: choose another --out, or {hint}")
+
+
+def _is_leftover(name: str) -> bool:
+    """Whether a file was left by a process that was killed before it gave its first file a name."""
+    return name.startswith(".") and name.endswith(".tmp")

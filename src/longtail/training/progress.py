@@ -95,12 +95,14 @@ def describe(summary: Mapping[str, Any]) -> str:
     """Say the main figures of a summary in one line, with their intervals where it has them.
 
     Example:
-        >>> figures = {"accuracy": 0.5, "many": 0.75, "medium": None, "few": 0.1}
+        >>> figures = {"accuracy": 0.5, "balanced_accuracy": 0.4, "many": 0.75, "medium": None, "few": 0.1}
         >>> describe(figures)
-        'accuracy 50.0 %, many 75.0, medium n/a, few 10.0'
+        'accuracy 50.0 %, balanced accuracy 40.0 %, many 75.0, medium n/a, few 10.0'
         >>> describe(figures | {"intervals": {"accuracy": [0.41, 0.59]}})
-        'accuracy 50.0 % (41.0-59.0), many 75.0, medium n/a, few 10.0'
+        'accuracy 50.0 % (41.0-59.0), balanced accuracy 40.0 %, many 75.0, medium n/a, few 10.0'
     """
     ends = summary.get("intervals") or {}
+    whole = ("accuracy", "balanced_accuracy")
+    means = [f"{name.replace('_', ' ')} {figure(summary[name], ends.get(name))}" for name in whole]
     groups = [f"{name} {figure(summary[name], ends.get(name), unit='')}" for name in ("many", "medium", "few")]
-    return ", ".join([f"accuracy {figure(summary['accuracy'], ends.get('accuracy'))}", *groups])
+    return ", ".join([*means, *groups])

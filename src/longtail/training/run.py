@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -14,13 +14,14 @@ from torch import Tensor
 
 from longtail.errors import LongtailError
 from longtail.inference.info import ModelInfo
-from longtail.inference.load import save_model
+from longtail.inference.load import WEIGHTS_NAME, save_model
 from longtail.models.adapters import merged
 from longtail.models.model import LongTailModel
 from longtail.training.agreement import require_agreement, run_facts
 from longtail.training.average import MovingAverage, make_average
 from longtail.training.check import check_config, check_stages, resolve
 from longtail.training.checkpoint import (
+    Phase,
     TrainingState,
     load_checkpoint,
     load_optimizer_tensors,
@@ -40,7 +41,14 @@ from longtail.training.grouped import with_group_intervals
 from longtail.training.interrupt import Interrupted, InterruptGuard
 from longtail.training.loop import StageLoop
 from longtail.training.meter import Meter
-from longtail.training.outputs import describe_throughput, write_history, write_json, write_predictions, write_yaml
+from longtail.training.outputs import (
+    describe_throughput,
+    write_confusion,
+    write_history,
+    write_json,
+    write_predictions,
+    write_yaml,
+)
 from longtail.training.place import refuse_existing
 from longtail.training.prepare import PreparedData, prepare_data
 from longtail.training.progress import Reporter, describe
@@ -145,8 +153,8 @@ class Experiment:
 
     def _run_stage(self, index: int, stage: StageConfig, state: TrainingState | None, guard: InterruptGuard) -> None:
         torch.manual_seed(step_seed(self.config.training.seed, index, 1))
-        if state is not None and not _has_begun(state):
-            # Saved between two stages: its weights are where this stage starts from, before it changes the classifier.
+        if state is not None and state.phase == "between stages":
+            # Its weights are where this stage starts from, before it changes the classifier.
             self._load_weights(state)
             state = None
         set_trainable(self.model, stage, self.config.model)
@@ -177,14 +185,15 @@ class Experiment:
         self.scale = work.loss.logit_scale
         loop = StageLoop(
             index, stage, work, sampler, guard, self.reporter, self.config.training.checkpoint_steps,
-            save=lambda epoch, step, meter: self._save(index, epoch, step, optimizer, meter), record=self._record,
+            record=self._record,
+            save=lambda epoch, step, meter: self._save("in a stage", index, epoch, step, optimizer, meter),
         )  # fmt: skip
         if state is None:
             loop.run()
         else:
             load_optimizer_tensors(optimizer, state.take("optimizer"))
             loop.run(state.values["epoch"], state.values["step"], state.tensors.get("meter.sums"))
-        self.engine.release(work.wrapped)
+        self.engine.release()
         if self.average is not None:
             self.model.load_state_dict(self.average.network.state_dict())
             self.average = None
@@ -220,8 +229,9 @@ class Experiment:
     # --- what is kept ------------------------------------------------------------------------------------------------
 
     def _save(
-        self, index: int, epoch: int, step: int, optimizer: torch.optim.Optimizer | None, meter: Meter | None
-    ) -> None:
+        self, phase: Phase, index: int, epoch: int = 0, step: int = 0,
+        optimizer: torch.optim.Optimizer | None = None, meter: Meter | None = None,
+    ) -> None:  # fmt: skip
         begun = time.perf_counter()
         if not torch.stack([weight.isfinite().all() for weight in self.model.parameters()]).all():
             raise LongtailError(
@@ -232,10 +242,11 @@ class Experiment:
         dynamics = self.engine.sum(self.recorder.sums) if self.recorder is not None and step else None
         if self.engine.is_main:
             state = TrainingState(values={
-                "format": FORMAT, "stage": index, "epoch": epoch, "step": step, "history": self.history,
+                "format": FORMAT, "phase": phase, "stage": index, "epoch": epoch, "step": step, "history": self.history,
                 "stage_results": self.stage_results, "seconds": self.seconds, "scale": self.scale,
                 "data_hash": self.data_hash, "classes": list(self.prepared.counts.names),
                 "updates": 0 if self.average is None else self.average.updates,
+                "loss_scaling": self.engine.loss_scaling,
             })  # fmt: skip
             state.put("model", self.model.state_dict())
             if optimizer is not None:
@@ -267,8 +278,10 @@ class Experiment:
         for name, value in values.get("seconds", {}).items():
             self.seconds[name] += value
         self.scale = values["scale"]
+        self.engine.loss_scaling = values.get("loss_scaling", {})  # a checkpoint of an older version has none
         last = max(self.stages)
-        if values["stage"] > last:  # everything is trained; only the last files are missing
+        values.setdefault("phase", _phase(values, last))
+        if state.phase == "trained":  # only the last files are missing
             set_trainable(self.model, self.stages[last], self.config.model)
             self._load_weights(state)
             self.model.to(self.engine.device)
@@ -295,7 +308,7 @@ class Experiment:
         if not last and self.engine.is_main:  # what another stage 2 can start from
             save_model(merged(self.model), self._info(index), self.out / f"stage{index}")
         following = min((i for i in self.stages if i > index), default=index + 1)
-        self._save(following, 0, 0, None, None)
+        self._save("trained" if last else "between stages", following)
 
     def _evaluate(self, name: str, model: LongTailModel, *, keep_predictions: bool = False) -> Evaluation:
         views = self.features.plain(name) if self.frozen else None
@@ -332,8 +345,9 @@ class Experiment:
                     write_examples(examples, splits["train"], splits["test"], test.predictions, counts, tick=bar.tick)
                 table = prediction_table(test, splits["test"], self.prepared.data.classes)
                 write_predictions(self.out / "predictions.parquet", table)
-            write_json(self.out / "metrics.json", metrics)  # last: its presence says that the run is complete
+                write_confusion(self.out / "confusion.csv", test.predictions, self.prepared.counts.names)
             self.tracking.log(final_figures(metrics), step=len(self.history))
+            write_json(self.out / "metrics.json", metrics)  # last: its presence says that the run is complete
         self.engine.wait()
         return metrics
 
@@ -380,8 +394,17 @@ def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any
 
 
 def resume_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Continue a run from its last checkpoint, from the start where it has none yet, and return the metrics."""
+    """Continue a run from its last checkpoint, from the start where it has none yet, and return the metrics.
+
+    Raises:
+        LongtailError: The run was finished, or its checkpoint does not fit.
+    """
     state = load_checkpoint(out / "checkpoint")
+    if state is None and (out / WEIGHTS_NAME).is_file():
+        raise LongtailError(
+            f"{out} holds a trained model and no checkpoint to go on from: a finished run drops it. Train into a new "
+            "--out."
+        )
     config = resolve(config)
     check_config(config)
     experiment = Experiment(
@@ -389,11 +412,22 @@ def resume_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, An
         classes=None if state is None else state.values.get("classes"),
     )  # fmt: skip
     if state is not None:
-        where = state.values
-        experiment.reporter.say(f"resuming at stage {where['stage']}, epoch {where['epoch'] + 1}, step {where['step']}")
+        experiment.reporter.say(f"resuming {_place(state.values, experiment.stages)}")
     return experiment.run(state)
 
 
-def _has_begun(state: TrainingState) -> bool:
-    """Whether the checkpoint was written within a stage, not between two."""
-    return bool(state.values["epoch"] or state.values["step"])
+def _phase(values: Mapping[str, Any], last: int) -> Phase:
+    """Where training stood, of a checkpoint by an earlier version, which does not say it."""
+    if values["stage"] > last:
+        return "trained"
+    return "in a stage" if values["epoch"] or values["step"] else "between stages"
+
+
+def _place(values: Mapping[str, Any], stages: Mapping[int, StageConfig]) -> str:
+    """Say where a checkpoint goes on."""
+    stage, epoch, step = (values[name] for name in ("stage", "epoch", "step"))
+    if stage not in stages:
+        return "after the last stage: the files of the result are still to be written"
+    if epoch == stages[stage].epochs:
+        return f"at the end of stage {stage}"
+    return f"at stage {stage}, epoch {epoch + 1}, step {step}"
