@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -106,6 +109,36 @@ def test_nothing_to_hold_out_and_no_such_column() -> None:
         carve(split_of(np.array([4, 4]), ["x"] * 8), 0.5, groups="film")
     with pytest.raises(LongtailError, match="Did you mean 'film'"):
         carve(split_of(np.array([4, 4]), ["x"] * 8), 0.5, groups="films")
+
+
+@pytest.mark.parametrize(
+    ("counts", "films"),
+    [([1, 1, 1], None), ([1, 1, 2], None), ([3, 2, 1], None), ([4, 4], ["x"] * 8), ([9, 9], ["x"] * 9 + ["y"] * 9)],
+)
+def test_a_larger_fraction_is_advised_only_where_it_holds_something_out(counts: list[int], films: Any) -> None:
+    split = split_of(np.array(counts), films)
+    groups = "film" if films else None
+    works = [share for share in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 0.9) if _holds(split, share, groups)]
+    with pytest.raises(LongtailError, match=r"--data.test_fraction 0, which") as caught:
+        carve(split, 0.01, groups=groups, option="--data.test_fraction")
+    advised = re.findall(r"or --data.test_fraction ([\d.]+)\.$", str(caught.value))
+    assert [float(text) for text in advised] == works[:1]
+
+
+def _holds(split: Split, fraction: float, groups: str | None) -> bool:
+    try:
+        return len(carve(split, fraction, groups=groups)[1]) > 0
+    except LongtailError:
+        return False
+
+
+@pytest.mark.parametrize(("counts", "folds", "advice"), [([3, 2], 6, "use fewer"), ([1, 1, 1], 3, "of each class")])
+def test_fewer_folds_are_advised_only_where_they_help(counts: list[int], folds: int, advice: str) -> None:
+    split = split_of(np.array(counts))
+    with pytest.raises(LongtailError, match=advice):
+        assign_folds(split, folds)
+    if advice == "use fewer":
+        assert set(range(3)) <= set(assign_folds(split, 3).tolist())
 
 
 # --- folds ------------------------------------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ def _finish_training(
         return EXIT_INTERRUPTED
     except torch.OutOfMemoryError as error:
         raise LongtailError(
-            "the device is out of memory: train with --training.accumulation 2 or more, or a smaller batch_size; "
+            "the device is out of memory: train with --training.accumulation 2 or more, or a smaller --batch-size; "
             "in a grid, with fewer --jobs."
         ) from error
     except UnreadableImageError as error:

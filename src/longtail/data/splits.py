@@ -14,12 +14,14 @@ from longtail.data.ranks import random_keys, ranks_within_class
 from longtail.data.repeats import file_numbers
 from longtail.errors import LongtailError
 
+_FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 0.9)  # tried in place of one that holds nothing out
 _SHOWN = 10  # classes listed in one sentence
 
 
 def carve(
-    split: Split, fraction: float, *, seed: int = 0, groups: str | None = None, num_classes: int | None = None
-) -> tuple[Split, Split]:
+    split: Split, fraction: float, *, seed: int = 0, groups: str | None = None, num_classes: int | None = None,
+    option: str = "fraction",
+) -> tuple[Split, Split]:  # fmt: skip
     """Hold out a fraction of every class, for choosing options on.
 
     Of a class with n images ``fraction * n`` are held out, rounded (a half up), but never all: a class keeps at least
@@ -33,6 +35,7 @@ def carve(
         seed: Of the choice.
         groups: A column of the source, or None.
         num_classes: The number of classes C; what the labels show when not given.
+        option: What the fraction is called, for errors.
 
     Returns:
         The training part and the held-out part, rows in their order.
@@ -47,18 +50,22 @@ def carve(
         ([15, 1], [5, 0])
     """
     if not 0 < fraction < 1:
-        raise LongtailError(f"a validation fraction lies between 0 and 1, got {fraction:g}.")
+        raise LongtailError(f"{option} lies between 0 and 1, got {fraction:g}.")
     size = num_classes or int(split.labels.max(initial=0)) + 1
     units = _units(split, groups)
-    if units is None:
-        held = _by_class(split.labels, fraction, size, seed)
-    else:
-        held = _by_group(split.labels, units, fraction, size, seed)
+
+    def hold(share: float) -> npt.NDArray[np.bool_]:
+        if units is None:
+            return _by_class(split.labels, share, size, seed)
+        return _by_group(split.labels, units, share, size, seed)
+
+    held = hold(fraction)
     if not held.any():
-        unit = "group" if groups else "image"
+        enough = next((share for share in _FRACTIONS if share > fraction and hold(share).any()), None)
+        remedy = f"use {option} 0, which holds none out" + (f", or {option} {enough:g}" if enough else "")
         raise LongtailError(
-            f"no {unit} can be held out at a fraction of {fraction:g} without emptying a class: "
-            "raise the fraction, or train without a validation split."
+            f"no {'group' if groups else 'image'} can be held out at {option} {fraction:g} without emptying a class: "
+            f"{remedy}."
         )
     return split.select(np.flatnonzero(~held)), split.select(np.flatnonzero(held))
 
@@ -100,8 +107,7 @@ def assign_folds(
     never = np.isin(group, group[alone[labels]])
     numbers = np.where(never, -1, numbers)
     if len(np.unique(numbers[~never])) < folds:
-        unit = "groups" if groups else "images"
-        raise LongtailError(f"there are not enough {unit} for {folds} folds: use fewer, or add images.")
+        raise _too_many_folds(labels, group, folds, "groups" if groups else "images")
     return np.asarray(numbers, dtype=np.int64)
 
 
@@ -156,11 +162,18 @@ def _dealt(labels: IntArray, folds: int, seed: int) -> IntArray:
     return numbers
 
 
+def _too_many_folds(labels: IntArray, group: IntArray, folds: int, unit: str) -> LongtailError:
+    """The error for folds that cannot be made; fewer help only where a class has images in two groups."""
+    parts = np.bincount(np.unique(np.stack([labels, group]), axis=1)[0]).max(initial=0)
+    remedy = "use fewer, or add images" if parts > 1 and folds > 2 else "add images of each class"
+    return LongtailError(f"there are not enough {unit} for {folds} folds: {remedy}.")
+
+
 def _dealt_groups(labels: IntArray, group: IntArray, folds: int, seed: int) -> IntArray:
     from sklearn.model_selection import StratifiedGroupKFold
 
     if len(np.unique(group)) < folds or np.bincount(labels).max(initial=0) < folds:
-        raise LongtailError(f"there are not enough groups for {folds} folds: use fewer, or add images.")
+        raise _too_many_folds(labels, group, folds, "groups")
     numbers = np.empty(len(labels), dtype=np.int64)
     with warnings.catch_warnings():  # of classes with fewer images than folds, which are seen to
         warnings.simplefilter("ignore", UserWarning)

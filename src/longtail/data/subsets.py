@@ -55,9 +55,10 @@ def long_tailed_counts(
         raise LongtailError(f"there is no profile {profile!r}.{nearest(profile, _PROFILES)}")
     present = counts.array[counts.array > 0]
     if present.max() / present.min() > imbalance_ratio * _NEARLY:
+        own = present.max() / present.min()
         raise LongtailError(
-            f"the source's own imbalance ratio, {present.max() / present.min():.4g}, exceeds the "
-            f"{imbalance_ratio:g} asked for: ask for more, or leave the option out."
+            f"the source's own imbalance ratio, {own:.4g}, exceeds the {imbalance_ratio:g} asked for: ask for "
+            f"{math.ceil(own)} or more, or for none."
         )
     order = np.argsort(-counts.array, kind="stable")[: len(present)]
     kept = np.zeros(len(counts), dtype=np.int64)

@@ -208,7 +208,7 @@ def check_stages(config: RunConfig) -> dict[int, StageConfig]:
     """
     stages = {index: stage for index, stage in ((1, config.stage1), (2, config.stage2)) if stage.epochs > 0}
     if not stages:
-        raise UsageError("no stage has any epochs; set --stage1.epochs or --epochs.")
+        raise UsageError("no stage has any epochs: set --stage1.epochs or --stage2.epochs above 0.")
     for index, stage in stages.items():
         try:
             check_schedule(stage.schedule, f"stage{index}.schedule")

@@ -484,8 +484,11 @@ def stop_on_nan(work: Pass, meter: Meter, epoch: int) -> None:
         return
     lr = work.optimizer.param_groups[0]["lr"]
     where = meter.bad_step if meter.bad_step is not None else "unknown (on another process)"
+    training = work.engine.config
+    remedies = [f"a lower --stage{work.seed[1]}.optimizer.lr"]
+    remedies += ["--training.clip_norm 1"] if training.clip_norm is None else []
+    remedies += ["--training.precision fp32"] if training.precision != "fp32" else []
     raise LongtailError(
         f"the loss is not a number at epoch {epoch + 1}, step {where}, learning rate {lr:g}; the last good checkpoint "
-        "is kept: train with a lower --stage1.optimizer.lr, with --training.clip_norm 1, or with "
-        "--training.precision fp32."
+        f"is kept: train with {' or '.join(remedies)}."
     )

@@ -135,7 +135,8 @@ def compute_views(
     if needed > memory_budget(engine.device):
         raise LongtailError(
             f"features of {views} views of {count} images take {needed / 1e9:.1f} GB, more than half of the free "
-            "memory: lower --stage2.cached_views, or set it to 0 to train through the backbone."
+            "memory: lower cached_views of the stage (--stage1.cached_views, --stage2.cached_views), or set it to 0 to "
+            "train through the backbone."
         )
     names = [int.from_bytes(one[:8]) for one in hashes]
     seeds = [(*seed, view) for view in range(views)]

@@ -157,7 +157,7 @@ def prepare_data(
         data, said = _one_fold(config, data)
         notes += said
     elif "test" not in data.splits and config.test_fraction > 0:
-        rest, test = _carve(config, data.splits["train"], config.test_fraction, size)
+        rest, test = _carve(config, data.splits["train"], "test_fraction", size)
         data = data.with_splits(train=rest, test=test)
         notes.append(f"the source has no test split: {len(test)} images were held out (--data.test_fraction).")
     if config.imbalance_ratio is not None:
@@ -167,7 +167,7 @@ def prepare_data(
         )  # fmt: skip
         data = data.with_splits(train=cut)
     if "validation" not in data.splits and config.validation_fraction > 0:
-        rest, held_out = _carve(config, data.splits["train"], config.validation_fraction, size)
+        rest, held_out = _carve(config, data.splits["train"], "validation_fraction", size)
         data = data.with_splits(train=rest, validation=held_out)
     counts = data.counts()
     groups = counts.groups(many=config.many, few=config.few, by=config.groups)
@@ -212,5 +212,8 @@ def hash_splits(data: ImageData) -> str:
     return f"sha256:{hashlib.sha256(parts.encode()).hexdigest()}"
 
 
-def _carve(config: DataConfig, split: Split, fraction: float, classes: int) -> tuple[Split, Split]:
-    return carve(split, fraction, seed=config.split_seed, groups=config.group_column, num_classes=classes)
+def _carve(config: DataConfig, split: Split, option: str, classes: int) -> tuple[Split, Split]:
+    return carve(
+        split, getattr(config, option), seed=config.split_seed, groups=config.group_column, num_classes=classes,
+        option=f"--data.{option}",
+    )  # fmt: skip

@@ -236,7 +236,7 @@ class Experiment:
         if not torch.stack([weight.isfinite().all() for weight in self.model.parameters()]).all():
             raise LongtailError(
                 f"the weights are no longer finite numbers after epoch {epoch}, step {step} of stage {index}; the "
-                "checkpoint before is kept: train with a lower --stage1.optimizer.lr or with --training.clip_norm 1."
+                f"checkpoint before is kept: train with a lower --stage{index}.optimizer.lr or a --training.clip_norm."
             )
         sums = self.engine.sum(meter.sums) if meter is not None and step else None
         dynamics = self.engine.sum(self.recorder.sums) if self.recorder is not None and step else None
