@@ -218,8 +218,8 @@ def test_what_does_not_fit_together_is_said_before_hours_of_stage_1(cli: Cli) ->
     [
         (["inspect"], "SOURCE missing: longtail inspect SOURCE [--json] [--strict] [--out FILE.html]"),
         (["evaluate"],
-         "RUN missing: longtail evaluate RUN [SOURCE] [--split NAME] [--classes] [--no-adjustment] [--coverage] "
-         "[--json]"),
+         "RUN missing: longtail evaluate RUN [SOURCE] [--split NAME] [--moved-to SOURCE] [--classes] [--no-adjustment] "
+         "[--coverage] [--json]"),
         (["predict", "r"], "IMAGES and --out missing: longtail predict RUN IMAGES --out FILE.csv"),
         (["predict", "r", "i"], "--out missing: longtail predict RUN IMAGES --out FILE.csv"),
         (["compare"], "RUN missing: longtail compare RUN RUN ... [--baseline NAME] [--csv FILE.csv]"),

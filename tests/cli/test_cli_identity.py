@@ -28,7 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, train_into: Call) -> Path:
             pixels = np.random.default_rng([label, number]).integers(0, 80 * (label + 1), (8, 8, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / "photos" / name / f"{number}.png")
     (root / "photos" / "aardvark").mkdir()
-    options = ("--data.validation_fraction", 0.3, "--training.precision", "fp32", "--quiet")
+    options = ("--data.validation_fraction", 0.3, "--training.precision", "fp32", "--keep-checkpoints", "--quiet")
     assert train_into(root / "run", root / "photos", *options) == 0
     return root
 
@@ -115,13 +115,43 @@ def test_changed_images_are_noted_by_evaluate_and_refused_by_adjust(cli: Call, p
 
 def test_a_run_works_from_any_folder(cli: Call, train: Call, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    assert train("folder:photos", "--quiet", out="other").status == 0
+    assert train("folder:photos", "--keep-checkpoints", "--quiet", out="other").status == 0
     (place / "elsewhere").mkdir()
     monkeypatch.chdir(place / "elsewhere")
     assert cli("evaluate", place / "other").status == 0
     (place / "other" / "report.html").unlink()
     (place / "other" / "metrics.json").unlink()
     assert cli("train", "--resume", place / "other", "--quiet").status == 0
+
+
+def test_a_stopped_run_goes_on_at_the_new_place_and_with_the_classes_it_had(cli: Call, place: Path) -> None:
+    run, metrics = place / "run", json.loads((place / "run" / "metrics.json").read_text())
+    (run / "metrics.json").unlink()
+    (place / "photos" / "aardvark").rmdir()
+    (place / "photos").rename(place / "moved")
+    assert "--moved-to" in cli("train", "--resume", run).complaint
+    assert cli("train", "--resume", run, "--moved-to", place / "run").status == 1
+    assert str(place / "moved") not in (run / "config.yaml").read_text()
+    done = cli("train", "--resume", run, "--moved-to", place / "moved", "--quiet")
+    assert done.status == 0, done.err
+    again = json.loads((run / "metrics.json").read_text())
+    assert {name: again[name] for name in ("classes", "test", "data_hash")} == {
+        name: metrics[name] for name in ("classes", "test", "data_hash")
+    }
+    assert cli("evaluate", run).status == 0
+    assert "--resume" in cli("train", place / "moved", "--out", place / "new", "--moved-to", "x").complaint
+
+
+def test_a_table_whose_classes_are_renamed_is_not_trained_on_further(
+    cli: Call, train: Call, trained: Path, tmp_path: Path
+) -> None:
+    rows = [(trained / "photos" / name / f"{k}.png", name) for name, count in PLACES.items() for k in range(count)]
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\n" + "".join(f"{path},{name}\n" for path, name in rows))
+    assert train(f"csv:{table}", "--keep-checkpoints", "--quiet").status == 0
+    (tmp_path / "run" / "metrics.json").unlink()
+    table.write_text(table.read_text().replace(",bee", ",bug"))  # the same order, the same files
+    assert "'bug'" in cli("train", "--resume", tmp_path / "run").complaint
 
 
 def test_a_source_that_has_moved_is_asked_for(cli: Call, place: Path) -> None:

@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from longtail import files
+from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
 from longtail.inference.adjustment import Adjustment, Prior
 from longtail.inference.info import ModelInfo, ModelSpec, Preprocessing, load_info, save_info
-from longtail.inference.load import load_model, load_run, save_model
+from longtail.inference.load import load_model, load_run, save_model, start_from
 from longtail.models import LongTailModel, build_model
 
 INFO = ModelInfo(
@@ -54,6 +55,16 @@ def test_scaled_head_and_timm_backbone_round_trip(tmp_path: Path) -> None:
     loaded, _ = load_model(tmp_path)
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(loaded(images), model.eval()(images))
+
+
+def test_a_classifier_is_taken_over_class_by_class(tmp_path: Path) -> None:
+    trained = _model()
+    save_model(trained, INFO, tmp_path)  # the third class has no image
+    counts = ClassCounts([7, 0, 5], ["ma\u0308rder", "empty", "lynx"])
+    model = build_model("resnet20", 3, "cosine")
+    assert start_from(model, counts, tmp_path)
+    assert torch.equal(model.head.state_dict()["weight"][[2, 0]], trained.head.state_dict()["weight"][:2])
+    assert not start_from(model, ClassCounts([7, 1, 5], counts.names), tmp_path)  # one that the run never saw
 
 
 def test_info_must_describe_the_model(tmp_path: Path) -> None:

@@ -80,6 +80,27 @@ def test_rows_are_named_by_recipe_and_the_options_that_differ(make_run):
     assert [row.label for row in comparison.rows] == [name.removeprefix("cifar-lt/") for name in names]
 
 
+def test_one_source_in_two_places_is_one_configuration_and_no_path_is_shown(make_run):
+    places = (
+        "parquet:photos",
+        "parquet:/home/me/secret/photos",
+        "parquet:/mnt/photos",
+        "parquet:/home/me/other/photos",
+    )
+    hashes = ("sha256:a", "sha256:a", "sha256:a", "sha256:b")
+    runs = [make_run(f"r{k}", seed=k, data_hash=each) for k, each in enumerate(hashes)]
+    for run, place in zip(runs, places, strict=True):
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        config["data"]["source"] = place
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+    comparison = compare_runs(runs)
+    assert [len(row.runs) for row in comparison.rows] == [3, 1]
+    options = provenance(comparison.rows)
+    assert "/home/me" not in str(options)
+    alone = provenance(compare_runs(runs[1:2]).rows)
+    assert dict(alone["shared"])["data.source"] == "parquet:photos"
+
+
 def test_an_option_that_differs_between_the_stages_is_named_with_its_stage(make_run):
     runs = [make_run("a", options={"noise": 0.5}), make_run("b", options={"noise": 1.0})]
     config = yaml.safe_load((runs[1] / "config.yaml").read_text())

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 GRAMMAR = """SOURCE --out RUN [--recipe NAME] [--mode linear|finetune|lora|scratch]
                       [--imbalance-ratio 100] [--epochs N] [--batch-size N] [--seed N] [--folds N]
                       [--any.option VALUE]
-       longtail train --resume RUN"""
+       longtail train --resume RUN [--moved-to SOURCE]"""
 
 
 RUN_FILES = ("metrics.json", "model.safetensors", "model.json", "report.html")
@@ -43,6 +43,7 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=str, nargs="?", default="", help="SOURCE, see 'longtail inspect --help'")
     parser.add_argument("--out", type=str | None, default=None, help="the RUN folder to make")
     parser.add_argument("--resume", type=str | None, default=None, metavar="RUN", help="continue a stopped run")
+    parser.add_argument("--moved-to", type=str | None, default=None, help="where the images of the resumed RUN are now")
     parser.add_argument("--config", type=str | None, default=None, metavar="FILE", help="config.yaml of another run")
     parser.add_argument("--epochs", type=int | None, default=None, help="epochs of stage 1; the rest scales with it")
     parser.add_argument("--batch-size", type=int | None, default=None, help="images per step, in both stages")
@@ -69,7 +70,9 @@ def run(flags: Namespace) -> int:
     if flags.resume is not None:
         if flags.source:
             raise UsageError(f"--resume goes on with the images of the run: leave {flags.source!r} out.")
-        return resume_command(flags.resume, quiet=flags.quiet)
+        return resume_command(flags.resume, moved_to=flags.moved_to, quiet=flags.quiet)
+    if flags.moved_to is not None:
+        raise UsageError("--moved-to says where the images of a run are now: name it with --resume RUN.")
     if flags.out is None:
         raise UsageError("say where the run goes: --out RUN.")
     return train_command(run_config(flags), flags.out, quiet=flags.quiet)
@@ -101,10 +104,12 @@ def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
     return _finish_training(lambda reporter: start_run(config, Path(out), reporter), config, out, reporter)
 
 
-def resume_command(run: str, *, quiet: bool = False) -> int:
+def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False) -> int:
     """Continue a run from its last checkpoint; return the exit status."""
+    from longtail.data.source_path import absolute_source
     from longtail.training.check import check_config
     from longtail.training.outline import outline
+    from longtail.training.own_images import require_source
     from longtail.training.progress import Reporter
     from longtail.training.run import resume_run
 
@@ -121,6 +126,11 @@ def resume_command(run: str, *, quiet: bool = False) -> int:
 
         return _show_result(read_metrics(folder), config, run)
     check_config(config)
+    if moved_to is not None and _in_folds(config):
+        raise UsageError(f"--moved-to is for a single run: link {config.data.source!r} to the new place instead.")
+    if moved_to is not None:
+        config.data.source = absolute_source(moved_to)
+    require_source(folder, config.data)
     for line in outline(config):
         reporter.say(line)
     if _in_folds(config):
@@ -128,7 +138,9 @@ def resume_command(run: str, *, quiet: bool = False) -> int:
 
         status = _finish_training(lambda reporter: train_folds(config, folder, reporter), config, run, reporter)
         return status or _show_folds(config, folder)
-    return _finish_training(lambda reporter: resume_run(config, folder, reporter), config, run, reporter)
+    return _finish_training(
+        lambda reporter: resume_run(config, folder, reporter, moved=moved_to is not None), config, run, reporter
+    )
 
 
 def _show_folds(config: RunConfig, out: Path) -> int:

@@ -151,7 +151,7 @@ def _first_reading(words: Sequence[str], own: dict[str, Any]) -> RunConfig | Non
 def _check_words(words: Sequence[str]) -> None:
     given = [word.partition("=")[0] for word in words if word.startswith("--")]
     if "--resume" in given:
-        other = [option for option in given if option not in {"--resume", "--quiet", "--help"}]
+        other = [option for option in given if option not in {"--resume", "--moved-to", "--quiet", "--help"}]
         if other:
             raise UsageError(f"--resume goes on with the configuration of the run: leave {other[0]} out.")
     known = groups()

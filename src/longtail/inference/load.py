@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from longtail.counts import ClassCounts
+from longtail.data.class_names import normalize_class_name
 from longtail.data.loaders import named_device
 from longtail.errors import LongtailError, UsageError, resume_hint
 from longtail.files import write_atomically
@@ -114,16 +116,19 @@ def refuse_swapped(run: str | os.PathLike[str], other: str | os.PathLike[str]) -
         )
 
 
-def start_from(model: LongTailModel, classes: Sequence[str], run_dir: str | Path) -> bool:
+def start_from(model: LongTailModel, counts: ClassCounts, run_dir: str | Path) -> bool:
     """Give a model the weights of a run: the backbone's, and the classifier's where it is the same.
+
+    Classes are matched by name, whatever their order. Those without training images, on either side, may be absent on
+    the other.
 
     Args:
         model: The model, changed in place.
-        classes: Its class names.
+        counts: Its classes and their training images.
         run_dir: RUN folder.
 
     Returns:
-        Whether the classifier was taken over as well: same kind of head, same classes in the same order.
+        Whether the classifier was taken over as well: same kind of head, same classes.
 
     Raises:
         LongtailError: Another backbone, or any error of :func:`load_run`.
@@ -134,9 +139,16 @@ def start_from(model: LongTailModel, classes: Sequence[str], run_dir: str | Path
             f"{str(run_dir)!r} holds a {info.model.name}, not a {model.name}: set --model.name {info.model.name}."
         )
     model.backbone.load_state_dict(trained.backbone.state_dict())
-    same = info.model.head == model.head_name and tuple(info.classes) == tuple(classes)
+    theirs = {normalize_class_name(name): row for row, name in enumerate(info.classes)}
+    mine = {normalize_class_name(name): row for row, name in enumerate(counts.names)}
+    shared = [name for name in mine if name in theirs]
+    others = [counts[mine[name]] for name in mine if name not in theirs]
+    others += [info.counts[theirs[name]] for name in theirs if name not in mine]
+    same = info.model.head == model.head_name and not any(others)
     if same:
-        model.head.load_state_dict(trained.head.state_dict())
+        source, target = trained.head.state_dict(), model.head.state_dict()
+        for name, values in source.items():  # one row a class, of every tensor
+            target[name][[mine[each] for each in shared]] = values[[theirs[each] for each in shared]]
     return same
 
 

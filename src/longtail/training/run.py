@@ -393,8 +393,14 @@ def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any
     return experiment.run()
 
 
-def resume_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
+def resume_run(config: RunConfig, out: Path, reporter: Reporter, *, moved: bool = False) -> dict[str, Any]:
     """Continue a run from its last checkpoint, from the start where it has none yet, and return the metrics.
+
+    Args:
+        config: The configuration of the run.
+        out: The RUN folder.
+        reporter: Tells the user what happens.
+        moved: The source of the configuration is a new place of the images, which is kept once they are the same.
 
     Raises:
         LongtailError: The run was finished, or its checkpoint does not fit.
@@ -413,6 +419,8 @@ def resume_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, An
     )  # fmt: skip
     if state is not None:
         experiment.reporter.say(f"resuming {_place(state.values, experiment.stages)}")
+    if moved and experiment.engine.is_main and (state is None or state.values["data_hash"] == experiment.data_hash):
+        write_yaml(out / "config.yaml", asdict(config))
     return experiment.run(state)
 
 

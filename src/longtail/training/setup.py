@@ -83,7 +83,7 @@ def make_model(config: RunConfig, counts: ClassCounts, reporter: Reporter, *, re
     if wanted.adapter != "none":
         add_adapters(model.backbone, wanted.adapter_rank)
     if wanted.weights and not resuming:
-        whole = start_from(model, counts.names, wanted.weights)
+        whole = start_from(model, counts, wanted.weights)
         reporter.say(f"starting from {wanted.weights}: backbone{' and classifier' if whole else ''}")
     if config.training.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
