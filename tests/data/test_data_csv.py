@@ -183,6 +183,8 @@ def test_a_column_that_names_splits_in_some_rows_only_is_not_used_and_said(table
     assert (len(data.splits["train"]), kinds(data)) == (2, ["split-column-unused"])
     assert data.findings[0].severity == "warning"
     assert kinds(load_source(csv(table("path,label,part\na/0.png,x,head\na/1.png,y,tail\n")))) == []
+    data = load_source(csv(table("path,label,part\na/0.png,x,test\na/1.png,y,val\n")))  # as a table to evaluate on
+    assert (list(data.splits), kinds(data)) == (["train"], ["split-column-unused"])
 
 
 def test_rows_that_hold_several_labels_are_named(table: Table) -> None:
@@ -217,7 +219,7 @@ def test_a_file_with_two_labels_is_said_and_stays_on_one_side(table: Table) -> N
     assert finding.kind == "file-with-several-labels"
     assert "'a/0.png' as 'x' and 'y'" in finding.message
     split = data.splits["train"]
-    for seed in range(10):
+    for seed in range(5):
         sides = [{rows.path(row) for row in range(len(rows))} for rows in carve(split, 0.4, seed=seed)]
         assert not sides[0] & sides[1]
         folds = assign_folds(split, 2, seed=seed)

@@ -73,6 +73,12 @@ def test_what_is_refused(tmp_path: Path, content: str | bytes, message: str) -> 
     assert "\n" not in str(caught.value)
 
 
+def test_quotes_that_stay_open_are_found_without_reading_on(tmp_path: Path) -> None:
+    for start in ('"', 'path,label\n0.png,"', "path,label\n" + " " * 100_000 + '"x" y,'):
+        with pytest.raises(LongtailError, match=r"line [12]: column"):
+            rows(tmp_path / "t.csv", start + "x,y\n" * 300_000)
+
+
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(LongtailError, match="does not exist"):
         read_rows(tmp_path / "none.csv")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from longtail.inference import listing
-from longtail.inference.listing import files_like, images_below
+from longtail.inference.listing import LeftOut, files_like, images_below
 from longtail.inference.stream import find_images
 
 
@@ -34,6 +34,16 @@ def names(found: object) -> list[str]:
 
 def test_a_folder_is_listed_in_order_without_what_is_hidden(folder: Path) -> None:
     assert names(images_below(str(folder))) == ["a b\nc.png", "a.JPG", "b.png", "c.png", "d.webp", "e.png", "山.png"]
+
+
+def test_folders_that_a_system_adds_are_left_out_and_counted(folder: Path) -> None:
+    before, after = LeftOut(), LeftOut()
+    expected = names(images_below(str(folder), before))
+    for place in ("__MACOSX", "deep/@eaDir"):
+        (folder / place).mkdir()
+        (folder / place / "thumb.png").touch()
+    assert names(images_below(str(folder), after)) == expected
+    assert after.hidden == before.hidden + 2
 
 
 @pytest.mark.parametrize(

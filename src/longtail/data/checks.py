@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -149,5 +150,6 @@ def _test_findings(data: ImageData) -> list[Finding]:
 def _lookalikes(names: Sequence[str]) -> list[list[str]]:
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        alike[re.sub(r"[\W_]+", "", name.casefold()) or name].append(name)
+        letters = unicodedata.normalize("NFKC", name).casefold()
+        alike[re.sub(r"[\W_]+", "", letters) or name].append(name)
     return [group for group in alike.values() if len(group) > 1]

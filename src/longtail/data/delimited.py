@@ -161,12 +161,12 @@ def _undecodable(path: str | os.PathLike[str]) -> int:
 def _first_record(lines: Iterator[str]) -> list[str]:
     """The lines of the first row, which may hold line ends within quotes."""
     taken: list[str] = []
-    length = 0
+    length = quotes = 0
     for line in lines:
         taken.append(line)
         length += len(line)
-        record = "".join(taken)
-        if length > _LONGEST_RECORD or (record.strip() and record.count('"') % 2 == 0):
+        quotes += line.count('"')
+        if length > _LONGEST_RECORD or (quotes % 2 == 0 and line.strip()):
             break
     return taken
 
@@ -179,7 +179,7 @@ def _delimiter(record: str) -> str:
 
 def _quoting(record: str, delimiter: str, path: object, start: int, error: csv.Error) -> str:
     """What is wrong with the quotes of a row, with the line and the column of the value at fault."""
-    complete = re.compile(rf' *(?:"(?:[^"]|"")*"|(?! *")[^{delimiter}\r\n]*){delimiter}')
+    complete = re.compile(rf' *+(?:"(?:[^"]|"")*+"|(?!")[^{delimiter}\r\n]*+){delimiter}')
     end, column = 0, 1
     while value := complete.match(record, end):
         end, column = value.end(), column + 1
@@ -188,6 +188,6 @@ def _quoting(record: str, delimiter: str, path: object, start: int, error: csv.E
     where = f"{path}, line {line}: column {column}"
     if not rest.startswith('"'):
         return f"{where} cannot be read ({error}); shorten its value or put it in quotes."
-    if re.match(r'"(?:[^"]|"")*"', rest):
+    if re.match(r'"(?:[^"]|"")*+"', rest):
         return f'{where} goes on after its closing quote; end the value there, or write "" for a quote within it.'
     return f'{where} opens quotes and never closes them; close them, or write "" for a quote within.'

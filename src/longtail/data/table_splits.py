@@ -194,15 +194,14 @@ def _recognized(
             continue
         counts = Counter(column_texts(table, column))
         unknown = [value for value in counts if split_name(value) is None]
-        if not unknown and counts:
+        trains = "train" in {split_name(value) for value in counts}
+        if trains and not unknown:
             return column, findings
-        if usual == "split" and (place.lines or len(unknown) < len(counts)):
+        if usual == "split" and (place.lines or (trains and unknown)):
             _by_column(name, table, column, place)  # raises: it names the row
         if len(unknown) < len(counts):
-            message = (
-                f"the column {column!r} names splits in some rows and not in others "
-                f"({', '.join(map(repr, unknown[:_SHOWN]))}), so that it divides nothing"
-            )
+            what = f"is {', '.join(map(repr, unknown[:_SHOWN]))} in some rows" if unknown else "is train in no row"
+            message = f"the column {column!r} names splits, but {what}, so that it divides nothing"
             remedy = "write train, validation or test in every row to use it"
             findings.append(Finding("warning", message, remedy, "split-column-unused"))
     return None, findings

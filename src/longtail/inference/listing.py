@@ -12,6 +12,7 @@ from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 from longtail.data.images import is_image_path, is_unread_path
+from longtail.data.walk import is_system_folder
 
 Names: TypeAlias = tuple[str, ...]  # of the folders below the first one, and of the file
 _SORTED_AT_ONCE = 10_000
@@ -35,7 +36,7 @@ class LeftOut:
 
     Attributes:
         others: Files whose name does not end like an image's, by their ending.
-        hidden: Hidden files and folders.
+        hidden: Hidden files and folders, and folders that a system adds, such as ``__MACOSX``.
         again: Links to folders that have been gone through.
         special: Pipes, sockets and devices.
     """
@@ -54,7 +55,7 @@ class LeftOut:
         """
         others = self.others.total()
         parts = [f"{_several(others, 'file')} not named like an image ({count_words(self.others)})"] if others else []
-        parts += [f"{self.hidden:,} hidden"] if self.hidden else []
+        parts += [f"{self.hidden:,} hidden or made by a system"] if self.hidden else []
         parts += [f"{_several(self.again, 'link')} to a folder gone through already"] if self.again else []
         parts += [_several(self.special, "pipe or device", "pipes or devices")] if self.special else []
         return ", ".join(parts)
@@ -82,8 +83,9 @@ class _Entry(NamedTuple):
 
 
 def images_below(folder: str, left_out: LeftOut | None = None) -> Iterator[Found]:
-    """Find the files with an image's extension in a folder, to the bottom; hidden files and folders are left out.
+    """Find the files with an image's extension in a folder, to the bottom.
 
+    What is hidden or made by a system is left out.
     Links are followed, each real folder once. The order is that of names, in portions of 10,000 where a folder holds
     more. Photographs and films in a format that is not read are among them: reading them says so.
 
@@ -111,7 +113,7 @@ def images_below(folder: str, left_out: LeftOut | None = None) -> Iterator[Found
         return False
 
     def enter(names: Names) -> bool:
-        hidden = names[-1].startswith(".")
+        hidden = is_system_folder(names[-1])
         left_out.hidden += hidden
         return not hidden
 
