@@ -132,6 +132,7 @@ def test_every_mode_becomes_rgb(mode: str, color: object, expected: tuple[int, .
     ids=["float", "int-beyond-16-bits", "int-of-16-bits", "8 bits"],
 )
 def test_scaling_by_the_range_of_one_image_is_said(values: np.ndarray, warned: bool) -> None:
+    images._say_own_range.cache_clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         decode(encoded(Image.fromarray(values), "TIFF"))

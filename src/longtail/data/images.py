@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -419,14 +420,20 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
+@cache
+def _say_own_range() -> None:
+    """Warn once a process: other code changes the filters of warnings, and would have it said again."""
+    message = (
+        "images of floating-point or 32-bit values are scaled to 8 bits one by one, by the range that each of them "
+        "has: convert them to 8 or 16 bits with one range for all, where brightness matters."
+    )
+    warnings.warn(message, OwnRangeWarning, stacklevel=2)
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit, 32-bit or float values to 0..255: by the type's range, or the values' own where they exceed it."""
     if has_own_range(image):
-        message = (
-            "images of floating-point or 32-bit values are scaled to 8 bits one by one, by the range that each of them "
-            "has: convert them to 8 or 16 bits with one range for all, where brightness matters."
-        )
-        warnings.warn(message, OwnRangeWarning, stacklevel=2)
+        _say_own_range()
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     ranges = (1.0, 255.0, _DEEPEST) if image.mode == "F" else (_DEEPEST,)
     low, top = min(values.min(), 0.0), values.max()
