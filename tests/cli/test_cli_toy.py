@@ -62,7 +62,10 @@ def test_sentences_say_no_difference_where_there_is_none():
     assert "GCL no clear difference (0.0 points, 95 % interval −" in said[1]  # of accuracy the images give one
     assert all("higher" not in text and "lower" not in text for text in said)
     better = result(ce=(even(cosine=False, wrong=2),) * 2, fbl=(even(cosine=False, wrong=1),) * 2)
-    assert "Few-shot accuracy, against plain cross-entropy: FBL 50.0 points higher." in toy_sentences(better)
+    assert (
+        "Few-shot accuracy, against plain cross-entropy: FBL 50.0 points higher (holds over images)."
+        in toy_sentences(better)
+    )
     assert toy_sentences(result(fbl=(even(cosine=False),) * 2)) == []
 
 

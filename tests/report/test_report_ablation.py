@@ -125,7 +125,7 @@ def test_the_sentence_says_no_difference_where_seeds_or_images_allow_none(make_r
     single = grid(make_run, noises(0.0, 0.5), slopes=[0.8, 0.79], recipe="cifar-lt/kps")
     said = ablation_section(single).sentence
     assert said.startswith("kps, noise: no clear difference")
-    assert "the 95 % interval of a difference is over the images that both were given" in said
+    assert "With fewer than 3 seeds a difference is judged over the test images alone" in said
 
 
 def test_a_value_that_is_clearly_behind_is_named_though_a_scattered_one_is_lower(make_run, tmp_path):

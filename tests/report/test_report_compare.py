@@ -12,11 +12,12 @@ import yaml
 from rich.console import Console
 
 from longtail.errors import LongtailError
+from longtail.evaluation.differences import Difference, seeds_interval
 from longtail.report.compare import compare_runs
 from longtail.report.compare_table import HEADINGS
 from longtail.report.folding import flatten
 from longtail.report.provenance import provenance
-from longtail.report.text import Spread, difference_text
+from longtail.report.text import difference_text
 
 
 def accuracy(folder):
@@ -237,21 +238,35 @@ def test_flatten_keeps_lists_and_empty_tables_whole():
     assert flatten({"a": {"b": [1, 2]}, "c": {}}) == {"a.b": "[1, 2]", "c": "{}"}
 
 
+def spread(mean, std, n, images=None):
+    return Difference(mean, std, n, images=images, seeds=seeds_interval(mean, std, n))
+
+
 @pytest.mark.parametrize(
-    ("spread", "words"),
+    ("change", "words"),
     [
-        (Spread(0.0049, None, 1), "+0.5 points, but one seed without an interval shows no more than itself"),
-        (Spread(-0.0045, 0.0001, 3), "no difference (−0.4 points)"),
-        (Spread(0.0049, 0.001, 30), "no clear difference"),  # sure, and too small to speak of
+        (Difference(0.0049, None, 1), "+0.5 points, but one seed without an interval shows no more than"),
+        (Difference(-0.1, 0.011, 2), "−10.0 points, but 2 seeds without an interval show no more than"),
+        (spread(-0.0045, 0.0001, 3), "no difference (−0.4 points)"),
+        (
+            spread(0.0049, 0.001, 30),
+            "no clear difference (+0.5 points, 95 % interval +0.5 to +0.5: under half",
+        ),
         # Student's quantile with 2 degrees of freedom is 4.303: an end at 0.02 - 4.303 * 0.01 / sqrt(3) = -0.0048.
-        (Spread(0.02, 0.01, 3), "no clear difference (+2.0 points, 95 % interval −0.5 to +4.5)"),
-        (Spread(0.02, 0.008, 3), "2.0 points higher"),
-        # With one degree it is 12.706: 0.1 - 12.706 * 0.012 / sqrt(2) = -0.0078, where 0.011 leaves 0.0012.
-        (Spread(-0.1, 0.012, 2), "no clear difference"),
-        (Spread(-0.1, 0.011, 2), "10.0 points lower"),
-        (Spread(-0.2, None, 1, ends=(-0.3, -0.1)), "20.0 points lower"),
-        (Spread(-0.2, None, 1), "−20.0 points, but one seed without an interval shows no more than itself"),
+        (spread(0.02, 0.01, 3), "no clear difference (+2.0 points, 95 % interval −0.5 to +4.5)"),
+        (spread(0.02, 0.008, 3), "2.0 points higher (holds over seeds)"),
+        (Difference(-0.2, None, 1, images=(-0.3, -0.1)), "20.0 points lower (holds over images)"),
+        (Difference(-0.2, 0.1, 2, images=(-0.3, -0.1)), "20.0 points lower (holds over images)"),
+        (spread(0.02, 0.008, 3, images=(0.01, 0.03)), "2.0 points higher (holds over images and seeds)"),
+        (
+            spread(0.02, 0.01, 3, images=(0.01, 0.03)),
+            "no clear difference (+2.0 points: holds over images, not over seeds, 95 % interval −0.5 to +4.5)",
+        ),
+        (
+            spread(0.02, 0.008, 3, images=(-0.01, 0.05)),
+            "no clear difference (+2.0 points: holds over seeds, not over images, 95 % interval −1.0 to +5.0)",
+        ),
     ],
 )
-def test_a_difference_claims_no_more_than_it_shows(spread, words):
-    assert difference_text(spread).startswith(words)
+def test_a_difference_claims_no_more_than_it_shows(change, words):
+    assert difference_text(change).startswith(words)

@@ -75,7 +75,7 @@ def test_where_tail_errors_go_is_counted_and_compared(two):
     }  # fmt: skip
     assert section.sentence.startswith(
         "Of few-shot images classified wrongly, this share is taken for many-shot classes: 100.0% under ce; "
-        "50.0% under gcl, 50.0 points lower. Of all other classes, 40.0% are many-shot."
+        "50.0% under gcl, 50.0 points lower (holds over images). Of all other classes, 40.0% are many-shot."
     )
     assert "40 test images" in section.drawings[2].title
     assert "ce 0.0% right, 100.0% taken for another many-shot class" in section.drawings[2].alt

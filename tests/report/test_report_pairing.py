@@ -114,7 +114,7 @@ def test_the_table_counts_pairs_and_fits_eighty_columns(runs):
     first = [line.split()[:3] for line in lines if line.split()[:1] == ["difference"]]
     assert first[0] == ["difference", "3", "+1.0"]
     assert "…" not in console.file.getvalue()
-    assert "its 95 % interval holds no zero, and it is 0.5 points or more" in " ".join(" ".join(lines).split())
+    assert "0.5 points or more, and its 95 % interval holds no zero" in " ".join(" ".join(lines).split())
     assert lines[lines.index(next(line for line in lines if "+1.0" in line)) + 1].split()[0] == "±2.0"
 
 
@@ -141,14 +141,14 @@ def test_one_seed_is_judged_by_the_images_that_both_were_given(make_run):
     found = comparison.rows[1].differences
     base, ours = (RunResult.load(folder).predictions for folder in (first, second))
     right = [one.prediction == one.label for one in (ours, base)]
-    assert found["balanced_accuracy"].ends == images_interval(*right, base.label)
-    assert found["accuracy"].ends == found["balanced_accuracy"].ends  # on a balanced test set they are one figure
+    assert found["balanced_accuracy"].images == images_interval(*right, base.label)
+    assert found["accuracy"].images == found["balanced_accuracy"].images  # on a balanced test set they are one figure
     few = np.isin(base.label, [4, 5])  # 12 and 5 training images
-    assert found["few"].ends == images_interval(right[0][few], right[1][few], base.label[few])
+    assert found["few"].images == images_interval(right[0][few], right[1][few], base.label[few])
     assert found["ece"].interval is None
-    assert "intervals of single seeds are over test images" in " ".join(comparison.notes)
+    assert "judged over test images alone" in " ".join(comparison.notes)
     counted = counted_between(lambda run, seen: (seen.prediction != seen.label, seen.label == 0))
-    pair = [RunResult.load(folder) for folder in (second, first)]
+    pair = [[RunResult.load(folder)] for folder in (second, first)]
     low, high = counted(*pair)
     assert low < right[1][base.label == 0].mean() - right[0][base.label == 0].mean() < high
 
@@ -160,8 +160,8 @@ def test_where_classes_have_unlike_many_test_images_overall_accuracy_counts_imag
         pq.write_table(table.slice(10), folder / "predictions.parquet")
     one, two = (RunResult.load(folder) for folder in folders)
     right = [run.predictions.prediction == run.predictions.label for run in (one, two)]
-    assert matched_interval(one, two, "accuracy")[1] == images_interval(*right)
-    assert matched_interval(one, two, "balanced_accuracy")[1] == images_interval(*right, one.predictions.label)
+    assert matched_interval([one], [two], "accuracy")[1] == images_interval(*right)
+    assert matched_interval([one], [two], "balanced_accuracy")[1] == images_interval(*right, one.predictions.label)
 
 
 def test_images_that_cannot_be_matched_leave_a_wider_interval(make_run):
@@ -182,4 +182,4 @@ def test_predictions_of_another_model_than_the_figure_are_not_used(runs):
     # The accuracies are written over, as those of an earlier stage are not of the predictions in the folder.
     (row,) = compare_runs([*runs("ce", {0: 0.5}), *runs("gcl", {0: 0.9})]).rows[1:]
     ends = row.intervals["accuracy"]
-    assert row.differences["accuracy"].ends == pytest.approx(apart_interval(0.9, ends, 0.5, ends))
+    assert row.differences["accuracy"].images == pytest.approx(apart_interval(0.9, ends, 0.5, ends))

@@ -1,22 +1,124 @@
-"""How far a difference between two models may be off: intervals over seeds, and over images that both were given."""
+"""How far a difference between two models may be off: intervals over seeds, and over images that both were given.
+
+A difference that was measured is off for two reasons. Other **test images** would give another figure for the very same
+models; another **seed** would give other models. The two are told apart, since neither can stand for the other:
+
+- over images (:func:`images_interval`): what would these models, averaged over their seeds, differ by on other images
+  like these? The images are the sample, the models are fixed. One seed is enough.
+- over seeds (:func:`seeds_interval`, :func:`welch_interval`): what would other seeds differ by on these images? The
+  seeds are the sample, the images are fixed. Fewer than three say next to nothing: with two, Student's interval reaches
+  9 deviations to either side and holds zero even where each of the two seeds is evidence over the images.
+
+:class:`Difference` holds both and the one rule that decides: it asks for both. Neither is an interval for another seed
+on other images at once, which would be up to 1.4 times as wide.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist, fmean, variance
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, stdev, variance
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from longtail.counts import IntArray
+from longtail.evaluation.grouped import worth_by_class
 from longtail.evaluation.intervals import LEVEL
 
 Ends = tuple[float, float]
 Shares = npt.NDArray[np.float64]
+Holds = Literal["images and seeds", "images", "seeds", "neither"]
+
+EVIDENCE = 0.005
+"""A difference under half a percentage point is no evidence, whatever its sign."""
+ENOUGH_SEEDS = 3
+"""From so many seeds on, a difference is judged over seeds too."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much one configuration exceeds another, and the intervals that decide what may be said of it.
+
+    It is evidence where it is at least :data:`EVIDENCE` and no interval that is known holds zero. So with one or two
+    seeds the test images decide alone, and from three on the seeds have to agree. Where only one of two intervals
+    leaves zero out, :attr:`holds` says which, so that what one seed shows is never taken back without a reason.
+
+    Attributes:
+        mean: Of the differences between partners, or the difference of the means.
+        std: Deviation over seeds; None for a single seed.
+        n: Pairs of runs, or runs on the side that has fewer.
+        images: Interval over the test images, None where there is none.
+        seeds: Interval over seeds, None for fewer than :data:`ENOUGH_SEEDS`.
+
+    Example:
+        >>> two = Difference.of([0.03, 0.05], images=(0.02, 0.06))
+        >>> two.is_evidence, two.holds
+        (True, 'images')
+        >>> three = Difference.of([0.03, 0.05, -0.01], images=(0.003, 0.043))
+        >>> three.is_evidence, three.holds, [round(end, 3) for end in three.interval]
+        (False, 'images', [-0.053, 0.099])
+    """
+
+    mean: float
+    std: float | None
+    n: int
+    images: Ends | None = None
+    seeds: Ends | None = None
+
+    @classmethod
+    def of(cls, gains: Sequence[float], images: Ends | None = None) -> Difference:
+        """Fold the differences of partners, one for each seed; from three on they have Student's interval.
+
+        Args:
+            gains: At least one.
+            images: Interval of their mean over the test images.
+        """
+        mean, std, n = fmean(gains), stdev(gains) if len(gains) > 1 else None, len(gains)
+        seeds = seeds_interval(mean, std, n) if std is not None and n >= ENOUGH_SEEDS else None
+        return cls(mean, std, n, images, seeds)
+
+    @property
+    def interval(self) -> Ends | None:
+        """The outer ends of the intervals that are known: it holds zero where one of them does."""
+        known = [ends for ends in (self.images, self.seeds) if ends is not None]
+        return (min(low for low, _ in known), max(high for _, high in known)) if known else None
+
+    @property
+    def holds(self) -> Holds | None:
+        """Which of the intervals leave zero out; None where there is none."""
+        images, seeds = (ends is not None and (ends[0] > 0 or ends[1] < 0) for ends in (self.images, self.seeds))
+        if self.interval is None:
+            return None
+        if images and seeds:
+            return "images and seeds"
+        return "images" if images else "seeds" if seeds else "neither"
+
+    @property
+    def is_evidence(self) -> bool:
+        """At least half a point, and no interval that is known holds zero; without any nothing is evidence.
+
+        This is the one place that decides.
+        """
+        ends = self.interval
+        return ends is not None and abs(self.mean) >= EVIDENCE and (ends[0] > 0 or ends[1] < 0)
+
+    @property
+    def is_none(self) -> bool:
+        """Every interval that is known lies within half a point of zero.
+
+        Example:
+            >>> Difference(0.001, None, 1, images=(-0.002, 0.004)).is_none, Difference(0.001, None, 1).is_none
+            (True, False)
+        """
+        ends = self.interval
+        return ends is not None and max(abs(ends[0]), abs(ends[1])) < EVIDENCE
 
 
 def t_reach(freedom: float, *, level: float = LEVEL) -> float:
-    """So many standard errors lie on either side of a mean in Student's interval.
+    """The number of standard errors on either side of a mean in Student's interval.
 
     Args:
         freedom: Degrees of freedom, above 0; a fraction may occur.
@@ -72,20 +174,27 @@ def welch_interval(one: Sequence[float], two: Sequence[float]) -> Ends | None:
     return mean - half, mean + half
 
 
-def images_interval(one: npt.ArrayLike, two: npt.ArrayLike, classes: npt.ArrayLike | None = None) -> Ends | None:
+def images_interval(
+    one: npt.ArrayLike, two: npt.ArrayLike, classes: npt.ArrayLike | None = None, *, group: IntArray | None = None
+) -> Ends | None:
     """Interval of the difference between the shares that two models have right, both given the same images.
 
-    What counts is how many images only one of the two has right. A mean over classes is the mean of their differences,
-    each class with the variance of its own images. As in :func:`longtail.evaluation.intervals.mean_intervals` the
-    shares of a class are drawn towards those of all by one image's worth, else a class of one image would not vary.
-    The variance says how many pairs of one single share the mean is worth, and the adjusted interval of so many matched
-    pairs is given: Agresti and Min, Simple improved confidence intervals for comparing matched proportions, Statistics
-    in Medicine 24, 2005. It speaks of these two models on other images and knows nothing of other seeds.
+    What counts is by how much the two differ on each image. Of several seeds that is the difference of the shares of
+    seeds that are right, ``d_i = mean_s a_is - mean_s b_is``: more seeds bring no more images, but the chance in each
+    is averaged. A mean over classes is the mean of their differences, each class with the variance of its own
+    images. As in :func:`longtail.evaluation.intervals.mean_intervals` the first two moments of ``d`` in a class are
+    drawn towards those of all by one image's worth, else a class of one image would not vary. The variance says how
+    many pairs of one single share the mean is worth, and the adjusted interval of that number of pairs is given:
+    Agresti and Min, Simple improved confidence intervals for comparing matched proportions, Statistics in Medicine 24,
+    2005, which is this in terms of moments where ``d`` is -1, 0 or 1, as with one seed. It speaks of these models on
+    other images and knows nothing of other seeds.
 
     Args:
-        one: Whether the first model is right, shape (N,).
-        two: The second, on the same images.
+        one: Whether the first model is right, shape (N,), or (S, N) for S seeds, which are averaged.
+        two: The second, on the same images; it may have another number of seeds.
         classes: Class of each image, shape (N,), for a mean over classes; one mean over all images when not given.
+        group: Number of the group of each image, shape (N,), where images of a group belong together; they then count
+            for as many images as their differences are worth, see :func:`longtail.evaluation.grouped.worth_by_class`.
 
     Returns:
         Low and high end of first minus second; None where there is no image.
@@ -94,53 +203,61 @@ def images_interval(one: npt.ArrayLike, two: npt.ArrayLike, classes: npt.ArrayLi
         >>> one, two = [True] * 30 + [False] * 70, [False] * 20 + [True] * 10 + [False] * 70
         >>> [round(end, 3) for end in images_interval(one, two)]
         [0.116, 0.276]
+        >>> other = [False] * 20 + [True] * 30 + [False] * 50  # another seed, as good on other images
+        >>> [round(end, 3) for end in images_interval([one, other], [two, two])]
+        [0.145, 0.247]
     """
-    first, second = np.asarray(one, dtype=bool), np.asarray(two, dtype=bool)
-    if not first.size:
+    gain = _over_seeds(one) - _over_seeds(two)
+    if not gain.size:
         return None
-    where = np.zeros(first.size, dtype=np.int64) if classes is None else np.unique(classes, return_inverse=True)[1]
+    where = np.zeros(gain.size, dtype=np.int64) if classes is None else np.unique(classes, return_inverse=True)[1]
     images: Shares = np.bincount(where).astype(np.float64)
-    won, lost = first & ~second, second & ~first
-    gain, loss = (np.bincount(where, weights=side).astype(np.float64) for side in (won, lost))
-    up, down = ((side + _toward(side, images)) / (images + 1) for side in (gain, loss))
-    spread = (up + down - (up - down) ** 2) / images / (1 - images / (images + 1) ** 2)
-    return _matched_pairs(float(((gain - loss) / images).mean()), up, down, float(spread.sum()) / len(images) ** 2)
+    first, second = (np.bincount(where, weights=part) / images for part in (gain, gain**2))
+    worth = images if group is None else worth_by_class(where, gain, group)
+    total = float(worth.sum())
+    toward = first.mean() * total / (total + 2), (second.mean() * total + 1) / (total + 2)
+    drawn = [(part * worth + aim) / (worth + 1) for part, aim in zip((first, second), toward, strict=True)]
+    spread = (drawn[1] - drawn[0] ** 2) / worth / (1 - worth / (worth + 1) ** 2)
+    moments = float(drawn[0].mean()), float(drawn[1].mean())
+    return _matched_pairs(float(first.mean()), *moments, float(spread.sum()) / len(images) ** 2)
 
 
-def _matched_pairs(mean: float, up: Shares, down: Shares, spread: float) -> Ends:
-    """The adjusted interval for as many pairs as a mean of this variance is worth."""
-    gain, loss = float(up.mean()), float(down.mean())
-    pairs = (gain + loss - (gain - loss) ** 2) / spread
-    gain, loss = (gain * pairs + 0.5) / (pairs + 2), (loss * pairs + 0.5) / (pairs + 2)
-    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * ((gain + loss - (gain - loss) ** 2) / (pairs + 2)) ** 0.5
-    low, high = max(gain - loss - half, -1.0), min(gain - loss + half, 1.0)
+def _over_seeds(right: npt.ArrayLike) -> Shares:
+    """Of each image the share of seeds that have it right, shape (N,)."""
+    known = np.asarray(right, dtype=np.float64)
+    return np.asarray(known.mean(axis=0)) if known.ndim == 2 else known
+
+
+def _matched_pairs(mean: float, first: float, second: float, spread: float) -> Ends:
+    """The adjusted interval for as many pairs as a mean of this variance is worth, from the moments of a pair."""
+    pairs = (second - first**2) / spread
+    first, second = first * pairs / (pairs + 2), (second * pairs + 1) / (pairs + 2)
+    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * ((second - first**2) / (pairs + 2)) ** 0.5
+    low, high = max(first - half, -1.0), min(first + half, 1.0)
     return min(low, mean), max(high, mean)
 
 
-def _toward(part: Shares, images: Shares) -> float:
-    """The mean share over classes, held off 0 by half an image of all."""
-    total = float(images.sum())
-    return (float((part / images).mean()) * total + 0.5) / (total + 2)
-
-
 def means_interval(
-    one: npt.ArrayLike, of_one: npt.ArrayLike, two: npt.ArrayLike, of_two: npt.ArrayLike, *, most: float = math.inf
-) -> Ends | None:
+    one: npt.ArrayLike, of_one: npt.ArrayLike, two: npt.ArrayLike, of_two: npt.ArrayLike, *, most: float = math.inf,
+    group: IntArray | None = None,
+) -> Ends | None:  # fmt: skip
     """Interval of the difference of two means over parts of the same images, as of a share of each model's errors.
 
     Each mean is ``sum(x) / sum(w)``, of which an image moves ``(x - mean) w / sum(w)``; an image that moves both alike
-    moves nothing (the delta method, on matched images). Half an image's worth is added on each side, as by Agresti and
-    Min, since a few images that are all alike would not vary.
+    moves nothing (the delta method, on matched images). Of several seeds that is averaged, and images of a group move
+    together. Half an image's (or group's) worth is added on each side, as by Agresti and Min, since a few images that
+    are all alike would not vary.
 
     Args:
-        one: A number of each image under the first model, shape (N,); in [0, 1] for a share.
-        of_one: Whether the image counts for it, shape (N,).
+        one: A number of each image under the first model, shape (N,), or (S, N) for S seeds; in [0, 1] for a share.
+        of_one: Whether the image counts for it, the same shape.
         two: The same under the second model.
-        of_two: Likewise.
+        of_two: The same.
         most: By how much two means can differ at most, 1 for shares.
+        group: Number of the group of each image, shape (N,), where images of a group belong together.
 
     Returns:
-        Low and high end of first minus second; None where either counts fewer than two images.
+        Low and high end of first minus second; None where one counts fewer than two images or groups.
 
     Example:
         >>> wrong, other = [True] * 40, [True] * 20 + [False] * 20
@@ -148,19 +265,29 @@ def means_interval(
         >>> [round(end, 2) for end in ends]
         [0.25, 0.75]
     """
-    sides, moves = [(one, of_one), (two, of_two)], []
-    counted = [np.asarray(weight, dtype=np.float64) for _, weight in sides]
-    images = [float(weight.sum()) for weight in counted]
-    if min(images) < 2:
-        return None
-    means = []
-    for (value, _), weight, total in zip(sides, counted, images, strict=True):
-        found = np.asarray(value, dtype=np.float64)
-        means.append(float((found * weight).sum()) / total)
-        moves.append((found - means[-1]) * weight / total)
-    spread = float(((moves[0] - moves[1]) ** 2).sum()) + sum(0.5 / (total + 2) ** 2 for total in images)
-    half = t_reach(min(images) - 1) * spread**0.5
+    units, means, moves = [], [], []
+    for value, weight in ((one, of_one), (two, of_two)):
+        number, counted = (np.atleast_2d(np.asarray(part, dtype=np.float64)) for part in (value, weight))
+        units.append(_units(counted, group))
+        if units[-1].min() < 2:
+            return None
+        images = counted.sum(axis=1)
+        mean = (number * counted).sum(axis=1) / images
+        means.append(float(mean.mean()))
+        moves.append(((number - mean[:, None]) * counted / images[:, None]).mean(axis=0))
+    moved = moves[0] - moves[1]
+    if group is not None:
+        moved = np.bincount(group, weights=moved)
+    spread = float((moved**2).sum()) + sum(float((0.5 / (each + 2) ** 2).mean()) for each in units)
+    half = t_reach(float(min(each.min() for each in units)) - 1) * spread**0.5
     return max(means[0] - means[1] - half, -most), min(means[0] - means[1] + half, most)
+
+
+def _units(counted: Shares, group: IntArray | None) -> Shares:
+    """How many images, or groups of them, each seed counts; shape (S,)."""
+    if group is None:
+        return np.asarray(counted.sum(axis=1))
+    return np.array([float(np.unique(group[row > 0]).size) for row in counted])
 
 
 def apart_interval(one: float, one_ends: Sequence[float], two: float, two_ends: Sequence[float]) -> Ends:
@@ -173,7 +300,7 @@ def apart_interval(one: float, one_ends: Sequence[float], two: float, two_ends: 
         one: The first share.
         one_ends: Low and high end of it.
         two: The second share.
-        two_ends: Likewise.
+        two_ends: Low and high end of it.
 
     Example:
         >>> [round(end, 2) for end in apart_interval(0.5, (0.4, 0.6), 0.2, (0.1, 0.4))]

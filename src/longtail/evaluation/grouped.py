@@ -58,6 +58,24 @@ def worth_together(label: IntArray, group: IntArray, correlation: float) -> floa
     return float(_worth(np.zeros_like(label), _pairs(label, group), correlation, 1)[0])
 
 
+def worth_by_class(label: IntArray, value: Array, group: IntArray) -> Array:
+    """How many independent images those of each class are worth, by what a number of theirs shares within a group.
+
+    Args:
+        label: Class of each image, shape (N,), with no class left out.
+        value: A number of each image, as by how much two models differ on it, shape (N,).
+        group: Number of the group of each image, shape (N,), at least 0.
+
+    Returns:
+        Shape (C,).
+
+    Example:
+        >>> worth_by_class(np.zeros(4, int), np.array([1.0, 1.0, 0.0, 0.0]), np.array([0, 0, 1, 1])).tolist()
+        [2.0]
+    """
+    return _worth(label, group, correlation_within(label, value, group), int(label.max(initial=-1)) + 1)
+
+
 def _pairs(label: IntArray, group: IntArray) -> IntArray:
     """One number for each group within a class: images of two classes are right or wrong for reasons of their own."""
     found: IntArray = np.unique(label * (int(group.max(initial=0)) + 1) + group, return_inverse=True)[1]
@@ -74,12 +92,12 @@ def _worth(label: IntArray, group: IntArray, correlation: float, size: int) -> A
     return np.asarray(images / (1 + np.maximum(weight - 1, 0) * correlation), dtype=np.float64)
 
 
-def correlation_within(label: IntArray, hit: npt.NDArray[np.bool_], group: IntArray) -> float:
+def correlation_within(label: IntArray, hit: npt.NDArray[np.bool_] | Array, group: IntArray) -> float:
     """The intraclass correlation of a one-way analysis of variance within each class, its squares added up.
 
     Args:
         label: True classes, shape (N,).
-        hit: What images of a group may share: being right, or being kept by a threshold; shape (N,).
+        hit: What images of a group may share: being right, being kept by a threshold, or a number; shape (N,).
         group: Number of the group of each image, shape (N,).
 
     Returns:

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import plotly.graph_objects as go
 
+from longtail.evaluation.differences import ENOUGH_SEEDS, Difference
 from longtail.report.canvas import blank, clip
 from longtail.report.compare import Comparison, Row
 from longtail.report.evidence import figure_difference, figure_of
 from longtail.report.learned import group_keys
 from longtail.report.palette import GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, INK, run_style
 from longtail.report.section import Drawing, Key, Section
-from longtail.report.text import SURE, Spread, listing, percent, spread_text
+from longtail.report.text import Spread, listing, mark, percent, spread_text
 from longtail.report.varied import Ablation, Line, Value, find_ablations
 
 WIDE = 10.0
@@ -187,12 +188,14 @@ def ablation_sentence(one: Ablation, split: str) -> str:
         for name, row, _ in others
         if (gap := figure_difference(top.runs, row.runs, judge, JUDGED))
     ]
-    close = [name for name, _, told in behind if not told]
+    close = [f"{name}{_alone(gap)}" for name, gap, told in behind if not told]
     clear = [(name, gap) for name, gap, told in behind if told]
     head = f"{one.recipe}, {one.option}"
     if not clear:
         last, gap, _ = behind[-1]
-        return f"{head}: no clear difference, {percent(reached)} at {best} and {_points(gap)} less at {last}."
+        return (
+            f"{head}: no clear difference, {percent(reached)} at {best} and {_points(gap)} less at {last}{_alone(gap)}."
+        )
     last, gap = clear[-1]
     word = "worst at" if last == behind[-1][0] else "clearly worse at"
     text = f"{head}: best at {best} with {percent(reached)}, {word} {last}, {_points(gap)} lower"
@@ -208,10 +211,10 @@ def _notes(found: Sequence[Ablation], split: str) -> Iterator[str]:
     elif split == "test":
         yield "The figures show the test images."
     rows = [row for one in found for row in one.rows]
-    if any(len(row.runs) == 1 for row in rows):
+    if any(len(row.runs) < ENOUGH_SEEDS for row in rows):
         yield (
-            f"For single seeds the {SURE} interval of a difference is over the images that both were given: "
-            "another seed may differ by more."
+            f"With fewer than {ENOUGH_SEEDS} seeds a difference is judged over the {judge} images alone: another seed "
+            "may differ by more."
         )
     if any(value.std for row in rows for value in row.values.values() if value):
         yield "Whiskers are one standard deviation over seeds."
@@ -221,5 +224,11 @@ def _judging_split(found: Sequence[Ablation], split: str) -> str:
     return "validation" if all(run.validation for one in found for row in one.rows for run in row.runs) else split
 
 
-def _points(gap: Spread) -> str:
+def _points(gap: Difference) -> str:
     return f"{100 * abs(gap.mean):.1f}{'' if gap.std is None else f' ± {100 * gap.std:.1f}'} points"
+
+
+def _alone(gap: Difference) -> str:
+    """Over what a difference holds alone, which is not enough; empty where it holds over both or neither."""
+    words = {"i": " (it can over images, not over seeds)", "s": " (it can over seeds, not over images)"}
+    return words.get(mark(gap), "")

@@ -10,7 +10,8 @@ from typing import Literal
 from rich.console import Console
 
 from longtail.errors import LongtailError, nearest
-from longtail.report.compare_notes import notes
+from longtail.evaluation.differences import Difference
+from longtail.report.compare_notes import evidence_notes, notes
 from longtail.report.compare_table import HEADINGS, print_table, write_csv
 from longtail.report.evidence import figure_difference, figure_of
 from longtail.report.folding import fold, row_names, short_labels, with_short_paths
@@ -39,7 +40,7 @@ class Row:
     stage: int | None
     runs: tuple[RunResult, ...]
     values: dict[str, Spread | None]
-    differences: dict[str, Spread | None]
+    differences: dict[str, Difference | None]
     pairs: int = 0
     colour: int = 0
     label: str = ""
@@ -133,7 +134,7 @@ def compare_results(
             rows.extend(_stage_rows(name, group, first, colour))
     labels = short_labels([row.name for row in rows])
     rows = [replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
-    return Comparison(tuple(rows), split, tuple(notes(runs, groups, split)))
+    return Comparison(tuple(rows), split, (*notes(runs, groups, split), *evidence_notes(rows)))
 
 
 def _groups(runs: Sequence[RunResult], names: Sequence[str] | None) -> dict[str, tuple[RunResult, ...]]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
 
 from longtail.counts import FEW_IMAGES
 from longtail.data.splits import describe_never_judged
+from longtail.evaluation.differences import ENOUGH_SEEDS
 from longtail.report.files import Value
 from longtail.report.pairing import Pairing, measured
 from longtail.report.runs import Metrics, RunResult
-from longtail.report.text import listing
+from longtail.report.text import listing, mark, signed
 
-ENOUGH_SEEDS = 3
+if TYPE_CHECKING:
+    from longtail.report.compare import Row
 
 
 def notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]], split: str | None) -> Iterator[str]:
@@ -28,8 +32,8 @@ def notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]]
         yield "no run has a test split: these are validation figures."
     if any(run.metrics(split) is None for run in runs if split):
         yield f"some runs have no {split} split and count for nothing here."
-    if split == "test" and len({run.test_fingerprint for run in runs if run.test}) > 1:
-        yield "the runs were not tested on the same images: their differences are no evidence."
+    if split == "test":
+        yield from _other_images_notes([run for run in runs if run.test], groups)
     yield from _image_notes([metrics for run in runs if (metrics := measured(run, split)) is not None], runs)
     if len({run.data_hash for run in runs}) > 1:
         yield "the runs were not trained on the same images: a difference may come from the data."
@@ -42,9 +46,46 @@ def notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]]
     yield from _pairing_notes(groups, split)
     if len(groups) > 1 and min(map(len, groups.values())) < ENOUGH_SEEDS:
         which = "all" if max(map(len, groups.values())) < ENOUGH_SEEDS else "some"
-        yield f"fewer than {ENOUGH_SEEDS} seeds for {which} rows: a small difference may be chance."
-    if len(groups) > 1 and min(map(len, groups.values())) == 1:
-        yield "intervals of single seeds are over test images: another seed may differ by more."
+        yield (
+            f"fewer than {ENOUGH_SEEDS} seeds for {which} rows: their differences are judged over test images alone, "
+            "and another seed may differ by more."
+        )
+
+
+def evidence_notes(rows: Sequence[Row]) -> Iterator[str]:
+    """Say which differences hold over images or over seeds alone, and where only seeds could be asked.
+
+    Args:
+        rows: The baseline first.
+    """
+    reasons = {
+        "i": "over the test images and not over seeds, which scatter too much: more seeds would tell",
+        "s": "over seeds and not over the test images, which are too few to tell",
+    }
+    for row in rows[1:]:
+        for sign, reason in reasons.items():
+            which = [
+                f"{key.replace('_', ' ')} ({signed(change.mean)} ± {100 * (change.std or 0.0):.1f})"
+                for key, change in row.differences.items()
+                if change is not None and mark(change) == sign
+            ]
+            if which:
+                yield f"{row.name} differs in {listing(which)} {reason}."
+        change = row.differences.get("accuracy")
+        if change is not None and change.images is None and change.seeds is not None:
+            yield f"differences of {row.name} are judged over seeds alone: no predictions of the same images were kept."
+
+
+def _other_images_notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]]) -> Iterator[str]:
+    """Say where runs were tested on other images: each seed on its own, or configurations on those of others."""
+    if all(one.was_tested_as(two) for one, two in combinations(runs, 2)):
+        return
+    (_, first), *others = groups.items()
+    pairs = [pair for _, group in others for pair in Pairing.of(group, first, "test").pairs]
+    if pairs and all(one.was_tested_as(two) for one, two in pairs):
+        yield "each seed has test images of its own: an interval over images is the mean of those of the seeds."
+    else:
+        yield "the runs were not tested on the same images: a difference may come from the images."
 
 
 def _image_notes(found: Sequence[Metrics], runs: Sequence[RunResult]) -> Iterator[str]:

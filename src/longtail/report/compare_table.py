@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from longtail.evaluation.differences import ENOUGH_SEEDS, EVIDENCE, Difference
 from longtail.files import named, write_atomically
 from longtail.report.runs import Ends
-from longtail.report.text import EN_DASH, EVIDENCE, SURE, Spread, interval_text, signed, spread_text
+from longtail.report.text import EN_DASH, SURE, Spread, interval_text, mark, signed, spread_text
 
 if TYPE_CHECKING:
     from longtail.report.compare import Comparison, Row
@@ -64,8 +65,13 @@ def _heading(comparison: Comparison) -> str:
     if len(rows) == 1:
         return f"{text}."
     paired = ", over pairs of equal seed and images" if any(row.pairs for row in rows[1:]) else ""
-    weak = f"one with * is evidence: its {SURE} interval holds no zero, and it is {100 * EVIDENCE:.1f} points or more"
-    return f"{text}; differences are against {rows[0].name}{paired}; {weak}."
+    seeds = any(change and change.seeds for row in rows for change in row.differences.values())
+    over = f"over the test images and, from {ENOUGH_SEEDS} seeds on, over seeds" if seeds else "over the test images"
+    rule = f"one with * is evidence: {100 * EVIDENCE:.1f} points or more, and its {SURE} interval holds no zero, {over}"
+    alone = {mark(change) for row in rows for change in row.differences.values()} & {"i", "s"}
+    if alone:
+        rule += "; i and s mark what holds over images or over seeds alone"
+    return f"{text}; differences are against {rows[0].name}{paired}; {rule}."
 
 
 def csv_rows(comparison: Comparison) -> Iterator[list[str]]:
@@ -88,6 +94,9 @@ def csv_rows(comparison: Comparison) -> Iterator[list[str]]:
 
 def write_csv(comparisons: Sequence[Comparison], path: str | Path) -> Path:
     """Write one line per row: mean, deviation and difference of every metric, fractions in [0, 1].
+
+    A difference has the outer ends of its intervals (``low``, ``high``), those over images and over seeds, and which of
+    the two hold no zero (``holds``: images and seeds, images, seeds, neither; empty where there is no interval).
 
     Args:
         comparisons: One, or several that each have a baseline of their own.
@@ -115,24 +124,26 @@ def _interval_cell(ends: Ends | None, *, narrow: bool) -> Text:
     return Text(interval_text(ends).replace(EN_DASH, dash), "dim")
 
 
-def _difference_cell(spread: Spread | None, *, narrow: bool) -> Text:
-    text = signed(spread.mean if spread else None)
+def _difference_cell(change: Difference | None, *, narrow: bool) -> Text:
+    text = signed(change.mean if change else None)
     under = "\n" if narrow else ""
-    if spread is not None and spread.std is not None:
-        text += f"{under}±{100 * spread.std:.1f}"
+    if change is not None and change.std is not None:
+        text += f"{under}±{100 * change.std:.1f}"
     # A table may be read without its bold type: in a file, or by ear.
-    evident = spread is not None and spread.is_evidence
-    return Text(f"{text}*" if evident else text, "bold" if evident else "dim")
+    sign = mark(change)
+    return Text(text + sign, "bold" if sign == "*" else "dim")
 
 
 def _csv_heads() -> list[str]:
-    ends = ("", "_std", "_difference", "_difference_std", "_difference_low", "_difference_high", "_low", "_high")
-    return [f"{key}{end}" for key in HEADINGS for end in ends]
+    ends = ["", "_std", "_difference", "_difference_std", "_difference_low", "_difference_high", "_low", "_high"]
+    ends += [f"_difference_{name}_{end}" for name in ("images", "seeds") for end in ("low", "high")]
+    return [f"{key}{end}" for key in HEADINGS for end in [*ends, "_difference_holds"]]
 
 
 def _csv_cells(row: Row, key: str) -> list[str]:
     value, change = row.values[key], row.differences[key]
-    numbers = [n for spread in (value, change) for n in ((spread.mean, spread.std) if spread else (None, None))]
-    numbers += (change.interval if change else None) or (None, None)
-    numbers += row.intervals.get(key) or (None, None)
-    return ["" if number is None else f"{number:.6f}" for number in numbers]
+    numbers = [n for part in (value, change) for n in ((part.mean, part.std) if part else (None, None))]
+    known = [change.interval if change else None, row.intervals.get(key)]
+    known += [change.images, change.seeds] if change else [None, None]
+    numbers += [end for ends in known for end in ends or (None, None)]
+    return ["" if number is None else f"{number:.6f}" for number in numbers] + [(change and change.holds) or ""]

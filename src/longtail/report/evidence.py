@@ -1,19 +1,20 @@
-"""How far a figure differs between configurations, and the interval of it from the images where there is one seed."""
+"""How far a figure differs between configurations, and its interval over the test images that both were given."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from longtail.counts import GROUP_NAMES
-from longtail.evaluation.differences import apart_interval, images_interval, means_interval
+from longtail.counts import GROUP_NAMES, IntArray
+from longtail.evaluation.differences import Difference, apart_interval, images_interval, means_interval
 from longtail.evaluation.intervals import wilson
-from longtail.report.pairing import Between, difference_between, measured
-from longtail.report.runs import Ends, Predictions, RunResult
-from longtail.report.text import Spread
+from longtail.report.pairing import Between, Runs, Sides, difference_between, measured
+from longtail.report.runs import Ends, Metrics, Predictions, RunResult
+from longtail.report.text import Spread, mean_interval
 
 Counted = Callable[[RunResult, Predictions], tuple[npt.ArrayLike, npt.ArrayLike]]
 ROUNDED = 1e-4
@@ -26,10 +27,12 @@ def figure_of(run: RunResult, split: str | None, key: str) -> float | None:
     return None if metrics is None else metrics[key]
 
 
-def figure_difference(
-    runs: Sequence[RunResult], baseline: Sequence[RunResult], split: str | None, key: str
-) -> Spread | None:
+def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -> Difference | None:
     """By how much a figure of some runs exceeds that of others; see :func:`longtail.report.pairing.difference_between`.
+
+    Where the runs kept their predictions of the same test images, those are matched. Where not, the interval over
+    images can only be made of the interval of each side. As that is wider than need be, it is asked for where seeds say
+    nothing, or where the two sides were tested on other images, which could be all of the difference.
 
     Args:
         runs: Of one configuration.
@@ -37,108 +40,152 @@ def figure_difference(
         split: Where they were measured.
         key: A figure of ``metrics.json``.
     """
-    return difference_between(
-        runs,
-        baseline,
-        split,
-        lambda run: figure_of(run, split, key),
-        lambda one, two: figure_interval(one, two, split, key),
-    )
 
+    def value(run: RunResult) -> float | None:
+        return figure_of(run, split, key)
 
-def figure_interval(one: RunResult, two: RunResult, split: str | None, key: str) -> Ends | None:
-    """By how much a figure of one run exceeds that of another, as an interval.
-
-    Where both kept their predictions of the same test images, those are matched. Where not, and where images belong
-    together, it is made of the interval of each, which is wider.
-
-    Args:
-        one: The first run.
-        two: The second.
-        split: Where they were measured.
-        key: A figure of ``metrics.json``.
-
-    Returns:
-        None for a figure that has no interval, as the calibration error.
-    """
-    mine, base = measured(one, split), measured(two, split)
-    if mine is None or base is None or mine[key] is None or base[key] is None:
-        return None
-    first, second = mine[key] or 0.0, base[key] or 0.0
-    if split == "test" and mine.unit == base.unit == "image":
-        found = matched_interval(one, two, key)
+    def matched(mine: Runs, base: Runs) -> Ends | None:
+        found = matched_interval(mine, base, key) if split == "test" else None
+        gain = (mean_figure(mine, split, key) or 0.0) - (mean_figure(base, split, key) or 0.0)
         # Predictions are those of the finished run: after an earlier stage they are of another model.
-        if found is not None and math.isclose(found[0], first - second, abs_tol=ROUNDED):
-            return found[1]
-    ends = [metrics.intervals.get(key) for metrics in (mine, base)]
-    return apart_interval(first, ends[0], second, ends[1]) if ends[0] and ends[1] else None
+        return found[1] if found is not None and math.isclose(found[0], gain, abs_tol=ROUNDED) else None
+
+    change = difference_between(runs, baseline, split, value, matched)
+    if change is None or change.images is not None:
+        return change
+    sides = Sides.of(runs, baseline, split, value)
+    if change.seeds is not None and _tested_alike(sides.mine, sides.base, split):
+        return change
+    return replace(change, images=_apart(sides.mine, sides.base, split, key))
 
 
-def matched_interval(one: RunResult, two: RunResult, key: str) -> tuple[float, Ends] | None:
-    """The difference of two runs by their predictions of the same images, and its interval.
+def mean_figure(runs: Runs, split: str | None, key: str) -> float | None:
+    """The mean of a figure over runs; None where none has it."""
+    spread = Spread.of([figure_of(run, split, key) for run in runs])
+    return spread.mean if spread else None
+
+
+def _tested_alike(mine: Runs, base: Runs, split: str | None) -> bool:
+    return split != "test" or all(one.was_tested_as(two) for one in mine for two in base)
+
+
+def _apart(mine: Runs, base: Runs, split: str | None, key: str) -> Ends | None:
+    """The interval of a difference of means from the interval of each figure; None for a figure that has none."""
+    sides = [(mean_figure(runs, split, key), mean_interval(_intervals(runs, split, key))) for runs in (mine, base)]
+    (first, ends), (second, other) = sides
+    if first is None or second is None or ends is None or other is None:
+        return None
+    return apart_interval(first, ends, second, other)
+
+
+def _intervals(runs: Runs, split: str | None, key: str) -> list[Ends | None]:
+    known: list[Metrics | None] = [measured(run, split) for run in runs]
+    return [metrics.intervals.get(key) if metrics else None for metrics in known]
+
+
+def matched_interval(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | None:
+    """The difference of two configurations by their predictions of the same images, and its interval over images.
 
     Args:
-        one: The first run.
-        two: The second.
+        mine: Runs of the first; where every seed has test images of its own, each needs a partner at its place in
+            ``base``, and the interval is the mean of theirs.
+        base: Of the second.
         key: ``"accuracy"``, ``"balanced_accuracy"`` or a shot group.
 
     Returns:
         None for another figure, and where the runs did not keep predictions of the same images in the same order.
     """
-    mine, base = one.predictions, two.predictions
-    grouped = key in GROUP_NAMES
-    if mine is None or base is None or not np.array_equal(mine.label, base.label) or one.group_of != two.group_of:
+    if key not in (*GROUP_NAMES, "accuracy", "balanced_accuracy"):
         return None
-    if not grouped and key not in ("accuracy", "balanced_accuracy"):
+    if key in GROUP_NAMES and len({run.group_of for run in (*mine, *base)}) > 1:
         return None
-    kept = np.array([not grouped or name == key for name in one.group_of])[mine.label]
-    label = mine.label[kept]
-    right = [(found.prediction == found.label)[kept] for found in (mine, base)]
+    parts = _same_images(mine, base)
+    found = [_matched(one, two, key) for one, two in parts or []]
+    known = [part for part in found if part is not None]
+    ends = mean_interval([part[1] for part in known])
+    if ends is None or len(known) < len(found):
+        return None
+    return float(np.mean([part[0] for part in known])), ends
+
+
+def _same_images(mine: Runs, base: Runs) -> list[tuple[Runs, Runs]] | None:
+    """The runs in parts that were tested on the same images: all of them, or each pair; None where neither is so."""
+    if any(run.predictions is None for run in (*mine, *base)):
+        return None
+    if any(run.test is None or (run.test.unit != "image" and _group([run]) is None) for run in (*mine, *base)):
+        return None
+    hashes = [[run.predictions.images for run in side if run.predictions] for side in (mine, base)]
+    if len(set(hashes[0] + hashes[1])) == 1:
+        return [(mine, base)]
+    return [([one], [two]) for one, two in zip(mine, base, strict=True)] if hashes[0] == hashes[1] else None
+
+
+def _group(runs: Runs) -> IntArray | None:
+    """Number of what each test image belongs to; None where every image stands for itself, or it was not kept."""
+    together = [run for run in runs if run.test is not None and run.test.unit != "image"]
+    return next((run.predictions.group for run in together if run.predictions is not None), None)
+
+
+def _matched(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | None:
+    """The same for runs that were all tested on the same images."""
+    assert mine[0].predictions is not None
+    label, group = mine[0].predictions.label, _group([*mine, *base])
+    kept = np.array([key not in GROUP_NAMES or name == key for name in mine[0].group_of])[label]
+    label, group = label[kept], None if group is None else group[kept]
+    right = [np.stack([_right(run)[kept] for run in side]) for side in (mine, base)]
     images = np.bincount(label)
     # With as many images of each class the two accuracies are one figure, which gets one interval.
     alike = np.unique(images[images > 0]).size == 1
-    ends = images_interval(right[0], right[1], label if alike or key != "accuracy" else None)
+    ends = images_interval(right[0], right[1], label if alike or key != "accuracy" else None, group=group)
     if ends is None:
         return None
-    gain = right[0].astype(np.float64) - right[1]
+    gain = right[0].mean(axis=0) - right[1].mean(axis=0)
     by_class = np.bincount(label, weights=gain)[images > 0] / images[images > 0]
     return float(gain.mean() if key == "accuracy" else by_class.mean()), ends
 
 
-def difference_of_shares(one: float, images: float, two: float, base: float) -> Spread:
+def _right(run: RunResult) -> npt.NDArray[np.bool_]:
+    assert run.predictions is not None
+    return np.asarray(run.predictions.prediction == run.predictions.label)
+
+
+def difference_of_shares(one: float, images: float, two: float, base: float) -> Difference:
     """The difference of two shares of images that cannot be matched, with its interval.
 
     Args:
         one: The first share.
-        images: Of so many images.
+        images: The number of images it is of.
         two: The second.
-        base: Likewise.
+        base: The number of images that one is of.
 
     Example:
         >>> difference_of_shares(0.5, 100, 0.2, 100).is_evidence, difference_of_shares(0.5, 4, 0.2, 5).is_evidence
         (True, False)
     """
     ends = [wilson(share * count, count).tolist() for share, count in ((one, images), (two, base))]
-    return Spread(one - two, None, 1, apart_interval(one, ends[0], two, ends[1]))
+    return Difference(one - two, None, 1, images=apart_interval(one, ends[0], two, ends[1]))
 
 
 def counted_between(counted: Counted, *, most: float = 1.0) -> Between:
-    """The interval of the difference of two runs in a mean over some of their test images, from the images matched.
+    """The interval of the difference in a mean over some of the test images, from the images matched.
 
     Args:
         counted: A number of each test image of a run, and whether the image counts, shape (N,) each.
         most: By how much two such means can differ at most, 1 for shares.
 
     Returns:
-        A function of two runs: None where they kept no predictions of the same images, or images belong together.
+        A function of the runs of two configurations: None where they kept no predictions of the same images, or images
+        belong together and it was not kept which.
     """
 
-    def between(one: RunResult, two: RunResult) -> Ends | None:
-        mine, base = one.predictions, two.predictions
-        if mine is None or base is None or not np.array_equal(mine.label, base.label):
-            return None
-        if any(run.test is None or run.test.unit != "image" for run in (one, two)):
-            return None
-        return means_interval(*counted(one, mine), *counted(two, base), most=most)
+    def sums(runs: Runs) -> tuple[npt.ArrayLike, npt.ArrayLike]:
+        parts = [counted(run, run.predictions) for run in runs if run.predictions is not None]
+        return np.array([number for number, _ in parts]), np.array([counts for _, counts in parts])
+
+    def between(mine: Runs, base: Runs) -> Ends | None:
+        parts = _same_images(mine, base) or []
+        return mean_interval(
+            [means_interval(*sums(one), *sums(two), most=most, group=_group([*one, *two])) for one, two in parts]
+        )
 
     return between

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -11,13 +10,12 @@ import numpy.typing as npt
 
 from longtail.analysis.norms import rank_trend
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
-from longtail.evaluation.differences import apart_interval
+from longtail.evaluation.differences import Difference, apart_interval
 from longtail.report.compare import Comparison, Row
 from longtail.report.evidence import figure_of
 from longtail.report.palette import GROUP_LABELS
 from longtail.report.text import (
     SURE,
-    Spread,
     class_word,
     difference_text,
     listing,
@@ -131,18 +129,21 @@ def whisker_sentence(rows: Sequence[Row]) -> str:
     return f"Whiskers are the {SURE} interval that so many test images leave{seeds}."
 
 
-def _large_less_small(row: Row, split: str | None, head: GroupName, tail: GroupName) -> Spread | None:
-    """Over seeds; for a single run the interval is that of the images of both groups, which are others."""
+def _large_less_small(row: Row, split: str | None, head: GroupName, tail: GroupName) -> Difference | None:
+    """Over seeds, and over the images of both groups, which are others."""
     known = [(figure_of(run, split, head), figure_of(run, split, tail)) for run in row.runs]
-    found = Spread.of([large - small for large, small in known if large is not None and small is not None])
+    falls = [large - small for large, small in known if large is not None and small is not None]
+    if not falls:
+        return None
     large, small = row.values[head], row.values[tail]
     ends = row.intervals.get(head), row.intervals.get(tail)
-    if found is None or found.n > 1 or not (large and small and ends[0] and ends[1]):
-        return found
-    return replace(found, ends=apart_interval(large.mean, ends[0], small.mean, ends[1]))
+    images = None
+    if large and small and ends[0] and ends[1]:
+        images = apart_interval(large.mean, ends[0], small.mean, ends[1])
+    return Difference.of(falls, images)
 
 
-def _fall(label: str, fall: Spread) -> str:
+def _fall(label: str, fall: Difference) -> str:
     if not fall.is_evidence:
         return f"does not clearly change under {label} ({signed(-fall.mean)} points)"
     return f"{'falls' if fall.mean > 0 else 'rises'} by {abs(100 * fall.mean):.1f} points under {label}"

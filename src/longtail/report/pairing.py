@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, variance
 
-from longtail.evaluation.differences import welch_interval
+from longtail.evaluation.differences import ENOUGH_SEEDS, Difference, welch_interval
 from longtail.report.runs import Ends, Metrics, RunResult
-from longtail.report.text import Spread
 
 Key = tuple[int, str]
+Runs = Sequence[RunResult]
 Measure = Callable[[RunResult], float | None]
-Between = Callable[[RunResult, RunResult], Ends | None]
-"""The interval of the difference of two single runs, the first less the second."""
+Between = Callable[[Runs, Runs], Ends | None]
+"""The interval over test images of the mean of some runs less that of others; partners are in the same order."""
 
 
 @dataclass(frozen=True)
@@ -38,56 +39,81 @@ class Pairing:
         alone = {key[0] for key in [*left, *right] if key is not None and key not in shared}
         return cls(tuple((left[key], right[key]) for key in shared), tuple(sorted(alone)))
 
-    def difference(self, value: Measure) -> Spread | None:
-        """Mean and deviation of the differences between partners; None where no pair was measured."""
-        found = [(value(mine), value(base)) for mine, base in self.pairs]
-        return Spread.of([a - b if a is not None and b is not None else None for a, b in found])
+
+@dataclass(frozen=True)
+class Sides:
+    """The runs of two configurations that a difference is taken between.
+
+    Attributes:
+        mine: Of the first.
+        base: Of the other; the partners of the first, in their order, where there are any.
+        paired: Whether there are.
+    """
+
+    mine: Runs
+    base: Runs
+    paired: bool
+
+    @classmethod
+    def of(cls, runs: Runs, baseline: Runs, split: str | None, value: Measure) -> Sides:
+        """Keep the pairs in which both were measured; without any, all runs that were."""
+        pairs = [pair for pair in Pairing.of(runs, baseline, split).pairs if None not in map(value, pair)]
+        if pairs:
+            return cls([mine for mine, _ in pairs], [base for _, base in pairs], True)
+        mine, base = ([run for run in side if value(run) is not None] for side in (runs, baseline))
+        return cls(mine, base, False)
 
 
 def difference_between(
-    runs: Sequence[RunResult],
-    baseline: Sequence[RunResult],
-    split: str | None,
-    value: Measure,
-    between: Between | None = None,
-) -> Spread | None:
-    """By how much a number of some runs exceeds that of others, with the interval that decides what may be said of it.
+    runs: Runs, baseline: Runs, split: str | None, value: Measure, between: Between | None = None
+) -> Difference | None:
+    """By how much a number of some runs exceeds that of others, with the intervals that decide what may be said of it.
 
-    Of several pairs it is the paired t-interval over seeds, of several runs on each side without partners that of
-    Welch, and of one run on each side what ``between`` says of their images.
+    Over seeds that is Student's of the pairs, or Welch's of the means where no run has a partner, from three seeds on.
+    Over images it is what ``between`` says of the seeds' average.
 
     Args:
         runs: Of one configuration.
         baseline: Of the other.
         split: Where they were measured.
         value: The number.
-        between: Gives the interval for two single runs, where there can be one.
+        between: Gives the interval over the test images, where there can be one.
+
+    Returns:
+        None where either side was not measured.
     """
-    pairs = [pair for pair in Pairing.of(runs, baseline, split).pairs if None not in map(value, pair)]
-    if not pairs:
-        mine, base = ([run for run in side if value(run) is not None] for side in (runs, baseline))
-        found = difference_of_means([value(run) for run in mine], [value(run) for run in base])
-        pairs = [(mine[0], base[0])] if len(mine) == len(base) == 1 else []
-    else:
-        found = Pairing(tuple(pairs), ()).difference(value)
-    if found is None or between is None or len(pairs) != 1:
-        return found
-    return replace(found, ends=between(*pairs[0]))
+    sides = Sides.of(runs, baseline, split, value)
+    mine, base = ([number for run in side if (number := value(run)) is not None] for side in (sides.mine, sides.base))
+    if not (mine and base):
+        return None
+    images = between(sides.mine, sides.base) if between else None
+    if sides.paired:
+        return Difference.of([a - b for a, b in zip(mine, base, strict=True)], images)
+    repeated = any(_repeats(side) for side in (sides.mine, sides.base))
+    return replace(difference_of_means(mine, base, judge=not repeated), images=images)
 
 
-def difference_of_means(mine: Sequence[float | None], base: Sequence[float | None]) -> Spread | None:
+def difference_of_means(mine: Sequence[float], base: Sequence[float], *, judge: bool = True) -> Difference:
     """What is left where there are no pairs: the deviations of both sides add up, and hide small differences.
+
+    Args:
+        mine: Numbers of one side, at least one.
+        base: Of the other.
+        judge: Whether they are independent of each other, so that from three seeds on they have Welch's interval.
 
     Example:
         >>> difference_of_means([0.5, 0.5], [0.25])
-        Spread(mean=0.25, std=None, n=1, ends=None)
+        Difference(mean=0.25, std=None, n=1, images=None, seeds=None)
     """
-    one, two = Spread.of(mine), Spread.of(base)
-    if one is None or two is None:
-        return None
-    std = ((one.std or 0.0) ** 2 + (two.std or 0.0) ** 2) ** 0.5
-    ends = welch_interval(*[[value for value in side if value is not None] for side in (mine, base)])
-    return Spread(one.mean - two.mean, std if ends and std else None, min(one.n, two.n), ends)
+    n = min(len(mine), len(base))
+    std = (variance(mine) + variance(base)) ** 0.5 if n > 1 else None
+    seeds = welch_interval(mine, base) if judge and n >= ENOUGH_SEEDS else None
+    return Difference(fmean(mine) - fmean(base), std or None, n, seeds=seeds)
+
+
+def _repeats(runs: Runs) -> bool:
+    seeds = [run.seed for run in runs if run.seed is not None]
+    return len(set(seeds)) < len(seeds)
 
 
 def measured(run: RunResult, split: str | None) -> Metrics | None:

@@ -123,9 +123,7 @@ def _verdict(row: Row, first: Row, split: str, curves: Curves, place: int, chanc
         return float(curves[run.folder].accuracy[place]) if run.folder in curves else None
 
     gap = difference(row, first, split, accuracy)
-    if gap is not None and gap.interval is None:
-        gap = replace(gap, ends=(gap.mean - chance, gap.mean + chance))
-    if gap is None or not gap.is_evidence or abs(gap.mean) < chance:
+    if gap is None or not replace(gap, images=(gap.mean - chance, gap.mean + chance)).is_evidence:
         return 0
     return 1 if gap.mean > 0 else -1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from longtail.report.analysed import read_analysis
 from longtail.report.files import (
     Table,
     Value,
+    numbered_groups,
     read_adjustment,
     read_config,
     read_history,
@@ -99,11 +100,17 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Predictions:
-    """``predictions.parquet``: labels and predictions of the test split, each of shape (N,)."""
+    """``predictions.parquet``: labels and predictions of the test split, each of shape (N,).
+
+    ``group`` numbers what holds images together, None where nothing does or the run did not keep it; ``images`` is a
+    hash of the labels and paths in order, which runs share that were tested on the same images.
+    """
 
     label: npt.NDArray[np.int64]
     prediction: npt.NDArray[np.int64]
     confidence: npt.NDArray[np.float64]
+    group: npt.NDArray[np.int64] | None = None
+    images: str = ""
 
 
 @dataclass(frozen=True)
@@ -190,11 +197,17 @@ class RunResult:
     @cached_property
     def predictions(self) -> Predictions | None:
         """The test predictions, None where the run has no ``predictions.parquet``."""
-        table = read_parquet(self.folder / "predictions.parquet", ["label", "prediction", "confidence"])
+        names = ["label", "prediction", "confidence"]
+        table = read_parquet(self.folder / "predictions.parquet", names, optional=["path", "group"])
         if table is None:
             return None
-        label, prediction, confidence = (table[name].to_numpy() for name in ("label", "prediction", "confidence"))
-        return Predictions(label.astype(np.int64), prediction.astype(np.int64), confidence.astype(np.float64))
+        label, prediction, confidence = (table[name].to_numpy() for name in names)
+        group = numbered_groups(table["group"]) if "group" in table.column_names else None
+        paths = table["path"].to_pylist() if "path" in table.column_names else []
+        label = label.astype(np.int64)
+        return Predictions(
+            label, prediction.astype(np.int64), confidence.astype(np.float64), group, _images_hash(label, paths)
+        )
 
     @cached_property
     def examples(self) -> tuple[ExampleImage, ...]:
@@ -214,12 +227,21 @@ class RunResult:
         """The gradients that were recorded in training, None where the run was not asked to."""
         return read_dynamics(self.folder, len(self.counts))
 
-    @cached_property
-    def test_fingerprint(self) -> str:
-        """A hash of the test labels in order: runs that differ in it were not measured on the same images."""
-        if self.predictions is not None:
-            return hashlib.sha256(self.predictions.label.tobytes()).hexdigest()[:16]
-        return "none" if self.test is None else str([row.test_count for row in self.test.per_class])
+    def was_tested_as(self, other: RunResult) -> bool:
+        """Whether both may have been tested on the same images: nothing that both kept of them differs."""
+        if self.predictions is not None and other.predictions is not None:
+            return self.predictions.images == other.predictions.images
+        counts = [[row.test_count for row in run.test.per_class] for run in (self, other) if run.test is not None]
+        return not all(counts) or all(row == counts[0] for row in counts)
+
+
+def _images_hash(label: npt.NDArray[np.int64], paths: Sequence[str]) -> str:
+    """A hash of the images tested, in order; the folder that all of them share may have been moved between runs."""
+    low, high = (min(paths), max(paths)) if paths else ("", "")
+    alike = next((place for place, (one, two) in enumerate(zip(low, high, strict=False)) if one != two), len(low))
+    shared = low.rfind("/", 0, alike) + 1
+    names = "\n".join(path[shared:] for path in paths)
+    return hashlib.sha256(label.tobytes() + names.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _build(root: Path, metrics: Table) -> RunResult:

@@ -9,13 +9,14 @@ import plotly.graph_objects as go
 
 from longtail.analysis.saturation import THRESHOLDS
 from longtail.counts import GROUP_NAMES, FloatArray
+from longtail.evaluation.differences import Difference
 from longtail.report.canvas import blank, clip
 from longtail.report.evidence import difference_of_shares
 from longtail.report.over_epochs import add_line, last_epoch, shared_epochs
 from longtail.report.palette import GROUP_LABELS, run_style
 from longtail.report.probabilities import Panel, named_panels, top_of
 from longtail.report.section import Drawing, Section
-from longtail.report.text import Spread, difference_text, listing, percent
+from longtail.report.text import difference_text, listing, percent
 from longtail.report.versus import run_keys
 
 PAST = THRESHOLDS[0]
@@ -88,7 +89,7 @@ def _sentence(panels: Sequence[Panel]) -> str:
     )
 
 
-def _against(panel: Panel, first: Panel, group: int) -> Spread:
+def _against(panel: Panel, first: Panel, group: int) -> Difference:
     """By how much a run has more images of a group past the first threshold than another."""
     known = [(one.past(PAST)[one.end, group], one.histograms[one.end, group].sum()) for one in (panel, first)]
     return difference_of_shares(*map(float, (*known[0], *known[1])))

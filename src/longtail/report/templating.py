@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jinja2
 
-from longtail.report.text import interval_text, signed, spread_text
+from longtail.report.text import interval_text, mark, signed, spread_text
 
 
 def environment() -> jinja2.Environment:
@@ -20,5 +20,5 @@ def environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    made.globals.update(spread_text=spread_text, signed=signed, interval_text=interval_text)
+    made.globals.update(spread_text=spread_text, mark=mark, signed=signed, interval_text=interval_text)
     return made

@@ -7,12 +7,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from longtail.evaluation.differences import seeds_interval
+from longtail.evaluation.differences import EVIDENCE, Difference
 from longtail.evaluation.intervals import LEVEL
 
 MINUS, EN_DASH = "\u2212", "\u2013"
-EVIDENCE = 0.005
-"""A difference under half a percentage point is no evidence, whatever its sign."""
 SURE = f"{100 * LEVEL:g} %"
 """The level of all intervals, as a sentence writes it."""
 
@@ -24,8 +22,7 @@ class Spread:
     Attributes:
         mean: Of the runs.
         std: Their deviation.
-        n: How many runs, or pairs of runs.
-        ends: An interval from elsewhere, as from the images of a single run; else that of Student over the runs.
+        n: How many runs.
 
     Example:
         >>> Spread.of([0.25, 0.75]).mean
@@ -37,7 +34,6 @@ class Spread:
     mean: float
     std: float | None
     n: int
-    ends: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> Spread | None:
@@ -46,42 +42,6 @@ class Spread:
         if not known:
             return None
         return cls(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Where the true mean lies; None for a single run of which no more is known.
-
-        Example:
-            >>> [round(end, 3) for end in Spread(0.03, 0.01, 3).interval], Spread(0.03, None, 1).interval
-            ([0.005, 0.055], None)
-        """
-        if self.ends is not None or self.std is None or self.n < 2:
-            return self.ends
-        return seeds_interval(self.mean, self.std, self.n)
-
-    @property
-    def is_evidence(self) -> bool:
-        """Read as a difference: at least half a point, and its interval holds no zero.
-
-        This is the one place that decides. Without an interval nothing is evidence.
-
-        Example:
-            >>> Spread(0.03, 0.01, 3).is_evidence, Spread(0.03, 0.02, 3).is_evidence, Spread(0.03, None, 1).is_evidence
-            (True, False, False)
-        """
-        ends = self.interval
-        return ends is not None and abs(self.mean) >= EVIDENCE and (ends[0] > 0 or ends[1] < 0)
-
-    @property
-    def is_none(self) -> bool:
-        """Read as a difference: its whole interval is within half a point of zero.
-
-        Example:
-            >>> Spread(0.001, 0.0005, 3).is_none, Spread(0.001, 0.01, 3).is_none
-            (True, False)
-        """
-        ends = self.interval
-        return ends is not None and max(abs(ends[0]), abs(ends[1])) < EVIDENCE
 
 
 def percent(value: float | None, *, unit: bool = True) -> str:
@@ -156,27 +116,59 @@ def number(value: float, digits: int = 2) -> str:
     return f"{MINUS if round(value, digits) < 0 else ''}{abs(value):.{digits}f}"
 
 
-def difference_text(spread: Spread | None) -> str:
-    """A difference as a phrase that does not claim more than it shows.
+def mark(change: Difference | None) -> str:
+    """The sign behind a difference in a table: evidence, or of half a point but over images (i) or seeds (s) alone.
 
     Example:
-        >>> difference_text(Spread(0.031, None, 1, ends=(0.01, 0.052))), difference_text(Spread(0.003, 0.0001, 3))
-        ('3.1 points higher', 'no difference (+0.3 points)')
-        >>> difference_text(Spread(0.03, 0.04, 3))
-        'no clear difference (+3.0 points, 95 % interval −6.9 to +12.9)'
-        >>> difference_text(Spread(0.031, None, 1))
-        '+3.1 points, but one seed without an interval shows no more than itself'
+        >>> mark(Difference(0.03, None, 1, images=(0.01, 0.05))), mark(Difference(0.03, None, 1))
+        ('*', '')
+        >>> mark(Difference(0.03, 0.04, 3, images=(0.01, 0.05), seeds=(-0.069, 0.129)))
+        'i'
     """
-    if spread is None:
+    if change is None or change.holds is None or abs(change.mean) < EVIDENCE:
+        return ""
+    return "*" if change.is_evidence else {"images": "i", "seeds": "s"}.get(change.holds, "")
+
+
+def difference_text(change: Difference | None) -> str:
+    """A difference as a phrase that does not claim more than it shows, and says over what it holds.
+
+    Example:
+        >>> difference_text(Difference(0.031, None, 1, images=(0.01, 0.052)))
+        '3.1 points higher (holds over images)'
+        >>> difference_text(Difference(-0.031, 0.01, 3, images=(-0.05, -0.01), seeds=(-0.056, -0.006)))
+        '3.1 points lower (holds over images and seeds)'
+        >>> difference_text(Difference(0.03, 0.04, 3, images=(0.01, 0.05), seeds=(-0.069, 0.129)))
+        'no clear difference (+3.0 points: holds over images, not over seeds, 95 % interval −6.9 to +12.9)'
+        >>> difference_text(Difference(0.003, 0.0001, 3, images=(0.001, 0.004)))
+        'no difference (+0.3 points)'
+        >>> difference_text(Difference(0.031, 0.01, 2))
+        '+3.1 points, but 2 seeds without an interval show no more than themselves'
+    """
+    if change is None:
         return "not measured"
-    ends = spread.interval
-    if ends is None:
-        return f"{signed(spread.mean)} points, but one seed without an interval shows no more than itself"
-    if spread.is_evidence:
-        return f"{100 * abs(spread.mean):.1f} points {'higher' if spread.mean > 0 else 'lower'}"
-    if spread.is_none:
-        return f"no difference ({signed(spread.mean)} points)"
-    return f"no clear difference ({signed(spread.mean)} points, {SURE} interval {signed(ends[0])} to {signed(ends[1])})"
+    points = f"{signed(change.mean)} points"
+    if change.interval is None:
+        seeds = "one seed" if change.n == 1 else f"{change.n} seeds"
+        show = "shows no more than itself" if change.n == 1 else "show no more than themselves"
+        return f"{points}, but {seeds} without an interval {show}"
+    if change.is_evidence:
+        direction = "higher" if change.mean > 0 else "lower"
+        return f"{100 * abs(change.mean):.1f} points {direction} (holds over {change.holds})"
+    if change.is_none:
+        return f"no difference ({points})"
+    return f"no clear difference ({points}{_why_unclear(change)})"
+
+
+def _why_unclear(change: Difference) -> str:
+    """Why a difference is not clear: an interval holds zero, of two intervals which one, or it is small."""
+    failed = {"images": change.seeds, "seeds": change.images}.get(change.holds or "")
+    low, high = failed or change.interval or (0.0, 0.0)
+    interval = f"{SURE} interval {signed(low)} to {signed(high)}"
+    if failed is not None:
+        other = "seeds" if change.holds == "images" else "images"
+        return f": holds over {change.holds}, not over {other}, {interval}"
+    return f", {interval}" if change.holds == "neither" else f", {interval}: under half a point"
 
 
 def class_word(name: str) -> str:

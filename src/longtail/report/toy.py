@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +15,7 @@ from plotly.subplots import make_subplots
 from longtail import __version__
 from longtail.analysis.plane import Plane, group_mean, region_shares, regions, upright
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
-from longtail.evaluation.differences import images_interval
+from longtail.evaluation.differences import ENOUGH_SEEDS, Difference, images_interval
 from longtail.files import named, write_atomically
 from longtail.report.canvas import blank, clip
 from longtail.report.palette import GROUND, GROUP_LABELS, GROUP_SYMBOLS, INK, MUTED, RULE, THEME
@@ -179,10 +178,10 @@ def toy_sentences(result: ToyResult) -> list[str]:
         _against(result, ON_COSINES, cosine, "area", f"Area of the few-shot regions, against {same}"),
         _against(result, ON_COSINES, cosine, "few", f"Few-shot accuracy, against {same}"),
     ]
-    if len(next(iter(result.planes.values()))) == 1:
-        said.append(
-            "This is one seed: intervals are over its test images, and another seed may turn a difference around."
-        )
+    seeds = len(next(iter(result.planes.values())))
+    if seeds < ENOUGH_SEEDS and any(said):
+        number = "This is one seed" if seeds == 1 else f"These are {seeds} seeds"
+        said.append(f"{number}: intervals are over the test images, and another seed may turn a difference around.")
     return [text for text in said if text]
 
 
@@ -193,19 +192,20 @@ def _against(result: ToyResult, baseline: str, names: Sequence[str], key: str, w
     parts = []
     for name in names:
         own = [_figures(plane, result.counts)[key] for plane in result.planes[name]]
-        gap = Spread.of([mine - other for mine, other in zip(own, base, strict=True)])
-        if gap is not None and gap.n == 1 and key != "area":
-            gap = replace(gap, ends=_images_interval(result, name, baseline, key))
+        images = None if key == "area" else _images_interval(result, name, baseline, key)
+        gap = Difference.of([mine - other for mine, other in zip(own, base, strict=True)], images)
         parts.append(f"{result.titles[name]} {difference_text(gap)}")
     return f"{what}: {'; '.join(parts)}."
 
 
 def _images_interval(result: ToyResult, name: str, baseline: str, group: str) -> tuple[float, float] | None:
-    """What one seed says of a group: its test images are the same under every loss."""
-    one, two = result.planes[name][0], result.planes[baseline][0]
-    kept = np.isin(one.labels, result.counts.groups(by="thirds")[cast("GroupName", group)])
-    label = one.labels[kept]
-    right = [plane.predict(plane.features[kept]) == label for plane in (one, two)]
+    """What the test images say of a group: they are the same under every loss and seed."""
+    first = result.planes[name][0]
+    kept = np.isin(first.labels, result.counts.groups(by="thirds")[cast("GroupName", group)])
+    label = first.labels[kept]
+    right = [
+        [plane.predict(plane.features[kept]) == label for plane in result.planes[loss]] for loss in (name, baseline)
+    ]
     return images_interval(right[0], right[1], label)
 
 

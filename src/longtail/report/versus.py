@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from longtail.evaluation.differences import Difference
 from longtail.report.compare import Row
 from longtail.report.findings import spoken
 from longtail.report.pairing import Between, Measure, difference_between
@@ -27,7 +28,7 @@ def mean_of(row: Row, value: Measure) -> float | None:
 
 def difference(
     row: Row, first: Row, split: str | None, value: Measure, between: Between | None = None
-) -> Spread | None:
+) -> Difference | None:
     """By how much a configuration exceeds the first one; see :func:`longtail.report.pairing.difference_between`."""
     return difference_between(row.runs, first.runs, split, value, between)
 
@@ -49,7 +50,7 @@ def against_first(
         split: Where they were measured.
         value: The fraction of a run.
         words: How it is written.
-        between: Gives the interval of the difference of two single runs; without it one seed shows no difference.
+        between: Gives the interval over the test images; without it fewer than three seeds show no difference.
     """
     parts: list[str] = []
     for row in spoken(rows):

@@ -173,17 +173,24 @@ def _gather(engine: Engine, kept: list[dict[str, Tensor]]) -> dict[str, Any]:
     return {name: values[order] for name, values in joined.items()}
 
 
-def prediction_table(evaluation: Evaluation, split: Split, classes: Sequence[str]) -> dict[str, Any]:
+def prediction_table(
+    evaluation: Evaluation, split: Split, classes: Sequence[str], *, group_column: str | None = None
+) -> dict[str, Any]:
     """Return the columns of ``predictions.parquet``: the predictions, the place of each image, and class names.
 
     Args:
         evaluation: With its predictions.
         split: What was evaluated.
         classes: Class names by index, C.
+        group_column: The column whose values hold images together; they become the column ``group``, null where empty.
     """
     columns = dict(evaluation.predictions)
     index = columns.pop("index")
     names = np.asarray(classes, dtype=object)
+    groups = {}
+    if group_column is not None and group_column in split.rows.column_names:
+        values = split.column(group_column)
+        groups = {"group": [None if values[row] in (None, "") else str(values[row]) for row in index.tolist()]}
     return {
         "index": index,
         "path": [split.place(int(row)) for row in index],
@@ -193,4 +200,5 @@ def prediction_table(evaluation: Evaluation, split: Split, classes: Sequence[str
         "prediction_name": names[evaluation.predictions["prediction"]],
         **columns,
         **{name: list(columns[name]) for name in ("top5", "top5_probabilities")},
+        **groups,
     }

@@ -343,7 +343,8 @@ class Experiment:
                 examples = self.out / "examples.parquet"
                 with self.reporter.bar("example images", len(counts)) as bar:
                     write_examples(examples, splits["train"], splits["test"], test.predictions, counts, tick=bar.tick)
-                table = prediction_table(test, splits["test"], self.prepared.data.classes)
+                classes, column = self.prepared.data.classes, self.config.data.group_column
+                table = prediction_table(test, splits["test"], classes, group_column=column)
                 write_predictions(self.out / "predictions.parquet", table)
                 write_confusion(self.out / "confusion.csv", test.predictions, self.prepared.counts.names)
             self.tracking.log(final_figures(metrics), step=len(self.history))

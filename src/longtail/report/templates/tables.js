@@ -4,13 +4,15 @@
   const plain = (text) => text.replace(/\s+/g, " ").trim();
   // What a cell says beside its value: the deviation, the interval, the difference.
   const PARTS = { std: "deviation", interval: "interval", change: "difference" };
-  const ENDS = ["difference low", "difference high"];
+  const ENDS = ["difference low", "difference high"], HOLDS = "difference holds over";
   const split = (cell) => {
     const copy = cell.cloneNode(true), found = {};
+    copy.querySelectorAll(".alone").forEach((sign) => sign.remove());
     for (const [name, words] of Object.entries(PARTS)) {
       const part = copy.querySelector(`.${name}`);
       if (part) { found[words] = plain(part.textContent).replace("±", "").replace(MINUS, "-").trim(); part.remove(); }
       if (part?.dataset.ends) part.dataset.ends.split(" ").forEach((end, i) => { found[ENDS[i]] = end.replace(MINUS, "-"); });
+      if (part?.dataset.holds) found[HOLDS] = part.dataset.holds;
     }
     copy.querySelectorAll("button .arrow").forEach((arrow) => arrow.remove());
     return { value: plain(copy.textContent), ...found };
@@ -50,7 +52,7 @@
   const grid = (table) => {
     const heads = [...table.tHead.rows[0].cells].map((cell) => split(cell).value);
     const rows = [...table.tBodies[0].rows].map((row) => [...row.cells].map(split));
-    const extra = heads.map((_, i) => [...Object.values(PARTS), ...ENDS].filter((name) => rows.some((row) => row[i]?.[name] !== undefined)));
+    const extra = heads.map((_, i) => [...Object.values(PARTS), ...ENDS, HOLDS].filter((name) => rows.some((row) => row[i]?.[name] !== undefined)));
     const ends = (name) => (name === "interval" ? ["low", "high"] : [name]);
     const cells = (part, name) => (name === "interval" ? (part?.[name] ?? `${DASH}`).split(DASH) : [part?.[name] ?? ""]);
     const clean = (text) => (/^[+\u2212\d][\d,.]*$/.test(text) ? text.replaceAll(",", "").replace(MINUS, "-") : text);
