@@ -84,6 +84,14 @@ def test_what_adjust_says_is_what_evaluate_measures(cli: Call, run: Path) -> Non
         for name, value in figures.items():
             assert found[name] == (None if value is None else pytest.approx(value, rel=1e-5)), name
         assert found["sure"] == said[split]["sure"]
+        for name, change in said[split]["change"].items():
+            sides = [said[split][side][name] for side in ("before", "after")]
+            assert (change is None) == (None in sides)
+            if change is not None:
+                assert change["mean"] == pytest.approx(sides[1] - sides[0], abs=1e-6), name
+                low, high = change["interval"]
+                assert low <= change["mean"] <= high
+                assert not change["is_evidence"] or low * high > 0
     assert said["chosen"] == load_info(run).adjustment.chosen
 
 

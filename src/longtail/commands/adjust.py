@@ -124,7 +124,10 @@ def _source(chosen: Mapping[str, Any], name: str, by: str) -> str:
 def _print_split(name: str, found: Mapping[str, Any]) -> None:
     """Print the figures of a split before and after, and what the threshold keeps of it."""
     print_line(f"\n{name}, {sum(found['images'])} images; {IN_BRACKETS}", style="italic")
-    Console().print(_table(found["before"], found["after"]))
+    # The choice was made on the validation images, on which it is better for that reason too.
+    Console().print(_table(found["before"], found["after"], found["change"], judge=name == "test"))
+    if name == "test":
+        print_line("one with * is evidence: half a point or more, and its interval over the test images holds no zero")
     if found["sure"] is not None:
         Console().print(sure_table(found["sure"]))
     # How few validation images there are is said above, as it bears on the choice.
@@ -133,14 +136,26 @@ def _print_split(name: str, found: Mapping[str, Any]) -> None:
         print_line(f"note: {note}")
 
 
-def _table(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
+def _table(before: Mapping[str, Any], after: Mapping[str, Any], change: Mapping[str, Any], *, judge: bool) -> Table:
     from longtail.training.progress import figure
 
-    table = Table("figure", "before", "after", box=None, header_style="bold", pad_edge=False)
+    table = Table(
+        "figure", "before", "after", "difference", box=None, header_style="bold", pad_edge=False, collapse_padding=True
+    )
     for key in (key for key in before if key != "intervals"):
         shown = [
             f"{each[key]:.4f}" if key == "nll" else figure(each[key], each["intervals"].get(key))
             for each in (before, after)
         ]
-        table.add_row(key.replace("_", " "), *shown)
+        table.add_row(key.replace("_", " "), *shown, _difference(change.get(key), judge=judge))
     return table
+
+
+def _difference(change: Mapping[str, Any] | None, *, judge: bool) -> str:
+    """Points with the interval over the images that both were given; empty for a figure that has none."""
+    from longtail.report.text import signed
+
+    if change is None:
+        return ""
+    low, high = (signed(end) for end in change["interval"])
+    return f"{signed(change['mean'])} ({low} to {high}){'*' if judge and change['is_evidence'] else ''}"

@@ -222,6 +222,37 @@ def images_interval(
     return _matched_pairs(float(first.mean()), *moments, float(spread.sum()) / len(images) ** 2)
 
 
+def matched_gain(
+    label: IntArray, one: npt.ArrayLike, two: npt.ArrayLike, *, balanced: bool, group: IntArray | None = None
+) -> tuple[float, Ends] | None:
+    """By how much one model is better than another on the same images, with the interval over images.
+
+    Args:
+        label: True class of each image, shape (N,).
+        one: Whether the first model is right, shape (N,), or (S, N) for S seeds.
+        two: The second.
+        balanced: Whether every class counts the same, or every image.
+        group: Number of the group of each image, as for :func:`images_interval`.
+
+    Returns:
+        None where there is no image.
+
+    Example:
+        >>> gain, _ = matched_gain(np.array([0, 0, 0, 1]), [True] * 4, [True, True, True, False], balanced=True)
+        >>> gain
+        0.5
+    """
+    gain, images = _over_seeds(one) - _over_seeds(two), np.bincount(label)
+    tested = images > 0
+    # With as many images of each class the two accuracies are one figure, which gets one interval.
+    alike = np.unique(images[tested]).size == 1
+    ends = images_interval(one, two, label if alike or balanced else None, group=group)
+    if ends is None:
+        return None
+    by_class = np.bincount(label, weights=gain)[tested] / images[tested]
+    return float(by_class.mean() if balanced else gain.mean()), ends
+
+
 def _over_seeds(right: npt.ArrayLike) -> Shares:
     """Of each image the share of seeds that have it right, shape (N,)."""
     known = np.asarray(right, dtype=np.float64)

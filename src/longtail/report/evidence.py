@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import GROUP_NAMES, IntArray
-from longtail.evaluation.differences import Difference, apart_interval, images_interval, means_interval
+from longtail.evaluation.differences import Difference, apart_interval, matched_gain, means_interval
 from longtail.evaluation.intervals import wilson
 from longtail.report.pairing import Between, Runs, Sides, difference_between, measured
 from longtail.report.runs import Ends, Metrics, Predictions, RunResult
@@ -131,17 +131,9 @@ def _matched(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | None:
     assert mine[0].predictions is not None
     label, group = mine[0].predictions.label, _group([*mine, *base])
     kept = np.array([key not in GROUP_NAMES or name == key for name in mine[0].group_of])[label]
-    label, group = label[kept], None if group is None else group[kept]
     right = [np.stack([_right(run)[kept] for run in side]) for side in (mine, base)]
-    images = np.bincount(label)
-    # With as many images of each class the two accuracies are one figure, which gets one interval.
-    alike = np.unique(images[images > 0]).size == 1
-    ends = images_interval(right[0], right[1], label if alike or key != "accuracy" else None, group=group)
-    if ends is None:
-        return None
-    gain = right[0].mean(axis=0) - right[1].mean(axis=0)
-    by_class = np.bincount(label, weights=gain)[images > 0] / images[images > 0]
-    return float(gain.mean() if key == "accuracy" else by_class.mean()), ends
+    group = None if group is None else group[kept]
+    return matched_gain(label[kept], right[0], right[1], balanced=key != "accuracy", group=group)
 
 
 def _right(run: RunResult) -> npt.NDArray[np.bool_]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from longtail.counts import ClassCounts
+from longtail.counts import GROUP_NAMES, ClassCounts, IntArray
 from longtail.data.image_data import Split
 from longtail.errors import LongtailError
 from longtail.evaluation.coverage import SureSummary, sure_summary
+from longtail.evaluation.differences import Difference, matched_gain
 from longtail.evaluation.metrics import EvaluationMetrics, summarise
-from longtail.evaluation.summary import Summary
+from longtail.evaluation.summary import Groups, Summary
 from longtail.inference.adjusted import remove_adjusted, write_adjusted
 from longtail.inference.info import ModelInfo, load_info, save_info
 from longtail.inference.load import load_run
@@ -29,6 +32,7 @@ from longtail.training.prior import trained_prior
 from longtail.training.run import make_engine
 from longtail.training.stages import make_transform
 
+CHANGES = ("accuracy", "balanced_accuracy", "many", "medium", "few")
 FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "harmonic_mean", "nll", "ece")
 
 
@@ -49,8 +53,8 @@ def adjust_run(
     Returns:
         ``chosen``, the facts that model.json keeps of the choice; ``assumes``, the mix of classes that the
         probabilities now assume, in words; ``threshold``; and by split, ``validation`` and ``test``, the images of each
-        class, the figures ``before`` and ``after`` with their intervals, and what the threshold keeps, ``sure``; None
-        for a run without a test split.
+        class, the figures ``before`` and ``after`` with their intervals, by how much they differ on the same images,
+        ``change``, and what the threshold keeps, ``sure``; None for a run without a test split.
 
     Raises:
         LongtailError: The images or classes are not those of the run, it has no validation split, or what is asked for
@@ -136,12 +140,25 @@ def describe_prior(info: ModelInfo) -> str:
     return f"the training frequencies to the power {power:.3g}"
 
 
+class Change(TypedDict):
+    """By how much a figure is higher after an adjustment; the images are the same, so they are matched."""
+
+    mean: float
+    interval: list[float]
+    is_evidence: bool
+
+
 class Figures(TypedDict):
-    """What a split says of an adjustment: images of each class, figures before and after, what the threshold keeps."""
+    """What a split says of an adjustment: images of each class, figures before and after, what the threshold keeps.
+
+    ``change`` has the difference of each figure of :data:`CHANGES` and its 95 % interval over the images; None where
+    the figure is None.
+    """
 
     images: list[int]
     before: Summary
     after: Summary
+    change: dict[str, Change | None]
     sure: SureSummary | None
 
 
@@ -166,8 +183,32 @@ def _figures(
             confidence.astype("float64"), right, labels.numpy(), prepared.groups, after.threshold,
             unit=units(rows, column),
         )  # fmt: skip
-    images = torch.bincount(labels, minlength=len(after.classes)).tolist()
-    return {"images": images, "before": summary(before.unadjusted()), "after": summary(after), "sure": sure}
+    hits = [(info.scores(logits).argmax(dim=1) == labels).numpy() for info in (after, before.unadjusted())]
+    return {
+        "images": torch.bincount(labels, minlength=len(after.classes)).tolist(),
+        "before": summary(before.unadjusted()),
+        "after": summary(after),
+        "change": _changes(labels.numpy(), hits, prepared.groups, units(rows, column)),
+        "sure": sure,
+    }
+
+
+def _changes(
+    label: IntArray, right: Sequence[npt.NDArray[np.bool_]], groups: Groups, units: IntArray | None
+) -> dict[str, Change | None]:
+    """What changes from the second of two sides to the first, on the same images."""
+    found: dict[str, Change | None] = {}
+    for name in CHANGES:
+        kept = np.isin(label, groups[name]) if name in GROUP_NAMES else np.ones(len(label), dtype=bool)
+        one, two = (side[kept] for side in right)
+        gain = matched_gain(
+            label[kept], one, two, balanced=name != "accuracy", group=None if units is None else units[kept]
+        )
+        found[name] = None
+        if gain is not None:
+            evident = Difference(gain[0], None, 1, images=gain[1]).is_evidence
+            found[name] = {"mean": gain[0], "interval": list(gain[1]), "is_evidence": evident}
+    return found
 
 
 def _in_short(found: Figures) -> dict[str, Any]:
