@@ -142,6 +142,14 @@ def test_neither_offset_nor_unit_of_features_matters(unit: float, offset: float)
     assert np.abs(moved.predict_proba(IRIS * unit + offset) - plain.predict_proba(IRIS)).max() < 1e-3
 
 
+@pytest.mark.parametrize("options", [{"weight": [0.0, 1.0, 1.0]}, {"ignore_index": 0}], ids=["weight", "ignored"])
+def test_batches_that_count_for_nothing_train_nothing(options: dict[str, object]) -> None:
+    some = FAST | {"epochs": 1, "batch_size": 1}
+    rows = np.r_[0:10, 50:60, 100:110]
+    fitted = LongTailClassifier(loss="cross-entropy", loss_options=options, **some).fit(IRIS[rows], KINDS[rows])
+    assert np.isfinite(fitted.predict_proba(IRIS)).all()
+
+
 def test_constant_features_say_nothing() -> None:
     constant = np.full((len(IRIS), 2), [1e9, 0.1])
     fitted = LongTailClassifier(**FAST).fit(np.hstack([IRIS, constant]), KINDS)
