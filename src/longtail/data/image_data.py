@@ -165,21 +165,6 @@ class Split:
         """Name one image for people: its file path, or ``"row 12"`` of the source where it has none."""
         return self._name(self.encoded(index), index)
 
-    def place(self, index: int) -> str:
-        """Return the path of one image below the source's folder, or ``"row 12"``, to keep in a file.
-
-        A path outside that folder is as the source has it.
-
-        Example:
-            >>> import datasets
-            >>> image = {"bytes": None, "path": "/photos/cat/1.png"}
-            >>> Split(datasets.Dataset.from_dict({"image": [image], "label": [0]}), root="/photos").place(0)
-            'cat/1.png'
-        """
-        path = self.path(index)
-        below = self.root and Path(path).is_relative_to(self.root)
-        return Path(path).relative_to(self.root).as_posix() if below else path
-
     def _name(self, stored: Encoded, index: int) -> str:
         return stored["path"] or f"row {self.origin_rows[index]}"
 
@@ -234,16 +219,27 @@ class Split:
             >>> Split.from_arrays(np.zeros((2, 8, 8), np.uint8), [0, 1]).files()
             [None, None]
         """
+        return [None if path is None or inside else self._relative(path) for path, inside in self._stored_paths()]
+
+    def places(self) -> list[str]:
+        """Name each image: its file as in :meth:`files`, the name it was embedded with, or its row.
+
+        Example:
+            >>> Split.from_arrays(np.zeros((2, 8, 8), np.uint8), [0, 1]).places()
+            ['row 0', 'row 1']
+        """
+        return [
+            f"row {row}" if not path else self._relative(path) if not inside
+            else Path(path).name if Path(path).is_absolute() else path
+            for row, (path, inside) in zip(self.origin_rows, self._stored_paths(), strict=True)
+        ]  # fmt: skip
+
+    def _stored_paths(self) -> Iterator[tuple[str | None, bool]]:
+        """The path of each image as it is stored, and whether the image itself is too."""
         stored = self.rows.select_columns(["image"]).flatten().with_format("arrow")
-        found: list[str | None] = []
         for batch in stored.iter(batch_size=1024):  # views of the table: no image is copied
             embedded = batch.column("image.bytes").is_valid().to_pylist()
-            paths = batch.column("image.path").to_pylist()
-            found += [
-                None if path is None or inside else self._relative(path)
-                for path, inside in zip(paths, embedded, strict=True)
-            ]
-        return found
+            yield from zip(batch.column("image.path").to_pylist(), embedded, strict=True)
 
     def _relative(self, path: str) -> str:
         start = self.root + os.sep

@@ -186,14 +186,14 @@ def prediction_table(
     """
     columns = dict(evaluation.predictions)
     index = columns.pop("index")
-    names = np.asarray(classes, dtype=object)
+    names, places = np.asarray(classes, dtype=object), split.places()
     groups = {}
     if group_column is not None and group_column in split.rows.column_names:
         values = split.column(group_column)
         groups = {"group": [None if values[row] in (None, "") else str(values[row]) for row in index.tolist()]}
     return {
         "index": index,
-        "path": [split.place(int(row)) for row in index],
+        "path": [places[row] for row in index],
         "label": columns.pop("label"),
         "prediction": columns.pop("prediction"),
         "label_name": names[evaluation.predictions["label"]],

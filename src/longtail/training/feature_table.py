@@ -37,7 +37,7 @@ def feature_table(seen: Mapping[str, Seen], splits: Mapping[str, Split], classes
                 {
                     "split": pa.array([name] * len(values)),
                     "index": pa.array(np.arange(len(values), dtype=np.int64)),
-                    "path": pa.array([splits[name].place(row) for row in range(len(values))]),
+                    "path": pa.array(splits[name].places()),
                     "label": pa.array(found.label),
                     "label_name": pa.array([classes[label] for label in found.label]),
                     "features": pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1]),
