@@ -13,6 +13,7 @@ from rich.console import Console
 
 from longtail.commands.shared import class_table, summary_table
 from longtail.report.compare import compare_runs
+from longtail.training.checkpoint import remove_checkpoints
 from longtail.training.grid import Grid, state_of
 from longtail.training.grid_runner import Outcome
 from longtail.training.progress import Reporter
@@ -29,6 +30,7 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
         for run in grid.runs:
             if state_of(run) != "finished":
                 start_run(run.config, run.folder, Reporter(quiet=True))
+                remove_checkpoints(run.folder / "checkpoint")  # as the command does
         return [Outcome(run) for run in grid.runs]
 
     monkeypatch.setattr("longtail.training.folds.run_grid", run_all)

@@ -13,6 +13,7 @@ import pytest
 from longtail.data.image_data import ImageData, Split
 from longtail.errors import LongtailError
 from longtail.report.compare import compare_runs
+from longtail.training.checkpoint import remove_checkpoints
 from longtail.training.config import DataConfig, RunConfig
 from longtail.training.folds import start_folds, train_folds
 from longtail.training.grid import Grid, state_of
@@ -33,6 +34,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, quiet: Reporter) -> list[str]:
         for run in grid.runs:
             if state_of(run) != "finished":
                 start_run(run.config, run.folder, quiet)
+                remove_checkpoints(run.folder / "checkpoint")  # as the command does
                 names.append(run.name)
         return [Outcome(run) for run in grid.runs]
 
