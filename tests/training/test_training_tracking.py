@@ -22,7 +22,7 @@ from longtail.training.interrupt import Interrupted
 from longtail.training.loop import StageLoop
 from longtail.training.progress import Reporter
 from longtail.training.run import resume_run, start_run
-from longtail.training.tracking import Tracking
+from longtail.training.tracking import Tracking, hyperparameters
 
 Build = Callable[..., RunConfig]
 STAGES = {
@@ -266,3 +266,10 @@ def test_only_the_first_process_logs(tracked: Callable[[str], RunConfig], quiet:
     with Tracking(tracked("tensorboard"), tmp_path / "run", quiet, is_main=False) as tracking:
         tracking.log({"train_loss": 1.0}, step=1)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_tracker_is_not_told_the_folders_of_the_machine() -> None:
+    config = RunConfig()
+    config.data.source, config.model.weights = "folder:/home/me/photos", "/home/me/runs/first"
+    found = hyperparameters(config)
+    assert (found["data.source"], found["model.weights"]) == ("folder:photos", "first")

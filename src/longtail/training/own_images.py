@@ -118,8 +118,8 @@ def require_source(run: Path, config: DataConfig) -> None:
         path = Path(config.source).absolute()  # a bare path that is not there
     if path is not None and not path.exists():
         raise LongtailError(
-            f"the images of {run} are not where they were, {path}: say where the same images are now with --moved-to "
-            "SOURCE."
+            f"the images of {run} are not where they were, {path} does not exist: say where the same images are now "
+            "with --moved-to SOURCE."
         )
 
 
