@@ -67,6 +67,11 @@ def test_copies_in_train_and_test(source: Path) -> None:
         "warning", "1 test image is an exact copy of a train image ('train/cat/1.png' = 'test/cat/one.tif')"
     )  # fmt: skip
     assert said(found)["near-copies-across-splits"][2] == ("train/cat/4.png", "test/cat/four.jpg")
+    (near,) = [group for group in found.duplicates if group.kind == "near"]
+    first, second = (image.likeness for image in near.images)
+    assert first == 1
+    assert second is not None
+    assert 0.88 <= second < 1
     assert {group.kind: group.splits for group in found.duplicates} == dict.fromkeys(
         ("exact", "near"), ("train", "test")
     )
@@ -87,6 +92,21 @@ def test_copies_within_a_class_are_a_note_where_the_test_stands(source: Path) ->
     split = Split.from_arrays(pixels, [0, 0, 1], {"film": ["x", "x", "y"]})
     table = inspect_data(ImageData("mine", ("a", "b"), {"train": split}))
     assert "keep one copy, or name what they share with --group-column" in advice(table)
+
+
+def test_only_of_exact_copies_is_it_said_to_keep_one(source: Path) -> None:
+    """Images that look alike may be of two animals: people have to look."""
+    for place in ("train/cat", "train/lynx", "test/cat"):
+        piece(4).save(source / place / "again.jpg", quality=80)
+    piece(6).save(source / "train" / "lynx" / "six.jpg", quality=80)
+    remedies = {finding.kind: finding.remedy for finding in inspect_source(str(source)).findings}
+    undivided = {finding.kind: finding.remedy for finding in inspect_source(str(source / "train")).findings}
+    near = [remedy for each in (remedies, undivided) for kind, remedy in each.items() if kind.startswith("near")]
+    assert len(near) >= 3
+    for remedy in near:
+        assert "see whether they show the same thing" in remedy
+        assert not any(word in remedy for word in ("keep one", "remove", "take it out"))
+    assert "--group-column" in remedies["near-copies-across-splits"]
 
 
 def test_copies_in_validation_and_test(source: Path) -> None:

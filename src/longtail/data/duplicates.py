@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal
 
 import numpy as np
 
 from longtail.data.image_data import Finding, ImageData, Severity
+from longtail.data.likeness import PixelCheck
 from longtail.data.perceptual import near_groups
 from longtail.data.probing import Probe, name_of
 
 _SHOWN = 3
+_SEE = "see whether they show the same thing, photographed or saved twice"
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class Copy:
         split: Where it is.
         index: Its row there.
         label: Its class name.
+        likeness: Of a near copy, how much it looks like the first of its group, at most 1.
     """
 
     name: str
     split: str
     index: int
     label: str
+    likeness: float | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class DuplicateGroup:
     """Images that are copies of each other.
 
     Attributes:
-        kind: ``"exact"``: all pixels agree. ``"near"``: they look alike, and at least two differ in a pixel.
+        kind: ``"exact"``: all pixels agree. ``"near"``: they look alike, and at least two differ in a pixel; whether
+            they show the same thing is for people to say.
         images: Two or more.
     """
 
@@ -57,11 +61,25 @@ class DuplicateGroup:
         return tuple(dict.fromkeys(image.split for image in self.images))
 
 
-def duplicate_groups(data: ImageData, probes: Sequence[Probe]) -> tuple[DuplicateGroup, ...]:
+@dataclass(frozen=True)
+class Duplicates:
+    """The copies in a source.
+
+    Attributes:
+        groups: Exact ones first, each in the order of the source.
+        unchecked: Pairs that may look alike, by their hashes, but were too many to be compared by their pixels.
+    """
+
+    groups: tuple[DuplicateGroup, ...]
+    unchecked: int
+
+
+def find_duplicates(data: ImageData, probes: Sequence[Probe]) -> Duplicates:
     """Group images with the same pixels, and those that look nearly the same.
 
-    A group of near copies contains its exact copies, which are groups of their own as well. Images without detail
-    (one colour, or nearly) are compared by their pixels alone.
+    Pairs whose hashes are near are compared by their pixels; see :class:`~longtail.data.likeness.PixelCheck`. A group
+    of near copies contains its exact copies, which are groups of their own as well. Images without detail (one color,
+    or nearly) are exact copies or none.
 
     Args:
         data: The source.
@@ -72,7 +90,7 @@ def duplicate_groups(data: ImageData, probes: Sequence[Probe]) -> tuple[Duplicat
         >>> from longtail.data.probing import probe_all
         >>> noise = np.random.default_rng(0).integers(0, 255, (2, 16, 16), dtype=np.uint8)
         >>> data = ImageData("mine", ("cat", "lynx"), {"train": Split.from_arrays(noise[[0, 1, 0]], [0, 0, 1])})
-        >>> [(group.kind, group.labels) for group in duplicate_groups(data, list(probe_all(data)))]
+        >>> [(group.kind, group.labels) for group in find_duplicates(data, list(probe_all(data))).groups]
         [('exact', ('cat', 'lynx'))]
     """
     exact: dict[bytes, list[Probe]] = defaultdict(list)
@@ -81,25 +99,34 @@ def duplicate_groups(data: ImageData, probes: Sequence[Probe]) -> tuple[Duplicat
             exact[probe.pixels].append(probe)
     distinct = [same for same in exact.values() if same[0].look]
     looks = np.frombuffer(b"".join(same[0].look for same in distinct), dtype=np.uint64).reshape(-1, 4)
-    near: dict[int, list[list[Probe]]] = defaultdict(list)
-    for first, same in zip(near_groups(looks).tolist(), distinct, strict=True):
-        near[first].append(same)
-    groups = [_group("exact", data, same) for same in exact.values() if len(same) > 1]
-    groups += [_group("near", data, chain.from_iterable(alike)) for alike in near.values() if len(alike) > 1]
-    return tuple(groups)
+    check = PixelCheck([(data.splits[same[0].split], same[0].index) for same in distinct])
+    near: dict[int, list[int]] = defaultdict(list)
+    for place, first in enumerate(near_groups(looks, confirm=check).tolist()):
+        near[first].append(place)
+    groups = [
+        DuplicateGroup("exact", tuple(_copy(data, probe) for probe in same)) for same in exact.values() if len(same) > 1
+    ]
+    for places in near.values():
+        if len(places) > 1:
+            alike = check.likeness(np.full(len(places), places[0]), np.array(places)).tolist()
+            copies = [
+                _copy(data, probe, round(value, 3))
+                for place, value in zip(places, alike, strict=True)
+                for probe in distinct[place]
+            ]
+            groups.append(DuplicateGroup("near", tuple(copies)))
+    return Duplicates(tuple(groups), check.unchecked)
 
 
-def _group(kind: Literal["exact", "near"], data: ImageData, probes: Iterable[Probe]) -> DuplicateGroup:
-    return DuplicateGroup(
-        kind, tuple(Copy(name_of(data, one), one.split, one.index, data.classes[one.label]) for one in probes)
-    )
+def _copy(data: ImageData, probe: Probe, likeness: float | None = None) -> Copy:
+    return Copy(name_of(data, probe), probe.split, probe.index, data.classes[probe.label], likeness)
 
 
 def duplicate_findings(groups: Sequence[DuplicateGroup], *, divided: bool, columns: bool = False) -> list[Finding]:
     """Say which copies contradict each other, which leak into the test, and which only weigh double.
 
     Args:
-        groups: From :func:`duplicate_groups`.
+        groups: From :func:`find_duplicates`.
         divided: Whether the source has a test split of its own; without one, copies may still end up on both sides.
         columns: Whether its rows have columns beside image and label, of which one may say what belongs together.
 
@@ -116,49 +143,77 @@ def duplicate_findings(groups: Sequence[DuplicateGroup], *, divided: bool, colum
         leaking = [group for group in some if len(group.splits) > 1]
         inside = [group for group in some if len(group.labels) == 1 and len(group.splits) == 1]
         findings += [_clash(kind, clashing)] if clashing else []
-        findings += _leaks(kind, leaking)
+        findings += _leaks(kind, leaking, columns=columns)
         findings += [_surplus(kind, inside, divided=divided, columns=columns)] if inside else []
     return findings
 
 
 def _clash(kind: str, groups: Sequence[DuplicateGroup]) -> Finding:
-    what = "exact copies" if kind == "exact" else "near copies"
+    what = "exact copies" if kind == "exact" else "images that look alike"
     number = f"{len(groups):,} group{'s' * (len(groups) > 1)} of {what} {'have' if len(groups) > 1 else 'has'}"
     message = f"{number} more than one label ({_examples(groups, labels=True)})"
-    remedy = "keep the right label and remove the others" if kind == "exact" else "look at them: one label may be wrong"
+    remedy = "keep the right label and remove the others" if kind == "exact" else f"{_SEE}; if so, one label is wrong"
     return Finding("warning", message, remedy, f"{kind}-copies-across-labels", _names(groups))
 
 
-def _leaks(kind: str, groups: Sequence[DuplicateGroup]) -> list[Finding]:
+def _leaks(kind: str, groups: Sequence[DuplicateGroup], *, columns: bool) -> list[Finding]:
     findings = []
     for split, other in (("test", "train"), ("validation", "train"), ("test", "validation")):
         some = [group for group in groups if {split, other} <= set(group.splits)]
         number = sum(image.split == split for group in some for image in group.images)
         if not number:
             continue
-        what = "an exact copy" if kind == "exact" else "a near copy"
-        each = f"{split} image is {what}" if number == 1 else f"{split} images are each {what}"
-        message = f"{number:,} {each} of a {other} image ({_examples(some)})"
-        remedy = f"take {'it' if number == 1 else 'them'} out of one of them, or the figures are flattered"
+        if kind == "exact":
+            each = (
+                f"image is an exact copy of a {other} image"
+                if number == 1
+                else f"images are each an exact copy of a {other} image"
+            )
+            remedy = f"take {'it' if number == 1 else 'them'} out of one of them, or the figures are flattered"
+        else:
+            each = f"image looks like a {other} image" if number == 1 else f"images each look like a {other} image"
+            remedy = (
+                f"{_SEE}; if so, the figures are flattered until they are on one side of the split: {_share(columns)}"
+            )
+        message = f"{number:,} {split} {each} ({_examples(some)})"
         findings.append(Finding("warning", message, remedy, f"{kind}-copies-across-splits", _names(some)))
     return findings
 
 
 def _surplus(kind: str, groups: Sequence[DuplicateGroup], *, divided: bool, columns: bool) -> Finding:
     number = sum(len(group.images) for group in groups)
-    what = "exact copies" if kind == "exact" else "near copies"
     places = f"{len(groups):,} group{'s' * (len(groups) > 1)}"
-    message = f"{number:,} images in {places} are {what} within one class and split ({_examples(groups)})"
-    if divided:
-        severity: Severity = "note"
+    what = "are exact copies" if kind == "exact" else "look alike"
+    message = f"{number:,} images in {places} {what} within one class and split ({_examples(groups)})"
+    severity: Severity = "note" if divided else "warning"
+    if kind == "near":
+        remedy = f"{_SEE}; if so, "
+        remedy += "mind that they weigh double" if divided else f"keep them on one side of the split: {_share(columns)}"
+    elif divided:
         remedy = "keep one of each, or mind that they weigh double"
     else:
-        severity = "warning"
-        share = "name what they share with --group-column"
-        if not columns:
-            share = "list the images in a CSV with a column for what they share (--group-column)"
-        remedy = f"keep one copy, or {share}, before images are held out to test on"
+        remedy = f"keep one copy, or {_share(columns)}, before images are held out to test on"
     return Finding(severity, message, remedy, f"{kind}-copies", _names(groups))
+
+
+def _share(columns: bool) -> str:
+    """How to say which images belong together."""
+    if columns:
+        return "name what they share with --group-column"
+    return "list the images in a CSV with a column for what they share (--group-column)"
+
+
+def unchecked_findings(found: Duplicates) -> list[Finding]:
+    """Say that there were more pairs to compare than are compared.
+
+    Example:
+        >>> [finding.kind for finding in unchecked_findings(Duplicates((), 7))]
+        ['near-copies-unchecked']
+    """
+    if not found.unchecked:
+        return []
+    message = f"up to {found.unchecked:,} more pairs of images may look alike and were not compared by their pixels"
+    return [Finding("note", message, "look at fewer images at a time, --max-images", "near-copies-unchecked")]
 
 
 def _examples(groups: Sequence[DuplicateGroup], *, labels: bool = False) -> str:

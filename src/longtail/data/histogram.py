@@ -131,5 +131,5 @@ def _facts(inspection: Inspection) -> list[str]:
     rate = f"{inspection.checked / max(inspection.seconds, 1e-9):,.0f} images/s"
     lines.append(f"{inspection.checked:,} images decoded{part} at {rate}, {len(inspection.unreadable):,} unreadable")
     kinds = Counter(group.kind for group in inspection.duplicates)
-    lines.append(f"groups of copies: {kinds['exact']:,} exact, {kinds['near']:,} near")
+    lines.append(f"groups of exact copies: {kinds['exact']:,}; of images that look alike: {kinds['near']:,}")
     return lines

@@ -13,7 +13,7 @@ import numpy as np
 
 from longtail.counts import GroupName
 from longtail.data.checks import class_findings, image_findings
-from longtail.data.duplicates import DuplicateGroup, duplicate_findings, duplicate_groups
+from longtail.data.duplicates import DuplicateGroup, duplicate_findings, find_duplicates, unchecked_findings
 from longtail.data.histogram import render
 from longtail.data.image_data import Finding, ImageData
 from longtail.data.images import max_pixels
@@ -141,11 +141,11 @@ def inspect_data(
         warnings.simplefilter("ignore", OwnRangeWarning)  # a finding says it, with their names
         probes = list(probe_all(data, max_images, tick))
     seconds = time.perf_counter() - start
-    copies = duplicate_groups(data, probes)
+    copies = find_duplicates(data, probes)
     divided = bool(len(data.splits.get("test", ())))
     columns = set(data.splits["train"].rows.column_names) > {"image", "label"}
-    findings = [*image_findings(data, probes), *duplicate_findings(copies, divided=divided, columns=columns)]
-    findings += [*class_findings(data), *data.findings]
+    findings = [*image_findings(data, probes), *duplicate_findings(copies.groups, divided=divided, columns=columns)]
+    findings += [*unchecked_findings(copies), *class_findings(data), *data.findings]
     return Inspection(
         source=data.source,
         classes=data.classes,
@@ -158,7 +158,7 @@ def inspect_data(
         sizes=_sizes([probe.size for probe in probes if probe.size]),
         modes=dict(Counter(probe.mode for probe in probes if probe.mode).most_common()),
         unreadable=tuple(data.splits[probe.split].path(probe.index) for probe in probes if probe.error),
-        duplicates=copies,
+        duplicates=copies.groups,
         findings=tuple(sorted(findings, key=lambda finding: _WORST_FIRST.index(finding.severity))),
     )
 

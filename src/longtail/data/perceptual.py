@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
 
@@ -14,9 +14,10 @@ from PIL import Image
 from longtail.counts import IntArray
 
 MAX_DISTANCE = 24
-"""Hashes that differ in at most so many of 256 bits belong to near copies; docs/inspect.md has the measurements."""
+"""Hashes that differ in at most this many of 256 bits may be of near copies; docs/inspect.md has the measurements."""
 
 Hashes = npt.NDArray[np.uint64]
+BoolArray = npt.NDArray[np.bool_]
 
 _SIDE, _KEPT = 32, 16  # the picture is brought to 32 x 32 grays; of its frequencies the lowest 16 x 16 are kept
 _BANDS = 16  # of 16 bits each
@@ -73,7 +74,11 @@ def _cosines() -> npt.NDArray[np.float32]:
     return np.asarray(rows, dtype=np.float32)
 
 
-def near_groups(hashes: Hashes, max_distance: int = MAX_DISTANCE) -> IntArray:
+def near_groups(
+    hashes: Hashes,
+    max_distance: int = MAX_DISTANCE,
+    confirm: Callable[[IntArray, IntArray], BoolArray] | None = None,
+) -> IntArray:
     """Join hashes into groups: two at most ``max_distance`` bits apart share a group, and so do chains of such pairs.
 
     Of hashes at most 31 bits apart, one of 16 bands of 16 bits differs in at most one bit. Only hashes that share
@@ -82,6 +87,8 @@ def near_groups(hashes: Hashes, max_distance: int = MAX_DISTANCE) -> IntArray:
     Args:
         hashes: Shape (N, 4), from :func:`look_hash`.
         max_distance: In bits, at most 31.
+        confirm: From pairs, two arrays (P,) of places in ``hashes``, to which of them are joined, (P,). It may be asked
+            about a pair again. None joins them all.
 
     Returns:
         The first member of the group of each hash, shape (N,).
@@ -99,7 +106,11 @@ def near_groups(hashes: Hashes, max_distance: int = MAX_DISTANCE) -> IntArray:
             apart = first[one] != first[other]  # joined by an earlier band: no need to look again
             one, other = one[apart], other[apart]
             near = _bits()[words[one] ^ words[other]].sum(axis=1, dtype=np.int64) <= max_distance
-            first = _joined(first, one[near], other[near])
+            one, other = one[near], other[near]
+            if confirm is not None and len(one):
+                alike = confirm(one, other)
+                one, other = one[alike], other[alike]
+            first = _joined(first, one, other)
     return first
 
 

@@ -144,7 +144,7 @@ def _classes(found: Inspection) -> list[ClassRow]:
 def _gallery(group: DuplicateGroup, data: ImageData) -> Gallery:
     clash = "several labels" if len(group.labels) > 1 else ""
     leak = " and ".join(group.splits) if len(group.splits) > 1 else ""
-    what = "Exact copies" if group.kind == "exact" else "Near copies"
+    what = "Exact copies" if group.kind == "exact" else "Look alike"
     title = ", ".join(filter(None, (what, leak and f"in {leak}", clash and f"under {clash}")))
     shown = _spread(group.images)
     return Gallery(title, tuple(_thumbnail(copy, data) for copy in shown), len(group.images) - len(shown))
@@ -159,6 +159,8 @@ def _spread(copies: Sequence[Copy]) -> list[Copy]:
 
 def _thumbnail(copy: Copy, data: ImageData) -> Thumbnail:
     caption = f"{printable(copy.label)}, {copy.split}"
+    if copy.likeness is not None and copy.likeness < 1:
+        caption += f", {copy.likeness * 100:.0f} % like the first"
     try:
         image = data.splits[copy.split].image(copy.index)
     except LongtailError:  # gone since it was looked at: the page says so in its place
