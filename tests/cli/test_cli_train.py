@@ -408,7 +408,9 @@ def test_rows_of_a_group_stay_on_one_side_of_every_split(train: Call, tmp_path: 
     options = ("--group-column", "film", "--data.validation_fraction", 0.2)
     done = train(f"csv:{source}", *options)
     assert done.status == 0, done.err
-    paths = pq.read_table(tmp_path / "run" / "predictions.parquet").column("path").to_pylist()
+    table = pq.read_table(tmp_path / "run" / "predictions.parquet")
+    paths, groups = (table.column(name).to_pylist() for name in ("path", "group"))
+    assert len(set(zip((path.split("-")[0] for path in paths), groups, strict=True))) == len(set(groups)) > 1
     frames: dict[str, int] = {}
     for path in paths:
         assert "/" not in path  # below the folder of the table, wherever that is
