@@ -16,6 +16,7 @@ from longtail.data.inspection import inspect_data
 from longtail.data.likeness import LEAST_LIKENESS, PixelCheck, grays, likeness
 from longtail.data.perceptual import look_hash, near_groups
 from longtail.data.sources import load_source
+from longtail.report.audit import render_audit
 
 PHOTO = Image.fromarray(load_sample_images().images[0]).crop((100, 100, 340, 280))
 
@@ -136,8 +137,12 @@ def test_silhouettes_whose_hashes_agree_are_no_copies(tmp_path: Path) -> None:
     split = load_source(f"folder:{tmp_path / 'photos'}").splits["train"]
     hashes = np.frombuffer(b"".join(look_hash(split.image(row)) for row in range(3)), np.uint64).reshape(-1, 4)
     assert set(near_groups(hashes)) == {0}
-    found = inspect_data(load_source(f"folder:{tmp_path / 'photos'}"))
+    data = load_source(f"folder:{tmp_path / 'photos'}")
+    found = inspect_data(data)
     assert [(group.kind, group.labels) for group in found.duplicates] == [("near", ("round", "round again"))]
+    page = render_audit(found, data)
+    assert "Look alike" in page
+    assert f"{found.duplicates[0].images[1].likeness:.0%} like the first".replace("%", " %") in page
 
 
 def test_too_many_pairs_are_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
