@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -285,14 +286,22 @@ def state_of(run: PlannedRun) -> State:
     if change is not None:
         key, before, now = change
         raise LongtailError(
-            f"{run.folder} was made with --{key} {before}, and the grid now says {now}: name another --out, give the "
-            "run another name, or delete that folder."
+            f"{run.folder} was made with --{key} {before}, and the grid now says {now}: {_as_made(run)}name another "
+            "--out, give the run another name, or delete that folder."
         )
     if not (run.folder / "metrics.json").is_file():
         return "started"
     # Stopped between its figures and its report: little is left to do.
     left = (run.folder / "checkpoint").exists() and not (run.folder / "report.html").exists()
     return "started" if left else "finished"
+
+
+def _as_made(run: PlannedRun) -> str:
+    """How to go on with a grid as it was planned, perhaps on another machine, where it was."""
+    file = run.folder.parent.parent / "grid.yaml"
+    if run.folder.parent.name != run.name or not file.is_file():  # a fold lies in no grid
+        return ""
+    return f"continue what was begun with: longtail compare --grid {shlex.quote(str(file))}, "
 
 
 def first_difference(made: RunConfig, planned: RunConfig) -> tuple[str, Any, Any] | None:
