@@ -168,14 +168,16 @@ def test_one_epoch_is_a_point(make_run, record):
 
 
 def test_a_cloud_is_drawn_where_the_loss_has_one(make_run):
-    results = [RunResult.load(make_run(name, recipe=f"cifar-lt/{name}")) for name in ("ce", "gcl")]
+    runs = [RunResult.load(make_run(name, recipe=f"cifar-lt/{name}")) for name in ("ce", "gcl")]
+    comparison = compare_results(runs)
+    results = [row.runs[0] for row in comparison.final]
     mean = np.linspace(0, -0.13, 6).astype(np.float32)
     for result, cloud in zip(results, (np.full(6, np.nan, np.float32), mean), strict=True):
         columns = {field.name: np.zeros(6, np.float32) for field in fields(ClassColumns)}
         columns |= {"cloud_mean": cloud, "cloud_spread": np.abs(cloud)}
         split = AnalysedSplit(images=None, classes=ClassColumns(**columns), summary={})
         result.__dict__["analysis"] = Analysis(train=split, test=None)
-    section = cloud_section(compare_results(results))
+    section = cloud_section(comparison)
     assert [drawing.title for drawing in section.drawings] == ["gcl"]
     assert "under gcl it grows towards the tail, down to −0.130" in section.sentence
     low, high = section.drawings[0].figure.layout.yaxis.range

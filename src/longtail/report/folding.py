@@ -60,7 +60,8 @@ def with_short_paths(runs: Sequence[RunResult]) -> list[RunResult]:
             table = config.get(section)
             if name and isinstance(table, dict):
                 config[section] = table | {option: name}
-    return [replace(run, config=config) for run, config in zip(runs, configs, strict=True)]
+    pairs = zip(runs, configs, strict=True)
+    return [run if run.config == config else replace(run, config=config) for run, config in pairs]
 
 
 def _path(config: Table, section: str, option: str) -> str:
