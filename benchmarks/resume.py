@@ -60,10 +60,13 @@ STEPS: tuple[tuple[Any, str], ...] = (
     (loop.StageLoop, "_after_step"), (Tracking, "log"), (checkpoint, "save_file"), (os, "fsync"),
     (checkpoint, "remove_checkpoints"),
 )  # fmt: skip
-UNNAMED = re.compile(r"\.longtail-[\w.]+-[0-9]+-[0-9]+\.tmp$")  # the end of the name of a file that is being written
+UNNAMED = re.compile(r"\.longtail-[^/]+\.tmp$")  # the end of the name of a file that is being written
 Instants = list[str]
 # Hardly another moment than those before or after them: left out where one instant of each kind is enough.
-BETWEEN = re.compile(r"open|os\.(mkdir|remove)|before (log|set_trainable|make_average|save)$|.*model\.json|after")
+BETWEEN = re.compile(
+    r"open|os\.(mkdir|remove)|after|.*model\.json"
+    r"|before (log|set_trainable|make_average|save|write_examples|remove_checkpoints)$"
+)
 
 
 class Watch:
