@@ -28,9 +28,7 @@ _HOST = re.sub(r"[^\w.]+", "_", platform.node())[:64] or "host"
 _UNKNOWN = "0"
 _NAME_LENGTH = 40  # characters of the name that are in the temporary one, which may take 255 bytes
 _NUMBERS = itertools.count()
-_LEFTOVER = re.compile(
-    r"\..+\.longtail-(?P<host>[\w.]+)-(?P<boot>\w+)-(?P<pid>\d{1,9})-\d+\.tmp", re.DOTALL
-)  # fmt: skip
+_LEFTOVER = re.compile(r"\..+\.longtail-(?P<host>[\w.]+)-(?P<boot>\w+)-(?P<pid>\d{1,9})-\d+\.tmp", re.DOTALL)
 _SURELY_OLD = 3600.0  # seconds without a change
 _swept: set[Path] = set()  # files whose folder this process has looked through for leftovers
 

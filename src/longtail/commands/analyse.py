@@ -30,9 +30,12 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--moved-to", type=str | None, default=None, help="where the SOURCE of the runs is now")
     parser.add_argument("--seed", type=int, default=0, help="of the images that are drawn, and of the projections")
     parser.add_argument(
-        "--features", type=str | None, default=None, metavar="FILE",
+        "--features",
+        type=str | None,
+        default=None,
+        metavar="FILE",
         help="also write the features of every image: .parquet, .npz or -",
-    )  # fmt: skip
+    )
 
 
 def run(flags: Namespace) -> None:
@@ -61,8 +64,11 @@ def analyse_command(
     methods = [word for word in words if word != NO_PROJECTION]
     if features is not None and len(runs) > 1:
         raise UsageError("--features writes those of one run: name one, or repeat the command with another FILE.")
-    file = None if features is None else destination(features, (".parquet", ".npz"), option="--features",
-                                                     example="features.parquet")  # fmt: skip
+    file = (
+        None
+        if features is None
+        else destination(features, (".parquet", ".npz"), option="--features", example="features.parquet")
+    )
     if file is not None:
         refuse_terminal(file.path, "a table of features")
     with nullcontext() if file is None else file.messages_apart():

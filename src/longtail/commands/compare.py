@@ -136,8 +136,14 @@ def grid_command(
         short = [] if imbalance_ratio is None else [f"data.imbalance_ratio={imbalance_ratio}"]
         if batch_size is not None:
             short += [f"{stage}.batch_size={batch_size}" for stage in ("stage1", "stage2")]
-        values = recipe_grid(source, recipe, seeds=1 if seeds is None else seeds, epochs=epochs, baseline=baseline,
-                             options=[*short, *set])  # fmt: skip
+        values = recipe_grid(
+            source,
+            recipe,
+            seeds=1 if seeds is None else seeds,
+            epochs=epochs,
+            baseline=baseline,
+            options=[*short, *set],
+        )
         columns = dict(zip(_COLUMNS, (image_column, label_column, split_column), strict=True))
         values["set"] = {f"data.{key}": name for key, name in columns.items() if name is not None} | values["set"]
     values |= {"out": out} if out is not None else {}

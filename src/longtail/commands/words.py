@@ -109,9 +109,13 @@ def _completed(words: Sequence[str], own: dict[str, Any], recipe: str, mode: str
     refuse_existing(Path(_value(words, "--out") or ""))  # before any image is looked at
     has_size = _value(words, "--data.image_size") is not None or "image_size" in own.get("data", {})
     config, reasons = choose(
-        look(first), recipe=recipe or None, mode=mode or None, model=model,
-        image_size=first.data.image_size if has_size else None, epochs=epochs,
-    )  # fmt: skip
+        look(first),
+        recipe=recipe or None,
+        mode=mode or None,
+        model=model,
+        image_size=first.data.image_size if has_size else None,
+        epochs=epochs,
+    )
     if epochs is not None and "epochs" in own.get("stage1", {}):  # what was chosen has that length; the file gets it
         own = _same_names(scale_epochs(merge(config, own), epochs), own)
     return merge(config, own) | {"reasons": reasons}

@@ -229,10 +229,16 @@ class Split:
             ['row 0', 'row 1']
         """
         return [
-            f"row {row}" if not path else self._relative(path) if not inside
-            else Path(path).name if Path(path).is_absolute() else path
-            for row, (path, inside) in zip(self.origin_rows, self._stored_paths(), strict=True)
-        ]  # fmt: skip
+            self._place(row, path, embedded)
+            for row, (path, embedded) in zip(self.origin_rows, self._stored_paths(), strict=True)
+        ]
+
+    def _place(self, row: int, path: str | None, embedded: bool) -> str:
+        if not path:
+            return f"row {row}"
+        if not embedded:
+            return self._relative(path)
+        return Path(path).name if Path(path).is_absolute() else path
 
     def _stored_paths(self) -> Iterator[tuple[str | None, bool]]:
         """The path of each image as it is stored, and whether the image itself is too."""

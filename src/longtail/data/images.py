@@ -24,12 +24,47 @@ from longtail.errors import LongtailError, OwnRangeWarning, UnreadableImageError
 _COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")
 EXTENSIONS = frozenset((*_COMMON, ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".tga"))
 _RAW = (
-    ".raw", ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".orf", ".rw2", ".raf", ".pef",
-    ".srw", ".x3f", ".3fr", ".iiq", ".kdc", ".dcr", ".mrw", ".erf", ".mef", ".rwl", ".gpr",
-)  # fmt: skip
+    ".raw",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".crw",
+    ".nef",
+    ".nrw",
+    ".arw",
+    ".srf",
+    ".sr2",
+    ".orf",
+    ".rw2",
+    ".raf",
+    ".pef",
+    ".srw",
+    ".x3f",
+    ".3fr",
+    ".iiq",
+    ".kdc",
+    ".dcr",
+    ".mrw",
+    ".erf",
+    ".mef",
+    ".rwl",
+    ".gpr",
+)
 _OTHER_PICTURES = (
-    ".heic", ".heif", ".hif", ".jxl", ".svg", ".psd", ".psb", ".xcf", ".exr", ".hdr", ".dcm", ".ico", ".icns",
-)  # fmt: skip
+    ".heic",
+    ".heif",
+    ".hif",
+    ".jxl",
+    ".svg",
+    ".psd",
+    ".psb",
+    ".xcf",
+    ".exr",
+    ".hdr",
+    ".dcm",
+    ".ico",
+    ".icns",
+)
 UNREAD_EXTENSIONS = (*_RAW, *_OTHER_PICTURES, ".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".mts")
 """Of photographs, pictures and films that are not read; a folder full of them would look empty otherwise."""
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -39,9 +74,21 @@ _SPARE = 1.25  # how many times the pixels needed a side keeps when a JPEG is de
 _RAW_HEADER = re.compile(rb"P([56])\n(\d{1,9}) (\d{1,9})\n255\n")  # of the pixels that this package itself stores
 # What Pillow's readers raise on damaged data; each reader has its own.
 _BROKEN = (
-    ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, MemoryError, OSError,
-    RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error,
-)  # fmt: skip
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 

@@ -19,9 +19,14 @@ _SHOWN = 10  # classes listed in one sentence
 
 
 def carve(
-    split: Split, fraction: float, *, seed: int = 0, groups: str | None = None, num_classes: int | None = None,
+    split: Split,
+    fraction: float,
+    *,
+    seed: int = 0,
+    groups: str | None = None,
+    num_classes: int | None = None,
     option: str = "fraction",
-) -> tuple[Split, Split]:  # fmt: skip
+) -> tuple[Split, Split]:
     """Hold out a fraction of every class, for choosing options on.
 
     Of a class with n images ``fraction * n`` are held out, rounded (a half up), but never all: a class keeps at least

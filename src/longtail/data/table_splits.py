@@ -17,14 +17,31 @@ if TYPE_CHECKING:
     import datasets
 
 SPLIT_ALIASES: Mapping[str, str] = {
-    "train": "train", "training": "train",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
 SPLIT_COLUMNS = (
-    "split", "part", "partition", "set", "subset", "fold", "fold_name", "split_name", "split_set", "data_split",
-    "dataset_split", "data_set", "phase", "usage",
-)  # fmt: skip
+    "split",
+    "part",
+    "partition",
+    "set",
+    "subset",
+    "fold",
+    "fold_name",
+    "split_name",
+    "split_set",
+    "data_split",
+    "dataset_split",
+    "data_set",
+    "phase",
+    "usage",
+)
 _SHOWN = 5  # values listed in one sentence
 
 

@@ -13,10 +13,18 @@ from longtail.errors import LongtailError
 _CLUTTER = frozenset({"Thumbs.db", "desktop.ini"})
 SYSTEM_FOLDERS = frozenset(
     {
-        "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin", "lost+found",
-        "system volume information", "__pycache__",
+        "__macosx",
+        "@eadir",
+        "#recycle",
+        "#snapshot",
+        "@recycle",
+        "@recently-snapshot",
+        "$recycle.bin",
+        "lost+found",
+        "system volume information",
+        "__pycache__",
     }
-)  # fmt: skip
+)
 """Names, in lower case, of folders that systems and network drives add: thumbnails, deleted and forked files."""
 _SHOWN = 5
 

@@ -269,9 +269,14 @@ def _matched_pairs(mean: float, first: float, second: float, spread: float) -> E
 
 
 def means_interval(
-    one: npt.ArrayLike, of_one: npt.ArrayLike, two: npt.ArrayLike, of_two: npt.ArrayLike, *, most: float = math.inf,
+    one: npt.ArrayLike,
+    of_one: npt.ArrayLike,
+    two: npt.ArrayLike,
+    of_two: npt.ArrayLike,
+    *,
+    most: float = math.inf,
     group: IntArray | None = None,
-) -> Ends | None:  # fmt: skip
+) -> Ends | None:
     """Interval of the difference of two means over parts of the same images, as of a share of each model's errors.
 
     Each mean is ``sum(x) / sum(w)``, of which an image moves ``(x - mean) w / sum(w)``; an image that moves both alike

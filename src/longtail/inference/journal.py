@@ -53,9 +53,15 @@ class Journal:
     """
 
     def __init__(
-        self, out: Path, columns: Sequence[str], *, settings: Mapping[str, object], format: Format | None = None,  # noqa: A002
-        restart: bool = False, count_doubles: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        out: Path,
+        columns: Sequence[str],
+        *,
+        settings: Mapping[str, object],
+        format: Format | None = None,  # noqa: A002
+        restart: bool = False,
+        count_doubles: bool = False,
+    ) -> None:
         self.out, self.columns, self.format = out, list(columns), table_format(out, format)
         self.count = 0
         self.path = out.with_name(f"{out.name}.part")

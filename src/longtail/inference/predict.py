@@ -259,8 +259,11 @@ def _show(report: PredictionReport, journal: Journal | StreamTable, console: Con
     if unread:
         console.print(
             f"skipped: {unread:,} in formats that are not read ({count_words(report.unread)}): convert them to JPEG "
-            "or PNG", style="yellow", highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            "or PNG",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
     if journal.skipped_path is not None and journal.skipped_path.exists():
         _say(console, f"all skipped files are listed in {journal.skipped_path}")
     if str(report.left_out):

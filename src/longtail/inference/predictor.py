@@ -60,9 +60,13 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, run: str | os.PathLike[str], *, device: torch.device | str = "cpu", prior: str | None = None,
+        cls,
+        run: str | os.PathLike[str],
+        *,
+        device: torch.device | str = "cpu",
+        prior: str | None = None,
         say: Callable[[str], None] | None = None,
-    ) -> Self:  # fmt: skip
+    ) -> Self:
         """Read a run; see :func:`load`. ``say`` is told which classes the file of a prior leaves out."""
         model, info = load_run(local_run(run), device=device)
         return cls(model, info if prior is None else with_prior(info, read_prior(prior, info, say)))

@@ -192,9 +192,14 @@ def views_on_disk(
 
 
 def _keep_part(
-    keys: Sequence[str], views: Sequence[int], wanted: Mapping[bytes, list[int]], out: Tensor,
-    compute: Callable[[Tensor, Sequence[int]], Sequence[Tensor]], contents: Contents, warn: Callable[[str], object],
-) -> None:  # fmt: skip
+    keys: Sequence[str],
+    views: Sequence[int],
+    wanted: Mapping[bytes, list[int]],
+    out: Tensor,
+    compute: Callable[[Tensor, Sequence[int]], Sequence[Tensor]],
+    contents: Contents,
+    warn: Callable[[str], object],
+) -> None:
     """Put the wanted rows of several views on disk, computed in one go where the first of them is not there by now."""
     names, indices = b"".join(wanted), torch.tensor([rows[0] for rows in wanted.values()])
     computed = dict[int, Tensor]()
@@ -243,9 +248,15 @@ def feature_key(engine: Engine, model: LongTailModel, scaling: str, transform: A
 
 
 def _pass_once(
-    engine: Engine, model: LongTailModel, loader: Loader, transform: Augment, rows: Tensor, names: Sequence[int],
-    seeds: Sequence[tuple[int, ...]], tick: Callable[[], object],
-) -> list[Tensor]:  # fmt: skip
+    engine: Engine,
+    model: LongTailModel,
+    loader: Loader,
+    transform: Augment,
+    rows: Tensor,
+    names: Sequence[int],
+    seeds: Sequence[tuple[int, ...]],
+    tick: Callable[[], object],
+) -> list[Tensor]:
     """Features (N, D) of the images of these rows for each seed; each process computes those of every R-th image."""
     # Every process needs as many rows as the others to exchange them; those beyond the end repeat the first ones.
     count = len(rows)
@@ -277,10 +288,12 @@ def _drawn(
 ) -> Tensor:
     """The images of a batch, augmented by draws of their own where they have names."""
     if names:
-        return torch.cat([
-            transform.augment(image, torch.Generator().manual_seed(step_seed(*words, names[row])))
-            for image, row in zip(torch.split(batch.images, 1), batch.rows.tolist(), strict=True)
-        ])  # fmt: skip
+        return torch.cat(
+            [
+                transform.augment(image, torch.Generator().manual_seed(step_seed(*words, names[row])))
+                for image, row in zip(torch.split(batch.images, 1), batch.rows.tolist(), strict=True)
+            ]
+        )
     # Nothing is kept for other choices of images: a draw for the batch takes an eighth of the time.
     shared = torch.Generator().manual_seed(step_seed(*words, step))
     return transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)

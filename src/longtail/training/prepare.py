@@ -214,6 +214,10 @@ def hash_splits(data: ImageData) -> str:
 
 def _carve(config: DataConfig, split: Split, option: str, classes: int) -> tuple[Split, Split]:
     return carve(
-        split, getattr(config, option), seed=config.split_seed, groups=config.group_column, num_classes=classes,
+        split,
+        getattr(config, option),
+        seed=config.split_seed,
+        groups=config.group_column,
+        num_classes=classes,
         option=f"--data.{option}",
-    )  # fmt: skip
+    )

@@ -27,15 +27,34 @@ Nested: TypeAlias = dict[str, Any]
 ANY_IMAGES = "images/"  # the recipes for no data set in particular
 _SOURCES = {"imagenet-lt": "imagenet", "inaturalist": "inat", "places-lt": "places"}  # what their sources are called
 # What is chosen by the images and the machine, and stands in the configuration of every run, those of old versions too.
-_CHOSEN = frozenset({
-    "recipe", "model.name", "model.pretrained", "data.image_size", "data.resize", "data.mean", "data.std",
-    "data.augmentation",
-} | {
-    f"{stage}.{option}" for stage in ("stage1", "stage2") for option in (
-        "epochs", "batch_size", "train", "mixing", "loss.name", "optimizer.name", "optimizer.lr",
-        "optimizer.weight_decay", "schedule.name", "schedule.warmup_epochs",
-    )
-})  # fmt: skip
+_CHOSEN = frozenset(
+    {
+        "recipe",
+        "model.name",
+        "model.pretrained",
+        "data.image_size",
+        "data.resize",
+        "data.mean",
+        "data.std",
+        "data.augmentation",
+    }
+    | {
+        f"{stage}.{option}"
+        for stage in ("stage1", "stage2")
+        for option in (
+            "epochs",
+            "batch_size",
+            "train",
+            "mixing",
+            "loss.name",
+            "optimizer.name",
+            "optimizer.lr",
+            "optimizer.weight_decay",
+            "schedule.name",
+            "schedule.warmup_epochs",
+        )
+    }
+)
 
 
 @dataclass(frozen=True)

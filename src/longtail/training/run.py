@@ -229,9 +229,14 @@ class Experiment:
     # --- what is kept ------------------------------------------------------------------------------------------------
 
     def _save(
-        self, phase: Phase, index: int, epoch: int = 0, step: int = 0,
-        optimizer: torch.optim.Optimizer | None = None, meter: Meter | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        phase: Phase,
+        index: int,
+        epoch: int = 0,
+        step: int = 0,
+        optimizer: torch.optim.Optimizer | None = None,
+        meter: Meter | None = None,
+    ) -> None:
         begun = time.perf_counter()
         if not torch.stack([weight.isfinite().all() for weight in self.model.parameters()]).all():
             raise LongtailError(
@@ -415,9 +420,13 @@ def resume_run(config: RunConfig, out: Path, reporter: Reporter, *, moved: bool 
     config = resolve(config)
     check_config(config)
     experiment = Experiment(
-        config, out, reporter, make_engine(config), resuming=state is not None,
+        config,
+        out,
+        reporter,
+        make_engine(config),
+        resuming=state is not None,
         classes=None if state is None else state.values.get("classes"),
-    )  # fmt: skip
+    )
     if state is not None:
         experiment.reporter.say(f"resuming {_place(state.values, experiment.stages)}")
     if moved and experiment.engine.is_main and (state is None or state.values["data_hash"] == experiment.data_hash):
