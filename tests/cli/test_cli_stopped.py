@@ -198,7 +198,7 @@ def tamper(run: Path, old: str, new: str) -> None:
     [
         ("name: plain-cnn", "name: resnet20", "the checkpoint does not fit the model 'resnet20'"),
         ("name: plain-cnn", "name: resnet23", "Did you mean 'resnet20'?"),
-        ("source: digits", "source: folder:nowhere", "does not exist"),
+        ("source: digits", "source: folder:nowhere", "--moved-to"),
         ("subset_seed: 0", "subset_seed: 1", "are not those that"),
         ("epochs: 3", "epohcs: 3", "Did you mean 'stage1.epochs'?"),
         ("epochs: 3", "epochs: many", "stage1.epochs takes a whole number, got 'many'."),

@@ -275,3 +275,20 @@ def test_any_shape_becomes_the_square(size: tuple[int, int]) -> None:
 def test_a_resize_below_the_crop_is_refused() -> None:
     with pytest.raises(ValueError, match="at least size"):
         to_uint8(Image.new("RGB", (9, 9)), 16, 32)
+
+
+@pytest.mark.parametrize("name", ["a.nef", "a.DNG", "a.cr2", "a.heic"])
+def test_a_file_in_a_format_that_is_not_read_gives_no_preview(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(encoded(Image.fromarray(PHOTO), "TIFF"))
+    with pytest.raises(UnreadableImageError, match=f"{name}.*format that is not read"):
+        decode(tmp_path / name)
+
+
+@pytest.mark.parametrize("tags", [{254: 1}, {50706: b"\1\4\0\0"}])
+def test_bytes_of_a_raw_format_give_no_preview(tags: dict[int, object]) -> None:
+    with pytest.raises(UnreadableImageError, match="format that is not read"):
+        decode(encoded(Image.fromarray(PHOTO), "TIFF", tiffinfo=tags))
+
+
+def test_a_page_of_a_tiff_is_an_image() -> None:
+    assert decode(encoded(Image.fromarray(PHOTO), "TIFF", tiffinfo={254: 2})).size == (40, 40)

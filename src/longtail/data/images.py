@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from longtail.errors import LongtailError, OwnRangeWarning, UnreadableImageError
 
@@ -70,6 +71,7 @@ UNREAD_EXTENSIONS = (*_RAW, *_OTHER_PICTURES, ".mp4", ".mov", ".avi", ".mkv", ".
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MB as 8-bit RGB; anything larger is refused unread
 _DEEPEST = 65535.0  # the largest value of 16 bits
+_SUBFILE_TYPE, _DNG_VERSION = 254, 50706  # tags of TIFF
 _SPARE = 1.25  # how many times the pixels needed a side keeps when a JPEG is decoded at a fraction of its size
 _RAW_HEADER = re.compile(rb"P([56])\n(\d{1,9}) (\d{1,9})\n255\n")  # of the pixels that this package itself stores
 # What Pillow's readers raise on damaged data; each reader has its own.
@@ -100,9 +102,12 @@ def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.
         name: What to call it in an error; the path when not given.
 
     Raises:
-        UnreadableImageError: No such file, not an image, or more than :func:`max_pixels` pixels.
+        UnreadableImageError: No such file, not an image, a format that is not read, or more than :func:`max_pixels`
+            pixels.
     """
     label = _label(source, name)
+    if not isinstance(source, bytes) and is_unread_path(source):  # of some, Pillow would read a small preview
+        raise _unread(label)
     limit = max_pixels()
     if limit > MAX_PIXELS:
         Image.MAX_IMAGE_PIXELS = limit  # the user asked for it, and Pillow would refuse first
@@ -121,6 +126,9 @@ def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.
     if image.width * image.height > limit:
         image.close()
         raise _too_large(label, image.size)
+    if isinstance(image, TiffImageFile) and _is_preview(image):
+        image.close()
+        raise _unread(label)
     if image.format == "PNG" and "transparency" in image.info:
         image.info["transparency"] = _clear_value(image)
     return image
@@ -162,6 +170,16 @@ def _too_large(label: str, size: tuple[int, int] | None) -> UnreadableImageError
     shape = "large" if size is None else f"{size[0]:,} x {size[1]:,}"
     remedy = "scale it down first, or set LONGTAIL_MAX_PIXELS."
     return UnreadableImageError(f"{label!r} is {shape}, more than {max_pixels():,} pixels: {remedy}")
+
+
+def _unread(label: str) -> UnreadableImageError:
+    return UnreadableImageError(f"{label!r} is in a format that is not read: convert it to JPEG or PNG.")
+
+
+def _is_preview(image: TiffImageFile) -> bool:
+    """Whether the first picture of a TIFF is a small version of another one, as raw formats of cameras begin."""
+    subfile_type = image.tag_v2.get(_SUBFILE_TYPE, 0)
+    return _DNG_VERSION in image.tag_v2 or bool(isinstance(subfile_type, int) and subfile_type & 1)
 
 
 def _reason(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from longtail.data.images import is_unread_path, read_square, to_rgb, to_uint8
+from longtail.data.images import read_square, to_rgb, to_uint8
 from longtail.errors import LongtailError
 from longtail.inference.info import Preprocessing
 
@@ -56,8 +56,6 @@ def read_item(item: Item, preprocessing: Preprocessing) -> Loaded:
     """
     if item.problem:
         return Loaded(item.name, None, item.problem)
-    if isinstance(item.source, str) and is_unread_path(item.source):  # some hold a small picture that would be read
-        return Loaded(item.name, None, f"{item.name!r} is in a format that is not read: convert it to JPEG or PNG.")
     size, resize, interpolation = preprocessing.size, preprocessing.resize, preprocessing.interpolation
     source = item.source
     try:
