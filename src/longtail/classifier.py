@@ -42,8 +42,8 @@ _LAST_SEED = 2**31 - 1
 class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A classifier for long-tailed data with ``fit``, ``predict``, ``predict_proba`` and ``score``.
 
-    Without ``backbone`` it takes features: a float array (N, D), standardized inside, so that neither their offset nor
-    their unit matters. With one it takes images: a list
+    Without ``backbone`` it takes features: a float array (N, D), standardized inside, so that their offset and unit do
+    not matter. With one it takes images: a list
     of paths, Pillow images or uint8 arrays, or one uint8 array (N, H, W, 3) or (N, H, W).
 
     Stage 1 trains on every row alike, stage 2 (``retrain_epochs``) only the classifier, on class-balanced draws. The
@@ -81,7 +81,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     Raises:
         LongtailError: A wrong name, option or image, or images without weights to see them with.
-        TypeError: A loss or backbone that is no name, or images that are in no sequence.
+        TypeError: A loss or backbone that is not a name, or images that are not a sequence.
         ValueError: Data that scikit-learn refuses.
 
     Example:
@@ -240,7 +240,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             raise LongtailError("these labels hold 1 class: a classifier needs at least 2.")
         self.class_counts_ = ClassCounts(np.bincount(labels), [str(label) for label in self.classes_])
         if self.prior is not None:
-            self._shares(self.prior)  # what is wrong with it is said before training
+            self._shares(self.prior)  # an invalid prior is refused before training
         return rows, torch.from_numpy(labels.astype(np.int64))
 
     def _check_rows(self, X: Any) -> Any:  # noqa: N803
@@ -294,7 +294,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             train_on_tensors(Classifier(self.model_), loss, features, labels, self.class_counts_, stage)
 
     def _move(self, device: torch.device) -> None:
-        """Bring to a device what works there: features are standardized in float64, which not every device has."""
+        """Move the model to a device, but not `Standardize`: it needs float64, which not every device has."""
         (self.model_.head if self.preprocessing_ is None else self.model_).to(device)
 
     def _features(self, rows: Any) -> Iterator[Tensor]:

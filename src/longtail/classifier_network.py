@@ -80,11 +80,11 @@ def refuse_images(rows: Any) -> None:
 
 
 def refuse_single_image(rows: Any) -> None:
-    """Raise where a classifier of images was given anything but a row of them; each is looked at when it is read.
+    """Refuse anything but a sequence of images; each image is checked when it is read.
 
     Raises:
         LongtailError: A single path, folder or image.
-        TypeError: Something that has no order or no length.
+        TypeError: Anything without order or length.
 
     Example:
         >>> refuse_single_image("photos")

@@ -138,7 +138,7 @@ def _run(words: list[str]) -> int:
         return COMMANDS[parsed.subcommand].run(parsed[parsed.subcommand]) or 0
     finally:
         if "--quiet" not in words:
-            cache.say_growth(before)
+            cache.report_growth(before)
 
 
 def build_parser(command: str | None = None, words: Sequence[str] = ()) -> ArgumentParser:
@@ -194,7 +194,7 @@ def _explain(message: str, parser: ArgumentParser, command: str | None, words: S
 
 
 def _option_hint(asked: str, actions: Sequence[argparse.Action], words: Sequence[str]) -> str:
-    """The options that an unknown one may stand for; of a second stage only where there is one, or one is meant."""
+    """Suggest options for an unknown one; those of stage 2 only if there is a stage 2 or the user named one."""
     epochs = next((action.default for action in actions if action.dest == "stage2.epochs"), None)
     second = bool(epochs) or any(word.startswith("--stage2.") for word in words)
     shown = [option for action in actions if action.help != argparse.SUPPRESS for option in action.option_strings]

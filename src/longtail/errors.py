@@ -12,20 +12,20 @@ from typing import Final
 
 from longtail.synonyms import SYNONYMS
 
-_NEAR: Final = 0.65  # the least similarity that is worth a guess
-_BY_PART: Final = 0.01  # a whole name goes before another's last part that is as similar
-_OFFERED: Final = 3  # names that mean the same, at most
-_LISTED: Final = 50  # names, where none is near
+_NEAR: Final = 0.65  # least similarity of a suggestion
+_BY_PART: Final = 0.01  # a whole name wins over an equally similar last part
+_OFFERED: Final = 3  # most names suggested
+_LISTED: Final = 50  # most names listed if none is similar
 _PARTS: Final = re.compile(r"[./]")
-_SUFFIX: Final = re.compile(r"\.(csv|tsv|txt|json|ya?ml|parquet|png|jpe?g)$")  # of a file, whose name ends before it
+_SUFFIX: Final = re.compile(r"\.(csv|tsv|txt|json|ya?ml|parquet|png|jpe?g)$")  # file suffixes, ignored
 
 
 class LongtailError(ValueError):
     """Something the user can fix; the message is one sentence that names the remedy.
 
     Args:
-        message: The sentence, in the words of Python where the error can be met there: ``pretrained=False``.
-        options: What the command line writes instead of parts of it, such as ``--model.pretrained false``, by part.
+        message: The sentence, with Python arguments where the error can occur in Python: ``pretrained=False``.
+        options: Parts of the message and what replaces them on the command line, such as ``--model.pretrained false``.
 
     Example:
         >>> error = LongtailError("set size=8.", options={"size=8": "--size 8"})
@@ -38,7 +38,7 @@ class LongtailError(ValueError):
         self.options = dict(options or {})
 
     def for_command_line(self) -> str:
-        """Return the sentence with the options of the command line in place of Python's arguments."""
+        """Return the message with command-line options in place of Python arguments."""
         text = str(self)
         for argument, option in self.options.items():
             text = text.replace(argument, option)
@@ -54,7 +54,7 @@ class UnreadableImageError(LongtailError):
 
 
 class OwnRangeWarning(UserWarning):
-    """Images are scaled to 8 bits one by one, as their type has no fixed range: 0.9 of one may be 300 of another."""
+    """Images are each scaled to 8 bits by their own range, as their type has no fixed one."""
 
 
 @contextmanager
@@ -76,12 +76,12 @@ def as_usage() -> Iterator[None]:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint such as ``" Did you mean 'gcl'?"``, or the choices where nothing is near.
 
-    A name is near by its meaning (``lr``, in other tools, is ``stage1.optimizer.lr``), by its last part, and by its
-    spelling, in this order. Names that are as near as each other keep their order.
+    Names are compared by meaning (``lr`` in other tools is ``stage1.optimizer.lr``), by their last part, and by
+    spelling, in this order. Equally similar names keep their order.
 
     Args:
-        name: What was asked for.
-        known: The names there are, the most fitting first; of a set, by the alphabet.
+        name: The unknown name.
+        known: The valid names, most relevant first; a set is sorted alphabetically.
 
     Example:
         >>> nearest("glc", ["gcl", "kps"])
@@ -99,7 +99,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
         more = f", ... ({len(listed)} in all)" if len(listed) > _LISTED else ""
         return f" Known: {', '.join(listed[:_LISTED])}{more}."
     near = [choice for choice in choices if ranks[choice] == best]
-    *others, last = [repr(choice) for choice in near[: _OFFERED if best[0] >= 1 else 1]]  # of misspellings one
+    *others, last = [repr(choice) for choice in near[: _OFFERED if best[0] >= 1 else 1]]  # one for a misspelling
     return f" Did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
 
 
@@ -108,7 +108,7 @@ def _plain(name: str) -> str:
 
 
 def _nearness(asked: str, choice: str) -> tuple[float, float]:
-    """How near a name is, from 1 on by meaning or last part; then, where several parts are asked for, by all of it."""
+    """Similarity of a name, 1 or more if meaning or last part agree; then that of the whole name if it has parts."""
     word, end = (_PARTS.split(name)[-1] for name in (asked, choice))
     whole = difflib.SequenceMatcher(None, asked, choice).ratio()
     in_all = whole if word != asked else 0.0

@@ -1,4 +1,4 @@
-"""write_atomically: a file that is whole under its name, or not there; what is a stream is written to as it is."""
+"""write_atomically: write a file completely or not at all; write to a stream directly."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _NAME_LENGTH = 40  # characters of the name that are in the temporary one, which
 _NUMBERS = itertools.count()
 _LEFTOVER = re.compile(r"\..+\.longtail-(?P<host>[\w.]+)-(?P<boot>\w+)-(?P<pid>\d{1,9})-\d+\.tmp", re.DOTALL)
 _SURELY_OLD = 3600.0  # seconds without a change
-_swept: set[Path] = set()  # files whose folder this process has looked through for leftovers
+_swept: set[Path] = set()  # files whose folder this process has searched for leftovers
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file under a temporary name, bring it to the disk, and only then give it its name.
 
-    A link stays a link: what it leads to is written. Streams are written to as they are, see :func:`is_stream`.
-    Temporary files that killed processes of this machine have left in the folder are removed.
+    A link stays a link: its target is written. Streams are written to directly, see :func:`is_stream`. Temporary files
+    that killed processes of this machine left in the folder are removed.
 
     Args:
         path: The file; missing folders above it are made.
@@ -45,7 +45,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Raises:
         LongtailError: No space, no permission, or another refusal of the system. A file of that name stays as it was.
-        BrokenPipeError: Who reads the stream has gone.
+        BrokenPipeError: The reader of the stream has closed it.
 
     Example:
         >>> import tempfile
@@ -60,10 +60,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file or a stream to write to; the file takes its name at the end, as in :func:`write_atomically`.
+    """Open a file or a stream for writing; the file gets its name at the end, as in :func:`write_atomically`.
 
     Raises:
-        LongtailError: As there, for whatever the system refuses within.
+        LongtailError: The system refuses to write, as there.
 
     Example:
         >>> import tempfile
@@ -93,7 +93,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
                     shutil.copymode(target, temporary)
                 if sys.platform == "win32":
                     file.close()
-                temporary.replace(target)  # while the lock is held: nobody takes it for a leftover
+                temporary.replace(target)  # while locked, so that no process removes it as a leftover
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -117,7 +117,7 @@ def named(out: str | os.PathLike[str]) -> Path:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a path is a device, a pipe or an open descriptor: written to as it is, never replaced by a file.
+    """Whether a path is a device, a pipe or an open descriptor: written to directly, never replaced by a file.
 
     Example:
         >>> is_stream(Path("/dev/stdout")), is_stream(Path("/dev/null")), is_stream(Path("new.csv"))
@@ -129,16 +129,16 @@ def is_stream(path: Path) -> bool:
 
 
 def descriptor_of(path: Path) -> int | None:
-    """Return the number of the open descriptor that a path such as ``/dev/stdout`` leads to, None where it does not.
+    """Return the number of the open descriptor that a path such as ``/dev/stdout`` leads to, or None.
 
-    Links are followed by their text alone, as ``/proc/self/fd/1`` may itself lead to a regular file: one that the
-    shell has opened, and that is continued where it stands.
+    Links are resolved by their text only, as ``/proc/self/fd/1`` may itself lead to a regular file, which the shell has
+    opened and which is continued at its current position.
 
     Example:
         >>> descriptor_of(Path("/dev/fd/7")), descriptor_of(Path("/dev/null"))
         (7, None)
     """
-    text = os.path.abspath(path)  # noqa: PTH100 - no link is to be followed yet
+    text = os.path.abspath(path)  # noqa: PTH100 - without following links
     for _ in range(_MOST_LINKS):
         if text in _STANDARD:
             return _STANDARD[text]
@@ -179,20 +179,20 @@ def cannot_write(path: Path, error: OSError) -> LongtailError:
 def _open_stream(path: Path) -> Iterator[BinaryIO]:
     number = descriptor_of(path)
     if number == 1:
-        sys.stdout.flush()  # what was said before comes before
-    # A copy of the descriptor goes on where it stands; the path, opened anew, would begin at the start of a file.
+        sys.stdout.flush()  # earlier output comes first
+    # A duplicate of the descriptor continues at its position; opening the path again would start at the beginning.
     with path.open("wb") if number is None else os.fdopen(os.dup(number), "wb") as stream:
         yield stream
 
 
 def _target(path: Path) -> Path:
-    """The file that is to be replaced: what a link leads to, there already or not."""
+    """The file to replace: the target of a link, whether it exists or not."""
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
     if target.is_symlink():  # a ring of links
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if target.exists() and not os.access(target, os.W_OK):  # its folder alone would let it be replaced
+    if target.exists() and not os.access(target, os.W_OK):  # a writable folder would allow to replace it
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return target
 
@@ -204,35 +204,35 @@ def _open_temporary(target: Path) -> tuple[BinaryIO, Path]:
         temporary = target.with_name(f".{target.name[:_NAME_LENGTH]}.{mark}.tmp")
         try:
             file = temporary.open("xb")
-        except FileExistsError:  # of a process that had the same number
+        except FileExistsError:  # from an earlier process with the same number
             continue
         if sys.platform == "win32":
             return file, temporary
         with suppress(OSError):  # some file systems have no locks
             fcntl.flock(file, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):  # taken for a leftover in the moment before it was locked
+        with suppress(FileNotFoundError):  # removed as a leftover just before it was locked
             if os.path.samestat(temporary.stat(), os.fstat(file.fileno())):
                 return file, temporary
         file.close()
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove what killed processes left in the folder of a file, once for each file that this process writes.
+    """Remove temporary files of killed processes in the folder of a file, once per file that this process writes.
 
-    Removed is only what is surely nobody's: a temporary file that a process under the same running kernel has made
-    (containers on one machine have one kernel and many host names), and that none holds locked; or one of this host
-    from before it was started anew, not changed for an hour. Files of other machines that share the folder stay. Older
-    versions named no host and held no lock: of theirs only those of ``target`` go, once their process is gone and they
-    have not changed for an hour.
+    Only files that are certainly abandoned are removed: those that a process under the same running kernel made
+    (containers on one machine share a kernel and have different host names) and that no process holds locked; or those
+    of this host from before its last boot, unchanged for an hour. Files of other machines that share the folder stay.
+    Older versions recorded no host and held no lock: only their files for ``target`` are removed, once their process
+    has ended and they have not changed for an hour.
     """
     if sys.platform == "win32" or target in _swept:
         return
     _swept.add(target)
     older = re.compile(rf"\.{re.escape(target.name)}\.(?P<pid>\d{{1,9}})\.tmp")
-    with suppress(OSError):  # a folder may be written to that may not be listed
+    with suppress(OSError):  # a writable folder may not be listable
         for name in [entry.name for entry in os.scandir(target.parent) if entry.name.endswith(".tmp")]:
             path, new, old = target.with_name(name), _LEFTOVER.fullmatch(name), older.fullmatch(name)
-            with suppress(OSError):  # another process has removed it, or may remove it and we may not
+            with suppress(OSError):  # removed by another process, or not ours to remove
                 if new and not path.is_symlink():
                     same_kernel = new["boot"] == _boot() != _UNKNOWN
                     if same_kernel or (new["host"] == _HOST and _is_old(path)):
@@ -249,7 +249,7 @@ def _remove_unlocked(path: Path, pid: int, *, same_host: bool) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        except OSError:  # no locks here, so that its process has to be gone; another container counts its own
+        except OSError:  # no locks here: its process must have ended, which only the same host can tell
             if not same_host or _is_alive(pid):
                 return
         path.unlink()
@@ -261,7 +261,7 @@ def _is_old(path: Path) -> bool:
 
 @cache
 def _boot() -> str:
-    """A word for the kernel as it runs now, the same in all containers of a machine."""
+    """An identifier of the running kernel, the same in all containers of a machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
     except OSError:

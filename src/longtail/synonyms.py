@@ -1,4 +1,4 @@
-"""What options and methods are called elsewhere, for "did you mean": the words of other tools and of the papers."""
+"""Synonyms of options and methods in other tools and papers, for "did you mean" hints."""
 
 from __future__ import annotations
 
@@ -65,4 +65,4 @@ SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
     word: tuple(name for name, words in _MEANINGS.items() if word in words.split())
     for word in " ".join(_MEANINGS.values()).split()
 }
-"""The ends of the names that a word may mean, the likeliest first; all in lower case, with hyphens."""
+"""Suffixes of the names that a word may mean, likeliest first; all in lower case with hyphens."""

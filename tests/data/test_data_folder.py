@@ -111,7 +111,7 @@ def test_a_folder_beside_train_is_reported(make_folder: MakeFolder) -> None:
         ({"train": 2, "test/a": 1}, "no class sub-folders in its train/"),
         ({"photos/cat": 1, "photos/dog": 1}, "name the folder that holds the class folders, .*/photos/photos"),
         ({"train/all/cat": 1, "train/all/dog": 1, "test/all/cat": 1}, "such as folder:.*/train/all"),
-        ({"a": 1, "\u2003": 1}, "white space alone"),
+        ({"a": 1, "\u2003": 1}, "white space"),
     ],
 )
 def test_folders_that_cannot_be_trained_on(make_folder: MakeFolder, layout: dict[str, int], message: str) -> None:

@@ -336,7 +336,7 @@ def test_what_is_left_out_is_listed_or_counted(run: Path, images: Path, tmp_path
     skipped = _rows(tmp_path / "out.csv.skipped.csv")
     assert sorted(row["path"] for row in skipped) == sorted(str(images / name) for name in unread)
     assert all("convert" in row["problem"] for row in skipped)
-    assert report.left_out.others == {".txt": 1, ".json": 1, "no ending": 1}
+    assert report.left_out.others == {".txt": 1, ".json": 1, "no suffix": 1}
     assert (report.left_out.hidden, report.left_out.again, report.left_out.special) == (1, 1, 1)
     said = shown.getvalue()
     assert "4 in formats that are not read (.heic 2, " in said

@@ -114,7 +114,7 @@ def test_the_table_counts_pairs_and_fits_eighty_columns(runs):
     first = [line.split()[:3] for line in lines if line.split()[:1] == ["difference"]]
     assert first[0] == ["difference", "3", "+1.0"]
     assert "…" not in console.file.getvalue()
-    assert "0.5 points or more, and its 95 % interval holds no zero" in " ".join(" ".join(lines).split())
+    assert "0.5 points or more, and a 95 % interval that excludes zero" in " ".join(" ".join(lines).split())
     assert lines[lines.index(next(line for line in lines if "+1.0" in line)) + 1].split()[0] == "±2.0"
 
 

@@ -34,7 +34,9 @@ def takes(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--threshold-coverage", type=float | None, default=None, help="share of images to be sure of")
     parser.add_argument("--threshold-accuracy", type=float | None, default=None, help="or share of those to be right")
-    parser.add_argument("--moved-to", type=str | None, default=None, help="where the RUN's SOURCE is now")
+    parser.add_argument(
+        "--moved-to", type=str | None, default=None, help="new SOURCE of the RUN, if its images have moved"
+    )
     parser.add_argument("--reset", action="store_true", help="take adjustment and threshold out again")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
@@ -124,10 +126,12 @@ def _source(chosen: Mapping[str, Any], name: str, by: str) -> str:
 def _print_split(name: str, found: Mapping[str, Any]) -> None:
     """Print the figures of a split before and after, and what the threshold keeps of it."""
     print_line(f"\n{name}, {sum(found['images'])} images; {IN_BRACKETS}", style="italic")
-    # The choice was made on the validation images, on which it is better for that reason too.
+    # The adjustment was chosen on the validation images, so they cannot judge it.
     Console().print(_table(found["before"], found["after"], found["change"], judge=name == "test"))
     if name == "test":
-        print_line("one with * is evidence: half a point or more, and its interval over the test images holds no zero")
+        print_line(
+            "* marks evidence: half a point or more, and a 95 % interval over the test images that excludes zero"
+        )
     if found["sure"] is not None:
         Console().print(sure_table(found["sure"]))
     # How few validation images there are is said above, as it bears on the choice.
@@ -152,7 +156,7 @@ def _table(before: Mapping[str, Any], after: Mapping[str, Any], change: Mapping[
 
 
 def _difference(change: Mapping[str, Any] | None, *, judge: bool) -> str:
-    """Points with the interval over the images that both were given; empty for a figure that has none."""
+    """The difference in points with its interval over the same images; empty for a figure without one."""
     from longtail.report.text import signed
 
     if change is None:

@@ -27,7 +27,9 @@ def takes(parser: ArgumentParser) -> None:
         "--projection", type=str, default="pca,tsne", metavar="NAME,...",
         help="how features are laid out in two dimensions: pca, tsne, umap, several of them with commas, or none",
     )  # fmt: skip
-    parser.add_argument("--moved-to", type=str | None, default=None, help="where the SOURCE of the runs is now")
+    parser.add_argument(
+        "--moved-to", type=str | None, default=None, help="new SOURCE of the runs, if the images have moved"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the images that are drawn, and of the projections")
     parser.add_argument(
         "--features",
@@ -51,7 +53,7 @@ def analyse_command(
     features: str | None = None,
     moved_to: str | None = None,
 ) -> None:
-    """Write the analysis of finished runs, one after the other; and the features of one where they are asked for."""
+    """Write the analysis of finished runs, one after the other, and on request the features of a single one."""
     from longtail.training.analyse import analyse_run
     from longtail.training.engine import is_main_process
     from longtail.training.progress import Reporter
@@ -63,7 +65,9 @@ def analyse_command(
         raise UsageError("--projection none stands alone: leave it out, or leave the others out.")
     methods = [word for word in words if word != NO_PROJECTION]
     if features is not None and len(runs) > 1:
-        raise UsageError("--features writes those of one run: name one, or repeat the command with another FILE.")
+        raise UsageError(
+            "--features writes the features of one run: name a single run, or repeat the command with another FILE."
+        )
     file = (
         None
         if features is None

@@ -1,4 +1,4 @@
-"""longtail cache: what is kept on disk, of which source, and how it is emptied."""
+"""longtail cache: list the files kept on disk by source, or delete them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from longtail.data.cache_folder import CacheEntry
 
 GRAMMAR = "[SOURCE] [--older-than 7d] [--clear] [--json]"
-WORTH_SAYING = 1e9
-"""Bytes that a command may add to the cache without a word."""
+REPORTED_GROWTH = 1e9
+"""A command that adds more bytes than this to the cache reports it."""
 _HOURS = {"h": 1, "d": 24, "w": 7 * 24}
 
 
@@ -33,24 +33,30 @@ def takes(parser: ArgumentParser) -> None:
         type=str | None,
         nargs="?",
         default=None,
-        help="only what is kept of this SOURCE, spelt as in the list",
+        help="only the files of this SOURCE, as the list names it",
     )
     parser.add_argument(
-        "--older-than", type=str | None, default=None, metavar="TIME", help="only what was not used for 12h, 7d or 2w"
+        "--older-than",
+        type=str | None,
+        default=None,
+        metavar="TIME",
+        help="only files unused for this long: 12h, 7d, 2w",
     )
-    parser.add_argument("--clear", action="store_true", help="delete it; what another process is writing stays")
+    parser.add_argument(
+        "--clear", action="store_true", help="delete the files, except those another process is writing"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run(flags: Namespace) -> None:
-    """Show what is kept on disk: where, how much, of which source; or delete it."""
+    """List the decoded images, features and tables kept on disk, by source, or delete them."""
     cache_command(**as_dict(flags))
 
 
 def cache_command(
     source: str | None = None, *, older_than: str | None = None, clear: bool = False, json: bool = False
 ) -> None:
-    """List or clear the cache, or the part of it that is of one source or was not used for some time."""
+    """List or clear the cache, or only the files of one source or those unused for some time."""
     from longtail.data.cache_folder import by_source, cache_entries, cache_folder, cache_limit, remove_entry
 
     limit = cache_limit()
@@ -65,7 +71,7 @@ def cache_command(
             return
         print_line(f"{size_words(freed)} in {_files(len(gone))} deleted from {cache_folder()}")
         if kept:
-            print_line(f"{_files(kept)} stayed: another process is writing there; clear again when it is done")
+            print_line(f"{_files(kept)} kept: another process is writing them; clear again when it is done")
         return
     uses = by_source(entries)
     if json:
@@ -87,7 +93,9 @@ def _chosen(entries: Sequence[CacheEntry], source: str | None, older_than: str |
     if source is not None:
         sources = {entry.contents.source for entry in entries} - {""}
         if source not in sources:
-            raise UsageError(f"nothing is kept of {source!r}.{nearest(source, sorted(sources)) if sources else ''}")
+            raise UsageError(
+                f"the cache has no files of {source!r}.{nearest(source, sorted(sources)) if sources else ''}"
+            )
         entries = [entry for entry in entries if entry.contents.source == source]
     if older_than is None:
         return list(entries)
@@ -98,17 +106,17 @@ def _chosen(entries: Sequence[CacheEntry], source: str | None, older_than: str |
     return [entry for entry in entries if entry.used < before]
 
 
-def say_growth(before: Sequence[CacheEntry]) -> None:
-    """Say in one line on standard error how much the cache has grown, where that is worth saying.
+def report_growth(before: Sequence[CacheEntry]) -> None:
+    """Report on standard error by how much the cache has grown, if that is a lot.
 
     Args:
-        before: What it held when the command began.
+        before: Its entries when the command began.
     """
     from longtail.data.cache_folder import cache_entries, cache_folder, growth
 
     after = cache_entries()
     grown = growth(before, after)
-    if grown > WORTH_SAYING and os.environ.get("LOCAL_RANK", "0") == "0":
+    if grown > REPORTED_GROWTH and os.environ.get("LOCAL_RANK", "0") == "0":
         total = size_words(sum(entry.size for entry in after))
         sys.stderr.write(
             f"note: the cache grew by {size_words(grown)} to {total} ({cache_folder()}): 'longtail cache' lists it, "

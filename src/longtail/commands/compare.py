@@ -35,7 +35,7 @@ _IN_A_FILE = (
     *_COLUMNS,
     "imbalance_ratio",
     "set",
-)  # options that a grid file sets for itself
+)  # options that a grid file sets itself
 
 
 def takes(parser: ArgumentParser) -> None:
@@ -52,7 +52,9 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--imbalance-ratio", type=float | None, default=None, help="cut the training split to it")
     parser.add_argument("--set", type=str, action="append", default=[], metavar="KEY=VALUE", help="option of all runs")
     parser.add_argument("--tracker", type=Tracker | None, default=None, help="experiment tracker of all runs")
-    parser.add_argument("--keep-checkpoints", action="store_true", default=None, help="keep those of finished runs")
+    parser.add_argument(
+        "--keep-checkpoints", action="store_true", default=None, help="keep the checkpoints of finished runs"
+    )
     parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help="folder of the trained runs")
     parser.add_argument("--jobs", type=int | None, default=None, help="runs trained at once; 1 on a CPU")
     parser.add_argument("--baseline", type=str | None, default=None, metavar="NAME", help="what the others differ from")

@@ -1,4 +1,4 @@
-"""Destination: the file or stream that a user named to write to, refused before anything is computed."""
+"""Destination: the output file or stream of a command, checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ REPLACED = " (replaces the earlier file)"
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a command writes what it was asked for.
+    """The file or stream that a command writes to.
 
     Attributes:
         path: The file or stream.
-        is_stream: Whether it is written to as it is, and not replaced.
+        is_stream: Whether it is a stream, which is written to directly and never replaced.
         replaces: Whether a file of that name was there when the command began.
     """
 
@@ -33,7 +33,7 @@ class Destination:
     replaces: bool
 
     def __str__(self) -> str:
-        """Return the path, and whether what was there is gone."""
+        """Return the path, and whether an earlier file was replaced."""
         return f"{self.path}{REPLACED if self.replaces else ''}"
 
     @property
@@ -54,23 +54,23 @@ class Destination:
 def destination(
     out: str, suffixes: Sequence[str], *, option: str = "--out", example: str, inputs: Sequence[str] = ()
 ) -> Destination:
-    """Say where to write, or why that cannot be.
+    """Check an output path given by the user.
 
     Args:
-        out: The user's word; ``-`` is the standard output.
-        suffixes: How the name of a file may end, each with its dot; a name without an ending is taken as well.
-        option: What it was given with.
-        example: A name for a file in a folder.
-        inputs: What else the user named, which has to stay as it is.
+        out: The path as given; ``-`` is the standard output.
+        suffixes: The allowed suffixes, each with its dot; a name without a suffix is accepted too.
+        option: The option it was given with.
+        example: A file name to suggest.
+        inputs: Input files of the command, which must not be overwritten.
 
     Raises:
-        UsageError: Another ending, or one of the inputs.
-        LongtailError: A folder, a disk, or a place that may not be written to.
+        UsageError: Another suffix, or one of the inputs.
+        LongtailError: A folder, a disk, or a path without write permission.
 
     Example:
         >>> destination("a.xlsx", [".csv", ".parquet"], example="a.csv")
         Traceback (most recent call last):
-        longtail.errors.UsageError: --out a.xlsx: files of this kind are not written; name it .csv or .parquet.
+        longtail.errors.UsageError: --out a.xlsx: this file type cannot be written; name it .csv or .parquet.
     """
     if not out:
         raise UsageError(f"{option} needs the name of a file, such as {example}.")
@@ -82,32 +82,32 @@ def destination(
     if path.is_dir() or out.endswith(os.sep):
         raise LongtailError(f"{out} is a folder: name the file to write, {option} {path / example}.")
     if path.suffix and path.suffix.lower() not in suffixes:
-        raise UsageError(f"{option} {out}: files of this kind are not written; name it {_listed(suffixes)}.")
+        raise UsageError(f"{option} {out}: this file type cannot be written; name it {_listed(suffixes)}.")
     for word in inputs:
         if path.exists() and Path(word).is_file() and path.samefile(word):
-            raise UsageError(f"{option} {out} would overwrite {word!r}, which is to be read: name another file.")
+            raise UsageError(f"{option} {out} would overwrite {word!r}, an input of this command: name another file.")
     _refuse_unwritable(path)
     return Destination(path, is_stream=False, replaces=path.exists())
 
 
 def refuse_terminal(path: Path, kind: str) -> None:
-    """Keep bytes that are no text off a terminal.
+    """Refuse to write binary data to a terminal.
 
     Raises:
-        UsageError: The path leads to one.
+        UsageError: The path is a terminal.
 
     Example:
         >>> refuse_terminal(Path("model.onnx"), "ONNX")
     """
     if is_stream(path) and _is_terminal(path):
-        raise UsageError(f"{path} is a terminal, and {kind} is not text: name a file, or send it on with > or |.")
+        raise UsageError(f"{path} is a terminal, and {kind} is not text: name a file, or redirect it with > or |.")
 
 
 def refuse_stream(out: str, option: str) -> None:
     """Refuse a stream where a folder is needed.
 
     Raises:
-        UsageError: It is one.
+        UsageError: It is a stream.
 
     Example:
         >>> refuse_stream("-", "--figures")
@@ -119,7 +119,7 @@ def refuse_stream(out: str, option: str) -> None:
 
 
 def names_in(folder: str) -> set[str]:
-    """Return the names of the files that are in a folder, empty where it is not there."""
+    """Return the names of the files in a folder, or an empty set if it does not exist."""
     return {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
 
 
@@ -128,7 +128,7 @@ def _listed(suffixes: Sequence[str]) -> str:
 
 
 def _refuse_unwritable(path: Path) -> None:
-    """What the system would say when everything has been computed, said at once."""
+    """Raise now the error that the system would raise after everything has been computed."""
     if path.exists():
         refused = None if os.access(path, os.W_OK) else errno.EACCES
     else:

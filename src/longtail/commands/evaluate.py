@@ -23,7 +23,9 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--split-column", type=str | None, default=None, help="column in SOURCE that says train, validation or test"
     )
-    parser.add_argument("--moved-to", type=str | None, default=None, help="where the RUN's own SOURCE is now")
+    parser.add_argument(
+        "--moved-to", type=str | None, default=None, help="new SOURCE of the RUN, if its images have moved"
+    )
     parser.add_argument("--classes", action="store_true", help="also each class with its intervals, commonest first")
     parser.add_argument("--no-adjustment", action="store_true", help="the model as it was trained")
     parser.add_argument("--coverage", action="store_true", help="also coverage against accuracy, by confidence")
@@ -69,7 +71,7 @@ def evaluate_command(
     suffix = ", adjusted (--no-adjustment leaves that out)" if adjusted else ""
     print_line(f"{run} on {source or 'its own source'}, {split}{suffix}", style="italic")
     sure, rows = summary.pop("sure", None), summary.pop("coverage", None)
-    summary.pop("seen", None)  # a note has said it
+    summary.pop("seen", None)  # already reported in a note
     Console().print(summary_table(summary))
     if classes:
         Console().print(class_table(summary, limit=None))

@@ -66,5 +66,5 @@ def predict_command(
         batch_size=batch_size, device=place, console=Console(stderr=True),
     )  # fmt: skip
     if not report.predicted and not report.earlier:
-        where = "the lines above say" if table.is_stream else f"{out}.skipped.csv says"
-        raise LongtailError(f"none of the {report.skipped} files in {images!r} can be read as an image: {where} why.")
+        source = "the lines above say" if table.is_stream else f"{out}.skipped.csv says"
+        raise LongtailError(f"none of the {report.skipped} files in {images!r} can be read as an image: {source} why.")

@@ -36,7 +36,7 @@ def report_command(runs: Sequence[str], out: str, figures: str | None = None) ->
 
     page_given = next((run for run in runs if Path(run).suffix.lower() in PAGE and not Path(run).is_dir()), None)
     if page_given is not None:
-        raise UsageError(f"{page_given!r} is a page, not a run: longtail report RUN ... --out {page_given}.")
+        raise UsageError(f"{page_given!r} is a page, not a run: use longtail report RUN ... --out {page_given}.")
     page = destination(out, PAGE, example="report.html")
     if figures is not None:
         refuse_stream(figures, "--figures")

@@ -43,7 +43,9 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=str, nargs="?", default="", help="SOURCE, see 'longtail inspect --help'")
     parser.add_argument("--out", type=str | None, default=None, help="the RUN folder to make")
     parser.add_argument("--resume", type=str | None, default=None, metavar="RUN", help="continue a stopped run")
-    parser.add_argument("--moved-to", type=str | None, default=None, help="where the images of the resumed RUN are now")
+    parser.add_argument(
+        "--moved-to", type=str | None, default=None, help="new SOURCE of the resumed RUN, if its images have moved"
+    )
     parser.add_argument("--config", type=str | None, default=None, metavar="FILE", help="config.yaml of another run")
     parser.add_argument("--epochs", type=int | None, default=None, help="epochs of stage 1; the rest scales with it")
     parser.add_argument("--batch-size", type=int | None, default=None, help="images per step, in both stages")
@@ -55,7 +57,9 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument("--folds", type=int | None, default=None, help="cross-validate: so many runs, one table")
     parser.add_argument("--seed", type=int | None, default=None, help="seed of weights, order, augmentation, noise")
     parser.add_argument("--tracker", type=Tracker | None, default=None, help="log to this experiment tracker too")
-    parser.add_argument("--keep-checkpoints", action="store_true", default=None, help="keep those of the finished run")
+    parser.add_argument(
+        "--keep-checkpoints", action="store_true", default=None, help="keep the checkpoints of the finished run"
+    )
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors and the result")
     parser.add_class_arguments(RunConfig)
     hidden = groups()
@@ -72,7 +76,7 @@ def run(flags: Namespace) -> int:
             raise UsageError(f"--resume goes on with the images of the run: leave {flags.source!r} out.")
         return resume_command(flags.resume, moved_to=flags.moved_to, quiet=flags.quiet)
     if flags.moved_to is not None:
-        raise UsageError("--moved-to says where the images of a run are now: name it with --resume RUN.")
+        raise UsageError("--moved-to is only for --resume RUN: add --resume, or leave --moved-to out.")
     if flags.out is None:
         raise UsageError("say where the run goes: --out RUN.")
     return train_command(run_config(flags), flags.out, quiet=flags.quiet)
@@ -118,7 +122,7 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     config = saved_config(folder)
     needed = ("metrics.json", "report.html") if _in_folds(config) else RUN_FILES
     if all((folder / name).is_file() for name in needed):
-        _drop_checkpoints(folder, config)
+        _remove_checkpoints(folder, config)
         reporter.say(f"{run} is complete already; nothing to do.")
         return 0
     if all((folder / name).is_file() for name in RUN_FILES[:-1]):  # stopped between its figures and its report
@@ -209,7 +213,7 @@ def _finish_training(
 
 
 def _show_result(metrics: Mapping[str, Any], config: RunConfig, out: str) -> int:
-    """Say what a trained run came to, write its report and drop its checkpoints; return the exit status."""
+    """Print the result of a trained run, write its report and remove its checkpoints; return the exit status."""
     from longtail.training.engine import is_main_process
     from longtail.training.progress import describe
 
@@ -220,12 +224,12 @@ def _show_result(metrics: Mapping[str, Any], config: RunConfig, out: str) -> int
         for note in [] if _in_folds(config) else interval_notes(metrics["test"]):  # the table of folds has its own
             print_line(f"note: {note}")
     print_line(f"report: {_write_page(out)}")
-    _drop_checkpoints(Path(out), config)
+    _remove_checkpoints(Path(out), config)
     return 0
 
 
-def _drop_checkpoints(run: Path, config: RunConfig) -> None:
-    """Remove the checkpoints of a run of which everything is written, unless they are to be kept."""
+def _remove_checkpoints(run: Path, config: RunConfig) -> None:
+    """Remove the checkpoints of a complete run, unless --keep-checkpoints was given."""
     if not config.training.keep_checkpoints:
         from longtail.training.checkpoint import remove_checkpoints
 

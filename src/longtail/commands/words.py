@@ -46,7 +46,7 @@ def training_defaults(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _as_defaults(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as the defaults of a parser: by dotted names, the options of a loss in one piece."""
+    """Flatten a configuration into parser defaults: dotted names, with the options of a loss as one value."""
     from longtail.training.recipe import flatten
 
     options = {f"{stage}.loss.options": config[stage]["loss"]["options"] for stage in ("stage1", "stage2")}
@@ -77,20 +77,20 @@ def _start(words: Sequence[str], epochs: int | None) -> dict[str, Any]:
     if file is not None and is_whole(own):
         for flag, given in (("--mode", mode), ("--recipe", recipe)):
             if given is not None:
-                raise UsageError(f"{file} holds all that {flag} would set: leave {flag} out, or --config.")
-        return base_config(None, epochs=epochs, own=own | {"reasons": []})  # nothing is chosen, so nothing has a reason
+                raise UsageError(f"{file} sets everything that {flag} would set: leave out {flag} or --config.")
+        return base_config(None, epochs=epochs, own=own | {"reasons": []})  # nothing was chosen automatically
     recipe = recipe or own.pop("recipe", "")
     return _completed(words, own, recipe if recipe != AUTO[1] else "", mode or own.pop("mode", ""), epochs)
 
 
 def _completed(words: Sequence[str], own: dict[str, Any], recipe: str, mode: str, epochs: int | None) -> dict[str, Any]:
-    """Choose what neither the words nor a file of options say, unless a recipe for a data set leaves no choice.
+    """Complete the options that neither the command line nor a file sets, unless the recipe is for a data set.
 
     Args:
         words: The command line.
-        own: What the file says, as if its options had been given as flags.
-        recipe: The recipe that either names, if any.
-        mode: The mode that either names, if any.
+        own: The options of the file, treated as if given as flags.
+        recipe: The recipe named by either, if any.
+        mode: The mode named by either, if any.
         epochs: As ``--epochs``.
     """
     from longtail.training.recipe import ANY_IMAGES, base_config, check_recipe, merge, scale_epochs
@@ -116,13 +116,15 @@ def _completed(words: Sequence[str], own: dict[str, Any], recipe: str, mode: str
         image_size=first.data.image_size if has_size else None,
         epochs=epochs,
     )
-    if epochs is not None and "epochs" in own.get("stage1", {}):  # what was chosen has that length; the file gets it
+    if epochs is not None and "epochs" in own.get(
+        "stage1", {}
+    ):  # the choices have that length already; scale the file to it
         own = _same_names(scale_epochs(merge(config, own), epochs), own)
     return merge(config, own) | {"reasons": reasons}
 
 
 def _same_names(config: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that has the names of another one."""
+    """Restrict a configuration to the names that another one has."""
     return {
         key: _same_names(config[key], value) if isinstance(value, dict) and value else config[key]
         for key, value in own.items()
@@ -130,9 +132,9 @@ def _same_names(config: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first_reading(words: Sequence[str], own: dict[str, Any]) -> RunConfig | None:
-    """What the words and a file say before anything is chosen for them; None where they do not come to a run.
+    """Parse the command line and a file before defaults are chosen; None if they do not describe a run.
 
-    What is wrong with them is said when they are read a second time.
+    Errors are reported by the second reading.
     """
     from longtail.commands import train
     from longtail.training.recipe import merge

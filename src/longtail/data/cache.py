@@ -48,7 +48,7 @@ def cached_images(
         decoder: From row to uint8 image.
         tick: Called once per decoded image.
         warn: Called with one sentence where the disk cannot be used; the images are then decoded into memory.
-        source: What the user calls the images, for the list of what is kept.
+        source: SOURCE of the images, listed by `longtail cache`.
 
     Returns:
         uint8 (N, 3, S, S); writing to it changes no file.
@@ -87,7 +87,7 @@ def kept_on_disk(
         key: What it is, as a hash.
         size: Bytes.
         fill: Computes it into a uint8 tensor of that size; called by one process at a time.
-        contents: What it is, for the list of what is kept.
+        contents: Description of the file, listed by `longtail cache`.
         warn: Called with one sentence where the disk cannot be used; it is then computed into memory.
 
     Returns:

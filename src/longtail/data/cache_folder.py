@@ -1,4 +1,4 @@
-"""The cache folder: where it is, what lies in it and of which source, and how it is emptied."""
+"""The cache folder: its location, its entries by source, and their removal."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Kind = Literal["pixels", "features", "table", "unknown"]
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file of the cache holds, as its description beside it says.
+    """The contents of a cache file, as stored in the JSON file next to it.
 
     Attributes:
         kind: Decoded images, features of a network, or the rows of a table.
-        source: What the user calls the images; empty where nobody said.
+        source: SOURCE of the images; empty if unknown.
         detail: Side in pixels, or the name of the network.
-        images: How many.
+        images: Number of images.
         view: Number of the augmented view that features are of.
     """
 
@@ -46,7 +46,7 @@ class Contents:
 
     @property
     def words(self) -> str:
-        """What it is, for people.
+        """A short description to print.
 
         Example:
             >>> Contents("pixels", "photos", "224", 10).words
@@ -67,7 +67,7 @@ class CacheEntry:
         path: Where it is.
         size: Bytes.
         used: Time of its last use, in seconds since 1970.
-        contents: What it holds; :data:`UNKNOWN` where nothing beside it says so.
+        contents: What it holds; :data:`UNKNOWN` if it has no description.
     """
 
     path: Path
@@ -81,12 +81,12 @@ class SourceUse:
     """What the cache holds of one kind for one source.
 
     Attributes:
-        source: What the user calls the images.
+        source: SOURCE of the images.
         kind: As in :class:`Contents`.
-        what: The same in words.
-        images: How many; those of several views count once.
+        what: The same as text to print.
+        images: Number of images; several views count once.
         size: Bytes.
-        files: How many entries.
+        files: Number of entries.
         used: Time of the last use, in seconds since 1970.
     """
 
@@ -99,7 +99,7 @@ class SourceUse:
     used: float
 
     def to_dict(self) -> dict[str, object]:
-        """The same as plain values, for JSON; the time in UTC."""
+        """Return plain values for JSON, with the time in UTC."""
         values = asdict(self)
         values["bytes"], values["last_used"] = values.pop("size"), _utc(values.pop("used"))
         return values
@@ -123,7 +123,7 @@ def cache_limit() -> float:
     """Bytes that the cache may take, from ``$LONGTAIL_CACHE_GB``.
 
     Raises:
-        LongtailError: It is no number.
+        LongtailError: The variable is not a number.
 
     Example:
         >>> cache_limit() > 0
@@ -138,24 +138,24 @@ def cache_limit() -> float:
 
 
 def describe(path: Path, contents: Contents) -> None:
-    """Write beside an entry what it holds. One without a description is as good, so a failure is passed over."""
+    """Write the description of an entry. An entry works without one, so a failure is ignored."""
     with suppress(OSError):
         text = json.dumps(asdict(contents) | {"created": _utc(datetime.now(UTC).timestamp())}, ensure_ascii=False)
         path.with_suffix(_DESCRIPTION).write_text(text, encoding="utf-8", errors="replace")
 
 
 def cache_entries() -> list[CacheEntry]:
-    """Everything that the cache holds, what is being written included; the last used comes first."""
+    """List all cache entries, unfinished ones included, most recently used first."""
     try:
         folder = cache_folder()
-    except RuntimeError:  # there is no home
+    except RuntimeError:  # no home directory
         return []
-    found = []
+    entries = []
     for path in (path for ending in (PIXELS, UNFINISHED, TABLE) for path in folder.glob(f"*{ending}")):
-        with suppress(OSError):  # another process makes room
+        with suppress(OSError):  # deleted by another process meanwhile
             size = _size(path)
-            found.append(CacheEntry(path, size, path.stat().st_mtime, _contents(path)))
-    return sorted(found, key=lambda entry: -entry.used)
+            entries.append(CacheEntry(path, size, path.stat().st_mtime, _contents(path)))
+    return sorted(entries, key=lambda entry: -entry.used)
 
 
 def _size(path: Path) -> int:
@@ -168,21 +168,21 @@ def _contents(path: Path) -> Contents:
     try:
         values = json.loads(path.with_suffix(_DESCRIPTION).read_text(encoding="utf-8"))
         kind, source, detail = (values[name] for name in ("kind", "source", "detail"))
-        known = kind in {"pixels", "features", "table"} and isinstance(source, str) and isinstance(detail, str)
-        return Contents(kind, source, detail, int(values["images"]), int(values["view"])) if known else UNKNOWN
-    except (OSError, ValueError, KeyError, TypeError):  # older than descriptions are, or damaged
+        is_valid = kind in {"pixels", "features", "table"} and isinstance(source, str) and isinstance(detail, str)
+        return Contents(kind, source, detail, int(values["images"]), int(values["view"])) if is_valid else UNKNOWN
+    except (OSError, ValueError, KeyError, TypeError):  # without a description, or with a damaged one
         return UNKNOWN
 
 
 def keep_table(source: str, files: Sequence[Path], read: Callable[[Path | None], Table]) -> Table:
-    """Have a table of files kept in the cache in the form that can be mapped, where it counts and is found again.
+    """Keep the rows of table files in the cache as memory-mapped Arrow files, which count towards its size.
 
-    It is needed to read the source at all, so it is kept even where it is larger than the cache may be.
+    The source cannot be read without them, so they are kept even if they exceed the limit of the cache.
 
     Args:
-        source: What the user calls it.
-        files: What it is made of; they count by path, size and time of their last change.
-        read: From the folder that keeps it to the table; None where the disk of the cache cannot be used.
+        source: SOURCE of the table.
+        files: Its files, identified by path, size and modification time.
+        read: Reads the table into a folder of the cache, or elsewhere if given None because the cache is unusable.
     """
     states = [(file.absolute(), file.stat()) for file in files]
     size = sum(state.st_size for _, state in states)
@@ -201,7 +201,7 @@ def keep_table(source: str, files: Sequence[Path], read: Callable[[Path | None],
         table = read(path)
         describe(path, Contents("table", source, "", len(table)))
         os.utime(path)
-    except BaseException:  # whatever was wrong with it: the next call begins anew
+    except BaseException:  # the next call starts over
         shutil.rmtree(path, ignore_errors=True)
         raise
     finally:
@@ -210,7 +210,7 @@ def keep_table(source: str, files: Sequence[Path], read: Callable[[Path | None],
 
 
 def by_source(entries: Sequence[CacheEntry]) -> list[SourceUse]:
-    """Sum entries up by source and kind; the last used comes first.
+    """Group entries by source and kind, most recently used first.
 
     Example:
         >>> contents = [Contents("features", "photos", "resnet20", 10, view) for view in (0, 1)]
@@ -237,7 +237,7 @@ def make_room(folder: Path, budget: float, *, keep: str) -> None:
     Args:
         folder: The cache.
         budget: Bytes.
-        keep: The name of an entry that stays, without its ending.
+        keep: Stem of an entry that stays.
     """
     for leftover in folder.glob(f"*{UNFINISHED}"):
         if leftover.stem != keep:
@@ -270,7 +270,7 @@ def remove_entry(path: Path) -> bool:
 
 
 def growth(before: Sequence[CacheEntry], after: Sequence[CacheEntry]) -> int:
-    """Bytes that entries were added or have grown by, whatever was deleted meanwhile.
+    """Bytes by which entries were added or grew; deleted entries do not count.
 
     Example:
         >>> old, new = (CacheEntry(Path(name), 5, 1.0, UNKNOWN) for name in ("a", "b"))

@@ -1,4 +1,4 @@
-"""A source whose classes are matched to those of a model by name, and whose labels are numbered as the model's are."""
+"""Match the classes of a source to those of a model by name."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from longtail.errors import LongtailError, nearest
 
 
 def match_classes(data: ImageData, classes: Sequence[str]) -> ImageData:
-    """Number the labels of a source as a model does, by the names of its classes.
+    """Renumber the labels of a source to those of a model, matched by class name.
 
     Args:
         data: The source; its order of classes does not matter, nor do classes without an image.
         classes: The class names of the model, C of them, in its order.
 
     Returns:
-        The source with the classes of the model; behind them, from C on, come those that have images and that the model
-        does not know.
+        The source with the classes of the model, followed, from C on, by classes with images that the model does not
+        know.
 
     Example:
         >>> split = Split.from_arrays(np.zeros((3, 2, 2), np.uint8), [1, 2, 2])
@@ -43,17 +43,17 @@ def match_classes(data: ImageData, classes: Sequence[str]) -> ImageData:
             table[label] = len(classes) + len(unknown)
             unknown.append(name)
     names = (*classes, *unknown)
-    if all(table[label] == label for label in shown):  # as nearly always: nothing is copied
+    if all(table[label] == label for label in shown):  # the usual case: nothing is copied
         return replace(data, classes=names)
     splits = {name: _numbered(split, table[split.labels]) for name, split in data.splits.items()}
     return replace(data, classes=names, splits=splits)
 
 
 def require_known(data: ImageData, split: Split, classes: Sequence[str]) -> None:
-    """Make sure that a split of a matched source shows no class that the model does not know.
+    """Check that a split of a matched source has only classes that the model knows.
 
     Raises:
-        LongtailError: It does; the sentence names the class, and the nearest one that is known.
+        LongtailError: It has others; the message names the first one and the most similar known class.
     """
     unknown = split.labels[split.labels >= len(classes)]
     if len(unknown):

@@ -1,4 +1,4 @@
-"""Class names: one spelling of each, and one order of many, whatever source they come from."""
+"""Class names: normalization and sorting, the same for every source."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-# White space of every script, and the marks without width that editors leave at the ends of a cell.
+# White space of every script, and zero-width characters that editors leave at the ends of a cell.
 _BLANK = re.compile(r"^[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+$")
 _WHOLE = re.compile(r"-?\d+")
 _MOST_DIGITS = 1000  # Python refuses to read a number of some thousand digits
 
 
 def normalize_class_name(label: object) -> str:
-    r"""Return the one spelling of a class name: Unicode normal form C, without white space around it.
+    r"""Normalize a class name: Unicode normal form C, without surrounding white space.
 
     Args:
-        label: A name, or a number as tables hold it. A float that is a whole number is written as one, since a column
-            of whole numbers with a missing value turns into floats. None and NaN are the empty name.
+        label: A name, or a number from a table. A float that is a whole number is written as an integer, since a column
+            of integers with a missing value becomes floats. None and NaN give an empty name.
 
     Returns:
         The name; empty where the label is missing.
@@ -39,12 +39,12 @@ def normalize_class_name(label: object) -> str:
 
 
 def order_classes(names: Iterable[str]) -> list[str]:
-    """Sort class names: whole numbers by value where all of them are, other names by their letters.
+    """Sort class names: by value if all of them are whole numbers, else alphabetically.
 
     The order depends on the names alone: names of one value (``1`` and ``01``) are sorted as text.
 
     Args:
-        names: Class names, in any order; doubles count once.
+        names: Class names, in any order; duplicates count once.
 
     Example:
         >>> order_classes({"10", "9", "1", "01", "-0", "0"})
@@ -59,7 +59,7 @@ def order_classes(names: Iterable[str]) -> list[str]:
 
 
 def joined_names(names: Sequence[str]) -> list[str]:
-    """The names that look like several class names in one, as of images with more than one label.
+    """Find names that look like several class names joined, as of images with more than one label.
 
     The parts between commas, semicolons or bars must each be a name too; between bars or semicolons it is enough that
     another such name has them.

@@ -41,7 +41,7 @@ class Columns:
     split: str | None = None
 
     def refuse(self, source: str) -> None:
-        """Raise a UsageError if the user named a column of a source that has none."""
+        """Raise a UsageError if the user named a column for a source without columns."""
         for role, name in (("image", self.image), ("label", self.label), ("split", self.split)):
             if name is not None:
                 option = f"{role}_column"
@@ -87,7 +87,7 @@ def from_tables(
         tables: Split name, in any of the usual spellings, to table.
         columns: The columns the user named.
         root: The folder that image paths stored as text are relative to.
-        place: Names the rows in errors; by the source and their number when not given.
+        place: Names the rows in errors; by source and row number when not given.
 
     Raises:
         LongtailError: No such columns, a training image without a label, or labels of an unusable type.
@@ -100,16 +100,16 @@ def from_tables(
         image, label = (columns.find(role, part.table.column_names, source) for role in ("image", "label"))
         if image == label:
             raise LongtailError(f"{source!r}: the column {image!r} cannot be both image and label; name another.")
-        labelled = names.of(part, label)
-        missing = np.flatnonzero([name == "" for name in labelled])
-        if len(missing) and len(missing) == len(labelled) and split != "train":
+        row_names = names.of(part, label)
+        missing = np.flatnonzero([name == "" for name in row_names])
+        if len(missing) and len(missing) == len(row_names) and split != "train":
             message = f"the {split} split has no labels and is left out"
             findings.append(Finding("note", message, "label it to use it", "no-labels"))
             continue
         if len(missing):
             row = place.row(part.name or split, part.row(int(missing[0])))
             raise LongtailError(f"{row}: the label is missing; give it one or drop it.")
-        ready[split], labels[split] = _image_table(part.table, image, label, source, root), labelled
+        ready[split], labels[split] = _image_table(part.table, image, label, source, root), row_names
     classes = names.in_order(labels.values())
     index = {name: number for number, name in enumerate(classes)}
     splits = {}
@@ -141,7 +141,7 @@ def untrained(classes: Sequence[str], splits: Mapping[str, Split]) -> list[Findi
 
 
 class _Names:
-    """Reads the labels of all tables of a source as class names, and remembers how they are spelled and ordered."""
+    """Reads the labels of all tables of a source as class names, and records their spellings and order."""
 
     def __init__(self, source: str, place: Place) -> None:
         self._source, self._place = source, place
@@ -192,10 +192,10 @@ class _Names:
 
 
 def merged_names(spellings: Mapping[str, Collection[str]]) -> list[Finding]:
-    r"""One finding where class names that are spelled in several ways became one.
+    r"""Return a finding if differently spelled class names were merged.
 
     Args:
-        spellings: Of each class name, what the source has for it.
+        spellings: The spellings in the source, by class name.
 
     Example:
         >>> print(*merged_names({"cat": {"cat", "cat "}, "dog": {"dog"}}))
@@ -212,7 +212,7 @@ def merged_names(spellings: Mapping[str, Collection[str]]) -> list[Finding]:
 
 
 def _is_unusable(value: object) -> bool:
-    """Whether a value cannot name a class; a fraction measures something."""
+    """Whether a value cannot be a class name; a fraction is a measurement."""
     return isinstance(value, list | dict | bytes) or (
         isinstance(value, float) and value == value and not value.is_integer()
     )

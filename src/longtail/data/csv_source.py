@@ -31,7 +31,7 @@ def load_csv(spec: str, columns: Columns) -> ImageData:
     lines: list[int] = []
     for line, row in rows:
         if not any(row):
-            continue  # separators alone, as spreadsheets leave them at the end
+            continue  # separators only, as spreadsheets leave them at the end
         values = dict(zip(header, row, strict=True))
         values[image] = _existing(folder, values[image], f"{path}, line {line}")
         if not normalize_class_name(values[label]):

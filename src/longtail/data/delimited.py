@@ -1,4 +1,4 @@
-"""Tables as text: rows of a CSV file read strictly, one at a time, with the line and column of what is wrong."""
+"""Strict reader of delimited text: one row at a time, with line and column in every error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final, Literal, TextIO
 from longtail.errors import LongtailError
 
 DELIMITERS: Final = ",;\t"
-_LONGEST_LINE: Final = 10_000_000  # characters; what has no line ends is no table
+_LONGEST_LINE: Final = 10_000_000  # characters; a file without line ends is not a table
 _LONGEST_RECORD: Final = 1_000_000  # of a header
 
 Decoding = Literal["strict", "surrogateescape"]
@@ -24,18 +24,18 @@ def read_rows(
 ) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     r"""Read a table with a header: its column names, and its rows one at a time, in constant memory.
 
-    A comma, a semicolon or a tab separates: the one that the header has most of outside quotes. Spaces after a
-    separator do not belong to a value. A quoted value may hold separators, line ends and doubled quotes. Blank lines
-    are skipped.
+    The delimiter is a comma, a semicolon or a tab, whichever is most frequent in the header outside quotes. Spaces
+    after a delimiter do not belong to a value. A quoted value may hold separators, line ends and doubled quotes. Blank
+    lines are skipped.
 
     Args:
         path: A text file in UTF-8, with or without a byte order mark.
         ragged: Also yield rows with more or fewer values than there are columns.
-        decoding: ``"surrogateescape"`` keeps bytes that are not UTF-8, as file names may hold them, and NUL.
+        decoding: ``"surrogateescape"`` keeps NUL and bytes that are not UTF-8, which file names may contain.
 
     Returns:
-        The column names, without white space around them, and an iterator of the line that a row begins in (the header
-        usually in 1) and its values.
+        The column names, without surrounding white space, and an iterator of pairs: the number of the line a row starts
+        in (the header usually starts in 1), and its values.
 
     Raises:
         LongtailError: The file cannot be read, is empty, is not UTF-8 text, has two columns of one name, quotes that do
@@ -61,7 +61,7 @@ def read_rows(
 
 
 def read_records(path: str | os.PathLike[str], *, decoding: Decoding = "strict") -> Iterator[tuple[int, list[str]]]:
-    r"""Yield every row of a table, a header too, with the line it begins in; see :func:`read_rows`.
+    r"""Yield every row of a table, the header included, with the line it starts in; see :func:`read_rows`.
 
     Raises:
         LongtailError: The file cannot be read, is not UTF-8 text, or has quotes that do not match.
@@ -93,7 +93,7 @@ def read_records(path: str | os.PathLike[str], *, decoding: Decoding = "strict")
 
 
 class _Recorder:
-    """Hands lines on and keeps those of the row that is being read."""
+    """Passes lines through and keeps those of the current row."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._source = lines
@@ -140,14 +140,14 @@ def _lines(file: TextIO, path: str | os.PathLike[str]) -> Iterator[str]:
         if not line:
             return
         if "\0" in line and (file.errors == "strict" or number == 1):
-            raise LongtailError(f"{path}, line {number}: a NUL byte, so this is no UTF-8 text; save it as CSV UTF-8.")
+            raise LongtailError(f"{path}, line {number}: a NUL byte, so this is not UTF-8 text; save it as CSV UTF-8.")
         if len(line) == _LONGEST_LINE:
             raise LongtailError(f"{path}, line {number}: longer than {_LONGEST_LINE:,} characters; is this a table?")
         yield line
 
 
 def _undecodable(path: str | os.PathLike[str]) -> int:
-    """The first line that is not UTF-8; what was read ahead hides it from the text file."""
+    """Find the first line that is not UTF-8; the text file reads ahead and does not tell."""
     number = 0
     with Path(path).open("rb") as file:
         for number, line in enumerate(file, start=1):  # noqa: B007 - a last line that is cut off counts as well
@@ -172,13 +172,13 @@ def _first_record(lines: Iterator[str]) -> list[str]:
 
 
 def _delimiter(record: str) -> str:
-    """The separator that is met most often outside quotes; a comma where there is none."""
+    """The most frequent delimiter outside quotes; a comma if there is none."""
     outside = re.sub(r'"[^"]*"', "", record)
     return max(DELIMITERS, key=outside.count)
 
 
 def _quoting(record: str, delimiter: str, path: object, start: int, error: csv.Error) -> str:
-    """What is wrong with the quotes of a row, with the line and the column of the value at fault."""
+    """Describe what is wrong with the quotes of a row, with line and column of the value."""
     complete = re.compile(rf' *+(?:"(?:[^"]|"")*+"|(?!")[^{delimiter}\r\n]*+){delimiter}')
     end, column = 0, 1
     while value := complete.match(record, end):
@@ -189,5 +189,5 @@ def _quoting(record: str, delimiter: str, path: object, start: int, error: csv.E
     if not rest.startswith('"'):
         return f"{where} cannot be read ({error}); shorten its value or put it in quotes."
     if re.match(r'"(?:[^"]|"")*+"', rest):
-        return f'{where} goes on after its closing quote; end the value there, or write "" for a quote within it.'
+        return f'{where} continues after its closing quote; end the value there, or write "" for a quote within it.'
     return f'{where} opens quotes and never closes them; close them, or write "" for a quote within.'

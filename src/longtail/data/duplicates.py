@@ -27,7 +27,7 @@ class Copy:
         split: Where it is.
         index: Its row there.
         label: Its class name.
-        likeness: Of a near copy, how much it looks like the first of its group, at most 1.
+        likeness: For a near copy, its similarity to the first of its group, at most 1.
     """
 
     name: str
@@ -43,7 +43,7 @@ class DuplicateGroup:
 
     Attributes:
         kind: ``"exact"``: all pixels agree. ``"near"``: they look alike, and at least two differ in a pixel; whether
-            they show the same thing is for people to say.
+            they show the same thing is left to the user.
         images: Two or more.
     """
 
@@ -67,7 +67,7 @@ class Duplicates:
 
     Attributes:
         groups: Exact ones first, each in the order of the source.
-        unchecked: Pairs that may look alike, by their hashes, but were too many to be compared by their pixels.
+        unchecked: Number of pairs with similar hashes beyond those compared by their pixels.
     """
 
     groups: tuple[DuplicateGroup, ...]
@@ -128,7 +128,7 @@ def duplicate_findings(groups: Sequence[DuplicateGroup], *, divided: bool, colum
     Args:
         groups: From :func:`find_duplicates`.
         divided: Whether the source has a test split of its own; without one, copies may still end up on both sides.
-        columns: Whether its rows have columns beside image and label, of which one may say what belongs together.
+        columns: Whether its rows have columns other than image and label, one of which may group images.
 
     Example:
         >>> group = DuplicateGroup("exact", (Copy("a.png", "train", 0, "cat"), Copy("b.png", "test", 0, "cat")))
@@ -197,14 +197,14 @@ def _surplus(kind: str, groups: Sequence[DuplicateGroup], *, divided: bool, colu
 
 
 def _share(columns: bool) -> str:
-    """How to say which images belong together."""
+    """Advise how to declare which images belong together."""
     if columns:
         return "name what they share with --group-column"
     return "list the images in a CSV with a column for what they share (--group-column)"
 
 
 def unchecked_findings(found: Duplicates) -> list[Finding]:
-    """Say that there were more pairs to compare than are compared.
+    """Return a note if some candidate pairs were not compared.
 
     Example:
         >>> [finding.kind for finding in unchecked_findings(Duplicates((), 7))]

@@ -16,7 +16,7 @@ from longtail.data.table_splits import split_name
 from longtail.data.walk import Walk, subfolders
 from longtail.errors import LongtailError
 
-_NESTED = 0.9  # of the images lie deeper than their class folder: the classes may be the folders further down
+_NESTED = 0.9  # share of images deeper than their class folder from which on subfolders may be the classes
 _SHOWN = 5
 
 
@@ -26,8 +26,8 @@ def load_folder(spec: str, columns: Columns = Columns()) -> ImageData:  # noqa: 
     Classes are sorted by name, whole numbers by value; a folder without images is a class with none, and folders whose
     names differ only in Unicode form or white space around them are one class. Images may lie deeper than their class
     folder. Hidden files and folders, those of a system (``__MACOSX``, ``@eaDir``) and files that are not images by
-    their name are left out, with a finding. Links are followed, also out of the folder, but for those that lead back
-    to a folder above them.
+    their name are left out, with a finding. Links are followed, also out of the folder, except those that lead
+    back to a folder above them.
 
     Raises:
         LongtailError: No such folder, no class folders, no image at all, or a folder that cannot be listed.
@@ -55,14 +55,14 @@ def load_folder(spec: str, columns: Columns = Columns()) -> ImageData:  # noqa: 
 def _class_name(folder: str, spec: str) -> str:
     name = normalize_class_name(folder)
     if not name:
-        raise LongtailError(f"{spec!r} has a folder named {folder!r}, which is white space alone: rename it.")
+        raise LongtailError(f"{spec!r} has a folder named {folder!r}, which is only white space: rename it.")
     if any("\ud800" <= letter <= "\udfff" for letter in name):
         raise LongtailError(f"the folder name {os.fsencode(folder)!r} is not valid UTF-8: rename the folder.")
     return name
 
 
 def _nested(classes: Mapping[str, list[str]], folder: Path, root: Path, spec: str) -> list[Finding]:
-    """Say where nearly all images lie deeper than the class folders, as in ``2023/spring/SPECIES``."""
+    """Warn if nearly all images lie deeper than the class folders, as in ``2023/spring/SPECIES``."""
     total = sum(map(len, classes.values()))
     deeper = [
         file.rpartition(os.sep)[0]
@@ -78,7 +78,7 @@ def _nested(classes: Mapping[str, list[str]], folder: Path, root: Path, spec: st
             f"{spec!r} has one class folder, {next(iter(classes))!r}, and its images lie deeper ({listed}): "
             f"name the folder that holds the class folders, such as folder:{above}."
         )
-    # Where all lie in, say, an images/ of their class, there is no doubt which folders are the classes.
+    # If all are in, say, an images/ folder of their class, the class folders are clear.
     if len(deeper) < _NESTED * total or len({os.path.basename(place) for place in places}) == 1:  # noqa: PTH119
         return []
     names = ", ".join(map(repr, list(classes)[:_SHOWN])) + (", ..." if len(classes) > _SHOWN else "")
@@ -135,7 +135,7 @@ def _refuse_without_train(filled: Sequence[Path], bare: Sequence[Path], spec: st
 
 
 def _bare_split(folder: Path) -> Finding:
-    """What to say of a split folder without class folders."""
+    """Return a finding for a split folder without class folders."""
     loose = sum(is_image_path(entry) for entry in folder.iterdir() if entry.is_file())
     if loose:
         message = f"{loose} image{'s' * (loose > 1)} in {folder.name}/ without class folders are left out"

@@ -213,7 +213,7 @@ class Split:
                 yield label, stored or {"bytes": None, "path": None}
 
     def files(self) -> list[str | None]:
-        """The file of each image, its path relative to the source; None for an embedded image.
+        """The path of each image relative to the source; None for an embedded image.
 
         Example:
             >>> Split.from_arrays(np.zeros((2, 8, 8), np.uint8), [0, 1]).files()
@@ -222,7 +222,7 @@ class Split:
         return [None if path is None or inside else self._relative(path) for path, inside in self._stored_paths()]
 
     def places(self) -> list[str]:
-        """Name each image: its file as in :meth:`files`, the name it was embedded with, or its row.
+        """Name each image: its path as in :meth:`files`, the name it was embedded with, or its row.
 
         Example:
             >>> Split.from_arrays(np.zeros((2, 8, 8), np.uint8), [0, 1]).places()
@@ -241,7 +241,7 @@ class Split:
         return Path(path).name if Path(path).is_absolute() else path
 
     def _stored_paths(self) -> Iterator[tuple[str | None, bool]]:
-        """The path of each image as it is stored, and whether the image itself is too."""
+        """The stored path of each image, and whether the image itself is embedded."""
         stored = self.rows.select_columns(["image"]).flatten().with_format("arrow")
         for batch in stored.iter(batch_size=1024):  # views of the table: no image is copied
             embedded = batch.column("image.bytes").is_valid().to_pylist()
@@ -249,7 +249,7 @@ class Split:
 
     def _relative(self, path: str) -> str:
         start = self.root + os.sep
-        # Of nearly every file the start is enough: the system's own answer costs seconds for a million of them.
+        # Nearly every path starts with the root: os.path.relpath takes seconds for a million of them.
         relative = path
         if self.root:
             relative = path[len(start) :] if path.startswith(start) else os.path.relpath(path, self.root)
@@ -297,7 +297,7 @@ class ImageData:
 
 
 def empty_split(name: str) -> Finding:
-    """The note that a source has a split without images.
+    """Return a note that a split of the source has no images.
 
     Example:
         >>> print(empty_split("validation"))

@@ -67,7 +67,7 @@ _OTHER_PICTURES = (
     ".icns",
 )
 UNREAD_EXTENSIONS = (*_RAW, *_OTHER_PICTURES, ".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".mts")
-"""Of photographs, pictures and films that are not read; a folder full of them would look empty otherwise."""
+"""Photographs, graphics and videos that are not read; a folder full of them would otherwise look empty."""
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MB as 8-bit RGB; anything larger is refused unread
 _DEEPEST = 65535.0  # the largest value of 16 bits
@@ -153,7 +153,7 @@ def max_pixels() -> int:
 def _size_in_header(source: bytes | str | os.PathLike[str]) -> tuple[int, int] | None:
     """Width and height of an image that Pillow refuses for them, from the reader that it found; no pixel is decoded.
 
-    None where that reader refuses as well.
+    None if that reader fails too.
     """
     with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
         start = file.read(16)
@@ -183,12 +183,12 @@ def _is_preview(image: TiffImageFile) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """What a reader says is wrong, in one line."""
+    """The message of a reader's error in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _clear_value(image: Image.Image) -> Any:
-    """The transparent color of a PNG in the 8 bits a channel that Pillow decodes; it leaves the file's own numbers."""
+    """The transparent color of a PNG in the 8-bit values that Pillow decodes to; Pillow keeps the file's values."""
     clear: Any = image.info["transparency"]
     tiles: Any = getattr(image, "tile", [])
     layout = str(tiles[0].args) if tiles else ""  # of the file's pixels
@@ -207,7 +207,7 @@ def decode(source: bytes | str | os.PathLike[str], name: str = "") -> Image.Imag
     """Decode an image to 8-bit RGB, whatever its format.
 
     Grayscale, palette, CMYK and 1-bit images are converted; transparency is laid over white; 16-bit, 32-bit and
-    floating-point images are scaled to 8 bits, not clipped (one by one where :func:`has_own_range`); the EXIF
+    floating-point images are scaled to 8 bits, not clipped (each by its own range if :func:`has_own_range`); the EXIF
     orientation is applied; of an animation the first frame is taken.
 
     Args:
@@ -282,7 +282,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode.startswith("I") or image.mode == "F":
         gray = _eight_bits(image)
-        clear = image.info.get("transparency")  # the value that lets all light through
+        clear = image.info.get("transparency")  # the fully transparent value
         if isinstance(clear, int):
             gray.paste(255, mask=Image.fromarray(np.asarray(image) == clear))
         return gray.convert("RGB")
@@ -328,7 +328,7 @@ def to_uint8(
 
 
 def has_own_range(image: Image.Image) -> bool:
-    """Tell whether an image holds numbers of no fixed range, so that it is scaled to 8 bits by those it holds.
+    """Tell whether an image has values without a fixed range, so that it is scaled to 8 bits by its own range.
 
     Example:
         >>> has_own_range(Image.new("F", (1, 1), 0.9)), has_own_range(Image.new("I", (1, 1), 65535))
@@ -352,7 +352,7 @@ def is_image_path(path: str | os.PathLike[str]) -> bool:
 
 
 def is_unread_path(path: str | os.PathLike[str]) -> bool:
-    """Tell by its name whether a file should be a photograph or a film in a format that is not read.
+    """Tell by its name whether a file is a photograph or video in a format that is not read.
 
     Example:
         >>> is_unread_path("a/IMG_1.HEIC"), is_unread_path("a/IMG_1.JPG"), is_unread_path("notes.txt")
@@ -487,10 +487,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 @cache
 def _say_own_range() -> None:
-    """Warn once a process: other code changes the filters of warnings, and would have it said again."""
+    """Warn once per process; other code may reset the warning filters, which would repeat it."""
     message = (
-        "images of floating-point or 32-bit values are scaled to 8 bits one by one, by the range that each of them "
-        "has: convert them to 8 or 16 bits with one range for all, where brightness matters."
+        "images of floating-point or 32-bit values are each scaled to 8 bits by their own range: "
+        "convert them to 8 or 16 bits with one range for all, where brightness matters."
     )
     warnings.warn(message, OwnRangeWarning, stacklevel=2)
 

@@ -94,7 +94,7 @@ def inspect_source(
         spec: As for :func:`~longtail.data.sources.load_source`.
         label_column: Likewise.
         image_column: Likewise.
-        split_column: Likewise.
+        split_column: The same for the column that says train, validation or test.
         max_images: Decode at most about this many, evenly spread over the source; None decodes all.
         many: Shot-group threshold, see :meth:`~longtail.counts.ClassCounts.groups`.
         few: Likewise.
@@ -138,7 +138,7 @@ def inspect_data(
         )
     counts, start = data.counts(), time.perf_counter()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OwnRangeWarning)  # a finding says it, with their names
+        warnings.simplefilter("ignore", OwnRangeWarning)  # reported as a finding, with the file names
         probes = list(probe_all(data, max_images, tick))
     seconds = time.perf_counter() - start
     copies = find_duplicates(data, probes)

@@ -1,4 +1,4 @@
-"""How alike two pictures are, by their pixels: what confirms that images with nearly equal hashes look alike."""
+"""Pixel-based similarity of two images, which confirms candidates found by their hashes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from longtail.data.image_data import Split
 from longtail.errors import LongtailError
 
 LEAST_LIKENESS = 0.88
-"""Pictures less alike are no near copies; docs/inspect.md has the measurements."""
+"""Least similarity of near copies; docs/inspect.md has the measurements."""
 MAX_PAIRS = 50_000
 """At most this many pairs of a source are compared by their pixels."""
 
@@ -25,30 +25,30 @@ Grays = npt.NDArray[np.float32]
 
 _SIDE = 32  # pictures are brought to 32 x 32 grays
 _SHIFT = 1  # and moved by up to this many pixels each way
-_LEVELS = 12.0  # gray levels by which a plain background varies at most, and
-_CONTRAST = 0.12  # no more than that share of the contrast of the picture
-_PLAIN = 0.8  # share of the edge that does not vary by more
-_NOISE = 2 / 3  # of those levels are taken for compression, not for something that is shown
-_GAIN = 2.0  # contrast that one of the two may have more than the other
-_TEXTURE = 0.24  # weight of what is within an outline: a correlation of 0.5 there is as good as an overlap of 0.88
-_TEXTURED = 4.0  # gray levels (standard deviation) from which on there is something within an outline
+_LEVELS = 12.0  # gray levels by which a plain background varies at most,
+_CONTRAST = 0.12  # and at most this share of the contrast of the picture
+_PLAIN = 0.8  # share of the edge that must not vary by more
+_NOISE = 2 / 3  # share of those levels that counts as compression noise
+_GAIN = 2.0  # largest ratio of the contrasts of two pictures
+_TEXTURE = 0.24  # weight of texture within an outline: a correlation of 0.5 there equals an overlap of 0.88
+_TEXTURED = 4.0  # gray levels (standard deviation) from which on an outline has texture
 _LEAST_PIXELS = 20
 _ASPECT = 0.1  # by which the logarithms of two width-to-height ratios may differ
 _AT_A_TIME = 1024  # pairs
 
 
 def grays(image: Image.Image) -> Grays:
-    """Bring a picture to the size in which it is compared, shape (32, 32)."""
+    """Reduce a picture to the grays that are compared, shape (32, 32)."""
     small = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0).convert("L")
     return np.asarray(small, dtype=np.float32)
 
 
 def likeness(one: Grays, other: Grays) -> FloatArray:
-    """How alike pictures are, from 1 (but for brightness, contrast and a small shift) to 0 or less (as by chance).
+    """Similarity of pictures: 1 if equal up to brightness, contrast and a small shift, 0 or less if unrelated.
 
-    It is the correlation of their pixels. On a plain background, as behind silhouettes, most pixels agree whatever is
-    shown: there it is what both show over what either shows, each pixel by its distance from the background; where
-    something is drawn within the common outline, that has to correlate as well.
+    This is the correlation of their pixels. On a plain background, as behind silhouettes, most pixels agree whatever
+    is shown, so there it is intersection over union, each pixel weighted by its distance from the background; texture
+    within the common outline has to correlate as well.
 
     Args:
         one: Shape (P, 32, 32), from :func:`grays`.
@@ -72,25 +72,25 @@ def likeness(one: Grays, other: Grays) -> FloatArray:
     best = np.full(len(one), -1.0)
     for down, right in product(range(2 * _SHIFT + 1), repeat=2):
         part = np.s_[:, down : _SIDE - 2 * _SHIFT + down, right : _SIDE - 2 * _SHIFT + right]
-        found = _correlation(shown[:, middle, middle], reference[part])
+        similarity = _correlation(shown[:, middle, middle], reference[part])
         if is_plain.any():
-            found[is_plain] = _likeness_on_plain(
+            similarity[is_plain] = _likeness_on_plain(
                 _without_noise(shown[:, middle, middle], levels[0])[is_plain],
                 _without_noise(reference[part], levels[1])[is_plain],
             )
-        best = np.maximum(best, found)
+        best = np.maximum(best, similarity)
     return best
 
 
 class PixelCheck:
-    """Says of pairs of images whether they look alike; decodes only the images that it is asked about.
+    """Decides whether pairs of images look alike; decodes only the images in question.
 
     Args:
         images: Split and row of each image.
-        max_pairs: Pairs beyond that many are not compared, and not called alike; None takes :data:`MAX_PAIRS`.
+        max_pairs: Further pairs are not compared and count as different; None takes :data:`MAX_PAIRS`.
 
     Attributes:
-        unchecked: How many pairs those are at most; one may be counted again.
+        unchecked: Upper bound of the number of such pairs; a pair may be counted more than once.
     """
 
     def __init__(self, images: Sequence[tuple[Split, int]], max_pairs: int | None = None) -> None:
@@ -115,16 +115,16 @@ class PixelCheck:
         return np.array([self._alike.get(pair, False) for pair in pairs], dtype=np.bool_)
 
     def likeness(self, one: IntArray, other: IntArray) -> FloatArray:
-        """How alike the images at these places are, shape (P,)."""
-        found = [np.empty(0)]
+        """The similarity of the images at these places, shape (P,)."""
+        parts = [np.empty(0)]
         for at in range(0, len(one), _AT_A_TIME):
             pair = one[at : at + _AT_A_TIME], other[at : at + _AT_A_TIME]
             self._read(set(np.concatenate(pair).tolist()) - self._grays.keys())
             alike = likeness(*(np.stack([self._grays[place] for place in places.tolist()]) for places in pair))
             shapes = [np.array([self._shapes[place] for place in places.tolist()]) for places in pair]
             alike[np.abs(shapes[0] - shapes[1]) > _ASPECT] = 0
-            found.append(alike)
-        return np.concatenate(found)
+            parts.append(alike)
+        return np.concatenate(parts)
 
     def _read(self, places: set[int]) -> None:
         with ThreadPoolExecutor(cores()) as pool:
@@ -135,7 +135,7 @@ class PixelCheck:
         split, row = self._images[place]
         try:
             image = split.image(row)
-        except LongtailError:  # gone since it was hashed: like no other
+        except LongtailError:  # deleted since it was hashed: similar to nothing
             return math.inf, np.zeros((_SIDE, _SIDE), dtype=np.float32)
         return math.log(image.width / image.height), grays(image)
 
@@ -145,7 +145,7 @@ def _edges(pictures: Grays) -> Grays:
 
 
 def _foreground(pictures: Grays) -> Grays:
-    """Pictures without the gray level of their edge."""
+    """Subtract the gray level of the edge, shape (P, 32, 32)."""
     return np.asarray(pictures - np.median(_edges(pictures), axis=1)[:, None, None], dtype=np.float32)
 
 
@@ -160,7 +160,7 @@ def _without_noise(foreground: Grays, levels: FloatArray) -> Grays:
 
 
 def _correlation(one: Grays, other: Grays, where: npt.NDArray[np.bool_] | None = None) -> FloatArray:
-    """The correlation of pixels, shape (P,); of those of a mask, shape (P, S, S), where there is one."""
+    """The correlation of pixels, optionally within a mask of shape (P, S, S); shape (P,)."""
     mask = np.ones_like(one) if where is None else where.astype(np.float32)
     number = np.maximum(mask.sum(axis=(1, 2), keepdims=True), 1)
     one, other = ((part - (part * mask).sum(axis=(1, 2), keepdims=True) / number) * mask for part in (one, other))
@@ -169,7 +169,7 @@ def _correlation(one: Grays, other: Grays, where: npt.NDArray[np.bool_] | None =
 
 
 def _likeness_on_plain(one: Grays, other: Grays) -> FloatArray:
-    """How alike pictures are, given as what they show over a plain background, shape (P,)."""
+    """The similarity of foregrounds on a plain background, shape (P,)."""
     inside = _shrunk((one != 0) & (other != 0))
     texture = _correlation(one, other, inside)
     number = np.maximum(inside.sum(axis=(1, 2)), 1)
@@ -177,7 +177,7 @@ def _likeness_on_plain(one: Grays, other: Grays) -> FloatArray:
     texture[(spread < _TEXTURED) | (number < _LEAST_PIXELS)] = 1
     gain = np.sqrt((one**2).sum(axis=(1, 2)) / np.maximum((other**2).sum(axis=(1, 2)), 1e-6))
     other = other * np.clip(gain, 1 / _GAIN, _GAIN)[:, None, None]
-    # Of two numbers of one sign the nearer to zero; of two signs nothing is shown by both.
+    # Intersection: the value nearer to zero if the signs agree, else nothing.
     shared = np.where(one * other > 0, np.minimum(np.abs(one), np.abs(other)), 0).sum(axis=(1, 2))
     either = np.abs(one).sum(axis=(1, 2)) + np.abs(other).sum(axis=(1, 2)) - shared
     overlap = np.asarray(shared / np.maximum(either, 1e-6), dtype=np.float64)
@@ -192,7 +192,7 @@ def _spread(pictures: Grays, where: npt.NDArray[np.bool_]) -> FloatArray:
 
 
 def _shrunk(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The pixels whose eight neighbors are in the mask too; those at the edge have none beyond it."""
+    """Erode a mask: keep pixels whose eight neighbors are in it too; beyond the edge nothing is."""
     padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
     height, width = mask.shape[1:]
     shrunk = mask.copy()

@@ -163,14 +163,14 @@ class StreamingLoader(_Timed):
 
 
 class SinglePassLoader(_Timed):
-    """Images decoded by threads shortly before they are used, and kept nowhere: for one pass over a split.
+    """Images decoded by threads shortly before use and not kept: for a single pass over a split.
 
-    Its batches agree with those of a :class:`ResidentLoader` in every bit, and in size and memory layout.
+    Its batches are bit for bit those of a :class:`ResidentLoader`, with the same sizes and memory layout.
 
     Args:
         decoder: From row to uint8 image.
         device: Where batches go.
-        threads: How many decode; None takes :func:`default_workers`.
+        threads: Number of decoding threads; None takes :func:`default_workers`.
 
     Example:
         >>> from longtail.data.image_data import Split
@@ -200,11 +200,11 @@ class SinglePassLoader(_Timed):
                     job.result()
                 begun.extend(self._begin(pool, later) for later in parts[number + ahead : number + ahead + 1])
                 yield Batch(images.to(self.device), self.labels[index], part)
-        finally:  # whoever takes the batches may stop early
+        finally:  # the consumer may stop early
             pool.shutdown(cancel_futures=True)
 
     def _begin(self, pool: ThreadPoolExecutor, part: Tensor) -> tuple[Tensor, list[Future[None]]]:
-        """Have a batch decoded: where its images will be, and the jobs that put them there."""
+        """Start decoding a batch: return the tensor of its images, and the jobs that fill it."""
         images = torch.empty(len(part), 3, self.decoder.size, self.decoder.size, dtype=torch.uint8)
         target, rows = images.numpy(), part.tolist()
 
@@ -291,7 +291,7 @@ def build_loader(
         workers: Worker processes of the streaming loader; None takes :func:`default_workers`.
         budget: Of the run; what the images take is taken from it.
         cache: Keep the decoded images on disk too, for the next run and for runs beside this one.
-        source: What the user calls the images, for the list of what the disk keeps.
+        source: SOURCE of the images, listed by `longtail cache`.
         keep_workers: Let the workers of the streaming loader live from one epoch to the next.
         tick: Called once per image while the resident tensor is decoded.
         warn: Called with a sentence where the decoded images could not be kept on disk.

@@ -1,4 +1,4 @@
-"""The overlap of two sets of images: how many of the one are in the other as well, wherever their files lie."""
+"""The overlap of two sets of images, compared by content."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from longtail.data.image_data import Split, gone
 
 
 def count_shared(split: Split, other: Split) -> int:
-    """Count the images of a split that another one holds too, byte by byte.
+    """Count the images of a split whose bytes occur in another one too.
 
-    Only images of a size in bytes that both have are read.
+    Only images whose size in bytes occurs in both are read.
 
     Args:
-        split: The images to be counted.
-        other: The images they are looked for in.
+        split: The images to count.
+        other: The images to search.
 
     Raises:
         UnreadableImageError: A file has gone since the source was read, or cannot be read.
@@ -29,8 +29,8 @@ def count_shared(split: Split, other: Split) -> int:
         2
     """
     mine, theirs = _sizes(split), _sizes(other)
-    known = set(image_hashes(other.select(np.flatnonzero(np.isin(theirs, mine)))))
-    return sum(found in known for found in image_hashes(split.select(np.flatnonzero(np.isin(mine, theirs)))))
+    hashes = set(image_hashes(other.select(np.flatnonzero(np.isin(theirs, mine)))))
+    return sum(digest in hashes for digest in image_hashes(split.select(np.flatnonzero(np.isin(mine, theirs)))))
 
 
 def _sizes(split: Split) -> IntArray:

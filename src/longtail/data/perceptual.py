@@ -87,8 +87,8 @@ def near_groups(
     Args:
         hashes: Shape (N, 4), from :func:`look_hash`.
         max_distance: In bits, at most 31.
-        confirm: From pairs, two arrays (P,) of places in ``hashes``, to which of them are joined, (P,). It may be asked
-            about a pair again. None joins them all.
+        confirm: Takes pairs as two arrays (P,) of places in ``hashes`` and returns which of them to join, (P,). A pair
+            may be passed more than once. None joins them all.
 
     Returns:
         The first member of the group of each hash, shape (N,).

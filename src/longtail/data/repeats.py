@@ -1,4 +1,4 @@
-"""Files that a table lists more than once: each counts once a label, and never in two splits."""
+"""Remove rows that list a file again: a file counts once per label and is in one split only."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ _DETOURS = ("/../", "/./", "//")
 
 
 def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[dict[str, Split], list[Finding]]:
-    """Leave out rows that list a file again.
+    """Remove rows that list a file again.
 
-    A file that several splits list stays in the one held out furthest (test, then validation), so that nothing is
-    tested on what was trained on. Within a split a file counts once for each label it is listed with. Images that are
-    embedded in the table are not looked at here.
+    A file listed in several splits stays in test, else in validation, so that no training image is tested on. Within
+    a split a file counts once for each of its labels. Images embedded in the table are not compared.
 
     Args:
-        splits: Labelled rows of one source.
+        splits: Labeled rows of one source.
         classes: Class names, shape (C,).
 
     Returns:
@@ -43,7 +42,7 @@ def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[d
     listed = list(chain.from_iterable(names for names in files.values() if names is not None))
     if len(set(listed)) == len(listed):
         return dict(splits), []
-    labels_of: dict[str, tuple[str, list[int]]] = {}  # of each file, the split it stays in and its labels there
+    labels_of: dict[str, tuple[str, list[int]]] = {}  # file: the split it stays in, and its labels there
     across: list[str] = []
     again: list[str] = []
     kept = {}
@@ -69,7 +68,7 @@ def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[d
 
 
 def file_numbers(split: Split) -> IntArray | None:
-    """Number the files of a split, shape (N,), where one stands in several rows; None where none does."""
+    """Number the files of a split, shape (N,); None if no file is listed twice."""
     files = _files(split)
     if files is None or len(set(files)) == len(files):
         return None
@@ -77,7 +76,7 @@ def file_numbers(split: Split) -> IntArray | None:
 
 
 def _files(split: Split) -> list[str] | None:
-    """The file of each row; None for a table whose images are embedded."""
+    """The file of each row; None if the images are embedded in the table."""
     if not len(split) or split.encoded(0)["bytes"] is not None:
         return None
     import pyarrow.compute as pc
@@ -86,7 +85,7 @@ def _files(split: Split) -> list[str] | None:
     paths = pc.struct_field(column, "path").to_pylist()
     embedded = pc.is_valid(pc.struct_field(column, "bytes")).to_pylist()
     return [
-        f"{row}/" if inside or path is None else _direct(path)  # a name that no file has
+        f"{row}/" if inside or path is None else _direct(path)  # not a possible file name
         for row, (path, inside) in enumerate(zip(paths, embedded, strict=True))
     ]
 

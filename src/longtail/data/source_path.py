@@ -1,4 +1,4 @@
-"""The path of a SOURCE: absolute, so that a run finds its images from any folder, or short, for others to read."""
+"""The path of a SOURCE: absolute, to work from any folder, or short, to print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HUB: Final = "hf"
 
 
 def source_path(spec: str) -> Path | None:
-    """Return the absolute path that a SOURCE names; None for a data set by its name or of the Hugging Face hub.
+    """Return the absolute path of a SOURCE; None for a built-in data set or one of the Hugging Face hub.
 
     Example:
         >>> source_path("csv:/data/birds.csv").as_posix(), source_path("digits"), source_path("hf:owner/set")
@@ -26,7 +26,7 @@ def source_path(spec: str) -> Path | None:
 
 
 def absolute_source(spec: str) -> str:
-    """Return a SOURCE with its path made absolute; other sources as they are.
+    """Return a SOURCE with an absolute path; a SOURCE without a path is returned unchanged.
 
     Example:
         >>> absolute_source("folder:photos") == f"folder:{Path('photos').absolute()}", absolute_source("digits")
@@ -40,11 +40,11 @@ def absolute_source(spec: str) -> str:
 
 
 def last_name(source: str, parts: int = 1) -> str:
-    """Return a SOURCE without the folders it lies in; the name of a data set on the hub stays whole.
+    """Return a SOURCE without its parent folders; the name of a data set on the hub is kept whole.
 
     Args:
         source: The SOURCE, or any path.
-        parts: How many of the last parts of its path are kept.
+        parts: Number of path components to keep.
 
     Example:
         >>> last_name("folder:/home/me/photos/"), last_name("hf:owner/set"), last_name("digits")

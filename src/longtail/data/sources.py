@@ -32,11 +32,11 @@ _NAMES: Mapping[str, Callable[[], ImageData]] = {
 }
 
 NAMED_SOURCES = frozenset(_NAMES)
-"""Sources that are named, and have no path."""
+"""Built-in sources, which have a name and no path."""
 PACKAGED_SOURCES = frozenset({"digits", "mnist5k"})
-"""Those of them that installed packages carry."""
+"""Built-in sources that come with an installed package."""
 PATH_PREFIXES = frozenset(_PREFIXES)
-"""What stands before the colon of a source with a path (or a name on the hub)."""
+"""Prefixes, before the colon, of sources with a path or a name on the hub."""
 _SHOWN = 5  # labels listed in one sentence
 _MOST_NEIGHBOURS = 1000  # beside a misspelt path; comparing it with more takes too long
 
@@ -64,7 +64,7 @@ def load_source(
         spec: One of the forms above.
         label_column: The column that holds the class, where it is not found by its name.
         image_column: The column that holds the image, likewise.
-        split_column: The column that says train, validation or test, likewise.
+        split_column: The column that says train, validation or test, where it is not found by its name.
 
     Raises:
         LongtailError: The source is missing, empty, misspelt or unreadable; the sentence says what to do.
@@ -83,7 +83,7 @@ def load_source(
 
 
 def _several_labels(classes: Sequence[str]) -> list[Finding]:
-    """Say where class names look like lists of labels."""
+    """Warn if class names look like lists of labels."""
     names = class_names.joined_names(classes)
     if not names:
         return []

@@ -14,7 +14,7 @@ from longtail.data.ranks import random_keys, ranks_within_class
 from longtail.data.repeats import file_numbers
 from longtail.errors import LongtailError
 
-_FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 0.9)  # tried in place of one that holds nothing out
+_FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 0.9)  # suggested instead of one that holds nothing out
 _SHOWN = 10  # classes listed in one sentence
 
 
@@ -40,7 +40,7 @@ def carve(
         seed: Of the choice.
         groups: A column of the source, or None.
         num_classes: The number of classes C; what the labels show when not given.
-        option: What the fraction is called, for errors.
+        option: Name of the fraction in errors.
 
     Returns:
         The training part and the held-out part, rows in their order.
@@ -117,7 +117,7 @@ def assign_folds(
 
 
 def never_judged(labels: IntArray, numbers: IntArray, classes: Sequence[str]) -> dict[str, int]:
-    """Count the images of each class that are in no fold.
+    """Count the images of each class that are in none of the folds.
 
     Args:
         labels: Class indices, shape (N,).
@@ -125,7 +125,7 @@ def never_judged(labels: IntArray, numbers: IntArray, classes: Sequence[str]) ->
         classes: Class names, C of them.
 
     Returns:
-        Images by class, without the classes that have none such.
+        Number of images by class, without classes whose images are all in a fold.
 
     Example:
         >>> never_judged(np.array([0, 0, 1]), np.array([0, 1, -1]), ["ant", "bee"])
@@ -139,8 +139,8 @@ def describe_never_judged(never: Mapping[str, int], judged: int, group_column: s
     """Say how many images cross-validation never tests on, of which classes, and why.
 
     Args:
-        never: From :func:`never_judged`, of one class at least.
-        judged: How many images are in a fold.
+        never: From :func:`never_judged`, not empty.
+        judged: Number of images in a fold.
         group_column: The column whose values hold images together, or None.
 
     Example:
@@ -168,7 +168,7 @@ def _dealt(labels: IntArray, folds: int, seed: int) -> IntArray:
 
 
 def _too_many_folds(labels: IntArray, group: IntArray, folds: int, unit: str) -> LongtailError:
-    """The error for folds that cannot be made; fewer help only where a class has images in two groups."""
+    """Return the error for too many folds; fewer help only if a class has images in two groups."""
     parts = np.bincount(np.unique(np.stack([labels, group]), axis=1)[0]).max(initial=0)
     remedy = "use fewer, or add images" if parts > 1 and folds > 2 else "add images of each class"
     return LongtailError(f"there are not enough {unit} for {folds} folds: {remedy}.")
@@ -189,7 +189,7 @@ def _dealt_groups(labels: IntArray, group: IntArray, folds: int, seed: int) -> I
 
 
 def _units(split: Split, groups: str | None) -> IntArray | None:
-    """Number what stays together, shape (N,): rows of a group, and rows of a file; None where each row is alone."""
+    """Number the units that stay together, shape (N,): rows of a group or a file; None if every row is its own."""
     files = file_numbers(split)
     if groups is None:
         return files
@@ -201,7 +201,7 @@ def _units(split: Split, groups: str | None) -> IntArray | None:
 
     shape = (int(numbers.max()) + 1,) * 2
     first = np.zeros(int(files.max()) + 1, dtype=np.int64)
-    first[files] = numbers  # any group of the file: the others are joined to it
+    first[files] = numbers  # one group of each file, to which its other groups are joined
     links = coo_array((np.ones(len(numbers)), (numbers, first[files])), shape=shape)
     joined = connected_components(links, directed=False)[1]
     return np.asarray(joined[numbers], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Which rows of a table belong to which split: by the names of the tables, or by a column that says so."""
+"""Divide tables into splits, by their names or by a split column."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ _SHOWN = 5  # values listed in one sentence
 
 @dataclass(frozen=True)
 class Place:
-    """Says where in a source a row stands, for errors.
+    """Locates rows of a source in errors.
 
     Attributes:
-        source: What the user typed, or the file.
-        lines: The line of each row of a text file; empty for other tables.
+        source: SOURCE as the user typed it, or the file.
+        lines: Line number of each row of a text file; empty for other tables.
 
     Example:
         >>> Place("birds.csv", (2, 5)).row("train", 1), Place("parquet:birds").row("test", 1)
@@ -62,7 +62,7 @@ class Place:
     lines: Sequence[int] = ()
 
     def row(self, table: str, number: int) -> str:
-        """Name one row of one table."""
+        """Describe the location of a row."""
         return f"{self.source}, line {self.lines[number]}" if self.lines else f"{self.source!r}, {table} row {number}"
 
 
@@ -71,9 +71,9 @@ class Part:
     """The rows of one split.
 
     Attributes:
-        table: The table that holds them, and perhaps those of other splits.
-        origin: Their row numbers in it, shape (N,); None means all of its rows.
-        name: What the table is called.
+        table: The table, which may hold rows of other splits too.
+        origin: Their row numbers in it, shape (N,); None means all rows.
+        name: Name of the table.
     """
 
     table: datasets.Dataset
@@ -94,7 +94,7 @@ class Part:
 
 
 def split_name(name: str) -> str | None:
-    """The name we use for a split, or None for a word that means none.
+    """Return the canonical name of a split, or None if the word does not name one.
 
     Example:
         >>> split_name("Val"), split_name("holdout")
@@ -112,11 +112,11 @@ def divide(
         tables: Split name, in any of the usual spellings, to table. One table may have any name.
         column: The column that names the split of each row; None looks for one where there is a single table, by its
             usual names, and takes it if all of its values name splits.
-        place: Of the tables.
-        taken: Columns that the user named for something else.
+        place: Locates rows of the tables in errors.
+        taken: Columns that the user assigned to something else.
 
     Returns:
-        The parts by split, ``"train"`` first and always there, and what the user should know.
+        The parts by split, ``"train"`` always first, and findings for the user.
 
     Raises:
         LongtailError: No such column, values that name no split, or no training rows.
@@ -202,7 +202,7 @@ def _by_column(name: str, table: datasets.Dataset, column: str, place: Place) ->
 def _recognized(
     name: str, table: datasets.Dataset, place: Place, taken: Sequence[str | None]
 ) -> tuple[str | None, list[Finding]]:
-    """The column that divides a table, by its name and by all of its values."""
+    """Find the split column of a table by its name and values."""
     by_name = {column.strip().lower(): column for column in reversed(table.column_names) if column not in taken}
     findings: list[Finding] = []
     for usual in SPLIT_COLUMNS:
@@ -215,17 +215,17 @@ def _recognized(
         if trains and not unknown:
             return column, findings
         if usual == "split" and (place.lines or (trains and unknown)):
-            _by_column(name, table, column, place)  # raises: it names the row
+            _by_column(name, table, column, place)  # raises an error that names the row
         if len(unknown) < len(counts):
             what = f"is {', '.join(map(repr, unknown[:_SHOWN]))} in some rows" if unknown else "is train in no row"
-            message = f"the column {column!r} names splits, but {what}, so that it divides nothing"
+            message = f"the column {column!r} names splits, but {what}, so it is not used"
             remedy = "write train, validation or test in every row to use it"
             findings.append(Finding("warning", message, remedy, "split-column-unused"))
     return None, findings
 
 
 def column_texts(table: datasets.Dataset, column: str) -> list[str]:
-    """The values of a column as text, those of a ``ClassLabel`` by name; a missing value is empty."""
+    """The values of a column as text, with the names of a ``ClassLabel``; a missing value is empty."""
     import datasets
 
     values = column_values(table, column)

@@ -25,7 +25,7 @@ SYSTEM_FOLDERS = frozenset(
         "__pycache__",
     }
 )
-"""Names, in lower case, of folders that systems and network drives add: thumbnails, deleted and forked files."""
+"""Lower-case names of folders added by operating systems and network drives: thumbnails, trash, resource forks."""
 _SHOWN = 5
 
 
@@ -74,7 +74,7 @@ class Walk:
         return {entry.name: list(self._images_below(entry)) for entry in entries}
 
     def _pass_over(self, folder: Path) -> None:
-        """Remember the hidden and system folders that are directly in a folder."""
+        """Record the hidden and system folders directly in a folder."""
         skipped = (entry for entry in folder.iterdir() if is_system_folder(entry.name) and entry.is_dir())
         self._system += sorted(str(entry).removeprefix(self._prefix) for entry in skipped)
 
@@ -162,7 +162,7 @@ class Walk:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder by name, links to folders too, but not hidden ones and those of a system.
+    """The folders in a folder sorted by name, including links to folders, without hidden and system folders.
 
     Example:
         >>> import tempfile
@@ -175,7 +175,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def is_system_folder(name: str) -> bool:
-    """Whether a folder of that name is hidden, or one that a system or a network drive adds.
+    """Whether a folder of that name is hidden, or added by an operating system or a network drive.
 
     Example:
         >>> [is_system_folder(name) for name in ("@eaDir", ".thumbnails", "lynx")]

@@ -1,7 +1,7 @@
-"""How far a difference between two models may be off: intervals over seeds, and over images that both were given.
+"""Intervals of a difference between two models: over seeds, and over the images that both were tested on.
 
-A difference that was measured is off for two reasons. Other **test images** would give another figure for the very same
-models; another **seed** would give other models. The two are told apart, since neither can stand for the other:
+A measured difference is uncertain for two reasons. Other **test images** would give another figure for the same
+models; another **seed** would give other models. The two are kept apart, since neither can stand for the other:
 
 - over images (:func:`images_interval`): what would these models, averaged over their seeds, differ by on other images
   like these? The images are the sample, the models are fixed. One seed is enough.
@@ -9,8 +9,8 @@ models; another **seed** would give other models. The two are told apart, since 
   seeds are the sample, the images are fixed. Fewer than three say next to nothing: with two, Student's interval reaches
   9 deviations to either side and holds zero even where each of the two seeds is evidence over the images.
 
-:class:`Difference` holds both and the one rule that decides: it asks for both. Neither is an interval for another seed
-on other images at once, which would be up to 1.4 times as wide.
+A :class:`Difference` has both intervals and the rule for evidence, which requires both. Neither is an interval for
+another seed on other images at once, which would be up to 1.4 times as wide.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ Shares = npt.NDArray[np.float64]
 Holds = Literal["images and seeds", "images", "seeds", "neither"]
 
 EVIDENCE = 0.005
-"""A difference under half a percentage point is no evidence, whatever its sign."""
+"""A difference below half a percentage point, of either sign, is not evidence."""
 ENOUGH_SEEDS = 3
-"""From so many seeds on, a difference is judged over seeds too."""
+"""Least number of seeds to judge a difference over seeds too."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much one configuration exceeds another, and the intervals that decide what may be said of it.
+    """By how much one configuration exceeds another, with the intervals that decide whether it is evidence.
 
-    It is evidence where it is at least :data:`EVIDENCE` and no interval that is known holds zero. So with one or two
-    seeds the test images decide alone, and from three on the seeds have to agree. Where only one of two intervals
-    leaves zero out, :attr:`holds` says which, so that what one seed shows is never taken back without a reason.
+    It is evidence if it is at least :data:`EVIDENCE` and no known interval contains zero. So with one or two seeds the
+    test images decide alone, and from three on the seeds have to agree. If only one of two intervals excludes zero,
+    :attr:`holds` says which, so that a verdict from fewer seeds is never withdrawn without a reason.
 
     Attributes:
         mean: Of the differences between partners, or the difference of the means.
         std: Deviation over seeds; None for a single seed.
         n: Pairs of runs, or runs on the side that has fewer.
-        images: Interval over the test images, None where there is none.
+        images: Interval over the test images, if there is one.
         seeds: Interval over seeds, None for fewer than :data:`ENOUGH_SEEDS`.
 
     Example:
@@ -70,7 +70,7 @@ class Difference:
 
     @classmethod
     def of(cls, gains: Sequence[float], images: Ends | None = None) -> Difference:
-        """Fold the differences of partners, one for each seed; from three on they have Student's interval.
+        """Combine the differences of partners, one per seed; from three on with Student's interval.
 
         Args:
             gains: At least one.
@@ -82,13 +82,13 @@ class Difference:
 
     @property
     def interval(self) -> Ends | None:
-        """The outer ends of the intervals that are known: it holds zero where one of them does."""
-        known = [ends for ends in (self.images, self.seeds) if ends is not None]
-        return (min(low for low, _ in known), max(high for _, high in known)) if known else None
+        """The outer ends of the known intervals: contains zero if one of them does."""
+        intervals = [ends for ends in (self.images, self.seeds) if ends is not None]
+        return (min(low for low, _ in intervals), max(high for _, high in intervals)) if intervals else None
 
     @property
     def holds(self) -> Holds | None:
-        """Which of the intervals leave zero out; None where there is none."""
+        """Which intervals exclude zero; None without any interval."""
         images, seeds = (ends is not None and (ends[0] > 0 or ends[1] < 0) for ends in (self.images, self.seeds))
         if self.interval is None:
             return None
@@ -98,16 +98,16 @@ class Difference:
 
     @property
     def is_evidence(self) -> bool:
-        """At least half a point, and no interval that is known holds zero; without any nothing is evidence.
+        """Whether it is at least half a point and no known interval contains zero; False without any interval.
 
-        This is the one place that decides.
+        Every verdict of the package is made here.
         """
         ends = self.interval
         return ends is not None and abs(self.mean) >= EVIDENCE and (ends[0] > 0 or ends[1] < 0)
 
     @property
     def is_none(self) -> bool:
-        """Every interval that is known lies within half a point of zero.
+        """Whether every known interval lies within half a point of zero.
 
         Example:
             >>> Difference(0.001, None, 1, images=(-0.002, 0.004)).is_none, Difference(0.001, None, 1).is_none
@@ -191,13 +191,13 @@ def images_interval(
 
     Args:
         one: Whether the first model is right, shape (N,), or (S, N) for S seeds, which are averaged.
-        two: The second, on the same images; it may have another number of seeds.
+        two: The same for the second model on the same images; the number of seeds may differ.
         classes: Class of each image, shape (N,), for a mean over classes; one mean over all images when not given.
-        group: Number of the group of each image, shape (N,), where images of a group belong together; they then count
-            for as many images as their differences are worth, see :func:`longtail.evaluation.grouped.worth_by_class`.
+        group: Number of the group of each image, shape (N,), if images form groups; they then count by the effective
+            sample size of their differences, see :func:`longtail.evaluation.grouped.worth_by_class`.
 
     Returns:
-        Low and high end of first minus second; None where there is no image.
+        Low and high end of first minus second; None without images.
 
     Example:
         >>> one, two = [True] * 30 + [False] * 70, [False] * 20 + [True] * 10 + [False] * 70
@@ -225,17 +225,17 @@ def images_interval(
 def matched_gain(
     label: IntArray, one: npt.ArrayLike, two: npt.ArrayLike, *, balanced: bool, group: IntArray | None = None
 ) -> tuple[float, Ends] | None:
-    """By how much one model is better than another on the same images, with the interval over images.
+    """The gain in accuracy of one model over another on the same images, with its interval over images.
 
     Args:
         label: True class of each image, shape (N,).
         one: Whether the first model is right, shape (N,), or (S, N) for S seeds.
-        two: The second.
-        balanced: Whether every class counts the same, or every image.
+        two: The same for the second model.
+        balanced: Weight every class the same, instead of every image.
         group: Number of the group of each image, as for :func:`images_interval`.
 
     Returns:
-        None where there is no image.
+        None without images.
 
     Example:
         >>> gain, _ = matched_gain(np.array([0, 0, 0, 1]), [True] * 4, [True, True, True, False], balanced=True)
@@ -254,13 +254,13 @@ def matched_gain(
 
 
 def _over_seeds(right: npt.ArrayLike) -> Shares:
-    """Of each image the share of seeds that have it right, shape (N,)."""
-    known = np.asarray(right, dtype=np.float64)
-    return np.asarray(known.mean(axis=0)) if known.ndim == 2 else known
+    """The share of seeds that classify each image correctly, shape (N,)."""
+    shares = np.asarray(right, dtype=np.float64)
+    return np.asarray(shares.mean(axis=0)) if shares.ndim == 2 else shares
 
 
 def _matched_pairs(mean: float, first: float, second: float, spread: float) -> Ends:
-    """The adjusted interval for as many pairs as a mean of this variance is worth, from the moments of a pair."""
+    """The adjusted interval for the effective number of pairs of a mean of this variance, from a pair's moments."""
     pairs = (second - first**2) / spread
     first, second = first * pairs / (pairs + 2), (second * pairs + 1) / (pairs + 2)
     half = NormalDist().inv_cdf((1 + LEVEL) / 2) * ((second - first**2) / (pairs + 2)) ** 0.5
@@ -320,7 +320,7 @@ def means_interval(
 
 
 def _units(counted: Shares, group: IntArray | None) -> Shares:
-    """How many images, or groups of them, each seed counts; shape (S,)."""
+    """The number of images, or of groups, that count for each seed, shape (S,)."""
     if group is None:
         return np.asarray(counted.sum(axis=1))
     return np.array([float(np.unique(group[row > 0]).size) for row in counted])

@@ -59,11 +59,11 @@ def worth_together(label: IntArray, group: IntArray, correlation: float) -> floa
 
 
 def worth_by_class(label: IntArray, value: Array, group: IntArray) -> Array:
-    """How many independent images those of each class are worth, by what a number of theirs shares within a group.
+    """The effective sample size of each class, by the correlation of a value within groups.
 
     Args:
-        label: Class of each image, shape (N,), with no class left out.
-        value: A number of each image, as by how much two models differ on it, shape (N,).
+        label: Class of each image, shape (N,), with at least one image of every class.
+        value: A value per image, such as the difference of two models on it, shape (N,).
         group: Number of the group of each image, shape (N,), at least 0.
 
     Returns:
@@ -97,7 +97,8 @@ def correlation_within(label: IntArray, hit: npt.NDArray[np.bool_] | Array, grou
 
     Args:
         label: True classes, shape (N,).
-        hit: What images of a group may share: being right, being kept by a threshold, or a number; shape (N,).
+        hit: A value that images of a group may share: being right, being kept by a threshold, or any number, shape
+            (N,).
         group: Number of the group of each image, shape (N,).
 
     Returns:

@@ -1,4 +1,4 @@
-"""The table of answers as a file: CSV, TSV or Parquet, written row by row."""
+"""Writers of the table of predictions: CSV, TSV or Parquet, row by row."""
 
 from __future__ import annotations
 
@@ -16,22 +16,26 @@ from longtail.files import is_stream, writing
 Format: TypeAlias = Literal["csv", "tsv", "parquet"]
 Row: TypeAlias = Sequence[str | float]
 SUFFIXES: Final[Mapping[str, Format]] = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
-TEXT: Final[Mapping[str, Any]] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}  # names of any bytes
+TEXT: Final[Mapping[str, Any]] = {
+    "encoding": "utf-8",
+    "errors": "surrogateescape",
+    "newline": "",
+}  # file names may hold any bytes
 _ROWS_AT_ONCE = 10_000
 
 
 class Writer(Protocol):
-    """Takes the rows of a table, which are in the file or on their way to it when the call returns."""
+    """Writer of table rows; they have been handed to the file when the call returns."""
 
     def write(self, rows: Iterable[Row]) -> None:
         """Append rows."""
 
 
 def table_format(out: Path, asked: Format | None = None) -> Format:
-    """Return the format of a table by its name; what was asked for counts where the name says nothing.
+    """Return the format of a table by its suffix, or the requested one if it has none.
 
     Raises:
-        UsageError: A name of no format, or of another than was asked for.
+        UsageError: An unknown suffix, or one of another format than requested.
 
     Example:
         >>> table_format(Path("a.parquet")), table_format(Path("/dev/stdout")), table_format(Path("a"), "tsv")
@@ -42,13 +46,13 @@ def table_format(out: Path, asked: Format | None = None) -> Format:
     if named is None and suffix and not is_stream(out):
         raise UsageError(f"{out}: tables are not written as {suffix}; name it .csv, .tsv or .parquet.")
     if named is not None and asked not in {None, named}:
-        raise UsageError(f"{out} is the name of a {named} file, and {asked} was asked for: change one of the two.")
+        raise UsageError(f"{out} is the name of a {named} file, and the format is {asked}: change one of the two.")
     return named or asked or "csv"
 
 
 @contextmanager
 def open_table(path: Path, columns: Sequence[str], format: Format) -> Iterator[Writer]:  # noqa: A002
-    """Open a table to write rows to: whole under its name in the end or not at all, or a stream.
+    """Open a table for writing rows: a file that is written completely or not at all, or a stream.
 
     Raises:
         LongtailError: It cannot be written.
@@ -84,7 +88,7 @@ class _TextTable:
 
 
 class _ParquetTable:
-    r"""Bytes of a path that are no UTF-8 become ``\udc..`` escapes."""
+    r"""Bytes of a path that are not UTF-8 become ``\udc..`` escapes."""
 
     def __init__(self, file: BinaryIO, columns: Sequence[str]) -> None:
         import pyarrow as pa

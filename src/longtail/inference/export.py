@@ -38,11 +38,11 @@ TOLERANCE: Final = 1e-4  # of a probability
 METADATA_NAME: Final = "metadata.json"  # within a torch.export archive
 _IMAGES_CHECKED = 256
 _BATCH = 32
-_SPELT = {
+_COMMAND_LINE = {
     "format='torch'": "--format torch",
     "format='onnx'": "--format onnx",
     "images=FOLDER": "--images FOLDER",
-}  # by the command line
+}  # parts of messages, and what the command line shows instead
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ExportReport:
 
     Attributes:
         out: The file.
-        card: The model card beside it; None where ``out`` is a stream.
+        card: The model card next to it; None if ``out`` is a stream.
         images: How many images the two were compared on.
         largest_difference: Of any probability of any of them.
     """
@@ -140,11 +140,13 @@ def export_run(
         raise LongtailError(f"{path} is a folder: name the file to write, {path / f'model.{_suffix(format)}'}.")
     model, info = load_run(folder)
     squares, text = _squares(folder, info, images), model_card(folder)  # what is wrong with the run is said first
-    deployed = Deployed(model, info).eval().requires_grad_(False)  # else the outputs of the file would require it too
+    deployed = (
+        Deployed(model, info).eval().requires_grad_(False)
+    )  # else the outputs of the exported model would require gradients too
     data = (_to_onnx if format == "onnx" else _to_torch)(deployed, input_type)
     if _is_external(data):
         raise LongtailError(
-            f"{path} would be larger than the 2 GB of an ONNX file: use format='torch'.", options=_SPELT
+            f"{path} would be larger than the 2 GB of an ONNX file: use format='torch'.", options=_COMMAND_LINE
         )
     difference = _compare(data, Predictor(model, info), squares, format=format, input_type=input_type)
     card = None if is_stream(path) else path.with_name(f"{path.name}.md")
@@ -185,7 +187,7 @@ def _need(*packages: str) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         names = " and ".join(missing)
-        raise LongtailError(f"format='onnx' needs {names}: pip install 'longtail[export]'.", options=_SPELT)
+        raise LongtailError(f"format='onnx' needs {names}: pip install 'longtail[export]'.", options=_COMMAND_LINE)
 
 
 def _squares(folder: Path, info: ModelInfo, images: str | None) -> Squares:
@@ -193,14 +195,16 @@ def _squares(folder: Path, info: ModelInfo, images: str | None) -> Squares:
     examples = folder / "examples.parquet"
     if images is None and not examples.is_file():
         raise LongtailError(
-            f"{folder} keeps no images to check the result on: name yours, images=FOLDER.", options=_SPELT
+            f"{folder} keeps no images to check the result on: name yours, images=FOLDER.", options=_COMMAND_LINE
         )
     items: Iterator[Item] = islice(find_images(images or examples).items(), _IMAGES_CHECKED)
     loaded = [one for batch in read_batches(items, info.preprocessing, batch_size=_BATCH) for one in batch]
     pixels = [one.pixels for one in loaded if one.pixels is not None]
     if not pixels:
         source = str(images or examples)
-        raise LongtailError(f"none of the files in {source!r} is an image: name others, images=FOLDER.", options=_SPELT)
+        raise LongtailError(
+            f"none of the files in {source!r} is an image: name others, images=FOLDER.", options=_COMMAND_LINE
+        )
     return np.ascontiguousarray(np.stack(pixels).transpose(0, 3, 1, 2))
 
 

@@ -93,7 +93,7 @@ def push_run(
 
 
 def _check_name(repo_id: str) -> None:
-    """Refuse what the hub would refuse, before anything is read or sent."""
+    """Refuse a repository name that the hub would refuse, before anything is read or sent."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -132,7 +132,7 @@ def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
 
 
 def _shorten_paths(path: Path) -> None:
-    """Leave of an absolute path in a table its last name: the rest tells of the machine."""
+    """Reduce absolute paths in a table to their last component: the rest reveals the machine."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

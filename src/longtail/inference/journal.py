@@ -35,12 +35,13 @@ class Journal:
         out: The table to be made.
         columns: Its columns; the first one names the image.
         settings: What the rows depend on; rows made with others are never continued.
-        format: Of the table, where its name does not say.
+        format: Format of the table, if its suffix does not tell.
         restart: Throw an unfinished file away instead of going on with it.
-        count_doubles: Remember eight bytes for each row, so that :attr:`doubles` is known.
+        count_doubles: Remember eight bytes per row to count :attr:`doubles`.
 
     Raises:
-        LongtailError: The unfinished file belongs to another command, which may be at work, or it cannot be written.
+        LongtailError: The unfinished file belongs to another command, which may still be running, or it cannot be
+            written.
 
     Example:
         >>> import tempfile
@@ -92,7 +93,7 @@ class Journal:
 
     @property
     def doubles(self) -> int:
-        """Rows whose name another row has had before."""
+        """Number of rows that repeat the name of an earlier row."""
         return 0 if self._doubles is None else self._doubles.count(self._names)
 
     def has(self, name: str) -> bool:
@@ -124,12 +125,12 @@ class Journal:
             with open_table(self.out, self.columns, self.format) as table:
                 table.write(row[:-1] for row in self._rows() if not row[-1])
             self.path.unlink()
-            self._file.close()  # not before: nobody else may go on with it
+            self._file.close()  # only now: until here no other command may continue it
         except OSError as error:
             raise cannot_write(self.out, error) from error
 
     def _open(self, *, restart: bool) -> None:
-        """Go on with what is in the file, or begin it anew; nobody else may be at it."""
+        """Continue the file or start it over; no other command may be writing it."""
         if sys.platform != "win32":
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -159,7 +160,7 @@ class Journal:
         with self.path.open("rb") as file:
             first = file.readline()
             header = f"{self._settings}\n".encode()
-            if header.startswith(first) and first != header:  # torn, or nothing yet
+            if header.startswith(first) and first != header:  # incomplete, or empty
                 return False
             if first != header:
                 raise LongtailError(
@@ -182,7 +183,7 @@ class Journal:
 
 
 class StreamTable:
-    """The rows of a table straight into a stream: what a :class:`Journal` does, but for going on and ``.skipped.csv``.
+    """Rows of a table written straight to a stream: a :class:`Journal` without resuming and without ``.skipped.csv``.
 
     Example:
         >>> with StreamTable(Path("/dev/null"), ["path", "label"], format="csv") as table:
@@ -212,7 +213,7 @@ class StreamTable:
         return 0 if self._doubles is None else self._doubles.count(())
 
     def has(self, name: str) -> bool:  # noqa: ARG002
-        """No earlier command can be continued."""
+        """Return False: a stream cannot be resumed."""
         return False
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -228,7 +229,7 @@ class StreamTable:
 
 
 class _Doubles:
-    """Counts names that come again, by eight bytes of each."""
+    """Counts repeated names by eight bytes of each."""
 
     def __init__(self) -> None:
         self._names = array("Q")

@@ -32,12 +32,12 @@ class Found(NamedTuple):
 
 @dataclass
 class LeftOut:
-    """What was met on the way and has no place among the images, counted.
+    """Counts of files and folders that were left out of a listing.
 
     Attributes:
-        others: Files whose name does not end like an image's, by their ending.
-        hidden: Hidden files and folders, and folders that a system adds, such as ``__MACOSX``.
-        again: Links to folders that have been gone through.
+        others: Files without an image suffix, by suffix.
+        hidden: Hidden files and folders, and system folders such as ``__MACOSX``.
+        again: Links to folders that were listed already.
         special: Pipes, sockets and devices.
     """
 
@@ -47,22 +47,22 @@ class LeftOut:
     special: int = 0
 
     def __str__(self) -> str:
-        """Return all of it in one line, empty where there is nothing.
+        """Return the counts in one line, empty if all are zero.
 
         Example:
             >>> print(LeftOut(Counter({".txt": 3, ".json": 1}), again=1))
-            4 files not named like an image (.txt 3, .json 1), 1 link to a folder gone through already
+            4 files not named like an image (.txt 3, .json 1), 1 link to a folder listed already
         """
         others = self.others.total()
         parts = [f"{_several(others, 'file')} not named like an image ({count_words(self.others)})"] if others else []
-        parts += [f"{self.hidden:,} hidden or made by a system"] if self.hidden else []
-        parts += [f"{_several(self.again, 'link')} to a folder gone through already"] if self.again else []
+        parts += [f"{self.hidden:,} hidden or added by a system"] if self.hidden else []
+        parts += [f"{_several(self.again, 'link')} to a folder listed already"] if self.again else []
         parts += [_several(self.special, "pipe or device", "pipes or devices")] if self.special else []
         return ", ".join(parts)
 
 
 def count_words(counts: Counter[str], most: int = 5) -> str:
-    """Return the commonest words with how often each was counted.
+    """Return the most frequent words with their counts.
 
     Example:
         >>> count_words(Counter({".heic": 5, ".cr2": 1}))
@@ -85,13 +85,13 @@ class _Entry(NamedTuple):
 def images_below(folder: str, left_out: LeftOut | None = None) -> Iterator[Found]:
     """Find the files with an image's extension in a folder, to the bottom.
 
-    What is hidden or made by a system is left out.
-    Links are followed, each real folder once. The order is that of names, in portions of 10,000 where a folder holds
-    more. Photographs and films in a format that is not read are among them: reading them says so.
+    Hidden files and folders and system folders are left out. Links are followed, each real folder once. The order is
+    that of names, in portions of 10,000 where a folder holds more. Photographs and videos in a format that is not read
+    are included: reading them reports an error.
 
     Args:
         folder: Where to look.
-        left_out: Counts everything else.
+        left_out: Counts what is left out.
 
     Example:
         >>> import tempfile, pathlib
@@ -109,7 +109,7 @@ def images_below(folder: str, left_out: LeftOut | None = None) -> Iterator[Found
         if name.startswith("."):
             left_out.hidden += 1
         else:
-            left_out.others[os.path.splitext(name)[1].lower() or "no ending"] += 1  # noqa: PTH122
+            left_out.others[os.path.splitext(name)[1].lower() or "no suffix"] += 1  # noqa: PTH122
         return False
 
     def enter(names: Names) -> bool:

@@ -94,10 +94,10 @@ def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tupl
 
 
 def refuse_swapped(run: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
-    """Notice that a run stands where something else belongs, and something else in place of the run.
+    """Refuse swapped arguments: a run where something else belongs, and something else in place of the run.
 
     Raises:
-        UsageError: Of the two words the second is a run and the first is none.
+        UsageError: The second argument is a run and the first is not.
 
     Example:
         >>> import tempfile
@@ -119,7 +119,7 @@ def refuse_swapped(run: str | os.PathLike[str], other: str | os.PathLike[str]) -
 def start_from(model: LongTailModel, counts: ClassCounts, run_dir: str | Path) -> bool:
     """Give a model the weights of a run: the backbone's, and the classifier's where it is the same.
 
-    Classes are matched by name, whatever their order. Those without training images, on either side, may be absent on
+    Classes are matched by name, whatever their order. Those without training images, on either side, may be missing on
     the other.
 
     Args:
@@ -147,8 +147,8 @@ def start_from(model: LongTailModel, counts: ClassCounts, run_dir: str | Path) -
     same = info.model.head == model.head_name and not any(others)
     if same:
         source, target = trained.head.state_dict(), model.head.state_dict()
-        for name, values in source.items():  # one row a class, of every tensor
-            target[name][[mine[each] for each in shared]] = values[[theirs[each] for each in shared]]
+        for name, values in source.items():  # every tensor has one row per class
+            target[name][[mine[label] for label in shared]] = values[[theirs[label] for label in shared]]
     return same
 
 

@@ -39,14 +39,14 @@ class PredictionReport:
     Attributes:
         out: The table.
         predicted: How many images have a row in it that this command has made.
-        skipped: How many files it could not read, those in ``unread`` among them.
-        unread: Files in formats that are not read at all, by their ending.
-        left_out: What else was met and is not in the table.
-        doubles: Rows whose name another row has had before, where a table named the images.
-        replaced: Whether a table of that name was there before.
+        skipped: How many files it could not read, including those in ``unread``.
+        unread: Files in formats that are not read at all, by suffix.
+        left_out: Counts of other files and folders that are not in the table.
+        doubles: Rows that repeat the name of an earlier row, if a table named the images.
+        replaced: Whether an earlier table of that name was replaced.
         earlier: How many files an earlier, unfinished command had gone through.
         problems: Path and problem of the first of the files that could not be read, without those in ``unread``; all
-            are in ``FILE.skipped.csv``. Of a stream, which has no such file, all of them.
+            are in ``FILE.skipped.csv``. For a stream, which has no such file, all of them.
         seconds: How long it took.
     """
 
@@ -107,7 +107,7 @@ def predict_images(
         prior: The mix of classes to expect, as for :func:`longtail.inference.predictor.load`.
         image_column: The column of a table that holds the images, where it is not found by its name.
         restart: Begin anew even if an unfinished file is there.
-        format: Of the table, where its name does not say: CSV when not given.
+        format: Format of the table, if its suffix does not tell; CSV when not given.
         workers: Threads that decode images; by default as many as there are cores.
         console: Where progress and skipped files are shown; None shows nothing.
 
@@ -115,7 +115,7 @@ def predict_images(
         The number of rows, and the files that were skipped.
 
     Raises:
-        UsageError: Images and run in the wrong places, or a name of no format.
+        UsageError: Images and run are swapped, or an unknown suffix.
         LongtailError: No such run, no image found, a table that cannot be written, or an unfinished one of another
             command.
     """
@@ -269,7 +269,7 @@ def _show(report: PredictionReport, journal: Journal | StreamTable, console: Con
     if str(report.left_out):
         _say(console, f"left out: {report.left_out}")
     if report.doubles:
-        _say(console, f"note: {report.doubles:,} of the rows name an image that an earlier row names as well")
+        _say(console, f"note: {report.doubles:,} rows repeat the image of an earlier row")
     _say(console, f"{report.seconds:.1f} s, {report.images_per_second:,.0f} images/s")
     _say(console, str(report))
 

@@ -47,7 +47,7 @@ class Prediction:
 class Predictor:
     """A model in evaluation mode, with all that turns an image into probabilities; made by :func:`load`.
 
-    Its parameters take no gradients from here on.
+    Its parameters no longer require gradients.
 
     Args:
         model: The network, on the device where it will run.
@@ -67,7 +67,7 @@ class Predictor:
         prior: str | None = None,
         say: Callable[[str], None] | None = None,
     ) -> Self:
-        """Read a run; see :func:`load`. ``say`` is told which classes the file of a prior leaves out."""
+        """Read a run; see :func:`load`. ``say`` is called with the classes that a prior file leaves out."""
         model, info = load_run(local_run(run), device=device)
         return cls(model, info if prior is None else with_prior(info, read_prior(prior, info, say)))
 

@@ -24,7 +24,7 @@ SMALLEST_SHARE: Final = 1e-6
 WORDS: Final = ("uniform", "train")
 _TOO_MUCH: Final = 1e300  # a sum of fewer than a hundred million such shares is still a number
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_NO_NUMBERS: Final = {"nan", "inf", "infinity", "-inf", "-infinity", "+inf"}  # yet no header either
+_NO_NUMBERS: Final = {"nan", "inf", "infinity", "-inf", "-infinity", "+inf"}  # but not a header either
 _LONGEST: Final = 60  # characters of a cell that an error shows
 _SHOWN: Final = 5  # classes that a note names
 
@@ -75,11 +75,11 @@ def read_prior(spec: str, info: ModelInfo, say: Callable[[str], None] | None = N
     Args:
         spec: ``"uniform"``, ``"train"``, or the name of a ``.json`` or ``.csv`` file.
         info: The model, for its class names and training counts.
-        say: Is told, in one sentence, which classes a file leaves out.
+        say: Called with one sentence on the classes that the file leaves out.
 
     Raises:
-        LongtailError: No such word or file, a class the model does not know, a class given twice, or a value that is no
-            share.
+        LongtailError: No such word or file, a class the model does not know, a class given twice, or a value that is
+            not a share.
 
     Example:
         >>> from longtail.inference.info import ModelSpec, Preprocessing
@@ -117,7 +117,7 @@ def read_prior(spec: str, info: ModelInfo, say: Callable[[str], None] | None = N
 
 
 def _from_csv(path: Path, numbers: Mapping[str, int]) -> dict[int, float]:
-    """Class number to share; the first row is a header where it names no class and holds no number."""
+    """Map class number to share; the first row is a header if it has neither a class name nor a number."""
     given: dict[int, float] = {}
     for row, (line, cells) in enumerate(read_records(path)):
         where = f"{path}, line {line}"
@@ -129,13 +129,13 @@ def _from_csv(path: Path, numbers: Mapping[str, int]) -> dict[int, float]:
         name, value = normalize_class_name(cells[0]), cells[1].strip()
         if row == 0 and name not in numbers and not re.search(r"\d", value) and value.lower() not in _NO_NUMBERS:
             continue
-        _put(given, name, numbers, f"{where}, column 1")
+        _require_new(given, name, numbers, f"{where}, column 1")
         given[numbers[name]] = _share(value, f"{where}, column 2")
     return given
 
 
 def _from_json(path: Path, numbers: Mapping[str, int]) -> dict[int, float]:
-    """Class number to share. Every number is kept as it is written, so that it is read as in a CSV."""
+    """Map class number to share. Numbers stay text, to be parsed as in a CSV."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         pairs = json.loads(
@@ -144,7 +144,7 @@ def _from_json(path: Path, numbers: Mapping[str, int]) -> dict[int, float]:
     except (OSError, UnicodeDecodeError) as error:
         raise LongtailError(f"{path} cannot be read as UTF-8 text ({error}): save it as CSV or JSON.") from error
     except json.JSONDecodeError as error:
-        raise LongtailError(f"{path} is no JSON ({error}): write an object of class name to share.") from error
+        raise LongtailError(f"{path} is not valid JSON ({error}): write an object of class name to share.") from error
     except RecursionError:
         raise LongtailError(f"{path} is nested too deeply: write an object of class name to share.") from None
     if not isinstance(pairs, _Pairs):
@@ -152,31 +152,31 @@ def _from_json(path: Path, numbers: Mapping[str, int]) -> dict[int, float]:
     given: dict[int, float] = {}
     for key, value in pairs:
         where, name = f"{path}{_line_of(key, text)}", normalize_class_name(key)
-        _put(given, name, numbers, where)
+        _require_new(given, name, numbers, where)
         if not isinstance(value, _Number):
-            raise LongtailError(f"{where}: the share of {_short(name)} is no number: give one of 0 or more.")
+            raise LongtailError(f"{where}: the share of {_short(name)} is not a number: give one of 0 or more.")
         given[numbers[name]] = _share(value, where)
     return given
 
 
 class _Pairs(list[tuple[str, object]]):
-    """A JSON object, with names that are given twice."""
+    """The pairs of a JSON object, including repeated names."""
 
 
 class _Number(str):
-    """A number of JSON as it is written."""
+    """The text of a JSON number."""
 
     __slots__ = ()
 
 
 def _line_of(key: str, text: str) -> str:
-    """The line of the last place where a name of JSON stands, for an error; empty where it is spelt with escapes."""
+    """The last line where a JSON name occurs, for an error; empty if it is written with escapes."""
     place = text.rfind(json.dumps(key, ensure_ascii=False))
     return "" if place < 0 else f", line {text.count(chr(10), 0, place) + 1}"
 
 
-def _put(given: dict[int, float], name: str, numbers: Mapping[str, int], where: str) -> None:
-    """Make sure that a class is known and new."""
+def _require_new(given: dict[int, float], name: str, numbers: Mapping[str, int], where: str) -> None:
+    """Check that a class is known and not given yet."""
     if name not in numbers:
         hint = nearest(name[:_LONGEST], list(numbers))
         raise LongtailError(f"{where}: the model knows no class {_short(name)}.{hint}")

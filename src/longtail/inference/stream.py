@@ -26,7 +26,7 @@ class Images:
     """The images that a user named, to be gone through as often as needed, one at a time.
 
     Attributes:
-        start: Starts going through them, and counts what is left out on the way.
+        start: Iterates over them, and counts what is left out.
         total: How many there are, where that is known without going through them.
         is_table: Whether they are rows of a table, so that their order is fixed and a name may come twice.
     """
@@ -36,7 +36,7 @@ class Images:
     is_table: bool = False
 
     def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
-        """Go through them; ``left_out`` is added to on the way."""
+        """Iterate over the images, counting in ``left_out`` what is left out."""
         return self.start(LeftOut() if left_out is None else left_out)
 
 
@@ -71,8 +71,8 @@ def find_images(images: str | os.PathLike[str], *, image_column: str | None = No
         raise LongtailError(f"There is no file or folder {text!r}: name an image, a folder with images, or a pattern.")
     left_out = LeftOut()
     if next(found.items(left_out), None) is None:
-        met = f" ({left_out})" if str(left_out) else ""
-        raise LongtailError(f"No image in {text!r}{met}: name an image, a folder with images, or a pattern.")
+        others = f" ({left_out})" if str(left_out) else ""
+        raise LongtailError(f"No image in {text!r}{others}: name an image, a folder with images, or a pattern.")
     return found
 
 

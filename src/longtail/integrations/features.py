@@ -52,11 +52,11 @@ class ReadFeatures(nn.Module):
 
     @property
     def ignore_index(self) -> int:
-        """The label that contributes nothing, the loss's own."""
+        """The label that the loss ignores."""
         return self.loss.ignore_index
 
     def count_empty_as_zero(self) -> None:
-        """Let the mean of the loss over no label be 0; see :meth:`LongTailLoss.count_empty_as_zero`."""
+        """Make the mean of the loss over no labels 0; see :meth:`LongTailLoss.count_empty_as_zero`."""
         self.loss.count_empty_as_zero()
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     HeadKind = Literal["linear", "cosine"]
 
 
-_LARGEST_COSINE = 1.05  # what rounding in half precision may leave of 1
+_LARGEST_COSINE = 1.05  # rounding in half precision may exceed 1
 
 
 class CommonOptions(TypedDict, total=False):
@@ -129,10 +129,10 @@ class LongTailLoss(nn.Module, ABC):
         raise ValueError(f"{type(self).__name__} reads no classifier: do not attach the {type(classifier).__name__}.")
 
     def count_empty_as_zero(self) -> None:
-        """Let the mean over no label be 0, with a gradient of zero, from now on.
+        """Make the mean over no labels 0, with zero gradient, from now on.
 
-        Like that of ``torch.nn.CrossEntropyLoss`` it is nan: where all labels are ignored, or all are of weight 0. A
-        training loop that adds up parts of a batch wants 0.
+        By default it is nan, as in ``torch.nn.CrossEntropyLoss``, if all labels are ignored or have weight 0. A
+        training loop that adds up parts of a batch needs 0.
 
         Example:
             >>> from longtail.losses import CrossEntropyLoss
@@ -146,7 +146,7 @@ class LongTailLoss(nn.Module, ABC):
 
     @property
     def may_be_empty(self) -> bool:
-        """Whether a label in ``0 .. C-1`` may count for nothing: it is ignored, or of weight 0."""
+        """Whether a label in ``0 .. C-1`` may not count: it is ignored or has weight 0."""
         weightless = self.weight is not None and bool((self.weight == 0).any())
         return weightless or 0 <= self.ignore_index < self.num_classes
 
@@ -175,7 +175,7 @@ class LongTailLoss(nn.Module, ABC):
             raise ValueError("ignore_index works with class indices, not with probabilities: leave it at -100.")
         if self.head == "cosine" and not torch.compiler.is_compiling() and not self._saw_cosines:
             check_cosines(type(self).__name__, rows.logits)
-            self._saw_cosines = True  # once: the host would wait for the device at every call
+            self._saw_cosines = True  # only once, as the check synchronizes with the device
         changed = self.change(rows.logits, rows.features)
         how = self._averaging(None if weight is None else weight.to(rows.logits.dtype))
         losses = expected_loss(changed, rows.target, how)
@@ -244,15 +244,14 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"))
 
 
 def check_cosines(name: str, logits: Tensor) -> None:
-    """Raise where the logits of a loss that is defined on cosines are none.
+    """Raise if the logits given to a loss defined on cosines are not cosines.
 
     Args:
         name: The class of the loss.
-        logits: Any shape. Where they have no values to look at, as under vmap or while a CUDA graph is captured, they
-            pass.
+        logits: Any shape. They pass if their values cannot be read, as under vmap or during CUDA graph capture.
 
     Raises:
-        ValueError: A value outside [-1, 1], by more than half precision explains.
+        ValueError: A value outside [-1, 1] by more than rounding in half precision.
 
     Example:
         >>> check_cosines("GCLLoss", torch.tensor([[5.0, 0.0]]))
@@ -279,5 +278,5 @@ def _class_weight(weight: Tensor | Sequence[float], num_classes: int) -> Tensor:
     if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
         raise ValueError("weight must hold finite numbers >= 0.")
     if not bool(values.any()):
-        raise ValueError("weight must be above 0 for one class at least: with none, nothing would be trained.")
+        raise ValueError("weight must be above 0 for at least one class: otherwise nothing would be trained.")
     return values

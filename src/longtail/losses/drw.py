@@ -89,12 +89,12 @@ class DeferredReweighting(LongTailLoss):
         return self.loss.sample_noise(like)
 
     def count_empty_as_zero(self) -> None:
-        """Let the mean of the wrapped loss over no label be 0."""
+        """Make the mean of the wrapped loss over no labels 0."""
         self.loss.count_empty_as_zero()
 
     @property
     def may_be_empty(self) -> bool:
-        """That of the wrapped loss, whose weights these multiply."""
+        """As in the wrapped loss, whose weights these multiply."""
         return self.loss.may_be_empty
 
     def attach_classifier(self, classifier: nn.Module) -> None:

@@ -52,7 +52,7 @@ class Averaging(NamedTuple):
         label_smoothing: The share of each target that is spread evenly over the classes.
         focal_gamma: The exponent g of the focal form ``(1 - p)^g CE``; 0 is plain cross-entropy.
         focal_detached: Whether the factor ``(1 - p)^g`` is a constant in the gradient.
-        empty_is_zero: Whether the mean over nothing (all labels ignored, or of weight 0) is 0 instead of nan.
+        empty_is_zero: Whether the mean is 0 instead of nan if all labels are ignored or have weight 0.
     """
 
     weight: Tensor | None = None

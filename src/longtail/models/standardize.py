@@ -11,8 +11,8 @@ _FARTHEST = 1e15  # deviations from the mean; the square still fits float32, in 
 class Standardize(nn.Module):
     """``(x - mean) / deviation`` of each feature, with the numbers of the data it was fitted to.
 
-    Computed in float64, so that neither an offset nor the unit of a feature changes the result; the result is float32.
-    Not every accelerator has float64: leave this module on the CPU.
+    Computed in float64, so that offset and unit of a feature do not change the result, which is float32. Not every
+    accelerator supports float64: leave this module on the CPU.
 
     Args:
         num_features: Feature size D.
@@ -46,7 +46,7 @@ class Standardize(nn.Module):
         return self
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return standardized features, float32 (N, D); what lies farther than 1e15 deviations out counts as that."""
-        # In halves, as the difference of two large numbers may be no float64 any more.
+        """Return standardized features, float32 (N, D); values beyond 1e15 deviations are clipped."""
+        # In halves, as the difference of two large numbers may overflow float64.
         distance = (features.double() / 2 - self.mean / 2) / (self.deviation / 2)
         return distance.clamp(-_FARTHEST, _FARTHEST).float()

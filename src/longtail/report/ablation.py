@@ -229,6 +229,6 @@ def _points(gap: Difference) -> str:
 
 
 def _alone(gap: Difference) -> str:
-    """Over what a difference holds alone, which is not enough; empty where it holds over both or neither."""
-    words = {"i": " (it can over images, not over seeds)", "s": " (it can over seeds, not over images)"}
+    """Name the only interval that a difference holds over; empty if it holds over both or neither."""
+    words = {"i": " (holds over images, not over seeds)", "s": " (holds over seeds, not over images)"}
     return words.get(mark(gap), "")

@@ -53,14 +53,14 @@ def notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]]
 
 
 def evidence_notes(rows: Sequence[Row]) -> Iterator[str]:
-    """Say which differences hold over images or over seeds alone, and where only seeds could be asked.
+    """Note differences that hold over images or over seeds alone, and those judged over seeds only.
 
     Args:
         rows: The baseline first.
     """
     reasons = {
-        "i": "over the test images and not over seeds, which scatter too much: more seeds would tell",
-        "s": "over seeds and not over the test images, which are too few to tell",
+        "i": "over the test images but not over seeds, which vary too much: add seeds",
+        "s": "over seeds but not over the test images, which are too few",
     }
     for row in rows[1:]:
         for sign, reason in reasons.items():
@@ -77,13 +77,13 @@ def evidence_notes(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _other_images_notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]]) -> Iterator[str]:
-    """Say where runs were tested on other images: each seed on its own, or configurations on those of others."""
+    """Note runs with different test images: between seeds, or between configurations."""
     if all(one.was_tested_as(two) for one, two in combinations(runs, 2)):
         return
     (_, first), *others = groups.items()
     pairs = [pair for _, group in others for pair in Pairing.of(group, first, "test").pairs]
     if pairs and all(one.was_tested_as(two) for one, two in pairs):
-        yield "each seed has test images of its own: an interval over images is the mean of those of the seeds."
+        yield "each seed has its own test images: an interval over images is the mean over seeds."
     else:
         yield "the runs were not tested on the same images: a difference may come from the images."
 
@@ -125,7 +125,7 @@ def _adjustment_notes(groups: Mapping[str, tuple[RunResult, ...]]) -> Iterator[s
 
 
 def _fold_notes(groups: Mapping[str, tuple[RunResult, ...]]) -> Iterator[str]:
-    """Say which images a cross-validation never tested on."""
+    """Note the images that a cross-validation never tested on."""
     for name, group in groups.items():
         for run in group:
             if run.never_judged and run.test is not None:

@@ -67,10 +67,12 @@ def _heading(comparison: Comparison) -> str:
     paired = ", over pairs of equal seed and images" if any(row.pairs for row in rows[1:]) else ""
     seeds = any(change and change.seeds for row in rows for change in row.differences.values())
     over = f"over the test images and, from {ENOUGH_SEEDS} seeds on, over seeds" if seeds else "over the test images"
-    rule = f"one with * is evidence: {100 * EVIDENCE:.1f} points or more, and its {SURE} interval holds no zero, {over}"
+    rule = (
+        f"one with * is evidence: {100 * EVIDENCE:.1f} points or more, and a {SURE} interval that excludes zero, {over}"
+    )
     alone = {mark(change) for row in rows for change in row.differences.values()} & {"i", "s"}
     if alone:
-        rule += "; i and s mark what holds over images or over seeds alone"
+        rule += "; i and s mark differences that hold over images or over seeds alone"
     return f"{text}; differences are against {rows[0].name}{paired}; {rule}."
 
 
@@ -95,8 +97,8 @@ def csv_rows(comparison: Comparison) -> Iterator[list[str]]:
 def write_csv(comparisons: Sequence[Comparison], path: str | Path) -> Path:
     """Write one line per row: mean, deviation and difference of every metric, fractions in [0, 1].
 
-    A difference has the outer ends of its intervals (``low``, ``high``), those over images and over seeds, and which of
-    the two hold no zero (``holds``: images and seeds, images, seeds, neither; empty where there is no interval).
+    A difference has the outer ends of its intervals (``low``, ``high``), the interval over images, that over seeds, and
+    which of the two exclude zero (``holds``: images and seeds, images, seeds, neither; empty without an interval).
 
     Args:
         comparisons: One, or several that each have a baseline of their own.

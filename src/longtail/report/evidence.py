@@ -1,4 +1,4 @@
-"""How far a figure differs between configurations, and its interval over the test images that both were given."""
+"""Differences of figures between configurations, with intervals over their common test images."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def figure_of(run: RunResult, split: str | None, key: str) -> float | None:
 def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -> Difference | None:
     """By how much a figure of some runs exceeds that of others; see :func:`longtail.report.pairing.difference_between`.
 
-    Where the runs kept their predictions of the same test images, those are matched. Where not, the interval over
-    images can only be made of the interval of each side. As that is wider than need be, it is asked for where seeds say
-    nothing, or where the two sides were tested on other images, which could be all of the difference.
+    If the runs kept predictions of the same test images, those are matched. If not, the interval over images can only
+    be derived from the interval of each side. As that is too wide, it is used only if there are too few seeds, or if
+    the sides were tested on different images, which could explain the whole difference.
 
     Args:
         runs: Of one configuration.
@@ -45,10 +45,12 @@ def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -
         return figure_of(run, split, key)
 
     def matched(mine: Runs, base: Runs) -> Ends | None:
-        found = matched_interval(mine, base, key) if split == "test" else None
+        difference = matched_interval(mine, base, key) if split == "test" else None
         gain = (mean_figure(mine, split, key) or 0.0) - (mean_figure(base, split, key) or 0.0)
         # Predictions are those of the finished run: after an earlier stage they are of another model.
-        return found[1] if found is not None and math.isclose(found[0], gain, abs_tol=ROUNDED) else None
+        if difference is None or not math.isclose(difference[0], gain, abs_tol=ROUNDED):
+            return None
+        return difference[1]
 
     change = difference_between(runs, baseline, split, value, matched)
     if change is None or change.images is not None:
@@ -60,7 +62,7 @@ def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -
 
 
 def mean_figure(runs: Runs, split: str | None, key: str) -> float | None:
-    """The mean of a figure over runs; None where none has it."""
+    """The mean of a figure over runs; None if no run has it."""
     spread = Spread.of([figure_of(run, split, key) for run in runs])
     return spread.mean if spread else None
 
@@ -70,7 +72,7 @@ def _tested_alike(mine: Runs, base: Runs, split: str | None) -> bool:
 
 
 def _apart(mine: Runs, base: Runs, split: str | None, key: str) -> Ends | None:
-    """The interval of a difference of means from the interval of each figure; None for a figure that has none."""
+    """The interval of a difference of means from the interval of each figure; None for a figure without one."""
     sides = [(mean_figure(runs, split, key), mean_interval(_intervals(runs, split, key))) for runs in (mine, base)]
     (first, ends), (second, other) = sides
     if first is None or second is None or ends is None or other is None:
@@ -79,17 +81,17 @@ def _apart(mine: Runs, base: Runs, split: str | None, key: str) -> Ends | None:
 
 
 def _intervals(runs: Runs, split: str | None, key: str) -> list[Ends | None]:
-    known: list[Metrics | None] = [measured(run, split) for run in runs]
-    return [metrics.intervals.get(key) if metrics else None for metrics in known]
+    figures: list[Metrics | None] = [measured(run, split) for run in runs]
+    return [metrics.intervals.get(key) if metrics else None for metrics in figures]
 
 
 def matched_interval(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | None:
     """The difference of two configurations by their predictions of the same images, and its interval over images.
 
     Args:
-        mine: Runs of the first; where every seed has test images of its own, each needs a partner at its place in
-            ``base``, and the interval is the mean of theirs.
-        base: Of the second.
+        mine: Runs of the first. If every seed has its own test images, each needs a partner at the same position in
+            ``base``, and the interval is the mean over the pairs.
+        base: Runs of the second.
         key: ``"accuracy"``, ``"balanced_accuracy"`` or a shot group.
 
     Returns:
@@ -100,16 +102,16 @@ def matched_interval(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | N
     if key in GROUP_NAMES and len({run.group_of for run in (*mine, *base)}) > 1:
         return None
     parts = _same_images(mine, base)
-    found = [_matched(one, two, key) for one, two in parts or []]
-    known = [part for part in found if part is not None]
-    ends = mean_interval([part[1] for part in known])
-    if ends is None or len(known) < len(found):
+    differences = [_matched(first, second, key) for first, second in parts or []]
+    measured_parts = [part for part in differences if part is not None]
+    ends = mean_interval([part[1] for part in measured_parts])
+    if ends is None or len(measured_parts) < len(differences):
         return None
-    return float(np.mean([part[0] for part in known])), ends
+    return float(np.mean([part[0] for part in measured_parts])), ends
 
 
 def _same_images(mine: Runs, base: Runs) -> list[tuple[Runs, Runs]] | None:
-    """The runs in parts that were tested on the same images: all of them, or each pair; None where neither is so."""
+    """Divide runs into parts with the same test images: one of all runs, or one per pair; None if neither works."""
     if any(run.predictions is None for run in (*mine, *base)):
         return None
     if any(run.test is None or (run.test.unit != "image" and _group([run]) is None) for run in (*mine, *base)):
@@ -121,13 +123,13 @@ def _same_images(mine: Runs, base: Runs) -> list[tuple[Runs, Runs]] | None:
 
 
 def _group(runs: Runs) -> IntArray | None:
-    """Number of what each test image belongs to; None where every image stands for itself, or it was not kept."""
+    """The group of each test image; None if images are independent or groups were not kept."""
     together = [run for run in runs if run.test is not None and run.test.unit != "image"]
     return next((run.predictions.group for run in together if run.predictions is not None), None)
 
 
 def _matched(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | None:
-    """The same for runs that were all tested on the same images."""
+    """The matched difference of runs that were all tested on the same images."""
     assert mine[0].predictions is not None
     label, group = mine[0].predictions.label, _group([*mine, *base])
     kept = np.array([key not in GROUP_NAMES or name == key for name in mine[0].group_of])[label]
@@ -146,9 +148,9 @@ def difference_of_shares(one: float, images: float, two: float, base: float) -> 
 
     Args:
         one: The first share.
-        images: The number of images it is of.
-        two: The second.
-        base: The number of images that one is of.
+        images: Number of images of the first.
+        two: The second share.
+        base: Number of images of the second.
 
     Example:
         >>> difference_of_shares(0.5, 100, 0.2, 100).is_evidence, difference_of_shares(0.5, 4, 0.2, 5).is_evidence
@@ -159,15 +161,15 @@ def difference_of_shares(one: float, images: float, two: float, base: float) -> 
 
 
 def counted_between(counted: Counted, *, most: float = 1.0) -> Between:
-    """The interval of the difference in a mean over some of the test images, from the images matched.
+    """Return a function for the interval of a difference of means over some test images, matched by image.
 
     Args:
         counted: A number of each test image of a run, and whether the image counts, shape (N,) each.
         most: By how much two such means can differ at most, 1 for shares.
 
     Returns:
-        A function of the runs of two configurations: None where they kept no predictions of the same images, or images
-        belong together and it was not kept which.
+        A function of the runs of two configurations: None if they kept no predictions of the same images, or if images
+        form groups that were not kept.
     """
 
     def sums(runs: Runs) -> tuple[npt.ArrayLike, npt.ArrayLike]:

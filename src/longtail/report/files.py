@@ -103,8 +103,8 @@ def read_parquet(path: Path, columns: Sequence[str], *, optional: Sequence[str] 
 
     Args:
         path: The file.
-        columns: Those it has to have.
-        optional: Those that are read where it has them.
+        columns: Required columns.
+        optional: Columns that are read if present.
 
     Raises:
         LongtailError: The file is broken or lacks a column.
@@ -112,8 +112,8 @@ def read_parquet(path: Path, columns: Sequence[str], *, optional: Sequence[str] 
     if not path.is_file():
         return None
     try:
-        known = pq.read_schema(path).names if optional else []
-        return pq.read_table(path, columns=[*columns, *(name for name in optional if name in known)])
+        present = pq.read_schema(path).names if optional else []
+        return pq.read_table(path, columns=[*columns, *(name for name in optional if name in present)])
     except (pa.ArrowException, OSError, KeyError) as error:
         raise LongtailError(
             f"{path} cannot be read; delete metrics.json beside it and write both again with: "

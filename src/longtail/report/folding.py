@@ -40,17 +40,17 @@ def fold(runs: Sequence[RunResult]) -> list[tuple[RunResult, ...]]:
 
 
 PATHS = (("data", "source"), ("model", "weights"))
-"""Options that hold a path of the machine that trained."""
+"""Options that hold a path on the machine that trained."""
 
 
 def with_short_paths(runs: Sequence[RunResult]) -> list[RunResult]:
-    """The runs with the paths in their configurations cut to what tells them apart, for others to read.
+    """Shorten the paths in the configurations of runs to what distinguishes them, to print.
 
-    Two sources are one where the paths are the same, or where the last name and the data hash are: the images have
-    been moved, or lie on two machines.
+    Two sources are the same if their paths are, or their last component and data hash: the images were moved, or are on
+    two machines.
 
     Returns:
-        The runs in their order; one source or folder of weights has one name in all of them.
+        The runs in the same order; a source or folder of weights has the same name in all of them.
     """
     configs = [dict(run.config) for run in runs]
     for section, option in PATHS:
@@ -70,13 +70,13 @@ def _path(config: Table, section: str, option: str) -> str:
 
 
 def _short(paths: Sequence[str], marks: Sequence[str]) -> list[str]:
-    """The last parts of each path, as many as tell different ones apart.
+    """Keep as many trailing components of each path as distinguish different ones.
 
     Example:
         >>> _short(["folder:/a/x/photos", "folder:x/photos", "folder:/b/photos", "digits"], ["1", "1", "2", "3"])
         ['folder:x/photos', 'folder:x/photos', 'folder:b/photos', 'digits']
     """
-    groups: list[int] = []  # for each path, the first that means the same
+    groups: list[int] = []  # for each path, the first equivalent one
     for index, (path, mark) in enumerate(zip(paths, marks, strict=True)):
         moved = [mark and marks[other] == mark and last_name(paths[other]) == last_name(path) for other in range(index)]
         same = (groups[other] for other in range(index) if paths[other] == path or moved[other])

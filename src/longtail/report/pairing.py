@@ -13,7 +13,7 @@ Key = tuple[int, str]
 Runs = Sequence[RunResult]
 Measure = Callable[[RunResult], float | None]
 Between = Callable[[Runs, Runs], Ends | None]
-"""The interval over test images of the mean of some runs less that of others; partners are in the same order."""
+"""Gives the interval over test images of the mean of some runs minus that of others; partners in the same order."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Pairing:
 
 @dataclass(frozen=True)
 class Sides:
-    """The runs of two configurations that a difference is taken between.
+    """The runs on both sides of a difference between two configurations.
 
     Attributes:
-        mine: Of the first.
-        base: Of the other; the partners of the first, in their order, where there are any.
-        paired: Whether there are.
+        mine: Runs of the first.
+        base: Runs of the second; the partners of the first in the same order if there are pairs.
+        paired: Whether there are pairs.
     """
 
     mine: Runs
@@ -56,7 +56,7 @@ class Sides:
 
     @classmethod
     def of(cls, runs: Runs, baseline: Runs, split: str | None, value: Measure) -> Sides:
-        """Keep the pairs in which both were measured; without any, all runs that were."""
+        """Keep the pairs with both runs measured; without pairs, all measured runs."""
         pairs = [pair for pair in Pairing.of(runs, baseline, split).pairs if None not in map(value, pair)]
         if pairs:
             return cls([mine for mine, _ in pairs], [base for _, base in pairs], True)
@@ -67,20 +67,20 @@ class Sides:
 def difference_between(
     runs: Runs, baseline: Runs, split: str | None, value: Measure, between: Between | None = None
 ) -> Difference | None:
-    """By how much a number of some runs exceeds that of others, with the intervals that decide what may be said of it.
+    """By how much a number of some runs exceeds that of others, with the intervals that decide whether it is evidence.
 
-    Over seeds that is Student's of the pairs, or Welch's of the means where no run has a partner, from three seeds on.
-    Over images it is what ``between`` says of the seeds' average.
+    From three seeds on, the interval over seeds is Student's of the pairs, or Welch's of the means if no run has a
+    partner. The interval over images is that of ``between`` for the average over seeds.
 
     Args:
         runs: Of one configuration.
         baseline: Of the other.
         split: Where they were measured.
         value: The number.
-        between: Gives the interval over the test images, where there can be one.
+        between: Gives the interval over the test images, if there is one.
 
     Returns:
-        None where either side was not measured.
+        None if either side was not measured.
     """
     sides = Sides.of(runs, baseline, split, value)
     mine, base = ([number for run in side if (number := value(run)) is not None] for side in (sides.mine, sides.base))
@@ -99,7 +99,7 @@ def difference_of_means(mine: Sequence[float], base: Sequence[float], *, judge: 
     Args:
         mine: Numbers of one side, at least one.
         base: Of the other.
-        judge: Whether they are independent of each other, so that from three seeds on they have Welch's interval.
+        judge: Whether they are independent, so that from three seeds on Welch's interval applies.
 
     Example:
         >>> difference_of_means([0.5, 0.5], [0.25])

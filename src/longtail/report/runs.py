@@ -102,8 +102,8 @@ class Epoch:
 class Predictions:
     """``predictions.parquet``: labels and predictions of the test split, each of shape (N,).
 
-    ``group`` numbers what holds images together, None where nothing does or the run did not keep it; ``images`` is a
-    hash of the labels and paths in order, which runs share that were tested on the same images.
+    ``group`` is the group of each image, None if images are independent or the run did not keep it; ``images`` is a
+    hash of labels and paths in order, equal for runs tested on the same images.
     """
 
     label: npt.NDArray[np.int64]
@@ -138,7 +138,7 @@ class RunResult:
         validation: Metrics of the validation split, None without one.
         stages: Test metrics after each stage, by number, where the run kept them.
         history: The epochs in order.
-        never_judged: Of a cross-validation, the images by class that no fold tested; empty where there are none.
+        never_judged: For a cross-validation, the number of images by class that no fold tested; else empty.
         adjustment: What ``longtail adjust`` did since, by name; none of the figures know of it. Empty where nothing.
     """
 
@@ -228,7 +228,7 @@ class RunResult:
         return read_dynamics(self.folder, len(self.counts))
 
     def was_tested_as(self, other: RunResult) -> bool:
-        """Whether both may have been tested on the same images: nothing that both kept of them differs."""
+        """Whether both may have been tested on the same images: nothing that both recorded differs."""
         if self.predictions is not None and other.predictions is not None:
             return self.predictions.images == other.predictions.images
         counts = [[row.test_count for row in run.test.per_class] for run in (self, other) if run.test is not None]
@@ -236,7 +236,7 @@ class RunResult:
 
 
 def _images_hash(label: npt.NDArray[np.int64], paths: Sequence[str]) -> str:
-    """A hash of the images tested, in order; the folder that all of them share may have been moved between runs."""
+    """Hash the tested images in order, without their common folder, which may have been moved between runs."""
     low, high = (min(paths), max(paths)) if paths else ("", "")
     alike = next((place for place, (one, two) in enumerate(zip(low, high, strict=False)) if one != two), len(low))
     shared = low.rfind("/", 0, alike) + 1

@@ -117,7 +117,7 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def mark(change: Difference | None) -> str:
-    """The sign behind a difference in a table: evidence, or of half a point but over images (i) or seeds (s) alone.
+    """The mark after a difference in a table: * for evidence, i or s if it holds over images or seeds alone.
 
     Example:
         >>> mark(Difference(0.03, None, 1, images=(0.01, 0.05))), mark(Difference(0.03, None, 1))
@@ -131,7 +131,7 @@ def mark(change: Difference | None) -> str:
 
 
 def difference_text(change: Difference | None) -> str:
-    """A difference as a phrase that does not claim more than it shows, and says over what it holds.
+    """Phrase a difference without overclaiming, naming the intervals it holds over.
 
     Example:
         >>> difference_text(Difference(0.031, None, 1, images=(0.01, 0.052)))
@@ -161,7 +161,7 @@ def difference_text(change: Difference | None) -> str:
 
 
 def _why_unclear(change: Difference) -> str:
-    """Why a difference is not clear: an interval holds zero, of two intervals which one, or it is small."""
+    """Why a difference is not clear: which interval contains zero, or that the difference is small."""
     failed = {"images": change.seeds, "seeds": change.images}.get(change.holds or "")
     low, high = failed or change.interval or (0.0, 0.0)
     interval = f"{SURE} interval {signed(low)} to {signed(high)}"

@@ -181,7 +181,7 @@ def toy_sentences(result: ToyResult) -> list[str]:
     seeds = len(next(iter(result.planes.values())))
     if seeds < ENOUGH_SEEDS and any(said):
         number = "This is one seed" if seeds == 1 else f"These are {seeds} seeds"
-        said.append(f"{number}: intervals are over the test images, and another seed may turn a difference around.")
+        said.append(f"{number}: intervals are over the test images, and another seed may reverse a difference.")
     return [text for text in said if text]
 
 
@@ -199,7 +199,7 @@ def _against(result: ToyResult, baseline: str, names: Sequence[str], key: str, w
 
 
 def _images_interval(result: ToyResult, name: str, baseline: str, group: str) -> tuple[float, float] | None:
-    """What the test images say of a group: they are the same under every loss and seed."""
+    """The interval over the test images of a group, which are the same for every loss and seed."""
     first = result.planes[name][0]
     kept = np.isin(first.labels, result.counts.groups(by="thirds")[cast("GroupName", group)])
     label = first.labels[kept]

@@ -50,7 +50,7 @@ def against_first(
         split: Where they were measured.
         value: The fraction of a run.
         words: How it is written.
-        between: Gives the interval over the test images; without it fewer than three seeds show no difference.
+        between: Gives the interval over the test images; without it, fewer than three seeds are not judged.
     """
     parts: list[str] = []
     for row in spoken(rows):

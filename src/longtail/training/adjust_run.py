@@ -47,14 +47,14 @@ def adjust_run(
     Args:
         run: RUN folder of a finished run.
         wishes: What is asked for.
-        moved_to: Where the run's source is now, if not where it was.
+        moved_to: New SOURCE of the run, if its images have moved.
         say: Called with what the user should know about the images, one sentence at a time.
 
     Returns:
         ``chosen``, the facts that model.json keeps of the choice; ``assumes``, the mix of classes that the
-        probabilities now assume, in words; ``threshold``; and by split, ``validation`` and ``test``, the images of each
-        class, the figures ``before`` and ``after`` with their intervals, by how much they differ on the same images,
-        ``change``, and what the threshold keeps, ``sure``; None for a run without a test split.
+        probabilities now assume, in words; ``threshold``; and for the splits ``validation`` and ``test`` the images of
+        each class, the figures ``before`` and ``after`` with their intervals, their difference ``change`` on the same
+        images, and ``sure``, what the threshold keeps; None for a run without a test split.
 
     Raises:
         LongtailError: The images or classes are not those of the run, it has no validation split, or what is asked for
@@ -141,7 +141,7 @@ def describe_prior(info: ModelInfo) -> str:
 
 
 class Change(TypedDict):
-    """By how much a figure is higher after an adjustment; the images are the same, so they are matched."""
+    """The change of a figure by an adjustment, on the same images, so they are matched."""
 
     mean: float
     interval: list[float]
@@ -196,19 +196,19 @@ def _figures(
 def _changes(
     label: IntArray, right: Sequence[npt.NDArray[np.bool_]], groups: Groups, units: IntArray | None
 ) -> dict[str, Change | None]:
-    """What changes from the second of two sides to the first, on the same images."""
-    found: dict[str, Change | None] = {}
+    """The differences of the first side minus the second on the same images."""
+    changes: dict[str, Change | None] = {}
     for name in CHANGES:
-        kept = np.isin(label, groups[name]) if name in GROUP_NAMES else np.ones(len(label), dtype=bool)
-        one, two = (side[kept] for side in right)
+        in_group = np.isin(label, groups[name]) if name in GROUP_NAMES else np.ones(len(label), dtype=bool)
+        one, two = (side[in_group] for side in right)
         gain = matched_gain(
-            label[kept], one, two, balanced=name != "accuracy", group=None if units is None else units[kept]
+            label[in_group], one, two, balanced=name != "accuracy", group=None if units is None else units[in_group]
         )
-        found[name] = None
+        changes[name] = None
         if gain is not None:
             evident = Difference(gain[0], None, 1, images=gain[1]).is_evidence
-            found[name] = {"mean": gain[0], "interval": list(gain[1]), "is_evidence": evident}
-    return found
+            changes[name] = {"mean": gain[0], "interval": list(gain[1]), "is_evidence": evident}
+    return changes
 
 
 def _in_short(found: Figures) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Agreement of the processes of a run: that all of them read the same images, before any of them trains."""
+"""Check before training that all processes of a run read the same images."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from longtail.training.engine import Engine
 from longtail.training.prepare import PreparedData
 from longtail.training.recipe import flatten
 
-_PLACES = frozenset({"data.source", "model.weights"})  # hosts may have them elsewhere; the images count by their hash
+_PLACES = frozenset(
+    {"data.source", "model.weights"}
+)  # paths may differ between hosts; the images are compared by their hash
 
 
 def require_agreement(engine: Engine, facts: Callable[[], Mapping[str, str]]) -> None:
-    """Make sure that all processes know the same; every process has to call this, and every one raises.
+    """Check that all processes agree on some facts; every process has to call this, and all of them raise.
 
     Args:
-        engine: Of this process.
-        facts: Called where there are several processes; returns what has to be the same everywhere, by what it is
-            called.
+        engine: The engine of this process.
+        facts: Called if there are several processes; returns by name what has to be the same in all of them.
 
     Raises:
-        LongtailError: A process failed to find its facts out (this one with its own error), or two differ.
+        LongtailError: A process failed to determine its facts (this one with its own error), or two differ.
 
     Example:
         >>> from longtail.training.config import TrainingConfig
@@ -48,13 +49,13 @@ def require_agreement(engine: Engine, facts: Callable[[], Mapping[str, str]]) ->
     for name in own:
         if len({table.get(name) for table in everywhere}) > 1:
             raise LongtailError(
-                f"the {engine.world_size} processes do not agree on the {name}: see that all of them read the same "
-                "source, with the same options and versions."
+                f"the {engine.world_size} processes do not agree on the {name}: let all of them read the same "
+                "source with the same options and versions."
             )
 
 
 def run_facts(config: RunConfig, prepared: PreparedData) -> dict[str, str]:
-    """What all processes of a run have to agree on: classes, images and configuration, by what they are called.
+    """Return hashes of what all processes of a run have to agree on: classes, images and configuration.
 
     Args:
         config: The resolved configuration.

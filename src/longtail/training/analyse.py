@@ -78,7 +78,7 @@ def analyse_run(
         seed: Of the samples and projections.
         features: A file for the features of all images, validation and the whole training split too; see
             :mod:`longtail.training.feature_table`.
-        moved_to: Where the run's source is now, if not where it was.
+        moved_to: New SOURCE of the run, if its images have moved.
         reporter: Tells how far it is; silent when None.
 
     Returns:
@@ -159,12 +159,12 @@ def _parts(prepared: PreparedData, seed: int) -> dict[str, _Part]:
 
 def _whole(prepared: PreparedData) -> dict[str, _Part]:
     """Every image of every split."""
-    found = {}
+    parts = {}
     for name in SPLIT_NAMES:
         split = prepared.split(name)
         if split is not None and len(split):
-            found[name] = _Part(split, np.arange(len(split), dtype=np.int64), len(split))
-    return found
+            parts[name] = _Part(split, np.arange(len(split), dtype=np.int64), len(split))
+    return parts
 
 
 def _collect(

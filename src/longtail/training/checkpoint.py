@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from longtail.errors import LongtailError
 
 Phase = Literal["in a stage", "between stages", "trained"]
-"""Where training stood: within a stage (its last epoch included), with the next still to begin, or with none left."""
+"""Where training stood: within a stage (including its last epoch), before the next one, or after the last."""
 
 LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
 
@@ -28,7 +28,7 @@ class TrainingState:
 
     Attributes:
         tensors: Weights, optimiser state and running sums, flat, by dotted name.
-        values: Phase, stage, epoch, step, history and what else is a number or a string.
+        values: Phase, stage, epoch, step, history and other numbers and strings.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -79,7 +79,7 @@ def save_checkpoint(folder: Path, state: TrainingState) -> None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove the folder of the checkpoints of a finished run, where there is one.
+    """Remove the checkpoint folder of a finished run, if there is one.
 
     Raises:
         LongtailError: The system refuses.

@@ -40,7 +40,7 @@ class Seen:
         return self.columns["label"].astype(np.int64)
 
     def rows(self, rows: npt.NDArray[np.int64]) -> Seen:
-        """The images in these rows alone."""
+        """Select images by row."""
         return Seen({name: values[rows] for name, values in self.columns.items()}, self.features[rows])
 
 

@@ -220,7 +220,7 @@ class TrainingConfig:
         evaluation_batch: Images at a time when nothing is trained, fewer where they do not fit; as many as are fastest
             when not given.
         checkpoint_steps: Also save every this many steps; 0 saves at the end of each epoch only.
-        keep_checkpoints: Keep the checkpoints of a finished run, which nothing needs any more.
+        keep_checkpoints: Keep the checkpoints of a finished run, which are no longer needed.
         record_dynamics: Also write the gradient on each class's logit and the spread of p_y, epoch by epoch.
         device: ``auto`` takes the accelerator where there is one.
         tracker: Also log the epochs to this experiment tracker, where it is installed.

@@ -94,7 +94,7 @@ class Recorder:
         total, size, own, loss, label = zip(*self._steps, strict=True)
         self._steps.clear()
         labels = torch.cat(label)
-        # In double precision: how many steps are added at once must not be seen in the sums of a resumed epoch.
+        # In double precision, so that the sums of a resumed epoch do not depend on how many steps are added at once.
         self._sums[:, 0] += self._factor * torch.stack(total).sum(0, dtype=torch.float64)
         self._sums[:, 1] += self._factor * torch.stack(size).sum(0, dtype=torch.float64)
         self._sums[:, 2].index_add_(0, labels, self._factor * torch.cat(own)[:, 0].abs().double())

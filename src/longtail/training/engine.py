@@ -74,7 +74,7 @@ class Engine:
 
     @property
     def loss_scaling(self) -> dict[str, Any]:
-        """Where the loss scaling of fp16 stands, in plain values; empty in other precisions, which scale nothing."""
+        """The state of fp16 loss scaling as plain values; empty in other precisions."""
         scaler = self.accelerator.scaler
         return {} if scaler is None else dict(scaler.state_dict())
 
@@ -103,7 +103,7 @@ class Engine:
         return gathered.view(self.world_size, *own.shape).transpose(0, 1).reshape(-1, *own.shape[1:])
 
     def gather_words(self, own: Mapping[str, str]) -> list[Mapping[str, str]]:
-        """Return the table of words of every process, in the order of the processes."""
+        """Return the strings of every process, by rank."""
         tables: list[Mapping[str, str]] = gather_object([dict(own)]) if self.world_size > 1 else [own]
         return tables
 
@@ -127,7 +127,7 @@ class Engine:
         return batch_size // self.world_size
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        """Wrap a network (autocast, DDP, torch.compile) and its optimiser for training; the network stays as it is."""
+        """Wrap a network (autocast, DDP, torch.compile) and its optimizer for training; the network is not changed."""
         wrapped, prepared = self.accelerator.prepare(_Shell(model), optimizer)
         # accelerate's optimiser looks for installed packages at every step, a quarter of a millisecond. Only float16
         # needs it, to skip the steps whose scaled gradient overflows.
@@ -156,7 +156,7 @@ class Engine:
         return cast("nn.Module", torch.compile(module, options=options, dynamic=False))
 
     def release(self) -> None:
-        """Let go of what was prepared for a stage."""
+        """Free what was prepared for a stage."""
         self.accelerator.free_memory()
 
     def laid_out(self, images: Tensor) -> Tensor:
@@ -179,11 +179,10 @@ class Engine:
 
 
 class _Shell(nn.Module):
-    """A module around a network for accelerate to change: a new one for each stage.
+    """A wrapper of the network for accelerate to modify, new for each stage.
 
-    accelerate puts autocast into the ``forward`` of what it prepares, marks it, and leaves what it has marked alone
-    the next time, also where the autocast was taken off since: a network that two stages train would compute in bf16
-    in the first of them only.
+    accelerate patches autocast into the ``forward`` of what it prepares, marks it, and skips marked modules the next
+    time, even if autocast was removed since: a network trained in two stages would compute in bf16 in the first only.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -442,13 +441,13 @@ def _one_part(work: Pass, images: Tensor, target: Tensor, share: float) -> tuple
 
 @contextmanager
 def normalizable(images: Tensor) -> Iterator[None]:
-    """Say what to change where a training step leaves batch normalization one value per channel: no variance.
+    """Explain the error of batch normalization with a single value per channel, which has no variance.
 
     Args:
         images: The input of the network in this step, shape (N, 3, H, W).
 
     Raises:
-        LongtailError: One image, whose feature map is 1 x 1 somewhere in the network.
+        LongtailError: A single image with a feature map of 1 x 1 somewhere in the network.
 
     Example:
         >>> with normalizable(torch.zeros(1, 3, 4, 4)):

@@ -176,13 +176,13 @@ def _gather(engine: Engine, kept: list[dict[str, Tensor]]) -> dict[str, Any]:
 def prediction_table(
     evaluation: Evaluation, split: Split, classes: Sequence[str], *, group_column: str | None = None
 ) -> dict[str, Any]:
-    """Return the columns of ``predictions.parquet``: the predictions, the place of each image, and class names.
+    """Return the columns of ``predictions.parquet``: predictions, image paths and class names.
 
     Args:
         evaluation: With its predictions.
-        split: What was evaluated.
+        split: The evaluated split.
         classes: Class names by index, C.
-        group_column: The column whose values hold images together; they become the column ``group``, null where empty.
+        group_column: The column that groups images; it becomes the column ``group``, null where empty.
     """
     columns = dict(evaluation.predictions)
     index = columns.pop("index")

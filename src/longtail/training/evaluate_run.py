@@ -56,16 +56,16 @@ def evaluate_run(
         split: Split to evaluate on; another source with one split only is taken whole.
         label_column: The column of the other source that holds the class, where it is not found by its name.
         image_column: The column that holds the image, likewise.
-        split_column: The column that says train, validation or test, likewise.
+        split_column: The column that says train, validation or test, where it is not found by its name.
         adjustment: False evaluates the model as it was trained.
         coverage: Also return how many images are kept, and how many of them are right, at some thresholds.
-        moved_to: Where the run's own source is now, if not where it was.
+        moved_to: New SOURCE of the run, if its images have moved.
         say: Called with what the user should know about the images, one sentence at a time.
 
     Returns:
         What ``metrics.json`` holds for a split; where the model has a threshold, also ``sure``, what it keeps; with
-        ``coverage`` a list of the same for other thresholds; and for another source ``seen``, how many of its images
-        are in the training and in the validation split of the run, None where that cannot be known.
+        ``coverage`` a list of the same for other thresholds; and for another source ``seen``, the number of its images
+        in the training and in the validation split of the run, None if unknown.
 
     Raises:
         UsageError: There is no such split.
@@ -134,7 +134,7 @@ def _certainty(
 
 
 def split_loader(rows: Split, config: RunConfig, info: ModelInfo, engine: Engine) -> Loader:
-    """Return the batches of a split that is passed through the network of a run once."""
+    """Return a loader for a single pass of a split through the network of a run."""
     size = info.preprocessing
     decoder = Decoder(rows, size.resize, size.size, size.interpolation)
     return SinglePassLoader(decoder, engine.device, config.data.workers)
@@ -144,10 +144,10 @@ def _own_split(own: OwnImages, source: str, name: str, say: Callable[[str], obje
     for note in (own.difference and f"{own.difference}.", *own.notes):
         if note:
             say(f"note: {note}")
-    found = own.split(name)
-    if found is None:
+    rows = own.split(name)
+    if rows is None:
         raise UsageError(f"{source!r} has no split {name!r}.{nearest(name, own.prepared.data.splits)}")
-    return found
+    return rows
 
 
 def _foreign_split(data: ImageData, name: str, classes: tuple[str, ...], say: Callable[[str], object]) -> Split:
@@ -166,7 +166,7 @@ def _foreign_split(data: ImageData, name: str, classes: tuple[str, ...], say: Ca
 def _seen(
     run: Path, config: RunConfig, info: ModelInfo, source: str, rows: Split, say: Callable[[str], object]
 ) -> dict[str, int] | None:
-    """How many of the images the run was trained on, and how many it was validated on."""
+    """Count the images that the run was trained on, and those it was validated on."""
     try:
         if not _at_hand(config.data.source, source):
             raise LongtailError(f"its own source, {config.data.source!r}, is not on this machine.")
@@ -177,7 +177,9 @@ def _seen(
         return None
     for name, count in seen.items():
         if count:
-            say(f"note: {count:,} of these {len(rows):,} images {_SEEN[name]}: the figures are not of new images only.")
+            say(
+                f"note: {count:,} of these {len(rows):,} images {_SEEN[name]}: the figures are not for new images only."
+            )
     return seen
 
 

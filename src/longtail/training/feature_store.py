@@ -31,7 +31,7 @@ class FeatureStore:
         fixed: No stage trains the backbone: its features are the same in every run, so they are of no seed in
             particular, and seeds, stages and methods share them.
         on_disk: Keep the features of a fixed backbone, for the next run.
-        source: What the user calls the images.
+        source: SOURCE of the images.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The features of every image of a run as a file that anybody's tools read: Parquet, or NumPy's npz."""
+"""Export the features of all images of a run: Parquet, or NumPy's npz."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SUFFIXES: Final = (".parquet", ".npz")
 
 
 def feature_table(seen: Mapping[str, Seen], splits: Mapping[str, Split], classes: Sequence[str]) -> pa.Table:
-    """Lay the features of several splits out as one table.
+    """Combine the features of several splits in one table.
 
     Args:
-        seen: Features and labels of whole splits, by the name of the split.
-        splits: The splits, in the same rows.
+        seen: Features and labels of whole splits, by split name.
+        splits: The splits, with the same rows.
         classes: Class names by index.
 
     Returns:
@@ -48,7 +48,7 @@ def feature_table(seen: Mapping[str, Seen], splits: Mapping[str, Split], classes
 
 
 def write_features(path: Path, table: pa.Table) -> None:
-    """Write the table: as npz where its name ends so, with an array for each column, else as Parquet.
+    """Write the table: as npz with one array per column if the suffix is .npz, else as Parquet.
 
     Raises:
         LongtailError: It cannot be written.

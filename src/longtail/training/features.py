@@ -123,7 +123,7 @@ def compute_views(
             disk under its hash, and only read the next time. Empty keeps nothing.
         hashes: What each image is, from :func:`longtail.data.identity.image_hashes`; where there are none,
             nothing is kept.
-        source: What the user calls the images, for the list of what the disk keeps.
+        source: SOURCE of the images, listed by `longtail cache`.
         tick: Called once for each part of :data:`BATCH` images of a view.
         warn: Called with one sentence where the disk cannot be used.
 
@@ -163,17 +163,17 @@ def views_on_disk(
     contents: Contents,
     warn: Callable[[str], object],
 ) -> None:
-    """Fill several views with one row of numbers for each hash; what no earlier call has kept is computed and kept.
+    """Fill several views with one row per hash, from disk where stored; the rest is computed and stored.
 
-    Views that miss the same rows are computed together, so that each image is decoded once. A call adds a file a view
-    for every :data:`AT_ONCE` rows that were missing: the hashes, then the rows. Who is stopped loses no more than that.
+    Views that lack the same rows are computed together, so that each image is decoded once. A call adds one file per
+    view for every :data:`AT_ONCE` missing rows: the hashes, then the rows. An interruption loses no more than that.
 
     Args:
-        keys: What the rows of each view follow from beside the hashes; hashes too, V of them.
+        keys: Hashes of everything else that the rows of each view depend on, V of them.
         hashes: 32 bytes each, N of them.
         out: float32 (V, N, D), written to.
         compute: From indices of hashes, int64 (M,), and numbers of views to their rows, float32 (M, D) for each view.
-        contents: Of what the features are.
+        contents: Description of the features.
         warn: Called with one sentence where the disk cannot be used.
     """
     places: dict[bytes, list[int]] = defaultdict(list)
@@ -200,7 +200,7 @@ def _keep_part(
     contents: Contents,
     warn: Callable[[str], object],
 ) -> None:
-    """Put the wanted rows of several views on disk, computed in one go where the first of them is not there by now."""
+    """Store the wanted rows of several views, computed together unless another process has stored them."""
     names, indices = b"".join(wanted), torch.tensor([rows[0] for rows in wanted.values()])
     computed = dict[int, Tensor]()
 
@@ -210,7 +210,7 @@ def _keep_part(
         file[len(names) :].view(torch.float32).view_as(computed[view]).copy_(computed[view])
         file[: len(names)] = torch.frombuffer(bytearray(names), dtype=torch.uint8)
 
-    # Whatever their order: who wants the same images at the same time waits for the one who computes them.
+    # Sorted, so that processes that want the same images in any order wait for the one that computes them.
     size, name = len(wanted) * (_HASH + 4 * out.shape[2]), hashlib.sha256(b"".join(sorted(wanted))).hexdigest()[:_KEY]
     for view in views:
         about = replace(contents, images=len(wanted), view=view)
@@ -219,13 +219,13 @@ def _keep_part(
 
 
 def _take(stored: Tensor, rows: Tensor, missing: dict[bytes, list[int]]) -> None:
-    """Copy what a file knows into the rows (N, D), and strike it off what is missing."""
+    """Copy the contents of a file into the rows (N, D), and remove them from what is missing."""
     count, rest = divmod(len(stored), _HASH + 4 * rows.shape[1])
     if rest:  # it was cut short
         return
     names, values = stored[: count * _HASH].numpy().tobytes(), stored[count * _HASH :]
-    known = [names[at : at + _HASH] for at in range(0, len(names), _HASH)]
-    pairs = [(index, place) for place, name in enumerate(known) for index in missing.pop(name, ())]
+    stored_names = [names[at : at + _HASH] for at in range(0, len(names), _HASH)]
+    pairs = [(index, place) for place, name in enumerate(stored_names) for index in missing.pop(name, ())]
     if pairs:
         ours, theirs = torch.tensor(pairs).T
         rows[ours] = values.view(torch.float32).view(count, -1)[theirs]
@@ -263,7 +263,7 @@ def _pass_once(
     padded = rows[torch.arange(-(-count // engine.world_size) * engine.world_size) % count]
     own = padded[engine.rank :: engine.world_size]
     places = split_rows(torch.arange(len(own)), BATCH)
-    found = torch.empty(len(seeds), len(own), model.num_features, device=engine.device)
+    features = torch.empty(len(seeds), len(own), model.num_features, device=engine.device)
     size = 0
 
     def through(images: Tensor, at_once: int) -> Tensor:
@@ -278,15 +278,15 @@ def _pass_once(
             for view, words in enumerate(seeds):
                 images = _drawn(engine, transform, batch, names, words, step)
                 size = size or forward_batch(engine.device, images.shape[-1])
-                found[view, place] = largest_batch(partial(through, images), size)
+                features[view, place] = largest_batch(partial(through, images), size)
                 tick()
-    return [engine.interleave(part)[:count] for part in found]
+    return [engine.interleave(part)[:count] for part in features]
 
 
 def _drawn(
     engine: Engine, transform: Augment, batch: Batch, names: Sequence[int], words: tuple[int, ...], step: int
 ) -> Tensor:
-    """The images of a batch, augmented by draws of their own where they have names."""
+    """Augment the images of a batch, each with its own random draws if it has a name."""
     if names:
         return torch.cat(
             [

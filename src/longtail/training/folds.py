@@ -1,4 +1,4 @@
-"""K-fold cross-validation: one run for each fold, and one table over all that they judge, each by a model new to it."""
+"""K-fold cross-validation: one run per fold, and one table over all images tested by a model not trained on them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, A
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the checkpoints are saved.
-        LongtailError: The images cannot be divided so, are not those of a fold that is finished, or a fold failed.
+        LongtailError: The images cannot be divided, differ from those of a finished fold, or a fold failed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise LongtailError("--folds trains each fold in a process of its own: start it once, without torchrun.")
@@ -106,7 +106,7 @@ def plan_folds(config: RunConfig, out: Path) -> Grid:
 
 
 def _require_same(grid: Grid, data: ImageData) -> None:
-    """Make sure that the folds that are finished were trained on the images and classes that are there now."""
+    """Check that finished folds were trained on the current images and classes."""
     for run in grid.runs:
         metrics = run.folder / "metrics.json"
         if not metrics.is_file():

@@ -148,10 +148,10 @@ class _Variant:
 
 
 def read_grid(path: str | Path) -> Nested:
-    """Read a grid file, and check every name and every value's type in it; :func:`plan_grid` checks the rest.
+    """Read a grid file and check its names and value types; :func:`plan_grid` checks the rest.
 
     Raises:
-        LongtailError: The file is missing, is no YAML file with names in it, has an unknown name or a value of the
+        LongtailError: The file is missing, is not a YAML mapping, has an unknown name or a value of the
             wrong type; the line and column are named.
     """
     document = read_yaml(path, "a grid file")
@@ -255,7 +255,7 @@ def plan_grid(values: Nested, where: str = "the grid") -> Grid:
         name = variant.name
         config = _resolve(spec, specs[variant.run], variant, f"{where}: run {name!r}")
         if "training.precision" not in spec.set and not {"training.precision", "training.device"} & spec.vary.keys():
-            # What is chosen by the machine stays with the grid, which may go on elsewhere.
+            # The choice made for this machine is stored in the grid, which may be continued on another one.
             specs[variant.run].set.setdefault("training.precision", config.training.precision)
         for seed in seeds:
             own = copy.deepcopy(config)
@@ -297,7 +297,7 @@ def state_of(run: PlannedRun) -> State:
 
 
 def _as_made(run: PlannedRun) -> str:
-    """How to go on with a grid as it was planned, perhaps on another machine, where it was."""
+    """Advice to continue a grid as it was planned, perhaps on another machine."""
     file = run.folder.parent.parent / "grid.yaml"
     if run.folder.parent.name != run.name or not file.is_file():  # a fold lies in no grid
         return ""

@@ -1,4 +1,4 @@
-"""What a run trains, in the lines that are printed before it starts."""
+"""The summary of a run that is printed before it starts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _PARTS = {"all": "all weights", "classifier": "the classifier", "scales": "one s
 
 
 def outline(config: RunConfig) -> list[str]:
-    r"""Say what is trained: why it was chosen, in five lines, or what it is, in one line and one for each stage.
+    r"""Summarize what is trained: the automatic choices with their reasons, else network and stages, a line each.
 
     Args:
-        config: Of the run.
+        config: The configuration of the run.
 
     Example:
         >>> print(*outline(RunConfig()), sep="\n")
@@ -51,7 +51,7 @@ def _stage(stage: StageConfig) -> str:
 
 
 def outlines(runs: Mapping[str, RunConfig]) -> list[str]:
-    """Say what the runs of a grid train: once where it is the same for all of them.
+    """Summarize what the runs of a grid train, each line once if it is the same for all of them.
 
     Args:
         runs: Configurations by the name of the run.
@@ -61,9 +61,9 @@ def outlines(runs: Mapping[str, RunConfig]) -> list[str]:
         >>> outlines({"ce": ce, "gcl": gcl})
         ['training: linear', 'ce: recipe: ce']
     """
-    told = {name: outline(config) for name, config in runs.items()}
+    summaries = {name: outline(config) for name, config in runs.items()}
     owners = {
-        line: [name for name, lines in told.items() if line in lines]
-        for line in dict.fromkeys(line for lines in told.values() for line in lines)
+        line: [name for name, lines in summaries.items() if line in lines]
+        for line in dict.fromkeys(line for lines in summaries.values() for line in lines)
     }
     return [line if len(names) == len(runs) else f"{', '.join(names)}: {line}" for line, names in owners.items()]

@@ -76,14 +76,14 @@ def write_predictions(path: Path, columns: Mapping[str, Any]) -> None:
     write_table(path, pa.table(dict(columns)))
 
 
-SQUARE = 1000  # classes: beyond, most cells of a confusion matrix are zeros, and no spreadsheet takes its columns
+SQUARE = 1000  # classes: with more, most cells of a confusion matrix are zero, and spreadsheets cannot open it
 
 
 def write_confusion(path: Path, predictions: Mapping[str, Any], classes: Sequence[str]) -> None:
-    """Write ``confusion.csv``: how often images of each class were taken for which.
+    """Write ``confusion.csv``, the number of images by true and predicted class.
 
-    Up to :data:`SQUARE` classes it is the matrix itself, one row a true class and one column a predicted one. Beyond,
-    each row is a pair of true and predicted class that occurs, with its number of images, the commonest first.
+    Up to :data:`SQUARE` classes it is the matrix, one row per true class and one column per predicted class. Beyond,
+    each row is a pair of true and predicted class that occurs, with its number of images, most frequent first.
 
     Args:
         path: The CSV file.

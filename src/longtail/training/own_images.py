@@ -1,4 +1,4 @@
-"""The images of a finished run, read again: divided as they were, their classes matched to the model's by name."""
+"""Read the images of a finished run again, divided as before, with classes matched to the model by name."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from longtail.training.splits_file import SPLITS_NAME, FoundSplits, SplitsRecord
 
 @dataclass(frozen=True, eq=False)
 class OwnImages:
-    """What the source of a run holds today.
+    """The current images of the source of a run.
 
     Attributes:
-        prepared: The splits of the run, with the classes and the training counts of its model. A split may show labels
-            from the number of classes on, of classes that the model does not know; :meth:`split` refuses it.
-        difference: How they differ from those that the run was made with, a sentence; empty where they do not.
-        notes: What else the user should know, a sentence each.
+        prepared: The splits of the run, with the classes and the training counts of its model. A split may have labels
+            beyond the number of classes, of classes that the model does not know; :meth:`split` refuses it.
+        difference: How they differ from those that the run was made with, as a sentence; empty if they do not.
+        notes: Other notes for the user, one sentence each.
         classes: Class names of the model.
     """
 
@@ -50,10 +50,10 @@ class OwnImages:
         return split
 
     def require_same(self) -> None:
-        """Make sure that the images are those that the run was made with.
+        """Check that the images are those that the run was made with.
 
         Raises:
-            LongtailError: They are not.
+            LongtailError: They differ.
         """
         for name in self.prepared.data.splits:
             self.split(name)
@@ -66,7 +66,7 @@ def run_config(run: Path, moved_to: str | None = None) -> RunConfig:
 
     Args:
         run: The RUN folder.
-        moved_to: Where its source is now, if not where it was.
+        moved_to: Its new SOURCE, if the images have moved.
 
     Raises:
         LongtailError: ``config.yaml`` is missing or no configuration.
@@ -78,19 +78,18 @@ def run_config(run: Path, moved_to: str | None = None) -> RunConfig:
 
 
 def own_images(run: Path, config: RunConfig, info: ModelInfo) -> OwnImages:
-    """Read the source of a run again and divide it as it was for training.
+    """Read the source of a run again and divide it as for training.
 
-    ``RUN/splits.csv`` says which image was where. Images that it does not name are left out, so none that was trained
-    on can come among those that are tested. A run of an older version has no such file: its source is divided anew,
-    with the same seeds.
+    ``RUN/splits.csv`` records the split of each image. Images not in it are left out, so that no training image is
+    tested on. A run of an older version has no such file: its source is divided again with the same seeds.
 
     Args:
         run: The RUN folder.
         config: Its configuration.
-        info: Of its model.
+        info: Its model's metadata.
 
     Raises:
-        LongtailError: The source is gone, or a class in it has another name now.
+        LongtailError: The source is missing, or a class in it has been renamed.
     """
     require_source(run, config.data)
     record = read_splits(run / SPLITS_NAME)
@@ -108,18 +107,18 @@ def own_images(run: Path, config: RunConfig, info: ModelInfo) -> OwnImages:
 
 
 def require_source(run: Path, config: DataConfig) -> None:
-    """Make sure that the path of a run's source is still there.
+    """Check that the path of a run's source exists.
 
     Raises:
-        LongtailError: It is not; the sentence says how to name its new place.
+        LongtailError: It does not; the message says how to name its new path.
     """
     path = source_path(config.source)
     if path is None and ":" not in config.source and config.source not in NAMED_SOURCES:
-        path = Path(config.source).absolute()  # a bare path that is not there
+        path = Path(config.source).absolute()  # a plain path that does not exist
     if path is not None and not path.exists():
         raise LongtailError(
-            f"the images of {run} are not where they were, {path} does not exist: say where the same images are now "
-            "with --moved-to SOURCE."
+            f"the images of {run} are not where they were, {path} does not exist: name their new path with "
+            "--moved-to SOURCE."
         )
 
 

@@ -36,5 +36,5 @@ def refuse_existing(out: Path) -> None:
 
 
 def _is_leftover(name: str) -> bool:
-    """Whether a file was left by a process that was killed before it gave its first file a name."""
+    """Whether a file is a temporary one of a process killed before it completed its first file."""
     return name.startswith(".") and name.endswith(".tmp")

@@ -30,8 +30,8 @@ class PreparedData:
         counts: Training images per class.
         groups: Class indices of the shot groups.
         notes: What the user should know about the data, one sentence each.
-        source: The source as it was read, before anything was cut or carved.
-        origins: For each split of ``data``, the split of ``source`` that its images are from.
+        source: The source as it was read, before anything was cut or held out.
+        origins: For each split of ``data``, the split of ``source`` that its images come from.
     """
 
     data: ImageData
@@ -132,11 +132,11 @@ def prepare_data(
         config: Of the run.
         reporter: As for :func:`load_images`.
         source: What :func:`load_images` returns, where that is known already.
-        classes: Class names of a run that was started before: the source's are matched to them, so that the same images
-            come into the same splits under the same numbers.
+        classes: Class names of an earlier start of the run: the source is matched to them, so that the same images get
+            the same splits and labels.
 
     Raises:
-        LongtailError: The source cannot be read or divided so, or it has images of a class that is not among
+        LongtailError: The source cannot be read or divided, or it has images of a class that is not among
             ``classes``.
 
     Example:
@@ -171,7 +171,7 @@ def prepare_data(
         data = data.with_splits(train=rest, validation=held_out)
     counts = data.counts()
     groups = counts.groups(many=config.many, few=config.few, by=config.groups)
-    origins = {name: origins.get(name, "train") for name in data.splits}  # what the source has not is carved
+    origins = {name: origins.get(name, "train") for name in data.splits}  # other splits were held out from train
     return PreparedData(data, counts, groups, tuple(notes), whole, origins)
 
 

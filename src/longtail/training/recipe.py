@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
 Nested: TypeAlias = dict[str, Any]
 ANY_IMAGES = "images/"  # the recipes for no data set in particular
-_SOURCES = {"imagenet-lt": "imagenet", "inaturalist": "inat", "places-lt": "places"}  # what their sources are called
-# What is chosen by the images and the machine, and stands in the configuration of every run, those of old versions too.
+_SOURCES = {
+    "imagenet-lt": "imagenet",
+    "inaturalist": "inat",
+    "places-lt": "places",
+}  # part of the names of their sources
+# Options that are chosen automatically and stored in the config.yaml of every run, also by old versions.
 _CHOSEN = frozenset(
     {
         "recipe",
@@ -130,14 +134,14 @@ def load_recipe(name: str) -> Recipe:
 
 
 def check_recipe(name: str, source: str = "") -> None:
-    """Make sure that there is a recipe of this name.
+    """Check that a recipe exists.
 
     Args:
         name: ``DATA/METHOD``.
-        source: What it is to train on; recipes that fit it are suggested first.
+        source: SOURCE to train on; recipes that fit it are suggested first.
 
     Raises:
-        UsageError: There is none; the nearest right name is given.
+        UsageError: It does not; similar names are suggested.
 
     Example:
         >>> check_recipe("gcl", "folder:photos")
@@ -180,7 +184,7 @@ def base_config(
         model: The network in place of the recipe's. Those of the family ``images`` take over what a timm network was
             trained on: image size, mean and standard deviation.
         image_size: In place of that size, in pixels.
-        own: What such a file holds, where it has been read.
+        own: The contents of such a file, if it was read already.
 
     Raises:
         LongtailError: No such recipe or file, or a file with an unknown option or a value of the wrong type.
@@ -202,7 +206,7 @@ def base_config(
 
 
 def read_config(path: str | Path) -> Nested:
-    """Read a ``config.yaml`` and check every name and every value's type in it.
+    """Read a ``config.yaml`` and check its names and value types.
 
     Raises:
         LongtailError: The file is missing, is not YAML, has an unknown option or a value of the wrong type; the line
@@ -217,9 +221,9 @@ def read_config(path: str | Path) -> Nested:
 
 
 def is_whole(own: Nested) -> bool:
-    """Whether a configuration says all that could be chosen for it, as ``config.yaml`` of a run does.
+    """Whether a configuration sets every option that could be chosen automatically, as ``config.yaml`` of a run does.
 
-    Such a configuration is trained as it is. In any other, what it leaves out is chosen, as on the command line.
+    Such a configuration is trained unchanged. In any other, missing options are chosen as on the command line.
 
     Example:
         >>> is_whole(load_recipe("cifar-lt/ce").config), is_whole({"data": {"image_size": 64}})
@@ -259,7 +263,7 @@ def config_from_dict(values: Nested, where: str | Document = "") -> RunConfig:
 
 
 def place_of(where: str | Document, key: str) -> str:
-    """What an error about an option begins with: its file, with line and column where they are known."""
+    """The start of an error about an option: its file, with line and column if known."""
     return where.at(key) if isinstance(where, Document) else where
 
 
@@ -346,10 +350,10 @@ def check_keys(
 
     Args:
         given: Nested values.
-        known: The same with every key there is.
+        known: The same with every valid key.
         where: The file they come from, for the error.
-        prefix: Of the keys, where they are a part of a configuration.
-        names: The dotted names to suggest; those of ``known`` when not given.
+        prefix: Prefix of the keys, for a part of a configuration.
+        names: Dotted names to suggest; those of ``known`` when not given.
 
     Example:
         >>> check_keys({"epohcs": 3}, {"epochs": 1}, "config.yaml")
@@ -360,7 +364,7 @@ def check_keys(
     for key, value in ((str(key), value) for key, value in given.items()):
         name, at = prefix + key, place_of(where, prefix + key)
         if key not in known:
-            choices = [each for each in names if each != "reasons"]
+            choices = [option for option in names if option != "reasons"]
             raise LongtailError(f"{at} has an unknown option {name[:80]!r}.{nearest(name[:80], choices)}")
         if isinstance(known[key], dict) and not isinstance(value, dict):
             raise LongtailError(f"{at}: {name} takes names with values, got {_shown(value)}.")

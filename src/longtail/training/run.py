@@ -68,7 +68,7 @@ class Experiment:
         reporter: Tells the user what happens.
         engine: Device, precision, processes.
         resuming: A checkpoint will follow, so published weights are not needed.
-        classes: Class names that the run was started with, where they are known: the source's are matched to them.
+        classes: Class names that the run was started with, if known: the source is matched to them.
 
     Raises:
         LongtailError: The configuration or the data cannot be used.
@@ -118,7 +118,7 @@ class Experiment:
         self.seconds["startup"] = time.perf_counter() - begun
 
     def _prepare(self, classes: Sequence[str] | None) -> PreparedData:
-        """Read the images, and see that every process reads the same."""
+        """Read the images, and check that all processes read the same."""
         if self.engine.world_size == 1:
             return prepare_data(self.config.data, self.reporter, classes=classes)
         prepared: list[PreparedData] = []
@@ -154,7 +154,7 @@ class Experiment:
     def _run_stage(self, index: int, stage: StageConfig, state: TrainingState | None, guard: InterruptGuard) -> None:
         torch.manual_seed(step_seed(self.config.training.seed, index, 1))
         if state is not None and state.phase == "between stages":
-            # Its weights are where this stage starts from, before it changes the classifier.
+            # Its weights are the start of this stage, before it changes the classifier.
             self._load_weights(state)
             state = None
         set_trainable(self.model, stage, self.config.model)
@@ -406,16 +406,16 @@ def resume_run(config: RunConfig, out: Path, reporter: Reporter, *, moved: bool 
         config: The configuration of the run.
         out: The RUN folder.
         reporter: Tells the user what happens.
-        moved: The source of the configuration is a new place of the images, which is kept once they are the same.
+        moved: Whether the source of the configuration is a new path, which is stored once the images prove the same.
 
     Raises:
-        LongtailError: The run was finished, or its checkpoint does not fit.
+        LongtailError: The run is finished, or its checkpoint does not fit.
     """
     state = load_checkpoint(out / "checkpoint")
     if state is None and (out / WEIGHTS_NAME).is_file():
         raise LongtailError(
-            f"{out} holds a trained model and no checkpoint to go on from: a finished run drops it. Train into a new "
-            "--out."
+            f"{out} holds a trained model and no checkpoint to continue from, as a finished run removes it: train into "
+            "a new --out."
         )
     config = resolve(config)
     check_config(config)
@@ -435,14 +435,14 @@ def resume_run(config: RunConfig, out: Path, reporter: Reporter, *, moved: bool 
 
 
 def _phase(values: Mapping[str, Any], last: int) -> Phase:
-    """Where training stood, of a checkpoint by an earlier version, which does not say it."""
+    """Infer where training stood from a checkpoint of an earlier version, which does not record it."""
     if values["stage"] > last:
         return "trained"
     return "in a stage" if values["epoch"] or values["step"] else "between stages"
 
 
 def _place(values: Mapping[str, Any], stages: Mapping[int, StageConfig]) -> str:
-    """Say where a checkpoint goes on."""
+    """Describe where a checkpoint continues."""
     stage, epoch, step = (values[name] for name in ("stage", "epoch", "step"))
     if stage not in stages:
         return "after the last stage: the files of the result are still to be written"

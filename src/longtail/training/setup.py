@@ -46,11 +46,11 @@ def make_loaders(
     """The batches of each split, decoded at once where they fit what the splits before them have left.
 
     Args:
-        decoders: By split.
-        data: Of the run.
+        decoders: Decoders by split.
+        data: Data options of the run.
         device: Where batches go.
-        reporter: Shows how far the decoding is.
-        once: Each image is needed once, for its features: nothing is decoded now, and no pixels are kept.
+        reporter: Shows the progress of decoding.
+        once: Whether each image is needed once, for its features: nothing is decoded now, and no pixels are kept.
     """
     if once:
         return {name: SinglePassLoader(decoder, device, data.workers) for name, decoder in decoders.items()}

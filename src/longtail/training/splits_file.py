@@ -1,4 +1,4 @@
-"""``RUN/splits.csv``: which image of the source was in which split, and how the splits are made of it again."""
+"""``RUN/splits.csv``: the split of each image of the source, written for training and read to restore the splits."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ GROUP: Final = "group"
 
 
 def write_splits(path: Path, prepared: PreparedData, group_column: str | None = None) -> None:
-    """Write one line for each image of a source, those that no split of the run took included.
+    """Write one line per image of a source, including those in no split of the run.
 
     The columns: ``split``, which is ``train``, ``validation``, ``test`` or ``left out`` (cut by the imbalance ratio, or
     unreadable); ``class``; ``path``, the file relative to the source, empty for an image within a table;
-    ``source_split`` and ``row``, where the source has it, rows counted from 0; and ``group`` where there is a group
+    ``source_split`` and ``row``, its position in the source, rows counted from 0; and ``group`` if there is a group
     column.
 
     Args:
         path: The file.
         prepared: The splits of the run.
-        group_column: The column that holds images together, or None.
+        group_column: The column that groups images, or None.
 
     Raises:
         LongtailError: The file cannot be written.
@@ -56,7 +56,7 @@ def write_splits(path: Path, prepared: PreparedData, group_column: str | None = 
 
 
 def _parts(prepared: PreparedData) -> Iterator[tuple[str, str, IntArray]]:
-    """Each split of the run, the split of the source it is from, and its places there; then what is left out."""
+    """Yield each split of the run with its split of the source and its rows there, then what is left out."""
     source = prepared.source.splits
     unused = {name: np.ones(len(split), dtype=np.bool_) for name, split in source.items()}
     for name in (name for name in SPLIT_NAMES if name in prepared.data.splits):
@@ -71,24 +71,24 @@ def _parts(prepared: PreparedData) -> Iterator[tuple[str, str, IntArray]]:
 
 
 def _listing(split: Split, group_column: str | None) -> tuple[list[str | None], list[object]]:
-    """File and group of each image; no groups where there is no such column."""
+    """The file and the group of each image; no groups without a group column."""
     if group_column is None:
         return split.files(), []
-    known = group_column in split.rows.column_names
-    return split.files(), split.column(group_column) if known else [""] * len(split)
+    has_groups = group_column in split.rows.column_names
+    return split.files(), split.column(group_column) if has_groups else [""] * len(split)
 
 
 @dataclass(frozen=True, eq=False)
 class SplitsRecord:
-    """What a ``splits.csv`` holds, its lines in the order of the rows in the source.
+    """The contents of a ``splits.csv``, sorted by the rows in the source.
 
     Attributes:
         split: The split of each image, or ``left out``.
         label: The name of its class.
         path: Its file, empty for an image within a table.
-        source_split: The split of the source that it is from.
+        source_split: The split of the source that it comes from.
         row: Its row there.
-        line: Its line in the file, from 0: images of a split are in this order.
+        line: Its line in the file, from 0, which orders the images of a split.
     """
 
     split: list[str]
@@ -100,7 +100,7 @@ class SplitsRecord:
 
 
 def read_splits(path: Path) -> SplitsRecord | None:
-    """Read a ``splits.csv``; None where there is none, as in runs of older versions.
+    """Read a ``splits.csv``; None if there is none, as in runs of older versions.
 
     Raises:
         LongtailError: The file is damaged.
@@ -121,7 +121,7 @@ def read_splits(path: Path) -> SplitsRecord | None:
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise LongtailError(
-            f"{path} is damaged ({reason}): copy it from the run again, or delete it to divide the source anew."
+            f"{path} is damaged ({reason}): copy it from the run again, or delete it to divide the source again."
         ) from error
     order = np.lexsort((rows, places))
     split, label, path_column, places_column = (
@@ -136,9 +136,9 @@ class FoundSplits:
 
     Attributes:
         splits: The splits of the run, images in the order of the record.
-        missing: The recorded images that are gone, by split; those that were left out do not count.
-        emptied: Classes whose recorded images are all gone.
-        added: How many images the source has that the record does not name.
+        missing: Recorded images that no longer exist, by split, except those that were left out.
+        emptied: Classes whose recorded images no longer exist.
+        added: Number of images of the source that are not in the record.
     """
 
     splits: Mapping[str, Split]
@@ -165,7 +165,7 @@ def find_splits(data: ImageData, record: SplitsRecord) -> FoundSplits:
         if here:
             splits[name] = _selected(data, here)
         elif name in data.splits and not len(data.splits[name]):
-            splits[name] = data.splits[name]  # it was empty then, too
+            splits[name] = data.splits[name]  # it was empty before, too
         gone = tuple(_name(record, line) for line in lines.tolist() if places[line] is None)
         if gone:
             missing[name] = gone
@@ -176,9 +176,9 @@ def find_splits(data: ImageData, record: SplitsRecord) -> FoundSplits:
 
 
 def _places(data: ImageData, record: SplitsRecord) -> list[tuple[str, int] | None]:
-    """Split and row in the source of each recorded image, None where it is gone.
+    """The split and row in the source of each recorded image, None if it no longer exists.
 
-    A file that a table lists several times is taken line by line, in the order of the table.
+    The lines of a file that a table lists several times are matched in the order of the table.
     """
     files: dict[str, deque[tuple[str, int]]] = {}
     for name, split in data.splits.items():
@@ -200,7 +200,7 @@ def _places(data: ImageData, record: SplitsRecord) -> list[tuple[str, int] | Non
 
 
 def _selected(data: ImageData, places: list[tuple[str, int]]) -> Split:
-    """The images at some places; nearly always all of one split."""
+    """Select images by split and row, usually all from one split."""
     names = list(dict.fromkeys(name for name, _ in places))
     rows = np.array([row for _, row in places], dtype=np.int64)
     if len(names) == 1:

@@ -150,7 +150,7 @@ class Tracking:
 def hyperparameters(config: RunConfig) -> dict[str, bool | int | float | str]:
     """Every option of a run by its dotted name, in the types that all trackers take; others as JSON.
 
-    Of images and weights the last name is told, not the folders of this machine: a tracker may be read by others.
+    Paths of images and weights are cut to the last component: others who read the tracker should not see the rest.
 
     Example:
         >>> found = hyperparameters(RunConfig())

@@ -1,4 +1,4 @@
-"""YAML files of options, read strictly: nothing in them is guessed, and each value knows its line and column."""
+"""Strict reader of YAML options: no guessed types, and line and column of every value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 from longtail.errors import LongtailError
 
-_MOST_VALUES: Final = 100_000  # aliases of aliases stand for billions
+_MOST_VALUES: Final = 100_000  # nested aliases can expand to billions
 _DEEPEST: Final = 40
 _TAG: Final = "tag:yaml.org,2002:"
 _WHOLE: Final = re.compile(r"[-+]?(0|[1-9]\d{0,300})")
@@ -22,10 +22,10 @@ _DECIMAL: Final = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 @dataclass(frozen=True)
 class Document:
-    """What a YAML file holds.
+    """The contents of a YAML file.
 
     Attributes:
-        name: What errors call it, such as the path of the file.
+        name: Its name in errors, such as the path of the file.
         values: Plain values: dictionaries by text, lists, text, numbers, booleans and None.
         places: The line and column of each name, by its dotted path.
     """
@@ -35,7 +35,7 @@ class Document:
     places: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, key: str) -> str:
-        """Where a value stands, or the nearest name above it, for the beginning of an error.
+        """The location of a value, or of the nearest name above it, to start an error with.
 
         Example:
             >>> parse_yaml("stage1: {epochs: 3}", "mine.yaml").at("stage1.epochs")
@@ -46,7 +46,7 @@ class Document:
         return f"{self.name}, {self.places[key]}" if key else self.name
 
     def part(self, key: str, title: str) -> Document:
-        """What stands below a name, for errors that call it ``title``."""
+        """The part below a name, called ``title`` in errors."""
         below = {
             path.removeprefix(f"{key}."): place for path, place in self.places.items() if path.startswith(f"{key}.")
         }
@@ -58,10 +58,10 @@ def read_yaml(path: str | Path, what: str) -> Document:
 
     Args:
         path: The file.
-        what: What it should be, for errors: ``a config.yaml``.
+        what: Description of the expected file in errors: ``a config.yaml``.
 
     Raises:
-        LongtailError: The file is missing or is no YAML of plain values; the line and column are named.
+        LongtailError: The file is missing or not YAML of plain values; the line and column are named.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -73,14 +73,14 @@ def read_yaml(path: str | Path, what: str) -> Document:
 
 
 def parse_yaml(text: str, name: str) -> Document:
-    r"""Read YAML: each name once, numbers as they look, no tags, and aliases only as far as they stay small.
+    r"""Parse YAML strictly: unique names, plain numbers, no tags, and aliases only if they stay small.
 
     Args:
         text: The YAML.
         name: Where it comes from, for errors.
 
     Raises:
-        LongtailError: It is no YAML of that kind; the line and column are named.
+        LongtailError: It is not such YAML; the line and column are named.
 
     Example:
         >>> parse_yaml("stage1: {epochs: 3, optimizer: {lr: 1e-3}}", "mine.yaml").values
@@ -151,7 +151,7 @@ class _Reader:
         ):  # 1e-3 is text to PyYAML
             return float(text)
         if kind in {"int", "float", "str"}:
-            raise self._refusal(node, f"{text[:60]!r} is no plain number: write one such as 12, 0.5 or 1e-3.")
+            raise self._refusal(node, f"{text[:60]!r} is not a plain number: write one such as 12, 0.5 or 1e-3.")
         raise self._refusal(node, f"the tag {node.tag.removeprefix(_TAG)!r} is not read: leave it out.")
 
     def _refusal(self, node: yaml.Node, what: str) -> LongtailError:
