@@ -61,7 +61,7 @@ def likeness(one: Grays, other: Grays) -> FloatArray:
         >>> square, bar = np.full((2, 1, 32, 32), 255, np.float32)
         >>> square[:, 8:24, 8:24], bar[:, 8:24, 14:18] = 0, 0
         >>> likeness(square, square * 0.9).round(2).tolist(), likeness(square, bar).round(2).tolist()
-        ([1.0], [0.25])
+        ([1.0], [0.2])
     """
     shown, reference = _foreground(one), _foreground(other)
     levels = [
