@@ -105,7 +105,7 @@ def test_what_another_process_is_writing_stays_and_is_said(cli: Cli, folder: Pat
     done = cli("cache", "--clear")
     release.set()
     holder.join()
-    assert "1 file stayed" in done.out
+    assert "1 file kept" in done.out
     assert [path.stem for path in folder.glob("*.pixels")] == ["a"]
 
 
@@ -166,7 +166,7 @@ def test_a_cache_that_cannot_be_written_does_not_stop_a_parquet_source(
 def test_a_command_says_what_it_has_added(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, words: list[str], said: int
 ) -> None:
-    monkeypatch.setattr(cache, "WORTH_SAYING", limit)
+    monkeypatch.setattr(cache, "REPORTED_GROWTH", limit)
     file = parquet(tmp_path / "animals.parquet")
     first, second = (cli("inspect", f"parquet:{file}", *words) for _ in range(2))
     assert [line.count("longtail cache --clear") for line in first.err.splitlines()] == [1] * said
@@ -176,7 +176,7 @@ def test_a_command_says_what_it_has_added(
 
 
 def test_a_command_that_fails_says_it_too(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "WORTH_SAYING", 1000)
+    monkeypatch.setattr(cache, "REPORTED_GROWTH", 1000)
     file = parquet(tmp_path / "animals.parquet")
     done = cli("inspect", f"parquet:{file}", "--max-images", "0")
     assert done.status == 2

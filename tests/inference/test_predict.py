@@ -358,7 +358,7 @@ def test_rows_that_come_again_are_counted(run: Path, images: Path, tmp_path: Pat
     shown = io.StringIO()
     report = predict_images(run, images / "list.csv", tmp_path / "out.csv", console=Console(file=shown, width=200))
     assert (report.predicted, report.doubles) == (3, 2)
-    assert "2 of the rows name an image that an earlier row" in shown.getvalue()
+    assert "2 rows repeat the image of an earlier row" in shown.getvalue()
     assert predict_images(run, images, tmp_path / "out.csv").doubles == 0
 
 
