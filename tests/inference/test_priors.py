@@ -121,7 +121,7 @@ def test_a_class_left_out_or_at_nothing_is_all_but_impossible(tmp_path: Path) ->
         ("a.csv", "lynx,٣", "line 1, column 2"),
         ("a.csv", "lynx,1e400", "line 1, column 2"),
         ("a.csv", "lynx;0,5\n山猫;0,5", "line 1"),
-        ("a.csv", f"lynx,{'1' * 200_000}", "line 1, column 2 cannot be read"),
+        ("a.csv", f"lynx,{'1' * 200_000}", "line 1: column 2 cannot be read"),
         ("a.csv", 'lynx,"1\n山猫,2', "never closes"),
         ("a.csv", "", "gives no class a share above 0"),
     ],
