@@ -22,7 +22,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from longtail.data.decoding import Decoder, cores
+from longtail.data.cores import cores
+from longtail.data.decoding import Decoder
 from longtail.data.image_data import Split
 from longtail.data.loaders import StreamingLoader
 from longtail.data.resized import write_resized

@@ -41,6 +41,13 @@ def test_help_lists_and_complaints_load_no_heavy_library(words: list[str]) -> No
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
+def test_an_audit_loads_no_pytorch() -> None:
+    code = "import sys\nfrom longtail.cli import main\nmain(['inspect', 'digits', '--max-images', '50'])\n"
+    done = python(f"{code}print('torch' in sys.modules)")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "False"
+
+
 def test_no_words_and_help_show_every_command(cli: Cli) -> None:
     for words in ([], ["--help"], ["-h"]):
         shown = cli(*words)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from longtail.data import decoding, loaders
-from longtail.data.decoding import Decoder, decode_all, default_workers
+from longtail.data import loaders
+from longtail.data.cores import default_workers
+from longtail.data.decoding import Decoder, decode_all
 from longtail.data.image_data import Split
 from longtail.data.loaders import ResidentBudget, ResidentLoader, SinglePassLoader, StreamingLoader, build_loader
 from longtail.data.sources import load_source
@@ -118,7 +119,7 @@ def test_images_for_a_gpu_have_to_fit_the_host_and_what_other_runs_leave(monkeyp
 
 
 def test_every_core_decodes_unless_others_need_it(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "cores", lambda: 16)
+    monkeypatch.setattr("longtail.data.cores.cores", lambda: 16)
     loader = build_loader(Decoder(split, None, 8), CPU, workers=None, budget=ResidentBudget(CPU, 0.0))
     assert isinstance(loader, StreamingLoader)
     assert loader.workers == 16

@@ -11,17 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from longtail.data.cores import cores
 from longtail.data.images import Interpolation
 from longtail.data.sources import Split
 from longtail.errors import LongtailError
-
-# How many runs of a grid share this machine: the grid says so to the processes that train them.
-JOBS = "LONGTAIL_JOBS"
 
 
 @dataclass(frozen=True)
@@ -47,42 +44,6 @@ class Decoder:
     def pixels(self, row: int) -> npt.NDArray[np.uint8]:
         """Return uint8 (size, size, 3), as decoders write it."""
         return self.split.pixels(row, self.resize, self.size, self.interpolation)
-
-
-def cores() -> int:
-    """How many cores this process may use.
-
-    Example:
-        >>> cores() >= 1
-        True
-    """
-    process = psutil.Process()
-    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
-
-
-def runs_at_once() -> int:
-    """How many runs of a grid share this machine, this one included.
-
-    Example:
-        >>> runs_at_once() >= 1
-        True
-    """
-    return _number(JOBS)
-
-
-def default_workers() -> int:
-    """Processes that decode: one a core, the cores divided among the processes and runs that share the machine.
-
-    Example:
-        >>> default_workers() >= 1
-        True
-    """
-    return max(1, cores() // (runs_at_once() * _number("LOCAL_WORLD_SIZE")))  # as torchrun and accelerate set it
-
-
-def _number(variable: str) -> int:
-    text = os.environ.get(variable, "")
-    return max(1, int(text)) if text.isdigit() else 1
 
 
 def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None, *, out: Tensor | None = None) -> Tensor:

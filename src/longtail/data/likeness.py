@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from longtail.counts import FloatArray, IntArray
-from longtail.data.decoding import cores
+from longtail.data.cores import cores
 from longtail.data.image_data import Split
 from longtail.errors import LongtailError
 

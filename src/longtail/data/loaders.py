@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from longtail.data.cache import cached_images
-from longtail.data.decoding import BlockReader, Decoder, decode_all, default_workers, runs_at_once
+from longtail.data.cores import default_workers, runs_at_once
+from longtail.data.decoding import BlockReader, Decoder, decode_all
 from longtail.errors import LongtailError
 
 _PIECE = 8  # images that a thread decodes at a time

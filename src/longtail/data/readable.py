@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 
 from longtail.data.checks import listed
-from longtail.data.decoding import Decoder, cores
+from longtail.data.cores import cores
+from longtail.data.decoding import Decoder
 from longtail.data.image_data import Finding, ImageData
 from longtail.data.images import Interpolation
 from longtail.data.probing import shown_name

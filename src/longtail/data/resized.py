@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import torch
 from filelock import FileLock, Timeout
 
-from longtail.data.decoding import Block, BlockReader, Decoder, cores
+from longtail.data.cores import cores
+from longtail.data.decoding import Block, BlockReader, Decoder
 from longtail.data.image_data import SPLIT_NAMES, ImageData, Split, portable_pixmap
 from longtail.errors import LongtailError, UsageError
 

@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
-from longtail.data.decoding import cores
+from longtail.data.cores import cores
 from longtail.errors import LongtailError
 from longtail.inference.info import Preprocessing
 from longtail.inference.item import Item, Loaded, read_item

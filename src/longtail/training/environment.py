@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import longtail
-from longtail.data.decoding import cores
+from longtail.data.cores import cores
 from longtail.training.engine import accelerator_name
 
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "datasets", "torchmetrics", "numpy", "pillow", "safetensors")

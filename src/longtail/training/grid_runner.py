@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from longtail.data.decoding import JOBS, cores
+from longtail.data.cores import JOBS, cores
 from longtail.errors import UsageError
 from longtail.training.grid import Grid, PlannedRun, state_of
 from longtail.training.grid_view import GridView
