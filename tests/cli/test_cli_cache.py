@@ -44,7 +44,7 @@ def filled(folder: Path) -> Path:
     """Pixels of one source used long ago, features of another in two views, and a file of an older version."""
     keep("a", 3000, Contents("pixels", "photos", "224", 7), days_old=9)
     for view in (0, 1):
-        keep(f"b{view}", 2000, Contents("features", "folder:fish", "timm:resnet18", 5, view), days_old=2 + view)
+        keep(f"b{view}", 2000, Contents("features", "folder:/data/fish", "timm:resnet18", 5, view), days_old=2 + view)
     (folder / "c.pixels").write_bytes(bytes(500))
     return folder
 
@@ -56,12 +56,12 @@ def test_it_lists_by_source_what_was_used_last_first(cli: Cli, folder: Path) -> 
     uses = [(use["source"], use["what"], use["images"], use["bytes"], use["files"]) for use in facts["sources"]]
     assert uses == [
         ("", "unknown", 0, 500, 1),
-        ("folder:fish", "features of timm:resnet18", 5, 4000, 2),
+        ("/data/fish", "features of timm:resnet18", 5, 4000, 2),
         ("photos", "pixels at 224 px", 7, 3000, 1),
     ]
     shown = cli("cache").out
     assert f"{folder}: 7,500 bytes of at most 20 GB" in shown
-    assert [line.split()[0] for line in shown.splitlines()[1:]] == ["source", "?", "folder:fish", "photos"]
+    assert [line.split()[0] for line in shown.splitlines()[1:]] == ["source", "?", "/data/fish", "photos"]
 
 
 @pytest.mark.usefixtures("filled")
@@ -78,7 +78,7 @@ def test_a_damaged_description_is_unknown(cli: Cli, folder: Path) -> None:
         (["photos"], ["b0", "b1", "c"]),
         (["--older-than", "7d"], ["b0", "b1", "c"]),
         (["--older-than", "1w"], ["b0", "b1", "c"]),
-        (["folder:fish", "--older-than", "60h"], ["a", "b0", "c"]),
+        (["/data/fish", "--older-than", "60h"], ["a", "b0", "c"]),
     ],
 )
 @pytest.mark.usefixtures("filled")
@@ -142,7 +142,11 @@ def test_the_rows_of_a_parquet_file_count(tmp_path: Path, monkeypatch: pytest.Mo
     source = f"parquet:{parquet(tmp_path / 'animals.parquet')}"
     train = load_source(source).splits["train"]
     (entry,) = cache_entries()
-    assert (entry.contents.source, entry.contents.kind, entry.contents.images) == (source, "table", 12)
+    assert (entry.contents.source, entry.contents.kind, entry.contents.images) == (
+        str(tmp_path / "animals.parquet"),
+        "table",
+        12,
+    )
     assert entry.size > 12 * 8 * 8 * 3
     assert not (tmp_path / "theirs").exists()
     before = entry.path.stat().st_mtime
@@ -152,6 +156,16 @@ def test_the_rows_of_a_parquet_file_count(tmp_path: Path, monkeypatch: pytest.Mo
     assert remove_entry(entry.path)
     assert train.image(11).size == (8, 8), "a map outlives its file"
     assert cache_entries() == []
+
+
+def test_a_source_has_one_name_however_it_is_typed(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = parquet(tmp_path / "animals.parquet")
+    monkeypatch.chdir(tmp_path)
+    load_source("animals.parquet")
+    keep("a", 3000, Contents("pixels", f"parquet:{file}", "8", 12))
+    assert {use["source"] for use in json.loads(cli("cache", "--json").out)["sources"]} == {str(file)}
+    for spelling in ("animals.parquet", "parquet:animals.parquet", str(file)):
+        assert json.loads(cli("cache", spelling, "--json").out)["bytes"] > 3000
 
 
 def test_a_cache_that_cannot_be_written_does_not_stop_a_parquet_source(

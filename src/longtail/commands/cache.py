@@ -33,7 +33,7 @@ def takes(parser: ArgumentParser) -> None:
         type=str | None,
         nargs="?",
         default=None,
-        help="only the files of this SOURCE, as the list names it",
+        help="only the files of this SOURCE",
     )
     parser.add_argument(
         "--older-than",
@@ -91,12 +91,14 @@ def cache_command(
 
 def _chosen(entries: Sequence[CacheEntry], source: str | None, older_than: str | None) -> list[CacheEntry]:
     if source is not None:
-        sources = {entry.contents.source for entry in entries} - {""}
-        if source not in sources:
+        from longtail.data.cache_folder import source_name
+
+        sources, name = {entry.contents.source for entry in entries} - {""}, source_name(source)
+        if name not in sources:
             raise UsageError(
-                f"the cache has no files of {source!r}.{nearest(source, sorted(sources)) if sources else ''}"
+                f"the cache has no files of {source!r}.{nearest(name, sorted(sources)) if sources else ''}"
             )
-        entries = [entry for entry in entries if entry.contents.source == source]
+        entries = [entry for entry in entries if entry.contents.source == name]
     if older_than is None:
         return list(entries)
     match = re.fullmatch(r"(\d{1,6})([hdw])", older_than)

@@ -32,7 +32,7 @@ class Contents:
 
     Attributes:
         kind: Decoded images, features of a network, or the rows of a table.
-        source: SOURCE of the images; empty if unknown.
+        source: SOURCE of the images, on disk by :func:`source_name`; empty if unknown.
         detail: Side in pixels, or the name of the network.
         images: Number of images.
         view: Number of the augmented view that features are of.
@@ -139,9 +139,22 @@ def cache_limit() -> float:
 
 def describe(path: Path, contents: Contents) -> None:
     """Write the description of an entry. An entry works without one, so a failure is ignored."""
+    values = asdict(contents) | {"source": source_name(contents.source)}
     with suppress(OSError):
-        text = json.dumps(asdict(contents) | {"created": _utc(datetime.now(UTC).timestamp())}, ensure_ascii=False)
+        text = json.dumps(values | {"created": _utc(datetime.now(UTC).timestamp())}, ensure_ascii=False)
         path.with_suffix(_DESCRIPTION).write_text(text, encoding="utf-8", errors="replace")
+
+
+def source_name(source: str) -> str:
+    """Return the one name that a SOURCE has in the cache, however it is typed: its absolute path, if it has one.
+
+    Example:
+        >>> source_name("parquet:/data/birds.parquet"), source_name("/data/birds.parquet"), source_name("digits")
+        ('/data/birds.parquet', '/data/birds.parquet', 'digits')
+    """
+    from longtail.data.source_path import source_path  # imports the readers of all sources, and they this module
+
+    return str(source_path(source) or source)
 
 
 def cache_entries() -> list[CacheEntry]:
