@@ -344,3 +344,22 @@ def test_wrong_usage_ends_with_2_and_a_failure_with_1(
     assert done.complaint
     assert done.status == status
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--imbalance-ratio", "1:40"),  # a hundred, to YAML 1.1
+        ("--seed", "0x10"),
+        ("--seed", "010"),
+        ("--seed", "1_0"),
+        ("--stage1.optimizer.lr", "1:30.5"),
+        ("--stage1.schedule.milestones", "[010]"),  # eight
+    ],
+)
+def test_a_number_that_would_have_to_be_guessed_is_refused(cli: Call, tmp_path: Path, option: str, value: str) -> None:
+    done = cli("train", "digits", option, value, "--out", tmp_path / "run")
+    assert done.status == 2
+    assert option in done.complaint
+    assert repr(value.strip("[]")) in done.complaint
+    assert not (tmp_path / "run").exists()
