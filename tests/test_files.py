@@ -14,7 +14,7 @@ import pytest
 
 from longtail import files
 from longtail.errors import LongtailError
-from longtail.files import is_stream, named, write_atomically, writing
+from longtail.files import is_stream, output_path, write_atomically, writing
 
 KILLED = """
 import os, sys
@@ -135,9 +135,9 @@ def test_names_of_any_length(tmp_path: Path) -> None:
 
 
 def test_a_dash_is_the_standard_output_and_a_path_to_one_is_a_file() -> None:
-    assert is_stream(named("-"))
-    assert named("./-").is_absolute()
-    assert not is_stream(named("./-"))
+    assert is_stream(output_path("-"))
+    assert output_path("./-").is_absolute()
+    assert not is_stream(output_path("./-"))
 
 
 def test_what_a_killed_process_left_goes_with_the_next_file_in_the_folder(tmp_path: Path) -> None:

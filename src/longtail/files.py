@@ -22,6 +22,8 @@ if sys.platform != "win32":
     import fcntl
 
 STANDARD_OUTPUT: Final = Path("/dev/stdout")
+REPLACED: Final = " (replaces the earlier file)"
+"""Follows the name of a file that took the place of another one."""
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _MOST_LINKS = 40  # as Linux follows them
 _HOST = re.sub(r"[^\w.]+", "_", platform.node())[:64] or "host"
@@ -103,11 +105,11 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         raise cannot_write(path, error) from error
 
 
-def named(out: str | os.PathLike[str]) -> Path:
-    """Return the path of what a user named to write to; ``-`` is the standard output.
+def output_path(out: str | os.PathLike[str]) -> Path:
+    """Return the path of an output named by the user; ``-`` is the standard output.
 
     Example:
-        >>> print(named("-"), named("a.csv"))
+        >>> print(output_path("-"), output_path("a.csv"))
         /dev/stdout a.csv
     """
     text = os.fspath(out)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from longtail.commands.destination import destination, refuse_terminal
+from longtail.commands.destination import destination, messages_apart, refuse_terminal
 from longtail.commands.shared import as_dict, print_line
 from longtail.errors import UsageError
 
@@ -75,7 +74,7 @@ def analyse_command(
     )
     if file is not None:
         refuse_terminal(file.path, "a table of features")
-    with nullcontext() if file is None else file.messages_apart():
+    with messages_apart(file):
         for name in runs:
             reporter = Reporter(quiet=not is_main_process())
             target = None if file is None else file.path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from longtail.commands.destination import Destination, destination, refuse_stream
+from longtail.commands.destination import Destination, destination, messages_apart, refuse_stream
 from longtail.commands.shared import EXIT_INTERRUPTED, EXIT_USAGE, as_dict, fail, print_line, spelt
 from longtail.errors import LongtailError, UsageError, as_usage
 from longtail.training.config import Tracker
@@ -95,7 +95,7 @@ def compare_command(runs: Sequence[str], *, baseline: str | None = None, csv: st
 
     table = _table_file(csv)
     comparison = compare_runs([Path(run) for run in runs], baseline=baseline)
-    with nullcontext() if table is None else table.messages_apart():
+    with messages_apart(table):
         comparison.render(Console())
         if table is not None:
             comparison.to_csv(table.path)
@@ -178,7 +178,7 @@ def _train_and_show(planned: Grid, *, jobs: int | None, table: Destination | Non
         sys.stderr.write(f"stopped; the checkpoints are saved. Continue with: longtail compare --grid {again}\n")
         return EXIT_INTERRUPTED
     failed = [outcome for outcome in outcomes if outcome.problem]
-    with nullcontext() if table is None else table.messages_apart():
+    with messages_apart(table):
         _show_grid(planned, [outcome.run for outcome in outcomes if not outcome.problem], table)
     for outcome in failed:
         sys.stderr.write(f"failed: {outcome.run.title}: {outcome.problem} ({log_of(outcome.run)})\n")

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longtail.errors import LongtailError, UsageError
-from longtail.files import cannot_write, descriptor_of, is_stream, named
+from longtail.files import REPLACED, cannot_write, descriptor_of, is_stream, output_path
 
 PAGE = (".html", ".htm")
-REPLACED = " (replaces the earlier file)"
 
 
 @dataclass(frozen=True)
@@ -38,17 +37,18 @@ class Destination:
 
     @property
     def takes_standard_output(self) -> bool:
-        """Whether the content goes where messages go."""
+        """Whether the content goes to the standard output."""
         return self.is_stream and _is_standard_output(self.path)
 
-    @contextmanager
-    def messages_apart(self) -> Iterator[None]:
-        """Within, whatever is printed goes to the standard error if the standard output takes the content."""
-        if self.takes_standard_output:
-            with redirect_stdout(sys.stderr):
-                yield
-        else:
+
+@contextmanager
+def messages_apart(file: Destination | None) -> Iterator[None]:
+    """Print to the standard error within, if the standard output takes the content of a file."""
+    if file is not None and file.takes_standard_output:
+        with redirect_stdout(sys.stderr):
             yield
+    else:
+        yield
 
 
 def destination(
@@ -74,7 +74,7 @@ def destination(
     """
     if not out:
         raise UsageError(f"{option} needs the name of a file, such as {example}.")
-    path = named(out)
+    path = output_path(out)
     if is_stream(path):
         if descriptor_of(path) is None and stat.S_ISBLK(path.stat().st_mode):
             raise LongtailError(f"{out} is a disk: name a file with {option}.")
@@ -114,7 +114,7 @@ def refuse_stream(out: str, option: str) -> None:
         Traceback (most recent call last):
         longtail.errors.UsageError: --figures - is a stream: name a folder.
     """
-    if is_stream(named(out)):
+    if is_stream(output_path(out)):
         raise UsageError(f"{option} {out} is a stream: name a folder.")
 
 

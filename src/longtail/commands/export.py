@@ -6,7 +6,7 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from longtail.commands.destination import destination, refuse_terminal
+from longtail.commands.destination import destination, messages_apart, refuse_terminal
 from longtail.commands.shared import as_dict, print_line
 from longtail.errors import UsageError
 
@@ -46,7 +46,7 @@ def export_command(
         raise UsageError(f"{out} is the name of a {other} file and --format is {format}: change one of the two.")
     file = destination(out, suffixes[format], example=f"model{suffixes[format][0]}")
     refuse_terminal(file.path, "a model")
-    with file.messages_apart():
+    with messages_apart(file):
         report = export_run(run, file.path, format=format, input_type=input, images=images)
         print_line(f"{file}: {report}")
         if report.card is not None:

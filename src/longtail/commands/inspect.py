@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from longtail.commands.destination import PAGE, destination
+from longtail.commands.destination import PAGE, destination, messages_apart
 from longtail.commands.shared import EXIT_FAILED, as_dict, print_json, print_line
 from longtail.errors import UsageError
 
@@ -56,7 +54,7 @@ def inspect_command(
     total = sum(map(len, data.splits.values()))
     with Reporter().bar("inspect", total if max_images is None else min(total, max_images)) as bar:
         found = inspect_data(data, max_images=max_images, tick=bar.tick)
-    with nullcontext() if page is None else page.messages_apart():
+    with messages_apart(page):
         if json:
             print_json(found.to_dict())
         else:

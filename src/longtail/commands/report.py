@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from longtail.commands.destination import PAGE, destination, names_in, refuse_stream
+from longtail.commands.destination import PAGE, destination, messages_apart, names_in, refuse_stream
 from longtail.commands.shared import as_dict, print_line
 from longtail.errors import LongtailError, UsageError
 
@@ -44,7 +44,7 @@ def report_command(runs: Sequence[str], out: str, figures: str | None = None) ->
             raise LongtailError(f"{figures} is a file: name a folder for the figures with --figures.")
     comparison = compare_runs([Path(run) for run in runs], stages=True)
     sections = build_sections(comparison)
-    with page.messages_apart():
+    with messages_apart(page):
         write_page(comparison, sections, page.path)
         print_line(f"report: {page}")
         if figures is not None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
-from longtail.commands.destination import PAGE, REPLACED, destination, names_in, refuse_stream
+from longtail.commands.destination import PAGE, destination, messages_apart, names_in, refuse_stream
 from longtail.commands.shared import as_dict, print_line
+from longtail.files import REPLACED
 
 GRAMMAR = "[--out toy.html] [--losses ce,gcl] [--source mnist5k] [--seeds 3] [--epochs N] [--figures DIR]"
 LOSSES = "ce,ce-cosine,kps,fbl,gcl,agcl"
@@ -53,7 +54,7 @@ def toy_command(
     names = [name.strip() for name in losses.split(",") if name.strip()] if isinstance(losses, str) else list(losses)
     result = train_toy(names, source=source, seed=seed, seeds=seeds, epochs=epochs, imbalance_ratio=imbalance_ratio,
                        reporter=Reporter())  # fmt: skip
-    with page.messages_apart():
+    with messages_apart(page):
         write_toy(result, page.path)
         print_line(f"toy: {page}")
         if figures is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from longtail.data.checks import listed
 from longtail.data.class_names import normalize_class_name, order_classes
 from longtail.data.columns import Columns, merged_names, untrained
 from longtail.data.image_data import SPLIT_NAMES, Finding, ImageData, Split
@@ -17,7 +18,6 @@ from longtail.data.walk import Walk, subfolders
 from longtail.errors import LongtailError
 
 _NESTED = 0.9  # share of images deeper than their class folder from which on subfolders may be the classes
-_SHOWN = 5
 
 
 def load_folder(spec: str, columns: Columns = Columns()) -> ImageData:  # noqa: B008  (frozen)
@@ -71,18 +71,17 @@ def _nested(classes: Mapping[str, list[str]], folder: Path, root: Path, spec: st
         if os.sep in file[len(str(folder)) + len(name) + 2 :]
     ]
     places = [os.path.relpath(place, folder) for place in dict.fromkeys(deeper)]
-    listed = ", ".join(map(repr, places[:_SHOWN])) + (", ..." if len(places) > _SHOWN else "")
     if len(classes) == 1 and len(places) > 1 and len(deeper) == total:
         above = Path(spec) / folder.relative_to(root) / os.path.commonpath(places)
         raise LongtailError(
-            f"{spec!r} has one class folder, {next(iter(classes))!r}, and its images lie deeper ({listed}): "
+            f"{spec!r} has one class folder, {next(iter(classes))!r}, and its images lie deeper ({listed(places)}): "
             f"name the folder that holds the class folders, such as folder:{above}."
         )
     # If all are in, say, an images/ folder of their class, the class folders are clear.
     if len(deeper) < _NESTED * total or len({os.path.basename(place) for place in places}) == 1:  # noqa: PTH119
         return []
-    names = ", ".join(map(repr, list(classes)[:_SHOWN])) + (", ..." if len(classes) > _SHOWN else "")
-    message = f"the classes are {names}, but their images lie deeper, in {len(places):,} folders ({listed})"
+    where = f"in {len(places):,} folders ({listed(places)})"
+    message = f"the classes are {listed(list(classes))}, but their images lie deeper, {where}"
     remedy = (
         "if those folders are the classes, name the one folder that holds them, "
         "or list the images in a CSV file with the columns path,label"

@@ -219,7 +219,7 @@ class Split:
             >>> Split.from_arrays(np.zeros((2, 8, 8), np.uint8), [0, 1]).files()
             [None, None]
         """
-        return [None if path is None or inside else self._relative(path) for path, inside in self._stored_paths()]
+        return [None if path is None or inside else self._relative(path) for path, inside in self.stored_paths()]
 
     def places(self) -> list[str]:
         """Name each image: its path as in :meth:`files`, the name it was embedded with, or its row.
@@ -230,7 +230,7 @@ class Split:
         """
         return [
             self._place(row, path, embedded)
-            for row, (path, embedded) in zip(self.origin_rows, self._stored_paths(), strict=True)
+            for row, (path, embedded) in zip(self.origin_rows, self.stored_paths(), strict=True)
         ]
 
     def _place(self, row: int, path: str | None, embedded: bool) -> str:
@@ -240,7 +240,7 @@ class Split:
             return self._relative(path)
         return Path(path).name if Path(path).is_absolute() else path
 
-    def _stored_paths(self) -> Iterator[tuple[str | None, bool]]:
+    def stored_paths(self) -> Iterator[tuple[str | None, bool]]:
         """The stored path of each image, and whether the image itself is embedded."""
         stored = self.rows.select_columns(["image"]).flatten().with_format("arrow")
         for batch in stored.iter(batch_size=1024):  # views of the table: no image is copied

@@ -9,6 +9,7 @@ from itertools import chain
 import numpy as np
 
 from longtail.counts import IntArray
+from longtail.data.checks import listed
 from longtail.data.image_data import SPLIT_NAMES, Finding, Split
 
 _SHOWN = 5
@@ -79,14 +80,9 @@ def _files(split: Split) -> list[str] | None:
     """The file of each row; None if the images are embedded in the table."""
     if not len(split) or split.encoded(0)["bytes"] is not None:
         return None
-    import pyarrow.compute as pc
-
-    column = split.rows.select_columns(["image"]).with_format("arrow")[:].column(0)
-    paths = pc.struct_field(column, "path").to_pylist()
-    embedded = pc.is_valid(pc.struct_field(column, "bytes")).to_pylist()
     return [
-        f"{row}/" if inside or path is None else _direct(path)  # not a possible file name
-        for row, (path, inside) in enumerate(zip(paths, embedded, strict=True))
+        f"{row}/" if embedded or path is None else _direct(path)  # not a possible file name
+        for row, (path, embedded) in enumerate(split.stored_paths())
     ]
 
 
@@ -111,7 +107,7 @@ def _findings(across: tuple[str, ...], again: tuple[str, ...]) -> list[Finding]:
     ):
         if names:
             rows = "1 row is" if len(names) == 1 else f"{len(names):,} rows are"
-            message = f"{rows} left out because {why} ({_listed(names)})"
+            message = f"{rows} left out because {why} ({listed(names)})"
             findings.append(Finding("warning", message, remedy, kind, names))
     return findings
 
@@ -127,7 +123,3 @@ def _disputed(disputed: Mapping[str, Sequence[int]], classes: Sequence[str], roo
     message = f"{files} ({', '.join(examples)}{more})"
     remedy = "keep the right label: all rows of a file are trained on or tested on together, and one of them is wrong"
     return Finding("warning", message, remedy, "file-with-several-labels", names)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")

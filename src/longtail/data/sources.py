@@ -8,6 +8,7 @@ from pathlib import Path
 
 from longtail.data import class_names
 from longtail.data.builtin import load_cifar10, load_cifar100, load_digits, load_mnist5k
+from longtail.data.checks import listed
 from longtail.data.columns import Columns
 from longtail.data.csv_source import load_csv
 from longtail.data.folder import load_folder
@@ -37,7 +38,6 @@ PACKAGED_SOURCES = frozenset({"digits", "mnist5k"})
 """Built-in sources that come with an installed package."""
 PATH_PREFIXES = frozenset(_PREFIXES)
 """Prefixes, before the colon, of sources with a path or a name on the hub."""
-_SHOWN = 5  # labels listed in one sentence
 _MOST_NEIGHBOURS = 1000  # beside a misspelt path; comparing it with more takes too long
 
 
@@ -87,9 +87,8 @@ def _several_labels(classes: Sequence[str]) -> list[Finding]:
     names = class_names.joined_names(classes)
     if not names:
         return []
-    listed = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
     message = (
-        f"{len(names):,} label{'s name' if len(names) > 1 else ' names'} several classes at once ({listed}), "
+        f"{len(names):,} label{'s name' if len(names) > 1 else ' names'} several classes at once ({listed(names)}), "
         f"and each is a class of its own"
     )
     remedy = "give every image one label, or leave out images with several: one class an image is all that is learned"

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from longtail.data.checks import listed
 from longtail.data.image_data import Finding, Severity
 from longtail.data.images import is_image_path, is_unread_path
 from longtail.errors import LongtailError
@@ -26,7 +27,6 @@ SYSTEM_FOLDERS = frozenset(
     }
 )
 """Lower-case names of folders added by operating systems and network drives: thumbnails, trash, resource forks."""
-_SHOWN = 5
 
 
 class Walk:
@@ -186,8 +186,7 @@ def is_system_folder(name: str) -> bool:
 
 def _sentence(kind: str, names: list[str], what: str) -> str:
     noun = "link" if kind.startswith("link") else "folder" if kind.endswith("folder") else "file"
-    listed = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
-    return f"{len(names):,} {noun}{'s' * (len(names) > 1)} {what} ({listed})"
+    return f"{len(names):,} {noun}{'s' * (len(names) > 1)} {what} ({listed(names)})"
 
 
 def _is_dead(entry: Path) -> bool:

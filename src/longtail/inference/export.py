@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.errors import LongtailError
-from longtail.files import is_stream, named, write_atomically
+from longtail.files import is_stream, output_path, write_atomically
 from longtail.inference.card import model_card
 from longtail.inference.hub import local_run
 from longtail.inference.info import ModelInfo
@@ -135,7 +135,7 @@ def export_run(
     """
     if format == "onnx":
         _need("onnx", "onnxscript", "onnxruntime")
-    folder, path = Path(local_run(run)), named(out)
+    folder, path = Path(local_run(run)), output_path(out)
     if path.is_dir():
         raise LongtailError(f"{path} is a folder: name the file to write, {path / f'model.{_suffix(format)}'}.")
     model, info = load_run(folder)

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from longtail.data.images import is_unread_path
 from longtail.errors import UsageError
-from longtail.files import is_stream, named
+from longtail.files import REPLACED, is_stream, output_path
 from longtail.inference.answers import Format, Row, table_format
 from longtail.inference.hub import local_run
 from longtail.inference.info import INFO_NAME
@@ -64,9 +64,7 @@ class PredictionReport:
     def __str__(self) -> str:
         """Return one line: how many images were predicted and how many files were skipped."""
         tail = f", {self.skipped:,} unreadable skipped" if self.skipped else ""
-        return (
-            f"{self.predicted:,} predicted{tail}: {self.out}{' (replaces the earlier file)' if self.replaced else ''}"
-        )
+        return f"{self.predicted:,} predicted{tail}: {self.out}{REPLACED if self.replaced else ''}"
 
     @property
     def images_per_second(self) -> float:
@@ -121,7 +119,7 @@ def predict_images(
     """
     if top_k < 1 or batch_size < 1:
         raise UsageError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
-    kind = table_format(named(out), format)
+    kind = table_format(output_path(out), format)
     refuse_swapped(run_dir, images)
     found, run = find_images(images, image_column=image_column), local_run(run_dir)
     console = console if console is not None else Console(quiet=True)
@@ -132,7 +130,7 @@ def predict_images(
         "images": _identity(images, found), "column": image_column, "model": _fingerprint(run), "top_k": top_k,
         "prior": predictor.info.scores(torch.zeros(1, len(predictor.classes))).tolist() if prior else None,
     }  # fmt: skip
-    report = PredictionReport(named(out))
+    report = PredictionReport(output_path(out))
     report.replaced = report.out.is_file() and not is_stream(report.out)
     columns = _header(top_k, has_threshold=has_threshold)
     begun = time.perf_counter()

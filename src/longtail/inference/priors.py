@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from longtail.counts import ClassCounts, FloatArray
+from longtail.data.checks import listed
 from longtail.data.class_names import normalize_class_name
 from longtail.data.delimited import read_records
 from longtail.errors import LongtailError, UsageError, nearest
@@ -26,7 +27,6 @@ _TOO_MUCH: Final = 1e300  # a sum of fewer than a hundred million such shares is
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _NO_NUMBERS: Final = {"nan", "inf", "infinity", "-inf", "-infinity", "+inf"}  # but not a header either
 _LONGEST: Final = 60  # characters of a cell that an error shows
-_SHOWN: Final = 5  # classes that a note names
 
 
 def with_prior(info: ModelInfo, prior: Sequence[float] | FloatArray) -> ModelInfo:
@@ -110,8 +110,8 @@ def read_prior(spec: str, info: ModelInfo, say: Callable[[str], None] | None = N
         raise LongtailError(f"{spec} gives no class a share above 0: give at least one.")
     missing = [name for number, name in enumerate(info.classes) if number not in given]
     if missing and say is not None:
-        some = ", ".join(map(repr, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
-        say(f"{spec} leaves out {len(missing)} of {len(info.classes)} classes ({some}): each gets a millionth.")
+        share = f"{len(missing)} of {len(info.classes)} classes"
+        say(f"{spec} leaves out {share} ({listed(missing)}): each gets a millionth.")
     shares = np.array([max(given.get(number, 0.0) / total, SMALLEST_SHARE) for number in range(len(info.classes))])
     return np.asarray(shares / shares.sum(), dtype=np.float64)
 

@@ -16,7 +16,7 @@ from longtail.data.histogram import printable
 from longtail.data.image_data import Finding, ImageData, Severity
 from longtail.data.inspection import Inspection
 from longtail.errors import LongtailError
-from longtail.files import named, write_atomically
+from longtail.files import output_path, write_atomically
 from longtail.report.palette import GROUP_LABELS, THEME
 from longtail.report.templating import environment
 from longtail.report.text import listing
@@ -72,7 +72,7 @@ def write_audit(found: Inspection, out: str | Path, data: ImageData) -> Path:
     Raises:
         LongtailError: The file cannot be written.
     """
-    target = named(out)
+    target = output_path(out)
     write_atomically(target, render_audit(found, data).encode())
     return target
 

@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from longtail.evaluation.differences import ENOUGH_SEEDS, EVIDENCE, Difference
-from longtail.files import named, write_atomically
+from longtail.files import output_path, write_atomically
 from longtail.report.runs import Ends
 from longtail.report.text import EN_DASH, SURE, Spread, interval_text, mark, signed, spread_text
 
@@ -107,7 +107,7 @@ def write_csv(comparisons: Sequence[Comparison], path: str | Path) -> Path:
     Raises:
         LongtailError: The file cannot be written.
     """
-    target, text = named(path), io.StringIO()
+    target, text = output_path(path), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["run", "stage", "n", "seeds", "split", "baseline", "pairs", *_csv_heads(), "notes"])
     for comparison in comparisons:

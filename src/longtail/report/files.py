@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from longtail.counts import IntArray
 from longtail.errors import LongtailError, resume_hint
 
 Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
@@ -119,19 +117,6 @@ def read_parquet(path: Path, columns: Sequence[str], *, optional: Sequence[str] 
             f"{path} cannot be read; delete metrics.json beside it and write both again with: "
             f"{resume_hint(path.parent)}"
         ) from error
-
-
-def numbered_groups(values: pa.ChunkedArray) -> IntArray:
-    """Number the values of a column; an empty one is a group of its own.
-
-    Example:
-        >>> numbered_groups(pa.chunked_array([["a", None, "a", None]])).tolist()
-        [0, 1, 0, 2]
-    """
-    codes = values.combine_chunks().dictionary_encode().indices.to_pylist()
-    known: dict[object, int] = {}
-    keys = [("alone", row) if code is None else ("value", code) for row, code in enumerate(codes)]
-    return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
 
 
 def _number(cell: str | None) -> float | None:

@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 
 from longtail import __version__
 from longtail.counts import GROUP_NAMES
-from longtail.files import named, write_atomically
+from longtail.files import output_path, write_atomically
 from longtail.report.class_table import table_json
 from longtail.report.compare import Comparison, compare_runs
 from longtail.report.findings import headline
@@ -45,7 +45,7 @@ def write_report(
         LongtailError: A folder is no finished run, the runs have different classes, or the file cannot be written.
     """
     comparison = compare_runs(runs, stages=True, names=names, baseline=baseline)
-    return write_page(comparison, build_sections(comparison), named(out))
+    return write_page(comparison, build_sections(comparison), output_path(out))
 
 
 def write_page(comparison: Comparison, sections: Sequence[Section], out: Path) -> Path:

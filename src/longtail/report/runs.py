@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from longtail.analysis.collected import Analysis
 from longtail.counts import FEW_IMAGES, GROUP_NAMES, ClassCounts, GroupName
+from longtail.data.splits import group_numbers
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.intervals import add_intervals
 from longtail.report.analysed import read_analysis
 from longtail.report.files import (
     Table,
     Value,
-    numbered_groups,
     read_adjustment,
     read_config,
     read_history,
@@ -202,7 +202,7 @@ class RunResult:
         if table is None:
             return None
         label, prediction, confidence = (table[name].to_numpy() for name in names)
-        group = numbered_groups(table["group"]) if "group" in table.column_names else None
+        group = group_numbers(table["group"].to_pylist()) if "group" in table.column_names else None
         paths = table["path"].to_pylist() if "path" in table.column_names else []
         label = label.astype(np.int64)
         return Predictions(

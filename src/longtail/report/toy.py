@@ -16,7 +16,7 @@ from longtail import __version__
 from longtail.analysis.plane import Plane, group_mean, region_shares, regions, upright
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
 from longtail.evaluation.differences import ENOUGH_SEEDS, Difference, images_interval
-from longtail.files import named, write_atomically
+from longtail.files import output_path, write_atomically
 from longtail.report.canvas import blank, clip
 from longtail.report.palette import GROUND, GROUP_LABELS, GROUP_SYMBOLS, INK, MUTED, RULE, THEME
 from longtail.report.section import Drawing, Key
@@ -230,7 +230,7 @@ def write_toy(result: ToyResult, out: str | Path) -> Path:
     Raises:
         LongtailError: The file cannot be written.
     """
-    target = named(out)
+    target = output_path(out)
     write_atomically(target, render_toy(result).encode())
     return target
 

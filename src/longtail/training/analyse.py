@@ -21,7 +21,7 @@ from longtail.analysis.projection import METHODS, check_method, drawn_sample, pr
 from longtail.counts import ClassCounts
 from longtail.data.image_data import SPLIT_NAMES, Split
 from longtail.errors import LongtailError, resume_hint
-from longtail.files import named
+from longtail.files import output_path
 from longtail.inference.info import ModelInfo
 from longtail.inference.load import load_run
 from longtail.losses.registry import build_loss
@@ -103,7 +103,7 @@ def analyse_run(
     if features is not None:
         if engine.is_main:
             whole = {name: part.images for name, part in passed.items()}
-            write_features(named(features), feature_table(seen, whole, info.classes))
+            write_features(output_path(features), feature_table(seen, whole, info.classes))
         seen = {name: seen[name].rows(part.rows) for name, part in parts.items()}
     classifier = HeadArrays.of(model)
     cloud = _cloud(config, ClassCounts(info.counts, info.classes), classifier)

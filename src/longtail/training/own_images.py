@@ -94,7 +94,7 @@ def own_images(run: Path, config: RunConfig, info: ModelInfo) -> OwnImages:
     require_source(run, config.data)
     record = read_splits(run / SPLITS_NAME)
     if record is None:
-        prepared, found = _divided_anew(config.data, info), None
+        prepared, found = prepare_data(config.data, classes=info.classes), None
     else:
         prepared, found = _divided_as_recorded(run, config.data, info, record)
     counts = ClassCounts(info.counts, info.classes)
@@ -128,11 +128,6 @@ def data_hash(run: Path) -> str | None:
         return str(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["data_hash"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _divided_anew(config: DataConfig, info: ModelInfo) -> PreparedData:
-    """The splits of a source by the seeds of the run, as runs without a record were divided."""
-    return prepare_data(config, classes=info.classes)
 
 
 def _divided_as_recorded(

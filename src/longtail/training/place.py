@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from longtail.errors import LongtailError, resume_hint
-from longtail.files import is_stream, named
+from longtail.files import is_stream, output_path
 
 
 def refuse_existing(out: Path) -> None:
@@ -23,7 +23,7 @@ def refuse_existing(out: Path) -> None:
         Traceback (most recent call last):
         longtail.errors.LongtailError: ... is a finished run: choose another --out, or remove that folder first.
     """
-    if is_stream(named(out)):
+    if is_stream(output_path(out)):
         raise LongtailError(f"{out} is a stream, and a run is a folder: name one with --out.")
     if not out.exists() or (out.is_dir() and all(_is_leftover(path.name) for path in out.iterdir())):
         return
