@@ -178,7 +178,8 @@ def _refuse_guesses(parser: ArgumentParser, flags: Namespace, words: Sequence[st
     places = {option: action.dest for action in parser._actions for option in action.option_strings}
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, text = word.partition("=")
-        value = flags.get(places.get(option, ""))
+        whole = option if option in places else option.rpartition(".")[0]  # of a loss, --stage1.loss.options.tau 1
+        value = flags.get(places.get(whole, ""))
         is_text = isinstance(value, list) and all(isinstance(part, str) for part in value)
         if is_text or isinstance(value, str | bool | None):
             continue

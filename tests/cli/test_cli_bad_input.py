@@ -355,6 +355,7 @@ def test_wrong_usage_ends_with_2_and_a_failure_with_1(
         ("--seed", "1_0"),
         ("--stage1.optimizer.lr", "1:30.5"),
         ("--stage1.schedule.milestones", "[010]"),  # eight
+        ("--stage1.loss.options.tau", "1:40"),
     ],
 )
 def test_a_number_that_would_have_to_be_guessed_is_refused(cli: Call, tmp_path: Path, option: str, value: str) -> None:
@@ -363,3 +364,9 @@ def test_a_number_that_would_have_to_be_guessed_is_refused(cli: Call, tmp_path: 
     assert option in done.complaint
     assert repr(value.strip("[]")) in done.complaint
     assert not (tmp_path / "run").exists()
+
+
+def test_a_report_of_a_folder_that_is_no_run_says_so(cli: Call, make_folder: Call, tmp_path: Path) -> None:
+    done = cli("report", make_folder({"cat": 2, "lynx": 2}), "--out", tmp_path / "report.html")
+    assert done.status == 1
+    assert "not a run" in done.complaint

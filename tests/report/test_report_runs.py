@@ -67,6 +67,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 def test_an_unfinished_run_says_how_to_finish(tmp_path):
+    (tmp_path / "config.yaml").touch()
     with pytest.raises(LongtailError, match="--resume"):
         RunResult.load(tmp_path)
 

@@ -28,6 +28,8 @@ def read_metrics(root: Path) -> Table:
         LongtailError: It is missing, broken, or of a newer format.
     """
     path = root / "metrics.json"
+    if not path.is_file() and not (root / "config.yaml").is_file():
+        raise LongtailError(f"{root} is not a run: name a folder that longtail train has made.")
     if not path.is_file():
         raise LongtailError(f"{root} has no metrics.json: finish the run with: {resume_hint(root)}")
     try:
