@@ -187,6 +187,13 @@ def test_a_column_that_names_splits_in_some_rows_only_is_not_used_and_said(table
     assert (list(data.splits), kinds(data)) == (["train"], ["split-column-unused"])
 
 
+def test_a_column_of_another_name_that_names_splits_is_not_used_and_said(table: Table) -> None:
+    file = table("path,label,use,side\na/0.png,x,train,left\na/1.png,y,train,left\na/2.png,x,test,right\n")
+    data = load_source(csv(file))
+    assert (list(data.splits), kinds(data)) == (["train"], ["split-column-unused"])
+    assert "--split-column use" in data.findings[0].remedy
+
+
 def test_rows_that_hold_several_labels_are_named(table: Table) -> None:
     data = load_source(csv(table("path,label\na/0.png,cat\na/1.png,dog\na/2.png,cat|dog\n")))
     (finding,) = data.findings

@@ -221,7 +221,26 @@ def _recognized(
             message = f"the column {column!r} names splits, but {what}, so it is not used"
             remedy = "write train, validation or test in every row to use it"
             findings.append(Finding("warning", message, remedy, "split-column-unused"))
+    for column in table.column_names:
+        if column not in (*taken, *(by_name.get(usual) for usual in SPLIT_COLUMNS)) and _names_splits(table, column):
+            message = f"the column {column!r} names a split in every row, but is called something else"
+            remedy = f"divide the images by it: --split-column {column}"
+            findings.append(Finding("warning", message, remedy, "split-column-unused"))
     return None, findings
+
+
+def _names_splits(table: datasets.Dataset, column: str) -> bool:
+    """Whether all values of a column of text name splits, training and another one among them."""
+    import datasets
+
+    feature = table.features[column]
+    is_text = isinstance(feature, datasets.Value) and feature.dtype in {"string", "large_string"}
+    if not (is_text or isinstance(feature, datasets.ClassLabel)):
+        return False
+    if split_name(next(iter(column_texts(table.select(range(min(1, len(table)))), column)), "")) is None:
+        return False
+    splits = {split_name(value) for value in column_texts(table, column)}
+    return "train" in splits and None not in splits and len(splits) > 1
 
 
 def column_texts(table: datasets.Dataset, column: str) -> list[str]:
