@@ -43,6 +43,7 @@ def test_folds_end_in_one_table_with_intervals_and_can_be_resumed(train: Cli, cl
     assert done.status == 0, done.err
     assert "95 % interval" in done.out
     assert "2 folds, each image judged by a model that was not trained on it" in done.out
+    assert "test split is left untouched" in done.out
     assert "the same command without --folds" in done.out
     assert (tmp_path / "cv" / "fold-1" / "model.safetensors").is_file()
     assert "exists already" in train(*words, out="cv").complaint

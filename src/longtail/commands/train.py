@@ -104,7 +104,7 @@ def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
         from longtail.training.folds import start_folds
 
         status = _finish_training(lambda reporter: start_folds(config, Path(out), reporter), config, out, reporter)
-        return status or _show_folds(config, Path(out))
+        return status or _show_folds(Path(out))
     return _finish_training(lambda reporter: start_run(config, Path(out), reporter), config, out, reporter)
 
 
@@ -141,24 +141,23 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
         from longtail.training.folds import train_folds
 
         status = _finish_training(lambda reporter: train_folds(config, folder, reporter), config, run, reporter)
-        return status or _show_folds(config, folder)
+        return status or _show_folds(folder)
     return _finish_training(
         lambda reporter: resume_run(config, folder, reporter, moved=moved_to is not None), config, run, reporter
     )
 
 
-def _show_folds(config: RunConfig, out: Path) -> int:
+def _show_folds(out: Path) -> int:
     """Print the figures over all folds; return the exit status."""
-    from longtail.data.splits import describe_never_judged
     from longtail.report.files import read_metrics
 
     metrics: dict[str, Any] = read_metrics(out)
     folds, judged = len(metrics["folds"]), metrics["test"]["num_images"]
-    never: dict[str, int] = metrics["never_judged"]
+    never: dict[str, int] = metrics.get("never_judged", {})
     of = f"{judged:,} of {judged + sum(never.values()):,} images, each" if never else "each image"
     print_line(f"{out}: {folds} folds, {of} judged by a model that was not trained on it", style="italic")
-    if never:
-        print_line(f"note: {describe_never_judged(never, judged, config.data.group_column)}")
+    for note in metrics["notes"]:
+        print_line(f"note: {note}")
     Console().print(summary_table(metrics["test"]))
     Console().print(class_table(metrics["test"]))
     print_line(
