@@ -29,7 +29,6 @@ from longtail.commands import (
     push,
     recipes,
     report,
-    toy,
     train,
 )
 from longtail.commands.shared import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, is_disk_full
@@ -78,7 +77,6 @@ COMMANDS: dict[str, Command] = {
     "recipes": _command(recipes),
     "cache": _command(cache),
     "demo": _command(demo),
-    "toy": _command(toy),
 }
 
 

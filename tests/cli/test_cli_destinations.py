@@ -20,7 +20,6 @@ WRITERS = {
     "inspect": ("inspect", "nowhere", "--out"),
     "export": ("export", "nowhere", "--out"),
     "compare": ("compare", "nowhere", "nowhere", "--csv"),
-    "toy": ("toy", "--source", "nowhere", "--out"),
 }
 
 
@@ -55,7 +54,6 @@ def test_a_place_that_may_not_be_written_to_is_refused_first(
         ("prepare", "digits", "--out", "-"),
         ("demo", "--out", "/dev/stdout"),
         ("compare", "digits", "--recipe", "cifar-lt/ce", "--out", "-"),
-        ("toy", "--figures", "-"),
         ("report", "nowhere", "--out", "a.html", "--figures", "-"),
     ],
 )

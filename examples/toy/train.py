@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longtail.analysis.plane import Plane
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.image_data import ImageData, Split
 from longtail.data.ranks import ranks_within_class
@@ -22,7 +21,8 @@ from longtail.losses import LongTailLoss
 from longtail.losses.registry import build_loss
 from longtail.models import CosineHead, build_head
 from longtail.training.progress import Bar, Reporter
-from longtail.training.toy_losses import CONTENDERS, Contender, find_contender, scale_for
+from toy.losses import CONTENDERS, Contender, find_contender, scale_for
+from toy.plane import Plane
 
 CLASSES = 6
 """More than this many colours and sectors cannot be told apart at a glance."""
@@ -66,7 +66,7 @@ def train_toy(
     Within a seed every loss has the same images, the same initial weights and the same batches.
 
     Args:
-        losses: Names of losses; see :func:`longtail.training.toy_losses.find_contender`.
+        losses: Names of losses; see :func:`toy.losses.find_contender`.
         source: ``digits``, or ``mnist5k`` where its package is there.
         seed: The first seed, of the choice of images, the weights and the batches.
         seeds: How many.

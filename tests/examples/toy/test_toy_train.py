@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from toy.losses import CONTENDERS
+from toy.plane import region_shares, upright
+from toy.train import SIDES, ToyNetwork, around_circle, train_toy
 
-from longtail.analysis.plane import region_shares, upright
 from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
 from longtail.training.progress import Reporter
-from longtail.training.toy import SIDES, ToyNetwork, around_circle, train_toy
-from longtail.training.toy_losses import CONTENDERS
 
 QUIET = Reporter(quiet=True)
 

@@ -13,7 +13,6 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from longtail import __version__
-from longtail.analysis.plane import Plane, group_mean, region_shares, regions, upright
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
 from longtail.evaluation.differences import ENOUGH_SEEDS, Difference, images_interval
 from longtail.files import output_path, write_atomically
@@ -22,7 +21,8 @@ from longtail.report.palette import GROUND, GROUP_LABELS, GROUP_SYMBOLS, INK, MU
 from longtail.report.section import Drawing, Key
 from longtail.report.templating import environment
 from longtail.report.text import Spread, difference_text, listing, percent, spread_text
-from longtail.training.toy import ToyResult
+from toy.plane import Plane, group_mean, region_shares, regions, upright
+from toy.train import ToyResult
 
 HUES: dict[GroupName, tuple[str, str]] = {
     "many": ("many", "run5"),
@@ -224,7 +224,7 @@ def write_toy(result: ToyResult, out: str | Path) -> Path:
     """Write the toy as one self-contained page.
 
     Args:
-        result: From :func:`longtail.training.toy.train_toy`.
+        result: From :func:`toy.train.train_toy`.
         out: The HTML file; its folder is made, and the file appears complete or not at all.
 
     Raises:
@@ -237,7 +237,7 @@ def write_toy(result: ToyResult, out: str | Path) -> Path:
 
 def render_toy(result: ToyResult) -> str:
     """The page as text."""
-    page = environment().get_template("toy.html.j2")
+    page = environment(Path(__file__).parent).get_template("toy.html.j2")
     return page.render(
         lead=toy_lead(result),
         sentences=toy_sentences(result),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from toy.plane import Plane, group_mean, polygon_area, region_shares, regions, upright
 
-from longtail.analysis.plane import Plane, group_mean, polygon_area, region_shares, regions, upright
 from longtail.counts import ClassCounts
 
 COUNTS = ClassCounts([90, 40, 9, 3])

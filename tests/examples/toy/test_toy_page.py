@@ -1,4 +1,4 @@
-"""longtail toy: a page that is whole, with the same axes in every picture, and the files of a paper."""
+"""The toy: a page that is whole, with the same axes in every picture, and the files of a paper."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import re
 
 import numpy as np
 import pytest
+from toy.__main__ import main
+from toy.page import toy_drawings, toy_legend, toy_picture, toy_sentences, toy_table
+from toy.plane import Plane
+from toy.train import ToyResult
 
-from longtail.analysis.plane import Plane
 from longtail.counts import ClassCounts
 from longtail.report.palette import THEME
-from longtail.report.toy import toy_drawings, toy_legend, toy_picture, toy_sentences, toy_table
-from longtail.training.toy import ToyResult
 
 ANGLE = 2 * np.pi * np.arange(6) / 6
 DIRECTIONS = np.stack([np.sin(ANGLE), np.cos(ANGLE)], axis=1)
@@ -31,10 +32,10 @@ def result(**planes: tuple[Plane, ...]) -> ToyResult:
     return ToyResult("digits", COUNTS, names, {name: name.upper() for name in names}, 5)
 
 
-def test_the_page_of_a_tiny_toy(cli, tmp_path):
-    done = cli("toy", "--losses", "ce,fbl", "--seeds", 1, "--epochs", 1, "--out", tmp_path / "new" / "toy.html")
-    assert done.status == 0, done.err
-    assert done.out == f"toy: {tmp_path / 'new' / 'toy.html'}\n"
+def test_the_page_of_a_tiny_toy(capsys, tmp_path):
+    out = tmp_path / "new" / "toy.html"
+    assert main(["--losses", "ce,fbl", "--seeds", "1", "--epochs", "1", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"toy: {out}\n"
     page = (tmp_path / "new" / "toy.html").read_text(encoding="utf-8")
     outside = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     assert "://" not in outside
@@ -48,9 +49,11 @@ def test_the_page_of_a_tiny_toy(cli, tmp_path):
     assert len(ranges) == 1
 
 
-def test_a_wrong_word_is_said_before_anything_is_trained(cli, tmp_path):
-    assert "Did you mean 'gcl'" in cli("toy", "--losses", "ce,gclx").complaint
-    assert "is a folder" in cli("toy", "--out", tmp_path).complaint
+def test_a_wrong_word_is_said_before_anything_is_trained(capsys, tmp_path):
+    assert main(["--losses", "ce,gclx"]) == 1
+    assert "'gcl'" in capsys.readouterr().err
+    assert main(["--out", str(tmp_path)]) == 1
+    assert "folder" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
