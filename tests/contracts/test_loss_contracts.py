@@ -200,6 +200,20 @@ def test_any_counts_and_batch_are_finite(case: Case, counts: list[int], batch: i
 
 
 @every_loss
+def test_the_prior_exponent_is_that_of_the_logits(case: Case) -> None:
+    """Equal logits come out as ``tau log pi`` where there is neither noise nor a label."""
+    loss = build(case)
+    if loss.needs_features:
+        pytest.skip("the offsets of this loss depend on the features: no class prior describes them")
+    drawing: Any = getattr(loss, "loss", loss)
+    drawing.sample_noise = torch.zeros_like
+    offsets = loss.change(torch.zeros(1, CLASSES, dtype=torch.float64), None).logits[0]
+    log_prior = torch.tensor(COUNTS, dtype=torch.float64).log()
+    centered = log_prior - log_prior.mean()
+    assert float((offsets * centered).sum() / centered.square().sum()) == pytest.approx(loss.prior_exponent, abs=1e-6)
+
+
+@every_loss
 def test_zero_images_count_as_one(case: Case) -> None:
     zero, one = (freeze_noise(build(case, [500, n, 120, 5, 30])) for n in (0, 1))
     given = inputs_for(zero)

@@ -12,9 +12,11 @@ from types import ModuleType
 
 import pytest
 
-from longtail import losses
+from longtail import ClassCounts, losses
 from longtail.errors import LongtailError
 from longtail.losses.registry import LOSSES, build_loss
+from longtail.training.config import LossConfig, StageConfig
+from longtail.training.prior import assumed_prior
 
 ROOT = Path(__file__).parents[2]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -51,6 +53,14 @@ def test_the_added_loss_is_known_by_name() -> None:
     assert build_loss("vs", [500, 50, 5], {"gamma": 0.3}).gamma == 0.3
     with pytest.raises(LongtailError, match=r"no option 'gama'\. Did you mean 'gamma'"):
         build_loss("vs", [500, 50, 5], {"gama": 0.3})
+
+
+@pytest.mark.usefixtures("added")
+def test_the_added_loss_is_known_to_adjust_for_the_prior() -> None:
+    """Its probabilities are those of even classes: a prior asked for is put in once, not twice."""
+    counts = ClassCounts([900, 90, 9])
+    assert assumed_prior(StageConfig(loss=LossConfig("vs", {"gamma": 0.0})), counts) == "uniform"
+    assert assumed_prior(StageConfig(loss=LossConfig("vs", {"gamma": 0.0, "tau": 0.0})), counts) == "train"
 
 
 @pytest.mark.usefixtures("added")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import threshold
 
 from longtail.counts import ClassCounts
-from longtail.losses.base import LongTailLoss, check_range
+from longtail.losses.base import AutoValue, LongTailLoss, check_range
 from longtail.losses.expectation import ChangedLogits
 from longtail.losses.gcl import gaussian_cloud
 
@@ -174,6 +175,9 @@ class AngularGCLLoss(LongTailLoss):
     """
 
     head = "cosine"
+    auto_values = MappingProxyType(
+        {"scale": AutoValue(30.0), "noise": AutoValue(0.1)}
+    )  # no E is published for CIFAR-LT
     _tail_weight: Tensor
 
     def __init__(

@@ -57,6 +57,11 @@ class BalancedSoftmaxLoss(LongTailLoss):
         super().__init__(class_counts, **common)
         self._table("_log_counts", np.log(ClassCounts.of(class_counts).at_least_one))
 
+    @property
+    def prior_exponent(self) -> float:
+        """1: ``log n`` is ``log pi`` up to a constant."""
+        return 1.0
+
     def change(self, logits: Tensor, _features: Tensor | None, /) -> ChangedLogits:
         """``z + log n``."""
         return ChangedLogits(balanced_softmax_logits(logits, self._log_counts))

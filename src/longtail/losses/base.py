@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypedDict, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,31 @@ class CommonOptions(TypedDict, total=False):
     reduction: Reduction
     ignore_index: int
     label_smoothing: float
+
+
+class AutoValue(NamedTuple):
+    """The number that the value ``auto`` of an option stands for.
+
+    Attributes:
+        stage1: In the first stage.
+        stage2: In the second; ``None`` where it is the same.
+        on_features: Where no stage trains the backbone; ``None`` where it is the same.
+    """
+
+    stage1: float
+    stage2: float | None = None
+    on_features: float | None = None
+
+    def resolve(self, *, stage: int = 1, on_features: bool = False) -> float:
+        """The number for a stage, on features or on images.
+
+        Example:
+            >>> AutoValue(30.0, stage2=20.0).resolve(stage=2), AutoValue(30.0).resolve(stage=2)
+            (20.0, 30.0)
+        """
+        if on_features and self.on_features is not None:
+            return self.on_features
+        return self.stage2 if stage == 2 and self.stage2 is not None else self.stage1
 
 
 class LongTailLoss(nn.Module, ABC):
@@ -64,6 +89,8 @@ class LongTailLoss(nn.Module, ABC):
     """Whether :meth:`attach_classifier` must be called before the first ``forward``."""
     head: HeadKind = "linear"
     """The classifier the method is made for: plain logits, or cosines in [-1, 1]."""
+    auto_values: ClassVar[Mapping[str, AutoValue]] = {}
+    """The options that take ``auto``, and what it stands for: the published value unless we measured a better one."""
     focal_gamma: float = 0.0
     focal_detached: bool = True
     _empty_is_zero: bool = False
@@ -109,6 +136,15 @@ class LongTailLoss(nn.Module, ABC):
     def logit_scale(self) -> float:
         """What multiplies the unchanged logits before softmax where probabilities are wanted at test time."""
         return 1.0
+
+    @property
+    def prior_exponent(self) -> float:
+        """The ``tau`` for which ``tau log pi_j`` is added to the logits, ``pi`` the class prior; 0 for no adjustment.
+
+        A network trained with such a loss assumes ``pi^(1 - tau)`` in place of the class prior, which decides what
+        ``--prior`` and post-hoc adjustment still have to take out.
+        """
+        return 0.0
 
     @property
     def progress(self) -> float:

@@ -75,6 +75,11 @@ class DeferredReweighting(LongTailLoss):
         return self.loss.logit_scale
 
     @property
+    def prior_exponent(self) -> float:
+        """That of the wrapped loss."""
+        return self.loss.prior_exponent
+
+    @property
     def progress(self) -> float:
         """Training progress in [0, 1], the wrapped loss's too."""
         return float(self._progress)

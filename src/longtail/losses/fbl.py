@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
 from longtail.counts import ClassCounts
 from longtail.errors import nearest
-from longtail.losses.base import LongTailLoss, check_range
+from longtail.losses.base import AutoValue, LongTailLoss, check_range
 from longtail.losses.expectation import ChangedLogits
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class FBLoss(LongTailLoss):
     """
 
     needs_features = True
+    # On features, above the published value for 5, 20 and 100 classes.
+    auto_values = MappingProxyType({"strength": AutoValue(60.0, on_features=180.0)})
     _tail_weight: Tensor
 
     def __init__(

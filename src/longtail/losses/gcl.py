@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
 
 from longtail.counts import ClassCounts
-from longtail.losses.base import LongTailLoss, check_range
+from longtail.losses.base import AutoValue, LongTailLoss, check_range
 from longtail.losses.expectation import ChangedLogits
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class GCLLoss(LongTailLoss):
     """
 
     head = "cosine"
+    auto_values = MappingProxyType({"scale": AutoValue(30.0, stage2=20.0), "noise": AutoValue(0.5)})  # of CIFAR-LT
     _tail_weight: Tensor
 
     def __init__(

@@ -63,6 +63,11 @@ class LogitAdjustedLoss(LongTailLoss):
         self.tau = tau
         self._table("_log_prior", np.log(ClassCounts.of(class_counts).prior))
 
+    @property
+    def prior_exponent(self) -> float:
+        """``tau``."""
+        return self.tau
+
     def change(self, logits: Tensor, _features: Tensor | None, /) -> ChangedLogits:
         """``z + tau log pi``."""
         return ChangedLogits(logit_adjusted_logits(logits, self._log_prior, self.tau))

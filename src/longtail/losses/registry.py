@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from longtail.errors import LongtailError, nearest
 from longtail.losses.agcl import AngularGCLLoss
-from longtail.losses.auto import resolve_auto
 from longtail.losses.balanced_softmax import BalancedSoftmaxLoss
 from longtail.losses.base import CommonOptions, LongTailLoss, check_range
 from longtail.losses.class_balanced import ClassBalancedLoss, WeightedLoss
@@ -76,13 +75,42 @@ def loss_options(name: str) -> dict[str, Any]:
     return own | {key: shared[key].default for key in CommonOptions.__annotations__} | {DEFERRED: None}
 
 
+def resolve_auto(name: str, options: Mapping[str, Any], *, stage: int = 1, on_features: bool = False) -> dict[str, Any]:
+    """Replace every option whose value is ``auto`` by the number that the loss has for it.
+
+    Args:
+        name: Registered name of the loss.
+        options: Its options.
+        stage: 1 or 2.
+        on_features: No stage trains the backbone.
+
+    Raises:
+        LongtailError: The option takes no ``auto``.
+
+    Example:
+        >>> resolve_auto("gcl", {"scale": "auto", "margin": 0.1})
+        {'scale': 30.0, 'margin': 0.1}
+        >>> resolve_auto("gcl", {"scale": "auto"}, stage=2), resolve_auto("fbl", {"strength": "auto"}, on_features=True)
+        ({'scale': 20.0}, {'strength': 180.0})
+    """
+    values = loss_class(name).auto_values
+    resolved = dict(options)
+    for option, value in options.items():
+        if value == "auto":
+            if option not in values:
+                known = ", ".join(f"{other} of {loss}" for loss, made in LOSSES.items() for other in made.auto_values)
+                raise LongtailError(f"loss {name!r} has no value for {option}: auto; there is one for {known}.")
+            resolved[option] = values[option].resolve(stage=stage, on_features=on_features)
+    return resolved
+
+
 def build_loss(name: str, class_counts: ClassCountsLike, options: Mapping[str, object] | None = None) -> LongTailLoss:
     """Make a loss from its name and options.
 
     Args:
         name: A key of ``LOSSES``.
         class_counts: Training images per class, length C.
-        options: Keyword options of the loss, ``"auto"`` where :mod:`longtail.losses.auto` has a rule;
+        options: Keyword options of the loss, ``"auto"`` where its class has a value for that;
             ``deferred_reweighting``, a progress in [0, 1], wraps it in :class:`DeferredReweighting` from there on
             (``None``: not at all).
 

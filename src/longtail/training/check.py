@@ -221,7 +221,7 @@ def resolve(config: RunConfig) -> RunConfig:
     """Return the configuration as it is trained: ``auto`` replaced where the loss or the machine decides.
 
     ``model.head`` becomes the classifier that stage 1's loss is defined on, ``training.precision`` what is fast here,
-    and a strength of a loss the number that :func:`longtail.losses.auto.resolve_auto` gives for the stage. Paths of
+    and a strength of a loss the number that :func:`longtail.losses.registry.resolve_auto` gives for the stage. Paths of
     images and weights become absolute, so that the run can be read from any folder.
 
     Example:
@@ -231,8 +231,7 @@ def resolve(config: RunConfig) -> RunConfig:
         'cosine'
     """
     from longtail.data.source_path import absolute_source
-    from longtail.losses.auto import resolve_auto
-    from longtail.losses.registry import loss_class
+    from longtail.losses.registry import loss_class, resolve_auto
     from longtail.training.engine import with_precision
 
     resolved = copy.deepcopy(config)

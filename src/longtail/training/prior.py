@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
 from longtail.counts import ClassCounts, FloatArray
 from longtail.data.strategies import class_probabilities
-from longtail.losses.registry import build_loss, loss_options
+from longtail.losses.base import LongTailLoss
+from longtail.losses.registry import build_loss
 from longtail.training.config import RunConfig, StageConfig
 
 
@@ -21,11 +22,12 @@ def trained_prior(config: RunConfig, counts: ClassCounts) -> Literal["train", "u
 def assumed_prior(stage: StageConfig, counts: ClassCounts) -> Literal["train", "uniform"]:
     """Return which of two mixes is nearer to the one that a stage's network comes to assume.
 
-    A network trained with cross-entropy learns the probabilities of the mix it sees: how often a class is drawn, times
-    the weight its images have in the loss, both at the end of the stage. Balanced softmax and the logit-adjusted loss
-    take ``pi^tau`` out of that. The answer is ``"uniform"`` where the mix has less than half the spread (of logarithms)
-    of the training images, as with class-balanced draws, inverse weights, or ``tau = 1``. Losses with margins (LDAM,
-    KPS, FBL, GCL) change the probabilities in ways no mix of classes describes; they count by draws and weights alone.
+    A network trained with cross-entropy learns the probabilities of the mix it sees: how often a class is drawn,
+    times the weight its images have in the loss, both at the end of the stage. A loss that adjusts its logits by
+    the prior (:attr:`~longtail.losses.LongTailLoss.prior_exponent`) takes ``pi^tau`` out of that. The answer is
+    ``"uniform"`` where the mix has less than half the spread (of logarithms) of the training images, as with class-
+    balanced draws, inverse weights, or ``tau = 1``. Losses with margins (LDAM, KPS, FBL, GCL) change the
+    probabilities in ways no mix of classes describes; they count by draws and weights alone.
 
     Args:
         stage: The last stage that has epochs.
@@ -37,9 +39,10 @@ def assumed_prior(stage: StageConfig, counts: ClassCounts) -> Literal["train", "
         >>> assumed_prior(StageConfig(sampler="class-balanced"), ClassCounts([90, 10]))
         'uniform'
     """
-    frequencies = counts.prior
-    mix = np.log(_draws(stage, counts)) + np.log(_weights(stage, counts)) - _taken_out(stage) * np.log(frequencies)
-    return "uniform" if np.std(mix) < np.std(np.log(frequencies)) / 2 else "train"
+    loss = build_loss(stage.loss.name, counts, stage.loss.options)
+    log_prior = np.log(counts.prior)
+    mix = np.log(_draws(stage, counts)) + np.log(_weights(loss)) - loss.prior_exponent * log_prior
+    return "uniform" if np.std(mix) < np.std(log_prior) / 2 else "train"
 
 
 def _draws(stage: StageConfig, counts: ClassCounts) -> FloatArray:
@@ -47,16 +50,8 @@ def _draws(stage: StageConfig, counts: ClassCounts) -> FloatArray:
     return class_probabilities(counts.at_least_one.astype(np.int64), strategy, progress=1.0).numpy()
 
 
-def _weights(stage: StageConfig, counts: ClassCounts) -> FloatArray:
+def _weights(loss: LongTailLoss) -> FloatArray:
     """The weight of each class at the end of the stage, (C,), above zero."""
-    loss = build_loss(stage.loss.name, counts, stage.loss.options)
     loss.progress = 1.0
-    each = torch.stack([loss.mean_divisor(torch.tensor([label])) for label in range(len(counts))])
+    each = torch.stack([loss.mean_divisor(torch.tensor([label])) for label in range(loss.num_classes)])
     return np.asarray(each.clamp_min(torch.finfo(torch.float32).tiny).numpy(), dtype=np.float64)
-
-
-def _taken_out(stage: StageConfig) -> float:
-    if stage.loss.name == "balanced-softmax":
-        return 1.0
-    options: dict[str, Any] = loss_options(stage.loss.name) | stage.loss.options
-    return float(options["tau"]) if stage.loss.name == "logit-adjustment" else 0.0
