@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-import longtail
 from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
@@ -20,6 +19,7 @@ from longtail.inference.info import ModelInfo, ModelSpec
 from longtail.inference.load import WEIGHTS_NAME, check_weights, load_model, save_model
 from longtail.models import LongTailModel, build_head
 from longtail.models.standardize import Standardize
+from longtail.version import __version__
 
 if TYPE_CHECKING:
     from longtail.classifier import LongTailClassifier
@@ -46,7 +46,7 @@ def save(classifier: LongTailClassifier, folder: Path) -> None:
             logit_scale=classifier.logit_scale_,
             adjustment=None if classifier.prior is None else classifier.adjustment(),
             prior=classifier.assumed_prior_,
-            versions={"longtail": longtail.__version__},
+            versions={"longtail": __version__},
         )
         save_model(model, info, folder)
     write_atomically(folder / FILE_NAME, text.encode())

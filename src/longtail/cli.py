@@ -14,7 +14,6 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from longtail import __version__
 from longtail.commands import (
     adjust,
     analyse,
@@ -36,6 +35,7 @@ from longtail.commands.words import option_names, training_defaults, without_aut
 from longtail.complaints import explain
 from longtail.data.cache_folder import cache_entries
 from longtail.errors import LongtailError, OwnRangeWarning, UsageError, as_usage, nearest
+from longtail.version import __version__
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def build_parser(command: str | None = None, words: Sequence[str] = ()) -> Argum
         if name == command:
             known.takes(sub)
             if name == "train":
-                sub.set_defaults(training_defaults(words))
+                sub.set_defaults(training_defaults(words, known.takes))
         subcommands.add_subcommand(name, sub, help=known.summary)
     return parser
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from longtail.data.histogram import bar
-from longtail.data.inspection import Inspection, inspect_source, render
+from longtail.data.histogram import bar, render
+from longtail.data.inspection import Inspection, inspect_source
 from longtail.errors import LongtailError
 
 MakeFolder = Callable[[dict[str, int]], Path]

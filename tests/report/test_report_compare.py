@@ -14,7 +14,7 @@ from rich.console import Console
 from longtail.errors import LongtailError
 from longtail.evaluation.differences import Difference, seeds_interval
 from longtail.report.compare import compare_runs
-from longtail.report.compare_table import HEADINGS
+from longtail.report.compare_table import HEADINGS, print_table, write_csv
 from longtail.report.folding import flatten
 from longtail.report.provenance import provenance
 from longtail.report.text import difference_text
@@ -123,14 +123,14 @@ def test_a_group_that_is_empty_is_none_and_prints_as_not_available(make_run):
     comparison = compare_runs([make_run("ce", counts=(300, 200, 150))])
     assert comparison.rows[0].values["few"] is None
     console = Console(width=120, file=io.StringIO())
-    comparison.render(console)
+    print_table(comparison, console)
     assert "n/a" in console.file.getvalue()
 
 
 def test_rendering_shows_values_and_differences(make_run):
     comparison = compare_runs([make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl", slope=0.4)])
     console = Console(width=120, file=io.StringIO())
-    comparison.render(console)
+    print_table(comparison, console)
     text = console.file.getvalue()
     assert f"{100 * comparison.rows[0].values['accuracy'].mean:.1f}" in text
     assert f"+{100 * comparison.rows[1].differences['accuracy'].mean:.1f}" in text
@@ -140,7 +140,7 @@ def test_rendering_shows_values_and_differences(make_run):
 def test_folded_seeds_fit_a_terminal_of_eighty_columns(make_run):
     comparison = compare_runs([make_run("ce"), make_run("ce1", seed=1), make_run("ce2", seed=2)])
     console = Console(width=80, file=io.StringIO())
-    comparison.render(console)
+    print_table(comparison, console)
     text = console.file.getvalue()
     assert "ECE" in text
     assert text.count("±") == len(HEADINGS)
@@ -166,7 +166,7 @@ def test_figures_before_an_adjustment_are_said_to_be_so(make_run, tmp_path):
 
 def test_csv_holds_fractions_deviations_and_notes(make_run, tmp_path):
     comparison = compare_runs([make_run("ce"), make_run("ce1", seed=1), make_run("gcl", recipe="cifar-lt/gcl")])
-    with comparison.to_csv(tmp_path / "new" / "table.csv").open() as file:
+    with write_csv([comparison], tmp_path / "new" / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["run"] for row in rows] == ["cifar-lt/ce", "cifar-lt/gcl"]
     assert rows[0]["seeds"] == "0 1"
@@ -180,7 +180,7 @@ def test_csv_holds_fractions_deviations_and_notes(make_run, tmp_path):
 def test_an_unwritable_csv_is_named(make_run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LongtailError, match="cannot be written"):
-        compare_runs([make_run("ce")]).to_csv(tmp_path / "file" / "table.csv")
+        write_csv([compare_runs([make_run("ce")])], tmp_path / "file" / "table.csv")
 
 
 def test_other_classes_are_refused(make_run):
@@ -223,7 +223,7 @@ def test_runs_that_were_never_evaluated_give_empty_rows(make_run):
     comparison = compare_runs([make_run("ce", test=False)])
     assert comparison.split is None
     assert set(comparison.rows[0].values.values()) == {None}
-    comparison.render(Console(file=io.StringIO()))
+    print_table(comparison, Console(file=io.StringIO()))
 
 
 def test_nothing_and_the_same_folder_twice_are_refused(make_run):

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from longtail.evaluation.differences import Difference, images_interval
 from longtail.report.compare import Comparison, compare_runs
+from longtail.report.compare_table import print_table, write_csv
 from longtail.report.confusions import confusions_section
 from longtail.report.findings import headline
 from longtail.report.page import render_report
@@ -82,7 +83,7 @@ def width(change: Difference) -> float:
 
 def printed(comparison: Comparison) -> str:
     console = Console(file=io.StringIO(), width=140)
-    comparison.render(console)
+    print_table(comparison, console)
     assert isinstance(console.file, io.StringIO)
     return " ".join(console.file.getvalue().split())
 
@@ -110,7 +111,7 @@ def test_three_seeds_that_disagree_are_no_evidence_and_the_reason_is_printed(
     assert "over the test images but not over seeds" in said
     assert "holds over images, not over seeds" in headline(comparison)
     assert "holds over images" in render_report(comparison)
-    with comparison.to_csv(tmp_path / "table.csv").open() as file:
+    with write_csv([comparison], tmp_path / "table.csv").open() as file:
         row = list(csv.DictReader(file))[1]
     assert row["accuracy_difference_holds"] == "images"
     assert float(row["accuracy_difference_images_low"]) > 0 > float(row["accuracy_difference_seeds_low"])

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from longtail.evaluation.intervals import wilson
 from longtail.report.compare import Comparison, compare_runs
+from longtail.report.compare_table import print_table, write_csv
 from longtail.report.page import render_report
 from longtail.report.runs import RunResult
 
@@ -21,7 +22,7 @@ MakeRun = Callable[..., Path]
 
 def printed(comparison: Comparison, width: int = 140) -> str:
     console = Console(file=io.StringIO(), width=width)
-    comparison.render(console)
+    print_table(comparison, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -60,7 +61,7 @@ def test_the_table_and_its_csv_have_both_ends(make_run: MakeRun, tmp_path: Path)
     low, high = comparison.rows[1].intervals["few"] or (0, 0)
     assert f"{100 * low:.1f}–{100 * high:.1f}" in printed(comparison)
     assert max(map(len, printed(comparison, width=80).splitlines())) <= 80
-    with comparison.to_csv(tmp_path / "table.csv").open() as file:
+    with write_csv([comparison], tmp_path / "table.csv").open() as file:
         row = list(csv.DictReader(file))[1]
     assert (float(row["few_low"]), float(row["few_high"])) == pytest.approx((low, high), abs=1e-6)
     assert row["ece_low"] == ""

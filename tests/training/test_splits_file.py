@@ -19,7 +19,7 @@ from longtail.training.splits_file import find_splits, read_splits, write_splits
 @pytest.mark.parametrize("folds", [{}, {"folds": 3, "fold": 1}])
 def test_images_within_a_table_are_found_by_their_rows(tmp_path: Path, folds: dict[str, int]) -> None:
     prepared = prepare_data(DataConfig(source="digits", imbalance_ratio=10, validation_fraction=0.2, **folds))
-    write_splits(tmp_path / "splits.csv", prepared)
+    write_splits(tmp_path / "splits.csv", prepared.data.splits, prepared.source, prepared.origins)
     lines = Counter(row["split"] for row in csv.DictReader((tmp_path / "splits.csv").open(newline="")))
     sizes = {name: len(split) for name, split in prepared.data.splits.items()}
     assert lines == sizes | {"left out": 1797 - sum(sizes.values())}
@@ -45,7 +45,7 @@ def test_files_are_found_by_their_paths_also_in_another_split_of_the_table(
     write(rows)
     source = f"csv:{tmp_path / 't.csv'}"
     prepared = prepare_data(DataConfig(source=source, validation_fraction=0))
-    write_splits(tmp_path / "splits.csv", prepared, "film")
+    write_splits(tmp_path / "splits.csv", prepared.data.splits, prepared.source, prepared.origins, "film")
     groups = [row["group"] for row in csv.DictReader((tmp_path / "splits.csv").open(newline=""))]
     assert Counter(groups) == {"film-0": 4, "film-1": 4}
     record = read_splits(tmp_path / "splits.csv")

@@ -210,7 +210,7 @@ def test_what_was_chosen_on_one_machine_is_not_chosen_again_on_another(
     assert made.training.precision != "auto"
     write_yaml(tmp_path / "config.yaml", asdict(made))
     monkeypatch.setattr(facts, "look", lambda _: pytest.fail("the images were looked at"))
-    monkeypatch.setattr(engine, "with_precision", lambda training: training)
+    monkeypatch.setattr(engine, "fast_precision", lambda _: pytest.fail("a precision was chosen"))
     again = read("--out", "run", "--config", str(tmp_path / "config.yaml"))
     assert asdict(again) == asdict(made) | {"reasons": []}
     values = yaml.safe_load((tmp_path / "config.yaml").read_text())

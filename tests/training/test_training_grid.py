@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from longtail.cli import main
 from longtail.errors import LongtailError
-from longtail.training.config import RunConfig, TrainingConfig
+from longtail.training.config import RunConfig
 from longtail.training.grid import Grid, GridSpec, PlannedRun, plan_grid, read_grid, recipe_grid, state_of
 from longtail.training.grid_runner import default_jobs, log_of, run_grid, train_words
 from longtail.training.grid_view import progress_of
@@ -443,15 +443,11 @@ def test_a_grid_file_makes_the_same_grid_on_a_machine_of_another_precision(
 
     for made in ("bf16", "fp32"):
         with monkeypatch.context() as machine:
-            machine.setattr(engine, "with_precision", lambda training, made=made: _made_with(training, made))
+            machine.setattr(engine, "fast_precision", lambda _, made=made: made)
             grid = plan_grid(spec(tmp_path / made))
         other = "fp32" if made == "bf16" else "bf16"
         with monkeypatch.context() as machine:
-            machine.setattr(engine, "with_precision", lambda training, other=other: _made_with(training, other))
+            machine.setattr(engine, "fast_precision", lambda _, other=other: other)
             again = plan_grid(grid.spec)
         assert {run.config.training.precision for run in grid.runs} == {made}
         assert again == grid
-
-
-def _made_with(training: TrainingConfig, precision: Any) -> TrainingConfig:
-    return replace(training, precision=precision) if training.precision == "auto" else training

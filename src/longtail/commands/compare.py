@@ -92,13 +92,14 @@ def _check_grid_words(flags: Namespace) -> None:
 def compare_command(runs: Sequence[str], *, baseline: str | None = None, csv: str | None = None) -> None:
     """Print the comparison of several runs."""
     from longtail.report.compare import compare_runs
+    from longtail.report.compare_table import print_table, write_csv
 
     table = _table_file(csv)
     comparison = compare_runs([Path(run) for run in runs], baseline=baseline)
     with messages_apart(table):
-        comparison.render(Console())
+        print_table(comparison, Console())
         if table is not None:
-            comparison.to_csv(table.path)
+            write_csv([comparison], table.path)
             print_line(f"table: {table}")
 
 
@@ -190,7 +191,7 @@ def _train_and_show(planned: Grid, *, jobs: int | None, table: Destination | Non
 def _show_grid(grid: Grid, finished: Sequence[PlannedRun], table: Destination | None) -> None:
     """Print and write the tables and pages of a grid: one of each baseline, which is one unless the data vary."""
     from longtail.report.compare import compare_runs
-    from longtail.report.compare_table import write_csv
+    from longtail.report.compare_table import print_table, write_csv
     from longtail.report.page import write_report
 
     comparisons = []
@@ -202,7 +203,7 @@ def _show_grid(grid: Grid, finished: Sequence[PlannedRun], table: Destination | 
         if first != baseline:
             sys.stderr.write(f"note: {baseline} has no finished run, so that others are compared with {first}\n")
         comparisons.append(compare_runs(folders, names=names, baseline=first))
-        comparisons[-1].render(Console())
+        print_table(comparisons[-1], Console())
         page = "report.html" if len(baselines) == 1 else f"report-{baseline}.html"
         print_line(f"report: {write_report(folders, grid.out / page, names=names, baseline=first)}")
     for path in [grid.out / "table.csv", *([] if table is None else [table.path])] if comparisons else []:

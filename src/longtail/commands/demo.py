@@ -34,6 +34,7 @@ def run(flags: Namespace) -> int:
 def demo_command(out: str = "runs/demo", *, epochs: int | None = None) -> int:
     """Train two classifiers on long-tailed digits, compare them and write a report; return the exit status."""
     from longtail.report.compare import compare_runs
+    from longtail.report.compare_table import print_table
     from longtail.report.page import write_report
     from longtail.training.recipe import base_config, config_from_dict, merge
 
@@ -46,7 +47,7 @@ def demo_command(out: str = "runs/demo", *, epochs: int | None = None) -> int:
         status = train_command(config, str(folder))
         if status:
             return status
-    compare_runs(folders).render(Console())
+    print_table(compare_runs(folders), Console())
     page = write_report(folders, Path(out) / "report.html")
     print_line(f"\nreport: {page}")
     return 0

@@ -43,7 +43,8 @@ def inspect_command(
     strict: bool = False,
 ) -> int:
     """Show what a source holds; return 1 if ``strict`` and something is wrong with it."""
-    from longtail.data.inspection import inspect_data, render
+    from longtail.data.histogram import render
+    from longtail.data.inspection import inspect_data
     from longtail.data.sources import load_source
     from longtail.training.progress import Reporter
 

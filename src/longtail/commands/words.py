@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,12 @@ SHORT = {
 AUTO = ["--recipe", "auto"]
 
 
-def training_defaults(words: Sequence[str]) -> dict[str, Any]:
+def training_defaults(words: Sequence[str], takes: Callable[[ArgumentParser], None]) -> dict[str, Any]:
     """Read ahead what decides where every other option starts from: recipe, mode, network, file, epochs, losses."""
     from longtail.training.recipe import merge
 
     _check_words(words)
-    config = _start(words, _whole_number(words, "--epochs"))
+    config = _start(words, _whole_number(words, "--epochs"), takes)
     batch_size = _whole_number(words, "--batch-size")
     for stage in ("stage1", "stage2"):
         if batch_size is not None:
@@ -67,7 +67,7 @@ def without_auto(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def _start(words: Sequence[str], epochs: int | None) -> dict[str, Any]:
+def _start(words: Sequence[str], epochs: int | None, takes: Callable[[ArgumentParser], None]) -> dict[str, Any]:
     from longtail.training.recipe import base_config, is_whole, read_config
 
     if "--resume" in words:
@@ -80,15 +80,19 @@ def _start(words: Sequence[str], epochs: int | None) -> dict[str, Any]:
                 raise UsageError(f"{file} sets everything that {flag} would set: leave out {flag} or --config.")
         return base_config(None, epochs=epochs, own=own | {"reasons": []})  # nothing was chosen automatically
     recipe = recipe or own.pop("recipe", "")
-    return _completed(words, own, recipe if recipe != AUTO[1] else "", mode or own.pop("mode", ""), epochs)
+    first = _first_reading(words, own, takes)
+    return _completed(words, own, first, recipe if recipe != AUTO[1] else "", mode or own.pop("mode", ""), epochs)
 
 
-def _completed(words: Sequence[str], own: dict[str, Any], recipe: str, mode: str, epochs: int | None) -> dict[str, Any]:
+def _completed(
+    words: Sequence[str], own: dict[str, Any], first: RunConfig | None, recipe: str, mode: str, epochs: int | None
+) -> dict[str, Any]:
     """Complete the options that neither the command line nor a file sets, unless the recipe is for a data set.
 
     Args:
         words: The command line.
         own: The options of the file, treated as if given as flags.
+        first: The configuration that both describe before defaults are chosen; None if they describe no run.
         recipe: The recipe named by either, if any.
         mode: The mode named by either, if any.
         epochs: As ``--epochs``.
@@ -96,7 +100,6 @@ def _completed(words: Sequence[str], own: dict[str, Any], recipe: str, mode: str
     from longtail.training.recipe import ANY_IMAGES, base_config, check_recipe, merge, scale_epochs
 
     own = {key: value for key, value in own.items() if key not in {"recipe", "mode", "reasons"}}
-    first = _first_reading(words, own)
     if recipe:
         check_recipe(recipe, "" if first is None else first.data.source)
     model = _value(words, "--model.name") or own.get("model", {}).get("name")
@@ -131,16 +134,17 @@ def _same_names(config: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _first_reading(words: Sequence[str], own: dict[str, Any]) -> RunConfig | None:
+def _first_reading(
+    words: Sequence[str], own: dict[str, Any], takes: Callable[[ArgumentParser], None]
+) -> RunConfig | None:
     """Parse the command line and a file before defaults are chosen; None if they do not describe a run.
 
     Errors are reported by the second reading.
     """
-    from longtail.commands import train
     from longtail.training.recipe import merge
 
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, default_env=False)
-    train.takes(parser)
+    takes(parser)
     parser.set_defaults(_as_defaults(merge(asdict(RunConfig()), own)))
     rest = list(words)
     if "train" in rest:

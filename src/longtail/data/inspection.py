@@ -14,14 +14,13 @@ import numpy as np
 from longtail.counts import GroupName
 from longtail.data.checks import class_findings, image_findings
 from longtail.data.duplicates import DuplicateGroup, duplicate_findings, find_duplicates, unchecked_findings
-from longtail.data.histogram import render
 from longtail.data.image_data import Finding, ImageData
 from longtail.data.images import max_pixels
 from longtail.data.probing import probe_all
 from longtail.data.sources import load_source
 from longtail.errors import OwnRangeWarning, UsageError
 
-__all__ = ["Inspection", "Sizes", "inspect_data", "inspect_source", "render"]
+__all__ = ["Inspection", "Sizes", "inspect_data", "inspect_source"]
 
 _WORST_FIRST = ("error", "warning", "note")
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from longtail import __version__
 from longtail.counts import GROUP_NAMES, GroupName
 from longtail.data.duplicates import Copy, DuplicateGroup
 from longtail.data.histogram import printable
@@ -20,6 +19,7 @@ from longtail.files import output_path, write_atomically
 from longtail.report.palette import GROUP_LABELS, THEME
 from longtail.report.templating import environment
 from longtail.report.text import listing
+from longtail.version import __version__
 
 SHOWN_GROUPS = 24
 """So many groups of copies are shown with pictures, those with several labels or splits first."""

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from longtail.errors import LongtailError, nearest
 from longtail.evaluation.differences import Difference
 from longtail.report.compare_notes import evidence_notes, notes
-from longtail.report.compare_table import HEADINGS, print_table, write_csv
+from longtail.report.compare_table import HEADINGS
 from longtail.report.evidence import figure_difference, figure_of
 from longtail.report.folding import fold, row_names, short_labels, with_short_paths
 from longtail.report.pairing import Pairing, measured
@@ -70,14 +68,6 @@ class Comparison:
     def final(self) -> tuple[Row, ...]:
         """The rows of finished runs, without those of earlier stages."""
         return tuple(row for row in self.rows if row.stage is None)
-
-    def render(self, console: Console) -> None:
-        """Print the table, intervals and differences to the first row dimmed beneath each row, and the notes."""
-        print_table(self, console)
-
-    def to_csv(self, path: str | Path) -> Path:
-        """Write the table as CSV; see :func:`write_csv`."""
-        return write_csv([self], path)
 
 
 def compare_runs(

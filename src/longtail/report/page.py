@@ -8,7 +8,6 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from longtail import __version__
 from longtail.counts import GROUP_NAMES
 from longtail.files import output_path, write_atomically
 from longtail.report.class_table import table_json
@@ -20,6 +19,7 @@ from longtail.report.section import Section
 from longtail.report.sections import build_sections
 from longtail.report.templating import environment
 from longtail.report.text import listing
+from longtail.version import __version__
 
 TITLED = 48
 """The title names the configurations where their names take no more characters than this."""

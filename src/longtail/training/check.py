@@ -232,7 +232,7 @@ def resolve(config: RunConfig) -> RunConfig:
     """
     from longtail.data.source_path import absolute_source
     from longtail.losses.registry import loss_class, resolve_auto
-    from longtail.training.engine import with_precision
+    from longtail.training.engine import fast_precision
 
     resolved = copy.deepcopy(config)
     resolved.data.source = absolute_source(config.data.source)
@@ -240,7 +240,8 @@ def resolve(config: RunConfig) -> RunConfig:
     if config.model.head == "auto":
         stage = config.stage1 if config.stage1.epochs else config.stage2
         resolved.model.head = loss_class(stage.loss.name).head
-    resolved.training = with_precision(config.training)
+    if config.training.precision == "auto":
+        resolved.training.precision = fast_precision(config.training.device)
     trained = [stage for stage in (resolved.stage1, resolved.stage2) if stage.epochs]
     on_features = bool(trained) and all(stage.train != "all" and stage.cached_views for stage in trained)
     for number, stage in enumerate((resolved.stage1, resolved.stage2), start=1):

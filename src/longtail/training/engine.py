@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -44,10 +44,11 @@ class Engine:
         # accelerate keeps the precision of the first Accelerator of a process; each run here may choose its own.
         AcceleratorState._reset_state(reset_partial_state=False)
         # accelerate joins several processes on CPUs only where it is told that CPUs are meant.
-        cpu = _on_cpu(config)
-        config = with_precision(config)
-        precision = "no" if config.precision == "fp32" else config.precision
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
+        precision = fast_precision(config.device) if config.precision == "auto" else config.precision
+        config = replace(config, precision=precision)
+        self.accelerator = Accelerator(
+            mixed_precision="no" if precision == "fp32" else precision, cpu=_on_cpu(config.device)
+        )
         # Batches keep their size, so the fastest convolution is worth looking for.
         torch.backends.cudnn.benchmark = True
         self.config = config
@@ -194,24 +195,25 @@ class _Shell(nn.Module):
         return self.network(inputs, return_features=return_features)
 
 
-def with_precision(config: TrainingConfig) -> TrainingConfig:
-    """Replace ``precision: auto``: bf16 where the hardware multiplies in it (AVX-512 BF16, AMX, tensor cores), or fp32.
+def fast_precision(device: str) -> Literal["fp32", "bf16"]:
+    """Return bf16 where the hardware multiplies in it (AVX-512 BF16, AMX, tensor cores), else fp32.
+
+    Args:
+        device: Name of the training device, or ``auto``.
 
     Example:
-        >>> with_precision(TrainingConfig(precision="auto", device="cpu")).precision in ("fp32", "bf16")
+        >>> fast_precision("cpu") in ("fp32", "bf16")
         True
     """
-    if config.precision != "auto":
-        return config
-    if _on_cpu(config):
+    if _on_cpu(device):
         has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     else:
         has = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return replace(config, precision="bf16" if has else "fp32")
+    return "bf16" if has else "fp32"
 
 
-def _on_cpu(config: TrainingConfig) -> bool:
-    return config.device == "cpu" or not torch.accelerator.is_available()
+def _on_cpu(device: str) -> bool:
+    return device == "cpu" or not torch.accelerator.is_available()
 
 
 def is_accelerator(device: torch.device) -> bool:

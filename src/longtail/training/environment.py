@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-import longtail
 from longtail.data.cores import cores
 from longtail.training.engine import accelerator_name
+from longtail.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "datasets", "torchmetrics", "numpy", "pillow", "safetensors")
 
@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
         >>> sorted(versions())[:3]
         ['accelerate', 'datasets', 'longtail']
     """
-    found = {"longtail": longtail.__version__, "python": platform.python_version()}
+    found = {"longtail": __version__, "python": platform.python_version()}
     return found | {package: _version(package) for package in _PACKAGES}
 
 

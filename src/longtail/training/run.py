@@ -140,7 +140,8 @@ class Experiment:
         if state is not None:
             self._restore(state)
         if self.engine.is_main:
-            write_splits(self.out / SPLITS_NAME, self.prepared, self.config.data.group_column)
+            prepared, column = self.prepared, self.config.data.group_column
+            write_splits(self.out / SPLITS_NAME, prepared.data.splits, prepared.source, prepared.origins, column)
         with self.tracking:
             with InterruptGuard() as guard:
                 for index, stage in self.stages.items():

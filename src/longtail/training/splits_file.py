@@ -18,7 +18,6 @@ from longtail.counts import IntArray
 from longtail.data.image_data import SPLIT_NAMES, ImageData, Split
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
-from longtail.training.prepare import PreparedData
 
 SPLITS_NAME: Final = "splits.csv"
 LEFT_OUT: Final = "left out"
@@ -26,7 +25,13 @@ COLUMNS: Final = ("split", "class", "path", "source_split", "row")
 GROUP: Final = "group"
 
 
-def write_splits(path: Path, prepared: PreparedData, group_column: str | None = None) -> None:
+def write_splits(
+    path: Path,
+    splits: Mapping[str, Split],
+    source: ImageData,
+    origins: Mapping[str, str],
+    group_column: str | None = None,
+) -> None:
     """Write one line per image of a source, including those in no split of the run.
 
     The columns: ``split``, which is ``train``, ``validation``, ``test`` or ``left out`` (cut by the imbalance ratio, or
@@ -36,7 +41,9 @@ def write_splits(path: Path, prepared: PreparedData, group_column: str | None = 
 
     Args:
         path: The file.
-        prepared: The splits of the run.
+        splits: The splits of the run, by name.
+        source: The source before any image was cut or carved off.
+        origins: For each split of the run, the split of the source that its images are from.
         group_column: The column that groups images, or None.
 
     Raises:
@@ -45,24 +52,24 @@ def write_splits(path: Path, prepared: PreparedData, group_column: str | None = 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*COLUMNS, *([GROUP] if group_column else [])])
-    listings = {name: _listing(split, group_column) for name, split in prepared.source.splits.items()}
-    classes = prepared.source.classes
-    for name, origin, places in _parts(prepared):
-        split, (files, groups) = prepared.source.splits[origin], listings[origin]
+    listings = {name: _listing(split, group_column) for name, split in source.splits.items()}
+    for name, origin, places in _parts(splits, source.splits, origins):
+        split, (files, groups) = source.splits[origin], listings[origin]
         numbers, labels = split.origin_rows[places].tolist(), split.labels[places].tolist()
         for place, row, label in zip(places.tolist(), numbers, labels, strict=True):
-            writer.writerow([name, classes[label], files[place] or "", origin, row, *groups[place : place + 1]])
+            writer.writerow([name, source.classes[label], files[place] or "", origin, row, *groups[place : place + 1]])
     write_atomically(path, text.getvalue().encode())
 
 
-def _parts(prepared: PreparedData) -> Iterator[tuple[str, str, IntArray]]:
+def _parts(
+    splits: Mapping[str, Split], source: Mapping[str, Split], origins: Mapping[str, str]
+) -> Iterator[tuple[str, str, IntArray]]:
     """Yield each split of the run with its split of the source and its rows there, then what is left out."""
-    source = prepared.source.splits
     unused = {name: np.ones(len(split), dtype=np.bool_) for name, split in source.items()}
-    for name in (name for name in SPLIT_NAMES if name in prepared.data.splits):
-        origin = prepared.origins[name]
+    for name in (name for name in SPLIT_NAMES if name in splits):
+        origin = origins[name]
         order = np.argsort(source[origin].origin_rows)
-        rows = prepared.data.splits[name].origin_rows
+        rows = splits[name].origin_rows
         places = order[np.searchsorted(source[origin].origin_rows, rows, sorter=order)]
         unused[origin][places] = False
         yield name, origin, places
