@@ -11,7 +11,7 @@ from jsonargparse import auto_cli
 # `python examples/toy` puts this folder on the path, not the one that holds the package.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from longtail.commands.destination import PAGE, destination, refuse_stream
+from longtail.commands.destination import PAGE, destination, messages_apart, refuse_stream
 from longtail.errors import LongtailError
 from longtail.report.export_figures import save_figures
 from toy.losses import CONTENDERS
@@ -47,7 +47,7 @@ def draw_toy(
         refuse_stream(figures, "--figures")
     names = [name.strip() for name in losses.split(",") if name.strip()]
     result = train_toy(names, source=source, seed=seed, seeds=seeds, epochs=epochs, imbalance_ratio=imbalance_ratio)
-    with page.messages_apart():
+    with messages_apart(page):
         write_toy(result, page.path)
         print(f"toy: {page}")
         if figures is not None:
