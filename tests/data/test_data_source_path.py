@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from longtail.data.source_path import absolute_source, source_path
+from longtail.data import sources
+from longtail.data.source_path import NAMED_SOURCES, PACKAGED_SOURCES, PATH_PREFIXES, absolute_source, source_path
+
+
+def test_every_source_that_can_be_read_is_told_apart_by_its_name() -> None:
+    assert set(sources._NAMES) == NAMED_SOURCES >= PACKAGED_SOURCES
+    assert set(sources._PREFIXES) == PATH_PREFIXES
 
 
 @pytest.mark.parametrize("prefix", ["", "folder:", "csv:", "parquet:", "hf:"])

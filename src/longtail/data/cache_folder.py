@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 
 from filelock import FileLock, Timeout
 
+from longtail.data.source_path import source_path
 from longtail.errors import LongtailError
 
 DEFAULT_GIGABYTES = 20.0
@@ -152,8 +153,6 @@ def source_name(source: str) -> str:
         >>> source_name("parquet:/data/birds.parquet"), source_name("/data/birds.parquet"), source_name("digits")
         ('/data/birds.parquet', '/data/birds.parquet', 'digits')
     """
-    from longtail.data.source_path import source_path  # imports the readers of all sources, and they this module
-
     return str(source_path(source) or source)
 
 

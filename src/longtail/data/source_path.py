@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from longtail.data.sources import NAMED_SOURCES, PATH_PREFIXES
-
+NAMED_SOURCES: Final = frozenset({"cifar10", "cifar100", "digits", "mnist5k"})
+"""Built-in sources, which have a name and no path."""
+PACKAGED_SOURCES: Final = frozenset({"digits", "mnist5k"})
+"""Built-in sources that come with an installed package."""
+PATH_PREFIXES: Final = frozenset({"folder", "csv", "parquet", "hf"})
+"""Prefixes, before the colon, of sources with a path or a name on the hub."""
 _HUB: Final = "hf"
 
 

@@ -32,12 +32,6 @@ _NAMES: Mapping[str, Callable[[], ImageData]] = {
     "mnist5k": load_mnist5k,
 }
 
-NAMED_SOURCES = frozenset(_NAMES)
-"""Built-in sources, which have a name and no path."""
-PACKAGED_SOURCES = frozenset({"digits", "mnist5k"})
-"""Built-in sources that come with an installed package."""
-PATH_PREFIXES = frozenset(_PREFIXES)
-"""Prefixes, before the colon, of sources with a path or a name on the hub."""
 _MOST_NEIGHBOURS = 1000  # beside a misspelt path; comparing it with more takes too long
 
 

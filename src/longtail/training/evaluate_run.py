@@ -13,8 +13,8 @@ from longtail.data.decoding import Decoder
 from longtail.data.image_data import SPLIT_NAMES, ImageData, Split
 from longtail.data.loaders import Loader, SinglePassLoader
 from longtail.data.overlap import count_shared
-from longtail.data.source_path import absolute_source, source_path
-from longtail.data.sources import PACKAGED_SOURCES, load_source
+from longtail.data.source_path import PACKAGED_SOURCES, absolute_source, source_path
+from longtail.data.sources import load_source
 from longtail.data.table_splits import split_name
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.evaluation.coverage import SureSummary, coverage_curve, sure_summary, threshold_for_coverage

@@ -11,8 +11,7 @@ from longtail.counts import ClassCounts
 from longtail.data.checks import listed
 from longtail.data.class_match import match_classes, require_known
 from longtail.data.image_data import Split
-from longtail.data.source_path import absolute_source, source_path
-from longtail.data.sources import NAMED_SOURCES
+from longtail.data.source_path import NAMED_SOURCES, absolute_source, source_path
 from longtail.errors import LongtailError
 from longtail.inference.info import ModelInfo
 from longtail.training.config import DataConfig, RunConfig
