@@ -101,7 +101,7 @@ def build_backbone(name: str, *, pretrained: bool = False, in_size: int = 32) ->
         >>> build_backbone("resnet23")
         Traceback (most recent call last):
         ...
-        longtail.errors.LongtailError: There is no network 'resnet23'. Did you mean 'resnet32'?
+        longtail.errors.LongtailError: There is no network 'resnet23'. Did you mean 'resnet20'?
     """
     check_network(name)
     if pretrained:
