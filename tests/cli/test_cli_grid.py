@@ -112,7 +112,8 @@ def test_a_run_that_fails_leaves_the_others_a_table(cli: Cli, tmp_path: Path, re
     assert "failed: wild seed 0: the " in done.err
     assert "grid/wild/seed-0.log" in done.err
     assert "tame" in done.out
-    assert done.out.endswith("report: grid/report.html\n")
+    assert "report: grid/report.html\n" in done.out
+    assert done.out.endswith("table: mine.csv\n")
     (row,) = csv.DictReader((tmp_path / "mine.csv").open())
     assert (row["run"], row["seeds"], row["baseline"]) == ("tame", "0", "tame")
     assert (tmp_path / "mine.csv").read_text() == (tmp_path / "grid" / "table.csv").read_text()

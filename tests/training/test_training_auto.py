@@ -171,7 +171,7 @@ def test_modes_that_do_not_fit_tiny_images_get_a_network_they_fit() -> None:
 @pytest.mark.parametrize("flag", ["--mode", "--recipe"])
 def test_a_whole_configuration_and_what_it_holds_exclude_each_other(flag: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(asdict(RunConfig())))
-    with pytest.raises(LongtailError, match=f"leave {flag} out"):
+    with pytest.raises(LongtailError, match=f"leave out {flag}"):
         read("digits", "--out", "run", "--config", str(tmp_path / "config.yaml"), flag, "images/ce")
 
 
