@@ -33,7 +33,7 @@ from longtail.commands import (
 from longtail.commands.shared import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, is_disk_full
 from longtail.commands.words import option_names, training_defaults, without_auto
 from longtail.complaints import explain
-from longtail.data.cache_folder import cache_entries
+from longtail.data.cache_folder import cache_sizes
 from longtail.errors import LongtailError, OwnRangeWarning, UsageError, as_usage, nearest
 from longtail.version import __version__
 
@@ -132,7 +132,7 @@ def _run(words: list[str]) -> int:
         parser.print_help()
         return 0
     _refuse_guesses(_sub_parser(parser, parsed.subcommand), parsed[parsed.subcommand], words)
-    before = cache_entries()
+    before = cache_sizes()
     try:
         return COMMANDS[parsed.subcommand].run(parsed[parsed.subcommand]) or 0
     finally:

@@ -6,7 +6,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
@@ -108,18 +109,18 @@ def _chosen(entries: Sequence[CacheEntry], source: str | None, older_than: str |
     return [entry for entry in entries if entry.used < before]
 
 
-def report_growth(before: Sequence[CacheEntry]) -> None:
+def report_growth(before: Mapping[Path, int]) -> None:
     """Report on standard error by how much the cache has grown, if that is a lot.
 
     Args:
-        before: Its entries when the command began.
+        before: The size of each entry when the command began.
     """
-    from longtail.data.cache_folder import cache_entries, cache_folder, growth
+    from longtail.data.cache_folder import cache_folder, cache_sizes, growth
 
-    after = cache_entries()
+    after = cache_sizes()
     grown = growth(before, after)
     if grown > REPORTED_GROWTH and os.environ.get("LOCAL_RANK", "0") == "0":
-        total = size_words(sum(entry.size for entry in after))
+        total = size_words(sum(after.values()))
         sys.stderr.write(
             f"note: the cache grew by {size_words(grown)} to {total} ({cache_folder()}): 'longtail cache' lists it, "
             "'longtail cache --clear' empties it.\n"

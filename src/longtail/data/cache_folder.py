@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -156,16 +156,24 @@ def source_name(source: str) -> str:
     return str(source_path(source) or source)
 
 
-def cache_entries() -> list[CacheEntry]:
-    """List all cache entries, unfinished ones included, most recently used first."""
+def cache_sizes() -> dict[Path, int]:
+    """Return the size in bytes of each cache entry, unfinished ones included, without reading descriptions."""
     try:
         folder = cache_folder()
     except RuntimeError:  # no home directory
-        return []
-    entries = []
+        return {}
+    sizes = {}
     for path in (path for ending in (PIXELS, UNFINISHED, TABLE) for path in folder.glob(f"*{ending}")):
         with suppress(OSError):  # deleted by another process meanwhile
-            size = _size(path)
+            sizes[path] = _size(path)
+    return sizes
+
+
+def cache_entries() -> list[CacheEntry]:
+    """List all cache entries, unfinished ones included, most recently used first."""
+    entries = []
+    for path, size in cache_sizes().items():
+        with suppress(OSError):  # deleted by another process meanwhile
             entries.append(CacheEntry(path, size, path.stat().st_mtime, _contents(path)))
     return sorted(entries, key=lambda entry: -entry.used)
 
@@ -281,16 +289,18 @@ def remove_entry(path: Path) -> bool:
     return not path.exists()
 
 
-def growth(before: Sequence[CacheEntry], after: Sequence[CacheEntry]) -> int:
+def growth(before: Mapping[Path, int], after: Mapping[Path, int]) -> int:
     """Bytes by which entries were added or grew; deleted entries do not count.
 
+    Args:
+        before: What :func:`cache_sizes` returned earlier.
+        after: What it returns now.
+
     Example:
-        >>> old, new = (CacheEntry(Path(name), 5, 1.0, UNKNOWN) for name in ("a", "b"))
-        >>> growth([old], [new]), growth([old], [old])
+        >>> growth({Path("a"): 5}, {Path("b"): 5}), growth({Path("a"): 5}, {Path("a"): 5})
         (5, 0)
     """
-    sizes = {entry.path: entry.size for entry in before}
-    return sum(max(0, entry.size - sizes.get(entry.path, 0)) for entry in after)
+    return sum(max(0, size - before.get(path, 0)) for path, size in after.items())
 
 
 def _utc(seconds: float) -> str:
