@@ -22,6 +22,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pytest -q --noconftest tests/contracts/test_layers.py
 
 # The tests open the report in a browser. Without one, and without a way to get one, those tests are skipped.
 browser: install

@@ -15,15 +15,16 @@ from plain import PlainImages, plain_accuracy, plain_loader, plain_steps
 from rich.console import Console
 from scipy.stats import ttest_ind
 
-from longtail.data.decoding import Decoder, decode_all
+from longtail.config.nested import merge
+from longtail.config.recipes import base_config, config_from_dict
+from longtail.config.schedule import learning_rate
+from longtail.config.schema import RunConfig
+from longtail.data.loading.workers import Decoder, decode_all
 from longtail.models.model import build_model
-from longtail.training.config import RunConfig
-from longtail.training.environment import hardware, versions
+from longtail.run.environment import hardware, versions
+from longtail.training.experiment import start_run
 from longtail.training.prepare import prepare_data
 from longtail.training.progress import Reporter
-from longtail.training.recipe import base_config, config_from_dict, merge
-from longtail.training.run import start_run
-from longtail.training.schedule import learning_rate
 
 
 def main() -> None:

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail.analysis.collected import AnalysedSplit
+from longtail.analysis.columns import AnalysedSplit
 from longtail.analysis.confusions import destinations
 from longtail.analysis.gradients import gradient_balance
 from longtail.analysis.norms import rank_trend
 from longtail.analysis.prior_shift import prior_shift
 from longtail.analysis.saturation import group_histograms, group_means, histogram_quantiles, share_past
 from longtail.counts import GROUP_NAMES, GroupName
-from longtail.report.runs import RunResult
+from longtail.run.result import RunResult
 
 MARKED = re.compile(r"(<!-- table begin (\S+): ([^>]*?) -->).*?(<!-- table end -->)", re.DOTALL)
 Row = dict[str, Any]

@@ -21,8 +21,9 @@ from typing import Any
 
 import yaml
 
-from longtail.training.config import EXECUTION
-from longtail.training.recipe import base_config, flatten
+from longtail.config.nested import flatten
+from longtail.config.recipes import base_config
+from longtail.config.schema import EXECUTION
 
 FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "harmonic_mean", "nll", "ece")
 FIGURES_SHOWN = ("accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "ece")

@@ -19,9 +19,9 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from longtail.cli import main as longtail
-from longtail.commands.shared import EXIT_INTERRUPTED
+from longtail.commands.terminal import EXIT_INTERRUPTED
 from longtail.models.model import build_model
-from longtail.training.environment import hardware, versions
+from longtail.run.environment import hardware, versions
 
 Row = dict[str, Any]
 KEYS = ("name", "ours", "other", "unit", "ratio", "floor_share", "device", "versions")

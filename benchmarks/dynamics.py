@@ -12,14 +12,15 @@ from common import Row, best_device, medians_of, parser, row, rows_to_json, show
 from torch.nn import functional
 
 from longtail import ClassCounts
-from longtail.data.augmentation import BatchTransform
-from longtail.data.loaders import ResidentLoader
+from longtail.config.schema import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
+from longtail.data.loading.loaders import ResidentLoader
+from longtail.data.transforms.augment import BatchTransform
 from longtail.models import build_model
-from longtail.training.config import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
-from longtail.training.dynamics import Recorder, attach_recorder
-from longtail.training.engine import Engine, train_epoch
+from longtail.training.engine import Engine
+from longtail.training.gradient_recorder import Recorder
 from longtail.training.meter import Meter
-from longtail.training.stages import build_pass
+from longtail.training.stages import attach_recorder, build_pass
+from longtail.training.train_epoch import train_epoch
 
 SHAPES = ((128, 100), (512, 8142))
 CLASSES = 100

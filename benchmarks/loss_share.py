@@ -16,16 +16,17 @@ import numpy as np
 import torch
 from common import parser, row, rows_to_json, show, wait_for_device
 
+from longtail.config.schema import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
 from longtail.counts import ClassCounts
-from longtail.data.augmentation import BatchTransform
-from longtail.data.loaders import ResidentLoader
+from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.subsets import long_tailed_counts
+from longtail.data.transforms.augment import BatchTransform
 from longtail.losses.registry import LOSSES, loss_class
 from longtail.models.model import build_model
-from longtail.training.config import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
-from longtail.training.engine import Engine, Pass, train_epoch
+from longtail.training.engine import Engine
 from longtail.training.meter import Meter
 from longtail.training.stages import build_pass
+from longtail.training.train_epoch import Pass, train_epoch
 
 PLAIN = "cross-entropy"
 USED = [name for name in LOSSES if name not in (PLAIN, "class-balanced", "feature-noise")]  # no recipe has those two

@@ -27,7 +27,7 @@ def main() -> None:
     options.add_argument("--epochs", type=int, default=2, help="of stage 1; memory does not grow with more")
     options.add_argument("options", nargs="*", help="further options of longtail train, after --")
     flags = options.parse_args()
-    libraries = peak_bytes_of([sys.executable, "-c", "import longtail.training.run"])
+    libraries = peak_bytes_of([sys.executable, "-c", "import longtail.training.experiment"])
     with tempfile.TemporaryDirectory() as folder:
         words = ["train", flags.source, "--recipe", flags.recipe, "--epochs", str(flags.epochs)]
         words += ["--imbalance-ratio", "100", "--quiet", *flags.options]

@@ -22,9 +22,9 @@ from PIL import Image, ImageDraw, ImageFilter
 from sklearn.datasets import load_sample_images
 
 from longtail.counts import IntArray
-from longtail.data.likeness import PixelCheck, grays
-from longtail.data.perceptual import MAX_DISTANCE, look_hash, near_groups
-from longtail.data.sources import load_source
+from longtail.data.audit.likeness import PixelCheck, grays
+from longtail.data.audit.perceptual_hash import MAX_DISTANCE, look_hash, near_groups
+from longtail.data.sources.registry import load_source
 
 Picture = Image.Image
 COPIED = 200  # images of each set that are changed

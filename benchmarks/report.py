@@ -27,7 +27,7 @@ from PIL import Image
 from longtail.analysis.examples import FULL, choose_examples, usual_detail
 from longtail.analysis.saturation import BINS
 from longtail.counts import ClassCounts
-from longtail.training.dynamics import write_epoch
+from longtail.run.dynamics import write_epoch
 from longtail.training.examples import SCHEMA, thumbnail
 
 CLASSES, EACH, TRAIN, DRAWN, EPOCHS = 8142, 3, 20_000, 5_000, 20

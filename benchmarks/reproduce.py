@@ -15,7 +15,7 @@ from pathlib import Path
 from collect_results import fill, finished, write_rows
 from common import train_grid
 
-from longtail.training.recipe import list_recipes
+from longtail.config.recipes import list_recipes
 
 # IR 100 first: the ratio that every paper reports.
 RATIOS = (100, 50, 200, 10)

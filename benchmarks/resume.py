@@ -34,13 +34,13 @@ from rich.table import Table
 
 import longtail.evaluation.metrics
 import longtail.report.page as page
-import longtail.training.checkpoint as checkpoint
-import longtail.training.loop as loop
-import longtail.training.run as run
+import longtail.run.checkpoint as checkpoint
+import longtail.training.experiment as run
+import longtail.training.stage_loop as loop
 from longtail.cli import main as longtail
 from longtail.commands.train import resume_command, saved_config, train_command
+from longtail.config.schema import RunConfig
 from longtail.files import write_atomically
-from longtail.training.config import RunConfig
 from longtail.training.tracking import Tracking
 
 OPTIONS = (

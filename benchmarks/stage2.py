@@ -14,16 +14,17 @@ import numpy as np
 import torch
 from common import flops_per_image, matmul_rate, parser, row, rows_to_json, show
 
+from longtail.config.schema import LossConfig, ModelConfig, OptimizerConfig, StageConfig, TrainingConfig
 from longtail.counts import ClassCounts
-from longtail.data.augmentation import BatchTransform
-from longtail.data.loaders import ResidentLoader
+from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.subsets import long_tailed_counts
+from longtail.data.transforms.augment import BatchTransform
 from longtail.models.model import build_model
-from longtail.training.config import LossConfig, ModelConfig, OptimizerConfig, StageConfig, TrainingConfig
-from longtail.training.engine import Engine, train_epoch
-from longtail.training.features import Classifier, compute_views
+from longtail.training.engine import Engine
+from longtail.training.frozen_features import Classifier, compute_views
 from longtail.training.meter import Meter
 from longtail.training.stages import build_pass, set_trainable
+from longtail.training.train_epoch import train_epoch
 
 SHARED = {"batch_size": 64, "sampler": "class-balanced", "train": "classifier"}
 STAGES = {

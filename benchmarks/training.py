@@ -17,16 +17,17 @@ import torch
 from common import flops_per_image, matmul_rate, parser, row, rows_to_json, show, wait_for_device
 from plain import PlainImages, endless, plain_loader, plain_steps, tuned_steps
 
+from longtail.config.schema import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
 from longtail.counts import ClassCounts
-from longtail.data.augmentation import BatchTransform
-from longtail.data.loaders import ResidentLoader
+from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.subsets import long_tailed_counts
+from longtail.data.transforms.augment import BatchTransform
 from longtail.losses.registry import loss_class
 from longtail.models.model import LongTailModel, build_model
-from longtail.training.config import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
-from longtail.training.engine import Engine, train_epoch, warm_up
+from longtail.training.engine import Engine
 from longtail.training.meter import Meter
 from longtail.training.stages import build_pass
+from longtail.training.train_epoch import train_epoch, warm_up
 
 READY = 2  # batches that each worker of a DataLoader holds ready
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]

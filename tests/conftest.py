@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # Before torch, datasets and huggingface_hub are imported: they read these once.
 _CACHES = tempfile.mkdtemp(prefix="longtail-tests-")
@@ -23,7 +25,14 @@ for _name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "HF_DATASETS_C
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from fake_runs import exponential_counts, fake_analysis, fake_recording, fake_run  # noqa: E402
 from PIL import Image  # noqa: E402
+from untrained_run import write_run as write_untrained_run  # noqa: E402
+
+from longtail.config.nested import merge  # noqa: E402
+from longtail.config.recipes import base_config, config_from_dict  # noqa: E402
+from longtail.config.schema import RunConfig  # noqa: E402
+from longtail.training.progress import Reporter  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -67,3 +76,81 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("../shared/data, the real image sets that are not part of the repository, is absent")
     return folder
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """``make_run("name", **options)`` writes a fake run under the test's own folder; see ``fake_run``."""
+    return lambda name, **options: fake_run(tmp_path / name, **options)
+
+
+@pytest.fixture(scope="module")
+def write_run() -> Callable[..., Path]:
+    """``write_run(folder, **options)``: :func:`fake_run` for pages that several tests of a module share."""
+    return fake_run
+
+
+@pytest.fixture(scope="module")
+def write_analysis() -> Callable[..., None]:
+    """``write_analysis(folder, counts, **options)``: :func:`fake_analysis`."""
+    return fake_analysis
+
+
+@pytest.fixture(scope="module")
+def record() -> Callable[..., Path]:
+    """``record(folder, **options)``: :func:`fake_recording`."""
+    return fake_recording
+
+
+@pytest.fixture
+def cifar_counts() -> list[int]:
+    """The counts of CIFAR-100-LT at an imbalance ratio of 100."""
+    return exponential_counts(100, 500, 100)
+
+
+@pytest.fixture
+def untrained_run() -> Callable[..., Path]:
+    return write_untrained_run
+
+
+@pytest.fixture(scope="session")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained run for tests that change nothing in it."""
+    return write_untrained_run(tmp_path_factory.mktemp("ready") / "run")
+
+
+@pytest.fixture
+def small_config(libraries_frozen: None) -> Callable[..., RunConfig]:
+    """Build a configuration on the digits with a network that trains in under a second; overrides as nested dicts."""
+
+    def build(recipe: str | None = None, epochs: int | None = None, **overrides: Any) -> RunConfig:
+        tiny = {
+            "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 16},
+            "model": {"name": "plain-cnn"},
+            "stage1": {"optimizer": {"lr": 0.02}},
+            "training": {"precision": "fp32"},  # the same numbers on every processor
+        }
+        return config_from_dict(merge(merge(base_config(recipe, epochs=epochs), tiny), overrides))
+
+    return build
+
+
+@pytest.fixture
+def quiet() -> Reporter:
+    return Reporter(quiet=True)
+
+
+@pytest.fixture
+def clean_environment() -> dict[str, str]:
+    """The environment of a child process: one thread, our sources first."""
+    source = Path(__file__).parents[1] / "src"
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(source), "TOKENIZERS_PARALLELISM": "false"}
+
+
+@pytest.fixture(scope="session")
+def libraries_frozen() -> None:
+    """Keep the libraries out of the collections after each stage, which would take a third of a test's time."""
+    import longtail.training.experiment  # noqa: F401
+
+    gc.collect()
+    gc.freeze()

@@ -13,14 +13,14 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from longtail import __version__
+from longtail.compare.wording import Spread, difference_text, listing, percent, spread_text
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
-from longtail.evaluation.differences import ENOUGH_SEEDS, Difference, images_interval
+from longtail.evaluation.significance import ENOUGH_SEEDS, Difference, images_interval
 from longtail.files import output_path, write_atomically
-from longtail.report.canvas import blank, clip
-from longtail.report.palette import GROUND, GROUP_LABELS, GROUP_SYMBOLS, INK, MUTED, RULE, THEME
+from longtail.report.page import environment
+from longtail.report.plots.canvas import blank, clip
+from longtail.report.plots.palette import GROUND, GROUP_LABELS, GROUP_SYMBOLS, INK, MUTED, RULE, THEME
 from longtail.report.section import Drawing, Key
-from longtail.report.templating import environment
-from longtail.report.text import Spread, difference_text, listing, percent, spread_text
 from toy.plane import Plane, group_mean, region_shares, regions, upright
 from toy.train import ToyResult
 

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from longtail.counts import ClassCounts, IntArray
-from longtail.data.image_data import ImageData, Split
-from longtail.data.ranks import ranks_within_class
-from longtail.data.sources import load_source
-from longtail.data.subsets import long_tailed_counts
+from longtail.data.dataset import ImageData, Split
+from longtail.data.sources.registry import load_source
+from longtail.data.subsets import long_tailed_counts, ranks_within_class
 from longtail.errors import UsageError, nearest
 from longtail.losses import LongTailLoss
 from longtail.losses.registry import build_loss

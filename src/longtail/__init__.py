@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from longtail.version import __version__
 
 if TYPE_CHECKING:
-    from longtail.classifier import LongTailClassifier
     from longtail.counts import ClassCounts
-    from longtail.inference.predictor import load
+    from longtail.integrations.sklearn import LongTailClassifier
+    from longtail.predict.predictor import load
 
 __all__ = ["ClassCounts", "LongTailClassifier", "__version__", "load"]
 
@@ -21,11 +21,11 @@ def __getattr__(name: str) -> Any:
 
         return ClassCounts
     if name == "LongTailClassifier":
-        from longtail.classifier import LongTailClassifier
+        from longtail.integrations.sklearn import LongTailClassifier
 
         return LongTailClassifier
     if name == "load":
-        from longtail.inference.predictor import load
+        from longtail.predict.predictor import load
 
         return load
     raise AttributeError(f"module 'longtail' has no attribute {name!r}")

@@ -30,10 +30,10 @@ from longtail.commands import (
     report,
     train,
 )
-from longtail.commands.shared import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, is_disk_full
-from longtail.commands.words import option_names, training_defaults, without_auto
-from longtail.complaints import explain
-from longtail.data.cache_folder import cache_sizes
+from longtail.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, is_disk_full
+from longtail.commands.train_options import option_names, training_defaults, without_auto
+from longtail.config.parse_errors import explain
+from longtail.data.loading.cache_folder import cache_sizes
 from longtail.errors import LongtailError, OwnRangeWarning, UsageError, as_usage, nearest
 from longtail.version import __version__
 
@@ -181,7 +181,7 @@ def _refuse_guesses(parser: ArgumentParser, flags: Namespace, words: Sequence[st
         is_text = isinstance(value, list) and all(isinstance(part, str) for part in value)
         if is_text or isinstance(value, str | bool | None):
             continue
-        from longtail.training.yaml_document import parse_yaml
+        from longtail.config.yaml_document import parse_yaml
 
         with as_usage():
             parse_yaml(text if equals else following, option)

@@ -8,7 +8,7 @@ import torch
 
 from longtail.analysis.reliability import LEAST, coverage_on, reliability
 from longtail.evaluation.calibration import bin_confidences, expected_calibration_error
-from longtail.evaluation.coverage import coverage_curve
+from longtail.evaluation.selective import coverage_curve
 
 
 def sample(images, over=0.0, seed=0):

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from longtail.data.sources import load_source
-from longtail.training.grid import plan_grid
-from longtail.training.recipe import base_config
+from longtail.config.recipes import base_config
+from longtail.data.sources.registry import load_source
+from longtail.experiments.grid_plan import plan_grid
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PUBLISHED = "dataset,imbalance_ratio,recipe,low,high,kind\ncifar100,100,ce,38.3,39.9,published\n" + (

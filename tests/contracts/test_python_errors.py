@@ -16,9 +16,9 @@ from longtail import LongTailClassifier
 from longtail.cli import main
 from longtail.data import build_sampler, inspect_source, load_source
 from longtail.errors import LongtailError, UsageError, as_usage
-from longtail.inference.predictor import Predictor
 from longtail.losses import LOSSES, build_loss
 from longtail.models import build_backbone, build_head, build_model
+from longtail.predict.predictor import Predictor
 
 SQUARES = np.zeros((6, 8, 8), np.uint8)
 TRAINED = {"backbone": "plain-cnn", "pretrained": False, "train_backbone": True, "image_size": 8, "epochs": 1}

@@ -192,7 +192,7 @@ for name in ("datasets", "PIL", "timm", "torchvision", "torchmetrics", "accelera
              "sklearn", "plotly", "jinja2", "rich", "yaml", "safetensors", "mlxtend"):
     sys.modules[name] = None  # an import of it now fails
 from longtail.data import LongTailSampler, ShuffleSampler, class_probabilities
-import longtail.data.mixing
+import longtail.data.transforms.mixing
 print(len(LongTailSampler([0, 1, 1], 2)))
 """
     paths = [str(Path(sys.modules["longtail"].__file__).parents[1]), *filter(None, sys.path)]

@@ -21,10 +21,11 @@ from PIL import Image
 import longtail
 from longtail import cli, losses
 from longtail.cli import COMMANDS, main
+from longtail.config.check import check_config
+from longtail.config.nested import flatten
+from longtail.config.recipes import base_config, list_recipes, load_recipe
+from longtail.config.schema import RunConfig
 from longtail.losses.registry import LOSSES, loss_options
-from longtail.training.check import check_config
-from longtail.training.config import RunConfig
-from longtail.training.recipe import base_config, flatten, list_recipes, load_recipe
 
 ROOT = Path(__file__).parents[2]
 FILES = [

@@ -13,10 +13,10 @@ from types import ModuleType
 import pytest
 
 from longtail import ClassCounts, losses
+from longtail.config.schema import LossConfig, StageConfig
 from longtail.errors import LongtailError
 from longtail.losses.registry import LOSSES, build_loss
-from longtail.training.config import LossConfig, StageConfig
-from longtail.training.prior import assumed_prior
+from longtail.training.assumed_prior import assumed_prior
 
 ROOT = Path(__file__).parents[2]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

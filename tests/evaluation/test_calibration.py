@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from longtail.evaluation.calibration import bin_confidences, expected_calibration_error, reliability_table
-from longtail.models.torchvision_fix import prepare_torchvision
+from longtail.models.timm import prepare_torchvision
 
 prepare_torchvision()
 from torchmetrics.functional.classification import multiclass_calibration_error  # noqa: E402

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from longtail.counts import ClassCounts
-from longtail.evaluation.grouped import effective_images
+from longtail.evaluation.clustered import effective_images
 from longtail.evaluation.intervals import f1_intervals, mean_intervals, wilson, worst_interval
 from longtail.evaluation.metrics import EvaluationMetrics, summarise
-from longtail.evaluation.summary import Summary
+from longtail.evaluation.types import Summary
 
 Floats = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import torch
 from longtail.errors import LongtailError
 from longtail.models import build_model
 from longtail.models.adapters import add_adapters, merged, only_adapters
-from longtail.models.torchvision_fix import prepare_torchvision
+from longtail.models.timm import prepare_torchvision
 
 prepare_torchvision()  # before peft
 pytest.importorskip("peft", reason="peft is not installed")

@@ -10,7 +10,7 @@ import torch
 
 from longtail.errors import LongtailError
 from longtail.models import backbones, build_backbone, build_model, last_blocks
-from longtail.models.torchvision_fix import prepare_torchvision
+from longtail.models.timm import prepare_torchvision
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_pretrained_weights_out_of_reach(error: Exception, monkeypatch: pytest.M
         raise error
 
     monkeypatch.setattr(timm, "create_model", refuse)
-    monkeypatch.setattr("longtail.data.hub.reachable", lambda seconds: True)
+    monkeypatch.setattr("longtail.data.sources.huggingface.reachable", lambda seconds: True)
     with pytest.raises(LongtailError, match="connect to the network once") as caught:
         build_backbone("timm:resnet10t", pretrained=True)
     assert "\n" not in str(caught.value)
@@ -110,7 +110,7 @@ def test_places_protocol_trains_the_last_block_and_the_bottleneck() -> None:
 def test_torchvision_is_only_touched_where_it_is_broken() -> None:
     # In a fresh process, because what is declared once stays declared.
     code = (
-        "from longtail.models.torchvision_fix import prepare_torchvision\n"
+        "from longtail.models.timm import prepare_torchvision\n"
         "import importlib, sys\n"
         "try:\n    import torchvision\n    whole = True\n"
         "except RuntimeError:\n    whole = False\n"

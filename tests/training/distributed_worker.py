@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from longtail.cli import main
-from longtail.data.loaders import Batch, ResidentLoader
-from longtail.training.evaluate_run import evaluate_run
-from longtail.training.loop import StageLoop
+from longtail.data.loading.loaders import Batch, ResidentLoader
+from longtail.experiments.evaluate import evaluate_run
+from longtail.training.stage_loop import StageLoop
 
 TRAIN_IMAGES = 1438
 

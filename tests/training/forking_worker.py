@@ -10,7 +10,7 @@ import sys
 
 import longtail.evaluation.metrics
 import longtail.report.page
-import longtail.training.run  # noqa: F401
+import longtail.training.experiment  # noqa: F401
 from longtail.cli import main
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import FloatArray, IntArray
-from longtail.evaluation.coverage import CoverageCurve
 from longtail.evaluation.intervals import LEVEL
+from longtail.evaluation.selective import CoverageCurve
 
 BINS = 15
 DRAWS = 200
@@ -107,11 +107,11 @@ def coverage_on(curve: CoverageCurve, coverage: FloatArray) -> FloatArray:
     of right ones that they have.
 
     Args:
-        curve: From :func:`longtail.evaluation.coverage.coverage_curve`.
+        curve: From :func:`longtail.evaluation.selective.coverage_curve`.
         coverage: In (0, 1].
 
     Example:
-        >>> from longtail.evaluation.coverage import coverage_curve
+        >>> from longtail.evaluation.selective import coverage_curve
         >>> curve = coverage_curve([0.9, 0.7, 0.7, 0.5], [True, True, False, False])
         >>> coverage_on(curve, np.array([0.25, 0.5, 1.0])).tolist()
         [1.0, 0.75, 0.5]

@@ -10,8 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-from longtail.commands.shared import IN_BRACKETS, as_dict, interval_notes, print_json, print_line
-from longtail.commands.sure import sure_table
+from longtail.commands.terminal import IN_BRACKETS, as_dict, interval_notes, print_json, print_line, sure_table
 from longtail.errors import UsageError
 
 GRAMMAR = "RUN [--method NAME] [--tau auto|X] [--temperature auto|X|none] [--moved-to SOURCE] [--reset]"
@@ -60,8 +59,8 @@ def adjust_command(
     json: bool = False,
 ) -> None:
     """Choose an adjustment on validation and store it in the run's model.json, or take it out again."""
-    from longtail.inference.tune import Wishes
-    from longtail.training.adjust_run import adjust_run, reset_run
+    from longtail.experiments.adjust import adjust_run, reset_run
+    from longtail.experiments.tune import Wishes
     from longtail.training.engine import is_main_process
     from longtail.training.progress import Reporter
 
@@ -157,7 +156,7 @@ def _table(before: Mapping[str, Any], after: Mapping[str, Any], change: Mapping[
 
 def _difference(change: Mapping[str, Any] | None, *, judge: bool) -> str:
     """The difference in points with its interval over the same images; empty for a figure without one."""
-    from longtail.report.text import signed
+    from longtail.compare.wording import signed
 
     if change is None:
         return ""

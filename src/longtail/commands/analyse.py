@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from longtail.commands.destination import destination, messages_apart, refuse_terminal
-from longtail.commands.shared import as_dict, print_line
+from longtail.commands.terminal import as_dict, print_line
 from longtail.errors import UsageError
 
 if TYPE_CHECKING:
-    from longtail.analysis.collected import Analysis
+    from longtail.analysis.columns import Analysis
 
 GRAMMAR = "RUN ... [--projection pca,tsne|umap|none] [--seed N] [--features FILE] [--moved-to SOURCE]"
 NO_PROJECTION = "none"
@@ -53,7 +53,7 @@ def analyse_command(
     moved_to: str | None = None,
 ) -> None:
     """Write the analysis of finished runs, one after the other, and on request the features of a single one."""
-    from longtail.training.analyse import analyse_run
+    from longtail.experiments.analyse import analyse_run
     from longtail.training.engine import is_main_process
     from longtail.training.progress import Reporter
 
@@ -91,7 +91,7 @@ def _described(found: Analysis) -> str:
     """How many images were looked at, and one number that says what of.
 
     Example:
-        >>> from longtail.analysis.collected import Analysis
+        >>> from longtail.analysis.columns import Analysis
         >>> _described(Analysis(None, None))
         'no images'
     """

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from longtail.commands.shared import as_dict, print_json, print_line
+from longtail.commands.terminal import as_dict, print_json, print_line
 from longtail.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from longtail.data.cache_folder import CacheEntry
+    from longtail.data.loading.cache_folder import CacheEntry
 
 GRAMMAR = "[SOURCE] [--older-than 7d] [--clear] [--json]"
 REPORTED_GROWTH = 1e9
@@ -58,7 +58,7 @@ def cache_command(
     source: str | None = None, *, older_than: str | None = None, clear: bool = False, json: bool = False
 ) -> None:
     """List or clear the cache, or only the files of one source or those unused for some time."""
-    from longtail.data.cache_folder import by_source, cache_entries, cache_folder, cache_limit, remove_entry
+    from longtail.data.loading.cache_folder import by_source, cache_entries, cache_folder, cache_limit, remove_entry
 
     limit = cache_limit()
     entries = _chosen(cache_entries(), source, older_than)
@@ -92,7 +92,7 @@ def cache_command(
 
 def _chosen(entries: Sequence[CacheEntry], source: str | None, older_than: str | None) -> list[CacheEntry]:
     if source is not None:
-        from longtail.data.cache_folder import source_name
+        from longtail.data.loading.cache_folder import source_name
 
         sources, name = {entry.contents.source for entry in entries} - {""}, source_name(source)
         if name not in sources:
@@ -115,7 +115,7 @@ def report_growth(before: Mapping[Path, int]) -> None:
     Args:
         before: The size of each entry when the command began.
     """
-    from longtail.data.cache_folder import cache_folder, cache_sizes, growth
+    from longtail.data.loading.cache_folder import cache_folder, cache_sizes, growth
 
     after = cache_sizes()
     grown = growth(before, after)

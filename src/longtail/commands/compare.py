@@ -13,12 +13,12 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from longtail.commands.destination import Destination, destination, messages_apart, refuse_stream
-from longtail.commands.shared import EXIT_INTERRUPTED, EXIT_USAGE, as_dict, fail, print_line, spelt
+from longtail.commands.terminal import EXIT_INTERRUPTED, EXIT_USAGE, as_dict, fail, print_line, spelt
+from longtail.config.schema import Tracker
 from longtail.errors import LongtailError, UsageError, as_usage
-from longtail.training.config import Tracker
 
 if TYPE_CHECKING:
-    from longtail.training.grid import Grid, PlannedRun
+    from longtail.experiments.grid_plan import Grid, PlannedRun
 
 
 GRAMMAR = """RUN RUN ... [--baseline NAME] [--csv FILE.csv]
@@ -91,8 +91,8 @@ def _check_grid_words(flags: Namespace) -> None:
 
 def compare_command(runs: Sequence[str], *, baseline: str | None = None, csv: str | None = None) -> None:
     """Print the comparison of several runs."""
-    from longtail.report.compare import compare_runs
-    from longtail.report.compare_table import print_table, write_csv
+    from longtail.compare.comparison import compare_runs
+    from longtail.compare.table import print_table, write_csv
 
     table = _table_file(csv)
     comparison = compare_runs([Path(run) for run in runs], baseline=baseline)
@@ -128,7 +128,7 @@ def grid_command(
     csv: str | None = None,
 ) -> int:
     """Train what a grid still lacks, then compare its runs; return the exit status."""
-    from longtail.training.grid import plan_grid, read_grid, recipe_grid
+    from longtail.experiments.grid_plan import plan_grid, read_grid, recipe_grid
 
     table = _table_file(csv)
     if out is not None:
@@ -164,9 +164,9 @@ def grid_command(
 
 def _train_and_show(planned: Grid, *, jobs: int | None, table: Destination | None) -> int:
     """Train the runs of a grid that are not finished, show all that are, and return the exit status."""
-    from longtail.training.grid_runner import log_of, run_grid
+    from longtail.config.outline import outlines
+    from longtail.experiments.grid_runner import log_of, run_grid
     from longtail.training.interrupt import Interrupted
-    from longtail.training.outline import outlines
     from longtail.training.progress import Reporter
 
     reporter = Reporter()
@@ -190,8 +190,8 @@ def _train_and_show(planned: Grid, *, jobs: int | None, table: Destination | Non
 
 def _show_grid(grid: Grid, finished: Sequence[PlannedRun], table: Destination | None) -> None:
     """Print and write the tables and pages of a grid: one of each baseline, which is one unless the data vary."""
-    from longtail.report.compare import compare_runs
-    from longtail.report.compare_table import print_table, write_csv
+    from longtail.compare.comparison import compare_runs
+    from longtail.compare.table import print_table, write_csv
     from longtail.report.page import write_report
 
     comparisons = []

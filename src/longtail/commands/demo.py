@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from longtail.commands.destination import refuse_stream
-from longtail.commands.shared import as_dict, print_line
+from longtail.commands.terminal import as_dict, print_line
 from longtail.commands.train import saved_config, train_command
 from longtail.errors import LongtailError
 
@@ -33,10 +33,11 @@ def run(flags: Namespace) -> int:
 
 def demo_command(out: str = "runs/demo", *, epochs: int | None = None) -> int:
     """Train two classifiers on long-tailed digits, compare them and write a report; return the exit status."""
-    from longtail.report.compare import compare_runs
-    from longtail.report.compare_table import print_table
+    from longtail.compare.comparison import compare_runs
+    from longtail.compare.table import print_table
+    from longtail.config.nested import merge
+    from longtail.config.recipes import base_config, config_from_dict
     from longtail.report.page import write_report
-    from longtail.training.recipe import base_config, config_from_dict, merge
 
     refuse_stream(out, "--out")
     folders = [Path(out) / recipe.split("/")[1] for recipe in DEMO_RECIPES]

@@ -7,8 +7,16 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from longtail.commands.shared import IN_BRACKETS, as_dict, class_table, print_json, print_line, summary_table
-from longtail.commands.sure import coverage_table, sure_table
+from longtail.commands.terminal import (
+    IN_BRACKETS,
+    as_dict,
+    class_table,
+    coverage_table,
+    print_json,
+    print_line,
+    summary_table,
+    sure_table,
+)
 
 GRAMMAR = "RUN [SOURCE] [--split NAME] [--moved-to SOURCE] [--classes] [--no-adjustment] [--coverage] [--json]"
 
@@ -52,9 +60,9 @@ def evaluate_command(
     json: bool = False,
 ) -> None:
     """Evaluate a finished run on its own split or on another source."""
-    from longtail.inference.info import load_info
+    from longtail.experiments.evaluate import evaluate_run
+    from longtail.run.model_info import load_info
     from longtail.training.engine import is_main_process
-    from longtail.training.evaluate_run import evaluate_run
     from longtail.training.progress import Reporter
 
     summary = evaluate_run(

@@ -7,7 +7,7 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from longtail.commands.destination import destination, messages_apart, refuse_terminal
-from longtail.commands.shared import as_dict, print_line
+from longtail.commands.terminal import as_dict, print_line
 from longtail.errors import UsageError
 
 GRAMMAR = "RUN --format onnx|torch --out FILE"
@@ -38,7 +38,7 @@ def export_command(
     images: str | None = None,
 ) -> None:
     """Export a run to one file, checked on real images."""
-    from longtail.inference.export import export_run
+    from longtail.predict.export import export_run
 
     suffixes = {"onnx": (".onnx",), "torch": (".pt2", ".pt")}
     other = next((name for name, endings in suffixes.items() if name != format and out.lower().endswith(endings)), None)

@@ -6,7 +6,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from longtail.commands.destination import PAGE, destination, messages_apart
-from longtail.commands.shared import EXIT_FAILED, as_dict, print_json, print_line
+from longtail.commands.terminal import EXIT_FAILED, as_dict, print_json, print_line
 from longtail.errors import UsageError
 
 GRAMMAR = "SOURCE [--json] [--strict] [--out FILE.html]"
@@ -43,9 +43,9 @@ def inspect_command(
     strict: bool = False,
 ) -> int:
     """Show what a source holds; return 1 if ``strict`` and something is wrong with it."""
-    from longtail.data.histogram import render
-    from longtail.data.inspection import inspect_data
-    from longtail.data.sources import load_source
+    from longtail.data.audit.audit import inspect_data
+    from longtail.data.audit.terminal import render
+    from longtail.data.sources.registry import load_source
     from longtail.training.progress import Reporter
 
     page = None if out is None else destination(out, PAGE, example="inspect.html")

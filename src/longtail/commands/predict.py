@@ -8,10 +8,10 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from longtail.commands.destination import destination, refuse_terminal
-from longtail.commands.shared import as_dict
+from longtail.commands.terminal import as_dict
+from longtail.config.schema import TrainingConfig
 from longtail.errors import LongtailError
-from longtail.inference.answers import SUFFIXES, Format, table_format
-from longtail.training.config import TrainingConfig
+from longtail.predict.answers import SUFFIXES, Format, table_format
 
 GRAMMAR = "RUN IMAGES --out FILE.csv"
 
@@ -53,7 +53,7 @@ def predict_command(
     device: str = "auto",
 ) -> None:
     """Classify images into a CSV, TSV or Parquet file."""
-    from longtail.inference.predict import predict_images
+    from longtail.predict.predict import predict_images
     from longtail.training.engine import Engine
 
     inputs = [images, *([] if prior is None else [prior])]

@@ -9,7 +9,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from longtail.commands.destination import refuse_stream
-from longtail.commands.shared import as_dict, print_line
+from longtail.commands.terminal import as_dict, print_line
 
 GRAMMAR = "SOURCE --out DIR [--size 256] [--skip-bad]"
 
@@ -45,8 +45,8 @@ def prepare_command(
     quiet: bool = False,
 ) -> None:
     """Write the images of a source resized, and say how many they were and how fast that went."""
-    from longtail.data.resized import write_resized
-    from longtail.data.sources import load_source
+    from longtail.data.loading.prepare import write_resized
+    from longtail.data.sources.registry import load_source
     from longtail.training.progress import Reporter
 
     refuse_stream(out, "--out")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
-from longtail.commands.shared import as_dict, print_line
+from longtail.commands.terminal import as_dict, print_line
 
 GRAMMAR = "RUN OWNER/NAME [--private] [--revision BRANCH]"
 
@@ -29,6 +29,6 @@ def push_command(
     run: str, repo_id: str, *, private: bool = False, revision: str | None = None, include: list[str] | None = None
 ) -> None:
     """Upload a run with a model card to the Hugging Face hub."""
-    from longtail.inference.hub import push_run
+    from longtail.predict.hub import push_run
 
     print_line(push_run(run, repo_id, private=private, revision=revision, include=include or []))

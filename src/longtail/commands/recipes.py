@@ -6,7 +6,7 @@ import json
 
 from jsonargparse import ArgumentParser, Namespace
 
-from longtail.commands.shared import as_dict, print_line
+from longtail.commands.terminal import as_dict, print_line
 
 GRAMMAR = "[NAME]"
 
@@ -23,7 +23,8 @@ def run(flags: Namespace) -> None:
 
 def recipes_command(name: str | None = None) -> None:
     """List the recipes, one line each, or print one in full."""
-    from longtail.training.recipe import flatten, list_recipes, load_recipe
+    from longtail.config.nested import flatten
+    from longtail.config.recipes import list_recipes, load_recipe
 
     if name is None:
         known = [load_recipe(each) for each in list_recipes()]

@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from longtail.commands.destination import PAGE, destination, messages_apart, names_in, refuse_stream
-from longtail.commands.shared import as_dict, print_line
+from longtail.commands.terminal import as_dict, print_line
 from longtail.errors import LongtailError, UsageError
 
 GRAMMAR = "RUN ... --out FILE.html [--figures DIR]"
@@ -30,9 +30,9 @@ def run(flags: Namespace) -> None:
 
 def report_command(runs: Sequence[str], out: str, figures: str | None = None) -> None:
     """Write the page about several runs, and its figures as files where a folder is named; print the paths."""
-    from longtail.report.compare import compare_runs
+    from longtail.compare.comparison import compare_runs
     from longtail.report.page import write_page
-    from longtail.report.sections import build_sections
+    from longtail.report.sections.order import build_sections
 
     page_given = next((run for run in runs if Path(run).suffix.lower() in PAGE and not Path(run).is_dir()), None)
     if page_given is not None:

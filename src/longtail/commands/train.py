@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from longtail.commands.shared import (
+from longtail.commands.terminal import (
     EXIT_INTERRUPTED,
     IN_BRACKETS,
     class_table,
@@ -21,9 +21,9 @@ from longtail.commands.shared import (
     print_line,
     summary_table,
 )
-from longtail.commands.words import groups, run_config
+from longtail.commands.train_options import groups, run_config
+from longtail.config.schema import RunConfig, Tracker
 from longtail.errors import LongtailError, UnreadableImageError, UsageError, resume_hint
-from longtail.training.config import RunConfig, Tracker
 
 if TYPE_CHECKING:
     from longtail.training.progress import Reporter
@@ -88,11 +88,11 @@ def _in_folds(config: RunConfig) -> bool:
 
 def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
     """Train into a new folder, then write the report; return the exit status."""
-    from longtail.training.check import check_config, check_weights
-    from longtail.training.outline import outline
-    from longtail.training.place import refuse_existing
+    from longtail.config.check import check_config, check_weights
+    from longtail.config.outline import outline
+    from longtail.run.write import refuse_existing
+    from longtail.training.experiment import start_run
     from longtail.training.progress import Reporter
-    from longtail.training.run import start_run
 
     refuse_existing(Path(out))
     check_config(config)
@@ -101,7 +101,7 @@ def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
     for line in outline(config):
         reporter.say(line)
     if _in_folds(config):
-        from longtail.training.folds import start_folds
+        from longtail.experiments.folds import start_folds
 
         status = _finish_training(lambda reporter: start_folds(config, Path(out), reporter), config, out, reporter)
         return status or _show_folds(Path(out))
@@ -110,12 +110,12 @@ def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
 
 def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False) -> int:
     """Continue a run from its last checkpoint; return the exit status."""
-    from longtail.data.source_path import absolute_source
-    from longtail.training.check import check_config
-    from longtail.training.outline import outline
-    from longtail.training.own_images import require_source
+    from longtail.config.check import check_config
+    from longtail.config.outline import outline
+    from longtail.data.sources.paths import absolute_source
+    from longtail.experiments.own_images import require_source
+    from longtail.training.experiment import resume_run
     from longtail.training.progress import Reporter
-    from longtail.training.run import resume_run
 
     folder = Path(run)
     reporter = Reporter(quiet=quiet)
@@ -126,7 +126,7 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
         reporter.say(f"{run} is complete already; nothing to do.")
         return 0
     if all((folder / name).is_file() for name in RUN_FILES[:-1]):  # stopped between its figures and its report
-        from longtail.report.files import read_metrics
+        from longtail.run.read import read_metrics
 
         return _show_result(read_metrics(folder), config, run)
     check_config(config)
@@ -138,7 +138,7 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     for line in outline(config):
         reporter.say(line)
     if _in_folds(config):
-        from longtail.training.folds import train_folds
+        from longtail.experiments.folds import train_folds
 
         status = _finish_training(lambda reporter: train_folds(config, folder, reporter), config, run, reporter)
         return status or _show_folds(folder)
@@ -149,7 +149,7 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
 
 def _show_folds(out: Path) -> int:
     """Print the figures over all folds; return the exit status."""
-    from longtail.report.files import read_metrics
+    from longtail.run.read import read_metrics
 
     metrics: dict[str, Any] = read_metrics(out)
     folds, judged = len(metrics["folds"]), metrics["test"]["num_images"]
@@ -172,7 +172,7 @@ def saved_config(run: Path) -> RunConfig:
     Raises:
         LongtailError: The folder is no run.
     """
-    from longtail.training.recipe import config_from_dict, read_config
+    from longtail.config.recipes import config_from_dict, read_config
 
     path = run / "config.yaml"
     if not path.is_file():
@@ -230,7 +230,7 @@ def _show_result(metrics: Mapping[str, Any], config: RunConfig, out: str) -> int
 def _remove_checkpoints(run: Path, config: RunConfig) -> None:
     """Remove the checkpoints of a complete run, unless --keep-checkpoints was given."""
     if not config.training.keep_checkpoints:
-        from longtail.training.checkpoint import remove_checkpoints
+        from longtail.run.checkpoint import remove_checkpoints
 
         remove_checkpoints(run / "checkpoint")
 

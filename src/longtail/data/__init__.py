@@ -6,9 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from longtail.data.inspection import inspect_source
+    from longtail.data.audit.audit import inspect_source
+    from longtail.data.dataset import ImageData, Split
     from longtail.data.samplers import LongTailSampler, ShuffleSampler, build_sampler, class_probabilities
-    from longtail.data.sources import ImageData, Split, load_source
+    from longtail.data.sources.registry import load_source
 
 __all__ = [
     "ImageData",
@@ -22,14 +23,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "ImageData": "sources",
+    "ImageData": "dataset",
     "LongTailSampler": "samplers",
     "ShuffleSampler": "samplers",
-    "Split": "sources",
+    "Split": "dataset",
     "build_sampler": "samplers",
     "class_probabilities": "samplers",
-    "inspect_source": "inspection",
-    "load_source": "sources",
+    "inspect_source": "audit.audit",
+    "load_source": "sources.registry",
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from longtail.counts import IntArray
 from longtail.data.class_names import normalize_class_name
-from longtail.data.image_data import ImageData, Split
+from longtail.data.dataset import ImageData, Split
 from longtail.errors import LongtailError, nearest
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from longtail.counts import IntArray
-from longtail.data.identity import image_hashes
-from longtail.data.image_data import Split, gone
+from longtail.data.dataset import Split, gone
+from longtail.data.loading.cache import image_hashes
 
 
 def count_shared(split: Split, other: Split) -> int:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import IntArray
-from longtail.data.image_data import Split
-from longtail.data.ranks import random_keys, ranks_within_class
-from longtail.data.repeats import file_numbers
+from longtail.data.dataset import Split
+from longtail.data.sources.repeats import file_numbers
+from longtail.data.subsets import random_keys, ranks_within_class
 from longtail.errors import LongtailError
 
 _FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 0.9)  # suggested instead of one that holds nothing out

@@ -5,34 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import GROUP_NAMES
+from longtail.evaluation.types import Interval
 
 if TYPE_CHECKING:
-    from longtail.evaluation.summary import Summary
+    from longtail.evaluation.types import Summary
+
 
 LEVEL = 0.95
 
-Interval: TypeAlias = list[float]
+
 Array: TypeAlias = npt.NDArray[np.float64]
-
-
-class SummaryIntervals(TypedDict):
-    """The intervals of a split's figures, [low, high] in [0, 1]; None where the figure is None."""
-
-    level: float
-    unit: str
-    correlation: float | None
-    accuracy: Interval | None
-    balanced_accuracy: Interval | None
-    many: Interval | None
-    medium: Interval | None
-    few: Interval | None
-    worst_class: Interval | None
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from longtail.counts import ClassCounts
 from longtail.evaluation.calibration import bin_confidences
-from longtail.evaluation.summary import Groups, Summary, figures, summarise_figures
-from longtail.models.torchvision_fix import prepare_torchvision
+from longtail.evaluation.summary import figures, summarise_figures
+from longtail.evaluation.types import Groups, Summary
+from longtail.models.timm import prepare_torchvision
 
 prepare_torchvision()
 from torchmetrics import Metric  # noqa: E402 - torchvision has to be prepared first

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import isnan
-from typing import Any, TypeAlias, TypedDict, cast
+from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from longtail.counts import ClassCounts, GroupName
@@ -21,41 +19,8 @@ from longtail.evaluation.confusion import (
     precision_per_class,
     recall_per_class,
 )
-from longtail.evaluation.intervals import Interval, SummaryIntervals, add_intervals
-
-Groups: TypeAlias = Mapping[GroupName, Sequence[int] | npt.NDArray[np.int64]]
-
-
-class ClassSummary(TypedDict):
-    """One class of a :class:`Summary`; None where a fraction has nothing to divide by."""
-
-    name: str
-    train_count: int
-    test_count: int
-    group: GroupName | None
-    recall: float | None
-    precision: float | None
-    f1: float | None
-    recall_interval: Interval | None
-    precision_interval: Interval | None
-    f1_interval: Interval | None
-
-
-class Summary(TypedDict):
-    """What ``metrics.json`` holds for a split: fractions in [0, 1], None where there is no image."""
-
-    num_images: int
-    accuracy: float | None
-    balanced_accuracy: float | None
-    many: float | None
-    medium: float | None
-    few: float | None
-    worst_class: float | None
-    harmonic_mean: float | None
-    nll: float | None
-    ece: float | None
-    intervals: SummaryIntervals
-    per_class: list[ClassSummary]
+from longtail.evaluation.intervals import add_intervals
+from longtail.evaluation.types import Groups, Summary
 
 
 def figures(confusion: Tensor, nll_sum: Tensor, bins: Tensor) -> dict[str, Tensor]:

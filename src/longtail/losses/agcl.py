@@ -12,8 +12,8 @@ from torch.nn.functional import threshold
 
 from longtail.counts import ClassCounts
 from longtail.losses.base import AutoValue, LongTailLoss, check_range
-from longtail.losses.expectation import ChangedLogits
 from longtail.losses.gcl import gaussian_cloud
+from longtail.losses.soft_targets import ChangedLogits
 
 if TYPE_CHECKING:
     from typing import Unpack

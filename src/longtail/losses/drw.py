@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from longtail.counts import ClassCountsLike
-    from longtail.losses.expectation import ChangedLogits
+    from longtail.losses.soft_targets import ChangedLogits
 
 
 class DeferredReweighting(LongTailLoss):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from longtail.losses.base import LongTailLoss, check_range
-from longtail.losses.expectation import ChangedLogits
+from longtail.losses.soft_targets import ChangedLogits
 
 if TYPE_CHECKING:
     from typing import Unpack

@@ -9,7 +9,7 @@ import torch
 
 from longtail.counts import ClassCounts
 from longtail.losses.base import LongTailLoss, check_range
-from longtail.losses.expectation import ChangedLogits
+from longtail.losses.soft_targets import ChangedLogits
 
 if TYPE_CHECKING:
     from typing import Unpack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -12,16 +12,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from longtail.errors import LongtailError, nearest
-from longtail.models.cached import cached_weights
-from longtail.models.packaged import load_in_order, packaged_weights
-from longtail.models.published import COMMAND_LINE, require_weights
 from longtail.models.resnet_cifar import DEPTHS, ResNetCifar
-from longtail.models.torchvision_fix import prepare_torchvision
+from longtail.models.timm import TIMM_PREFIX, timm_module
+from longtail.models.weights import COMMAND_LINE, cached_weights, load_in_order, packaged_weights, require_weights
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
-TIMM_PREFIX = "timm:"
 BOTTLENECK_SUFFIX = "+bottleneck"
 
 
@@ -171,14 +165,6 @@ def _nearest_network(name: str) -> str:
         return f" Did you mean '{TIMM_PREFIX}{name}'?"
     hint = nearest(name, OWN_BACKBONES)
     return hint if hint.startswith(" Did") else f"{hint[:-1]}, {TIMM_PREFIX}NAME."
-
-
-def timm_module() -> ModuleType:
-    """Import timm, with what it imports prepared."""
-    prepare_torchvision()
-    import timm
-
-    return cast("ModuleType", timm)
 
 
 def _build_timm(name: str, *, pretrained: bool, in_size: int) -> TimmBackbone:

@@ -6,20 +6,26 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from longtail.report.compare import Comparison, compare_runs
+    from longtail.compare.comparison import compare_runs
+    from longtail.compare.rows import Comparison
     from longtail.report.page import write_report
-    from longtail.report.runs import RunResult
+    from longtail.run.result import RunResult
 
 __all__ = ["Comparison", "RunResult", "compare_runs", "write_report"]
 
-_HOMES = {"Comparison": "compare", "compare_runs": "compare", "write_report": "page", "RunResult": "runs"}
+_HOMES = {
+    "Comparison": "compare.rows",
+    "compare_runs": "compare.comparison",
+    "write_report": "report.page",
+    "RunResult": "run.result",
+}
 
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use."""
     if name not in _HOMES:
         raise AttributeError(f"module 'longtail.report' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"longtail.report.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"longtail.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from longtail.compare.wording import listing
 from longtail.counts import GROUP_NAMES, GroupName
-from longtail.data.duplicates import Copy, DuplicateGroup
-from longtail.data.histogram import printable
-from longtail.data.image_data import Finding, ImageData, Severity
-from longtail.data.inspection import Inspection
+from longtail.data.audit.audit import Inspection
+from longtail.data.audit.duplicates import Copy, DuplicateGroup
+from longtail.data.audit.terminal import printable
+from longtail.data.dataset import Finding, ImageData, Severity
 from longtail.errors import LongtailError
 from longtail.files import output_path, write_atomically
-from longtail.report.palette import GROUP_LABELS, THEME
-from longtail.report.templating import environment
-from longtail.report.text import listing
+from longtail.report.page import environment
+from longtail.report.plots.palette import GROUP_LABELS, THEME
 from longtail.version import __version__
 
 SHOWN_GROUPS = 24
@@ -62,7 +62,7 @@ def write_audit(found: Inspection, out: str | Path, data: ImageData) -> Path:
     """Write the page of an inspection.
 
     Args:
-        found: From :func:`~longtail.data.inspection.inspect_data`.
+        found: From :func:`~longtail.data.audit.audit.inspect_data`.
         out: The HTML file; its folder is made, and the file appears complete or not at all.
         data: The source, for the pictures.
 

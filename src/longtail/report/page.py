@@ -6,22 +6,25 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import jinja2
 from plotly.offline import get_plotlyjs
 
+from longtail.compare.comparison import compare_runs
+from longtail.compare.rows import Comparison
+from longtail.compare.wording import interval_text, listing, mark, signed, spread_text
 from longtail.counts import GROUP_NAMES
 from longtail.files import output_path, write_atomically
+from longtail.report.captions import headline
 from longtail.report.class_table import table_json
-from longtail.report.compare import Comparison, compare_runs
-from longtail.report.findings import headline
-from longtail.report.palette import THEME
-from longtail.report.runs import RunResult
+from longtail.report.plots.palette import THEME
 from longtail.report.section import Section
-from longtail.report.sections import build_sections
-from longtail.report.templating import environment
-from longtail.report.text import listing
+from longtail.report.sections.order import build_sections
+from longtail.run.result import RunResult
 from longtail.version import __version__
 
 TITLED = 48
+
+
 """The title names the configurations where their names take no more characters than this."""
 
 
@@ -35,7 +38,7 @@ def write_report(
     Args:
         runs: RUN folders.
         out: The HTML file; its folder is made, and the file appears complete or not at all.
-        names: As for :func:`longtail.report.compare.compare_runs`.
+        names: As for :func:`longtail.compare.comparison.compare_runs`.
         baseline: Likewise.
 
     Returns:
@@ -104,3 +107,21 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
         ("Many / medium / few", " / ".join(f"{run.group_of.count(name):,}" for name in GROUP_NAMES)),
         (f"{(comparison.split or 'test').capitalize()} images", tested),
     ]
+
+
+def environment(*folders: Path) -> jinja2.Environment:
+    """Build the environment of the templates: escaped values, an error for a missing name, functions for numbers.
+
+    Args:
+        *folders: Further folders with templates.
+
+    Example:
+        >>> environment().from_string("{{ words }} {{ signed(0.031) }}").render(words="a < b")
+        'a &lt; b +3.1'
+    """
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([Path(__file__).parent / "templates", *folders]),
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    made.globals.update(spread_text=spread_text, mark=mark, signed=signed, interval_text=interval_text)
+    return made

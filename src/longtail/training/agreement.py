@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
+from longtail.config.nested import flatten
+from longtail.config.schema import EXECUTION, RunConfig
 from longtail.errors import LongtailError
-from longtail.training.config import EXECUTION, RunConfig
 from longtail.training.engine import Engine
 from longtail.training.prepare import PreparedData
-from longtail.training.recipe import flatten
 
 _PLACES = frozenset(
     {"data.source", "model.weights"}
@@ -29,7 +29,7 @@ def require_agreement(engine: Engine, facts: Callable[[], Mapping[str, str]]) ->
         LongtailError: A process failed to determine its facts (this one with its own error), or two differ.
 
     Example:
-        >>> from longtail.training.config import TrainingConfig
+        >>> from longtail.config.schema import TrainingConfig
         >>> require_agreement(Engine(TrainingConfig(device="cpu")), lambda: {"classes": "ant, bee"})
     """
     if engine.world_size == 1:

@@ -13,14 +13,14 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
 from longtail.counts import ClassCounts
-from longtail.data.augmentation import Normalise
-from longtail.data.loaders import Loader
+from longtail.data.loading.loaders import Loader
+from longtail.data.transforms.augment import Normalise
 from longtail.errors import LongtailError
-from longtail.evaluation.summary import Groups, Summary
+from longtail.evaluation.types import Groups, Summary
 from longtail.training.engine import Engine
 
 if TYPE_CHECKING:
-    from longtail.data.image_data import Split
+    from longtail.data.dataset import Split
     from longtail.evaluation.metrics import EvaluationMetrics
 
 TOP = 5

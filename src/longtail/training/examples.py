@@ -13,8 +13,8 @@ from PIL import Image
 
 from longtail.analysis.examples import FULL, Detail, Examples, choose_examples, usual_detail
 from longtail.counts import IntArray
-from longtail.data.image_data import Split
-from longtail.training.outputs import write_table
+from longtail.data.dataset import Split
+from longtail.run.write import write_table
 
 SCHEMA = pa.schema({
     "class": pa.int64(), "role": pa.string(), "image": pa.binary(), "prediction": pa.int64(),

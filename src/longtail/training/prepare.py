@@ -8,16 +8,16 @@ from functools import cached_property
 
 import numpy as np
 
+from longtail.config.schema import DataConfig
 from longtail.counts import ClassCounts, GroupName, IntArray
+from longtail.data.audit.readable import UNREADABLE, readable
 from longtail.data.class_match import match_classes, require_known
-from longtail.data.image_data import ImageData, Split
-from longtail.data.readable import UNREADABLE, readable
-from longtail.data.source_path import absolute_source
-from longtail.data.sources import load_source
+from longtail.data.dataset import ImageData, Split
+from longtail.data.sources.paths import absolute_source
+from longtail.data.sources.registry import load_source
 from longtail.data.splits import assign_folds, carve, describe_never_judged, never_judged
 from longtail.data.subsets import cut_long_tailed
 from longtail.errors import LongtailError
-from longtail.training.config import DataConfig
 from longtail.training.progress import Reporter
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from longtail.inference.info import ModelInfo, ModelSpec, Preprocessing
+from longtail.config.schema import RunConfig, StageConfig
 from longtail.models.model import LongTailModel
-from longtail.training.config import RunConfig, StageConfig
-from longtail.training.environment import versions
+from longtail.run.environment import versions
+from longtail.run.model_info import ModelInfo, ModelSpec, Preprocessing
+from longtail.run.write import throughput
+from longtail.training.assumed_prior import assumed_prior
 from longtail.training.evaluate import Evaluation
-from longtail.training.outputs import throughput
 from longtail.training.prepare import PreparedData
-from longtail.training.prior import assumed_prior
 
 FORMAT = 1
 

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 import torch
 
+from longtail.config.schema import DataConfig, RunConfig
 from longtail.counts import ClassCounts
-from longtail.data.decoding import Decoder
-from longtail.data.image_data import Split
-from longtail.data.loaders import Loader, ResidentBudget, SinglePassLoader, build_loader
-from longtail.inference.load import start_from
+from longtail.data.dataset import Split
+from longtail.data.loading.loaders import Loader, ResidentBudget, SinglePassLoader, build_loader
+from longtail.data.loading.workers import Decoder
+from longtail.device import step_seed
 from longtail.models.adapters import add_adapters
 from longtail.models.model import LongTailModel, build_model
-from longtail.training.config import DataConfig, RunConfig
-from longtail.training.engine import step_seed
+from longtail.run.model_files import start_from
 from longtail.training.prepare import PreparedData
 from longtail.training.progress import Reporter
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from longtail.config.schema import DataConfig, ModelConfig, OptimizerConfig, StageConfig
 from longtail.counts import ClassCounts
-from longtail.data import mixing
-from longtail.data.augmentation import Augment, BatchTransform
-from longtail.data.loaders import Batch, Loader
+from longtail.data.loading.loaders import Batch, Loader
 from longtail.data.samplers import EpochSampler, build_sampler
+from longtail.data.transforms import mixing
+from longtail.data.transforms.augment import Augment, BatchTransform
+from longtail.device import can_fuse, step_seed
 from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss
 from longtail.losses.registry import build_loss
 from longtail.models.adapters import only_adapters
 from longtail.models.model import LongTailModel
-from longtail.training.config import DataConfig, ModelConfig, OptimizerConfig, StageConfig
-from longtail.training.engine import Engine, Mixer, Pass, can_fuse, step_seed
+from longtail.run.checkpoint import TrainingState, load_weights
+from longtail.training.engine import Engine
+from longtail.training.gradient_recorder import Recorder
+from longtail.training.train_epoch import Mixer, Pass
 
 
 def make_transform(config: DataConfig) -> BatchTransform:
@@ -170,3 +174,70 @@ def build_pass(
         batch_size=stage.batch_size, epochs=stage.epochs, seed=(seed, index),
     )  # fmt: skip
     return work, sampler
+
+
+class MovingAverage:
+    """An exponential moving average of a network's weights.
+
+    Args:
+        model: The network that is trained.
+        decay: What stays of the average at each step, in (0, 1), once it has risen to that.
+
+    Attributes:
+        updates: How often it was updated in this stage.
+    """
+
+    def __init__(self, model: LongTailModel, decay: float) -> None:
+        from longtail.models.timm import prepare_torchvision
+
+        prepare_torchvision()
+        from timm.utils.model_ema import ModelEmaV3
+
+        self.model = model
+        # The decay rises from 0: else a short run would average in the weights that it began with.
+        self.timm = ModelEmaV3(model, decay=decay, use_warmup=True)
+        self.updates = 0
+
+    @property
+    def network(self) -> LongTailModel:
+        """The network with the averaged weights."""
+        return cast("LongTailModel", self.timm.module)
+
+    def update(self) -> None:
+        """Take in the weights after a step."""
+        self.updates += 1
+        self.timm.update(self.model, step=self.updates)
+
+
+def make_average(model: LongTailModel, decay: float | None, state: TrainingState | None) -> MovingAverage | None:
+    """Begin an average, or go on with that of a checkpoint.
+
+    Args:
+        model: The network that is trained.
+        decay: Of the average; there is none for None.
+        state: A checkpoint of this stage, if it goes on.
+    """
+    if decay is None:
+        return None
+    average = MovingAverage(model, decay)
+    if state is not None:
+        load_weights(average.network, state.take("average"), "the averaged model")
+        average.updates = int(state.values["updates"])
+    return average
+
+
+def attach_recorder(work: Pass, sums: Tensor | None = None) -> Recorder:
+    """Give a stage a recorder.
+
+    Args:
+        work: The stage; its ``recorder`` is set.
+        sums: Of the steps that its first epoch has behind it, of all processes together.
+    """
+    loss, engine = work.loss, work.engine
+    recorder = Recorder(
+        engine.device, loss.num_classes,
+        scale=loss.logit_scale, mean=loss.reduction == "mean", scaler=engine.accelerator.scaler,
+    )  # fmt: skip
+    recorder.start(sums if engine.is_main else None)
+    work.recorder = recorder
+    return recorder

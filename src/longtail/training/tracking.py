@@ -14,12 +14,12 @@ from typing import Any
 
 from filelock import FileLock
 
-from longtail.data.source_path import last_name
+from longtail.config.nested import flatten
+from longtail.config.schema import RunConfig
+from longtail.data.sources.paths import last_name
 from longtail.errors import LongtailError
-from longtail.training.config import RunConfig
-from longtail.training.outputs import write_json
+from longtail.run.write import write_json
 from longtail.training.progress import Reporter
-from longtail.training.recipe import flatten
 
 TRACKER_FILE = "tracker.json"
 

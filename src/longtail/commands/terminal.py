@@ -1,0 +1,192 @@
+"""What the commands share: exit states, lines and JSON as they are, a table of figures."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jsonargparse import Namespace
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+IN_BRACKETS = "95 % intervals in brackets"
+
+
+def as_dict(flags: Namespace, without: str = "") -> dict[str, Any]:
+    """The flags as keyword arguments."""
+    return {key: value for key, value in flags.as_dict().items() if key != without}
+
+
+def spelt(name: str) -> str:
+    """An option as it is typed."""
+    return f"--{name.replace('_', '-')}"
+
+
+def summary_table(summary: Mapping[str, Any]) -> Group:
+    """Lay the main figures of a summary out as a table, with their intervals; an empty group reads n/a.
+
+    Beneath the table stands what a reader has to know of the intervals.
+    """
+    intervals = summary.get("intervals") or {}
+    table = Table("figure", "value", box=None, header_style="bold", pad_edge=False)
+    if intervals:
+        table.add_column(f"{intervals['level'] * 100:.0f} % interval")
+    for key, value in summary.items():
+        if key in {"per_class", "intervals"}:
+            continue
+        if key in {"num_images", "nll"}:
+            shown = "n/a" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
+        else:
+            shown = percent(value)
+        table.add_row(key.replace("_", " "), shown, *([interval_words(intervals.get(key))] if intervals else []))
+    return Group(table, *(Text(f"note: {note}") for note in interval_notes(summary)))
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """Show a fraction as a percentage, None as n/a.
+
+    Example:
+        >>> percent(0.12345), percent(None)
+        ('12.35 %', 'n/a')
+    """
+    return "n/a" if value is None else f"{value * 100:.{digits}f} %"
+
+
+def interval_words(ends: Sequence[float] | None) -> str:
+    """An interval in percent; nothing where there is none.
+
+    Example:
+        >>> interval_words([0.1234, 0.5]), interval_words(None)
+        ('12.3 to 50.0', '')
+    """
+    return "" if ends is None else f"{ends[0] * 100:.1f} to {ends[1] * 100:.1f}"
+
+
+def interval_notes(summary: Mapping[str, Any]) -> list[str]:
+    """What a reader of the figures has to know: what the intervals count, and how many classes hardly have images.
+
+    Example:
+        >>> rows = [{"test_count": count} for count in (0, 3, 50)]
+        >>> interval_notes({"per_class": rows, "intervals": {"unit": "trajectory", "correlation": 0.75}})
+        ['Images of one trajectory are right or wrong together (correlation 0.75); the intervals allow for it.',
+         '1 of 2 tested classes has fewer than 5 test images.']
+    """
+    from longtail.counts import FEW_IMAGES
+
+    notes, intervals = [], summary.get("intervals") or {}
+    if intervals.get("correlation") is not None:
+        notes.append(
+            f"Images of one {intervals['unit']} are right or wrong together (correlation "
+            f"{intervals['correlation']:.2f}); the intervals allow for it."
+        )
+    tested = [row["test_count"] for row in summary.get("per_class") or [] if row["test_count"]]
+    small = sum(count < FEW_IMAGES for count in tested)
+    if small:
+        have = "has" if small == 1 else "have"
+        notes.append(f"{small} of {len(tested)} tested classes {have} fewer than {FEW_IMAGES} test images.")
+    return notes
+
+
+def class_table(summary: Mapping[str, Any], *, limit: int | None = 40) -> Table:
+    """Lay the classes out, those with the lowest recall first; a class with hardly any test images is marked *.
+
+    Args:
+        summary: What ``metrics.json`` holds for a split.
+        limit: Classes to list; None lists all of them, untested ones too, those with most training images first.
+    """
+    from longtail.counts import FEW_IMAGES
+
+    rows = sorted(
+        (row for row in summary["per_class"] if limit is None or row["recall"] is not None),
+        key=lambda row: -row["train_count"] if limit is None else (row["recall"], row["test_count"]),
+    )
+    table = Table("class", box=None, header_style="bold", pad_edge=False)
+    for heading in ("train", "test", "recall", "95 % interval", "precision", "95 % interval"):
+        table.add_column(heading, justify="right")
+    for row in rows[:limit]:
+        mark = " *" if 0 < row["test_count"] < FEW_IMAGES else ""
+        cells = [
+            word
+            for name in ("recall", "precision")
+            for word in (
+                "n/a" if row[name] is None else f"{row[name] * 100:.1f}",
+                interval_words(row.get(f"{name}_interval")),
+            )
+        ]
+        table.add_row(Text(row["name"] + mark), str(row["train_count"]), str(row["test_count"]), *cells)
+    said = [f"The {limit} of lowest recall out of {len(rows)}."] if limit is not None and len(rows) > limit else []
+    if any(0 < row["test_count"] < FEW_IMAGES for row in rows[:limit]):
+        said.append(f"* fewer than {FEW_IMAGES} test images: the figure says next to nothing.")
+    table.caption, table.caption_justify = " ".join(said) or None, "left"
+    return table
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or the one it was raised from, says that no space is left.
+
+    Example:
+        >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError("denied"))
+        (True, False)
+    """
+    if error is None:
+        return False
+    full = isinstance(error, OSError) and (error.errno in {errno.ENOSPC, errno.EDQUOT} or "No space left" in str(error))
+    return full or is_disk_full(error.__cause__)
+
+
+def print_line(text: str, style: str | None = None) -> None:
+    """Print a line as it is: no colours guessed, no [markup], never wrapped."""
+    Console().print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(values: Any) -> None:
+    """Print values as JSON."""
+    Console().print_json(json.dumps(values, ensure_ascii=False, allow_nan=False))
+
+
+def fail(message: str, status: int = EXIT_FAILED) -> int:
+    """Say what is wrong in one line, and return the exit status."""
+    sys.stderr.write(f"longtail: {' '.join(message.splitlines())}\n")
+    return status
+
+
+PARTS = ("overall", "many", "medium", "few")
+
+
+def sure_table(sure: Mapping[str, Any]) -> Table:
+    """Lay out what one threshold keeps of all images and of each group, and how many of those are right.
+
+    Args:
+        sure: As :func:`longtail.evaluation.selective.sure_summary` returns it.
+    """
+    from longtail.training.progress import figure
+
+    table = Table("images", "sure of", "right of those", box=None, header_style="bold", pad_edge=False)
+    for part in PARTS:
+        kept = sure[part]
+        cells = (figure(kept[name], kept[f"{name}_interval"]) for name in ("coverage", "accuracy"))
+        table.add_row(part, *cells)
+    return table
+
+
+def coverage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Lay out what several thresholds keep: overall and of each group, coverage and beneath it accuracy.
+
+    Args:
+        rows: As :func:`longtail.evaluation.selective.sure_summary` returns them.
+    """
+    from longtail.training.progress import figure
+
+    table = Table("from", *PARTS, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        for start, name in ((f"{row['threshold']:.4f}", "coverage"), ("", "accuracy")):
+            cells = (figure(row[part][name], row[part][f"{name}_interval"], unit="") for part in PARTS)
+            table.add_row(start, *cells, end_section=name == "accuracy")
+    return table

@@ -1,0 +1,1 @@
+"""Runs side by side: seeds, pairs, differences, ablations, the table."""

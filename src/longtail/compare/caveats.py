@@ -1,0 +1,153 @@
+"""What a reader has to know before trusting a comparison: one sentence for each thing that may mislead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from longtail.compare.pairing import Pairing, measured
+from longtail.compare.wording import listing, mark, signed
+from longtail.counts import FEW_IMAGES
+from longtail.data.splits import describe_never_judged
+from longtail.evaluation.significance import ENOUGH_SEEDS
+from longtail.run.read import Value
+from longtail.run.result import Metrics, RunResult
+
+if TYPE_CHECKING:
+    from longtail.compare.rows import Row
+
+
+def notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]], split: str | None) -> Iterator[str]:
+    """Say what the runs do not share, and what too few seeds or images leave open.
+
+    Args:
+        runs: All of them.
+        groups: The runs of each row by its name, the baseline first.
+        split: Where they were measured.
+    """
+    if split is None:
+        yield "no run was evaluated: none has a test or a validation split."
+    if split == "validation":
+        yield "no run has a test split: these are validation figures."
+    if any(run.metrics(split) is None for run in runs if split):
+        yield f"some runs have no {split} split and count for nothing here."
+    if split == "test":
+        yield from _other_images_notes([run for run in runs if run.test], groups)
+    yield from _image_notes([metrics for run in runs if (metrics := measured(run, split)) is not None], runs)
+    if len({run.data_hash for run in runs}) > 1:
+        yield "the runs were not trained on the same images: a difference may come from the data."
+    yield from _adjustment_notes(groups)
+    yield from _fold_notes(groups)
+    for name, group in groups.items():
+        seeds = [run.seed for run in group]
+        if len(set(seeds)) < len(seeds):
+            yield f"{name} has runs of the same seed: their deviation says nothing about chance."
+    yield from _pairing_notes(groups, split)
+    if len(groups) > 1 and min(map(len, groups.values())) < ENOUGH_SEEDS:
+        which = "all" if max(map(len, groups.values())) < ENOUGH_SEEDS else "some"
+        yield (
+            f"fewer than {ENOUGH_SEEDS} seeds for {which} rows: their differences are judged over test images alone, "
+            "and another seed may differ by more."
+        )
+
+
+def evidence_notes(rows: Sequence[Row]) -> Iterator[str]:
+    """Note differences that hold over images or over seeds alone, and those judged over seeds only.
+
+    Args:
+        rows: The baseline first.
+    """
+    reasons = {
+        "i": "over the test images but not over seeds, which vary too much: add seeds",
+        "s": "over seeds but not over the test images, which are too few",
+    }
+    for row in rows[1:]:
+        for sign, reason in reasons.items():
+            which = [
+                f"{key.replace('_', ' ')} ({signed(change.mean)} ± {100 * (change.std or 0.0):.1f})"
+                for key, change in row.differences.items()
+                if change is not None and mark(change) == sign
+            ]
+            if which:
+                yield f"{row.name} differs in {listing(which)} {reason}."
+        change = row.differences.get("accuracy")
+        if change is not None and change.images is None and change.seeds is not None:
+            yield f"differences of {row.name} are judged over seeds alone: no predictions of the same images were kept."
+
+
+def _other_images_notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]]) -> Iterator[str]:
+    """Note runs with different test images: between seeds, or between configurations."""
+    if all(one.was_tested_as(two) for one, two in combinations(runs, 2)):
+        return
+    (_, first), *others = groups.items()
+    pairs = [pair for _, group in others for pair in Pairing.of(group, first, "test").pairs]
+    if pairs and all(one.was_tested_as(two) for one, two in pairs):
+        yield "each seed has its own test images: an interval over images is the mean over seeds."
+    else:
+        yield "the runs were not tested on the same images: a difference may come from the images."
+
+
+def _image_notes(found: Sequence[Metrics], runs: Sequence[RunResult]) -> Iterator[str]:
+    """What the number of test images leaves open."""
+    small = max((metrics.small for metrics in found), default=0)
+    if small:
+        have = "class has" if small == 1 else "classes have"
+        yield (
+            f"{small} {have} fewer than {FEW_IMAGES} test images (marked * where classes are listed): "
+            f"{'its figure says' if small == 1 else 'their figures say'} next to nothing."
+        )
+    units = {metrics.unit for metrics in found} - {"image"}
+    for unit in sorted(units):
+        yield f"images of one {unit} are right or wrong together; the intervals allow for it."
+    columns = {str(_group_column(run)) for run in runs if _group_column(run)} - units
+    for column in sorted(columns):
+        yield (
+            f"images of one {column} are not independent, which the intervals do not know: they are too narrow "
+            "('longtail evaluate' measures them anew)."
+        )
+
+
+def _adjustment_notes(groups: Mapping[str, tuple[RunResult, ...]]) -> Iterator[str]:
+    """Say that what ``longtail adjust`` did to a model since is not in the figures."""
+    which = []
+    for name, group in groups.items():
+        methods = dict.fromkeys(run.adjustment for run in group if run.adjustment)
+        number = sum(bool(run.adjustment) for run in group)
+        if number:
+            some = f"{number} of the {len(group)} runs of " if number < len(group) else ""
+            which.append(f"{some}{name} ({', '.join(methods)})")
+    if which:
+        yield (
+            f"figures are those before the adjustment of {listing(which)}: 'longtail evaluate RUN' measures those "
+            "after it."
+        )
+
+
+def _fold_notes(groups: Mapping[str, tuple[RunResult, ...]]) -> Iterator[str]:
+    """Note the images that a cross-validation never tested on."""
+    for name, group in groups.items():
+        for run in group:
+            if run.never_judged and run.test is not None:
+                column = _group_column(run)
+                words = describe_never_judged(run.never_judged, run.test.num_images, str(column) if column else None)
+                yield f"{name}: {words}"
+
+
+def _group_column(run: RunResult) -> Value:
+    data = run.config.get("data")
+    return data.get("group_column") if isinstance(data, dict) else None
+
+
+def _pairing_notes(groups: Mapping[str, tuple[RunResult, ...]], split: str | None) -> Iterator[str]:
+    (baseline, first), *others = groups.items()
+    for name, group in others if split else []:
+        pairing = Pairing.of(group, first, split)
+        if not pairing.pairs:
+            yield (
+                f"no runs of {name} and {baseline} can be paired by seed and images: the difference is that of "
+                "the means, which needs more runs to show as much."
+            )
+        elif pairing.alone:
+            seeds = f"{'seed' if len(pairing.alone) == 1 else 'seeds'} {', '.join(map(str, pairing.alone))}"
+            yield f"{seeds} of {name} or {baseline} have no partner and are left out of the difference."

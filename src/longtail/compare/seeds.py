@@ -1,0 +1,143 @@
+"""Which runs are the same configuration, and what tells two configurations apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePath
+
+from longtail.config.schema import EXECUTION
+from longtail.data.sources.paths import last_name
+from longtail.run.read import Table, Value
+from longtail.run.result import RunResult
+
+SEEDS = frozenset({"seed", "subset_seed", "split_seed"})
+
+
+def flatten(config: Value, prefix: str = "") -> dict[str, str]:
+    """A nested configuration as dotted names and values written as JSON.
+
+    Example:
+        >>> flatten({"model": {"name": "resnet32"}, "epochs": 200})
+        {'model.name': '"resnet32"', 'epochs': '200'}
+    """
+    if not isinstance(config, dict) or not config:
+        return {prefix: json.dumps(config, default=str)}
+    items = (flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in config.items())
+    return {name: text for part in items for name, text in part.items()}
+
+
+def fold(runs: Sequence[RunResult]) -> list[tuple[RunResult, ...]]:
+    """Group runs whose configurations differ only in seeds and options of speed, in the order of first appearance.
+
+    Runs with other numbers of training images stay apart even then: their source has changed between them.
+    """
+    groups: dict[str, list[RunResult]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps([run.recipe, run.counts.counts, identity(run)], sort_keys=True), []).append(run)
+    return [tuple(group) for group in groups.values()]
+
+
+PATHS = (("data", "source"), ("model", "weights"))
+"""Options that hold a path on the machine that trained."""
+
+
+def with_short_paths(runs: Sequence[RunResult]) -> list[RunResult]:
+    """Shorten the paths in the configurations of runs to what distinguishes them, to print.
+
+    Two sources are the same if their paths are, or their last component and data hash: the images were moved, or are on
+    two machines.
+
+    Returns:
+        The runs in the same order; a source or folder of weights has the same name in all of them.
+    """
+    configs = [dict(run.config) for run in runs]
+    for section, option in PATHS:
+        given = [_path(run.config, section, option) for run in runs]
+        marks = [run.data_hash if option == "source" else "" for run in runs]
+        for config, name in zip(configs, _short(given, marks), strict=True):
+            table = config.get(section)
+            if name and isinstance(table, dict):
+                config[section] = table | {option: name}
+    pairs = zip(runs, configs, strict=True)
+    return [run if run.config == config else replace(run, config=config) for run, config in pairs]
+
+
+def _path(config: Table, section: str, option: str) -> str:
+    table = config.get(section)
+    return str(table.get(option) or "") if isinstance(table, dict) else ""
+
+
+def _short(paths: Sequence[str], marks: Sequence[str]) -> list[str]:
+    """Keep as many trailing components of each path as distinguish different ones.
+
+    Example:
+        >>> _short(["folder:/a/x/photos", "folder:x/photos", "folder:/b/photos", "digits"], ["1", "1", "2", "3"])
+        ['folder:x/photos', 'folder:x/photos', 'folder:b/photos', 'digits']
+    """
+    groups: list[int] = []  # for each path, the first equivalent one
+    for index, (path, mark) in enumerate(zip(paths, marks, strict=True)):
+        moved = [mark and marks[other] == mark and last_name(paths[other]) == last_name(path) for other in range(index)]
+        same = (groups[other] for other in range(index) if paths[other] == path or moved[other])
+        groups.append(next(same, index))
+    names = {group: paths[group] for group in groups}
+    for parts in range(1, max((len(PurePath(path).parts) for path in names.values()), default=0) + 1):
+        shorter = {group: last_name(path, parts) for group, path in names.items()}
+        if len(set(shorter.values())) == len(shorter):
+            return [shorter[group] for group in groups]
+    return [names[group] for group in groups]
+
+
+def row_names(runs: Sequence[RunResult]) -> list[str]:
+    """Name each configuration by its recipe and by the options in which it differs from others of that recipe.
+
+    Names that are still the same get the name of the run's folder behind them.
+    """
+    names = []
+    for run in runs:
+        rivals = [identity(other) for other in runs if other.recipe == run.recipe]
+        mine = identity(run)
+        keys = sorted({key for key in mine for other in rivals if other.get(key) != mine[key]})
+        names.append(" ".join([run.recipe, *_words({key: mine[key] for key in keys})]))
+    return [
+        name if names.count(name) == 1 else f"{name} ({run.folder.name})" for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def identity(run: RunResult) -> dict[str, str]:
+    """The options of a run that tell its configuration from others, by dotted name and written as JSON."""
+    flat = flatten(run.config)
+    return {key: value for key, value in flat.items() if key.rsplit(".", 1)[-1] not in SEEDS | EXECUTION}
+
+
+def _words(options: Mapping[str, str]) -> list[str]:
+    """Options as ``name=value``; an option with one value in both stages is written once, without its stage."""
+    words: dict[str, None] = {}
+    for key, value in options.items():
+        parts = key.split(".")
+        rivals = {other: text for other, text in options.items() if other.rsplit(".", 1)[-1] == parts[-1]}
+        ends = {f"{other.split('.')[0]}.{parts[-1]}" for other in rivals}
+        if len(set(rivals.values())) == 1:
+            name = parts[-1]
+        else:
+            name = f"{parts[0]}.{parts[-1]}" if len(ends) == len(rivals) else key
+        words[f"{name}={_plain(value)}"] = None
+    return list(words)
+
+
+def _plain(text: str) -> str:
+    value = json.loads(text)
+    return value if isinstance(value, str) else text
+
+
+def short_labels(names: Sequence[str]) -> list[str]:
+    """The names without the ``DATA/`` that all of them share.
+
+    Example:
+        >>> short_labels(["cifar-lt/ce", "cifar-lt/gcl scale=20"]), short_labels(["cifar-lt/ce", "places-lt/ce"])
+        (['ce', 'gcl scale=20'], ['cifar-lt/ce', 'places-lt/ce'])
+    """
+    heads = {name.partition(" ")[0].rpartition("/")[0] for name in names}
+    shared = heads.pop() if len(heads) == 1 else ""
+    return [name.removeprefix(f"{shared}/") if shared else name for name in names]

@@ -1,0 +1,1 @@
+"""The resolved configuration: its schema, recipes, modes, automatic choices and validation."""

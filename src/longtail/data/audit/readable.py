@@ -1,0 +1,82 @@
+"""readable: a source without the images that cannot be decoded, for those who would rather train than mend first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+
+from longtail.cores import cores
+from longtail.data.audit.checks import listed
+from longtail.data.audit.probe import shown_name
+from longtail.data.dataset import Finding, ImageData
+from longtail.data.decode import Interpolation
+from longtail.data.loading.workers import Decoder
+from longtail.errors import LongtailError, UnreadableImageError
+
+UNREADABLE = "unreadable"
+
+
+def readable(
+    data: ImageData, *, resize: int | None, size: int, interpolation: Interpolation = "bicubic",
+    tick: Callable[[], object] = lambda: None,
+) -> ImageData:  # fmt: skip
+    """Decode every image once, as training will, and leave out those that cannot be.
+
+    Classes keep their place, those that are left without an image too.
+
+    Args:
+        data: The source.
+        resize: As for :class:`~longtail.data.loading.workers.Decoder`.
+        size: Likewise.
+        interpolation: Likewise.
+        tick: Called once per image.
+
+    Returns:
+        The source itself where all can be read; else one with fewer images, and with findings that name those left out
+        and the classes whose last training image is gone.
+
+    Raises:
+        LongtailError: No training image can be read.
+
+    Example:
+        >>> from longtail.data.sources.registry import load_source
+        >>> digits = load_source("digits")
+        >>> readable(digits, resize=None, size=8) is digits
+        True
+    """
+    names: list[str] = []
+    splits = {}
+    with ThreadPoolExecutor(cores()) as pool:
+        for name, split in data.splits.items():
+            check = partial(_is_readable, Decoder(split, resize, size, interpolation), tick)
+            good = np.fromiter(pool.map(check, range(len(split))), dtype=np.bool_, count=len(split))
+            bad = np.flatnonzero(~good)
+            names += [shown_name(split, split.encoded(row), name, row) for row in bad.tolist()]
+            splits[name] = split.select(np.flatnonzero(good)) if len(bad) else split
+    if not names:
+        return data
+    total = sum(map(len, data.splits.values()))
+    message = f"{len(names):,} of {total:,} images cannot be read and are left out ({listed(names)})"
+    found = [Finding("error", message, "see what is wrong with them: longtail inspect", UNREADABLE, tuple(names))]
+    left = data.with_splits(**splits)
+    if not len(splits["train"]):
+        raise LongtailError(f"none of the training images of {data.source!r} can be read: longtail inspect says why.")
+    before, after = data.counts().array, left.counts().array
+    lost = [data.classes[label] for label in np.flatnonzero((before > 0) & (after == 0))]
+    if lost:
+        message = f"{listed(lost)} {'has' if len(lost) == 1 else 'have'} no training image left, and cannot be learned"
+        found.append(Finding("warning", message, "mend or add some", "class-emptied"))
+    return ImageData(left.source, left.classes, left.splits, (*left.findings, *found))
+
+
+def _is_readable(decoder: Decoder, tick: Callable[[], object], row: int) -> bool:
+    try:
+        decoder.pixels(row)
+    except UnreadableImageError:  # the finding names it
+        return False
+    finally:
+        tick()
+    return True

@@ -1,0 +1,330 @@
+"""Split and ImageData: labelled images as the rest of the package sees them, wherever they came from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail.counts import ClassCounts, IntArray
+from longtail.data.decode import Interpolation, decode, read_square
+from longtail.errors import LongtailError, UnreadableImageError, nearest
+
+if TYPE_CHECKING:
+    import datasets
+    from PIL import Image
+
+Severity = Literal["error", "warning", "note"]
+SPLIT_NAMES = ("train", "validation", "test")
+
+
+class Encoded(TypedDict):
+    """An image as stored: its bytes, or else the path of its file."""
+
+    bytes: bytes | None
+    path: str | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a source that its owner should know, and what to do about it.
+
+    Attributes:
+        severity: ``"error"`` (images that cannot be used), ``"warning"``, or ``"note"``.
+        message: What is so.
+        remedy: What to do.
+        kind: The same in one word for machines, such as ``"unreadable"``.
+        images: The names of all images it is about; the message shows the first few.
+    """
+
+    severity: Severity
+    message: str
+    remedy: str
+    kind: str = ""
+    images: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.remedy}."
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Labelled images of one split, read when asked for.
+
+    Attributes:
+        rows: Columns ``image`` (bytes and path, undecoded), ``label`` (int64), and whatever else the source has.
+        root: The folder that file paths are relative to in :meth:`fingerprint`; empty for embedded images.
+        origin: Row numbers in the source, shape (N,), kept through :meth:`select`; None means 0 .. N-1.
+
+    Example:
+        >>> split = Split.from_arrays(np.zeros((3, 8, 8), np.uint8), [0, 0, 1])
+        >>> split.labels.tolist(), split.image(2).size, split.select([2]).path(0)
+        ([0, 0, 1], (8, 8), 'row 2')
+    """
+
+    rows: datasets.Dataset
+    root: str = ""
+    origin: IntArray | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: npt.NDArray[np.uint8],
+        labels: Sequence[int] | IntArray,
+        columns: Mapping[str, Sequence[object]] | None = None,
+    ) -> Split:
+        """Build a split from pixels in memory.
+
+        Args:
+            images: Shape (N, H, W) or (N, H, W, 3).
+            labels: Class indices, shape (N,).
+            columns: Further columns, N values each.
+        """
+        import datasets
+
+        features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("int64")})
+        encoded = [{"bytes": portable_pixmap(pixels), "path": None} for pixels in images]
+        values = [int(label) for label in labels]
+        rows = datasets.Dataset.from_dict({"image": encoded, "label": values}, features=features)
+        for name, column in (columns or {}).items():
+            rows = rows.add_column(name, list(column))
+        return cls(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def labels(self) -> IntArray:
+        """Class indices, shape (N,), read-only."""
+        values = np.asarray(self.column("label"), dtype=np.int64)
+        values.flags.writeable = False
+        return values
+
+    def column(self, name: str) -> list[object]:
+        """The values of one column, in row order.
+
+        Raises:
+            LongtailError: There is no such column; the nearest one is named.
+        """
+        self.require(name)
+        table = self.rows.select_columns([name]).with_format("arrow")[:]
+        values: list[object] = table.column(0).to_pylist()
+        return values
+
+    def require(self, name: str) -> None:
+        """Make sure that there is a column of that name.
+
+        Raises:
+            LongtailError: There is none; the nearest one is named.
+        """
+        if name not in self.rows.column_names:
+            raise LongtailError(f"there is no column {name!r}.{nearest(name, self.rows.column_names)}")
+
+    def encoded(self, index: int) -> Encoded:
+        """The stored form of one image: ``{"bytes": ..., "path": ...}``."""
+        stored: Encoded | None = self._stored[int(index)].column(0)[0].as_py()
+        return stored or {"bytes": None, "path": None}
+
+    @cached_property
+    def _stored(self) -> datasets.Dataset:
+        """The images as Arrow tables: no other column is read, and no Python object made, to get at one."""
+        return self.rows.select_columns(["image"]).with_format("arrow")
+
+    def image(self, index: int) -> Image.Image:
+        """Decode one image to RGB.
+
+        Raises:
+            UnreadableImageError: The image cannot be read; the sentence names it.
+        """
+        return decode(*self._content(index))
+
+    def pixels(
+        self, index: int, resize: int | None, size: int, interpolation: Interpolation = "bicubic"
+    ) -> npt.NDArray[np.uint8]:
+        """Decode one image to a square, uint8 (size, size, 3); see :func:`~longtail.data.decode.read_square`.
+
+        Args:
+            index: The row.
+            resize: Length of the shorter side before the centre crop; None means ``size``.
+            size: Side of the square.
+            interpolation: How pixels in between are made up.
+
+        Raises:
+            UnreadableImageError: The image cannot be read; the sentence names it.
+        """
+        return read_square(*self._content(index), resize=resize, size=size, interpolation=interpolation)
+
+    def path(self, index: int) -> str:
+        """Name one image for people: its file path, or ``"row 12"`` of the source where it has none."""
+        return self._name(self.encoded(index), index)
+
+    def _name(self, stored: Encoded, index: int) -> str:
+        return stored["path"] or f"row {self.origin_rows[index]}"
+
+    def _content(self, index: int) -> tuple[bytes | str, str]:
+        """What to decode, and what to call it."""
+        stored = self.encoded(index)
+        name = self._name(stored, index)
+        source = stored["bytes"] if stored["bytes"] is not None else stored["path"]
+        if source is None:
+            raise UnreadableImageError(f"{name!r} holds no image: remove the row from the source.")
+        return source, name
+
+    @property
+    def origin_rows(self) -> IntArray:
+        """Row numbers in the source, shape (N,)."""
+        return np.arange(len(self), dtype=np.int64) if self.origin is None else self.origin
+
+    def select(self, indices: Sequence[int] | IntArray) -> Split:
+        """The rows at ``indices``, in that order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return replace(self, rows=self.rows.select(chosen), origin=self.origin_rows[chosen])
+
+    def fingerprint(self) -> str:
+        """Hash labels and images in row order: ``"sha256:..."``.
+
+        An embedded image counts by its bytes, a file by its path relative to the source and its size, so that the
+        same folder in another place has the same fingerprint.
+
+        Raises:
+            UnreadableImageError: A file has gone since the source was read.
+        """
+        digest = hashlib.sha256()
+        for label, stored in self.scan():
+            content = stored["bytes"]
+            head = b"bytes" if content is not None else self._file_identity(stored["path"])
+            body = content or b""
+            # Lengths first, so that no two sequences of images can run together into the same stream.
+            digest.update(b"%d %d %d;" % (label, len(head), len(body)) + head + body)
+        return f"sha256:{digest.hexdigest()}"
+
+    def scan(self, batch_size: int = 256) -> Iterator[tuple[int, Encoded]]:
+        """Yield every row's label and stored image in order, in constant memory."""
+        for batch in self.rows.select_columns(["image", "label"]).iter(batch_size=batch_size):
+            images: list[Encoded | None] = batch["image"]
+            for label, stored in zip(batch["label"], images, strict=True):
+                yield label, stored or {"bytes": None, "path": None}
+
+    def files(self) -> list[str | None]:
+        """The path of each image relative to the source; None for an embedded image.
+
+        Example:
+            >>> Split.from_arrays(np.zeros((2, 8, 8), np.uint8), [0, 1]).files()
+            [None, None]
+        """
+        return [None if path is None or inside else self._relative(path) for path, inside in self.stored_paths()]
+
+    def places(self) -> list[str]:
+        """Name each image: its path as in :meth:`files`, the name it was embedded with, or its row.
+
+        Example:
+            >>> Split.from_arrays(np.zeros((2, 8, 8), np.uint8), [0, 1]).places()
+            ['row 0', 'row 1']
+        """
+        return [
+            self._place(row, path, embedded)
+            for row, (path, embedded) in zip(self.origin_rows, self.stored_paths(), strict=True)
+        ]
+
+    def _place(self, row: int, path: str | None, embedded: bool) -> str:
+        if not path:
+            return f"row {row}"
+        if not embedded:
+            return self._relative(path)
+        return Path(path).name if Path(path).is_absolute() else path
+
+    def stored_paths(self) -> Iterator[tuple[str | None, bool]]:
+        """The stored path of each image, and whether the image itself is embedded."""
+        stored = self.rows.select_columns(["image"]).flatten().with_format("arrow")
+        for batch in stored.iter(batch_size=1024):  # views of the table: no image is copied
+            embedded = batch.column("image.bytes").is_valid().to_pylist()
+            yield from zip(batch.column("image.path").to_pylist(), embedded, strict=True)
+
+    def _relative(self, path: str) -> str:
+        start = self.root + os.sep
+        # Nearly every path starts with the root: os.path.relpath takes seconds for a million of them.
+        relative = path
+        if self.root:
+            relative = path[len(start) :] if path.startswith(start) else os.path.relpath(path, self.root)
+        return relative.replace(os.sep, "/")
+
+    def _file_identity(self, path: str | None) -> bytes:
+        if path is None:
+            return b""
+        try:
+            size = Path(path).stat().st_size
+        except OSError:
+            raise gone(path) from None
+        relative = os.path.relpath(path, self.root) if self.root else path
+        return f"{relative.replace(os.sep, '/')}:{size}".encode()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A source of images: its classes in label order and its splits.
+
+    Attributes:
+        source: What the user typed.
+        classes: Class names, shape (C,); those without images included.
+        splits: ``"train"`` always, ``"validation"`` and ``"test"`` where the source has them.
+        findings: What was odd about the source when it was read, and how it was taken.
+
+    Example:
+        >>> split = Split.from_arrays(np.zeros((3, 8, 8), np.uint8), [0, 0, 1])
+        >>> ImageData("mine", ("cat", "lynx", "margay"), {"train": split}).counts().counts
+        (2, 1, 0)
+    """
+
+    source: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    findings: tuple[Finding, ...] = ()
+
+    def counts(self, split: str = "train") -> ClassCounts:
+        """Images per class of one split; classes with none are kept."""
+        return ClassCounts.from_labels(self.splits[split].labels, self.classes)
+
+    def with_splits(self, **splits: Split) -> ImageData:
+        """The same source with some splits put in place or added."""
+        return replace(self, splits={**self.splits, **splits})
+
+
+def empty_split(name: str) -> Finding:
+    """Return a note that a split of the source has no images.
+
+    Example:
+        >>> print(empty_split("validation"))
+        the validation split of the source is empty and counts as none: add images to it, or remove it.
+    """
+    message = f"the {name} split of the source is empty and counts as none"
+    return Finding("note", message, "add images to it, or remove it", "split-empty")
+
+
+def gone(path: str) -> UnreadableImageError:
+    """The error that says that a listed file is there no longer.
+
+    Example:
+        >>> print(gone("cat/1.jpg"))
+        'cat/1.jpg' has gone since the source was read: restore it or start again.
+    """
+    return UnreadableImageError(f"{path!r} has gone since the source was read: restore it or start again.")
+
+
+def portable_pixmap(pixels: npt.NDArray[np.uint8]) -> bytes:
+    r"""Encode pixels, (H, W) or (H, W, 3), as PGM or PPM: a header and the raw values.
+
+    The hash of such an image depends on no codec's version, and reading it takes no decoder.
+
+    Example:
+        >>> portable_pixmap(np.array([[65, 66]], dtype=np.uint8))
+        b'P5\n2 1\n255\nAB'
+    """
+    kind = b"P5" if pixels.ndim == 2 else b"P6"
+    return kind + b"\n%d %d\n255\n" % (pixels.shape[1], pixels.shape[0]) + np.ascontiguousarray(pixels).tobytes()

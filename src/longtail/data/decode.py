@@ -1,0 +1,506 @@
+"""Decoding: any image file or bytes becomes an 8-bit RGB image, or an error that names the file and the remedy."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+
+from longtail.errors import LongtailError, OwnRangeWarning, UnreadableImageError
+
+_COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")
+EXTENSIONS = frozenset((*_COMMON, ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".tga"))
+_RAW = (
+    ".raw",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".crw",
+    ".nef",
+    ".nrw",
+    ".arw",
+    ".srf",
+    ".sr2",
+    ".orf",
+    ".rw2",
+    ".raf",
+    ".pef",
+    ".srw",
+    ".x3f",
+    ".3fr",
+    ".iiq",
+    ".kdc",
+    ".dcr",
+    ".mrw",
+    ".erf",
+    ".mef",
+    ".rwl",
+    ".gpr",
+)
+_OTHER_PICTURES = (
+    ".heic",
+    ".heif",
+    ".hif",
+    ".jxl",
+    ".svg",
+    ".psd",
+    ".psb",
+    ".xcf",
+    ".exr",
+    ".hdr",
+    ".dcm",
+    ".ico",
+    ".icns",
+)
+UNREAD_EXTENSIONS = (*_RAW, *_OTHER_PICTURES, ".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".mts")
+"""Photographs, graphics and videos that are not read; a folder full of them would otherwise look empty."""
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MB as 8-bit RGB; anything larger is refused unread
+_DEEPEST = 65535.0  # the largest value of 16 bits
+_SUBFILE_TYPE, _DNG_VERSION = 254, 50706  # tags of TIFF
+_SPARE = 1.25  # how many times the pixels needed a side keeps when a JPEG is decoded at a fraction of its size
+_RAW_HEADER = re.compile(rb"P([56])\n(\d{1,9}) (\d{1,9})\n255\n")  # of the pixels that this package itself stores
+# What Pillow's readers raise on damaged data; each reader has its own.
+_BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.Image:
+    """Open an image without decoding its pixels: size and mode are known, errors are clear.
+
+    Args:
+        source: The encoded bytes, or the path of a file.
+        name: What to call it in an error; the path when not given.
+
+    Raises:
+        UnreadableImageError: No such file, not an image, a format that is not read, or more than :func:`max_pixels`
+            pixels.
+    """
+    label = _label(source, name)
+    if not isinstance(source, bytes) and is_unread_path(source):  # of some, Pillow would read a small preview
+        raise _unread(label)
+    limit = max_pixels()
+    if limit > MAX_PIXELS:
+        Image.MAX_IMAGE_PIXELS = limit  # the user asked for it, and Pillow would refuse first
+    try:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except FileNotFoundError:
+        raise UnreadableImageError(
+            f"{label!r} does not exist: restore the file, or take it out of the source."
+        ) from None
+    except _BOMB:
+        raise _too_large(label, _size_in_header(source)) from None
+    except UnidentifiedImageError:
+        raise UnreadableImageError(f"{label!r} is not an image that can be read: remove or re-export it.") from None
+    except _BROKEN as error:
+        raise UnreadableImageError(f"{label!r} cannot be opened ({_reason(error)}): remove or re-export it.") from None
+    if image.width * image.height > limit:
+        image.close()
+        raise _too_large(label, image.size)
+    if isinstance(image, TiffImageFile) and _is_preview(image):
+        image.close()
+        raise _unread(label)
+    if image.format == "PNG" and "transparency" in image.info:
+        image.info["transparency"] = _clear_value(image)
+    return image
+
+
+def max_pixels() -> int:
+    """The most pixels an image may have: ``MAX_PIXELS``, or what the environment variable LONGTAIL_MAX_PIXELS says.
+
+    Raises:
+        LongtailError: The variable is set to something else than a whole number of at least 1.
+
+    Example:
+        >>> max_pixels()
+        89478485
+    """
+    text = os.environ.get("LONGTAIL_MAX_PIXELS", "").replace("_", "")
+    if text and not (text.isdecimal() and int(text)):
+        raise LongtailError(f"LONGTAIL_MAX_PIXELS={text} is no number of pixels: set a whole number, or unset it.")
+    return int(text) if text else MAX_PIXELS
+
+
+def _size_in_header(source: bytes | str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Width and height of an image that Pillow refuses for them, from the reader that it found; no pixel is decoded.
+
+    None if that reader fails too.
+    """
+    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+        start = file.read(16)
+        for reader, accepts in (Image.OPEN[kind] for kind in Image.ID):
+            found = accepts is None or accepts(start)
+            if found and not isinstance(found, str):  # words say why it would not read it
+                file.seek(0)
+                with suppress(*_BROKEN, *_BOMB):  # of another format after all, or its first frame is as large
+                    return reader(file, "").size
+    return None
+
+
+def _too_large(label: str, size: tuple[int, int] | None) -> UnreadableImageError:
+    shape = "large" if size is None else f"{size[0]:,} x {size[1]:,}"
+    remedy = "scale it down first, or set LONGTAIL_MAX_PIXELS."
+    return UnreadableImageError(f"{label!r} is {shape}, more than {max_pixels():,} pixels: {remedy}")
+
+
+def _unread(label: str) -> UnreadableImageError:
+    return UnreadableImageError(f"{label!r} is in a format that is not read: convert it to JPEG or PNG.")
+
+
+def _is_preview(image: TiffImageFile) -> bool:
+    """Whether the first picture of a TIFF is a small version of another one, as raw formats of cameras begin."""
+    subfile_type = image.tag_v2.get(_SUBFILE_TYPE, 0)
+    return _DNG_VERSION in image.tag_v2 or bool(isinstance(subfile_type, int) and subfile_type & 1)
+
+
+def _reason(error: BaseException) -> str:
+    """The message of a reader's error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _clear_value(image: Image.Image) -> Any:
+    """The transparent color of a PNG in the 8-bit values that Pillow decodes to; Pillow keeps the file's values."""
+    clear: Any = image.info["transparency"]
+    tiles: Any = getattr(image, "tile", [])
+    layout = str(tiles[0].args) if tiles else ""  # of the file's pixels
+    if image.mode == "L" and isinstance(clear, int):
+        return clear * {"L;2": 85, "L;4": 17}.get(layout, 1)
+    if image.mode == "RGB" and layout == "RGB;16B":
+        return tuple(value >> 8 for value in clear)
+    return clear
+
+
+def _label(source: bytes | str | os.PathLike[str], name: str) -> str:
+    return name or ("image" if isinstance(source, bytes) else os.fspath(source))
+
+
+def decode(source: bytes | str | os.PathLike[str], name: str = "") -> Image.Image:
+    """Decode an image to 8-bit RGB, whatever its format.
+
+    Grayscale, palette, CMYK and 1-bit images are converted; transparency is laid over white; 16-bit, 32-bit and
+    floating-point images are scaled to 8 bits, not clipped (each by its own range if :func:`has_own_range`); the EXIF
+    orientation is applied; of an animation the first frame is taken.
+
+    Args:
+        source: The encoded bytes, or the path of a file.
+        name: What to call it in an error; the path when not given.
+
+    Returns:
+        The image in mode ``"RGB"``.
+
+    Raises:
+        UnreadableImageError: The file is missing, truncated, too large or not an image; the sentence names it.
+
+    Example:
+        >>> buffer = io.BytesIO()
+        >>> Image.new("LA", (5, 4), (0, 0)).save(buffer, "PNG")  # black, but fully transparent
+        >>> decode(buffer.getvalue()).getpixel((0, 0))
+        (255, 255, 255)
+    """
+    with opened(source, name) as image:
+        return upright_rgb(image)
+
+
+def read_square(
+    source: bytes | str | os.PathLike[str],
+    name: str = "",
+    *,
+    resize: int | None,
+    size: int,
+    interpolation: Interpolation = "bicubic",
+) -> npt.NDArray[np.uint8]:
+    r"""Decode an image and bring it to a square, decoding no more of a large JPEG than that takes.
+
+    What :meth:`~longtail.data.dataset.Split.from_arrays` and ``longtail prepare`` store, raw pixels behind a short
+    header, is copied without a decoder.
+
+    Args:
+        source: The encoded bytes, or the path of a file.
+        name: What to call it in an error; the path when not given.
+        resize: As for :func:`to_uint8`.
+        size: Likewise.
+        interpolation: Likewise.
+
+    Returns:
+        Array of shape (size, size, 3).
+
+    Raises:
+        UnreadableImageError: As for :func:`decode`.
+
+    Example:
+        >>> read_square(b"P5\n2 1\n255\n" + bytes([7, 7]), resize=None, size=1).tolist()
+        [[[7, 7, 7]]]
+    """
+    shorter = _shorter(resize, size)
+    raw = _raw_pixels(source) if isinstance(source, bytes) else None
+    if raw is not None:
+        return _square_of_raw(raw, resize, size, interpolation)
+    with opened(source, name) as image:
+        extent = _shrink(image, shorter)
+        image.load()
+        if extent is None:
+            return to_uint8(to_rgb(_upright(image)), resize, size, interpolation)
+        # A square may be turned after it is cut out; before, it would have to be known where the last column went.
+        return np.array(_upright(_scaled(to_rgb(image), extent, shorter, size, interpolation)), dtype=np.uint8)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any Pillow mode to ``"RGB"``; transparency is laid over white.
+
+    Example:
+        >>> to_rgb(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0))
+        (255, 255, 255)
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        gray = _eight_bits(image)
+        clear = image.info.get("transparency")  # the fully transparent value
+        if isinstance(clear, int):
+            gray.paste(255, mask=Image.fromarray(np.asarray(image) == clear))
+        return gray.convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in {"RGBA", "LA", "PA", "RGBa"} or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def to_uint8(
+    image: Image.Image, resize: int | None, size: int, interpolation: Interpolation = "bicubic"
+) -> npt.NDArray[np.uint8]:
+    """Bring an RGB image to a square of one size: scale the shorter side, then crop the centre.
+
+    An image that is ``size`` x ``size`` already is left alone. Scaling is done with anti-aliasing.
+
+    Args:
+        image: An RGB image.
+        resize: The shorter side after scaling, at least ``size``; None means ``size``.
+        size: The side of the square that is kept.
+        interpolation: How pixels in between are made up.
+
+    Returns:
+        Array of shape (size, size, 3).
+
+    Raises:
+        ValueError: ``resize`` is smaller than ``size``.
+
+    Example:
+        >>> to_uint8(Image.new("RGB", (300, 200)), 64, 56).shape
+        (56, 56, 3)
+    """
+    shorter = _shorter(resize, size)
+    corner = _whole_corner(image.size, shorter, size)
+    if corner is None:
+        image = _scaled(image, image.size, shorter, size, interpolation)
+    elif image.size != (size, size):
+        left, top = corner
+        image = image.crop((left, top, left + size, top + size))
+    return np.array(image, dtype=np.uint8)
+
+
+def has_own_range(image: Image.Image) -> bool:
+    """Tell whether an image has values without a fixed range, so that it is scaled to 8 bits by its own range.
+
+    Example:
+        >>> has_own_range(Image.new("F", (1, 1), 0.9)), has_own_range(Image.new("I", (1, 1), 65535))
+        (True, False)
+    """
+    if image.mode != "I":
+        return image.mode == "F"
+    low, high = image.getextrema()
+    return not 0 <= low <= high <= _DEEPEST  # type: ignore[operator]  # of one band
+
+
+def is_image_path(path: str | os.PathLike[str]) -> bool:
+    """Tell by its name whether a file should be an image.
+
+    Example:
+        >>> is_image_path("a/IMG_1.JPG"), is_image_path("notes.txt"), is_image_path(".hidden.png")
+        (True, False, False)
+    """
+    file = Path(path)
+    return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")
+
+
+def is_unread_path(path: str | os.PathLike[str]) -> bool:
+    """Tell by its name whether a file is a photograph or video in a format that is not read.
+
+    Example:
+        >>> is_unread_path("a/IMG_1.HEIC"), is_unread_path("a/IMG_1.JPG"), is_unread_path("notes.txt")
+        (True, False, False)
+    """
+    file = Path(path)
+    return file.suffix.lower() in UNREAD_EXTENSIONS and not file.name.startswith(".")
+
+
+@contextmanager
+def opened(source: bytes | str | os.PathLike[str], name: str = "") -> Iterator[Image.Image]:
+    r"""Open an image, close it in the end, and say which one it was if anything in it turns out to be damaged.
+
+    Args:
+        source: As for :func:`open_image`.
+        name: Likewise.
+
+    Raises:
+        UnreadableImageError: As for :func:`open_image`, or what is done with the image finds it damaged.
+
+    Example:
+        >>> with opened(b"P5\n2 1\n255\n" + bytes([7, 7])) as image:
+        ...     image.size, upright_rgb(image).mode
+        ((2, 1), 'RGB')
+    """
+    label = _label(source, name)
+    with open_image(source, name) as image:
+        try:
+            yield image
+        except _BOMB:  # a part larger than the whole
+            raise _too_large(label, None) from None
+        except LongtailError:
+            raise
+        except _BROKEN as error:
+            raise UnreadableImageError(
+                f"{label!r} is damaged ({_reason(error)}): remove it or fetch it again."
+            ) from None
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The pixels of an open image as 8-bit RGB, turned the way its EXIF orientation says.
+
+    Example:
+        >>> upright_rgb(Image.new("L", (3, 2), 9)).getpixel((0, 0))
+        (9, 9, 9)
+    """
+    image.load()
+    return to_rgb(_upright(image))
+
+
+def _shorter(resize: int | None, size: int) -> int:
+    shorter = size if resize is None else resize
+    if not 0 < size <= shorter:
+        raise ValueError(f"resize={shorter} must be at least size={size}, and size at least 1.")
+    return shorter
+
+
+def _shrink(image: Image.Image, shorter: int) -> tuple[float, float] | None:
+    """Have a JPEG decoded at a half, a quarter or an eighth of its size, which costs as much less.
+
+    Its shorter side keeps more pixels than ``shorter``, so that the last step is always a careful one, down.
+
+    Returns:
+        Width and height of the picture within the pixels that will come, of which the last ones may be filling; None
+        where all of the image comes.
+    """
+    if image.format not in {"JPEG", "MPO"}:
+        return None
+    enough, before = math.ceil(shorter * _SPARE), image.size
+    drafted = image.draft(None, (enough, enough))  # a square, so that it does not matter which way is up
+    if drafted is None:
+        return None
+    extent = drafted[1][2:]
+    return None if extent == before else extent
+
+
+def _scaled(
+    image: Image.Image, extent: tuple[float, float], shorter: int, size: int, interpolation: Interpolation
+) -> Image.Image:
+    # One step instead of two: only the pixels that survive the crop are computed, so that a panorama stays cheap.
+    width, height = extent
+    side = min(extent) * size / shorter
+    left, top = (width - side) / 2, (height - side) / 2
+    method = Image.Resampling[interpolation.upper()]
+    return image.resize((size, size), method, box=(left, top, left + side, top + side))
+
+
+def _whole_corner(shape: tuple[int, int], shorter: int, size: int) -> tuple[int, int] | None:
+    """Left and top of the square where it can be cut out as it is, without scaling; None where it cannot.
+
+    Example:
+        >>> _whole_corner((256, 256), 256, 224), _whole_corner((256, 255), 256, 224), _whole_corner((8, 8), 9, 8)
+        ((16, 16), None, (0, 0))
+    """
+    width, height = shape
+    if shape == (size, size):
+        return 0, 0
+    whole = min(shape) == shorter and (width - size) % 2 == 0 and (height - size) % 2 == 0
+    return ((width - size) // 2, (height - size) // 2) if whole else None
+
+
+def _square_of_raw(
+    raw: npt.NDArray[np.uint8], resize: int | None, size: int, interpolation: Interpolation
+) -> npt.NDArray[np.uint8]:
+    height, width = raw.shape[:2]
+    corner = _whole_corner((width, height), _shorter(resize, size), size)
+    if corner is None:
+        return to_uint8(to_rgb(Image.fromarray(raw)), resize, size, interpolation)
+    left, top = corner
+    square = raw[top : top + size, left : left + size]
+    return square.copy() if raw.ndim == 3 else np.repeat(square[..., None], 3, axis=2)
+
+
+def _raw_pixels(data: bytes) -> npt.NDArray[np.uint8] | None:
+    """The pixels of a PGM or PPM written by this package, (H, W) or (H, W, 3), read-only; None for anything else."""
+    header = _RAW_HEADER.match(data)
+    if header is None:
+        return None
+    kind, width, height = (int(number) for number in header.groups())
+    shape = (height, width) if kind == 5 else (height, width, 3)
+    if not 0 < width * height <= max_pixels() or len(data) - header.end() != int(np.prod(shape)):
+        return None  # Pillow says what is wrong with it
+    return np.frombuffer(data, dtype=np.uint8, offset=header.end()).reshape(shape)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except _BROKEN:  # a broken EXIF block says nothing about the pixels
+        return image
+
+
+@cache
+def _say_own_range() -> None:
+    """Warn once per process; other code may reset the warning filters, which would repeat it."""
+    message = (
+        "images of floating-point or 32-bit values are each scaled to 8 bits by their own range: "
+        "convert them to 8 or 16 bits with one range for all, where brightness matters."
+    )
+    warnings.warn(message, OwnRangeWarning, stacklevel=2)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit, 32-bit or float values to 0..255: by the type's range, or the values' own where they exceed it."""
+    if has_own_range(image):
+        _say_own_range()
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    ranges = (1.0, 255.0, _DEEPEST) if image.mode == "F" else (_DEEPEST,)
+    low, top = min(values.min(), 0.0), values.max()
+    full = next((limit for limit in ranges if top <= limit and low >= 0), max(top - low, 1.0))
+    return Image.fromarray(np.rint((values - low) / full * 255).astype(np.uint8))

@@ -1,0 +1,1 @@
+"""Decoded images: workers, caches and batches."""

@@ -1,0 +1,307 @@
+"""The cache folder: its location, its entries by source, and their removal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence, Sized
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from filelock import FileLock, Timeout
+
+from longtail.data.sources.paths import source_path
+from longtail.errors import LongtailError
+
+DEFAULT_GIGABYTES = 20.0
+PIXELS, TABLE = ".pixels", ".table"  # a file of numbers; a folder of Arrow files
+UNFINISHED, LOCK, _DESCRIPTION = ".unfinished", ".lock", ".json"
+
+Table = TypeVar("Table", bound=Sized)
+Kind = Literal["pixels", "features", "table", "unknown"]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The contents of a cache file, as stored in the JSON file next to it.
+
+    Attributes:
+        kind: Decoded images, features of a network, or the rows of a table.
+        source: SOURCE of the images, on disk by :func:`source_name`; empty if unknown.
+        detail: Side in pixels, or the name of the network.
+        images: Number of images.
+        view: Number of the augmented view that features are of.
+    """
+
+    kind: Kind
+    source: str
+    detail: str
+    images: int
+    view: int = 0
+
+    @property
+    def words(self) -> str:
+        """A short description to print.
+
+        Example:
+            >>> Contents("pixels", "photos", "224", 10).words
+            'pixels at 224 px'
+        """
+        words = {"pixels": f"pixels at {self.detail} px", "features": f"features of {self.detail}"}
+        return words.get(self.kind, "rows of a Parquet table" if self.kind == "table" else "unknown")
+
+
+UNKNOWN = Contents("unknown", "", "", 0)
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """A file of the cache, or the folder of a table.
+
+    Attributes:
+        path: Where it is.
+        size: Bytes.
+        used: Time of its last use, in seconds since 1970.
+        contents: What it holds; :data:`UNKNOWN` if it has no description.
+    """
+
+    path: Path
+    size: int
+    used: float
+    contents: Contents
+
+
+@dataclass(frozen=True)
+class SourceUse:
+    """What the cache holds of one kind for one source.
+
+    Attributes:
+        source: SOURCE of the images.
+        kind: As in :class:`Contents`.
+        what: The same as text to print.
+        images: Number of images; several views count once.
+        size: Bytes.
+        files: Number of entries.
+        used: Time of the last use, in seconds since 1970.
+    """
+
+    source: str
+    kind: Kind
+    what: str
+    images: int
+    size: int
+    files: int
+    used: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values for JSON, with the time in UTC."""
+        values = asdict(self)
+        values["bytes"], values["last_used"] = values.pop("size"), _utc(values.pop("used"))
+        return values
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept: ``$LONGTAIL_CACHE``, or ``longtail`` in the user's cache folder.
+
+    Example:
+        >>> cache_folder().is_absolute()
+        True
+    """
+    own = os.environ.get("LONGTAIL_CACHE")
+    if own:
+        return Path(own).expanduser().absolute()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "longtail"
+
+
+def cache_limit() -> float:
+    """Bytes that the cache may take, from ``$LONGTAIL_CACHE_GB``.
+
+    Raises:
+        LongtailError: The variable is not a number.
+
+    Example:
+        >>> cache_limit() > 0
+        True
+    """
+    text = os.environ.get("LONGTAIL_CACHE_GB") or str(DEFAULT_GIGABYTES)
+    try:
+        limit = float(text)
+    except ValueError:
+        raise LongtailError(f"LONGTAIL_CACHE_GB takes a number of gigabytes, such as 50; it is {text!r}.") from None
+    return limit * 1e9
+
+
+def describe(path: Path, contents: Contents) -> None:
+    """Write the description of an entry. An entry works without one, so a failure is ignored."""
+    values = asdict(contents) | {"source": source_name(contents.source)}
+    with suppress(OSError):
+        text = json.dumps(values | {"created": _utc(datetime.now(UTC).timestamp())}, ensure_ascii=False)
+        path.with_suffix(_DESCRIPTION).write_text(text, encoding="utf-8", errors="replace")
+
+
+def source_name(source: str) -> str:
+    """Return the one name that a SOURCE has in the cache, however it is typed: its absolute path, if it has one.
+
+    Example:
+        >>> source_name("parquet:/data/birds.parquet"), source_name("/data/birds.parquet"), source_name("digits")
+        ('/data/birds.parquet', '/data/birds.parquet', 'digits')
+    """
+    return str(source_path(source) or source)
+
+
+def cache_sizes() -> dict[Path, int]:
+    """Return the size in bytes of each cache entry, unfinished ones included, without reading descriptions."""
+    try:
+        folder = cache_folder()
+    except RuntimeError:  # no home directory
+        return {}
+    sizes = {}
+    for path in (path for ending in (PIXELS, UNFINISHED, TABLE) for path in folder.glob(f"*{ending}")):
+        with suppress(OSError):  # deleted by another process meanwhile
+            sizes[path] = _size(path)
+    return sizes
+
+
+def cache_entries() -> list[CacheEntry]:
+    """List all cache entries, unfinished ones included, most recently used first."""
+    entries = []
+    for path, size in cache_sizes().items():
+        with suppress(OSError):  # deleted by another process meanwhile
+            entries.append(CacheEntry(path, size, path.stat().st_mtime, _contents(path)))
+    return sorted(entries, key=lambda entry: -entry.used)
+
+
+def _size(path: Path) -> int:
+    return (
+        sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
+    )
+
+
+def _contents(path: Path) -> Contents:
+    try:
+        values = json.loads(path.with_suffix(_DESCRIPTION).read_text(encoding="utf-8"))
+        kind, source, detail = (values[name] for name in ("kind", "source", "detail"))
+        is_valid = kind in {"pixels", "features", "table"} and isinstance(source, str) and isinstance(detail, str)
+        return Contents(kind, source, detail, int(values["images"]), int(values["view"])) if is_valid else UNKNOWN
+    except (OSError, ValueError, KeyError, TypeError):  # without a description, or with a damaged one
+        return UNKNOWN
+
+
+def keep_table(source: str, files: Sequence[Path], read: Callable[[Path | None], Table]) -> Table:
+    """Keep the rows of table files in the cache as memory-mapped Arrow files, which count towards its size.
+
+    The source cannot be read without them, so they are kept even if they exceed the limit of the cache.
+
+    Args:
+        source: SOURCE of the table.
+        files: Its files, identified by path, size and modification time.
+        read: Reads the table into a folder of the cache, or elsewhere if given None because the cache is unusable.
+    """
+    states = [(file.absolute(), file.stat()) for file in files]
+    size = sum(state.st_size for _, state in states)
+    digest = hashlib.sha256(repr([(str(file), state.st_size, state.st_mtime_ns) for file, state in states]).encode())
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{digest.hexdigest()}{TABLE}"
+        lock = FileLock(path.with_suffix(LOCK))
+        lock.acquire()
+    except (OSError, RuntimeError):
+        return read(None)
+    try:
+        if size <= cache_limit() and not path.exists():
+            make_room(folder, cache_limit() - size, keep=path.stem)
+        table = read(path)
+        describe(path, Contents("table", source, "", len(table)))
+        os.utime(path)
+    except BaseException:  # the next call starts over
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    finally:
+        lock.release()
+    return table
+
+
+def by_source(entries: Sequence[CacheEntry]) -> list[SourceUse]:
+    """Group entries by source and kind, most recently used first.
+
+    Example:
+        >>> contents = [Contents("features", "photos", "resnet20", 10, view) for view in (0, 1)]
+        >>> entries = [CacheEntry(Path("a"), 5, 1.0, each) for each in contents]
+        >>> [(use.source, use.what, use.images, use.size) for use in by_source(entries)]
+        [('photos', 'features of resnet20', 10, 10)]
+    """
+    groups: dict[tuple[str, Kind, str], list[CacheEntry]] = defaultdict(list)
+    for entry in entries:
+        groups[entry.contents.source, entry.contents.kind, entry.contents.words].append(entry)
+    uses = []
+    for (source, kind, what), group in groups.items():
+        images: dict[int, int] = defaultdict(int)
+        for entry in group:
+            images[entry.contents.view] += entry.contents.images
+        size, used = sum(entry.size for entry in group), max(entry.used for entry in group)
+        uses.append(SourceUse(source, kind, what, max(images.values()), size, len(group), used))
+    return sorted(uses, key=lambda use: -use.used)
+
+
+def make_room(folder: Path, budget: float, *, keep: str) -> None:
+    """Delete what killed processes left, then the least recently used entries, until the folder fits the budget.
+
+    Args:
+        folder: The cache.
+        budget: Bytes.
+        keep: Stem of an entry that stays.
+    """
+    for leftover in folder.glob(f"*{UNFINISHED}"):
+        if leftover.stem != keep:
+            remove_entry(leftover)
+    entries = cache_entries()
+    total = sum(entry.size for entry in entries)
+    for entry in reversed(entries):
+        if total <= budget:
+            return
+        if entry.path.stem != keep and entry.path.suffix != UNFINISHED and remove_entry(entry.path):
+            total -= entry.size
+
+
+def remove_entry(path: Path) -> bool:
+    """Delete an entry unless a process is writing it or about to map it; a map that exists already outlives its file.
+
+    Returns:
+        Whether it is gone.
+    """
+    try:
+        with FileLock(path.with_suffix(LOCK), timeout=0):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            path.with_suffix(_DESCRIPTION).unlink(missing_ok=True)
+    except Timeout:
+        return False
+    return not path.exists()
+
+
+def growth(before: Mapping[Path, int], after: Mapping[Path, int]) -> int:
+    """Bytes by which entries were added or grew; deleted entries do not count.
+
+    Args:
+        before: What :func:`cache_sizes` returned earlier.
+        after: What it returns now.
+
+    Example:
+        >>> growth({Path("a"): 5}, {Path("b"): 5}), growth({Path("a"): 5}, {Path("a"): 5})
+        (5, 0)
+    """
+    return sum(max(0, size - before.get(path, 0)) for path, size in after.items())
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

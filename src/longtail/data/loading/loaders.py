@@ -1,0 +1,293 @@
+"""Batches of uint8 images: from one resident tensor where the data set fits in memory, else decoded by workers."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from longtail.cores import default_workers, runs_at_once
+from longtail.data.loading.cache import cached_images
+from longtail.data.loading.workers import BlockReader, Decoder, decode_all
+from longtail.device import forward_batch, memory_budget
+
+_PIECE = 8  # images that a thread decodes at a time
+
+
+_IMAGES_AHEAD = 16  # for each thread
+
+
+class Batch(NamedTuple):
+    """Images of one step on the training device.
+
+    Attributes:
+        images: uint8 (N, 3, S, S).
+        labels: int64 (N,).
+        rows: int64 (N,), the row of each image in its split, on the CPU.
+    """
+
+    images: Tensor
+    labels: Tensor
+    rows: Tensor
+
+
+class Loader(Protocol):
+    """What the training loop asks of a source of batches; it does not know which kind it has.
+
+    Attributes:
+        waited: Seconds that whoever takes the batches has waited for them since :meth:`batches` was last begun.
+        large_batch: Images at a time that are worth a try where nothing is trained.
+    """
+
+    waited: float
+    large_batch: int
+
+    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        """Yield the images of ``rows`` in order, ``batch_size`` at a time, the last batch possibly shorter."""
+
+
+class _Timed:
+    """Keeps the time that the consumer of a loader waits."""
+
+    # More gains nothing on a processor, nor where images are decoded: a worker would decode so many at a time.
+    large_batch = 256
+
+    def __init__(self) -> None:
+        self.waited = 0.0
+        self._open = 0
+
+    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
+        if not self._open:  # a second iteration beside the first (images to paste) adds to the same time
+            self.waited = 0.0
+        self._open += 1
+        source = self._batches(rows, batch_size)
+        try:
+            while True:
+                begun = time.perf_counter()
+                batch = next(source, None)
+                self.waited += time.perf_counter() - begun
+                if batch is None:
+                    return
+                yield batch
+        finally:
+            self._open -= 1
+
+    def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        raise NotImplementedError
+
+
+class ResidentLoader(_Timed):
+    """All images decoded once into one uint8 tensor on the device; a batch is an index operation.
+
+    Args:
+        images: uint8 (N, 3, S, S).
+        labels: int64 (N,).
+        device: Where the tensor is kept.
+
+    Example:
+        >>> loader = ResidentLoader(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), torch.arange(5), torch.device("cpu"))
+        >>> [batch.labels.tolist() for batch in loader.batches(torch.tensor([4, 0, 2, 2, 1]), 3)]
+        [[4, 0, 2], [2, 1]]
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
+        super().__init__()
+        self.images = images.to(device)
+        self.labels = labels.to(device)
+        self.large_batch = forward_batch(device, images.shape[-1])
+
+    def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        # The rows go to the device once; sending those of each step would wait for the step before.
+        there = split_rows(rows.to(self.images.device), batch_size)
+        for part, index in zip(split_rows(rows, batch_size), there, strict=True):
+            yield Batch(self.images[index], self.labels[index], part)
+
+
+class StreamingLoader(_Timed):
+    """Images decoded by worker processes while the device computes, for sets that do not fit in memory.
+
+    Args:
+        decoder: From row to uint8 image.
+        labels: int64 (N,).
+        device: Where batches go.
+        workers: Worker processes; 0 decodes in this process.
+        keep_workers: Let them live from one epoch to the next.
+    """
+
+    def __init__(
+        self, decoder: Decoder, labels: Tensor, device: torch.device, workers: int, *, keep_workers: bool = True
+    ) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.labels = labels.to(device)
+        self.device = device
+        self.workers = workers
+        self.keep_workers = keep_workers
+        self._idle: list[BlockReader] = []  # a second iteration beside the first needs a reader of its own
+
+    def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        reader = self._idle.pop() if self._idle else self._new_reader()
+        parts, there = split_rows(rows, batch_size), split_rows(rows.to(self.device), batch_size)
+        try:
+            blocks = reader.blocks([part.tolist() for part in parts])
+            for part, index, block in zip(parts, there, blocks, strict=True):
+                for problem in block.problems.values():
+                    raise problem
+                images = block.pixels.permute(0, 3, 1, 2).to(self.device, non_blocking=True)
+                yield Batch(images, self.labels[index], part)
+        finally:
+            if self.keep_workers:
+                self._idle.append(reader)
+
+    def _new_reader(self) -> BlockReader:
+        pin_memory = self.device.type == "cuda"
+        return BlockReader(self.decoder, workers=self.workers, pin_memory=pin_memory, keep=self.keep_workers)
+
+
+class SinglePassLoader(_Timed):
+    """Images decoded by threads shortly before use and not kept: for a single pass over a split.
+
+    Its batches are bit for bit those of a :class:`ResidentLoader`, with the same sizes and memory layout.
+
+    Args:
+        decoder: From row to uint8 image.
+        device: Where batches go.
+        threads: Number of decoding threads; None takes :func:`default_workers`.
+
+    Example:
+        >>> from longtail.data.dataset import Split
+        >>> split = Split.from_arrays(torch.zeros(5, 4, 4, dtype=torch.uint8).numpy(), [0, 0, 1, 1, 1])
+        >>> loader = SinglePassLoader(Decoder(split, None, 4), torch.device("cpu"))
+        >>> [tuple(batch.images.shape) for batch in loader.batches(torch.arange(5), 3)]
+        [(3, 3, 4, 4), (2, 3, 4, 4)]
+    """
+
+    def __init__(self, decoder: Decoder, device: torch.device, threads: int | None = None) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.labels = torch.from_numpy(decoder.split.labels.copy()).to(device)
+        self.device = device
+        self.threads = max(1, default_workers() if threads is None else threads)
+        self.large_batch = forward_batch(device, decoder.size)
+
+    def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        parts, there = split_rows(rows, batch_size), split_rows(rows.to(self.device), batch_size)
+        ahead = 1 + _IMAGES_AHEAD * self.threads // batch_size  # small batches would leave threads idle
+        pool = ThreadPoolExecutor(self.threads)
+        try:
+            begun = deque(self._begin(pool, part) for part in parts[:ahead])
+            for number, (part, index) in enumerate(zip(parts, there, strict=True)):
+                images, jobs = begun.popleft()
+                for job in jobs:
+                    job.result()
+                begun.extend(self._begin(pool, later) for later in parts[number + ahead : number + ahead + 1])
+                yield Batch(images.to(self.device), self.labels[index], part)
+        finally:  # the consumer may stop early
+            pool.shutdown(cancel_futures=True)
+
+    def _begin(self, pool: ThreadPoolExecutor, part: Tensor) -> tuple[Tensor, list[Future[None]]]:
+        """Start decoding a batch: return the tensor of its images, and the jobs that fill it."""
+        images = torch.empty(len(part), 3, self.decoder.size, self.decoder.size, dtype=torch.uint8)
+        target, rows = images.numpy(), part.tolist()
+
+        def fill(places: range) -> None:
+            for place in places:
+                target[place] = self.decoder(rows[place])
+
+        every = range(len(rows))
+        return images, [pool.submit(fill, every[at : at + _PIECE]) for at in range(0, len(rows), _PIECE)]
+
+
+def split_rows(rows: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    """Cut rows into batches; a last single image joins the batch before it.
+
+    Batch normalisation cannot train on one image whose feature map is 1 x 1: there is no variance to divide by.
+
+    Example:
+        >>> [[len(part) for part in split_rows(torch.arange(count), 4)] for count in (9, 6)]
+        [[4, 5], [4, 2]]
+    """
+    parts = torch.split(rows, batch_size)
+    if batch_size > 1 and len(parts) > 1 and len(parts[-1]) == 1:
+        return (*parts[:-2], torch.cat(parts[-2:]))
+    return parts
+
+
+def count_batches(rows: int, batch_size: int) -> int:
+    """How many batches :func:`split_rows` makes.
+
+    Example:
+        >>> count_batches(9, 4), count_batches(6, 4), count_batches(1, 4)
+        (2, 2, 1)
+    """
+    whole, rest = divmod(rows, batch_size)
+    lonely = rest == 1 and whole > 0
+    return whole + (rest > 0 and not lonely)
+
+
+class ResidentBudget:
+    """The memory that decoded images may take, over all splits of a run: each takes its part while there is enough.
+
+    Args:
+        device: Where the images are kept.
+        gigabytes: The budget; None takes half of what is free there, and runs of a grid that share a GPU share that
+            half. Images for a GPU pass through the memory of the host, so they have to fit half of what is free there
+            as well.
+
+    Example:
+        >>> budget = ResidentBudget(torch.device("cpu"), 1.0)
+        >>> budget.take(600_000_000), budget.take(600_000_000), budget.take(400_000_000)
+        (True, False, True)
+    """
+
+    def __init__(self, device: torch.device, gigabytes: float | None = None) -> None:
+        self.left = memory_budget(device, gigabytes)
+        if gigabytes is None and device.type != "cpu":
+            self.left = min(self.left, memory_budget(torch.device("cpu"))) / runs_at_once()
+
+    def take(self, size: int) -> bool:
+        """Whether that many bytes are left; if so, they are taken."""
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
+
+
+def build_loader(
+    decoder: Decoder,
+    device: torch.device,
+    *,
+    workers: int | None,
+    budget: ResidentBudget,
+    cache: bool = True,
+    source: str = "",
+    keep_workers: bool = True,
+    tick: Callable[[], object] = lambda: None,
+    warn: Callable[[str], object] = lambda _: None,
+) -> Loader:
+    """Return a resident loader where the decoded images fit the budget, else a streaming one.
+
+    Args:
+        decoder: From row to uint8 image.
+        device: Training device.
+        workers: Worker processes of the streaming loader; None takes :func:`default_workers`.
+        budget: Of the run; what the images take is taken from it.
+        cache: Keep the decoded images on disk too, for the next run and for runs beside this one.
+        source: SOURCE of the images, listed by `longtail cache`.
+        keep_workers: Let the workers of the streaming loader live from one epoch to the next.
+        tick: Called once per image while the resident tensor is decoded.
+        warn: Called with a sentence where the decoded images could not be kept on disk.
+    """
+    labels = torch.from_numpy(decoder.split.labels.copy())
+    needed = len(decoder.split) * 3 * decoder.size**2
+    if not budget.take(needed):
+        workers = default_workers() if workers is None else workers
+        return StreamingLoader(decoder, labels, device, workers, keep_workers=keep_workers)
+    images = cached_images(decoder, tick, warn, source=source) if cache else decode_all(decoder, tick)
+    return ResidentLoader(images, labels, device)

@@ -1,0 +1,222 @@
+"""``longtail prepare``: all images of a source decoded and resized once, stored so that reading needs no decoder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from filelock import FileLock, Timeout
+
+from longtail.cores import cores
+from longtail.data.dataset import SPLIT_NAMES, ImageData, Split, portable_pixmap
+from longtail.data.loading.workers import Block, BlockReader, Decoder
+from longtail.errors import LongtailError, UsageError
+
+if TYPE_CHECKING:
+    import datasets
+
+_BATCH_BYTES = 32_000_000  # pixels held at a time; also keeps the offsets of a batch far below 2 GB
+_BLOCK_ROWS = 16  # rows that a worker decodes at a time
+_TABLE = "data-00000-of-00001.arrow"  # the one table of a split that `save_to_disk` writes for a small one
+
+
+@dataclass(frozen=True)
+class Resized:
+    """What :func:`write_resized` wrote.
+
+    Attributes:
+        images: Images by split.
+        skipped: What was wrong with each image that was left out, one sentence each.
+    """
+
+    images: dict[str, int]
+    skipped: tuple[str, ...]
+
+
+def write_resized(
+    data: ImageData,
+    out: Path,
+    size: int,
+    *,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    tick: Callable[[], object] = lambda: None,
+) -> Resized:
+    """Write all splits of a source as a saved Hugging Face data set of raw ``size`` x ``size`` images.
+
+    The shorter side of each image is scaled to ``size`` and the centre square kept, as training would. Class names,
+    every other column and the path of the original stay. Memory does not grow with the number of images. The folder
+    takes its name when all of it is written; one that was killed is begun anew by the next call.
+
+    Args:
+        data: The source.
+        out: The folder to make; it must not exist, or be empty.
+        size: Side of the images in pixels.
+        skip_bad: Leave out an image that cannot be read, instead of stopping at it.
+        workers: Processes that decode; by default as many as there are cores.
+        tick: Called once per image.
+
+    Returns:
+        What was written.
+
+    Raises:
+        LongtailError: An unreadable image, a folder that holds something, too little space, or another process that
+            writes the same folder.
+
+    Example:
+        >>> import tempfile
+        >>> from longtail.data.sources.registry import load_source
+        >>> folder = Path(tempfile.mkdtemp()) / "digits-8"
+        >>> write_resized(load_source("digits"), folder, 8, workers=0).images
+        {'train': 1438, 'test': 359}
+        >>> load_source(str(folder)).splits["test"].image(0).size
+        (8, 8)
+    """
+    if size < 1:
+        raise UsageError(f"--size is a number of pixels, at least 1, got {size}.")
+    _check_place(out)
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    job = _Job(size, skip_bad, cores() if workers is None else workers, tick)
+    lock = out.with_name(f".{out.name}.lock")
+    try:
+        with FileLock(lock, timeout=0):
+            try:
+                _check_place(out)  # again: another process may have written it in between
+                shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
+                _check_space(data, out, size)
+                result = _write_all(data, unfinished, job)
+                if out.exists():
+                    out.rmdir()
+                unfinished.rename(out)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+    except Timeout:
+        raise LongtailError(f"another process is writing {out}: wait for it, or name another --out.") from None
+    return result
+
+
+@dataclass(frozen=True)
+class _Job:
+    size: int
+    skip_bad: bool
+    workers: int
+    tick: Callable[[], object]
+
+
+def _check_place(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise LongtailError(f"{out} exists already: name another --out, or remove it first.")
+
+
+def _check_space(data: ImageData, out: Path, size: int) -> None:
+    needed = sum(map(len, data.splits.values())) * 3 * size**2
+    free = shutil.disk_usage(out.parent).free
+    if needed > free:
+        raise LongtailError(
+            f"the images take {needed / 1e9:.1f} GB at {size} x {size} pixels and the disk of {out} has "
+            f"{free / 1e9:.1f} GB left: free some space, name another --out, or a smaller --size."
+        )
+
+
+def _write_all(data: ImageData, folder: Path, job: _Job) -> Resized:
+    splits = {name: data.splits[name] for name in SPLIT_NAMES if len(data.splits.get(name, ()))}
+    features = {name: _features(split, data.classes) for name, split in splits.items()}
+    _save_frame(features, folder)
+    images: dict[str, int] = {}
+    skipped: list[str] = []
+    for name, split in splits.items():
+        problems = _write_split(split, folder / name / _TABLE, features[name].arrow_schema, job)
+        images[name] = len(split) - len(problems)
+        skipped += problems
+        if not images[name]:
+            raise LongtailError(
+                f"no image of the {name} split of {data.source!r} can be read; the first: {problems[0]}"
+            )
+    return Resized(images, tuple(skipped))
+
+
+def _features(split: Split, classes: Sequence[str]) -> datasets.Features:
+    import datasets
+
+    own = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(classes))}
+    return datasets.Features({name: own.get(name, kind) for name, kind in split.rows.features.items()})
+
+
+def _save_frame(features: dict[str, datasets.Features], folder: Path) -> None:
+    """Let ``datasets`` itself write everything around the tables, for one empty row; the tables are then replaced."""
+    import datasets
+
+    hide = not datasets.are_progress_bars_disabled()
+    try:
+        if hide:
+            datasets.disable_progress_bars()
+        rows = {
+            name: datasets.Dataset.from_dict({column: [None] for column in kinds}, features=kinds)
+            for name, kinds in features.items()
+        }
+        datasets.DatasetDict(rows).save_to_disk(str(folder))
+    finally:
+        if hide:
+            datasets.enable_progress_bars()
+
+
+def _write_split(split: Split, table: Path, schema: pa.Schema, job: _Job) -> list[str]:
+    """Write one split piece by piece; return what was wrong with the images that were left out."""
+    skipped: list[str] = []
+    with table.open("wb") as file:
+        with pa.ipc.new_stream(file, schema) as writer:
+            for rows, block in _pieces(split, job):
+                if block.problems and not job.skip_bad:
+                    raise block.problems[min(block.problems)]
+                writer.write_table(_piece(split, rows, block, schema))
+                skipped += [str(problem) for problem in block.problems.values()]
+                for _ in rows:
+                    job.tick()
+        file.flush()
+        os.fsync(file.fileno())
+    return skipped
+
+
+def _pieces(split: Split, job: _Job) -> Iterator[tuple[range, Block]]:
+    """Decode a split in order; yield its rows with their pixels, as many at a time as a batch of the table takes."""
+    most = max(1, _BATCH_BYTES // (3 * job.size**2))
+    step = min(_BLOCK_ROWS, most)
+    parts = [range(start, min(start + step, len(split))) for start in range(0, len(split), step)]
+    reader = BlockReader(Decoder(split, None, job.size), workers=min(job.workers, len(parts)))
+    blocks = reader.blocks([list(part) for part in parts])
+    together = most // step
+    for start in range(0, len(parts), together):
+        chosen = parts[start : start + together]
+        found = [next(blocks) for _ in chosen]
+        problems = {
+            index * step + place: problem
+            for index, block in enumerate(found)
+            for place, problem in block.problems.items()
+        }
+        pixels = torch.cat([block.pixels for block in found])
+        yield range(chosen[0].start, chosen[-1].stop), Block(pixels, problems)
+
+
+def _piece(split: Split, rows: range, block: Block, schema: pa.Schema) -> pa.Table:
+    """The rows of the new table: new pixels under the old path, and every other column as it was."""
+    good = [place for place in range(len(rows)) if place not in block.problems]
+    stored = split.rows.with_format("arrow")[rows.start : rows.stop]
+    paths = pc.struct_field(stored.column("image"), "path").to_pylist()
+    pixels = block.pixels.numpy()
+    images = [{"bytes": portable_pixmap(pixels[place]), "path": paths[place]} for place in good]
+    columns = [
+        pa.array(images, type=field.type)
+        if field.name == "image"
+        else stored.column(field.name).take(pa.array(good, type=pa.int64())).cast(field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)

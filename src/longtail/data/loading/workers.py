@@ -1,0 +1,180 @@
+"""Rows of a split become square uint8 images: one, all of them in threads, or blocks of them in worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from longtail.cores import cores
+from longtail.data.decode import Interpolation
+from longtail.data.sources.registry import Split
+from longtail.errors import LongtailError
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Decode one row of a split to a square uint8 image.
+
+    Args:
+        split: Rows to decode.
+        resize: Length of the shorter side in pixels before the centre crop; ``size`` when None.
+        size: Side of the result in pixels.
+        interpolation: How pixels in between are made up when an image is scaled.
+    """
+
+    split: Split
+    resize: int | None
+    size: int
+    interpolation: Interpolation = "bicubic"
+
+    def __call__(self, row: int) -> npt.NDArray[np.uint8]:
+        """Return uint8 (3, size, size)."""
+        return self.pixels(row).transpose(2, 0, 1)
+
+    def pixels(self, row: int) -> npt.NDArray[np.uint8]:
+        """Return uint8 (size, size, 3), as decoders write it."""
+        return self.split.pixels(row, self.resize, self.size, self.interpolation)
+
+
+def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None, *, out: Tensor | None = None) -> Tensor:
+    """Decode every row with a few threads (Pillow decodes without the interpreter lock) into uint8 (N, 3, S, S).
+
+    Args:
+        decoder: From row to uint8 image.
+        tick: Called once per image.
+        out: Where to write; new memory when not given.
+    """
+    count = len(decoder.split)
+    images = torch.empty(count, 3, decoder.size, decoder.size, dtype=torch.uint8) if out is None else out
+    target = images.numpy()
+
+    def fill(rows: range) -> None:
+        for row in rows:
+            target[row] = decoder(row)
+            tick()
+
+    threads = cores()
+    # Parts, as a queue of single rows takes the memory of small images; small enough that all threads end together.
+    part = min(64, max(1, count // (16 * threads)))
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        for _ in pool.map(fill, (range(count)[at : at + part] for at in range(0, count, part))):
+            pass
+    return images
+
+
+class Block(NamedTuple):
+    """Some rows, decoded.
+
+    Attributes:
+        pixels: uint8 (N, S, S, 3); an image that could not be read leaves its place black.
+        problems: What is wrong with which place, in order.
+    """
+
+    pixels: Tensor
+    problems: dict[int, LongtailError]
+
+
+class BlockReader:
+    """Worker processes that decode blocks of rows, in order and ahead of whoever takes them.
+
+    The workers start with the first blocks, live as long as the reader, and end with this process, however it ends.
+    A reader serves one iteration at a time; a new one drops what is left of the one before.
+
+    Args:
+        decoder: From row to uint8 image.
+        workers: Worker processes; 0 decodes in this process.
+        pin_memory: Put blocks into memory that a GPU copies from without waiting.
+        keep: Keep the workers for the next iteration.
+
+    Example:
+        >>> split = Split.from_arrays(np.full((5, 4, 4), 7, np.uint8), [0, 0, 1, 1, 1])
+        >>> reader = BlockReader(Decoder(split, None, 4), workers=0)
+        >>> [tuple(block.pixels.shape) for block in reader.blocks([[0, 4], [1, 2, 3]])]
+        [(2, 4, 4, 3), (3, 4, 4, 3)]
+    """
+
+    def __init__(self, decoder: Decoder, *, workers: int, pin_memory: bool = False, keep: bool = False) -> None:
+        self._order = _Order()
+        self._loader: DataLoader[Block] = DataLoader(
+            _Blocks(decoder),
+            batch_sampler=self._order,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=leave_if_orphaned,
+            pin_memory=pin_memory,
+            persistent_workers=keep and workers > 0,
+            generator=torch.Generator(),  # its own: drawing from the global one would change the noise of the next loss
+        )
+
+    def blocks(self, parts: Sequence[list[int]]) -> Iterator[Block]:
+        """Yield one block for each list of rows.
+
+        Raises:
+            LongtailError: A worker was killed, as systems do that run out of memory.
+        """
+        self._order.parts = parts
+        try:
+            yield from self._loader
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise LongtailError(
+                "a process that decodes images was killed, perhaps for want of (shared) memory: train with fewer "
+                "--data.workers or a smaller batch_size, or enlarge /dev/shm."
+            ) from error
+
+
+class _Order:
+    """The lists of rows of the current iteration; the loader over it stays the same."""
+
+    parts: Sequence[list[int]] = ()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+
+class _Blocks(Dataset[Block]):
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+
+    def __getitem__(self, row: int) -> Block:
+        return self.__getitems__([row])
+
+    def __getitems__(self, rows: list[int]) -> Block:
+        """Decode a whole block into one array: there is nothing left to collate."""
+        pixels = np.zeros((len(rows), self.decoder.size, self.decoder.size, 3), dtype=np.uint8)
+        problems: dict[int, LongtailError] = {}
+        for place, row in enumerate(rows):
+            try:
+                pixels[place] = self.decoder.pixels(row)
+            except LongtailError as error:  # raised where it is wanted: a worker would wrap it in its traceback
+                problems[place] = error
+        return Block(torch.from_numpy(pixels), problems)
+
+
+def leave_if_orphaned(_worker: int) -> None:
+    """End a worker whose parent was killed before the worker came to life.
+
+    PyTorch's workers look whether the process that started them is still there, but only since they run themselves:
+    one that starts late would take whoever inherited it for its parent, and stay for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(1)
+
+
+def _as_it_is(block: Any) -> Any:  # the loader's types know of lists only
+    return block

@@ -1,0 +1,128 @@
+"""The source ``hf:``: a data set saved on disk by Hugging Face ``datasets``, or one of its hub."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.client import HTTPException
+from pathlib import Path
+from ssl import SSLCertVerificationError
+from typing import TYPE_CHECKING
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, getproxies, urlopen
+
+from longtail.data.dataset import ImageData
+from longtail.data.sources.columns import Columns, from_tables
+from longtail.errors import LongtailError
+
+if TYPE_CHECKING:
+    import datasets
+
+_SAVED_MARKS = ("dataset_dict.json", "state.json")
+_PATIENCE = 3  # seconds that a hub may take to answer
+
+
+def is_saved_dataset(path: Path) -> bool:
+    """Whether ``save_to_disk`` wrote this folder."""
+    return any((path / mark).is_file() for mark in _SAVED_MARKS)
+
+
+def load_hf(spec: str, columns: Columns) -> ImageData:
+    """Read a saved folder if there is one of that name, else ask the hub.
+
+    Raises:
+        LongtailError: The folder is no saved data set, or the hub cannot be reached or has no such data set.
+    """
+    path = Path(spec).expanduser()
+    if not path.exists():
+        return from_tables(f"hf:{spec}", download(spec), columns)
+    if not path.is_dir() or not is_saved_dataset(path):
+        raise LongtailError(f"{spec!r} was not written by save_to_disk: use folder:, csv: or parquet: for it.")
+    return from_tables(f"hf:{spec}", _saved(path), columns, root=path)
+
+
+def download(name: str) -> Mapping[str, datasets.Dataset]:
+    """Fetch every split of a hub data set, or take it from the local cache.
+
+    Raises:
+        LongtailError: It is not there, or there is no network; the sentence says what to do instead.
+    """
+    import datasets
+
+    try:
+        with _without_retries():
+            loaded = datasets.load_dataset(name)
+    except datasets.exceptions.DatasetNotFoundError:
+        raise LongtailError(f"the hub has no data set {name!r}, nor is there such a folder: check the name.") from None
+    except Exception as error:  # the hub client's errors come from three libraries that share no base class
+        raise LongtailError(f"{name!r} could not be fetched from the hub{_reason(error)}") from error
+    tables: Mapping[str, datasets.Dataset] = loaded
+    return tables
+
+
+@contextmanager
+def _without_retries() -> Iterator[None]:
+    """Where the hub's name does not even resolve, go to the local cache at once instead of after half a minute."""
+    import datasets
+    from huggingface_hub import constants
+
+    if _resolves_somehow(constants.ENDPOINT):
+        yield
+        return
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
+def reachable(seconds: float = _PATIENCE) -> bool:
+    """Whether the hub answers within so many seconds, directly or through the proxy that is configured; asked once."""
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT, seconds)
+
+
+def _resolves_somehow(endpoint: str) -> bool:
+    # Behind a proxy only the proxy knows names.
+    return bool(getproxies()) or _resolves(urlsplit(endpoint).hostname or "")
+
+
+def _answers(endpoint: str, seconds: float = _PATIENCE) -> bool:
+    try:
+        with urlopen(Request(endpoint, method="HEAD"), timeout=seconds):  # noqa: S310 - the hub's own address
+            return True
+    except HTTPError as error:  # someone is there; what a proxy says when it finds nobody is 502 to 504
+        return error.code < HTTPStatus.INTERNAL_SERVER_ERROR
+    except URLError as error:  # the hub's client brings certificates along that Python may lack
+        return isinstance(error.reason, SSLCertVerificationError)
+    except (OSError, HTTPException):
+        return False
+
+
+def _resolves(host: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except OSError:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    if isinstance(error, ValueError) and not isinstance(error, ConnectionError):
+        return f" ({first}): save it with save_to_disk and use hf:SAVED_DIR."
+    return f" ({first}): without a network, use a local copy, hf:SAVED_DIR or parquet:FOLDER."
+
+
+def _saved(path: Path) -> Mapping[str, datasets.Dataset]:
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LongtailError(f"the saved data set {str(path)!r} cannot be read ({error}): save it again.") from error
+    return loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}

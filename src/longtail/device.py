@@ -1,0 +1,138 @@
+"""Cores, memory and accelerator: what this machine has, and what is fast on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from longtail.errors import LongtailError
+
+
+def forward_batch(device: torch.device, side: int) -> int:
+    """How many images at a time are fastest where nothing is trained: as many pixels, whatever their size.
+
+    On a processor the activations of a network should stay near its caches: 64 images of 32 pixels take three quarters
+    of the time that they take as a part of 256, and 10 of 224 pixels half of that as a part of 64.
+
+    Example:
+        >>> forward_batch(torch.device("cpu"), 224)
+        10
+    """
+    pixels, least = (2**23, 64) if device.type == "cuda" else (2**16, 10)
+    return max(least, pixels // side**2)
+
+
+def named_device(name: torch.device | str) -> torch.device:
+    """Return a device that is there; ``auto`` is an accelerator, or the processor where there is none.
+
+    Raises:
+        LongtailError: No such device, or not on this machine.
+
+    Example:
+        >>> named_device("cpu")
+        device(type='cpu')
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # no such name, not built in, and no name at all
+        raise LongtailError(f"device {str(name)!r} is not on this machine: take 'auto' or 'cpu'.") from error
+
+
+def memory_budget(device: torch.device, gigabytes: float | None = None) -> float:
+    """Bytes that may be kept on a device: what was asked for, or else half of what is free (on the host for a CPU).
+
+    Example:
+        >>> memory_budget(torch.device("cpu"), 1.5)
+        1500000000.0
+    """
+    if gigabytes is not None:
+        return gigabytes * 1e9
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 2
+    return float(psutil.virtual_memory().available) / 2
+
+
+def fast_precision(device: str) -> Literal["fp32", "bf16"]:
+    """Return bf16 where the hardware multiplies in it (AVX-512 BF16, AMX, tensor cores), else fp32.
+
+    Args:
+        device: Name of the training device, or ``auto``.
+
+    Example:
+        >>> fast_precision("cpu") in ("fp32", "bf16")
+        True
+    """
+    if _on_cpu(device):
+        has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        has = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has else "fp32"
+
+
+def _on_cpu(device: str) -> bool:
+    return device == "cpu" or not torch.accelerator.is_available()
+
+
+def is_accelerator(device: torch.device) -> bool:
+    """Whether a device is more than the processor.
+
+    Example:
+        >>> is_accelerator(torch.device("cpu"))
+        False
+    """
+    return device.type != "cpu"
+
+
+def accelerator_name(device: torch.device) -> str:
+    """What an accelerator calls itself; empty for a processor.
+
+    Example:
+        >>> accelerator_name(torch.device("cpu"))
+        ''
+    """
+    if not is_accelerator(device):
+        return ""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@contextmanager
+def generators_as_before(device: torch.device) -> Iterator[None]:
+    """Give torch's own generators, that of the device too, back their states at the end.
+
+    Example:
+        >>> before = torch.get_rng_state()
+        >>> with generators_as_before(torch.device("cpu")):
+        ...     drawn = torch.rand(1)
+        >>> torch.equal(before, torch.get_rng_state())
+        True
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+def can_fuse(parameters: Iterable[Tensor]) -> bool:
+    """Whether PyTorch has optimisers of one kernel for parameters where these are.
+
+    Example:
+        >>> can_fuse([torch.zeros(1)])
+        True
+    """
+    return all(parameter.device.type in {"cpu", "cuda", "mps", "xpu"} for parameter in parameters)
+
+
+def step_seed(*words: int) -> int:
+    """Mix seed words into one 63-bit seed; the same words give the same seed on every machine.
+
+    Example:
+        >>> step_seed(0, 1, 2) == step_seed(0, 1, 2), step_seed(0, 1, 2) == step_seed(0, 2, 1)
+        (True, False)
+    """
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,348 @@
+"""Intervals of a difference between two models: over seeds, and over the images that both were tested on.
+
+A measured difference is uncertain for two reasons. Other **test images** would give another figure for the same
+models; another **seed** would give other models. The two are kept apart, since neither can stand for the other:
+
+- over images (:func:`images_interval`): what would these models, averaged over their seeds, differ by on other images
+  like these? The images are the sample, the models are fixed. One seed is enough.
+- over seeds (:func:`seeds_interval`, :func:`welch_interval`): what would other seeds differ by on these images? The
+  seeds are the sample, the images are fixed. Fewer than three say next to nothing: with two, Student's interval reaches
+  9 deviations to either side and holds zero even where each of the two seeds is evidence over the images.
+
+A :class:`Difference` has both intervals and the rule for evidence, which requires both. Neither is an interval for
+another seed on other images at once, which would be up to 1.4 times as wide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, stdev, variance
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from longtail.counts import IntArray
+from longtail.evaluation.clustered import worth_by_class
+from longtail.evaluation.intervals import LEVEL
+
+Ends = tuple[float, float]
+Shares = npt.NDArray[np.float64]
+Holds = Literal["images and seeds", "images", "seeds", "neither"]
+
+EVIDENCE = 0.005
+"""A difference below half a percentage point, of either sign, is not evidence."""
+ENOUGH_SEEDS = 3
+"""Least number of seeds to judge a difference over seeds too."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much one configuration exceeds another, with the intervals that decide whether it is evidence.
+
+    It is evidence if it is at least :data:`EVIDENCE` and no known interval contains zero. So with one or two seeds the
+    test images decide alone, and from three on the seeds have to agree. If only one of two intervals excludes zero,
+    :attr:`holds` says which, so that a verdict from fewer seeds is never withdrawn without a reason.
+
+    Attributes:
+        mean: Of the differences between partners, or the difference of the means.
+        std: Deviation over seeds; None for a single seed.
+        n: Pairs of runs, or runs on the side that has fewer.
+        images: Interval over the test images, if there is one.
+        seeds: Interval over seeds, None for fewer than :data:`ENOUGH_SEEDS`.
+
+    Example:
+        >>> two = Difference.of([0.03, 0.05], images=(0.02, 0.06))
+        >>> two.is_evidence, two.holds
+        (True, 'images')
+        >>> three = Difference.of([0.03, 0.05, -0.01], images=(0.003, 0.043))
+        >>> three.is_evidence, three.holds, [round(end, 3) for end in three.interval]
+        (False, 'images', [-0.053, 0.099])
+    """
+
+    mean: float
+    std: float | None
+    n: int
+    images: Ends | None = None
+    seeds: Ends | None = None
+
+    @classmethod
+    def of(cls, gains: Sequence[float], images: Ends | None = None) -> Difference:
+        """Combine the differences of partners, one per seed; from three on with Student's interval.
+
+        Args:
+            gains: At least one.
+            images: Interval of their mean over the test images.
+        """
+        mean, std, n = fmean(gains), stdev(gains) if len(gains) > 1 else None, len(gains)
+        seeds = seeds_interval(mean, std, n) if std is not None and n >= ENOUGH_SEEDS else None
+        return cls(mean, std, n, images, seeds)
+
+    @property
+    def interval(self) -> Ends | None:
+        """The outer ends of the known intervals: contains zero if one of them does."""
+        intervals = [ends for ends in (self.images, self.seeds) if ends is not None]
+        return (min(low for low, _ in intervals), max(high for _, high in intervals)) if intervals else None
+
+    @property
+    def holds(self) -> Holds | None:
+        """Which intervals exclude zero; None without any interval."""
+        images, seeds = (ends is not None and (ends[0] > 0 or ends[1] < 0) for ends in (self.images, self.seeds))
+        if self.interval is None:
+            return None
+        if images and seeds:
+            return "images and seeds"
+        return "images" if images else "seeds" if seeds else "neither"
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether it is at least half a point and no known interval contains zero; False without any interval.
+
+        Every verdict of the package is made here.
+        """
+        ends = self.interval
+        return ends is not None and abs(self.mean) >= EVIDENCE and (ends[0] > 0 or ends[1] < 0)
+
+    @property
+    def is_none(self) -> bool:
+        """Whether every known interval lies within half a point of zero.
+
+        Example:
+            >>> Difference(0.001, None, 1, images=(-0.002, 0.004)).is_none, Difference(0.001, None, 1).is_none
+            (True, False)
+        """
+        ends = self.interval
+        return ends is not None and max(abs(ends[0]), abs(ends[1])) < EVIDENCE
+
+
+def t_reach(freedom: float, *, level: float = LEVEL) -> float:
+    """The number of standard errors on either side of a mean in Student's interval.
+
+    Args:
+        freedom: Degrees of freedom, above 0; a fraction may occur.
+        level: How often such intervals hold the true value.
+
+    Example:
+        >>> [round(t_reach(freedom), 3) for freedom in (1, 2, 1e9)]
+        [12.706, 4.303, 1.96]
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + level) / 2))
+
+
+def seeds_interval(mean: float, std: float, n: int) -> Ends:
+    """Student's interval of a mean; of differences between partners it is the paired t-interval.
+
+    Args:
+        mean: Of the numbers.
+        std: Their sample standard deviation.
+        n: How many there are, at least two.
+
+    Example:
+        >>> [round(end, 4) for end in seeds_interval(0.03, 0.01, 3)]
+        [0.0052, 0.0548]
+    """
+    half = t_reach(n - 1) * std / n**0.5
+    return mean - half, mean + half
+
+
+def welch_interval(one: Sequence[float], two: Sequence[float]) -> Ends | None:
+    """Interval of the difference of two means without partners; None where a side has no deviation of its own.
+
+    Welch, The generalization of Student's problem when several different population variances are involved,
+    Biometrika 34, 1947.
+
+    Args:
+        one: Numbers of one side, at least two.
+        two: Of the other.
+
+    Example:
+        >>> [round(end, 3) for end in welch_interval([2.0, 4.0], [1.0, 1.0])]
+        [-10.706, 14.706]
+        >>> welch_interval([2.0, 4.0], [1.0]) is None
+        True
+    """
+    if min(len(one), len(two)) < 2:
+        return None
+    errors = [variance(side) / len(side) for side in (one, two)]
+    weights = [error**2 / (len(side) - 1) for error, side in zip(errors, (one, two), strict=True)]
+    half = t_reach(sum(errors) ** 2 / sum(weights)) * sum(errors) ** 0.5 if sum(weights) > 0 else 0.0
+    mean = fmean(one) - fmean(two)
+    return mean - half, mean + half
+
+
+def images_interval(
+    one: npt.ArrayLike, two: npt.ArrayLike, classes: npt.ArrayLike | None = None, *, group: IntArray | None = None
+) -> Ends | None:
+    """Interval of the difference between the shares that two models have right, both given the same images.
+
+    What counts is by how much the two differ on each image. Of several seeds that is the difference of the shares of
+    seeds that are right, ``d_i = mean_s a_is - mean_s b_is``: more seeds bring no more images, but the chance in each
+    is averaged. A mean over classes is the mean of their differences, each class with the variance of its own
+    images. As in :func:`longtail.evaluation.intervals.mean_intervals` the first two moments of ``d`` in a class are
+    drawn towards those of all by one image's worth, else a class of one image would not vary. The variance says how
+    many pairs of one single share the mean is worth, and the adjusted interval of that number of pairs is given:
+    Agresti and Min, Simple improved confidence intervals for comparing matched proportions, Statistics in Medicine 24,
+    2005, which is this in terms of moments where ``d`` is -1, 0 or 1, as with one seed. It speaks of these models on
+    other images and knows nothing of other seeds.
+
+    Args:
+        one: Whether the first model is right, shape (N,), or (S, N) for S seeds, which are averaged.
+        two: The same for the second model on the same images; the number of seeds may differ.
+        classes: Class of each image, shape (N,), for a mean over classes; one mean over all images when not given.
+        group: Number of the group of each image, shape (N,), if images form groups; they then count by the effective
+            sample size of their differences, see :func:`longtail.evaluation.clustered.worth_by_class`.
+
+    Returns:
+        Low and high end of first minus second; None without images.
+
+    Example:
+        >>> one, two = [True] * 30 + [False] * 70, [False] * 20 + [True] * 10 + [False] * 70
+        >>> [round(end, 3) for end in images_interval(one, two)]
+        [0.116, 0.276]
+        >>> other = [False] * 20 + [True] * 30 + [False] * 50  # another seed, as good on other images
+        >>> [round(end, 3) for end in images_interval([one, other], [two, two])]
+        [0.145, 0.247]
+    """
+    gain = _over_seeds(one) - _over_seeds(two)
+    if not gain.size:
+        return None
+    where = np.zeros(gain.size, dtype=np.int64) if classes is None else np.unique(classes, return_inverse=True)[1]
+    images: Shares = np.bincount(where).astype(np.float64)
+    first, second = (np.bincount(where, weights=part) / images for part in (gain, gain**2))
+    worth = images if group is None else worth_by_class(where, gain, group)
+    total = float(worth.sum())
+    toward = first.mean() * total / (total + 2), (second.mean() * total + 1) / (total + 2)
+    drawn = [(part * worth + aim) / (worth + 1) for part, aim in zip((first, second), toward, strict=True)]
+    spread = (drawn[1] - drawn[0] ** 2) / worth / (1 - worth / (worth + 1) ** 2)
+    moments = float(drawn[0].mean()), float(drawn[1].mean())
+    return _matched_pairs(float(first.mean()), *moments, float(spread.sum()) / len(images) ** 2)
+
+
+def matched_gain(
+    label: IntArray, one: npt.ArrayLike, two: npt.ArrayLike, *, balanced: bool, group: IntArray | None = None
+) -> tuple[float, Ends] | None:
+    """The gain in accuracy of one model over another on the same images, with its interval over images.
+
+    Args:
+        label: True class of each image, shape (N,).
+        one: Whether the first model is right, shape (N,), or (S, N) for S seeds.
+        two: The same for the second model.
+        balanced: Weight every class the same, instead of every image.
+        group: Number of the group of each image, as for :func:`images_interval`.
+
+    Returns:
+        None without images.
+
+    Example:
+        >>> gain, _ = matched_gain(np.array([0, 0, 0, 1]), [True] * 4, [True, True, True, False], balanced=True)
+        >>> gain
+        0.5
+    """
+    gain, images = _over_seeds(one) - _over_seeds(two), np.bincount(label)
+    tested = images > 0
+    # With as many images of each class the two accuracies are one figure, which gets one interval.
+    alike = np.unique(images[tested]).size == 1
+    ends = images_interval(one, two, label if alike or balanced else None, group=group)
+    if ends is None:
+        return None
+    by_class = np.bincount(label, weights=gain)[tested] / images[tested]
+    return float(by_class.mean() if balanced else gain.mean()), ends
+
+
+def _over_seeds(right: npt.ArrayLike) -> Shares:
+    """The share of seeds that classify each image correctly, shape (N,)."""
+    shares = np.asarray(right, dtype=np.float64)
+    return np.asarray(shares.mean(axis=0)) if shares.ndim == 2 else shares
+
+
+def _matched_pairs(mean: float, first: float, second: float, spread: float) -> Ends:
+    """The adjusted interval for the effective number of pairs of a mean of this variance, from a pair's moments."""
+    pairs = (second - first**2) / spread
+    first, second = first * pairs / (pairs + 2), (second * pairs + 1) / (pairs + 2)
+    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * ((second - first**2) / (pairs + 2)) ** 0.5
+    low, high = max(first - half, -1.0), min(first + half, 1.0)
+    return min(low, mean), max(high, mean)
+
+
+def means_interval(
+    one: npt.ArrayLike,
+    of_one: npt.ArrayLike,
+    two: npt.ArrayLike,
+    of_two: npt.ArrayLike,
+    *,
+    most: float = math.inf,
+    group: IntArray | None = None,
+) -> Ends | None:
+    """Interval of the difference of two means over parts of the same images, as of a share of each model's errors.
+
+    Each mean is ``sum(x) / sum(w)``, of which an image moves ``(x - mean) w / sum(w)``; an image that moves both alike
+    moves nothing (the delta method, on matched images). Of several seeds that is averaged, and images of a group move
+    together. Half an image's (or group's) worth is added on each side, as by Agresti and Min, since a few images that
+    are all alike would not vary.
+
+    Args:
+        one: A number of each image under the first model, shape (N,), or (S, N) for S seeds; in [0, 1] for a share.
+        of_one: Whether the image counts for it, the same shape.
+        two: The same under the second model.
+        of_two: The same.
+        most: By how much two means can differ at most, 1 for shares.
+        group: Number of the group of each image, shape (N,), where images of a group belong together.
+
+    Returns:
+        Low and high end of first minus second; None where one counts fewer than two images or groups.
+
+    Example:
+        >>> wrong, other = [True] * 40, [True] * 20 + [False] * 20
+        >>> ends = means_interval([1.0] * 40, wrong, [0.0] * 10 + [1.0] * 30, other)
+        >>> [round(end, 2) for end in ends]
+        [0.25, 0.75]
+    """
+    units, means, moves = [], [], []
+    for value, weight in ((one, of_one), (two, of_two)):
+        number, counted = (np.atleast_2d(np.asarray(part, dtype=np.float64)) for part in (value, weight))
+        units.append(_units(counted, group))
+        if units[-1].min() < 2:
+            return None
+        images = counted.sum(axis=1)
+        mean = (number * counted).sum(axis=1) / images
+        means.append(float(mean.mean()))
+        moves.append(((number - mean[:, None]) * counted / images[:, None]).mean(axis=0))
+    moved = moves[0] - moves[1]
+    if group is not None:
+        moved = np.bincount(group, weights=moved)
+    spread = float((moved**2).sum()) + sum(float((0.5 / (each + 2) ** 2).mean()) for each in units)
+    half = t_reach(float(min(each.min() for each in units)) - 1) * spread**0.5
+    return max(means[0] - means[1] - half, -most), min(means[0] - means[1] + half, most)
+
+
+def _units(counted: Shares, group: IntArray | None) -> Shares:
+    """The number of images, or of groups, that count for each seed, shape (S,)."""
+    if group is None:
+        return np.asarray(counted.sum(axis=1))
+    return np.array([float(np.unique(group[row > 0]).size) for row in counted])
+
+
+def apart_interval(one: float, one_ends: Sequence[float], two: float, two_ends: Sequence[float]) -> Ends:
+    """Interval of the difference of two shares from the interval of each, where the images cannot be matched.
+
+    Newcombe, Interval estimation for the difference between independent proportions, Statistics in Medicine 17, 1998,
+    method 10. On the same images it is wider than need be, as two models mostly fail on the same ones.
+
+    Args:
+        one: The first share.
+        one_ends: Low and high end of it.
+        two: The second share.
+        two_ends: Low and high end of it.
+
+    Example:
+        >>> [round(end, 2) for end in apart_interval(0.5, (0.4, 0.6), 0.2, (0.1, 0.4))]
+        [0.08, 0.44]
+    """
+    mean = one - two
+    low = np.hypot(one - one_ends[0], two_ends[1] - two)
+    high = np.hypot(one_ends[1] - one, two - two_ends[0])
+    return float(mean - low), float(mean + high)

@@ -1,0 +1,1 @@
+"""Work on whole runs: grids, folds, evaluation, adjustment, analysis."""

@@ -1,0 +1,194 @@
+"""K-fold cross-validation: one run per fold, and one table over all images tested by a model not trained on them."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from longtail.config.check import check_config, check_stages, resolve
+from longtail.config.schema import RunConfig
+from longtail.counts import ClassCounts
+from longtail.data.dataset import ImageData, Split
+from longtail.data.splits import assign_folds, never_judged
+from longtail.errors import LongtailError, resume_hint
+from longtail.evaluation.calibration import bin_confidences
+from longtail.evaluation.summary import figures, summarise_figures
+from longtail.evaluation.types import Groups, Summary
+from longtail.experiments.grid_plan import Grid, PlannedRun
+from longtail.experiments.grid_runner import log_of, run_grid
+from longtail.run.write import refuse_existing, write_confusion, write_json, write_table, write_yaml
+from longtail.training.clustered_intervals import with_group_intervals
+from longtail.training.evaluate import Evaluation
+from longtail.training.prepare import load_images, prepare_data
+from longtail.training.progress import Reporter
+from longtail.training.results import FORMAT
+
+
+def start_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
+    """Train the folds of a configuration into a new folder; see :func:`train_folds`.
+
+    Raises:
+        LongtailError: The folder holds something already.
+    """
+    refuse_existing(out)
+    return train_folds(config, out, reporter)
+
+
+def train_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
+    """Train one run for each fold into ``out/fold-0`` and so on, then write what they come to together.
+
+    Folds that are finished stay as they are, and those that were started go on from their checkpoints.
+
+    Args:
+        config: The configuration of all runs; ``data.folds`` says how many.
+        out: The folder; its ``metrics.json``, ``predictions.parquet`` and ``examples.parquet`` are those of a run.
+        reporter: Tells the user what happens.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; the checkpoints are saved.
+        LongtailError: The images cannot be divided, differ from those of a finished fold, or a fold failed.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise LongtailError("--folds trains each fold in a process of its own: start it once, without torchrun.")
+    config = resolve(config)
+    check_config(config)
+    check_stages(config)
+    data = load_images(config.data, reporter)
+    grid = plan_folds(config, out)
+    _require_same(grid, data)
+    whole = data.splits["train"]
+    numbers = assign_folds(
+        whole, config.data.folds, seed=config.data.split_seed, groups=config.data.group_column,
+        num_classes=len(data.classes),
+    )  # fmt: skip
+    write_yaml(out / "config.yaml", asdict(config))
+    outcomes = run_grid(grid, reporter)
+    failed = [outcome for outcome in outcomes if outcome.problem]
+    if failed:
+        first = failed[0]
+        raise LongtailError(
+            f"{len(failed)} of {len(outcomes)} folds failed, {first.run.name} with: {first.problem} "
+            f"({log_of(first.run)}) Once that is mended, go on with: {resume_hint(out)}"
+        )
+    return _pool(config, out, [run.folder for run in grid.runs], whole, numbers)
+
+
+def plan_folds(config: RunConfig, out: Path) -> Grid:
+    """One run for each fold.
+
+    Example:
+        >>> config = RunConfig()
+        >>> config.data.folds = 2
+        >>> [run.folder.as_posix() for run in plan_folds(config, Path("cv")).runs]
+        ['cv/fold-0', 'cv/fold-1']
+    """
+    runs = []
+    for number in range(config.data.folds):
+        own = copy.deepcopy(config)
+        own.data.fold = number
+        name = f"fold-{number}"
+        runs.append(PlannedRun(name, config.training.seed, name, out / name, own))
+    return Grid(out, tuple(runs), {})
+
+
+def _require_same(grid: Grid, data: ImageData) -> None:
+    """Check that finished folds were trained on the current images and classes."""
+    for run in grid.runs:
+        metrics = run.folder / "metrics.json"
+        if not metrics.is_file():
+            continue
+        made = json.loads(metrics.read_text(encoding="utf-8"))
+        same_classes = tuple(made["classes"]) == data.classes
+        if not same_classes or made["data_hash"] != prepare_data(run.config.data, source=data).data_hash:
+            what = "images" if same_classes else "classes"
+            raise LongtailError(
+                f"the {what} of {data.source!r} are not those that {run.folder} was trained on: put them back to "
+                "go on, or train into a new --out."
+            )
+
+
+def _pool(
+    config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, numbers: np.ndarray[Any, np.dtype[np.int64]]
+) -> dict[str, Any]:
+    parts = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in folders]
+    said = _predictions(folders, numbers)
+    counts = _mean_counts(parts)
+    groups = counts.groups(many=config.data.many, few=config.data.few, by=config.data.groups)
+    nll = sum(part["test"]["nll"] * part["test"]["num_images"] for part in parts)
+    evaluation = Evaluation(_summarise(said, nll, counts, groups), said)
+    test = with_group_intervals(evaluation, whole, config.data.group_column).summary
+    metrics = {
+        "format": FORMAT,
+        "recipe": config.recipe,
+        "classes": list(counts.names),
+        "train_counts": list(counts),
+        "groups": {name: [int(i) for i in rows] for name, rows in groups.items()},
+        "test": test,
+        "validation": None,
+        "stages": {},
+        "folds": [_scalars(part["test"]) for part in parts],
+        "never_judged": never_judged(whole.labels, numbers, counts.names),
+        "seeds": parts[0]["seeds"],
+        "data_hash": "sha256:" + hashlib.sha256("".join(part["data_hash"] for part in parts).encode()).hexdigest(),
+        "notes": parts[0]["notes"],
+        "unreadable": parts[0].get("unreadable", []),
+        "versions": parts[0]["versions"],
+        "hardware": parts[0]["hardware"],
+        "seconds": {"total": round(sum(part["seconds"]["total"] for part in parts), 3)},
+    }
+    write_table(out / "examples.parquet", pa.concat_tables([pq.read_table(f / "examples.parquet") for f in folders]))
+    write_table(out / "predictions.parquet", _listed(said))
+    write_confusion(out / "confusion.csv", said, counts.names)
+    write_json(out / "metrics.json", metrics)  # last: its presence says that all of it is there
+    return metrics
+
+
+def _predictions(folders: Sequence[Path], numbers: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Any]:
+    """The predictions of all folds, in the order of the images; ``index`` is the row among the training images."""
+    tables = []
+    for number, folder in enumerate(folders):
+        table = pq.read_table(folder / "predictions.parquet")
+        rows = np.flatnonzero(numbers == number)[table["index"].to_numpy()]
+        tables.append(table.set_column(table.column_names.index("index"), "index", pa.array(rows)))
+    joined = pa.concat_tables(tables, promote_options="default").sort_by("index")
+    lists = {name: np.array(joined[name].to_pylist()) for name in ("top5", "top5_probabilities")}
+    return {
+        name: lists[name] if name in lists else joined[name].to_numpy()
+        for name in joined.column_names
+    }  # fmt: skip
+
+
+def _listed(said: dict[str, Any]) -> pa.Table:
+    return pa.table({name: list(values) if values.ndim > 1 else values for name, values in said.items()})
+
+
+def _mean_counts(parts: Sequence[dict[str, Any]]) -> ClassCounts:
+    """How many images of each class a fold was trained on, on average."""
+    mean = np.mean([part["train_counts"] for part in parts], axis=0)
+    return ClassCounts([int(value) for value in np.rint(mean)], parts[0]["classes"])
+
+
+def _summarise(said: dict[str, Any], nll: float, counts: ClassCounts, groups: Groups) -> Summary:
+    label, prediction = (torch.from_numpy(said[name].copy()) for name in ("label", "prediction"))
+    size = counts.num_classes
+    confusion = torch.bincount(label * size + prediction, minlength=size * size).reshape(size, size)
+    bins = bin_confidences(torch.from_numpy(said["confidence"].copy()), prediction == label)
+    return summarise_figures(figures(confusion, torch.tensor(nll), bins), counts, groups)
+
+
+def _scalars(summary: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in summary.items() if key not in {"per_class", "intervals"}}

@@ -1,0 +1,493 @@
+"""A grid of runs: what is asked for (a YAML file or the command line), planned in full before anything is trained."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from longtail.config.auto import Facts, as_it_came, choose
+from longtail.config.check import check_config, check_stages, resolve
+from longtail.config.nested import Nested, flatten, merge, nested
+from longtail.config.parse_errors import explain
+from longtail.config.recipes import (
+    ANY_IMAGES,
+    base_config,
+    check_keys,
+    check_recipe,
+    config_from_dict,
+    place_of,
+    read_config,
+)
+from longtail.config.schema import EXECUTION, RunConfig
+from longtail.config.yaml_document import Document, parse_yaml, read_yaml
+from longtail.data.sources.paths import absolute_source
+from longtail.errors import LongtailError, UsageError, nearest
+from longtail.training.machine_facts import look
+
+State = Literal["new", "started", "finished"]
+
+
+# What the choices for a run depend on: the images that are trained on, how, and the network.
+DECISIVE = (
+    "data.source", "data.image_column", "data.label_column", "data.split_column", "data.imbalance_ratio",
+    "data.validation_fraction", "data.test_fraction", "data.folds", "mode", "model.name",
+)  # fmt: skip
+
+
+@dataclass
+class RunSpec:
+    """One configuration of a grid.
+
+    Attributes:
+        recipe: The recipe it starts from. ``auto`` chooses one by the images, as ``longtail train`` does without one;
+            with it, and with those for any images, so are network, length and batch, unless ``vary`` changes what that
+            depends on.
+        source: Its own SOURCE, where that is not the grid's.
+        epochs: As ``--epochs`` of ``longtail train``, where that is not the grid's.
+        set: Options by their dotted names.
+    """
+
+    recipe: str = ""
+    source: str = ""
+    epochs: int | None = None
+    set: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class GridSpec:
+    """What a grid file holds.
+
+    Attributes:
+        source: SOURCE of every run that names none.
+        out: Folder of the grid.
+        seeds: So many, from 0 up, or a list of them.
+        epochs: As ``--epochs`` of ``longtail train``, for every run.
+        baseline: The run that others are compared with; the first when not given.
+        set: Options for every run, by their dotted names; a run's own win.
+        vary: Options by their dotted names, each with the values it takes: every run is made with every combination.
+        runs: The configurations by name; see :class:`RunSpec`.
+    """
+
+    source: str = ""
+    out: str = ""
+    seeds: int | list[int] = 1
+    epochs: int | None = None
+    baseline: str = ""
+    set: dict[str, Any] = field(default_factory=dict)
+    vary: dict[str, list[Any]] = field(default_factory=dict)
+    runs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a grid.
+
+    Attributes:
+        name: Of the configuration, and of the folder its seeds are in.
+        seed: Training seed.
+        baseline: Name of the configuration it is compared with.
+        folder: Its RUN folder.
+        config: Everything it is made from.
+    """
+
+    name: str
+    seed: int
+    baseline: str
+    folder: Path
+    config: RunConfig
+
+    @property
+    def title(self) -> str:
+        """What a user calls it."""
+        return f"{self.name} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A planned grid.
+
+    Attributes:
+        out: Its folder.
+        runs: All runs, the seeds of one configuration after each other.
+        spec: What was asked for, with the defaults filled in; as a file it plans the same grid again.
+    """
+
+    out: Path
+    runs: tuple[PlannedRun, ...]
+    spec: Nested
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """A configuration of the grid under one combination of the varied options."""
+
+    run: str
+    values: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        if not self.values:
+            return self.run
+        ends = [key.rsplit(".", 1)[-1] for key in self.values]
+        words = [
+            f"{end if ends.count(end) == 1 else key}={value}"
+            for end, (key, value) in zip(ends, self.values.items(), strict=True)
+        ]
+        suffix = re.sub(r"[^\w.+=,-]", "_", ",".join(words))
+        return f"{self.run}-{suffix}"
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The values that decide on the images."""
+        return {key: value for key, value in self.values.items() if key.startswith("data.")}
+
+
+def read_grid(path: str | Path) -> Nested:
+    """Read a grid file and check its names and value types; :func:`plan_grid` checks the rest.
+
+    Raises:
+        LongtailError: The file is missing, is not a YAML mapping, has an unknown name or a value of the
+            wrong type; the line and column are named.
+    """
+    document = read_yaml(path, "a grid file")
+    values: Any = document.values
+    if not isinstance(values, dict):
+        raise LongtailError(f"{path} holds no grid; it needs at least source, out and runs.")
+    spec: GridSpec = _typed(GridSpec, values, document)
+    options = [("set", spec.set), *((f"vary.{key}", {key: value}) for key in spec.vary for value in spec.vary[key])]
+    for name, run in spec.runs.items():
+        own: RunSpec = _typed(RunSpec, run or {}, document.part(f"runs.{name}", f"run {name!r}"))
+        options.append((f"runs.{name}.set", own.set))
+    for section, given in options:
+        for key, value in given.items():
+            config_from_dict(nested({key: value}), document.at(f"{section}.{key}"))
+    return dict(values)
+
+
+def recipe_grid(
+    source: str,
+    recipes: Sequence[str],
+    *,
+    seeds: int = 1,
+    epochs: int | None = None,
+    baseline: str | None = None,
+    options: Sequence[str] = (),
+) -> Nested:
+    """The grid that the words of ``longtail compare SOURCE --recipe NAME ...`` stand for, as a file would hold it.
+
+    Args:
+        source: SOURCE.
+        recipes: Names of recipes; a run is called by its last part where that is unique.
+        seeds: So many, from 0 up.
+        epochs: As ``--epochs`` of ``longtail train``.
+        baseline: A recipe, or the name of a run.
+        options: ``KEY=VALUE``, the value as in YAML.
+
+    Raises:
+        LongtailError: A recipe is named twice, or an option is no ``KEY=VALUE``.
+
+    Example:
+        >>> recipe_grid("digits", ["cifar-lt/ce"], options=["training.precision=bf16"])["set"]
+        {'training.precision': 'bf16'}
+    """
+    if len(set(recipes)) < len(recipes):
+        raise UsageError("a recipe is named twice: name each once, and use --seeds to repeat it.")
+    ends = [recipe.rsplit("/", 1)[-1] for recipe in recipes]
+    names = {
+        recipe: end if ends.count(end) == 1 else recipe.replace("/", "-")
+        for recipe, end in zip(recipes, ends, strict=True)
+    }
+    values: Nested = {"source": source, "seeds": seeds, "set": {}}
+    for word in options:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes KEY=VALUE, such as --set training.precision=bf16, got {word!r}.")
+        values["set"][key] = parse_yaml(value, f"--set {key}").values
+    if epochs is not None:
+        values["epochs"] = epochs
+    if baseline is not None:
+        values["baseline"] = names.get(baseline, baseline)
+    return values | {"runs": {name: {"recipe": recipe} for recipe, name in names.items()}}
+
+
+def plan_grid(values: Nested, where: str = "the grid") -> Grid:
+    """Plan every run of a grid, and check all of them.
+
+    Later ones win: the recipe scaled to ``epochs``, ``set`` of the grid, ``set`` of the run, ``vary``.
+
+    Args:
+        values: As in a grid file; see :class:`GridSpec`.
+        where: The file they come from, for errors.
+
+    Returns:
+        The grid. Nothing is written.
+
+    Raises:
+        LongtailError: An unknown name, a value of the wrong type, or a configuration that no run can use.
+
+    Example:
+        >>> grid = plan_grid({"source": "digits", "out": "runs", "seeds": 2, "runs": {"ce": {"recipe": "cifar-lt/ce"}}})
+        >>> [(run.title, run.folder.as_posix()) for run in grid.runs]
+        [('ce seed 0', 'runs/ce/seed-0'), ('ce seed 1', 'runs/ce/seed-1')]
+    """
+    spec: GridSpec = _typed(GridSpec, values, where)
+    specs = {str(name): _typed(RunSpec, run or {}, f"{where}: run {name!r}") for name, run in spec.runs.items()}
+    _check(spec, specs, where)
+    seen: dict[str, Facts] = {}
+    specs = {name: _chosen(spec, run, f"{where}: run {name!r}", seen) for name, run in specs.items()}
+    combinations = [
+        dict(zip(spec.vary, each, strict=True)) for each in itertools.product(*spec.vary.values())
+    ]  # of nothing varied: one, empty
+    variants = [_Variant(name, combination) for name in specs for combination in combinations]
+    names = [variant.name for variant in variants]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise LongtailError(f"{where} has two runs {twice!r}: give its runs, and the values in vary, different names.")
+    baselines = _baselines(variants, spec.baseline, where)
+    seeds = list(range(spec.seeds)) if isinstance(spec.seeds, int) else spec.seeds
+    runs: list[PlannedRun] = []
+    for variant in variants:
+        name = variant.name
+        config = _resolve(spec, specs[variant.run], variant, f"{where}: run {name!r}")
+        if "training.precision" not in spec.set and not {"training.precision", "training.device"} & spec.vary.keys():
+            # The choice made for this machine is stored in the grid, which may be continued on another one.
+            specs[variant.run].set.setdefault("training.precision", config.training.precision)
+        for seed in seeds:
+            own = copy.deepcopy(config)
+            own.training.seed = seed
+            runs.append(PlannedRun(name, seed, baselines[name], Path(spec.out) / name / f"seed-{seed}", own))
+    resolved = {key: value for key, value in asdict(spec).items() if value not in (None, "", {})}
+    resolved["seeds"] = seeds
+    resolved["runs"] = {
+        name: _from_anywhere({key: value for key, value in asdict(run).items() if value not in (None, "", {})})
+        for name, run in specs.items()
+    }
+    return Grid(Path(spec.out), tuple(runs), _from_anywhere(resolved))
+
+
+def state_of(run: PlannedRun) -> State:
+    """Whether a run is new, was started, or is finished.
+
+    Raises:
+        LongtailError: Its folder holds a run of another configuration, or something that is no run.
+    """
+    path = run.folder / "config.yaml"
+    if not path.is_file():
+        _refuse_foreign(run.folder)
+        return "new"
+    if not (run.folder / "checkpoint").exists() and not (run.folder / "metrics.json").exists():
+        return "new"  # it never came to its first checkpoint, so it may as well have another configuration
+    change = first_difference(config_from_dict(read_config(path), str(path)), run.config)
+    if change is not None:
+        key, before, now = change
+        raise LongtailError(
+            f"{run.folder} was made with --{key} {before}, and the grid now says {now}: {_as_made(run)}name another "
+            "--out, give the run another name, or delete that folder."
+        )
+    if not (run.folder / "metrics.json").is_file():
+        return "started"
+    # Stopped between its figures and its report: little is left to do.
+    left = (run.folder / "checkpoint").exists() and not (run.folder / "report.html").exists()
+    return "started" if left else "finished"
+
+
+def _as_made(run: PlannedRun) -> str:
+    """Advice to continue a grid as it was planned, perhaps on another machine."""
+    file = run.folder.parent.parent / "grid.yaml"
+    if run.folder.parent.name != run.name or not file.is_file():  # a fold lies in no grid
+        return ""
+    return f"continue what was begun with: longtail compare --grid {shlex.quote(str(file))}, "
+
+
+def first_difference(made: RunConfig, planned: RunConfig) -> tuple[str, Any, Any] | None:
+    """The first option, apart from those of speed, in which two configurations differ, with both values.
+
+    Example:
+        >>> other = RunConfig()
+        >>> other.training.compile, other.stage1.epochs = True, 5
+        >>> first_difference(RunConfig(), other)
+        ('stage1.epochs', 1, 5)
+    """
+    before, now = flatten(asdict(resolve(made))), flatten(asdict(resolve(planned)))
+    for key in [*now, *before]:
+        if key.rsplit(".", 1)[-1] not in EXECUTION and before.get(key) != now.get(key):
+            return key, before.get(key, "left out"), now.get(key, "leaves it out")
+    return None
+
+
+def _typed(kind: type[Any], values: Any, where: str | Document) -> Any:
+    """Build a specification; every name and every value is checked."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    known = list(kind.__dataclass_fields__)
+    if not isinstance(values, dict):
+        at = place_of(where, "")
+        raise LongtailError(f"{at} takes names with values ({', '.join(known)}), got {values!r}.")
+    check_keys(values, dict.fromkeys(known), where)
+    parser = ArgumentParser(exit_on_error=False, default_env=False)
+    parser.add_class_arguments(kind, "grid")
+    try:
+        return parser.instantiate(parser.parse_object({"grid": values})).grid
+    except ArgumentError as error:
+        message = str(error.message)
+        key = re.search(r'Parser key "grid\.([^"]+)"', message)
+        reason = explain(message, lambda key: key.removeprefix("grid."))
+        raise LongtailError(f"{place_of(where, key.group(1) if key else '')}: {reason}") from error
+
+
+def _check(spec: GridSpec, runs: Mapping[str, RunSpec], where: str) -> None:
+    if not spec.out:
+        raise LongtailError(f"{where} names no folder for the runs: add out, or use --out DIR.")
+    if not runs:
+        raise LongtailError(f"{where} has no runs: add runs, each a name with a recipe.")
+    if spec.seeds in (0, []) or (isinstance(spec.seeds, int) and spec.seeds < 0):
+        raise LongtailError(f"{where}: seeds takes a number of them, at least 1, or a list, got {spec.seeds}.")
+    if isinstance(spec.seeds, list) and (len(set(spec.seeds)) < len(spec.seeds) or min(spec.seeds) < 0):
+        raise LongtailError(f"{where}: seeds takes different numbers from 0 up, got {spec.seeds}.")
+    sources = sorted({run.source or spec.source for run in runs.values()})
+    if len(sources) > 1:
+        raise LongtailError(
+            f"{where} has runs on {sources[0]!r} and on {sources[1]!r}, which no table can compare: make a grid of "
+            "each, or name both under data.source in vary."
+        )
+    for key, values in spec.vary.items():
+        if not values:
+            raise LongtailError(f"{where}: vary gives {key} no values; list some or leave it out.")
+    for name, run in runs.items():
+        if not re.fullmatch(r"\w[\w.+=,-]*", name):
+            raise LongtailError(f"{where}: {name!r} names a folder: use letters, digits and . + = , - _ only.")
+        if not run.recipe:
+            raise LongtailError(f"{where}: run {name!r} has no recipe; 'longtail recipes' lists them.")
+        if run.recipe != AUTO:
+            check_recipe(run.recipe, run.source or spec.source)
+        if not (run.source or spec.source or "data.source" in spec.set | run.set | spec.vary):
+            raise LongtailError(f"{where}: run {name!r} has no images: add a source to the grid or to the run.")
+
+
+def _baselines(variants: Sequence[_Variant], asked: str, where: str) -> dict[str, str]:
+    """What each configuration is compared with: the baseline on the same images, where options of the data vary."""
+    names, runs = [variant.name for variant in variants], [variant.run for variant in variants]
+    asked = asked or (runs[0] if variants[0].data else names[0])
+    if asked in names:
+        return dict.fromkeys(names, asked)
+    if asked not in runs:
+        raise LongtailError(f"{where} has no run {asked!r} to be the baseline.{nearest(asked, {*runs, *names})}")
+    own = [variant for variant in variants if variant.run == asked]
+    return {variant.name: next(each.name for each in own if each.data == variant.data) for variant in variants}
+
+
+def _chosen(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Facts]) -> RunSpec:
+    """The run with what is chosen for it, as ``longtail train`` would, so that ``grid.yaml`` holds that."""
+    given = spec.set | run.set
+    if not is_chosen(run.recipe, given):
+        return run
+    recipe = None if run.recipe == AUTO else run.recipe
+    varied = next((key for key in DECISIVE if key in spec.vary), None)
+    if varied is not None and recipe is not None:
+        return run
+    if varied is not None:
+        raise LongtailError(f"{where}: the recipe auto chooses once: leave {varied} out of vary, or name a recipe.")
+    values = nested({"data.source": run.source or spec.source} | given)
+    first = config_from_dict(merge(asdict(RunConfig()), values), where)
+    epochs = run.epochs if run.epochs is not None else spec.epochs
+    name, options = spelt_out(first, given, epochs, recipe=recipe, seen=seen)
+    return replace(run, recipe=name, set=options | run.set)
+
+
+def _resolve(spec: GridSpec, run: RunSpec, variant: _Variant, where: str) -> RunConfig:
+    options = {**spec.set, **run.set, **variant.values}
+    values = base_config(
+        run.recipe, epochs=run.epochs if run.epochs is not None else spec.epochs,
+        mode=options.get("mode"), model=options.get("model.name"),
+    )  # fmt: skip
+    values["data"]["source"] = run.source or spec.source
+    for options in (spec.set, run.set, variant.values):
+        overlay = nested(options)
+        check_keys(overlay, asdict(RunConfig()), where)
+        if "seed" in overlay.get("training", {}) or "recipe" in overlay:
+            raise LongtailError(f"{where} sets its seed or recipe as an option: use seeds, and recipe of the run.")
+        values = merge(values, overlay)
+    config = config_from_dict(values, where)
+    config.reasons = as_it_came(config) if config.reasons else []
+    try:
+        config = resolve(config)
+        check_config(config)
+        check_stages(config)
+    except LongtailError as error:
+        raise LongtailError(f"{where}: {error}", options=error.options) from error
+    return config
+
+
+def _from_anywhere(values: Nested) -> Nested:
+    """The same with an absolute source; those in ``vary`` stay, as runs are named after them."""
+    found = copy.deepcopy(values)
+    for table, key in ((found, "source"), (found.get("set", {}), "data.source")):
+        if table.get(key):
+            table[key] = absolute_source(str(table[key]))
+    return found
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise LongtailError(f"{folder} is a file where a run should go: name another --out, or move it away.")
+    # A kill may have left the temporary file of a config.yaml behind.
+    found = [path.name for path in folder.iterdir() if not path.name.endswith(".tmp")] if folder.exists() else []
+    if found:
+        raise LongtailError(f"{folder} holds {found[0]!r} and is no run: name another --out, or move it away.")
+
+
+AUTO = "auto"
+
+
+def is_chosen(recipe: str, given: Mapping[str, Any]) -> bool:
+    """Whether something is chosen for a run as ``longtail train`` does: it has such a recipe, and no reasons yet.
+
+    Example:
+        >>> is_chosen("images/gcl", {}), is_chosen("images/gcl", {"reasons": ["as before"]}), is_chosen("demo/gcl", {})
+        (True, False, False)
+    """
+    return (recipe == AUTO or recipe.startswith(ANY_IMAGES)) and "reasons" not in given
+
+
+def spelt_out(
+    first: RunConfig, given: Mapping[str, Any], epochs: int | None, *, recipe: str | None = None,
+    seen: dict[str, Facts] | None = None,
+) -> tuple[str, dict[str, Any]]:  # fmt: skip
+    """Look at the images of a run and say what was chosen for it.
+
+    Args:
+        first: What is known of the run: its source, and what it says of its data and device.
+        given: Options that are set already, by their dotted names; nothing is chosen in their place.
+        epochs: As ``--epochs`` of ``longtail train``.
+        recipe: The recipe, where that is given too.
+        seen: What was seen for other runs is taken from here and added, so that images are looked at once.
+
+    Returns:
+        The name of the recipe, and the options that make of it what was chosen, the reasons among them.
+
+    Raises:
+        LongtailError: The source cannot be read.
+
+    Example:
+        >>> first = RunConfig()
+        >>> first.data.source = "digits"
+        >>> recipe, options = spelt_out(first, {"mode": "scratch"}, 3)
+        >>> recipe, options["model.name"], "mode" in options
+        ('images/ce', 'resnet32', False)
+    """
+    mode, model, size = (given.get(key) for key in ("mode", "model.name", "data.image_size"))
+    seen, key = {} if seen is None else seen, repr((first.data, first.training, first.model.name))
+    if key not in seen:
+        seen[key] = look(first)
+    config, reasons = choose(seen[key], recipe=recipe, mode=mode, model=model, image_size=size, epochs=epochs)
+    name = config["model"]["name"]
+    base = flatten(base_config(config["recipe"], epochs=epochs, mode=config["mode"], model=name))
+    changed = {key: value for key, value in flatten(config).items() if base.get(key) != value}
+    options = {"mode": config["mode"], "model.name": name} | changed | {"reasons": reasons}
+    return config["recipe"], {key: value for key, value in options.items() if key not in given}

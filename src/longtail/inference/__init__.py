@@ -1,1 +1,0 @@
-"""Inference: reading a trained model back and using it on new images."""

@@ -1,0 +1,328 @@
+"""LongTailClassifier: training against a long tail as a scikit-learn estimator, on features or on images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from torch import Tensor
+
+from longtail.config.schema import LossConfig, StageConfig
+from longtail.counts import ClassCounts, FloatArray
+from longtail.data.loading.stack import stack_images
+from longtail.data.samplers import SAMPLERS
+from longtail.data.transforms.augment import Augmentation, BatchTransform
+from longtail.device import generators_as_before, named_device
+from longtail.errors import LongtailError, nearest
+from longtail.evaluation.posthoc import Adjustment, prior_shares
+from longtail.integrations import sklearn_files as classifier_files
+from longtail.integrations.sklearn_network import build_network, check_backbone, refuse_images, refuse_single_image
+from longtail.losses.base import LongTailLoss
+from longtail.losses.registry import build_loss, loss_class
+from longtail.training.assumed_prior import assumed_prior
+from longtail.training.frozen_features import Classifier
+from longtail.training.tensor_loop import TensorStage, train_on_tensors
+
+_HEAD_LR, _NETWORK_LR = 1e-2, 1e-3
+_LAST_SEED = 2**31 - 1
+
+
+class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A classifier for long-tailed data with ``fit``, ``predict``, ``predict_proba`` and ``score``.
+
+    Without ``backbone`` it takes features: a float array (N, D), standardized inside, so that their offset and unit do
+    not matter. With one it takes images: a list
+    of paths, Pillow images or uint8 arrays, or one uint8 array (N, H, W, 3) or (N, H, W).
+
+    Stage 1 trains on every row alike, stage 2 (``retrain_epochs``) only the classifier, on class-balanced draws. The
+    optimiser is AdamW, its rate falls along a cosine. Results repeat with ``random_state``, and torch's own generators
+    are left as they were.
+
+    Args:
+        loss: A name of ``longtail.losses.LOSSES``. The default is consistent for the balanced error.
+        loss_options: Its options, as for :func:`longtail.losses.build_loss`.
+        head: ``linear``, ``cosine``, or ``auto``: what the loss is defined on.
+        backbone: A network as :func:`longtail.models.build_backbone` takes it, or the folder of a finished run.
+        pretrained: Start the network from its published weights; not for a run's folder, which has its own.
+        train_backbone: Train the network too. Otherwise it is frozen, and its features are computed once.
+        image_size: Side of the network's input in pixels; the network's own when not given.
+        augmentation: Changes to training images, where the network is trained.
+        epochs: Epochs of stage 1.
+        retrain_epochs: Epochs of stage 2; 0 leaves it out.
+        retrain_sampler: What stage 2 draws by, a name of :func:`longtail.data.class_probabilities`.
+        batch_size: Rows per step.
+        lr: Learning rate; when not given, 0.01 for a classifier on features and 0.001 where the network trains.
+        weight_decay: Decoupled weight decay.
+        mixup: Alpha of mixup in both stages; 0 mixes nothing.
+        prior: The mix of classes to expect at prediction: ``"train"``, ``"uniform"``, or positive shares in the order
+            of ``classes_``. When not given, ``assumed_prior_``. May be set after fitting.
+        device: A torch device, or ``auto`` for an accelerator where there is one.
+        random_state: Seed, or a ``numpy.random.RandomState``.
+
+    Attributes:
+        classes_: The labels, sorted, shape (C,).
+        class_counts_: :class:`~longtail.ClassCounts` of the training data.
+        assumed_prior_: ``"train"`` or ``"uniform"``: the mix of classes under which the model's own probabilities hold,
+            see :func:`longtail.training.assumed_prior.assumed_prior`.
+        model_: The trained :class:`~longtail.models.LongTailModel`.
+        n_features_in_: D, on features only.
+
+    Raises:
+        LongtailError: A wrong name, option or image, or images without weights to see them with.
+        TypeError: A loss or backbone that is not a name, or images that are not a sequence.
+        ValueError: Data that scikit-learn refuses.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> classifier = LongTailClassifier(batch_size=16, random_state=0).fit(X[:110], y[:110])  # 50, 50, 10
+        >>> classifier.class_counts_.counts, classifier.score(X, y) > 0.8
+        ((50, 50, 10), True)
+    """
+
+    def __init__(
+        self,
+        *,
+        loss: str = "logit-adjustment",
+        loss_options: Mapping[str, Any] | None = None,
+        head: Literal["auto", "linear", "cosine"] = "auto",
+        backbone: str | Path | None = None,
+        pretrained: bool = True,
+        train_backbone: bool = False,
+        image_size: int | None = None,
+        augmentation: Augmentation = "none",
+        epochs: int = 50,
+        retrain_epochs: int = 0,
+        retrain_sampler: str = "class-balanced",
+        batch_size: int = 64,
+        lr: float | None = None,
+        weight_decay: float = 1e-3,
+        mixup: float = 0.0,
+        prior: str | Sequence[float] | None = None,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.loss = loss
+        self.loss_options = loss_options
+        self.head = head
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.train_backbone = train_backbone
+        self.image_size = image_size
+        self.augmentation = augmentation
+        self.epochs = epochs
+        self.retrain_epochs = retrain_epochs
+        self.retrain_sampler = retrain_sampler
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.mixup = mixup
+        self.prior = prior
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803  (scikit-learn's name)
+        """Train on rows ``X`` (features or images, see the class) and their labels ``y`` (N,), of any kind."""
+        self._check_options()
+        rows, labels = self._check_training(X, y)
+        seed = int(check_random_state(self.random_state).randint(_LAST_SEED))
+        device = named_device(self.device)
+        with generators_as_before(device):
+            torch.manual_seed(seed)  # weights, dropout and the noise of losses
+            self._train(rows, labels, device, seed)
+        return self
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
+        """Return the likeliest label of each row, shape (N,)."""
+        chances = self.predict_proba(X)  # first, for it says what is missing
+        return np.asarray(self.classes_[chances.argmax(axis=1)])
+
+    def predict_proba(self, X: Any) -> FloatArray:  # noqa: N803
+        """Return the probability of each class, float64 (N, C) in the order of ``classes_``, under the chosen prior."""
+        check_is_fitted(self)
+        rows = self._check_rows(X)
+        self._move(named_device(self.device))
+        with torch.inference_mode():
+            logits = torch.cat([self.model_.head(features) for features in self._features(rows)]).double().cpu()
+        scores = self.adjustment().apply(logits)
+        return np.asarray(scores.softmax(dim=1).numpy(), dtype=np.float64)
+
+    def balanced_score(self, X: Any, y: Any) -> float:  # noqa: N803
+        """Return the mean recall of the classes in ``y``: what ``score``, the accuracy, hides about the tail."""
+        return float(balanced_accuracy_score(y, self.predict(X)))
+
+    def adjustment(self) -> Adjustment:
+        """Return what is done to the network's logits before softmax: the loss's scale, and the shift to ``prior``."""
+        check_is_fitted(self)
+        size, assumed = len(self.classes_), prior_shares(self.assumed_prior_, self.class_counts_)
+        wanted = assumed if self.prior is None else self._shares(self.prior)
+        shift = np.log(wanted) - np.log(assumed)
+        expected = self.assumed_prior_ if self.prior is None else tuple(map(float, wanted))
+        return Adjustment((self.logit_scale_,) * size, tuple(map(float, shift)), prior=expected)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted classifier into a folder: ``model.safetensors`` and ``classifier.json``, nothing pickled.
+
+        A classifier of images also gets ``model.json``: ``longtail predict FOLDER IMAGES`` works on it.
+
+        Raises:
+            LongtailError: Labels or parameters that JSON cannot hold, or files that cannot be written.
+        """
+        check_is_fitted(self)
+        classifier_files.save(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what :meth:`save` wrote; nothing in it can run code.
+
+        Raises:
+            LongtailError: A file is missing, damaged, or not of this class.
+        """
+        return classifier_files.load(cls(), Path(folder))
+
+    def _check_options(self) -> None:
+        if not isinstance(self.loss, str):
+            raise TypeError(
+                f"loss is a name of longtail.losses.LOSSES, not a {type(self.loss).__name__}: give its options as "
+                "loss_options."
+            )
+        loss_class(self.loss)
+        if not isinstance(self.loss_options, Mapping | None):
+            raise TypeError(f"loss_options is a mapping of names to values or None, not {self.loss_options!r}.")
+        check_backbone(self.backbone)
+        if self.head not in ("auto", "linear", "cosine"):
+            raise LongtailError(f"head is 'auto', 'linear' or 'cosine', not {self.head!r}.")
+        if self.augmentation not in get_args(Augmentation):
+            known = nearest(str(self.augmentation), get_args(Augmentation))
+            raise LongtailError(f"augmentation is unknown, {self.augmentation!r}.{known}")
+        if self.retrain_sampler not in SAMPLERS:
+            raise LongtailError(
+                f"retrain_sampler is unknown, {self.retrain_sampler!r}.{nearest(str(self.retrain_sampler), SAMPLERS)}"
+            )
+        for name, least in (("epochs", 1), ("retrain_epochs", 0), ("batch_size", 1), ("image_size", 1)):
+            value = getattr(self, name)
+            if name == "image_size" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise LongtailError(f"{name} is a whole number of at least {least}, not {value!r}.")
+        if self.lr is not None and not (_is_number(self.lr) and self.lr > 0):
+            raise LongtailError(f"lr is a positive number or None, not {self.lr!r}.")
+        for name in ("weight_decay", "mixup"):
+            value = getattr(self, name)
+            if not (_is_number(value) and value >= 0):
+                raise LongtailError(f"{name} is a number of at least 0, not {value!r}.")
+
+    def _check_training(self, X: Any, y: Any) -> tuple[Any, Tensor]:  # noqa: N803
+        """The rows, and the label of each as a class index, int64 (N,); learns the classes on the way."""
+        if self.backbone is None:
+            refuse_images(X)
+            rows, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        else:
+            refuse_single_image(X)
+            rows, y = X, column_or_1d(y, warn=True)
+            if len(rows) != len(y):
+                raise LongtailError(f"{len(rows)} images do not fit {len(y)} labels: give one label an image.")
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise LongtailError("these labels hold 1 class: a classifier needs at least 2.")
+        self.class_counts_ = ClassCounts(np.bincount(labels), [str(label) for label in self.classes_])
+        if self.prior is not None:
+            self._shares(self.prior)  # an invalid prior is refused before training
+        return rows, torch.from_numpy(labels.astype(np.int64))
+
+    def _check_rows(self, X: Any) -> Any:  # noqa: N803
+        if self.backbone is not None:
+            refuse_single_image(X)
+            return X
+        refuse_images(X)
+        return validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+
+    def _train(self, rows: Any, labels: Tensor, device: torch.device, seed: int) -> None:
+        loss = build_loss(self.loss, self.class_counts_, self.loss_options)
+        head = loss.head if self.head == "auto" else self.head
+        if loss.head == "cosine" and head != "cosine":
+            raise LongtailError(f"the loss {self.loss!r} is defined on a cosine classifier: leave head at 'auto'.")
+        self.model_, self.preprocessing_ = build_network(
+            self.backbone, rows, len(self.classes_), head,
+            pretrained=self.pretrained, image_size=self.image_size, trained=self.train_backbone,
+        )  # fmt: skip
+        self._move(device)
+        loss.to(device)
+        if loss.may_be_empty:
+            loss.count_empty_as_zero()  # a batch may hold nothing but such labels
+        if loss.needs_classifier:
+            loss.attach_classifier(self.model_.head)
+        self._run_stages(loss, rows, labels, seed)
+        self.logit_scale_ = loss.logit_scale
+        sampler = self.retrain_sampler if self.retrain_epochs else "shuffle"
+        last = StageConfig(loss=LossConfig(self.loss, dict(self.loss_options or {})), sampler=sampler)
+        self.assumed_prior_ = assumed_prior(last, self.class_counts_)
+        self.model_.cpu().eval()
+
+    def _run_stages(self, loss: LongTailLoss, rows: Any, labels: Tensor, seed: int) -> None:
+        """Stage 1 through the network or, where that is frozen, on its features; stage 2 on features."""
+        looks = self.preprocessing_
+        whole = self.train_backbone and looks is not None
+        first = TensorStage(
+            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr or (_NETWORK_LR if whole else _HEAD_LR),
+            weight_decay=self.weight_decay, mixup=self.mixup, seed=seed,
+        )  # fmt: skip
+        second = replace(first, epochs=self.retrain_epochs, lr=self.lr or _HEAD_LR, sampler=self.retrain_sampler)
+        if whole and looks is not None:
+            images = stack_images(rows, size=looks.size, resize=looks.resize, interpolation=looks.interpolation)
+            change = BatchTransform(looks.mean, looks.std, augmentation=self.augmentation, size=looks.size)
+            train_on_tensors(self.model_, loss, images, labels, self.class_counts_, first, change.augment)
+        stages = [stage for stage in ((second,) if whole else (first, second)) if stage.epochs]
+        if not stages:
+            return
+        with torch.no_grad():
+            features = torch.cat(list(self._features(rows)))
+        for stage in stages:
+            train_on_tensors(Classifier(self.model_), loss, features, labels, self.class_counts_, stage)
+
+    def _move(self, device: torch.device) -> None:
+        """Move the model to a device, but not `Standardize`: it needs float64, which not every device has."""
+        (self.model_.head if self.preprocessing_ is None else self.model_).to(device)
+
+    def _features(self, rows: Any) -> Iterator[Tensor]:
+        """The input of the classifier, a batch at a time, on its device, with the network in evaluation mode."""
+        self.model_.eval()
+        device = next(self.model_.head.parameters()).device
+        for start in range(0, len(rows), self.batch_size):
+            part = rows[start : start + self.batch_size]
+            if self.preprocessing_ is None:
+                yield self.model_.backbone(torch.as_tensor(part)).to(device)
+            else:
+                looks = self.preprocessing_
+                images = stack_images(part, size=looks.size, resize=looks.resize, interpolation=looks.interpolation)
+                yield self.model_.backbone(looks.normalise(images.to(device)))
+
+    def _shares(self, prior: str | Sequence[float]) -> FloatArray:
+        if isinstance(prior, str):
+            if prior not in ("train", "uniform"):
+                raise LongtailError(f"prior is 'train', 'uniform' or shares, not {prior!r}.")
+            return prior_shares("train" if prior == "train" else "uniform", self.class_counts_)
+        try:
+            shares = np.asarray(prior, dtype=np.float64)
+        except (TypeError, ValueError):
+            shares = np.empty(0)  # no numbers, or not in a row
+        if shares.shape != self.classes_.shape or not np.all(np.isfinite(shares) & (shares > 0)):
+            raise LongtailError(f"prior takes {len(self.classes_)} positive shares in the order of classes_: {prior}.")
+        return prior_shares(tuple(shares.tolist()), self.class_counts_)
+
+
+def _is_number(value: Any) -> bool:
+    numeric = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return numeric and math.isfinite(value)

@@ -1,0 +1,1 @@
+"""A trained run on new images: predictor, streams of images, export, model card, hub."""

@@ -1,0 +1,153 @@
+"""model_card: a run described for those who did not train it, in the format of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from longtail.counts import FEW_IMAGES
+from longtail.data.sources.paths import last_name
+from longtail.errors import LongtailError
+from longtail.models.timm import TIMM_PREFIX
+from longtail.run.adjusted import ADJUSTED_NAME, read_adjusted
+from longtail.run.model_info import ModelInfo, load_info
+
+_FIGURES = {
+    "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "many": "many-shot classes",
+    "medium": "medium-shot classes", "few": "few-shot classes", "worst_class": "worst class",
+}  # fmt: skip
+_OFFICIAL = {"accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy"}  # as the hub calls them
+_MOST_CLASSES = 200  # rows of the table; a card of thousands is not read
+
+
+def model_card(run: str | os.PathLike[str]) -> str:
+    """Write the model card of a run from its files: metadata in YAML, then Markdown.
+
+    Data, training counts, groups, figures with their intervals, intended use and limits. The figures are those of the
+    model as it predicts: of an adjusted run from ``adjusted.json``, else from ``metrics.json``. Where an adjusted run
+    has only those before the adjustment, the card says so and the metadata for machines leave them out. Of the source
+    only the last name is shown, not the folders of the machine it lies on.
+
+    Args:
+        run: The RUN folder; ``metrics.json``, ``adjusted.json`` and ``config.yaml`` may be missing.
+
+    Returns:
+        The text of ``README.md``.
+
+    Raises:
+        LongtailError: ``model.json`` is missing or damaged, or one of the others is damaged.
+    """
+    folder = Path(run)
+    info = load_info(folder)
+    metrics = read_table(folder / "metrics.json", json.loads)
+    adjusted = None if info.adjustment is None else read_adjusted(folder, info.adjustment)
+    config = read_table(folder / "config.yaml", yaml.safe_load)
+    try:
+        return _render(info, metrics, adjusted, config)
+    except LongtailError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
+        raise LongtailError(
+            f"{folder / (ADJUSTED_NAME if adjusted else 'metrics.json')} does not hold what a run writes ({error}): "
+            "copy it from the run again, or delete it."
+        ) from error
+
+
+def _render(
+    info: ModelInfo, metrics: Mapping[str, Any], adjusted: Mapping[str, Any] | None, config: Mapping[str, Any]
+) -> str:
+    data, test = config.get("data", {}), (metrics if adjusted is None else adjusted).get("test") or {}
+    as_it_predicts = info.adjustment is None or adjusted is not None
+    source = last_name(str(data.get("source", "")))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=False,  # noqa: S701 - Markdown, whose own characters `cell` takes care of
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters |= {"cell": _cell, "percent": _percent}
+    return environment.get_template("card.md.j2").render(
+        metadata=_metadata(info, test if as_it_predicts else {}, source, config), info=info, before=not as_it_predicts,
+        source=source, config=config, metrics=metrics, figures=_figures(test), classes=_classes(info, test),
+        hidden=max(0, len(info.classes) - _MOST_CLASSES), groups=metrics.get("groups", {}), test=test,
+        images=sum(info.counts), title=source or info.model.name, few=FEW_IMAGES,
+        assumes=info.prior if info.adjustment is None else info.adjustment.prior,
+    )  # fmt: skip
+
+
+def read_table(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """Read a file of a RUN as a nested table; a missing file is an empty one.
+
+    Raises:
+        LongtailError: It is damaged.
+    """
+    try:
+        table = parse(_text(path) or "{}")
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise LongtailError(f"{path} is damaged: copy it from the run again, or delete it to do without.") from error
+    if not isinstance(table, dict) or not all(isinstance(table.get(key, {}), dict) for key in ("data", "model")):
+        raise LongtailError(f"{path} does not hold what a run writes: copy it from the run again, or delete it.")
+    return table
+
+
+def _metadata(info: ModelInfo, test: Mapping[str, Any], source: str, config: Mapping[str, Any]) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    on_hub = source.removeprefix("hf:") if source.startswith("hf:") and "/" in source else None
+    measured = {metric: test[name] for name, metric in _OFFICIAL.items() if test.get(name) is not None}
+    where: dict[str, Any] = {"dataset_type": on_hub or "imagefolder", "dataset_name": source, "dataset_split": "test"}
+    results = [
+        EvalResult(task_type="image-classification", metric_type=metric, metric_value=round(value, 6), **where)
+        for metric, value in measured.items()
+    ]
+    timm_name = info.model.name.removeprefix(TIMM_PREFIX).partition("+")[0]
+    pretrained = info.model.name.startswith(TIMM_PREFIX) and config.get("model", {}).get("pretrained")
+    return ModelCardData(
+        library_name="longtail",
+        pipeline_tag="image-classification",
+        tags=["image-classification", "long-tailed", *([info.recipe] if info.recipe else [])],
+        datasets=[on_hub] if on_hub else None,
+        base_model=f"timm/{timm_name}" if pretrained else None,
+        model_name=source or info.model.name,
+        eval_results=results or None,
+    ).to_yaml()
+
+
+def _figures(test: Mapping[str, Any]) -> list[tuple[str, float, Sequence[float] | None]]:
+    intervals = test.get("intervals", {})
+    return [(words, test[name], intervals.get(name)) for name, words in _FIGURES.items() if test.get(name) is not None]
+
+
+def _classes(info: ModelInfo, test: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the class table, rarest last."""
+    measured = test.get("per_class") or [{}] * len(info.classes)
+    if len(measured) != len(info.classes):
+        raise LongtailError(
+            f"the figures are of {len(measured)} classes and model.json of {len(info.classes)}: copy both from one run."
+        )
+    rows = [
+        {"name": name, "count": count, "group": row.get("group") or "", "test": row.get("test_count"),
+         "recall": row.get("recall"), "interval": row.get("recall_interval")}
+        for name, count, row in zip(info.classes, info.counts, measured, strict=True)
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: -row["count"])[:_MOST_CLASSES]
+
+
+def _percent(value: float, interval: Sequence[float] | None = None) -> str:
+    shown = f"{value * 100:.1f} %"
+    return shown if interval is None else f"{shown} ({interval[0] * 100:.1f} to {interval[1] * 100:.1f})"
+
+
+def _cell(text: object) -> str:
+    """A text that stays in its cell of a table and is nothing but text."""
+    words = " ".join(str(text).split())
+    return "".join(f"\\{character}" if character in "\\`*_{}[]<>#|~" else character for character in words)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""

@@ -1,0 +1,313 @@
+"""export_run: a trained model as one ONNX or torch.export file that needs no longtail, checked on real images."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from longtail.errors import LongtailError
+from longtail.files import is_stream, output_path, write_atomically
+from longtail.models import LongTailModel
+from longtail.predict.card import model_card
+from longtail.predict.hub import local_run
+from longtail.predict.images import Item, find_images, read_batches
+from longtail.predict.predictor import Predictor
+from longtail.run.model_files import load_run
+from longtail.run.model_info import ModelInfo
+
+Format: TypeAlias = Literal["onnx", "torch"]
+InputType: TypeAlias = Literal["uint8", "float32"]
+Squares: TypeAlias = npt.NDArray[np.uint8]
+OPSET: Final = 18
+TOLERANCE: Final = 1e-4  # of a probability
+METADATA_NAME: Final = "metadata.json"  # within a torch.export archive
+_IMAGES_CHECKED = 256
+_BATCH = 32
+_COMMAND_LINE = {
+    "format='torch'": "--format torch",
+    "format='onnx'": "--format onnx",
+    "images=FOLDER": "--images FOLDER",
+}  # parts of messages, and what the command line shows instead
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, and how it compares with the model it came from.
+
+    Attributes:
+        out: The file.
+        card: The model card next to it; None if ``out`` is a stream.
+        images: How many images the two were compared on.
+        largest_difference: Of any probability of any of them.
+    """
+
+    out: Path
+    card: Path | None
+    images: int
+    largest_difference: float
+
+    def __str__(self) -> str:
+        """Return one line."""
+        return (
+            f"the same label as the PyTorch model for all {self.images} images, "
+            f"probabilities within {self.largest_difference:.1e}"
+        )
+
+
+class Deployed(nn.Module):
+    """A model as it is taken away: from pixels to probabilities, with normalisation and adjustment inside.
+
+    Args:
+        model: The network.
+        info: Its information.
+
+    Example:
+        >>> from longtail.run.model_info import ModelSpec, Preprocessing
+        >>> from longtail.models import build_model
+        >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
+        >>> probabilities, label = Deployed(build_model("plain-cnn", 2), info)(torch.zeros(3, 3, 8, 8))
+        >>> probabilities.shape, label.shape
+        (torch.Size([3, 2]), torch.Size([3]))
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: LongTailModel, info: ModelInfo) -> None:
+        super().__init__()
+        self.model = model
+        self.info = info
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(info.preprocessing, name), dtype=torch.float32)
+            self.register_buffer(name, values.view(1, 3, 1, 1) * 255)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return probabilities, float32 (N, C), and the index of the largest, int64 (N,).
+
+        Args:
+            images: RGB of shape (N, 3, S, S), 0 to 255, uint8 or float32.
+        """
+        logits = self.model((images.to(torch.float32) - self.mean) / self.std)
+        probabilities = torch.softmax(self.info.scores(logits), dim=1)
+        return probabilities, probabilities.argmax(dim=1)
+
+
+def export_run(
+    run: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    format: Format = "onnx",  # noqa: A002 - as on the command line
+    input_type: InputType = "uint8",
+    images: str | None = None,
+) -> ExportReport:
+    """Write a run as one file that needs no longtail, after a comparison with the model on real images.
+
+    The file takes RGB images (N, 3, S, S) of 0 to 255, any N, and gives ``probabilities`` (N, C) and ``label`` (N,).
+    Normalisation and post-hoc adjustment are inside; scaling an image to S x S is not, because no two libraries do it
+    alike: the rule is in the metadata (:func:`metadata`), with the class names. A model card is written beside it.
+
+    Args:
+        run: The RUN folder, or ``hf:OWNER/NAME``.
+        out: The file to write, replaced if it exists; or a stream, ``-`` for the standard output.
+        format: ``onnx``, or ``torch`` for an archive that ``torch.export.load`` reads.
+        input_type: What the file takes.
+        images: Images to compare on, as for :func:`longtail.predict.images.find_images`; by default those that the
+            run keeps in ``examples.parquet``. 256 are used at most.
+
+    Raises:
+        LongtailError: No such run or images, a missing package, or a result that differs; then nothing is written.
+    """
+    if format == "onnx":
+        _need("onnx", "onnxscript", "onnxruntime")
+    folder, path = Path(local_run(run)), output_path(out)
+    if path.is_dir():
+        raise LongtailError(f"{path} is a folder: name the file to write, {path / f'model.{_suffix(format)}'}.")
+    model, info = load_run(folder)
+    squares, text = _squares(folder, info, images), model_card(folder)  # what is wrong with the run is said first
+    deployed = (
+        Deployed(model, info).eval().requires_grad_(False)
+    )  # else the outputs of the exported model would require gradients too
+    data = (_to_onnx if format == "onnx" else _to_torch)(deployed, input_type)
+    if _is_external(data):
+        raise LongtailError(
+            f"{path} would be larger than the 2 GB of an ONNX file: use format='torch'.", options=_COMMAND_LINE
+        )
+    difference = _compare(data, Predictor(model, info), squares, format=format, input_type=input_type)
+    card = None if is_stream(path) else path.with_name(f"{path.name}.md")
+    write_atomically(path, data)
+    if card is not None:
+        write_atomically(card, text.encode())
+    return ExportReport(path, card, len(squares), difference)
+
+
+def metadata(info: ModelInfo, input_type: InputType = "uint8") -> dict[str, str]:
+    """What an exported file says about itself: every value is a text, lists and mappings as JSON."""
+    preprocessing = info.preprocessing
+    shorter = preprocessing.resize or preprocessing.size
+    rule = {
+        "colour": "RGB, transparency laid over white, turned as EXIF says",
+        "shorter_side": shorter, "crop": preprocessing.size, "crop_place": "centre",
+        "interpolation": preprocessing.interpolation, "scaling": "anti-aliased as Pillow does, and cropped in one step",
+        "layout": "NCHW", "type": input_type, "range": [0, 255],
+        "normalisation": "inside the file", "mean": preprocessing.mean, "std": preprocessing.std,
+    }  # fmt: skip
+    adjustment = dict(info.adjustment.chosen) if info.adjustment else {}
+    return {
+        "classes": _json(info.classes), "train_counts": _json(info.counts), "preprocessing": _json(rule),
+        "adjustment": _json(adjustment), "threshold": _json(info.threshold), "recipe": info.recipe,
+        "network": info.model.name, "producer": f"longtail {info.versions.get('longtail', '')}".strip(),
+    }  # fmt: skip
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _suffix(format: Format) -> str:  # noqa: A002
+    return "onnx" if format == "onnx" else "pt2"
+
+
+def _need(*packages: str) -> None:
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        names = " and ".join(missing)
+        raise LongtailError(f"format='onnx' needs {names}: pip install 'longtail[export]'.", options=_COMMAND_LINE)
+
+
+def _squares(folder: Path, info: ModelInfo, images: str | None) -> Squares:
+    """The images to compare on, uint8 (N, 3, S, S)."""
+    examples = folder / "examples.parquet"
+    if images is None and not examples.is_file():
+        raise LongtailError(
+            f"{folder} keeps no images to check the result on: name yours, images=FOLDER.", options=_COMMAND_LINE
+        )
+    items: Iterator[Item] = islice(find_images(images or examples).items(), _IMAGES_CHECKED)
+    loaded = [one for batch in read_batches(items, info.preprocessing, batch_size=_BATCH) for one in batch]
+    pixels = [one.pixels for one in loaded if one.pixels is not None]
+    if not pixels:
+        source = str(images or examples)
+        raise LongtailError(
+            f"none of the files in {source!r} is an image: name others, images=FOLDER.", options=_COMMAND_LINE
+        )
+    return np.ascontiguousarray(np.stack(pixels).transpose(0, 3, 1, 2))
+
+
+def _program(deployed: Deployed, input_type: InputType) -> torch.export.ExportedProgram:
+    size = deployed.info.preprocessing.size
+    example = torch.zeros(2, 3, size, size, dtype=torch.uint8 if input_type == "uint8" else torch.float32)
+    with _quiet(), torch.no_grad():
+        return torch.export.export(deployed, (example,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
+
+
+def _to_torch(deployed: Deployed, input_type: InputType) -> bytes:
+    buffer = io.BytesIO()
+    text = _json(metadata(deployed.info, input_type))
+    with _quiet():
+        torch.export.save(_program(deployed, input_type), buffer, extra_files={METADATA_NAME: text})
+    return buffer.getvalue()
+
+
+def _to_onnx(deployed: Deployed, input_type: InputType) -> bytes:
+    import onnx
+
+    with _quiet():
+        made = torch.onnx.export(
+            _program(deployed, input_type), dynamo=True, opset_version=OPSET, input_names=["images"],
+            output_names=["probabilities", "label"], verbose=False,
+        )  # fmt: skip
+    assert made is not None
+    proto: Any = made.model_proto
+    _tidy(proto)
+    onnx.helper.set_model_props(proto, metadata(deployed.info, input_type))
+    proto.producer_name = "longtail"
+    onnx.checker.check_model(proto)
+    data: bytes = proto.SerializeToString()
+    return data
+
+
+def _tidy(proto: Any) -> None:
+    """Give the batch its name, and take out what the exporter notes of our source files."""
+    graph = proto.graph
+    batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        del value.metadata_props[:]
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param == batch:
+                dimension.dim_param = "batch"
+    for node in (*graph.node, *graph.initializer, *(node for function in proto.functions for node in function.node)):
+        del node.metadata_props[:]
+        node.doc_string = ""
+
+
+def _is_external(data: bytes) -> bool:
+    return len(data) >= 2**31
+
+
+def _compare(data: bytes, predictor: Predictor, squares: Squares, *, format: Format, input_type: InputType) -> float:  # noqa: A002
+    """Run both models on the same images, in batches of several sizes; return the largest difference."""
+    found = (_run_onnx if format == "onnx" else _run_torch)(data, squares.astype(input_type))
+    expected = predictor.probabilities(squares.transpose(0, 2, 3, 1), batch_size=_BATCH)
+    probabilities, labels = found
+    difference = float(np.abs(probabilities - expected).max())
+    other = int((labels != expected.argmax(axis=1)).sum())
+    if other or not difference <= TOLERANCE:
+        raise LongtailError(
+            f"the exported model differs from the PyTorch model ({other} of {len(squares)} labels, probabilities by up "
+            f"to {difference:.1e}), so that nothing was written: use the other format, or report this network.",
+            options={"other format": "other --format"},
+        )
+    return difference
+
+
+Results: TypeAlias = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+
+
+def _run_onnx(data: bytes, images: npt.NDArray[Any]) -> Results:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    parts = [session.run(["probabilities", "label"], {"images": batch}) for batch in _batches(images)]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def _run_torch(data: bytes, images: npt.NDArray[Any]) -> Results:
+    with _quiet(), torch.inference_mode():
+        module = torch.export.load(io.BytesIO(data)).module()
+        parts = [module(torch.from_numpy(batch)) for batch in _batches(images)]
+    return torch.cat([part[0] for part in parts]).numpy(), torch.cat([part[1] for part in parts]).numpy()
+
+
+def _batches(images: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """One image alone, then full batches and the rest: a batch that is not dynamic would not take all of them."""
+    return [images[:1], *(images[start : start + _BATCH] for start in range(1, len(images), _BATCH))]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the notes of PyTorch's exporter, which are for its developers, from the user."""
+    import logging
+
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

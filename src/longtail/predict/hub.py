@@ -1,0 +1,185 @@
+"""The Hugging Face hub: a run goes up with its card, and comes down again by the name ``hf:OWNER/NAME``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from longtail.data.sources.paths import last_name
+from longtail.errors import LongtailError, UsageError
+from longtail.files import write_atomically
+from longtail.predict.card import model_card, read_table
+from longtail.run.adjusted import ADJUSTED_NAME
+from longtail.run.model_files import WEIGHTS_NAME, load_run, refuse_swapped
+from longtail.run.model_info import INFO_NAME
+
+PREFIX: Final = "hf:"
+_SHARED: Final = (INFO_NAME, WEIGHTS_NAME, ADJUSTED_NAME)
+_METRICS: Final = "metrics.json"
+_CONFIG: Final = "config.yaml"
+_NAMING_FILES: Final = ("notes", "unreadable")
+
+
+def local_run(run: str | os.PathLike[str]) -> str:
+    """Return the folder of a run; ``hf:OWNER/NAME`` or ``hf:OWNER/NAME@REVISION`` is fetched, or taken from the cache.
+
+    Only ``model.json`` and ``model.safetensors`` are fetched; neither can hold code.
+
+    Raises:
+        LongtailError: The hub cannot be reached, or has no such model.
+
+    Example:
+        >>> local_run("runs/photos")
+        'runs/photos'
+    """
+    text = os.fspath(run)
+    if not text.startswith(PREFIX):
+        return text
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = text.removeprefix(PREFIX).partition("@")
+    with _in_words(f"the model {name!r} could not be fetched"):
+        return snapshot_download(name, revision=revision or None, allow_patterns=[INFO_NAME, WEIGHTS_NAME])
+
+
+def push_run(
+    run: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    include: Sequence[str] = (),
+) -> str:
+    """Upload a finished run to a model repository of the hub, which is made if it does not exist.
+
+    What goes up: ``model.json``, ``model.safetensors``, ``metrics.json`` without its notes on the data,
+    ``adjusted.json`` of an adjusted run, ``config.yaml`` with the source and the weights it started from cut down to
+    their last names, and a model card as ``README.md``. Nothing that shows images or names files of the user's:
+    predictions, examples and the report stay, unless ``include`` names them.
+
+    Args:
+        run: The RUN folder.
+        repo_id: ``OWNER/NAME``.
+        private: Make a new repository private.
+        revision: The branch, made if it does not exist; the main one by default.
+        include: Further files of the run, by name.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        UsageError: A name that is not ``OWNER/NAME``.
+        LongtailError: Not a finished run, a file it does not have, or whatever the hub refuses.
+    """
+    refuse_swapped(run, repo_id)
+    _check_name(repo_id)
+    folder = Path(run)
+    load_run(folder)  # what cannot be loaded is of no use to others either
+    missing = [name for name in include if not _is_file_of(folder, name)]
+    if missing:
+        raise LongtailError(f"{folder} holds no file {missing[0]!r}: name files of the run after --include.")
+    with tempfile.TemporaryDirectory(prefix="longtail-push-") as staged:
+        _stage(folder, Path(staged), include)
+        with _in_words(f"{folder} could not be pushed"):
+            return _upload(staged, repo_id, private=private, revision=revision)
+
+
+def _check_name(repo_id: str) -> None:
+    """Refuse a repository name that the hub would refuse, before anything is read or sent."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo_id)
+        why = "" if "/" in repo_id else ": OWNER is the user or organization it belongs to"
+    except HFValidationError as error:
+        why = f" ({_first(error)})"
+    if why or "/" not in repo_id:
+        raise UsageError(f"{repo_id!r} cannot be a repository; write its name as OWNER/NAME{why.rstrip('.')}.")
+
+
+def _is_file_of(folder: Path, name: str) -> bool:
+    return (folder / name).is_file() and folder.resolve() in (folder / name).resolve().parents
+
+
+def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
+    for name in (*_SHARED, *include):
+        if (folder / name).is_file():
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, staged / name)
+            if name.endswith(".parquet"):
+                _shorten_paths(staged / name)
+    if (folder / _METRICS).is_file():
+        metrics = read_table(folder / _METRICS, json.loads)
+        said = {name: value for name, value in metrics.items() if name not in _NAMING_FILES}
+        write_atomically(staged / _METRICS, json.dumps(said, indent=2, ensure_ascii=False).encode())
+    if (folder / _CONFIG).is_file():
+        config = read_table(folder / _CONFIG, yaml.safe_load)
+        for section, name in (("data", "source"), ("model", "weights")):
+            values = config.get(section) or {}
+            if values.get(name):
+                config[section] = values | {name: last_name(str(values[name]))}
+        write_atomically(staged / _CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
+    write_atomically(staged / "README.md", model_card(folder).encode())
+
+
+def _shorten_paths(path: Path) -> None:
+    """Reduce absolute paths in a table to their last component: the rest reveals the machine."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    if "path" in table.column_names:
+        paths = [last_name(name) if name and Path(name).is_absolute() else name for name in table["path"].to_pylist()]
+        where = table.column_names.index("path")
+        pq.write_table(table.set_column(where, "path", pa.array(paths, pa.string())), path, compression="zstd")
+
+
+def _upload(staged: str, repo_id: str, *, private: bool, revision: str | None) -> str:
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    if revision is not None:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    done: Any = api.upload_folder(
+        repo_id=repo_id, folder_path=staged, revision=revision, commit_message="Upload a model of longtail"
+    )
+    return str(done.commit_url)
+
+
+@contextmanager
+def _in_words(failed: str) -> Iterator[None]:
+    """Turn what the hub's client raises into one sentence with a remedy."""
+    from huggingface_hub import errors
+
+    # The client's HTTP library is another one in each of its major versions; all errors of it share this base.
+    library: type[Exception] = errors.HfHubHTTPError.__bases__[0]
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise LongtailError(f"{failed}: write its name as OWNER/NAME ({_first(error)})") from error
+    except errors.LocalTokenNotFoundError as error:
+        raise LongtailError(f"{failed}: log in first with `hf auth login`, or set HF_TOKEN.") from error
+    except errors.HfHubHTTPError as error:
+        refused = _status(error) in (401, 403, 404)
+        hint = "check the name, and log in with `hf auth login`" if refused else "try again later"
+        raise LongtailError(f"{failed}: {hint} ({_first(error)})") from error
+    except (library, OSError) as error:
+        raise LongtailError(f"{failed}, the hub cannot be reached ({_first(error)}): connect and try again.") from error
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _status(error: Any) -> int | None:
+    return getattr(error.response, "status_code", None)

@@ -1,0 +1,268 @@
+"""Journal: FILE.part, a line for every image that was looked at, so that a killed command goes on where it was."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import sys
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from itertools import chain, islice
+from pathlib import Path
+from typing import BinaryIO, Self, TextIO
+
+import numpy as np
+
+from longtail.errors import LongtailError
+from longtail.files import cannot_write
+from longtail.predict.answers import TEXT, Format, Row, open_table, table_format
+
+if sys.platform != "win32":
+    import fcntl
+
+
+class Journal:
+    """The rows of a table while they are made, and the table itself at the end, as CSV, TSV or Parquet.
+
+    The first line of ``FILE.part`` holds the settings, then comes a CSV with one more column, ``problem``, which is
+    empty but for images that could not be read. A line that a kill has torn is dropped when the file is opened again.
+    :meth:`finish` writes ``FILE`` and, where there were problems, ``FILE.skipped.csv``, each whole or not at all.
+
+    Args:
+        out: The table to be made.
+        columns: Its columns; the first one names the image.
+        settings: What the rows depend on; rows made with others are never continued.
+        format: Format of the table, if its suffix does not tell.
+        restart: Throw an unfinished file away instead of going on with it.
+        count_doubles: Remember eight bytes per row to count :attr:`doubles`.
+
+    Raises:
+        LongtailError: The unfinished file belongs to another command, which may still be running, or it cannot be
+            written.
+
+    Example:
+        >>> import tempfile
+        >>> out = Path(tempfile.mkdtemp()) / "a.csv"
+        >>> with Journal(out, ["path", "label"], settings={}) as journal:
+        ...     journal.add([("x.png", "cat", "")])
+        ...     journal.finish()
+        >>> out.read_text().split()
+        ['path,label', 'x.png,cat']
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        columns: Sequence[str],
+        *,
+        settings: Mapping[str, object],
+        format: Format | None = None,  # noqa: A002
+        restart: bool = False,
+        count_doubles: bool = False,
+    ) -> None:
+        self.out, self.columns, self.format = out, list(columns), table_format(out, format)
+        self.count = 0
+        self.path = out.with_name(f"{out.name}.part")
+        self.skipped_path: Path | None = out.with_name(f"{out.name}.skipped.csv")
+        self._names, self._doubles = array("Q"), _Doubles() if count_doubles else None
+        self._settings = json.dumps(settings, sort_keys=True)
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            self._file: TextIO = self.path.open("a", **TEXT)
+            try:
+                self._open(restart=restart)
+            except BaseException:
+                self._file.close()
+                raise
+        except OSError as error:
+            raise cannot_write(out, error) from error
+        self._done = np.frombuffer(self._names, dtype=np.uint64)  # the same eight bytes
+        self._done.sort()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file; what is in it stays."""
+        with suppress(OSError):  # a full device has refused the same bytes before, and has been told
+            self._file.close()
+
+    @property
+    def doubles(self) -> int:
+        """Number of rows that repeat the name of an earlier row."""
+        return 0 if self._doubles is None else self._doubles.count(self._names)
+
+    def has(self, name: str) -> bool:
+        """Whether an earlier command has written the row of this name; eight bytes are kept for each."""
+        digest = np.uint64(_digest(name))
+        place = int(np.searchsorted(self._done, digest))
+        return place < len(self._done) and bool(self._done[place] == digest)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Append rows, each with its problem at the end, and hand them to the system at once."""
+        rows = list(rows)
+        if self._doubles is not None:
+            self._doubles.add(rows)
+        self._write(lambda: self._writer.writerows(rows))
+
+    def finish(self) -> None:
+        """Write the tables and remove the unfinished file."""
+        assert self.skipped_path is not None
+        if sys.platform == "win32":
+            self._file.close()
+        try:
+            skipped = ((row[0], row[-1]) for row in self._rows() if row[-1])
+            first = next(skipped, None)
+            if first is None:
+                self.skipped_path.unlink(missing_ok=True)
+            else:
+                with open_table(self.skipped_path, ["path", "problem"], "csv") as table:
+                    table.write(chain([first], skipped))
+            with open_table(self.out, self.columns, self.format) as table:
+                table.write(row[:-1] for row in self._rows() if not row[-1])
+            self.path.unlink()
+            self._file.close()  # only now: until here no other command may continue it
+        except OSError as error:
+            raise cannot_write(self.out, error) from error
+
+    def _open(self, *, restart: bool) -> None:
+        """Continue the file or start it over; no other command may be writing it."""
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LongtailError(
+                    f"another command is writing {self.path}: wait for it, or name another --out."
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+        resumed = not restart and self._recover()
+        self._writer = csv.writer(self._file)
+        if not resumed:
+            self._file.truncate(0)
+            self._file.write(f"{self._settings}\n")
+            self._writer.writerow([*self.columns, "problem"])
+            self._file.flush()
+
+    def _write(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+            self._file.flush()
+        except OSError as error:
+            raise cannot_write(self.out, error) from error
+
+    def _recover(self) -> bool:
+        """Learn what is done already and cut a torn line off; False where not even the header is whole."""
+        with self.path.open("rb") as file:
+            first = file.readline()
+            header = f"{self._settings}\n".encode()
+            if header.startswith(first) and first != header:  # incomplete, or empty
+                return False
+            if first != header:
+                raise LongtailError(
+                    f"{self.path} is the unfinished table of another command (other images, model or options): repeat "
+                    "that command, name another --out, or add --restart to throw it away."
+                )
+            whole = 0
+            for row, end in _whole_rows(file, len(self.columns) + 1):
+                if whole:
+                    self._names.append(_digest(row[0]))
+                whole = end
+        os.truncate(self.path, whole or len(first))
+        self.count = len(self._names)
+        return bool(whole)
+
+    def _rows(self) -> Iterator[list[str]]:
+        with self.path.open("rb") as file:
+            file.readline()
+            yield from (row for row, _ in islice(_whole_rows(file, len(self.columns) + 1), 1, None))
+
+
+class StreamTable:
+    """Rows of a table written straight to a stream: a :class:`Journal` without resuming and without ``.skipped.csv``.
+
+    Example:
+        >>> with StreamTable(Path("/dev/null"), ["path", "label"], format="csv") as table:
+        ...     table.add([("x.png", "cat", "")])
+        ...     table.finish()
+    """
+
+    skipped_path: Path | None = None
+    count = 0
+
+    def __init__(self, out: Path, columns: Sequence[str], *, format: Format, count_doubles: bool = False) -> None:  # noqa: A002
+        self._doubles = _Doubles() if count_doubles else None
+        self._stack = ExitStack()
+        self._table = self._stack.enter_context(open_table(out, columns, format))
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the stream."""
+        self._stack.__exit__(*error)  # type: ignore[arg-type]
+
+    @property
+    def doubles(self) -> int:
+        """As :attr:`Journal.doubles`."""
+        return 0 if self._doubles is None else self._doubles.count(())
+
+    def has(self, name: str) -> bool:  # noqa: ARG002
+        """Return False: a stream cannot be resumed."""
+        return False
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Write the rows of the images that could be read."""
+        rows = list(rows)
+        if self._doubles is not None:
+            self._doubles.add(rows)
+        self._table.write([row[:-1] for row in rows if not row[-1]])
+
+    def finish(self) -> None:
+        """Complete the table."""
+        self._stack.close()
+
+
+class _Doubles:
+    """Counts repeated names by eight bytes of each."""
+
+    def __init__(self) -> None:
+        self._names = array("Q")
+
+    def add(self, rows: Iterable[Row]) -> None:
+        self._names.extend(_digest(str(row[0])) for row in rows)
+
+    def count(self, earlier: Iterable[int]) -> int:
+        names = np.concatenate([np.array(earlier, dtype=np.uint64), np.frombuffer(self._names, dtype=np.uint64)])
+        return len(names) - len(np.unique(names))
+
+
+def _whole_rows(file: BinaryIO, width: int) -> Iterator[tuple[list[str], int]]:
+    """Yield each row of a CSV and the position after it, up to the first one that is not whole."""
+    last, end = b"", file.tell()
+
+    def lines() -> Iterator[str]:
+        nonlocal last, end
+        for last in file:
+            end += len(last)
+            yield last.decode("utf-8", "surrogateescape")
+
+    reader = csv.reader(lines(), strict=True)
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error:  # the end within quotes
+            return
+        if row is None or len(row) != width or not last.endswith(b"\n"):
+            return
+        yield row, end
+
+
+def _digest(name: str) -> int:
+    data = name.encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -1,0 +1,200 @@
+"""Which mix of classes is expected in the field: read from a word or a file, and put into a model's adjustment."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from longtail.counts import ClassCounts, FloatArray
+from longtail.data.audit.checks import listed
+from longtail.data.class_names import normalize_class_name
+from longtail.data.sources.delimited import read_records
+from longtail.errors import LongtailError, UsageError, nearest
+from longtail.evaluation.posthoc import Adjustment, prior_shares
+from longtail.run.model_info import ModelInfo
+
+SMALLEST_SHARE: Final = 1e-6
+"""What a class gets that a prior gives nothing: rare beyond almost any evidence, yet a finite logarithm."""
+WORDS: Final = ("uniform", "train")
+_TOO_MUCH: Final = 1e300  # a sum of fewer than a hundred million such shares is still a number
+_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NO_NUMBERS: Final = {"nan", "inf", "infinity", "-inf", "-infinity", "+inf"}  # but not a header either
+_LONGEST: Final = 60  # characters of a cell that an error shows
+
+
+def with_prior(info: ModelInfo, prior: Sequence[float] | FloatArray) -> ModelInfo:
+    """Return the information of a model whose probabilities expect another mix of classes.
+
+    ``log prior_j - log assumed_j`` is added to the scores, where ``assumed`` is the mix they expected before: Bayes'
+    rule, exact where the probabilities were. The adjustment that the model had stays under it, and so does its
+    threshold, which was chosen for the mix of the validation images.
+
+    References:
+        [1] Saerens, Latinne, Decaestecker, Adjusting the outputs of a classifier to new a priori probabilities,
+            Neural Computation 14, 2002, equation 2.4.
+
+    Args:
+        info: The model's information.
+        prior: A positive share or count of each class, length C; their sum does not matter.
+
+    Raises:
+        ValueError: The length is not C, or a share is not a positive number.
+
+    Example:
+        >>> import torch
+        >>> from longtail.run.model_info import ModelSpec, Preprocessing
+        >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+        >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
+        >>> with_prior(info, [50, 50]).scores(torch.tensor([[0.9, 0.1]]).log()).softmax(dim=1)
+        tensor([[0.5000, 0.5000]])
+    """
+    values = np.asarray(prior, dtype=np.float64)
+    if values.shape != (len(info.classes),) or not np.all(np.isfinite(values) & (values > 0)):
+        raise ValueError(f"a prior takes {len(info.classes)} positive numbers, got {values}.")
+    shares = values / values.sum()
+    before = info.adjustment or Adjustment((info.logit_scale,) * len(shares), (0.0,) * len(shares), prior=info.prior)
+    shift = np.log(shares) - np.log(prior_shares(before.prior, info.counts))
+    offset = tuple(float(value) for value in np.asarray(before.offset) + shift)
+    return replace(info, adjustment=replace(before, offset=offset, prior=tuple(map(float, shares))))
+
+
+def read_prior(spec: str, info: ModelInfo, say: Callable[[str], None] | None = None) -> FloatArray:
+    """Read what ``--prior`` takes into the share of each class, float64 (C,), all positive, summing to 1.
+
+    A file is a JSON object of class name to share or count, or a CSV of two columns with or without a header. Names are
+    compared as :func:`longtail.data.class_names.normalize_class_name` spells them. A class that the file leaves out or
+    gives 0 gets a millionth of the sum.
+
+    Args:
+        spec: ``"uniform"``, ``"train"``, or the name of a ``.json`` or ``.csv`` file.
+        info: The model, for its class names and training counts.
+        say: Called with one sentence on the classes that the file leaves out.
+
+    Raises:
+        LongtailError: No such word or file, a class the model does not know, a class given twice, or a value that is
+            not a share.
+
+    Example:
+        >>> from longtail.run.model_info import ModelSpec, Preprocessing
+        >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+        >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
+        >>> read_prior("train", info).tolist(), read_prior("uniform", info).tolist()
+        ([0.9, 0.1], [0.5, 0.5])
+    """
+    if spec == "train":
+        return ClassCounts(info.counts, info.classes).prior
+    if spec == "uniform":
+        return prior_shares("uniform", info.counts)
+    if not isinstance(spec, str | os.PathLike):
+        raise UsageError(
+            f"a prior is uniform, train or a CSV or JSON file, not a {type(spec).__name__}: write the shares into one."
+        )
+    path = Path(spec)
+    if not path.is_file():
+        hint = nearest(str(spec), WORDS)
+        raise UsageError(
+            f"prior takes uniform, train or a CSV or JSON file, and there is no file {str(spec)!r}.{hint}",
+            options={"prior takes": "--prior takes"},
+        )
+    numbers = {normalize_class_name(name): number for number, name in enumerate(info.classes)}
+    given = _from_json(path, numbers) if path.suffix.lower() == ".json" else _from_csv(path, numbers)
+    total = sum(given.values())
+    if total <= 0:
+        raise LongtailError(f"{spec} gives no class a share above 0: give at least one.")
+    missing = [name for number, name in enumerate(info.classes) if number not in given]
+    if missing and say is not None:
+        share = f"{len(missing)} of {len(info.classes)} classes"
+        say(f"{spec} leaves out {share} ({listed(missing)}): each gets a millionth.")
+    shares = np.array([max(given.get(number, 0.0) / total, SMALLEST_SHARE) for number in range(len(info.classes))])
+    return np.asarray(shares / shares.sum(), dtype=np.float64)
+
+
+def _from_csv(path: Path, numbers: Mapping[str, int]) -> dict[int, float]:
+    """Map class number to share; the first row is a header if it has neither a class name nor a number."""
+    given: dict[int, float] = {}
+    for row, (line, cells) in enumerate(read_records(path)):
+        where = f"{path}, line {line}"
+        if len(cells) != 2:
+            raise LongtailError(
+                f"{where}: {len(cells)} value{'s' * (len(cells) != 1)} where a class name and its share should be; "
+                "quote a name that holds a separator."
+            )
+        name, value = normalize_class_name(cells[0]), cells[1].strip()
+        if row == 0 and name not in numbers and not re.search(r"\d", value) and value.lower() not in _NO_NUMBERS:
+            continue
+        _require_new(given, name, numbers, f"{where}, column 1")
+        given[numbers[name]] = _share(value, f"{where}, column 2")
+    return given
+
+
+def _from_json(path: Path, numbers: Mapping[str, int]) -> dict[int, float]:
+    """Map class number to share. Numbers stay text, to be parsed as in a CSV."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        pairs = json.loads(
+            text, object_pairs_hook=_Pairs, parse_int=_Number, parse_float=_Number, parse_constant=_Number
+        )
+    except (OSError, UnicodeDecodeError) as error:
+        raise LongtailError(f"{path} cannot be read as UTF-8 text ({error}): save it as CSV or JSON.") from error
+    except json.JSONDecodeError as error:
+        raise LongtailError(f"{path} is not valid JSON ({error}): write an object of class name to share.") from error
+    except RecursionError:
+        raise LongtailError(f"{path} is nested too deeply: write an object of class name to share.") from None
+    if not isinstance(pairs, _Pairs):
+        raise LongtailError(f'{path} should hold class names with their shares, such as {{"cat": 0.9, "lynx": 0.1}}.')
+    given: dict[int, float] = {}
+    for key, value in pairs:
+        where, name = f"{path}{_line_of(key, text)}", normalize_class_name(key)
+        _require_new(given, name, numbers, where)
+        if not isinstance(value, _Number):
+            raise LongtailError(f"{where}: the share of {_short(name)} is not a number: give one of 0 or more.")
+        given[numbers[name]] = _share(value, where)
+    return given
+
+
+class _Pairs(list[tuple[str, object]]):
+    """The pairs of a JSON object, including repeated names."""
+
+
+class _Number(str):
+    """The text of a JSON number."""
+
+    __slots__ = ()
+
+
+def _line_of(key: str, text: str) -> str:
+    """The last line where a JSON name occurs, for an error; empty if it is written with escapes."""
+    place = text.rfind(json.dumps(key, ensure_ascii=False))
+    return "" if place < 0 else f", line {text.count(chr(10), 0, place) + 1}"
+
+
+def _require_new(given: dict[int, float], name: str, numbers: Mapping[str, int], where: str) -> None:
+    """Check that a class is known and not given yet."""
+    if name not in numbers:
+        hint = nearest(name[:_LONGEST], list(numbers))
+        raise LongtailError(f"{where}: the model knows no class {_short(name)}.{hint}")
+    if numbers[name] in given:
+        raise LongtailError(f"{where}: the class {_short(name)} is named twice: keep one.")
+
+
+def _share(text: str, where: str) -> float:
+    if _NUMBER.fullmatch(text):
+        value = float(text)
+        if 0 <= value < _TOO_MUCH:
+            return value
+    hint = "give a plain number of 0 or more, such as 1200 or 0.12."
+    if re.fullmatch(r"\d+,\d+", text):
+        thousands, decimals = text.replace(",", ""), text.replace(",", ".")
+        hint = f"write {thousands} if the comma separates thousands, or {decimals} if it begins the decimals."
+    raise LongtailError(f"{where}: the share is {_short(text)}: {hint}")
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")

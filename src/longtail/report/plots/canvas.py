@@ -1,0 +1,78 @@
+"""An empty figure in the manner of the page: no frame, hairline grid, transparent ground."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+import plotly.graph_objects as go
+
+from longtail.report.plots.palette import GROUND, INK, MUTED, RULE
+
+FONT = "Inter, 'Helvetica Neue', 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
+
+
+def blank(height: int, *, left: int) -> go.Figure:
+    """A figure of ``height`` pixels with room for labels on the left and no trace yet.
+
+    Example:
+        >>> blank(300, left=48).layout.height, len(blank(300, left=48).data)
+        (300, 0)
+    """
+    axis = {
+        "gridcolor": RULE,
+        "gridwidth": 1,
+        "linecolor": RULE,
+        "zeroline": False,
+        "ticks": "",
+        "title": {"standoff": 10, "font": {"size": 12.5, "color": MUTED}},
+        "tickfont": {"size": 12, "color": MUTED},
+    }
+    layout = {
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "showlegend": False,
+        "hovermode": "closest",
+        "hoverlabel": {"bgcolor": GROUND, "bordercolor": RULE, "font": {"family": FONT, "size": 13, "color": INK}},
+        "xaxis": axis | {"showgrid": False, "showline": True},
+        "yaxis": axis,
+    }
+    figure = go.Figure(layout={"template": {"layout": layout}, "height": height})
+    return figure.update_layout(margin={"l": left, "r": 10, "t": 10, "b": 46})
+
+
+def epoch_axis(figure: go.Figure, starts: Iterable[int], last: int | None = None) -> None:
+    """Make the horizontal axis one of epochs over all stages; where stage 2 begins is marked.
+
+    Args:
+        figure: Changed.
+        starts: Epochs of stage 1 of each run that has a second one.
+        last: Epochs on the axis; as many as are drawn when not given.
+
+    Example:
+        >>> figure = blank(300, left=48)
+        >>> epoch_axis(figure, [30, 30, 40], 50)
+        >>> [shape.x0 for shape in figure.layout.shapes], figure.layout.xaxis.range
+        ([30.5, 40.5], (0.5, 50.5))
+    """
+    for number, start in enumerate(sorted(set(starts))):
+        figure.add_vline(x=start + 0.5, line={"color": MUTED, "width": 1, "dash": "dot"})
+        if number == 0:
+            place = {"x": start + 0.5, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "bottom"}
+            figure.add_annotation(text="stage 2", showarrow=False, font={"size": 12, "color": MUTED}, **place)
+    figure.update_layout(margin={"t": 26})
+    figure.update_xaxes(title="Epoch", rangemode="tozero")
+    if last is not None:
+        figure.update_xaxes(range=[0.5 if last > 1 else 0, last + 0.5])
+
+
+def clip(text: str, length: int = 60) -> str:
+    """Shorten a label to ``length`` characters, and escape what plotly would read as markup.
+
+    Example:
+        >>> clip("aquarium fish", 9), clip("<b>")
+        ('aquarium…', '&lt;b&gt;')
+    """
+    short = text if len(text) <= length else f"{text[: length - 1]}…"
+    return html.escape(short, quote=False)

@@ -1,0 +1,1 @@
+"""The RUN folder: its files, their writers and readers."""

@@ -1,0 +1,167 @@
+"""read_dynamics: what a run recorded of its gradients, epoch by epoch, read into arrays."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from longtail.analysis.saturation import BINS
+from longtail.errors import LongtailError
+from longtail.run.write import write_table
+
+FOLDER = "dynamics"
+
+
+COLUMNS = ("class", "images", "positive", "negative", "gradient", "p_histogram")
+
+
+NAME = re.compile(r"stage(\d+)-epoch(\d+)\.parquet")
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """E epochs of C classes, in the order they were trained in.
+
+    Attributes:
+        stage: Stage of each epoch, shape (E,).
+        images: How often an image of the class was drawn, shape (E, C).
+        positive: Accumulated gradient that raises the logit of the class, shape (E, C).
+        negative: Accumulated gradient that lowers it, shape (E, C).
+        gradient: Mean size of the gradient on the own logit of its images, shape (E, C); NaN without images.
+        histogram: Images by p_y, in the bins of :data:`longtail.analysis.saturation.EDGES`, shape (E, C, BINS).
+    """
+
+    stage: npt.NDArray[np.int64]
+    images: npt.NDArray[np.int64]
+    positive: npt.NDArray[np.float64]
+    negative: npt.NDArray[np.float64]
+    gradient: npt.NDArray[np.float64]
+    histogram: npt.NDArray[np.int32]
+
+    @property
+    def steps(self) -> npt.NDArray[np.int64]:
+        """Epochs over all stages, from 1, shape (E,)."""
+        return np.arange(1, len(self.stage) + 1)
+
+    @property
+    def end_of_stage_1(self) -> int:
+        """The last epoch of the first stage that was recorded, as an index."""
+        return int(np.flatnonzero(self.stage == self.stage[0])[-1])
+
+    @property
+    def stage_2(self) -> int | None:
+        """How many epochs lie before the second stage that was recorded; None where there is one stage."""
+        return self.end_of_stage_1 + 1 if self.stage[-1] != self.stage[0] else None
+
+
+def read_dynamics(run: Path, num_classes: int) -> Dynamics | None:
+    """Read what a run recorded.
+
+    Args:
+        run: A RUN folder.
+        num_classes: Classes of the run.
+
+    Returns:
+        None where the run recorded nothing.
+
+    Raises:
+        LongtailError: A file is damaged or missing in the row, or of a run with other classes.
+    """
+    found = {
+        (int(name[1]), int(name[2])): path
+        for path in sorted((run / FOLDER).glob("*.parquet"))
+        if (name := NAME.fullmatch(path.name))
+    }
+    if not found:
+        return None
+    order = sorted(found)
+    _check_order(order, run)
+    columns = [_read(found[key], num_classes) for key in order]
+    together = {name: np.stack([one[name] for one in columns]) for name in columns[0]}
+    return Dynamics(stage=np.array([stage for stage, _ in order], dtype=np.int64), **together)
+
+
+def _check_order(order: list[tuple[int, int]], run: Path) -> None:
+    expected = 1
+    for (stage, epoch), before in zip(order, [None, *order], strict=False):
+        expected = 1 if before is None or before[0] != stage else expected + 1
+        if epoch != expected:
+            raise LongtailError(
+                f"{run / FOLDER} has no file of stage {stage}, epoch {expected}: put it back, or move the folder away "
+                "to report without it."
+            )
+
+
+def _read(path: Path, num_classes: int) -> dict[str, npt.NDArray[Any]]:
+    remedy = f"put it back, or move {path.parent} away to report without it"
+    try:
+        table = pq.read_table(path, columns=list(COLUMNS))
+        bins = table["p_histogram"].combine_chunks().flatten().to_numpy().reshape(len(table), BINS)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise LongtailError(f"{path} cannot be read: {remedy}.") from error
+    if not np.array_equal(table["class"].to_numpy(), np.arange(num_classes)):
+        raise LongtailError(f"{path} is of a run with other classes: {remedy}.")
+    floats = {name: table[name].to_numpy().astype(np.float64) for name in ("positive", "negative", "gradient")}
+    return floats | {"images": table["images"].to_numpy().astype(np.int64), "histogram": bins.astype(np.int32)}
+
+
+_SUMS = 3  # columns before the histogram: gradient, size of gradient, size of gradient on the own logit
+
+
+def epoch_columns(sums: Tensor, scale: float) -> dict[str, npt.NDArray[Any]]:
+    """What an epoch's file says of each class.
+
+    Args:
+        sums: float64 (C, 3 + BINS), from :attr:`Recorder.sums`, of all processes.
+        scale: Of the recorder.
+
+    Returns:
+        ``images`` (C,), how often an image of the class was drawn; ``positive`` and ``negative`` (C,), the accumulated
+        gradient that raises and lowers its logit; ``gradient`` (C,), the mean size of the gradient on the own logit of
+        its images, NaN without images: ``1 - p_y`` of what a cross-entropy sees, times the scales that a loss gives to
+        single classes (KPS); ``p_histogram`` (C, BINS).
+    """
+    values = sums.cpu().numpy()
+    total, size, own = (values[:, column] / (scale or 1.0) for column in range(_SUMS))
+    histogram = values[:, _SUMS:].astype(np.int32)
+    images = histogram.sum(axis=1)
+    mean = np.where(images > 0, own / np.maximum(images, 1), np.nan)
+    positive, negative = (np.maximum(size + sign * total, 0.0) / 2 for sign in (-1, 1))  # no rounding below zero
+    return {
+        "images": images, "positive": positive, "negative": negative, "gradient": mean, "p_histogram": histogram,
+    }  # fmt: skip
+
+
+def write_epoch(out: Path, stage: int, epoch: int, sums: Tensor, scale: float) -> None:
+    """Write ``OUT/dynamics/stage{S}-epoch{EEEE}.parquet``, one row a class; a file of that name is replaced.
+
+    Args:
+        out: The RUN folder.
+        stage: 1 or 2.
+        epoch: From 1.
+        sums: See :func:`epoch_columns`.
+        scale: See :func:`epoch_columns`.
+
+    Raises:
+        LongtailError: The disk refuses.
+    """
+    columns = epoch_columns(sums, scale)
+    count = len(columns["images"])
+    bins = pa.FixedSizeListArray.from_arrays(pa.array(columns.pop("p_histogram").reshape(-1)), BINS)
+    table = pa.table({
+        "stage": pa.array([stage] * count, pa.int32()),
+        "epoch": pa.array([epoch] * count, pa.int32()),
+        "class": pa.array(range(count), pa.int32()),
+        "images": pa.array(columns.pop("images"), pa.int32()),
+        **{name: pa.array(values, pa.float32()) for name, values in columns.items()},
+        "p_histogram": bins,
+    })  # fmt: skip
+    write_table(out / FOLDER / f"stage{stage}-epoch{epoch:04d}.parquet", table)

@@ -1,0 +1,209 @@
+"""A trained model on disk: ``model.safetensors`` with the weights beside ``model.json``; nothing is unpickled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from longtail.counts import ClassCounts
+from longtail.data.class_names import normalize_class_name
+from longtail.device import named_device
+from longtail.errors import LongtailError, UsageError, resume_hint
+from longtail.files import write_atomically
+from longtail.models import LongTailModel, build_model
+from longtail.models.timm import TIMM_PREFIX
+from longtail.run.model_info import INFO_NAME, ModelInfo, load_info, save_info
+
+WEIGHTS_NAME: Final = "model.safetensors"
+
+
+def save_model(model: LongTailModel, info: ModelInfo, folder: str | Path) -> None:
+    """Write a model and its information into a folder, each file whole or not at all.
+
+    Args:
+        model: The model, on any device.
+        info: Its information; the names in it have to be the model's.
+        folder: Where to write ``model.safetensors`` and ``model.json``; made if missing.
+
+    Raises:
+        ValueError: ``info`` names another model or another number of classes.
+        LongtailError: The files cannot be written.
+    """
+    if (info.model.name, info.model.head) != (model.name, model.head_name) or len(info.classes) != model.num_classes:
+        raise ValueError(
+            f"model.json would describe {info.model} with {len(info.classes)} classes, but the model is "
+            f"{model.name!r} with a {model.head_name!r} head and {model.num_classes} classes."
+        )
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    write_atomically(Path(folder) / WEIGHTS_NAME, save(tensors, metadata={"format": "pt"}))
+    save_info(info, folder)
+
+
+def load_model(folder: str | Path) -> tuple[LongTailModel, ModelInfo]:
+    """Read a model that :func:`save_model` wrote, in evaluation mode on the CPU. Nothing is unpickled.
+
+    Args:
+        folder: The folder of ``model.safetensors`` and ``model.json``.
+
+    Raises:
+        LongtailError: A file is missing, damaged, of a newer format, or the weights are those of another model.
+    """
+    info = load_info(folder)
+    path = Path(folder) / WEIGHTS_NAME
+    if info.model.name.startswith(TIMM_PREFIX):  # of any size: first without memory, to see that the weights fit
+        check_weights(_without_memory(info, path), _outline(path), path)
+    model = _build(info)
+    tensors = _load_weights(path)
+    check_weights(model, tensors, path)
+    model.load_state_dict(tensors)
+    return model.eval(), info
+
+
+def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tuple[LongTailModel, ModelInfo]:
+    """Read the model of a RUN folder onto a device, in evaluation mode.
+
+    Raises:
+        LongtailError: Not a RUN folder, a run that has not finished, no such device, or any error of
+            :func:`load_model`.
+    """
+    folder, place = Path(run_dir), named_device(device)
+    if folder.is_file():
+        raise LongtailError(f"{str(folder)!r} is a file, not a run: name the folder that `longtail train --out` wrote.")
+    if not folder.is_dir():
+        raise LongtailError(f"There is no run {str(folder)!r}: name the folder that `longtail train` wrote.")
+    if not (folder / INFO_NAME).exists():
+        if (folder / "fold-0").is_dir():
+            raise LongtailError(
+                f"{str(folder)!r} holds a cross-validation, which has no model of its own: name one of its folds, such "
+                f"as {str(folder / 'fold-0')!r}, or train on all images without folds.",
+                options={"without folds": "without --folds"},
+            )
+        if (folder / "config.yaml").exists():
+            raise LongtailError(f"The run {str(folder)!r} has not finished: continue it with: {resume_hint(folder)}")
+        raise LongtailError(f"{str(folder)!r} is no run, it holds no {INFO_NAME}: name what `longtail train` wrote.")
+    model, info = load_model(folder)
+    return model.to(place), info
+
+
+def refuse_swapped(run: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
+    """Refuse swapped arguments: a run where something else belongs, and something else in place of the run.
+
+    Raises:
+        UsageError: The second argument is a run and the first is not.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "model.json").touch()
+        >>> refuse_swapped(folder, "photos")
+        >>> refuse_swapped("photos", folder)
+        Traceback (most recent call last):
+        longtail.errors.UsageError: ... is a run, and 'photos' is not: the run comes first, so swap the two.
+    """
+    if os.fspath(run).startswith("hf:") or (Path(run) / INFO_NAME).is_file():
+        return
+    if (Path(other) / INFO_NAME).is_file():
+        raise UsageError(
+            f"{os.fspath(other)!r} is a run, and {os.fspath(run)!r} is not: the run comes first, so swap the two."
+        )
+
+
+def start_from(model: LongTailModel, counts: ClassCounts, run_dir: str | Path) -> bool:
+    """Give a model the weights of a run: the backbone's, and the classifier's where it is the same.
+
+    Classes are matched by name, whatever their order. Those without training images, on either side, may be missing on
+    the other.
+
+    Args:
+        model: The model, changed in place.
+        counts: Its classes and their training images.
+        run_dir: RUN folder.
+
+    Returns:
+        Whether the classifier was taken over as well: same kind of head, same classes.
+
+    Raises:
+        LongtailError: Another backbone, or any error of :func:`load_run`.
+    """
+    trained, info = load_run(run_dir)
+    if info.model.name != model.name:
+        raise LongtailError(
+            f"{str(run_dir)!r} holds a {info.model.name}, not a {model.name}: set --model.name {info.model.name}."
+        )
+    model.backbone.load_state_dict(trained.backbone.state_dict())
+    theirs = {normalize_class_name(name): row for row, name in enumerate(info.classes)}
+    mine = {normalize_class_name(name): row for row, name in enumerate(counts.names)}
+    shared = [name for name in mine if name in theirs]
+    others = [counts[mine[name]] for name in mine if name not in theirs]
+    others += [info.counts[theirs[name]] for name in theirs if name not in mine]
+    same = info.model.head == model.head_name and not any(others)
+    if same:
+        source, target = trained.head.state_dict(), model.head.state_dict()
+        for name, values in source.items():  # every tensor has one row per class
+            target[name][[mine[label] for label in shared]] = values[[theirs[label] for label in shared]]
+    return same
+
+
+def check_weights(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Make sure that weights read from a file are those of this model: the same names and shapes.
+
+    Raises:
+        LongtailError: They are of another model; the message names the first difference.
+    """
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    for name in [*expected, *found]:
+        if expected.get(name) != found.get(name):
+            raise LongtailError(
+                f"{path} holds the weights of another model ({name}: {_shape(found, name)} in the file, "
+                f"{_shape(expected, name)} in the model): use the run's own file, or train into a new folder."
+            )
+
+
+def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:
+    return " x ".join(map(str, shapes[name])) or "one number" if name in shapes else "absent"
+
+
+def _build(info: ModelInfo) -> LongTailModel:
+    return build_model(
+        info.model.name, len(info.classes), info.model.head, pretrained=False, in_size=info.preprocessing.size
+    )
+
+
+def _without_memory(info: ModelInfo, path: Path) -> LongTailModel:
+    try:
+        with torch.device("meta"):
+            return _build(info)
+    except (RuntimeError, AssertionError) as error:  # timm builds anything, but not at any size
+        what = f"{info.model.name} of {info.preprocessing.size} pixels"
+        raise LongtailError(f"{path.parent} names a network that cannot be, {what}: copy the run again.") from error
+
+
+def _outline(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file without their values, on the device ``meta``."""
+    with _weights_file(path), safe_open(path, "pt") as file:
+        return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
+
+
+def _load_weights(path: Path) -> dict[str, Tensor]:
+    with _weights_file(path):
+        return load_file(path)
+
+
+@contextmanager
+def _weights_file(path: Path) -> Iterator[None]:
+    """Say what is wrong with a file of weights that cannot be read."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise LongtailError(f"{path} is missing: copy it from the run, or train again.") from error
+    except (SafetensorError, OSError) as error:
+        raise LongtailError(f"{path} is damaged or cut short ({error}): copy it again from the run.") from error

@@ -1,0 +1,225 @@
+"""``RUN/splits.csv``: the split of each image of the source, written for training and read to restore the splits."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from longtail.counts import IntArray
+from longtail.data.dataset import SPLIT_NAMES, ImageData, Split
+from longtail.errors import LongtailError
+from longtail.files import write_atomically
+
+SPLITS_NAME: Final = "splits.csv"
+LEFT_OUT: Final = "left out"
+COLUMNS: Final = ("split", "class", "path", "source_split", "row")
+GROUP: Final = "group"
+
+
+def write_splits(
+    path: Path,
+    splits: Mapping[str, Split],
+    source: ImageData,
+    origins: Mapping[str, str],
+    group_column: str | None = None,
+) -> None:
+    """Write one line per image of a source, including those in no split of the run.
+
+    The columns: ``split``, which is ``train``, ``validation``, ``test`` or ``left out`` (cut by the imbalance ratio, or
+    unreadable); ``class``; ``path``, the file relative to the source, empty for an image within a table;
+    ``source_split`` and ``row``, its position in the source, rows counted from 0; and ``group`` if there is a group
+    column.
+
+    Args:
+        path: The file.
+        splits: The splits of the run, by name.
+        source: The source before any image was cut or carved off.
+        origins: For each split of the run, the split of the source that its images are from.
+        group_column: The column that groups images, or None.
+
+    Raises:
+        LongtailError: The file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *([GROUP] if group_column else [])])
+    listings = {name: _listing(split, group_column) for name, split in source.splits.items()}
+    for name, origin, places in _parts(splits, source.splits, origins):
+        split, (files, groups) = source.splits[origin], listings[origin]
+        numbers, labels = split.origin_rows[places].tolist(), split.labels[places].tolist()
+        for place, row, label in zip(places.tolist(), numbers, labels, strict=True):
+            writer.writerow([name, source.classes[label], files[place] or "", origin, row, *groups[place : place + 1]])
+    write_atomically(path, text.getvalue().encode())
+
+
+def _parts(
+    splits: Mapping[str, Split], source: Mapping[str, Split], origins: Mapping[str, str]
+) -> Iterator[tuple[str, str, IntArray]]:
+    """Yield each split of the run with its split of the source and its rows there, then what is left out."""
+    unused = {name: np.ones(len(split), dtype=np.bool_) for name, split in source.items()}
+    for name in (name for name in SPLIT_NAMES if name in splits):
+        origin = origins[name]
+        order = np.argsort(source[origin].origin_rows)
+        rows = splits[name].origin_rows
+        places = order[np.searchsorted(source[origin].origin_rows, rows, sorter=order)]
+        unused[origin][places] = False
+        yield name, origin, places
+    for origin, left in unused.items():
+        yield LEFT_OUT, origin, np.flatnonzero(left)
+
+
+def _listing(split: Split, group_column: str | None) -> tuple[list[str | None], list[object]]:
+    """The file and the group of each image; no groups without a group column."""
+    if group_column is None:
+        return split.files(), []
+    has_groups = group_column in split.rows.column_names
+    return split.files(), split.column(group_column) if has_groups else [""] * len(split)
+
+
+@dataclass(frozen=True, eq=False)
+class SplitsRecord:
+    """The contents of a ``splits.csv``, sorted by the rows in the source.
+
+    Attributes:
+        split: The split of each image, or ``left out``.
+        label: The name of its class.
+        path: Its file, empty for an image within a table.
+        source_split: The split of the source that it comes from.
+        row: Its row there.
+        line: Its line in the file, from 0, which orders the images of a split.
+    """
+
+    split: list[str]
+    label: list[str]
+    path: list[str]
+    source_split: list[str]
+    row: IntArray
+    line: IntArray
+
+
+def read_splits(path: Path) -> SplitsRecord | None:
+    """Read a ``splits.csv``; None if there is none, as in runs of older versions.
+
+    Raises:
+        LongtailError: The file is damaged.
+    """
+    if not path.is_file():
+        return None
+    text = dict.fromkeys(COLUMNS, pa.string()) | {"row": pa.int64()}
+    try:
+        table = pyarrow.csv.read_csv(
+            path,
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=text, include_columns=list(COLUMNS), strings_can_be_null=False
+            ),
+        )
+        rows, names = table["row"].to_numpy(), table["source_split"].to_pylist()
+        places = np.array([SPLIT_NAMES.index(name) for name in names], dtype=np.int64)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LongtailError(
+            f"{path} is damaged ({reason}): copy it from the run again, or delete it to divide the source again."
+        ) from error
+    order = np.lexsort((rows, places))
+    split, label, path_column, places_column = (
+        table[name].take(order).to_pylist() for name in ("split", "class", "path", "source_split")
+    )
+    return SplitsRecord(split, label, path_column, places_column, rows[order], order)
+
+
+@dataclass(frozen=True, eq=False)
+class FoundSplits:
+    """The images of a record that a source still has.
+
+    Attributes:
+        splits: The splits of the run, images in the order of the record.
+        missing: Recorded images that no longer exist, by split, except those that were left out.
+        emptied: Classes whose recorded images no longer exist.
+        added: Number of images of the source that are not in the record.
+    """
+
+    splits: Mapping[str, Split]
+    missing: Mapping[str, tuple[str, ...]]
+    emptied: tuple[str, ...]
+    added: int
+
+
+def find_splits(data: ImageData, record: SplitsRecord) -> FoundSplits:
+    """Find the images of a record in a source: a file by its path, an image within a table by its row.
+
+    Args:
+        data: The source as it is now.
+        record: What it was divided into.
+    """
+    places = _places(data, record)
+    splits: dict[str, Split] = {}
+    missing: dict[str, tuple[str, ...]] = {}
+    split_of = np.array(record.split, dtype=object)
+    for name in SPLIT_NAMES:
+        lines = np.flatnonzero(split_of == name)
+        lines = lines[np.argsort(record.line[lines])]
+        here = [place for line in lines.tolist() if (place := places[line]) is not None]
+        if here:
+            splits[name] = _selected(data, here)
+        elif name in data.splits and not len(data.splits[name]):
+            splits[name] = data.splits[name]  # it was empty before, too
+        gone = tuple(_name(record, line) for line in lines.tolist() if places[line] is None)
+        if gone:
+            missing[name] = gone
+    left = {label for label, place in zip(record.label, places, strict=True) if place is not None}
+    emptied = tuple(label for label in dict.fromkeys(record.label) if label not in left)
+    total = sum(map(len, data.splits.values()))
+    return FoundSplits(splits, missing, emptied, total - sum(place is not None for place in places))
+
+
+def _places(data: ImageData, record: SplitsRecord) -> list[tuple[str, int] | None]:
+    """The split and row in the source of each recorded image, None if it no longer exists.
+
+    The lines of a file that a table lists several times are matched in the order of the table.
+    """
+    files: dict[str, deque[tuple[str, int]]] = {}
+    for name, split in data.splits.items():
+        for row, file in enumerate(split.files()):
+            if file is not None:
+                files.setdefault(file, deque()).append((name, row))
+    rows = {
+        name: dict(zip(split.origin_rows.tolist(), range(len(split)), strict=True))
+        for name, split in data.splits.items()
+    }
+    places: list[tuple[str, int] | None] = []
+    for path, name, row in zip(record.path, record.source_split, record.row.tolist(), strict=True):
+        if path:
+            places.append(files[path].popleft() if files.get(path) else None)
+        else:
+            at = rows.get(name, {}).get(row)
+            places.append(None if at is None else (name, at))
+    return places
+
+
+def _selected(data: ImageData, places: list[tuple[str, int]]) -> Split:
+    """Select images by split and row, usually all from one split."""
+    names = list(dict.fromkeys(name for name, _ in places))
+    rows = np.array([row for _, row in places], dtype=np.int64)
+    if len(names) == 1:
+        return data.splits[names[0]].select(rows)
+    import datasets
+
+    # A photo that has been moved from one split of a table to another.
+    starts = dict(zip(names, np.cumsum([0, *(len(data.splits[name]) for name in names[:-1])]).tolist(), strict=True))
+    joined = datasets.concatenate_datasets([data.splits[name].rows for name in names])
+    at = np.array([starts[name] + row for name, row in places], dtype=np.int64)
+    return replace(data.splits[names[0]], rows=joined.select(at), origin=rows)
+
+
+def _name(record: SplitsRecord, line: int) -> str:
+    return record.path[line] or f"{record.source_split[line]} row {record.row[line]}"

@@ -1,0 +1,382 @@
+"""A classifier without its frozen backbone: the features of every image, computed once, and what trains on them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from longtail.data.loading.cache import files_on_disk, image_hashes, kept_on_disk, scaling
+from longtail.data.loading.cache_folder import Contents
+from longtail.data.loading.loaders import Batch, Loader, count_batches, split_rows
+from longtail.data.loading.workers import Decoder
+from longtail.data.transforms.augment import Augment, BatchTransform
+from longtail.device import forward_batch, memory_budget, step_seed
+from longtail.errors import LongtailError
+from longtail.models.model import LongTailModel
+from longtail.models.resnet_cifar import folded
+from longtail.training.engine import Engine
+from longtail.training.evaluate import largest_batch
+from longtail.training.progress import Reporter
+
+BATCH = 256  # not the largest that fits: draws without hashes follow the batches, and must not depend on memory
+
+
+AT_ONCE = 16 * BATCH  # images whose features are kept in one file
+
+
+_HASH, _KEY = 32, 40  # bytes of an image's hash, letters of a hash in a file's name
+
+
+class CachedViews:
+    """Features of V augmented views of each image; both the loader and the transform of a stage that trains on them.
+
+    A frozen backbone in evaluation mode gives the same feature for the same pixels at any time, so training on stored
+    features is training through the backbone, with one difference: an image shows V views instead of a new one at
+    every draw.
+
+    Args:
+        features: float32 (V, N, D), on the training device.
+        labels: int64 (N,), on the training device.
+
+    Example:
+        >>> views = CachedViews(torch.arange(6.0).view(2, 3, 1), torch.tensor([0, 1, 1]))
+        >>> batch = next(views.batches(torch.tensor([2, 0]), 2))
+        >>> batch.labels.tolist(), views.augment(batch.images, torch.Generator().manual_seed(0)).shape
+        ([1, 0], torch.Size([2, 1]))
+    """
+
+    waited = 0.0  # nothing is ever waited for
+    large_batch = BATCH
+
+    def __init__(self, features: Tensor, labels: Tensor) -> None:
+        self.features = features
+        self.labels = labels
+
+    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        """Yield row numbers in place of images; :meth:`augment` turns them into features."""
+        # All rows go to the device at once: sending those of each step would wait for the step before.
+        there = split_rows(rows.to(self.features.device), batch_size)
+        for part, index in zip(split_rows(rows, batch_size), there, strict=True):
+            yield Batch(index, self.labels[index], part)
+
+    def augment(self, images: Tensor, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:
+        """Draw one view for each row number (N,) and return its features (N, D)."""
+        if len(self.features) == 1:  # nothing to draw: a step on features alone is short enough to notice
+            return self.normalize(images)
+        total = images.shape[0] * world_size
+        view = torch.randint(len(self.features), (total,), generator=generator)[rank::world_size]
+        return self.features[view.to(images.device, non_blocking=True), images]
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return the features (N, D) of the first view for row numbers (N,): what evaluation sees."""
+        return self.features[0, images]
+
+
+class Classifier(nn.Module):
+    """The head of a model, called as the whole model is, but on features.
+
+    Example:
+        >>> from longtail.models import build_model
+        >>> logits, features = Classifier(build_model("plain-cnn", 10))(torch.zeros(2, 64), return_features=True)
+        >>> logits.shape, features.shape
+        (torch.Size([2, 10]), torch.Size([2, 64]))
+    """
+
+    def __init__(self, model: LongTailModel) -> None:
+        super().__init__()
+        self.head = model.head
+
+    def forward(self, features: Tensor, *, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Return logits (N, C), or logits and the features (N, D) themselves."""
+        logits: Tensor = self.head(features)
+        return (logits, features) if return_features else logits
+
+
+def compute_views(
+    engine: Engine,
+    model: LongTailModel,
+    loader: Loader,
+    transform: Augment,
+    labels: Tensor,
+    *,
+    views: int,
+    seed: tuple[int, ...],
+    key: str = "",
+    hashes: Sequence[bytes] = (),
+    source: str = "",
+    tick: Callable[[], object] = lambda: None,
+    warn: Callable[[str], object] = lambda _: None,
+) -> CachedViews:
+    """Pass every image through the frozen backbone ``views`` times, each time augmented anew.
+
+    The draws follow from ``seed``, so that a resumed run trains on the same features. Those of an image with a hash
+    follow from it and not from images beside it, so that another choice of images finds what was computed before.
+
+    Args:
+        engine: Device, precision, processes.
+        model: The network; its head is not used.
+        loader: Batches of uint8 images of the training split.
+        transform: Augmentation and normalisation.
+        labels: int64 (N,).
+        views: V, at least 1.
+        seed: Seed words.
+        key: What the features follow from but for image, seed and view, from :func:`feature_key`: they are kept on
+            disk under its hash, and only read the next time. Empty keeps nothing.
+        hashes: What each image is, from :func:`longtail.data.loading.cache.image_hashes`; where there are none,
+            nothing is kept.
+        source: SOURCE of the images, listed by `longtail cache`.
+        tick: Called once for each part of :data:`BATCH` images of a view.
+        warn: Called with one sentence where the disk cannot be used.
+
+    Raises:
+        LongtailError: V times N features do not fit the memory.
+    """
+    count = len(labels)
+    needed = 4 * views * count * model.num_features
+    if needed > memory_budget(engine.device):
+        raise LongtailError(
+            f"features of {views} views of {count} images take {needed / 1e9:.1f} GB, more than half of the free "
+            "memory: lower cached_views of the stage (--stage1.cached_views, --stage2.cached_views), or set it to 0 to "
+            "train through the backbone."
+        )
+    names = [int.from_bytes(one[:8]) for one in hashes]
+    seeds = [(*seed, view) for view in range(views)]
+
+    def compute(rows: Tensor, chosen: Sequence[int]) -> list[Tensor]:
+        words = [seeds[view] for view in chosen]
+        return _pass_once(engine, model, loader, transform, rows, names, words, tick)
+
+    features = torch.empty(views, count, model.num_features)
+    if key and hashes and engine.world_size == 1:  # several processes compute together: none can wait for another
+        keys = [hashlib.sha256(f"{key} {words}".encode()).hexdigest()[:_KEY] for words in seeds]
+        contents = Contents("features", source, model.name, count)
+        views_on_disk(keys, hashes, features, compute, contents, warn)
+    else:
+        features = torch.stack(compute(torch.arange(count), range(views)))
+    return CachedViews(features.to(engine.device), labels.to(engine.device))
+
+
+def views_on_disk(
+    keys: Sequence[str],
+    hashes: Sequence[bytes],
+    out: Tensor,
+    compute: Callable[[Tensor, Sequence[int]], Sequence[Tensor]],
+    contents: Contents,
+    warn: Callable[[str], object],
+) -> None:
+    """Fill several views with one row per hash, from disk where stored; the rest is computed and stored.
+
+    Views that lack the same rows are computed together, so that each image is decoded once. A call adds one file per
+    view for every :data:`AT_ONCE` missing rows: the hashes, then the rows. An interruption loses no more than that.
+
+    Args:
+        keys: Hashes of everything else that the rows of each view depend on, V of them.
+        hashes: 32 bytes each, N of them.
+        out: float32 (V, N, D), written to.
+        compute: From indices of hashes, int64 (M,), and numbers of views to their rows, float32 (M, D) for each view.
+        contents: Description of the features.
+        warn: Called with one sentence where the disk cannot be used.
+    """
+    places: dict[bytes, list[int]] = defaultdict(list)
+    for index, name in enumerate(hashes):
+        places[name].append(index)
+    together: dict[tuple[bytes, ...], list[int]] = defaultdict(list)
+    for view, key in enumerate(keys):
+        missing = dict(places)
+        for stored in files_on_disk(f"{key}-"):
+            _take(stored, out[view], missing)
+        together[tuple(missing)].append(view)
+    for names, views in together.items():
+        for part in split_rows(torch.arange(len(names)), AT_ONCE) if names else ():
+            wanted = {names[index]: places[names[index]] for index in part.tolist()}
+            _keep_part(keys, views, wanted, out, compute, contents, warn)
+
+
+def _keep_part(
+    keys: Sequence[str],
+    views: Sequence[int],
+    wanted: Mapping[bytes, list[int]],
+    out: Tensor,
+    compute: Callable[[Tensor, Sequence[int]], Sequence[Tensor]],
+    contents: Contents,
+    warn: Callable[[str], object],
+) -> None:
+    """Store the wanted rows of several views, computed together unless another process has stored them."""
+    names, indices = b"".join(wanted), torch.tensor([rows[0] for rows in wanted.values()])
+    computed = dict[int, Tensor]()
+
+    def fill(file: Tensor, view: int) -> None:
+        if view not in computed:
+            computed.update(zip(views, (rows.cpu() for rows in compute(indices, views)), strict=True))
+        file[len(names) :].view(torch.float32).view_as(computed[view]).copy_(computed[view])
+        file[: len(names)] = torch.frombuffer(bytearray(names), dtype=torch.uint8)
+
+    # Sorted, so that processes that want the same images in any order wait for the one that computes them.
+    size, name = len(wanted) * (_HASH + 4 * out.shape[2]), hashlib.sha256(b"".join(sorted(wanted))).hexdigest()[:_KEY]
+    for view in views:
+        about = replace(contents, images=len(wanted), view=view)
+        stored = kept_on_disk(f"{keys[view]}-{name}", size, partial(fill, view=view), about, warn=warn)
+        _take(stored, out[view], dict(wanted))
+
+
+def _take(stored: Tensor, rows: Tensor, missing: dict[bytes, list[int]]) -> None:
+    """Copy the contents of a file into the rows (N, D), and remove them from what is missing."""
+    count, rest = divmod(len(stored), _HASH + 4 * rows.shape[1])
+    if rest:  # it was cut short
+        return
+    names, values = stored[: count * _HASH].numpy().tobytes(), stored[count * _HASH :]
+    stored_names = [names[at : at + _HASH] for at in range(0, len(names), _HASH)]
+    pairs = [(index, place) for place, name in enumerate(stored_names) for index in missing.pop(name, ())]
+    if pairs:
+        ours, theirs = torch.tensor(pairs).T
+        rows[ours] = values.view(torch.float32).view(count, -1)[theirs]
+
+
+def feature_key(engine: Engine, model: LongTailModel, scaling: str, transform: Augment) -> str:
+    """Say in one hash what the features of an image follow from: decoding, weights, transform, arithmetic.
+
+    Args:
+        engine: Its precision and layout.
+        model: Its backbone.
+        scaling: How pixels are made of stored images, from :func:`longtail.data.loading.cache.scaling`.
+        transform: A dataclass, whose ``repr`` tells all of it.
+    """
+    arithmetic = f"{engine.device.type} {engine.config.precision} {engine.config.channels_last} {torch.__version__}"
+    digest = hashlib.sha256(f"{scaling} {transform!r} {arithmetic} {model.name}".encode())
+    for name, value in model.backbone.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _pass_once(
+    engine: Engine,
+    model: LongTailModel,
+    loader: Loader,
+    transform: Augment,
+    rows: Tensor,
+    names: Sequence[int],
+    seeds: Sequence[tuple[int, ...]],
+    tick: Callable[[], object],
+) -> list[Tensor]:
+    """Features (N, D) of the images of these rows for each seed; each process computes those of every R-th image."""
+    # Every process needs as many rows as the others to exchange them; those beyond the end repeat the first ones.
+    count = len(rows)
+    padded = rows[torch.arange(-(-count // engine.world_size) * engine.world_size) % count]
+    own = padded[engine.rank :: engine.world_size]
+    places = split_rows(torch.arange(len(own)), BATCH)
+    features = torch.empty(len(seeds), len(own), model.num_features, device=engine.device)
+    size = 0
+
+    def through(images: Tensor, at_once: int) -> Tensor:
+        nonlocal size
+        parts = [backbone(engine.laid_out(part)).float() for part in split_rows(images, at_once)]
+        size = at_once  # it fits: the next images begin here
+        return torch.cat(parts)
+
+    with engine.inference(model):
+        backbone = folded(model.backbone)
+        for step, (batch, place) in enumerate(zip(loader.batches(own, BATCH), places, strict=True)):
+            for view, words in enumerate(seeds):
+                images = _drawn(engine, transform, batch, names, words, step)
+                size = size or forward_batch(engine.device, images.shape[-1])
+                features[view, place] = largest_batch(partial(through, images), size)
+                tick()
+    return [engine.interleave(part)[:count] for part in features]
+
+
+def _drawn(
+    engine: Engine, transform: Augment, batch: Batch, names: Sequence[int], words: tuple[int, ...], step: int
+) -> Tensor:
+    """Augment the images of a batch, each with its own random draws if it has a name."""
+    if names:
+        return torch.cat(
+            [
+                transform.augment(image, torch.Generator().manual_seed(step_seed(*words, names[row])))
+                for image, row in zip(torch.split(batch.images, 1), batch.rows.tolist(), strict=True)
+            ]
+        )
+    # Nothing is kept for other choices of images: a draw for the batch takes an eighth of the time.
+    shared = torch.Generator().manual_seed(step_seed(*words, step))
+    return transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
+
+
+class FeatureStore:
+    """Computes the features of a run's splits as they are asked for.
+
+    Args:
+        engine: Device, precision, processes.
+        model: The network; its backbone is frozen when features are asked for.
+        loaders: Batches of uint8 images by split.
+        decoders: What those images are, by split.
+        transform: Augmentation and normalisation in training.
+        reporter: Tells the user what happens.
+        seconds: What it takes is added to ``features``.
+        fixed: No stage trains the backbone: its features are the same in every run, so they are of no seed in
+            particular, and seeds, stages and methods share them.
+        on_disk: Keep the features of a fixed backbone, for the next run.
+        source: SOURCE of the images.
+    """
+
+    def __init__(
+        self, engine: Engine, model: LongTailModel, loaders: Mapping[str, Loader], decoders: Mapping[str, Decoder],
+        transform: BatchTransform, reporter: Reporter, seconds: dict[str, float], *, fixed: bool, on_disk: bool,
+        source: str = "",
+    ) -> None:  # fmt: skip
+        self.engine, self.model, self.loaders, self.decoders = engine, model, loaders, decoders
+        self.transform, self.reporter, self.seconds = transform, reporter, seconds
+        self.fixed, self.on_disk, self.source = fixed, on_disk, source
+        self._hashes: dict[str, list[bytes]] = {}  # a source's bytes are read once
+        self._plain: dict[str, CachedViews] = {}
+
+    def views(self, index: int, count: int, seed: int, stop: Callable[[], object]) -> CachedViews:
+        """Features of ``count`` augmented views of the training images.
+
+        Args:
+            index: Number of the stage that trains on them.
+            count: V.
+            seed: Of the run.
+            stop: Called between parts; may raise to leave.
+        """
+        words = () if self.fixed else (seed, index)
+        parts = count_batches(len(self.decoders["train"].split), BATCH * self.engine.world_size)
+        with self.reporter.bar(f"stage {index}: features", count * parts) as bar:
+
+            def tick() -> None:
+                bar.tick()
+                stop()
+
+            return self._compute("train", self.transform, count, (*words, 4), tick)
+
+    def plain(self, name: str) -> CachedViews:
+        """Features of a split as it is, which is only evaluated: computed once."""
+        if name not in self._plain:
+            transform = BatchTransform(self.transform.mean, self.transform.std)
+            parts = count_batches(len(self.decoders[name].split), BATCH * self.engine.world_size)
+            with self.reporter.bar(f"features of {name}", parts) as bar:
+                self._plain[name] = self._compute(name, transform, 1, (), bar.tick)
+        return self._plain[name]
+
+    def _compute(
+        self, name: str, transform: BatchTransform, views: int, seed: tuple[int, ...], tick: Callable[[], object]
+    ) -> CachedViews:
+        begun = time.perf_counter()
+        decoder = self.decoders[name]
+        if self.fixed and name not in self._hashes:
+            self._hashes[name] = image_hashes(decoder.split)
+        keep = self.fixed and self.on_disk
+        key = feature_key(self.engine, self.model, scaling(decoder), transform) if keep else ""
+        found = compute_views(
+            self.engine, self.model, self.loaders[name], transform,
+            torch.from_numpy(decoder.split.labels.copy()), views=views, seed=seed, key=key,
+            hashes=self._hashes.get(name, ()), source=self.source, tick=tick,
+            warn=lambda text: self.reporter.say(f"note: {text}"),
+        )  # fmt: skip
+        self.seconds["features"] += time.perf_counter() - begun
+        return found

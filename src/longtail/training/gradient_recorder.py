@@ -1,0 +1,107 @@
+"""Recorder: the gradient on each class's logit and the probability of its images, summed on the device in training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from longtail.analysis.saturation import BINS, EDGES
+from longtail.run.dynamics import _SUMS
+from longtail.training.meter import CHECK_STEPS
+
+
+class Recorder:
+    """Sums of one epoch over the gradients on the logits; nothing here waits for the device.
+
+    With ``g`` the gradient of an image's own loss on the logits, class ``c`` is raised by ``sum_i max(-g_ic, 0)`` and
+    lowered by ``sum_i max(g_ic, 0)``. Both follow from the sums of ``g`` and of ``|g|``, which need no labels, so they
+    hold for mixed targets too. Logits are taken as softmax sees them: multiplied by ``scale``.
+
+    Args:
+        device: Where the logits are.
+        num_classes: Classes C.
+        scale: What the loss multiplies the logits with (:attr:`LongTailLoss.logit_scale`).
+        mean: Whether the loss is a mean over the batch; its gradients are then multiplied by the batch size.
+        scaler: What ``accelerate`` multiplies a float16 loss with, or None.
+
+    References:
+        [1] Tan et al., Equalization Loss v2, CVPR 2021, arXiv 2012.08548: the accumulated positive and negative
+            gradient of a class and their ratio.
+
+    Example:
+        >>> from longtail.run.dynamics import epoch_columns
+        >>> recorder = Recorder(torch.device("cpu"), 2, scale=1.0)
+        >>> logits, target = torch.zeros(4, 2, requires_grad=True), torch.tensor([0, 0, 0, 1])
+        >>> recorder.watch(logits, target)
+        >>> functional.cross_entropy(logits, target).backward()
+        >>> columns = epoch_columns(recorder.sums, recorder.scale)
+        >>> columns["positive"].tolist(), columns["negative"].tolist(), columns["gradient"].tolist()
+        ([1.5, 0.5], [0.5, 1.5], [0.5, 0.5])
+    """
+
+    def __init__(
+        self, device: torch.device, num_classes: int, *, scale: float, mean: bool = True, scaler: Any = None
+    ) -> None:
+        self.scale = scale
+        self._mean, self._scaler = mean, scaler
+        self._sums = torch.zeros(num_classes, _SUMS + BINS, dtype=torch.float64, device=device)
+        self._inner = torch.tensor(EDGES[1:-1], dtype=torch.float32, device=device)
+        self._steps: list[tuple[Tensor, ...]] = []  # not added yet: few operations for many steps
+        self._factor = 1.0  # of all of them
+
+    def watch(self, logits: Tensor, target: Tensor, share: float = 1.0) -> None:
+        """Look at the gradient on these logits once it is there.
+
+        Args:
+            logits: Shape (N, C), what the loss will be called on.
+            target: Class indices (N,), or probabilities (N, C); the class of an image is then its largest.
+            share: Of the batch, where these are a part of it: what their loss is multiplied with.
+        """
+        label = target if target.ndim == 1 else target.argmax(dim=1)
+        factor = float(round(len(logits) / share)) if self._mean else 1 / share
+        values = logits.detach()
+        logits.register_hook(  # type: ignore[no-untyped-call]
+            lambda gradient: self._add(values, gradient, label, factor)
+        )
+
+    def _add(self, logits: Tensor, gradient: Tensor, label: Tensor, factor: float) -> None:
+        if factor != self._factor or len(self._steps) == CHECK_STEPS:
+            self._add_up()
+            self._factor = factor
+        gradient = gradient.float()
+        if self._scaler is not None:
+            gradient = gradient / self._scaler.scale(gradient.new_ones(()))
+        scores = logits.float() if self.scale == 1 else logits.float() * self.scale
+        own = gradient.gather(1, label[:, None])
+        loss = functional.cross_entropy(scores, label, reduction="none")
+        self._steps.append((gradient.sum(0), gradient.abs().sum(0), own, loss, label))
+
+    def _add_up(self) -> None:
+        if not self._steps:
+            return
+        total, size, own, loss, label = zip(*self._steps, strict=True)
+        self._steps.clear()
+        labels = torch.cat(label)
+        # In double precision, so that the sums of a resumed epoch do not depend on how many steps are added at once.
+        self._sums[:, 0] += self._factor * torch.stack(total).sum(0, dtype=torch.float64)
+        self._sums[:, 1] += self._factor * torch.stack(size).sum(0, dtype=torch.float64)
+        self._sums[:, 2].index_add_(0, labels, self._factor * torch.cat(own)[:, 0].abs().double())
+        place = torch.bucketize(torch.cat(loss).neg().exp(), self._inner, right=True)
+        flat = labels * self._sums.shape[1] + _SUMS + place
+        self._sums.view(-1).index_add_(0, flat, torch.ones_like(flat, dtype=torch.float64))
+
+    @property
+    def sums(self) -> Tensor:
+        """float64 (C, 3 + BINS), of this process; sums of several processes add."""
+        self._add_up()
+        return self._sums
+
+    def start(self, sums: Tensor | None = None) -> None:
+        """Begin an epoch, from the sums of its earlier steps where there are some."""
+        self._steps.clear()
+        self._sums.zero_()
+        if sums is not None:
+            self._sums += sums.to(self._sums)

@@ -1,0 +1,175 @@
+"""`longtail adjust` on a finished run, and what evaluate makes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from longtail.experiments import adjust as adjust_run
+from longtail.experiments.own_images import own_images
+from longtail.predict.card import model_card
+from longtail.run.model_files import load_run
+from longtail.run.model_info import load_info
+from longtail.training.progress import figure
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def run(finished: Any, tmp_path: Path) -> Path:
+    """A copy of the finished run that may be changed; it has 14 validation images for ten classes."""
+    return Path(shutil.copytree(finished.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoint")))
+
+
+def digests(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+
+
+def test_adjust_evaluate_and_reset(cli: Call, run: Path) -> None:
+    before = digests(run)
+    plain = json.loads(cli("evaluate", run, "--json").out)
+    done = cli("adjust", run, "--threshold-coverage", 0.8)
+    assert (done.status, done.err) == (0, "")
+    said = " ".join(done.out.split())
+    assert "chosen on validation by balanced accuracy" in said
+    rows = json.loads((run / "metrics.json").read_text())["validation"]["per_class"]
+    few = sum(row["test_count"] < 5 for row in rows)
+    assert f"{few} of the classes have fewer than 5 of the" in said
+    assert "sure from a confidence of" in said
+    test = json.loads((run / "metrics.json").read_text())["test"]
+    assert f"few {figure(test['few'], test['intervals']['few'])} " in said.split("test, ")[1]  # the unadjusted column
+    assert {name for name, data in digests(run).items() if before.get(name) != data} == {"model.json", "adjusted.json"}
+    assert digests(run).keys() - before.keys() == {"adjusted.json"}
+
+    info = load_info(run)
+    assert info.prior == "uniform"  # stage 2 of GCL draws the classes alike
+    assert info.adjustment is not None
+    assert info.threshold is not None
+    adjusted = json.loads(cli("evaluate", run, "--json").out)
+    assert adjusted["nll"] != plain["nll"]
+    assert adjusted.pop("sure")["threshold"] == info.threshold
+    assert adjusted.keys() == plain.keys()
+    assert json.loads(cli("evaluate", run, "--no-adjustment", "--json").out) == plain
+
+    stored = json.loads((run / "adjusted.json").read_text())
+    assert stored["chosen"] == info.adjustment.chosen
+    assert stored["test"] == adjusted | {
+        "nll": pytest.approx(adjusted["nll"], rel=1e-5),
+        "ece": pytest.approx(adjusted["ece"], rel=1e-5),
+    }
+    shown = f"| balanced accuracy | {stored['test']['balanced_accuracy'] * 100:.1f} %"
+    assert shown in model_card(run)
+
+    assert "adjustment removed" in cli("adjust", run, "--reset").out
+    assert digests(run).keys() == before.keys()
+    assert json.loads(cli("evaluate", run, "--json").out) == plain
+    assert "there was no adjustment" in cli("adjust", run, "--reset").out
+
+
+def test_what_adjust_says_is_what_evaluate_measures(cli: Call, run: Path) -> None:
+    said = json.loads(cli("adjust", run, "--threshold-accuracy", 0.3, "--json").out)
+    for split in ("validation", "test"):
+        found = json.loads(cli("evaluate", run, "--split", split, "--json").out)
+        figures = dict(said[split]["after"])
+        assert figures.pop("intervals") == found["intervals"]
+        for name, value in figures.items():
+            assert found[name] == (None if value is None else pytest.approx(value, rel=1e-5)), name
+        assert found["sure"] == said[split]["sure"]
+        for name, change in said[split]["change"].items():
+            sides = [said[split][side][name] for side in ("before", "after")]
+            assert (change is None) == (None in sides)
+            if change is not None:
+                assert change["mean"] == pytest.approx(sides[1] - sides[0], abs=1e-6), name
+                low, high = change["interval"]
+                assert low <= change["mean"] <= high
+                assert not change["is_evidence"] or low * high > 0
+    assert said["chosen"] == load_info(run).adjustment.chosen
+
+
+def test_test_labels_have_no_say(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wishes = adjust_run.Wishes(coverage=0.7)
+    first = adjust_run.adjust_run(run, wishes)
+    written = (run / "model.json").read_bytes()
+
+    def shuffled(*args: Any) -> Any:
+        own = own_images(*args)
+        data, test = own.prepared.data, own.prepared.data.splits["test"]
+        rows = test.rows.remove_columns("label").add_column("label", (test.labels + 3) % 10)
+        changed = data.with_splits(test=dataclasses.replace(test, rows=rows))
+        return replace(own, prepared=replace(own.prepared, data=changed))
+
+    monkeypatch.setattr(adjust_run, "own_images", shuffled)
+    second = adjust_run.adjust_run(run, wishes)
+    assert (run / "model.json").read_bytes() == written
+    assert second["validation"] == first["validation"]
+    assert second["test"]["before"]["accuracy"] != first["test"]["before"]["accuracy"]
+
+
+def test_a_model_file_of_an_older_version_learns_what_it_assumes(cli: Call, run: Path) -> None:
+    data = json.loads((run / "model.json").read_text())
+    for name in ("adjustment", "prior", "threshold"):
+        del data[name]
+    (run / "model.json").write_text(json.dumps(data))
+    assert cli("adjust", run, "--method", "none", "--temperature", 2).status == 0
+    info = load_info(run)
+    assert info.prior == "uniform"
+    logits = torch.rand(2, 10)
+    torch.testing.assert_close(info.scores(logits), logits * info.logit_scale / 2)
+
+
+def test_evaluate_shows_coverage_against_accuracy(cli: Call, run: Path) -> None:
+    rows = json.loads(cli("evaluate", run, "--coverage", "--json").out)["coverage"]
+    assert [row["overall"]["coverage"] for row in rows] == pytest.approx([1, 0.95, 0.9, 0.8, 0.7, 0.5], abs=0.02)
+    thresholds = [row["threshold"] for row in rows]
+    assert thresholds == sorted(thresholds)
+    overall = rows[0]["overall"]
+    shown = cli("evaluate", run, "--coverage").out
+    assert figure(overall["accuracy"], overall["accuracy_interval"], unit="") in shown
+
+
+def test_without_validation_images_nothing_is_chosen(cli: Call, run: Path) -> None:
+    config = (run / "config.yaml").read_text().replace("validation_fraction: 0.1", "validation_fraction: 0.0")
+    (run / "config.yaml").write_text(config)
+    (run / "splits.csv").unlink()  # which remembers them
+    before = digests(run)
+    complaint = cli("adjust", run).complaint
+    assert "has no validation images" in complaint
+    assert "--data.validation_fraction 0.1" in complaint
+    assert digests(run) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--method", "tau-norm"], "use --method logit-adjustment"),
+        (["--method", "taunorm"], "Did you mean 'tau-norm'?"),
+        (["--tau", "much"], "--tau takes a number or auto, got 'much'."),
+        (["--temperature", "-1"], "--temperature must be auto, none or a number above 0"),
+        (["--threshold-coverage", "80"], "--threshold-coverage must be above 0 and at most 1"),
+        (["--threshold-accuracy", "1.0"], "ask for less"),
+    ],
+)
+def test_what_cannot_be_asked_for_changes_nothing(cli: Call, run: Path, words: list[str], complaint: str) -> None:
+    if "--threshold-accuracy" in words:  # a network that is never right
+        model, _ = load_run(run)
+        head = dict(model.named_parameters())["head.weight"]
+        data = {name: value.clone() for name, value in model.state_dict().items()}
+        data["head.weight"] = -head.detach()
+        save_file(data, run / "model.safetensors")
+    before = digests(run)
+    assert complaint in cli("adjust", run, *words).complaint
+    assert digests(run) == before
+
+
+def test_adjust_needs_a_finished_run(cli: Call, tmp_path: Path) -> None:
+    assert "There is no run" in cli("adjust", tmp_path / "nope").complaint
+    assert "cannot be read" in cli("adjust", tmp_path / "nope", "--reset").complaint

@@ -1,0 +1,288 @@
+"""The words of the command line: help, misspelt names, wrong values, and what must not be imported to say so."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from longtail import __version__
+from longtail.cli import COMMANDS, build_parser
+
+Cli = Callable[..., "object"]
+SOURCES = Path(__file__).parents[2] / "src"
+
+
+def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(SOURCES)} | variables
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["--help"], [], ["train", "--help"], ["recipes"], ["train", "--epohcs", "3"]])
+def test_help_lists_and_complaints_load_no_heavy_library(words: list[str]) -> None:
+    code = (
+        "import sys, json\nfrom longtail.cli import main\n"
+        f"try: main({words!r})\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'datasets', 'timm', 'accelerate', 'plotly', 'numpy', 'sklearn', 'pyarrow'}\n"
+        "print(json.dumps(sorted(heavy & set(sys.modules))))"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_an_audit_loads_no_pytorch() -> None:
+    code = "import sys\nfrom longtail.cli import main\nmain(['inspect', 'digits', '--max-images', '50'])\n"
+    done = python(f"{code}print('torch' in sys.modules)")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_no_words_and_help_show_every_command(cli: Cli) -> None:
+    for words in ([], ["--help"], ["-h"]):
+        shown = cli(*words)
+        assert shown.status == 0
+        assert all(f"    {command} " in shown.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_a_help_that_starts_with_its_grammar(cli: Cli, command: str) -> None:
+    shown = cli(command, "--help")
+    assert shown.status == 0
+    assert shown.out.startswith(f"usage: longtail {command} ")
+    assert shown.err == ""
+
+
+def test_the_help_of_train_explains_every_option_of_the_configuration(cli: Cli) -> None:
+    text = cli("train", "--help").out
+    for option in ("--data.imbalance_profile", "--stage2.schedule.warmup_epochs", "--training.clip_norm", "--epochs"):
+        assert option in text
+    assert "Path to a configuration file" not in text
+    assert "Keep an exponential moving average" in text
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version").out == f"longtail {__version__}\n"
+
+
+def test_python_m_longtail_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "longtail", "trian"], env=os.environ | {"PYTHONPATH": str(SOURCES)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "longtail: there is no command 'trian'. Did you mean 'train'?\n"
+
+
+def test_a_terminal_that_knows_only_ascii_is_no_reason_to_fail() -> None:
+    code = "from longtail.cli import main; raise SystemExit(main(['--help']))"
+    assert python(code, PYTHONIOENCODING="ascii").returncode == 0
+
+
+# --- misspelt names ---------------------------------------------------------------------------------------------------
+
+TRAIN = ("train", "digits", "--recipe", "cifar-lt/gcl", "--out", "never-made")
+ONE_STAGE = ("train", "digits", "--recipe", "cifar-lt/ce", "--out", "never-made")
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        (["trian", "digits"], "Did you mean 'train'?"),
+        (["reciepes"], "Did you mean 'recipes'?"),
+        (["train", "digits", "--recipe", "cifar-lt/glc", "--out", "x"], "Did you mean 'cifar-lt/gcl'?"),
+        (["train", "digits", "--recipe=gcl", "--out", "x"], "/gcl'?"),
+        (["recipes", "cifar-lt/mixup-ctr"], "Did you mean 'cifar-lt/mixup-crt'?"),
+        ([*TRAIN, "--epohcs", "3"], "Did you mean '--epochs'?"),
+        ([*TRAIN, "--epoch", "3"], "Did you mean '--epochs'?"),  # no abbreviation either
+        ([*TRAIN, "--model.nam", "x"], "Did you mean '--model.name'?"),
+        ([*TRAIN, "--imbalance_ratio", "10"], "Did you mean '--imbalance-ratio'?"),
+        ([*TRAIN, "--stage1.optimiser.lr", "1"], "Did you mean '--stage1.optimizer.lr'?"),
+        ([*TRAIN, "--stage1.loss.name", "balanced-sofmax"], "Did you mean 'balanced-softmax'?"),
+        ([*TRAIN, "--stage1.loss.options.nose", "1"], "Did you mean 'noise'?"),
+        ([*TRAIN, "--stage2.loss.options.focal_gama", "1"], "Did you mean 'focal_gamma'?"),
+        ([*TRAIN, "--stage1.sampler", "class-balnced"], "Did you mean 'class-balanced'?"),
+        ([*TRAIN, "--data.augmentation", "cropflip"], "Did you mean 'crop-flip'?"),
+        ([*TRAIN, "--training.precision", "bf61"], "Did you mean 'bf16'?"),
+        (["inspect", "digts"], "Did you mean 'digits'?"),
+        (["inspect", "floder:photos"], "Did you mean 'folder'?"),
+        (["compare", "a", "--cvs", "t.csv"], "Did you mean '--csv'?"),
+        (["compare", "digits", "--recipe", "cifar-lt/glc", "--out", "x"], "Did you mean 'cifar-lt/gcl'?"),
+        (["compare", "digits", "--recipe", "cifar-lt/ce", "--sed", "3"], "Did you mean '--seeds'?"),
+        ([*TRAIN, "--tracker", "mlfow"], "Did you mean 'mlflow'?"),
+        (["predict", "a", "b", "--uot", "t.csv"], "Did you mean '--out'?"),
+        ([*TRAIN, "--lr", "0.1"], "Did you mean '--stage1.optimizer.lr' or '--stage2.optimizer.lr'?"),
+        ([*TRAIN, "--stage2.lr", "0.1"], "Did you mean '--stage2.optimizer.lr'?"),
+        ([*ONE_STAGE, "--lr", "0.1"], "Did you mean '--stage1.optimizer.lr'?"),
+        ([*ONE_STAGE, "--lr", "0.1", "--stage2.epochs", "2"], "or '--stage2.optimizer.lr'?"),
+        ([*ONE_STAGE, "--wd=1e-4"], "Did you mean '--stage1.optimizer.weight_decay'?"),
+        ([*ONE_STAGE, "--batch_size", "32"], "Did you mean '--batch-size'?"),
+        ([*ONE_STAGE, "--arch", "x"], "Did you mean '--model.name'?"),
+        ([*ONE_STAGE, "--img-size", "64"], "Did you mean '--data.image_size'?"),
+        ([*ONE_STAGE, "--loss", "gcl"], "Did you mean '--stage1.loss.name'?"),
+        ([*ONE_STAGE, "--pretrained"], "Did you mean '--model.pretrained' or '--model.weights'?"),
+        ([*ONE_STAGE, "--amp"], "Did you mean '--training.precision'?"),
+        ([*ONE_STAGE, "-o", "x"], "Did you mean '--out'?"),
+        (["compare", "digits", "--recipe", "cifar-lt/ce", "--lr", "1"], "'--set stage1.optimizer.lr=VALUE'"),
+        (["train", "photos", "--recipe", "gcl", "--out", "x"], "Did you mean 'images/gcl', 'cifar-lt/gcl'"),
+        (["train", "cifar100", "--recipe", "gcl", "--out", "x"], "Did you mean 'cifar-lt/gcl', 'images/gcl'"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_nearest_right_one(cli: Cli, words: list[str], nearest: str) -> None:
+    assert nearest in cli(*words).complaint
+    assert not Path("never-made").exists()
+
+
+@pytest.mark.parametrize("option", ["--temperature", "--dropout", "--patience", "--xyzzy"])
+def test_what_is_like_nothing_gets_no_guess(cli: Cli, option: str) -> None:
+    complaint = cli(*ONE_STAGE, option, "1").complaint
+    assert "Did you mean" not in complaint
+    assert "longtail train --help" in complaint
+
+
+def test_no_digits_were_loaded_to_find_a_misspelt_loss(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longtail.training.prepare.load_source", lambda *_, **__: pytest.fail("images were read"))
+    assert "'noise'" in cli(*TRAIN, "--stage1.loss.options.nose", "1").complaint
+
+
+# --- wrong values -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--epochs", "three"], "--epochs takes a whole number, got 'three'."),
+        (["--epochs", "0"], "--epochs must be at least 1, got 0."),
+        (["--epochs", "-3"], "--epochs must be at least 1, got -3."),
+        (["--epochs"], "--epochs needs a value."),
+        (["--batch-size", "0"], "--batch-size must be at least 1, got 0."),
+        (["--batch-size", "many"], "--batch-size takes a whole number, got 'many'."),
+        (["--epochs", "3", "--epochs"], "--epochs needs a value."),
+        (["--seed", "x"], "--seed takes a whole number, got 'x'."),
+        (["--seed"], "--seed needs a value."),
+        (["--imbalance-ratio", "lots"], "--imbalance-ratio takes a number, got 'lots'."),
+        (["--quiet=3"], "--quiet takes no value, got '3'."),
+        (["--stage1.optimizer.lr", "big"], "--stage1.optimizer.lr takes a number, got 'big'."),
+        (["--data.mean", "[0.5, x, 0.5]"], "--data.mean takes a number, got 'x'."),
+        (["--data.mean", "0.5"], "--data.mean takes a list such as [1, 2], got '0.5'."),
+        (["--model.pretrained", "maybe"], "--model.pretrained takes true or false, got 'maybe'."),
+        (
+            ["--model.head", "round"],
+            "--model.head takes 'auto', 'linear' or 'cosine', got 'round'.",
+        ),
+        (["--stage1.loss.options", "5"], "--stage1.loss.options takes names with values such as {a: 1}, got '5'."),
+        (["--training.clip_norm", "x"], "--training.clip_norm takes a number, got 'x'."),
+        (["--data", "digits"], "--data is a group: set options in it, such as --data.source, or use --config FILE."),
+        (["extra"], "unknown argument 'extra'. 'longtail train --help' lists them all."),
+        (["--print_config"], "unknown option '--print_config'. Did you mean '--config'?"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence(cli: Cli, words: list[str], sentence: str) -> None:
+    assert cli(*TRAIN, *words).complaint == sentence
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--imbalance-ratio", "0.5"], "--data.imbalance_ratio must be at least 1, got 0.5."),
+        (["--seed", "-1"], "--training.seed must be at least 0, got -1."),
+        (["--stage1.batch_size", "0"], "--stage1.batch_size must be at least 1, got 0."),
+    ],
+)
+def test_a_value_out_of_range_names_its_option_before_anything_is_read(
+    cli: Cli, words: list[str], sentence: str
+) -> None:
+    assert cli(*TRAIN, *words).complaint == sentence
+    assert not Path("never-made").exists()
+
+
+def test_what_does_not_fit_together_is_said_before_hours_of_stage_1(cli: Cli) -> None:
+    words = ("train", "digits", "--recipe", "cifar-lt/ce", "--out", "never-made")
+    second = ("--stage2.epochs", "1", "--stage2.loss.name", "gcl")
+    assert "train with --model.head cosine" in cli(*words, *second).complaint
+    assert "--stage1.optimizer.momentum" in cli(
+        *words, "--stage1.optimizer.nesterov", "true", "--stage1.optimizer.momentum", "0"
+    ).complaint  # fmt: skip
+    assert "one factor per milestone" in cli(*words, "--stage1.schedule.milestones", "[3]").complaint
+    assert "no stage has any epochs" in cli(*words, "--stage1.epochs", "0").complaint
+
+
+# --- words missing ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["inspect"], "SOURCE missing: longtail inspect SOURCE [--json] [--strict] [--out FILE.html]"),
+        (["evaluate"],
+         "RUN missing: longtail evaluate RUN [SOURCE] [--split NAME] [--moved-to SOURCE] [--classes] [--no-adjustment] "
+         "[--coverage] [--json]"),
+        (["predict", "r"], "IMAGES and --out missing: longtail predict RUN IMAGES --out FILE.csv"),
+        (["predict", "r", "i"], "--out missing: longtail predict RUN IMAGES --out FILE.csv"),
+        (["compare"], "RUN missing: longtail compare RUN RUN ... [--baseline NAME] [--csv FILE.csv]"),
+        (["report", "r"], "--out missing: longtail report RUN ... --out FILE.html [--figures DIR]"),
+        (["train"], "say where the run goes: --out RUN."),
+        (["train", "digits"], "say where the run goes: --out RUN."),
+        (["train", "--out", "x"], "name the images: longtail train SOURCE --out RUN."),
+        (["train", "digits", "--recipe", "--out", "x"], "--recipe needs a value."),
+        (["train", "digits", "--recipe", "cifar-lt/ce"], "say where the run goes: --out RUN."),
+        (["train", "--recipe", "cifar-lt/ce", "--out", "x"],
+         "name the images: longtail train SOURCE --out RUN."),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_named_with_the_grammar(cli: Cli, words: list[str], sentence: str) -> None:
+    assert cli(*words).complaint == sentence
+
+
+@pytest.mark.parametrize("extra", [("--epochs", "3"), ("--seed=1",), ("--out", "x"), ("digits",)])
+def test_resume_takes_no_other_options(cli: Cli, extra: tuple[str, ...]) -> None:
+    complaint = cli("train", "--resume", "some-run", *extra).complaint
+    assert "leave" in complaint
+    assert extra[0].partition("=")[0] in complaint
+
+
+# --- the parser underneath --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "recipe", ["cifar-lt/ldam-drw", "cifar-lt/mixup-crt", "demo/gcl", "imagenet-lt/kps-ga", "places-lt/fbl"]
+)
+def test_a_recipe_passes_through_the_command_line_unchanged(recipe: str) -> None:
+    from longtail.commands.train_options import run_config
+    from longtail.config.check import check_config
+    from longtail.config.nested import merge
+    from longtail.config.recipes import config_from_dict, load_recipe
+
+    words = ["train", "digits", "--recipe", recipe, "--out", "x"]
+    config = run_config(build_parser("train", words).parse_args(words).train)
+    assert config == config_from_dict(merge(load_recipe(recipe).config, {"data": {"source": "digits"}}))
+    check_config(config)
+
+
+def test_variables_of_the_environment_change_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LONGTAIL_TRAIN__SEED", "LONGTAIL_TRAIN__TRAINING__SEED", "TRAIN__SEED"):
+        monkeypatch.setenv(name, "77")
+    words = list(TRAIN)
+    assert build_parser("train", words).parse_args(words).train.seed is None
+
+
+@pytest.mark.parametrize("name", ["5", "null-run", "a: b", "[x]", "with space", "1e3"])
+def test_a_folder_may_be_called_anything(name: str) -> None:
+    words = ["train", "digits", "--recipe", "cifar-lt/ce", "--out", name]
+    assert build_parser("train", words).parse_args(words).train.out == name
+
+
+def test_the_last_of_two_values_counts_everywhere() -> None:
+    words = ["train", "digits", "--recipe", "cifar-lt/ce", "--epochs", "9", "--recipe=cifar-lt/gcl", "--epochs=20"]
+    parsed = build_parser("train", words).parse_args(words).train
+    assert (parsed.recipe, parsed.stage1.epochs, parsed.stage1.loss.name) == ("cifar-lt/gcl", 20, "gcl")

@@ -1,0 +1,120 @@
+"""`longtail compare` where it trains first: which words go together, what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from longtail.experiments.grid_plan import Grid
+from longtail.training.interrupt import Interrupted
+
+Cli = Callable[..., Any]
+CE, GCL = ("--recipe", "cifar-lt/ce"), ("--recipe", "cifar-lt/gcl")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["run", "--seeds", "3"], "--seeds is for runs still to be trained: add --recipe NAME or --grid FILE.yaml."),
+        (["run", "--imbalance-ratio", "3"], "--imbalance-ratio is for runs still to be trained"),
+        ([*CE, "--out", "x"], "--recipe trains on one SOURCE"),
+        (["a", "b", *CE, "--out", "x"], "--recipe trains on one SOURCE"),
+        (["digits", *CE], "the grid names no folder for the runs: add out, or use --out DIR."),
+        (["digits", *CE, *CE, "--out", "x"], "a recipe is named twice"),
+        (["digits", *CE, "--out", "x", "--seeds", "0"], "seeds takes a number of them, at least 1"),
+        (["digits", *CE, "--out", "x", "--epochs", "0"], "--epochs must be at least 1"),
+        (["digits", *CE, "--out", "x", "--jobs", "0"], "--jobs must be at least 1"),
+        (["digits", *CE, "--out", "x", "--set", "data.few"], "--set takes KEY=VALUE"),
+        (["digits", *CE, "--out", "x", "--set", "data.fewer=3"], "Did you mean 'data.few'?"),
+        (["digits", *CE, "--out", "x", "--baseline", "gcl"], "has no run 'gcl' to be the baseline"),
+        (["digits", *CE, "--out", "x", "--tracker", "tensorbord"], "Did you mean 'tensorboard'?"),
+        (["--grid", "no.yaml"], "no.yaml cannot be read"),
+        (["--grid", "no.yaml", *CE], "--grid takes its runs from the file: leave --recipe out"),
+        (["--grid", "no.yaml", "--set", "a=b"], "leave --set out"),
+        (["digits", "--grid", "no.yaml"], "leave 'digits' out"),
+    ],
+)
+def test_words_that_do_not_go_together(cli: Cli, words: list[str], sentence: str) -> None:
+    assert sentence in cli("compare", *words).complaint
+    assert not Path("x").exists()
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Grid, int | None]]:
+    """Grids that would be trained; the command believes that the user stopped them."""
+    found: list[tuple[Grid, int | None]] = []
+
+    def stop(grid: Grid, *_: object, jobs: int | None) -> None:
+        found.append((grid, jobs))
+        raise Interrupted
+
+    monkeypatch.setattr("longtail.experiments.grid_runner.run_grid", stop)
+    return found
+
+
+def test_every_word_reaches_the_runs(cli: Cli, planned: list[tuple[Grid, int | None]]) -> None:
+    done = cli(
+        "compare", "digits", *CE, *GCL, "--seeds", 2, "--epochs", 30, "--imbalance-ratio", 50, "--tracker", "mlflow",
+        "--set", "training.precision=bf16", "--set", "stage1.optimizer.lr=2e-3", "--baseline", "cifar-lt/gcl",
+        "--out", "my grid", "--jobs", 3,
+    )  # fmt: skip
+    assert (done.status, done.out) == (130, "")
+    ends = "stopped; the checkpoints are saved. Continue with: longtail compare --grid 'my grid/grid.yaml'\n"
+    assert done.err.endswith(ends)
+    assert "gcl: stage 2: 5 epochs of the classifier" in done.err
+    ((grid, jobs),) = planned
+    assert jobs == 3
+    assert [run.title for run in grid.runs] == ["ce seed 0", "ce seed 1", "gcl seed 0", "gcl seed 1"]
+    assert {run.baseline for run in grid.runs} == {"gcl"}
+    config = grid.runs[1].config
+    assert (config.data.source, config.data.imbalance_ratio, config.stage1.epochs) == ("digits", 50, 30)
+    assert (config.training.precision, config.training.tracker) == ("bf16", "mlflow")
+    assert config.stage1.optimizer.lr == 0.002
+
+
+def test_words_beside_a_file_win_over_it(cli: Cli, planned: list[tuple[Grid, int | None]], tmp_path: Path) -> None:
+    values = {"source": "digits", "out": "a", "baseline": "ce", "set": {"data.few": 3}}
+    own = {"training.tracker": "mlflow"}
+    values["runs"] = {"ce": {"recipe": "cifar-lt/ce"}, "gcl": {"recipe": "cifar-lt/gcl", "set": own}}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    words = ("--out", "b", "--baseline", "gcl", "--tracker", "tensorboard")
+    assert cli("compare", "--grid", "grid.yaml", *words).status == 130
+    ((grid, jobs),) = planned
+    assert (grid.out, jobs, grid.runs[0].baseline) == (Path("b"), None, "gcl")
+    assert grid.runs[0].config.data.few == 3
+    assert [run.config.training.tracker for run in grid.runs] == ["tensorboard"] * 2
+
+
+def test_a_set_that_is_no_table_is_a_sentence_with_a_tracker_too(cli: Cli, tmp_path: Path) -> None:
+    values = {"source": "digits", "out": "a", "set": ["data.few"], "runs": {"ce": {"recipe": "cifar-lt/ce"}}}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    assert "set takes names with values" in cli("compare", "--grid", "grid.yaml", "--tracker", "mlflow").complaint
+
+
+def test_a_run_that_fails_leaves_the_others_a_table(cli: Cli, tmp_path: Path, real_report: None) -> None:
+    """Through real processes: one run's loss becomes infinite, the others are compared, page and files are there."""
+    options = {
+        "data.imbalance_ratio": 10, "data.image_size": 8, "data.augmentation": "none", "data.workers": 0,
+        "model.name": "plain-cnn", "stage1.optimizer.lr": 0.02, "training.device": "cpu",
+    }  # fmt: skip
+    recipe = {"recipe": "cifar-lt/ce"}
+    values = {"source": "digits", "out": "grid", "epochs": 1, "set": options}
+    values["runs"] = {"wild": recipe | {"set": {"stage1.optimizer.lr": 1e9}}, "tame": recipe}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    done = cli("compare", "--grid", "grid.yaml", "--jobs", 2, "--csv", "mine.csv")
+    assert done.complaint == "1 of 2 runs failed; the same command tries them again."
+    assert "note: wild has no finished run, so that others are compared with tame\n" in done.err
+    assert "failed: wild seed 0: the " in done.err
+    assert "grid/wild/seed-0.log" in done.err
+    assert "tame" in done.out
+    assert "report: grid/report.html\n" in done.out
+    assert done.out.endswith("table: mine.csv\n")
+    (row,) = csv.DictReader((tmp_path / "mine.csv").open())
+    assert (row["run"], row["seeds"], row["baseline"]) == ("tame", "0", "tame")
+    assert (tmp_path / "mine.csv").read_text() == (tmp_path / "grid" / "table.csv").read_text()
+    assert "<html" in (tmp_path / "grid" / "report.html").read_text()

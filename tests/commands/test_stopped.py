@@ -1,0 +1,241 @@
+"""Runs that stop in the middle: no space left, Ctrl-C, a checkpoint that does not fit; and how they go on."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import itertools
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+Call = Callable[..., Any]
+SHORT = ("--imbalance-ratio", 50, "--stage1.epochs", 3)
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def full_disk_under_safetensors(*_: object, **__: object) -> None:
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def whole(train_into: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run as it would have been. Look, do not touch."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert train_into(folder, "digits", *SHORT) == 0
+    return folder
+
+
+# --- no space left ----------------------------------------------------------------------------------------------------
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int, fail: Callable[..., None] = full_disk) -> None:
+    """Let the function fail for want of space from its ``call``-th call on."""
+    module, _, attribute = name.rpartition(".")
+    original = getattr(importlib.import_module(module), attribute)
+    calls = itertools.count()
+
+    def function(*args: Any, **options: Any) -> Any:
+        return fail() if next(calls) >= call else original(*args, **options)
+
+    monkeypatch.setattr(name, function)
+
+
+@pytest.mark.parametrize(
+    ("function", "call", "fail"),
+    [
+        ("longtail.run.checkpoint.save_file", 1, full_disk_under_safetensors),  # the second checkpoint
+        ("longtail.run.write.write_atomically", 2, full_disk),  # the history
+        ("longtail.training.experiment.write_json", 0, full_disk),  # the metrics, when all is trained
+    ],
+)
+def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_can_go_on(
+    train: Call, cli: Call, whole: Path, tmp_path: Path, function: str, call: int, fail: Callable[..., None]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        fail_at(patch, function, call, fail)
+        complaint = train("digits", *SHORT).complaint
+    assert "no space left" in complaint
+    assert f"longtail train --resume {tmp_path / 'run'}" in complaint
+    assert list(load_file(tmp_path / "run" / "checkpoint" / "last.safetensors"))
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    resumed = cli("train", "--resume", tmp_path / "run")
+    assert resumed.status == 0, resumed.err
+    assert same_weights(tmp_path / "run", whole)
+
+
+def test_a_full_disk_at_the_start_leaves_nothing_behind(
+    train: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_at(monkeypatch, "longtail.run.write.write_atomically", 0)
+    assert "space left" in train("digits", *SHORT).complaint.lower()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_under_the_report_leaves_a_run_that_can_be_completed(
+    train: Call, cli: Call, whole: Path, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("longtail.report.page.write_report", full_disk)
+        stopped = train("digits", *SHORT)
+    assert "is complete, but its report could not be written (No space left on device)" in stopped.complaint
+    assert f"longtail train --resume {tmp_path / 'run'}" in stopped.complaint
+    assert "test accuracy" in stopped.out
+    assert cli("train", "--resume", tmp_path / "run").status == 0
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert same_weights(tmp_path / "run", whole)
+
+
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+
+
+@needs_dev_full
+@pytest.mark.parametrize(
+    "words", [("predict", "{run}", "{photos}", "--out"), ("compare", "{run}", "--csv"), ("report", "{run}", "--out")]
+)
+def test_writing_results_to_a_full_device(
+    cli: Call, finished: Any, make_folder: Call, tmp_path: Path, words: tuple[str, ...], real_report: None
+) -> None:
+    photos, full = make_folder({"cat": 2}), tmp_path / "full"
+    full.symlink_to("/dev/full")  # never the device itself: root could replace it
+    complaint = cli(*(word.format(run=finished.folder, photos=photos) for word in words), full).complaint
+    assert f"{full} cannot be written (No space left on device)" in complaint
+    assert full.is_char_device(), "a device is written to, never replaced"
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+def interrupt_in_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    """Send the real signal when that epoch of a stage begins."""
+    from longtail.training import stage_loop as loop
+
+    learning_rate = loop.learning_rate
+
+    def with_signal(schedule: Any, peak: float, current: int, epochs: int) -> float:
+        if current == epoch:
+            signal.raise_signal(signal.SIGINT)
+        return learning_rate(schedule, peak, current, epochs)
+
+    monkeypatch.setattr(loop, "learning_rate", with_signal)
+
+
+def test_ctrl_c_saves_says_how_to_resume_and_resuming_ends_with_the_same_weights(
+    train: Call, cli: Call, whole: Path, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_in_epoch(patch, 1)
+        stopped = train("digits", *SHORT)
+    assert stopped.status == 130
+    last = stopped.err.splitlines()[-1]
+    assert last == f"stopped; the checkpoint is saved. Continue with: longtail train --resume {tmp_path / 'run'}"
+    assert "Traceback" not in stopped.err
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    resumed = cli("train", "--resume", tmp_path / "run")
+    assert resumed.status == 0
+    assert "resuming at stage 1, epoch 2, step 1" in resumed.err
+    assert same_weights(tmp_path / "run", whole)
+
+
+def test_ctrl_c_says_so_also_when_quiet(train: Call, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_in_epoch(patch, 0)
+        stopped = train("digits", *SHORT, "--quiet")
+    assert stopped.status == 130
+    last = f"stopped; the checkpoint is saved. Continue with: longtail train --resume {tmp_path / 'run'}\n"
+    assert stopped.err == last
+
+
+def test_ctrl_c_before_training_leaves_nothing_behind(
+    train: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longtail.training.prepare.load_source", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
+    try:
+        stopped = train("digits", *SHORT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (stopped.status, stopped.err.splitlines()[-1]) == (130, "longtail: interrupted.")
+    assert not (tmp_path / "run").exists()
+
+
+# --- what cannot be resumed -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(train: Call, tmp_path: Path) -> Path:
+    """A run that was stopped in its second epoch."""
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_in_epoch(patch, 1)
+        assert train("digits", *SHORT).status == 130
+    return tmp_path / "run"
+
+
+def tamper(run: Path, old: str, new: str) -> None:
+    text = (run / "config.yaml").read_text()
+    assert old in text
+    (run / "config.yaml").write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("name: plain-cnn", "name: resnet20", "the checkpoint does not fit the model 'resnet20'"),
+        ("name: plain-cnn", "name: resnet23", "Did you mean 'resnet20'?"),
+        ("source: digits", "source: folder:nowhere", "--moved-to"),
+        ("subset_seed: 0", "subset_seed: 1", "are not those that"),
+        ("epochs: 3", "epohcs: 3", "Did you mean 'stage1.epochs'?"),
+        ("epochs: 3", "epochs: many", "stage1.epochs takes a whole number, got 'many'."),
+        ("image_size: 8", "image_size: -8", "--data.image_size must be at least 1, got -8."),
+    ],
+)
+def test_a_configuration_that_does_not_fit_the_checkpoint(
+    cli: Call, stopped: Path, old: str, new: str, words: str
+) -> None:
+    before = (stopped / "checkpoint" / "last.safetensors").read_bytes()
+    tamper(stopped, old, new)
+    assert words in cli("train", "--resume", stopped).complaint
+    assert (stopped / "checkpoint" / "last.safetensors").read_bytes() == before
+
+
+def test_damaged_checkpoints_fall_back_to_the_previous_one_then_say_so(cli: Call, stopped: Path) -> None:
+    for name in ("last.safetensors", "previous.safetensors"):
+        (stopped / "checkpoint" / name).write_bytes(b"torn")
+    assert "every checkpoint" in cli("train", "--resume", stopped).complaint
+
+
+def test_resume_needs_a_run(cli: Call, tmp_path: Path) -> None:
+    assert "is no RUN that was started" in cli("train", "--resume", tmp_path / "nope").complaint
+
+
+def test_weights_of_another_model_are_refused_by_evaluate_and_predict(cli: Call, finished: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run)
+    text = (run / "model.json").read_text()
+    (run / "model.json").write_text(text.replace("plain-cnn", "resnet20"))
+    assert "holds the weights of another model" in cli("evaluate", run).complaint
+    assert "holds the weights of another model" in cli("predict", run, __file__, "--out", tmp_path / "o.csv").complaint
+    (run / "model.safetensors").write_bytes(b"torn")
+    assert "is damaged or cut short" in cli("evaluate", run).complaint
+
+
+def test_a_loss_that_is_no_number_is_one_sentence(train: Call) -> None:
+    complaint = train("digits", "--imbalance-ratio", 50, "--stage1.optimizer.lr", 1e30, "--stage1.epochs", 3).complaint
+    assert "the loss is not a number at epoch" in complaint
+    assert "--stage1.optimizer.lr" in complaint

@@ -1,0 +1,237 @@
+"""`--recipe auto`: the table, what it looks at, and that what the user says wins."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from longtail.cli import build_parser
+from longtail.commands.train_options import run_config, without_auto
+from longtail.config.auto import PACKAGED, STRONG, Facts, choose
+from longtail.config.check import check_config, resolve
+from longtail.config.outline import outline, outlines
+from longtail.config.recipes import base_config, config_from_dict, is_whole
+from longtail.config.schema import RunConfig
+from longtail.errors import LongtailError
+from longtail.experiments.grid_plan import plan_grid, recipe_grid
+from longtail.run.write import write_yaml
+from longtail.training import engine
+from longtail.training import machine_facts as facts
+from longtail.training.machine_facts import look
+
+PHOTOS = Facts(images=2700, classes=23, imbalance_ratio=177.0, side=300, packaged=True)
+TABLE = [
+    (PHOTOS, PACKAGED, "linear", "images/logit-adjustment", 224),
+    (replace(PHOTOS, packaged=False, hub=True), PACKAGED, "linear", "images/logit-adjustment", 224),
+    (replace(PHOTOS, gpu="H", hub=True), STRONG, "finetune", "images/logit-adjustment", 224),
+    (replace(PHOTOS, gpu="H", hub=True, images=400), STRONG, "linear", "images/logit-adjustment", 224),
+    (replace(PHOTOS, gpu="H"), PACKAGED, "finetune", "images/logit-adjustment", 224),
+    (replace(PHOTOS, packaged=False), "resnet20", "scratch", "images/logit-adjustment", 64),
+    (replace(PHOTOS, packaged=False, gpu="H"), "timm:resnet18", "scratch", "images/logit-adjustment", 224),
+    (replace(PHOTOS, packaged=False, cached=frozenset({PACKAGED})), PACKAGED, "linear", "images/logit-adjustment", 224),
+    (replace(PHOTOS, gpu="H", cached=frozenset({STRONG})), STRONG, "finetune", "images/logit-adjustment", 224),
+    (replace(PHOTOS, imbalance_ratio=1.5), PACKAGED, "linear", "images/ce", 224),
+    (replace(PHOTOS, side=32), "resnet32", "scratch", "images/logit-adjustment", 32),
+    (replace(PHOTOS, side=32, images=300), PACKAGED, "linear", "images/logit-adjustment", 224),
+    (replace(PHOTOS, side=32, images=300, packaged=False), "resnet32", "scratch", "images/logit-adjustment", 32),
+]
+
+
+@pytest.mark.parametrize(("facts", "model", "mode", "recipe", "size"), TABLE)
+def test_the_table(facts: Facts, model: str, mode: str, recipe: str, size: int) -> None:
+    values, reasons = choose(facts)
+    config = config_from_dict(values)
+    check_config(config)
+    assert (config.model.name, config.mode, config.recipe, config.data.image_size) == (model, mode, recipe, size)
+    assert config.model.pretrained == (mode != "scratch")
+    assert len(reasons) == 5
+    assert [reason.partition(":")[0] for reason in reasons] == [
+        "backbone",
+        "image size",
+        "training",
+        "recipe",
+        "length",
+    ]
+
+
+@pytest.mark.parametrize(("images", "epochs", "batch"), [(100, 100, 64), (2700, 71, 64), (500_000, 10, 256)])
+def test_the_length_of_linear_training_follows_the_images(images: int, epochs: int, batch: int) -> None:
+    values, _ = choose(replace(PHOTOS, images=images))
+    assert (values["stage1"]["epochs"], values["stage1"]["batch_size"]) == (epochs, batch)
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(100, 100), (2700, 37), (50_000, 5)])
+def test_from_nothing_and_without_a_gpu_training_is_short_and_names_the_remedy(images: int, epochs: int) -> None:
+    values, reasons = choose(replace(PHOTOS, packaged=False, images=images))
+    assert values["stage1"]["epochs"] == epochs
+    assert "pip install 'longtail[weights]'" in reasons[0]
+    assert choose(replace(PHOTOS, packaged=False, images=images, gpu="H"))[0]["stage1"]["epochs"] == 100
+    asked, why = choose(replace(PHOTOS, images=images), mode="scratch")
+    assert (asked["model"]["name"], asked["stage1"]["epochs"], "pip" in why[0]) == ("resnet20", epochs, False)
+    # Where weights are what was asked for, their network is named, so that building it says how to get them.
+    needs = choose(replace(PHOTOS, packaged=False), mode="linear")[0]["model"]
+    assert (needs["name"], needs["pretrained"]) == (PACKAGED, True)
+
+
+def test_a_network_of_ones_own_is_pretrained_where_its_weights_are_on_the_machine() -> None:
+    offline = replace(PHOTOS, packaged=False)
+    assert choose(offline, model="timm:resnet50")[0]["mode"] == "scratch"
+    assert choose(replace(offline, cached=frozenset({"timm:resnet50"})), model="timm:resnet50")[0]["mode"] == "linear"
+
+
+def test_what_the_user_chooses_is_kept_and_said() -> None:
+    values, reasons = choose(PHOTOS, recipe="images/gcl", mode="finetune", model="timm:resnet50", epochs=3)
+    assert (values["model"]["name"], values["mode"], values["recipe"]) == ("timm:resnet50", "finetune", "images/gcl")
+    assert (values["stage1"]["epochs"], values["data"]["resize"]) == (3, 236)
+    assert sum("(yours)" in reason for reason in reasons) == 3
+
+
+def test_it_looks_at_the_images_themselves() -> None:
+    config = RunConfig()
+    config.data.source, config.data.imbalance_ratio = "digits", 10.0
+    facts = look(config)
+    assert (facts.classes, facts.side, facts.gpu, facts.hub, facts.cached) == (10, 8, "", False, frozenset())
+    assert facts.imbalance_ratio > 9
+    assert 300 < facts.images < 900
+
+
+def read(*words: str) -> RunConfig:
+    kept = without_auto(["train", *words])
+    return run_config(build_parser("train", kept).parse_args(kept)["train"])
+
+
+def test_the_command_line_needs_neither_recipe_nor_model() -> None:
+    config = read("digits", "--out", "run", "--imbalance-ratio", "50")
+    assert config.recipe == "images/logit-adjustment"
+    assert config.reasons[0].startswith("backbone: ")
+    named = read("digits", "--out", "run", "--recipe", "auto", "--stage1.batch_size", "32", "--model.name", "resnet20")
+    assert (named.stage1.batch_size, named.model.name) == (32, "resnet20")
+    assert named.recipe == "images/ce"  # the digits are balanced
+    assert (named.mode, named.model.pretrained, named.data.image_size) == ("scratch", False, 32)
+    check_config(named)
+
+
+def test_the_reasons_are_those_of_what_is_trained() -> None:
+    words = ["--stage1.epochs", "2", "--stage1.loss.name", "gcl", "--model.pretrained", "false", "--mode", "linear"]
+    config = read("digits", "--out", "run", "--data.image_size", "112", *words)
+    assert config.reasons == [
+        f"backbone: {PACKAGED}, without pretrained weights (yours)",
+        "image size: 112 pixels (yours)",
+        "training: linear (yours)",
+        "recipe: images/ce with the loss gcl (yours)",
+        "length: 2 epochs, batches of 64 (yours)",
+    ]
+    assert config.data.resize == 128  # as much of the image stays in sight
+    assert read("--data.source", "digits", "--out", "run").reasons
+
+
+def test_a_recipe_for_any_images_leaves_the_rest_to_be_chosen() -> None:
+    config = read("digits", "--out", "run", "--recipe", "images/gcl")
+    assert (config.recipe, config.model.name, config.mode) == ("images/gcl", "resnet32", "scratch")
+    assert len(config.reasons) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs", "options"),
+    [
+        ((), None, []),
+        (("--epochs", "3", "--mode", "linear", "--data.image_size", "96"), 3, ["mode=linear", "data.image_size=96"]),
+    ],
+)
+def test_a_grid_chooses_what_train_chooses(words: tuple[str, ...], epochs: int | None, options: list[str]) -> None:
+    given = recipe_grid("digits", ["images/gcl", "auto"], epochs=epochs, options=["data.imbalance_ratio=10", *options])
+    grid = plan_grid(given | {"out": "runs"})
+    for run, recipe in zip(grid.runs, ("images/gcl", "auto"), strict=True):
+        alone = read("digits", "--out", "run", "--imbalance-ratio", "10", "--recipe", recipe, *words)
+        assert asdict(run.config) == asdict(resolve(alone))
+    assert plan_grid(grid.spec).runs == grid.runs
+    said = outlines({run.name: run.config for run in grid.runs})
+    assert [line.partition(":")[0] for line in said].count("backbone") == 1
+    assert any(line.startswith("gcl: recipe: images/gcl (yours)") for line in said)
+
+
+def test_a_grid_that_varies_the_network_leaves_a_named_recipe_as_it_is() -> None:
+    varied = {"vary": {"model.name": ["resnet20", "resnet32"]}, "out": "runs"}
+    grid = plan_grid(recipe_grid("digits", ["images/gcl"], options=["mode=scratch"]) | varied)
+    assert [(run.config.model.name, run.config.stage1.epochs) for run in grid.runs] == [
+        ("resnet20", 100), ("resnet32", 100),
+    ]  # fmt: skip
+    assert not any(run.config.reasons for run in grid.runs)
+
+
+def test_modes_that_do_not_fit_tiny_images_get_a_network_they_fit() -> None:
+    tiny = replace(PHOTOS, side=32)
+    assert choose(tiny, mode="linear")[0]["model"]["name"] == PACKAGED
+    assert choose(tiny, mode="lora")[0]["model"]["name"].startswith("timm:vit_")
+    assert choose(tiny, mode="scratch")[0]["model"]["name"] == "resnet32"
+
+
+@pytest.mark.parametrize("flag", ["--mode", "--recipe"])
+def test_a_whole_configuration_and_what_it_holds_exclude_each_other(flag: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(asdict(RunConfig())))
+    with pytest.raises(LongtailError, match=f"leave out {flag}"):
+        read("digits", "--out", "run", "--config", str(tmp_path / "config.yaml"), flag, "images/ce")
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        ("data: {image_size: 8}\nstage1: {epochs: 7}", ["--data.image_size", "8", "--stage1.epochs", "7"]),
+        ("recipe: images/gcl\nmode: scratch", ["--recipe", "images/gcl", "--mode", "scratch"]),
+        ("recipe: auto\nmodel: {name: resnet20}", ["--model.name", "resnet20"]),
+        ("recipe: cifar-lt/gcl\nstage1: {optimizer: {lr: 1e-2}}",
+         ["--recipe", "cifar-lt/gcl", "--stage1.optimizer.lr", "0.01"]),
+        ("data: {imbalance_ratio: 50, source: digits}\nstage1: {loss: {name: gcl, options: {noise: 0.3}}}",
+         ["--imbalance-ratio", "50", "--stage1.loss.name", "gcl", "--stage1.loss.options.noise", "0.3"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("epochs", [[], ["--epochs", "9"]])
+def test_a_file_of_some_options_is_completed_as_those_options_on_the_command_line(
+    text: str, flags: list[str], epochs: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    by_file = read("digits", "--out", "run", "--config", str(tmp_path / "mine.yaml"), *epochs)
+    by_flags = read("digits", "--out", "run", *flags, *epochs)
+    if epochs and "--stage1.epochs" in flags:  # what is said later wins: the file is scaled, the flag stands
+        assert (by_file.stage1.epochs, by_flags.stage1.epochs) == (9, 7)
+        by_file.stage1.epochs, by_file.reasons = 7, by_flags.reasons
+    assert by_file == by_flags
+    assert bool(by_file.reasons) == ("cifar-lt" not in text)
+
+
+def test_what_was_chosen_on_one_machine_is_not_chosen_again_on_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "look", lambda _: replace(PHOTOS, gpu="H", hub=True))
+    made = resolve(read("digits", "--out", "run"))
+    assert (made.model.name, made.mode) == (STRONG, "finetune")
+    assert made.training.precision != "auto"
+    write_yaml(tmp_path / "config.yaml", asdict(made))
+    monkeypatch.setattr(facts, "look", lambda _: pytest.fail("the images were looked at"))
+    monkeypatch.setattr(engine, "fast_precision", lambda _: pytest.fail("a precision was chosen"))
+    again = read("--out", "run", "--config", str(tmp_path / "config.yaml"))
+    assert asdict(again) == asdict(made) | {"reasons": []}
+    values = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert is_whole(values)
+    for old in ("mode", "reasons"):  # as the first version wrote it
+        del values[old]
+    assert is_whole(values)
+    del values["stage1"]["epochs"]
+    assert not is_whole(values)
+
+
+def test_a_recipe_that_is_named_is_not_chosen_for() -> None:
+    config = read("digits", "--out", "run", "--recipe", "cifar-lt/gcl")
+    assert (config.recipe, config.mode, config.reasons) == ("cifar-lt/gcl", "", [])
+    assert read("digits", "--out", "run", "--recipe", "images/gcl", "--mode", "finetune").mode == "finetune"
+
+
+def test_what_is_trained_is_said_where_nothing_was_chosen() -> None:
+    network, first, second = outline(config_from_dict(base_config("cifar-lt/gcl", epochs=30)))
+    assert all(word in network for word in ("resnet32", "32 pixels", "cosine", "cifar-lt/gcl", "from nothing"))
+    assert all(word in first for word in ("30 epochs", "all weights", "gcl", "64", "sgd at 0.1", "mixup"))
+    assert all(word in second for word in ("5 epochs", "the classifier", "class-balanced"))
+    assert len(outline(config_from_dict(base_config("images/ce", mode="linear")))) == 2

@@ -1,0 +1,137 @@
+"""Recipes: which exist, what they resolve to, and that every value can say where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from longtail.config.nested import flatten
+from longtail.config.recipes import base_config, config_from_dict, list_recipes, load_recipe, read_config, scale_epochs
+from longtail.config.schema import RunConfig
+from longtail.errors import LongtailError
+from longtail.losses.registry import build_loss
+
+CIFAR = [
+    "ce", "mixup", "focal", "ldam-drw", "balanced-softmax", "logit-adjustment", "mixup-crt", "kps", "kps-ga", "fbl",
+    "gcl", "gcl-cben", "agcl", "best",
+]  # fmt: skip
+LARGE = ["ce", "kps-ga", "fbl", "gcl", "agcl"]
+PROMISED = [f"cifar-lt/{name}" for name in CIFAR] + [
+    f"{data}/{name}" for data in ("imagenet-lt", "inaturalist", "places-lt") for name in LARGE
+]
+
+
+def test_every_promised_recipe_exists() -> None:
+    assert set(PROMISED) <= set(list_recipes())
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_recipe_resolves_to_a_typed_configuration_with_losses_that_exist(name: str) -> None:
+    recipe = load_recipe(name)
+    config = config_from_dict(recipe.config, name)
+    assert recipe.description
+    for stage in (config.stage1, config.stage2):
+        build_loss(stage.loss.name, [100, 10], stage.loss.options)
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_what_a_recipe_sets_has_a_source_and_what_it_leaves_is_the_default(name: str) -> None:
+    recipe = load_recipe(name)
+    defaults = flatten(asdict(RunConfig()))
+    for key, value in flatten(recipe.config).items():
+        changed = key not in defaults or value != defaults[key]
+        if changed and key not in {"recipe"} and not key.endswith(".loss.options"):
+            assert recipe.source_of(key) != "longtail default", key
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_published_recipes_keep_every_training_image(name: str) -> None:
+    assert load_recipe(name).config["data"]["validation_fraction"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "options"),
+    [
+        ("cifar-lt/gcl", "stage1", {"scale": 30, "noise": 0.5, "margin": 0}),
+        ("cifar-lt/gcl", "stage2", {"scale": 20, "noise": 0.5, "margin": 0.1, "focal_gamma": 1}),
+        ("places-lt/gcl", "stage1", {"scale": 30, "noise": 1.0, "margin": 0}),
+        ("places-lt/gcl", "stage2", {"scale": 15, "noise": 1.0, "margin": 0.1, "focal_gamma": 1}),
+        ("places-lt/agcl", "stage1", {"scale": 30, "noise": 0.5, "margin": 0, "easy_margin": True}),
+        ("cifar-lt/kps-ga", "stage1", {"scale": 15, "max_margin": 0.2, "adjust_gradients_from": 0.6}),
+        ("cifar-lt/kps", "stage1", {"scale": 15, "max_margin": 0.2, "adjust_gradients_from": None}),
+        ("cifar-lt/fbl", "stage1", {"strength": 60, "curriculum": "parabolic"}),
+        ("imagenet-lt/fbl", "stage1", {"strength": 150, "curriculum": "parabolic"}),
+        ("cifar-lt/ldam-drw", "stage1", {"scale": 30, "max_margin": 0.5, "deferred_reweighting": 0.8}),
+    ],
+)  # fmt: skip
+def test_published_strengths(name: str, stage: str, options: dict[str, object]) -> None:
+    assert load_recipe(name).config[stage]["loss"]["options"] == options
+
+
+def test_mixup_strengths_and_stage_2_of_the_protocol() -> None:
+    gcl, places = load_recipe("cifar-lt/gcl").config, load_recipe("places-lt/gcl").config
+    assert (gcl["stage1"]["mixing"], gcl["stage1"]["mixing_alpha"]) == ("mixup", 1.0)
+    assert places["stage1"]["mixing_alpha"] == 0.2
+    assert (gcl["stage2"]["epochs"], gcl["stage2"]["train"], gcl["stage2"]["sampler"]) == (
+        30,
+        "classifier",
+        "class-balanced",
+    )
+    assert load_recipe("cifar-lt/gcl-cben").config["stage2"]["sampler"] == "cben"
+    assert places["model"] | {"head": "auto"} == {
+        "name": "timm:resnet152+bottleneck", "head": "auto", "pretrained": True, "weights": "",
+        "trainable": ["trunk.layer4.2", "bottleneck"], "adapter": "none", "adapter_rank": 8,
+    }  # fmt: skip
+
+
+def test_epochs_scale_everything_in_proportion() -> None:
+    config = scale_epochs(load_recipe("cifar-lt/gcl").config, 30)
+    assert config["stage1"]["epochs"] == 30
+    assert config["stage1"]["schedule"]["milestones"] == [24, 27]
+    assert config["stage1"]["schedule"]["warmup_epochs"] == 1
+    assert config["stage2"]["epochs"] == 5
+    assert scale_epochs(load_recipe("cifar-lt/ce").config, 30)["stage2"]["epochs"] == 0
+
+
+def test_scaling_to_the_recipes_own_length_changes_nothing() -> None:
+    config = load_recipe("cifar-lt/gcl").config
+    assert scale_epochs(config, 200) == config
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_the_shortest_schedules_still_train(epochs: int) -> None:
+    config = scale_epochs(load_recipe("cifar-lt/gcl").config, epochs)
+    assert config["stage2"]["epochs"] == 1
+    assert config["stage1"]["schedule"]["warmup_epochs"] < epochs or epochs == 1
+
+
+def test_zero_epochs_are_refused() -> None:
+    with pytest.raises(LongtailError, match="at least 1"):
+        base_config("cifar-lt/ce", epochs=0)
+
+
+def test_a_misspelt_recipe_names_the_nearest() -> None:
+    with pytest.raises(LongtailError, match="cifar-lt/kps-ga"):
+        load_recipe("cifar-lt/kpsga")
+
+
+def test_a_config_file_with_an_unknown_option_names_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("stage1: {epohcs: 3}\n")
+    with pytest.raises(LongtailError, match=r"stage1\.epochs"):
+        read_config(path)
+
+
+def test_a_config_file_of_the_wrong_type_is_one_sentence() -> None:
+    with pytest.raises(LongtailError, match=r"stage1\.epochs"):
+        config_from_dict({"stage1": {"epochs": "many"}})
+
+
+def test_a_configuration_survives_the_trip_through_yaml(tmp_path: Path) -> None:
+    config = config_from_dict(load_recipe("cifar-lt/kps-ga").config)
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(asdict(config), sort_keys=False))
+    assert config_from_dict(read_config(path)) == config

@@ -1,0 +1,235 @@
+"""CSV sources: what is read, and that every bad line is named."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from longtail.data.dataset import ImageData
+from longtail.data.sources.registry import load_source
+from longtail.data.splits import assign_folds, carve
+from longtail.errors import LongtailError
+
+
+@pytest.fixture
+def table(make_folder: Callable[[dict[str, int]], Path]) -> Callable[[str | bytes], Path]:
+    """Write a CSV file beside the images a/0.png to a/3.png."""
+    root = make_folder({"a": 4})
+
+    def write(text: str | bytes) -> Path:
+        file = root / "list.csv"
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return file
+
+    return write
+
+
+Table = Callable[[str | bytes], Path]
+
+
+def csv(file: Path) -> str:
+    return f"csv:{file}"
+
+
+def test_paths_are_relative_to_the_file_and_classes_sorted(table: Table) -> None:
+    data = load_source(csv(table("path,label\na/0.png,wolf\na/1.png,bear\na/2.png,wolf\n")))
+    assert data.classes == ("bear", "wolf")
+    assert data.splits["train"].labels.tolist() == [1, 0, 1]
+    assert data.splits["train"].image(0).size == (6, 4)
+
+
+def test_numbers_are_sorted_as_numbers(table: Table) -> None:
+    data = load_source(csv(table("path,label\na/0.png,10\na/1.png,9\n")))
+    assert data.classes == ("9", "10")
+
+
+def test_split_column_other_columns_and_a_bare_path(table: Table) -> None:
+    text = "File;Species;Split;film\na/0.png;x;train;7\na/1.png;y;train;8\n\na/2.png;x;val;7\na/3.png;z;test;9\n"
+    data = load_source(str(table(text)), label_column="Species")
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 2, "validation": 1, "test": 1}
+    assert data.splits["train"].column("film") == ["7", "8"]
+    assert data.counts().counts == (1, 1, 0)
+    assert any("'z'" in str(finding) for finding in data.findings)
+
+
+def test_a_byte_order_mark_and_windows_line_ends(table: Table) -> None:
+    data = load_source(csv(table(b"\xef\xbb\xbfpath,label\r\na/0.png,x\r\na/1.png,y\r\n")))
+    assert data.classes == ("x", "y")
+
+
+def test_quoted_values_with_separators_and_line_breaks(table: Table) -> None:
+    data = load_source(csv(table('path,label\na/0.png,"wolf, grey"\na/1.png,"a\nb"\n')))
+    assert data.classes == ("a\nb", "wolf, grey")
+
+
+def test_both_columns_may_be_named(table: Table) -> None:
+    file = table("label,path,foto,art\nx,y,a/0.png,wolf\nx,y,a/1.png,bear\n")
+    data = load_source(csv(file), image_column="foto", label_column="art")
+    assert data.classes == ("bear", "wolf")
+    assert data.splits["train"].image(1).size == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\na/0.png,x\na/1.png\n", "line 3: 1 value for 2 columns"),
+        ("path,label\na/0.png,x,y\n", "line 2: 3 values for 2 columns"),
+        ('path,label\n"a\nb",x,y\n', "line 2: 3 values"),
+        ('path,label\na/0.png,x\na/1.png,"x\n', "line 3: .*quotes"),
+        ("path,label\na/0.png,\n", "line 2: the label is empty"),
+        ("path,label\n,x\n", "line 2: the path is empty"),
+        ("path,label\na/0.png,x\na/99.png,x\n", "line 3: no file .*99.png"),
+        ("path,label,split\na/0.png,x,holdout\n", "line 2: unknown split 'holdout'"),
+        (b"path,label\na/0.png,x\na/1.png,\xff\n", "line 3: not UTF-8"),
+        ("path,label\n", "no rows"),
+        ("", "is empty"),
+        ("path,path\na/0.png,x\n", "same name"),
+        ("path,what\na/0.png,x\n", "no column that looks like the label"),
+        ("where,label\na/0.png,x\n", "no column that looks like the image"),
+        ("path,label\na/0.png,x\na/1.png,x\n", "one class, 'x'"),
+        ("path,label,split\na/0.png,x,test\n", "no split named train"),
+    ],
+)
+def test_bad_tables_are_refused_with_their_line(table: Table, text: str | bytes, message: str) -> None:
+    with pytest.raises(LongtailError, match=message):
+        load_source(csv(table(text)))
+
+
+def test_a_wrong_column_option_gets_the_nearest(table: Table) -> None:
+    with pytest.raises(LongtailError, match="Did you mean 'label'"):
+        load_source(csv(table("path,label\na/0.png,x\n")), label_column="lable")
+
+
+def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(LongtailError, match="does not exist"):
+        load_source(f"csv:{tmp_path / 'none.csv'}")
+    with pytest.raises(LongtailError, match="is a folder"):
+        load_source(f"csv:{tmp_path}")
+
+
+def kinds(data: ImageData) -> list[str]:
+    return [finding.kind for finding in data.findings]
+
+
+def test_blanks_around_a_label_and_quotes_after_a_blank_are_no_part_of_it(table: Table) -> None:
+    data = load_source(csv(table('path,label\na/0.png, "cat"\na/1.png,\u00a0cat \na/2.png,dog\n')))
+    assert (data.classes, data.splits["train"].labels.tolist()) == (("cat", "dog"), [0, 0, 1])
+    assert "class-spellings" in kinds(data)
+
+
+def test_one_name_in_two_unicode_forms_is_one_class(table: Table) -> None:
+    text = "path,label,split\na/0.png,Caf\u00e9,train\na/1.png,tea,train\na/2.png,Cafe\u0301,test\n"
+    data = load_source(csv(table(text)))
+    assert data.classes == ("Caf\u00e9", "tea")
+    assert data.splits["test"].labels.tolist() == [0]
+    (finding,) = [finding for finding in data.findings if finding.kind == "class-spellings"]
+    assert (finding.severity, "'Cafe\\u0301' and 'Caf\\xe9'" in finding.message) == ("note", True)
+
+
+def test_numbers_of_one_value_have_one_order_in_every_process(table: Table) -> None:
+    file = table("path,label\na/0.png,1\na/1.png,01\na/2.png,2\n")
+    script = "import sys; from longtail.data.class_names import order_classes as order; print(order(set(sys.argv[1:])))"
+    orders = {
+        subprocess.run(
+            [sys.executable, "-c", script, "1", "01", "2", "-0", "0"],
+            env=os.environ | {"PYTHONHASHSEED": str(seed)}, capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in (1, 2, 3, 4)
+    }  # fmt: skip
+    assert orders == {"['-0', '0', '01', '1', '2']\n"}
+    assert load_source(csv(file)).classes == ("01", "1", "2")
+
+
+@pytest.mark.parametrize("header", ["path,label", "0.png,a", "a/0.png;cat"])
+def test_a_table_without_header_is_called_so(table: Table, header: str) -> None:
+    first = header if header != "path,label" else "a/0.png,wolf"
+    with pytest.raises(LongtailError, match="no header"):
+        load_source(csv(table(f"{first}\na/1.png,b\n")), label_column=None if header == "path,label" else "kind")
+
+
+def test_rows_of_separators_alone_and_columns_without_a_name_are_passed_over(table: Table) -> None:
+    data = load_source(csv(table(",path,label,\n0,a/0.png,x,\n1,a/1.png,y,\n,,,\n")))
+    assert len(data.splits["train"]) == 2
+    assert data.splits["train"].rows.column_names == ["image", "label"]
+
+
+@pytest.mark.parametrize("name", ["part", "Set", "fold_name", "split"])
+def test_a_column_of_splits_is_found_by_its_name_and_values(table: Table, name: str) -> None:
+    data = load_source(
+        csv(table(f"path,label,{name}\na/0.png,x,train\na/1.png,y,Train\na/2.png,x,val\na/3.png,y,test\n"))
+    )
+    assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 2, "validation": 1, "test": 1}
+    assert kinds(data)[0] == "split-column"
+
+
+def test_a_column_of_splits_may_be_named(table: Table) -> None:
+    file = table("path,label,use,part\na/0.png,x,train,test\na/1.png,y,train,train\na/2.png,x,test,train\n")
+    data = load_source(csv(file), split_column="use")
+    assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 2, "test": 1}
+    assert kinds(data) == []
+    with pytest.raises(LongtailError, match=r"no column 'uses'.*Did you mean 'use'"):
+        load_source(csv(file), split_column="uses")
+    with pytest.raises(LongtailError, match=r"line 2: unknown split 'x' .*'y'.* column 'label'"):
+        load_source(csv(file), split_column="label")
+
+
+def test_a_column_that_names_splits_in_some_rows_only_is_not_used_and_said(table: Table) -> None:
+    data = load_source(csv(table("path,label,part\na/0.png,x,train\na/1.png,y,hold-out\n")))
+    assert (len(data.splits["train"]), kinds(data)) == (2, ["split-column-unused"])
+    assert data.findings[0].severity == "warning"
+    assert kinds(load_source(csv(table("path,label,part\na/0.png,x,head\na/1.png,y,tail\n")))) == []
+    data = load_source(csv(table("path,label,part\na/0.png,x,test\na/1.png,y,val\n")))  # as a table to evaluate on
+    assert (list(data.splits), kinds(data)) == (["train"], ["split-column-unused"])
+
+
+def test_a_column_of_another_name_that_names_splits_is_not_used_and_said(table: Table) -> None:
+    file = table("path,label,use,side\na/0.png,x,train,left\na/1.png,y,train,left\na/2.png,x,test,right\n")
+    data = load_source(csv(file))
+    assert (list(data.splits), kinds(data)) == (["train"], ["split-column-unused"])
+    assert "--split-column use" in data.findings[0].remedy
+
+
+def test_rows_that_hold_several_labels_are_named(table: Table) -> None:
+    data = load_source(csv(table("path,label\na/0.png,cat\na/1.png,dog\na/2.png,cat|dog\n")))
+    (finding,) = data.findings
+    assert (finding.kind, finding.severity, "'cat|dog'" in finding.message) == ("several-labels", "warning", True)
+
+
+def test_a_file_listed_again_counts_once(table: Table) -> None:
+    data = load_source(csv(table("path,label\na/0.png,x\na/../a/0.png,x\n./a/0.png,x\na/1.png,y\n")))
+    assert data.counts().counts == (1, 1)
+    (finding,) = data.findings
+    assert (finding.kind, finding.images) == ("file-listed-again", ("a/0.png", "a/0.png"))
+
+
+def test_a_file_in_two_splits_stays_in_the_one_held_out(table: Table) -> None:
+    text = "path,label,split\na/0.png,x,train\na/1.png,y,train\na/2.png,x,train\na/0.png,x,test\na/2.png,y,val\n"
+    data = load_source(csv(table(text)))
+    assert {name: split.labels.tolist() for name, split in data.splits.items()} == {
+        "train": [1],
+        "validation": [1],
+        "test": [0],
+    }
+    (finding,) = [finding for finding in data.findings if finding.kind == "file-in-several-splits"]
+    assert set(finding.images) == {"a/0.png", "a/2.png"}
+
+
+def test_a_file_with_two_labels_is_said_and_stays_on_one_side(table: Table) -> None:
+    file = table("path,label,film\na/0.png,x,1\na/0.png,y,2\na/1.png,x,3\na/2.png,y,2\na/3.png,x,4\na/3.png,y,5\n")
+    data = load_source(csv(file))
+    (finding,) = data.findings
+    assert finding.kind == "file-with-several-labels"
+    assert "'a/0.png' as 'x' and 'y'" in finding.message
+    split = data.splits["train"]
+    for seed in range(5):
+        sides = [{rows.path(row) for row in range(len(rows))} for rows in carve(split, 0.4, seed=seed)]
+        assert not sides[0] & sides[1]
+        folds = assign_folds(split, 2, seed=seed)
+        assert (folds[0], folds[4]) == (folds[1], folds[5])
+        grouped = assign_folds(split, 2, seed=seed, groups="film")
+        assert grouped[0] == grouped[1] == grouped[3]

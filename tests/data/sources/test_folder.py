@@ -1,0 +1,190 @@
+"""Folders of images as people have them, good and bad."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from longtail.data.dataset import Finding, ImageData
+from longtail.data.sources.registry import load_source
+from longtail.errors import LongtailError
+
+MakeFolder = Callable[..., Path]
+
+
+def test_class_folders_directly_below_are_training(make_folder: MakeFolder) -> None:
+    data = load_source(str(make_folder({"dog": 2, "cat": 3})))
+    assert data.classes == ("cat", "dog")
+    assert list(data.splits) == ["train"]
+    assert data.splits["train"].labels.tolist() == [0, 0, 0, 1, 1]
+    assert data.splits["train"].path(3).endswith(str(Path("dog", "0.png")))
+
+
+@pytest.mark.parametrize("word", ["val", "valid", "validation", "Val"])
+def test_split_folders_are_recognised(make_folder: MakeFolder, word: str) -> None:
+    root = make_folder({"train/a": 2, "train/b": 1, f"{word}/a": 1, "test/b": 2})
+    data = load_source(f"folder:{root}")
+    assert {name: split.labels.tolist() for name, split in data.splits.items()} == {
+        "train": [0, 0, 1],
+        "validation": [0],
+        "test": [1, 1],
+    }
+
+
+def test_a_class_named_train_stays_a_class(make_folder: MakeFolder) -> None:
+    assert load_source(str(make_folder({"bus": 1, "car": 1, "train": 2}))).classes == ("bus", "car", "train")
+
+
+def test_an_empty_class_folder_is_kept_with_no_images(make_folder: MakeFolder) -> None:
+    data = load_source(str(make_folder({"cat": 3, "lynx": 0, "dog": 1})))
+    assert dict(zip(data.classes, data.counts(), strict=True)) == {"cat": 3, "dog": 1, "lynx": 0}
+
+
+def test_a_class_only_in_test_is_kept_and_reported(make_folder: MakeFolder) -> None:
+    data = load_source(str(make_folder({"train/a": 2, "train/b": 2, "test/a": 1, "test/zebra": 1})))
+    assert data.counts().counts == (2, 2, 0)
+    assert data.splits["test"].labels.tolist() == [0, 2]
+    assert any("'zebra'" in finding.message and finding.severity == "warning" for finding in data.findings)
+
+
+def test_images_may_lie_deeper_and_other_files_are_passed_over(make_folder: MakeFolder) -> None:
+    root = make_folder({"cat/2023/may": 2, "cat": 1, "dog": 1, ".git/x": 1, "dog/.thumbs": 4})
+    (root / "dog" / "notes.txt").write_text("a")
+    (root / "dog" / ".hidden.png").write_text("a")
+    assert load_source(str(root)).counts().counts == (3, 1)
+
+
+def test_names_with_spaces_newlines_and_other_scripts(make_folder: MakeFolder) -> None:
+    root = make_folder({"grosser Bär": 1, "猫": 1, "odd\nname": 1})
+    data = load_source(str(root))
+    assert set(data.classes) == {"grosser Bär", "猫", "odd\nname"}
+    assert all(data.splits["train"].image(row).size == (6, 4) for row in range(3))
+    assert data.splits["train"].fingerprint().startswith("sha256:")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux file systems hold names that are not UTF-8")
+def test_a_name_that_is_not_utf8_is_named(make_folder: MakeFolder) -> None:
+    root = make_folder({"a": 1, "b": 1})
+    Path(os.fsdecode(os.fsencode(root / "a") + b"/caf\xe9.png")).write_bytes(b"x")
+    with pytest.raises(LongtailError, match=r"caf\\xe9.*rename"):
+        load_source(str(root))
+
+
+def test_links_are_followed_and_a_loop_ends(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder({"cat": 1, "dog": 1})
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    Image.new("RGB", (3, 3)).save(outside / "far.png")
+    (root / "dog" / "link").symlink_to(outside)
+    (root / "dog" / "loop").symlink_to(root / "dog")
+    assert load_source(str(root)).counts().counts == (1, 2)
+
+
+def test_loose_images_are_reported(make_folder: MakeFolder) -> None:
+    root = make_folder({"cat": 1, "dog": 1})
+    Image.new("RGB", (3, 3)).save(root / "stray.jpg")
+    assert any("beside the class folders" in finding.message for finding in load_source(str(root)).findings)
+
+
+def test_a_folder_beside_train_is_reported(make_folder: MakeFolder) -> None:
+    data = load_source(str(make_folder({"train/a": 1, "train/b": 1, "old": 3})))
+    assert len(data.splits["train"]) == 2
+    assert any("old" in str(finding) for finding in data.findings)
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ({}, "no class sub-folders"),
+        ({".": 3}, "3 images but no class sub-folders"),
+        ({"a": 0, "b": 0}, "holds no images"),
+        ({"a": 3}, "one class, 'a'"),
+        ({"train/a": 0, "train/b": 0, "test/a": 1}, "no training images"),
+        ({"test/a": 1, "test/b": 1}, "no train/"),
+        ({"train/a": 1, "train/b": 1, "val/a": 1, "valid/a": 1}, "both val/ and valid/"),
+        ({"train": 2, "test": 1}, "no class sub-folders in its test/, train/"),
+        ({"train": 2, "test/a": 1}, "no class sub-folders in its train/"),
+        ({"photos/cat": 1, "photos/dog": 1}, "name the folder that holds the class folders, .*/photos/photos"),
+        ({"train/all/cat": 1, "train/all/dog": 1, "test/all/cat": 1}, "such as folder:.*/train/all"),
+        ({"a": 1, "\u2003": 1}, "white space"),
+    ],
+)
+def test_folders_that_cannot_be_trained_on(make_folder: MakeFolder, layout: dict[str, int], message: str) -> None:
+    root = make_folder(layout or {"x": 0})
+    if not layout:
+        (root / "x").rmdir()
+    with pytest.raises(LongtailError, match=message):
+        load_source(f"folder:{root}")
+
+
+def test_a_missing_folder_and_a_file(tmp_path: Path) -> None:
+    with pytest.raises(LongtailError, match="does not exist"):
+        load_source(f"folder:{tmp_path / 'none'}")
+    (tmp_path / "one.jpg").touch()
+    with pytest.raises(LongtailError, match="is a file"):
+        load_source(str(tmp_path / "one.jpg"))
+
+
+def test_column_options_mean_nothing_for_a_folder(make_folder: MakeFolder) -> None:
+    with pytest.raises(LongtailError, match="label_column"):
+        load_source(str(make_folder({"a": 1, "b": 1})), label_column="species")
+
+
+def finding(data: ImageData, kind: str) -> Finding:
+    (found,) = [finding for finding in data.findings if finding.kind == kind]
+    return found
+
+
+@pytest.mark.parametrize("place", ["val", "val/a"])
+def test_a_split_without_images_counts_as_none_and_is_called_empty(make_folder: MakeFolder, place: str) -> None:
+    data = load_source(str(make_folder({"train/a": 2, "train/b": 2, place: 0})))
+    assert list(data.splits) == ["train"]
+    assert [found.kind for found in data.findings] == ["split-empty"]
+
+
+def test_loose_images_in_a_split_folder_are_reported(make_folder: MakeFolder) -> None:
+    data = load_source(str(make_folder({"train/a": 2, "train/b": 2, "val": 3})))
+    assert list(data.splits) == ["train"]
+    assert "3 images in val/" in finding(data, "image-without-class").message
+
+
+def test_folders_of_a_system_are_no_classes_and_hidden_images_are_said(make_folder: MakeFolder) -> None:
+    root = make_folder({"cat": 1, "dog": 1, "__MACOSX/cat": 2, "@eaDir": 1, "cat/@eaDir": 3, "dog/.thumbnails": 1})
+    (root / "cat" / "._0.png").touch()
+    (root / "cat" / ".DS_Store").touch()
+    data = load_source(str(root))
+    assert (data.classes, data.counts().counts) == (("cat", "dog"), (1, 1))
+    assert finding(data, "system-folder").images == ("@eaDir", "__MACOSX", "cat/@eaDir", "dog/.thumbnails")
+    assert finding(data, "hidden-file").images == ("cat/._0.png",)
+
+
+def test_folders_of_a_system_beside_the_splits_are_said(make_folder: MakeFolder) -> None:
+    data = load_source(str(make_folder({"train/a": 1, "train/b": 1, "__MACOSX": 1, "train/@eaDir": 1})))
+    assert finding(data, "system-folder").images == ("__MACOSX", "train/@eaDir")
+    assert len(data.findings) == 1
+
+
+def test_classes_whose_images_all_lie_deeper_are_doubted(make_folder: MakeFolder) -> None:
+    root = make_folder({"2023/spring/cat": 1, "2023/spring/dog": 1, "2024/fall/cat": 2})
+    data = load_source(str(root))
+    nested = finding(data, "classes-nested")
+    assert (nested.severity, "'2023/spring/cat'" in nested.message) == ("warning", True)
+    plain = make_folder({"cat/images": 2, "dog/images": 1}, name="plain")
+    assert load_source(str(plain)).findings == ()
+
+
+def test_folders_of_one_name_in_two_unicode_forms_are_one_class(make_folder: MakeFolder) -> None:
+    data = load_source(str(make_folder({"train/Caf\u00e9": 1, "train/tea ": 1, "test/Cafe\u0301": 1, "test/tea": 2})))
+    assert data.classes == ("Caf\u00e9", "tea")
+    assert {name: split.labels.tolist() for name, split in data.splits.items()} == {"train": [0, 1], "test": [0, 1, 1]}
+    assert "2 classes are spelled" in finding(data, "class-spellings").message
+
+
+def test_folders_named_by_numbers_are_sorted_as_in_a_table(make_folder: MakeFolder) -> None:
+    data = load_source(str(make_folder({"10": 1, "9": 2, "09": 1})))
+    assert (data.classes, data.counts().counts) == (("09", "9", "10"), (1, 2, 1))

@@ -1,0 +1,251 @@
+"""Parquet sources, made by hand and real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from longtail.data.dataset import Split
+from longtail.data.sources.registry import load_source
+from longtail.data.subsets import cut_long_tailed
+from longtail.errors import LongtailError
+
+pytestmark = pytest.mark.usefixtures("hf_cache")
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (6, 4, 4, 3), dtype=np.uint8)
+
+
+def write(file: Path, labels: list[object], feature: object = None, **renames: str) -> None:
+    """Write six images or fewer with these labels, in the Hugging Face layout."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = Split.from_arrays(PIXELS[: len(labels)], [0] * len(labels)).rows.remove_columns("label")
+    rows = rows.add_column("label", labels)
+    if feature is not None:
+        rows = rows.cast_column("label", feature)
+    for old, new in renames.items():
+        rows = rows.rename_column(old, new)
+    rows.to_parquet(file)
+
+
+def test_class_label_names_and_empty_classes_are_kept(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [2, 0, 0], datasets.ClassLabel(names=["cat", "lynx", "ape"]))
+    data = load_source(f"parquet:{tmp_path}")
+    assert data.classes == ("cat", "lynx", "ape")
+    assert data.counts().counts == (2, 0, 1)
+    assert np.array_equal(np.asarray(data.splits["train"].image(2)), PIXELS[2])
+
+
+def test_splits_map_labels_by_name_not_number(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [0, 1], datasets.ClassLabel(names=["cat", "dog"]))
+    write(tmp_path / "test.parquet", [0, 1, 2], datasets.ClassLabel(names=["dog", "cat", "emu"]))
+    data = load_source(str(tmp_path))  # a bare path to a folder of Parquet files
+    assert data.classes == ("cat", "dog", "emu")
+    assert data.splits["test"].labels.tolist() == [1, 0, 2]
+    assert data.counts().counts == (1, 1, 0)
+    assert any("'emu'" in str(finding) for finding in data.findings)
+
+
+def test_shards_in_a_data_folder(tmp_path: Path) -> None:
+    for shard in range(2):
+        write(tmp_path / "data" / f"train-0000{shard}-of-00002.parquet", ["a", "b"])
+    write(tmp_path / "data" / "validation-00000-of-00001.parquet", ["b"])
+    data = load_source(f"parquet:{tmp_path}")
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 4, "validation": 1}
+
+
+def test_one_file_is_all_training(tmp_path: Path) -> None:
+    write(tmp_path / "birds.parquet", ["b", "a", "b"])
+    data = load_source(str(tmp_path / "birds.parquet"))
+    assert (data.classes, data.splits["train"].labels.tolist()) == (("a", "b"), [1, 0, 1])
+
+
+def test_integer_labels_name_themselves_over_all_splits(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [10, 2, 0])
+    write(tmp_path / "test.parquet", [1, 10])
+    data = load_source(f"parquet:{tmp_path}")
+    assert data.classes == ("0", "1", "2", "10")
+    assert data.splits["test"].labels.tolist() == [1, 3]
+
+
+def test_columns_by_habit_and_by_option(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", ["a", "b"], image="img", label="fine_label")
+    assert load_source(f"parquet:{tmp_path}").classes == ("a", "b")
+    write(tmp_path / "other" / "train.parquet", ["a", "b"], image="scan", label="taxon")
+    data = load_source(f"parquet:{tmp_path / 'other'}", image_column="scan", label_column="taxon")
+    assert data.classes == ("a", "b")
+    with pytest.raises(LongtailError, match=r"looks like the image \(scan, taxon\)"):
+        load_source(f"parquet:{tmp_path / 'other'}")
+
+
+def test_a_column_named_label_beside_the_chosen_one_survives(tmp_path: Path) -> None:
+    table = pa.table({"path": ["x.png", "y.png"], "label": ["p", "q"], "genus": ["b", "a"]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    split = load_source(f"parquet:{tmp_path}", label_column="genus").splits["train"]
+    assert split.labels.tolist() == [1, 0]
+    assert split.column("label_") == ["p", "q"]
+    assert split.path(0) == str(tmp_path / "x.png")
+
+
+def test_an_unlabelled_test_split_is_left_out(tmp_path: Path) -> None:
+    names = datasets.ClassLabel(names=["a", "b"])
+    write(tmp_path / "train.parquet", [0, 1], names)
+    write(tmp_path / "test.parquet", [-1, -1], names)
+    data = load_source(f"parquet:{tmp_path}")
+    assert list(data.splits) == ["train"]
+    assert any("no labels" in str(finding) for finding in data.findings)
+
+
+def test_a_missing_training_label_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", ["a", None, "b"])
+    with pytest.raises(LongtailError, match="train row 1: the label is missing"):
+        load_source(f"parquet:{tmp_path}")
+
+
+def test_columns_of_the_wrong_kind(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [0.5, 1.5])
+    with pytest.raises(LongtailError, match="holds no class names"):
+        load_source(f"parquet:{tmp_path}")
+    pq.write_table(pa.table({"image": [1, 2], "label": ["a", "b"]}), tmp_path / "train.parquet")
+    with pytest.raises(LongtailError, match="no image bytes or paths"):
+        load_source(f"parquet:{tmp_path}")
+
+
+def test_two_classes_of_one_name(tmp_path: Path) -> None:
+    pixels = Split.from_arrays(PIXELS[:2], [0, 1]).rows
+    pixels.to_parquet(tmp_path / "train.parquet")
+    schema = pq.read_schema(tmp_path / "train.parquet")
+    meta = schema.metadata[b"huggingface"].decode()
+    old = '"label": {"dtype": "int64", "_type": "Value"}'
+    assert old in meta
+    meta = meta.replace(old, '"label": {"names": ["cat", "cat"], "_type": "ClassLabel"}')
+    table = pq.read_table(tmp_path / "train.parquet").replace_schema_metadata({b"huggingface": meta.encode()})
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(LongtailError, match=r"train\.parquet cannot be read .*duplicated.*write them again"):
+        load_source(f"parquet:{tmp_path}")
+
+
+def test_shards_that_do_not_fit_together(tmp_path: Path) -> None:
+    write(tmp_path / "train-0.parquet", ["a", "b"])
+    write(tmp_path / "train-1.parquet", ["a", "b"], label="species")
+    with pytest.raises(LongtailError, match=r"train-0\.parquet, train-1\.parquet cannot be read as one"):
+        load_source(f"parquet:{tmp_path}")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and then nothing", b"path,label\n"])
+def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "train.parquet").write_bytes(content)
+    with pytest.raises(LongtailError, match=r"train\.parquet' is no readable Parquet"):
+        load_source(f"parquet:{tmp_path}")
+
+
+def test_missing_empty_and_unnamed(tmp_path: Path) -> None:
+    with pytest.raises(LongtailError, match="does not exist"):
+        load_source(f"parquet:{tmp_path / 'none'}")
+    with pytest.raises(LongtailError, match=r"holds no train\.parquet"):
+        load_source(f"parquet:{tmp_path}")
+    write(tmp_path / "test.parquet", ["a", "b"])
+    with pytest.raises(LongtailError, match="no split named train"):
+        load_source(f"parquet:{tmp_path}")
+
+
+def test_tables_without_rows(tmp_path: Path) -> None:
+    empty = pa.table({"path": pa.array([], pa.string()), "label": pa.array([], pa.string())})
+    pq.write_table(empty, tmp_path / "train.parquet")
+    with pytest.raises(LongtailError, match="holds no images"):
+        load_source(f"parquet:{tmp_path}")
+    write(tmp_path / "train.parquet", ["a", "b"])
+    pq.write_table(empty, tmp_path / "test.parquet")
+    assert list(load_source(f"parquet:{tmp_path}").splits) == ["train"]
+
+
+def test_cifar100_cut_further_has_the_standard_counts(shared_data: Path) -> None:
+    data = load_source(f"parquet:{shared_data / 'cifar100-lt-ir10'}")
+    assert (len(data.classes), data.classes[0], len(data.splits["test"])) == (100, "apple", 10_000)
+    for ratio, total, smallest in [(10, 19573, 50), (50, 12608, 10), (100, 10847, 5), (200, 9502, 2)]:
+        subset = cut_long_tailed(data.splits["train"], data.classes, ratio, seed=0)
+        counts = data.with_splits(train=subset).counts()
+        assert (counts.total, counts[0], counts[99]) == (total, 500, smallest)
+
+
+def test_cifar10_and_the_fish_read(shared_data: Path) -> None:
+    cifar = load_source(f"parquet:{shared_data / 'cifar10-lt-ir10'}")
+    assert len(cut_long_tailed(cifar.splits["train"], 10, 100)) == 12_406
+    fish = load_source(str(shared_data / "fish4knowledge"))
+    assert (len(fish.classes), round(fish.counts().imbalance_ratio)) == (23, 177)
+    assert fish.splits["train"].image(0).mode == "RGB"
+
+
+def test_a_label_out_of_range_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [0, 1, 2], datasets.ClassLabel(names=["a", "b", "c"]))
+    table = pq.read_table(tmp_path / "train.parquet")
+    pq.write_table(table.set_column(1, "label", pa.array([0, 1, 7])), tmp_path / "train.parquet")
+    with pytest.raises(LongtailError, match=r"train row 2: the label is 7.* classes 0 to 2"):
+        load_source(f"parquet:{tmp_path}")
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_an_image_column_of_text_is_taken_for_paths(tmp_path: Path, kind: pa.DataType) -> None:
+    table = pa.table({"image": pa.array(["x.png", "no image"]).cast(kind), "label": ["a", "b"]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    split = load_source(f"parquet:{tmp_path}").splits["train"]
+    assert split.path(0) == str(tmp_path / "x.png")
+    with pytest.raises(LongtailError, match="no image' does not exist"):
+        split.image(1)
+
+
+def test_labels_are_named_as_in_any_other_source(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [" cat", "Cafe\u0301", "Caf\u00e9", "cat\u00a0"])
+    assert load_source(f"parquet:{tmp_path}").classes == ("Caf\u00e9", "cat")
+    write(tmp_path / "train.parquet", [0, 1, 2], datasets.ClassLabel(names=["dog ", "cat", "dog"]))
+    data = load_source(f"parquet:{tmp_path}")
+    assert (data.classes, data.splits["train"].labels.tolist()) == (("dog", "cat"), [0, 1, 0])
+    assert [finding.kind for finding in data.findings] == ["class-spellings"]
+    write(tmp_path / "train.parquet", [10.0, 9.0])
+    assert load_source(f"parquet:{tmp_path}").classes == ("9", "10")
+    write(tmp_path / "train.parquet", [True, False])
+    assert load_source(f"parquet:{tmp_path}").classes == ("False", "True")
+
+
+def test_a_column_divides_a_single_table(tmp_path: Path) -> None:
+    write(tmp_path / "all.parquet", ["a", "b", "a", "b"])
+    table = pq.read_table(tmp_path / "all.parquet").append_column("part", [["test", "train", "train", "test"]])
+    pq.write_table(table, tmp_path / "all.parquet")
+    data = load_source(f"parquet:{tmp_path / 'all.parquet'}")
+    assert {name: split.labels.tolist() for name, split in data.splits.items()} == {"train": [1, 0], "test": [0, 1]}
+    assert data.splits["test"].path(1) == "row 3"
+    assert np.array_equal(np.asarray(data.splits["train"].image(1)), PIXELS[2])
+    assert "part" not in data.splits["train"].rows.column_names
+
+
+def test_several_tables_are_divided_by_a_column_only_if_it_is_named(tmp_path: Path) -> None:
+    for name, places in (("train", ["train", "test"]), ("test", ["test", "train"])):
+        write(tmp_path / f"{name}.parquet", ["a", "b"])
+        table = pq.read_table(tmp_path / f"{name}.parquet").append_column("split", [places])
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    assert load_source(f"parquet:{tmp_path}").splits["train"].labels.tolist() == [0, 1]
+    data = load_source(f"parquet:{tmp_path}", split_column="split")
+    assert {name: split.labels.tolist() for name, split in data.splits.items()} == {"train": [1, 0], "test": [0, 1]}
+    with pytest.raises(LongtailError, match=r"all row 0: unknown split 'a' .*'b'"):
+        load_source(f"parquet:{tmp_path}", split_column="label")
+
+
+def test_tables_that_are_left_out_are_named(tmp_path: Path) -> None:
+    for name in ("train", "extra", "._train"):
+        write(tmp_path / f"{name}.parquet", ["a", "b"])
+    pq.write_table(pa.table({"image": pa.array([], pa.string())}), tmp_path / "test.parquet")
+    findings = load_source(f"parquet:{tmp_path}").findings
+    assert [(finding.kind, "extra.parquet" in finding.message) for finding in findings] == [
+        ("split-empty", False),
+        ("table-without-split", True),
+    ]
+
+
+def test_one_column_cannot_be_image_and_label(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", ["a", "b"])
+    with pytest.raises(LongtailError, match="both image and label"):
+        load_source(f"parquet:{tmp_path}", image_column="image", label_column="image")

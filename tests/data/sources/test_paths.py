@@ -1,0 +1,32 @@
+"""The path of a SOURCE: absolute for the run, short for whoever reads of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from longtail.data.sources import registry as sources
+from longtail.data.sources.paths import NAMED_SOURCES, PACKAGED_SOURCES, PATH_PREFIXES, absolute_source, source_path
+
+
+def test_every_source_that_can_be_read_is_told_apart_by_its_name() -> None:
+    assert set(sources._NAMES) == NAMED_SOURCES >= PACKAGED_SOURCES
+    assert set(sources._PREFIXES) == PATH_PREFIXES
+
+
+@pytest.mark.parametrize("prefix", ["", "folder:", "csv:", "parquet:", "hf:"])
+def test_a_path_becomes_absolute_once(prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    absolute = absolute_source(f"{prefix}photos")
+    assert absolute == f"{prefix}{tmp_path / 'photos'}"
+    assert absolute_source(absolute) == absolute
+    assert source_path(absolute) == tmp_path / "photos"
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10", "hf:owner/set", ""])
+def test_names_stay_as_they_are(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert (absolute_source(name), source_path(name)) == (name, None)

@@ -1,0 +1,110 @@
+"""Split and ImageData: what they show, and what their fingerprint does and does not depend on."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from longtail.data.dataset import ImageData, Split
+from longtail.data.sources.registry import load_source
+from longtail.errors import LongtailError
+
+PIXELS = np.arange(4 * 5 * 6 * 3, dtype=np.uint8).reshape(4, 5, 6, 3)
+
+
+def small(labels: tuple[int, ...] = (0, 1, 1, 2)) -> Split:
+    return Split.from_arrays(PIXELS, list(labels), {"film": ["a", "a", "b", "b"]})
+
+
+def test_pixels_come_back_as_given() -> None:
+    assert np.array_equal(np.asarray(small().image(2)), PIXELS[2])
+
+
+def test_select_keeps_order_names_and_columns() -> None:
+    chosen = small().select([3, 1]).select([1, 0])
+    assert chosen.labels.tolist() == [1, 2]
+    assert [chosen.path(0), chosen.path(1)] == ["row 1", "row 3"]
+    assert chosen.column("film") == ["a", "b"]
+    assert np.array_equal(np.asarray(chosen.image(1)), PIXELS[3])
+
+
+def test_select_of_nothing_is_empty() -> None:
+    assert len(small().select([])) == 0
+    assert small().select([]).labels.dtype == np.int64
+
+
+def test_labels_cannot_be_changed_by_accident() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        small().labels[0] = 5
+
+
+def test_a_wrong_column_gets_the_nearest() -> None:
+    with pytest.raises(LongtailError, match="Did you mean 'film'"):
+        small().column("flim")
+
+
+def test_fingerprint_depends_on_labels_pixels_and_order_alone() -> None:
+    same = Split.from_arrays(PIXELS, [0, 1, 1, 2])
+    changed = PIXELS.copy()
+    changed[0, 0, 0, 0] += 1
+    assert small().fingerprint() == same.fingerprint()
+    assert small().fingerprint().startswith("sha256:")
+    others = [
+        small((0, 1, 2, 2)),
+        Split.from_arrays(changed, [0, 1, 1, 2]),
+        small().select([1, 0, 2, 3]),
+        small().select([0, 1, 2]),
+    ]
+    assert len({split.fingerprint() for split in [same, *others]}) == 5
+
+
+def test_fingerprint_of_a_selection_is_that_of_the_same_rows() -> None:
+    assert small().select([3, 0]).fingerprint() == Split.from_arrays(PIXELS[[3, 0]], [2, 0]).fingerprint()
+
+
+def test_fingerprint_of_files_survives_a_move_and_sees_a_change(
+    make_folder: Callable[[dict[str, int]], Path], tmp_path: Path
+) -> None:
+    root = make_folder({"cat": 2, "dog": 1})
+    before = load_source(str(root)).splits["train"]
+    shutil.copytree(root, tmp_path / "elsewhere")
+    was = before.fingerprint()
+    assert load_source(str(tmp_path / "elsewhere")).splits["train"].fingerprint() == was
+    Image.new("RGB", (64, 64)).save(root / "cat" / "1.png")
+    assert load_source(str(root)).splits["train"].fingerprint() != was
+    (root / "cat" / "0.png").unlink()
+    with pytest.raises(LongtailError, match=r"0\.png' has gone"):
+        before.fingerprint()
+
+
+def test_a_split_travels_to_worker_processes() -> None:
+    copy = pickle.loads(pickle.dumps(small().select([2])))
+    assert copy.path(0) == "row 2"
+    assert np.array_equal(np.asarray(copy.image(0)), PIXELS[2])
+
+
+def test_counts_keep_absent_classes_and_names() -> None:
+    data = ImageData("mine", ("a", "b", "c", "d"), {"train": small()})
+    assert data.counts().counts == (1, 2, 1, 0)
+    assert data.counts().names == ("a", "b", "c", "d")
+
+
+def test_with_splits_adds_without_changing_the_original() -> None:
+    data = ImageData("mine", ("a", "b", "c"), {"train": small()})
+    both = data.with_splits(validation=small().select([0]))
+    assert (list(data.splits), list(both.splits)) == (["train"], ["train", "validation"])
+
+
+def test_a_row_without_an_image_is_named() -> None:
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("int64")})
+    rows = datasets.Dataset.from_dict({"image": [None], "label": [0]}, features=features)
+    with pytest.raises(LongtailError, match="row 0"):
+        Split(rows).image(0)

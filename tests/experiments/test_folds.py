@@ -1,0 +1,149 @@
+"""Cross-validation: every image is judged once by a model new to it, and one table says what all folds come to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from longtail.compare.comparison import compare_runs
+from longtail.config.schema import DataConfig, RunConfig
+from longtail.data.dataset import ImageData, Split
+from longtail.errors import LongtailError
+from longtail.experiments.folds import start_folds, train_folds
+from longtail.experiments.grid_plan import Grid, state_of
+from longtail.experiments.grid_runner import Outcome
+from longtail.run.checkpoint import remove_checkpoints
+from longtail.training.experiment import start_run
+from longtail.training.prepare import prepare_data
+from longtail.training.progress import Reporter
+
+Build = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch, quiet: Reporter) -> list[str]:
+    """Folds are trained in this process, which saves the start of others; the names of those that were."""
+    names: list[str] = []
+
+    def run_all(grid: Grid, _: Reporter) -> list[Outcome]:
+        for run in grid.runs:
+            if state_of(run) != "finished":
+                start_run(run.config, run.folder, quiet)
+                remove_checkpoints(run.folder / "checkpoint")  # as the command does
+                names.append(run.name)
+        return [Outcome(run) for run in grid.runs]
+
+    monkeypatch.setattr("longtail.experiments.folds.run_grid", run_all)
+    return names
+
+
+def test_all_folds_together_judge_every_image_once(
+    small_config: Build, trained: list[str], tmp_path: Path, quiet: Reporter
+) -> None:
+    config = small_config(data={"image_size": 8, "workers": 0, "folds": 2, "imbalance_ratio": 50})
+    out = tmp_path / "cv"
+    metrics = start_folds(config, out, quiet)
+    assert trained == ["fold-0", "fold-1"]
+    table = pq.read_table(out / "predictions.parquet")
+    whole = len(prepare_data(DataConfig(source="digits", test_fraction=0, validation_fraction=0)).data.splits["train"])
+    assert table["index"].to_pylist() == list(range(whole))
+    parts = [json.loads((out / f"fold-{k}" / "metrics.json").read_text())["test"] for k in range(2)]
+    test, sizes = metrics["test"], np.array([part["num_images"] for part in parts])
+    assert test["num_images"] == sizes.sum() == whole
+    for name in ("accuracy", "nll"):  # means over images are those of the folds, by their sizes
+        assert test[name] == pytest.approx(np.average([part[name] for part in parts], weights=sizes), rel=1e-6)
+    right = [
+        sum(part["per_class"][j]["recall"] * part["per_class"][j]["test_count"] for part in parts) for j in range(10)
+    ]
+    assert [row["recall"] * row["test_count"] for row in test["per_class"]] == pytest.approx(right)
+    assert test["intervals"]["accuracy"][0] < test["accuracy"] < test["intervals"]["accuracy"][1]
+    assert [fold["accuracy"] for fold in metrics["folds"]] == [part["accuracy"] for part in parts]
+
+    again = train_folds(config, out, quiet)  # finished folds stay as they are
+    assert len(trained) == 2
+    assert again == metrics
+    assert compare_runs([out]).rows[0].values["accuracy"] is not None
+    with pytest.raises(LongtailError, match="exists already"):
+        start_folds(config, out, quiet)
+
+
+def test_a_fold_that_fails_is_named_with_what_goes_on_from_there(
+    small_config: Build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quiet: Reporter
+) -> None:
+    monkeypatch.setattr("longtail.experiments.folds.run_grid", lambda grid, _: [
+        Outcome(run, "no space left." if run.name == "fold-1" else "") for run in grid.runs
+    ])  # fmt: skip
+    with pytest.raises(LongtailError, match=r"1 of 2 folds failed, fold-1 with: no space left.*--resume"):
+        start_folds(small_config(data={"folds": 2}), tmp_path / "cv", quiet)
+    assert not (tmp_path / "cv" / "metrics.json").exists()
+
+
+def test_other_images_than_those_of_a_finished_fold_are_refused(
+    small_config: Build, trained: list[str], tmp_path: Path, quiet: Reporter
+) -> None:
+    folder, config = tmp_path / "cv" / "fold-0", small_config(data={"folds": 2})
+    folder.mkdir(parents=True)
+    classes = [str(number) for number in range(10)]
+    for made, word in (({"classes": classes[:9]}, "classes"), ({"classes": classes}, "images")):
+        (folder / "metrics.json").write_text(json.dumps(made | {"data_hash": "sha256:other"}))
+        with pytest.raises(LongtailError, match=f"the {word} of 'digits' are not those"):
+            train_folds(config, tmp_path / "cv", quiet)
+    assert trained == []
+
+
+def test_what_cannot_be_divided_leaves_no_folder(small_config: Build, tmp_path: Path, quiet: Reporter) -> None:
+    with pytest.raises(LongtailError, match="not enough images for 2000 folds"):
+        start_folds(small_config(data={"folds": 2000}), tmp_path / "cv", quiet)
+    assert not (tmp_path / "cv").exists()
+
+
+def test_several_processes_are_refused(
+    small_config: Build, tmp_path: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(LongtailError, match="without torchrun"):
+        start_folds(small_config(data={"folds": 2}), tmp_path / "cv", quiet)
+
+
+def _source(monkeypatch: pytest.MonkeyPatch, counts: Sequence[int], films: Sequence[object] | None = None) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    split = Split.from_arrays(
+        np.zeros((len(labels), 2, 2), np.uint8), labels, None if films is None else {"film": films}
+    )
+    data = ImageData("mine", tuple(map(str, range(len(counts)))), {"train": split, "test": split.select([0])})
+    monkeypatch.setattr("longtail.training.prepare.load_source", lambda *_, **__: data)
+
+
+def test_a_class_too_small_for_the_folds_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    _source(monkeypatch, [9, 2, 1])
+    tested = np.zeros(3, dtype=int)
+    for fold in range(3):
+        prepared = prepare_data(DataConfig(source="mine", folds=3, fold=fold, validation_fraction=0))
+        tested += np.bincount(prepared.data.splits["test"].labels, minlength=3)
+        assert min(prepared.counts) >= 1
+    assert tested.tolist() == [9, 2, 0]
+    kept, never = prepared.notes
+    assert "the source's own test split is left untouched" in kept
+    assert never.startswith("1 of 12 images are judged in no fold")
+    assert "'2' 1 (" in never
+
+
+def test_what_shares_the_only_group_of_a_class_is_never_judged_and_counted_by_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The only images of class 2 are in film a, with three of class 0.
+    _source(monkeypatch, [12, 6, 2], ["a"] * 3 + ["b", "c", "d"] * 3 + ["b", "c", "d"] * 2 + ["a"] * 2)
+    prepared = prepare_data(DataConfig(source="mine", folds=3, fold=0, group_column="film", validation_fraction=0))
+    note = prepared.notes[-1]
+    assert note.startswith("5 of 20 images are judged in no fold")
+    assert "'0' 3, '2' 2 (" in note
+
+
+def test_one_run_needs_to_know_its_fold() -> None:
+    with pytest.raises(LongtailError, match=r"'longtail train --folds', or name the --data.fold"):
+        prepare_data(DataConfig(source="digits", folds=3))

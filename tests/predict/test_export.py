@@ -1,0 +1,140 @@
+"""Exported files: the labels and probabilities of the run itself, without longtail, for any number of images."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import longtail
+from longtail.errors import LongtailError
+from longtail.predict import export
+from longtail.predict.export import export_run
+from longtail.predict.images import Item, read_item
+from longtail.run.model_info import load_info, save_info
+
+onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
+ort = pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
+
+RUN_ALONE = """
+import sys, importlib.abc
+class Never(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("longtail", "timm"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Never())
+import json, torch
+files = {"metadata.json": ""}
+model = torch.export.load(sys.argv[1], extra_files=files).module()
+images = torch.load(sys.argv[2], weights_only=True)
+torch.save([model(images), model(images[:1])], sys.argv[3])
+print(json.loads(json.loads(files["metadata.json"])["classes"])[2] == chr(0x5c71) + chr(0x732b))
+"""
+
+
+@pytest.fixture(scope="module")
+def pixels() -> Any:
+    return np.random.default_rng(3).integers(0, 256, (5, 12, 12, 3), dtype=np.uint8)
+
+
+def test_onnx_gives_what_the_run_gives(ready: Path, pixels: Any, tmp_path: Path) -> None:
+    report = export_run(ready, tmp_path / "deep" / "model.onnx")
+    assert report.images == 6
+    assert report.largest_difference < 1e-4
+    session = ort.InferenceSession(report.out)
+    expected = longtail.load(ready).probabilities(pixels)
+    for some in (slice(0, 1), slice(0, 5), slice(1, 3)):
+        probabilities, label = session.run(None, {"images": pixels.transpose(0, 3, 1, 2)[some]})
+        np.testing.assert_allclose(probabilities, expected[some], atol=1e-5)
+        assert (label == expected[some].argmax(1)).all()
+    assert [(one.name, one.shape) for one in session.get_outputs()] == [
+        ("probabilities", ["batch", 3]),
+        ("label", ["batch"]),
+    ]
+    assert (session.get_inputs()[0].shape, session.get_inputs()[0].type) == (["batch", 3, 12, 12], "tensor(uint8)")
+    known = session.get_modelmeta().custom_metadata_map
+    assert json.loads(known["classes"]) == list(load_info(ready).classes)
+    assert json.loads(known["preprocessing"])["shorter_side"] == 14
+    assert json.loads(known["adjustment"]) == {"method": "logit-adjustment"}
+    assert json.loads(known["threshold"]) == 0.4
+    assert report.card.read_text().startswith("---\n")
+    proto = onnx.load(report.out)
+    assert str(Path(longtail.__file__).parent) not in str(proto)  # no path of this machine
+
+
+def test_torch_archive_runs_without_longtail(ready: Path, pixels: Any, tmp_path: Path) -> None:
+    report = export_run(ready, tmp_path / "model.pt2", format="torch")
+    torch.save(torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()), tmp_path / "images.pt")
+    words = [sys.executable, "-c", RUN_ALONE, report.out, tmp_path / "images.pt", tmp_path / "answers.pt"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
+    (probabilities, label), (first, _) = torch.load(tmp_path / "answers.pt", weights_only=True)
+    expected = longtail.load(ready).probabilities(pixels)
+    assert not probabilities.requires_grad  # nobody who only predicts has to switch gradients off
+    np.testing.assert_allclose(probabilities.numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(first.numpy(), expected[:1], atol=1e-5)
+    assert (label.numpy() == expected.argmax(1)).all()
+
+
+def test_a_transformer_without_adjustment_on_float_pixels(untrained_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run", "timm:test_vit", "scaled-linear", 32)
+    save_info(replace(load_info(run), adjustment=None), run)
+    report = export_run(run, tmp_path / "model.onnx", input_type="float32")
+    assert report.largest_difference < 1e-4
+    assert ort.InferenceSession(report.out).get_inputs()[0].type == "tensor(float)"
+
+
+def test_a_file_that_differs_is_not_written(ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shifted(export.Deployed):
+        def __init__(self, *parts: Any) -> None:
+            super().__init__(*parts)
+            self.mean += 5
+
+    monkeypatch.setattr(export, "Deployed", Shifted)
+    with pytest.raises(LongtailError, match=r"differs from the PyTorch model .* nothing was written"):
+        export_run(ready, tmp_path / "model.pt2", format="torch")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_rule_of_the_docs_gives_the_same_squares(ready: Path, tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "export.md"
+    names: dict[str, Any] = {}
+    exec(re.search(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1], names)
+    rng, known = np.random.default_rng(5), load_info(ready)
+    for interpolation in ("bicubic", "bilinear"):
+        info = replace(known, preprocessing=replace(known.preprocessing, interpolation=interpolation))
+        rule = json.loads(export.metadata(info)["preprocessing"])
+        for shape in ((12, 12, 3), (14, 14, 4), (40, 31, 2), (13, 90, 4), (13, 90)):  # colour, transparent, grey
+            path = tmp_path / "image.png"
+            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
+            found = names["square"](Image.open(path), rule["shorter_side"], rule["crop"], rule["interpolation"])
+            expected = read_item(Item("image", str(path)), info.preprocessing).pixels
+            assert np.array_equal(found.transpose(1, 2, 0), expected), (shape, interpolation)
+
+
+def test_what_cannot_be_exported(
+    ready: Path, untrained_run: Callable[..., Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    run = untrained_run(tmp_path / "run")
+    (run / "examples.parquet").unlink()
+    with pytest.raises(LongtailError, match="images=FOLDER"):
+        export_run(run, tmp_path / "model.onnx")
+    with pytest.raises(LongtailError, match="none of the files in"):
+        export_run(run, tmp_path / "model.onnx", images=__file__)
+    with pytest.raises(LongtailError, match=r"is a folder: name the file to write, .*model\.onnx"):
+        export_run(ready, tmp_path)
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    with pytest.raises(
+        LongtailError, match=r"needs onnx and onnxscript and onnxruntime: pip install 'longtail\[export\]'"
+    ):
+        export_run(ready, tmp_path / "model.onnx")

@@ -1,0 +1,140 @@
+"""Listing: the same files as the standard library finds, in order, each real folder once, and in bounded memory."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from longtail.predict import listing
+from longtail.predict.images import find_images
+from longtail.predict.listing import LeftOut, files_like, images_below
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    names = [
+        "b.png", "a.JPG", "deep/c.png", "deep/er/d.webp", "e.png", "notes.txt", ".hidden.png", ".git/x.png",
+        "deep/.h/y.png", "a b\nc.png", "märz/山.png",
+    ]  # fmt: skip
+    for name in names:
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).touch()
+    return tmp_path / "images"
+
+
+def names(found: object) -> list[str]:
+    return [Path(one.path).name for one in found]  # type: ignore[attr-defined]
+
+
+def test_a_folder_is_listed_in_order_without_what_is_hidden(folder: Path) -> None:
+    assert names(images_below(str(folder))) == ["a b\nc.png", "a.JPG", "b.png", "c.png", "d.webp", "e.png", "山.png"]
+
+
+def test_folders_that_a_system_adds_are_left_out_and_counted(folder: Path) -> None:
+    before, after = LeftOut(), LeftOut()
+    expected = names(images_below(str(folder), before))
+    for place in ("__MACOSX", "deep/@eaDir"):
+        (folder / place).mkdir()
+        (folder / place / "thumb.png").touch()
+    assert names(images_below(str(folder), after)) == expected
+    assert after.hidden == before.hidden + 2
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*.png", "**/*.png", "**", "deep/*.png", "*/*.png", "d*/**/*.webp", "[ab].*", ".*.png", "**/c.png", "*/er/*"],
+)  # fmt: skip
+def test_patterns_mean_what_they_mean_to_glob(pattern: str, folder: Path) -> None:
+    whole = str(folder / pattern)
+    expected = {path for path in glob.glob(whole, recursive=True) if Path(path).is_file()}  # noqa: PTH207
+    found = [one.path for one in files_like(whole)]
+    assert expected
+    assert set(found) == expected
+    assert len(found) == len(expected)
+
+
+def test_a_relative_pattern_stays_relative(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert [one.path for one in files_like("*.png")] == ["a b\nc.png", "b.png", "e.png"]
+
+
+def test_links_that_lead_back_up_end_and_links_elsewhere_are_followed_once(folder: Path, tmp_path: Path) -> None:
+    (folder / "deep" / "loop").symlink_to(folder, target_is_directory=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "far.png").touch()
+    for name in ("one", "two"):
+        (folder / name).symlink_to(tmp_path / "out", target_is_directory=True)
+    assert sorted(names(images_below(str(folder)))).count("far.png") == 1
+    assert len(names(images_below(str(folder)))) == 8
+
+
+def test_a_pipe_is_not_waited_for_and_a_dead_link_is_told(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "dead.png").symlink_to(tmp_path / "nowhere.png")
+    assert names(images_below(str(tmp_path))) == ["dead.png"]
+
+
+def test_a_folder_that_vanishes_while_it_is_listed_is_a_problem(folder: Path) -> None:
+    found = images_below(str(folder))
+    first = [next(found).path for _ in range(3)]
+    for path in ("deep/er/d.webp", "deep/c.png", "deep/.h/y.png", "deep/er", "deep/.h", "deep"):
+        (folder / path).rmdir() if (folder / path).is_dir() else (folder / path).unlink()
+    rest = list(found)
+    assert len(first) == 3
+    assert [one.problem != "" for one in rest] == [True, False, False]
+    assert "cannot be listed (No such file or directory)" in rest[0].problem
+
+
+def test_large_folders_are_sorted_in_portions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {one.path for one in images_below(str(folder))}
+    monkeypatch.setattr(listing, "_SORTED_AT_ONCE", 2)
+    assert {one.path for one in images_below(str(folder))} == whole
+
+
+class FakeEntry:
+    def __init__(self, number: int) -> None:
+        self.name = f"{number:09}.png"
+
+    def is_dir(self) -> bool:
+        return False
+
+    def is_file(self) -> bool:
+        return True
+
+
+class FakeListing(itertools.count):  # type: ignore[type-arg]
+    def __enter__(self) -> object:
+        return (FakeEntry(number) for number in itertools.islice(self, 20_000))
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_memory_does_not_grow_with_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing.os, "scandir", lambda _: FakeListing())
+    monkeypatch.setattr(listing, "_SORTED_AT_ONCE", 100)
+    tracemalloc.start()
+    count = sum(1 for _ in images_below(str(tmp_path)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 20_000
+    assert peak < 500_000  # the names alone would be 1.4 MB
+
+
+def test_file_folder_and_pattern(folder: Path, tmp_path: Path) -> None:
+    def paths(images: Path | str) -> list[str]:
+        return [item.name for item in find_images(images).items()]
+
+    assert paths(folder / "b.png") == [str(folder / "b.png")]
+    assert paths(folder / "notes.txt") == [str(folder / "notes.txt")]  # named outright, so it is tried
+    assert len(paths(folder)) == 7
+    assert [Path(path).name for path in paths(f"{folder}/[be].png")] == ["b.png", "e.png"]
+    bracket = tmp_path / "shot [1].png"
+    Image.new("RGB", (4, 4)).save(bracket)
+    assert paths(bracket) == [str(bracket)]  # a name first, then a pattern

@@ -1,0 +1,168 @@
+"""The figures show the numbers they are given, at any size, in colours that everyone can tell apart."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from longtail.compare.comparison import compare_runs
+from longtail.compare.wording import Spread
+from longtail.counts import ClassCounts
+from longtail.report.captions import class_sentence, group_sentence, headline, histogram_sentence
+from longtail.report.plots import figures
+from longtail.report.plots.curves import training_curve
+from longtail.report.plots.palette import GROUP_COLOURS, THEME
+from longtail.report.sections.order import build_sections
+
+
+def test_histogram_orders_classes_by_size_whatever_their_order():
+    counts = ClassCounts([5, 300, 50], names=["rare", "common", "some"])
+    figure = figures.class_histogram(counts, counts.group_of())
+    bars = sorted(
+        (x, y, counts.names[index])
+        for trace in figure.data
+        for x, y, index in zip(trace.x, trace.y, trace.customdata, strict=True)
+    )
+    assert [(y, text) for _, y, text in bars] == [(300, "common"), (50, "some"), (5, "rare")]
+    assert {trace.marker.color for trace in figure.data} == set(GROUP_COLOURS.values())
+
+
+def test_histogram_names_few_classes_and_stays_light_with_many(cifar_counts):
+    small = ClassCounts([30, 20, 10], names=["a", "b", "c"])
+    assert figures.class_histogram(small, small.group_of()).layout.xaxis.ticktext == ("a", "b", "c")
+    large = ClassCounts(cifar_counts * 30)
+    figure = figures.class_histogram(large, large.group_of())
+    assert {trace.type for trace in figure.data} == {"scatter"}
+
+
+def test_accuracy_leaves_untested_classes_out_and_keeps_the_class_index():
+    counts = ClassCounts([300, 50, 5])
+    figure = figures.class_accuracy(counts, counts.group_of(), np.array([0.9, np.nan, 0.1]))
+    points = {
+        int(c): (x, y) for trace in figure.data for c, x, y in zip(trace.customdata, trace.x, trace.y, strict=True)
+    }
+    assert points == {0: (300, 0.9), 2: (5, 0.1)}
+
+
+def test_accuracy_places_a_class_without_images_on_the_logarithmic_axis():
+    counts = ClassCounts([300, 0])
+    figure = figures.class_accuracy(counts, counts.group_of(), np.array([0.9, 0.0]))
+    assert min(x for trace in figure.data for x in trace.x) > 0
+    assert figure.layout.xaxis.ticktext[0] == "0"
+
+
+def test_the_smoothed_mean_of_a_constant_is_that_constant(cifar_counts):
+    counts = ClassCounts(cifar_counts)
+    figure = figures.class_accuracy(counts, counts.group_of(), np.full(100, 0.37))
+    (trend,) = [trace for trace in figure.data if trace.name == figures.TREND]
+    np.testing.assert_allclose(trend.y, 0.37)
+
+
+def test_the_smoothed_mean_invents_nothing_between_the_steps_of_a_step_profile():
+    counts = ClassCounts([500] * 10 + [5] * 10)
+    figure = figures.class_accuracy(counts, counts.group_of(), np.repeat([0.8, 0.2], 10))
+    (trend,) = [trace for trace in figure.data if trace.name == figures.TREND]
+    assert np.isnan(np.asarray(trend.y, dtype=float)).any()
+
+
+def test_many_classes_are_drawn_by_webgl(cifar_counts):
+    counts = ClassCounts(cifar_counts * 30)
+    figure = figures.class_accuracy(counts, counts.group_of(), np.full(3000, 0.5))
+    assert {trace.type for trace in figure.data if trace.mode == "markers"} == {"scattergl"}
+
+
+def test_group_bars_write_n_a_and_whiskers_only_where_seeds_were_folded():
+    figure = figures.group_bars(["ce", "gcl", "kps"], [Spread(0.4, 0.01, 3), None, Spread(0.5, None, 1)], "#000000")
+    texts = [annotation.text for annotation in figure.layout.annotations]
+    assert texts == ["ce", "<b>40.0 ± 1.0</b>", "gcl", "<b>n/a</b>", "kps", "<b>50.0</b>"]
+    assert figure.data[-1].error_x.array == (0.01,)
+    assert len(figures.group_bars(["ce"], [Spread(0.4, None, 1)], "#000000").data) == 2
+
+
+def test_curves_mark_where_stage_two_begins(make_run):
+    rows = compare_runs([make_run("gcl", stages=2, epochs=6)]).final
+    figure = training_curve(rows, "learning_rate")
+    assert [shape.x0 for shape in figure.layout.shapes] == [6.5]
+    assert list(figure.data[0].x) == list(range(1, 10))
+    assert not training_curve(compare_runs([make_run("ce")]).final, "loss").layout.shapes
+
+
+def test_markup_in_a_class_name_is_shown_not_obeyed():
+    counts = ClassCounts([30, 5], names=["<b>bold</b>", "plain"])
+    figure = figures.class_histogram(counts, counts.group_of())
+    assert "<b>" not in figure.layout.xaxis.ticktext[0]
+
+
+def test_sentences_say_what_the_numbers_say(make_run):
+    same = compare_runs([make_run("a"), make_run("b", recipe="cifar-lt/kps")])
+    assert headline(same).count("no clear difference (0.0 points, 95 % interval −") == 2
+    far = compare_runs([make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl", slope=0.3)])
+    assert "points higher" in headline(far)
+    assert "accuracy falls by" in group_sentence(far.final, far.split)
+    assert histogram_sentence(ClassCounts([7, 7]), ["few", "few"]).endswith("balanced.")
+    assert "1 class has none" in histogram_sentence(ClassCounts([7, 0]), ["few", "few"])
+    recalls = [np.array([0.9, 0.8, 0.5, 0.4, 0.0, 0.0])] * 2
+    assert "2 under a" in class_sentence(same.final, recalls).replace("ce", "a")
+
+
+def test_without_many_shot_classes_the_largest_group_there_is_takes_their_place(make_run):
+    comparison = compare_runs(
+        [make_run("ce", counts=(60, 50, 12, 5)), make_run("gcl", counts=(60, 50, 12, 5), slope=0.1)]
+    )
+    assert group_sentence(comparison.final, "test").startswith("From medium- to few-shot classes, accuracy ")
+    section = next(one for one in build_sections(comparison) if one.id == "groups")
+    assert [one.id for one in section.drawings] == ["group-accuracy", "group-medium", "group-few"]
+    alone = compare_runs([make_run("one", counts=(60, 50))])
+    assert group_sentence(alone.final, "test").startswith("Groups cannot be compared")
+
+
+# Machado, Oliveira, Fernandes (2009), severity 1.0, on linear RGB.
+BLINDNESS = {
+    "none": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def linear(colour):
+    value = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb):
+    matrix = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(matrix @ np.clip(rgb, 0, 1) / [0.9505, 1.0, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_group_colours_are_apart_for_every_kind_of_colour_vision(kind, theme):
+    seen = [lab(np.array(BLINDNESS[kind]) @ linear(THEME[name][theme])) for name in GROUP_COLOURS]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 20
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_run_colours_are_apart_for_every_kind_of_colour_vision(kind, theme):
+    seen = [lab(np.array(BLINDNESS[kind]) @ linear(THEME[f"run{index}"][theme])) for index in range(8)]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 14
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_text_and_marks_stand_out_from_their_ground(theme):
+    def contrast(name):
+        light = [0.2126, 0.7152, 0.0722] @ linear(THEME[name][theme])
+        ground = [0.2126, 0.7152, 0.0722] @ linear(THEME["ground"][theme])
+        return (max(light, ground) + 0.05) / (min(light, ground) + 0.05)
+
+    assert min(contrast(name) for name in ("ink", "muted", "few")) >= 4.5
+    assert min(contrast(name) for name in THEME if name.startswith("run") or name in GROUP_COLOURS) >= 3
+
+
+def test_light_colours_are_unique_so_that_figures_can_be_recoloured():
+    lights = [light for light, _ in THEME.values()]
+    assert len(set(lights)) == len(lights)

@@ -1,0 +1,294 @@
+"""The sections made of predictions: confusions with their pairs, other priors, calibration, coverage and margins."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields, replace
+
+import numpy as np
+import plotly.graph_objects as go
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from longtail.analysis.columns import AnalysedSplit, Analysis, ImageColumns
+from longtail.compare.comparison import compare_results, compare_runs
+from longtail.counts import GROUP_NAMES
+from longtail.evaluation.intervals import wilson
+from longtail.report import write_report
+from longtail.report.plots.palette import THEME
+from longtail.report.sections import margins
+from longtail.report.sections.calibration import reliability_section
+from longtail.report.sections.confusions import confusions_section, top_pairs
+from longtail.report.sections.margins import margins_of_run, margins_section
+from longtail.report.sections.prior_shift import EXPONENTS, _lead_sentence, prior_section
+from longtail.report.sections.selective import coverage_section
+from longtail.run.result import RunResult
+
+SECTIONS = (confusions_section, prior_section, reliability_section, coverage_section, margins_section)
+EACH = 20
+LABEL = np.repeat(np.arange(6), EACH)  # of conftest's six classes: two many-shot, two medium-shot, two few-shot
+
+
+def predict(folder, prediction, confidence=0.8, second=0.1):
+    """Replace the predictions of a fake run, and the recalls of its metrics to match."""
+    prediction = np.broadcast_to(prediction, LABEL.shape)
+    sure = np.broadcast_to(np.float32(confidence), LABEL.shape)
+    other = np.broadcast_to(np.float32(second), LABEL.shape)
+    columns = {
+        "index": np.arange(len(LABEL)), "label": LABEL, "prediction": prediction, "confidence": sure,
+        "probability_true": np.where(prediction == LABEL, sure, other / 2).astype(np.float32),
+        "top5": [[int(one), 0] for one in prediction], "top5_probabilities": np.stack([sure, other], axis=1).tolist(),
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), folder / "predictions.parquet")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for index, row in enumerate(metrics["test"]["per_class"]):
+        row["recall"] = float((prediction == LABEL)[index == LABEL].mean())
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return folder
+
+
+def first_right(right, wrong):
+    """The first ``right[c]`` images of each class are right, the rest go to class ``wrong[c]``."""
+    place = np.arange(len(LABEL)) % EACH
+    return np.where(place < np.array(right)[LABEL], LABEL, np.array(wrong)[LABEL])
+
+
+@pytest.fixture
+def two(make_run):
+    """The tail goes to the head under ce, and half of it to the other few-shot class under gcl."""
+    ce = predict(make_run("ce"), first_right([20, 20, 10, 10, 0, 0], [1, 0, 0, 0, 0, 0]), 0.9)
+    gcl = predict(
+        make_run("gcl", recipe="cifar-lt/gcl"), first_right([10, 20, 10, 10, 10, 10], [4, 0, 0, 0, 0, 4]), 0.6, 0.3
+    )
+    return compare_runs([ce, gcl])
+
+
+def test_where_tail_errors_go_is_counted_and_compared(two):
+    section = confusions_section(two)
+    assert [one.id for one in section.drawings] == [f"destinations-{name}" for name in GROUP_NAMES]
+    few = section.drawings[2].figure
+    assert {trace.name: trace.x.tolist() for trace in few.data} == {
+        "right": [0.0, 0.5], "taken for another many-shot class": [1.0, 0.25],
+        "taken for another medium-shot class": [0.0, 0.0], "taken for another few-shot class": [0.0, 0.25],
+    }  # fmt: skip
+    assert section.sentence.startswith(
+        "Of few-shot images classified wrongly, this share is taken for many-shot classes: 100.0% under ce; "
+        "50.0% under gcl, 50.0 points lower (holds over images). Of all other classes, 40.0% are many-shot."
+    )
+    assert "40 test images" in section.drawings[2].title
+    assert "ce 0.0% right, 100.0% taken for another many-shot class" in section.drawings[2].alt
+
+
+def test_equal_configurations_are_said_not_to_differ(make_run):
+    answer = first_right([20, 20, 10, 10, 0, 0], [1, 0, 0, 0, 0, 0])
+    rows = compare_runs([predict(make_run(name, recipe=name), answer) for name in ("ce", "same")])
+    assert confusions_section(rows).sentence.count("no clear difference") == 1
+    assert "no prior makes a clear difference" in prior_section(rows).sentence
+    assert reliability_section(rows).sentence.count("no clear difference") == 2
+    assert coverage_section(rows).sentence.count("no clear difference") == 2
+    assert margins_section(rows).sentence.count("no clear difference") == 1
+
+
+def test_a_lead_with_a_gap_is_told_as_two():
+    verdicts = np.zeros(len(EXPONENTS), dtype=np.int64)
+    verdicts[[0, 1, 5, 6]] = 1
+    said = _lead_sentence("gcl", "ce", verdicts)
+    ends = [f"{abs(round(EXPONENTS[place], 2)):g}" for place in (1, 6, 5)]
+    assert said.startswith(
+        f"gcl is ahead of ce at powers of {ends[0]} and above and at powers from {ends[1]} to {ends[2]};"
+    )
+
+
+def test_pairs_are_those_of_both_configurations_with_their_shares(two):
+    pairs = top_pairs(two.final)
+    assert (pairs[0].name, pairs[0].taken_for) == ("class 4", "class 0")
+    assert [(one.label, one.images, one.share) for one in pairs[0].shares] == [("ce", 20, 1.0), ("gcl", 10, 0.5)]
+    by_name = {(one.name, one.taken_for): one for one in pairs}
+    assert [one.images for one in by_name["class 5", "class 4"].shares] == [0, 10]
+    assert (
+        "most often on average over the configurations: 100.0% of its images (20) under ce and 50.0% (10) under gcl"
+        in confusions_section(two).sentence
+    )
+
+
+def test_pictures_stand_beside_their_pair(make_run):
+    folder = make_run("ce")
+    run = RunResult.load(folder)
+    error = next(one for one in run.examples if one.role == "error")
+    taken = top_pairs(compare_runs([folder]).final, limit=30)
+    names = [f"class {error.label}", f"class {error.prediction}"]
+    pair = next(one for one in taken if [one.name, one.taken_for] == names)
+    assert f"{names[0]}, taken for {names[1]}" in pair.errors[0].alt
+    assert pair.models
+    assert all(picture.uri.startswith("data:image/") for picture in (*pair.errors, *pair.models))
+
+
+def test_seeds_are_pooled_into_one_bar_and_counted_once(make_run):
+    answers = [first_right([20] * 4 + [0, 0], [0] * 6), first_right([20] * 4 + [20, 20], [0] * 6)]
+    rows = compare_runs([predict(make_run(f"ce{seed}", seed=seed), one) for seed, one in enumerate(answers)])
+    section = confusions_section(rows)
+    assert section.drawings[2].figure.data[0].x.tolist() == [0.5]
+    assert "40 test images" in section.drawings[2].title
+    assert section.data["pairs"][0].shares[0].share == 0.5
+
+
+def test_a_perfect_predictor_has_sections_and_no_pairs(make_run):
+    rows = compare_runs([predict(make_run("ce"), LABEL, 1.0, 0.0)])
+    section = confusions_section(rows)
+    assert section.sentence == "No few-shot image is classified wrongly. No image is classified wrongly."
+    assert section.partial == ""
+    assert "ce reaches 100.0%, 100.0% and 100.0%" in prior_section(rows).sentence
+    assert "+0.0 points" not in reliability_section(rows).sentence
+    assert [cell[0] for cell in reliability_section(rows).data["rows"][0].cells] == ["0.0"] * 4
+
+
+def test_prior_curves_stand_in_one_figure_and_cross_where_they_should(two):
+    section = prior_section(two)
+    (drawing,) = section.drawings
+    ce, gcl = (trace for trace in drawing.figure.data if trace.mode == "lines")
+    assert ce.y[0] > gcl.y[0]
+    assert ce.y[-1] < gcl.y[-1]
+    assert ce.y[20] == pytest.approx(0.5)
+    assert re.search(r"gcl is ahead of ce at powers of [−\d.]+ and below and behind it at powers of", section.sentence)
+
+
+def test_a_lead_on_few_test_images_is_no_clear_difference(make_run):
+    folders = [
+        predict(make_run(name, recipe=name), first_right([20] * 5 + [right], [1, 0, 0, 0, 0, 0]))
+        for name, right in (("ce", 10), ("kps", 11))
+    ]
+    assert "no prior makes a clear difference" in prior_section(compare_runs(folders)).sentence
+
+
+def test_classes_of_one_size_have_no_prior_section(make_run):
+    assert prior_section(compare_runs([make_run("ce", counts=[50] * 6)])) is None
+
+
+def test_calibration_is_measured_by_group_with_an_interval(two):
+    section = reliability_section(two)
+    ce = section.data["rows"][0]
+    # All at 0.9 confidence: right for all many-shot images, for half the medium-shot and none of the few-shot ones.
+    assert [cell[0] for cell in ce.cells] == ["40.0", "10.0", "40.0", "90.0"]
+    assert all(re.fullmatch(r"\d+\.\d–\d+\.\d", cell[1]) for cell in ce.cells)
+    assert "on few-shot images: +90.0 points under ce; +10.0 points under gcl, 80.0 points lower" in section.sentence
+    points = [trace for trace in section.drawings[0].figure.data if trace.mode == "markers"]
+    assert [(trace.name, trace.y.tolist()) for trace in points] == [
+        ("Many-shot", [1.0]), ("Medium-shot", [0.5]), ("Few-shot", [0.0])
+    ]  # fmt: skip
+    assert points[0].customdata.tolist() == [40]
+
+
+def test_the_error_of_seeds_is_the_mean_and_not_that_of_their_pool(make_run):
+    over, under = predict(make_run("a", seed=0), LABEL, 0.7), predict(make_run("b", seed=1), LABEL % 2, 0.7)
+    alone = [reliability_section(compare_runs([one])).data["rows"][0].cells[0][0] for one in (over, under)]
+    both = reliability_section(compare_runs([over, under])).data["rows"][0].cells[0][0]
+    assert float(both) == pytest.approx(np.mean([float(one) for one in alone]), abs=0.06)
+
+
+def test_coverage_answers_the_surest_first(make_run):
+    right = first_right([20, 20, 20, 20, 0, 0], [1, 0, 0, 0, 0, 0])
+    rows = compare_runs([predict(make_run("ce"), right, np.where(right == LABEL, 0.9, 0.4))])
+    section = coverage_section(rows)
+    assert [one.title for one in section.drawings] == ["All images", "Many-shot", "Medium-shot", "Few-shot"]
+    curve = section.drawings[0].figure.data[0]
+    assert curve.y[np.isclose(curve.x, 0.5)].tolist() == [1.0]
+    assert curve.y[-1] == pytest.approx(80 / 120)
+    assert "Of the surest half of all images, this share is right: 100.0% under ce." in section.sentence
+    assert "this share of the few-shot images: 0.0% under ce." in section.sentence
+
+
+def test_margins_come_from_the_two_highest_probabilities(two):
+    found = margins_of_run(two.final[0].runs[0])
+    assert found.margin[LABEL == 0] == pytest.approx(np.log(0.9 / 0.1), rel=1e-5)
+    assert found.margin[LABEL == 5] == pytest.approx(np.log(0.05 / 0.9), rel=1e-5)
+    section = margins_section(two)
+    assert "100.0% under ce; 50.0% under gcl, 50.0 points lower" in section.sentence
+    assert "Their median margin is −2.9 under ce and −0.3 under gcl." in section.sentence
+
+
+def test_margins_of_training_images_are_laid_over_those_of_test_images(two):
+    size = len(LABEL)
+    columns = {one.name: np.zeros(size, np.float32) for one in fields(ImageColumns)}
+    columns |= {"label": LABEL.astype(np.int32), "margin": np.full(size, 4.0, np.float32)}
+    runs = [row.runs[0] for row in two.final]
+    runs[0].__dict__["analysis"] = Analysis(AnalysedSplit(ImageColumns(**columns), None, {}), None)
+    section = margins_section(compare_results(runs))
+    traces = [[trace.name for trace in one.figure.data] for one in section.drawings]
+    assert [len(one) for one in traces] == [6, 3]
+    assert traces[0][-1] == "Few-shot, train"
+    assert "median margin is 4.0 in training and −2.9 in testing under ce; −0.3 under gcl." in section.sentence
+    assert section.legend[-1].text == "Training images, thin"
+
+
+def test_panels_of_several_runs_have_the_same_axes(two):
+    for build in (reliability_section, margins_section, coverage_section):
+        ranges = {(one.figure.layout.xaxis.range, one.figure.layout.yaxis.range) for one in build(two).drawings}
+        assert len(ranges) == 1
+        assert None not in ranges.pop()
+
+
+@pytest.mark.parametrize("build", SECTIONS)
+def test_every_drawing_has_words_and_colours_of_the_theme(two, build):
+    light = {value[0] for value in THEME.values()}
+    for one in build(two).drawings:
+        assert len(one.alt) > 40
+        assert re.search(r"\d", one.alt)
+        for trace in one.figure.data:
+            colour = trace.line.color if isinstance(trace, go.Scatter) and trace.line.color else trace.marker.color
+            assert colour in light
+
+
+@pytest.mark.parametrize("build", SECTIONS)
+def test_runs_without_a_test_split_have_no_such_section(make_run, build):
+    assert build(compare_runs([make_run("ce", test=False)])) is None
+
+
+@pytest.mark.parametrize("build", [one for one in SECTIONS if one is not prior_section])
+def test_runs_without_predictions_are_left_out(two, make_run, build):
+    bare = make_run("bare", recipe="cifar-lt/bare")
+    (bare / "predictions.parquet").unlink()
+    rows = compare_runs([bare, two.final[1].runs[0].folder])
+    assert "bare" not in build(rows).drawings[0].alt
+    assert build(compare_runs([bare])) is None
+
+
+def test_without_few_shot_classes_the_smallest_group_is_spoken_of(make_run):
+    rows = compare_runs([predict(make_run("ce", counts=(300, 200, 150, 120, 60, 50)), LABEL // 2)])
+    assert "Of medium-shot images" in confusions_section(rows).sentence
+    assert "on medium-shot images" in reliability_section(rows).sentence
+    assert [one.id for one in confusions_section(rows).drawings] == ["destinations-many", "destinations-medium"]
+    lone = compare_runs([predict(make_run("one", counts=(300, 290, 280, 270, 260, 250)), LABEL // 2)])
+    assert "All classes are in one shot group" in confusions_section(lone).sentence
+
+
+def test_the_page_shows_the_pairs_and_the_table(two, tmp_path):
+    folders = [row.runs[0].folder for row in two.final]
+    text = write_report(folders, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Class 4, taken for class 0" in text
+    assert "No picture of these errors was kept." in text  # pictures of fake runs are of other errors
+    assert "Expected calibration error in %" in text
+    for name in ("confusions", "prior", "calibration", "coverage", "margins"):
+        assert f'<section id="{name}"' in text
+
+
+def test_bands_are_intervals_of_the_images_and_left_out_where_images_belong_together(two):
+    section = coverage_section(two)
+    line, band = section.drawings[0].figure.data[0], section.drawings[0].figure.data[2]
+    ends = wilson(float(line.y[-1]) * len(LABEL), len(LABEL))
+    assert [band.y[49], band.y[50]] == pytest.approx(ends, abs=1e-6)
+    assert section.sentence.endswith("Bands are 95 % intervals over the test images.")
+    shift = prior_section(two)
+    assert len(shift.drawings[0].figure.data) == 4
+    assert shift.sentence.endswith("Bands are 95 % intervals over the test images.")
+    for row in two.final:
+        object.__setattr__(row.runs[0], "test", replace(row.runs[0].test, unit="film"))
+    assert [len(build(two).drawings[0].figure.data) for build in (coverage_section, prior_section)] == [2, 2]
+
+
+def test_predictions_are_read_once_for_the_margins(two, monkeypatch):
+    read = []
+    monkeypatch.setattr(margins, "margins_of_run", lambda run: read.append(run.folder) or margins_of_run(run))
+    assert margins_section(two)
+    assert len(read) == len(set(read)) == 2

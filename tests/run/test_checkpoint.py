@@ -1,0 +1,106 @@
+"""Checkpoints: whole or absent, the previous one kept, nothing pickled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from longtail.errors import LongtailError
+from longtail.run import checkpoint
+from longtail.run.checkpoint import (
+    LAST,
+    PREVIOUS,
+    TrainingState,
+    load_checkpoint,
+    load_optimizer_tensors,
+    load_weights,
+    optimizer_tensors,
+    save_checkpoint,
+)
+
+
+def state(value: float) -> TrainingState:
+    found = TrainingState(values={"epoch": int(value), "name": "ä"})
+    found.put("model", {"weight": torch.full((3,), value)})
+    return found
+
+
+def test_values_and_tensors_come_back(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, state(1))
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert found.values == {"epoch": 1, "name": "ä"}
+    assert found.take("model")["weight"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_no_checkpoint_is_none(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path / "nothing") is None
+
+
+def test_the_previous_one_is_kept_and_used_where_the_last_is_damaged(tmp_path: Path) -> None:
+    for value in (1, 2, 3):
+        save_checkpoint(tmp_path, state(value))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LAST, PREVIOUS]
+    whole = (tmp_path / LAST).read_bytes()
+    (tmp_path / LAST).write_bytes(whole[: len(whole) // 2])
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert found.values["epoch"] == 2
+
+
+def test_two_damaged_files_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / LAST).write_bytes(b"no")
+    (tmp_path / PREVIOUS).write_bytes(b"neither")
+    with pytest.raises(LongtailError, match="train again"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path, state(1))
+
+    def full(*_: object, **__: object) -> None:
+        (tmp_path / "new.tmp").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, state(2))
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert found.values["epoch"] == 1
+    assert not (tmp_path / "new.tmp").exists()
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_an_optimiser_goes_on_as_if_it_had_never_stopped(kind: type[torch.optim.Optimizer]) -> None:
+    def make() -> tuple[nn.Linear, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        layer = nn.Linear(3, 2)
+        options = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+        return layer, kind(layer.parameters(), lr=0.1, **options)
+
+    def step(layer: nn.Linear, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        layer(torch.ones(1, 3)).square().sum().backward()
+        optimizer.step()
+
+    straight, straight_optimizer = make()
+    for _ in range(4):
+        step(straight, straight_optimizer)
+    first, first_optimizer = make()
+    step(first, first_optimizer)
+    step(first, first_optimizer)
+    second, second_optimizer = make()
+    second.load_state_dict(first.state_dict())
+    load_optimizer_tensors(second_optimizer, optimizer_tensors(first_optimizer))
+    step(second, second_optimizer)
+    step(second, second_optimizer)
+    assert torch.equal(second.weight, straight.weight)
+
+
+def test_weights_of_another_model_are_refused() -> None:
+    with pytest.raises(LongtailError, match="does not fit the model"):
+        load_weights(nn.Linear(3, 2), nn.Linear(4, 2).state_dict(), "the model")

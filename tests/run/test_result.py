@@ -1,0 +1,118 @@
+"""RunResult reads what training writes, and says in one sentence what is wrong with a folder that is no run."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from longtail.errors import LongtailError
+from longtail.run.result import RunResult
+
+
+def test_reads_every_file_of_a_run(make_run):
+    run = RunResult.load(make_run("gcl", recipe="cifar-lt/gcl", stages=2, epochs=6))
+    assert run.recipe == "cifar-lt/gcl"
+    assert run.counts.counts == (300, 120, 60, 30, 12, 5)
+    assert run.group_of == ("many", "many", "medium", "medium", "few", "few")
+    assert run.seed == 0
+    assert run.validation is None
+    assert set(run.stages) == {1, 2}
+    assert run.predictions.label.shape == (120,)
+    assert {example.role for example in run.examples} == {"train", "error"}
+
+
+def test_per_class_recall_agrees_with_the_predictions(make_run):
+    run = RunResult.load(make_run("ce"))
+    found = run.predictions
+    counted = [(found.prediction[found.label == j] == j).mean() for j in range(6)]
+    np.testing.assert_allclose(run.test.recalls, counted)
+
+
+def test_epochs_run_on_over_both_stages(make_run):
+    history = RunResult.load(make_run("gcl", stages=2, epochs=6)).history
+    assert [epoch.step for epoch in history] == list(range(1, 10))
+    assert [epoch.stage for epoch in history] == [1] * 6 + [2] * 3
+    assert history[0].values["validation_loss"] is None
+
+
+def test_a_run_without_a_test_split_has_no_test_metrics(make_run):
+    run = RunResult.load(make_run("ce", test=False))
+    assert run.test is None
+    assert run.predictions is None
+
+
+def test_empty_groups_and_untested_classes_stay_unknown(make_run):
+    folder = make_run("ce", counts=(300, 200))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["test"]["per_class"][1].update(recall=None, test_count=0)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    run = RunResult.load(folder)
+    assert run.test["few"] is None
+    assert np.isnan(run.test.recalls[1])
+
+
+def test_groups_are_those_of_the_run_not_of_the_default_thresholds(make_run):
+    folder = make_run("ce", counts=(300, 200, 150))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["groups"] = {"many": [0], "medium": [1], "few": [2]}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert RunResult.load(folder).group_of == ("many", "medium", "few")
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(LongtailError, match=r"no run folder .*nowhere"):
+        RunResult.load(tmp_path / "nowhere")
+
+
+def test_an_unfinished_run_says_how_to_finish(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(LongtailError, match="--resume"):
+        RunResult.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.json", "{", "not valid JSON"),
+        ("metrics.json", "[]", "does not hold a table"),
+        ("metrics.json", '{"format": 9}', "update longtail"),
+        ("metrics.json", '{"format": 1}', "has no 'classes'"),
+        ("config.yaml", "a: [", "not valid YAML"),
+        ("config.yaml", "7", "does not hold a configuration"),
+        ("history.csv", "stage,epoch,train_loss\n1,1,high\n", "cannot be read"),
+    ],
+)
+def test_a_broken_file_is_named_with_a_remedy(make_run, name, content, message):
+    folder = make_run("ce")
+    (folder / name).write_text(content)
+    with pytest.raises(LongtailError, match=message) as caught:
+        RunResult.load(folder)
+    assert name in str(caught.value)
+
+
+def test_a_broken_parquet_file_is_named(make_run):
+    folder = make_run("ce")
+    (folder / "predictions.parquet").write_bytes(b"no parquet")
+    with pytest.raises(LongtailError, match=r"predictions\.parquet cannot be read"):
+        _ = RunResult.load(folder).predictions
+
+
+@pytest.mark.parametrize("name", ["history.csv", "predictions.parquet", "examples.parquet"])
+def test_optional_files_may_be_missing(make_run, name):
+    folder = make_run("ce")
+    (folder / name).unlink()
+    run = RunResult.load(folder)
+    assert (run.history, run.predictions, run.examples) != (None, None, None)
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_figures_that_leave_classes_out_are_one_sentence(make_run, split):
+    folder = make_run("ce")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics[split] = metrics["test"] | {"per_class": metrics["test"]["per_class"][:-1]}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    message = r"metrics.json cannot be understood \(it has the figures of 5 classes, and names 6\); delete it"
+    with pytest.raises(LongtailError, match=message):
+        RunResult.load(folder)

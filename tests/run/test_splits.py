@@ -1,0 +1,64 @@
+"""RUN/splits.csv: every image once, and the same splits made of it again."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from longtail.config.schema import DataConfig
+from longtail.data.sources.registry import load_source
+from longtail.errors import LongtailError
+from longtail.run.splits import find_splits, read_splits, write_splits
+from longtail.training.prepare import prepare_data
+
+
+@pytest.mark.parametrize("folds", [{}, {"folds": 3, "fold": 1}])
+def test_images_within_a_table_are_found_by_their_rows(tmp_path: Path, folds: dict[str, int]) -> None:
+    prepared = prepare_data(DataConfig(source="digits", imbalance_ratio=10, validation_fraction=0.2, **folds))
+    write_splits(tmp_path / "splits.csv", prepared.data.splits, prepared.source, prepared.origins)
+    lines = Counter(row["split"] for row in csv.DictReader((tmp_path / "splits.csv").open(newline="")))
+    sizes = {name: len(split) for name, split in prepared.data.splits.items()}
+    assert lines == sizes | {"left out": 1797 - sum(sizes.values())}
+    record = read_splits(tmp_path / "splits.csv")
+    assert record is not None
+    found = find_splits(load_source("digits"), record)
+    assert (found.missing, found.emptied, found.added) == ({}, (), 0)
+    for name, split in prepared.data.splits.items():
+        assert found.splits[name].fingerprint() == split.fingerprint()
+
+
+def test_files_are_found_by_their_paths_also_in_another_split_of_the_table(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    places = make_folder({"ant": 4, "bee": 4})
+    rows = [(f"{places}/{name}/{number}.png", name, "train" if number else "test", number % 2)
+            for name in ("ant", "bee") for number in range(4)]  # fmt: skip
+
+    def write(rows: list[tuple[str, str, str, int]]) -> None:
+        lines = [f"{path},{name},{split},film-{film}" for path, name, split, film in rows]
+        (tmp_path / "t.csv").write_text("\n".join(["path,label,split,film", *lines]))
+
+    write(rows)
+    source = f"csv:{tmp_path / 't.csv'}"
+    prepared = prepare_data(DataConfig(source=source, validation_fraction=0))
+    write_splits(tmp_path / "splits.csv", prepared.data.splits, prepared.source, prepared.origins, "film")
+    groups = [row["group"] for row in csv.DictReader((tmp_path / "splits.csv").open(newline=""))]
+    assert Counter(groups) == {"film-0": 4, "film-1": 4}
+    record = read_splits(tmp_path / "splits.csv")
+    assert record is not None
+    write([(rows[0][0], "ant", "train", 0), *rows[1:-1]])
+    found = find_splits(load_source(source), record)
+    assert found.missing == {"train": ("photos/bee/3.png",)}
+    assert found.splits["test"].files() == ["photos/ant/0.png", "photos/bee/0.png"]
+    assert found.splits["test"].labels.tolist() == [0, 1]
+
+
+def test_a_record_of_something_else_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "splits.csv").write_text("split,class,path,source_split,row\ntrain,ant,a.png,somewhere,0\n")
+    with pytest.raises(LongtailError, match="damaged"):
+        read_splits(tmp_path / "splits.csv")
+    assert read_splits(tmp_path / "none.csv") is None

@@ -1,0 +1,44 @@
+"""Intervals of a split whose images belong together, from its predictions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from longtail.counts import ClassCounts
+from longtail.data.dataset import Split
+from longtail.evaluation.metrics import EvaluationMetrics, summarise
+from longtail.training.clustered_intervals import with_group_intervals
+from longtail.training.evaluate import Evaluation
+
+
+@pytest.fixture
+def evaluated() -> tuple[Evaluation, Split]:
+    """Two classes in films of ten frames that are all right or all wrong."""
+    torch = pytest.importorskip("torch")
+    label = np.repeat([0, 1], 60)
+    film = np.arange(120) // 10
+    prediction = np.where(film % 3 == 0, 1 - label, label)
+    metric = EvaluationMetrics(num_classes=2)
+    metric.update(torch.eye(2)[prediction], torch.from_numpy(label))
+    said = {"index": np.arange(120), "label": label, "prediction": prediction}
+    split = Split.from_arrays(np.zeros((120, 2, 2), np.uint8), label, {"film": [f"film {f}" for f in film]})
+    return Evaluation(summarise(metric, ClassCounts([60, 60])), said), split
+
+
+def test_films_that_are_right_as_a_whole_count_as_one_image_each(evaluated: tuple[Evaluation, Split]) -> None:
+    plain, split = evaluated
+    grouped = with_group_intervals(plain, split, "film").summary
+    intervals = grouped["intervals"]
+    assert (intervals["unit"], intervals["correlation"]) == ("film", 1.0)
+    for name in ("accuracy", "balanced_accuracy", "medium"):
+        narrow, wide = plain.summary["intervals"][name], intervals[name]
+        assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
+        assert grouped[name] == plain.summary[name]
+    assert len(grouped["per_class"]) == 2
+
+
+@pytest.mark.parametrize("column", [None, "camera"])
+def test_without_such_a_column_nothing_changes(evaluated: tuple[Evaluation, Split], column: str | None) -> None:
+    plain, split = evaluated
+    assert with_group_intervals(plain, split, column) is plain

@@ -1,0 +1,298 @@
+"""Stage 2 on stored features: the same as through the backbone where nothing is drawn, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from longtail.config.schema import RunConfig, TrainingConfig
+from longtail.data.dataset import Split
+from longtail.data.loading.cache import image_hashes
+from longtail.data.loading.loaders import Batch, ResidentLoader, SinglePassLoader
+from longtail.data.loading.workers import Decoder
+from longtail.data.sources.registry import load_source
+from longtail.data.transforms.augment import BatchTransform
+from longtail.errors import LongtailError
+from longtail.models.model import build_model
+from longtail.training import frozen_features as features
+from longtail.training.engine import Engine
+from longtail.training.evaluate import largest_batch
+from longtail.training.experiment import resume_run, start_run
+from longtail.training.frozen_features import CachedViews, compute_views
+from longtail.training.interrupt import Interrupted
+from longtail.training.meter import Meter
+from longtail.training.progress import Reporter
+from longtail.training.stage_loop import StageLoop
+
+Build = Callable[..., RunConfig]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+@pytest.fixture
+def two_stages(small_config: Build) -> Callable[..., RunConfig]:
+    """GCL without mixing: batch normalisation, noise in both stages, balanced draws in stage 2."""
+
+    def build(views: int, augmentation: str = "none", **training: Any) -> RunConfig:
+        stage = {"mixing": "none", "optimizer": {"lr": 0.05}}
+        return small_config(
+            "cifar-lt/gcl", epochs=1, data={"augmentation": augmentation, "image_size": 8},
+            model={"name": "resnet20"}, stage1=stage, stage2=stage | {"epochs": 3, "cached_views": views},
+            training=training,
+        )  # fmt: skip
+
+    return build
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_without_augmentation_it_is_training_through_the_backbone(
+    two_stages: Callable[..., RunConfig], quiet: Reporter, tmp_path: Path, precision: str
+) -> None:
+    for name, views in (("through", 0), ("cached", 1), ("many", 3)):
+        start_run(two_stages(views, precision=precision), tmp_path / name, quiet)
+    through, cached, many = (weights(tmp_path / name) for name in ("through", "cached", "many"))
+    first = load_file(tmp_path / "through" / "stage1" / "model.safetensors")
+    moved = (through["head.weight"] - first["head.weight"]).norm()
+    assert moved > 0.01
+    for other in (cached, many):  # every view of an image that is not augmented is the same
+        for key, value in through.items():
+            if key.startswith("backbone"):
+                assert torch.equal(value, other[key])
+        assert (through["head.weight"] - other["head.weight"]).norm() < 0.02 * moved
+
+
+def test_a_stopped_run_goes_on_with_the_same_views(
+    two_stages: Callable[..., RunConfig], quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = two_stages(2, "crop-flip", ema_decay=0.9)
+    start_run(config, tmp_path / "whole", quiet)
+    original = StageLoop._after_step
+
+    def stop(self: StageLoop, epoch: int, done: int, meter: Meter, bar: Any) -> None:
+        if (self.index, epoch, done) == (2, 1, 4):
+            self.guard.requested = True
+        original(self, epoch, done, meter, bar)
+
+    monkeypatch.setattr(StageLoop, "_after_step", stop)
+    with pytest.raises(Interrupted):
+        start_run(config, tmp_path / "stopped", quiet)
+    monkeypatch.setattr(StageLoop, "_after_step", original)
+    resume_run(config, tmp_path / "stopped", quiet)
+    whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    assert all(torch.equal(whole[key], stopped[key]) for key in whole)
+    assert json.loads((tmp_path / "whole" / "metrics.json").read_text())["seconds"]["features"] > 0
+
+
+def test_views_are_drawn_for_the_global_batch() -> None:
+    views = CachedViews(torch.arange(5.0).view(5, 1, 1).expand(5, 4, 1), torch.zeros(4, dtype=torch.int64))
+    rows = torch.tensor([0, 1, 2, 3])
+    whole = views.augment(rows, torch.Generator().manual_seed(3))
+    parts = [views.augment(rows[r::2], torch.Generator().manual_seed(3), rank=r, world_size=2) for r in (0, 1)]
+    assert torch.equal(torch.stack(parts, dim=1).flatten(0, 1), whole)
+    drawn = torch.cat([views.augment(rows, torch.Generator().manual_seed(s)) for s in range(400)]).flatten()
+    assert torch.bincount(drawn.long()).sub(320).abs().max() < 80  # 1,600 draws of five views; five standard deviations
+
+
+def test_features_are_those_of_the_backbone_in_row_order() -> None:
+    torch.manual_seed(0)
+    model = build_model("resnet20", 3).eval()
+    images = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8)
+    engine = Engine(TrainingConfig(device="cpu", precision="fp32"))
+    loader = ResidentLoader(images, torch.arange(7) % 3, engine.device)
+    transform = BatchTransform((0.5,) * 3, (0.25,) * 3)
+    views = compute_views(engine, model, loader, transform, torch.arange(7) % 3, views=2, seed=(0,))
+    with torch.no_grad():
+        expected = model.backbone(transform.normalize(images))
+    torch.testing.assert_close(views.features, expected.expand(2, 7, 64), rtol=1e-4, atol=1e-5)
+
+
+def test_known_images_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    model = build_model("resnet20", 3).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3)).astype(np.uint8)
+    engine = Engine(TrainingConfig(device="cpu", precision="fp32"))
+    transform = BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip")
+    known = image_hashes(Split.from_arrays(pixels, [0] * 7))
+
+    def views(chosen: list[int], **kept: Any) -> tuple[torch.Tensor, int]:
+        loader = ResidentLoader(
+            torch.from_numpy(pixels[chosen]).permute(0, 3, 1, 2), torch.zeros(len(chosen)), engine.device
+        )
+        original, asked = loader.batches, list[torch.Tensor]()
+
+        def batches(rows: torch.Tensor, size: int) -> Iterator[Batch]:
+            asked.append(rows)
+            return original(rows, size)
+
+        monkeypatch.setattr(loader, "batches", batches)
+        labels, hashes = torch.zeros(len(chosen), dtype=torch.int64), [known[row] for row in chosen]
+        found = compute_views(engine, model, loader, transform, labels, views=2, seed=(4,), hashes=hashes, **kept)
+        return found.features, sum(map(len, asked))
+
+    expected, all_of_them = views([0, 1, 2, 3, 4, 5, 6])
+    assert all_of_them == 7, "for both views"
+    for chosen, new in (([0, 1, 2, 3], 4), ([3, 2, 1, 0], 0), ([6, 1, 1, 6, 3, 5, 4], 3), ([6, 0], 0)):
+        found, computed = views(chosen, key="a network")  # another split, a photo more, a copy, fewer
+        assert computed == new, chosen
+        torch.testing.assert_close(found, expected[:, chosen], rtol=1e-4, atol=1e-5)
+    for file in tmp_path.glob("*.pixels"):
+        file.write_bytes(file.read_bytes()[:-1])
+    assert views([0, 1, 2, 3], key="a network")[1] == 4, "a file of another length is not believed"
+    assert views([0, 1, 2, 3], key="another")[1] == 4
+
+
+def test_who_is_stopped_keeps_the_features_of_the_parts_that_were_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path))
+    monkeypatch.setattr(features, "BATCH", 2)
+    monkeypatch.setattr(features, "AT_ONCE", 4)
+    torch.manual_seed(0)
+    model = build_model("resnet20", 3).eval()
+    split = Split.from_arrays(np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3)).astype(np.uint8), [0] * 10)
+    engine = Engine(TrainingConfig(device="cpu", precision="fp32"))
+    transform = BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip")
+    ticks: list[None] = []
+
+    def views(last: int | None = None, **kept: Any) -> torch.Tensor:
+        ticks.clear()
+
+        def tick() -> None:
+            ticks.append(None)
+            if len(ticks) == last:
+                raise Interrupted
+
+        loader = SinglePassLoader(Decoder(split, None, 8), engine.device, 2)
+        known = image_hashes(split)
+        labels = torch.zeros(10, dtype=torch.int64)
+        return compute_views(
+            engine, model, loader, transform, labels, views=3, seed=(4,), hashes=known, tick=tick, **kept
+        ).features
+
+    expected = views()
+    assert len(ticks) == 15
+    with pytest.raises(Interrupted):
+        views(last=14, key="a network")  # in the last of the three parts
+    found = views(key="a network")
+    assert len(ticks) == 3
+    assert torch.equal(found, expected)
+
+
+def test_an_image_is_its_bytes_wherever_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "lynx").mkdir(parents=True)
+
+    def hashes() -> list[bytes]:
+        return image_hashes(load_source(f"folder:{tmp_path / 'photos'}").splits["train"])
+
+    photo = tmp_path / "photos" / "cat" / "1.png"
+    photo.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8), (10, 10, 10)).save(photo)
+    before = hashes()
+    times, size = (photo.stat().st_atime_ns, photo.stat().st_mtime_ns), photo.stat().st_size
+    moved = shutil.copytree(photo.parent, tmp_path / "photos" / "a copy") / "1.png"
+    assert hashes() == before * 2
+    Image.new("RGB", (8, 8), (99, 99, 99)).save(moved)
+    os.utime(moved, ns=times)
+    assert moved.stat().st_size == size
+    assert hashes()[0] != before[0], "rewritten with the same size and date"
+
+
+def test_features_that_do_not_fit_are_refused(
+    two_stages: Callable[..., RunConfig], quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "memory_budget", lambda device: 1e6)
+    with pytest.raises(LongtailError, match=r"9 views of .* --stage2\.cached_views"):
+        start_run(two_stages(9), tmp_path / "run", quiet)
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "remedy"),
+    [
+        ("stage1", {"cached_views": 1}, "frozen backbone"),
+        ("stage2", {"cached_views": 1, "mixing": "mixup"}, "--stage2.mixing none"),
+    ],
+)
+def test_what_cannot_be_trained_on_features(
+    small_config: Build, quiet: Reporter, tmp_path: Path, stage: str, change: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(LongtailError, match=remedy):
+        start_run(small_config("cifar-lt/gcl", epochs=1, **{stage: change}), tmp_path / "run", quiet)
+
+
+def test_the_largest_batch_is_searched_by_halving() -> None:
+    tried: list[int] = []
+
+    def work(batch_size: int) -> int:
+        tried.append(batch_size)
+        if batch_size > 64:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return batch_size
+
+    assert largest_batch(work, 256) == 64
+    assert tried == [256, 128, 64]
+
+    def never(batch_size: int) -> int:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(LongtailError, match="one image does not fit"):
+        largest_batch(never, 256)
+
+
+def test_a_run_starts_from_the_weights_of_another(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
+    still = {"epochs": 1, "optimizer": {"lr": 0.0}}
+    start_run(small_config("cifar-lt/gcl", stage1={"epochs": 1}, stage2=still), tmp_path / "first", quiet)
+    stage1 = str(tmp_path / "first" / "stage1")
+    first = weights(tmp_path / "first" / "stage1")
+
+    same = small_config("cifar-lt/gcl", stage1={"epochs": 0}, stage2=still, model={"weights": stage1})
+    start_run(same, tmp_path / "same", quiet)
+    assert all(torch.equal(first[key], value) for key, value in weights(tmp_path / "same").items())
+
+    other = small_config("cifar-lt/ce", stage1=still, model={"weights": stage1})  # a linear head on the cosine one's
+    start_run(other, tmp_path / "other", quiet)
+    found = weights(tmp_path / "other")
+    assert all(torch.equal(first[key], found[key]) for key in first if key.startswith("backbone"))
+    assert found["head.bias"].shape == (10,)
+
+    wrong = small_config("cifar-lt/ce", stage1=still, model={"weights": stage1, "name": "resnet20"})
+    with pytest.raises(LongtailError, match=r"--model\.name plain-cnn"):
+        start_run(wrong, tmp_path / "wrong", quiet)
+
+
+def test_a_backbone_that_takes_fewer_images_at_a_time_gives_the_same_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The size that fits is looked for once, and kept for the images that follow."""
+    torch.manual_seed(0)
+    model = build_model("resnet20", 3).eval()
+    engine = Engine(TrainingConfig(device="cpu", precision="fp32"))
+    images = torch.randint(0, 256, (300, 3, 8, 8), dtype=torch.uint8)  # one full part of 256, and the rest
+    loader = ResidentLoader(images, torch.arange(300) % 3, engine.device)
+    transform = BatchTransform((0.5,) * 3, (0.25,) * 3)
+    tried: list[int] = []
+
+    class Small(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            tried.append(len(images))
+            if len(images) > 100:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            found: torch.Tensor = model.backbone(images)
+            return found
+
+    expected = compute_views(engine, model, loader, transform, torch.arange(300) % 3, views=1, seed=(0,)).features
+    monkeypatch.setattr(features, "folded", lambda _: Small())
+    monkeypatch.setattr(features, "forward_batch", lambda *_: 256)
+    found = compute_views(engine, model, loader, transform, torch.arange(300) % 3, views=1, seed=(0,)).features
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert tried == [256, 128, 64, 64, 64, 64, 44]

@@ -1,0 +1,275 @@
+"""Stopping and going on: the same weights as a run that was never stopped, whenever and however it was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from longtail.config.schema import RunConfig, StageConfig
+from longtail.errors import LongtailError
+from longtail.run.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from longtail.training.engine import Engine
+from longtail.training.experiment import resume_run, start_run
+from longtail.training.interrupt import Interrupted, InterruptGuard
+from longtail.training.progress import Reporter
+from longtail.training.stage_loop import StageLoop
+from longtail.training.stages import build_pass
+
+Build = Callable[..., RunConfig]
+KILLS = 3
+WORKER = Path(__file__).with_name("forking_worker.py")
+TWO_STAGES = {
+    "data": {"validation_fraction": 0.1, "augmentation": "crop-flip"},
+    "model": {"name": "resnet20"},
+    "training": {"precision": "fp32"},
+    "stage1": {"epochs": 2, "mixing": "mixup", "batch_size": 32},
+    "stage2": {"epochs": 2, "mixing": "mixup", "batch_size": 32, "optimizer": {"lr": 0.02}},
+}
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+def same(first: Path, second: Path) -> bool:
+    left, right = weights(first), weights(second)
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, stage: int, epoch: int, step: int) -> None:
+    """Make the user press Ctrl-C after a certain step."""
+    original = StageLoop._after_step
+
+    def after(self: StageLoop, current: int, done: int, meter: object, bar: object) -> None:
+        if (self.index, current, done) == (stage, epoch, step):
+            os.kill(os.getpid(), signal.SIGINT)
+        original(self, current, done, meter, bar)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(StageLoop, "_after_step", after)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped."""
+    from longtail.config.nested import merge
+    from longtail.config.recipes import base_config, config_from_dict
+
+    tiny = {
+        "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 16},
+        "stage1": {"optimizer": {"lr": 0.02}},
+    }
+    config = config_from_dict(merge(merge(base_config("cifar-lt/gcl"), tiny), TWO_STAGES))
+    out = tmp_path_factory.mktemp("straight") / "run"
+    start_run(config, out, Reporter(quiet=True))
+    return out
+
+
+@pytest.mark.parametrize(("stage", "epoch", "step"), [(1, 0, 3), (1, 1, 1), (2, 0, 2), (2, 1, 4)])
+def test_ctrl_c_saves_and_the_resumed_run_ends_with_the_same_weights(
+    stage: int, epoch: int, step: int, straight: Path, small_config: Build, quiet: Reporter, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    config = small_config("cifar-lt/gcl", **TWO_STAGES)
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(patch, stage, epoch, step)
+        with pytest.raises(Interrupted):
+            start_run(config, out, quiet)
+    state = load_checkpoint(out / "checkpoint")
+    assert state is not None
+    assert (state.values["stage"], state.values["epoch"], state.values["step"]) == (stage, epoch, step)
+    metrics = resume_run(config, out, quiet)
+    assert same(out, straight)
+    history = [line.split(",")[:6] for line in (out / "history.csv").read_text().splitlines()]
+    assert history == [line.split(",")[:6] for line in (straight / "history.csv").read_text().splitlines()]
+    assert metrics["stages"].keys() == {"stage1", "stage2"}
+
+
+def test_kill_9_at_any_moment_and_resume(
+    straight: Path, small_config: Build, tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    """The process is killed again and again, wherever it happens to be, until it gets through."""
+    out, file = tmp_path / "run", tmp_path / "config.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            asdict(
+                small_config(
+                    "cifar-lt/gcl", **(TWO_STAGES | {"training": {"precision": "fp32", "checkpoint_steps": 1}})
+                )
+            )
+        )
+    )
+    begin = ["train", "--config", str(file), "--out", str(out), "--quiet"]
+    go_on = ["train", "--resume", str(out), "--quiet"]
+    killed = 0
+    with subprocess.Popen(
+        [sys.executable, str(WORKER)], env=clean_environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        for attempt in range(30):
+            worker.stdin.write(("\t".join(go_on if attempt else begin) + "\n").encode())
+            process, seen = int(worker.stdout.readline()), _stamp(out)
+            while not select.select([worker.stdout], [], [], 0.002)[0]:
+                # Let each attempt get a little further than the last one, then kill it without any warning.
+                if _stamp(out) != seen and killed < KILLS:
+                    time.sleep(0.03 * killed)
+                    os.kill(process, signal.SIGKILL)
+                    killed += 1
+                    break
+            ended = int(worker.stdout.readline())
+            if ended == 0:
+                break
+            assert ended == -signal.SIGKILL
+        worker.stdin.close()
+    assert killed == KILLS
+    assert same(out, straight)
+
+
+def _stamp(out: Path) -> float:
+    """Changes when the run begins, before there is any checkpoint, and with each checkpoint."""
+    path = out / "checkpoint" / "last.safetensors"
+    return path.stat().st_mtime_ns if path.exists() else float((out / "config.yaml").exists())
+
+
+def test_killed_after_training_but_before_the_last_files(
+    straight: Path, small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config("cifar-lt/gcl", **TWO_STAGES)
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("longtail.training.experiment.save_model", _full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            start_run(config, out, quiet)
+    assert not (out / "metrics.json").exists()
+    resume_run(config, out, quiet)
+    assert same(out, straight)
+
+
+def _full_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("change", [{"reset_classifier": True}, {"train": "scales"}, {}])
+def test_stopped_between_two_stages(
+    change: dict[str, object], small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stage 2 changes the classifier, or adds to it, before its first checkpoint."""
+    stages = {"stage1": {"epochs": 1}, "stage2": {"epochs": 1, "train": "classifier"} | change}
+    config = small_config(training={"ema_decay": 0.5}, **stages)
+    start_run(config, tmp_path / "straight", quiet)
+    with monkeypatch.context() as patch:
+        patch.setattr("longtail.training.experiment.build_pass", _fail_in_stage_2)
+        with pytest.raises(OSError, match="No space left"):
+            start_run(config, tmp_path / "stopped", quiet)
+    resume_run(config, tmp_path / "stopped", quiet)
+    assert same(tmp_path / "straight", tmp_path / "stopped")
+
+
+def _fail_in_stage_2(engine: Engine, stage: StageConfig, index: int, **options: object) -> object:
+    if index == 2:
+        _full_disk()
+    return build_pass(engine, stage, index, **options)  # type: ignore[arg-type]
+
+
+def test_killed_at_an_instant_of_each_kind_a_run_ends_as_one_that_was_not(
+    tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    """Two stages in bfloat16, a moving average, recording, validation, mixup; the benchmark kills at every instant."""
+    script = Path(__file__).parents[2] / "benchmarks" / "resume.py"
+    words = [sys.executable, str(script), "--kinds", "--json", str(tmp_path / "instants.json")]
+    environment = clean_environment | {"TMPDIR": str(tmp_path), "LONGTAIL_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    rows = json.loads((tmp_path / "instants.json").read_text())
+    assert {row["kind"]: row["difference"] for row in rows if row["difference"]} == {}, done.stderr
+    assert {"before record", "before run_stage", "before save_file", "os.rename .config.yaml.tmp"} <= {
+        row["kind"] for row in rows
+    }
+
+
+def test_a_checkpoint_says_where_training_stood(
+    small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = {"stage1": {"epochs": 1}, "stage2": {"epochs": 1, "train": "classifier"}}
+    phases = []
+
+    def saving(folder: Path, state: TrainingState) -> None:
+        phases.append((state.phase, state.values["stage"]))
+        save_checkpoint(folder, state)
+
+    monkeypatch.setattr("longtail.training.experiment.save_checkpoint", saving)
+    start_run(small_config(**stages), tmp_path / "run", quiet)
+    assert phases == [("in a stage", 1), ("between stages", 2), ("in a stage", 2), ("trained", 3)]
+
+
+def test_a_trained_run_without_its_checkpoint_is_not_trained_anew(
+    small_config: Build, quiet: Reporter, tmp_path: Path
+) -> None:
+    config = small_config(stage1={"epochs": 1})
+    start_run(config, tmp_path / "run", quiet)
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    with pytest.raises(LongtailError, match="no checkpoint"):
+        resume_run(config, tmp_path / "run", quiet)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_the_moving_average_is_resumed_too(
+    small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(stage1={"epochs": 2, "batch_size": 32}, training={"ema_decay": 0.9})
+    start_run(config, tmp_path / "straight", quiet)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, 1, 2)
+        with pytest.raises(Interrupted):
+            start_run(config, tmp_path / "stopped", quiet)
+    resume_run(config, tmp_path / "stopped", quiet)
+    assert same(tmp_path / "straight", tmp_path / "stopped")
+
+
+def test_other_images_under_the_same_name_are_refused(
+    small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(stage1={"epochs": 2})
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, 0, 2)
+        with pytest.raises(Interrupted):
+            start_run(config, tmp_path / "run", quiet)
+    config.data.subset_seed = 5
+    with pytest.raises(LongtailError, match="not those"):
+        resume_run(config, tmp_path / "run", quiet)
+
+
+def test_a_checkpoint_of_another_model_is_refused(
+    small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(stage1={"epochs": 2})
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, 0, 2)
+        with pytest.raises(Interrupted):
+            start_run(config, tmp_path / "run", quiet)
+    config.model.name = "resnet20"
+    with pytest.raises(LongtailError, match="does not fit"):
+        resume_run(config, tmp_path / "run", quiet)
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    with InterruptGuard() as guard:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert guard.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
