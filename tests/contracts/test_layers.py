@@ -24,7 +24,7 @@ LAYERS = [
     {"models"},
     {"data"},
     {"losses"},
-    {"device", "files"},
+    {"device", "files", "validation"},
     {"counts", "errors", "cores"},
     {"synonyms", "version"},
 ]

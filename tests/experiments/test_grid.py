@@ -25,8 +25,9 @@ from longtail.cli import main
 from longtail.config.schema import RunConfig
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import Grid, GridSpec, PlannedRun, plan_grid, read_grid, recipe_grid, state_of
-from longtail.experiments.grid_runner import default_jobs, log_of, run_grid, train_words
+from longtail.experiments.grid_runner import default_jobs, run_grid, train_words
 from longtail.experiments.grid_view import progress_of
+from longtail.run.folder import log_file
 from longtail.run.write import write_yaml
 from longtail.training.experiment import start_run
 from longtail.training.interrupt import Interrupted
@@ -319,7 +320,7 @@ def test_a_run_that_fails_says_why_and_stops_no_other(
     assert words in outcomes[0].problem
     assert outcomes[1].problem == ""
     assert "ce seed 0: failed: " in said[1].export_text()
-    assert log_of(bad) == tmp_path / "ce" / "seed-0.log"
+    assert log_file(bad.folder) == tmp_path / "ce" / "seed-0.log"
     mended = run_grid(grid, said[0], command=python(FINISH))
     assert [outcome.problem for outcome in mended] == ["", ""]
 

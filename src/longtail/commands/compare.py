@@ -16,6 +16,7 @@ from longtail.commands.destination import Destination, destination, messages_apa
 from longtail.commands.terminal import EXIT_INTERRUPTED, EXIT_USAGE, as_dict, fail, print_line, spelt
 from longtail.config.schema import Tracker
 from longtail.errors import LongtailError, UsageError, as_usage
+from longtail.run.folder import GRID_FILE, REPORT_FILE, log_file
 
 if TYPE_CHECKING:
     from longtail.experiments.grid_plan import Grid, PlannedRun
@@ -165,7 +166,7 @@ def grid_command(
 def _train_and_show(planned: Grid, *, jobs: int | None, table: Destination | None) -> int:
     """Train the runs of a grid that are not finished, show all that are, and return the exit status."""
     from longtail.config.outline import outlines
-    from longtail.experiments.grid_runner import log_of, run_grid
+    from longtail.experiments.grid_runner import run_grid
     from longtail.training.interrupt import Interrupted
     from longtail.training.progress import Reporter
 
@@ -175,14 +176,14 @@ def _train_and_show(planned: Grid, *, jobs: int | None, table: Destination | Non
     try:
         outcomes = run_grid(planned, reporter, jobs=jobs)
     except Interrupted:
-        again = shlex.quote(str(planned.out / "grid.yaml"))
+        again = shlex.quote(str(planned.out / GRID_FILE))
         sys.stderr.write(f"stopped; the checkpoints are saved. Continue with: longtail compare --grid {again}\n")
         return EXIT_INTERRUPTED
     failed = [outcome for outcome in outcomes if outcome.problem]
     with messages_apart(table):
         _show_grid(planned, [outcome.run for outcome in outcomes if not outcome.problem], table)
     for outcome in failed:
-        sys.stderr.write(f"failed: {outcome.run.title}: {outcome.problem} ({log_of(outcome.run)})\n")
+        sys.stderr.write(f"failed: {outcome.run.title}: {outcome.problem} ({log_file(outcome.run.folder)})\n")
     if failed:
         raise LongtailError(f"{len(failed)} of {len(outcomes)} runs failed; the same command tries them again.")
     return 0
@@ -204,7 +205,7 @@ def _show_grid(grid: Grid, finished: Sequence[PlannedRun], table: Destination | 
             sys.stderr.write(f"note: {baseline} has no finished run, so that others are compared with {first}\n")
         comparisons.append(compare_runs(folders, names=names, baseline=first))
         print_table(comparisons[-1], Console())
-        page = "report.html" if len(baselines) == 1 else f"report-{baseline}.html"
+        page = REPORT_FILE if len(baselines) == 1 else f"report-{baseline}.html"
         print_line(f"report: {write_report(folders, grid.out / page, names=names, baseline=first)}")
     for path in [grid.out / "table.csv", *([] if table is None else [table.path])] if comparisons else []:
         write_csv(comparisons, path)

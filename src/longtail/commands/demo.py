@@ -13,6 +13,7 @@ from longtail.commands.destination import refuse_stream
 from longtail.commands.terminal import as_dict, print_line
 from longtail.commands.train import saved_config, train_command
 from longtail.errors import LongtailError
+from longtail.run.folder import CONFIG_FILE, REPORT_FILE
 
 GRAMMAR = "[--out FOLDER] [--epochs N]"
 
@@ -49,7 +50,7 @@ def demo_command(out: str = "runs/demo", *, epochs: int | None = None) -> int:
         if status:
             return status
     print_table(compare_runs(folders), Console())
-    page = write_report(folders, Path(out) / "report.html")
+    page = write_report(folders, Path(out) / REPORT_FILE)
     print_line(f"\nreport: {page}")
     return 0
 
@@ -58,7 +59,7 @@ def _make_way(folders: Sequence[Path]) -> None:
     """Delete the runs of an earlier demo; refuse to delete anything else, and then delete nothing."""
     found = [folder for folder in folders if folder.exists()]
     for folder in found:
-        if not (folder / "config.yaml").is_file() or saved_config(folder).recipe not in DEMO_RECIPES:
+        if not (folder / CONFIG_FILE).is_file() or saved_config(folder).recipe not in DEMO_RECIPES:
             raise LongtailError(f"{folder} exists already and is no run of the demo: choose another --out.")
     for folder in found:
         shutil.rmtree(folder)

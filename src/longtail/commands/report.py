@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from longtail.commands.destination import PAGE, destination, messages_apart, names_in, refuse_stream
 from longtail.commands.terminal import as_dict, print_line
 from longtail.errors import LongtailError, UsageError
+from longtail.run.folder import REPORT_FILE
 
 GRAMMAR = "RUN ... --out FILE.html [--figures DIR]"
 
@@ -37,7 +38,7 @@ def report_command(runs: Sequence[str], out: str, figures: str | None = None) ->
     page_given = next((run for run in runs if Path(run).suffix.lower() in PAGE and not Path(run).is_dir()), None)
     if page_given is not None:
         raise UsageError(f"{page_given!r} is a page, not a run: use longtail report RUN ... --out {page_given}.")
-    page = destination(out, PAGE, example="report.html")
+    page = destination(out, PAGE, example=REPORT_FILE)
     if figures is not None:
         refuse_stream(figures, "--figures")
         if Path(figures).exists() and not Path(figures).is_dir():

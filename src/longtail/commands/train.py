@@ -24,6 +24,7 @@ from longtail.commands.terminal import (
 from longtail.commands.train_options import groups, run_config
 from longtail.config.schema import RunConfig, Tracker
 from longtail.errors import LongtailError, UnreadableImageError, UsageError, resume_hint
+from longtail.run.folder import CHECKPOINT_FOLDER, CONFIG_FILE, METRICS_FILE, MODEL_FILE, REPORT_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from longtail.training.progress import Reporter
@@ -35,7 +36,7 @@ GRAMMAR = """SOURCE --out RUN [--recipe NAME] [--mode linear|finetune|lora|scrat
        longtail train --resume RUN [--moved-to SOURCE]"""
 
 
-RUN_FILES = ("metrics.json", "model.safetensors", "model.json", "report.html")
+RUN_FILES = (METRICS_FILE, WEIGHTS_FILE, MODEL_FILE, REPORT_FILE)
 
 
 def takes(parser: ArgumentParser) -> None:
@@ -46,7 +47,7 @@ def takes(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--moved-to", type=str | None, default=None, help="new SOURCE of the resumed RUN, if its images have moved"
     )
-    parser.add_argument("--config", type=str | None, default=None, metavar="FILE", help="config.yaml of another run")
+    parser.add_argument("--config", type=str | None, default=None, metavar="FILE", help="configuration of another run")
     parser.add_argument("--epochs", type=int | None, default=None, help="epochs of stage 1; the rest scales with it")
     parser.add_argument("--batch-size", type=int | None, default=None, help="images per step, in both stages")
     parser.add_argument("--imbalance-ratio", type=float | None, default=None, help="cut the training split to it")
@@ -90,7 +91,7 @@ def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
     """Train into a new folder, then write the report; return the exit status."""
     from longtail.config.check import check_config, check_weights
     from longtail.config.outline import outline
-    from longtail.run.write import refuse_existing
+    from longtail.run.folder import refuse_existing
     from longtail.training.experiment import start_run
     from longtail.training.progress import Reporter
 
@@ -120,7 +121,7 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     folder = Path(run)
     reporter = Reporter(quiet=quiet)
     config = saved_config(folder)
-    needed = ("metrics.json", "report.html") if _in_folds(config) else RUN_FILES
+    needed = (METRICS_FILE, REPORT_FILE) if _in_folds(config) else RUN_FILES
     if all((folder / name).is_file() for name in needed):
         _remove_checkpoints(folder, config)
         reporter.say(f"{run} is complete already; nothing to do.")
@@ -174,9 +175,9 @@ def saved_config(run: Path) -> RunConfig:
     """
     from longtail.config.recipes import config_from_dict, read_config
 
-    path = run / "config.yaml"
+    path = run / CONFIG_FILE
     if not path.is_file():
-        raise LongtailError(f"{run} holds no config.yaml, so it is no RUN that was started; train into a new --out.")
+        raise LongtailError(f"{run} holds no {CONFIG_FILE}, so it is no RUN that was started; train into a new --out.")
     return config_from_dict(read_config(path), str(path))
 
 
@@ -202,7 +203,7 @@ def _finish_training(
     except UnreadableImageError as error:
         raise LongtailError(f"{str(error).rstrip('.')}; {_without_the_image(config, out)}.") from error
     except (OSError, LongtailError) as error:
-        if is_disk_full(error) and (Path(out) / "config.yaml").is_file():
+        if is_disk_full(error) and (Path(out) / CONFIG_FILE).is_file():
             raise LongtailError(
                 f"no space left on the device of {out} while training; what was saved before is whole: "
                 f"free some space, then continue with: {resume_hint(out)}"
@@ -232,7 +233,7 @@ def _remove_checkpoints(run: Path, config: RunConfig) -> None:
     if not config.training.keep_checkpoints:
         from longtail.run.checkpoint import remove_checkpoints
 
-        remove_checkpoints(run / "checkpoint")
+        remove_checkpoints(run / CHECKPOINT_FOLDER)
 
 
 def _write_page(out: str) -> Path:
@@ -240,7 +241,7 @@ def _write_page(out: str) -> Path:
     from longtail.report.page import write_report
 
     try:
-        return write_report([Path(out)], Path(out) / "report.html")
+        return write_report([Path(out)], Path(out) / REPORT_FILE)
     except (OSError, LongtailError) as error:
         why = (getattr(error, "strerror", None) or str(error)).rstrip(".")
         raise LongtailError(
@@ -252,7 +253,7 @@ def _write_page(out: str) -> Path:
 def _without_the_image(config: RunConfig, out: str) -> str:
     """What else to do about an image that cannot be read: before training has begun, or once it has."""
     find = f"longtail inspect {shlex.quote(config.data.source)}"
-    if (Path(out) / "config.yaml").is_file():
+    if (Path(out) / CONFIG_FILE).is_file():
         return (
             f"then continue with: {resume_hint(out)}, or train into a new --out with --data.skip_unreadable true "
             f"({find} names all such images)"

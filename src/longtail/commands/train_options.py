@@ -107,7 +107,7 @@ def _completed(
     if first is None or (recipe and not recipe.startswith(ANY_IMAGES)):
         return base_config(recipe or None, epochs=epochs, mode=mode or None, model=model, own=own)
     from longtail.config.auto import choose
-    from longtail.run.write import refuse_existing
+    from longtail.run.folder import refuse_existing
     from longtail.training.machine_facts import look
 
     refuse_existing(Path(_value(words, "--out") or ""))  # before any image is looked at

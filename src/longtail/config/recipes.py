@@ -217,10 +217,10 @@ def read_config(path: str | Path) -> Nested:
         LongtailError: The file is missing, is not YAML, has an unknown option or a value of the wrong type; the line
             and column are named.
     """
-    document = read_yaml(path, "a config.yaml")
+    document = read_yaml(path, "the configuration file of a run")
     values: Any = document.values
     if not isinstance(values, dict):
-        raise LongtailError(f"{path} holds no configuration; name a config.yaml of a run.")
+        raise LongtailError(f"{path} holds no configuration; name the configuration file of a run.")
     config_from_dict(values, document)
     return dict(values)
 

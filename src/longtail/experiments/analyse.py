@@ -30,6 +30,7 @@ from longtail.files import output_path
 from longtail.losses.registry import build_loss
 from longtail.models.model import LongTailModel
 from longtail.run.environment import versions
+from longtail.run.folder import ANALYSIS_FOLDER, EXAMPLES_FILE, METRICS_FILE
 from longtail.run.model_files import load_run
 from longtail.run.model_info import ModelInfo
 from longtail.run.write import write_json, write_table
@@ -123,11 +124,11 @@ def analyse_run(
         "versions": versions(), "seconds": round(time.perf_counter() - begun, 1),
     }  # fmt: skip
     if engine.is_main:
-        _write(folder / "analysis", splits, facts)
+        _write(folder / ANALYSIS_FOLDER, splits, facts)
         if "test" in seen:
             sources, counts = prepared.data.splits, prepared.counts.array
             said = seen["test"].columns
-            write_examples(folder / "examples.parquet", sources["train"], sources["test"], said, counts)
+            write_examples(folder / EXAMPLES_FILE, sources["train"], sources["test"], said, counts)
     engine.wait()
     return Analysis(splits.get("train"), splits.get("test"))
 
@@ -136,7 +137,7 @@ def _same_images(run: Path, config: RunConfig, info: ModelInfo, reporter: Report
     """The splits of a run, which have to be those that it was trained and tested on."""
     if data_hash(run) is None:
         raise LongtailError(
-            f"{run} has no metrics.json, which says which images it was made with: write it with: {resume_hint(run)}"
+            f"{run} has no {METRICS_FILE}, which says which images it was made with: write it with: {resume_hint(run)}"
         )
     own = own_images(run, config, info)
     own.require_same()

@@ -26,8 +26,18 @@ from longtail.evaluation.calibration import bin_confidences
 from longtail.evaluation.summary import figures, summarise_figures
 from longtail.evaluation.types import Groups, Summary
 from longtail.experiments.grid_plan import Grid, PlannedRun
-from longtail.experiments.grid_runner import log_of, run_grid
-from longtail.run.write import refuse_existing, write_confusion, write_json, write_table, write_yaml
+from longtail.experiments.grid_runner import run_grid
+from longtail.run.folder import (
+    CONFIG_FILE,
+    CONFUSION_FILE,
+    EXAMPLES_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    fold_name,
+    log_file,
+    refuse_existing,
+)
+from longtail.run.write import write_confusion, write_json, write_table, write_yaml
 from longtail.training.clustered_intervals import with_group_intervals
 from longtail.training.evaluate import Evaluation
 from longtail.training.prepare import load_images, prepare_data
@@ -75,14 +85,14 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, A
         whole, config.data.folds, seed=config.data.split_seed, groups=config.data.group_column,
         num_classes=len(data.classes),
     )  # fmt: skip
-    write_yaml(out / "config.yaml", asdict(config))
+    write_yaml(out / CONFIG_FILE, asdict(config))
     outcomes = run_grid(grid, reporter)
     failed = [outcome for outcome in outcomes if outcome.problem]
     if failed:
         first = failed[0]
         raise LongtailError(
             f"{len(failed)} of {len(outcomes)} folds failed, {first.run.name} with: {first.problem} "
-            f"({log_of(first.run)}) Once that is mended, go on with: {resume_hint(out)}"
+            f"({log_file(first.run.folder)}) Once that is mended, go on with: {resume_hint(out)}"
         )
     return _pool(config, out, [run.folder for run in grid.runs], whole, numbers)
 
@@ -100,7 +110,7 @@ def plan_folds(config: RunConfig, out: Path) -> Grid:
     for number in range(config.data.folds):
         own = copy.deepcopy(config)
         own.data.fold = number
-        name = f"fold-{number}"
+        name = fold_name(number)
         runs.append(PlannedRun(name, config.training.seed, name, out / name, own))
     return Grid(out, tuple(runs), {})
 
@@ -108,7 +118,7 @@ def plan_folds(config: RunConfig, out: Path) -> Grid:
 def _require_same(grid: Grid, data: ImageData) -> None:
     """Check that finished folds were trained on the current images and classes."""
     for run in grid.runs:
-        metrics = run.folder / "metrics.json"
+        metrics = run.folder / METRICS_FILE
         if not metrics.is_file():
             continue
         made = json.loads(metrics.read_text(encoding="utf-8"))
@@ -124,7 +134,7 @@ def _require_same(grid: Grid, data: ImageData) -> None:
 def _pool(
     config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, numbers: np.ndarray[Any, np.dtype[np.int64]]
 ) -> dict[str, Any]:
-    parts = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in folders]
+    parts = [json.loads((folder / METRICS_FILE).read_text(encoding="utf-8")) for folder in folders]
     said = _predictions(folders, numbers)
     counts = _mean_counts(parts)
     groups = counts.groups(many=config.data.many, few=config.data.few, by=config.data.groups)
@@ -150,10 +160,10 @@ def _pool(
         "hardware": parts[0]["hardware"],
         "seconds": {"total": round(sum(part["seconds"]["total"] for part in parts), 3)},
     }
-    write_table(out / "examples.parquet", pa.concat_tables([pq.read_table(f / "examples.parquet") for f in folders]))
-    write_table(out / "predictions.parquet", _listed(said))
-    write_confusion(out / "confusion.csv", said, counts.names)
-    write_json(out / "metrics.json", metrics)  # last: its presence says that all of it is there
+    write_table(out / EXAMPLES_FILE, pa.concat_tables([pq.read_table(f / EXAMPLES_FILE) for f in folders]))
+    write_table(out / PREDICTIONS_FILE, _listed(said))
+    write_confusion(out / CONFUSION_FILE, said, counts.names)
+    write_json(out / METRICS_FILE, metrics)  # last: its presence says that all of it is there
     return metrics
 
 
@@ -161,7 +171,7 @@ def _predictions(folders: Sequence[Path], numbers: np.ndarray[Any, np.dtype[np.i
     """The predictions of all folds, in the order of the images; ``index`` is the row among the training images."""
     tables = []
     for number, folder in enumerate(folders):
-        table = pq.read_table(folder / "predictions.parquet")
+        table = pq.read_table(folder / PREDICTIONS_FILE)
         rows = np.flatnonzero(numbers == number)[table["index"].to_numpy()]
         tables.append(table.set_column(table.column_names.index("index"), "index", pa.array(rows)))
     joined = pa.concat_tables(tables, promote_options="default").sort_by("index")

@@ -28,6 +28,7 @@ from longtail.config.schema import EXECUTION, RunConfig
 from longtail.config.yaml_document import Document, parse_yaml, read_yaml
 from longtail.data.sources.paths import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
+from longtail.run.folder import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE
 from longtail.training.machine_facts import look
 
 State = Literal["new", "started", "finished"]
@@ -277,11 +278,11 @@ def state_of(run: PlannedRun) -> State:
     Raises:
         LongtailError: Its folder holds a run of another configuration, or something that is no run.
     """
-    path = run.folder / "config.yaml"
+    path = run.folder / CONFIG_FILE
     if not path.is_file():
         _refuse_foreign(run.folder)
         return "new"
-    if not (run.folder / "checkpoint").exists() and not (run.folder / "metrics.json").exists():
+    if not (run.folder / CHECKPOINT_FOLDER).exists() and not (run.folder / METRICS_FILE).exists():
         return "new"  # it never came to its first checkpoint, so it may as well have another configuration
     change = first_difference(config_from_dict(read_config(path), str(path)), run.config)
     if change is not None:
@@ -290,16 +291,16 @@ def state_of(run: PlannedRun) -> State:
             f"{run.folder} was made with --{key} {before}, and the grid now says {now}: {_as_made(run)}name another "
             "--out, give the run another name, or delete that folder."
         )
-    if not (run.folder / "metrics.json").is_file():
+    if not (run.folder / METRICS_FILE).is_file():
         return "started"
     # Stopped between its figures and its report: little is left to do.
-    left = (run.folder / "checkpoint").exists() and not (run.folder / "report.html").exists()
+    left = (run.folder / CHECKPOINT_FOLDER).exists() and not (run.folder / REPORT_FILE).exists()
     return "started" if left else "finished"
 
 
 def _as_made(run: PlannedRun) -> str:
     """Advice to continue a grid as it was planned, perhaps on another machine."""
-    file = run.folder.parent.parent / "grid.yaml"
+    file = run.folder.parent.parent / GRID_FILE
     if run.folder.parent.name != run.name or not file.is_file():  # a fold lies in no grid
         return ""
     return f"continue what was begun with: longtail compare --grid {shlex.quote(str(file))}, "

@@ -14,6 +14,7 @@ from longtail.cores import JOBS, cores
 from longtail.errors import UsageError
 from longtail.experiments.grid_plan import Grid, PlannedRun, state_of
 from longtail.experiments.grid_view import GridView
+from longtail.run.folder import CONFIG_FILE, GRID_FILE, log_file
 from longtail.run.write import write_yaml
 from longtail.training.interrupt import Interrupted, InterruptGuard
 from longtail.training.progress import Reporter
@@ -56,7 +57,7 @@ def run_grid(
         raise UsageError(f"--jobs must be at least 1, got {jobs}.")
     todo = [run for run in grid.runs if state_of(run) != "finished"]  # every folder is looked at before one is written
     if grid.spec:  # the folds of one configuration have none: its config.yaml says all
-        write_yaml(grid.out / "grid.yaml", grid.spec)
+        write_yaml(grid.out / GRID_FILE, grid.spec)
     if len(todo) < len(grid.runs):
         reporter.say(f"{len(grid.runs) - len(todo)} of {len(grid.runs)} runs are finished already")
     at_once = max(1, min(jobs or default_jobs(todo), len(todo)))
@@ -70,11 +71,6 @@ def train_words(run: PlannedRun) -> list[str]:
     """The words of the process that trains a run, from its start or from its checkpoint."""
     lock = run.folder.with_name(f".{run.folder.name}.lock")
     return [sys.executable, "-m", "longtail.worker", str(lock), "train", "--resume", str(run.folder)]
-
-
-def log_of(run: PlannedRun) -> Path:
-    """Where everything that the process of a run says is kept, beside its folder."""
-    return run.folder.with_name(f"{run.folder.name}.log")
 
 
 def default_jobs(runs: Sequence[PlannedRun]) -> int:
@@ -137,8 +133,8 @@ class _Worker:
     def __init__(self, run: PlannedRun, command: Command, jobs: int) -> None:
         self.run = run
         # Options of speed may have changed since the run was started; the others are the same.
-        write_yaml(run.folder / "config.yaml", asdict(run.config))
-        self._log = log_of(run)
+        write_yaml(run.folder / CONFIG_FILE, asdict(run.config))
+        self._log = log_file(run.folder)
         with self._log.open("ab") as log:
             self._begin = log.tell()
             # A group of its own: Ctrl-C reaches the grid alone, which then tells its workers. They stop by themselves

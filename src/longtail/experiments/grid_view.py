@@ -14,6 +14,7 @@ from rich.table import Table
 
 from longtail.config.schema import StageConfig
 from longtail.experiments.grid_plan import PlannedRun
+from longtail.run.folder import HISTORY_FILE
 from longtail.training.progress import Reporter
 
 PLAIN_SECONDS = 60.0
@@ -91,7 +92,7 @@ class GridView:
 
 def progress_of(run: PlannedRun) -> str:
     """How far a run is, by the last line of its history."""
-    path = run.folder / "history.csv"
+    path = run.folder / HISTORY_FILE
     if not path.is_file():
         return "starting"
     with path.open(encoding="utf-8", newline="") as file:

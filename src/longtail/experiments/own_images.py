@@ -15,8 +15,9 @@ from longtail.data.class_match import match_classes, require_known
 from longtail.data.dataset import Split
 from longtail.data.sources.paths import NAMED_SOURCES, absolute_source, source_path
 from longtail.errors import LongtailError
+from longtail.run.folder import CONFIG_FILE, METRICS_FILE, SPLITS_FILE
 from longtail.run.model_info import ModelInfo
-from longtail.run.splits import SPLITS_NAME, FoundSplits, SplitsRecord, find_splits, read_splits
+from longtail.run.splits import FoundSplits, SplitsRecord, find_splits, read_splits
 from longtail.training.prepare import PreparedData, prepare_data, read_source
 
 
@@ -70,7 +71,7 @@ def run_config(run: Path, moved_to: str | None = None) -> RunConfig:
     Raises:
         LongtailError: ``config.yaml`` is missing or no configuration.
     """
-    config = config_from_dict(read_config(run / "config.yaml"), str(run / "config.yaml"))
+    config = config_from_dict(read_config(run / CONFIG_FILE), str(run / CONFIG_FILE))
     if moved_to is not None:
         config.data.source = absolute_source(moved_to)
     return config
@@ -91,7 +92,7 @@ def own_images(run: Path, config: RunConfig, info: ModelInfo) -> OwnImages:
         LongtailError: The source is missing, or a class in it has been renamed.
     """
     require_source(run, config.data)
-    record = read_splits(run / SPLITS_NAME)
+    record = read_splits(run / SPLITS_FILE)
     if record is None:
         prepared, found = prepare_data(config.data, classes=info.classes), None
     else:
@@ -124,7 +125,7 @@ def require_source(run: Path, config: DataConfig) -> None:
 def data_hash(run: Path) -> str | None:
     """The hash of the images that a run was made with; None where its metrics.json is gone: evaluation does without."""
     try:
-        return str(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["data_hash"])
+        return str(json.loads((run / METRICS_FILE).read_text(encoding="utf-8"))["data_hash"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -17,7 +17,8 @@ from longtail.errors import LongtailError
 from longtail.files import write_atomically
 from longtail.models import LongTailModel, build_head
 from longtail.models.standardize import Standardize
-from longtail.run.model_files import WEIGHTS_NAME, check_weights, load_model, save_model
+from longtail.run.folder import WEIGHTS_FILE
+from longtail.run.model_files import check_weights, load_model, save_model
 from longtail.run.model_info import ModelInfo, ModelSpec
 from longtail.version import __version__
 
@@ -36,7 +37,7 @@ def save(classifier: BaseEstimator, folder: Path) -> None:
     model = classifier.model_
     if classifier.preprocessing_ is None:
         weights = {name: value.contiguous() for name, value in model.cpu().state_dict().items()}
-        write_atomically(folder / WEIGHTS_NAME, to_bytes(weights, metadata={"format": "pt"}))
+        write_atomically(folder / WEIGHTS_FILE, to_bytes(weights, metadata={"format": "pt"}))
     else:
         info = ModelInfo(
             model=ModelSpec(model.name, model.head_name),
@@ -76,7 +77,7 @@ def load(classifier: AnyClassifier, folder: Path) -> AnyClassifier:
         classifier.preprocessing_ = info.preprocessing
     else:
         classifier.n_features_in_, classifier.preprocessing_ = int(features), None
-        classifier.model_ = _on_features(folder / WEIGHTS_NAME, int(features), len(classifier.classes_), head)
+        classifier.model_ = _on_features(folder / WEIGHTS_FILE, int(features), len(classifier.classes_), head)
     return classifier
 
 

@@ -15,8 +15,9 @@ from longtail.errors import LongtailError
 from longtail.models import LongTailModel, build_head, build_model
 from longtail.models.preprocessing import timm_inputs
 from longtail.models.standardize import Standardize
+from longtail.run.folder import MODEL_FILE
 from longtail.run.model_files import load_run
-from longtail.run.model_info import INFO_NAME, Preprocessing
+from longtail.run.model_info import Preprocessing
 
 _OWN_SIZE = 32  # what the small networks of this package are made for
 _OWN_MEAN = _OWN_STD = (0.5, 0.5, 0.5)
@@ -51,7 +52,7 @@ def build_network(
         size = features.shape[1]
         standardize = Standardize(size).fit(features)
         return _with_head(standardize, size, num_classes, head, name="features"), None
-    if isinstance(backbone, Path) or "/" in backbone or (Path(backbone) / INFO_NAME).is_file():
+    if isinstance(backbone, Path) or "/" in backbone or (Path(backbone) / MODEL_FILE).is_file():
         model, info = load_run(backbone)
         if image_size not in (None, info.preprocessing.size):
             raise LongtailError(

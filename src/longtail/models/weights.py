@@ -66,10 +66,6 @@ def load_in_order(network: nn.Module, path: Path) -> None:
     network.load_state_dict(dict(zip(own, stored, strict=False)))
 
 
-# What timm looks for in a repository that names no file of its own, in this order.
-_FILES = ("model.safetensors", "pytorch_model.bin")
-
-
 def cached_weights(name: str) -> Path | None:
     """Return the file of a timm network's weights in the cache of the Hugging Face hub, or None. Asks no network.
 
@@ -80,7 +76,7 @@ def cached_weights(name: str) -> Path | None:
         >>> cached_weights("no-such-network") is None
         True
     """
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import constants, try_to_load_from_cache
 
     from longtail.models.timm import timm_module
 
@@ -88,7 +84,9 @@ def cached_weights(name: str) -> Path | None:
     if config is None or not config.hf_hub_id:
         return None
     repository, _, revision = str(config.hf_hub_id).partition("@")
-    for file in (config.hf_hub_filename,) if config.hf_hub_filename else _FILES:
+    # What timm looks for in a repository that names no file of its own, in this order.
+    files = (constants.SAFETENSORS_SINGLE_FILE, constants.PYTORCH_WEIGHTS_NAME)
+    for file in (config.hf_hub_filename,) if config.hf_hub_filename else files:
         found = try_to_load_from_cache(repository, file, revision=revision or None)
         if isinstance(found, str):  # else it is unknown, or known not to exist
             return Path(found)

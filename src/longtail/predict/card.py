@@ -15,7 +15,8 @@ from longtail.counts import FEW_IMAGES
 from longtail.data.sources.paths import last_name
 from longtail.errors import LongtailError
 from longtail.models.timm import TIMM_PREFIX
-from longtail.run.adjusted import ADJUSTED_NAME, read_adjusted
+from longtail.run.adjusted import read_adjusted
+from longtail.run.folder import ADJUSTED_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE
 from longtail.run.model_info import ModelInfo, load_info
 
 _FIGURES = {
@@ -45,16 +46,16 @@ def model_card(run: str | os.PathLike[str]) -> str:
     """
     folder = Path(run)
     info = load_info(folder)
-    metrics = read_table(folder / "metrics.json", json.loads)
+    metrics = read_table(folder / METRICS_FILE, json.loads)
     adjusted = None if info.adjustment is None else read_adjusted(folder, info.adjustment)
-    config = read_table(folder / "config.yaml", yaml.safe_load)
+    config = read_table(folder / CONFIG_FILE, yaml.safe_load)
     try:
         return _render(info, metrics, adjusted, config)
     except LongtailError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
         raise LongtailError(
-            f"{folder / (ADJUSTED_NAME if adjusted else 'metrics.json')} does not hold what a run writes ({error}): "
+            f"{folder / (ADJUSTED_FILE if adjusted else METRICS_FILE)} does not hold what a run writes ({error}): "
             "copy it from the run again, or delete it."
         ) from error
 
@@ -128,7 +129,8 @@ def _classes(info: ModelInfo, test: Mapping[str, Any]) -> list[dict[str, Any]]:
     measured = test.get("per_class") or [{}] * len(info.classes)
     if len(measured) != len(info.classes):
         raise LongtailError(
-            f"the figures are of {len(measured)} classes and model.json of {len(info.classes)}: copy both from one run."
+            f"the figures are of {len(measured)} classes and {MODEL_FILE} of {len(info.classes)}: "
+            "copy both from one run."
         )
     rows = [
         {"name": name, "count": count, "group": row.get("group") or "", "test": row.get("test_count"),

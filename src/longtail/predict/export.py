@@ -26,6 +26,7 @@ from longtail.predict.card import model_card
 from longtail.predict.hub import local_run
 from longtail.predict.images import Item, find_images, read_batches
 from longtail.predict.predictor import Predictor
+from longtail.run.folder import EXAMPLES_FILE
 from longtail.run.model_files import load_run
 from longtail.run.model_info import ModelInfo
 
@@ -191,7 +192,7 @@ def _need(*packages: str) -> None:
 
 def _squares(folder: Path, info: ModelInfo, images: str | None) -> Squares:
     """The images to compare on, uint8 (N, 3, S, S)."""
-    examples = folder / "examples.parquet"
+    examples = folder / EXAMPLES_FILE
     if images is None and not examples.is_file():
         raise LongtailError(
             f"{folder} keeps no images to check the result on: name yours, images=FOLDER.", options=_COMMAND_LINE

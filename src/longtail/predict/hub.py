@@ -17,14 +17,11 @@ from longtail.data.sources.paths import last_name
 from longtail.errors import LongtailError, UsageError
 from longtail.files import write_atomically
 from longtail.predict.card import model_card, read_table
-from longtail.run.adjusted import ADJUSTED_NAME
-from longtail.run.model_files import WEIGHTS_NAME, load_run, refuse_swapped
-from longtail.run.model_info import INFO_NAME
+from longtail.run.folder import ADJUSTED_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, WEIGHTS_FILE
+from longtail.run.model_files import load_run, refuse_swapped
 
 PREFIX: Final = "hf:"
-_SHARED: Final = (INFO_NAME, WEIGHTS_NAME, ADJUSTED_NAME)
-_METRICS: Final = "metrics.json"
-_CONFIG: Final = "config.yaml"
+_SHARED: Final = (MODEL_FILE, WEIGHTS_FILE, ADJUSTED_FILE)
 _NAMING_FILES: Final = ("notes", "unreadable")
 
 
@@ -47,7 +44,7 @@ def local_run(run: str | os.PathLike[str]) -> str:
 
     name, _, revision = text.removeprefix(PREFIX).partition("@")
     with _in_words(f"the model {name!r} could not be fetched"):
-        return snapshot_download(name, revision=revision or None, allow_patterns=[INFO_NAME, WEIGHTS_NAME])
+        return snapshot_download(name, revision=revision or None, allow_patterns=[MODEL_FILE, WEIGHTS_FILE])
 
 
 def push_run(
@@ -117,17 +114,17 @@ def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
             shutil.copyfile(folder / name, staged / name)
             if name.endswith(".parquet"):
                 _shorten_paths(staged / name)
-    if (folder / _METRICS).is_file():
-        metrics = read_table(folder / _METRICS, json.loads)
+    if (folder / METRICS_FILE).is_file():
+        metrics = read_table(folder / METRICS_FILE, json.loads)
         said = {name: value for name, value in metrics.items() if name not in _NAMING_FILES}
-        write_atomically(staged / _METRICS, json.dumps(said, indent=2, ensure_ascii=False).encode())
-    if (folder / _CONFIG).is_file():
-        config = read_table(folder / _CONFIG, yaml.safe_load)
+        write_atomically(staged / METRICS_FILE, json.dumps(said, indent=2, ensure_ascii=False).encode())
+    if (folder / CONFIG_FILE).is_file():
+        config = read_table(folder / CONFIG_FILE, yaml.safe_load)
         for section, name in (("data", "source"), ("model", "weights")):
             values = config.get(section) or {}
             if values.get(name):
                 config[section] = values | {name: last_name(str(values[name]))}
-        write_atomically(staged / _CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
+        write_atomically(staged / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
     write_atomically(staged / "README.md", model_card(folder).encode())
 
 

@@ -24,8 +24,8 @@ from longtail.predict.images import Images, Item, find_images
 from longtail.predict.journal import Journal, StreamTable
 from longtail.predict.listing import LeftOut, count_words
 from longtail.predict.predictor import Prediction, Predictor
-from longtail.run.model_files import WEIGHTS_NAME, refuse_swapped
-from longtail.run.model_info import INFO_NAME
+from longtail.run.folder import MODEL_FILE, WEIGHTS_FILE
+from longtail.run.model_files import refuse_swapped
 
 _MOST_FILES_SHOWN = 20
 _SECONDS_BETWEEN_LINES = 60.0  # of progress, where there is no terminal to draw a bar on
@@ -167,7 +167,7 @@ def _identity(images: str | Path, found: Images) -> list[object]:
 
 def _fingerprint(run: str | os.PathLike[str]) -> str:
     digest = hashlib.sha256()
-    for name in (INFO_NAME, WEIGHTS_NAME):
+    for name in (MODEL_FILE, WEIGHTS_FILE):
         with Path(run, name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

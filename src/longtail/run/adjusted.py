@@ -11,8 +11,8 @@ from typing import Any, Final
 from longtail.errors import LongtailError
 from longtail.evaluation.posthoc import Adjustment
 from longtail.files import write_atomically
+from longtail.run.folder import ADJUSTED_FILE
 
-ADJUSTED_NAME: Final = "adjusted.json"
 FORMAT: Final = 1
 
 
@@ -29,7 +29,7 @@ def write_adjusted(folder: Path, adjustment: Adjustment, figures: Mapping[str, A
     """
     head = {"format": FORMAT, "adjustment": fingerprint(adjustment), "chosen": dict(adjustment.chosen)}
     table = head | dict(figures)
-    write_atomically(folder / ADJUSTED_NAME, f"{json.dumps(table, indent=2, ensure_ascii=False)}\n".encode())
+    write_atomically(folder / ADJUSTED_FILE, f"{json.dumps(table, indent=2, ensure_ascii=False)}\n".encode())
 
 
 def read_adjusted(folder: Path, adjustment: Adjustment) -> dict[str, Any] | None:
@@ -38,7 +38,7 @@ def read_adjusted(folder: Path, adjustment: Adjustment) -> dict[str, Any] | None
     Raises:
         LongtailError: The file is damaged or of a newer format.
     """
-    path = folder / ADJUSTED_NAME
+    path = folder / ADJUSTED_FILE
     if not path.is_file():
         return None
     try:
@@ -58,7 +58,7 @@ def remove_adjusted(folder: Path) -> None:
     Raises:
         LongtailError: The system refuses.
     """
-    path = folder / ADJUSTED_NAME
+    path = folder / ADJUSTED_FILE
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

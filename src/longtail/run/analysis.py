@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from longtail.analysis.columns import AnalysedSplit, Analysis, ClassColumns, ImageColumns
 from longtail.errors import LongtailError
+from longtail.run.folder import ANALYSIS_FOLDER
 from longtail.run.read import Table
 
 FORMAT = 1
@@ -36,7 +37,7 @@ def read_analysis(run: Path, num_classes: int) -> Analysis | None:
     Raises:
         LongtailError: A file is missing, damaged, of a newer format, or of another run.
     """
-    folder = run / "analysis"
+    folder = run / ANALYSIS_FOLDER
     if not folder.is_dir():
         return None
     summary = _read_summary(folder / "summary.json", run)

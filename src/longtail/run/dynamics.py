@@ -15,10 +15,8 @@ from torch import Tensor
 
 from longtail.analysis.saturation import BINS
 from longtail.errors import LongtailError
+from longtail.run.folder import DYNAMICS_FOLDER
 from longtail.run.write import write_table
-
-FOLDER = "dynamics"
-
 
 COLUMNS = ("class", "images", "positive", "negative", "gradient", "p_histogram")
 
@@ -77,7 +75,7 @@ def read_dynamics(run: Path, num_classes: int) -> Dynamics | None:
     """
     found = {
         (int(name[1]), int(name[2])): path
-        for path in sorted((run / FOLDER).glob("*.parquet"))
+        for path in sorted((run / DYNAMICS_FOLDER).glob("*.parquet"))
         if (name := NAME.fullmatch(path.name))
     }
     if not found:
@@ -95,8 +93,8 @@ def _check_order(order: list[tuple[int, int]], run: Path) -> None:
         expected = 1 if before is None or before[0] != stage else expected + 1
         if epoch != expected:
             raise LongtailError(
-                f"{run / FOLDER} has no file of stage {stage}, epoch {expected}: put it back, or move the folder away "
-                "to report without it."
+                f"{run / DYNAMICS_FOLDER} has no file of stage {stage}, epoch {expected}: put it back, or move the "
+                "folder away to report without it."
             )
 
 
@@ -164,4 +162,4 @@ def write_epoch(out: Path, stage: int, epoch: int, sums: Tensor, scale: float) -
         **{name: pa.array(values, pa.float32()) for name, values in columns.items()},
         "p_histogram": bins,
     })  # fmt: skip
-    write_table(out / FOLDER / f"stage{stage}-epoch{epoch:04d}.parquet", table)
+    write_table(out / DYNAMICS_FOLDER / f"stage{stage}-epoch{epoch:04d}.parquet", table)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,9 +19,8 @@ from longtail.errors import LongtailError, UsageError, resume_hint
 from longtail.files import write_atomically
 from longtail.models import LongTailModel, build_model
 from longtail.models.timm import TIMM_PREFIX
-from longtail.run.model_info import INFO_NAME, ModelInfo, load_info, save_info
-
-WEIGHTS_NAME: Final = "model.safetensors"
+from longtail.run.folder import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE, fold_name
+from longtail.run.model_info import ModelInfo, load_info, save_info
 
 
 def save_model(model: LongTailModel, info: ModelInfo, folder: str | Path) -> None:
@@ -39,11 +37,11 @@ def save_model(model: LongTailModel, info: ModelInfo, folder: str | Path) -> Non
     """
     if (info.model.name, info.model.head) != (model.name, model.head_name) or len(info.classes) != model.num_classes:
         raise ValueError(
-            f"model.json would describe {info.model} with {len(info.classes)} classes, but the model is "
+            f"{MODEL_FILE} would describe {info.model} with {len(info.classes)} classes, but the model is "
             f"{model.name!r} with a {model.head_name!r} head and {model.num_classes} classes."
         )
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_atomically(Path(folder) / WEIGHTS_NAME, save(tensors, metadata={"format": "pt"}))
+    write_atomically(Path(folder) / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
     save_info(info, folder)
 
 
@@ -57,7 +55,7 @@ def load_model(folder: str | Path) -> tuple[LongTailModel, ModelInfo]:
         LongtailError: A file is missing, damaged, of a newer format, or the weights are those of another model.
     """
     info = load_info(folder)
-    path = Path(folder) / WEIGHTS_NAME
+    path = Path(folder) / WEIGHTS_FILE
     if info.model.name.startswith(TIMM_PREFIX):  # of any size: first without memory, to see that the weights fit
         check_weights(_without_memory(info, path), _outline(path), path)
     model = _build(info)
@@ -79,16 +77,16 @@ def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tupl
         raise LongtailError(f"{str(folder)!r} is a file, not a run: name the folder that `longtail train --out` wrote.")
     if not folder.is_dir():
         raise LongtailError(f"There is no run {str(folder)!r}: name the folder that `longtail train` wrote.")
-    if not (folder / INFO_NAME).exists():
-        if (folder / "fold-0").is_dir():
+    if not (folder / MODEL_FILE).exists():
+        if (folder / fold_name(0)).is_dir():
             raise LongtailError(
                 f"{str(folder)!r} holds a cross-validation, which has no model of its own: name one of its folds, such "
-                f"as {str(folder / 'fold-0')!r}, or train on all images without folds.",
+                f"as {str(folder / fold_name(0))!r}, or train on all images without folds.",
                 options={"without folds": "without --folds"},
             )
-        if (folder / "config.yaml").exists():
+        if (folder / CONFIG_FILE).exists():
             raise LongtailError(f"The run {str(folder)!r} has not finished: continue it with: {resume_hint(folder)}")
-        raise LongtailError(f"{str(folder)!r} is no run, it holds no {INFO_NAME}: name what `longtail train` wrote.")
+        raise LongtailError(f"{str(folder)!r} is no run, it holds no {MODEL_FILE}: name what `longtail train` wrote.")
     model, info = load_model(folder)
     return model.to(place), info
 
@@ -102,15 +100,15 @@ def refuse_swapped(run: str | os.PathLike[str], other: str | os.PathLike[str]) -
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> (folder / "model.json").touch()
+        >>> (folder / MODEL_FILE).touch()
         >>> refuse_swapped(folder, "photos")
         >>> refuse_swapped("photos", folder)
         Traceback (most recent call last):
         longtail.errors.UsageError: ... is a run, and 'photos' is not: the run comes first, so swap the two.
     """
-    if os.fspath(run).startswith("hf:") or (Path(run) / INFO_NAME).is_file():
+    if os.fspath(run).startswith("hf:") or (Path(run) / MODEL_FILE).is_file():
         return
-    if (Path(other) / INFO_NAME).is_file():
+    if (Path(other) / MODEL_FILE).is_file():
         raise UsageError(
             f"{os.fspath(other)!r} is a run, and {os.fspath(run)!r} is not: the run comes first, so swap the two."
         )

@@ -15,9 +15,9 @@ from longtail.data.transforms.augment import BatchTransform
 from longtail.errors import LongtailError
 from longtail.evaluation.posthoc import Adjustment, Prior
 from longtail.files import write_atomically
+from longtail.run.folder import MODEL_FILE
 
 FORMAT_VERSION: Final = 1
-INFO_NAME: Final = "model.json"
 # A file from a stranger cannot make us allocate more than these allow, before its weights have been seen to fit.
 MAX_INFO_BYTES: Final = 256 * 2**20
 MAX_CLASSES: Final = 1_000_000
@@ -149,7 +149,7 @@ def save_info(info: ModelInfo, folder: str | Path) -> None:
     Raises:
         LongtailError: The file cannot be written; the one before stays.
     """
-    write_atomically(Path(folder) / INFO_NAME, info.to_json().encode())
+    write_atomically(Path(folder) / MODEL_FILE, info.to_json().encode())
 
 
 def load_info(folder: str | Path) -> ModelInfo:
@@ -158,7 +158,7 @@ def load_info(folder: str | Path) -> ModelInfo:
     Raises:
         LongtailError: The file is missing, damaged or of a newer format.
     """
-    path = Path(folder) / INFO_NAME
+    path = Path(folder) / MODEL_FILE
     try:
         if path.stat().st_size > MAX_INFO_BYTES:
             raise ValueError(f"it is larger than {MAX_INFO_BYTES:,} bytes")
@@ -174,7 +174,7 @@ def load_info(folder: str | Path) -> ModelInfo:
     except OSError as error:
         raise LongtailError(f"{path} cannot be read ({error.strerror}): name the folder of a finished run.") from error
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise LongtailError(f"{path} is not a model.json of longtail ({error}): copy the run again.") from error
+        raise LongtailError(f"{path} is not a {MODEL_FILE} of longtail ({error}): copy the run again.") from error
 
 
 def _within_limits(info: ModelInfo) -> ModelInfo:

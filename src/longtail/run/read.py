@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from longtail.errors import LongtailError, resume_hint
+from longtail.run.folder import CONFIG_FILE, METRICS_FILE, MODEL_FILE
 
 Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
 Table: TypeAlias = "dict[str, Value]"
@@ -27,11 +28,11 @@ def read_metrics(root: Path) -> Table:
     Raises:
         LongtailError: It is missing, broken, or of a newer format.
     """
-    path = root / "metrics.json"
-    if not path.is_file() and not (root / "config.yaml").is_file():
+    path = root / METRICS_FILE
+    if not path.is_file() and not (root / CONFIG_FILE).is_file():
         raise LongtailError(f"{root} is not a run: name a folder that longtail train has made.")
     if not path.is_file():
-        raise LongtailError(f"{root} has no metrics.json: finish the run with: {resume_hint(root)}")
+        raise LongtailError(f"{root} has no {METRICS_FILE}: finish the run with: {resume_hint(root)}")
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -51,14 +52,14 @@ def read_adjustment(root: Path) -> str:
     Raises:
         LongtailError: The file is broken.
     """
-    path = root / "model.json"
+    path = root / MODEL_FILE
     if not path.is_file():
         return ""
     try:
         adjustment = json.loads(path.read_text(encoding="utf-8")).get("adjustment")
         method = str(adjustment.get("chosen", {}).get("method", "post-hoc")) if adjustment else ""
     except (ValueError, AttributeError) as error:
-        raise LongtailError(f"{path} is not a model.json of longtail ({error}): copy the run again.") from error
+        raise LongtailError(f"{path} is not a {MODEL_FILE} of longtail ({error}): copy the run again.") from error
     return "temperature" if method == "none" else method
 
 
@@ -68,9 +69,9 @@ def read_config(root: Path) -> Table:
     Raises:
         LongtailError: It is missing or broken.
     """
-    path = root / "config.yaml"
+    path = root / CONFIG_FILE
     if not path.is_file():
-        raise LongtailError(f"{root} has no config.yaml; copy it back, or train the run again.")
+        raise LongtailError(f"{root} has no {CONFIG_FILE}; copy it back, or train the run again.")
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -116,7 +117,7 @@ def read_parquet(path: Path, columns: Sequence[str], *, optional: Sequence[str] 
         return pq.read_table(path, columns=[*columns, *(name for name in optional if name in present)])
     except (pa.ArrowException, OSError, KeyError) as error:
         raise LongtailError(
-            f"{path} cannot be read; delete metrics.json beside it and write both again with: "
+            f"{path} cannot be read; delete {METRICS_FILE} beside it and write both again with: "
             f"{resume_hint(path.parent)}"
         ) from error
 

@@ -20,6 +20,7 @@ from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.intervals import add_intervals
 from longtail.run.analysis import read_analysis
 from longtail.run.dynamics import Dynamics, read_dynamics
+from longtail.run.folder import EXAMPLES_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE
 from longtail.run.read import Table, Value, read_adjustment, read_config, read_history, read_metrics, read_parquet
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class RunResult:
                 raise
             what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be understood ({error})"
             raise LongtailError(
-                f"{root / 'metrics.json'} {what}; delete it and write it again with: {resume_hint(root)}"
+                f"{root / METRICS_FILE} {what}; delete it and write it again with: {resume_hint(root)}"
             ) from error
 
     def metrics(self, split: str) -> Metrics | None:
@@ -190,7 +191,7 @@ class RunResult:
     def predictions(self) -> Predictions | None:
         """The test predictions, None where the run has no ``predictions.parquet``."""
         names = ["label", "prediction", "confidence"]
-        table = read_parquet(self.folder / "predictions.parquet", names, optional=["path", "group"])
+        table = read_parquet(self.folder / PREDICTIONS_FILE, names, optional=["path", "group"])
         if table is None:
             return None
         label, prediction, confidence = (table[name].to_numpy() for name in names)
@@ -205,7 +206,7 @@ class RunResult:
     def examples(self) -> tuple[ExampleImage, ...]:
         """The example images, empty where the run has no ``examples.parquet``."""
         names = ["class", "role", "image", "prediction", "confidence"]
-        table = read_parquet(self.folder / "examples.parquet", names)
+        table = read_parquet(self.folder / EXAMPLES_FILE, names)
         rows = [] if table is None else zip(*(table[name].to_pylist() for name in names), strict=True)
         return tuple(ExampleImage(*row) for row in rows)
 
@@ -239,7 +240,7 @@ def _images_hash(label: npt.NDArray[np.int64], paths: Sequence[str]) -> str:
 def _build(root: Path, metrics: Table) -> RunResult:
     classes = [str(name) for name in cast("list[Value]", metrics["classes"])]
     counts = ClassCounts(cast("list[int]", metrics["train_counts"]), classes)
-    epochs = read_history(root / "history.csv")
+    epochs = read_history(root / HISTORY_FILE)
     test, validation = _metrics(metrics.get("test")), _metrics(metrics.get("validation"))
     for rows in (split.per_class for split in (test, validation) if split is not None and split.per_class):
         if len(rows) != len(classes):

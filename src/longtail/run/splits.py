@@ -19,7 +19,6 @@ from longtail.data.dataset import SPLIT_NAMES, ImageData, Split
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
 
-SPLITS_NAME: Final = "splits.csv"
 LEFT_OUT: Final = "left out"
 COLUMNS: Final = ("split", "class", "path", "source_split", "row")
 GROUP: Final = "group"

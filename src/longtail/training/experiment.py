@@ -29,12 +29,24 @@ from longtail.run.checkpoint import (
 )
 from longtail.run.dynamics import write_epoch
 from longtail.run.environment import hardware
-from longtail.run.model_files import WEIGHTS_NAME, save_model
+from longtail.run.folder import (
+    CHECKPOINT_FOLDER,
+    CONFIG_FILE,
+    CONFUSION_FILE,
+    EXAMPLES_FILE,
+    HISTORY_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    SPLITS_FILE,
+    WEIGHTS_FILE,
+    refuse_existing,
+    stage_name,
+)
+from longtail.run.model_files import save_model
 from longtail.run.model_info import ModelInfo
-from longtail.run.splits import SPLITS_NAME, write_splits
+from longtail.run.splits import write_splits
 from longtail.run.write import (
     describe_throughput,
-    refuse_existing,
     write_confusion,
     write_history,
     write_json,
@@ -150,7 +162,7 @@ class Experiment:
             self._restore(state)
         if self.engine.is_main:
             prepared, column = self.prepared, self.config.data.group_column
-            write_splits(self.out / SPLITS_NAME, prepared.data.splits, prepared.source, prepared.origins, column)
+            write_splits(self.out / SPLITS_FILE, prepared.data.splits, prepared.source, prepared.origins, column)
         with self.tracking:
             with InterruptGuard() as guard:
                 for index, stage in self.stages.items():
@@ -228,7 +240,7 @@ class Experiment:
             }  # fmt: skip
         self.history.append(row)
         if self.engine.is_main:
-            write_history(self.out / "history.csv", self.history)
+            write_history(self.out / HISTORY_FILE, self.history)
         self.tracking.log(row, step=len(self.history))
         if self.recorder is not None:
             sums = self.engine.sum(self.recorder.sums)
@@ -272,7 +284,7 @@ class Experiment:
                 state.put("meter", {"sums": sums})
             if dynamics is not None:
                 state.put("dynamics", {"sums": dynamics})
-            save_checkpoint(self.out / "checkpoint", state)
+            save_checkpoint(self.out / CHECKPOINT_FOLDER, state)
         self.engine.wait()
         self.seconds["saving"] += time.perf_counter() - begun
 
@@ -321,7 +333,7 @@ class Experiment:
         test = [f"test {describe(found['test'].summary)}"] if shown else []
         self.reporter.say(f"stage {index} done: {'; '.join([*test, describe_throughput(self.history, index)])}")
         if not last and self.engine.is_main:  # what another stage 2 can start from
-            save_model(merged(self.model), self._info(index), self.out / f"stage{index}")
+            save_model(merged(self.model), self._info(index), self.out / stage_name(index))
         following = min((i for i in self.stages if i > index), default=index + 1)
         self._save("trained" if last else "between stages", following)
 
@@ -355,15 +367,15 @@ class Experiment:
             save_model(merged(self.model), self._info(max(self.stages)), self.out)
             if test is not None:
                 splits, counts = self.prepared.data.splits, self.prepared.counts.array
-                examples = self.out / "examples.parquet"
+                examples = self.out / EXAMPLES_FILE
                 with self.reporter.bar("example images", len(counts)) as bar:
                     write_examples(examples, splits["train"], splits["test"], test.predictions, counts, tick=bar.tick)
                 classes, column = self.prepared.data.classes, self.config.data.group_column
                 table = prediction_table(test, splits["test"], classes, group_column=column)
-                write_predictions(self.out / "predictions.parquet", table)
-                write_confusion(self.out / "confusion.csv", test.predictions, self.prepared.counts.names)
+                write_predictions(self.out / PREDICTIONS_FILE, table)
+                write_confusion(self.out / CONFUSION_FILE, test.predictions, self.prepared.counts.names)
             self.tracking.log(final_figures(metrics), step=len(self.history))
-            write_json(self.out / "metrics.json", metrics)  # last: its presence says that the run is complete
+            write_json(self.out / METRICS_FILE, metrics)  # last: its presence says that the run is complete
         self.engine.wait()
         return metrics
 
@@ -396,12 +408,12 @@ def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any
     was_there = out.exists()
     engine.wait()  # every process has looked at the folder before the first one writes to it
     if engine.is_main:
-        write_yaml(out / "config.yaml", asdict(config))
+        write_yaml(out / CONFIG_FILE, asdict(config))
     try:
         experiment = Experiment(config, out, reporter, engine)
     except BaseException:  # nothing is trained yet: leave no trace, so that the same command works once mended
         if engine.is_main:
-            (out / "config.yaml").unlink(missing_ok=True)
+            (out / CONFIG_FILE).unlink(missing_ok=True)
             if not was_there:
                 with suppress(OSError):  # somebody else has put a file there: leave it
                     out.rmdir()
@@ -421,8 +433,8 @@ def resume_run(config: RunConfig, out: Path, reporter: Reporter, *, moved: bool 
     Raises:
         LongtailError: The run is finished, or its checkpoint does not fit.
     """
-    state = load_checkpoint(out / "checkpoint")
-    if state is None and (out / WEIGHTS_NAME).is_file():
+    state = load_checkpoint(out / CHECKPOINT_FOLDER)
+    if state is None and (out / WEIGHTS_FILE).is_file():
         raise LongtailError(
             f"{out} holds a trained model and no checkpoint to continue from, as a finished run removes it: train into "
             "a new --out."
@@ -440,7 +452,7 @@ def resume_run(config: RunConfig, out: Path, reporter: Reporter, *, moved: bool 
     if state is not None:
         experiment.reporter.say(f"resuming {_place(state.values, experiment.stages)}")
     if moved and experiment.engine.is_main and (state is None or state.values["data_hash"] == experiment.data_hash):
-        write_yaml(out / "config.yaml", asdict(config))
+        write_yaml(out / CONFIG_FILE, asdict(config))
     return experiment.run(state)
 
 

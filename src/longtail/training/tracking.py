@@ -18,10 +18,9 @@ from longtail.config.nested import flatten
 from longtail.config.schema import RunConfig
 from longtail.data.sources.paths import last_name
 from longtail.errors import LongtailError
+from longtail.run.folder import CONFIG_FILE, HISTORY_FILE, TENSORBOARD_FOLDER, TRACKER_FILE
 from longtail.run.write import write_json
 from longtail.training.progress import Reporter
-
-TRACKER_FILE = "tracker.json"
 
 
 class Tracking:
@@ -66,7 +65,7 @@ class Tracking:
         except Exception as error:
             raise LongtailError(
                 f"the tracker {self.name} cannot be started ({_first_line(error)}): see that it can be reached, or set "
-                "training.tracker to none (in config.yaml, where the run was started already)."
+                f"training.tracker to none (in {CONFIG_FILE}, where the run was started already)."
             ) from error
         write_json(self.out / TRACKER_FILE, {"tracker": self.name, "run": self._run_name()})
         return self
@@ -102,8 +101,8 @@ class Tracking:
 
     def _say_failed(self, error: Exception) -> None:
         self.reporter.say(
-            f"note: the tracker {self.name} failed ({_first_line(error)}); the run goes on without it, and history.csv "
-            "keeps every epoch."
+            f"note: the tracker {self.name} failed ({_first_line(error)}); the run goes on without it, and "
+            f"{HISTORY_FILE} keeps every epoch."
         )
 
     def _saved(self) -> str | None:
@@ -120,7 +119,7 @@ class Tracking:
         project = self.config.training.tracker_project
         title = "/".join(self.out.resolve().parts[-2:])  # the folder of a grid's run is only called after its seed
         if self.name == "tensorboard":
-            return tracking.TensorBoardTracker("tensorboard", self.out)
+            return tracking.TensorBoardTracker(TENSORBOARD_FOLDER, self.out)
         if self.name == "mlflow":
             # Standard output is for results.
             os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

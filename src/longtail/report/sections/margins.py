@@ -21,6 +21,7 @@ from longtail.report.plots.canvas import blank
 from longtail.report.plots.palette import GROUND, GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, MUTED
 from longtail.report.section import Drawing, Key, Section
 from longtail.report.select import against_first, side_by_side
+from longtail.run.folder import PREDICTIONS_FILE
 from longtail.run.read import read_parquet
 from longtail.run.result import RunResult
 
@@ -131,7 +132,7 @@ def margin_curves(splits: dict[str, Groups], edges: FloatArray, top: float) -> g
 
 def margins_of_run(run: RunResult) -> Margins | None:
     """The margins of the test images from ``predictions.parquet``; None without it or without second-best classes."""
-    table = read_parquet(run.folder / "predictions.parquet", COLUMNS)
+    table = read_parquet(run.folder / PREDICTIONS_FILE, COLUMNS)
     if table is None or not len(table):
         return None
     ranked: npt.NDArray[np.float32] = table["top5_probabilities"].combine_chunks().flatten().to_numpy()
