@@ -96,7 +96,8 @@ class Predictions:
     """``predictions.parquet``: labels and predictions of the test split, each of shape (N,).
 
     ``group`` is the group of each image, None if images are independent or the run did not keep it; ``images`` is a
-    hash of labels and paths in order, equal for runs tested on the same images.
+    hash of labels and paths in order, equal for runs tested on the same images; ``paths`` are the files, empty where an
+    older version kept none.
     """
 
     label: npt.NDArray[np.int64]
@@ -104,17 +105,22 @@ class Predictions:
     confidence: npt.NDArray[np.float64]
     group: npt.NDArray[np.int64] | None = None
     images: str = ""
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ExampleImage:
-    """One small picture of ``examples.parquet``: a training image, or a test image classified wrongly."""
+    """One small picture of ``examples.parquet``: a training image, or a test image classified wrongly.
+
+    ``path`` is the file it was made from, empty where an older version kept none.
+    """
 
     label: int
     role: str
     image: bytes
     prediction: int
     confidence: float
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,16 +204,19 @@ class RunResult:
         group = group_numbers(table["group"].to_pylist()) if "group" in table.column_names else None
         paths = table["path"].to_pylist() if "path" in table.column_names else []
         label = label.astype(np.int64)
-        return Predictions(
-            label, prediction.astype(np.int64), confidence.astype(np.float64), group, _images_hash(label, paths)
-        )
+        images = _images_hash(label, paths)
+        sure = confidence.astype(np.float64)
+        return Predictions(label, prediction.astype(np.int64), sure, group, images, tuple(map(str, paths)))
 
     @cached_property
     def examples(self) -> tuple[ExampleImage, ...]:
         """The example images, empty where the run has no ``examples.parquet``."""
         names = ["class", "role", "image", "prediction", "confidence"]
-        table = read_parquet(self.folder / EXAMPLES_FILE, names)
-        rows = [] if table is None else zip(*(table[name].to_pylist() for name in names), strict=True)
+        table = read_parquet(self.folder / EXAMPLES_FILE, names, optional=["path"])
+        if table is None:
+            return ()
+        files = table["path"].to_pylist() if "path" in table.column_names else [""] * len(table)
+        rows = zip(*(table[name].to_pylist() for name in names), map(str, files), strict=True)
         return tuple(ExampleImage(*row) for row in rows)
 
     @cached_property
