@@ -14,7 +14,7 @@ from torch.nn import functional
 from longtail import ClassCounts
 from longtail.config.schema import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
 from longtail.data.loading.loaders import ResidentLoader
-from longtail.data.transforms.augment import BatchTransform
+from longtail.data.transforms.augmentation import BatchTransform
 from longtail.models import build_model
 from longtail.training.engine import Engine
 from longtail.training.gradient_recorder import Recorder

@@ -22,8 +22,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from sklearn.datasets import load_sample_images
 
 from longtail.counts import IntArray
-from longtail.data.audit.likeness import PixelCheck, grays
-from longtail.data.audit.perceptual_hash import MAX_DISTANCE, look_hash, near_groups
+from longtail.data.audit.near_copies import MAX_DISTANCE, PixelCheck, grays, look_hash, near_groups
 from longtail.data.sources.registry import load_source
 
 Picture = Image.Image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -71,6 +71,17 @@ def as_usage() -> Iterator[None]:
         yield
     except LongtailError as error:
         raise UsageError(str(error), options=error.options) from error
+
+
+def listed(names: Sequence[str], shown: int = 5) -> str:
+    """Quote the first names and count the others.
+
+    Example:
+        >>> listed(["a", "b"]), listed("abcdefg")
+        ("'a', 'b'", "'a', 'b', 'c', 'd', 'e' and 2 more")
+    """
+    words = ", ".join(repr(name) for name in names[:shown])
+    return words + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

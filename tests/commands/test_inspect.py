@@ -174,7 +174,7 @@ def test_a_file_that_goes_after_it_was_listed_is_named(
 def test_a_file_that_goes_while_it_is_inspected_is_a_finding(
     cli: Call, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import longtail.data.audit.audit as inspection
+    import longtail.data.audit.inspection as inspection
 
     real = inspection.probe_all
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from longtail.compare.comparison import compare_runs
-from longtail.data.audit.audit import inspect_data
+from longtail.data.audit.inspection import inspect_data
 from longtail.data.dataset import ImageData, Split
 from longtail.report import write_report
 from longtail.report.audit import write_audit

@@ -19,7 +19,7 @@ from longtail.config.recipes import list_recipes
 from longtail.config.schema import LossConfig, ModelConfig, OptimizerConfig, RunConfig, StageConfig, TrainingConfig
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import ResidentLoader
-from longtail.data.transforms.augment import BatchTransform
+from longtail.data.transforms.augmentation import BatchTransform
 from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel, build_model
 from longtail.run.checkpoint import load_checkpoint

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 
 from longtail.config.schema import RunConfig, TrainingConfig
 from longtail.data.dataset import Split
-from longtail.data.loading.cache import image_hashes
+from longtail.data.image_hashes import image_hashes
 from longtail.data.loading.loaders import Batch, ResidentLoader, SinglePassLoader
 from longtail.data.loading.workers import Decoder
 from longtail.data.sources.registry import load_source
-from longtail.data.transforms.augment import BatchTransform
+from longtail.data.transforms.augmentation import BatchTransform
 from longtail.errors import LongtailError
 from longtail.models.model import build_model
 from longtail.training import frozen_features as features

@@ -20,7 +20,7 @@ from longtail.analysis.saturation import BINS, EDGES
 from longtail.config.schema import RunConfig, StageConfig, TrainingConfig
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import ResidentLoader
-from longtail.data.transforms.augment import BatchTransform
+from longtail.data.transforms.augmentation import BatchTransform
 from longtail.losses import CrossEntropyLoss, GCLLoss
 from longtail.losses.base import LongTailLoss
 from longtail.models.model import build_model

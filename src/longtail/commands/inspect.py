@@ -43,7 +43,7 @@ def inspect_command(
     strict: bool = False,
 ) -> int:
     """Show what a source holds; return 1 if ``strict`` and something is wrong with it."""
-    from longtail.data.audit.audit import inspect_data
+    from longtail.data.audit.inspection import inspect_data
     from longtail.data.audit.terminal import render
     from longtail.data.sources.registry import load_source
     from longtail.training.progress import Reporter

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from longtail.data.audit.audit import inspect_source
+    from longtail.data.audit.inspection import inspect_source
     from longtail.data.dataset import ImageData, Split
     from longtail.data.samplers import LongTailSampler, ShuffleSampler, build_sampler, class_probabilities
     from longtail.data.sources.registry import load_source

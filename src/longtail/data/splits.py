@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from longtail.counts import IntArray
 from longtail.data.dataset import Split
-from longtail.data.sources.repeats import file_numbers
+from longtail.data.sources.table_splits import file_numbers
 from longtail.data.subsets import random_keys, ranks_within_class
 from longtail.errors import LongtailError
 

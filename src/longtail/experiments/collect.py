@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from longtail.analysis.norms import is_cosine
 from longtail.data.loading.loaders import Loader
-from longtail.data.transforms.augment import Normalise
+from longtail.data.transforms.augmentation import Normalise
 from longtail.models.heads import ScaledHead
 from longtail.models.model import LongTailModel
 from longtail.training.engine import Engine

@@ -8,11 +8,11 @@ from typing import Any
 
 from longtail.config.schema import RunConfig
 from longtail.counts import ClassCounts, IntArray
-from longtail.data.class_match import match_classes, require_known
+from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split
+from longtail.data.image_hashes import count_shared
 from longtail.data.loading.loaders import Loader, SinglePassLoader
 from longtail.data.loading.workers import Decoder
-from longtail.data.overlap import count_shared
 from longtail.data.sources.columns import Columns
 from longtail.data.sources.paths import PACKAGED_SOURCES, absolute_source, source_path
 from longtail.data.sources.registry import load_source

@@ -10,11 +10,10 @@ from pathlib import Path
 from longtail.config.recipes import config_from_dict, read_config
 from longtail.config.schema import DataConfig, RunConfig
 from longtail.counts import ClassCounts
-from longtail.data.audit.checks import listed
-from longtail.data.class_match import match_classes, require_known
+from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import Split
 from longtail.data.sources.paths import NAMED_SOURCES, absolute_source, source_path
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, listed
 from longtail.run.folder import CONFIG_FILE, METRICS_FILE, SPLITS_FILE
 from longtail.run.model_info import ModelInfo
 from longtail.run.splits import FoundSplits, SplitsRecord, find_splits, read_splits

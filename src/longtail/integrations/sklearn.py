@@ -20,9 +20,9 @@ from torch import Tensor
 
 from longtail.config.schema import LossConfig, StageConfig
 from longtail.counts import ClassCounts, FloatArray
-from longtail.data.loading.stack import stack_images
+from longtail.data.loading.workers import stack_images
 from longtail.data.samplers import SAMPLERS
-from longtail.data.transforms.augment import Augmentation, BatchTransform
+from longtail.data.transforms.augmentation import Augmentation, BatchTransform
 from longtail.device import generators_as_before, named_device
 from longtail.errors import LongtailError, nearest
 from longtail.evaluation.posthoc import Adjustment, prior_shares

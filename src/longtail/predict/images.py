@@ -19,7 +19,7 @@ from PIL import Image
 from longtail.cores import cores
 from longtail.data.decode import read_square, to_rgb, to_uint8
 from longtail.data.sources.columns import Columns
-from longtail.data.sources.delimited import read_rows
+from longtail.data.sources.csv import read_rows
 from longtail.errors import LongtailError
 from longtail.predict.listing import Found, LeftOut, files_like, images_below
 from longtail.run.model_info import Preprocessing

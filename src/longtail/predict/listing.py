@@ -12,7 +12,7 @@ from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 from longtail.data.decode import is_image_path, is_unread_path
-from longtail.data.sources.file_tree import is_system_folder
+from longtail.data.sources.folder import is_system_folder
 
 Names: TypeAlias = tuple[str, ...]  # of the folders below the first one, and of the file
 _SORTED_AT_ONCE = 10_000

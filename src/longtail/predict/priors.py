@@ -13,10 +13,9 @@ from typing import Final
 import numpy as np
 
 from longtail.counts import ClassCounts, FloatArray
-from longtail.data.audit.checks import listed
 from longtail.data.class_names import normalize_class_name
-from longtail.data.sources.delimited import read_records
-from longtail.errors import LongtailError, UsageError, nearest
+from longtail.data.sources.csv import read_records
+from longtail.errors import LongtailError, UsageError, listed, nearest
 from longtail.evaluation.posthoc import Adjustment, prior_shares
 from longtail.run.model_info import ModelInfo
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from longtail.compare.wording import listing
 from longtail.counts import GROUP_NAMES, GroupName
-from longtail.data.audit.audit import Inspection
 from longtail.data.audit.duplicates import Copy, DuplicateGroup
+from longtail.data.audit.inspection import Inspection
 from longtail.data.audit.terminal import printable
 from longtail.data.dataset import Finding, ImageData, Severity
 from longtail.errors import LongtailError
@@ -62,7 +62,7 @@ def write_audit(found: Inspection, out: str | Path, data: ImageData) -> Path:
     """Write the page of an inspection.
 
     Args:
-        found: From :func:`~longtail.data.audit.audit.inspect_data`.
+        found: From :func:`~longtail.data.audit.inspection.inspect_data`.
         out: The HTML file; its folder is made, and the file appears complete or not at all.
         data: The source, for the pictures.
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeVar, get_args
 from torch import Tensor
 
 from longtail.data.decode import Interpolation
-from longtail.data.transforms.augment import BatchTransform
+from longtail.data.transforms.augmentation import BatchTransform
 from longtail.errors import LongtailError
 from longtail.evaluation.posthoc import Adjustment, Prior
 from longtail.files import write_atomically

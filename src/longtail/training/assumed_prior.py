@@ -9,7 +9,7 @@ import torch
 
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.counts import ClassCounts, FloatArray
-from longtail.data.sampling_probabilities import class_probabilities
+from longtail.data.samplers import class_probabilities
 from longtail.losses.base import LongTailLoss
 from longtail.losses.registry import build_loss
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import Loader
-from longtail.data.transforms.augment import Normalise
+from longtail.data.transforms.augmentation import Normalise
 from longtail.errors import LongtailError
 from longtail.evaluation.types import Groups, Summary
 from longtail.training.engine import Engine

@@ -12,11 +12,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from longtail.data.loading.cache import files_on_disk, image_hashes, kept_on_disk, scaling
+from longtail.data.image_hashes import image_hashes
+from longtail.data.loading.cache import files_on_disk, kept_on_disk, scaling
 from longtail.data.loading.cache_folder import Contents
 from longtail.data.loading.loaders import Batch, Loader, count_batches, split_rows
 from longtail.data.loading.workers import Decoder
-from longtail.data.transforms.augment import Augment, BatchTransform
+from longtail.data.transforms.augmentation import Augment, BatchTransform
 from longtail.device import forward_batch, memory_budget, step_seed
 from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel
@@ -129,7 +130,7 @@ def compute_views(
         seed: Seed words.
         key: What the features follow from but for image, seed and view, from :func:`feature_key`: they are kept on
             disk under its hash, and only read the next time. Empty keeps nothing.
-        hashes: What each image is, from :func:`longtail.data.loading.cache.image_hashes`; where there are none,
+        hashes: What each image is, from :func:`longtail.data.image_hashes.image_hashes`; where there are none,
             nothing is kept.
         source: SOURCE of the images, listed by `longtail cache`.
         tick: Called once for each part of :data:`BATCH` images of a view.

@@ -10,8 +10,8 @@ import numpy as np
 
 from longtail.config.schema import DataConfig
 from longtail.counts import ClassCounts, GroupName, IntArray
-from longtail.data.audit.readable import UNREADABLE, readable
-from longtail.data.class_match import match_classes, require_known
+from longtail.data.audit.drop_unreadable import UNREADABLE, drop_unreadable
+from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import ImageData, Split
 from longtail.data.sources.paths import absolute_source
 from longtail.data.sources.registry import load_source
@@ -111,7 +111,7 @@ def _without_unreadable(config: DataConfig, data: ImageData, reporter: Reporter 
     if not config.skip_unreadable:
         return data
     with (reporter or Reporter(quiet=True)).bar("looking at images", sum(map(len, data.splits.values()))) as bar:
-        return readable(
+        return drop_unreadable(
             data, resize=config.resize, size=config.image_size, interpolation=config.interpolation, tick=bar.tick
         )
 

@@ -13,7 +13,7 @@ from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import Batch, Loader
 from longtail.data.samplers import EpochSampler, build_sampler
 from longtail.data.transforms import mixing
-from longtail.data.transforms.augment import Augment, BatchTransform
+from longtail.data.transforms.augmentation import Augment, BatchTransform
 from longtail.device import can_fuse, step_seed
 from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss

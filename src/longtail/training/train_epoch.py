@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from longtail.data.loading.loaders import Batch, Loader, count_batches, split_rows
 from longtail.data.samplers import EpochSampler
-from longtail.data.transforms.augment import Augment
+from longtail.data.transforms.augmentation import Augment
 from longtail.device import step_seed
 from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss

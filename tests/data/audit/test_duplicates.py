@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from longtail.data.audit.audit import Inspection, inspect_data, inspect_source
+from longtail.data.audit.inspection import Inspection, inspect_data, inspect_source
 from longtail.data.dataset import ImageData, Split
 
 PHOTOS = [Image.fromarray(pixels) for pixels in load_sample_images().images]

@@ -9,8 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from longtail.data.audit.likeness import PixelCheck
-from longtail.data.audit.perceptual_hash import near_groups
+from longtail.data.audit.near_copies import PixelCheck, near_groups
 from longtail.data.audit.probe import Probe, name_of
 from longtail.data.dataset import Finding, ImageData, Severity
 

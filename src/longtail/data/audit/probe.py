@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from longtail.data.audit.perceptual_hash import look_hash, pixel_digest
+from longtail.data.audit.near_copies import look_hash, pixel_digest
 from longtail.data.dataset import Encoded, ImageData, Split
 from longtail.data.decode import has_own_range, opened, upright_rgb
 from longtail.errors import LongtailError

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from longtail.counts import GroupName
-    from longtail.data.audit.audit import Inspection
+    from longtail.data.audit.inspection import Inspection
     from longtail.data.dataset import Severity
 
 _COLOURS: Mapping[GroupName, str] = {"many": "cyan", "medium": "yellow", "few": "magenta"}
@@ -31,7 +31,7 @@ def render(inspection: Inspection, console: Console, *, max_rows: int = 40) -> N
     """Print an inspection: bars by class (largest first), ratio, groups, image sizes and modes, findings.
 
     Args:
-        inspection: From :func:`~longtail.data.audit.audit.inspect_source`.
+        inspection: From :func:`~longtail.data.audit.inspection.inspect_source`.
         console: Where to.
         max_rows: With more classes than this, a bar stands for several classes of neighbouring size.
     """

@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from longtail.data.dataset import Encoded, Split, gone
+from longtail.data.dataset import gone
 from longtail.data.loading.cache_folder import (
     LOCK,
     PIXELS,
@@ -26,7 +26,6 @@ from longtail.data.loading.cache_folder import (
     make_room,
 )
 from longtail.data.loading.workers import Decoder, decode_all
-from longtail.errors import UnreadableImageError
 
 # Smaller sets take a second to decode: looking them up costs about as much, and a file of each would only lie about.
 SMALLEST_BYTES = 8_000_000
@@ -242,32 +241,6 @@ def image_key(decoder: Decoder) -> str:
         else:
             digest.update(b"nothing;")
     return digest.hexdigest()
-
-
-def image_hashes(split: Split) -> list[bytes]:
-    """Hash each stored image by its bytes alone: 32 bytes, the same wherever the file lies and whatever its name.
-
-    Raises:
-        UnreadableImageError: A file has gone since the source was read, or cannot be read.
-
-    Example:
-        >>> import numpy as np
-        >>> first, second, third = image_hashes(Split.from_arrays(np.uint8([[[0]], [[9]], [[0]]]), [0, 0, 1]))
-        >>> first == third, first == second
-        (True, False)
-    """
-    return [hashlib.sha256(_content(stored)).digest() for _, stored in split.scan()]
-
-
-def _content(stored: Encoded) -> bytes:
-    if stored["bytes"] is not None or stored["path"] is None:
-        return stored["bytes"] or b""
-    try:
-        return Path(stored["path"]).read_bytes()
-    except FileNotFoundError:
-        raise gone(stored["path"]) from None
-    except OSError as error:
-        raise UnreadableImageError(f"{stored['path']!r} cannot be read ({error.strerror}).") from error
 
 
 def scaling(decoder: Decoder) -> str:

@@ -13,8 +13,7 @@ from longtail.counts import IntArray
 from longtail.data.class_names import normalize_class_name, order_classes
 from longtail.data.dataset import Finding, ImageData, Split
 from longtail.data.decode import is_image_path
-from longtail.data.sources.repeats import drop_repeats
-from longtail.data.sources.table_splits import Part, Place, divide
+from longtail.data.sources.table_splits import Part, Place, divide, drop_repeats
 from longtail.errors import LongtailError, UsageError, nearest
 
 if TYPE_CHECKING:

@@ -1,13 +1,18 @@
-"""The source ``csv:``: a table of image paths and class names, with the line of everything that is wrong with it."""
+"""The source ``csv:`` and the strict reader of delimited text under it, with line and column in every error."""
 
 from __future__ import annotations
 
+import csv
+import os
+import re
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Final, Literal, TextIO
 
 from longtail.data.class_names import normalize_class_name
 from longtail.data.dataset import ImageData
 from longtail.data.sources.columns import Columns, from_tables
-from longtail.data.sources.delimited import read_rows
 from longtail.data.sources.table_splits import Place
 from longtail.errors import LongtailError
 
@@ -53,3 +58,184 @@ def _existing(folder: Path, text: str, where: str) -> str:
     if file is None:
         raise LongtailError(f"{where}: no file {str(folder / name)!r}; paths are relative to the CSV file's folder.")
     return str(file)
+
+
+DELIMITERS: Final = ",;\t"
+_LONGEST_LINE: Final = 10_000_000  # characters; a file without line ends is not a table
+_LONGEST_RECORD: Final = 1_000_000  # of a header
+
+Decoding = Literal["strict", "surrogateescape"]
+
+
+def read_rows(
+    path: str | os.PathLike[str], *, ragged: bool = False, decoding: Decoding = "strict"
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    r"""Read a table with a header: its column names, and its rows one at a time, in constant memory.
+
+    The delimiter is a comma, a semicolon or a tab, whichever is most frequent in the header outside quotes. Spaces
+    after a delimiter do not belong to a value. A quoted value may hold separators, line ends and doubled quotes. Blank
+    lines are skipped.
+
+    Args:
+        path: A text file in UTF-8, with or without a byte order mark.
+        ragged: Also yield rows with more or fewer values than there are columns.
+        decoding: ``"surrogateescape"`` keeps NUL and bytes that are not UTF-8, which file names may contain.
+
+    Returns:
+        The column names, without surrounding white space, and an iterator of pairs: the number of the line a row starts
+        in (the header usually starts in 1), and its values.
+
+    Raises:
+        LongtailError: The file cannot be read, is empty, is not UTF-8 text, has two columns of one name, quotes that do
+            not match, or a row of another length. From the second row on the iterator raises it.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "table.csv"
+        >>> _ = path.write_text('path,label\n0.png, "cat; \nwild"\n\n1.png,dog\n')
+        >>> header, rows = read_rows(path)
+        >>> header, list(rows)
+        (['path', 'label'], [(2, ['0.png', 'cat; \nwild']), (5, ['1.png', 'dog'])])
+    """
+    records = read_records(path, decoding=decoding)
+    line, cells = next(records, (1, []))
+    header = [cell.strip() for cell in cells]
+    if not any(header):
+        raise LongtailError(f"{str(path)!r} is empty: it needs a header such as path,label and a line per row.")
+    twice = next((name for place, name in enumerate(header) if name and name in header[:place]), None)
+    if twice is not None:
+        raise LongtailError(f"{path}, line {line}: two columns have the same name, {twice!r}; rename one.")
+    return header, records if ragged else _even(records, len(header), path)
+
+
+def read_records(path: str | os.PathLike[str], *, decoding: Decoding = "strict") -> Iterator[tuple[int, list[str]]]:
+    r"""Yield every row of a table, the header included, with the line it starts in; see :func:`read_rows`.
+
+    Raises:
+        LongtailError: The file cannot be read, is not UTF-8 text, or has quotes that do not match.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "prior.csv"
+        >>> _ = path.write_text('cat,9\n"lynx, grey",1\n')
+        >>> list(read_records(path))
+        [(1, ['cat', '9']), (2, ['lynx, grey', '1'])]
+    """
+    with _open(path, decoding) as file:
+        lines = _lines(file, path)
+        head = _first_record(lines)
+        delimiter = _delimiter("".join(head))
+        text = _Recorder(chain(head, lines))
+        reader = csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True)
+        while True:
+            start = reader.line_num + 1
+            text.lines.clear()
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise LongtailError(_quoting("".join(text.lines), delimiter, path, start, error)) from None
+            if cells:
+                yield start, cells
+
+
+class _Recorder:
+    """Passes lines through and keeps those of the current row."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._source = lines
+        self.lines: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._source)
+        self.lines.append(line)
+        return line
+
+
+def _even(records: Iterator[tuple[int, list[str]]], width: int, path: object) -> Iterator[tuple[int, list[str]]]:
+    for line, cells in records:
+        if len(cells) != width:
+            values = f"{len(cells)} value{'s' * (len(cells) != 1)} for {width} column{'s' * (width != 1)}"
+            raise LongtailError(f"{path}, line {line}: {values}; quote a value with a separator.")
+        yield line, cells
+
+
+def _open(path: str | os.PathLike[str], decoding: Decoding) -> TextIO:
+    try:
+        # The reader itself knows where a row ends: a line end within quotes is a part of a value.
+        return Path(path).open(encoding="utf-8-sig", errors=decoding, newline="")
+    except FileNotFoundError:
+        raise LongtailError(f"{str(path)!r} does not exist: check the path.") from None
+    except IsADirectoryError:
+        raise LongtailError(f"{str(path)!r} is a folder: name the CSV file in it, or use folder:.") from None
+    except OSError as error:
+        raise LongtailError(f"{str(path)!r} cannot be read ({error.strerror}): check its permissions.") from None
+
+
+def _lines(file: TextIO, path: str | os.PathLike[str]) -> Iterator[str]:
+    number = 0
+    while True:
+        number += 1
+        try:
+            line = file.readline(_LONGEST_LINE)
+        except UnicodeDecodeError:
+            place = f"line {_undecodable(path)}"
+            raise LongtailError(f"{path}, {place}: not UTF-8 text; save the file as CSV UTF-8.") from None
+        if not line:
+            return
+        if "\0" in line and (file.errors == "strict" or number == 1):
+            raise LongtailError(f"{path}, line {number}: a NUL byte, so this is not UTF-8 text; save it as CSV UTF-8.")
+        if len(line) == _LONGEST_LINE:
+            raise LongtailError(f"{path}, line {number}: longer than {_LONGEST_LINE:,} characters; is this a table?")
+        yield line
+
+
+def _undecodable(path: str | os.PathLike[str]) -> int:
+    """Find the first line that is not UTF-8; the text file reads ahead and does not tell."""
+    number = 0
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, start=1):  # noqa: B007 - a last line that is cut off counts as well
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                break
+    return number
+
+
+def _first_record(lines: Iterator[str]) -> list[str]:
+    """The lines of the first row, which may hold line ends within quotes."""
+    taken: list[str] = []
+    length = quotes = 0
+    for line in lines:
+        taken.append(line)
+        length += len(line)
+        quotes += line.count('"')
+        if length > _LONGEST_RECORD or (quotes % 2 == 0 and line.strip()):
+            break
+    return taken
+
+
+def _delimiter(record: str) -> str:
+    """The most frequent delimiter outside quotes; a comma if there is none."""
+    outside = re.sub(r'"[^"]*"', "", record)
+    return max(DELIMITERS, key=outside.count)
+
+
+def _quoting(record: str, delimiter: str, path: object, start: int, error: csv.Error) -> str:
+    """Describe what is wrong with the quotes of a row, with line and column of the value."""
+    complete = re.compile(rf' *+(?:"(?:[^"]|"")*+"|(?!")[^{delimiter}\r\n]*+){delimiter}')
+    end, column = 0, 1
+    while value := complete.match(record, end):
+        end, column = value.end(), column + 1
+    rest = record[end:].lstrip(" ")
+    line = start + record[:end].count("\n")
+    where = f"{path}, line {line}: column {column}"
+    if not rest.startswith('"'):
+        return f"{where} cannot be read ({error}); shorten its value or put it in quotes."
+    if re.match(r'"(?:[^"]|"")*+"', rest):
+        return f'{where} continues after its closing quote; end the value there, or write "" for a quote within it.'
+    return f'{where} opens quotes and never closes them; close them, or write "" for a quote within.'

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from longtail.data import class_names
-from longtail.data.audit.checks import listed
 from longtail.data.dataset import SPLIT_NAMES, Encoded, Finding, ImageData, Split, empty_split
 from longtail.data.sources.builtin import load_cifar10, load_cifar100, load_digits, load_mnist5k
 from longtail.data.sources.columns import Columns
@@ -15,7 +14,7 @@ from longtail.data.sources.csv import load_csv
 from longtail.data.sources.folder import load_folder
 from longtail.data.sources.huggingface import is_saved_dataset, load_hf
 from longtail.data.sources.parquet import load_parquet, parquet_files
-from longtail.errors import LongtailError, nearest
+from longtail.errors import LongtailError, listed, nearest
 
 __all__ = ["SPLIT_NAMES", "Encoded", "ImageData", "Split", "load_source"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from longtail.data.sources.delimited import read_records, read_rows
+from longtail.data.sources.csv import read_records, read_rows
 from longtail.errors import LongtailError
 
 

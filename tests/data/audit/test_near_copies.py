@@ -11,9 +11,18 @@ import pytest
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_sample_images
 
-from longtail.data.audit.audit import inspect_data
-from longtail.data.audit.likeness import LEAST_LIKENESS, PixelCheck, grays, likeness
-from longtail.data.audit.perceptual_hash import look_hash, near_groups
+from longtail.data.audit import near_copies
+from longtail.data.audit.inspection import inspect_data
+from longtail.data.audit.near_copies import (
+    LEAST_LIKENESS,
+    MAX_DISTANCE,
+    PixelCheck,
+    grays,
+    likeness,
+    look_hash,
+    near_groups,
+    pixel_digest,
+)
 from longtail.data.dataset import ImageData, Split
 from longtail.data.sources.registry import load_source
 from longtail.report.audit import render_audit
@@ -21,9 +30,9 @@ from longtail.report.audit import render_audit
 PHOTO = Image.fromarray(load_sample_images().images[0]).crop((100, 100, 340, 280))
 
 
-def as_jpeg(image: Image.Image) -> Image.Image:
+def as_jpeg(image: Image.Image, quality: int = 50) -> Image.Image:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=50)
+    image.save(buffer, "JPEG", quality=quality)
     return Image.open(buffer).convert("RGB")
 
 
@@ -146,7 +155,103 @@ def test_silhouettes_whose_hashes_agree_are_no_copies(tmp_path: Path) -> None:
 
 
 def test_too_many_pairs_are_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longtail.data.audit.likeness.MAX_PAIRS", 0)
+    monkeypatch.setattr("longtail.data.audit.near_copies.MAX_PAIRS", 0)
     pixels = np.stack([np.asarray(image) for image in (drawn("disc"), as_jpeg(drawn("disc")), drawn("kite"))])
     found = inspect_data(ImageData("mine", ("a", "b"), {"train": Split.from_arrays(pixels, [0, 0, 1])}))
     assert [finding.severity for finding in found.findings if finding.kind == "near-copies-unchecked"] == ["note"]
+
+
+PHOTOS = [Image.fromarray(pixels) for pixels in load_sample_images().images]  # two real photographs, 640 x 427
+
+
+def distance(one: Image.Image, other: Image.Image) -> int:
+    return (int.from_bytes(look_hash(one)) ^ int.from_bytes(look_hash(other))).bit_count()
+
+
+def tiles() -> list[Image.Image]:
+    """Pieces of two photographs, 80 x 60 each, but for those that show little more than sky."""
+    corners = [(photo, left, top) for photo in PHOTOS for left in range(0, 640, 80) for top in range(0, 360, 60)]
+    pieces = [photo.crop((left, top, left + 80, top + 60)) for photo, left, top in corners]
+    return [piece for piece in pieces if np.asarray(piece.convert("L")).std() > 15]
+
+
+def test_copies_are_near_and_others_are_not() -> None:
+    pieces = tiles()
+    assert len(pieces) > 50
+    for change in (
+        lambda piece: as_jpeg(piece, 75),
+        lambda piece: piece.resize((120, 90), Image.Resampling.BICUBIC),
+        lambda piece: piece.point(lambda value: min(255, value * 1.1)),
+        lambda piece: piece.convert("L").convert("RGB"),
+    ):
+        far = np.array([distance(piece, change(piece)) for piece in pieces])
+        assert np.mean(far <= MAX_DISTANCE) > 0.9, far
+    all_far = [distance(one, other) for index, one in enumerate(pieces[::4]) for other in pieces[::4][:index]]
+    assert min(all_far) > MAX_DISTANCE
+
+
+def test_mirrored_and_turned_images_are_not_found() -> None:
+    photo = PHOTOS[0]
+    assert distance(photo, photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) > MAX_DISTANCE
+    assert distance(photo, photo.transpose(Image.Transpose.ROTATE_90)) > MAX_DISTANCE
+
+
+def test_the_digest_sees_one_changed_pixel_and_no_file_format() -> None:
+    photo = PHOTOS[0].copy()
+    buffer = io.BytesIO()
+    photo.save(buffer, "PNG")
+    assert pixel_digest(Image.open(buffer)) == pixel_digest(photo)
+    red, green, blue = photo.getpixel((3, 3))
+    photo.putpixel((3, 3), (red ^ 1, green, blue))
+    assert pixel_digest(photo) != pixel_digest(PHOTOS[0])
+
+
+def all_pairs(hashes: np.ndarray, limit: int) -> list[int]:
+    """Chains of near pairs, the slow way."""
+    bits = np.unpackbits(hashes.view(np.uint8).reshape(len(hashes), -1), axis=1).astype(int)
+    near = bits @ (1 - bits.T) + (1 - bits) @ bits.T <= limit
+    first = list(range(len(hashes)))
+    for _ in first:
+        first = [min(first[other] for other in np.flatnonzero(row)) for row in near]
+    return first
+
+
+@pytest.mark.parametrize("limit", [0, 7, MAX_DISTANCE, 31])
+def test_no_pair_is_missed(limit: int) -> None:
+    random = np.random.default_rng(limit)
+    hashes = random.integers(0, 256, (80, 32), dtype=np.uint8)
+    for copy, original in enumerate(random.integers(0, 40, 40), start=40):  # flip as many bits as the limit, or more
+        hashes[copy] = hashes[original]
+        for bit in random.choice(256, limit + int(random.integers(0, 3)), replace=False):
+            hashes[copy, bit // 8] ^= 1 << (bit % 8)
+    words = hashes.view(np.uint64)
+    expected = all_pairs(words, limit)
+    assert len(set(expected)) < 80
+    assert near_groups(words, limit).tolist() == expected
+
+
+def test_crowded_buckets_stay_one_group_at_linear_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+    real = near_copies._expanded
+
+    def counting(*arrays: np.ndarray) -> object:
+        nonlocal compared
+        for one, other in real(*arrays):
+            compared += len(one)
+            yield one, other
+
+    monkeypatch.setattr(near_copies, "_expanded", counting)
+    hashes = np.zeros((3000, 4), dtype=np.uint64)
+    hashes[:, 0] = np.arange(3000) % 4
+    assert set(near_groups(hashes).tolist()) == {0}
+    assert compared < 3000 * near_copies._WINDOW * 40
+
+
+def test_nothing_and_one() -> None:
+    assert near_groups(np.empty((0, 4), dtype=np.uint64)).tolist() == []
+    assert near_groups(np.ones((1, 4), dtype=np.uint64)).tolist() == [0]
+
+
+def test_more_than_the_bands_can_find_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_distance=32"):
+        near_groups(np.ones((1, 4), dtype=np.uint64), 32)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from longtail.data.transforms.augment import BatchTransform, draw_boxes, horizontal_flip, random_crop, resized_crop
+from longtail.data.transforms.augmentation import BatchTransform, draw_boxes, horizontal_flip, random_crop, resized_crop
 from longtail.models.timm import prepare_torchvision
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from longtail.data.transforms.auto_augment import Changes, Policy, apply_changes, draw_auto_augment, draw_rand_augment
+from longtail.data.transforms.policies import Changes, Policy, apply_changes, draw_auto_augment, draw_rand_augment
 
 Augmentation = Literal["none", "flip", "crop", "crop-flip", "random-resized-crop"]
 

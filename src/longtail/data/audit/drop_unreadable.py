@@ -1,4 +1,4 @@
-"""readable: a source without the images that cannot be decoded, for those who would rather train than mend first."""
+"""Drop images that cannot be decoded, so that training can go ahead without them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from functools import partial
 import numpy as np
 
 from longtail.cores import cores
-from longtail.data.audit.checks import listed
 from longtail.data.audit.probe import shown_name
 from longtail.data.dataset import Finding, ImageData
 from longtail.data.decode import Interpolation
 from longtail.data.loading.workers import Decoder
-from longtail.errors import LongtailError, UnreadableImageError
+from longtail.errors import LongtailError, UnreadableImageError, listed
 
 UNREADABLE = "unreadable"
 
 
-def readable(
+def drop_unreadable(
     data: ImageData, *, resize: int | None, size: int, interpolation: Interpolation = "bicubic",
     tick: Callable[[], object] = lambda: None,
 ) -> ImageData:  # fmt: skip
@@ -44,7 +43,7 @@ def readable(
     Example:
         >>> from longtail.data.sources.registry import load_source
         >>> digits = load_source("digits")
-        >>> readable(digits, resize=None, size=8) is digits
+        >>> drop_unreadable(digits, resize=None, size=8) is digits
         True
     """
     names: list[str] = []

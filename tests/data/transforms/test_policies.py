@@ -12,8 +12,8 @@ from scipy import stats
 from torch import Tensor
 
 from longtail.config.schema import DataConfig
-from longtail.data.transforms.augment import BatchTransform, cutout, draw_boxes, draw_pixels
-from longtail.data.transforms.auto_augment import (
+from longtail.data.transforms.augmentation import BatchTransform, cutout, draw_boxes, draw_pixels
+from longtail.data.transforms.policies import (
     AUTO_AUGMENT_LEVELS,
     OPERATIONS,
     RAND_AUGMENT_LEVELS,

@@ -1,0 +1,304 @@
+"""The audit of a source: class counts, shot groups, image sizes, copies, and findings with remedies."""
+
+from __future__ import annotations
+
+import re
+import time
+import unicodedata
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TypedDict
+
+import numpy as np
+
+from longtail.counts import FEW_IMAGES, ClassCounts, GroupName
+from longtail.data.audit.duplicates import DuplicateGroup, duplicate_findings, find_duplicates, unchecked_findings
+from longtail.data.audit.probe import NARROW, Mark, Probe, name_of, probe_all
+from longtail.data.dataset import Finding, ImageData, Severity
+from longtail.data.decode import max_pixels
+from longtail.data.sources.registry import load_source
+from longtail.errors import OwnRangeWarning, UsageError, listed
+
+__all__ = ["Inspection", "Sizes", "inspect_data", "inspect_source"]
+
+_WORST_FIRST = ("error", "warning", "note")
+
+
+class Sizes(TypedDict):
+    """Image sizes as (width, height): the smallest and largest by area, and the median of each side."""
+
+    smallest: tuple[int, int]
+    median: tuple[int, int]
+    largest: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The facts about a source, ready to be shown or stored.
+
+    Attributes:
+        source: What the user typed.
+        classes: Class names, shape (C,).
+        counts: Images per class for each split.
+        imbalance_ratio: Of the training split; a class without images counts as one.
+        groups: Class indices of the shot groups, from the training counts.
+        checked: How many images were decoded.
+        total: How many there are.
+        seconds: How long that took.
+        sizes: Their sizes; None if none could be read.
+        modes: How many images there are of each Pillow mode.
+        unreadable: Where the images lie that could not be decoded: paths, or rows of a table.
+        duplicates: Images that are copies of each other.
+        findings: What looks wrong, worst first.
+    """
+
+    source: str
+    classes: tuple[str, ...]
+    counts: Mapping[str, tuple[int, ...]]
+    imbalance_ratio: float
+    groups: Mapping[GroupName, tuple[int, ...]]
+    checked: int
+    total: int
+    seconds: float
+    sizes: Sizes | None
+    modes: Mapping[str, int]
+    unreadable: tuple[str, ...]
+    duplicates: tuple[DuplicateGroup, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there is no error and no warning; notes do not count."""
+        return all(finding.severity == "note" for finding in self.findings)
+
+    def to_dict(self) -> dict[str, object]:
+        """The same as plain dicts, lists and numbers, for JSON."""
+        return asdict(self)
+
+
+def inspect_source(
+    spec: str,
+    *,
+    label_column: str | None = None,
+    image_column: str | None = None,
+    split_column: str | None = None,
+    max_images: int | None = None,
+    many: int = 100,
+    few: int = 20,
+) -> Inspection:
+    """Read a source, decode its images, and say what is there and what looks wrong.
+
+    Args:
+        spec: As for :func:`~longtail.data.sources.registry.load_source`.
+        label_column: Likewise.
+        image_column: Likewise.
+        split_column: The same for the column that says train, validation or test.
+        max_images: Decode at most about this many, evenly spread over the source; None decodes all.
+        many: Shot-group threshold, see :meth:`~longtail.counts.ClassCounts.groups`.
+        few: Likewise.
+
+    Raises:
+        LongtailError: The source cannot be read at all.
+
+    Example:
+        >>> found = inspect_source("digits", max_images=100)
+        >>> found.sizes["median"], round(found.imbalance_ratio, 2), [finding.kind for finding in found.findings]
+        ((8, 8), 1.05, ['balanced'])
+    """
+    data = load_source(spec, label_column=label_column, image_column=image_column, split_column=split_column)
+    return inspect_data(data, max_images=max_images, many=many, few=few)
+
+
+def inspect_data(
+    data: ImageData,
+    *,
+    max_images: int | None = None,
+    many: int = 100,
+    few: int = 20,
+    tick: Callable[[], object] = lambda: None,
+) -> Inspection:
+    """The same of a source that was read already.
+
+    Args:
+        data: The source.
+        max_images: As for :func:`inspect_source`.
+        many: Likewise.
+        few: Likewise.
+        tick: Called once per image.
+
+    Raises:
+        LongtailError: ``max_images`` is below 1, or LONGTAIL_MAX_PIXELS no number.
+    """
+    max_pixels()  # complain once, not of every image
+    if max_images is not None and max_images < 1:
+        raise UsageError(
+            f"max_images is a number of images, at least 1, got {max_images}.", options={"max_images": "--max-images"}
+        )
+    counts, start = data.counts(), time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OwnRangeWarning)  # reported as a finding, with the file names
+        probes = list(probe_all(data, max_images, tick))
+    seconds = time.perf_counter() - start
+    copies = find_duplicates(data, probes)
+    divided = bool(len(data.splits.get("test", ())))
+    columns = set(data.splits["train"].rows.column_names) > {"image", "label"}
+    findings = [*image_findings(data, probes), *duplicate_findings(copies.groups, divided=divided, columns=columns)]
+    findings += [*unchecked_findings(copies), *class_findings(data), *data.findings]
+    return Inspection(
+        source=data.source,
+        classes=data.classes,
+        counts={name: data.counts(name).counts for name in data.splits if len(data.splits[name])},
+        imbalance_ratio=counts.imbalance_ratio,
+        groups={name: tuple(rows.tolist()) for name, rows in counts.groups(many=many, few=few).items()},
+        checked=len(probes),
+        total=sum(map(len, data.splits.values())),
+        seconds=seconds,
+        sizes=_sizes([probe.size for probe in probes if probe.size]),
+        modes=dict(Counter(probe.mode for probe in probes if probe.mode).most_common()),
+        unreadable=tuple(data.splits[probe.split].path(probe.index) for probe in probes if probe.error),
+        duplicates=copies.groups,
+        findings=tuple(sorted(findings, key=lambda finding: _WORST_FIRST.index(finding.severity))),
+    )
+
+
+def _sizes(sizes: Sequence[tuple[int, int]]) -> Sizes | None:
+    if not sizes:
+        return None
+    by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    width, height = (int(np.median([size[side] for size in sizes])) for side in (0, 1))
+    return {"smallest": by_area[0], "median": (width, height), "largest": by_area[-1]}
+
+
+_NEARLY_BALANCED = 2.0
+_ENOUGH_TO_HOLD_OUT = 5  # images of a class; of fewer, a tenth rounds to none
+_TINY = 1 / 4  # of the median shorter side
+_SHOWN_ERRORS = 20
+
+_ODD: Mapping[Mark, tuple[Severity, str, str]] = {
+    "one colour": ("warning", "of one colour only", "remove what shows nothing"),
+    "narrow": (
+        "warning",
+        f"more than {NARROW:g} times as long as wide",
+        "crop or pad: training keeps the centre square",
+    ),
+    "misnamed": ("note", "of another format than the name says", "rename: other programs may refuse to read it"),
+    "deep": ("note", "of more than 8 bits a channel", "see that it looks right when scaled to 8 bits"),
+    "own range": (
+        "warning",
+        "of floating-point or 32-bit values, each scaled to 8 bits by its own range",
+        "convert them to 8 or 16 bits with one range for all",
+    ),
+    "print": ("note", "in colours for print or video", "see that it looks right as RGB, or convert it yourself"),
+    "transparent": ("note", "with transparent parts", "mind that white is laid under them"),
+    "animated": ("note", "with several frames or pages", "mind that only the first is taken"),
+}
+
+
+def image_findings(data: ImageData, probes: Sequence[Probe]) -> list[Finding]:
+    """Name the images that cannot be used, and those that are not like others.
+
+    Args:
+        data: The source.
+        probes: From :func:`~longtail.data.audit.probe.probe_all`.
+    """
+    findings = _broken_findings(data, [probe for probe in probes if probe.error])
+    for mark, (severity, what, remedy) in _ODD.items():
+        names = [name_of(data, probe) for probe in probes if mark in probe.marks]
+        findings += [_odd(severity, names, what, remedy, mark.replace(" ", "-"))] if names else []
+    sizes = [min(probe.size) for probe in probes if probe.size]
+    limit = float(np.median(sizes)) * _TINY if sizes else 0.0
+    tiny = [name_of(data, probe) for probe in probes if probe.size and min(probe.size) < limit]
+    if tiny:
+        what = f"under {limit:.0f} pixels wide or high, a quarter of the usual"
+        findings.append(_odd("warning", tiny, what, "see whether it is a thumbnail or an icon", "tiny"))
+    return findings
+
+
+def class_findings(data: ImageData) -> list[Finding]:
+    """Name the classes too small to train, to validate or to test on, and names that look alike."""
+    counts = data.counts()
+    findings = [
+        finding for finding in (_size_finding(counts, low, high) for low, high in _small_sizes(data)) if finding
+    ]
+    for names in _lookalikes(counts.names):
+        message = f"{listed(names)} differ only in case, spaces or punctuation"
+        findings.append(Finding("warning", message, "merge them if they mean one class", "classes-alike"))
+    findings += _test_findings(data)
+    if counts.imbalance_ratio < _NEARLY_BALANCED:
+        message = f"the classes are nearly balanced (ratio {counts.imbalance_ratio:.2f})"
+        remedy = "expect plain cross-entropy to do as well, or cut --imbalance-ratio"
+        findings.append(Finding("note", message, remedy, "balanced"))
+    return findings
+
+
+def _broken_findings(data: ImageData, broken: Sequence[Probe]) -> list[Finding]:
+    findings = []
+    for probe in broken[:_SHOWN_ERRORS]:
+        message, _, remedy = probe.error.rpartition(": ")
+        findings.append(Finding("error", message, remedy.rstrip("."), "unreadable", (name_of(data, probe),)))
+    if len(broken) > _SHOWN_ERRORS:
+        rest = tuple(name_of(data, probe) for probe in broken[_SHOWN_ERRORS:])
+        findings.append(
+            Finding(
+                "error", f"{len(rest):,} more images cannot be read", "see them all with --json", "unreadable", rest
+            )
+        )
+    return findings
+
+
+def _odd(severity: Severity, names: Sequence[str], what: str, remedy: str, kind: str) -> Finding:
+    number = f"{len(names):,} image{'s' * (len(names) > 1)}"
+    return Finding(severity, f"{number} {what} ({listed(names)})", remedy, kind, tuple(names))
+
+
+def _small_sizes(data: ImageData) -> list[tuple[int, int]]:
+    """The ranges of class size worth a word; where the source brings a validation split, none need be held out."""
+    return [(0, 0), (1, 1)] + ([] if len(data.splits.get("validation", ())) else [(2, _ENOUGH_TO_HOLD_OUT - 1)])
+
+
+def _size_finding(counts: ClassCounts, low: int, high: int) -> Finding | None:
+    names = [name for name, count in zip(counts.names, counts, strict=True) if low <= count <= high]
+    if not names:
+        return None
+    have = "has" if len(names) == 1 else "have"
+    what, remedy, kind = {
+        0: ("no training image", "add images, or remove the class", "class-empty"),
+        1: ("one training image", "add images; with one, nothing can be held out to validate on", "class-of-one"),
+    }.get(
+        high,
+        (
+            f"under {high + 1} training images, too few to validate on",
+            f"add images; a tenth held out for validation has none of {'it' if len(names) == 1 else 'them'}",
+            "class-too-small-to-validate",
+        ),
+    )
+    return Finding("warning", f"{listed(names)} {have} {what}", remedy, kind)
+
+
+def _test_findings(data: ImageData) -> list[Finding]:
+    if not len(data.splits.get("test", ())):
+        remedy = "keep some images apart as one, to have numbers to trust"
+        return [Finding("note", "there is no test split", remedy, "no-test-split")]
+    tested = data.counts("test")
+    findings = []
+    for words, kind, low, high, remedy in (
+        ("no test image", "class-untested", 0, 0, "add some: nothing is known of them otherwise"),
+        (f"under {FEW_IMAGES} test images", "class-hardly-tested", 1, FEW_IMAGES - 1,
+         "add some, or mind how wide the intervals of their figures are"),
+    ):  # fmt: skip
+        names = [name for name, count in zip(tested.names, tested, strict=True) if low <= count <= high]
+        if names:
+            findings.append(
+                Finding("note", f"{listed(names)} {'has' if len(names) == 1 else 'have'} {words}", remedy, kind)
+            )
+    return findings
+
+
+def _lookalikes(names: Sequence[str]) -> list[list[str]]:
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        letters = unicodedata.normalize("NFKC", name).casefold()
+        alike[re.sub(r"[\W_]+", "", letters) or name].append(name)
+    return [group for group in alike.values() if len(group) > 1]
