@@ -19,12 +19,12 @@ from longtail.config.nested import merge
 from longtail.config.recipes import base_config, config_from_dict
 from longtail.config.schedule import learning_rate
 from longtail.config.schema import RunConfig
+from longtail.console import Reporter
 from longtail.data.loading.workers import Decoder, decode_all
 from longtail.models.model import build_model
 from longtail.run.environment import hardware, versions
 from longtail.training.experiment import start_run
 from longtail.training.prepare import prepare_data
-from longtail.training.progress import Reporter
 
 
 def main() -> None:

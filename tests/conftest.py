@@ -32,7 +32,7 @@ from untrained_run import write_run as write_untrained_run  # noqa: E402
 from longtail.config.nested import merge  # noqa: E402
 from longtail.config.recipes import base_config, config_from_dict  # noqa: E402
 from longtail.config.schema import RunConfig  # noqa: E402
-from longtail.training.progress import Reporter  # noqa: E402
+from longtail.console import Reporter  # noqa: E402
 
 torch.set_num_threads(1)
 

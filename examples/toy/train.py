@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from longtail.console import Bar, Reporter
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.dataset import ImageData, Split
 from longtail.data.sources.registry import load_source
@@ -19,7 +20,6 @@ from longtail.errors import UsageError, nearest
 from longtail.losses import LongTailLoss
 from longtail.losses.registry import build_loss
 from longtail.models import CosineHead, build_head
-from longtail.training.progress import Bar, Reporter
 from toy.losses import CONTENDERS, Contender, find_contender, scale_for
 from toy.plane import Plane
 

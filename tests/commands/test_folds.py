@@ -13,11 +13,11 @@ from rich.console import Console
 
 from longtail.commands.terminal import class_table, summary_table
 from longtail.compare.comparison import compare_runs
+from longtail.console import Reporter
 from longtail.experiments.grid_plan import Grid, state_of
 from longtail.experiments.grid_runner import Outcome
 from longtail.run.checkpoint import remove_checkpoints
 from longtail.training.experiment import start_run
-from longtail.training.progress import Reporter
 
 Cli = Callable[..., Any]
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from longtail.training.progress import Reporter
+from longtail.console import Reporter
 
 SOURCES = Path(__file__).parents[2] / "src"
 
@@ -54,7 +54,7 @@ def test_a_real_terminal_is_recognised() -> None:
     """A pseudo-terminal as the standard error of another process."""
     pty = pytest.importorskip("pty", reason="pseudo-terminals are a matter of Unix")
     ours, theirs = pty.openpty()
-    code = "from longtail.training.progress import Reporter\nwith Reporter().bar('stage 1', 4) as bar: bar.update(3)"
+    code = "from longtail.console import Reporter\nwith Reporter().bar('stage 1', 4) as bar: bar.update(3)"
     environment = os.environ | {"PYTHONPATH": str(SOURCES), "TERM": "xterm"}
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stderr=theirs, env=environment)
     os.close(theirs)
@@ -68,7 +68,7 @@ def test_a_real_terminal_is_recognised() -> None:
 def test_train_shows_bars_on_a_terminal_and_its_result_on_stdout(
     train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("longtail.training.progress.Console", partial(Console, force_terminal=True))
+    monkeypatch.setattr("longtail.console.Console", partial(Console, force_terminal=True))
     done = train("digits", "--imbalance-ratio", 50)
     assert done.status == 0
     for words in ("decoding train", "stage 1", "━", "stage 1 done: "):

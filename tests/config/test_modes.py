@@ -13,6 +13,7 @@ from longtail.config.check import check_config
 from longtail.config.nested import merge
 from longtail.config.recipes import base_config, config_from_dict
 from longtail.config.schema import OptimizerConfig, RunConfig
+from longtail.console import Reporter
 from longtail.data.loading.cache_folder import by_source, cache_entries
 from longtail.data.loading.loaders import ResidentLoader
 from longtail.errors import LongtailError
@@ -23,7 +24,6 @@ from longtail.run.model_files import load_run
 from longtail.training import frozen_features as features
 from longtail.training.experiment import resume_run, start_run
 from longtail.training.prepare import prepare_data
-from longtail.training.progress import Reporter
 from longtail.training.stages import parameter_groups
 
 prepare_torchvision()

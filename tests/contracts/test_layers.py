@@ -25,7 +25,7 @@ LAYERS = [
     {"data"},
     {"losses"},
     {"device", "files", "validation"},
-    {"counts", "errors", "cores"},
+    {"counts", "errors", "cores", "console"},
     {"synonyms", "version"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -17,6 +17,7 @@ from longtail.cli import main
 from longtail.config.nested import merge
 from longtail.config.recipes import base_config, config_from_dict
 from longtail.config.schema import RunConfig
+from longtail.console import Reporter
 from longtail.data.dataset import Split
 from longtail.errors import LongtailError
 from longtail.experiments import analyse
@@ -28,7 +29,6 @@ from longtail.run.model_files import load_run
 from longtail.run.result import RunResult
 from longtail.training.experiment import start_run
 from longtail.training.prepare import prepare_data
-from longtail.training.progress import Reporter
 from longtail.training.stages import make_transform
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from longtail.compare.comparison import compare_runs
 from longtail.config.schema import DataConfig, RunConfig
+from longtail.console import Reporter
 from longtail.data.dataset import ImageData, Split
 from longtail.errors import LongtailError
 from longtail.experiments.folds import start_folds, train_folds
@@ -20,7 +21,6 @@ from longtail.experiments.grid_runner import Outcome
 from longtail.run.checkpoint import remove_checkpoints
 from longtail.training.experiment import start_run
 from longtail.training.prepare import prepare_data
-from longtail.training.progress import Reporter
 
 Build = Callable[..., RunConfig]
 

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 
 from longtail.cli import main
 from longtail.config.schema import RunConfig
+from longtail.console import Reporter
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import Grid, GridSpec, PlannedRun, plan_grid, read_grid, recipe_grid, state_of
 from longtail.experiments.grid_runner import default_jobs, run_grid, train_words
@@ -31,7 +32,6 @@ from longtail.run.folder import log_file
 from longtail.run.write import write_yaml
 from longtail.training.experiment import start_run
 from longtail.training.interrupt import Interrupted
-from longtail.training.progress import Reporter
 
 SMALL = {
     "data.imbalance_ratio": 10, "data.image_size": 8, "data.augmentation": "none", "data.workers": 0,

@@ -9,10 +9,10 @@ import pytest
 from longtail.config.check import resolve
 from longtail.config.nested import merge
 from longtail.config.recipes import base_config, config_from_dict
+from longtail.console import Reporter
 from longtail.errors import LongtailError
 from longtail.losses.registry import LOSSES, build_loss, loss_options, resolve_auto
 from longtail.training.experiment import start_run
-from longtail.training.progress import Reporter
 
 
 def test_every_automatic_value_is_of_an_option_that_its_loss_has() -> None:

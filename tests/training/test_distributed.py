@@ -15,10 +15,10 @@ import yaml
 from safetensors.torch import load_file
 
 from longtail.config.schema import RunConfig
+from longtail.console import Reporter
 from longtail.errors import LongtailError
 from longtail.training.engine import Engine
 from longtail.training.experiment import start_run
-from longtail.training.progress import Reporter
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from longtail.config.check import resolve
 from longtail.config.recipes import list_recipes
 from longtail.config.schema import LossConfig, ModelConfig, OptimizerConfig, RunConfig, StageConfig, TrainingConfig
+from longtail.console import Reporter
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.transforms.augmentation import BatchTransform
@@ -27,7 +28,6 @@ from longtail.training.engine import Engine
 from longtail.training.evaluate import evaluate
 from longtail.training.experiment import resume_run, start_run
 from longtail.training.meter import Meter
-from longtail.training.progress import Reporter
 from longtail.training.stages import build_pass, set_trainable
 from longtail.training.train_epoch import Pass, train_epoch
 

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from longtail.config.schema import RunConfig, TrainingConfig
+from longtail.console import Reporter
 from longtail.data.dataset import Split
 from longtail.data.image_hashes import image_hashes
 from longtail.data.loading.loaders import Batch, ResidentLoader, SinglePassLoader
@@ -31,7 +32,6 @@ from longtail.training.experiment import resume_run, start_run
 from longtail.training.frozen_features import CachedViews, compute_views
 from longtail.training.interrupt import Interrupted
 from longtail.training.meter import Meter
-from longtail.training.progress import Reporter
 from longtail.training.stage_loop import StageLoop
 
 Build = Callable[..., RunConfig]

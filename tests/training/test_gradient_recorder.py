@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from longtail.analysis.saturation import BINS, EDGES
 from longtail.config.schema import RunConfig, StageConfig, TrainingConfig
+from longtail.console import Reporter
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.transforms.augmentation import BatchTransform
@@ -30,7 +31,6 @@ from longtail.training.experiment import resume_run, start_run
 from longtail.training.gradient_recorder import Recorder
 from longtail.training.interrupt import Interrupted
 from longtail.training.meter import Meter
-from longtail.training.progress import Reporter
 from longtail.training.stage_loop import StageLoop
 from longtail.training.stages import attach_recorder, build_pass
 from longtail.training.train_epoch import train_epoch

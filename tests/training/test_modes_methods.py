@@ -22,10 +22,10 @@ from longtail.config.check import check_config
 from longtail.config.nested import merge
 from longtail.config.recipes import base_config
 from longtail.config.schema import RunConfig
+from longtail.console import Reporter
 from longtail.losses.base import LongTailLoss
 from longtail.models.timm import prepare_torchvision
 from longtail.training.experiment import start_run
-from longtail.training.progress import Reporter
 
 prepare_torchvision()
 

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from longtail.config.schema import RunConfig
+from longtail.console import Reporter
 from longtail.data.loading.workers import Decoder, decode_all
 from longtail.data.samplers import ShuffleSampler
 from longtail.device import step_seed
 from longtail.models.model import build_model
 from longtail.training.experiment import start_run
 from longtail.training.prepare import prepare_data
-from longtail.training.progress import Reporter
 
 FACTORS = [1.0, 1.0, 0.1, 0.01]  # of the learning rate, by epoch
 

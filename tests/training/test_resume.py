@@ -20,12 +20,12 @@ import yaml
 from safetensors.torch import load_file
 
 from longtail.config.schema import RunConfig, StageConfig
+from longtail.console import Reporter
 from longtail.errors import LongtailError
 from longtail.run.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from longtail.training.engine import Engine
 from longtail.training.experiment import resume_run, start_run
 from longtail.training.interrupt import Interrupted, InterruptGuard
-from longtail.training.progress import Reporter
 from longtail.training.stage_loop import StageLoop
 from longtail.training.stages import build_pass
 

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from longtail.config.schema import RunConfig
+from longtail.console import Reporter
 from longtail.errors import LongtailError
 from longtail.training.experiment import resume_run, start_run
 from longtail.training.interrupt import Interrupted
-from longtail.training.progress import Reporter
 from longtail.training.stage_loop import StageLoop
 from longtail.training.tracking import Tracking, hyperparameters
 

@@ -59,10 +59,10 @@ def adjust_command(
     json: bool = False,
 ) -> None:
     """Choose an adjustment on validation and store it in the run's model.json, or take it out again."""
+    from longtail.console import Reporter
     from longtail.experiments.adjust import adjust_run, reset_run
     from longtail.experiments.tune import Wishes
     from longtail.training.engine import is_main_process
-    from longtail.training.progress import Reporter
 
     if reset:
         had = reset_run(Path(run))

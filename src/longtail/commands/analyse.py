@@ -53,9 +53,9 @@ def analyse_command(
     moved_to: str | None = None,
 ) -> None:
     """Write the analysis of finished runs, one after the other, and on request the features of a single one."""
+    from longtail.console import Reporter
     from longtail.experiments.analyse import analyse_run
     from longtail.training.engine import is_main_process
-    from longtail.training.progress import Reporter
 
     if seed < 0:
         raise UsageError(f"--seed takes 0 or a whole number above, got {seed}.")

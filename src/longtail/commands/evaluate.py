@@ -60,10 +60,10 @@ def evaluate_command(
     json: bool = False,
 ) -> None:
     """Evaluate a finished run on its own split or on another source."""
+    from longtail.console import Reporter
     from longtail.experiments.evaluate import evaluate_run
     from longtail.run.model_info import load_info
     from longtail.training.engine import is_main_process
-    from longtail.training.progress import Reporter
 
     summary = evaluate_run(
         Path(run), source, split=split, label_column=label_column, image_column=image_column,

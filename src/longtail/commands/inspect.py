@@ -43,10 +43,10 @@ def inspect_command(
     strict: bool = False,
 ) -> int:
     """Show what a source holds; return 1 if ``strict`` and something is wrong with it."""
+    from longtail.console import Reporter
     from longtail.data.audit.inspection import inspect_data
     from longtail.data.audit.terminal import render
     from longtail.data.sources.registry import load_source
-    from longtail.training.progress import Reporter
 
     page = None if out is None else destination(out, PAGE, example="inspect.html")
     if page is not None and page.takes_standard_output and json:

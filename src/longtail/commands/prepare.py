@@ -45,9 +45,9 @@ def prepare_command(
     quiet: bool = False,
 ) -> None:
     """Write the images of a source resized, and say how many they were and how fast that went."""
+    from longtail.console import Reporter
     from longtail.data.loading.prepare import write_resized
     from longtail.data.sources.registry import load_source
-    from longtail.training.progress import Reporter
 
     refuse_stream(out, "--out")
     data = load_source(source, label_column=label_column, image_column=image_column, split_column=split_column)

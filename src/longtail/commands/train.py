@@ -27,7 +27,7 @@ from longtail.errors import LongtailError, UnreadableImageError, UsageError, res
 from longtail.run.folder import CHECKPOINT_FOLDER, CONFIG_FILE, METRICS_FILE, MODEL_FILE, REPORT_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
-    from longtail.training.progress import Reporter
+    from longtail.console import Reporter
 
 
 GRAMMAR = """SOURCE --out RUN [--recipe NAME] [--mode linear|finetune|lora|scratch]
@@ -91,9 +91,9 @@ def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
     """Train into a new folder, then write the report; return the exit status."""
     from longtail.config.check import check_config, check_weights
     from longtail.config.outline import outline
+    from longtail.console import Reporter
     from longtail.run.folder import refuse_existing
     from longtail.training.experiment import start_run
-    from longtail.training.progress import Reporter
 
     refuse_existing(Path(out))
     check_config(config)
@@ -113,10 +113,10 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     """Continue a run from its last checkpoint; return the exit status."""
     from longtail.config.check import check_config
     from longtail.config.outline import outline
+    from longtail.console import Reporter
     from longtail.data.sources.paths import absolute_source
     from longtail.experiments.own_images import require_source
     from longtail.training.experiment import resume_run
-    from longtail.training.progress import Reporter
 
     folder = Path(run)
     reporter = Reporter(quiet=quiet)

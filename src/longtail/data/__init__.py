@@ -29,7 +29,7 @@ _HOME = {
     "Split": "dataset",
     "build_sampler": "samplers",
     "class_probabilities": "samplers",
-    "inspect_source": "audit.audit",
+    "inspect_source": "audit.inspection",
     "load_source": "sources.registry",
 }
 

@@ -19,6 +19,7 @@ from longtail.analysis.noise import EffectiveCloud, effective_cloud
 from longtail.analysis.norms import class_norms
 from longtail.analysis.projection import METHODS, check_method, drawn_sample, project
 from longtail.config.schema import RunConfig
+from longtail.console import Bar, Reporter
 from longtail.counts import ClassCounts
 from longtail.data.dataset import SPLIT_NAMES, Split
 from longtail.errors import LongtailError, resume_hint
@@ -38,7 +39,6 @@ from longtail.training.engine import Engine
 from longtail.training.examples import write_examples
 from longtail.training.experiment import make_engine
 from longtail.training.prepare import PreparedData
-from longtail.training.progress import Bar, Reporter
 from longtail.training.stages import make_transform
 
 FORMAT = 1

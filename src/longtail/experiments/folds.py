@@ -18,6 +18,7 @@ import torch
 
 from longtail.config.check import check_config, check_stages, resolve
 from longtail.config.schema import RunConfig
+from longtail.console import Reporter
 from longtail.counts import ClassCounts
 from longtail.data.dataset import ImageData, Split
 from longtail.data.splits import assign_folds, never_judged
@@ -41,7 +42,6 @@ from longtail.run.write import write_confusion, write_json, write_table, write_y
 from longtail.training.clustered_intervals import with_group_intervals
 from longtail.training.evaluate import Evaluation
 from longtail.training.prepare import load_images, prepare_data
-from longtail.training.progress import Reporter
 from longtail.training.results import FORMAT
 
 

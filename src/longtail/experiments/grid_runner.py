@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from longtail.console import Reporter
 from longtail.cores import JOBS, cores
 from longtail.errors import UsageError
 from longtail.experiments.grid_plan import Grid, PlannedRun, state_of
@@ -17,7 +18,6 @@ from longtail.experiments.grid_view import GridView
 from longtail.run.folder import CONFIG_FILE, GRID_FILE, log_file
 from longtail.run.write import write_yaml
 from longtail.training.interrupt import Interrupted, InterruptGuard
-from longtail.training.progress import Reporter
 
 LOOK_SECONDS = 0.2
 # Several small runs share one GPU, as none of them keeps it busy; large ones would only take each other's memory.

@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 
 from longtail.config.schema import StageConfig
+from longtail.console import Reporter
 from longtail.experiments.grid_plan import PlannedRun
 from longtail.run.folder import HISTORY_FILE
-from longtail.training.progress import Reporter
 
 PLAIN_SECONDS = 60.0
 

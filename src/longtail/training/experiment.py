@@ -14,6 +14,7 @@ from torch import Tensor
 
 from longtail.config.check import check_config, check_stages, resolve
 from longtail.config.schema import RunConfig, StageConfig
+from longtail.console import Reporter
 from longtail.device import step_seed
 from longtail.errors import LongtailError
 from longtail.models.adapters import merged
@@ -63,7 +64,7 @@ from longtail.training.gradient_recorder import Recorder
 from longtail.training.interrupt import Interrupted, InterruptGuard
 from longtail.training.meter import Meter
 from longtail.training.prepare import PreparedData, prepare_data
-from longtail.training.progress import Reporter, describe
+from longtail.training.progress import describe
 from longtail.training.results import FORMAT, main_figures, model_info, run_metrics
 from longtail.training.setup import describe_data, make_decoder, make_loaders, make_model
 from longtail.training.stage_loop import StageLoop

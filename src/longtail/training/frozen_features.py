@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from longtail.console import Reporter
 from longtail.data.image_hashes import image_hashes
 from longtail.data.loading.cache import files_on_disk, kept_on_disk, scaling
 from longtail.data.loading.cache_folder import Contents
@@ -24,7 +25,6 @@ from longtail.models.model import LongTailModel
 from longtail.models.resnet_cifar import folded
 from longtail.training.engine import Engine
 from longtail.training.evaluate import largest_batch
-from longtail.training.progress import Reporter
 
 BATCH = 256  # not the largest that fits: draws without hashes follow the batches, and must not depend on memory
 

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from longtail.config.schema import DataConfig
+from longtail.console import Reporter
 from longtail.counts import ClassCounts, GroupName, IntArray
 from longtail.data.audit.drop_unreadable import UNREADABLE, drop_unreadable
 from longtail.data.class_names import match_classes, require_known
@@ -18,7 +19,6 @@ from longtail.data.sources.registry import load_source
 from longtail.data.splits import assign_folds, carve, describe_never_judged, never_judged
 from longtail.data.subsets import cut_long_tailed
 from longtail.errors import LongtailError
-from longtail.training.progress import Reporter
 
 
 @dataclass(frozen=True)

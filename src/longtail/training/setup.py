@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from longtail.config.schema import DataConfig, RunConfig
+from longtail.console import Reporter
 from longtail.counts import ClassCounts
 from longtail.data.dataset import Split
 from longtail.data.loading.loaders import Loader, ResidentBudget, SinglePassLoader, build_loader
@@ -16,7 +17,6 @@ from longtail.models.adapters import add_adapters
 from longtail.models.model import LongTailModel, build_model
 from longtail.run.model_files import start_from
 from longtail.training.prepare import PreparedData
-from longtail.training.progress import Reporter
 
 
 def describe_data(prepared: PreparedData, source: str, reporter: Reporter) -> None:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from longtail.config.schedule import learning_rate
 from longtail.config.schema import StageConfig
+from longtail.console import Bar, Reporter
 from longtail.data.loading.loaders import count_batches
 from longtail.data.samplers import EpochSampler
 from longtail.training.interrupt import Interrupted, InterruptGuard
 from longtail.training.meter import Meter
-from longtail.training.progress import Bar, Reporter
 from longtail.training.train_epoch import Pass, stop_on_nan, train_epoch
 
 AGREE_STEPS = 10  # several processes ask each other this often whether to stop

@@ -16,11 +16,11 @@ from filelock import FileLock
 
 from longtail.config.nested import flatten
 from longtail.config.schema import RunConfig
+from longtail.console import Reporter
 from longtail.data.sources.paths import last_name
 from longtail.errors import LongtailError
 from longtail.run.folder import CONFIG_FILE, HISTORY_FILE, TENSORBOARD_FOLDER, TRACKER_FILE
 from longtail.run.write import write_json
-from longtail.training.progress import Reporter
 
 
 class Tracking:

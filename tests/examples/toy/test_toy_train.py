@@ -9,9 +9,9 @@ from toy.losses import CONTENDERS
 from toy.plane import region_shares, upright
 from toy.train import SIDES, ToyNetwork, around_circle, train_toy
 
+from longtail.console import Reporter
 from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
-from longtail.training.progress import Reporter
 
 QUIET = Reporter(quiet=True)
 
