@@ -27,9 +27,9 @@ SIX = (300, 120, 60, 30, 12, 5)
 NAMES = ["lynx", "wild cat", "cat", "dog", "house mouse", "kiwi"]
 SIZES = {"width": 1280, "height": 900}
 EVERYTHING = [
-    "results", "classes", "groups", "ablation", "accuracy", "confusions", "prior", "calibration", "coverage", "curves",
-    "gradients", "gradient-sums", "gradient-classes", "saturation", "saturated", "cloud", "embedding", "spread",
-    "norms", "margins", "hardest", "made",
+    "results", "classes", "groups", "ablation", "accuracy", "confusions", "hardest", "prior", "calibration", "coverage",
+    "curves", "gradients", "gradient-classes", "saturation", "saturated", "cloud", "embedding", "spread", "norms",
+    "margins", "made",
 ]  # fmt: skip
 POINTS = """async () => {
   const found = {};

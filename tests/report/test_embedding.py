@@ -14,9 +14,9 @@ import pytest
 from longtail.analysis.norms import RankTrend
 from longtail.compare.comparison import compare_runs
 from longtail.compare.rows import Comparison
+from longtail.report.sections import norms
 from longtail.report.sections.class_separation import ratio_change, spread_section
 from longtail.report.sections.embedding import embedding_section
-from longtail.report.sections.norms import norms_section
 from longtail.report.sections.order import build_sections
 from longtail.report.select import absent_notes, trend_sentence
 
@@ -146,7 +146,7 @@ def test_spread_rises_towards_the_tail_or_does_not(analysed: Callable[..., Path]
 
 
 def test_norms_are_drawn_for_each_measure_that_a_run_has(analysed: Callable[..., Path]) -> None:
-    found = norms_section(compared(analysed("ce"), analysed("gcl", bias=False, slope=0.0)))
+    found = norms.SECTION.build(compared(analysed("ce"), analysed("gcl", bias=False, slope=0.0)))
     assert found is not None
     assert [drawing.id for drawing in found.drawings] == [
         "norms-feature-norm-0", "norms-feature-norm-1", "norms-weight-norm-0", "norms-weight-norm-1",
@@ -154,13 +154,12 @@ def test_norms_are_drawn_for_each_measure_that_a_run_has(analysed: Callable[...,
     ]  # fmt: skip
     feature = [drawing.figure.layout.yaxis.range for drawing in found.drawings[:2]]
     assert feature[0] == feature[1]
-    assert "The norm of test features rises with the number of training images under ce" in found.sentence
-    assert "there is no clear difference between large and small classes under gcl" in found.sentence
-    assert (
-        "In the norm of a class's weight there is no clear difference between large and small classes" in found.sentence
-    )
-    assert "The bias rises" in found.sentence
-    assert "rank correlation" in found.drawings[0].alt
+    assert found.table is not None
+    trends = {row[:2]: row[-1].split(" (")[0] for row in found.table.rows}
+    assert trends["ce", "Feature norm"] == trends["ce", "Bias"] == "rises"
+    assert trends["gcl", "Feature norm"] == trends["ce", "Weight norm"] == "no clear trend"
+    assert re.search(r"rises \(1\.00\) under ce and no clear trend \(.*\) under gcl", found.sentence)
+    assert "With the size of the class: rises" in found.drawings[0].alt
 
 
 def test_absent_classes_are_left_out_of_the_figure_not_drawn_at_zero(analysed: Callable[..., Path]) -> None:
@@ -187,7 +186,11 @@ def test_a_trend_that_cannot_be_measured_is_not_spoken_of() -> None:
 def test_thousands_of_classes_stay_small(analysed: Callable[..., Path]) -> None:
     many = np.maximum(1, 500 / np.arange(1, 2_501)).astype(int).tolist()
     folder = analysed("ce", counts=many, per_class_test=1)
-    sections = [embedding_section(compared(folder)), spread_section(compared(folder)), norms_section(compared(folder))]
+    sections = [
+        embedding_section(compared(folder)),
+        spread_section(compared(folder)),
+        norms.SECTION.build(compared(folder)),
+    ]
     drawings = [drawing for section in sections if section for drawing in section.drawings]
     assert {trace.type for drawing in drawings for trace in drawing.figure.data if trace.meta == "class"} == {
         "scattergl"

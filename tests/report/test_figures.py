@@ -13,7 +13,7 @@ from longtail.counts import ClassCounts
 from longtail.report.captions import class_sentence, group_sentence, headline, histogram_sentence
 from longtail.report.plots import figures
 from longtail.report.plots.curves import training_curve
-from longtail.report.plots.palette import GROUP_COLOURS, THEME
+from longtail.report.plots.palette import GROUP_COLORS, THEME
 from longtail.report.sections.order import build_sections
 
 
@@ -26,7 +26,7 @@ def test_histogram_orders_classes_by_size_whatever_their_order():
         for x, y, index in zip(trace.x, trace.y, trace.customdata, strict=True)
     )
     assert [(y, text) for _, y, text in bars] == [(300, "common"), (50, "some"), (5, "rare")]
-    assert {trace.marker.color for trace in figure.data} == set(GROUP_COLOURS.values())
+    assert {trace.marker.color for trace in figure.data} == set(GROUP_COLORS.values())
 
 
 def test_histogram_names_few_classes_and_stays_light_with_many(cifar_counts):
@@ -141,7 +141,7 @@ def lab(rgb):
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 @pytest.mark.parametrize("kind", BLINDNESS)
 def test_group_colours_are_apart_for_every_kind_of_colour_vision(kind, theme):
-    seen = [lab(np.array(BLINDNESS[kind]) @ linear(THEME[name][theme])) for name in GROUP_COLOURS]
+    seen = [lab(np.array(BLINDNESS[kind]) @ linear(THEME[name][theme])) for name in GROUP_COLORS]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 20
 
 
@@ -160,7 +160,7 @@ def test_text_and_marks_stand_out_from_their_ground(theme):
         return (max(light, ground) + 0.05) / (min(light, ground) + 0.05)
 
     assert min(contrast(name) for name in ("ink", "muted", "few")) >= 4.5
-    assert min(contrast(name) for name in THEME if name.startswith("run") or name in GROUP_COLOURS) >= 3
+    assert min(contrast(name) for name in THEME if name.startswith("run") or name in GROUP_COLORS) >= 3
 
 
 def test_light_colours_are_unique_so_that_figures_can_be_recoloured():

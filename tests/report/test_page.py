@@ -56,8 +56,8 @@ def test_the_page_holds_every_section_and_the_numbers(two, tmp_path):
     outline = Outline(text)
     sections = [attrs["id"] for attrs in outline.all("section")]
     assert sections == [
-        "results", "classes", "groups", "accuracy", "confusions", "prior", "calibration", "coverage", "curves",
-        "hardest", "made",
+        "results", "classes", "groups", "accuracy", "confusions", "hardest", "prior", "calibration", "coverage",
+        "curves", "made",
     ]  # fmt: skip
     best = compare_runs(two).rows[1]
     assert f"{100 * best.values['few'].mean:.1f}" in outline.text

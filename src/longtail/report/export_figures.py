@@ -125,7 +125,7 @@ def _legend_lines(legend: Sequence[Key], width: int) -> int:
 
 def _legend_entry(key: Key) -> go.Scatter:
     """A trace without points: a key of the page as plotly's legend shows it."""
-    colour = THEME[key.colour][0]
+    colour = THEME[key.color][0]
     shown: dict[str, Any] = {"x": [None], "y": [None], "name": clip(key.text), "showlegend": True, "hoverinfo": "skip"}
     if key.shape in DASHES:
         return go.Scatter(mode="lines", line={"color": colour, "width": 2, "dash": DASHES[key.shape]}, **shown)

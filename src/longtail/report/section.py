@@ -1,4 +1,4 @@
-"""What a section of the page is made of: figures, entries of a legend, a sentence."""
+"""What a section of the page is made of: figures, entries of a legend, a sentence, a table of numbers."""
 
 from __future__ import annotations
 
@@ -41,24 +41,41 @@ def in_rows(*measures: Sequence[Drawing]) -> tuple[Drawing, ...]:
     """Drawings one measure after another, each measure from the start of a row where it has several.
 
     Example:
-        >>> one = Drawing("a", "", "", go.Figure())
-        >>> [drawing.starts_row for drawing in in_rows([one, one], [one, one], [one])]
+        >>> drawing = Drawing("a", "", "", go.Figure())
+        >>> [each.starts_row for each in in_rows([drawing, drawing], [drawing, drawing], [drawing])]
         [True, False, True, False, False]
     """
     return tuple(
-        replace(drawing, starts_row=place == 0 and len(measure) > 1)
+        replace(drawing, starts_row=position == 0 and len(measure) > 1)
         for measure in measures
-        for place, drawing in enumerate(measure)
+        for position, drawing in enumerate(measure)
     )
 
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of a legend: a CSS colour variable, a shape (a plotly symbol or ``line``) and words."""
+    """One entry of a legend: a CSS color variable, a shape (a plotly symbol or ``line``) and words."""
 
-    colour: str
+    color: str
     shape: str
     text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """The numbers of a section's figures, for screen readers and as CSV.
+
+    Attributes:
+        caption: What the numbers are.
+        heads: Of the columns.
+        rows: As written in the page; the first ``labels`` cells of each are words, the others numbers.
+        labels: How many columns hold words.
+    """
+
+    caption: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    labels: int = 1
 
 
 @dataclass(frozen=True)
@@ -68,12 +85,14 @@ class Section:
     Attributes:
         id: Anchor.
         title: Heading.
-        sentence: What to see, computed from the numbers.
-        layout: ``one``, ``two`` or ``four`` figures side by side where there is room.
+        sentence: What to see.
+        layout: ``one``, ``two``, ``three`` or ``four`` figures side by side where there is room.
         legend: Shared by all figures of the section.
         drawings: The figures.
         partial: Template that renders ``data`` beneath the figures, if any.
         data: What the partial shows.
+        table: The numbers of the figures, folded beneath them.
+        for_researchers: Behind the page's fold; set by :func:`longtail.report.sections.order.build_sections`.
     """
 
     id: str
@@ -84,3 +103,5 @@ class Section:
     drawings: tuple[Drawing, ...] = ()
     partial: str = ""
     data: dict[str, object] = field(default_factory=dict)
+    table: Table | None = None
+    for_researchers: bool = False

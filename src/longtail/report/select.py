@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,83 @@ from longtail.analysis.norms import RankTrend, is_cosine, rank_trend
 from longtail.compare.pairing import Between, Measure, difference_between
 from longtail.compare.rows import Comparison, Row
 from longtail.compare.wording import Spread, difference_text, listing, number, percent
-from longtail.counts import GROUP_NAMES, FloatArray, GroupName
+from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 from longtail.evaluation.significance import Difference
 from longtail.report.captions import named, spoken
 from longtail.report.plots.canvas import epoch_axis
-from longtail.report.plots.palette import GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS
+from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS
 from longtail.report.section import Key
 from longtail.run.dynamics import Dynamics
 from longtail.run.result import Predictions, RunResult
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A configuration, the run of it that is drawn, and the values of that run.
+
+    Attributes:
+        row: The configuration.
+        run: Its first run that has the values.
+        seeds: How many of its runs have them.
+        values: By name: shape (C,), a value for each class; or (E, G), for each epoch and group.
+        split: Of the images that were measured, where there are several.
+        stage: Of each epoch, shape (E,); empty where values belong to classes.
+        notes: A line for each class one points at; None for none.
+        kind: Values are compared between configurations of one kind only.
+    """
+
+    row: Row
+    run: RunResult
+    seeds: int
+    values: Mapping[str, FloatArray]
+    split: str = ""
+    stage: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    notes: Sequence[str] | None = None
+    kind: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name of the configuration."""
+        return self.row.label
+
+    @property
+    def groups(self) -> list[GroupName]:
+        """The shot groups that have classes, the largest classes first."""
+        return [name for name in GROUP_NAMES if name in self.run.group_of]
+
+    @property
+    def end(self) -> int:
+        """The last epoch of the first stage, as an index."""
+        return int(np.flatnonzero(self.stage == self.stage[0])[-1])
+
+
+def first_runs(comparison: Comparison, read: Callable[[RunResult], T | None]) -> list[tuple[Row, RunResult, T, int]]:
+    """Of each configuration the first run that ``read`` gives something of, with that, and how many runs have it."""
+    chosen = []
+    for row in comparison.final:
+        contents = [(run, content) for run in row.runs if (content := read(run)) is not None]
+        if contents:
+            chosen.append((row, *contents[0], len(contents)))
+    return chosen
+
+
+def analyzed(comparison: Comparison) -> list[Measured]:
+    """The configurations with an analyzed run, each with its values for each class; all on one split."""
+    chosen = first_runs(comparison, lambda run: run.analysis)
+    name = "test" if all(analysis.test for _, _, analysis, _ in chosen) else "train"
+    return [
+        Measured(row, run, seeds, vars(split.classes), name, kind="cosine" if has_cosine_head(run) else "")
+        for row, run, analysis, seeds in chosen
+        if (split := analysis.split(name)) is not None
+    ]
+
+
+def has_cosine_head(run: RunResult) -> bool:
+    """Whether the classifier of a run sees nothing of a feature but its direction."""
+    model = run.config.get("model")
+    return isinstance(model, dict) and is_cosine(str(model.get("head")))
 
 
 @dataclass(frozen=True)
@@ -304,7 +373,7 @@ def add_group_lines(
 ) -> None:
     """Draw a line for each group; ``values`` has shape (E, 3)."""
     for row, name in enumerate(GROUP_NAMES):
-        style = {"color": GROUP_COLOURS[name], "dash": dash}
+        style = {"color": GROUP_COLORS[name], "dash": dash}
         add_line(figure, dynamics.steps, values[:, row], name=GROUP_LABELS[name], says=says, **style)
 
 

@@ -87,6 +87,6 @@ def test_pictures_use_colours_that_the_page_can_exchange_and_escape_names():
         assert "<f>" not in drawing.json
         assert "&lt;f" in json.dumps(drawing.figure.to_plotly_json(), default=str)
     keys = toy_legend(made)
-    assert len({key.colour for key in keys}) == 6
+    assert len({key.color for key in keys}) == 6
     assert keys[0].text == "a: 90 training images"
     assert "Share of the disc by class: a 16.7%" in toy_drawings(made)[0].alt

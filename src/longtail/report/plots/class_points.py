@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from longtail.counts import ClassCounts, GroupName
 from longtail.report.plots.canvas import blank
 from longtail.report.plots.figures import MANY_POINTS, by_group, class_marker, count_axis
-from longtail.report.plots.palette import GROUP_COLOURS, GROUP_LABELS
+from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS
 
 
 def class_points(
@@ -66,7 +66,7 @@ def add_class_points(
             continue
         error = None
         if whisker is not None:
-            error = {"array": whisker[kept], "color": GROUP_COLOURS[group], "thickness": 1, "width": 0}
+            error = {"array": whisker[kept], "color": GROUP_COLORS[group], "thickness": 1, "width": 0}
         figure.add_trace(
             (go.Scattergl if len(group_of) > MANY_POINTS else go.Scatter)(
                 x=places[kept],

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from longtail.compare.wording import Spread, spread_text
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
 from longtail.report.plots.canvas import blank, clip
-from longtail.report.plots.palette import GROUND, GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, INK, RULE
+from longtail.report.plots.palette import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK, RULE
 from longtail.run.result import Ends
 
 MANY_POINTS = 2_000
@@ -60,7 +60,7 @@ def class_histogram(counts: ClassCounts, group_of: Sequence[GroupName], *, run: 
             "meta": "class" if run is None else f"class:{run}",
             "hovertemplate": "%{text}<extra></extra>",
         }
-        colour = GROUP_COLOURS[group]
+        colour = GROUP_COLORS[group]
         if len(counts) > MANY_POINTS:
             figure.add_scatter(
                 **options, mode="lines", line={"color": colour, "width": 1, "shape": "hv"}, fill="tozeroy"
@@ -199,7 +199,7 @@ def class_marker(group: GroupName, classes: int) -> dict[str, object]:
     """
     crowded = classes > CROWDED
     return {
-        "color": GROUP_COLOURS[group],
+        "color": GROUP_COLORS[group],
         "symbol": GROUP_SYMBOLS[group],
         "size": (5 if crowded else 9) + 1.5 * (group == "few"),  # a triangle of the same width has less area
         "opacity": 0.45 if crowded else 0.85,

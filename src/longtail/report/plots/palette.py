@@ -24,12 +24,12 @@ THEME: dict[str, tuple[str, str]] = {
 }
 """CSS variable name to (light, dark). Every light value occurs once, so a figure can be recoloured by it."""
 
-GROUP_COLOURS: dict[GroupName, str] = {"many": THEME["many"][0], "medium": THEME["medium"][0], "few": THEME["few"][0]}
+GROUP_COLORS: dict[GroupName, str] = {"many": THEME["many"][0], "medium": THEME["medium"][0], "few": THEME["few"][0]}
 GROUP_SYMBOLS: dict[GroupName, str] = {"many": "circle", "medium": "diamond", "few": "triangle-up"}
 GROUP_LABELS: dict[GroupName, str] = {"many": "Many-shot", "medium": "Medium-shot", "few": "Few-shot"}
 
 GROUND, INK, MUTED, RULE = (THEME[name][0] for name in ("ground", "ink", "muted", "rule"))
-RUN_COLOURS = tuple(THEME[f"run{index}"][0] for index in range(8))
+RUN_COLORS = tuple(THEME[f"run{index}"][0] for index in range(8))
 DASHES = ("solid", "dot", "dashdot")
 
 
@@ -40,4 +40,4 @@ def run_style(index: int) -> tuple[str, str]:
         >>> run_style(0), run_style(8)
         (('#6a7079', 'solid'), ('#6a7079', 'dot'))
     """
-    return RUN_COLOURS[index % len(RUN_COLOURS)], DASHES[index // len(RUN_COLOURS) % len(DASHES)]
+    return RUN_COLORS[index % len(RUN_COLORS)], DASHES[index // len(RUN_COLORS) % len(DASHES)]

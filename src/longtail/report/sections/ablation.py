@@ -13,7 +13,7 @@ from longtail.compare.rows import Comparison, Row
 from longtail.compare.wording import Spread, listing, mark, percent, spread_text
 from longtail.evaluation.significance import ENOUGH_SEEDS, Difference
 from longtail.report.plots.canvas import blank, clip
-from longtail.report.plots.palette import GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, INK, run_style
+from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK, run_style
 from longtail.report.section import Drawing, Key, Section
 from longtail.report.select import group_keys
 
@@ -76,7 +76,7 @@ def option_figure(one: Ablation, limits: Ends) -> go.Figure:
     """
     figure = blank(320, left=52)
     for key in _comparable(one):
-        colour = INK if key == "accuracy" else GROUP_COLOURS[key]  # type: ignore[index]
+        colour = INK if key == "accuracy" else GROUP_COLORS[key]  # type: ignore[index]
         symbol = "circle" if key == "accuracy" else GROUP_SYMBOLS[key]  # type: ignore[index]
         _add_line(figure, one, one.lines[0], key, colour=colour, symbol=symbol, name=MEASURES[key])
     return _with_axes(figure, one, limits)

@@ -13,7 +13,7 @@ from longtail.counts import FEW_IMAGES, GROUP_NAMES, GroupName
 from longtail.report import captions as findings
 from longtail.report.plots import figures
 from longtail.report.plots.curves import training_curve
-from longtail.report.plots.palette import GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, INK
+from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK
 from longtail.report.section import Drawing, Key, Section
 from longtail.report.sections.hardest import (
     class_intervals,
@@ -37,7 +37,8 @@ TABLE_ROWS = 500
 """A table of classes longer than this keeps the hardest ones."""
 
 
-def _results(comparison: Comparison) -> Section:
+def results(comparison: Comparison) -> Section:
+    """The table of all configurations."""
     best = {key: _best(comparison.final, key) for key in HEADINGS}
     sizes = _group_sizes(comparison.rows[0].runs[0])
     data: dict[str, object] = {
@@ -64,8 +65,9 @@ def _group_sizes(run: RunResult) -> dict[str, int]:
     return {name: run.group_of.count(name) for name in GROUP_NAMES}
 
 
-def _classes(rows: Sequence[Row]) -> Section:
+def classes(comparison: Comparison) -> Section:
     """One histogram for each training set among the runs."""
+    rows = comparison.final
     sets: dict[tuple[int, ...], list[Row]] = {}
     for row in rows:
         sets.setdefault(row.runs[0].counts.counts, []).append(row)
@@ -95,12 +97,15 @@ def _group_legend(run: RunResult, shape: str = "") -> tuple[Key, ...]:
     return tuple(keys)
 
 
-def _groups(comparison: Comparison) -> Section:
+def groups(comparison: Comparison) -> Section | None:
+    """Accuracy over all images and by shot group; None where nothing was evaluated."""
+    if comparison.split is None:
+        return None
     rows, run = comparison.final, comparison.rows[0].runs[0]
     labels = [row.label for row in rows]
     panels: list[tuple[str, str, str]] = [("accuracy", "All images", INK)]
     present = [name for name in GROUP_NAMES if any(name in row.runs[0].group_of for row in rows)]
-    panels += [(name, _group_title(run, name), GROUP_COLOURS[name]) for name in present]
+    panels += [(name, _group_title(run, name), GROUP_COLORS[name]) for name in present]
     drawings = []
     for key, title, colour in panels:
         values = [row.values[key] for row in rows]
@@ -119,7 +124,10 @@ def _group_title(run: RunResult, name: GroupName) -> str:
     return f"{GROUP_LABELS[name]}, {size:,} {'class' if size == 1 else 'classes'}"
 
 
-def _accuracy(comparison: Comparison) -> Section:
+def accuracy(comparison: Comparison) -> Section | None:
+    """Accuracy of each class against its training images; None where nothing was evaluated."""
+    if comparison.split is None:
+        return None
     rows = comparison.final
     recalls = [class_recalls(row, comparison.split) for row in rows]
     drawings = []
@@ -180,7 +188,8 @@ def _class_table(
             "marked": marked}  # fmt: skip
 
 
-def _curves(comparison: Comparison) -> Section | None:
+def curves(comparison: Comparison) -> Section | None:
+    """The training curves; None without a history."""
     rows = [row for row in comparison.final if any(run.history for run in row.runs)]
     if not rows:
         return None
@@ -196,7 +205,10 @@ def _curves(comparison: Comparison) -> Section | None:
     return Section("curves", "Training", sentence, "three", tuple(legend), tuple(drawings))
 
 
-def _hardest(comparison: Comparison) -> Section | None:
+def hardest(comparison: Comparison) -> Section | None:
+    """The hardest classes; None where nothing was evaluated."""
+    if comparison.split is None:
+        return None
     hard = hardest_classes(comparison.final, comparison.split)
     if not hard:
         return None

@@ -16,7 +16,7 @@ from longtail.compare.rows import Comparison, Row
 from longtail.compare.wording import interval_text, mean_interval, percent, signed
 from longtail.counts import FEW_IMAGES, GROUP_NAMES
 from longtail.report.plots.canvas import blank
-from longtail.report.plots.palette import GROUND, GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, MUTED
+from longtail.report.plots.palette import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED
 from longtail.report.section import Drawing, Key, Section
 from longtail.report.select import (
     PARTS,
@@ -87,7 +87,7 @@ def reliability_diagram(parts: Parts, most: int) -> go.Figure:
         one = parts.get(name)
         if one is None or not one.count.sum():
             continue
-        kept, colour = one.count > 0, GROUP_COLOURS[name]
+        kept, colour = one.count > 0, GROUP_COLORS[name]
         joined = one.count >= FEW_IMAGES  # a line through bins of an image or two would draw chance
         line = {"color": colour, "width": 1.4}
         figure.add_scatter(x=one.confidence[joined], y=one.accuracy[joined], mode="lines", line=line, hoverinfo="skip")

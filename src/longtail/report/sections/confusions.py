@@ -17,7 +17,7 @@ from longtail.compare.wording import class_word, listing, percent, sentence_case
 from longtail.counts import GROUP_NAMES, GroupName, IntArray
 from longtail.report.captions import named
 from longtail.report.plots.canvas import blank, clip
-from longtail.report.plots.palette import GROUP_COLOURS, GROUP_LABELS, RULE
+from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, RULE
 from longtail.report.section import Drawing, Key, Section
 from longtail.report.sections.hardest import Picture, data_uri
 from longtail.report.select import against_first, known_predictions, predicted_rows
@@ -59,7 +59,7 @@ def destination_bars(labels: Sequence[str], found: Sequence[Destinations], group
     places = [-index for index in range(len(labels))]
     segments = [("right", RULE, [one.right[row] for one in found])]
     segments += [
-        (f"taken for {_other(name)}", GROUP_COLOURS[name], [one.wrong[row, _at(name)] for one in found])
+        (f"taken for {_other(name)}", GROUP_COLORS[name], [one.wrong[row, _at(name)] for one in found])
         for name in GROUP_NAMES
     ]
     for what, colour, shares in segments:

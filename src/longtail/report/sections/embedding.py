@@ -15,7 +15,7 @@ from longtail.compare.wording import Spread, listing, number
 from longtail.counts import GroupName
 from longtail.report.plots.canvas import blank
 from longtail.report.plots.figures import CROWDED, MANY_POINTS, by_group
-from longtail.report.plots.palette import GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, INK
+from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK
 from longtail.report.section import Drawing, Key, Section, in_rows
 from longtail.report.select import Learned, group_keys, learned_rows, said_of, seed_note, side_by_side
 
@@ -84,7 +84,7 @@ def scatter(
     shared = {"mode": "markers", "meta": "class", "hovertemplate": "%{text}<extra></extra>"}
     for name, _ in by_group(group_of):
         rows = np.flatnonzero(groups[labels] == name)
-        marker = {"color": GROUP_COLOURS[name], "symbol": GROUP_SYMBOLS[name], "opacity": 0.4,
+        marker = {"color": GROUP_COLORS[name], "symbol": GROUP_SYMBOLS[name], "opacity": 0.4,
                   "size": 4.5 + 1.5 * (name == "few"), "line": {"width": 0}}  # fmt: skip
         figure.add_trace(
             kind(x=points[rows, 0], y=points[rows, 1], customdata=labels[rows], name=GROUP_LABELS[name], marker=marker,
@@ -108,7 +108,7 @@ def _add_means(
     for name, classes in by_group(group_of):
         kept = classes[images[classes] > 0]
         x, y = ((one[kept] / images[kept]).astype(np.float32) for one in sums)
-        marker = {"color": GROUP_COLOURS[name], "symbol": GROUP_SYMBOLS[name], "size": size + 2 * (name == "few"),
+        marker = {"color": GROUP_COLORS[name], "symbol": GROUP_SYMBOLS[name], "size": size + 2 * (name == "few"),
                   "line": {"color": INK, "width": 1.2}}  # fmt: skip
         figure.add_trace(
             kind(x=x, y=y, customdata=kept.astype(np.int32), name=f"{GROUP_LABELS[name]}, class means", marker=marker,

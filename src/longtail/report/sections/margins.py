@@ -18,7 +18,7 @@ from longtail.compare.wording import listing, number, percent
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 from longtail.report.captions import named
 from longtail.report.plots.canvas import blank
-from longtail.report.plots.palette import GROUND, GROUP_COLOURS, GROUP_LABELS, GROUP_SYMBOLS, MUTED
+from longtail.report.plots.palette import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED
 from longtail.report.section import Drawing, Key, Section
 from longtail.report.select import against_first, side_by_side
 from longtail.run.folder import PREDICTIONS_FILE
@@ -102,7 +102,7 @@ def margin_curves(splits: dict[str, Groups], edges: FloatArray, top: float) -> g
         for name, one in splits.get(split, {}).items():
             if not one.images:
                 continue
-            colour, tested = GROUP_COLOURS[name], split == "test"
+            colour, tested = GROUP_COLORS[name], split == "test"
             line = {"color": colour, "width": 2.2 if tested else 1.2, "shape": "spline", "smoothing": 0.5}
             # The group's symbol stands at the median: colour alone does not tell groups apart for everybody.
             size = np.where(np.arange(len(middles)) == np.abs(middles - one.median).argmin(), 10 if tested else 6, 0)

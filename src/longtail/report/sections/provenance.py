@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from longtail.compare.rows import Row
+from longtail.compare.rows import Comparison, Row
 from longtail.compare.seeds import flatten
 from longtail.compare.wording import duration
+from longtail.report.section import Section
 from longtail.run.read import Table
 from longtail.run.result import RunResult
 
 ABSENT = "\u2013"
+
+
+def build(comparison: Comparison) -> Section:
+    """The last section of the page."""
+    return Section("made", "How it was made", partial="provenance.html.j2", data=provenance(comparison.final))
 
 
 def provenance(rows: Sequence[Row]) -> dict[str, object]:

@@ -26,7 +26,7 @@ from longtail.evaluation.significance import Difference
 from longtail.report.captions import named
 from longtail.report.plots.bands import add_band
 from longtail.report.plots.canvas import blank, clip
-from longtail.report.plots.palette import GROUP_COLOURS, GROUP_LABELS, run_style
+from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, run_style
 from longtail.report.section import Drawing, Section, in_rows
 from longtail.report.select import (
     Recorded,
@@ -50,13 +50,16 @@ FLOOR = 1 - EDGES[-2]
 """What the histograms cannot tell from zero: the width of their last bin."""
 
 
-def saturation_sections(comparison: Comparison) -> list[Section]:
-    """The distribution of p_y and of 1 - p_y of each group over the epochs, and the share of saturated images.
-
-    Empty where no run recorded them.
-    """
+def distribution(comparison: Comparison) -> Section | None:
+    """The distribution of p_y and of 1 - p_y of each group over the epochs; None where no run recorded them."""
     panels = panels_of(comparison)
-    return [_distribution_section(panels), saturated_section(panels)] if panels else []
+    return _distribution_section(panels) if panels else None
+
+
+def saturated(comparison: Comparison) -> Section | None:
+    """The share of saturated images; None where no run recorded them."""
+    panels = panels_of(comparison)
+    return saturated_section(panels) if panels else None
 
 
 def _distribution_section(panels: Sequence[Panel]) -> Section:
@@ -106,7 +109,7 @@ def _bands(panel: Panel, ends: FloatArray, last: int, says: str) -> go.Figure:
     for group, name in enumerate(GROUP_NAMES):
         known = np.isfinite(ends[:, group, 1])
         low, high = ends[known, group, 0], ends[known, group, 2]
-        add_band(figure, dynamics.steps[known], low, high, colour=GROUP_COLOURS[name], edges=True)
+        add_band(figure, dynamics.steps[known], low, high, colour=GROUP_COLORS[name], edges=True)
     add_group_lines(figure, dynamics, ends[..., 1], says=says)
     return shared_epochs(figure, [panel.one], last)
 

@@ -1,0 +1,189 @@
+"""Points of classes and lines over epochs or another axis, drawn the same way in every figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go
+
+from longtail.counts import GroupName
+from longtail.report.plots.canvas import clip
+from longtail.report.plots.figures import MANY_POINTS, by_group, class_marker
+from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, MUTED
+
+Ends = tuple[float, float]
+
+
+def add_points(
+    figure: go.Figure,
+    group_of: Sequence[GroupName],
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    hover: str,
+    whisker: npt.ArrayLike | None = None,
+    notes: Sequence[str] | None = None,
+    meta: str = "class",
+) -> None:
+    """Draw a point for each class in the color and symbol of its group; a class whose value is NaN is left out.
+
+    Args:
+        figure: Gets the traces.
+        group_of: Shot group of each class, length C.
+        x: Shape (C,).
+        y: Shape (C,).
+        hover: What is said of a class one points at, beneath its name; ``%{y:.2f}`` is the value.
+        whisker: Half the length of a whisker through each point, shape (C,).
+        notes: A further line for each class one points at.
+        meta: ``class``, or ``class:1`` where the page adds the accuracy under the second configuration.
+
+    Example:
+        >>> figure = go.Figure()
+        >>> add_points(figure, ["many", "few", "few"], [300, 5, 4], [1.0, 0.5, np.nan], hover="%{y}")
+        >>> [trace.customdata.tolist() for trace in figure.data]
+        [[0], [1]]
+    """
+    across, up = np.asarray(x, dtype=np.float32), np.asarray(y, dtype=np.float32)
+    half = None if whisker is None else np.asarray(whisker, dtype=np.float32)
+    kind = go.Scattergl if len(group_of) > MANY_POINTS else go.Scatter
+    for group, members in by_group(group_of):
+        classes = members[np.isfinite(up[members])]
+        if not classes.size:
+            continue
+        options: dict[str, Any] = {}
+        if half is not None:
+            options["error_y"] = {"array": half[classes], "color": GROUP_COLORS[group], "thickness": 1, "width": 0}
+        if notes is not None:
+            options["hovertext"] = [notes[index] for index in classes]
+        figure.add_trace(
+            kind(
+                x=across[classes],
+                y=up[classes],
+                mode="markers",
+                name=GROUP_LABELS[group],
+                customdata=classes.astype(np.int32),
+                meta=meta,
+                marker=class_marker(group, len(group_of)),
+                hovertemplate=f"%{{text}}<br>{hover}{'' if notes is None else '<br>%{hovertext}'}<extra></extra>",
+                **options,
+            )
+        )
+
+
+def add_line(
+    figure: go.Figure,
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    name: str,
+    hover: str,
+    color: str,
+    dash: str = "solid",
+    width: float = 2,
+    band: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    edges: bool = False,
+    **options: Any,
+) -> None:
+    """Draw a line, and a faint band around it; values that are NaN are left out, and a single one is a point.
+
+    Args:
+        figure: Gets the traces.
+        x: Shape (N,).
+        y: Shape (N,).
+        name: Of the line, as one reads it when pointing at it.
+        hover: What is said of a place one points at, beneath the name.
+        color: Of the line and the band.
+        dash: Plotly's name of the stroke.
+        width: Of the line, in pixels.
+        band: Lower and upper end, shape (N,) each.
+        edges: Draw both ends of the band, thin: they tell bands apart that overlap.
+        **options: Of the trace.
+
+    Example:
+        >>> figure = go.Figure()
+        >>> add_line(figure, [1, 2], [0.5, np.nan], name="ce", hover="%{y}", color="#28609e")
+        >>> figure.data[0].mode, figure.data[0].y.tolist()
+        ('markers', [0.5])
+    """
+    across, up = np.asarray(x, dtype=np.float32), np.asarray(y, dtype=np.float32)
+    known = np.isfinite(up)
+    if not known.any():
+        return
+    if band is not None:
+        low, high = (np.asarray(end, dtype=np.float32)[known] for end in band)
+        around, back = across[known], across[known][::-1]
+        figure.add_scatter(
+            x=np.concatenate([around, back]),
+            y=np.concatenate([low, high[::-1]]),
+            mode="none",
+            line={"color": color},
+            fill="toself",
+            fillcolor=color,
+            opacity=0.14,
+            hoverinfo="skip",
+        )
+        for end in (low, high) if edges else ():
+            thin = {"color": color, "width": 1}
+            figure.add_scatter(x=around, y=end, mode="lines", line=thin, opacity=0.6, hoverinfo="skip")
+    figure.add_scatter(
+        x=across[known],
+        y=up[known],
+        mode="lines" if known.sum() > 1 else "markers",
+        name=clip(name),
+        line={"color": color, "dash": dash, "width": width},
+        marker={"color": color, "size": 7},
+        hovertemplate=f"%{{fullData.name}}<br>{hover}<extra></extra>",
+        **options,
+    )
+
+
+def axis_ends(
+    arrays: Sequence[npt.ArrayLike], *, log: bool = False, include: Sequence[float] = (), room: float = 0.06
+) -> Ends | None:
+    """Ends of an axis that holds the finite values of all panels; None where there are none.
+
+    Args:
+        arrays: The values of each panel.
+        log: A logarithmic axis: only positive values count, and the ends are powers of ten.
+        include: Further values that the axis holds.
+        room: Share of the range left free at either end.
+
+    Example:
+        >>> axis_ends([np.array([1.0, np.nan]), np.array([3.0])], room=0.5)
+        (0.0, 4.0)
+        >>> axis_ends([np.array([1.0, 0.0, 100.0])], log=True, room=0.5)
+        (-1.0, 3.0)
+    """
+    flat = np.concatenate([np.asarray(include, dtype=np.float64), *(np.ravel(array) for array in arrays)])
+    known = flat[np.isfinite(flat) & ((flat > 0) | (not log))]
+    if not known.size:
+        return None
+    low, high = (np.log10(known) if log else known)[[known.argmin(), known.argmax()]]
+    pad = room * float(high - low or abs(high) or 1.0)
+    return float(low) - pad, float(high) + pad
+
+
+def value_axis(
+    figure: go.Figure, ends: Ends | None, *, title: str, spec: str, log: bool = False, level: float | None = None
+) -> go.Figure:
+    """Make the vertical axis one of these ends.
+
+    Args:
+        figure: Changed.
+        ends: From :func:`axis_ends`, the same for all panels of a measure.
+        title: Of the axis.
+        spec: How values are written, such as ``.2f`` or ``.1%``.
+        log: A logarithmic axis.
+        level: Where a dotted line is drawn.
+    """
+    if level is not None:
+        figure.add_hline(y=level, line={"color": MUTED, "width": 1, "dash": "dot"})
+    figure.update_yaxes(title=title, range=ends, nticks=6)
+    if log:
+        figure.update_yaxes(type="log", tickformat="~g", dtick=1 if ends and ends[1] - ends[0] > 2 else None)
+    elif spec.endswith("%"):
+        figure.update_yaxes(tickformat=".0%" if ends and ends[1] - ends[0] > 0.2 else ".1%")
+    return figure
