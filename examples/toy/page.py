@@ -13,7 +13,8 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from longtail import __version__
-from longtail.compare.wording import Spread, difference_text, listing, percent, spread_text
+from longtail.compare.differences import difference_text
+from longtail.compare.seeds import MeanStd, mean_std_text
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
 from longtail.evaluation.significance import ENOUGH_SEEDS, Difference, images_interval
 from longtail.files import output_path, write_atomically
@@ -21,6 +22,7 @@ from longtail.report.page import environment
 from longtail.report.plots.canvas import blank, clip
 from longtail.report.plots.palette import GROUND, GROUP_LABELS, GROUP_SYMBOLS, INK, MUTED, RULE, THEME
 from longtail.report.section import Drawing, Key
+from longtail.text import listing, percent
 from toy.plane import Plane, group_mean, region_shares, regions, upright
 from toy.train import ToyResult
 
@@ -36,7 +38,7 @@ COLUMNS, PANEL = 3, 330
 BASELINE, ON_COSINES = "ce", "ce-cosine"
 
 
-def toy_table(result: ToyResult) -> dict[str, dict[str, Spread]]:
+def toy_table(result: ToyResult) -> dict[str, dict[str, MeanStd]]:
     """Accuracy by group and the share of the disc that the small classes get, over seeds, by the name of the loss."""
     table = {}
     for name, planes in result.planes.items():
@@ -44,7 +46,7 @@ def toy_table(result: ToyResult) -> dict[str, dict[str, Spread]]:
         for plane in planes:
             for key, value in _figures(plane, result.counts).items():
                 rows[key].append(value)
-        table[name] = {key: spread for key, values in rows.items() if (spread := Spread.of(values))}
+        table[name] = {key: spread for key, values in rows.items() if (spread := MeanStd.of(values))}
     return table
 
 
@@ -97,14 +99,14 @@ def _looks(counts: ClassCounts) -> dict[int, tuple[str, GroupName]]:
     return looks
 
 
-def _panel(result: ToyResult, name: str, numbers: Mapping[str, Spread]) -> go.Figure:
+def _panel(result: ToyResult, name: str, numbers: Mapping[str, MeanStd]) -> go.Figure:
     figure = make_subplots(1, 1)
     figure.update_layout(template=blank(PANEL, left=0).layout.template, height=PANEL + 50, showlegend=False)
     _draw(figure, result, name, numbers, 1, 1)
     return figure.update_layout(margin={"l": 0, "r": 0, "t": 0, "b": 46})
 
 
-def _draw(figure: go.Figure, result: ToyResult, name: str, numbers: Mapping[str, Spread], row: int, col: int) -> None:
+def _draw(figure: go.Figure, result: ToyResult, name: str, numbers: Mapping[str, MeanStd], row: int, col: int) -> None:
     plane, counts = upright(result.planes[name][0], result.counts), result.counts
     looks = {index: (THEME[colour][0], group) for index, (colour, group) in _looks(counts).items()}
     for index, corners in enumerate(regions(plane)):
@@ -123,8 +125,8 @@ def _draw(figure: go.Figure, result: ToyResult, name: str, numbers: Mapping[str,
     figure.update_xaxes(**axis, row=row, col=col)
     place = figure.get_subplot(row, col)
     figure.update_yaxes(**axis, scaleanchor=place.yaxis.anchor, row=row, col=col)
-    text = (f"many-shot <b>{spread_text(numbers['many'])}</b>, few-shot <b>{spread_text(numbers['few'])}</b> % right"
-            f"<br>few-shot regions: <b>{spread_text(numbers['area'])}</b> % of the disc")  # fmt: skip
+    text = (f"many-shot <b>{mean_std_text(numbers['many'])}</b>, few-shot <b>{mean_std_text(numbers['few'])}</b>% right"
+            f"<br>few-shot regions: <b>{mean_std_text(numbers['area'])}</b>% of the disc")  # fmt: skip
     figure.add_annotation(text=text, x=0, y=-REACH, yanchor="top", showarrow=False, font={"size": 12, "color": MUTED},
                           row=row, col=col)  # fmt: skip
 
@@ -156,10 +158,10 @@ def _means(plane: Plane, counts: ClassCounts, colours: Sequence[str]) -> go.Scat
     )  # fmt: skip
 
 
-def _alt(result: ToyResult, name: str, numbers: Mapping[str, Spread]) -> str:
+def _alt(result: ToyResult, name: str, numbers: Mapping[str, MeanStd]) -> str:
     shares = region_shares(upright(result.planes[name][0], result.counts))
     parts = [f"{label} {percent(float(share))}" for label, share in zip(result.counts.names, shares, strict=True)]
-    groups = [f"{GROUP_LABELS[group].lower()} {spread_text(numbers[group])} %" for group in GROUP_NAMES]
+    groups = [f"{GROUP_LABELS[group].lower()} {mean_std_text(numbers[group])}%" for group in GROUP_NAMES]
     return (
         f"A disc of decision regions with the features of the test images under {result.titles[name]}. Share of the "
         f"disc by class: {', '.join(parts)}. Accuracy: {', '.join(groups)}."

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from longtail.analysis.confusions import confused_pairs, destinations, nearest_confusions
-from longtail.analysis.groups import group_masks, group_numbers
+from longtail.evaluation.groups import group_masks, group_numbers
 
 GROUPS = ["many", "many", "medium", "few", "few"]
 

@@ -19,7 +19,7 @@ from longtail.experiments.own_images import own_images
 from longtail.predict.card import model_card
 from longtail.run.model_files import load_run
 from longtail.run.model_info import load_info
-from longtail.training.progress import figure
+from longtail.text import figure_text
 
 Call = Callable[..., Any]
 
@@ -46,7 +46,9 @@ def test_adjust_evaluate_and_reset(cli: Call, run: Path) -> None:
     assert f"{few} of the classes have fewer than 5 of the" in said
     assert "sure from a confidence of" in said
     test = json.loads((run / "metrics.json").read_text())["test"]
-    assert f"few {figure(test['few'], test['intervals']['few'])} " in said.split("test, ")[1]  # the unadjusted column
+    assert (
+        f"few {figure_text(test['few'], test['intervals']['few'])} " in said.split("test, ")[1]
+    )  # the unadjusted column
     assert {name for name, data in digests(run).items() if before.get(name) != data} == {"model.json", "adjusted.json"}
     assert digests(run).keys() - before.keys() == {"adjusted.json"}
 
@@ -66,7 +68,7 @@ def test_adjust_evaluate_and_reset(cli: Call, run: Path) -> None:
         "nll": pytest.approx(adjusted["nll"], rel=1e-5),
         "ece": pytest.approx(adjusted["ece"], rel=1e-5),
     }
-    shown = f"| balanced accuracy | {stored['test']['balanced_accuracy'] * 100:.1f} %"
+    shown = f"| balanced accuracy | {stored['test']['balanced_accuracy'] * 100:.1f}%"
     assert shown in model_card(run)
 
     assert "adjustment removed" in cli("adjust", run, "--reset").out
@@ -133,7 +135,7 @@ def test_evaluate_shows_coverage_against_accuracy(cli: Call, run: Path) -> None:
     assert thresholds == sorted(thresholds)
     overall = rows[0]["overall"]
     shown = cli("evaluate", run, "--coverage").out
-    assert figure(overall["accuracy"], overall["accuracy_interval"], unit="") in shown
+    assert figure_text(overall["accuracy"], overall["accuracy_interval"], unit="") in shown
 
 
 def test_without_validation_images_nothing_is_chosen(cli: Call, run: Path) -> None:

@@ -41,7 +41,7 @@ def test_folds_end_in_one_table_with_intervals_and_can_be_resumed(train: Cli, cl
     words = ("digits", "--folds", 2, "--imbalance-ratio", 50)
     done = train(*words, out="cv")
     assert done.status == 0, done.err
-    assert "95 % interval" in done.out
+    assert "95% interval" in done.out
     assert "2 folds, each image judged by a model that was not trained on it" in done.out
     assert "test split is left untouched" in done.out
     assert "the same command without --folds" in done.out

@@ -74,7 +74,7 @@ def test_the_result_is_on_stdout_and_the_progress_on_stderr_in_plain_lines(finis
     lines = finished.out.splitlines()
     test = json.loads((finished.folder / "metrics.json").read_text())["test"]
     accuracy, low, high = (f"{share * 100:.1f}" for share in (test["accuracy"], *test["intervals"]["accuracy"]))
-    assert lines[0].startswith(f"test accuracy {accuracy} % ({low}-{high}), balanced accuracy ")
+    assert lines[0].startswith(f"test accuracy {accuracy}% ({low}–{high}), balanced accuracy ")
     assert lines[1:] == [f"report: {finished.folder / 'report.html'}"]
     assert [line.split(":")[0] for line in finished.err.splitlines()] == [
         "network", "stage 1", "stage 2", "digits", "stage 1 done", "stage 2 done",

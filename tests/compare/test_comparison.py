@@ -12,9 +12,9 @@ import yaml
 from rich.console import Console
 
 from longtail.compare.comparison import compare_runs
+from longtail.compare.differences import difference_text
 from longtail.compare.seeds import flatten
 from longtail.compare.table import HEADINGS, print_table, write_csv
-from longtail.compare.wording import difference_text
 from longtail.errors import LongtailError
 from longtail.evaluation.significance import Difference, seeds_interval
 from longtail.report.sections.provenance import provenance
@@ -250,21 +250,21 @@ def spread(mean, std, n, images=None):
         (spread(-0.0045, 0.0001, 3), "no difference (−0.4 points)"),
         (
             spread(0.0049, 0.001, 30),
-            "no clear difference (+0.5 points, 95 % interval +0.5 to +0.5: under half",
+            "no clear difference (+0.5 points, 95% interval +0.5 to +0.5: under half",
         ),
         # Student's quantile with 2 degrees of freedom is 4.303: an end at 0.02 - 4.303 * 0.01 / sqrt(3) = -0.0048.
-        (spread(0.02, 0.01, 3), "no clear difference (+2.0 points, 95 % interval −0.5 to +4.5)"),
+        (spread(0.02, 0.01, 3), "no clear difference (+2.0 points, 95% interval −0.5 to +4.5)"),
         (spread(0.02, 0.008, 3), "2.0 points higher (holds over seeds)"),
         (Difference(-0.2, None, 1, images=(-0.3, -0.1)), "20.0 points lower (holds over images)"),
         (Difference(-0.2, 0.1, 2, images=(-0.3, -0.1)), "20.0 points lower (holds over images)"),
         (spread(0.02, 0.008, 3, images=(0.01, 0.03)), "2.0 points higher (holds over images and seeds)"),
         (
             spread(0.02, 0.01, 3, images=(0.01, 0.03)),
-            "no clear difference (+2.0 points: holds over images, not over seeds, 95 % interval −0.5 to +4.5)",
+            "no clear difference (+2.0 points: holds over images, not over seeds, 95% interval −0.5 to +4.5)",
         ),
         (
             spread(0.02, 0.008, 3, images=(-0.01, 0.05)),
-            "no clear difference (+2.0 points: holds over seeds, not over images, 95 % interval −1.0 to +5.0)",
+            "no clear difference (+2.0 points: holds over seeds, not over images, 95% interval −1.0 to +5.0)",
         ),
     ],
 )

@@ -15,8 +15,7 @@ import pytest
 from rich.console import Console
 
 from longtail.compare.comparison import compare_runs
-from longtail.compare.rows import Comparison
-from longtail.compare.table import print_table, write_csv
+from longtail.compare.table import Comparison, print_table, write_csv
 from longtail.evaluation.significance import Difference, images_interval
 from longtail.report.captions import headline
 from longtail.report.page import render_report

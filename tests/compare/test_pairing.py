@@ -14,10 +14,9 @@ from rich.console import Console
 
 from longtail.compare.comparison import compare_runs
 from longtail.compare.differences import counted_between, matched_interval
-from longtail.compare.rows import Comparison
-from longtail.compare.table import print_table, write_csv
+from longtail.compare.table import Comparison, print_table, write_csv
 from longtail.errors import LongtailError
-from longtail.evaluation.significance import apart_interval, images_interval
+from longtail.evaluation.significance import images_interval, unpaired_interval
 from longtail.run.result import RunResult
 
 BASE, OURS = {0: 0.50, 1: 0.52, 2: 0.60}, {0: 0.51, 1: 0.55, 2: 0.59}
@@ -115,7 +114,7 @@ def test_the_table_counts_pairs_and_fits_eighty_columns(runs):
     first = [line.split()[:3] for line in lines if line.split()[:1] == ["difference"]]
     assert first[0] == ["difference", "3", "+1.0"]
     assert "…" not in console.file.getvalue()
-    assert "0.5 points or more, and a 95 % interval that excludes zero" in " ".join(" ".join(lines).split())
+    assert "0.5 points or more, and a 95% interval that excludes zero" in " ".join(" ".join(lines).split())
     assert lines[lines.index(next(line for line in lines if "+1.0" in line)) + 1].split()[0] == "±2.0"
 
 
@@ -174,7 +173,7 @@ def test_images_that_cannot_be_matched_leave_a_wider_interval(make_run):
     rows = compare_runs([first, second]).rows
     apart = rows[1].differences["accuracy"].interval
     ends = [row.intervals["accuracy"] for row in rows]
-    expected = apart_interval(rows[1].values["accuracy"].mean, ends[1], rows[0].values["accuracy"].mean, ends[0])
+    expected = unpaired_interval(rows[1].values["accuracy"].mean, ends[1], rows[0].values["accuracy"].mean, ends[0])
     assert apart == pytest.approx(expected)
     assert apart[1] - apart[0] > matched[1] - matched[0]
 
@@ -183,4 +182,4 @@ def test_predictions_of_another_model_than_the_figure_are_not_used(runs):
     # The accuracies are written over, as those of an earlier stage are not of the predictions in the folder.
     (row,) = compare_runs([*runs("ce", {0: 0.5}), *runs("gcl", {0: 0.9})]).rows[1:]
     ends = row.intervals["accuracy"]
-    assert row.differences["accuracy"].images == pytest.approx(apart_interval(0.9, ends, 0.5, ends))
+    assert row.differences["accuracy"].images == pytest.approx(unpaired_interval(0.9, ends, 0.5, ends))

@@ -153,7 +153,7 @@ def probabilities(batch: int = BATCH, classes: int = CLASSES) -> Tensor:
 
 
 def has_label_scale(loss: LongTailLoss, given: Inputs) -> bool:
-    return loss.change(given.logits, given.features).label_scale is not None
+    return loss.adjust_logits(given.logits, given.features).label_scale is not None
 
 
 def test_every_registered_loss_has_a_case() -> None:
@@ -207,7 +207,7 @@ def test_the_prior_exponent_is_that_of_the_logits(case: Case) -> None:
         pytest.skip("the offsets of this loss depend on the features: no class prior describes them")
     drawing: Any = getattr(loss, "loss", loss)
     drawing.sample_noise = torch.zeros_like
-    offsets = loss.change(torch.zeros(1, CLASSES, dtype=torch.float64), None).logits[0]
+    offsets = loss.adjust_logits(torch.zeros(1, CLASSES, dtype=torch.float64), None).logits[0]
     log_prior = torch.tensor(COUNTS, dtype=torch.float64).log()
     centered = log_prior - log_prior.mean()
     assert float((offsets * centered).sum() / centered.square().sum()) == pytest.approx(loss.prior_exponent, abs=1e-6)

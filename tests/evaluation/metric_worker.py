@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from longtail import ClassCounts
-from longtail.evaluation.metrics import EvaluationMetrics, summarise
+from longtail.evaluation.metrics import EvaluationMetrics, summarize
 
 
 def work(to: str, *shares: str) -> None:
@@ -25,7 +25,7 @@ def work(to: str, *shares: str) -> None:
         metric = EvaluationMetrics(num_classes=data["scores"].shape[1])
         for scores, target in zip(data["scores"][share].split(16), data["target"][share].split(16), strict=True):
             metric.update(scores, target)
-        summary = summarise(metric, ClassCounts(data["counts"].tolist()))
+        summary = summarize(metric, ClassCounts(data["counts"].tolist()))
         (folder / f"summary-{first}-{rank}.json").write_text(json.dumps(summary, allow_nan=False))
     dist.destroy_process_group()
 

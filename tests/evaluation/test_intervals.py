@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from longtail.counts import ClassCounts
-from longtail.evaluation.clustered import effective_images
+from longtail.evaluation.clustered import effective_sample_size
 from longtail.evaluation.intervals import f1_intervals, mean_intervals, wilson, worst_interval
-from longtail.evaluation.metrics import EvaluationMetrics, summarise
-from longtail.evaluation.types import Summary
+from longtail.evaluation.metrics import EvaluationMetrics, summarize
+from longtail.evaluation.summary import Summary
 
 Floats = npt.NDArray[np.float64]
 
@@ -129,7 +129,7 @@ def test_images_of_one_group_are_not_counted_as_independent(films: int, correlat
     for _ in range(120):
         rates = rng.uniform(0.4, 0.95, 10)
         label, prediction, film = _films(rng, rates, films, correlation)
-        worth = effective_images(label, prediction, film, 10, unit="film")
+        worth = effective_sample_size(label, prediction, film, 10, unit="film")
         images, right = np.bincount(label, minlength=10), np.bincount(label[label == prediction], minlength=10)
         for unit, count in (("image", images.astype(float)), ("film", worth.images)):
             low, high = mean_intervals(right, images, {"all": range(10)}, effective=count)["all"] or []
@@ -145,9 +145,9 @@ def test_images_of_one_group_are_not_counted_as_independent(films: int, correlat
 
 def test_groups_of_one_image_change_nothing_and_unknown_correlation_is_taken_as_full() -> None:
     label, prediction = np.repeat([0, 1], 4), np.array([0, 0, 1, 0, 1, 1, 0, 1])
-    single = effective_images(label, prediction, np.arange(8), 2, unit="film")
+    single = effective_sample_size(label, prediction, np.arange(8), 2, unit="film")
     assert (single.correlation, single.images.tolist(), single.total) == (0.0, [4.0, 4.0], 8.0)
-    all_right = effective_images(label, label, np.array([0, 0, 1, 1, 2, 2, 2, 2]), 2, unit="film")
+    all_right = effective_sample_size(label, label, np.array([0, 0, 1, 1, 2, 2, 2, 2]), 2, unit="film")
     assert (all_right.correlation, all_right.images.tolist(), all_right.total) == (
         1.0,
         [2.0, 1.0],
@@ -159,7 +159,7 @@ def test_groups_of_one_image_change_nothing_and_unknown_correlation_is_taken_as_
 def summary() -> Summary:
     metric = EvaluationMetrics(num_classes=3)
     metric.update(torch.eye(3)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 0]))
-    return summarise(metric, ClassCounts([500, 50, 5]))
+    return summarize(metric, ClassCounts([500, 50, 5]))
 
 
 def test_a_summary_has_an_interval_for_every_figure_of_a_class_or_group(summary: Summary) -> None:

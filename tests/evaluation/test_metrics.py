@@ -1,4 +1,4 @@
-"""EvaluationMetrics and summarise: against scikit-learn and torchmetrics, and where something is empty."""
+"""EvaluationMetrics and summarize: against scikit-learn and torchmetrics, and where something is empty."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from longtail import ClassCounts
 from longtail.errors import LongtailError
-from longtail.evaluation.metrics import EvaluationMetrics, summarise
+from longtail.evaluation.metrics import EvaluationMetrics, summarize
 
 COUNTS = ClassCounts([500, 120, 60, 25, 8], names=["a", "b", "c", "d", "e"])
 
@@ -32,7 +32,7 @@ def _metric(scores: Tensor, target: Tensor, batch: int = 32, **options: float) -
 
 def test_agrees_with_scikit_learn(data: tuple[Tensor, Tensor]) -> None:
     scores, target = data
-    summary = summarise(_metric(scores, target), COUNTS)
+    summary = summarize(_metric(scores, target), COUNTS)
     prediction, probabilities = scores.argmax(1), scores.double().softmax(1)
     assert summary["num_images"] == 203
     assert summary["accuracy"] == pytest.approx(accuracy_score(target, prediction))
@@ -58,7 +58,7 @@ def test_agrees_with_torchmetrics(data: tuple[Tensor, Tensor]) -> None:
 
 
 def test_groups_are_means_of_class_recalls(data: tuple[Tensor, Tensor]) -> None:
-    summary = summarise(_metric(*data), COUNTS)
+    summary = summarize(_metric(*data), COUNTS)
     recall = [row["recall"] for row in summary["per_class"]]
     assert summary["many"] == pytest.approx((recall[0] + recall[1]) / 2)
     assert summary["medium"] == pytest.approx((recall[2] + recall[3]) / 2)
@@ -70,7 +70,7 @@ def test_groups_are_means_of_class_recalls(data: tuple[Tensor, Tensor]) -> None:
 
 
 def test_other_groups_may_be_given(data: tuple[Tensor, Tensor]) -> None:
-    summary = summarise(_metric(*data), COUNTS, {"many": [0], "few": [3, 4]})
+    summary = summarize(_metric(*data), COUNTS, {"many": [0], "few": [3, 4]})
     recall = [row["recall"] for row in summary["per_class"]]
     assert summary["medium"] is None
     assert summary["few"] == pytest.approx((recall[3] + recall[4]) / 2)
@@ -79,7 +79,7 @@ def test_other_groups_may_be_given(data: tuple[Tensor, Tensor]) -> None:
 
 @pytest.mark.parametrize("batch", [1, 50, 203])
 def test_batches_do_not_matter(batch: int, data: tuple[Tensor, Tensor]) -> None:
-    whole, parts = summarise(_metric(*data, batch=203), COUNTS), summarise(_metric(*data, batch=batch), COUNTS)
+    whole, parts = summarize(_metric(*data, batch=203), COUNTS), summarize(_metric(*data, batch=batch), COUNTS)
     assert parts["per_class"] == whole["per_class"]
     assert (parts["nll"], parts["ece"]) == pytest.approx((whole["nll"], whole["ece"]), rel=1e-6)
 
@@ -87,8 +87,8 @@ def test_batches_do_not_matter(batch: int, data: tuple[Tensor, Tensor]) -> None:
 def test_permuting_classes_permutes_the_rows(data: tuple[Tensor, Tensor]) -> None:
     scores, target = data
     order = [3, 0, 4, 2, 1]
-    permuted = summarise(_metric(scores[:, order], torch.tensor(order).argsort()[target]), COUNTS.permute(order))
-    plain = summarise(_metric(scores, target), COUNTS)
+    permuted = summarize(_metric(scores[:, order], torch.tensor(order).argsort()[target]), COUNTS.permute(order))
+    plain = summarize(_metric(scores, target), COUNTS)
     assert permuted["per_class"] == [plain["per_class"][index] for index in order]
     assert permuted["few"] == plain["few"]
     assert permuted["harmonic_mean"] == pytest.approx(plain["harmonic_mean"])
@@ -97,7 +97,7 @@ def test_permuting_classes_permutes_the_rows(data: tuple[Tensor, Tensor]) -> Non
 def test_empty_classes_and_groups_are_null_and_not_zero() -> None:
     metric = EvaluationMetrics(num_classes=3)
     metric.update(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 0]))
-    summary = summarise(metric, ClassCounts([500, 300, 4]))
+    summary = summarize(metric, ClassCounts([500, 300, 4]))
     assert summary["many"] == 0.5  # class 1 has no test image and does not count
     assert summary["medium"] is None
     assert summary["few"] is None
@@ -112,7 +112,7 @@ def test_empty_classes_and_groups_are_null_and_not_zero() -> None:
 def test_no_image_at_all_is_null_everywhere() -> None:
     metric = EvaluationMetrics(num_classes=2)
     metric.update(torch.empty(0, 2), torch.empty(0, dtype=torch.int64))
-    summary = summarise(metric, ClassCounts([5, 3]))
+    summary = summarize(metric, ClassCounts([5, 3]))
     assert summary.pop("num_images") == 0
     assert all(value is None for name, value in summary.items() if name not in {"per_class", "intervals"})
     assert all(summary["intervals"][name] is None for name in ("accuracy", "few", "balanced_accuracy", "worst_class"))
@@ -122,15 +122,15 @@ def test_no_image_at_all_is_null_everywhere() -> None:
 def test_class_that_is_never_right_makes_the_harmonic_mean_zero() -> None:
     metric = EvaluationMetrics(num_classes=2)
     metric.update(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
-    summary = summarise(metric, ClassCounts([5, 3]))
+    summary = summarize(metric, ClassCounts([5, 3]))
     assert (summary["harmonic_mean"], summary["worst_class"]) == (0.0, 0.0)
 
 
 def test_scale_and_probabilities_give_the_same_numbers(data: tuple[Tensor, Tensor]) -> None:
     cosine, target = torch.tanh(data[0]), data[1]
-    scaled = summarise(_metric(cosine, target, logit_scale=20.0), COUNTS)
-    given = summarise(_metric((20 * cosine.double()).softmax(1), target, from_probabilities=True), COUNTS)
-    unscaled = summarise(_metric(cosine, target), COUNTS)
+    scaled = summarize(_metric(cosine, target, logit_scale=20.0), COUNTS)
+    given = summarize(_metric((20 * cosine.double()).softmax(1), target, from_probabilities=True), COUNTS)
+    unscaled = summarize(_metric(cosine, target), COUNTS)
     assert (scaled["nll"], scaled["ece"]) == pytest.approx((given["nll"], given["ece"]), rel=1e-5)
     assert scaled["per_class"] == given["per_class"] == unscaled["per_class"]
     assert scaled["nll"] != pytest.approx(unscaled["nll"], rel=1e-2)
@@ -145,8 +145,8 @@ def test_probability_of_zero_is_finite() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_precisions(dtype: torch.dtype, data: tuple[Tensor, Tensor]) -> None:
     scores, target = data[0].to(torch.bfloat16).to(dtype), data[1]
-    exact = summarise(_metric(scores.double(), target), COUNTS)
-    assert summarise(_metric(scores, target), COUNTS)["nll"] == pytest.approx(exact["nll"], rel=1e-5)
+    exact = summarize(_metric(scores.double(), target), COUNTS)
+    assert summarize(_metric(scores, target), COUNTS)["nll"] == pytest.approx(exact["nll"], rel=1e-5)
 
 
 def test_forward_and_reset_keep_the_books(data: tuple[Tensor, Tensor]) -> None:
@@ -171,7 +171,7 @@ def test_broken_network_is_said_so() -> None:
     metric = EvaluationMetrics(num_classes=2)
     metric.update(torch.tensor([[float("nan"), 0.0]]), torch.tensor([1]))
     with pytest.raises(LongtailError, match="lower learning rate"):
-        summarise(metric, ClassCounts([5, 3]))
+        summarize(metric, ClassCounts([5, 3]))
 
 
 @pytest.mark.parametrize(
@@ -191,4 +191,4 @@ def test_what_does_not_fit_is_refused(scores: Tensor, target: Tensor) -> None:
 
 def test_counts_of_another_data_set_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit"):
-        summarise(EvaluationMetrics(num_classes=2), ClassCounts([5, 3, 1]))
+        summarize(EvaluationMetrics(num_classes=2), ClassCounts([5, 3, 1]))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from longtail import ClassCounts
-from longtail.evaluation.metrics import EvaluationMetrics, summarise
+from longtail.evaluation.metrics import EvaluationMetrics, summarize
 
 WORKER = Path(__file__).parent / "metric_worker.py"
 
@@ -25,7 +25,7 @@ def test_two_processes_agree_with_one(tmp_path: Path, launch_two: Callable[..., 
 
     metric = EvaluationMetrics(num_classes=6)
     metric.update(scores, target)
-    expected = summarise(metric, ClassCounts(counts.tolist()))
+    expected = summarize(metric, ClassCounts(counts.tolist()))
     for path in [tmp_path / f"summary-{first}-{rank}.json" for first in shares for rank in range(2)]:
         found = json.loads(path.read_text())
         assert found["per_class"] == expected["per_class"]

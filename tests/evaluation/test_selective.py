@@ -7,9 +7,9 @@ import pytest
 
 from longtail.evaluation.intervals import wilson
 from longtail.evaluation.selective import (
+    coverage_at,
     coverage_curve,
-    kept_at,
-    sure_summary,
+    selective_summary,
     threshold_for_accuracy,
     threshold_for_coverage,
 )
@@ -57,7 +57,7 @@ def test_an_accuracy_that_no_confidence_gives() -> None:
 def test_groups_are_those_of_the_true_classes_and_an_empty_one_has_no_figures() -> None:
     labels = np.array([0, 0, 1, 2, 2])
     correct = np.array([True, False, True, False, True])
-    found = sure_summary(np.array([0.9, 0.2, 0.9, 0.9, 0.9]), correct, labels, {"many": [0, 1], "few": [2]}, 0.5)
+    found = selective_summary(np.array([0.9, 0.2, 0.9, 0.9, 0.9]), correct, labels, {"many": [0, 1], "few": [2]}, 0.5)
     assert found["threshold"] == 0.5
     figures = {
         name: (found[name]["num_images"], found[name]["coverage"], found[name]["accuracy"])  # type: ignore[literal-required]
@@ -77,8 +77,8 @@ def test_frames_that_are_right_and_kept_together_make_intervals_as_wide_as_so_ma
     labels, film = np.repeat([0, 1], 40), np.repeat(np.arange(20), 4)
     right, sure = (np.repeat(np.tile([True, True, each], 7)[:20], 4) for each in (False, True))
     sure &= np.repeat(np.arange(20) != 0, 4)
-    found = sure_summary(np.where(sure, 0.9, 0.1), right, labels, {"many": [0], "few": [1]}, 0.5, unit=film)
-    plain = sure_summary(np.where(sure, 0.9, 0.1), right, labels, {"many": [0], "few": [1]}, 0.5)
+    found = selective_summary(np.where(sure, 0.9, 0.1), right, labels, {"many": [0], "few": [1]}, 0.5, unit=film)
+    plain = selective_summary(np.where(sure, 0.9, 0.1), right, labels, {"many": [0], "few": [1]}, 0.5)
     assert found["overall"]["accuracy"] == plain["overall"]["accuracy"]
     kept = wilson(19 * plain["overall"]["accuracy"], 19)
     assert found["overall"]["accuracy_interval"] == pytest.approx(kept.tolist())
@@ -87,7 +87,7 @@ def test_frames_that_are_right_and_kept_together_make_intervals_as_wide_as_so_ma
 
 
 def test_a_confidence_at_the_threshold_is_sure_and_none_above_it_has_no_accuracy() -> None:
-    at, above = kept_at([0.5, 0.4], [True, True], 0.5), kept_at([0.5, 0.4], [True, True], 0.6)
+    at, above = coverage_at([0.5, 0.4], [True, True], 0.5), coverage_at([0.5, 0.4], [True, True], 0.6)
     assert (at["num_images"], at["coverage"], at["accuracy"]) == (2, 0.5, 1.0)
     assert (above["num_images"], above["coverage"], above["accuracy"]) == (2, 0.0, None)
     assert above["accuracy_interval"] is None

@@ -8,18 +8,18 @@ from scipy import stats
 
 from longtail.evaluation.significance import (
     Difference,
-    apart_interval,
     images_interval,
-    means_interval,
+    paired_means_interval,
     seeds_interval,
-    t_reach,
+    t_quantile,
+    unpaired_interval,
     welch_interval,
 )
 
 
 @pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.706), (2, 4.303), (4, 2.776), (9, 2.262)])
 def test_quantiles_are_those_of_a_printed_table(freedom: int, quantile: float) -> None:
-    assert t_reach(freedom) == pytest.approx(quantile, abs=5e-4)
+    assert t_quantile(freedom) == pytest.approx(quantile, abs=5e-4)
 
 
 def test_seeds_are_judged_by_the_paired_t_interval() -> None:
@@ -69,7 +69,7 @@ def test_the_truth_is_held_about_as_often_as_the_level_says(classes: int, images
 
 def test_shares_that_cannot_be_matched_are_judged_by_newcombe() -> None:
     # Newcombe 1998, table II, (a): 56/70 less 48/80 has the score interval 0.0524 to 0.3339.
-    ends = apart_interval(0.8, (0.6920, 0.8768), 0.6, (0.4904, 0.7003))
+    ends = unpaired_interval(0.8, (0.6920, 0.8768), 0.6, (0.4904, 0.7003))
     assert ends == pytest.approx((0.0524, 0.3339), abs=5e-4)
 
 
@@ -82,9 +82,9 @@ def test_one_seed_has_the_interval_it_had_before_seeds_were_averaged() -> None:
     assert images_interval(one, two, label) == pytest.approx((0.0658656256, 0.6767603161))
     assert images_interval([one], [two], label) == images_interval(one, two, label)
     counted = np.r_[np.ones(30), np.zeros(36)]
-    ends = means_interval(one, counted, two, 1 - counted, most=1.0)
+    ends = paired_means_interval(one, counted, two, 1 - counted, most=1.0)
     assert ends == pytest.approx((-0.0574175936, 0.4463064825))
-    assert means_interval([one], [counted], [two], [1 - counted], most=1.0) == ends
+    assert paired_means_interval([one], [counted], [two], [1 - counted], most=1.0) == ends
 
 
 def models(draw: np.random.Generator, label: np.ndarray, chances: np.ndarray, hard: np.ndarray) -> np.ndarray:
@@ -180,7 +180,8 @@ def test_images_of_a_group_widen_the_interval_as_far_as_they_agree() -> None:
     plain, grouped = (width(images_interval(*together, label, group=group)) for group in (None, film))
     assert grouped > 2.5 * plain  # 10 images are worth one: by the root of 10
     ends = [
-        means_interval(together[0], np.ones((2, 500)), together[1], np.ones((2, 500)), group=g) for g in (None, film)
+        paired_means_interval(together[0], np.ones((2, 500)), together[1], np.ones((2, 500)), group=g)
+        for g in (None, film)
     ]
     assert width(ends[1]) > 2.5 * width(ends[0])
     assert images_interval(*together, label, group=np.arange(500)) == images_interval(*together, label)

@@ -44,7 +44,7 @@ def test_an_example_learns_with_any_loss_and_says_how_far_it_is(
     """FBL needs both: features, which no script hands over, and progress."""
     seen: list[float] = []
     epochs: list[int] = []
-    watch(monkeypatch, FBLoss, "change", lambda self: seen.append(self.progress))
+    watch(monkeypatch, FBLoss, "adjust_logits", lambda self: seen.append(self.progress))
     watch(monkeypatch, LongTailSampler, "__iter__", lambda self: epochs.append(self.epoch))
     assert recall(example.main(["--epochs", "6", "--loss", "fbl"])) > 0.5
     assert seen[0] == 0

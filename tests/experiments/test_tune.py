@@ -10,7 +10,7 @@ import torch
 
 from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
-from longtail.evaluation.metrics import EvaluationMetrics, summarise
+from longtail.evaluation.metrics import EvaluationMetrics, summarize
 from longtail.evaluation.posthoc import fit_temperature, logit_adjust, tau_normalize
 from longtail.experiments.tune import Wishes, choose, confidences
 from longtail.models.heads import CosineHead, LinearHead, ScaledHead
@@ -36,7 +36,7 @@ def validation(count: int = 4000, *, sharpness: float = 1.0) -> tuple[torch.Tens
 def summary(scores: torch.Tensor, labels: torch.Tensor) -> dict[str, object]:
     metric = EvaluationMetrics(4)
     metric.update(scores, labels)
-    return dict(summarise(metric, ClassCounts(COUNTS)))
+    return dict(summarize(metric, ClassCounts(COUNTS)))
 
 
 @pytest.mark.parametrize("metric", ["balanced_accuracy", "accuracy", "harmonic_mean"])

@@ -36,16 +36,16 @@ TARGETS = {
 class Shifted(CrossEntropyLoss):
     """Cross-entropy with a margin of zero, so that the general path is taken and nothing changes."""
 
-    def change(self, logits: torch.Tensor, _features: torch.Tensor | None, /) -> Any:
-        changed = super().change(logits, None)
-        return changed._replace(own=changed.logits.clone())
+    def adjust_logits(self, logits: torch.Tensor, _features: torch.Tensor | None, /) -> Any:
+        changed = super().adjust_logits(logits, None)
+        return changed._replace(target_logits=changed.logits.clone())
 
 
 class Scaled(Shifted):
     """The same through the path that gives each label its own scale."""
 
-    def change(self, logits: torch.Tensor, _features: torch.Tensor | None, /) -> Any:
-        return super().change(logits, None)._replace(label_scale=torch.ones(4, dtype=logits.dtype))
+    def adjust_logits(self, logits: torch.Tensor, _features: torch.Tensor | None, /) -> Any:
+        return super().adjust_logits(logits, None)._replace(label_scale=torch.ones(4, dtype=logits.dtype))
 
 
 @pytest.mark.parametrize("make", [CrossEntropyLoss, Shifted, Scaled])

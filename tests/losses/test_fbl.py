@@ -29,7 +29,7 @@ def test_curriculum(name: Any, progress: float) -> None:
     loss = FBLoss([500, 50, 5], curriculum=name, strength=10.0)
     loss.progress = progress
     features = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
-    changed = loss.change(torch.zeros(1, 3, dtype=torch.float64), features).logits
+    changed = loss.adjust_logits(torch.zeros(1, 3, dtype=torch.float64), features).logits
     expected = -CURRICULA[name](progress) * 10.0 / 5.0 * torch.tensor([[0.0, 0.5, 1.0]], dtype=torch.float64)
     torch.testing.assert_close(changed, expected, rtol=1e-6, atol=1e-7)
 

@@ -7,7 +7,7 @@ import torch
 
 from longtail.errors import LongtailError
 from longtail.models import build_model
-from longtail.models.adapters import add_adapters, merged, only_adapters
+from longtail.models.adapters import add_adapters, merge_adapters, train_only_adapters
 from longtail.models.timm import prepare_torchvision
 
 prepare_torchvision()  # before peft
@@ -21,7 +21,7 @@ def test_adapters_train_alone_and_merge_into_an_ordinary_network() -> None:
     plain = {name: value.clone() for name, value in model.state_dict().items()}
     before = model(IMAGES)
     add_adapters(model.backbone, 4)
-    only_adapters(model.backbone)
+    train_only_adapters(model.backbone)
     assert torch.allclose(model(IMAGES), before, atol=1e-5)  # they start as nothing
     trained = [name for name, parameter in model.backbone.named_parameters() if parameter.requires_grad]
     assert trained
@@ -32,7 +32,7 @@ def test_adapters_train_alone_and_merge_into_an_ordinary_network() -> None:
         optimizer.step()
     after = model(IMAGES)
     assert not torch.allclose(after, before, atol=1e-3)
-    whole = merged(model)
+    whole = merge_adapters(model)
     assert whole.state_dict().keys() == plain.keys()
     assert torch.allclose(whole(IMAGES), after, atol=1e-4)
     assert any("lora_" in name for name in model.state_dict())  # the model itself goes on with its adapters
@@ -46,4 +46,4 @@ def test_a_network_without_attention_is_refused() -> None:
 
 def test_a_model_without_adapters_is_returned_as_it_is() -> None:
     model = build_model("plain-cnn", 3)
-    assert merged(model) is model
+    assert merge_adapters(model) is model

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from longtail.models import ResNetCifar, build_model
-from longtail.models.resnet_cifar import BasicBlock, folded
+from longtail.models.resnet_cifar import BasicBlock, fold_batch_norms
 
 
 @pytest.mark.parametrize(("depth", "parameters"), [(20, 269_072), (32, 463_504), (44, 657_936), (56, 852_368)])
@@ -68,7 +68,7 @@ def test_folding_batch_normalisation_keeps_the_function_and_the_network() -> Non
                 nn.init.normal_(values)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     images = torch.randn(3, 3, 12, 12)
-    quick = folded(network)
+    quick = fold_batch_norms(network)
     assert torch.allclose(quick(images), network(images), rtol=1e-4, atol=1e-4)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in quick.modules())
     assert network.state_dict().keys() == before.keys()
@@ -77,8 +77,8 @@ def test_folding_batch_normalisation_keeps_the_function_and_the_network() -> Non
 
 def test_what_is_not_understood_is_not_folded() -> None:
     other = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    assert folded(other) is other
+    assert fold_batch_norms(other) is other
     network = ResNetCifar(20)
     network.conv1 = nn.utils.parametrizations.weight_norm(network.conv1)  # no plain convolution any more
-    assert isinstance(folded(network).bn1, nn.BatchNorm2d)
-    assert isinstance(folded(network).layer1[0].bn1, nn.Identity)
+    assert isinstance(fold_batch_norms(network).bn1, nn.BatchNorm2d)
+    assert isinstance(fold_batch_norms(network).layer1[0].bn1, nn.Identity)

@@ -11,8 +11,7 @@ from safetensors.torch import save
 
 from longtail.errors import LongtailError
 from longtail.models.backbones import build_backbone
-from longtail.models.preprocessing import timm_inputs
-from longtail.models.timm import timm_module
+from longtail.models.timm import timm_inputs, timm_module
 from longtail.models.weights import PACKAGES, cached_weights, load_in_order, packaged_weights, require_weights
 
 LITE = "tf_efficientnet_lite0"

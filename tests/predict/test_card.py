@@ -45,8 +45,8 @@ def test_an_adjusted_run_shows_the_figures_after_its_adjustment(
     write_adjusted(run, info.adjustment, {"test": test | {"few": 0.4, "accuracy": 0.7, "per_class": rows}})
     after = model_card(run)
     assert measured(after) == {"accuracy": 0.7, "balanced_accuracy": 0.5}
-    assert "| few-shot classes | 40.0 %" in after
-    assert "| 山猫 | 2 | few | 3 | 62.5 %" in after
+    assert "| few-shot classes | 40.0%" in after
+    assert "| 山猫 | 2 | few | 3 | 62.5%" in after
     assert "measured with the post-hoc adjustment" in after
     save_info(replace(info, adjustment=replace(info.adjustment, offset=(0.0, 0.0, 0.0))), run)
     assert model_card(run) == before  # figures of another adjustment are none of its own
@@ -66,11 +66,11 @@ def test_damaged_figures_of_an_adjustment_are_named(
 
 def test_figures_groups_intervals_and_small_classes(ready: Path) -> None:
     text = model_card(ready)
-    assert "| few-shot classes | 10.0 % (5.0 to 15.0) |" in text
+    assert "| few-shot classes | 10.0% (5.0–15.0) |" in text
     assert "552 training images, from\n500 of the largest class to 2 of the smallest, a ratio of 250." in text
     assert "1 many-shot, 1 medium-shot, 1 few-shot." in text
-    assert "| marten \\| pine | 50 | medium | 30 | 50.0 % (25.0 to 75.0) |" in text
-    assert "| 山猫 | 2 | few | 3 | 50.0 % (25.0 to 75.0) (fewer than 5 test images) |" in text
+    assert "| marten \\| pine | 50 | medium | 30 | 50.0% (25.0–75.0) |" in text
+    assert "| 山猫 | 2 | few | 3 | 50.0% (25.0–75.0) (fewer than 5 test images) |" in text
     assert "| post-hoc adjustment | logit-adjustment |" in text
     assert "assume | uniform |" in text
     assert "folder:photos" in text

@@ -264,7 +264,7 @@ def test_a_class_is_chosen_by_mouse_from_the_list_and_from_a_figure_and_back_lea
     page.wait_for_selector("#accuracy-0 .hovertext")
     said = page.locator("#accuracy-0 .hovertext").text_content()
     assert "lynx" in said
-    assert "95 % interval" in said
+    assert "95% interval" in said
     page.mouse.down()
     page.mouse.up()
     page.wait_for_function("document.querySelector('#class-panel h2')?.textContent === 'lynx'")

@@ -13,7 +13,7 @@ import pytest
 
 from longtail.analysis.norms import RankTrend
 from longtail.compare.comparison import compare_runs
-from longtail.compare.rows import Comparison
+from longtail.compare.table import Comparison
 from longtail.report.sections import norms
 from longtail.report.sections.class_separation import ratio_change, spread_section
 from longtail.report.sections.embedding import embedding_section
@@ -109,7 +109,7 @@ def test_a_class_is_compared_with_itself_under_the_first(analysed: Callable[...,
     assert ratio_change([1.0, np.nan], [1.0, 1.0]) is None
     section = spread_section(compared(analysed("ce"), analysed("flat", slope=0.0)))
     assert section is not None
-    assert re.search(r"Against ce, the ratio of a class is .* under flat \(95 % interval .*%\)", section.sentence)
+    assert re.search(r"Against ce, the ratio of a class is .* under flat \(95% interval .*%\)", section.sentence)
 
 
 def test_the_table_holds_both_splits_of_each_run_and_folds_seeds(analysed: Callable[..., Path]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from longtail.compare.comparison import compare_runs
-from longtail.compare.wording import Spread
+from longtail.compare.seeds import MeanStd
 from longtail.counts import ClassCounts
 from longtail.report.captions import class_sentence, group_sentence, headline, histogram_sentence
 from longtail.report.plots import figures
@@ -74,11 +74,11 @@ def test_many_classes_are_drawn_by_webgl(cifar_counts):
 
 
 def test_group_bars_write_n_a_and_whiskers_only_where_seeds_were_folded():
-    figure = figures.group_bars(["ce", "gcl", "kps"], [Spread(0.4, 0.01, 3), None, Spread(0.5, None, 1)], "#000000")
+    figure = figures.group_bars(["ce", "gcl", "kps"], [MeanStd(0.4, 0.01, 3), None, MeanStd(0.5, None, 1)], "#000000")
     texts = [annotation.text for annotation in figure.layout.annotations]
     assert texts == ["ce", "<b>40.0 ± 1.0</b>", "gcl", "<b>n/a</b>", "kps", "<b>50.0</b>"]
     assert figure.data[-1].error_x.array == (0.01,)
-    assert len(figures.group_bars(["ce"], [Spread(0.4, None, 1)], "#000000").data) == 2
+    assert len(figures.group_bars(["ce"], [MeanStd(0.4, None, 1)], "#000000").data) == 2
 
 
 def test_curves_mark_where_stage_two_begins(make_run):
@@ -97,7 +97,7 @@ def test_markup_in_a_class_name_is_shown_not_obeyed():
 
 def test_sentences_say_what_the_numbers_say(make_run):
     same = compare_runs([make_run("a"), make_run("b", recipe="cifar-lt/kps")])
-    assert headline(same).count("no clear difference (0.0 points, 95 % interval −") == 2
+    assert headline(same).count("no clear difference (0.0 points, 95% interval −") == 2
     far = compare_runs([make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl", slope=0.3)])
     assert "points higher" in headline(far)
     assert "accuracy falls by" in group_sentence(far.final, far.split)

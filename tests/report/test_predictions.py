@@ -278,10 +278,10 @@ def test_bands_are_intervals_of_the_images_and_left_out_where_images_belong_toge
     line, band = section.drawings[0].figure.data[0], section.drawings[0].figure.data[2]
     ends = wilson(float(line.y[-1]) * len(LABEL), len(LABEL))
     assert [band.y[49], band.y[50]] == pytest.approx(ends, abs=1e-6)
-    assert section.sentence.endswith("Bands are 95 % intervals over the test images.")
+    assert section.sentence.endswith("Bands are 95% intervals over the test images.")
     shift = prior_section(two)
     assert len(shift.drawings[0].figure.data) == 4
-    assert shift.sentence.endswith("Bands are 95 % intervals over the test images.")
+    assert shift.sentence.endswith("Bands are 95% intervals over the test images.")
     for row in two.final:
         object.__setattr__(row.runs[0], "test", replace(row.runs[0].test, unit="film"))
     assert [len(build(two).drawings[0].figure.data) for build in (coverage_section, prior_section)] == [2, 2]

@@ -7,7 +7,7 @@ import pytest
 
 from longtail.counts import ClassCounts
 from longtail.data.dataset import Split
-from longtail.evaluation.metrics import EvaluationMetrics, summarise
+from longtail.evaluation.metrics import EvaluationMetrics, summarize
 from longtail.training.clustered_intervals import with_group_intervals
 from longtail.training.evaluate import Evaluation
 
@@ -23,7 +23,7 @@ def evaluated() -> tuple[Evaluation, Split]:
     metric.update(torch.eye(2)[prediction], torch.from_numpy(label))
     said = {"index": np.arange(120), "label": label, "prediction": prediction}
     split = Split.from_arrays(np.zeros((120, 2, 2), np.uint8), label, {"film": [f"film {f}" for f in film]})
-    return Evaluation(summarise(metric, ClassCounts([60, 60])), said), split
+    return Evaluation(summarize(metric, ClassCounts([60, 60])), said), split
 
 
 def test_films_that_are_right_as_a_whole_count_as_one_image_each(evaluated: tuple[Evaluation, Split]) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from longtail.analysis.confusions import confused_pairs
-from longtail.analysis.groups import Mask
 from longtail.counts import FloatArray, IntArray
+from longtail.evaluation.groups import Mask
 
 HARDEST = 24
 """Classes of which the most pictures are kept, whatever the number of classes."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from longtail.analysis.groups import group_numbers
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
+from longtail.evaluation.groups import group_numbers
 
 
 @dataclass(frozen=True)

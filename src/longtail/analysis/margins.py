@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from longtail.analysis.groups import group_masks
 from longtail.counts import FloatArray, GroupName, IntArray
+from longtail.evaluation.groups import group_masks
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FLOOR = float(np.finfo(np.float32).tiny)

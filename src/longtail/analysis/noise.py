@@ -40,10 +40,10 @@ def effective_cloud(
 ) -> EffectiveCloud:
     """Mean and standard deviation of what the noise of a loss adds to the logit of each class that is not the label.
 
-    The logits are drawn through the loss itself, its :meth:`sample_noise` and :meth:`change`, and compared with what it
-    makes of zero noise; so a loss that is written tomorrow is measured as well. For GCL the mean is ``-A d_j E|e|``
-    with ``E|e| = 0.265`` for ``e = clamp(Normal(0, 1/3), -1, 1)``, whatever the cosine. For AGCL the noise turns the
-    angle, so that the answer depends on where it stood: at ``logit=0``, a right angle, it is largest.
+    The logits are drawn through the loss itself, its :meth:`sample_noise` and :meth:`adjust_logits`, and compared with
+    their value for zero noise; so a loss that is written tomorrow is measured as well. For GCL the mean is
+    ``-A d_j E|e|`` with ``E|e| = 0.265`` for ``e = clamp(Normal(0, 1/3), -1, 1)``, whatever the cosine. For AGCL the
+    noise turns the angle, so that the answer depends on where it stood: at ``logit=0``, a right angle, it is largest.
 
     References:
         [1] Li, Cheung, Lu, Long-Tailed Visual Recognition via Gaussian Clouded Logit Adjustment, CVPR 2022,
@@ -87,7 +87,9 @@ def effective_cloud(
         for size in _parts(draws, AT_ONCE // max(classes, width)):
             logits = torch.full((size, classes), logit, device=totals.device)
             features = torch.ones(size, width, device=totals.device)
-            moved = (noisy.change(logits, features).logits - still.change(logits, features).logits).double()
+            moved = (
+                noisy.adjust_logits(logits, features).logits - still.adjust_logits(logits, features).logits
+            ).double()
             totals += torch.stack([moved.sum(0), (moved**2).sum(0)])
     if not totals[1].any():
         return EffectiveCloud(absent, absent.copy())

@@ -54,7 +54,7 @@ class RankTrend:
 
     @property
     def is_none(self) -> bool:
-        """Whether its 95 % interval, by Fisher's transformation, leaves room for a weak correlation only.
+        """Whether its 95% interval, by Fisher's transformation, leaves room for a weak correlation only.
 
         Example:
             >>> RankTrend(0.02, 0.2, 8142).is_none, RankTrend(0.02, 0.8, 100).is_none

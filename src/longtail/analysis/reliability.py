@@ -27,7 +27,7 @@ class Reliability:
         confidence: Their mean confidence, shape (B,); NaN for an empty bin.
         accuracy: Share of them that is right, shape (B,); NaN for an empty bin.
         ece: Expected calibration error, in [0, 1]; NaN without images.
-        interval: Its 95 % interval; None for fewer than ``LEAST`` independent images.
+        interval: Its 95% interval; None for fewer than ``LEAST`` independent images.
         overconfidence: Mean confidence minus accuracy, over all images; NaN without images.
     """
 

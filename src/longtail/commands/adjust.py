@@ -12,6 +12,7 @@ from rich.table import Table
 
 from longtail.commands.terminal import IN_BRACKETS, as_dict, interval_notes, print_json, print_line, sure_table
 from longtail.errors import UsageError
+from longtail.text import figure_text
 
 GRAMMAR = "RUN [--method NAME] [--tau auto|X] [--temperature auto|X|none] [--moved-to SOURCE] [--reset]"
 
@@ -128,9 +129,7 @@ def _print_split(name: str, found: Mapping[str, Any]) -> None:
     # The adjustment was chosen on the validation images, so they cannot judge it.
     Console().print(_table(found["before"], found["after"], found["change"], judge=name == "test"))
     if name == "test":
-        print_line(
-            "* marks evidence: half a point or more, and a 95 % interval over the test images that excludes zero"
-        )
+        print_line("* marks evidence: half a point or more, and a 95% interval over the test images that excludes zero")
     if found["sure"] is not None:
         Console().print(sure_table(found["sure"]))
     # How few validation images there are is said above, as it bears on the choice.
@@ -140,14 +139,13 @@ def _print_split(name: str, found: Mapping[str, Any]) -> None:
 
 
 def _table(before: Mapping[str, Any], after: Mapping[str, Any], change: Mapping[str, Any], *, judge: bool) -> Table:
-    from longtail.training.progress import figure
 
     table = Table(
         "figure", "before", "after", "difference", box=None, header_style="bold", pad_edge=False, collapse_padding=True
     )
     for key in (key for key in before if key != "intervals"):
         shown = [
-            f"{each[key]:.4f}" if key == "nll" else figure(each[key], each["intervals"].get(key))
+            f"{each[key]:.4f}" if key == "nll" else figure_text(each[key], each["intervals"].get(key))
             for each in (before, after)
         ]
         table.add_row(key.replace("_", " "), *shown, _difference(change.get(key), judge=judge))
@@ -156,7 +154,7 @@ def _table(before: Mapping[str, Any], after: Mapping[str, Any], change: Mapping[
 
 def _difference(change: Mapping[str, Any] | None, *, judge: bool) -> str:
     """The difference in points with its interval over the same images; empty for a figure without one."""
-    from longtail.compare.wording import signed
+    from longtail.text import signed
 
     if change is None:
         return ""

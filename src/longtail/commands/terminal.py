@@ -13,10 +13,12 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from longtail.text import figure_text, interval_text, percent
+
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
-IN_BRACKETS = "95 % intervals in brackets"
+IN_BRACKETS = "95% intervals in brackets"
 
 
 def as_dict(flags: Namespace, without: str = "") -> dict[str, Any]:
@@ -37,36 +39,16 @@ def summary_table(summary: Mapping[str, Any]) -> Group:
     intervals = summary.get("intervals") or {}
     table = Table("figure", "value", box=None, header_style="bold", pad_edge=False)
     if intervals:
-        table.add_column(f"{intervals['level'] * 100:.0f} % interval")
+        table.add_column(f"{percent(intervals['level'], 0)} interval")
     for key, value in summary.items():
         if key in {"per_class", "intervals"}:
             continue
         if key in {"num_images", "nll"}:
             shown = "n/a" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
         else:
-            shown = percent(value)
-        table.add_row(key.replace("_", " "), shown, *([interval_words(intervals.get(key))] if intervals else []))
+            shown = percent(value, 2)
+        table.add_row(key.replace("_", " "), shown, *([interval_text(intervals.get(key))] if intervals else []))
     return Group(table, *(Text(f"note: {note}") for note in interval_notes(summary)))
-
-
-def percent(value: float | None, digits: int = 2) -> str:
-    """Show a fraction as a percentage, None as n/a.
-
-    Example:
-        >>> percent(0.12345), percent(None)
-        ('12.35 %', 'n/a')
-    """
-    return "n/a" if value is None else f"{value * 100:.{digits}f} %"
-
-
-def interval_words(ends: Sequence[float] | None) -> str:
-    """An interval in percent; nothing where there is none.
-
-    Example:
-        >>> interval_words([0.1234, 0.5]), interval_words(None)
-        ('12.3 to 50.0', '')
-    """
-    return "" if ends is None else f"{ends[0] * 100:.1f} to {ends[1] * 100:.1f}"
 
 
 def interval_notes(summary: Mapping[str, Any]) -> list[str]:
@@ -108,7 +90,7 @@ def class_table(summary: Mapping[str, Any], *, limit: int | None = 40) -> Table:
         key=lambda row: -row["train_count"] if limit is None else (row["recall"], row["test_count"]),
     )
     table = Table("class", box=None, header_style="bold", pad_edge=False)
-    for heading in ("train", "test", "recall", "95 % interval", "precision", "95 % interval"):
+    for heading in ("train", "test", "recall", "95% interval", "precision", "95% interval"):
         table.add_column(heading, justify="right")
     for row in rows[:limit]:
         mark = " *" if 0 < row["test_count"] < FEW_IMAGES else ""
@@ -116,8 +98,8 @@ def class_table(summary: Mapping[str, Any], *, limit: int | None = 40) -> Table:
             word
             for name in ("recall", "precision")
             for word in (
-                "n/a" if row[name] is None else f"{row[name] * 100:.1f}",
-                interval_words(row.get(f"{name}_interval")),
+                percent(row[name], unit=False),
+                interval_text(row.get(f"{name}_interval")),
             )
         ]
         table.add_row(Text(row["name"] + mark), str(row["train_count"]), str(row["test_count"]), *cells)
@@ -166,12 +148,10 @@ def sure_table(sure: Mapping[str, Any]) -> Table:
     Args:
         sure: As :func:`longtail.evaluation.selective.sure_summary` returns it.
     """
-    from longtail.training.progress import figure
-
     table = Table("images", "sure of", "right of those", box=None, header_style="bold", pad_edge=False)
     for part in PARTS:
         kept = sure[part]
-        cells = (figure(kept[name], kept[f"{name}_interval"]) for name in ("coverage", "accuracy"))
+        cells = (figure_text(kept[name], kept[f"{name}_interval"]) for name in ("coverage", "accuracy"))
         table.add_row(part, *cells)
     return table
 
@@ -182,11 +162,9 @@ def coverage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     Args:
         rows: As :func:`longtail.evaluation.selective.sure_summary` returns them.
     """
-    from longtail.training.progress import figure
-
     table = Table("from", *PARTS, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         for start, name in ((f"{row['threshold']:.4f}", "coverage"), ("", "accuracy")):
-            cells = (figure(row[part][name], row[part][f"{name}_interval"], unit="") for part in PARTS)
+            cells = (figure_text(row[part][name], row[part][f"{name}_interval"], unit=False) for part in PARTS)
             table.add_row(start, *cells, end_section=name == "accuracy")
     return table

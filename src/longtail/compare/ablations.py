@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from longtail.compare.rows import Row
 from longtail.compare.seeds import identity, short_labels
+from longtail.compare.table import Row
 
 Value = float | str
 Texts = Mapping[str, tuple[str, ...]]

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from longtail.compare.pairing import Pairing, measured
-from longtail.compare.wording import listing, mark, signed
+from longtail.compare.differences import Pairing, mark, measured
 from longtail.counts import FEW_IMAGES
 from longtail.data.splits import describe_never_judged
 from longtail.evaluation.significance import ENOUGH_SEEDS
 from longtail.run.read import Value
 from longtail.run.result import Metrics, RunResult
+from longtail.text import listing, percent, signed
 
 if TYPE_CHECKING:
-    from longtail.compare.rows import Row
+    from longtail.compare.table import Row
 
 
 def notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]], split: str | None) -> Iterator[str]:
@@ -65,7 +65,7 @@ def evidence_notes(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows[1:]:
         for sign, reason in reasons.items():
             which = [
-                f"{key.replace('_', ' ')} ({signed(change.mean)} ± {100 * (change.std or 0.0):.1f})"
+                f"{key.replace('_', ' ')} ({signed(change.mean)} ± {percent(change.std or 0.0, unit=False)})"
                 for key, change in row.differences.items()
                 if change is not None and mark(change) == sign
             ]

@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from longtail.compare.caveats import evidence_notes, notes
-from longtail.compare.differences import figure_difference, figure_of
-from longtail.compare.pairing import Pairing, measured
-from longtail.compare.rows import Comparison, Row
-from longtail.compare.seeds import fold, row_names, short_labels, with_short_paths
-from longtail.compare.table import HEADINGS
-from longtail.compare.wording import Spread, mean_interval
+from longtail.compare.differences import Pairing, figure_difference, figure_of, measured
+from longtail.compare.seeds import MeanStd, fold, mean_interval, row_names, short_labels, with_short_paths
+from longtail.compare.table import HEADINGS, Comparison, Row
 from longtail.errors import LongtailError, nearest
 from longtail.run.result import RunResult
 
@@ -66,10 +63,10 @@ def compare_results(
     groups = _baseline_first(_groups(runs, names), baseline)
     first = next(iter(groups.values()))
     rows: list[Row] = []
-    for colour, (name, group) in enumerate(groups.items()):
-        rows.append(_row(name, group, first, split, colour))
+    for color, (name, group) in enumerate(groups.items()):
+        rows.append(_row(name, group, first, split, color))
         if stages and split == "test":
-            rows.extend(_stage_rows(name, group, first, colour))
+            rows.extend(_stage_rows(name, group, first, color))
     labels = short_labels([row.name for row in rows])
     rows = [replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
     return Comparison(tuple(rows), split, (*notes(runs, groups, split), *evidence_notes(rows)))
@@ -99,21 +96,21 @@ def _baseline_first(groups: dict[str, tuple[RunResult, ...]], baseline: str | No
     return {name: groups[name]} | groups
 
 
-def _row(name: str, group: tuple[RunResult, ...], first: tuple[RunResult, ...], split: str | None, colour: int) -> Row:
+def _row(name: str, group: tuple[RunResult, ...], first: tuple[RunResult, ...], split: str | None, color: int) -> Row:
     pairs = Pairing.of(group, first, split).pairs
-    values = {key: Spread.of([figure_of(run, split, key) for run in group]) for key in HEADINGS}
+    values = {key: MeanStd.of([figure_of(run, split, key) for run in group]) for key in HEADINGS}
     differences = {key: figure_difference(group, first, split, key) for key in HEADINGS}
     known = [metrics for run in group if (metrics := measured(run, split)) is not None]
     intervals = {key: mean_interval([metrics.intervals.get(key) for metrics in known]) for key in HEADINGS}
-    return Row(name, None, group, values, differences, len(pairs), colour, intervals=intervals)
+    return Row(name, None, group, values, differences, len(pairs), color, intervals=intervals)
 
 
-def _stage_rows(name: str, group: tuple[RunResult, ...], first: tuple[RunResult, ...], colour: int) -> list[Row]:
+def _stage_rows(name: str, group: tuple[RunResult, ...], first: tuple[RunResult, ...], color: int) -> list[Row]:
     last = max((max(run.stages, default=1) for run in group), default=1)
     rows = []
     for stage in range(1, last):
         kept = tuple(replace(run, test=run.stages.get(stage)) for run in group)
-        row = _row(f"{name} (stage {stage})", kept, first, "test", colour)
+        row = _row(f"{name} (stage {stage})", kept, first, "test", color)
         if any(value is not None for value in row.values.values()):
             rows.append(replace(row, stage=stage, runs=group))
     return rows

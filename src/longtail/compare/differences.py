@@ -1,24 +1,151 @@
-"""Differences of figures between configurations, with intervals over their common test images."""
+"""Differences between configurations: runs paired by seed and images, intervals over both, and the words for them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, variance
 
 import numpy as np
 import numpy.typing as npt
 
-from longtail.compare.pairing import Between, Runs, Sides, difference_between, measured
-from longtail.compare.wording import Spread, mean_interval
+from longtail.compare.seeds import MeanStd, mean_interval
 from longtail.counts import GROUP_NAMES, IntArray
-from longtail.evaluation.intervals import wilson
-from longtail.evaluation.significance import Difference, apart_interval, matched_gain, means_interval
+from longtail.evaluation.intervals import LEVEL_TEXT, wilson
+from longtail.evaluation.significance import (
+    ENOUGH_SEEDS,
+    EVIDENCE,
+    Difference,
+    matched_gain,
+    paired_means_interval,
+    unpaired_interval,
+    welch_interval,
+)
 from longtail.run.result import Ends, Metrics, Predictions, RunResult
+from longtail.text import percent, signed
 
+Key = tuple[int, str]
+Runs = Sequence[RunResult]
+Measure = Callable[[RunResult], float | None]
+Between = Callable[[Runs, Runs], Ends | None]
+"""Gives the interval over test images of the mean of some runs minus that of others; partners in the same order."""
 Counted = Callable[[RunResult, Predictions], tuple[npt.ArrayLike, npt.ArrayLike]]
 ROUNDED = 1e-4
 """A figure counted again from the predictions may be so far from the one that was kept."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which runs of two configurations belong together.
+
+    Attributes:
+        pairs: A run, and the run of the baseline with its seed and its training images.
+        alone: Seeds of runs on either side that have no partner, rising.
+    """
+
+    pairs: tuple[tuple[RunResult, RunResult], ...]
+    alone: tuple[int, ...]
+
+    @classmethod
+    def of(cls, runs: Sequence[RunResult], baseline: Sequence[RunResult], split: str | None) -> Pairing:
+        """Pair the runs that were measured on ``split``; none where a seed occurs twice, as its partner is unknown."""
+        mine, base = _measured(runs, split), _measured(baseline, split)
+        left, right = {_key(run): run for run in mine}, {_key(run): run for run in base}
+        if len(left) < len(mine) or len(right) < len(base) or None in left | right:
+            return cls((), ())
+        shared = [key for key in left if key in right]
+        alone = {key[0] for key in [*left, *right] if key is not None and key not in shared}
+        return cls(tuple((left[key], right[key]) for key in shared), tuple(sorted(alone)))
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The runs on both sides of a difference between two configurations.
+
+    Attributes:
+        mine: Runs of the first.
+        base: Runs of the second; the partners of the first in the same order if there are pairs.
+        paired: Whether there are pairs.
+    """
+
+    mine: Runs
+    base: Runs
+    paired: bool
+
+    @classmethod
+    def of(cls, runs: Runs, baseline: Runs, split: str | None, value: Measure) -> Sides:
+        """Keep the pairs with both runs measured; without pairs, all measured runs."""
+        pairs = [pair for pair in Pairing.of(runs, baseline, split).pairs if None not in map(value, pair)]
+        if pairs:
+            return cls([mine for mine, _ in pairs], [base for _, base in pairs], True)
+        mine, base = ([run for run in side if value(run) is not None] for side in (runs, baseline))
+        return cls(mine, base, False)
+
+
+def difference_between(
+    runs: Runs, baseline: Runs, split: str | None, value: Measure, between: Between | None = None
+) -> Difference | None:
+    """By how much a number of some runs exceeds that of others, with the intervals that decide whether it is evidence.
+
+    From three seeds on, the interval over seeds is Student's of the pairs, or Welch's of the means if no run has a
+    partner. The interval over images is that of ``between`` for the average over seeds.
+
+    Args:
+        runs: Of one configuration.
+        baseline: Of the other.
+        split: Where they were measured.
+        value: The number.
+        between: Gives the interval over the test images, if there is one.
+
+    Returns:
+        None if either side was not measured.
+    """
+    sides = Sides.of(runs, baseline, split, value)
+    mine, base = ([number for run in side if (number := value(run)) is not None] for side in (sides.mine, sides.base))
+    if not (mine and base):
+        return None
+    images = between(sides.mine, sides.base) if between else None
+    if sides.paired:
+        return Difference.of([a - b for a, b in zip(mine, base, strict=True)], images)
+    repeated = any(_repeats(side) for side in (sides.mine, sides.base))
+    return replace(difference_of_means(mine, base, judge=not repeated), images=images)
+
+
+def difference_of_means(mine: Sequence[float], base: Sequence[float], *, judge: bool = True) -> Difference:
+    """What is left where there are no pairs: the deviations of both sides add up, and hide small differences.
+
+    Args:
+        mine: Numbers of one side, at least one.
+        base: Of the other.
+        judge: Whether they are independent, so that from three seeds on Welch's interval applies.
+
+    Example:
+        >>> difference_of_means([0.5, 0.5], [0.25])
+        Difference(mean=0.25, std=None, n=1, images=None, seeds=None)
+    """
+    n = min(len(mine), len(base))
+    std = (variance(mine) + variance(base)) ** 0.5 if n > 1 else None
+    seeds = welch_interval(mine, base) if judge and n >= ENOUGH_SEEDS else None
+    return Difference(fmean(mine) - fmean(base), std or None, n, seeds=seeds)
+
+
+def _repeats(runs: Runs) -> bool:
+    seeds = [run.seed for run in runs if run.seed is not None]
+    return len(set(seeds)) < len(seeds)
+
+
+def measured(run: RunResult, split: str | None) -> Metrics | None:
+    """The metrics of a run on a split, None where there is no split to compare."""
+    return run.metrics(split) if split else None
+
+
+def _measured(runs: Sequence[RunResult], split: str | None) -> list[RunResult]:
+    return [run for run in runs if measured(run, split) is not None]
+
+
+def _key(run: RunResult) -> Key | None:
+    return None if run.seed is None else (run.seed, run.data_hash)
 
 
 def figure_of(run: RunResult, split: str | None, key: str) -> float | None:
@@ -63,8 +190,8 @@ def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -
 
 def mean_figure(runs: Runs, split: str | None, key: str) -> float | None:
     """The mean of a figure over runs; None if no run has it."""
-    spread = Spread.of([figure_of(run, split, key) for run in runs])
-    return spread.mean if spread else None
+    mean = MeanStd.of([figure_of(run, split, key) for run in runs])
+    return mean.mean if mean else None
 
 
 def _tested_alike(mine: Runs, base: Runs, split: str | None) -> bool:
@@ -77,7 +204,7 @@ def _apart(mine: Runs, base: Runs, split: str | None, key: str) -> Ends | None:
     (first, ends), (second, other) = sides
     if first is None or second is None or ends is None or other is None:
         return None
-    return apart_interval(first, ends, second, other)
+    return unpaired_interval(first, ends, second, other)
 
 
 def _intervals(runs: Runs, split: str | None, key: str) -> list[Ends | None]:
@@ -157,7 +284,7 @@ def difference_of_shares(one: float, images: float, two: float, base: float) -> 
         (True, False)
     """
     ends = [wilson(share * count, count).tolist() for share, count in ((one, images), (two, base))]
-    return Difference(one - two, None, 1, images=apart_interval(one, ends[0], two, ends[1]))
+    return Difference(one - two, None, 1, images=unpaired_interval(one, ends[0], two, ends[1]))
 
 
 def counted_between(counted: Counted, *, most: float = 1.0) -> Between:
@@ -179,7 +306,62 @@ def counted_between(counted: Counted, *, most: float = 1.0) -> Between:
     def between(mine: Runs, base: Runs) -> Ends | None:
         parts = _same_images(mine, base) or []
         return mean_interval(
-            [means_interval(*sums(one), *sums(two), most=most, group=_group([*one, *two])) for one, two in parts]
+            [paired_means_interval(*sums(one), *sums(two), most=most, group=_group([*one, *two])) for one, two in parts]
         )
 
     return between
+
+
+def mark(change: Difference | None) -> str:
+    """The mark after a difference in a table: * for evidence, i or s if it holds over images or seeds alone.
+
+    Example:
+        >>> mark(Difference(0.03, None, 1, images=(0.01, 0.05))), mark(Difference(0.03, None, 1))
+        ('*', '')
+        >>> mark(Difference(0.03, 0.04, 3, images=(0.01, 0.05), seeds=(-0.069, 0.129)))
+        'i'
+    """
+    if change is None or change.holds is None or abs(change.mean) < EVIDENCE:
+        return ""
+    return "*" if change.is_evidence else {"images": "i", "seeds": "s"}.get(change.holds, "")
+
+
+def difference_text(change: Difference | None) -> str:
+    """Phrase a difference without overclaiming, naming the intervals it holds over.
+
+    Example:
+        >>> difference_text(Difference(0.031, None, 1, images=(0.01, 0.052)))
+        '3.1 points higher (holds over images)'
+        >>> difference_text(Difference(-0.031, 0.01, 3, images=(-0.05, -0.01), seeds=(-0.056, -0.006)))
+        '3.1 points lower (holds over images and seeds)'
+        >>> difference_text(Difference(0.03, 0.04, 3, images=(0.01, 0.05), seeds=(-0.069, 0.129)))
+        'no clear difference (+3.0 points: holds over images, not over seeds, 95% interval −6.9 to +12.9)'
+        >>> difference_text(Difference(0.003, 0.0001, 3, images=(0.001, 0.004)))
+        'no difference (+0.3 points)'
+        >>> difference_text(Difference(0.031, 0.01, 2))
+        '+3.1 points, but 2 seeds without an interval show no more than themselves'
+    """
+    if change is None:
+        return "not measured"
+    points = f"{signed(change.mean)} points"
+    if change.interval is None:
+        seeds = "one seed" if change.n == 1 else f"{change.n} seeds"
+        show = "shows no more than itself" if change.n == 1 else "show no more than themselves"
+        return f"{points}, but {seeds} without an interval {show}"
+    if change.is_evidence:
+        direction = "higher" if change.mean > 0 else "lower"
+        return f"{percent(abs(change.mean), unit=False)} points {direction} (holds over {change.holds})"
+    if change.is_none:
+        return f"no difference ({points})"
+    return f"no clear difference ({points}{_why_unclear(change)})"
+
+
+def _why_unclear(change: Difference) -> str:
+    """Why a difference is not clear: which interval contains zero, or that the difference is small."""
+    failed = {"images": change.seeds, "seeds": change.images}.get(change.holds or "")
+    low, high = failed or change.interval or (0.0, 0.0)
+    interval = f"{LEVEL_TEXT} interval {signed(low)} to {signed(high)}"
+    if failed is not None:
+        other = "seeds" if change.holds == "images" else "images"
+        return f": holds over {change.holds}, not over {other}, {interval}"
+    return f", {interval}" if change.holds == "neither" else f", {interval}: under half a point"

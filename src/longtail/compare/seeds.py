@@ -1,18 +1,76 @@
-"""Which runs are the same configuration, and what tells two configurations apart."""
+"""Runs that are one configuration with several seeds: which they are, their names, and the means over them."""
 
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from longtail.config.schema import EXECUTION
 from longtail.data.sources.paths import last_name
 from longtail.run.read import Table, Value
 from longtail.run.result import RunResult
+from longtail.text import percent
 
 SEEDS = frozenset({"seed", "subset_seed", "split_seed"})
+
+
+@dataclass(frozen=True)
+class MeanStd:
+    """Mean and sample standard deviation over ``n`` runs; ``std`` is None for a single run.
+
+    Attributes:
+        mean: Of the runs.
+        std: Their deviation.
+        n: How many runs.
+
+    Example:
+        >>> MeanStd.of([0.25, 0.75]).mean
+        0.5
+        >>> MeanStd.of([None]) is None
+        True
+    """
+
+    mean: float
+    std: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> MeanStd | None:
+        """Fold the values that were measured; None where none was."""
+        measured = [value for value in values if value is not None]
+        if not measured:
+            return None
+        return cls(statistics.fmean(measured), statistics.stdev(measured) if len(measured) > 1 else None, len(measured))
+
+
+def mean_std_text(value: MeanStd | None) -> str:
+    """Mean and deviation in percent, as a table cell holds them.
+
+    Example:
+        >>> mean_std_text(MeanStd(0.384, 0.0031, 3)), mean_std_text(None)
+        ('38.4 ± 0.3', 'n/a')
+    """
+    if value is None:
+        return "n/a"
+    return percent(value.mean, unit=False) + ("" if value.std is None else f" ± {percent(value.std, unit=False)}")
+
+
+def mean_interval(intervals: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
+    """One interval for several runs on the same images: the mean of the ends; None where a run has none.
+
+    More runs do not make it narrower, as they do not bring more images.
+
+    Example:
+        >>> mean_interval([(0.25, 0.5), (0.5, 0.75)]), mean_interval([(0.25, 0.5), None])
+        ((0.375, 0.625), None)
+    """
+    measured = [ends for ends in intervals if ends is not None]
+    if not measured or len(measured) < len(intervals):
+        return None
+    return statistics.fmean(low for low, _ in measured), statistics.fmean(high for _, high in measured)
 
 
 def flatten(config: Value, prefix: str = "") -> dict[str, str]:

@@ -1,25 +1,26 @@
-"""A comparison as a table in the terminal and as a CSV file."""
+"""Comparison: configurations as rows, with what a reader has to know; as a table in the terminal and as a CSV file."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from longtail.compare.wording import EN_DASH, SURE, Spread, interval_text, mark, signed, spread_text
+from longtail.compare.differences import mark
+from longtail.compare.seeds import MeanStd, mean_std_text
+from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.evaluation.significance import ENOUGH_SEEDS, EVIDENCE, Difference
 from longtail.files import output_path, write_atomically
-from longtail.run.result import Ends
-
-if TYPE_CHECKING:
-    from longtail.compare.rows import Comparison, Row
+from longtail.run.result import Ends, RunResult
+from longtail.text import EN_DASH, interval_text, percent, signed
 
 HEADINGS: dict[str, str] = {
     "accuracy": "accuracy",
@@ -32,6 +33,58 @@ HEADINGS: dict[str, str] = {
 }
 """The compared metrics and their column headings; all but ``ece`` are better when higher."""
 WIDE_ENOUGH = 100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration, or what it was after an earlier stage.
+
+    Attributes:
+        name: The recipe, and the options that differ from rows of the same recipe.
+        stage: The stage measured, None for the finished run.
+        runs: The runs folded into this row, one per seed.
+        values: Metric to mean and deviation, None where nothing was measured.
+        differences: The same, minus the first row: over pairs of runs with equal seed and images where there are any.
+        pairs: How many pairs that were; 0 where the means were subtracted.
+        color: Which color of the run palette the row has in every figure.
+        label: The name without the ``DATA/`` that all rows share, for figures.
+        intervals: Metric to the 95% interval that its number of test images leaves; the mean of those of the runs.
+    """
+
+    name: str
+    stage: int | None
+    runs: tuple[RunResult, ...]
+    values: dict[str, MeanStd | None]
+    differences: dict[str, Difference | None]
+    pairs: int = 0
+    color: int = 0
+    label: str = ""
+    intervals: Mapping[str, Ends | None] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The training seeds that are known."""
+        return [run.seed for run in self.runs if run.seed is not None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows to compare and what a reader has to know before trusting them.
+
+    Attributes:
+        rows: The baseline, which differences are against, then the other configurations in the order given.
+        split: The split that was measured, or None when no run was evaluated.
+        notes: One sentence each: other test images, another training subset, single seeds, repeated seeds.
+    """
+
+    rows: tuple[Row, ...]
+    split: Literal["test", "validation"] | None
+    notes: tuple[str, ...]
+
+    @property
+    def final(self) -> tuple[Row, ...]:
+        """The rows of finished runs, without those of earlier stages."""
+        return tuple(row for row in self.rows if row.stage is None)
 
 
 def print_table(comparison: Comparison, console: Console) -> None:
@@ -49,7 +102,7 @@ def print_table(comparison: Comparison, console: Console) -> None:
         )
         if any(row.intervals.values()):
             ends = [_interval_cell(row.intervals.get(key), narrow=narrow) for key in HEADINGS]
-            table.add_row(Text(f"  {SURE} interval", "dim"), "", *ends)
+            table.add_row(Text(f"  {LEVEL_TEXT} interval", "dim"), "", *ends)
         if index:
             changes = [_difference_cell(change, narrow=narrow) for change in row.differences.values()]
             table.add_row(Text("  difference", "dim"), Text(str(row.pairs or ""), "dim"), *changes)
@@ -68,7 +121,8 @@ def _heading(comparison: Comparison) -> str:
     seeds = any(change and change.seeds for row in rows for change in row.differences.values())
     over = f"over the test images and, from {ENOUGH_SEEDS} seeds on, over seeds" if seeds else "over the test images"
     rule = (
-        f"one with * is evidence: {100 * EVIDENCE:.1f} points or more, and a {SURE} interval that excludes zero, {over}"
+        f"one with * is evidence: {percent(EVIDENCE, unit=False)} points or more, and a {LEVEL_TEXT} interval that "
+        f"excludes zero, {over}"
     )
     alone = {mark(change) for row in rows for change in row.differences.values()} & {"i", "s"}
     if alone:
@@ -116,9 +170,9 @@ def write_csv(comparisons: Sequence[Comparison], path: str | Path) -> Path:
     return target
 
 
-def _cell(spread: Spread | None, *, narrow: bool) -> str:
+def _cell(value: MeanStd | None, *, narrow: bool) -> str:
     # On a narrow terminal the deviation goes under the mean, or rich would drop the last column.
-    return spread_text(spread).replace(" ± ", "\n±" if narrow else "±")
+    return mean_std_text(value).replace(" ± ", "\n±" if narrow else "±")
 
 
 def _interval_cell(ends: Ends | None, *, narrow: bool) -> Text:
@@ -130,7 +184,7 @@ def _difference_cell(change: Difference | None, *, narrow: bool) -> Text:
     text = signed(change.mean if change else None)
     under = "\n" if narrow else ""
     if change is not None and change.std is not None:
-        text += f"{under}±{100 * change.std:.1f}"
+        text += f"{under}±{percent(change.std, unit=False)}"
     # A table may be read without its bold type: in a file, or by ear.
     sign = mark(change)
     return Text(text + sign, "bold" if sign == "*" else "dim")

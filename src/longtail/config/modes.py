@@ -90,7 +90,7 @@ def with_model(config: Nested, name: str, image_size: int | None = None) -> Nest
         236
     """
     from longtail.config.nested import merge
-    from longtail.models.preprocessing import timm_inputs
+    from longtail.models.timm import timm_inputs
 
     inputs = timm_inputs(name)
     data = {}

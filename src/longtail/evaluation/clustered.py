@@ -1,17 +1,38 @@
-"""What images are worth that are not independent: frames of one film are right or wrong together."""
+"""Effective sample size of images that come in clusters: frames of one film are right or wrong together."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import IntArray
-from longtail.evaluation.intervals import Array, Effective
+from longtail.evaluation.intervals import Array
 
 
-def effective_images(
+@dataclass(frozen=True)
+class EffectiveSize:
+    """How many independent images those of a split are worth, where some belong together.
+
+    Attributes:
+        unit: What is independent of each other: ``image``, or the column whose values hold images together.
+        correlation: Of right and wrong within a unit, in [0, 1]; None where the unit is the image.
+        images: For each class, shape (C,).
+        predicted: For each predicted class, shape (C,).
+        total: For all images together.
+    """
+
+    unit: str
+    correlation: float | None
+    images: Array
+    predicted: Array
+    total: float
+
+
+def effective_sample_size(
     label: IntArray, prediction: IntArray, group: IntArray, num_classes: int, *, unit: str
-) -> Effective:
+) -> EffectiveSize:
     """Count how many independent images those of a split are worth.
 
     Images of a group (the frames of a film, the photos of one animal) agree more than others in being right or wrong,
@@ -28,37 +49,37 @@ def effective_images(
         unit: What a group is called: the column it comes from.
 
     Example:
-        >>> worth = effective_images(np.zeros(6, int), np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 0, 1, 1, 1]), 2,
-        ...                          unit="film")
+        >>> film = prediction = np.array([0, 0, 0, 1, 1, 1])
+        >>> worth = effective_sample_size(np.zeros(6, int), prediction, film, 2, unit="film")
         >>> worth.correlation, worth.images.tolist(), worth.total
         (1.0, [2.0, 0.0], 2.0)
     """
-    correlation = correlation_within(label, prediction == label, group)
-    return Effective(
+    correlation = intraclass_correlation(label, prediction == label, group)
+    return EffectiveSize(
         unit, correlation,
-        images=_worth(label, group, correlation, num_classes),
-        predicted=_worth(prediction, group, correlation, num_classes),
-        total=worth_together(label, group, correlation),
+        images=_sample_sizes(label, group, correlation, num_classes),
+        predicted=_sample_sizes(prediction, group, correlation, num_classes),
+        total=pooled_sample_size(label, group, correlation),
     )  # fmt: skip
 
 
-def worth_together(label: IntArray, group: IntArray, correlation: float) -> float:
-    """How many independent images some images of any classes are worth; see :func:`effective_images`.
+def pooled_sample_size(label: IntArray, group: IntArray, correlation: float) -> float:
+    """How many independent images some images of any classes are worth; see :func:`effective_sample_size`.
 
     Args:
         label: True classes, shape (N,).
         group: Number of the group of each image, shape (N,).
-        correlation: Within a group of one class, from :func:`correlation_within`.
+        correlation: Within a group of one class, from :func:`intraclass_correlation`.
 
     Example:
         >>> film = np.array([0, 0, 1, 1])
-        >>> [worth_together(np.zeros(4, int), film, correlation) for correlation in (0.0, 1.0)]
+        >>> [pooled_sample_size(np.zeros(4, int), film, correlation) for correlation in (0.0, 1.0)]
         [4.0, 2.0]
     """
-    return float(_worth(np.zeros_like(label), _pairs(label, group), correlation, 1)[0])
+    return float(_sample_sizes(np.zeros_like(label), _pairs(label, group), correlation, 1)[0])
 
 
-def worth_by_class(label: IntArray, value: Array, group: IntArray) -> Array:
+def class_sample_sizes(label: IntArray, value: Array, group: IntArray) -> Array:
     """The effective sample size of each class, by the correlation of a value within groups.
 
     Args:
@@ -70,10 +91,10 @@ def worth_by_class(label: IntArray, value: Array, group: IntArray) -> Array:
         Shape (C,).
 
     Example:
-        >>> worth_by_class(np.zeros(4, int), np.array([1.0, 1.0, 0.0, 0.0]), np.array([0, 0, 1, 1])).tolist()
+        >>> class_sample_sizes(np.zeros(4, int), np.array([1.0, 1.0, 0.0, 0.0]), np.array([0, 0, 1, 1])).tolist()
         [2.0]
     """
-    return _worth(label, group, correlation_within(label, value, group), int(label.max(initial=-1)) + 1)
+    return _sample_sizes(label, group, intraclass_correlation(label, value, group), int(label.max(initial=-1)) + 1)
 
 
 def _pairs(label: IntArray, group: IntArray) -> IntArray:
@@ -82,7 +103,7 @@ def _pairs(label: IntArray, group: IntArray) -> IntArray:
     return found
 
 
-def _worth(label: IntArray, group: IntArray, correlation: float, size: int) -> Array:
+def _sample_sizes(label: IntArray, group: IntArray, correlation: float, size: int) -> Array:
     pair = _pairs(label, group)
     sizes = np.bincount(pair)
     owner = np.zeros(len(sizes), dtype=np.int64)
@@ -92,7 +113,7 @@ def _worth(label: IntArray, group: IntArray, correlation: float, size: int) -> A
     return np.asarray(images / (1 + np.maximum(weight - 1, 0) * correlation), dtype=np.float64)
 
 
-def correlation_within(label: IntArray, hit: npt.NDArray[np.bool_] | Array, group: IntArray) -> float:
+def intraclass_correlation(label: IntArray, hit: npt.NDArray[np.bool_] | Array, group: IntArray) -> float:
     """The intraclass correlation of a one-way analysis of variance within each class, its squares added up.
 
     Args:
@@ -106,7 +127,7 @@ def correlation_within(label: IntArray, hit: npt.NDArray[np.bool_] | Array, grou
 
     Example:
         >>> film, right = np.array([0, 0, 1, 1]), np.array([True, True, False, False])
-        >>> correlation_within(np.zeros(4, int), right, film)
+        >>> intraclass_correlation(np.zeros(4, int), right, film)
         1.0
     """
     pair = _pairs(label, group)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -62,21 +58,6 @@ def f1_per_class(confusion: Tensor) -> Tensor:
     images, predictions = confusion.sum(dim=1), confusion.sum(dim=0)
     score = 2 * confusion.diagonal().double() / (images + predictions).double()
     return torch.where(images > 0, score, torch.nan)
-
-
-def group_recall(recall: Tensor, classes: Sequence[int] | npt.NDArray[np.int64]) -> Tensor:
-    """The mean recall of a group's classes, a float64 scalar; NaN where none of them has images.
-
-    Args:
-        recall: Recall per class, shape (C,), NaN for a class without images.
-        classes: The group's class indices, possibly none.
-
-    Example:
-        >>> group_recall(torch.tensor([0.5, 1.0, torch.nan]).double(), [1, 2]).item()
-        1.0
-    """
-    index = torch.as_tensor(np.asarray(classes, dtype=np.int64), device=recall.device)
-    return recall[index].nanmean()
 
 
 def harmonic_mean(recall: Tensor) -> Tensor:

@@ -1,45 +1,22 @@
-"""How far a figure may be off because it was measured on so many images and no more: intervals of 95 %, numpy only."""
+"""95% intervals of figures, from the number of test images: proportions, F1, means over classes, the worst class."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from longtail.counts import GROUP_NAMES
-from longtail.evaluation.types import Interval
-
-if TYPE_CHECKING:
-    from longtail.evaluation.types import Summary
-
-
-LEVEL = 0.95
-
+from longtail.text import percent
 
 Array: TypeAlias = npt.NDArray[np.float64]
+Interval: TypeAlias = list[float]
 
-
-@dataclass(frozen=True)
-class Effective:
-    """How many independent images those of a split are worth, where some belong together.
-
-    Attributes:
-        unit: What is independent of each other: ``image``, or the column whose values hold images together.
-        correlation: Of right and wrong within a unit, in [0, 1]; None where the unit is the image.
-        images: For each class, shape (C,).
-        predicted: For each predicted class, shape (C,).
-        total: For all images together.
-    """
-
-    unit: str
-    correlation: float | None
-    images: Array
-    predicted: Array
-    total: float
+LEVEL = 0.95
+LEVEL_TEXT = percent(LEVEL, 0)
+"""The level of all intervals, as a sentence writes it."""
 
 
 def wilson(right: npt.ArrayLike, images: npt.ArrayLike, *, level: float = LEVEL) -> Array:
@@ -128,13 +105,13 @@ def mean_intervals(
     with np.errstate(invalid="ignore", divide="ignore"):
         drawn = (recall * worth + toward) / (worth + 1)
         variance = drawn * (1 - drawn) / worth / (1 - worth / (worth + 1) ** 2)
-    found: dict[str, Interval | None] = dict.fromkeys(sets)
+    ends_by_set: dict[str, Interval | None] = dict.fromkeys(sets)
     for name, rate in means.items():
         rows = kept[name]
         middle = drawn[rows].mean()
         alike = middle * (1 - middle) * rows.size**2 / variance[rows].sum()
-        found[name] = [float(end) for end in wilson(rate * alike, alike)]
-    return found
+        ends_by_set[name] = [float(end) for end in wilson(rate * alike, alike)]
+    return ends_by_set
 
 
 def worst_interval(right: Array, images: Array) -> Interval | None:
@@ -164,41 +141,3 @@ def worst_interval(right: Array, images: Array) -> Interval | None:
     low = np.where(k > 0, betaincinv(np.maximum(k, 1e-9), n - k + 1, missed), 0.0)
     high = np.where(k < n, betaincinv(k + 1, np.maximum(n - k, 1e-9), 1 - missed_once), 1.0)
     return [float(low.min()), float(high.min())]
-
-
-def add_intervals(
-    summary: Summary, right: Array, images: Array, predicted: Array, effective: Effective | None = None
-) -> Summary:
-    """Return a summary with the intervals of its figures and of its classes.
-
-    Args:
-        summary: The plain figures; intervals in it are replaced.
-        right: Images predicted right, shape (C,).
-        images: Images of each class, shape (C,).
-        predicted: Predictions of each class, shape (C,).
-        effective: Where images are not independent of each other, what they are worth.
-    """
-    worth = effective or Effective("image", None, images, predicted, float(images.sum()))
-    rows = [{**row} for row in summary["per_class"]]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        scaled = right / images * worth.images
-        found = {
-            "recall_interval": wilson(scaled, worth.images),
-            "precision_interval": wilson(right / predicted * worth.predicted, worth.predicted),
-            "f1_interval": f1_intervals(scaled, worth.images, predicted * worth.images / images),
-        }
-    for name, ends in found.items():
-        for row, pair in zip(rows, ends.tolist(), strict=True):
-            row[name] = None if pair[0] != pair[0] else pair
-    sets: dict[str, Sequence[int]] = {
-        name: [j for j, row in enumerate(rows) if row["group"] == name] for name in GROUP_NAMES
-    }
-    means = mean_intervals(right, images, {"balanced_accuracy": range(len(rows)), **sets}, effective=worth.images)
-    accuracy = None
-    if images.sum() > 0:
-        accuracy = [float(end) for end in wilson(right.sum() / images.sum() * worth.total, worth.total)]
-    intervals = {
-        "level": LEVEL, "unit": worth.unit, "correlation": worth.correlation, "accuracy": accuracy, **means,
-        "worst_class": worst_interval(np.nan_to_num(scaled), worth.images),
-    }  # fmt: skip
-    return {**summary, "intervals": intervals, "per_class": rows}  # type: ignore[typeddict-item]

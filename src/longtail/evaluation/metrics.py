@@ -10,8 +10,8 @@ from torch import Tensor
 
 from longtail.counts import ClassCounts
 from longtail.evaluation.calibration import bin_confidences
-from longtail.evaluation.summary import figures, summarise_figures
-from longtail.evaluation.types import Groups, Summary
+from longtail.evaluation.groups import Groups
+from longtail.evaluation.summary import Summary, figures, summarize_figures
 from longtail.models.timm import prepare_torchvision
 
 prepare_torchvision()
@@ -111,7 +111,7 @@ class EvaluationMetrics(Metric):
         return torch.log_softmax(wide * self.logit_scale, dim=1)
 
 
-def summarise(metric: EvaluationMetrics, class_counts: ClassCounts, groups: Groups | None = None) -> Summary:
+def summarize(metric: EvaluationMetrics, class_counts: ClassCounts, groups: Groups | None = None) -> Summary:
     """Turn a metric into the plain numbers that ``metrics.json`` holds for one split.
 
     Where several processes evaluate, call it on each of them: it adds up their sums.
@@ -128,11 +128,11 @@ def summarise(metric: EvaluationMetrics, class_counts: ClassCounts, groups: Grou
     Example:
         >>> metric = EvaluationMetrics(num_classes=2)
         >>> metric.update(torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1, 1]))
-        >>> summary = summarise(metric, ClassCounts([500, 5], names=["cat", "lynx"]))
+        >>> summary = summarize(metric, ClassCounts([500, 5], names=["cat", "lynx"]))
         >>> summary["balanced_accuracy"], summary["many"], summary["medium"], summary["few"]
         (0.75, 1.0, None, 0.5)
     """
     if class_counts.num_classes != metric.num_classes:
         raise ValueError(f"{class_counts.num_classes} counts do not fit a metric of {metric.num_classes} classes.")
     values = {name: value.cpu() for name, value in metric.compute().items()}
-    return summarise_figures(values, class_counts, groups)
+    return summarize_figures(values, class_counts, groups)

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
-from longtail.evaluation.clustered import correlation_within, worth_together
-from longtail.evaluation.intervals import wilson
-from longtail.evaluation.types import Interval
+from longtail.evaluation.clustered import intraclass_correlation, pooled_sample_size
+from longtail.evaluation.intervals import Interval, wilson
 
 
-class Kept(TypedDict):
+class Coverage(TypedDict):
     """What a threshold keeps of some images: fractions in [0, 1], None where there is nothing to divide by."""
 
     num_images: int
@@ -25,14 +24,14 @@ class Kept(TypedDict):
     accuracy_interval: Interval | None
 
 
-class SureSummary(TypedDict):
+class SelectiveSummary(TypedDict):
     """What a threshold keeps of a split and of the images whose true class is in each shot group."""
 
     threshold: float
-    overall: Kept
-    many: Kept
-    medium: Kept
-    few: Kept
+    overall: Coverage
+    many: Coverage
+    medium: Coverage
+    few: Coverage
 
 
 @dataclass(frozen=True)
@@ -109,9 +108,9 @@ def threshold_for_accuracy(curve: CoverageCurve, accuracy: float) -> float | Non
     return float(curve.threshold[enough[-1]]) if len(enough) else None
 
 
-def kept_at(
+def coverage_at(
     confidence: npt.ArrayLike, correct: npt.ArrayLike, threshold: float, *, worth: tuple[float, float] | None = None
-) -> Kept:
+) -> Coverage:
     """Return what a threshold keeps: images whose confidence is at least that.
 
     The intervals are Wilson's. They take the threshold as given, and know nothing of how it was chosen.
@@ -123,10 +122,10 @@ def kept_at(
         worth: How many independent images all of them, and those kept, are worth; their numbers when not given.
 
     Example:
-        >>> found = kept_at([0.9, 0.5, 0.7, 0.6], [True, False, True, False], 0.6)
+        >>> found = coverage_at([0.9, 0.5, 0.7, 0.6], [True, False, True, False], 0.6)
         >>> found["coverage"], [round(end, 2) for end in found["coverage_interval"]]
         (0.75, [0.3, 0.95])
-        >>> kept_at([], [], 0.6)["accuracy_interval"] is None
+        >>> coverage_at([], [], 0.6)["accuracy_interval"] is None
         True
     """
     sure, right = np.asarray(confidence, dtype=np.float64) >= threshold, np.asarray(correct, dtype=bool)
@@ -146,7 +145,7 @@ def _ends(share: float | None, worth: float) -> Interval | None:
     return None if share is None else [float(end) for end in wilson(share * worth, worth)]
 
 
-def sure_summary(
+def selective_summary(
     confidence: FloatArray,
     correct: npt.NDArray[np.bool_],
     labels: IntArray,
@@ -154,7 +153,7 @@ def sure_summary(
     threshold: float,
     *,
     unit: IntArray | None = None,
-) -> SureSummary:
+) -> SelectiveSummary:
     """Return what a threshold keeps of all images and of each shot group.
 
     Args:
@@ -168,15 +167,15 @@ def sure_summary(
 
     Example:
         >>> groups = {"many": [0], "few": [1]}
-        >>> found = sure_summary(np.array([0.9, 0.4]), np.array([True, False]), np.array([0, 1]), groups, 0.5)
+        >>> found = selective_summary(np.array([0.9, 0.4]), np.array([True, False]), np.array([0, 1]), groups, 0.5)
         >>> found["overall"]["coverage"], found["many"]["coverage"], found["few"]["coverage"]
         (0.5, 1.0, 0.0)
     """
     sure = confidence >= threshold
     worth = None if unit is None else _worth(sure, correct, labels, unit)
 
-    def kept(part: npt.NDArray[np.bool_]) -> Kept:
-        return kept_at(confidence[part], correct[part], threshold, worth=None if worth is None else worth(part))
+    def kept(part: npt.NDArray[np.bool_]) -> Coverage:
+        return coverage_at(confidence[part], correct[part], threshold, worth=None if worth is None else worth(part))
 
     many, medium, few = (kept(np.isin(labels, np.asarray(groups.get(name, ()), dtype=int))) for name in GROUP_NAMES)
     overall = kept(np.ones_like(sure))
@@ -187,11 +186,13 @@ def _worth(
     sure: npt.NDArray[np.bool_], correct: npt.NDArray[np.bool_], labels: IntArray, unit: IntArray
 ) -> Callable[[npt.NDArray[np.bool_]], tuple[float, float]]:
     """What the images of a part, and those of them that are kept, are worth; correlations are those of all parts."""
-    of_all = correlation_within(labels, sure, unit)
-    of_kept = correlation_within(labels[sure], correct[sure], unit[sure])
+    of_all = intraclass_correlation(labels, sure, unit)
+    of_kept = intraclass_correlation(labels[sure], correct[sure], unit[sure])
 
     def worth(part: npt.NDArray[np.bool_]) -> tuple[float, float]:
         kept = part & sure
-        return worth_together(labels[part], unit[part], of_all), worth_together(labels[kept], unit[kept], of_kept)
+        return pooled_sample_size(labels[part], unit[part], of_all), pooled_sample_size(
+            labels[kept], unit[kept], of_kept
+        )
 
     return worth

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import IntArray
-from longtail.evaluation.clustered import worth_by_class
+from longtail.evaluation.clustered import class_sample_sizes
 from longtail.evaluation.intervals import LEVEL
 
 Ends = tuple[float, float]
@@ -117,7 +117,7 @@ class Difference:
         return ends is not None and max(abs(ends[0]), abs(ends[1])) < EVIDENCE
 
 
-def t_reach(freedom: float, *, level: float = LEVEL) -> float:
+def t_quantile(freedom: float, *, level: float = LEVEL) -> float:
     """The number of standard errors on either side of a mean in Student's interval.
 
     Args:
@@ -125,7 +125,7 @@ def t_reach(freedom: float, *, level: float = LEVEL) -> float:
         level: How often such intervals hold the true value.
 
     Example:
-        >>> [round(t_reach(freedom), 3) for freedom in (1, 2, 1e9)]
+        >>> [round(t_quantile(freedom), 3) for freedom in (1, 2, 1e9)]
         [12.706, 4.303, 1.96]
     """
     from scipy.special import stdtrit
@@ -145,7 +145,7 @@ def seeds_interval(mean: float, std: float, n: int) -> Ends:
         >>> [round(end, 4) for end in seeds_interval(0.03, 0.01, 3)]
         [0.0052, 0.0548]
     """
-    half = t_reach(n - 1) * std / n**0.5
+    half = t_quantile(n - 1) * std / n**0.5
     return mean - half, mean + half
 
 
@@ -169,7 +169,7 @@ def welch_interval(one: Sequence[float], two: Sequence[float]) -> Ends | None:
         return None
     errors = [variance(side) / len(side) for side in (one, two)]
     weights = [error**2 / (len(side) - 1) for error, side in zip(errors, (one, two), strict=True)]
-    half = t_reach(sum(errors) ** 2 / sum(weights)) * sum(errors) ** 0.5 if sum(weights) > 0 else 0.0
+    half = t_quantile(sum(errors) ** 2 / sum(weights)) * sum(errors) ** 0.5 if sum(weights) > 0 else 0.0
     mean = fmean(one) - fmean(two)
     return mean - half, mean + half
 
@@ -194,7 +194,7 @@ def images_interval(
         two: The same for the second model on the same images; the number of seeds may differ.
         classes: Class of each image, shape (N,), for a mean over classes; one mean over all images when not given.
         group: Number of the group of each image, shape (N,), if images form groups; they then count by the effective
-            sample size of their differences, see :func:`longtail.evaluation.clustered.worth_by_class`.
+            sample size of their differences, see :func:`longtail.evaluation.clustered.class_sample_sizes`.
 
     Returns:
         Low and high end of first minus second; None without images.
@@ -213,7 +213,7 @@ def images_interval(
     where = np.zeros(gain.size, dtype=np.int64) if classes is None else np.unique(classes, return_inverse=True)[1]
     images: Shares = np.bincount(where).astype(np.float64)
     first, second = (np.bincount(where, weights=part) / images for part in (gain, gain**2))
-    worth = images if group is None else worth_by_class(where, gain, group)
+    worth = images if group is None else class_sample_sizes(where, gain, group)
     total = float(worth.sum())
     toward = first.mean() * total / (total + 2), (second.mean() * total + 1) / (total + 2)
     drawn = [(part * worth + aim) / (worth + 1) for part, aim in zip((first, second), toward, strict=True)]
@@ -268,7 +268,7 @@ def _matched_pairs(mean: float, first: float, second: float, spread: float) -> E
     return min(low, mean), max(high, mean)
 
 
-def means_interval(
+def paired_means_interval(
     one: npt.ArrayLike,
     of_one: npt.ArrayLike,
     two: npt.ArrayLike,
@@ -297,7 +297,7 @@ def means_interval(
 
     Example:
         >>> wrong, other = [True] * 40, [True] * 20 + [False] * 20
-        >>> ends = means_interval([1.0] * 40, wrong, [0.0] * 10 + [1.0] * 30, other)
+        >>> ends = paired_means_interval([1.0] * 40, wrong, [0.0] * 10 + [1.0] * 30, other)
         >>> [round(end, 2) for end in ends]
         [0.25, 0.75]
     """
@@ -315,7 +315,7 @@ def means_interval(
     if group is not None:
         moved = np.bincount(group, weights=moved)
     spread = float((moved**2).sum()) + sum(float((0.5 / (each + 2) ** 2).mean()) for each in units)
-    half = t_reach(float(min(each.min() for each in units)) - 1) * spread**0.5
+    half = t_quantile(float(min(each.min() for each in units)) - 1) * spread**0.5
     return max(means[0] - means[1] - half, -most), min(means[0] - means[1] + half, most)
 
 
@@ -326,7 +326,7 @@ def _units(counted: Shares, group: IntArray | None) -> Shares:
     return np.array([float(np.unique(group[row > 0]).size) for row in counted])
 
 
-def apart_interval(one: float, one_ends: Sequence[float], two: float, two_ends: Sequence[float]) -> Ends:
+def unpaired_interval(one: float, one_ends: Sequence[float], two: float, two_ends: Sequence[float]) -> Ends:
     """Interval of the difference of two shares from the interval of each, where the images cannot be matched.
 
     Newcombe, Interval estimation for the difference between independent proportions, Statistics in Medicine 17, 1998,
@@ -339,7 +339,7 @@ def apart_interval(one: float, one_ends: Sequence[float], two: float, two_ends: 
         two_ends: Low and high end of it.
 
     Example:
-        >>> [round(end, 2) for end in apart_interval(0.5, (0.4, 0.6), 0.2, (0.1, 0.4))]
+        >>> [round(end, 2) for end in unpaired_interval(0.5, (0.4, 0.6), 0.2, (0.1, 0.4))]
         [0.08, 0.44]
     """
     mean = one - two

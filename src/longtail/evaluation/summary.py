@@ -1,26 +1,67 @@
-"""Summary: the plain numbers that a confusion matrix and the sums beside it come to."""
+"""Summary: the plain numbers that a confusion matrix and the sums with it come to, each with its interval."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isnan
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
+import numpy as np
 from torch import Tensor
 
-from longtail.counts import ClassCounts, GroupName
+from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
 from longtail.errors import LongtailError
 from longtail.evaluation.calibration import expected_calibration_error
-from longtail.evaluation.confusion import (
-    accuracy,
-    f1_per_class,
-    group_recall,
-    harmonic_mean,
-    precision_per_class,
-    recall_per_class,
-)
-from longtail.evaluation.intervals import add_intervals
-from longtail.evaluation.types import Groups, Summary
+from longtail.evaluation.clustered import EffectiveSize
+from longtail.evaluation.confusion import accuracy, f1_per_class, harmonic_mean, precision_per_class, recall_per_class
+from longtail.evaluation.groups import Groups, group_recall
+from longtail.evaluation.intervals import LEVEL, Array, Interval, f1_intervals, mean_intervals, wilson, worst_interval
+
+
+class ClassSummary(TypedDict):
+    """One class of a :class:`Summary`; None where a fraction has nothing to divide by."""
+
+    name: str
+    train_count: int
+    test_count: int
+    group: GroupName | None
+    recall: float | None
+    precision: float | None
+    f1: float | None
+    recall_interval: Interval | None
+    precision_interval: Interval | None
+    f1_interval: Interval | None
+
+
+class SummaryIntervals(TypedDict):
+    """The intervals of a split's figures, [low, high] in [0, 1]; None where the figure is None."""
+
+    level: float
+    unit: str
+    correlation: float | None
+    accuracy: Interval | None
+    balanced_accuracy: Interval | None
+    many: Interval | None
+    medium: Interval | None
+    few: Interval | None
+    worst_class: Interval | None
+
+
+class Summary(TypedDict):
+    """What ``metrics.json`` holds for a split: fractions in [0, 1], None where there is no image."""
+
+    num_images: int
+    accuracy: float | None
+    balanced_accuracy: float | None
+    many: float | None
+    medium: float | None
+    few: float | None
+    worst_class: float | None
+    harmonic_mean: float | None
+    nll: float | None
+    ece: float | None
+    intervals: SummaryIntervals
+    per_class: list[ClassSummary]
 
 
 def figures(confusion: Tensor, nll_sum: Tensor, bins: Tensor) -> dict[str, Tensor]:
@@ -43,10 +84,10 @@ def figures(confusion: Tensor, nll_sum: Tensor, bins: Tensor) -> dict[str, Tenso
     }
 
 
-def summarise_figures(values: Mapping[str, Tensor], class_counts: ClassCounts, groups: Groups | None = None) -> Summary:
+def summarize_figures(values: Mapping[str, Tensor], class_counts: ClassCounts, groups: Groups | None = None) -> Summary:
     """Turn what :func:`figures` returned into plain numbers with their intervals.
 
-    See :func:`longtail.evaluation.metrics.summarise`.
+    See :func:`longtail.evaluation.metrics.summarize`.
     """
     groups = class_counts.groups() if groups is None else groups
     num_images = int(values["confusion"].sum())
@@ -66,14 +107,14 @@ def summarise_figures(values: Mapping[str, Tensor], class_counts: ClassCounts, g
         "harmonic_mean": _plain(harmonic_mean(recall)),
         "nll": _plain(values["nll"]),
         "ece": _plain(values["ece"]),
-        "per_class": _summarise_classes(confusion, class_counts, groups),
+        "per_class": _summarize_classes(confusion, class_counts, groups),
     }
     sums = (confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0))
     right, images, predicted = (part.double().numpy() for part in sums)
     return add_intervals(cast("Summary", plain), right, images, predicted)
 
 
-def _summarise_classes(confusion: Tensor, class_counts: ClassCounts, groups: Groups) -> list[dict[str, Any]]:
+def _summarize_classes(confusion: Tensor, class_counts: ClassCounts, groups: Groups) -> list[dict[str, Any]]:
     group_of: dict[int, GroupName] = {int(index): name for name, members in groups.items() for index in members}
     test_counts = confusion.sum(dim=1).tolist()
     recall, precision, f1 = recall_per_class(confusion), precision_per_class(confusion), f1_per_class(confusion)
@@ -95,3 +136,41 @@ def _plain(value: Tensor) -> float | None:
     """The number as a float, or None for NaN: JSON knows no NaN."""
     number = float(value)
     return None if isnan(number) else number
+
+
+def add_intervals(
+    summary: Summary, right: Array, images: Array, predicted: Array, effective: EffectiveSize | None = None
+) -> Summary:
+    """Return a summary with the intervals of its figures and of its classes.
+
+    Args:
+        summary: The plain figures; intervals in it are replaced.
+        right: Images predicted right, shape (C,).
+        images: Images of each class, shape (C,).
+        predicted: Predictions of each class, shape (C,).
+        effective: Where images are not independent of each other, what they are worth.
+    """
+    worth = effective or EffectiveSize("image", None, images, predicted, float(images.sum()))
+    rows = [{**row} for row in summary["per_class"]]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scaled = right / images * worth.images
+        found = {
+            "recall_interval": wilson(scaled, worth.images),
+            "precision_interval": wilson(right / predicted * worth.predicted, worth.predicted),
+            "f1_interval": f1_intervals(scaled, worth.images, predicted * worth.images / images),
+        }
+    for name, ends in found.items():
+        for row, pair in zip(rows, ends.tolist(), strict=True):
+            row[name] = None if pair[0] != pair[0] else pair
+    sets: dict[str, Sequence[int]] = {
+        name: [j for j, row in enumerate(rows) if row["group"] == name] for name in GROUP_NAMES
+    }
+    means = mean_intervals(right, images, {"balanced_accuracy": range(len(rows)), **sets}, effective=worth.images)
+    accuracy = None
+    if images.sum() > 0:
+        accuracy = [float(end) for end in wilson(right.sum() / images.sum() * worth.total, worth.total)]
+    intervals = {
+        "level": LEVEL, "unit": worth.unit, "correlation": worth.correlation, "accuracy": accuracy, **means,
+        "worst_class": worst_interval(np.nan_to_num(scaled), worth.images),
+    }  # fmt: skip
+    return {**summary, "intervals": intervals, "per_class": rows}  # type: ignore[typeddict-item]

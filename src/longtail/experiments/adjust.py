@@ -15,10 +15,11 @@ from torch import Tensor
 from longtail.counts import GROUP_NAMES, ClassCounts, IntArray
 from longtail.data.dataset import Split
 from longtail.errors import LongtailError
-from longtail.evaluation.metrics import EvaluationMetrics, summarise
-from longtail.evaluation.selective import SureSummary, sure_summary
+from longtail.evaluation.groups import Groups
+from longtail.evaluation.metrics import EvaluationMetrics, summarize
+from longtail.evaluation.selective import SelectiveSummary, selective_summary
 from longtail.evaluation.significance import Difference, matched_gain
-from longtail.evaluation.types import Groups, Summary
+from longtail.evaluation.summary import Summary
 from longtail.experiments.evaluate import split_loader
 from longtail.experiments.own_images import own_images, run_config
 from longtail.experiments.tune import Wishes, choose, confidences
@@ -151,7 +152,7 @@ class Change(TypedDict):
 class Figures(TypedDict):
     """What a split says of an adjustment: images of each class, figures before and after, what the threshold keeps.
 
-    ``change`` has the difference of each figure of :data:`CHANGES` and its 95 % interval over the images; None where
+    ``change`` has the difference of each figure of :data:`CHANGES` and its 95% interval over the images; None where
     the figure is None.
     """
 
@@ -159,7 +160,7 @@ class Figures(TypedDict):
     before: Summary
     after: Summary
     change: dict[str, Change | None]
-    sure: SureSummary | None
+    sure: SelectiveSummary | None
 
 
 def _figures(
@@ -172,14 +173,14 @@ def _figures(
         metric.update(scores, labels)
         said = {"label": labels, "prediction": scores.argmax(dim=1), "index": torch.arange(len(labels))}
         plain = Evaluation(
-            summarise(metric, prepared.counts, prepared.groups), {name: each.numpy() for name, each in said.items()}
+            summarize(metric, prepared.counts, prepared.groups), {name: each.numpy() for name, each in said.items()}
         )
         return with_group_intervals(plain, rows, column).summary
 
-    sure: SureSummary | None = None
+    sure: SelectiveSummary | None = None
     if after.threshold is not None:
         confidence, right = (values.numpy() for values in confidences(after.scores(logits), labels))
-        sure = sure_summary(
+        sure = selective_summary(
             confidence.astype("float64"), right, labels.numpy(), prepared.groups, after.threshold,
             unit=units(rows, column),
         )  # fmt: skip

@@ -18,8 +18,8 @@ from longtail.data.sources.paths import PACKAGED_SOURCES, absolute_source, sourc
 from longtail.data.sources.registry import load_source
 from longtail.data.sources.table_splits import split_name
 from longtail.errors import LongtailError, UsageError, nearest
-from longtail.evaluation.selective import SureSummary, coverage_curve, sure_summary, threshold_for_coverage
-from longtail.evaluation.types import Groups
+from longtail.evaluation.groups import Groups
+from longtail.evaluation.selective import SelectiveSummary, coverage_curve, selective_summary, threshold_for_coverage
 from longtail.experiments.own_images import OwnImages, own_images, run_config
 from longtail.run.model_files import load_run, refuse_swapped
 from longtail.run.model_info import ModelInfo
@@ -123,8 +123,8 @@ def _certainty(
     right = said["prediction"] == said["label"]
     together = None if unit is None else unit[said["index"]]
 
-    def at(value: float) -> SureSummary:
-        return sure_summary(said["confidence"], right, said["label"], groups, value, unit=together)
+    def at(value: float) -> SelectiveSummary:
+        return selective_summary(said["confidence"], right, said["label"], groups, value, unit=together)
 
     found: dict[str, Any] = {} if threshold is None else {"sure": at(threshold)}
     if coverage:

@@ -24,8 +24,8 @@ from longtail.data.dataset import ImageData, Split
 from longtail.data.splits import assign_folds, never_judged
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.calibration import bin_confidences
-from longtail.evaluation.summary import figures, summarise_figures
-from longtail.evaluation.types import Groups, Summary
+from longtail.evaluation.groups import Groups
+from longtail.evaluation.summary import Summary, figures, summarize_figures
 from longtail.experiments.grid_plan import Grid, PlannedRun
 from longtail.experiments.grid_runner import run_grid
 from longtail.run.folder import (
@@ -197,7 +197,7 @@ def _summarise(said: dict[str, Any], nll: float, counts: ClassCounts, groups: Gr
     size = counts.num_classes
     confusion = torch.bincount(label * size + prediction, minlength=size * size).reshape(size, size)
     bins = bin_confidences(torch.from_numpy(said["confidence"].copy()), prediction == label)
-    return summarise_figures(figures(confusion, torch.tensor(nll), bins), counts, groups)
+    return summarize_figures(figures(confusion, torch.tensor(nll), bins), counts, groups)
 
 
 def _scalars(summary: dict[str, Any]) -> dict[str, Any]:

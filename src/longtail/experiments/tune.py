@@ -22,7 +22,7 @@ from longtail.evaluation.posthoc import (
     prior_shares,
     tau_normalization,
 )
-from longtail.evaluation.selective import coverage_curve, kept_at, threshold_for_accuracy, threshold_for_coverage
+from longtail.evaluation.selective import coverage_at, coverage_curve, threshold_for_accuracy, threshold_for_coverage
 from longtail.models.heads import LinearHead, ScaledHead
 from longtail.run.model_info import ModelInfo
 
@@ -207,4 +207,4 @@ def _threshold(
             f"{curve.accuracy.max():.3f} of the validation images kept are right; ask for less."
         )
     asked = {"coverage": wishes.coverage} if wishes.coverage is not None else {"accuracy": wishes.accuracy}
-    return found, {"asked": asked, "validation": dict(kept_at(confidence, right, found))}
+    return found, {"asked": asked, "validation": dict(coverage_at(confidence, right, found))}

@@ -16,7 +16,7 @@ from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
 from longtail.models import LongTailModel, build_head
-from longtail.models.standardize import Standardize
+from longtail.models.backbones import Standardize
 from longtail.run.folder import WEIGHTS_FILE
 from longtail.run.model_files import check_weights, load_model, save_model
 from longtail.run.model_info import ModelInfo, ModelSpec

@@ -13,8 +13,8 @@ from PIL import Image
 
 from longtail.errors import LongtailError
 from longtail.models import LongTailModel, build_head, build_model
-from longtail.models.preprocessing import timm_inputs
-from longtail.models.standardize import Standardize
+from longtail.models.backbones import Standardize
+from longtail.models.timm import timm_inputs
 from longtail.run.folder import MODEL_FILE
 from longtail.run.model_files import load_run
 from longtail.run.model_info import Preprocessing

@@ -13,7 +13,7 @@ from torch.nn.functional import threshold
 from longtail.counts import ClassCounts
 from longtail.losses.base import AutoValue, LongTailLoss, check_range
 from longtail.losses.gcl import gaussian_cloud
-from longtail.losses.soft_targets import ChangedLogits
+from longtail.losses.soft_targets import AdjustedLogits
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -119,7 +119,7 @@ def agcl_logits(
     margin: float = 0.0,
     easy_margin: bool = False,
     signed: bool = False,
-) -> ChangedLogits:
+) -> AdjustedLogits:
     """``S cos(theta_j + phi_j)`` with ``phi_j = (pi/2) E |e_j| d_j``, and ``phi_y + m`` for the label.
 
     Args:
@@ -141,7 +141,7 @@ def agcl_logits(
     angle = noise * limit if signed else noise.abs().mul_(limit)
     others = add_angle(cosine, angle, easy_margin=easy_margin).mul_(scale)
     own = add_angle(cosine, angle.add_(margin), easy_margin=easy_margin).mul_(scale) if margin else None
-    return ChangedLogits(others, own=own)
+    return AdjustedLogits(others, target_logits=own)
 
 
 class AngularGCLLoss(LongTailLoss):
@@ -210,7 +210,7 @@ class AngularGCLLoss(LongTailLoss):
         """Fresh ``e``, signed and clamped to [-1, 1], shape (N, C) for cosine logits ``like``."""
         return gaussian_cloud(like)
 
-    def change(self, logits: Tensor, _features: Tensor | None, /) -> ChangedLogits:
+    def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S c``."""
         return agcl_logits(
             logits,

@@ -8,7 +8,7 @@ import numpy as np
 
 from longtail.counts import ClassCounts
 from longtail.losses.base import LongTailLoss
-from longtail.losses.soft_targets import ChangedLogits
+from longtail.losses.soft_targets import AdjustedLogits
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -62,6 +62,6 @@ class BalancedSoftmaxLoss(LongTailLoss):
         """1: ``log n`` is ``log pi`` up to a constant."""
         return 1.0
 
-    def change(self, logits: Tensor, _features: Tensor | None, /) -> ChangedLogits:
+    def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``z + log n``."""
-        return ChangedLogits(balanced_softmax_logits(logits, self._log_counts))
+        return AdjustedLogits(balanced_softmax_logits(logits, self._log_counts))

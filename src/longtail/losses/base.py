@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from longtail.counts import ClassCounts
-from longtail.losses.soft_targets import Averaging, ChangedLogits, Reduction, expected_loss, mean_divisor
+from longtail.losses.soft_targets import (
+    AdjustedLogits,
+    Reduction,
+    ReductionOptions,
+    mean_divisor,
+    soft_cross_entropy,
+)
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -62,7 +68,7 @@ class AutoValue(NamedTuple):
 class LongTailLoss(nn.Module, ABC):
     """Softmax cross-entropy whose logits are changed by class frequency.
 
-    A method says in :meth:`change` how logits change; targets, weights and reductions are handled here, once for all.
+    A method says in :meth:`adjust_logits` how logits change; targets, weights and reductions are handled here.
 
     The weighted mean is that of PyTorch. For class indices it divides by the sum of the weights of the labels *in this
     call*; so the mean over micro-batches, or over ranks, of such losses is not the loss of the whole batch unless all
@@ -123,7 +129,7 @@ class LongTailLoss(nn.Module, ABC):
         self.register_buffer("_progress", torch.zeros((), dtype=torch.float32))
 
     @abstractmethod
-    def change(self, logits: Tensor, features: Tensor | None, /) -> ChangedLogits:
+    def adjust_logits(self, logits: Tensor, features: Tensor | None, /) -> AdjustedLogits:
         """The logits that go into softmax, changed by class frequency.
 
         Args:
@@ -211,9 +217,9 @@ class LongTailLoss(nn.Module, ABC):
         if self.head == "cosine" and not torch.compiler.is_compiling() and not self._saw_cosines:
             check_cosines(type(self).__name__, rows.logits)
             self._saw_cosines = True  # only once, as the check synchronizes with the device
-        changed = self.change(rows.logits, rows.features)
+        changed = self.adjust_logits(rows.logits, rows.features)
         how = self._averaging(None if weight is None else weight.to(rows.logits.dtype))
-        losses = expected_loss(changed, rows.target, how)
+        losses = soft_cross_entropy(changed, rows.target, how)
         return losses.reshape(rows.shape) if self.reduction == "none" else losses
 
     def mean_divisor(self, target: Tensor) -> Tensor:
@@ -234,8 +240,8 @@ class LongTailLoss(nn.Module, ABC):
     def _current_weight(self) -> Tensor | None:
         return self.weight
 
-    def _averaging(self, weight: Tensor | None) -> Averaging:
-        return Averaging(
+    def _averaging(self, weight: Tensor | None) -> ReductionOptions:
+        return ReductionOptions(
             weight=weight,
             reduction=self.reduction,
             ignore_index=self.ignore_index,

@@ -9,7 +9,7 @@ import torch
 
 from longtail.counts import ClassCounts
 from longtail.losses.base import LongTailLoss, check_range
-from longtail.losses.soft_targets import ChangedLogits
+from longtail.losses.soft_targets import AdjustedLogits
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -64,9 +64,9 @@ class _ReweightedLoss(LongTailLoss):
         made = torch.as_tensor(values, dtype=torch.float32)
         self.weight = made if self.weight is None else made * self.weight
 
-    def change(self, logits: Tensor, _features: Tensor | None, /) -> ChangedLogits:
+    def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """The logits as they are; the classes differ in weight only."""
-        return ChangedLogits(logits)
+        return AdjustedLogits(logits)
 
 
 class ClassBalancedLoss(_ReweightedLoss):

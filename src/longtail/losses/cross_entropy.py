@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from longtail.losses.base import LongTailLoss, check_range
-from longtail.losses.soft_targets import ChangedLogits
+from longtail.losses.soft_targets import AdjustedLogits
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -44,6 +44,6 @@ class CrossEntropyLoss(LongTailLoss):
         """The scale ``S``."""
         return self.scale
 
-    def change(self, logits: Tensor, _features: Tensor | None, /) -> ChangedLogits:
+    def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S z``, whatever the class counts."""
-        return ChangedLogits(logits if self.scale == 1.0 else logits * self.scale)
+        return AdjustedLogits(logits if self.scale == 1.0 else logits * self.scale)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from longtail.counts import ClassCountsLike
-    from longtail.losses.soft_targets import ChangedLogits
+    from longtail.losses.soft_targets import AdjustedLogits
 
 
 class DeferredReweighting(LongTailLoss):
@@ -106,9 +106,9 @@ class DeferredReweighting(LongTailLoss):
         """Hand the classifier to the wrapped loss."""
         self.loss.attach_classifier(classifier)
 
-    def change(self, logits: Tensor, features: Tensor | None, /) -> ChangedLogits:
+    def adjust_logits(self, logits: Tensor, features: Tensor | None, /) -> AdjustedLogits:
         """The change of the wrapped loss."""
-        return self.loss.change(logits, features)
+        return self.loss.adjust_logits(logits, features)
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
         """The wrapped loss with the weights of this moment; arguments as for every loss."""

@@ -11,7 +11,7 @@ import torch
 from longtail.counts import ClassCounts
 from longtail.errors import nearest
 from longtail.losses.base import AutoValue, LongTailLoss, check_range
-from longtail.losses.soft_targets import ChangedLogits
+from longtail.losses.soft_targets import AdjustedLogits
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -117,8 +117,8 @@ class FBLoss(LongTailLoss):
         self.curriculum: Curriculum = curriculum
         self._table("_tail_weight", ClassCounts.of(class_counts).tail_weight)
 
-    def change(self, logits: Tensor, features: Tensor | None, /) -> ChangedLogits:
+    def adjust_logits(self, logits: Tensor, features: Tensor | None, /) -> AdjustedLogits:
         """``z'``."""
         assert features is not None  # forward has raised a clear error already
         amount = self.strength * curriculum_weight(self.curriculum, self._progress)
-        return ChangedLogits(fbl_logits(logits, features, self._tail_weight, amount))
+        return AdjustedLogits(fbl_logits(logits, features, self._tail_weight, amount))

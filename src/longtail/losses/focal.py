@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from longtail.losses.base import LongTailLoss, check_range
-from longtail.losses.soft_targets import ChangedLogits
+from longtail.losses.soft_targets import AdjustedLogits
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -48,6 +48,6 @@ class FocalLoss(LongTailLoss):
         check_range("gamma", gamma, 0.0)
         self.focal_gamma = gamma
 
-    def change(self, logits: Tensor, _features: Tensor | None, /) -> ChangedLogits:
+    def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """The logits as they are."""
-        return ChangedLogits(logits)
+        return AdjustedLogits(logits)

@@ -1,4 +1,4 @@
-"""GCL: Gaussian clouded logits, the Euclidean form; a one-sided noise on each cosine that grows towards the tail."""
+"""GCL, Gaussian clouded logits: noise that grows towards the tail, on each cosine or on the feature."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from longtail.counts import ClassCounts
 from longtail.losses.base import AutoValue, LongTailLoss, check_range
-from longtail.losses.soft_targets import ChangedLogits
+from longtail.losses.soft_targets import AdjustedLogits
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -41,7 +42,7 @@ def gcl_logits(
     amplitude: float,
     margin: float = 0.0,
     signed: bool = False,
-) -> ChangedLogits:
+) -> AdjustedLogits:
     """``S (cos_j - A |e_j| d_j)``, less ``S m`` for the label.
 
     Args:
@@ -62,7 +63,7 @@ def gcl_logits(
     depth = -scale * amplitude * tail_weight
     cloud = noise * depth if signed else noise.abs().mul_(depth)
     clouded = cloud.add_(cosine, alpha=scale)  # in place: to touch new memory costs more than the sum
-    return ChangedLogits(clouded, label_shift=torch.full_like(tail_weight, -scale * margin) if margin else None)
+    return AdjustedLogits(clouded, label_shift=torch.full_like(tail_weight, -scale * margin) if margin else None)
 
 
 class GCLLoss(LongTailLoss):
@@ -130,7 +131,7 @@ class GCLLoss(LongTailLoss):
         """Fresh ``e``, signed and clamped to [-1, 1], shape (N, C) for cosine logits ``like``."""
         return gaussian_cloud(like)
 
-    def change(self, logits: Tensor, _features: Tensor | None, /) -> ChangedLogits:
+    def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S c``."""
         return gcl_logits(
             logits,
@@ -141,3 +142,119 @@ class GCLLoss(LongTailLoss):
             margin=self.margin,
             signed=self.signed,
         )
+
+
+def feature_noise_logits(
+    logits: Tensor, noise: Tensor, weight: Tensor, log_deficit: Tensor, *, strength: float, signed: bool = False
+) -> Tensor:
+    """``z_j - A d_j |<w_j, noise>|``, shape (N, C).
+
+    Args:
+        logits: Linear logits ``z``, shape (N, C).
+        noise: One vector a sample, shape (N, D).
+        weight: The classifier's weight ``w``, shape (C, D).
+        log_deficit: ``d_j = log n_max - log n_j``, shape (C,).
+        strength: ``A``.
+        signed: Take ``<w_j, noise>`` without the absolute value.
+
+    Example:
+        >>> noise, weight = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [-2.0, 1.0]])
+        >>> feature_noise_logits(torch.zeros(1, 2), noise, weight, torch.tensor([0.0, 3.0]), strength=0.5)
+        tensor([[ 0., -3.]])
+    """
+    carried = noise @ weight.to(logits.dtype).T
+    log_deficit = log_deficit.to(logits.dtype)
+    # |x| is x sign(x): the sign is no part of the gradient, so it and the deficit are one factor of both passes.
+    factor = log_deficit if signed else carried.detach().sign().mul_(log_deficit)
+    return torch.addcmul(logits, carried, factor, value=-strength)
+
+
+class FeatureNoiseLoss(LongTailLoss):
+    """``CE(z', y)`` on a linear classifier, ``z'_j = z_j - A d_j |<w_j, noise>|``, ``noise ~ Normal(0, I)`` a sample.
+
+    The same as moving the feature against each class by an amplitude that grows as the class shrinks. The weight of
+    the classifier is read at every call and receives a gradient through the noise.
+
+    References:
+        [1] Li, Cheung, Lu, Long-Tailed Visual Recognition via Gaussian Clouded Logit Adjustment, CVPR 2022,
+            arXiv 2305.11733.
+
+    Args:
+        class_counts: Training images per class, length C.
+        strength: ``A``; no value is published: choose it on validation data.
+        classifier: The last linear layer, with a ``weight`` of shape (C, D); or give it to :meth:`attach_classifier`.
+        signed: Take ``<w_j, noise>`` without the absolute value.
+        **common: ``weight``, ``reduction``, ``ignore_index``, ``label_smoothing``; see :class:`LongTailLoss`.
+
+    Raises:
+        ValueError: ``strength`` is negative, no classifier is attached, or its weight does not fit.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> classifier, features = nn.Linear(4, 3), torch.randn(2, 4)
+        >>> loss = FeatureNoiseLoss([500, 50, 5], classifier=classifier)
+        >>> loss(classifier(features), torch.tensor([0, 2]), features).shape
+        torch.Size([])
+    """
+
+    needs_features = True
+    needs_classifier = True
+    _log_deficit: Tensor
+
+    def __init__(
+        self,
+        class_counts: ClassCountsLike,
+        *,
+        strength: float = 0.5,
+        classifier: nn.Module | None = None,
+        signed: bool = False,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(class_counts, **common)
+        check_range("strength", strength, 0.0)
+        self.strength, self.signed = strength, signed
+        self._table("_log_deficit", ClassCounts.of(class_counts).log_deficit)
+        # In a tuple, so that it is not a submodule: the model owns and saves it.
+        self._classifier: tuple[nn.Module, ...] = ()
+        if classifier is not None:
+            self.attach_classifier(classifier)
+
+    def attach_classifier(self, classifier: nn.Module) -> None:
+        """Read the weight of this layer from now on; the loss keeps a reference, not a submodule.
+
+        Raises:
+            ValueError: It has no ``weight`` of shape (C, D).
+        """
+        weight = getattr(classifier, "weight", None)
+        if not isinstance(weight, torch.Tensor) or weight.ndim != 2 or len(weight) != self.num_classes:
+            raise ValueError(
+                f"the classifier needs a weight of shape ({self.num_classes}, D): attach the model's last linear layer."
+            )
+        self._classifier = (classifier,)
+
+    def sample_noise(self, like: Tensor) -> Tensor:
+        """Fresh ``Normal(0, I)``, shape (N, D) for features ``like``."""
+        return torch.randn_like(like)
+
+    def adjust_logits(self, logits: Tensor, features: Tensor | None, /) -> AdjustedLogits:
+        """``z'``."""
+        assert features is not None  # forward has raised a clear error already
+        weight = self._weight_for(features)
+        noise = self.sample_noise(features)
+        with torch.autocast(logits.device.type, enabled=False):
+            changed = feature_noise_logits(
+                logits, noise, weight, self._log_deficit, strength=self.strength, signed=self.signed
+            )
+        return AdjustedLogits(changed)
+
+    def _weight_for(self, features: Tensor) -> Tensor:
+        if not self._classifier:
+            raise ValueError("FeatureNoiseLoss needs the classifier: call loss.attach_classifier(model.head) first.")
+        weight = self._classifier[0].weight
+        assert isinstance(weight, torch.Tensor)  # checked when it was attached
+        if weight.shape[1] != features.shape[1]:
+            raise ValueError(
+                f"features of size {features.shape[1]} do not fit a classifier of {weight.shape[1]} inputs: give the "
+                "loss the classifier's own input."
+            )
+        return weight

@@ -9,7 +9,7 @@ import torch
 
 from longtail.counts import ClassCounts
 from longtail.losses.base import LongTailLoss, check_range
-from longtail.losses.soft_targets import ChangedLogits
+from longtail.losses.soft_targets import AdjustedLogits
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -50,7 +50,7 @@ def kps_scales(class_counts: ClassCountsLike) -> tuple[FloatArray, FloatArray]:
 
 def kps_logits(
     cosine: Tensor, scales: Tensor, margins: Tensor, *, scale: float = 15.0, label_scale: Tensor | None = None
-) -> ChangedLogits:
+) -> AdjustedLogits:
     """``S s_j cos_j``, and ``S (s_y cos_y - m_y)`` for the label.
 
     Args:
@@ -68,8 +68,8 @@ def kps_logits(
     """
     scales, margins = scales.to(cosine.dtype), margins.to(cosine.dtype)
     if label_scale is None:
-        return ChangedLogits(cosine * (scale * scales), label_shift=-scale * margins)
-    return ChangedLogits(cosine * scales, label_scale=label_scale.to(cosine.dtype), label_shift=-margins)
+        return AdjustedLogits(cosine * (scale * scales), label_shift=-scale * margins)
+    return AdjustedLogits(cosine * scales, label_scale=label_scale.to(cosine.dtype), label_shift=-margins)
 
 
 class KPSLoss(LongTailLoss):
@@ -136,7 +136,7 @@ class KPSLoss(LongTailLoss):
         """The scale ``S``."""
         return self.scale
 
-    def change(self, logits: Tensor, _features: Tensor | None, /) -> ChangedLogits:
+    def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S u``, with the scale of GA once it is on."""
         label_scale = None
         if self.adjust_gradients_from is not None:

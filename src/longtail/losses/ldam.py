@@ -8,7 +8,7 @@ import numpy as np
 
 from longtail.counts import ClassCounts
 from longtail.losses.base import LongTailLoss, check_range
-from longtail.losses.soft_targets import ChangedLogits
+from longtail.losses.soft_targets import AdjustedLogits
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -30,7 +30,7 @@ def ldam_margins(class_counts: ClassCountsLike, max_margin: float = 0.5) -> Floa
     return np.asarray(max_margin * roots / roots.max(), dtype=np.float64)
 
 
-def ldam_logits(cosine: Tensor, margins: Tensor, *, scale: float = 30.0) -> ChangedLogits:
+def ldam_logits(cosine: Tensor, margins: Tensor, *, scale: float = 30.0) -> AdjustedLogits:
     """``S cos_j``, and ``S (cos_y - m_y)`` for the label.
 
     Args:
@@ -44,7 +44,7 @@ def ldam_logits(cosine: Tensor, margins: Tensor, *, scale: float = 30.0) -> Chan
         >>> changed.logits, changed.label_shift
         (tensor([[15., 15.]]), tensor([ -7.5000, -15.0000]))
     """
-    return ChangedLogits(scale * cosine, label_shift=-scale * margins.to(cosine.dtype))
+    return AdjustedLogits(scale * cosine, label_shift=-scale * margins.to(cosine.dtype))
 
 
 class LDAMLoss(LongTailLoss):
@@ -94,6 +94,6 @@ class LDAMLoss(LongTailLoss):
         """The scale ``S``."""
         return self.scale
 
-    def change(self, logits: Tensor, _features: Tensor | None, /) -> ChangedLogits:
+    def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S u``."""
         return ldam_logits(logits, self._margins, scale=self.scale)

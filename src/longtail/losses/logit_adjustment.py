@@ -9,7 +9,7 @@ import torch
 
 from longtail.counts import ClassCounts
 from longtail.losses.base import LongTailLoss, check_range
-from longtail.losses.soft_targets import ChangedLogits
+from longtail.losses.soft_targets import AdjustedLogits
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -68,6 +68,6 @@ class LogitAdjustedLoss(LongTailLoss):
         """``tau``."""
         return self.tau
 
-    def change(self, logits: Tensor, _features: Tensor | None, /) -> ChangedLogits:
+    def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``z + tau log pi``."""
-        return ChangedLogits(logit_adjusted_logits(logits, self._log_prior, self.tau))
+        return AdjustedLogits(logit_adjusted_logits(logits, self._log_prior, self.tau))

@@ -13,9 +13,8 @@ from longtail.losses.class_balanced import ClassBalancedLoss, WeightedLoss
 from longtail.losses.cross_entropy import CrossEntropyLoss
 from longtail.losses.drw import DeferredReweighting
 from longtail.losses.fbl import FBLoss
-from longtail.losses.feature_noise import FeatureNoiseLoss
 from longtail.losses.focal import FocalLoss
-from longtail.losses.gcl import GCLLoss
+from longtail.losses.gcl import FeatureNoiseLoss, GCLLoss
 from longtail.losses.kps import KPSLoss
 from longtail.losses.ldam import LDAMLoss
 from longtail.losses.logit_adjustment import LogitAdjustedLoss

@@ -1,4 +1,4 @@
-"""From changed logits to a loss: hard labels, expectations over labels, class weights and reductions."""
+"""From adjusted logits to a loss: hard labels, expectations over labels, class weights and reductions."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ Reduction = Literal["mean", "sum", "none"]
 _SOFTPLUS_LINEAR_ABOVE = 60.0
 
 
-class ChangedLogits(NamedTuple):
+class AdjustedLogits(NamedTuple):
     """The logits a method hands to softmax, as a function of the label.
 
     Attributes:
         logits: Shape (N, C): the logit of every class that is *not* the label. Where a later field is given, a tensor
-            made by the method, not its input: with class indices as targets it is changed in place.
-        own: Shape (N, C): the logit of class c where c *is* the label; ``None`` where it is the same.
+            made by the method, not its input: with class indices as targets it is adjusted in place.
+        target_logits: Shape (N, C): the logit of class c where c *is* the label; ``None`` where it is the same.
         label_scale: Shape (C,): what multiplies all logits of a sample whose label is c; ``None`` for one.
         label_shift: Shape (C,): what is added to the logit of class c where c is the label, before it is scaled, in
-            place of ``own``: a margin that does not depend on the sample costs nothing then.
+            place of ``target_logits``: a margin that does not depend on the sample costs nothing then.
     """
 
     logits: Tensor
-    own: Tensor | None = None
+    target_logits: Tensor | None = None
     label_scale: Tensor | None = None
     label_shift: Tensor | None = None
 
     @property
     def follow_label(self) -> bool:
         """Whether the logits depend on the label at all."""
-        return self.own is not None or self.label_scale is not None or self.label_shift is not None
+        return self.target_logits is not None or self.label_scale is not None or self.label_shift is not None
 
-    def own_of_all(self) -> Tensor | None:
+    def logits_of_all_targets(self) -> Tensor | None:
         """The logit of every class as the label, unscaled, shape (N, C); ``None`` where it is that of any class."""
-        return self.own if self.label_shift is None else self.logits + self.label_shift
+        return self.target_logits if self.label_shift is None else self.logits + self.label_shift
 
 
-class Averaging(NamedTuple):
+class ReductionOptions(NamedTuple):
     """How the losses of single labels become one number; meanings as in ``torch.nn.CrossEntropyLoss``.
 
     Attributes:
@@ -64,70 +64,70 @@ class Averaging(NamedTuple):
     empty_is_zero: bool = False
 
 
-def expected_loss(changed: ChangedLogits, target: Tensor, how: Averaging) -> Tensor:
+def soft_cross_entropy(adjusted: AdjustedLogits, target: Tensor, options: ReductionOptions) -> Tensor:
     """Cross-entropy of logits that may depend on the label, in expectation over the target.
 
     Args:
-        changed: The logits, each part as in :class:`ChangedLogits`.
+        adjusted: The logits, each part as in :class:`AdjustedLogits`.
         target: Class indices, shape (N,), or class probabilities, shape (N, C).
-        how: Weights, reduction, smoothing and focal form.
+        options: Weights, reduction, smoothing and focal form.
 
     Returns:
         A scalar, or shape (N,) for ``reduction="none"``.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
-        >>> changed = ChangedLogits(logits, own=logits - 0.5)
-        >>> hard = expected_loss(changed, torch.tensor([0, 1]), Averaging())
-        >>> soft = expected_loss(changed, torch.eye(2), Averaging())
+        >>> adjusted = AdjustedLogits(logits, target_logits=logits - 0.5)
+        >>> hard = soft_cross_entropy(adjusted, torch.tensor([0, 1]), ReductionOptions())
+        >>> soft = soft_cross_entropy(adjusted, torch.eye(2), ReductionOptions())
         >>> round(hard.item(), 4), round(soft.item(), 4)
         (0.3377, 0.3377)
     """
-    if how.reduction == "mean" and how.empty_is_zero:
-        total = expected_loss(changed, target, how._replace(reduction="sum"))
-        divisor = mean_divisor(target, how, total)
+    if options.reduction == "mean" and options.empty_is_zero:
+        total = soft_cross_entropy(adjusted, target, options._replace(reduction="sum"))
+        divisor = mean_divisor(target, options, total)
         counts = divisor > 0
         return total * counts / torch.where(counts, divisor, 1.0)
-    if target.ndim == 1 and how.label_smoothing == 0:
-        return _loss_of_labels(changed, target, how)
-    if how.focal_gamma == 0 and not changed.follow_label:
-        return _cross_entropy(changed.logits, target, how)
-    probabilities = _label_probabilities(target, how, changed.logits)
-    losses = _losses_of_all_labels(changed, probabilities)
-    losses = losses if how.focal_gamma == 0 else _focal(losses, how)
-    losses = losses if how.weight is None else losses * how.weight
+    if target.ndim == 1 and options.label_smoothing == 0:
+        return _loss_of_labels(adjusted, target, options)
+    if options.focal_gamma == 0 and not adjusted.follow_label:
+        return _cross_entropy(adjusted.logits, target, options)
+    probabilities = _label_probabilities(target, options, adjusted.logits)
+    losses = _losses_of_all_labels(adjusted, probabilities)
+    losses = losses if options.focal_gamma == 0 else _focal(losses, options)
+    losses = losses if options.weight is None else losses * options.weight
     losses = (probabilities * losses).sum(1)
-    if how.reduction == "none":
+    if options.reduction == "none":
         return losses
-    return losses.sum() / mean_divisor(target, how, losses) if how.reduction == "mean" else losses.sum()
+    return losses.sum() / mean_divisor(target, options, losses) if options.reduction == "mean" else losses.sum()
 
 
-def _loss_of_labels(changed: ChangedLogits, target: Tensor, how: Averaging) -> Tensor:
-    """As :func:`expected_loss` for class indices without smoothing."""
-    logits = _logits_of_labels(changed, target) if changed.follow_label else changed.logits
-    if how.focal_gamma == 0:
-        return _cross_entropy(logits, target, how)
-    losses = functional.cross_entropy(logits, target, ignore_index=how.ignore_index, reduction="none")
-    losses = _focal(losses, how)
-    if how.weight is not None:
-        losses = losses * _label_weight(target, how, losses)
-    if how.reduction == "none":
+def _loss_of_labels(adjusted: AdjustedLogits, target: Tensor, options: ReductionOptions) -> Tensor:
+    """As :func:`soft_cross_entropy` for class indices without smoothing."""
+    logits = _logits_of_labels(adjusted, target) if adjusted.follow_label else adjusted.logits
+    if options.focal_gamma == 0:
+        return _cross_entropy(logits, target, options)
+    losses = functional.cross_entropy(logits, target, ignore_index=options.ignore_index, reduction="none")
+    losses = _focal(losses, options)
+    if options.weight is not None:
+        losses = losses * _label_weight(target, options, losses)
+    if options.reduction == "none":
         return losses
-    return losses.sum() / mean_divisor(target, how, losses) if how.reduction == "mean" else losses.sum()
+    return losses.sum() / mean_divisor(target, options, losses) if options.reduction == "mean" else losses.sum()
 
 
-def _cross_entropy(logits: Tensor, target: Tensor, how: Averaging) -> Tensor:
+def _cross_entropy(logits: Tensor, target: Tensor, options: ReductionOptions) -> Tensor:
     return functional.cross_entropy(
         logits,
         target,
-        how.weight,
-        ignore_index=how.ignore_index,
-        reduction=how.reduction,
-        label_smoothing=how.label_smoothing,
+        options.weight,
+        ignore_index=options.ignore_index,
+        reduction=options.reduction,
+        label_smoothing=options.label_smoothing,
     )
 
 
-def mean_divisor(target: Tensor, how: Averaging, like: Tensor) -> Tensor:
+def mean_divisor(target: Tensor, options: ReductionOptions, like: Tensor) -> Tensor:
     """What ``reduction="mean"`` divides the sum by, a scalar of the dtype and device of ``like``.
 
     For class indices it is the sum of the weights of the labels that are not ignored; for probabilities it is the
@@ -135,35 +135,35 @@ def mean_divisor(target: Tensor, how: Averaging, like: Tensor) -> Tensor:
 
     Args:
         target: Class indices, shape (N,), or probabilities, shape (N, C).
-        how: The weights and the ignored label.
+        options: The weights and the ignored label.
         like: A tensor whose dtype and device the answer has.
 
     Example:
-        >>> how = Averaging(weight=torch.tensor([1.0, 3.0]))
-        >>> mean_divisor(torch.tensor([0, 1, 1, -100]), how, torch.zeros(()))
+        >>> options = ReductionOptions(weight=torch.tensor([1.0, 3.0]))
+        >>> mean_divisor(torch.tensor([0, 1, 1, -100]), options, torch.zeros(()))
         tensor(7.)
     """
     if target.ndim == 1:
-        return _label_weight(target, how, like).sum()
+        return _label_weight(target, options, like).sum()
     return torch.full((), float(target.shape[0]), dtype=like.dtype, device=like.device)
 
 
-def _label_weight(target: Tensor, how: Averaging, like: Tensor) -> Tensor:
+def _label_weight(target: Tensor, options: ReductionOptions, like: Tensor) -> Tensor:
     """The weight of each sample's label, shape (N,); 0 where it is ignored."""
-    kept = target != how.ignore_index
-    if how.weight is None:
+    kept = target != options.ignore_index
+    if options.weight is None:
         return kept.to(like.dtype)
-    return torch.where(kept, how.weight.to(like.dtype)[_safe(target, how.ignore_index)], 0.0)
+    return torch.where(kept, options.weight.to(like.dtype)[_safe(target, options.ignore_index)], 0.0)
 
 
-def _label_probabilities(target: Tensor, how: Averaging, like: Tensor) -> Tensor:
+def _label_probabilities(target: Tensor, options: ReductionOptions, like: Tensor) -> Tensor:
     """The target as probabilities, shape (N, C), smoothed; rows of ignored labels are zero."""
     classes = like.shape[1]
     if target.ndim == 2:
-        return target.to(like.dtype) * (1 - how.label_smoothing) + how.label_smoothing / classes
-    one_hot = functional.one_hot(_safe(target, how.ignore_index), classes).to(like.dtype)
-    smooth = one_hot * (1 - how.label_smoothing) + how.label_smoothing / classes
-    return smooth * (target != how.ignore_index).unsqueeze(1).to(like.dtype)
+        return target.to(like.dtype) * (1 - options.label_smoothing) + options.label_smoothing / classes
+    one_hot = functional.one_hot(_safe(target, options.ignore_index), classes).to(like.dtype)
+    smooth = one_hot * (1 - options.label_smoothing) + options.label_smoothing / classes
+    return smooth * (target != options.ignore_index).unsqueeze(1).to(like.dtype)
 
 
 def _safe(target: Tensor, ignore_index: int) -> Tensor:
@@ -171,14 +171,14 @@ def _safe(target: Tensor, ignore_index: int) -> Tensor:
     return torch.where(target == ignore_index, 0, target)
 
 
-def _logits_of_labels(changed: ChangedLogits, target: Tensor) -> Tensor:
+def _logits_of_labels(adjusted: AdjustedLogits, target: Tensor) -> Tensor:
     """The logits of each sample under its own label, shape (N, C); those of an ignored label are any."""
-    logits, shift, classes = changed.logits, changed.label_shift, changed.logits.shape[1]
+    logits, shift, classes = adjusted.logits, adjusted.label_shift, adjusted.logits.shape[1]
     # An ignored label may be any number; cross-entropy, which sees it as it is, refuses a wrong one.
     column = target.clamp(0, classes - 1).unsqueeze(1)
-    scale = None if changed.label_scale is None else changed.label_scale.take(column)
-    if changed.own is not None:
-        logits = logits.scatter(1, column, changed.own.gather(1, column))
+    scale = None if adjusted.label_scale is None else adjusted.label_scale.take(column)
+    if adjusted.target_logits is not None:
+        logits = logits.scatter(1, column, adjusted.target_logits.gather(1, column))
     if torch.compiler.is_compiling():  # a comparison fuses with what is around it, a scatter does not
         if scale is not None:  # first: after the comparison it costs a third more
             logits, shift = logits * scale, None if shift is None else shift * scale
@@ -189,19 +189,19 @@ def _logits_of_labels(changed: ChangedLogits, target: Tensor) -> Tensor:
     return logits if scale is None else logits.mul_(scale)
 
 
-def _losses_of_all_labels(changed: ChangedLogits, probabilities: Tensor) -> Tensor:
+def _losses_of_all_labels(adjusted: AdjustedLogits, probabilities: Tensor) -> Tensor:
     """The cross-entropy each class would have as the label, shape (N, C)."""
-    if changed.label_scale is not None:
+    if adjusted.label_scale is not None:
         work = _losses_of_likely_labels
         if (
             torch.compiler.is_compiling()
         ):  # the number of pairs differs from batch to batch: each would be compiled anew
             work = torch.compiler.disable(work)  # type: ignore[no-untyped-call]
-        return work(changed, probabilities)
-    own = changed.own_of_all()
-    if own is None:
-        return -functional.log_softmax(changed.logits, dim=1)
-    return functional.softplus(_log_sum_of_others(changed.logits) - own, threshold=_SOFTPLUS_LINEAR_ABOVE)
+        return work(adjusted, probabilities)
+    target_logits = adjusted.logits_of_all_targets()
+    if target_logits is None:
+        return -functional.log_softmax(adjusted.logits, dim=1)
+    return functional.softplus(_log_sum_of_others(adjusted.logits) - target_logits, threshold=_SOFTPLUS_LINEAR_ABOVE)
 
 
 def _log_sum_of_others(logits: Tensor) -> Tensor:
@@ -218,24 +218,24 @@ def _log_sum_of_others(logits: Tensor) -> Tensor:
     return torch.where(largest, without_largest, total + torch.log1p(-probability))
 
 
-def _losses_of_likely_labels(changed: ChangedLogits, probabilities: Tensor) -> Tensor:
+def _losses_of_likely_labels(adjusted: AdjustedLogits, probabilities: Tensor) -> Tensor:
     """As :func:`_losses_of_all_labels` where every label has its own scale: only pairs with a probability are worked.
 
     A mixed batch has two such labels a sample, so this costs twice a plain batch; a smoothed one has all C of them.
     """
     rows, labels = probabilities.detach().nonzero(as_tuple=True)
-    own = None if changed.own is None else changed.own[rows]
-    pairs = _logits_of_labels(changed._replace(logits=changed.logits[rows], own=own), labels)
+    target_logits = None if adjusted.target_logits is None else adjusted.target_logits[rows]
+    pairs = _logits_of_labels(adjusted._replace(logits=adjusted.logits[rows], target_logits=target_logits), labels)
     losses = functional.cross_entropy(pairs, labels, reduction="none")
-    return torch.zeros_like(changed.logits).index_put((rows, labels), losses)
+    return torch.zeros_like(adjusted.logits).index_put((rows, labels), losses)
 
 
-def _focal(losses: Tensor, how: Averaging) -> Tensor:
+def _focal(losses: Tensor, options: ReductionOptions) -> Tensor:
     """``(1 - p)^g CE`` with ``p = exp(-CE)``, elementwise."""
-    if torch.compiler.is_compiling() and not how.focal_detached:
-        value: Tensor = _CompiledFocal.apply(losses, how.focal_gamma)  # type: ignore[no-untyped-call]
+    if torch.compiler.is_compiling() and not options.focal_detached:
+        value: Tensor = _CompiledFocal.apply(losses, options.focal_gamma)  # type: ignore[no-untyped-call]
         return value
-    return losses * _miss(losses.detach() if how.focal_detached else losses) ** how.focal_gamma
+    return losses * _miss(losses.detach() if options.focal_detached else losses) ** options.focal_gamma
 
 
 class _CompiledFocal(torch.autograd.Function):

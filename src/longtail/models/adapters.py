@@ -42,13 +42,13 @@ def add_adapters(backbone: nn.Module, rank: int) -> None:
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), backbone)
 
 
-def only_adapters(backbone: nn.Module) -> None:
+def train_only_adapters(backbone: nn.Module) -> None:
     """Freeze all of a backbone but its adapters."""
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_("lora_" in name)
 
 
-def merged(model: nn.Module) -> Any:
+def merge_adapters(model: nn.Module) -> Any:
     """Return a copy of a model whose adapters are added into the layers they are on: an ordinary network again.
 
     A model without adapters is returned as it is.

@@ -17,10 +17,11 @@ from longtail.models.timm import TIMM_PREFIX, timm_module
 from longtail.models.weights import COMMAND_LINE, cached_weights, load_in_order, packaged_weights, require_weights
 
 BOTTLENECK_SUFFIX = "+bottleneck"
+_FARTHEST = 1e15  # deviations from the mean; the square still fits float32, in which the classifier computes
 
 
 class PlainCNN(nn.Module):
-    """Two convolutions and one linear layer, without any normalisation: for tests, examples and tiny images.
+    """Two convolutions and one linear layer, without any normalization: for tests, examples and tiny images.
 
     Without batch statistics, a batch spread over several processes gives the gradients of the same batch on one.
 
@@ -41,7 +42,7 @@ class PlainCNN(nn.Module):
             nn.init.zeros_(cast("nn.Parameter", layer.bias))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features of shape (N, 64), all >= 0, for normalised images of shape (N, 3, H, W)."""
+        """Return features of shape (N, 64), all >= 0, for normalized images of shape (N, 3, H, W)."""
         x = F.relu(self.conv2(F.relu(self.conv1(images))))
         return F.relu(self.project(F.adaptive_avg_pool2d(x, 4).flatten(1)))
 
@@ -65,9 +66,53 @@ class TimmBackbone(nn.Module):
         self.num_features = num_features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features of shape (N, D) for normalised images of shape (N, 3, H, W)."""
+        """Return features of shape (N, D) for normalized images of shape (N, 3, H, W)."""
         x = cast("Tensor", self.trunk(images))
         return x if self.bottleneck is None else cast("Tensor", self.bottleneck(x)).mean(dim=(2, 3))
+
+
+class Standardize(nn.Module):
+    """``(x - mean) / deviation`` of each feature, with the numbers of the data it was fitted to.
+
+    Computed in float64, so that offset and unit of a feature do not change the result, which is float32. Not every
+    accelerator supports float64: leave this module on the CPU.
+
+    Args:
+        num_features: Feature size D.
+
+    Example:
+        >>> rows = torch.tensor([[1.0, 7.0], [3.0, 7.0]])
+        >>> Standardize(2).fit(rows)(rows).tolist()
+        [[-1.0, 0.0], [1.0, 0.0]]
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.register_buffer("mean", torch.zeros(num_features, dtype=torch.float64))
+        self.register_buffer("deviation", torch.ones(num_features, dtype=torch.float64))
+
+    def fit(self, features: Tensor) -> Standardize:
+        """Take mean and deviation from features (N, D); a feature that never changes keeps its scale."""
+        largest = features.double().abs().amax(dim=0)
+        unit = torch.where(largest > 0, largest, 1.0)  # a square of 1e200 would be infinite, one of 1e-200 zero
+        deviation, mean = torch.std_mean(features.double() / unit, dim=0, correction=0)
+        # Rounding a constant does not make it vary.
+        constant = (features.amin(dim=0) == features.amax(dim=0)) | (
+            deviation <= torch.finfo(features.dtype).eps * mean.abs()
+        )
+        self.mean.copy_(mean * unit)
+        self.deviation.copy_(torch.where(constant, torch.ones_like(deviation), deviation * unit))
+        return self
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return standardized features, float32 (N, D); values beyond 1e15 deviations are clipped."""
+        # In halves, as the difference of two large numbers may overflow float64.
+        distance = (features.double() / 2 - self.mean / 2) / (self.deviation / 2)
+        return distance.clamp(-_FARTHEST, _FARTHEST).float()
 
 
 OWN_BACKBONES: dict[str, Callable[[], nn.Module]] = {
@@ -77,7 +122,7 @@ OWN_BACKBONES: dict[str, Callable[[], nn.Module]] = {
 
 
 def build_backbone(name: str, *, pretrained: bool = False, in_size: int = 32) -> nn.Module:
-    """Return a network that maps normalised images (N, 3, H, W) to features (N, ``num_features``).
+    """Return a network that maps normalized images (N, 3, H, W) to features (N, ``num_features``).
 
     Args:
         name: ``resnet20``, ``resnet32``, ``resnet44``, ``resnet56`` (for CIFAR-sized images), ``plain-cnn``, or

@@ -93,7 +93,7 @@ class ResNetCifar(nn.Module):
         return cast("Tensor", x.mean(dim=(2, 3)))
 
 
-def folded(backbone: nn.Module) -> nn.Module:
+def fold_batch_norms(backbone: nn.Module) -> nn.Module:
     """A copy for inference whose batch normalisations are folded into the convolutions before them.
 
     In evaluation mode a batch normalisation is a scale and an offset by channel, which the weights of the convolution
@@ -104,8 +104,8 @@ def folded(backbone: nn.Module) -> nn.Module:
 
     Example:
         >>> import torch
-        >>> network = ResNetCifar(20).eval()
-        >>> torch.allclose(folded(network)(torch.ones(1, 3, 8, 8)), network(torch.ones(1, 3, 8, 8)), atol=1e-4)
+        >>> network, images = ResNetCifar(20).eval(), torch.ones(1, 3, 8, 8)
+        >>> torch.allclose(fold_batch_norms(network)(images), network(images), atol=1e-4)
         True
     """
     if type(backbone) is not ResNetCifar:

@@ -18,6 +18,7 @@ from longtail.models.timm import TIMM_PREFIX
 from longtail.run.adjusted import read_adjusted
 from longtail.run.folder import ADJUSTED_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE
 from longtail.run.model_info import ModelInfo, load_info
+from longtail.text import figure_text
 
 _FIGURES = {
     "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "many": "many-shot classes",
@@ -71,7 +72,7 @@ def _render(
         autoescape=False,  # noqa: S701 - Markdown, whose own characters `cell` takes care of
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"cell": _cell, "percent": _percent}
+    environment.filters |= {"cell": _cell, "percent": figure_text}
     return environment.get_template("card.md.j2").render(
         metadata=_metadata(info, test if as_it_predicts else {}, source, config), info=info, before=not as_it_predicts,
         source=source, config=config, metrics=metrics, figures=_figures(test), classes=_classes(info, test),
@@ -138,11 +139,6 @@ def _classes(info: ModelInfo, test: Mapping[str, Any]) -> list[dict[str, Any]]:
         for name, count, row in zip(info.classes, info.counts, measured, strict=True)
     ]  # fmt: skip
     return sorted(rows, key=lambda row: -row["count"])[:_MOST_CLASSES]
-
-
-def _percent(value: float, interval: Sequence[float] | None = None) -> str:
-    shown = f"{value * 100:.1f} %"
-    return shown if interval is None else f"{shown} ({interval[0] * 100:.1f} to {interval[1] * 100:.1f})"
 
 
 def _cell(text: object) -> str:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from longtail.compare.comparison import compare_runs
-    from longtail.compare.rows import Comparison
+    from longtail.compare.table import Comparison
     from longtail.report.page import write_report
     from longtail.run.result import RunResult
 
 __all__ = ["Comparison", "RunResult", "compare_runs", "write_report"]
 
 _HOMES = {
-    "Comparison": "compare.rows",
+    "Comparison": "compare.table",
     "compare_runs": "compare.comparison",
     "write_report": "report.page",
     "RunResult": "run.result",

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from longtail.compare.wording import listing
 from longtail.counts import GROUP_NAMES, GroupName
 from longtail.data.audit.duplicates import Copy, DuplicateGroup
 from longtail.data.audit.inspection import Inspection
@@ -19,6 +18,7 @@ from longtail.errors import LongtailError
 from longtail.files import output_path, write_atomically
 from longtail.report.page import environment
 from longtail.report.plots.palette import GROUP_LABELS, THEME
+from longtail.text import listing, percent
 from longtail.version import __version__
 
 SHOWN_GROUPS = 24
@@ -160,7 +160,7 @@ def _spread(copies: Sequence[Copy]) -> list[Copy]:
 def _thumbnail(copy: Copy, data: ImageData) -> Thumbnail:
     caption = f"{printable(copy.label)}, {copy.split}"
     if copy.likeness is not None and copy.likeness < 1:
-        caption += f", {copy.likeness * 100:.0f} % like the first"
+        caption += f", {percent(copy.likeness, 0)} like the first"
     try:
         image = data.splits[copy.split].image(copy.index)
     except LongtailError:  # gone since it was looked at: the page says so in its place

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from longtail.analysis.norms import RankTrend, rank_trend
-from longtail.compare.rows import Comparison
-from longtail.compare.wording import MINUS, SURE, listing, number
+from longtail.compare.table import Comparison
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName
+from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.evaluation.significance import seeds_interval
 from longtail.report.captions import named
 from longtail.report.plots.canvas import blank, epoch_axis
@@ -27,6 +27,7 @@ from longtail.report.plots.traces import add_line, add_points, axis_ends, value_
 from longtail.report.section import Drawing, Key, Section, Table, in_rows
 from longtail.report.select import Measured, group_keys, run_keys, seed_note, side_by_side
 from longtail.run.result import RunResult
+from longtail.text import MINUS, listing, number
 
 
 def by_group(values: FloatArray, run: RunResult) -> FloatArray:
@@ -261,7 +262,7 @@ def _change_text(each: Measured, first: Measured, measure: ClassMeasure) -> str:
     if change is None:
         return "n/a"
     share, low, high = (f"{'+' if part > 0 else ''}{number(100 * part, 1)}" for part in change)
-    return f"{share}% ({SURE} interval {low} to {high})"
+    return f"{share}% ({LEVEL_TEXT} interval {low} to {high})"
 
 
 @dataclass(frozen=True)
@@ -412,7 +413,7 @@ def _group_line(each: Measured, name: GroupName) -> Line:
 
 
 def _run_line(each: Measured, column: int) -> Line:
-    return Line(each, column, each.label, *run_style(each.row.colour))
+    return Line(each, column, each.label, *run_style(each.row.color))
 
 
 def _groups(shown: Sequence[Measured]) -> list[GroupName]:

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.analysis.norms import rank_trend
-from longtail.compare.differences import figure_of
-from longtail.compare.rows import Comparison, Row
-from longtail.compare.wording import SURE, class_word, difference_text, listing, number, percent, sentence_case, signed
+from longtail.compare.differences import difference_text, figure_of
+from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
-from longtail.evaluation.significance import Difference, apart_interval
+from longtail.evaluation.intervals import LEVEL_TEXT
+from longtail.evaluation.significance import Difference, unpaired_interval
 from longtail.report.plots.palette import GROUP_LABELS
+from longtail.text import class_word, listing, number, percent, sentence_case, signed
 
 Shown = TypeVar("Shown")
 SAID = 5
@@ -95,7 +96,7 @@ def group_sentence(rows: Sequence[Row], split: str | None) -> str:
     falls = [(row.label, fall) for row in spoken(rows) if (fall := _large_less_small(row, split, head, tail))]
     groups = f"From {head}- to {tail}-shot classes"
     if len(falls) > 1 and all(fall.is_evidence and fall.mean > 0 for _, fall in falls):
-        rest = listing([f"{100 * fall.mean:.1f} under {label}" for label, fall in falls[1:]])
+        rest = listing([f"{percent(fall.mean, unit=False)} under {label}" for label, fall in falls[1:]])
         return f"{groups}, accuracy {_fall(*falls[0])}, and by {rest}."
     parts = [_fall(label, fall) for label, fall in falls]
     if not parts or head == tail:
@@ -117,7 +118,7 @@ def whisker_sentence(rows: Sequence[Row]) -> str:
     seeds = (
         " where there is one seed, and one standard deviation over seeds elsewhere" if len(alone) < len(rows) else ""
     )
-    return f"Whiskers are the {SURE} interval that so many test images leave{seeds}."
+    return f"Whiskers are the {LEVEL_TEXT} interval that so many test images leave{seeds}."
 
 
 def _large_less_small(row: Row, split: str | None, head: GroupName, tail: GroupName) -> Difference | None:
@@ -130,14 +131,14 @@ def _large_less_small(row: Row, split: str | None, head: GroupName, tail: GroupN
     ends = row.intervals.get(head), row.intervals.get(tail)
     images = None
     if large and small and ends[0] and ends[1]:
-        images = apart_interval(large.mean, ends[0], small.mean, ends[1])
+        images = unpaired_interval(large.mean, ends[0], small.mean, ends[1])
     return Difference.of(falls, images)
 
 
 def _fall(label: str, fall: Difference) -> str:
     if not fall.is_evidence:
         return f"does not clearly change under {label} ({signed(-fall.mean)} points)"
-    return f"{'falls' if fall.mean > 0 else 'rises'} by {abs(100 * fall.mean):.1f} points under {label}"
+    return f"{'falls' if fall.mean > 0 else 'rises'} by {percent(abs(fall.mean), unit=False)} points under {label}"
 
 
 def class_sentence(rows: Sequence[Row], recalls: Sequence[npt.NDArray[np.float64]]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from longtail.analysis.confusions import confused_pairs, nearest_confusions
-from longtail.compare.rows import Comparison, Row
+from longtail.compare.table import Comparison, Row
 from longtail.counts import FEW_IMAGES, GROUP_NAMES
 from longtail.report.plots.palette import GROUP_LABELS
 from longtail.report.sections.hardest import class_intervals, class_recalls, data_uri, mean_recalls, tested_images

@@ -10,8 +10,9 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from longtail.compare.comparison import compare_runs
-from longtail.compare.rows import Comparison
-from longtail.compare.wording import interval_text, listing, mark, signed, spread_text
+from longtail.compare.differences import mark
+from longtail.compare.seeds import mean_std_text
+from longtail.compare.table import Comparison
 from longtail.counts import GROUP_NAMES
 from longtail.files import output_path, write_atomically
 from longtail.report.captions import headline
@@ -20,6 +21,7 @@ from longtail.report.plots.palette import THEME
 from longtail.report.section import Section
 from longtail.report.sections.order import build_sections
 from longtail.run.result import RunResult
+from longtail.text import interval_text, listing, signed
 from longtail.version import __version__
 
 TITLED = 48
@@ -123,5 +125,5 @@ def environment(*folders: Path) -> jinja2.Environment:
         loader=jinja2.FileSystemLoader([Path(__file__).parent / "templates", *folders]),
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    made.globals.update(spread_text=spread_text, mark=mark, signed=signed, interval_text=interval_text)
+    made.globals.update(mean_std_text=mean_std_text, mark=mark, signed=signed, interval_text=interval_text)
     return made

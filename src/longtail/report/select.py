@@ -11,12 +11,12 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from longtail.analysis.columns import AnalysedSplit, Analysis
-from longtail.analysis.groups import Mask, group_masks
 from longtail.analysis.norms import RankTrend, is_cosine, rank_trend
-from longtail.compare.pairing import Between, Measure, difference_between
-from longtail.compare.rows import Comparison, Row
-from longtail.compare.wording import Spread, difference_text, listing, number, percent
+from longtail.compare.differences import Between, Measure, difference_between, difference_text
+from longtail.compare.seeds import MeanStd
+from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
+from longtail.evaluation.groups import Mask, group_masks
 from longtail.evaluation.significance import Difference
 from longtail.report.captions import named, spoken
 from longtail.report.plots.canvas import epoch_axis
@@ -24,6 +24,7 @@ from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, GROUP_SYMB
 from longtail.report.section import Key
 from longtail.run.dynamics import Dynamics
 from longtail.run.result import Predictions, RunResult
+from longtail.text import listing, number, percent
 
 T = TypeVar("T")
 
@@ -222,19 +223,19 @@ LINES = ("line", "dotted", "dashdot")
 
 def run_keys(rows: Sequence[Row]) -> tuple[Key, ...]:
     """The legend of a figure that has one line a configuration."""
-    return tuple(Key(f"run{row.colour % 8}", LINES[row.colour // 8 % 3], row.label) for row in rows)
+    return tuple(Key(f"run{row.color % 8}", LINES[row.color // 8 % 3], row.label) for row in rows)
 
 
 def mean_of(row: Row, value: Measure) -> float | None:
     """The mean of a number over the runs of a configuration; None where none has it."""
-    spread = Spread.of([value(run) for run in row.runs])
+    spread = MeanStd.of([value(run) for run in row.runs])
     return spread.mean if spread else None
 
 
 def difference(
     row: Row, first: Row, split: str | None, value: Measure, between: Between | None = None
 ) -> Difference | None:
-    """By how much a configuration exceeds the first one; see :func:`longtail.compare.pairing.difference_between`."""
+    """Difference to the first configuration; see :func:`longtail.compare.differences.difference_between`."""
     return difference_between(row.runs, first.runs, split, value, between)
 
 

@@ -17,14 +17,14 @@ from longtail.analysis.columns import Analysis
 from longtail.counts import FEW_IMAGES, GROUP_NAMES, ClassCounts, GroupName
 from longtail.data.splits import group_numbers
 from longtail.errors import LongtailError, resume_hint
-from longtail.evaluation.intervals import add_intervals
+from longtail.evaluation.summary import add_intervals
 from longtail.run.analysis import read_analysis
 from longtail.run.dynamics import Dynamics, read_dynamics
 from longtail.run.folder import EXAMPLES_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE
 from longtail.run.read import Table, Value, read_adjustment, read_config, read_history, read_metrics, read_parquet
 
 if TYPE_CHECKING:
-    from longtail.evaluation.types import Summary
+    from longtail.evaluation.summary import Summary
 
 Ends: TypeAlias = tuple[float, float]
 
@@ -56,7 +56,7 @@ class ClassResult:
 class Metrics:
     """One evaluation of a split: the scalars of ``SCALARS`` (None where a group is empty) and the classes, if kept.
 
-    ``intervals`` holds the 95 % interval of a scalar where there is one, and ``unit`` what they count as independent of
+    ``intervals`` holds the 95% interval of a scalar where there is one, and ``unit`` what they count as independent of
     each other: ``image``, or the column of the data that holds images together.
     """
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from longtail.files import write_atomically
+from longtail.text import percent
 
 HISTORY_COLUMNS = (
     "stage", "epoch", "progress", "learning_rate", "train_loss", "train_accuracy", "validation_loss",
@@ -62,12 +63,12 @@ def describe_throughput(history: Sequence[Mapping[str, Any]], stage: int) -> str
 
     Example:
         >>> describe_throughput([{"stage": 1, "images_per_second": 1234.5, "waiting_share": 0.031}], 1)
-        '1234 images/s, 3.1 % of the time waiting for data'
+        '1234 images/s, 3.1% of the time waiting for data'
     """
     found = throughput(history, stage)
     rate, waiting = found["images_per_second"], found["waiting_share"]
     said = [] if rate is None else [f"{rate:.0f} images/s"]
-    said += [] if waiting is None else [f"{waiting * 100:.1f} % of the time waiting for data"]
+    said += [] if waiting is None else [f"{percent(waiting)} of the time waiting for data"]
     return ", ".join(said)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from longtail.counts import IntArray
 from longtail.data.dataset import Split
 from longtail.data.splits import group_numbers
-from longtail.evaluation.clustered import effective_images
-from longtail.evaluation.intervals import add_intervals
+from longtail.evaluation.clustered import effective_sample_size
+from longtail.evaluation.summary import add_intervals
 from longtail.training.evaluate import Evaluation
 
 
@@ -41,7 +41,7 @@ def with_group_intervals(evaluation: Evaluation, split: Split, column: str | Non
     said, size = evaluation.predictions, len(evaluation.summary["per_class"])
     label, prediction = said["label"], said["prediction"]
     group = numbers[said["index"]]
-    worth = effective_images(label, prediction, group, size, unit=column)
+    worth = effective_sample_size(label, prediction, group, size, unit=column)
     sums = (np.bincount(of, minlength=size).astype(float) for of in (label[label == prediction], label, prediction))
     right, images, predicted = sums
     return replace(evaluation, summary=add_intervals(evaluation.summary, right, images, predicted, worth))

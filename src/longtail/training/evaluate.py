@@ -16,7 +16,8 @@ from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import Loader
 from longtail.data.transforms.augmentation import Normalise
 from longtail.errors import LongtailError
-from longtail.evaluation.types import Groups, Summary
+from longtail.evaluation.groups import Groups
+from longtail.evaluation.summary import Summary
 from longtail.training.engine import Engine
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def evaluate(
         scores: Turns the network's logits (N, C) into what softmax makes probabilities of.
         keep_predictions: Also return one row per image.
     """
-    from longtail.evaluation.metrics import EvaluationMetrics, summarise  # seconds of import: training begins without
+    from longtail.evaluation.metrics import EvaluationMetrics, summarize  # seconds of import: training begins without
 
     rows = torch.arange(engine.rank, num_images, engine.world_size)
 
@@ -84,7 +85,7 @@ def evaluate(
         return metric, kept
 
     metric, kept = largest_batch(measure, engine.config.evaluation_batch or loader.large_batch)
-    summary = summarise(metric, counts, groups)
+    summary = summarize(metric, counts, groups)
     return Evaluation(summary, _gather(engine, kept) if keep_predictions else {})
 
 

@@ -17,7 +17,7 @@ from longtail.config.schema import RunConfig, StageConfig
 from longtail.console import Reporter
 from longtail.device import step_seed
 from longtail.errors import LongtailError
-from longtail.models.adapters import merged
+from longtail.models.adapters import merge_adapters
 from longtail.models.model import LongTailModel
 from longtail.run.checkpoint import (
     Phase,
@@ -334,7 +334,7 @@ class Experiment:
         test = [f"test {describe(found['test'].summary)}"] if shown else []
         self.reporter.say(f"stage {index} done: {'; '.join([*test, describe_throughput(self.history, index)])}")
         if not last and self.engine.is_main:  # what another stage 2 can start from
-            save_model(merged(self.model), self._info(index), self.out / stage_name(index))
+            save_model(merge_adapters(self.model), self._info(index), self.out / stage_name(index))
         following = min((i for i in self.stages if i > index), default=index + 1)
         self._save("trained" if last else "between stages", following)
 
@@ -365,7 +365,7 @@ class Experiment:
             machine=hardware(self.engine.device) | {"processes": self.engine.world_size},
         )  # fmt: skip
         if self.engine.is_main:
-            save_model(merged(self.model), self._info(max(self.stages)), self.out)
+            save_model(merge_adapters(self.model), self._info(max(self.stages)), self.out)
             if test is not None:
                 splits, counts = self.prepared.data.splits, self.prepared.counts.array
                 examples = self.out / EXAMPLES_FILE

@@ -22,7 +22,7 @@ from longtail.data.transforms.augmentation import Augment, BatchTransform
 from longtail.device import forward_batch, memory_budget, step_seed
 from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel
-from longtail.models.resnet_cifar import folded
+from longtail.models.resnet_cifar import fold_batch_norms
 from longtail.training.engine import Engine
 from longtail.training.evaluate import largest_batch
 
@@ -282,7 +282,7 @@ def _pass_once(
         return torch.cat(parts)
 
     with engine.inference(model):
-        backbone = folded(model.backbone)
+        backbone = fold_batch_norms(model.backbone)
         for step, (batch, place) in enumerate(zip(loader.batches(own, BATCH), places, strict=True)):
             for view, words in enumerate(seeds):
                 images = _drawn(engine, transform, batch, names, words, step)

@@ -18,7 +18,7 @@ from longtail.device import can_fuse, step_seed
 from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss
 from longtail.losses.registry import build_loss
-from longtail.models.adapters import only_adapters
+from longtail.models.adapters import train_only_adapters
 from longtail.models.model import LongTailModel
 from longtail.run.checkpoint import TrainingState, load_weights
 from longtail.training.engine import Engine
@@ -85,7 +85,7 @@ def set_trainable(model: LongTailModel, stage: StageConfig, config: ModelConfig)
         else:
             model.unfreeze_backbone()
         if config.adapter != "none":
-            only_adapters(model.backbone)
+            train_only_adapters(model.backbone)
         return
     model.freeze_backbone()
     if stage.train == "scales":

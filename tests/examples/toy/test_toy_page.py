@@ -62,7 +62,7 @@ def test_sentences_say_no_difference_where_there_is_none():
     said = toy_sentences(same)
     alone = "0.0 points, but one seed without an interval shows no more than itself"
     assert said[0] == f"Area of the few-shot regions, against plain cross-entropy: CE-COSINE {alone}; GCL {alone}."
-    assert "GCL no clear difference (0.0 points, 95 % interval −" in said[1]  # of accuracy the images give one
+    assert "GCL no clear difference (0.0 points, 95% interval −" in said[1]  # of accuracy the images give one
     assert all("higher" not in text and "lower" not in text for text in said)
     better = result(ce=(even(cosine=False, wrong=2),) * 2, fbl=(even(cosine=False, wrong=1),) * 2)
     assert (

@@ -199,7 +199,7 @@ def cutout(images: Tensor, centres: Tensor, *, side: int) -> Tensor:
 
 
 def draw_boxes(count: int, size: tuple[int, ...] | torch.Size, generator: torch.Generator) -> Tensor:
-    """Draw crop boxes with an area of 8 to 100 % and an aspect ratio of 3/4 to 4/3 (the Inception crop).
+    """Draw crop boxes with an area of 8 to 100% and an aspect ratio of 3/4 to 4/3 (the Inception crop).
 
     Returns:
         float32 (count, 4): centre x, centre y, half width and half height in [-1, 1] coordinates.

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from longtail.compare.rows import Row
+from longtail.compare.table import Row
 
 MOST = 4
 """Bands of more configurations than this would hide each other."""
-BAND_WORDS = "Bands are 95 % intervals over the test images."
+BAND_WORDS = "Bands are 95% intervals over the test images."
 
 
 def banded(rows: list[Row]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from longtail.compare.rows import Row
+from longtail.compare.table import Row
 from longtail.report.plots.canvas import blank, clip, epoch_axis
 from longtail.report.plots.palette import run_style
 
@@ -43,7 +43,7 @@ def _add_curve(figure: go.Figure, row: Row, points: Sequence[tuple[int, float | 
     known = [(step, value) for step, value in points if value is not None]
     if not known:
         return
-    colour, dash = run_style(row.colour)
+    colour, dash = run_style(row.color)
     style = {"color": colour, "width": 2, "dash": dash, "shape": "linear" if what else "hvh"}
     if what == "validation":
         style |= {"width": 1.2, "dash": "dash"}

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from longtail.compare.wording import Spread, spread_text
+from longtail.compare.seeds import MeanStd, mean_std_text
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
 from longtail.report.plots.canvas import blank, clip
 from longtail.report.plots.palette import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK, RULE
@@ -134,18 +134,18 @@ def class_accuracy(
 
 
 def group_bars(
-    labels: Sequence[str], values: Sequence[Spread | None], colour: str, ends: Sequence[Ends | None] | None = None
+    labels: Sequence[str], values: Sequence[MeanStd | None], colour: str, ends: Sequence[Ends | None] | None = None
 ) -> go.Figure:
-    """One bar per configuration on a common scale from 0 to 100 %, name and value written above it.
+    """One bar per configuration on a common scale from 0 to 100%, name and value written above it.
 
     Args:
         labels: Name of each configuration.
         values: Its figure in [0, 1] with the deviation over seeds, None for "n/a".
         colour: Fill of the bars.
-        ends: The 95 % interval of each, drawn where there is no deviation over seeds.
+        ends: The 95% interval of each, drawn where there is no deviation over seeds.
 
     Example:
-        >>> len(group_bars(["ce", "gcl"], [Spread(0.4, None, 1), None], INK).layout.annotations)
+        >>> len(group_bars(["ce", "gcl"], [MeanStd(0.4, None, 1), None], INK).layout.annotations)
         4
     """
     figure = blank(50 * len(labels) + 4, left=2)
@@ -156,7 +156,7 @@ def group_bars(
     figure.add_bar(
         x=means,
         marker={"color": colour},
-        text=[f"{clip(label)}: {spread_text(value)}" for label, value in zip(labels, values, strict=True)],
+        text=[f"{clip(label)}: {mean_std_text(value)}" for label, value in zip(labels, values, strict=True)],
         textposition="none",
         hovertemplate="%{text}<extra></extra>",
         **shared,
@@ -176,14 +176,14 @@ def group_bars(
     for label, value, place in zip(labels, values, places, strict=True):
         text = {"y": place, "yshift": 15, "showarrow": False, "font": {"size": 13}}
         figure.add_annotation(x=0, xanchor="left", xshift=-2, text=clip(label, 26), **text)
-        figure.add_annotation(x=1, xanchor="right", xshift=2, text=f"<b>{spread_text(value)}</b>", **text)
+        figure.add_annotation(x=1, xanchor="right", xshift=2, text=f"<b>{mean_std_text(value)}</b>", **text)
     figure.update_layout(barmode="overlay", margin={"t": 0, "r": 2, "b": 4})
     figure.update_xaxes(visible=False, range=[0, 1], fixedrange=True)
     figure.update_yaxes(visible=False, range=[places[-1] - 0.3, 0.7], fixedrange=True)
     return figure
 
 
-def _reach(value: Spread, ends: Ends | None) -> Ends | None:
+def _reach(value: MeanStd, ends: Ends | None) -> Ends | None:
     """How far a whisker goes down and up: the deviation over seeds, else the interval."""
     if value.std is not None:
         return value.std, value.std

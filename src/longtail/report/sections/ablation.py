@@ -8,14 +8,15 @@ from collections.abc import Iterator, Sequence
 import plotly.graph_objects as go
 
 from longtail.compare.ablations import Ablation, Line, Value, find_ablations
-from longtail.compare.differences import figure_difference, figure_of
-from longtail.compare.rows import Comparison, Row
-from longtail.compare.wording import Spread, listing, mark, percent, spread_text
+from longtail.compare.differences import figure_difference, figure_of, mark
+from longtail.compare.seeds import MeanStd, mean_std_text
+from longtail.compare.table import Comparison, Row
 from longtail.evaluation.significance import ENOUGH_SEEDS, Difference
 from longtail.report.plots.canvas import blank, clip
 from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK, run_style
 from longtail.report.section import Drawing, Key, Section
 from longtail.report.select import group_keys
+from longtail.text import listing, percent
 
 WIDE = 10.0
 """Numbers whose largest is so many times the smallest stand on a logarithmic axis."""
@@ -120,8 +121,8 @@ def _add_line(
         textposition="middle right",
         textfont={"color": colour, "size": 12},
         cliponaxis=False,
-        customdata=[spread_text(spread) for _, spread in known],
-        hovertemplate=f"%{{fullData.name}}<br>{clip(one.option)} %{{x}}: %{{customdata}} %<extra></extra>",
+        customdata=[mean_std_text(spread) for _, spread in known],
+        hovertemplate=f"%{{fullData.name}}<br>{clip(one.option)} %{{x}}: %{{customdata}}%<extra></extra>",
     )  # fmt: skip
 
 
@@ -178,7 +179,7 @@ def ablation_sentence(one: Ablation, split: str) -> str:
         (f"{_word(value)}{f' with {one.second} {line.level}' if one.second else ''}", row, spread.mean)
         for line in one.lines
         for value, row in line.points
-        if (spread := Spread.of([figure_of(run, judge, JUDGED) for run in row.runs]))
+        if (spread := MeanStd.of([figure_of(run, judge, JUDGED) for run in row.runs]))
     ]
     if len(means) < 2:
         return f"{one.recipe}, {one.option}: not measured at two values."
@@ -225,7 +226,7 @@ def _judging_split(found: Sequence[Ablation], split: str) -> str:
 
 
 def _points(gap: Difference) -> str:
-    return f"{100 * abs(gap.mean):.1f}{'' if gap.std is None else f' ± {100 * gap.std:.1f}'} points"
+    return f"{mean_std_text(MeanStd(abs(gap.mean), gap.std, gap.n))} points"
 
 
 def _alone(gap: Difference) -> str:

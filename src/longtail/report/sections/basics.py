@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from longtail.compare.rows import Comparison, Row
-from longtail.compare.table import HEADINGS
-from longtail.compare.wording import interval_text, listing, percent, signed
+from longtail.compare.table import HEADINGS, Comparison, Row
 from longtail.counts import FEW_IMAGES, GROUP_NAMES, GroupName
 from longtail.report import captions as findings
 from longtail.report.plots import figures
@@ -24,6 +22,7 @@ from longtail.report.sections.hardest import (
 )
 from longtail.report.select import absent_notes, group_keys, run_keys
 from longtail.run.result import RunResult
+from longtail.text import interval_text, listing, percent, signed
 
 DENSE = 4
 

@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 
 from longtail.analysis.reliability import Reliability, reliability
 from longtail.compare.differences import Counted, counted_between
-from longtail.compare.rows import Comparison, Row
-from longtail.compare.wording import interval_text, mean_interval, percent, signed
+from longtail.compare.seeds import mean_interval
+from longtail.compare.table import Comparison, Row
 from longtail.counts import FEW_IMAGES, GROUP_NAMES
 from longtail.report.plots.canvas import blank
 from longtail.report.plots.palette import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED
@@ -28,6 +28,7 @@ from longtail.report.select import (
     side_by_side,
 )
 from longtail.run.result import Predictions, RunResult
+from longtail.text import interval_text, percent, signed
 
 SMALLEST, LARGEST = 4.0, 19.0
 """Diameter of the points of a reliability diagram in pixels; their area grows with the number of images."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from longtail.compare.rows import Comparison
-from longtail.compare.wording import SURE, class_word, listing, number
+from longtail.compare.table import Comparison
 from longtail.counts import GROUP_NAMES
+from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.evaluation.significance import seeds_interval
 from longtail.report.plots.canvas import clip
 from longtail.report.plots.class_points import class_points
@@ -27,6 +27,7 @@ from longtail.report.select import (
     trend,
     trend_sentence,
 )
+from longtail.text import class_word, listing, number
 
 
 def spread_section(comparison: Comparison) -> Section | None:
@@ -92,7 +93,7 @@ def _changed(label: str, change: tuple[float, float, float]) -> str:
     mean, low, high = change
     share = f"{number(100 * abs(mean), 1)}% {'higher' if mean > 0 else 'lower'}"
     ends = " to ".join(f"{'+' if end > 0 else ''}{number(100 * end, 1)}" for end in (low, high))
-    return f"{share if low > 0 or high < 0 else 'not clearly another'} under {label} ({SURE} interval {ends}%)"
+    return f"{share if low > 0 or high < 0 else 'not clearly another'} under {label} ({LEVEL_TEXT} interval {ends}%)"
 
 
 def ratio_change(ratio: npt.ArrayLike, base: npt.ArrayLike) -> tuple[float, float, float] | None:

@@ -10,11 +10,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from longtail.analysis.confusions import ConfusedPairs, Destinations, confused_pairs, destinations
-from longtail.analysis.groups import Mask, group_masks
 from longtail.compare.differences import Counted, counted_between
-from longtail.compare.rows import Comparison, Row
-from longtail.compare.wording import class_word, listing, percent, sentence_case
+from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, GroupName, IntArray
+from longtail.evaluation.groups import Mask, group_masks
 from longtail.report.captions import named
 from longtail.report.plots.canvas import blank, clip
 from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, RULE
@@ -22,6 +21,7 @@ from longtail.report.section import Drawing, Key, Section
 from longtail.report.sections.hardest import Picture, data_uri
 from longtail.report.select import against_first, known_predictions, predicted_rows
 from longtail.run.result import ExampleImage, Predictions, RunResult
+from longtail.text import class_word, listing, percent, sentence_case
 
 
 def confusions_section(comparison: Comparison) -> Section | None:

@@ -10,14 +10,15 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from longtail.analysis.columns import AnalysedSplit
-from longtail.compare.rows import Comparison, Row
-from longtail.compare.wording import Spread, listing, number
+from longtail.compare.seeds import MeanStd
+from longtail.compare.table import Comparison, Row
 from longtail.counts import GroupName
 from longtail.report.plots.canvas import blank
 from longtail.report.plots.figures import CROWDED, MANY_POINTS, by_group
 from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK
 from longtail.report.section import Drawing, Key, Section, in_rows
 from longtail.report.select import Learned, group_keys, learned_rows, said_of, seed_note, side_by_side
+from longtail.text import listing, number, percent
 
 Points = npt.NDArray[np.float32]
 
@@ -171,13 +172,13 @@ def _table(rows: Sequence[Row]) -> list[dict[str, Any]]:
             known = [split for run in row.runs if run.analysis and (split := run.analysis.split(name))]
             if not known:
                 continue
-            cells = [_cell(Spread.of([_value(split.summary, key) for split in known])) for key in NUMBERS]
+            cells = [_cell(MeanStd.of([_value(split.summary, key) for split in known])) for key in NUMBERS]
             lines.append({"label": row.label, "split": "training" if name == "train" else name, "cells": cells,
                           "images": len(known[0].images.label)})  # fmt: skip
     return lines
 
 
-def _cell(value: Spread | None) -> str:
+def _cell(value: MeanStd | None) -> str:
     if value is None:
         return "n/a"
     return number(value.mean) + ("" if value.std is None else f" ± {value.std:.2f}")
@@ -210,7 +211,7 @@ def _sentence(found: Sequence[Learned], methods: Sequence[str]) -> str:
 
 def _explained(one: Learned) -> str:
     shares = one.split.summary.get("explained_variance") or [float("nan")]
-    return f"{100 * sum(shares):.0f}% under {one.row.label}"
+    return f"{percent(sum(shares), 0)} under {one.row.label}"
 
 
 def _description(found: Sequence[Learned]) -> str:

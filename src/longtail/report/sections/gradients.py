@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from longtail.analysis.gradients import gradient_balance
-from longtail.compare.rows import Comparison
+from longtail.compare.table import Comparison
 from longtail.report.builders import ClassMeasure, ClassSection, EpochMeasure, EpochSection
 from longtail.report.select import Measured, first_runs
 

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from longtail.compare.rows import Row
-from longtail.compare.wording import class_word, interval_text, mean_interval, percent
+from longtail.compare.seeds import mean_interval
+from longtail.compare.table import Row
 from longtail.counts import FEW_IMAGES, GroupName
 from longtail.report.captions import named
 from longtail.run.result import Ends, ExampleImage, RunResult
+from longtail.text import class_word, interval_text, percent
 
 LIGHT_BYTES = 4_000
 """A larger PNG, as older versions stored pictures, is embedded as WebP."""
@@ -70,7 +71,7 @@ class HardClass:
 
 
 def class_intervals(row: Row, split: str | None) -> list[Ends | None]:
-    """The 95 % interval of each class's recall, C of them: the mean of those of the seeds, None where there is none."""
+    """The 95% interval of each class's recall, C of them: the mean of those of the seeds, None where there is none."""
     measured = [run.metrics(split) for run in row.runs] if split else []
     kept = [metrics.per_class for metrics in measured if metrics is not None and metrics.per_class]
     if not kept:
@@ -190,7 +191,7 @@ def _taken_for(row: Row, index: int) -> str:
         return ""
     other, tally = np.unique(wrong, return_counts=True)
     best = int(tally.argmax())
-    return f"{class_word(row.runs[0].counts.names[int(other[best])])} ({tally[best] / answers.size:.0%})"
+    return f"{class_word(row.runs[0].counts.names[int(other[best])])} ({percent(tally[best] / answers.size, 0)})"
 
 
 def data_uri(image: bytes, *, light: int = LIGHT_BYTES) -> str:

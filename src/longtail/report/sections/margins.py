@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from longtail.analysis.groups import group_masks
 from longtail.analysis.margins import MarginDistribution, group_margins, margins_of_predictions, shared_edges
 from longtail.compare.differences import Counted, counted_between
-from longtail.compare.rows import Comparison, Row
-from longtail.compare.wording import listing, number, percent
+from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
+from longtail.evaluation.groups import group_masks
 from longtail.report.captions import named
 from longtail.report.plots.canvas import blank
 from longtail.report.plots.palette import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED
@@ -24,6 +23,7 @@ from longtail.report.select import against_first, side_by_side
 from longtail.run.folder import PREDICTIONS_FILE
 from longtail.run.read import read_parquet
 from longtail.run.result import RunResult
+from longtail.text import listing, number, percent
 
 SPLITS = ("test", "train")
 COLUMNS = ("label", "prediction", "confidence", "probability_true", "top5_probabilities")

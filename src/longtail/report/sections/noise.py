@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from longtail.analysis.norms import rank_trend
-from longtail.compare.rows import Comparison, Row
-from longtail.compare.wording import listing, number
+from longtail.compare.table import Comparison, Row
 from longtail.counts import FloatArray
 from longtail.report.plots.class_points import class_points
 from longtail.report.section import Drawing, Section
 from longtail.report.select import group_keys, side_by_side
 from longtail.run.result import RunResult
+from longtail.text import listing, number
 
 Cloud = tuple[FloatArray, FloatArray]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from longtail.compare.rows import Comparison
+from longtail.compare.table import Comparison
 from longtail.report.section import Section
 from longtail.report.sections import basics, confusions, gradients, norms, provenance, saturation
 from longtail.report.sections.ablation import ablation_section

@@ -12,8 +12,7 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from longtail.analysis.prior_shift import EXPONENTS, PriorShift, prior_shift
-from longtail.compare.rows import Comparison, Row
-from longtail.compare.wording import MINUS, listing, percent
+from longtail.compare.table import Comparison, Row
 from longtail.counts import FloatArray, IntArray
 from longtail.evaluation.intervals import LEVEL
 from longtail.report.captions import spoken
@@ -23,6 +22,7 @@ from longtail.report.plots.palette import MUTED, run_style
 from longtail.report.section import Drawing, Section
 from longtail.report.select import difference, run_keys
 from longtail.run.result import RunResult
+from longtail.text import MINUS, listing, percent
 
 PLACES = {1.0: "as in training", 0.0: "balanced", -1.0: "the reverse of training"}
 """The exponents that the sentence names."""
@@ -39,7 +39,7 @@ def prior_section(comparison: Comparison) -> Section | None:
     if split is None or not rows or rows[0].runs[0].counts.imbalance_ratio == 1:
         return None
     means = [_mean_curve(row, curves) for row in rows]
-    labels, colours = [row.label for row in rows], [row.colour for row in rows]
+    labels, colours = [row.label for row in rows], [row.color for row in rows]
     said = [f"{label} {listing([percent(curve.at(place)) for place in PLACES])}"
             for label, curve in zip(labels, means, strict=True)]  # fmt: skip
     alt = f"Lines of accuracy for a test prior {listing(list(PLACES.values()))}: {'; '.join(said)}."
@@ -57,7 +57,7 @@ def prior_curves(
         labels: Name of each configuration.
         curves: From :func:`longtail.analysis.prior_shift.prior_shift`.
         colours: Number of each configuration's colour.
-        bands: Whether each line has a band of its 95 % interval.
+        bands: Whether each line has a band of its 95% interval.
 
     Example:
         >>> from longtail.counts import ClassCounts

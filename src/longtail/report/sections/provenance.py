@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from longtail.compare.rows import Comparison, Row
 from longtail.compare.seeds import flatten
-from longtail.compare.wording import duration
+from longtail.compare.table import Comparison, Row
 from longtail.report.section import Section
 from longtail.run.read import Table
 from longtail.run.result import RunResult
+from longtail.text import duration
 
 ABSENT = "\u2013"
 

@@ -18,9 +18,8 @@ from longtail.analysis.saturation import (
     histogram_quantiles,
     share_past,
 )
-from longtail.compare.differences import difference_of_shares
-from longtail.compare.rows import Comparison
-from longtail.compare.wording import difference_text, listing, percent
+from longtail.compare.differences import difference_of_shares, difference_text
+from longtail.compare.table import Comparison
 from longtail.counts import GROUP_NAMES, FloatArray, IntArray
 from longtail.evaluation.significance import Difference
 from longtail.report.captions import named
@@ -40,6 +39,7 @@ from longtail.report.select import (
     shared_epochs,
     side_by_side,
 )
+from longtail.text import listing, percent
 
 LOW, MIDDLE, HIGH = (QUANTILES.index(value) for value in (0.25, 0.5, 0.75))
 
@@ -188,7 +188,7 @@ def _run_lines(panels: Sequence[Panel], lines: Sequence[FloatArray], *, top: flo
     """A number of each epoch for each run, shape (E,) each; shares are written as percentages."""
     figure, rows = blank(240, left=52), [panel.one for panel in panels]
     for panel, line in zip(panels, lines, strict=True):
-        colour, dash = run_style(panel.one.row.colour)
+        colour, dash = run_style(panel.one.row.color)
         says = "%{y:.1%}" if share else "%{y:.3f}"
         add_line(figure, panel.one.dynamics.steps, line, name=clip(panel.label), says=says, color=colour, dash=dash)
     figure.update_yaxes(range=[-0.02 * top, 1.04 * top], nticks=6)

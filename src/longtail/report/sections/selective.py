@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 
-from longtail.analysis.groups import Mask
 from longtail.analysis.reliability import coverage_on
 from longtail.compare.differences import counted_between
-from longtail.compare.rows import Comparison, Row
-from longtail.compare.wording import percent
+from longtail.compare.table import Comparison, Row
 from longtail.counts import FloatArray
+from longtail.evaluation.groups import Mask
 from longtail.evaluation.intervals import wilson
-from longtail.evaluation.selective import coverage_curve, kept_at, threshold_for_coverage
+from longtail.evaluation.selective import coverage_at, coverage_curve, threshold_for_coverage
 from longtail.report.plots.bands import BAND_WORDS, add_band, banded
 from longtail.report.plots.canvas import blank, clip
 from longtail.report.plots.palette import GROUP_LABELS, run_style
@@ -33,6 +32,7 @@ from longtail.report.select import (
     smallest_group,
 )
 from longtail.run.result import Predictions, RunResult
+from longtail.text import percent
 
 COVERAGE: FloatArray = np.linspace(0.02, 1.0, 50)
 HALF = 0.5
@@ -53,7 +53,7 @@ def coverage_section(comparison: Comparison) -> Section | None:
     rows = predicted_rows(comparison)
     if not rows:
         return None
-    drawings, labels, colours = [], [row.label for row in rows], [row.colour for row in rows]
+    drawings, labels, colours = [], [row.label for row in rows], [row.color for row in rows]
     masks = {run.folder: part_masks(run, found) for row in rows for run, found in known_predictions(row)}
     for part in PARTS:
         curves = [_mean_coverage(row, part, masks) for row in rows]
@@ -165,4 +165,4 @@ def _kept(run: RunResult, found: Predictions, masks: Masks) -> Half:
     threshold = _threshold(found)
     mask = masks[run.folder][smallest_group(run)]
     share = float((found.confidence[mask] >= threshold).mean()) if mask.any() else None
-    return Half(kept_at(found.confidence, found.label == found.prediction, threshold)["accuracy"], share)
+    return Half(coverage_at(found.confidence, found.label == found.prediction, threshold)["accuracy"], share)

@@ -42,7 +42,7 @@ const Classes = (() => {
     const lines = [escaped(table.names[index]), `${table.group_labels[groupOf(index, run)]}, ${count(trainOf(index, run), "training image")}`];
     if (run !== null) {
       lines.push(`accuracy ${percent(table.runs[run].recall[index])}%`);
-      if (interval(table.runs[run], index)) lines.push(`95 % interval ${interval(table.runs[run], index)}`);
+      if (interval(table.runs[run], index)) lines.push(`95% interval ${interval(table.runs[run], index)}`);
     }
     if (tested) lines.push(table.words[tested] ?? count(tested, `${table.split} image`));
     return lines.join("<br>");
@@ -110,7 +110,7 @@ const Classes = (() => {
     return pairs.flatMap((value, i) => (i % 2 ? [` ${value}%`, i + 1 < pairs.length ? ", " : ""] : [link(value)]));
   };
   const results = (index) => make("table", {},
-    make("caption", {}, "Accuracy in % with its 95 % interval, and what the class is taken for, with the share of its images."),
+    make("caption", {}, "Accuracy in % with its 95% interval, and what the class is taken for, with the share of its images."),
     make("thead", {}, make("tr", {}, ...["Configuration", "Accuracy", "Interval", "Taken for"].map((words, i) => make("th", { scope: "col", class: i === 1 || i === 2 ? "number" : false }, words)))),
     make("tbody", {}, ...table.runs.map((run) => make("tr", {},
       make("th", { scope: "row" }, run.label), make("td", { class: "number" }, percent(run.recall[index])),
@@ -191,7 +191,7 @@ const Classes = (() => {
     panel.replaceChildren(...first);
     panel.hidden = false;
     panel.scrollIntoView({ block: "start" });
-    const said = table.runs.map((run) => `${percent(run.recall[index])} % under ${run.label}`).slice(0, 4).join(", ");
+    const said = table.runs.map((run) => `${percent(run.recall[index])}% under ${run.label}`).slice(0, 4).join(", ");
     tell(`${called(index)}: ${panel.querySelector("p").textContent.trim()}. Accuracy ${said}. Marked in the figures.`);
     // What is asked for first: the rings come after the panel is painted, as thousands of points take a moment to draw.
     await painted();

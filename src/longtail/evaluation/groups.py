@@ -1,15 +1,34 @@
-"""Which images belong to which shot group, from their labels."""
+"""Shot groups: the figures of many, medium and few, and which images are of which; an empty group has none, never 0."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from longtail.counts import GROUP_NAMES, GroupName, IntArray
 
-Mask = npt.NDArray[np.bool_]
+Groups: TypeAlias = Mapping[GroupName, Sequence[int] | npt.NDArray[np.int64]]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+
+def group_recall(recall: Tensor, classes: Sequence[int] | npt.NDArray[np.int64]) -> Tensor:
+    """The mean recall of a group's classes, a float64 scalar; NaN where none of them has images.
+
+    Args:
+        recall: Recall per class, shape (C,), NaN for a class without images.
+        classes: The group's class indices, possibly none.
+
+    Example:
+        >>> group_recall(torch.tensor([0.5, 1.0, torch.nan]).double(), [1, 2]).item()
+        1.0
+    """
+    index = torch.as_tensor(np.asarray(classes, dtype=np.int64), device=recall.device)
+    return recall[index].nanmean()
 
 
 def group_numbers(group_of: Sequence[GroupName]) -> IntArray:
