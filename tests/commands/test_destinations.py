@@ -83,7 +83,7 @@ def test_words_in_the_wrong_places_are_named(
     def no_network(*_: object, **__: object) -> None:
         raise AssertionError("the network was asked first")
 
-    monkeypatch.setattr("longtail.predict.hub._upload", no_network)
+    monkeypatch.setattr("longtail.predict.hub.upload", no_network)
     for name in ("run", "photos"):
         (tmp_path / name).mkdir()
     for name in ("run/model.json", "page.html", "page.csv", "list.csv"):

@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.torch import save
 
 from longtail.models.timm import timm_module
-from longtail.predict.images import Item, read_item
+from longtail.predict.images import Item
+from longtail.predict.predictor import read_item
 from longtail.run.model_info import load_info
 
 NETWORK = "test_resnet.r160_in1k"
@@ -47,8 +48,8 @@ def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (root / path).parent.mkdir(parents=True)
         (root / path).write_bytes(content)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    for module in ("auto", "facts"):
-        monkeypatch.setattr(f"longtail.training.{module}.PACKAGED", f"timm:{NETWORK}")
+    for module in ("config.auto", "training.machine_facts"):
+        monkeypatch.setattr(f"longtail.{module}.PACKAGED", f"timm:{NETWORK}")
 
 
 @pytest.mark.usefixtures("small_weights", "real_report")

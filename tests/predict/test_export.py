@@ -20,7 +20,8 @@ import longtail
 from longtail.errors import LongtailError
 from longtail.predict import export
 from longtail.predict.export import export_run
-from longtail.predict.images import Item, read_item
+from longtail.predict.images import Item
+from longtail.predict.predictor import read_item
 from longtail.run.model_info import load_info, save_info
 
 onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")

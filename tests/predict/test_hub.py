@@ -177,7 +177,7 @@ def test_what_goes_up_names_no_file_of_the_users(
         texts.update((path.name, path.read_text()) for path in Path(staged).iterdir() if path.suffix != ".safetensors")
         return "there"
 
-    monkeypatch.setattr("longtail.predict.hub._upload", upload)
+    monkeypatch.setattr("longtail.predict.hub.upload", upload)
     assert push_run(run, "me/fish") == "there"
     assert sorted(texts) == ["README.md", "config.yaml", "metrics.json", "model.json"]
     assert not [name for name, text in texts.items() if re.search(r"/home/me|my (garden|notes)", text)]
@@ -199,7 +199,7 @@ def test_a_table_goes_up_without_the_folders_of_the_machine(
         tables.append(pq.read_table(Path(staged) / name))
         return "there"
 
-    monkeypatch.setattr("longtail.predict.hub._upload", upload)
+    monkeypatch.setattr("longtail.predict.hub.upload", upload)
     push_run(run, "me/fish", include=[name])
     assert tables[0].to_pydict() == {"path": ["1.png", "cat/2.png", "row 3"], "label": [0, 1, 2]}
 

@@ -8,7 +8,10 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +21,16 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from longtail.data.decode import decode, to_uint8
 from longtail.errors import LongtailError
 from longtail.models import LongTailModel, build_model
-from longtail.predict import images as stream_module
-from longtail.predict.answers import Format
-from longtail.predict.images import Item, read_batches
-from longtail.predict.journal import Journal
+from longtail.predict.images import Item
+from longtail.predict.journal import Format, Journal
 from longtail.predict.predict import predict_images
-from longtail.predict.predictor import Predictor
+from longtail.predict.predictor import read_batches
 from longtail.run.model_files import save_model
 from longtail.run.model_info import ModelInfo, ModelSpec, Preprocessing, load_info, save_info
 
@@ -155,42 +158,46 @@ def test_file_names_that_are_no_utf8(run: Path, tmp_path: Path) -> None:
     assert [row["path"] for row in _rows(report.out)] == [str(folder / name)]
 
 
-def test_reading_ahead_is_bounded(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[str] = []
-    real = stream_module.read_item
+def test_reading_ahead_is_bounded(images: Path) -> None:
+    started: list[int] = []
 
-    def counted(item: Item, preprocessing: Preprocessing) -> object:
-        started.append(item.name)
-        return real(item, preprocessing)
+    def paths() -> Iterator[Item]:
+        for number in range(40):
+            started.append(number)
+            yield Item(str(images / "b.png"), str(images / "b.png"))
 
-    monkeypatch.setattr(stream_module, "read_item", counted)
-    paths = (Item(str(images / "b.png"), str(images / "b.png")) for _ in range(40))
-    batches = read_batches(paths, PREPROCESSING, batch_size=4, workers=2)
+    batches = read_batches(paths(), PREPROCESSING, batch_size=4, workers=2)
     assert len(next(batches)) == 4
     assert len(started) <= 12  # this batch and two more
     assert sum(len(batch) for batch in batches) == 36
 
 
+@contextmanager
+def interrupted_at(batch: int) -> Iterator[None]:
+    """Press Ctrl-C in the forward pass of a batch, counted from 1."""
+    batches = count(1)
+
+    def hook(module: nn.Module, _: object) -> None:
+        if isinstance(module, LongTailModel) and next(batches) == batch:
+            raise KeyboardInterrupt
+
+    handle = register_module_forward_pre_hook(hook)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        handle.remove()
+
+
 @pytest.fixture
 def stopped(run: Path, images: Path, tmp_path: Path) -> Path:
-    """An output of which the second batch was interrupted."""
+    """An output whose third batch was interrupted."""
     (images / "c.png").write_text("no image")
-    out, calls = tmp_path / "out.csv", [0]
+    out = tmp_path / "out.csv"
     out.write_text("from before")
-    real = Predictor._forward
-
-    def stop_at_third(self: Predictor, squares: object) -> object:
-        calls[0] += 1
-        if calls[0] == 3:
-            raise KeyboardInterrupt
-        return real(self, squares)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Predictor, "_forward", stop_at_third)
-        with pytest.raises(KeyboardInterrupt):
-            predict_images(run, images, out, batch_size=2)
+    with interrupted_at(batch=3):
+        predict_images(run, images, out, batch_size=2)
     assert out.read_text() == "from before"
-    assert calls == [3]
     return out
 
 
@@ -277,18 +284,8 @@ def test_a_csv_of_paths_keeps_its_order_and_its_doubles(run: Path, images: Path,
 def test_a_stopped_table_goes_on_by_row(run: Path, images: Path, tmp_path: Path) -> None:
     table, out = images / "list.csv", tmp_path / "out.csv"
     table.write_text("path\n" + "e.png\n" * 7)
-    with pytest.MonkeyPatch.context() as patch:
-        real, calls = Predictor._forward, [0]
-
-        def stop(self: Predictor, squares: object) -> object:
-            calls[0] += 1
-            if calls[0] == 3:
-                raise KeyboardInterrupt
-            return real(self, squares)
-
-        patch.setattr(Predictor, "_forward", stop)
-        with pytest.raises(KeyboardInterrupt):
-            predict_images(run, table, out, batch_size=2)
+    with interrupted_at(batch=3):
+        predict_images(run, table, out, batch_size=2)
     assert predict_images(run, table, out, batch_size=2).earlier == 4
     assert len(_rows(out)) == 7
 

@@ -11,7 +11,7 @@ from longtail.commands.destination import destination, refuse_terminal
 from longtail.commands.terminal import as_dict
 from longtail.config.schema import TrainingConfig
 from longtail.errors import LongtailError
-from longtail.predict.answers import SUFFIXES, Format, table_format
+from longtail.predict.journal import SUFFIXES, Format, table_format
 
 GRAMMAR = "RUN IMAGES --out FILE.csv"
 

@@ -1,10 +1,10 @@
-"""model_card: a run described for those who did not train it, in the format of the Hugging Face hub."""
+"""model_card: describe a run to people who did not train it, in the format of the Hugging Face hub."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,15 @@ from longtail.run.model_info import ModelInfo, load_info
 from longtail.text import figure_text
 
 _FIGURES = {
-    "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "many": "many-shot classes",
-    "medium": "medium-shot classes", "few": "few-shot classes", "worst_class": "worst class",
-}  # fmt: skip
-_OFFICIAL = {"accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy"}  # as the hub calls them
-_MOST_CLASSES = 200  # rows of the table; a card of thousands is not read
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "many": "many-shot classes",
+    "medium": "medium-shot classes",
+    "few": "few-shot classes",
+    "worst_class": "worst class",
+}
+_HUB_METRICS = ("accuracy", "balanced_accuracy")  # of the same name there
+_MOST_CLASSES = 200  # rows of the table; nobody reads a card of thousands
 
 
 def model_card(run: str | os.PathLike[str]) -> str:
@@ -64,22 +68,37 @@ def model_card(run: str | os.PathLike[str]) -> str:
 def _render(
     info: ModelInfo, metrics: Mapping[str, Any], adjusted: Mapping[str, Any] | None, config: Mapping[str, Any]
 ) -> str:
-    data, test = config.get("data", {}), (metrics if adjusted is None else adjusted).get("test") or {}
-    as_it_predicts = info.adjustment is None or adjusted is not None
-    source = last_name(str(data.get("source", "")))
+    test = (metrics if adjusted is None else adjusted).get("test") or {}
+    before_adjustment = info.adjustment is not None and adjusted is None
+    source = last_name(str(config.get("data", {}).get("source", "")))
+    intervals = test.get("intervals", {})
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=False,  # noqa: S701 - Markdown, whose own characters `cell` takes care of
-        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     environment.filters |= {"cell": _cell, "percent": figure_text}
     return environment.get_template("card.md.j2").render(
-        metadata=_metadata(info, test if as_it_predicts else {}, source, config), info=info, before=not as_it_predicts,
-        source=source, config=config, metrics=metrics, figures=_figures(test), classes=_classes(info, test),
-        hidden=max(0, len(info.classes) - _MOST_CLASSES), groups=metrics.get("groups", {}), test=test,
-        images=sum(info.counts), title=source or info.model.name, few=FEW_IMAGES,
+        metadata=_metadata(info, {} if before_adjustment else test, source, config),
+        info=info,
+        before=before_adjustment,
+        source=source,
+        config=config,
+        metrics=metrics,
+        figures=[
+            (words, test[name], intervals.get(name)) for name, words in _FIGURES.items() if test.get(name) is not None
+        ],
+        classes=_classes(info, test),
+        hidden=max(0, len(info.classes) - _MOST_CLASSES),
+        groups=metrics.get("groups", {}),
+        test=test,
+        images=sum(info.counts),
+        title=source or info.model.name,
+        few=FEW_IMAGES,
         assumes=info.prior if info.adjustment is None else info.adjustment.prior,
-    )  # fmt: skip
+    )
 
 
 def read_table(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
@@ -89,7 +108,7 @@ def read_table(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
         LongtailError: It is damaged.
     """
     try:
-        table = parse(_text(path) or "{}")
+        table = parse((path.read_text(encoding="utf-8") if path.is_file() else "") or "{}")
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise LongtailError(f"{path} is damaged: copy it from the run again, or delete it to do without.") from error
     if not isinstance(table, dict) or not all(isinstance(table.get(key, {}), dict) for key in ("data", "model")):
@@ -101,11 +120,17 @@ def _metadata(info: ModelInfo, test: Mapping[str, Any], source: str, config: Map
     from huggingface_hub import EvalResult, ModelCardData
 
     on_hub = source.removeprefix("hf:") if source.startswith("hf:") and "/" in source else None
-    measured = {metric: test[name] for name, metric in _OFFICIAL.items() if test.get(name) is not None}
-    where: dict[str, Any] = {"dataset_type": on_hub or "imagefolder", "dataset_name": source, "dataset_split": "test"}
     results = [
-        EvalResult(task_type="image-classification", metric_type=metric, metric_value=round(value, 6), **where)
-        for metric, value in measured.items()
+        EvalResult(
+            task_type="image-classification",
+            metric_type=name,
+            metric_value=round(test[name], 6),
+            dataset_type=on_hub or "imagefolder",
+            dataset_name=source,
+            dataset_split="test",
+        )
+        for name in _HUB_METRICS
+        if test.get(name) is not None
     ]
     timm_name = info.model.name.removeprefix(TIMM_PREFIX).partition("+")[0]
     pretrained = info.model.name.startswith(TIMM_PREFIX) and config.get("model", {}).get("pretrained")
@@ -120,11 +145,6 @@ def _metadata(info: ModelInfo, test: Mapping[str, Any], source: str, config: Map
     ).to_yaml()
 
 
-def _figures(test: Mapping[str, Any]) -> list[tuple[str, float, Sequence[float] | None]]:
-    intervals = test.get("intervals", {})
-    return [(words, test[name], intervals.get(name)) for name, words in _FIGURES.items() if test.get(name) is not None]
-
-
 def _classes(info: ModelInfo, test: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of the class table, rarest last."""
     measured = test.get("per_class") or [{}] * len(info.classes)
@@ -134,18 +154,20 @@ def _classes(info: ModelInfo, test: Mapping[str, Any]) -> list[dict[str, Any]]:
             "copy both from one run."
         )
     rows = [
-        {"name": name, "count": count, "group": row.get("group") or "", "test": row.get("test_count"),
-         "recall": row.get("recall"), "interval": row.get("recall_interval")}
+        {
+            "name": name,
+            "count": count,
+            "group": row.get("group") or "",
+            "test": row.get("test_count"),
+            "recall": row.get("recall"),
+            "interval": row.get("recall_interval"),
+        }
         for name, count, row in zip(info.classes, info.counts, measured, strict=True)
-    ]  # fmt: skip
+    ]
     return sorted(rows, key=lambda row: -row["count"])[:_MOST_CLASSES]
 
 
 def _cell(text: object) -> str:
-    """A text that stays in its cell of a table and is nothing but text."""
+    """Escape a text so that it stays in its cell of a table and has no markup."""
     words = " ".join(str(text).split())
     return "".join(f"\\{character}" if character in "\\`*_{}[]<>#|~" else character for character in words)
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""

@@ -1,9 +1,10 @@
-"""export_run: a trained model as one ONNX or torch.export file that needs no longtail, checked on real images."""
+"""export_run: write a trained model as one ONNX or torch.export file that needs no longtail, checked on images."""
 
 from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -24,8 +25,8 @@ from longtail.files import is_stream, output_path, write_atomically
 from longtail.models import LongTailModel
 from longtail.predict.card import model_card
 from longtail.predict.hub import local_run
-from longtail.predict.images import Item, find_images, read_batches
-from longtail.predict.predictor import Predictor
+from longtail.predict.images import find_images
+from longtail.predict.predictor import Predictor, read_batches
 from longtail.run.folder import EXAMPLES_FILE
 from longtail.run.model_files import load_run
 from longtail.run.model_info import ModelInfo
@@ -33,6 +34,7 @@ from longtail.run.model_info import ModelInfo
 Format: TypeAlias = Literal["onnx", "torch"]
 InputType: TypeAlias = Literal["uint8", "float32"]
 Squares: TypeAlias = npt.NDArray[np.uint8]
+Outputs: TypeAlias = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]  # probabilities (N, C), labels (N,)
 OPSET: Final = 18
 TOLERANCE: Final = 1e-4  # of a probability
 METADATA_NAME: Final = "metadata.json"  # within a torch.export archive
@@ -47,13 +49,13 @@ _COMMAND_LINE = {
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how it compares with the model it came from.
+    """The file that was written, and its difference from the model it came from.
 
     Attributes:
         out: The file.
         card: The model card next to it; None if ``out`` is a stream.
-        images: How many images the two were compared on.
-        largest_difference: Of any probability of any of them.
+        images: Number of images that the two were compared on.
+        largest_difference: Of any probability of any of those images.
     """
 
     out: Path
@@ -70,7 +72,7 @@ class ExportReport:
 
 
 class Deployed(nn.Module):
-    """A model as it is taken away: from pixels to probabilities, with normalisation and adjustment inside.
+    """A model for export: from pixels to probabilities, with normalization and adjustment inside.
 
     Args:
         model: The network.
@@ -119,8 +121,8 @@ def export_run(
     """Write a run as one file that needs no longtail, after a comparison with the model on real images.
 
     The file takes RGB images (N, 3, S, S) of 0 to 255, any N, and gives ``probabilities`` (N, C) and ``label`` (N,).
-    Normalisation and post-hoc adjustment are inside; scaling an image to S x S is not, because no two libraries do it
-    alike: the rule is in the metadata (:func:`metadata`), with the class names. A model card is written beside it.
+    Normalization and post-hoc adjustment are inside; scaling an image to S x S is not, because no two libraries do it
+    alike: the rule is in the metadata (:func:`metadata`), with the class names. A model card is written next to it.
 
     Args:
         run: The RUN folder, or ``hf:OWNER/NAME``.
@@ -133,18 +135,20 @@ def export_run(
     Raises:
         LongtailError: No such run or images, a missing package, or a result that differs; then nothing is written.
     """
-    if format == "onnx":
-        _need("onnx", "onnxscript", "onnxruntime")
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" and find_spec(name) is None]
+    if missing:
+        names = " and ".join(missing)
+        raise LongtailError(f"format='onnx' needs {names}: pip install 'longtail[export]'.", options=_COMMAND_LINE)
     folder, path = Path(local_run(run)), output_path(out)
     if path.is_dir():
-        raise LongtailError(f"{path} is a folder: name the file to write, {path / f'model.{_suffix(format)}'}.")
+        file = path / ("model.onnx" if format == "onnx" else "model.pt2")
+        raise LongtailError(f"{path} is a folder: name the file to write, {file}.")
     model, info = load_run(folder)
-    squares, text = _squares(folder, info, images), model_card(folder)  # what is wrong with the run is said first
-    deployed = (
-        Deployed(model, info).eval().requires_grad_(False)
-    )  # else the outputs of the exported model would require gradients too
+    squares, text = _squares(folder, info, images), model_card(folder)  # a damaged run is reported first
+    # Without gradients, which the outputs of the exported model would require as well.
+    deployed = Deployed(model, info).eval().requires_grad_(False)
     data = (_to_onnx if format == "onnx" else _to_torch)(deployed, input_type)
-    if _is_external(data):
+    if len(data) >= 2**31:
         raise LongtailError(
             f"{path} would be larger than the 2 GB of an ONNX file: use format='torch'.", options=_COMMAND_LINE
         )
@@ -157,37 +161,37 @@ def export_run(
 
 
 def metadata(info: ModelInfo, input_type: InputType = "uint8") -> dict[str, str]:
-    """What an exported file says about itself: every value is a text, lists and mappings as JSON."""
+    """Return the metadata of an exported file: every value is a text, lists and mappings as JSON."""
     preprocessing = info.preprocessing
-    shorter = preprocessing.resize or preprocessing.size
     rule = {
         "colour": "RGB, transparency laid over white, turned as EXIF says",
-        "shorter_side": shorter, "crop": preprocessing.size, "crop_place": "centre",
-        "interpolation": preprocessing.interpolation, "scaling": "anti-aliased as Pillow does, and cropped in one step",
-        "layout": "NCHW", "type": input_type, "range": [0, 255],
-        "normalisation": "inside the file", "mean": preprocessing.mean, "std": preprocessing.std,
-    }  # fmt: skip
+        "shorter_side": preprocessing.resize or preprocessing.size,
+        "crop": preprocessing.size,
+        "crop_place": "centre",
+        "interpolation": preprocessing.interpolation,
+        "scaling": "anti-aliased as Pillow does, and cropped in one step",
+        "layout": "NCHW",
+        "type": input_type,
+        "range": [0, 255],
+        "normalisation": "inside the file",
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+    }
     adjustment = dict(info.adjustment.chosen) if info.adjustment else {}
     return {
-        "classes": _json(info.classes), "train_counts": _json(info.counts), "preprocessing": _json(rule),
-        "adjustment": _json(adjustment), "threshold": _json(info.threshold), "recipe": info.recipe,
-        "network": info.model.name, "producer": f"longtail {info.versions.get('longtail', '')}".strip(),
-    }  # fmt: skip
+        "classes": _json(info.classes),
+        "train_counts": _json(info.counts),
+        "preprocessing": _json(rule),
+        "adjustment": _json(adjustment),
+        "threshold": _json(info.threshold),
+        "recipe": info.recipe,
+        "network": info.model.name,
+        "producer": f"longtail {info.versions.get('longtail', '')}".strip(),
+    }
 
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _suffix(format: Format) -> str:  # noqa: A002
-    return "onnx" if format == "onnx" else "pt2"
-
-
-def _need(*packages: str) -> None:
-    missing = [name for name in packages if find_spec(name) is None]
-    if missing:
-        names = " and ".join(missing)
-        raise LongtailError(f"format='onnx' needs {names}: pip install 'longtail[export]'.", options=_COMMAND_LINE)
 
 
 def _squares(folder: Path, info: ModelInfo, images: str | None) -> Squares:
@@ -197,11 +201,11 @@ def _squares(folder: Path, info: ModelInfo, images: str | None) -> Squares:
         raise LongtailError(
             f"{folder} keeps no images to check the result on: name yours, images=FOLDER.", options=_COMMAND_LINE
         )
-    items: Iterator[Item] = islice(find_images(images or examples).items(), _IMAGES_CHECKED)
-    loaded = [one for batch in read_batches(items, info.preprocessing, batch_size=_BATCH) for one in batch]
-    pixels = [one.pixels for one in loaded if one.pixels is not None]
+    source = str(images or examples)
+    items = islice(find_images(source).items(), _IMAGES_CHECKED)
+    batches = read_batches(items, info.preprocessing, batch_size=_BATCH)
+    pixels = [image.pixels for batch in batches for image in batch if image.pixels is not None]
     if not pixels:
-        source = str(images or examples)
         raise LongtailError(
             f"none of the files in {source!r} is an image: name others, images=FOLDER.", options=_COMMAND_LINE
         )
@@ -227,12 +231,16 @@ def _to_onnx(deployed: Deployed, input_type: InputType) -> bytes:
     import onnx
 
     with _quiet():
-        made = torch.onnx.export(
-            _program(deployed, input_type), dynamo=True, opset_version=OPSET, input_names=["images"],
-            output_names=["probabilities", "label"], verbose=False,
-        )  # fmt: skip
-    assert made is not None
-    proto: Any = made.model_proto
+        program = torch.onnx.export(
+            _program(deployed, input_type),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["probabilities", "label"],
+            verbose=False,
+        )
+    assert program is not None
+    proto: Any = program.model_proto
     _tidy(proto)
     onnx.helper.set_model_props(proto, metadata(deployed.info, input_type))
     proto.producer_name = "longtail"
@@ -242,7 +250,7 @@ def _to_onnx(deployed: Deployed, input_type: InputType) -> bytes:
 
 
 def _tidy(proto: Any) -> None:
-    """Give the batch its name, and take out what the exporter notes of our source files."""
+    """Name the batch dimension, and remove the exporter's notes on our source files."""
     graph = proto.graph
     batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*graph.input, *graph.output, *graph.value_info):
@@ -255,15 +263,10 @@ def _tidy(proto: Any) -> None:
         node.doc_string = ""
 
 
-def _is_external(data: bytes) -> bool:
-    return len(data) >= 2**31
-
-
 def _compare(data: bytes, predictor: Predictor, squares: Squares, *, format: Format, input_type: InputType) -> float:  # noqa: A002
     """Run both models on the same images, in batches of several sizes; return the largest difference."""
-    found = (_run_onnx if format == "onnx" else _run_torch)(data, squares.astype(input_type))
+    probabilities, labels = (_run_onnx if format == "onnx" else _run_torch)(data, squares.astype(input_type))
     expected = predictor.probabilities(squares.transpose(0, 2, 3, 1), batch_size=_BATCH)
-    probabilities, labels = found
     difference = float(np.abs(probabilities - expected).max())
     other = int((labels != expected.argmax(axis=1)).sum())
     if other or not difference <= TOLERANCE:
@@ -275,10 +278,7 @@ def _compare(data: bytes, predictor: Predictor, squares: Squares, *, format: For
     return difference
 
 
-Results: TypeAlias = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
-
-
-def _run_onnx(data: bytes, images: npt.NDArray[Any]) -> Results:
+def _run_onnx(data: bytes, images: npt.NDArray[Any]) -> Outputs:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -286,7 +286,7 @@ def _run_onnx(data: bytes, images: npt.NDArray[Any]) -> Results:
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
-def _run_torch(data: bytes, images: npt.NDArray[Any]) -> Results:
+def _run_torch(data: bytes, images: npt.NDArray[Any]) -> Outputs:
     with _quiet(), torch.inference_mode():
         module = torch.export.load(io.BytesIO(data)).module()
         parts = [module(torch.from_numpy(batch)) for batch in _batches(images)]
@@ -300,9 +300,7 @@ def _batches(images: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the notes of PyTorch's exporter, which are for its developers, from the user."""
-    import logging
-
+    """Hide the notes of PyTorch's exporter, which are for its developers."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

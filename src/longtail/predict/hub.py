@@ -1,4 +1,4 @@
-"""The Hugging Face hub: a run goes up with its card, and comes down again by the name ``hf:OWNER/NAME``."""
+"""The Hugging Face hub: upload a run with its model card, and fetch it by the name ``hf:OWNER/NAME``."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def push_run(
 ) -> str:
     """Upload a finished run to a model repository of the hub, which is made if it does not exist.
 
-    What goes up: ``model.json``, ``model.safetensors``, ``metrics.json`` without its notes on the data,
+    The files uploaded are ``model.json``, ``model.safetensors``, ``metrics.json`` without its notes on the data,
     ``adjusted.json`` of an adjusted run, ``config.yaml`` with the source and the weights it started from cut down to
     their last names, and a model card as ``README.md``. Nothing that shows images or names files of the user's:
     predictions, examples and the report stay, unless ``include`` names them.
@@ -67,7 +67,7 @@ def push_run(
         repo_id: ``OWNER/NAME``.
         private: Make a new repository private.
         revision: The branch, made if it does not exist; the main one by default.
-        include: Further files of the run, by name.
+        include: Names of further files of the run.
 
     Returns:
         The address of the commit.
@@ -79,14 +79,14 @@ def push_run(
     refuse_swapped(run, repo_id)
     _check_name(repo_id)
     folder = Path(run)
-    load_run(folder)  # what cannot be loaded is of no use to others either
+    load_run(folder)  # a model that cannot be loaded is of no use to others
     missing = [name for name in include if not _is_file_of(folder, name)]
     if missing:
         raise LongtailError(f"{folder} holds no file {missing[0]!r}: name files of the run after --include.")
     with tempfile.TemporaryDirectory(prefix="longtail-push-") as staged:
         _stage(folder, Path(staged), include)
         with _in_words(f"{folder} could not be pushed"):
-            return _upload(staged, repo_id, private=private, revision=revision)
+            return upload(staged, repo_id, private=private, revision=revision)
 
 
 def _check_name(repo_id: str) -> None:
@@ -116,8 +116,8 @@ def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
                 _shorten_paths(staged / name)
     if (folder / METRICS_FILE).is_file():
         metrics = read_table(folder / METRICS_FILE, json.loads)
-        said = {name: value for name, value in metrics.items() if name not in _NAMING_FILES}
-        write_atomically(staged / METRICS_FILE, json.dumps(said, indent=2, ensure_ascii=False).encode())
+        anonymous = {name: value for name, value in metrics.items() if name not in _NAMING_FILES}
+        write_atomically(staged / METRICS_FILE, json.dumps(anonymous, indent=2, ensure_ascii=False).encode())
     if (folder / CONFIG_FILE).is_file():
         config = read_table(folder / CONFIG_FILE, yaml.safe_load)
         for section, name in (("data", "source"), ("model", "weights")):
@@ -136,26 +136,27 @@ def _shorten_paths(path: Path) -> None:
     table = pq.read_table(path)
     if "path" in table.column_names:
         paths = [last_name(name) if name and Path(name).is_absolute() else name for name in table["path"].to_pylist()]
-        where = table.column_names.index("path")
-        pq.write_table(table.set_column(where, "path", pa.array(paths, pa.string())), path, compression="zstd")
+        index = table.column_names.index("path")
+        pq.write_table(table.set_column(index, "path", pa.array(paths, pa.string())), path, compression="zstd")
 
 
-def _upload(staged: str, repo_id: str, *, private: bool, revision: str | None) -> str:
+def upload(folder: str, repo_id: str, *, private: bool, revision: str | None) -> str:
+    """Upload a folder to a model repository, which is made if it does not exist; return the address of the commit."""
     from huggingface_hub import HfApi
 
     api = HfApi()
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if revision is not None:
         api.create_branch(repo_id, branch=revision, exist_ok=True)
-    done: Any = api.upload_folder(
-        repo_id=repo_id, folder_path=staged, revision=revision, commit_message="Upload a model of longtail"
+    commit: Any = api.upload_folder(
+        repo_id=repo_id, folder_path=folder, revision=revision, commit_message="Upload a model of longtail"
     )
-    return str(done.commit_url)
+    return str(commit.commit_url)
 
 
 @contextmanager
 def _in_words(failed: str) -> Iterator[None]:
-    """Turn what the hub's client raises into one sentence with a remedy."""
+    """Turn errors of the hub's client into one sentence with a remedy."""
     from huggingface_hub import errors
 
     # The client's HTTP library is another one in each of its major versions; all errors of it share this base.
@@ -167,7 +168,7 @@ def _in_words(failed: str) -> Iterator[None]:
     except errors.LocalTokenNotFoundError as error:
         raise LongtailError(f"{failed}: log in first with `hf auth login`, or set HF_TOKEN.") from error
     except errors.HfHubHTTPError as error:
-        refused = _status(error) in (401, 403, 404)
+        refused = getattr(error.response, "status_code", None) in (401, 403, 404)
         hint = "check the name, and log in with `hf auth login`" if refused else "try again later"
         raise LongtailError(f"{failed}: {hint} ({_first(error)})") from error
     except (library, OSError) as error:
@@ -176,7 +177,3 @@ def _in_words(failed: str) -> Iterator[None]:
 
 def _first(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _status(error: Any) -> int | None:
-    return getattr(error.response, "status_code", None)

@@ -1,106 +1,107 @@
-"""Item: one image to be classified, wherever it comes from, and its pixels or what is wrong with it."""
+"""Find the images that a user names: a file, a folder, a pattern, a table or Python objects; no list is held."""
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from longtail.cores import cores
-from longtail.data.decode import read_square, to_rgb, to_uint8
+from longtail.data.decode import is_image_path, is_unread_path
 from longtail.data.sources.columns import Columns
 from longtail.data.sources.csv import read_rows
+from longtail.data.sources.folder import is_system_folder
 from longtail.errors import LongtailError
-from longtail.predict.listing import Found, LeftOut, files_like, images_below
-from longtail.run.model_info import Preprocessing
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-
-Picture: TypeAlias = str | bytes | Image.Image | npt.NDArray[np.uint8]
+ImageSource: TypeAlias = str | bytes | Image.Image | npt.NDArray[np.uint8]
+Names: TypeAlias = tuple[str, ...]  # of the folders below the first one, and of the file
+TABLES: Final = {".csv", ".tsv", ".parquet"}
+_SORTED_AT_ONCE = 10_000  # names of a folder
+_ROWS_AT_ONCE = 64  # of a Parquet file
 
 
 class Item(NamedTuple):
     """One image to be classified.
 
     Attributes:
-        name: What results call it: a path, as a rule.
+        name: The name in the results: a path, as a rule.
         source: Path, encoded bytes, Pillow image, or uint8 array (H, W), (H, W, 1) or (H, W, 3).
-        problem: What is wrong with it already, or empty.
+        problem: Why it cannot be read, where that is known already; else empty.
     """
 
     name: str
-    source: Picture
+    source: ImageSource
     problem: str = ""
 
 
-class Loaded(NamedTuple):
-    """One image: its pixels, or why there are none.
+@dataclass
+class LeftOut:
+    """Counts of files and folders that were left out of a listing.
 
     Attributes:
-        name: What results call it.
-        pixels: uint8 (size, size, 3), or None.
-        problem: The sentence that says what is wrong with it, or empty.
+        others: Files without an image suffix, by suffix.
+        hidden: Hidden files and folders, and system folders such as ``__MACOSX``.
+        again: Links to folders that were listed already.
+        special: Pipes, sockets and devices.
     """
 
-    name: str
-    pixels: npt.NDArray[np.uint8] | None
-    problem: str = ""
+    others: Counter[str] = field(default_factory=Counter)
+    hidden: int = 0
+    again: int = 0
+    special: int = 0
+
+    def __str__(self) -> str:
+        """Return the counts in one line, empty if all are zero.
+
+        Example:
+            >>> print(LeftOut(Counter({".txt": 3, ".json": 1}), again=1))
+            4 files not named like an image (.txt 3, .json 1), 1 link to a folder listed already
+        """
+        others = self.others.total()
+        counts = [
+            (others, "file", "files", f" not named like an image ({count_words(self.others)})"),
+            (self.hidden, "hidden or added by a system", "hidden or added by a system", ""),
+            (self.again, "link", "links", " to a folder listed already"),
+            (self.special, "pipe or device", "pipes or devices", ""),
+        ]
+        return ", ".join(
+            f"{number:,} {singular if number == 1 else plural}{rest}"
+            for number, singular, plural, rest in counts
+            if number
+        )
 
 
-def read_item(item: Item, preprocessing: Preprocessing) -> Loaded:
-    """Bring an image to the square that the network takes; one that cannot be read gives its problem instead.
+def count_words(counts: Counter[str], most: int = 5) -> str:
+    """Return the most frequent words with their counts.
 
     Example:
-        >>> square = Preprocessing(size=2, mean=(0.5,) * 3, std=(0.5,) * 3)
-        >>> read_item(Item("grey", np.full((4, 6), 9, np.uint8)), square).pixels.shape
-        (2, 2, 3)
-        >>> read_item(Item("a.png", b"no image"), square).problem
-        "'a.png' is not an image that can be read: remove or re-export it."
+        >>> count_words(Counter({".heic": 5, ".cr2": 1}))
+        '.heic 5, .cr2 1'
     """
-    if item.problem:
-        return Loaded(item.name, None, item.problem)
-    size, resize, interpolation = preprocessing.size, preprocessing.resize, preprocessing.interpolation
-    source = item.source
-    try:
-        if isinstance(source, np.ndarray):
-            source = _picture(source)
-        if isinstance(source, Image.Image):
-            return Loaded(item.name, to_uint8(to_rgb(source), resize, size, interpolation))
-        what = Path(source) if isinstance(source, str) else source
-        return Loaded(item.name, read_square(what, item.name, resize=resize, size=size, interpolation=interpolation))
-    except LongtailError as error:
-        return Loaded(item.name, None, str(error))
-
-
-def _picture(pixels: npt.NDArray[np.uint8]) -> Image.Image:
-    flat = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    if flat.dtype != np.uint8 or not (flat.ndim == 2 or (flat.ndim == 3 and flat.shape[2] == 3)) or not flat.size:
-        raise LongtailError(
-            f"an array of {pixels.dtype} of shape {pixels.shape} is no image: give uint8 of shape (H, W, 3) or (H, W)."
-        )
-    return Image.fromarray(np.ascontiguousarray(flat))
+    shown = [f"{word} {number:,}" for word, number in counts.most_common(most)]
+    return ", ".join([*shown, *(["..."] if len(counts) > most else [])])
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images that a user named, to be gone through as often as needed, one at a time.
+    """The images that a user named, to be iterated over as often as needed, one at a time.
 
     Attributes:
         start: Iterates over them, and counts what is left out.
-        total: How many there are, where that is known without going through them.
-        is_table: Whether they are rows of a table, so that their order is fixed and a name may come twice.
+        total: Their number, where it is known without listing them.
+        is_table: Whether they are rows of a table, so that their order is fixed and a name may be repeated.
     """
 
     start: Callable[[LeftOut], Iterator[Item]]
@@ -113,7 +114,7 @@ class Images:
 
 
 def find_images(images: str | os.PathLike[str], *, image_column: str | None = None) -> Images:
-    """Say which images a path, a folder, a pattern or a table names.
+    """Find the images that a path, a folder, a pattern or a table names.
 
     Args:
         images: An image; a folder, searched to the bottom for files with an image's extension, hidden ones left out;
@@ -131,21 +132,19 @@ def find_images(images: str | os.PathLike[str], *, image_column: str | None = No
     """
     text = os.fspath(images)
     if os.path.isfile(text):  # noqa: PTH113 - a path of the user's stays as it was written
-        if is_table(text):
-            found = Images(lambda _: rows_of_table(text, image_column), number_of_rows(text), is_table=True)
-        else:
-            found = Images(lambda _: iter([Item(text, text)]), 1)
+        is_table = Path(text).suffix.lower() in TABLES
+        listing = table_images(text, image_column) if is_table else Images(lambda _: iter([Item(text, text)]), 1)
     elif os.path.isdir(text):  # noqa: PTH112
-        found = Images(lambda left_out: _files(images_below(text, left_out)))
+        listing = Images(lambda left_out: images_below(text, left_out))
     elif glob.has_magic(text):
-        found = Images(lambda left_out: _files(files_like(text, left_out)))
+        listing = Images(lambda left_out: files_like(text, left_out))
     else:
         raise LongtailError(f"There is no file or folder {text!r}: name an image, a folder with images, or a pattern.")
     left_out = LeftOut()
-    if next(found.items(left_out), None) is None:
+    if next(listing.items(left_out), None) is None:
         others = f" ({left_out})" if str(left_out) else ""
         raise LongtailError(f"No image in {text!r}{others}: name an image, a folder with images, or a pattern.")
-    return found
+    return listing
 
 
 def as_items(images: object, *, image_column: str | None = None) -> Iterator[Item]:
@@ -161,42 +160,11 @@ def as_items(images: object, *, image_column: str | None = None) -> Iterator[Ite
     """
     if isinstance(images, (str, os.PathLike)):
         return find_images(images, image_column=image_column).items()
-    one = isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
-    several = [images] if one else images
+    is_single = isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
+    several = [images] if is_single else images
     if not isinstance(several, Iterable):
-        raise LongtailError(f"{type(images).__name__} is no image: give paths, Pillow images or uint8 arrays.")
+        raise _not_an_image(images)
     return (_item(number, image) for number, image in enumerate(several))
-
-
-def read_batches(
-    items: Iterable[Item], preprocessing: Preprocessing, *, batch_size: int, workers: int | None = None
-) -> Iterator[list[Loaded]]:
-    """Decode images in threads and yield them in order, ``batch_size`` at a time; two batches are read ahead.
-
-    Args:
-        items: The images.
-        preprocessing: To which size they are brought.
-        batch_size: Images in a batch; the last one may be shorter.
-        workers: Threads; by default as many as there are cores.
-    """
-    remaining = iter(items)
-    pool = ThreadPoolExecutor(workers or cores())
-    try:
-        pending: deque[Future[Loaded]] = deque()
-        batch: list[Loaded] = []
-        pending.extend(pool.submit(read_item, item, preprocessing) for item in islice(remaining, 2 * batch_size))
-        while pending:
-            batch.append(pending.popleft().result())
-            pending.extend(pool.submit(read_item, item, preprocessing) for item in islice(remaining, 1))
-            if len(batch) == batch_size or not pending:
-                yield batch
-                batch = []
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _files(found: Iterator[Found]) -> Iterator[Item]:
-    return (Item(file.path, file.path, file.problem) for file in found)
 
 
 def _item(number: int, image: object) -> Item:
@@ -205,70 +173,186 @@ def _item(number: int, image: object) -> Item:
         return Item(path, path)
     if isinstance(image, (Image.Image, np.ndarray)):
         return Item(getattr(image, "filename", "") or f"image {number}", image)
-    raise LongtailError(f"{type(image).__name__} is no image: give paths, Pillow images or uint8 arrays.")
+    raise _not_an_image(image)
 
 
-TABLES = {".csv", ".tsv", ".parquet"}
+def _not_an_image(value: object) -> LongtailError:
+    return LongtailError(f"{type(value).__name__} is no image: give paths, Pillow images or uint8 arrays.")
 
 
-_ROWS_AT_ONCE = 64
+# Files of a folder or a pattern, as they are met: a million of them need no more memory than a thousand.
 
 
-def is_table(path: str) -> bool:
-    """Tell by its name whether a file is a table of images.
+def images_below(folder: str, left_out: LeftOut | None = None) -> Iterator[Item]:
+    """Find the files with an image's extension in a folder, to the bottom.
 
-    Example:
-        >>> is_table("list.CSV"), is_table("photo.jpg")
-        (True, False)
-    """
-    return Path(path).suffix.lower() in TABLES
-
-
-def rows_of_table(path: str, column: str | None) -> Iterator[Item]:
-    """Yield the images of a table in its order. Relative paths start at the table's folder.
-
-    A row that names no image is an item with a problem. An embedded image that carries no path is called by its
-    table and row, ``photos.parquet#17``, counted from 0.
+    Hidden files and folders and system folders are left out. Links are followed, each real folder once. The order is
+    that of names, in portions of 10,000 where a folder holds more. Photographs and videos in a format that is not read
+    are included: reading them reports an error. So is a folder that cannot be listed, as an item with a problem.
 
     Args:
-        path: A file that :func:`is_table`.
+        folder: Where to look.
+        left_out: Counts what is left out.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("b.png", "a.jpg", "notes.txt"): (folder / name).touch()
+        >>> [os.path.basename(image.name) for image in images_below(str(folder))]
+        ['a.jpg', 'b.png']
+    """
+    left_out = LeftOut() if left_out is None else left_out
+
+    def keep(names: Names) -> bool:
+        name = names[-1]
+        if is_image_path(name) or is_unread_path(name):
+            return True
+        if name.startswith("."):
+            left_out.hidden += 1
+        else:
+            left_out.others[os.path.splitext(name)[1].lower() or "no suffix"] += 1  # noqa: PTH122
+        return False
+
+    def enter(names: Names) -> bool:
+        hidden = is_system_folder(names[-1])
+        left_out.hidden += hidden
+        return not hidden
+
+    return _walk(folder, keep, enter, left_out)
+
+
+def files_like(pattern: str, left_out: LeftOut | None = None) -> Iterator[Item]:
+    """Find the files that a pattern such as ``in/**/*.jpg`` names, whatever their extension.
+
+    ``*``, ``?`` and ``[...]`` stand for what they do in a shell and ``**`` for any folders; none of them for a leading
+    dot. The order is that of :func:`images_below`.
+    """
+    parts = pattern.split(os.sep)  # noqa: PTH206 - a path of the user's stays as it was written
+    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    base = "".join(part + os.sep for part in parts[:first])
+    wanted = tuple(part for part in parts[first:] if part)
+    if not os.path.isdir(base or os.curdir):  # noqa: PTH112
+        return iter(())
+    left_out = LeftOut() if left_out is None else left_out
+    return _walk(base, lambda names: _matches(names, wanted), lambda names: _leads_on(names, wanted), left_out)
+
+
+class _Entry(NamedTuple):
+    path: str
+    names: Names
+    is_folder: bool = False
+    problem: str = ""
+
+
+def _walk(
+    folder: str, keep: Callable[[Names], bool], enter: Callable[[Names], bool], left_out: LeftOut
+) -> Iterator[Item]:
+    listed: set[tuple[int, int]] = set()  # a link may lead back up
+    stack = [_entries(folder, (), listed, left_out)]
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif entry.is_folder:
+            if enter(entry.names):
+                stack.append(_entries(entry.path, entry.names, listed, left_out))
+        elif entry.problem or keep(entry.names):
+            yield Item(entry.path, entry.path, entry.problem)
+
+
+def _entries(folder: str, names: Names, listed: set[tuple[int, int]], left_out: LeftOut) -> Iterator[_Entry]:
+    try:
+        status = os.stat(folder or os.curdir)  # noqa: PTH116
+        if (status.st_dev, status.st_ino) in listed:
+            left_out.again += 1
+            return
+        listed.add((status.st_dev, status.st_ino))
+        with os.scandir(folder or os.curdir) as listing:
+            while portion := sorted(islice(listing, _SORTED_AT_ONCE), key=lambda entry: entry.name):
+                for entry in portion:
+                    path, below = os.path.join(folder, entry.name), (*names, entry.name)  # noqa: PTH118
+                    # A pipe would be waited for; a dead link is reported when it is read.
+                    if entry.is_dir() or entry.is_file() or entry.is_symlink():
+                        yield _Entry(path, below, is_folder=entry.is_dir())
+                    else:
+                        left_out.special += 1
+    except OSError as error:
+        problem = f"the folder {folder!r} cannot be listed ({error.strerror}): its images are left out."
+        yield _Entry(folder, names, problem=problem)
+
+
+def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the names of a path match the parts of a pattern.
+
+    Example:
+        >>> _matches(("a", "b", "c.png"), ("**", "*.png")), _matches(("a", ".b", "c.png"), ("**", "*.png"))
+        (True, False)
+    """
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        deeper = bool(names) and not names[0].startswith(".") and _matches(names[1:], pattern)
+        return deeper or _matches(names, pattern[1:])
+    return bool(names) and _name_matches(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+
+
+def _leads_on(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a file below the folder of these names may match.
+
+    Example:
+        >>> _leads_on(("a",), ("a", "*.png")), _leads_on(("b",), ("a", "*.png")), _leads_on(("a", "b"), ("a", "*.png"))
+        (True, False, False)
+    """
+    if not names or not pattern:
+        return bool(pattern)
+    if pattern[0] == "**":
+        return not any(name.startswith(".") for name in names) or _leads_on(names, pattern[1:])
+    return _name_matches(names[0], pattern[0]) and _leads_on(names[1:], pattern[1:])
+
+
+def _name_matches(name: str, pattern: str) -> bool:
+    hidden = name.startswith(".") and not pattern.startswith(".")
+    return not hidden and fnmatch.fnmatch(name, pattern)
+
+
+# Rows of a table.
+
+
+def table_images(path: str, column: str | None = None) -> Images:
+    """List the images of a ``.csv``, ``.tsv`` or ``.parquet`` in its order; relative paths start at its folder.
+
+    A row that names no image is an item with a problem. An embedded image that carries no path is called by its
+    table and row, ``photos.parquet#17``, counted from 0. The total is known for Parquet only.
+
+    Args:
+        path: The table.
         column: The column of images; None finds it by its name.
 
     Raises:
         LongtailError: No such column, or a table that cannot be read.
     """
-    return _parquet_rows(path, column) if path.lower().endswith(".parquet") else _csv_rows(path, column)
-
-
-def number_of_rows(path: str) -> int | None:
-    """How many rows a Parquet file says it has; None for text, which would have to be read.
-
-    Raises:
-        LongtailError: A Parquet file that cannot be read.
-    """
     if not path.lower().endswith(".parquet"):
-        return None
+        return Images(lambda _: _csv_rows(path, column), is_table=True)
     with _open_parquet(path) as file:
-        return int(file.metadata.num_rows)
+        rows = int(file.metadata.num_rows)
+    return Images(lambda _: _parquet_rows(path, column), rows, is_table=True)
 
 
 def _csv_rows(path: str, column: str | None) -> Iterator[Item]:
-    folder = os.path.dirname(path)  # noqa: PTH120 - a path of the user's stays as it was written
     # A file name that is not valid UTF-8 stays the bytes it is.
     header, rows = read_rows(path, ragged=True, decoding="surrogateescape")
-    place = header.index(Columns(image=column).find("image", header, path))
+    index = header.index(Columns(image=column).find("image", header, path))
     for line, row in rows:
-        yield _named(row[place].strip("\r\n") if place < len(row) else "", folder, f"{path}, line {line}")
+        yield _named(row[index].strip("\r\n") if index < len(row) else "", path, f"{path}, line {line}")
 
 
 def _parquet_rows(path: str, column: str | None) -> Iterator[Item]:
-    folder = os.path.dirname(path)  # noqa: PTH120
     rows = count()
     with _open_parquet(path) as file:
         name = Columns(image=column).find("image", file.schema_arrow.names, path)
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[name], use_threads=False):
             for value in batch.column(0).to_pylist():
-                yield _embedded(value, path, next(rows), folder)
+                yield _embedded(value, path, f"{path}#{next(rows)}")
 
 
 def _open_parquet(path: str) -> pq.ParquetFile:
@@ -282,17 +366,16 @@ def _open_parquet(path: str) -> pq.ParquetFile:
         raise LongtailError(f"{path!r} is no readable Parquet file ({reason}): fetch it again.") from None
 
 
-def _embedded(value: Any, table: str, row: int, folder: str) -> Item:
-    where = f"{table}#{row}"
+def _embedded(value: Any, table: str, where: str) -> Item:
     if isinstance(value, dict):  # as Hugging Face datasets store an image
         data, path = value.get("bytes"), value.get("path") or ""
-        return Item(path or where, data) if isinstance(data, bytes) else _named(str(path), folder, where)
+        return Item(path or where, data) if isinstance(data, bytes) else _named(str(path), table, where)
     if isinstance(value, bytes):
         return Item(where, value)
-    return _named(value if isinstance(value, str) else "", folder, where)
+    return _named(value if isinstance(value, str) else "", table, where)
 
 
-def _named(text: str, folder: str, where: str) -> Item:
+def _named(text: str, table: str, where: str) -> Item:
     if not text.strip():
         return Item(where, "", f"{where}: there is no image in this row; name one, or delete the row.")
-    return Item(text, os.path.join(folder, text))  # noqa: PTH118
+    return Item(text, os.path.join(os.path.dirname(table), text))  # noqa: PTH118, PTH120 - as the user wrote it

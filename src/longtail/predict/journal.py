@@ -1,42 +1,131 @@
-"""Journal: FILE.part, a line for every image that was looked at, so that a killed command goes on where it was."""
+"""Tables of predictions, row by row: a journal that a killed command continues, a stream, and CSV, TSV or Parquet."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO, Self, TextIO
+from typing import Any, BinaryIO, Final, Literal, Self, TextIO, TypeAlias
 
 import numpy as np
 
-from longtail.errors import LongtailError
-from longtail.files import cannot_write
-from longtail.predict.answers import TEXT, Format, Row, open_table, table_format
+from longtail.errors import LongtailError, UsageError
+from longtail.files import cannot_write, is_stream, writing
 
 if sys.platform != "win32":
     import fcntl
+
+Format: TypeAlias = Literal["csv", "tsv", "parquet"]
+Row: TypeAlias = Sequence[str | float]
+Write: TypeAlias = Callable[[Iterable[Row]], None]
+SUFFIXES: Final[Mapping[str, Format]] = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+_ENCODING: Final[Mapping[str, Any]] = {"encoding": "utf-8", "errors": "surrogateescape"}  # of file names of any bytes
+_ROWS_AT_ONCE = 10_000
+
+
+def table_format(out: Path, requested: Format | None = None) -> Format:
+    """Return the format of a table by its suffix, or the requested one if it has none.
+
+    Raises:
+        UsageError: An unknown suffix, or one of another format than requested.
+
+    Example:
+        >>> table_format(Path("a.parquet")), table_format(Path("/dev/stdout")), table_format(Path("a"), "tsv")
+        ('parquet', 'csv', 'tsv')
+    """
+    suffix = out.suffix.lower()
+    named = SUFFIXES.get(suffix)
+    if named is None and suffix and not is_stream(out):
+        raise UsageError(f"{out}: tables are not written as {suffix}; name it .csv, .tsv or .parquet.")
+    if named is not None and requested not in {None, named}:
+        raise UsageError(f"{out} is the name of a {named} file, and the format is {requested}: change one of the two.")
+    return named or requested or "csv"
+
+
+@contextmanager
+def open_table(path: Path, columns: Sequence[str], format: Format) -> Iterator[Write]:  # noqa: A002
+    """Open a table for writing rows: a file that is written completely or not at all, or a stream.
+
+    The function that it gives appends rows; they have been handed to the file when the call returns.
+
+    Raises:
+        LongtailError: It cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.tsv"
+        >>> with open_table(path, ["path", "confidence"], "tsv") as write:
+        ...     write([("x.png", 0.5)])
+        >>> path.read_text().split()
+        ['path', 'confidence', 'x.png', '0.5']
+    """
+    writer = _parquet_writer if format == "parquet" else _text_writer
+    with writing(path) as file, writer(file, columns, "\t" if format == "tsv" else ",") as write_portion:
+
+        def write(rows: Iterable[Row]) -> None:
+            rows = iter(rows)
+            while portion := list(islice(rows, _ROWS_AT_ONCE)):
+                write_portion(portion)
+
+        yield write
+
+
+@contextmanager
+def _text_writer(file: BinaryIO, columns: Sequence[str], delimiter: str) -> Iterator[Write]:
+    def write(rows: Iterable[Row]) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text, delimiter=delimiter).writerows(rows)
+        file.write(text.getvalue().encode(**_ENCODING))
+        file.flush()
+
+    write([columns])
+    yield write
+
+
+@contextmanager
+def _parquet_writer(file: BinaryIO, columns: Sequence[str], _: str) -> Iterator[Write]:
+    r"""Write rows as Parquet; bytes of a path that are not UTF-8 become ``\udc..`` escapes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def cells(name: str, values: Sequence[str | float]) -> list[str] | list[float]:
+        if name in numbers:
+            return [float(value) for value in values]
+        return [str(value).encode("utf-8", "backslashreplace").decode() for value in values]
+
+    def write(rows: Iterable[Row]) -> None:
+        values = [cells(name, column) for name, column in zip(columns, zip(*rows, strict=True), strict=True)]
+        writer.write_table(pa.table(values, schema=schema))
+
+    numbers = {name for name in columns if name == "confidence" or name.startswith("probability_")}
+    schema = pa.schema([(name, pa.float64() if name in numbers else pa.string()) for name in columns])
+    writer = pq.ParquetWriter(file, schema, compression="zstd")
+    yield write
+    writer.close()  # not after an error: the file is thrown away then
 
 
 class Journal:
     """The rows of a table while they are made, and the table itself at the end, as CSV, TSV or Parquet.
 
     The first line of ``FILE.part`` holds the settings, then comes a CSV with one more column, ``problem``, which is
-    empty but for images that could not be read. A line that a kill has torn is dropped when the file is opened again.
-    :meth:`finish` writes ``FILE`` and, where there were problems, ``FILE.skipped.csv``, each whole or not at all.
+    empty except for images that could not be read. A line that a kill has torn is dropped when the file is opened
+    again. :meth:`finish` writes ``FILE`` and, where there were problems, ``FILE.skipped.csv``, each whole or not at
+    all.
 
     Args:
         out: The table to be made.
         columns: Its columns; the first one names the image.
-        settings: What the rows depend on; rows made with others are never continued.
+        settings: The settings that the rows depend on; rows made with others are never continued.
         format: Format of the table, if its suffix does not tell.
-        restart: Throw an unfinished file away instead of going on with it.
+        restart: Discard an unfinished file instead of continuing it.
         count_doubles: Remember eight bytes per row to count :attr:`doubles`.
 
     Raises:
@@ -71,7 +160,7 @@ class Journal:
         self._settings = json.dumps(settings, sort_keys=True)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            self._file: TextIO = self.path.open("a", **TEXT)
+            self._file: TextIO = self.path.open("a", newline="", **_ENCODING)
             try:
                 self._open(restart=restart)
             except BaseException:
@@ -87,8 +176,8 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file; what is in it stays."""
-        with suppress(OSError):  # a full device has refused the same bytes before, and has been told
+        """Close the file; its rows stay."""
+        with suppress(OSError):  # a full device has refused the same bytes before, and that was reported
             self._file.close()
 
     @property
@@ -99,15 +188,19 @@ class Journal:
     def has(self, name: str) -> bool:
         """Whether an earlier command has written the row of this name; eight bytes are kept for each."""
         digest = np.uint64(_digest(name))
-        place = int(np.searchsorted(self._done, digest))
-        return place < len(self._done) and bool(self._done[place] == digest)
+        index = int(np.searchsorted(self._done, digest))
+        return index < len(self._done) and bool(self._done[index] == digest)
 
     def add(self, rows: Iterable[Row]) -> None:
         """Append rows, each with its problem at the end, and hand them to the system at once."""
         rows = list(rows)
         if self._doubles is not None:
             self._doubles.add(rows)
-        self._write(lambda: self._writer.writerows(rows))
+        try:
+            self._writer.writerows(rows)
+            self._file.flush()
+        except OSError as error:
+            raise cannot_write(self.out, error) from error
 
     def finish(self) -> None:
         """Write the tables and remove the unfinished file."""
@@ -120,10 +213,10 @@ class Journal:
             if first is None:
                 self.skipped_path.unlink(missing_ok=True)
             else:
-                with open_table(self.skipped_path, ["path", "problem"], "csv") as table:
-                    table.write(chain([first], skipped))
-            with open_table(self.out, self.columns, self.format) as table:
-                table.write(row[:-1] for row in self._rows() if not row[-1])
+                with open_table(self.skipped_path, ["path", "problem"], "csv") as write:
+                    write(chain([first], skipped))
+            with open_table(self.out, self.columns, self.format) as write:
+                write(row[:-1] for row in self._rows() if not row[-1])
             self.path.unlink()
             self._file.close()  # only now: until here no other command may continue it
         except OSError as error:
@@ -148,15 +241,8 @@ class Journal:
             self._writer.writerow([*self.columns, "problem"])
             self._file.flush()
 
-    def _write(self, write: Callable[[], object]) -> None:
-        try:
-            write()
-            self._file.flush()
-        except OSError as error:
-            raise cannot_write(self.out, error) from error
-
     def _recover(self) -> bool:
-        """Learn what is done already and cut a torn line off; False where not even the header is whole."""
+        """Load the names of completed rows and cut off a partial last line; False if the header is incomplete."""
         with self.path.open("rb") as file:
             first = file.readline()
             header = f"{self._settings}\n".encode()
@@ -197,7 +283,7 @@ class StreamTable:
     def __init__(self, out: Path, columns: Sequence[str], *, format: Format, count_doubles: bool = False) -> None:  # noqa: A002
         self._doubles = _Doubles() if count_doubles else None
         self._stack = ExitStack()
-        self._table = self._stack.enter_context(open_table(out, columns, format))
+        self._write = self._stack.enter_context(open_table(out, columns, format))
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -221,7 +307,7 @@ class StreamTable:
         rows = list(rows)
         if self._doubles is not None:
             self._doubles.add(rows)
-        self._table.write([row[:-1] for row in rows if not row[-1]])
+        self._write([row[:-1] for row in rows if not row[-1]])
 
     def finish(self) -> None:
         """Complete the table."""
@@ -250,7 +336,7 @@ def _whole_rows(file: BinaryIO, width: int) -> Iterator[tuple[list[str], int]]:
         nonlocal last, end
         for last in file:
             end += len(last)
-            yield last.decode("utf-8", "surrogateescape")
+            yield last.decode(**_ENCODING)
 
     reader = csv.reader(lines(), strict=True)
     while True:
@@ -264,5 +350,4 @@ def _whole_rows(file: BinaryIO, width: int) -> Iterator[tuple[list[str], int]]:
 
 
 def _digest(name: str) -> int:
-    data = name.encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(name.encode(**_ENCODING), digest_size=8).digest(), "little")

@@ -1,4 +1,4 @@
-"""predict_images: a trained run applied to any number of images, row by row into a CSV or Parquet file."""
+"""predict_images: predict any number of images with a trained run, row by row into a CSV, TSV or Parquet file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from longtail.data.decode import is_unread_path
 from longtail.errors import UsageError
 from longtail.files import REPLACED, is_stream, output_path
-from longtail.predict.answers import Format, Row, table_format
 from longtail.predict.hub import local_run
-from longtail.predict.images import Images, Item, find_images
-from longtail.predict.journal import Journal, StreamTable
-from longtail.predict.listing import LeftOut, count_words
+from longtail.predict.images import Images, Item, LeftOut, count_words, find_images
+from longtail.predict.journal import Format, Journal, Row, StreamTable, table_format
 from longtail.predict.predictor import Prediction, Predictor
 from longtail.run.folder import MODEL_FILE, WEIGHTS_FILE
 from longtail.run.model_files import refuse_swapped
@@ -33,7 +31,7 @@ _SECONDS_BETWEEN_LINES = 60.0  # of progress, where there is no terminal to draw
 
 @dataclass
 class PredictionReport:
-    """What became of a set of images.
+    """The outcome of predicting a set of images.
 
     Attributes:
         out: The table.
@@ -101,9 +99,9 @@ def predict_images(
         top_k: How many classes to list per image; all C where there are fewer.
         batch_size: Images per forward pass.
         device: Where the network runs.
-        prior: The mix of classes to expect, as for :func:`longtail.predict.predictor.load`.
+        prior: The class prior to expect, as for :func:`longtail.predict.predictor.load`.
         image_column: The column of a table that holds the images, where it is not found by its name.
-        restart: Begin anew even if an unfinished file is there.
+        restart: Start over even if an unfinished file exists.
         format: Format of the table, if its suffix does not tell; CSV when not given.
         workers: Threads that decode images; by default as many as there are cores.
         console: Where progress and skipped files are shown; None shows nothing.
@@ -118,51 +116,58 @@ def predict_images(
     """
     if top_k < 1 or batch_size < 1:
         raise UsageError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
-    kind = table_format(output_path(out), format)
+    report = PredictionReport(output_path(out))
+    to_stream = is_stream(report.out)
+    kind = table_format(report.out, format)
     refuse_swapped(run_dir, images)
-    found, run = find_images(images, image_column=image_column), local_run(run_dir)
+    listing, run = find_images(images, image_column=image_column), local_run(run_dir)
     console = console if console is not None else Console(quiet=True)
     predictor = Predictor.load(run, device=device, prior=prior, say=lambda text: _say(console, f"note: {text}"))
     top_k = min(top_k, len(predictor.classes))
     has_threshold = predictor.info.threshold is not None
+    ranked = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "probability")]
+    columns = ["path", "prediction", "confidence", *(["sure"] if has_threshold else []), *ranked]
     settings = {
-        "images": _identity(images, found), "column": image_column, "model": _fingerprint(run), "top_k": top_k,
+        "images": _identity(images, listing),
+        "column": image_column,
+        "model": _fingerprint(run),
+        "top_k": top_k,
         "prior": predictor.info.scores(torch.zeros(1, len(predictor.classes))).tolist() if prior else None,
-    }  # fmt: skip
-    report = PredictionReport(output_path(out))
-    report.replaced = report.out.is_file() and not is_stream(report.out)
-    columns = _header(top_k, has_threshold=has_threshold)
+    }
+    report.replaced = report.out.is_file() and not to_stream
     begun = time.perf_counter()
     table: Journal | StreamTable
-    if is_stream(report.out):
-        table = StreamTable(report.out, columns, format=kind, count_doubles=found.is_table)
+    if to_stream:
+        table = StreamTable(report.out, columns, format=kind, count_doubles=listing.is_table)
     else:
         table = Journal(
-            report.out, columns, settings=settings, format=kind, restart=restart, count_doubles=found.is_table
+            report.out, columns, settings=settings, format=kind, restart=restart, count_doubles=listing.is_table
         )
-    with table as journal, _Progress(console, found) as bar:
-        report.earlier = journal.count
-        if journal.count:
-            _say(console, f"going on after {journal.count:,} files of an earlier command")
-            bar.advance(journal.count)
-        remaining = _remaining(found, journal, report.left_out)
-        said = predictor.stream(remaining, top_k=top_k, batch_size=batch_size, workers=workers)
-        while some := list(islice(said, batch_size)):
-            journal.add([_row(one, len(columns), has_threshold=has_threshold) for one in some])
-            _count(report, some)
-            bar.advance(len(some))
+    with table, _Progress(console, listing) as bar:
+        report.earlier = table.count
+        if table.count:
+            _say(console, f"going on after {table.count:,} files of an earlier command")
+            bar.advance(table.count)
+        remaining = _remaining(listing, table, report.left_out)
+        predictions = predictor.stream(remaining, top_k=top_k, batch_size=batch_size, workers=workers)
+        while batch := list(islice(predictions, batch_size)):
+            table.add([_row(prediction, len(columns), has_threshold=has_threshold) for prediction in batch])
+            _count(report, batch, to_stream=to_stream)
+            bar.advance(len(batch))
         report.seconds = time.perf_counter() - begun
-        journal.finish()
-        report.doubles = journal.doubles
-    _show(report, journal, console)
+        table.finish()
+        report.doubles = table.doubles
+    _show(report, table.skipped_path, console, to_stream=to_stream)
     return report
 
 
-def _identity(images: str | Path, found: Images) -> list[object]:
-    """What the images are: the words that named them, and of a table also its size and time."""
-    status = os.stat(images) if found.is_table else None  # noqa: PTH116
-    place = os.path.abspath(images)  # noqa: PTH100 - the same words mean other images in another folder
-    return [place, *([status.st_size, status.st_mtime_ns] if status else [])]
+def _identity(images: str | Path, listing: Images) -> list[object]:
+    """Identify the images by the absolute path that named them, and a table also by its size and time."""
+    path = os.path.abspath(images)  # noqa: PTH100 - the same words mean other images in another folder
+    if not listing.is_table:
+        return [path]
+    status = os.stat(images)  # noqa: PTH116
+    return [path, status.st_size, status.st_mtime_ns]
 
 
 def _fingerprint(run: str | os.PathLike[str]) -> str:
@@ -173,59 +178,60 @@ def _fingerprint(run: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def _remaining(found: Images, journal: Journal | StreamTable, left_out: LeftOut) -> Iterator[Item]:
-    """What an earlier command has not gone through: the later rows of a table, or the names that are not there yet."""
-    if not journal.count:
-        return found.items(left_out)
-    if found.is_table:
-        return islice(found.items(left_out), journal.count, None)
-    return (item for item in found.items(left_out) if not journal.has(item.name))
+def _remaining(listing: Images, table: Journal | StreamTable, left_out: LeftOut) -> Iterator[Item]:
+    """Iterate over the images that are not in the table: the later rows of a list, or the names not seen yet."""
+    if not table.count:
+        return listing.items(left_out)
+    if listing.is_table:
+        return islice(listing.items(left_out), table.count, None)
+    return (item for item in listing.items(left_out) if not table.has(item.name))
 
 
-def _row(one: Prediction, columns: int, *, has_threshold: bool) -> Row:
-    if one.label is None:
-        return [one.name, *[""] * (columns - 1), one.problem]
-    row: list[str | float] = [one.name, one.label, round(one.confidence, 6)]
-    row += ["yes" if one.sure else "no"] if has_threshold else []
-    for label, value in one.top:
-        row += [label, round(value, 6)]
+def _row(prediction: Prediction, columns: int, *, has_threshold: bool) -> Row:
+    if prediction.label is None:
+        return [prediction.name, *[""] * (columns - 1), prediction.problem]
+    row: list[str | float] = [prediction.name, prediction.label, round(prediction.confidence, 6)]
+    row += ["yes" if prediction.sure else "no"] if has_threshold else []
+    for label, probability in prediction.top:
+        row += [label, round(probability, 6)]
     return [*row, ""]
 
 
-def _header(top_k: int, *, has_threshold: bool) -> list[str]:
-    ranked = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "probability")]
-    return ["path", "prediction", "confidence", *(["sure"] if has_threshold else []), *ranked]
-
-
-def _count(report: PredictionReport, some: Sequence[Prediction]) -> None:
-    bad = [(one.name, one.problem) for one in some if one.label is None]
-    report.predicted += len(some) - len(bad)
+def _count(report: PredictionReport, batch: Sequence[Prediction], *, to_stream: bool) -> None:
+    bad = [(image.name, image.problem) for image in batch if image.label is None]
+    report.predicted += len(batch) - len(bad)
     report.skipped += len(bad)
-    unread = [name for name, _ in bad if is_unread_path(name)]
-    report.unread.update(Path(name).suffix.lower() for name in unread)
-    if is_stream(report.out):
+    report.unread.update(Path(name).suffix.lower() for name, _ in bad if is_unread_path(name))
+    if to_stream:
         report.problems += bad
     else:
-        named_here = [(name, problem) for name, problem in bad if not is_unread_path(name)]
-        report.problems += named_here[: max(0, _MOST_FILES_SHOWN - len(report.problems))]
+        unreadable = [(name, problem) for name, problem in bad if not is_unread_path(name)]
+        report.problems += unreadable[: max(0, _MOST_FILES_SHOWN - len(report.problems))]
 
 
 class _Progress:
     """A bar on a terminal; elsewhere a line a minute."""
 
-    def __init__(self, console: Console, found: Images) -> None:
+    def __init__(self, console: Console, listing: Images) -> None:
         self._console = console
-        self._count, self._first, self._begun = 0, 0, time.perf_counter()
-        self._told = self._begun
-        columns = ("{task.description}", "{task.completed:,}", "{task.fields[rate]}")
-        texts = [TextColumn(column) for column in columns]
+        self._count, self._begun = 0, time.perf_counter()
+        self._last_line = self._begun
+        name, done, rate = (
+            TextColumn(text) for text in ("{task.description}", "{task.completed:,}", "{task.fields[rate]}")
+        )
         self._bar = Progress(
-            texts[0], BarColumn(), *texts[1:], TimeRemainingColumn(), console=console, transient=True,
+            name,
+            BarColumn(),
+            done,
+            rate,
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
             disable=not console.is_terminal,
-        )  # fmt: skip
-        total = found.total
+        )
+        total = listing.total
         if total is None and console.is_terminal:
-            total = sum(1 for _ in found.items())  # seconds for a million files, so that an end can be foretold
+            total = sum(1 for _ in listing.items())  # seconds for a million files, so that an end can be foretold
         self._task = self._bar.add_task("predict", total=total, rate="")
 
     def __enter__(self) -> _Progress:
@@ -236,33 +242,30 @@ class _Progress:
         self._bar.stop()
 
     def advance(self, files: int) -> None:
-        """Say that so many more files are done."""
+        """Count more files as done."""
         self._count += files
         now = time.perf_counter()
         rate = f"{self._count / max(now - self._begun, 1e-9):,.0f} images/s"
         self._bar.update(self._task, advance=files, rate=rate)
-        if not self._console.is_terminal and now - self._told > _SECONDS_BETWEEN_LINES:
-            self._told = now
+        if not self._console.is_terminal and now - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = now
             _say(self._console, f"{self._count:,} files, {rate}")
 
 
-def _show(report: PredictionReport, journal: Journal | StreamTable, console: Console) -> None:
-    for _, problem in report.problems:
-        console.print(f"skipped: {problem}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+def _show(report: PredictionReport, skipped_path: Path | None, console: Console, *, to_stream: bool) -> None:
+    """Print the problems, the counts and the speed."""
+    skipped = [problem for _, problem in report.problems]
     unread = report.unread.total()
-    hidden = report.skipped - len(report.problems) - (0 if is_stream(report.out) else unread)
+    hidden = report.skipped - len(report.problems) - (0 if to_stream else unread)
     if hidden > 0:
-        console.print(f"skipped: {hidden:,} more", style="yellow", highlight=False)
+        skipped.append(f"{hidden:,} more")
     if unread:
-        console.print(
-            f"skipped: {unread:,} in formats that are not read ({count_words(report.unread)}): convert them to JPEG "
-            "or PNG",
-            style="yellow",
-            highlight=False,
-            soft_wrap=True,
-        )
-    if journal.skipped_path is not None and journal.skipped_path.exists():
-        _say(console, f"all skipped files are listed in {journal.skipped_path}")
+        words = count_words(report.unread)
+        skipped.append(f"{unread:,} in formats that are not read ({words}): convert them to JPEG or PNG")
+    for text in skipped:
+        _say(console, f"skipped: {text}", style="yellow")
+    if skipped_path is not None and skipped_path.exists():
+        _say(console, f"all skipped files are listed in {skipped_path}")
     if str(report.left_out):
         _say(console, f"left out: {report.left_out}")
     if report.doubles:
@@ -271,5 +274,5 @@ def _show(report: PredictionReport, journal: Journal | StreamTable, console: Con
     _say(console, str(report))
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def _say(console: Console, text: str, style: str | None = None) -> None:
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -3,28 +3,109 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
+from longtail.cores import cores
+from longtail.data.decode import read_square, to_rgb, to_uint8
 from longtail.errors import LongtailError, UsageError
 from longtail.models import LongTailModel
 from longtail.predict.hub import local_run
-from longtail.predict.images import Item, Loaded, as_items, read_batches
-from longtail.predict.priors import read_prior, with_prior
+from longtail.predict.images import Item, as_items
+from longtail.predict.target_prior import read_prior, with_prior
 from longtail.run.model_files import load_run
-from longtail.run.model_info import ModelInfo
+from longtail.run.model_info import ModelInfo, Preprocessing
 
 FloatArray = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+
+
+class Loaded(NamedTuple):
+    """One image: its pixels, or why there are none.
+
+    Attributes:
+        name: The name in the results.
+        pixels: uint8 (size, size, 3), or None.
+        problem: Why it cannot be read, in a sentence; or empty.
+    """
+
+    name: str
+    pixels: Pixels | None
+    problem: str = ""
+
+
+def read_item(item: Item, preprocessing: Preprocessing) -> Loaded:
+    """Decode an image to the square that the network takes; one that cannot be read gives its problem instead.
+
+    Example:
+        >>> square = Preprocessing(size=2, mean=(0.5,) * 3, std=(0.5,) * 3)
+        >>> read_item(Item("gray", np.full((4, 6), 9, np.uint8)), square).pixels.shape
+        (2, 2, 3)
+        >>> read_item(Item("a.png", b"no image"), square).problem
+        "'a.png' is not an image that can be read: remove or re-export it."
+    """
+    if item.problem:
+        return Loaded(item.name, None, item.problem)
+    size, resize, interpolation = preprocessing.size, preprocessing.resize, preprocessing.interpolation
+    try:
+        source = _from_array(item.source) if isinstance(item.source, np.ndarray) else item.source
+        if isinstance(source, Image.Image):
+            return Loaded(item.name, to_uint8(to_rgb(source), resize, size, interpolation))
+        file = Path(source) if isinstance(source, str) else source
+        return Loaded(item.name, read_square(file, item.name, resize=resize, size=size, interpolation=interpolation))
+    except LongtailError as error:
+        return Loaded(item.name, None, str(error))
+
+
+def _from_array(pixels: Pixels) -> Image.Image:
+    flat = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    if flat.dtype != np.uint8 or not (flat.ndim == 2 or (flat.ndim == 3 and flat.shape[2] == 3)) or not flat.size:
+        raise LongtailError(
+            f"an array of {pixels.dtype} of shape {pixels.shape} is no image: give uint8 of shape (H, W, 3) or (H, W)."
+        )
+    return Image.fromarray(np.ascontiguousarray(flat))
+
+
+def read_batches(
+    items: Iterable[Item], preprocessing: Preprocessing, *, batch_size: int, workers: int | None = None
+) -> Iterator[list[Loaded]]:
+    """Decode images in threads and yield them in order, ``batch_size`` at a time; two batches are read ahead.
+
+    Args:
+        items: The images.
+        preprocessing: The size and interpolation of the network's input.
+        batch_size: Images in a batch; the last one may be shorter.
+        workers: Threads; by default as many as there are cores.
+    """
+    remaining = iter(items)
+    pool = ThreadPoolExecutor(workers or cores())
+    try:
+        pending: deque[Future[Loaded]] = deque()
+        batch: list[Loaded] = []
+        pending.extend(pool.submit(read_item, item, preprocessing) for item in islice(remaining, 2 * batch_size))
+        while pending:
+            batch.append(pending.popleft().result())
+            pending.extend(pool.submit(read_item, item, preprocessing) for item in islice(remaining, 1))
+            if len(batch) == batch_size or not pending:
+                yield batch
+                batch = []
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one image.
+    """The prediction for one image.
 
     Attributes:
         name: The path, or ``image 0`` for the first of several images without one.
@@ -44,7 +125,7 @@ class Prediction:
 
 
 class Predictor:
-    """A model in evaluation mode, with all that turns an image into probabilities; made by :func:`load`.
+    """A model in evaluation mode with its preprocessing and adjustment; made by :func:`load`.
 
     Its parameters no longer require gradients.
 
@@ -101,9 +182,9 @@ class Predictor:
         """
         parts = [np.empty((0, len(self.classes)), dtype=np.float32)]
         for batch, values in self._batches(as_items(images), batch_size, workers):
-            for one in batch:
-                if one.pixels is None:
-                    raise LongtailError(one.problem)
+            problem = next((image.problem for image in batch if image.pixels is None), None)
+            if problem is not None:
+                raise LongtailError(problem)
             parts.append(values)
         return np.concatenate(parts)
 
@@ -115,27 +196,31 @@ class Predictor:
             raise UsageError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
         for batch, values in self._batches(items, batch_size, workers):
             rows = iter(values)
-            for one in batch:
-                unread = one.pixels is None
-                yield Prediction(one.name, problem=one.problem) if unread else self._said(one.name, next(rows), top_k)
+            for image in batch:
+                if image.pixels is None:
+                    yield Prediction(image.name, problem=image.problem)
+                else:
+                    yield self._prediction(image.name, next(rows), top_k)
 
     def _batches(
         self, items: Iterable[Item], batch_size: int, workers: int | None
     ) -> Iterator[tuple[list[Loaded], FloatArray]]:
+        """Yield batches of images with the probabilities (N, C) of those that could be read."""
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}.")
         for batch in read_batches(items, self.info.preprocessing, batch_size=batch_size, workers=workers):
-            yield batch, self._forward([one.pixels for one in batch if one.pixels is not None])
+            pixels = [image.pixels for image in batch if image.pixels is not None]
+            yield batch, self._classify(np.stack(pixels)) if pixels else np.empty((0, len(self.classes)), np.float32)
 
     @torch.inference_mode()
-    def _forward(self, squares: list[npt.NDArray[np.uint8]]) -> FloatArray:
-        if not squares:
-            return np.empty((0, len(self.classes)), dtype=np.float32)
-        images = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).to(next(self.model.parameters()).device)
-        result: FloatArray = probabilities(self.model, self.info, images).cpu().numpy()
+    def _classify(self, pixels: Pixels) -> FloatArray:
+        """Return probabilities (N, C) for pixels (N, size, size, 3)."""
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(next(self.model.parameters()).device)
+        scores = self.info.scores(self.model(self.info.preprocessing.normalise(images)))
+        result: FloatArray = torch.softmax(scores, dim=1).cpu().numpy()
         return result
 
-    def _said(self, name: str, values: FloatArray, top_k: int) -> Prediction:
+    def _prediction(self, name: str, values: FloatArray, top_k: int) -> Prediction:
         best = np.argsort(-values, kind="stable")[:top_k]
         top = tuple((self.classes[index], float(values[index])) for index in best)
         label, confidence = top[0]
@@ -149,7 +234,7 @@ def load(run: str | os.PathLike[str], *, device: torch.device | str = "cpu", pri
     Args:
         run: The RUN folder of ``longtail train``, or ``hf:OWNER/NAME`` for one that ``longtail push`` has uploaded.
         device: Where the network runs.
-        prior: The mix of classes to expect: ``uniform``, ``train``, or a file of shares; None leaves the run's own.
+        prior: The class prior to expect: ``uniform``, ``train``, or a file of shares; None leaves the run's own.
 
     Raises:
         LongtailError: No such run, one that has not finished, or damaged files.
@@ -161,14 +246,3 @@ def load(run: str | os.PathLike[str], *, device: torch.device | str = "cpu", pri
         longtail.errors.LongtailError: There is no run 'nowhere': name the folder that `longtail train` wrote.
     """
     return Predictor.load(run, device=device, prior=prior)
-
-
-def probabilities(model: LongTailModel, info: ModelInfo, images: torch.Tensor) -> torch.Tensor:
-    """Return class probabilities, float32 (N, C), for uint8 images of shape (N, 3, size, size) on the model's device.
-
-    Args:
-        model: A model in evaluation mode.
-        info: Its information: normalisation and what is done to its logits.
-        images: Images brought to the network's size.
-    """
-    return torch.softmax(info.scores(model(info.preprocessing.normalise(images))), dim=1)

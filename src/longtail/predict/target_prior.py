@@ -1,14 +1,14 @@
-"""Which mix of classes is expected in the field: read from a word or a file, and put into a model's adjustment."""
+"""The class prior expected in use: read from a word or a file, and built into a model's adjustment."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from longtail.evaluation.posthoc import Adjustment, prior_shares
 from longtail.run.model_info import ModelInfo
 
 SMALLEST_SHARE: Final = 1e-6
-"""What a class gets that a prior gives nothing: rare beyond almost any evidence, yet a finite logarithm."""
+"""The share of a class that a prior leaves out: rarer than almost any evidence, with a finite logarithm."""
 WORDS: Final = ("uniform", "train")
 _TOO_MUCH: Final = 1e300  # a sum of fewer than a hundred million such shares is still a number
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -29,11 +29,11 @@ _LONGEST: Final = 60  # characters of a cell that an error shows
 
 
 def with_prior(info: ModelInfo, prior: Sequence[float] | FloatArray) -> ModelInfo:
-    """Return the information of a model whose probabilities expect another mix of classes.
+    """Return the information of a model whose probabilities expect another class prior.
 
-    ``log prior_j - log assumed_j`` is added to the scores, where ``assumed`` is the mix they expected before: Bayes'
+    ``log prior_j - log assumed_j`` is added to the scores, where ``assumed`` is the prior they expected before: Bayes'
     rule, exact where the probabilities were. The adjustment that the model had stays under it, and so does its
-    threshold, which was chosen for the mix of the validation images.
+    threshold, which was chosen for the class frequencies of the validation images.
 
     References:
         [1] Saerens, Latinne, Decaestecker, Adjusting the outputs of a classifier to new a priori probabilities,
@@ -65,7 +65,7 @@ def with_prior(info: ModelInfo, prior: Sequence[float] | FloatArray) -> ModelInf
 
 
 def read_prior(spec: str, info: ModelInfo, say: Callable[[str], None] | None = None) -> FloatArray:
-    """Read what ``--prior`` takes into the share of each class, float64 (C,), all positive, summing to 1.
+    """Read the value of ``--prior`` into the share of each class, float64 (C,), all positive, summing to 1.
 
     A file is a JSON object of class name to share or count, or a CSV of two columns with or without a header. Names are
     compared as :func:`longtail.data.class_names.normalize_class_name` spells them. A class that the file leaves out or
@@ -103,7 +103,17 @@ def read_prior(spec: str, info: ModelInfo, say: Callable[[str], None] | None = N
             options={"prior takes": "--prior takes"},
         )
     numbers = {normalize_class_name(name): number for number, name in enumerate(info.classes)}
-    given = _from_json(path, numbers) if path.suffix.lower() == ".json" else _from_csv(path, numbers)
+    given: dict[int, float] = {}
+    for entry in _json_entries(path) if path.suffix.lower() == ".json" else _csv_entries(path, numbers):
+        name = normalize_class_name(entry.name)
+        if name not in numbers:
+            hint = nearest(name[:_LONGEST], list(numbers))
+            raise LongtailError(f"{entry.name_at}: the model knows no class {_short(name)}.{hint}")
+        if numbers[name] in given:
+            raise LongtailError(f"{entry.name_at}: the class {_short(name)} is named twice: keep one.")
+        if entry.share is None:
+            raise LongtailError(f"{entry.name_at}: the share of {_short(name)} is not a number: give one of 0 or more.")
+        given[numbers[name]] = _share(entry.share, entry.share_at)
     total = sum(given.values())
     if total <= 0:
         raise LongtailError(f"{spec} gives no class a share above 0: give at least one.")
@@ -115,9 +125,17 @@ def read_prior(spec: str, info: ModelInfo, say: Callable[[str], None] | None = N
     return np.asarray(shares / shares.sum(), dtype=np.float64)
 
 
-def _from_csv(path: Path, numbers: Mapping[str, int]) -> dict[int, float]:
-    """Map class number to share; the first row is a header if it has neither a class name nor a number."""
-    given: dict[int, float] = {}
+class _Entry(NamedTuple):
+    """A class and its share as text, or None where the value is not a number; with their places in the file."""
+
+    name: str
+    share: str | None
+    name_at: str
+    share_at: str
+
+
+def _csv_entries(path: Path, numbers: Mapping[str, int]) -> Iterator[_Entry]:
+    """Yield the rows; the first one is a header if it has neither a class name nor a number."""
     for row, (line, cells) in enumerate(read_records(path)):
         where = f"{path}, line {line}"
         if len(cells) != 2:
@@ -125,16 +143,13 @@ def _from_csv(path: Path, numbers: Mapping[str, int]) -> dict[int, float]:
                 f"{where}: {len(cells)} value{'s' * (len(cells) != 1)} where a class name and its share should be; "
                 "quote a name that holds a separator."
             )
-        name, value = normalize_class_name(cells[0]), cells[1].strip()
-        if row == 0 and name not in numbers and not re.search(r"\d", value) and value.lower() not in _NO_NUMBERS:
-            continue
-        _require_new(given, name, numbers, f"{where}, column 1")
-        given[numbers[name]] = _share(value, f"{where}, column 2")
-    return given
+        name, share = cells[0], cells[1].strip()
+        if row or normalize_class_name(name) in numbers or re.search(r"\d", share) or share.lower() in _NO_NUMBERS:
+            yield _Entry(name, share, f"{where}, column 1", f"{where}, column 2")
 
 
-def _from_json(path: Path, numbers: Mapping[str, int]) -> dict[int, float]:
-    """Map class number to share. Numbers stay text, to be parsed as in a CSV."""
+def _json_entries(path: Path) -> Iterator[_Entry]:
+    """Yield the pairs of an object. Numbers stay text, to be parsed as in a CSV."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         pairs = json.loads(
@@ -148,14 +163,11 @@ def _from_json(path: Path, numbers: Mapping[str, int]) -> dict[int, float]:
         raise LongtailError(f"{path} is nested too deeply: write an object of class name to share.") from None
     if not isinstance(pairs, _Pairs):
         raise LongtailError(f'{path} should hold class names with their shares, such as {{"cat": 0.9, "lynx": 0.1}}.')
-    given: dict[int, float] = {}
     for key, value in pairs:
-        where, name = f"{path}{_line_of(key, text)}", normalize_class_name(key)
-        _require_new(given, name, numbers, where)
-        if not isinstance(value, _Number):
-            raise LongtailError(f"{where}: the share of {_short(name)} is not a number: give one of 0 or more.")
-        given[numbers[name]] = _share(value, where)
-    return given
+        # The last line where the name occurs; none is said if it is written with escapes.
+        index = text.rfind(json.dumps(key, ensure_ascii=False))
+        where = f"{path}" if index < 0 else f"{path}, line {text.count(chr(10), 0, index) + 1}"
+        yield _Entry(key, value if isinstance(value, _Number) else None, where, where)
 
 
 class _Pairs(list[tuple[str, object]]):
@@ -166,21 +178,6 @@ class _Number(str):
     """The text of a JSON number."""
 
     __slots__ = ()
-
-
-def _line_of(key: str, text: str) -> str:
-    """The last line where a JSON name occurs, for an error; empty if it is written with escapes."""
-    place = text.rfind(json.dumps(key, ensure_ascii=False))
-    return "" if place < 0 else f", line {text.count(chr(10), 0, place) + 1}"
-
-
-def _require_new(given: dict[int, float], name: str, numbers: Mapping[str, int], where: str) -> None:
-    """Check that a class is known and not given yet."""
-    if name not in numbers:
-        hint = nearest(name[:_LONGEST], list(numbers))
-        raise LongtailError(f"{where}: the model knows no class {_short(name)}.{hint}")
-    if numbers[name] in given:
-        raise LongtailError(f"{where}: the class {_short(name)} is named twice: keep one.")
 
 
 def _share(text: str, where: str) -> float:
