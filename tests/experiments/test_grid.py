@@ -440,15 +440,15 @@ def test_a_grid_that_is_killed_goes_on_and_ends_with_the_same_weights(
 def test_a_grid_file_makes_the_same_grid_on_a_machine_of_another_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from longtail.training import engine
+    from longtail import device
 
     for made in ("bf16", "fp32"):
         with monkeypatch.context() as machine:
-            machine.setattr(engine, "fast_precision", lambda _, made=made: made)
+            machine.setattr(device, "fast_precision", lambda _, made=made: made)
             grid = plan_grid(spec(tmp_path / made))
         other = "fp32" if made == "bf16" else "bf16"
         with monkeypatch.context() as machine:
-            machine.setattr(engine, "fast_precision", lambda _, other=other: other)
+            machine.setattr(device, "fast_precision", lambda _, other=other: other)
             again = plan_grid(grid.spec)
         assert {run.config.training.precision for run in grid.runs} == {made}
         assert again == grid

@@ -274,7 +274,7 @@ def test_a_limit_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 OTHER = """
 import os, sys, time
 import numpy as np
-from longtail.data import cache
+from longtail.data.loading import cache
 from longtail.data.loading.workers import Decoder
 from longtail.data.dataset import Split
 cache.SMALLEST_BYTES = 0
