@@ -139,12 +139,14 @@ class ClassCounts:
     @property
     def log_deficit(self) -> FloatArray:
         """``d_j = log n_max - log n_j``, shape (C,): 0 for the largest class, growing towards the tail."""
+        # Equation 1: d_j = log n_max - log n_j
         logs = np.log(self.at_least_one)
         return np.asarray(logs.max() - logs, dtype=np.float64)
 
     @property
     def tail_weight(self) -> FloatArray:
         """``d_j / max_k d_k``, shape (C,), in [0, 1]: 0 at the head, 1 at the tail, all zeros for equal counts."""
+        # Equation 2: w_j = d_j / max_k d_k
         deficit = self.log_deficit
         top = deficit.max()
         return deficit / top if top > 0 else deficit

@@ -196,6 +196,15 @@ def test_a_loss_is_described_with_its_own_defaults(name: str) -> None:
     assert kind in README
 
 
+def test_each_equation_is_pointed_at_once() -> None:
+    methods = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    numbered = re.findall(r"^ {4,}.*  \((\d+)\)$|^\|.* \((\d+)\) \|", methods, flags=re.MULTILINE)
+    equations = [int(first or second) for first, second in numbered]
+    assert equations == list(range(1, 36))
+    source = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
+    assert sorted(map(int, re.findall(r"# Equation (\d+)", source))) == equations
+
+
 def test_the_figures_page_names_what_metrics_hold(workplace: Path) -> None:
     metrics = yaml.safe_load((workplace / "runs/gcl/metrics.json").read_text())
     section = METHODS.split("## Figures")[1]

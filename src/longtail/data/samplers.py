@@ -87,17 +87,17 @@ def _class_weights(counts: ClassCounts, strategy: str, progress: float, beta: fl
     images = counts.array.astype(np.float64)
     present = (images > 0).astype(np.float64)
     match strategy:
-        case "instance":
+        case "instance":  # Equation 27: n_j
             return images
-        case "class-balanced":
+        case "class-balanced":  # Equation 28: 1 for each class with images
             return present
-        case "square-root":
+        case "square-root":  # Equation 29: sqrt(n_j)
             return np.asarray(np.sqrt(images), dtype=np.float64)
-        case "progressive":
+        case "progressive":  # Equation 30: (1 - t) n_j / N + t / C
             return np.asarray((1 - progress) * images / images.sum() + progress * present / present.sum())
-        case "effective-number":
+        case "effective-number":  # Equation 31: n_j (1 - b) / (1 - b^n_j)
             return _effective_number_weights(images, np.full_like(images, beta))
-        case _:
+        case _:  # Equation 32: b_j = b + 1e-5 w_j
             return _effective_number_weights(images, beta + _CBEN_SPAN * counts.tail_weight)
 
 

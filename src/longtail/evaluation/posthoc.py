@@ -169,6 +169,7 @@ def logit_adjust(logits: Tensor, class_counts: ClassCountsLike, tau: float = 1.0
     prior = torch.from_numpy(ClassCounts.of(class_counts).prior)
     if logits.shape[-1] != len(prior):
         raise ValueError(f"logits of {logits.shape[-1]} classes do not fit {len(prior)} class counts.")
+    # Equation 33: z_j - tau log pi_j
     return logits - tau * prior.log().to(logits)
 
 
@@ -192,6 +193,7 @@ def tau_normalize(weight: Tensor, tau: float = 1.0) -> Tensor:
         >>> tau_normalize(torch.tensor([[3.0, 4.0], [0.0, 0.5]])).norm(dim=1)
         tensor([1., 1.])
     """
+    # Equation 34: w_j / ||w_j||^tau
     length = weight.norm(dim=1, keepdim=True)
     return torch.where(length > 0, weight / length.clamp_min(torch.finfo(weight.dtype).tiny) ** tau, weight)
 
@@ -215,6 +217,7 @@ def temperature_scale(logits: Tensor, temperature: float) -> Tensor:
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}.")
+    # Equation 35: z_j / T
     return logits / temperature
 
 

@@ -1,4 +1,4 @@
-"""Losses for long-tailed recognition: every one a function of logits, target and class counts; torch and numpy only."""
+"""Losses for long-tailed recognition: functions of logits, targets and class counts that need only torch and numpy."""
 
 from __future__ import annotations
 

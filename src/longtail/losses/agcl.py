@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import math
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import torch
+from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import threshold
 
-from longtail.counts import ClassCounts
-from longtail.losses.base import AutoValue, LongTailLoss, check_range
+from longtail.counts import ClassCounts, ClassCountsLike
+from longtail.losses.base import AutoValue, CommonOptions, LongTailLoss, check_range
 from longtail.losses.gcl import gaussian_cloud
 from longtail.losses.soft_targets import AdjustedLogits
-
-if TYPE_CHECKING:
-    from typing import Unpack
-
-    from torch import Tensor
-
-    from longtail.counts import ClassCountsLike
-    from longtail.losses.base import CommonOptions
 
 # The square of sin(theta) up to which it counts as 0; the slope of the root is infinite there.
 _FLOOR = 1e-7
@@ -72,9 +65,10 @@ class _AddAngle(torch.autograd.Function):
 
 
 def _turned(cosine: Tensor, angle: Tensor, easy_margin: bool) -> tuple[Tensor, Tensor]:
-    """The value of :func:`add_angle` and its slope in the cosine; in place wherever a tensor is our own."""
+    """The value of :func:`add_angle` and its slope in the cosine; in place where no caller sees the tensor."""
     if easy_margin:
-        # No angle where cos(theta) <= 0: that leaves value and slope as they are, for less than a choice of the two.
+        # Equation 25: no angle where cos(theta) <= 0. A zero angle leaves value and slope as they are, for less than a
+        # choice of the two.
         angle = cosine.sign().clamp_(min=0).mul_(angle)
     sin_angle, cos_angle = _sine_and_cosine(angle)
     square = (1 - cosine).mul_(1 + cosine)
@@ -84,8 +78,8 @@ def _turned(cosine: Tensor, angle: Tensor, easy_margin: bool) -> tuple[Tensor, T
     slope = inverse.mul_(cosine).mul_(sin_angle).add_(cos_angle)
     if easy_margin:
         return value, slope
-    # theta + phi <= pi, without the arc cosine; a negative angle never passes pi. A number in place of a truth value,
-    # which takes ten times as long to choose by.
+    # Equation 24: cos(theta + phi) where theta + phi <= pi, else cos(theta) - sin(phi). The condition needs no arc
+    # cosine; a negative angle never passes pi. It is a number, as choosing by a truth value takes ten times as long.
     within = torch.maximum(cos_angle.add_(cosine), -angle).ge_(0)
     return torch.lerp(cosine - sin_angle, value, within), slope.sub_(1).mul_(within).add_(1)
 
@@ -120,12 +114,12 @@ def agcl_logits(
     easy_margin: bool = False,
     signed: bool = False,
 ) -> AdjustedLogits:
-    """``S cos(theta_j + phi_j)`` with ``phi_j = (pi/2) E |e_j| d_j``, and ``phi_y + m`` for the label.
+    """``S cos(theta_j + phi_j)`` with ``phi_j = (pi/2) E |e_j| w_j``, and ``phi_y + m`` for the label.
 
     Args:
         cosine: Cosine logits, shape (N, C), in [-1, 1].
         noise: ``e``, shape (N, C), in [-1, 1].
-        tail_weight: ``d_j`` in [0, 1], 0 at the head and 1 at the tail, shape (C,).
+        tail_weight: ``w_j`` in [0, 1], 0 at the head and 1 at the tail, shape (C,).
         scale: ``S``.
         amplitude: ``E`` in [0, 1].
         margin: ``m`` in [0, pi/2].
@@ -137,17 +131,18 @@ def agcl_logits(
         >>> agcl_logits(cosine, noise, torch.tensor([0.0, 1.0]), amplitude=1 / 3).logits.round(decimals=3)
         tensor([[  0., -15.]])
     """
+    # Equation 23: phi_j = (pi/2) E |e_j| w_j, and phi_y plus m
     limit = (math.pi / 2 * amplitude * tail_weight).to(cosine.dtype)
     angle = noise * limit if signed else noise.abs().mul_(limit)
     others = add_angle(cosine, angle, easy_margin=easy_margin).mul_(scale)
-    own = add_angle(cosine, angle.add_(margin), easy_margin=easy_margin).mul_(scale) if margin else None
-    return AdjustedLogits(others, target_logits=own)
+    target = add_angle(cosine, angle.add_(margin), easy_margin=easy_margin).mul_(scale) if margin else None
+    return AdjustedLogits(others, target_logits=target)
 
 
 class AngularGCLLoss(LongTailLoss):
-    """``CE(S c, y)`` on a cosine classifier with ``c_j = cos(theta_j + phi_j)``, ``phi_j = (pi/2) E |e_j| d_j``.
+    """``CE(S c, y)`` on a cosine classifier with ``c_j = cos(theta_j + phi_j)``, ``phi_j = (pi/2) E |e_j| w_j``.
 
-    ``e`` is drawn anew for every sample, class and call, and ``d_j`` is the tail weight; ``phi_y`` of the label is
+    ``e`` is drawn anew for every sample, class and call, and ``w_j`` is the tail weight; ``phi_y`` of the label is
     larger by the margin ``m``. Differentiable once.
 
     References:
@@ -175,9 +170,8 @@ class AngularGCLLoss(LongTailLoss):
     """
 
     head = "cosine"
-    auto_values = MappingProxyType(
-        {"scale": AutoValue(30.0), "noise": AutoValue(0.1)}
-    )  # no E is published for CIFAR-LT
+    # No E is published for CIFAR-LT.
+    auto_values = MappingProxyType({"scale": AutoValue(30.0), "noise": AutoValue(0.1)})
     _tail_weight: Tensor
 
     def __init__(
@@ -201,20 +195,16 @@ class AngularGCLLoss(LongTailLoss):
         self.focal_gamma, self.signed = focal_gamma, signed
         self._table("_tail_weight", ClassCounts.of(class_counts).tail_weight)
 
-    @property
-    def logit_scale(self) -> float:
-        """The scale ``S``."""
-        return self.scale
-
     def sample_noise(self, like: Tensor) -> Tensor:
         """Fresh ``e``, signed and clamped to [-1, 1], shape (N, C) for cosine logits ``like``."""
         return gaussian_cloud(like)
 
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S c``."""
+        noise = self.sample_noise(logits)
         return agcl_logits(
             logits,
-            self.sample_noise(logits),
+            noise,
             self._tail_weight,
             scale=self.scale,
             amplitude=self.noise,

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import numpy as np
+from torch import Tensor
 
-from longtail.counts import ClassCounts
-from longtail.losses.base import LongTailLoss
+from longtail.counts import ClassCounts, ClassCountsLike
+from longtail.losses.base import CommonOptions, LongTailLoss
 from longtail.losses.soft_targets import AdjustedLogits
-
-if TYPE_CHECKING:
-    from typing import Unpack
-
-    from torch import Tensor
-
-    from longtail.counts import ClassCountsLike
-    from longtail.losses.base import CommonOptions
 
 
 def balanced_softmax_logits(logits: Tensor, log_counts: Tensor) -> Tensor:
@@ -31,6 +24,7 @@ def balanced_softmax_logits(logits: Tensor, log_counts: Tensor) -> Tensor:
         >>> balanced_softmax_logits(torch.zeros(1, 2), torch.tensor([8.0, 2.0]).log()).exp()
         tensor([[8., 2.]])
     """
+    # Equation 11: z_j + log n_j
     return logits + log_counts.to(logits.dtype)
 
 

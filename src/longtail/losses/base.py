@@ -1,17 +1,17 @@
-"""What every loss shares: the class counts, training progress, and the manners of ``torch.nn.CrossEntropyLoss``."""
+"""LongTailLoss: class counts, training progress, and targets and options as in ``torch.nn.CrossEntropyLoss``."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypedDict, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, TypedDict, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from longtail.counts import ClassCounts
+from longtail.counts import ClassCounts, ClassCountsLike
 from longtail.losses.soft_targets import (
     AdjustedLogits,
     Reduction,
@@ -20,14 +20,7 @@ from longtail.losses.soft_targets import (
     soft_cross_entropy,
 )
 
-if TYPE_CHECKING:
-    from typing import Literal
-
-    from longtail.counts import ClassCountsLike
-
-    HeadKind = Literal["linear", "cosine"]
-
-
+HeadKind = Literal["linear", "cosine"]
 _LARGEST_COSINE = 1.05  # rounding in half precision may exceed 1
 
 
@@ -41,7 +34,7 @@ class CommonOptions(TypedDict, total=False):
 
 
 class AutoValue(NamedTuple):
-    """The number that the value ``auto`` of an option stands for.
+    """The number that ``auto`` stands for as the value of an option.
 
     Attributes:
         stage1: In the first stage.
@@ -66,9 +59,9 @@ class AutoValue(NamedTuple):
 
 
 class LongTailLoss(nn.Module, ABC):
-    """Softmax cross-entropy whose logits are changed by class frequency.
+    """Softmax cross-entropy whose logits are adjusted by class frequency.
 
-    A method says in :meth:`adjust_logits` how logits change; targets, weights and reductions are handled here.
+    A method defines :meth:`adjust_logits`; targets, weights and reductions are handled here.
 
     The weighted mean is that of PyTorch. For class indices it divides by the sum of the weights of the labels *in this
     call*; so the mean over micro-batches, or over ranks, of such losses is not the loss of the whole batch unless all
@@ -95,7 +88,9 @@ class LongTailLoss(nn.Module, ABC):
     head: HeadKind = "linear"
     """The classifier the method is made for: plain logits, or cosines in [-1, 1]."""
     auto_values: ClassVar[Mapping[str, AutoValue]] = {}
-    """The options that take ``auto``, and what it stands for: the published value unless we measured a better one."""
+    """The options that take ``auto``, with its value: the published one unless we measured a better one."""
+    scale: float = 1.0
+    """``S``, the factor of all logits."""
     focal_gamma: float = 0.0
     focal_detached: bool = True
     _empty_is_zero: bool = False
@@ -130,7 +125,7 @@ class LongTailLoss(nn.Module, ABC):
 
     @abstractmethod
     def adjust_logits(self, logits: Tensor, features: Tensor | None, /) -> AdjustedLogits:
-        """The logits that go into softmax, changed by class frequency.
+        """Return the logits that go into softmax, adjusted by class frequency.
 
         Args:
             logits: Shape (N, C), float32 or float64; cosines where :attr:`head` is ``"cosine"``.
@@ -139,8 +134,8 @@ class LongTailLoss(nn.Module, ABC):
 
     @property
     def logit_scale(self) -> float:
-        """What multiplies the unchanged logits before softmax where probabilities are wanted at test time."""
-        return 1.0
+        """Factor ``S`` of the unchanged logits before softmax, where probabilities are wanted at test time."""
+        return self.scale
 
     @property
     def prior_exponent(self) -> float:
@@ -192,7 +187,7 @@ class LongTailLoss(nn.Module, ABC):
         return weightless or 0 <= self.ignore_index < self.num_classes
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
             logits: Shape (N, C), (C,) or (N, C, d1, ...); half precisions are computed in float32.
@@ -217,20 +212,20 @@ class LongTailLoss(nn.Module, ABC):
         if self.head == "cosine" and not torch.compiler.is_compiling() and not self._saw_cosines:
             check_cosines(type(self).__name__, rows.logits)
             self._saw_cosines = True  # only once, as the check synchronizes with the device
-        changed = self.adjust_logits(rows.logits, rows.features)
-        how = self._averaging(None if weight is None else weight.to(rows.logits.dtype))
-        losses = soft_cross_entropy(changed, rows.target, how)
+        adjusted = self.adjust_logits(rows.logits, rows.features)
+        options = self._reduction_options(None if weight is None else weight.to(rows.logits.dtype))
+        losses = soft_cross_entropy(adjusted, rows.target, options)
         return losses.reshape(rows.shape) if self.reduction == "none" else losses
 
     def mean_divisor(self, target: Tensor) -> Tensor:
-        """What ``reduction="mean"`` divides by for this target, a float32 scalar; see the note on the weighted mean.
+        """The divisor of ``reduction="mean"`` for this target, a float32 scalar; see the note on the weighted mean.
 
         Args:
             target: As for :meth:`forward`, batched.
         """
         soft = target.is_floating_point()
         flat = target.movedim(1, -1).reshape(-1, self.num_classes) if soft else target.reshape(-1)
-        return mean_divisor(flat, self._averaging(self._current_weight()), self._progress)
+        return mean_divisor(flat, self._reduction_options(self._current_weight()), self._progress)
 
     def extra_repr(self) -> str:
         """The options that are plain numbers or names, for ``print(loss)``."""
@@ -240,7 +235,7 @@ class LongTailLoss(nn.Module, ABC):
     def _current_weight(self) -> Tensor | None:
         return self.weight
 
-    def _averaging(self, weight: Tensor | None) -> ReductionOptions:
+    def _reduction_options(self, weight: Tensor | None) -> ReductionOptions:
         return ReductionOptions(
             weight=weight,
             reduction=self.reduction,

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from longtail.counts import ClassCounts
-from longtail.losses.base import LongTailLoss, check_range
+from longtail.counts import ClassCounts, ClassCountsLike, FloatArray
+from longtail.losses.base import CommonOptions, LongTailLoss, check_range
 from longtail.losses.soft_targets import AdjustedLogits
-
-if TYPE_CHECKING:
-    from typing import Unpack
-
-    from torch import Tensor
-
-    from longtail.counts import ClassCountsLike, FloatArray
-    from longtail.losses.base import CommonOptions
 
 
 def effective_number_weights(class_counts: ClassCountsLike, beta: float = 0.9999) -> FloatArray:
@@ -41,7 +34,7 @@ def effective_number_weights(class_counts: ClassCountsLike, beta: float = 0.9999
     if beta == 1.0:
         raise ValueError("beta must be below 1: take WeightedLoss for weights proportional to 1 / n.")
     counts = ClassCounts.of(class_counts).at_least_one
-    # 1 - b^n without cancellation where b is close to one.
+    # Equation 7: (1 - b) / (1 - b^n_j), scaled to mean 1; expm1 takes 1 - b^n without cancellation near b = 1
     covered = -np.expm1(counts * np.log(beta)) if beta > 0 else np.ones_like(counts)
     return np.asarray((1 / covered) / (1 / covered).mean(), dtype=np.float64)
 
@@ -53,6 +46,7 @@ def inverse_count_weights(class_counts: ClassCountsLike) -> FloatArray:
         >>> inverse_count_weights([30, 10]).tolist()
         [0.5, 1.5]
     """
+    # Equation 5: 1 / n_j, scaled to mean 1
     inverse = 1 / ClassCounts.of(class_counts).at_least_one
     return np.asarray(inverse / inverse.mean(), dtype=np.float64)
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Unpack
 
-from longtail.losses.base import LongTailLoss, check_range
+from torch import Tensor
+
+from longtail.counts import ClassCountsLike
+from longtail.losses.base import CommonOptions, LongTailLoss, check_range
 from longtail.losses.soft_targets import AdjustedLogits
-
-if TYPE_CHECKING:
-    from typing import Unpack
-
-    from torch import Tensor
-
-    from longtail.counts import ClassCountsLike
-    from longtail.losses.base import CommonOptions
 
 
 class CrossEntropyLoss(LongTailLoss):
@@ -39,11 +34,7 @@ class CrossEntropyLoss(LongTailLoss):
         check_range("scale", scale, 0.0)
         self.scale = scale
 
-    @property
-    def logit_scale(self) -> float:
-        """The scale ``S``."""
-        return self.scale
-
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S z``, whatever the class counts."""
+        # Equation 4: S z
         return AdjustedLogits(logits if self.scale == 1.0 else logits * self.scale)

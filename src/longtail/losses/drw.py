@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
+from torch import Tensor, nn
 
+from longtail.counts import ClassCountsLike
 from longtail.losses.base import LongTailLoss, check_range
 from longtail.losses.class_balanced import effective_number_weights
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from longtail.counts import ClassCountsLike
-    from longtail.losses.soft_targets import AdjustedLogits
+from longtail.losses.soft_targets import AdjustedLogits
 
 
 class DeferredReweighting(LongTailLoss):
     """Any loss of this package, with class-balanced weights from progress ``start`` on, and as it is before.
 
-    The weights multiply those the loss has already. ``weight``, ``reduction`` and the like are options of the loss
-    that is wrapped.
+    The weights multiply those the loss has already. ``weight``, ``reduction`` and the other common options are set on
+    the wrapped loss.
 
     References:
         [1] Cao et al., Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss, NeurIPS 2019,
@@ -107,7 +102,7 @@ class DeferredReweighting(LongTailLoss):
         self.loss.attach_classifier(classifier)
 
     def adjust_logits(self, logits: Tensor, features: Tensor | None, /) -> AdjustedLogits:
-        """The change of the wrapped loss."""
+        """As the wrapped loss does."""
         return self.loss.adjust_logits(logits, features)
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
@@ -115,6 +110,6 @@ class DeferredReweighting(LongTailLoss):
         return self.loss.weighted_forward(logits, target, features, weight=self._current_weight())
 
     def _current_weight(self) -> Tensor:
+        # Equation 10: weights of 1 until progress `start`, class-balanced ones from there on
         weight = torch.where(self._progress >= self.start, self._late_weight, 1.0)
-        own = self.loss.weight
-        return weight if own is None else weight * own
+        return weight if self.loss.weight is None else weight * self.loss.weight

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import math
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
+from torch import Tensor
 
-from longtail.counts import ClassCounts
+from longtail.counts import ClassCounts, ClassCountsLike
 from longtail.errors import nearest
-from longtail.losses.base import AutoValue, LongTailLoss, check_range
+from longtail.losses.base import AutoValue, CommonOptions, LongTailLoss, check_range
 from longtail.losses.soft_targets import AdjustedLogits
-
-if TYPE_CHECKING:
-    from typing import Unpack
-
-    from torch import Tensor
-
-    from longtail.counts import ClassCountsLike
-    from longtail.losses.base import CommonOptions
 
 Curriculum = Literal["parabolic", "linear", "cosine", "sine", "constant", "reverse"]
 
@@ -38,6 +31,7 @@ def curriculum_weight(curriculum: Curriculum, progress: Tensor) -> Tensor:
         >>> [round(curriculum_weight(name, torch.tensor(0.5)).item(), 3) for name in ("parabolic", "sine", "reverse")]
         [0.25, 0.707, 0.5]
     """
+    # Equation 19: the curriculum a(t)
     match curriculum:
         case "parabolic":
             return progress.square()
@@ -54,12 +48,12 @@ def curriculum_weight(curriculum: Curriculum, progress: Tensor) -> Tensor:
 
 
 def fbl_logits(logits: Tensor, features: Tensor, tail_weight: Tensor, amount: Tensor) -> Tensor:
-    """``z_j - a K d_j / (||f||_2 + 1e-12)`` for every class, the label included, shape (N, C).
+    """``z_j - a K w_j / (||f||_2 + 1e-12)`` for every class, the label included, shape (N, C).
 
     Args:
         logits: Linear logits ``z``, shape (N, C).
         features: ``f``, shape (N, D); their norm is not detached.
-        tail_weight: ``d_j`` in [0, 1], 0 at the head and 1 at the tail, shape (C,).
+        tail_weight: ``w_j`` in [0, 1], 0 at the head and 1 at the tail, shape (C,).
         amount: ``a(t) K``, a scalar.
 
     Example:
@@ -67,12 +61,13 @@ def fbl_logits(logits: Tensor, features: Tensor, tail_weight: Tensor, amount: Te
         >>> fbl_logits(torch.zeros(1, 2), features, torch.tensor([0.0, 1.0]), torch.tensor(60.0))
         tensor([[  0., -12.]])
     """
+    # Equation 18: z'_j = z_j - a(t) K w_j / (||f|| + 1e-12), the label included
     norm: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
     return torch.addcmul(logits, (norm + _EPSILON).reciprocal(), (amount * tail_weight).to(logits.dtype), value=-1)
 
 
 class FBLoss(LongTailLoss):
-    """``CE(z', y)`` on a linear classifier, ``z'_j = z_j - a(t) K d_j / ||f||`` with ``d_j`` the tail weight.
+    """``CE(z', y)`` on a linear classifier, ``z'_j = z_j - a(t) K w_j / ||f||`` with ``w_j`` the tail weight.
 
     The published code's parabola ends at 1.1; this one ends at 1, as the paper's.
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Unpack
 
-from longtail.losses.base import LongTailLoss, check_range
+from torch import Tensor
+
+from longtail.counts import ClassCountsLike
+from longtail.losses.base import CommonOptions, LongTailLoss, check_range
 from longtail.losses.soft_targets import AdjustedLogits
-
-if TYPE_CHECKING:
-    from typing import Unpack
-
-    from torch import Tensor
-
-    from longtail.counts import ClassCountsLike
-    from longtail.losses.base import CommonOptions
 
 
 class FocalLoss(LongTailLoss):

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from longtail.counts import ClassCounts
-from longtail.losses.base import AutoValue, LongTailLoss, check_range
+from longtail.counts import ClassCounts, ClassCountsLike
+from longtail.losses.base import AutoValue, CommonOptions, LongTailLoss, check_range
 from longtail.losses.soft_targets import AdjustedLogits
-
-if TYPE_CHECKING:
-    from typing import Unpack
-
-    from torch import Tensor
-
-    from longtail.counts import ClassCountsLike
-    from longtail.losses.base import CommonOptions
 
 
 def gaussian_cloud(like: Tensor) -> Tensor:
@@ -30,6 +22,7 @@ def gaussian_cloud(like: Tensor) -> Tensor:
         >>> round(cloud.std().item(), 2), cloud.abs().max().item() <= 1
         (0.33, True)
     """
+    # Equation 20: e = clamp(Normal(0, 1/3), -1, 1), anew for every sample, class and step
     return torch.randn_like(like).div_(3).clamp_(-1.0, 1.0)
 
 
@@ -43,12 +36,12 @@ def gcl_logits(
     margin: float = 0.0,
     signed: bool = False,
 ) -> AdjustedLogits:
-    """``S (cos_j - A |e_j| d_j)``, less ``S m`` for the label.
+    """``S (cos_j - A |e_j| w_j)``, less ``S m`` for the label.
 
     Args:
         cosine: Cosine logits, shape (N, C), in [-1, 1].
         noise: ``e``, shape (N, C), in [-1, 1].
-        tail_weight: ``d_j`` in [0, 1], 0 at the head and 1 at the tail, shape (C,).
+        tail_weight: ``w_j`` in [0, 1], 0 at the head and 1 at the tail, shape (C,).
         scale: ``S``.
         amplitude: ``A``.
         margin: ``m``.
@@ -59,6 +52,7 @@ def gcl_logits(
         >>> gcl_logits(cosine, noise, torch.tensor([0.0, 1.0]), amplitude=0.5).logits
         tensor([[15.,  9.]])
     """
+    # Equation 21: c_j = cos_j - A |e_j| w_j, and c_y less m, all times S
     tail_weight = tail_weight.to(cosine.dtype)
     depth = -scale * amplitude * tail_weight
     cloud = noise * depth if signed else noise.abs().mul_(depth)
@@ -67,9 +61,9 @@ def gcl_logits(
 
 
 class GCLLoss(LongTailLoss):
-    """``CE(S c, y)`` on a cosine classifier with ``c_j = cos_j - A |e_j| d_j``, and ``c_y`` less the margin ``m``.
+    """``CE(S c, y)`` on a cosine classifier with ``c_j = cos_j - A |e_j| w_j``, and ``c_y`` less the margin ``m``.
 
-    ``e`` is drawn anew for every sample, class and call, and ``d_j`` is the tail weight. The noise keeps tail samples
+    ``e`` is drawn anew for every sample, class and call, and ``w_j`` is the tail weight. The noise keeps tail samples
     away from softmax saturation and gives their classes room in the embedding. Stage 2 retrains the classifier with
     ``focal_gamma=1``: ``mean_i (1 - p_i)^g CE_i``, ``p_i = exp(-CE_i)`` a constant in the gradient.
 
@@ -122,20 +116,16 @@ class GCLLoss(LongTailLoss):
         self.focal_gamma, self.signed = focal_gamma, signed
         self._table("_tail_weight", ClassCounts.of(class_counts).tail_weight)
 
-    @property
-    def logit_scale(self) -> float:
-        """The scale ``S``."""
-        return self.scale
-
     def sample_noise(self, like: Tensor) -> Tensor:
         """Fresh ``e``, signed and clamped to [-1, 1], shape (N, C) for cosine logits ``like``."""
         return gaussian_cloud(like)
 
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S c``."""
+        noise = self.sample_noise(logits)
         return gcl_logits(
             logits,
-            self.sample_noise(logits),
+            noise,
             self._tail_weight,
             scale=self.scale,
             amplitude=self.noise,
@@ -147,21 +137,22 @@ class GCLLoss(LongTailLoss):
 def feature_noise_logits(
     logits: Tensor, noise: Tensor, weight: Tensor, log_deficit: Tensor, *, strength: float, signed: bool = False
 ) -> Tensor:
-    """``z_j - A d_j |<w_j, noise>|``, shape (N, C).
+    """``z_j - A d_j |<v_j, noise>|``, shape (N, C).
 
     Args:
         logits: Linear logits ``z``, shape (N, C).
         noise: One vector a sample, shape (N, D).
-        weight: The classifier's weight ``w``, shape (C, D).
+        weight: The classifier's weight ``v``, shape (C, D).
         log_deficit: ``d_j = log n_max - log n_j``, shape (C,).
         strength: ``A``.
-        signed: Take ``<w_j, noise>`` without the absolute value.
+        signed: Take ``<v_j, noise>`` without the absolute value.
 
     Example:
         >>> noise, weight = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [-2.0, 1.0]])
         >>> feature_noise_logits(torch.zeros(1, 2), noise, weight, torch.tensor([0.0, 3.0]), strength=0.5)
         tensor([[ 0., -3.]])
     """
+    # Equation 26: z'_j = z_j - A d_j |<v_j, noise>|
     carried = noise @ weight.to(logits.dtype).T
     log_deficit = log_deficit.to(logits.dtype)
     # |x| is x sign(x): the sign is no part of the gradient, so it and the deficit are one factor of both passes.
@@ -170,7 +161,7 @@ def feature_noise_logits(
 
 
 class FeatureNoiseLoss(LongTailLoss):
-    """``CE(z', y)`` on a linear classifier, ``z'_j = z_j - A d_j |<w_j, noise>|``, ``noise ~ Normal(0, I)`` a sample.
+    """``CE(z', y)`` on a linear classifier, ``z'_j = z_j - A d_j |<v_j, noise>|``, ``noise ~ Normal(0, I)`` a sample.
 
     The same as moving the feature against each class by an amplitude that grows as the class shrinks. The weight of
     the classifier is read at every call and receives a gradient through the noise.
@@ -183,7 +174,7 @@ class FeatureNoiseLoss(LongTailLoss):
         class_counts: Training images per class, length C.
         strength: ``A``; no value is published: choose it on validation data.
         classifier: The last linear layer, with a ``weight`` of shape (C, D); or give it to :meth:`attach_classifier`.
-        signed: Take ``<w_j, noise>`` without the absolute value.
+        signed: Take ``<v_j, noise>`` without the absolute value.
         **common: ``weight``, ``reduction``, ``ignore_index``, ``label_smoothing``; see :class:`LongTailLoss`.
 
     Raises:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from longtail.counts import ClassCounts
-from longtail.losses.base import LongTailLoss, check_range
+from longtail.counts import ClassCounts, ClassCountsLike, FloatArray
+from longtail.losses.base import CommonOptions, LongTailLoss, check_range
 from longtail.losses.soft_targets import AdjustedLogits
-
-if TYPE_CHECKING:
-    from typing import Unpack
-
-    from torch import Tensor
-
-    from longtail.counts import ClassCountsLike, FloatArray
-    from longtail.losses.base import CommonOptions
 
 _BASE = 50.0
 _MAX_SCALE = 50.0
@@ -39,7 +32,9 @@ def kps_scales(class_counts: ClassCountsLike) -> tuple[FloatArray, FloatArray]:
         ([2.0, 1.0, 2.0], [1.5, 2.0, 1.5])
     """
     counts = ClassCounts.of(class_counts).at_least_one
+    # Equation 13: s_j = log(50 n_j / n_min) / log 50
     scales = np.log(_BASE * counts / counts.min()) / np.log(_BASE)
+    # Equation 14: s*_j is the s of the class of mirrored rank; classes of one size share the mean of theirs
     order = np.argsort(counts, kind="stable")
     by_rank = np.empty_like(scales)
     by_rank[order] = scales[order][::-1]
@@ -66,6 +61,7 @@ def kps_logits(
         >>> changed.logits, changed.label_shift
         (tensor([[15.0000,  7.5000]]), tensor([-1.5000, -3.0000]))
     """
+    # Equation 16: u_j = s_j cos_j, and u_y = s_y cos_y - m_y for the label
     scales, margins = scales.to(cosine.dtype), margins.to(cosine.dtype)
     if label_scale is None:
         return AdjustedLogits(cosine * (scale * scales), label_shift=-scale * margins)
@@ -128,13 +124,10 @@ class KPSLoss(LongTailLoss):
         self.scale, self.max_margin, self.adjust_gradients_from = scale, max_margin, adjust_gradients_from
         scales, mirrored = kps_scales(class_counts)
         self._table("_scales", scales)
+        # Equation 15: m_j = M s*_j / max_k s_k
         self._table("_margins", max_margin * mirrored / scales.max())
+        # Equation 17, gradient adjustment: the scale of a sample becomes clamp(S s*_y, S, 50)
         self._table("_adjusted", np.clip(scale * mirrored, scale, max(scale, _MAX_SCALE)))
-
-    @property
-    def logit_scale(self) -> float:
-        """The scale ``S``."""
-        return self.scale
 
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S u``, with the scale of GA once it is on."""

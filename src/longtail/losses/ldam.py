@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import numpy as np
+from torch import Tensor
 
-from longtail.counts import ClassCounts
-from longtail.losses.base import LongTailLoss, check_range
+from longtail.counts import ClassCounts, ClassCountsLike, FloatArray
+from longtail.losses.base import CommonOptions, LongTailLoss, check_range
 from longtail.losses.soft_targets import AdjustedLogits
-
-if TYPE_CHECKING:
-    from typing import Unpack
-
-    from torch import Tensor
-
-    from longtail.counts import ClassCountsLike, FloatArray
-    from longtail.losses.base import CommonOptions
 
 
 def ldam_margins(class_counts: ClassCountsLike, max_margin: float = 0.5) -> FloatArray:
@@ -26,6 +19,7 @@ def ldam_margins(class_counts: ClassCountsLike, max_margin: float = 0.5) -> Floa
         >>> ldam_margins([1600, 100]).tolist()
         [0.25, 0.5]
     """
+    # Equation 8: m_j = M n_j^(-1/4) / max_k n_k^(-1/4)
     roots = ClassCounts.of(class_counts).at_least_one ** -0.25
     return np.asarray(max_margin * roots / roots.max(), dtype=np.float64)
 
@@ -44,6 +38,7 @@ def ldam_logits(cosine: Tensor, margins: Tensor, *, scale: float = 30.0) -> Adju
         >>> changed.logits, changed.label_shift
         (tensor([[15., 15.]]), tensor([ -7.5000, -15.0000]))
     """
+    # Equation 9: u_j = cos_j, and u_y = cos_y - m_y for the label
     return AdjustedLogits(scale * cosine, label_shift=-scale * margins.to(cosine.dtype))
 
 
@@ -88,11 +83,6 @@ class LDAMLoss(LongTailLoss):
         check_range("max_margin", max_margin, 0.0, 2.0)
         self.scale, self.max_margin = scale, max_margin
         self._table("_margins", ldam_margins(class_counts, max_margin))
-
-    @property
-    def logit_scale(self) -> float:
-        """The scale ``S``."""
-        return self.scale
 
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S u``."""

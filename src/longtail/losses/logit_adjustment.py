@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from longtail.counts import ClassCounts
-from longtail.losses.base import LongTailLoss, check_range
+from longtail.counts import ClassCounts, ClassCountsLike
+from longtail.losses.base import CommonOptions, LongTailLoss, check_range
 from longtail.losses.soft_targets import AdjustedLogits
-
-if TYPE_CHECKING:
-    from typing import Unpack
-
-    from torch import Tensor
-
-    from longtail.counts import ClassCountsLike
-    from longtail.losses.base import CommonOptions
 
 
 def logit_adjusted_logits(logits: Tensor, log_prior: Tensor, tau: float = 1.0) -> Tensor:
@@ -32,6 +25,7 @@ def logit_adjusted_logits(logits: Tensor, log_prior: Tensor, tau: float = 1.0) -
         >>> logit_adjusted_logits(torch.zeros(1, 2), torch.tensor([0.8, 0.2]).log())
         tensor([[-0.2231, -1.6094]])
     """
+    # Equation 12: z_j + tau log pi_j
     return torch.add(logits, log_prior.to(logits.dtype), alpha=tau)
 
 

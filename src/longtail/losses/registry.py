@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
+from longtail.counts import ClassCountsLike
 from longtail.errors import LongtailError, nearest
 from longtail.losses.agcl import AngularGCLLoss
 from longtail.losses.balanced_softmax import BalancedSoftmaxLoss
@@ -18,11 +20,6 @@ from longtail.losses.gcl import FeatureNoiseLoss, GCLLoss
 from longtail.losses.kps import KPSLoss
 from longtail.losses.ldam import LDAMLoss
 from longtail.losses.logit_adjustment import LogitAdjustedLoss
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from longtail.counts import ClassCountsLike
 
 LOSSES: dict[str, type[LongTailLoss]] = {
     "cross-entropy": CrossEntropyLoss,
@@ -43,7 +40,7 @@ DEFERRED = "deferred_reweighting"
 
 
 def loss_class(name: str) -> type[LongTailLoss]:
-    """The class behind a name.
+    """Return the class of a registered name.
 
     Raises:
         LongtailError: No loss has this name; the message says the nearest one.
@@ -58,7 +55,7 @@ def loss_class(name: str) -> type[LongTailLoss]:
 
 
 def loss_options(name: str) -> dict[str, Any]:
-    """The options of a loss with their defaults, what ``options`` of :func:`build_loss` may hold.
+    """Return the options of a loss with their defaults, those that :func:`build_loss` takes.
 
     Raises:
         LongtailError: No loss has this name.
@@ -68,10 +65,10 @@ def loss_options(name: str) -> dict[str, Any]:
         0.5
     """
     parameters = inspect.signature(loss_class(name).__init__).parameters
-    own = {key: item.default for key, item in parameters.items() if item.kind is inspect.Parameter.KEYWORD_ONLY}
-    own.pop("classifier", None)
+    method = {key: item.default for key, item in parameters.items() if item.kind is inspect.Parameter.KEYWORD_ONLY}
+    method.pop("classifier", None)
     shared = inspect.signature(LongTailLoss.__init__).parameters
-    return own | {key: shared[key].default for key in CommonOptions.__annotations__} | {DEFERRED: None}
+    return method | {key: shared[key].default for key in CommonOptions.__annotations__} | {DEFERRED: None}
 
 
 def resolve_auto(name: str, options: Mapping[str, Any], *, stage: int = 1, on_features: bool = False) -> dict[str, Any]:
@@ -97,8 +94,8 @@ def resolve_auto(name: str, options: Mapping[str, Any], *, stage: int = 1, on_fe
     for option, value in options.items():
         if value == "auto":
             if option not in values:
-                known = ", ".join(f"{other} of {loss}" for loss, made in LOSSES.items() for other in made.auto_values)
-                raise LongtailError(f"loss {name!r} has no value for {option}: auto; there is one for {known}.")
+                others = ", ".join(f"{other} of {loss}" for loss, kind in LOSSES.items() for other in kind.auto_values)
+                raise LongtailError(f"loss {name!r} has no value for {option}: auto; there is one for {others}.")
             resolved[option] = values[option].resolve(stage=stage, on_features=on_features)
     return resolved
 
@@ -123,11 +120,11 @@ def build_loss(name: str, class_counts: ClassCountsLike, options: Mapping[str, o
         Traceback (most recent call last):
         longtail.errors.LongtailError: loss 'gcl' has no option 'nose'. Did you mean 'noise'?
     """
-    given, known = dict(options or {}), loss_options(name)
-    for key in given:
-        if key not in known:
-            raise LongtailError(f"loss {name!r} has no option {key!r}.{nearest(key, known)}")
-    given = resolve_auto(name, given)
+    defaults = loss_options(name)
+    for key in options or {}:
+        if key not in defaults:
+            raise LongtailError(f"loss {name!r} has no option {key!r}.{nearest(key, defaults)}")
+    given = resolve_auto(name, options or {})
     start: Any = given.pop(DEFERRED, None)
     maker: Any = LOSSES[name]
     try:

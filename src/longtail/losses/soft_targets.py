@@ -1,4 +1,4 @@
-"""From adjusted logits to a loss: hard labels, expectations over labels, class weights and reductions."""
+"""Cross-entropy of adjusted logits with hard or soft targets, class weights and reductions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _SOFTPLUS_LINEAR_ABOVE = 60.0
 
 
 class AdjustedLogits(NamedTuple):
-    """The logits a method hands to softmax, as a function of the label.
+    """The logits that go into softmax, as a function of the label.
 
     Attributes:
         logits: Shape (N, C): the logit of every class that is *not* the label. Where a later field is given, a tensor
             made by the method, not its input: with class indices as targets it is adjusted in place.
-        target_logits: Shape (N, C): the logit of class c where c *is* the label; ``None`` where it is the same.
+        target_logits: Shape (N, C): the logit of class c where c *is* the label; ``None`` if it is the same.
         label_scale: Shape (C,): what multiplies all logits of a sample whose label is c; ``None`` for one.
         label_shift: Shape (C,): what is added to the logit of class c where c is the label, before it is scaled, in
             place of ``target_logits``: a margin that does not depend on the sample costs nothing then.
@@ -96,6 +96,7 @@ def soft_cross_entropy(adjusted: AdjustedLogits, target: Tensor, options: Reduct
     losses = _losses_of_all_labels(adjusted, probabilities)
     losses = losses if options.focal_gamma == 0 else _focal(losses, options)
     losses = losses if options.weight is None else losses * options.weight
+    # Equation 3: the expectation over the labels, sum_c p_c loss(c)
     losses = (probabilities * losses).sum(1)
     if options.reduction == "none":
         return losses
@@ -128,7 +129,7 @@ def _cross_entropy(logits: Tensor, target: Tensor, options: ReductionOptions) ->
 
 
 def mean_divisor(target: Tensor, options: ReductionOptions, like: Tensor) -> Tensor:
-    """What ``reduction="mean"`` divides the sum by, a scalar of the dtype and device of ``like``.
+    """The divisor of ``reduction="mean"``, a scalar of the dtype and device of ``like``.
 
     For class indices it is the sum of the weights of the labels that are not ignored; for probabilities it is the
     number of samples, whatever the weights: the two rules of ``torch.nn.CrossEntropyLoss``.
@@ -150,10 +151,10 @@ def mean_divisor(target: Tensor, options: ReductionOptions, like: Tensor) -> Ten
 
 def _label_weight(target: Tensor, options: ReductionOptions, like: Tensor) -> Tensor:
     """The weight of each sample's label, shape (N,); 0 where it is ignored."""
-    kept = target != options.ignore_index
+    counted = target != options.ignore_index
     if options.weight is None:
-        return kept.to(like.dtype)
-    return torch.where(kept, options.weight.to(like.dtype)[_safe(target, options.ignore_index)], 0.0)
+        return counted.to(like.dtype)
+    return torch.where(counted, options.weight.to(like.dtype)[_safe(target, options.ignore_index)], 0.0)
 
 
 def _label_probabilities(target: Tensor, options: ReductionOptions, like: Tensor) -> Tensor:
@@ -192,12 +193,11 @@ def _logits_of_labels(adjusted: AdjustedLogits, target: Tensor) -> Tensor:
 def _losses_of_all_labels(adjusted: AdjustedLogits, probabilities: Tensor) -> Tensor:
     """The cross-entropy each class would have as the label, shape (N, C)."""
     if adjusted.label_scale is not None:
-        work = _losses_of_likely_labels
-        if (
-            torch.compiler.is_compiling()
-        ):  # the number of pairs differs from batch to batch: each would be compiled anew
-            work = torch.compiler.disable(work)  # type: ignore[no-untyped-call]
-        return work(adjusted, probabilities)
+        losses_of_pairs = _losses_of_likely_labels
+        # The number of pairs differs from batch to batch, and each would be compiled anew.
+        if torch.compiler.is_compiling():
+            losses_of_pairs = torch.compiler.disable(losses_of_pairs)  # type: ignore[no-untyped-call]
+        return losses_of_pairs(adjusted, probabilities)
     target_logits = adjusted.logits_of_all_targets()
     if target_logits is None:
         return -functional.log_softmax(adjusted.logits, dim=1)
@@ -219,7 +219,7 @@ def _log_sum_of_others(logits: Tensor) -> Tensor:
 
 
 def _losses_of_likely_labels(adjusted: AdjustedLogits, probabilities: Tensor) -> Tensor:
-    """As :func:`_losses_of_all_labels` where every label has its own scale: only pairs with a probability are worked.
+    """As :func:`_losses_of_all_labels` where every label has its own scale: only pairs with a probability count.
 
     A mixed batch has two such labels a sample, so this costs twice a plain batch; a smoothed one has all C of them.
     """
@@ -232,14 +232,16 @@ def _losses_of_likely_labels(adjusted: AdjustedLogits, probabilities: Tensor) ->
 
 def _focal(losses: Tensor, options: ReductionOptions) -> Tensor:
     """``(1 - p)^g CE`` with ``p = exp(-CE)``, elementwise."""
+    # Equation 6: the factor (1 - p)^g is part of the gradient
     if torch.compiler.is_compiling() and not options.focal_detached:
         value: Tensor = _CompiledFocal.apply(losses, options.focal_gamma)  # type: ignore[no-untyped-call]
         return value
+    # Equation 22: in stage 2 of GCL p is detached, and the factor a constant weight of the sample
     return losses * _miss(losses.detach() if options.focal_detached else losses) ** options.focal_gamma
 
 
 class _CompiledFocal(torch.autograd.Function):
-    """As :func:`_focal`, with the slope worked out beside the value: a compiler would do so anew for each class."""
+    """As :func:`_focal`, with the slope computed along with the value: a compiler would recompute it for each class."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, losses: Tensor, gamma: float) -> Tensor:
