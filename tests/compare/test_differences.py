@@ -203,7 +203,7 @@ def test_films_are_matched_as_far_as_they_are_kept(tested: Callable[..., Path]) 
         write_predictions(folder, right, group=[f"film {number}" for number in film])
     comparison = compare_runs(folders)
     films = accuracy(comparison)
-    assert films.images == images_interval(ours, base, np.repeat(np.arange(6), 100), group=film)
+    assert films.images == images_interval(ours, base, np.repeat(np.arange(6), 100), cluster=film)
     assert width(films) > 2 * width(frames)
     assert confusions_section(comparison) is not None
 

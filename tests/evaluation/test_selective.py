@@ -77,7 +77,7 @@ def test_frames_that_are_right_and_kept_together_make_intervals_as_wide_as_so_ma
     labels, film = np.repeat([0, 1], 40), np.repeat(np.arange(20), 4)
     right, sure = (np.repeat(np.tile([True, True, each], 7)[:20], 4) for each in (False, True))
     sure &= np.repeat(np.arange(20) != 0, 4)
-    found = selective_summary(np.where(sure, 0.9, 0.1), right, labels, {"many": [0], "few": [1]}, 0.5, unit=film)
+    found = selective_summary(np.where(sure, 0.9, 0.1), right, labels, {"many": [0], "few": [1]}, 0.5, cluster=film)
     plain = selective_summary(np.where(sure, 0.9, 0.1), right, labels, {"many": [0], "few": [1]}, 0.5)
     assert found["overall"]["accuracy"] == plain["overall"]["accuracy"]
     kept = wilson(19 * plain["overall"]["accuracy"], 19)

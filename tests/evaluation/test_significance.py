@@ -174,17 +174,17 @@ def test_images_of_a_group_widen_the_interval_as_far_as_they_agree() -> None:
     draw, film = np.random.default_rng(6), np.repeat(np.arange(50), 10)
     label = film % 5
     alone = draw.random((2, 500)) < 0.6, draw.random((2, 500)) < 0.5
-    plain, grouped = (width(images_interval(*alone, label, group=group)) for group in (None, film))
+    plain, grouped = (width(images_interval(*alone, label, cluster=group)) for group in (None, film))
     assert plain <= grouped < 1.2 * plain  # images of a film agree by chance only
     together = tuple(np.repeat(draw.random((2, 50)) < chance, 10, axis=1) for chance in (0.6, 0.5))
-    plain, grouped = (width(images_interval(*together, label, group=group)) for group in (None, film))
+    plain, grouped = (width(images_interval(*together, label, cluster=group)) for group in (None, film))
     assert grouped > 2.5 * plain  # 10 images are worth one: by the root of 10
     ends = [
-        paired_means_interval(together[0], np.ones((2, 500)), together[1], np.ones((2, 500)), group=g)
+        paired_means_interval(together[0], np.ones((2, 500)), together[1], np.ones((2, 500)), cluster=g)
         for g in (None, film)
     ]
     assert width(ends[1]) > 2.5 * width(ends[0])
-    assert images_interval(*together, label, group=np.arange(500)) == images_interval(*together, label)
+    assert images_interval(*together, label, cluster=np.arange(500)) == images_interval(*together, label)
 
 
 def test_films_hold_the_truth_where_single_frames_would_not() -> None:
@@ -193,7 +193,7 @@ def test_films_hold_the_truth_where_single_frames_would_not() -> None:
     for _ in range(200):
         one, two = (np.repeat(draw.random((2, 40)) < chance, 8, axis=1) for chance in (0.6, 0.5))
         for name, group in (("frames", None), ("films", film)):
-            low, high = images_interval(one, two, group=group)  # type: ignore[misc]
+            low, high = images_interval(one, two, cluster=group)  # type: ignore[misc]
             held[name] += low <= 0.1 <= high
     assert held["films"] >= 184
     assert held["frames"] < 150

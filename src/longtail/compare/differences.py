@@ -262,7 +262,7 @@ def _matched(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | None:
     kept = np.array([key not in GROUP_NAMES or name == key for name in mine[0].group_of])[label]
     right = [np.stack([_right(run)[kept] for run in side]) for side in (mine, base)]
     group = None if group is None else group[kept]
-    return matched_gain(label[kept], right[0], right[1], balanced=key != "accuracy", group=group)
+    return matched_gain(label[kept], right[0], right[1], balanced=key != "accuracy", cluster=group)
 
 
 def _right(run: RunResult) -> npt.NDArray[np.bool_]:
@@ -306,7 +306,10 @@ def counted_between(counted: Counted, *, most: float = 1.0) -> Between:
     def between(mine: Runs, base: Runs) -> Ends | None:
         parts = _same_images(mine, base) or []
         return mean_interval(
-            [paired_means_interval(*sums(one), *sums(two), most=most, group=_group([*one, *two])) for one, two in parts]
+            [
+                paired_means_interval(*sums(one), *sums(two), most=most, cluster=_group([*one, *two]))
+                for one, two in parts
+            ]
         )
 
     return between

@@ -1,4 +1,4 @@
-"""What a confusion matrix says: recall, precision and F1 of each class, and the means over classes and groups."""
+"""Figures of a confusion matrix: accuracy, recall, precision and F1 of each class, and the harmonic mean."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def accuracy(confusion: Tensor) -> Tensor:
-    """The fraction of images predicted right, a float64 scalar; NaN where there is no image.
+    """Return the fraction of images predicted right, a float64 scalar; NaN where there is no image.
 
     Args:
         confusion: Counts, shape (C, C), rows true, columns predicted.
@@ -20,7 +20,7 @@ def accuracy(confusion: Tensor) -> Tensor:
 
 
 def recall_per_class(confusion: Tensor) -> Tensor:
-    """The fraction of each class's images that is predicted right, float64 (C,); NaN for a class without images.
+    """Return the fraction of each class's images that is predicted right, float64 (C,); NaN for a class without images.
 
     Args:
         confusion: Counts, shape (C, C), rows true, columns predicted.
@@ -33,7 +33,7 @@ def recall_per_class(confusion: Tensor) -> Tensor:
 
 
 def precision_per_class(confusion: Tensor) -> Tensor:
-    """The fraction of predictions of each class that is right, float64 (C,); NaN for a class never predicted.
+    """Return the fraction of predictions of each class that is right, float64 (C,); NaN for a class never predicted.
 
     Args:
         confusion: Counts, shape (C, C), rows true, columns predicted.
@@ -46,7 +46,7 @@ def precision_per_class(confusion: Tensor) -> Tensor:
 
 
 def f1_per_class(confusion: Tensor) -> Tensor:
-    """``2 TP / (2 TP + FP + FN)``, float64 (C,); NaN for a class without images.
+    """Return ``2 TP / (2 TP + FP + FN)``, float64 (C,); NaN for a class without images.
 
     Args:
         confusion: Counts, shape (C, C), rows true, columns predicted.
@@ -61,7 +61,7 @@ def f1_per_class(confusion: Tensor) -> Tensor:
 
 
 def harmonic_mean(recall: Tensor) -> Tensor:
-    """The harmonic mean of the recalls: 0 as soon as one class is never right; NaN where there is no image.
+    """Return the harmonic mean of the recalls: 0 as soon as one class is never right; NaN where there is no image.
 
     Args:
         recall: Recall per class, shape (C,), NaN for a class without images.

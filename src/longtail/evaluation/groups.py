@@ -1,4 +1,4 @@
-"""Shot groups: the figures of many, medium and few, and which images are of which; an empty group has none, never 0."""
+"""Figures of the shot groups many, medium and few, and the images of each; an empty group has no figure, never 0."""
 
 from __future__ import annotations
 
@@ -10,29 +10,44 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from longtail.counts import GROUP_NAMES, GroupName, IntArray
+from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 
 Groups: TypeAlias = Mapping[GroupName, Sequence[int] | npt.NDArray[np.int64]]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
-def group_recall(recall: Tensor, classes: Sequence[int] | npt.NDArray[np.int64]) -> Tensor:
-    """The mean recall of a group's classes, a float64 scalar; NaN where none of them has images.
+def group_mean(values: npt.ArrayLike | Tensor, classes: Sequence[int] | npt.NDArray[np.int64]) -> float:
+    """Average a figure over the classes of a group, each class counting the same; NaN where none has a figure.
 
     Args:
-        recall: Recall per class, shape (C,), NaN for a class without images.
+        values: A figure of each class, such as its recall, shape (C,); NaN for a class without images.
         classes: The group's class indices, possibly none.
 
     Example:
-        >>> group_recall(torch.tensor([0.5, 1.0, torch.nan]).double(), [1, 2]).item()
-        1.0
+        >>> group_mean([0.5, 1.0, np.nan], [1, 2]), group_mean([0.5, 1.0, np.nan], [])
+        (1.0, nan)
     """
-    index = torch.as_tensor(np.asarray(classes, dtype=np.int64), device=recall.device)
-    return recall[index].nanmean()
+    index = torch.as_tensor(np.asarray(classes, dtype=np.int64))
+    return float(torch.as_tensor(values, dtype=torch.float64)[index].nanmean())
+
+
+def group_means(values: npt.ArrayLike, group_of: Sequence[GroupName]) -> FloatArray:
+    """Average a figure over the classes of each group, float64 (3,) in the order of ``GROUP_NAMES``.
+
+    Args:
+        values: A figure of each class, shape (C,); NaN for a class without images.
+        group_of: Shot group of each class, length C.
+
+    Example:
+        >>> group_means([0.5, 1.0, 0.0], ["many", "few", "few"]).tolist()
+        [0.5, nan, 0.5]
+    """
+    numbers = group_numbers(group_of)
+    return np.array([group_mean(values, np.flatnonzero(numbers == number)) for number in range(len(GROUP_NAMES))])
 
 
 def group_numbers(group_of: Sequence[GroupName]) -> IntArray:
-    """The position of each class's group in ``GROUP_NAMES``, shape (C,).
+    """Return the position of each class's group in ``GROUP_NAMES``, shape (C,).
 
     Example:
         >>> group_numbers(["few", "many", "many"]).tolist()
@@ -42,7 +57,7 @@ def group_numbers(group_of: Sequence[GroupName]) -> IntArray:
 
 
 def group_masks(label: IntArray, group_of: Sequence[GroupName]) -> dict[GroupName, Mask]:
-    """For every group, which images are truly of it, shape (N,); a group without images has a mask of no image.
+    """Mark the images whose true class is in each group, shape (N,); a group without images has an empty mask.
 
     Args:
         label: True classes, shape (N,).

@@ -1,6 +1,6 @@
 """EvaluationMetrics: one confusion matrix, accumulated over batches and processes.
 
-Importing torchmetrics takes seconds: what only reads or writes figures imports :mod:`longtail.evaluation.summary`.
+Importing torchmetrics takes seconds: code that only reads or writes figures imports :mod:`longtail.evaluation.summary`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class EvaluationMetrics(Metric):
 
     Args:
         num_classes: Classes C; the confusion matrix takes 8 C^2 bytes.
-        logit_scale: What multiplies the logits before softmax: the ``S`` of a cosine classifier, 1 for a linear one.
+        logit_scale: Factor of the logits before softmax: the ``S`` of a cosine classifier, 1 for a linear one.
         from_probabilities: Scores are probabilities already.
         num_bins: Calibration bins.
-        validate_args: Look at every target whether it is a class; on a GPU that waits for it at each batch.
+        validate_args: Check that every target is a class; on a GPU this waits for the batch.
 
     Example:
         >>> metric = EvaluationMetrics(num_classes=2)
@@ -49,9 +49,14 @@ class EvaluationMetrics(Metric):
     bins: Tensor
 
     def __init__(
-        self, num_classes: int, *, logit_scale: float = 1.0, from_probabilities: bool = False, num_bins: int = 15,
+        self,
+        num_classes: int,
+        *,
+        logit_scale: float = 1.0,
+        from_probabilities: bool = False,
+        num_bins: int = 15,
         validate_args: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.logit_scale = logit_scale
@@ -85,7 +90,7 @@ class EvaluationMetrics(Metric):
         self.bins += bin_confidences(confidence.exp(), prediction == target, num_bins=self.num_bins)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the sums over all processes and what they come to.
+        """Return the sums over all processes and their figures.
 
         Returns:
             ``confusion`` (C, C) int64, ``bins`` (3, B), and float64 scalars ``accuracy``, ``balanced_accuracy``,

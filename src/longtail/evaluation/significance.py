@@ -40,7 +40,7 @@ ENOUGH_SEEDS = 3
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much one configuration exceeds another, with the intervals that decide whether it is evidence.
+    """The difference of one configuration to another, with the intervals that decide whether it is evidence.
 
     It is evidence if it is at least :data:`EVIDENCE` and no known interval contains zero. So with one or two seeds the
     test images decide alone, and from three on the seeds have to agree. If only one of two intervals excludes zero,
@@ -118,7 +118,7 @@ class Difference:
 
 
 def t_quantile(freedom: float, *, level: float = LEVEL) -> float:
-    """The number of standard errors on either side of a mean in Student's interval.
+    """Two-sided Student t quantile: the standard errors on either side of a mean in its interval.
 
     Args:
         freedom: Degrees of freedom, above 0; a fraction may occur.
@@ -175,7 +175,7 @@ def welch_interval(one: Sequence[float], two: Sequence[float]) -> Ends | None:
 
 
 def images_interval(
-    one: npt.ArrayLike, two: npt.ArrayLike, classes: npt.ArrayLike | None = None, *, group: IntArray | None = None
+    one: npt.ArrayLike, two: npt.ArrayLike, classes: npt.ArrayLike | None = None, *, cluster: IntArray | None = None
 ) -> Ends | None:
     """Interval of the difference between the shares that two models have right, both given the same images.
 
@@ -183,8 +183,8 @@ def images_interval(
     seeds that are right, ``d_i = mean_s a_is - mean_s b_is``: more seeds bring no more images, but the chance in each
     is averaged. A mean over classes is the mean of their differences, each class with the variance of its own
     images. As in :func:`longtail.evaluation.intervals.mean_intervals` the first two moments of ``d`` in a class are
-    drawn towards those of all by one image's worth, else a class of one image would not vary. The variance says how
-    many pairs of one single share the mean is worth, and the adjusted interval of that number of pairs is given:
+    drawn towards those of all by the weight of one image, else a class of one image would not vary. The variance gives
+    the number of pairs of one single share that the mean is worth, and the interval is the adjusted one of that number:
     Agresti and Min, Simple improved confidence intervals for comparing matched proportions, Statistics in Medicine 24,
     2005, which is this in terms of moments where ``d`` is -1, 0 or 1, as with one seed. It speaks of these models on
     other images and knows nothing of other seeds.
@@ -193,8 +193,8 @@ def images_interval(
         one: Whether the first model is right, shape (N,), or (S, N) for S seeds, which are averaged.
         two: The same for the second model on the same images; the number of seeds may differ.
         classes: Class of each image, shape (N,), for a mean over classes; one mean over all images when not given.
-        group: Number of the group of each image, shape (N,), if images form groups; they then count by the effective
-            sample size of their differences, see :func:`longtail.evaluation.clustered.class_sample_sizes`.
+        cluster: Number of the cluster of each image, shape (N,), if images form clusters; they then count by the
+            effective sample size of their differences, see :func:`longtail.evaluation.clustered.class_sample_sizes`.
 
     Returns:
         Low and high end of first minus second; None without images.
@@ -213,17 +213,17 @@ def images_interval(
     where = np.zeros(gain.size, dtype=np.int64) if classes is None else np.unique(classes, return_inverse=True)[1]
     images: Shares = np.bincount(where).astype(np.float64)
     first, second = (np.bincount(where, weights=part) / images for part in (gain, gain**2))
-    worth = images if group is None else class_sample_sizes(where, gain, group)
-    total = float(worth.sum())
+    sizes = images if cluster is None else class_sample_sizes(where, gain, cluster)
+    total = float(sizes.sum())
     toward = first.mean() * total / (total + 2), (second.mean() * total + 1) / (total + 2)
-    drawn = [(part * worth + aim) / (worth + 1) for part, aim in zip((first, second), toward, strict=True)]
-    spread = (drawn[1] - drawn[0] ** 2) / worth / (1 - worth / (worth + 1) ** 2)
+    drawn = [(part * sizes + aim) / (sizes + 1) for part, aim in zip((first, second), toward, strict=True)]
+    variances = (drawn[1] - drawn[0] ** 2) / sizes / (1 - sizes / (sizes + 1) ** 2)
     moments = float(drawn[0].mean()), float(drawn[1].mean())
-    return _matched_pairs(float(first.mean()), *moments, float(spread.sum()) / len(images) ** 2)
+    return _matched_pairs(float(first.mean()), *moments, float(variances.sum()) / len(images) ** 2)
 
 
 def matched_gain(
-    label: IntArray, one: npt.ArrayLike, two: npt.ArrayLike, *, balanced: bool, group: IntArray | None = None
+    label: IntArray, one: npt.ArrayLike, two: npt.ArrayLike, *, balanced: bool, cluster: IntArray | None = None
 ) -> tuple[float, Ends] | None:
     """The gain in accuracy of one model over another on the same images, with its interval over images.
 
@@ -232,7 +232,7 @@ def matched_gain(
         one: Whether the first model is right, shape (N,), or (S, N) for S seeds.
         two: The same for the second model.
         balanced: Weight every class the same, instead of every image.
-        group: Number of the group of each image, as for :func:`images_interval`.
+        cluster: Number of the cluster of each image, as for :func:`images_interval`.
 
     Returns:
         None without images.
@@ -246,7 +246,7 @@ def matched_gain(
     tested = images > 0
     # With as many images of each class the two accuracies are one figure, which gets one interval.
     alike = np.unique(images[tested]).size == 1
-    ends = images_interval(one, two, label if alike or balanced else None, group=group)
+    ends = images_interval(one, two, label if alike or balanced else None, cluster=cluster)
     if ends is None:
         return None
     by_class = np.bincount(label, weights=gain)[tested] / images[tested]
@@ -254,14 +254,14 @@ def matched_gain(
 
 
 def _over_seeds(right: npt.ArrayLike) -> Shares:
-    """The share of seeds that classify each image correctly, shape (N,)."""
+    """Return the share of seeds that classify each image correctly, shape (N,)."""
     shares = np.asarray(right, dtype=np.float64)
     return np.asarray(shares.mean(axis=0)) if shares.ndim == 2 else shares
 
 
-def _matched_pairs(mean: float, first: float, second: float, spread: float) -> Ends:
+def _matched_pairs(mean: float, first: float, second: float, variance_of_mean: float) -> Ends:
     """The adjusted interval for the effective number of pairs of a mean of this variance, from a pair's moments."""
-    pairs = (second - first**2) / spread
+    pairs = (second - first**2) / variance_of_mean
     first, second = first * pairs / (pairs + 2), (second * pairs + 1) / (pairs + 2)
     half = NormalDist().inv_cdf((1 + LEVEL) / 2) * ((second - first**2) / (pairs + 2)) ** 0.5
     low, high = max(first - half, -1.0), min(first + half, 1.0)
@@ -275,25 +275,25 @@ def paired_means_interval(
     of_two: npt.ArrayLike,
     *,
     most: float = math.inf,
-    group: IntArray | None = None,
+    cluster: IntArray | None = None,
 ) -> Ends | None:
     """Interval of the difference of two means over parts of the same images, as of a share of each model's errors.
 
-    Each mean is ``sum(x) / sum(w)``, of which an image moves ``(x - mean) w / sum(w)``; an image that moves both alike
-    moves nothing (the delta method, on matched images). Of several seeds that is averaged, and images of a group move
-    together. Half an image's (or group's) worth is added on each side, as by Agresti and Min, since a few images that
-    are all alike would not vary.
+    Each mean is ``sum(x) / sum(w)``, to which an image contributes ``(x - mean) w / sum(w)``; equal contributions to
+    both cancel (the delta method, on matched images). Contributions are averaged over seeds and added up over the
+    images of a cluster. Half an image's (or cluster's) weight is added on each side, as by Agresti and Min, since a few
+    images that are all alike would not vary.
 
     Args:
         one: A number of each image under the first model, shape (N,), or (S, N) for S seeds; in [0, 1] for a share.
         of_one: Whether the image counts for it, the same shape.
         two: The same under the second model.
         of_two: The same.
-        most: By how much two means can differ at most, 1 for shares.
-        group: Number of the group of each image, shape (N,), where images of a group belong together.
+        most: The largest possible difference, 1 for shares.
+        cluster: Number of the cluster of each image, shape (N,), where images form clusters.
 
     Returns:
-        Low and high end of first minus second; None where one counts fewer than two images or groups.
+        Low and high end of first minus second; None where one counts fewer than two images or clusters.
 
     Example:
         >>> wrong, other = [True] * 40, [True] * 20 + [False] * 20
@@ -301,29 +301,29 @@ def paired_means_interval(
         >>> [round(end, 2) for end in ends]
         [0.25, 0.75]
     """
-    units, means, moves = [], [], []
+    units, means, contributions = [], [], []
     for value, weight in ((one, of_one), (two, of_two)):
         number, counted = (np.atleast_2d(np.asarray(part, dtype=np.float64)) for part in (value, weight))
-        units.append(_units(counted, group))
+        units.append(_independent_units(counted, cluster))
         if units[-1].min() < 2:
             return None
         images = counted.sum(axis=1)
         mean = (number * counted).sum(axis=1) / images
         means.append(float(mean.mean()))
-        moves.append(((number - mean[:, None]) * counted / images[:, None]).mean(axis=0))
-    moved = moves[0] - moves[1]
-    if group is not None:
-        moved = np.bincount(group, weights=moved)
-    spread = float((moved**2).sum()) + sum(float((0.5 / (each + 2) ** 2).mean()) for each in units)
-    half = t_quantile(float(min(each.min() for each in units)) - 1) * spread**0.5
+        contributions.append(((number - mean[:, None]) * counted / images[:, None]).mean(axis=0))
+    difference = contributions[0] - contributions[1]
+    if cluster is not None:
+        difference = np.bincount(cluster, weights=difference)
+    variance_of_means = float((difference**2).sum()) + sum(float((0.5 / (each + 2) ** 2).mean()) for each in units)
+    half = t_quantile(float(min(each.min() for each in units)) - 1) * variance_of_means**0.5
     return max(means[0] - means[1] - half, -most), min(means[0] - means[1] + half, most)
 
 
-def _units(counted: Shares, group: IntArray | None) -> Shares:
-    """The number of images, or of groups, that count for each seed, shape (S,)."""
-    if group is None:
+def _independent_units(counted: Shares, cluster: IntArray | None) -> Shares:
+    """Count the images, or clusters, of each seed that enter its mean, shape (S,)."""
+    if cluster is None:
         return np.asarray(counted.sum(axis=1))
-    return np.array([float(np.unique(group[row > 0]).size) for row in counted])
+    return np.array([float(np.unique(cluster[row > 0]).size) for row in counted])
 
 
 def unpaired_interval(one: float, one_ends: Sequence[float], two: float, two_ends: Sequence[float]) -> Ends:

@@ -1,4 +1,4 @@
-"""Summary: the plain numbers that a confusion matrix and the sums with it come to, each with its interval."""
+"""Summary: the figures of a split as plain numbers with their intervals, as in ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from longtail.errors import LongtailError
 from longtail.evaluation.calibration import expected_calibration_error
 from longtail.evaluation.clustered import EffectiveSize
 from longtail.evaluation.confusion import accuracy, f1_per_class, harmonic_mean, precision_per_class, recall_per_class
-from longtail.evaluation.groups import Groups, group_recall
+from longtail.evaluation.groups import Groups, group_mean
 from longtail.evaluation.intervals import LEVEL, Array, Interval, f1_intervals, mean_intervals, wilson, worst_interval
 
 
@@ -65,7 +65,7 @@ class Summary(TypedDict):
 
 
 def figures(confusion: Tensor, nll_sum: Tensor, bins: Tensor) -> dict[str, Tensor]:
-    """What the sums over a split come to; see :meth:`longtail.evaluation.metrics.EvaluationMetrics.compute`.
+    """Compute the figures of the sums over a split; see :meth:`longtail.evaluation.metrics.EvaluationMetrics.compute`.
 
     Args:
         confusion: Counts, shape (C, C), rows true, columns predicted.
@@ -96,13 +96,11 @@ def summarize_figures(values: Mapping[str, Tensor], class_counts: ClassCounts, g
             "The network's outputs hold NaN or infinity: train again with a lower learning rate or gradient clipping."
         )
     recall, confusion = values["recall"], values["confusion"]
-    plain = {
+    plain: dict[str, Any] = {
         "num_images": num_images,
         "accuracy": _plain(values["accuracy"]),
         "balanced_accuracy": _plain(values["balanced_accuracy"]),
-        "many": _plain(group_recall(recall, groups.get("many", ()))),
-        "medium": _plain(group_recall(recall, groups.get("medium", ()))),
-        "few": _plain(group_recall(recall, groups.get("few", ()))),
+        **{name: _plain(group_mean(recall, groups.get(name, ()))) for name in GROUP_NAMES},
         "worst_class": min((value for value in recall.tolist() if not isnan(value)), default=None),
         "harmonic_mean": _plain(harmonic_mean(recall)),
         "nll": _plain(values["nll"]),
@@ -132,7 +130,7 @@ def _summarize_classes(confusion: Tensor, class_counts: ClassCounts, groups: Gro
     ]
 
 
-def _plain(value: Tensor) -> float | None:
+def _plain(value: Tensor | float) -> float | None:
     """The number as a float, or None for NaN: JSON knows no NaN."""
     number = float(value)
     return None if isnan(number) else number
@@ -148,29 +146,33 @@ def add_intervals(
         right: Images predicted right, shape (C,).
         images: Images of each class, shape (C,).
         predicted: Predictions of each class, shape (C,).
-        effective: Where images are not independent of each other, what they are worth.
+        effective: Their effective sample size, where images are not independent of each other.
     """
-    worth = effective or EffectiveSize("image", None, images, predicted, float(images.sum()))
+    size = effective or EffectiveSize("image", None, images, predicted, float(images.sum()))
     rows = [{**row} for row in summary["per_class"]]
     with np.errstate(invalid="ignore", divide="ignore"):
-        scaled = right / images * worth.images
-        found = {
-            "recall_interval": wilson(scaled, worth.images),
-            "precision_interval": wilson(right / predicted * worth.predicted, worth.predicted),
-            "f1_interval": f1_intervals(scaled, worth.images, predicted * worth.images / images),
+        scaled = right / images * size.images
+        by_class = {
+            "recall_interval": wilson(scaled, size.images),
+            "precision_interval": wilson(right / predicted * size.predicted, size.predicted),
+            "f1_interval": f1_intervals(scaled, size.images, predicted * size.images / images),
         }
-    for name, ends in found.items():
+    for name, ends in by_class.items():
         for row, pair in zip(rows, ends.tolist(), strict=True):
             row[name] = None if pair[0] != pair[0] else pair
     sets: dict[str, Sequence[int]] = {
         name: [j for j, row in enumerate(rows) if row["group"] == name] for name in GROUP_NAMES
     }
-    means = mean_intervals(right, images, {"balanced_accuracy": range(len(rows)), **sets}, effective=worth.images)
+    means = mean_intervals(right, images, {"balanced_accuracy": range(len(rows)), **sets}, effective=size.images)
     accuracy = None
     if images.sum() > 0:
-        accuracy = [float(end) for end in wilson(right.sum() / images.sum() * worth.total, worth.total)]
+        accuracy = [float(end) for end in wilson(right.sum() / images.sum() * size.total, size.total)]
     intervals = {
-        "level": LEVEL, "unit": worth.unit, "correlation": worth.correlation, "accuracy": accuracy, **means,
-        "worst_class": worst_interval(np.nan_to_num(scaled), worth.images),
-    }  # fmt: skip
+        "level": LEVEL,
+        "unit": size.unit,
+        "correlation": size.correlation,
+        "accuracy": accuracy,
+        **means,
+        "worst_class": worst_interval(np.nan_to_num(scaled), size.images),
+    }
     return {**summary, "intervals": intervals, "per_class": rows}  # type: ignore[typeddict-item]

@@ -182,7 +182,7 @@ def _figures(
         confidence, right = (values.numpy() for values in confidences(after.scores(logits), labels))
         sure = selective_summary(
             confidence.astype("float64"), right, labels.numpy(), prepared.groups, after.threshold,
-            unit=units(rows, column),
+            cluster=units(rows, column),
         )  # fmt: skip
     hits = [(info.scores(logits).argmax(dim=1) == labels).numpy() for info in (after, before.unadjusted())]
     return {
@@ -203,7 +203,7 @@ def _changes(
         in_group = np.isin(label, groups[name]) if name in GROUP_NAMES else np.ones(len(label), dtype=bool)
         one, two = (side[in_group] for side in right)
         gain = matched_gain(
-            label[in_group], one, two, balanced=name != "accuracy", group=None if units is None else units[in_group]
+            label[in_group], one, two, balanced=name != "accuracy", cluster=None if units is None else units[in_group]
         )
         changes[name] = None
         if gain is not None:

@@ -124,7 +124,7 @@ def _certainty(
     together = None if unit is None else unit[said["index"]]
 
     def at(value: float) -> SelectiveSummary:
-        return selective_summary(said["confidence"], right, said["label"], groups, value, unit=together)
+        return selective_summary(said["confidence"], right, said["label"], groups, value, cluster=together)
 
     found: dict[str, Any] = {} if threshold is None else {"sure": at(threshold)}
     if coverage:

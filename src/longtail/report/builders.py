@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 from longtail.analysis.norms import RankTrend, rank_trend
 from longtail.compare.table import Comparison
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName
+from longtail.evaluation.groups import group_means
 from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.evaluation.significance import seeds_interval
 from longtail.report.captions import named
@@ -32,9 +33,7 @@ from longtail.text import MINUS, listing, number
 
 def by_group(values: FloatArray, run: RunResult) -> FloatArray:
     """The mean over the classes of each shot group, shape (3,); NaN for a group without finite values."""
-    groups = np.array(run.group_of)
-    parts = [values[(groups == name) & np.isfinite(values)] for name in GROUP_NAMES]
-    return np.array([part.mean() if part.size else np.nan for part in parts])
+    return group_means(np.where(np.isfinite(values), values, np.nan), run.group_of)
 
 
 def value_text(value: float, spec: str) -> str:
