@@ -14,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from longtail.experiments import adjust as adjust_run
-from longtail.experiments.own_images import own_images
+from longtail.experiments.adjust import adjust_run
+from longtail.experiments.finished_run import FinishedRun, RunImages
+from longtail.experiments.tune import AdjustmentOptions
 from longtail.predict.card import model_card
 from longtail.run.model_files import load_run
 from longtail.run.model_info import load_info
@@ -98,19 +99,21 @@ def test_what_adjust_says_is_what_evaluate_measures(cli: Call, run: Path) -> Non
 
 
 def test_test_labels_have_no_say(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wishes = adjust_run.Wishes(coverage=0.7)
-    first = adjust_run.adjust_run(run, wishes)
+    options = AdjustmentOptions(coverage=0.7)
+    first = adjust_run(run, options)
     written = (run / "model.json").read_bytes()
 
-    def shuffled(*args: Any) -> Any:
-        own = own_images(*args)
-        data, test = own.prepared.data, own.prepared.data.splits["test"]
+    read_images = FinishedRun.images
+
+    def shuffled(self: FinishedRun) -> RunImages:
+        images = read_images(self)
+        data, test = images.prepared.data, images.prepared.data.splits["test"]
         rows = test.rows.remove_columns("label").add_column("label", (test.labels + 3) % 10)
         changed = data.with_splits(test=dataclasses.replace(test, rows=rows))
-        return replace(own, prepared=replace(own.prepared, data=changed))
+        return replace(images, prepared=replace(images.prepared, data=changed))
 
-    monkeypatch.setattr(adjust_run, "own_images", shuffled)
-    second = adjust_run.adjust_run(run, wishes)
+    monkeypatch.setattr(FinishedRun, "images", shuffled)
+    second = adjust_run(run, options)
     assert (run / "model.json").read_bytes() == written
     assert second["validation"] == first["validation"]
     assert second["test"]["before"]["accuracy"] != first["test"]["before"]["accuracy"]

@@ -18,7 +18,7 @@ from longtail.data.loading.cache_folder import by_source, cache_entries
 from longtail.data.loading.loaders import ResidentLoader
 from longtail.errors import LongtailError
 from longtail.experiments.evaluate import evaluate_run
-from longtail.experiments.own_images import run_config as config_of
+from longtail.experiments.finished_run import run_config as config_of
 from longtail.models.timm import prepare_torchvision
 from longtail.run.model_files import load_run
 from longtail.training import frozen_features as features
@@ -73,13 +73,13 @@ def test_linear_mode_trains_on_features_computed_once(counted: list[str], tmp_pa
 def test_where_only_features_are_needed_no_pixels_are_kept(
     counted: list[str], tmp_path: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from longtail.experiments.analyse import analyse_run
+    from longtail.experiments.analyze import analyze_run
 
     monkeypatch.setattr("longtail.data.loading.cache.SMALLEST_BYTES", 0)
     monkeypatch.setattr(ResidentLoader, "__init__", None)  # nor are they in memory
     start_run(build("ce", "linear", stage1={"cached_views": 2}), tmp_path / "run", quiet)
     evaluate_run(tmp_path / "run")
-    analyse_run(tmp_path / "run", projections=())
+    analyze_run(tmp_path / "run", projections=())
     (use,) = by_source(cache_entries())
     assert (use.source, use.what) == ("digits", "features of timm:test_resnet")
     images = sum(map(len, prepare_data(config_of(tmp_path / "run").data).data.splits.values()))

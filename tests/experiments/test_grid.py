@@ -26,8 +26,7 @@ from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import Grid, GridSpec, PlannedRun, plan_grid, read_grid, recipe_grid, state_of
-from longtail.experiments.grid_runner import default_jobs, run_grid, train_words
-from longtail.experiments.grid_view import progress_of
+from longtail.experiments.grid_runner import default_jobs, progress_of, run_grid, train_command
 from longtail.run.folder import log_file
 from longtail.run.write import write_yaml
 from longtail.training.experiment import start_run
@@ -306,7 +305,7 @@ def test_processes_divide_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("code", "words"),
     [
         ("import sys; print('longtail: the loss is not a number.', file=sys.stderr); sys.exit(1)", "is not a number."),
-        ("raise ZeroDivisionError('by zero')", "ZeroDivisionError: by zero (all that it said is in "),
+        ("raise ZeroDivisionError('by zero')", "ZeroDivisionError: by zero (its output is in "),
         ("import os; os.kill(os.getpid(), 9)", "killed by signal 9, perhaps for want of memory"),
         ("raise SystemExit(3)", "it ended with status 3"),
     ],
@@ -426,7 +425,7 @@ def test_a_grid_that_is_killed_goes_on_and_ends_with_the_same_weights(
     process.kill()
     process.communicate()
     for run in grid.runs:  # released when its process is gone
-        with FileLock(train_words(run)[3], timeout=60):
+        with FileLock(train_command(run)[3], timeout=60):
             pass
     states = {run.name: state_of(run) for run in grid.runs}
     assert "started" in states.values()

@@ -12,7 +12,7 @@ from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
 from longtail.evaluation.metrics import EvaluationMetrics, summarize
 from longtail.evaluation.posthoc import fit_temperature, logit_adjust, tau_normalize
-from longtail.experiments.tune import Wishes, choose, confidences
+from longtail.experiments.tune import AdjustmentOptions, choose, confidences
 from longtail.models.heads import CosineHead, LinearHead, ScaledHead
 from longtail.run.model_info import ModelInfo, ModelSpec, Preprocessing
 
@@ -42,7 +42,7 @@ def summary(scores: torch.Tensor, labels: torch.Tensor) -> dict[str, object]:
 @pytest.mark.parametrize("metric", ["balanced_accuracy", "accuracy", "harmonic_mean"])
 def test_the_strength_is_the_smallest_of_the_best(metric: str) -> None:
     logits, labels = validation()
-    adjustment = choose(INFO, HEAD, logits, labels, Wishes(metric=metric, temperature=1.0)).adjustment
+    adjustment = choose(INFO, HEAD, logits, labels, AdjustmentOptions(metric=metric, temperature=1.0)).adjustment
     assert adjustment is not None
     grid = [step / 10 for step in range(21)]
     figures = [summary(logit_adjust(logits, COUNTS, tau), labels)[metric] for tau in grid]
@@ -53,7 +53,7 @@ def test_the_strength_is_the_smallest_of_the_best(metric: str) -> None:
 
 def test_a_perfect_classifier_that_is_too_sure_is_cooled_and_then_adjusted_by_about_one() -> None:
     logits, labels = validation(sharpness=3.0)
-    chosen = choose(INFO, HEAD, logits, labels, Wishes()).adjustment.chosen
+    chosen = choose(INFO, HEAD, logits, labels, AdjustmentOptions()).adjustment.chosen
     assert chosen["temperature"] == pytest.approx(3.0, rel=0.1)
     assert 0.6 <= chosen["tau"] <= 1.4
     assert (chosen["tau_from"], chosen["temperature_from"]) == ("validation", "validation")
@@ -61,26 +61,28 @@ def test_a_perfect_classifier_that_is_too_sure_is_cooled_and_then_adjusted_by_ab
 
 def test_accuracy_on_the_training_mix_wants_no_adjustment() -> None:
     logits, labels = validation()
-    assert choose(INFO, HEAD, logits, labels, Wishes(metric="accuracy")).adjustment.chosen["tau"] <= 0.2
+    assert choose(INFO, HEAD, logits, labels, AdjustmentOptions(metric="accuracy")).adjustment.chosen["tau"] <= 0.2
 
 
 def test_the_scale_of_a_cosine_classifier_is_kept() -> None:
     logits, labels = validation()
-    cosine = choose(replace(INFO, logit_scale=20.0), HEAD, logits / 20, labels, Wishes()).adjustment
-    linear = choose(INFO, HEAD, logits, labels, Wishes()).adjustment
+    cosine = choose(replace(INFO, logit_scale=20.0), HEAD, logits / 20, labels, AdjustmentOptions()).adjustment
+    linear = choose(INFO, HEAD, logits, labels, AdjustmentOptions()).adjustment
     assert cosine.chosen["tau"] == linear.chosen["tau"]
     torch.testing.assert_close(cosine.apply(logits / 20), linear.apply(logits), rtol=1e-4, atol=1e-4)
 
 
 def test_the_likelihood_is_balanced_where_a_uniform_mix_is_assumed() -> None:
     logits, labels = validation(sharpness=2.0)
-    chosen = choose(replace(INFO, prior="uniform"), HEAD, logits, labels, Wishes(method="none")).adjustment.chosen
+    chosen = choose(
+        replace(INFO, prior="uniform"), HEAD, logits, labels, AdjustmentOptions(method="none")
+    ).adjustment.chosen
     weight = 1 / torch.bincount(labels)[labels].double()
     assert chosen["temperature"] == pytest.approx(fit_temperature(logits, labels, weight=weight), rel=1e-6)
     assert chosen["temperature"] != pytest.approx(fit_temperature(logits, labels), rel=0.05)
 
 
-def test_tau_normalisation_of_linear_and_scaled_classifiers() -> None:
+def test_tau_normalization_of_linear_and_scaled_classifiers() -> None:
     torch.manual_seed(0)
     head = LinearHead(6, 4)
     with torch.no_grad():
@@ -92,30 +94,30 @@ def test_tau_normalisation_of_linear_and_scaled_classifiers() -> None:
     features, labels = torch.randn(200, 6), torch.randint(0, 4, (200,))
     for kind, weight in ((head, head.weight), (scaled, scaled.scale_logits[:, None] * head.weight)):
         logits = kind(features).detach()
-        wishes = Wishes(method="tau-norm", tau=0.7, temperature=1.0)
-        adjusted = choose(INFO, kind, logits, labels, wishes).adjustment
+        options = AdjustmentOptions(method="tau-norm", tau=0.7, temperature=1.0)
+        adjusted = choose(INFO, kind, logits, labels, options).adjustment
         expected = features @ tau_normalize(weight.detach(), 0.7).T
         torch.testing.assert_close(adjusted.apply(logits), expected, rtol=1e-4, atol=1e-4)
         assert (adjusted.prior, adjusted.chosen["tau_from"]) == ("uniform", "given")
-        free = choose(INFO, kind, logits, labels, Wishes(method="tau-norm")).adjustment.chosen
+        free = choose(INFO, kind, logits, labels, AdjustmentOptions(method="tau-norm")).adjustment.chosen
         assert free["tried"]["tau"] == [step / 10 for step in range(11)]
 
 
 def test_a_cosine_classifier_has_no_lengths() -> None:
     with pytest.raises(LongtailError, match="use --method logit-adjustment"):
-        choose(INFO, CosineHead(6, 4), *validation(10), Wishes(method="tau-norm"))
+        choose(INFO, CosineHead(6, 4), *validation(10), AdjustmentOptions(method="tau-norm"))
 
 
 def test_an_earlier_adjustment_has_no_say() -> None:
     logits, labels = validation()
-    once = choose(INFO, HEAD, logits, labels, Wishes(coverage=0.8))
-    assert choose(once, HEAD, logits, labels, Wishes(coverage=0.8)) == once
-    assert choose(once, HEAD, logits, labels, Wishes()).threshold is None
+    once = choose(INFO, HEAD, logits, labels, AdjustmentOptions(coverage=0.8))
+    assert choose(once, HEAD, logits, labels, AdjustmentOptions(coverage=0.8)) == once
+    assert choose(once, HEAD, logits, labels, AdjustmentOptions()).threshold is None
 
 
 def test_images_that_are_all_right_say_nothing_of_the_temperature() -> None:
     labels = torch.arange(4)
-    chosen = choose(INFO, HEAD, 5 * torch.eye(4), labels, Wishes()).adjustment.chosen
+    chosen = choose(INFO, HEAD, 5 * torch.eye(4), labels, AdjustmentOptions()).adjustment.chosen
     assert (chosen["temperature"], chosen["temperature_from"]) == (1.0, "kept: there is no best one")
     assert (chosen["tau"], chosen["classes_with_few_validation_images"]) == (0.0, 4)
 
@@ -123,7 +125,7 @@ def test_images_that_are_all_right_say_nothing_of_the_temperature() -> None:
 def test_classes_without_validation_images_are_left_out_of_the_figures() -> None:
     logits, labels = validation()
     some = labels < 2
-    chosen = choose(INFO, HEAD, logits[some], labels[some], Wishes()).adjustment.chosen
+    chosen = choose(INFO, HEAD, logits[some], labels[some], AdjustmentOptions()).adjustment.chosen
     assert all(0 < value < 1 for value in chosen["tried"]["balanced_accuracy"])
     assert chosen["classes_with_few_validation_images"] == 2
 
@@ -131,7 +133,7 @@ def test_classes_without_validation_images_are_left_out_of_the_figures() -> None
 @pytest.mark.parametrize(("asked", "value"), [("coverage", 0.7), ("accuracy", 0.95)])
 def test_the_threshold_keeps_what_was_asked_for(asked: str, value: float) -> None:
     logits, labels = validation()
-    info = choose(INFO, HEAD, logits, labels, Wishes(**{asked: value}))
+    info = choose(INFO, HEAD, logits, labels, AdjustmentOptions(**{asked: value}))
     confidence, right = confidences(info.scores(logits), labels)
     sure = confidence.double() >= info.threshold
     reached = sure if asked == "coverage" else right[sure]
@@ -144,7 +146,7 @@ def test_the_threshold_keeps_what_was_asked_for(asked: str, value: float) -> Non
 
 def test_an_accuracy_that_cannot_be_had() -> None:
     with pytest.raises(LongtailError, match=r"at best 0\.000 of the validation images kept are right; ask for less"):
-        choose(INFO, HEAD, torch.eye(4), torch.tensor([1, 2, 3, 0]), Wishes(method="none", accuracy=0.9))
+        choose(INFO, HEAD, torch.eye(4), torch.tensor([1, 2, 3, 0]), AdjustmentOptions(method="none", accuracy=0.9))
 
 
 @pytest.mark.parametrize(
@@ -160,6 +162,6 @@ def test_an_accuracy_that_cannot_be_had() -> None:
         ({"method": "none", "tau": 1.0}, "--tau is the strength of a method"),
     ],
 )
-def test_wishes_that_cannot_be(wrong: dict[str, object], message: str) -> None:
+def test_options_that_cannot_be(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(LongtailError, match=message):
-        Wishes(**wrong)
+        AdjustmentOptions(**wrong)

@@ -62,20 +62,20 @@ def adjust_command(
     """Choose an adjustment on validation and store it in the run's model.json, or take it out again."""
     from longtail.console import Reporter
     from longtail.experiments.adjust import adjust_run, reset_run
-    from longtail.experiments.tune import Wishes
+    from longtail.experiments.tune import AdjustmentOptions
     from longtail.training.engine import is_main_process
 
     if reset:
         had = reset_run(Path(run))
         print_line(f"{run}: {'adjustment removed' if had else 'there was no adjustment'}")
         return
-    wishes = Wishes(
+    options = AdjustmentOptions(
         method=method, metric=metric,
         tau=_number("tau", tau, {"auto": None}),
         temperature=_number("temperature", temperature, {"auto": None, "none": 1.0}),
         coverage=threshold_coverage, accuracy=threshold_accuracy,
     )  # fmt: skip
-    result = adjust_run(Path(run), wishes, moved_to=moved_to, say=Reporter().say)
+    result = adjust_run(Path(run), options, moved_to=moved_to, say=Reporter().say)
     if not is_main_process():
         return
     if json:

@@ -54,7 +54,7 @@ def analyse_command(
 ) -> None:
     """Write the analysis of finished runs, one after the other, and on request the features of a single one."""
     from longtail.console import Reporter
-    from longtail.experiments.analyse import analyse_run
+    from longtail.experiments.analyze import analyze_run
     from longtail.training.engine import is_main_process
 
     if seed < 0:
@@ -78,7 +78,7 @@ def analyse_command(
         for name in runs:
             reporter = Reporter(quiet=not is_main_process())
             target = None if file is None else file.path
-            found = analyse_run(
+            found = analyze_run(
                 name, projections=methods, seed=seed, features=target, moved_to=moved_to, reporter=reporter
             )
             if is_main_process():

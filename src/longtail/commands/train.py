@@ -115,7 +115,7 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     from longtail.config.outline import outline
     from longtail.console import Reporter
     from longtail.data.sources.paths import absolute_source
-    from longtail.experiments.own_images import require_source
+    from longtail.experiments.finished_run import require_source
     from longtail.training.experiment import resume_run
 
     folder = Path(run)

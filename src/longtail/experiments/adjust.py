@@ -1,8 +1,8 @@
-"""Adjust a finished run: choose on its validation split, store it in model.json, then measure what it did."""
+"""Adjust a finished run: choose on its validation split, store it in model.json, then measure the effect."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from longtail.counts import GROUP_NAMES, ClassCounts, IntArray
+from longtail.counts import GROUP_NAMES, IntArray
 from longtail.data.dataset import Split
 from longtail.errors import LongtailError
 from longtail.evaluation.groups import Groups
@@ -20,93 +20,109 @@ from longtail.evaluation.metrics import EvaluationMetrics, summarize
 from longtail.evaluation.selective import SelectiveSummary, selective_summary
 from longtail.evaluation.significance import Difference, matched_gain
 from longtail.evaluation.summary import Summary
-from longtail.experiments.evaluate import split_loader
-from longtail.experiments.own_images import own_images, run_config
-from longtail.experiments.tune import Wishes, choose, confidences
+from longtail.experiments.finished_run import FinishedRun, open_run
+from longtail.experiments.tune import AdjustmentOptions, choose, confidences
 from longtail.run.adjusted import remove_adjusted, write_adjusted
-from longtail.run.model_files import load_run
 from longtail.run.model_info import ModelInfo, load_info, save_info
 from longtail.training.assumed_prior import trained_prior
 from longtail.training.clustered_intervals import units, with_group_intervals
 from longtail.training.evaluate import Evaluation, collect_logits
-from longtail.training.experiment import make_engine
-from longtail.training.prepare import PreparedData
 from longtail.training.stages import make_transform
 
 CHANGES = ("accuracy", "balanced_accuracy", "many", "medium", "few")
 FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "harmonic_mean", "nll", "ece")
 
 
+class Change(TypedDict):
+    """The change of a figure by an adjustment, on the same images, so they are matched."""
+
+    mean: float
+    interval: list[float]
+    is_evidence: bool
+
+
+class Figures(TypedDict):
+    """The effect of an adjustment on a split: images of each class, figures before and after, coverage.
+
+    ``change`` has the difference of each figure of :data:`CHANGES` and its 95% interval over the images; None where
+    the figure is None. ``sure`` is None without a threshold.
+    """
+
+    images: list[int]
+    before: Summary
+    after: Summary
+    change: dict[str, Change | None]
+    sure: SelectiveSummary | None
+
+
 def adjust_run(
-    run: Path, wishes: Wishes, *, moved_to: str | None = None, say: Callable[[str], object] = lambda _: None
+    run: Path,
+    options: AdjustmentOptions,
+    *,
+    moved_to: str | None = None,
+    say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Choose an adjustment on a run's validation split and write it into its ``model.json``.
 
-    An adjustment that it had is replaced. The test split is read after the file is written, so nothing in it can have
-    a say; its figures are for information. All figures after the adjustment go to ``adjusted.json``.
+    An adjustment that it had is replaced. The test split is read after the file is written, so that it cannot
+    influence the choice; its figures are for information. All figures after the adjustment go to ``adjusted.json``.
 
     Args:
         run: RUN folder of a finished run.
-        wishes: What is asked for.
+        options: Method, strength and threshold, or how they are chosen.
         moved_to: New SOURCE of the run, if its images have moved.
-        say: Called with what the user should know about the images, one sentence at a time.
+        say: Called with notes on the images, one sentence at a time.
 
     Returns:
-        ``chosen``, the facts that model.json keeps of the choice; ``assumes``, the mix of classes that the
-        probabilities now assume, in words; ``threshold``; and for the splits ``validation`` and ``test`` the images of
-        each class, the figures ``before`` and ``after`` with their intervals, their difference ``change`` on the same
-        images, and ``sure``, what the threshold keeps; None for a run without a test split.
+        ``chosen``, the facts that model.json keeps of the choice; ``assumes``, the class prior that the probabilities
+        now assume, in words; ``threshold``; and for the splits ``validation`` and ``test`` the images of each class,
+        the figures ``before`` and ``after`` with their intervals, their difference ``change`` on the same images, and
+        ``sure``, the coverage at the threshold; None for a run without a test split.
 
     Raises:
-        LongtailError: The images or classes are not those of the run, it has no validation split, or what is asked for
-            cannot be had. Nothing is written then.
+        LongtailError: The images or classes are not those of the run, it has no validation split, or the options
+            cannot be met. Nothing is written then.
     """
-    model, info = load_run(run)
-    config = run_config(run, moved_to)
-    # A file of an older version does not say it.
-    info = replace(info, prior=trained_prior(config, ClassCounts(info.counts, info.classes)))
-    own = own_images(run, config, info)
-    validation, test = own.split("validation"), own.split("test")
+    opened = open_run(run, moved_to)
+    images = opened.images()
+    validation, test = images.split("validation"), images.split("test")
     if validation is None or not len(validation):
         raise LongtailError(
             f"{run} has no validation images, and an adjustment is chosen on nothing else: train again with "
             "--data.validation_fraction 0.1."
         )
-    own.require_same()
-    for note in own.notes:
-        say(f"note: {note}")
-    engine = make_engine(config)
-    model.to(engine.device)
+    images.require_same()
+    images.report_notes(say)
+    engine = opened.engine
+    opened.model.to(engine.device)
 
-    def measure(rows: Split) -> tuple[Tensor, Tensor]:
-        loader = split_loader(rows, config, info, engine)
-        return collect_logits(engine, model, loader, make_transform(config.data), num_images=len(rows))
+    def logits_and_labels(rows: Split) -> tuple[Tensor, Tensor]:
+        transform = make_transform(opened.config.data)
+        return collect_logits(engine, opened.model, opened.loader(rows), transform, num_images=len(rows))
 
-    def figures(rows: Split, logits: Tensor, labels: Tensor) -> Figures:
-        return _figures(info, adjusted, own.prepared, rows, config.data.group_column, logits, labels)
-
-    seen = measure(validation)
-    adjusted = choose(info, model.head, *seen, wishes)
+    chosen_on = logits_and_labels(validation)
+    # A model.json of an older version does not name the prior.
+    info = replace(opened.info, prior=trained_prior(opened.config, opened.counts))
+    adjusted = choose(info, opened.model.head, *chosen_on, options)
     if engine.is_main:
         save_info(adjusted, run)
     assert adjusted.adjustment is not None
-    found = {
-        "validation": figures(validation, *seen),
-        "test": figures(test, *measure(test)) if test is not None and len(test) else None,
+    figures = {
+        "validation": _figures(opened, adjusted, validation, *chosen_on),
+        "test": _figures(opened, adjusted, test, *logits_and_labels(test)) if test is not None and len(test) else None,
     }
     if engine.is_main:
-        after = {name: split and split["after"] for name, split in found.items()}
-        write_adjusted(run, adjusted.adjustment, after)
+        write_adjusted(run, adjusted.adjustment, {name: split and split["after"] for name, split in figures.items()})
     return {
         "chosen": dict(adjusted.adjustment.chosen),
         "assumes": describe_prior(adjusted),
         "threshold": adjusted.threshold,
-        **{name: split and _in_short(split) for name, split in found.items()},
+        **{name: split and _without_classes(split) for name, split in figures.items()},
     }
 
 
 def reset_run(run: Path) -> bool:
-    """Take adjustment and threshold out of a run's ``model.json``, and their figures away; return whether it had any.
+    """Remove adjustment and threshold from a run's ``model.json``, and their figures; return whether it had any.
 
     Raises:
         LongtailError: There is no such file, or it cannot be read or written.
@@ -115,12 +131,12 @@ def reset_run(run: Path) -> bool:
     plain = info.unadjusted()
     if plain != info:
         save_info(plain, run)
-    remove_adjusted(run)  # also where an earlier reset was stopped before it came to this
+    remove_adjusted(run)  # also where an earlier reset was stopped before it removed them
     return plain != info
 
 
 def describe_prior(info: ModelInfo) -> str:
-    """Say which mix of classes the probabilities of an adjusted model assume.
+    """Describe the class prior that the probabilities of an adjusted model assume.
 
     Example:
         >>> from longtail.evaluation.posthoc import logit_adjustment
@@ -141,80 +157,65 @@ def describe_prior(info: ModelInfo) -> str:
     return f"the training frequencies to the power {power:.3g}"
 
 
-class Change(TypedDict):
-    """The change of a figure by an adjustment, on the same images, so they are matched."""
-
-    mean: float
-    interval: list[float]
-    is_evidence: bool
-
-
-class Figures(TypedDict):
-    """What a split says of an adjustment: images of each class, figures before and after, what the threshold keeps.
-
-    ``change`` has the difference of each figure of :data:`CHANGES` and its 95% interval over the images; None where
-    the figure is None.
-    """
-
-    images: list[int]
-    before: Summary
-    after: Summary
-    change: dict[str, Change | None]
-    sure: SelectiveSummary | None
-
-
-def _figures(
-    before: ModelInfo, after: ModelInfo, prepared: PreparedData, rows: Split, column: str | None,
-    logits: Tensor, labels: Tensor,
-) -> Figures:  # fmt: skip
-    def summary(info: ModelInfo) -> Summary:
-        scores = info.scores(logits)
-        metric = EvaluationMetrics(len(info.classes))
-        metric.update(scores, labels)
-        said = {"label": labels, "prediction": scores.argmax(dim=1), "index": torch.arange(len(labels))}
-        plain = Evaluation(
-            summarize(metric, prepared.counts, prepared.groups), {name: each.numpy() for name, each in said.items()}
-        )
-        return with_group_intervals(plain, rows, column).summary
-
+def _figures(run: FinishedRun, adjusted: ModelInfo, rows: Split, logits: Tensor, labels: Tensor) -> Figures:
+    column = run.config.data.group_column
+    label, cluster = labels.numpy(), units(rows, column)
+    before, after = (info.scores(logits) for info in (adjusted.unadjusted(), adjusted))
     sure: SelectiveSummary | None = None
-    if after.threshold is not None:
-        confidence, right = (values.numpy() for values in confidences(after.scores(logits), labels))
+    if adjusted.threshold is not None:
+        confidence, right = (values.numpy() for values in confidences(after, labels))
         sure = selective_summary(
-            confidence.astype("float64"), right, labels.numpy(), prepared.groups, after.threshold,
-            cluster=units(rows, column),
-        )  # fmt: skip
-    hits = [(info.scores(logits).argmax(dim=1) == labels).numpy() for info in (after, before.unadjusted())]
+            confidence.astype("float64"), right, label, run.groups, adjusted.threshold, cluster=cluster
+        )
+
+    def summary(scores: Tensor) -> Summary:
+        metric = EvaluationMetrics(len(run.counts))
+        metric.update(scores, labels)
+        predictions = {"label": label, "prediction": scores.argmax(dim=1).numpy(), "index": np.arange(len(label))}
+        evaluation = Evaluation(summarize(metric, run.counts, run.groups), predictions)
+        return with_group_intervals(evaluation, rows, column).summary
+
+    def right_of(scores: Tensor) -> npt.NDArray[np.bool_]:
+        right: npt.NDArray[np.bool_] = (scores.argmax(dim=1) == labels).numpy()
+        return right
+
     return {
-        "images": torch.bincount(labels, minlength=len(after.classes)).tolist(),
-        "before": summary(before.unadjusted()),
+        "images": torch.bincount(labels, minlength=len(run.counts)).tolist(),
+        "before": summary(before),
         "after": summary(after),
-        "change": _changes(labels.numpy(), hits, prepared.groups, units(rows, column)),
+        "change": _changes(label, right_of(after), right_of(before), run.groups, cluster),
         "sure": sure,
     }
 
 
 def _changes(
-    label: IntArray, right: Sequence[npt.NDArray[np.bool_]], groups: Groups, units: IntArray | None
+    label: IntArray,
+    after: npt.NDArray[np.bool_],
+    before: npt.NDArray[np.bool_],
+    groups: Groups,
+    cluster: IntArray | None,
 ) -> dict[str, Change | None]:
-    """The differences of the first side minus the second on the same images."""
+    """Compare which predictions are right after and before, on the same images."""
     changes: dict[str, Change | None] = {}
     for name in CHANGES:
-        in_group = np.isin(label, groups[name]) if name in GROUP_NAMES else np.ones(len(label), dtype=bool)
-        one, two = (side[in_group] for side in right)
+        mask = np.isin(label, groups[name]) if name in GROUP_NAMES else np.ones(len(label), dtype=bool)
         gain = matched_gain(
-            label[in_group], one, two, balanced=name != "accuracy", cluster=None if units is None else units[in_group]
+            label[mask],
+            after[mask],
+            before[mask],
+            balanced=name != "accuracy",
+            cluster=None if cluster is None else cluster[mask],
         )
         changes[name] = None
         if gain is not None:
-            evident = Difference(gain[0], None, 1, images=gain[1]).is_evidence
-            changes[name] = {"mean": gain[0], "interval": list(gain[1]), "is_evidence": evident}
+            is_evidence = Difference(gain[0], None, 1, images=gain[1]).is_evidence
+            changes[name] = {"mean": gain[0], "interval": list(gain[1]), "is_evidence": is_evidence}
     return changes
 
 
-def _in_short(found: Figures) -> dict[str, Any]:
-    """The same with the figures that are shown side by side, without those of single classes."""
-    sides: dict[str, dict[str, Any]] = {"before": dict(found["before"]), "after": dict(found["after"])}
-    return dict(found) | {
+def _without_classes(figures: Figures) -> dict[str, Any]:
+    """Return the figures that are shown side by side, without those of single classes."""
+    sides: dict[str, dict[str, Any]] = {"before": dict(figures["before"]), "after": dict(figures["after"])}
+    return dict(figures) | {
         side: {name: values[name] for name in (*FIGURES, "intervals")} for side, values in sides.items()
     }

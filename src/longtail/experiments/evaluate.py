@@ -6,13 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from longtail.config.schema import RunConfig
-from longtail.counts import ClassCounts, IntArray
+from longtail.counts import IntArray
 from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split
 from longtail.data.image_hashes import count_shared
-from longtail.data.loading.loaders import Loader, SinglePassLoader
-from longtail.data.loading.workers import Decoder
 from longtail.data.sources.columns import Columns
 from longtail.data.sources.paths import PACKAGED_SOURCES, absolute_source, source_path
 from longtail.data.sources.registry import load_source
@@ -20,19 +17,16 @@ from longtail.data.sources.table_splits import split_name
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.evaluation.groups import Groups
 from longtail.evaluation.selective import SelectiveSummary, coverage_curve, selective_summary, threshold_for_coverage
-from longtail.experiments.own_images import OwnImages, own_images, run_config
-from longtail.run.model_files import load_run, refuse_swapped
-from longtail.run.model_info import ModelInfo
+from longtail.experiments.finished_run import FinishedRun, open_run
+from longtail.run.model_files import refuse_swapped
 from longtail.training.agreement import require_agreement
 from longtail.training.clustered_intervals import units, with_group_intervals
-from longtail.training.engine import Engine
 from longtail.training.evaluate import Evaluation, evaluate
-from longtail.training.experiment import make_engine
 from longtail.training.stages import make_transform
 
-_SEEN = {"train": "were trained on", "validation": "were in the validation split"}
+Say = Callable[[str], object]
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
-"""Shares of the images for which the coverage table says how many of those kept are right."""
+"""Shares of the images that the coverage table has a row for."""
 
 
 def evaluate_run(
@@ -46,7 +40,7 @@ def evaluate_run(
     adjustment: bool = True,
     coverage: bool = False,
     moved_to: str | None = None,
-    say: Callable[[str], object] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Evaluate a run, with the adjustment and the threshold that its model.json holds.
 
@@ -55,102 +49,97 @@ def evaluate_run(
         source: Another SOURCE, whose classes are matched by name; the run's own when None.
         split: Split to evaluate on; another source with one split only is taken whole.
         label_column: The column of the other source that holds the class, where it is not found by its name.
-        image_column: The column that holds the image, likewise.
+        image_column: The column that holds the image, where it is not found by its name.
         split_column: The column that says train, validation or test, where it is not found by its name.
         adjustment: False evaluates the model as it was trained.
-        coverage: Also return how many images are kept, and how many of them are right, at some thresholds.
+        coverage: Also return the coverage and the accuracy of the images kept, at some thresholds.
         moved_to: New SOURCE of the run, if its images have moved.
-        say: Called with what the user should know about the images, one sentence at a time.
+        say: Called with notes on the images, one sentence at a time.
 
     Returns:
-        What ``metrics.json`` holds for a split; where the model has a threshold, also ``sure``, what it keeps; with
-        ``coverage`` a list of the same for other thresholds; and for another source ``seen``, the number of its images
-        in the training and in the validation split of the run, None if unknown.
+        The figures of a split, as in ``metrics.json``; where the model has a threshold, also ``sure``, the coverage
+        at it; with ``coverage`` a list of the same for other thresholds; and for another source ``seen``, the number
+        of its images in the training and in the validation split of the run, None if unknown.
 
     Raises:
         UsageError: There is no such split.
         LongtailError: The run or its images are missing, or a class name is unknown to the model.
     """
-    split = _split_name(split)
+    name = split_name(split)
+    if name is None:
+        raise UsageError(f"there is no split {split!r}.{nearest(split, SPLIT_NAMES)}")
     if source is not None:
         refuse_swapped(run, source)
-    model, info = load_run(run)
-    config = run_config(run, moved_to)
-    counts = ClassCounts(info.counts, info.classes)
+    opened = open_run(run, moved_to)
     seen: dict[str, Any] = {}
     if source is None:
         Columns(image_column, label_column, split_column).refuse("the run's own source is read as it was trained on")
-        own = own_images(run, config, info)
-        if moved_to is not None:
-            own.require_same()
-        rows = _own_split(own, config.data.source, split, say)
+        rows = _own_split(opened, name, say, must_be_same=moved_to is not None)
     else:
         data = load_source(source, label_column=label_column, image_column=image_column, split_column=split_column)
-        data = match_classes(data, info.classes)
+        data = match_classes(data, opened.info.classes)
         for finding in data.findings:
             if finding.kind != "class-untrained":  # the model was trained on another source
                 say(f"note: {finding}")
-        rows = _foreign_split(data, split, info.classes, say)
-        seen = {"seen": _seen(run, config, info, source, rows, say)}
-    info = info if adjustment else info.unadjusted()
-    engine = make_engine(config)
+        rows = _foreign_split(data, name, opened.info.classes, say)
+        seen = {"seen": _count_seen(opened, source, rows, say)}
+    info = opened.info if adjustment else opened.info.unadjusted()
+    engine, column = opened.engine, opened.config.data.group_column
     require_agreement(engine, lambda: {"images": rows.fingerprint()})
-    groups = counts.groups(many=config.data.many, few=config.data.few, by=config.data.groups)
-    result = evaluate(
-        engine, model.to(engine.device), split_loader(rows, config, info, engine), make_transform(config.data),
-        num_images=len(rows), counts=counts, groups=groups, scores=info.scores,
-        keep_predictions=coverage or info.threshold is not None or config.data.group_column is not None,
-    )  # fmt: skip
-    column = config.data.group_column
-    result = with_group_intervals(result, rows, column)
-    sure = _certainty(result, groups, units(rows, column), info.threshold, coverage=coverage)
-    return dict(result.summary) | seen | sure
+    evaluation = evaluate(
+        engine,
+        opened.model.to(engine.device),
+        opened.loader(rows),
+        make_transform(opened.config.data),
+        num_images=len(rows),
+        counts=opened.counts,
+        groups=opened.groups,
+        scores=info.scores,
+        keep_predictions=coverage or info.threshold is not None or column is not None,
+    )
+    evaluation = with_group_intervals(evaluation, rows, column)
+    selective = _selective(evaluation, opened.groups, units(rows, column), info.threshold, coverage=coverage)
+    return dict(evaluation.summary) | seen | selective
 
 
-def _split_name(word: str) -> str:
-    name = split_name(word)
-    if name is None:
-        raise UsageError(f"there is no split {word!r}.{nearest(word, SPLIT_NAMES)}")
-    return name
-
-
-def _certainty(
-    result: Evaluation, groups: Groups, unit: IntArray | None, threshold: float | None, *, coverage: bool
+def _selective(
+    evaluation: Evaluation, groups: Groups, cluster: IntArray | None, threshold: float | None, *, coverage: bool
 ) -> dict[str, Any]:
-    if not result.predictions:
+    """Return ``sure`` and ``coverage``, each where it is asked for."""
+    if not evaluation.predictions:
         return {}
-    said = result.predictions
-    right = said["prediction"] == said["label"]
-    together = None if unit is None else unit[said["index"]]
+    index, label, prediction, confidence = (
+        evaluation.predictions[name] for name in ("index", "label", "prediction", "confidence")
+    )
+    right = prediction == label
 
     def at(value: float) -> SelectiveSummary:
-        return selective_summary(said["confidence"], right, said["label"], groups, value, cluster=together)
+        return selective_summary(
+            confidence, right, label, groups, value, cluster=None if cluster is None else cluster[index]
+        )
 
-    found: dict[str, Any] = {} if threshold is None else {"sure": at(threshold)}
+    selective: dict[str, Any] = {} if threshold is None else {"sure": at(threshold)}
     if coverage:
-        curve = coverage_curve(said["confidence"], right)
-        found["coverage"] = [at(threshold_for_coverage(curve, share)) for share in COVERAGES]
-    return found
+        curve = coverage_curve(confidence, right)
+        selective["coverage"] = [at(threshold_for_coverage(curve, share)) for share in COVERAGES]
+    return selective
 
 
-def split_loader(rows: Split, config: RunConfig, info: ModelInfo, engine: Engine) -> Loader:
-    """Return a loader for a single pass of a split through the network of a run."""
-    size = info.preprocessing
-    decoder = Decoder(rows, size.resize, size.size, size.interpolation)
-    return SinglePassLoader(decoder, engine.device, config.data.workers)
-
-
-def _own_split(own: OwnImages, source: str, name: str, say: Callable[[str], object]) -> Split:
-    for note in (own.difference and f"{own.difference}.", *own.notes):
-        if note:
-            say(f"note: {note}")
-    rows = own.split(name)
+def _own_split(run: FinishedRun, name: str, say: Say, *, must_be_same: bool) -> Split:
+    images = run.images()
+    if must_be_same:
+        images.require_same()
+    if images.difference:
+        say(f"note: {images.difference}.")
+    images.report_notes(say)
+    rows = images.split(name)
     if rows is None:
-        raise UsageError(f"{source!r} has no split {name!r}.{nearest(name, own.prepared.data.splits)}")
+        hint = nearest(name, images.prepared.data.splits)
+        raise UsageError(f"{run.config.data.source!r} has no split {name!r}.{hint}")
     return rows
 
 
-def _foreign_split(data: ImageData, name: str, classes: tuple[str, ...], say: Callable[[str], object]) -> Split:
+def _foreign_split(data: ImageData, name: str, classes: tuple[str, ...], say: Say) -> Split:
     rows = data.splits.get(name)
     if rows is None:
         if len(data.splits) > 1:
@@ -163,27 +152,23 @@ def _foreign_split(data: ImageData, name: str, classes: tuple[str, ...], say: Ca
     return rows
 
 
-def _seen(
-    run: Path, config: RunConfig, info: ModelInfo, source: str, rows: Split, say: Callable[[str], object]
-) -> dict[str, int] | None:
+def _count_seen(run: FinishedRun, source: str, rows: Split, say: Say) -> dict[str, int] | None:
     """Count the images that the run was trained on, and those it was validated on."""
+    own_source = run.config.data.source
     try:
-        if not _at_hand(config.data.source, source):
-            raise LongtailError(f"its own source, {config.data.source!r}, is not on this machine.")
-        own = own_images(run, config, info).prepared
-        seen = {name: 0 if (split := own.split(name)) is None else count_shared(rows, split) for name in _SEEN}
+        path = source_path(own_source)
+        is_here = (path is not None and path.exists()) or own_source in (*PACKAGED_SOURCES, absolute_source(source))
+        if not is_here:
+            raise LongtailError(f"its own source, {own_source!r}, is not on this machine.")
+        prepared = run.images().prepared
+        seen = {
+            name: 0 if (split := prepared.split(name)) is None else count_shared(rows, split)
+            for name in ("train", "validation")
+        }
     except LongtailError as error:
-        say(f"note: whether {run} was trained on some of these images is not known: {error}")
+        say(f"note: whether {run.folder} was trained on some of these images is not known: {error}")
         return None
-    for name, count in seen.items():
+    for words, count in zip(("were trained on", "were in the validation split"), seen.values(), strict=True):
         if count:
-            say(
-                f"note: {count:,} of these {len(rows):,} images {_SEEN[name]}: the figures are not for new images only."
-            )
+            say(f"note: {count:,} of these {len(rows):,} images {words}: the figures are not for new images only.")
     return seen
-
-
-def _at_hand(own: str, other: str) -> bool:
-    """Whether a run's own source can be read without fetching it."""
-    path = source_path(own)
-    return (path is not None and path.exists()) or own in (*PACKAGED_SOURCES, absolute_source(other))

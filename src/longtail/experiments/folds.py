@@ -19,7 +19,7 @@ import torch
 from longtail.config.check import check_config, check_stages, resolve
 from longtail.config.schema import RunConfig
 from longtail.console import Reporter
-from longtail.counts import ClassCounts
+from longtail.counts import ClassCounts, IntArray
 from longtail.data.dataset import ImageData, Split
 from longtail.data.splits import assign_folds, never_judged
 from longtail.errors import LongtailError, resume_hint
@@ -56,17 +56,17 @@ def start_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, A
 
 
 def train_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Train one run for each fold into ``out/fold-0`` and so on, then write what they come to together.
+    """Train one run for each fold into ``out/fold-0`` and so on, then write their pooled results.
 
-    Folds that are finished stay as they are, and those that were started go on from their checkpoints.
+    Folds that are finished stay as they are, and those that were started continue from their checkpoints.
 
     Args:
-        config: The configuration of all runs; ``data.folds`` says how many.
+        config: The configuration of all runs; ``data.folds`` is their number.
         out: The folder; its ``metrics.json``, ``predictions.parquet`` and ``examples.parquet`` are those of a run.
-        reporter: Tells the user what happens.
+        reporter: Shows the progress.
 
     Returns:
-        What ``metrics.json`` holds.
+        The content of ``metrics.json``.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the checkpoints are saved.
@@ -81,10 +81,13 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, A
     grid = plan_folds(config, out)
     _require_same(grid, data)
     whole = data.splits["train"]
-    numbers = assign_folds(
-        whole, config.data.folds, seed=config.data.split_seed, groups=config.data.group_column,
+    fold_of = assign_folds(
+        whole,
+        config.data.folds,
+        seed=config.data.split_seed,
+        groups=config.data.group_column,
         num_classes=len(data.classes),
-    )  # fmt: skip
+    )
     write_yaml(out / CONFIG_FILE, asdict(config))
     outcomes = run_grid(grid, reporter)
     failed = [outcome for outcome in outcomes if outcome.problem]
@@ -92,13 +95,13 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, A
         first = failed[0]
         raise LongtailError(
             f"{len(failed)} of {len(outcomes)} folds failed, {first.run.name} with: {first.problem} "
-            f"({log_file(first.run.folder)}) Once that is mended, go on with: {resume_hint(out)}"
+            f"({log_file(first.run.folder)}) Once that is fixed, continue with: {resume_hint(out)}"
         )
-    return _pool(config, out, [run.folder for run in grid.runs], whole, numbers)
+    return _pool(config, out, [run.folder for run in grid.runs], whole, fold_of)
 
 
 def plan_folds(config: RunConfig, out: Path) -> Grid:
-    """One run for each fold.
+    """Plan one run for each fold.
 
     Example:
         >>> config = RunConfig()
@@ -108,10 +111,10 @@ def plan_folds(config: RunConfig, out: Path) -> Grid:
     """
     runs = []
     for number in range(config.data.folds):
-        own = copy.deepcopy(config)
-        own.data.fold = number
+        fold_config = copy.deepcopy(config)
+        fold_config.data.fold = number
         name = fold_name(number)
-        runs.append(PlannedRun(name, config.training.seed, name, out / name, own))
+        runs.append(PlannedRun(name, config.training.seed, name, out / name, fold_config))
     return Grid(out, tuple(runs), {})
 
 
@@ -121,25 +124,25 @@ def _require_same(grid: Grid, data: ImageData) -> None:
         metrics = run.folder / METRICS_FILE
         if not metrics.is_file():
             continue
-        made = json.loads(metrics.read_text(encoding="utf-8"))
-        same_classes = tuple(made["classes"]) == data.classes
-        if not same_classes or made["data_hash"] != prepare_data(run.config.data, source=data).data_hash:
-            what = "images" if same_classes else "classes"
+        trained_on = json.loads(metrics.read_text(encoding="utf-8"))
+        same_classes = tuple(trained_on["classes"]) == data.classes
+        if not same_classes or trained_on["data_hash"] != prepare_data(run.config.data, source=data).data_hash:
+            changed = "images" if same_classes else "classes"
             raise LongtailError(
-                f"the {what} of {data.source!r} are not those that {run.folder} was trained on: put them back to "
-                "go on, or train into a new --out."
+                f"the {changed} of {data.source!r} are not those that {run.folder} was trained on: put them back to "
+                "continue, or train into a new --out."
             )
 
 
-def _pool(
-    config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, numbers: np.ndarray[Any, np.dtype[np.int64]]
-) -> dict[str, Any]:
+def _pool(config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, fold_of: IntArray) -> dict[str, Any]:
+    """Write the results of all folds together, as those of one run."""
     parts = [json.loads((folder / METRICS_FILE).read_text(encoding="utf-8")) for folder in folders]
-    said = _predictions(folders, numbers)
-    counts = _mean_counts(parts)
+    predictions = _predictions(folders, fold_of)
+    mean_counts = np.mean([part["train_counts"] for part in parts], axis=0)
+    counts = ClassCounts([int(value) for value in np.rint(mean_counts)], parts[0]["classes"])
     groups = counts.groups(many=config.data.many, few=config.data.few, by=config.data.groups)
     nll = sum(part["test"]["nll"] * part["test"]["num_images"] for part in parts)
-    evaluation = Evaluation(_summarise(said, nll, counts, groups), said)
+    evaluation = Evaluation(_summarize(predictions, nll, counts, groups), predictions)
     test = with_group_intervals(evaluation, whole, config.data.group_column).summary
     metrics = {
         "format": FORMAT,
@@ -151,7 +154,7 @@ def _pool(
         "validation": None,
         "stages": {},
         "folds": [_scalars(part["test"]) for part in parts],
-        "never_judged": never_judged(whole.labels, numbers, counts.names),
+        "never_judged": never_judged(whole.labels, fold_of, counts.names),
         "seeds": parts[0]["seeds"],
         "data_hash": "sha256:" + hashlib.sha256("".join(part["data_hash"] for part in parts).encode()).hexdigest(),
         "notes": parts[0]["notes"],
@@ -161,42 +164,30 @@ def _pool(
         "seconds": {"total": round(sum(part["seconds"]["total"] for part in parts), 3)},
     }
     write_table(out / EXAMPLES_FILE, pa.concat_tables([pq.read_table(f / EXAMPLES_FILE) for f in folders]))
-    write_table(out / PREDICTIONS_FILE, _listed(said))
-    write_confusion(out / CONFUSION_FILE, said, counts.names)
+    columns = {name: list(values) if values.ndim > 1 else values for name, values in predictions.items()}
+    write_table(out / PREDICTIONS_FILE, pa.table(columns))
+    write_confusion(out / CONFUSION_FILE, predictions, counts.names)
     write_json(out / METRICS_FILE, metrics)  # last: its presence says that all of it is there
     return metrics
 
 
-def _predictions(folders: Sequence[Path], numbers: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Any]:
-    """The predictions of all folds, in the order of the images; ``index`` is the row among the training images."""
+def _predictions(folders: Sequence[Path], fold_of: IntArray) -> dict[str, Any]:
+    """Read the predictions of all folds, in the order of the images; ``index`` is the row among the training images."""
     tables = []
     for number, folder in enumerate(folders):
         table = pq.read_table(folder / PREDICTIONS_FILE)
-        rows = np.flatnonzero(numbers == number)[table["index"].to_numpy()]
+        rows = np.flatnonzero(fold_of == number)[table["index"].to_numpy()]
         tables.append(table.set_column(table.column_names.index("index"), "index", pa.array(rows)))
     joined = pa.concat_tables(tables, promote_options="default").sort_by("index")
     lists = {name: np.array(joined[name].to_pylist()) for name in ("top5", "top5_probabilities")}
-    return {
-        name: lists[name] if name in lists else joined[name].to_numpy()
-        for name in joined.column_names
-    }  # fmt: skip
+    return {name: lists[name] if name in lists else joined[name].to_numpy() for name in joined.column_names}
 
 
-def _listed(said: dict[str, Any]) -> pa.Table:
-    return pa.table({name: list(values) if values.ndim > 1 else values for name, values in said.items()})
-
-
-def _mean_counts(parts: Sequence[dict[str, Any]]) -> ClassCounts:
-    """How many images of each class a fold was trained on, on average."""
-    mean = np.mean([part["train_counts"] for part in parts], axis=0)
-    return ClassCounts([int(value) for value in np.rint(mean)], parts[0]["classes"])
-
-
-def _summarise(said: dict[str, Any], nll: float, counts: ClassCounts, groups: Groups) -> Summary:
-    label, prediction = (torch.from_numpy(said[name].copy()) for name in ("label", "prediction"))
+def _summarize(predictions: dict[str, Any], nll: float, counts: ClassCounts, groups: Groups) -> Summary:
+    label, prediction = (torch.from_numpy(predictions[name].copy()) for name in ("label", "prediction"))
     size = counts.num_classes
     confusion = torch.bincount(label * size + prediction, minlength=size * size).reshape(size, size)
-    bins = bin_confidences(torch.from_numpy(said["confidence"].copy()), prediction == label)
+    bins = bin_confidences(torch.from_numpy(predictions["confidence"].copy()), prediction == label)
     return summarize_figures(figures(confusion, torch.tensor(nll), bins), counts, groups)
 
 

@@ -1,7 +1,8 @@
-"""Trains the runs of a grid in processes of their own: so many at once, whatever stops or fails beside them."""
+"""Train the runs of a grid, each in its own process, several at once; one that fails does not stop the others."""
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -9,26 +10,119 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
 
+from rich.console import RenderableType
+from rich.live import Live
+from rich.table import Table
+
+from longtail.config.schema import StageConfig
 from longtail.console import Reporter
 from longtail.cores import JOBS, cores
 from longtail.errors import UsageError
 from longtail.experiments.grid_plan import Grid, PlannedRun, state_of
-from longtail.experiments.grid_view import GridView
-from longtail.run.folder import CONFIG_FILE, GRID_FILE, log_file
+from longtail.run.folder import CONFIG_FILE, GRID_FILE, HISTORY_FILE, log_file
 from longtail.run.write import write_yaml
 from longtail.training.interrupt import Interrupted, InterruptGuard
 
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
+PLAIN_SECONDS = 60.0
 # Several small runs share one GPU, as none of them keeps it busy; large ones would only take each other's memory.
 SMALL_IMAGE, GPU_JOBS, GPU_BYTES = 64, 6, 4 * 2**30
 
 Command = Callable[[PlannedRun], list[str]]
 
 
+class GridView:
+    """The progress of a grid, to be used in a ``with`` statement: a line per run on a terminal, plain lines elsewhere.
+
+    Args:
+        reporter: Where to write.
+        total: Runs of the grid.
+        finished: Number of them that are finished already.
+    """
+
+    def __init__(self, reporter: Reporter, total: int, finished: int) -> None:
+        self.reporter = reporter
+        self.total = total
+        self.finished = finished
+        self.failed = 0
+        self._runs: Sequence[PlannedRun] = ()
+        self._begun: dict[Path, float] = {}
+        self._last_lines = time.monotonic()
+        self._live: Live | None = None
+
+    def __enter__(self) -> GridView:
+        console = self.reporter.console
+        if console.is_terminal and not self.reporter.quiet:
+            self._live = Live(console=console, transient=True, refresh_per_second=2, get_renderable=self._table)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def started(self, run: PlannedRun) -> None:
+        """Report that the training of a run begins."""
+        self._begun[run.folder] = time.monotonic()
+        self.reporter.say(f"{run.title}: training")
+
+    def ended(self, run: PlannedRun, problem: str) -> None:
+        """Report the end of a run."""
+        if problem:
+            self.failed += 1
+            self.reporter.say(f"{run.title}: failed: {problem}")
+        else:
+            self.finished += 1
+            seconds = time.monotonic() - self._begun[run.folder]
+            self.reporter.say(f"{run.title}: finished in {seconds:.0f} s; {self._count()}")
+
+    def stopping(self) -> None:
+        """Report that the runs are asked to stop."""
+        self.reporter.say("stopping: each run finishes its step and saves; Ctrl-C once more stops at once")
+
+    def show(self, runs: Sequence[PlannedRun]) -> None:
+        """Show the progress of the active runs."""
+        self._runs = runs
+        if self._live is None and time.monotonic() - self._last_lines >= PLAIN_SECONDS:
+            self._last_lines = time.monotonic()
+            for run in runs:
+                self.reporter.say(f"{run.title}: {progress_of(run)}")
+
+    def _count(self) -> str:
+        return f"{self.finished} of {self.total} runs finished" + (f", {self.failed} failed" if self.failed else "")
+
+    def _table(self) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        for run in self._runs:
+            table.add_row(run.title, progress_of(run))
+        table.add_row(self._count(), "")
+        return table
+
+
+def progress_of(run: PlannedRun) -> str:
+    """Return the progress of a run, by the last line of its history."""
+    path = run.folder / HISTORY_FILE
+    if not path.is_file():
+        return "starting"
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        return "starting"
+    row = rows[-1]
+    stage: StageConfig = run.config.stage1 if row["stage"] == "1" else run.config.stage2
+    return (
+        f"stage {row['stage']}, epoch {row['epoch']}/{stage.epochs}, loss {float(row['train_loss']):.3f}, "
+        f"{float(row['images_per_second']):,.0f} images/s"
+    )
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of the grid ended; ``problem`` is empty where it is finished, else one sentence."""
+    """The end of a run; ``problem`` is empty where it is finished, else one sentence."""
 
     run: PlannedRun
     problem: str = ""
@@ -37,44 +131,44 @@ class Outcome:
 def run_grid(
     grid: Grid, reporter: Reporter, *, jobs: int | None = None, command: Command | None = None
 ) -> list[Outcome]:
-    """Train what is not finished; a run that was started goes on from its checkpoint.
+    """Train the runs that are not finished; a run that was started continues from its checkpoint.
 
     Args:
         grid: The planned grid.
-        reporter: Tells the user what happens.
+        reporter: Shows the progress.
         jobs: Runs at once; None takes :func:`default_jobs`.
-        command: The words that train a run, whose folder holds its configuration by then; :func:`train_words` when not
-            given.
+        command: Returns the command that trains a run, whose folder holds its configuration by then;
+            :func:`train_command` when not given.
 
     Returns:
         One outcome per run, in the order of the grid. A run that fails does not stop the others.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM; the runs that were going on have saved their checkpoints.
+        Interrupted: Ctrl-C or SIGTERM; the active runs have saved their checkpoints.
         LongtailError: A folder holds another run, or ``jobs`` is below one.
     """
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs must be at least 1, got {jobs}.")
-    todo = [run for run in grid.runs if state_of(run) != "finished"]  # every folder is looked at before one is written
-    if grid.spec:  # the folds of one configuration have none: its config.yaml says all
+    todo = [run for run in grid.runs if state_of(run) != "finished"]  # every folder is checked before one is written
+    if grid.spec:  # the folds of one configuration have none
         write_yaml(grid.out / GRID_FILE, grid.spec)
     if len(todo) < len(grid.runs):
         reporter.say(f"{len(grid.runs) - len(todo)} of {len(grid.runs)} runs are finished already")
     at_once = max(1, min(jobs or default_jobs(todo), len(todo)))
     problems: dict[Path, str] = {}
     with GridView(reporter, len(grid.runs), len(grid.runs) - len(todo)) as view:
-        _train(todo, at_once, command or train_words, view, problems)
+        _train(todo, at_once, command or train_command, view, problems)
     return [Outcome(run, problems.get(run.folder, "")) for run in grid.runs]
 
 
-def train_words(run: PlannedRun) -> list[str]:
-    """The words of the process that trains a run, from its start or from its checkpoint."""
+def train_command(run: PlannedRun) -> list[str]:
+    """Return the command that trains a run, from its start or from its checkpoint."""
     lock = run.folder.with_name(f".{run.folder.name}.lock")
     return [sys.executable, "-m", "longtail.worker", str(lock), "train", "--resume", str(run.folder)]
 
 
 def default_jobs(runs: Sequence[PlannedRun]) -> int:
-    """How many runs to train at once: one on a CPU; on a GPU up to six where images and thus runs are small.
+    """Return the number of runs to train at once: one on a CPU; on a GPU up to six where images and runs are small.
 
     Small means at most 64 pixels, and half of the GPU's free memory has to hold 4 GiB for each.
 
@@ -93,10 +187,7 @@ def default_jobs(runs: Sequence[PlannedRun]) -> int:
     return max(1, min(GPU_JOBS, int(memory_budget(device) // GPU_BYTES)))
 
 
-def _train(
-    todo: Sequence[PlannedRun], jobs: int, command: Command, view: GridView,
-    problems: dict[Path, str],
-) -> None:  # fmt: skip
+def _train(todo: Sequence[PlannedRun], jobs: int, command: Command, view: GridView, problems: dict[Path, str]) -> None:
     waiting, active, stopping = list(todo), list[_Worker](), False
     with InterruptGuard() as guard:
         try:
@@ -109,7 +200,7 @@ def _train(
                 while waiting and len(active) < jobs and not stopping:
                     active.append(_Worker(waiting.pop(0), command, jobs))
                     view.started(active[-1].run)
-                time.sleep(LOOK_SECONDS)
+                time.sleep(POLL_SECONDS)
                 for worker in [worker for worker in active if worker.has_ended]:
                     active.remove(worker)
                     problem = worker.problem()
@@ -139,10 +230,14 @@ class _Worker:
             self._begin = log.tell()
             # A group of its own: Ctrl-C reaches the grid alone, which then tells its workers. They stop by themselves
             # when their standard input closes, as it does when the grid is killed.
-            self._process = subprocess.Popen(  # noqa: S603 - our own words
-                command(run), stdin=subprocess.PIPE, stdout=log, stderr=log, env=_environment(jobs),
+            self._process = subprocess.Popen(  # noqa: S603 - our own command
+                command(run),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=_environment(jobs),
                 start_new_session=True,
-            )  # fmt: skip
+            )
 
     @property
     def has_ended(self) -> bool:
@@ -157,26 +252,27 @@ class _Worker:
         self._process.wait()
 
     def problem(self) -> str:
-        """Why it failed, in one sentence; empty where it did not."""
+        """Return the reason of its failure in one sentence; empty where it did not fail."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         status = self._process.returncode
         if status == 0:
             return ""
-        said = self._log.read_bytes()[self._begin :].decode(errors="replace").splitlines()
-        ours = [line.removeprefix("longtail: ") for line in said if line.startswith("longtail: ")]
-        if ours:
-            return ours[-1]
+        output = self._log.read_bytes()[self._begin :].decode(errors="replace").splitlines()
+        messages = [line.removeprefix("longtail: ") for line in output if line.startswith("longtail: ")]
+        if messages:
+            return messages[-1]
         if status < 0:
             return f"its process was killed by signal {-status}, perhaps for want of memory: try fewer --jobs."
-        last = next((line.strip() for line in reversed(said) if line.strip()), f"it ended with status {status}")
-        return f"{last} (all that it said is in {self._log})"
+        last = next((line.strip() for line in reversed(output) if line.strip()), f"it ended with status {status}")
+        return f"{last} (its output is in {self._log})"
 
 
 def _environment(jobs: int) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}  # its output is a file
-    if jobs == 1:
-        return kept
-    threads = max(1, cores() // jobs)
-    asked = kept.get("OMP_NUM_THREADS", "")
-    return kept | {"OMP_NUM_THREADS": str(min(threads, int(asked)) if asked.isdigit() else threads), JOBS: str(jobs)}
+    environment = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}  # its output is a file
+    if jobs > 1:
+        threads = max(1, cores() // jobs)
+        limit = environment.get("OMP_NUM_THREADS", "")
+        environment["OMP_NUM_THREADS"] = str(min(threads, int(limit)) if limit.isdigit() else threads)
+        environment[JOBS] = str(jobs)
+    return environment

@@ -1,4 +1,4 @@
-"""How strong a post-hoc adjustment should be: chosen on the logits of a validation split, and on nothing else."""
+"""Choose the strength of a post-hoc adjustment on the logits of a validation split, and on nothing else."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from longtail.evaluation.confusion import harmonic_mean
 from longtail.evaluation.posthoc import (
     TEMPERATURES,
     Adjustment,
-    Prior,
     fit_temperature,
     logit_adjustment,
     prior_shares,
     tau_normalization,
 )
 from longtail.evaluation.selective import coverage_at, coverage_curve, threshold_for_accuracy, threshold_for_coverage
-from longtail.models.heads import LinearHead, ScaledHead
+from longtail.models.heads import linear_map
 from longtail.run.model_info import ModelInfo
 
 Method: TypeAlias = Literal["logit-adjustment", "tau-norm", "none"]
@@ -36,14 +35,14 @@ _GRID: Final[dict[str, tuple[float, ...]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """What is asked of an adjustment.
+class AdjustmentOptions:
+    """The options of an adjustment, or how they are chosen.
 
     Attributes:
-        method: What is adjusted beside the temperature.
+        method: The method, next to the temperature.
         tau: Its strength; None chooses it.
         temperature: 1 leaves the confidences alone; None fits it.
-        metric: What the strength is chosen by.
+        metric: The figure that the strength is chosen by.
         coverage: Also choose the threshold of "not sure" that keeps this share of the images, in (0, 1].
         accuracy: Or the one that keeps most images while this share of them is right, in (0, 1].
     """
@@ -56,15 +55,18 @@ class Wishes:
     accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        rules = {
-            "tau": (self.tau is None or 0 <= self.tau < float("inf"), "auto or a number of 0 or more"),
-            "temperature": (
-                self.temperature is None or 0 < self.temperature < float("inf"), "auto, none or a number above 0",
+        above_zero = "above 0 and at most 1"
+        rules = [
+            ("tau", self.tau is None or 0 <= self.tau < float("inf"), "auto or a number of 0 or more"),
+            (
+                "temperature",
+                self.temperature is None or 0 < self.temperature < float("inf"),
+                "auto, none or a number above 0",
             ),
-            "threshold-coverage": (self.coverage is None or 0 < self.coverage <= 1, "above 0 and at most 1"),
-            "threshold-accuracy": (self.accuracy is None or 0 < self.accuracy <= 1, "above 0 and at most 1"),
-        }  # fmt: skip
-        for name, (holds, words) in rules.items():
+            ("threshold-coverage", self.coverage is None or 0 < self.coverage <= 1, above_zero),
+            ("threshold-accuracy", self.accuracy is None or 0 < self.accuracy <= 1, above_zero),
+        ]
+        for name, holds, words in rules:
             if not holds:
                 raise UsageError(f"--{name} must be {words}.")
         if self.coverage is not None and self.accuracy is not None:
@@ -73,57 +75,58 @@ class Wishes:
             raise UsageError("--tau is the strength of a method: leave it out, or name another --method than none.")
 
 
-def choose(info: ModelInfo, head: nn.Module, logits: Tensor, labels: Tensor, wishes: Wishes) -> ModelInfo:
-    """Return the model's information with the adjustment, and perhaps the threshold, that suit validation data.
+def choose(info: ModelInfo, head: nn.Module, logits: Tensor, labels: Tensor, options: AdjustmentOptions) -> ModelInfo:
+    """Return the model's information with the adjustment, and the threshold on request, that suit validation data.
 
     Logit adjustment fits the temperature to the network's own probabilities first, so that its strength has a meaning;
-    tau-normalisation, whose strength does not depend on the temperature, fits it last. The strength is the smallest
-    of those on a grid with the best figure: 0 to 2 for logit adjustment, 0 to 1 for tau-normalisation, in tenths.
+    tau-normalization, whose strength does not depend on the temperature, fits it last. The strength is the smallest
+    of those on a grid with the best figure: 0 to 2 for logit adjustment, 0 to 1 for tau-normalization, in tenths.
 
     Args:
         info: The model's information; an adjustment that it has is replaced.
-        head: The classifier; tau-normalisation reads its weights.
+        head: The classifier; tau-normalization reads its weights.
         logits: The network's logits of the validation images (N, C), N > 0.
         labels: Their classes (N,).
-        wishes: What is asked for.
+        options: Method, strength and threshold, or how they are chosen.
 
     Raises:
-        LongtailError: Tau-normalisation of a cosine classifier, or a threshold that no confidence reaches.
+        LongtailError: Tau-normalization of a cosine classifier, or a threshold that no confidence reaches.
 
     Example:
+        >>> from longtail.models.heads import LinearHead
         >>> from longtail.run.model_info import ModelSpec, Preprocessing
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
         >>> logits, labels = torch.tensor([[3.0, 0.0], [1.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1, 0])
-        >>> chosen = choose(info, LinearHead(4, 2), logits, labels, Wishes(temperature=1.0)).adjustment
+        >>> chosen = choose(info, LinearHead(4, 2), logits, labels, AdjustmentOptions(temperature=1.0)).adjustment
         >>> chosen.chosen["tau"], chosen.chosen["tried"]["balanced_accuracy"][:6]
         (0.5, [0.5, 0.5, 0.5, 0.5, 0.5, 1.0])
     """
-    make = _maker(info, head, wishes)
+    make = _maker(info, head, options)
 
     def fitted(tau: float) -> tuple[float, str]:
-        given = wishes.temperature
+        given = options.temperature
         return (given, "given") if given is not None else _temperature(make(tau, 1.0), info, logits, labels)
 
-    if wishes.method == "tau-norm":
-        tau, tried = _strength(lambda value: make(value, 1.0), logits, labels, wishes)
+    if options.method == "tau-norm":
+        tau, tried = _strength(lambda value: make(value, 1.0), logits, labels, options)
         temperature, source = fitted(tau)
     else:
         temperature, source = fitted(0.0)
-        tau, tried = _strength(lambda value: make(value, temperature), logits, labels, wishes)
+        tau, tried = _strength(lambda value: make(value, temperature), logits, labels, options)
     adjustment = make(tau, temperature)
-    threshold, about_threshold = _threshold(adjustment, logits, labels, wishes)
+    threshold, threshold_facts = _threshold(adjustment, logits, labels, options)
     facts: dict[str, Any] = {
-        "method": wishes.method,
+        "method": options.method,
         "tau": tau,
         "tau_from": "validation" if len(tried["tau"]) > 1 else "given",
         "temperature": temperature,
         "temperature_from": source,
-        "metric": wishes.metric,
+        "metric": options.metric,
         "tried": tried,
         "validation_images": len(labels),
         "classes_with_few_validation_images": int((_images(info, labels) < FEW_IMAGES).sum()),
-        "threshold": about_threshold,
+        "threshold": threshold_facts,
     }
     return replace(info, adjustment=replace(adjustment, chosen=facts), threshold=threshold)
 
@@ -139,33 +142,26 @@ def confidences(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return confidence, prediction == labels
 
 
-def _maker(info: ModelInfo, head: nn.Module, wishes: Wishes) -> Callable[[float, float], Adjustment]:
-    """The adjustment as a function of its strength and its temperature."""
-    if wishes.method != "tau-norm":
-        prior: Prior = info.prior
+def _maker(info: ModelInfo, head: nn.Module, options: AdjustmentOptions) -> Callable[[float, float], Adjustment]:
+    """Return the adjustment as a function of its strength and its temperature."""
+    if options.method != "tau-norm":
         return lambda tau, temperature: logit_adjustment(
-            info.counts, tau, temperature=temperature, scale=info.logit_scale, prior=prior
+            info.counts, tau, temperature=temperature, scale=info.logit_scale, prior=info.prior
         )
-    weight, bias = _linear(head)
+    weight, bias = linear_map(head)
+    if bias is None:
+        raise LongtailError(
+            "a cosine classifier has no lengths of weights to normalize: use --method logit-adjustment."
+        )
     return lambda tau, temperature: tau_normalization(weight, bias, tau, temperature=temperature)
 
 
-def _linear(head: nn.Module) -> tuple[Tensor, Tensor]:
-    inner, scale = (head.head, head.scale_logits) if isinstance(head, ScaledHead) else (head, None)
-    if not isinstance(inner, LinearHead):
-        raise LongtailError(
-            "a cosine classifier has no lengths of weights to normalise: use --method logit-adjustment."
-        )
-    weight, bias = inner.weight.detach().cpu(), inner.bias.detach().cpu()
-    return (weight, bias) if scale is None else (scale.detach().cpu()[:, None] * weight, scale.detach().cpu() * bias)
-
-
 def _strength(
-    make: Callable[[float], Adjustment], logits: Tensor, labels: Tensor, wishes: Wishes
+    make: Callable[[float], Adjustment], logits: Tensor, labels: Tensor, options: AdjustmentOptions
 ) -> tuple[float, dict[str, list[float]]]:
-    grid = _GRID[wishes.method] if wishes.tau is None else (wishes.tau,)
-    values = [_figure(make(tau).apply(logits), labels, wishes.metric) for tau in grid]
-    return grid[int(np.argmax(values))], {"tau": list(grid), wishes.metric: values}  # argmax: the first of the best
+    grid = _GRID[options.method] if options.tau is None else (options.tau,)
+    values = [_figure(make(tau).apply(logits), labels, options.metric) for tau in grid]
+    return grid[int(np.argmax(values))], {"tau": list(grid), options.metric: values}  # argmax: the first of the best
 
 
 def _figure(scores: Tensor, labels: Tensor, metric: MetricName) -> float:
@@ -178,12 +174,14 @@ def _figure(scores: Tensor, labels: Tensor, metric: MetricName) -> float:
 
 
 def _temperature(adjustment: Adjustment, info: ModelInfo, logits: Tensor, labels: Tensor) -> tuple[float, str]:
-    """The best temperature under the mix of classes that the scores assume; 1 where the images know of no best one."""
+    """Fit the temperature under the class prior that the scores assume; 1 where the images have no best one."""
     shares = torch.from_numpy(prior_shares(adjustment.prior, info.counts))
     weight = shares / _images(info, labels).clamp_min(1)
-    found = fit_temperature(adjustment.apply(logits), labels, weight=weight[labels])
+    temperature = fit_temperature(adjustment.apply(logits), labels, weight=weight[labels])
     lowest, highest = TEMPERATURES
-    return (found, "validation") if lowest * 1.001 < found < highest * 0.999 else (1.0, "kept: there is no best one")
+    if lowest * 1.001 < temperature < highest * 0.999:
+        return temperature, "validation"
+    return 1.0, "kept: there is no best one"
 
 
 def _images(info: ModelInfo, labels: Tensor) -> Tensor:
@@ -191,20 +189,20 @@ def _images(info: ModelInfo, labels: Tensor) -> Tensor:
 
 
 def _threshold(
-    adjustment: Adjustment, logits: Tensor, labels: Tensor, wishes: Wishes
+    adjustment: Adjustment, logits: Tensor, labels: Tensor, options: AdjustmentOptions
 ) -> tuple[float | None, dict[str, Any] | None]:
-    if wishes.coverage is None and wishes.accuracy is None:
+    if options.coverage is None and options.accuracy is None:
         return None, None
     confidence, right = (values.numpy() for values in confidences(adjustment.apply(logits), labels))
     curve = coverage_curve(confidence, right)
-    if wishes.coverage is not None:
-        found: float | None = threshold_for_coverage(curve, wishes.coverage)
+    if options.coverage is not None:
+        threshold: float | None = threshold_for_coverage(curve, options.coverage)
     else:
-        found = threshold_for_accuracy(curve, wishes.accuracy or 1.0)
-    if found is None:
+        threshold = threshold_for_accuracy(curve, options.accuracy or 1.0)
+    if threshold is None:
         raise LongtailError(
-            f"--threshold-accuracy {wishes.accuracy} is more than any confidence gives: at best "
+            f"--threshold-accuracy {options.accuracy} is more than any confidence gives: at best "
             f"{curve.accuracy.max():.3f} of the validation images kept are right; ask for less."
         )
-    asked = {"coverage": wishes.coverage} if wishes.coverage is not None else {"accuracy": wishes.accuracy}
-    return found, {"asked": asked, "validation": dict(coverage_at(confidence, right, found))}
+    asked = {"coverage": options.coverage} if options.coverage is not None else {"accuracy": options.accuracy}
+    return threshold, {"asked": asked, "validation": dict(coverage_at(confidence, right, threshold))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -120,6 +120,23 @@ def build_head(name: str, num_features: int, num_classes: int) -> nn.Module:
     plain = LinearHead if name.endswith("linear") else CosineHead
     head = plain(num_features, num_classes)
     return ScaledHead(head, num_classes) if name.startswith("scaled-") else head
+
+
+def linear_map(head: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Return the weight (C, D) and the bias (C,) of a head, float32 on the CPU; the bias of a cosine head is None.
+
+    The learned scale of each class, where there is one, is multiplied in.
+
+    Example:
+        >>> weight, bias = linear_map(build_head("scaled-linear", 4, 3))
+        >>> weight.shape, bias.shape, linear_map(CosineHead(4, 3))[1]
+        (torch.Size([3, 4]), torch.Size([3]), None)
+    """
+    plain: Any = head.head if isinstance(head, ScaledHead) else head
+    scale = head.scale_logits.detach().cpu().float() if isinstance(head, ScaledHead) else torch.ones(1)
+    bias = getattr(plain, "bias", None)
+    weight = plain.weight.detach().cpu().float() * scale[:, None]
+    return weight, None if bias is None else bias.detach().cpu().float() * scale
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

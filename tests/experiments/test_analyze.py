@@ -1,4 +1,4 @@
-"""`longtail analyse` on small runs: what it collects is what the model says, and nothing is lost."""
+"""`longtail analyze` on small runs: it collects the outputs of the model, complete."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.data.dataset import Split
 from longtail.errors import LongtailError
-from longtail.experiments import analyse
-from longtail.experiments.analyse import analyse_run
-from longtail.experiments.collect import Seen
-from longtail.experiments.feature_table import feature_table, write_features
-from longtail.experiments.own_images import run_config
+from longtail.experiments import analyze
+from longtail.experiments.analyze import analyze_run
+from longtail.experiments.finished_run import run_config
+from longtail.experiments.model_outputs import ModelOutputs, feature_table, write_features
 from longtail.run.model_files import load_run
 from longtail.run.result import RunResult
 from longtail.training.experiment import start_run
@@ -46,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a cosine classifier and a noisy loss, analysed without projections that take time."""
     out = tmp_path_factory.mktemp("analyse") / "gcl"
     start_run(config("demo/gcl"), out, Reporter(quiet=True))
-    analyse_run(out, projections=["pca"])
+    analyze_run(out, projections=["pca"])
     return out
 
 
@@ -118,7 +117,7 @@ def test_only_what_was_asked_for_is_projected(run: Path) -> None:
     assert len(test.summary["explained_variance"]) == 2
     pictures = {one.image for one in RunResult.load(run).examples}
     (run / "examples.parquet").unlink()
-    analyse_run(run, projections=[])
+    analyze_run(run, projections=[])
     assert {one.image for one in RunResult.load(run).examples} == pictures
     again = analysis_of(run).test
     assert again is not None
@@ -128,9 +127,9 @@ def test_only_what_was_asked_for_is_projected(run: Path) -> None:
 
 def test_a_large_training_split_is_a_sample_and_so_is_what_is_drawn(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = analysis_of(run).train
-    monkeypatch.setattr(analyse, "TRAIN_IMAGES", 100)
-    monkeypatch.setattr(analyse, "DRAWN", 30)
-    found = analyse_run(run, projections=["pca", "tsne"], seed=1)
+    monkeypatch.setattr(analyze, "TRAIN_IMAGES", 100)
+    monkeypatch.setattr(analyze, "DRAWN", 30)
+    found = analyze_run(run, projections=["pca", "tsne"], seed=1)
     assert found.train is not None
     assert found.test is not None
     assert whole is not None
@@ -148,7 +147,7 @@ def test_a_large_training_split_is_a_sample_and_so_is_what_is_drawn(run: Path, m
 def test_a_linear_head_has_a_bias_and_its_features_keep_their_length(tmp_path: Path) -> None:
     out = tmp_path / "ce"
     start_run(config("demo/ce"), out, Reporter(quiet=True))
-    found = analyse_run(out, projections=[]).test
+    found = analyze_run(out, projections=[]).test
     assert found is not None
     model, _ = load_run(out)
     assert found.classes.bias == pytest.approx(model.head.bias.detach().numpy())
@@ -161,10 +160,10 @@ def test_changed_images_are_refused_and_the_analysis_stays(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").write_text(json.dumps(metrics | {"data_hash": "sha256:other"}))
     with pytest.raises(LongtailError, match=r"are not those that .* was trained and tested on: put them back"):
-        analyse_run(run)
+        analyze_run(run)
     (run / "metrics.json").unlink()
     with pytest.raises(LongtailError, match=r"no metrics\.json.*longtail train --resume"):
-        analyse_run(run)
+        analyze_run(run)
     assert (run / "analysis" / "images.parquet").read_bytes() == before
 
 
@@ -217,9 +216,9 @@ def test_an_analysis_of_other_classes_or_columns_is_refused_and_none_is_none(run
 
 
 def test_features_of_every_image_are_a_table(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analyse, "TRAIN_IMAGES", 50)  # the analysis takes a sample, the table all
-    before = analyse_run(run, projections=[])
-    found = analyse_run(run, projections=[], features=tmp_path / "features.parquet")
+    monkeypatch.setattr(analyze, "TRAIN_IMAGES", 50)  # the analysis takes a sample, the table all
+    before = analyze_run(run, projections=[])
+    found = analyze_run(run, projections=[], features=tmp_path / "features.parquet")
     table = pq.read_table(tmp_path / "features.parquet")
     prepared = prepare_data(run_config(run).data)
     sizes = {name: len(split) for name, split in prepared.data.splits.items()}
@@ -241,8 +240,8 @@ def test_features_of_every_image_are_a_table(run: Path, tmp_path: Path, monkeypa
 
 def test_features_as_npz_hold_no_objects(tmp_path: Path) -> None:
     split = Split.from_arrays(np.zeros((2, 4, 4), np.uint8), [1, 0])
-    seen = Seen({"label": np.array([1, 0])}, np.arange(6, dtype=np.float32).reshape(2, 3))
-    write_features(tmp_path / "a.npz", feature_table({"test": seen}, {"test": split}, ["cat", "lynx"]))
+    outputs = ModelOutputs({"label": np.array([1, 0])}, np.arange(6, dtype=np.float32).reshape(2, 3))
+    write_features(tmp_path / "a.npz", feature_table({"test": outputs}, {"test": split}, ["cat", "lynx"]))
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
         assert arrays["features"].tolist() == [[0, 1, 2], [3, 4, 5]]
         assert arrays["label_name"].tolist() == ["lynx", "cat"]

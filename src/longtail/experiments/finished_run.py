@@ -1,0 +1,209 @@
+"""A finished run opened for further work: its model and configuration, and its images, divided as for training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from longtail.config.recipes import config_from_dict, read_config
+from longtail.config.schema import DataConfig, RunConfig
+from longtail.counts import ClassCounts, GroupName, IntArray
+from longtail.data.class_names import match_classes, require_known
+from longtail.data.dataset import Split
+from longtail.data.loading.loaders import Loader, SinglePassLoader
+from longtail.data.loading.workers import Decoder
+from longtail.data.sources.paths import NAMED_SOURCES, absolute_source, source_path
+from longtail.errors import LongtailError, listed
+from longtail.models.model import LongTailModel
+from longtail.run.folder import CONFIG_FILE, METRICS_FILE, SPLITS_FILE
+from longtail.run.model_files import load_run
+from longtail.run.model_info import ModelInfo
+from longtail.run.splits import FoundSplits, find_splits, read_splits
+from longtail.training.engine import Engine
+from longtail.training.experiment import make_engine
+from longtail.training.prepare import PreparedData, prepare_data, read_source
+
+
+@dataclass(frozen=True, eq=False)
+class RunImages:
+    """The current images of the source of a run.
+
+    Attributes:
+        prepared: The splits of the run, with the classes and the training counts of its model. A split may have labels
+            beyond the number of classes, of classes that the model does not know; :meth:`split` refuses it.
+        difference: How they differ from those that the run was made with, as a sentence; empty if they do not.
+        notes: Other notes for the user, one sentence each.
+        classes: Class names of the model.
+    """
+
+    prepared: PreparedData
+    difference: str
+    notes: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def split(self, name: str) -> Split | None:
+        """Return a split by name, None where the run has none.
+
+        Raises:
+            LongtailError: It has images of a class that the model does not know.
+        """
+        split = self.prepared.split(name)
+        if split is not None:
+            require_known(self.prepared.data, split, self.classes)
+        return split
+
+    def require_same(self) -> None:
+        """Check that the images are those that the run was made with.
+
+        Raises:
+            LongtailError: They differ.
+        """
+        for name in self.prepared.data.splits:
+            self.split(name)
+        if self.difference:
+            raise LongtailError(f"{self.difference}: put them back, or train the run again.")
+
+    def report_notes(self, say: Callable[[str], object]) -> None:
+        """Pass the notes on to the user."""
+        for note in self.notes:
+            say(f"note: {note}")
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A finished run; made by :func:`open_run`.
+
+    Attributes:
+        folder: The RUN folder.
+        model: Its network, in evaluation mode on the CPU.
+        info: Its ``model.json``.
+        config: Its configuration; the source is the new one if the images have moved.
+    """
+
+    folder: Path
+    model: LongTailModel
+    info: ModelInfo
+    config: RunConfig
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Device, precision and processes, as in training."""
+        return make_engine(self.config)
+
+    @cached_property
+    def counts(self) -> ClassCounts:
+        """Training images of each class."""
+        return ClassCounts(self.info.counts, self.info.classes)
+
+    @cached_property
+    def groups(self) -> Mapping[GroupName, IntArray]:
+        """Class indices of the shot groups."""
+        data = self.config.data
+        return self.counts.groups(many=data.many, few=data.few, by=data.groups)
+
+    @cached_property
+    def data_hash(self) -> str | None:
+        """The hash of the images that the run was made with; None without a readable ``metrics.json``."""
+        try:
+            return str(json.loads((self.folder / METRICS_FILE).read_text(encoding="utf-8"))["data_hash"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def loader(self, split: Split) -> Loader:
+        """Return a loader for a single pass of a split through the network."""
+        size = self.info.preprocessing
+        decoder = Decoder(split, size.resize, size.size, size.interpolation)
+        return SinglePassLoader(decoder, self.engine.device, self.config.data.workers)
+
+    def images(self) -> RunImages:
+        """Read the source of the run again and divide it as for training.
+
+        ``RUN/splits.csv`` records the split of each image. Images not in it are left out, so that no training image is
+        tested on. A run of an older version has no such file: its source is divided again with the same seeds.
+
+        Raises:
+            LongtailError: The source is missing, or a class in it has been renamed.
+        """
+        data, recorded = self.config.data, None
+        require_source(self.folder, data)
+        record = read_splits(self.folder / SPLITS_FILE)
+        if record is None:
+            prepared = prepare_data(data, classes=self.info.classes)
+        else:
+            source = match_classes(read_source(data), self.info.classes)
+            recorded = find_splits(source, record)
+            unknown = source.classes[len(self.info.classes) :]
+            if recorded.emptied and unknown:
+                raise LongtailError(
+                    f"{data.source!r} has no image left of {listed(recorded.emptied)}, and images of "
+                    f"{listed(unknown)}, which {self.folder} does not know: give classes their old names back, or "
+                    "train again."
+                )
+            prepared = PreparedData(replace(source, splits=recorded.splits), self.counts, {}, (), source, {})
+        prepared = replace(prepared, counts=self.counts, groups=dict(self.groups))
+        is_same = self.data_hash in (None, prepared.data_hash)
+        difference = "" if is_same else _difference(data.source, recorded)
+        return RunImages(prepared, difference, _notes(data.source, recorded), self.info.classes)
+
+
+def open_run(folder: str | Path, moved_to: str | None = None) -> FinishedRun:
+    """Read the model and the configuration of a finished run.
+
+    Args:
+        folder: The RUN folder.
+        moved_to: Its new SOURCE, if the images have moved.
+
+    Raises:
+        LongtailError: No finished run, or one of its files is missing or damaged.
+    """
+    model, info = load_run(folder)
+    return FinishedRun(Path(folder), model, info, run_config(Path(folder), moved_to))
+
+
+def run_config(run: Path, moved_to: str | None = None) -> RunConfig:
+    """Return the configuration that a run was made from.
+
+    Args:
+        run: The RUN folder.
+        moved_to: Its new SOURCE, if the images have moved.
+
+    Raises:
+        LongtailError: ``config.yaml`` is missing or no configuration.
+    """
+    config = config_from_dict(read_config(run / CONFIG_FILE), str(run / CONFIG_FILE))
+    if moved_to is not None:
+        config.data.source = absolute_source(moved_to)
+    return config
+
+
+def require_source(run: Path, config: DataConfig) -> None:
+    """Check that the path of a run's source exists.
+
+    Raises:
+        LongtailError: It does not; the message says how to name its new path.
+    """
+    path = source_path(config.source)
+    if path is None and ":" not in config.source and config.source not in NAMED_SOURCES:
+        path = Path(config.source).absolute()  # a plain path that does not exist
+    if path is not None and not path.exists():
+        raise LongtailError(
+            f"the images of {run} are not where they were, {path} does not exist: name their new path with "
+            "--moved-to SOURCE."
+        )
+
+
+def _difference(source: str, recorded: FoundSplits | None) -> str:
+    if recorded is None or not recorded.missing:
+        return f"the images of {source!r} are not those that the run was trained and tested on"
+    gone = "; ".join(f"{len(names):,} {name} ({listed(names)})" for name, names in recorded.missing.items())
+    return f"images of {source!r} that the run was trained and tested on are gone: {gone}"
+
+
+def _notes(source: str, recorded: FoundSplits | None) -> tuple[str, ...]:
+    if recorded is None or not recorded.added:
+        return ()
+    images = "1 image is" if recorded.added == 1 else f"{recorded.added:,} images are"
+    return (f"{images} new in {source!r} since the run was made, and left out.",)
