@@ -249,7 +249,7 @@ def render_toy(result: ToyResult) -> str:
         titles=result.titles,
         seeds=len(next(iter(result.planes.values()))),
         theme=THEME,
-        recolour={light: f"--{name}" for name, (light, _) in THEME.items()},
+        recolor={light: f"--{name}" for name, (light, _) in THEME.items()},
         plotly=get_plotlyjs(),
         version=__version__,
     )

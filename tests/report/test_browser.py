@@ -19,7 +19,7 @@ from longtail.data.dataset import ImageData, Split
 from longtail.report import write_report
 from longtail.report.audit import write_audit
 from longtail.report.plots import figures
-from longtail.report.sections import basics as sections
+from longtail.report.sections import classes as sections
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'longtail[dev]'")
 
@@ -27,9 +27,9 @@ SIX = (300, 120, 60, 30, 12, 5)
 NAMES = ["lynx", "wild cat", "cat", "dog", "house mouse", "kiwi"]
 SIZES = {"width": 1280, "height": 900}
 EVERYTHING = [
-    "results", "classes", "groups", "ablation", "accuracy", "confusions", "hardest", "prior", "calibration", "coverage",
-    "curves", "gradients", "gradient-classes", "saturation", "saturated", "cloud", "embedding", "spread", "norms",
-    "margins", "made",
+    "results", "groups", "hardest", "confusions", "errors", "mislabeled",
+    "classes", "accuracy", "ablation", "destinations", "prior", "calibration", "coverage", "curves", "gradients",
+    "gradient-classes", "saturation", "saturated", "cloud", "embedding", "spread", "norms", "margins", "made",
 ]  # fmt: skip
 POINTS = """async () => {
   const found = {};
@@ -347,7 +347,7 @@ def test_a_button_changes_the_colours_of_page_and_figures(page: Any) -> None:
     page.click("#theme")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 26)"
     page.wait_for_function("document.getElementById('group-few').data[1].marker.color === '#ff9161'")
-    assert page.locator("#theme").inner_text() == "Light colours"
+    assert page.locator("#theme").inner_text() == "Light colors"
     page.click("#theme")
     page.wait_for_function("document.getElementById('group-few').data[1].marker.color === '#bf4514'")
 

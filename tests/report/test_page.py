@@ -15,7 +15,10 @@ import pytest
 from longtail.compare.comparison import compare_runs
 from longtail.errors import LongtailError
 from longtail.report import write_report
-from longtail.report.sections.hardest import data_uri, hardest_classes
+from longtail.report.pictures import data_uri, short_names
+from longtail.report.sections.hardest import build, hardest_classes
+from longtail.report.sections.order import build_sections
+from longtail.report.sections.results import verdict
 
 
 class Outline(HTMLParser):
@@ -56,9 +59,10 @@ def test_the_page_holds_every_section_and_the_numbers(two, tmp_path):
     outline = Outline(text)
     sections = [attrs["id"] for attrs in outline.all("section")]
     assert sections == [
-        "results", "classes", "groups", "accuracy", "confusions", "hardest", "prior", "calibration", "coverage",
-        "curves", "made",
+        "results", "groups", "hardest", "confusions", "errors", "mislabeled",
+        "classes", "accuracy", "destinations", "prior", "calibration", "coverage", "curves", "made",
     ]  # fmt: skip
+    assert text.index('id="mislabeled"') < text.index('<details id="research"') < text.index('<section id="classes"')
     best = compare_runs(two).rows[1]
     assert f"{100 * best.values['few'].mean:.1f}" in outline.text
     for words in ("after stage 1", "stage1.loss.name", "sha256 a1b2c3d4a1b2", "torch 2.13.0", "2 cores", "13 min 32 s"):
@@ -102,13 +106,13 @@ def test_every_picture_and_figure_has_words(two, tmp_path):
     pictures, plots = outline.all("img"), [attrs for attrs in outline.all("div") if attrs.get("class") == "plot"]
     assert len(pictures) > 20
     assert all(len(attrs["alt"]) > 5 for attrs in pictures)
-    assert len(plots) == 1 + 4 + 2 + 3 + 1 + 2 + 4 + 3
+    assert len(plots) == 4 + 2 + 1 + 2 + 3 + 1 + 2 + 4 + 3
     assert all(len(attrs["aria-label"]) > 20 for attrs in plots)
 
 
 def test_every_embedded_figure_is_valid_json(two, tmp_path):
     found = re.findall(r'<script type="application/json" data-figure="([\w-]+)">(.*?)</script>', page_of(two, tmp_path))
-    assert len(found) == 20
+    assert len(found) == 22
     for _, content in found:
         assert set(json.loads(content)) >= {"data", "layout"}
 
@@ -179,22 +183,68 @@ def test_the_hardest_classes_are_those_of_least_recall(two):
     hard = hardest_classes(rows, "test", limit=3)
     means = np.mean([[c.recall for c in row.runs[0].test.per_class] for row in rows], axis=0)
     order = sorted(range(6), key=lambda j: (round(means[j], 6), rows[0].runs[0].counts[j]))
-    assert [one.name for one in hard] == [f"class {j}" for j in order[:3]]
+    assert [each.name for each in hard] == [f"class {j}" for j in order[:3]]
     assert len(hard[0].train) == 4
     found = rows[0].runs[0].predictions
     index = order[0]
     wrong = found.prediction[(found.label == index) & (found.prediction != index)]
     share = np.bincount(wrong).max() / (found.label == index).sum()
-    assert f"({share:.0%})" in hard[0].verdicts[0].taken_for
+    assert f"({share:.1%})" in hard[0].under[0].taken_for
+    assert hard[0].under[0].errors[0].caption == f"class {wrong[0]}"  # the class, and not the configuration
+
+
+def test_hardly_tested_classes_are_never_called_hard(make_run):
+    folder = make_run("ce")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    worst = min(range(6), key=lambda index: metrics["test"]["per_class"][index]["recall"])
+    metrics["test"]["per_class"][worst]["test_count"] = 4
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    comparison = compare_runs([folder])
+    assert f"class {worst}" not in [each.name for each in hardest_classes(comparison.final, "test")]
+    assert "of the 5 classes" in build(comparison).sentence
+    assert build(compare_runs([make_run("small", per_class_test=4)])).partial == ""
 
 
 def test_of_equally_hard_classes_those_with_pictures_come_first(make_run):
     counts = [1000 - j for j in range(60)]
-    rows = compare_runs([make_run("ce", counts=counts, slope=9.0, per_class_test=2)]).final
+    rows = compare_runs([make_run("ce", counts=counts, slope=9.0, per_class_test=5)]).final
     pictured = {rows[0].runs[0].counts.names[example.label] for example in rows[0].runs[0].examples}
     hard = hardest_classes(rows, "test")
-    assert {one.recall for one in hard} == {0.0}
-    assert {one.name for one in hard} <= pictured
+    assert {each.recall for each in hard} == {0.0}
+    assert {each.name for each in hard} <= pictured
+
+
+@pytest.mark.parametrize(("slopes", "best"), [((0.8, 0.3), "gcl"), ((0.3, 0.8), "ce")])
+def test_the_verdict_is_the_best_on_validation_whatever_the_test_images_say(make_run, slopes, best):
+    runs = [
+        make_run(name, recipe=f"cifar-lt/{name}", validation_slope=slope)
+        for name, slope in zip(("ce", "gcl"), slopes, strict=True)
+    ]
+    text = verdict(compare_runs(runs))
+    assert text.startswith(f"Best on validation images: {best},")
+    assert "No verdict" not in text
+
+
+def test_without_validation_the_highest_is_named_with_its_interval_and_no_verdict(make_run, two):
+    comparison = compare_runs(two)
+    row = max(comparison.final, key=lambda row: row.values["balanced_accuracy"].mean)
+    low, high = row.intervals["balanced_accuracy"]
+    text = verdict(comparison)
+    assert text.startswith(f"Highest on test images: {row.label} reaches")
+    assert f"({100 * low:.1f}–{100 * high:.1f})" in text
+    assert "No verdict" in text
+    validated = make_run("kps", recipe="cifar-lt/kps", validation_slope=0.1)
+    assert "No verdict" in verdict(compare_runs([*two, validated]))
+    assert "verdict" not in verdict(compare_runs(two[:1]))
+
+
+def test_group_figures_are_the_same_in_every_section(make_run):
+    folder = make_run("ce", per_class_test=7)
+    comparison = compare_runs([folder])
+    (bars,) = [section for section in build_sections(comparison) if section.id == "groups"]
+    found = {drawing.id: drawing.alt for drawing in bars.drawings}
+    row = comparison.final[0]
+    assert f"ce {100 * row.values['few'].mean:.1f}%" in found["group-few"]
 
 
 def test_large_pictures_are_made_light_and_broken_ones_are_left_out(make_run, two):
@@ -204,3 +254,11 @@ def test_large_pictures_are_made_light_and_broken_ones_are_left_out(make_run, tw
     uri = data_uri(heavy)
     assert uri.startswith("data:image/webp")
     assert len(base64.b64decode(uri.split(",")[1])) < len(heavy)
+
+
+def test_names_that_begin_alike_can_be_told_apart_under_their_pictures():
+    names = [f"siphonophora physonect {kind}" for kind in ("young", "adult", "colony")]
+    names += ["x" * 20 + middle + "y" * 20 for middle in ("ab", "cd")]
+    short = short_names(names, 16)
+    assert len(set(short)) == len(names)
+    assert all(len(text) <= 16 for text in short[:3])

@@ -1,58 +1,27 @@
-"""The sections made of predictions: confusions with their pairs, other priors, calibration, coverage and margins."""
+"""The sections made of predictions: other priors, calibration, coverage and margins."""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import fields, replace
 
 import numpy as np
 import plotly.graph_objects as go
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from fake_predictions import LABEL, first_right, predict
 
 from longtail.analysis.columns import AnalysedSplit, Analysis, ImageColumns
 from longtail.compare.comparison import compare_results, compare_runs
-from longtail.counts import GROUP_NAMES
 from longtail.evaluation.intervals import wilson
 from longtail.report import write_report
 from longtail.report.plots.palette import THEME
 from longtail.report.sections import margins
 from longtail.report.sections.calibration import reliability_section
-from longtail.report.sections.confusions import confusions_section, top_pairs
 from longtail.report.sections.margins import margins_of_run, margins_section
 from longtail.report.sections.prior_shift import EXPONENTS, _lead_sentence, prior_section
 from longtail.report.sections.selective import coverage_section
-from longtail.run.result import RunResult
 
-SECTIONS = (confusions_section, prior_section, reliability_section, coverage_section, margins_section)
-EACH = 20
-LABEL = np.repeat(np.arange(6), EACH)  # of conftest's six classes: two many-shot, two medium-shot, two few-shot
-
-
-def predict(folder, prediction, confidence=0.8, second=0.1):
-    """Replace the predictions of a fake run, and the recalls of its metrics to match."""
-    prediction = np.broadcast_to(prediction, LABEL.shape)
-    sure = np.broadcast_to(np.float32(confidence), LABEL.shape)
-    other = np.broadcast_to(np.float32(second), LABEL.shape)
-    columns = {
-        "index": np.arange(len(LABEL)), "label": LABEL, "prediction": prediction, "confidence": sure,
-        "probability_true": np.where(prediction == LABEL, sure, other / 2).astype(np.float32),
-        "top5": [[int(one), 0] for one in prediction], "top5_probabilities": np.stack([sure, other], axis=1).tolist(),
-    }  # fmt: skip
-    pq.write_table(pa.table(columns), folder / "predictions.parquet")
-    metrics = json.loads((folder / "metrics.json").read_text())
-    for index, row in enumerate(metrics["test"]["per_class"]):
-        row["recall"] = float((prediction == LABEL)[index == LABEL].mean())
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    return folder
-
-
-def first_right(right, wrong):
-    """The first ``right[c]`` images of each class are right, the rest go to class ``wrong[c]``."""
-    place = np.arange(len(LABEL)) % EACH
-    return np.where(place < np.array(right)[LABEL], LABEL, np.array(wrong)[LABEL])
+SECTIONS = (prior_section, reliability_section, coverage_section, margins_section)
 
 
 @pytest.fixture
@@ -65,26 +34,9 @@ def two(make_run):
     return compare_runs([ce, gcl])
 
 
-def test_where_tail_errors_go_is_counted_and_compared(two):
-    section = confusions_section(two)
-    assert [one.id for one in section.drawings] == [f"destinations-{name}" for name in GROUP_NAMES]
-    few = section.drawings[2].figure
-    assert {trace.name: trace.x.tolist() for trace in few.data} == {
-        "right": [0.0, 0.5], "taken for another many-shot class": [1.0, 0.25],
-        "taken for another medium-shot class": [0.0, 0.0], "taken for another few-shot class": [0.0, 0.25],
-    }  # fmt: skip
-    assert section.sentence.startswith(
-        "Of few-shot images classified wrongly, this share is taken for many-shot classes: 100.0% under ce; "
-        "50.0% under gcl, 50.0 points lower (holds over images). Of all other classes, 40.0% are many-shot."
-    )
-    assert "40 test images" in section.drawings[2].title
-    assert "ce 0.0% right, 100.0% taken for another many-shot class" in section.drawings[2].alt
-
-
 def test_equal_configurations_are_said_not_to_differ(make_run):
     answer = first_right([20, 20, 10, 10, 0, 0], [1, 0, 0, 0, 0, 0])
     rows = compare_runs([predict(make_run(name, recipe=name), answer) for name in ("ce", "same")])
-    assert confusions_section(rows).sentence.count("no clear difference") == 1
     assert "no prior makes a clear difference" in prior_section(rows).sentence
     assert reliability_section(rows).sentence.count("no clear difference") == 2
     assert coverage_section(rows).sentence.count("no clear difference") == 2
@@ -101,44 +53,8 @@ def test_a_lead_with_a_gap_is_told_as_two():
     )
 
 
-def test_pairs_are_those_of_both_configurations_with_their_shares(two):
-    pairs = top_pairs(two.final)
-    assert (pairs[0].name, pairs[0].taken_for) == ("class 4", "class 0")
-    assert [(one.label, one.images, one.share) for one in pairs[0].shares] == [("ce", 20, 1.0), ("gcl", 10, 0.5)]
-    by_name = {(one.name, one.taken_for): one for one in pairs}
-    assert [one.images for one in by_name["class 5", "class 4"].shares] == [0, 10]
-    assert (
-        "most often on average over the configurations: 100.0% of its images (20) under ce and 50.0% (10) under gcl"
-        in confusions_section(two).sentence
-    )
-
-
-def test_pictures_stand_beside_their_pair(make_run):
-    folder = make_run("ce")
-    run = RunResult.load(folder)
-    error = next(one for one in run.examples if one.role == "error")
-    taken = top_pairs(compare_runs([folder]).final, limit=30)
-    names = [f"class {error.label}", f"class {error.prediction}"]
-    pair = next(one for one in taken if [one.name, one.taken_for] == names)
-    assert f"{names[0]}, taken for {names[1]}" in pair.errors[0].alt
-    assert pair.models
-    assert all(picture.uri.startswith("data:image/") for picture in (*pair.errors, *pair.models))
-
-
-def test_seeds_are_pooled_into_one_bar_and_counted_once(make_run):
-    answers = [first_right([20] * 4 + [0, 0], [0] * 6), first_right([20] * 4 + [20, 20], [0] * 6)]
-    rows = compare_runs([predict(make_run(f"ce{seed}", seed=seed), one) for seed, one in enumerate(answers)])
-    section = confusions_section(rows)
-    assert section.drawings[2].figure.data[0].x.tolist() == [0.5]
-    assert "40 test images" in section.drawings[2].title
-    assert section.data["pairs"][0].shares[0].share == 0.5
-
-
 def test_a_perfect_predictor_has_sections_and_no_pairs(make_run):
     rows = compare_runs([predict(make_run("ce"), LABEL, 1.0, 0.0)])
-    section = confusions_section(rows)
-    assert section.sentence == "No few-shot image is classified wrongly. No image is classified wrongly."
-    assert section.partial == ""
     assert "ce reaches 100.0%, 100.0% and 100.0%" in prior_section(rows).sentence
     assert "+0.0 points" not in reliability_section(rows).sentence
     assert [cell[0] for cell in reliability_section(rows).data["rows"][0].cells] == ["0.0"] * 4
@@ -256,20 +172,14 @@ def test_runs_without_predictions_are_left_out(two, make_run, build):
 
 def test_without_few_shot_classes_the_smallest_group_is_spoken_of(make_run):
     rows = compare_runs([predict(make_run("ce", counts=(300, 200, 150, 120, 60, 50)), LABEL // 2)])
-    assert "Of medium-shot images" in confusions_section(rows).sentence
     assert "on medium-shot images" in reliability_section(rows).sentence
-    assert [one.id for one in confusions_section(rows).drawings] == ["destinations-many", "destinations-medium"]
-    lone = compare_runs([predict(make_run("one", counts=(300, 290, 280, 270, 260, 250)), LABEL // 2)])
-    assert "All classes are in one shot group" in confusions_section(lone).sentence
 
 
 def test_the_page_shows_the_pairs_and_the_table(two, tmp_path):
     folders = [row.runs[0].folder for row in two.final]
     text = write_report(folders, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Class 4, taken for class 0" in text
-    assert "No picture of these errors was kept." in text  # pictures of fake runs are of other errors
     assert "Expected calibration error in %" in text
-    for name in ("confusions", "prior", "calibration", "coverage", "margins"):
+    for name in ("prior", "calibration", "coverage", "margins"):
         assert f'<section id="{name}"' in text
 
 

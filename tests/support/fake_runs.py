@@ -47,11 +47,14 @@ def fake_run(
     stored_seed: int | None = None,
     image_side: int = 32,
     second_best: bool = False,
+    validation_slope: float | None = None,
+    files: str = "",
 ) -> Path:
     """Write a run whose recall falls from 0.9 at the head by ``slope`` at the tail.
 
     The predictions are drawn first and every number in metrics.json is counted from them. With ``second_best`` they
-    hold the second class too, from which margins follow.
+    hold the second class too, from which margins follow. With ``validation_slope`` it has validation figures. Test
+    images are files below ``files``, or rows of a table.
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed + 1)
@@ -60,6 +63,10 @@ def fake_run(
     confidence = rng.uniform(0.3, 1.0, len(label)).astype(np.float32)
     groups = {name: rows.tolist() for name, rows in classes.groups().items()}
     measured = _metrics(classes, label, prediction) if test else None
+    validation = None
+    if validation_slope is not None:
+        validation = _metrics(classes, *_predict(classes, validation_slope, 10, np.random.default_rng(seed + 7)))
+    paths = [f"{files}/{classes.names[j]}/{i}.png" if files else f"row {i}" for i, j in enumerate(label)]
     early, after = _predict(classes, slope * 1.15, per_class_test, rng), {}
     if stages == 2 and measured is not None:
         kept = {k: v for k, v in _metrics(classes, *early).items() if k != "per_class"}
@@ -71,7 +78,7 @@ def fake_run(
         "train_counts": list(classes.counts),
         "groups": groups,
         "test": measured,
-        "validation": None,
+        "validation": validation,
         "stages": after,
         "seeds": {"seed": seed if stored_seed is None else stored_seed, "subset_seed": 0, "split_seed": 0},
         "data_hash": data_hash,
@@ -85,12 +92,12 @@ def fake_run(
     if test:
         top5 = [[int(p)] for p in prediction]
         columns = {
-            "index": np.arange(len(label)), "path": [f"row {i}" for i in range(len(label))], "label": label,
+            "index": np.arange(len(label)), "path": paths, "label": label,
             "prediction": prediction, "confidence": confidence, "probability_true": confidence,
             "top5": top5, "top5_probabilities": [[float(c), float(1 - c) / 3][: 1 + second_best] for c in confidence],
         }  # fmt: skip
         pq.write_table(pa.table(columns), folder / "predictions.parquet")
-    _write_examples(folder / "examples.parquet", label, prediction, len(counts), image_side, rng)
+    _write_examples(folder / "examples.parquet", label, prediction, paths, len(counts), image_side, rng)
     return folder
 
 
@@ -148,18 +155,19 @@ def _write_history(path: Path, stages: int, epochs: int, top: float, rng: np.ran
 
 
 def _write_examples(
-    path: Path, label: np.ndarray, prediction: np.ndarray, size: int, side: int, rng: np.random.Generator
-) -> None:
+    path: Path, label: np.ndarray, prediction: np.ndarray, paths: Sequence[str], size: int, side: int,
+    rng: np.random.Generator,
+) -> None:  # fmt: skip
     right = np.bincount(label, weights=label == prediction, minlength=size)
     hardest = np.argsort(right, kind="stable")[:24].tolist()
-    rows = [(j, "train", -1, 1.0) for j in hardest for _ in range(4)]
+    rows = [(j, "train", -1, 1.0, f"train {j} {i}") for j in hardest for i in range(4)]
     wrong = np.flatnonzero(label != prediction)
     for j in hardest:
-        rows += [(j, "error", int(prediction[i]), 0.71) for i in wrong[label[wrong] == j][:4]]
+        rows += [(j, "error", int(prediction[i]), 0.71, paths[i]) for i in wrong[label[wrong] == j][:4]]
     columns = {
         "class": [row[0] for row in rows], "role": [row[1] for row in rows],
         "image": [_picture(row[0], side, rng) for row in rows], "prediction": [row[2] for row in rows],
-        "confidence": [row[3] for row in rows], "path": ["" for _ in rows],
+        "confidence": [row[3] for row in rows], "path": [row[4] for row in rows],
     }  # fmt: skip
     pq.write_table(pa.table(columns), path)
 

@@ -1,4 +1,4 @@
-"""What the page knows of each class, once: its search, its hover texts and its table of classes read it."""
+"""What the page knows of each class: its accuracy with the interval, and the table that its search and panel read."""
 
 from __future__ import annotations
 
@@ -12,16 +12,63 @@ from typing import Any
 import numpy as np
 
 from longtail.analysis.confusions import confused_pairs, nearest_confusions
+from longtail.compare.differences import measured
+from longtail.compare.seeds import mean_interval
 from longtail.compare.table import Comparison, Row
-from longtail.counts import FEW_IMAGES, GROUP_NAMES
+from longtail.counts import FEW_IMAGES, GROUP_NAMES, FloatArray, IntArray
+from longtail.report.pictures import data_uri
 from longtail.report.plots.palette import GROUP_LABELS
-from longtail.report.sections.hardest import class_intervals, class_recalls, data_uri, mean_recalls, tested_images
-from longtail.run.result import ExampleImage, RunResult
+from longtail.run.result import ClassResult, Ends, ExampleImage
 
 CONFUSIONS = 3
+"""How many classes that a class is most often taken for are listed."""
+PICTURES = 4
+"""Training images of a class, and errors of each configuration on it."""
+BUDGET = 4_000_000
+"""Bytes of all pictures in the table."""
+LIGHT_PICTURE = 900
+"""A stored PNG above this many bytes is embedded as WebP."""
 
 
-"""Classes that a class is most often taken for, kept of each."""
+def _class_results(row: Row, split: str | None) -> list[tuple[ClassResult, ...]]:
+    """The classes of each run of a configuration that was measured on a split."""
+    return [metrics.per_class for run in row.runs if (metrics := measured(run, split)) and metrics.per_class]
+
+
+def class_recalls(row: Row, split: str | None) -> FloatArray:
+    """Recall per class, averaged over the seeds of a configuration, shape (C,); NaN where nothing was tested."""
+    results = [[np.nan if each.recall is None else each.recall for each in run] for run in _class_results(row, split)]
+    if not results:
+        return np.full(len(row.runs[0].counts), np.nan)
+    return np.asarray(np.mean(results, axis=0), dtype=np.float64)
+
+
+def class_intervals(row: Row, split: str | None) -> list[Ends | None]:
+    """The 95% interval of each class's recall, C of them: the mean of those of the seeds, None where there is none."""
+    results = _class_results(row, split)
+    if not results:
+        return [None] * len(row.runs[0].counts)
+    return [mean_interval([each.interval for each in seeds]) for seeds in zip(*results, strict=True)]
+
+
+def tested_images(rows: Sequence[Row], split: str | None) -> IntArray:
+    """Test images per class, shape (C,), the smallest number that any run was measured on; 0 where none was."""
+    results = [[each.test_count for each in run] for row in rows for run in _class_results(row, split)]
+    return np.asarray(np.min(results or [[0] * len(rows[0].runs[0].counts)], axis=0), dtype=np.int64)
+
+
+def mean_recalls(recalls: Sequence[FloatArray]) -> FloatArray:
+    """Recall per class, averaged over the configurations that were tested on the class, shape (C,); NaN where none was.
+
+    Args:
+        recalls: Of each configuration, from :func:`class_recalls`.
+
+    Example:
+        >>> mean_recalls([np.array([0.5, np.nan, np.nan]), np.array([1.0, 0.25, np.nan])]).tolist()
+        [0.75, 0.25, nan]
+    """
+    values = np.ma.masked_invalid(np.stack(recalls))
+    return np.asarray(values.mean(axis=0).filled(np.nan), dtype=np.float64)
 
 
 def class_table(comparison: Comparison) -> dict[str, Any]:
@@ -32,22 +79,27 @@ def class_table(comparison: Comparison) -> dict[str, Any]:
         ``split``, ``words`` (what is said of a class with so few test images), ``runs`` (each with ``label``,
         ``recall``, ``low`` and ``high`` in tenths of a percent, None where not measured, and ``taken``: index and
         percent in turn; ``train`` and ``groups`` of its own where it had other images), and ``images``, ``examples``
-        and ``left_out`` of :class:`longtail.report.class_table.ClassPictures`, hardest classes first.
+        and ``left_out`` of :class:`ClassPictures`, hardest classes first.
     """
     rows, run = comparison.final, comparison.final[0].runs[0]
     tested = tested_images(rows, comparison.split)
     recalls = mean_recalls([class_recalls(row, comparison.split) for row in rows])
+    small = range(1, FEW_IMAGES)
     return {
         "names": list(run.counts.names),
-        "groups": _groups(run),
+        "groups": [GROUP_NAMES.index(name) for name in run.group_of],
         "group_names": list(GROUP_NAMES),
         "group_labels": [GROUP_LABELS[name] for name in GROUP_NAMES],
         "train": list(run.counts.counts),
         "test": tested.tolist(),
         "split": comparison.split or "",
-        "words": {str(one): _few_words(one) for one in sorted(set(tested.tolist())) if 0 < one < FEW_IMAGES},
-        "runs": [_row(row, comparison) for row in rows],
-        **asdict(class_pictures(rows, np.lexsort((run.counts.array, recalls)).tolist())),
+        "words": {
+            str(number): f"{number} test image{'' if number == 1 else 's'}: too few to tell"
+            for number in small
+            if number in tested
+        },
+        "runs": [_configuration(row, comparison) for row in rows],
+        **asdict(embed_pictures(rows, np.lexsort((run.counts.array, recalls)).tolist())),
     }
 
 
@@ -57,65 +109,33 @@ def table_json(comparison: Comparison) -> str:
     return text.replace("<", "\\u003c")
 
 
-def _few_words(images: int) -> str:
-    return f"{images} test image{'' if images == 1 else 's'}: too few to tell"
-
-
-def _row(row: Row, comparison: Comparison) -> dict[str, Any]:
-    recall, ends = class_recalls(row, comparison.split), class_intervals(row, comparison.split)
-    found: dict[str, Any] = {"label": row.label, "recall": [None if np.isnan(one) else _tenths(one) for one in recall]}
-    if any(ends):
-        found["low"] = [None if pair is None else _tenths(pair[0]) for pair in ends]
-        found["high"] = [None if pair is None else _tenths(pair[1]) for pair in ends]
-    first, mine = comparison.final[0].runs[0], row.runs[0]
-    if mine.counts.counts != first.counts.counts:
-        found |= {"train": list(mine.counts.counts), "groups": _groups(mine)}
-    known = [run.predictions for run in row.runs if run.predictions is not None]
-    if known and comparison.split == "test":
-        labels, answers = (np.concatenate([getattr(one, name) for one in known]) for name in ("label", "prediction"))
-        size = len(mine.counts)
-        nearest = nearest_confusions(confused_pairs(labels, answers, size), size, limit=CONFUSIONS)
-        shares = np.nan_to_num(100 * nearest.share).round().astype(int)
-        found["taken"] = [
-            [value for other, share in zip(*pair, strict=True) if other >= 0 for value in (other, share)]
-            for pair in zip(nearest.prediction.tolist(), shares.tolist(), strict=True)
+def _configuration(row: Row, comparison: Comparison) -> dict[str, Any]:
+    recalls, intervals = class_recalls(row, comparison.split), class_intervals(row, comparison.split)
+    columns: dict[str, Any] = {"label": row.label, "recall": [_tenths(value) for value in recalls]}
+    if any(intervals):
+        columns |= {
+            name: [_tenths(ends[place]) if ends else None for ends in intervals]
+            for place, name in enumerate(("low", "high"))
+        }
+    first, run = comparison.final[0].runs[0], row.runs[0]
+    if run.counts.counts != first.counts.counts:
+        columns |= {"train": list(run.counts.counts), "groups": [GROUP_NAMES.index(name) for name in run.group_of]}
+    predictions = [each.predictions for each in row.runs if each.predictions is not None]
+    if predictions and comparison.split == "test":
+        label = np.concatenate([each.label for each in predictions])
+        prediction = np.concatenate([each.prediction for each in predictions])
+        size = len(run.counts)
+        nearest = nearest_confusions(confused_pairs(label, prediction, size), size, limit=CONFUSIONS)
+        percents = np.nan_to_num(100 * nearest.share).round().astype(int)
+        columns["taken"] = [
+            [value for pair in zip(others, shares, strict=True) if pair[0] >= 0 for value in pair]
+            for others, shares in zip(nearest.prediction.tolist(), percents.tolist(), strict=True)
         ]
-    return found
+    return columns
 
 
-def _groups(run: RunResult) -> list[int]:
-    return [GROUP_NAMES.index(name) for name in run.group_of]
-
-
-def _tenths(value: float) -> int:
-    return round(1000 * float(value))
-
-
-PICTURES = 4
-
-
-"""Training images of a class, and errors of each configuration on it."""
-
-
-BUDGET = 4_000_000
-
-
-"""Bytes of all pictures in the page."""
-
-
-LIGHT_PICTURE = 900
-
-
-"""A stored PNG above this many bytes is embedded as WebP."""
-
-
-Entry = list[int]
-
-
-Numbered = tuple[int, ExampleImage]
-
-
-"""A picture with the number of its configuration, -1 for a training image."""
+def _tenths(value: float) -> int | None:
+    return None if np.isnan(value) else round(1000 * float(value))
 
 
 @dataclass(frozen=True)
@@ -131,64 +151,58 @@ class ClassPictures:
     """
 
     images: list[str] = field(default_factory=list)
-    examples: dict[str, list[Entry]] = field(default_factory=dict)
+    examples: dict[str, list[list[int]]] = field(default_factory=dict)
     left_out: list[int] = field(default_factory=list)
 
 
-def class_pictures(rows: Sequence[Row], order: Iterable[int]) -> ClassPictures:
+def embed_pictures(rows: Sequence[Row], order: Iterable[int]) -> ClassPictures:
     """Embed pictures until their bytes are spent: one of every class before a second of any.
 
     Args:
         rows: Finished configurations.
         order: Class indices, the most important first.
     """
-    kept = _by_class(rows)
-    queues = [(index, list(_queue(kept[index]))) for index in order if index in kept]
-    found, places, spent = ClassPictures(), dict[bytes, int](), 0
-    for index, (number, one) in _rounds(queues):
-        if one.image not in places:
-            uri = data_uri(one.image, light=LIGHT_PICTURE)
-            spent += len(uri)
-            if spent > BUDGET:
-                break
-            places[one.image] = len(found.images)
-            found.images.append(uri)
-        said = [] if one.role == "train" else [number, one.prediction, round(1000 * one.confidence)]
-        found.examples.setdefault(str(index), []).append([places[one.image], *said])
-    for entries in found.examples.values():
-        entries.sort(key=lambda entry: entry[1] if len(entry) > 1 else -1)
-    found.left_out.extend(index for index, _ in queues if str(index) not in found.examples)
-    return found
-
-
-def _by_class(rows: Sequence[Row]) -> dict[int, list[list[ExampleImage]]]:
-    """The pictures of each class, one list a configuration."""
-    kept: dict[int, list[list[ExampleImage]]] = defaultdict(lambda: [[] for _ in rows])
+    stored: dict[int, list[list[ExampleImage]]] = defaultdict(lambda: [[] for _ in rows])
     for number, row in enumerate(rows):
-        for run in row.runs:
-            for one in run.examples:
-                kept[one.label][number].append(one)
-    return kept
+        for each in (example for run in row.runs for example in run.examples):
+            stored[each.label][number].append(each)
+    queues = [(index, list(_queue(stored[index]))) for index in order if index in stored]
+    pictures, places, spent = ClassPictures(), dict[bytes, int](), 0
+    for turn in zip_longest(*(queue for _, queue in queues)):
+        for (index, _), entry in zip(queues, turn, strict=True):
+            if entry is None or spent > BUDGET:
+                continue
+            number, example = entry
+            if example.image not in places:
+                uri = data_uri(example.image, light=LIGHT_PICTURE)
+                spent += len(uri)
+                if spent > BUDGET:
+                    continue
+                places[example.image] = len(pictures.images)
+                pictures.images.append(uri)
+            error = [] if number < 0 else [number, example.prediction, round(1000 * example.confidence)]
+            pictures.examples.setdefault(str(index), []).append([places[example.image], *error])
+    for entries in pictures.examples.values():
+        entries.sort(key=lambda entry: entry[1] if len(entry) > 1 else -1)
+    pictures.left_out.extend(index for index, _ in queues if str(index) not in pictures.examples)
+    return pictures
 
 
-def _queue(found: Sequence[Sequence[ExampleImage]]) -> Iterator[Numbered]:
-    """Training images from the configuration with most of them, and the errors of every one, in turns."""
-    train = max((_some(each, "train") for each in found), key=len)
-    errors = [[(number, one) for one in _some(each, "error")] for number, each in enumerate(found)]
-    for turn in zip_longest([(-1, one) for one in train], *errors):
-        yield from (one for one in turn if one is not None)
+def _queue(stored: Sequence[Sequence[ExampleImage]]) -> Iterator[tuple[int, ExampleImage]]:
+    """Pictures of a class with the number of their configuration, -1 for training images.
 
+    Training images are those of the configuration with most of them; the errors of every one come in turns. Each image
+    comes once for a configuration, as several seeds may err on the same.
+    """
 
-def _some(found: Sequence[ExampleImage], role: str) -> list[ExampleImage]:
-    """The first few, each image once: several seeds may err on the same."""
-    once: dict[bytes, ExampleImage] = {}
-    for one in found:
-        if one.role == role and (role == "train" or one.prediction >= 0):
-            once.setdefault(one.image, one)
-    return list(once.values())[:PICTURES]
+    def once(examples: Sequence[ExampleImage], role: str) -> list[ExampleImage]:
+        kept: dict[bytes, ExampleImage] = {}
+        for each in examples:
+            if each.role == role and (role == "train" or each.prediction >= 0):
+                kept.setdefault(each.image, each)
+        return list(kept.values())[:PICTURES]
 
-
-def _rounds(queues: Sequence[tuple[int, list[Numbered]]]) -> Iterator[tuple[int, Numbered]]:
-    """The first picture of every class, then the second of every class that has one, and so on."""
-    for place in range(max((len(queue) for _, queue in queues), default=0)):
-        yield from ((index, queue[place]) for index, queue in queues if place < len(queue))
+    train = max((once(examples, "train") for examples in stored), key=len)
+    errors = [[(number, each) for each in once(examples, "error")] for number, examples in enumerate(stored)]
+    for turn in zip_longest([(-1, each) for each in train], *errors):
+        yield from (entry for entry in turn if entry is not None)

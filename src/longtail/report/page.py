@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import jinja2
 from plotly.offline import get_plotlyjs
@@ -15,19 +15,20 @@ from longtail.compare.seeds import mean_std_text
 from longtail.compare.table import Comparison
 from longtail.counts import GROUP_NAMES
 from longtail.files import output_path, write_atomically
-from longtail.report.captions import headline
 from longtail.report.class_table import table_json
+from longtail.report.plots.canvas import shorten
 from longtail.report.plots.palette import THEME
 from longtail.report.section import Section
 from longtail.report.sections.order import build_sections
+from longtail.report.sections.results import verdict
 from longtail.run.result import RunResult
-from longtail.text import interval_text, listing, signed
+from longtail.text import interval_text, listing, percent, sentence_case, signed
 from longtail.version import __version__
 
-TITLED = 48
-
-
+TITLE_LENGTH = 48
 """The title names the configurations where their names take no more characters than this."""
+FILE_LENGTH = 28
+"""Characters of a file's name under its picture."""
 
 
 def write_report(
@@ -41,7 +42,7 @@ def write_report(
         runs: RUN folders.
         out: The HTML file; its folder is made, and the file appears complete or not at all.
         names: As for :func:`longtail.compare.comparison.compare_runs`.
-        baseline: Likewise.
+        baseline: As there.
 
     Returns:
         The path of the file.
@@ -54,7 +55,7 @@ def write_report(
 
 
 def write_page(comparison: Comparison, sections: Sequence[Section], out: Path) -> Path:
-    """Write the page with these sections, for who needs the sections for something else as well.
+    """Write the page for callers that already built the sections.
 
     Raises:
         LongtailError: The file cannot be written.
@@ -64,17 +65,19 @@ def write_page(comparison: Comparison, sections: Sequence[Section], out: Path) -
 
 
 def render_report(comparison: Comparison, sections: Sequence[Section] | None = None) -> str:
-    """The page as text; all sections there are when none are given."""
+    """Render the page as text, with all sections there are when none are given."""
+    shown = build_sections(comparison) if sections is None else sections
     return (
         environment()
         .get_template("page.html.j2")
         .render(
             title=_title(comparison),
-            lead=headline(comparison),
+            lead=verdict(comparison),
             facts=_facts(comparison),
-            sections=build_sections(comparison) if sections is None else sections,
+            users=[section for section in shown if not section.for_researchers],
+            researchers=[section for section in shown if section.for_researchers],
             theme=THEME,
-            recolour=json.dumps({light: f"--{name}" for name, (light, _) in THEME.items()}),
+            recolor=json.dumps({light: f"--{name}" for name, (light, _) in THEME.items()}),
             plotly=get_plotlyjs(),
             classes=table_json(comparison),
             version=__version__,
@@ -85,9 +88,9 @@ def render_report(comparison: Comparison, sections: Sequence[Section] | None = N
 def _title(comparison: Comparison) -> str:
     labels = [row.label for row in comparison.final]
     named = listing(labels)
-    who = named if len(named) <= TITLED or len(labels) == 1 else f"{len(labels)} configurations"
+    title = named if len(named) <= TITLE_LENGTH or len(labels) == 1 else f"{len(labels)} configurations"
     sources = {_source(run) for row in comparison.final for run in row.runs} - {""}
-    return f"{who} on {sources.pop()}" if len(sources) == 1 else who
+    return f"{title} on {sources.pop()}" if len(sources) == 1 else title
 
 
 def _source(run: RunResult) -> str:
@@ -101,18 +104,17 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     """The figures of the strip under the title."""
     run = comparison.rows[0].runs[0]
     metrics = run.metrics(comparison.split) if comparison.split else None
-    tested = f"{metrics.num_images:,}" if metrics else "none"
     return [
         ("Classes", f"{len(run.counts):,}"),
         ("Training images", f"{run.counts.total:,}"),
         ("Imbalance ratio", f"{run.counts.imbalance_ratio:,.0f}"),
         ("Many / medium / few", " / ".join(f"{run.group_of.count(name):,}" for name in GROUP_NAMES)),
-        (f"{(comparison.split or 'test').capitalize()} images", tested),
+        (f"{(comparison.split or 'test').capitalize()} images", f"{metrics.num_images:,}" if metrics else "none"),
     ]
 
 
 def environment(*folders: Path) -> jinja2.Environment:
-    """Build the environment of the templates: escaped values, an error for a missing name, functions for numbers.
+    """Build the environment of the templates: escaped values, an error for a missing name, words for numbers.
 
     Args:
         *folders: Further folders with templates.
@@ -121,9 +123,17 @@ def environment(*folders: Path) -> jinja2.Environment:
         >>> environment().from_string("{{ words }} {{ signed(0.031) }}").render(words="a < b")
         'a &lt; b +3.1'
     """
-    made = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader([Path(__file__).parent / "templates", *folders]),
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    made.globals.update(mean_std_text=mean_std_text, mark=mark, signed=signed, interval_text=interval_text)
-    return made
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    templates.globals.update(mean_std_text=mean_std_text, mark=mark, signed=signed, interval_text=interval_text)
+    templates.filters.update(
+        percent=percent,
+        sentence_case=sentence_case,
+        file_name=lambda path: shorten(PurePosixPath(path).name, FILE_LENGTH),
+    )
+    return templates

@@ -67,12 +67,24 @@ def epoch_axis(figure: go.Figure, starts: Iterable[int], last: int | None = None
         figure.update_xaxes(range=[0.5 if last > 1 else 0, last + 0.5])
 
 
+def shorten(text: str, length: int) -> str:
+    """Shorten a name in the middle, as names of one kind begin alike and differ at their end.
+
+    Example:
+        >>> shorten("siphonophora physonect young", 16), shorten("cat", 16)
+        ('siphono…ct young', 'cat')
+    """
+    if len(text) <= length:
+        return text
+    head = (length - 1) // 2
+    return f"{text[:head]}…{text[head + 1 - length :]}"
+
+
 def clip(text: str, length: int = 60) -> str:
     """Shorten a label to ``length`` characters, and escape what plotly would read as markup.
 
     Example:
         >>> clip("aquarium fish", 9), clip("<b>")
-        ('aquarium…', '&lt;b&gt;')
+        ('aqua…fish', '&lt;b&gt;')
     """
-    short = text if len(text) <= length else f"{text[: length - 1]}…"
-    return html.escape(short, quote=False)
+    return html.escape(shorten(text, length), quote=False)

@@ -1,121 +1,72 @@
-"""The hardest classes with what they look like and what they are taken for."""
+"""The hardest classes: what they look like, how rarely they are recognized, and what they are taken for instead."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
-from longtail.compare.seeds import mean_interval
-from longtail.compare.table import Row
+from longtail.analysis.confusions import confused_pairs, nearest_confusions
+from longtail.compare.table import Comparison, Row
 from longtail.counts import FEW_IMAGES, GroupName
 from longtail.report.captions import named
-from longtail.run.result import Ends, ExampleImage, RunResult
-from longtail.text import class_word, interval_text, percent
+from longtail.report.class_table import class_intervals, class_recalls, mean_recalls, tested_images
+from longtail.report.pictures import Picture, class_pictures, error_pictures
+from longtail.report.plots.palette import GROUP_LABELS
+from longtail.report.section import Section
+from longtail.report.select import known_predictions
+from longtail.text import class_word, interval_text, listing, percent
 
-LIGHT_BYTES = 4_000
-"""A larger PNG, as older versions stored pictures, is embedded as WebP."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An embedded image with what stands under it and what is read aloud for it."""
-
-    uri: str
-    caption: str
-    alt: str
+CLASSES, PICTURES = 6, 4
+"""Classes that are shown; training images of each, and errors of each configuration."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One configuration on one class: its accuracy, its most frequent mistake, and mistaken images."""
+class ClassUnder:
+    """One configuration on one class: its recall, its most frequent mistake, and images it got wrong."""
 
     label: str
-    recall: float | None
+    recall: float
+    interval: str
     taken_for: str
     errors: tuple[Picture, ...]
-    interval: Ends | None = None
-
-    @property
-    def text(self) -> str:
-        """The accuracy as written in the page."""
-        return percent(self.recall)
-
-    @property
-    def ends(self) -> str:
-        """Its interval in percent; empty where there is none."""
-        return interval_text(self.interval)
 
 
 @dataclass(frozen=True)
 class HardClass:
-    """A class that the configurations recognise least."""
+    """A class of low recall on average over the configurations."""
 
     name: str
     group: GroupName
     train_count: int
+    test_count: int
     recall: float
     train: tuple[Picture, ...]
-    verdicts: tuple[Verdict, ...]
-    test_count: int = 0
-
-    @property
-    def is_small(self) -> bool:
-        """Whether it has hardly any test images."""
-        return 0 < self.test_count < FEW_IMAGES
+    under: tuple[ClassUnder, ...]
 
 
-def class_intervals(row: Row, split: str | None) -> list[Ends | None]:
-    """The 95% interval of each class's recall, C of them: the mean of those of the seeds, None where there is none."""
-    measured = [run.metrics(split) for run in row.runs] if split else []
-    kept = [metrics.per_class for metrics in measured if metrics is not None and metrics.per_class]
-    if not kept:
-        return [None] * len(row.runs[0].counts)
-    return [mean_interval([one.interval for one in each]) for each in zip(*kept, strict=True)]
+def build(comparison: Comparison) -> Section | None:
+    """The classes of least recall among those with enough test images to tell; None where nothing was tested."""
+    rows, split = comparison.final, comparison.split
+    tested = tested_images(rows, split)
+    if split is None or not tested.any():
+        return None
+    enough = int((tested >= FEW_IMAGES).sum())
+    hard = hardest_classes(rows, split)
+    if not hard:
+        sentence = f"No class has {FEW_IMAGES} {split} images, so that none can be called hard."
+        return Section("hardest", "Hardest classes", sentence)
+    sentence = f"The {len(hard)} hardest of the {enough:,} classes with at least {FEW_IMAGES} {split} images."
+    shown = [each.label for each in hard[0].under]
+    if len(shown) < len(rows):
+        sentence += f" Shown for {listing(shown)}, the first and the one best on few-shot classes."
+    data: dict[str, object] = {"classes": hard, "labels": GROUP_LABELS, "split": split}
+    return Section("hardest", "Hardest classes", sentence, partial="hardest.html.j2", data=data)
 
 
-def tested_images(rows: Sequence[Row], split: str | None) -> npt.NDArray[np.int64]:
-    """Test images per class, shape (C,), the smallest number that any run was measured on; 0 where none was."""
-    found = [run.metrics(split) for row in rows for run in row.runs] if split else []
-    kept = [[one.test_count for one in metrics.per_class] for metrics in found if metrics and metrics.per_class]
-    size = len(rows[0].runs[0].counts)
-    return np.array(kept, dtype=np.int64).min(axis=0) if kept else np.zeros(size, dtype=np.int64)
-
-
-def class_recalls(row: Row, split: str | None) -> npt.NDArray[np.float64]:
-    """Recall per class, averaged over the seeds of a configuration, shape (C,); NaN where nothing was tested."""
-    measured = [run.metrics(split) for run in row.runs] if split else []
-    kept = [metrics.recalls for metrics in measured if metrics is not None and metrics.per_class]
-    if not kept:
-        return np.full(len(row.runs[0].counts), np.nan)
-    return np.asarray(np.mean(kept, axis=0), dtype=np.float64)
-
-
-def mean_recalls(recalls: Sequence[npt.ArrayLike]) -> npt.NDArray[np.float64]:
-    """Recall per class, averaged over the configurations that were tested on the class, shape (C,); NaN where none was.
-
-    Args:
-        recalls: Of each configuration, from :func:`class_recalls`.
-
-    Example:
-        >>> mean_recalls([[0.5, np.nan, np.nan], [1.0, 0.25, np.nan]]).tolist()
-        [0.75, 0.25, nan]
-    """
-    measured = np.asarray(recalls, dtype=np.float64)
-    known = ~np.isnan(measured)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(known, measured, 0.0).sum(axis=0) / known.sum(axis=0), dtype=np.float64)
-
-
-def hardest_classes(
-    rows: Sequence[Row], split: str | None, *, limit: int = 6, pictures: int = 4
-) -> tuple[HardClass, ...]:
-    """The classes of least accuracy on average over the configurations.
+def hardest_classes(rows: Sequence[Row], split: str | None, *, limit: int = CLASSES) -> tuple[HardClass, ...]:
+    """The classes of least recall on average over the configurations, among those with at least five test images.
 
     Of equally hard classes, those with pictures come first, then those with fewer training images.
 
@@ -123,94 +74,50 @@ def hardest_classes(
         rows: Finished configurations.
         split: The split measured.
         limit: How many classes.
-        pictures: How many training images and, per configuration, wrong test images to show of each.
     """
+    counts, tested = rows[0].runs[0].counts, tested_images(rows, split)
     recalls = np.stack([class_recalls(row, split) for row in rows])
-    every = mean_recalls(list(recalls))
-    tested = np.flatnonzero(~np.isnan(every))
-    mean = every[tested]
-    first = rows[0].runs[0]
-    pictured = {example.label for row in rows for run in row.runs for example in run.examples}
-    bare = np.array([index not in pictured for index in tested.tolist()])
-    order = tested[np.lexsort((first.counts.array[tested], bare, mean.round(6)))][:limit]
-    images, ends = tested_images(rows, split), [class_intervals(row, split) for row in rows]
+    mean = mean_recalls(list(recalls))
+    candidates = np.flatnonzero((tested >= FEW_IMAGES) & np.isfinite(mean))
+    pictured = [example.label for row in rows for run in row.runs for example in run.examples]
+    bare = ~np.isin(candidates, pictured)
+    order = candidates[np.lexsort((counts.array[candidates], bare, mean[candidates].round(6)))][:limit].tolist()
+    spoken = named(list(zip(rows, recalls, strict=True)), lambda pair: pair[0])
+    mistakes = {row.name: _mistakes(row) for row, _ in spoken}
+    intervals = {row.name: class_intervals(row, split) for row, _ in spoken}
     return tuple(
-        replace(
-            _hard_class(int(index), rows, recalls[:, index], [each[index] for each in ends], pictures),
-            test_count=int(images[index]),
+        HardClass(
+            class_word(counts.names[index]),
+            rows[0].runs[0].group_of[index],
+            counts[index],
+            int(tested[index]),
+            float(mean[index]),
+            class_pictures(rows, index, PICTURES),
+            tuple(
+                ClassUnder(
+                    row.label,
+                    float(recall[index]),
+                    interval_text(intervals[row.name][index]),
+                    mistakes[row.name][index],
+                    error_pictures([row], index, PICTURES),
+                )
+                for row, recall in spoken
+            ),
         )
         for index in order
     )
 
 
-def _hard_class(
-    index: int, rows: Sequence[Row], recalls: npt.NDArray[np.float64], ends: Sequence[Ends | None], pictures: int
-) -> HardClass:
-    first = rows[0].runs[0]
-    name = first.counts.names[index]
-    verdicts = []
-    for row, recall, pair in named(list(zip(rows, recalls, ends, strict=True)), lambda one: one[0]):
-        known = None if np.isnan(recall) else float(recall)
-        verdicts.append(Verdict(row.label, known, _taken_for(row, index), _errors(row, index, pictures), pair))
-    # A run keeps most pictures of the classes that are hardest for itself, so any run may have those of this class.
-    train = max((_train_images(run, index) for row in rows for run in row.runs), key=len)[:pictures]
-    drawn = tuple(Picture(data_uri(image), "", f"training image of {class_word(name)}") for image in train)
-    return HardClass(
-        class_word(name), first.group_of[index], first.counts[index], float(np.nanmean(recalls)), drawn, tuple(verdicts)
-    )
-
-
-def _train_images(run: RunResult, index: int) -> list[bytes]:
-    return [example.image for example in run.examples if example.role == "train" and example.label == index]
-
-
-def _errors(row: Row, index: int, pictures: int) -> tuple[Picture, ...]:
+def _mistakes(row: Row) -> list[str]:
+    """What each class is most often taken for over all seeds, with the share of its images; empty where never."""
     names = row.runs[0].counts.names
-    examples = next((found for run in row.runs if (found := [e for e in run.examples if _is_error(e, index)])), [])
-    return tuple(
-        Picture(
-            data_uri(example.image),
-            class_word(names[example.prediction]),
-            f"{names[index]}, taken for {names[example.prediction]} at {percent(example.confidence)} confidence",
-        )
-        for example in examples[:pictures]
-    )
-
-
-def _is_error(example: ExampleImage, index: int) -> bool:
-    return example.role == "error" and example.label == index and example.prediction >= 0
-
-
-def _taken_for(row: Row, index: int) -> str:
-    """The most frequent wrong prediction over all seeds, with its share of the images of the class."""
-    known = [run.predictions for run in row.runs if run.predictions is not None]
-    picked = [found.prediction[found.label == index] for found in known]
-    answers = np.concatenate(picked) if picked else np.array([], dtype=np.int64)
-    wrong = answers[answers != index]
-    if not wrong.size:
-        return ""
-    other, tally = np.unique(wrong, return_counts=True)
-    best = int(tally.argmax())
-    return f"{class_word(row.runs[0].counts.names[int(other[best])])} ({percent(tally[best] / answers.size, 0)})"
-
-
-def data_uri(image: bytes, *, light: int = LIGHT_BYTES) -> str:
-    """An image for ``src``: a WebP as stored, a PNG likewise up to ``light`` bytes, else 96 pixels a side as WebP.
-
-    Example:
-        >>> data_uri(b"RIFF"), data_uri(b"no image at all", light=4)
-        ('data:image/webp;base64,UklGRg==', 'data:,')
-    """
-    if image.startswith(b"RIFF"):
-        return f"data:image/webp;base64,{base64.b64encode(image).decode()}"
-    if len(image) <= light:
-        return f"data:image/png;base64,{base64.b64encode(image).decode()}"
-    try:
-        with Image.open(io.BytesIO(image)) as opened:
-            small = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError):
-        return "data:,"
-    small.thumbnail((96, 96))
-    target = io.BytesIO()
-    small.save(target, "WEBP", quality=80)
-    return f"data:image/webp;base64,{base64.b64encode(target.getvalue()).decode()}"
+    predictions = [each for _, each in known_predictions(row)]
+    if not predictions:
+        return [""] * len(names)
+    label = np.concatenate([each.label for each in predictions])
+    pairs = confused_pairs(label, np.concatenate([each.prediction for each in predictions]), len(names))
+    nearest = nearest_confusions(pairs, len(names), limit=1)
+    return [
+        f"{class_word(names[other])} ({percent(share)})" if other >= 0 else ""
+        for other, share in zip(nearest.prediction[:, 0].tolist(), nearest.share[:, 0].tolist(), strict=True)
+    ]

@@ -11,7 +11,17 @@ from dataclasses import replace
 
 from longtail.compare.table import Comparison
 from longtail.report.section import Section
-from longtail.report.sections import basics, confusions, gradients, norms, provenance, saturation
+from longtail.report.sections import (
+    classes,
+    confusions,
+    errors,
+    gradients,
+    hardest,
+    norms,
+    provenance,
+    results,
+    saturation,
+)
 from longtail.report.sections.ablation import ablation_section
 from longtail.report.sections.calibration import reliability_section
 from longtail.report.sections.class_separation import spread_section
@@ -25,21 +35,24 @@ Build = Callable[[Comparison], Section | None]
 """Builds a section; None where a comparison has nothing to show in it."""
 
 FOR_USERS: tuple[Build, ...] = (
-    basics.results,
-    basics.classes,
-    basics.groups,
-    ablation_section,
-    basics.accuracy,
-    confusions.confusions_section,
-    basics.hardest,
+    results.build,
+    results.groups,
+    hardest.build,
+    confusions.build,
+    errors.build,
+    errors.mislabeled,
 )
-"""What whoever uses the model needs."""
+"""For whoever uses the model."""
 
 FOR_RESEARCHERS: tuple[Build, ...] = (
+    classes.training_set,
+    classes.accuracy,
+    ablation_section,
+    confusions.group_destinations,
     prior_section,
     reliability_section,
     coverage_section,
-    basics.curves,
+    results.curves,
     gradients.SECTION.build,
     gradients.CLASS_SECTION.build,
     saturation.distribution,

@@ -32,10 +32,10 @@ const Classes = (() => {
 
   // Hover text: plotly reads it as markup.
   const escaped = (text) => (text.length > 60 ? `${text.slice(0, 59)}\u2026` : text).replace(/[&<>]/g, (letter) => `&#${letter.charCodeAt(0)};`);
-  const said = new Map(); // of each run, and of none, by class: written once, shared by all figures
+  const hovers = new Map(); // of each run, and of none, by class: written once, shared by all figures
   const describe = (index, run) => {
-    if (!said.has(run)) said.set(run, []);
-    return (said.get(run)[index] ??= describeAnew(index, run));
+    if (!hovers.has(run)) hovers.set(run, []);
+    return (hovers.get(run)[index] ??= describeAnew(index, run));
   };
   const describeAnew = (index, run) => {
     const tested = table.test[index];
@@ -116,16 +116,16 @@ const Classes = (() => {
       make("th", { scope: "row" }, run.label), make("td", { class: "number" }, percent(run.recall[index])),
       make("td", { class: "number" }, interval(run, index) || "n/a"), make("td", {}, ...confusions(run, index))))));
   const picture = (index, [place, run, other, sure]) => {
-    const said = run === undefined ? `training image of ${called(index)}`
+    const words = run === undefined ? `training image of ${called(index)}`
       : `${called(index)}, taken for ${called(other)} at ${percent(sure)}% confidence under ${table.runs[run].label}`;
-    return make("figure", {}, make("img", { src: table.images[place], alt: said }),
-      make("figcaption", { title: said }, run === undefined ? "training image" : `${table.runs[run].label}: ${called(other)}`));
+    return make("figure", {}, make("img", { src: table.images[place], alt: words }),
+      make("figcaption", { title: words }, ...(run === undefined ? ["training image"] : [called(other), make("span", { class: "quiet" }, table.runs[run].label)])));
   };
   const pictures = (index) => {
     const found = table.examples[index];
-    if (found) return make("div", { class: "strip captioned" }, ...found.map((one) => picture(index, one)));
+    if (found) return make("div", { class: "strip" }, ...found.map((one) => picture(index, one)));
     return make("p", { class: "quiet" }, table.left_out.includes(index) ? "The page has no room for its pictures: examples.parquet in the folder of the run holds them."
-      : "No example of it was kept. Older versions kept pictures of the hardest classes only: longtail analyse RUN adds the others.");
+      : "No example of it was kept. Older versions kept pictures of the hardest classes only: longtail analyze RUN adds the others.");
   };
 
   // The value that a figure's hover text writes of a point, without the name of the class.

@@ -1,6 +1,7 @@
-// Draws the figures in the colours of the reader's theme: first those near the screen, then the rest, one a turn so that
-// the page stays responsive. A browser keeps few WebGL contexts, so figures that need one live only near the screen, and
-// beyond LIVE of them a figure is drawn without. For print all are drawn, light and without WebGL.
+// Draws the figures in the colors of the reader's theme: first those near the screen, then the rest, one a turn so that
+// the page stays responsive; those behind a fold once it is opened, as a hidden figure has no width. A browser keeps few
+// WebGL contexts, so figures that need one live only near the screen, and beyond LIVE of them a figure is drawn without.
+// For print all are drawn, light and without WebGL.
 const Figures = (() => {
   const LIVE = 6, NEAR = "400px", RINGS = 300;
   const PAPER = [680, 325]; // pixels of one and of two figures in a line of paper, as in the style
@@ -40,19 +41,19 @@ const Figures = (() => {
     trace.text = Array.from(trace.customdata, (index) => describe(index, run));
   };
 
-  const recolour = (value, colours) => {
-    if (typeof value === "string") return colours[value] ?? value;
-    if (Array.isArray(value)) return value.map((item) => recolour(item, colours));
+  const recolor = (value, colors) => {
+    if (typeof value === "string") return colors[value] ?? value;
+    if (Array.isArray(value)) return value.map((item) => recolor(item, colors));
     if (value === null || typeof value !== "object" || ArrayBuffer.isView(value)) return value;
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, DATA.has(key) ? item : recolour(item, colours)]));
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, DATA.has(key) ? item : recolor(item, colors)]));
   };
-  const light = Object.fromEntries(Object.keys(RECOLOUR).map((colour) => [colour, colour]));
+  const light = Object.fromEntries(Object.keys(RECOLOR).map((color) => [color, color]));
   const theme = () => {
     if (printing) return light;
     const style = getComputedStyle(document.documentElement);
-    return Object.fromEntries(Object.entries(RECOLOUR).map(([name, key]) => [name, style.getPropertyValue(key).trim()]));
+    return Object.fromEntries(Object.entries(RECOLOR).map(([name, key]) => [name, style.getPropertyValue(key).trim()]));
   };
-  const inkOf = (colours) => colours[Object.keys(RECOLOUR).find((key) => RECOLOUR[key] === "--ink")];
+  const inkOf = (colors) => colors[Object.keys(RECOLOR).find((key) => RECOLOR[key] === "--ink")];
 
   // Places of a class in a trace.
   const places = (trace, index) => {
@@ -60,12 +61,12 @@ const Figures = (() => {
     for (let i = 0; i < trace.customdata.length && found.length < RINGS; i += 1) if (trace.customdata[i] === index) found.push(i);
     return found;
   };
-  const rings = (spec, colours, vector) => {
+  const rings = (spec, colors, vector) => {
     if (chosen === null) return [];
     return spec.data.filter((trace) => isClasses(trace) && trace.x && trace.y).flatMap((trace) => {
       const found = places(trace, chosen);
       if (!found.length) return [];
-      const marker = { symbol: "circle-open", size: found.length > 1 ? 11 : 18, color: inkOf(colours), line: { width: found.length > 1 ? 1.6 : 2.6 } };
+      const marker = { symbol: "circle-open", size: found.length > 1 ? 11 : 18, color: inkOf(colors), line: { width: found.length > 1 ? 1.6 : 2.6 } };
       return [{
         type: trace.type === "scattergl" && !vector ? "scattergl" : "scatter", mode: "markers", name: "chosen class", meta: "ring",
         x: found.map((i) => trace.x[i]), y: found.map((i) => trace.y[i]), xaxis: trace.xaxis, yaxis: trace.yaxis,
@@ -77,11 +78,11 @@ const Figures = (() => {
   const alive = () => figures.filter((figure) => figure.live);
   const draw = (figure) => {
     Object.assign(figure, { stale: false, drawing: true });
-    const spec = specOf(figure), colours = theme();
+    const spec = specOf(figure), colors = theme();
     spec.data.forEach(addWords);
     const vector = figure.gl && (printing || (!figure.live && alive().length >= LIVE));
-    const { data, layout } = recolour(spec, colours);
-    const traces = [...data, ...rings(spec, colours, vector)].map((trace) => (vector ? { ...trace, type: trace.type.replace(/gl$/, "") } : trace));
+    const { data, layout } = recolor(spec, colors);
+    const traces = [...data, ...rings(spec, colors, vector)].map((trace) => (vector ? { ...trace, type: trace.type.replace(/gl$/, "") } : trace));
     if (coarse) layout.dragmode = false;
     // The browser lays the paper out after it has asked for the figures.
     if (printing) layout.width = PAPER[figure.target.closest(".figures")?.classList.contains("one") ? 0 : 1];
@@ -110,7 +111,8 @@ const Figures = (() => {
     canvases.forEach((canvas) => canvas.getContext("webgl")?.getExtension("WEBGL_lose_context")?.loseContext());
     Object.assign(figure, { live: false, stale: true, heard: false });
   };
-  const next = () => figures.find((figure) => figure.stale && figure.near) ?? figures.find((figure) => figure.stale && !figure.gl);
+  const unfolded = ({ target }) => !target.closest("details:not([open])");
+  const next = () => figures.find((figure) => figure.stale && figure.near) ?? figures.find((figure) => figure.stale && !figure.gl && unfolded(figure));
   const work = async () => {
     if (busy) return;
     busy = true;
@@ -133,6 +135,13 @@ const Figures = (() => {
     work();
   }, { rootMargin: `${NEAR} 0px` });
   figures.forEach(({ target }) => screen.observe(target));
+
+  // A figure that was drawn before its fold was closed may have another width by now.
+  document.addEventListener("toggle", ({ target: fold }) => {
+    if (!fold.open || printing) return;
+    figures.filter((figure) => !figure.stale && fold.contains(figure.target) && unfolded(figure)).forEach(({ target }) => Plotly.Plots.resize(target));
+    work();
+  }, true);
 
   const print = () => {
     if (printing) return;

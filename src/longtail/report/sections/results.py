@@ -1,0 +1,135 @@
+"""What the runs reach: the verdict, the table of results, the shot groups, and the curves of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from longtail.compare.differences import difference_text
+from longtail.compare.seeds import MeanStd, mean_interval, mean_std_text
+from longtail.compare.table import HEADINGS, Comparison, Row
+from longtail.counts import GROUP_NAMES
+from longtail.evaluation.intervals import LEVEL_TEXT
+from longtail.report.plots import figures
+from longtail.report.plots.curves import training_curve
+from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, INK
+from longtail.report.section import Drawing, Key, Section
+from longtail.report.select import absent_notes, run_keys
+from longtail.text import figure_text
+
+JUDGED = "balanced_accuracy"
+"""By this a configuration is called best: a validation split may be as long-tailed as the training images."""
+
+
+def verdict(comparison: Comparison) -> str:
+    """Which configuration to use: the best on validation images; without these only which is highest on test images."""
+    rows, split = comparison.final, comparison.split
+    if split is None:
+        return "No run was evaluated yet."
+    if len(rows) == 1:
+        return f"{rows[0].label} reaches {_reached(rows[0], split)}."
+    validated = {row.name: value for row in rows if (value := _on_validation(row))}
+    if len(validated) == len(rows):
+        best = max(rows, key=lambda row: validated[row.name][0].mean)
+        text = f"Best on validation images: {best.label}, balanced accuracy {_figure(*validated[best.name])}."
+        if split == "test":
+            text += f" It reaches {_reached(best, split)}."
+    else:
+        best = max(rows, key=lambda row: judged.mean if (judged := row.values[JUDGED]) else -1.0)
+        text = f"Highest on {split} images: {best.label} reaches {_reached(best, split)}."
+    if best is not rows[0]:
+        few = best.values["few"] and rows[0].values["few"]
+        text += f" Against {rows[0].label}: {difference_text(best.differences[JUDGED])}"
+        text += f"; on few-shot classes, {difference_text(best.differences['few'])}." if few else "."
+    if len(validated) < len(rows):
+        text += " No verdict: without validation images to choose by, the highest on test images flatters itself."
+    return text
+
+
+def _reached(row: Row, split: str) -> str:
+    balanced = _figure(row.values[JUDGED], row.intervals.get(JUDGED))
+    text = f"a balanced accuracy of {balanced} on {split} images"
+    if row.values["few"] is None:
+        return text
+    return f"{text}, {_figure(row.values['few'], row.intervals.get('few'))} on few-shot classes"
+
+
+def _figure(value: MeanStd | None, ends: tuple[float, float] | None) -> str:
+    """A figure in percent with its interval over images, or its deviation over seeds."""
+    if value is None:
+        return "n/a"
+    if value.std is not None:
+        return f"{mean_std_text(value)}%"
+    return figure_text(value.mean, ends)
+
+
+def _on_validation(row: Row) -> tuple[MeanStd, tuple[float, float] | None] | None:
+    """The figure that configurations are judged by on validation images; None unless every run has some."""
+    metrics = [run.validation for run in row.runs if run.validation is not None]
+    value = MeanStd.of([each[JUDGED] for each in metrics])
+    if value is None or value.n < len(row.runs):
+        return None
+    return value, mean_interval([each.intervals.get(JUDGED) for each in metrics])
+
+
+def build(comparison: Comparison) -> Section:
+    """The table of all figures, and what to know before trusting them."""
+    rows = comparison.final
+    data: dict[str, object] = {
+        "comparison": comparison,
+        "headings": HEADINGS,
+        "best": {key: _best(rows, key) for key in HEADINGS},
+        "folded": any(len(row.runs) > 1 for row in comparison.rows),
+        "measured": any(any(row.intervals.values()) for row in comparison.rows),
+        "groups": GROUP_NAMES,
+        "notes": [*comparison.notes, *absent_notes(comparison)],
+    }
+    return Section("results", "Results", partial="results.html.j2", data=data)
+
+
+def _best(rows: Sequence[Row], key: str) -> float | None:
+    """The value to set in bold: the best of several, unless all are the same to the digit shown."""
+    shown = {round(value.mean, 3) for row in rows if (value := row.values[key]) is not None}
+    if len(shown) < 2:
+        return None
+    return min(shown) if key == "ece" else max(shown)
+
+
+def groups(comparison: Comparison) -> Section | None:
+    """Bars of accuracy on all images and on the classes of each shot group."""
+    if comparison.split is None:
+        return None
+    rows, run = comparison.final, comparison.rows[0].runs[0]
+    panels = [("accuracy", "All images", INK)]
+    for name in GROUP_NAMES:
+        if any(name in row.runs[0].group_of for row in rows):
+            size = run.group_of.count(name)
+            title = f"{GROUP_LABELS[name]}, {size:,} {'class' if size == 1 else 'classes'}"
+            panels.append((name, title, GROUP_COLORS[name]))
+    labels, drawings = [row.label for row in rows], []
+    for key, title, color in panels:
+        values, ends = [row.values[key] for row in rows], [row.intervals.get(key) for row in rows]
+        bars = [f"{row.label} {_figure(row.values[key], row.intervals.get(key))}" for row in rows]
+        alt = f"Bars of accuracy, {title}: {', '.join(bars)}."
+        drawings.append(Drawing(f"group-{key}", title, alt, figures.group_bars(labels, values, color, ends)))
+    sentence = "Of a group: the mean over its classes, every class counting the same."
+    if any(len(row.runs) == 1 and any(row.intervals.values()) for row in rows):
+        sentence += f" Whiskers: the {LEVEL_TEXT} interval over test images"
+        sentence += ", or one deviation over seeds." if any(len(row.runs) > 1 for row in rows) else "."
+    return Section("groups", "Accuracy by group", sentence, "four", drawings=tuple(drawings))
+
+
+def curves(comparison: Comparison) -> Section | None:
+    """Loss, accuracy and learning rate over the epochs of both stages."""
+    rows = [row for row in comparison.final if any(run.history for run in row.runs)]
+    if not rows:
+        return None
+    names, drawings = ", ".join(row.label for row in rows), []
+    for measure, title in {"accuracy": "Accuracy", "loss": "Loss", "learning_rate": "Learning rate"}.items():
+        alt = f"Lines of {title.lower()} over epochs for {names}."
+        drawings.append(Drawing(f"curve-{measure}", title, alt, training_curve(rows, measure)))
+    legend = list(run_keys(rows))
+    epochs = [epoch for row in rows for run in row.runs for epoch in run.history]
+    if any(epoch.values.get("validation_loss") is not None for epoch in epochs):
+        legend.append(Key("muted", "dashed", "Validation, thin"))
+    sentence = "Training accuracy is counted on the batches as the loop drew and changed them."
+    return Section("curves", "Training", sentence, "three", tuple(legend), tuple(drawings))

@@ -1,0 +1,122 @@
+"""Confusions: pairs, the ordered matrix, and where a group's errors go; every class of a group counts the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fake_predictions import LABEL, first_right, predict
+
+from longtail.compare.comparison import compare_runs
+from longtail.counts import GROUP_NAMES
+from longtail.report.page import render_report
+from longtail.report.pictures import error_pictures
+from longtail.report.sections import confusions
+from longtail.report.sections.confusions import (
+    build,
+    cluster,
+    confused_pairs_of,
+    confusion_shares,
+    group_destinations,
+    matrix_figure,
+)
+from longtail.run.result import RunResult
+
+
+@pytest.fixture
+def two(make_run):
+    """The tail goes to the head under ce, and half of it to the other few-shot class under gcl."""
+    ce = predict(make_run("ce"), first_right([20, 20, 10, 10, 0, 0], [1, 0, 0, 0, 0, 0]), 0.9)
+    gcl = predict(
+        make_run("gcl", recipe="cifar-lt/gcl"), first_right([10, 20, 10, 10, 10, 10], [4, 0, 0, 0, 0, 4]), 0.6, 0.3
+    )
+    return compare_runs([ce, gcl])
+
+
+def test_where_tail_errors_go_is_counted(two):
+    section = group_destinations(two)
+    assert [drawing.id for drawing in section.drawings] == [f"destinations-{name}" for name in GROUP_NAMES]
+    few = section.drawings[2]
+    assert {trace.name: trace.x.tolist() for trace in few.figure.data} == {
+        "right": [0.0, 0.5], "taken for another many-shot class": [1.0, 0.25],
+        "taken for another medium-shot class": [0.0, 0.0], "taken for another few-shot class": [0.0, 0.25],
+    }  # fmt: skip
+    assert "ce 0.0% right, 100.0% taken for another many-shot class" in few.alt
+    assert "40.0%" in section.sentence  # of all other classes are many-shot
+
+
+def test_pairs_are_those_of_both_configurations_with_their_shares(two):
+    pairs = confused_pairs_of(two.final)
+    assert (pairs[0].label, pairs[0].prediction) == (4, 0)
+    assert (pairs[0].images, pairs[0].shares) == ((20, 10), (1.0, 0.5))
+    assert {(pair.label, pair.prediction): pair.images for pair in pairs}[5, 4] == (0, 10)
+
+
+def test_seeds_are_pooled_and_counted_once(make_run):
+    answers = [first_right([20] * 4 + [0, 0], [0] * 6), first_right([20] * 4 + [20, 20], [0] * 6)]
+    rows = compare_runs([predict(make_run(f"ce{seed}", seed=seed), one) for seed, one in enumerate(answers)])
+    assert group_destinations(rows).drawings[2].figure.data[0].x.tolist() == [0.5]
+    assert build(rows).data["pairs"][0].shares == (0.5,)
+    assert confusion_shares(rows.final[0])[5].tolist() == [0.5, 0, 0, 0, 0, 0.5]
+
+
+def test_the_matrix_holds_the_shares_and_confused_classes_stand_together(two):
+    section = build(two)
+    assert [drawing.title for drawing in section.drawings] == ["ce", "gcl"]
+    heat = section.drawings[0].figure.data[0]
+    places = {name: place for place, name in enumerate(heat.x)}
+    assert heat.y == heat.x
+    assert heat.z[places["class 4"], places["class 0"]] == 100
+    assert heat.z[places["class 2"], places["class 2"]] == 50
+    blocks = np.kron(np.eye(3), np.full((2, 2), 0.5))
+    shuffled = np.array([0, 2, 4, 1, 3, 5])
+    order = shuffled[cluster(blocks[np.ix_(shuffled, shuffled)])]
+    assert sorted(map(sorted, order.reshape(3, 2).tolist())) == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_an_untested_class_is_drawn_and_names_keep_their_markup_to_themselves():
+    shares = np.array([[0.5, 0.5], [np.nan, np.nan]])
+    heat = matrix_figure(shares, ["<b>cat", "dog"]).data[0]
+    assert heat.z.tolist() == [[50, 50], [0, 0]]
+    assert "<b>" not in heat.x[0]
+    assert cluster(np.full((4, 4), np.nan)).shape == (4,)
+
+
+def test_beyond_the_limit_the_pairs_are_listed_without_a_matrix(two, monkeypatch):
+    monkeypatch.setattr(confusions, "MATRIX_CLASSES", 5)
+    section = build(two)
+    assert section.drawings == ()
+    assert "class 4" in render_report(two, [section])
+
+
+def test_a_perfect_predictor_has_no_pairs(make_run):
+    rows = compare_runs([predict(make_run("ce"), LABEL, 1.0, 0.0)])
+    assert build(rows).partial == ""
+    assert group_destinations(rows).drawings
+
+
+def test_runs_without_predictions_are_left_out(two, make_run):
+    bare = make_run("bare", recipe="cifar-lt/bare")
+    (bare / "predictions.parquet").unlink()
+    rows = compare_runs([bare, two.final[1].runs[0].folder])
+    for section in (build, group_destinations):
+        assert "bare" not in section(rows).drawings[0].alt
+        assert section(compare_runs([bare])) is None
+        assert section(compare_runs([make_run(f"untested-{section.__name__}", test=False)])) is None
+
+
+def test_only_groups_with_images_are_drawn(make_run):
+    rows = compare_runs([predict(make_run("ce", counts=(300, 200, 150, 120, 60, 50)), LABEL // 2)])
+    assert [drawing.id for drawing in group_destinations(rows).drawings] == [
+        "destinations-many",
+        "destinations-medium",
+    ]
+
+
+def test_pictures_stand_with_their_pair(make_run):
+    folder = make_run("ce", files="/photos")
+    error = next(each for each in RunResult.load(folder).examples if each.role == "error")
+    rows = compare_runs([folder]).final
+    (first, *_) = error_pictures(rows, error.label, 3, error.prediction)
+    assert f"class {error.label}, taken for class {error.prediction}" in first.alt
+    assert first.file.startswith("/photos/")
+    assert first.uri.startswith("data:image/")
