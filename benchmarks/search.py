@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 from common import train_grid
 
-from longtail.data.sources.registry import Split, load_source
+from longtail.data.dataset import Split
+from longtail.data.sources.registry import load_source
 from longtail.data.subsets import cut_long_tailed
 
 HELD_OUT = 20  # images of each class

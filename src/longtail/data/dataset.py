@@ -1,4 +1,4 @@
-"""Split and ImageData: labelled images as the rest of the package sees them, wherever they came from."""
+"""Split and ImageData: labeled images, whatever source they come from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPLIT_NAMES = ("train", "validation", "test")
 
 
 class Encoded(TypedDict):
-    """An image as stored: its bytes, or else the path of its file."""
+    """A stored image: its bytes, else the path of its file."""
 
     bytes: bytes | None
     path: str | None
@@ -34,14 +34,14 @@ class Encoded(TypedDict):
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a source that its owner should know, and what to do about it.
+    """A finding about a source, with a remedy.
 
     Attributes:
         severity: ``"error"`` (images that cannot be used), ``"warning"``, or ``"note"``.
-        message: What is so.
-        remedy: What to do.
-        kind: The same in one word for machines, such as ``"unreadable"``.
-        images: The names of all images it is about; the message shows the first few.
+        message: What was found.
+        remedy: How to fix it.
+        kind: Identifier of this kind of finding, such as ``"unreadable"``.
+        images: Names of all affected images; the message shows the first few.
     """
 
     severity: Severity
@@ -56,12 +56,12 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled images of one split, read when asked for.
+    """Labeled images of one split, decoded on demand.
 
     Attributes:
-        rows: Columns ``image`` (bytes and path, undecoded), ``label`` (int64), and whatever else the source has.
-        root: The folder that file paths are relative to in :meth:`fingerprint`; empty for embedded images.
-        origin: Row numbers in the source, shape (N,), kept through :meth:`select`; None means 0 .. N-1.
+        rows: Columns ``image`` (bytes and path, undecoded), ``label`` (int64), and further columns of the source.
+        root: Folder of the file paths in :meth:`fingerprint` and :meth:`files`; empty for embedded images.
+        origin: Row numbers in the source, shape (N,), preserved by :meth:`select`; None means 0 .. N-1.
 
     Example:
         >>> split = Split.from_arrays(np.zeros((3, 8, 8), np.uint8), [0, 0, 1])
@@ -108,7 +108,7 @@ class Split:
         return values
 
     def column(self, name: str) -> list[object]:
-        """The values of one column, in row order.
+        """Return the values of one column, in row order.
 
         Raises:
             LongtailError: There is no such column; the nearest one is named.
@@ -119,57 +119,57 @@ class Split:
         return values
 
     def require(self, name: str) -> None:
-        """Make sure that there is a column of that name.
+        """Check that there is a column of that name.
 
         Raises:
-            LongtailError: There is none; the nearest one is named.
+            LongtailError: There is no such column; the nearest one is named.
         """
         if name not in self.rows.column_names:
             raise LongtailError(f"there is no column {name!r}.{nearest(name, self.rows.column_names)}")
 
     def encoded(self, index: int) -> Encoded:
-        """The stored form of one image: ``{"bytes": ..., "path": ...}``."""
+        """Return the stored form of one image: ``{"bytes": ..., "path": ...}``."""
         stored: Encoded | None = self._stored[int(index)].column(0)[0].as_py()
         return stored or {"bytes": None, "path": None}
 
     @cached_property
     def _stored(self) -> datasets.Dataset:
-        """The images as Arrow tables: no other column is read, and no Python object made, to get at one."""
+        """The image column alone as Arrow tables, so that reading one row makes no other Python object."""
         return self.rows.select_columns(["image"]).with_format("arrow")
 
     def image(self, index: int) -> Image.Image:
         """Decode one image to RGB.
 
         Raises:
-            UnreadableImageError: The image cannot be read; the sentence names it.
+            UnreadableImageError: The image cannot be read; the message names it.
         """
         return decode(*self._content(index))
 
     def pixels(
         self, index: int, resize: int | None, size: int, interpolation: Interpolation = "bicubic"
     ) -> npt.NDArray[np.uint8]:
-        """Decode one image to a square, uint8 (size, size, 3); see :func:`~longtail.data.decode.read_square`.
+        """Decode one image to a square, uint8 (size, size, 3), by :func:`~longtail.data.decode.read_square`.
 
         Args:
             index: The row.
-            resize: Length of the shorter side before the centre crop; None means ``size``.
+            resize: Length of the shorter side before the center crop; None means ``size``.
             size: Side of the square.
-            interpolation: How pixels in between are made up.
+            interpolation: Filter for scaling.
 
         Raises:
-            UnreadableImageError: The image cannot be read; the sentence names it.
+            UnreadableImageError: The image cannot be read; the message names it.
         """
         return read_square(*self._content(index), resize=resize, size=size, interpolation=interpolation)
 
     def path(self, index: int) -> str:
-        """Name one image for people: its file path, or ``"row 12"`` of the source where it has none."""
+        """Return the file path of one image, or ``"row 12"`` of the source if it has none."""
         return self._name(self.encoded(index), index)
 
     def _name(self, stored: Encoded, index: int) -> str:
         return stored["path"] or f"row {self.origin_rows[index]}"
 
     def _content(self, index: int) -> tuple[bytes | str, str]:
-        """What to decode, and what to call it."""
+        """Return the encoded bytes or the path of one image, and its name."""
         stored = self.encoded(index)
         name = self._name(stored, index)
         source = stored["bytes"] if stored["bytes"] is not None else stored["path"]
@@ -191,17 +191,17 @@ class Split:
         """Hash labels and images in row order: ``"sha256:..."``.
 
         An embedded image counts by its bytes, a file by its path relative to the source and its size, so that the
-        same folder in another place has the same fingerprint.
+        same folder in another location has the same fingerprint.
 
         Raises:
-            UnreadableImageError: A file has gone since the source was read.
+            UnreadableImageError: A file was deleted since the source was read.
         """
         digest = hashlib.sha256()
         for label, stored in self.scan():
             content = stored["bytes"]
             head = b"bytes" if content is not None else self._file_identity(stored["path"])
             body = content or b""
-            # Lengths first, so that no two sequences of images can run together into the same stream.
+            # Lengths first, so that different sequences of images cannot give the same stream.
             digest.update(b"%d %d %d;" % (label, len(head), len(body)) + head + body)
         return f"sha256:{digest.hexdigest()}"
 
@@ -213,35 +213,33 @@ class Split:
                 yield label, stored or {"bytes": None, "path": None}
 
     def files(self) -> list[str | None]:
-        """The path of each image relative to the source; None for an embedded image.
+        """Return the path of each image relative to the source; None for an embedded image.
 
         Example:
             >>> Split.from_arrays(np.zeros((2, 8, 8), np.uint8), [0, 1]).files()
             [None, None]
         """
-        return [None if path is None or inside else self._relative(path) for path, inside in self.stored_paths()]
+        return [None if path is None or embedded else self._relative(path) for path, embedded in self.stored_paths()]
 
     def places(self) -> list[str]:
-        """Name each image: its path as in :meth:`files`, the name it was embedded with, or its row.
+        """Return a name for each image: its path as in :meth:`files`, the name it was embedded with, or its row.
 
         Example:
             >>> Split.from_arrays(np.zeros((2, 8, 8), np.uint8), [0, 1]).places()
             ['row 0', 'row 1']
         """
-        return [
-            self._place(row, path, embedded)
-            for row, (path, embedded) in zip(self.origin_rows, self.stored_paths(), strict=True)
-        ]
-
-    def _place(self, row: int, path: str | None, embedded: bool) -> str:
-        if not path:
-            return f"row {row}"
-        if not embedded:
-            return self._relative(path)
-        return Path(path).name if Path(path).is_absolute() else path
+        names = []
+        for row, (path, embedded) in zip(self.origin_rows, self.stored_paths(), strict=True):
+            if not path:
+                names.append(f"row {row}")
+            elif not embedded:
+                names.append(self._relative(path))
+            else:
+                names.append(Path(path).name if Path(path).is_absolute() else path)
+        return names
 
     def stored_paths(self) -> Iterator[tuple[str | None, bool]]:
-        """The stored path of each image, and whether the image itself is embedded."""
+        """Yield the stored path of each image, and whether the image itself is embedded."""
         stored = self.rows.select_columns(["image"]).flatten().with_format("arrow")
         for batch in stored.iter(batch_size=1024):  # views of the table: no image is copied
             embedded = batch.column("image.bytes").is_valid().to_pylist()
@@ -249,11 +247,9 @@ class Split:
 
     def _relative(self, path: str) -> str:
         start = self.root + os.sep
-        # Nearly every path starts with the root: os.path.relpath takes seconds for a million of them.
-        relative = path
-        if self.root:
-            relative = path[len(start) :] if path.startswith(start) else os.path.relpath(path, self.root)
-        return relative.replace(os.sep, "/")
+        if self.root:  # nearly every path begins with the root, and os.path.relpath takes seconds for a million
+            path = path[len(start) :] if path.startswith(start) else os.path.relpath(path, self.root)
+        return path.replace(os.sep, "/")
 
     def _file_identity(self, path: str | None) -> bytes:
         if path is None:
@@ -271,10 +267,10 @@ class ImageData:
     """A source of images: its classes in label order and its splits.
 
     Attributes:
-        source: What the user typed.
-        classes: Class names, shape (C,); those without images included.
+        source: SOURCE as the user typed it.
+        classes: Class names, shape (C,), including classes without images.
         splits: ``"train"`` always, ``"validation"`` and ``"test"`` where the source has them.
-        findings: What was odd about the source when it was read, and how it was taken.
+        findings: Irregularities met while the source was read, and how they were resolved.
 
     Example:
         >>> split = Split.from_arrays(np.zeros((3, 8, 8), np.uint8), [0, 0, 1])
@@ -288,11 +284,11 @@ class ImageData:
     findings: tuple[Finding, ...] = ()
 
     def counts(self, split: str = "train") -> ClassCounts:
-        """Images per class of one split; classes with none are kept."""
+        """Count the images of each class in one split, including classes without images."""
         return ClassCounts.from_labels(self.splits[split].labels, self.classes)
 
     def with_splits(self, **splits: Split) -> ImageData:
-        """The same source with some splits put in place or added."""
+        """Return the same source with some splits replaced or added."""
         return replace(self, splits={**self.splits, **splits})
 
 
@@ -308,7 +304,7 @@ def empty_split(name: str) -> Finding:
 
 
 def gone(path: str) -> UnreadableImageError:
-    """The error that says that a listed file is there no longer.
+    """Return the error for a listed file that no longer exists.
 
     Example:
         >>> print(gone("cat/1.jpg"))
@@ -320,7 +316,7 @@ def gone(path: str) -> UnreadableImageError:
 def portable_pixmap(pixels: npt.NDArray[np.uint8]) -> bytes:
     r"""Encode pixels, (H, W) or (H, W, 3), as PGM or PPM: a header and the raw values.
 
-    The hash of such an image depends on no codec's version, and reading it takes no decoder.
+    The hash of such an image does not depend on the version of a codec, and reading it takes no decoder.
 
     Example:
         >>> portable_pixmap(np.array([[65, 66]], dtype=np.uint8))

@@ -1,4 +1,4 @@
-"""Decoding: any image file or bytes becomes an 8-bit RGB image, or an error that names the file and the remedy."""
+"""Decoding of image files and bytes to 8-bit RGB, with errors that name the file and the remedy."""
 
 from __future__ import annotations
 
@@ -22,52 +22,19 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from longtail.errors import LongtailError, OwnRangeWarning, UnreadableImageError
 
-_COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")
-EXTENSIONS = frozenset((*_COMMON, ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".tga"))
-_RAW = (
-    ".raw",
-    ".dng",
-    ".cr2",
-    ".cr3",
-    ".crw",
-    ".nef",
-    ".nrw",
-    ".arw",
-    ".srf",
-    ".sr2",
-    ".orf",
-    ".rw2",
-    ".raf",
-    ".pef",
-    ".srw",
-    ".x3f",
-    ".3fr",
-    ".iiq",
-    ".kdc",
-    ".dcr",
-    ".mrw",
-    ".erf",
-    ".mef",
-    ".rwl",
-    ".gpr",
+
+def _suffixes(names: str) -> frozenset[str]:
+    return frozenset(f".{name}" for name in names.split())
+
+
+EXTENSIONS = _suffixes("jpg jpeg jpe jfif png apng bmp dib gif webp tif tiff ppm pgm pbm pnm avif jp2 tga")
+"""Of image files that are read."""
+UNREAD_EXTENSIONS = _suffixes(
+    "raw dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 raf pef srw x3f 3fr iiq kdc dcr mrw erf mef rwl gpr "
+    "heic heif hif jxl svg psd psb xcf exr hdr dcm ico icns "
+    "mp4 mov avi mkv m4v webm mts"
 )
-_OTHER_PICTURES = (
-    ".heic",
-    ".heif",
-    ".hif",
-    ".jxl",
-    ".svg",
-    ".psd",
-    ".psb",
-    ".xcf",
-    ".exr",
-    ".hdr",
-    ".dcm",
-    ".ico",
-    ".icns",
-)
-UNREAD_EXTENSIONS = (*_RAW, *_OTHER_PICTURES, ".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".mts")
-"""Photographs, graphics and videos that are not read; a folder full of them would otherwise look empty."""
+"""Of camera raw files, graphics and videos, which are reported as unread: a folder of them must not look empty."""
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MB as 8-bit RGB; anything larger is refused unread
 _DEEPEST = 65535.0  # the largest value of 16 bits
@@ -95,11 +62,11 @@ _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.Image:
-    """Open an image without decoding its pixels: size and mode are known, errors are clear.
+    """Open an image without decoding its pixels.
 
     Args:
         source: The encoded bytes, or the path of a file.
-        name: What to call it in an error; the path when not given.
+        name: Its name in errors; the path when not given.
 
     Raises:
         UnreadableImageError: No such file, not an image, a format that is not read, or more than :func:`max_pixels`
@@ -135,10 +102,10 @@ def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.
 
 
 def max_pixels() -> int:
-    """The most pixels an image may have: ``MAX_PIXELS``, or what the environment variable LONGTAIL_MAX_PIXELS says.
+    """Return the largest number of pixels of an image: ``$LONGTAIL_MAX_PIXELS``, or :data:`MAX_PIXELS`.
 
     Raises:
-        LongtailError: The variable is set to something else than a whole number of at least 1.
+        LongtailError: The variable is not a whole number of at least 1.
 
     Example:
         >>> max_pixels()
@@ -146,20 +113,17 @@ def max_pixels() -> int:
     """
     text = os.environ.get("LONGTAIL_MAX_PIXELS", "").replace("_", "")
     if text and not (text.isdecimal() and int(text)):
-        raise LongtailError(f"LONGTAIL_MAX_PIXELS={text} is no number of pixels: set a whole number, or unset it.")
+        raise LongtailError(f"LONGTAIL_MAX_PIXELS={text} is not a number of pixels: set a whole number, or unset it.")
     return int(text) if text else MAX_PIXELS
 
 
 def _size_in_header(source: bytes | str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Width and height of an image that Pillow refuses for them, from the reader that it found; no pixel is decoded.
-
-    None if that reader fails too.
-    """
+    """Return the size of an image that is too large for ``Image.open``, from Pillow's reader of its format, if any."""
     with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
         start = file.read(16)
         for reader, accepts in (Image.OPEN[kind] for kind in Image.ID):
-            found = accepts is None or accepts(start)
-            if found and not isinstance(found, str):  # words say why it would not read it
+            accepted = accepts is None or accepts(start)
+            if accepted and not isinstance(accepted, str):  # a text is the reason why not
                 file.seek(0)
                 with suppress(*_BROKEN, *_BOMB):  # of another format after all, or its first frame is as large
                     return reader(file, "").size
@@ -177,18 +141,18 @@ def _unread(label: str) -> UnreadableImageError:
 
 
 def _is_preview(image: TiffImageFile) -> bool:
-    """Whether the first picture of a TIFF is a small version of another one, as raw formats of cameras begin."""
+    """Whether the first image of a TIFF is a thumbnail, as in raw formats of cameras."""
     subfile_type = image.tag_v2.get(_SUBFILE_TYPE, 0)
     return _DNG_VERSION in image.tag_v2 or bool(isinstance(subfile_type, int) and subfile_type & 1)
 
 
 def _reason(error: BaseException) -> str:
-    """The message of a reader's error in one line."""
+    """Return the message of a reader's error in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _clear_value(image: Image.Image) -> Any:
-    """The transparent color of a PNG in the 8-bit values that Pillow decodes to; Pillow keeps the file's values."""
+    """Return the transparent color of a PNG in 8-bit values; Pillow keeps the values of the file."""
     clear: Any = image.info["transparency"]
     tiles: Any = getattr(image, "tile", [])
     layout = str(tiles[0].args) if tiles else ""  # of the file's pixels
@@ -212,7 +176,7 @@ def decode(source: bytes | str | os.PathLike[str], name: str = "") -> Image.Imag
 
     Args:
         source: The encoded bytes, or the path of a file.
-        name: What to call it in an error; the path when not given.
+        name: Its name in errors; the path when not given.
 
     Returns:
         The image in mode ``"RGB"``.
@@ -238,17 +202,17 @@ def read_square(
     size: int,
     interpolation: Interpolation = "bicubic",
 ) -> npt.NDArray[np.uint8]:
-    r"""Decode an image and bring it to a square, decoding no more of a large JPEG than that takes.
+    r"""Decode an image to a square of one size; a large JPEG is decoded at a fraction of its size.
 
-    What :meth:`~longtail.data.dataset.Split.from_arrays` and ``longtail prepare`` store, raw pixels behind a short
-    header, is copied without a decoder.
+    Raw pixels behind a short header, as :meth:`~longtail.data.dataset.Split.from_arrays` and ``longtail prepare`` store
+    them, are copied without a decoder.
 
     Args:
         source: The encoded bytes, or the path of a file.
-        name: What to call it in an error; the path when not given.
+        name: Its name in errors; the path when not given.
         resize: As for :func:`to_uint8`.
-        size: Likewise.
-        interpolation: Likewise.
+        size: As for :func:`to_uint8`.
+        interpolation: As for :func:`to_uint8`.
 
     Returns:
         Array of shape (size, size, 3).
@@ -269,7 +233,7 @@ def read_square(
         image.load()
         if extent is None:
             return to_uint8(to_rgb(_upright(image)), resize, size, interpolation)
-        # A square may be turned after it is cut out; before, it would have to be known where the last column went.
+        # Turned last: until then the filling of a drafted JPEG is at the right and lower edges.
         return np.array(_upright(_scaled(to_rgb(image), extent, shorter, size, interpolation)), dtype=np.uint8)
 
 
@@ -297,7 +261,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def to_uint8(
     image: Image.Image, resize: int | None, size: int, interpolation: Interpolation = "bicubic"
 ) -> npt.NDArray[np.uint8]:
-    """Bring an RGB image to a square of one size: scale the shorter side, then crop the centre.
+    """Scale the shorter side of an RGB image and crop the central square.
 
     An image that is ``size`` x ``size`` already is left alone. Scaling is done with anti-aliasing.
 
@@ -305,7 +269,7 @@ def to_uint8(
         image: An RGB image.
         resize: The shorter side after scaling, at least ``size``; None means ``size``.
         size: The side of the square that is kept.
-        interpolation: How pixels in between are made up.
+        interpolation: Filter for scaling.
 
     Returns:
         Array of shape (size, size, 3).
@@ -328,7 +292,7 @@ def to_uint8(
 
 
 def has_own_range(image: Image.Image) -> bool:
-    """Tell whether an image has values without a fixed range, so that it is scaled to 8 bits by its own range.
+    """Whether the values of an image have no fixed range, so that it is scaled to 8 bits by its own range.
 
     Example:
         >>> has_own_range(Image.new("F", (1, 1), 0.9)), has_own_range(Image.new("I", (1, 1), 65535))
@@ -341,7 +305,7 @@ def has_own_range(image: Image.Image) -> bool:
 
 
 def is_image_path(path: str | os.PathLike[str]) -> bool:
-    """Tell by its name whether a file should be an image.
+    """Whether a file name has the extension of an image.
 
     Example:
         >>> is_image_path("a/IMG_1.JPG"), is_image_path("notes.txt"), is_image_path(".hidden.png")
@@ -352,7 +316,7 @@ def is_image_path(path: str | os.PathLike[str]) -> bool:
 
 
 def is_unread_path(path: str | os.PathLike[str]) -> bool:
-    """Tell by its name whether a file is a photograph or video in a format that is not read.
+    """Whether a file name has the extension of a photograph or video in a format that is not read.
 
     Example:
         >>> is_unread_path("a/IMG_1.HEIC"), is_unread_path("a/IMG_1.JPG"), is_unread_path("notes.txt")
@@ -364,14 +328,14 @@ def is_unread_path(path: str | os.PathLike[str]) -> bool:
 
 @contextmanager
 def opened(source: bytes | str | os.PathLike[str], name: str = "") -> Iterator[Image.Image]:
-    r"""Open an image, close it in the end, and say which one it was if anything in it turns out to be damaged.
+    r"""Open an image for a ``with`` block, and name it in the error if it turns out to be damaged.
 
     Args:
         source: As for :func:`open_image`.
-        name: Likewise.
+        name: As for :func:`open_image`.
 
     Raises:
-        UnreadableImageError: As for :func:`open_image`, or what is done with the image finds it damaged.
+        UnreadableImageError: As for :func:`open_image`, or the block finds the image damaged.
 
     Example:
         >>> with opened(b"P5\n2 1\n255\n" + bytes([7, 7])) as image:
@@ -393,7 +357,7 @@ def opened(source: bytes | str | os.PathLike[str], name: str = "") -> Iterator[I
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """The pixels of an open image as 8-bit RGB, turned the way its EXIF orientation says.
+    """Return an open image in 8-bit RGB, turned by its EXIF orientation.
 
     Example:
         >>> upright_rgb(Image.new("L", (3, 2), 9)).getpixel((0, 0))
@@ -411,18 +375,18 @@ def _shorter(resize: int | None, size: int) -> int:
 
 
 def _shrink(image: Image.Image, shorter: int) -> tuple[float, float] | None:
-    """Have a JPEG decoded at a half, a quarter or an eighth of its size, which costs as much less.
+    """Let a JPEG be decoded at a half, a quarter or an eighth of its size.
 
-    Its shorter side keeps more pixels than ``shorter``, so that the last step is always a careful one, down.
+    Its shorter side keeps more pixels than ``shorter``, so that a resampling filter always takes the last step.
 
     Returns:
-        Width and height of the picture within the pixels that will come, of which the last ones may be filling; None
-        where all of the image comes.
+        Width and height of the picture within the decoded pixels, of which the last ones may be filling; None if the
+        whole image is decoded.
     """
     if image.format not in {"JPEG", "MPO"}:
         return None
     enough, before = math.ceil(shorter * _SPARE), image.size
-    drafted = image.draft(None, (enough, enough))  # a square, so that it does not matter which way is up
+    drafted = image.draft(None, (enough, enough))  # square, whatever the orientation
     if drafted is None:
         return None
     extent = drafted[1][2:]
@@ -432,7 +396,7 @@ def _shrink(image: Image.Image, shorter: int) -> tuple[float, float] | None:
 def _scaled(
     image: Image.Image, extent: tuple[float, float], shorter: int, size: int, interpolation: Interpolation
 ) -> Image.Image:
-    # One step instead of two: only the pixels that survive the crop are computed, so that a panorama stays cheap.
+    # One step instead of two: only pixels within the crop are computed, which keeps a panorama cheap.
     width, height = extent
     side = min(extent) * size / shorter
     left, top = (width - side) / 2, (height - side) / 2
@@ -441,7 +405,7 @@ def _scaled(
 
 
 def _whole_corner(shape: tuple[int, int], shorter: int, size: int) -> tuple[int, int] | None:
-    """Left and top of the square where it can be cut out as it is, without scaling; None where it cannot.
+    """Return left and top of the square if it can be cut out without scaling, else None.
 
     Example:
         >>> _whole_corner((256, 256), 256, 224), _whole_corner((256, 255), 256, 224), _whole_corner((8, 8), 9, 8)
@@ -467,14 +431,14 @@ def _square_of_raw(
 
 
 def _raw_pixels(data: bytes) -> npt.NDArray[np.uint8] | None:
-    """The pixels of a PGM or PPM written by this package, (H, W) or (H, W, 3), read-only; None for anything else."""
+    """Return the pixels of a PGM or PPM written by this package, (H, W) or (H, W, 3), read-only; else None."""
     header = _RAW_HEADER.match(data)
     if header is None:
         return None
     kind, width, height = (int(number) for number in header.groups())
     shape = (height, width) if kind == 5 else (height, width, 3)
     if not 0 < width * height <= max_pixels() or len(data) - header.end() != int(np.prod(shape)):
-        return None  # Pillow says what is wrong with it
+        return None  # left to Pillow's error
     return np.frombuffer(data, dtype=np.uint8, offset=header.end()).reshape(shape)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,14 +38,14 @@ _CHUNK = 1 << 14  # draws at once: large enough that numpy does the work, small 
 def class_probabilities(
     class_counts: ClassCountsLike, strategy: str, *, progress: float = 0.0, beta: float = 0.9999
 ) -> torch.Tensor:
-    """Probability that one draw is of each class, for a sampling strategy.
+    """Return the probability that a draw of a sampling strategy is of each class.
 
     ========================  ==========================================================================
-    ``"instance"``            ``n_j / N``, every image alike
-    ``"class-balanced"``      ``1 / C``, every class alike
-    ``"square-root"``         ``sqrt(n_j)``, normalised [1]
+    ``"instance"``            ``n_j / N``, every image equally likely
+    ``"class-balanced"``      ``1 / C``, every class equally likely
+    ``"square-root"``         ``sqrt(n_j)``, normalized [1]
     ``"progressive"``         ``(1 - t) instance + t class-balanced``, t the training progress [1]
-    ``"effective-number"``    ``n_j (1 - b) / (1 - b^n_j)``, normalised [2]
+    ``"effective-number"``    ``n_j (1 - b) / (1 - b^n_j)``, normalized [2]
     ``"cben"``                the same with ``b_j = b + 1e-5 minmax(log n_max - log n_j)`` [3]
     ========================  ==========================================================================
 
@@ -63,7 +64,7 @@ def class_probabilities(
         float64 tensor of shape (C,) that sums to 1; a class with zero images has probability 0.
 
     Raises:
-        LongtailError: No such strategy; the message names the nearest one.
+        LongtailError: There is no such strategy; the message names the nearest one.
         ValueError: ``progress`` or ``beta`` is out of range.
 
     Example:
@@ -102,15 +103,15 @@ def _class_weights(counts: ClassCounts, strategy: str, progress: float, beta: fl
 
 
 def _effective_number_weights(images: FloatArray, beta: FloatArray) -> FloatArray:
-    # expm1 keeps the digits of 1 - b^n where b^n is close to 1, which is where every tail class is.
-    lost = -np.expm1(np.maximum(images, 1) * np.log(beta))
-    return np.asarray(images * (1 - beta) / lost, dtype=np.float64)
+    # expm1 is exact for 1 - b^n with b^n close to 1, as for every tail class.
+    effective = -np.expm1(np.maximum(images, 1) * np.log(beta))
+    return np.asarray(images * (1 - beta) / effective, dtype=np.float64)
 
 
 class EpochSampler(Sampler[int], ABC):
-    """What all our samplers share: one seeded draw an epoch, of which a rank takes every ``world_size``-th index.
+    """Base class: one seeded draw per epoch, of which a rank takes every ``world_size``-th index.
 
-    The whole draw depends on ``(seed, epoch)`` alone, so the k-th batches of size b of all ranks are together the k-th
+    The whole draw depends on ``(seed, epoch)`` alone, so the k-th batches of size b of all ranks make up the k-th
     batch of size ``b * world_size`` of a single process. Every rank has the same number of indices.
 
     Args:
@@ -121,7 +122,7 @@ class EpochSampler(Sampler[int], ABC):
         world_size: Number of processes.
 
     Attributes:
-        epoch: The epoch that is drawn; change it by :meth:`set_epoch`.
+        epoch: The current epoch; change it by :meth:`set_epoch`.
         position: Indices of this epoch that this rank has consumed; iterating does not move it, :meth:`advance` does.
     """
 
@@ -142,16 +143,16 @@ class EpochSampler(Sampler[int], ABC):
 
     @abstractmethod
     def _draw(self, random: np.random.Generator, progress: float) -> Iterator[IndexArray]:
-        """This rank's indices in blocks, len(self) in all: every ``world_size``-th of the draw, from ``rank`` on."""
+        """Yield the len(self) indices of this rank in blocks: every ``world_size``-th of the draw, from ``rank`` on."""
 
     def __len__(self) -> int:
-        """Indices of this rank in a whole epoch, wherever the position is: schedules count with it."""
+        """Number of indices of this rank in a whole epoch, whatever the position."""
         return self._length
 
     def __iter__(self) -> Iterator[int]:
-        """Yield what is left of this epoch, from :attr:`position` on; never holds the whole draw in memory."""
-        left = _skip(self._blocks(), self.position)
-        return itertools.chain.from_iterable(block.tolist() for block in left)
+        """Yield the rest of this epoch, from :attr:`position` on, without holding the whole draw in memory."""
+        drawn = itertools.chain.from_iterable(block.tolist() for block in self._blocks())
+        return itertools.islice(drawn, self.position, None)
 
     def indices(self) -> torch.Tensor:
         """This rank's indices of the current epoch, int64 of shape (len(self),), the consumed ones included."""
@@ -167,20 +168,20 @@ class EpochSampler(Sampler[int], ABC):
         return self._draw(np.random.default_rng([self.seed, self.epoch]), self._drawn_at)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch, whose draw is another than the last one's."""
+        """Go to the start of an epoch; every epoch has a draw of its own."""
         if epoch < 0:
             raise ValueError(f"epoch must be 0 or more, got {epoch}.")
         self.epoch, self.position, self._drawn_at = epoch, 0, None
 
     def advance(self, consumed: int) -> None:
-        """Say that this rank has consumed that many more indices."""
+        """Record that this rank consumed ``consumed`` more indices."""
         if consumed < 0 or self.position + consumed > len(self):
             raise ValueError(f"cannot advance by {consumed} from {self.position}: this epoch has {len(self)} indices.")
         self.position += consumed
 
     @property
     def progress(self) -> float:
-        """Training progress in [0, 1]; a draw that has begun keeps its own until the next :meth:`set_epoch`."""
+        """Training progress in [0, 1]; a draw in progress keeps its value until the next :meth:`set_epoch`."""
         return self._progress
 
     @progress.setter
@@ -190,16 +191,16 @@ class EpochSampler(Sampler[int], ABC):
         self._progress = float(value)
 
     def state_dict(self) -> dict[str, int | float]:
-        """Where this sampler stands: plain numbers, the same on every rank, safe to write as JSON."""
+        """Return the state as plain numbers, the same on every rank, for JSON."""
         progress = self._progress if self._drawn_at is None else self._drawn_at
         numbers: dict[str, int | float] = {"epoch": self.epoch, "position": self.position, "seed": self.seed}
         return {**numbers, "progress": progress, "world_size": self.world_size}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Continue from :meth:`state_dict`, also with another number of ranks where the position can be divided.
+        """Continue from :meth:`state_dict`, also with another number of ranks if it divides the position.
 
         Raises:
-            ValueError: The state does not fit this sampler; the sampler is left as it was.
+            ValueError: The state does not fit this sampler, which is left unchanged.
         """
         missing = {"epoch", "position", "seed", "progress", "world_size"} - state.keys()
         if missing:
@@ -215,19 +216,11 @@ class EpochSampler(Sampler[int], ABC):
         self._drawn_at = self._progress if position else None
 
 
-def _skip(blocks: Iterator[IndexArray], count: int) -> Iterator[IndexArray]:
-    """The blocks without their first ``count`` numbers."""
-    for block in blocks:
-        if count < len(block):
-            yield block[count:]
-        count = max(0, count - len(block))
-
-
 class LongTailSampler(EpochSampler):
     """Draw images with replacement, the class first and then an image of it, by one of the re-balancing strategies.
 
-    Building groups the images by class once (one integer sort); a draw is a table lookup and two multiplications an
-    image, in whole arrays. A class with zero images is never drawn.
+    Construction groups the images by class (one integer sort); a draw is a table lookup and two multiplications per
+    image, on whole arrays. A class with zero images is never drawn.
 
     Args:
         labels: Class of each image, shape (N,), in ``0 .. C-1``.
@@ -240,7 +233,7 @@ class LongTailSampler(EpochSampler):
         beta: The b of the effective-number strategies.
 
     Raises:
-        LongtailError: No such strategy.
+        LongtailError: There is no such strategy.
         ValueError: Labels out of range, counts that are not those of the labels, or a number out of range.
 
     Example:
@@ -268,25 +261,24 @@ class LongTailSampler(EpochSampler):
         super().__init__(len(values), num_samples=num_samples, seed=seed, rank=rank, world_size=world_size)
         given = None if isinstance(class_counts, int) else ClassCounts.of(class_counts)
         classes = class_counts if isinstance(class_counts, int) else len(ClassCounts.of(class_counts))
-        self._order, found = _group_by_class(values, classes)
-        self.class_counts = _matching(found, given)
+        self._order, self._counts = _group_by_class(values, classes)
+        self.class_counts = _matching(self._counts, given)
         self.strategy, self.beta = strategy, beta
-        self._counts = found
-        self._first = np.cumsum(found) - found
-        self.probabilities()  # a wrong name or beta is found here, not at the first batch
+        self._first = np.cumsum(self._counts) - self._counts
+        self.probabilities()  # raises for a wrong name or beta
 
     def probabilities(self) -> torch.Tensor:
-        """The probability of each class at the present progress, float64 of shape (C,)."""
+        """Return the probability of each class at the current progress, float64 of shape (C,)."""
         return class_probabilities(self.class_counts, self.strategy, progress=self.progress, beta=self.beta)
 
     def _draw(self, random: np.random.Generator, progress: float) -> Iterator[IndexArray]:
-        chances = class_probabilities(self.class_counts, self.strategy, progress=progress, beta=self.beta).numpy()
-        cumulative, buckets = _lookup_table(chances)
+        chances = class_probabilities(self.class_counts, self.strategy, progress=progress, beta=self.beta)
+        cumulative, buckets = _lookup_table(chances.numpy())
         total = len(self) * self.world_size
         for start in range(0, total, _CHUNK):
-            ours = slice((self.rank - start) % self.world_size, None, self.world_size)
-            # Two numbers a draw, side by side: a longer draw then begins with the shorter one.
-            pairs = random.random((min(_CHUNK, total - start), 2))[ours]
+            of_rank = slice((self.rank - start) % self.world_size, None, self.world_size)
+            # Two adjacent numbers per draw, so that a longer draw begins with the shorter one.
+            pairs = random.random((min(_CHUNK, total - start), 2))[of_rank]
             classes = _look_up(pairs[:, 0], cumulative, buckets)
             # u < 1 gives floor(u n) < n in float64 for every n below 2^52.
             offsets = (pairs[:, 1] * self._counts[classes]).astype(np.int64)
@@ -294,11 +286,11 @@ class LongTailSampler(EpochSampler):
 
 
 class ShuffleSampler(EpochSampler):
-    """Every image once an epoch in a seeded order; up to ``world_size - 1`` repeat so that ranks are equally long.
+    """Every image once per epoch in a seeded order; up to ``world_size - 1`` are repeated to make ranks equally long.
 
     Args:
         labels: Class of each image, shape (N,); only their number is used.
-        class_counts: Taken so that all samplers are built alike; not used.
+        class_counts: Not used; for the signature that all samplers share.
         num_samples: Stop an epoch after this many images over all ranks, at most N; N when not given.
         seed: Seed of the order, >= 0.
         rank: This process, in ``0 .. world_size - 1``.
@@ -335,8 +327,8 @@ class ShuffleSampler(EpochSampler):
         random.shuffle(order)
         total, stride = len(self) * self.world_size, self.world_size
         for start in range(self.rank, total, _CHUNK * stride):
-            ours = np.arange(start, min(start + _CHUNK * stride, total), stride)
-            yield order.take(ours, mode="wrap")  # past the last image, the first ones again
+            places = np.arange(start, min(start + _CHUNK * stride, total), stride)
+            yield order.take(places, mode="wrap")  # past the last image, the first ones again
 
 
 def build_sampler(
@@ -350,10 +342,10 @@ def build_sampler(
     world_size: int = 1,
     beta: float = 0.9999,
 ) -> EpochSampler:
-    """Build the sampler of that name: ``"shuffle"`` or a strategy of :func:`class_probabilities`.
+    """Build a sampler by name: ``"shuffle"`` or a strategy of :func:`class_probabilities`.
 
     Args:
-        strategy: The name; ``"shuffle"`` goes through every image once, the others draw with replacement.
+        strategy: Its name; ``"shuffle"`` yields every image once, the others draw with replacement.
         labels: Class of each image, shape (N,).
         class_counts: Images per class, shape (C,), or the number of classes.
         num_samples: Indices in an epoch over all ranks; N when not given.
@@ -363,7 +355,7 @@ def build_sampler(
         beta: The b of the effective-number strategies.
 
     Raises:
-        LongtailError: No such strategy; the message names the nearest one.
+        LongtailError: There is no such strategy; the message names the nearest one.
 
     Example:
         >>> len(build_sampler("square-root", [0, 0, 1], 2))
@@ -371,20 +363,8 @@ def build_sampler(
     """
     if strategy not in SAMPLERS:
         raise LongtailError(f"There is no sampling strategy {strategy!r}.{nearest(strategy, SAMPLERS)}")
-    if strategy == "shuffle":
-        return ShuffleSampler(
-            labels, class_counts, num_samples=num_samples, seed=seed, rank=rank, world_size=world_size
-        )
-    return LongTailSampler(
-        labels,
-        class_counts,
-        strategy=strategy,
-        num_samples=num_samples,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-        beta=beta,
-    )
+    build = ShuffleSampler if strategy == "shuffle" else partial(LongTailSampler, strategy=strategy, beta=beta)
+    return build(labels, class_counts, num_samples=num_samples, seed=seed, rank=rank, world_size=world_size)
 
 
 def _label_array(labels: LabelsLike) -> npt.NDArray[np.integer[Any]]:
@@ -400,11 +380,11 @@ def _empty_index(size: int) -> IndexArray:
 
 
 def _group_by_class(labels: npt.NDArray[np.integer[Any]], classes: int) -> tuple[IndexArray, IntArray]:
-    """Image indices sorted by class, shape (N,), and the images of each class, shape (C,)."""
+    """Return image indices sorted by class, shape (N,), and the number of images per class, shape (C,)."""
     if labels.min() < 0 or labels.max() >= classes:
-        wrong = int(labels.min()) if labels.min() < 0 else int(labels.max())
+        wrong = labels.min() if labels.min() < 0 else labels.max()
         raise ValueError(f"label {wrong} is outside 0..{classes - 1}; give the right number of classes.")
-    # Class and index in one integer: a plain in-place sort of those is the fastest grouping numpy has.
+    # Class and index in one integer: sorting those in place is the fastest grouping in numpy.
     shift = len(labels).bit_length()
     keys = labels.astype(np.int64)
     keys <<= shift
@@ -415,22 +395,24 @@ def _group_by_class(labels: npt.NDArray[np.integer[Any]], classes: int) -> tuple
     order = _empty_index(len(keys))
     for start in reversed(range(0, len(keys), _CHUNK)):
         order[start : start + _CHUNK] = keys[start:] & ((1 << shift) - 1)
-        keys.resize(start, refcheck=False)  # nothing views the keys: give their memory back while the order grows
+        keys.resize(start, refcheck=False)  # no view of the keys exists: return their memory while the order grows
     return order, counts
 
 
-def _matching(found: IntArray, given: ClassCounts | None) -> ClassCounts:
+def _matching(counts: IntArray, given: ClassCounts | None) -> ClassCounts:
+    """Return the class counts of the labels, with the names in those given, which must be equal."""
     if given is None:
-        return ClassCounts(found)
-    wrong = np.flatnonzero(given.array != found)
-    if len(wrong):
-        name, said, have = given.names[wrong[0]], given[int(wrong[0])], found[wrong[0]]
-        raise ValueError(f"class {name!r} has {have} labels but a count of {said}: give the counts of these labels.")
+        return ClassCounts(counts)
+    for label in np.flatnonzero(given.array != counts).tolist():
+        name, number, labels = given.names[label], given[label], counts[label]
+        raise ValueError(
+            f"class {name!r} has {labels} labels but a count of {number}: give the counts of these labels."
+        )
     return given
 
 
 def _lookup_table(chances: FloatArray) -> tuple[FloatArray, IndexArray]:
-    """The cumulative probabilities, shape (C,), and for each of K equal buckets of [0, 1) its first class."""
+    """Return the cumulative probabilities, shape (C,), and the first class in each of K equal buckets of [0, 1)."""
     cumulative = np.cumsum(chances)
     cumulative /= cumulative[-1]
     size = 1 << (4 * len(chances)).bit_length()  # a power of two, so that u * K is exact
@@ -442,9 +424,9 @@ def _lookup_table(chances: FloatArray) -> tuple[FloatArray, IndexArray]:
 
 
 def _look_up(uniform: FloatArray, cumulative: FloatArray, buckets: IndexArray) -> IndexArray:
-    """The class of each number in [0, 1), exactly ``searchsorted(cumulative, uniform, side="right")``, much faster.
+    """Compute ``searchsorted(cumulative, uniform, side="right")``, the class of each number in [0, 1), but faster.
 
-    The first class of a number's bucket is right for most; only numbers past its end are searched for. ``right``
+    The first class of its bucket is right for most numbers; only those past its end are searched. ``right``
     skips a class of zero width, so that a class without images is never returned.
     """
     classes = buckets[(uniform * len(buckets)).astype(np.int64)]

@@ -1,4 +1,4 @@
-"""Carving a validation split or folds out of the training images: stratified, seeded, and never across a group."""
+"""Validation splits and folds of the training images: stratified, seeded, and never across a group."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def carve(
     num_classes: int | None = None,
     option: str = "fraction",
 ) -> tuple[Split, Split]:
-    """Hold out a fraction of every class, for choosing options on.
+    """Hold out a fraction of every class, such as for validation.
 
     Of a class with n images ``fraction * n`` are held out, rounded (a half up), but never all: a class keeps at least
     one training image. Rows that share a value in the ``groups`` column (frames of one film, photos of one animal)
-    stay on one side; the fraction is then met as nearly as whole groups allow. A row without a value is a group of
-    its own. Rows of one file stay together as well.
+    stay on one side; the fraction is then met as nearly as whole groups allow. A row without a value is a group
+    by itself. Rows of one file stay together as well.
 
     Args:
         split: The images to divide.
         fraction: The share to hold out, in (0, 1).
-        seed: Of the choice.
+        seed: Seed of the choice.
         groups: A column of the source, or None.
-        num_classes: The number of classes C; what the labels show when not given.
+        num_classes: The number of classes C; by default 1 more than the largest label.
         option: Name of the fraction in errors.
 
     Returns:
-        The training part and the held-out part, rows in their order.
+        The training part and the held-out part, rows in the order of the source.
 
     Raises:
         LongtailError: The fraction is out of range, there is no such column, or nothing could be held out.
@@ -56,17 +56,18 @@ def carve(
     """
     if not 0 < fraction < 1:
         raise LongtailError(f"{option} lies between 0 and 1, got {fraction:g}.")
-    size = num_classes or int(split.labels.max(initial=0)) + 1
     units = _units(split, groups)
 
-    def hold(share: float) -> npt.NDArray[np.bool_]:
-        if units is None:
-            return _by_class(split.labels, share, size, seed)
-        return _by_group(split.labels, units, share, size, seed)
+    def hold_out(share: float) -> npt.NDArray[np.bool_]:
+        sizes = np.bincount(split.labels, minlength=num_classes or 0)
+        if units is not None:
+            return _by_group(split.labels, units, sizes, share, seed)
+        wanted = np.minimum(np.floor(sizes * share + 0.5), np.maximum(sizes - 1, 0))
+        return np.asarray(ranks_within_class(split.labels, seed=seed) < wanted[split.labels])
 
-    held = hold(fraction)
+    held = hold_out(fraction)
     if not held.any():
-        enough = next((share for share in _FRACTIONS if share > fraction and hold(share).any()), None)
+        enough = next((share for share in _FRACTIONS if share > fraction and hold_out(share).any()), None)
         remedy = f"use {option} 0, which holds none out" + (f", or {option} {enough:g}" if enough else "")
         raise LongtailError(
             f"no {'group' if groups else 'image'} can be held out at {option} {fraction:g} without emptying a class: "
@@ -80,19 +81,19 @@ def assign_folds(
 ) -> IntArray:
     """Divide images into folds for cross-validation: each class evenly, and never across a group.
 
-    Of a class with n images every fold gets n / folds, rounded up or down. A class with fewer images than folds is in
-    the test images of as many folds as it has images. Images of a class that would be left without any training image
-    in some fold, as it has one image or one group only, are in no fold: they are always trained on.
+    Of a class with n images every fold gets n / folds, rounded up or down. A class with n images, fewer than folds, is
+    tested in n of them. Images of a class that would be left without any training image in some fold, as it has one
+    image or one group only, are in no fold: they are always trained on.
 
     Args:
         split: The images to divide.
-        folds: How many, at least 2.
-        seed: Of the choice.
-        groups: A column of the source, or None; groups are dealt out by scikit-learn's ``StratifiedGroupKFold``.
-        num_classes: The number of classes C; what the labels show when not given.
+        folds: Number of folds, at least 2.
+        seed: Seed of the choice.
+        groups: A column of the source, or None; groups are assigned by scikit-learn's ``StratifiedGroupKFold``.
+        num_classes: The number of classes C; by default 1 more than the largest label.
 
     Returns:
-        The fold of each image, shape (N,), in 0 .. folds-1; -1 for images that are in none.
+        The fold of each image, shape (N,), in 0 .. folds-1; -1 for images in no fold.
 
     Raises:
         LongtailError: There are fewer images or groups than folds, or there is no such column.
@@ -106,9 +107,9 @@ def assign_folds(
     labels, size = split.labels, num_classes or int(split.labels.max(initial=0)) + 1
     units = _units(split, groups)
     group = np.arange(len(labels)) if units is None else units
-    numbers = _dealt(labels, folds, seed) if units is None else _dealt_groups(labels, group, folds, seed)
+    numbers = _image_folds(labels, folds, seed) if units is None else _group_folds(labels, group, folds, seed)
     counts = np.bincount(labels * folds + numbers, minlength=size * folds).reshape(size, folds)
-    alone = (counts > 0).sum(axis=1) == 1  # classes that have images in one fold only
+    alone = (counts > 0).sum(axis=1) == 1  # classes with images in one fold only
     never = np.isin(group, group[alone[labels]])
     numbers = np.where(never, -1, numbers)
     if len(np.unique(numbers[~never])) < folds:
@@ -136,7 +137,7 @@ def never_judged(labels: IntArray, numbers: IntArray, classes: Sequence[str]) ->
 
 
 def describe_never_judged(never: Mapping[str, int], judged: int, group_column: str | None) -> str:
-    """Say how many images cross-validation never tests on, of which classes, and why.
+    """Describe the images on which cross-validation never tests: their number, their classes, and why.
 
     Args:
         never: From :func:`never_judged`, not empty.
@@ -159,8 +160,8 @@ def describe_never_judged(never: Mapping[str, int], judged: int, group_column: s
     )
 
 
-def _dealt(labels: IntArray, folds: int, seed: int) -> IntArray:
-    """Deal the images out like cards, one class after the other, each in random order."""
+def _image_folds(labels: IntArray, folds: int, seed: int) -> IntArray:
+    """Deal the images like cards, one class after the other, each in random order."""
     order = np.lexsort((ranks_within_class(labels, seed=seed), labels))
     numbers = np.empty(len(labels), dtype=np.int64)
     numbers[order] = np.arange(len(labels)) % folds
@@ -174,13 +175,13 @@ def _too_many_folds(labels: IntArray, group: IntArray, folds: int, unit: str) ->
     return LongtailError(f"there are not enough {unit} for {folds} folds: {remedy}.")
 
 
-def _dealt_groups(labels: IntArray, group: IntArray, folds: int, seed: int) -> IntArray:
+def _group_folds(labels: IntArray, group: IntArray, folds: int, seed: int) -> IntArray:
     from sklearn.model_selection import StratifiedGroupKFold
 
     if len(np.unique(group)) < folds or np.bincount(labels).max(initial=0) < folds:
         raise _too_many_folds(labels, group, folds, "groups")
     numbers = np.empty(len(labels), dtype=np.int64)
-    with warnings.catch_warnings():  # of classes with fewer images than folds, which are seen to
+    with warnings.catch_warnings():  # about classes with fewer images than folds, handled by the caller
         warnings.simplefilter("ignore", UserWarning)
         parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, group)
         for number, (_, rows) in enumerate(parts):
@@ -189,7 +190,7 @@ def _dealt_groups(labels: IntArray, group: IntArray, folds: int, seed: int) -> I
 
 
 def _units(split: Split, groups: str | None) -> IntArray | None:
-    """Number the units that stay together, shape (N,): rows of a group or a file; None if every row is its own."""
+    """Number the units that stay together, shape (N,): rows of a group or a file; None if each row is one."""
     files = file_numbers(split)
     if groups is None:
         return files
@@ -207,26 +208,17 @@ def _units(split: Split, groups: str | None) -> IntArray | None:
     return np.asarray(joined[numbers], dtype=np.int64)
 
 
-def _by_class(labels: IntArray, fraction: float, num_classes: int, seed: int) -> npt.NDArray[np.bool_]:
-    sizes = np.bincount(labels, minlength=num_classes)
-    wanted = np.minimum(np.floor(sizes * fraction + 0.5), np.maximum(sizes - 1, 0))
-    return np.asarray(ranks_within_class(labels, seed=seed) < wanted[labels])
-
-
-def _by_group(
-    labels: IntArray, groups: IntArray, fraction: float, num_classes: int, seed: int
-) -> npt.NDArray[np.bool_]:
+def _by_group(labels: IntArray, groups: IntArray, sizes: IntArray, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
     """Take groups in random order, each one that brings its classes nearer to their share and leaves them an image."""
-    sizes = np.bincount(labels, minlength=num_classes)
     left = sizes.copy()
-    missing = sizes * fraction  # how many images of each class are still to be held out
+    missing = sizes * fraction  # number of images of each class still to be held out
     order = np.argsort(groups, kind="stable")
     rows_of = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
     held = np.zeros(len(labels), dtype=np.bool_)
     for number in np.argsort(random_keys(len(rows_of), seed=seed), kind="stable"):
         rows = rows_of[number]
         classes, images = np.unique(labels[rows], return_counts=True)
-        # How much nearer (in squares) the classes come to their share; by size, or a large class would drown a small.
+        # By how much (squared) the classes come nearer to their share, relative to their size, or large ones would win.
         gain = (missing[classes] ** 2 - (missing[classes] - images) ** 2) / sizes[classes]
         if (left[classes] > images).all() and gain.sum() > 0:
             left[classes] -= images
@@ -236,7 +228,7 @@ def _by_group(
 
 
 def group_numbers(values: list[object]) -> IntArray:
-    """Number the groups 0, 1, 2, ... by first appearance; an empty value starts one of its own.
+    """Number the groups 0, 1, 2, ... by first appearance; each empty value is a group by itself.
 
     Args:
         values: The value of the group column for each row; N of them.
@@ -248,10 +240,10 @@ def group_numbers(values: list[object]) -> IntArray:
         >>> group_numbers(["a", "b", "a", None, None]).tolist()
         [0, 1, 0, 2, 3]
     """
-    known: dict[object, int] = {}
+    numbers_of: dict[object, int] = {}
     numbers = np.empty(len(values), dtype=np.int64)
     for row, value in enumerate(values):
         alone = value is None or value == "" or value != value
         key = ("alone", row) if alone else ("value", value)
-        numbers[row] = known.setdefault(key, len(known))
+        numbers[row] = numbers_of.setdefault(key, len(numbers_of))
     return numbers

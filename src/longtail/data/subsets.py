@@ -1,4 +1,4 @@
-"""Long-tailed subsets: how many images of each class a profile keeps, and the seeded choice of them."""
+"""Long-tailed subsets: the number of images that a profile keeps of each class, and their seeded choice."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from longtail.counts import ClassCounts, ClassCountsLike, IntArray
 from longtail.data.dataset import Split
 from longtail.errors import LongtailError, nearest
 
+_NEARLY = 1.1  # tolerance for a source slightly more imbalanced than the ratio asked for
+
 
 def ranks_within_class(labels: IntArray, *, seed: int) -> IntArray:
     """Number the images of each class 0, 1, 2, ... in a seeded random order.
 
     Keeping the ranks below k gives k random images of a class; a smaller k keeps a subset of them. The raw stream of
-    NumPy's PCG64 is used, which NumPy promises never to change, so that a seed means the same images for good.
+    NumPy's PCG64 is used, which NumPy promises never to change, so that a seed always means the same images.
 
     Args:
         labels: Class indices, shape (N,).
@@ -48,13 +50,10 @@ def random_keys(size: int, *, seed: int) -> np.ndarray[tuple[int, ...], np.dtype
     return np.random.PCG64(seed).random_raw(size)
 
 
-_NEARLY = 1.1  # a source this much more imbalanced than asked still counts as mild enough
-
-
 def long_tailed_counts(
     available: ClassCountsLike, imbalance_ratio: float, profile: str = "exponential"
 ) -> tuple[int, ...]:
-    """How many images of each class a long-tailed subset keeps.
+    """Return the number of images of each class in a long-tailed subset.
 
     With n_0 the largest class, C the number of classes that have images, and j the rank of a class by size (0 the
     largest; equal ones in class order, so that a balanced source is cut in its own order, as CIFAR-LT is):
@@ -63,12 +62,12 @@ def long_tailed_counts(
     - ``"step"``: the first half of the classes n_0, the others ``int(n_0 / IR)`` (Buda et al. 2018)
     - ``"pareto"``: the power law ``int(n_0 * (j+1)^(-log IR / log C))``
 
-    A class with fewer images than that keeps all it has; none is ever emptied.
+    A class with fewer images than that keeps all of them; no class is emptied.
 
     Args:
         available: Images per class of the source, shape (C,).
         imbalance_ratio: IR, at least 1.
-        profile: One of the three above.
+        profile: ``"exponential"``, ``"step"`` or ``"pareto"``.
 
     Returns:
         Images per class to keep, in class order.
@@ -90,34 +89,33 @@ def long_tailed_counts(
     if profile not in _PROFILES:
         raise LongtailError(f"there is no profile {profile!r}.{nearest(profile, _PROFILES)}")
     present = counts.array[counts.array > 0]
-    if present.max() / present.min() > imbalance_ratio * _NEARLY:
-        own = present.max() / present.min()
+    ratio = present.max() / present.min()
+    if ratio > imbalance_ratio * _NEARLY:
         raise LongtailError(
-            f"the source's own imbalance ratio, {own:.4g}, exceeds the {imbalance_ratio:g} asked for: ask for "
-            f"{math.ceil(own)} or more, or for none."
+            f"the source's own imbalance ratio, {ratio:.4g}, exceeds the {imbalance_ratio:g} asked for: ask for "
+            f"{math.ceil(ratio)} or more, or for none."
         )
     order = np.argsort(-counts.array, kind="stable")[: len(present)]
-    kept = np.zeros(len(counts), dtype=np.int64)
+    sizes = np.zeros(len(counts), dtype=np.int64)
     for rank, label in enumerate(order):
         wanted = _PROFILES[profile](int(present.max()), imbalance_ratio, rank, len(present))
-        kept[label] = min(max(wanted, 1), counts[label])
-    return tuple(kept.tolist())
+        sizes[label] = min(max(wanted, 1), counts[label])
+    return tuple(sizes.tolist())
 
 
 def cut_long_tailed(
     split: Split, classes: int | Sequence[str], imbalance_ratio: float, *, profile: str = "exponential", seed: int = 0
 ) -> Split:
-    """Keep a long-tailed choice of the images, in their order.
+    """Choose a long-tailed subset of the images, in their order.
 
-    The choice depends on the seed alone: with the same seed and source, a subset at a higher ratio lies within the
-    one at a lower.
+    With the same seed and source, the subset at a higher ratio is contained in the one at a lower ratio.
 
     Args:
         split: The images to choose from.
         classes: The number of classes C, or their names.
         imbalance_ratio: As for :func:`long_tailed_counts`.
-        profile: Likewise.
-        seed: Of the choice within each class.
+        profile: As for :func:`long_tailed_counts`.
+        seed: Seed of the choice within each class.
 
     Returns:
         The subset; its :meth:`~longtail.data.dataset.Split.fingerprint` identifies it.

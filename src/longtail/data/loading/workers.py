@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from longtail.cores import cores
+from longtail.data.dataset import Split
 from longtail.data.decode import Interpolation, read_square, to_rgb, to_uint8
-from longtail.data.sources.registry import Split
 from longtail.errors import LongtailError
 
 

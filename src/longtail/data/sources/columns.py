@@ -1,9 +1,9 @@
-"""From Hugging Face tables to an ImageData: which column is the image, which the label, what each label means."""
+"""Tables to an ImageData: the columns of image and label, and the class names behind the labels."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ _SHOWN = 5  # names listed in one sentence
 
 @dataclass(frozen=True)
 class Columns:
-    """The column names a user gave; None where they are to be found.
+    """Column names given by the user; None for those to be recognized by their usual names.
 
     Example:
         >>> Columns(label="species").find("label", ["file", "species", "label"], "birds.csv")
@@ -41,7 +41,7 @@ class Columns:
 
     def refuse(self, source: str) -> None:
         """Raise a UsageError if the user named a column for a source without columns."""
-        for role, name in (("image", self.image), ("label", self.label), ("split", self.split)):
+        for role, name in asdict(self).items():
             if name is not None:
                 option = f"{role}_column"
                 raise UsageError(f"{source}: leave {option} out.", options={option: f"--{role}-column"})
@@ -50,7 +50,7 @@ class Columns:
         """Return the column of ``role`` (``"image"`` or ``"label"``) among ``names``.
 
         Raises:
-            LongtailError: The column asked for is not there, or none looks like it.
+            LongtailError: The column asked for does not exist, or none has a usual name.
         """
         asked, usual = (self.image, IMAGE_COLUMNS) if role == "image" else (self.label, LABEL_COLUMNS)
         lowered = {name.strip().lower(): name for name in reversed(names)}
@@ -58,10 +58,7 @@ class Columns:
         if column is not None and column in names:
             return column
         if any(is_image_path(name) for name in names):
-            raise LongtailError(
-                f"{where!r} has no header, its first line is an image ({', '.join(names)}): add a first line with "
-                "the names of the columns, such as path,label."
-            )
+            raise no_header(where, names)
         if asked is not None:
             raise LongtailError(f"{where!r} has no column {asked!r}.{nearest(asked, names)}")
         listed = ", ".join(names) or "none"
@@ -69,6 +66,20 @@ class Columns:
             f"{where!r} has no column that looks like the {role} ({listed}): name it, {role}_column=NAME.",
             options={f"{role}_column=NAME": f"--{role}-column"},
         )
+
+
+def no_header(where: str, names: Sequence[str]) -> LongtailError:
+    """Return the error for a table whose first line is an image in place of column names.
+
+    Example:
+        >>> print(no_header("birds.csv", ["1.jpg", "wren"]))
+        'birds.csv' has no header, its first line is an image (1.jpg, wren): add a first line with the names of the
+        columns, such as path,label.
+    """
+    return LongtailError(
+        f"{where!r} has no header, its first line is an image ({', '.join(names)}): add a first line with "
+        "the names of the columns, such as path,label."
+    )
 
 
 def from_tables(
@@ -79,17 +90,17 @@ def from_tables(
     root: Path | None = None,
     place: Place | None = None,
 ) -> ImageData:
-    """Turn Hugging Face tables, one a split or one for all, into an ImageData with labels 0 .. C-1 by name.
+    """Turn Hugging Face tables, one per split or one for all, into an ImageData with labels 0 .. C-1 by name.
 
     Args:
-        source: What the user typed.
+        source: SOURCE as the user typed it.
         tables: Split name, in any of the usual spellings, to table.
         columns: The columns the user named.
-        root: The folder that image paths stored as text are relative to.
-        place: Names the rows in errors; by source and row number when not given.
+        root: Folder of image paths stored as text.
+        place: Locates rows in errors; by default by source and row number.
 
     Raises:
-        LongtailError: No such columns, a training image without a label, or labels of an unusable type.
+        LongtailError: There are no such columns, a training image without a label, or labels of an unusable type.
     """
     place = place or Place(source)
     parts, findings = divide(tables, columns.split, place, (columns.image, columns.label))
@@ -119,28 +130,26 @@ def from_tables(
         rows = rows if origin is None else rows.select(origin)
         splits[split] = Split(rows, root=str(root) if root else "", origin=origin)
     splits, repeated = drop_repeats(splits, classes)
-    findings += [*names.findings(), *repeated, *untrained(classes, splits)]
+    findings += [*merged_names(names.spellings), *repeated, *untrained(classes, splits)]
     return ImageData(source, tuple(classes), splits, tuple(findings))
 
 
 def untrained(classes: Sequence[str], splits: Mapping[str, Split]) -> list[Finding]:
-    """One finding for each held-out split that shows classes without a training image."""
+    """Return a finding for each held-out split that has classes without a training image."""
     seen = set(splits["train"].labels.tolist()) if "train" in splits else set()
     findings = []
     for name, split in splits.items():
         lacking = sorted(set(split.labels.tolist()) - seen)
         if lacking and name != "train":
-            words = ", ".join(repr(classes[label]) for label in lacking[:_SHOWN]) + (
-                ", ..." if len(lacking) > _SHOWN else ""
-            )
-            message = f"{name} has images of {words} but training has none, so that no model can learn it"
+            names = _first_few([repr(classes[label]) for label in lacking])
+            message = f"{name} has images of {names} but training has none, so that no model can learn it"
             remedy = f"add training images, or take the class out of {name}"
             findings.append(Finding("warning", message, remedy, "class-untrained"))
     return findings
 
 
 class _Names:
-    """Reads the labels of all tables of a source as class names, and records their spellings and order."""
+    """Class names of all tables of a source, with their spellings and order."""
 
     def __init__(self, source: str, place: Place) -> None:
         self._source, self._place = source, place
@@ -148,7 +157,7 @@ class _Names:
         self.spellings: dict[str, set[str]] = {}
 
     def of(self, part: Part, column: str) -> list[str]:
-        """The class name of each row, empty where the label is missing."""
+        """Return the class name of each row; empty if the label is missing."""
         import datasets
 
         feature, values = part.table.features[column], part.values(column)
@@ -157,9 +166,9 @@ class _Names:
             self._stated |= dict.fromkeys(filter(None, names))
             return [self._numbered(value, names, row, part, column) for row, value in enumerate(values)]
         if any(_is_unusable(value) for value in values):
-            what = f"{self._source!r}: column {column!r} holds no class names"
             raise LongtailError(
-                f"{what}: name another, label_column=NAME.", options={"label_column=NAME": "--label-column"}
+                f"{self._source!r}: column {column!r} holds no class names: name another, label_column=NAME.",
+                options={"label_column=NAME": "--label-column"},
             )
         names_of = {value: self._spelled(value) for value in set(values)}
         return [names_of[value] for value in values]
@@ -181,17 +190,13 @@ class _Names:
         return names[number] if number >= 0 else ""
 
     def in_order(self, labels: Iterable[Sequence[str]]) -> list[str]:
-        """All class names: those whose order a table states, then the others, sorted."""
+        """Return all class names: those whose order a table states, then the others, sorted."""
         seen = {name for names in labels for name in names}
         return [*self._stated, *order_classes(seen - self._stated.keys())]
 
-    def findings(self) -> list[Finding]:
-        """What the user should know about the names."""
-        return merged_names(self.spellings)
-
 
 def merged_names(spellings: Mapping[str, Collection[str]]) -> list[Finding]:
-    r"""Return a finding if differently spelled class names were merged.
+    r"""Return a finding if class names of different spelling were merged.
 
     Args:
         spellings: The spellings in the source, by class name.
@@ -203,58 +208,56 @@ def merged_names(spellings: Mapping[str, Collection[str]]) -> list[Finding]:
     several = [sorted(ways) for ways in spellings.values() if len(ways) > 1]
     if not several:
         return []
-    listed = ", ".join(" and ".join(map(ascii, ways)) for ways in several[:_SHOWN])
-    listed += ", ..." if len(several) > _SHOWN else ""
+    listed = _first_few([" and ".join(map(ascii, ways)) for ways in several])
     classes, were = ("1 class is", "was") if len(several) == 1 else (f"{len(several):,} classes are", "each was")
     message = f"{classes} spelled in more than one way ({listed}), and {were} read as one"
     return [Finding("note", message, "use one spelling", "class-spellings")]
 
 
+def _first_few(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:_SHOWN]) + (", ..." if len(texts) > _SHOWN else "")
+
+
 def _is_unusable(value: object) -> bool:
-    """Whether a value cannot be a class name; a fraction is a measurement."""
+    """Whether a value cannot be a class name, such as a fraction, which is a measurement."""
     return isinstance(value, list | dict | bytes) or (
         isinstance(value, float) and value == value and not value.is_integer()
     )
 
 
 def _image_table(table: datasets.Dataset, image: str, label: str, source: str, root: Path | None) -> datasets.Dataset:
-    """The table with its image column named ``image`` and undecoded, and without its label column."""
+    """Return the table without its label column, and with its undecoded image column named ``image``."""
     import datasets
 
-    kept = table.remove_columns([label])
-    kind = kept.features[image]
+    feature = table.features[image]
+    unused = {label, "image"} - {image}
+    table = table.remove_columns([name for name in table.column_names if name in unused])
     if image != "image":
-        if "image" in kept.column_names:
-            kept = kept.remove_columns(["image"])
-        kept = kept.rename_column(image, "image")
-    if isinstance(kind, datasets.Value) and kind.dtype in {"string", "large_string"}:
-        kept = _with_absolute_paths(kept, (root or Path()).absolute())
+        table = table.rename_column(image, "image")
+    if isinstance(feature, datasets.Value) and feature.dtype in {"string", "large_string"}:
+        table = _with_absolute_paths(table, (root or Path()).absolute())
     try:
-        return kept.cast_column("image", datasets.Image(decode=False))
+        return table.cast_column("image", datasets.Image(decode=False))
     except (TypeError, ValueError, NotImplementedError):
         raise LongtailError(f"{source!r}: column {image!r} holds no image bytes or paths: name another.") from None
 
 
 def _with_absolute_paths(table: datasets.Dataset, root: Path) -> datasets.Dataset:
-    """The table, which holds text and numbers only, with the paths in its column ``image`` made absolute."""
+    """Return a table of text and numbers with the paths in its column ``image`` made absolute."""
     import datasets
     import pyarrow as pa
 
     rows = table.with_format("arrow")[:]
-    place = rows.column_names.index("image")
-    paths = [None if path is None else str(root / path) for path in rows.column(place).to_pylist()]
-    rows = rows.set_column(place, "image", pa.array(paths, pa.string()))
+    paths = [None if path is None else str(root / path) for path in rows.column("image").to_pylist()]
+    rows = rows.set_column(rows.column_names.index("image"), "image", pa.array(paths, pa.string()))
     features = datasets.Features(table.features | {"image": datasets.Value("string")})
     return datasets.Dataset(datasets.table.InMemoryTable(rows), info=datasets.DatasetInfo(features=features))
 
 
 def _with_labels(table: datasets.Dataset, labels: IntArray) -> datasets.Dataset:
     if "label" in table.column_names:  # another column of that name, when the user chose a different one
-        table = table.rename_column("label", _free_name("label_", table.column_names))
+        unused = "label_"
+        while unused in table.column_names:
+            unused += "_"
+        table = table.rename_column("label", unused)
     return table.add_column("label", labels)
-
-
-def _free_name(name: str, taken: Sequence[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name

@@ -12,19 +12,25 @@ from typing import Final, Literal, TextIO
 
 from longtail.data.class_names import normalize_class_name
 from longtail.data.dataset import ImageData
-from longtail.data.sources.columns import Columns, from_tables
+from longtail.data.decode import is_image_path
+from longtail.data.sources.columns import Columns, from_tables, no_header
 from longtail.data.sources.table_splits import Place
 from longtail.errors import LongtailError
 
+DELIMITERS: Final = ",;\t"
+_LONGEST_LINE: Final = 10_000_000  # characters; a file without line ends is not a table
+_LONGEST_RECORD: Final = 1_000_000  # of a header
+Decoding = Literal["strict", "surrogateescape"]
+
 
 def load_csv(spec: str, columns: Columns) -> ImageData:
-    """Read a CSV file with a header: path, label, perhaps split, and any further columns (kept as text).
+    """Read a CSV file with a header: path, label, optionally split, and any further columns (kept as text).
 
-    Paths are relative to the file. A comma, a semicolon or a tab separates; the header decides. Columns without a name
-    are dropped.
+    Paths are relative to the file. The delimiter is a comma, a semicolon or a tab, as in the header. Columns without a
+    name are dropped.
 
     Raises:
-        LongtailError: The file is missing or empty, or a line is unreadable; the sentence names the line.
+        LongtailError: The file is missing or empty, or a line is unreadable; the message names the line.
     """
     import datasets
 
@@ -60,13 +66,6 @@ def _existing(folder: Path, text: str, where: str) -> str:
     return str(file)
 
 
-DELIMITERS: Final = ",;\t"
-_LONGEST_LINE: Final = 10_000_000  # characters; a file without line ends is not a table
-_LONGEST_RECORD: Final = 1_000_000  # of a header
-
-Decoding = Literal["strict", "surrogateescape"]
-
-
 def read_rows(
     path: str | os.PathLike[str], *, ragged: bool = False, decoding: Decoding = "strict"
 ) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
@@ -86,8 +85,8 @@ def read_rows(
         in (the header usually starts in 1), and its values.
 
     Raises:
-        LongtailError: The file cannot be read, is empty, is not UTF-8 text, has two columns of one name, quotes that do
-            not match, or a row of another length. From the second row on the iterator raises it.
+        LongtailError: The file cannot be read, is empty, is not UTF-8 text, has no header, two columns of one name,
+            quotes that do not match, or a row of another length. From the second row on the iterator raises it.
 
     Example:
         >>> import tempfile
@@ -102,9 +101,11 @@ def read_rows(
     header = [cell.strip() for cell in cells]
     if not any(header):
         raise LongtailError(f"{str(path)!r} is empty: it needs a header such as path,label and a line per row.")
-    twice = next((name for place, name in enumerate(header) if name and name in header[:place]), None)
+    twice = next((name for number, name in enumerate(header) if name and name in header[:number]), None)
     if twice is not None:
         raise LongtailError(f"{path}, line {line}: two columns have the same name, {twice!r}; rename one.")
+    if any(is_image_path(name) and (Path(path).parent / name).is_file() for name in header):
+        raise no_header(str(path), header)
     return header, records if ragged else _even(records, len(header), path)
 
 
@@ -125,35 +126,25 @@ def read_records(path: str | os.PathLike[str], *, decoding: Decoding = "strict")
         lines = _lines(file, path)
         head = _first_record(lines)
         delimiter = _delimiter("".join(head))
-        text = _Recorder(chain(head, lines))
-        reader = csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True)
+        lines_of_row: list[str] = []
+
+        def recorded() -> Iterator[str]:
+            for line in chain(head, lines):
+                lines_of_row.append(line)
+                yield line
+
+        reader = csv.reader(recorded(), delimiter=delimiter, skipinitialspace=True, strict=True)
         while True:
             start = reader.line_num + 1
-            text.lines.clear()
+            lines_of_row.clear()
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                raise LongtailError(_quoting("".join(text.lines), delimiter, path, start, error)) from None
+                raise LongtailError(_quoting("".join(lines_of_row), delimiter, path, start, error)) from None
             if cells:
                 yield start, cells
-
-
-class _Recorder:
-    """Passes lines through and keeps those of the current row."""
-
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._source = lines
-        self.lines: list[str] = []
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._source)
-        self.lines.append(line)
-        return line
 
 
 def _even(records: Iterator[tuple[int, list[str]]], width: int, path: object) -> Iterator[tuple[int, list[str]]]:
@@ -166,7 +157,7 @@ def _even(records: Iterator[tuple[int, list[str]]], width: int, path: object) ->
 
 def _open(path: str | os.PathLike[str], decoding: Decoding) -> TextIO:
     try:
-        # The reader itself knows where a row ends: a line end within quotes is a part of a value.
+        # newline="": the CSV reader finds the end of a row, since a line end within quotes is part of a value.
         return Path(path).open(encoding="utf-8-sig", errors=decoding, newline="")
     except FileNotFoundError:
         raise LongtailError(f"{str(path)!r} does not exist: check the path.") from None
@@ -183,8 +174,9 @@ def _lines(file: TextIO, path: str | os.PathLike[str]) -> Iterator[str]:
         try:
             line = file.readline(_LONGEST_LINE)
         except UnicodeDecodeError:
-            place = f"line {_undecodable(path)}"
-            raise LongtailError(f"{path}, {place}: not UTF-8 text; save the file as CSV UTF-8.") from None
+            raise LongtailError(
+                f"{path}, line {_undecodable(path)}: not UTF-8 text; save the file as CSV UTF-8."
+            ) from None
         if not line:
             return
         if "\0" in line and (file.errors == "strict" or number == 1):
@@ -195,7 +187,7 @@ def _lines(file: TextIO, path: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def _undecodable(path: str | os.PathLike[str]) -> int:
-    """Find the first line that is not UTF-8; the text file reads ahead and does not tell."""
+    """Find the first line that is not UTF-8; a text file reads ahead, so its own position does not tell."""
     number = 0
     with Path(path).open("rb") as file:
         for number, line in enumerate(file, start=1):  # noqa: B007 - a last line that is cut off counts as well
@@ -207,20 +199,20 @@ def _undecodable(path: str | os.PathLike[str]) -> int:
 
 
 def _first_record(lines: Iterator[str]) -> list[str]:
-    """The lines of the first row, which may hold line ends within quotes."""
-    taken: list[str] = []
+    """Return the lines of the first row, which may hold line ends within quotes."""
+    record: list[str] = []
     length = quotes = 0
     for line in lines:
-        taken.append(line)
+        record.append(line)
         length += len(line)
         quotes += line.count('"')
         if length > _LONGEST_RECORD or (quotes % 2 == 0 and line.strip()):
             break
-    return taken
+    return record
 
 
 def _delimiter(record: str) -> str:
-    """The most frequent delimiter outside quotes; a comma if there is none."""
+    """Return the most frequent delimiter outside quotes; a comma if there is none."""
     outside = re.sub(r'"[^"]*"', "", record)
     return max(DELIMITERS, key=outside.count)
 

@@ -15,20 +15,58 @@ from longtail.data.sources.columns import Columns, merged_names, untrained
 from longtail.data.sources.table_splits import split_name
 from longtail.errors import LongtailError, listed
 
-_NESTED = 0.9  # share of images deeper than their class folder from which on subfolders may be the classes
+_CLUTTER = frozenset({"Thumbs.db", "desktop.ini"})
+SYSTEM_FOLDERS = frozenset(
+    {
+        "__macosx",
+        "@eadir",
+        "#recycle",
+        "#snapshot",
+        "@recycle",
+        "@recently-snapshot",
+        "$recycle.bin",
+        "lost+found",
+        "__pycache__",
+        "system volume information",
+    }
+)
+"""Lower-case names of folders added by operating systems and network drives: thumbnails, trash, resource forks."""
+_LEFT_OUT: Mapping[str, tuple[Severity, str, str]] = {
+    "not-read": ("warning", "in a format that is not read, and left out", "convert to JPEG or PNG to use it"),
+    "not-an-image": (
+        "note",
+        "without the extension of an image, left out",
+        "rename it if it is an image, else move it away",
+    ),
+    "system-folder": (
+        "note",
+        "hidden or made by a system, left out",
+        "rename one that holds images of yours, else delete it",
+    ),
+    "hidden-file": (
+        "note",
+        "named like an image but hidden, left out",
+        "rename it if it is an image of yours, else delete it",
+    ),
+    "link-dead": ("warning", "to nowhere, left out", "restore what it led to, or remove it"),
+    "link-back": ("warning", "back to a folder above, not followed", "remove it"),
+    "link-outside": ("note", "to a place outside the folder, followed", "keep that place as it is"),
+}
+"""Kinds of findings of a :class:`Walk`: severity, what the files are, remedy."""
+_NESTED = 0.9  # least share of images deeper than their class folder to warn about
 
 
 def load_folder(spec: str, columns: Columns = Columns()) -> ImageData:  # noqa: B008  (frozen)
-    """Read class sub-folders, directly under the path or under its ``train/``, ``val/`` and ``test/``.
+    """Read class subfolders, directly under the path or under its ``train/``, ``val/`` and ``test/``.
 
     Classes are sorted by name, whole numbers by value; a folder without images is a class with none, and folders whose
-    names differ only in Unicode form or white space around them are one class. Images may lie deeper than their class
-    folder. Hidden files and folders, those of a system (``__MACOSX``, ``@eaDir``) and files that are not images by
-    their name are left out, with a finding. Links are followed, also out of the folder, except those that lead
-    back to a folder above them.
+    names differ only in Unicode form or surrounding white space are one class. Images may lie deeper than their class
+    folder. Hidden files and folders, system folders (``__MACOSX``, ``@eaDir``) and files without the extension of an
+    image are left out, with a finding. Links are followed, also out of the folder, except those back to a folder above
+    them.
 
     Raises:
-        LongtailError: No such folder, no class folders, no image at all, or a folder that cannot be listed.
+        LongtailError: There is no such folder, no class folder or no image in it, or a folder that cannot be listed.
     """
     columns.refuse("folder: takes classes from its sub-folders and has no columns")
     root = Path(spec).expanduser().absolute()
@@ -54,9 +92,13 @@ def _class_name(folder: str, spec: str) -> str:
     name = normalize_class_name(folder)
     if not name:
         raise LongtailError(f"{spec!r} has a folder named {folder!r}, which is only white space: rename it.")
-    if any("\ud800" <= letter <= "\udfff" for letter in name):
-        raise LongtailError(f"the folder name {os.fsencode(folder)!r} is not valid UTF-8: rename the folder.")
+    _check_utf8("folder", folder)
     return name
+
+
+def _check_utf8(kind: str, name: str) -> None:
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise LongtailError(f"the {kind} name {os.fsencode(name)!r} is not valid UTF-8: rename the {kind}.")
 
 
 def _nested(classes: Mapping[str, list[str]], folder: Path, root: Path, spec: str) -> list[Finding]:
@@ -68,17 +110,17 @@ def _nested(classes: Mapping[str, list[str]], folder: Path, root: Path, spec: st
         for file in files
         if os.sep in file[len(str(folder)) + len(name) + 2 :]
     ]
-    places = [os.path.relpath(place, folder) for place in dict.fromkeys(deeper)]
-    if len(classes) == 1 and len(places) > 1 and len(deeper) == total:
-        above = Path(spec) / folder.relative_to(root) / os.path.commonpath(places)
+    parents = [os.path.relpath(parent, folder) for parent in dict.fromkeys(deeper)]
+    if len(classes) == 1 and len(parents) > 1 and len(deeper) == total:
+        above = Path(spec) / folder.relative_to(root) / os.path.commonpath(parents)
         raise LongtailError(
-            f"{spec!r} has one class folder, {next(iter(classes))!r}, and its images lie deeper ({listed(places)}): "
+            f"{spec!r} has one class folder, {next(iter(classes))!r}, and its images lie deeper ({listed(parents)}): "
             f"name the folder that holds the class folders, such as folder:{above}."
         )
-    # If all are in, say, an images/ folder of their class, the class folders are clear.
-    if len(deeper) < _NESTED * total or len({os.path.basename(place) for place in places}) == 1:  # noqa: PTH119
+    # If all are in, say, an images/ folder of their class, there is no doubt about the class folders.
+    if len(deeper) < _NESTED * total or len({Path(parent).name for parent in parents}) == 1:
         return []
-    where = f"in {len(places):,} folders ({listed(places)})"
+    where = f"in {len(parents):,} folders ({listed(parents)})"
     message = f"the classes are {listed(list(classes))}, but their images lie deeper, {where}"
     remedy = (
         "if those folders are the classes, name the one folder that holds them, "
@@ -88,36 +130,41 @@ def _nested(classes: Mapping[str, list[str]], folder: Path, root: Path, spec: st
 
 
 def _layout(root: Path, spec: str) -> tuple[dict[str, Path], list[Finding]]:
-    """Which folder holds the classes of which split; a class that happens to be named ``train`` stays a class."""
+    """Find the folder of the classes of each split; a class that is named ``train`` stays a class."""
     folders = subfolders(root)
-    loose = sum(is_image_path(entry) for entry in root.iterdir() if entry.is_file())
+    loose = _loose_images(root)
     if not folders:
-        what = f"{loose} images but no class sub-folders" if loose else "no class sub-folders"
-        raise LongtailError(f"{spec!r} holds {what}: put the images of each class in a folder named after it.")
+        contents = f"{loose} images but no class sub-folders" if loose else "no class sub-folders"
+        raise LongtailError(f"{spec!r} holds {contents}: put the images of each class in a folder named after it.")
     findings: list[Finding] = []
     if loose:
         message = f"{loose} images beside the class folders have no class and are left out"
         findings.append(Finding("warning", message, "move each into the folder of its class", "image-without-class"))
     named = [folder for folder in folders if split_name(folder.name) is not None]
     bare = [folder for folder in named if not subfolders(folder)]
-    found: dict[str, Path] = {}
+    folder_of: dict[str, Path] = {}
     for folder in named:
         split = split_name(folder.name) or ""
         if folder in bare:
             continue
-        if split in found:
-            raise LongtailError(f"{spec!r} has both {found[split].name}/ and {folder.name}/: remove or merge one.")
-        found[split] = folder
-    if not found and len(named) < len(folders):
+        if split in folder_of:
+            raise LongtailError(f"{spec!r} has both {folder_of[split].name}/ and {folder.name}/: remove or merge one.")
+        folder_of[split] = folder
+    if not folder_of and len(named) < len(folders):
         return {"train": root}, findings
-    if "train" not in found:
-        _refuse_without_train(list(found.values()), bare, spec)
+    if "train" not in folder_of:
+        _refuse_without_train(list(folder_of.values()), bare, spec)
     findings += [_bare_split(folder) for folder in bare]
     other = [folder.name for folder in folders if folder not in named]
     if other:
         message = f"folders beside train/ that name no split are left out ({', '.join(other[:5])})"
         findings.append(Finding("note", message, "move class folders into train/", "folder-without-split"))
-    return {split: found[split] for split in SPLIT_NAMES if split in found}, findings
+    return {split: folder_of[split] for split in SPLIT_NAMES if split in folder_of}, findings
+
+
+def _loose_images(folder: Path) -> int:
+    """Count the images directly in a folder."""
+    return sum(is_image_path(entry) for entry in folder.iterdir() if entry.is_file())
 
 
 def _refuse_without_train(filled: Sequence[Path], bare: Sequence[Path], spec: str) -> None:
@@ -133,7 +180,7 @@ def _refuse_without_train(filled: Sequence[Path], bare: Sequence[Path], spec: st
 
 def _bare_split(folder: Path) -> Finding:
     """Return a finding for a split folder without class folders."""
-    loose = sum(is_image_path(entry) for entry in folder.iterdir() if entry.is_file())
+    loose = _loose_images(folder)
     if loose:
         message = f"{loose} image{'s' * (loose > 1)} in {folder.name}/ without class folders are left out"
         return Finding("warning", message, "move each into the folder of its class", "image-without-class")
@@ -148,32 +195,13 @@ def _split(classes: Mapping[str, list[str]], name_of: Mapping[str, str], names: 
     paths = [path for files in classes.values() for path in files]
     labels = np.repeat([index[name_of[folder]] for folder in classes], [len(files) for files in classes.values()])
     for path in paths:
-        if any("\ud800" <= letter <= "\udfff" for letter in path):
-            raise LongtailError(f"the file name {os.fsencode(path)!r} is not valid UTF-8: rename the file.")
+        _check_utf8("file", path)
     features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("int64")})
     return Split(datasets.Dataset.from_dict({"image": paths, "label": labels}, features=features), root=str(root))
 
 
-_CLUTTER = frozenset({"Thumbs.db", "desktop.ini"})
-SYSTEM_FOLDERS = frozenset(
-    {
-        "__macosx",
-        "@eadir",
-        "#recycle",
-        "#snapshot",
-        "@recycle",
-        "@recently-snapshot",
-        "$recycle.bin",
-        "lost+found",
-        "system volume information",
-        "__pycache__",
-    }
-)
-"""Lower-case names of folders added by operating systems and network drives: thumbnails, trash, resource forks."""
-
-
 class Walk:
-    """Lists the images of class folders and remembers what their owner should know.
+    """Lists the images of class folders and records what is left out on the way.
 
     Args:
         root: The folder of the source.
@@ -194,118 +222,83 @@ class Walk:
     def __init__(self, root: Path) -> None:
         self._folder = root
         self._root = os.path.realpath(root)
-        self._prefix = str(root) + os.sep
-        self._unread: list[str] = []
-        self._others: list[str] = []
-        self._outside: list[str] = []
-        self._back: list[str] = []
-        self._dead: list[str] = []
-        self._system: list[str] = []
-        self._hidden: list[str] = []
-        self._pass_over(root)
+        self._left_out: dict[str, list[str]] = {kind: [] for kind in _LEFT_OUT}
+        self._record_system_folders(root)
+
+    def _record(self, kind: str, path: str) -> None:
+        self._left_out[kind].append(path.removeprefix(str(self._folder) + os.sep))
+
+    def _record_system_folders(self, folder: Path) -> None:
+        for entry in sorted(folder.iterdir()):
+            if is_system_folder(entry.name) and entry.is_dir():
+                self._record("system-folder", str(entry))
 
     def classes(self, folder: Path) -> dict[str, list[str]]:
-        """The image files of each class folder in ``folder``.
+        """List the image files of each class folder in ``folder``.
 
         Raises:
-            LongtailError: A folder cannot be listed, or has gone meanwhile.
+            LongtailError: A folder cannot be listed, or was deleted meanwhile.
         """
         if folder != self._folder:
-            self._pass_over(folder)
-        self._dead += sorted(str(entry).removeprefix(self._prefix) for entry in folder.iterdir() if _is_dead(entry))
-        entries = [entry for entry in subfolders(folder) if self._leads_on(str(folder), entry.name)]
+            self._record_system_folders(folder)
+        for entry in sorted(folder.iterdir()):
+            if _is_dead(entry):
+                self._record("link-dead", str(entry))
+        entries = [entry for entry in subfolders(folder) if self._is_followed(str(folder), entry.name)]
         return {entry.name: list(self._images_below(entry)) for entry in entries}
-
-    def _pass_over(self, folder: Path) -> None:
-        """Record the hidden and system folders directly in a folder."""
-        skipped = (entry for entry in folder.iterdir() if is_system_folder(entry.name) and entry.is_dir())
-        self._system += sorted(str(entry).removeprefix(self._prefix) for entry in skipped)
 
     def _images_below(self, folder: Path) -> Iterator[str]:
         visited: set[str] = set()
         for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
-            place = os.path.realpath(parent)
-            if place in visited:  # by two links, or a ring of them
+            target = os.path.realpath(parent)
+            if target in visited:  # by two links, or a ring of them
                 folders.clear()
                 continue
-            visited.add(place)
-            below = parent.removeprefix(self._prefix) + os.sep
-            self._system += sorted(below + name for name in folders if is_system_folder(name))
-            folders[:] = sorted(name for name in folders if not is_system_folder(name) and self._leads_on(parent, name))
+            visited.add(target)
+            for name in sorted(filter(is_system_folder, folders)):
+                self._record("system-folder", f"{parent}{os.sep}{name}")
+            folders[:] = sorted(
+                name for name in folders if not is_system_folder(name) and self._is_followed(parent, name)
+            )
             for name in sorted(files):
+                path = f"{parent}{os.sep}{name}"
                 if is_image_path(name):
-                    self._leads_on(parent, name)
-                    yield f"{parent}{os.sep}{name}"
+                    self._is_followed(parent, name)
+                    yield path
                 elif name.startswith("."):
-                    self._hidden += [below + name] if is_image_path(name.lstrip(".")) else []
+                    if is_image_path(name.lstrip(".")):
+                        self._record("hidden-file", path)
                 elif name not in _CLUTTER:
-                    path = f"{parent}{os.sep}{name}"
-                    read = self._unread if is_unread_path(name) else self._others
-                    (self._dead if _is_dead(Path(path)) else read).append(path.removeprefix(self._prefix))
+                    kind = "not-read" if is_unread_path(name) else "not-an-image"
+                    self._record("link-dead" if _is_dead(Path(path)) else kind, path)
 
-    def _leads_on(self, parent: str, name: str) -> bool:
-        """Note where a link leads; one to a folder above itself would take the images of other classes along."""
+    def _is_followed(self, parent: str, name: str) -> bool:
+        """Record where a link leads; one to a folder above itself would repeat the images of other classes."""
         path = f"{parent}{os.sep}{name}"
         if not Path(path).is_symlink():
             return True
         target = os.path.realpath(path)
         if _is_within(os.path.realpath(parent), target):
-            self._back.append(path.removeprefix(self._prefix))
+            self._record("link-back", path)
             return False
         if not _is_within(target, self._root):
-            self._outside.append(path.removeprefix(self._prefix))
+            self._record("link-outside", path)
         return True
 
     def findings(self) -> list[Finding]:
-        """One for each kind of thing that was met so far."""
-        met: tuple[tuple[Severity, list[str], str, str, str], ...] = (
-            (
-                "warning",
-                self._unread,
-                "in a format that is not read, and left out",
-                "convert to JPEG or PNG to use it",
-                "not-read",
-            ),
-            (
-                "note",
-                self._others,
-                "without the extension of an image, left out",
-                "rename it if it is an image, else move it away",
-                "not-an-image",
-            ),
-            (
-                "note",
-                self._system,
-                "hidden or made by a system, left out",
-                "rename one that holds images of yours, else delete it",
-                "system-folder",
-            ),
-            (
-                "note",
-                self._hidden,
-                "named like an image but hidden, left out",
-                "rename it if it is an image of yours, else delete it",
-                "hidden-file",
-            ),
-            ("warning", self._dead, "to nowhere, left out", "restore what it led to, or remove it", "link-dead"),
-            ("warning", self._back, "back to a folder above, not followed", "remove it", "link-back"),
-            (
-                "note",
-                self._outside,
-                "to a place outside the folder, followed",
-                "keep that place as it is",
-                "link-outside",
-            ),
-        )
-        return [
-            Finding(severity, _sentence(kind, names, what), remedy, kind, tuple(names))
-            for severity, names, what, remedy, kind in met
-            if names
-        ]
+        """Return one finding for each kind of entry recorded so far."""
+        findings = []
+        for kind, (severity, description, remedy) in _LEFT_OUT.items():
+            names = self._left_out[kind]
+            if names:
+                noun = "link" if kind.startswith("link") else "folder" if kind.endswith("folder") else "file"
+                message = f"{len(names):,} {noun}{'s' * (len(names) > 1)} {description} ({listed(names)})"
+                findings.append(Finding(severity, message, remedy, kind, tuple(names)))
+        return findings
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder sorted by name, including links to folders, without hidden and system folders.
+    """List the folders in a folder by name, including links to folders, without hidden and system folders.
 
     Example:
         >>> import tempfile
@@ -318,7 +311,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def is_system_folder(name: str) -> bool:
-    """Whether a folder of that name is hidden, or added by an operating system or a network drive.
+    """Whether a folder of this name is hidden, or added by an operating system or a network drive.
 
     Example:
         >>> [is_system_folder(name) for name in ("@eaDir", ".thumbnails", "lynx")]
@@ -327,13 +320,8 @@ def is_system_folder(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
-def _sentence(kind: str, names: list[str], what: str) -> str:
-    noun = "link" if kind.startswith("link") else "folder" if kind.endswith("folder") else "file"
-    return f"{len(names):,} {noun}{'s' * (len(names) > 1)} {what} ({listed(names)})"
-
-
 def _is_dead(entry: Path) -> bool:
-    """Whether it is a link to nowhere; what it led to, a folder or a file, cannot be known any more."""
+    """Whether an entry is a link to nowhere."""
     return entry.is_symlink() and not entry.exists() and not entry.name.startswith(".")
 
 
@@ -342,5 +330,5 @@ def _is_within(path: str, folder: str) -> bool:
 
 
 def _refuse(error: OSError) -> None:
-    """Raise for a folder that cannot be listed: passed over in silence, its class would only be smaller."""
+    """Raise for a folder that cannot be listed; ``os.walk`` would skip it silently."""
     raise LongtailError(f"{error.filename!r} cannot be listed ({error.strerror}): restore it, or start again.")

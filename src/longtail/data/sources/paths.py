@@ -1,4 +1,4 @@
-"""The path of a SOURCE: absolute, to work from any folder, or short, to print."""
+"""The path in a SOURCE: absolute, to work from any folder, or short, for display."""
 
 from __future__ import annotations
 

