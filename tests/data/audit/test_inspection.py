@@ -147,7 +147,7 @@ def test_odd_images_are_named_by_what_is_odd(photos: MakeFolder) -> None:
     assert about(found, "misnamed") == ("a/really.png",)
     assert about(found, "narrow") == ("a/panorama.png",)
     assert about(found, "tiny") == ("a/icon.png",)
-    assert about(found, "one-colour") == ("a/blank.png",)
+    assert about(found, "one-color") == ("a/blank.png",)
     assert about(found, "animated") == ("a/film.gif",)
     assert found.modes["CMYK"] == 1
     assert "1 image more than 4 times as long as wide ('a/panorama.png')" in said(found, "warning")

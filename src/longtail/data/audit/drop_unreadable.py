@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from longtail.cores import cores
-from longtail.data.audit.probe import shown_name
+from longtail.data.audit.probe import display_name
 from longtail.data.dataset import Finding, ImageData
 from longtail.data.decode import Interpolation
 from longtail.data.loading.workers import Decoder
@@ -19,23 +20,27 @@ UNREADABLE = "unreadable"
 
 
 def drop_unreadable(
-    data: ImageData, *, resize: int | None, size: int, interpolation: Interpolation = "bicubic",
+    data: ImageData,
+    *,
+    resize: int | None,
+    size: int,
+    interpolation: Interpolation = "bicubic",
     tick: Callable[[], object] = lambda: None,
-) -> ImageData:  # fmt: skip
-    """Decode every image once, as training will, and leave out those that cannot be.
+) -> ImageData:
+    """Decode every image once, as training does, and leave out those that cannot be decoded.
 
-    Classes keep their place, those that are left without an image too.
+    Labels do not change, even if a class loses all of its images.
 
     Args:
         data: The source.
         resize: As for :class:`~longtail.data.loading.workers.Decoder`.
-        size: Likewise.
-        interpolation: Likewise.
+        size: As for :class:`~longtail.data.loading.workers.Decoder`.
+        interpolation: As for :class:`~longtail.data.loading.workers.Decoder`.
         tick: Called once per image.
 
     Returns:
-        The source itself where all can be read; else one with fewer images, and with findings that name those left out
-        and the classes whose last training image is gone.
+        The source itself if all images can be read; else the readable ones, with findings that name the others and the
+        classes without a training image left.
 
     Raises:
         LongtailError: No training image can be read.
@@ -53,22 +58,22 @@ def drop_unreadable(
             check = partial(_is_readable, Decoder(split, resize, size, interpolation), tick)
             good = np.fromiter(pool.map(check, range(len(split))), dtype=np.bool_, count=len(split))
             bad = np.flatnonzero(~good)
-            names += [shown_name(split, split.encoded(row), name, row) for row in bad.tolist()]
+            names += [display_name(split, split.encoded(row), name, row) for row in bad.tolist()]
             splits[name] = split.select(np.flatnonzero(good)) if len(bad) else split
     if not names:
         return data
     total = sum(map(len, data.splits.values()))
     message = f"{len(names):,} of {total:,} images cannot be read and are left out ({listed(names)})"
-    found = [Finding("error", message, "see what is wrong with them: longtail inspect", UNREADABLE, tuple(names))]
-    left = data.with_splits(**splits)
+    findings = [Finding("error", message, "see what is wrong with them: longtail inspect", UNREADABLE, tuple(names))]
+    readable = data.with_splits(**splits)
     if not len(splits["train"]):
         raise LongtailError(f"none of the training images of {data.source!r} can be read: longtail inspect says why.")
-    before, after = data.counts().array, left.counts().array
+    before, after = data.counts().array, readable.counts().array
     lost = [data.classes[label] for label in np.flatnonzero((before > 0) & (after == 0))]
     if lost:
         message = f"{listed(lost)} {'has' if len(lost) == 1 else 'have'} no training image left, and cannot be learned"
-        found.append(Finding("warning", message, "mend or add some", "class-emptied"))
-    return ImageData(left.source, left.classes, left.splits, (*left.findings, *found))
+        findings.append(Finding("warning", message, "repair or add some", "class-emptied"))
+    return replace(readable, findings=(*data.findings, *findings))
 
 
 def _is_readable(decoder: Decoder, tick: Callable[[], object], row: int) -> bool:

@@ -1,4 +1,4 @@
-"""Images that a source holds more than once, exactly or nearly, and what that does to labels and splits."""
+"""Exact and near copies of images within a source, and their effect on labels and splits."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Copy:
 
     Attributes:
         name: Its path below the source's folder, or split and row.
-        split: Where it is.
-        index: Its row there.
+        split: Name of its split.
+        index: Its row in the split.
         label: Its class name.
         likeness: For a near copy, its similarity to the first of its group, at most 1.
     """
@@ -38,12 +38,12 @@ class Copy:
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Images that are copies of each other.
+    """A group of images that are copies of each other.
 
     Attributes:
         kind: ``"exact"``: all pixels agree. ``"near"``: they look alike, and at least two differ in a pixel; whether
             they show the same thing is left to the user.
-        images: Two or more.
+        images: The copies, at least two.
     """
 
     kind: Literal["exact", "near"]
@@ -51,12 +51,12 @@ class DuplicateGroup:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes they are in, in order of appearance."""
+        """Distinct classes, in order of appearance."""
         return tuple(dict.fromkeys(image.label for image in self.images))
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits they are in, likewise."""
+        """Distinct splits, in order of appearance."""
         return tuple(dict.fromkeys(image.split for image in self.images))
 
 
@@ -82,7 +82,7 @@ def find_duplicates(data: ImageData, probes: Sequence[Probe]) -> Duplicates:
 
     Args:
         data: The source.
-        probes: What its images turned out to be; broken ones are passed over.
+        probes: Facts about its images; unreadable ones are skipped.
 
     Example:
         >>> from longtail.data.dataset import Split
@@ -122,12 +122,12 @@ def _copy(data: ImageData, probe: Probe, likeness: float | None = None) -> Copy:
 
 
 def duplicate_findings(groups: Sequence[DuplicateGroup], *, divided: bool, columns: bool = False) -> list[Finding]:
-    """Say which copies contradict each other, which leak into the test, and which only weigh double.
+    """Report copies with several labels, copies across splits, and copies that merely count double.
 
     Args:
         groups: From :func:`find_duplicates`.
-        divided: Whether the source has a test split of its own; without one, copies may still end up on both sides.
-        columns: Whether its rows have columns other than image and label, one of which may group images.
+        divided: Whether the source has a test split; without one, copies may still end up on both sides.
+        columns: Whether its rows have columns other than image and label, which may group images.
 
     Example:
         >>> group = DuplicateGroup("exact", (Copy("a.png", "train", 0, "cat"), Copy("b.png", "test", 0, "cat")))
@@ -137,10 +137,10 @@ def duplicate_findings(groups: Sequence[DuplicateGroup], *, divided: bool, colum
     """
     findings = []
     for kind in ("exact", "near"):
-        some = [group for group in groups if group.kind == kind]
-        clashing = [group for group in some if len(group.labels) > 1]
-        leaking = [group for group in some if len(group.splits) > 1]
-        inside = [group for group in some if len(group.labels) == 1 and len(group.splits) == 1]
+        of_kind = [group for group in groups if group.kind == kind]
+        clashing = [group for group in of_kind if len(group.labels) > 1]
+        leaking = [group for group in of_kind if len(group.splits) > 1]
+        inside = [group for group in of_kind if len(group.labels) == 1 and len(group.splits) == 1]
         findings += [_clash(kind, clashing)] if clashing else []
         findings += _leaks(kind, leaking, columns=columns)
         findings += [_surplus(kind, inside, divided=divided, columns=columns)] if inside else []
@@ -148,8 +148,8 @@ def duplicate_findings(groups: Sequence[DuplicateGroup], *, divided: bool, colum
 
 
 def _clash(kind: str, groups: Sequence[DuplicateGroup]) -> Finding:
-    what = "exact copies" if kind == "exact" else "images that look alike"
-    number = f"{len(groups):,} group{'s' * (len(groups) > 1)} of {what} {'have' if len(groups) > 1 else 'has'}"
+    copies = "exact copies" if kind == "exact" else "images that look alike"
+    number = f"{len(groups):,} group{'s' * (len(groups) > 1)} of {copies} {'have' if len(groups) > 1 else 'has'}"
     message = f"{number} more than one label ({_examples(groups, labels=True)})"
     remedy = "keep the right label and remove the others" if kind == "exact" else f"{_SEE}; if so, one label is wrong"
     return Finding("warning", message, remedy, f"{kind}-copies-across-labels", _names(groups))
@@ -158,8 +158,8 @@ def _clash(kind: str, groups: Sequence[DuplicateGroup]) -> Finding:
 def _leaks(kind: str, groups: Sequence[DuplicateGroup], *, columns: bool) -> list[Finding]:
     findings = []
     for split, other in (("test", "train"), ("validation", "train"), ("test", "validation")):
-        some = [group for group in groups if {split, other} <= set(group.splits)]
-        number = sum(image.split == split for group in some for image in group.images)
+        across = [group for group in groups if {split, other} <= set(group.splits)]
+        number = sum(image.split == split for group in across for image in group.images)
         if not number:
             continue
         if kind == "exact":
@@ -174,16 +174,16 @@ def _leaks(kind: str, groups: Sequence[DuplicateGroup], *, columns: bool) -> lis
             remedy = (
                 f"{_SEE}; if so, the figures are flattered until they are on one side of the split: {_share(columns)}"
             )
-        message = f"{number:,} {split} {each} ({_examples(some)})"
-        findings.append(Finding("warning", message, remedy, f"{kind}-copies-across-splits", _names(some)))
+        message = f"{number:,} {split} {each} ({_examples(across)})"
+        findings.append(Finding("warning", message, remedy, f"{kind}-copies-across-splits", _names(across)))
     return findings
 
 
 def _surplus(kind: str, groups: Sequence[DuplicateGroup], *, divided: bool, columns: bool) -> Finding:
     number = sum(len(group.images) for group in groups)
-    places = f"{len(groups):,} group{'s' * (len(groups) > 1)}"
-    what = "are exact copies" if kind == "exact" else "look alike"
-    message = f"{number:,} images in {places} {what} within one class and split ({_examples(groups)})"
+    in_groups = f"{len(groups):,} group{'s' * (len(groups) > 1)}"
+    are_copies = "are exact copies" if kind == "exact" else "look alike"
+    message = f"{number:,} images in {in_groups} {are_copies} within one class and split ({_examples(groups)})"
     severity: Severity = "note" if divided else "warning"
     if kind == "near":
         remedy = f"{_SEE}; if so, "
@@ -202,35 +202,34 @@ def _share(columns: bool) -> str:
     return "list the images in a CSV with a column for what they share (--group-column)"
 
 
-def unchecked_findings(found: Duplicates) -> list[Finding]:
+def unchecked_findings(copies: Duplicates) -> list[Finding]:
     """Return a note if some candidate pairs were not compared.
 
     Example:
         >>> [finding.kind for finding in unchecked_findings(Duplicates((), 7))]
         ['near-copies-unchecked']
     """
-    if not found.unchecked:
+    if not copies.unchecked:
         return []
-    message = f"up to {found.unchecked:,} more pairs of images may look alike and were not compared by their pixels"
+    message = f"up to {copies.unchecked:,} more pairs of images may look alike and were not compared by their pixels"
     return [Finding("note", message, "look at fewer images at a time, --max-images", "near-copies-unchecked")]
 
 
 def _examples(groups: Sequence[DuplicateGroup], *, labels: bool = False) -> str:
-    """The first groups by name; of a group, two images that show what is wrong with it."""
+    """Describe the first groups, each by two images that show what is wrong with it."""
     pairs = [_pair(group, labels=labels) for group in groups[:_SHOWN]]
     more = len(groups) - len(pairs)
     return "; ".join(pairs) + (f"; {more:,} more" if more else "")
 
 
 def _pair(group: DuplicateGroup, *, labels: bool) -> str:
-    one, *rest = group.images
-    other = next((image for image in rest if _key(image, labels) != _key(one, labels)), rest[0])
-    first, second = (f"{image.name!r} in {image.label!r}" if labels else repr(image.name) for image in (one, other))
-    return f"{first} {'=' if group.kind == 'exact' else '~'} {second}"
+    def key(image: Copy) -> str:
+        return image.label if labels else image.split
 
-
-def _key(image: Copy, labels: bool) -> str:
-    return image.label if labels else image.split
+    first, *rest = group.images
+    second = next((image for image in rest if key(image) != key(first)), rest[0])
+    names = [f"{image.name!r} in {image.label!r}" if labels else repr(image.name) for image in (first, second)]
+    return (" = " if group.kind == "exact" else " ~ ").join(names)
 
 
 def _names(groups: Sequence[DuplicateGroup]) -> tuple[str, ...]:

@@ -24,10 +24,33 @@ from longtail.errors import OwnRangeWarning, UsageError, listed
 __all__ = ["Inspection", "Sizes", "inspect_data", "inspect_source"]
 
 _WORST_FIRST = ("error", "warning", "note")
+_NEARLY_BALANCED = 2.0
+_ENOUGH_TO_HOLD_OUT = 5  # images of a class; of fewer, a tenth rounds to none
+_TINY = 1 / 4  # of the median shorter side
+_SHOWN_ERRORS = 20
+
+_ODD: Mapping[Mark, tuple[Severity, str, str]] = {
+    "one color": ("warning", "of one color only", "remove what shows nothing"),
+    "narrow": (
+        "warning",
+        f"more than {NARROW:g} times as long as wide",
+        "crop or pad: training keeps the center square",
+    ),
+    "misnamed": ("note", "of another format than the name says", "rename: other programs may refuse to read it"),
+    "deep": ("note", "of more than 8 bits a channel", "see that it looks right when scaled to 8 bits"),
+    "own range": (
+        "warning",
+        "of floating-point or 32-bit values, each scaled to 8 bits by its own range",
+        "convert them to 8 or 16 bits with one range for all",
+    ),
+    "print": ("note", "in colors for print or video", "see that it looks right as RGB, or convert it yourself"),
+    "transparent": ("note", "with transparent parts", "mind that white is laid under them"),
+    "animated": ("note", "with several frames or pages", "mind that only the first is taken"),
+}
 
 
 class Sizes(TypedDict):
-    """Image sizes as (width, height): the smallest and largest by area, and the median of each side."""
+    """Image sizes as (width, height): smallest and largest by area, and the median of each side."""
 
     smallest: tuple[int, int]
     median: tuple[int, int]
@@ -36,22 +59,22 @@ class Sizes(TypedDict):
 
 @dataclass(frozen=True)
 class Inspection:
-    """The facts about a source, ready to be shown or stored.
+    """The result of an audit of a source.
 
     Attributes:
-        source: What the user typed.
+        source: SOURCE as the user typed it.
         classes: Class names, shape (C,).
-        counts: Images per class for each split.
-        imbalance_ratio: Of the training split; a class without images counts as one.
+        counts: Number of images per class, by split.
+        imbalance_ratio: Of the training split, with an empty class counted as one image.
         groups: Class indices of the shot groups, from the training counts.
-        checked: How many images were decoded.
-        total: How many there are.
-        seconds: How long that took.
-        sizes: Their sizes; None if none could be read.
-        modes: How many images there are of each Pillow mode.
-        unreadable: Where the images lie that could not be decoded: paths, or rows of a table.
-        duplicates: Images that are copies of each other.
-        findings: What looks wrong, worst first.
+        checked: Number of decoded images.
+        total: Number of images.
+        seconds: Duration of decoding.
+        sizes: Image sizes; None if no image could be read.
+        modes: Number of images by Pillow mode.
+        unreadable: Images that cannot be decoded: paths, or rows of a table.
+        duplicates: Groups of images that are copies of each other.
+        findings: Problems and notes, worst first.
     """
 
     source: str
@@ -74,7 +97,7 @@ class Inspection:
         return all(finding.severity == "note" for finding in self.findings)
 
     def to_dict(self) -> dict[str, object]:
-        """The same as plain dicts, lists and numbers, for JSON."""
+        """Return plain dicts, lists and numbers for JSON."""
         return asdict(self)
 
 
@@ -88,23 +111,23 @@ def inspect_source(
     many: int = 100,
     few: int = 20,
 ) -> Inspection:
-    """Read a source, decode its images, and say what is there and what looks wrong.
+    """Read a source, decode its images, and report its classes, sizes, copies and problems.
 
     Args:
         spec: As for :func:`~longtail.data.sources.registry.load_source`.
-        label_column: Likewise.
-        image_column: Likewise.
-        split_column: The same for the column that says train, validation or test.
-        max_images: Decode at most about this many, evenly spread over the source; None decodes all.
+        label_column: As for :func:`~longtail.data.sources.registry.load_source`.
+        image_column: As for :func:`~longtail.data.sources.registry.load_source`.
+        split_column: As for :func:`~longtail.data.sources.registry.load_source`.
+        max_images: Approximate largest number of images to decode, evenly spread over the source; None decodes all.
         many: Shot-group threshold, see :meth:`~longtail.counts.ClassCounts.groups`.
-        few: Likewise.
+        few: Shot-group threshold, see :meth:`~longtail.counts.ClassCounts.groups`.
 
     Raises:
         LongtailError: The source cannot be read at all.
 
     Example:
-        >>> found = inspect_source("digits", max_images=100)
-        >>> found.sizes["median"], round(found.imbalance_ratio, 2), [finding.kind for finding in found.findings]
+        >>> audit = inspect_source("digits", max_images=100)
+        >>> audit.sizes["median"], round(audit.imbalance_ratio, 2), [finding.kind for finding in audit.findings]
         ((8, 8), 1.05, ['balanced'])
     """
     data = load_source(spec, label_column=label_column, image_column=image_column, split_column=split_column)
@@ -119,19 +142,19 @@ def inspect_data(
     few: int = 20,
     tick: Callable[[], object] = lambda: None,
 ) -> Inspection:
-    """The same of a source that was read already.
+    """Audit a source that was read already; see :func:`inspect_source`.
 
     Args:
         data: The source.
         max_images: As for :func:`inspect_source`.
-        many: Likewise.
-        few: Likewise.
+        many: As for :func:`inspect_source`.
+        few: As for :func:`inspect_source`.
         tick: Called once per image.
 
     Raises:
-        LongtailError: ``max_images`` is below 1, or LONGTAIL_MAX_PIXELS no number.
+        LongtailError: ``max_images`` is below 1, or LONGTAIL_MAX_PIXELS is not a number.
     """
-    max_pixels()  # complain once, not of every image
+    max_pixels()  # raise once instead of for every image
     if max_images is not None and max_images < 1:
         raise UsageError(
             f"max_images is a number of images, at least 1, got {max_images}.", options={"max_images": "--max-images"}
@@ -171,33 +194,8 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> Sizes | None:
     return {"smallest": by_area[0], "median": (width, height), "largest": by_area[-1]}
 
 
-_NEARLY_BALANCED = 2.0
-_ENOUGH_TO_HOLD_OUT = 5  # images of a class; of fewer, a tenth rounds to none
-_TINY = 1 / 4  # of the median shorter side
-_SHOWN_ERRORS = 20
-
-_ODD: Mapping[Mark, tuple[Severity, str, str]] = {
-    "one colour": ("warning", "of one colour only", "remove what shows nothing"),
-    "narrow": (
-        "warning",
-        f"more than {NARROW:g} times as long as wide",
-        "crop or pad: training keeps the centre square",
-    ),
-    "misnamed": ("note", "of another format than the name says", "rename: other programs may refuse to read it"),
-    "deep": ("note", "of more than 8 bits a channel", "see that it looks right when scaled to 8 bits"),
-    "own range": (
-        "warning",
-        "of floating-point or 32-bit values, each scaled to 8 bits by its own range",
-        "convert them to 8 or 16 bits with one range for all",
-    ),
-    "print": ("note", "in colours for print or video", "see that it looks right as RGB, or convert it yourself"),
-    "transparent": ("note", "with transparent parts", "mind that white is laid under them"),
-    "animated": ("note", "with several frames or pages", "mind that only the first is taken"),
-}
-
-
 def image_findings(data: ImageData, probes: Sequence[Probe]) -> list[Finding]:
-    """Name the images that cannot be used, and those that are not like others.
+    """Name the images that cannot be used, and those with unusual properties.
 
     Args:
         data: The source.
@@ -217,11 +215,9 @@ def image_findings(data: ImageData, probes: Sequence[Probe]) -> list[Finding]:
 
 
 def class_findings(data: ImageData) -> list[Finding]:
-    """Name the classes too small to train, to validate or to test on, and names that look alike."""
+    """Name the classes too small to train, validate or test on, and class names that look alike."""
     counts = data.counts()
-    findings = [
-        finding for finding in (_size_finding(counts, low, high) for low, high in _small_sizes(data)) if finding
-    ]
+    findings = _size_findings(data)
     for names in _lookalikes(counts.names):
         message = f"{listed(names)} differ only in case, spaces or punctuation"
         findings.append(Finding("warning", message, "merge them if they mean one class", "classes-alike"))
@@ -240,11 +236,8 @@ def _broken_findings(data: ImageData, broken: Sequence[Probe]) -> list[Finding]:
         findings.append(Finding("error", message, remedy.rstrip("."), "unreadable", (name_of(data, probe),)))
     if len(broken) > _SHOWN_ERRORS:
         rest = tuple(name_of(data, probe) for probe in broken[_SHOWN_ERRORS:])
-        findings.append(
-            Finding(
-                "error", f"{len(rest):,} more images cannot be read", "see them all with --json", "unreadable", rest
-            )
-        )
+        message = f"{len(rest):,} more images cannot be read"
+        findings.append(Finding("error", message, "see them all with --json", "unreadable", rest))
     return findings
 
 
@@ -253,47 +246,41 @@ def _odd(severity: Severity, names: Sequence[str], what: str, remedy: str, kind:
     return Finding(severity, f"{number} {what} ({listed(names)})", remedy, kind, tuple(names))
 
 
-def _small_sizes(data: ImageData) -> list[tuple[int, int]]:
-    """The ranges of class size worth a word; where the source brings a validation split, none need be held out."""
-    return [(0, 0), (1, 1)] + ([] if len(data.splits.get("validation", ())) else [(2, _ENOUGH_TO_HOLD_OUT - 1)])
-
-
-def _size_finding(counts: ClassCounts, low: int, high: int) -> Finding | None:
-    names = [name for name, count in zip(counts.names, counts, strict=True) if low <= count <= high]
-    if not names:
-        return None
-    have = "has" if len(names) == 1 else "have"
-    what, remedy, kind = {
-        0: ("no training image", "add images, or remove the class", "class-empty"),
-        1: ("one training image", "add images; with one, nothing can be held out to validate on", "class-of-one"),
-    }.get(
-        high,
-        (
-            f"under {high + 1} training images, too few to validate on",
-            f"add images; a tenth held out for validation has none of {'it' if len(names) == 1 else 'them'}",
-            "class-too-small-to-validate",
-        ),
-    )
-    return Finding("warning", f"{listed(names)} {have} {what}", remedy, kind)
+def _size_findings(data: ImageData) -> list[Finding]:
+    """Name the classes too small to train or to validate on."""
+    counts = data.counts()
+    few = f"under {_ENOUGH_TO_HOLD_OUT} training images, too few to validate on"
+    remedy = "add images; a tenth held out for validation has none of {them}"
+    alone = "add images; with one, nothing can be held out to validate on"
+    findings = _sized(counts, 0, 0, "no training image", "add images, or remove the class", "class-empty")
+    findings += _sized(counts, 1, 1, "one training image", alone, "class-of-one")
+    if not len(data.splits.get("validation", ())):
+        findings += _sized(counts, 2, _ENOUGH_TO_HOLD_OUT - 1, few, remedy, "class-too-small-to-validate")
+    return findings
 
 
 def _test_findings(data: ImageData) -> list[Finding]:
+    """Name the classes too small to test on."""
     if not len(data.splits.get("test", ())):
         remedy = "keep some images apart as one, to have numbers to trust"
         return [Finding("note", "there is no test split", remedy, "no-test-split")]
-    tested = data.counts("test")
-    findings = []
-    for words, kind, low, high, remedy in (
-        ("no test image", "class-untested", 0, 0, "add some: nothing is known of them otherwise"),
-        (f"under {FEW_IMAGES} test images", "class-hardly-tested", 1, FEW_IMAGES - 1,
-         "add some, or mind how wide the intervals of their figures are"),
-    ):  # fmt: skip
-        names = [name for name, count in zip(tested.names, tested, strict=True) if low <= count <= high]
-        if names:
-            findings.append(
-                Finding("note", f"{listed(names)} {'has' if len(names) == 1 else 'have'} {words}", remedy, kind)
-            )
-    return findings
+    counts = data.counts("test")
+    unknown = "add some: nothing is known of them otherwise"
+    wide = "add some, or mind how wide the intervals of their figures are"
+    findings = _sized(counts, 0, 0, "no test image", unknown, "class-untested", "note")
+    few = f"under {FEW_IMAGES} test images"
+    return findings + _sized(counts, 1, FEW_IMAGES - 1, few, wide, "class-hardly-tested", "note")
+
+
+def _sized(
+    counts: ClassCounts, low: int, high: int, what: str, remedy: str, kind: str, severity: Severity = "warning"
+) -> list[Finding]:
+    """Return a finding that names the classes with ``low`` to ``high`` images, if any."""
+    names = [name for name, count in zip(counts.names, counts, strict=True) if low <= count <= high]
+    if not names:
+        return []
+    have, them = ("has", "it") if len(names) == 1 else ("have", "them")
+    return [Finding(severity, f"{listed(names)} {have} {what}", remedy.format(them=them), kind)]
 
 
 def _lookalikes(names: Sequence[str]) -> list[list[str]]:

@@ -20,19 +20,35 @@ from longtail.errors import LongtailError
 
 MAX_DISTANCE = 24
 """Hashes that differ in at most this many of 256 bits may be of near copies; docs/inspect.md has the measurements."""
+LEAST_LIKENESS = 0.88
+"""Least similarity of near copies; docs/inspect.md has the measurements."""
+MAX_PAIRS = 50_000
+"""At most this many pairs of a source are compared by their pixels."""
 
 Hashes = npt.NDArray[np.uint64]
 BoolArray = npt.NDArray[np.bool_]
+Grays = npt.NDArray[np.float32]
 
-_SIDE, _KEPT = 32, 16  # the picture is brought to 32 x 32 grays; of its frequencies the lowest 16 x 16 are kept
+_SIDE, _FREQUENCIES = 32, 16  # pictures are reduced to 32 x 32 grays; the hash uses the lowest 16 x 16 frequencies
 _BANDS = 16  # of 16 bits each
 _FLAT = 2.0  # gray levels (standard deviation) below which the hash would be made of noise
-_WINDOW = 256  # at most so many neighbours of an image are compared in a bucket, so that the work stays linear
+_WINDOW = 256  # most neighbors of an image that are compared in a bucket, which keeps the work linear
 _PAIRS_AT_A_TIME = 1 << 20
+_SHIFT = 1  # pixels by which pictures are moved each way
+_LEVELS = 12.0  # gray levels by which a plain background varies at most,
+_CONTRAST = 0.12  # and at most this share of the contrast of the picture
+_PLAIN = 0.8  # share of the edge that must not vary by more
+_NOISE = 2 / 3  # share of those levels that counts as compression noise
+_GAIN = 2.0  # largest ratio of the contrasts of two pictures
+_TEXTURE = 0.24  # weight of texture within an outline: a correlation of 0.5 there equals an overlap of 0.88
+_TEXTURED = 4.0  # gray levels (standard deviation) from which on an outline has texture
+_LEAST_PIXELS = 20
+_ASPECT = 0.1  # by which the logarithms of two width-to-height ratios may differ
+_AT_A_TIME = 1024  # pairs
 
 
 def pixel_digest(image: Image.Image) -> bytes:
-    """16 bytes that two images share if, and in practice only if, all their pixels are equal, whatever their format.
+    """Hash the pixels of an image, whatever its format, in 16 bytes.
 
     Example:
         >>> red = Image.new("RGB", (4, 2), "red")
@@ -45,13 +61,13 @@ def pixel_digest(image: Image.Image) -> bytes:
 
 
 def look_hash(image: Image.Image) -> bytes:
-    """Hash what an RGB image looks like; near copies have hashes that differ in few bits.
+    """Compute the perceptual hash of an RGB image; hashes of near copies differ in few bits.
 
-    The image is scaled to 32 x 32 grays; a bit says whether one of its 256 lowest frequencies (discrete cosine
-    transform) is above their median. Colours, brightness and contrast change next to nothing; a shift does.
+    The image is scaled to 32 x 32 grays; each bit tells whether one of its 256 lowest frequencies (discrete cosine
+    transform) is above their median. Color, brightness and contrast hardly change it; a shift does.
 
     Returns:
-        32 bytes; none for an image with no detail to tell it by.
+        32 bytes; empty for an image without detail.
 
     Example:
         >>> picture = Image.effect_mandelbrot((256, 256), (-2, -1.2, 1, 1.5), 100).convert("RGB")
@@ -61,8 +77,7 @@ def look_hash(image: Image.Image) -> bytes:
         >>> look_hash(Image.new("RGB", (50, 50), "red"))
         b''
     """
-    small = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0).convert("L")
-    gray = np.asarray(small, dtype=np.float32)
+    gray = grays(image)
     if float(gray.std()) < _FLAT:
         return b""
     cosines = _cosines()
@@ -72,8 +87,8 @@ def look_hash(image: Image.Image) -> bytes:
 
 @cache
 def _cosines() -> npt.NDArray[np.float32]:
-    """The first rows of the orthonormal DCT-II, shape (16, 32)."""
-    frequency, place = np.ogrid[:_KEPT, :_SIDE]
+    """Return the first rows of the orthonormal DCT-II, shape (16, 32)."""
+    frequency, place = np.ogrid[:_FREQUENCIES, :_SIDE]
     rows = np.cos(np.pi * (2 * place + 1) * frequency / (2 * _SIDE)) * np.sqrt(2 / _SIDE)
     rows[0] /= np.sqrt(2)
     return np.asarray(rows, dtype=np.float32)
@@ -92,8 +107,8 @@ def near_groups(
     Args:
         hashes: Shape (N, 4), from :func:`look_hash`.
         max_distance: In bits, at most 31.
-        confirm: Takes pairs as two arrays (P,) of places in ``hashes`` and returns which of them to join, (P,). A pair
-            may be passed more than once. None joins them all.
+        confirm: Takes pairs as two arrays (P,) of indices of ``hashes`` and returns which of them to join, (P,). A pair
+            may be passed more than once. None joins all.
 
     Returns:
         The first member of the group of each hash, shape (N,).
@@ -107,20 +122,20 @@ def near_groups(
     words = np.ascontiguousarray(hashes).view(np.uint16)
     first = np.arange(len(hashes), dtype=np.int64)
     for band in range(_BANDS):
-        for one, other in _candidates(words, band):
-            apart = first[one] != first[other]  # joined by an earlier band: no need to look again
-            one, other = one[apart], other[apart]
-            near = _bits()[words[one] ^ words[other]].sum(axis=1, dtype=np.int64) <= max_distance
-            one, other = one[near], other[near]
-            if confirm is not None and len(one):
-                alike = confirm(one, other)
-                one, other = one[alike], other[alike]
-            first = _joined(first, one, other)
+        for left, right in _candidates(words, band):
+            apart = first[left] != first[right]  # not joined by an earlier band
+            left, right = left[apart], right[apart]
+            near = _bits()[words[left] ^ words[right]].sum(axis=1, dtype=np.int64) <= max_distance
+            left, right = left[near], right[near]
+            if confirm is not None and len(left):
+                alike = confirm(left, right)
+                left, right = left[alike], right[alike]
+            first = _joined(first, left, right)
     return first
 
 
 def _candidates(words: npt.NDArray[np.uint16], band: int) -> Iterator[tuple[IntArray, IntArray]]:
-    """Pairs whose words of a band are equal or one bit apart, a chunk at a time."""
+    """Yield pairs whose words of a band are equal or one bit apart, in chunks."""
     order = np.lexsort((words[:, (band + 1) % _BANDS], words[:, band])).astype(np.int64)
     values = words[order, band]
     place = np.arange(len(order), dtype=np.int64)
@@ -134,7 +149,7 @@ def _candidates(words: npt.NDArray[np.uint16], band: int) -> Iterator[tuple[IntA
 
 
 def _expanded(order: IntArray, place: IntArray, start: IntArray, stop: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
-    """Pair the hash at each place with those at ``start`` to ``stop``, at most a window of them."""
+    """Pair the hash at each place with those at ``start`` to ``stop``, up to the window."""
     length = np.clip(stop - start, 0, _WINDOW)
     ends = np.cumsum(length)
     cuts = np.searchsorted(ends, np.arange(0, ends[-1] if len(ends) else 0, _PAIRS_AT_A_TIME), side="right")
@@ -145,10 +160,10 @@ def _expanded(order: IntArray, place: IntArray, start: IntArray, stop: IntArray)
         yield order[np.repeat(place[low:high], counts)], order[others]
 
 
-def _joined(first: IntArray, one: IntArray, other: IntArray) -> IntArray:
-    """Merge the groups of each pair; a group is known by its lowest member."""
+def _joined(first: IntArray, left: IntArray, right: IntArray) -> IntArray:
+    """Merge the groups of each pair; a group is identified by its lowest member."""
     while True:
-        a, b = first[one], first[other]
+        a, b = first[left], first[right]
         if np.array_equal(a, b):
             return first
         np.minimum.at(first, np.maximum(a, b), np.minimum(a, b))
@@ -158,51 +173,30 @@ def _joined(first: IntArray, one: IntArray, other: IntArray) -> IntArray:
 
 @cache
 def _bits() -> npt.NDArray[np.uint8]:
-    """How many bits are set in each 16-bit number."""
+    """Return the number of set bits of each 16-bit number."""
     numbers = np.arange(1 << 16, dtype=np.uint16).view(np.uint8)
     return np.asarray(np.unpackbits(numbers).reshape(-1, 16).sum(axis=1), dtype=np.uint8)
 
 
-LEAST_LIKENESS = 0.88
-"""Least similarity of near copies; docs/inspect.md has the measurements."""
-MAX_PAIRS = 50_000
-"""At most this many pairs of a source are compared by their pixels."""
-
-Grays = npt.NDArray[np.float32]
-
-_SIDE = 32  # pictures are brought to 32 x 32 grays
-_SHIFT = 1  # and moved by up to this many pixels each way
-_LEVELS = 12.0  # gray levels by which a plain background varies at most,
-_CONTRAST = 0.12  # and at most this share of the contrast of the picture
-_PLAIN = 0.8  # share of the edge that must not vary by more
-_NOISE = 2 / 3  # share of those levels that counts as compression noise
-_GAIN = 2.0  # largest ratio of the contrasts of two pictures
-_TEXTURE = 0.24  # weight of texture within an outline: a correlation of 0.5 there equals an overlap of 0.88
-_TEXTURED = 4.0  # gray levels (standard deviation) from which on an outline has texture
-_LEAST_PIXELS = 20
-_ASPECT = 0.1  # by which the logarithms of two width-to-height ratios may differ
-_AT_A_TIME = 1024  # pairs
-
-
 def grays(image: Image.Image) -> Grays:
-    """Reduce a picture to the grays that are compared, shape (32, 32)."""
+    """Reduce an image to 32 x 32 grays, float32."""
     small = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0).convert("L")
     return np.asarray(small, dtype=np.float32)
 
 
-def likeness(one: Grays, other: Grays) -> FloatArray:
-    """Similarity of pictures: 1 if equal up to brightness, contrast and a small shift, 0 or less if unrelated.
+def likeness(left: Grays, right: Grays) -> FloatArray:
+    """Compute the similarity of pictures: 1 if equal up to brightness, contrast and a small shift, 0 if unrelated.
 
     This is the correlation of their pixels. On a plain background, as behind silhouettes, most pixels agree whatever
-    is shown, so there it is intersection over union, each pixel weighted by its distance from the background; texture
-    within the common outline has to correlate as well.
+    is shown; there it is intersection over union, with each pixel weighted by its distance from the background, and
+    texture within the common outline has to correlate as well.
 
     Args:
-        one: Shape (P, 32, 32), from :func:`grays`.
-        other: The same.
+        left: Shape (P, 32, 32), from :func:`grays`.
+        right: Shape (P, 32, 32), from :func:`grays`.
 
     Returns:
-        Shape (P,).
+        Shape (P,), at most 1; negative values are possible.
 
     Example:
         >>> square, bar = np.full((2, 1, 32, 32), 255, np.float32)
@@ -210,15 +204,15 @@ def likeness(one: Grays, other: Grays) -> FloatArray:
         >>> likeness(square, square * 0.9).round(2).tolist(), likeness(square, bar).round(2).tolist()
         ([1.0], [0.2])
     """
-    shown, reference = _foreground(one), _foreground(other)
+    shown, reference = _foreground(left), _foreground(right)
     levels = [
         np.minimum(_LEVELS, _CONTRAST * np.percentile(np.abs(part), 98, axis=(1, 2))) for part in (shown, reference)
     ]
     is_plain = np.minimum(*map(_plain_share, (shown, reference), levels)) >= _PLAIN
     middle = slice(_SHIFT, _SIDE - _SHIFT)
-    best = np.full(len(one), -1.0)
-    for down, right in product(range(2 * _SHIFT + 1), repeat=2):
-        part = np.s_[:, down : _SIDE - 2 * _SHIFT + down, right : _SIDE - 2 * _SHIFT + right]
+    best = np.full(len(left), -1.0)
+    for down, along in product(range(2 * _SHIFT + 1), repeat=2):
+        part = np.s_[:, down : _SIDE - 2 * _SHIFT + down, along : _SIDE - 2 * _SHIFT + along]
         similarity = _correlation(shown[:, middle, middle], reference[part])
         if is_plain.any():
             similarity[is_plain] = _likeness_on_plain(
@@ -230,11 +224,11 @@ def likeness(one: Grays, other: Grays) -> FloatArray:
 
 
 class PixelCheck:
-    """Decides whether pairs of images look alike; decodes only the images in question.
+    """Decides by pixels whether pairs of images look alike; decodes only these images.
 
     Args:
         images: Split and row of each image.
-        max_pairs: Further pairs are not compared and count as different; None takes :data:`MAX_PAIRS`.
+        max_pairs: Most pairs to compare, the others count as different; None takes :data:`MAX_PAIRS`.
 
     Attributes:
         unchecked: Upper bound of the number of such pairs; a pair may be counted more than once.
@@ -248,10 +242,10 @@ class PixelCheck:
         self._shapes: dict[int, float] = {}  # logarithms of width over height
         self._alike: dict[tuple[int, int], bool] = {}
 
-    def __call__(self, one: IntArray, other: IntArray) -> npt.NDArray[np.bool_]:
-        """Whether the images at these places look alike, shape (P,)."""
+    def __call__(self, left: IntArray, right: IntArray) -> npt.NDArray[np.bool_]:
+        """Return whether the images at these indices look alike, shape (P,)."""
         room = self._max_pairs - len(self._alike)
-        pairs = list(zip(np.minimum(one, other).tolist(), np.maximum(one, other).tolist(), strict=True))
+        pairs = list(zip(np.minimum(left, right).tolist(), np.maximum(left, right).tolist(), strict=True))
         fresh = [pair for pair in dict.fromkeys(pairs) if pair not in self._alike]
         compared = fresh[:room]
         self.unchecked += len(fresh) - len(compared)
@@ -261,11 +255,11 @@ class PixelCheck:
             self._alike.update(zip(compared, alike.tolist(), strict=True))
         return np.array([self._alike.get(pair, False) for pair in pairs], dtype=np.bool_)
 
-    def likeness(self, one: IntArray, other: IntArray) -> FloatArray:
-        """The similarity of the images at these places, shape (P,)."""
+    def likeness(self, left: IntArray, right: IntArray) -> FloatArray:
+        """Return the similarity of the images at these indices, shape (P,)."""
         parts = [np.empty(0)]
-        for at in range(0, len(one), _AT_A_TIME):
-            pair = one[at : at + _AT_A_TIME], other[at : at + _AT_A_TIME]
+        for at in range(0, len(left), _AT_A_TIME):
+            pair = left[at : at + _AT_A_TIME], right[at : at + _AT_A_TIME]
             self._read(set(np.concatenate(pair).tolist()) - self._grays.keys())
             alike = likeness(*(np.stack([self._grays[place] for place in places.tolist()]) for places in pair))
             shapes = [np.array([self._shapes[place] for place in places.tolist()]) for places in pair]
@@ -282,7 +276,7 @@ class PixelCheck:
         split, row = self._images[place]
         try:
             image = split.image(row)
-        except LongtailError:  # deleted since it was hashed: similar to nothing
+        except LongtailError:  # deleted since it was hashed
             return math.inf, np.zeros((_SIDE, _SIDE), dtype=np.float32)
         return math.log(image.width / image.height), grays(image)
 
@@ -297,7 +291,7 @@ def _foreground(pictures: Grays) -> Grays:
 
 
 def _plain_share(foreground: Grays, levels: FloatArray) -> FloatArray:
-    """The share of the edge that shows no more than the background, shape (P,)."""
+    """Return the share of the edge that shows only background, shape (P,)."""
     return np.asarray((np.abs(_edges(foreground)) <= levels[:, None]).mean(axis=1), dtype=np.float64)
 
 
@@ -306,43 +300,41 @@ def _without_noise(foreground: Grays, levels: FloatArray) -> Grays:
     return np.asarray(np.sign(foreground) * np.maximum(np.abs(foreground) - noise, 0), dtype=np.float32)
 
 
-def _correlation(one: Grays, other: Grays, where: npt.NDArray[np.bool_] | None = None) -> FloatArray:
-    """The correlation of pixels, optionally within a mask of shape (P, S, S); shape (P,)."""
-    mask = np.ones_like(one) if where is None else where.astype(np.float32)
+def _correlation(left: Grays, right: Grays, where: npt.NDArray[np.bool_] | None = None) -> FloatArray:
+    """Return the correlation of pixels, optionally within a mask of shape (P, S, S); shape (P,)."""
+    mask = np.ones_like(left) if where is None else where.astype(np.float32)
     number = np.maximum(mask.sum(axis=(1, 2), keepdims=True), 1)
-    one, other = ((part - (part * mask).sum(axis=(1, 2), keepdims=True) / number) * mask for part in (one, other))
-    energy = (one**2).sum(axis=(1, 2)) * (other**2).sum(axis=(1, 2))
-    return np.asarray((one * other).sum(axis=(1, 2)) / np.sqrt(np.maximum(energy, 1e-6)), dtype=np.float64)
+    left, right = ((part - (part * mask).sum(axis=(1, 2), keepdims=True) / number) * mask for part in (left, right))
+    energy = (left**2).sum(axis=(1, 2)) * (right**2).sum(axis=(1, 2))
+    return np.asarray((left * right).sum(axis=(1, 2)) / np.sqrt(np.maximum(energy, 1e-6)), dtype=np.float64)
 
 
-def _likeness_on_plain(one: Grays, other: Grays) -> FloatArray:
-    """The similarity of foregrounds on a plain background, shape (P,)."""
-    inside = _shrunk((one != 0) & (other != 0))
-    texture = _correlation(one, other, inside)
+def _likeness_on_plain(left: Grays, right: Grays) -> FloatArray:
+    """Return the similarity of foregrounds on a plain background, shape (P,)."""
+    inside = _eroded((left != 0) & (right != 0))
+    texture = _correlation(left, right, inside)
     number = np.maximum(inside.sum(axis=(1, 2)), 1)
-    spread = np.maximum(*(_spread(part, inside) for part in (one, other)))
+    spread = np.maximum(*(_spread(part, inside) for part in (left, right)))
     texture[(spread < _TEXTURED) | (number < _LEAST_PIXELS)] = 1
-    gain = np.sqrt((one**2).sum(axis=(1, 2)) / np.maximum((other**2).sum(axis=(1, 2)), 1e-6))
-    other = other * np.clip(gain, 1 / _GAIN, _GAIN)[:, None, None]
+    gain = np.sqrt((left**2).sum(axis=(1, 2)) / np.maximum((right**2).sum(axis=(1, 2)), 1e-6))
+    right = right * np.clip(gain, 1 / _GAIN, _GAIN)[:, None, None]
     # Intersection: the value nearer to zero if the signs agree, else nothing.
-    shared = np.where(one * other > 0, np.minimum(np.abs(one), np.abs(other)), 0).sum(axis=(1, 2))
-    either = np.abs(one).sum(axis=(1, 2)) + np.abs(other).sum(axis=(1, 2)) - shared
+    shared = np.where(left * right > 0, np.minimum(np.abs(left), np.abs(right)), 0).sum(axis=(1, 2))
+    either = np.abs(left).sum(axis=(1, 2)) + np.abs(right).sum(axis=(1, 2)) - shared
     overlap = np.asarray(shared / np.maximum(either, 1e-6), dtype=np.float64)
     return np.minimum(overlap, 1 - (1 - texture) * _TEXTURE)
 
 
 def _spread(pictures: Grays, where: npt.NDArray[np.bool_]) -> FloatArray:
-    """The standard deviation of the pixels of a mask, shape (P,)."""
+    """Return the standard deviation of the pixels of a mask, shape (P,)."""
     number = np.maximum(where.sum(axis=(1, 2), keepdims=True), 1)
     centered = (pictures - (pictures * where).sum(axis=(1, 2), keepdims=True) / number) * where
     return np.asarray(np.sqrt((centered**2).sum(axis=(1, 2)) / number[:, 0, 0]), dtype=np.float64)
 
 
-def _shrunk(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Erode a mask: keep pixels whose eight neighbors are in it too; beyond the edge nothing is."""
+def _eroded(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Keep the pixels of a mask whose eight neighbors are in it too; none beyond the edge is."""
     padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
     height, width = mask.shape[1:]
-    shrunk = mask.copy()
-    for down, right in product(range(3), repeat=2):
-        shrunk &= padded[:, down : down + height, right : right + width]
-    return shrunk
+    parts = [padded[:, down : down + height, along : along + width] for down, along in product(range(3), repeat=2)]
+    return np.asarray(np.logical_and.reduce(parts))

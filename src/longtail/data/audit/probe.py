@@ -1,4 +1,4 @@
-"""One look at every image of a source: decoded once, in threads, for its size, its oddities and its hashes."""
+"""Probes: every image of a source decoded once, in threads, for its size, unusual properties and hashes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from longtail.data.dataset import Encoded, ImageData, Split
 from longtail.data.decode import has_own_range, opened, upright_rgb
 from longtail.errors import LongtailError
 
-Mark = Literal["misnamed", "deep", "own range", "print", "transparent", "animated", "one colour", "narrow"]
+Mark = Literal["misnamed", "deep", "own range", "print", "transparent", "animated", "one color", "narrow"]
 
-NARROW = 4.0  # the longer side over the shorter; a centre square then shows a quarter of the image at most
+NARROW = 4.0  # the longer side over the shorter; a center square then shows a quarter of the image at most
 _BATCH = 256
 _DEEP = ("I", "F")  # first letters of the modes of more than 8 bits
 _PLAIN = frozenset({"1", "L", "P", "RGB", "RGBA", "LA", "PA"})
@@ -28,17 +28,17 @@ _PLAIN = frozenset({"1", "L", "P", "RGB", "RGBA", "LA", "PA"})
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one image turned out to be.
+    """Facts about one image.
 
     Attributes:
-        split: The split it is in.
-        index: Its row there.
+        split: Name of its split.
+        index: Its row in the split.
         label: Its class index.
-        size: Width and height as stored; None where even that cannot be read.
-        mode: Of Pillow, as stored.
-        marks: What is odd about it.
+        size: Width and height as stored; None if they cannot be read.
+        mode: Pillow mode as stored.
+        marks: Unusual properties.
         pixels: Hash of its decoded pixels, 16 bytes.
-        look: Hash of what it looks like, 32 bytes; none where it has no detail.
+        look: Perceptual hash, 32 bytes; empty for an image without detail.
         error: Why it cannot be used, one sentence; empty for a good image.
     """
 
@@ -60,14 +60,14 @@ def probe_all(
 
     Args:
         data: The source.
-        max_images: None for all; else at least one of every split is looked at.
+        max_images: Approximate number of images, at least one of every split; None takes all.
         tick: Called once per image.
 
     Example:
         >>> split = Split.from_arrays(np.zeros((3, 8, 4), np.uint8), [0, 0, 1])
         >>> probe = next(probe_all(ImageData("mine", ("cat", "lynx"), {"train": split})))
         >>> probe.size, probe.mode, probe.marks
-        ((4, 8), 'L', ('one colour',))
+        ((4, 8), 'L', ('one color',))
     """
     total = sum(map(len, data.splits.values()))
     share = 1.0 if max_images is None else min(1.0, max_images / total)
@@ -76,30 +76,30 @@ def probe_all(
             chosen = np.unique(np.linspace(0, len(split) - 1, int(len(split) * share) or 1).astype(np.int64))
             for start in range(0, len(chosen) if len(split) else 0, _BATCH):  # so that embedded images fit in memory
                 rows = chosen[start : start + _BATCH]
-                found = zip(rows.tolist(), split.select(rows).scan(), strict=True)
-                for probe in pool.map(partial(_probe, name, split), found):
+                images = zip(rows.tolist(), split.select(rows).scan(), strict=True)
+                for probe in pool.map(partial(_probe, name, split), images):
                     tick()
                     yield probe
 
 
 def name_of(data: ImageData, probe: Probe) -> str:
-    """What to call an image: its path, below the source's folder where it lies there, or split and row."""
+    """Name an image: its path, relative to the folder of the source if it is in it, or split and row."""
     split = data.splits[probe.split]
-    return shown_name(split, split.encoded(probe.index), probe.split, probe.index)
+    return display_name(split, split.encoded(probe.index), probe.split, probe.index)
 
 
-def shown_name(split: Split, stored: Encoded, split_name: str, index: int) -> str:
-    """The same for an image already at hand."""
+def display_name(split: Split, stored: Encoded, split_name: str, index: int) -> str:
+    """Name a stored image as :func:`name_of` does."""
     path, row = stored["path"], f"{split_name} row {split.origin_rows[index]}"
-    if stored["bytes"] is not None or not path:  # a name that came along need not be the only one of its kind
+    if stored["bytes"] is not None or not path:  # the name of an embedded image may not be unique
         return f"{path} ({row})" if path else row
-    below = split.root and Path(path).is_relative_to(split.root)
-    return str(Path(path).relative_to(split.root)) if below else path
+    is_inside = split.root and Path(path).is_relative_to(split.root)
+    return str(Path(path).relative_to(split.root)) if is_inside else path
 
 
 def _probe(split_name: str, split: Split, row: tuple[int, tuple[int, Encoded]]) -> Probe:
     index, (label, stored) = row
-    name = shown_name(split, stored, split_name, index)
+    name = display_name(split, stored, split_name, index)
     source = stored["bytes"] if stored["bytes"] is not None else stored["path"]
     if source is None:
         return Probe(split_name, index, label, error=f"{name!r} holds no image: remove the row.")
@@ -113,7 +113,7 @@ def _probe(split_name: str, split: Split, row: tuple[int, tuple[int, Encoded]]) 
     except LongtailError as error:
         return Probe(split_name, index, label, size, mode, error=str(error))
     if all(low == high for low, high in pixels.getextrema()):  # type: ignore[misc]  # three bands: three pairs
-        marks = (*marks, "one colour")
+        marks = (*marks, "one color")
     return Probe(split_name, index, label, size, mode, marks, pixel_digest(pixels), look_hash(pixels))
 
 
@@ -124,7 +124,7 @@ def _marks_of_file(image: Image.Image, file: Path | None) -> Iterator[Mark]:
         yield "deep"
     elif image.mode not in _PLAIN:
         yield "print"
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # a phone's JPEG with a preview behind it
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a JPEG of a phone, with a preview
         yield "animated"
     if max(image.size) > NARROW * min(image.size):
         yield "narrow"
@@ -136,7 +136,7 @@ def _marks_of_file(image: Image.Image, file: Path | None) -> Iterator[Mark]:
 
 
 def _fits(suffix: str, kind: str) -> bool:
-    """Whether a file of that name is expected to hold that format.
+    """Whether a file suffix is usual for a format.
 
     Example:
         >>> _fits(".jpg", "JPEG"), _fits(".jpg", "MPO"), _fits(".jpg", "PNG"), _fits(".apng", "PNG")
@@ -147,7 +147,7 @@ def _fits(suffix: str, kind: str) -> bool:
 
 
 def _is_transparent(image: Image.Image) -> bool:
-    """Whether any pixel lets something through: an alpha channel that is full everywhere says nothing."""
+    """Whether any pixel is not opaque, whatever channels there are."""
     if image.mode in {"RGBA", "LA", "PA"}:
         return bool(image.getchannel("A").getextrema()[0] != 255)
     if image.mode.startswith(_DEEP):

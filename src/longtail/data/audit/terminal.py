@@ -1,4 +1,4 @@
-"""An Inspection in the terminal: the class histogram coloured by shot group, the facts, the findings."""
+"""An Inspection in the terminal: the class histogram colored by shot group, the facts, the findings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from longtail.data.audit.inspection import Inspection
     from longtail.data.dataset import Severity
 
-_COLOURS: Mapping[GroupName, str] = {"many": "cyan", "medium": "yellow", "few": "magenta"}
+_COLORS: Mapping[GroupName, str] = {"many": "cyan", "medium": "yellow", "few": "magenta"}
 _MARKS: Mapping[Severity, tuple[str, str]] = {
     "error": ("✗", "red"),
     "warning": ("!", "yellow"),
@@ -32,19 +32,22 @@ def render(inspection: Inspection, console: Console, *, max_rows: int = 40) -> N
 
     Args:
         inspection: From :func:`~longtail.data.audit.inspection.inspect_source`.
-        console: Where to.
-        max_rows: With more classes than this, a bar stands for several classes of neighbouring size.
+        console: Where to print.
+        max_rows: With more classes than this, a bar stands for several classes of neighboring size.
     """
-    console.print(_table(inspection, max_rows, bar_width=max(8, min(48, console.width - _beside(inspection)))))
+    names = min(_NAME, max(len(printable(name)) for name in inspection.classes) + 6)  # "+ 123" behind some
+    numbers = sum(max(len(name), len(f"{max(counts):,}")) + 2 for name, counts in inspection.counts.items())
+    other_columns = names + numbers + len("  medium  ")
+    console.print(_table(inspection, max_rows, bar_width=max(8, min(48, console.width - other_columns))))
     for line in _facts(inspection):
         console.print(Text(line))
     for finding in inspection.findings:
-        mark, colour = _MARKS[finding.severity]
-        console.print(Text.assemble((f"{mark} {finding.severity}: ", colour), printable(str(finding))))
+        mark, color = _MARKS[finding.severity]
+        console.print(Text.assemble((f"{mark} {finding.severity}: ", color), printable(str(finding))))
 
 
 def bar(value: float, top: float, width: int) -> str:
-    """A horizontal bar in eighths of a character; anything above zero shows.
+    """Draw a horizontal bar in eighths of a character; any value above zero is visible.
 
     Example:
         >>> bar(5, 10, 8), bar(0, 10, 8), bar(0.001, 10, 8)
@@ -55,20 +58,13 @@ def bar(value: float, top: float, width: int) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Text with control characters and line breaks escaped, as file and class names may hold them.
+    r"""Escape control characters and line breaks, which file and class names may contain.
 
     Example:
         >>> print(printable("a\nb é"))
         a\nb é
     """
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-
-
-def _beside(inspection: Inspection) -> int:
-    """Characters that the columns beside the bars take at most."""
-    names = min(_NAME, max(len(printable(name)) for name in inspection.classes) + 6)  # "+ 123" behind some
-    numbers = sum(max(len(name), len(f"{max(counts):,}")) + 2 for name, counts in inspection.counts.items())
-    return names + numbers + len("  medium  ")
 
 
 def _table(inspection: Inspection, max_rows: int, bar_width: int) -> Table:
@@ -83,11 +79,12 @@ def _table(inspection: Inspection, max_rows: int, bar_width: int) -> Table:
     order = np.argsort(-train, kind="stable")
     for part in _runs([group_of[int(row)] for row in order], max_rows):
         rows = order[part]
-        colour = _COLOURS[group_of[int(rows[0])]]
+        color = _COLORS[group_of[int(rows[0])]]
         cells = [_number(np.array(counts)[rows]) for counts in inspection.counts.values()]
-        bars = Text(bar(float(train[rows].mean()), float(train.max()), bar_width), style=colour)
-        group = Text(group_of[int(rows[0])], style=colour)
-        table.add_row(Text(_title(inspection, rows.tolist())), *cells, group, bars)
+        bars = Text(bar(float(train[rows].mean()), float(train.max()), bar_width), style=color)
+        group = Text(group_of[int(rows[0])], style=color)
+        title = printable(inspection.classes[rows[0]]) + (f" + {len(rows) - 1}" if len(rows) > 1 else "")
+        table.add_row(Text(title), *cells, group, bars)
     return table
 
 
@@ -102,11 +99,6 @@ def _runs(groups: Sequence[GroupName], max_rows: int) -> list[slice]:
         else:
             runs.append(slice(index, index + 1))
     return runs
-
-
-def _title(inspection: Inspection, rows: Sequence[int]) -> str:
-    first = printable(inspection.classes[rows[0]])
-    return first if len(rows) == 1 else f"{first} + {len(rows) - 1}"
 
 
 def _number(counts: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> str:

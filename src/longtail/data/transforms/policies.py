@@ -129,17 +129,17 @@ def equalize(images: Tensor) -> Tensor:
         >>> equalize(ramp.view(1, 1, 32, 32)).unique().tolist()
         [0, 85, 171, 255]
     """
-    values = images.flatten(2).flatten(0, 1).long()
+    rows = images.flatten(2).flatten(0, 1)
+    values = rows.long()
     channels, pixels = values.shape
-    histogram = torch.zeros(channels, 256, dtype=torch.int64, device=images.device)
-    histogram.scatter_add_(1, values, torch.ones_like(values))
+    histogram = torch.zeros(channels, 256, dtype=torch.int32, device=images.device)
+    histogram.scatter_add_(1, values, histogram.new_ones(1, 1).expand_as(values))
     brightest = histogram.gather(1, values.amax(dim=1, keepdim=True))
     step = (pixels - brightest) // 255
     width = step.clamp(min=1)
     below = histogram.cumsum(1) - histogram  # pixels that are darker than each value
-    table = ((below + step // 2) // width).clamp_(max=255)
-    spread = torch.where(step > 0, table.gather(1, values), values)
-    return spread.to(torch.uint8).view_as(images)
+    table = ((below + step // 2) // width).clamp_(max=255).to(torch.uint8)
+    return torch.where(step > 0, table.gather(1, values), rows).view_as(images)
 
 
 def invert(images: Tensor) -> Tensor:
