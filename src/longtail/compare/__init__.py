@@ -1,1 +1,1 @@
-"""Runs side by side: seeds, pairs, differences, ablations, the table."""
+"""Comparison of finished runs: seeds, pairs, differences, ablations, caveats and the table."""

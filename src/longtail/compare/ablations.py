@@ -1,4 +1,4 @@
-"""Which options of a grid vary, and the rows that differ in one of them alone."""
+"""Ablations: the options that vary in a grid, and the rows that differ in one of them alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from longtail.compare.table import Row
 
 Value = float | str
 Texts = Mapping[str, tuple[str, ...]]
-"""By option, its value in every row, written as JSON."""
+"""Option to its value in every row, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Ablation:
 
     @property
     def rows(self) -> list[Row]:
-        """All rows that are drawn."""
+        """The rows of all lines."""
         return [row for line in self.lines for _, row in line.points]
 
 
@@ -58,32 +58,32 @@ def find_ablations(rows: Sequence[Row]) -> tuple[list[Ablation], list[str]]:
     differ in more than that, the option is named and not drawn.
 
     Args:
-        rows: Rows of a comparison, seeds folded.
+        rows: Rows of a comparison, one for each configuration.
 
     Returns:
         The ablations in the order of the recipes, and the names of options that vary with too many others.
     """
-    found: list[Ablation] = []
-    refused: list[str] = []
+    ablations: list[Ablation] = []
+    undrawn: list[str] = []
     recipes = list(dict.fromkeys(row.runs[0].recipe for row in rows))
     for recipe, label in zip(recipes, short_labels(recipes), strict=True):
-        mine = [row for row in rows if row.runs[0].recipe == recipe]
-        varied = _varied([identity(row.runs[0]) for row in mine])
-        ablations = [_ablation(mine, label, name, varied) for name in varied]
-        found += _without_repeats([one for one in ablations if isinstance(one, Ablation)])
-        refused += [one for one in ablations if isinstance(one, str)]
-    return found, refused
+        of_recipe = [row for row in rows if row.runs[0].recipe == recipe]
+        varied = _varied([identity(row.runs[0]) for row in of_recipe])
+        results = [_ablation(of_recipe, label, name, varied) for name in varied]
+        ablations += _without_repeats([result for result in results if isinstance(result, Ablation)])
+        undrawn += [result for result in results if isinstance(result, str)]
+    return ablations, undrawn
 
 
-def _varied(options: Sequence[Mapping[str, str]]) -> Texts:
-    """The options that differ; of those that change together only the first is kept."""
-    keys = list(dict.fromkeys(key for one in options for key in one))
-    texts = {key: tuple(one.get(key, "null") for one in options) for key in keys}
+def _varied(configurations: Sequence[Mapping[str, str]]) -> Texts:
+    """Find the options that differ; of those that always change together, the first."""
+    keys = list(dict.fromkeys(key for options in configurations for key in options))
+    texts = {key: tuple(options.get(key, "null") for options in configurations) for key in keys}
     patterns: dict[tuple[int, ...], str] = {}
     for key in keys:
-        seen = list(dict.fromkeys(texts[key]))
-        if len(seen) > 1:
-            patterns.setdefault(tuple(map(seen.index, texts[key])), key)
+        values = list(dict.fromkeys(texts[key]))
+        if len(values) > 1:
+            patterns.setdefault(tuple(map(values.index, texts[key])), key)
     return {key: texts[key] for key in patterns.values()}
 
 
@@ -92,20 +92,22 @@ def _ablation(rows: Sequence[Row], recipe: str, name: str, varied: Texts) -> Abl
     families: dict[tuple[str, ...], dict[str, Row]] = {}
     for index, row in enumerate(rows):
         families.setdefault(tuple(varied[key][index] for key in others), {}).setdefault(varied[name][index], row)
-    kept = {level: members for level, members in families.items() if len(members) > 1}
-    differing = [place for place in range(len(others)) if len({level[place] for level in kept}) > 1]
-    if not kept:
+    lines = {levels: members for levels, members in families.items() if len(members) > 1}
+    differing = [index for index in range(len(others)) if len({levels[index] for levels in lines}) > 1]
+    if not lines:
         return None
     option = short_option(name, varied)
     if len(differing) > 1:
         return f"{option} of {recipe}"
-    place = differing[0] if differing else None
-    lines = [Line("" if place is None else _shown(level[place]), _in_order(rows)) for level, rows in kept.items()]
-    return Ablation(recipe, option, "" if place is None else short_option(others[place], varied), tuple(lines))
+    if not differing:
+        return Ablation(recipe, option, "", tuple(Line("", _in_order(members)) for members in lines.values()))
+    second = differing[0]
+    drawn = tuple(Line(_value_text(levels[second]), _in_order(members)) for levels, members in lines.items())
+    return Ablation(recipe, option, short_option(others[second], varied), drawn)
 
 
 def short_option(name: str, rivals: Iterable[str]) -> str:
-    """The last part of an option's name where that is enough.
+    """Shorten an option's name to its last part if that is unique.
 
     Example:
         >>> short_option("stage1.loss.options.noise", ["stage1.loss.options.noise", "stage1.epochs", "stage2.epochs"])
@@ -113,30 +115,30 @@ def short_option(name: str, rivals: Iterable[str]) -> str:
         >>> short_option("stage1.epochs", ["stage1.epochs", "stage2.epochs"])
         'stage1.epochs'
     """
-    end = name.rsplit(".", 1)[-1]
-    return end if sum(other.rsplit(".", 1)[-1] == end for other in rivals) == 1 else name
+    last = name.rsplit(".", 1)[-1]
+    return last if sum(other.rsplit(".", 1)[-1] == last for other in rivals) == 1 else name
 
 
 def _in_order(members: Mapping[str, Row]) -> tuple[tuple[Value, Row], ...]:
-    """Numbers by size; words as they come."""
+    """Sort numbers by size; leave words in their order."""
     values = {text: json.loads(text) for text in members}
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values()):
         return tuple((float(values[text]), members[text]) for text in sorted(members, key=lambda text: values[text]))
-    return tuple((_shown(text), row) for text, row in members.items())
+    return tuple((_value_text(text), row) for text, row in members.items())
 
 
-def _shown(text: str) -> str:
+def _value_text(text: str) -> str:
     value = json.loads(text)
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else "none" if value is None else text
 
 
-def _without_repeats(found: Sequence[Ablation]) -> list[Ablation]:
+def _without_repeats(ablations: Sequence[Ablation]) -> list[Ablation]:
     """Of two options that cross each other keep the one with more values on its lines; the other is its levels."""
-    drop = set()
-    for one, two in combinations(range(len(found)), 2):
-        if {id(row) for row in found[one].rows} == {id(row) for row in found[two].rows}:
-            values = [max(len(line.points) for line in found[index].lines) for index in (one, two)]
-            drop.add(one if values[0] < values[1] else two)
-    return [one for index, one in enumerate(found) if index not in drop]
+    repeats = set()
+    for first, second in combinations(ablations, 2):
+        if {id(row) for row in first.rows} == {id(row) for row in second.rows}:
+            values = [max(len(line.points) for line in ablation.lines) for ablation in (first, second)]
+            repeats.add(id(first if values[0] < values[1] else second))
+    return [ablation for ablation in ablations if id(ablation) not in repeats]

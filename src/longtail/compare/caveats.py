@@ -1,12 +1,13 @@
-"""What a reader has to know before trusting a comparison: one sentence for each thing that may mislead."""
+"""Caveats of a comparison: one sentence for each thing that may mislead its reader."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from longtail.compare.differences import Pairing, mark, measured
+from longtail.compare.table import Row
 from longtail.counts import FEW_IMAGES
 from longtail.data.splits import describe_never_judged
 from longtail.evaluation.significance import ENOUGH_SEEDS
@@ -14,12 +15,11 @@ from longtail.run.read import Value
 from longtail.run.result import Metrics, RunResult
 from longtail.text import listing, percent, signed
 
-if TYPE_CHECKING:
-    from longtail.compare.table import Row
+Groups: TypeAlias = Mapping[str, tuple[RunResult, ...]]
 
 
-def notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]], split: str | None) -> Iterator[str]:
-    """Say what the runs do not share, and what too few seeds or images leave open.
+def run_caveats(runs: Sequence[RunResult], groups: Groups, split: str | None) -> Iterator[str]:
+    """Describe what the runs do not share, and what too few seeds or images leave open.
 
     Args:
         runs: All of them.
@@ -33,17 +33,17 @@ def notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]]
     if any(run.metrics(split) is None for run in runs if split):
         yield f"some runs have no {split} split and count for nothing here."
     if split == "test":
-        yield from _other_images_notes([run for run in runs if run.test], groups)
-    yield from _image_notes([metrics for run in runs if (metrics := measured(run, split)) is not None], runs)
+        yield from _other_images_caveats([run for run in runs if run.test], groups)
+    yield from _image_caveats([metrics for run in runs if (metrics := measured(run, split)) is not None], runs)
     if len({run.data_hash for run in runs}) > 1:
         yield "the runs were not trained on the same images: a difference may come from the data."
-    yield from _adjustment_notes(groups)
-    yield from _fold_notes(groups)
+    yield from _adjustment_caveats(groups)
+    yield from _fold_caveats(groups)
     for name, group in groups.items():
         seeds = [run.seed for run in group]
         if len(set(seeds)) < len(seeds):
             yield f"{name} has runs of the same seed: their deviation says nothing about chance."
-    yield from _pairing_notes(groups, split)
+    yield from _pairing_caveats(groups, split)
     if len(groups) > 1 and min(map(len, groups.values())) < ENOUGH_SEEDS:
         which = "all" if max(map(len, groups.values())) < ENOUGH_SEEDS else "some"
         yield (
@@ -52,8 +52,8 @@ def notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]]
         )
 
 
-def evidence_notes(rows: Sequence[Row]) -> Iterator[str]:
-    """Note differences that hold over images or over seeds alone, and those judged over seeds only.
+def evidence_caveats(rows: Sequence[Row]) -> Iterator[str]:
+    """Name differences that hold over images or over seeds alone, and those judged over seeds only.
 
     Args:
         rows: The baseline first.
@@ -64,40 +64,40 @@ def evidence_notes(rows: Sequence[Row]) -> Iterator[str]:
     }
     for row in rows[1:]:
         for sign, reason in reasons.items():
-            which = [
+            figures = [
                 f"{key.replace('_', ' ')} ({signed(change.mean)} ± {percent(change.std or 0.0, unit=False)})"
                 for key, change in row.differences.items()
                 if change is not None and mark(change) == sign
             ]
-            if which:
-                yield f"{row.name} differs in {listing(which)} {reason}."
+            if figures:
+                yield f"{row.name} differs in {listing(figures)} {reason}."
         change = row.differences.get("accuracy")
         if change is not None and change.images is None and change.seeds is not None:
             yield f"differences of {row.name} are judged over seeds alone: no predictions of the same images were kept."
 
 
-def _other_images_notes(runs: Sequence[RunResult], groups: Mapping[str, tuple[RunResult, ...]]) -> Iterator[str]:
+def _other_images_caveats(runs: Sequence[RunResult], groups: Groups) -> Iterator[str]:
     """Note runs with different test images: between seeds, or between configurations."""
-    if all(one.was_tested_as(two) for one, two in combinations(runs, 2)):
+    if all(first.was_tested_as(second) for first, second in combinations(runs, 2)):
         return
-    (_, first), *others = groups.items()
-    pairs = [pair for _, group in others for pair in Pairing.of(group, first, "test").pairs]
-    if pairs and all(one.was_tested_as(two) for one, two in pairs):
+    baseline, *others = groups.values()
+    pairs = [pair for group in others for pair in Pairing.of(group, baseline, "test").pairs]
+    if pairs and all(run.was_tested_as(partner) for run, partner in pairs):
         yield "each seed has its own test images: an interval over images is the mean over seeds."
     else:
         yield "the runs were not tested on the same images: a difference may come from the images."
 
 
-def _image_notes(found: Sequence[Metrics], runs: Sequence[RunResult]) -> Iterator[str]:
-    """What the number of test images leaves open."""
-    small = max((metrics.small for metrics in found), default=0)
+def _image_caveats(measured_splits: Sequence[Metrics], runs: Sequence[RunResult]) -> Iterator[str]:
+    """Name small classes and images that are not independent."""
+    small = max((metrics.small for metrics in measured_splits), default=0)
     if small:
-        have = "class has" if small == 1 else "classes have"
+        have, say = ("class has", "its figure says") if small == 1 else ("classes have", "their figures say")
         yield (
-            f"{small} {have} fewer than {FEW_IMAGES} test images (marked * where classes are listed): "
-            f"{'its figure says' if small == 1 else 'their figures say'} next to nothing."
+            f"{small} {have} fewer than {FEW_IMAGES} test images (marked * where classes are listed): {say} next to "
+            "nothing."
         )
-    units = {metrics.unit for metrics in found} - {"image"}
+    units = {metrics.unit for metrics in measured_splits} - {"image"}
     for unit in sorted(units):
         yield f"images of one {unit} are right or wrong together; the intervals allow for it."
     columns = {str(_group_column(run)) for run in runs if _group_column(run)} - units
@@ -108,24 +108,24 @@ def _image_notes(found: Sequence[Metrics], runs: Sequence[RunResult]) -> Iterato
         )
 
 
-def _adjustment_notes(groups: Mapping[str, tuple[RunResult, ...]]) -> Iterator[str]:
-    """Say that what ``longtail adjust`` did to a model since is not in the figures."""
-    which = []
+def _adjustment_caveats(groups: Groups) -> Iterator[str]:
+    """Name the rows whose figures are those before ``longtail adjust``."""
+    rows = []
     for name, group in groups.items():
         methods = dict.fromkeys(run.adjustment for run in group if run.adjustment)
         number = sum(bool(run.adjustment) for run in group)
         if number:
             some = f"{number} of the {len(group)} runs of " if number < len(group) else ""
-            which.append(f"{some}{name} ({', '.join(methods)})")
-    if which:
+            rows.append(f"{some}{name} ({', '.join(methods)})")
+    if rows:
         yield (
-            f"figures are those before the adjustment of {listing(which)}: 'longtail evaluate RUN' measures those "
+            f"figures are those before the adjustment of {listing(rows)}: 'longtail evaluate RUN' measures those "
             "after it."
         )
 
 
-def _fold_notes(groups: Mapping[str, tuple[RunResult, ...]]) -> Iterator[str]:
-    """Note the images that a cross-validation never tested on."""
+def _fold_caveats(groups: Groups) -> Iterator[str]:
+    """Count the images that a cross-validation never tested on."""
     for name, group in groups.items():
         for run in group:
             if run.never_judged and run.test is not None:
@@ -139,7 +139,7 @@ def _group_column(run: RunResult) -> Value:
     return data.get("group_column") if isinstance(data, dict) else None
 
 
-def _pairing_notes(groups: Mapping[str, tuple[RunResult, ...]], split: str | None) -> Iterator[str]:
+def _pairing_caveats(groups: Groups, split: str | None) -> Iterator[str]:
     (baseline, first), *others = groups.items()
     for name, group in others if split else []:
         pairing = Pairing.of(group, first, split)

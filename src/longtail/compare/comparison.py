@@ -1,4 +1,4 @@
-"""Comparison: runs side by side, seeds of one configuration folded into mean and standard deviation."""
+"""Compare finished runs: one row for each configuration, with mean and standard deviation over its seeds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from longtail.compare.caveats import evidence_notes, notes
+from longtail.compare.caveats import evidence_caveats, run_caveats
 from longtail.compare.differences import Pairing, figure_difference, figure_of, measured
 from longtail.compare.seeds import MeanStd, fold, mean_interval, row_names, short_labels, with_short_paths
 from longtail.compare.table import HEADINGS, Comparison, Row
@@ -42,9 +42,8 @@ def compare_runs(
     paths = [Path(folder).resolve() for folder in folders]
     if not paths:
         raise LongtailError("there is nothing to compare; give one or more RUN folders.")
-    twice = next((path for path in paths if paths.count(path) > 1), None)
-    if twice is not None:
-        raise LongtailError(f"{twice} is given twice; name each run once.")
+    if repeated := [path for path in paths if paths.count(path) > 1]:
+        raise LongtailError(f"{repeated[0]} is given twice; name each run once.")
     runs = [RunResult.load(folder) for folder in folders]
     return compare_results(runs, stages=stages, names=names, baseline=baseline)
 
@@ -57,9 +56,15 @@ def compare_results(
     baseline: str | None = None,
 ) -> Comparison:
     """Compare runs that are loaded already; see :func:`compare_runs`."""
-    _refuse_other_classes(runs)
+    for run in runs[1:]:
+        if run.counts.names != runs[0].counts.names:
+            raise LongtailError(
+                f"{run.folder} has other classes than {runs[0].folder}; compare runs over the same classes."
+            )
     runs = with_short_paths(runs)
-    split = _measured_split(runs)
+    split: Literal["test", "validation"] | None = "validation" if any(run.validation for run in runs) else None
+    if any(run.test for run in runs):
+        split = "test"
     groups = _baseline_first(_groups(runs, names), baseline)
     first = next(iter(groups.values()))
     rows: list[Row] = []
@@ -69,7 +74,7 @@ def compare_results(
             rows.extend(_stage_rows(name, group, first, color))
     labels = short_labels([row.name for row in rows])
     rows = [replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
-    return Comparison(tuple(rows), split, (*notes(runs, groups, split), *evidence_notes(rows)))
+    return Comparison(tuple(rows), split, (*run_caveats(runs, groups, split), *evidence_caveats(rows)))
 
 
 def _groups(runs: Sequence[RunResult], names: Sequence[str] | None) -> dict[str, tuple[RunResult, ...]]:
@@ -89,10 +94,10 @@ def _baseline_first(groups: dict[str, tuple[RunResult, ...]], baseline: str | No
     labels = dict(zip(short_labels(list(groups)), groups, strict=True))
     folders = {run.folder.name: name for name, group in groups.items() for run in group}
     paths = {str(run.folder): name for name, group in groups.items() for run in group}
-    known = paths | folders | labels | {name: name for name in groups}
-    if baseline not in known:
+    names = paths | folders | labels | {name: name for name in groups}
+    if baseline not in names:
         raise LongtailError(f"there is no run {baseline!r} to compare with.{nearest(baseline, [*groups, *labels])}")
-    name = known[baseline]
+    name = names[baseline]
     return {name: groups[name]} | groups
 
 
@@ -100,8 +105,8 @@ def _row(name: str, group: tuple[RunResult, ...], first: tuple[RunResult, ...], 
     pairs = Pairing.of(group, first, split).pairs
     values = {key: MeanStd.of([figure_of(run, split, key) for run in group]) for key in HEADINGS}
     differences = {key: figure_difference(group, first, split, key) for key in HEADINGS}
-    known = [metrics for run in group if (metrics := measured(run, split)) is not None]
-    intervals = {key: mean_interval([metrics.intervals.get(key) for metrics in known]) for key in HEADINGS}
+    splits = [metrics for run in group if (metrics := measured(run, split)) is not None]
+    intervals = {key: mean_interval([metrics.intervals.get(key) for metrics in splits]) for key in HEADINGS}
     return Row(name, None, group, values, differences, len(pairs), color, intervals=intervals)
 
 
@@ -109,22 +114,8 @@ def _stage_rows(name: str, group: tuple[RunResult, ...], first: tuple[RunResult,
     last = max((max(run.stages, default=1) for run in group), default=1)
     rows = []
     for stage in range(1, last):
-        kept = tuple(replace(run, test=run.stages.get(stage)) for run in group)
-        row = _row(f"{name} (stage {stage})", kept, first, "test", color)
+        after_stage = tuple(replace(run, test=run.stages.get(stage)) for run in group)
+        row = _row(f"{name} (stage {stage})", after_stage, first, "test", color)
         if any(value is not None for value in row.values.values()):
             rows.append(replace(row, stage=stage, runs=group))
     return rows
-
-
-def _measured_split(runs: Sequence[RunResult]) -> Literal["test", "validation"] | None:
-    if any(run.test for run in runs):
-        return "test"
-    return "validation" if any(run.validation for run in runs) else None
-
-
-def _refuse_other_classes(runs: Sequence[RunResult]) -> None:
-    for run in runs[1:]:
-        if run.counts.names != runs[0].counts.names:
-            raise LongtailError(
-                f"{run.folder} has other classes than {runs[0].folder}; compare runs over the same classes."
-            )

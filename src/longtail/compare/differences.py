@@ -25,19 +25,18 @@ from longtail.evaluation.significance import (
 from longtail.run.result import Ends, Metrics, Predictions, RunResult
 from longtail.text import percent, signed
 
-Key = tuple[int, str]
 Runs = Sequence[RunResult]
 Measure = Callable[[RunResult], float | None]
 Between = Callable[[Runs, Runs], Ends | None]
-"""Gives the interval over test images of the mean of some runs minus that of others; partners in the same order."""
+"""Returns the interval over test images of the mean of some runs minus that of others; partners in the same order."""
 Counted = Callable[[RunResult, Predictions], tuple[npt.ArrayLike, npt.ArrayLike]]
 ROUNDED = 1e-4
-"""A figure counted again from the predictions may be so far from the one that was kept."""
+"""Tolerance between a figure of ``metrics.json`` and the same figure computed from the predictions."""
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which runs of two configurations belong together.
+    """The runs of two configurations that belong together.
 
     Attributes:
         pairs: A run, and the run of the baseline with its seed and its training images.
@@ -50,12 +49,13 @@ class Pairing:
     @classmethod
     def of(cls, runs: Sequence[RunResult], baseline: Sequence[RunResult], split: str | None) -> Pairing:
         """Pair the runs that were measured on ``split``; none where a seed occurs twice, as its partner is unknown."""
-        mine, base = _measured(runs, split), _measured(baseline, split)
-        left, right = {_key(run): run for run in mine}, {_key(run): run for run in base}
-        if len(left) < len(mine) or len(right) < len(base) or None in left | right:
+        sides = [[run for run in side if measured(run, split) is not None] for side in (runs, baseline)]
+        left, right = ({(run.seed, run.data_hash): run for run in side} for side in sides)
+        repeated = len(left) < len(sides[0]) or len(right) < len(sides[1])
+        if repeated or any(run.seed is None for run in (*sides[0], *sides[1])):
             return cls((), ())
         shared = [key for key in left if key in right]
-        alone = {key[0] for key in [*left, *right] if key is not None and key not in shared}
+        alone = {run.seed for key, run in (*left.items(), *right.items()) if key not in shared and run.seed is not None}
         return cls(tuple((left[key], right[key]) for key in shared), tuple(sorted(alone)))
 
 
@@ -75,7 +75,7 @@ class Sides:
 
     @classmethod
     def of(cls, runs: Runs, baseline: Runs, split: str | None, value: Measure) -> Sides:
-        """Keep the pairs with both runs measured; without pairs, all measured runs."""
+        """Take the pairs with both runs measured; without pairs, all measured runs."""
         pairs = [pair for pair in Pairing.of(runs, baseline, split).pairs if None not in map(value, pair)]
         if pairs:
             return cls([mine for mine, _ in pairs], [base for _, base in pairs], True)
@@ -86,7 +86,7 @@ class Sides:
 def difference_between(
     runs: Runs, baseline: Runs, split: str | None, value: Measure, between: Between | None = None
 ) -> Difference | None:
-    """By how much a number of some runs exceeds that of others, with the intervals that decide whether it is evidence.
+    """Compute the difference of a number between two configurations, with the intervals that make it evidence.
 
     From three seeds on, the interval over seeds is Student's of the pairs, or Welch's of the means if no run has a
     partner. The interval over images is that of ``between`` for the average over seeds.
@@ -113,7 +113,7 @@ def difference_between(
 
 
 def difference_of_means(mine: Sequence[float], base: Sequence[float], *, judge: bool = True) -> Difference:
-    """What is left where there are no pairs: the deviations of both sides add up, and hide small differences.
+    """Compute the difference of two means without pairs; the deviations of both sides add up.
 
     Args:
         mine: Numbers of one side, at least one.
@@ -136,26 +136,18 @@ def _repeats(runs: Runs) -> bool:
 
 
 def measured(run: RunResult, split: str | None) -> Metrics | None:
-    """The metrics of a run on a split, None where there is no split to compare."""
+    """Return the metrics of a run on a split; None where there is no split to compare."""
     return run.metrics(split) if split else None
 
 
-def _measured(runs: Sequence[RunResult], split: str | None) -> list[RunResult]:
-    return [run for run in runs if measured(run, split) is not None]
-
-
-def _key(run: RunResult) -> Key | None:
-    return None if run.seed is None else (run.seed, run.data_hash)
-
-
 def figure_of(run: RunResult, split: str | None, key: str) -> float | None:
-    """A figure of ``metrics.json``; None where it was not measured."""
+    """Return a figure of ``metrics.json``; None where it was not measured."""
     metrics = measured(run, split)
     return None if metrics is None else metrics[key]
 
 
 def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -> Difference | None:
-    """By how much a figure of some runs exceeds that of others; see :func:`difference_between`.
+    """Compute the difference of a figure between two configurations; see :func:`difference_between`.
 
     If the runs kept predictions of the same test images, those are matched. If not, the interval over images can only
     be derived from the interval of each side. As that is too wide, it is used only if there are too few seeds, or if
@@ -183,9 +175,10 @@ def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -
     if change is None or change.images is not None:
         return change
     sides = Sides.of(runs, baseline, split, value)
-    if change.seeds is not None and _tested_alike(sides.mine, sides.base, split):
+    same_images = split != "test" or all(run.was_tested_as(other) for run in sides.mine for other in sides.base)
+    if change.seeds is not None and same_images:
         return change
-    return replace(change, images=_apart(sides.mine, sides.base, split, key))
+    return replace(change, images=_unpaired(sides.mine, sides.base, split, key))
 
 
 def mean_figure(runs: Runs, split: str | None, key: str) -> float | None:
@@ -194,22 +187,17 @@ def mean_figure(runs: Runs, split: str | None, key: str) -> float | None:
     return mean.mean if mean else None
 
 
-def _tested_alike(mine: Runs, base: Runs, split: str | None) -> bool:
-    return split != "test" or all(one.was_tested_as(two) for one in mine for two in base)
-
-
-def _apart(mine: Runs, base: Runs, split: str | None, key: str) -> Ends | None:
+def _unpaired(mine: Runs, base: Runs, split: str | None, key: str) -> Ends | None:
     """The interval of a difference of means from the interval of each figure; None for a figure without one."""
-    sides = [(mean_figure(runs, split, key), mean_interval(_intervals(runs, split, key))) for runs in (mine, base)]
-    (first, ends), (second, other) = sides
-    if first is None or second is None or ends is None or other is None:
-        return None
-    return unpaired_interval(first, ends, second, other)
-
-
-def _intervals(runs: Runs, split: str | None, key: str) -> list[Ends | None]:
-    figures: list[Metrics | None] = [measured(run, split) for run in runs]
-    return [metrics.intervals.get(key) if metrics else None for metrics in figures]
+    sides: list[tuple[float, Ends]] = []
+    for runs in (mine, base):
+        splits = [measured(run, split) for run in runs]
+        mean = mean_figure(runs, split, key)
+        ends = mean_interval([metrics.intervals.get(key) if metrics else None for metrics in splits])
+        if mean is None or ends is None:
+            return None
+        sides.append((mean, ends))
+    return unpaired_interval(*sides[0], *sides[1])
 
 
 def matched_interval(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | None:
@@ -238,31 +226,31 @@ def matched_interval(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | N
 
 
 def _same_images(mine: Runs, base: Runs) -> list[tuple[Runs, Runs]] | None:
-    """Divide runs into parts with the same test images: one of all runs, or one per pair; None if neither works."""
+    """Divide runs into parts with the same test images: all runs, or one part per pair; None if neither works."""
     if any(run.predictions is None for run in (*mine, *base)):
         return None
-    if any(run.test is None or (run.test.unit != "image" and _group([run]) is None) for run in (*mine, *base)):
+    if any(run.test is None or (run.test.unit != "image" and _cluster([run]) is None) for run in (*mine, *base)):
         return None
     hashes = [[run.predictions.images for run in side if run.predictions] for side in (mine, base)]
     if len(set(hashes[0] + hashes[1])) == 1:
         return [(mine, base)]
-    return [([one], [two]) for one, two in zip(mine, base, strict=True)] if hashes[0] == hashes[1] else None
+    return [([run], [partner]) for run, partner in zip(mine, base, strict=True)] if hashes[0] == hashes[1] else None
 
 
-def _group(runs: Runs) -> IntArray | None:
-    """The group of each test image; None if images are independent or groups were not kept."""
-    together = [run for run in runs if run.test is not None and run.test.unit != "image"]
-    return next((run.predictions.group for run in together if run.predictions is not None), None)
+def _cluster(runs: Runs) -> IntArray | None:
+    """Return the cluster of each test image; None if images are independent or clusters were not kept."""
+    clustered = [run for run in runs if run.test is not None and run.test.unit != "image"]
+    return next((run.predictions.group for run in clustered if run.predictions is not None), None)
 
 
 def _matched(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | None:
-    """The matched difference of runs that were all tested on the same images."""
+    """Compute the matched difference of runs that were all tested on the same images."""
     assert mine[0].predictions is not None
-    label, group = mine[0].predictions.label, _group([*mine, *base])
-    kept = np.array([key not in GROUP_NAMES or name == key for name in mine[0].group_of])[label]
-    right = [np.stack([_right(run)[kept] for run in side]) for side in (mine, base)]
-    group = None if group is None else group[kept]
-    return matched_gain(label[kept], right[0], right[1], balanced=key != "accuracy", cluster=group)
+    label, cluster = mine[0].predictions.label, _cluster([*mine, *base])
+    in_group = np.array([key not in GROUP_NAMES or name == key for name in mine[0].group_of])[label]
+    right = [np.stack([_right(run)[in_group] for run in side]) for side in (mine, base)]
+    cluster = None if cluster is None else cluster[in_group]
+    return matched_gain(label[in_group], right[0], right[1], balanced=key != "accuracy", cluster=cluster)
 
 
 def _right(run: RunResult) -> npt.NDArray[np.bool_]:
@@ -270,29 +258,29 @@ def _right(run: RunResult) -> npt.NDArray[np.bool_]:
     return np.asarray(run.predictions.prediction == run.predictions.label)
 
 
-def difference_of_shares(one: float, images: float, two: float, base: float) -> Difference:
-    """The difference of two shares of images that cannot be matched, with its interval.
+def difference_of_shares(share: float, images: float, other: float, other_images: float) -> Difference:
+    """Compute the difference of two shares of images that cannot be matched, with its interval.
 
     Args:
-        one: The first share.
+        share: The first share.
         images: Number of images of the first.
-        two: The second share.
-        base: Number of images of the second.
+        other: The second share.
+        other_images: Number of images of the second.
 
     Example:
         >>> difference_of_shares(0.5, 100, 0.2, 100).is_evidence, difference_of_shares(0.5, 4, 0.2, 5).is_evidence
         (True, False)
     """
-    ends = [wilson(share * count, count).tolist() for share, count in ((one, images), (two, base))]
-    return Difference(one - two, None, 1, images=unpaired_interval(one, ends[0], two, ends[1]))
+    first, second = (wilson(part * count, count).tolist() for part, count in ((share, images), (other, other_images)))
+    return Difference(share - other, None, 1, images=unpaired_interval(share, first, other, second))
 
 
 def counted_between(counted: Counted, *, most: float = 1.0) -> Between:
     """Return a function for the interval of a difference of means over some test images, matched by image.
 
     Args:
-        counted: A number of each test image of a run, and whether the image counts, shape (N,) each.
-        most: By how much two such means can differ at most, 1 for shares.
+        counted: Returns a number of each test image of a run, and whether the image counts, shape (N,) each.
+        most: The largest possible difference, 1 for shares.
 
     Returns:
         A function of the runs of two configurations: None if they kept no predictions of the same images, or if images
@@ -307,8 +295,8 @@ def counted_between(counted: Counted, *, most: float = 1.0) -> Between:
         parts = _same_images(mine, base) or []
         return mean_interval(
             [
-                paired_means_interval(*sums(one), *sums(two), most=most, cluster=_group([*one, *two]))
-                for one, two in parts
+                paired_means_interval(*sums(first), *sums(second), most=most, cluster=_cluster([*first, *second]))
+                for first, second in parts
             ]
         )
 
@@ -316,7 +304,7 @@ def counted_between(counted: Counted, *, most: float = 1.0) -> Between:
 
 
 def mark(change: Difference | None) -> str:
-    """The mark after a difference in a table: * for evidence, i or s if it holds over images or seeds alone.
+    """Return the mark after a difference in a table: * for evidence, i or s if it holds over images or seeds alone.
 
     Example:
         >>> mark(Difference(0.03, None, 1, images=(0.01, 0.05))), mark(Difference(0.03, None, 1))
@@ -360,7 +348,7 @@ def difference_text(change: Difference | None) -> str:
 
 
 def _why_unclear(change: Difference) -> str:
-    """Why a difference is not clear: which interval contains zero, or that the difference is small."""
+    """Explain an unclear difference: the interval that contains zero, or a difference that is small."""
     failed = {"images": change.seeds, "seeds": change.images}.get(change.holds or "")
     low, high = failed or change.interval or (0.0, 0.0)
     interval = f"{LEVEL_TEXT} interval {signed(low)} to {signed(high)}"

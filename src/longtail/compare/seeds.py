@@ -74,7 +74,7 @@ def mean_interval(intervals: Sequence[tuple[float, float] | None]) -> tuple[floa
 
 
 def flatten(config: Value, prefix: str = "") -> dict[str, str]:
-    """A nested configuration as dotted names and values written as JSON.
+    """Flatten a nested configuration into dotted names and values written as JSON.
 
     Example:
         >>> flatten({"model": {"name": "resnet32"}, "epochs": 200})
@@ -87,7 +87,7 @@ def flatten(config: Value, prefix: str = "") -> dict[str, str]:
 
 
 def fold(runs: Sequence[RunResult]) -> list[tuple[RunResult, ...]]:
-    """Group runs whose configurations differ only in seeds and options of speed, in the order of first appearance.
+    """Group runs whose configurations differ only in seeds and execution options, in the order of first appearance.
 
     Runs with other numbers of training images stay apart even then: their source has changed between them.
     """
@@ -102,7 +102,7 @@ PATHS = (("data", "source"), ("model", "weights"))
 
 
 def with_short_paths(runs: Sequence[RunResult]) -> list[RunResult]:
-    """Shorten the paths in the configurations of runs to what distinguishes them, to print.
+    """Shorten the paths in the configurations of runs to the parts that distinguish them.
 
     Two sources are the same if their paths are, or their last component and data hash: the images were moved, or are on
     two machines.
@@ -128,7 +128,7 @@ def _path(config: Table, section: str, option: str) -> str:
 
 
 def _short(paths: Sequence[str], marks: Sequence[str]) -> list[str]:
-    """Keep as many trailing components of each path as distinguish different ones.
+    """Shorten each path to the trailing components that distinguish it.
 
     Example:
         >>> _short(["folder:/a/x/photos", "folder:x/photos", "folder:/b/photos", "digits"], ["1", "1", "2", "3"])
@@ -155,9 +155,9 @@ def row_names(runs: Sequence[RunResult]) -> list[str]:
     names = []
     for run in runs:
         rivals = [identity(other) for other in runs if other.recipe == run.recipe]
-        mine = identity(run)
-        keys = sorted({key for key in mine for other in rivals if other.get(key) != mine[key]})
-        names.append(" ".join([run.recipe, *_words({key: mine[key] for key in keys})]))
+        options = identity(run)
+        keys = sorted({key for key in options for other in rivals if other.get(key) != options[key]})
+        names.append(" ".join([run.recipe, *_words({key: options[key] for key in keys})]))
     return [
         name if names.count(name) == 1 else f"{name} ({run.folder.name})" for name, run in zip(names, runs, strict=True)
     ]
@@ -171,31 +171,27 @@ def identity(run: RunResult) -> dict[str, str]:
 
 def _words(options: Mapping[str, str]) -> list[str]:
     """Options as ``name=value``; an option with one value in both stages is written once, without its stage."""
-    words: dict[str, None] = {}
-    for key, value in options.items():
-        parts = key.split(".")
-        rivals = {other: text for other, text in options.items() if other.rsplit(".", 1)[-1] == parts[-1]}
-        ends = {f"{other.split('.')[0]}.{parts[-1]}" for other in rivals}
-        if len(set(rivals.values())) == 1:
-            name = parts[-1]
+    words: list[str] = []
+    for key, text in options.items():
+        section, last = key.split(".")[0], key.rsplit(".", 1)[-1]
+        namesakes = {other: value for other, value in options.items() if other.rsplit(".", 1)[-1] == last}
+        if len(set(namesakes.values())) == 1:
+            name = last
         else:
-            name = f"{parts[0]}.{parts[-1]}" if len(ends) == len(rivals) else key
-        words[f"{name}={_plain(value)}"] = None
-    return list(words)
-
-
-def _plain(text: str) -> str:
-    value = json.loads(text)
-    return value if isinstance(value, str) else text
+            sections = {other.split(".")[0] for other in namesakes}
+            name = f"{section}.{last}" if len(sections) == len(namesakes) else key
+        value = json.loads(text)
+        words.append(f"{name}={value if isinstance(value, str) else text}")
+    return list(dict.fromkeys(words))
 
 
 def short_labels(names: Sequence[str]) -> list[str]:
-    """The names without the ``DATA/`` that all of them share.
+    """Strip the ``DATA/`` that all names share.
 
     Example:
         >>> short_labels(["cifar-lt/ce", "cifar-lt/gcl scale=20"]), short_labels(["cifar-lt/ce", "places-lt/ce"])
         (['ce', 'gcl scale=20'], ['cifar-lt/ce', 'places-lt/ce'])
     """
-    heads = {name.partition(" ")[0].rpartition("/")[0] for name in names}
-    shared = heads.pop() if len(heads) == 1 else ""
+    families = {name.partition(" ")[0].rpartition("/")[0] for name in names}
+    shared = families.pop() if len(families) == 1 else ""
     return [name.removeprefix(f"{shared}/") if shared else name for name in names]

@@ -1,10 +1,10 @@
-"""Comparison: configurations as rows, with what a reader has to know; as a table in the terminal and as a CSV file."""
+"""Comparison: a row for each configuration, with caveats; as a table in the terminal and as a CSV file."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -130,24 +130,6 @@ def _heading(comparison: Comparison) -> str:
     return f"{text}; differences are against {rows[0].name}{paired}; {rule}."
 
 
-def csv_rows(comparison: Comparison) -> Iterator[list[str]]:
-    """The rows of the CSV file, in the order of its heads."""
-    for row in comparison.rows:
-        seeds = " ".join(map(str, row.seeds))
-        cells = [cell for key in HEADINGS for cell in _csv_cells(row, key)]
-        yield [
-            row.name,
-            str(row.stage or ""),
-            str(len(row.runs)),
-            seeds,
-            comparison.split or "",
-            comparison.rows[0].name,
-            str(row.pairs),
-            *cells,
-            " ".join(comparison.notes),
-        ]
-
-
 def write_csv(comparisons: Sequence[Comparison], path: str | Path) -> Path:
     """Write one line per row: mean, deviation and difference of every metric, fractions in [0, 1].
 
@@ -162,10 +144,10 @@ def write_csv(comparisons: Sequence[Comparison], path: str | Path) -> Path:
         LongtailError: The file cannot be written.
     """
     target, text = output_path(path), io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "stage", "n", "seeds", "split", "baseline", "pairs", *_csv_heads(), "notes"])
-    for comparison in comparisons:
-        writer.writerows(csv_rows(comparison))
+    rows = [_csv_row(row, comparison) for comparison in comparisons for row in comparison.rows]
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     write_atomically(target, text.getvalue().encode())
     return target
 
@@ -190,16 +172,33 @@ def _difference_cell(change: Difference | None, *, narrow: bool) -> Text:
     return Text(text + sign, "bold" if sign == "*" else "dim")
 
 
-def _csv_heads() -> list[str]:
-    ends = ["", "_std", "_difference", "_difference_std", "_difference_low", "_difference_high", "_low", "_high"]
-    ends += [f"_difference_{name}_{end}" for name in ("images", "seeds") for end in ("low", "high")]
-    return [f"{key}{end}" for key in HEADINGS for end in [*ends, "_difference_holds"]]
-
-
-def _csv_cells(row: Row, key: str) -> list[str]:
-    value, change = row.values[key], row.differences[key]
-    numbers = [n for part in (value, change) for n in ((part.mean, part.std) if part else (None, None))]
-    known = [change.interval if change else None, row.intervals.get(key)]
-    known += [change.images, change.seeds] if change else [None, None]
-    numbers += [end for ends in known for end in ends or (None, None)]
-    return ["" if number is None else f"{number:.6f}" for number in numbers] + [(change and change.holds) or ""]
+def _csv_row(row: Row, comparison: Comparison) -> dict[str, str]:
+    """The cells of a row by the heads of their columns."""
+    cells = {
+        "run": row.name,
+        "stage": str(row.stage or ""),
+        "n": str(len(row.runs)),
+        "seeds": " ".join(map(str, row.seeds)),
+        "split": comparison.split or "",
+        "baseline": comparison.rows[0].name,
+        "pairs": str(row.pairs),
+    }
+    for key in HEADINGS:
+        value, change = row.values[key], row.differences[key]
+        numbers: dict[str, float | None] = {
+            key: value.mean if value else None,
+            f"{key}_std": value.std if value else None,
+            f"{key}_difference": change.mean if change else None,
+            f"{key}_difference_std": change.std if change else None,
+        }
+        intervals = {
+            f"{key}_difference": change and change.interval,
+            key: row.intervals.get(key),
+            f"{key}_difference_images": change and change.images,
+            f"{key}_difference_seeds": change and change.seeds,
+        }
+        for name, ends in intervals.items():
+            numbers[f"{name}_low"], numbers[f"{name}_high"] = ends or (None, None)
+        cells |= {name: "" if number is None else f"{number:.6f}" for name, number in numbers.items()}
+        cells[f"{key}_difference_holds"] = (change and change.holds) or ""
+    return cells | {"notes": " ".join(comparison.notes)}
