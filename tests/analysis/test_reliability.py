@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from longtail.analysis.reliability import LEAST, coverage_on, reliability
+from longtail.analysis.reliability import LEAST, accuracy_at_coverage, reliability
 from longtail.evaluation.calibration import bin_confidences, expected_calibration_error
-from longtail.evaluation.selective import coverage_curve
 
 
 def sample(images, over=0.0, seed=0):
@@ -83,8 +82,9 @@ def test_the_same_seed_gives_the_same_interval():
 
 
 def test_coverage_is_read_between_ties_by_their_share_of_right_ones():
-    curve = coverage_curve([0.9, 0.5, 0.5, 0.5, 0.5], [True, True, False, False, False])
-    assert coverage_on(curve, np.array([0.2, 0.6, 1.0])).tolist() == pytest.approx([1.0, 0.5, 0.4])
+    confidence, right = [0.9, 0.5, 0.5, 0.5, 0.5], [True, True, False, False, False]
+    found = accuracy_at_coverage(confidence, right, np.array([0.2, 0.6, 1.0]))
+    assert found.tolist() == pytest.approx([1.0, 0.5, 0.4])
 
 
 def test_coverage_agrees_with_counting_the_surest_images():
@@ -92,8 +92,13 @@ def test_coverage_agrees_with_counting_the_surest_images():
     order = np.argsort(-confidence)
     grid = np.array([0.1, 0.5, 1.0])
     expected = [right[order[: round(share * 200)]].mean() for share in grid]
-    assert coverage_on(coverage_curve(confidence, right), grid).tolist() == pytest.approx(expected)
+    assert accuracy_at_coverage(confidence, right, grid).tolist() == pytest.approx(expected)
 
 
 def test_a_single_image_is_covered_at_every_coverage():
-    assert coverage_on(coverage_curve([0.7], [True]), np.array([0.02, 1.0])).tolist() == [1.0, 1.0]
+    assert accuracy_at_coverage([0.7], [True], np.array([0.02, 1.0])).tolist() == [1.0, 1.0]
+
+
+def test_weights_make_every_class_count_the_same_where_all_images_are_answered():
+    confidence, right, weight = [0.9, 0.8, 0.7, 0.6], [True, True, True, False], [1 / 3, 1 / 3, 1 / 3, 1]
+    assert accuracy_at_coverage(confidence, right, np.array([0.5, 1.0]), weight).tolist() == pytest.approx([1.0, 0.5])

@@ -12,7 +12,7 @@ from longtail.analysis.saturation import BINS
 from longtail.compare.comparison import compare_results, compare_runs
 from longtail.errors import LongtailError
 from longtail.report.plots.palette import THEME
-from longtail.report.sections.noise import cloud_section
+from longtail.report.sections import noise
 from longtail.report.sections.order import build_sections
 from longtail.report.sections.saturation import FLOOR
 from longtail.run.dynamics import read_dynamics
@@ -29,7 +29,7 @@ def sections_of(comparison):
 def test_without_recordings_there_is_no_section(make_run):
     comparison = compare_runs([make_run("ce")])
     assert sections_of(comparison) == {}
-    assert cloud_section(comparison) is None
+    assert noise.SECTION.build(comparison) is None
 
 
 def test_what_was_written_is_read(make_run, record):
@@ -56,7 +56,8 @@ def test_a_drowned_tail_is_said_and_drawn(make_run, record):
     assert ends[0] == ends[1]
     assert {trace.name for trace in section.drawings[0].figure.data} == {"Many-shot", "Medium-shot", "Few-shot"}
     shares = found["saturated"]
-    assert "0.0%, 0.0% and 0.0% under ce; 100.0%, 100.0% and 100.0% under kps, past 0.9 100.0 points" in shares.sentence
+    assert "0.0% for few-shot and 0.0% for many-shot classes under ce; 100.0% for few-shot" in shares.sentence
+    assert ("kps", "p_y past 0.999", "3", "100.0%", "100.0%", "100.0%") in shares.table.rows
     assert len(shares.drawings) == 12
     assert "0.01 for few-shot" not in found["saturation"].sentence
 
@@ -64,7 +65,8 @@ def test_a_drowned_tail_is_said_and_drawn(make_run, record):
 def test_no_difference_is_said_where_there_is_none(make_run, record):
     runs = [record(make_run(name, recipe=f"cifar-lt/{name}")) for name in ("ce", "kps")]
     found = sections_of(compare_runs(runs))
-    assert "past 0.9 no clear difference (0.0 points" in found["saturated"].sentence
+    ce, kps = (found["saturated"].table.rows[place][1:] for place in (0, 2))
+    assert ce == kps
     assert found["gradient-classes"].table.rows[0][-1] == "n/a"  # all ratios are 1: nothing to rank
 
 
@@ -121,7 +123,7 @@ def test_the_gradient_that_is_left_is_one_minus_p_on_a_logarithmic_axis(make_run
     assert len(ranges) == 1  # the same axis, that holds the surest of them
     assert ranges.pop()[0] < np.log10(FLOOR)
     past = {
-        drawing.id: drawing.figure.data[1].y[-1]
+        drawing.id: drawing.figure.data[-1].y[-1]
         for drawing in found["saturated"].drawings
         if drawing.id.endswith("few")
     }
@@ -143,9 +145,10 @@ def test_a_cloud_is_drawn_where_the_loss_has_one(make_run):
         columns |= {"cloud_mean": cloud, "cloud_spread": np.abs(cloud)}
         split = AnalysedSplit(images=None, classes=ClassColumns(**columns), summary={})
         result.__dict__["analysis"] = Analysis(train=split, test=None)
-    section = cloud_section(comparison)
-    assert [drawing.title for drawing in section.drawings] == ["gcl"]
-    assert "under gcl it grows towards the tail, down to −0.130" in section.sentence
+    section = noise.SECTION.build(comparison)
+    assert [drawing.title for drawing in section.drawings] == ["Perturbation", "Deviation"]
+    assert "rises (1.00) under gcl" in section.sentence
+    assert "−0.130 to 0.000" in section.drawings[0].alt
     low, high = section.drawings[0].figure.layout.yaxis.range
     assert low < -0.26 < 0 < high
 

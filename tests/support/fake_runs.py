@@ -42,7 +42,7 @@ def fake_run(
     stages: int = 1,
     epochs: int = 6,
     test: bool = True,
-    per_class_test: int = 20,
+    per_class_test: int | Sequence[int] = 20,
     data_hash: str = "sha256:" + "a1b2c3d4" * 8,
     stored_seed: int | None = None,
     image_side: int = 32,
@@ -93,7 +93,8 @@ def fake_run(
         top5 = [[int(p)] for p in prediction]
         columns = {
             "index": np.arange(len(label)), "path": paths, "label": label,
-            "prediction": prediction, "confidence": confidence, "probability_true": confidence,
+            "prediction": prediction, "confidence": confidence,
+            "probability_true": np.where(prediction == label, confidence, (1 - confidence) / 3),
             "top5": top5, "top5_probabilities": [[float(c), float(1 - c) / 3][: 1 + second_best] for c in confidence],
         }  # fmt: skip
         pq.write_table(pa.table(columns), folder / "predictions.parquet")
@@ -101,7 +102,9 @@ def fake_run(
     return folder
 
 
-def _predict(classes: ClassCounts, slope: float, each: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _predict(
+    classes: ClassCounts, slope: float, each: int | Sequence[int], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     label = np.repeat(np.arange(len(classes)), each)
     chance = np.clip(0.9 - slope * classes.tail_weight + rng.normal(0, 0.08, len(classes)), 0.0, 1.0)
     right = rng.random(len(label)) < chance[label]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
-from longtail.evaluation.groups import group_numbers
+from longtail.evaluation.groups import group_means, group_numbers
 
 Rank = npt.NDArray[np.int64]
 
@@ -18,11 +18,13 @@ Rank = npt.NDArray[np.int64]
 class Destinations:
     """What the images of each shot group are taken for; rows and columns are many, medium and few.
 
+    Every class counts the same, as in the figures of the shot groups: ``right`` is the accuracy of the group.
+
     Attributes:
         images: Images whose true class is in the group, shape (3,).
-        right: Share of them that is classified right, shape (3,); NaN for a group without images.
-        wrong: Share of the images of the row's group that is taken for *another* class, of the column's group, shape
-            (3, 3). With ``right`` a row sums to 1.
+        right: Share that is classified right, mean over the classes, shape (3,); NaN for a group without images.
+        wrong: Share of the row's group that is taken for *another* class, of the column's group, shape (3, 3). With
+            ``right`` a row sums to 1.
         others: Share of the other classes, seen from a class of the row's group, that lie in the column's group, shape
             (3, 3): where errors would go that knew nothing of the images. NaN for a group without classes.
     """
@@ -73,7 +75,7 @@ class NearestConfusions:
 
 
 def destinations(label: IntArray, prediction: IntArray, group_of: Sequence[GroupName]) -> Destinations:
-    """Count where the images of each group go, every image counting the same.
+    """Count where the images of each group go, every class counting the same.
 
     Args:
         label: True classes, shape (N,).
@@ -81,25 +83,26 @@ def destinations(label: IntArray, prediction: IntArray, group_of: Sequence[Group
         group_of: Shot group of each class, length C.
 
     Example:
-        >>> found = destinations(np.array([0, 1, 1, 2, 2]), np.array([0, 0, 2, 2, 2]), ["many", "few", "few"])
-        >>> found.right.tolist()
+        >>> shares = destinations(np.array([0, 1, 1, 2, 2]), np.array([0, 0, 2, 2, 2]), ["many", "few", "few"])
+        >>> shares.right.tolist()
         [1.0, nan, 0.5]
-        >>> found.of_errors[2].tolist()  # of the errors on few-shot images
+        >>> shares.of_errors[2].tolist()  # of the errors on few-shot images
         [0.5, 0.0, 0.5]
     """
-    numbers = group_numbers(group_of)
-    size = len(GROUP_NAMES)
-    classes = np.bincount(numbers, minlength=size)
-    images = np.bincount(numbers[label], minlength=size)
+    numbers, size = group_numbers(group_of), len(GROUP_NAMES)
+    images = np.bincount(label, minlength=len(numbers))
     wrong = label != prediction
-    missed = np.bincount(numbers[label[wrong]] * size + numbers[prediction[wrong]], minlength=size * size)
-    hits = np.bincount(numbers[label[~wrong]], minlength=size)
+    missed = np.bincount(label[wrong] * size + numbers[prediction[wrong]], minlength=len(numbers) * size)
+    shares = missed.reshape(-1, size) / np.maximum(images, 1)[:, None]
+    shares[images == 0] = np.nan
+    taken = np.stack([group_means(column, group_of) for column in shares.T], axis=1)
+    right = group_means(1 - shares.sum(axis=1), group_of)
+    classes = np.bincount(numbers, minlength=size)
     with np.errstate(invalid="ignore", divide="ignore"):
-        right = hits / images
-        shares = missed.reshape(size, size) / images[:, None]
         others = (classes[None, :] - np.eye(size)) / (len(numbers) - 1)
     others[classes == 0] = np.nan
-    return Destinations(images.astype(np.int64), right, shares, others)
+    of_group = np.bincount(numbers, weights=images, minlength=size).astype(np.int64)
+    return Destinations(of_group, right, taken, others)
 
 
 def confused_pairs(label: IntArray, prediction: IntArray, num_classes: int) -> ConfusedPairs:

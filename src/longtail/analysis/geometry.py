@@ -123,7 +123,7 @@ def _means(features: Features, labels: IntArray, num_classes: int) -> tuple[Floa
 
 
 def class_geometry(features: Features, labels: IntArray, num_classes: int) -> ClassGeometry:
-    r"""Spread of each class and the distance to its nearest neighbour.
+    r"""MeanStd of each class and the distance to its nearest neighbour.
 
     ``spread_c = sqrt(n_c / (n_c - 1)) mean_i ||f_i - m_c||`` with the class mean ``m_c``. The factor makes up for
     how much too near to its images a mean of few lies, so that small and large classes can be compared (exact for

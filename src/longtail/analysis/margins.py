@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import FloatArray, GroupName, IntArray
-from longtail.evaluation.groups import group_masks
+from longtail.evaluation.groups import class_weights, group_masks
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FLOOR = float(np.finfo(np.float32).tiny)
@@ -25,7 +25,7 @@ class MarginDistribution:
     Attributes:
         images: How many there are.
         quantiles: At ``QUANTILES``, shape (5,); NaN without images.
-        negative: Share below 0: classified wrongly.
+        negative: Share below 0, which is classified wrongly; NaN without images.
         density: Per unit of the margin, shape (B,) for B + 1 edges; it integrates to the share of the images that lie
             within the edges. NaN without images.
     """
@@ -98,30 +98,38 @@ def shared_edges(margins: Sequence[npt.ArrayLike], *, bins: int = 40) -> FloatAr
     return np.asarray(step * np.arange(np.floor(low / step), max(np.ceil(high / step), 1) + 1), dtype=np.float64)
 
 
-def margin_distribution(margin: npt.ArrayLike, edges: FloatArray) -> MarginDistribution:
-    """Summarise margins.
+def margin_distribution(
+    margin: npt.ArrayLike, edges: FloatArray, weight: npt.ArrayLike | None = None
+) -> MarginDistribution:
+    """Summarize margins.
 
     Args:
         margin: Shape (N,).
         edges: Rising, shape (B + 1,).
+        weight: How much each image counts, shape (N,); all the same when not given.
 
     Example:
-        >>> found = margin_distribution([-1.0, 1.0, 3.0, 9.0], np.array([-2.0, 0.0, 2.0, 4.0]))
-        >>> found.negative, found.median, found.density.tolist()
+        >>> summary = margin_distribution([-1.0, 1.0, 3.0, 9.0], np.array([-2.0, 0.0, 2.0, 4.0]))
+        >>> summary.negative, summary.median, summary.density.tolist()
         (0.25, 2.0, [0.125, 0.125, 0.125])
     """
     values = np.asarray(margin, dtype=np.float64)
+    worth = np.ones(len(values)) if weight is None else np.asarray(weight, dtype=np.float64)
     if not values.size:
         nothing = np.full(len(QUANTILES), np.nan)
         return MarginDistribution(0, nothing, float("nan"), np.full(len(edges) - 1, np.nan))
-    density = np.histogram(values, edges)[0] / len(values) / np.diff(edges)
-    return MarginDistribution(len(values), np.quantile(values, QUANTILES), float((values < 0).mean()), density)
+    share = worth / worth.sum()
+    density = np.histogram(values, edges, weights=share)[0] / np.diff(edges)
+    order = np.argsort(values)
+    below = np.cumsum(share[order]) - share[order] / 2  # the share below an image, and half of its own
+    quantiles = np.interp(QUANTILES, below, values[order])
+    return MarginDistribution(len(values), quantiles, float(share[values < 0].sum()), density)
 
 
 def group_margins(
     margin: FloatArray, label: IntArray, group_of: Sequence[GroupName], edges: FloatArray
 ) -> dict[GroupName, MarginDistribution]:
-    """The distribution of the margins of each shot group, every image counting the same.
+    """The distribution of the margins of each shot group, every class counting the same: below 0 is its error.
 
     Args:
         margin: Shape (N,).
@@ -130,8 +138,9 @@ def group_margins(
         edges: See :func:`shared_edges`.
 
     Example:
-        >>> found = group_margins(np.array([2.0, -1.0]), np.array([0, 1]), ["many", "few"], np.array([-2.0, 0.0, 3.0]))
-        >>> found["few"].negative, found["medium"].images
+        >>> groups = group_margins(np.array([2.0, -1.0]), np.array([0, 1]), ["many", "few"], np.array([-2.0, 0.0, 3.0]))
+        >>> groups["few"].negative, groups["medium"].images
         (1.0, 0)
     """
-    return {name: margin_distribution(margin[mask], edges) for name, mask in group_masks(label, group_of).items()}
+    weight, masks = class_weights(label), group_masks(label, group_of)
+    return {name: margin_distribution(margin[mask], edges, weight[mask]) for name, mask in masks.items()}

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from longtail.counts import FloatArray, IntArray
 from longtail.evaluation.intervals import LEVEL
-from longtail.evaluation.selective import CoverageCurve
 
 BINS = 15
 DRAWS = 200
@@ -100,24 +99,34 @@ def reliability(
     )
 
 
-def coverage_on(curve: CoverageCurve, coverage: FloatArray) -> FloatArray:
-    """Accuracy of a curve at given coverages, so that curves of several runs can be averaged; shape of ``coverage``.
+def accuracy_at_coverage(
+    confidence: npt.ArrayLike, correct: npt.ArrayLike, coverage: FloatArray, weight: npt.ArrayLike | None = None
+) -> FloatArray:
+    """Accuracy of the surest images at given coverages, so that curves of several runs can be averaged.
 
     Where a coverage falls among images of equal confidence, as many of these are taken as it needs, in the proportion
     of right ones that they have.
 
     Args:
-        curve: From :func:`longtail.evaluation.selective.coverage_curve`.
+        confidence: Probability of the predicted class, shape (N,).
+        correct: Whether the prediction is right, shape (N,).
         coverage: In (0, 1].
+        weight: How much each image counts, shape (N,); all the same when not given.
+
+    Returns:
+        Of the shape of ``coverage``.
 
     Example:
-        >>> from longtail.evaluation.selective import coverage_curve
-        >>> curve = coverage_curve([0.9, 0.7, 0.7, 0.5], [True, True, False, False])
-        >>> coverage_on(curve, np.array([0.25, 0.5, 1.0])).tolist()
+        >>> right = [True, True, False, False]
+        >>> accuracy_at_coverage([0.9, 0.7, 0.7, 0.5], right, np.array([0.25, 0.5, 1.0])).tolist()
         [1.0, 0.75, 0.5]
     """
-    places, right = np.append(0.0, curve.coverage), np.append(0.0, curve.coverage * curve.accuracy)
-    return np.asarray(np.interp(coverage, places, right) / coverage, dtype=np.float64)
+    sure = np.asarray(confidence, dtype=np.float64)
+    worth = np.ones(len(sure)) if weight is None else np.asarray(weight, dtype=np.float64)
+    order = np.argsort(-sure, kind="stable")
+    last = np.append(np.diff(sure[order]) != 0, True)  # of each run of equal confidences
+    kept, right = (np.cumsum(part[order])[last] / worth.sum() for part in (worth, worth * np.asarray(correct)))
+    return np.asarray(np.interp(coverage, np.append(0.0, kept), np.append(0.0, right)) / coverage, dtype=np.float64)
 
 
 def _resamples(images: int, unit: npt.ArrayLike | None, draws: int, seed: int) -> Iterator[IntArray]:

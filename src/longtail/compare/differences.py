@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from longtail.compare.seeds import MeanStd, mean_interval
 from longtail.counts import GROUP_NAMES, IntArray
-from longtail.evaluation.intervals import LEVEL_TEXT, wilson
+from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.evaluation.significance import (
     ENOUGH_SEEDS,
     EVIDENCE,
@@ -256,23 +256,6 @@ def _matched(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | None:
 def _right(run: RunResult) -> npt.NDArray[np.bool_]:
     assert run.predictions is not None
     return np.asarray(run.predictions.prediction == run.predictions.label)
-
-
-def difference_of_shares(share: float, images: float, other: float, other_images: float) -> Difference:
-    """Compute the difference of two shares of images that cannot be matched, with its interval.
-
-    Args:
-        share: The first share.
-        images: Number of images of the first.
-        other: The second share.
-        other_images: Number of images of the second.
-
-    Example:
-        >>> difference_of_shares(0.5, 100, 0.2, 100).is_evidence, difference_of_shares(0.5, 4, 0.2, 5).is_evidence
-        (True, False)
-    """
-    first, second = (wilson(part * count, count).tolist() for part, count in ((share, images), (other, other_images)))
-    return Difference(share - other, None, 1, images=unpaired_interval(share, first, other, second))
 
 
 def counted_between(counted: Counted, *, most: float = 1.0) -> Between:

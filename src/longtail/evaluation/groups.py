@@ -69,3 +69,19 @@ def group_masks(label: IntArray, group_of: Sequence[GroupName]) -> dict[GroupNam
     """
     numbers = group_numbers(group_of)[label]
     return {name: numbers == number for number, name in enumerate(GROUP_NAMES)}
+
+
+def class_weights(label: IntArray) -> FloatArray:
+    """Weights of images under which every class counts the same, as it does in the figures of the shot groups.
+
+    Args:
+        label: True classes, shape (N,).
+
+    Returns:
+        One over the number of images of the class, shape (N,).
+
+    Example:
+        >>> class_weights(np.array([0, 0, 1])).tolist()
+        [0.5, 0.5, 1.0]
+    """
+    return np.asarray(1.0 / np.maximum(np.bincount(label), 1)[label], dtype=np.float64)

@@ -141,9 +141,14 @@ class ClassSection:
                 hover += f", {measure.across_title.lower()} %{{x:{measure.spec}}}"
             whisker = each.values[measure.whisker] if measure.whisker else None
             add_points(
-                figure, each.run.group_of, across, each.values[measure.key], hover=hover, whisker=whisker,
+                figure,
+                each.run.group_of,
+                across,
+                each.values[measure.key],
+                hover=hover,
+                whisker=whisker,
                 notes=each.notes,
-            )  # fmt: skip
+            )
             if measure.across:
                 _diagonal(figure, measure, panels)
             else:
@@ -151,9 +156,13 @@ class ClassSection:
             title = f"{measure.title} ({measure.unit.strip()})" if measure.unit else measure.title
             value_axis(figure, ends, title=title, spec=measure.spec, log=measure.log, level=measure.level)
             drawings.append(
-                Drawing(f"{measure.id}-{shown.index(each)}", self._heading(measure, each, shown),
-                        _class_alt(measure, each), figure)
-            )  # fmt: skip
+                Drawing(
+                    f"{measure.id}-{shown.index(each)}",
+                    self._heading(measure, each, shown),
+                    _class_alt(measure, each),
+                    figure,
+                )
+            )
         return drawings
 
     def _heading(self, measure: ClassMeasure, each: Measured, shown: Sequence[Measured]) -> str:
@@ -325,7 +334,12 @@ class EpochSection:
             legend = run_keys([each.row for each in first])
         else:
             legend = tuple(Key(name, "line", GROUP_LABELS[name]) for name in _groups(shown))
-        words = dict.fromkeys(word for measure in self.measures if len(measure.keys) > 1 for word in measure.keys)
+        words = dict.fromkeys(
+            word
+            for measure in self.measures
+            for word, key in measure.keys.items()
+            if len(measure.keys) > 1 and any(_has(each, key) for each in shown)
+        )
         legend += tuple(Key("ink", shape, word) for word, shape in zip(words, ("line", "dashed"), strict=False))
         numbers = "; ".join(self._numbers(each) for each in named(first, lambda each: each.row))
         sentence = self.sentence.format(numbers=numbers) + seed_note(each.seeds for each in shown)
@@ -377,8 +391,10 @@ class EpochSection:
         values = each.values[next(iter(measure.keys.values()))][each.end]
         if not self.by_group:
             return f"{value_text(values[0], measure.spec)} under {each.label}"
-        parts = [f"{value_text(values[GROUP_NAMES.index(name)], measure.spec)} for {GROUP_LABELS[name].lower()}"
-                 for name in dict.fromkeys((each.groups[-1], each.groups[0]))]  # fmt: skip
+        parts = [
+            f"{value_text(values[GROUP_NAMES.index(name)], measure.spec)} for {GROUP_LABELS[name].lower()}"
+            for name in dict.fromkeys((each.groups[-1], each.groups[0]))
+        ]
         return f"{listing(parts)} classes under {each.label}"
 
     def _table(self, shown: Sequence[Measured]) -> Table:
@@ -387,7 +403,7 @@ class EpochSection:
         for measure in self.measures:
             for word, key in measure.keys.items():
                 title = measure.title if len(measure.keys) == 1 else f"{measure.title}, {word.lower()}"
-                for each in shown:
+                for each in [each for each in shown if _has(each, key)]:
                     for epoch in dict.fromkeys((0, each.end, len(each.stage) - 1)):
                         cells = [value_text(value, measure.spec) for value in each.values[key][epoch]]
                         rows.append((each.label, title, str(epoch + 1), *cells))
@@ -443,7 +459,7 @@ def _epoch_alt(title: str, measure: EpochMeasure, lines: Sequence[Line]) -> str:
     """The first and the last number of stage 1 of each line."""
     parts = []
     for line in lines:
-        for word, key in measure.keys.items():
+        for word, key in [item for item in measure.keys.items() if _has(line.each, item[1])]:
             values = line.each.values[key][[0, line.each.end], line.column]
             start, end = (value_text(float(value), measure.spec) for value in values)
             parts.append(f"{line.name}{f' {word.lower()}' if len(measure.keys) > 1 else ''} {start} to {end}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import plotly.graph_objects as go
 
@@ -61,21 +62,28 @@ class Key:
     text: str
 
 
+Cell: TypeAlias = str | tuple[str, str]
+"""A cell of a table as written in the page: a text, or a number and its interval."""
+
+
 @dataclass(frozen=True)
 class Table:
-    """The numbers of a section's figures, for screen readers and as CSV.
+    """The numbers of a section, for screen readers and as CSV.
 
     Attributes:
         caption: What the numbers are.
         heads: Of the columns.
-        rows: As written in the page; the first ``labels`` cells of each are words, the others numbers.
+        rows: As written in the page; the first ``labels`` cells of each are words, the others numbers, possibly with an
+            interval.
         labels: How many columns hold words.
+        folded: Whether a reader has to open it.
     """
 
     caption: str
     heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[Cell, ...], ...]
     labels: int = 1
+    folded: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ class Section:
         drawings: The figures.
         partial: Template that renders ``data`` beneath the figures, if any.
         data: What the partial shows.
-        table: The numbers of the figures, folded beneath them.
+        table: The numbers of the figures, beneath them.
         for_researchers: Behind the page's fold; set by :func:`longtail.report.sections.order.build_sections`.
     """
 

@@ -4,29 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
-import numpy.typing as npt
-import plotly.graph_objects as go
 
-from longtail.analysis.columns import AnalysedSplit, Analysis
-from longtail.analysis.norms import RankTrend, is_cosine, rank_trend
+from longtail.analysis.columns import AnalysedSplit
+from longtail.analysis.norms import is_cosine
 from longtail.compare.differences import Between, Measure, difference_between, difference_text
 from longtail.compare.seeds import MeanStd
 from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 from longtail.evaluation.groups import Mask, group_masks
 from longtail.evaluation.significance import Difference
-from longtail.report.captions import named, spoken
-from longtail.report.plots.canvas import epoch_axis
-from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS
+from longtail.report.captions import spoken
+from longtail.report.plots.palette import GROUP_LABELS, GROUP_SYMBOLS
 from longtail.report.section import Key
-from longtail.run.dynamics import Dynamics
 from longtail.run.result import Predictions, RunResult
-from longtail.text import listing, number, percent
+from longtail.text import listing, percent
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FirstRun(Generic[T]):
+    """A configuration and the first of its runs that has some content, which is the one that is drawn.
+
+    Attributes:
+        row: The configuration.
+        run: The run.
+        content: What it has.
+        seeds: How many runs of the configuration have it.
+        split: Of the images that were measured, where there are several.
+    """
+
+    row: Row
+    run: RunResult
+    content: T
+    seeds: int
+    split: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name of the configuration."""
+        return self.row.label
+
+    def measured(self, values: Mapping[str, FloatArray], **options: Any) -> Measured:
+        """The same with values to draw; further options are those of :class:`Measured`."""
+        return Measured(self.row, self.run, self.seeds, values, self.split, **options)
+
+
+def first_runs(comparison: Comparison, read: Callable[[RunResult], T | None]) -> list[FirstRun[T]]:
+    """Of each configuration the first run that ``read`` gives something of."""
+    first = []
+    for row in comparison.final:
+        contents = [(run, content) for run in row.runs if (content := read(run)) is not None]
+        if contents:
+            first.append(FirstRun(row, *contents[0], len(contents)))
+    return first
 
 
 @dataclass(frozen=True)
@@ -69,24 +103,22 @@ class Measured:
         return int(np.flatnonzero(self.stage == self.stage[0])[-1])
 
 
-def first_runs(comparison: Comparison, read: Callable[[RunResult], T | None]) -> list[tuple[Row, RunResult, T, int]]:
-    """Of each configuration the first run that ``read`` gives something of, with that, and how many runs have it."""
-    chosen = []
-    for row in comparison.final:
-        contents = [(run, content) for run in row.runs if (content := read(run)) is not None]
-        if contents:
-            chosen.append((row, *contents[0], len(contents)))
-    return chosen
+def analyzed_splits(comparison: Comparison) -> list[FirstRun[AnalysedSplit]]:
+    """The configurations with an analyzed run, all on one split, ``"test"`` where all have one."""
+    first = first_runs(comparison, lambda run: run.analysis)
+    name = "test" if all(each.content.test for each in first) else "train"
+    return [
+        FirstRun(each.row, each.run, split, each.seeds, name)
+        for each in first
+        if (split := each.content.split(name)) is not None
+    ]
 
 
 def analyzed(comparison: Comparison) -> list[Measured]:
-    """The configurations with an analyzed run, each with its values for each class; all on one split."""
-    chosen = first_runs(comparison, lambda run: run.analysis)
-    name = "test" if all(analysis.test for _, _, analysis, _ in chosen) else "train"
+    """The configurations with an analyzed run, with what was measured of each class."""
     return [
-        Measured(row, run, seeds, vars(split.classes), name, kind="cosine" if has_cosine_head(run) else "")
-        for row, run, analysis, seeds in chosen
-        if (split := analysis.split(name)) is not None
+        each.measured(vars(each.content.classes), kind="cosine" if has_cosine_head(each.run) else "")
+        for each in analyzed_splits(comparison)
     ]
 
 
@@ -96,54 +128,13 @@ def has_cosine_head(run: RunResult) -> bool:
     return isinstance(model, dict) and is_cosine(str(model.get("head")))
 
 
-@dataclass(frozen=True)
-class Learned:
-    """A configuration, and what of it is drawn.
-
-    Attributes:
-        row: The configuration.
-        run: Its first run that was analysed.
-        name: The split that is drawn, ``"test"`` where there is one.
-        split: What was measured on it.
-        seeds: How many runs of the configuration were analysed.
-    """
-
-    row: Row
-    run: RunResult
-    name: str
-    split: AnalysedSplit
-    seeds: int
-
-    @property
-    def is_cosine(self) -> bool:
-        """Whether its classifier sees nothing of a feature but its direction."""
-        model = self.run.config.get("model")
-        return isinstance(model, dict) and is_cosine(str(model.get("head")))
-
-
-def learned_rows(comparison: Comparison) -> list[Learned]:
-    """The configurations with an analysed run, each with the first one; all on one split."""
-    known = [(row, _analysed(row)) for row in comparison.final]
-    found = [(row, runs) for row, runs in known if runs]
-    name = "test" if all(analysis.test for _, runs in found for _, analysis in runs) else "train"
-    return [
-        Learned(row, runs[0][0], name, split, len(runs))
-        for row, runs in found
-        if (split := runs[0][1].split(name)) is not None
-    ]
-
-
-def _analysed(row: Row) -> list[tuple[RunResult, Analysis]]:
-    return [(run, run.analysis) for run in row.runs if run.analysis is not None]
-
-
 def absent_notes(comparison: Comparison) -> list[str]:
     """Which configurations some sections leave out, and how they get in; nothing where those show all or none."""
     rows, notes = comparison.final, []
-    without = [row.label for row in rows if not _analysed(row)]
+    without = [row.label for row in rows if all(run.analysis is None for run in row.runs)]
     if 0 < len(without) < len(rows):
         missing = listing(without)
-        notes.append(f"Not analysed, and so not in the sections on features: {missing}. longtail analyse RUN adds it.")
+        notes.append(f"Not analyzed, and so not in the sections on features: {missing}. longtail analyze RUN adds it.")
     without = [row.label for row in rows if all(run.dynamics is None for run in row.runs)]
     if 0 < len(without) < len(rows):
         how = "--training.record_dynamics true records them while it trains"
@@ -151,68 +142,9 @@ def absent_notes(comparison: Comparison) -> list[str]:
     return notes
 
 
-def said_of(found: Sequence[Learned]) -> list[Learned]:
-    """Those that a sentence names: all of a few, else the first and the one best on few-shot classes."""
-    return named(found, lambda one: one.row)
-
-
-def trend(one: Learned, values: npt.NDArray[np.floating]) -> RankTrend:
-    """The rank correlation of something with the training images of its class."""
-    return rank_trend(values, one.run.counts.array)
-
-
-def trend_sentence(what: str, found: Sequence[tuple[str, RankTrend]]) -> str:
-    """How something goes with the size of a class in each configuration, and that it does not where it does not.
-
-    Example:
-        >>> found = [("ce", RankTrend(0.8, 1e-9, 100)), ("fbl", RankTrend(0.1, 0.4, 100))]
-        >>> print(trend_sentence("Feature norm", found))
-        Feature norm rises with the number of training images under ce (rank correlation 0.80); there is no clear
-        difference between large and small classes under fbl (0.10).
-    """
-    kinds: dict[str, list[str]] = {"rises": [], "falls": [], "no clear": [], "no": []}
-    for label, one in found:
-        if one.classes and np.isfinite(one.rho):
-            none = "no" if one.is_none else "no clear"
-            kind = none if not one.is_evidence else "rises" if one.rho > 0 else "falls"
-            kinds[kind].append(f"under {label} ({number(one.rho)})")
-    parts = [
-        f"{kind} with the number of training images {listing(kinds[kind])}"
-        for kind in ("rises", "falls")
-        if kinds[kind]
-    ]
-    same = " and ".join(
-        f"{kind} difference between large and small classes {listing(kinds[kind])}"
-        for kind in ("no clear", "no")
-        if kinds[kind]
-    )
-    if parts:
-        text = f"{what} {' and '.join(parts)}" + (f"; there is {same}" if same else "")
-    elif same:
-        text = f"In {what[0].lower()}{what[1:]} there is {same}"
-    else:
-        return ""
-    return text.replace(" (", " (rank correlation ", 1) + "."
-
-
 def group_keys(run: RunResult) -> tuple[Key, ...]:
     """The legend of the shot groups that have classes."""
     return tuple(Key(name, GROUP_SYMBOLS[name], GROUP_LABELS[name]) for name in GROUP_NAMES if name in run.group_of)
-
-
-def shared_range(found: Sequence[npt.NDArray[np.floating]], *, room: float = 0.06) -> list[float] | None:
-    """The range of an axis that holds the finite values of all panels; None where there are none.
-
-    Example:
-        >>> shared_range([np.array([1.0, np.nan]), np.array([3.0])], room=0.5)
-        [0.0, 4.0]
-    """
-    known = np.concatenate([values[np.isfinite(values)] for values in found]) if found else np.zeros(0)
-    if not known.size:
-        return None
-    low, high = float(known.min()), float(known.max())
-    pad = room * (high - low or abs(high) or 1.0)
-    return [low - pad, high + pad]
 
 
 LINES = ("line", "dotted", "dashdot")
@@ -235,7 +167,7 @@ def mean_of(row: Row, value: Measure) -> float | None:
 def difference(
     row: Row, first: Row, split: str | None, value: Measure, between: Between | None = None
 ) -> Difference | None:
-    """Difference to the first configuration; see :func:`longtail.compare.differences.difference_between`."""
+    """By how much a configuration exceeds the first one; see :func:`longtail.compare.pairing.difference_between`."""
     return difference_between(row.runs, first.runs, split, value, between)
 
 
@@ -326,64 +258,12 @@ def smallest_group(run: RunResult) -> GroupName:
     return next(name for name in reversed(GROUP_NAMES) if name in run.group_of)
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A configuration and the first of its runs that recorded its gradients."""
-
-    row: Row
-    run: RunResult
-    dynamics: Dynamics
-
-    @property
-    def tail(self) -> GroupName:
-        """The smallest group that the run has."""
-        return next(name for name in reversed(GROUP_NAMES) if name in self.run.group_of)
+MOST_BANDS = 4
+"""Bands of more configurations than this would hide each other."""
+BAND_SENTENCE = "Bands are 95% intervals over the test images."
 
 
-def recorded_rows(comparison: Comparison) -> list[Recorded]:
-    """The configurations of which a run recorded its gradients."""
-    found = []
-    for row in comparison.final:
-        pairs = [(run, run.dynamics) for run in row.runs if run.dynamics is not None]
-        found += [Recorded(row, run, dynamics) for run, dynamics in pairs[:1] if dynamics is not None]
-    return found
-
-
-def group_legend(rows: Sequence[Recorded]) -> list[Key]:
-    """One line a group that any of the runs has."""
-    return [Key(name, "line", GROUP_LABELS[name]) for name in GROUP_NAMES if any(name in r.run.group_of for r in rows)]
-
-
-def add_line(
-    figure: go.Figure, steps: npt.NDArray[np.int64], values: FloatArray, *, name: str, says: str, **style: object
-) -> None:
-    """Draw a value of each epoch; epochs where it is NaN are left out, and a single one is a point."""
-    known = np.isfinite(values)
-    if not known.any():
-        return
-    mode = "lines" if known.sum() > 1 else "markers"
-    figure.add_scatter(
-        x=steps[known].astype(np.int32), y=values[known].astype(np.float32), mode=mode, name=name,
-        line={"width": 2, **style}, marker={"color": style.get("color"), "size": 7},
-        hovertemplate=f"%{{fullData.name}}<br>epoch %{{x}}: {says}<extra></extra>",
-    )  # fmt: skip
-
-
-def add_group_lines(
-    figure: go.Figure, dynamics: Dynamics, values: FloatArray, *, says: str, dash: str = "solid"
-) -> None:
-    """Draw a line for each group; ``values`` has shape (E, 3)."""
-    for row, name in enumerate(GROUP_NAMES):
-        style = {"color": GROUP_COLORS[name], "dash": dash}
-        add_line(figure, dynamics.steps, values[:, row], name=GROUP_LABELS[name], says=says, **style)
-
-
-def shared_epochs(figure: go.Figure, rows: Sequence[Recorded], last: int) -> go.Figure:
-    """An axis of ``last`` epochs, the same in all panels, with the starts of stage 2 of these runs."""
-    epoch_axis(figure, [start for one in rows if (start := one.dynamics.stage_2) is not None], last)
-    return figure
-
-
-def last_epoch(rows: Sequence[Recorded]) -> int:
-    """The most epochs that any of the runs recorded."""
-    return max(len(one.dynamics.stage) for one in rows)
+def has_bands(rows: Sequence[Row]) -> bool:
+    """Whether a figure of these configurations has bands: few configurations, tested on images that stand alone."""
+    tested = [run.test for row in rows for run in row.runs]
+    return len(rows) <= MOST_BANDS and all(metrics is not None and metrics.unit == "image" for metrics in tested)

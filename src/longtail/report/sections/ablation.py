@@ -11,136 +11,132 @@ from longtail.compare.ablations import Ablation, Line, Value, find_ablations
 from longtail.compare.differences import figure_difference, figure_of, mark
 from longtail.compare.seeds import MeanStd, mean_std_text
 from longtail.compare.table import Comparison, Row
-from longtail.evaluation.significance import ENOUGH_SEEDS, Difference
+from longtail.counts import GROUP_NAMES
+from longtail.evaluation.significance import ENOUGH_SEEDS
 from longtail.report.plots.canvas import blank, clip
 from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK, run_style
-from longtail.report.section import Drawing, Key, Section
+from longtail.report.section import Drawing, Key, Section, Table
 from longtail.report.select import group_keys
 from longtail.text import listing, percent
 
 WIDE = 10.0
-"""Numbers whose largest is so many times the smallest stand on a logarithmic axis."""
+"""Numbers whose largest is this many times the smallest stand on a logarithmic axis."""
 MEASURES: dict[str, str] = {"accuracy": "All images"} | {str(name): label for name, label in GROUP_LABELS.items()}
+STYLES: dict[str, tuple[str, str]] = {"accuracy": (INK, "circle")} | {
+    str(name): (GROUP_COLORS[name], GROUP_SYMBOLS[name]) for name in GROUP_NAMES
+}
+"""Color and symbol of each measure."""
 JUDGED = "balanced_accuracy"
 """By this a value is called best: a validation split may be as long-tailed as the training images."""
 
 Ends = tuple[float, float]
 
 
-def ablation_section(comparison: Comparison) -> Section | None:
-    """Every varied option against accuracy by group; None where no two rows differ in one option alone."""
-    found, refused = find_ablations(comparison.final)
-    if comparison.split is None or not (found or refused):
+def build(comparison: Comparison) -> Section | None:
+    """Draw every varied option against accuracy by group; None where no two rows differ in one option alone."""
+    ablations, refused = find_ablations(comparison.final)
+    if comparison.split is None or not (ablations or refused):
         return None
-    limits = _limits([row for one in found for row in one.rows])
-    drawings = [drawing for number, one in enumerate(found) for drawing in _drawings(one, number, limits)]
-    said = [ablation_sentence(one, comparison.split) for one in found]
-    said += _notes(found, comparison.split) if found else []
+    rows = [row for ablation in ablations for row in ablation.rows]
+    limits = _limits(rows)
+    drawings = [drawing for place, ablation in enumerate(ablations) for drawing in _drawings(ablation, place, limits)]
+    judge = "validation" if all(run.validation for row in rows for run in row.runs) else comparison.split
+    sentences = [verdict(ablation, judge) for ablation in ablations]
+    if ablations:
+        sentences.append(f"Judged by the average class on {judge} images.")
+        if judge == "test":
+            sentences.append("Test figures show what an option does; choose its value on validation images.")
+        if any(len(row.runs) < ENOUGH_SEEDS for row in rows):
+            sentences.append(f"With fewer than {ENOUGH_SEEDS} seeds, another seed may differ by more.")
+        if any(value.std for row in rows for value in row.values.values() if value):
+            sentences.append("Whiskers are one standard deviation over seeds.")
     if refused:
-        said.append(
-            f"Not drawn: {listing(refused)}, as more than two options vary at once; "
-            "compare runs that differ in one or two."
-        )
-    legend = [Key("ink", "circle", MEASURES["accuracy"])]
-    legend += group_keys(comparison.final[0].runs[0])
-    plain = any(not one.second for one in found)
+        sentences.append(f"Not drawn: {listing(refused)}, as more than two options vary at once; compare fewer runs.")
+    legend: tuple[Key, ...] = ()
+    if any(not ablation.second for ablation in ablations):
+        legend = (Key("ink", "circle", MEASURES["accuracy"]), *group_keys(comparison.final[0].runs[0]))
     layout = "one" if len(drawings) == 1 else "two"
-    return Section("ablation", "Ablation", " ".join(said), layout, tuple(legend) if plain else (),
-                   tuple(drawings))  # fmt: skip
+    table = Table(
+        f"Accuracy in % on {comparison.split} images.",
+        ("Configuration", "Option", "Value", *MEASURES.values()),
+        tuple(line for ablation in ablations for line in _table_rows(ablation)),
+        labels=3,
+    )
+    return Section("ablation", "Ablation", " ".join(sentences), layout, legend, tuple(drawings), table=table)
 
 
-def _drawings(one: Ablation, number: int, limits: Ends) -> Iterator[Drawing]:
-    title = f"{one.recipe}: {one.option}"
-    if not one.second:
-        figure = option_figure(one, limits)
-        yield Drawing(f"ablation-{number}", title, _alt(one, _comparable(one)), figure)
+def _drawings(ablation: Ablation, place: int, limits: Ends) -> Iterator[Drawing]:
+    """One figure with a line for each measure; of two crossed options one for each measure, with a line a level."""
+    title = f"{ablation.recipe}: {ablation.option}"
+    keys = comparable_measures(ablation)
+    if not ablation.second:
+        figure = blank(320, left=52)
+        for key in keys:
+            _add_line(figure, ablation, ablation.lines[0], key, *STYLES[key], name=MEASURES[key])
+        yield Drawing(f"ablation-{place}", title, _alt(ablation, keys), _with_axes(figure, ablation, limits))
         return
-    for key in _comparable(one):
-        figure = level_figure(one, key, limits)
-        yield Drawing(
-            f"ablation-{number}-{key}", f"{title}, by {one.second}: {MEASURES[key]}", _alt(one, [key]), figure
-        )
+    for key in keys:
+        figure = blank(320, left=52)
+        for index, line in enumerate(ablation.lines):
+            color, dash = run_style(index)
+            name, label = f"{ablation.second} {line.level}", clip(line.level, 14)
+            _add_line(figure, ablation, line, key, color, "circle", name=name, dash=dash, label=label)
+        figure = _with_axes(figure, ablation, limits).update_layout(margin={"r": 60})
+        heading = f"{title}, by {ablation.second}: {MEASURES[key]}"
+        yield Drawing(f"ablation-{place}-{key}", heading, _alt(ablation, [key]), figure)
 
 
-def _comparable(one: Ablation) -> list[str]:
+def comparable_measures(ablation: Ablation) -> list[str]:
     """All measures; accuracy alone where the option changes which classes are in a group."""
-    same = len({row.runs[0].group_of for row in one.rows}) == 1
-    return [key for key in (MEASURES if same else ["accuracy"]) if any(row.values[key] for row in one.rows)]
-
-
-def option_figure(one: Ablation, limits: Ends) -> go.Figure:
-    """The option against accuracy over all images and by group, with the deviation over seeds.
-
-    Args:
-        one: An ablation of one line.
-        limits: Ends of the accuracy axis, the same for every figure of the page.
-    """
-    figure = blank(320, left=52)
-    for key in _comparable(one):
-        colour = INK if key == "accuracy" else GROUP_COLORS[key]  # type: ignore[index]
-        symbol = "circle" if key == "accuracy" else GROUP_SYMBOLS[key]  # type: ignore[index]
-        _add_line(figure, one, one.lines[0], key, colour=colour, symbol=symbol, name=MEASURES[key])
-    return _with_axes(figure, one, limits)
-
-
-def level_figure(one: Ablation, key: str, limits: Ends) -> go.Figure:
-    """One measure against the option, a line for each value of the second one, which is written at its end.
-
-    Args:
-        one: An ablation of several lines.
-        key: A key of ``MEASURES``.
-        limits: As for :func:`option_figure`.
-    """
-    figure = blank(320, left=52)
-    for index, line in enumerate(one.lines):
-        colour, dash = run_style(index)
-        name = f"{one.second} {line.level}"
-        _add_line(figure, one, line, key, colour=colour, dash=dash, name=name, label=clip(line.level, 14))
-    return _with_axes(figure, one, limits).update_layout(margin={"r": 60})
+    same = len({row.runs[0].group_of for row in ablation.rows}) == 1
+    return [key for key in (MEASURES if same else ["accuracy"]) if any(row.values[key] for row in ablation.rows)]
 
 
 def _add_line(
-    figure: go.Figure, one: Ablation, line: Line, key: str, *, colour: str, name: str, symbol: str = "circle",
-    dash: str = "solid", label: str = "",
-) -> None:  # fmt: skip
+    figure: go.Figure,
+    ablation: Ablation,
+    line: Line,
+    key: str,
+    color: str,
+    symbol: str,
+    *,
+    name: str,
+    dash: str = "solid",
+    label: str = "",
+) -> None:
     known = [(value, spread) for value, row in line.points if (spread := row.values[key])]
     if not known:
         return
-    numeric = one.is_numeric
-    mode = ("lines+markers" if numeric else "markers") + ("+text" if label else "")
+    numeric, deviations = ablation.is_numeric, [spread.std or 0.0 for _, spread in known]
+    whisker = {"array": deviations, "color": color, "thickness": 1.2, "width": 4, "visible": any(deviations)}
     figure.add_scatter(
         x=[value if numeric else clip(str(value), 24) for value, _ in known],
         y=[spread.mean for _, spread in known],
-        mode=mode,
+        mode=("lines+markers" if numeric else "markers") + ("+text" if label else ""),
         name=clip(name),
-        line={"color": colour, "width": 2, "dash": dash},
-        marker={"color": colour, "symbol": symbol, "size": 9},
-        error_y={"array": [spread.std or 0.0 for _, spread in known], "color": colour, "thickness": 1.2, "width": 4,
-                 "visible": any(spread.std for _, spread in known)},
+        line={"color": color, "width": 2, "dash": dash},
+        marker={"color": color, "symbol": symbol, "size": 9},
+        error_y=whisker,
         text=[*[""] * (len(known) - 1), label],
         textposition="middle right",
-        textfont={"color": colour, "size": 12},
+        textfont={"color": color, "size": 12},
         cliponaxis=False,
         customdata=[mean_std_text(spread) for _, spread in known],
-        hovertemplate=f"%{{fullData.name}}<br>{clip(one.option)} %{{x}}: %{{customdata}}%<extra></extra>",
-    )  # fmt: skip
+        hovertemplate=f"%{{fullData.name}}<br>{clip(ablation.option)} %{{x}}: %{{customdata}} %<extra></extra>",
+    )
 
 
-def _with_axes(figure: go.Figure, one: Ablation, limits: Ends) -> go.Figure:
+def _with_axes(figure: go.Figure, ablation: Ablation, limits: Ends) -> go.Figure:
     figure.update_yaxes(title="Accuracy", range=limits, tickformat=".0%", nticks=6)
-    figure.update_xaxes(title=clip(one.option))
-    if not one.is_numeric:
+    figure.update_xaxes(title=clip(ablation.option))
+    if not ablation.is_numeric:
         return figure.update_xaxes(type="category", tickfont={"size": 12})
-    values = sorted({float(value) for line in one.lines for value, _ in line.points})
+    values = sorted({float(value) for line in ablation.lines for value, _ in line.points})
     wide = values[0] > 0 and values[-1] / values[0] >= WIDE
     places = [math.log10(value) for value in values] if wide else values
     pad = 0.06 * (places[-1] - places[0])
-    return figure.update_xaxes(
-        type="log" if wide else "linear",
-        range=[places[0] - pad, places[-1] + pad],
-        tickvals=values,
-        ticktext=[f"{value:g}" for value in values],
-    )
+    figure.update_xaxes(type="log" if wide else "linear", range=[places[0] - pad, places[-1] + pad])
+    return figure.update_xaxes(tickvals=values, ticktext=[f"{value:g}" for value in values])
 
 
 def _limits(rows: Sequence[Row]) -> Ends:
@@ -151,85 +147,55 @@ def _limits(rows: Sequence[Row]) -> Ends:
     return max(math.floor(10 * low - 0.2) / 10, -0.02), min(math.ceil(10 * high + 0.2) / 10, 1.02)
 
 
-def _alt(one: Ablation, keys: Sequence[str]) -> str:
-    said = []
-    for line in one.lines:
-        for value, row in line.points:
-            numbers = [f"{MEASURES[key].lower()} {percent(s.mean if (s := row.values[key]) else None)}" for key in keys]
-            level = f", {one.second} {line.level}" if one.second else ""
-            said.append(f"{one.option} {_word(value)}{level}: {', '.join(numbers)}")
-    return f"Accuracy against {one.option} under {one.recipe}. {'; '.join(said)}."
+def _points(ablation: Ablation) -> list[tuple[str, Row]]:
+    """The value, and the level of a second option, of each row."""
+    return [
+        (f"{_word(value)}{f' with {ablation.second} {line.level}' if ablation.second else ''}", row)
+        for line in ablation.lines
+        for value, row in line.points
+    ]
 
 
 def _word(value: Value) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
-def ablation_sentence(one: Ablation, split: str) -> str:
-    """Which value is best, how far the worst is behind, and which cannot be told from the best.
+def _table_rows(ablation: Ablation) -> list[tuple[str, ...]]:
+    return [
+        (ablation.recipe, ablation.option, value, *(mean_std_text(row.values[key]) for key in MEASURES))
+        for value, row in _points(ablation)
+    ]
 
-    Values are judged on validation images where every row has them.
+
+def _alt(ablation: Ablation, keys: Sequence[str]) -> str:
+    lines = []
+    for value, row in _points(ablation):
+        numbers = [f"{MEASURES[key].lower()} {percent(s.mean if (s := row.values[key]) else None)}" for key in keys]
+        lines.append(f"{ablation.option} {value}: {', '.join(numbers)}")
+    return f"Accuracy against {ablation.option} under {ablation.recipe}. {'; '.join(lines)}."
+
+
+def verdict(ablation: Ablation, judge: str) -> str:
+    """Which value is best, and which cannot be told from it over the images and seeds there are.
 
     Args:
-        one: The ablation.
-        split: The split that is drawn.
+        ablation: An option with its values.
+        judge: The split that values are judged by.
     """
-    judge = _judging_split([one], split)
+    head = f"{ablation.recipe}, {ablation.option}"
     means = [
-        (f"{_word(value)}{f' with {one.second} {line.level}' if one.second else ''}", row, spread.mean)
-        for line in one.lines
-        for value, row in line.points
+        (value, row, spread.mean)
+        for value, row in _points(ablation)
         if (spread := MeanStd.of([figure_of(run, judge, JUDGED) for run in row.runs]))
     ]
     if len(means) < 2:
-        return f"{one.recipe}, {one.option}: not measured at two values."
+        return f"{head}: not measured at two values."
     (best, top, reached), *others = sorted(means, key=lambda item: -item[2])
-    behind = [
-        (name, gap, gap.is_evidence)
-        for name, row, _ in others
-        if (gap := figure_difference(top.runs, row.runs, judge, JUDGED))
-    ]
-    close = [f"{name}{_alone(gap)}" for name, gap, told in behind if not told]
-    clear = [(name, gap) for name, gap, told in behind if told]
-    head = f"{one.recipe}, {one.option}"
-    if not clear:
-        last, gap, _ = behind[-1]
-        return (
-            f"{head}: no clear difference, {percent(reached)} at {best} and {_points(gap)} less at {last}{_alone(gap)}."
-        )
-    last, gap = clear[-1]
-    word = "worst at" if last == behind[-1][0] else "clearly worse at"
-    text = f"{head}: best at {best} with {percent(reached)}, {word} {last}, {_points(gap)} lower"
-    return f"{text}; {listing(close)} cannot be told from the best." if close else f"{text}."
-
-
-def _notes(found: Sequence[Ablation], split: str) -> Iterator[str]:
-    """What a reader has to know before acting on the figures."""
-    judge = _judging_split(found, split)
-    yield f"Said of the average class on {judge} images."
-    if judge == "test":
-        yield "Test figures show what an option does; choose its value on validation images."
-    elif split == "test":
-        yield "The figures show the test images."
-    rows = [row for one in found for row in one.rows]
-    if any(len(row.runs) < ENOUGH_SEEDS for row in rows):
-        yield (
-            f"With fewer than {ENOUGH_SEEDS} seeds a difference is judged over the {judge} images alone: another seed "
-            "may differ by more."
-        )
-    if any(value.std for row in rows for value in row.values.values() if value):
-        yield "Whiskers are one standard deviation over seeds."
-
-
-def _judging_split(found: Sequence[Ablation], split: str) -> str:
-    return "validation" if all(run.validation for one in found for row in one.rows for run in row.runs) else split
-
-
-def _points(gap: Difference) -> str:
-    return f"{mean_std_text(MeanStd(abs(gap.mean), gap.std, gap.n))} points"
-
-
-def _alone(gap: Difference) -> str:
-    """Name the only interval that a difference holds over; empty if it holds over both or neither."""
+    gaps = [(value, figure_difference(top.runs, row.runs, judge, JUDGED)) for value, row, _ in others]
     words = {"i": " (holds over images, not over seeds)", "s": " (holds over seeds, not over images)"}
-    return words.get(mark(gap), "")
+    close = [f"{value}{words.get(mark(gap), '')}" for value, gap in gaps if gap and not gap.is_evidence]
+    clear = [f"{value} ({100 * gap.mean:.1f} points lower)" for value, gap in gaps if gap and gap.is_evidence]
+    if not clear:
+        return f"{head}: no clear difference; {percent(reached)} at {best}."
+    text = f"{head}: best at {best} with {percent(reached)}, clearly worse at {listing(clear)}"
+    return f"{text}; {listing(close)} cannot be told from the best." if close else f"{text}."

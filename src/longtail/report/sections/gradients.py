@@ -16,24 +16,26 @@ FARTHEST = 1e3
 def by_group(comparison: Comparison) -> list[Measured]:
     """The ratio of each shot group in each epoch and the two sums that it is made of, mean over its classes."""
     shown = []
-    for row, run, dynamics, seeds in first_runs(comparison, lambda run: run.dynamics):
-        balance = gradient_balance(dynamics.positive, dynamics.negative, dynamics.images, run.group_of)
+    for each in first_runs(comparison, lambda run: run.dynamics):
+        dynamics = each.content
+        balance = gradient_balance(dynamics.positive, dynamics.negative, dynamics.images, each.run.group_of)
         values = {"ratio": balance.groups, "raised": balance.raised, "lowered": balance.lowered}
-        shown.append(Measured(row, run, seeds, values, stage=dynamics.stage))
+        shown.append(each.measured(values, stage=dynamics.stage))
     return shown
 
 
 def by_class(comparison: Comparison) -> list[Measured]:
     """The ratio and the sums of each class in the last epoch of stage 1; NaN for a class that was not drawn."""
     shown = []
-    for row, run, dynamics, seeds in first_runs(comparison, lambda run: run.dynamics):
-        balance = gradient_balance(dynamics.positive, dynamics.negative, dynamics.images, run.group_of)
+    for each in first_runs(comparison, lambda run: run.dynamics):
+        dynamics = each.content
+        balance = gradient_balance(dynamics.positive, dynamics.negative, dynamics.images, each.run.group_of)
         end = dynamics.end_of_stage_1
         ratio = np.clip(balance.classes[end], 1 / FARTHEST, FARTHEST)
         drawn = np.isfinite(ratio) & (balance.classes[end] > 0)
         sums = {"raised": dynamics.positive[end], "lowered": dynamics.negative[end]}
         values = {"ratio": ratio} | {name: np.where(drawn, part, np.nan) for name, part in sums.items()}
-        shown.append(Measured(row, run, seeds, values))
+        shown.append(each.measured(values))
     return shown
 
 
@@ -46,10 +48,16 @@ SECTION = EpochSection(
     by_group,
     (
         EpochMeasure({"Ratio": "ratio"}, "gradients", "Ratio", "Raised / lowered", ".3g", log=True, level=1.0),
-        EpochMeasure({"Raised": "raised", "Lowered": "lowered"}, "gradient-sums", "Raised and lowered",
-                     "Gradient on a class", ".3g", log=True),
+        EpochMeasure(
+            {"Raised": "raised", "Lowered": "lowered"},
+            "gradient-sums",
+            "Raised and lowered",
+            "Gradient on a class",
+            ".3g",
+            log=True,
+        ),
     ),
-)  # fmt: skip
+)
 
 CLASS_SECTION = ClassSection(
     "gradient-classes",
@@ -59,7 +67,8 @@ CLASS_SECTION = ClassSection(
     by_class,
     (
         ClassMeasure("ratio", "gradient-classes", "Raised / lowered", ".3g", log=True, level=1.0),
-        ClassMeasure("raised", "gradient-class-sums", "Raised by", ".3g", log=True, across="lowered",
-                     across_title="Lowered by"),
+        ClassMeasure(
+            "raised", "gradient-class-sums", "Raised by", ".3g", log=True, across="lowered", across_title="Lowered by"
+        ),
     ),
-)  # fmt: skip
+)

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
 from longtail.analysis.margins import MarginDistribution, group_margins, margins_of_predictions, shared_edges
-from longtail.compare.differences import Counted, counted_between
 from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
-from longtail.evaluation.groups import group_masks
 from longtail.report.captions import named
 from longtail.report.plots.canvas import blank
 from longtail.report.plots.palette import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED
-from longtail.report.section import Drawing, Key, Section
-from longtail.report.select import against_first, side_by_side
+from longtail.report.section import Drawing, Key, Section, Table
+from longtail.report.select import side_by_side, smallest_group
 from longtail.run.folder import PREDICTIONS_FILE
 from longtail.run.read import read_parquet
 from longtail.run.result import RunResult
 from longtail.text import listing, number, percent
 
-SPLITS = ("test", "train")
 COLUMNS = ("label", "prediction", "confidence", "probability_true", "top5_probabilities")
 Groups = dict[GroupName, MarginDistribution]
 
@@ -38,10 +33,6 @@ class Margins:
     label: IntArray
 
 
-Tested = Mapping[Path, Margins]
-"""By folder of the run, those of its test images."""
-
-
 @dataclass(frozen=True)
 class Panel:
     """One configuration, all seeds together: the distributions of its groups in each split that is known."""
@@ -50,27 +41,29 @@ class Panel:
     splits: dict[str, Groups]
 
 
-def margins_section(comparison: Comparison) -> Section | None:
-    """The margins of test images, and of training images where the run was analysed; None without predictions."""
+def build(comparison: Comparison) -> Section | None:
+    """Draw the margins of test images, and of training images of analyzed runs; None without predictions."""
     if comparison.split != "test":
         return None
-    runs = [run for row in comparison.final for run in row.runs]
-    tested = {run.folder: margins for run in runs if (margins := margins_of_run(run)) is not None}
-    found = {row.name: _by_split(row, tested) for row in comparison.final}
-    rows = [row for row in comparison.final if "test" in found[row.name]]
-    if not rows:
+    margins = [(row, splits) for row in comparison.final if "test" in (splits := _by_split(row))]
+    if not margins:
         return None
-    edges = shared_edges([one.margin for row in rows for one in found[row.name].values()])
+    edges = shared_edges([images.margin for _, splits in margins for images in splits.values()])
     panels = [
-        Panel(row, {name: group_margins(one.margin, one.label, row.runs[0].group_of, edges)
-                    for name, one in found[row.name].items()})
-        for row in rows
-    ]  # fmt: skip
-    top = max(float(np.nanmax(one.density)) for panel in panels for groups in panel.splits.values()
-              for one in groups.values() if one.images)  # fmt: skip
+        Panel(
+            row,
+            {
+                name: group_margins(part.margin, part.label, row.runs[0].group_of, edges)
+                for name, part in splits.items()
+            },
+        )
+        for row, splits in margins
+    ]
+    known = [group for panel in panels for groups in panel.splits.values() for group in groups.values() if group.images]
+    top = max(float(group.density.max()) for group in known)
     drawings = tuple(
-        Drawing(f"margins-{number}", panel.row.label, _alt(panel), margin_curves(panel.splits, edges, top))
-        for number, panel in enumerate(panels)
+        Drawing(f"margins-{place}", panel.row.label, _alt(panel), margin_curves(panel.splits, edges, top))
+        for place, panel in enumerate(panels)
     )
     legend = [
         Key(name, GROUP_SYMBOLS[name], f"{GROUP_LABELS[name]}, at the median")
@@ -79,8 +72,15 @@ def margins_section(comparison: Comparison) -> Section | None:
     ]
     if any("train" in panel.splits for panel in panels):
         legend.append(Key("muted", "dashed", "Training images, thin"))
-    layout = side_by_side(len(panels))
-    return Section("margins", "Margins", _sentence(panels, comparison.split, tested), layout, tuple(legend), drawings)
+    tail = smallest_group(panels[0].row.runs[0])
+    medians = [_median_text(panel, tail) for panel in named(panels, lambda panel: panel.row)]
+    sentence = (
+        "By how much the score of the true class leads the highest other. Below 0 another class scores higher: that "
+        "share of a group, every class counting the same, is its error. The median margin of "
+        f"{GROUP_LABELS[tail].lower()} images is {'; '.join(medians)}."
+    )
+    layout, table = side_by_side(len(panels)), _table(panels)
+    return Section("margins", "Margins", sentence, layout, tuple(legend), drawings, table=table)
 
 
 def margin_curves(splits: dict[str, Groups], edges: FloatArray, top: float) -> go.Figure:
@@ -98,40 +98,38 @@ def margin_curves(splits: dict[str, Groups], edges: FloatArray, top: float) -> g
     """
     figure = blank(300, left=52)
     middles = ((edges[1:] + edges[:-1]) / 2).astype(np.float32)
-    for split in SPLITS:
-        for name, one in splits.get(split, {}).items():
-            if not one.images:
+    for split, groups in splits.items():
+        tested = split == "test"
+        for name, group in groups.items():
+            if not group.images:
                 continue
-            colour, tested = GROUP_COLORS[name], split == "test"
-            line = {"color": colour, "width": 2.2 if tested else 1.2, "shape": "spline", "smoothing": 0.5}
-            # The group's symbol stands at the median: colour alone does not tell groups apart for everybody.
-            size = np.where(np.arange(len(middles)) == np.abs(middles - one.median).argmin(), 10 if tested else 6, 0)
+            line = {"color": GROUP_COLORS[name], "shape": "spline", "smoothing": 0.5}
+            line |= {"width": 2.2} if tested else {"width": 1.2, "dash": "dash"}
+            # The group's symbol stands at the median: color alone does not tell groups apart for everybody.
+            size = np.zeros(len(middles))
+            size[np.abs(middles - group.median).argmin()] = 10 if tested else 6
+            outline = {"color": GROUND, "width": 0.8 * (size > 0)}
+            symbol = {"color": GROUP_COLORS[name], "symbol": GROUP_SYMBOLS[name], "opacity": 1}
             figure.add_scatter(
-                x=middles, y=one.density.astype(np.float32), mode="lines+markers",
+                x=middles,
+                y=group.density.astype(np.float32),
+                mode="lines+markers",
                 name=f"{GROUP_LABELS[name]}, {split}",
-                line=line if tested else line | {"dash": "dash"},
-                marker={"color": colour, "symbol": GROUP_SYMBOLS[name], "size": size, "opacity": 1,
-                        "line": {"color": GROUND, "width": 0.8 * (size > 0)}},
+                line=line,
+                marker=symbol | {"size": size, "line": outline},
                 hovertemplate="%{fullData.name}<br>margin %{x:.1f}<extra></extra>",
-            )  # fmt: skip
+            )
     figure.add_vline(x=0, line={"color": MUTED, "width": 1, "dash": "dot"})
-    place = {
-        "x": 0,
-        "y": 1,
-        "yref": "paper",
-        "yanchor": "bottom",
-        "showarrow": False,
-        "font": {"size": 12, "color": MUTED},
-    }
-    figure.add_annotation(text="wrong", xanchor="right", xshift=-5, **place)
-    figure.add_annotation(text="right", xanchor="left", xshift=5, **place)
+    place = {"x": 0, "y": 1, "yref": "paper", "yanchor": "bottom", "font": {"size": 12, "color": MUTED}}
+    figure.add_annotation(text="wrong", xanchor="right", xshift=-5, showarrow=False, **place)
+    figure.add_annotation(text="right", xanchor="left", xshift=5, showarrow=False, **place)
     figure.update_layout(margin={"t": 26})
     figure.update_xaxes(title="Margin", range=[float(edges[0]), float(edges[-1])])
     return figure.update_yaxes(title="Density", range=[0, 1.05 * top], nticks=5)
 
 
 def margins_of_run(run: RunResult) -> Margins | None:
-    """The margins of the test images from ``predictions.parquet``; None without it or without second-best classes."""
+    """The margins of the test images from the predictions; None without them or without second-best classes."""
     table = read_parquet(run.folder / PREDICTIONS_FILE, COLUMNS)
     if table is None or not len(table):
         return None
@@ -144,64 +142,48 @@ def margins_of_run(run: RunResult) -> Margins | None:
     return Margins(margins_of_predictions(label, prediction, confidence, second, true), label)
 
 
-def _by_split(row: Row, tested: Tested) -> dict[str, Margins]:
+def _by_split(row: Row) -> dict[str, Margins]:
     """The images of all seeds together: a density of them is the mean of the seeds' densities."""
-    test = [tested[run.folder] for run in row.runs if run.folder in tested]
-    seen = [
+    trained = [
         run.analysis.train.images for run in row.runs if run.analysis is not None and run.analysis.train is not None
     ]
-    train = [Margins(one.margin.astype(np.float64), one.label.astype(np.int64)) for one in seen]
-    parts = {"test": test, "train": train}
+    parts = {
+        "test": [margins for run in row.runs if (margins := margins_of_run(run)) is not None],
+        "train": [Margins(part.margin.astype(np.float64), part.label.astype(np.int64)) for part in trained],
+    }
     return {
-        name: Margins(np.concatenate([one.margin for one in part]), np.concatenate([one.label for one in part]))
+        name: Margins(np.concatenate([each.margin for each in part]), np.concatenate([each.label for each in part]))
         for name, part in parts.items()
         if part
     }
 
 
-def _alt(panel: Panel) -> str:
-    said = [
-        f"{GROUP_LABELS[name].lower()} {split} images {number(one.median, 1)}, {percent(one.negative)} below 0"
+def _median_text(panel: Panel, tail: GroupName) -> str:
+    parts = [
+        f"{number(groups[tail].median, 1)} in {'testing' if split == 'test' else 'training'}"
         for split, groups in panel.splits.items()
-        for name, one in groups.items()
-        if one.images
     ]
-    return f"Lines of the density of margins by group under {panel.row.label}. Medians: {'; '.join(said)}."
+    return f"{listing(parts)} under {panel.row.label}"
 
 
-def _sentence(panels: Sequence[Panel], split: str, tested: Tested) -> str:
-    groups = panels[0].splits["test"]
-    tail = next(name for name in reversed(GROUP_NAMES) if groups[name].images)
-    rows = [panel.row for panel in panels]
-    negative = {run.folder: _negative(run, tested.get(run.folder), tail) for row in rows for run in row.runs}
-    said = against_first(rows, split, lambda run: negative[run.folder], between=counted_between(_errors_on(tail)))
-    what = GROUP_LABELS[tail].lower()
-    return (
-        f"Another class scores higher than the true one, a margin below 0, for this share of {what} test images: "
-        f"{said}. Their median margin {_medians(panels, tail)}."
-    )
+def _alt(panel: Panel) -> str:
+    medians = [
+        f"{GROUP_LABELS[name].lower()} {split} images {number(group.median, 1)}, {percent(group.negative)} below 0"
+        for split, groups in panel.splits.items()
+        for name, group in groups.items()
+        if group.images
+    ]
+    return f"Lines of the density of margins by group under {panel.row.label}. Medians: {'; '.join(medians)}."
 
 
-def _medians(panels: Sequence[Panel], tail: GroupName) -> str:
-    """From training to testing where any run was analysed, else in testing alone."""
-    shown = named(panels, lambda panel: panel.row)
-    parts = []
-    for panel in shown:
-        test, train = panel.splits["test"][tail], panel.splits.get("train", {}).get(tail)
-        before = f"{number(train.median, 1)} in training and " if train and train.images else ""
-        parts.append(f"{before}{number(test.median, 1)}{' in testing' if before else ''} under {panel.row.label}")
-    trained = any("train" in panel.splits for panel in shown)
-    return f"is {'; '.join(parts) if trained else listing(parts)}"
-
-
-def _errors_on(tail: GroupName) -> Counted:
-    """Of each test image whether another class scores higher than the true one; images of ``tail`` count."""
-    return lambda run, found: (found.label != found.prediction, group_masks(found.label, run.group_of)[tail])
-
-
-def _negative(run: RunResult, found: Margins | None, tail: GroupName) -> float | None:
-    """The share of a run's test images of a group whose margin is below 0."""
-    if found is None:
-        return None
-    mine = found.margin[np.array([name == tail for name in run.group_of])[found.label]]
-    return float((mine < 0).mean()) if mine.size else None
+def _table(panels: list[Panel]) -> Table:
+    heads = [head for label in GROUP_LABELS.values() for head in (f"{label}, median", f"{label}, below 0 in %")]
+    rows = []
+    for panel in panels:
+        for split, groups in panel.splits.items():
+            cells = [panel.row.label, "training" if split == "train" else split]
+            for group in groups.values():
+                below = percent(group.negative, unit=False) if group.images else "n/a"
+                cells += [number(group.median, 1), below]
+            rows.append(tuple(cells))
+    return Table("Margins of each shot group.", ("Configuration", "Images", *heads), tuple(rows), labels=2)

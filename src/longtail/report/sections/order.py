@@ -12,24 +12,25 @@ from dataclasses import replace
 from longtail.compare.table import Comparison
 from longtail.report.section import Section
 from longtail.report.sections import (
+    ablation,
+    calibration,
+    class_separation,
     classes,
     confusions,
+    curves,
+    embedding,
     errors,
     gradients,
     hardest,
+    margins,
+    noise,
     norms,
+    prior_shift,
     provenance,
     results,
     saturation,
+    selective,
 )
-from longtail.report.sections.ablation import ablation_section
-from longtail.report.sections.calibration import reliability_section
-from longtail.report.sections.class_separation import spread_section
-from longtail.report.sections.embedding import embedding_section
-from longtail.report.sections.margins import margins_section
-from longtail.report.sections.noise import cloud_section
-from longtail.report.sections.prior_shift import prior_section
-from longtail.report.sections.selective import coverage_section
 
 Build = Callable[[Comparison], Section | None]
 """Builds a section; None where a comparison has nothing to show in it."""
@@ -47,21 +48,21 @@ FOR_USERS: tuple[Build, ...] = (
 FOR_RESEARCHERS: tuple[Build, ...] = (
     classes.training_set,
     classes.accuracy,
-    ablation_section,
+    ablation.build,
     confusions.group_destinations,
-    prior_section,
-    reliability_section,
-    coverage_section,
-    results.curves,
+    prior_shift.build,
+    calibration.build,
+    selective.build,
+    curves.SECTION.build,
     gradients.SECTION.build,
     gradients.CLASS_SECTION.build,
-    saturation.distribution,
-    saturation.saturated,
-    cloud_section,
-    embedding_section,
-    spread_section,
+    saturation.SECTION.build,
+    saturation.SHARE_SECTION.build,
+    noise.SECTION.build,
+    embedding.build,
+    class_separation.SECTION.build,
     norms.SECTION.build,
-    margins_section,
+    margins.build,
     provenance.build,
 )
 """Everything else."""

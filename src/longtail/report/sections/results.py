@@ -10,10 +10,9 @@ from longtail.compare.table import HEADINGS, Comparison, Row
 from longtail.counts import GROUP_NAMES
 from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.report.plots import figures
-from longtail.report.plots.curves import training_curve
 from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, INK
-from longtail.report.section import Drawing, Key, Section
-from longtail.report.select import absent_notes, run_keys
+from longtail.report.section import Drawing, Section
+from longtail.report.select import absent_notes
 from longtail.text import figure_text
 
 JUDGED = "balanced_accuracy"
@@ -116,20 +115,3 @@ def groups(comparison: Comparison) -> Section | None:
         sentence += f" Whiskers: the {LEVEL_TEXT} interval over test images"
         sentence += ", or one deviation over seeds." if any(len(row.runs) > 1 for row in rows) else "."
     return Section("groups", "Accuracy by group", sentence, "four", drawings=tuple(drawings))
-
-
-def curves(comparison: Comparison) -> Section | None:
-    """Loss, accuracy and learning rate over the epochs of both stages."""
-    rows = [row for row in comparison.final if any(run.history for run in row.runs)]
-    if not rows:
-        return None
-    names, drawings = ", ".join(row.label for row in rows), []
-    for measure, title in {"accuracy": "Accuracy", "loss": "Loss", "learning_rate": "Learning rate"}.items():
-        alt = f"Lines of {title.lower()} over epochs for {names}."
-        drawings.append(Drawing(f"curve-{measure}", title, alt, training_curve(rows, measure)))
-    legend = list(run_keys(rows))
-    epochs = [epoch for row in rows for run in row.runs for epoch in run.history]
-    if any(epoch.values.get("validation_loss") is not None for epoch in epochs):
-        legend.append(Key("muted", "dashed", "Validation, thin"))
-    sentence = "Training accuracy is counted on the batches as the loop drew and changed them."
-    return Section("curves", "Training", sentence, "three", tuple(legend), tuple(drawings))
