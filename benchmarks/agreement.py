@@ -15,10 +15,10 @@ from plain import PlainImages, plain_accuracy, plain_loader, plain_steps
 from rich.console import Console
 from scipy.stats import ttest_ind
 
-from longtail.config.nested import merge
-from longtail.config.recipes import base_config, config_from_dict
+from longtail.config.build import build, with_options
+from longtail.config.recipes import base_config
 from longtail.config.schedule import learning_rate
-from longtail.config.schema import RunConfig
+from longtail.config.schema import RunConfig, merge
 from longtail.console import Reporter
 from longtail.data.loading.workers import Decoder, decode_all
 from longtail.models.model import build_model
@@ -36,7 +36,7 @@ def main() -> None:
     options.add_argument("--epochs", type=int, default=5)
     options.add_argument("--seeds", type=int, default=5)
     flags = options.parse_args()
-    config = config_from_dict(merge(base_config("cifar-lt/ce", epochs=flags.epochs), {
+    config = build(merge(base_config("cifar-lt/ce", epochs=flags.epochs), {
         "data": {"source": flags.source, "imbalance_ratio": flags.imbalance_ratio, "augmentation": "crop-flip"},
         "model": {"name": flags.model}, "training": {"precision": "bf16"},
     }))  # fmt: skip
@@ -72,8 +72,7 @@ def difference(ours: list[float], plain: list[float]) -> dict[str, object]:
 
 def ours(config: RunConfig, seed: int, precision: str) -> float:
     """``longtail train``: resident batches, batched augmentation, channels last."""
-    config.training.seed = seed
-    config.training.precision = precision  # type: ignore[assignment]
+    config = with_options(config, {"training.seed": seed, "training.precision": precision})
     with tempfile.TemporaryDirectory() as folder:
         return float(start_run(config, Path(folder) / "run", Reporter(quiet=True))["test"]["accuracy"])
 

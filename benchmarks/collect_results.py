@@ -21,9 +21,8 @@ from typing import Any
 
 import yaml
 
-from longtail.config.nested import flatten
 from longtail.config.recipes import base_config
-from longtail.config.schema import EXECUTION
+from longtail.config.schema import EXECUTION, flatten
 
 FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "harmonic_mean", "nll", "ece")
 FIGURES_SHOWN = ("accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "ece")

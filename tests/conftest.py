@@ -29,9 +29,8 @@ from fake_runs import exponential_counts, fake_analysis, fake_recording, fake_ru
 from PIL import Image  # noqa: E402
 from untrained_run import write_run as write_untrained_run  # noqa: E402
 
-from longtail.config.nested import merge  # noqa: E402
-from longtail.config.recipes import base_config, config_from_dict  # noqa: E402
-from longtail.config.schema import RunConfig  # noqa: E402
+from longtail.config.recipes import base_config  # noqa: E402
+from longtail.config.schema import RunConfig, merge  # noqa: E402
 from longtail.console import Reporter  # noqa: E402
 
 torch.set_num_threads(1)
@@ -130,7 +129,7 @@ def small_config(libraries_frozen: None) -> Callable[..., RunConfig]:
             "stage1": {"optimizer": {"lr": 0.02}},
             "training": {"precision": "fp32"},  # the same numbers on every processor
         }
-        return config_from_dict(merge(merge(base_config(recipe, epochs=epochs), tiny), overrides))
+        return build(merge(merge(base_config(recipe, epochs=epochs), tiny), overrides))
 
     return build
 

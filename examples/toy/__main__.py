@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import auto_cli
-
 # `python examples/toy` puts this folder on the path, not the one that holds the package.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from longtail.commands.arguments import parse
 from longtail.commands.destination import PAGE, destination, messages_apart, refuse_stream
 from longtail.errors import LongtailError
 from longtail.report.export_figures import save_figures
@@ -58,7 +57,11 @@ def draw_toy(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run it and return the exit status: 0, or 1 with one sentence on standard error."""
     try:
-        auto_cli(draw_toy, args=None if argv is None else list(argv), as_positional=False)
+        values = parse("python examples/toy", draw_toy, sys.argv[1:] if argv is None else argv)
+        if isinstance(values, str):
+            print(values, end="")
+        else:
+            draw_toy(**values)
     except LongtailError as error:
         print(f"toy: {error}", file=sys.stderr)
         return 1

@@ -1,16 +1,14 @@
-"""The errors a user sees, each one sentence, and the hint that names the nearest right word."""
+"""Errors for users, each one sentence, and "did you mean": the hint that names the nearest right word."""
 
 from __future__ import annotations
 
 import difflib
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
-
-from longtail.synonyms import SYNONYMS
 
 _NEAR: Final = 0.65  # least similarity of a suggestion
 _BY_PART: Final = 0.01  # a whole name wins over an equally similar last part
@@ -18,6 +16,70 @@ _OFFERED: Final = 3  # most names suggested
 _LISTED: Final = 50  # most names listed if none is similar
 _PARTS: Final = re.compile(r"[./]")
 _SUFFIX: Final = re.compile(r"\.(csv|tsv|txt|json|ya?ml|parquet|png|jpe?g)$")  # file suffixes, ignored
+
+# Synonyms of options and methods in other tools and papers.
+_MEANINGS: Final = {
+    "batch-size": "bs b batch batches batchsize mini-batch minibatch-size train-batch-size per-device-train-batch-size",
+    "epochs": "e n-epochs num-epochs num-train-epochs max-epochs max-epoch nb-epochs iterations steps max-steps",
+    "optimizer.lr": "lr learning-rate learningrate base-lr initial-lr init-lr max-lr lr0 eta step-size",
+    "optimizer.weight-decay": "wd decay l2 l2-penalty weightdecay regularization",
+    "optimizer.name": "optimizer optimiser opt optim",
+    "optimizer.layer-decay": "llrd layerwise-decay layer-lr-decay",
+    "schedule.name": "schedule scheduler sched lr-scheduler lr-schedule lr-policy lrs annealing",
+    "schedule.warmup-epochs": "warmup warm-up warmup-steps",
+    "schedule.milestones": "lr-steps decay-epochs lr-milestones",
+    "loss.name": "loss criterion objective loss-type loss-fn loss-function",
+    "sampler": "sampling resample resampling oversample oversampling balanced-sampling sampling-strategy",
+    "mixing": "mixup cutmix remix cmo",
+    "mixing-alpha": "alpha mixup-alpha cutmix-alpha beta",
+    "cached-views": "views n-views",
+    "model.name": "arch a architecture backbone network net model encoder model-name",
+    "model.pretrained": "pretrain imagenet-weights",
+    "model.weights": "pretrained weights checkpoint ckpt init initialize finetune-from load pretrained-weights",
+    "model.head": "head classifier",
+    "model.adapter": "lora peft",
+    "model.adapter-rank": "rank lora-rank r",
+    "mode": "freeze frozen linear-probe linear-probing finetune fine-tune finetuning",
+    "data.image-size": "img-size imgsz input-size size resolution crop-size image-resolution img res",
+    "data.augmentation": "aug augment augmentations transforms data-augmentation",
+    "data.policy": "randaugment rand-augment autoaugment auto-augment aa",
+    "data.validation-fraction": "val val-split val-fraction validation validation-split val-size validation-size",
+    "data.test-fraction": "test-split test-size holdout hold-out",
+    "data.workers": "j num-workers n-workers nproc workers dataloader-num-workers loader-workers",
+    "data.source": "data dataset data-dir data-path images root",
+    "image-column": "image-col path-column image-key x-col",
+    "label-column": "label-col target-column target label-key y-col class-column",
+    "split-column": "split-col",
+    "group-column": "group groups group-col",
+    "imbalance-ratio": "ir imbalance imb-factor imb-ratio imbalance-factor",
+    "folds": "k-fold kfold k-folds kfolds cv cross-validation n-splits",
+    "seeds": "seed n-seeds num-seeds repeats n-repeats runs",
+    "seed": "random-seed random-state manual-seed rng",
+    "training.precision": "amp fp16 bf16 fp32 half dtype mixed-precision autocast use-amp",
+    "training.device": "gpu gpus gpu-id cuda cpu no-cuda accelerator devices",
+    "training.accumulation": "grad-accum gradient-accumulation gradient-accumulation-steps accumulate-grad-batches",
+    "training.clip-norm": "clip grad-clip clip-grad gradient-clipping gradient-clip-val max-grad-norm max-norm",
+    "training.ema-decay": "ema model-ema ema-rate",
+    "training.validate-every": "eval-every eval-freq val-interval eval-interval val-every",
+    "training.checkpoint-steps": "save-freq save-every save-steps save-interval checkpoint-every",
+    "tracker": "log logger logging report-to wandb tensorboard mlflow",
+    "out": "o output output-dir outdir out-dir save-dir save logdir log-dir run-dir dir folder destination work-dir",
+    "resume": "continue auto-resume resume-from resume-from-checkpoint",
+    "config": "c cfg conf config-file yaml",
+    "recipe": "method algorithm preset",
+    "quiet": "q s silent no-progress",
+    "ce": "cross-entropy crossentropy softmax erm baseline plain vanilla",
+    "cross-entropy": "ce crossentropy softmax erm",
+    "balanced-softmax": "bs bsce bsl balanced-ce",
+    "logit-adjustment": "la logit-adjust logit-adjusted",
+    "ldam-drw": "ldam drw",
+    "mixup-crt": "crt decoupling decoupled",
+}
+_SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
+    word: tuple(name for name, words in _MEANINGS.items() if word in words.split())
+    for word in " ".join(_MEANINGS.values()).split()
+}
+"""Suffixes of the names that a word may mean, likeliest first; all in lower case with hyphens."""
 
 
 class LongtailError(ValueError):
@@ -46,7 +108,7 @@ class LongtailError(ValueError):
 
 
 class UsageError(LongtailError):
-    """What was asked for cannot be: an option with a wrong name or value. The command ends with status 2, not 1."""
+    """An option with a wrong name or value; the command ends with status 2, not 1."""
 
 
 class UnreadableImageError(LongtailError):
@@ -59,7 +121,7 @@ class OwnRangeWarning(UserWarning):
 
 @contextmanager
 def as_usage() -> Iterator[None]:
-    """Make what is refused within a matter of usage: the value that is checked came from the user's options.
+    """Re-raise a :class:`LongtailError` as a :class:`UsageError`, for values that come from the user's options.
 
     Example:
         >>> with as_usage():
@@ -84,7 +146,9 @@ def listed(names: Sequence[str], shown: int = 5) -> str:
     return words + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(
+    name: str, known: Iterable[str], *, list_all: bool = True, show: Callable[[str], str] = lambda choice: choice
+) -> str:
     """Return a hint such as ``" Did you mean 'gcl'?"``, or the choices where nothing is near.
 
     Names are compared by meaning (``lr`` in other tools is ``stage1.optimizer.lr``), by their last part, and by
@@ -93,6 +157,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     Args:
         name: The unknown name.
         known: The valid names, most relevant first; a set is sorted alphabetically.
+        list_all: List the choices where nothing is near; else the hint is empty.
+        show: Turns a suggested name into what to type.
 
     Example:
         >>> nearest("glc", ["gcl", "kps"])
@@ -106,11 +172,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     ranks = {choice: _nearness(_plain(name), _plain(choice)) for choice in choices}
     best = max(ranks.values(), default=(0.0, 0.0))
     if best[0] < _NEAR:
-        listed = sorted(choices)
-        more = f", ... ({len(listed)} in all)" if len(listed) > _LISTED else ""
-        return f" Known: {', '.join(listed[:_LISTED])}{more}."
+        more = f", ... ({len(choices)} in all)" if len(choices) > _LISTED else ""
+        return f" Known: {', '.join(sorted(choices)[:_LISTED])}{more}." if list_all else ""
     near = [choice for choice in choices if ranks[choice] == best]
-    *others, last = [repr(choice) for choice in near[: _OFFERED if best[0] >= 1 else 1]]  # one for a misspelling
+    *others, last = [repr(show(choice)) for choice in near[: _OFFERED if best[0] >= 1 else 1]]  # one for a misspelling
     return f" Did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
 
 
@@ -123,7 +188,7 @@ def _nearness(asked: str, choice: str) -> tuple[float, float]:
     word, end = (_PARTS.split(name)[-1] for name in (asked, choice))
     whole = difflib.SequenceMatcher(None, asked, choice).ratio()
     in_all = whole if word != asked else 0.0
-    meanings = [number for number, name in enumerate(SYNONYMS.get(word, ())) if _ends_with(choice, name)]
+    meanings = [number for number, name in enumerate(_SYNONYMS.get(word, ())) if _ends_with(choice, name)]
     if choice == asked:
         return 3.0, in_all
     if word == end or meanings:

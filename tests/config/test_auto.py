@@ -7,18 +7,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from requested import requested as read
 
-from longtail.cli import build_parser
-from longtail.commands.train_options import run_config, without_auto
-from longtail.config.auto import PACKAGED, STRONG, Facts, choose
-from longtail.config.check import check_config, resolve
+from longtail.config.auto import PACKAGED, STRONG, Facts, choose, sentences
+from longtail.config.build import build, with_options
+from longtail.config.check import check_config
 from longtail.config.outline import outline, outlines
-from longtail.config.recipes import base_config, config_from_dict, is_whole
+from longtail.config.resolve import is_whole, resolve
 from longtail.config.schema import RunConfig
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import plan_grid, recipe_grid
 from longtail.run.write import write_yaml
-from longtail.training import engine
 from longtail.training import machine_facts as facts
 from longtail.training.machine_facts import look
 
@@ -42,13 +41,13 @@ TABLE = [
 
 @pytest.mark.parametrize(("facts", "model", "mode", "recipe", "size"), TABLE)
 def test_the_table(facts: Facts, model: str, mode: str, recipe: str, size: int) -> None:
-    values, reasons = choose(facts)
-    config = config_from_dict(values)
+    values, choices = choose(facts)
+    config = build(values)
     check_config(config)
     assert (config.model.name, config.mode, config.recipe, config.data.image_size) == (model, mode, recipe, size)
     assert config.model.pretrained == (mode != "scratch")
-    assert len(reasons) == 5
-    assert [reason.partition(":")[0] for reason in reasons] == [
+    assert {choice.by for choice in choices} == {"auto"}
+    assert [reason.partition(":")[0] for reason in sentences(choices, values)] == [
         "backbone",
         "image size",
         "training",
@@ -65,12 +64,12 @@ def test_the_length_of_linear_training_follows_the_images(images: int, epochs: i
 
 @pytest.mark.parametrize(("images", "epochs"), [(100, 100), (2700, 37), (50_000, 5)])
 def test_from_nothing_and_without_a_gpu_training_is_short_and_names_the_remedy(images: int, epochs: int) -> None:
-    values, reasons = choose(replace(PHOTOS, packaged=False, images=images))
+    values, choices = choose(replace(PHOTOS, packaged=False, images=images))
     assert values["stage1"]["epochs"] == epochs
-    assert "pip install 'longtail[weights]'" in reasons[0]
+    assert "pip install 'longtail[weights]'" in choices[0].reason
     assert choose(replace(PHOTOS, packaged=False, images=images, gpu="H"))[0]["stage1"]["epochs"] == 100
     asked, why = choose(replace(PHOTOS, images=images), mode="scratch")
-    assert (asked["model"]["name"], asked["stage1"]["epochs"], "pip" in why[0]) == ("resnet20", epochs, False)
+    assert (asked["model"]["name"], asked["stage1"]["epochs"], "pip" in why[0].reason) == ("resnet20", epochs, False)
     # Where weights are what was asked for, their network is named, so that building it says how to get them.
     needs = choose(replace(PHOTOS, packaged=False), mode="linear")[0]["model"]
     assert (needs["name"], needs["pretrained"]) == (PACKAGED, True)
@@ -83,24 +82,18 @@ def test_a_network_of_ones_own_is_pretrained_where_its_weights_are_on_the_machin
 
 
 def test_what_the_user_chooses_is_kept_and_said() -> None:
-    values, reasons = choose(PHOTOS, recipe="images/gcl", mode="finetune", model="timm:resnet50", epochs=3)
+    values, choices = choose(PHOTOS, recipe="images/gcl", mode="finetune", model="timm:resnet50", epochs=3)
     assert (values["model"]["name"], values["mode"], values["recipe"]) == ("timm:resnet50", "finetune", "images/gcl")
     assert (values["stage1"]["epochs"], values["data"]["resize"]) == (3, 236)
-    assert sum("(yours)" in reason for reason in reasons) == 3
+    assert [choice.option for choice in choices if choice.by == "user"] == ["model.name", "mode", "recipe"]
+    assert sum("(yours)" in line for line in sentences(choices, values)) == 3
 
 
 def test_it_looks_at_the_images_themselves() -> None:
-    config = RunConfig()
-    config.data.source, config.data.imbalance_ratio = "digits", 10.0
-    facts = look(config)
+    facts = look(build({"data": {"source": "digits", "imbalance_ratio": 10.0}}))
     assert (facts.classes, facts.side, facts.gpu, facts.hub, facts.cached) == (10, 8, "", False, frozenset())
     assert facts.imbalance_ratio > 9
     assert 300 < facts.images < 900
-
-
-def read(*words: str) -> RunConfig:
-    kept = without_auto(["train", *words])
-    return run_config(build_parser("train", kept).parse_args(kept)["train"])
 
 
 def test_the_command_line_needs_neither_recipe_nor_model() -> None:
@@ -146,7 +139,7 @@ def test_a_grid_chooses_what_train_chooses(words: tuple[str, ...], epochs: int |
     grid = plan_grid(given | {"out": "runs"})
     for run, recipe in zip(grid.runs, ("images/gcl", "auto"), strict=True):
         alone = read("digits", "--out", "run", "--imbalance-ratio", "10", "--recipe", recipe, *words)
-        assert asdict(run.config) == asdict(resolve(alone))
+        assert run.config == alone
     assert plan_grid(grid.spec).runs == grid.runs
     said = outlines({run.name: run.config for run in grid.runs})
     assert [line.partition(":")[0] for line in said].count("backbone") == 1
@@ -169,11 +162,11 @@ def test_modes_that_do_not_fit_tiny_images_get_a_network_they_fit() -> None:
     assert choose(tiny, mode="scratch")[0]["model"]["name"] == "resnet32"
 
 
-@pytest.mark.parametrize("flag", ["--mode", "--recipe"])
-def test_a_whole_configuration_and_what_it_holds_exclude_each_other(flag: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("flag", "value"), [("--mode", "linear"), ("--recipe", "images/ce")])
+def test_a_whole_configuration_and_what_it_holds_exclude_each_other(flag: str, value: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(asdict(RunConfig())))
     with pytest.raises(LongtailError, match=f"leave out {flag}"):
-        read("digits", "--out", "run", "--config", str(tmp_path / "config.yaml"), flag, "images/ce")
+        read("digits", "--out", "run", "--config", str(tmp_path / "config.yaml"), flag, value)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +190,7 @@ def test_a_file_of_some_options_is_completed_as_those_options_on_the_command_lin
     by_flags = read("digits", "--out", "run", *flags, *epochs)
     if epochs and "--stage1.epochs" in flags:  # what is said later wins: the file is scaled, the flag stands
         assert (by_file.stage1.epochs, by_flags.stage1.epochs) == (9, 7)
-        by_file.stage1.epochs, by_file.reasons = 7, by_flags.reasons
+        by_file = with_options(by_file, {"stage1.epochs": 7, "reasons": by_flags.reasons})
     assert by_file == by_flags
     assert bool(by_file.reasons) == ("cifar-lt" not in text)
 
@@ -206,12 +199,12 @@ def test_what_was_chosen_on_one_machine_is_not_chosen_again_on_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(facts, "look", lambda _: replace(PHOTOS, gpu="H", hub=True))
-    made = resolve(read("digits", "--out", "run"))
+    made = read("digits", "--out", "run")
     assert (made.model.name, made.mode) == (STRONG, "finetune")
     assert made.training.precision != "auto"
     write_yaml(tmp_path / "config.yaml", asdict(made))
     monkeypatch.setattr(facts, "look", lambda _: pytest.fail("the images were looked at"))
-    monkeypatch.setattr(engine, "fast_precision", lambda _: pytest.fail("a precision was chosen"))
+    monkeypatch.setattr("longtail.device.fast_precision", lambda _: pytest.fail("a precision was chosen"))
     again = read("--out", "run", "--config", str(tmp_path / "config.yaml"))
     assert asdict(again) == asdict(made) | {"reasons": []}
     values = yaml.safe_load((tmp_path / "config.yaml").read_text())
@@ -230,8 +223,8 @@ def test_a_recipe_that_is_named_is_not_chosen_for() -> None:
 
 
 def test_what_is_trained_is_said_where_nothing_was_chosen() -> None:
-    network, first, second = outline(config_from_dict(base_config("cifar-lt/gcl", epochs=30)))
+    network, first, second = outline(resolve({"recipe": "cifar-lt/gcl"}, epochs=30))
     assert all(word in network for word in ("resnet32", "32 pixels", "cosine", "cifar-lt/gcl", "from nothing"))
     assert all(word in first for word in ("30 epochs", "all weights", "gcl", "64", "sgd at 0.1", "mixup"))
     assert all(word in second for word in ("5 epochs", "the classifier", "class-balanced"))
-    assert len(outline(config_from_dict(base_config("images/ce", mode="linear")))) == 2
+    assert len(outline(resolve({"recipe": "images/ce", "mode": "linear"}))) == 2

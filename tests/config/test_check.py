@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from longtail.config.build import build
 from longtail.config.check import check_config
-from longtail.config.recipes import config_from_dict, list_recipes, load_recipe
+from longtail.config.recipes import list_recipes, load_recipe
 from longtail.config.schema import RunConfig
 from longtail.errors import LongtailError
 
@@ -16,7 +17,7 @@ def changed(key: str, value: Any) -> RunConfig:
     nested: Any = value
     for part in reversed(key.split(".")):
         nested = {part: nested}
-    return config_from_dict(nested)
+    return build(nested)
 
 
 @pytest.mark.parametrize(
@@ -66,13 +67,13 @@ def test_a_value_at_the_edge_is_taken(key: str, value: float | None) -> None:
 )
 def test_names_and_what_has_to_fit_together(values: dict[str, Any], words: str) -> None:
     with pytest.raises(LongtailError, match=words):
-        check_config(config_from_dict(values))
+        check_config(build(values))
 
 
 def test_a_stage_that_is_left_out_may_hold_anything() -> None:
-    check_config(config_from_dict({"stage2": {"epochs": 0, "loss": {"name": "gcl"}, "sampler": "none"}}))
+    check_config(build({"stage2": {"epochs": 0, "loss": {"name": "gcl"}, "sampler": "none"}}))
 
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_passes(name: str) -> None:
-    check_config(config_from_dict(load_recipe(name).config))
+    check_config(build(load_recipe(name).config))

@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from longtail.config.build import build as build_config
+from longtail.config.build import with_options
 from longtail.config.check import check_config
-from longtail.config.nested import merge
-from longtail.config.recipes import base_config, config_from_dict
-from longtail.config.schema import OptimizerConfig, RunConfig
+from longtail.config.recipes import base_config
+from longtail.config.schema import OptimizerConfig, RunConfig, merge
 from longtail.console import Reporter
 from longtail.data.loading.cache_folder import by_source, cache_entries
 from longtail.data.loading.loaders import ResidentLoader
@@ -38,7 +39,7 @@ def build(method: str, mode: str, network: str = "timm:test_resnet", **overrides
         "data": {"source": "digits", "imbalance_ratio": 20} | SMALL, "model": {"pretrained": False},
         "training": {"precision": "fp32"},
     }  # fmt: skip
-    return config_from_dict(merge(merge(values, own), overrides))
+    return build_config(merge(merge(values, own), overrides))
 
 
 @pytest.fixture
@@ -99,10 +100,10 @@ def test_what_trains_through_the_backbone_keeps_its_pixels(
 def test_other_pixels_have_other_features(counted: list[str], tmp_path: Path, quiet: Reporter) -> None:
     config = build("ce", "linear", stage1={"cached_views": 1})
     start_run(config, tmp_path / "run", quiet)
-    config.data.mean = [0.4, 0.5, 0.5]
+    config = with_options(config, {"data.mean": [0.4, 0.5, 0.5]})
     start_run(config, tmp_path / "other", quiet)
     assert len(counted) == 6
-    config.training.seed = 1
+    config = with_options(config, {"training.seed": 1})
     start_run(config, tmp_path / "seed", quiet)
     assert len(counted) == 9  # a network of other weights, as these are no pretrained ones
 
@@ -169,7 +170,7 @@ def test_a_lora_run_resumes(tmp_path: Path, quiet: Reporter) -> None:
     ("overrides", "message"),
     [
         ({"model": {"name": "resnet32"}}, "layer_decay needs a timm: network"),
-        ({"stage1": {"optimizer": {"layer_decay": 1.5}}}, "above 0 and at most 1"),
+        ({"stage1": {"optimizer": {"layer_decay": 1.5}}}, "must be at most 1"),
         ({"model": {"adapter": "lora"}}, "leave --stage1.optimizer.layer_decay out"),
         ({"stage1": {"mixing": "feature-mixup"}}, "set --stage1.cached_views above 0"),
     ],

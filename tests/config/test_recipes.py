@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from longtail.config.nested import flatten
-from longtail.config.recipes import base_config, config_from_dict, list_recipes, load_recipe, read_config, scale_epochs
-from longtail.config.schema import RunConfig
+from longtail.config.build import build, load_config, read_config
+from longtail.config.recipes import base_config, list_recipes, load_recipe, scale_epochs
+from longtail.config.schema import RunConfig, flatten
 from longtail.errors import LongtailError
 from longtail.losses.registry import build_loss
 
@@ -31,7 +31,7 @@ def test_every_promised_recipe_exists() -> None:
 @pytest.mark.parametrize("name", list_recipes())
 def test_a_recipe_resolves_to_a_typed_configuration_with_losses_that_exist(name: str) -> None:
     recipe = load_recipe(name)
-    config = config_from_dict(recipe.config, name)
+    config = build(recipe.config, name)
     assert recipe.description
     for stage in (config.stage1, config.stage2):
         build_loss(stage.loss.name, [100, 10], stage.loss.options)
@@ -127,11 +127,11 @@ def test_a_config_file_with_an_unknown_option_names_the_nearest(tmp_path: Path) 
 
 def test_a_config_file_of_the_wrong_type_is_one_sentence() -> None:
     with pytest.raises(LongtailError, match=r"stage1\.epochs"):
-        config_from_dict({"stage1": {"epochs": "many"}})
+        build({"stage1": {"epochs": "many"}})
 
 
 def test_a_configuration_survives_the_trip_through_yaml(tmp_path: Path) -> None:
-    config = config_from_dict(load_recipe("cifar-lt/kps-ga").config)
+    config = build(load_recipe("cifar-lt/kps-ga").config)
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(asdict(config), sort_keys=False))
-    assert config_from_dict(read_config(path)) == config
+    assert load_config(path) == config

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from longtail.config.recipes import read_config
+from longtail.config.build import read_config
 from longtail.config.yaml_document import parse_yaml
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import read_grid

@@ -26,7 +26,7 @@ LAYERS = [
     {"losses"},
     {"device", "files", "validation"},
     {"counts", "errors", "cores", "console"},
-    {"synonyms", "text", "version"},
+    {"text", "version"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -14,9 +14,9 @@ import torch
 
 from longtail.analysis.columns import Analysis
 from longtail.cli import main
-from longtail.config.nested import merge
-from longtail.config.recipes import base_config, config_from_dict
-from longtail.config.schema import RunConfig
+from longtail.config.build import build
+from longtail.config.recipes import base_config
+from longtail.config.schema import RunConfig, merge
 from longtail.console import Reporter
 from longtail.data.dataset import Split
 from longtail.errors import LongtailError
@@ -37,7 +37,7 @@ def config(recipe: str, **overrides: object) -> RunConfig:
         "model": {"name": "plain-cnn"},
         "training": {"precision": "fp32"},
     }
-    return config_from_dict(merge(merge(base_config(recipe, epochs=1), tiny), overrides))
+    return build(merge(merge(base_config(recipe, epochs=1), tiny), overrides))
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_the_command_says_what_it_did_and_what_it_cannot(run: Path, capsys: pyte
     for words, code, message in (
         (["--projection", "tnse"], 1, "Did you mean 'tsne'?"),
         (["--projection", "none,pca"], 2, "stands alone"),
-        (["--seed", "-1"], 2, "--seed takes 0"),
+        (["--seed", "-1"], 2, "--seed must be at least 0"),
     ):
         assert main(["analyse", str(run), *words]) == code
         assert message in capsys.readouterr().err

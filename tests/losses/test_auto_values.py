@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from longtail.config.check import resolve
-from longtail.config.nested import merge
-from longtail.config.recipes import base_config, config_from_dict
+from longtail.config.build import build
+from longtail.config.recipes import base_config
+from longtail.config.resolve import complete
+from longtail.config.schema import merge
 from longtail.console import Reporter
 from longtail.errors import LongtailError
 from longtail.losses.registry import LOSSES, build_loss, loss_options, resolve_auto
@@ -38,7 +39,7 @@ def test_a_run_saves_what_auto_came_to(tmp_path: Path) -> None:
         "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 8}, "model": {"name": "plain-cnn"},
         "stage1": {"loss": {"options": {"scale": "auto"}}}, "stage2": {"loss": {"options": {"scale": "auto"}}},
     }  # fmt: skip
-    config = config_from_dict(merge(base_config("demo/gcl", epochs=1), own))
+    config = build(merge(base_config("demo/gcl", epochs=1), own))
     metrics = start_run(config, tmp_path / "run", Reporter(quiet=True))
     assert metrics["losses"]["stage1"]["scale"] == 30.0
     assert metrics["losses"]["stage2"]["scale"] == 20.0
@@ -47,5 +48,5 @@ def test_a_run_saves_what_auto_came_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("mode", "strength"), [("linear", 180.0), ("scratch", 60.0)])
 def test_on_features_the_strength_of_fbl_is_the_one_measured_there(mode: str, strength: float) -> None:
     own = {"stage1": {"loss": {"options": {"strength": "auto"}}}}
-    config = resolve(config_from_dict(merge(base_config("images/fbl", mode=mode), own)))
+    config = complete(build(merge(base_config("images/fbl", mode=mode), own)))
     assert config.stage1.loss.options["strength"] == strength

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from longtail.config.check import resolve
+from longtail.config.build import build, with_options
 from longtail.config.recipes import list_recipes
+from longtail.config.resolve import complete
 from longtail.config.schema import LossConfig, ModelConfig, OptimizerConfig, RunConfig, StageConfig, TrainingConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts
@@ -86,8 +87,7 @@ def test_stage_2_starts_from_the_classifier_of_stage_1(small_config: Build, quie
     still = {"epochs": 1, "optimizer": {"lr": 0.0}}
     config = small_config("cifar-lt/gcl", stage1={"epochs": 1}, stage2=still)
     start_run(config, tmp_path / "both", quiet)
-    config.stage2.epochs = 0
-    start_run(config, tmp_path / "first", quiet)
+    start_run(with_options(config, {"stage2.epochs": 0}), tmp_path / "first", quiet)
     first, both = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "both"))
     assert all(torch.equal(first[key], both[key]) for key in first)
 
@@ -96,8 +96,7 @@ def test_crt_starts_the_classifier_anew(small_config: Build, quiet: Reporter, tm
     still = {"epochs": 1, "optimizer": {"lr": 0.0}}
     config = small_config("cifar-lt/mixup-crt", stage1={"epochs": 1}, stage2=still)
     start_run(config, tmp_path / "both", quiet)
-    config.stage2.epochs = 0
-    start_run(config, tmp_path / "first", quiet)
+    start_run(with_options(config, {"stage2.epochs": 0}), tmp_path / "first", quiet)
     first, both = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "both"))
     assert not torch.equal(first["head.weight"], both["head.weight"])
     assert all(torch.equal(first[key], both[key]) for key in first if key.startswith("backbone"))
@@ -197,7 +196,7 @@ def test_resuming_needs_no_published_weights(small_config: Build, quiet: Reporte
     config = small_config(model={"name": "timm:test_resnet.r160_in1k"}, stage1={"epochs": 1})
     start_run(config, tmp_path / "run", quiet)
     (tmp_path / "run" / "metrics.json").unlink()
-    config.model.pretrained = True  # on a hub, which tests never reach: a new run is refused
+    config = with_options(config, {"model.pretrained": True})  # on a hub, which tests never reach: a new run is refused
     with pytest.raises(LongtailError, match="not on this machine"):
         start_run(config, tmp_path / "new", quiet)
     assert resume_run(config, tmp_path / "run", quiet)["test"]["num_images"] == 359
@@ -266,9 +265,7 @@ def test_a_cosine_loss_on_a_linear_classifier_is_refused(small_config: Build, qu
 
 def test_the_head_follows_the_loss() -> None:
     for name, head in (("gcl", "cosine"), ("fbl", "linear"), ("ldam", "cosine"), ("cross-entropy", "linear")):
-        config = RunConfig()
-        config.stage1.loss.name = name
-        assert resolve(config).model.head == head
+        assert complete(build({"stage1": {"loss": {"name": name}}})).model.head == head
 
 
 LARGE = [name for name in list_recipes() if name.split("/")[0] in {"imagenet-lt", "inaturalist", "places-lt"}]
@@ -277,13 +274,13 @@ LARGE = [name for name in list_recipes() if name.split("/")[0] in {"imagenet-lt"
 @pytest.mark.parametrize("name", LARGE)
 def test_the_large_recipes_run_on_a_stand_in_of_the_same_shape(name: str, quiet: Reporter, tmp_path: Path) -> None:
     """Everything of the recipe but its size: a small timm network, small images, one epoch a stage."""
-    from longtail.config.nested import merge
-    from longtail.config.recipes import base_config, config_from_dict
+    from longtail.config.recipes import base_config
+    from longtail.config.schema import merge
 
     recipe = base_config(name, epochs=1)
     small = recipe["model"]["name"].replace("resnet50", "resnet10t").replace("resnet152", "resnet10t")
     trainable = [part.replace("layer4.2", "layer4.0") for part in recipe["model"]["trainable"]]
-    config = config_from_dict(merge(recipe, {
+    config = build(merge(recipe, {
         "data": {"source": "digits", "imbalance_ratio": 20, "image_size": 32, "resize": 36},
         "model": {"name": small, "pretrained": False, "trainable": trainable},
         "stage1": {"batch_size": 256}, "stage2": {"batch_size": 256},
@@ -378,7 +375,7 @@ def test_a_compiled_run_ends_where_the_plain_one_does_and_compiles_nothing_withi
 
     config = small_config("cifar-lt/gcl", epochs=2, training={"precision": "bf16"})
     start_run(config, tmp_path / "plain", quiet)
-    config.training.compile = True
+    config = with_options(config, {"training.compile": True})
     graphs: list[tuple[int, int]] = []
 
     def counting(*args: Any) -> None:

@@ -160,15 +160,16 @@ TWO_STAGES = {
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recorded run that was never stopped."""
-    from longtail.config.nested import merge
-    from longtail.config.recipes import base_config, config_from_dict
+    from longtail.config.build import build
+    from longtail.config.recipes import base_config
+    from longtail.config.schema import merge
 
     tiny = {
         "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 16},
         "model": {"name": "plain-cnn"}, "stage1": {"optimizer": {"lr": 0.02}},
     }  # fmt: skip
     out = tmp_path_factory.mktemp("straight") / "run"
-    start_run(config_from_dict(merge(merge(base_config("cifar-lt/gcl"), tiny), TWO_STAGES)), out, Reporter(quiet=True))
+    start_run(build(merge(merge(base_config("cifar-lt/gcl"), tiny), TWO_STAGES)), out, Reporter(quiet=True))
     return out
 
 

@@ -19,9 +19,8 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from longtail.config.check import check_config
-from longtail.config.nested import merge
 from longtail.config.recipes import base_config
-from longtail.config.schema import RunConfig
+from longtail.config.schema import RunConfig, merge
 from longtail.console import Reporter
 from longtail.losses.base import LongTailLoss
 from longtail.models.timm import prepare_torchvision
@@ -98,7 +97,7 @@ def tiny(method: str, mode: str, source: Path) -> RunConfig:
 
 
 def filled(config: Any, values: dict[str, Any]) -> Any:
-    """The values in a configuration, unchecked: `config_from_dict` would take as long as the training."""
+    """The values in a configuration, unchecked: `build` would take as long as the training."""
     for name, value in values.items():
         known = getattr(config, name)
         setattr(config, name, filled(known, value) if is_dataclass(known) else value)

@@ -19,6 +19,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from longtail.config.build import build, with_options
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.console import Reporter
 from longtail.errors import LongtailError
@@ -65,14 +66,14 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, stage: int, epoch: int, step: int) 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
-    from longtail.config.nested import merge
-    from longtail.config.recipes import base_config, config_from_dict
+    from longtail.config.recipes import base_config
+    from longtail.config.schema import merge
 
     tiny = {
         "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 16},
         "stage1": {"optimizer": {"lr": 0.02}},
     }
-    config = config_from_dict(merge(merge(base_config("cifar-lt/gcl"), tiny), TWO_STAGES))
+    config = build(merge(merge(base_config("cifar-lt/gcl"), tiny), TWO_STAGES))
     out = tmp_path_factory.mktemp("straight") / "run"
     start_run(config, out, Reporter(quiet=True))
     return out
@@ -249,7 +250,7 @@ def test_other_images_under_the_same_name_are_refused(
         stop_at(patch, 1, 0, 2)
         with pytest.raises(Interrupted):
             start_run(config, tmp_path / "run", quiet)
-    config.data.subset_seed = 5
+    config = with_options(config, {"data.subset_seed": 5})
     with pytest.raises(LongtailError, match="not those"):
         resume_run(config, tmp_path / "run", quiet)
 
@@ -262,7 +263,7 @@ def test_a_checkpoint_of_another_model_is_refused(
         stop_at(patch, 1, 0, 2)
         with pytest.raises(Interrupted):
             start_run(config, tmp_path / "run", quiet)
-    config.model.name = "resnet20"
+    config = with_options(config, {"model.name": "resnet20"})
     with pytest.raises(LongtailError, match="does not fit"):
         resume_run(config, tmp_path / "run", quiet)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from longtail.config.schema import RunConfig
+from longtail.config.schema import DataConfig, ModelConfig, RunConfig
 from longtail.console import Reporter
 from longtail.errors import LongtailError
 from longtail.training.experiment import resume_run, start_run
@@ -269,7 +269,8 @@ def test_only_the_first_process_logs(tracked: Callable[[str], RunConfig], quiet:
 
 
 def test_a_tracker_is_not_told_the_folders_of_the_machine() -> None:
-    config = RunConfig()
-    config.data.source, config.model.weights = "folder:/home/me/photos", "/home/me/runs/first"
+    config = RunConfig(
+        data=DataConfig(source="folder:/home/me/photos"), model=ModelConfig(weights="/home/me/runs/first")
+    )
     found = hyperparameters(config)
     assert (found["data.source"], found["model.weights"]) == ("folder:photos", "first")

@@ -1,65 +1,46 @@
-"""longtail adjust: logit adjustment, tau-normalisation, temperature and "not sure", chosen on validation."""
+"""longtail adjust: logit adjustment, tau-normalization, temperature and "not sure", chosen on validation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-from longtail.commands.terminal import IN_BRACKETS, as_dict, interval_notes, print_json, print_line, sure_table
+from longtail.commands.terminal import IN_BRACKETS, interval_notes, print_json, print_line, sure_table
 from longtail.errors import UsageError
 from longtail.text import figure_text
 
-GRAMMAR = "RUN [--method NAME] [--tau auto|X] [--temperature auto|X|none] [--moved-to SOURCE] [--reset]"
 
-
-def takes(parser: ArgumentParser) -> None:
-    """Add its arguments."""
-    parser.add_argument("run", type=str, help="RUN folder")
-    parser.add_argument(
-        "--method", type=Literal["logit-adjustment", "tau-norm", "none"], default="logit-adjustment",
-        help="what is adjusted beside the temperature",
-    )  # fmt: skip
-    parser.add_argument("--tau", type=str, default="auto", help="its strength, a number or auto")
-    parser.add_argument(
-        "--temperature", type=str, default="auto", help="what divides the logits, a number, auto or none"
-    )
-    parser.add_argument(
-        "--metric", type=Literal["balanced_accuracy", "accuracy", "harmonic_mean"], default="balanced_accuracy",
-        help="what the strength is chosen by",
-    )  # fmt: skip
-    parser.add_argument("--threshold-coverage", type=float | None, default=None, help="share of images to be sure of")
-    parser.add_argument("--threshold-accuracy", type=float | None, default=None, help="or share of those to be right")
-    parser.add_argument(
-        "--moved-to", type=str | None, default=None, help="new SOURCE of the RUN, if its images have moved"
-    )
-    parser.add_argument("--reset", action="store_true", help="take adjustment and threshold out again")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
-
-
-def run(flags: Namespace) -> None:
-    """Adjust a RUN after training, by its validation images."""
-    adjust_command(**as_dict(flags))
-
-
-def adjust_command(
-    run: str,
+def adjust(
+    run: Annotated[str, "RUN"],
     *,
     method: Literal["logit-adjustment", "tau-norm", "none"] = "logit-adjustment",
-    tau: str | float = "auto",
-    temperature: str | float = "auto",
+    tau: Annotated[str, "auto|X"] = "auto",
+    temperature: Annotated[str, "auto|X|none"] = "auto",
     metric: Literal["balanced_accuracy", "accuracy", "harmonic_mean"] = "balanced_accuracy",
     threshold_coverage: float | None = None,
     threshold_accuracy: float | None = None,
-    moved_to: str | None = None,
+    moved_to: Annotated[str, "SOURCE"] | None = None,
     reset: bool = False,
     json: bool = False,
 ) -> None:
-    """Choose an adjustment on validation and store it in the run's model.json, or take it out again."""
+    """Adjust a RUN after training, by its validation images.
+
+    Args:
+        run: RUN folder; its ``model.json`` stores the adjustment
+        method: what is adjusted besides the temperature
+        tau: strength of the adjustment, a number or auto
+        temperature: divisor of the logits, a number, auto or none
+        metric: what the strength is chosen by
+        threshold_coverage: share of images to be sure of
+        threshold_accuracy: or share of those to be right
+        moved_to: new SOURCE of the RUN, if its images have moved
+        reset: remove adjustment and threshold
+        json: print everything as JSON
+    """
     from longtail.console import Reporter
     from longtail.experiments.adjust import adjust_run, reset_run
     from longtail.experiments.tune import AdjustmentOptions
@@ -70,11 +51,13 @@ def adjust_command(
         print_line(f"{run}: {'adjustment removed' if had else 'there was no adjustment'}")
         return
     options = AdjustmentOptions(
-        method=method, metric=metric,
+        method=method,
+        metric=metric,
         tau=_number("tau", tau, {"auto": None}),
         temperature=_number("temperature", temperature, {"auto": None, "none": 1.0}),
-        coverage=threshold_coverage, accuracy=threshold_accuracy,
-    )  # fmt: skip
+        coverage=threshold_coverage,
+        accuracy=threshold_accuracy,
+    )
     result = adjust_run(Path(run), options, moved_to=moved_to, say=Reporter().say)
     if not is_main_process():
         return
@@ -88,8 +71,8 @@ def adjust_command(
             _print_split(name, result[name])
 
 
-def _number(option: str, value: str | float, words: Mapping[str, float | None]) -> float | None:
-    if isinstance(value, str) and value in words:
+def _number(option: str, value: str, words: Mapping[str, float | None]) -> float | None:
+    if value in words:
         return words[value]
     try:
         return float(value)

@@ -8,56 +8,38 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from longtail.commands.terminal import as_dict, print_json, print_line
+from longtail.commands.terminal import print_json, print_line
 from longtail.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from longtail.data.loading.cache_folder import CacheEntry
 
-GRAMMAR = "[SOURCE] [--older-than 7d] [--clear] [--json]"
 REPORTED_GROWTH = 1e9
 """A command that adds more bytes than this to the cache reports it."""
 _HOURS = {"h": 1, "d": 24, "w": 7 * 24}
 
 
-def takes(parser: ArgumentParser) -> None:
-    """Add its arguments."""
-    parser.add_argument(
-        "source",
-        type=str | None,
-        nargs="?",
-        default=None,
-        help="only the files of this SOURCE",
-    )
-    parser.add_argument(
-        "--older-than",
-        type=str | None,
-        default=None,
-        metavar="TIME",
-        help="only files unused for this long: 12h, 7d, 2w",
-    )
-    parser.add_argument(
-        "--clear", action="store_true", help="delete the files, except those another process is writing"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-
-
-def run(flags: Namespace) -> None:
-    """List the decoded images, features and tables kept on disk, by source, or delete them."""
-    cache_command(**as_dict(flags))
-
-
-def cache_command(
-    source: str | None = None, *, older_than: str | None = None, clear: bool = False, json: bool = False
+def cache(
+    source: Annotated[str, "SOURCE"] | None = None,
+    *,
+    older_than: Annotated[str, "TIME"] | None = None,
+    clear: bool = False,
+    json: bool = False,
 ) -> None:
-    """List or clear the cache, or only the files of one source or those unused for some time."""
+    """List the decoded images, features and tables kept on disk, by source, or delete them.
+
+    Args:
+        source: only the files of this SOURCE
+        older_than: only files unused for this long: 12h, 7d, 2w
+        clear: delete the files, except those another process is writing
+        json: print JSON instead of a table
+    """
     from longtail.data.loading.cache_folder import by_source, cache_entries, cache_folder, cache_limit, remove_entry
 
     limit = cache_limit()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from longtail.commands.arguments import SHORT, RunOptions, usage
 from longtail.commands.destination import Destination, destination, messages_apart, refuse_stream
-from longtail.commands.terminal import EXIT_INTERRUPTED, EXIT_USAGE, as_dict, fail, print_line, spelt
-from longtail.config.schema import Tracker
+from longtail.commands.terminal import EXIT_INTERRUPTED, print_line
 from longtail.errors import LongtailError, UsageError, as_usage
 from longtail.run.folder import GRID_FILE, REPORT_FILE, log_file
 
@@ -22,72 +22,90 @@ if TYPE_CHECKING:
     from longtail.experiments.grid_plan import Grid, PlannedRun
 
 
-GRAMMAR = """RUN RUN ... [--baseline NAME] [--csv FILE.csv]
-       longtail compare SOURCE --recipe NAME --recipe NAME --out DIR
-                      [--seeds 3] [--epochs N] [--batch-size N] [--set KEY=VALUE] [--jobs N]
-       longtail compare --grid FILE.yaml [--out DIR] [--jobs N]"""
+SHORT_OPTIONS = (
+    "data.image_column",
+    "data.label_column",
+    "data.split_column",
+    "data.imbalance_ratio",
+    "training.tracker",
+    "training.keep_checkpoints",
+)
+_OVER_A_FILE = {"training.tracker", "training.keep_checkpoints"}
 
 
-_COLUMNS = ("image_column", "label_column", "split_column")
-_IN_A_FILE = (
-    "seeds",
-    "epochs",
-    "batch_size",
-    *_COLUMNS,
-    "imbalance_ratio",
-    "set",
-)  # options that a grid file sets itself
+def compare(
+    runs: Annotated[Sequence[str], "RUN ..."] = (),
+    *,
+    grid: Annotated[str, "FILE"] | None = None,
+    recipe: Annotated[Sequence[str], "NAME"] = (),
+    out: Annotated[str, "DIR"] | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    set: Annotated[Sequence[str], "KEY=VALUE"] = (),  # noqa: A002 - as it is typed
+    jobs: int | None = None,
+    baseline: Annotated[str, "NAME"] | None = None,
+    csv: Annotated[str, "FILE.csv"] | None = None,
+    options: Annotated[Mapping[str, Any], RunOptions(short=SHORT_OPTIONS, dotted=False)],
+) -> int:
+    """Compare runs in one table, or train a grid of runs first: groups, mean ± std, paired differences.
 
+    Usage:
+        longtail compare RUN RUN ... [--baseline NAME] [--csv FILE.csv]
+        longtail compare SOURCE --recipe NAME --recipe NAME --out DIR
+            [--seeds 3] [--epochs N] [--batch-size N] [--set KEY=VALUE] [--jobs N]
+        longtail compare --grid FILE.yaml [--out DIR] [--jobs N]
 
-def takes(parser: ArgumentParser) -> None:
-    """Add its arguments."""
-    parser.add_argument("runs", type=str, nargs="*", help="RUN folders to compare; with --recipe, the SOURCE")
-    parser.add_argument("--grid", type=str | None, default=None, metavar="FILE", help="train the runs in this file")
-    parser.add_argument("--recipe", type=str, action="append", default=[], help="train this recipe first; repeat it")
-    parser.add_argument("--seeds", type=int | None, default=None, help="runs of each recipe, with seeds from 0 up")
-    parser.add_argument("--epochs", type=int | None, default=None, help="epochs of stage 1; the rest scales with it")
-    parser.add_argument("--batch-size", type=int | None, default=None, help="images per step, in both stages")
-    parser.add_argument("--image-column", type=str | None, default=None, help="column of the image in a table")
-    parser.add_argument("--label-column", type=str | None, default=None, help="column of the label in a table")
-    parser.add_argument("--split-column", type=str | None, default=None, help="column that says train or test")
-    parser.add_argument("--imbalance-ratio", type=float | None, default=None, help="cut the training split to it")
-    parser.add_argument("--set", type=str, action="append", default=[], metavar="KEY=VALUE", help="option of all runs")
-    parser.add_argument("--tracker", type=Tracker | None, default=None, help="experiment tracker of all runs")
-    parser.add_argument(
-        "--keep-checkpoints", action="store_true", default=None, help="keep the checkpoints of finished runs"
-    )
-    parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help="folder of the trained runs")
-    parser.add_argument("--jobs", type=int | None, default=None, help="runs trained at once; 1 on a CPU")
-    parser.add_argument("--baseline", type=str | None, default=None, metavar="NAME", help="what the others differ from")
-    parser.add_argument(
-        "--csv", type=str | None, default=None, metavar="FILE.csv", help="also write the table here; or -"
-    )
-
-
-def run(flags: Namespace) -> int:
-    """Compare runs in one table, or train a grid of runs first: groups, mean ± std, paired differences."""
-    if flags.grid is not None or flags.recipe:
-        _check_grid_words(flags)
-        return grid_command(flags.runs[0] if flags.runs else "", **as_dict(flags, without="runs"))
-    to_train = (*_IN_A_FILE, "tracker", "keep_checkpoints", "out", "jobs")
-    misplaced = next((spelt(name) for name in to_train if flags[name] not in (None, [])), None)
+    Args:
+        runs: RUN folders to compare; with --recipe, the SOURCE
+        grid: train the runs in this file first
+        recipe: train this recipe first; repeat it
+        out: folder of the trained runs
+        seeds: runs of each recipe, with seeds from 0 up
+        epochs: epochs of stage 1; the rest scales with it
+        batch_size: images per step, in both stages
+        set: option of all runs
+        jobs: runs trained at once; 1 on a CPU
+        baseline: run that the others are compared with
+        csv: also write the table here, or -
+        options: options of all runs by dotted name
+    """
+    in_a_file = {"--seeds": seeds, "--epochs": epochs, "--batch-size": batch_size, "--set": set}
+    in_a_file |= {SHORT[name]: value for name, value in options.items() if name not in _OVER_A_FILE}
+    to_train = in_a_file | {SHORT[name]: options[name] for name in _OVER_A_FILE & options.keys()}
+    to_train |= {"--out": out, "--jobs": jobs}
+    if grid is not None:
+        given = next(
+            (flag for flag, value in ({"--recipe": recipe} | in_a_file).items() if value not in (None, ())), None
+        )
+        if given is not None or runs:
+            raise UsageError(
+                f"--grid takes its runs from the file: leave {given or repr(runs[0])} out, or write it there."
+            )
+        return grid_command(grid=grid, options=options, out=out, jobs=jobs, baseline=baseline, csv=csv)
+    if recipe:
+        if len(runs) != 1:
+            raise UsageError("--recipe trains on one SOURCE: longtail compare SOURCE --recipe NAME --out DIR.")
+        return grid_command(
+            runs[0],
+            recipe=recipe,
+            seeds=seeds,
+            epochs=epochs,
+            batch_size=batch_size,
+            options=options,
+            settings=set,
+            out=out,
+            jobs=jobs,
+            baseline=baseline,
+            csv=csv,
+        )
+    misplaced = next((flag for flag, value in to_train.items() if value not in (None, ())), None)
     if misplaced is not None:
         raise UsageError(f"{misplaced} is for runs still to be trained: add --recipe NAME or --grid FILE.yaml.")
-    if not flags.runs:
-        return fail(f"RUN missing: longtail compare {GRAMMAR.splitlines()[0]}", EXIT_USAGE)
-    compare_command(flags.runs, baseline=flags.baseline, csv=flags.csv)
+    if not runs:
+        raise UsageError(f"RUN missing: {usage('longtail compare', compare).splitlines()[0]}")
+    compare_command(runs, baseline=baseline, csv=csv)
     return 0
-
-
-def _check_grid_words(flags: Namespace) -> None:
-    if flags.grid is None:
-        if len(flags.runs) != 1:
-            raise UsageError("--recipe trains on one SOURCE: longtail compare SOURCE --recipe NAME --out DIR.")
-        return
-    given = next((name for name in ("recipe", *_IN_A_FILE) if flags[name] not in (None, [])), None)
-    if given is not None or flags.runs:
-        word = spelt(given) if given is not None else repr(flags.runs[0])
-        raise UsageError(f"--grid takes its runs from the file: leave {word} out, or write it there.")
 
 
 def compare_command(runs: Sequence[str], *, baseline: str | None = None, csv: str | None = None) -> None:
@@ -116,19 +134,15 @@ def grid_command(
     seeds: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    split_column: str | None = None,
-    imbalance_ratio: float | None = None,
-    set: Sequence[str] = (),  # noqa: A002 - the name of the option
-    tracker: Tracker | None = None,
-    keep_checkpoints: bool | None = None,
+    options: Mapping[str, Any],
+    settings: Sequence[str] = (),
     out: str | None = None,
     jobs: int | None = None,
     baseline: str | None = None,
     csv: str | None = None,
 ) -> int:
     """Train what a grid still lacks, then compare its runs; return the exit status."""
+    from longtail.config.build import with_options
     from longtail.experiments.grid_plan import plan_grid, read_grid, recipe_grid
 
     table = _table_file(csv)
@@ -137,30 +151,28 @@ def grid_command(
     if grid is not None:
         values = read_grid(grid) | ({"baseline": baseline} if baseline is not None else {})
     else:
-        short = [] if imbalance_ratio is None else [f"data.imbalance_ratio={imbalance_ratio}"]
-        if batch_size is not None:
-            short += [f"{stage}.batch_size={batch_size}" for stage in ("stage1", "stage2")]
         values = recipe_grid(
             source,
             recipe,
             seeds=1 if seeds is None else seeds,
             epochs=epochs,
             baseline=baseline,
-            options=[*short, *set],
+            options=settings,
         )
-        columns = dict(zip(_COLUMNS, (image_column, label_column, split_column), strict=True))
-        values["set"] = {f"data.{key}": name for key, name in columns.items() if name is not None} | values["set"]
+        short = {name: value for name, value in options.items() if name not in _OVER_A_FILE}
+        if batch_size is not None:
+            short |= {f"{stage}.batch_size": batch_size for stage in ("stage1", "stage2")}
+        values["set"] = short | values["set"]
     values |= {"out": out} if out is not None else {}
-    options = values.get("set") or {}
-    wins = ({} if tracker is None else {"tracker": tracker}) | ({"keep_checkpoints": True} if keep_checkpoints else {})
-    if wins and isinstance(options, dict):  # plan_grid complains of anything else
-        values["set"] = options | {f"training.{name}": value for name, value in wins.items()}
+    over = {name: value for name, value in options.items() if name in _OVER_A_FILE}
+    settings_of_all = values.get("set") or {}
+    if over and isinstance(settings_of_all, dict):  # plan_grid complains of anything else
+        values["set"] = settings_of_all | over
     with nullcontext() if grid is not None else as_usage():  # what is wrong then stands in a file, or in the options
         planned = plan_grid(values, grid or "the grid")
-    for run in planned.runs:  # over what a run says for itself
-        run.config.training.tracker = tracker or run.config.training.tracker
-        run.config.training.keep_checkpoints |= bool(keep_checkpoints)
-    return _train_and_show(planned, jobs=jobs, table=table)
+    # Over what a run sets itself.
+    runs = tuple(replace(run, config=with_options(run.config, over)) for run in planned.runs)
+    return _train_and_show(replace(planned, runs=runs), jobs=jobs, table=table)
 
 
 def _train_and_show(planned: Grid, *, jobs: int | None, table: Destination | None) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from longtail.commands.terminal import (
     IN_BRACKETS,
-    as_dict,
     class_table,
     coverage_table,
     print_json,
@@ -18,58 +17,53 @@ from longtail.commands.terminal import (
     sure_table,
 )
 
-GRAMMAR = "RUN [SOURCE] [--split NAME] [--moved-to SOURCE] [--classes] [--no-adjustment] [--coverage] [--json]"
 
-
-def takes(parser: ArgumentParser) -> None:
-    """Add its arguments."""
-    parser.add_argument("run", type=str, help="RUN folder")
-    parser.add_argument("source", type=str, nargs="?", default=None, help="another SOURCE; its test split is used")
-    parser.add_argument("--split", type=str, default="test", help="split to evaluate on")
-    parser.add_argument("--label-column", type=str | None, default=None, help="column of the label in SOURCE")
-    parser.add_argument("--image-column", type=str | None, default=None, help="column of the image in SOURCE")
-    parser.add_argument(
-        "--split-column", type=str | None, default=None, help="column in SOURCE that says train, validation or test"
-    )
-    parser.add_argument(
-        "--moved-to", type=str | None, default=None, help="new SOURCE of the RUN, if its images have moved"
-    )
-    parser.add_argument("--classes", action="store_true", help="also each class with its intervals, commonest first")
-    parser.add_argument("--no-adjustment", action="store_true", help="the model as it was trained")
-    parser.add_argument("--coverage", action="store_true", help="also coverage against accuracy, by confidence")
-    parser.add_argument("--json", action="store_true", help="print all metrics as JSON")
-
-
-def run(flags: Namespace) -> None:
-    """Evaluate a RUN on its own test split, or on another SOURCE."""
-    evaluate_command(**as_dict(flags))
-
-
-def evaluate_command(
-    run: str,
-    source: str | None = None,
+def evaluate(
+    run: Annotated[str, "RUN"],
+    source: Annotated[str, "SOURCE"] | None = None,
     *,
-    split: str = "test",
-    label_column: str | None = None,
-    image_column: str | None = None,
-    split_column: str | None = None,
-    moved_to: str | None = None,
+    split: Annotated[str, "NAME"] = "test",
+    label_column: Annotated[str, "NAME"] | None = None,
+    image_column: Annotated[str, "NAME"] | None = None,
+    split_column: Annotated[str, "NAME"] | None = None,
+    moved_to: Annotated[str, "SOURCE"] | None = None,
     classes: bool = False,
     no_adjustment: bool = False,
     coverage: bool = False,
     json: bool = False,
 ) -> None:
-    """Evaluate a finished run on its own split or on another source."""
+    """Evaluate a RUN on its own test split, or on another SOURCE.
+
+    Args:
+        run: RUN folder
+        source: another SOURCE, of which the test split is used
+        split: split to evaluate on
+        label_column: column of the label in SOURCE
+        image_column: column of the image in SOURCE
+        split_column: column in SOURCE that says train, validation or test
+        moved_to: new SOURCE of the RUN, if its images have moved
+        classes: also print each class with its intervals, commonest first
+        no_adjustment: evaluate the model as it was trained
+        coverage: also print coverage against accuracy, by confidence
+        json: print all metrics as JSON
+    """
     from longtail.console import Reporter
     from longtail.experiments.evaluate import evaluate_run
     from longtail.run.model_info import load_info
     from longtail.training.engine import is_main_process
 
     summary = evaluate_run(
-        Path(run), source, split=split, label_column=label_column, image_column=image_column,
-        split_column=split_column, adjustment=not no_adjustment, coverage=coverage, moved_to=moved_to,
+        Path(run),
+        source,
+        split=split,
+        label_column=label_column,
+        image_column=image_column,
+        split_column=split_column,
+        adjustment=not no_adjustment,
+        coverage=coverage,
+        moved_to=moved_to,
         say=Reporter().say,
-    )  # fmt: skip
+    )
     if not is_main_process():
         return
     if json:

@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from jsonargparse import ArgumentParser, Namespace
+from typing import Annotated, Literal
 
 from longtail.commands.destination import destination, messages_apart, refuse_terminal
-from longtail.commands.terminal import as_dict, print_line
+from longtail.commands.terminal import print_line
 from longtail.errors import UsageError
 
-GRAMMAR = "RUN --format onnx|torch --out FILE"
 
-
-def takes(parser: ArgumentParser) -> None:
-    """Add its arguments."""
-    parser.add_argument("run", type=str, help="RUN folder, or hf:OWNER/NAME")
-    parser.add_argument("--format", type=Literal["onnx", "torch"], default="onnx", help="ONNX, or torch.export's .pt2")
-    parser.add_argument("--out", type=str, required=True, metavar="FILE", help="where to write; or -")
-    parser.add_argument(
-        "--input", type=Literal["uint8", "float32"], default="uint8", help="type of the pixels, 0 to 255 in both"
-    )
-    parser.add_argument("--images", type=str | None, default=None, help="check on these; the run's examples by default")
-
-
-def run(flags: Namespace) -> None:
-    """Export a RUN to one ONNX or PyTorch file, checked on real images."""
-    export_command(**as_dict(flags))
-
-
-def export_command(
-    run: str,
-    out: str,
+def export(
+    run: Annotated[str, "RUN"],
     *,
+    out: Annotated[str, "FILE"],
     format: Literal["onnx", "torch"] = "onnx",  # noqa: A002 - as it is typed
     input: Literal["uint8", "float32"] = "uint8",  # noqa: A002
-    images: str | None = None,
+    images: Annotated[str, "IMAGES"] | None = None,
 ) -> None:
-    """Export a run to one file, checked on real images."""
+    """Export a RUN to one ONNX or PyTorch file, checked on real images.
+
+    Args:
+        run: RUN folder, or hf:OWNER/NAME
+        out: file to write, or -
+        format: ONNX, or the .pt2 of torch.export
+        input: type of the pixels, 0 to 255 in both
+        images: images to check the file on; the examples of the run by default
+    """
     from longtail.predict.export import export_run
 
     suffixes = {"onnx": (".onnx",), "torch": (".pt2", ".pt")}

@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-from jsonargparse import ArgumentParser, Namespace
+from typing import Annotated
+
+from annotated_types import Ge
 from rich.console import Console
 
 from longtail.commands.destination import PAGE, destination, messages_apart
-from longtail.commands.terminal import EXIT_FAILED, as_dict, print_json, print_line
+from longtail.commands.terminal import EXIT_FAILED, print_json, print_line
 from longtail.errors import UsageError
 
-GRAMMAR = "SOURCE [--json] [--strict] [--out FILE.html]"
 
-
-def takes(parser: ArgumentParser) -> None:
-    """Add its arguments."""
-    parser.add_argument("source", type=str, help="SOURCE: folder:PATH, csv:FILE, parquet:PATH, hf:ID, cifar100, digits")
-    parser.add_argument("--label-column", type=str | None, default=None, help="column of the label")
-    parser.add_argument("--image-column", type=str | None, default=None, help="column of the image")
-    parser.add_argument(
-        "--split-column", type=str | None, default=None, help="column that says train, validation or test"
-    )
-    parser.add_argument("--max-images", type=int | None, default=None, help="decode a sample; all by default")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a picture")
-    parser.add_argument("--out", type=str | None, default=None, metavar="FILE.html", help="also write a page; or -")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if there is an error or a warning")
-
-
-def run(flags: Namespace) -> int:
-    """Audit a source: classes and groups, broken and odd images, copies, and what to do about each."""
-    return inspect_command(**as_dict(flags))
-
-
-def inspect_command(
-    source: str,
+def inspect(
+    source: Annotated[str, "SOURCE"],
     *,
-    label_column: str | None = None,
-    image_column: str | None = None,
-    split_column: str | None = None,
-    max_images: int | None = None,
     json: bool = False,
-    out: str | None = None,
     strict: bool = False,
+    out: Annotated[str, "FILE.html"] | None = None,
+    label_column: Annotated[str, "NAME"] | None = None,
+    image_column: Annotated[str, "NAME"] | None = None,
+    split_column: Annotated[str, "NAME"] | None = None,
+    max_images: Annotated[int, Ge(1)] | None = None,
 ) -> int:
-    """Show what a source holds; return 1 if ``strict`` and something is wrong with it."""
+    """Audit a source: classes and groups, broken and odd images, copies, and what to do about each.
+
+    Args:
+        source: SOURCE: folder:PATH, csv:FILE, parquet:PATH, hf:ID, cifar100, digits
+        json: print JSON instead of a picture
+        strict: exit with 1 if there is an error or a warning
+        out: also write a page, or -
+        label_column: column of the label
+        image_column: column of the image
+        split_column: column that says train, validation or test
+        max_images: decode a sample of this many; all by default
+    """
     from longtail.console import Reporter
     from longtail.data.audit.inspection import inspect_data
     from longtail.data.audit.terminal import render

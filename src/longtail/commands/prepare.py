@@ -5,46 +5,37 @@ from __future__ import annotations
 import shlex
 import time
 from pathlib import Path
+from typing import Annotated
 
-from jsonargparse import ArgumentParser, Namespace
+from annotated_types import Ge
 
 from longtail.commands.destination import refuse_stream
-from longtail.commands.terminal import as_dict, print_line
-
-GRAMMAR = "SOURCE --out DIR [--size 256] [--skip-bad]"
+from longtail.commands.terminal import print_line
 
 
-def takes(parser: ArgumentParser) -> None:
-    """Add its arguments."""
-    parser.add_argument("source", type=str, help="SOURCE, see 'longtail inspect --help'")
-    parser.add_argument("--out", type=str, required=True, metavar="DIR", help="the folder to make; train on hf:DIR")
-    parser.add_argument("--size", type=int, default=256, help="shorter side after scaling, and side of the centre crop")
-    parser.add_argument("--skip-bad", action="store_true", help="list unreadable images and go on without them")
-    parser.add_argument("--label-column", type=str | None, default=None, help="column of the label")
-    parser.add_argument("--image-column", type=str | None, default=None, help="column of the image")
-    parser.add_argument(
-        "--split-column", type=str | None, default=None, help="column that says train, validation or test"
-    )
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors and the result")
-
-
-def run(flags: Namespace) -> None:
-    """Decode and resize all images of a SOURCE once, into a folder that loads many times faster."""
-    prepare_command(**as_dict(flags))
-
-
-def prepare_command(
-    source: str,
-    out: str,
+def prepare(
+    source: Annotated[str, "SOURCE"],
     *,
-    size: int = 256,
+    out: Annotated[str, "DIR"],
+    size: Annotated[int, Ge(1)] = 256,
     skip_bad: bool = False,
-    label_column: str | None = None,
-    image_column: str | None = None,
-    split_column: str | None = None,
+    label_column: Annotated[str, "NAME"] | None = None,
+    image_column: Annotated[str, "NAME"] | None = None,
+    split_column: Annotated[str, "NAME"] | None = None,
     quiet: bool = False,
 ) -> None:
-    """Write the images of a source resized, and say how many they were and how fast that went."""
+    """Decode and resize all images of a SOURCE once, into a folder that loads many times faster.
+
+    Args:
+        source: SOURCE, see 'longtail inspect --help'
+        out: folder to make; train on hf:DIR
+        size: shorter side after scaling, and side of the center crop
+        skip_bad: list unreadable images and continue without them
+        label_column: column of the label
+        image_column: column of the image
+        split_column: column that says train, validation or test
+        quiet: print errors and the result only
+    """
     from longtail.console import Reporter
     from longtail.data.loading.prepare import write_resized
     from longtail.data.sources.registry import load_source

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from jsonargparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import Annotated
 
-from longtail.commands.terminal import as_dict, print_line
-
-GRAMMAR = "RUN OWNER/NAME [--private] [--revision BRANCH]"
-
-
-def takes(parser: ArgumentParser) -> None:
-    """Add its arguments."""
-    parser.add_argument("run", type=str, help="RUN folder")
-    parser.add_argument("repo_id", type=str, help="OWNER/NAME of the model repository; made if it does not exist")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--revision", type=str | None, default=None, help="branch to write to; made if missing")
-    parser.add_argument(
-        "--include", type=str, nargs="+", default=[], help="further files of the run, such as its report"
-    )
+from longtail.commands.terminal import print_line
 
 
-def run(flags: Namespace) -> None:
-    """Upload a RUN with a model card to the Hugging Face hub."""
-    push_command(**as_dict(flags))
-
-
-def push_command(
-    run: str, repo_id: str, *, private: bool = False, revision: str | None = None, include: list[str] | None = None
+def push(
+    run: Annotated[str, "RUN"],
+    repo_id: Annotated[str, "OWNER/NAME"],
+    *,
+    private: bool = False,
+    revision: Annotated[str, "BRANCH"] | None = None,
+    include: Annotated[Sequence[str], "FILE ..."] = (),
 ) -> None:
-    """Upload a run with a model card to the Hugging Face hub."""
+    """Upload a RUN with a model card to the Hugging Face hub.
+
+    Args:
+        run: RUN folder
+        repo_id: OWNER/NAME of the model repository; made if it does not exist
+        private: make a new repository private
+        revision: branch to write to; made if missing
+        include: more files of the run, such as its report
+    """
     from longtail.predict.hub import push_run
 
-    print_line(push_run(run, repo_id, private=private, revision=revision, include=include or []))
+    print_line(push_run(run, repo_id, private=private, revision=revision, include=list(include)))

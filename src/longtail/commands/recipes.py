@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
-from jsonargparse import ArgumentParser, Namespace
-
-from longtail.commands.terminal import as_dict, print_line
-
-GRAMMAR = "[NAME]"
+from longtail.commands.terminal import print_line
 
 
-def takes(parser: ArgumentParser) -> None:
-    """Add its arguments."""
-    parser.add_argument("name", type=str | None, nargs="?", default=None, help="a recipe to print in full")
+def recipes(name: Annotated[str, "NAME"] | None = None) -> None:
+    """List the recipes, or print one in full with the source of each value.
 
-
-def run(flags: Namespace) -> None:
-    """List the recipes, or print one in full with the source of each value."""
-    recipes_command(**as_dict(flags))
-
-
-def recipes_command(name: str | None = None) -> None:
-    """List the recipes, one line each, or print one in full."""
-    from longtail.config.nested import flatten
+    Args:
+        name: a recipe to print in full
+    """
     from longtail.config.recipes import list_recipes, load_recipe
+    from longtail.config.schema import flatten
 
     if name is None:
         known = [load_recipe(each) for each in list_recipes()]

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from jsonargparse import ArgumentParser, Namespace
+from typing import Annotated
 
 from longtail.commands.destination import PAGE, destination, messages_apart, names_in, refuse_stream
-from longtail.commands.terminal import as_dict, print_line
+from longtail.commands.terminal import print_line
 from longtail.errors import LongtailError, UsageError
 from longtail.run.folder import REPORT_FILE
 
-GRAMMAR = "RUN ... --out FILE.html [--figures DIR]"
 
+def report(
+    runs: Annotated[Sequence[str], "RUN ..."],
+    *,
+    out: Annotated[str, "FILE.html"],
+    figures: Annotated[str, "DIR"] | None = None,
+) -> None:
+    """Write one self-contained HTML page about one or several runs.
 
-def takes(parser: ArgumentParser) -> None:
-    """Add its arguments."""
-    parser.add_argument("runs", type=str, nargs="+", help="RUN folders")
-    parser.add_argument("--out", type=str, required=True, metavar="FILE.html", help="the page to write; or -")
-    parser.add_argument(
-        "--figures", type=str | None, default=None, metavar="DIR", help="also write each figure as SVG and PNG"
-    )
-
-
-def run(flags: Namespace) -> None:
-    """Write one self-contained HTML page about one or several runs."""
-    report_command(**as_dict(flags))
-
-
-def report_command(runs: Sequence[str], out: str, figures: str | None = None) -> None:
-    """Write the page about several runs, and its figures as files where a folder is named; print the paths."""
+    Args:
+        runs: RUN folders
+        out: page to write, or -
+        figures: also write each figure as SVG and PNG into this folder
+    """
     from longtail.compare.comparison import compare_runs
     from longtail.report.page import write_page
     from longtail.report.sections.order import build_sections

@@ -1,4 +1,4 @@
-"""What the commands share: exit states, lines and JSON as they are, a table of figures."""
+"""What the commands share: exit statuses, lines and JSON as they are, a table of figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jsonargparse import Namespace
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -21,14 +20,14 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 IN_BRACKETS = "95% intervals in brackets"
 
 
-def as_dict(flags: Namespace, without: str = "") -> dict[str, Any]:
-    """The flags as keyword arguments."""
-    return {key: value for key, value in flags.as_dict().items() if key != without}
+def option_flag(name: str) -> str:
+    """Return an argument of a command as it is typed.
 
-
-def spelt(name: str) -> str:
-    """An option as it is typed."""
-    return f"--{name.replace('_', '-')}"
+    Example:
+        >>> option_flag("moved_to"), option_flag("data.image_size")
+        ('--moved-to', '--data.image_size')
+    """
+    return f"--{name if '.' in name else name.replace('_', '-')}"
 
 
 def summary_table(summary: Mapping[str, Any]) -> Group:

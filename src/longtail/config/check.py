@@ -1,81 +1,23 @@
-"""What no run can use is refused by the name of its option, before an image is read and before a folder is made."""
+"""Validate a RunConfig before any data is read or written: names, and options that have to fit together."""
 
 from __future__ import annotations
-
-import copy
-from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 from longtail.config.schedule import check_schedule
 from longtail.config.schema import DataConfig, LossConfig, ModelConfig, RunConfig, StageConfig
 from longtail.errors import UsageError, as_usage, nearest
 
-_Rule = tuple[Callable[[Any], bool], str]
-_AT_LEAST_0: _Rule = (lambda value: value >= 0, "at least 0")
-_AT_LEAST_1: _Rule = (lambda value: value >= 1, "at least 1")
-_ABOVE_0: _Rule = (lambda value: value > 0, "above 0")
-_SHARE: _Rule = (lambda value: 0 <= value < 1, "at least 0 and below 1")
-
-# None, where an option may be left out, always passes.
-_RUN_RULES: dict[str, _Rule] = {
-    "data.imbalance_ratio": _AT_LEAST_1,
-    "data.subset_seed": _AT_LEAST_0,
-    "data.split_seed": _AT_LEAST_0,
-    "data.validation_fraction": _SHARE,
-    "data.test_fraction": _SHARE,
-    "data.folds": (lambda value: value == 0 or value >= 2, "at least 2, or 0 for none"),
-    "data.fold": _AT_LEAST_0,
-    "data.image_size": _AT_LEAST_1,
-    "data.crop_padding": _AT_LEAST_0,
-    "data.policy_operations": _AT_LEAST_1,
-    "data.policy_magnitude": (lambda value: 0 <= value <= 30, "from 0 to 30"),
-    "data.cutout": _AT_LEAST_0,
-    "data.workers": _AT_LEAST_0,
-    "data.resident_gigabytes": _AT_LEAST_0,
-    "model.adapter_rank": _AT_LEAST_1,
-    "training.seed": _AT_LEAST_0,
-    "training.accumulation": _AT_LEAST_1,
-    "training.clip_norm": _ABOVE_0,
-    "training.ema_decay": _SHARE,
-    "training.validate_every": _AT_LEAST_0,
-    "training.evaluation_batch": _AT_LEAST_1,
-    "training.checkpoint_steps": _AT_LEAST_0,
-}
-_STAGE_RULES: dict[str, _Rule] = {
-    "epochs": _AT_LEAST_0,
-    "batch_size": _AT_LEAST_1,
-    "mixing_alpha": _ABOVE_0,
-    "cached_views": _AT_LEAST_0,
-    "optimizer.lr": _AT_LEAST_0,
-    "optimizer.momentum": _AT_LEAST_0,
-    "optimizer.weight_decay": _AT_LEAST_0,
-    "optimizer.layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
-    "schedule.warmup_epochs": _AT_LEAST_0,
-}
-
 
 def check_config(config: RunConfig) -> None:
-    """Check ranges, names and what has to fit together.
+    """Check names and options that have to fit together; types and ranges are those of the schema.
 
     Raises:
-        UsageError: An option has a value that no run can use, a loss or sampler is unknown, or a loss does not fit
-            the classifier.
+        UsageError: A loss, sampler or network is unknown, or two options do not fit together.
 
     Example:
-        >>> check_config(RunConfig(data=DataConfig(image_size=0)))
+        >>> check_config(RunConfig(data=DataConfig(image_size=32, resize=8)))
         Traceback (most recent call last):
-        longtail.errors.UsageError: --data.image_size must be at least 1, got 0.
+        longtail.errors.UsageError: --data.resize must be at least --data.image_size, 32, which is cut out of it, got 8.
     """
-    rules = _RUN_RULES | {
-        f"{stage}.{key}": rule for stage in ("stage1", "stage2") for key, rule in _STAGE_RULES.items()
-    }
-    values = asdict(config)
-    for key, (holds, words) in rules.items():
-        value = _value_at(values, key)
-        if value is not None and not holds(value):
-            raise UsageError(f"--{key} must be {words}, got {value}.")
     _check_data(config.data)
     training = config.training
     if training.compile and training.compile_mode != "default" and training.accumulation > 1:
@@ -90,13 +32,9 @@ def check_config(config: RunConfig) -> None:
             head = _check_stage(name, stage, head, config.model)
 
 
-def _value_at(values: dict[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        values = values[part]
-    return values
-
-
 def _check_data(data: DataConfig) -> None:
+    if data.folds == 1:
+        raise UsageError("--data.folds must be at least 2, or 0 for none, got 1.")
     if len(data.mean) != 3 or len(data.std) != 3 or min(data.std) <= 0:
         raise UsageError("--data.mean and --data.std take three numbers for red, green and blue, std above zero.")
     if data.resize is not None and data.resize < data.image_size:
@@ -216,36 +154,3 @@ def check_stages(config: RunConfig) -> dict[int, StageConfig]:
         except ValueError as error:
             raise UsageError(str(error)) from error
     return stages
-
-
-def resolve(config: RunConfig) -> RunConfig:
-    """Return the configuration as it is trained: ``auto`` replaced where the loss or the machine decides.
-
-    ``model.head`` becomes the classifier that stage 1's loss is defined on, ``training.precision`` what is fast here,
-    and a strength of a loss the number that :func:`longtail.losses.registry.resolve_auto` gives for the stage. Paths of
-    images and weights become absolute, so that the run can be read from any folder.
-
-    Example:
-        >>> config = RunConfig()
-        >>> config.stage1.loss.name = "gcl"
-        >>> resolve(config).model.head
-        'cosine'
-    """
-    from longtail.data.sources.paths import absolute_source
-    from longtail.device import fast_precision
-    from longtail.losses.registry import loss_class, resolve_auto
-
-    resolved = copy.deepcopy(config)
-    resolved.data.source = absolute_source(config.data.source)
-    resolved.model.weights = config.model.weights and str(Path(config.model.weights).absolute())
-    if config.model.head == "auto":
-        stage = config.stage1 if config.stage1.epochs else config.stage2
-        resolved.model.head = loss_class(stage.loss.name).head
-    if config.training.precision == "auto":
-        resolved.training.precision = fast_precision(config.training.device)
-    trained = [stage for stage in (resolved.stage1, resolved.stage2) if stage.epochs]
-    on_features = bool(trained) and all(stage.train != "all" and stage.cached_views for stage in trained)
-    for number, stage in enumerate((resolved.stage1, resolved.stage2), start=1):
-        loss = stage.loss
-        loss.options = resolve_auto(loss.name, loss.options, stage=number, on_features=on_features)
-    return resolved

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from longtail.config.check import check_stages, resolve
+from longtail.config.check import check_stages
 from longtail.config.schema import RunConfig, StageConfig
 
 _PARTS = {"all": "all weights", "classifier": "the classifier", "scales": "one scale per class"}
@@ -18,12 +18,11 @@ def outline(config: RunConfig) -> list[str]:
 
     Example:
         >>> print(*outline(RunConfig()), sep="\n")
-        network: resnet32 from nothing, linear classifier, 32 pixels, ...
+        network: resnet32 from nothing, auto classifier, 32 pixels, ...
         stage 1: 1 epoch of all weights, loss cross-entropy, batches of 64, sgd at 0.1, constant
     """
     if config.reasons:
         return list(config.reasons)
-    config = resolve(config)
     model = config.model
     named = {"recipe": config.recipe, "mode": config.mode}
     origin = ", ".join(f"{word} {name}" for word, name in named.items() if name)

@@ -1,69 +1,69 @@
-"""Recipes: named settings in YAML, resolved into a full configuration with the source of each value."""
+"""Recipes and modes: named settings in YAML as full configurations, with the source of each value."""
 
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import get_args
 
 import yaml
 
-from longtail.config.modes import MODES, with_mode, with_model
-from longtail.config.nested import Nested, flatten, merge
-from longtail.config.parse_errors import explain
-from longtail.config.schema import RunConfig
-from longtail.config.yaml_document import Document, read_yaml
-from longtail.errors import LongtailError, UsageError, nearest
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
-
+from longtail.config.schema import Mode, Nested, defaults, flatten, merge
+from longtail.errors import UsageError, nearest
 
 ANY_IMAGES = "images/"  # the recipes for no data set in particular
+MODES: tuple[str, ...] = tuple(filter(None, get_args(Mode)))
 
+# A part of the names of the sources of a family of recipes.
+_SOURCES = {"imagenet-lt": "imagenet", "inaturalist": "inat", "places-lt": "places"}
 
-_SOURCES = {
-    "imagenet-lt": "imagenet",
-    "inaturalist": "inat",
-    "places-lt": "places",
-}  # part of the names of their sources
+_COSINE = {"name": "cosine", "milestones": [], "factors": []}
 
-
-# Options that are chosen automatically and stored in the config.yaml of every run, also by old versions.
-_CHOSEN = frozenset(
-    {
-        "recipe",
-        "model.name",
-        "model.pretrained",
-        "data.image_size",
-        "data.resize",
-        "data.mean",
-        "data.std",
-        "data.augmentation",
-    }
-    | {
-        f"{stage}.{option}"
-        for stage in ("stage1", "stage2")
-        for option in (
-            "epochs",
-            "batch_size",
-            "train",
-            "mixing",
-            "loss.name",
-            "optimizer.name",
-            "optimizer.lr",
-            "optimizer.weight_decay",
-            "schedule.name",
-            "schedule.warmup_epochs",
-        )
-    }
-)
+# What a mode sets of model and stage 1 over a recipe of the family `images`.
+_MODES: dict[str, Nested] = {
+    # Steps on stored features cost next to nothing, and a cosine classifier needs many.
+    "linear": {
+        "model": {"pretrained": True},
+        "stage1": {
+            "train": "classifier",
+            "cached_views": 4,
+            "epochs": 60,
+            "batch_size": 64,
+            "optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-2},
+            "schedule": _COSINE | {"warmup_epochs": 0},
+        },
+    },
+    "finetune": {
+        "model": {"pretrained": True},
+        "stage1": {
+            "train": "all",
+            "epochs": 20,
+            "batch_size": 64,
+            "optimizer": {"name": "adamw", "lr": 5e-4, "weight_decay": 0.05, "layer_decay": 0.75},
+            "schedule": _COSINE | {"warmup_epochs": 2},
+        },
+    },
+    "lora": {
+        "model": {"pretrained": True, "adapter": "lora"},
+        "stage1": {
+            "train": "all",
+            "epochs": 20,
+            "batch_size": 64,
+            "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2},
+            "schedule": _COSINE | {"warmup_epochs": 2},
+        },
+    },
+}
+# Where the method has a second stage, that is the classifier on stored features in each mode.
+_SECOND: Nested = {
+    "cached_views": 4,
+    "epochs": 20,
+    "batch_size": 64,
+    "optimizer": {"name": "adamw", "lr": 5e-4, "weight_decay": 1e-2},
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Recipe:
     sources: dict[str, str] = field(default_factory=dict)
 
     def source_of(self, key: str) -> str:
-        """Say where the value of a dotted key comes from.
+        """Return where the value of a dotted key comes from.
 
         Example:
             >>> load_recipe("cifar-lt/gcl").source_of("stage1.epochs")
@@ -129,8 +129,7 @@ def load_recipe(name: str) -> Recipe:
     check_recipe(name)
     raw = _read(name)
     overlay = raw.get("config", {})
-    check_keys(overlay, asdict(RunConfig()), f"recipe {name}")
-    config = merge(merge(asdict(RunConfig()), overlay), {"recipe": name})
+    config = merge(merge(defaults(), overlay), {"recipe": name})
     # Only values that the recipe itself sets have its source; the dataclass defaults stay "longtail default".
     prefixes = set(flatten(overlay))
     sources = {key: text for key, text in raw.get("sources", {}).items() if _touches(key, prefixes)}
@@ -170,9 +169,8 @@ def check_recipe(name: str, source: str = "") -> None:
 
 def base_config(
     recipe: str | None,
-    config_file: str | Path | None = None,
-    epochs: int | None = None,
     *,
+    epochs: int | None = None,
     mode: str | None = None,
     model: str | None = None,
     image_size: int | None = None,
@@ -182,103 +180,29 @@ def base_config(
 
     Args:
         recipe: Name of a recipe, or None.
-        config_file: A ``config.yaml``, laid over the recipe; or None.
         epochs: Scale everything to this many epochs of stage 1, or None.
-        mode: How much of the network is trained, see :func:`longtail.config.modes.with_mode`. The recipes of the
-            family ``images`` are in mode ``linear`` where none is given.
+        mode: How much of the network is trained, see :func:`with_mode`. The recipes of the family ``images`` are in
+            mode ``linear`` where none is given.
         model: The network in place of the recipe's. Those of the family ``images`` take over what a timm network was
             trained on: image size, mean and standard deviation.
         image_size: In place of that size, in pixels.
-        own: The contents of such a file, if it was read already.
+        own: Options laid over the recipe before it is scaled.
 
     Raises:
-        LongtailError: No such recipe or file, or a file with an unknown option or a value of the wrong type.
+        UsageError: There is no such recipe or mode.
 
     Example:
         >>> base_config("cifar-lt/gcl", epochs=30)["stage2"]["epochs"]
         5
     """
-    config = load_recipe(recipe).config if recipe else asdict(RunConfig())
+    config = load_recipe(recipe).config if recipe else defaults()
     any_images = recipe is not None and recipe.startswith(ANY_IMAGES)
     if any_images:
         config = with_model(config, model or config["model"]["name"], image_size)
     if mode is not None or any_images:
         config = with_mode(config, mode or MODES[0])
-    if config_file is not None:
-        own = read_config(config_file)
     config = merge(config, own or {})
     return config if epochs is None else scale_epochs(config, epochs)
-
-
-def read_config(path: str | Path) -> Nested:
-    """Read a ``config.yaml`` and check its names and value types.
-
-    Raises:
-        LongtailError: The file is missing, is not YAML, has an unknown option or a value of the wrong type; the line
-            and column are named.
-    """
-    document = read_yaml(path, "the configuration file of a run")
-    values: Any = document.values
-    if not isinstance(values, dict):
-        raise LongtailError(f"{path} holds no configuration; name the configuration file of a run.")
-    config_from_dict(values, document)
-    return dict(values)
-
-
-def is_whole(own: Nested) -> bool:
-    """Whether a configuration sets every option that could be chosen automatically, as ``config.yaml`` of a run does.
-
-    Such a configuration is trained unchanged. In any other, missing options are chosen as on the command line.
-
-    Example:
-        >>> is_whole(load_recipe("cifar-lt/ce").config), is_whole({"data": {"image_size": 64}})
-        (True, False)
-    """
-    return flatten(own).keys() >= _CHOSEN
-
-
-def config_from_dict(values: Nested, where: str | Document = "") -> RunConfig:
-    """Build the typed configuration; every value is checked against its type.
-
-    Args:
-        values: Nested values; what is left out has its default.
-        where: The file they come from, for the error; empty for the command line.
-
-    Raises:
-        LongtailError: An unknown name or a value of the wrong type; from the command line, a :class:`UsageError`.
-
-    Example:
-        >>> config_from_dict({"stage1": {"epochs": 3}}).stage1.epochs
-        3
-    """
-    from jsonargparse import ArgumentError
-
-    check_keys(values, asdict(RunConfig()), where or "the configuration")
-    parser = _config_parser()
-    try:
-        parsed = parser.parse_object({"run": values})
-    except ArgumentError as error:
-        message = str(error.message)
-        reason = explain(message, lambda key: key.removeprefix("run."))
-        key = re.search(r'Parser key "run\.([^"]+)"', message)
-        at = place_of(where, key.group(1) if key else "")
-        raise (LongtailError(f"{at}: {reason}") if at else UsageError(reason)) from error
-    config: RunConfig = parser.instantiate(parsed).run
-    return config
-
-
-def place_of(where: str | Document, key: str) -> str:
-    """The start of an error about an option: its file, with line and column if known."""
-    return where.at(key) if isinstance(where, Document) else where
-
-
-@cache
-def _config_parser() -> ArgumentParser:
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False, default_env=False)
-    parser.add_class_arguments(RunConfig, "run")
-    return parser
 
 
 def scale_epochs(config: Nested, epochs: int) -> Nested:
@@ -312,38 +236,65 @@ def _scaled(value: int, factor: float) -> int:
     return max(1, int(value * factor + 0.5)) if value > 0 else 0
 
 
-def check_keys(
-    given: Nested, known: Nested, where: str | Document, prefix: str = "", names: Sequence[str] = ()
-) -> None:
-    """Raise LongtailError for the first key that does not exist, naming the nearest right one.
+def with_mode(config: Nested, mode: str) -> Nested:
+    """Lay a mode over a configuration: what each stage trains, for how long, and with which optimizer.
 
     Args:
-        given: Nested values.
-        known: The same with every valid key.
-        where: The file they come from, for the error.
-        prefix: Prefix of the keys, for a part of a configuration.
-        names: Dotted names to suggest; those of ``known`` when not given.
+        config: Nested values of a run.
+        mode: ``linear`` trains the classifier on stored features of the pretrained backbone; ``finetune`` all of the
+            pretrained network, layers near the image more slowly; ``lora`` adapters in a transformer; ``scratch``
+            leaves the configuration as it is.
+
+    Raises:
+        UsageError: There is no such mode.
 
     Example:
-        >>> check_keys({"epohcs": 3}, {"epochs": 1}, "config.yaml")
-        Traceback (most recent call last):
-        longtail.errors.LongtailError: config.yaml has an unknown option 'epohcs'. Did you mean 'epochs'?
+        >>> linear = with_mode(load_recipe("images/gcl").config, "linear")
+        >>> linear["stage1"]["train"], linear["stage1"]["mixing"], linear["model"]["pretrained"]
+        ('classifier', 'feature-mixup', True)
     """
-    names = names or list(flatten(known))
-    for key, value in ((str(key), value) for key, value in given.items()):
-        name, at = prefix + key, place_of(where, prefix + key)
-        if key not in known:
-            choices = [option for option in names if option != "reasons"]
-            raise LongtailError(f"{at} has an unknown option {name[:80]!r}.{nearest(name[:80], choices)}")
-        if isinstance(known[key], dict) and not isinstance(value, dict):
-            raise LongtailError(f"{at}: {name} takes names with values, got {_shown(value)}.")
-        if isinstance(value, dict) and isinstance(known[key], dict) and key != "options":
-            check_keys(value, known[key], where, f"{name}.", names)
+    if mode not in MODES:
+        raise UsageError(f"there is no mode {mode!r}.{nearest(mode, MODES)}")
+    if mode == "scratch":
+        return copy.deepcopy(config) | {"mode": mode}
+    result = merge(config, _MODES[mode] | {"mode": mode})
+    if result["stage2"]["epochs"] > 0:
+        result["stage2"] = merge(result["stage2"], _SECOND)
+        if result["stage2"]["reset_classifier"]:  # it has as far to go as in stage 1
+            rates = (_MODES[mode]["stage1"]["optimizer"]["lr"], _SECOND["optimizer"]["lr"])
+            result["stage2"]["optimizer"]["lr"] = max(rates)
+    for stage in (result["stage1"], result["stage2"]):
+        if stage["cached_views"]:  # images are gone by then: what can be mixed are their features
+            stage["mixing"] = "none" if stage["mixing"] == "none" else "feature-mixup"
+    return result
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
+def with_model(config: Nested, name: str, image_size: int | None = None) -> Nested:
+    """Put another network into a configuration, with the normalization and image size that it was trained on.
+
+    Args:
+        config: Nested values of a run.
+        name: The network.
+        image_size: In place of that size, in pixels.
+
+    Example:
+        >>> with_model(base_config(None), "timm:resnet18")["data"]["resize"]
+        236
+    """
+    from longtail.models.timm import timm_inputs
+
+    inputs = timm_inputs(name)
+    data = {}
+    if inputs is not None:
+        inputs = inputs.at(image_size)
+        data = {
+            "image_size": inputs.size,
+            "resize": inputs.resize,
+            "mean": list(inputs.mean),
+            "std": list(inputs.std),
+            "interpolation": inputs.interpolation,
+        }
+    return merge(config, {"model": {"name": name}, "data": data})
 
 
 def _root() -> Traversable:

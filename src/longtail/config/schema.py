@@ -1,28 +1,65 @@
-"""The typed configuration of a run: plain dataclasses, read from YAML and the command line in one place."""
+"""The typed configuration of a run: frozen dataclasses with the range of each option, and options by dotted names."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Lt
+
+Nested: TypeAlias = dict[str, Any]
+"""Options of a run by name, those of a group in a dictionary of their own."""
+
+WholeNumber = Annotated[int, Ge(0)]
+Count = Annotated[int, Ge(1)]
+NotNegative = Annotated[float, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
 
 Augmentation = Literal["none", "flip", "crop", "crop-flip", "random-resized-crop"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Policy = Literal["none", "auto-augment", "rand-augment"]
 Tracker = Literal["none", "tensorboard", "mlflow", "wandb", "trackio"]
 Mixing = Literal["none", "mixup", "cutmix", "remix", "cmo", "feature-mixup"]
+Mode = Literal["", "linear", "finetune", "lora", "scratch"]
 
 EXECUTION = frozenset(
     {
-        "out", "workers", "resident_gigabytes", "cache", "checkpoint_steps", "device", "compile", "compile_mode",
-        "channels_last", "validate_every", "evaluation_batch", "tracker", "tracker_project", "record_dynamics",
-        "reasons", "keep_checkpoints",
+        "out",
+        "workers",
+        "resident_gigabytes",
+        "cache",
+        "checkpoint_steps",
+        "device",
+        "compile",
+        "compile_mode",
+        "channels_last",
+        "validate_every",
+        "evaluation_batch",
+        "tracker",
+        "tracker_project",
+        "record_dynamics",
+        "reasons",
+        "keep_checkpoints",
     }
-)  # fmt: skip
+)
 """Options that say where, why and how fast a run went, not what it computed."""
 
 
-@dataclass
-class DataConfig:
+MOST_EPOCHS = 1_000_000
+
+
+class OptionGroup:
+    """Options by name; a name that is not among them is an error."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class DataConfig(OptionGroup):
     """Where the images come from and how they become a training, validation and test split.
 
     Attributes:
@@ -31,22 +68,22 @@ class DataConfig:
         label_column: Column that holds the label; found by its name when not given.
         split_column: Column that says train, validation or test; found by its name and values when not given.
         group_column: Rows that share a value of this column stay on one side of every split.
-        imbalance_ratio: Cut the training split to this ratio of largest to smallest class; None keeps all.
+        imbalance_ratio: Cut the training split to this ratio of largest to smallest class; all are kept when not given.
         imbalance_profile: Shape of the cut.
         subset_seed: Seed of the cut.
         validation_fraction: Share of the training images carved out for validation when the source has no such split.
         test_fraction: Share carved out for testing when the source has no test split.
         split_seed: Seed of both carvings, and of the folds.
-        folds: Divide the training images into so many folds, each the test split of one run; 0 makes none.
+        folds: Divide the training images into this many folds, each the test split of one run; 0 makes none.
         fold: The fold that is the test split of this run, from 0 up; ``longtail train --folds`` trains all of them.
         image_size: Side of the square network input in pixels.
-        resize: Length of the shorter side before the centre crop; image_size when not given.
+        resize: Length of the shorter side before the center crop; image_size when not given.
         interpolation: How pixels in between are made up when an image is scaled.
         mean: Per-channel mean of RGB in [0, 1] that is subtracted.
         std: Per-channel standard deviation of RGB in [0, 1] that is divided by.
         augmentation: Random changes to a training image.
         crop_padding: Zero pixels around the image before a random crop.
-        policy: Strong changes of colour and shape after crop and flip: AutoAugment's learned pairs, or RandAugment.
+        policy: Strong changes of color and shape after crop and flip: AutoAugment's learned pairs, or RandAugment.
         policy_operations: Changes per image of RandAugment.
         policy_magnitude: Strength of RandAugment's changes, 0 to 30.
         cutout: Side in pixels of the square that is blanked out of each training image; 0 blanks none.
@@ -58,7 +95,7 @@ class DataConfig:
         workers: Processes that decode images when the data set does not fit in memory; by default one a core.
         resident_gigabytes: Decode once and keep in memory up to this size, all splits together; None means half of the
             free memory.
-        cache: Keep the decoded images of such a set on disk too, for the next run and for runs beside this one.
+        cache: Keep the decoded images of such a set on disk too, for the next run and for other runs at the same time.
     """
 
     source: str = ""
@@ -66,36 +103,36 @@ class DataConfig:
     label_column: str | None = None
     split_column: str | None = None
     group_column: str | None = None
-    imbalance_ratio: float | None = None
+    imbalance_ratio: Annotated[float | None, Ge(1)] = None
     imbalance_profile: Literal["exponential", "step", "pareto"] = "exponential"
-    subset_seed: int = 0
-    validation_fraction: float = 0.1
-    test_fraction: float = 0.2
-    split_seed: int = 0
-    folds: int = 0
-    fold: int | None = None
-    image_size: int = 32
+    subset_seed: WholeNumber = 0
+    validation_fraction: Fraction = 0.1
+    test_fraction: Fraction = 0.2
+    split_seed: WholeNumber = 0
+    folds: WholeNumber = 0
+    fold: WholeNumber | None = None
+    image_size: Count = 32
     resize: int | None = None
     interpolation: Interpolation = "bicubic"
     mean: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
     std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
     augmentation: Augmentation = "none"
-    crop_padding: int = 4
+    crop_padding: WholeNumber = 4
     policy: Policy = "none"
-    policy_operations: int = 2
-    policy_magnitude: int = 9
-    cutout: int = 0
+    policy_operations: Count = 2
+    policy_magnitude: Annotated[int, Ge(0), Le(30)] = 9
+    cutout: WholeNumber = 0
     many: int = 100
     few: int = 20
     groups: Literal["threshold", "thirds"] = "threshold"
     skip_unreadable: bool = False
-    workers: int | None = None
-    resident_gigabytes: float | None = None
+    workers: WholeNumber | None = None
+    resident_gigabytes: NotNegative | None = None
     cache: bool = True
 
 
-@dataclass
-class ModelConfig:
+@dataclass(frozen=True)
+class ModelConfig(OptionGroup):
     """The network: a backbone by name and the classifier on top.
 
     Attributes:
@@ -116,11 +153,11 @@ class ModelConfig:
     weights: str = ""
     trainable: list[str] = field(default_factory=list)
     adapter: Literal["none", "lora"] = "none"
-    adapter_rank: int = 8
+    adapter_rank: Count = 8
 
 
-@dataclass
-class LossConfig:
+@dataclass(frozen=True)
+class LossConfig(OptionGroup):
     """A loss by its registered name, with its keyword options.
 
     Attributes:
@@ -132,9 +169,9 @@ class LossConfig:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
-class OptimizerConfig:
-    """The optimiser.
+@dataclass(frozen=True)
+class OptimizerConfig(OptionGroup):
+    """The optimizer.
 
     Attributes:
         name: Which one.
@@ -147,15 +184,15 @@ class OptimizerConfig:
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 2e-4
+    lr: NotNegative = 0.1
+    momentum: NotNegative = 0.9
+    weight_decay: NotNegative = 2e-4
     nesterov: bool = False
-    layer_decay: float | None = None
+    layer_decay: Annotated[float | None, Gt(0), Le(1)] = None
 
 
-@dataclass
-class ScheduleConfig:
+@dataclass(frozen=True)
+class ScheduleConfig(OptionGroup):
     """How the learning rate moves over the epochs of a stage.
 
     Attributes:
@@ -166,18 +203,18 @@ class ScheduleConfig:
     """
 
     name: Literal["constant", "multistep", "cosine"] = "constant"
-    warmup_epochs: int = 0
+    warmup_epochs: WholeNumber = 0
     milestones: list[int] = field(default_factory=list)
     factors: list[float] = field(default_factory=list)
 
 
-@dataclass
-class StageConfig:
+@dataclass(frozen=True)
+class StageConfig(OptionGroup):
     """One pass of the training loop: what is trained, on which draws, with which loss and schedule.
 
     Attributes:
         epochs: Epochs; 0 leaves the stage out.
-        batch_size: Images per optimiser step, over all processes together.
+        batch_size: Images per optimizer step, over all processes together.
         sampler: ``shuffle`` (every image once an epoch) or a re-balancing strategy.
         train: ``all`` parameters, the ``classifier`` on a frozen backbone, or one ``scales`` per class (LWS).
         reset_classifier: Start the classifier anew instead of from the stage before (cRT).
@@ -186,25 +223,25 @@ class StageConfig:
         mixing: Mix images of a batch; ``feature-mixup`` mixes features instead, where ``cached_views`` are trained on.
         mixing_alpha: Parameter of the Beta distribution that mixing draws from.
         loss: The loss.
-        optimizer: The optimiser.
+        optimizer: The optimizer.
         schedule: The learning-rate schedule.
     """
 
-    epochs: int = 0
-    batch_size: int = 64
+    epochs: Annotated[int, Ge(0), Le(MOST_EPOCHS)] = 0
+    batch_size: Count = 64
     sampler: str = "shuffle"
     train: Literal["all", "classifier", "scales"] = "all"
     reset_classifier: bool = False
-    cached_views: int = 0
+    cached_views: WholeNumber = 0
     mixing: Mixing = "none"
-    mixing_alpha: float = 1.0
+    mixing_alpha: Positive = 1.0
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
 
-@dataclass
-class TrainingConfig:
+@dataclass(frozen=True)
+class TrainingConfig(OptionGroup):
     """Options of the loop that change speed or robustness, not the method.
 
     Attributes:
@@ -227,17 +264,17 @@ class TrainingConfig:
         tracker_project: Project (experiment) of that tracker.
     """
 
-    seed: int = 0
+    seed: WholeNumber = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    accumulation: int = 1
-    clip_norm: float | None = None
-    ema_decay: float | None = None
+    accumulation: Count = 1
+    clip_norm: Positive | None = None
+    ema_decay: Fraction | None = None
     compile: bool = False
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
     channels_last: bool = True
-    validate_every: int = 10
-    evaluation_batch: int | None = None
-    checkpoint_steps: int = 0
+    validate_every: WholeNumber = 10
+    evaluation_batch: Count | None = None
+    checkpoint_steps: WholeNumber = 0
     keep_checkpoints: bool = False
     record_dynamics: bool = False
     device: Literal["auto", "cpu"] = "auto"
@@ -245,14 +282,14 @@ class TrainingConfig:
     tracker_project: str = "longtail"
 
 
-@dataclass
-class RunConfig:
+@dataclass(frozen=True)
+class RunConfig(OptionGroup):
     """Everything a run is made from; ``config.yaml`` of a run holds exactly this.
 
     Attributes:
         recipe: Name of the recipe the values started from.
-        mode: How much of the network it trained, one of :data:`longtail.config.modes.MODES`; empty for a protocol.
-        reasons: Why ``--recipe auto`` chose what it chose, a sentence each.
+        mode: How much of the network is trained; empty where the recipe says so.
+        reasons: Why ``--recipe auto`` chose what it chose, a sentence for each choice.
         data: Images and splits.
         model: Network.
         stage1: Representation learning.
@@ -261,10 +298,105 @@ class RunConfig:
     """
 
     recipe: str = ""
-    mode: str = ""
+    mode: Mode = ""
     reasons: list[str] = field(default_factory=list)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     stage1: StageConfig = field(default_factory=lambda: StageConfig(epochs=1))
     stage2: StageConfig = field(default_factory=lambda: StageConfig(train="classifier"))
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+def defaults() -> Nested:
+    """Return the default of every option."""
+    return asdict(RunConfig())
+
+
+@cache
+def option_types() -> Mapping[str, Any]:
+    """Return the type of every option, with its range, by dotted name.
+
+    Example:
+        >>> option_types()["stage1.optimizer.lr"]
+        typing.Annotated[float, Ge(ge=0)]
+    """
+    return _types_of(RunConfig, "")
+
+
+def _types_of(group: type[Any], prefix: str) -> dict[str, Any]:
+    hints, types = get_type_hints(group, include_extras=True), dict[str, Any]()
+    for name in (option.name for option in fields(group)):
+        if is_dataclass(hints[name]):
+            types |= _types_of(hints[name], f"{prefix}{name}.")
+        else:
+            types[prefix + name] = hints[name]
+    return types
+
+
+def choices_of(kind: Any) -> tuple[str, ...]:
+    """Return the words that a type allows, where it allows only some.
+
+    Example:
+        >>> choices_of(Tracker | None), choices_of(Fraction)
+        (('none', 'tensorboard', 'mlflow', 'wandb', 'trackio'), ())
+    """
+    parts = get_args(kind)
+    if all(isinstance(part, str) for part in parts):
+        return tuple(filter(None, parts))
+    return next(filter(None, map(choices_of, parts)), ())
+
+
+def option_groups() -> set[str]:
+    """Return the dotted names that hold options and are none themselves: ``data``, ``stage1.loss`` and so on."""
+    return {name.rsplit(".", depth)[0] for name in option_types() for depth in range(1, name.count(".") + 1)}
+
+
+def merge(base: Nested, overlay: Nested) -> Nested:
+    """Return ``base`` with the values of ``overlay`` laid over it, nested dictionaries merged.
+
+    A loss that changes its name starts with fresh options: those of another loss would not fit it.
+
+    Example:
+        >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 5}})
+        {'a': {'b': 5, 'c': 2}}
+    """
+    result = copy.deepcopy(base)
+    if {"name", "options"} <= result.keys() and overlay.get("name", result["name"]) != result["name"]:
+        result["options"] = {}
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merge(result[key], value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def flatten(nested: Nested, prefix: str = "") -> dict[str, Any]:
+    """Return dotted keys with their values.
+
+    Example:
+        >>> flatten({"a": {"b": 1}, "c": 2})
+        {'a.b': 1, 'c': 2}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def nested(options: Mapping[str, Any]) -> Nested:
+    """Dotted names as the nested values of a configuration.
+
+    Example:
+        >>> nested({"stage1.epochs": 3, "stage1.optimizer.lr": 0.1})
+        {'stage1': {'epochs': 3, 'optimizer': {'lr': 0.1}}}
+    """
+    result: Nested = {}
+    for key, value in options.items():
+        for part in reversed(str(key).split(".")):
+            value = {part: value}
+        result = merge(result, value)
+    return result

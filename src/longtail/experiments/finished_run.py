@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from longtail.config.recipes import config_from_dict, read_config
+from longtail.config.build import load_config, with_options
 from longtail.config.schema import DataConfig, RunConfig
 from longtail.counts import ClassCounts, GroupName, IntArray
 from longtail.data.class_names import match_classes, require_known
@@ -173,9 +173,9 @@ def run_config(run: Path, moved_to: str | None = None) -> RunConfig:
     Raises:
         LongtailError: ``config.yaml`` is missing or no configuration.
     """
-    config = config_from_dict(read_config(run / CONFIG_FILE), str(run / CONFIG_FILE))
+    config = load_config(run / CONFIG_FILE)
     if moved_to is not None:
-        config.data.source = absolute_source(moved_to)
+        config = with_options(config, {"data.source": absolute_source(moved_to)})
     return config
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
@@ -16,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from longtail.config.check import check_config, check_stages, resolve
+from longtail.config.build import with_options
+from longtail.config.check import check_config, check_stages
+from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts, IntArray
@@ -74,9 +75,9 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, A
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise LongtailError("--folds trains each fold in a process of its own: start it once, without torchrun.")
-    config = resolve(config)
     check_config(config)
     check_stages(config)
+    config = complete(config)
     data = load_images(config.data, reporter)
     grid = plan_folds(config, out)
     _require_same(grid, data)
@@ -104,15 +105,13 @@ def plan_folds(config: RunConfig, out: Path) -> Grid:
     """Plan one run for each fold.
 
     Example:
-        >>> config = RunConfig()
-        >>> config.data.folds = 2
+        >>> config = with_options(RunConfig(), {"data.folds": 2})
         >>> [run.folder.as_posix() for run in plan_folds(config, Path("cv")).runs]
         ['cv/fold-0', 'cv/fold-1']
     """
     runs = []
     for number in range(config.data.folds):
-        fold_config = copy.deepcopy(config)
-        fold_config.data.fold = number
+        fold_config = with_options(config, {"data.fold": number})
         name = fold_name(number)
         runs.append(PlannedRun(name, config.training.seed, name, out / name, fold_config))
     return Grid(out, tuple(runs), {})

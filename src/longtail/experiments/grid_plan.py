@@ -6,25 +6,17 @@ import copy
 import itertools
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_type_hints
 
-from longtail.config.auto import Facts, as_it_came, choose
-from longtail.config.check import check_config, check_stages, resolve
-from longtail.config.nested import Nested, flatten, merge, nested
-from longtail.config.parse_errors import explain
-from longtail.config.recipes import (
-    ANY_IMAGES,
-    base_config,
-    check_keys,
-    check_recipe,
-    config_from_dict,
-    place_of,
-    read_config,
-)
-from longtail.config.schema import EXECUTION, RunConfig
+from longtail.config.auto import AUTO, Facts, choose, mark_overrides, sentences
+from longtail.config.build import build, load_config, typed, with_options
+from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe
+from longtail.config.resolve import complete, draft, resolve
+from longtail.config.schema import EXECUTION, Nested, OptionGroup, RunConfig, flatten, merge, nested
 from longtail.config.yaml_document import Document, parse_yaml, read_yaml
 from longtail.data.sources.paths import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
@@ -32,6 +24,7 @@ from longtail.run.folder import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRI
 from longtail.training.machine_facts import look
 
 State = Literal["new", "started", "finished"]
+Spec = TypeVar("Spec")
 
 
 # What the choices for a run depend on: the images that are trained on, how, and the network.
@@ -42,7 +35,7 @@ DECISIVE = (
 
 
 @dataclass
-class RunSpec:
+class RunSpec(OptionGroup):
     """One configuration of a grid.
 
     Attributes:
@@ -61,7 +54,7 @@ class RunSpec:
 
 
 @dataclass
-class GridSpec:
+class GridSpec(OptionGroup):
     """What a grid file holds.
 
     Attributes:
@@ -167,7 +160,7 @@ def read_grid(path: str | Path) -> Nested:
         options.append((f"runs.{name}.set", own.set))
     for section, given in options:
         for key, value in given.items():
-            config_from_dict(nested({key: value}), document.at(f"{section}.{key}"))
+            build(nested({key: value}), document.at(f"{section}.{key}"))
     return dict(values)
 
 
@@ -260,8 +253,7 @@ def plan_grid(values: Nested, where: str = "the grid") -> Grid:
             # The choice made for this machine is stored in the grid, which may be continued on another one.
             specs[variant.run].set.setdefault("training.precision", config.training.precision)
         for seed in seeds:
-            own = copy.deepcopy(config)
-            own.training.seed = seed
+            own = with_options(config, {"training.seed": seed})
             runs.append(PlannedRun(name, seed, baselines[name], Path(spec.out) / name / f"seed-{seed}", own))
     resolved = {key: value for key, value in asdict(spec).items() if value not in (None, "", {})}
     resolved["seeds"] = seeds
@@ -284,7 +276,7 @@ def state_of(run: PlannedRun) -> State:
         return "new"
     if not (run.folder / CHECKPOINT_FOLDER).exists() and not (run.folder / METRICS_FILE).exists():
         return "new"  # it never came to its first checkpoint, so it may as well have another configuration
-    change = first_difference(config_from_dict(read_config(path), str(path)), run.config)
+    change = first_difference(load_config(path), run.config)
     if change is not None:
         key, before, now = change
         raise LongtailError(
@@ -310,36 +302,23 @@ def first_difference(made: RunConfig, planned: RunConfig) -> tuple[str, Any, Any
     """The first option, apart from those of speed, in which two configurations differ, with both values.
 
     Example:
-        >>> other = RunConfig()
-        >>> other.training.compile, other.stage1.epochs = True, 5
-        >>> first_difference(RunConfig(), other)
+        >>> first_difference(RunConfig(), build({"training": {"compile": True}, "stage1": {"epochs": 5}}))
         ('stage1.epochs', 1, 5)
     """
-    before, now = flatten(asdict(resolve(made))), flatten(asdict(resolve(planned)))
+    before, now = flatten(asdict(complete(made))), flatten(asdict(complete(planned)))
     for key in [*now, *before]:
         if key.rsplit(".", 1)[-1] not in EXECUTION and before.get(key) != now.get(key):
             return key, before.get(key, "left out"), now.get(key, "leaves it out")
     return None
 
 
-def _typed(kind: type[Any], values: Any, where: str | Document) -> Any:
+def _typed(kind: type[Spec], values: Any, where: str | Document) -> Spec:
     """Build a specification; every name and every value is checked."""
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    known = list(kind.__dataclass_fields__)
+    types = get_type_hints(kind)
     if not isinstance(values, dict):
-        at = place_of(where, "")
-        raise LongtailError(f"{at} takes names with values ({', '.join(known)}), got {values!r}.")
-    check_keys(values, dict.fromkeys(known), where)
-    parser = ArgumentParser(exit_on_error=False, default_env=False)
-    parser.add_class_arguments(kind, "grid")
-    try:
-        return parser.instantiate(parser.parse_object({"grid": values})).grid
-    except ArgumentError as error:
-        message = str(error.message)
-        key = re.search(r'Parser key "grid\.([^"]+)"', message)
-        reason = explain(message, lambda key: key.removeprefix("grid."))
-        raise LongtailError(f"{place_of(where, key.group(1) if key else '')}: {reason}") from error
+        at = where.at("") if isinstance(where, Document) else where
+        raise LongtailError(f"{at} takes names with values ({', '.join(types)}), got {values!r}.")
+    return typed(kind, values, where, types=types)
 
 
 def _check(spec: GridSpec, runs: Mapping[str, RunSpec], where: str) -> None:
@@ -386,7 +365,7 @@ def _baselines(variants: Sequence[_Variant], asked: str, where: str) -> dict[str
 def _chosen(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Facts]) -> RunSpec:
     """The run with what is chosen for it, as ``longtail train`` would, so that ``grid.yaml`` holds that."""
     given = spec.set | run.set
-    if not is_chosen(run.recipe, given):
+    if not (run.recipe == AUTO or run.recipe.startswith(ANY_IMAGES)) or "reasons" in given:
         return run
     recipe = None if run.recipe == AUTO else run.recipe
     varied = next((key for key in DECISIVE if key in spec.vary), None)
@@ -394,35 +373,41 @@ def _chosen(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Facts]) ->
         return run
     if varied is not None:
         raise LongtailError(f"{where}: the recipe auto chooses once: leave {varied} out of vary, or name a recipe.")
-    values = nested({"data.source": run.source or spec.source} | given)
-    first = config_from_dict(merge(asdict(RunConfig()), values), where)
+    with _named(where):
+        first = draft({"data.source": run.source or spec.source}, given)
+    key = repr((first.data, first.training, first.model.name))
+    if key not in seen:
+        seen[key] = look(first)
     epochs = run.epochs if run.epochs is not None else spec.epochs
-    name, options = spelt_out(first, given, epochs, recipe=recipe, seen=seen)
-    return replace(run, recipe=name, set=options | run.set)
+    mode, model, size = (given.get(key) for key in ("mode", "model.name", "data.image_size"))
+    config, choices = choose(seen[key], recipe=recipe, mode=mode, model=model, image_size=size, epochs=epochs)
+    name = config["model"]["name"]
+    base = flatten(base_config(config["recipe"], epochs=epochs, mode=config["mode"], model=name))
+    options = {key: value for key, value in flatten(config).items() if base.get(key) != value and key not in given}
+    asked = merge(config, nested(given))
+    reasons = sentences(mark_overrides(choices, config, asked), asked)
+    options = {"mode": config["mode"], "model.name": name} | options | {"reasons": reasons}
+    options = {key: value for key, value in options.items() if key not in given}
+    return replace(run, recipe=config["recipe"], set=options | run.set)
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Name the run that an error is about."""
+    try:
+        yield
+    except LongtailError as error:
+        raise LongtailError(f"{where}: {error}", options=error.options) from error
 
 
 def _resolve(spec: GridSpec, run: RunSpec, variant: _Variant, where: str) -> RunConfig:
-    options = {**spec.set, **run.set, **variant.values}
-    values = base_config(
-        run.recipe, epochs=run.epochs if run.epochs is not None else spec.epochs,
-        mode=options.get("mode"), model=options.get("model.name"),
-    )  # fmt: skip
-    values["data"]["source"] = run.source or spec.source
-    for options in (spec.set, run.set, variant.values):
-        overlay = nested(options)
-        check_keys(overlay, asdict(RunConfig()), where)
-        if "seed" in overlay.get("training", {}) or "recipe" in overlay:
+    layers = [nested(options) for options in (spec.set, run.set, variant.values)]
+    for layer in layers:
+        if "seed" in layer.get("training", {}) or "recipe" in layer:
             raise LongtailError(f"{where} sets its seed or recipe as an option: use seeds, and recipe of the run.")
-        values = merge(values, overlay)
-    config = config_from_dict(values, where)
-    config.reasons = as_it_came(config) if config.reasons else []
-    try:
-        config = resolve(config)
-        check_config(config)
-        check_stages(config)
-    except LongtailError as error:
-        raise LongtailError(f"{where}: {error}", options=error.options) from error
-    return config
+    start = {"recipe": run.recipe, "data": {"source": run.source or spec.source}}
+    with _named(where):
+        return resolve(start, *layers, epochs=run.epochs if run.epochs is not None else spec.epochs)
 
 
 def _from_anywhere(values: Nested) -> Nested:
@@ -441,54 +426,3 @@ def _refuse_foreign(folder: Path) -> None:
     found = [path.name for path in folder.iterdir() if not path.name.endswith(".tmp")] if folder.exists() else []
     if found:
         raise LongtailError(f"{folder} holds {found[0]!r} and is no run: name another --out, or move it away.")
-
-
-AUTO = "auto"
-
-
-def is_chosen(recipe: str, given: Mapping[str, Any]) -> bool:
-    """Whether something is chosen for a run as ``longtail train`` does: it has such a recipe, and no reasons yet.
-
-    Example:
-        >>> is_chosen("images/gcl", {}), is_chosen("images/gcl", {"reasons": ["as before"]}), is_chosen("demo/gcl", {})
-        (True, False, False)
-    """
-    return (recipe == AUTO or recipe.startswith(ANY_IMAGES)) and "reasons" not in given
-
-
-def spelt_out(
-    first: RunConfig, given: Mapping[str, Any], epochs: int | None, *, recipe: str | None = None,
-    seen: dict[str, Facts] | None = None,
-) -> tuple[str, dict[str, Any]]:  # fmt: skip
-    """Look at the images of a run and say what was chosen for it.
-
-    Args:
-        first: What is known of the run: its source, and what it says of its data and device.
-        given: Options that are set already, by their dotted names; nothing is chosen in their place.
-        epochs: As ``--epochs`` of ``longtail train``.
-        recipe: The recipe, where that is given too.
-        seen: What was seen for other runs is taken from here and added, so that images are looked at once.
-
-    Returns:
-        The name of the recipe, and the options that make of it what was chosen, the reasons among them.
-
-    Raises:
-        LongtailError: The source cannot be read.
-
-    Example:
-        >>> first = RunConfig()
-        >>> first.data.source = "digits"
-        >>> recipe, options = spelt_out(first, {"mode": "scratch"}, 3)
-        >>> recipe, options["model.name"], "mode" in options
-        ('images/ce', 'resnet32', False)
-    """
-    mode, model, size = (given.get(key) for key in ("mode", "model.name", "data.image_size"))
-    seen, key = {} if seen is None else seen, repr((first.data, first.training, first.model.name))
-    if key not in seen:
-        seen[key] = look(first)
-    config, reasons = choose(seen[key], recipe=recipe, mode=mode, model=model, image_size=size, epochs=epochs)
-    name = config["model"]["name"]
-    base = flatten(base_config(config["recipe"], epochs=epochs, mode=config["mode"], model=name))
-    changed = {key: value for key, value in flatten(config).items() if base.get(key) != value}
-    options = {"mode": config["mode"], "model.name": name} | changed | {"reasons": reasons}
-    return config["recipe"], {key: value for key, value in options.items() if key not in given}

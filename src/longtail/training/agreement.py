@@ -7,8 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
-from longtail.config.nested import flatten
-from longtail.config.schema import EXECUTION, RunConfig
+from longtail.config.schema import EXECUTION, RunConfig, flatten
 from longtail.errors import LongtailError
 from longtail.training.engine import Engine
 from longtail.training.prepare import PreparedData

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longtail.config.check import check_config, check_stages, resolve
+from longtail.config.check import check_config, check_stages
+from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.console import Reporter
 from longtail.device import step_seed
@@ -403,8 +404,8 @@ def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any
         LongtailError: The folder holds something already.
     """
     refuse_existing(out)
-    config = resolve(config)
     check_config(config)
+    config = complete(config)
     engine = make_engine(config)
     was_there = out.exists()
     engine.wait()  # every process has looked at the folder before the first one writes to it
@@ -440,8 +441,8 @@ def resume_run(config: RunConfig, out: Path, reporter: Reporter, *, moved: bool 
             f"{out} holds a trained model and no checkpoint to continue from, as a finished run removes it: train into "
             "a new --out."
         )
-    config = resolve(config)
     check_config(config)
+    config = complete(config)
     experiment = Experiment(
         config,
         out,

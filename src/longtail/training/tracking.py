@@ -14,8 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from longtail.config.nested import flatten
-from longtail.config.schema import RunConfig
+from longtail.config.schema import RunConfig, flatten
 from longtail.console import Reporter
 from longtail.data.sources.paths import last_name
 from longtail.errors import LongtailError

@@ -1,64 +1,44 @@
-"""longtail analyse: what the model of a run learned, measured once for the report."""
+"""longtail analyze: what the model of a run learned, measured once for the report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from jsonargparse import ArgumentParser, Namespace
+from annotated_types import Ge
 
 from longtail.commands.destination import destination, messages_apart, refuse_terminal
-from longtail.commands.terminal import as_dict, print_line
+from longtail.commands.terminal import print_line
 from longtail.errors import UsageError
 
 if TYPE_CHECKING:
     from longtail.analysis.columns import Analysis
 
-GRAMMAR = "RUN ... [--projection pca,tsne|umap|none] [--seed N] [--features FILE] [--moved-to SOURCE]"
 NO_PROJECTION = "none"
 
 
-def takes(parser: ArgumentParser) -> None:
-    """Add its arguments."""
-    parser.add_argument("runs", type=str, nargs="+", help="RUN folders")
-    parser.add_argument(
-        "--projection", type=str, default="pca,tsne", metavar="NAME,...",
-        help="how features are laid out in two dimensions: pca, tsne, umap, several of them with commas, or none",
-    )  # fmt: skip
-    parser.add_argument(
-        "--moved-to", type=str | None, default=None, help="new SOURCE of the runs, if the images have moved"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the images that are drawn, and of the projections")
-    parser.add_argument(
-        "--features",
-        type=str | None,
-        default=None,
-        metavar="FILE",
-        help="also write the features of every image: .parquet, .npz or -",
-    )
-
-
-def run(flags: Namespace) -> None:
-    """Measure what the model of a RUN learned: embedding, norms, angles and margins, for the report."""
-    analyse_command(**as_dict(flags))
-
-
-def analyse_command(
-    runs: Sequence[str],
+def analyze(
+    runs: Annotated[Sequence[str], "RUN ..."],
     *,
-    projection: str = "pca,tsne",
-    seed: int = 0,
-    features: str | None = None,
-    moved_to: str | None = None,
+    projection: Annotated[str, "pca,tsne|umap|none"] = "pca,tsne",
+    seed: Annotated[int, Ge(0)] = 0,
+    features: Annotated[str, "FILE"] | None = None,
+    moved_to: Annotated[str, "SOURCE"] | None = None,
 ) -> None:
-    """Write the analysis of finished runs, one after the other, and on request the features of a single one."""
+    """Measure what the model of a RUN learned: embedding, norms, angles and margins, for the report.
+
+    Args:
+        runs: RUN folders
+        projection: layouts of the features in two dimensions, with commas: pca, tsne, umap; or none
+        seed: seed of the images that are drawn, and of the projections
+        features: also write the features of every image: .parquet, .npz or -
+        moved_to: new SOURCE of the runs, if the images have moved
+    """
     from longtail.console import Reporter
     from longtail.experiments.analyze import analyze_run
     from longtail.training.engine import is_main_process
 
-    if seed < 0:
-        raise UsageError(f"--seed takes 0 or a whole number above, got {seed}.")
     words = [word.strip() for word in projection.split(",") if word.strip()]
     if NO_PROJECTION in words and len(words) > 1:
         raise UsageError("--projection none stands alone: leave it out, or leave the others out.")

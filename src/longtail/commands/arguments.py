@@ -1,0 +1,370 @@
+"""Arguments of a command: help and values for the parameters of its function, from the words that a user typed."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+from longtail.commands.terminal import option_flag
+from longtail.config.schema import RunConfig, choices_of, nested, option_groups, option_types
+from longtail.errors import UsageError, as_usage, nearest
+
+SHORT: Final = {
+    "data.imbalance_ratio": "--imbalance-ratio",
+    "data.image_column": "--image-column",
+    "data.label_column": "--label-column",
+    "data.split_column": "--split-column",
+    "data.group_column": "--group-column",
+    "data.folds": "--folds",
+    "training.seed": "--seed",
+    "training.tracker": "--tracker",
+    "training.keep_checkpoints": "--keep-checkpoints",
+}
+"""Options of a run that have a short flag."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Marks the parameter of a command that takes options of a run, by their dotted names.
+
+    Attributes:
+        short: The options that have the flags of :data:`SHORT`.
+        dotted: Whether each option has a flag such as ``--stage1.epochs``.
+        shown: Those of them that ``--help`` explains; ``--help-all`` explains all.
+    """
+
+    short: Sequence[str] = tuple(SHORT)
+    dotted: bool = True
+    shown: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a command.
+
+    Attributes:
+        name: Name of the parameter, or dotted name of an option of a run.
+        kind: Its type; a text in its ``Annotated`` is the word that stands for a value.
+        flag: How it is typed; empty for a positional argument.
+        required: Whether it has to be given.
+        is_option: Whether it is an option of a run.
+        shown: Whether ``--help`` explains it.
+    """
+
+    name: str
+    kind: Any
+    flag: str = ""
+    required: bool = False
+    is_option: bool = False
+    shown: bool = True
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the flag alone means true."""
+        return self.kind is bool and not (self.is_option and self.flag == f"--{self.name}")
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it takes several words, after one flag or each after its own."""
+        return _base(self.kind) in {list, Sequence} and not self.is_option
+
+    @property
+    def metavar(self) -> str:
+        """The word that stands for a value."""
+        texts = [mark for mark in _marks(self.kind) if isinstance(mark, str)]
+        return texts[0] if texts else "|".join(choices_of(self.kind)) or _METAVARS.get(_base(self.kind), "TEXT")
+
+    @property
+    def usage(self) -> str:
+        """How it is typed, with its value."""
+        typed = self.flag if self.is_switch else f"{self.flag} {self.metavar}".lstrip()
+        return typed if self.required else f"[{typed}]"
+
+
+_METAVARS: Final[dict[Any, str]] = {int: "N", float: "X", bool: "true|false", list: "[...]", dict: "{...}"}
+_HELP: Final = (
+    Argument("help", bool, "--help"),
+    Argument("help", bool, "-h"),
+    Argument("help_all", bool, "--help-all"),
+)
+_HELP_TEXTS: Final = {"help": "show this help", "help_all": "show every option, those of a run by group"}
+
+
+def _marks(kind: Any) -> list[Any]:
+    """What stands in the ``Annotated`` of a type, or of a type that it may be."""
+    parts = get_args(kind) if get_origin(kind) in {Union, UnionType} else (kind,)
+    return [mark for part in parts for mark in getattr(part, "__metadata__", ())]
+
+
+def _base(kind: Any) -> Any:
+    """The type without its range and without None: ``int`` of ``Annotated[int, Ge(0)] | None``."""
+    if get_origin(kind) in {Annotated, Union, UnionType}:
+        return _base(get_args(kind)[0])
+    return str if get_origin(kind) is Literal else get_origin(kind) or kind
+
+
+def arguments_of(command: Callable[..., Any]) -> list[Argument]:
+    """Return the arguments of a command, in the order of its parameters; those after ``*`` have flags.
+
+    Example:
+        >>> def evaluate(run: Annotated[str, "RUN"], *, moved_to: str | None = None, json: bool = False) -> None: ...
+        >>> [argument.usage for argument in arguments_of(evaluate)]
+        ['RUN', '[--moved-to TEXT]', '[--json]']
+    """
+    hints, arguments = get_type_hints(command, include_extras=True), list[Argument]()
+    for name, parameter in inspect.signature(command).parameters.items():
+        marks = [mark for mark in _marks(hints[name]) if isinstance(mark, RunOptions)]
+        if marks:
+            arguments += _run_options(marks[0])
+            continue
+        flag = option_flag(name) if parameter.kind is parameter.KEYWORD_ONLY else ""
+        arguments.append(Argument(name, hints[name], flag, required=parameter.default is parameter.empty))
+    return arguments
+
+
+def _run_options(mark: RunOptions) -> Iterator[Argument]:
+    for name, kind in option_types().items():
+        if name in mark.short:
+            yield Argument(name, kind, SHORT[name], is_option=True)
+        if mark.dotted and name != "reasons":
+            yield Argument(name, kind, f"--{name}", is_option=True, shown=name in mark.shown)
+
+
+def parse(program: str, function: Callable[..., Any], words: Sequence[str]) -> dict[str, Any] | str:
+    """Return what a user gave to a command, as arguments of its function; or the help that was asked for.
+
+    Args:
+        program: How the command is typed, such as ``longtail evaluate``.
+        function: Its function, see :func:`arguments_of`.
+        words: The words after that.
+
+    Raises:
+        UsageError: An argument is unknown or missing, or a value has the wrong type or is out of range.
+
+    Example:
+        >>> def evaluate(run: Annotated[str, "RUN"], *, moved_to: str | None = None, json: bool = False) -> None: ...
+        >>> parse("longtail evaluate", evaluate, ["r", "--json"])
+        {'run': 'r', 'json': True}
+    """
+    arguments = arguments_of(function)
+    flags = {argument.flag: argument for argument in (*arguments, *_HELP) if argument.flag}
+    try:
+        known, rest = _parser(flags).parse_known_args(words)
+    except argparse.ArgumentError as error:
+        switch = flags[str(error.argument_name)].is_switch
+        raise UsageError(f"{error.argument_name} {'takes no value' if switch else 'needs a value'}.") from error
+    texts = vars(known)
+    asked = {flags[flag].name for flag in texts} & _HELP_TEXTS.keys()
+    if asked:
+        return _help(program, function, arguments, everything="help_all" in asked)
+    positionals, parts = _divide(program, rest, flags, texts)
+    values = _take(program, function, arguments, positionals, texts)
+    options = {
+        flags[flag].name: _read(text, flags[flag].kind, flag) for flag, text in texts.items() if flags[flag].is_option
+    }
+    options |= {flag.removeprefix("--"): _read(text, Any, flag) for flag, text in parts.items()}
+    if any(argument.is_option for argument in arguments):
+        from longtail.config.build import build
+
+        build(nested(options), flags={flags[flag].name: flag for flag in texts})
+        values["options"] = options
+    return values
+
+
+def _parser(flags: Mapping[str, Argument]) -> argparse.ArgumentParser:
+    # An abbreviation would hide a misspelt option.
+    parser = argparse.ArgumentParser(
+        argument_default=argparse.SUPPRESS, add_help=False, allow_abbrev=False, exit_on_error=False
+    )
+    for flag, argument in flags.items():
+        if argument.is_switch:
+            parser.add_argument(flag, dest=flag, action="store_true")
+        elif argument.is_list:
+            several = argument.metavar.endswith("...")
+            parser.add_argument(flag, dest=flag, action="extend", nargs="+" if several else 1)
+        else:
+            parser.add_argument(flag, dest=flag)
+    return parser
+
+
+def _divide(
+    program: str, rest: Sequence[str], flags: Mapping[str, Argument], texts: Mapping[str, Any]
+) -> tuple[list[str], dict[str, str]]:
+    """Divide the words that are not known flags into positional ones and options of a loss, which are not listed."""
+    positionals, parts, words = list[str](), dict[str, str](), iter(rest)
+    for word in words:
+        flag, equals, text = word.partition("=")
+        option = flags.get(flag.rpartition(".")[0])
+        if word == "--":
+            positionals += words
+        elif option is not None and _base(option.kind) is dict:
+            value = text if equals else next(words, None)
+            if value is None:
+                raise UsageError(f"{flag} needs a value.")
+            parts[flag] = value
+        elif word.startswith("-") and word != "-":
+            raise UsageError(_unknown(program, flag, flags, texts))
+        else:
+            positionals.append(word)
+    return positionals, parts
+
+
+def _take(
+    program: str,
+    function: Callable[..., Any],
+    arguments: Sequence[Argument],
+    positionals: list[str],
+    texts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the values of the parameters, apart from options of a run."""
+    values: dict[str, Any] = {}
+    missing = []
+    for argument in arguments:
+        if argument.is_option:
+            continue
+        if argument.flag:
+            given = argument.flag in texts
+            if given:
+                text = texts[argument.flag]
+                values[argument.name] = text if argument.is_switch or argument.is_list else _checked(text, argument)
+        else:
+            given = bool(positionals)
+            if given:
+                values[argument.name] = positionals if argument.is_list else positionals.pop(0)
+            positionals = [] if argument.is_list else positionals
+        if argument.required and not given:
+            missing.append(argument.flag or argument.metavar.partition(" ")[0])
+    if missing:
+        raise UsageError(f"{' and '.join(missing)} missing: {usage(program, function).splitlines()[0]}")
+    if positionals:
+        raise UsageError(f"unknown argument {positionals[0]!r}. '{program} --help' lists them all.")
+    return values
+
+
+def _read(text: str | bool, kind: Any, flag: str) -> Any:
+    """Read a value as files of options are read: 1:40 is no number, and 0x10 neither."""
+    if isinstance(text, bool):
+        return text
+    if _base(kind) is str:
+        return None if text in {"null", "~"} and type(None) in get_args(kind) else text
+    from longtail.config.yaml_document import parse_yaml
+
+    with as_usage():
+        return parse_yaml(text, flag).values
+
+
+def _checked(text: str, argument: Argument) -> Any:
+    value = _read(text, argument.kind, argument.flag)
+    if isinstance(value, str) and _base(argument.kind) is str and not choices_of(argument.kind):
+        return value
+    from longtail.config.build import check_value
+
+    return check_value(value, argument.kind, argument.flag)
+
+
+def _unknown(program: str, flag: str, flags: Mapping[str, Argument], texts: Mapping[str, Any]) -> str:
+    """Describe an unknown flag, with the nearest right one; that of a second stage only if there is one."""
+    group = flag.removeprefix("--")
+    if "--stage1.epochs" in flags and group in option_groups():
+        member = next(name for name in option_types() if name.startswith(f"{group}."))
+        return f"{flag} is a group: set options in it, such as --{member}, or use --config FILE."
+    second = any(typed.startswith("--stage2.") for typed in texts) or _has_stage_2(str(texts.get("--recipe", "")))
+    known = [name for name in flags if name != "--reasons" and (second or not name.startswith("--stage2."))]
+    hint = nearest(flag, known, list_all=False)
+    if not hint and "--set" in flags:  # how `compare` takes the options of its runs
+        options = [name for name in option_types() if name not in {"recipe", "reasons", "training.seed"}]
+        hint = nearest(flag, options, list_all=False, show=lambda name: f"--set {name}=VALUE")
+    everything = f" '{program} --help' lists them all."
+    return f"unknown option {flag!r}.{hint or everything}"
+
+
+def _has_stage_2(recipe: str) -> bool:
+    from longtail.config.recipes import list_recipes, load_recipe
+
+    return recipe in list_recipes() and load_recipe(recipe).config["stage2"]["epochs"] > 0
+
+
+def usage(program: str, function: Callable[..., Any]) -> str:
+    """Return how a command is typed: what its docstring says under ``Usage``, or its arguments on one line.
+
+    Example:
+        >>> def evaluate(run: Annotated[str, "RUN"], *, moved_to: str | None = None, json: bool = False) -> None: ...
+        >>> usage("longtail evaluate", evaluate)
+        'longtail evaluate RUN [--moved-to TEXT] [--json]'
+    """
+    _, _, forms = inspect.cleandoc(function.__doc__ or "").partition("\nUsage:\n")
+    if forms:
+        return textwrap.dedent(forms.partition("\n\n")[0])
+    typed = sorted(arguments_of(function), key=lambda argument: (bool(argument.flag), not argument.required))
+    return " ".join([program, *(argument.usage for argument in typed)])
+
+
+def summary(function: Callable[..., Any]) -> str:
+    """Return the first line of the docstring of a command."""
+    return inspect.cleandoc(function.__doc__ or "").partition("\n")[0]
+
+
+def _help(program: str, function: Callable[..., Any], arguments: Sequence[Argument], *, everything: bool) -> str:
+    forms = [
+        textwrap.fill(line, 110, subsequent_indent=" " * 17, break_on_hyphens=False, break_long_words=False)
+        for line in usage(program, function).splitlines()
+    ]
+    parser = argparse.ArgumentParser(
+        prog=program,
+        usage="\n       ".join(forms).replace("%", "%%"),
+        description=summary(function),
+        add_help=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
+    )
+    texts = _HELP_TEXTS | _explanations(function) | _option_explanations(RunConfig)
+    hidden = not all(argument.shown for argument in arguments)
+    sections: dict[str, Any] = {}
+    for argument in (*arguments, _HELP[0], *(_HELP[2:] if hidden else ())):
+        if not (everything or argument.shown):
+            continue
+        text = texts.get(argument.name, "").replace("%", "%%")
+        group = argument.name.partition(".")[0] if everything and argument.flag == f"--{argument.name}" else ""
+        if not argument.flag:
+            title = "arguments"
+        elif "." in argument.name and group:
+            title = group
+        else:
+            title = "options"
+        if title not in sections:
+            sections[title] = parser.add_argument_group(title)
+        if not argument.flag:
+            sections[title].add_argument(argument.name, metavar=argument.metavar, help=text, nargs="?")
+        elif argument.is_switch:
+            sections[title].add_argument(argument.flag, action="store_true", help=text)
+        else:
+            sections[title].add_argument(argument.flag, metavar=argument.metavar, help=text)
+    return parser.format_help()
+
+
+def _explanations(documented: Any) -> dict[str, str]:
+    """The descriptions of parameters or attributes in a docstring, in plain words."""
+    import docstring_parser
+
+    parameters = docstring_parser.parse(documented.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE).params
+    return {
+        each.arg_name: re.sub(r"(?::\w+:)?`+([^`]*)`+", r"\1", " ".join((each.description or "").split())).rstrip(".")
+        for each in parameters
+    }
+
+
+def _option_explanations(group: type[Any], prefix: str = "") -> dict[str, str]:
+    """The descriptions of all options of a run, by dotted name."""
+    hints, texts = get_type_hints(group), _explanations(group)
+    explained: dict[str, str] = {}
+    for name in (option.name for option in fields(group)):
+        if is_dataclass(hints[name]):
+            explained |= _option_explanations(hints[name], f"{prefix}{name}.")
+        else:
+            explained[prefix + name] = texts.get(name, "")
+    return explained

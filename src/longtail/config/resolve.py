@@ -1,0 +1,193 @@
+"""One configuration of a run from a file, a recipe, automatic choices and the options that the user gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import reduce
+from pathlib import Path
+from typing import Any, Final
+
+from longtail.config.auto import AUTO, Choice, Facts, choose, mark_overrides, read_choices, sentences
+from longtail.config.build import build
+from longtail.config.check import check_config, check_stages
+from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe, scale_epochs
+from longtail.config.schema import Nested, RunConfig, flatten, merge, nested
+from longtail.config.yaml_document import Document
+from longtail.errors import UsageError
+
+# Options that are chosen automatically and stored in the config.yaml of every run, also by old versions.
+_OF_A_STAGE: Final = (
+    "epochs batch_size train mixing loss.name optimizer.name optimizer.lr optimizer.weight_decay schedule.name "
+    "schedule.warmup_epochs"
+)
+_CHOSEN: Final = frozenset(
+    ["recipe", "model.name", "model.pretrained"]
+    + [f"data.{option}" for option in ("image_size", "resize", "mean", "std", "augmentation")]
+    + [f"{stage}.{option}" for stage in ("stage1", "stage2") for option in _OF_A_STAGE.split()]
+)
+
+
+def resolve(
+    *given: Mapping[str, Any],
+    file: Document | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    facts: Facts | None = None,
+) -> RunConfig:
+    """Return the configuration of a run, checked and complete.
+
+    Later ones win: the recipe in its mode or the automatic choices, the file, both scaled to ``epochs``,
+    ``batch_size``, the given options. Another loss than the recipe's starts with options of its own.
+
+    Args:
+        given: Options that the user gave, by dotted names or nested, each mapping over those before it. An option that
+            is named whole, such as ``stage1.loss.options``, replaces what was there.
+        file: A configuration file.
+        epochs: Scale everything to this many epochs of stage 1.
+        batch_size: Images per step, in both stages.
+        facts: What automatic choices are made from; without them, nothing is chosen.
+
+    Raises:
+        UsageError: A name is unknown, a value has the wrong type or is out of range, or options do not fit together.
+
+    Example:
+        >>> config = resolve({"recipe": "cifar-lt/gcl", "data.source": "digits"}, epochs=30)
+        >>> config.stage1.epochs, config.stage2.epochs, config.model.head
+        (30, 5, 'cosine')
+    """
+    own = {} if file is None else dict(file.values)
+    if batch_size is not None:
+        given = ({f"{stage}.batch_size": batch_size for stage in ("stage1", "stage2")}, *given)
+    asked: Nested = reduce(merge, map(nested, given), {})
+    if file is not None and is_whole(own):
+        for name in ("mode", "recipe"):
+            if asked.get(name):
+                raise UsageError(f"{file.name} sets all that --{name} would set: leave out --{name} or --config.")
+        config, choices = base_config(None, epochs=epochs, own=own | {"reasons": []}), list[Choice]()
+    else:
+        config, choices = _start(asked, own, epochs, facts)
+    for options in given:
+        before, config = config, _lay(config, options)
+        if "reasons" in options:
+            choices = read_choices(options["reasons"], config)
+        else:
+            choices = mark_overrides(choices, before, config)
+    if choices:
+        config["reasons"] = sentences(choices, config)
+    result = build(config)
+    check_config(result)
+    check_stages(result)
+    return complete(result)
+
+
+def draft(*given: Mapping[str, Any], file: Document | None = None) -> RunConfig:
+    """Return what a user said before anything is chosen: enough to look at the images, not to train.
+
+    Raises:
+        UsageError: A name is unknown, or a value has the wrong type or is out of range.
+    """
+    return build(reduce(merge, map(nested, given), {} if file is None else dict(file.values)))
+
+
+def is_automatic(recipe: str, file: Document | None = None) -> bool:
+    """Whether network, length and batch are chosen by the images.
+
+    Args:
+        recipe: The recipe that is asked for, if any.
+        file: A configuration file.
+
+    Example:
+        >>> is_automatic(""), is_automatic("images/gcl"), is_automatic("cifar-lt/gcl")
+        (True, True, False)
+    """
+    own = {} if file is None else file.values
+    if is_whole(own):
+        return False
+    recipe = recipe or own.get("recipe", "")
+    return recipe in {"", AUTO} or recipe.startswith(ANY_IMAGES)
+
+
+def is_whole(values: Nested) -> bool:
+    """Whether a configuration sets every option that could be chosen automatically, as ``config.yaml`` of a run does.
+
+    Such a configuration is trained unchanged. In any other, missing options are chosen as on the command line.
+
+    Example:
+        >>> is_whole(base_config("cifar-lt/ce")), is_whole({"data": {"image_size": 64}})
+        (True, False)
+    """
+    return flatten(values).keys() >= _CHOSEN
+
+
+def _start(asked: Nested, own: Nested, epochs: int | None, facts: Facts | None) -> tuple[Nested, list[Choice]]:
+    """The recipe or the automatic choices, with a file that is not whole over it."""
+    recipe = asked.get("recipe") or own.pop("recipe", "")
+    mode = asked.get("mode") or own.pop("mode", "")
+    own = {key: value for key, value in own.items() if key not in {"recipe", "mode", "reasons"}}
+    recipe = None if recipe in {"", AUTO} else recipe
+    both = merge(own, asked)
+    if recipe is not None:
+        check_recipe(recipe, both.get("data", {}).get("source", ""))
+    model = both.get("model", {}).get("name")
+    if facts is None or not is_automatic(recipe or ""):
+        return base_config(recipe, epochs=epochs, mode=mode or None, model=model, own=own), []
+    size = both.get("data", {}).get("image_size")
+    config, choices = choose(facts, recipe=recipe, mode=mode or None, model=model, image_size=size, epochs=epochs)
+    if epochs is not None and "epochs" in own.get("stage1", {}):
+        own = _same_names(scale_epochs(merge(config, own), epochs), own)  # the choices have that length already
+    after = merge(config, own)
+    return after, mark_overrides(choices, config, after)
+
+
+def _same_names(config: Nested, own: Nested) -> Nested:
+    """Restrict a configuration to the names that another one has."""
+    return {
+        key: _same_names(config[key], value) if isinstance(value, dict) and value else config[key]
+        for key, value in own.items()
+    }
+
+
+def _lay(config: Nested, options: Mapping[str, Any]) -> Nested:
+    """Lay options over a configuration, except recipe and mode, which it started from."""
+    rest = {key: value for key, value in options.items() if key not in {"recipe", "mode"}}
+    config = merge(config, nested(rest))
+    for stage in ("stage1", "stage2"):
+        key = f"{stage}.loss.options"
+        if key in rest:
+            parts = {name.removeprefix(f"{key}."): value for name, value in rest.items() if name.startswith(f"{key}.")}
+            config[stage]["loss"]["options"] = rest[key] | parts
+    return config
+
+
+def complete(config: RunConfig) -> RunConfig:
+    """Return the configuration as it is trained: ``auto`` replaced where the loss or the machine decides.
+
+    ``model.head`` becomes the classifier that stage 1's loss is defined on, ``training.precision`` what is fast here,
+    and a strength of a loss the number that :func:`longtail.losses.registry.resolve_auto` gives for the stage. Paths of
+    images and weights become absolute, so that the run can be read from any folder. A complete configuration stays as
+    it is.
+
+    Example:
+        >>> complete(build({"stage1": {"loss": {"name": "gcl"}}})).model.head
+        'cosine'
+    """
+    from longtail.data.sources.paths import absolute_source
+    from longtail.device import fast_precision
+    from longtail.losses.registry import loss_class, resolve_auto
+
+    options: Nested = {"data.source": absolute_source(config.data.source)}
+    if config.model.weights:
+        options["model.weights"] = str(Path(config.model.weights).absolute())
+    if config.model.head == "auto":
+        stage = config.stage1 if config.stage1.epochs else config.stage2
+        options["model.head"] = loss_class(stage.loss.name).head
+    if config.training.precision == "auto":
+        options["training.precision"] = fast_precision(config.training.device)
+    trained = [stage for stage in (config.stage1, config.stage2) if stage.epochs]
+    on_features = bool(trained) and all(stage.train != "all" and stage.cached_views for stage in trained)
+    for number, stage in enumerate((config.stage1, config.stage2), start=1):
+        options[f"stage{number}.loss.options"] = resolve_auto(
+            stage.loss.name, stage.loss.options, stage=number, on_features=on_features
+        )
+    return build(_lay(asdict(config), options))
