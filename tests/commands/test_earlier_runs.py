@@ -1,8 +1,8 @@
 """Runs written before the RUN folder had schemas and format numbers still load, resume, evaluate, compare and report.
 
-``tests/vectors/earlier_runs.tar.xz`` holds runs on the digits with a small network, each without its report: ``one-stage``
-(cross-entropy, validation, analyzed), ``two-stages`` (GCL), ``stopped`` (the same, interrupted in stage 2), ``linear``
-(features of ``one-stage``), ``adjusted`` (``one-stage`` after ``longtail adjust``), and ``grid`` (two recipes).
+``tests/vectors/earlier_runs.tar.xz`` holds runs on the digits with a small network, each without its report:
+``one-stage`` (cross-entropy, validation, analyzed), ``two-stages`` (GCL), ``stopped`` (the same, stopped in stage 2),
+``linear`` (features of ``one-stage``), ``adjusted`` (``one-stage`` after ``longtail adjust``), ``grid`` (two recipes).
 """
 
 from __future__ import annotations
