@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def whole_step(flags: argparse.Namespace, loss: str) -> Row:
-    """A training step that records against the same step that does not."""
+    """A training step that records beside the same step that does not."""
     engine = Engine(TrainingConfig(precision="auto"))
     count = 128 * flags.steps
     pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
@@ -56,19 +56,19 @@ def whole_step(flags: argparse.Namespace, loss: str) -> Row:
     recorder = attach_recorder(work)
     rows = sampler.indices()
 
-    def turn(used: Recorder | None) -> None:
-        work.recorder = used
+    def turn(kept: Recorder | None) -> None:
+        work.recorder = kept
         train_epoch(work, rows, 0, 0, Meter(engine.device))
         recorder.start()
 
-    seconds = medians_of({"ours": lambda: turn(recorder), "other": lambda: turn(None)}, flags.repeats, warmup=2)
-    with_it, without = (seconds[side] * 1e3 / flags.steps for side in ("ours", "other"))
+    found = medians_of({"ours": lambda: turn(recorder), "other": lambda: turn(None)}, flags.repeats, warmup=2)
+    with_it, without = (found[side] * 1e3 / flags.steps for side in ("ours", "other"))
     name = f"recorded training step, {flags.model}, batch 128: {loss}"
     return row(name, with_it, without, "ms", higher_is_better=False)
 
 
 def alone(flags: argparse.Namespace, shape: tuple[int, int]) -> Row:
-    """Time that recording adds to a cross-entropy, forward and backward, against the cross-entropy."""
+    """What recording adds to a cross-entropy, forward and backward, beside the cross-entropy."""
     device = best_device()
     logits = torch.randn(shape, device=device, requires_grad=True)
     target = torch.randint(shape[1], shape[:1], device=device)
@@ -81,10 +81,10 @@ def alone(flags: argparse.Namespace, shape: tuple[int, int]) -> Row:
         functional.cross_entropy(scores, target).backward()  # type: ignore[no-untyped-call]
         logits.grad = None
 
-    seconds = medians_of({"with": lambda: step(recorded=True), "other": lambda: step(recorded=False)}, flags.repeats)
-    added = (seconds["with"] - seconds["other"]) * 1e3
-    name = f"recording alone, {shape[0]} x {shape[1]}, against a cross-entropy"
-    return row(name, added, seconds["other"] * 1e3, "ms", higher_is_better=False)
+    found = medians_of({"with": lambda: step(recorded=True), "other": lambda: step(recorded=False)}, flags.repeats)
+    added = (found["with"] - found["other"]) * 1e3
+    name = f"recording alone, {shape[0]} x {shape[1]}, beside a cross-entropy"
+    return row(name, added, found["other"] * 1e3, "ms", higher_is_better=False)
 
 
 if __name__ == "__main__":

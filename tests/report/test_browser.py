@@ -43,6 +43,7 @@ POINTS = """async () => {
   }
   return found;
 }"""
+UNFOLD = "document.querySelectorAll('details').forEach(d => { d.open = true })"
 DRAWN = "[...document.querySelectorAll('.plot')].every(plot => plot.dataset.drawn)"
 RINGS = (
     "[...document.querySelectorAll('.plot')].filter(p => p.data?.some(t => t.meta === 'ring'))"
@@ -51,7 +52,7 @@ RINGS = (
 RESET = (
     "history.replaceState(null, '', location.href.split('#')[0]); dispatchEvent(new PopStateEvent('popstate'));"
     "document.activeElement.blur(); scrollTo(0, 0); delete document.documentElement.dataset.theme;"
-    "document.querySelectorAll('details').forEach(d => { d.open = false })"
+    "document.querySelectorAll('details').forEach(d => { d.open = d.id === 'research' })"
 )
 
 
@@ -82,6 +83,7 @@ def site(browser: Any, write_run: Callable[..., Path], tmp_path_factory: pytest.
     page = browser.new_page(viewport=SIZES)
     said = listen(page)
     page.goto(file.as_uri())
+    page.evaluate(UNFOLD)
     page.wait_for_function(DRAWN)
     return SimpleNamespace(page=page, said=said, url=file.as_uri(), rows=compare_runs(runs, stages=True).rows)
 
@@ -141,6 +143,7 @@ def full(
     page = browser.new_page(viewport=SIZES)
     said = listen(page)
     page.goto(url)
+    page.evaluate(UNFOLD)
     yield SimpleNamespace(page=page, said=said, url=url)
     page.close()
 
@@ -171,7 +174,7 @@ def test_all_that_can_be_measured_passes_the_audit_with_a_class_chosen_and_all_o
     choose(page, "cat")
     page.wait_for_selector("#class-panel .values")
     page.fill("#class-search", "c")
-    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    page.evaluate(UNFOLD)
     # What depends on the colours is all that can differ in the dark.
     found = serious(page, **({"runOnly": ["color-contrast"]} if scheme == "dark" else {}))
     page.evaluate(RESET)
@@ -270,6 +273,24 @@ def test_a_class_is_chosen_by_mouse_from_the_list_and_from_a_figure_and_back_lea
     page.wait_for_function("document.querySelector('#class-panel h2')?.textContent === 'lynx'")
 
 
+def test_the_fold_for_researchers_opens_for_links_and_draws_its_figures_then(browser: Any, site: Any) -> None:
+    other = browser.new_page(viewport=SIZES)
+    other.goto(site.url)
+    other.wait_for_function("document.getElementById('group-few').dataset.drawn")
+    assert other.evaluate("document.getElementById('accuracy-0').dataset.drawn") is None
+    bar = "(ul => ul.scrollWidth <= ul.clientWidth)(document.querySelector('.bar nav ul'))"
+    assert other.evaluate(bar)  # the navigation fits
+    other.evaluate("location.hash = '#accuracy'")
+    other.wait_for_function("document.getElementById('research').open")
+    width = "document.querySelector('#accuracy-0 .main-svg')?.clientWidth"
+    other.wait_for_function(f"{width} > 300")
+    other.evaluate("document.getElementById('research').open = false")
+    other.set_viewport_size({"width": 700, "height": 900})
+    other.evaluate("document.getElementById('research').open = true")
+    other.wait_for_function(f"{width} === document.getElementById('accuracy-0').clientWidth")
+    other.close()
+
+
 def test_a_link_to_a_class_opens_it_and_an_unknown_name_is_said(browser: Any, site: Any) -> None:
     other = browser.new_page(viewport=SIZES)
     other.goto(f"{site.url}#class=house%20mouse")
@@ -339,7 +360,7 @@ def test_paper_is_light_open_and_without_buttons(page: Any) -> None:
     page.wait_for_function("document.getElementById('group-many').data[1].marker.color === '#28609e'")
     assert page.evaluate("document.getElementById('histogram-0').layout.width") == 680
     page.emulate_media(media="screen", color_scheme="dark")
-    page.wait_for_function("document.querySelectorAll('details[open]').length === 0")
+    page.wait_for_function("document.querySelectorAll('details[open]').length === 1")  # the one for researchers
     page.wait_for_function("document.getElementById('group-many').data[1].marker.color === '#7aa7f5'")
 
 
@@ -364,6 +385,7 @@ def test_many_classes_are_drawn_by_webgl_where_one_looks_and_found_at_once(
     page = browser.new_page(viewport=SIZES)
     said = listen(page)
     page.goto(write_report(runs, tmp_path / "report.html").as_uri())
+    page.evaluate(UNFOLD)
     live = "['accuracy-0', 'accuracy-1'].map(id => document.getElementById(id)._fullLayout ? 1 : 0)"
     page.locator("#accuracy").scroll_into_view_if_needed()
     page.wait_for_function(f"{live}.join() === '1,1'")

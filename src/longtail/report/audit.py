@@ -1,15 +1,12 @@
-"""write_audit: an Inspection as one self-contained HTML page, with the pictures of what it found."""
+"""write_audit: an Inspection as one self-contained HTML page, with pictures of the copies it found."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from longtail.counts import GROUP_NAMES, GroupName
+from longtail.counts import GROUP_NAMES
 from longtail.data.audit.duplicates import Copy, DuplicateGroup
 from longtail.data.audit.inspection import Inspection
 from longtail.data.audit.terminal import printable
@@ -17,36 +14,14 @@ from longtail.data.dataset import Finding, ImageData, Severity
 from longtail.errors import LongtailError
 from longtail.files import output_path, write_atomically
 from longtail.report.page import environment
+from longtail.report.pictures import Picture, webp_uri
 from longtail.report.plots.palette import GROUP_LABELS, THEME
 from longtail.text import listing, percent
 from longtail.version import __version__
 
-SHOWN_GROUPS = 24
-"""So many groups of copies are shown with pictures, those with several labels or splits first."""
-_SHOWN_COPIES = 6
-_SHOWN_NAMES = 200
-_SIDE = 96  # pixels of a picture's longer side
-_WORDS: dict[Severity, str] = {"error": "Error", "warning": "Warning", "note": "Note"}
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """One class of the histogram: its group, images by split, and the length of its bar in percent."""
-
-    name: str
-    group: GroupName
-    label: str
-    counts: tuple[int, ...]
-    width: float
-
-
-@dataclass(frozen=True)
-class Thumbnail:
-    """A picture of a group with what stands under it."""
-
-    uri: str
-    name: str
-    caption: str
+GALLERIES, COPIES, NAMES = 24, 6, 200
+"""Groups of copies that are shown with pictures, pictures of a group, and images that a finding names."""
+SEVERITIES: dict[Severity, str] = {"error": "Error", "warning": "Warning", "note": "Note"}
 
 
 @dataclass(frozen=True)
@@ -54,15 +29,15 @@ class Gallery:
     """A group of copies with pictures of its first images."""
 
     title: str
-    pictures: tuple[Thumbnail, ...]
+    pictures: tuple[Picture, ...]
     more: int
 
 
-def write_audit(found: Inspection, out: str | Path, data: ImageData) -> Path:
+def write_audit(inspection: Inspection, out: str | Path, data: ImageData) -> Path:
     """Write the page of an inspection.
 
     Args:
-        found: From :func:`~longtail.data.audit.inspection.inspect_data`.
+        inspection: From :func:`~longtail.data.audit.inspection.inspect_data`.
         out: The HTML file; its folder is made, and the file appears complete or not at all.
         data: The source, for the pictures.
 
@@ -73,101 +48,77 @@ def write_audit(found: Inspection, out: str | Path, data: ImageData) -> Path:
         LongtailError: The file cannot be written.
     """
     target = output_path(out)
-    write_atomically(target, render_audit(found, data).encode())
+    write_atomically(target, render_audit(inspection, data).encode())
     return target
 
 
-def render_audit(found: Inspection, data: ImageData) -> str:
-    """The page as text."""
-    pages = environment()
-    pages.filters["printable"] = printable
-    worth_seeing = sorted(found.duplicates, key=lambda group: (-len(group.labels), -len(group.splits)))
-    return pages.get_template("audit.html.j2").render(
-        title=found.source,
-        lead=_lead(found),
-        facts=_facts(found),
-        findings=[(finding, _WORDS[finding.severity], _names(finding)) for finding in found.findings],
-        splits=list(found.counts),
-        groups=[(name, GROUP_LABELS[name], len(found.groups[name])) for name in GROUP_NAMES],
-        classes=_classes(found),
-        galleries=[_gallery(group, data) for group in worth_seeing[:SHOWN_GROUPS]],
-        hidden=max(0, len(found.duplicates) - SHOWN_GROUPS),
+def render_audit(inspection: Inspection, data: ImageData) -> str:
+    """Render the page as text; groups of copies under several labels come first, then those in several splits."""
+    templates = environment()
+    templates.filters["printable"] = printable
+    groups = sorted(inspection.duplicates, key=lambda group: (-len(group.labels), -len(group.splits)))
+    train = inspection.counts["train"]
+    return templates.get_template("audit.html.j2").render(
+        title=inspection.source,
+        lead=_lead(inspection),
+        facts=_facts(inspection),
+        findings=[(each, SEVERITIES[each.severity], _image_names(each)) for each in inspection.findings],
+        splits=inspection.counts,
+        names=inspection.classes,
+        order=sorted(range(len(train)), key=lambda index: -train[index]),
+        largest=max(train),
+        groups=[(name, GROUP_LABELS[name], len(inspection.groups[name])) for name in GROUP_NAMES],
+        group_of={index: name for name, members in inspection.groups.items() for index in members},
+        labels=GROUP_LABELS,
+        galleries=[_gallery(group, data) for group in groups[:GALLERIES]],
+        hidden=max(0, len(groups) - GALLERIES),
         theme=THEME,
         version=__version__,
     )
 
 
-def _lead(found: Inspection) -> str:
-    numbers = Counter(finding.severity for finding in found.findings)
-    words = [f"{numbers[kind]:,} {kind}{'s' * (numbers[kind] > 1)}" for kind in _WORDS if numbers[kind]]
-    sample = "" if found.checked == found.total else f" of {found.total:,}, evenly spread,"
-    return f"{found.checked:,} images{sample} were decoded: {listing(words) if words else 'nothing looks wrong'}."
+def _lead(inspection: Inspection) -> str:
+    tally = Counter(finding.severity for finding in inspection.findings)
+    words = [f"{tally[kind]:,} {kind}{'s' * (tally[kind] > 1)}" for kind in SEVERITIES if tally[kind]]
+    sample = "" if inspection.checked == inspection.total else f" of {inspection.total:,}, evenly spread,"
+    return f"{inspection.checked:,} images{sample} were decoded: {listing(words) if words else 'nothing looks wrong'}."
 
 
-def _facts(found: Inspection) -> list[tuple[str, str]]:
+def _facts(inspection: Inspection) -> list[tuple[str, str]]:
     """The figures of the strip under the title."""
-    facts = [("Classes", f"{len(found.classes):,}")]
-    facts += [(f"{split.capitalize()} images", f"{sum(counts):,}") for split, counts in found.counts.items()]
-    facts.append(("Imbalance ratio", f"{found.imbalance_ratio:,.4g}"))
-    if found.sizes:
-        smallest, median, largest = (
-            f"{w} × {h}" for w, h in (found.sizes[k] for k in ("smallest", "median", "largest"))
-        )
-        facts += [("Median size", median), ("Smallest, largest", f"{smallest}, {largest}")]
-    facts.append(("Modes", ", ".join(f"{number:,} {mode}" for mode, number in found.modes.items()) or "none"))
-    return facts
+    facts = [("Classes", f"{len(inspection.classes):,}")]
+    facts += [(f"{split.capitalize()} images", f"{sum(counts):,}") for split, counts in inspection.counts.items()]
+    facts.append(("Imbalance ratio", f"{inspection.imbalance_ratio:,.4g}"))
+    if (sizes := inspection.sizes) is not None:
+        (width, height), ends = sizes["median"], (sizes["smallest"], sizes["largest"])
+        facts.append(("Median size", f"{width} × {height}"))
+        facts.append(("Smallest, largest", ", ".join(f"{width} × {height}" for width, height in ends)))
+    modes = ", ".join(f"{number:,} {mode}" for mode, number in inspection.modes.items())
+    return [*facts, ("Modes", modes or "none")]
 
 
-def _names(finding: Finding) -> list[str]:
-    """The images of a finding that its message does not name in full."""
-    names = [printable(name) for name in finding.images[:_SHOWN_NAMES]]
-    hidden = len(finding.images) - len(names)
-    return names + ([f"and {hidden:,} more; --json lists them all"] if hidden else [])
-
-
-def _classes(found: Inspection) -> list[ClassRow]:
-    train = found.counts["train"]
-    group_of = {row: name for name, rows in found.groups.items() for row in rows}
-    order = sorted(range(len(train)), key=lambda row: -train[row])
-    return [
-        ClassRow(
-            printable(found.classes[row]),
-            group_of[row],
-            GROUP_LABELS[group_of[row]],
-            tuple(counts[row] for counts in found.counts.values()),
-            round(100 * train[row] / max(train), 2),
-        )
-        for row in order
-    ]
+def _image_names(finding: Finding) -> list[str]:
+    """The images of a finding, at most :data:`NAMES` of them."""
+    hidden = len(finding.images) - NAMES
+    more = [f"and {hidden:,} more; --json lists them all"] if hidden > 0 else []
+    return [printable(name) for name in finding.images[:NAMES]] + more
 
 
 def _gallery(group: DuplicateGroup, data: ImageData) -> Gallery:
-    clash = "several labels" if len(group.labels) > 1 else ""
-    leak = " and ".join(group.splits) if len(group.splits) > 1 else ""
-    what = "Exact copies" if group.kind == "exact" else "Look alike"
-    title = ", ".join(filter(None, (what, leak and f"in {leak}", clash and f"under {clash}")))
-    shown = _spread(group.images)
-    return Gallery(title, tuple(_thumbnail(copy, data) for copy in shown), len(group.images) - len(shown))
+    """Pictures of the first copies, but one of every label and split before a second of any."""
+    words = ["Exact copies" if group.kind == "exact" else "Look alike"]
+    words += [f"in {' and '.join(group.splits)}"] * (len(group.splits) > 1)
+    words += ["under several labels"] * (len(group.labels) > 1)
+    firsts = {(copy.label, copy.split): copy for copy in reversed(group.images)}.values()
+    shown = sorted(group.images, key=lambda copy: not any(copy is first for first in firsts))[:COPIES]
+    return Gallery(", ".join(words), tuple(_picture(copy, data) for copy in shown), len(group.images) - len(shown))
 
 
-def _spread(copies: Sequence[Copy]) -> list[Copy]:
-    """The first images, but one of every label and split before a second of any."""
-    seen: set[tuple[str, str]] = set()
-    fresh = [copy for copy in copies if (place := (copy.label, copy.split)) not in seen and not seen.add(place)]  # type: ignore[func-returns-value]
-    return [*fresh, *(copy for copy in copies if copy not in fresh)][:_SHOWN_COPIES]
-
-
-def _thumbnail(copy: Copy, data: ImageData) -> Thumbnail:
-    caption = f"{printable(copy.label)}, {copy.split}"
+def _picture(copy: Copy, data: ImageData) -> Picture:
+    name, caption = printable(copy.name), f"{printable(copy.label)}, {copy.split}"
     if copy.likeness is not None and copy.likeness < 1:
         caption += f", {percent(copy.likeness, 0)} like the first"
     try:
-        image = data.splits[copy.split].image(copy.index)
+        return Picture(webp_uri(data.splits[copy.split].image(copy.index)), caption, name, name)
     except LongtailError:  # gone since it was looked at: the page says so in its place
-        return Thumbnail("", printable(copy.name), f"{caption}, no longer readable")
-    image.thumbnail((_SIDE, _SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=85)
-    return Thumbnail(
-        f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}", printable(copy.name), caption
-    )
+        return Picture("", f"{caption}, no longer readable", name, name)

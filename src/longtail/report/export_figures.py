@@ -58,14 +58,14 @@ def save_figures(
 
 def save_sections(sections: Iterable[Section], folder: str | Path) -> list[Path]:
     """Write every figure of a page as ``SECTION_DRAWING.svg`` and ``.png``; see :func:`save_figures`."""
-    found = []
+    figures = []
     for section in sections:
         layout = section.layout if len(section.drawings) > 1 else "one"
         for drawing in section.drawings:
             title = f"{section.title}: {drawing.title}" if drawing.title else section.title
             name = f"{section.id}_{drawing.id}"
-            found.append(static_figure(drawing, section.legend, title=title, name=name, width=WIDTHS[layout]))
-    return _write(found, Path(folder))
+            figures.append(static_figure(drawing, section.legend, title=title, name=name, width=WIDTHS[layout]))
+    return _write(figures, Path(folder))
 
 
 def static_figure(
@@ -106,12 +106,12 @@ def static_figure(
     figure.update_layout(
         margin=margin, width=width, height=height, paper_bgcolor="white", plot_bgcolor="white", showlegend=bool(legend)
     )
-    heading = {"text": words, "font": {"family": FONT, "size": 15, "color": INK}, "x": 0, "xref": "container",
-               "xanchor": "left", "pad": {"l": 12}, "y": 1 - 11 / height, "yref": "container",
-               "yanchor": "top"}  # fmt: skip
-    keys = {"orientation": "h", "x": 0, "xref": "container", "xanchor": "left", "y": 1 - above / height,
-            "yref": "container", "yanchor": "top", "font": {"size": 12}, "bgcolor": "rgba(0,0,0,0)"}  # fmt: skip
-    figure.update_layout(title=heading if words else None, legend=keys)
+    corner = {"x": 0, "xref": "container", "xanchor": "left", "yref": "container", "yanchor": "top"}
+    if words:
+        font = {"family": FONT, "size": 15, "color": INK}
+        figure.update_layout(title=corner | {"text": words, "font": font, "pad": {"l": 12}, "y": 1 - 11 / height})
+    keys = {"orientation": "h", "y": 1 - above / height, "font": {"size": 12}, "bgcolor": "rgba(0,0,0,0)"}
+    figure.update_layout(legend=corner | keys)
     return StaticFigure(name or drawing.id, figure, width, height)
 
 

@@ -18,7 +18,7 @@ from longtail.report.pictures import Picture, class_pictures, error_pictures, sh
 from longtail.report.plots.canvas import blank, clip
 from longtail.report.plots.palette import GROUND, GROUP_COLORS, GROUP_LABELS, INK, RULE
 from longtail.report.section import Drawing, Key, Section
-from longtail.report.select import known_predictions, predicted_rows, side_by_side
+from longtail.report.select import known_predictions, predicted_rows
 from longtail.text import class_word, listing, percent
 
 MATRIX_CLASSES = 300
@@ -71,7 +71,7 @@ def build(comparison: Comparison) -> Section | None:
         sentence = "" if pairs else "No image is classified wrongly."
         return Section("confusions", "Confusions", sentence, partial=partial, data=data)
     matrices = [confusion_shares(rows[place]) for place in shown]
-    order, labels = cluster(np.mean(matrices, axis=0)), short_names(names, 18)
+    order, labels = cluster(np.mean(matrices, axis=0)), short_names(names, 16)
     height = 560 if len(shown) == 1 else 440
     drawings = []
     for place, shares in zip(shown, matrices, strict=True):
@@ -83,9 +83,7 @@ def build(comparison: Comparison) -> Section | None:
         "Rows are true classes, columns what they are taken for; classes that are confused stand together. "
         "Draw a rectangle to zoom in, click twice to leave it."
     )
-    return Section(
-        "confusions", "Confusions", sentence, side_by_side(len(drawings)), (), tuple(drawings), partial, data
-    )
+    return Section("confusions", "Confusions", sentence, "two", (), tuple(drawings), partial, data)
 
 
 def confused_pairs_of(rows: Sequence[Row], limit: int = PAIRS) -> tuple[ConfusedPair, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from longtail.compare.table import Comparison, Row
 from longtail.counts import FloatArray, IntArray
-from longtail.report.captions import named
+from longtail.report.captions import spoken
 from longtail.report.pictures import data_uri
 from longtail.report.section import Section
 from longtail.report.select import known_predictions, predicted_rows
@@ -24,82 +24,70 @@ NO_FILES = "These runs keep no file names: images are named by their place in th
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What several runs say of the same test images.
+
+    Attributes:
+        rows: The configuration of each of the R runs.
+        runs: The runs.
+        label: True classes, shape (N,).
+        prediction: Predicted classes, shape (R, N).
+        confidence: Probability of the predicted class, shape (R, N).
+        paths: The files, N of them; empty where no run keeps their names.
+    """
+
+    rows: tuple[Row, ...]
+    runs: tuple[RunResult, ...]
+    label: IntArray
+    prediction: IntArray
+    confidence: FloatArray
+    paths: tuple[str, ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Answers:
+        """Gather the runs that were tested on the same images as the first one."""
+        known = [(row, run, predictions) for row in rows for run, predictions in known_predictions(row)]
+        first = known[0][2]
+        shown, runs, predictions = zip(*(each for each in known if each[2].images == first.images), strict=True)
+        answers, confidence = ([getattr(each, name) for each in predictions] for name in ("prediction", "confidence"))
+        return cls(shown, runs, first.label, np.stack(answers), np.stack(confidence), first.paths)
+
+
+@dataclass(frozen=True)
 class ListedImage:
     """One test image: its file, its picture where a run kept one, and the cells of its line."""
 
     file: str
     picture: str
-    cells: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What several runs say of the same test images.
-
-    Attributes:
-        runs: The runs, R of them.
-        rows: The configuration of each.
-        label: True classes, shape (N,).
-        prediction: Predicted classes, shape (R, N).
-        confidence: Probability of the predicted class, shape (R, N).
-    """
-
-    runs: tuple[RunResult, ...]
-    rows: tuple[Row, ...]
-    label: IntArray
-    prediction: IntArray
-    confidence: FloatArray
-
-    @classmethod
-    def of(cls, rows: Sequence[Row]) -> Answers:
-        """Gather the runs that were tested on the same images as the first one."""
-        known = [(row, run, found) for row in rows for run, found in known_predictions(row)]
-        same = [(row, run, found) for row, run, found in known if found.images == known[0][2].images]
-        predictions = [found for _, _, found in same]
-        return cls(
-            tuple(run for _, run, _ in same),
-            tuple(row for row, _, _ in same),
-            predictions[0].label,
-            np.stack([each.prediction for each in predictions]),
-            np.stack([each.confidence for each in predictions]),
-        )
-
-    @property
-    def wrong(self) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-        """Whether each run is wrong on each image, shape (R, N)."""
-        return np.asarray(self.prediction != self.label)
+    cells: Sequence[str]
 
 
 def build(comparison: Comparison) -> Section | None:
     """The surest errors by file, under each configuration; None where no run kept its predictions."""
-    rows = predicted_rows(comparison)
+    rows = spoken(predicted_rows(comparison))
     if not rows:
         return None
-    answers = Answers.of(named(rows, lambda row: row))
-    wrong = answers.wrong
+    answers = Answers.of(rows)
     names = [row.name for row in answers.rows]
     firsts = [names.index(name) for name in dict.fromkeys(names)]  # of several seeds the first
-    weight = np.where(wrong, answers.confidence, 0.0)[firsts].sum(axis=0)
-    errors = np.flatnonzero(wrong[firsts].any(axis=0))
+    wrong = (answers.prediction != answers.label)[firsts]
+    errors = np.flatnonzero(wrong.any(axis=0))
+    weight = np.where(wrong, answers.confidence[firsts], 0.0).sum(axis=0)
     shown = errors[np.argsort(-weight[errors], kind="stable")][:ERRORS]
-    classes = [class_word(name) for name in answers.runs[0].counts.names]
-
-    def cells(image: int) -> tuple[str, ...]:
-        under = [
-            f"{classes[answers.prediction[run, image]]} ({percent(answers.confidence[run, image])})"
-            if wrong[run, image]
-            else "right"
-            for run in firsts
-        ]
-        return (classes[answers.label[image]], *under)
-
+    classes, cells = [class_word(name) for name in answers.runs[0].counts.names], []
+    for image in shown.tolist():
+        line = [classes[answers.label[image]]]
+        for run in firsts:
+            prediction, sure = answers.prediction[run, image], answers.confidence[run, image]
+            is_right = prediction == answers.label[image]
+            line.append("right" if is_right else f"{classes[prediction]} ({percent(sure)})")
+        cells.append(line)
     heads = ["Class", *(answers.rows[run].label for run in firsts)]
-    which = "" if len(errors) == len(shown) else f"the {len(shown)} surest of "
-    caption = f"Wrong under any configuration: {which}{len(errors):,} of {len(answers.label):,} test images"
-    left_out = [row.label for row in named(rows, lambda row: row) if row.name not in names]
+    caption = f"Wrong under any configuration: {_how_many(shown, errors, answers)}"
+    left_out = [row.label for row in rows if row.name not in names]
     if left_out:
         caption += f"; tested on other images, and so not here: {listing(left_out)}"
-    return _listing("errors", "Errors", answers, shown, heads, [cells(image) for image in shown.tolist()], caption)
+    return _listing("errors", "Errors", answers, shown, heads, cells, caption)
 
 
 def mislabeled(comparison: Comparison) -> Section | None:
@@ -109,20 +97,24 @@ def mislabeled(comparison: Comparison) -> Section | None:
         return None
     answers = Answers.of(rows)
     suspects = suspect_labels(answers.label, answers.prediction, answers.confidence)
-    shown = suspects[:SUSPECTS]
-    names, sure = [class_word(name) for name in answers.runs[0].counts.names], answers.confidence.mean(axis=0)
+    shown, sure = suspects[:SUSPECTS], answers.confidence.mean(axis=0)
+    classes = [class_word(name) for name in answers.runs[0].counts.names]
     cells = [
-        (names[answers.label[image]], names[answers.prediction[0, image]], percent(sure[image]))
+        (classes[answers.label[image]], classes[answers.prediction[0, image]], percent(sure[image]))
         for image in shown.tolist()
     ]
-    which = "" if len(suspects) == len(shown) else f"the {len(shown)} surest of "
-    runs = f"all {len(answers.runs)} runs agree on" if len(answers.runs) > 1 else "the run gives"
+    agreed = f" by all {len(answers.runs)} runs" if len(answers.runs) > 1 else ""
     caption = (
-        f"{which}{len(suspects):,} test images: {runs} another class, with more confidence than the average image that "
-        "is rightly given that class. Look at them: the label may be wrong, or the class unclear"
+        f"Taken for another class{agreed}, with more confidence than is usual where that class is right: "
+        f"{_how_many(shown, suspects, answers)}. Look at them: the label may be wrong, or the class unclear"
     )
     heads = ["Labeled", "Looks like", "Confidence"]
-    return _listing("mislabeled", "Mislabeled images?", answers, shown, heads, cells, caption[0].upper() + caption[1:])
+    return _listing("mislabeled", "Mislabeled images?", answers, shown, heads, cells, caption)
+
+
+def _how_many(shown: IntArray, found: IntArray, answers: Answers) -> str:
+    which = "" if len(found) == len(shown) else f"the {len(shown)} surest of "
+    return f"{which}{len(found):,} of {len(answers.label):,} test images"
 
 
 def suspect_labels(label: IntArray, prediction: IntArray, confidence: FloatArray) -> IntArray:
@@ -155,30 +147,20 @@ def _listing(
     answers: Answers,
     shown: IntArray,
     heads: Sequence[str],
-    cells: Sequence[tuple[str, ...]],
+    cells: Sequence[Sequence[str]],
     caption: str,
 ) -> Section:
     """A section with one line for each image."""
-    paths = next((run.predictions.paths for run in answers.runs if run.predictions and run.predictions.paths), ())
+    paths = answers.paths
     folder = os.path.commonpath(paths) if len({Path(path).is_absolute() for path in paths}) == 1 else ""
-    pictures = {
-        example.path: example.image
-        for run in reversed(answers.runs)
-        for example in run.examples
-        if example.role == "error" and example.path
-    }
-    images = [
-        ListedImage(
-            paths[image].removeprefix(f"{folder}{os.sep}") if paths else f"test image {image}",
-            data_uri(pictures[paths[image]]) if paths and paths[image] in pictures else "",
-            line,
-        )
-        for image, line in zip(shown.tolist(), cells, strict=True)
-    ]
-    data: dict[str, object] = {
-        "images": images,
-        "heads": heads,
-        "caption": caption + (f". Files are below {folder}." if folder else "."),
-    }
+    examples = [example for run in reversed(answers.runs) for example in run.examples if example.role == "error"]
+    pictures = {example.path: example.image for example in examples if example.path}
+    images = []
+    for image, line in zip(shown.tolist(), cells, strict=True):
+        file = paths[image] if paths else f"test image {image}"
+        picture = data_uri(pictures[file]) if file in pictures else ""
+        images.append(ListedImage(file.removeprefix(f"{folder}{os.sep}"), picture, line))
+    caption += f". Files are below {folder}." if folder else "."
+    data: dict[str, object] = {"images": images, "heads": heads, "caption": caption}
     sentence = "None found." if not images else "" if paths else NO_FILES
     return Section(anchor, title, sentence, partial="files.html.j2" if images else "", data=data)

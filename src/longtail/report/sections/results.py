@@ -33,15 +33,23 @@ def verdict(comparison: Comparison) -> str:
         if split == "test":
             text += f" It reaches {_reached(best, split)}."
     else:
-        best = max(rows, key=lambda row: judged.mean if (judged := row.values[JUDGED]) else -1.0)
+        best = max(rows, key=_judged)
         text = f"Highest on {split} images: {best.label} reaches {_reached(best, split)}."
     if best is not rows[0]:
         few = best.values["few"] and rows[0].values["few"]
         text += f" Against {rows[0].label}: {difference_text(best.differences[JUDGED])}"
         text += f"; on few-shot classes, {difference_text(best.differences['few'])}." if few else "."
+    else:
+        rival = max(rows[1:], key=_judged)
+        text += f" Next is {rival.label}: {difference_text(rival.differences[JUDGED])}."
     if len(validated) < len(rows):
         text += " No verdict: without validation images to choose by, the highest on test images flatters itself."
     return text
+
+
+def _judged(row: Row) -> float:
+    value = row.values[JUDGED]
+    return value.mean if value else -1.0
 
 
 def _reached(row: Row, split: str) -> str:
