@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from longtail.counts import IntArray
 from longtail.data.dataset import ImageData, Split
 from longtail.errors import LongtailError, nearest
 
@@ -66,7 +65,7 @@ def order_classes(names: Iterable[str]) -> list[str]:
 
 
 def joined_names(names: Sequence[str]) -> list[str]:
-    """Find names that look like several class names joined, as of images with more than one label.
+    """Find names that look like several class names joined, as for images with more than one label.
 
     The parts between commas, semicolons or bars must each be a name too; between bars or semicolons it is enough that
     another such name has them.
@@ -103,8 +102,7 @@ def match_classes(data: ImageData, classes: Sequence[str]) -> ImageData:
         classes: The class names of the model, C of them, in its order.
 
     Returns:
-        The source with the classes of the model, followed, from C on, by classes with images that the model does not
-        know.
+        The source with the classes of the model, followed, from C on, by classes with images that the model lacks.
 
     Example:
         >>> split = Split.from_arrays(np.zeros((3, 2, 2), np.uint8), [1, 2, 2])
@@ -127,7 +125,10 @@ def match_classes(data: ImageData, classes: Sequence[str]) -> ImageData:
     names = (*classes, *unknown)
     if all(table[label] == label for label in shown):  # the usual case: nothing is copied
         return replace(data, classes=names)
-    splits = {name: _numbered(split, table[split.labels]) for name, split in data.splits.items()}
+    splits = {
+        name: replace(split, rows=split.rows.remove_columns("label").add_column("label", table[split.labels]))
+        for name, split in data.splits.items()
+    }
     return replace(data, classes=names, splits=splits)
 
 
@@ -144,7 +145,3 @@ def require_known(data: ImageData, split: Split, classes: Sequence[str]) -> None
             f"{data.source!r} has images of the class {name!r}, which the model was not trained on."
             f"{nearest(name, classes)}"
         )
-
-
-def _numbered(split: Split, labels: IntArray) -> Split:
-    return replace(split, rows=split.rows.remove_columns("label").add_column("label", labels))

@@ -13,10 +13,10 @@ from longtail.errors import UnreadableImageError
 
 
 def image_hashes(split: Split) -> list[bytes]:
-    """Hash each stored image by its bytes alone: 32 bytes, the same wherever the file lies and whatever its name.
+    """Hash each stored image by its bytes alone, whatever its file: 32 bytes each.
 
     Raises:
-        UnreadableImageError: A file has gone since the source was read, or cannot be read.
+        UnreadableImageError: A file was deleted since the source was read, or cannot be read.
 
     Example:
         >>> import numpy as np
@@ -39,7 +39,7 @@ def _content(stored: Encoded) -> bytes:
 
 
 def count_shared(split: Split, other: Split) -> int:
-    """Count the images of a split whose bytes occur in another one too.
+    """Count the images of a split that another one contains too, compared by their bytes.
 
     Only images whose size in bytes occurs in both are read.
 
@@ -48,7 +48,7 @@ def count_shared(split: Split, other: Split) -> int:
         other: The images to search.
 
     Raises:
-        UnreadableImageError: A file has gone since the source was read, or cannot be read.
+        UnreadableImageError: A file was deleted since the source was read, or cannot be read.
 
     Example:
         >>> images = Split.from_arrays(np.arange(12, dtype=np.uint8).reshape(3, 2, 2), [0, 0, 1])
@@ -61,7 +61,7 @@ def count_shared(split: Split, other: Split) -> int:
 
 
 def _sizes(split: Split) -> IntArray:
-    """The bytes of each stored image."""
+    """Return the size in bytes of each stored image."""
     sizes = np.zeros(len(split), dtype=np.int64)
     for row, (_, stored) in enumerate(split.scan()):
         if stored["bytes"] is not None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from longtail.data.dataset import Split
 from longtail.data.loading.loaders import Loader
-from longtail.data.transforms.augmentation import Normalise
+from longtail.data.transforms.augmentation import Normalize
 from longtail.files import writing
 from longtail.models.model import LongTailModel
 from longtail.training.engine import Engine
@@ -51,7 +51,7 @@ def forward_pass(
     engine: Engine,
     model: LongTailModel,
     loader: Loader,
-    transform: Normalise,
+    transform: Normalize,
     *,
     num_images: int,
     scores: Callable[[Tensor], Tensor],

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import Loader
-from longtail.data.transforms.augmentation import Normalise
+from longtail.data.transforms.augmentation import Normalize
 from longtail.errors import LongtailError
 from longtail.evaluation.groups import Groups
 from longtail.evaluation.summary import Summary
@@ -45,7 +45,7 @@ def evaluate(
     engine: Engine,
     model: nn.Module,
     loader: Loader,
-    transform: Normalise,
+    transform: Normalize,
     *,
     num_images: int,
     counts: ClassCounts,
@@ -90,7 +90,7 @@ def evaluate(
 
 
 def collect_logits(
-    engine: Engine, model: nn.Module, loader: Loader, transform: Normalise, *, num_images: int
+    engine: Engine, model: nn.Module, loader: Loader, transform: Normalize, *, num_images: int
 ) -> tuple[Tensor, Tensor]:
     """Return the network's logits, float32 (N, C), and the labels (N,) of a whole split, in row order, on the CPU.
 

@@ -1,4 +1,4 @@
-"""What is computed once and kept on disk: one memory-mapped file for each set of decoded images or of features."""
+"""The cache of decoded images and features: one memory-mapped file for each set."""
 
 from __future__ import annotations
 
@@ -27,14 +27,11 @@ from longtail.data.loading.cache_folder import (
 )
 from longtail.data.loading.workers import Decoder, decode_all
 
-# Smaller sets take a second to decode: looking them up costs about as much, and a file of each would only lie about.
+# Smaller sets are decoded within a second, about as long as a lookup takes.
 SMALLEST_BYTES = 8_000_000
-
-
+FORMAT = 1  # of decoded images; to raise when they are decoded or laid out differently
 _NAMES = {"pixels": "decoded images", "features": "features"}  # in a warning
-
-
-_BLOCK = 16_000_000
+_BLOCK = 16_000_000  # bytes written at a time
 
 
 def cached_images(
@@ -44,23 +41,23 @@ def cached_images(
     *,
     source: str = "",
 ) -> Tensor:
-    """Map the decoded images of a split from disk; where they are not there yet, decode them to disk first.
+    """Map the decoded images of a split from disk; decode them to disk first if they are not there yet.
 
-    The file is found by :func:`image_key`: the stored images in order, and the size they are
-    brought to; labels do not matter. While one process decodes, others that want the same images wait for it. The
-    least recently used files go where all together exceed ``$LONGTAIL_CACHE_GB`` (20).
+    The name of the file is :func:`image_key`, which depends on the stored images in order and on their size after
+    decoding, not on labels. While one process decodes, others wait for the same images. The least recently used files
+    are deleted when all together exceed ``$LONGTAIL_CACHE_GB`` (20).
 
     Args:
         decoder: From row to uint8 image.
         tick: Called once per decoded image.
-        warn: Called with one sentence where the disk cannot be used; the images are then decoded into memory.
+        warn: Called with one sentence if the disk cannot be used; the images are then decoded into memory.
         source: SOURCE of the images, listed by `longtail cache`.
 
     Returns:
         uint8 (N, 3, S, S); writing to it changes no file.
 
     Raises:
-        LongtailError: An image cannot be read, or ``$LONGTAIL_CACHE_GB`` is no number.
+        LongtailError: An image cannot be read, or ``$LONGTAIL_CACHE_GB`` is not a number.
 
     Example:
         >>> from longtail.data.sources.registry import load_source
@@ -87,50 +84,50 @@ def kept_on_disk(
     *,
     warn: Callable[[str], object] = lambda _: None,
 ) -> Tensor:
-    """Map what was computed before from disk; where it is not there yet, have it computed to disk first.
+    """Map computed bytes from disk; compute them to disk first if they are not there yet.
 
     Args:
-        key: What it is, as a hash.
-        size: Bytes.
-        fill: Computes it into a uint8 tensor of that size; called by one process at a time.
+        key: Name of the entry, a hash of its content.
+        size: Number of bytes.
+        fill: Writes them into a uint8 tensor; called by one process at a time.
         contents: Description of the file, listed by `longtail cache`.
-        warn: Called with one sentence where the disk cannot be used; it is then computed into memory.
+        warn: Called with one sentence if the disk cannot be used; the bytes are then computed into memory.
 
     Returns:
         uint8 (size,); writing to it changes no file.
 
     Raises:
-        Exception: What ``fill`` raised.
+        Exception: Any error of ``fill``.
 
     Example:
         >>> contents = Contents("features", "photos", "resnet20", 1)
         >>> kept_on_disk("example", 2, lambda out: out.fill_(7), contents).tolist()
         [7, 7]
     """
-    limit, what = cache_limit(), _NAMES[contents.kind]
-    failed: list[Exception] = []
+    limit, name = cache_limit(), _NAMES[contents.kind]
+    errors: list[Exception] = []
 
-    def filling(out: Tensor) -> None:
+    def recorded(out: Tensor) -> None:
         try:
             fill(out)
         except Exception as error:
-            failed.append(error)
+            errors.append(error)
             raise
 
     if size > limit:
         warn(
-            f"{size / 1e9:.1f} GB of {what} exceed the {limit / 1e9:g} GB of the cache and are not kept on "
+            f"{size / 1e9:.1f} GB of {name} exceed the {limit / 1e9:g} GB of the cache and are not kept on "
             "disk: raise LONGTAIL_CACHE_GB, or train with --data.cache false."
         )
     else:
         try:
-            return _from_disk(key, filling, size, limit, contents)
-        except (OSError, RuntimeError) as error:  # the second is what torch raises where a file cannot be mapped
-            if failed:  # it was no fault of the disk
+            return _from_disk(key, recorded, size, limit, contents)
+        except (OSError, RuntimeError) as error:  # torch raises a RuntimeError if a file cannot be mapped
+            if errors:  # the disk is not to blame
                 raise
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
             warn(
-                f"{what} are not kept on disk, because {_shown_folder()} cannot be used ({reason}): set "
+                f"{name} are not kept on disk, because {_shown_folder()} cannot be used ({reason}): set "
                 "LONGTAIL_CACHE to a folder that can be written, or train with --data.cache false."
             )
     out = torch.empty(size, dtype=torch.uint8)
@@ -141,52 +138,52 @@ def kept_on_disk(
 def _from_disk(key: str, fill: Callable[[Tensor], None], needed: int, limit: float, contents: Contents) -> Tensor:
     folder = cache_folder()
     path = folder / f"{key}{PIXELS}"
-    found = _map(path, needed)
-    if found is not None:
-        return found
+    mapped = _map(path, needed)
+    if mapped is not None:
+        return mapped
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(LOCK)):
-        found = _map(path, needed)  # another process may have decoded while this one waited
-        if found is None:
+        mapped = _map(path, needed)  # another process may have filled it while this one waited
+        if mapped is None:
             make_room(folder, limit - needed, keep=path.stem)
             _fill(path, fill, needed)
             describe(path, contents)
-            found = _map(path, needed)
-    if found is None:
-        raise OSError(f"{path.name} has gone as soon as it was written")
-    return found
+            mapped = _map(path, needed)
+    if mapped is None:
+        raise OSError(f"{path.name} was deleted as soon as it was written")
+    return mapped
 
 
 def files_on_disk(key: str) -> list[Tensor]:
-    """Map every file whose key begins so, as uint8 (size,); none where the folder cannot be used."""
+    """Map every file whose key begins with ``key``, as uint8 (size,); none if the folder cannot be used."""
     try:
         paths = sorted(cache_folder().glob(f"{key}*{PIXELS}"))
-        found = [_map(path, path.stat().st_size) for path in paths]
-    except (OSError, RuntimeError):  # as in kept_on_disk, which says so when it is to keep what is computed instead
+        mapped = [_map(path, path.stat().st_size) for path in paths]
+    except (OSError, RuntimeError):  # kept_on_disk warns about it
         return []
-    return [tensor for tensor in found if tensor is not None]
+    return [tensor for tensor in mapped if tensor is not None]
 
 
 def _map(path: Path, needed: int) -> Tensor | None:
-    """The file as a private map, or None where it is missing or not whole; its time becomes that of its last use."""
+    """Map a file privately and set its time of use; None if it is missing or incomplete."""
     try:
         if path.stat().st_size != needed:
             return None
         pixels = torch.from_file(str(path), shared=False, size=needed, dtype=torch.uint8)
-    except (FileNotFoundError, RuntimeError):  # another process may have made room between the two lines
+    except (FileNotFoundError, RuntimeError):  # another process may have deleted it between the two lines
         if path.exists():
             raise
         return None
-    with suppress(OSError):  # a folder that only an administrator fills is as good
+    with suppress(OSError):  # a read-only folder will do
         os.utime(path)
     return pixels
 
 
 def _fill(path: Path, fill: Callable[[Tensor], None], needed: int) -> None:
-    """Compute into a file of another name, bring it to the disk, and only then give it its name. The lock is held."""
+    """Compute into a file of another name, sync it, and rename it. The caller holds the lock."""
     unfinished = path.with_suffix(UNFINISHED)
     try:
-        with unfinished.open("wb") as file:  # what a killed process left is overwritten
+        with unfinished.open("wb") as file:  # overwrites what a killed process left
             _reserve(file, needed)
         fill(torch.from_file(str(unfinished), shared=True, size=needed, dtype=torch.uint8))
         with unfinished.open("rb+") as file:
@@ -197,7 +194,7 @@ def _fill(path: Path, fill: Callable[[Tensor], None], needed: int) -> None:
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
-    """Take the space now: a map of a file on a full disk ends the process that writes to it, without a word."""
+    """Allocate the space: writing to a map on a full disk would end the process without a message."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
         return
@@ -212,17 +209,15 @@ def _shown_folder() -> str:
         return "the user's cache folder"
 
 
-FORMAT = 1  # of decoded images; raise it when they are decoded or laid out differently
-
-
 def image_key(decoder: Decoder) -> str:
-    """Hash the stored images of a split, in order, and the size they are brought to.
+    """Hash the stored images of a split, in order, and their size after decoding.
 
-    An embedded image counts by its bytes, a photo by path, size and times of its last change: to read all photos takes
-    about as long as a cache of their pixels saves. Features cost far more, and go by :func:`image_hashes`.
+    An embedded image counts by its bytes, a file by path, size and times of its last change: reading all files takes
+    about as long as a cache of their pixels saves. Features, which cost far more, are identified by
+    :func:`~longtail.data.image_hashes.image_hashes`.
 
     Raises:
-        UnreadableImageError: A file has gone since the source was read.
+        UnreadableImageError: A file was deleted since the source was read.
     """
     digest = hashlib.sha256(f"{scaling(decoder)};".encode())
     for _, stored in decoder.split.scan():
@@ -235,7 +230,7 @@ def image_key(decoder: Decoder) -> str:
             except FileNotFoundError:
                 raise gone(path) from None
             name = os.fsencode(path)
-            # The second time cannot be set: it tells a file that was rewritten and given its old date.
+            # ctime cannot be set, and so reveals a file that was rewritten and given its old mtime.
             times = (status.st_mtime_ns, status.st_ctime_ns)
             digest.update(b"file %d %d %d %d;" % (len(name), status.st_size, *times) + name)
         else:
@@ -244,5 +239,5 @@ def image_key(decoder: Decoder) -> str:
 
 
 def scaling(decoder: Decoder) -> str:
-    """What decoded pixels follow from beside the stored image; another Pillow may decode to slightly other ones."""
+    """Describe how pixels are computed from a stored image, including the version of Pillow, which matters."""
     return f"{FORMAT} {PIL.__version__} {decoder.resize} {decoder.size} {decoder.interpolation}"

@@ -65,7 +65,7 @@ class CacheEntry:
     """A file of the cache, or the folder of a table.
 
     Attributes:
-        path: Where it is.
+        path: Its path.
         size: Bytes.
         used: Time of its last use, in seconds since 1970.
         contents: What it holds; :data:`UNKNOWN` if it has no description.
@@ -107,21 +107,21 @@ class SourceUse:
 
 
 def cache_folder() -> Path:
-    """Where decoded images are kept: ``$LONGTAIL_CACHE``, or ``longtail`` in the user's cache folder.
+    """Return the cache folder: ``$LONGTAIL_CACHE``, or ``longtail`` in the user's cache folder.
 
     Example:
         >>> cache_folder().is_absolute()
         True
     """
-    own = os.environ.get("LONGTAIL_CACHE")
-    if own:
-        return Path(own).expanduser().absolute()
+    chosen = os.environ.get("LONGTAIL_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "longtail"
 
 
 def cache_limit() -> float:
-    """Bytes that the cache may take, from ``$LONGTAIL_CACHE_GB``.
+    """Return the size limit of the cache in bytes, from ``$LONGTAIL_CACHE_GB``.
 
     Raises:
         LongtailError: The variable is not a number.
@@ -147,7 +147,7 @@ def describe(path: Path, contents: Contents) -> None:
 
 
 def source_name(source: str) -> str:
-    """Return the one name that a SOURCE has in the cache, however it is typed: its absolute path, if it has one.
+    """Return the name of a SOURCE in the cache, the same for all its spellings: its absolute path, if it has one.
 
     Example:
         >>> source_name("parquet:/data/birds.parquet"), source_name("/data/birds.parquet"), source_name("digits")
@@ -179,9 +179,8 @@ def cache_entries() -> list[CacheEntry]:
 
 
 def _size(path: Path) -> int:
-    return (
-        sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
-    )
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def _contents(path: Path) -> Contents:
@@ -252,7 +251,7 @@ def by_source(entries: Sequence[CacheEntry]) -> list[SourceUse]:
 
 
 def make_room(folder: Path, budget: float, *, keep: str) -> None:
-    """Delete what killed processes left, then the least recently used entries, until the folder fits the budget.
+    """Delete remains of killed processes, then the least recently used entries, until the folder fits the budget.
 
     Args:
         folder: The cache.
@@ -275,7 +274,7 @@ def remove_entry(path: Path) -> bool:
     """Delete an entry unless a process is writing it or about to map it; a map that exists already outlives its file.
 
     Returns:
-        Whether it is gone.
+        Whether it was deleted.
     """
     try:
         with FileLock(path.with_suffix(LOCK), timeout=0):
@@ -290,11 +289,11 @@ def remove_entry(path: Path) -> bool:
 
 
 def growth(before: Mapping[Path, int], after: Mapping[Path, int]) -> int:
-    """Bytes by which entries were added or grew; deleted entries do not count.
+    """Return the bytes of new entries and of growth; deleted entries do not count.
 
     Args:
-        before: What :func:`cache_sizes` returned earlier.
-        after: What it returns now.
+        before: An earlier result of :func:`cache_sizes`.
+        after: A later one.
 
     Example:
         >>> growth({Path("a"): 5}, {Path("b"): 5}), growth({Path("a"): 5}, {Path("a"): 5})

@@ -1,4 +1,4 @@
-"""Batches of uint8 images: from one resident tensor where the data set fits in memory, else decoded by workers."""
+"""Loaders: batches of uint8 images from one resident tensor if it fits in memory, else decoded by workers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from longtail.data.loading.workers import BlockReader, Decoder, decode_all
 from longtail.device import forward_batch, memory_budget
 
 _PIECE = 8  # images that a thread decodes at a time
-
-
 _IMAGES_AHEAD = 16  # for each thread
 
 
@@ -37,11 +35,11 @@ class Batch(NamedTuple):
 
 
 class Loader(Protocol):
-    """What the training loop asks of a source of batches; it does not know which kind it has.
+    """The interface of a source of batches.
 
     Attributes:
-        waited: Seconds that whoever takes the batches has waited for them since :meth:`batches` was last begun.
-        large_batch: Images at a time that are worth a try where nothing is trained.
+        waited: Seconds that the consumer has waited for batches since the last call of :meth:`batches`.
+        large_batch: Largest useful batch size of a forward pass.
     """
 
     waited: float
@@ -52,9 +50,9 @@ class Loader(Protocol):
 
 
 class _Timed:
-    """Keeps the time that the consumer of a loader waits."""
+    """Base class that measures how long the consumer waits."""
 
-    # More gains nothing on a processor, nor where images are decoded: a worker would decode so many at a time.
+    # More gains nothing on a CPU, nor where workers decode, since each decodes a whole batch.
     large_batch = 256
 
     def __init__(self) -> None:
@@ -63,7 +61,7 @@ class _Timed:
 
     def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
-        if not self._open:  # a second iteration beside the first (images to paste) adds to the same time
+        if not self._open:  # a second iteration next to the first (images to paste) adds to the same time
             self.waited = 0.0
         self._open += 1
         source = self._batches(rows, batch_size)
@@ -88,7 +86,7 @@ class ResidentLoader(_Timed):
     Args:
         images: uint8 (N, 3, S, S).
         labels: int64 (N,).
-        device: Where the tensor is kept.
+        device: Device of the tensor.
 
     Example:
         >>> loader = ResidentLoader(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), torch.arange(5), torch.device("cpu"))
@@ -103,9 +101,9 @@ class ResidentLoader(_Timed):
         self.large_batch = forward_batch(device, images.shape[-1])
 
     def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
-        # The rows go to the device once; sending those of each step would wait for the step before.
-        there = split_rows(rows.to(self.images.device), batch_size)
-        for part, index in zip(split_rows(rows, batch_size), there, strict=True):
+        # All rows are sent at once: sending those of each step would wait for the previous step.
+        on_device = split_rows(rows.to(self.images.device), batch_size)
+        for part, index in zip(split_rows(rows, batch_size), on_device, strict=True):
             yield Batch(self.images[index], self.labels[index], part)
 
 
@@ -115,9 +113,9 @@ class StreamingLoader(_Timed):
     Args:
         decoder: From row to uint8 image.
         labels: int64 (N,).
-        device: Where batches go.
+        device: Device of the batches.
         workers: Worker processes; 0 decodes in this process.
-        keep_workers: Let them live from one epoch to the next.
+        keep_workers: Keep the workers from one epoch to the next.
     """
 
     def __init__(
@@ -129,14 +127,14 @@ class StreamingLoader(_Timed):
         self.device = device
         self.workers = workers
         self.keep_workers = keep_workers
-        self._idle: list[BlockReader] = []  # a second iteration beside the first needs a reader of its own
+        self._idle: list[BlockReader] = []  # a second iteration next to the first needs its own reader
 
     def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
         reader = self._idle.pop() if self._idle else self._new_reader()
-        parts, there = split_rows(rows, batch_size), split_rows(rows.to(self.device), batch_size)
+        parts, on_device = split_rows(rows, batch_size), split_rows(rows.to(self.device), batch_size)
         try:
             blocks = reader.blocks([part.tolist() for part in parts])
-            for part, index, block in zip(parts, there, blocks, strict=True):
+            for part, index, block in zip(parts, on_device, blocks, strict=True):
                 for problem in block.problems.values():
                     raise problem
                 images = block.pixels.permute(0, 3, 1, 2).to(self.device, non_blocking=True)
@@ -151,13 +149,13 @@ class StreamingLoader(_Timed):
 
 
 class SinglePassLoader(_Timed):
-    """Images decoded by threads shortly before use and not kept: for a single pass over a split.
+    """Images decoded by threads shortly before use and not kept, for a single pass over a split.
 
     Its batches are bit for bit those of a :class:`ResidentLoader`, with the same sizes and memory layout.
 
     Args:
         decoder: From row to uint8 image.
-        device: Where batches go.
+        device: Device of the batches.
         threads: Number of decoding threads; None takes :func:`default_workers`.
 
     Example:
@@ -177,12 +175,12 @@ class SinglePassLoader(_Timed):
         self.large_batch = forward_batch(device, decoder.size)
 
     def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
-        parts, there = split_rows(rows, batch_size), split_rows(rows.to(self.device), batch_size)
-        ahead = 1 + _IMAGES_AHEAD * self.threads // batch_size  # small batches would leave threads idle
+        parts, on_device = split_rows(rows, batch_size), split_rows(rows.to(self.device), batch_size)
+        ahead = 1 + _IMAGES_AHEAD * self.threads // batch_size  # more for small batches, or threads would be idle
         pool = ThreadPoolExecutor(self.threads)
         try:
             begun = deque(self._begin(pool, part) for part in parts[:ahead])
-            for number, (part, index) in enumerate(zip(parts, there, strict=True)):
+            for number, (part, index) in enumerate(zip(parts, on_device, strict=True)):
                 images, jobs = begun.popleft()
                 for job in jobs:
                     job.result()
@@ -207,7 +205,7 @@ class SinglePassLoader(_Timed):
 def split_rows(rows: Tensor, batch_size: int) -> tuple[Tensor, ...]:
     """Cut rows into batches; a last single image joins the batch before it.
 
-    Batch normalisation cannot train on one image whose feature map is 1 x 1: there is no variance to divide by.
+    Batch normalization cannot train on one image whose feature map is 1 x 1: there is no variance to divide by.
 
     Example:
         >>> [[len(part) for part in split_rows(torch.arange(count), 4)] for count in (9, 6)]
@@ -220,25 +218,25 @@ def split_rows(rows: Tensor, batch_size: int) -> tuple[Tensor, ...]:
 
 
 def count_batches(rows: int, batch_size: int) -> int:
-    """How many batches :func:`split_rows` makes.
+    """Return the number of batches of :func:`split_rows`.
 
     Example:
         >>> count_batches(9, 4), count_batches(6, 4), count_batches(1, 4)
         (2, 2, 1)
     """
     whole, rest = divmod(rows, batch_size)
-    lonely = rest == 1 and whole > 0
-    return whole + (rest > 0 and not lonely)
+    joins_last = rest == 1 and whole > 0
+    return whole + (rest > 0 and not joins_last)
 
 
 class ResidentBudget:
-    """The memory that decoded images may take, over all splits of a run: each takes its part while there is enough.
+    """The memory for decoded images of all splits of a run.
 
     Args:
-        device: Where the images are kept.
-        gigabytes: The budget; None takes half of what is free there, and runs of a grid that share a GPU share that
-            half. Images for a GPU pass through the memory of the host, so they have to fit half of what is free there
-            as well.
+        device: Device of the images.
+        gigabytes: The budget; None takes half of the free memory, divided among the runs of a grid that share a GPU.
+            Images for a GPU pass through the memory of the host, so they have to fit half of what is free there as
+            well.
 
     Example:
         >>> budget = ResidentBudget(torch.device("cpu"), 1.0)
@@ -252,7 +250,7 @@ class ResidentBudget:
             self.left = min(self.left, memory_budget(torch.device("cpu"))) / runs_at_once()
 
     def take(self, size: int) -> bool:
-        """Whether that many bytes are left; if so, they are taken."""
+        """Take ``size`` bytes if they are left; return whether they were."""
         if size > self.left:
             return False
         self.left -= size
@@ -271,18 +269,18 @@ def build_loader(
     tick: Callable[[], object] = lambda: None,
     warn: Callable[[str], object] = lambda _: None,
 ) -> Loader:
-    """Return a resident loader where the decoded images fit the budget, else a streaming one.
+    """Return a resident loader if the decoded images fit the budget, else a streaming one.
 
     Args:
         decoder: From row to uint8 image.
         device: Training device.
         workers: Worker processes of the streaming loader; None takes :func:`default_workers`.
-        budget: Of the run; what the images take is taken from it.
-        cache: Keep the decoded images on disk too, for the next run and for runs beside this one.
+        budget: Memory budget of the run, from which the images are taken.
+        cache: Also keep the decoded images on disk, for other runs.
         source: SOURCE of the images, listed by `longtail cache`.
-        keep_workers: Let the workers of the streaming loader live from one epoch to the next.
+        keep_workers: Keep the workers of the streaming loader from one epoch to the next.
         tick: Called once per image while the resident tensor is decoded.
-        warn: Called with a sentence where the decoded images could not be kept on disk.
+        warn: Called with a sentence if the decoded images cannot be kept on disk.
     """
     labels = torch.from_numpy(decoder.split.labels.copy())
     needed = len(decoder.split) * 3 * decoder.size**2

@@ -1,4 +1,4 @@
-"""``longtail prepare``: all images of a source decoded and resized once, stored so that reading needs no decoder."""
+"""``longtail prepare``: all images of a source decoded and resized once, stored as raw pixels."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from filelock import FileLock, Timeout
 from longtail.cores import cores
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split, portable_pixmap
 from longtail.data.loading.workers import Block, BlockReader, Decoder
+from longtail.data.sources.huggingface import hidden_progress_bars
 from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
     import datasets
 
-_BATCH_BYTES = 32_000_000  # pixels held at a time; also keeps the offsets of a batch far below 2 GB
+_BATCH_BYTES = 32_000_000  # of pixels in memory; also keeps the offsets of a batch far below 2 GB
 _BLOCK_ROWS = 16  # rows that a worker decodes at a time
 _TABLE = "data-00000-of-00001.arrow"  # the one table of a split that `save_to_disk` writes for a small one
 
 
 @dataclass(frozen=True)
 class Resized:
-    """What :func:`write_resized` wrote.
+    """The result of :func:`write_resized`.
 
     Attributes:
-        images: Images by split.
-        skipped: What was wrong with each image that was left out, one sentence each.
+        images: Number of images by split.
+        skipped: One sentence for each image that was left out.
     """
 
     images: dict[str, int]
@@ -51,24 +52,24 @@ def write_resized(
 ) -> Resized:
     """Write all splits of a source as a saved Hugging Face data set of raw ``size`` x ``size`` images.
 
-    The shorter side of each image is scaled to ``size`` and the centre square kept, as training would. Class names,
-    every other column and the path of the original stay. Memory does not grow with the number of images. The folder
-    takes its name when all of it is written; one that was killed is begun anew by the next call.
+    The shorter side of each image is scaled to ``size`` and the center square kept, as in training. Class names, all
+    other columns and the paths of the original images are kept. Memory does not grow with the number of images. The
+    folder gets its name when it is complete; if the process is killed, the next call starts over.
 
     Args:
         data: The source.
-        out: The folder to make; it must not exist, or be empty.
+        out: The folder to write; it must not exist, or be empty.
         size: Side of the images in pixels.
         skip_bad: Leave out an image that cannot be read, instead of stopping at it.
-        workers: Processes that decode; by default as many as there are cores.
+        workers: Number of decoding processes; by default the number of cores.
         tick: Called once per image.
 
     Returns:
-        What was written.
+        The number of images by split, and what was left out.
 
     Raises:
-        LongtailError: An unreadable image, a folder that holds something, too little space, or another process that
-            writes the same folder.
+        LongtailError: There is an unreadable image, a folder that is not empty, too little space, or another process
+            that writes the same folder.
 
     Example:
         >>> import tempfile
@@ -81,7 +82,7 @@ def write_resized(
     """
     if size < 1:
         raise UsageError(f"--size is a number of pixels, at least 1, got {size}.")
-    _check_place(out)
+    _check_folder(out)
     unfinished = out.with_name(f".{out.name}.unfinished")
     out.parent.mkdir(parents=True, exist_ok=True)
     job = _Job(size, skip_bad, cores() if workers is None else workers, tick)
@@ -89,7 +90,7 @@ def write_resized(
     try:
         with FileLock(lock, timeout=0):
             try:
-                _check_place(out)  # again: another process may have written it in between
+                _check_folder(out)  # again: another process may have written it in between
                 shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
                 _check_space(data, out, size)
                 result = _write_all(data, unfinished, job)
@@ -112,7 +113,7 @@ class _Job:
     tick: Callable[[], object]
 
 
-def _check_place(out: Path) -> None:
+def _check_folder(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise LongtailError(f"{out} exists already: name another --out, or remove it first.")
 
@@ -147,30 +148,24 @@ def _write_all(data: ImageData, folder: Path, job: _Job) -> Resized:
 def _features(split: Split, classes: Sequence[str]) -> datasets.Features:
     import datasets
 
-    own = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(classes))}
-    return datasets.Features({name: own.get(name, kind) for name, kind in split.rows.features.items()})
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(classes))}
+    return datasets.Features(split.rows.features | features)
 
 
 def _save_frame(features: dict[str, datasets.Features], folder: Path) -> None:
-    """Let ``datasets`` itself write everything around the tables, for one empty row; the tables are then replaced."""
+    """Let ``datasets`` write all files around the tables, with one empty row; the tables are then replaced."""
     import datasets
 
-    hide = not datasets.are_progress_bars_disabled()
-    try:
-        if hide:
-            datasets.disable_progress_bars()
-        rows = {
-            name: datasets.Dataset.from_dict({column: [None] for column in kinds}, features=kinds)
-            for name, kinds in features.items()
-        }
+    rows = {
+        name: datasets.Dataset.from_dict({column: [None] for column in kinds}, features=kinds)
+        for name, kinds in features.items()
+    }
+    with hidden_progress_bars():
         datasets.DatasetDict(rows).save_to_disk(str(folder))
-    finally:
-        if hide:
-            datasets.enable_progress_bars()
 
 
 def _write_split(split: Split, table: Path, schema: pa.Schema, job: _Job) -> list[str]:
-    """Write one split piece by piece; return what was wrong with the images that were left out."""
+    """Write one split in pieces; return a sentence for each image that was left out."""
     skipped: list[str] = []
     with table.open("wb") as file:
         with pa.ipc.new_stream(file, schema) as writer:
@@ -187,7 +182,7 @@ def _write_split(split: Split, table: Path, schema: pa.Schema, job: _Job) -> lis
 
 
 def _pieces(split: Split, job: _Job) -> Iterator[tuple[range, Block]]:
-    """Decode a split in order; yield its rows with their pixels, as many at a time as a batch of the table takes."""
+    """Decode a split in order; yield rows and their pixels, as many at a time as a batch of the table takes."""
     most = max(1, _BATCH_BYTES // (3 * job.size**2))
     step = min(_BLOCK_ROWS, most)
     parts = [range(start, min(start + step, len(split))) for start in range(0, len(split), step)]
@@ -196,23 +191,23 @@ def _pieces(split: Split, job: _Job) -> Iterator[tuple[range, Block]]:
     together = most // step
     for start in range(0, len(parts), together):
         chosen = parts[start : start + together]
-        found = [next(blocks) for _ in chosen]
+        decoded = [next(blocks) for _ in chosen]
         problems = {
-            index * step + place: problem
-            for index, block in enumerate(found)
-            for place, problem in block.problems.items()
+            number * step + row: problem
+            for number, block in enumerate(decoded)
+            for row, problem in block.problems.items()
         }
-        pixels = torch.cat([block.pixels for block in found])
+        pixels = torch.cat([block.pixels for block in decoded])
         yield range(chosen[0].start, chosen[-1].stop), Block(pixels, problems)
 
 
 def _piece(split: Split, rows: range, block: Block, schema: pa.Schema) -> pa.Table:
-    """The rows of the new table: new pixels under the old path, and every other column as it was."""
-    good = [place for place in range(len(rows)) if place not in block.problems]
+    """Return rows of the new table: new pixels with the old paths, and all other columns unchanged."""
+    good = [row for row in range(len(rows)) if row not in block.problems]
     stored = split.rows.with_format("arrow")[rows.start : rows.stop]
     paths = pc.struct_field(stored.column("image"), "path").to_pylist()
     pixels = block.pixels.numpy()
-    images = [{"bytes": portable_pixmap(pixels[place]), "path": paths[place]} for place in good]
+    images = [{"bytes": portable_pixmap(pixels[row]), "path": paths[row]} for row in good]
     columns = [
         pa.array(images, type=field.type)
         if field.name == "image"

@@ -31,7 +31,7 @@ class Decoder:
         split: Rows to decode.
         resize: Length of the shorter side in pixels before the centre crop; ``size`` when None.
         size: Side of the result in pixels.
-        interpolation: How pixels in between are made up when an image is scaled.
+        interpolation: Filter for scaling.
     """
 
     split: Split
@@ -44,7 +44,7 @@ class Decoder:
         return self.pixels(row).transpose(2, 0, 1)
 
     def pixels(self, row: int) -> npt.NDArray[np.uint8]:
-        """Return uint8 (size, size, 3), as decoders write it."""
+        """Return uint8 (size, size, 3), the memory layout of decoders."""
         return self.split.pixels(row, self.resize, self.size, self.interpolation)
 
 
@@ -54,7 +54,7 @@ def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None, *, o
     Args:
         decoder: From row to uint8 image.
         tick: Called once per image.
-        out: Where to write; new memory when not given.
+        out: Tensor to write to; a new one when not given.
     """
     count = len(decoder.split)
     images = torch.empty(count, 3, decoder.size, decoder.size, dtype=torch.uint8) if out is None else out
@@ -66,7 +66,7 @@ def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None, *, o
             tick()
 
     threads = cores()
-    # Parts, as a queue of single rows takes the memory of small images; small enough that all threads end together.
+    # A queue of single rows would need as much memory as small images; large parts would leave threads idle at the end.
     part = min(64, max(1, count // (16 * threads)))
     with ThreadPoolExecutor(max_workers=threads) as pool:
         for _ in pool.map(fill, (range(count)[at : at + part] for at in range(0, count, part))):
@@ -75,11 +75,11 @@ def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None, *, o
 
 
 class Block(NamedTuple):
-    """Some rows, decoded.
+    """Decoded rows.
 
     Attributes:
-        pixels: uint8 (N, S, S, 3); an image that could not be read leaves its place black.
-        problems: What is wrong with which place, in order.
+        pixels: uint8 (N, S, S, 3); black for an image that cannot be read.
+        problems: The error of each such image by its index in the block, in order.
     """
 
     pixels: Tensor
@@ -87,15 +87,15 @@ class Block(NamedTuple):
 
 
 class BlockReader:
-    """Worker processes that decode blocks of rows, in order and ahead of whoever takes them.
+    """Worker processes that decode blocks of rows in order, ahead of the consumer.
 
-    The workers start with the first blocks, live as long as the reader, and end with this process, however it ends.
-    A reader serves one iteration at a time; a new one drops what is left of the one before.
+    The workers start with the first blocks, live as long as the reader, and end with this process, even if it is
+    killed. A reader serves one iteration at a time; a new one drops the rest of the previous one.
 
     Args:
         decoder: From row to uint8 image.
         workers: Worker processes; 0 decodes in this process.
-        pin_memory: Put blocks into memory that a GPU copies from without waiting.
+        pin_memory: Put blocks into pinned memory, for asynchronous copies to a GPU.
         keep: Keep the workers for the next iteration.
 
     Example:
@@ -111,18 +111,18 @@ class BlockReader:
             _Blocks(decoder),
             batch_sampler=self._order,
             num_workers=workers,
-            collate_fn=_as_it_is,
+            collate_fn=_identity,
             worker_init_fn=leave_if_orphaned,
             pin_memory=pin_memory,
             persistent_workers=keep and workers > 0,
-            generator=torch.Generator(),  # its own: drawing from the global one would change the noise of the next loss
+            generator=torch.Generator(),  # a draw from the global one would change the noise of the next loss
         )
 
     def blocks(self, parts: Sequence[list[int]]) -> Iterator[Block]:
         """Yield one block for each list of rows.
 
         Raises:
-            LongtailError: A worker was killed, as systems do that run out of memory.
+            LongtailError: A worker was killed, as by a system out of memory.
         """
         self._order.parts = parts
         try:
@@ -137,7 +137,7 @@ class BlockReader:
 
 
 class _Order:
-    """The lists of rows of the current iteration; the loader over it stays the same."""
+    """The batch sampler of the loader: the lists of rows of the current iteration."""
 
     parts: Sequence[list[int]] = ()
 
@@ -156,29 +156,29 @@ class _Blocks(Dataset[Block]):
         return self.__getitems__([row])
 
     def __getitems__(self, rows: list[int]) -> Block:
-        """Decode a whole block into one array: there is nothing left to collate."""
+        """Decode a whole block into one array, so that nothing is left to collate."""
         pixels = np.zeros((len(rows), self.decoder.size, self.decoder.size, 3), dtype=np.uint8)
         problems: dict[int, LongtailError] = {}
         for place, row in enumerate(rows):
             try:
                 pixels[place] = self.decoder.pixels(row)
-            except LongtailError as error:  # raised where it is wanted: a worker would wrap it in its traceback
+            except LongtailError as error:  # raised by the consumer: a worker would wrap it in its traceback
                 problems[place] = error
         return Block(torch.from_numpy(pixels), problems)
 
 
 def leave_if_orphaned(_worker: int) -> None:
-    """End a worker whose parent was killed before the worker came to life.
+    """End a worker whose parent was killed before the worker started.
 
-    PyTorch's workers look whether the process that started them is still there, but only since they run themselves:
-    one that starts late would take whoever inherited it for its parent, and stay for ever.
+    PyTorch's workers check that their parent process is alive, but learn who it is only once they run: a worker that
+    starts late would take the process that inherited it for its parent, and never end.
     """
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)
 
 
-def _as_it_is(block: Any) -> Any:  # the loader's types know of lists only
+def _identity(block: Any) -> Any:  # the types of DataLoader allow lists only
     return block
 
 
@@ -188,20 +188,20 @@ ImagesLike: TypeAlias = Sequence[str | os.PathLike[str] | Image.Image | npt.NDAr
 def stack_images(
     images: ImagesLike, *, size: int, resize: int | None = None, interpolation: Interpolation = "bicubic"
 ) -> Tensor:
-    """Bring images to one square size: the shorter side is scaled, then the centre is cut out.
+    """Bring images in memory or files to one square size: the shorter side is scaled, then the center is cropped.
 
     Args:
-        images: Paths, Pillow images and uint8 arrays (H, W) or (H, W, 3), mixed as you like; or one uint8 array
+        images: Paths, Pillow images and uint8 arrays (H, W) or (H, W, 3), in any mixture; or one uint8 array
             (N, H, W) or (N, H, W, 3).
         size: Side of the square in pixels.
-        resize: The shorter side before the cut; ``size`` when not given.
-        interpolation: How pixels in between are made up.
+        resize: The shorter side before the crop; ``size`` when not given.
+        interpolation: Filter for scaling.
 
     Returns:
         uint8 (N, 3, size, size).
 
     Raises:
-        LongtailError: A file that is no readable image, or a value that is none of these.
+        LongtailError: A file is not a readable image, or a value is none of these.
 
     Example:
         >>> stack_images([Image.new("L", (40, 20)), np.zeros((8, 8), np.uint8)], size=16).shape

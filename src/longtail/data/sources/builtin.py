@@ -1,4 +1,4 @@
-"""Sources that need no path: CIFAR from the hub, and the real digits that two Python packages carry with them."""
+"""Sources without a path: CIFAR from the hub, and the handwritten digits in two Python packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The source ``hf:``: a data set saved on disk by Hugging Face ``datasets``, or one of its hub."""
+"""The source ``hf:``: a data set saved by Hugging Face ``datasets``, or one of its hub."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _PATIENCE = 3  # seconds that a hub may take to answer
 
 
 def is_saved_dataset(path: Path) -> bool:
-    """Whether ``save_to_disk`` wrote this folder."""
+    """Whether a folder was written by ``save_to_disk``."""
     return any((path / mark).is_file() for mark in _SAVED_MARKS)
 
 
 def load_hf(spec: str, columns: Columns) -> ImageData:
-    """Read a saved folder if there is one of that name, else ask the hub.
+    """Read a saved folder of this name, else a data set of the hub.
 
     Raises:
-        LongtailError: The folder is no saved data set, or the hub cannot be reached or has no such data set.
+        LongtailError: The folder is not a saved data set, or the hub cannot be reached or has no such data set.
     """
     path = Path(spec).expanduser()
     if not path.exists():
@@ -44,11 +44,26 @@ def load_hf(spec: str, columns: Columns) -> ImageData:
     return from_tables(f"hf:{spec}", _saved(path), columns, root=path)
 
 
+@contextmanager
+def hidden_progress_bars() -> Iterator[None]:
+    """Hide the progress bars of ``datasets`` in a ``with`` block."""
+    import datasets
+
+    if datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
+
+
 def download(name: str) -> Mapping[str, datasets.Dataset]:
-    """Fetch every split of a hub data set, or take it from the local cache.
+    """Fetch all splits of a data set of the hub, or take them from the local cache.
 
     Raises:
-        LongtailError: It is not there, or there is no network; the sentence says what to do instead.
+        LongtailError: There is no such data set, or no network; the message says what to do instead.
     """
     import datasets
 
@@ -65,11 +80,12 @@ def download(name: str) -> Mapping[str, datasets.Dataset]:
 
 @contextmanager
 def _without_retries() -> Iterator[None]:
-    """Where the hub's name does not even resolve, go to the local cache at once instead of after half a minute."""
+    """Use the local cache at once, not after half a minute of retries, if the name of the hub does not resolve."""
     import datasets
     from huggingface_hub import constants
 
-    if _resolves_somehow(constants.ENDPOINT):
+    host = urlsplit(constants.ENDPOINT).hostname or ""
+    if getproxies() or _resolves(host):  # only a proxy knows names, if there is one
         yield
         return
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
@@ -81,24 +97,19 @@ def _without_retries() -> Iterator[None]:
 
 
 def reachable(seconds: float = _PATIENCE) -> bool:
-    """Whether the hub answers within so many seconds, directly or through the proxy that is configured; asked once."""
+    """Whether the hub answers within ``seconds``, directly or through the configured proxy."""
     from huggingface_hub import constants
 
     return not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT, seconds)
 
 
-def _resolves_somehow(endpoint: str) -> bool:
-    # Behind a proxy only the proxy knows names.
-    return bool(getproxies()) or _resolves(urlsplit(endpoint).hostname or "")
-
-
 def _answers(endpoint: str, seconds: float = _PATIENCE) -> bool:
     try:
-        with urlopen(Request(endpoint, method="HEAD"), timeout=seconds):  # noqa: S310 - the hub's own address
+        with urlopen(Request(endpoint, method="HEAD"), timeout=seconds):  # noqa: S310 - the address of the hub
             return True
-    except HTTPError as error:  # someone is there; what a proxy says when it finds nobody is 502 to 504
+    except HTTPError as error:  # an answer, unless it is 502 to 504 of a proxy
         return error.code < HTTPStatus.INTERNAL_SERVER_ERROR
-    except URLError as error:  # the hub's client brings certificates along that Python may lack
+    except URLError as error:  # the client of the hub has certificates that Python may lack
         return isinstance(error.reason, SSLCertVerificationError)
     except (OSError, HTTPException):
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from longtail.data.dataset import Finding, ImageData, empty_split
 from longtail.data.loading.cache_folder import keep_table
 from longtail.data.sources.columns import Columns, from_tables
+from longtail.data.sources.huggingface import hidden_progress_bars
 from longtail.data.sources.table_splits import split_name
 from longtail.errors import LongtailError
 
@@ -25,7 +27,7 @@ def load_parquet(spec: str, columns: Columns) -> ImageData:
     """Read a Parquet file (all of it for training), or a folder with ``train.parquet``, ``test-00000.parquet``, ...
 
     Raises:
-        LongtailError: Nothing there, no Parquet file, or one that cannot be read.
+        LongtailError: There is no such path, no Parquet file, or one that cannot be read.
     """
     path = Path(spec).expanduser()
     if not path.exists():
@@ -48,7 +50,7 @@ def load_parquet(spec: str, columns: Columns) -> ImageData:
 
 
 def parquet_files(folder: Path) -> Mapping[str, Sequence[Path]]:
-    """The Parquet files of a folder (or its ``data/``) by split; files that name no split are training.
+    """List the Parquet files of a folder (or its ``data/``) by split; without a name of a split they are for training.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -57,27 +59,27 @@ def parquet_files(folder: Path) -> Mapping[str, Sequence[Path]]:
         >>> {split: len(files) for split, files in parquet_files(folder).items()}
         {'train': 2, 'validation': 1}
     """
-    found: dict[str, list[Path]] = defaultdict(list)
+    files: dict[str, list[Path]] = defaultdict(list)
     unnamed: list[Path] = []
     for file in sorted(_tables(folder)):
         split = split_name(file.stem.partition("-")[0].partition(".")[0])
-        (unnamed if split is None else found[split]).append(file)
-    if unnamed and "train" not in found:
-        found["train"] = unnamed
-    return dict(found)
+        (unnamed if split is None else files[split]).append(file)
+    if unnamed and "train" not in files:
+        files["train"] = unnamed
+    return dict(files)
 
 
 def _tables(folder: Path) -> set[Path]:
-    """The Parquet files of a folder or of its ``data/``; hidden ones are those that other systems add."""
-    own, below = (
+    """List the Parquet files of a folder, else of its ``data/``, without hidden ones, which systems add."""
+    directly, below = (
         {file for file in folder.glob(pattern) if not file.name.startswith(".")}
         for pattern in ("*.parquet", "data/*.parquet")
     )
-    return own or below
+    return directly or below
 
 
 def _num_rows(file: Path) -> int:
-    """How many rows a file says it has; a broken one is named here, inside datasets' builder its name would be lost."""
+    """Return the number of rows in a file; a broken one is named here, since ``datasets`` does not name it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -85,25 +87,20 @@ def _num_rows(file: Path) -> int:
         return int(pq.read_metadata(file).num_rows)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise LongtailError(f"{str(file)!r} is no readable Parquet file ({reason}): fetch it again.") from None
+        raise LongtailError(f"{str(file)!r} is not a readable Parquet file ({reason}): fetch it again.") from None
 
 
 def _read(files: Sequence[Path], folder: Path | None) -> datasets.Dataset:
-    """Read files as one table; ``datasets`` writes its rows into the folder, else its own cache, to map them."""
+    """Read files as one table, whose rows ``datasets`` maps from the folder, else from its own cache."""
     import datasets
 
-    small = sum(file.stat().st_size for file in files) < _WORTH_A_PROGRESS_BAR
-    hide = small and not datasets.are_progress_bars_disabled()
+    is_small = sum(file.stat().st_size for file in files) < _WORTH_A_PROGRESS_BAR
     try:
-        if hide:
-            datasets.disable_progress_bars()
-        return datasets.Dataset.from_parquet(
-            [str(file) for file in files], cache_dir=None if folder is None else str(folder)
-        )
+        with hidden_progress_bars() if is_small else nullcontext():
+            return datasets.Dataset.from_parquet(
+                [str(file) for file in files], cache_dir=None if folder is None else str(folder)
+            )
     except Exception as error:  # datasets wraps Arrow's errors in its own, which share no base class
         reason = str(error.__cause__ or error).strip().splitlines()[0][:200]
         names = ", ".join(file.name for file in files[:3])
         raise LongtailError(f"{names} cannot be read as one table ({reason}): write them again.") from error
-    finally:
-        if hide:
-            datasets.enable_progress_bars()

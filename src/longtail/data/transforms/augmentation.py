@@ -1,4 +1,4 @@
-"""Random changes to a whole batch of training images at once, from draws that every process shares."""
+"""Augmentation of whole batches of training images, from draws that all processes share."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ Augmentation = Literal["none", "flip", "crop", "crop-flip", "random-resized-crop
 
 
 class Augment(Protocol):
-    """What the training loop asks of a transform."""
+    """The interface of a transform in training."""
 
     def augment(self, images: Tensor, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:
-        """Return what the network takes for the images of this process; see :meth:`BatchTransform.augment`."""
+        """Augment and normalize the images of this process; see :meth:`BatchTransform.augment`."""
 
 
-class Normalise(Protocol):
-    """What evaluation asks of a transform."""
+class Normalize(Protocol):
+    """The interface of a transform in evaluation."""
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return what the network takes, without anything random; see :meth:`BatchTransform.normalize`."""
+        """Normalize without augmentation; see :meth:`BatchTransform.normalize`."""
 
 
 @dataclass(frozen=True)
 class BatchTransform:
-    """From uint8 images to what the network takes: augmentation, scaling to [0, 1], normalisation.
+    """From uint8 images to the input of a network: augmentation, scaling to [0, 1], normalization.
 
-    The order is crop, flip, policy, normalisation, cutout. The random numbers of a step are drawn for the *global*
+    The order is crop, flip, policy, normalization, cutout. The random numbers of a step are drawn for the *global*
     batch and each process takes its own rows, so that one process and several see the same images.
 
     Args:
         mean: Per-channel mean of RGB in [0, 1].
         std: Per-channel standard deviation of RGB in [0, 1], positive.
-        augmentation: Which changes :meth:`augment` makes.
+        augmentation: Changes made by :meth:`augment`.
         crop_padding: Zero pixels around the image before a random crop.
         size: Side of the output of ``random-resized-crop`` in pixels.
-        policy: Strong changes of colour and shape that follow crop and flip.
+        policy: Strong changes of color and shape that follow crop and flip.
         policy_operations: Changes per image of RandAugment.
         policy_magnitude: Strength of RandAugment's changes, 0 to 30.
         cutout: Side in pixels of the square that is blanked out of each image; 0 blanks none.
@@ -68,7 +68,7 @@ class BatchTransform:
     cutout: int = 0
 
     def augment(self, images: Tensor, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:
-        """Augment and normalise uint8 images (N, 3, H, W) of this process into float32 of the same layout.
+        """Augment and normalize uint8 images (N, 3, H, W) of this process into float32 of the same layout.
 
         Args:
             images: uint8 images of this process.
@@ -76,30 +76,30 @@ class BatchTransform:
             rank: Index of this process.
             world_size: Number of processes; global image ``i`` belongs to process ``i % world_size``.
         """
-        # As many draws on every process as the largest share needs; an exact multiple in all but a wrapped last batch.
-        total, own = images.shape[0] * world_size, slice(rank, None, world_size)
-        images = self._crop_and_flip(images, total, own, generator)
+        # Every process draws as many numbers as the largest share needs.
+        total, of_rank = images.shape[0] * world_size, slice(rank, None, world_size)
+        images = self._crop_and_flip(images, total, of_rank, generator)
         if self.policy != "none":
-            images = self._change(images, total, own, generator)
+            images = self._change(images, total, of_rank, generator)
         images = self.normalize(images)
         if self.cutout:
-            centres = draw_pixels(total, images.shape[-2:], generator)[own]
-            images = cutout(images, _sent(centres, images), side=self.cutout)
+            centers = draw_pixels(total, images.shape[-2:], generator)[of_rank]
+            images = cutout(images, _sent(centers, images), side=self.cutout)
         return images
 
-    def _crop_and_flip(self, images: Tensor, total: int, own: slice, generator: torch.Generator) -> Tensor:
+    def _crop_and_flip(self, images: Tensor, total: int, of_rank: slice, generator: torch.Generator) -> Tensor:
         if "crop" in self.augmentation and self.augmentation != "random-resized-crop":
-            offsets = torch.randint(0, 2 * self.crop_padding + 1, (total, 2), generator=generator)[own]
+            offsets = torch.randint(0, 2 * self.crop_padding + 1, (total, 2), generator=generator)[of_rank]
             images = random_crop(images, _sent(offsets, images), padding=self.crop_padding)
         if self.augmentation == "random-resized-crop":
-            boxes = draw_boxes(total, images.shape[-2:], generator)[own]
+            boxes = draw_boxes(total, images.shape[-2:], generator)[of_rank]
             images = resized_crop(images, _sent(boxes, images), size=self.size)
         if self.augmentation in {"flip", "crop-flip", "random-resized-crop"}:
-            mask = (torch.rand(total, generator=generator) < 0.5)[own]
+            mask = (torch.rand(total, generator=generator) < 0.5)[of_rank]
             images = horizontal_flip(images, _sent(mask, images))
         return images
 
-    def _change(self, images: Tensor, total: int, own: slice, generator: torch.Generator) -> Tensor:
+    def _change(self, images: Tensor, total: int, of_rank: slice, generator: torch.Generator) -> Tensor:
         size = (images.shape[-2], images.shape[-1])
         if self.policy == "auto-augment":
             drawn = draw_auto_augment(total, size, generator)
@@ -108,7 +108,7 @@ class BatchTransform:
                 total, size, generator, operations=self.policy_operations, magnitude=self.policy_magnitude
             )
         whole = images.round().to(torch.uint8) if images.is_floating_point() else images  # of random-resized-crop
-        return apply_changes(whole, Changes(drawn.codes[own], drawn.magnitudes[own]))
+        return apply_changes(whole, Changes(drawn.codes[of_rank], drawn.magnitudes[of_rank]))
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return float32 ``(images / 255 - mean) / std``; images uint8 or float in [0, 255], (N, 3, H, W)."""
@@ -118,8 +118,8 @@ class BatchTransform:
 
 @cache
 def _statistics(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation in grey levels, (1, C, 1, 1), sent to the device once: sending waits for it."""
-    with torch.inference_mode(mode=False):  # they outlive an evaluation that may be the first to ask for them
+    """Mean and standard deviation in gray levels, (1, C, 1, 1), sent to the device once, since sending waits for it."""
+    with torch.inference_mode(mode=False):  # they outlive the evaluation that may compute them first
         rows = torch.tensor([mean, std], dtype=torch.float32).view(2, 1, -1, 1, 1).to(device) * 255
     return rows[0], rows[1]
 
@@ -171,10 +171,10 @@ def draw_pixels(count: int, size: tuple[int, ...] | torch.Size, generator: torch
     return torch.stack([torch.randint(side, (count,), generator=generator) for side in size], dim=1)
 
 
-def cutout(images: Tensor, centres: Tensor, *, side: int) -> Tensor:
-    """Set a square of each normalised image to 0, which is the mean colour of the data set.
+def cutout(images: Tensor, centers: Tensor, *, side: int) -> Tensor:
+    """Set a square of each normalized image to 0, which is the mean color of the data set.
 
-    The square may hang over the border. With an even side it reaches one pixel further up and to the left of its centre
+    The square may cross the border. With an even side it reaches one pixel further up and to the left of its center
     than down and to the right.
 
     References:
@@ -182,8 +182,8 @@ def cutout(images: Tensor, centres: Tensor, *, side: int) -> Tensor:
             1708.04552.
 
     Args:
-        images: float (N, C, H, W), normalised.
-        centres: int64 (N, 2), row and column.
+        images: float (N, C, H, W), normalized.
+        centers: int64 (N, 2), row and column.
         side: Side of the square in pixels.
 
     Example:
@@ -191,7 +191,7 @@ def cutout(images: Tensor, centres: Tensor, *, side: int) -> Tensor:
         [[0.0, 0.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     height, width = images.shape[-2:]
-    first = centres - side // 2
+    first = centers - side // 2
     down = torch.arange(height, device=images.device) - first[:, :1]
     along = torch.arange(width, device=images.device) - first[:, 1:]
     hidden_rows, hidden_columns = (down >= 0) & (down < side), (along >= 0) & (along < side)
@@ -202,14 +202,14 @@ def draw_boxes(count: int, size: tuple[int, ...] | torch.Size, generator: torch.
     """Draw crop boxes with an area of 8 to 100% and an aspect ratio of 3/4 to 4/3 (the Inception crop).
 
     Returns:
-        float32 (count, 4): centre x, centre y, half width and half height in [-1, 1] coordinates.
+        float32 (count, 4): center x, center y, half width and half height in [-1, 1] coordinates.
 
     Example:
         >>> draw_boxes(5, (256, 256), torch.Generator().manual_seed(0)).shape
         torch.Size([5, 4])
     """
     height, width = size
-    tries = 10  # as torchvision: ten proposals, then the whole image
+    tries = 10  # as in torchvision: ten proposals, then the whole image
     area = (0.08 + 0.92 * torch.rand(count, tries, generator=generator)) * height * width
     ratio = torch.exp((2 * torch.rand(count, tries, generator=generator) - 1) * math.log(4 / 3))
     widths, heights = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()

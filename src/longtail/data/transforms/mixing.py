@@ -1,4 +1,4 @@
-"""Mixing two images and their labels, on whole batches: mixup, CutMix, Remix and CMO."""
+"""Mixing of two images and their labels on whole batches: mixup, CutMix, Remix and CMO."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def mixup(
             mixed as well.
         labels: Class indices (N,), or probabilities (N, num_classes).
         num_classes: Number of classes.
-        alpha: Strength > 0; small values leave most batches nearly unmixed, 1 draws ``lam`` uniformly.
+        alpha: Strength > 0; small values mix most batches only slightly, 1 draws ``lam`` uniformly.
         generator: Source of all randomness, on any device; torch's global one when not given.
 
     Returns:
@@ -165,8 +165,8 @@ def cmo(
     """Context-rich minority oversampling: paste a rectangle of a rare class's image into every ordinary image.
 
     The arithmetic is :func:`cutmix`'s; what differs is where the pasted images come from: a second batch drawn with the
-    inverse class frequency as each image's weight, which is the ``"class-balanced"`` sampler's draw. The wide context
-    of the head classes so becomes background for the tail.
+    inverse class frequency as each image's weight, which is the draw of the ``"class-balanced"`` sampler. The wide
+    context of the head classes thus becomes background for the tail.
 
     References:
         [1] Park et al., The majority can help the minority: context-rich minority oversampling for long-tailed
@@ -203,14 +203,14 @@ def cmo(
 
 
 def label_probabilities(labels: Tensor, num_classes: int) -> Tensor:
-    """Labels as probabilities (N, num_classes): one-hot float32 of indices (N,), probabilities as they are.
+    """Return labels as probabilities (N, num_classes): one-hot float32 of indices (N,), probabilities unchanged.
 
     Example:
         >>> label_probabilities(torch.tensor([1, 0]), 3).tolist()
         [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     """
     if labels.ndim == 1:
-        # Not one_hot, which looks at the labels first.
+        # Not one_hot, which waits for the device to check the labels.
         hot = torch.zeros(len(labels), num_classes, device=labels.device)
         return hot.scatter_(1, labels.long()[:, None], 1.0)
     if labels.ndim != 2 or labels.shape[1] != num_classes or not labels.is_floating_point():
@@ -219,10 +219,10 @@ def label_probabilities(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def beta_sample(alpha: float, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
-    """One ``Beta(alpha, alpha)`` number, a float32 scalar on ``device``, drawn without waiting for the device.
+    """Draw one ``Beta(alpha, alpha)`` number, a float32 scalar on ``device``, without waiting for the device.
 
-    It is the ratio of two Gamma numbers, taken from their logarithms: ``Gamma(a)`` is ``Gamma(a + 1) u^(1/a)``, and for
-    a small ``a`` both would underflow to zero.
+    It is the ratio of two Gamma numbers, computed from their logarithms: ``Gamma(a)`` is ``Gamma(a + 1) u^(1/a)``, and
+    both would underflow to zero for a small ``a``.
 
     Example:
         >>> 0 <= beta_sample(0.2, torch.device("cpu"), torch.Generator().manual_seed(1)) <= 1
@@ -259,7 +259,7 @@ def _blend(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
 def _paste(
     images: Tensor, target: Tensor, others: Tensor, pasted: Tensor, alpha: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """Paste one random rectangle of ``others`` into ``images``; the labels follow its area."""
+    """Paste one random rectangle of ``others`` into ``images``; labels mix by area."""
     height, width = images.shape[-2:]
     side = (1 - beta_sample(alpha, images.device, generator)).sqrt()
     rows = _random_span(height, side, generator)
@@ -270,9 +270,9 @@ def _paste(
 
 
 def _random_span(length: int, side: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Which of ``length`` pixels lie within ``side * length`` around a random centre, clipped: bool (length,)."""
+    """Return which pixels lie within ``side * length`` around a random center, clipped: bool (length,)."""
     source = side.device if generator is None else generator.device
-    centre = torch.randint(length, (), device=source, generator=generator).to(side.device, non_blocking=True)
+    center = torch.randint(length, (), device=source, generator=generator).to(side.device, non_blocking=True)
     half = (side * length).long() // 2
     pixels = torch.arange(length, device=side.device)
-    return (pixels >= centre - half) & (pixels < centre + half)
+    return (pixels >= center - half) & (pixels < center + half)

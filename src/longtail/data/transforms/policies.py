@@ -18,12 +18,12 @@ def blend(images: Tensor, other: Tensor, magnitude: Tensor) -> Tensor:
 
     Args:
         images: uint8 (N, C, H, W).
-        other: What is left at magnitude -1, of a shape that broadcasts to that of the images, in [0, 255].
+        other: The result at magnitude -1, of a shape that broadcasts to that of the images, in [0, 255].
         magnitude: float32 (N,), at least -1; 0 changes nothing.
 
     Example:
-        >>> grey = torch.full((2, 3, 1, 1), 100, dtype=torch.uint8)
-        >>> blend(grey, torch.zeros(1), torch.tensor([-0.5, 0.5]))[:, 0].flatten().tolist()
+        >>> gray = torch.full((2, 3, 1, 1), 100, dtype=torch.uint8)
+        >>> blend(gray, torch.zeros(1), torch.tensor([-0.5, 0.5]))[:, 0].flatten().tolist()
         [50, 150]
     """
     weight = magnitude.view(-1, 1, 1, 1)
@@ -41,7 +41,7 @@ def brightness(images: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def color(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Change the saturation of uint8 images (N, 3, H, W) by 1 + magnitude (N,); -1 leaves grey.
+    """Change the saturation of uint8 images (N, 3, H, W) by 1 + magnitude (N,); -1 leaves gray.
 
     Example:
         >>> red = torch.tensor([200, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1)
@@ -52,7 +52,7 @@ def color(images: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def contrast(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Change the distance of uint8 images (N, 3, H, W) from their mean grey by 1 + magnitude (N,).
+    """Change the distance of uint8 images (N, 3, H, W) from their mean gray by 1 + magnitude (N,).
 
     Example:
         >>> picture = torch.tensor([100, 200], dtype=torch.uint8).expand(1, 3, 1, 2)
@@ -122,7 +122,7 @@ def autocontrast(images: Tensor) -> Tensor:
 def equalize(images: Tensor) -> Tensor:
     """Spread the values of each channel of uint8 images (N, 3, H, W) evenly, by its histogram.
 
-    Nothing here waits for the device.
+    It does not wait for the device.
 
     Example:
         >>> ramp = torch.tensor([10, 11, 12, 13], dtype=torch.uint8).repeat_interleave(256)
@@ -153,12 +153,12 @@ def invert(images: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """Take each pixel from the nearest place that an affine map names; what lies outside the image is 0.
+    """Sample each pixel at the nearest point of an affine map; points outside the image are 0.
 
     Args:
         images: uint8 (N, C, H, W).
         matrices: float32 (N, 2, 3): from (column, row, 1) of the result to column and row of the source, in pixels
-            from the centre of the image; on the CPU, or on the device of the images.
+            from the center of the image; on the CPU, or on the device of the images.
 
     Example:
         >>> row = torch.tensor([1, 2, 3, 4], dtype=torch.uint8).view(1, 1, 1, 4)
@@ -175,16 +175,17 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
 
 
 def _luma(images: Tensor) -> Tensor:
-    """Grey of RGB (ITU-R 601), cut to whole numbers: uint8 (N, 1, H, W)."""
+    """Gray of RGB (ITU-R 601), cut to whole numbers: uint8 (N, 1, H, W)."""
     red, green, blue = images.unbind(1)
     return (0.2989 * red + 0.587 * green + 0.114 * blue).to(torch.uint8).unsqueeze(1)
 
 
 # RandAugment draws from all of these but the last.
-OPERATIONS = (
-    "identity", "shear-x", "shear-y", "translate-x", "translate-y", "rotate", "brightness", "color", "contrast",
-    "sharpness", "posterize", "solarize", "autocontrast", "equalize", "invert",
-)  # fmt: skip
+_NAMES = (
+    "identity shear-x shear-y translate-x translate-y rotate brightness color contrast sharpness posterize solarize "
+    "autocontrast equalize invert"
+)
+OPERATIONS = tuple(_NAMES.split())
 _CODES = {name: code for code, name in enumerate(OPERATIONS)}
 _SIGNED = torch.tensor([1 <= code <= 9 for code in range(len(OPERATIONS))])  # shear-x to sharpness
 AUTO_AUGMENT_LEVELS = 10
@@ -236,10 +237,10 @@ _VALUE_CHANGES: tuple[Change, ...] = (
 
 
 class Changes(NamedTuple):
-    """What is to happen to each image, one change after the other.
+    """Changes of each image, in order of application.
 
     Attributes:
-        codes: int64 (N, K), places in :data:`OPERATIONS`.
+        codes: int64 (N, K), indices in :data:`OPERATIONS`.
         magnitudes: float32 (N, K), signed, in the unit of each operation: share of a pixel per pixel (shear), pixels
             (translate), degrees (rotate), change of a factor (brightness to sharpness), bits, threshold.
     """
@@ -249,7 +250,7 @@ class Changes(NamedTuple):
 
 
 def draw_auto_augment(count: int, size: tuple[int, int], generator: torch.Generator) -> Changes:
-    """Draw one of the 25 pairs of AutoAugment's CIFAR-10 policy for each image, and which of its two changes happen.
+    """Draw for each image one of the 25 pairs in the CIFAR-10 policy of AutoAugment, and which of its changes happen.
 
     References:
         [1] Cubuk et al., AutoAugment: Learning Augmentation Strategies from Data, CVPR 2019, arXiv 1805.09501.
@@ -274,7 +275,7 @@ def draw_auto_augment(count: int, size: tuple[int, int], generator: torch.Genera
 def draw_rand_augment(
     count: int, size: tuple[int, int], generator: torch.Generator, *, operations: int = 2, magnitude: int = 9
 ) -> Changes:
-    """Draw ``operations`` of RandAugment's 14 changes for each image, all at one level of strength.
+    """Draw for each image ``operations`` of the 14 changes of RandAugment, all at one level of strength.
 
     References:
         [1] Cubuk et al., RandAugment: Practical automated data augmentation with a reduced search space, NeurIPS 2020,
@@ -298,13 +299,13 @@ def draw_rand_augment(
 
 
 def apply_changes(images: Tensor, changes: Changes) -> Tensor:
-    """Change each image in its own way.
+    """Apply to each image its own changes.
 
-    The draws stay on the CPU, so that sorting images by their change never waits for a GPU.
+    The draws stay on the CPU, so that grouping images by change never waits for a GPU.
 
     Args:
         images: uint8 (N, 3, H, W), on any device.
-        changes: What happens to each image, on the CPU.
+        changes: Changes of each image, on the CPU.
 
     Returns:
         uint8 (N, 3, H, W).
@@ -322,7 +323,7 @@ def apply_changes(images: Tensor, changes: Changes) -> Tensor:
 
 
 def _apply_one_each(images: Tensor, codes: Tensor, magnitudes: Tensor) -> Tensor:
-    # Groups: 0 stays, 1 moves, 2 and up are the changes of values.
+    # Groups: 0 is the identity, 1 are moves, 2 and up are the changes of values.
     groups = (codes - (_MOVES.stop - 2)).clamp(min=1) * (codes > 0)
     sizes = groups.bincount(minlength=2 + len(_VALUE_CHANGES)).tolist()
     rows = groups.argsort(stable=True)[sizes[0] :]
@@ -344,10 +345,10 @@ def _apply_one_each(images: Tensor, codes: Tensor, magnitudes: Tensor) -> Tensor
 def move_matrices(codes: Tensor, magnitudes: Tensor, size: tuple[int, ...]) -> Tensor:
     """Return the maps of :func:`~longtail.data.transforms.policies.warp` for shears, translations and rotations.
 
-    A shear leaves the first row or column where it is, a rotation the centre; translations are by whole pixels.
+    A shear keeps the first row or column in place, a rotation the center; translations are by whole pixels.
 
     Args:
-        codes: int64 (N,), each the place of a shear, a translation or a rotation in :data:`OPERATIONS`.
+        codes: int64 (N,), indices of shears, translations and rotations in :data:`OPERATIONS`.
         magnitudes: float32 (N,).
         size: Height and width of the images in pixels.
 
