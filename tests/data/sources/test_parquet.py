@@ -139,7 +139,7 @@ def test_shards_that_do_not_fit_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"PAR1 and then nothing", b"path,label\n"])
 def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "train.parquet").write_bytes(content)
-    with pytest.raises(LongtailError, match=r"train\.parquet' is no readable Parquet"):
+    with pytest.raises(LongtailError, match=r"train\.parquet.*Parquet"):
         load_source(f"parquet:{tmp_path}")
 
 
