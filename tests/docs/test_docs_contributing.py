@@ -1,4 +1,4 @@
-"""The loss that CONTRIBUTING adds: its file, its registry entry and its contract line work as they are printed."""
+"""The errands of CONTRIBUTING: the loss, the figure, the source and the command it adds work as they are printed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import importlib.util
 import inspect
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
-from longtail import ClassCounts, losses
+from longtail import ClassCounts, cli, losses
+from longtail.compare.comparison import compare_runs
 from longtail.config.schema import LossConfig, StageConfig
+from longtail.data.sources import paths, registry
 from longtail.errors import LongtailError
 from longtail.losses.registry import LOSSES, build_loss
+from longtail.report.sections import order
 from longtail.training.assumed_prior import assumed_prior
 
 ROOT = Path(__file__).parents[2]
@@ -23,10 +28,22 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module of the worked example, with its class in the registry."""
-    (block,) = re.findall(r"^```python\n(.*?)^```", CONTRIBUTING, flags=re.MULTILINE | re.DOTALL)
-    module = load_file("longtail_docs_vs", tmp_path / "vs.py", block, monkeypatch)
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Loads the file that a section of the page adds."""
+
+    def load(heading: str) -> ModuleType:
+        section = CONTRIBUTING.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+        (block,) = re.findall(r"^```python\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
+        name = re.findall(r"`src/longtail/[\w/]+/(\w+)\.py`:", section)[0]
+        return load_file(f"longtail_docs_{name}", tmp_path / f"{name}.py", block, monkeypatch)
+
+    return load
+
+
+@pytest.fixture
+def added(example: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of the added loss, with its class in the registry."""
+    module = example("Adding a loss")
     monkeypatch.setitem(LOSSES, "vs", module.VSLoss)
     return module
 
@@ -77,3 +94,48 @@ def test_the_added_loss_keeps_the_contract(tmp_path: Path, monkeypatch: pytest.M
     assert len(checks) >= 5
     for check in checks:
         check(case)
+
+
+def test_the_added_figure_is_drawn(
+    example: Callable[[str], ModuleType], make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = example("Adding a figure").SECTION.build
+    monkeypatch.setattr(order, "FOR_RESEARCHERS", (*order.FOR_RESEARCHERS, build))
+    comparison = compare_runs([make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl")])
+    section = next(section for section in order.build_sections(comparison) if section.id == "precision")
+    drawn = sorted(y for trace in section.drawings[0].figure.data for y in trace.y if np.isfinite(y))
+    measured = sorted(row.precision for row in comparison.rows[0].runs[0].test.per_class if row.precision is not None)
+    assert drawn == pytest.approx(measured)
+
+
+def test_the_added_source_is_read(
+    example: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.PREFIXES, "npz", example("Adding a source").load_npz)
+    monkeypatch.setattr(paths, "PATH_PREFIXES", paths.PATH_PREFIXES | {"npz"})
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    np.savez(
+        tmp_path / "a.npz",
+        train_images=images,
+        train_labels=np.array([[0], [0], [0], [2], [1], [2]]),
+        test_images=images[:1],
+        test_labels=[[2]],
+    )
+    data = registry.load_source(f"npz:{tmp_path / 'a.npz'}")
+    assert data.counts().counts == (3, 1, 2)
+    assert np.array_equal(np.asarray(data.splits["train"].image(1)), images[1])
+    with pytest.raises(LongtailError, match="check the path"):
+        registry.load_source(f"npz:{tmp_path / 'b.npz'}")
+
+
+def test_the_added_command_runs(
+    example: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cli.COMMANDS, "counts", example("Adding a command").counts)
+    assert cli.main(["counts", "digits", "--total"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 11
+    assert lines[-1].split() == ["total", "1,438"]
+    assert cli.main(["counts"]) == 2
+    assert cli.main(["--help"]) == 0
+    assert "counts" in capsys.readouterr().out

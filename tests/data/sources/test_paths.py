@@ -12,7 +12,7 @@ from longtail.data.sources.paths import NAMED_SOURCES, PACKAGED_SOURCES, PATH_PR
 
 def test_every_source_that_can_be_read_is_told_apart_by_its_name() -> None:
     assert set(sources._NAMES) == NAMED_SOURCES >= PACKAGED_SOURCES
-    assert set(sources._PREFIXES) == PATH_PREFIXES
+    assert set(sources.PREFIXES) == PATH_PREFIXES
 
 
 @pytest.mark.parametrize("prefix", ["", "folder:", "csv:", "parquet:", "hf:"])

@@ -16,7 +16,7 @@ from longtail.data.sources.huggingface import is_saved_dataset, load_hf
 from longtail.data.sources.parquet import load_parquet, parquet_files
 from longtail.errors import LongtailError, listed, nearest
 
-_PREFIXES: Mapping[str, Callable[[str, Columns], ImageData]] = {
+PREFIXES: Mapping[str, Callable[[str, Columns], ImageData]] = {
     "folder": load_folder,
     "csv": load_csv,
     "parquet": load_parquet,
@@ -93,15 +93,15 @@ def _several_labels(classes: Sequence[str]) -> list[Finding]:
 
 def _dispatch(spec: str, columns: Columns) -> ImageData:
     prefix, colon, rest = spec.partition(":")
-    if colon and prefix in _PREFIXES:
+    if colon and prefix in PREFIXES:
         if not rest:
             raise LongtailError(f"{spec!r} names nothing: write {prefix}:PATH.")
-        return _PREFIXES[prefix](rest, columns)
+        return PREFIXES[prefix](rest, columns)
     if spec in _NAMES:
         columns.refuse(f"{spec} brings its own labels")
         return _NAMES[spec]()
     if spec and Path(spec).exists():
-        return _PREFIXES[_kind_of_path(Path(spec))](spec, columns)
+        return PREFIXES[_kind_of_path(Path(spec))](spec, columns)
     raise LongtailError(_unknown(spec))
 
 
@@ -118,7 +118,7 @@ def _unknown(spec: str) -> str:
     prefix, colon, rest = spec.partition(":")
     # One letter before the colon is a Windows drive, and a slash before it part of a path: neither is a prefix.
     if colon and len(prefix) > 1 and "/" not in prefix and "\\" not in prefix:
-        hint = nearest(prefix, _PREFIXES)
+        hint = nearest(prefix, PREFIXES)
         return f"{spec!r} starts with no known source prefix {prefix!r}.{hint} (Write, say, folder:{rest or 'PATH'}.)"
     parent = Path(spec).parent
     neighbors = [str(parent / entry.name) for entry in parent.iterdir()] if spec and parent.is_dir() else []
