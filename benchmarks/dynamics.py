@@ -17,10 +17,10 @@ from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.models import build_model
 from longtail.training.engine import Engine
-from longtail.training.gradient_recorder import Recorder
-from longtail.training.meter import Meter
-from longtail.training.stages import attach_recorder, build_pass
-from longtail.training.train_epoch import train_epoch
+from longtail.training.forward_pass import ImageInputs
+from longtail.training.gradient_recorder import GradientRecorder
+from longtail.training.loop import Callback, train_epoch
+from longtail.training.stages import build_stage
 
 SHAPES = ((128, 100), (512, 8142))
 CLASSES = 100
@@ -48,21 +48,27 @@ def whole_step(flags: argparse.Namespace, loss: str) -> Row:
     model = build_model(flags.model, CLASSES, "cosine" if loss == "gcl" else "linear").to(engine.device)
     model.to(memory_format=torch.channels_last)
     stage = StageConfig(epochs=1, batch_size=128, loss=LossConfig(loss), optimizer=OptimizerConfig(lr=0.01))
-    work, sampler = build_pass(
-        engine, stage, 1, model=model, counts=ClassCounts.from_labels(labels.numpy(), CLASSES), labels=labels.numpy(),
-        loader=ResidentLoader(pixels, labels, engine.device),
-        transform=BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip"),
-    )  # fmt: skip
-    recorder = attach_recorder(work)
-    rows = sampler.indices()
+    work = build_stage(
+        engine,
+        stage,
+        1,
+        model=model,
+        counts=ClassCounts.from_labels(labels.numpy(), CLASSES),
+        labels=labels.numpy(),
+        inputs=ImageInputs(
+            ResidentLoader(pixels, labels, engine.device),
+            BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip"),
+        ),
+    )
+    recorder = GradientRecorder.of_stage(work, engine)
 
-    def turn(kept: Recorder | None) -> None:
-        work.recorder = kept
-        train_epoch(work, rows, 0, 0, Meter(engine.device))
+    def turn(callbacks: list[Callback]) -> None:
+        work.callbacks = callbacks
+        train_epoch(work, 0)
         recorder.start()
 
-    found = medians_of({"ours": lambda: turn(recorder), "other": lambda: turn(None)}, flags.repeats, warmup=2)
-    with_it, without = (found[side] * 1e3 / flags.steps for side in ("ours", "other"))
+    seconds = medians_of({"ours": lambda: turn([recorder]), "other": lambda: turn([])}, flags.repeats, warmup=2)
+    with_it, without = (seconds[side] * 1e3 / flags.steps for side in ("ours", "other"))
     name = f"recorded training step, {flags.model}, batch 128: {loss}"
     return row(name, with_it, without, "ms", higher_is_better=False)
 
@@ -72,12 +78,12 @@ def alone(flags: argparse.Namespace, shape: tuple[int, int]) -> Row:
     device = best_device()
     logits = torch.randn(shape, device=device, requires_grad=True)
     target = torch.randint(shape[1], shape[:1], device=device)
-    recorder = Recorder(device, shape[1], scale=1.0)
+    recorder = GradientRecorder(device, shape[1], scale=1.0)
 
     def step(*, recorded: bool) -> None:
         scores = logits * 1.0  # a tensor of its own, as a network gives it
         if recorded:
-            recorder.watch(scores, target)
+            recorder.on_logits(scores, target)
         functional.cross_entropy(scores, target).backward()  # type: ignore[no-untyped-call]
         logits.grad = None
 

@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from common import parser, row, rows_to_json, show, wait_for_device
+from common import FixedRows, parser, row, rows_to_json, show, wait_for_device
 
 from longtail.config.schema import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
 from longtail.counts import ClassCounts
@@ -24,9 +24,9 @@ from longtail.data.transforms.augmentation import BatchTransform
 from longtail.losses.registry import LOSSES, loss_class
 from longtail.models.model import build_model
 from longtail.training.engine import Engine
-from longtail.training.meter import Meter
-from longtail.training.stages import build_pass
-from longtail.training.train_epoch import Pass, train_epoch
+from longtail.training.forward_pass import ImageInputs
+from longtail.training.loop import StageRun, train_epoch
+from longtail.training.stages import build_stage
 
 PLAIN = "cross-entropy"
 USED = [name for name in LOSSES if name not in (PLAIN, "class-balanced", "feature-noise")]  # no recipe has those two
@@ -65,27 +65,28 @@ def main() -> None:
     rows_to_json(flags.json, rows)
 
 
-def build(loss: str, head: str, counts: ClassCounts, labels: np.ndarray, pixels: torch.Tensor) -> Pass:
+def build(loss: str, head: str, counts: ClassCounts, labels: np.ndarray, pixels: torch.Tensor) -> StageRun:
     """A new network under a loss, as stage 1 trains it."""
     engine = Engine(TrainingConfig(precision="auto"))
     stage = StageConfig(epochs=1, batch_size=BATCH, loss=LossConfig(loss), optimizer=OptimizerConfig(lr=0.01))
     torch.manual_seed(0)
     model = build_model("resnet32", CLASSES, head).to(engine.device)
     model.to(memory_format=torch.channels_last)
-    work, _ = build_pass(
-        engine, stage, 1, model=model, counts=counts, labels=labels,
-        loader=ResidentLoader(pixels, torch.from_numpy(labels), engine.device),
-        transform=BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip"),
-    )  # fmt: skip
+    inputs = ImageInputs(
+        ResidentLoader(pixels, torch.from_numpy(labels), engine.device),
+        BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip"),
+    )
+    work = build_stage(engine, stage, 1, model=model, counts=counts, labels=labels, inputs=inputs)
+    work.sampler = FixedRows(torch.arange(0, len(labels), len(labels) // BATCH)[:BATCH])
+    work.epochs = 2
     return work
 
 
-def one_step(work: Pass) -> float:
+def one_step(work: StageRun) -> float:
     """Seconds of one training step on the same images, with all on that a method switches on while it trains."""
-    rows = torch.arange(0, len(work.loader.labels), len(work.loader.labels) // BATCH)[:BATCH]
     wait_for_device()
     begun = time.perf_counter()
-    train_epoch(work, rows, 1, 0, Meter(work.engine.device))
+    train_epoch(work, 1)
     wait_for_device()
     return time.perf_counter() - begun
 

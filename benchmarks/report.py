@@ -28,7 +28,7 @@ from longtail.analysis.examples import FULL, choose_examples, usual_detail
 from longtail.analysis.saturation import BINS
 from longtail.counts import ClassCounts
 from longtail.run.dynamics import write_epoch
-from longtail.training.examples import SCHEMA, thumbnail
+from longtail.training.results import EXAMPLES_SCHEMA, thumbnail
 
 CLASSES, EACH, TRAIN, DRAWN, EPOCHS = 8142, 3, 20_000, 5_000, 20
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -191,7 +191,7 @@ def write_examples(path: Path, counts: ClassCounts, label: Any, prediction: Any,
             add(one, "train", -1, 0.0)
     for index in found.errors.tolist():
         add(int(label[index]), "error", int(prediction[index]), float(sure[index]))
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
+    pq.write_table(pa.Table.from_pylist(rows, schema=EXAMPLES_SCHEMA), path)
 
 
 def write_analysis(folder: Path, label: Any, rng: np.random.Generator) -> None:

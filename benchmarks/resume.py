@@ -36,11 +36,11 @@ import longtail.evaluation.metrics
 import longtail.report.page as page
 import longtail.run.checkpoint as checkpoint
 import longtail.training.experiment as run
-import longtail.training.stage_loop as loop
 from longtail.cli import main as longtail
 from longtail.commands.train import resume_command, saved_config, train_command
 from longtail.config.schema import RunConfig
 from longtail.files import write_atomically
+from longtail.training.experiment import Experiment
 from longtail.training.tracking import Tracking
 
 OPTIONS = (
@@ -54,18 +54,22 @@ OPTIONS = (
 KILLED = 77  # exit status of a child that ended itself
 OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.rmtree"}
 STEPS: tuple[tuple[Any, str], ...] = (
-    (run.Experiment, "_run_stage"), (run.Experiment, "_record"), (run.Experiment, "_evaluate"),
-    (run.Experiment, "_save"), (run.Experiment, "_finish_stage"), (run.Experiment, "_finish"),
-    (run, "build_pass"), (run, "make_average"), (run, "set_trainable"), (run, "write_examples"),
-    (loop.StageLoop, "_after_step"), (Tracking, "log"), (checkpoint, "save_file"), (os, "fsync"),
+    *(
+        (Experiment, name)
+        for name in ("train_stage", "finish_epoch", "on_step_end", "evaluate", "save_checkpoint", "save")
+    ),
+    *((run, name) for name in ("build_stage", "MovingAverage", "set_trainable", "write_examples")),
+    (Tracking, "log"),
+    (checkpoint, "save_file"),
     (checkpoint, "remove_checkpoints"),
-)  # fmt: skip
+    (os, "fsync"),
+)
 UNNAMED = re.compile(r"\.longtail-[^/]+\.tmp$")  # the end of the name of a file that is being written
 Instants = list[str]
 # Hardly another moment than those before or after them: left out where one instant of each kind is enough.
 BETWEEN = re.compile(
     r"open|os\.(mkdir|remove)|after|.*model\.json"
-    r"|before (log|set_trainable|make_average|save|write_examples|remove_checkpoints)$"
+    r"|before (log|set_trainable|MovingAverage|save_checkpoint|write_examples|remove_checkpoints)$"
 )
 
 

@@ -22,10 +22,10 @@ from longtail.data.subsets import long_tailed_counts
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.models.model import build_model
 from longtail.training.engine import Engine
+from longtail.training.forward_pass import ImageInputs
 from longtail.training.frozen_features import Classifier, compute_views
-from longtail.training.meter import Meter
-from longtail.training.stages import build_pass, set_trainable
-from longtail.training.train_epoch import train_epoch
+from longtail.training.loop import train_epoch
+from longtail.training.stages import build_stage, set_trainable
 
 SHARED = {"batch_size": 64, "sampler": "class-balanced", "train": "classifier"}
 STAGES = {
@@ -82,23 +82,28 @@ def seconds(
     engine = Engine(TrainingConfig(precision="bf16"))
     model = build_model("resnet32", 100, "cosine" if stage.loss.name == "gcl" else "linear").to(engine.device)
     model.to(memory_format=torch.channels_last)
-    loader = ResidentLoader(pixels, torch.from_numpy(labels), engine.device)
-    transform = BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip")
+    images = ImageInputs(
+        ResidentLoader(pixels, torch.from_numpy(labels), engine.device),
+        BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip"),
+    )
     set_trainable(model, stage, ModelConfig())
     begun = time.perf_counter()
     stored = None
     if views:
-        stored = compute_views(
-            engine, model, loader, transform, torch.from_numpy(labels), views=views, seed=(0, 2, 4)
-        )  # fmt: skip
-    work, sampler = build_pass(
-        engine, stage, 2, model=model, counts=counts, labels=labels, loader=stored or loader,
-        transform=stored or transform, network=None if stored is None else Classifier(model),
-    )  # fmt: skip
+        stored = compute_views(engine, model, images, torch.from_numpy(labels), views=views, seed=(0, 2, 4))
+    work = build_stage(
+        engine,
+        stage,
+        2,
+        model=model,
+        counts=counts,
+        labels=labels,
+        inputs=stored or images,
+        network=None if stored is None else Classifier(model),
+    )
     ready = time.perf_counter()
     for epoch in range(epochs):
-        sampler.set_epoch(epoch)
-        train_epoch(work, sampler.indices(), epoch, 0, Meter(engine.device))
+        train_epoch(work, epoch)
     trained = time.perf_counter()
     engine.release()
     return time.perf_counter() - begun - (trained - ready), trained - ready

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from common import flops_per_image, matmul_rate, parser, row, rows_to_json, show, wait_for_device
+from common import FixedRows, flops_per_image, matmul_rate, parser, row, rows_to_json, show, wait_for_device
 from plain import PlainImages, endless, plain_loader, plain_steps, tuned_steps
 
 from longtail.config.schema import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
@@ -25,9 +25,9 @@ from longtail.data.transforms.augmentation import BatchTransform
 from longtail.losses.registry import loss_class
 from longtail.models.model import LongTailModel, build_model
 from longtail.training.engine import Engine
-from longtail.training.meter import Meter
-from longtail.training.stages import build_pass
-from longtail.training.train_epoch import train_epoch, warm_up
+from longtail.training.forward_pass import ImageInputs
+from longtail.training.loop import train_epoch, warm_up
+from longtail.training.stages import build_stage
 
 READY = 2  # batches that each worker of a DataLoader holds ready
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]
@@ -140,20 +140,21 @@ def ours(
     model.to(memory_format=torch.channels_last)
     images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
     transform = BatchTransform(tuple(MEAN), tuple(STD), augmentation="crop-flip")
-    work, sampler = build_pass(
-        engine, stage, 1, model=model, counts=counts, labels=labels, transform=transform,
-        loader=ResidentLoader(images, torch.from_numpy(labels), engine.device),
-    )  # fmt: skip
+    inputs = ImageInputs(ResidentLoader(images, torch.from_numpy(labels), engine.device), transform)
+    work = build_stage(engine, stage, 1, model=model, counts=counts, labels=labels, inputs=inputs)
     wanted = flags.steps * flags.batch_size
-    rows = sampler.indices().repeat(-(-wanted // len(sampler)))[:wanted]
+    rows = work.sampler.indices().repeat(-(-wanted // len(work.sampler)))[:wanted]
+    one_batch, all_batches = FixedRows(rows[: flags.batch_size]), FixedRows(rows)
+    work.sampler = all_batches
     if compiled:
-        warm_up(work, rows)
-    meter = Meter(engine.device)
+        warm_up(work)
     while True:
-        train_epoch(work, rows[: flags.batch_size], 0, 0, meter)  # untimed, as on the other sides
+        work.sampler = one_batch
+        train_epoch(work, 0)  # untimed, as on the other sides
+        work.sampler = all_batches
         wait_for_device()
         begun = time.perf_counter()
-        train_epoch(work, rows, 0, 0, meter)  # ends by reading the sums from the device
+        train_epoch(work, 0)  # ends by reading the sums from the device
         yield len(rows) / (time.perf_counter() - begun)
 
 

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from longtail.config.schedule import learning_rate
+from longtail.config.schema import ScheduleConfig
 from longtail.console import Bar, Reporter
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.dataset import ImageData, Split
+from longtail.data.loading.loaders import Batch, split_rows
+from longtail.data.samplers import EpochSampler
 from longtail.data.sources.registry import load_source
 from longtail.data.subsets import long_tailed_counts, ranks_within_class
 from longtail.errors import UsageError, nearest
 from longtail.losses import LongTailLoss
 from longtail.losses.registry import build_loss
 from longtail.models import CosineHead, build_head
+from longtail.training.engine import LocalEngine
+from longtail.training.loop import Callback, StageRun, train_epoch
+from longtail.training.progress import Progress
 from toy.losses import CONTENDERS, Contender, find_contender, scale_for
 from toy.plane import Plane
 
@@ -126,18 +134,18 @@ class ToyNetwork(nn.Module):
         super().__init__()
         torch.manual_seed(seed)
         pooled = side // 2 // 2
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(16 * pooled**2, 64), nn.ReLU(), nn.Linear(64, 2),
-        )  # fmt: skip
+        first = [nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        second = [nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        last = [nn.Flatten(), nn.Linear(16 * pooled**2, 64), nn.ReLU(), nn.Linear(64, 2)]
+        self.body = nn.Sequential(*first, *second, *last)
         self.loss = _loss(contender, counts)
         self.head = build_head(contender.head or self.loss.head, 2, len(counts))
         weight = cast("nn.Parameter", self.head.weight)
         weight.data.copy_(around_circle(counts))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, *, return_features: bool = True) -> tuple[Tensor, Tensor]:
         """Logits (N, C) and features (N, 2) of images (N, 1, H, W)."""
+        del return_features
         features = self.body(images)
         return self.head(features), features
 
@@ -175,19 +183,68 @@ def _loss(contender: Contender, counts: ClassCounts) -> LongTailLoss:
     return build_loss(contender.loss, counts, options)
 
 
+class Shuffled(EpochSampler):
+    """Every image once an epoch, in orders drawn one after the other from one generator."""
+
+    def __init__(self, num_images: int, seed: int) -> None:
+        super().__init__(num_images, num_samples=None, seed=seed, rank=0, world_size=1)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def _draw(self, random: np.random.Generator, progress: float) -> Iterator[IntArray]:
+        del random, progress
+        yield torch.randperm(len(self), generator=self.generator).numpy()
+
+
+class GreyInputs:
+    """Grey images as the network takes them, which are not changed in training."""
+
+    waited, large_batch = 0.0, BATCH
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
+        for part in split_rows(rows, batch_size):
+            yield Batch(self.images[part], self.labels[part], part)
+
+    def augment(self, batch: Batch, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:
+        """Return the images."""
+        del generator, rank, world_size
+        return batch.images
+
+    def normalize(self, batch: Batch) -> Tensor:
+        """Return the images."""
+        return batch.images
+
+
+class WholeEpochs(Callback):
+    """Tells the loss how far training is at the start of each epoch only."""
+
+    def on_step_begin(self, stage: StageRun, progress: Progress) -> None:
+        """Set the progress that the epoch began with."""
+        stage.loss.progress = progress.epoch / stage.epochs
+
+
 def _train(network: ToyNetwork, images: Tensor, labels: Tensor, epochs: int, seed: int, bar: Bar, note: str) -> None:
-    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    order = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # the noise of the losses
+    stage = StageRun(
+        engine=LocalEngine(torch.device("cpu")),
+        model=network,
+        network=network,
+        loss=network.loss,
+        criterion=network.loss,
+        optimizer=torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, weight_decay=5e-4),
+        inputs=GreyInputs(images, labels),
+        sampler=Shuffled(len(labels), seed),
+        batch_size=BATCH,
+        epochs=epochs,
+        learning_rate=partial(learning_rate, ScheduleConfig("cosine"), LEARNING_RATE, epochs=epochs),
+        seed=(seed,),
+        callbacks=[WholeEpochs()],
+    )
     for epoch in range(epochs):
-        network.loss.progress = epoch / epochs
-        for rows in torch.split(torch.randperm(len(labels), generator=order), BATCH):
-            optimizer.zero_grad()
-            logits, features = network(images[rows])
-            torch.autograd.backward(network.loss(logits, labels[rows], features))
-            optimizer.step()
-        schedule.step()
+        train_epoch(stage, epoch)
         bar.update(bar.done + 1, note)
 
 

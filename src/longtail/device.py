@@ -70,14 +70,20 @@ def fast_precision(device: str) -> Literal["fp32", "bf16"]:
         >>> fast_precision("cpu") in ("fp32", "bf16")
         True
     """
-    if _on_cpu(device):
+    if on_cpu(device):
         has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     else:
         has = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if has else "fp32"
 
 
-def _on_cpu(device: str) -> bool:
+def on_cpu(device: str) -> bool:
+    """Whether a device by name is the processor: asked for, or because there is nothing else.
+
+    Example:
+        >>> on_cpu("cpu")
+        True
+    """
     return device == "cpu" or not torch.accelerator.is_available()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import importlib
 import itertools
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from ctrl_c import CtrlC
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -123,17 +125,11 @@ def test_writing_results_to_a_full_device(
 
 
 def interrupt_in_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
-    """Send the real signal when that epoch of a stage begins."""
-    from longtail.training import stage_loop as loop
+    """Send the real signal after the first step of that epoch of stage 1."""
+    from longtail.training.experiment import start_run
 
-    learning_rate = loop.learning_rate
-
-    def with_signal(schedule: Any, peak: float, current: int, epochs: int) -> float:
-        if current == epoch:
-            signal.raise_signal(signal.SIGINT)
-        return learning_rate(schedule, peak, current, epochs)
-
-    monkeypatch.setattr(loop, "learning_rate", with_signal)
+    pressing = functools.partial(start_run, callbacks=[CtrlC(1, epoch, 1)])
+    monkeypatch.setattr("longtail.training.experiment.start_run", pressing)
 
 
 def test_ctrl_c_saves_says_how_to_resume_and_resuming_ends_with_the_same_weights(

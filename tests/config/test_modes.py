@@ -47,13 +47,13 @@ def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """A cache folder of its own, and the seeds of each pass over images that computes features into it."""
     monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "cache"))
     seen: list[str] = []
-    inner = features._pass_once
+    inner = features.backbone_pass
 
     def pass_once(*args: Any) -> Any:
         seen.append(str(args[-2]))
         return inner(*args)
 
-    monkeypatch.setattr(features, "_pass_once", pass_once)
+    monkeypatch.setattr(features, "backbone_pass", pass_once)
     return seen
 
 

@@ -27,8 +27,7 @@ from longtail.experiments.model_outputs import ModelOutputs, feature_table, writ
 from longtail.run.model_files import load_run
 from longtail.run.result import RunResult
 from longtail.training.experiment import start_run
-from longtail.training.prepare import prepare_data
-from longtail.training.stages import make_transform
+from longtail.training.prepare import make_transform, prepare_data
 
 
 def config(recipe: str, **overrides: object) -> RunConfig:

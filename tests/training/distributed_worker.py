@@ -6,20 +6,22 @@ import contextlib
 import io
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
+from ctrl_c import CtrlC
 from PIL import Image
 from torch import Tensor
 
 from longtail.cli import main
+from longtail.config.build import load_config
+from longtail.console import Reporter
 from longtail.data.loading.loaders import Batch, ResidentLoader
 from longtail.experiments.evaluate import evaluate_run
-from longtail.training.stage_loop import StageLoop
+from longtail.training.experiment import start_run
+from longtail.training.interrupt import Interrupted
 
 TRAIN_IMAGES = 1438
 
@@ -33,10 +35,14 @@ def work(config: str, out: str, finished: str) -> None:
     evaluate(Path(finished), folder / "evaluated.json")
 
     # Ctrl-C in the second epoch, then --resume.
-    stop = interrupt_at(epoch=1, step=10)
     stopped = f"{out}-stopped"
-    assert main(["train", "--config", config, "--out", stopped, "--quiet"]) == 130
-    StageLoop._after_step = stop  # type: ignore[method-assign]
+    with contextlib.suppress(Interrupted):
+        start_run(
+            load_config(config),
+            Path(stopped),
+            Reporter(quiet=True),
+            callbacks=[CtrlC(1, 1, 10)],
+        )
     assert main(["train", "--resume", stopped, "--quiet"]) == 0
 
     # Batch normalisation, whose statistics differ between the processes while they train.
@@ -79,18 +85,6 @@ def note_rows() -> list[int]:
 
     ResidentLoader.batches = noting  # type: ignore[method-assign]
     return seen
-
-
-def interrupt_at(epoch: int, step: int) -> Any:
-    original = StageLoop._after_step
-
-    def after(self: StageLoop, current: int, done: int, meter: Any, bar: Any) -> None:
-        if (current, done) == (epoch, step):
-            os.kill(os.getpid(), signal.SIGINT)
-        original(self, current, done, meter, bar)
-
-    StageLoop._after_step = after  # type: ignore[method-assign]
-    return original
 
 
 def evaluate(run: Path, file: Path) -> None:

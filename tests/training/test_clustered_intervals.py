@@ -8,8 +8,7 @@ import pytest
 from longtail.counts import ClassCounts
 from longtail.data.dataset import Split
 from longtail.evaluation.metrics import EvaluationMetrics, summarize
-from longtail.training.clustered_intervals import with_group_intervals
-from longtail.training.evaluate import Evaluation
+from longtail.training.evaluate import Evaluation, with_group_intervals
 
 
 @pytest.fixture

@@ -28,34 +28,33 @@ from longtail.run.checkpoint import load_checkpoint
 from longtail.training.engine import Engine
 from longtail.training.evaluate import evaluate
 from longtail.training.experiment import resume_run, start_run
-from longtail.training.meter import Meter
-from longtail.training.stages import build_pass, set_trainable
-from longtail.training.train_epoch import Pass, train_epoch
+from longtail.training.forward_pass import ImageInputs
+from longtail.training.interrupt import Interrupted
+from longtail.training.loop import Callback, Meter, StageRun, train_epoch
+from longtail.training.progress import Progress
+from longtail.training.stages import build_stage, set_trainable
 
 Build = Callable[..., RunConfig]
 TRANSFORM = BatchTransform((0.5,) * 3, (0.25,) * 3)
 
 
-def make_pass(
+def make_stage(
     stage: StageConfig, training: TrainingConfig, model: LongTailModel, *, index: int = 1, images: int = 24
-) -> tuple[Pass, torch.Tensor]:
+) -> StageRun:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (images, 3, 16, 16), generator=generator, dtype=torch.uint8)
     labels = torch.arange(images) % 3
     engine = Engine(training)
     set_trainable(model, stage, ModelConfig())
-    work, sampler = build_pass(
-        engine, stage, index, model=model, counts=ClassCounts.from_labels(labels.numpy(), 3), labels=labels.numpy(),
-        loader=ResidentLoader(pixels, labels, engine.device), transform=TRANSFORM,
-    )  # fmt: skip
-    return work, sampler.indices()
+    counts = ClassCounts.from_labels(labels.numpy(), 3)
+    inputs = ImageInputs(ResidentLoader(pixels, labels, engine.device), TRANSFORM)
+    return build_stage(engine, stage, index, model=model, counts=counts, labels=labels.numpy(), inputs=inputs)
 
 
 def one_epoch(stage: StageConfig, training: TrainingConfig, name: str = "plain-cnn") -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     model = build_model(name, 3, "linear")
-    work, rows = make_pass(stage, training, model)
-    train_epoch(work, rows, 0, 0, Meter(work.engine.device), lambda done: None)
+    train_epoch(make_stage(stage, training, model), 0)
     return {key: value.clone() for key, value in model.state_dict().items()}
 
 
@@ -71,8 +70,7 @@ def test_stage_2_leaves_the_backbone_bit_identical(train: Any, name: str) -> Non
     before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
     weight = model.head.weight.detach().clone()
     stage = StageConfig(epochs=1, batch_size=8, train=train, sampler="class-balanced", mixing="mixup")
-    work, rows = make_pass(stage, cpu(), model, index=2)
-    train_epoch(work, rows, 0, 0, Meter(work.engine.device), lambda done: None)
+    train_epoch(make_stage(stage, cpu(), model, index=2), 0)
     after = model.backbone.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)  # batch-norm buffers are among them
@@ -147,28 +145,21 @@ def test_the_moving_average_is_the_one_computed_by_hand(small_config: Build, qui
 def test_a_last_batch_of_one_image_does_not_trouble_batch_normalisation(training: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = build_model("timm:resnet10t", 3, "linear")  # its last feature map is 1 x 1 for these images
-    work, rows = make_pass(StageConfig(epochs=1, batch_size=8), cpu(**training), model, images=17)
-    meter, steps = Meter(work.engine.device), []
-    train_epoch(work, rows, 0, 0, meter, steps.append)
-    assert steps == [1, 2]
-    assert meter.sums[2].item() == 17
+    stage = make_stage(StageConfig(epochs=1, batch_size=8), cpu(**training), model, images=17)
+    train_epoch(stage, 0)
+    assert stage.steps == 2
+    assert stage.meter.sums[2].item() == 17
 
 
-def test_weights_that_are_not_finite_are_never_saved(
-    small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from longtail.training.stage_loop import StageLoop
+def test_weights_that_are_not_finite_are_never_saved(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
+    class Ruin(Callback):
+        def on_epoch_end(self, stage: StageRun, row: dict[str, Any]) -> None:
+            if row["epoch"] == 2:
+                stage.model.get_parameter("head.weight").data.fill_(float("inf"))
 
-    original = StageLoop._row
-
-    def ruin(self: StageLoop, done: int, *rest: Any) -> dict[str, Any]:
-        if done == 2:
-            self.work.model.head.weight.data.fill_(float("inf"))
-        return original(self, done, *rest)
-
-    monkeypatch.setattr(StageLoop, "_row", ruin)
+    config = small_config(stage1={"epochs": 3}, data={"validation_fraction": 0.0})
     with pytest.raises(LongtailError, match="no longer finite"):
-        start_run(small_config(stage1={"epochs": 3}, data={"validation_fraction": 0.0}), tmp_path / "run", quiet)
+        start_run(config, tmp_path / "run", quiet, callbacks=[Ruin()])
     state = load_checkpoint(tmp_path / "run" / "checkpoint")
     assert state is not None
     assert state.values["epoch"] == 1
@@ -177,11 +168,11 @@ def test_weights_that_are_not_finite_are_never_saved(
 def test_predictions_break_ties_as_the_metric_does() -> None:
     """Scores of bfloat16 are often equal: both name the first class of the highest."""
     from longtail.evaluation.metrics import EvaluationMetrics
-    from longtail.training.evaluate import TOP, _rows
+    from longtail.training.evaluate import TOP, predict_rows
 
     scores = torch.randint(0, 3, (500, 40), generator=torch.Generator().manual_seed(0)).float()
     labels = torch.randint(0, 40, (500,), generator=torch.Generator().manual_seed(1))
-    rows, metric = _rows(scores, labels, torch.arange(500)), EvaluationMetrics(40)
+    rows, metric = predict_rows(scores, labels, torch.arange(500)), EvaluationMetrics(40)
     metric.update(scores, labels)
     found = torch.zeros(40, 40, dtype=torch.int64)
     found.view(-1).index_add_(0, labels * 40 + rows["prediction"], torch.ones(500, dtype=torch.int64))
@@ -211,27 +202,40 @@ def test_every_mixing_trains_and_repeats(mixing: Any) -> None:
     assert not torch.equal(first["head.weight"], plain["head.weight"])
 
 
+class StopAfterOneStep(Callback):
+    def on_step_end(self, stage: StageRun, progress: Progress) -> None:
+        raise Interrupted
+
+
 def test_a_step_depends_on_nothing_but_seed_epoch_and_step() -> None:
     """Steps 2 and 3 of an epoch are the same whether steps 0 and 1 were made in this process or not."""
     stage = StageConfig(epochs=1, batch_size=8, mixing="mixup", loss=LossConfig("feature-noise"))
     torch.manual_seed(0)
     model = build_model("plain-cnn", 3, "linear")
-    work, rows = make_pass(stage, cpu(), model)
-    train_epoch(work, rows, 0, 0, Meter(work.engine.device), lambda done: None)
+    train_epoch(make_stage(stage, cpu(), model), 0)
     torch.manual_seed(0)
     again = build_model("plain-cnn", 3, "linear")
-    work, rows = make_pass(stage, cpu(), again)
-    train_epoch(work, rows[:8], 0, 0, Meter(work.engine.device), lambda done: None)
+    parts = make_stage(stage, cpu(), again)
+    parts.callbacks = [StopAfterOneStep()]
+    with pytest.raises(Interrupted):
+        train_epoch(parts, 0)
+    parts.callbacks = []
     torch.rand(100)  # somebody else uses the global generator
-    train_epoch(work, rows[8:], 0, 1, Meter(work.engine.device), lambda done: None)
+    train_epoch(parts, 0, 1)
     assert torch.equal(model.head.weight, again.head.weight)
 
 
 def test_losses_see_the_progress_of_the_stage() -> None:
     torch.manual_seed(0)
-    work, rows = make_pass(StageConfig(epochs=4, batch_size=8), cpu(), build_model("plain-cnn", 3, "linear"))
+    stage = make_stage(StageConfig(epochs=4, batch_size=8), cpu(), build_model("plain-cnn", 3, "linear"))
     seen: list[float] = []
-    train_epoch(work, rows, 2, 0, Meter(work.engine.device), lambda done: seen.append(work.loss.progress))
+
+    class Note(Callback):
+        def on_step_end(self, stage: StageRun, progress: Progress) -> None:
+            seen.append(stage.loss.progress)
+
+    stage.callbacks = [Note()]
+    train_epoch(stage, 2)
     assert seen == pytest.approx([0.5, 0.5 + 1 / 12, 0.5 + 2 / 12])
 
 
@@ -315,28 +319,27 @@ class Looks(TorchDispatchMode):
 
 @pytest.mark.parametrize("mixing", ["none", "mixup", "cutmix", "remix", "cmo"])
 def test_a_step_and_an_evaluation_look_at_no_number_on_the_device(mixing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longtail.evaluation.metrics.summarise", lambda *_: {})  # it looks, once all is done
+    monkeypatch.setattr("longtail.evaluation.metrics.summarize", lambda *_: {})  # it looks, once all is done
     stage = StageConfig(epochs=1, batch_size=8, mixing=mixing)
     model = build_model("plain-cnn", 3, "linear")
-    work, rows = make_pass(stage, cpu(), model)
+    work = make_stage(stage, cpu(), model)
     counts = ClassCounts([8, 8, 8])
     with Looks() as looks:
         assert torch.zeros(1).item() == 0
         assert looks.count == 1
-        train_epoch(work, rows, 0, 0, Meter(work.engine.device))
-        assert looks.count == 2, "whether there was a NaN, at the end of the epoch"
+        train_epoch(work, 0)
+        assert looks.count == 3, "whether there was a NaN, and how long was waited, at the end of the epoch"
         evaluate(
             work.engine,
             model,
-            work.loader,
-            TRANSFORM,
+            work.inputs,
             num_images=24,
             counts=counts,
             groups=counts.groups(),
             scores=lambda logits: logits,
             keep_predictions=True,
         )
-    assert looks.count == 2
+    assert looks.count == 3
 
 
 def test_an_error_leaves_the_mode_of_a_network_as_it_was() -> None:
@@ -371,20 +374,22 @@ def test_a_compiled_run_ends_where_the_plain_one_does_and_compiles_nothing_withi
     """Progress, noise, mixup, a short last batch and the second stage included."""
     from torch._dynamo.utils import counters
 
-    from longtail.training import stage_loop as loop
-
     config = small_config("cifar-lt/gcl", epochs=2, training={"precision": "bf16"})
     start_run(config, tmp_path / "plain", quiet)
     config = with_options(config, {"training.compile": True})
     graphs: list[tuple[int, int]] = []
 
-    def counting(*args: Any) -> None:
-        before = counters["stats"]["unique_graphs"]
-        train_epoch(*args)
-        graphs.append((before, counters["stats"]["unique_graphs"]))
+    class Count(Callback):
+        before = 0
 
-    monkeypatch.setattr(loop, "train_epoch", counting)
-    metrics = start_run(config, tmp_path / "compiled", quiet)
+        def on_step_begin(self, stage: StageRun, progress: Progress) -> None:
+            if progress.step == 0:
+                self.before = counters["stats"]["unique_graphs"]
+
+        def on_epoch_end(self, stage: StageRun, row: dict[str, Any]) -> None:
+            graphs.append((self.before, counters["stats"]["unique_graphs"]))
+
+    metrics = start_run(config, tmp_path / "compiled", quiet, callbacks=[Count()])
     assert len(graphs) == 3
     assert graphs[0][0] > 0  # compiled before the first epoch ...
     assert all(before == after for before, after in graphs)  # ... and never within one
@@ -402,9 +407,9 @@ def test_looking_at_the_sums_of_an_epoch() -> None:
         if step == 1:
             meter.look()
     assert meter.mean_loss == 2.0  # as of the look
-    assert not meter.looks_bad
+    assert not meter.has_nan
     meter.look()
-    assert meter.looks_bad
+    assert meter.has_nan
     assert meter.bad_step == 2
 
 

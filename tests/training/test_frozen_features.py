@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ctrl_c import CtrlC
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -27,12 +28,10 @@ from longtail.errors import LongtailError
 from longtail.models.model import build_model
 from longtail.training import frozen_features as features
 from longtail.training.engine import Engine
-from longtail.training.evaluate import largest_batch
 from longtail.training.experiment import resume_run, start_run
-from longtail.training.frozen_features import CachedViews, compute_views
+from longtail.training.forward_pass import ImageInputs, largest_batch
+from longtail.training.frozen_features import StoredFeatures, compute_views
 from longtail.training.interrupt import Interrupted
-from longtail.training.meter import Meter
-from longtail.training.stage_loop import StageLoop
 
 Build = Callable[..., RunConfig]
 
@@ -74,21 +73,12 @@ def test_without_augmentation_it_is_training_through_the_backbone(
 
 
 def test_a_stopped_run_goes_on_with_the_same_views(
-    two_stages: Callable[..., RunConfig], quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_stages: Callable[..., RunConfig], quiet: Reporter, tmp_path: Path
 ) -> None:
     config = two_stages(2, "crop-flip", ema_decay=0.9)
     start_run(config, tmp_path / "whole", quiet)
-    original = StageLoop._after_step
-
-    def stop(self: StageLoop, epoch: int, done: int, meter: Meter, bar: Any) -> None:
-        if (self.index, epoch, done) == (2, 1, 4):
-            self.guard.requested = True
-        original(self, epoch, done, meter, bar)
-
-    monkeypatch.setattr(StageLoop, "_after_step", stop)
     with pytest.raises(Interrupted):
-        start_run(config, tmp_path / "stopped", quiet)
-    monkeypatch.setattr(StageLoop, "_after_step", original)
+        start_run(config, tmp_path / "stopped", quiet, callbacks=[CtrlC(2, 1, 4)])
     resume_run(config, tmp_path / "stopped", quiet)
     whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
     assert all(torch.equal(whole[key], stopped[key]) for key in whole)
@@ -96,12 +86,15 @@ def test_a_stopped_run_goes_on_with_the_same_views(
 
 
 def test_views_are_drawn_for_the_global_batch() -> None:
-    views = CachedViews(torch.arange(5.0).view(5, 1, 1).expand(5, 4, 1), torch.zeros(4, dtype=torch.int64))
-    rows = torch.tensor([0, 1, 2, 3])
-    whole = views.augment(rows, torch.Generator().manual_seed(3))
-    parts = [views.augment(rows[r::2], torch.Generator().manual_seed(3), rank=r, world_size=2) for r in (0, 1)]
+    stored = StoredFeatures(torch.arange(5.0).view(5, 1, 1).expand(5, 4, 1), torch.zeros(4, dtype=torch.int64))
+
+    def draw(rows: list[int], seed: int, **share: int) -> torch.Tensor:
+        return stored.augment(next(stored.batches(torch.tensor(rows), 4)), torch.Generator().manual_seed(seed), **share)
+
+    whole = draw([0, 1, 2, 3], 3)
+    parts = [draw([r, r + 2], 3, rank=r, world_size=2) for r in (0, 1)]
     assert torch.equal(torch.stack(parts, dim=1).flatten(0, 1), whole)
-    drawn = torch.cat([views.augment(rows, torch.Generator().manual_seed(s)) for s in range(400)]).flatten()
+    drawn = torch.cat([draw([0, 1, 2, 3], s) for s in range(400)]).flatten()
     assert torch.bincount(drawn.long()).sub(320).abs().max() < 80  # 1,600 draws of five views; five standard deviations
 
 
@@ -112,7 +105,7 @@ def test_features_are_those_of_the_backbone_in_row_order() -> None:
     engine = Engine(TrainingConfig(device="cpu", precision="fp32"))
     loader = ResidentLoader(images, torch.arange(7) % 3, engine.device)
     transform = BatchTransform((0.5,) * 3, (0.25,) * 3)
-    views = compute_views(engine, model, loader, transform, torch.arange(7) % 3, views=2, seed=(0,))
+    views = compute_views(engine, model, ImageInputs(loader, transform), torch.arange(7) % 3, views=2, seed=(0,))
     with torch.no_grad():
         expected = model.backbone(transform.normalize(images))
     torch.testing.assert_close(views.features, expected.expand(2, 7, 64), rtol=1e-4, atol=1e-5)
@@ -139,7 +132,9 @@ def test_known_images_are_not_computed_again(tmp_path: Path, monkeypatch: pytest
 
         monkeypatch.setattr(loader, "batches", batches)
         labels, hashes = torch.zeros(len(chosen), dtype=torch.int64), [known[row] for row in chosen]
-        found = compute_views(engine, model, loader, transform, labels, views=2, seed=(4,), hashes=hashes, **kept)
+        found = compute_views(
+            engine, model, ImageInputs(loader, transform), labels, views=2, seed=(4,), hashes=hashes, **kept
+        )
         return found.features, sum(map(len, asked))
 
     expected, all_of_them = views([0, 1, 2, 3, 4, 5, 6])
@@ -179,7 +174,7 @@ def test_who_is_stopped_keeps_the_features_of_the_parts_that_were_done(
         known = image_hashes(split)
         labels = torch.zeros(10, dtype=torch.int64)
         return compute_views(
-            engine, model, loader, transform, labels, views=3, seed=(4,), hashes=known, tick=tick, **kept
+            engine, model, ImageInputs(loader, transform), labels, views=3, seed=(4,), hashes=known, tick=tick, **kept
         ).features
 
     expected = views()
@@ -290,9 +285,13 @@ def test_a_backbone_that_takes_fewer_images_at_a_time_gives_the_same_features(mo
             found: torch.Tensor = model.backbone(images)
             return found
 
-    expected = compute_views(engine, model, loader, transform, torch.arange(300) % 3, views=1, seed=(0,)).features
-    monkeypatch.setattr(features, "folded", lambda _: Small())
+    expected = compute_views(
+        engine, model, ImageInputs(loader, transform), torch.arange(300) % 3, views=1, seed=(0,)
+    ).features
+    monkeypatch.setattr(features, "fold_batch_norms", lambda _: Small())
     monkeypatch.setattr(features, "forward_batch", lambda *_: 256)
-    found = compute_views(engine, model, loader, transform, torch.arange(300) % 3, views=1, seed=(0,)).features
+    found = compute_views(
+        engine, model, ImageInputs(loader, transform), torch.arange(300) % 3, views=1, seed=(0,)
+    ).features
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert tried == [256, 128, 64, 64, 64, 64, 44]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from ctrl_c import CtrlC
 from safetensors.torch import load_file
 from torch.nn import functional
 
@@ -28,12 +27,11 @@ from longtail.models.model import build_model
 from longtail.run.dynamics import epoch_columns
 from longtail.training.engine import Engine
 from longtail.training.experiment import resume_run, start_run
-from longtail.training.gradient_recorder import Recorder
+from longtail.training.forward_pass import ImageInputs
+from longtail.training.gradient_recorder import GradientRecorder
 from longtail.training.interrupt import Interrupted
-from longtail.training.meter import Meter
-from longtail.training.stage_loop import StageLoop
-from longtail.training.stages import attach_recorder, build_pass
-from longtail.training.train_epoch import train_epoch
+from longtail.training.loop import train_epoch
+from longtail.training.stages import build_stage
 
 Build = Callable[..., RunConfig]
 CPU = torch.device("cpu")
@@ -46,10 +44,10 @@ def batch(seed: int = 0, images: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def recorded(loss: LongTailLoss, logits: torch.Tensor, target: torch.Tensor, parts: int = 1) -> dict[str, Any]:
-    recorder = Recorder(CPU, 4, scale=loss.logit_scale)
+    recorder = GradientRecorder(CPU, 4, scale=loss.logit_scale)
     for some, labels in zip(logits.tensor_split(parts), target.tensor_split(parts), strict=True):
         given, share = some.clone().requires_grad_(), len(some) / len(logits)
-        recorder.watch(given, labels, share)
+        recorder.on_logits(given, labels, share)
         backward(loss(given, labels) * share)
     return epoch_columns(recorder.sums, recorder.scale)
 
@@ -118,11 +116,11 @@ def test_probabilities_are_those_without_noise_and_gradients_those_with(monkeypa
 
 def test_batches_of_other_sizes_and_many_steps_add_up() -> None:
     """More steps than are kept before they are added, the last batch smaller than the others."""
-    recorder, loss = Recorder(CPU, 4, scale=1.0), CrossEntropyLoss(COUNTS)
+    recorder, loss = GradientRecorder(CPU, 4, scale=1.0), CrossEntropyLoss(COUNTS)
     parts = [batch(seed, 12 if seed < 59 else 5) for seed in range(60)]
     for logits, target in parts:
         given = logits.clone().requires_grad_()
-        recorder.watch(given, target)
+        recorder.on_logits(given, target)
         backward(loss(given, target))
     logits, target = (torch.cat(each) for each in zip(*parts, strict=True))
     assert_same(epoch_columns(recorder.sums, 1.0), expected(logits, target))
@@ -130,19 +128,19 @@ def test_batches_of_other_sizes_and_many_steps_add_up() -> None:
 
 def test_the_scale_of_a_float16_loss_is_undone() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    recorder, loss = Recorder(CPU, 4, scale=1.0, scaler=scaler), CrossEntropyLoss(COUNTS)
+    recorder, loss = GradientRecorder(CPU, 4, scale=1.0, scaler=scaler), CrossEntropyLoss(COUNTS)
     logits, target = batch()
     given = logits.clone().requires_grad_()
-    recorder.watch(given, target)
+    recorder.on_logits(given, target)
     backward(scaler.scale(loss(given, target)))
     assert_same(epoch_columns(recorder.sums, 1.0), expected(logits, target))
 
 
 def test_the_sum_of_losses_is_no_mean() -> None:
-    recorder, loss = Recorder(CPU, 4, scale=1.0, mean=False), CrossEntropyLoss(COUNTS, reduction="sum")
+    recorder, loss = GradientRecorder(CPU, 4, scale=1.0, mean=False), CrossEntropyLoss(COUNTS, reduction="sum")
     logits, target = batch()
     given = logits.clone().requires_grad_()
-    recorder.watch(given, target, 0.5)
+    recorder.on_logits(given, target, 0.5)
     backward(loss(given, target) * 0.5)
     assert_same(epoch_columns(recorder.sums, 1.0), expected(logits, target))
 
@@ -204,20 +202,11 @@ def test_recording_changes_nothing(straight: Path, small_config: Build, quiet: R
 
 
 def test_a_run_resumed_within_an_epoch_records_the_same(
-    straight: Path, small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    straight: Path, small_config: Build, quiet: Reporter, tmp_path: Path
 ) -> None:
-    original = StageLoop._after_step
-
-    def after(self: StageLoop, current: int, done: int, *rest: Any) -> None:
-        if (self.index, current, done) == (1, 1, 3):
-            os.kill(os.getpid(), signal.SIGINT)
-        original(self, current, done, *rest)
-
     config = small_config("cifar-lt/gcl", **TWO_STAGES)
-    with monkeypatch.context() as patch:
-        patch.setattr(StageLoop, "_after_step", after)
-        with pytest.raises(Interrupted):
-            start_run(config, tmp_path / "run", quiet)
+    with pytest.raises(Interrupted):
+        start_run(config, tmp_path / "run", quiet, callbacks=[CtrlC(1, 1, 3)])
     resume_run(config, tmp_path / "run", quiet)
     found, wanted = tables(tmp_path / "run"), tables(straight)
     assert found.keys() == wanted.keys()
@@ -234,13 +223,18 @@ def one_epoch(accumulation: int) -> dict[str, Any]:
     labels = torch.arange(21) % 3
     engine = Engine(TrainingConfig(device="cpu", precision="fp32", accumulation=accumulation))
     torch.manual_seed(0)
-    work, sampler = build_pass(
-        engine, StageConfig(epochs=1, batch_size=8), 1, model=build_model("plain-cnn", 3, "linear"),
-        counts=ClassCounts([7, 7, 7]), labels=labels.numpy(), loader=ResidentLoader(pixels, labels, engine.device),
-        transform=BatchTransform((0.5,) * 3, (0.25,) * 3),
-    )  # fmt: skip
-    recorder = attach_recorder(work)
-    train_epoch(work, sampler.indices(), 0, 0, Meter(engine.device))
+    work = build_stage(
+        engine,
+        StageConfig(epochs=1, batch_size=8),
+        1,
+        model=build_model("plain-cnn", 3, "linear"),
+        counts=ClassCounts([7, 7, 7]),
+        labels=labels.numpy(),
+        inputs=ImageInputs(ResidentLoader(pixels, labels, engine.device), BatchTransform((0.5,) * 3, (0.25,) * 3)),
+    )
+    recorder = GradientRecorder.of_stage(work, engine)
+    work.callbacks = [recorder]
+    train_epoch(work, 0)
     return epoch_columns(recorder.sums, recorder.scale)
 
 

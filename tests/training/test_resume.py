@@ -17,18 +17,17 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from ctrl_c import CtrlC
 from safetensors.torch import load_file
 
 from longtail.config.build import build, with_options
-from longtail.config.schema import RunConfig, StageConfig
+from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.errors import LongtailError
 from longtail.run.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from longtail.training.engine import Engine
 from longtail.training.experiment import resume_run, start_run
 from longtail.training.interrupt import Interrupted, InterruptGuard
-from longtail.training.stage_loop import StageLoop
-from longtail.training.stages import build_pass
+from longtail.training.loop import Callback, StageRun
 
 Build = Callable[..., RunConfig]
 KILLS = 3
@@ -51,18 +50,6 @@ def same(first: Path, second: Path) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-def stop_at(monkeypatch: pytest.MonkeyPatch, stage: int, epoch: int, step: int) -> None:
-    """Make the user press Ctrl-C after a certain step."""
-    original = StageLoop._after_step
-
-    def after(self: StageLoop, current: int, done: int, meter: object, bar: object) -> None:
-        if (self.index, current, done) == (stage, epoch, step):
-            os.kill(os.getpid(), signal.SIGINT)
-        original(self, current, done, meter, bar)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(StageLoop, "_after_step", after)
-
-
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
@@ -81,15 +68,12 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("stage", "epoch", "step"), [(1, 0, 3), (1, 1, 1), (2, 0, 2), (2, 1, 4)])
 def test_ctrl_c_saves_and_the_resumed_run_ends_with_the_same_weights(
-    stage: int, epoch: int, step: int, straight: Path, small_config: Build, quiet: Reporter, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    stage: int, epoch: int, step: int, straight: Path, small_config: Build, quiet: Reporter, tmp_path: Path
+) -> None:
     config = small_config("cifar-lt/gcl", **TWO_STAGES)
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        stop_at(patch, stage, epoch, step)
-        with pytest.raises(Interrupted):
-            start_run(config, out, quiet)
+    with pytest.raises(Interrupted):
+        start_run(config, out, quiet, callbacks=[CtrlC(stage, epoch, step)])
     state = load_checkpoint(out / "checkpoint")
     assert state is not None
     assert (state.values["stage"], state.values["epoch"], state.values["step"]) == (stage, epoch, step)
@@ -167,24 +151,22 @@ def _full_disk(*_: object) -> None:
 
 @pytest.mark.parametrize("change", [{"reset_classifier": True}, {"train": "scales"}, {}])
 def test_stopped_between_two_stages(
-    change: dict[str, object], small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: dict[str, object], small_config: Build, quiet: Reporter, tmp_path: Path
 ) -> None:
     """Stage 2 changes the classifier, or adds to it, before its first checkpoint."""
     stages = {"stage1": {"epochs": 1}, "stage2": {"epochs": 1, "train": "classifier"} | change}
     config = small_config(training={"ema_decay": 0.5}, **stages)
     start_run(config, tmp_path / "straight", quiet)
-    with monkeypatch.context() as patch:
-        patch.setattr("longtail.training.experiment.build_pass", _fail_in_stage_2)
-        with pytest.raises(OSError, match="No space left"):
-            start_run(config, tmp_path / "stopped", quiet)
+    with pytest.raises(OSError, match="No space left"):
+        start_run(config, tmp_path / "stopped", quiet, callbacks=[FullDiskInStage2()])
     resume_run(config, tmp_path / "stopped", quiet)
     assert same(tmp_path / "straight", tmp_path / "stopped")
 
 
-def _fail_in_stage_2(engine: Engine, stage: StageConfig, index: int, **options: object) -> object:
-    if index == 2:
-        _full_disk()
-    return build_pass(engine, stage, index, **options)  # type: ignore[arg-type]
+class FullDiskInStage2(Callback):
+    def on_stage_begin(self, stage: StageRun) -> None:
+        if stage.index == 2:
+            _full_disk()
 
 
 def test_killed_at_an_instant_of_each_kind_a_run_ends_as_one_that_was_not(
@@ -197,7 +179,7 @@ def test_killed_at_an_instant_of_each_kind_a_run_ends_as_one_that_was_not(
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=900, check=False)
     rows = json.loads((tmp_path / "instants.json").read_text())
     assert {row["kind"]: row["difference"] for row in rows if row["difference"]} == {}, done.stderr
-    assert {"before record", "before run_stage", "before save_file", "os.rename .config.yaml.tmp"} <= {
+    assert {"before finish_epoch", "before train_stage", "before save_file", "os.rename .config.yaml.tmp"} <= {
         row["kind"] for row in rows
     }
 
@@ -229,40 +211,28 @@ def test_a_trained_run_without_its_checkpoint_is_not_trained_anew(
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
 
 
-def test_the_moving_average_is_resumed_too(
-    small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_moving_average_is_resumed_too(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
     config = small_config(stage1={"epochs": 2, "batch_size": 32}, training={"ema_decay": 0.9})
     start_run(config, tmp_path / "straight", quiet)
-    with monkeypatch.context() as patch:
-        stop_at(patch, 1, 1, 2)
-        with pytest.raises(Interrupted):
-            start_run(config, tmp_path / "stopped", quiet)
+    with pytest.raises(Interrupted):
+        start_run(config, tmp_path / "stopped", quiet, callbacks=[CtrlC(1, 1, 2)])
     resume_run(config, tmp_path / "stopped", quiet)
     assert same(tmp_path / "straight", tmp_path / "stopped")
 
 
-def test_other_images_under_the_same_name_are_refused(
-    small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_images_under_the_same_name_are_refused(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
     config = small_config(stage1={"epochs": 2})
-    with monkeypatch.context() as patch:
-        stop_at(patch, 1, 0, 2)
-        with pytest.raises(Interrupted):
-            start_run(config, tmp_path / "run", quiet)
+    with pytest.raises(Interrupted):
+        start_run(config, tmp_path / "run", quiet, callbacks=[CtrlC(1, 0, 2)])
     config = with_options(config, {"data.subset_seed": 5})
     with pytest.raises(LongtailError, match="not those"):
         resume_run(config, tmp_path / "run", quiet)
 
 
-def test_a_checkpoint_of_another_model_is_refused(
-    small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_of_another_model_is_refused(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
     config = small_config(stage1={"epochs": 2})
-    with monkeypatch.context() as patch:
-        stop_at(patch, 1, 0, 2)
-        with pytest.raises(Interrupted):
-            start_run(config, tmp_path / "run", quiet)
+    with pytest.raises(Interrupted):
+        start_run(config, tmp_path / "run", quiet, callbacks=[CtrlC(1, 0, 2)])
     config = with_options(config, {"model.name": "resnet20"})
     with pytest.raises(LongtailError, match="does not fit"):
         resume_run(config, tmp_path / "run", quiet)

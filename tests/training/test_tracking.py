@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ctrl_c import CtrlC
 
 from longtail.config.schema import DataConfig, ModelConfig, RunConfig
 from longtail.console import Reporter
 from longtail.errors import LongtailError
 from longtail.training.experiment import resume_run, start_run
 from longtail.training.interrupt import Interrupted
-from longtail.training.stage_loop import StageLoop
 from longtail.training.tracking import Tracking, hyperparameters
 
 Build = Callable[..., RunConfig]
@@ -40,23 +40,10 @@ def tracked(small_config: Build) -> Callable[[str], RunConfig]:
     )
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
-    """Press Ctrl-C at the end of an epoch of stage 1."""
-    original = StageLoop._row
-
-    def row(self: StageLoop, done: int, *rest: Any) -> dict[str, Any]:
-        if (self.index, done) == (1, epoch):
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(self, done, *rest)
-
-    monkeypatch.setattr(StageLoop, "_row", row)
-
-
-def stopped_and_resumed(config: RunConfig, out: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch) -> Any:
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2)
-        with pytest.raises(Interrupted):
-            start_run(config, out, quiet)
+def stopped_and_resumed(config: RunConfig, out: Path, quiet: Reporter) -> Any:
+    """Press Ctrl-C at the end of the second epoch of stage 1."""
+    with pytest.raises(Interrupted):
+        start_run(config, out, quiet, callbacks=[CtrlC(1, 2)])
     return resume_run(config, out, quiet)
 
 
@@ -82,7 +69,7 @@ def test_tensorboard_holds_every_epoch_of_a_run_that_was_stopped(
 ) -> None:
     pytest.importorskip("tensorboard")
     out = tmp_path / "run"
-    metrics = stopped_and_resumed(tracked("tensorboard"), out, quiet, monkeypatch)
+    metrics = stopped_and_resumed(tracked("tensorboard"), out, quiet)
     found = scalars(out / "tensorboard")
     for column in ("train_loss", "learning_rate", "validation_accuracy", "images_per_second"):
         assert found[column] == pytest.approx(history(out, column), rel=1e-5)
@@ -166,7 +153,7 @@ def test_mlflow_holds_parameters_and_metrics_of_a_run_that_was_stopped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     out = tmp_path / "ce" / "seed-0"
-    metrics = stopped_and_resumed(tracked("mlflow"), out, quiet, monkeypatch)
+    metrics = stopped_and_resumed(tracked("mlflow"), out, quiet)
     experiment = mlflow_client.get_experiment_by_name("digits")
     (run,) = mlflow_client.search_runs([experiment.experiment_id])
     assert json.loads((out / "tracker.json").read_text()) == {"tracker": "mlflow", "run": run.info.run_id}
@@ -224,7 +211,7 @@ def test_wandb_offline_goes_on_under_the_same_id(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     out = tmp_path / "run"
-    stopped_and_resumed(tracked("wandb"), out, quiet, monkeypatch)
+    stopped_and_resumed(tracked("wandb"), out, quiet)
     name = json.loads((out / "tracker.json").read_text())["run"]
     files = sorted((out / "wandb").glob(f"offline-run-*/run-{name}.wandb"))
     assert len(files) == 2
@@ -239,7 +226,7 @@ def test_trackio_goes_on_under_the_same_name(
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     pytest.importorskip("trackio")
     out = tmp_path / "run"
-    metrics = stopped_and_resumed(tracked("trackio"), out, quiet, monkeypatch)
+    metrics = stopped_and_resumed(tracked("trackio"), out, quiet)
     name = json.loads((out / "tracker.json").read_text())["run"]
     with sqlite3.connect(tmp_path / "trackio" / "digits.db") as database:
         rows = database.execute("select run_name, step, metrics from metrics order by id").fetchall()

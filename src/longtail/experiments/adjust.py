@@ -25,9 +25,7 @@ from longtail.experiments.tune import AdjustmentOptions, choose, confidences
 from longtail.run.adjusted import remove_adjusted, write_adjusted
 from longtail.run.model_info import ModelInfo, load_info, save_info
 from longtail.training.assumed_prior import trained_prior
-from longtail.training.clustered_intervals import units, with_group_intervals
-from longtail.training.evaluate import Evaluation, collect_logits
-from longtail.training.stages import make_transform
+from longtail.training.evaluate import Evaluation, cluster_numbers, collect_logits, with_group_intervals
 
 CHANGES = ("accuracy", "balanced_accuracy", "many", "medium", "few")
 FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "harmonic_mean", "nll", "ece")
@@ -97,8 +95,7 @@ def adjust_run(
     opened.model.to(engine.device)
 
     def logits_and_labels(rows: Split) -> tuple[Tensor, Tensor]:
-        transform = make_transform(opened.config.data)
-        return collect_logits(engine, opened.model, opened.loader(rows), transform, num_images=len(rows))
+        return collect_logits(engine, opened.model, opened.inputs(rows), num_images=len(rows))
 
     chosen_on = logits_and_labels(validation)
     # A model.json of an older version does not name the prior.
@@ -159,7 +156,7 @@ def describe_prior(info: ModelInfo) -> str:
 
 def _figures(run: FinishedRun, adjusted: ModelInfo, rows: Split, logits: Tensor, labels: Tensor) -> Figures:
     column = run.config.data.group_column
-    label, cluster = labels.numpy(), units(rows, column)
+    label, cluster = labels.numpy(), cluster_numbers(rows, column)
     before, after = (info.scores(logits) for info in (adjusted.unadjusted(), adjusted))
     sure: SelectiveSummary | None = None
     if adjusted.threshold is not None:

@@ -21,7 +21,7 @@ from longtail.console import Bar, Reporter
 from longtail.data.dataset import SPLIT_NAMES, Split
 from longtail.errors import LongtailError, resume_hint
 from longtail.experiments.finished_run import FinishedRun, open_run
-from longtail.experiments.model_outputs import Features, ModelOutputs, feature_table, forward_pass, write_features
+from longtail.experiments.model_outputs import Features, ModelOutputs, collect_outputs, feature_table, write_features
 from longtail.files import output_path
 from longtail.losses.registry import build_loss
 from longtail.models.heads import linear_map
@@ -29,9 +29,8 @@ from longtail.models.model import LongTailModel
 from longtail.run.environment import versions
 from longtail.run.folder import ANALYSIS_FOLDER, EXAMPLES_FILE, METRICS_FILE
 from longtail.run.write import write_json, write_table
-from longtail.training.examples import write_examples
 from longtail.training.prepare import PreparedData
-from longtail.training.stages import make_transform
+from longtail.training.results import write_examples
 
 FORMAT = 1
 TRAIN_IMAGES = 20_000
@@ -193,17 +192,15 @@ def _whole(prepared: PreparedData) -> dict[str, _Part]:
 
 def _forward(run: FinishedRun, parts: Mapping[str, _Part], reporter: Reporter, title: str) -> dict[str, ModelOutputs]:
     """Pass the images of all parts through the model, as it was trained."""
-    model, transform = run.model.to(run.engine.device), make_transform(run.config.data)
-    scores = run.info.unadjusted().scores
+    model, scores = run.model.to(run.engine.device), run.info.unadjusted().scores
     outputs: dict[str, ModelOutputs] = {}
     with reporter.bar(f"{title}: images", sum(len(part.rows) for part in parts.values())) as bar:
         for name, part in parts.items():
-            before, loader = sum(len(output.label) for output in outputs.values()), run.loader(part.images)
-            outputs[name] = forward_pass(
+            before = sum(len(output.label) for output in outputs.values())
+            outputs[name] = collect_outputs(
                 run.engine,
                 model,
-                loader,
-                transform,
+                run.inputs(part.images),
                 num_images=len(part.rows),
                 scores=scores,
                 done=lambda count, before=before: bar.update(before + count),  # type: ignore[misc]

@@ -19,10 +19,7 @@ from longtail.evaluation.groups import Groups
 from longtail.evaluation.selective import SelectiveSummary, coverage_curve, selective_summary, threshold_for_coverage
 from longtail.experiments.finished_run import FinishedRun, open_run
 from longtail.run.model_files import refuse_swapped
-from longtail.training.agreement import require_agreement
-from longtail.training.clustered_intervals import units, with_group_intervals
-from longtail.training.evaluate import Evaluation, evaluate
-from longtail.training.stages import make_transform
+from longtail.training.evaluate import Evaluation, cluster_numbers, evaluate, with_group_intervals
 
 Say = Callable[[str], object]
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
@@ -85,12 +82,11 @@ def evaluate_run(
         seen = {"seen": _count_seen(opened, source, rows, say)}
     info = opened.info if adjustment else opened.info.unadjusted()
     engine, column = opened.engine, opened.config.data.group_column
-    require_agreement(engine, lambda: {"images": rows.fingerprint()})
+    rows = engine.agree(lambda: rows, lambda split: {"images": split.fingerprint()})
     evaluation = evaluate(
         engine,
         opened.model.to(engine.device),
-        opened.loader(rows),
-        make_transform(opened.config.data),
+        opened.inputs(rows),
         num_images=len(rows),
         counts=opened.counts,
         groups=opened.groups,
@@ -98,7 +94,7 @@ def evaluate_run(
         keep_predictions=coverage or info.threshold is not None or column is not None,
     )
     evaluation = with_group_intervals(evaluation, rows, column)
-    selective = _selective(evaluation, opened.groups, units(rows, column), info.threshold, coverage=coverage)
+    selective = _selective(evaluation, opened.groups, cluster_numbers(rows, column), info.threshold, coverage=coverage)
     return dict(evaluation.summary) | seen | selective
 
 

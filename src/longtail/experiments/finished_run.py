@@ -13,7 +13,7 @@ from longtail.config.schema import DataConfig, RunConfig
 from longtail.counts import ClassCounts, GroupName, IntArray
 from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import Split
-from longtail.data.loading.loaders import Loader, SinglePassLoader
+from longtail.data.loading.loaders import SinglePassLoader
 from longtail.data.loading.workers import Decoder
 from longtail.data.sources.paths import NAMED_SOURCES, absolute_source, source_path
 from longtail.errors import LongtailError, listed
@@ -23,8 +23,8 @@ from longtail.run.model_files import load_run
 from longtail.run.model_info import ModelInfo
 from longtail.run.splits import FoundSplits, find_splits, read_splits
 from longtail.training.engine import Engine
-from longtail.training.experiment import make_engine
-from longtail.training.prepare import PreparedData, prepare_data, read_source
+from longtail.training.forward_pass import ImageInputs
+from longtail.training.prepare import PreparedData, make_transform, prepare_data, read_source
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ class FinishedRun:
     @cached_property
     def engine(self) -> Engine:
         """Device, precision and processes, as in training."""
-        return make_engine(self.config)
+        return Engine(self.config.training)
 
     @cached_property
     def counts(self) -> ClassCounts:
@@ -112,11 +112,12 @@ class FinishedRun:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def loader(self, split: Split) -> Loader:
-        """Return a loader for a single pass of a split through the network."""
+    def inputs(self, split: Split) -> ImageInputs:
+        """Return the images of a split for a single pass through the network."""
         size = self.info.preprocessing
         decoder = Decoder(split, size.resize, size.size, size.interpolation)
-        return SinglePassLoader(decoder, self.engine.device, self.config.data.workers)
+        loader = SinglePassLoader(decoder, self.engine.device, self.config.data.workers)
+        return ImageInputs(loader, make_transform(self.config.data))
 
     def images(self) -> RunImages:
         """Read the source of the run again and divide it as for training.

@@ -40,8 +40,7 @@ from longtail.run.folder import (
     refuse_existing,
 )
 from longtail.run.write import write_confusion, write_json, write_table, write_yaml
-from longtail.training.clustered_intervals import with_group_intervals
-from longtail.training.evaluate import Evaluation
+from longtail.training.evaluate import Evaluation, with_group_intervals
 from longtail.training.prepare import load_images, prepare_data
 from longtail.training.results import FORMAT
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,10 @@ import torch
 from torch import Tensor
 
 from longtail.data.dataset import Split
-from longtail.data.loading.loaders import Loader
-from longtail.data.transforms.augmentation import Normalize
 from longtail.files import writing
 from longtail.models.model import LongTailModel
 from longtail.training.engine import Engine
-from longtail.training.evaluate import largest_batch
+from longtail.training.forward_pass import BatchOutputs, ImageInputs, forward_pass
 
 Features = npt.NDArray[np.float32]
 
@@ -47,11 +45,10 @@ class ModelOutputs:
         return ModelOutputs({name: values[rows] for name, values in self.columns.items()}, self.features[rows])
 
 
-def forward_pass(
+def collect_outputs(
     engine: Engine,
     model: LongTailModel,
-    loader: Loader,
-    transform: Normalize,
+    inputs: ImageInputs,
     *,
     num_images: int,
     scores: Callable[[Tensor], Tensor],
@@ -62,24 +59,20 @@ def forward_pass(
     Args:
         engine: Device and precision.
         model: The network, on the device.
-        loader: Batches of uint8 images of the split.
-        transform: Normalization.
+        inputs: Images of the split.
         num_images: Rows of the split, N.
         scores: Turns logits (N, C) into the input of softmax.
         done: Called with the number of images that have been passed through.
     """
 
-    def outputs(batch_size: int) -> list[dict[str, Tensor]]:
+    def columns_of(batches: Iterator[BatchOutputs]) -> list[dict[str, Tensor]]:
         parts = []
-        with engine.inference(model):
-            for batch in loader.batches(torch.arange(num_images), batch_size):
-                images = engine.laid_out(transform.normalize(batch.images))
-                logits, features = model(images, return_features=True)
-                parts.append(_columns(scores(logits.float()), batch.labels, features.float()))
-                done(int(batch.rows[-1]) + 1)
+        for logits, features, labels, rows in batches:
+            parts.append(_columns(scores(logits), labels, features.float()))
+            done(int(rows[-1]) + 1)
         return parts
 
-    parts = largest_batch(outputs, engine.config.evaluation_batch or loader.large_batch)
+    parts = forward_pass(engine, model, inputs, torch.arange(num_images), columns_of)
     columns = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
     return ModelOutputs(columns, columns.pop("features"))
 

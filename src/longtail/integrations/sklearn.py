@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -16,23 +16,33 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
-from torch import Tensor
+from torch import Tensor, nn
 
-from longtail.config.schema import LossConfig, StageConfig
+from longtail.config.schedule import learning_rate
+from longtail.config.schema import LossConfig, OptimizerConfig, ScheduleConfig, StageConfig
 from longtail.counts import ClassCounts, FloatArray
 from longtail.data.loading.workers import stack_images
-from longtail.data.samplers import SAMPLERS
+from longtail.data.samplers import SAMPLERS, build_sampler
 from longtail.data.transforms.augmentation import Augmentation, BatchTransform
 from longtail.device import generators_as_before, named_device
 from longtail.errors import LongtailError, nearest
 from longtail.evaluation.posthoc import Adjustment, prior_shares
 from longtail.integrations import sklearn_files as classifier_files
-from longtail.integrations.sklearn_network import build_network, check_backbone, refuse_images, refuse_single_image
+from longtail.integrations.sklearn_network import (
+    HostLoader,
+    build_network,
+    check_backbone,
+    refuse_images,
+    refuse_single_image,
+)
 from longtail.losses.base import LongTailLoss
 from longtail.losses.registry import build_loss, loss_class
 from longtail.training.assumed_prior import assumed_prior
-from longtail.training.frozen_features import Classifier
-from longtail.training.tensor_loop import TensorStage, train_on_tensors
+from longtail.training.engine import LocalEngine
+from longtail.training.forward_pass import ImageInputs, Inputs
+from longtail.training.frozen_features import Classifier, StoredFeatures
+from longtail.training.loop import StageRun, train_epoch
+from longtail.training.stages import fit_loss, make_mixer, make_optimizer
 
 _HEAD_LR, _NETWORK_LR = 1e-2, 1e-3
 _LAST_SEED = 2**31 - 1
@@ -46,7 +56,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     of paths, Pillow images or uint8 arrays, or one uint8 array (N, H, W, 3) or (N, H, W).
 
     Stage 1 trains on every row alike, stage 2 (``retrain_epochs``) only the classifier, on class-balanced draws. The
-    optimiser is AdamW, its rate falls along a cosine. Results repeat with ``random_state``, and torch's own generators
+    optimizer is AdamW, its rate falls along a cosine. Results repeat with ``random_state``, and torch's own generators
     are left as they were.
 
     Args:
@@ -255,15 +265,17 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if loss.head == "cosine" and head != "cosine":
             raise LongtailError(f"the loss {self.loss!r} is defined on a cosine classifier: leave head at 'auto'.")
         self.model_, self.preprocessing_ = build_network(
-            self.backbone, rows, len(self.classes_), head,
-            pretrained=self.pretrained, image_size=self.image_size, trained=self.train_backbone,
-        )  # fmt: skip
+            self.backbone,
+            rows,
+            len(self.classes_),
+            head,
+            pretrained=self.pretrained,
+            image_size=self.image_size,
+            trained=self.train_backbone,
+        )
         self._move(device)
         loss.to(device)
-        if loss.may_be_empty:
-            loss.count_empty_as_zero()  # a batch may hold nothing but such labels
-        if loss.needs_classifier:
-            loss.attach_classifier(self.model_.head)
+        fit_loss(loss, self.model_.head)
         self._run_stages(loss, rows, labels, seed)
         self.logit_scale_ = loss.logit_scale
         sampler = self.retrain_sampler if self.retrain_epochs else "shuffle"
@@ -274,23 +286,53 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def _run_stages(self, loss: LongTailLoss, rows: Any, labels: Tensor, seed: int) -> None:
         """Stage 1 through the network or, where that is frozen, on its features; stage 2 on features."""
         looks = self.preprocessing_
-        whole = self.train_backbone and looks is not None
-        first = TensorStage(
-            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr or (_NETWORK_LR if whole else _HEAD_LR),
-            weight_decay=self.weight_decay, mixup=self.mixup, seed=seed,
-        )  # fmt: skip
-        second = replace(first, epochs=self.retrain_epochs, lr=self.lr or _HEAD_LR, sampler=self.retrain_sampler)
-        if whole and looks is not None:
+        stages = [("shuffle", self.epochs), (self.retrain_sampler, self.retrain_epochs)]
+        if self.train_backbone and looks is not None:
             images = stack_images(rows, size=looks.size, resize=looks.resize, interpolation=looks.interpolation)
             change = BatchTransform(looks.mean, looks.std, augmentation=self.augmentation, size=looks.size)
-            train_on_tensors(self.model_, loss, images, labels, self.class_counts_, first, change.augment)
-        stages = [stage for stage in ((second,) if whole else (first, second)) if stage.epochs]
+            inputs = ImageInputs(HostLoader(images, labels, next(self.model_.parameters()).device), change)
+            self._train_stage(self.model_, loss, inputs, labels, *stages.pop(0), self.lr or _NETWORK_LR, seed)
+        stages = [(sampler, epochs) for sampler, epochs in stages if epochs]
         if not stages:
             return
         with torch.no_grad():
             features = torch.cat(list(self._features(rows)))
-        for stage in stages:
-            train_on_tensors(Classifier(self.model_), loss, features, labels, self.class_counts_, stage)
+        stored = StoredFeatures(features[None], labels.to(features.device))
+        for sampler, epochs in stages:
+            network = Classifier(self.model_)
+            self._train_stage(network, loss, stored, labels, sampler, epochs, self.lr or _HEAD_LR, seed)
+
+    def _train_stage(
+        self,
+        network: nn.Module,
+        loss: LongTailLoss,
+        inputs: Inputs[Any],
+        labels: Tensor,
+        sampler: str,
+        epochs: int,
+        lr: float,
+        seed: int,
+    ) -> None:
+        device, counts = next(network.parameters()).device, self.class_counts_
+        stage = StageRun(
+            engine=LocalEngine(device),
+            model=network,
+            network=network,
+            loss=loss,
+            criterion=loss,
+            optimizer=make_optimizer(OptimizerConfig("adamw", lr=lr, weight_decay=self.weight_decay), network),
+            inputs=inputs,
+            sampler=build_sampler(sampler, labels, counts, seed=seed),
+            batch_size=self.batch_size,
+            epochs=epochs,
+            learning_rate=partial(learning_rate, ScheduleConfig("cosine"), lr, epochs=epochs),
+            seed=(seed,),
+            mixer=make_mixer("mixup" if self.mixup else "none", self.mixup, counts, device),
+            remedy=f"take a lower lr than {lr:g}",
+        )
+        for epoch in range(epochs):
+            train_epoch(stage, epoch)
+        loss.progress = 1.0
 
     def _move(self, device: torch.device) -> None:
         """Move the model to a device, but not `Standardize`: it needs float64, which not every device has."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
+from longtail.data.loading.loaders import Batch, ResidentLoader
 from longtail.errors import LongtailError
 from longtail.models import LongTailModel, build_head, build_model
 from longtail.models.backbones import Standardize
@@ -63,6 +65,25 @@ def build_network(
         raise LongtailError("a frozen network needs weights: set pretrained=True or train_backbone=True.")
     looks = _preprocessing(str(backbone), image_size)
     return build_model(str(backbone), num_classes, head, pretrained=pretrained, in_size=looks.size), looks
+
+
+class HostLoader(ResidentLoader):
+    """Images that stay in the memory of the host; a batch at a time is sent to the device.
+
+    Args:
+        images: uint8 (N, 3, S, S).
+        labels: int64 (N,).
+        device: Where batches go.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
+        super().__init__(images, labels, torch.device("cpu"))
+        self.device = device
+
+    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
+        for images, labels, part in super().batches(rows, batch_size):
+            yield Batch(images.to(self.device), labels.to(self.device), part)
 
 
 def refuse_images(rows: Any) -> None:

@@ -1,11 +1,11 @@
-"""The hot loop: one pass over the training images, on whatever device, precision and number of processes there are."""
+"""Device, precision and processes of training: one device as it is, or whatever ``accelerate`` finds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -14,16 +14,108 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from longtail.config.schema import TrainingConfig
-from longtail.device import _on_cpu, fast_precision
+from longtail.device import fast_precision, on_cpu
 from longtail.errors import LongtailError
-from longtail.training.meter import Meter
+
+Made = TypeVar("Made")
 
 
-class Engine:
+class LocalEngine:
+    """One process on one device in float32, with nothing wrapped: for rows that are held in memory.
+
+    Args:
+        device: Where everything is computed.
+        config: Clipping and accumulation; precision and layout are left as they are.
+
+    Example:
+        >>> engine = LocalEngine(torch.device("cpu"))
+        >>> engine.rank, engine.world_size, engine.is_main, engine.local_batch_size(64)
+        (0, 1, True, 64)
+    """
+
+    def __init__(self, device: torch.device, config: TrainingConfig | None = None) -> None:
+        self._device = device
+        self.config = config or TrainingConfig(precision="fp32", channels_last=False)
+
+    @property
+    def device(self) -> torch.device:
+        """The training device of this process."""
+        return self._device
+
+    @property
+    def rank(self) -> int:
+        """Index of this process."""
+        return 0
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        return 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.rank == 0
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether the device computes while the host goes on, so that looking at a number waits for it."""
+        return self.device.type == "cuda"
+
+    def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+        """Wrap a network and its optimizer for training."""
+        return model, optimizer
+
+    def compiled(self, module: nn.Module) -> nn.Module:
+        """Compile a module where the run asks for it."""
+        return module
+
+    def seed(self, seed: int) -> None:
+        """Seed the generators that noise is drawn from; here they are the caller's."""
+
+    def to_memory_format(self, images: Tensor) -> Tensor:
+        """Bring images (N, C, H, W) into the memory layout of the run; features (N, D) have only one."""
+        return images
+
+    def no_sync(self, network: nn.Module) -> AbstractContextManager[Any]:
+        """Keep the gradients of a part of a batch on this process."""
+        del network
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those of the parameters."""
+        torch.autograd.backward(loss)
+
+    def clip_gradients(self, parameters: Iterable[Tensor], largest_norm: float) -> None:
+        """Scale the gradients down to a largest L2 norm of all together."""
+        torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum a tensor over all processes."""
+        return values
+
+    def local_batch_size(self, batch_size: int) -> int:
+        """This process's share of a global batch.
+
+        Raises:
+            LongtailError: The batch size is not a multiple of the number of processes.
+        """
+        if batch_size < 1 or batch_size % self.world_size:
+            raise LongtailError(
+                f"batch_size {batch_size} must be a positive multiple of the {self.world_size} processes; change it "
+                "or start another number of processes."
+            )
+        return batch_size // self.world_size
+
+
+class Engine(LocalEngine):
     """Device, precision and processes, through ``accelerate``: the only place that knows them.
 
     Args:
         config: Precision, layout, clipping and accumulation.
+
+    Raises:
+        LongtailError: The machine cannot compute in the precision asked for.
 
     Example:
         >>> engine = Engine(TrainingConfig(device="cpu"))
@@ -32,17 +124,18 @@ class Engine:
     """
 
     def __init__(self, config: TrainingConfig) -> None:
-        # accelerate keeps the precision of the first Accelerator of a process; each run here may choose its own.
+        # Private: accelerate keeps the precision of the first Accelerator of a process; each run may choose its own.
         AcceleratorState._reset_state(reset_partial_state=False)
-        # accelerate joins several processes on CPUs only where it is told that CPUs are meant.
         precision = fast_precision(config.device) if config.precision == "auto" else config.precision
-        config = replace(config, precision=precision)
-        self.accelerator = Accelerator(
-            mixed_precision="no" if precision == "fp32" else precision, cpu=_on_cpu(config.device)
-        )
+        mixed = "no" if precision == "fp32" else precision
+        try:
+            # accelerate joins several processes on CPUs only where it is told that CPUs are meant.
+            self.accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu(config.device))
+        except ValueError as error:
+            raise LongtailError(f"--training.precision {config.precision} does not work here: {error}") from error
+        super().__init__(torch.device(self.accelerator.device), replace(config, precision=precision))
         # Batches keep their size, so the fastest convolution is worth looking for.
         torch.backends.cudnn.benchmark = True
-        self.config = config
 
     @property
     def device(self) -> torch.device:
@@ -60,11 +153,6 @@ class Engine:
         return int(self.accelerator.num_processes)
 
     @property
-    def is_main(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
-        return bool(self.accelerator.is_main_process)
-
-    @property
     def loss_scaling(self) -> dict[str, Any]:
         """The state of fp16 loss scaling as plain values; empty in other precisions."""
         scaler = self.accelerator.scaler
@@ -75,10 +163,6 @@ class Engine:
         if self.accelerator.scaler is not None and values:
             self.accelerator.scaler.load_state_dict(dict(values))
 
-    def new_meter(self) -> Meter:
-        """Running sums on this device; a GPU sends them to the host while it computes."""
-        return Meter(self.device, asynchronous=self.device.type == "cuda")
-
     def wait(self) -> None:
         """Wait until every process is here."""
         self.accelerator.wait_for_everyone()
@@ -87,17 +171,51 @@ class Engine:
         """Sum a tensor over all processes."""
         return values if self.world_size == 1 else torch.as_tensor(self.accelerator.reduce(values, reduction="sum"))
 
-    def interleave(self, own: Tensor) -> Tensor:
+    def interleave(self, rows: Tensor) -> Tensor:
         """Put together rows that process r of R has every R-th of, beginning with the r-th; all have equally many."""
         if self.world_size == 1:
-            return own
-        gathered = torch.as_tensor(self.accelerator.gather(own))
-        return gathered.view(self.world_size, *own.shape).transpose(0, 1).reshape(-1, *own.shape[1:])
+            return rows
+        gathered = torch.as_tensor(self.accelerator.gather(rows))
+        return gathered.view(self.world_size, *rows.shape).transpose(0, 1).reshape(-1, *rows.shape[1:])
 
-    def gather_words(self, own: Mapping[str, str]) -> list[Mapping[str, str]]:
-        """Return the strings of every process, by rank."""
-        tables: list[Mapping[str, str]] = gather_object([dict(own)]) if self.world_size > 1 else [own]
-        return tables
+    def gather(self, values: Any) -> list[Any]:
+        """Return an object of every process, by rank."""
+        return list(gather_object([values])) if self.world_size > 1 else [values]
+
+    def agree(self, make: Callable[[], Made], facts: Callable[[Made], Mapping[str, str]]) -> Made:
+        """Make something in every process, and check that all of them made the same.
+
+        Args:
+            make: Called in each process.
+            facts: Called if there are several processes; returns by name what has to be the same in all of them.
+
+        Raises:
+            LongtailError: A process failed (this one with its own error), or two made different things.
+
+        Example:
+            >>> engine = Engine(TrainingConfig(device="cpu"))
+            >>> engine.agree(lambda: ["ant", "bee"], lambda names: {"classes": str(names)})
+            ['ant', 'bee']
+        """
+        if self.world_size == 1:
+            return make()
+        try:
+            made = make()
+            ours = dict(facts(made))
+        except (LongtailError, OSError) as error:
+            self.gather({"problem": str(error)})
+            raise
+        tables: list[Mapping[str, str]] = self.gather(ours)
+        for rank, table in enumerate(tables):
+            if "problem" in table:
+                raise LongtailError(f"process {rank} of {self.world_size} failed: {table['problem']}")
+        for name in ours:
+            if len({table.get(name) for table in tables}) > 1:
+                raise LongtailError(
+                    f"the {self.world_size} processes do not agree on the {name}: let all of them read the same "
+                    "source with the same options and versions."
+                )
+        return made
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the first one's buffers (batch-norm statistics), which are those that are saved."""
@@ -105,23 +223,10 @@ class Engine:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
-    def local_batch_size(self, batch_size: int) -> int:
-        """This process's share of a global batch.
-
-        Raises:
-            LongtailError: The batch size is not a multiple of the number of processes.
-        """
-        if batch_size < 1 or batch_size % self.world_size:
-            raise LongtailError(
-                f"batch_size {batch_size} must be a positive multiple of the {self.world_size} processes; change it "
-                "or start another number of processes."
-            )
-        return batch_size // self.world_size
-
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """Wrap a network (autocast, DDP, torch.compile) and its optimizer for training; the network is not changed."""
         wrapped, prepared = self.accelerator.prepare(_Shell(model), optimizer)
-        # accelerate's optimiser looks for installed packages at every step, a quarter of a millisecond. Only float16
+        # accelerate's optimizer looks for installed packages at every step, a quarter of a millisecond. Only float16
         # needs it, to skip the steps whose scaled gradient overflows.
         stepping = prepared if self.config.precision == "fp16" else optimizer
         # Compiled last: accelerate puts autocast into the network it is given, and takes it off there again.
@@ -143,15 +248,28 @@ class Engine:
         """
         if not self.config.compile:
             return module
-        # Noise comes from PyTorch's own generator, as without compiling: the same seed gives the same run.
+        # Noise comes from PyTorch's own generator, as without compiling: the same seed gives the same run. Private: the
+        # public argument ``mode`` cannot be combined with ``options``.
         options = torch._inductor.list_mode_options(self.config.compile_mode, False) | {"fallback_random": True}
         return cast("nn.Module", torch.compile(module, options=options, dynamic=False))
+
+    def no_sync(self, network: nn.Module) -> AbstractContextManager[Any]:
+        """Keep the gradients of a part of a batch on this process."""
+        return cast("AbstractContextManager[Any]", self.accelerator.no_sync(network))
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss, scaled in float16, to those of the parameters."""
+        self.accelerator.backward(loss)
+
+    def clip_gradients(self, parameters: Iterable[Tensor], largest_norm: float) -> None:
+        """Scale the gradients down to a largest L2 norm of all together."""
+        self.accelerator.clip_grad_norm_(parameters, largest_norm)
 
     def release(self) -> None:
         """Free what was prepared for a stage."""
         self.accelerator.free_memory()
 
-    def laid_out(self, images: Tensor) -> Tensor:
+    def to_memory_format(self, images: Tensor) -> Tensor:
         """Bring images (N, C, H, W) into the memory layout of the run; features (N, D) have only one."""
         if images.ndim != 4:
             return images

@@ -1,36 +1,33 @@
-"""One evaluation pass: every image once, sums for the metrics, and one row per image for the predictions file."""
+"""Evaluation of a split: sums for the metrics, one row per image for the predictions file, intervals of both kinds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from accelerate.utils import find_executable_batch_size, gather_object
-from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
-from longtail.counts import ClassCounts
-from longtail.data.loading.loaders import Loader
-from longtail.data.transforms.augmentation import Normalize
-from longtail.errors import LongtailError
+from longtail.counts import ClassCounts, IntArray
+from longtail.data.splits import group_numbers
+from longtail.evaluation.clustered import effective_sample_size
 from longtail.evaluation.groups import Groups
-from longtail.evaluation.summary import Summary
+from longtail.evaluation.summary import Summary, add_intervals
 from longtail.training.engine import Engine
+from longtail.training.forward_pass import BatchOutputs, Inputs, forward_pass
 
 if TYPE_CHECKING:
     from longtail.data.dataset import Split
     from longtail.evaluation.metrics import EvaluationMetrics
 
 TOP = 5
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a split and, on request, what the model said of each image.
+    """Metrics of a split and, on request, the prediction for each image.
 
     Attributes:
         summary: The plain numbers of ``metrics.json``.
@@ -44,8 +41,7 @@ class Evaluation:
 def evaluate(
     engine: Engine,
     model: nn.Module,
-    loader: Loader,
-    transform: Normalize,
+    inputs: Inputs[Any],
     *,
     num_images: int,
     counts: ClassCounts,
@@ -60,8 +56,7 @@ def evaluate(
     Args:
         engine: Device, precision, processes.
         model: The network; its mode is restored afterwards.
-        loader: Batches of uint8 images of the split.
-        transform: Normalisation.
+        inputs: Of the split.
         num_images: Rows of the split.
         counts: *Training* images per class.
         groups: Class indices of the shot groups.
@@ -70,28 +65,24 @@ def evaluate(
     """
     from longtail.evaluation.metrics import EvaluationMetrics, summarize  # seconds of import: training begins without
 
-    rows = torch.arange(engine.rank, num_images, engine.world_size)
-
-    def measure(batch_size: int) -> tuple[EvaluationMetrics, list[dict[str, Tensor]]]:
+    def measure(batches: Iterator[BatchOutputs]) -> tuple[EvaluationMetrics, list[dict[str, Tensor]]]:
         # Looking at the labels of each batch would wait for the device; they are the split's own.
         metric = EvaluationMetrics(counts.num_classes, validate_args=False).to(engine.device)
-        kept: list[dict[str, Tensor]] = []
-        with engine.inference(model):
-            for batch in loader.batches(rows, batch_size):
-                given = scores(model(engine.laid_out(transform.normalize(batch.images))).float())
-                metric.update(given, batch.labels)
-                if keep_predictions:
-                    kept.append(_rows(given, batch.labels, batch.rows))
-        return metric, kept
+        predictions: list[dict[str, Tensor]] = []
+        for logits, _, labels, rows in batches:
+            given = scores(logits)
+            metric.update(given, labels)
+            if keep_predictions:
+                predictions.append(predict_rows(given, labels, rows))
+        return metric, predictions
 
-    metric, kept = largest_batch(measure, engine.config.evaluation_batch or loader.large_batch)
+    every_rth = torch.arange(engine.rank, num_images, engine.world_size)
+    metric, predictions = forward_pass(engine, model, inputs, every_rth, measure)
     summary = summarize(metric, counts, groups)
-    return Evaluation(summary, _gather(engine, kept) if keep_predictions else {})
+    return Evaluation(summary, _gather(engine, predictions) if keep_predictions else {})
 
 
-def collect_logits(
-    engine: Engine, model: nn.Module, loader: Loader, transform: Normalize, *, num_images: int
-) -> tuple[Tensor, Tensor]:
+def collect_logits(engine: Engine, model: nn.Module, inputs: Inputs[Any], *, num_images: int) -> tuple[Tensor, Tensor]:
     """Return the network's logits, float32 (N, C), and the labels (N,) of a whole split, in row order, on the CPU.
 
     For what has to see a split as a whole, such as choosing a temperature. Each process computes all of it.
@@ -99,51 +90,28 @@ def collect_logits(
     Args:
         engine: Device and precision.
         model: The network; its mode is restored afterwards.
-        loader: Batches of uint8 images of the split.
-        transform: Normalisation.
+        inputs: Of the split.
         num_images: Rows of the split, N.
     """
-
-    def measure(batch_size: int) -> list[tuple[Tensor, Tensor]]:
-        with engine.inference(model):
-            return [
-                (model(engine.laid_out(transform.normalize(batch.images))).float().cpu(), batch.labels.cpu())
-                for batch in loader.batches(torch.arange(num_images), batch_size)
-            ]
-
-    parts = largest_batch(measure, engine.config.evaluation_batch or loader.large_batch)
+    parts = forward_pass(
+        engine,
+        model,
+        inputs,
+        torch.arange(num_images),
+        lambda batches: [(batch.logits.cpu(), batch.labels.cpu()) for batch in batches],
+    )
     logits, labels = (torch.cat(column) for column in zip(*parts, strict=True))
     return logits, labels
 
 
-def largest_batch(work: Callable[[int], Result], first: int) -> Result:
-    """Call ``work(batch_size)`` with ``first``, or with half of it, until it fits the memory.
+def predict_rows(scores: Tensor, labels: Tensor, rows: Tensor) -> dict[str, Tensor]:
+    """Return the columns of the predictions of a batch.
 
-    Raises:
-        LongtailError: Not even one image fits.
+    Args:
+        scores: What softmax makes probabilities of, (N, C).
+        labels: int64 (N,).
+        rows: int64 (N,), the row of each image in its split.
     """
-    size = first
-
-    def halve() -> int:
-        nonlocal size
-        size //= 2
-        if size == 0:
-            raise LongtailError("one image does not fit the memory: use a smaller --data.image_size or network.")
-        return size
-
-    try:
-        return work(size)
-    except RuntimeError as error:
-        if not should_reduce_batch_size(error):
-            raise
-    # Only now, as the search begins with a collection of garbage that takes longer than evaluating features does.
-    search: Callable[[], Result] = find_executable_batch_size(
-        work, starting_batch_size=halve(), reduce_batch_size_fn=halve
-    )
-    return search()
-
-
-def _rows(scores: Tensor, labels: Tensor, rows: Tensor) -> dict[str, Tensor]:
     log_probabilities = scores.log_softmax(dim=1)
     # As the metric has it: of several classes with the same score, which bfloat16 makes of close ones, the first.
     prediction = log_probabilities.max(dim=1).indices
@@ -163,15 +131,49 @@ def _rows(scores: Tensor, labels: Tensor, rows: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _gather(engine: Engine, kept: list[dict[str, Tensor]]) -> dict[str, Any]:
+def _gather(engine: Engine, batches: list[dict[str, Tensor]]) -> dict[str, Any]:
+    """Join the columns of all batches of all processes, in row order."""
     # They leave the device here, all at once: to fetch those of each batch would wait for it.
-    own = [{name: torch.cat([part[name] for part in kept]).cpu().numpy() for name in kept[0]}] if kept else []
-    parts = gather_object(own) if engine.world_size > 1 else own
+    ours = {name: torch.cat([part[name] for part in batches]).cpu().numpy() for name in (batches[0] if batches else ())}
+    parts = [part for part in engine.gather(ours) if part]
     if not parts:
         return {}
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.argsort(joined["index"], kind="stable")
     return {name: values[order] for name, values in joined.items()}
+
+
+def cluster_numbers(split: Split, column: str | None) -> IntArray | None:
+    """Return for each image the number of the group it belongs to; None where the split has no such column.
+
+    Args:
+        split: The images.
+        column: The column whose values hold images together, or None.
+    """
+    if column is None or column not in split.rows.column_names:
+        return None
+    return group_numbers(split.column(column))
+
+
+def with_group_intervals(evaluation: Evaluation, split: Split, column: str | None) -> Evaluation:
+    """Return an evaluation with intervals that count images of one group as far as they tell different things.
+
+    Args:
+        evaluation: With its predictions.
+        split: The images evaluated.
+        column: The column whose values hold images together; without one, or where the split has no such column, the
+            evaluation is returned as it is.
+    """
+    numbers = cluster_numbers(split, column)
+    if column is None or numbers is None or not evaluation.predictions:
+        return evaluation
+    columns, size = evaluation.predictions, len(evaluation.summary["per_class"])
+    label, prediction = columns["label"], columns["prediction"]
+    worth = effective_sample_size(label, prediction, numbers[columns["index"]], size, unit=column)
+    right, images, predicted = (
+        np.bincount(values, minlength=size).astype(float) for values in (label[label == prediction], label, prediction)
+    )
+    return replace(evaluation, summary=add_intervals(evaluation.summary, right, images, predicted, worth))
 
 
 def prediction_table(
@@ -187,14 +189,14 @@ def prediction_table(
     """
     columns = dict(evaluation.predictions)
     index = columns.pop("index")
-    names, places = np.asarray(classes, dtype=object), split.places()
+    names, paths = np.asarray(classes, dtype=object), split.places()
     groups = {}
     if group_column is not None and group_column in split.rows.column_names:
         values = split.column(group_column)
         groups = {"group": [None if values[row] in (None, "") else str(values[row]) for row in index.tolist()]}
     return {
         "index": index,
-        "path": [places[row] for row in index],
+        "path": [paths[row] for row in index],
         "label": columns.pop("label"),
         "prediction": columns.pop("prediction"),
         "label_name": names[evaluation.predictions["label"]],

@@ -1,16 +1,16 @@
-"""One experiment from configuration to result: data, network, two stages, evaluation, files; resumable at any step."""
+"""A run from configuration to result: set up, train the stages, evaluate, save; resumable at any step."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from longtail.config.check import check_config, check_stages
 from longtail.config.resolve import complete
@@ -18,10 +18,9 @@ from longtail.config.schema import RunConfig, StageConfig
 from longtail.console import Reporter
 from longtail.device import step_seed
 from longtail.errors import LongtailError
-from longtail.models.adapters import merge_adapters
-from longtail.models.model import LongTailModel
+from longtail.models.adapters import add_adapters, merge_adapters
+from longtail.models.model import LongTailModel, build_model
 from longtail.run.checkpoint import (
-    Phase,
     TrainingState,
     load_checkpoint,
     load_optimizer_tensors,
@@ -29,7 +28,6 @@ from longtail.run.checkpoint import (
     optimizer_tensors,
     save_checkpoint,
 )
-from longtail.run.dynamics import write_epoch
 from longtail.run.environment import hardware
 from longtail.run.folder import (
     CHECKPOINT_FOLDER,
@@ -44,8 +42,7 @@ from longtail.run.folder import (
     refuse_existing,
     stage_name,
 )
-from longtail.run.model_files import save_model
-from longtail.run.model_info import ModelInfo
+from longtail.run.model_files import save_model, start_from
 from longtail.run.splits import write_splits
 from longtail.run.write import (
     describe_throughput,
@@ -55,350 +52,30 @@ from longtail.run.write import (
     write_predictions,
     write_yaml,
 )
-from longtail.training.agreement import require_agreement, run_facts
-from longtail.training.clustered_intervals import with_group_intervals
+from longtail.training.callbacks import AGREE_STEPS, MovingAverage, StageBar
 from longtail.training.engine import Engine
-from longtail.training.evaluate import Evaluation, evaluate, prediction_table
-from longtail.training.examples import write_examples
-from longtail.training.frozen_features import CachedViews, Classifier, FeatureStore
-from longtail.training.gradient_recorder import Recorder
+from longtail.training.evaluate import Evaluation, evaluate, prediction_table, with_group_intervals
+from longtail.training.frozen_features import Classifier, FeatureStore
+from longtail.training.gradient_recorder import GradientRecorder
 from longtail.training.interrupt import Interrupted, InterruptGuard
-from longtail.training.meter import Meter
-from longtail.training.prepare import PreparedData, prepare_data
-from longtail.training.progress import describe
-from longtail.training.results import FORMAT, main_figures, model_info, run_metrics
-from longtail.training.setup import describe_data, make_decoder, make_loaders, make_model
-from longtail.training.stage_loop import StageLoop
-from longtail.training.stages import (
-    MovingAverage,
-    attach_recorder,
-    build_pass,
-    make_average,
-    make_loss,
-    make_transform,
-    set_trainable,
-)
-from longtail.training.tracking import Tracking, final_figures
-from longtail.training.train_epoch import warm_up
+from longtail.training.loop import Callback, StageRun, stop_on_nan, train_epoch, warm_up
+from longtail.training.prepare import describe_data, make_decoder, make_inputs, prepare_data, run_facts
+from longtail.training.progress import NOT_BEGUN, Progress, State, describe
+from longtail.training.results import FORMAT, main_figures, model_info, run_metrics, write_examples
+from longtail.training.stages import build_stage, make_loss, set_trainable
+from longtail.training.tracking import Tracking
 
 
-class Experiment:
-    """A run in a folder. Build it, then call :meth:`run`.
+def start_run(
+    config: RunConfig, out: Path, reporter: Reporter, *, callbacks: Sequence[Callback] = ()
+) -> dict[str, Any]:
+    """Train into a new folder and return the metrics.
 
     Args:
         config: Everything the run is made from.
         out: The RUN folder.
         reporter: Tells the user what happens.
-        engine: Device, precision, processes.
-        resuming: A checkpoint will follow, so published weights are not needed.
-        classes: Class names that the run was started with, if known: the source is matched to them.
-
-    Raises:
-        LongtailError: The configuration or the data cannot be used.
-    """
-
-    def __init__(
-        self,
-        config: RunConfig,
-        out: Path,
-        reporter: Reporter,
-        engine: Engine,
-        *,
-        resuming: bool = False,
-        classes: Sequence[str] | None = None,
-    ) -> None:
-        begun = time.perf_counter()
-        self.config = config
-        self.out = out
-        self.engine = engine
-        self.reporter = reporter if self.engine.is_main else Reporter(quiet=True)
-        self.tracking = Tracking(config, out, self.reporter, is_main=engine.is_main)
-        self.transform = make_transform(config.data)
-        self.stages = check_stages(config)
-        self.frozen = all(stage.train != "all" and stage.cached_views for stage in self.stages.values())
-        self.prepared = self._prepare(classes)
-        self.data_hash = self.prepared.data_hash  # now: a folder may change while it is trained on
-        describe_data(self.prepared, config.data.source, self.reporter)
-        self.decoders = {
-            name: make_decoder(split, name, config.data) for name, split in self.prepared.data.splits.items()
-        }
-        self.loaders = make_loaders(self.decoders, config.data, engine.device, self.reporter, once=self.frozen)
-        self.model = make_model(config, self.prepared.counts, self.reporter, resuming=resuming)
-        # Beside those of the epochs.
-        self.seconds = dict.fromkeys(("startup", "compile", "features", "evaluation", "saving"), 0.0)
-        self.features = FeatureStore(
-            engine, self.model, self.loaders, self.decoders, self.transform, self.reporter, self.seconds,
-            fixed=self.frozen, on_disk=config.data.cache, source=config.data.source,
-        )  # fmt: skip
-        for stage in self.stages.values():  # an option that the loss refuses is found before anything is trained
-            make_loss(stage, self.prepared.counts, self.model)
-        self.history: list[dict[str, Any]] = []
-        self.stage_results: dict[str, Any] = {}
-        self.final: dict[str, Evaluation] = {}  # by split, once the last stage is done
-        self.scale = 1.0
-        self.average: MovingAverage | None = None  # of the weights, while a stage keeps one
-        self.recorder: Recorder | None = None  # of the gradients on the logits, while a stage is trained
-        self.seconds["startup"] = time.perf_counter() - begun
-
-    def _prepare(self, classes: Sequence[str] | None) -> PreparedData:
-        """Read the images, and check that all processes read the same."""
-        if self.engine.world_size == 1:
-            return prepare_data(self.config.data, self.reporter, classes=classes)
-        prepared: list[PreparedData] = []
-
-        def facts() -> dict[str, str]:
-            prepared.append(prepare_data(self.config.data, self.reporter, classes=classes))
-            return run_facts(self.config, prepared[0])
-
-        require_agreement(self.engine, facts)
-        return prepared[0]
-
-    def run(self, state: TrainingState | None = None) -> dict[str, Any]:
-        """Train from the start, or go on from a checkpoint; return what ``metrics.json`` holds.
-
-        Raises:
-            Interrupted: Ctrl-C or SIGTERM; the checkpoint is written.
-            LongtailError: The loss became NaN, or the checkpoint does not fit.
-        """
-        if state is not None:
-            self._restore(state)
-        if self.engine.is_main:
-            prepared, column = self.prepared, self.config.data.group_column
-            write_splits(self.out / SPLITS_FILE, prepared.data.splits, prepared.source, prepared.origins, column)
-        with self.tracking:
-            with InterruptGuard() as guard:
-                for index, stage in self.stages.items():
-                    if state is None or index >= state.values["stage"]:
-                        resumed = state if state is not None and index == state.values["stage"] else None
-                        self._run_stage(index, stage, resumed, guard)
-            return self._finish()
-
-    # --- one stage ---------------------------------------------------------------------------------------------------
-
-    def _run_stage(self, index: int, stage: StageConfig, state: TrainingState | None, guard: InterruptGuard) -> None:
-        torch.manual_seed(step_seed(self.config.training.seed, index, 1))
-        if state is not None and state.phase == "between stages":
-            # Its weights are the start of this stage, before it changes the classifier.
-            self._load_weights(state)
-            state = None
-        set_trainable(self.model, stage, self.config.model)
-        self.model.to(self.engine.device)
-        if state is not None:
-            self._load_weights(state)
-        self.average = make_average(self.model, self.config.training.ema_decay, state)
-        if self.config.training.compile:
-            # PyTorch keeps a few graphs of the same code, also of networks that are gone, and then compiles no more.
-            torch.compiler.reset()
-        views = self._views(index, stage, guard) if stage.cached_views else None
-        work, sampler = build_pass(
-            self.engine, stage, index, model=self.model, counts=self.prepared.counts,
-            labels=self.prepared.data.splits["train"].labels,
-            loader=self.loaders["train"] if views is None else views,
-            transform=self.transform if views is None else views,
-            network=None if views is None else Classifier(self.model),
-        )  # fmt: skip
-        if self.average is not None:
-            work.after_step = self.average.update
-        if self.config.training.compile:
-            begun = time.perf_counter()
-            warm_up(work, sampler.indices())
-            self.seconds["compile"] += time.perf_counter() - begun
-        if self.config.training.record_dynamics:  # not before: the batches that warm up are no part of an epoch
-            self.recorder = attach_recorder(work, None if state is None else state.tensors.get("dynamics.sums"))
-        optimizer = getattr(work.optimizer, "optimizer", work.optimizer)  # accelerate wraps it for float16
-        self.scale = work.loss.logit_scale
-        loop = StageLoop(
-            index, stage, work, sampler, guard, self.reporter, self.config.training.checkpoint_steps,
-            record=self._record,
-            save=lambda epoch, step, meter: self._save("in a stage", index, epoch, step, optimizer, meter),
-        )  # fmt: skip
-        if state is None:
-            loop.run()
-        else:
-            load_optimizer_tensors(optimizer, state.take("optimizer"))
-            loop.run(state.values["epoch"], state.values["step"], state.tensors.get("meter.sums"))
-        self.engine.release()
-        if self.average is not None:
-            self.model.load_state_dict(self.average.network.state_dict())
-            self.average = None
-        self._finish_stage(index)
-
-    def _views(self, index: int, stage: StageConfig, guard: InterruptGuard) -> CachedViews:
-        def stop() -> None:
-            if guard.requested and self.engine.world_size == 1:
-                raise Interrupted
-
-        return self.features.views(index, stage.cached_views, self.config.training.seed, stop)
-
-    def _record(self, row: dict[str, Any]) -> None:
-        """Add an epoch to the history, with the validation figures where they are due."""
-        every, last = self.config.training.validate_every, row["progress"] == 1
-        if "validation" in self.loaders and (last or (every and row["epoch"] % every == 0)):
-            network = self.average.network if self.average is not None else self.model
-            summary = self._evaluate("validation", network).summary
-            row |= {
-                "validation_loss": summary["nll"], "validation_accuracy": summary["accuracy"],
-                "validation_balanced_accuracy": summary["balanced_accuracy"],
-            }  # fmt: skip
-        self.history.append(row)
-        if self.engine.is_main:
-            write_history(self.out / HISTORY_FILE, self.history)
-        self.tracking.log(row, step=len(self.history))
-        if self.recorder is not None:
-            sums = self.engine.sum(self.recorder.sums)
-            if self.engine.is_main:
-                write_epoch(self.out, row["stage"], row["epoch"], sums, self.recorder.scale)
-            self.recorder.start()
-
-    # --- what is kept ------------------------------------------------------------------------------------------------
-
-    def _save(
-        self,
-        phase: Phase,
-        index: int,
-        epoch: int = 0,
-        step: int = 0,
-        optimizer: torch.optim.Optimizer | None = None,
-        meter: Meter | None = None,
-    ) -> None:
-        begun = time.perf_counter()
-        if not torch.stack([weight.isfinite().all() for weight in self.model.parameters()]).all():
-            raise LongtailError(
-                f"the weights are no longer finite numbers after epoch {epoch}, step {step} of stage {index}; the "
-                f"checkpoint before is kept: train with a lower --stage{index}.optimizer.lr or a --training.clip_norm."
-            )
-        sums = self.engine.sum(meter.sums) if meter is not None and step else None
-        dynamics = self.engine.sum(self.recorder.sums) if self.recorder is not None and step else None
-        if self.engine.is_main:
-            state = TrainingState(values={
-                "format": FORMAT, "phase": phase, "stage": index, "epoch": epoch, "step": step, "history": self.history,
-                "stage_results": self.stage_results, "seconds": self.seconds, "scale": self.scale,
-                "data_hash": self.data_hash, "classes": list(self.prepared.counts.names),
-                "updates": 0 if self.average is None else self.average.updates,
-                "loss_scaling": self.engine.loss_scaling,
-            })  # fmt: skip
-            state.put("model", self.model.state_dict())
-            if optimizer is not None:
-                state.put("optimizer", optimizer_tensors(optimizer))
-            if self.average is not None:
-                state.put("average", self.average.network.state_dict())
-            if sums is not None:
-                state.put("meter", {"sums": sums})
-            if dynamics is not None:
-                state.put("dynamics", {"sums": dynamics})
-            save_checkpoint(self.out / CHECKPOINT_FOLDER, state)
-        self.engine.wait()
-        self.seconds["saving"] += time.perf_counter() - begun
-
-    def _restore(self, state: TrainingState) -> None:
-        values = state.values
-        if values.get("format") != FORMAT:
-            raise LongtailError(
-                f"the checkpoint in {self.out} was written by another version of longtail; resume with that version, "
-                "or train into a new --out."
-            )
-        if values["data_hash"] != self.data_hash:
-            raise LongtailError(
-                f"the images of {self.config.data.source!r} are not those that {self.out} was started with; put them "
-                "back to resume, or train into a new --out."
-            )
-        self.history = values["history"]
-        self.stage_results = values["stage_results"]
-        for name, value in values.get("seconds", {}).items():
-            self.seconds[name] += value
-        self.scale = values["scale"]
-        self.engine.loss_scaling = values.get("loss_scaling", {})  # a checkpoint of an older version has none
-        last = max(self.stages)
-        values.setdefault("phase", _phase(values, last))
-        if state.phase == "trained":  # only the last files are missing
-            set_trainable(self.model, self.stages[last], self.config.model)
-            self._load_weights(state)
-            self.model.to(self.engine.device)
-
-    def _load_weights(self, state: TrainingState) -> None:
-        load_weights(self.model, state.take("model"), f"the model {self.config.model.name!r}")
-
-    # --- results -----------------------------------------------------------------------------------------------------
-
-    def _finish_stage(self, index: int) -> None:
-        last = index == max(self.stages)
-        found: dict[str, Evaluation] = {
-            name: self._evaluate(name, self.model, keep_predictions=last and name == "test")
-            for name in ("validation", "test")
-            if name in self.loaders
-        }
-        self.stage_results[f"stage{index}"] = {name: main_figures(result.summary) for name, result in found.items()}
-        if last:
-            self.final = found
-        # What the last stage came to is the result, which who started the run shows; of a fold nobody else does.
-        shown = "test" in found and (not last or self.config.data.fold is not None)
-        test = [f"test {describe(found['test'].summary)}"] if shown else []
-        self.reporter.say(f"stage {index} done: {'; '.join([*test, describe_throughput(self.history, index)])}")
-        if not last and self.engine.is_main:  # what another stage 2 can start from
-            save_model(merge_adapters(self.model), self._info(index), self.out / stage_name(index))
-        following = min((i for i in self.stages if i > index), default=index + 1)
-        self._save("trained" if last else "between stages", following)
-
-    def _evaluate(self, name: str, model: LongTailModel, *, keep_predictions: bool = False) -> Evaluation:
-        views = self.features.plain(name) if self.frozen else None
-        begun = time.perf_counter()
-        self.engine.share_buffers(model)
-        result = evaluate(
-            self.engine, model if views is None else Classifier(model),
-            self.loaders[name] if views is None else views, self.transform if views is None else views,
-            num_images=len(self.prepared.data.splits[name]), counts=self.prepared.counts,
-            groups=self.prepared.groups, scores=self._scores, keep_predictions=keep_predictions,
-        )  # fmt: skip
-        result = with_group_intervals(result, self.prepared.data.splits[name], self.config.data.group_column)
-        self.seconds["evaluation"] += time.perf_counter() - begun
-        return result
-
-    def _scores(self, logits: Tensor) -> Tensor:
-        return logits * self.scale
-
-    def _finish(self) -> dict[str, Any]:
-        if not self.final:  # resumed after the last stage
-            self._finish_stage(max(self.stages))
-        test = self.final.get("test")
-        metrics = run_metrics(
-            self.config, self.prepared, self.stages, found=self.final, stage_results=self.stage_results,
-            history=self.history, seconds=self.seconds,
-            machine=hardware(self.engine.device) | {"processes": self.engine.world_size},
-        )  # fmt: skip
-        if self.engine.is_main:
-            save_model(merge_adapters(self.model), self._info(max(self.stages)), self.out)
-            if test is not None:
-                splits, counts = self.prepared.data.splits, self.prepared.counts.array
-                examples = self.out / EXAMPLES_FILE
-                with self.reporter.bar("example images", len(counts)) as bar:
-                    write_examples(examples, splits["train"], splits["test"], test.predictions, counts, tick=bar.tick)
-                classes, column = self.prepared.data.classes, self.config.data.group_column
-                table = prediction_table(test, splits["test"], classes, group_column=column)
-                write_predictions(self.out / PREDICTIONS_FILE, table)
-                write_confusion(self.out / CONFUSION_FILE, test.predictions, self.prepared.counts.names)
-            self.tracking.log(final_figures(metrics), step=len(self.history))
-            write_json(self.out / METRICS_FILE, metrics)  # last: its presence says that the run is complete
-        self.engine.wait()
-        return metrics
-
-    def _info(self, stage: int) -> ModelInfo:
-        return model_info(self.config, self.prepared, self.model, self.stages[stage], self.scale)
-
-
-def make_engine(config: RunConfig) -> Engine:
-    """Start device, precision and processes.
-
-    Raises:
-        LongtailError: The machine cannot compute in the precision asked for.
-    """
-    try:
-        return Engine(config.training)
-    except ValueError as error:
-        raise LongtailError(f"--training.precision {config.training.precision} does not work here: {error}") from error
-
-
-def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Train into a new folder and return the metrics.
+        callbacks: Called before those of the run itself.
 
     Raises:
         LongtailError: The folder holds something already.
@@ -406,14 +83,14 @@ def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any
     refuse_existing(out)
     check_config(config)
     config = complete(config)
-    engine = make_engine(config)
+    engine = Engine(config.training)
     was_there = out.exists()
     engine.wait()  # every process has looked at the folder before the first one writes to it
     if engine.is_main:
         write_yaml(out / CONFIG_FILE, asdict(config))
     try:
-        experiment = Experiment(config, out, reporter, engine)
-    except BaseException:  # nothing is trained yet: leave no trace, so that the same command works once mended
+        experiment = Experiment(config, out, reporter, engine, callbacks=callbacks)
+    except BaseException:  # nothing is trained yet: leave no trace, so that the same command works once it is fixed
         if engine.is_main:
             (out / CONFIG_FILE).unlink(missing_ok=True)
             if not was_there:
@@ -423,7 +100,9 @@ def start_run(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any
     return experiment.run()
 
 
-def resume_run(config: RunConfig, out: Path, reporter: Reporter, *, moved: bool = False) -> dict[str, Any]:
+def resume_run(
+    config: RunConfig, out: Path, reporter: Reporter, *, moved: bool = False, callbacks: Sequence[Callback] = ()
+) -> dict[str, Any]:
     """Continue a run from its last checkpoint, from the start where it has none yet, and return the metrics.
 
     Args:
@@ -431,6 +110,7 @@ def resume_run(config: RunConfig, out: Path, reporter: Reporter, *, moved: bool 
         out: The RUN folder.
         reporter: Tells the user what happens.
         moved: Whether the source of the configuration is a new path, which is stored once the images prove the same.
+        callbacks: Called before those of the run itself.
 
     Raises:
         LongtailError: The run is finished, or its checkpoint does not fit.
@@ -443,33 +123,396 @@ def resume_run(config: RunConfig, out: Path, reporter: Reporter, *, moved: bool 
         )
     check_config(config)
     config = complete(config)
-    experiment = Experiment(
-        config,
-        out,
-        reporter,
-        make_engine(config),
-        resuming=state is not None,
-        classes=None if state is None else state.values.get("classes"),
-    )
-    if state is not None:
-        experiment.reporter.say(f"resuming {_place(state.values, experiment.stages)}")
-    if moved and experiment.engine.is_main and (state is None or state.values["data_hash"] == experiment.data_hash):
+    experiment = Experiment(config, out, reporter, Engine(config.training), state=state, callbacks=callbacks)
+    if moved and experiment.engine.is_main:
         write_yaml(out / CONFIG_FILE, asdict(config))
-    return experiment.run(state)
+    return experiment.run()
 
 
-def _phase(values: Mapping[str, Any], last: int) -> Phase:
-    """Infer where training stood from a checkpoint of an earlier version, which does not record it."""
-    if values["stage"] > last:
-        return "trained"
-    return "in a stage" if values["epoch"] or values["step"] else "between stages"
+class Experiment(Callback):
+    """A run in a folder. It is set up when it is made; :meth:`run` trains, evaluates and saves, in this order.
+
+    Args:
+        config: Everything the run is made from.
+        out: The RUN folder.
+        reporter: Tells the user what happens.
+        engine: Device, precision, processes.
+        state: The checkpoint to continue from.
+        callbacks: Called before those of the run itself.
+
+    Attributes:
+        progress: Where training stands, as of the last checkpoint.
+
+    Raises:
+        LongtailError: The configuration or the data cannot be used, or the checkpoint does not fit them.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        out: Path,
+        reporter: Reporter,
+        engine: Engine,
+        *,
+        state: TrainingState | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        begun = time.perf_counter()
+        self.config, self.out, self.engine, self.state = config, out, engine, state
+        self.reporter = reporter if engine.is_main else Reporter(quiet=True)
+        self.tracking = Tracking(config, out, self.reporter, is_main=engine.is_main)
+        self.callbacks = callbacks
+        self.guard = InterruptGuard()
+        self.stages = check_stages(config)
+        self.frozen = all(stage.train != "all" and stage.cached_views for stage in self.stages.values())
+
+        # Data
+        classes = None if state is None else state.values.get("classes")
+        self.prepared = engine.agree(
+            lambda: prepare_data(config.data, self.reporter, classes=classes), partial(run_facts, config)
+        )
+        self.data_hash = self.prepared.data_hash  # now: a folder may change while it is trained on
+        describe_data(self.prepared, config.data.source, self.reporter)
+        splits = self.prepared.data.splits
+        decoders = {name: make_decoder(split, name, config.data) for name, split in splits.items()}
+        self.inputs = make_inputs(decoders, config.data, engine.device, self.reporter, once=self.frozen)
+
+        # Network
+        self.model = self._make_model()
+        for stage in self.stages.values():  # an option that the loss refuses is found before anything is trained
+            make_loss(stage, self.prepared.counts, self.model)
+        self.average: MovingAverage | None = None  # of the weights, while a stage has one
+        self.recorder: GradientRecorder | None = None  # of the gradients on the logits, while a stage is trained
+        self.scale = 1.0  # of the logits before softmax
+
+        # Results
+        self.progress = NOT_BEGUN
+        self.history: list[dict[str, Any]] = []
+        self.stage_results: dict[str, Any] = {}
+        self.final: dict[str, Evaluation] = {}  # by split, once the last stage is evaluated
+        # Not counting the epochs.
+        self.seconds = dict.fromkeys(("startup", "compile", "features", "evaluation", "saving"), 0.0)
+        self.features = FeatureStore(
+            engine, self.model, self.inputs, decoders, self.reporter, self.seconds, config.data, fixed=self.frozen
+        )
+        if state is not None:
+            self._restore(state)
+        self.seconds["startup"] += time.perf_counter() - begun
+
+    def run(self) -> dict[str, Any]:
+        """Train what is left to train, evaluate it, write the files of the result; return ``metrics.json``.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; the checkpoint is written.
+            LongtailError: The loss became NaN.
+        """
+        if self.engine.is_main:
+            prepared, column = self.prepared, self.config.data.group_column
+            write_splits(self.out / SPLITS_FILE, prepared.data.splits, prepared.source, prepared.origins, column)
+        with self.tracking:
+            with self.guard:
+                self.train()
+                self.evaluate(max(self.stages))
+            return self.save()
+
+    # --- setup -------------------------------------------------------------------------------------------------------
+
+    def _make_model(self) -> LongTailModel:
+        """Build the network, with published weights, those of another run, or new ones drawn from the seed."""
+        network, counts, resuming = self.config.model, self.prepared.counts, self.state is not None
+        torch.manual_seed(step_seed(self.config.training.seed, 0))
+        model = build_model(
+            network.name,
+            counts.num_classes,
+            network.head,
+            pretrained=network.pretrained and not (resuming or network.weights),
+            in_size=self.config.data.image_size,
+        )
+        if network.adapter != "none":
+            add_adapters(model.backbone, network.adapter_rank)
+        if network.weights and not resuming:
+            whole = start_from(model, counts, network.weights)
+            self.reporter.say(f"starting from {network.weights}: backbone{' and classifier' if whole else ''}")
+        if self.config.training.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
+
+    def _restore(self, state: TrainingState) -> None:
+        """Continue from a checkpoint: history, figures, weights; the rest when its stage begins."""
+        values = state.values
+        if values.get("format") != FORMAT:
+            raise LongtailError(
+                f"the checkpoint in {self.out} was written by another version of longtail; resume with that version, "
+                "or train into a new --out."
+            )
+        if values["data_hash"] != self.data_hash:
+            raise LongtailError(
+                f"the images of {self.config.data.source!r} are not those that {self.out} was started with; put them "
+                "back to resume, or train into a new --out."
+            )
+        self.progress = _saved_progress(state, last=max(self.stages))
+        self.history = values["history"]
+        self.stage_results = values["stage_results"]
+        for name, value in values.get("seconds", {}).items():
+            self.seconds[name] += value
+        self.scale = values["scale"]
+        self.engine.loss_scaling = values.get("loss_scaling", {})  # a checkpoint of an older version has none
+        if self.progress.state != "between stages":  # then its weights are those from before the next one changes it
+            index = min(self.progress.stage, max(self.stages))
+            set_trainable(self.model, self.stages[index], self.config.model)
+        load_weights(self.model, state.take("model"), f"the model {self.config.model.name!r}")
+        self.model.to(self.engine.device)
+        stage = self.stages.get(self.progress.stage)
+        self.reporter.say(f"resuming {self.progress.describe(0 if stage is None else stage.epochs)}")
+
+    # --- train -------------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Train the stages that are left, each from the weights of the one before."""
+        last = max(self.stages)
+        for index, stage in self.stages.items():
+            if index < self.progress.stage:
+                continue
+            self.train_stage(index, stage)
+            if index != last:
+                self.evaluate(index)
+                if self.engine.is_main:  # what another stage 2 can start from
+                    self._save_model(index, self.out / stage_name(index))
+                self.save_checkpoint(Progress(last, state="between stages"))
+
+    def train_stage(self, index: int, stage: StageConfig) -> None:
+        """Train one stage from its start, or from the checkpoint within it."""
+        training = self.config.training
+        state = self.state if self.progress.state == "in a stage" and self.progress.stage == index else None
+        if state is None:
+            self.progress = Progress(index)
+            torch.manual_seed(step_seed(training.seed, index, 1))
+            set_trainable(self.model, stage, self.config.model)
+        self.model.to(self.engine.device)
+        if training.ema_decay is not None:
+            self.average = MovingAverage(self.model, training.ema_decay)
+        if training.compile:
+            # PyTorch keeps a few graphs of the same code, also of networks that are gone, and then compiles no more.
+            torch.compiler.reset()
+        stored = (
+            self.features.views(index, stage.cached_views, training.seed, self._stop) if stage.cached_views else None
+        )
+        work = build_stage(
+            self.engine,
+            stage,
+            index,
+            model=self.model,
+            counts=self.prepared.counts,
+            labels=self.prepared.data.splits["train"].labels,
+            inputs=self.inputs["train"] if stored is None else stored,
+            network=None if stored is None else Classifier(self.model),
+        )
+        self.scale = work.loss.logit_scale
+        if training.compile:
+            begun = time.perf_counter()
+            warm_up(work)
+            self.seconds["compile"] += time.perf_counter() - begun
+        if training.record_dynamics:
+            self.recorder = GradientRecorder.of_stage(work, self.engine, self.out)
+        if state is not None:
+            load_optimizer_tensors(work.optimizer, state.take("optimizer"))
+            if self.average is not None:
+                self.average.load(state)
+            if self.recorder is not None and self.engine.is_main:  # the sums are those of all processes together
+                self.recorder.start(state.tensors.get("dynamics.sums"))
+        with self.reporter.bar(f"stage {index}", stage.epochs * work.steps) as bar:
+            ours = (self.average, StageBar(bar), self.tracking, self.recorder, self)
+            work.callbacks = [*self.callbacks, *(callback for callback in ours if callback is not None)]
+            for callback in work.callbacks:
+                callback.on_stage_begin(work)
+            step, sums = self.progress.step, None if state is None else state.tensors.get("meter.sums")
+            for epoch in range(self.progress.epoch, stage.epochs):
+                self.finish_epoch(work, train_epoch(work, epoch, step, sums))
+                step, sums = 0, None
+        self.engine.release()
+        if self.average is not None:
+            self.model.load_state_dict(self.average.network.state_dict())
+        self.average = self.recorder = self.state = None
+
+    def on_step_end(self, stage: StageRun, progress: Progress) -> None:
+        """Save a checkpoint where it is due or where the user asked to stop."""
+        if progress.step == stage.steps:  # the end of the epoch saves, once its row is recorded
+            return
+        stopping, every = self._stop_at(progress.step), self.config.training.checkpoint_steps
+        if stopping or (every and progress.step % every == 0):
+            stop_on_nan(stage, progress.epoch)  # before the good checkpoint is replaced
+            begun = time.perf_counter()
+            self.save_checkpoint(progress, stage)
+            stage.paused += time.perf_counter() - begun
+        if stopping:
+            raise Interrupted
+
+    def finish_epoch(self, stage: StageRun, row: dict[str, Any]) -> None:
+        """Add an epoch to the history, with the validation figures where they are due, and save a checkpoint."""
+        every, epoch, last = self.config.training.validate_every, row["epoch"], row["epoch"] == stage.epochs
+        if "validation" in self.inputs and (last or (every and epoch % every == 0)):
+            network = self.model if self.average is None else self.average.network
+            summary = self._measure("validation", network).summary
+            row["validation_loss"] = summary["nll"]
+            row["validation_accuracy"] = summary["accuracy"]
+            row["validation_balanced_accuracy"] = summary["balanced_accuracy"]
+        self.history.append(row)
+        if self.engine.is_main:
+            write_history(self.out / HISTORY_FILE, self.history)
+        for callback in stage.callbacks:
+            callback.on_epoch_end(stage, row)
+        self.save_checkpoint(Progress(stage.index, epoch), stage)
+        if not last and self._stop_at(AGREE_STEPS):
+            raise Interrupted
+
+    def _stop_at(self, step: int) -> bool:
+        """Whether to stop now: several processes have to stop at the same step."""
+        if self.engine.world_size == 1:
+            return self.guard.requested
+        if step % AGREE_STEPS:
+            return False
+        return bool(self.engine.sum(torch.tensor(float(self.guard.requested), device=self.engine.device)).item())
+
+    def _stop(self) -> None:
+        """Stop while features are computed; several processes finish them first."""
+        if self.guard.requested and self.engine.world_size == 1:
+            raise Interrupted
+
+    # --- evaluate ----------------------------------------------------------------------------------------------------
+
+    def evaluate(self, index: int) -> None:
+        """Evaluate the network on the validation and test splits after a stage, and tell the figures."""
+        last = index == max(self.stages)
+        results: dict[str, Evaluation] = {
+            name: self._measure(name, self.model, keep_predictions=last and name == "test")
+            for name in ("validation", "test")
+            if name in self.inputs
+        }
+        self.stage_results[f"stage{index}"] = {name: main_figures(result.summary) for name, result in results.items()}
+        # The figures of the last stage are the result, which is shown by whoever started the run; those of a fold are
+        # shown here only.
+        shown = "test" in results and (not last or self.config.data.fold is not None)
+        test = [f"test {describe(results['test'].summary)}"] if shown else []
+        self.reporter.say(f"stage {index} done: {'; '.join([*test, describe_throughput(self.history, index)])}")
+        if last:
+            self.final = results
+            self.save_checkpoint(Progress(index + 1, state="trained"))
+            self.progress = Progress(index + 1, state="evaluated")
+
+    def _measure(self, name: str, model: LongTailModel, *, keep_predictions: bool = False) -> Evaluation:
+        """Evaluate a network on a split, on stored features where no stage trains the backbone."""
+        features = self.features.plain(name) if self.frozen else None
+        begun = time.perf_counter()
+        self.engine.share_buffers(model)
+        split = self.prepared.data.splits[name]
+        result = evaluate(
+            self.engine,
+            model if features is None else Classifier(model),
+            self.inputs[name] if features is None else features,
+            num_images=len(split),
+            counts=self.prepared.counts,
+            groups=self.prepared.groups,
+            scores=lambda logits: logits * self.scale,
+            keep_predictions=keep_predictions,
+        )
+        result = with_group_intervals(result, split, self.config.data.group_column)
+        self.seconds["evaluation"] += time.perf_counter() - begun
+        return result
+
+    # --- save --------------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, progress: Progress, stage: StageRun | None = None) -> None:
+        """Write everything that a resumed run needs; every process has to call this.
+
+        Args:
+            progress: Where training stands.
+            stage: The stage under way, if any.
+        """
+        begun = time.perf_counter()
+        if not torch.stack([weight.isfinite().all() for weight in self.model.parameters()]).all():
+            raise LongtailError(
+                f"the weights are no longer finite numbers after epoch {progress.epoch}, step {progress.step} of stage "
+                f"{progress.stage}; the checkpoint before is kept: train with a lower "
+                f"--stage{progress.stage}.optimizer.lr or a --training.clip_norm."
+            )
+        within = stage if progress.step else None
+        sums = self.engine.sum(within.meter.sums) if within is not None else None
+        dynamics = self.engine.sum(self.recorder.sums) if within is not None and self.recorder is not None else None
+        if self.engine.is_main:
+            state = TrainingState(
+                values={
+                    "format": FORMAT,
+                    "phase": progress.state,
+                    "stage": progress.stage,
+                    "epoch": progress.epoch,
+                    "step": progress.step,
+                    "history": self.history,
+                    "stage_results": self.stage_results,
+                    "seconds": self.seconds,
+                    "scale": self.scale,
+                    "data_hash": self.data_hash,
+                    "classes": list(self.prepared.counts.names),
+                    "updates": 0 if self.average is None else self.average.updates,
+                    "loss_scaling": self.engine.loss_scaling,
+                }
+            )
+            state.put("model", self.model.state_dict())
+            if stage is not None:
+                state.put("optimizer", optimizer_tensors(stage.optimizer))
+            if self.average is not None:
+                state.put("average", self.average.network.state_dict())
+            if sums is not None:
+                state.put("meter", {"sums": sums})
+            if dynamics is not None:
+                state.put("dynamics", {"sums": dynamics})
+            save_checkpoint(self.out / CHECKPOINT_FOLDER, state)
+        self.engine.wait()
+        self.progress = progress
+        self.seconds["saving"] += time.perf_counter() - begun
+
+    def save(self) -> dict[str, Any]:
+        """Write the files of the result; return the values of ``metrics.json``."""
+        machine = hardware(self.engine.device) | {"processes": self.engine.world_size}
+        metrics = run_metrics(
+            self.config,
+            self.prepared,
+            self.stages,
+            results=self.final,
+            stage_results=self.stage_results,
+            history=self.history,
+            seconds=self.seconds,
+            machine=machine,
+        )
+        if self.engine.is_main:
+            self._save_model(max(self.stages), self.out)
+            if "test" in self.final:
+                self._save_predictions(self.final["test"])
+            for callback in (*self.callbacks, self.tracking):
+                callback.on_run_end(metrics)
+            write_json(self.out / METRICS_FILE, metrics)  # last: its presence says that the run is complete
+        self.engine.wait()
+        return metrics
+
+    def _save_model(self, stage: int, folder: Path) -> None:
+        info = model_info(self.config, self.prepared, self.model, self.stages[stage], self.scale)
+        save_model(merge_adapters(self.model), info, folder)
+
+    def _save_predictions(self, test: Evaluation) -> None:
+        """Write the predictions for the test split, its confusion matrix, and example images."""
+        data, counts = self.prepared.data, self.prepared.counts
+        with self.reporter.bar("example images", len(counts)) as bar:
+            path = self.out / EXAMPLES_FILE
+            write_examples(
+                path, data.splits["train"], data.splits["test"], test.predictions, counts.array, tick=bar.tick
+            )
+        column = self.config.data.group_column
+        table = prediction_table(test, data.splits["test"], data.classes, group_column=column)
+        write_predictions(self.out / PREDICTIONS_FILE, table)
+        write_confusion(self.out / CONFUSION_FILE, test.predictions, counts.names)
 
 
-def _place(values: Mapping[str, Any], stages: Mapping[int, StageConfig]) -> str:
-    """Describe where a checkpoint continues."""
-    stage, epoch, step = (values[name] for name in ("stage", "epoch", "step"))
-    if stage not in stages:
-        return "after the last stage: the files of the result are still to be written"
-    if epoch == stages[stage].epochs:
-        return f"at the end of stage {stage}"
-    return f"at stage {stage}, epoch {epoch + 1}, step {step}"
+def _saved_progress(state: TrainingState, last: int) -> Progress:
+    """Read where training stood from a checkpoint; those of earlier versions do not name the state."""
+    stage, epoch, step = (state.values[name] for name in ("stage", "epoch", "step"))
+    inferred: State = "trained" if stage > last else "in a stage" if epoch or step else "between stages"
+    return Progress(stage, epoch, step, state.values.get("phase", inferred))

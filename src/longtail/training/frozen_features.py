@@ -8,35 +8,47 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from longtail.config.schema import DataConfig
 from longtail.console import Reporter
 from longtail.data.image_hashes import image_hashes
 from longtail.data.loading.cache import files_on_disk, kept_on_disk, scaling
 from longtail.data.loading.cache_folder import Contents
-from longtail.data.loading.loaders import Batch, Loader, count_batches, split_rows
+from longtail.data.loading.loaders import Batch, count_batches, split_rows
 from longtail.data.loading.workers import Decoder
-from longtail.data.transforms.augmentation import Augment, BatchTransform
+from longtail.data.transforms.augmentation import BatchTransform
 from longtail.device import forward_batch, memory_budget, step_seed
 from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel
 from longtail.models.resnet_cifar import fold_batch_norms
 from longtail.training.engine import Engine
-from longtail.training.evaluate import largest_batch
+from longtail.training.forward_pass import ImageInputs, largest_batch
 
 BATCH = 256  # not the largest that fits: draws without hashes follow the batches, and must not depend on memory
-
-
-AT_ONCE = 16 * BATCH  # images whose features are kept in one file
-
-
+AT_ONCE = 16 * BATCH  # images whose features are stored in one file
 _HASH, _KEY = 32, 40  # bytes of an image's hash, letters of a hash in a file's name
 
 
-class CachedViews:
-    """Features of V augmented views of each image; both the loader and the transform of a stage that trains on them.
+class FeatureRows(NamedTuple):
+    """Images of one step by their numbers, whose features are drawn once it is known which view is shown.
+
+    Attributes:
+        numbers: int64 (N,), the row of each image, on the training device.
+        labels: int64 (N,), on the training device.
+        rows: int64 (N,), the same as ``numbers``, on the CPU.
+    """
+
+    numbers: Tensor
+    labels: Tensor
+    rows: Tensor
+
+
+class StoredFeatures:
+    """Features of V augmented views of each image: the inputs of a stage that trains the classifier alone.
 
     A frozen backbone in evaluation mode gives the same feature for the same pixels at any time, so training on stored
     features is training through the backbone, with one difference: an image shows V views instead of a new one at
@@ -47,37 +59,37 @@ class CachedViews:
         labels: int64 (N,), on the training device.
 
     Example:
-        >>> views = CachedViews(torch.arange(6.0).view(2, 3, 1), torch.tensor([0, 1, 1]))
-        >>> batch = next(views.batches(torch.tensor([2, 0]), 2))
-        >>> batch.labels.tolist(), views.augment(batch.images, torch.Generator().manual_seed(0)).shape
+        >>> stored = StoredFeatures(torch.arange(6.0).view(2, 3, 1), torch.tensor([0, 1, 1]))
+        >>> batch = next(stored.batches(torch.tensor([2, 0]), 2))
+        >>> batch.labels.tolist(), stored.augment(batch, torch.Generator().manual_seed(0)).shape
         ([1, 0], torch.Size([2, 1]))
     """
 
-    waited = 0.0  # nothing is ever waited for
+    waited = 0.0  # never blocks
     large_batch = BATCH
 
     def __init__(self, features: Tensor, labels: Tensor) -> None:
         self.features = features
         self.labels = labels
 
-    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
-        """Yield row numbers in place of images; :meth:`augment` turns them into features."""
+    def batches(self, rows: Tensor, batch_size: int) -> Iterator[FeatureRows]:
+        """Yield the given rows in order, ``batch_size`` at a time."""
         # All rows go to the device at once: sending those of each step would wait for the step before.
         there = split_rows(rows.to(self.features.device), batch_size)
         for part, index in zip(split_rows(rows, batch_size), there, strict=True):
-            yield Batch(index, self.labels[index], part)
+            yield FeatureRows(index, self.labels[index], part)
 
-    def augment(self, images: Tensor, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:
-        """Draw one view for each row number (N,) and return its features (N, D)."""
+    def augment(self, batch: FeatureRows, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:
+        """Draw one view of each image and return its features (N, D)."""
         if len(self.features) == 1:  # nothing to draw: a step on features alone is short enough to notice
-            return self.normalize(images)
-        total = images.shape[0] * world_size
+            return self.normalize(batch)
+        total = batch.numbers.shape[0] * world_size
         view = torch.randint(len(self.features), (total,), generator=generator)[rank::world_size]
-        return self.features[view.to(images.device, non_blocking=True), images]
+        return self.features[view.to(batch.numbers.device, non_blocking=True), batch.numbers]
 
-    def normalize(self, images: Tensor) -> Tensor:
-        """Return the features (N, D) of the first view for row numbers (N,): what evaluation sees."""
-        return self.features[0, images]
+    def normalize(self, batch: FeatureRows) -> Tensor:
+        """Return the features (N, D) of the first view of each image: what evaluation sees."""
+        return self.features[0, batch.numbers]
 
 
 class Classifier(nn.Module):
@@ -93,6 +105,7 @@ class Classifier(nn.Module):
     def __init__(self, model: LongTailModel) -> None:
         super().__init__()
         self.head = model.head
+        self.head_name = model.head_name
 
     def forward(self, features: Tensor, *, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits (N, C), or logits and the features (N, D) themselves."""
@@ -103,8 +116,7 @@ class Classifier(nn.Module):
 def compute_views(
     engine: Engine,
     model: LongTailModel,
-    loader: Loader,
-    transform: Augment,
+    inputs: ImageInputs,
     labels: Tensor,
     *,
     views: int,
@@ -114,24 +126,22 @@ def compute_views(
     source: str = "",
     tick: Callable[[], object] = lambda: None,
     warn: Callable[[str], object] = lambda _: None,
-) -> CachedViews:
+) -> StoredFeatures:
     """Pass every image through the frozen backbone ``views`` times, each time augmented anew.
 
     The draws follow from ``seed``, so that a resumed run trains on the same features. Those of an image with a hash
-    follow from it and not from images beside it, so that another choice of images finds what was computed before.
+    follow from it and not from the images next to it, so that another choice of images reuses what was computed before.
 
     Args:
         engine: Device, precision, processes.
         model: The network; its head is not used.
-        loader: Batches of uint8 images of the training split.
-        transform: Augmentation and normalisation.
+        inputs: Images of the split; those of the training split are augmented.
         labels: int64 (N,).
         views: V, at least 1.
         seed: Seed words.
-        key: What the features follow from but for image, seed and view, from :func:`feature_key`: they are kept on
-            disk under its hash, and only read the next time. Empty keeps nothing.
-        hashes: What each image is, from :func:`longtail.data.image_hashes.image_hashes`; where there are none,
-            nothing is kept.
+        key: Everything except image, seed and view that the features follow from, from :func:`feature_key`: they are
+            stored on disk under its hash, and only read the next time. Empty stores nothing.
+        hashes: Of each image, from :func:`longtail.data.image_hashes.image_hashes`; without them nothing is stored.
         source: SOURCE of the images, listed by `longtail cache`.
         tick: Called once for each part of :data:`BATCH` images of a view.
         warn: Called with one sentence where the disk cannot be used.
@@ -147,12 +157,12 @@ def compute_views(
             "memory: lower cached_views of the stage (--stage1.cached_views, --stage2.cached_views), or set it to 0 to "
             "train through the backbone."
         )
-    names = [int.from_bytes(one[:8]) for one in hashes]
+    image_seeds = [int.from_bytes(digest[:8]) for digest in hashes]
     seeds = [(*seed, view) for view in range(views)]
 
     def compute(rows: Tensor, chosen: Sequence[int]) -> list[Tensor]:
         words = [seeds[view] for view in chosen]
-        return _pass_once(engine, model, loader, transform, rows, names, words, tick)
+        return backbone_pass(engine, model, inputs, rows, image_seeds, words, tick)
 
     features = torch.empty(views, count, model.num_features)
     if key and hashes and engine.world_size == 1:  # several processes compute together: none can wait for another
@@ -161,7 +171,7 @@ def compute_views(
         views_on_disk(keys, hashes, features, compute, contents, warn)
     else:
         features = torch.stack(compute(torch.arange(count), range(views)))
-    return CachedViews(features.to(engine.device), labels.to(engine.device))
+    return StoredFeatures(features.to(engine.device), labels.to(engine.device))
 
 
 def views_on_disk(
@@ -240,8 +250,8 @@ def _take(stored: Tensor, rows: Tensor, missing: dict[bytes, list[int]]) -> None
         rows[ours] = values.view(torch.float32).view(count, -1)[theirs]
 
 
-def feature_key(engine: Engine, model: LongTailModel, scaling: str, transform: Augment) -> str:
-    """Say in one hash what the features of an image follow from: decoding, weights, transform, arithmetic.
+def feature_key(engine: Engine, model: LongTailModel, scaling: str, transform: BatchTransform) -> str:
+    """Hash everything that the features of an image follow from: decoding, weights, transform, arithmetic.
 
     Args:
         engine: Its precision and layout.
@@ -256,13 +266,12 @@ def feature_key(engine: Engine, model: LongTailModel, scaling: str, transform: A
     return digest.hexdigest()
 
 
-def _pass_once(
+def backbone_pass(
     engine: Engine,
     model: LongTailModel,
-    loader: Loader,
-    transform: Augment,
+    inputs: ImageInputs,
     rows: Tensor,
-    names: Sequence[int],
+    image_seeds: Sequence[int],
     seeds: Sequence[tuple[int, ...]],
     tick: Callable[[], object],
 ) -> list[Tensor]:
@@ -270,40 +279,45 @@ def _pass_once(
     # Every process needs as many rows as the others to exchange them; those beyond the end repeat the first ones.
     count = len(rows)
     padded = rows[torch.arange(-(-count // engine.world_size) * engine.world_size) % count]
-    own = padded[engine.rank :: engine.world_size]
-    places = split_rows(torch.arange(len(own)), BATCH)
-    features = torch.empty(len(seeds), len(own), model.num_features, device=engine.device)
+    ours = padded[engine.rank :: engine.world_size]
+    targets = split_rows(torch.arange(len(ours)), BATCH)
+    features = torch.empty(len(seeds), len(ours), model.num_features, device=engine.device)
     size = 0
 
     def through(images: Tensor, at_once: int) -> Tensor:
         nonlocal size
-        parts = [backbone(engine.laid_out(part)).float() for part in split_rows(images, at_once)]
+        parts = [backbone(engine.to_memory_format(part)).float() for part in split_rows(images, at_once)]
         size = at_once  # it fits: the next images begin here
         return torch.cat(parts)
 
     with engine.inference(model):
         backbone = fold_batch_norms(model.backbone)
-        for step, (batch, place) in enumerate(zip(loader.batches(own, BATCH), places, strict=True)):
+        for step, (batch, target) in enumerate(zip(inputs.batches(ours, BATCH), targets, strict=True)):
             for view, words in enumerate(seeds):
-                images = _drawn(engine, transform, batch, names, words, step)
+                images = _augmented(engine, inputs.transform, batch, image_seeds, words, step)
                 size = size or forward_batch(engine.device, images.shape[-1])
-                features[view, place] = largest_batch(partial(through, images), size)
+                features[view, target] = largest_batch(partial(through, images), size)
                 tick()
     return [engine.interleave(part)[:count] for part in features]
 
 
-def _drawn(
-    engine: Engine, transform: Augment, batch: Batch, names: Sequence[int], words: tuple[int, ...], step: int
+def _augmented(
+    engine: Engine,
+    transform: BatchTransform,
+    batch: Batch,
+    image_seeds: Sequence[int],
+    words: tuple[int, ...],
+    step: int,
 ) -> Tensor:
-    """Augment the images of a batch, each with its own random draws if it has a name."""
-    if names:
+    """Augment the images of a batch, each with its own random draws if it has a seed."""
+    if image_seeds:
         return torch.cat(
             [
-                transform.augment(image, torch.Generator().manual_seed(step_seed(*words, names[row])))
+                transform.augment(image, torch.Generator().manual_seed(step_seed(*words, image_seeds[row])))
                 for image, row in zip(torch.split(batch.images, 1), batch.rows.tolist(), strict=True)
             ]
         )
-    # Nothing is kept for other choices of images: a draw for the batch takes an eighth of the time.
+    # Nothing is stored for other choices of images: a draw for the batch takes an eighth of the time.
     shared = torch.Generator().manual_seed(step_seed(*words, step))
     return transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
 
@@ -314,29 +328,33 @@ class FeatureStore:
     Args:
         engine: Device, precision, processes.
         model: The network; its backbone is frozen when features are asked for.
-        loaders: Batches of uint8 images by split.
+        inputs: Images by split, augmented as in training.
         decoders: What those images are, by split.
-        transform: Augmentation and normalisation in training.
         reporter: Tells the user what happens.
-        seconds: What it takes is added to ``features``.
+        seconds: The time it takes is added to ``features``.
+        data: The source, and whether features of a fixed backbone are stored on disk for the next run.
         fixed: No stage trains the backbone: its features are the same in every run, so they are of no seed in
             particular, and seeds, stages and methods share them.
-        on_disk: Keep the features of a fixed backbone, for the next run.
-        source: SOURCE of the images.
     """
 
     def __init__(
-        self, engine: Engine, model: LongTailModel, loaders: Mapping[str, Loader], decoders: Mapping[str, Decoder],
-        transform: BatchTransform, reporter: Reporter, seconds: dict[str, float], *, fixed: bool, on_disk: bool,
-        source: str = "",
-    ) -> None:  # fmt: skip
-        self.engine, self.model, self.loaders, self.decoders = engine, model, loaders, decoders
-        self.transform, self.reporter, self.seconds = transform, reporter, seconds
-        self.fixed, self.on_disk, self.source = fixed, on_disk, source
+        self,
+        engine: Engine,
+        model: LongTailModel,
+        inputs: Mapping[str, ImageInputs],
+        decoders: Mapping[str, Decoder],
+        reporter: Reporter,
+        seconds: dict[str, float],
+        data: DataConfig,
+        *,
+        fixed: bool,
+    ) -> None:
+        self.engine, self.model, self.inputs, self.decoders = engine, model, inputs, decoders
+        self.reporter, self.seconds, self.data, self.fixed = reporter, seconds, data, fixed
         self._hashes: dict[str, list[bytes]] = {}  # a source's bytes are read once
-        self._plain: dict[str, CachedViews] = {}
+        self._plain: dict[str, StoredFeatures] = {}
 
-    def views(self, index: int, count: int, seed: int, stop: Callable[[], object]) -> CachedViews:
+    def views(self, index: int, count: int, seed: int, stop: Callable[[], object]) -> StoredFeatures:
         """Features of ``count`` augmented views of the training images.
 
         Args:
@@ -345,39 +363,49 @@ class FeatureStore:
             seed: Of the run.
             stop: Called between parts; may raise to leave.
         """
-        words = () if self.fixed else (seed, index)
-        parts = count_batches(len(self.decoders["train"].split), BATCH * self.engine.world_size)
-        with self.reporter.bar(f"stage {index}: features", count * parts) as bar:
+        seeds = (4,) if self.fixed else (seed, index, 4)
+        return self._compute("train", self.inputs["train"], count, seeds, f"stage {index}: features", stop)
+
+    def plain(self, name: str) -> StoredFeatures:
+        """Features of a split as it is, which is only evaluated: computed once."""
+        if name not in self._plain:
+            images = self.inputs[name]
+            unchanged = ImageInputs(images.loader, BatchTransform(images.transform.mean, images.transform.std))
+            self._plain[name] = self._compute(name, unchanged, 1, (), f"features of {name}")
+        return self._plain[name]
+
+    def _compute(
+        self,
+        name: str,
+        inputs: ImageInputs,
+        views: int,
+        seed: tuple[int, ...],
+        title: str,
+        stop: Callable[[], object] = lambda: None,
+    ) -> StoredFeatures:
+        begun, decoder = time.perf_counter(), self.decoders[name]
+        parts = count_batches(len(decoder.split), BATCH * self.engine.world_size)
+        with self.reporter.bar(title, views * parts) as bar:
 
             def tick() -> None:
                 bar.tick()
                 stop()
 
-            return self._compute("train", self.transform, count, (*words, 4), tick)
-
-    def plain(self, name: str) -> CachedViews:
-        """Features of a split as it is, which is only evaluated: computed once."""
-        if name not in self._plain:
-            transform = BatchTransform(self.transform.mean, self.transform.std)
-            parts = count_batches(len(self.decoders[name].split), BATCH * self.engine.world_size)
-            with self.reporter.bar(f"features of {name}", parts) as bar:
-                self._plain[name] = self._compute(name, transform, 1, (), bar.tick)
-        return self._plain[name]
-
-    def _compute(
-        self, name: str, transform: BatchTransform, views: int, seed: tuple[int, ...], tick: Callable[[], object]
-    ) -> CachedViews:
-        begun = time.perf_counter()
-        decoder = self.decoders[name]
-        if self.fixed and name not in self._hashes:
-            self._hashes[name] = image_hashes(decoder.split)
-        keep = self.fixed and self.on_disk
-        key = feature_key(self.engine, self.model, scaling(decoder), transform) if keep else ""
-        found = compute_views(
-            self.engine, self.model, self.loaders[name], transform,
-            torch.from_numpy(decoder.split.labels.copy()), views=views, seed=seed, key=key,
-            hashes=self._hashes.get(name, ()), source=self.source, tick=tick,
-            warn=lambda text: self.reporter.say(f"note: {text}"),
-        )  # fmt: skip
+            if self.fixed and name not in self._hashes:
+                self._hashes[name] = image_hashes(decoder.split)
+            store = self.fixed and self.data.cache
+            features = compute_views(
+                self.engine,
+                self.model,
+                inputs,
+                torch.from_numpy(decoder.split.labels.copy()),
+                views=views,
+                seed=seed,
+                key=feature_key(self.engine, self.model, scaling(decoder), inputs.transform) if store else "",
+                hashes=self._hashes.get(name, ()),
+                source=self.data.source,
+                tick=tick,
+                warn=lambda text: self.reporter.say(f"note: {text}"),
+            )
         self.seconds["features"] += time.perf_counter() - begun
-        return found
+        return features

@@ -1,19 +1,21 @@
-"""Recorder: the gradient on each class's logit and the probability of its images, summed on the device in training."""
+"""GradientRecorder: the gradient on each class's logit and the probability of its images, summed on the device."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from longtail.analysis.saturation import BINS, EDGES
-from longtail.run.dynamics import _SUMS
-from longtail.training.meter import CHECK_STEPS
+from longtail.run.dynamics import _SUMS, write_epoch
+from longtail.training.engine import Engine
+from longtail.training.loop import CHECK_STEPS, Callback, StageRun
 
 
-class Recorder:
+class GradientRecorder(Callback):
     """Sums of one epoch over the gradients on the logits; nothing here waits for the device.
 
     With ``g`` the gradient of an image's own loss on the logits, class ``c`` is raised by ``sum_i max(-g_ic, 0)`` and
@@ -26,6 +28,7 @@ class Recorder:
         scale: What the loss multiplies the logits with (:attr:`LongTailLoss.logit_scale`).
         mean: Whether the loss is a mean over the batch; its gradients are then multiplied by the batch size.
         scaler: What ``accelerate`` multiplies a float16 loss with, or None.
+        out: The RUN folder that each epoch is written to; None writes nothing.
 
     References:
         [1] Tan et al., Equalization Loss v2, CVPR 2021, arXiv 2012.08548: the accumulated positive and negative
@@ -33,9 +36,9 @@ class Recorder:
 
     Example:
         >>> from longtail.run.dynamics import epoch_columns
-        >>> recorder = Recorder(torch.device("cpu"), 2, scale=1.0)
+        >>> recorder = GradientRecorder(torch.device("cpu"), 2, scale=1.0)
         >>> logits, target = torch.zeros(4, 2, requires_grad=True), torch.tensor([0, 0, 0, 1])
-        >>> recorder.watch(logits, target)
+        >>> recorder.on_logits(logits, target)
         >>> functional.cross_entropy(logits, target).backward()
         >>> columns = epoch_columns(recorder.sums, recorder.scale)
         >>> columns["positive"].tolist(), columns["negative"].tolist(), columns["gradient"].tolist()
@@ -43,16 +46,31 @@ class Recorder:
     """
 
     def __init__(
-        self, device: torch.device, num_classes: int, *, scale: float, mean: bool = True, scaler: Any = None
+        self,
+        device: torch.device,
+        num_classes: int,
+        *,
+        scale: float,
+        mean: bool = True,
+        scaler: Any = None,
+        out: Path | None = None,
     ) -> None:
         self.scale = scale
+        self.out = out
         self._mean, self._scaler = mean, scaler
         self._sums = torch.zeros(num_classes, _SUMS + BINS, dtype=torch.float64, device=device)
         self._inner = torch.tensor(EDGES[1:-1], dtype=torch.float32, device=device)
         self._steps: list[tuple[Tensor, ...]] = []  # not added yet: few operations for many steps
         self._factor = 1.0  # of all of them
 
-    def watch(self, logits: Tensor, target: Tensor, share: float = 1.0) -> None:
+    @classmethod
+    def of_stage(cls, stage: StageRun, engine: Engine, out: Path | None = None) -> Self:
+        """Return a recorder of the loss of a stage."""
+        loss, scaler = stage.loss, engine.accelerator.scaler
+        mean = loss.reduction == "mean"
+        return cls(engine.device, loss.num_classes, scale=loss.logit_scale, mean=mean, scaler=scaler, out=out)
+
+    def on_logits(self, logits: Tensor, target: Tensor, share: float = 1.0) -> None:
         """Look at the gradient on these logits once it is there.
 
         Args:
@@ -66,6 +84,13 @@ class Recorder:
         logits.register_hook(  # type: ignore[no-untyped-call]
             lambda gradient: self._add(values, gradient, label, factor)
         )
+
+    def on_epoch_end(self, stage: StageRun, row: dict[str, Any]) -> None:
+        """Write the sums of all processes, and begin the next epoch."""
+        sums = stage.engine.sum(self.sums)
+        if self.out is not None and stage.engine.is_main:
+            write_epoch(self.out, row["stage"], row["epoch"], sums, self.scale)
+        self.start()
 
     def _add(self, logits: Tensor, gradient: Tensor, label: Tensor, factor: float) -> None:
         if factor != self._factor or len(self._steps) == CHECK_STEPS:
@@ -100,7 +125,7 @@ class Recorder:
         return self._sums
 
     def start(self, sums: Tensor | None = None) -> None:
-        """Begin an epoch, from the sums of its earlier steps where there are some."""
+        """Begin an epoch, from the sums of its earlier steps if there are any."""
         self._steps.clear()
         self._sums.zero_()
         if sums is not None:

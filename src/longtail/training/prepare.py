@@ -1,24 +1,37 @@
-"""From a data configuration to the splits of a run: load, hold out test, cut long-tailed, hold out validation."""
+"""From a data configuration to what a run trains on: its splits, checked and described, and their batches."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from longtail.config.schema import DataConfig
+from longtail.config.schema import EXECUTION, DataConfig, RunConfig, flatten
 from longtail.console import Reporter
 from longtail.counts import ClassCounts, GroupName, IntArray
 from longtail.data.audit.drop_unreadable import UNREADABLE, drop_unreadable
 from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import ImageData, Split
+from longtail.data.loading.loaders import ResidentBudget, SinglePassLoader, build_loader
+from longtail.data.loading.workers import Decoder
 from longtail.data.sources.paths import absolute_source
 from longtail.data.sources.registry import load_source
 from longtail.data.splits import assign_folds, carve, describe_never_judged, never_judged
 from longtail.data.subsets import cut_long_tailed
+from longtail.data.transforms.augmentation import BatchTransform
 from longtail.errors import LongtailError
+from longtail.training.forward_pass import ImageInputs
+
+if TYPE_CHECKING:
+    import torch
+
+_PATHS = frozenset({"data.source", "model.weights"})
+"""Options that may differ between hosts: the images are compared by their hash."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +175,12 @@ def prepare_data(
         notes.append(f"the source has no test split: {len(test)} images were held out (--data.test_fraction).")
     if config.imbalance_ratio is not None:
         cut = cut_long_tailed(
-            data.splits["train"], size, config.imbalance_ratio,
-            profile=config.imbalance_profile, seed=config.subset_seed,
-        )  # fmt: skip
+            data.splits["train"],
+            size,
+            config.imbalance_ratio,
+            profile=config.imbalance_profile,
+            seed=config.subset_seed,
+        )
         data = data.with_splits(train=cut)
     if "validation" not in data.splits and config.validation_fraction > 0:
         rest, held_out = _carve(config, data.splits["train"], "validation_fraction", size)
@@ -205,8 +221,6 @@ def _one_fold(config: DataConfig, data: ImageData) -> tuple[ImageData, list[str]
 
 def hash_splits(data: ImageData) -> str:
     """Hash the rows of all splits of a run; an embedded image counts by its bytes, a file by path and size."""
-    import hashlib
-
     names = [name for name in ("train", "validation", "test") if name in data.splits]
     parts = "\n".join(f"{name} {data.splits[name].fingerprint()}" for name in names)
     return f"sha256:{hashlib.sha256(parts.encode()).hexdigest()}"
@@ -220,4 +234,92 @@ def _carve(config: DataConfig, split: Split, option: str, classes: int) -> tuple
         groups=config.group_column,
         num_classes=classes,
         option=f"--data.{option}",
+    )
+
+
+def run_facts(config: RunConfig, prepared: PreparedData) -> dict[str, str]:
+    """Return hashes of everything that all processes of a run have to agree on: classes, images and configuration.
+
+    Args:
+        config: The resolved configuration.
+        prepared: The data.
+    """
+    options = {
+        key: value
+        for key, value in flatten(asdict(config)).items()
+        if key.rsplit(".", 1)[-1] not in EXECUTION and key not in _PATHS
+    }
+    counts = {name: prepared.data.counts(name).counts for name in prepared.data.splits}
+    facts: dict[str, object] = {"classes": prepared.counts.names, "images of each class": counts}
+    facts |= {"images": prepared.data_hash, "configuration": options}
+    return {name: hashlib.sha256(json.dumps(value).encode()).hexdigest() for name, value in facts.items()}
+
+
+def describe_data(prepared: PreparedData, source: str, reporter: Reporter) -> None:
+    """Say what there is to train on, and the notes on it."""
+    counts, splits = prepared.counts, prepared.data.splits
+    sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
+    groups = ", ".join(f"{len(rows)} {name}" for name, rows in prepared.groups.items())
+    reporter.say(
+        f"{source}: {counts.num_classes} classes ({groups}), images: {sizes}, "
+        f"imbalance ratio {counts.imbalance_ratio:.4g}"
+    )
+    for note in prepared.notes:
+        reporter.say(f"note: {note}")
+
+
+def make_decoder(split: Split, name: str, data: DataConfig) -> Decoder:
+    """The decoder of a split, to the size that its augmentation needs."""
+    # Boxes of any size are cut out of a training image, so all of it is kept; others are cut to size here.
+    boxes = name == "train" and data.augmentation == "random-resized-crop"
+    side = (data.resize or data.image_size) if boxes else data.image_size
+    return Decoder(split, data.resize, side, data.interpolation)
+
+
+def make_inputs(
+    decoders: Mapping[str, Decoder], data: DataConfig, device: torch.device, reporter: Reporter, *, once: bool = False
+) -> dict[str, ImageInputs]:
+    """The images of each split as a network takes them, decoded at once where they fit the memory that is left.
+
+    Args:
+        decoders: Decoders by split.
+        data: Data options of the run.
+        device: Where batches go.
+        reporter: Shows the progress of decoding.
+        once: Whether each image is needed once, for its features: nothing is decoded now, and no pixels are stored.
+    """
+    transform, budget = make_transform(data), ResidentBudget(device, data.resident_gigabytes)
+    inputs: dict[str, ImageInputs] = {}
+    for name, decoder in decoders.items():
+        if once:
+            inputs[name] = ImageInputs(SinglePassLoader(decoder, device, data.workers), transform)
+            continue
+        with reporter.bar(f"decoding {name}", len(decoder.split)) as bar:
+            loader = build_loader(
+                decoder,
+                device,
+                workers=data.workers,
+                budget=budget,
+                cache=data.cache,
+                source=data.source,
+                keep_workers=name == "train",
+                tick=bar.tick,
+                warn=lambda text: reporter.say(f"note: {text}"),
+            )
+        inputs[name] = ImageInputs(loader, transform)
+    return inputs
+
+
+def make_transform(config: DataConfig) -> BatchTransform:
+    """Return the batch transform of a data configuration."""
+    return BatchTransform(
+        tuple(config.mean),
+        tuple(config.std),
+        augmentation=config.augmentation,
+        crop_padding=config.crop_padding,
+        size=config.image_size,
+        policy=config.policy,
+        policy_operations=config.policy_operations,
+        policy_magnitude=config.policy_magnitude,
+        cutout=config.cutout,
     )

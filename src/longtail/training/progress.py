@@ -1,11 +1,47 @@
-"""The figures of a run in one line of text."""
+"""Progress: where training stands, and the figures of a run in one line of text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 from longtail.text import figure_text
+
+State = Literal["not begun", "in a stage", "between stages", "trained", "evaluated"]
+"""Where training stands: a stage includes the end of its last epoch, before its results are measured."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands.
+
+    Attributes:
+        stage: 1 or 2, the stage under way; between stages the following one, and 1 more than the last one after it.
+        epoch: Finished epochs of that stage.
+        step: Finished steps of its next epoch.
+        state: The same in words.
+
+    Example:
+        >>> Progress(1, epoch=4, step=20).describe(epochs=200)
+        'at stage 1, epoch 5, step 20'
+    """
+
+    stage: int
+    epoch: int = 0
+    step: int = 0
+    state: State = "in a stage"
+
+    def describe(self, epochs: int) -> str:
+        """Say where a run continues, for a stage of so many epochs."""
+        if self.state in ("trained", "evaluated"):
+            return "after the last stage: the files of the result are still to be written"
+        if self.state == "in a stage" and self.epoch == epochs:
+            return f"at the end of stage {self.stage}"
+        return f"at stage {self.stage}, epoch {self.epoch + 1}, step {self.step}"
+
+
+NOT_BEGUN: Final = Progress(1, state="not begun")
 
 
 def describe(summary: Mapping[str, Any]) -> str:

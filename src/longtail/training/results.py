@@ -1,20 +1,39 @@
-"""What a finished run says of itself: the values of ``metrics.json`` and of ``model.json``."""
+"""The results of a finished run: ``metrics.json``, ``model.json`` and the example images of its report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from longtail.analysis.examples import FULL, Detail, Examples, choose_examples, usual_detail
 from longtail.config.schema import RunConfig, StageConfig
+from longtail.counts import IntArray
+from longtail.data.dataset import Split
 from longtail.models.model import LongTailModel
 from longtail.run.environment import versions
 from longtail.run.model_info import ModelInfo, ModelSpec, Preprocessing
-from longtail.run.write import throughput
+from longtail.run.write import throughput, write_table
 from longtail.training.assumed_prior import assumed_prior
 from longtail.training.evaluate import Evaluation
 from longtail.training.prepare import PreparedData
 
 FORMAT = 1
+EXAMPLES_SCHEMA = pa.schema(
+    {
+        "class": pa.int64(),
+        "role": pa.string(),
+        "image": pa.binary(),
+        "prediction": pa.int64(),
+        "confidence": pa.float32(),
+        "path": pa.string(),
+    }
+)
 
 
 def run_metrics(
@@ -22,7 +41,7 @@ def run_metrics(
     prepared: PreparedData,
     stages: Mapping[int, StageConfig],
     *,
-    found: Mapping[str, Evaluation],
+    results: Mapping[str, Evaluation],
     stage_results: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float],
@@ -34,13 +53,13 @@ def run_metrics(
         config: The resolved configuration.
         prepared: The data.
         stages: The stages that were trained, by number.
-        found: The evaluation of each split after the last stage.
+        results: The evaluation of each split after the last stage.
         stage_results: Figures after each stage.
         history: One row an epoch.
-        seconds: What took how long beside the epochs.
+        seconds: Seconds of everything but the epochs, by name.
         machine: Hardware and processes.
     """
-    whole = {
+    parts = {
         f"stage{index}": round(sum(row["seconds"] for row in history if row["stage"] == index), 3) for index in (1, 2)
     } | {name: round(value, 3) for name, value in seconds.items()}
     return {
@@ -49,21 +68,23 @@ def run_metrics(
         "classes": list(prepared.counts.names),
         "train_counts": list(prepared.counts),
         "groups": {name: [int(i) for i in rows] for name, rows in prepared.groups.items()},
-        "test": found["test"].summary if "test" in found else None,
-        "validation": found["validation"].summary if "validation" in found else None,
+        "test": results["test"].summary if "test" in results else None,
+        "validation": results["validation"].summary if "validation" in results else None,
         "stages": stage_results,
         "losses": {f"stage{index}": {"name": stage.loss.name} | stage.loss.options for index, stage in stages.items()},
         "seeds": {
-            "seed": config.training.seed, "subset_seed": config.data.subset_seed, "split_seed": config.data.split_seed,
+            "seed": config.training.seed,
+            "subset_seed": config.data.subset_seed,
+            "split_seed": config.data.split_seed,
         },
         "data_hash": prepared.data_hash,
         "notes": list(prepared.notes),
         "unreadable": prepared.unreadable,
         "versions": versions(),
         "hardware": dict(machine),
-        "seconds": {"total": round(sum(whole.values()), 3)} | whole,
+        "seconds": {"total": round(sum(parts.values()), 3)} | parts,
         "throughput": {f"stage{index}": throughput(history, index) for index in stages},
-    }  # fmt: skip
+    }
 
 
 def main_figures(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,13 +100,13 @@ def main_figures(summary: Mapping[str, Any]) -> dict[str, Any]:
 def model_info(
     config: RunConfig, prepared: PreparedData, model: LongTailModel, stage: StageConfig, scale: float
 ) -> ModelInfo:
-    """Return what ``model.json`` says of a model after a stage.
+    """Return the values of ``model.json`` after a stage.
 
     Args:
         config: The resolved configuration.
         prepared: The data.
         model: The network.
-        stage: The last stage that it went through.
+        stage: The last stage that trained it.
         scale: What its logits are multiplied by before softmax.
     """
     data = config.data
@@ -105,3 +126,73 @@ def model_info(
         recipe=config.recipe,
         versions=versions(),
     )
+
+
+def write_examples(
+    path: Path,
+    train: Split,
+    test: Split,
+    predictions: Mapping[str, Any],
+    counts: IntArray,
+    *,
+    tick: Callable[[], object] = lambda: None,
+) -> None:
+    """Write small pictures of every class, the hardest first: some of its training images, and some errors on it.
+
+    Args:
+        path: The Parquet file.
+        train: Training split.
+        test: Test split that the predictions are of.
+        predictions: Its columns ``label``, ``prediction`` and ``confidence``, shape (N,) each.
+        counts: Training images per class, shape (C,).
+        tick: Called once per class.
+    """
+    label, answer = (np.asarray(predictions[name], dtype=np.int64) for name in ("label", "prediction"))
+    confidence = np.asarray(predictions["confidence"], dtype=np.float64)
+    chosen = choose_examples(label, answer, confidence, counts)
+    rows = list(_example_rows(chosen, train, test, label, answer, confidence, tick))
+    write_table(path, pa.Table.from_pylist(rows, schema=EXAMPLES_SCHEMA))
+
+
+def thumbnail(picture: Image.Image, detail: Detail) -> bytes:
+    """A picture as it is stored: WebP, not enlarged.
+
+    Example:
+        >>> small = Image.open(io.BytesIO(thumbnail(Image.new("RGB", (300, 200)), FULL)))
+        >>> small.format, small.size
+        ('WEBP', (96, 64))
+    """
+    small, buffer = picture.copy(), io.BytesIO()
+    small.thumbnail((detail.side, detail.side), Image.Resampling.LANCZOS)
+    small.save(buffer, "WEBP", quality=detail.quality)
+    return buffer.getvalue()
+
+
+def _example_rows(
+    chosen: Examples,
+    train: Split,
+    test: Split,
+    label: IntArray,
+    answer: IntArray,
+    confidence: np.ndarray[Any, Any],
+    tick: Callable[[], object],
+) -> Iterator[dict[str, Any]]:
+    def row(split: Split, index: int, role: str, prediction: int = -1, sure: float = 0.0) -> dict[str, Any]:
+        picture = thumbnail(split.image(index), detail)
+        columns = {"class": name, "role": role, "image": picture, "prediction": prediction, "confidence": sure}
+        return columns | {"path": split.path(index)}
+
+    usual = usual_detail(len(chosen.classes))
+    shown, wrong = _by_class(train.labels, len(chosen.close)), _by_class(label[chosen.errors], len(chosen.close))
+    for name in chosen.classes.tolist():
+        detail = FULL if chosen.close[name] else usual
+        for index in shown[name][: detail.pictures].tolist():
+            yield row(train, index, "train")
+        for index in chosen.errors[wrong[name]].tolist():
+            yield row(test, index, "error", int(answer[index]), float(confidence[index]))
+        tick()
+
+
+def _by_class(label: IntArray, num_classes: int) -> list[IntArray]:
+    """The rows of each class, in their order."""
+    return np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label, minlength=num_classes))[:-1])

@@ -1,39 +1,27 @@
-"""Stage 1 and stage 2 as two runs of one loop: from a stage's configuration to the Pass that the engine trains."""
+"""Stage 1 and stage 2 of a run: from the configuration of a stage to what the training loop takes."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from longtail.config.schema import DataConfig, ModelConfig, OptimizerConfig, StageConfig
-from longtail.counts import ClassCounts
-from longtail.data.loading.loaders import Batch, Loader
-from longtail.data.samplers import EpochSampler, build_sampler
+from longtail.config.schedule import learning_rate
+from longtail.config.schema import Mixing, ModelConfig, OptimizerConfig, StageConfig
+from longtail.counts import ClassCounts, IntArray
+from longtail.data.samplers import build_sampler
 from longtail.data.transforms import mixing
-from longtail.data.transforms.augmentation import Augment, BatchTransform
 from longtail.device import can_fuse, step_seed
 from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss
 from longtail.losses.registry import build_loss
 from longtail.models.adapters import train_only_adapters
 from longtail.models.model import LongTailModel
-from longtail.run.checkpoint import TrainingState, load_weights
 from longtail.training.engine import Engine
-from longtail.training.gradient_recorder import Recorder
-from longtail.training.train_epoch import Mixer, Pass
-
-
-def make_transform(config: DataConfig) -> BatchTransform:
-    """Return the batch transform of a data configuration."""
-    return BatchTransform(
-        tuple(config.mean), tuple(config.std),
-        augmentation=config.augmentation, crop_padding=config.crop_padding, size=config.image_size,
-        policy=config.policy, policy_operations=config.policy_operations, policy_magnitude=config.policy_magnitude,
-        cutout=config.cutout,
-    )  # fmt: skip
+from longtail.training.forward_pass import Inputs
+from longtail.training.loop import Labeled, Mixer, StageRun
 
 
 def make_loss(stage: StageConfig, counts: ClassCounts, model: LongTailModel) -> LongTailLoss:
@@ -48,27 +36,37 @@ def make_loss(stage: StageConfig, counts: ClassCounts, model: LongTailModel) -> 
             f"the loss {stage.loss.name!r} is defined on a cosine classifier, but this model has a "
             f"{model.head_name} one: train with --model.head cosine."
         )
-    if loss.may_be_empty:
-        loss.count_empty_as_zero()  # a batch may hold nothing but such labels
-    if loss.needs_classifier:
-        loss.attach_classifier(model.head)
+    fit_loss(loss, model.head)
     return loss
 
 
-def make_mixer(stage: StageConfig, counts: ClassCounts, device: torch.device) -> Mixer | None:
-    """Return the mixing of a stage, or None."""
-    classes, alpha, there = counts.num_classes, stage.mixing_alpha, counts.tensor(device)
+def fit_loss(loss: LongTailLoss, head: nn.Module) -> None:
+    """Ready a new loss for training: batches of labels that do not count, and the classifier that it may read."""
+    if loss.may_be_empty:
+        loss.count_empty_as_zero()
+    if loss.needs_classifier:
+        loss.attach_classifier(head)
 
-    def mix(batch: Batch, other: Batch | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        images, labels = batch.images, batch.labels
+
+def make_mixer(name: Mixing, alpha: float, counts: ClassCounts, device: torch.device) -> Mixer | None:
+    """Return the mixing of a stage, or None.
+
+    Args:
+        name: Which one; ``feature-mixup`` is mixup of features (N, D).
+        alpha: Parameter of the Beta distribution that it draws from.
+        counts: Training images per class.
+        device: Of the batches.
+    """
+    classes, counts_there = counts.num_classes, counts.tensor(device)
+
+    def mix(batch: Labeled, other: Labeled | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if other is not None:
-            return mixing.cmo(images, labels, other.images, other.labels, classes, alpha, generator)
-        if stage.mixing == "remix":
-            return mixing.remix_by(there, images, labels, alpha, generator)
-        plain = mixing.cutmix if stage.mixing == "cutmix" else mixing.mixup  # feature-mixup: mixup of features (N, D)
-        return plain(images, labels, classes, alpha, generator)
+            return mixing.cmo(*batch, *other, classes, alpha, generator)
+        if name == "remix":
+            return mixing.remix_by(counts_there, *batch, alpha, generator)
+        return (mixing.cutmix if name == "cutmix" else mixing.mixup)(*batch, classes, alpha, generator)
 
-    return None if stage.mixing == "none" else mix
+    return None if name == "none" else mix
 
 
 def set_trainable(model: LongTailModel, stage: StageConfig, config: ModelConfig) -> None:
@@ -120,7 +118,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
 
 
 def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimiser over the trainable parameters.
+    """Build the optimizer over the trainable parameters.
 
     Example:
         >>> make_optimizer(OptimizerConfig(lr=0.5), nn.Linear(2, 2)).param_groups[0]["lr"]
@@ -131,24 +129,27 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opt
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
     return torch.optim.SGD(
-        groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov,
+        groups,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.nesterov,
         fused=fused,
-    )  # fmt: skip
+    )
 
 
-def build_pass(
+def build_stage(
     engine: Engine,
     stage: StageConfig,
     index: int,
     *,
     model: LongTailModel,
     counts: ClassCounts,
-    labels: Any,
-    loader: Loader,
-    transform: Augment,
+    labels: IntArray,
+    inputs: Inputs[Any],
     network: nn.Module | None = None,
-) -> tuple[Pass, EpochSampler]:
-    """Put together what one stage trains, and the sampler of its epochs.
+) -> StageRun:
+    """Put together what one stage trains.
 
     Args:
         engine: Device, precision, processes.
@@ -157,87 +158,31 @@ def build_pass(
         model: The network, on the device.
         counts: Training images per class.
         labels: Labels of the training split, shape (N,).
-        loader: Batches of the training split.
-        transform: Augmentation and normalisation.
+        inputs: Images or features of the training split.
         network: What is called in each step, where that is not the whole model but a part of it.
     """
-    seed = engine.config.seed
+    seed, training = engine.config.seed, engine.config
     loss = make_loss(stage, counts, model).to(engine.device)
-    optimizer = make_optimizer(stage.optimizer, model)
-    wrapped, prepared = engine.prepare(model if network is None else network, optimizer)
+    wrapped, optimizer = engine.prepare(network or model, make_optimizer(stage.optimizer, model))
     draw = partial(build_sampler, labels=labels, class_counts=counts, rank=engine.rank, world_size=engine.world_size)
-    sampler = draw(stage.sampler, seed=step_seed(seed, index, 2))
-    pasted = draw("class-balanced", seed=step_seed(seed, index, 3)) if stage.mixing == "cmo" else None
-    work = Pass(
-        engine=engine, model=model, wrapped=wrapped, loss=loss, criterion=engine.compiled(loss), optimizer=prepared,
-        loader=loader, transform=transform, mixer=make_mixer(stage, counts, engine.device), pasted=pasted,
-        batch_size=stage.batch_size, epochs=stage.epochs, seed=(seed, index),
-    )  # fmt: skip
-    return work, sampler
-
-
-class MovingAverage:
-    """An exponential moving average of a network's weights.
-
-    Args:
-        model: The network that is trained.
-        decay: What stays of the average at each step, in (0, 1), once it has risen to that.
-
-    Attributes:
-        updates: How often it was updated in this stage.
-    """
-
-    def __init__(self, model: LongTailModel, decay: float) -> None:
-        from longtail.models.timm import prepare_torchvision
-
-        prepare_torchvision()
-        from timm.utils.model_ema import ModelEmaV3
-
-        self.model = model
-        # The decay rises from 0: else a short run would average in the weights that it began with.
-        self.timm = ModelEmaV3(model, decay=decay, use_warmup=True)
-        self.updates = 0
-
-    @property
-    def network(self) -> LongTailModel:
-        """The network with the averaged weights."""
-        return cast("LongTailModel", self.timm.module)
-
-    def update(self) -> None:
-        """Take in the weights after a step."""
-        self.updates += 1
-        self.timm.update(self.model, step=self.updates)
-
-
-def make_average(model: LongTailModel, decay: float | None, state: TrainingState | None) -> MovingAverage | None:
-    """Begin an average, or go on with that of a checkpoint.
-
-    Args:
-        model: The network that is trained.
-        decay: Of the average; there is none for None.
-        state: A checkpoint of this stage, if it goes on.
-    """
-    if decay is None:
-        return None
-    average = MovingAverage(model, decay)
-    if state is not None:
-        load_weights(average.network, state.take("average"), "the averaged model")
-        average.updates = int(state.values["updates"])
-    return average
-
-
-def attach_recorder(work: Pass, sums: Tensor | None = None) -> Recorder:
-    """Give a stage a recorder.
-
-    Args:
-        work: The stage; its ``recorder`` is set.
-        sums: Of the steps that its first epoch has behind it, of all processes together.
-    """
-    loss, engine = work.loss, work.engine
-    recorder = Recorder(
-        engine.device, loss.num_classes,
-        scale=loss.logit_scale, mean=loss.reduction == "mean", scaler=engine.accelerator.scaler,
-    )  # fmt: skip
-    recorder.start(sums if engine.is_main else None)
-    work.recorder = recorder
-    return recorder
+    remedies = [f"a lower --stage{index}.optimizer.lr"]
+    remedies += ["--training.clip_norm 1"] if training.clip_norm is None else []
+    remedies += ["--training.precision fp32"] if training.precision != "fp32" else []
+    return StageRun(
+        engine=engine,
+        model=model,
+        network=wrapped,
+        loss=loss,
+        criterion=engine.compiled(loss),
+        optimizer=optimizer,
+        inputs=inputs,
+        sampler=draw(stage.sampler, seed=step_seed(seed, index, 2)),
+        batch_size=stage.batch_size,
+        epochs=stage.epochs,
+        learning_rate=partial(learning_rate, stage.schedule, stage.optimizer.lr, epochs=stage.epochs),
+        seed=(seed, index),
+        index=index,
+        mixer=make_mixer(stage.mixing, stage.mixing_alpha, counts, engine.device),
+        pasted=draw("class-balanced", seed=step_seed(seed, index, 3)) if stage.mixing == "cmo" else None,
+        remedy=f"the last good checkpoint is kept: train with {' or '.join(remedies)}",
+    )

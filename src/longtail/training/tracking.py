@@ -20,13 +20,15 @@ from longtail.data.sources.paths import last_name
 from longtail.errors import LongtailError
 from longtail.run.folder import CONFIG_FILE, HISTORY_FILE, TENSORBOARD_FOLDER, TRACKER_FILE
 from longtail.run.write import write_json
+from longtail.training.loop import Callback, StageRun
 
 
-class Tracking:
+class Tracking(Callback):
     """What a run logs to its tracker; to be used in a ``with`` statement, which ends the tracker's run however it ends.
 
-    A resumed run goes on in the same run of the tracker, whose name ``tracker.json`` in the RUN folder keeps. A tracker
-    that cannot be reached before training is an error. One that fails later is reported, and the run goes on without.
+    A resumed run continues in the same run of the tracker, whose name is stored in ``tracker.json`` of the RUN folder.
+    A tracker that cannot be reached before training is an error. One that fails later is reported, and the run
+    continues without it.
 
     Args:
         config: The run.
@@ -73,6 +75,15 @@ class Tracking:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._finish()
+
+    def on_epoch_end(self, stage: StageRun, row: dict[str, Any]) -> None:
+        """Log the line of an epoch."""
+        before = self.config.stage1.epochs if stage.index == 2 else 0
+        self.log(row, step=before + row["epoch"])
+
+    def on_run_end(self, metrics: dict[str, Any]) -> None:
+        """Log the figures of the finished run."""
+        self.log(final_figures(metrics), step=self.config.stage1.epochs + self.config.stage2.epochs)
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
         """Log the numbers among some values.
@@ -172,9 +183,11 @@ def final_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """
     splits = {name: metrics[name] for name in ("test", "validation") if metrics[name] is not None}
     return {
-        f"{name}_{key}": value for name, summary in splits.items() for key, value in summary.items()
+        f"{name}_{key}": value
+        for name, summary in splits.items()
+        for key, value in summary.items()
         if key not in {"per_class", "intervals"}
-    }  # fmt: skip
+    }
 
 
 def _check_installed(name: str) -> None:

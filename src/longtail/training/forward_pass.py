@@ -1,0 +1,175 @@
+"""The forward pass over a split, and the inputs it is made of: images through a loader and a transform, or features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from accelerate.utils import find_executable_batch_size
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import Tensor, nn
+
+from longtail.data.loading.loaders import Batch, Loader
+from longtail.data.transforms.augmentation import BatchTransform
+from longtail.errors import LongtailError
+from longtail.training.engine import Engine
+
+Result = TypeVar("Result")
+
+
+class LabeledRows(Protocol):
+    """What every batch has, whatever else is in it: labels int64 (N,) on the device, and row numbers on the CPU."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Class indices, int64 (N,), on the training device."""
+
+    @property
+    def rows(self) -> Tensor:
+        """Row of each image in its split, int64 (N,), on the CPU."""
+
+
+AnyBatch = TypeVar("AnyBatch", bound=LabeledRows)
+
+
+class Inputs(Protocol[AnyBatch]):
+    """Where the inputs of a network come from: :class:`ImageInputs`, or stored features.
+
+    Attributes:
+        waited: Seconds that whoever takes the batches has waited for them since :meth:`batches` was last begun.
+        large_batch: Rows at a time that are worth a try where nothing is trained.
+    """
+
+    @property
+    def waited(self) -> float: ...  # noqa: D102
+    @property
+    def large_batch(self) -> int: ...  # noqa: D102
+
+    def batches(self, rows: Tensor, batch_size: int) -> Iterator[AnyBatch]:
+        """Yield the given rows in order, ``batch_size`` at a time, the last batch possibly shorter."""
+
+    def augment(self, batch: AnyBatch, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:
+        """Return what the network takes in training, with draws for the global batch from a shared generator."""
+
+    def normalize(self, batch: AnyBatch) -> Tensor:
+        """Return what the network takes, without anything random."""
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """Images of a split as a network takes them.
+
+    Attributes:
+        loader: Batches of uint8 images (N, 3, S, S).
+        transform: Augmentation and normalization.
+
+    Example:
+        >>> from longtail.data.loading.loaders import ResidentLoader
+        >>> loader = ResidentLoader(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), torch.arange(5), torch.device("cpu"))
+        >>> inputs = ImageInputs(loader, BatchTransform((0.5,) * 3, (0.5,) * 3))
+        >>> [inputs.normalize(batch).mean().item() for batch in inputs.batches(torch.arange(5), 3)]
+        [-1.0, -1.0]
+    """
+
+    loader: Loader
+    transform: BatchTransform
+
+    @property
+    def waited(self) -> float:
+        """Seconds that were waited for images since :meth:`batches` was last begun."""
+        return self.loader.waited
+
+    @property
+    def large_batch(self) -> int:
+        """Images at a time that are worth a try where nothing is trained."""
+        return self.loader.large_batch
+
+    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
+        """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
+        return self.loader.batches(rows, batch_size)
+
+    def augment(self, batch: Batch, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:
+        """Return augmented and normalized images, float32 (N, 3, S, S)."""
+        return self.transform.augment(batch.images, generator, rank=rank, world_size=world_size)
+
+    def normalize(self, batch: Batch) -> Tensor:
+        """Return normalized images, float32 (N, 3, S, S)."""
+        return self.transform.normalize(batch.images)
+
+
+class BatchOutputs(NamedTuple):
+    """What a network gives for a batch, on the device.
+
+    Attributes:
+        logits: float32 (N, C).
+        features: (N, D), the input of its classifier, in the precision of the run.
+        labels: int64 (N,).
+        rows: int64 (N,), the row of each image in its split, on the CPU.
+    """
+
+    logits: Tensor
+    features: Tensor
+    labels: Tensor
+    rows: Tensor
+
+
+def forward_pass(
+    engine: Engine,
+    model: nn.Module,
+    inputs: Inputs[Any],
+    rows: Tensor,
+    consume: Callable[[Iterator[BatchOutputs]], Result],
+) -> Result:
+    """Pass the given rows of a split through a network once, without gradients, in batches as large as fit the memory.
+
+    Args:
+        engine: Device and precision.
+        model: Called as ``model(inputs, return_features=True)``; its mode is restored afterwards.
+        inputs: Of the split.
+        rows: int64, the rows in the order they are wanted in.
+        consume: Makes the result of the outputs of all batches, one batch after the other. It is called anew, with
+            smaller batches, where one did not fit, so that it has to keep what it gathers in variables of its own.
+
+    Raises:
+        LongtailError: Not even one image fits the memory.
+    """
+
+    def attempt(batch_size: int) -> Result:
+        with engine.inference(model):
+            return consume(outputs(batch_size))
+
+    def outputs(batch_size: int) -> Iterator[BatchOutputs]:
+        for batch in inputs.batches(rows, batch_size):
+            logits, features = model(engine.to_memory_format(inputs.normalize(batch)), return_features=True)
+            yield BatchOutputs(logits.float(), features, batch.labels, batch.rows)
+
+    return largest_batch(attempt, engine.config.evaluation_batch or inputs.large_batch)
+
+
+def largest_batch(work: Callable[[int], Result], first: int) -> Result:
+    """Call ``work(batch_size)`` with ``first``, or with half of it, until it fits the memory.
+
+    Raises:
+        LongtailError: Not even one image fits.
+    """
+    size = first
+
+    def halve() -> int:
+        nonlocal size
+        size //= 2
+        if size == 0:
+            raise LongtailError("one image does not fit the memory: use a smaller --data.image_size or network.")
+        return size
+
+    try:
+        return work(size)
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+    # Only now, as the search begins with a collection of garbage that takes longer than evaluating features does.
+    search: Callable[[], Result] = find_executable_batch_size(
+        work, starting_batch_size=halve(), reduce_batch_size_fn=halve
+    )
+    return search()

@@ -1,0 +1,342 @@
+"""The training loop: one epoch of one stage, step by step; runs, stored features, the estimator and the toy use it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from longtail.data.loading.loaders import count_batches, split_rows
+from longtail.data.samplers import EpochSampler
+from longtail.device import step_seed
+from longtail.errors import LongtailError
+from longtail.losses.base import LongTailLoss
+from longtail.training.engine import LocalEngine, normalizable
+from longtail.training.forward_pass import Inputs, LabeledRows
+from longtail.training.progress import Progress
+
+Labeled = tuple[Tensor, Tensor]
+"""What the network takes, (N, ...), and targets: class indices (N,) or probabilities (N, C)."""
+Mixer = Callable[[Labeled, Labeled | None, torch.Generator], Labeled]
+
+CHECK_STEPS = 50  # how often the host looks at the running sums
+
+
+class Meter:
+    """Running sums of an epoch, kept on the device, so that no step waits for the host.
+
+    They are the loss, right answers, images, and the first step whose loss was not a finite number.
+
+    Args:
+        device: Where the sums are kept.
+        asynchronous: The device computes while the host continues: sums are sent off at one look and read at a later
+            one.
+    """
+
+    def __init__(self, device: torch.device, *, asynchronous: bool = False) -> None:
+        self._asynchronous = asynchronous
+        self._sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, correct, images, 1 + first bad step
+        self._steps: list[tuple[Tensor, Tensor, int, int]] = []  # not added yet: one operation for many steps
+        self._copy: Tensor | None = None  # on its way to the host
+        self._arrived: torch.cuda.Event | None = None
+        self._seen = [0.0] * 4
+
+    def add(self, loss: Tensor, correct: Tensor, count: int, step: int) -> None:
+        """Add one step; nothing here waits for the device."""
+        self._steps.append((loss, correct, count, step))
+        if len(self._steps) == CHECK_STEPS:
+            self._add_up()
+
+    def start_from(self, sums: Tensor) -> None:
+        """Continue from the sums of earlier steps of the epoch."""
+        self._sums += sums.to(self._sums)
+
+    @property
+    def sums(self) -> Tensor:
+        """float64 (4,): loss times images, right answers, images, and 1 + the first step without a finite loss."""
+        if self._steps:
+            self._add_up()
+        return self._sums
+
+    def _add_up(self) -> None:
+        losses, corrects, counts, steps = zip(*self._steps, strict=True)
+        self._steps.clear()
+        loss = torch.stack(losses).double()
+        numbers = torch.tensor([counts, steps], dtype=torch.float64, pin_memory=self._asynchronous)
+        count, step = numbers.to(loss, non_blocking=True)
+        bad = ~loss.isfinite()
+        first = torch.where(bad, step + 1, torch.inf).min()
+        self._sums[3] = torch.where(bad.any() & (self._sums[3] == 0), first, self._sums[3])
+        self._sums[:3] += torch.stack([(loss * count).sum(), torch.stack(corrects).double().sum(), count.sum()])
+
+    def look(self) -> None:
+        """Bring the sums to the host without waiting: asynchronously, those that were sent off at the look before."""
+        if not self._asynchronous:
+            self._seen = self.sums.tolist()
+            return
+        if self._copy is not None and self._arrived is not None and self._arrived.query():  # type: ignore[no-untyped-call]
+            self._seen = self._copy.tolist()
+            self._copy = None
+        if self._copy is None:
+            self._copy = torch.empty(4, dtype=torch.float64, pin_memory=True).copy_(self.sums, non_blocking=True)
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived.record()
+
+    @property
+    def mean_loss(self) -> float | None:
+        """Mean loss on this process as of the last look; None if nothing has been seen yet."""
+        loss, _, images, _ = self._seen
+        return loss / images if images else None
+
+    @property
+    def has_nan(self) -> bool:
+        """Whether a loss was not a finite number, as of the last look."""
+        return self._seen[3] > 0
+
+    @property
+    def bad_step(self) -> int | None:
+        """The first step whose loss was not a finite number, or None. Waits for the device."""
+        step = int(self.sums[3].item())
+        return step - 1 if step else None
+
+
+class Callback:
+    """What hangs on the training loop. Each method does nothing here: override those that you need.
+
+    Several callbacks are called in their order. One that raises ends the training.
+    """
+
+    def on_stage_begin(self, stage: StageRun) -> None:
+        """Before the first step of a stage in this process, with all that it trains in place."""
+
+    def on_step_begin(self, stage: StageRun, progress: Progress) -> None:
+        """Before a step, once the loss knows how far training is; ``progress`` counts the steps before."""
+
+    def on_logits(self, logits: Tensor, target: Tensor, share: float) -> None:
+        """Before the loss of a batch or, where gradients are accumulated, of the given share of it.
+
+        Args:
+            logits: Shape (N, C), with their graph.
+            target: Class indices (N,), or probabilities (N, C).
+            share: Of the batch, in (0, 1]: what the loss is multiplied with.
+        """
+
+    def on_step_end(self, stage: StageRun, progress: Progress) -> None:
+        """After the step of the optimizer; ``progress`` counts it."""
+
+    def on_epoch_end(self, stage: StageRun, row: dict[str, Any]) -> None:
+        """After an epoch, before its checkpoint.
+
+        Args:
+            stage: The stage.
+            row: The line of ``history.csv``, with the validation figures where they were due.
+        """
+
+    def on_run_end(self, metrics: dict[str, Any]) -> None:
+        """Once a run is trained and evaluated, with the values of ``metrics.json``, before that is written."""
+
+
+@dataclass
+class StageRun:
+    """What one stage trains: everything the loop needs, and nothing about configuration or files.
+
+    Attributes:
+        engine: Device, precision, processes.
+        model: The network as the user knows it.
+        network: The same network as it is called in each step: wrapped by ``accelerate`` (autocast, DDP), compiled.
+        loss: The loss, on the device.
+        criterion: The same loss as it is called: compiled where the run asks for it.
+        optimizer: The optimizer over the trainable parameters, as it is stepped.
+        inputs: Images or features of the training split.
+        sampler: The order of the rows.
+        batch_size: Rows per step over all processes.
+        epochs: Epochs of the stage.
+        learning_rate: From an epoch, counted from 0, to its learning rate.
+        seed: Seed words of the stage, for example ``(seed, stage)``.
+        index: 1 or 2.
+        mixer: Mixing of a batch of network inputs, or None.
+        pasted: Draws the second batch of a mixer that needs one (CMO), or None.
+        callbacks: What hangs on the loop.
+        remedy: What to do where the loss is no longer a number, the end of a sentence.
+        meter: Running sums of the current epoch.
+        paused: Seconds of the current epoch that are no part of its training, such as those of checkpoints.
+    """
+
+    engine: LocalEngine
+    model: nn.Module
+    network: nn.Module
+    loss: LongTailLoss
+    criterion: nn.Module
+    optimizer: Any
+    inputs: Inputs[Any]
+    sampler: EpochSampler
+    batch_size: int
+    epochs: int
+    learning_rate: Callable[[int], float]
+    seed: tuple[int, ...]
+    index: int = 1
+    mixer: Mixer | None = None
+    pasted: EpochSampler | None = None
+    callbacks: Sequence[Callback] = ()
+    remedy: str = "train with a lower learning rate"
+    meter: Meter = field(init=False)
+    paused: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.engine.device, asynchronous=self.engine.asynchronous)
+
+    @property
+    def steps(self) -> int:
+        """Steps of one epoch."""
+        return count_batches(len(self.sampler), self.engine.local_batch_size(self.batch_size))
+
+
+def train_epoch(stage: StageRun, epoch: int, first_step: int = 0, sums: Tensor | None = None) -> dict[str, Any]:
+    """Train one epoch of a stage, or the rest of it.
+
+    All randomness of a step follows from the seed, the epoch and the step, so that a run that continues in the middle
+    of an epoch makes the same steps as one that was never stopped.
+
+    Args:
+        stage: The stage.
+        epoch: Epoch from 0.
+        first_step: Step of the epoch to begin with, from 0.
+        sums: :attr:`Meter.sums` of the steps before that one, of all processes together.
+
+    Returns:
+        The line of ``history.csv``, without validation figures.
+
+    Raises:
+        LongtailError: The loss is no longer a finite number, or a single image cannot be normalized.
+    """
+    engine, loss, optimizer = stage.engine, stage.loss, stage.optimizer
+    local = engine.local_batch_size(stage.batch_size)
+    learning_rate = stage.learning_rate(epoch)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group.get("lr_scale", 1.0)
+    stage.sampler.set_epoch(epoch)
+    stage.sampler.progress = epoch / stage.epochs
+    meter = stage.meter = Meter(engine.device, asynchronous=engine.asynchronous)
+    if sums is not None and engine.is_main:
+        meter.start_from(sums)
+    stage.paused, begun = 0.0, time.perf_counter()
+    rows = stage.sampler.indices()[first_step * local :]
+    steps = first_step + count_batches(len(rows), local)
+    others: Any = repeat(None)
+    if stage.pasted is not None:  # in step with the first batches
+        stage.pasted.set_epoch(epoch)
+        others = iter(stage.inputs.batches(stage.pasted.indices()[first_step * local :], local))
+    trainable = [parameter for parameter in stage.model.parameters() if parameter.requires_grad]
+    stage.network.train()
+    for step, batch in enumerate(stage.inputs.batches(rows, local), start=first_step):
+        loss.progress = min((epoch + step / steps) / stage.epochs, 1.0)
+        for callback in stage.callbacks:
+            callback.on_step_begin(stage, Progress(stage.index, epoch, step))
+        seed = step_seed(*stage.seed, epoch, step)
+        shared = torch.Generator().manual_seed(seed)
+        engine.seed(seed ^ (engine.rank + 1))  # noise: another stream than the shared one, and than other processes'
+        images, target = network_inputs(stage, batch, next(others), shared)
+        value, correct = forward_backward(stage, images, target)
+        if engine.config.clip_norm is not None:
+            engine.clip_gradients(trainable, engine.config.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        meter.add(value, correct, len(images), step)
+        if (step + 1) % CHECK_STEPS == 0:
+            meter.look()
+        # Processes can only stop together, at the end of the epoch; one alone stops as soon as it sees.
+        if step + 1 == steps or (engine.world_size == 1 and meter.has_nan):
+            stop_on_nan(stage, epoch)
+        for callback in stage.callbacks:
+            callback.on_step_end(stage, Progress(stage.index, epoch, step + 1))
+    seconds = time.perf_counter() - begun - stage.paused
+    summed_loss, correct_images, images_seen, _ = engine.sum(meter.sums).tolist()
+    waited = engine.sum(torch.tensor(stage.inputs.waited, device=engine.device)).item() / engine.world_size
+    return {
+        "stage": stage.index,
+        "epoch": epoch + 1,
+        "progress": round((epoch + 1) / stage.epochs, 6),
+        "learning_rate": learning_rate,
+        "train_loss": summed_loss / images_seen,
+        "train_accuracy": correct_images / images_seen,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(len(rows) * engine.world_size / seconds, 1),
+        "waiting_share": round(min(waited / seconds, 1.0), 4),
+    }
+
+
+def network_inputs(
+    stage: StageRun, batch: LabeledRows, other: LabeledRows | None, shared: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Augment and mix a batch; return what the network takes, in the layout of the run, and the targets."""
+    engine = stage.engine
+
+    def augmented(part: LabeledRows) -> Labeled:
+        inputs = stage.inputs.augment(part, shared, rank=engine.rank, world_size=engine.world_size)
+        return inputs, part.labels
+
+    images, target = augmented(batch)
+    if stage.mixer is not None:
+        images, target = stage.mixer((images, target), None if other is None else augmented(other), shared)
+    return engine.to_memory_format(images), target
+
+
+def forward_backward(stage: StageRun, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Accumulate the gradient of one batch, in parts where asked; return its mean loss and its right answers."""
+    # Parts of nearly equal size, of two images at least: batch normalization cannot normalize one.
+    count = max(1, min(stage.engine.config.accumulation, len(images) // 2))
+    parts = list(zip(images.tensor_split(count), target.tensor_split(count), strict=True))
+    losses, corrects = [], []
+    for number, (inputs, labels) in enumerate(parts if count > 1 else [(images, target)], start=1):
+        share = len(inputs) / len(images)
+        with nullcontext() if number == count else stage.engine.no_sync(stage.network):
+            with normalizable(inputs):
+                logits, features = stage.network(inputs, return_features=True)
+            for callback in stage.callbacks:
+                callback.on_logits(logits, labels, share)
+            # The product is a tensor of its own also where share is 1: that of a replayed CUDA graph changes at the
+            # next step.
+            loss = stage.criterion(logits, labels, features if stage.loss.needs_features else None) * share
+            stage.engine.backward(loss)
+        losses.append(loss.detach())
+        # Right answers; with probability targets, the probability mass on the answers given.
+        answer = logits.detach().argmax(dim=1)
+        hits = answer == labels if labels.ndim == 1 else labels.gather(1, answer[:, None])
+        corrects.append(hits.sum())
+    if count == 1:
+        return losses[0], corrects[0]
+    return torch.stack(losses).sum(), torch.stack(corrects).sum()
+
+
+def stop_on_nan(stage: StageRun, epoch: int) -> None:
+    """Raise LongtailError if any loss of this epoch was not a finite number. Waits for the device."""
+    if stage.engine.sum(stage.meter.sums)[3].item() == 0:
+        return
+    step = stage.meter.bad_step if stage.meter.bad_step is not None else "unknown (on another process)"
+    raise LongtailError(
+        f"the loss is not a number at epoch {epoch + 1}, step {step}, learning rate "
+        f"{stage.optimizer.param_groups[0]['lr']:g}; {stage.remedy}."
+    )
+
+
+def warm_up(stage: StageRun) -> None:
+    """Let torch.compile see every batch size of an epoch before anything is timed; nothing of it is kept."""
+    stage.network.train()
+    buffers = [(buffer, buffer.clone()) for buffer in stage.model.buffers()]  # batch-norm statistics
+    parts = split_rows(stage.sampler.indices(), stage.engine.local_batch_size(stage.batch_size))
+    sizes = list({len(part): part for part in parts}.values())
+    rounds = 1 if stage.engine.config.compile_mode == "default" else 3  # CUDA graphs: compile, warm up, record
+    for part in sizes * rounds:
+        batch = next(iter(stage.inputs.batches(part, len(part))))
+        other = None if stage.pasted is None else batch
+        forward_backward(stage, *network_inputs(stage, batch, other, torch.Generator().manual_seed(0)))
+        stage.optimizer.zero_grad()
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
