@@ -10,17 +10,17 @@ import pytest
 from longtail.compare.comparison import compare_runs
 from longtail.compare.seeds import MeanStd
 from longtail.counts import ClassCounts
-from longtail.report.plots import figures
-from longtail.report.plots.palette import GROUP_COLORS, THEME
-from longtail.report.sections import curves
-from longtail.report.sections.classes import imbalance_words
+from longtail.report.plots import traces
+from longtail.report.plots.canvas import GROUP_COLORS, THEME
+from longtail.report.sections import epoch_lines
+from longtail.report.sections.classes import class_histogram, imbalance_words
 from longtail.report.sections.order import build_sections
-from longtail.report.sections.results import verdict
+from longtail.report.sections.results import group_bars, verdict
 
 
 def test_histogram_orders_classes_by_size_whatever_their_order():
     counts = ClassCounts([5, 300, 50], names=["rare", "common", "some"])
-    figure = figures.class_histogram(counts, counts.group_of())
+    figure = class_histogram(counts, counts.group_of())
     bars = sorted(
         (x, y, counts.names[index])
         for trace in figure.data
@@ -32,15 +32,15 @@ def test_histogram_orders_classes_by_size_whatever_their_order():
 
 def test_histogram_names_few_classes_and_stays_light_with_many(cifar_counts):
     small = ClassCounts([30, 20, 10], names=["a", "b", "c"])
-    assert figures.class_histogram(small, small.group_of()).layout.xaxis.ticktext == ("a", "b", "c")
+    assert class_histogram(small, small.group_of()).layout.xaxis.ticktext == ("a", "b", "c")
     large = ClassCounts(cifar_counts * 30)
-    figure = figures.class_histogram(large, large.group_of())
+    figure = class_histogram(large, large.group_of())
     assert {trace.type for trace in figure.data} == {"scatter"}
 
 
 def test_accuracy_leaves_untested_classes_out_and_keeps_the_class_index():
     counts = ClassCounts([300, 50, 5])
-    figure = figures.class_accuracy(counts, counts.group_of(), np.array([0.9, np.nan, 0.1]))
+    figure = traces.class_accuracy(counts, counts.group_of(), np.array([0.9, np.nan, 0.1]))
     points = {
         int(c): (x, y) for trace in figure.data for c, x, y in zip(trace.customdata, trace.x, trace.y, strict=True)
     }
@@ -49,52 +49,52 @@ def test_accuracy_leaves_untested_classes_out_and_keeps_the_class_index():
 
 def test_accuracy_places_a_class_without_images_on_the_logarithmic_axis():
     counts = ClassCounts([300, 0])
-    figure = figures.class_accuracy(counts, counts.group_of(), np.array([0.9, 0.0]))
+    figure = traces.class_accuracy(counts, counts.group_of(), np.array([0.9, 0.0]))
     assert min(x for trace in figure.data for x in trace.x) > 0
     assert figure.layout.xaxis.ticktext[0] == "0"
 
 
 def test_the_smoothed_mean_of_a_constant_is_that_constant(cifar_counts):
     counts = ClassCounts(cifar_counts)
-    figure = figures.class_accuracy(counts, counts.group_of(), np.full(100, 0.37))
-    (trend,) = [trace for trace in figure.data if trace.name == figures.TREND]
+    figure = traces.class_accuracy(counts, counts.group_of(), np.full(100, 0.37))
+    (trend,) = [trace for trace in figure.data if trace.name == traces.TREND]
     np.testing.assert_allclose(trend.y, 0.37)
 
 
 def test_the_smoothed_mean_invents_nothing_between_the_steps_of_a_step_profile():
     counts = ClassCounts([500] * 10 + [5] * 10)
-    figure = figures.class_accuracy(counts, counts.group_of(), np.repeat([0.8, 0.2], 10))
-    (trend,) = [trace for trace in figure.data if trace.name == figures.TREND]
+    figure = traces.class_accuracy(counts, counts.group_of(), np.repeat([0.8, 0.2], 10))
+    (trend,) = [trace for trace in figure.data if trace.name == traces.TREND]
     assert np.isnan(np.asarray(trend.y, dtype=float)).any()
 
 
 def test_many_classes_are_drawn_by_webgl(cifar_counts):
     counts = ClassCounts(cifar_counts * 30)
-    figure = figures.class_accuracy(counts, counts.group_of(), np.full(3000, 0.5))
+    figure = traces.class_accuracy(counts, counts.group_of(), np.full(3000, 0.5))
     assert {trace.type for trace in figure.data if trace.mode == "markers"} == {"scattergl"}
 
 
 def test_group_bars_write_n_a_and_whiskers_only_where_seeds_were_folded():
-    figure = figures.group_bars(["ce", "gcl", "kps"], [MeanStd(0.4, 0.01, 3), None, MeanStd(0.5, None, 1)], "#000000")
+    figure = group_bars(["ce", "gcl", "kps"], [MeanStd(0.4, 0.01, 3), None, MeanStd(0.5, None, 1)], "#000000")
     texts = [annotation.text for annotation in figure.layout.annotations]
     assert texts == ["ce", "<b>40.0 ± 1.0</b>", "gcl", "<b>n/a</b>", "kps", "<b>50.0</b>"]
     assert figure.data[-1].error_x.array == (0.01,)
-    assert len(figures.group_bars(["ce"], [MeanStd(0.4, None, 1)], "#000000").data) == 2
+    assert len(group_bars(["ce"], [MeanStd(0.4, None, 1)], "#000000").data) == 2
 
 
 def test_curves_mark_where_stage_two_begins(make_run):
-    section = curves.SECTION.build(compare_runs([make_run("gcl", stages=2, epochs=6)]))
+    section = epoch_lines.TRAINING.build(compare_runs([make_run("gcl", stages=2, epochs=6)]))
     figures_by_id = {drawing.id: drawing.figure for drawing in section.drawings}
     assert list(figures_by_id) == ["curve-accuracy", "curve-loss", "curve-learning_rate"]
     figure = figures_by_id["curve-learning_rate"]
     assert [shape.x0 for shape in figure.layout.shapes] == [6.5]
     assert list(figure.data[0].x) == list(range(1, 10))
-    assert not curves.SECTION.build(compare_runs([make_run("ce")])).drawings[0].figure.layout.shapes
+    assert not epoch_lines.TRAINING.build(compare_runs([make_run("ce")])).drawings[0].figure.layout.shapes
 
 
 def test_markup_in_a_class_name_is_shown_not_obeyed():
     counts = ClassCounts([30, 5], names=["<b>bold</b>", "plain"])
-    figure = figures.class_histogram(counts, counts.group_of())
+    figure = class_histogram(counts, counts.group_of())
     assert "<b>" not in figure.layout.xaxis.ticktext[0]
 
 

@@ -15,7 +15,7 @@ from longtail.errors import LongtailError
 from longtail.files import output_path, write_atomically
 from longtail.report.page import environment
 from longtail.report.pictures import Picture, webp_uri
-from longtail.report.plots.palette import GROUP_LABELS, THEME
+from longtail.report.plots.canvas import GROUP_LABELS, THEME
 from longtail.text import listing, percent
 from longtail.version import __version__
 

@@ -20,13 +20,10 @@ from longtail.counts import GROUP_NAMES, FloatArray, GroupName
 from longtail.evaluation.groups import group_means
 from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.evaluation.significance import seeds_interval
-from longtail.report.captions import named
-from longtail.report.plots.canvas import blank, epoch_axis
-from longtail.report.plots.figures import count_axis
-from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, MUTED, run_style
-from longtail.report.plots.traces import add_line, add_points, axis_ends, value_axis
+from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, MUTED, blank, epoch_axis, run_style
+from longtail.report.plots.traces import add_line, add_points, axis_ends, count_axis, value_axis
 from longtail.report.section import Drawing, Key, Section, Table, in_rows
-from longtail.report.select import Measured, group_keys, run_keys, seed_note, side_by_side
+from longtail.report.select import Measured, group_keys, named, run_keys, seed_note, side_by_side
 from longtail.run.result import RunResult
 from longtail.text import MINUS, listing, number
 
@@ -299,6 +296,10 @@ class EpochMeasure:
     include: tuple[float, ...] = ()
     band: tuple[str, str] | tuple[()] = ()
 
+    def drawn(self, shown: Sequence[Measured]) -> dict[str, str]:
+        """The words and keys that any of the configurations has values of."""
+        return {word: key for word, key in self.keys.items() if any(_has(each, key) for each in shown)}
+
 
 @dataclass(frozen=True)
 class EpochSection:
@@ -335,12 +336,10 @@ class EpochSection:
         else:
             legend = tuple(Key(name, "line", GROUP_LABELS[name]) for name in _groups(shown))
         words = dict.fromkeys(
-            word
-            for measure in self.measures
-            for word, key in measure.keys.items()
-            if len(measure.keys) > 1 and any(_has(each, key) for each in shown)
+            word for measure in self.measures for word in measure.drawn(shown) if len(measure.keys) > 1
         )
-        legend += tuple(Key("ink", shape, word) for word, shape in zip(words, ("line", "dashed"), strict=False))
+        if len(words) > 1:
+            legend += tuple(Key("ink", shape, word) for word, shape in zip(words, ("line", "dashed"), strict=True))
         numbers = "; ".join(self._numbers(each) for each in named(first, lambda each: each.row))
         sentence = self.sentence.format(numbers=numbers) + seed_note(each.seeds for each in shown)
         layout = _layout(drawings)
@@ -459,7 +458,7 @@ def _epoch_alt(title: str, measure: EpochMeasure, lines: Sequence[Line]) -> str:
     """The first and the last number of stage 1 of each line."""
     parts = []
     for line in lines:
-        for word, key in [item for item in measure.keys.items() if _has(line.each, item[1])]:
+        for word, key in measure.drawn([line.each]).items():
             values = line.each.values[key][[0, line.each.end], line.column]
             start, end = (value_text(float(value), measure.spec) for value in values)
             parts.append(f"{line.name}{f' {word.lower()}' if len(measure.keys) > 1 else ''} {start} to {end}")

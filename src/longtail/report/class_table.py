@@ -17,7 +17,7 @@ from longtail.compare.seeds import mean_interval
 from longtail.compare.table import Comparison, Row
 from longtail.counts import FEW_IMAGES, GROUP_NAMES, FloatArray, IntArray
 from longtail.report.pictures import data_uri
-from longtail.report.plots.palette import GROUP_LABELS
+from longtail.report.plots.canvas import GROUP_LABELS
 from longtail.run.result import ClassResult, Ends, ExampleImage
 
 CONFUSIONS = 3

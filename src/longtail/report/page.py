@@ -16,8 +16,7 @@ from longtail.compare.table import Comparison
 from longtail.counts import GROUP_NAMES
 from longtail.files import output_path, write_atomically
 from longtail.report.class_table import table_json
-from longtail.report.plots.canvas import shorten
-from longtail.report.plots.palette import THEME
+from longtail.report.plots.canvas import THEME, shorten
 from longtail.report.section import Section
 from longtail.report.sections.order import build_sections
 from longtail.report.sections.results import verdict

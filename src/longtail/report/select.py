@@ -1,4 +1,4 @@
-"""Configurations whose runs were analysed, the run of each that is drawn, and trends over classes as words."""
+"""Which configurations and runs a section shows, which of them a sentence names, and their difference to the first."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 from longtail.evaluation.groups import Mask, group_masks
 from longtail.evaluation.significance import Difference
-from longtail.report.captions import spoken
-from longtail.report.plots.palette import GROUP_LABELS, GROUP_SYMBOLS
+from longtail.report.plots.canvas import GROUP_LABELS, GROUP_SYMBOLS
 from longtail.report.section import Key
 from longtail.run.result import Predictions, RunResult
 from longtail.text import listing, percent
@@ -150,7 +149,7 @@ def group_keys(run: RunResult) -> tuple[Key, ...]:
 LINES = ("line", "dotted", "dashdot")
 
 
-"""Strokes in the legend, in the order of the dashes of :func:`longtail.report.plots.palette.run_style`."""
+"""Strokes in the legend, in the order of the dashes of :func:`longtail.report.plots.canvas.run_style`."""
 
 
 def run_keys(rows: Sequence[Row]) -> tuple[Key, ...]:
@@ -200,6 +199,36 @@ def against_first(
             text += f", {difference_text(difference(row, rows[0], split, value, between))}"
         parts.append(text)
     return "; ".join(parts)
+
+
+NAMED = 5
+"""Of more configurations than this a sentence speaks of the first and the best only."""
+
+
+def named(panels: Sequence[T], row_of: Callable[[T], Row]) -> list[T]:
+    """The panels, runs or whatever stands for a configuration that a sentence names.
+
+    These are all of a few; else the first, and the one best on few-shot classes, or on the average class where there is
+    no such group.
+
+    Args:
+        panels: One for each configuration.
+        row_of: The configuration of one of them.
+    """
+    if len(panels) <= NAMED:
+        return list(panels)
+
+    def reached(panel: T) -> float:
+        values = row_of(panel).values
+        value = values["few"] or values["balanced_accuracy"]
+        return value.mean if value else 0.0
+
+    return [panels[0], max(panels[1:], key=reached)]
+
+
+def spoken(rows: Sequence[Row]) -> list[Row]:
+    """The configurations a sentence names, as :func:`named` chooses."""
+    return named(rows, lambda row: row)
 
 
 def seed_note(seeds: Iterable[int]) -> str:

@@ -9,12 +9,22 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from longtail.counts import GroupName
-from longtail.report.plots.canvas import clip
-from longtail.report.plots.figures import MANY_POINTS, by_group, class_marker
-from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, MUTED
+from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
+from longtail.report.plots.canvas import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK, MUTED, blank, clip
 
 Ends = tuple[float, float]
+MANY_POINTS = 2_000
+"""Above this number of classes points are drawn by WebGL and bars become one filled line a group."""
+CROWDED = 400
+"""Above this number of classes points are smaller and bars touch."""
+WIDE_DECADES = 2.2
+"""A wider count axis has ticks at powers of ten only."""
+FEW_POINTS = 12
+"""With fewer classes than this a smoothed mean would only join the points."""
+WEIGHT_FLOOR = 0.01
+JITTER = 0.02
+"""How far a point may be drawn from its height in a crowded figure."""
+TREND = "smoothed mean"
 
 
 def add_points(
@@ -49,6 +59,7 @@ def add_points(
     across, up = np.asarray(x, dtype=np.float32), np.asarray(y, dtype=np.float32)
     half = None if whisker is None else np.asarray(whisker, dtype=np.float32)
     kind = go.Scattergl if len(group_of) > MANY_POINTS else go.Scatter
+    lines = ["%{text}", hover, "" if notes is None else "%{hovertext}"]
     for group, members in by_group(group_of):
         classes = members[np.isfinite(up[members])]
         if not classes.size:
@@ -67,10 +78,45 @@ def add_points(
                 customdata=classes.astype(np.int32),
                 meta=meta,
                 marker=class_marker(group, len(group_of)),
-                hovertemplate=f"%{{text}}<br>{hover}{'' if notes is None else '<br>%{hovertext}'}<extra></extra>",
+                hovertemplate=f"{'<br>'.join(filter(None, lines))}<extra></extra>",
                 **options,
             )
         )
+
+
+def class_accuracy(
+    counts: ClassCounts,
+    group_of: Sequence[GroupName],
+    recalls: npt.NDArray[np.float64],
+    *,
+    height: int = 320,
+    run: int = 0,
+) -> go.Figure:
+    """Accuracy of each class against its number of training images (logarithmic), with a smoothed mean.
+
+    Args:
+        counts: Training images per class, shape (C,).
+        group_of: Shot group of each class, length C.
+        recalls: Recall per class in [0, 1], shape (C,); NaN for a class that was not tested, which is left out.
+        height: Pixels.
+        run: Whose accuracy with its interval the page writes where one points at a class: the place of the
+            configuration in the class table.
+
+    Example:
+        >>> figure = class_accuracy(ClassCounts([300, 5]), ["many", "few"], np.array([0.9, np.nan]))
+        >>> [len(trace.x) for trace in figure.data]
+        [1]
+    """
+    figure, sizes = blank(height, left=52), np.where(counts.array > 0, counts.array, 0.5)
+    heights = recalls
+    if len(counts) > CROWDED:
+        # Thousands of classes with three test images each share four heights: shifted a little, they show how many.
+        heights = recalls + np.random.default_rng(0).uniform(-JITTER, JITTER, len(counts))
+    add_points(figure, group_of, sizes, heights, hover="", meta=f"class:{run}")
+    _add_trend(figure, sizes, recalls)
+    count_axis(figure, sizes)
+    ticks = [0, 0.25, 0.5, 0.75, 1]
+    return figure.update_yaxes(title="Accuracy", range=[-0.03, 1.03], tickformat=".0%", tickvals=ticks)
 
 
 def add_line(
@@ -183,7 +229,65 @@ def value_axis(
         figure.add_hline(y=level, line={"color": MUTED, "width": 1, "dash": "dot"})
     figure.update_yaxes(title=title, range=ends, nticks=6)
     if log:
-        figure.update_yaxes(type="log", tickformat="~g", dtick=1 if ends and ends[1] - ends[0] > 2 else None)
+        decades = ends[1] - ends[0] if ends else 0.0
+        # Powers of ten, then 1, 2 and 5 of each, and what plotly chooses over less than that.
+        dtick = 1 if decades > 2 else "D2" if decades > 0.6 else None
+        figure.update_yaxes(type="log", tickformat="~g", dtick=dtick)
     elif spec.endswith("%"):
         figure.update_yaxes(tickformat=".0%" if ends and ends[1] - ends[0] > 0.2 else ".1%")
     return figure
+
+
+def count_axis(figure: go.Figure, places: npt.NDArray[np.float64]) -> None:
+    """Make the horizontal axis one of training images, logarithmic, for points at ``places``; 0.5 stands for none."""
+    low, high = np.log10(places.min()), np.log10(places.max())
+    steps = (1, 2, 5) if high - low <= WIDE_DECADES else (1,)
+    ticks = [step * 10**power for power in range(8) for step in steps]
+    shown = [tick for tick in ticks if places.min() * 0.8 <= tick <= places.max() * 1.25]
+    zero = [0.5] if places.min() < 1 else []
+    pad = max(0.06, 0.04 * (high - low))
+    figure.update_xaxes(
+        title="Training images (logarithmic)",
+        type="log",
+        range=[low - pad, high + pad],
+        tickvals=zero + shown,
+        ticktext=["0"] * len(zero) + [f"{tick:,}" for tick in shown],
+    )
+
+
+def class_marker(group: GroupName, classes: int) -> dict[str, object]:
+    """How the point of a class looks among so many: smaller and paler where they crowd.
+
+    Example:
+        >>> class_marker("few", 100)["symbol"], class_marker("few", 100)["size"], class_marker("few", 8142)["size"]
+        ('triangle-up', 10.5, 6.5)
+    """
+    crowded = classes > CROWDED
+    return {
+        "color": GROUP_COLORS[group],
+        "symbol": GROUP_SYMBOLS[group],
+        "size": (5 if crowded else 9) + 1.5 * (group == "few"),  # a triangle of the same width has less area
+        "opacity": 0.45 if crowded else 0.85,
+        "line": {"color": GROUND, "width": 0 if crowded else 0.8},
+    }
+
+
+def _add_trend(figure: go.Figure, places: npt.NDArray[np.float64], recalls: npt.NDArray[np.float64]) -> None:
+    """Draw the mean over classes weighted by nearness in the logarithm of size (Nadaraya-Watson, Gaussian)."""
+    known = np.flatnonzero(~np.isnan(recalls))
+    sizes = np.log10(places[known])
+    if known.size < FEW_POINTS or np.ptp(sizes) == 0:
+        return
+    grid = np.linspace(sizes.min(), sizes.max(), 48)
+    weight = np.exp(-0.5 * ((grid[:, None] - sizes) / (0.07 * np.ptp(sizes))) ** 2)
+    level = (weight @ recalls[known]) / np.maximum(weight.sum(axis=1), 1e-12)
+    # Far from every class (a step profile) the weights vanish and a mean would be invented: the line breaks there.
+    level[weight.max(axis=1) < WEIGHT_FLOOR] = np.nan
+    line = {"color": INK, "width": 1.8}
+    figure.add_scatter(x=10**grid, y=level, mode="lines", line=line, name=TREND, hoverinfo="skip")
+
+
+def by_group(group_of: Sequence[GroupName]) -> list[tuple[GroupName, npt.NDArray[np.int64]]]:
+    """Groups that have members, with the positions of these."""
+    groups = np.array(group_of)
+    return [(name, np.flatnonzero(groups == name)) for name in GROUP_NAMES if name in group_of]

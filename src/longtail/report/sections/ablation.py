@@ -13,8 +13,7 @@ from longtail.compare.seeds import MeanStd, mean_std_text
 from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES
 from longtail.evaluation.significance import ENOUGH_SEEDS
-from longtail.report.plots.canvas import blank, clip
-from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK, run_style
+from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK, blank, clip, run_style
 from longtail.report.section import Drawing, Key, Section, Table
 from longtail.report.select import group_keys
 from longtail.text import listing, percent

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import plotly.graph_objects as go
 
 from longtail.analysis.norms import rank_trend
 from longtail.compare.table import Comparison, Row
-from longtail.counts import FEW_IMAGES, GROUP_NAMES, ClassCounts, FloatArray
-from longtail.report.captions import named
+from longtail.counts import FEW_IMAGES, GROUP_NAMES, ClassCounts, FloatArray, GroupName
 from longtail.report.class_table import class_intervals, class_recalls, mean_recalls, tested_images
-from longtail.report.plots import figures
-from longtail.report.plots.palette import GROUP_LABELS
+from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, blank, clip
+from longtail.report.plots.traces import CROWDED, JITTER, MANY_POINTS, TREND, by_group, class_accuracy
 from longtail.report.section import Drawing, Key, Section
-from longtail.report.select import group_keys
+from longtail.report.select import group_keys, named
 from longtail.text import class_word, interval_text, listing, number, percent, sentence_case, signed
 
 DENSE = 4
 """More panels than this are drawn smaller, three in a line."""
 TABLE_ROWS = 500
 """A table of classes longer than this keeps the hardest ones."""
+
+NAMED_BARS = 12
+"""Up to this number of classes the histogram writes their names under the bars."""
 
 
 def training_set(comparison: Comparison) -> Section:
@@ -34,7 +37,7 @@ def training_set(comparison: Comparison) -> Section:
         run = members[0].runs[0]
         title = "" if len(sets) == 1 else ", ".join(row.label for row in members)
         alt = f"Bars of the training images of {len(run.counts)} classes, largest first. {imbalance_words(run.counts)}"
-        figure = figures.class_histogram(run.counts, run.group_of, run=rows.index(members[0]) if place else None)
+        figure = class_histogram(run.counts, run.group_of, run=rows.index(members[0]) if place else None)
         drawings.append(Drawing(f"histogram-{place}", title, alt, figure))
     run, keys = rows[0].runs[0], []
     for name in GROUP_NAMES:
@@ -43,6 +46,52 @@ def training_set(comparison: Comparison) -> Section:
         keys.append(Key(name, "square", f"{GROUP_LABELS[name]}: {size}, {images.sum():,} images"))
     sentence = imbalance_words(run.counts)
     return Section("classes", "The training set", sentence, legend=tuple(keys), drawings=tuple(drawings))
+
+
+def class_histogram(counts: ClassCounts, group_of: Sequence[GroupName], *, run: int | None = None) -> go.Figure:
+    """Training images per class, largest class first, colored by shot group.
+
+    Args:
+        counts: Training images per class, shape (C,).
+        group_of: Shot group of each class, length C.
+        run: The place in the class table of a configuration with these counts, where they are not those of the first.
+
+    Example:
+        >>> figure = class_histogram(ClassCounts([300, 50, 5]), ["many", "medium", "few"])
+        >>> [trace.name for trace in figure.data]
+        ['Many-shot', 'Medium-shot', 'Few-shot']
+    """
+    order = np.argsort(-counts.array, kind="stable")
+    figure = blank(300, left=48)
+    for group, rank in by_group([group_of[index] for index in order]):
+        classes = order[rank]
+        options = {
+            "x": rank.astype(np.int32),
+            "y": counts.array[classes],
+            "name": GROUP_LABELS[group],
+            "customdata": classes.astype(np.int32),
+            "meta": "class" if run is None else f"class:{run}",
+            "hovertemplate": "%{text}<extra></extra>",
+        }
+        color = GROUP_COLORS[group]
+        if len(counts) > MANY_POINTS:
+            figure.add_scatter(
+                **options, mode="lines", line={"color": color, "width": 1, "shape": "hv"}, fill="tozeroy"
+            )
+        else:
+            figure.add_bar(**options, marker={"color": color, "line": {"width": 0}}, textposition="none")
+    named = len(counts) <= NAMED_BARS
+    margin = {"b": 34 if named else 30}
+    figure.update_layout(bargap=0.18 if len(counts) <= CROWDED else 0, barmode="overlay", margin=margin)
+    figure.update_xaxes(
+        title=None if named else "Classes, from the largest to the smallest",
+        range=[-0.75, len(counts) - 0.25],
+        showticklabels=named,
+        tickvals=list(range(len(counts))) if named else [],
+        ticktext=[clip(counts.names[index], 14) for index in order] if named else [],
+    )
+    figure.update_yaxes(title="Training images", rangemode="tozero", nticks=6, tickformat=",")
+    return figure
 
 
 def imbalance_words(counts: ClassCounts) -> str:
@@ -72,7 +121,7 @@ def accuracy(comparison: Comparison) -> Section | None:
     drawings = []
     for place, (row, recall) in enumerate(zip(rows, recalls, strict=True)):
         run, height = row.runs[0], 260 if len(rows) > DENSE else 320
-        figure = figures.class_accuracy(run.counts, run.group_of, recall, height=height, run=place)
+        figure = class_accuracy(run.counts, run.group_of, recall, height=height, run=place)
         alt = f"Points of accuracy against training images for each class under {row.label}."
         drawings.append(Drawing(f"accuracy-{place}", row.label, alt, figure))
     trends, missed = [], []
@@ -83,10 +132,10 @@ def accuracy(comparison: Comparison) -> Section | None:
         missed.append(f"{(recall == 0).sum():,} under {row.label}")
     sentence = f"Rank correlation with training images: {listing(trends)}. Classes never recognized: {listing(missed)}."
     legend = list(group_keys(rows[0].runs[0]))
-    if any(trace.name == figures.TREND for drawing in drawings for trace in drawing.figure.data):
+    if any(trace.name == TREND for drawing in drawings for trace in drawing.figure.data):
         legend.append(Key("ink", "line", "Smoothed mean"))
-    if len(rows[0].runs[0].counts) > figures.CROWDED:
-        sentence += f" Points are moved by up to {100 * figures.JITTER:.0f} points, up or down, to show them all."
+    if len(rows[0].runs[0].counts) > CROWDED:
+        sentence += f" Points are moved by up to {100 * JITTER:.0f} points, up or down, to show them all."
     layout = "one" if len(rows) == 1 else "two" if len(rows) <= DENSE else "three"
     return Section(
         "accuracy",

@@ -13,12 +13,10 @@ from scipy.spatial.distance import squareform
 from longtail.analysis.confusions import Destinations, confused_pairs, destinations
 from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
-from longtail.report.captions import named
 from longtail.report.pictures import Picture, class_pictures, error_pictures, short_names
-from longtail.report.plots.canvas import blank, clip
-from longtail.report.plots.palette import GROUND, GROUP_COLORS, GROUP_LABELS, INK, RULE
+from longtail.report.plots.canvas import GROUND, GROUP_COLORS, GROUP_LABELS, INK, RULE, blank, clip
 from longtail.report.section import Drawing, Key, Section
-from longtail.report.select import known_predictions, predicted_rows
+from longtail.report.select import known_predictions, named, predicted_rows
 from longtail.text import class_word, listing, percent
 
 MATRIX_CLASSES = 300

@@ -11,10 +11,9 @@ import numpy as np
 
 from longtail.compare.table import Comparison, Row
 from longtail.counts import FloatArray, IntArray
-from longtail.report.captions import spoken
 from longtail.report.pictures import data_uri
 from longtail.report.section import Section
-from longtail.report.select import known_predictions, predicted_rows
+from longtail.report.select import known_predictions, predicted_rows, spoken
 from longtail.run.result import RunResult
 from longtail.text import class_word, listing, percent
 

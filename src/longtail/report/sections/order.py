@@ -1,7 +1,6 @@
 """The registry of the sections, in the order a reader needs: whoever uses the model first, researchers after that.
 
-A section is one file of this folder, which gives ``build(comparison)``, itself or by a declaration named ``SECTION``,
-and one line here.
+A section is a declaration, or a function of a comparison, in one file of this folder, and one line here.
 """
 
 from __future__ import annotations
@@ -13,23 +12,18 @@ from longtail.compare.table import Comparison
 from longtail.report.section import Section
 from longtail.report.sections import (
     ablation,
-    calibration,
-    class_separation,
+    class_measures,
     classes,
+    confidence,
     confusions,
-    curves,
     embedding,
+    epoch_lines,
     errors,
-    gradients,
     hardest,
     margins,
-    noise,
-    norms,
     prior_shift,
     provenance,
     results,
-    saturation,
-    selective,
 )
 
 Build = Callable[[Comparison], Section | None]
@@ -51,17 +45,17 @@ FOR_RESEARCHERS: tuple[Build, ...] = (
     ablation.build,
     confusions.group_destinations,
     prior_shift.build,
-    calibration.build,
-    selective.build,
-    curves.SECTION.build,
-    gradients.SECTION.build,
-    gradients.CLASS_SECTION.build,
-    saturation.SECTION.build,
-    saturation.SHARE_SECTION.build,
-    noise.SECTION.build,
+    confidence.calibration,
+    confidence.coverage,
+    epoch_lines.TRAINING.build,
+    epoch_lines.GRADIENTS.build,
+    class_measures.CLASS_GRADIENTS.build,
+    epoch_lines.SATURATION.build,
+    epoch_lines.SATURATED.build,
+    class_measures.CLOUD.build,
     embedding.build,
-    class_separation.SECTION.build,
-    norms.SECTION.build,
+    class_measures.SEPARATION.build,
+    class_measures.NORMS.build,
     margins.build,
     provenance.build,
 )

@@ -10,16 +10,15 @@ import numpy as np
 import plotly.graph_objects as go
 
 from longtail.analysis.prior_shift import EXPONENTS, PriorShift, prior_shift
-from longtail.compare.differences import Between, Measure, Runs, difference_text
+from longtail.compare.differences import Between, Measure, Runs
 from longtail.compare.table import Comparison, Row
 from longtail.evaluation.intervals import LEVEL
-from longtail.report.plots.canvas import blank
-from longtail.report.plots.palette import MUTED, run_style
+from longtail.report.plots.canvas import MUTED, blank, run_style
 from longtail.report.plots.traces import add_line
 from longtail.report.section import Cell, Drawing, Section, Table
 from longtail.report.select import BAND_SENTENCE, against_first, difference, has_bands, run_keys
 from longtail.run.result import Ends, RunResult
-from longtail.text import MINUS, interval_text, percent
+from longtail.text import MINUS, interval_text, percent, signed
 
 PLACES = {1.0: "as in training", 0.0: "balanced", -1.0: "the reverse of training"}
 """The exponents in the table."""
@@ -120,15 +119,16 @@ def _table(means: Sequence[tuple[Row, PriorShift]], curves: Curves, split: str) 
     first, heads = means[0][0], ["Configuration"]
     cells: list[list[Cell]] = [[row.label] for row, _ in means]
     for place, name in PLACES.items():
-        heads.append(name.capitalize())
-        for line, (_, curve) in zip(cells, means, strict=True):
+        heads += [name.capitalize(), f"Against {first.label}"][: len(means)]
+        for line, (row, curve) in zip(cells, means, strict=True):
             half = Z * float(curve.error[np.abs(EXPONENTS - place).argmin()])
-            ends = (curve.at(place) - half, curve.at(place) + half)
-            line.append((percent(curve.at(place), unit=False), interval_text(ends)))
-        if len(means) > 1:
-            heads.append(f"Against {first.label}")
-            for line, (row, _) in zip(cells, means, strict=True):
-                gap = difference(row, first, split, _accuracy(curves, place), _between(curves, place))
-                line.append("" if row is first else difference_text(gap))
-    caption = "Accuracy in % under other test priors, with its 95% interval."
+            reached = curve.at(place)
+            line.append((percent(reached, unit=False), interval_text((reached - half, reached + half))))
+            gap = difference(row, first, split, _accuracy(curves, place), _between(curves, place))
+            if gap and gap.interval and row is not first:
+                low, high = gap.interval
+                line.append(f"{signed(gap.mean)} ({signed(low)} to {signed(high)})")
+            elif len(means) > 1:
+                line.append("")
+    caption = "Accuracy in % under other test priors, and differences in points, with 95% intervals."
     return Table(caption, tuple(heads), tuple(map(tuple, cells)))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import plotly.graph_objects as go
+
 from longtail.compare.differences import difference_text
 from longtail.compare.seeds import MeanStd, mean_interval, mean_std_text
 from longtail.compare.table import HEADINGS, Comparison, Row
 from longtail.counts import GROUP_NAMES
 from longtail.evaluation.intervals import LEVEL_TEXT
-from longtail.report.plots import figures
-from longtail.report.plots.palette import GROUP_COLORS, GROUP_LABELS, INK
+from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, INK, RULE, blank, clip
 from longtail.report.section import Drawing, Section
 from longtail.report.select import absent_notes
+from longtail.run.result import Ends
 from longtail.text import figure_text
 
 JUDGED = "balanced_accuracy"
@@ -60,7 +62,7 @@ def _reached(row: Row, split: str) -> str:
     return f"{text}, {_figure(row.values['few'], row.intervals.get('few'))} on few-shot classes"
 
 
-def _figure(value: MeanStd | None, ends: tuple[float, float] | None) -> str:
+def _figure(value: MeanStd | None, ends: Ends | None) -> str:
     """A figure in percent with its interval over images, or its deviation over seeds."""
     if value is None:
         return "n/a"
@@ -69,7 +71,7 @@ def _figure(value: MeanStd | None, ends: tuple[float, float] | None) -> str:
     return figure_text(value.mean, ends)
 
 
-def _on_validation(row: Row) -> tuple[MeanStd, tuple[float, float] | None] | None:
+def _on_validation(row: Row) -> tuple[MeanStd, Ends | None] | None:
     """The figure that configurations are judged by on validation images; None unless every run has some."""
     metrics = [run.validation for run in row.runs if run.validation is not None]
     value = MeanStd.of([each[JUDGED] for each in metrics])
@@ -117,9 +119,66 @@ def groups(comparison: Comparison) -> Section | None:
         values, ends = [row.values[key] for row in rows], [row.intervals.get(key) for row in rows]
         bars = [f"{row.label} {_figure(row.values[key], row.intervals.get(key))}" for row in rows]
         alt = f"Bars of accuracy, {title}: {', '.join(bars)}."
-        drawings.append(Drawing(f"group-{key}", title, alt, figures.group_bars(labels, values, color, ends)))
+        drawings.append(Drawing(f"group-{key}", title, alt, group_bars(labels, values, color, ends)))
     sentence = "Of a group: the mean over its classes, every class counting the same."
     if any(len(row.runs) == 1 and any(row.intervals.values()) for row in rows):
         sentence += f" Whiskers: the {LEVEL_TEXT} interval over test images"
         sentence += ", or one deviation over seeds." if any(len(row.runs) > 1 for row in rows) else "."
     return Section("groups", "Accuracy by group", sentence, "four", drawings=tuple(drawings))
+
+
+def group_bars(
+    labels: Sequence[str], values: Sequence[MeanStd | None], color: str, ends: Sequence[Ends | None] | None = None
+) -> go.Figure:
+    """One bar per configuration on a common scale from 0 to 100%, name and value written above it.
+
+    Args:
+        labels: Name of each configuration.
+        values: Its figure in [0, 1] with the deviation over seeds, None for "n/a".
+        color: Fill of the bars.
+        ends: The 95% interval of each, drawn where there is no deviation over seeds.
+
+    Example:
+        >>> len(group_bars(["ce", "gcl"], [MeanStd(0.4, None, 1), None], INK).layout.annotations)
+        4
+    """
+    figure = blank(50 * len(labels) + 4, left=2)
+    places = [-index for index in range(len(labels))]
+    means = [value.mean if value else 0.0 for value in values]
+    shared = {"y": places, "orientation": "h", "width": 0.2}
+    figure.add_bar(x=[1.0] * len(labels), marker={"color": RULE}, opacity=0.55, hoverinfo="skip", **shared)
+    figure.add_bar(
+        x=means,
+        marker={"color": color},
+        text=[f"{clip(label)}: {mean_std_text(value)}" for label, value in zip(labels, values, strict=True)],
+        textposition="none",
+        hovertemplate="%{text}<extra></extra>",
+        **shared,
+    )
+    known = [
+        (value.mean, reach, place)
+        for value, pair, place in zip(values, ends or [None] * len(values), places, strict=True)
+        if value and (reach := _reach(value, pair))
+    ]
+    if known:
+        whisker = {
+            "symmetric": False, "arrayminus": [reach[0] for _, reach, _ in known],
+            "array": [reach[1] for _, reach, _ in known], "color": INK, "thickness": 1.2, "width": 3,
+        }  # fmt: skip
+        x, y = [mean for mean, _, _ in known], [place for _, _, place in known]
+        figure.add_scatter(x=x, y=y, mode="markers", marker={"opacity": 0}, error_x=whisker, hoverinfo="skip")
+    for label, value, place in zip(labels, values, places, strict=True):
+        text = {"y": place, "yshift": 15, "showarrow": False, "font": {"size": 13}}
+        figure.add_annotation(x=0, xanchor="left", xshift=-2, text=clip(label, 26), **text)
+        figure.add_annotation(x=1, xanchor="right", xshift=2, text=f"<b>{mean_std_text(value)}</b>", **text)
+    figure.update_layout(barmode="overlay", margin={"t": 0, "r": 2, "b": 4})
+    figure.update_xaxes(visible=False, range=[0, 1], fixedrange=True)
+    figure.update_yaxes(visible=False, range=[places[-1] - 0.3, 0.7], fixedrange=True)
+    return figure
+
+
+def _reach(value: MeanStd, ends: Ends | None) -> Ends | None:
+    """How far a whisker goes down and up: the deviation over seeds, else the interval."""
+    if value.std is not None:
+        return value.std, value.std
+    return None if ends is None else (max(value.mean - ends[0], 0.0), max(ends[1] - value.mean, 0.0))

@@ -1,9 +1,10 @@
-"""The sections on saturation: how sure the network is of its training images, and how much gradient they still give."""
+"""The sections that show lines over the epochs: declarations for the epoch builder."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from longtail.analysis.gradients import gradient_balance
 from longtail.analysis.saturation import (
     EDGES,
     QUANTILES,
@@ -16,6 +17,84 @@ from longtail.analysis.saturation import (
 from longtail.compare.table import Comparison
 from longtail.report.builders import EpochMeasure, EpochSection
 from longtail.report.select import Measured, first_runs
+
+COLUMNS = ("train_accuracy", "validation_accuracy", "train_loss", "validation_loss", "learning_rate")
+
+
+def histories(comparison: Comparison) -> list[Measured]:
+    """The columns of the history of every run that has one, shape (E, 1) each."""
+    shown = []
+    for row in comparison.final:
+        for run in row.runs:
+            if run.history:
+                columns = [[epoch.values.get(name) for epoch in run.history] for name in COLUMNS]
+                values = dict(zip(COLUMNS, np.array(columns, dtype=np.float64)[..., None], strict=True))
+                stage = np.array([epoch.stage for epoch in run.history], dtype=np.int64)
+                shown.append(Measured(row, run, 1, values, stage=stage))
+    return shown
+
+
+TRAINING = EpochSection(
+    "curves",
+    "Training",
+    "Training accuracy is counted on the batches as the loop drew and changed them: at the end of stage 1 {numbers}.",
+    histories,
+    (
+        EpochMeasure(
+            {"Training": "train_accuracy", "Validation": "validation_accuracy"},
+            "curve-accuracy",
+            "Accuracy",
+            "Accuracy",
+            ".1%",
+            include=(0.0, 1.0),
+        ),
+        EpochMeasure(
+            {"Training": "train_loss", "Validation": "validation_loss"},
+            "curve-loss",
+            "Loss",
+            "Loss",
+            ".3f",
+            include=(0.0,),
+        ),
+        EpochMeasure(
+            {"Rate": "learning_rate"}, "curve-learning_rate", "Learning rate", "Learning rate", ".2g", log=True
+        ),
+    ),
+    panels="groups",
+    by_group=False,
+)
+
+
+def group_gradients(comparison: Comparison) -> list[Measured]:
+    """The ratio of each shot group in each epoch and the two sums that it is made of, mean over its classes."""
+    shown = []
+    for each in first_runs(comparison, lambda run: run.dynamics):
+        dynamics = each.content
+        balance = gradient_balance(dynamics.positive, dynamics.negative, dynamics.images, each.run.group_of)
+        values = {"ratio": balance.groups, "raised": balance.raised, "lowered": balance.lowered}
+        shown.append(each.measured(values, stage=dynamics.stage))
+    return shown
+
+
+GRADIENTS = EpochSection(
+    "gradients",
+    "Gradients",
+    "Gradient that raises the logits of a group over gradient that lowers them; below 1, the dotted line, they were "
+    "pushed down more than pulled up. Then the two sums, mean over the classes of a group: under cross-entropy an "
+    "image can give 1 at most. At the end of stage 1 the ratio is {numbers}.",
+    group_gradients,
+    (
+        EpochMeasure({"Ratio": "ratio"}, "gradients", "Ratio", "Raised / lowered", ".3g", log=True, level=1.0),
+        EpochMeasure(
+            {"Raised": "raised", "Lowered": "lowered"},
+            "gradient-sums",
+            "Raised and lowered",
+            "Gradient on a class",
+            ".3g",
+            log=True,
+        ),
+    ),
+)
 
 LOW, MIDDLE, HIGH = (QUANTILES.index(value) for value in (0.25, 0.5, 0.75))
 FLOOR = 1 - EDGES[-2]
@@ -38,7 +117,7 @@ def saturations(comparison: Comparison) -> list[Measured]:
     return shown
 
 
-SECTION = EpochSection(
+SATURATION = EpochSection(
     "saturation",
     "Saturation",
     "Probability p_y of the true class of the images as they were trained on, without noise and margins of the loss, "
@@ -67,7 +146,7 @@ SECTION = EpochSection(
     ),
 )
 
-SHARE_SECTION = EpochSection(
+SATURATED = EpochSection(
     "saturated",
     "Saturated images",
     "Share of the images whose p_y is past 0.9, 0.99 and 0.999, and the mean size of the gradient on their own logit: "
