@@ -123,7 +123,7 @@ def names() -> list[str]:
 
 
 def write_run(folder: Path, recipe: str, counts: ClassCounts, seed: int) -> Path:
-    """A run as training, ``longtail analyse`` and recording leave it, with numbers drawn at random."""
+    """A run as training, ``longtail analyze`` and recording leave it, with numbers drawn at random."""
     if (folder / "metrics.json").exists():
         return folder
     folder.mkdir(parents=True)
@@ -195,7 +195,7 @@ def write_examples(path: Path, counts: ClassCounts, label: Any, prediction: Any,
 
 
 def write_analysis(folder: Path, label: Any, rng: np.random.Generator) -> None:
-    """What ``longtail analyse`` writes: a value an image, a value a class, and a few for each split."""
+    """What ``longtail analyze`` writes: a value an image, a value a class, and a few for each split."""
     folder.mkdir()
     images, classes = [], []
     for split in ("train", "test"):

@@ -104,7 +104,7 @@ def test_tau_normalization_of_linear_and_scaled_classifiers() -> None:
 
 
 def test_a_cosine_classifier_has_no_lengths() -> None:
-    with pytest.raises(LongtailError, match="use --method logit-adjustment"):
+    with pytest.raises(LongtailError, match="--method logit-adjustment"):
         choose(INFO, CosineHead(6, 4), *validation(10), AdjustmentOptions(method="tau-norm"))
 
 
@@ -145,21 +145,21 @@ def test_the_threshold_keeps_what_was_asked_for(asked: str, value: float) -> Non
 
 
 def test_an_accuracy_that_cannot_be_had() -> None:
-    with pytest.raises(LongtailError, match=r"at best 0\.000 of the validation images kept are right; ask for less"):
+    with pytest.raises(LongtailError, match=r"at best 0\.000"):
         choose(INFO, HEAD, torch.eye(4), torch.tensor([1, 2, 3, 0]), AdjustmentOptions(method="none", accuracy=0.9))
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"tau": -1.0}, "--tau must be auto or a number of 0 or more"),
+        ({"tau": -1.0}, "--tau must be"),
         ({"tau": float("nan")}, "--tau must be"),
-        ({"temperature": 0.0}, "--temperature must be auto, none or a number above 0"),
+        ({"temperature": 0.0}, "--temperature must be"),
         ({"temperature": float("inf")}, "--temperature must be"),
-        ({"coverage": 0.0}, "--threshold-coverage must be above 0 and at most 1"),
-        ({"accuracy": 95.0}, "--threshold-accuracy must be above 0 and at most 1"),
-        ({"coverage": 0.9, "accuracy": 0.9}, "choose the same threshold: give one"),
-        ({"method": "none", "tau": 1.0}, "--tau is the strength of a method"),
+        ({"coverage": 0.0}, "--threshold-coverage"),
+        ({"accuracy": 95.0}, "--threshold-accuracy"),
+        ({"coverage": 0.9, "accuracy": 0.9}, "--threshold-coverage and --threshold-accuracy"),
+        ({"method": "none", "tau": 1.0}, "--tau"),
     ],
 )
 def test_options_that_cannot_be(wrong: dict[str, object], message: str) -> None:

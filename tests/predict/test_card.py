@@ -113,7 +113,7 @@ def test_only_the_last_name_of_a_source(source: str, shown: str) -> None:
 def test_a_damaged_file_is_named(untrained_run: Callable[..., Path], tmp_path: Path, name: str, text: str) -> None:
     run = untrained_run(tmp_path / "run")
     (run / name).write_text(text)
-    with pytest.raises(LongtailError, match=rf"{name} (is damaged|does not hold)"):
+    with pytest.raises(LongtailError, match=rf"{name} is (damaged|not a file of a run)"):
         model_card(run)
 
 
@@ -122,7 +122,7 @@ def test_figures_of_another_run_are_refused(untrained_run: Callable[..., Path], 
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["test"]["per_class"] = metrics["test"]["per_class"][:1]
     (run / "metrics.json").write_text(json.dumps(metrics))
-    with pytest.raises(LongtailError, match="copy both from one run"):
+    with pytest.raises(LongtailError, match="from one run"):
         model_card(run)
 
 
@@ -134,5 +134,5 @@ def test_figures_of_another_kind_are_refused(untrained_run: Callable[..., Path],
     run = untrained_run(tmp_path / "run")
     metrics = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").write_text(json.dumps(metrics | change))
-    with pytest.raises(LongtailError, match=r"metrics.json does not hold what a run writes .*: copy it from the run"):
+    with pytest.raises(LongtailError, match=r"metrics\.json is not a file of a run"):
         model_card(run)

@@ -58,16 +58,16 @@ def test_onnx_gives_what_the_run_gives(ready: Path, pixels: Any, tmp_path: Path)
         probabilities, label = session.run(None, {"images": pixels.transpose(0, 3, 1, 2)[some]})
         np.testing.assert_allclose(probabilities, expected[some], atol=1e-5)
         assert (label == expected[some].argmax(1)).all()
-    assert [(one.name, one.shape) for one in session.get_outputs()] == [
+    assert [(output.name, output.shape) for output in session.get_outputs()] == [
         ("probabilities", ["batch", 3]),
         ("label", ["batch"]),
     ]
     assert (session.get_inputs()[0].shape, session.get_inputs()[0].type) == (["batch", 3, 12, 12], "tensor(uint8)")
-    known = session.get_modelmeta().custom_metadata_map
-    assert json.loads(known["classes"]) == list(load_info(ready).classes)
-    assert json.loads(known["preprocessing"])["shorter_side"] == 14
-    assert json.loads(known["adjustment"]) == {"method": "logit-adjustment"}
-    assert json.loads(known["threshold"]) == 0.4
+    properties = session.get_modelmeta().custom_metadata_map
+    assert json.loads(properties["classes"]) == list(load_info(ready).classes)
+    assert json.loads(properties["preprocessing"])["shorter_side"] == 14
+    assert json.loads(properties["adjustment"]) == {"method": "logit-adjustment"}
+    assert json.loads(properties["threshold"]) == 0.4
     assert report.card.read_text().startswith("---\n")
     proto = onnx.load(report.out)
     assert str(Path(longtail.__file__).parent) not in str(proto)  # no path of this machine
@@ -102,7 +102,7 @@ def test_a_file_that_differs_is_not_written(ready: Path, tmp_path: Path, monkeyp
             self.mean += 5
 
     monkeypatch.setattr(export, "Deployed", Shifted)
-    with pytest.raises(LongtailError, match=r"differs from the PyTorch model .* nothing was written"):
+    with pytest.raises(LongtailError, match="differs"):
         export_run(ready, tmp_path / "model.pt2", format="torch")
     assert not list(tmp_path.iterdir())
 
@@ -115,7 +115,7 @@ def test_the_rule_of_the_docs_gives_the_same_squares(ready: Path, tmp_path: Path
     for interpolation in ("bicubic", "bilinear"):
         info = replace(known, preprocessing=replace(known.preprocessing, interpolation=interpolation))
         rule = json.loads(export.metadata(info)["preprocessing"])
-        for shape in ((12, 12, 3), (14, 14, 4), (40, 31, 2), (13, 90, 4), (13, 90)):  # colour, transparent, grey
+        for shape in ((12, 12, 3), (14, 14, 4), (40, 31, 2), (13, 90, 4), (13, 90)):  # color, transparent, gray
             path = tmp_path / "image.png"
             Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
             found = names["square"](Image.open(path), rule["shorter_side"], rule["crop"], rule["interpolation"])
@@ -123,19 +123,17 @@ def test_the_rule_of_the_docs_gives_the_same_squares(ready: Path, tmp_path: Path
             assert np.array_equal(found.transpose(1, 2, 0), expected), (shape, interpolation)
 
 
-def test_what_cannot_be_exported(
+def test_runs_that_cannot_be_exported(
     ready: Path, untrained_run: Callable[..., Path], tmp_path: Path, monkeypatch: Any
 ) -> None:
     run = untrained_run(tmp_path / "run")
     (run / "examples.parquet").unlink()
     with pytest.raises(LongtailError, match="images=FOLDER"):
         export_run(run, tmp_path / "model.onnx")
-    with pytest.raises(LongtailError, match="none of the files in"):
+    with pytest.raises(LongtailError, match="is an image"):
         export_run(run, tmp_path / "model.onnx", images=__file__)
-    with pytest.raises(LongtailError, match=r"is a folder: name the file to write, .*model\.onnx"):
+    with pytest.raises(LongtailError, match=r"model\.onnx"):
         export_run(ready, tmp_path)
     monkeypatch.setattr(export, "find_spec", lambda name: None)
-    with pytest.raises(
-        LongtailError, match=r"needs onnx and onnxscript and onnxruntime: pip install 'longtail\[export\]'"
-    ):
+    with pytest.raises(LongtailError, match=r"longtail\[export\]"):
         export_run(ready, tmp_path / "model.onnx")

@@ -205,29 +205,29 @@ def test_a_table_goes_up_without_the_folders_of_the_machine(
 
 
 def test_offline_is_one_sentence(ready: Path) -> None:
-    with pytest.raises(LongtailError, match=r"could not be pushed, the hub cannot be reached"):
+    with pytest.raises(LongtailError, match="cannot be reached"):
         push_run(ready, "me/fish")
-    with pytest.raises(LongtailError, match=r"'me/fish' could not be fetched, the hub cannot be reached"):
+    with pytest.raises(LongtailError, match="cannot be reached"):
         local_run("hf:me/fish")
 
 
 @pytest.mark.parametrize(
     ("name", "include", "message"),
     [
-        ("a b/c", (), "write its name as OWNER/NAME"),
+        ("a b/c", (), "OWNER/NAME"),
         ("fish", (), "OWNER"),
-        ("me/fish", ("nothing.txt",), "holds no file 'nothing.txt'"),
-        ("me/fish", ("../other/secret",), "holds no file"),
+        ("me/fish", ("nothing.txt",), "nothing.txt"),
+        ("me/fish", ("../other/secret",), "secret"),
     ],
 )
-def test_what_cannot_be_pushed(name: str, include: tuple[str, ...], message: str, ready: Path) -> None:
+def test_names_and_files_that_cannot_be_pushed(name: str, include: tuple[str, ...], message: str, ready: Path) -> None:
     (ready.parent / "other").mkdir(exist_ok=True)
     (ready.parent / "other" / "secret").touch()
     with pytest.raises(LongtailError, match=message):
         push_run(ready, name, include=include)
 
 
-def test_what_cannot_be_loaded_is_not_pushed(untrained_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_loaded_is_not_pushed(untrained_run: Callable[..., Path], tmp_path: Path) -> None:
     run = untrained_run(tmp_path / "run")
     (run / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(LongtailError, match="damaged"):

@@ -57,7 +57,7 @@ def test_a_prior_upon_a_prior_is_the_last_one() -> None:
 
 @pytest.mark.parametrize("wrong", [[0.5, 0.5], [0.5, 0.5, 0.0], [1, 1, -1], [1, 1, float("nan")]])
 def test_a_prior_without_a_positive_number_for_each_class_is_refused(wrong: list[float]) -> None:
-    with pytest.raises(ValueError, match="a prior takes 3 positive numbers"):
+    with pytest.raises(ValueError, match="3 positive numbers"):
         with_prior(INFO, wrong)
 
 
@@ -109,7 +109,7 @@ def test_a_class_left_out_or_at_nothing_is_all_but_impossible(tmp_path: Path) ->
         ("a.json", "{", "JSON"),
         ("a.csv", "lynx,1\nlynx,2", "line 2.* 'lynx' is named twice"),
         ("a.csv", "class,share\nlynx,1\n山猫,much", "line 3, column 2: the share is 'much'"),
-        ("a.csv", "lynx", "line 1: 1 value where a class name and its share should be"),
+        ("a.csv", "lynx", "line 1: 1 value"),
         ("a.csv", "lynx,1,2", "line 1: 3 values"),
         ("a.csv", "lynx,nan", "line 1, column 2: the share is 'nan'"),
         ("a.csv", "lynks,nan\nlynx,1", "no class 'lynks'"),
@@ -126,14 +126,14 @@ def test_a_class_left_out_or_at_nothing_is_all_but_impossible(tmp_path: Path) ->
         ("a.csv", "", "gives no class a share above 0"),
     ],
 )
-def test_files_that_are_no_prior(name: str, text: str, message: str, tmp_path: Path) -> None:
+def test_files_that_are_not_a_prior(name: str, text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(LongtailError, match=message):
         read_prior(str(tmp_path / name), INFO)
 
 
 def test_words_and_files_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(LongtailError, match=r"no file 'unifrom'.* Did you mean 'uniform'\?"):
+    with pytest.raises(LongtailError, match=r"Did you mean 'uniform'"):
         read_prior("unifrom", INFO)
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LongtailError, match="UTF-8"):

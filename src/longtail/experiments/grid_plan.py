@@ -1,4 +1,4 @@
-"""A grid of runs: what is asked for (a YAML file or the command line), planned in full before anything is trained."""
+"""Plan a grid of runs, from a YAML file or the command line, in full before anything is trained."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import itertools
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,11 +27,9 @@ State = Literal["new", "started", "finished"]
 Spec = TypeVar("Spec")
 
 
-# What the choices for a run depend on: the images that are trained on, how, and the network.
-DECISIVE = (
-    "data.source", "data.image_column", "data.label_column", "data.split_column", "data.imbalance_ratio",
-    "data.validation_fraction", "data.test_fraction", "data.folds", "mode", "model.name",
-)  # fmt: skip
+_DATA_OPTIONS = "source image_column label_column split_column imbalance_ratio validation_fraction test_fraction folds"
+DECISIVE = (*(f"data.{name}" for name in _DATA_OPTIONS.split()), "mode", "model.name")
+"""Options that the automatic choices for a run depend on: its training images, the mode and the network."""
 
 
 @dataclass
@@ -40,8 +38,8 @@ class RunSpec(OptionGroup):
 
     Attributes:
         recipe: The recipe it starts from. ``auto`` chooses one by the images, as ``longtail train`` does without one;
-            with it, and with those for any images, so are network, length and batch, unless ``vary`` changes what that
-            depends on.
+            with it, and with those for any images, so are network, length and batch, unless ``vary`` changes one of
+            :data:`DECISIVE`.
         source: Its own SOURCE, where that is not the grid's.
         epochs: As ``--epochs`` of ``longtail train``, where that is not the grid's.
         set: Options by their dotted names.
@@ -55,12 +53,12 @@ class RunSpec(OptionGroup):
 
 @dataclass
 class GridSpec(OptionGroup):
-    """What a grid file holds.
+    """The content of a grid file.
 
     Attributes:
         source: SOURCE of every run that names none.
         out: Folder of the grid.
-        seeds: So many, from 0 up, or a list of them.
+        seeds: Number of seeds, from 0 up, or a list of them.
         epochs: As ``--epochs`` of ``longtail train``, for every run.
         baseline: The run that others are compared with; the first when not given.
         set: Options for every run, by their dotted names; a run's own win.
@@ -87,7 +85,7 @@ class PlannedRun:
         seed: Training seed.
         baseline: Name of the configuration it is compared with.
         folder: Its RUN folder.
-        config: Everything it is made from.
+        config: Its configuration.
     """
 
     name: str
@@ -98,7 +96,7 @@ class PlannedRun:
 
     @property
     def title(self) -> str:
-        """What a user calls it."""
+        """Its name for the user."""
         return f"{self.name} seed {self.seed}"
 
 
@@ -109,7 +107,7 @@ class Grid:
     Attributes:
         out: Its folder.
         runs: All runs, the seeds of one configuration after each other.
-        spec: What was asked for, with the defaults filled in; as a file it plans the same grid again.
+        spec: The specification with the defaults filled in; as a file it plans the same grid again.
     """
 
     out: Path
@@ -128,17 +126,13 @@ class _Variant:
     def name(self) -> str:
         if not self.values:
             return self.run
-        ends = [key.rsplit(".", 1)[-1] for key in self.values]
-        words = [
-            f"{end if ends.count(end) == 1 else key}={value}"
-            for end, (key, value) in zip(ends, self.values.items(), strict=True)
-        ]
-        suffix = re.sub(r"[^\w.+=,-]", "_", ",".join(words))
-        return f"{self.run}-{suffix}"
+        names = _short_names(self.values, ".")
+        words = ",".join(f"{names[key]}={value}" for key, value in self.values.items())
+        return self.run + "-" + re.sub(r"[^\w.+=,-]", "_", words)
 
     @property
     def data(self) -> dict[str, Any]:
-        """The values that decide on the images."""
+        """The values that change the images."""
         return {key: value for key, value in self.values.items() if key.startswith("data.")}
 
 
@@ -152,12 +146,12 @@ def read_grid(path: str | Path) -> Nested:
     document = read_yaml(path, "a grid file")
     values: Any = document.values
     if not isinstance(values, dict):
-        raise LongtailError(f"{path} holds no grid; it needs at least source, out and runs.")
-    spec: GridSpec = _typed(GridSpec, values, document)
+        raise LongtailError(f"{path} is not a grid; it needs at least source, out and runs.")
+    spec = _typed(GridSpec, values, document)
     options = [("set", spec.set), *((f"vary.{key}", {key: value}) for key in spec.vary for value in spec.vary[key])]
     for name, run in spec.runs.items():
-        own: RunSpec = _typed(RunSpec, run or {}, document.part(f"runs.{name}", f"run {name!r}"))
-        options.append((f"runs.{name}.set", own.set))
+        run_spec = _typed(RunSpec, run or {}, document.part(f"runs.{name}", f"run {name!r}"))
+        options.append((f"runs.{name}.set", run_spec.set))
     for section, given in options:
         for key, value in given.items():
             build(nested({key: value}), document.at(f"{section}.{key}"))
@@ -173,18 +167,18 @@ def recipe_grid(
     baseline: str | None = None,
     options: Sequence[str] = (),
 ) -> Nested:
-    """The grid that the words of ``longtail compare SOURCE --recipe NAME ...`` stand for, as a file would hold it.
+    """Return the grid of ``longtail compare SOURCE --recipe NAME ...``, as in a grid file.
 
     Args:
         source: SOURCE.
         recipes: Names of recipes; a run is called by its last part where that is unique.
-        seeds: So many, from 0 up.
+        seeds: Number of seeds, from 0 up.
         epochs: As ``--epochs`` of ``longtail train``.
         baseline: A recipe, or the name of a run.
         options: ``KEY=VALUE``, the value as in YAML.
 
     Raises:
-        LongtailError: A recipe is named twice, or an option is no ``KEY=VALUE``.
+        LongtailError: A recipe is named twice, or an option is not ``KEY=VALUE``.
 
     Example:
         >>> recipe_grid("digits", ["cifar-lt/ce"], options=["training.precision=bf16"])["set"]
@@ -192,11 +186,7 @@ def recipe_grid(
     """
     if len(set(recipes)) < len(recipes):
         raise UsageError("a recipe is named twice: name each once, and use --seeds to repeat it.")
-    ends = [recipe.rsplit("/", 1)[-1] for recipe in recipes]
-    names = {
-        recipe: end if ends.count(end) == 1 else recipe.replace("/", "-")
-        for recipe, end in zip(recipes, ends, strict=True)
-    }
+    names = {recipe: name.replace("/", "-") for recipe, name in _short_names(recipes, "/").items()}
     values: Nested = {"source": source, "seeds": seeds, "set": {}}
     for word in options:
         key, equals, value = word.partition("=")
@@ -230,14 +220,13 @@ def plan_grid(values: Nested, where: str = "the grid") -> Grid:
         >>> [(run.title, run.folder.as_posix()) for run in grid.runs]
         [('ce seed 0', 'runs/ce/seed-0'), ('ce seed 1', 'runs/ce/seed-1')]
     """
-    spec: GridSpec = _typed(GridSpec, values, where)
+    spec = _typed(GridSpec, values, where)
     specs = {str(name): _typed(RunSpec, run or {}, f"{where}: run {name!r}") for name, run in spec.runs.items()}
     _check(spec, specs, where)
     seen: dict[str, Facts] = {}
-    specs = {name: _chosen(spec, run, f"{where}: run {name!r}", seen) for name, run in specs.items()}
-    combinations = [
-        dict(zip(spec.vary, each, strict=True)) for each in itertools.product(*spec.vary.values())
-    ]  # of nothing varied: one, empty
+    specs = {name: _with_choices(spec, run, f"{where}: run {name!r}", seen) for name, run in specs.items()}
+    # Without options that vary there is one combination, an empty one.
+    combinations = [dict(zip(spec.vary, values, strict=True)) for values in itertools.product(*spec.vary.values())]
     variants = [_Variant(name, combination) for name in specs for combination in combinations]
     names = [variant.name for variant in variants]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -253,53 +242,49 @@ def plan_grid(values: Nested, where: str = "the grid") -> Grid:
             # The choice made for this machine is stored in the grid, which may be continued on another one.
             specs[variant.run].set.setdefault("training.precision", config.training.precision)
         for seed in seeds:
-            own = with_options(config, {"training.seed": seed})
-            runs.append(PlannedRun(name, seed, baselines[name], Path(spec.out) / name / f"seed-{seed}", own))
-    resolved = {key: value for key, value in asdict(spec).items() if value not in (None, "", {})}
-    resolved["seeds"] = seeds
-    resolved["runs"] = {
-        name: _from_anywhere({key: value for key, value in asdict(run).items() if value not in (None, "", {})})
-        for name, run in specs.items()
-    }
-    return Grid(Path(spec.out), tuple(runs), _from_anywhere(resolved))
+            folder = Path(spec.out) / name / f"seed-{seed}"
+            seeded = with_options(config, {"training.seed": seed})
+            runs.append(PlannedRun(name, seed, baselines[name], folder, seeded))
+    resolved = _portable(spec) | {"seeds": seeds, "runs": {name: _portable(run) for name, run in specs.items()}}
+    return Grid(Path(spec.out), tuple(runs), resolved)
 
 
 def state_of(run: PlannedRun) -> State:
-    """Whether a run is new, was started, or is finished.
+    """Tell whether a run is new, was started, or is finished.
 
     Raises:
-        LongtailError: Its folder holds a run of another configuration, or something that is no run.
+        LongtailError: Its folder holds a run of another configuration, or something that is not a run.
     """
     path = run.folder / CONFIG_FILE
     if not path.is_file():
         _refuse_foreign(run.folder)
         return "new"
     if not (run.folder / CHECKPOINT_FOLDER).exists() and not (run.folder / METRICS_FILE).exists():
-        return "new"  # it never came to its first checkpoint, so it may as well have another configuration
+        return "new"  # before its first checkpoint it may as well get another configuration
     change = first_difference(load_config(path), run.config)
     if change is not None:
         key, before, now = change
         raise LongtailError(
-            f"{run.folder} was made with --{key} {before}, and the grid now says {now}: {_as_made(run)}name another "
-            "--out, give the run another name, or delete that folder."
+            f"{run.folder} was made with --{key} {before}, and the grid now says {now}: {_continue_hint(run)}"
+            "name another --out, give the run another name, or delete that folder."
         )
     if not (run.folder / METRICS_FILE).is_file():
         return "started"
-    # Stopped between its figures and its report: little is left to do.
-    left = (run.folder / CHECKPOINT_FOLDER).exists() and not (run.folder / REPORT_FILE).exists()
-    return "started" if left else "finished"
+    # It may have been stopped between its figures and its report.
+    is_unreported = (run.folder / CHECKPOINT_FOLDER).exists() and not (run.folder / REPORT_FILE).exists()
+    return "started" if is_unreported else "finished"
 
 
-def _as_made(run: PlannedRun) -> str:
-    """Advice to continue a grid as it was planned, perhaps on another machine."""
+def _continue_hint(run: PlannedRun) -> str:
+    """Return the advice to continue a grid as it was planned, perhaps on another machine."""
     file = run.folder.parent.parent / GRID_FILE
     if run.folder.parent.name != run.name or not file.is_file():  # a fold lies in no grid
         return ""
-    return f"continue what was begun with: longtail compare --grid {shlex.quote(str(file))}, "
+    return f"continue it with: longtail compare --grid {shlex.quote(str(file))}, "
 
 
 def first_difference(made: RunConfig, planned: RunConfig) -> tuple[str, Any, Any] | None:
-    """The first option, apart from those of speed, in which two configurations differ, with both values.
+    """Return the first option, apart from those of speed, in which two configurations differ, with both values.
 
     Example:
         >>> first_difference(RunConfig(), build({"training": {"compile": True}, "stage1": {"epochs": 5}}))
@@ -350,20 +335,22 @@ def _check(spec: GridSpec, runs: Mapping[str, RunSpec], where: str) -> None:
             raise LongtailError(f"{where}: run {name!r} has no images: add a source to the grid or to the run.")
 
 
-def _baselines(variants: Sequence[_Variant], asked: str, where: str) -> dict[str, str]:
-    """What each configuration is compared with: the baseline on the same images, where options of the data vary."""
+def _baselines(variants: Sequence[_Variant], baseline: str, where: str) -> dict[str, str]:
+    """Return the baseline of each configuration, on the same images where options of the data vary."""
     names, runs = [variant.name for variant in variants], [variant.run for variant in variants]
-    asked = asked or (runs[0] if variants[0].data else names[0])
-    if asked in names:
-        return dict.fromkeys(names, asked)
-    if asked not in runs:
-        raise LongtailError(f"{where} has no run {asked!r} to be the baseline.{nearest(asked, {*runs, *names})}")
-    own = [variant for variant in variants if variant.run == asked]
-    return {variant.name: next(each.name for each in own if each.data == variant.data) for variant in variants}
+    baseline = baseline or (runs[0] if variants[0].data else names[0])
+    if baseline in names:
+        return dict.fromkeys(names, baseline)
+    if baseline not in runs:
+        raise LongtailError(f"{where} has no run {baseline!r} to be the baseline.{nearest(baseline, {*runs, *names})}")
+    candidates = [variant for variant in variants if variant.run == baseline]
+    return {
+        variant.name: next(other.name for other in candidates if other.data == variant.data) for variant in variants
+    }
 
 
-def _chosen(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Facts]) -> RunSpec:
-    """The run with what is chosen for it, as ``longtail train`` would, so that ``grid.yaml`` holds that."""
+def _with_choices(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Facts]) -> RunSpec:
+    """Return a run with the automatic choices for it, as in ``longtail train``, so that ``grid.yaml`` holds them."""
     given = spec.set | run.set
     if not (run.recipe == AUTO or run.recipe.startswith(ANY_IMAGES)) or "reasons" in given:
         return run
@@ -384,8 +371,8 @@ def _chosen(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Facts]) ->
     name = config["model"]["name"]
     base = flatten(base_config(config["recipe"], epochs=epochs, mode=config["mode"], model=name))
     options = {key: value for key, value in flatten(config).items() if base.get(key) != value and key not in given}
-    asked = merge(config, nested(given))
-    reasons = sentences(mark_overrides(choices, config, asked), asked)
+    overridden = merge(config, nested(given))
+    reasons = sentences(mark_overrides(choices, config, overridden), overridden)
     options = {"mode": config["mode"], "model.name": name} | options | {"reasons": reasons}
     options = {key: value for key, value in options.items() if key not in given}
     return replace(run, recipe=config["recipe"], set=options | run.set)
@@ -410,19 +397,28 @@ def _resolve(spec: GridSpec, run: RunSpec, variant: _Variant, where: str) -> Run
         return resolve(start, *layers, epochs=run.epochs if run.epochs is not None else spec.epochs)
 
 
-def _from_anywhere(values: Nested) -> Nested:
-    """The same with an absolute source; those in ``vary`` stay, as runs are named after them."""
-    found = copy.deepcopy(values)
-    for table, key in ((found, "source"), (found.get("set", {}), "data.source")):
+def _short_names(names: Iterable[str], separator: str) -> dict[str, str]:
+    """Return the last part of each name, where it is unique; else the name."""
+    parts = {name: name.rsplit(separator, 1)[-1] for name in names}
+    return {name: part if list(parts.values()).count(part) == 1 else name for name, part in parts.items()}
+
+
+def _portable(spec: GridSpec | RunSpec) -> Nested:
+    """Return a specification without empty entries, and with an absolute source.
+
+    A source in ``vary`` stays, as runs are named after it.
+    """
+    values = copy.deepcopy({key: value for key, value in asdict(spec).items() if value not in (None, "", {})})
+    for table, key in ((values, "source"), (values.get("set", {}), "data.source")):
         if table.get(key):
             table[key] = absolute_source(str(table[key]))
-    return found
+    return values
 
 
 def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise LongtailError(f"{folder} is a file where a run should go: name another --out, or move it away.")
     # A kill may have left the temporary file of a config.yaml behind.
-    found = [path.name for path in folder.iterdir() if not path.name.endswith(".tmp")] if folder.exists() else []
-    if found:
-        raise LongtailError(f"{folder} holds {found[0]!r} and is no run: name another --out, or move it away.")
+    names = [path.name for path in folder.iterdir() if not path.name.endswith(".tmp")] if folder.exists() else []
+    if names:
+        raise LongtailError(f"{folder} holds {names[0]!r} and is not a run: name another --out, or move it away.")

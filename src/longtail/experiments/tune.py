@@ -55,24 +55,26 @@ class AdjustmentOptions:
     accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        above_zero = "above 0 and at most 1"
-        rules = [
-            ("tau", self.tau is None or 0 <= self.tau < float("inf"), "auto or a number of 0 or more"),
+        share = "must be above 0 and at most 1."
+        for is_valid, message in (
+            (self.tau is None or 0 <= self.tau < float("inf"), "--tau must be auto or a number of 0 or more."),
             (
-                "temperature",
                 self.temperature is None or 0 < self.temperature < float("inf"),
-                "auto, none or a number above 0",
+                "--temperature must be auto, none or a number above 0.",
             ),
-            ("threshold-coverage", self.coverage is None or 0 < self.coverage <= 1, above_zero),
-            ("threshold-accuracy", self.accuracy is None or 0 < self.accuracy <= 1, above_zero),
-        ]
-        for name, holds, words in rules:
-            if not holds:
-                raise UsageError(f"--{name} must be {words}.")
-        if self.coverage is not None and self.accuracy is not None:
-            raise UsageError("--threshold-coverage and --threshold-accuracy choose the same threshold: give one.")
-        if self.method == "none" and self.tau is not None:
-            raise UsageError("--tau is the strength of a method: leave it out, or name another --method than none.")
+            (self.coverage is None or 0 < self.coverage <= 1, f"--threshold-coverage {share}"),
+            (self.accuracy is None or 0 < self.accuracy <= 1, f"--threshold-accuracy {share}"),
+            (
+                self.coverage is None or self.accuracy is None,
+                "--threshold-coverage and --threshold-accuracy choose the same threshold: give one.",
+            ),
+            (
+                self.method != "none" or self.tau is None,
+                "--tau is the strength of a method: leave it out, or name another --method than none.",
+            ),
+        ):
+            if not is_valid:
+                raise UsageError(message)
 
 
 def choose(info: ModelInfo, head: nn.Module, logits: Tensor, labels: Tensor, options: AdjustmentOptions) -> ModelInfo:

@@ -60,7 +60,7 @@ def model_card(run: str | os.PathLike[str]) -> str:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
         raise LongtailError(
-            f"{folder / (ADJUSTED_FILE if adjusted else METRICS_FILE)} does not hold what a run writes ({error}): "
+            f"{folder / (ADJUSTED_FILE if adjusted else METRICS_FILE)} is not a file of a run ({error}): "
             "copy it from the run again, or delete it."
         ) from error
 
@@ -112,7 +112,7 @@ def read_table(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise LongtailError(f"{path} is damaged: copy it from the run again, or delete it to do without.") from error
     if not isinstance(table, dict) or not all(isinstance(table.get(key, {}), dict) for key in ("data", "model")):
-        raise LongtailError(f"{path} does not hold what a run writes: copy it from the run again, or delete it.")
+        raise LongtailError(f"{path} is not a file of a run: copy it from the run again, or delete it.")
     return table
 
 

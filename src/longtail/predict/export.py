@@ -44,7 +44,7 @@ _COMMAND_LINE = {
     "format='torch'": "--format torch",
     "format='onnx'": "--format onnx",
     "images=FOLDER": "--images FOLDER",
-}  # parts of messages, and what the command line shows instead
+}  # parts of messages, and their form on the command line
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def export_run(
         run: The RUN folder, or ``hf:OWNER/NAME``.
         out: The file to write, replaced if it exists; or a stream, ``-`` for the standard output.
         format: ``onnx``, or ``torch`` for an archive that ``torch.export.load`` reads.
-        input_type: What the file takes.
+        input_type: Type of the input.
         images: Images to compare on, as for :func:`longtail.predict.images.find_images`; by default those that the
             run keeps in ``examples.parquet``. 256 are used at most.
 

@@ -177,7 +177,7 @@ def _item(number: int, image: object) -> Item:
 
 
 def _not_an_image(value: object) -> LongtailError:
-    return LongtailError(f"{type(value).__name__} is no image: give paths, Pillow images or uint8 arrays.")
+    return LongtailError(f"{type(value).__name__} is not an image: give paths, Pillow images or uint8 arrays.")
 
 
 # Files of a folder or a pattern, as they are met: a million of them need no more memory than a thousand.
@@ -363,7 +363,7 @@ def _open_parquet(path: str) -> pq.ParquetFile:
         return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)  # page by page, not a row group at a time
     except (pa.ArrowException, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise LongtailError(f"{path!r} is no readable Parquet file ({reason}): fetch it again.") from None
+        raise LongtailError(f"{path!r} is not a readable Parquet file ({reason}): fetch it again.") from None
 
 
 def _embedded(value: Any, table: str, where: str) -> Item:

@@ -35,16 +35,16 @@ class PredictionReport:
 
     Attributes:
         out: The table.
-        predicted: How many images have a row in it that this command has made.
-        skipped: How many files it could not read, including those in ``unread``.
+        predicted: Number of rows that this command added.
+        skipped: Number of files that it could not read, including those in ``unread``.
         unread: Files in formats that are not read at all, by suffix.
         left_out: Counts of other files and folders that are not in the table.
         doubles: Rows that repeat the name of an earlier row, if a table named the images.
         replaced: Whether an earlier table of that name was replaced.
-        earlier: How many files an earlier, unfinished command had gone through.
+        earlier: Number of files that an earlier, unfinished command processed.
         problems: Path and problem of the first of the files that could not be read, without those in ``unread``; all
             are in ``FILE.skipped.csv``. For a stream, which has no such file, all of them.
-        seconds: How long it took.
+        seconds: Duration.
     """
 
     out: Path
@@ -84,11 +84,11 @@ def predict_images(
     workers: int | None = None,
     console: Console | None = None,
 ) -> PredictionReport:
-    """Predict the class of images and write one row for each, in constant memory however many there are.
+    """Predict the class of images and write one row for each, in constant memory.
 
     The columns are ``path``, ``prediction`` (the class name), ``confidence`` (its probability), ``sure`` (yes or no,
     where the run has a threshold), and for the ``top_k`` likeliest classes ``label_1``, ``probability_1``,
-    ``label_2``, and so on. Rows go to ``out`` with ``.part`` at its end, batch by batch; the same call goes on with
+    ``label_2``, and so on. Rows go to ``out`` with ``.part`` at its end, batch by batch; the same call continues
     such a file. An image that cannot be read gets no row; the console names it, and ``out`` with ``.skipped.csv`` at
     its end lists all of them. To a stream, such as a pipe or ``-``, the standard output, rows go as they are made.
 
@@ -96,7 +96,7 @@ def predict_images(
         run_dir: The RUN folder of ``longtail train``, or ``hf:OWNER/NAME``.
         images: As for :func:`longtail.predict.images.find_images`.
         out: The table, called ``.csv``, ``.tsv`` or ``.parquet``, or a stream; a file is replaced if it exists.
-        top_k: How many classes to list per image; all C where there are fewer.
+        top_k: Number of classes to list per image; all C where there are fewer.
         batch_size: Images per forward pass.
         device: Where the network runs.
         prior: The class prior to expect, as for :func:`longtail.predict.predictor.load`.
@@ -146,7 +146,7 @@ def predict_images(
     with table, _Progress(console, listing) as bar:
         report.earlier = table.count
         if table.count:
-            _say(console, f"going on after {table.count:,} files of an earlier command")
+            _say(console, f"continuing after {table.count:,} files of an earlier command")
             bar.advance(table.count)
         remaining = _remaining(listing, table, report.left_out)
         predictions = predictor.stream(remaining, top_k=top_k, batch_size=batch_size, workers=workers)

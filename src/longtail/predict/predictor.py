@@ -71,7 +71,7 @@ def _from_array(pixels: Pixels) -> Image.Image:
     flat = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     if flat.dtype != np.uint8 or not (flat.ndim == 2 or (flat.ndim == 3 and flat.shape[2] == 3)) or not flat.size:
         raise LongtailError(
-            f"an array of {pixels.dtype} of shape {pixels.shape} is no image: give uint8 of shape (H, W, 3) or (H, W)."
+            f"an array of {pixels.dtype} of shape {pixels.shape} is not an image: give uint8 (H, W, 3) or (H, W)."
         )
     return Image.fromarray(np.ascontiguousarray(flat))
 
@@ -165,7 +165,7 @@ class Predictor:
             images: A folder, file, pattern or table, as :func:`longtail.predict.images.find_images` takes it; a
                 Pillow image; a uint8 array (H, W), (H, W, 3) or (N, H, W, 3), RGB; or an iterable of paths, Pillow
                 images and arrays.
-            top_k: How many classes to name per image.
+            top_k: Number of classes to name per image.
             batch_size: Images per forward pass.
             workers: Threads that decode; by default as many as there are cores.
 
