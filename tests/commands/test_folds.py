@@ -76,7 +76,7 @@ def test_the_table_says_how_many_images_are_judged(train: Cli, cli: Cli, make_fo
     ("options", "sentence"),
     [
         (["--folds", "1"], "--data.folds must be at least 2, or 0 for none, got 1."),
-        (["--folds", "-2"], "--data.folds must be at least 2, or 0 for none, got -2."),
+        (["--folds", "-2"], "--folds must be at least 0"),
         (["--data.fold", "0"], "--data.fold 0 is one of --data.folds 0, counted from 0"),
         (["--folds", "3", "--data.fold", "3"], "--data.fold 3 is one of --data.folds 3, counted from 0"),
         (["--folds", "5000"], "there are not enough images for 5000 folds"),

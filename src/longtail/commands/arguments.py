@@ -322,28 +322,19 @@ def _help(program: str, function: Callable[..., Any], arguments: Sequence[Argume
         add_help=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
     )
-    texts = _HELP_TEXTS | _explanations(function) | _option_explanations(RunConfig)
+    texts = _option_explanations(RunConfig) | _explanations(function) | _HELP_TEXTS
     hidden = not all(argument.shown for argument in arguments)
-    sections: dict[str, Any] = {}
+    groups: dict[str, Any] = {}
     for argument in (*arguments, _HELP[0], *(_HELP[2:] if hidden else ())):
         if not (everything or argument.shown):
             continue
-        text = texts.get(argument.name, "").replace("%", "%%")
-        group = argument.name.partition(".")[0] if everything and argument.flag == f"--{argument.name}" else ""
-        if not argument.flag:
-            title = "arguments"
-        elif "." in argument.name and group:
-            title = group
-        else:
-            title = "options"
-        if title not in sections:
-            sections[title] = parser.add_argument_group(title)
-        if not argument.flag:
-            sections[title].add_argument(argument.name, metavar=argument.metavar, help=text, nargs="?")
-        elif argument.is_switch:
-            sections[title].add_argument(argument.flag, action="store_true", help=text)
-        else:
-            sections[title].add_argument(argument.flag, metavar=argument.metavar, help=text)
+        in_group = everything and "." in argument.name and argument.flag == f"--{argument.name}"
+        title = argument.name.partition(".")[0] if in_group else "options" if argument.flag else "arguments"
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        extra = {"action": "store_true"} if argument.is_switch else {"metavar": argument.metavar}
+        name = argument.flag or argument.name
+        groups[title].add_argument(name, help=texts.get(argument.name, "").replace("%", "%%"), **extra)
     return parser.format_help()
 
 
@@ -351,11 +342,11 @@ def _explanations(documented: Any) -> dict[str, str]:
     """The descriptions of parameters or attributes in a docstring, in plain words."""
     import docstring_parser
 
-    parameters = docstring_parser.parse(documented.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE).params
-    return {
-        each.arg_name: re.sub(r"(?::\w+:)?`+([^`]*)`+", r"\1", " ".join((each.description or "").split())).rstrip(".")
-        for each in parameters
-    }
+    explained = {}
+    for each in docstring_parser.parse(documented.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE).params:
+        text = re.sub(r"(?::\w+:)?`+([^`]*)`+", r"\1", " ".join((each.description or "").split())).rstrip(".")
+        explained[each.arg_name] = text[:1].lower() + text[1:] if text[1:2].islower() or text[1:2] == " " else text
+    return explained
 
 
 def _option_explanations(group: type[Any], prefix: str = "") -> dict[str, str]:

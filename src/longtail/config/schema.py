@@ -93,8 +93,8 @@ class DataConfig(OptionGroup):
         skip_unreadable: Decode every image before training and leave out, with a count, those that cannot be; else the
             first of them stops the run.
         workers: Processes that decode images when the data set does not fit in memory; by default one a core.
-        resident_gigabytes: Decode once and keep in memory up to this size, all splits together; None means half of the
-            free memory.
+        resident_gigabytes: Decode once and keep in memory up to this size, all splits together; half of the free
+            memory when not given.
         cache: Keep the decoded images of such a set on disk too, for the next run and for other runs at the same time.
     """
 
@@ -248,8 +248,8 @@ class TrainingConfig(OptionGroup):
         seed: Seeds the initial weights, the order of images, augmentation and noise.
         precision: Arithmetic of the network; ``auto`` is bf16 where the hardware multiplies in it, else fp32.
         accumulation: Parts a batch is split into, for networks that do not fit.
-        clip_norm: Largest L2 norm of the gradient; None leaves it alone.
-        ema_decay: Keep an exponential moving average of the weights and evaluate that; None does not.
+        clip_norm: Largest L2 norm of the gradient; not limited when not given.
+        ema_decay: Keep an exponential moving average of the weights with this decay and evaluate that; none when not given.
         compile: Pass network and loss through torch.compile.
         compile_mode: Its mode; ``reduce-overhead`` replays CUDA graphs on a GPU.
         channels_last: Memory layout of images and convolutions.
@@ -287,7 +287,7 @@ class RunConfig(OptionGroup):
     """Everything a run is made from; ``config.yaml`` of a run holds exactly this.
 
     Attributes:
-        recipe: Name of the recipe the values started from.
+        recipe: Name of the recipe that the values start from; chosen by the images when not given.
         mode: How much of the network is trained; empty where the recipe says so.
         reasons: Why ``--recipe auto`` chose what it chose, a sentence for each choice.
         data: Images and splits.
