@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from longtail.config import auto
+from longtail.config import resolve
 
 Call = Callable[..., Any]
 
@@ -199,13 +199,13 @@ def test_a_class_that_goes_between_the_choice_of_a_recipe_and_training(
     cli: Call, make_folder: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = make_folder({"cat": 12, "lynx": 5, "puma": 4})
-    choose = auto.choose
+    choose = resolve.choose
 
     def move_and_choose(*words: Any, **options: Any) -> Any:
         (photos / "puma").rename(tmp_path / "puma")
         return choose(*words, **options)
 
-    monkeypatch.setattr(auto, "choose", move_and_choose)
+    monkeypatch.setattr(resolve, "choose", move_and_choose)
     words = ("--mode", "scratch", "--epochs", 1, "--data.image_size", 8)
     complaint = cli("train", photos, "--out", tmp_path / "run", *words).complaint
     assert f"{str(photos / 'puma')!r}"[:-1] in complaint

@@ -192,6 +192,8 @@ def test_a_command_says_what_it_has_added(
 def test_a_command_that_fails_says_it_too(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "REPORTED_GROWTH", 1000)
     file = parquet(tmp_path / "animals.parquet")
-    done = cli("inspect", f"parquet:{file}", "--max-images", "0")
-    assert done.status == 2
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    done = cli("prepare", f"parquet:{file}", "--out", tmp_path / "full")
+    assert done.status != 0
     assert "longtail cache --clear" in done.err

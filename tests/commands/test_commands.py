@@ -189,7 +189,7 @@ def test_predict_agrees_with_the_predictions_of_the_run(cli: Call, finished: Any
         ("nowhere", (), "There is no file or folder 'nowhere'"),
         ("nowhere/*.jpg", (), "No image in 'nowhere/*.jpg'"),
         (__file__, (), "none of the 1 files in"),
-        (__file__, ("--top-k", "0"), "top_k and batch_size must be at least 1"),
+        (__file__, ("--top-k", "0"), "--top-k must be at least 1"),
         (__file__, ("--batch-size", "x"), "--batch-size takes a whole number, got 'x'."),
         (__file__, ("--device", "gpu"), "--device takes 'auto' or 'cpu', got 'gpu'."),
     ],
@@ -350,8 +350,8 @@ def test_demo_without_its_images_says_how_to_get_them(
 def test_demo_deletes_nothing_but_its_own_runs(cli: Call, tmp_path: Path) -> None:
     (tmp_path / "gcl").mkdir()
     (tmp_path / "gcl" / "thesis.tex").write_text("years of work")
-    assert "is no run of the demo" in cli("demo", "--out", tmp_path).complaint
+    assert "not a run of the demo" in cli("demo", "--out", tmp_path).complaint
     assert (tmp_path / "gcl" / "thesis.tex").exists()
     (tmp_path / "gcl" / "config.yaml").write_text("recipe: cifar-lt/gcl\n")  # a real run, of three weeks
-    assert "is no run of the demo" in cli("demo", "--out", tmp_path).complaint
+    assert "not a run of the demo" in cli("demo", "--out", tmp_path).complaint
     assert (tmp_path / "gcl" / "thesis.tex").exists()

@@ -27,11 +27,11 @@ def test_export_says_how_near_it_is_and_writes_a_card(cli: Call, finished: Any, 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("export", "{run}"), "--out missing: longtail export RUN --format onnx|torch --out FILE"),
+        (("export", "{run}"), "--out missing: longtail export RUN --out FILE"),
         (("export", "{run}", "--format", "onxn", "--out", "a"), "--format takes 'onnx' or 'torch', got 'onxn'."),
         (("export", "nowhere", "--out", "a"), "There is no run 'nowhere'"),
         (("export", "{run}", "--format", "torch", "--out", "a", "--images", "nowhere"), "There is no file or folder"),
-        (("push", "{run}"), "REPO_ID missing: longtail push RUN OWNER/NAME"),
+        (("push", "{run}"), "OWNER/NAME missing: longtail push RUN OWNER/NAME"),
         (("push", "nowhere", "me/x"), "There is no run 'nowhere'"),
         (("push", "{run}", "me/x"), "the hub cannot be reached"),
         (("predict", "hf:me/x", "{run}", "--out", "a.csv"), "No image in"),

@@ -117,8 +117,8 @@ def test_tables_mark_hardly_tested_classes_and_say_how_many_there_are() -> None:
         "intervals": {"level": 0.95, "unit": "image", "accuracy": [0.4, 0.6]},
     }
     assert _printed(summary) == [
-        ["figure", "value", "95", "%", "interval"],
-        ["accuracy", "50.00", "%", "40.0", "to", "60.0"],
+        ["figure", "value", "95%", "interval"],
+        ["accuracy", "50.00%", "40.0–60.0"],
         ["note:", "1", "of", "2", "tested", "classes", "has", "fewer", "than", "5", "test", "images."],
     ]
-    assert _printed({"accuracy": 0.5}) == [["figure", "value"], ["accuracy", "50.00", "%"]]
+    assert _printed({"accuracy": 0.5}) == [["figure", "value"], ["accuracy", "50.00%"]]

@@ -28,6 +28,9 @@ SHORT: Final = {
 }
 """Options of a run that have a short flag."""
 
+COLUMNS: Final = ("data.image_column", "data.label_column", "data.split_column")
+"""Those that name the columns of a table."""
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -53,7 +56,7 @@ class Argument:
         kind: Its type; a text in its ``Annotated`` is the word that stands for a value.
         flag: How it is typed; empty for a positional argument.
         required: Whether it has to be given.
-        is_option: Whether it is an option of a run.
+        options: For an option of a run, name of the parameter that takes it.
         shown: Whether ``--help`` explains it.
     """
 
@@ -61,18 +64,18 @@ class Argument:
     kind: Any
     flag: str = ""
     required: bool = False
-    is_option: bool = False
+    options: str = ""
     shown: bool = True
 
     @property
     def is_switch(self) -> bool:
         """Whether the flag alone means true."""
-        return self.kind is bool and not (self.is_option and self.flag == f"--{self.name}")
+        return self.kind is bool and not (self.options and self.flag == f"--{self.name}")
 
     @property
     def is_list(self) -> bool:
         """Whether it takes several words, after one flag or each after its own."""
-        return _base(self.kind) in {list, Sequence} and not self.is_option
+        return _base(self.kind) in {list, Sequence} and not self.options
 
     @property
     def metavar(self) -> str:
@@ -121,19 +124,19 @@ def arguments_of(command: Callable[..., Any]) -> list[Argument]:
     for name, parameter in inspect.signature(command).parameters.items():
         marks = [mark for mark in _marks(hints[name]) if isinstance(mark, RunOptions)]
         if marks:
-            arguments += _run_options(marks[0])
+            arguments += _run_options(name, marks[0])
             continue
         flag = option_flag(name) if parameter.kind is parameter.KEYWORD_ONLY else ""
         arguments.append(Argument(name, hints[name], flag, required=parameter.default is parameter.empty))
     return arguments
 
 
-def _run_options(mark: RunOptions) -> Iterator[Argument]:
+def _run_options(parameter: str, mark: RunOptions) -> Iterator[Argument]:
     for name, kind in option_types().items():
         if name in mark.short:
-            yield Argument(name, kind, SHORT[name], is_option=True)
+            yield Argument(name, kind, SHORT[name], options=parameter)
         if mark.dotted and name != "reasons":
-            yield Argument(name, kind, f"--{name}", is_option=True, shown=name in mark.shown)
+            yield Argument(name, kind, f"--{name}", options=parameter, shown=name in mark.shown)
 
 
 def parse(program: str, function: Callable[..., Any], words: Sequence[str]) -> dict[str, Any] | str:
@@ -166,15 +169,14 @@ def parse(program: str, function: Callable[..., Any], words: Sequence[str]) -> d
     positionals, parts = _divide(program, rest, flags, texts)
     values = _take(program, function, arguments, positionals, texts)
     options = {
-        flags[flag].name: _read(text, flags[flag].kind, flag) for flag, text in texts.items() if flags[flag].is_option
+        flags[flag].name: _read(text, flags[flag].kind, flag) for flag, text in texts.items() if flags[flag].options
     }
     options |= {flag.removeprefix("--"): _read(text, Any, flag) for flag, text in parts.items()}
-    if any(argument.is_option for argument in arguments):
+    if options:
         from longtail.config.build import build
 
         build(nested(options), flags={flags[flag].name: flag for flag in texts})
-        values["options"] = options
-    return values
+    return values | {argument.options: options for argument in arguments if argument.options}
 
 
 def _parser(flags: Mapping[str, Argument]) -> argparse.ArgumentParser:
@@ -226,7 +228,7 @@ def _take(
     values: dict[str, Any] = {}
     missing = []
     for argument in arguments:
-        if argument.is_option:
+        if argument.options:
             continue
         if argument.flag:
             given = argument.flag in texts
@@ -282,6 +284,16 @@ def _unknown(program: str, flag: str, flags: Mapping[str, Argument], texts: Mapp
         hint = nearest(flag, options, list_all=False, show=lambda name: f"--set {name}=VALUE")
     everything = f" '{program} --help' lists them all."
     return f"unknown option {flag!r}.{hint or everything}"
+
+
+def last_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a run as keyword arguments, each by the last part of its name.
+
+    Example:
+        >>> last_names({"data.label_column": "species"})
+        {'label_column': 'species'}
+    """
+    return {name.rpartition(".")[2]: value for name, value in options.items()}
 
 
 def _has_stage_2(recipe: str) -> bool:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 
-from longtail.commands.arguments import SHORT, RunOptions, usage
+from longtail.commands.arguments import COLUMNS, SHORT, RunOptions, usage
 from longtail.commands.destination import Destination, destination, messages_apart, refuse_stream
 from longtail.commands.terminal import EXIT_INTERRUPTED, print_line
+from longtail.config.schema import Nested
 from longtail.errors import LongtailError, UsageError, as_usage
 from longtail.run.folder import GRID_FILE, REPORT_FILE, log_file
 
@@ -22,15 +23,8 @@ if TYPE_CHECKING:
     from longtail.experiments.grid_plan import Grid, PlannedRun
 
 
-SHORT_OPTIONS = (
-    "data.image_column",
-    "data.label_column",
-    "data.split_column",
-    "data.imbalance_ratio",
-    "training.tracker",
-    "training.keep_checkpoints",
-)
-_OVER_A_FILE = {"training.tracker", "training.keep_checkpoints"}
+_OVER_A_FILE = ("training.tracker", "training.keep_checkpoints")
+SHORT_OPTIONS = (*COLUMNS, "data.imbalance_ratio", *_OVER_A_FILE)
 
 
 def compare(
@@ -70,38 +64,30 @@ def compare(
         csv: also write the table here, or -
         options: options of all runs by dotted name
     """
-    in_a_file = {"--seeds": seeds, "--epochs": epochs, "--batch-size": batch_size, "--set": set}
-    in_a_file |= {SHORT[name]: value for name, value in options.items() if name not in _OVER_A_FILE}
-    to_train = in_a_file | {SHORT[name]: options[name] for name in _OVER_A_FILE & options.keys()}
-    to_train |= {"--out": out, "--jobs": jobs}
+    over = {name: value for name, value in options.items() if name in _OVER_A_FILE}
+    settings = {name: value for name, value in options.items() if name not in _OVER_A_FILE}
+    in_a_file = {"--recipe": recipe, "--seeds": seeds, "--epochs": epochs, "--batch-size": batch_size, "--set": set}
+    given = [flag for flag, value in in_a_file.items() if value not in (None, ())] + [SHORT[name] for name in settings]
+    asked: Nested = {name: value for name, value in (("out", out), ("baseline", baseline)) if value is not None}
     if grid is not None:
-        given = next(
-            (flag for flag, value in ({"--recipe": recipe} | in_a_file).items() if value not in (None, ())), None
-        )
-        if given is not None or runs:
-            raise UsageError(
-                f"--grid takes its runs from the file: leave {given or repr(runs[0])} out, or write it there."
-            )
-        return grid_command(grid=grid, options=options, out=out, jobs=jobs, baseline=baseline, csv=csv)
+        if given or runs:
+            word = given[0] if given else repr(runs[0])
+            raise UsageError(f"--grid takes its runs from the file: leave {word} out, or write it there.")
+        return grid_command(asked, over, grid=grid, jobs=jobs, csv=csv)
     if recipe:
+        from longtail.experiments.grid_plan import recipe_grid
+
         if len(runs) != 1:
             raise UsageError("--recipe trains on one SOURCE: longtail compare SOURCE --recipe NAME --out DIR.")
-        return grid_command(
-            runs[0],
-            recipe=recipe,
-            seeds=seeds,
-            epochs=epochs,
-            batch_size=batch_size,
-            options=options,
-            settings=set,
-            out=out,
-            jobs=jobs,
-            baseline=baseline,
-            csv=csv,
-        )
-    misplaced = next((flag for flag, value in to_train.items() if value not in (None, ())), None)
-    if misplaced is not None:
-        raise UsageError(f"{misplaced} is for runs still to be trained: add --recipe NAME or --grid FILE.yaml.")
+        if batch_size is not None:
+            settings |= {f"{stage}.batch_size": batch_size for stage in ("stage1", "stage2")}
+        seeds = 1 if seeds is None else seeds
+        values = recipe_grid(runs[0], recipe, seeds=seeds, epochs=epochs, baseline=baseline, options=set)
+        return grid_command(asked | values | {"set": settings | values["set"]}, over, jobs=jobs, csv=csv)
+    for name, value in (("--out", out), ("--jobs", jobs), *((SHORT[name], value) for name, value in over.items())):
+        given += [name] if value is not None else []
+    if given:
+        raise UsageError(f"{given[0]} is for runs still to be trained: add --recipe NAME or --grid FILE.yaml.")
     if not runs:
         raise UsageError(f"RUN missing: {usage('longtail compare', compare).splitlines()[0]}")
     compare_command(runs, baseline=baseline, csv=csv)
@@ -127,50 +113,29 @@ def _table_file(csv: str | None) -> Destination | None:
 
 
 def grid_command(
-    source: str = "",
-    *,
-    grid: str | None = None,
-    recipe: Sequence[str] = (),
-    seeds: int | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    options: Mapping[str, Any],
-    settings: Sequence[str] = (),
-    out: str | None = None,
-    jobs: int | None = None,
-    baseline: str | None = None,
-    csv: str | None = None,
+    asked: Nested, over: Mapping[str, Any], *, grid: str | None = None, jobs: int | None = None, csv: str | None = None
 ) -> int:
-    """Train what a grid still lacks, then compare its runs; return the exit status."""
+    """Train what a grid still lacks, then compare its runs; return the exit status.
+
+    Args:
+        asked: The grid, or what is asked for over that of the file.
+        over: Options of all runs, over what a run sets itself.
+        grid: The file of the grid, if any.
+        jobs: Runs trained at once.
+        csv: File to write the table to.
+    """
     from longtail.config.build import with_options
-    from longtail.experiments.grid_plan import plan_grid, read_grid, recipe_grid
+    from longtail.experiments.grid_plan import plan_grid, read_grid
 
     table = _table_file(csv)
-    if out is not None:
-        refuse_stream(out, "--out")
-    if grid is not None:
-        values = read_grid(grid) | ({"baseline": baseline} if baseline is not None else {})
-    else:
-        values = recipe_grid(
-            source,
-            recipe,
-            seeds=1 if seeds is None else seeds,
-            epochs=epochs,
-            baseline=baseline,
-            options=settings,
-        )
-        short = {name: value for name, value in options.items() if name not in _OVER_A_FILE}
-        if batch_size is not None:
-            short |= {f"{stage}.batch_size": batch_size for stage in ("stage1", "stage2")}
-        values["set"] = short | values["set"]
-    values |= {"out": out} if out is not None else {}
-    over = {name: value for name, value in options.items() if name in _OVER_A_FILE}
-    settings_of_all = values.get("set") or {}
-    if over and isinstance(settings_of_all, dict):  # plan_grid complains of anything else
-        values["set"] = settings_of_all | over
+    if "out" in asked:
+        refuse_stream(asked["out"], "--out")
+    values = (read_grid(grid) if grid is not None else {}) | asked
+    settings = values.get("set") or {}
+    if over and isinstance(settings, dict):  # plan_grid complains of anything else
+        values["set"] = settings | dict(over)
     with nullcontext() if grid is not None else as_usage():  # what is wrong then stands in a file, or in the options
         planned = plan_grid(values, grid or "the grid")
-    # Over what a run sets itself.
     runs = tuple(replace(run, config=with_options(run.config, over)) for run in planned.runs)
     return _train_and_show(replace(planned, runs=runs), jobs=jobs, table=table)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from rich.console import Console
 
+from longtail.commands.arguments import COLUMNS, RunOptions, last_names
 from longtail.commands.terminal import (
     IN_BRACKETS,
     class_table,
@@ -23,9 +25,7 @@ def evaluate(
     source: Annotated[str, "SOURCE"] | None = None,
     *,
     split: Annotated[str, "NAME"] = "test",
-    label_column: Annotated[str, "NAME"] | None = None,
-    image_column: Annotated[str, "NAME"] | None = None,
-    split_column: Annotated[str, "NAME"] | None = None,
+    columns: Annotated[Mapping[str, Any], RunOptions(short=COLUMNS, dotted=False)],
     moved_to: Annotated[str, "SOURCE"] | None = None,
     classes: bool = False,
     no_adjustment: bool = False,
@@ -38,9 +38,7 @@ def evaluate(
         run: RUN folder
         source: another SOURCE, of which the test split is used
         split: split to evaluate on
-        label_column: column of the label in SOURCE
-        image_column: column of the image in SOURCE
-        split_column: column in SOURCE that says train, validation or test
+        columns: options that name the columns of SOURCE, a table
         moved_to: new SOURCE of the RUN, if its images have moved
         classes: also print each class with its intervals, commonest first
         no_adjustment: evaluate the model as it was trained
@@ -56,9 +54,7 @@ def evaluate(
         Path(run),
         source,
         split=split,
-        label_column=label_column,
-        image_column=image_column,
-        split_column=split_column,
+        **last_names(columns),
         adjustment=not no_adjustment,
         coverage=coverage,
         moved_to=moved_to,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from annotated_types import Ge
 from rich.console import Console
 
+from longtail.commands.arguments import COLUMNS, RunOptions, last_names
 from longtail.commands.destination import PAGE, destination, messages_apart
 from longtail.commands.terminal import EXIT_FAILED, print_json, print_line
 from longtail.errors import UsageError
@@ -18,9 +20,7 @@ def inspect(
     json: bool = False,
     strict: bool = False,
     out: Annotated[str, "FILE.html"] | None = None,
-    label_column: Annotated[str, "NAME"] | None = None,
-    image_column: Annotated[str, "NAME"] | None = None,
-    split_column: Annotated[str, "NAME"] | None = None,
+    columns: Annotated[Mapping[str, Any], RunOptions(short=COLUMNS, dotted=False)],
     max_images: Annotated[int, Ge(1)] | None = None,
 ) -> int:
     """Audit a source: classes and groups, broken and odd images, copies, and what to do about each.
@@ -30,9 +30,7 @@ def inspect(
         json: print JSON instead of a picture
         strict: exit with 1 if there is an error or a warning
         out: also write a page, or -
-        label_column: column of the label
-        image_column: column of the image
-        split_column: column that says train, validation or test
+        columns: options that name the columns of a table
         max_images: decode a sample of this many; all by default
     """
     from longtail.console import Reporter
@@ -43,7 +41,7 @@ def inspect(
     page = None if out is None else destination(out, PAGE, example="inspect.html")
     if page is not None and page.takes_standard_output and json:
         raise UsageError(f"--json and --out {out} both write to the standard output: name a file for the page.")
-    data = load_source(source, label_column=label_column, image_column=image_column, split_column=split_column)
+    data = load_source(source, **last_names(columns))
     total = sum(map(len, data.splits.values()))
     with Reporter().bar("inspect", total if max_images is None else min(total, max_images)) as bar:
         found = inspect_data(data, max_images=max_images, tick=bar.tick)

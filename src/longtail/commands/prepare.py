@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge
 
+from longtail.commands.arguments import COLUMNS, RunOptions, last_names
 from longtail.commands.destination import refuse_stream
 from longtail.commands.terminal import print_line
 
@@ -19,9 +21,7 @@ def prepare(
     out: Annotated[str, "DIR"],
     size: Annotated[int, Ge(1)] = 256,
     skip_bad: bool = False,
-    label_column: Annotated[str, "NAME"] | None = None,
-    image_column: Annotated[str, "NAME"] | None = None,
-    split_column: Annotated[str, "NAME"] | None = None,
+    columns: Annotated[Mapping[str, Any], RunOptions(short=COLUMNS, dotted=False)],
     quiet: bool = False,
 ) -> None:
     """Decode and resize all images of a SOURCE once, into a folder that loads many times faster.
@@ -31,9 +31,7 @@ def prepare(
         out: folder to make; train on hf:DIR
         size: shorter side after scaling, and side of the center crop
         skip_bad: list unreadable images and continue without them
-        label_column: column of the label
-        image_column: column of the image
-        split_column: column that says train, validation or test
+        columns: options that name the columns of a table
         quiet: print errors and the result only
     """
     from longtail.console import Reporter
@@ -41,7 +39,7 @@ def prepare(
     from longtail.data.sources.registry import load_source
 
     refuse_stream(out, "--out")
-    data = load_source(source, label_column=label_column, image_column=image_column, split_column=split_column)
+    data = load_source(source, **last_names(columns))
     reporter = Reporter(quiet=quiet)
     for finding in data.findings:
         reporter.say(f"note: {finding if finding.severity == 'warning' else finding.message}")

@@ -26,26 +26,11 @@ Tracker = Literal["none", "tensorboard", "mlflow", "wandb", "trackio"]
 Mixing = Literal["none", "mixup", "cutmix", "remix", "cmo", "feature-mixup"]
 Mode = Literal["", "linear", "finetune", "lora", "scratch"]
 
-EXECUTION = frozenset(
-    {
-        "out",
-        "workers",
-        "resident_gigabytes",
-        "cache",
-        "checkpoint_steps",
-        "device",
-        "compile",
-        "compile_mode",
-        "channels_last",
-        "validate_every",
-        "evaluation_batch",
-        "tracker",
-        "tracker_project",
-        "record_dynamics",
-        "reasons",
-        "keep_checkpoints",
-    }
+_EXECUTION = (
+    "out workers resident_gigabytes cache checkpoint_steps device compile compile_mode channels_last validate_every "
+    "evaluation_batch tracker tracker_project record_dynamics reasons keep_checkpoints"
 )
+EXECUTION = frozenset(_EXECUTION.split())
 """Options that say where, why and how fast a run went, not what it computed."""
 
 
@@ -249,7 +234,7 @@ class TrainingConfig(OptionGroup):
         precision: Arithmetic of the network; ``auto`` is bf16 where the hardware multiplies in it, else fp32.
         accumulation: Parts a batch is split into, for networks that do not fit.
         clip_norm: Largest L2 norm of the gradient; not limited when not given.
-        ema_decay: Keep an exponential moving average of the weights with this decay and evaluate that; none when not given.
+        ema_decay: Keep an exponential moving average of the weights with this decay, and evaluate that.
         compile: Pass network and loss through torch.compile.
         compile_mode: Its mode; ``reduce-overhead`` replays CUDA graphs on a GPU.
         channels_last: Memory layout of images and convolutions.
