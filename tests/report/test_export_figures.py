@@ -84,13 +84,13 @@ def test_figures_are_saved_where_a_loop_runs_already(monkeypatch: pytest.MonkeyP
     async def notebook() -> list[Path]:
         return save_figures([drawing()], tmp_path)
 
-    monkeypatch.setattr(export_figures, "_render", render)
+    monkeypatch.setattr(export_figures, "render_figures", render)
     assert [path.name for path in asyncio.run(notebook())] == ["norms.svg", "norms.png"]
 
 
 def test_the_command_writes_page_and_figures(make_run, monkeypatch, tmp_path, capsys) -> None:
     saved = []
-    monkeypatch.setattr(export_figures, "_write", lambda figures, folder: saved.extend(figures) or saved)
+    monkeypatch.setattr(export_figures, "write_figures", lambda figures, folder: saved.extend(figures) or saved)
     run = make_run("ce")
     assert main(["report", str(run), "--out", str(tmp_path / "r.html"), "--figures", str(tmp_path / "figures")]) == 0
     assert (tmp_path / "r.html").is_file()

@@ -52,7 +52,7 @@ def save_figures(
     Raises:
         LongtailError: kaleido or a browser is missing or fails, or a file cannot be written.
     """
-    return _write([static_figure(drawing, legend, width=width) for drawing in drawings], Path(folder))
+    return write_figures([static_figure(drawing, legend, width=width) for drawing in drawings], Path(folder))
 
 
 def save_sections(sections: Iterable[Section], folder: str | Path) -> list[Path]:
@@ -64,7 +64,7 @@ def save_sections(sections: Iterable[Section], folder: str | Path) -> list[Path]
             title = f"{section.title}: {drawing.title}" if drawing.title else section.title
             name = f"{section.id}_{drawing.id}"
             figures.append(static_figure(drawing, section.legend, title=title, name=name, width=WIDTHS[layout]))
-    return _write(figures, Path(folder))
+    return write_figures(figures, Path(folder))
 
 
 def static_figure(
@@ -96,7 +96,9 @@ def static_figure(
     figure = go.Figure({"data": traces, "layout": parts["layout"]})
     words = clip(drawing.title if title is None else title, max(20, width // 8))
     above = TITLE_HEIGHT if words else 0
-    lines = _legend_lines(legend, width)
+    # Plotly sets the entries of a wrapped legend in columns as wide as the longest of them.
+    columns = max(1, int((width - 20) / (48 + 6.6 * max((len(key.text) for key in legend), default=0))))
+    lines = math.ceil(len(legend) / columns)
     height = drawing.height + above + lines * LEGEND_LINE
     figure.add_traces([_legend_entry(key) for key in legend])
     margin = figure.layout.margin.to_plotly_json()
@@ -114,38 +116,29 @@ def static_figure(
     return StaticFigure(name or drawing.id, figure, width, height)
 
 
-def _legend_lines(legend: Sequence[Key], width: int) -> int:
-    """Plotly sets the entries of a wrapped legend in columns as wide as the longest of them."""
-    if not legend:
-        return 0
-    columns = max(1, int((width - 20) / (48 + 6.6 * max(len(key.text) for key in legend))))
-    return math.ceil(len(legend) / columns)
-
-
 def _legend_entry(key: Key) -> go.Scatter:
     """A trace without points: a key of the page as plotly's legend shows it."""
-    colour = THEME[key.color][0]
-    shown: dict[str, Any] = {"x": [None], "y": [None], "name": clip(key.text), "showlegend": True, "hoverinfo": "skip"}
+    color = THEME[key.color][0]
+    options: dict[str, Any] = {"mode": "markers", "marker": {"color": color, "symbol": key.shape, "size": 9}}
     if key.shape in DASHES:
-        return go.Scatter(mode="lines", line={"color": colour, "width": 2, "dash": DASHES[key.shape]}, **shown)
-    return go.Scatter(mode="markers", marker={"color": colour, "symbol": key.shape, "size": 9}, **shown)
+        options = {"mode": "lines", "line": {"color": color, "width": 2, "dash": DASHES[key.shape]}}
+    return go.Scatter(x=[None], y=[None], name=clip(key.text), showlegend=True, hoverinfo="skip", **options)
 
 
-def _write(figures: Sequence[StaticFigure], folder: Path) -> list[Path]:
+def write_figures(figures: Sequence[StaticFigure], folder: Path) -> list[Path]:
+    """Draw the figures and write each as SVG and PNG; the files, in this order."""
     if not figures:
         return []
     # In a thread of its own, as a notebook runs a loop already.
     with ThreadPoolExecutor(1) as worker:
-        images = worker.submit(lambda: asyncio.run(_render(figures))).result()
-    paths = []
-    for figure in figures:
-        for kind in ("svg", "png"):
-            paths.append(folder / f"{figure.name}.{kind}")
-            write_atomically(paths[-1], images[figure.name, kind])
-    return paths
+        images = worker.submit(lambda: asyncio.run(render_figures(figures))).result()
+    paths = {folder / f"{name}.{kind}": image for (name, kind), image in images.items()}
+    for path, image in paths.items():
+        write_atomically(path, image)
+    return list(paths)
 
 
-async def _render(figures: Sequence[StaticFigure]) -> Mapping[tuple[str, str], bytes]:
+async def render_figures(figures: Sequence[StaticFigure]) -> Mapping[tuple[str, str], bytes]:
     """Draw all figures in one browser that is given no address but that of the installed plotly.js."""
     try:
         import kaleido

@@ -181,7 +181,6 @@ def group_destinations(comparison: Comparison) -> Section | None:
     rows = predicted_rows(comparison)
     if not rows:
         return None
-    group_of = rows[0].runs[0].group_of
     found = [destinations(*_pooled(row), row.runs[0].group_of) for row in rows]
     drawings = []
     for place, name in enumerate(GROUP_NAMES):
@@ -198,16 +197,18 @@ def group_destinations(comparison: Comparison) -> Section | None:
         figure = destination_bars([row.label for row in rows], found, name)
         drawings.append(Drawing(f"destinations-{name}", GROUP_LABELS[name], alt, figure))
     sentence = "Shares are means over the classes of the group."
-    present = [place for place, name in enumerate(GROUP_NAMES) if name in group_of]
+    present = [place for place, name in enumerate(GROUP_NAMES) if name in rows[0].runs[0].group_of]
     head, tail = present[0], present[-1]
-    if head != tail:
+    shares = [
+        f"{percent(float(share))} under {row.label}"
+        for row, each in named(list(zip(rows, found, strict=True)), lambda pair: pair[0])
+        if np.isfinite(share := each.of_errors[tail, head])
+    ]
+    if shares and head != tail:
         large, small = (GROUP_LABELS[GROUP_NAMES[place]].lower() for place in (head, tail))
-        chance, errors = percent(float(found[0].others[tail, head])), found[0].of_errors[tail, head]
-        if np.isfinite(errors):
-            sentence += (
-                f" Of the errors on {small} images under {rows[0].label}, {percent(float(errors))} go to {large} "
-                f"classes, which are {chance} of all other classes."
-            )
+        chance = percent(float(found[0].others[tail, head]))
+        sentence += f" Of the errors on {small} images, {listing(shares)} go to {large} classes, "
+        sentence += f"which are {chance} of all other classes."
     legend = [Key("rule", "square", "Right")]
     legend += [Key(name, "square", f"Taken for {_another(name)}") for name in GROUP_NAMES]
     return Section("destinations", "Where errors go", sentence, "three", tuple(legend), tuple(drawings))
