@@ -37,9 +37,10 @@ import longtail.report.page as page
 import longtail.run.checkpoint as checkpoint
 import longtail.training.experiment as run
 from longtail.cli import main as longtail
-from longtail.commands.train import resume_command, saved_config, train_command
+from longtail.commands.train import resume_command, train_command
 from longtail.config.schema import RunConfig
 from longtail.files import write_atomically
+from longtail.run.folder import read_config
 from longtail.training.experiment import Experiment
 from longtail.training.tracking import Tracking
 
@@ -142,7 +143,7 @@ def kill_everywhere(folder: Path, *, kinds: bool) -> list[dict[str, Any]]:
     with redirect_stdout(None):
         if status := longtail(["train", "digits", *OPTIONS, "--out", str(straight)]):
             raise SystemExit(f"the run itself ended with status {status}")
-    wanted, config = contents(straight), saved_config(straight)
+    wanted, config = contents(straight), read_config(straight)
     gc.collect()
     gc.freeze()  # a child has little to look through
     in_child(lambda: train(config, folder / "watched", None, listed))

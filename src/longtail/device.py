@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,6 +13,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from longtail.cores import cores
 from longtail.errors import LongtailError
 
 
@@ -142,3 +145,23 @@ def step_seed(*words: int) -> int:
         (True, False)
     """
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def hardware(device: torch.device) -> dict[str, str | int]:
+    """Return the processor, its cores and the accelerator a run used.
+
+    Example:
+        >>> hardware(torch.device("cpu"))["device"]
+        'cpu'
+    """
+    name = accelerator_name(device) or device.type
+    return {"device": name, "processor": _processor(), "cores": cores(), "system": platform.system()}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import platform
 import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from longtail.errors import LongtailError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 if sys.platform != "win32":
     import fcntl
@@ -103,6 +107,40 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         raise
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write nested plain values as JSON.
+
+    Raises:
+        LongtailError: The system refuses to write.
+    """
+    write_atomically(path, (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
+    """Write nested plain values as YAML, in their own order.
+
+    Raises:
+        LongtailError: The system refuses to write.
+    """
+    import yaml
+
+    write_atomically(path, yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True).encode())
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table as Parquet.
+
+    Raises:
+        LongtailError: The system refuses to write.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    write_atomically(path, buffer.getvalue().to_pybytes())
 
 
 def output_path(out: str | os.PathLike[str]) -> Path:

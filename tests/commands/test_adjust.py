@@ -18,8 +18,7 @@ from longtail.experiments.adjust import adjust_run
 from longtail.experiments.finished_run import FinishedRun, RunImages
 from longtail.experiments.tune import AdjustmentOptions
 from longtail.predict.card import model_card
-from longtail.run.model_files import load_run
-from longtail.run.model_info import load_info
+from longtail.run.model_files import load_info, load_run
 from longtail.text import figure_text
 
 Call = Callable[..., Any]

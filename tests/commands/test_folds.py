@@ -30,7 +30,7 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
         for run in grid.runs:
             if state_of(run) != "finished":
                 start_run(run.config, run.folder, Reporter(quiet=True))
-                remove_checkpoints(run.folder / "checkpoint")  # as the command does
+                remove_checkpoints(run.folder)  # as the command does
         return [Outcome(run) for run in grid.runs]
 
     monkeypatch.setattr("longtail.experiments.folds.run_grid", run_all)

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from longtail.models.timm import timm_module
 from longtail.predict.images import Item
 from longtail.predict.predictor import read_item
-from longtail.run.model_info import load_info
+from longtail.run.model_files import load_info
 
 NETWORK = "test_resnet.r160_in1k"
 PHOTOS = {"red": 30, "green fish": 8, "blå": 5}

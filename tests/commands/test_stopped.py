@@ -62,8 +62,8 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int, fail: Callabl
     ("function", "call", "fail"),
     [
         ("longtail.run.checkpoint.save_file", 1, full_disk_under_safetensors),  # the second checkpoint
-        ("longtail.run.write.write_atomically", 2, full_disk),  # the history
-        ("longtail.training.experiment.write_json", 0, full_disk),  # the metrics, when all is trained
+        ("longtail.run.tables.write_atomically", 1, full_disk),  # the history
+        ("longtail.run.result.write_json", 0, full_disk),  # the metrics, when all is trained
     ],
 )
 def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_can_go_on(
@@ -85,7 +85,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_can_go_on(
 def test_a_full_disk_at_the_start_leaves_nothing_behind(
     train: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fail_at(monkeypatch, "longtail.run.write.write_atomically", 0)
+    fail_at(monkeypatch, "longtail.files.write_atomically", 0)
     assert "space left" in train("digits", *SHORT).complaint.lower()
     assert not (tmp_path / "run").exists()
 
@@ -213,11 +213,11 @@ def test_a_configuration_that_does_not_fit_the_checkpoint(
 def test_damaged_checkpoints_fall_back_to_the_previous_one_then_say_so(cli: Call, stopped: Path) -> None:
     for name in ("last.safetensors", "previous.safetensors"):
         (stopped / "checkpoint" / name).write_bytes(b"torn")
-    assert "every checkpoint" in cli("train", "--resume", stopped).complaint
+    assert "is damaged" in cli("train", "--resume", stopped).complaint
 
 
 def test_resume_needs_a_run(cli: Call, tmp_path: Path) -> None:
-    assert "is no RUN that was started" in cli("train", "--resume", tmp_path / "nope").complaint
+    assert "has no config.yaml" in cli("train", "--resume", tmp_path / "nope").complaint
 
 
 def test_weights_of_another_model_are_refused_by_evaluate_and_predict(cli: Call, finished: Any, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from requested import requested
 from safetensors.torch import load_file
 
 from longtail.config.schema import DataConfig, RunConfig
-from longtail.run.write import write_confusion
+from longtail.run.tables import write_confusion
 from longtail.training.prepare import prepare_data
 
 Call = Callable[..., Any]
@@ -243,8 +243,8 @@ def test_the_confusion_matrix_is_that_of_the_predictions(finished: Any) -> None:
 
 def test_the_confusion_matrix_of_many_classes_is_a_list(tmp_path: Path) -> None:
     names = [f"class, {index}" for index in range(1001)]
-    write_confusion(tmp_path / "c.csv", {"label": [3, 3, 1000, 3], "prediction": [3, 7, 0, 7]}, names)
-    assert list(csv.reader((tmp_path / "c.csv").read_text().splitlines())) == [
+    write_confusion(tmp_path, {"label": [3, 3, 1000, 3], "prediction": [3, 7, 0, 7]}, names)
+    assert list(csv.reader((tmp_path / "confusion.csv").read_text().splitlines())) == [
         ["true", "predicted", "images"], [names[3], names[7], "2"], [names[3], names[3], "1"],
         [names[1000], names[0], "1"],
     ]  # fmt: skip

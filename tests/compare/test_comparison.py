@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import statistics
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -16,8 +17,10 @@ from longtail.compare.differences import difference_text
 from longtail.compare.seeds import flatten
 from longtail.compare.table import HEADINGS, print_table, write_csv
 from longtail.errors import LongtailError
+from longtail.evaluation.posthoc import Adjustment
 from longtail.evaluation.significance import Difference, seeds_interval
 from longtail.report.sections.provenance import provenance
+from longtail.run.model_files import load_info, save_info
 
 
 def accuracy(folder):
@@ -147,11 +150,12 @@ def test_folded_seeds_fit_a_terminal_of_eighty_columns(make_run):
     assert "…" not in text
 
 
-def test_figures_before_an_adjustment_are_said_to_be_so(make_run, tmp_path):
+def test_figures_before_an_adjustment_are_said_to_be_so(make_run, untrained_run, tmp_path):
     folders = [make_run("a", seed=0), make_run("b", seed=1), make_run("c", recipe="cifar-lt/gcl")]
     assert not any("adjustment" in note for note in compare_runs(folders).notes)
+    info = load_info(untrained_run(tmp_path / "model"))
     for folder, method in ((folders[1], "logit-adjustment"), (folders[2], "none")):
-        (folder / "model.json").write_text(json.dumps({"adjustment": {"chosen": {"method": method}}}))
+        save_info(replace(info, adjustment=Adjustment((1.0,) * 3, (0.0,) * 3, {"method": method})), folder)
     comparison = compare_runs(folders)
     said = (
         "figures are those before the adjustment of 1 of the 2 runs of cifar-lt/ce (logit-adjustment) and "
@@ -160,7 +164,7 @@ def test_figures_before_an_adjustment_are_said_to_be_so(make_run, tmp_path):
     assert said in comparison.notes
     assert dict(provenance(comparison.rows)["runs"][1]["facts"])["Adjusted"] == "logit-adjustment; not in these figures"
     (folders[2] / "model.json").write_text("{")
-    with pytest.raises(LongtailError, match=r"model\.json is not a model\.json of longtail"):
+    with pytest.raises(LongtailError, match=r"model\.json is not valid JSON"):
         compare_runs(folders)
 
 

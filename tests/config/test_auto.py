@@ -17,7 +17,7 @@ from longtail.config.resolve import is_whole, resolve
 from longtail.config.schema import RunConfig
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import plan_grid, recipe_grid
-from longtail.run.write import write_yaml
+from longtail.files import write_yaml
 from longtail.training import machine_facts as facts
 from longtail.training.machine_facts import look
 

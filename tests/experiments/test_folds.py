@@ -34,7 +34,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, quiet: Reporter) -> list[str]:
         for run in grid.runs:
             if state_of(run) != "finished":
                 start_run(run.config, run.folder, quiet)
-                remove_checkpoints(run.folder / "checkpoint")  # as the command does
+                remove_checkpoints(run.folder)  # as the command does
                 names.append(run.name)
         return [Outcome(run) for run in grid.runs]
 
@@ -90,7 +90,8 @@ def test_other_images_than_those_of_a_finished_fold_are_refused(
     folder.mkdir(parents=True)
     classes = [str(number) for number in range(10)]
     for made, word in (({"classes": classes[:9]}, "classes"), ({"classes": classes}, "images")):
-        (folder / "metrics.json").write_text(json.dumps(made | {"data_hash": "sha256:other"}))
+        counts = [9] * len(made["classes"])
+        (folder / "metrics.json").write_text(json.dumps(made | {"train_counts": counts, "data_hash": "sha256:other"}))
         with pytest.raises(LongtailError, match=f"the {word} of 'digits'"):
             train_folds(config, tmp_path / "cv", quiet)
     assert trained == []

@@ -14,7 +14,7 @@ from longtail.evaluation.metrics import EvaluationMetrics, summarize
 from longtail.evaluation.posthoc import fit_temperature, logit_adjust, tau_normalize
 from longtail.experiments.tune import AdjustmentOptions, choose, confidences
 from longtail.models.heads import CosineHead, LinearHead, ScaledHead
-from longtail.run.model_info import ModelInfo, ModelSpec, Preprocessing
+from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing
 
 COUNTS = (900, 90, 9, 1)
 INFO = ModelInfo(

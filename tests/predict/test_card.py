@@ -14,8 +14,8 @@ from huggingface_hub import ModelCard
 from longtail.data.sources.paths import last_name
 from longtail.errors import LongtailError
 from longtail.predict.card import model_card
-from longtail.run.adjusted import write_adjusted
-from longtail.run.model_info import load_info, save_info
+from longtail.run.model_files import load_info, save_info
+from longtail.run.result import write_adjusted
 
 
 def measured(card: str) -> dict[str, float]:
@@ -53,14 +53,15 @@ def test_an_adjusted_run_shows_the_figures_after_its_adjustment(
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("{", "is damaged"), ("[]", "holds no figures"), ("{}", "update longtail")]
+    ("text", "words"),
+    [("{", "JSON"), ("[]", "object"), ("{}", "'adjustment' is missing"), ('{"format": 2}', "update longtail")],
 )
 def test_damaged_figures_of_an_adjustment_are_named(
     untrained_run: Callable[..., Path], tmp_path: Path, text: str, words: str
 ) -> None:
     run = untrained_run(tmp_path / "run")
     (run / "adjusted.json").write_text(text)
-    with pytest.raises(LongtailError, match=rf"adjusted\.json .*{words}"):
+    with pytest.raises(LongtailError, match=rf"adjusted\.json.*{words}"):
         model_card(run)
 
 
@@ -113,7 +114,7 @@ def test_only_the_last_name_of_a_source(source: str, shown: str) -> None:
 def test_a_damaged_file_is_named(untrained_run: Callable[..., Path], tmp_path: Path, name: str, text: str) -> None:
     run = untrained_run(tmp_path / "run")
     (run / name).write_text(text)
-    with pytest.raises(LongtailError, match=rf"{name} is (damaged|not a file of a run)"):
+    with pytest.raises(LongtailError, match=name):
         model_card(run)
 
 
@@ -122,7 +123,7 @@ def test_figures_of_another_run_are_refused(untrained_run: Callable[..., Path], 
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["test"]["per_class"] = metrics["test"]["per_class"][:1]
     (run / "metrics.json").write_text(json.dumps(metrics))
-    with pytest.raises(LongtailError, match="from one run"):
+    with pytest.raises(LongtailError, match="classes"):
         model_card(run)
 
 
@@ -134,5 +135,5 @@ def test_figures_of_another_kind_are_refused(untrained_run: Callable[..., Path],
     run = untrained_run(tmp_path / "run")
     metrics = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").write_text(json.dumps(metrics | change))
-    with pytest.raises(LongtailError, match=r"metrics\.json is not a file of a run"):
+    with pytest.raises(LongtailError, match=r"metrics\.json"):
         model_card(run)

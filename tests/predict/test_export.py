@@ -22,7 +22,7 @@ from longtail.predict import export
 from longtail.predict.export import export_run
 from longtail.predict.images import Item
 from longtail.predict.predictor import read_item
-from longtail.run.model_info import load_info, save_info
+from longtail.run.model_files import load_info, save_info
 
 onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
 ort = pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")

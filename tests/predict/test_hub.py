@@ -23,8 +23,8 @@ from PIL import Image
 
 from longtail.errors import LongtailError
 from longtail.predict.hub import local_run, push_run
-from longtail.run.adjusted import write_adjusted
-from longtail.run.model_info import load_info
+from longtail.run.model_files import load_info
+from longtail.run.result import write_adjusted
 
 SHA = "a" * 40
 SCRIPT = """

@@ -19,8 +19,7 @@ from longtail.errors import LongtailError
 from longtail.models import build_model
 from longtail.predict.journal import Journal
 from longtail.predict.predict import predict_images
-from longtail.run.model_files import save_model
-from longtail.run.model_info import ModelInfo, ModelSpec, Preprocessing
+from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing, save_model
 
 COLUMNS = ["path", "prediction", "confidence"]
 ROWS = [

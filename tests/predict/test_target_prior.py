@@ -12,7 +12,7 @@ import torch
 from longtail.errors import LongtailError
 from longtail.evaluation.posthoc import logit_adjustment
 from longtail.predict.target_prior import SMALLEST_SHARE, read_prior, with_prior
-from longtail.run.model_info import ModelInfo, ModelSpec, Preprocessing
+from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing
 
 INFO = ModelInfo(
     model=ModelSpec("plain-cnn", "cosine"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 import plotly.graph_objects as go
@@ -187,5 +187,7 @@ def test_bands_are_intervals_of_the_images_and_left_out_where_images_belong_toge
     assert len(shift.drawings[0].figure.data) == 4
     assert shift.sentence.endswith("Bands are 95% intervals over the test images.")
     for row in two.final:
-        object.__setattr__(row.runs[0], "test", replace(row.runs[0].test, unit="film"))
+        metrics = row.runs[0].test
+        table = metrics.interval_table.model_copy(update={"unit": "film"})
+        object.__setattr__(row.runs[0], "test", metrics.model_copy(update={"interval_table": table}))
     assert [len(build(two).drawings[0].figure.data) for build in (confidence.coverage, prior_shift.build)] == [2, 2]

@@ -21,18 +21,23 @@ from longtail.run.checkpoint import (
     save_checkpoint,
 )
 
+VALUES = {
+    "phase": "in a stage", "stage": 1, "epoch": 1, "step": 0, "history": [], "stage_results": {}, "scale": 1.0,
+    "data_hash": "sha256:0", "classes": ["ä", "b"], "seconds": {"startup": 0.5}, "updates": 0, "loss_scaling": {},
+}  # fmt: skip
+
 
 def state(value: float) -> TrainingState:
-    found = TrainingState(values={"epoch": int(value), "name": "ä"})
-    found.put("model", {"weight": torch.full((3,), value)})
-    return found
+    saved = TrainingState(values=VALUES | {"epoch": int(value)})
+    saved.put("model", {"weight": torch.full((3,), value)})
+    return saved
 
 
 def test_values_and_tensors_come_back(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, state(1))
     found = load_checkpoint(tmp_path)
     assert found is not None
-    assert found.values == {"epoch": 1, "name": "ä"}
+    assert found.values == VALUES
     assert found.take("model")["weight"].tolist() == [1.0, 1.0, 1.0]
 
 
@@ -43,17 +48,19 @@ def test_no_checkpoint_is_none(tmp_path: Path) -> None:
 def test_the_previous_one_is_kept_and_used_where_the_last_is_damaged(tmp_path: Path) -> None:
     for value in (1, 2, 3):
         save_checkpoint(tmp_path, state(value))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [LAST, PREVIOUS]
-    whole = (tmp_path / LAST).read_bytes()
-    (tmp_path / LAST).write_bytes(whole[: len(whole) // 2])
+    folder = tmp_path / "checkpoint"
+    assert sorted(path.name for path in folder.iterdir()) == [LAST, PREVIOUS]
+    whole = (folder / LAST).read_bytes()
+    (folder / LAST).write_bytes(whole[: len(whole) // 2])
     found = load_checkpoint(tmp_path)
     assert found is not None
     assert found.values["epoch"] == 2
 
 
 def test_two_damaged_files_are_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / LAST).write_bytes(b"no")
-    (tmp_path / PREVIOUS).write_bytes(b"neither")
+    (tmp_path / "checkpoint").mkdir()
+    for name in (LAST, PREVIOUS):
+        (tmp_path / "checkpoint" / name).write_bytes(b"no")
     with pytest.raises(LongtailError, match="train again"):
         load_checkpoint(tmp_path)
 
@@ -61,17 +68,17 @@ def test_two_damaged_files_are_one_sentence(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path, state(1))
 
-    def full(*_: object, **__: object) -> None:
-        (tmp_path / "new.tmp").write_bytes(b"half")
+    def full(_: object, path: str, **__: object) -> None:
+        Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(LongtailError, match="No space left"):
         save_checkpoint(tmp_path, state(2))
     found = load_checkpoint(tmp_path)
     assert found is not None
     assert found.values["epoch"] == 1
-    assert not (tmp_path / "new.tmp").exists()
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == [LAST]
 
 
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])

@@ -76,9 +76,9 @@ def test_an_unfinished_run_says_how_to_finish(tmp_path):
     ("name", "content", "message"),
     [
         ("metrics.json", "{", "not valid JSON"),
-        ("metrics.json", "[]", "does not hold a table"),
+        ("metrics.json", "[]", "object"),
         ("metrics.json", '{"format": 9}', "update longtail"),
-        ("metrics.json", '{"format": 1}', "has no 'classes'"),
+        ("metrics.json", '{"format": 1}', "'classes' is missing"),
         ("config.yaml", "a: [", "not valid YAML"),
         ("config.yaml", "7", "does not hold a configuration"),
         ("history.csv", "stage,epoch,train_loss\n1,1,high\n", "cannot be read"),
@@ -113,6 +113,5 @@ def test_figures_that_leave_classes_out_are_one_sentence(make_run, split):
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics[split] = metrics["test"] | {"per_class": metrics["test"]["per_class"][:-1]}
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    message = r"metrics.json cannot be understood \(it has the figures of 5 classes, and names 6\); delete it"
-    with pytest.raises(LongtailError, match=message):
+    with pytest.raises(LongtailError, match=r"metrics\.json: .*5 classes"):
         RunResult.load(folder)

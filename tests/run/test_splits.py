@@ -19,11 +19,11 @@ from longtail.training.prepare import prepare_data
 @pytest.mark.parametrize("folds", [{}, {"folds": 3, "fold": 1}])
 def test_images_within_a_table_are_found_by_their_rows(tmp_path: Path, folds: dict[str, int]) -> None:
     prepared = prepare_data(DataConfig(source="digits", imbalance_ratio=10, validation_fraction=0.2, **folds))
-    write_splits(tmp_path / "splits.csv", prepared.data.splits, prepared.source, prepared.origins)
+    write_splits(tmp_path, prepared.data.splits, prepared.source, prepared.origins)
     lines = Counter(row["split"] for row in csv.DictReader((tmp_path / "splits.csv").open(newline="")))
     sizes = {name: len(split) for name, split in prepared.data.splits.items()}
     assert lines == sizes | {"left out": 1797 - sum(sizes.values())}
-    record = read_splits(tmp_path / "splits.csv")
+    record = read_splits(tmp_path)
     assert record is not None
     found = find_splits(load_source("digits"), record)
     assert (found.missing, found.emptied, found.added) == ({}, (), 0)
@@ -45,10 +45,10 @@ def test_files_are_found_by_their_paths_also_in_another_split_of_the_table(
     write(rows)
     source = f"csv:{tmp_path / 't.csv'}"
     prepared = prepare_data(DataConfig(source=source, validation_fraction=0))
-    write_splits(tmp_path / "splits.csv", prepared.data.splits, prepared.source, prepared.origins, "film")
+    write_splits(tmp_path, prepared.data.splits, prepared.source, prepared.origins, "film")
     groups = [row["group"] for row in csv.DictReader((tmp_path / "splits.csv").open(newline=""))]
     assert Counter(groups) == {"film-0": 4, "film-1": 4}
-    record = read_splits(tmp_path / "splits.csv")
+    record = read_splits(tmp_path)
     assert record is not None
     write([(rows[0][0], "ant", "train", 0), *rows[1:-1]])
     found = find_splits(load_source(source), record)
@@ -60,5 +60,5 @@ def test_files_are_found_by_their_paths_also_in_another_split_of_the_table(
 def test_a_record_of_something_else_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "splits.csv").write_text("split,class,path,source_split,row\ntrain,ant,a.png,somewhere,0\n")
     with pytest.raises(LongtailError, match="damaged"):
-        read_splits(tmp_path / "splits.csv")
-    assert read_splits(tmp_path / "none.csv") is None
+        read_splits(tmp_path)
+    assert read_splits(tmp_path / "none") is None

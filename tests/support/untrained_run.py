@@ -16,8 +16,7 @@ from PIL import Image
 
 from longtail.evaluation.posthoc import Adjustment
 from longtail.models import build_model
-from longtail.run.model_files import save_model
-from longtail.run.model_info import ModelInfo, ModelSpec, Preprocessing
+from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing, save_model
 
 CLASSES = ("lynx", "marten | pine", "山猫")
 
@@ -53,4 +52,5 @@ def _metrics() -> dict[str, Any]:
     figures = {"accuracy": 0.75, "balanced_accuracy": 0.5, "many": 0.9, "medium": 0.5, "few": 0.1, "worst_class": 0.1}
     intervals = {name: [value - 0.05, value + 0.05] for name, value in figures.items()}
     test = {"num_images": 93, **figures, "intervals": intervals, "per_class": classes}
-    return {"test": test, "groups": {"many": [0], "medium": [1], "few": [2]}}
+    groups = {"many": [0], "medium": [1], "few": [2]}
+    return {"classes": list(CLASSES), "train_counts": [500, 50, 2], "groups": groups, "test": test}

@@ -160,7 +160,7 @@ def test_weights_that_are_not_finite_are_never_saved(small_config: Build, quiet:
     config = small_config(stage1={"epochs": 3}, data={"validation_fraction": 0.0})
     with pytest.raises(LongtailError, match="no longer finite"):
         start_run(config, tmp_path / "run", quiet, callbacks=[Ruin()])
-    state = load_checkpoint(tmp_path / "run" / "checkpoint")
+    state = load_checkpoint(tmp_path / "run")
     assert state is not None
     assert state.values["epoch"] == 1
 
@@ -255,7 +255,7 @@ def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_checkpoint(
     monkeypatch.setattr(CrossEntropyLoss, "forward", burst)
     with pytest.raises(LongtailError, match=r"epoch 2, step \d+, learning rate 0\.02.*--stage1\.optimizer\.lr"):
         start_run(config, tmp_path / "run", quiet)
-    state = load_checkpoint(tmp_path / "run" / "checkpoint")
+    state = load_checkpoint(tmp_path / "run")
     assert state is not None
     assert (state.values["stage"], state.values["epoch"]) == (1, 1)
     assert all(tensor.isfinite().all() for tensor in state.take("model").values())

@@ -74,7 +74,7 @@ def test_ctrl_c_saves_and_the_resumed_run_ends_with_the_same_weights(
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
         start_run(config, out, quiet, callbacks=[CtrlC(stage, epoch, step)])
-    state = load_checkpoint(out / "checkpoint")
+    state = load_checkpoint(out)
     assert state is not None
     assert (state.values["stage"], state.values["epoch"], state.values["step"]) == (stage, epoch, step)
     metrics = resume_run(config, out, quiet)

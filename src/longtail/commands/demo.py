@@ -12,9 +12,9 @@ from rich.console import Console
 
 from longtail.commands.destination import refuse_stream
 from longtail.commands.terminal import print_line
-from longtail.commands.train import saved_config, train_command
+from longtail.commands.train import train_command
 from longtail.errors import LongtailError
-from longtail.run.folder import CONFIG_FILE, REPORT_FILE
+from longtail.run.folder import CONFIG_FILE, REPORT_FILE, read_config
 
 DEMO_RECIPES = ("demo/ce", "demo/gcl")
 
@@ -50,7 +50,7 @@ def _make_way(folders: Sequence[Path]) -> None:
     """Delete the runs of an earlier demo; refuse to delete anything else, and then delete nothing."""
     earlier = [folder for folder in folders if folder.exists()]
     for folder in earlier:
-        if not (folder / CONFIG_FILE).is_file() or saved_config(folder).recipe not in DEMO_RECIPES:
+        if not (folder / CONFIG_FILE).is_file() or read_config(folder).recipe not in DEMO_RECIPES:
             raise LongtailError(f"{folder} exists already and is not a run of the demo: choose another --out.")
     for folder in earlier:
         shutil.rmtree(folder)

@@ -47,7 +47,7 @@ def evaluate(
     """
     from longtail.console import Reporter
     from longtail.experiments.evaluate import evaluate_run
-    from longtail.run.model_info import load_info
+    from longtail.run.model_files import load_info
     from longtail.training.engine import is_main_process
 
     summary = evaluate_run(

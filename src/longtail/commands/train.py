@@ -24,7 +24,7 @@ from longtail.commands.terminal import (
 )
 from longtail.config.schema import RunConfig
 from longtail.errors import LongtailError, UnreadableImageError, UsageError, resume_hint
-from longtail.run.folder import CHECKPOINT_FOLDER, CONFIG_FILE, METRICS_FILE, MODEL_FILE, REPORT_FILE, WEIGHTS_FILE
+from longtail.run.folder import CONFIG_FILE, METRICS_FILE, MODEL_FILE, REPORT_FILE, WEIGHTS_FILE, read_config
 
 if TYPE_CHECKING:
     from longtail.console import Reporter
@@ -160,16 +160,16 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
 
     folder = Path(run)
     reporter = Reporter(quiet=quiet)
-    config = saved_config(folder)
+    config = read_config(folder)
     needed = (METRICS_FILE, REPORT_FILE) if _in_folds(config) else RUN_FILES
     if all((folder / name).is_file() for name in needed):
         _remove_checkpoints(folder, config)
         reporter.say(f"{run} is complete already; nothing to do.")
         return 0
     if all((folder / name).is_file() for name in RUN_FILES[:-1]):  # stopped between its figures and its report
-        from longtail.run.read import read_metrics
+        from longtail.run.result import read_metrics
 
-        return _show_result(read_metrics(folder), config, run)
+        return _show_result(read_metrics(folder).plain(), config, run)
     check_config(config)
     if moved_to is not None and _in_folds(config):
         raise UsageError(f"--moved-to is for a single run: link {config.data.source!r} to the new place instead.")
@@ -190,9 +190,9 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
 
 def _show_folds(out: Path) -> int:
     """Print the figures over all folds; return the exit status."""
-    from longtail.run.read import read_metrics
+    from longtail.run.result import read_metrics
 
-    metrics: dict[str, Any] = read_metrics(out)
+    metrics = read_metrics(out).plain()
     folds, judged = len(metrics["folds"]), metrics["test"]["num_images"]
     never: dict[str, int] = metrics.get("never_judged", {})
     of = f"{judged:,} of {judged + sum(never.values()):,} images, each" if never else "each image"
@@ -205,20 +205,6 @@ def _show_folds(out: Path) -> int:
         f"These are figures of {folds} models. For one to use, train on all images: the same command without --folds."
     )
     return 0
-
-
-def saved_config(run: Path) -> RunConfig:
-    """Return the configuration of a run.
-
-    Raises:
-        LongtailError: The folder is no run.
-    """
-    from longtail.config.build import load_config
-
-    path = run / CONFIG_FILE
-    if not path.is_file():
-        raise LongtailError(f"{run} holds no {CONFIG_FILE}, so it is no RUN that was started; train into a new --out.")
-    return load_config(path)
 
 
 def _finish_training(
@@ -273,7 +259,7 @@ def _remove_checkpoints(run: Path, config: RunConfig) -> None:
     if not config.training.keep_checkpoints:
         from longtail.run.checkpoint import remove_checkpoints
 
-        remove_checkpoints(run / CHECKPOINT_FOLDER)
+        remove_checkpoints(run)
 
 
 def _write_page(out: str) -> Path:

@@ -22,7 +22,8 @@ from longtail.evaluation.significance import (
     unpaired_interval,
     welch_interval,
 )
-from longtail.run.result import Ends, Metrics, Predictions, RunResult
+from longtail.run.result import Ends, Metrics, RunResult
+from longtail.run.tables import Predictions
 from longtail.text import percent, signed
 
 Runs = Sequence[RunResult]

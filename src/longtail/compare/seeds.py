@@ -10,7 +10,7 @@ from pathlib import PurePath
 
 from longtail.config.schema import EXECUTION
 from longtail.data.sources.paths import last_name
-from longtail.run.read import Table, Value
+from longtail.run.folder import Table, Value
 from longtail.run.result import RunResult
 from longtail.text import percent
 

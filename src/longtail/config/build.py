@@ -65,9 +65,9 @@ def read_config(path: str | Path) -> Document:
         LongtailError: The file is missing, is not YAML, has an unknown option or a wrong value; the line and column are
             named.
     """
-    document = read_yaml(path, "a config.yaml")
+    document = read_yaml(path, "the configuration of a run")
     if not isinstance(document.values, dict):
-        raise LongtailError(f"{path} holds no configuration; name a config.yaml of a run.")
+        raise LongtailError(f"{path} holds no configuration; name the configuration of a run.")
     build(document.values, document)
     return document
 

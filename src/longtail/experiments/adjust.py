@@ -22,8 +22,8 @@ from longtail.evaluation.significance import Difference, matched_gain
 from longtail.evaluation.summary import Summary
 from longtail.experiments.finished_run import FinishedRun, open_run
 from longtail.experiments.tune import AdjustmentOptions, choose, confidences
-from longtail.run.adjusted import remove_adjusted, write_adjusted
-from longtail.run.model_info import ModelInfo, load_info, save_info
+from longtail.run.model_files import ModelInfo, load_info, save_info
+from longtail.run.result import remove_adjusted, write_adjusted
 from longtail.training.assumed_prior import trained_prior
 from longtail.training.evaluate import Evaluation, cluster_numbers, collect_logits, with_group_intervals
 
@@ -137,7 +137,7 @@ def describe_prior(info: ModelInfo) -> str:
 
     Example:
         >>> from longtail.evaluation.posthoc import logit_adjustment
-        >>> from longtail.run.model_info import ModelSpec, Preprocessing
+        >>> from longtail.run.model_files import ModelSpec, Preprocessing
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
         >>> describe_prior(info), describe_prior(replace(info, prior="uniform"))

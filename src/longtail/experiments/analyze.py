@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from longtail.analysis.columns import AnalysedSplit, Analysis, ClassColumns, ImageColumns
 from longtail.analysis.geometry import alignment, class_geometry, neural_collapse, uniformity
@@ -26,13 +25,12 @@ from longtail.files import output_path
 from longtail.losses.registry import build_loss
 from longtail.models.heads import linear_map
 from longtail.models.model import LongTailModel
-from longtail.run.environment import versions
-from longtail.run.folder import ANALYSIS_FOLDER, EXAMPLES_FILE, METRICS_FILE
-from longtail.run.write import write_json, write_table
+from longtail.run.analysis import write_analysis
+from longtail.run.folder import EXAMPLES_FILE, METRICS_FILE
 from longtail.training.prepare import PreparedData
 from longtail.training.results import write_examples
+from longtail.version import versions
 
-FORMAT = 1
 TRAIN_IMAGES = 20_000
 """Of a larger training split a sample is analyzed; large classes are subsampled first."""
 DRAWN = 3_000
@@ -138,7 +136,6 @@ def analyze_run(
                 summary,
             )
     facts = {
-        "format": FORMAT,
         "seed": seed,
         "projections": list(projections),
         "head": opened.model.head_name,
@@ -148,7 +145,7 @@ def analyze_run(
         "seconds": round(time.perf_counter() - begun, 1),
     }
     if engine.is_main:
-        _write(opened.folder / ANALYSIS_FOLDER, splits, facts)
+        write_analysis(opened.folder, splits, facts)
         if "test" in outputs:
             train, test = (prepared.data.splits[name] for name in ("train", "test"))
             predictions = outputs["test"].columns
@@ -265,15 +262,3 @@ def _measure(outputs: ModelOutputs, head: HeadArrays, seed: int) -> tuple[dict[s
 
 def _plain(value: float) -> float | None:
     return round(value, 6) if np.isfinite(value) else None
-
-
-def _write(folder: Path, splits: Mapping[str, AnalysedSplit], facts: dict[str, Any]) -> None:
-    images, classes = [], []
-    for name, split in splits.items():
-        numbers = np.arange(len(split.classes.images), dtype=np.int32)
-        images.append(pa.table({"split": [name] * len(split.images.index)} | vars(split.images)))
-        classes.append(pa.table({"split": [name] * len(numbers), "class": numbers} | vars(split.classes)))
-    write_table(folder / "images.parquet", pa.concat_tables(images))
-    write_table(folder / "classes.parquet", pa.concat_tables(classes))
-    whole = {name: dict(split.summary) for name, split in splits.items()}
-    write_json(folder / "summary.json", facts | {"splits": whole})

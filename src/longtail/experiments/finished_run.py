@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from longtail.config.build import load_config, with_options
+from longtail.config.build import with_options
 from longtail.config.schema import DataConfig, RunConfig
 from longtail.counts import ClassCounts, GroupName, IntArray
 from longtail.data.class_names import match_classes, require_known
@@ -18,9 +17,9 @@ from longtail.data.loading.workers import Decoder
 from longtail.data.sources.paths import NAMED_SOURCES, absolute_source, source_path
 from longtail.errors import LongtailError, listed
 from longtail.models.model import LongTailModel
-from longtail.run.folder import CONFIG_FILE, METRICS_FILE, SPLITS_FILE
-from longtail.run.model_files import load_run
-from longtail.run.model_info import ModelInfo
+from longtail.run.folder import read_config
+from longtail.run.model_files import ModelInfo, load_run
+from longtail.run.result import read_metrics
 from longtail.run.splits import FoundSplits, find_splits, read_splits
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import ImageInputs
@@ -108,8 +107,8 @@ class FinishedRun:
     def data_hash(self) -> str | None:
         """The hash of the images that the run was made with; None without a readable ``metrics.json``."""
         try:
-            return str(json.loads((self.folder / METRICS_FILE).read_text(encoding="utf-8"))["data_hash"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return read_metrics(self.folder).data_hash or None
+        except LongtailError:
             return None
 
     def inputs(self, split: Split) -> ImageInputs:
@@ -130,7 +129,7 @@ class FinishedRun:
         """
         data, recorded = self.config.data, None
         require_source(self.folder, data)
-        record = read_splits(self.folder / SPLITS_FILE)
+        record = read_splits(self.folder)
         if record is None:
             prepared = prepare_data(data, classes=self.info.classes)
         else:
@@ -174,7 +173,7 @@ def run_config(run: Path, moved_to: str | None = None) -> RunConfig:
     Raises:
         LongtailError: ``config.yaml`` is missing or no configuration.
     """
-    config = load_config(run / CONFIG_FILE)
+    config = read_config(run)
     if moved_to is not None:
         config = with_options(config, {"data.source": absolute_source(moved_to)})
     return config

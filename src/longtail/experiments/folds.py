@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +27,20 @@ from longtail.evaluation.groups import Groups
 from longtail.evaluation.summary import Summary, figures, summarize_figures
 from longtail.experiments.grid_plan import Grid, PlannedRun
 from longtail.experiments.grid_runner import run_grid
+from longtail.files import write_table
 from longtail.run.folder import (
-    CONFIG_FILE,
-    CONFUSION_FILE,
     EXAMPLES_FILE,
     METRICS_FILE,
     PREDICTIONS_FILE,
     fold_name,
     log_file,
     refuse_existing,
+    write_config,
 )
-from longtail.run.write import write_confusion, write_json, write_table, write_yaml
+from longtail.run.result import read_metrics, write_metrics
+from longtail.run.tables import write_confusion, write_predictions
 from longtail.training.evaluate import Evaluation, with_group_intervals
 from longtail.training.prepare import load_images, prepare_data
-from longtail.training.results import FORMAT
 
 
 def start_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
@@ -88,7 +86,7 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, A
         groups=config.data.group_column,
         num_classes=len(data.classes),
     )
-    write_yaml(out / CONFIG_FILE, asdict(config))
+    write_config(out, config)
     outcomes = run_grid(grid, reporter)
     failed = [outcome for outcome in outcomes if outcome.problem]
     if failed:
@@ -119,12 +117,11 @@ def plan_folds(config: RunConfig, out: Path) -> Grid:
 def _require_same(grid: Grid, data: ImageData) -> None:
     """Check that finished folds were trained on the current images and classes."""
     for run in grid.runs:
-        metrics = run.folder / METRICS_FILE
-        if not metrics.is_file():
+        if not (run.folder / METRICS_FILE).is_file():
             continue
-        trained_on = json.loads(metrics.read_text(encoding="utf-8"))
-        same_classes = tuple(trained_on["classes"]) == data.classes
-        if not same_classes or trained_on["data_hash"] != prepare_data(run.config.data, source=data).data_hash:
+        trained_on = read_metrics(run.folder)
+        same_classes = trained_on.classes == data.classes
+        if not same_classes or trained_on.data_hash != prepare_data(run.config.data, source=data).data_hash:
             changed = "images" if same_classes else "classes"
             raise LongtailError(
                 f"the {changed} of {data.source!r} are not those that {run.folder} was trained on: put them back to "
@@ -134,7 +131,7 @@ def _require_same(grid: Grid, data: ImageData) -> None:
 
 def _pool(config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, fold_of: IntArray) -> dict[str, Any]:
     """Write the results of all folds together, as those of one run."""
-    parts = [json.loads((folder / METRICS_FILE).read_text(encoding="utf-8")) for folder in folders]
+    parts = [read_metrics(folder).plain() for folder in folders]
     predictions = _predictions(folders, fold_of)
     mean_counts = np.mean([part["train_counts"] for part in parts], axis=0)
     counts = ClassCounts([int(value) for value in np.rint(mean_counts)], parts[0]["classes"])
@@ -143,7 +140,6 @@ def _pool(config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, f
     evaluation = Evaluation(_summarize(predictions, nll, counts, groups), predictions)
     test = with_group_intervals(evaluation, whole, config.data.group_column).summary
     metrics = {
-        "format": FORMAT,
         "recipe": config.recipe,
         "classes": list(counts.names),
         "train_counts": list(counts),
@@ -162,10 +158,9 @@ def _pool(config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, f
         "seconds": {"total": round(sum(part["seconds"]["total"] for part in parts), 3)},
     }
     write_table(out / EXAMPLES_FILE, pa.concat_tables([pq.read_table(f / EXAMPLES_FILE) for f in folders]))
-    columns = {name: list(values) if values.ndim > 1 else values for name, values in predictions.items()}
-    write_table(out / PREDICTIONS_FILE, pa.table(columns))
-    write_confusion(out / CONFUSION_FILE, predictions, counts.names)
-    write_json(out / METRICS_FILE, metrics)  # last: its presence says that all of it is there
+    write_predictions(out, predictions)
+    write_confusion(out, predictions, counts.names)
+    write_metrics(out, metrics)  # last: its presence says that all of it is there
     return metrics
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from longtail.config.auto import AUTO, Facts, choose, mark_overrides, sentences
-from longtail.config.build import build, load_config, typed, with_options
+from longtail.config.build import build, typed, with_options
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe
 from longtail.config.resolve import complete, draft, resolve
 from longtail.config.schema import EXECUTION, Nested, OptionGroup, RunConfig, flatten, merge, nested
 from longtail.config.yaml_document import Document, parse_yaml, read_yaml
 from longtail.data.sources.paths import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
-from longtail.run.folder import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE
+from longtail.run.folder import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE, read_config
 from longtail.training.machine_facts import look
 
 State = Literal["new", "started", "finished"]
@@ -255,13 +255,12 @@ def state_of(run: PlannedRun) -> State:
     Raises:
         LongtailError: Its folder holds a run of another configuration, or something that is not a run.
     """
-    path = run.folder / CONFIG_FILE
-    if not path.is_file():
+    if not (run.folder / CONFIG_FILE).is_file():
         _refuse_foreign(run.folder)
         return "new"
     if not (run.folder / CHECKPOINT_FOLDER).exists() and not (run.folder / METRICS_FILE).exists():
         return "new"  # before its first checkpoint it may as well get another configuration
-    change = first_difference(load_config(path), run.config)
+    change = first_difference(read_config(run.folder), run.config)
     if change is not None:
         key, before, now = change
         raise LongtailError(

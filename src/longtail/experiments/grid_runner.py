@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
+import math
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -21,8 +21,9 @@ from longtail.console import Reporter
 from longtail.cores import JOBS, cores
 from longtail.errors import UsageError
 from longtail.experiments.grid_plan import Grid, PlannedRun, state_of
-from longtail.run.folder import CONFIG_FILE, GRID_FILE, HISTORY_FILE, log_file
-from longtail.run.write import write_yaml
+from longtail.files import write_yaml
+from longtail.run.folder import GRID_FILE, log_file, write_config
+from longtail.run.tables import read_history
 from longtail.training.interrupt import Interrupted, InterruptGuard
 
 POLL_SECONDS = 0.2
@@ -105,18 +106,14 @@ class GridView:
 
 def progress_of(run: PlannedRun) -> str:
     """Return the progress of a run, by the last line of its history."""
-    path = run.folder / HISTORY_FILE
-    if not path.is_file():
+    epochs = read_history(run.folder)
+    if not epochs:
         return "starting"
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        return "starting"
-    row = rows[-1]
-    stage: StageConfig = run.config.stage1 if row["stage"] == "1" else run.config.stage2
+    last = epochs[-1]
+    stage: StageConfig = run.config.stage1 if last.stage == 1 else run.config.stage2
     return (
-        f"stage {row['stage']}, epoch {row['epoch']}/{stage.epochs}, loss {float(row['train_loss']):.3f}, "
-        f"{float(row['images_per_second']):,.0f} images/s"
+        f"stage {last.stage}, epoch {last.epoch}/{stage.epochs}, loss {last.values['train_loss'] or math.nan:.3f}, "
+        f"{last.values['images_per_second'] or math.nan:,.0f} images/s"
     )
 
 
@@ -224,7 +221,7 @@ class _Worker:
     def __init__(self, run: PlannedRun, command: Command, jobs: int) -> None:
         self.run = run
         # Options of speed may have changed since the run was started; the others are the same.
-        write_yaml(run.folder / CONFIG_FILE, asdict(run.config))
+        write_config(run.folder, run.config)
         self._log = log_file(run.folder)
         with self._log.open("ab") as log:
             self._begin = log.tell()

@@ -23,7 +23,7 @@ from longtail.evaluation.posthoc import (
 )
 from longtail.evaluation.selective import coverage_at, coverage_curve, threshold_for_accuracy, threshold_for_coverage
 from longtail.models.heads import linear_map
-from longtail.run.model_info import ModelInfo
+from longtail.run.model_files import ModelInfo
 
 Method: TypeAlias = Literal["logit-adjustment", "tau-norm", "none"]
 MetricName: TypeAlias = Literal["balanced_accuracy", "accuracy", "harmonic_mean"]
@@ -96,7 +96,7 @@ def choose(info: ModelInfo, head: nn.Module, logits: Tensor, labels: Tensor, opt
 
     Example:
         >>> from longtail.models.heads import LinearHead
-        >>> from longtail.run.model_info import ModelSpec, Preprocessing
+        >>> from longtail.run.model_files import ModelSpec, Preprocessing
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
         >>> logits, labels = torch.tensor([[3.0, 0.0], [1.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1, 0])

@@ -18,8 +18,7 @@ from longtail.files import write_atomically
 from longtail.models import LongTailModel, build_head
 from longtail.models.backbones import Standardize
 from longtail.run.folder import WEIGHTS_FILE
-from longtail.run.model_files import check_weights, load_model, save_model
-from longtail.run.model_info import ModelInfo, ModelSpec
+from longtail.run.model_files import ModelInfo, ModelSpec, check_weights, load_model, save_model
 from longtail.version import __version__
 
 if TYPE_CHECKING:

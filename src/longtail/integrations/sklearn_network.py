@@ -18,8 +18,7 @@ from longtail.models import LongTailModel, build_head, build_model
 from longtail.models.backbones import Standardize
 from longtail.models.timm import timm_inputs
 from longtail.run.folder import MODEL_FILE
-from longtail.run.model_files import load_run
-from longtail.run.model_info import Preprocessing
+from longtail.run.model_files import Preprocessing, load_run
 
 _OWN_SIZE = 32  # what the small networks of this package are made for
 _OWN_MEAN = _OWN_STD = (0.5, 0.5, 0.5)

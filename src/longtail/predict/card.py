@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 
 from longtail.counts import FEW_IMAGES
 from longtail.data.sources.paths import last_name
 from longtail.errors import LongtailError
 from longtail.models.timm import TIMM_PREFIX
-from longtail.run.adjusted import read_adjusted
-from longtail.run.folder import ADJUSTED_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE
-from longtail.run.model_info import ModelInfo, load_info
+from longtail.run.folder import CONFIG_FILE, METRICS_FILE, MODEL_FILE, read_options
+from longtail.run.model_files import ModelInfo, load_info
+from longtail.run.result import read_adjusted, read_metrics
 from longtail.text import figure_text
 
 _FIGURES = {
@@ -51,18 +49,10 @@ def model_card(run: str | os.PathLike[str]) -> str:
     """
     folder = Path(run)
     info = load_info(folder)
-    metrics = read_table(folder / METRICS_FILE, json.loads)
+    metrics = read_metrics(folder).plain() if (folder / METRICS_FILE).is_file() else {}
     adjusted = None if info.adjustment is None else read_adjusted(folder, info.adjustment)
-    config = read_table(folder / CONFIG_FILE, yaml.safe_load)
-    try:
-        return _render(info, metrics, adjusted, config)
-    except LongtailError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
-        raise LongtailError(
-            f"{folder / (ADJUSTED_FILE if adjusted else METRICS_FILE)} is not a file of a run ({error}): "
-            "copy it from the run again, or delete it."
-        ) from error
+    config = read_options(folder) if (folder / CONFIG_FILE).is_file() else {}
+    return _render(info, metrics, adjusted, config)
 
 
 def _render(
@@ -71,7 +61,7 @@ def _render(
     test = (metrics if adjusted is None else adjusted).get("test") or {}
     before_adjustment = info.adjustment is not None and adjusted is None
     source = last_name(str(config.get("data", {}).get("source", "")))
-    intervals = test.get("intervals", {})
+    intervals = test.get("intervals") or {}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=False,  # noqa: S701 - Markdown, whose own characters `cell` takes care of
@@ -99,21 +89,6 @@ def _render(
         few=FEW_IMAGES,
         assumes=info.prior if info.adjustment is None else info.adjustment.prior,
     )
-
-
-def read_table(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    """Read a file of a RUN as a nested table; a missing file is an empty one.
-
-    Raises:
-        LongtailError: It is damaged.
-    """
-    try:
-        table = parse((path.read_text(encoding="utf-8") if path.is_file() else "") or "{}")
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise LongtailError(f"{path} is damaged: copy it from the run again, or delete it to do without.") from error
-    if not isinstance(table, dict) or not all(isinstance(table.get(key, {}), dict) for key in ("data", "model")):
-        raise LongtailError(f"{path} is not a file of a run: copy it from the run again, or delete it.")
-    return table
 
 
 def _metadata(info: ModelInfo, test: Mapping[str, Any], source: str, config: Mapping[str, Any]) -> str:

@@ -28,8 +28,7 @@ from longtail.predict.hub import local_run
 from longtail.predict.images import find_images
 from longtail.predict.predictor import Predictor, read_batches
 from longtail.run.folder import EXAMPLES_FILE
-from longtail.run.model_files import load_run
-from longtail.run.model_info import ModelInfo
+from longtail.run.model_files import ModelInfo, load_run
 
 Format: TypeAlias = Literal["onnx", "torch"]
 InputType: TypeAlias = Literal["uint8", "float32"]
@@ -79,7 +78,7 @@ class Deployed(nn.Module):
         info: Its information.
 
     Example:
-        >>> from longtail.run.model_info import ModelSpec, Preprocessing
+        >>> from longtail.run.model_files import ModelSpec, Preprocessing
         >>> from longtail.models import build_model
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.25,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)

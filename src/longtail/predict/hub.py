@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -11,14 +10,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from longtail.data.sources.paths import last_name
 from longtail.errors import LongtailError, UsageError
-from longtail.files import write_atomically
-from longtail.predict.card import model_card, read_table
-from longtail.run.folder import ADJUSTED_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, WEIGHTS_FILE
-from longtail.run.model_files import load_run, refuse_swapped
+from longtail.files import write_atomically, write_yaml
+from longtail.predict.card import model_card
+from longtail.run.folder import (
+    ADJUSTED_FILE,
+    CONFIG_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    read_options,
+    refuse_swapped,
+)
+from longtail.run.model_files import load_run
+from longtail.run.result import read_metrics, write_metrics
 
 PREFIX: Final = "hf:"
 _SHARED: Final = (MODEL_FILE, WEIGHTS_FILE, ADJUSTED_FILE)
@@ -115,16 +121,15 @@ def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
             if name.endswith(".parquet"):
                 _shorten_paths(staged / name)
     if (folder / METRICS_FILE).is_file():
-        metrics = read_table(folder / METRICS_FILE, json.loads)
-        anonymous = {name: value for name, value in metrics.items() if name not in _NAMING_FILES}
-        write_atomically(staged / METRICS_FILE, json.dumps(anonymous, indent=2, ensure_ascii=False).encode())
+        metrics = read_metrics(folder).plain(as_written=True)
+        write_metrics(staged, {name: value for name, value in metrics.items() if name not in _NAMING_FILES})
     if (folder / CONFIG_FILE).is_file():
-        config = read_table(folder / CONFIG_FILE, yaml.safe_load)
+        config: dict[str, Any] = read_options(folder)
         for section, name in (("data", "source"), ("model", "weights")):
             values = config.get(section) or {}
             if values.get(name):
                 config[section] = values | {name: last_name(str(values[name]))}
-        write_atomically(staged / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
+        write_yaml(staged / CONFIG_FILE, config)
     write_atomically(staged / "README.md", model_card(folder).encode())
 
 

@@ -23,8 +23,7 @@ from longtail.models import LongTailModel
 from longtail.predict.hub import local_run
 from longtail.predict.images import Item, as_items
 from longtail.predict.target_prior import read_prior, with_prior
-from longtail.run.model_files import load_run
-from longtail.run.model_info import ModelInfo, Preprocessing
+from longtail.run.model_files import ModelInfo, Preprocessing, load_run
 
 FloatArray = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]

@@ -17,7 +17,7 @@ from longtail.data.class_names import normalize_class_name
 from longtail.data.sources.csv import read_records
 from longtail.errors import LongtailError, UsageError, listed, nearest
 from longtail.evaluation.posthoc import Adjustment, prior_shares
-from longtail.run.model_info import ModelInfo
+from longtail.run.model_files import ModelInfo
 
 SMALLEST_SHARE: Final = 1e-6
 """The share of a class that a prior leaves out: rarer than almost any evidence, with a finite logarithm."""
@@ -48,7 +48,7 @@ def with_prior(info: ModelInfo, prior: Sequence[float] | FloatArray) -> ModelInf
 
     Example:
         >>> import torch
-        >>> from longtail.run.model_info import ModelSpec, Preprocessing
+        >>> from longtail.run.model_files import ModelSpec, Preprocessing
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
         >>> with_prior(info, [50, 50]).scores(torch.tensor([[0.9, 0.1]]).log()).softmax(dim=1)
@@ -81,7 +81,7 @@ def read_prior(spec: str, info: ModelInfo, say: Callable[[str], None] | None = N
             not a share.
 
     Example:
-        >>> from longtail.run.model_info import ModelSpec, Preprocessing
+        >>> from longtail.run.model_files import ModelSpec, Preprocessing
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
         >>> read_prior("train", info).tolist(), read_prior("uniform", info).tolist()

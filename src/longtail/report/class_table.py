@@ -18,7 +18,8 @@ from longtail.compare.table import Comparison, Row
 from longtail.counts import FEW_IMAGES, GROUP_NAMES, FloatArray, IntArray
 from longtail.report.pictures import data_uri
 from longtail.report.plots.canvas import GROUP_LABELS
-from longtail.run.result import ClassResult, Ends, ExampleImage
+from longtail.run.result import ClassResult, Ends
+from longtail.run.tables import ExampleImage
 
 CONFUSIONS = 3
 """How many classes that a class is most often taken for are listed."""

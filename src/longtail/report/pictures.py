@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from longtail.compare.table import Row
 from longtail.report.plots.canvas import shorten
-from longtail.run.result import ExampleImage
+from longtail.run.tables import ExampleImage
 from longtail.text import class_word, percent
 
 LIGHT_BYTES = 4_000

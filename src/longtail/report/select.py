@@ -18,7 +18,8 @@ from longtail.evaluation.groups import Mask, group_masks
 from longtail.evaluation.significance import Difference
 from longtail.report.plots.canvas import GROUP_LABELS, GROUP_SYMBOLS
 from longtail.report.section import Key
-from longtail.run.result import Predictions, RunResult
+from longtail.run.result import RunResult
+from longtail.run.tables import Predictions
 from longtail.text import listing, percent
 
 T = TypeVar("T")

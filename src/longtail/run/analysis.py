@@ -1,27 +1,84 @@
-"""read_analysis: what `longtail analyse` left in RUN/analysis, read into typed columns."""
+"""``RUN/analysis``: what `longtail analyse` measured, written as tables and read into typed columns."""
 
 from __future__ import annotations
 
-import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from longtail.analysis.columns import AnalysedSplit, Analysis, ClassColumns, ImageColumns
 from longtail.errors import LongtailError
+from longtail.files import write_json, write_table
 from longtail.run.folder import ANALYSIS_FOLDER
-from longtail.run.read import Table
+from longtail.validation import Column, read_columns, read_json
 
-FORMAT = 1
-SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
-OPTIONAL = ("pca_x", "pca_y", "tsne_x", "tsne_y", "umap_x", "umap_y", "cloud_mean", "cloud_spread")
+FORMAT: Final = 1
+SUMMARY, IMAGES, CLASSES = "summary.json", "images.parquet", "classes.parquet"
+SplitName = Literal["train", "test"]
+OPTIONAL: Final = ("pca_x", "pca_y", "tsne_x", "tsne_y", "umap_x", "umap_y", "cloud_mean", "cloud_spread")
 """Columns that a file may lack: they then read as NaN."""
+
+
+class _Collapse(BaseModel):
+    """The measures of neural collapse; one that cannot be measured is None."""
+
+    nc1: float | None = None
+    equinorm: float | None = None
+    equiangularity: float | None = None
+    simplex_deviation: float | None = None
+    duality: float | None = None
+    within_between: float | None = None
+
+
+class _SplitSummary(BaseModel):
+    """The numbers of a split as a whole."""
+
+    model_config = ConfigDict(extra="allow")
+
+    images: int = 0
+    of: int = 0
+    drawn: int = 0
+    explained_variance: tuple[float, ...] | None = None
+    uniformity: float | None = None
+    alignment: float | None = None
+    neural_collapse: _Collapse = _Collapse()
+
+
+class _Summary(BaseModel):
+    """What ``summary.json`` holds."""
+
+    splits: dict[SplitName, _SplitSummary]
+
+
+def write_analysis(run: Path, splits: Mapping[str, AnalysedSplit], facts: Mapping[str, Any]) -> None:
+    """Write the analysis of a run.
+
+    Args:
+        run: The RUN folder.
+        splits: What was measured of each split.
+        facts: How it was measured: plain values.
+
+    Raises:
+        LongtailError: The disk refuses.
+    """
+    images, classes = [], []
+    for name, split in splits.items():
+        images.append(pa.table({"split": [name] * len(split.images.index)} | vars(split.images)))
+        size = len(split.classes.images)
+        numbers = {"split": [name] * size, "class": np.arange(size, dtype=np.int32)}
+        classes.append(pa.table(numbers | vars(split.classes)))
+    folder = run / ANALYSIS_FOLDER
+    write_table(folder / IMAGES, pa.concat_tables(images))
+    write_table(folder / CLASSES, pa.concat_tables(classes))
+    whole = {name: dict(split.summary) for name, split in splits.items()}
+    write_json(folder / SUMMARY, {"format": FORMAT, **facts, "splits": whole})
 
 
 def read_analysis(run: Path, num_classes: int) -> Analysis | None:
@@ -37,66 +94,41 @@ def read_analysis(run: Path, num_classes: int) -> Analysis | None:
     Raises:
         LongtailError: A file is missing, damaged, of a newer format, or of another run.
     """
-    folder = run / ANALYSIS_FOLDER
+    folder, remedy = run / ANALYSIS_FOLDER, f"write it again with: longtail analyse {shlex.quote(str(run))}"
     if not folder.is_dir():
         return None
-    summary = _read_summary(folder / "summary.json", run)
-    images = _read_table(folder / "images.parquet", run, [column.name for column in fields(ImageColumns)])
-    classes = _read_table(folder / "classes.parquet", run, ["class", *(column.name for column in fields(ClassColumns))])
-    splits = cast("dict[str, Table]", summary["splits"])
-    found = {name: _split(name, images, classes, splits[name], num_classes, run) for name in SPLITS if splits.get(name)}
-    return Analysis(found.get("train"), found.get("test"))
+    summary = read_json(folder / SUMMARY, TypeAdapter(_Summary), remedy, FORMAT)
+    images = _read_table(folder / IMAGES, ImageColumns, num_classes, remedy)
+    classes = _read_table(folder / CLASSES, ClassColumns, num_classes, remedy)
+    splits: dict[str, AnalysedSplit] = {}
+    for name, whole in summary.splits.items():
+        here, there = (_rows(table, name) for table in (images, classes))
+        if not np.array_equal(there.pop("class"), np.arange(num_classes)):
+            raise LongtailError(f"{folder} is of a run with other classes: {remedy}.")
+        splits[name] = AnalysedSplit(ImageColumns(**here), ClassColumns(**there), whole.model_dump(exclude_unset=True))
+    return Analysis(splits.get("train"), splits.get("test"))
 
 
-def _split(
-    name: str, images: pa.Table, classes: pa.Table, summary: Table, num_classes: int, run: Path
-) -> AnalysedSplit:
-    here, there = (_columns(table, name) for table in (images, classes))
-    number, labels = there.pop("class"), here["label"]
-    if not np.array_equal(number, np.arange(num_classes)) or (labels.size and labels.max() >= num_classes):
-        raise LongtailError(f"{run / 'analysis'} is of a run with other classes: {_remedy(run)}")
-    return AnalysedSplit(ImageColumns(**here), ClassColumns(**there), summary)
-
-
-def _columns(table: pa.Table, split: str) -> dict[str, npt.NDArray[Any]]:
-    rows = np.flatnonzero(table["split"].to_numpy() == split)
-    found = {}
-    for name in table.column_names:
+def _read_table(
+    path: Path, kind: type[ImageColumns | ClassColumns], num_classes: int, remedy: str
+) -> dict[str, npt.NDArray[Any]]:
+    """Read the columns of a kind, with those that tell rows apart."""
+    last = num_classes - 1
+    classes = Column("int", 0, last)
+    whole = dict.fromkeys(("index", "images"), Column("int", 0, np.iinfo(np.int32).max))
+    whole |= {"label": classes, "prediction": classes, "nearest": Column("int", -1, last)}
+    columns = {"split": Column("text")} | ({"class": classes} if kind is ClassColumns else {})
+    for name in (column.name for column in fields(kind)):
+        columns[name] = whole.get(name, Column("float", required=name not in OPTIONAL))
+    table = read_columns(path, columns, remedy)
+    table["split"] = np.array(table["split"], dtype=object)
+    for name, column in columns.items():
+        values = table.setdefault(name, np.full(len(table["split"]), np.nan))
         if name != "split":
-            values = table[name].to_numpy()[rows]
-            found[name] = values.astype(np.float32 if values.dtype.kind == "f" else np.int32)
-    return found
+            table[name] = values.astype(np.int32 if column.kind == "int" else np.float32)
+    return table
 
 
-def _read_summary(path: Path, run: Path) -> Table:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LongtailError(f"{path} is missing: {_remedy(run)}") from None
-    except (OSError, ValueError) as error:
-        raise LongtailError(f"{path} cannot be read: {_remedy(run)}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("splits"), dict):
-        raise LongtailError(f"{path} holds no analysis: {_remedy(run)}")
-    if found.get("format", FORMAT) != FORMAT:
-        raise LongtailError(f"{path} has format {found['format']}, this version reads {FORMAT}; update longtail.")
-    return cast("Table", found)
-
-
-def _read_table(path: Path, run: Path, columns: list[str]) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise LongtailError(f"{path} is missing: {_remedy(run)}") from None
-    except (pa.ArrowException, OSError) as error:
-        raise LongtailError(f"{path} cannot be read: {_remedy(run)}") from error
-    for name in OPTIONAL:
-        if name in columns and name not in table.column_names:
-            table = table.append_column(name, pa.array(np.full(len(table), np.nan, np.float32)))
-    lacking = [name for name in ["split", *columns] if name not in table.column_names]
-    if lacking:
-        raise LongtailError(f"{path} has no column {lacking[0]!r}: {_remedy(run)}")
-    return table.select(["split", *columns])
-
-
-def _remedy(run: Path) -> str:
-    return f"write it again with: longtail analyse {shlex.quote(str(run))}"
+def _rows(table: Mapping[str, npt.NDArray[Any]], split: str) -> dict[str, npt.NDArray[Any]]:
+    rows = np.flatnonzero(table["split"] == split)
+    return {name: values[rows] for name, values in table.items() if name != "split"}

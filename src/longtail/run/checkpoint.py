@@ -5,21 +5,65 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from longtail.errors import LongtailError
+from longtail.files import write_json, writing
+from longtail.run.folder import CHECKPOINT_FOLDER, TRACKER_FILE
+from longtail.validation import FormatError, parse_json, read_json, require_format, validate
 
-Phase = Literal["in a stage", "between stages", "trained"]
+CHECKPOINT_FORMAT: Final = 1
+LAST: Final = "last.safetensors"
+PREVIOUS: Final = "previous.safetensors"
+
+Phase: TypeAlias = Literal["in a stage", "between stages", "trained"]
 """Where training stood: within a stage (including its last epoch), before the next one, or after the last."""
+Count: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
 
-LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
+
+class _EpochRow(BaseModel):
+    """A row of the history; an entry that was not measured is None or absent."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    stage: Annotated[int, Field(ge=1, le=2)]
+    epoch: Annotated[int, Field(ge=1)]
+    seconds: float
+    progress: float | None = None
+    learning_rate: float | None = None
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    validation_balanced_accuracy: float | None = None
+    images_per_second: float | None = None
+    waiting_share: float | None = None
+
+
+class _Values(BaseModel):
+    """The plain values of a checkpoint. An older version kept no phase, classes, updates and loss scaling."""
+
+    stage: Annotated[int, Field(ge=1, le=3)]
+    epoch: Count
+    step: Count
+    history: list[_EpochRow]
+    stage_results: dict[Annotated[str, Field(pattern="^stage[12]$")], dict[str, dict[str, Any]]]
+    scale: float
+    data_hash: str
+    seconds: dict[str, float] = {}
+    phase: Phase | None = None
+    classes: list[str] | None = None
+    updates: Count = 0
+    loss_scaling: dict[str, float | int] = {}
 
 
 @dataclass
@@ -27,7 +71,7 @@ class TrainingState:
     """Where a run stands: tensors by name, and plain values that fit JSON.
 
     Attributes:
-        tensors: Weights, optimiser state and running sums, flat, by dotted name.
+        tensors: Weights, optimizer state and running sums, flat, by dotted name.
         values: Phase, stage, epoch, step, history and other numbers and strings.
     """
 
@@ -51,69 +95,85 @@ class TrainingState:
         return {name.removeprefix(start): t for name, t in self.tensors.items() if name.startswith(start)}
 
 
-def save_checkpoint(folder: Path, state: TrainingState) -> None:
-    """Write the state to ``folder/last.safetensors``; what was there becomes ``previous.safetensors``.
+def save_checkpoint(run: Path, state: TrainingState) -> None:
+    """Write the state to ``RUN/checkpoint/last.safetensors``; what was there becomes ``previous.safetensors``.
 
-    At every instant ``last.safetensors`` is a whole file: the new one is written under a temporary name, flushed to
-    the disk and renamed over it.
+    At every instant ``last.safetensors`` is a whole file.
 
     Raises:
-        OSError: The disk is full or not writable; the checkpoints that were there are untouched.
+        LongtailError: The disk is full or not writable; the checkpoints that were there are untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    last, previous, new = folder / LAST, folder / PREVIOUS, folder / "new.tmp"
-    try:
-        save_file(state.tensors, new, metadata={"state": json.dumps(state.values)})
-    except (SafetensorError, OSError) as error:
-        new.unlink(missing_ok=True)
-        # safetensors wraps the error of the operating system; a full disk should read as one.
-        raise OSError(f"cannot write {new}: {error}") from error
-    with new.open("rb") as file:
-        os.fsync(file.fileno())
-    if last.exists():
-        keep = folder / "previous.tmp"
-        keep.unlink(missing_ok=True)
-        _link_or_copy(last, keep)
-        keep.replace(previous)
-    new.replace(last)
+    folder = run / CHECKPOINT_FOLDER
+    last = folder / LAST
+    values = {"format": CHECKPOINT_FORMAT, **state.values}
+    with writing(last) as file:
+        try:
+            save_file(state.tensors, file.name, metadata={"state": json.dumps(values)})
+        except SafetensorError as error:  # it wraps the error of the operating system; a full disk should read as one
+            raise OSError(f"cannot write {last}: {error}") from error
+        if last.exists():
+            keep = folder / "previous.tmp"
+            keep.unlink(missing_ok=True)
+            try:
+                os.link(last, keep)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(last, keep)
+            keep.replace(folder / PREVIOUS)
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Remove the checkpoint folder of a finished run, if there is one.
+def remove_checkpoints(run: Path) -> None:
+    """Remove the checkpoints of a finished run, if there are any.
 
     Raises:
         LongtailError: The system refuses.
     """
-    if not folder.is_dir():
-        return
+    folder = run / CHECKPOINT_FOLDER
     try:
-        shutil.rmtree(folder)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder)
     except OSError as error:
         raise LongtailError(
-            f"the run in {folder.parent} is complete, but {folder} cannot be removed ({error.strerror or error}): "
+            f"the run in {run} is complete, but {folder} cannot be removed ({error.strerror or error}): "
             "remove it yourself, or keep it with --keep-checkpoints."
         ) from error
 
 
-def load_checkpoint(folder: Path) -> TrainingState | None:
+def load_checkpoint(run: Path) -> TrainingState | None:
     """Read the last checkpoint, the previous one where the last is damaged; None where there is none.
 
     Raises:
+        FormatError: It has a newer format.
         LongtailError: Both files are damaged.
     """
-    found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()]
-    for path in found:
+    remedy, problem = f"delete {run} and train again", None
+    for name in (LAST, PREVIOUS):
+        path = run / CHECKPOINT_FOLDER / name
         try:
-            return _read(path)
-        except (SafetensorError, ValueError, KeyError):
+            return _read(path, remedy)
+        except FileNotFoundError:
             continue
-    if found:
-        raise LongtailError(f"every checkpoint in {folder} is damaged; delete {folder.parent} and train again.")
+        except FormatError:
+            raise
+        except (SafetensorError, OSError) as error:
+            problem = problem or LongtailError(f"{path} is damaged ({error}): {remedy}.")
+        except LongtailError as error:
+            problem = problem or error
+    if problem is not None:
+        raise problem
     return None
 
 
+def _read(path: Path, remedy: str) -> TrainingState:
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get("state", "")
+        raw = parse_json(text, path, remedy, finite=False)
+        require_format(path, raw.get("format") if isinstance(raw, dict) else None, CHECKPOINT_FORMAT)
+        values = validate(TypeAdapter(_Values), text.encode(), path, remedy).model_dump(exclude_unset=True)
+        return TrainingState({name: file.get_tensor(name) for name in file.keys()}, values)  # noqa: SIM118
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the state tensors of an optimiser by ``parameter index.name``.
+    """Return the state tensors of an optimizer by ``parameter index.name``.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.ones(1))
@@ -134,13 +194,22 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put tensors from :func:`optimizer_tensors` back, each in the memory layout of its parameter.
 
-    A file keeps no layout, and a fused optimiser walks parameter and state side by side without looking at theirs.
+    A file keeps no layout, and a fused optimizer walks parameter and state side by side without looking at theirs.
+
+    Raises:
+        LongtailError: They are of another optimizer or model.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = {str(index): parameter for index, parameter in enumerate(ordered)}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        like = parameters[int(index)]
+        index, _, name = key.partition(".")
+        like = parameters.get(index)
+        if like is None or value.shape not in {like.shape, ()} or value.is_complex():
+            raise LongtailError(
+                f"the checkpoint does not fit the optimizer ({key[:60]!r} is {tuple(value.shape)}); resume with the "
+                "configuration it was made with."
+            )
         laid_out = torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
         state.setdefault(int(index), {})[name] = laid_out
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -161,14 +230,27 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], what: str) -> No
         ) from error
 
 
-def _read(path: Path) -> TrainingState:
-    with safe_open(path, framework="pt") as file:
-        values = json.loads(file.metadata()["state"])
-        return TrainingState({name: file.get_tensor(name) for name in file.keys()}, values)  # noqa: SIM118
+class Tracker(BaseModel):
+    """What ``tracker.json`` holds: which run of which experiment tracker a run continues."""
+
+    tracker: str
+    run: str
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
+def write_tracker(run: Path, tracker: Tracker) -> None:
+    """Write ``tracker.json``.
+
+    Raises:
+        LongtailError: The disk refuses.
+    """
+    write_json(run / TRACKER_FILE, tracker.model_dump())
+
+
+def read_tracker(run: Path) -> Tracker | None:
+    """Read ``tracker.json``; None without the file.
+
+    Raises:
+        LongtailError: The file is damaged.
+    """
+    path = run / TRACKER_FILE
+    return read_json(path, TypeAdapter(Tracker), "delete it to begin a new run there") if path.is_file() else None

@@ -5,23 +5,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from torch import Tensor
 
 from longtail.analysis.saturation import BINS
 from longtail.errors import LongtailError
+from longtail.files import write_table
 from longtail.run.folder import DYNAMICS_FOLDER
-from longtail.run.write import write_table
+from longtail.validation import Column, read_columns
 
-COLUMNS = ("class", "images", "positive", "negative", "gradient", "p_histogram")
-
-
-NAME = re.compile(r"stage(\d+)-epoch(\d+)\.parquet")
+_NAME: Final = re.compile(r"stage(\d{1,9})-epoch(\d{1,9})\.parquet", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -73,42 +70,31 @@ def read_dynamics(run: Path, num_classes: int) -> Dynamics | None:
     Raises:
         LongtailError: A file is damaged or missing in the row, or of a run with other classes.
     """
-    found = {
-        (int(name[1]), int(name[2])): path
-        for path in sorted((run / DYNAMICS_FOLDER).glob("*.parquet"))
-        if (name := NAME.fullmatch(path.name))
+    folder = run / DYNAMICS_FOLDER
+    files = {
+        (int(name[1]), int(name[2])): path for path in folder.glob("*.parquet") if (name := _NAME.fullmatch(path.name))
     }
-    if not found:
+    if not files:
         return None
-    order = sorted(found)
-    _check_order(order, run)
-    columns = [_read(found[key], num_classes) for key in order]
-    together = {name: np.stack([one[name] for one in columns]) for name in columns[0]}
+    remedy = f"put it back, or move {folder} away to report without it"
+    order = sorted(files)
+    for stage, epoch in order:
+        if epoch > 1 and (stage, epoch - 1) not in files:
+            raise LongtailError(f"{folder} has no file of stage {stage}, epoch {epoch - 1}: {remedy}.")
+    columns = [_read_epoch(files[key], num_classes, remedy) for key in order]
+    together = {name: np.stack([epoch[name] for epoch in columns]) for name in columns[0]}
     return Dynamics(stage=np.array([stage for stage, _ in order], dtype=np.int64), **together)
 
 
-def _check_order(order: list[tuple[int, int]], run: Path) -> None:
-    expected = 1
-    for (stage, epoch), before in zip(order, [None, *order], strict=False):
-        expected = 1 if before is None or before[0] != stage else expected + 1
-        if epoch != expected:
-            raise LongtailError(
-                f"{run / DYNAMICS_FOLDER} has no file of stage {stage}, epoch {expected}: put it back, or move the "
-                "folder away to report without it."
-            )
-
-
-def _read(path: Path, num_classes: int) -> dict[str, npt.NDArray[Any]]:
-    remedy = f"put it back, or move {path.parent} away to report without it"
-    try:
-        table = pq.read_table(path, columns=list(COLUMNS))
-        bins = table["p_histogram"].combine_chunks().flatten().to_numpy().reshape(len(table), BINS)
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise LongtailError(f"{path} cannot be read: {remedy}.") from error
-    if not np.array_equal(table["class"].to_numpy(), np.arange(num_classes)):
+def _read_epoch(path: Path, num_classes: int, remedy: str) -> dict[str, npt.NDArray[Any]]:
+    whole = Column("int", 0, 2**31 - 1)
+    columns = {"class": whole, "images": whole, "p_histogram": Column("int", 0, 2**31 - 1, lists=True)}
+    columns |= {"positive": Column("float", 0), "negative": Column("float", 0), "gradient": Column("float")}
+    table = read_columns(path, columns, remedy)
+    bins = table.pop("p_histogram")
+    if not np.array_equal(table.pop("class"), np.arange(num_classes)) or bins.shape != (num_classes, BINS):
         raise LongtailError(f"{path} is of a run with other classes: {remedy}.")
-    floats = {name: table[name].to_numpy().astype(np.float64) for name in ("positive", "negative", "gradient")}
-    return floats | {"images": table["images"].to_numpy().astype(np.int64), "histogram": bins.astype(np.int32)}
+    return {**table, "histogram": bins.astype(np.int32)}
 
 
 _SUMS = 3  # columns before the histogram: gradient, size of gradient, size of gradient on the own logit

@@ -1,12 +1,22 @@
-"""The names of all files and folders of a RUN, and whether a folder is one."""
+"""The names of all files and folders of a RUN, its configuration, and whether a folder is one."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-from longtail.errors import LongtailError, resume_hint
-from longtail.files import is_stream, output_path
+from longtail.errors import LongtailError, UsageError, resume_hint
+from longtail.files import is_stream, output_path, write_yaml
+from longtail.validation import read_bytes
+
+if TYPE_CHECKING:
+    from longtail.config.schema import RunConfig
+    from longtail.config.yaml_document import Document
+
+Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
+Table: TypeAlias = "dict[str, Value]"
 
 CONFIG_FILE: Final = "config.yaml"
 METRICS_FILE: Final = "metrics.json"
@@ -27,6 +37,7 @@ CHECKPOINT_FOLDER: Final = "checkpoint"
 DYNAMICS_FOLDER: Final = "dynamics"
 ANALYSIS_FOLDER: Final = "analysis"
 TENSORBOARD_FOLDER: Final = "tensorboard"
+_MOST_BYTES: Final = 2**18  # of a configuration, which has a few thousand
 
 
 def fold_name(number: int) -> str:
@@ -89,3 +100,64 @@ def refuse_existing(out: Path) -> None:
 def _is_leftover(name: str) -> bool:
     """Whether a file is a temporary one of a process killed before it completed its first file."""
     return name.startswith(".") and name.endswith(".tmp")
+
+
+def refuse_swapped(run: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
+    """Refuse swapped arguments: a run where something else belongs, and something else in place of the run.
+
+    Raises:
+        UsageError: The second argument is a run and the first is not.
+    """
+    if os.fspath(run).startswith("hf:") or (Path(run) / MODEL_FILE).is_file():
+        return
+    if (Path(other) / MODEL_FILE).is_file():
+        raise UsageError(
+            f"{os.fspath(other)!r} is a run, and {os.fspath(run)!r} is not: the run comes first, so swap the two."
+        )
+
+
+def write_config(run: Path, config: RunConfig) -> None:
+    """Write ``config.yaml``, every option of a run.
+
+    Raises:
+        LongtailError: The file cannot be written; the one before stays.
+    """
+    write_yaml(run / CONFIG_FILE, asdict(config))
+
+
+def read_config(run: Path) -> RunConfig:
+    """Return the configuration of a run.
+
+    Raises:
+        LongtailError: ``config.yaml`` is missing or damaged, or has an unknown option or a wrong value; the line and
+            column are named.
+    """
+    from longtail.config.build import build
+
+    document = _document(run)
+    return build(document.values, document)
+
+
+def read_options(run: Path) -> Table:
+    """Return the options of ``config.yaml`` as nested plain values, those of older versions too.
+
+    Raises:
+        LongtailError: The file is missing, is not YAML of plain values, too large, or nested too deeply.
+    """
+    return cast("Table", _document(run).values)
+
+
+def _document(run: Path) -> Document:
+    from longtail.config.yaml_document import parse_yaml
+
+    path, remedy = run / CONFIG_FILE, "copy it back, or train the run again"
+    if not path.is_file():
+        raise LongtailError(f"{run} has no {CONFIG_FILE}, so it is not a run that was started: {remedy}.")
+    try:
+        document = parse_yaml(read_bytes(path, remedy, _MOST_BYTES).decode("utf-8-sig"), str(path))
+    except UnicodeDecodeError as error:
+        raise LongtailError(f"{path} is not valid YAML ({error}): {remedy}.") from error
+    options, sections = document.values, ("data", "model", "stage1", "stage2", "training")
+    if not isinstance(options, dict) or not all(isinstance(options.get(name, {}), dict) for name in sections):
+        raise LongtailError(f"{path} does not hold a configuration: {remedy}.")
+    return document

@@ -1,26 +1,170 @@
-"""A trained model on disk: ``model.safetensors`` with the weights beside ``model.json``; nothing is unpickled."""
+"""A trained model on disk: ``model.json`` describes it, ``model.safetensors`` has the weights; nothing is unpickled."""
 
 from __future__ import annotations
 
-import os
+import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, Final, Literal, TypeAlias
 
 import torch
+from pydantic import AfterValidator, Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from longtail.counts import ClassCounts
 from longtail.data.class_names import normalize_class_name
+from longtail.data.decode import Interpolation
+from longtail.data.transforms.augmentation import BatchTransform
 from longtail.device import named_device
-from longtail.errors import LongtailError, UsageError, resume_hint
-from longtail.files import write_atomically
+from longtail.errors import LongtailError, resume_hint
+from longtail.evaluation.posthoc import Adjustment
+from longtail.files import write_atomically, write_json
 from longtail.models import LongTailModel, build_model
 from longtail.models.timm import TIMM_PREFIX
 from longtail.run.folder import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE, fold_name
-from longtail.run.model_info import ModelInfo, load_info, save_info
+from longtail.validation import read_json
+
+MODEL_FORMAT: Final = 1
+# A file from a stranger cannot make us allocate more than these allow, before its weights have been seen to fit.
+MAX_CLASSES: Final = 1_000_000
+MAX_SIDE: Final = 4096
+Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
+Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Side: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The two names a model is built from.
+
+    Attributes:
+        name: The backbone, as :func:`longtail.models.build_backbone` takes it.
+        head: The head, as :func:`longtail.models.build_head` takes it.
+    """
+
+    name: str
+    head: str
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the network's input at test time.
+
+    Attributes:
+        size: Height and width of the input.
+        mean: Mean that is subtracted from each of red, green and blue, on a scale of 0 to 1.
+        std: What each of them is then divided by.
+        resize: The shorter side before the centre crop; None means ``size``.
+        interpolation: How pixels in between are made up when an image is scaled.
+    """
+
+    size: Side
+    mean: Annotated[tuple[Finite, ...], Field(min_length=3, max_length=3)]
+    std: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)]
+    resize: Side | None = None
+    interpolation: Interpolation = "bicubic"
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return the network's input, float32, for uint8 images of shape (N, 3, H, W): what training did.
+
+        Example:
+            >>> import torch
+            >>> white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
+            >>> Preprocessing(size=1, mean=(0.5,) * 3, std=(0.25,) * 3).normalise(white).flatten().tolist()
+            [2.0, 2.0, 2.0]
+        """
+        return BatchTransform(self.mean, self.std).normalize(images)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What ``model.json`` holds: all that turns the weights into a classifier of images.
+
+    Attributes:
+        model: The names of backbone and head.
+        classes: Class names in label order, length C.
+        counts: Training images per class, length C.
+        preprocessing: How an image becomes the network's input.
+        logit_scale: What multiplies the logits before softmax.
+        adjustment: What is done to them instead, once ``longtail adjust`` has chosen it; or None.
+        prior: The mix of classes that the probabilities assume without the adjustment, which has one of its own.
+        threshold: Probability of the predicted class, in [0, 1], below which the model is not sure; None if not chosen.
+        recipe: The recipe's name, or empty.
+        versions: Versions of the libraries that made it.
+        format_version: The layout of the file.
+    """
+
+    model: ModelSpec
+    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_CLASSES)]
+    counts: tuple[Annotated[int, Field(ge=0, le=2**53)], ...]
+    preprocessing: Preprocessing
+    logit_scale: Finite = 1.0
+    adjustment: Adjustment | None = None
+    prior: Literal["train", "uniform"] = "train"
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    recipe: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    format_version: int = MODEL_FORMAT
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Return what softmax turns into probabilities, (N, C), for the network's logits (N, C)."""
+        return logits.float() * self.logit_scale if self.adjustment is None else self.adjustment.apply(logits)
+
+    def unadjusted(self) -> ModelInfo:
+        """Return the information of the model as it was trained: without adjustment and threshold."""
+        return replace(self, adjustment=None, threshold=None)
+
+    def to_json(self) -> str:
+        """Return the text of ``model.json``."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+def save_info(info: ModelInfo, folder: str | Path) -> None:
+    """Write ``model.json`` alone, over the one that is there, whole or not at all; the weights are not touched.
+
+    Raises:
+        LongtailError: The file cannot be written; the one before stays.
+    """
+    write_json(Path(folder) / MODEL_FILE, asdict(info))
+
+
+def load_info(folder: str | Path) -> ModelInfo:
+    """Read ``model.json`` alone.
+
+    Raises:
+        LongtailError: The file is missing, damaged or of a newer format.
+    """
+    path = Path(folder) / MODEL_FILE
+    if not path.is_file():
+        raise LongtailError(f"{path} is missing: name the folder of a finished run.")
+    adapter = TypeAdapter(Annotated[ModelInfo, AfterValidator(_consistent)])
+    return read_json(path, adapter, "copy the run again", MODEL_FORMAT)
+
+
+def _consistent(info: ModelInfo) -> ModelInfo:
+    """Check what several entries of ``model.json`` say together.
+
+    Raises:
+        ValueError: They do not fit.
+    """
+    looks, adjustment, size = info.preprocessing, info.adjustment, len(info.classes)
+    if len(info.counts) != size:
+        raise ValueError("'classes' and 'counts' differ in length")
+    if looks.resize is not None and looks.resize < looks.size:
+        raise ValueError("'resize' should be no less than 'size'")
+    if adjustment is not None:
+        values = [adjustment.gain, adjustment.offset]
+        if any(len(row) != size or not all(map(math.isfinite, row)) for row in values):
+            raise ValueError(f"'adjustment' should hold {size} finite gains and offsets")
+        shares = adjustment.prior
+        if isinstance(shares, tuple) and (len(shares) != size or not all(0 < share < math.inf for share in shares)):
+            raise ValueError(f"'prior' should be train, uniform or {size} positive shares")
+    return info
 
 
 def save_model(model: LongTailModel, info: ModelInfo, folder: str | Path) -> None:
@@ -89,29 +233,6 @@ def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tupl
         raise LongtailError(f"{str(folder)!r} is no run, it holds no {MODEL_FILE}: name what `longtail train` wrote.")
     model, info = load_model(folder)
     return model.to(place), info
-
-
-def refuse_swapped(run: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
-    """Refuse swapped arguments: a run where something else belongs, and something else in place of the run.
-
-    Raises:
-        UsageError: The second argument is a run and the first is not.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> (folder / MODEL_FILE).touch()
-        >>> refuse_swapped(folder, "photos")
-        >>> refuse_swapped("photos", folder)
-        Traceback (most recent call last):
-        longtail.errors.UsageError: ... is a run, and 'photos' is not: the run comes first, so swap the two.
-    """
-    if os.fspath(run).startswith("hf:") or (Path(run) / MODEL_FILE).is_file():
-        return
-    if (Path(other) / MODEL_FILE).is_file():
-        raise UsageError(
-            f"{os.fspath(other)!r} is a run, and {os.fspath(run)!r} is not: the run comes first, so swap the two."
-        )
 
 
 def start_from(model: LongTailModel, counts: ClassCounts, run_dir: str | Path) -> bool:

@@ -1,50 +1,67 @@
-"""RunResult: what one finished run left in its folder, read into typed values."""
+"""RunResult: what one finished run left in its folder, validated and typed; ``metrics.json`` and ``adjusted.json``."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import Annotated, Any, Final, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from longtail.analysis.columns import Analysis
-from longtail.counts import FEW_IMAGES, GROUP_NAMES, ClassCounts, GroupName
-from longtail.data.splits import group_numbers
+from longtail.counts import FEW_IMAGES, ClassCounts, GroupName
 from longtail.errors import LongtailError, resume_hint
-from longtail.evaluation.summary import add_intervals
+from longtail.evaluation.posthoc import Adjustment
+from longtail.evaluation.summary import Summary, add_intervals
+from longtail.files import write_json
 from longtail.run.analysis import read_analysis
 from longtail.run.dynamics import Dynamics, read_dynamics
-from longtail.run.folder import EXAMPLES_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE
-from longtail.run.read import Table, Value, read_adjustment, read_config, read_history, read_metrics, read_parquet
+from longtail.run.folder import ADJUSTED_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, Table, read_options
+from longtail.run.model_files import load_info
+from longtail.run.tables import Epoch, ExampleImage, Predictions, read_examples, read_history, read_predictions
+from longtail.validation import read_json
 
-if TYPE_CHECKING:
-    from longtail.evaluation.summary import Summary
+METRICS_FORMAT: Final = 1
+ADJUSTED_FORMAT: Final = 1
 
 Ends: TypeAlias = tuple[float, float]
+Count: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1.001)]
+"""A fraction in [0, 1], with room for rounding."""
+ShareEnds: TypeAlias = tuple[Share, Share]
 
-SCALARS = (
-    "accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "harmonic_mean", "nll", "ece",
-)  # fmt: skip
+
+class _Part(BaseModel):
+    """A part of a file: finite numbers, and entries of other versions are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
 
-@dataclass(frozen=True)
-class ClassResult:
+class ClassResult(_Part):
     """How one class did; recall, precision and f1 are fractions in [0, 1], None where nothing could be measured."""
 
     name: str
-    train_count: int
-    test_count: int
+    train_count: Count
+    test_count: Count = 0
     group: GroupName
-    recall: float | None
-    precision: float | None
-    f1: float | None
-    interval: Ends | None = None
+    recall: Share | None = None
+    precision: Share | None = None
+    f1: Share | None = None
+    recall_interval: ShareEnds | None = None
+    precision_interval: ShareEnds | None = None
+    f1_interval: ShareEnds | None = None
+
+    @property
+    def interval(self) -> Ends | None:
+        """The interval of the recall."""
+        return self.recall_interval
 
     @property
     def is_small(self) -> bool:
@@ -52,23 +69,48 @@ class ClassResult:
         return 0 < self.test_count < FEW_IMAGES
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """One evaluation of a split: the scalars of ``SCALARS`` (None where a group is empty) and the classes, if kept.
+class _Intervals(_Part):
+    """The 95% interval of each figure, and what they count as independent of each other."""
 
-    ``intervals`` holds the 95% interval of a scalar where there is one, and ``unit`` what they count as independent of
-    each other: ``image``, or the column of the data that holds images together.
-    """
-
-    num_images: int
-    scalars: Mapping[str, float | None]
-    per_class: tuple[ClassResult, ...] = ()
-    intervals: Mapping[str, Ends] = field(default_factory=dict)
     unit: str = "image"
+    accuracy: ShareEnds | None = None
+    balanced_accuracy: ShareEnds | None = None
+    many: ShareEnds | None = None
+    medium: ShareEnds | None = None
+    few: ShareEnds | None = None
+    worst_class: ShareEnds | None = None
+
+
+class Metrics(_Part):
+    """One evaluation of a split: its figures, None where a group is empty, and the classes, if kept."""
+
+    num_images: Count = 0
+    accuracy: Share | None = None
+    balanced_accuracy: Share | None = None
+    many: Share | None = None
+    medium: Share | None = None
+    few: Share | None = None
+    worst_class: Share | None = None
+    harmonic_mean: Share | None = None
+    nll: float | None = None
+    ece: Share | None = None
+    interval_table: _Intervals | None = Field(None, alias="intervals")
+    per_class: tuple[ClassResult, ...] = ()
 
     def __getitem__(self, name: str) -> float | None:
-        """The scalar of that name, None where it was not measured."""
-        return self.scalars.get(name)
+        """The figure of that name, None where it was not measured."""
+        return cast("float | None", getattr(self, name, None))
+
+    @property
+    def intervals(self) -> Mapping[str, Ends]:
+        """The 95% interval of each figure that has one."""
+        ends = dict(self.interval_table or ())
+        return {name: cast("Ends", ends[name]) for name in _FIGURES if ends.get(name) is not None}
+
+    @property
+    def unit(self) -> str:
+        """What the intervals count as independent: ``image``, or the column of the data that holds images together."""
+        return self.interval_table.unit if self.interval_table is not None else "image"
 
     @property
     def small(self) -> int:
@@ -81,46 +123,147 @@ class Metrics:
         values = [row.recall if row.recall is not None else math.nan for row in self.per_class]
         return np.array(values, dtype=np.float64)
 
+    def completed(self) -> Metrics:
+        """Return the same with the number of images and the intervals, which an older version did not keep."""
+        if not self.per_class:
+            return self
+        images = np.array([float(row.test_count) for row in self.per_class])
+        update: dict[str, Any] = {"num_images": self.num_images or int(images.sum())}
+        if self.interval_table is None:
+            right = np.array([row.recall or 0.0 for row in self.per_class]) * images
+            # Of precision only the share is kept, not of how many.
+            summary = add_intervals(cast("Summary", self.model_dump()), right, images, np.zeros_like(images))
+            ends = [{"recall_interval": row["recall_interval"]} for row in summary["per_class"]]
+            rows = tuple(row.model_copy(update=pair) for row, pair in zip(self.per_class, ends, strict=True))
+            update |= {"interval_table": _Intervals.model_validate(summary["intervals"]), "per_class": rows}
+        return self.model_copy(update=update)
 
-@dataclass(frozen=True)
-class Epoch:
-    """One row of ``history.csv``; ``step`` counts epochs over all stages from 1, None marks what was not measured."""
 
-    stage: int
-    step: int
-    values: Mapping[str, float | None]
+_FIGURES: Final = tuple(name for name in _Intervals.model_fields if name != "unit")
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """``predictions.parquet``: labels and predictions of the test split, each of shape (N,).
+class RunMetrics(_Part):
+    """What ``metrics.json`` holds."""
 
-    ``group`` is the group of each image, None if images are independent or the run did not keep it; ``images`` is a
-    hash of labels and paths in order, equal for runs tested on the same images; ``paths`` are the files, empty where an
-    older version kept none.
+    format: int = METRICS_FORMAT
+    recipe: str = ""
+    classes: tuple[str, ...]
+    train_counts: tuple[Count, ...]
+    groups: dict[GroupName, tuple[Count, ...]] = {}
+    test: Metrics | None = None
+    validation: Metrics | None = None
+    stages: dict[Annotated[str, Field(pattern="^stage[1-9]$")], dict[str, Metrics | None]] = {}
+    seeds: dict[str, int | None] = {}
+    data_hash: str = ""
+    notes: tuple[str, ...] = ()
+    versions: dict[str, str] = {}
+    hardware: dict[str, str | int | float | None] = {}
+    seconds: dict[str, float | None] = {}
+    never_judged: dict[str, Count] = {}
+    folds: tuple[Metrics, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_the_classes(self) -> RunMetrics:
+        ClassCounts(self.train_counts, self.classes)
+        for split in (self.test, self.validation):
+            if split is not None and split.per_class and len(split.per_class) != len(self.classes):
+                raise ValueError(f"figures of {len(split.per_class)} classes do not fit {len(self.classes)} classes")
+        if max((index for rows in self.groups.values() for index in rows), default=0) >= len(self.classes):
+            raise ValueError(f"'groups' names a class beyond the {len(self.classes)} that there are")
+        return self
+
+    def plain(self, *, as_written: bool = False) -> dict[str, Any]:
+        """Return plain values, with those that the file leaves out unless they are wanted as written."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=as_written)
+
+
+class _Adjusted(_Part):
+    """What ``adjusted.json`` holds."""
+
+    adjustment: str
+    validation: Metrics | None = None
+    test: Metrics | None = None
+
+
+def write_metrics(run: Path, metrics: Mapping[str, Any]) -> None:
+    """Write ``metrics.json``, the last file of a run: its presence says that the run is complete.
+
+    Raises:
+        LongtailError: The file cannot be written; the one before stays.
     """
-
-    label: npt.NDArray[np.int64]
-    prediction: npt.NDArray[np.int64]
-    confidence: npt.NDArray[np.float64]
-    group: npt.NDArray[np.int64] | None = None
-    images: str = ""
-    paths: tuple[str, ...] = ()
+    write_json(run / METRICS_FILE, {"format": METRICS_FORMAT, **metrics})
 
 
-@dataclass(frozen=True)
-class ExampleImage:
-    """One small picture of ``examples.parquet``: a training image, or a test image classified wrongly.
+def read_metrics(run: Path) -> RunMetrics:
+    """Read ``metrics.json``.
 
-    ``path`` is the file it was made from, empty where an older version kept none.
+    Raises:
+        LongtailError: It is missing, damaged, or of a newer format.
     """
+    path = run / METRICS_FILE
+    if not path.is_file() and not (run / CONFIG_FILE).is_file():
+        raise LongtailError(f"{run} is not a run: name a folder that longtail train has made.")
+    if not path.is_file():
+        raise LongtailError(f"{run} has no {METRICS_FILE}: finish the run with: {resume_hint(run)}")
+    remedy = f"delete it and write it again with: {resume_hint(run)}"
+    return read_json(path, TypeAdapter(RunMetrics), remedy, METRICS_FORMAT)
 
-    label: int
-    role: str
-    image: bytes
-    prediction: int
-    confidence: float
-    path: str = ""
+
+def write_adjusted(run: Path, adjustment: Adjustment, figures: Mapping[str, Any]) -> None:
+    """Write the figures of each split after an adjustment to ``adjusted.json``, whole or not at all.
+
+    Args:
+        run: The RUN folder.
+        adjustment: What they were measured with.
+        figures: By split, ``validation`` and ``test``, what ``metrics.json`` holds for it; None without the split.
+
+    Raises:
+        LongtailError: The file cannot be written; the one before stays.
+    """
+    head = {"format": ADJUSTED_FORMAT, "adjustment": fingerprint(adjustment), "chosen": dict(adjustment.chosen)}
+    write_json(run / ADJUSTED_FILE, head | dict(figures))
+
+
+def read_adjusted(run: Path, adjustment: Adjustment) -> dict[str, Any] | None:
+    """Return the figures of a run after this very adjustment; None where there are none, or those of another one.
+
+    Raises:
+        LongtailError: The file is damaged or of a newer format.
+    """
+    path = run / ADJUSTED_FILE
+    if not path.is_file():
+        return None
+    figures = read_json(path, TypeAdapter(_Adjusted), "delete it and run `longtail adjust` again", ADJUSTED_FORMAT)
+    if figures.adjustment != fingerprint(adjustment):
+        return None
+    return figures.model_dump(mode="json", by_alias=True)
+
+
+def remove_adjusted(run: Path) -> None:
+    """Remove ``adjusted.json``, together with the adjustment that its figures are of.
+
+    Raises:
+        LongtailError: The system refuses.
+    """
+    path = run / ADJUSTED_FILE
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise LongtailError(f"{path} cannot be removed ({error.strerror}): remove it by hand.") from error
+
+
+def fingerprint(adjustment: Adjustment) -> str:
+    """Tell an adjustment from others by what it does to the logits.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> first, second = Adjustment((1.0,), (0.0,)), Adjustment((1.0,), (0.5,))
+        >>> fingerprint(first) == fingerprint(replace(first, chosen={"tau": 1}))
+        True
+        >>> fingerprint(first) == fingerprint(second)
+        False
+    """
+    return hashlib.sha256(json.dumps([adjustment.gain, adjustment.offset]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -166,7 +309,7 @@ class RunResult:
             folder: A RUN folder with ``metrics.json`` and ``config.yaml``; the other files are optional.
 
         Raises:
-            LongtailError: The folder is no finished run, or a file in it is broken or of a newer format.
+            LongtailError: The folder is no finished run, or a file in it is damaged or of a newer format.
         """
         root = Path(folder)
         if root.is_file():
@@ -174,15 +317,30 @@ class RunResult:
         if not root.is_dir():
             raise LongtailError(f"there is no run folder {root}; give the --out folder of a finished 'longtail train'.")
         metrics = read_metrics(root)
-        try:
-            return _build(root, metrics)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            if isinstance(error, LongtailError):
-                raise
-            what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be understood ({error})"
-            raise LongtailError(
-                f"{root / METRICS_FILE} {what}; delete it and write it again with: {resume_hint(root)}"
-            ) from error
+        counts = ClassCounts(metrics.train_counts, metrics.classes)
+        group_of = list(counts.group_of())
+        for name, rows in metrics.groups.items():
+            for index in rows:
+                group_of[index] = name
+        tested = {int(name.removeprefix("stage")): splits.get("test") for name, splits in metrics.stages.items()}
+        return cls(
+            folder=root,
+            recipe=metrics.recipe or root.name,
+            config=read_options(root),
+            counts=counts,
+            group_of=tuple(group_of),
+            test=metrics.test and metrics.test.completed(),
+            validation=metrics.validation and metrics.validation.completed(),
+            stages={number: figures for number, figures in sorted(tested.items()) if figures is not None},
+            history=read_history(root),
+            seeds={name: seed for name, seed in metrics.seeds.items() if seed is not None},
+            data_hash=metrics.data_hash,
+            versions=dict(metrics.versions),
+            hardware=dict(metrics.hardware),
+            seconds=dict(metrics.seconds),
+            adjustment=_adjustment_name(root),
+            never_judged=metrics.never_judged,
+        )
 
     def metrics(self, split: str) -> Metrics | None:
         """The metrics of ``"test"`` or ``"validation"``."""
@@ -196,28 +354,12 @@ class RunResult:
     @cached_property
     def predictions(self) -> Predictions | None:
         """The test predictions, None where the run has no ``predictions.parquet``."""
-        names = ["label", "prediction", "confidence"]
-        table = read_parquet(self.folder / PREDICTIONS_FILE, names, optional=["path", "group"])
-        if table is None:
-            return None
-        label, prediction, confidence = (table[name].to_numpy() for name in names)
-        group = group_numbers(table["group"].to_pylist()) if "group" in table.column_names else None
-        paths = table["path"].to_pylist() if "path" in table.column_names else []
-        label = label.astype(np.int64)
-        images = _images_hash(label, paths)
-        sure = confidence.astype(np.float64)
-        return Predictions(label, prediction.astype(np.int64), sure, group, images, tuple(map(str, paths)))
+        return read_predictions(self.folder, len(self.counts))
 
     @cached_property
     def examples(self) -> tuple[ExampleImage, ...]:
         """The example images, empty where the run has no ``examples.parquet``."""
-        names = ["class", "role", "image", "prediction", "confidence"]
-        table = read_parquet(self.folder / EXAMPLES_FILE, names, optional=["path"])
-        if table is None:
-            return ()
-        files = table["path"].to_pylist() if "path" in table.column_names else [""] * len(table)
-        rows = zip(*(table[name].to_pylist() for name in names), map(str, files), strict=True)
-        return tuple(ExampleImage(*row) for row in rows)
+        return read_examples(self.folder, len(self.counts))
 
     @cached_property
     def analysis(self) -> Analysis | None:
@@ -237,93 +379,8 @@ class RunResult:
         return not all(counts) or all(row == counts[0] for row in counts)
 
 
-def _images_hash(label: npt.NDArray[np.int64], paths: Sequence[str]) -> str:
-    """Hash the tested images in order, without their common folder, which may have been moved between runs."""
-    low, high = (min(paths), max(paths)) if paths else ("", "")
-    alike = next((place for place, (one, two) in enumerate(zip(low, high, strict=False)) if one != two), len(low))
-    shared = low.rfind("/", 0, alike) + 1
-    names = "\n".join(path[shared:] for path in paths)
-    return hashlib.sha256(label.tobytes() + names.encode(errors="surrogatepass")).hexdigest()[:16]
-
-
-def _build(root: Path, metrics: Table) -> RunResult:
-    classes = [str(name) for name in cast("list[Value]", metrics["classes"])]
-    counts = ClassCounts(cast("list[int]", metrics["train_counts"]), classes)
-    epochs = read_history(root / HISTORY_FILE)
-    test, validation = _metrics(metrics.get("test")), _metrics(metrics.get("validation"))
-    for rows in (split.per_class for split in (test, validation) if split is not None and split.per_class):
-        if len(rows) != len(classes):
-            raise ValueError(f"it has the figures of {len(rows)} classes, and names {len(classes)}")
-    return RunResult(
-        folder=root,
-        recipe=str(metrics.get("recipe") or root.name),
-        config=read_config(root),
-        counts=counts,
-        group_of=_group_of(metrics, counts),
-        test=test,
-        validation=validation,
-        stages=_stages(_table(metrics.get("stages"))),
-        history=tuple(Epoch(stage, step, values) for step, (stage, values) in enumerate(epochs, start=1)),
-        seeds={
-            name: int(cast("int", value)) for name, value in _table(metrics.get("seeds")).items() if value is not None
-        },
-        data_hash=str(metrics.get("data_hash") or ""),
-        versions=_table(metrics.get("versions")),
-        hardware=_table(metrics.get("hardware")),
-        seconds=_table(metrics.get("seconds")),
-        adjustment=read_adjustment(root),
-        never_judged={name: int(cast("int", count)) for name, count in _table(metrics.get("never_judged")).items()},
-    )
-
-
-def _table(value: Value) -> Table:
-    return value if isinstance(value, dict) else {}
-
-
-def _metrics(value: Value) -> Metrics | None:
-    if not isinstance(value, dict):
-        return None
-    if "intervals" not in value and value.get("per_class"):  # from a version that kept none
-        value = _with_intervals(value)
-    scalars = {name: cast("float | None", value.get(name)) for name in SCALARS}
-    kept = _table(value.get("intervals"))
-    intervals = {name: _ends(kept[name]) for name in SCALARS if kept.get(name) is not None}
-    classes = tuple(_class_result(cast("Table", row)) for row in cast("list[Value]", value.get("per_class") or []))
-    num_images = value.get("num_images") or sum(row.test_count for row in classes)
-    return Metrics(int(cast("int", num_images)), scalars, classes, intervals, str(kept.get("unit") or "image"))
-
-
-def _with_intervals(value: Table) -> Table:
-    rows = cast("list[Table]", value["per_class"])
-    images = np.array([float(cast("float", row.get("test_count") or 0)) for row in rows])
-    right = np.array([float(cast("float", row.get("recall") or 0)) for row in rows]) * images
-    # Of precision only the share is kept, not of how many.
-    return cast("Table", add_intervals(cast("Summary", value), right, images, np.zeros_like(images)))
-
-
-def _ends(value: Value) -> Ends:
-    low, high = cast("list[float]", value)
-    return float(low), float(high)
-
-
-def _class_result(row: Table) -> ClassResult:
-    recall, precision, f1 = (cast("float | None", row.get(name)) for name in ("recall", "precision", "f1"))
-    count = int(cast("int", row["train_count"]))
-    tested = int(cast("int", row.get("test_count") or 0))
-    group, kept = cast("GroupName", row["group"]), row.get("recall_interval")
-    interval = None if kept is None else _ends(kept)
-    return ClassResult(str(row["name"]), count, tested, group, recall, precision, f1, interval)
-
-
-def _stages(table: Table) -> dict[int, Metrics]:
-    found = {int(name.removeprefix("stage")): _metrics(_table(value).get("test")) for name, value in table.items()}
-    return {number: metrics for number, metrics in sorted(found.items()) if metrics is not None}
-
-
-def _group_of(metrics: Table, counts: ClassCounts) -> tuple[GroupName, ...]:
-    groups = _table(metrics.get("groups"))
-    result: list[GroupName] = list(counts.group_of())
-    for name in GROUP_NAMES:
-        for index in cast("list[int]", groups.get(name) or []):
-            result[index] = name
-    return tuple(result)
+def _adjustment_name(run: Path) -> str:
+    """The name of what ``longtail adjust`` did to the run; empty where it did nothing or there is no ``model.json``."""
+    adjustment = load_info(run).adjustment if (run / MODEL_FILE).is_file() else None
+    method = "" if adjustment is None else str(adjustment.chosen.get("method", "post-hoc"))
+    return "temperature" if method == "none" else method

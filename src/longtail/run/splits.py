@@ -18,6 +18,7 @@ from longtail.counts import IntArray
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
+from longtail.run.folder import SPLITS_FILE
 
 LEFT_OUT: Final = "left out"
 COLUMNS: Final = ("split", "class", "path", "source_split", "row")
@@ -25,7 +26,7 @@ GROUP: Final = "group"
 
 
 def write_splits(
-    path: Path,
+    run: Path,
     splits: Mapping[str, Split],
     source: ImageData,
     origins: Mapping[str, str],
@@ -39,7 +40,7 @@ def write_splits(
     column.
 
     Args:
-        path: The file.
+        run: The RUN folder.
         splits: The splits of the run, by name.
         source: The source before any image was cut or carved off.
         origins: For each split of the run, the split of the source that its images are from.
@@ -57,7 +58,7 @@ def write_splits(
         numbers, labels = split.origin_rows[places].tolist(), split.labels[places].tolist()
         for place, row, label in zip(places.tolist(), numbers, labels, strict=True):
             writer.writerow([name, source.classes[label], files[place] or "", origin, row, *groups[place : place + 1]])
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(run / SPLITS_FILE, text.getvalue().encode())
 
 
 def _parts(
@@ -105,12 +106,13 @@ class SplitsRecord:
     line: IntArray
 
 
-def read_splits(path: Path) -> SplitsRecord | None:
+def read_splits(run: Path) -> SplitsRecord | None:
     """Read a ``splits.csv``; None if there is none, as in runs of older versions.
 
     Raises:
         LongtailError: The file is damaged.
     """
+    path = run / SPLITS_FILE
     if not path.is_file():
         return None
     text = dict.fromkeys(COLUMNS, pa.string()) | {"row": pa.int64()}
@@ -123,9 +125,11 @@ def read_splits(path: Path) -> SplitsRecord | None:
             ),
         )
         rows, names = table["row"].to_numpy(), table["source_split"].to_pylist()
+        if table["row"].null_count:
+            raise ValueError("a row has no number")
         places = np.array([SPLIT_NAMES.index(name) for name in names], dtype=np.int64)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0][:200]
         raise LongtailError(
             f"{path} is damaged ({reason}): copy it from the run again, or delete it to divide the source again."
         ) from error

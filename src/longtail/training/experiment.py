@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from longtail.config.check import check_config, check_stages
 from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.console import Reporter
-from longtail.device import step_seed
+from longtail.device import hardware, step_seed
 from longtail.errors import LongtailError
 from longtail.models.adapters import add_adapters, merge_adapters
 from longtail.models.model import LongTailModel, build_model
@@ -28,30 +27,11 @@ from longtail.run.checkpoint import (
     optimizer_tensors,
     save_checkpoint,
 )
-from longtail.run.environment import hardware
-from longtail.run.folder import (
-    CHECKPOINT_FOLDER,
-    CONFIG_FILE,
-    CONFUSION_FILE,
-    EXAMPLES_FILE,
-    HISTORY_FILE,
-    METRICS_FILE,
-    PREDICTIONS_FILE,
-    SPLITS_FILE,
-    WEIGHTS_FILE,
-    refuse_existing,
-    stage_name,
-)
+from longtail.run.folder import CONFIG_FILE, EXAMPLES_FILE, WEIGHTS_FILE, refuse_existing, stage_name, write_config
 from longtail.run.model_files import save_model, start_from
+from longtail.run.result import write_metrics
 from longtail.run.splits import write_splits
-from longtail.run.write import (
-    describe_throughput,
-    write_confusion,
-    write_history,
-    write_json,
-    write_predictions,
-    write_yaml,
-)
+from longtail.run.tables import describe_throughput, write_confusion, write_history, write_predictions
 from longtail.training.callbacks import AGREE_STEPS, MovingAverage, StageBar
 from longtail.training.engine import Engine
 from longtail.training.evaluate import Evaluation, evaluate, prediction_table, with_group_intervals
@@ -61,7 +41,7 @@ from longtail.training.interrupt import Interrupted, InterruptGuard
 from longtail.training.loop import Callback, StageRun, stop_on_nan, train_epoch, warm_up
 from longtail.training.prepare import describe_data, make_decoder, make_inputs, prepare_data, run_facts
 from longtail.training.progress import NOT_BEGUN, Progress, State, describe
-from longtail.training.results import FORMAT, main_figures, model_info, run_metrics, write_examples
+from longtail.training.results import main_figures, model_info, run_metrics, write_examples
 from longtail.training.stages import build_stage, make_loss, set_trainable
 from longtail.training.tracking import Tracking
 
@@ -87,7 +67,7 @@ def start_run(
     was_there = out.exists()
     engine.wait()  # every process has looked at the folder before the first one writes to it
     if engine.is_main:
-        write_yaml(out / CONFIG_FILE, asdict(config))
+        write_config(out, config)
     try:
         experiment = Experiment(config, out, reporter, engine, callbacks=callbacks)
     except BaseException:  # nothing is trained yet: leave no trace, so that the same command works once it is fixed
@@ -115,7 +95,7 @@ def resume_run(
     Raises:
         LongtailError: The run is finished, or its checkpoint does not fit.
     """
-    state = load_checkpoint(out / CHECKPOINT_FOLDER)
+    state = load_checkpoint(out)
     if state is None and (out / WEIGHTS_FILE).is_file():
         raise LongtailError(
             f"{out} holds a trained model and no checkpoint to continue from, as a finished run removes it: train into "
@@ -125,7 +105,7 @@ def resume_run(
     config = complete(config)
     experiment = Experiment(config, out, reporter, Engine(config.training), state=state, callbacks=callbacks)
     if moved and experiment.engine.is_main:
-        write_yaml(out / CONFIG_FILE, asdict(config))
+        write_config(out, config)
     return experiment.run()
 
 
@@ -208,7 +188,7 @@ class Experiment(Callback):
         """
         if self.engine.is_main:
             prepared, column = self.prepared, self.config.data.group_column
-            write_splits(self.out / SPLITS_FILE, prepared.data.splits, prepared.source, prepared.origins, column)
+            write_splits(self.out, prepared.data.splits, prepared.source, prepared.origins, column)
         with self.tracking:
             with self.guard:
                 self.train()
@@ -240,11 +220,6 @@ class Experiment(Callback):
     def _restore(self, state: TrainingState) -> None:
         """Continue from a checkpoint: history, figures, weights; the rest when its stage begins."""
         values = state.values
-        if values.get("format") != FORMAT:
-            raise LongtailError(
-                f"the checkpoint in {self.out} was written by another version of longtail; resume with that version, "
-                "or train into a new --out."
-            )
         if values["data_hash"] != self.data_hash:
             raise LongtailError(
                 f"the images of {self.config.data.source!r} are not those that {self.out} was started with; put them "
@@ -254,7 +229,7 @@ class Experiment(Callback):
         self.history = values["history"]
         self.stage_results = values["stage_results"]
         for name, value in values.get("seconds", {}).items():
-            self.seconds[name] += value
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
         self.scale = values["scale"]
         self.engine.loss_scaling = values.get("loss_scaling", {})  # a checkpoint of an older version has none
         if self.progress.state != "between stages":  # then its weights are those from before the next one changes it
@@ -358,7 +333,7 @@ class Experiment(Callback):
             row["validation_balanced_accuracy"] = summary["balanced_accuracy"]
         self.history.append(row)
         if self.engine.is_main:
-            write_history(self.out / HISTORY_FILE, self.history)
+            write_history(self.out, self.history)
         for callback in stage.callbacks:
             callback.on_epoch_end(stage, row)
         self.save_checkpoint(Progress(stage.index, epoch), stage)
@@ -441,7 +416,6 @@ class Experiment(Callback):
         if self.engine.is_main:
             state = TrainingState(
                 values={
-                    "format": FORMAT,
                     "phase": progress.state,
                     "stage": progress.stage,
                     "epoch": progress.epoch,
@@ -465,7 +439,7 @@ class Experiment(Callback):
                 state.put("meter", {"sums": sums})
             if dynamics is not None:
                 state.put("dynamics", {"sums": dynamics})
-            save_checkpoint(self.out / CHECKPOINT_FOLDER, state)
+            save_checkpoint(self.out, state)
         self.engine.wait()
         self.progress = progress
         self.seconds["saving"] += time.perf_counter() - begun
@@ -489,7 +463,7 @@ class Experiment(Callback):
                 self._save_predictions(self.final["test"])
             for callback in (*self.callbacks, self.tracking):
                 callback.on_run_end(metrics)
-            write_json(self.out / METRICS_FILE, metrics)  # last: its presence says that the run is complete
+            write_metrics(self.out, metrics)  # last: its presence says that the run is complete
         self.engine.wait()
         return metrics
 
@@ -507,8 +481,8 @@ class Experiment(Callback):
             )
         column = self.config.data.group_column
         table = prediction_table(test, data.splits["test"], data.classes, group_column=column)
-        write_predictions(self.out / PREDICTIONS_FILE, table)
-        write_confusion(self.out / CONFUSION_FILE, test.predictions, counts.names)
+        write_predictions(self.out, table)
+        write_confusion(self.out, test.predictions, counts.names)
 
 
 def _saved_progress(state: TrainingState, last: int) -> Progress:

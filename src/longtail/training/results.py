@@ -15,15 +15,15 @@ from longtail.analysis.examples import FULL, Detail, Examples, choose_examples, 
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.counts import IntArray
 from longtail.data.dataset import Split
+from longtail.files import write_table
 from longtail.models.model import LongTailModel
-from longtail.run.environment import versions
-from longtail.run.model_info import ModelInfo, ModelSpec, Preprocessing
-from longtail.run.write import throughput, write_table
+from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing
+from longtail.run.tables import throughput
 from longtail.training.assumed_prior import assumed_prior
 from longtail.training.evaluate import Evaluation
 from longtail.training.prepare import PreparedData
+from longtail.version import versions
 
-FORMAT = 1
 EXAMPLES_SCHEMA = pa.schema(
     {
         "class": pa.int64(),
@@ -63,7 +63,6 @@ def run_metrics(
         f"stage{index}": round(sum(row["seconds"] for row in history if row["stage"] == index), 3) for index in (1, 2)
     } | {name: round(value, 3) for name, value in seconds.items()}
     return {
-        "format": FORMAT,
         "recipe": config.recipe,
         "classes": list(prepared.counts.names),
         "train_counts": list(prepared.counts),

@@ -18,8 +18,8 @@ from longtail.config.schema import RunConfig, flatten
 from longtail.console import Reporter
 from longtail.data.sources.paths import last_name
 from longtail.errors import LongtailError
-from longtail.run.folder import CONFIG_FILE, HISTORY_FILE, TENSORBOARD_FOLDER, TRACKER_FILE
-from longtail.run.write import write_json
+from longtail.run.checkpoint import Tracker, read_tracker, write_tracker
+from longtail.run.folder import CONFIG_FILE, HISTORY_FILE, TENSORBOARD_FOLDER
 from longtail.training.loop import Callback, StageRun
 
 
@@ -68,7 +68,7 @@ class Tracking(Callback):
                 f"the tracker {self.name} cannot be started ({_first_line(error)}): see that it can be reached, or set "
                 f"training.tracker to none (in {CONFIG_FILE}, where the run was started already)."
             ) from error
-        write_json(self.out / TRACKER_FILE, {"tracker": self.name, "run": self._run_name()})
+        write_tracker(self.out, Tracker(tracker=self.name, run=self._run_name()))
         return self
 
     def __exit__(
@@ -117,11 +117,8 @@ class Tracking(Callback):
 
     def _saved(self) -> str | None:
         """The tracker's name of this run, None where it has none yet."""
-        path = self.out / TRACKER_FILE
-        if not path.is_file():
-            return None
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        return str(saved["run"]) if saved["tracker"] == self.name else None
+        saved = read_tracker(self.out)
+        return saved.run if saved is not None and saved.tracker == self.name else None
 
     def _new_tracker(self, saved: str) -> Any:
         from accelerate import tracking

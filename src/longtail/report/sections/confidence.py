@@ -33,7 +33,8 @@ from longtail.report.select import (
     side_by_side,
     smallest_group,
 )
-from longtail.run.result import Predictions, RunResult
+from longtail.run.result import RunResult
+from longtail.run.tables import Predictions
 from longtail.text import interval_text, percent, signed
 
 SMALLEST, LARGEST = 4.0, 19.0

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 import plotly.graph_objects as go
 
 from longtail.analysis.margins import MarginDistribution, group_margins, margins_of_predictions, shared_edges
@@ -17,13 +16,10 @@ from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBO
 from longtail.report.plots.traces import add_line
 from longtail.report.section import Drawing, Key, Section, Table
 from longtail.report.select import group_keys, named, side_by_side, smallest_group
-from longtail.run.folder import PREDICTIONS_FILE
-from longtail.run.read import read_parquet
 from longtail.run.result import RunResult
 from longtail.text import listing, number, percent
 
 SPLITS = {"test": "testing", "train": "training"}
-COLUMNS = ("label", "prediction", "confidence", "probability_true", "top5_probabilities")
 Margins = tuple[FloatArray, IntArray]
 """The margins of some images and their labels, shape (N,) each."""
 Splits = Mapping[str, Mapping[GroupName, MarginDistribution]]
@@ -117,16 +113,11 @@ def margin_curves(splits: Splits, edges: FloatArray, top: float) -> go.Figure:
 
 def margins_of_run(run: RunResult) -> Margins | None:
     """The margins of the test images from the predictions; None without them or without second-best classes."""
-    table = read_parquet(run.folder / PREDICTIONS_FILE, COLUMNS)
-    if table is None or not len(table):
+    seen = run.predictions
+    if seen is None or seen.second is None or seen.probability_true is None or not len(seen.label):
         return None
-    ranked: npt.NDArray[np.float32] = table["top5_probabilities"].combine_chunks().flatten().to_numpy()
-    each = len(ranked) // len(table)
-    if each < 2:
-        return None
-    label, prediction, confidence, true = (table[name].to_numpy() for name in COLUMNS[:4])
-    second = ranked.reshape(len(table), each)[:, 1]
-    return margins_of_predictions(label, prediction, confidence, second, true), label
+    margins = margins_of_predictions(seen.label, seen.prediction, seen.confidence, seen.second, seen.probability_true)
+    return margins, seen.label
 
 
 def _by_split(row: Row) -> dict[str, Margins]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from longtail.compare.seeds import flatten
 from longtail.compare.table import Comparison, Row
 from longtail.report.section import Section
-from longtail.run.read import Table
+from longtail.run.folder import Table
 from longtail.run.result import RunResult
 from longtail.text import duration
 

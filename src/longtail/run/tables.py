@@ -1,0 +1,278 @@
+"""The tables of a RUN: history, predictions, example images and confusion matrix, written and read."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from longtail.data.splits import group_numbers
+from longtail.errors import LongtailError, resume_hint
+from longtail.files import write_atomically, write_table
+from longtail.run.folder import CONFUSION_FILE, EXAMPLES_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE
+from longtail.text import percent
+from longtail.validation import Column, read_bytes, read_columns
+
+HISTORY_COLUMNS: Final = (
+    "stage",
+    "epoch",
+    "progress",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "validation_balanced_accuracy",
+    "seconds",
+    "images_per_second",
+    "waiting_share",
+)
+SQUARE: Final = 1000
+"""Classes: with more, most cells of a confusion matrix are zero, and spreadsheets cannot open it."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of ``history.csv``; None marks what was not measured.
+
+    Attributes:
+        stage: 1 or 2.
+        epoch: Its number within the stage, from 1.
+        step: Its number over all stages, from 1.
+        values: What was measured, by column.
+    """
+
+    stage: int
+    epoch: int
+    step: int
+    values: Mapping[str, float | None]
+
+
+def write_history(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``history.csv``, one line per epoch; a value that was not measured leaves its cell empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HISTORY_COLUMNS, restval="")
+    writer.writeheader()
+    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
+    write_atomically(run / HISTORY_FILE, text.getvalue().encode())
+
+
+def read_history(run: Path) -> tuple[Epoch, ...]:
+    """Read ``history.csv``; empty without the file.
+
+    Raises:
+        LongtailError: A cell is not a number, or a column is missing.
+    """
+    path, remedy = run / HISTORY_FILE, "delete it to report without curves"
+    if not path.is_file():
+        return ()
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_bytes(path, remedy).decode(), newline="")))
+        # An older version wrote stage2 for 2.
+        return tuple(
+            Epoch(
+                int(row["stage"].removeprefix("stage")[:9]),
+                int(row["epoch"][:9]),
+                step,
+                {key: _number(cell) for key, cell in row.items() if key not in {"stage", "epoch"}},
+            )
+            for step, row in enumerate(rows, start=1)
+        )
+    except (csv.Error, KeyError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, LongtailError):
+            raise
+        raise LongtailError(f"{path} cannot be read ({error}): {remedy}.") from error
+
+
+def _number(cell: str | None) -> float | None:
+    value = float(cell) if cell not in (None, "") else math.nan
+    return value if math.isfinite(value) else None
+
+
+def throughput(history: Sequence[Mapping[str, Any]], stage: int) -> dict[str, float | None]:
+    """Images per second and the share of time spent waiting for data: medians over the epochs of a stage.
+
+    Example:
+        >>> rows = [{"stage": 1, "images_per_second": n, "waiting_share": 0.5} for n in (9.0, 100.0, 110.0)]
+        >>> throughput(rows, 1)
+        {'images_per_second': 100.0, 'waiting_share': 0.5}
+    """
+    names = ("images_per_second", "waiting_share")
+    # An epoch before the run was resumed may come from a version that did not measure it.
+    values = {name: [row[name] for row in history if row["stage"] == stage and name in row] for name in names}
+    return {name: round(median(measured), 4) if measured else None for name, measured in values.items()}
+
+
+def describe_throughput(history: Sequence[Mapping[str, Any]], stage: int) -> str:
+    """Describe :func:`throughput` in one clause.
+
+    Example:
+        >>> describe_throughput([{"stage": 1, "images_per_second": 1234.5, "waiting_share": 0.031}], 1)
+        '1234 images/s, 3.1% of the time waiting for data'
+    """
+    measured = throughput(history, stage)
+    rate, waiting = measured["images_per_second"], measured["waiting_share"]
+    clauses = [] if rate is None else [f"{rate:.0f} images/s"]
+    clauses += [] if waiting is None else [f"{percent(waiting)} of the time waiting for data"]
+    return ", ".join(clauses)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """``predictions.parquet``: labels and predictions of the test split, each of shape (N,).
+
+    Attributes:
+        label: Class index.
+        prediction: Class index.
+        confidence: Probability of the prediction.
+        group: The group of each image; None if images are independent or the run did not keep it.
+        images: A hash of labels and paths in order, equal for runs tested on the same images.
+        paths: The files, empty where an older version kept none.
+        probability_true: Probability of the label; None where an older version kept none.
+        second: Probability of the second-best class; None where an older version kept none.
+    """
+
+    label: npt.NDArray[np.int64]
+    prediction: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float64]
+    group: npt.NDArray[np.int64] | None = None
+    images: str = ""
+    paths: tuple[str, ...] = ()
+    probability_true: npt.NDArray[np.float64] | None = None
+    second: npt.NDArray[np.float64] | None = None
+
+
+def write_predictions(run: Path, columns: Mapping[str, Any]) -> None:
+    """Write ``predictions.parquet``: one row per test image; a column of shape (N, K) becomes one of lists."""
+    listed = {name: list(values) if getattr(values, "ndim", 1) > 1 else values for name, values in columns.items()}
+    write_table(run / PREDICTIONS_FILE, pa.table(listed))
+
+
+def read_predictions(run: Path, num_classes: int) -> Predictions | None:
+    """Read ``predictions.parquet``; None without the file.
+
+    Raises:
+        LongtailError: The file is damaged, or of a run with other classes.
+    """
+    path, last = run / PREDICTIONS_FILE, num_classes - 1
+    if not path.is_file():
+        return None
+    share = Column("float", 0, 1.001, required=False)  # computed in float32
+    columns = {
+        "label": Column("int", 0, last),
+        "prediction": Column("int", 0, last),
+        "confidence": Column("float", 0, 1.001),
+        "probability_true": share,
+        "top5_probabilities": Column("float", 0, 1.001, lists=True, required=False),
+        "path": Column("text", required=False, null=True),
+        "group": Column("text", required=False, null=True),
+    }
+    table = read_columns(path, columns, _rewrite(run))
+    paths = [name or "" for name in table.get("path", [])]
+    group, ranked = table.get("group"), table.get("top5_probabilities")
+    return Predictions(
+        label=table["label"],
+        prediction=table["prediction"],
+        confidence=table["confidence"],
+        group=None if group is None else group_numbers(group),
+        images=_images_hash(table["label"], paths),
+        paths=tuple(paths),
+        probability_true=table.get("probability_true"),
+        second=ranked[:, 1] if ranked is not None and ranked.shape[1] > 1 else None,
+    )
+
+
+def _rewrite(run: Path) -> str:
+    return f"delete {METRICS_FILE} there and write both again with: {resume_hint(run)}"
+
+
+def _images_hash(label: npt.NDArray[np.int64], paths: Sequence[str]) -> str:
+    """Hash the tested images in order, without their common folder, which may have been moved between runs."""
+    low, high = (min(paths), max(paths)) if paths else ("", "")
+    alike = next((at for at, (first, second) in enumerate(zip(low, high, strict=False)) if first != second), len(low))
+    shared = low.rfind("/", 0, alike) + 1
+    names = "\n".join(path[shared:] for path in paths)
+    return hashlib.sha256(label.tobytes() + names.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ExampleImage:
+    """One small picture of ``examples.parquet``: a training image, or a test image classified wrongly.
+
+    ``path`` is the file it was made from, empty where an older version kept none.
+    """
+
+    label: int
+    role: str
+    image: bytes
+    prediction: int
+    confidence: float
+    path: str = ""
+
+
+def read_examples(run: Path, num_classes: int) -> tuple[ExampleImage, ...]:
+    """Read ``examples.parquet``; empty without the file.
+
+    Raises:
+        LongtailError: The file is damaged, or of a run with other classes.
+    """
+    path, last = run / EXAMPLES_FILE, num_classes - 1
+    if not path.is_file():
+        return ()
+    columns = {
+        "class": Column("int", 0, last),
+        "role": Column("text"),
+        "image": Column("binary"),
+        "prediction": Column("int", -1, last),
+        "confidence": Column("float"),
+        "path": Column("text", required=False, null=True),
+    }
+    table = read_columns(path, columns, _rewrite(run))
+    table.setdefault("path", [""] * len(table["role"]))
+    rows = zip(*(table[name] for name in columns), strict=True)
+    return tuple(
+        ExampleImage(int(label), role, image, int(prediction), float(confidence), path or "")
+        for label, role, image, prediction, confidence, path in rows
+    )
+
+
+def write_confusion(run: Path, predictions: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Write ``confusion.csv``, the number of images by true and predicted class.
+
+    Up to :data:`SQUARE` classes it is the matrix, one row per true class and one column per predicted class. Beyond,
+    each row is a pair of true and predicted class that occurs, with its number of images, most frequent first.
+
+    Args:
+        run: The RUN folder.
+        predictions: The columns ``label`` and ``prediction``, class indices (N,).
+        classes: Names of the classes, C of them.
+
+    Raises:
+        LongtailError: The disk refuses.
+    """
+    label, prediction = (np.asarray(predictions[name], dtype=np.int64) for name in ("label", "prediction"))
+    pairs, images = np.unique(label * len(classes) + prediction, return_counts=True)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    if len(classes) <= SQUARE:
+        matrix = np.zeros(len(classes) ** 2, dtype=np.int64)
+        matrix[pairs] = images
+        writer.writerow(["true \\ predicted", *classes])
+        writer.writerows([name, *row] for name, row in zip(classes, matrix.reshape(len(classes), -1), strict=True))
+    else:
+        order = np.argsort(-images, kind="stable")
+        writer.writerow(["true", "predicted", "images"])
+        for pair, count in zip(pairs[order].tolist(), images[order].tolist(), strict=True):
+            true, predicted = divmod(pair, len(classes))
+            writer.writerow([classes[true], classes[predicted], count])
+    write_atomically(run / CONFUSION_FILE, text.getvalue().encode())
