@@ -19,12 +19,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail.analysis.columns import AnalysedSplit
+from longtail.analysis.columns import AnalyzedSplit
 from longtail.analysis.confusions import destinations
-from longtail.analysis.gradients import gradient_balance
+from longtail.analysis.dynamics import (
+    gradient_balance,
+    group_histograms,
+    group_image_means,
+    histogram_quantiles,
+    share_past,
+)
 from longtail.analysis.norms import rank_trend
-from longtail.analysis.prior_shift import prior_shift
-from longtail.analysis.saturation import group_histograms, group_means, histogram_quantiles, share_past
+from longtail.analysis.predictions import prior_shift
 from longtail.counts import GROUP_NAMES, GroupName
 from longtail.run.result import RunResult
 
@@ -66,7 +71,7 @@ def _predicted(run: RunResult) -> Row:
     return row | {f"prior {exponent:g}": curve.at(exponent) for exponent in (1.0, 0.0, -1.0)}
 
 
-def _of_split(split: AnalysedSplit, name: str, group_of: Sequence[GroupName], counts: npt.NDArray[np.int64]) -> Row:
+def _of_split(split: AnalyzedSplit, name: str, group_of: Sequence[GroupName], counts: npt.NDArray[np.int64]) -> Row:
     classes, images = split.classes, split.images
     groups = np.array(group_of)[images.label]
     row = _means(f"ratio {name}", classes.ratio, group_of) | _means(f"angle {name}", classes.angle, group_of)
@@ -111,7 +116,7 @@ def _recorded(run: RunResult) -> Row:
         dynamics.positive[: last + 1], dynamics.negative[: last + 1], dynamics.images[: last + 1], run.group_of
     )
     histograms = group_histograms(dynamics.histogram.astype(np.int64), run.group_of)
-    size = group_means(dynamics.gradient, dynamics.images, run.group_of)[last]
+    size = group_image_means(dynamics.gradient, dynamics.images, run.group_of)[last]
     row: Row = {}
     for index, name in enumerate(GROUP_NAMES):
         row[f"balance first {name}"] = balance.groups[0, index]

@@ -24,8 +24,8 @@ import yaml
 from common import median_of, parser, row, rows_to_json, show
 from PIL import Image
 
-from longtail.analysis.examples import FULL, choose_examples, usual_detail
-from longtail.analysis.saturation import BINS
+from longtail.analysis.confusions import FULL, choose_examples, usual_detail
+from longtail.analysis.dynamics import BINS
 from longtail.counts import ClassCounts
 from longtail.run.dynamics import write_epoch
 from longtail.training.results import EXAMPLES_SCHEMA, thumbnail

@@ -66,7 +66,7 @@ def test_variances_within_and_between_classes() -> None:
     found = neural_collapse(features, np.array([0, 0, 1, 1]), 2)
     assert found.within_between == pytest.approx(2 / 8.5)
     assert found.nc1 == pytest.approx(2 / 9 / 2)
-    assert found.simplex_deviation == pytest.approx(0)  # two means around their centre are opposite
+    assert found.simplex_deviation == pytest.approx(0)  # two means around their center are opposite
 
 
 def test_nc1_counts_a_direction_by_how_much_classes_differ_in_it() -> None:
@@ -77,14 +77,14 @@ def test_nc1_counts_a_direction_by_how_much_classes_differ_in_it() -> None:
     features = means[labels] + rng.normal(size=(24, 5))
     own = np.stack([features[labels == c].mean(0) for c in range(4)])
     within = np.mean([np.cov(features[labels == c].T) for c in range(4)], axis=0)
-    centred = own - own.mean(0)
-    between = centred.T @ centred / 4
+    centered = own - own.mean(0)
+    between = centered.T @ centered / 4
     found = neural_collapse(features, labels, 4)
     assert found.nc1 == pytest.approx(np.trace(within @ np.linalg.pinv(between)) / 4)
     noise = (1 - 1 / 4) * np.trace(within) / 6
     assert found.within_between == pytest.approx(np.trace(within) / (np.trace(between) - noise))
     cosines = [
-        centred[a] @ centred[b] / np.linalg.norm(centred[a]) / np.linalg.norm(centred[b])
+        centered[a] @ centered[b] / np.linalg.norm(centered[a]) / np.linalg.norm(centered[b])
         for a, b in itertools.permutations(range(4), 2)
     ]
     assert found.equiangularity == pytest.approx(np.std(cosines))

@@ -7,8 +7,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from longtail.analysis.columns import AnalysedSplit, Analysis, ClassColumns
-from longtail.analysis.saturation import BINS
+from longtail.analysis.columns import Analysis, AnalyzedSplit, ClassColumns
+from longtail.analysis.dynamics import BINS
 from longtail.compare.comparison import compare_results, compare_runs
 from longtail.errors import LongtailError
 from longtail.report.plots.canvas import THEME
@@ -143,7 +143,7 @@ def test_a_cloud_is_drawn_where_the_loss_has_one(make_run):
     for result, cloud in zip(results, (np.full(6, np.nan, np.float32), mean), strict=True):
         columns = {field.name: np.zeros(6, np.float32) for field in fields(ClassColumns)}
         columns |= {"cloud_mean": cloud, "cloud_spread": np.abs(cloud)}
-        split = AnalysedSplit(images=None, classes=ClassColumns(**columns), summary={})
+        split = AnalyzedSplit(images=None, classes=ClassColumns(**columns), summary={})
         result.__dict__["analysis"] = Analysis(train=split, test=None)
     section = class_measures.CLOUD.build(comparison)
     assert [drawing.title for drawing in section.drawings] == ["Perturbation", "Deviation"]

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 from fake_predictions import LABEL, first_right, predict
 
-from longtail.analysis.columns import AnalysedSplit, Analysis, ImageColumns
+from longtail.analysis.columns import Analysis, AnalyzedSplit, ImageColumns
 from longtail.compare.comparison import compare_results, compare_runs
 from longtail.evaluation.intervals import wilson
 from longtail.report import write_report
@@ -123,7 +123,7 @@ def test_margins_of_training_images_are_laid_over_those_of_test_images(two):
     columns = {one.name: np.zeros(size, np.float32) for one in fields(ImageColumns)}
     columns |= {"label": LABEL.astype(np.int32), "margin": np.full(size, 4.0, np.float32)}
     runs = [row.runs[0] for row in two.final]
-    runs[0].__dict__["analysis"] = Analysis(AnalysedSplit(ImageColumns(**columns), None, {}), None)
+    runs[0].__dict__["analysis"] = Analysis(AnalyzedSplit(ImageColumns(**columns), None, {}), None)
     section = margins.build(compare_results(runs))
     traces = [[trace.name for trace in one.figure.data if trace.mode == "lines"] for one in section.drawings]
     assert [len(one) for one in traces] == [6, 3]

@@ -15,7 +15,7 @@ import torch
 import yaml
 from PIL import Image
 
-from longtail.analysis.saturation import BINS
+from longtail.analysis.dynamics import BINS
 from longtail.counts import ClassCounts
 from longtail.run.dynamics import write_epoch
 

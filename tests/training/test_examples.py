@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from longtail.analysis.examples import FULL, usual_detail
+from longtail.analysis.confusions import FULL, usual_detail
 from longtail.data.dataset import Split
 from longtail.training.results import write_examples
 

@@ -15,7 +15,7 @@ from ctrl_c import CtrlC
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from longtail.analysis.saturation import BINS, EDGES
+from longtail.analysis.dynamics import BINS, EDGES
 from longtail.config.schema import RunConfig, StageConfig, TrainingConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts

@@ -1,4 +1,4 @@
-"""Analysis: the columns that `longtail analyse` collects of a run, by image, by class and of each split."""
+"""Columns of what a model learned, by image, by class and of each split, as `longtail analyze` collects them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ImageColumns:
-    """The images of a split that were analysed, each column of shape (N,).
+    """The images of a split that were analyzed, each column of shape (N,).
 
     Attributes:
         index: Row of the image in its split.
@@ -29,7 +29,7 @@ class ImageColumns:
         pca_y: See ``pca_x``.
         tsne_x: Place by t-SNE; NaN where the image was not drawn, or t-SNE not asked for.
         tsne_y: See ``tsne_x``.
-        umap_x: Place by UMAP, likewise.
+        umap_x: Place by UMAP; NaN as for t-SNE.
         umap_y: See ``umap_x``.
     """
 
@@ -54,9 +54,9 @@ class ClassColumns:
 
     Attributes:
         images: Analysed images of the class in this split.
-        spread: Mean distance of its features to their centre; NaN under two images.
-        nearest: Class with the nearest other centre, -1 where there is none.
-        nearest_distance: Distance to that centre.
+        spread: Mean distance of its features to their center; NaN under two images.
+        nearest: Class with the nearest other center, -1 where there is none.
+        nearest_distance: Distance to that center.
         ratio: ``spread / nearest_distance``.
         feature_norm: Mean norm of its features.
         feature_norm_std: Their standard deviation; NaN under two images.
@@ -82,7 +82,7 @@ class ClassColumns:
 
 
 @dataclass(frozen=True)
-class AnalysedSplit:
+class AnalyzedSplit:
     """One split: its images, its classes, and the numbers of it as a whole (see ``summary.json``)."""
 
     images: ImageColumns
@@ -92,11 +92,11 @@ class AnalysedSplit:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What the model of a run learned; a split that was not analysed is None."""
+    """What the model of a run learned; a split that was not analyzed is None."""
 
-    train: AnalysedSplit | None
-    test: AnalysedSplit | None
+    train: AnalyzedSplit | None
+    test: AnalyzedSplit | None
 
-    def split(self, name: str) -> AnalysedSplit | None:
+    def split(self, name: str) -> AnalyzedSplit | None:
         """The split ``"train"`` or ``"test"``."""
         return self.train if name == "train" else self.test

@@ -14,7 +14,7 @@ from longtail.counts import FloatArray, IntArray
 Features = npt.NDArray[np.floating[Any]]
 
 EXACT = 5_000
-"""Up to this number of images uniformity is exact; beyond, it is that of a sample of so many."""
+"""Up to this number of images uniformity is exact; beyond, it is that of a sample of this size."""
 BLOCK = 1_024
 """Rows of a table of all pairs that are computed at a time."""
 _COLUMNS = 64  # summed at a time
@@ -26,10 +26,10 @@ class ClassGeometry:
 
     Attributes:
         images: Images of the class.
-        spread: Mean distance of its features to their centre; NaN under two images.
-        nearest: Class with the nearest other centre, -1 where there is none.
-        nearest_distance: Distance to that centre, NaN where there is none.
-        ratio: ``spread / nearest_distance``; infinite where two centres are the same point.
+        spread: Mean distance of its features to their center; NaN under two images.
+        nearest: Class with the nearest other center, -1 where there is none.
+        nearest_distance: Distance to that center, NaN where there is none.
+        ratio: ``spread / nearest_distance``; infinite where two centers are the same point.
     """
 
     images: IntArray
@@ -47,10 +47,10 @@ class NeuralCollapse:
         within_between: NC1 as a ratio of variances, ``tr S_W / tr S_B``, with S_B freed of the noise of the means;
             NaN too where the means lie no farther apart than that noise alone puts them.
         nc1: NC1 as in the paper, ``tr(S_W S_B^+) / C``.
-        equinorm: NC2: standard deviation of the norms of the centred class means, by their mean.
+        equinorm: NC2: standard deviation of the norms of the centered class means, by their mean.
         equiangularity: NC2: standard deviation of the cosines between pairs of them.
         simplex_deviation: NC2: mean of ``|cos + 1 / (C - 1)|``, their distance to the angles of a simplex.
-        duality: NC3: ``||W / ||W|| - M / ||M|| ||^2`` of classifier and centred class means; 2 is unrelated.
+        duality: NC3: ``||W / ||W|| - M / ||M|| ||^2`` of classifier and centered class means; 2 is unrelated.
     """
 
     within_between: float
@@ -77,14 +77,14 @@ def checked(features: npt.ArrayLike, labels: npt.ArrayLike, num_classes: int) ->
         ...
         ValueError: label 3 is outside 0..1: give the number of all classes.
     """
-    rows, found = _wide(features), np.asarray(labels)
-    if found.shape != rows.shape[:1]:
-        shapes = f"{rows.shape} and {found.shape}"
+    rows, classes = _wide(features), np.asarray(labels)
+    if classes.shape != rows.shape[:1]:
+        shapes = f"{rows.shape} and {classes.shape}"
         raise ValueError(f"features of shape (N, D) and labels of shape (N,) are needed, got {shapes}.")
-    if found.size and (found.min() < 0 or found.max() >= num_classes):
-        wrong = int(found.min() if found.min() < 0 else found.max())
+    if classes.size and (classes.min() < 0 or classes.max() >= num_classes):
+        wrong = int(classes.min() if classes.min() < 0 else classes.max())
         raise ValueError(f"label {wrong} is outside 0..{num_classes - 1}: give the number of all classes.")
-    return rows, found.astype(np.int64, copy=False)
+    return rows, classes.astype(np.int64, copy=False)
 
 
 def _wide(features: npt.ArrayLike) -> Features:
@@ -123,13 +123,13 @@ def _means(features: Features, labels: IntArray, num_classes: int) -> tuple[Floa
 
 
 def class_geometry(features: Features, labels: IntArray, num_classes: int) -> ClassGeometry:
-    r"""MeanStd of each class and the distance to its nearest neighbour.
+    r"""MeanStd of each class and the distance to its nearest neighbor.
 
     ``spread_c = sqrt(n_c / (n_c - 1)) mean_i ||f_i - m_c||`` with the class mean ``m_c``. The factor makes up for
     how much too near to its images a mean of few lies, so that small and large classes can be compared (exact for
-    Gaussian classes). ``ratio_c = spread_c / min_j ||m_c - m_j||`` is above 1 where a class reaches past its neighbour.
+    Gaussian classes). ``ratio_c = spread_c / min_j ||m_c - m_j||`` is above 1 where a class reaches past its neighbor.
 
-    The centre of few images lies off the true one, which makes the nearest centre look farther off and the ratio too
+    The center of few images lies off the true one, which makes the nearest center look farther off and the ratio too
     low: compare small and large classes on a test split with alike many images of each.
 
     Args:
@@ -139,10 +139,10 @@ def class_geometry(features: Features, labels: IntArray, num_classes: int) -> Cl
 
     Example:
         >>> line = np.array([[0.0], [2.0], [9.0], [11.0], [50.0]])
-        >>> found = class_geometry(line, np.array([0, 0, 1, 1, 3]), 4)
-        >>> found.nearest.tolist(), found.nearest_distance.tolist()
+        >>> geometry = class_geometry(line, np.array([0, 0, 1, 1, 3]), 4)
+        >>> geometry.nearest.tolist(), geometry.nearest_distance.tolist()
         ([1, 0, -1, 1], [9.0, 9.0, nan, 40.0])
-        >>> found.spread.round(3).tolist()
+        >>> geometry.spread.round(3).tolist()
         [1.414, 1.414, nan, nan]
     """
     features, labels = checked(features, labels, num_classes)
@@ -228,8 +228,8 @@ def neural_collapse(
 ) -> NeuralCollapse:
     """How far class means and features are from the simplex that long training ends at on balanced data.
 
-    Every class counts alike: the centre is the mean of the class means, ``S_B`` the mean over classes of the outer
-    products of the centred means, ``S_W`` that of the covariances within classes of two images and more (divided by
+    Every class counts alike: the center is the mean of the class means, ``S_B`` the mean over classes of the outer
+    products of the centered means, ``S_W`` that of the covariances within classes of two images and more (divided by
     ``n_c - 1``, so that splits with few images a class can be compared). Absent classes are left out, and C is the
     number of the others.
 
@@ -251,29 +251,29 @@ def neural_collapse(
 
     Example:
         >>> corners = np.eye(3) - 1 / 3
-        >>> found = neural_collapse(np.repeat(corners, 2, axis=0), np.repeat([0, 1, 2], 2), 3, weight=5 * corners)
-        >>> found.within_between, round(found.simplex_deviation, 12), round(found.duality, 12)
+        >>> collapse = neural_collapse(np.repeat(corners, 2, axis=0), np.repeat([0, 1, 2], 2), 3, weight=5 * corners)
+        >>> collapse.within_between, round(collapse.simplex_deviation, 12), round(collapse.duality, 12)
         (0.0, 0.0, 0.0)
     """
     features, labels = checked(features, labels, num_classes)
     means, images = _means(features, labels, num_classes)
     present = images > 0
-    centred = means[present] - means[present].mean(axis=0) if present.any() else means[:0]
-    norms = np.linalg.norm(centred, axis=1)
-    if len(centred) < 2 or not norms.any():
+    centered = means[present] - means[present].mean(axis=0) if present.any() else means[:0]
+    norms = np.linalg.norm(centered, axis=1)
+    if len(centered) < 2 or not norms.any():
         return NeuralCollapse(*[float("nan")] * 6)
     scaled, variances = _scaled_residuals(features, labels, means, images)
     within = float(variances[images > 1].mean()) if (images > 1).any() else float("nan")
     noise = np.where(images > 1, variances, within)[present] / images[present]
-    between = float((norms**2).mean() - (1 - 1 / len(centred)) * noise.mean())
-    spread, off = _angles(centred.astype(features.dtype))
+    between = float((norms**2).mean() - (1 - 1 / len(centered)) * noise.mean())
+    spread, off = _angles(centered.astype(features.dtype))
     duality = float("nan")
     if weight is not None:
         rows = np.asarray(weight, dtype=np.float64)[present]
-        duality = float(((rows / np.linalg.norm(rows) - centred / np.linalg.norm(centred)) ** 2).sum())
+        duality = float(((rows / np.linalg.norm(rows) - centered / np.linalg.norm(centered)) ** 2).sum())
     return NeuralCollapse(
         within_between=within / between if between > 0 else float("nan"),
-        nc1=_nc1(scaled, centred) if np.isfinite(within) else float("nan"),
+        nc1=_nc1(scaled, centered) if np.isfinite(within) else float("nan"),
         equinorm=float(norms.std() / norms.mean()),
         equiangularity=spread,
         simplex_deviation=off,
@@ -298,20 +298,20 @@ def _scaled_residuals(
     return scaled, np.where(several, sums * several.sum(), np.nan)
 
 
-def _nc1(scaled: Features, centred: FloatArray) -> float:
+def _nc1(scaled: Features, centered: FloatArray) -> float:
     """``tr(S_W S_B^+) / C``, in the directions that the class means span."""
-    values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
-    spanned = values > values[-1] * max(centred.shape) * np.finfo(np.float64).eps
+    values, vectors = np.linalg.eigh(centered.T @ centered / len(centered))
+    spanned = values > values[-1] * max(centered.shape) * np.finfo(np.float64).eps
     along = scaled @ vectors[:, spanned].astype(scaled.dtype)
     variance = np.einsum("nk,nk->k", along, along, dtype=np.float64)
-    return float((variance / values[spanned]).sum() / len(centred))
+    return float((variance / values[spanned]).sum() / len(centered))
 
 
-def _angles(centred: Features) -> tuple[float, float]:
-    """Over all pairs of centred means: standard deviation of the cosines, mean distance to those of a simplex."""
-    units, kept = _units(centred)
+def _angles(centered: Features) -> tuple[float, float]:
+    """Over all pairs of centered means: standard deviation of the cosines, mean distance to those of a simplex."""
+    units, kept = _units(centered)
     count = len(kept)
-    if count < 2 or not kept.all():  # a class on the common centre has no angle to any other
+    if count < 2 or not kept.all():  # a class on the common center has no angle to any other
         return float("nan"), float("nan")
     total = square = off = 0.0
     simplex = -1.0 / (count - 1)
@@ -325,7 +325,7 @@ def _angles(centred: Features) -> tuple[float, float]:
 
 
 def _nearest(means: Features) -> IntArray:
-    """Index of the nearest other row, -1 where there is none; rows of NaN are no neighbours."""
+    """Index of the nearest other row, -1 where there is none; rows of NaN are no neighbors."""
     nearest = np.full(len(means), -1, dtype=np.int64)
     present = np.flatnonzero(~np.isnan(means).any(axis=1))
     if present.size < 2:

@@ -95,7 +95,7 @@ def class_norms(
     """Norms of features and classifier, and the angle between them, by class.
 
     FBL rests on feature norms that fall towards the tail under cross-entropy (Li, Cheung, Jiang, Feature-Balanced
-    Loss for Long-Tailed Visual Recognition, ICME 2022); weight norms that do are what tau-normalisation undoes (Kang et
+    Loss for Long-Tailed Visual Recognition, ICME 2022); weight norms that do are what tau-normalization undoes (Kang et
     al., ICLR 2020).
 
     Args:
@@ -106,8 +106,8 @@ def class_norms(
         num_classes: C.
 
     Example:
-        >>> found = class_norms(np.array([[3.0, 4.0], [0.0, 1.0]]), np.array([0, 0]), np.eye(2), None, 2)
-        >>> found.feature_norm.tolist(), found.weight_norm.tolist(), found.angle.round(1).tolist()
+        >>> norms = class_norms(np.array([[3.0, 4.0], [0.0, 1.0]]), np.array([0, 0]), np.eye(2), None, 2)
+        >>> norms.feature_norm.tolist(), norms.weight_norm.tolist(), norms.angle.round(1).tolist()
         ([3.0, nan], [1.0, 1.0], [59.0, nan])
     """
     features, labels = checked(features, labels, num_classes)
@@ -150,14 +150,14 @@ def rank_trend(values: npt.ArrayLike, counts: npt.ArrayLike) -> RankTrend:
     value, count = value[known], count[known]
     if known.sum() < 3 or np.ptp(value) == 0 or np.ptp(count) == 0:
         return RankTrend(float("nan"), float("nan"), int(known.sum()))
-    found = spearmanr(value, count)
-    return RankTrend(float(found.statistic), float(found.pvalue), int(known.sum()))
+    correlation = spearmanr(value, count)
+    return RankTrend(float(correlation.statistic), float(correlation.pvalue), int(known.sum()))
 
 
 def _angle(first: FloatArray, second: FloatArray) -> FloatArray:
     """Degrees between rows; by the tangent of half the angle, which unlike the cosine is exact for small ones."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        one = first / np.linalg.norm(first, axis=1, keepdims=True)
-        two = second / np.linalg.norm(second, axis=1, keepdims=True)
-    half = np.arctan2(np.linalg.norm(one - two, axis=1), np.linalg.norm(one + two, axis=1))
+        left = first / np.linalg.norm(first, axis=1, keepdims=True)
+        right = second / np.linalg.norm(second, axis=1, keepdims=True)
+    half = np.arctan2(np.linalg.norm(left - right, axis=1), np.linalg.norm(left + right, axis=1))
     return np.asarray(np.degrees(2 * half), dtype=np.float64)

@@ -14,7 +14,7 @@ from longtail.errors import LongtailError, nearest
 Method: TypeAlias = Literal["pca", "tsne", "umap"]
 METHODS: tuple[Method, ...] = get_args(Method)
 FIRST_DIMENSIONS = 50
-"""t-SNE and UMAP look for neighbours in so many principal components."""
+"""t-SNE and UMAP look for neighbors in this number of principal components."""
 PERPLEXITY = 30.0
 
 
@@ -34,7 +34,7 @@ class Projection:
 def project(features: npt.NDArray[np.floating[Any]], method: str = "pca", *, seed: int = 0) -> Projection:
     """Lay features out in two dimensions.
 
-    PCA keeps distances as far as two axes can. t-SNE and UMAP keep neighbours: that two clouds are apart means
+    PCA keeps distances as far as two axes can. t-SNE and UMAP keep neighbors: that two clouds are apart means
     something, how far apart they are and how large means nothing.
 
     References:
@@ -51,8 +51,8 @@ def project(features: npt.NDArray[np.floating[Any]], method: str = "pca", *, see
 
     Example:
         >>> cross = np.array([[2.0, 0, 0], [-2, 0, 0], [0, 1, 0], [0, -1, 0]])
-        >>> found = project(cross)
-        >>> np.abs(found.points).round(3).tolist(), found.explained
+        >>> projection = project(cross)
+        >>> np.abs(projection.points).round(3).tolist(), projection.explained
         ([[2.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 1.0]], (0.8, 0.2))
     """
     check_method(method)
@@ -61,8 +61,8 @@ def project(features: npt.NDArray[np.floating[Any]], method: str = "pca", *, see
     if method == "pca":
         return _pca(features, seed)
     reduced = _reduced(features, seed)
-    found = _tsne(reduced, seed) if method == "tsne" else _umap(reduced, seed)
-    return Projection(np.asarray(found, dtype=np.float32))
+    points = _tsne(reduced, seed) if method == "tsne" else _umap(reduced, seed)
+    return Projection(np.asarray(points, dtype=np.float32))
 
 
 def check_method(method: str) -> None:
@@ -136,8 +136,8 @@ def _reduced(features: npt.NDArray[np.floating[Any]], seed: int) -> npt.NDArray[
 
     if min(features.shape) <= FIRST_DIMENSIONS:
         return features
-    found: npt.NDArray[np.floating[Any]] = PCA(FIRST_DIMENSIONS, random_state=seed).fit_transform(features)
-    return found
+    points: npt.NDArray[np.floating[Any]] = PCA(FIRST_DIMENSIONS, random_state=seed).fit_transform(features)
+    return points
 
 
 def _tsne(features: npt.NDArray[np.floating[Any]], seed: int) -> npt.NDArray[np.floating[Any]]:
@@ -145,13 +145,13 @@ def _tsne(features: npt.NDArray[np.floating[Any]], seed: int) -> npt.NDArray[np.
 
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     fitted = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
-    found: npt.NDArray[np.floating[Any]] = fitted.fit_transform(features)
-    return found
+    points: npt.NDArray[np.floating[Any]] = fitted.fit_transform(features)
+    return points
 
 
 def _umap(features: npt.NDArray[np.floating[Any]], seed: int) -> npt.NDArray[np.floating[Any]]:
     from umap import UMAP
 
     fitted = UMAP(n_components=2, n_neighbors=min(15, len(features) - 1), random_state=seed, n_jobs=1)
-    found: npt.NDArray[np.floating[Any]] = fitted.fit_transform(features)
-    return found
+    points: npt.NDArray[np.floating[Any]] = fitted.fit_transform(features)
+    return points

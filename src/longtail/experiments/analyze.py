@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from longtail.analysis.columns import AnalysedSplit, Analysis, ClassColumns, ImageColumns
+from longtail.analysis.columns import Analysis, AnalyzedSplit, ClassColumns, ImageColumns
 from longtail.analysis.geometry import alignment, class_geometry, neural_collapse, uniformity
 from longtail.analysis.noise import EffectiveCloud, effective_cloud
 from longtail.analysis.norms import class_norms, is_cosine
@@ -130,7 +130,7 @@ def analyze_run(
             measures, values = _measure(output, head, seed)
             bar.tick()
             summary = {"images": len(output.label), "of": parts[name].available} | summary | measures
-            splits[name] = AnalysedSplit(
+            splits[name] = AnalyzedSplit(
                 ImageColumns(index=parts[name].rows.astype(np.int32), **output.columns, **points),
                 ClassColumns(**values, **_split_cloud(cloud, name)),
                 summary,

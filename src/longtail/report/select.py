@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
-from longtail.analysis.columns import AnalysedSplit
+from longtail.analysis.columns import AnalyzedSplit
 from longtail.analysis.norms import is_cosine
 from longtail.compare.differences import Between, Measure, difference_between, difference_text
 from longtail.compare.seeds import MeanStd
@@ -103,7 +103,7 @@ class Measured:
         return int(np.flatnonzero(self.stage == self.stage[0])[-1])
 
 
-def analyzed_splits(comparison: Comparison) -> list[FirstRun[AnalysedSplit]]:
+def analyzed_splits(comparison: Comparison) -> list[FirstRun[AnalyzedSplit]]:
     """The configurations with an analyzed run, all on one split, ``"test"`` where all have one."""
     first = first_runs(comparison, lambda run: run.analysis)
     name = "test" if all(each.content.test for each in first) else "train"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from longtail.analysis.columns import AnalysedSplit, Analysis, ClassColumns, ImageColumns
+from longtail.analysis.columns import Analysis, AnalyzedSplit, ClassColumns, ImageColumns
 from longtail.errors import LongtailError
 from longtail.files import write_json, write_table
 from longtail.run.folder import ANALYSIS_FOLDER
@@ -57,7 +57,7 @@ class _Summary(BaseModel):
     splits: dict[SplitName, _SplitSummary]
 
 
-def write_analysis(run: Path, splits: Mapping[str, AnalysedSplit], facts: Mapping[str, Any]) -> None:
+def write_analysis(run: Path, splits: Mapping[str, AnalyzedSplit], facts: Mapping[str, Any]) -> None:
     """Write the analysis of a run.
 
     Args:
@@ -100,12 +100,12 @@ def read_analysis(run: Path, num_classes: int) -> Analysis | None:
     summary = read_json(folder / SUMMARY, TypeAdapter(_Summary), remedy, FORMAT)
     images = _read_table(folder / IMAGES, ImageColumns, num_classes, remedy)
     classes = _read_table(folder / CLASSES, ClassColumns, num_classes, remedy)
-    splits: dict[str, AnalysedSplit] = {}
+    splits: dict[str, AnalyzedSplit] = {}
     for name, whole in summary.splits.items():
         here, there = (_rows(table, name) for table in (images, classes))
         if not np.array_equal(there.pop("class"), np.arange(num_classes)):
             raise LongtailError(f"{folder} is of a run with other classes: {remedy}.")
-        splits[name] = AnalysedSplit(ImageColumns(**here), ClassColumns(**there), whole.model_dump(exclude_unset=True))
+        splits[name] = AnalyzedSplit(ImageColumns(**here), ClassColumns(**there), whole.model_dump(exclude_unset=True))
     return Analysis(splits.get("train"), splits.get("test"))
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
-from longtail.analysis.saturation import BINS
+from longtail.analysis.dynamics import BINS
 from longtail.errors import LongtailError
 from longtail.files import write_table
 from longtail.run.folder import DYNAMICS_FOLDER
@@ -31,7 +31,7 @@ class Dynamics:
         positive: Accumulated gradient that raises the logit of the class, shape (E, C).
         negative: Accumulated gradient that lowers it, shape (E, C).
         gradient: Mean size of the gradient on the own logit of its images, shape (E, C); NaN without images.
-        histogram: Images by p_y, in the bins of :data:`longtail.analysis.saturation.EDGES`, shape (E, C, BINS).
+        histogram: Images by p_y, in the bins of :data:`longtail.analysis.dynamics.EDGES`, shape (E, C, BINS).
     """
 
     stage: npt.NDArray[np.int64]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from longtail.analysis.saturation import BINS, EDGES
+from longtail.analysis.dynamics import BINS, EDGES
 from longtail.run.dynamics import _SUMS, write_epoch
 from longtail.training.engine import Engine
 from longtail.training.loop import CHECK_STEPS, Callback, StageRun

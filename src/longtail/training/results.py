@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from longtail.analysis.examples import FULL, Detail, Examples, choose_examples, usual_detail
+from longtail.analysis.confusions import FULL, Detail, Examples, choose_examples, usual_detail
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.counts import IntArray
 from longtail.data.dataset import Split

@@ -30,7 +30,7 @@ THEME: dict[str, tuple[str, str]] = {
     "run6": ("#7d3f2f", "#bf9680"),
     "run7": ("#1d2025", "#ebe8e3"),
 }
-"""CSS variable name to (light, dark). Every light value occurs once, so a figure can be recoloured by it."""
+"""CSS variable name to (light, dark). Every light value occurs once, so a figure can be recolored by it."""
 
 GROUP_COLORS: dict[GroupName, str] = {"many": THEME["many"][0], "medium": THEME["medium"][0], "few": THEME["few"][0]}
 GROUP_SYMBOLS: dict[GroupName, str] = {"many": "circle", "medium": "diamond", "few": "triangle-up"}
@@ -42,7 +42,7 @@ DASHES = ("solid", "dot", "dashdot")
 
 
 def run_style(index: int) -> tuple[str, str]:
-    """Colour and dash of the ``index``-th configuration; after the last colour the dash changes.
+    """Color and dash of the ``index``-th configuration; after the last color the dash changes.
 
     Example:
         >>> run_style(0), run_style(8)

@@ -256,7 +256,7 @@ def count_axis(figure: go.Figure, places: npt.NDArray[np.float64]) -> None:
 
 
 def class_marker(group: GroupName, classes: int) -> dict[str, object]:
-    """How the point of a class looks among so many: smaller and paler where they crowd.
+    """The look of the point of a class: smaller and paler where there are many classes.
 
     Example:
         >>> class_marker("few", 100)["symbol"], class_marker("few", 100)["size"], class_marker("few", 8142)["size"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from longtail.analysis.columns import ClassColumns
-from longtail.analysis.gradients import gradient_balance
+from longtail.analysis.dynamics import gradient_balance
 from longtail.compare.table import Comparison
 from longtail.report.builders import ClassMeasure, ClassSection
 from longtail.report.plots.canvas import clip
@@ -52,7 +52,7 @@ SEPARATION = ClassSection(
     "How apart the classes lie",
     "How far {split} features of a class lie from their center, by the distance to the nearest other one; above 1, the "
     "dotted line, a class reaches past its neighbor. Features of a cosine classifier are measured by direction alone "
-    "and compare with each other only. With the size of the class the ratio {trends}.",
+    "and compare with each other only. The ratio, with the size of the class: {trends}.",
     separations,
     (ClassMeasure("ratio", "spread", "Spread / nearest center", level=1.0, compare=True),),
 )
@@ -72,7 +72,7 @@ CLOUD = ClassSection(
     "cloud",
     "The effective cloud",
     "What the noise of the loss adds to the logit of a class, mean and one standard deviation, in units of the logits "
-    "(cosines where the classifier is one). With the size of the class the mean {trends}.",
+    "(cosines where the classifier is one). The mean, with the size of the class: {trends}.",
     clouds,
     (
         ClassMeasure("cloud_mean", "cloud", "Perturbation", ".3f", level=0.0, whisker="cloud_spread"),
@@ -104,7 +104,7 @@ CLASS_GRADIENTS = ClassSection(
     "gradient-classes",
     "Gradients of each class",
     "The ratio of each class in the last epoch of stage 1, and its two sums, with the classes that were raised as much "
-    "as lowered on the dotted line. With the size of the class the ratio {trends}.",
+    "as lowered on the dotted line. The ratio, with the size of the class: {trends}.",
     class_gradients,
     (
         ClassMeasure("ratio", "gradient-classes", "Raised / lowered", ".3g", log=True, level=1.0),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from longtail.analysis.reliability import Reliability, accuracy_at_coverage, reliability
+from longtail.analysis.predictions import Reliability, accuracy_at_coverage, reliability
 from longtail.compare.differences import Counted, counted_between
 from longtail.compare.seeds import mean_interval
 from longtail.compare.table import Comparison, Row

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from longtail.analysis.columns import AnalysedSplit
+from longtail.analysis.columns import AnalyzedSplit
 from longtail.compare.seeds import MeanStd
 from longtail.compare.table import Comparison, Row
 from longtail.counts import ClassCounts, GroupName
@@ -46,7 +46,7 @@ CLASS_SYMBOLS = ("circle", "diamond", "triangle-up", "square", "cross", "star", 
 """Class colors repeat after eight classes, with the next symbol."""
 
 
-Analyzed = FirstRun[AnalysedSplit]
+Analyzed = FirstRun[AnalyzedSplit]
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _trained(shown: Sequence[Analyzed]) -> list[Analyzed]:
     ]
 
 
-def _places(split: AnalysedSplit, method: str) -> tuple[Points, Labels]:
+def _places(split: AnalyzedSplit, method: str) -> tuple[Points, Labels]:
     """Drawn images around their mean, in units of their own mean distance, so that panels can be compared."""
     images, drawn = split.images, _is_drawn(split, method)
     points = np.stack([getattr(images, f"{method}_x"), getattr(images, f"{method}_y")], axis=1)[drawn]
@@ -227,7 +227,7 @@ def _places(split: AnalysedSplit, method: str) -> tuple[Points, Labels]:
     return (points / (size or 1.0)).astype(np.float32), images.label[drawn]
 
 
-def _is_drawn(split: AnalysedSplit, method: str) -> npt.NDArray[np.bool_]:
+def _is_drawn(split: AnalyzedSplit, method: str) -> npt.NDArray[np.bool_]:
     place: Points = getattr(split.images, f"{method}_x")
     return np.isfinite(place)
 
@@ -256,7 +256,7 @@ def _value(summary: Mapping[str, Any], key: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _explained(images: AnalysedSplit) -> str:
+def _explained(images: AnalyzedSplit) -> str:
     return f"{100 * sum(images.summary.get('explained_variance') or [float('nan')]):.0f}%"
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from longtail.analysis.gradients import gradient_balance
-from longtail.analysis.saturation import (
+from longtail.analysis.dynamics import (
     EDGES,
     QUANTILES,
     THRESHOLDS,
+    gradient_balance,
     group_histograms,
-    group_means,
+    group_image_means,
     histogram_quantiles,
     share_past,
 )
@@ -112,7 +112,7 @@ def saturations(comparison: Comparison) -> list[Measured]:
         left = {"left low": 1 - high, "left": 1 - middle, "left high": 1 - low}
         values |= {name: np.maximum(part, FLOOR) for name, part in left.items()}
         values |= {f"past {threshold:g}": share_past(histograms, threshold) for threshold in THRESHOLDS}
-        values["gradient"] = group_means(dynamics.gradient, dynamics.images, group_of)
+        values["gradient"] = group_image_means(dynamics.gradient, dynamics.images, group_of)
         shown.append(each.measured(values, stage=dynamics.stage))
     return shown
 

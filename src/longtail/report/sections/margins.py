@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 import plotly.graph_objects as go
 
-from longtail.analysis.margins import MarginDistribution, group_margins, margins_of_predictions, shared_edges
+from longtail.analysis.predictions import MarginDistribution, group_margins, margins_of_predictions, shared_edges
 from longtail.compare.table import Comparison, Row
 from longtail.counts import FloatArray, GroupName, IntArray
 from longtail.report.builders import value_text

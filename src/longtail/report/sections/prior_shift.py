@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 import plotly.graph_objects as go
 
-from longtail.analysis.prior_shift import EXPONENTS, PriorShift, prior_shift
+from longtail.analysis.predictions import EXPONENTS, PriorShift, prior_shift
 from longtail.compare.differences import Between, Measure, Runs
 from longtail.compare.table import Comparison, Row
 from longtail.evaluation.intervals import LEVEL
@@ -55,7 +55,7 @@ def prior_curves(curves: Sequence[tuple[Row, PriorShift]], *, bands: bool = Fals
     """One line a configuration, head-heavy test sets on the left, tail-heavy ones on the right.
 
     Args:
-        curves: Configurations, each with the result of :func:`longtail.analysis.prior_shift.prior_shift`.
+        curves: Configurations, each with the result of :func:`longtail.analysis.predictions.prior_shift`.
         bands: Whether each line has a band of its 95% interval.
     """
     figure = blank(380, left=58)
