@@ -106,18 +106,18 @@ def _source(chosen: Mapping[str, Any], name: str, by: str) -> str:
     return f"chosen on validation by {by}" if source == "validation" else source
 
 
-def _print_split(name: str, found: Mapping[str, Any]) -> None:
+def _print_split(name: str, figures: Mapping[str, Any]) -> None:
     """Print the figures of a split before and after, and what the threshold keeps of it."""
-    print_line(f"\n{name}, {sum(found['images'])} images; {IN_BRACKETS}", style="italic")
+    print_line(f"\n{name}, {sum(figures['images'])} images; {IN_BRACKETS}", style="italic")
     # The adjustment was chosen on the validation images, so they cannot judge it.
-    Console().print(_table(found["before"], found["after"], found["change"], judge=name == "test"))
+    Console().print(_table(figures["before"], figures["after"], figures["change"], judge=name == "test"))
     if name == "test":
         print_line("* marks evidence: half a point or more, and a 95% interval over the test images that excludes zero")
-    if found["sure"] is not None:
-        Console().print(sure_table(found["sure"]))
+    if figures["sure"] is not None:
+        Console().print(sure_table(figures["sure"]))
     # How few validation images there are is said above, as it bears on the choice.
-    classes = [{"test_count": images} for images in found["images"]] if name == "test" else []
-    for note in interval_notes({"intervals": found["after"]["intervals"], "per_class": classes}):
+    classes = [{"test_count": images} for images in figures["images"]] if name == "test" else []
+    for note in interval_notes({"intervals": figures["after"]["intervals"], "per_class": classes}):
         print_line(f"note: {note}")
 
 

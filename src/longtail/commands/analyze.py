@@ -58,16 +58,16 @@ def analyze(
         for name in runs:
             reporter = Reporter(quiet=not is_main_process())
             target = None if file is None else file.path
-            found = analyze_run(
+            analysis = analyze_run(
                 name, projections=methods, seed=seed, features=target, moved_to=moved_to, reporter=reporter
             )
             if is_main_process():
-                print_line(f"{Path(name) / 'analysis'}: {_described(found)}")
+                print_line(f"{Path(name) / 'analysis'}: {_described(analysis)}")
                 if file is not None:
                     print_line(f"features: {file}")
 
 
-def _described(found: Analysis) -> str:
+def _described(analysis: Analysis) -> str:
     """How many images were looked at, and one number that says what of.
 
     Example:
@@ -76,7 +76,7 @@ def _described(found: Analysis) -> str:
         'no images'
     """
     parts = []
-    for name, split in (("training", found.train), ("test", found.test)):
+    for name, split in (("training", analysis.train), ("test", analysis.test)):
         if split is not None:
             images, available = split.summary["images"], split.summary["of"]
             of = "" if images == available else f" of {available:,}"

@@ -158,11 +158,11 @@ def parse(program: str, function: Callable[..., Any], words: Sequence[str]) -> d
     arguments = arguments_of(function)
     flags = {argument.flag: argument for argument in (*arguments, *_HELP) if argument.flag}
     try:
-        known, rest = _parser(flags).parse_known_args(words)
+        typed, rest = _parser(flags).parse_known_args(words)
     except argparse.ArgumentError as error:
         switch = flags[str(error.argument_name)].is_switch
         raise UsageError(f"{error.argument_name} {'takes no value' if switch else 'needs a value'}.") from error
-    texts = vars(known)
+    texts = vars(typed)
     asked = {flags[flag].name for flag in texts} & _HELP_TEXTS.keys()
     if asked:
         return _help(program, function, arguments, everything="help_all" in asked)
@@ -277,8 +277,8 @@ def _unknown(program: str, flag: str, flags: Mapping[str, Argument], texts: Mapp
         member = next(name for name in option_types() if name.startswith(f"{group}."))
         return f"{flag} is a group: set options in it, such as --{member}, or use --config FILE."
     second = any(typed.startswith("--stage2.") for typed in texts) or _has_stage_2(str(texts.get("--recipe", "")))
-    known = [name for name in flags if name != "--reasons" and (second or not name.startswith("--stage2."))]
-    hint = nearest(flag, known, list_all=False)
+    names = [name for name in flags if name != "--reasons" and (second or not name.startswith("--stage2."))]
+    hint = nearest(flag, names, list_all=False)
     if not hint and "--set" in flags:  # how `compare` takes the options of its runs
         options = [name for name in option_types() if name not in {"recipe", "reasons", "training.seed"}]
         hint = nearest(flag, options, list_all=False, show=lambda name: f"--set {name}=VALUE")

@@ -48,13 +48,13 @@ def cache(
     facts = {"folder": str(cache_folder()), "bytes": total, "limit_bytes": int(limit)}
     if clear:
         gone = [entry for entry in entries if remove_entry(entry.path)]
-        freed, kept = sum(entry.size for entry in gone), len(entries) - len(gone)
+        freed, in_use = sum(entry.size for entry in gone), len(entries) - len(gone)
         if json:
-            print_json(facts | {"freed_bytes": freed, "freed_files": len(gone), "files_in_use": kept})
+            print_json(facts | {"freed_bytes": freed, "freed_files": len(gone), "files_in_use": in_use})
             return
         print_line(f"{size_words(freed)} in {_files(len(gone))} deleted from {cache_folder()}")
-        if kept:
-            print_line(f"{_files(kept)} kept: another process is writing them; clear again when it is done")
+        if in_use:
+            print_line(f"{_files(in_use)} kept: another process is writing them; clear again when it is done")
         return
     uses = by_source(entries)
     if json:

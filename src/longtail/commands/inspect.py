@@ -44,16 +44,16 @@ def inspect(
     data = load_source(source, **last_names(columns))
     total = sum(map(len, data.splits.values()))
     with Reporter().bar("inspect", total if max_images is None else min(total, max_images)) as bar:
-        found = inspect_data(data, max_images=max_images, tick=bar.tick)
+        audit = inspect_data(data, max_images=max_images, tick=bar.tick)
     with messages_apart(page):
         if json:
-            print_json(found.to_dict())
+            print_json(audit.to_dict())
         else:
-            render(found, Console())
+            render(audit, Console())
         if page is not None:
             from longtail.report.audit import write_audit
 
-            write_audit(found, page.path, data)
+            write_audit(audit, page.path, data)
             if not json:
                 print_line(f"page: {page}")
-    return EXIT_FAILED if strict and not found.is_clean else 0
+    return EXIT_FAILED if strict and not audit.is_clean else 0

@@ -18,9 +18,9 @@ def recipes(name: Annotated[str, "NAME"] | None = None) -> None:
     from longtail.config.schema import flatten
 
     if name is None:
-        known = [load_recipe(each) for each in list_recipes()]
-        width = max(len(recipe.name) for recipe in known)
-        for recipe in known:
+        every = [load_recipe(each) for each in list_recipes()]
+        width = max(len(recipe.name) for recipe in every)
+        for recipe in every:
             print_line(f"{recipe.name:<{width}}  {recipe.description}")
         return
     recipe = load_recipe(name)

@@ -33,7 +33,7 @@ def option_flag(name: str) -> str:
 def summary_table(summary: Mapping[str, Any]) -> Group:
     """Lay the main figures of a summary out as a table, with their intervals; an empty group reads n/a.
 
-    Beneath the table stands what a reader has to know of the intervals.
+    Notes on the intervals stand below the table.
     """
     intervals = summary.get("intervals") or {}
     table = Table("figure", "value", box=None, header_style="bold", pad_edge=False)
@@ -102,10 +102,10 @@ def class_table(summary: Mapping[str, Any], *, limit: int | None = 40) -> Table:
             )
         ]
         table.add_row(Text(row["name"] + mark), str(row["train_count"]), str(row["test_count"]), *cells)
-    said = [f"The {limit} of lowest recall out of {len(rows)}."] if limit is not None and len(rows) > limit else []
+    captions = [f"The {limit} of lowest recall out of {len(rows)}."] if limit is not None and len(rows) > limit else []
     if any(0 < row["test_count"] < FEW_IMAGES for row in rows[:limit]):
-        said.append(f"* fewer than {FEW_IMAGES} test images: the figure says next to nothing.")
-    table.caption, table.caption_justify = " ".join(said) or None, "left"
+        captions.append(f"* fewer than {FEW_IMAGES} test images: the figure says next to nothing.")
+    table.caption, table.caption_justify = " ".join(captions) or None, "left"
     return table
 
 
@@ -123,7 +123,7 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def print_line(text: str, style: str | None = None) -> None:
-    """Print a line as it is: no colours guessed, no [markup], never wrapped."""
+    """Print a line as it is: no colors guessed, no [markup], never wrapped."""
     Console().print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -149,8 +149,8 @@ def sure_table(sure: Mapping[str, Any]) -> Table:
     """
     table = Table("images", "sure of", "right of those", box=None, header_style="bold", pad_edge=False)
     for part in PARTS:
-        kept = sure[part]
-        cells = (figure_text(kept[name], kept[f"{name}_interval"]) for name in ("coverage", "accuracy"))
+        figures = sure[part]
+        cells = (figure_text(figures[name], figures[f"{name}_interval"]) for name in ("coverage", "accuracy"))
         table.add_row(part, *cells)
     return table
 

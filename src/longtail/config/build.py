@@ -100,9 +100,8 @@ def typed(
         # JSON is read strictly: no text for numbers, no true for 1.
         options: Options = _adapter(hashable).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        place = where.name if isinstance(where, Document) else where
         message = _sentence(error, types, where, flags or {})
-        raise (LongtailError(message) if place else UsageError(message)) from error
+        raise (LongtailError(message) if where else UsageError(message)) from error
     return options
 
 

@@ -60,9 +60,9 @@ def _check_model(model: ModelConfig, mode: str) -> None:
     with as_usage():
         check_network(model.name)
     if model.pretrained and not model.weights and not model.name.startswith(TIMM_PREFIX):
-        what = f"--mode {mode}" if mode else "--model.pretrained true"
+        flag = f"--mode {mode}" if mode else "--model.pretrained true"
         raise UsageError(
-            f"{what} starts from published weights, and {model.name!r} has none: name a timm: network with "
+            f"{flag} starts from published weights, and {model.name!r} has none: name a timm: network with "
             f"--model.name, or train with {'--mode scratch' if mode else '--model.pretrained false'}."
         )
 
@@ -149,8 +149,5 @@ def check_stages(config: RunConfig) -> dict[int, StageConfig]:
     if not stages:
         raise UsageError("no stage has any epochs: set --stage1.epochs or --stage2.epochs above 0.")
     for index, stage in stages.items():
-        try:
-            check_schedule(stage.schedule, f"stage{index}.schedule")
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+        check_schedule(stage.schedule, f"--stage{index}.schedule")
     return stages

@@ -152,8 +152,8 @@ def check_recipe(name: str, source: str = "") -> None:
         Traceback (most recent call last):
         longtail.errors.UsageError: there is no recipe 'gcl'. Did you mean 'images/gcl', 'cifar-lt/gcl' or ...
     """
-    known = list_recipes()
-    if name in known:
+    names = list_recipes()
+    if name in names:
         return
     small = source in {"", "digits", "mnist5k"} or "cifar" in source.lower()
     first = ["cifar-lt", "images"] if small else ["images", "cifar-lt"]
@@ -163,7 +163,7 @@ def check_recipe(name: str, source: str = "") -> None:
         folder = recipe.partition("/")[0]
         return first.index(folder) if folder in first else len(first) + (folder == "demo")
 
-    hint = nearest(name, sorted(known, key=fit))
+    hint = nearest(name, sorted(names, key=fit))
     raise UsageError(f"there is no recipe {name!r}.{hint} 'longtail recipes' lists them all.")
 
 
@@ -174,7 +174,7 @@ def base_config(
     mode: str | None = None,
     model: str | None = None,
     image_size: int | None = None,
-    own: Nested | None = None,
+    overlay: Nested | None = None,
 ) -> Nested:
     """Return the full configuration that further options start from.
 
@@ -186,7 +186,7 @@ def base_config(
         model: The network in place of the recipe's. Those of the family ``images`` take over what a timm network was
             trained on: image size, mean and standard deviation.
         image_size: In place of that size, in pixels.
-        own: Options laid over the recipe before it is scaled.
+        overlay: Options laid over the recipe before it is scaled.
 
     Raises:
         UsageError: There is no such recipe or mode.
@@ -201,7 +201,7 @@ def base_config(
         config = with_model(config, model or config["model"]["name"], image_size)
     if mode is not None or any_images:
         config = with_mode(config, mode or MODES[0])
-    config = merge(config, own or {})
+    config = merge(config, overlay or {})
     return config if epochs is None else scale_epochs(config, epochs)
 
 
@@ -313,12 +313,12 @@ def _load_yaml(name: str) -> Nested:
 
 def _read(name: str) -> Nested:
     """Read one file over everything it extends, left to right."""
-    own = _load_yaml(name)
-    parents = own.get("extends", [])
+    values = _load_yaml(name)
+    parents = values.get("extends", [])
     result: Nested = {}
     for parent in [parents] if isinstance(parents, str) else parents:
         result = merge(result, _read(parent))
-    return merge(result, {key: value for key, value in own.items() if key != "extends"})
+    return merge(result, {key: value for key, value in values.items() if key != "extends"})
 
 
 def _touches(key: str, prefixes: set[str]) -> bool:

@@ -56,17 +56,17 @@ def resolve(
         >>> config.stage1.epochs, config.stage2.epochs, config.model.head
         (30, 5, 'cosine')
     """
-    own = {} if file is None else dict(file.values)
+    from_file = {} if file is None else dict(file.values)
     if batch_size is not None:
         given = ({f"{stage}.batch_size": batch_size for stage in ("stage1", "stage2")}, *given)
     asked: Nested = reduce(merge, map(nested, given), {})
-    if file is not None and is_whole(own):
+    if file is not None and is_whole(from_file):
         for name in ("mode", "recipe"):
             if asked.get(name):
                 raise UsageError(f"{file.name} sets all that --{name} would set: leave out --{name} or --config.")
-        config, choices = base_config(None, epochs=epochs, own=own | {"reasons": []}), list[Choice]()
+        config, choices = base_config(None, epochs=epochs, overlay=from_file | {"reasons": []}), list[Choice]()
     else:
-        config, choices = _start(asked, own, epochs, facts)
+        config, choices = _start(asked, from_file, epochs, facts)
     for options in given:
         before, config = config, _lay(config, options)
         if "reasons" in options:
@@ -101,10 +101,10 @@ def is_automatic(recipe: str, file: Document | None = None) -> bool:
         >>> is_automatic(""), is_automatic("images/gcl"), is_automatic("cifar-lt/gcl")
         (True, True, False)
     """
-    own = {} if file is None else file.values
-    if is_whole(own):
+    from_file = {} if file is None else file.values
+    if is_whole(from_file):
         return False
-    recipe = recipe or own.get("recipe", "")
+    recipe = recipe or from_file.get("recipe", "")
     return recipe in {"", AUTO} or recipe.startswith(ANY_IMAGES)
 
 
@@ -120,31 +120,32 @@ def is_whole(values: Nested) -> bool:
     return flatten(values).keys() >= _CHOSEN
 
 
-def _start(asked: Nested, own: Nested, epochs: int | None, facts: Facts | None) -> tuple[Nested, list[Choice]]:
+def _start(asked: Nested, from_file: Nested, epochs: int | None, facts: Facts | None) -> tuple[Nested, list[Choice]]:
     """The recipe or the automatic choices, with a file that is not whole over it."""
-    recipe = asked.get("recipe") or own.pop("recipe", "")
-    mode = asked.get("mode") or own.pop("mode", "")
-    own = {key: value for key, value in own.items() if key not in {"recipe", "mode", "reasons"}}
+    recipe = asked.get("recipe") or from_file.pop("recipe", "")
+    mode = asked.get("mode") or from_file.pop("mode", "")
+    from_file = {key: value for key, value in from_file.items() if key not in {"recipe", "mode", "reasons"}}
     recipe = None if recipe in {"", AUTO} else recipe
-    both = merge(own, asked)
+    both = merge(from_file, asked)
     if recipe is not None:
         check_recipe(recipe, both.get("data", {}).get("source", ""))
     model = both.get("model", {}).get("name")
     if facts is None or not is_automatic(recipe or ""):
-        return base_config(recipe, epochs=epochs, mode=mode or None, model=model, own=own), []
+        return base_config(recipe, epochs=epochs, mode=mode or None, model=model, overlay=from_file), []
     size = both.get("data", {}).get("image_size")
     config, choices = choose(facts, recipe=recipe, mode=mode or None, model=model, image_size=size, epochs=epochs)
-    if epochs is not None and "epochs" in own.get("stage1", {}):
-        own = _same_names(scale_epochs(merge(config, own), epochs), own)  # the choices have that length already
-    after = merge(config, own)
+    if epochs is not None and "epochs" in from_file.get("stage1", {}):
+        # The choices have that length already.
+        from_file = _same_names(scale_epochs(merge(config, from_file), epochs), from_file)
+    after = merge(config, from_file)
     return after, mark_overrides(choices, config, after)
 
 
-def _same_names(config: Nested, own: Nested) -> Nested:
+def _same_names(config: Nested, other: Nested) -> Nested:
     """Restrict a configuration to the names that another one has."""
     return {
         key: _same_names(config[key], value) if isinstance(value, dict) and value else config[key]
-        for key, value in own.items()
+        for key, value in other.items()
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from longtail.config.schema import ScheduleConfig
+from longtail.errors import UsageError
 
 
 def learning_rate(schedule: ScheduleConfig, peak: float, epoch: int, epochs: int) -> float:
@@ -36,17 +37,20 @@ def learning_rate(schedule: ScheduleConfig, peak: float, epoch: int, epochs: int
 
 
 def check_schedule(schedule: ScheduleConfig, where: str) -> None:
-    """Raise ValueError where milestones and factors do not fit together.
+    """Check that milestones and factors fit together.
+
+    Raises:
+        UsageError: They do not.
 
     Example:
-        >>> check_schedule(ScheduleConfig("multistep", milestones=[3]), "stage1.schedule")
+        >>> check_schedule(ScheduleConfig("multistep", milestones=[3]), "--stage1.schedule")
         Traceback (most recent call last):
-        ValueError: stage1.schedule needs one factor per milestone, got 1 milestones and 0 factors.
+        longtail.errors.UsageError: --stage1.schedule needs one factor per milestone, got 1 milestones and 0 factors.
     """
     milestones, factors = schedule.milestones, schedule.factors
     if len(milestones) != len(factors):
-        raise ValueError(
+        raise UsageError(
             f"{where} needs one factor per milestone, got {len(milestones)} milestones and {len(factors)} factors."
         )
     if list(milestones) != sorted(milestones):
-        raise ValueError(f"{where}.milestones must rise, got {milestones}.")
+        raise UsageError(f"{where}.milestones must rise, got {milestones}.")

@@ -53,12 +53,12 @@ class Document:
         return Document(f"{self.name}: {title}", None, below)
 
 
-def read_yaml(path: str | Path, what: str) -> Document:
+def read_yaml(path: str | Path, expected: str) -> Document:
     """Read a YAML file.
 
     Args:
         path: The file.
-        what: Description of the expected file in errors: ``a config.yaml``.
+        expected: Description of the expected file in errors: ``a grid file``.
 
     Raises:
         LongtailError: The file is missing or not YAML of plain values; the line and column are named.
@@ -66,9 +66,9 @@ def read_yaml(path: str | Path, what: str) -> Document:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise LongtailError(f"{path} cannot be read ({error.strerror}); name {what}.") from error
+        raise LongtailError(f"{path} cannot be read ({error.strerror}); name {expected}.") from error
     except UnicodeDecodeError as error:
-        raise LongtailError(f"{path} is not valid YAML (not text in UTF-8): name {what}.") from error
+        raise LongtailError(f"{path} is not valid YAML (not text in UTF-8): name {expected}.") from error
     return parse_yaml(text, str(path))
 
 
@@ -94,8 +94,8 @@ def parse_yaml(text: str, name: str) -> Document:
         reader = _Reader(name)
         return Document(name, None if node is None else reader.value(node, ()), reader.places)
     except yaml.MarkedYAMLError as error:
-        place = f", {_place(error.problem_mark)}," if error.problem_mark is not None else ""
-        raise LongtailError(f"{name}{place} is not valid YAML ({error.problem}): correct it.") from error
+        at = f", {_place(error.problem_mark)}," if error.problem_mark is not None else ""
+        raise LongtailError(f"{name}{at} is not valid YAML ({error.problem}): correct it.") from error
     except yaml.YAMLError as error:
         raise LongtailError(f"{name} is not valid YAML ({str(error).splitlines()[0]}): correct it.") from error
     except RecursionError:
@@ -154,5 +154,5 @@ class _Reader:
             raise self._refusal(node, f"{text[:60]!r} is not a plain number: write one such as 12, 0.5 or 1e-3.")
         raise self._refusal(node, f"the tag {node.tag.removeprefix(_TAG)!r} is not read: leave it out.")
 
-    def _refusal(self, node: yaml.Node, what: str) -> LongtailError:
-        return LongtailError(f"{self.name}, {_place(node.start_mark)}: {what}")
+    def _refusal(self, node: yaml.Node, problem: str) -> LongtailError:
+        return LongtailError(f"{self.name}, {_place(node.start_mark)}: {problem}")
