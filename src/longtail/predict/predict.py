@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from longtail.console import Reporter
 from longtail.data.decode import is_unread_path
 from longtail.errors import UsageError
 from longtail.files import REPLACED, is_stream, output_path
@@ -142,17 +142,21 @@ def predict_images(
         table = Journal(
             report.out, columns, settings=settings, format=kind, restart=restart, count_doubles=listing.is_table
         )
-    with table, _Progress(console, listing) as bar:
+    total = listing.total
+    if total is None and console.is_terminal:
+        total = sum(1 for _ in listing.items())  # seconds for a million files, so that the bar has an end
+    with table, Reporter(console, plain_seconds=_SECONDS_BETWEEN_LINES).bar("predict", total) as bar:
         report.earlier = table.count
         if table.count:
             _say(console, f"continuing after {table.count:,} files of an earlier command")
-            bar.advance(table.count)
+            bar.update(table.count)
         remaining = _remaining(listing, table, report.left_out)
         predictions = predictor.stream(remaining, top_k=top_k, batch_size=batch_size, workers=workers)
         while batch := list(islice(predictions, batch_size)):
             table.add([_row(prediction, len(columns), has_threshold=has_threshold) for prediction in batch])
             _count(report, batch, to_stream=to_stream)
-            bar.advance(len(batch))
+            rate = (bar.done + len(batch) - report.earlier) / (time.perf_counter() - begun)
+            bar.update(bar.done + len(batch), f"({rate:,.0f} images/s)")
         report.seconds = time.perf_counter() - begun
         table.finish()
         report.doubles = table.doubles
@@ -206,49 +210,6 @@ def _count(report: PredictionReport, batch: Sequence[Prediction], *, to_stream: 
     else:
         unreadable = [(name, problem) for name, problem in bad if not is_unread_path(name)]
         report.problems += unreadable[: max(0, _MOST_FILES_SHOWN - len(report.problems))]
-
-
-class _Progress:
-    """A bar on a terminal; elsewhere a line a minute."""
-
-    def __init__(self, console: Console, listing: Images) -> None:
-        self._console = console
-        self._count, self._begun = 0, time.perf_counter()
-        self._last_line = self._begun
-        name, done, rate = (
-            TextColumn(text) for text in ("{task.description}", "{task.completed:,}", "{task.fields[rate]}")
-        )
-        self._bar = Progress(
-            name,
-            BarColumn(),
-            done,
-            rate,
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        total = listing.total
-        if total is None and console.is_terminal:
-            total = sum(1 for _ in listing.items())  # seconds for a million files, so that an end can be foretold
-        self._task = self._bar.add_task("predict", total=total, rate="")
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def advance(self, files: int) -> None:
-        """Count more files as done."""
-        self._count += files
-        now = time.perf_counter()
-        rate = f"{self._count / max(now - self._begun, 1e-9):,.0f} images/s"
-        self._bar.update(self._task, advance=files, rate=rate)
-        if not self._console.is_terminal and now - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            _say(self._console, f"{self._count:,} files, {rate}")
 
 
 def _show(report: PredictionReport, skipped_path: Path | None, console: Console, *, to_stream: bool) -> None:
