@@ -119,7 +119,7 @@ def test_a_larger_fraction_is_advised_only_where_it_holds_something_out(counts: 
     split = split_of(np.array(counts), films)
     groups = "film" if films else None
     works = [share for share in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 0.9) if _holds(split, share, groups)]
-    with pytest.raises(LongtailError, match=r"--data.test_fraction 0, which") as caught:
+    with pytest.raises(LongtailError, match=r"--data.test_fraction 0") as caught:
         carve(split, 0.01, groups=groups, option="--data.test_fraction")
     advised = re.findall(r"or --data.test_fraction ([\d.]+)\.$", str(caught.value))
     assert [float(text) for text in advised] == works[:1]
@@ -185,5 +185,5 @@ def test_a_class_that_is_one_group_is_always_trained_on() -> None:
 @pytest.mark.parametrize("groups", [None, "film"])
 def test_too_few_images_or_groups_for_the_folds(groups: str | None) -> None:
     split = Split.from_arrays(np.zeros((4, 2, 2), np.uint8), [0, 0, 1, 1], {"film": [0, 0, 1, 2]})
-    with pytest.raises(LongtailError, match=r"not enough (images|groups) for 5 folds: use fewer"):
+    with pytest.raises(LongtailError, match=r"(images|groups) for 5 folds.*fewer"):
         assign_folds(split, 5, groups=groups)

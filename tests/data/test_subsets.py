@@ -76,7 +76,7 @@ def test_an_unknown_profile_gets_the_nearest() -> None:
 
 
 def test_a_source_that_is_more_imbalanced_already() -> None:
-    with pytest.raises(LongtailError, match="own imbalance ratio, 50, exceeds the 10"):
+    with pytest.raises(LongtailError, match=r"50.*10"):
         long_tailed_counts([500, 10], 10)
 
 

@@ -41,15 +41,17 @@ def shown(inspection: Inspection, width: int = 100, **options: int) -> str:
     return out.getvalue()
 
 
-def said(inspection: Inspection, severity: str) -> str:
-    return "\n".join(str(finding) for finding in inspection.findings if finding.severity == severity)
+def message(inspection: Inspection, kind: str) -> str:
+    """Return the message of the one finding of a kind."""
+    (finding,) = [finding for finding in inspection.findings if finding.kind == kind]
+    return finding.message
 
 
 def about(inspection: Inspection, kind: str) -> tuple[str, ...]:
-    """The images of the one finding of a kind; none where there is no such finding."""
-    found = [finding.images for finding in inspection.findings if finding.kind == kind]
-    assert len(found) < 2
-    return found[0] if found else ()
+    """Return the images of the one finding of a kind; none if there is no such finding."""
+    images = [finding.images for finding in inspection.findings if finding.kind == kind]
+    assert len(images) < 2
+    return images[0] if images else ()
 
 
 def kinds(inspection: Inspection) -> list[str]:
@@ -57,71 +59,69 @@ def kinds(inspection: Inspection) -> list[str]:
 
 
 def test_a_good_source_has_its_facts(photos: MakeFolder) -> None:
-    found = inspect_source(str(photos({"train/cat": 30, "train/lynx": 5, "test/cat": 5, "test/lynx": 5})))
-    assert found.counts == {"train": (30, 5), "test": (5, 5)}
-    assert found.imbalance_ratio == 6
-    assert found.groups == {"many": (), "medium": (0,), "few": (1,)}
-    assert (found.checked, found.total, found.modes) == (45, 45, {"RGB": 45})
-    assert found.sizes == {"smallest": (24, 16), "median": (24, 16), "largest": (24, 16)}
-    assert found.findings == ()
-    assert found.duplicates == ()
-    assert found.is_clean
-    assert found.seconds > 0
-    assert json.loads(json.dumps(found.to_dict()))["counts"]["train"] == [30, 5]
+    audit = inspect_source(str(photos({"train/cat": 30, "train/lynx": 5, "test/cat": 5, "test/lynx": 5})))
+    assert audit.counts == {"train": (30, 5), "test": (5, 5)}
+    assert audit.imbalance_ratio == 6
+    assert audit.groups == {"many": (), "medium": (0,), "few": (1,)}
+    assert (audit.checked, audit.total, audit.modes) == (45, 45, {"RGB": 45})
+    assert audit.sizes == {"smallest": (24, 16), "median": (24, 16), "largest": (24, 16)}
+    assert audit.findings == ()
+    assert audit.duplicates == ()
+    assert audit.is_clean
+    assert audit.seconds > 0
+    assert json.loads(json.dumps(audit.to_dict()))["counts"]["train"] == [30, 5]
 
 
 def test_small_and_empty_and_alike_classes(photos: MakeFolder) -> None:
-    found = inspect_source(str(photos({"cat": 30, "Lynx": 0, "puma": 1, "grey wolf": 4, "Grey_Wolf": 5})))
-    warnings = said(found, "warning")
-    assert "'Lynx' has no training image" in warnings
-    assert "'puma' has one training image" in warnings
-    assert "'grey wolf' has under 5 training images, too few to validate on" in warnings
-    assert "'Grey_Wolf', 'grey wolf' differ only" in warnings
-    assert "no test split" in said(found, "note")
+    audit = inspect_source(str(photos({"cat": 30, "Lynx": 0, "puma": 1, "grey wolf": 4, "Grey_Wolf": 5})))
+    assert "'Lynx'" in message(audit, "class-empty")
+    assert "'puma'" in message(audit, "class-of-one")
+    assert "'grey wolf'" in message(audit, "class-too-small-to-validate")
+    assert "'Grey_Wolf', 'grey wolf'" in message(audit, "classes-alike")
+    assert "no-test-split" in kinds(audit)
 
 
 def test_few_images_are_no_matter_where_a_validation_split_is_there(photos: MakeFolder) -> None:
-    found = inspect_source(str(photos({"train/a": 9, "train/b": 3, "val/a": 2, "val/b": 2, "test/a": 7, "test/b": 4})))
-    assert kinds(found) == ["class-hardly-tested"]
-    assert "'b' has under 5 test images" in said(found, "note")
+    audit = inspect_source(str(photos({"train/a": 9, "train/b": 3, "val/a": 2, "val/b": 2, "test/a": 7, "test/b": 4})))
+    assert kinds(audit) == ["class-hardly-tested"]
+    assert "'b'" in message(audit, "class-hardly-tested")
 
 
 def test_names_of_punctuation_alone_are_not_alike(photos: MakeFolder) -> None:
-    assert "differ only" not in said(inspect_source(str(photos({"+": 3, "-": 3}))), "warning")
+    assert "classes-alike" not in kinds(inspect_source(str(photos({"+": 3, "-": 3}))))
 
 
 def test_a_balanced_source_is_told_so(photos: MakeFolder) -> None:
-    assert "nearly balanced (ratio 1.50)" in said(inspect_source(str(photos({"a": 3, "b": 2}))), "note")
+    assert "1.50" in message(inspect_source(str(photos({"a": 3, "b": 2}))), "balanced")
 
 
 def test_a_class_that_only_test_shows(photos: MakeFolder) -> None:
-    found = inspect_source(str(photos({"train/a": 3, "train/b": 3, "test/zebra": 1})))
-    assert "test has images of 'zebra' but training has none" in said(found, "warning")
-    assert "'a', 'b' have no test image" in said(found, "note")
+    audit = inspect_source(str(photos({"train/a": 3, "train/b": 3, "test/zebra": 1})))
+    assert "'zebra'" in message(audit, "class-untrained")
+    assert "'a', 'b'" in message(audit, "class-untested")
 
 
 def test_every_unreadable_file_is_named(photos: MakeFolder) -> None:
     root = photos({"a": 3, "b": 3})
     (root / "a" / "cut.png").write_bytes((root / "a" / "0.png").read_bytes()[:-25])
     (root / "b" / "text.jpg").write_text("no image")
-    found = inspect_source(str(root))
-    assert [Path(name).name for name in found.unreadable] == ["cut.png", "text.jpg"]
-    errors = said(found, "error")
-    assert "cut.png" in errors
-    assert "'b/text.jpg' is not an image that can be read: remove or re-export it." in errors
-    assert str(root) not in errors
-    assert errors.splitlines()[0] in " ".join(shown(found, width=400).splitlines())
-    assert not found.is_clean
+    audit = inspect_source(str(root))
+    assert [Path(name).name for name in audit.unreadable] == ["cut.png", "text.jpg"]
+    errors = [str(finding) for finding in audit.findings if finding.severity == "error"]
+    assert [name in error for name, error in zip(("cut.png", "'b/text.jpg'"), errors, strict=True)] == [True, True]
+    assert not any(str(root) in error for error in errors)
+    assert errors[0] in " ".join(shown(audit, width=400).splitlines())
+    assert not audit.is_clean
 
 
 def test_many_unreadable_files_are_counted(photos: MakeFolder) -> None:
     root = photos({"a": 1, "b": 1})
     for number in range(30):
         (root / "a" / f"bad{number}.jpg").touch()
-    found = inspect_source(str(root))
-    assert len(found.unreadable) == 30
-    assert "10 more images cannot be read" in said(found, "error")
-    assert sum(len(finding.images) for finding in found.findings if finding.kind == "unreadable") == 30
+    audit = inspect_source(str(root))
+    assert len(audit.unreadable) == 30
+    assert "10 more images" in str([finding for finding in audit.findings if finding.kind == "unreadable"][-1])
+    assert sum(len(finding.images) for finding in audit.findings if finding.kind == "unreadable") == 30
 
 
 def test_odd_images_are_named_by_what_is_odd(photos: MakeFolder) -> None:
@@ -139,18 +139,18 @@ def test_odd_images_are_named_by_what_is_odd(photos: MakeFolder) -> None:
     Image.new("RGB", (24, 16), "red").save(root / "a" / "blank.png")
     rgb.convert("L").save(root / "a" / "film.gif", save_all=True, append_images=[Image.new("L", (20, 20))])
     Image.fromarray(noise[..., 0] / np.float32(255)).save(root / "a" / "float.tiff")
-    found = inspect_source(str(root))
-    assert about(found, "print") == ("a/print.jpg",)
-    assert about(found, "deep") == ("a/deep.png", "a/float.tiff")
-    assert about(found, "own-range") == ("a/float.tiff",)
-    assert about(found, "transparent") == ("a/palette.png",)
-    assert about(found, "misnamed") == ("a/really.png",)
-    assert about(found, "narrow") == ("a/panorama.png",)
-    assert about(found, "tiny") == ("a/icon.png",)
-    assert about(found, "one-color") == ("a/blank.png",)
-    assert about(found, "animated") == ("a/film.gif",)
-    assert found.modes["CMYK"] == 1
-    assert "1 image more than 4 times as long as wide ('a/panorama.png')" in said(found, "warning")
+    audit = inspect_source(str(root))
+    assert about(audit, "print") == ("a/print.jpg",)
+    assert about(audit, "deep") == ("a/deep.png", "a/float.tiff")
+    assert about(audit, "own-range") == ("a/float.tiff",)
+    assert about(audit, "transparent") == ("a/palette.png",)
+    assert about(audit, "misnamed") == ("a/really.png",)
+    assert about(audit, "narrow") == ("a/panorama.png",)
+    assert about(audit, "tiny") == ("a/icon.png",)
+    assert about(audit, "one-color") == ("a/blank.png",)
+    assert about(audit, "animated") == ("a/film.gif",)
+    assert audit.modes["CMYK"] == 1
+    assert "'a/panorama.png'" in message(audit, "narrow")
 
 
 def test_a_source_of_small_images_has_no_tiny_ones() -> None:
@@ -158,9 +158,9 @@ def test_a_source_of_small_images_has_no_tiny_ones() -> None:
 
 
 def test_a_sample_is_spread_and_said_to_be_one(photos: MakeFolder) -> None:
-    found = inspect_source(str(photos({"train/a": 20, "train/b": 20, "test/a": 10})), max_images=10)
-    assert (found.checked, found.total) == (10, 50)
-    assert "10 images decoded of 50 (a sample) at" in shown(found)
+    audit = inspect_source(str(photos({"train/a": 20, "train/b": 20, "test/a": 10})), max_images=10)
+    assert (audit.checked, audit.total) == (10, 50)
+    assert "10 images decoded of 50" in shown(audit)
     with pytest.raises(LongtailError, match="max_images"):
         inspect_source("digits", max_images=0)
 
@@ -171,12 +171,12 @@ def test_the_histogram_shows_counts_groups_and_bars(photos: MakeFolder) -> None:
     assert cat.split()[1:3] == ["40", "medium"]
     assert lynx.split()[1:3] == ["4", "few"]
     assert cat.count("█") == 10 * lynx.count("█") + cat.count("█") % 10
-    assert "imbalance ratio 10; classes by shot: 0 many, 1 medium, 1 few" in "\n".join(lines)
+    assert "0 many, 1 medium, 1 few" in "\n".join(lines)
 
 
 def test_many_classes_share_bars(photos: MakeFolder) -> None:
-    found = inspect_source(str(photos({f"c{number:02}": number + 1 for number in range(12)})))
-    text = shown(found, max_rows=4)
+    audit = inspect_source(str(photos({f"c{number:02}": number + 1 for number in range(12)})))
+    text = shown(audit, max_rows=4)
     assert "c11 + 2" in text
     assert "10-12" in text
     assert len([line for line in text.splitlines() if line.startswith("c") and "few" in line]) == 4
@@ -192,7 +192,7 @@ def test_markup_and_control_characters_are_shown_as_they_are(photos: MakeFolder)
 def test_it_fits_the_terminal(photos: MakeFolder, width: int) -> None:
     text = shown(inspect_source(str(photos({"a" * 60: 3, "b": 100}))), width=width)
     assert max(map(len, text.splitlines())) <= width
-    assert width < 80 or "…" not in text.replace("a…", ""), "the bars fit beside the names"
+    assert width < 80 or "…" not in text.replace("a…", ""), "the bars fit next to the names"
 
 
 def test_bars_grow_with_their_value() -> None:

@@ -50,9 +50,9 @@ def drawn(shape: str, fill: int = 0) -> Image.Image:
 
 
 def alike(one: Image.Image, other: Image.Image) -> float:
-    (found,) = likeness(grays(one)[None], grays(other)[None])
-    assert likeness(grays(other)[None], grays(one)[None])[0] == pytest.approx(found, abs=0.02)
-    return float(found)
+    (audit,) = likeness(grays(one)[None], grays(other)[None])
+    assert likeness(grays(other)[None], grays(one)[None])[0] == pytest.approx(audit, abs=0.02)
+    return float(audit)
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,9 @@ def test_silhouettes_whose_hashes_agree_are_no_copies(tmp_path: Path) -> None:
     hashes = np.frombuffer(b"".join(look_hash(split.image(row)) for row in range(3)), np.uint64).reshape(-1, 4)
     assert set(near_groups(hashes)) == {0}
     data = load_source(f"folder:{tmp_path / 'photos'}")
-    found = inspect_data(data)
-    assert [(group.kind, group.labels) for group in found.duplicates] == [("near", ("round", "round again"))]
-    page = render_audit(found, data)
+    audit = inspect_data(data)
+    assert [(group.kind, group.labels) for group in audit.duplicates] == [("near", ("round", "round again"))]
+    page = render_audit(audit, data)
     assert "Look alike" in page
     assert "% like the first" in page
 
@@ -157,8 +157,8 @@ def test_silhouettes_whose_hashes_agree_are_no_copies(tmp_path: Path) -> None:
 def test_too_many_pairs_are_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("longtail.data.audit.near_copies.MAX_PAIRS", 0)
     pixels = np.stack([np.asarray(image) for image in (drawn("disc"), as_jpeg(drawn("disc")), drawn("kite"))])
-    found = inspect_data(ImageData("mine", ("a", "b"), {"train": Split.from_arrays(pixels, [0, 0, 1])}))
-    assert [finding.severity for finding in found.findings if finding.kind == "near-copies-unchecked"] == ["note"]
+    audit = inspect_data(ImageData("mine", ("a", "b"), {"train": Split.from_arrays(pixels, [0, 0, 1])}))
+    assert [finding.severity for finding in audit.findings if finding.kind == "near-copies-unchecked"] == ["note"]
 
 
 PHOTOS = [Image.fromarray(pixels) for pixels in load_sample_images().images]  # two real photographs, 640 x 427

@@ -158,7 +158,8 @@ def test_a_folder_that_cannot_be_written_is_a_note(tmp_path: Path, monkeypatch: 
     images, _, said = cached(split_of())
     assert torch.equal(images, torch.from_numpy(PIXELS).permute(0, 3, 1, 2))
     assert len(said) == 1
-    assert f"{tmp_path}/file/cache cannot be used (Not a directory): set LONGTAIL_CACHE" in said[0]
+    assert f"{tmp_path}/file/cache" in said[0]
+    assert "LONGTAIL_CACHE" in said[0]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), OSError(errno.EIO, "a source that fails")])
@@ -265,7 +266,7 @@ def test_a_set_larger_than_the_cache_is_a_note(folder: Path, monkeypatch: pytest
 
 def test_a_limit_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGTAIL_CACHE_GB", "lots")
-    with pytest.raises(LongtailError, match="LONGTAIL_CACHE_GB takes a number of gigabytes, such as 50; it is 'lots'"):
+    with pytest.raises(LongtailError, match=r"LONGTAIL_CACHE_GB.*'lots'"):
         cached(split_of())
 
 

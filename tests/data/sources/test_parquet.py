@@ -78,7 +78,7 @@ def test_columns_by_habit_and_by_option(tmp_path: Path) -> None:
     write(tmp_path / "other" / "train.parquet", ["a", "b"], image="scan", label="taxon")
     data = load_source(f"parquet:{tmp_path / 'other'}", image_column="scan", label_column="taxon")
     assert data.classes == ("a", "b")
-    with pytest.raises(LongtailError, match=r"looks like the image \(scan, taxon\)"):
+    with pytest.raises(LongtailError, match=r"\(scan, taxon\)"):
         load_source(f"parquet:{tmp_path / 'other'}")
 
 
@@ -102,7 +102,7 @@ def test_an_unlabelled_test_split_is_left_out(tmp_path: Path) -> None:
 
 def test_a_missing_training_label_is_named(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", ["a", None, "b"])
-    with pytest.raises(LongtailError, match="train row 1: the label is missing"):
+    with pytest.raises(LongtailError, match=r"train row 1.*label"):
         load_source(f"parquet:{tmp_path}")
 
 
@@ -125,14 +125,14 @@ def test_two_classes_of_one_name(tmp_path: Path) -> None:
     meta = meta.replace(old, '"label": {"names": ["cat", "cat"], "_type": "ClassLabel"}')
     table = pq.read_table(tmp_path / "train.parquet").replace_schema_metadata({b"huggingface": meta.encode()})
     pq.write_table(table, tmp_path / "train.parquet")
-    with pytest.raises(LongtailError, match=r"train\.parquet cannot be read .*duplicated.*write them again"):
+    with pytest.raises(LongtailError, match=r"train\.parquet.*duplicated"):
         load_source(f"parquet:{tmp_path}")
 
 
 def test_shards_that_do_not_fit_together(tmp_path: Path) -> None:
     write(tmp_path / "train-0.parquet", ["a", "b"])
     write(tmp_path / "train-1.parquet", ["a", "b"], label="species")
-    with pytest.raises(LongtailError, match=r"train-0\.parquet, train-1\.parquet cannot be read as one"):
+    with pytest.raises(LongtailError, match=r"train-0\.parquet, train-1\.parquet"):
         load_source(f"parquet:{tmp_path}")
 
 
@@ -184,7 +184,7 @@ def test_a_label_out_of_range_is_named(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", [0, 1, 2], datasets.ClassLabel(names=["a", "b", "c"]))
     table = pq.read_table(tmp_path / "train.parquet")
     pq.write_table(table.set_column(1, "label", pa.array([0, 1, 7])), tmp_path / "train.parquet")
-    with pytest.raises(LongtailError, match=r"train row 2: the label is 7.* classes 0 to 2"):
+    with pytest.raises(LongtailError, match=r"train row 2.*7.*0 to 2"):
         load_source(f"parquet:{tmp_path}")
 
 

@@ -183,8 +183,8 @@ def test_many_copies_of_one_image_look_like_torchvisions(policy: str) -> None:
 
 def crop_flip_counts(batch: Tensor) -> list[int]:
     """How often each of 81 offsets x 2 flips occurs, read from images whose pixels tell their own place."""
-    row, column, beside = (batch[:, 0, 8, 8], batch[:, 1, 8, 8], batch[:, 1, 8, 9])
-    flipped = (beside < column).long()
+    row, column, next_column = (batch[:, 0, 8, 8], batch[:, 1, 8, 8], batch[:, 1, 8, 9])
+    flipped = (next_column < column).long()
     top = row.long() - 1 - 4
     left = column.long() - 1 - 4 + flipped  # column 8 of a mirrored crop of 16 is its column 7
     return torch.bincount((top * 9 + left) * 2 + flipped, minlength=162).tolist()
