@@ -147,7 +147,7 @@ def test_odd_images_are_named_by_what_is_odd(photos: MakeFolder) -> None:
     assert about(audit, "misnamed") == ("a/really.png",)
     assert about(audit, "narrow") == ("a/panorama.png",)
     assert about(audit, "tiny") == ("a/icon.png",)
-    assert about(audit, "one-color") == ("a/blank.png",)
+    assert about(audit, "one-colour") == ("a/blank.png",)
     assert about(audit, "animated") == ("a/film.gif",)
     assert audit.modes["CMYK"] == 1
     assert "'a/panorama.png'" in message(audit, "narrow")

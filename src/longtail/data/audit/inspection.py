@@ -30,7 +30,7 @@ _TINY = 1 / 4  # of the median shorter side
 _SHOWN_ERRORS = 20
 
 _ODD: Mapping[Mark, tuple[Severity, str, str]] = {
-    "one color": ("warning", "of one color only", "remove what shows nothing"),
+    "one colour": ("warning", "of one color only", "remove what shows nothing"),
     "narrow": (
         "warning",
         f"more than {NARROW:g} times as long as wide",

@@ -18,7 +18,8 @@ from longtail.data.dataset import Encoded, ImageData, Split
 from longtail.data.decode import has_own_range, opened, upright_rgb
 from longtail.errors import LongtailError
 
-Mark = Literal["misnamed", "deep", "own range", "print", "transparent", "animated", "one color", "narrow"]
+# "one colour" is spelled as its kind in `inspect --json`, which does not change between versions.
+Mark = Literal["misnamed", "deep", "own range", "print", "transparent", "animated", "one colour", "narrow"]
 
 NARROW = 4.0  # the longer side over the shorter; a center square then shows a quarter of the image at most
 _BATCH = 256
@@ -67,7 +68,7 @@ def probe_all(
         >>> split = Split.from_arrays(np.zeros((3, 8, 4), np.uint8), [0, 0, 1])
         >>> probe = next(probe_all(ImageData("mine", ("cat", "lynx"), {"train": split})))
         >>> probe.size, probe.mode, probe.marks
-        ((4, 8), 'L', ('one color',))
+        ((4, 8), 'L', ('one colour',))
     """
     total = sum(map(len, data.splits.values()))
     share = 1.0 if max_images is None else min(1.0, max_images / total)
@@ -113,7 +114,7 @@ def _probe(split_name: str, split: Split, row: tuple[int, tuple[int, Encoded]]) 
     except LongtailError as error:
         return Probe(split_name, index, label, size, mode, error=str(error))
     if all(low == high for low, high in pixels.getextrema()):  # type: ignore[misc]  # three bands: three pairs
-        marks = (*marks, "one color")
+        marks = (*marks, "one colour")
     return Probe(split_name, index, label, size, mode, marks, pixel_digest(pixels), look_hash(pixels))
 
 
