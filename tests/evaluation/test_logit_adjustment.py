@@ -37,7 +37,7 @@ def test_logit_adjustment_follows_a_permutation_of_classes():
 
 
 def test_logit_adjustment_refuses_other_classes():
-    with pytest.raises(ValueError, match="logits of 4 classes do not fit 3"):
+    with pytest.raises(ValueError, match="4 classes"):
         logit_adjust(torch.zeros(1, 4), [3, 2, 1])
 
 
@@ -92,14 +92,14 @@ def test_data_without_a_best_temperature_gives_an_end_of_the_range():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match="temperature must be positive"):
+    with pytest.raises(ValueError, match="temperature"):
         temperature_scale(torch.zeros(1, 2), 0.0)
     with pytest.raises(ValueError, match="N > 0"):
         fit_temperature(torch.zeros(0, 2), torch.zeros(0, dtype=torch.long))
-    with pytest.raises(ValueError, match="takes logits"):
+    with pytest.raises(ValueError, match="logits"):
         fit_temperature(torch.zeros(3, 2), torch.zeros(2, dtype=torch.long))
     with pytest.raises(ValueError, match="finite"):
         fit_temperature(torch.tensor([[float("nan"), 0.0]]), torch.tensor([0]))
     for weight in (torch.zeros(2), torch.tensor([1.0, -1.0]), torch.ones(3), torch.tensor([1.0, float("nan")])):
-        with pytest.raises(ValueError, match="weight takes 2 numbers"):
+        with pytest.raises(ValueError, match="weight"):
             fit_temperature(torch.zeros(2, 2), torch.zeros(2, dtype=torch.long), weight=weight)

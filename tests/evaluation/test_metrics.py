@@ -170,7 +170,7 @@ def test_many_classes_are_cheap_to_update() -> None:
 def test_broken_network_is_said_so() -> None:
     metric = EvaluationMetrics(num_classes=2)
     metric.update(torch.tensor([[float("nan"), 0.0]]), torch.tensor([1]))
-    with pytest.raises(LongtailError, match="lower learning rate"):
+    with pytest.raises(LongtailError, match="learning rate"):
         summarize(metric, ClassCounts([5, 3]))
 
 
@@ -185,10 +185,10 @@ def test_broken_network_is_said_so() -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(scores: Tensor, target: Tensor) -> None:
-    with pytest.raises(ValueError, match="EvaluationMetrics takes"):
+    with pytest.raises(ValueError, match="EvaluationMetrics"):
         EvaluationMetrics(num_classes=2).update(scores, target)
 
 
 def test_counts_of_another_data_set_are_refused() -> None:
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="counts"):
         summarize(EvaluationMetrics(num_classes=2), ClassCounts([5, 3, 1]))

@@ -95,5 +95,5 @@ def test_a_confidence_at_the_threshold_is_sure_and_none_above_it_has_no_accuracy
 
 def test_no_image_and_shapes_that_differ_are_refused() -> None:
     for confidence, correct in (([], []), ([0.5], [True, False]), ([[0.5]], [[True]])):
-        with pytest.raises(ValueError, match="N > 0 confidences"):
+        with pytest.raises(ValueError, match="N > 0"):
             coverage_curve(confidence, correct)

@@ -66,7 +66,7 @@ def test_another_ignored_label(make: Any) -> None:
     logits, target = TARGETS["indices"]
     expected = nn.CrossEntropyLoss(ignore_index=2)(logits, target)
     torch.testing.assert_close(make(COUNTS, ignore_index=2)(logits, target), expected)
-    with pytest.raises(ValueError, match="ignore_index works with class indices"):
+    with pytest.raises(ValueError, match="ignore_index"):
         make(COUNTS, ignore_index=2)(*TARGETS["probabilities"])
 
 
@@ -88,52 +88,52 @@ def test_progress_is_settable_between_forward_and_backward() -> None:
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf])
 def test_progress_outside_its_range(value: float) -> None:
-    with pytest.raises(ValueError, match=r"progress must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match="progress"):
         GCLLoss(COUNTS).progress = value
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "word"),
     [
-        ({"reduction": "average"}, "reduction must be"),
-        ({"label_smoothing": 1.5}, "label_smoothing must be in"),
-        ({"weight": [1.0, 2.0]}, "one number for each of 4 classes"),
-        ({"weight": [1.0, 2.0, math.nan, 1.0]}, "finite numbers"),
-        ({"weight": [1.0, 2.0, -1.0, 1.0]}, "finite numbers"),
-        ({"scale": -1.0}, "scale must be at least 0"),
-        ({"scale": math.inf}, "scale must be at least 0"),
+        ({"reduction": "average"}, "reduction"),
+        ({"label_smoothing": 1.5}, "label_smoothing"),
+        ({"weight": [1.0, 2.0]}, "4 classes"),
+        ({"weight": [1.0, 2.0, math.nan, 1.0]}, "finite"),
+        ({"weight": [1.0, 2.0, -1.0, 1.0]}, "finite"),
+        ({"scale": -1.0}, "scale"),
+        ({"scale": math.inf}, "scale"),
     ],
 )
-def test_wrong_options(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_wrong_options(options: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
         CrossEntropyLoss(COUNTS, **options)
 
 
 @pytest.mark.parametrize(
-    ("logits", "target", "error", "message"),
+    ("logits", "target", "error", "word"),
     [
-        (rand(2, 5), torch.tensor([0, 1]), ValueError, "do not fit 4 classes"),
-        (rand(2, 4), torch.tensor([0, 1, 2]), ValueError, r"give class indices of shape \(2,\)"),
-        (rand(2, 4), torch.tensor([0.0, 1.0]), TypeError, "call target.long"),
-        (rand(2, 4), torch.zeros(2, 4, dtype=torch.int64), TypeError, "holds probabilities"),
-        (torch.zeros(2, 4, dtype=torch.int64), torch.tensor([0, 1]), TypeError, "floating point"),
+        (rand(2, 5), torch.tensor([0, 1]), ValueError, "4 classes"),
+        (rand(2, 4), torch.tensor([0, 1, 2]), ValueError, r"\(2,\)"),
+        (rand(2, 4), torch.tensor([0.0, 1.0]), TypeError, "long"),
+        (rand(2, 4), torch.zeros(2, 4, dtype=torch.int64), TypeError, "probabilities"),
+        (torch.zeros(2, 4, dtype=torch.int64), torch.tensor([0, 1]), TypeError, "floating"),
     ],
 )
-def test_wrong_inputs(logits: Any, target: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
+def test_wrong_inputs(logits: Any, target: Any, error: type[Exception], word: str) -> None:
+    with pytest.raises(error, match=word):
         CrossEntropyLoss(COUNTS)(logits, target)
 
 
 def test_features_must_be_given_and_fit() -> None:
     loss, target = FBLoss(COUNTS), torch.tensor([0, 1])
-    with pytest.raises(ValueError, match=r"call loss\(logits, target, features\)"):
+    with pytest.raises(ValueError, match="features"):
         loss(rand(2, 4), target)
-    with pytest.raises(ValueError, match="one feature vector for each row"):
+    with pytest.raises(ValueError, match="features"):
         loss(rand(2, 4), target, rand(3, 4))
 
 
 def test_a_classifier_is_refused_where_none_is_read() -> None:
-    with pytest.raises(ValueError, match="GCLLoss reads no classifier"):
+    with pytest.raises(ValueError, match="GCLLoss"):
         GCLLoss(COUNTS).attach_classifier(nn.Linear(3, 4))
 
 

@@ -109,10 +109,10 @@ def test_feature_noise_needs_a_classifier_that_fits() -> None:
     with pytest.raises(ValueError, match="attach_classifier"):
         loss(torch.zeros(2, 3), torch.tensor([0, 1]), features)
     for wrong in (nn.Linear(4, 5), nn.ReLU()):
-        with pytest.raises(ValueError, match=r"weight of shape \(3, D\)"):
+        with pytest.raises(ValueError, match="shape"):
             loss.attach_classifier(wrong)
     loss.attach_classifier(nn.Linear(5, 3))
-    with pytest.raises(ValueError, match="do not fit a classifier of 5 inputs"):
+    with pytest.raises(ValueError, match="5 inputs"):
         loss(torch.zeros(2, 3), torch.tensor([0, 1]), features)
 
 

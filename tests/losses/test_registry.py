@@ -33,18 +33,18 @@ def test_deferred_reweighting_wraps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("name", "options", "word"),
     [
-        ("glc", {}, "unknown loss 'glc'. Did you mean 'gcl'"),
-        ("kps", {"max_magin": 0.1}, "no option 'max_magin'. Did you mean 'max_margin'"),
-        ("feature-noise", {"classifier": None}, "no option 'classifier'"),
-        ("gcl", {"noise": "much"}, "loss 'gcl': noise must be a number, got 'much'"),
-        ("gcl", {"noise": -1.0}, "loss 'gcl': noise must be at least 0"),
-        ("fbl", {"curriculum": "sin"}, "Did you mean 'sine'"),
-        ("ldam", {"deferred_reweighting": 2.0}, r"deferred_reweighting must be in \[0, 1\]"),
-        ("ldam", {"deferred_reweighting": "late"}, "deferred_reweighting must be a number"),
+        ("glc", {}, "'gcl'"),
+        ("kps", {"max_magin": 0.1}, "'max_margin'"),
+        ("feature-noise", {"classifier": None}, "classifier"),
+        ("gcl", {"noise": "much"}, "noise.*much"),
+        ("gcl", {"noise": -1.0}, "noise.*-1"),
+        ("fbl", {"curriculum": "sin"}, "'sine'"),
+        ("ldam", {"deferred_reweighting": 2.0}, "deferred_reweighting.*2"),
+        ("ldam", {"deferred_reweighting": "late"}, "deferred_reweighting.*late"),
     ],
 )
-def test_mistakes_are_named(name: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(LongtailError, match=message):
+def test_mistakes_are_named(name: str, options: dict[str, Any], word: str) -> None:
+    with pytest.raises(LongtailError, match=word):
         build_loss(name, COUNTS, options)

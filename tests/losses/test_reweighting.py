@@ -35,7 +35,7 @@ def test_effective_number_weights(beta: float) -> None:
 
 
 def test_effective_number_weights_want_beta_below_one() -> None:
-    with pytest.raises(ValueError, match="take WeightedLoss"):
+    with pytest.raises(ValueError, match="WeightedLoss"):
         effective_number_weights(COUNTS, 1.0)
 
 
@@ -75,7 +75,7 @@ def test_deferred_reweighting_multiplies_the_weights_of_the_loss() -> None:
 
 
 def test_deferred_reweighting_wants_the_same_classes() -> None:
-    with pytest.raises(ValueError, match="3 classes, these counts 2"):
+    with pytest.raises(ValueError, match="3 classes"):
         DeferredReweighting(CrossEntropyLoss(COUNTS), [5, 3])
 
 

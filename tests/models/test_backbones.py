@@ -66,7 +66,7 @@ def test_wrong_names_say_the_right_one(name: str, hint: str) -> None:
 
 
 def test_pretrained_weights_that_do_not_exist() -> None:
-    with pytest.raises(LongtailError, match="no published weights"):
+    with pytest.raises(LongtailError, match="published"):
         build_backbone("resnet32", pretrained=True)
 
 
@@ -79,7 +79,7 @@ def test_pretrained_weights_out_of_reach(error: Exception, monkeypatch: pytest.M
 
     monkeypatch.setattr(timm, "create_model", refuse)
     monkeypatch.setattr("longtail.data.sources.huggingface.reachable", lambda seconds: True)
-    with pytest.raises(LongtailError, match="connect to the network once") as caught:
+    with pytest.raises(LongtailError, match="cache") as caught:
         build_backbone("timm:resnet10t", pretrained=True)
     assert "\n" not in str(caught.value)
 
@@ -93,7 +93,7 @@ def test_last_blocks_name_all_that_follows() -> None:
     assert "trunk.layer3" not in last_blocks(places, 1)
     assert last_blocks(places, 0) == ("bottleneck",)
     assert last_blocks(build_backbone("resnet20"), 0) == ()
-    with pytest.raises(LongtailError, match="has 3 blocks"):
+    with pytest.raises(LongtailError, match="3 blocks"):
         last_blocks(build_backbone("resnet20"), 4)
 
 

@@ -104,5 +104,5 @@ def test_heads_by_name(name: str, kind: type) -> None:
 
 
 def test_misspelt_head_names_the_nearest() -> None:
-    with pytest.raises(LongtailError, match="Did you mean 'cosine'"):
+    with pytest.raises(LongtailError, match="cosine"):
         build_head("cosin", 6, 4)

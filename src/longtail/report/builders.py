@@ -25,7 +25,7 @@ from longtail.report.plots.traces import add_line, add_points, axis_ends, count_
 from longtail.report.section import Drawing, Key, Section, Table, in_rows
 from longtail.report.select import Measured, group_keys, named, run_keys, seed_note, side_by_side
 from longtail.run.result import RunResult
-from longtail.text import MINUS, listing, number
+from longtail.text import MINUS, listing, number, signed
 
 
 def by_group(values: FloatArray, run: RunResult) -> FloatArray:
@@ -266,7 +266,7 @@ def _change_text(each: Measured, first: Measured, measure: ClassMeasure) -> str:
     change = ratio_change(each.values[measure.key], first.values[measure.key])
     if change is None:
         return "n/a"
-    share, low, high = (f"{'+' if part > 0 else ''}{number(100 * part, 1)}" for part in change)
+    share, low, high = map(signed, change)
     return f"{share}% ({LEVEL_TEXT} interval {low} to {high})"
 
 

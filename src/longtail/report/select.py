@@ -167,7 +167,7 @@ def mean_of(row: Row, value: Measure) -> float | None:
 def difference(
     row: Row, first: Row, split: str | None, value: Measure, between: Between | None = None
 ) -> Difference | None:
-    """By how much a configuration exceeds the first one; see :func:`longtail.compare.pairing.difference_between`."""
+    """Difference to the first configuration; see :func:`longtail.compare.differences.difference_between`."""
     return difference_between(row.runs, first.runs, split, value, between)
 
 

@@ -121,7 +121,7 @@ def _add_line(
         textfont={"color": color, "size": 12},
         cliponaxis=False,
         customdata=[mean_std_text(spread) for _, spread in known],
-        hovertemplate=f"%{{fullData.name}}<br>{clip(ablation.option)} %{{x}}: %{{customdata}} %<extra></extra>",
+        hovertemplate=f"%{{fullData.name}}<br>{clip(ablation.option)} %{{x}}: %{{customdata}}%<extra></extra>",
     )
 
 
@@ -193,7 +193,9 @@ def verdict(ablation: Ablation, judge: str) -> str:
     gaps = [(value, figure_difference(top.runs, row.runs, judge, JUDGED)) for value, row, _ in others]
     words = {"i": " (holds over images, not over seeds)", "s": " (holds over seeds, not over images)"}
     close = [f"{value}{words.get(mark(gap), '')}" for value, gap in gaps if gap and not gap.is_evidence]
-    clear = [f"{value} ({100 * gap.mean:.1f} points lower)" for value, gap in gaps if gap and gap.is_evidence]
+    clear = [
+        f"{value} ({percent(gap.mean, unit=False)} points lower)" for value, gap in gaps if gap and gap.is_evidence
+    ]
     if not clear:
         return f"{head}: no clear difference; {percent(reached)} at {best}."
     text = f"{head}: best at {best} with {percent(reached)}, clearly worse at {listing(clear)}"

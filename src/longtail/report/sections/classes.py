@@ -135,7 +135,8 @@ def accuracy(comparison: Comparison) -> Section | None:
     if any(trace.name == TREND for drawing in drawings for trace in drawing.figure.data):
         legend.append(Key("ink", "line", "Smoothed mean"))
     if len(rows[0].runs[0].counts) > CROWDED:
-        sentence += f" Points are moved by up to {100 * JITTER:.0f} points, up or down, to show them all."
+        moved = percent(JITTER, 0, unit=False)
+        sentence += f" Points are moved by up to {moved} points, up or down, to show them all."
     layout = "one" if len(rows) == 1 else "two" if len(rows) <= DENSE else "three"
     return Section(
         "accuracy",

@@ -198,7 +198,7 @@ def coverage(comparison: Comparison) -> Section | None:
         lines += [
             (row.label, title, *(percent(at(curve, share), unit=False) for share in SHOWN)) for row, curve in curves
         ]
-    heads = ("Configuration", "Images", *(f"Surest {share:.0%}" for share in SHOWN))
+    heads = ("Configuration", "Images", *(f"Surest {percent(share, 0)}" for share in SHOWN))
     table = Table("Accuracy in % of the surest images.", heads, tuple(lines), labels=2)
     sentence = _coverage_sentence(rows) + (f" {BAND_SENTENCE}" if bands else "")
     return Section(

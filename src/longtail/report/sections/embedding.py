@@ -19,7 +19,7 @@ from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBO
 from longtail.report.plots.traces import CROWDED, MANY_POINTS, by_group
 from longtail.report.section import Drawing, Key, Section, Table, in_rows
 from longtail.report.select import FirstRun, analyzed_splits, group_keys, named, seed_note, side_by_side
-from longtail.text import listing, number
+from longtail.text import listing, number, percent
 
 Points = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
@@ -257,7 +257,7 @@ def _value(summary: Mapping[str, Any], key: str) -> float | None:
 
 
 def _explained(images: AnalyzedSplit) -> str:
-    return f"{100 * sum(images.summary.get('explained_variance') or [float('nan')]):.0f}%"
+    return percent(sum(images.summary.get("explained_variance") or [float("nan")]), 0)
 
 
 def _small_note(shown: Sequence[Analyzed]) -> str:
