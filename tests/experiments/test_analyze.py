@@ -21,9 +21,8 @@ from longtail.console import Reporter
 from longtail.data.dataset import Split
 from longtail.errors import LongtailError
 from longtail.experiments import analyze
-from longtail.experiments.analyze import analyze_run
+from longtail.experiments.analyze import ModelOutputs, analyze_run, feature_table, write_features
 from longtail.experiments.finished_run import run_config
-from longtail.experiments.model_outputs import ModelOutputs, feature_table, write_features
 from longtail.run.model_files import load_run
 from longtail.run.result import RunResult
 from longtail.training.experiment import start_run

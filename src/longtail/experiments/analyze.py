@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
 
 from longtail.analysis.columns import Analysis, AnalyzedSplit, ClassColumns, ImageColumns
 from longtail.analysis.geometry import alignment, class_geometry, neural_collapse, uniformity
@@ -17,16 +21,17 @@ from longtail.analysis.noise import EffectiveCloud, effective_cloud
 from longtail.analysis.norms import class_norms, is_cosine
 from longtail.analysis.projection import METHODS, check_method, drawn_sample, project
 from longtail.console import Bar, Reporter
+from longtail.counts import IntArray
 from longtail.data.dataset import SPLIT_NAMES, Split
 from longtail.errors import LongtailError, resume_hint
 from longtail.experiments.finished_run import FinishedRun, open_run
-from longtail.experiments.model_outputs import Features, ModelOutputs, collect_outputs, feature_table, write_features
-from longtail.files import output_path
+from longtail.files import output_path, writing
 from longtail.losses.registry import build_loss
 from longtail.models.heads import linear_map
 from longtail.models.model import LongTailModel
 from longtail.run.analysis import write_analysis
 from longtail.run.folder import EXAMPLES_FILE, METRICS_FILE
+from longtail.training.forward_pass import BatchOutputs, forward_pass
 from longtail.training.prepare import PreparedData
 from longtail.training.results import write_examples
 from longtail.version import versions
@@ -36,14 +41,29 @@ TRAIN_IMAGES = 20_000
 DRAWN = 3_000
 """Images of a split that are projected to two dimensions."""
 
+Features: TypeAlias = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True)
-class _Part:
-    """The images of a split that are analyzed, their rows in it, and its size."""
+class ModelOutputs:
+    """Per-image outputs of a model on one split.
 
-    images: Split
-    rows: npt.NDArray[np.int64]
-    available: int
+    Attributes:
+        columns: By name, shape (N,): label, prediction, confidence, probability_true, margin and feature_norm.
+        features: Shape (N, D).
+    """
+
+    columns: dict[str, npt.NDArray[Any]]
+    features: Features
+
+    @property
+    def label(self) -> IntArray:
+        """Class indices, (N,)."""
+        return self.columns["label"].astype(np.int64)
+
+    def select(self, rows: IntArray) -> ModelOutputs:
+        """Select images by row."""
+        return ModelOutputs({name: values[rows] for name, values in self.columns.items()}, self.features[rows])
 
 
 @dataclass(frozen=True)
@@ -95,7 +115,7 @@ def analyze_run(
         projections: Of ``"pca"``, ``"tsne"`` and ``"umap"``; may be empty.
         seed: Of the samples and projections.
         features: A file for the features of all images, validation and the whole training split too; see
-            :func:`longtail.experiments.model_outputs.feature_table`.
+            :func:`feature_table`.
         moved_to: New SOURCE of the run, if its images have moved.
         reporter: Shows the progress; silent when None.
 
@@ -111,16 +131,20 @@ def analyze_run(
     opened = open_run(run, moved_to)
     prepared = _same_images(opened, reporter)
     engine, title = opened.engine, opened.folder.resolve().name
-    parts = _parts(prepared, seed)
+    whole = {name: split for name in SPLIT_NAMES if (split := prepared.split(name))}
+    rows: dict[str, IntArray] = {
+        name: drawn_sample(whole[name].labels, TRAIN_IMAGES if name == "train" else len(whole[name]), seed=seed)
+        for name in ("train", "test")
+        if name in whole
+    }
     if features is None:
-        outputs = _forward(opened, parts, reporter, title)
+        sampled = {name: _select(whole[name], rows[name]) for name in rows}
+        outputs = _forward(opened, sampled, reporter, title)
     else:
-        whole = _whole(prepared)
         outputs = _forward(opened, whole, reporter, title)
         if engine.is_main:
-            images = {name: part.images for name, part in whole.items()}
-            write_features(output_path(features), feature_table(outputs, images, opened.info.classes))
-        outputs = {name: outputs[name].rows(part.rows) for name, part in parts.items()}
+            write_features(output_path(features), feature_table(outputs, whole, opened.info.classes))
+        outputs = {name: outputs[name].select(rows[name]) for name in rows}
     head = HeadArrays.of(opened.model)
     cloud = _cloud(opened, head)
     splits = {}
@@ -129,9 +153,9 @@ def analyze_run(
             points, summary = _project(output, head, projections, seed, bar)
             measures, values = _measure(output, head, seed)
             bar.tick()
-            summary = {"images": len(output.label), "of": parts[name].available} | summary | measures
+            summary = {"images": len(output.label), "of": len(whole[name])} | summary | measures
             splits[name] = AnalyzedSplit(
-                ImageColumns(index=parts[name].rows.astype(np.int32), **output.columns, **points),
+                ImageColumns(index=rows[name].astype(np.int32), **output.columns, **points),
                 ClassColumns(**values, **_split_cloud(cloud, name)),
                 summary,
             )
@@ -147,9 +171,8 @@ def analyze_run(
     if engine.is_main:
         write_analysis(opened.folder, splits, facts)
         if "test" in outputs:
-            train, test = (prepared.data.splits[name] for name in ("train", "test"))
-            predictions = outputs["test"].columns
-            write_examples(opened.folder / EXAMPLES_FILE, train, test, predictions, opened.counts.array)
+            file, predictions = opened.folder / EXAMPLES_FILE, outputs["test"].columns
+            write_examples(file, whole["train"], whole["test"], predictions, opened.counts.array)
     engine.wait()
     return Analysis(splits.get("train"), splits.get("test"))
 
@@ -167,42 +190,45 @@ def _same_images(run: FinishedRun, reporter: Reporter) -> PreparedData:
     return images.prepared
 
 
-def _parts(prepared: PreparedData, seed: int) -> dict[str, _Part]:
-    """Return the part of each split that is analyzed: a sample of a large training split, all of the test split."""
-    parts = {}
-    for name in ("train", "test"):
-        split = prepared.split(name)
-        if split is not None and len(split):
-            rows = drawn_sample(split.labels, TRAIN_IMAGES if name == "train" else len(split), seed=seed)
-            images = split if len(rows) == len(split) else split.select(rows.tolist())
-            parts[name] = _Part(images, rows, len(split))
-    return parts
+def _select(split: Split, rows: IntArray) -> Split:
+    return split if len(rows) == len(split) else split.select(rows.tolist())
 
 
-def _whole(prepared: PreparedData) -> dict[str, _Part]:
-    """Return every image of every split."""
-    splits = {name: prepared.split(name) for name in SPLIT_NAMES}
-    return {
-        name: _Part(split, np.arange(len(split), dtype=np.int64), len(split)) for name, split in splits.items() if split
-    }
-
-
-def _forward(run: FinishedRun, parts: Mapping[str, _Part], reporter: Reporter, title: str) -> dict[str, ModelOutputs]:
-    """Pass the images of all parts through the model, as it was trained."""
+def _forward(run: FinishedRun, splits: Mapping[str, Split], reporter: Reporter, title: str) -> dict[str, ModelOutputs]:
+    """Pass the images of all splits through the model, as it was trained; each process sees all of them."""
     model, scores = run.model.to(run.engine.device), run.info.unadjusted().scores
     outputs: dict[str, ModelOutputs] = {}
-    with reporter.bar(f"{title}: images", sum(len(part.rows) for part in parts.values())) as bar:
-        for name, part in parts.items():
-            before = sum(len(output.label) for output in outputs.values())
-            outputs[name] = collect_outputs(
-                run.engine,
-                model,
-                run.inputs(part.images),
-                num_images=len(part.rows),
-                scores=scores,
-                done=lambda count, before=before: bar.update(before + count),  # type: ignore[misc]
-            )
+    with reporter.bar(f"{title}: images", sum(map(len, splits.values()))) as bar:
+
+        def columns_of(batches: Iterator[BatchOutputs]) -> list[dict[str, Tensor]]:
+            before, parts = sum(len(output.label) for output in outputs.values()), []
+            for logits, features, labels, rows in batches:
+                parts.append(_columns(scores(logits), labels, features.float()))
+                bar.update(before + int(rows[-1]) + 1)
+            return parts
+
+        for name, split in splits.items():
+            parts = forward_pass(run.engine, model, run.inputs(split), torch.arange(len(split)), columns_of)
+            columns = {column: torch.cat([part[column] for part in parts]).numpy() for column in parts[0]}
+            outputs[name] = ModelOutputs(columns, columns.pop("features"))
     return outputs
+
+
+def _columns(scores: Tensor, labels: Tensor, features: Tensor) -> dict[str, Tensor]:
+    rows = labels[:, None]
+    probabilities = scores.softmax(dim=1)
+    top = probabilities.max(dim=1)
+    highest_other = scores.scatter(1, rows, -torch.inf).amax(dim=1)
+    columns = {
+        "label": labels.int(),
+        "prediction": top.indices.int(),
+        "confidence": top.values,
+        "probability_true": probabilities.gather(1, rows)[:, 0],
+        "margin": scores.gather(1, rows)[:, 0] - highest_other,
+        "feature_norm": torch.linalg.vector_norm(features, dim=1),
+        "features": features,
+    }
+    return {name: value.cpu() for name, value in columns.items()}
 
 
 def _cloud(run: FinishedRun, head: HeadArrays) -> EffectiveCloud:
@@ -262,3 +288,50 @@ def _measure(outputs: ModelOutputs, head: HeadArrays, seed: int) -> tuple[dict[s
 
 def _plain(value: float) -> float | None:
     return round(value, 6) if np.isfinite(value) else None
+
+
+def feature_table(outputs: Mapping[str, ModelOutputs], splits: Mapping[str, Split], classes: Sequence[str]) -> pa.Table:
+    """Combine the features of several splits in one table.
+
+    Args:
+        outputs: Features and labels of whole splits, by split name.
+        splits: The splits, with the same rows.
+        classes: Class names by index.
+
+    Returns:
+        Columns ``split``, ``index`` (row in the split), ``path`` (below the source's folder, or its row), ``label``,
+        ``label_name``, and ``features``, a list of D float32.
+    """
+    parts = []
+    for name, output in outputs.items():
+        values = np.ascontiguousarray(output.features, dtype=np.float32)
+        parts.append(
+            pa.table(
+                {
+                    "split": pa.array([name] * len(values)),
+                    "index": pa.array(np.arange(len(values), dtype=np.int64)),
+                    "path": pa.array(splits[name].places()),
+                    "label": pa.array(output.label),
+                    "label_name": pa.array([classes[label] for label in output.label]),
+                    "features": pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1]),
+                }
+            )
+        )
+    return pa.concat_tables(parts)
+
+
+def write_features(path: Path, table: pa.Table) -> None:
+    """Write the table: as npz with one array per column if the suffix is .npz, else as Parquet.
+
+    Raises:
+        LongtailError: It cannot be written.
+    """
+    with writing(path) as file:
+        if path.suffix.lower() == ".npz":
+            arrays: dict[str, Any] = {
+                name: np.array(table[name].to_pylist()) for name in table.column_names if name != "features"
+            }
+            features = table["features"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+            np.savez(file, features=features, **arrays)
+        else:
+            pq.write_table(table, file, compression="zstd")
