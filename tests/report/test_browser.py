@@ -175,7 +175,7 @@ def test_all_that_can_be_measured_passes_the_audit_with_a_class_chosen_and_all_o
     page.wait_for_selector("#class-panel .values")
     page.fill("#class-search", "c")
     page.evaluate(UNFOLD)
-    # What depends on the colours is all that can differ in the dark.
+    # What depends on the colors is all that can differ in the dark.
     found = serious(page, **({"runOnly": ["color-contrast"]} if scheme == "dark" else {}))
     page.evaluate(RESET)
     assert found == {}
@@ -357,20 +357,20 @@ def test_paper_is_light_open_and_without_buttons(page: Any) -> None:
     page.wait_for_function("document.querySelectorAll('details:not([open])').length === 0")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 252, 250)"
     assert page.locator("button:not(.sort):visible").count() == 0
-    page.wait_for_function("document.getElementById('group-many').data[1].marker.color === '#28609e'")
+    page.wait_for_function("document.getElementById('group-many').data[0].marker.color === '#28609e'")
     assert page.evaluate("document.getElementById('histogram-0').layout.width") == 680
     page.emulate_media(media="screen", color_scheme="dark")
     page.wait_for_function("document.querySelectorAll('details[open]').length === 1")  # the one for researchers
-    page.wait_for_function("document.getElementById('group-many').data[1].marker.color === '#7aa7f5'")
+    page.wait_for_function("document.getElementById('group-many').data[0].marker.color === '#7aa7f5'")
 
 
-def test_a_button_changes_the_colours_of_page_and_figures(page: Any) -> None:
+def test_a_button_changes_the_colors_of_page_and_figures(page: Any) -> None:
     page.click("#theme")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 26)"
-    page.wait_for_function("document.getElementById('group-few').data[1].marker.color === '#ff9161'")
+    page.wait_for_function("document.getElementById('group-few').data[0].marker.color === '#ff9161'")
     assert page.locator("#theme").inner_text() == "Light colors"
     page.click("#theme")
-    page.wait_for_function("document.getElementById('group-few').data[1].marker.color === '#bf4514'")
+    page.wait_for_function("document.getElementById('group-few').data[0].marker.color === '#bf4514'")
 
 
 def test_many_classes_are_drawn_by_webgl_where_one_looks_and_found_at_once(
@@ -385,7 +385,7 @@ def test_many_classes_are_drawn_by_webgl_where_one_looks_and_found_at_once(
     page = browser.new_page(viewport=SIZES)
     said = listen(page)
     page.goto(write_report(runs, tmp_path / "report.html").as_uri())
-    page.evaluate(UNFOLD)
+    page.evaluate("document.getElementById('research').open = true")
     live = "['accuracy-0', 'accuracy-1'].map(id => document.getElementById(id)._fullLayout ? 1 : 0)"
     page.locator("#accuracy").scroll_into_view_if_needed()
     page.wait_for_function(f"{live}.join() === '1,1'")

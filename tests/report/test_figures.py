@@ -1,4 +1,4 @@
-"""The figures show the numbers they are given, at any size, in colours that everyone can tell apart."""
+"""The figures show the numbers they are given, at any size, in colors that everyone can tell apart."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_group_bars_write_n_a_and_whiskers_only_where_seeds_were_folded():
     figure = group_bars(["ce", "gcl", "kps"], [MeanStd(0.4, 0.01, 3), None, MeanStd(0.5, None, 1)], "#000000")
     texts = [annotation.text for annotation in figure.layout.annotations]
     assert texts == ["ce", "<b>40.0 ± 1.0</b>", "gcl", "<b>n/a</b>", "kps", "<b>50.0</b>"]
-    assert figure.data[-1].error_x.array == (0.01,)
+    assert figure.data[0].error_x.array == (0.01, None, None)
     assert len(group_bars(["ce"], [MeanStd(0.4, None, 1)], "#000000").data) == 2
 
 
@@ -124,8 +124,8 @@ BLINDNESS = {
 }
 
 
-def linear(colour):
-    value = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+def linear(color):
+    value = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
 
@@ -137,14 +137,14 @@ def lab(rgb):
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 @pytest.mark.parametrize("kind", BLINDNESS)
-def test_group_colours_are_apart_for_every_kind_of_colour_vision(kind, theme):
+def test_group_colors_are_apart_for_every_kind_of_color_vision(kind, theme):
     seen = [lab(np.array(BLINDNESS[kind]) @ linear(THEME[name][theme])) for name in GROUP_COLORS]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 20
 
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 @pytest.mark.parametrize("kind", BLINDNESS)
-def test_run_colours_are_apart_for_every_kind_of_colour_vision(kind, theme):
+def test_run_colors_are_apart_for_every_kind_of_color_vision(kind, theme):
     seen = [lab(np.array(BLINDNESS[kind]) @ linear(THEME[f"run{index}"][theme])) for index in range(8)]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 14
 
@@ -160,6 +160,6 @@ def test_text_and_marks_stand_out_from_their_ground(theme):
     assert min(contrast(name) for name in THEME if name.startswith("run") or name in GROUP_COLORS) >= 3
 
 
-def test_light_colours_are_unique_so_that_figures_can_be_recoloured():
+def test_light_colors_are_unique_so_that_figures_can_be_recolored():
     lights = [light for light, _ in THEME.values()]
     assert len(set(lights)) == len(lights)

@@ -78,7 +78,7 @@ def test_the_figure_of_a_shot_group_is_the_same_in_every_section(make_run):
     drawings = {drawing.id: drawing.figure for section in sections.values() for drawing in section.drawings}
     covered = [trace for trace in drawings["coverage-few"].data if trace.mode == "lines"]
     shown = {
-        "groups": drawings["group-few"].data[1].x[0],
+        "groups": drawings["group-few"].data[0].x[0],
         "confusions": drawings["destinations-few"].data[0].x[0],
         "coverage": covered[0].y[-1],
         "margins": 1 - float(sections["margins"].table.rows[0][-1]) / 100,

@@ -41,7 +41,7 @@ def save_figures(
     """Write each drawing as ``ID.svg`` and ``ID.png``.
 
     Args:
-        drawings: The figures, in the light colours of the palette; none is changed.
+        drawings: The figures, in the light colors of the palette; none is changed.
         folder: Made where it is missing; files of these names are replaced.
         legend: Drawn above each figure.
         width: Pixels of the SVG; the PNG has three times as many.

@@ -291,3 +291,40 @@ def by_group(group_of: Sequence[GroupName]) -> list[tuple[GroupName, npt.NDArray
     """Groups that have members, with the positions of these."""
     groups = np.array(group_of)
     return [(name, np.flatnonzero(groups == name)) for name in GROUP_NAMES if name in group_of]
+
+
+def labeled_bars(
+    labels: Sequence[str], values: Sequence[str], segments: Sequence[tuple[str, str, npt.ArrayLike]]
+) -> go.Figure:
+    """A stacked bar for each configuration on a scale from 0 to 100%, its name and a value written above it.
+
+    Args:
+        labels: Name of each configuration, B of them.
+        values: What is written at the right.
+        segments: Words, color and share of each segment, shape (B,); NaN is drawn as nothing.
+
+    Example:
+        >>> figure = labeled_bars(["ce"], ["40.0"], [("right", "#28609e", [0.4]), ("wrong", "#dedbd5", [0.6])])
+        >>> len(figure.data), [annotation.text for annotation in figure.layout.annotations]
+        (2, ['ce', '<b>40.0</b>'])
+    """
+    figure, rows = blank(52 * len(labels) + 4, left=2), [-index for index in range(len(labels))]
+    for words, color, shares in segments:
+        figure.add_bar(
+            x=np.nan_to_num(np.asarray(shares, dtype=np.float64)),
+            y=rows,
+            orientation="h",
+            width=0.22,
+            name=words,
+            marker={"color": color, "line": {"width": 0}},
+            text=[clip(label) for label in labels],
+            textposition="none",
+            hovertemplate=f"%{{text}}<br>{words}: %{{x:.1%}}<extra></extra>",
+        )
+    for label, value, row in zip(labels, values, rows, strict=True):
+        text = {"y": row, "yshift": 16, "showarrow": False, "font": {"size": 13}}
+        figure.add_annotation(x=0, xanchor="left", xshift=-2, text=clip(label, 26), **text)
+        figure.add_annotation(x=1, xanchor="right", xshift=2, text=f"<b>{value}</b>", **text)
+    figure.update_layout(barmode="stack", margin={"t": 0, "r": 2, "b": 4})
+    figure.update_xaxes(visible=False, range=[0, 1], fixedrange=True)
+    return figure.update_yaxes(visible=False, range=[rows[-1] - 0.3, 0.72], fixedrange=True)

@@ -10,11 +10,12 @@ import plotly.graph_objects as go
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from longtail.analysis.confusions import Destinations, confused_pairs, destinations
+from longtail.analysis.confusions import confused_pairs, destinations
 from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 from longtail.report.pictures import Picture, class_pictures, error_pictures, short_names
 from longtail.report.plots.canvas import GROUND, GROUP_COLORS, GROUP_LABELS, INK, RULE, blank, clip
+from longtail.report.plots.traces import labeled_bars
 from longtail.report.section import Drawing, Key, Section
 from longtail.report.select import known_predictions, named, predicted_rows
 from longtail.text import class_word, listing, percent
@@ -103,11 +104,11 @@ def confused_pairs_of(rows: Sequence[Row], limit: int = PAIRS) -> tuple[Confused
         tallies.append(dict(zip(keys, zip(pairs.images.tolist(), pairs.share.tolist(), strict=True), strict=True)))
         for key, (images, _) in tallies[-1].items():
             total[key] = total.get(key, 0.0) + images / len(known_predictions(row))
-    found = []
+    listed = []
     for key in sorted(total, key=lambda key: (-round(total[key], 6), key))[:limit]:
         under = [tally.get(key, (0, 0.0)) for tally in tallies]
-        found.append(ConfusedPair(*divmod(key, size), tuple(n for n, _ in under), tuple(share for _, share in under)))
-    return tuple(found)
+        listed.append(ConfusedPair(*divmod(key, size), tuple(n for n, _ in under), tuple(share for _, share in under)))
+    return tuple(listed)
 
 
 def _pooled(row: Row) -> tuple[IntArray, IntArray]:
@@ -181,78 +182,42 @@ def group_destinations(comparison: Comparison) -> Section | None:
     rows = predicted_rows(comparison)
     if not rows:
         return None
-    found = [destinations(*_pooled(row), row.runs[0].group_of) for row in rows]
+    of_groups = [destinations(*_pooled(row), row.runs[0].group_of) for row in rows]
     drawings = []
     for place, name in enumerate(GROUP_NAMES):
-        if not any(each.images[place] for each in found):
+        if not any(each.images[place] for each in of_groups):
             continue
         bars = []
-        for row, each in zip(rows, found, strict=True):
+        for row, each in zip(rows, of_groups, strict=True):
             parts = [
                 f"{percent(float(each.wrong[place, other]))} taken for {_another(group)}"
                 for other, group in enumerate(GROUP_NAMES)
             ]
             bars.append(f"{row.label} {percent(float(each.right[place]))} right, {listing(parts)}")
         alt = f"Stacked bars of what {GROUP_LABELS[name].lower()} test images are taken for: {'; '.join(bars)}."
-        figure = destination_bars([row.label for row in rows], found, name)
+        segments = [("right", RULE, [each.right[place] for each in of_groups])]
+        for column, group in enumerate(GROUP_NAMES):
+            shares = [each.wrong[place, column] for each in of_groups]
+            segments.append((f"taken for {_another(group)}", GROUP_COLORS[group], shares))
+        values = [percent(float(each.right[place]), unit=False) if each.images[place] else "n/a" for each in of_groups]
+        figure = labeled_bars([row.label for row in rows], values, segments)
         drawings.append(Drawing(f"destinations-{name}", GROUP_LABELS[name], alt, figure))
     sentence = "Shares are means over the classes of the group."
     present = [place for place, name in enumerate(GROUP_NAMES) if name in rows[0].runs[0].group_of]
     head, tail = present[0], present[-1]
-    shares = [
+    errors = [
         f"{percent(float(share))} under {row.label}"
-        for row, each in named(list(zip(rows, found, strict=True)), lambda pair: pair[0])
+        for row, each in named(list(zip(rows, of_groups, strict=True)), lambda pair: pair[0])
         if np.isfinite(share := each.of_errors[tail, head])
     ]
-    if shares and head != tail:
+    if errors and head != tail:
         large, small = (GROUP_LABELS[GROUP_NAMES[place]].lower() for place in (head, tail))
-        chance = percent(float(found[0].others[tail, head]))
-        sentence += f" Of the errors on {small} images, {listing(shares)} go to {large} classes, "
+        chance = percent(float(of_groups[0].others[tail, head]))
+        sentence += f" Of the errors on {small} images, {listing(errors)} go to {large} classes, "
         sentence += f"which are {chance} of all other classes."
     legend = [Key("rule", "square", "Right")]
     legend += [Key(name, "square", f"Taken for {_another(name)}") for name in GROUP_NAMES]
     return Section("destinations", "Where errors go", sentence, "three", tuple(legend), tuple(drawings))
-
-
-def destination_bars(labels: Sequence[str], found: Sequence[Destinations], group: GroupName) -> go.Figure:
-    """One stacked bar a configuration: images of a group that are right, or taken for a class of each group.
-
-    Args:
-        labels: Name of each configuration.
-        found: The destinations of each, from :func:`longtail.analysis.confusions.destinations`.
-        group: The group whose images are shown.
-
-    Example:
-        >>> found = destinations(np.array([0, 1]), np.array([0, 0]), ["many", "few"])
-        >>> [float(trace.x[0]) for trace in destination_bars(["ce"], [found], "few").data]
-        [0.0, 1.0, 0.0, 0.0]
-    """
-    figure, row = blank(56 * len(labels) + 4, left=2), GROUP_NAMES.index(group)
-    places = [-index for index in range(len(labels))]
-    segments = [("right", RULE, [each.right[row] for each in found])]
-    for column, name in enumerate(GROUP_NAMES):
-        shares = [each.wrong[row, column] for each in found]
-        segments.append((f"taken for {_another(name)}", GROUP_COLORS[name], shares))
-    for words, color, values in segments:
-        figure.add_bar(
-            x=np.nan_to_num(values),
-            y=places,
-            orientation="h",
-            width=0.26,
-            name=words,
-            marker={"color": color, "line": {"width": 0}},
-            text=[clip(label) for label in labels],
-            textposition="none",
-            hovertemplate=f"%{{text}}<br>{words}: %{{x:.1%}}<extra></extra>",
-        )
-    for label, each, place in zip(labels, found, places, strict=True):
-        text = {"y": place, "yshift": 17, "showarrow": False, "font": {"size": 13}}
-        figure.add_annotation(x=0, xanchor="left", xshift=-2, text=clip(label, 26), **text)
-        shown = percent(float(each.right[row]), unit=False) if each.images[row] else "n/a"
-        figure.add_annotation(x=1, xanchor="right", xshift=2, text=f"<b>{shown}</b>", **text)
-    figure.update_layout(barmode="stack", margin={"t": 0, "r": 2, "b": 4})
-    figure.update_xaxes(visible=False, range=[0, 1], fixedrange=True)
-    return figure.update_yaxes(visible=False, range=[places[-1] - 0.3, 0.75], fixedrange=True)
 
 
 def _another(name: GroupName) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 
 from longtail.compare.differences import difference_text
@@ -11,7 +12,8 @@ from longtail.compare.seeds import MeanStd, mean_interval, mean_std_text
 from longtail.compare.table import HEADINGS, Comparison, Row
 from longtail.counts import GROUP_NAMES
 from longtail.evaluation.intervals import LEVEL_TEXT
-from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, INK, RULE, blank, clip
+from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, INK, RULE
+from longtail.report.plots.traces import labeled_bars
 from longtail.report.section import Drawing, Section
 from longtail.report.select import absent_notes
 from longtail.run.result import Ends
@@ -142,43 +144,19 @@ def group_bars(
         >>> len(group_bars(["ce", "gcl"], [MeanStd(0.4, None, 1), None], INK).layout.annotations)
         4
     """
-    figure = blank(50 * len(labels) + 4, left=2)
-    places = [-index for index in range(len(labels))]
-    means = [value.mean if value else 0.0 for value in values]
-    shared = {"y": places, "orientation": "h", "width": 0.2}
-    figure.add_bar(x=[1.0] * len(labels), marker={"color": RULE}, opacity=0.55, hoverinfo="skip", **shared)
-    figure.add_bar(
-        x=means,
-        marker={"color": color},
-        text=[f"{clip(label)}: {mean_std_text(value)}" for label, value in zip(labels, values, strict=True)],
-        textposition="none",
-        hovertemplate="%{text}<extra></extra>",
-        **shared,
-    )
-    known = [
-        (value.mean, reach, place)
-        for value, pair, place in zip(values, ends or [None] * len(values), places, strict=True)
-        if value and (reach := _reach(value, pair))
-    ]
-    if known:
-        whisker = {
-            "symmetric": False, "arrayminus": [reach[0] for _, reach, _ in known],
-            "array": [reach[1] for _, reach, _ in known], "color": INK, "thickness": 1.2, "width": 3,
-        }  # fmt: skip
-        x, y = [mean for mean, _, _ in known], [place for _, _, place in known]
-        figure.add_scatter(x=x, y=y, mode="markers", marker={"opacity": 0}, error_x=whisker, hoverinfo="skip")
-    for label, value, place in zip(labels, values, places, strict=True):
-        text = {"y": place, "yshift": 15, "showarrow": False, "font": {"size": 13}}
-        figure.add_annotation(x=0, xanchor="left", xshift=-2, text=clip(label, 26), **text)
-        figure.add_annotation(x=1, xanchor="right", xshift=2, text=f"<b>{mean_std_text(value)}</b>", **text)
-    figure.update_layout(barmode="overlay", margin={"t": 0, "r": 2, "b": 4})
-    figure.update_xaxes(visible=False, range=[0, 1], fixedrange=True)
-    figure.update_yaxes(visible=False, range=[places[-1] - 0.3, 0.7], fixedrange=True)
+    means = np.array([value.mean if value else 0.0 for value in values])
+    segments = [("accuracy", color, means), ("not right", RULE, 1.0 - means)]
+    figure = labeled_bars(labels, [mean_std_text(value) for value in values], segments)
+    reach: list[tuple[float | None, float | None]] = []
+    for value, pair in zip(values, ends or [None] * len(values), strict=True):
+        if value is not None and value.std is not None:
+            reach.append((value.std, value.std))
+        elif value is not None and pair is not None:
+            reach.append((max(value.mean - pair[0], 0.0), max(pair[1] - value.mean, 0.0)))
+        else:
+            reach.append((None, None))
+    if any(low is not None for low, _ in reach):
+        arrays = {"arrayminus": [low for low, _ in reach], "array": [high for _, high in reach]}
+        whisker = {"symmetric": False, "color": INK, "thickness": 1.2, "width": 3, **arrays}
+        figure.update_traces(error_x=whisker, selector={"name": "accuracy"})
     return figure
-
-
-def _reach(value: MeanStd, ends: Ends | None) -> Ends | None:
-    """How far a whisker goes down and up: the deviation over seeds, else the interval."""
-    if value.std is not None:
-        return value.std, value.std
-    return None if ends is None else (max(value.mean - ends[0], 0.0), max(ends[1] - value.mean, 0.0))
