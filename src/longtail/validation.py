@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
-
-import numpy as np
 
 from longtail.errors import LongtailError
 
@@ -175,7 +174,7 @@ class Column:
 
     kind: Literal["int", "float", "text", "binary"]
     least: float | None = None
-    most: float = np.inf
+    most: float = math.inf
     lists: bool = False
     required: bool = True
     null: bool = False

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from longtail.config.build import load_config
+from longtail.run.folder import read_config
 
 Call = Callable[..., Any]
 NAMED = ("--image-column", "where", "--label-column", "who", "--split-column", "when")
@@ -30,7 +30,7 @@ def test_every_command_takes_the_columns(cli: Call, train: Call, table: Path, tm
     assert cli("prepare", source, *NAMED, "--out", tmp_path / "small", "--size", "8", "--quiet").status == 0
     done = train(source, *NAMED, "--data.validation_fraction", "0")
     assert done.status == 0, done.complaint
-    config = load_config(tmp_path / "run" / "config.yaml")
+    config = read_config(tmp_path / "run")
     assert (config.data.image_column, config.data.label_column, config.data.split_column) == ("where", "who", "when")
     assert json.loads(cli("evaluate", tmp_path / "run", "--json").out)["num_images"] == 2  # by the stored configuration
     assert json.loads(cli("evaluate", tmp_path / "run", source, *NAMED, "--json").out)["num_images"] == 2

@@ -92,7 +92,7 @@ def test_the_help_of_train_explains_what_people_need_and_all_options_on_request(
     assert "--training.clip_norm" not in short
     for option in ("--data.imbalance_profile", "--stage2.schedule.warmup_epochs", "--training.clip_norm", "--epochs"):
         assert option in text
-    assert "Keep an exponential moving average" in text
+    assert "keep an exponential moving average" in text
 
 
 def test_version(cli: Cli) -> None:

@@ -91,12 +91,11 @@ class Argument:
 
 
 _METAVARS: Final[dict[Any, str]] = {int: "N", float: "X", bool: "true|false", list: "[...]", dict: "{...}"}
-_HELP: Final = (
-    Argument("help", bool, "--help"),
-    Argument("help", bool, "-h"),
-    Argument("help_all", bool, "--help-all"),
-)
-_HELP_TEXTS: Final = {"help": "show this help", "help_all": "show every option, those of a run by group"}
+_HELP: Final = {
+    "-h": "show this help",
+    "--help": "show this help",
+    "--help-all": "show every option, those of a run by group",
+}
 
 
 def _marks(kind: Any) -> list[Any]:
@@ -156,16 +155,15 @@ def parse(program: str, function: Callable[..., Any], words: Sequence[str]) -> d
         {'run': 'r', 'json': True}
     """
     arguments = arguments_of(function)
-    flags = {argument.flag: argument for argument in (*arguments, *_HELP) if argument.flag}
+    flags = {argument.flag: argument for argument in arguments if argument.flag}
     try:
         typed, rest = _parser(flags).parse_known_args(words)
     except argparse.ArgumentError as error:
-        switch = flags[str(error.argument_name)].is_switch
-        raise UsageError(f"{error.argument_name} {'takes no value' if switch else 'needs a value'}.") from error
+        has_value = str(error.argument_name) in flags and not flags[str(error.argument_name)].is_switch
+        raise UsageError(f"{error.argument_name} {'needs a value' if has_value else 'takes no value'}.") from error
     texts = vars(typed)
-    asked = {flags[flag].name for flag in texts} & _HELP_TEXTS.keys()
-    if asked:
-        return _help(program, function, arguments, everything="help_all" in asked)
+    if texts.keys() & _HELP.keys():
+        return _help(program, function, arguments, everything="--help-all" in texts)
     positionals, parts = _divide(program, rest, flags, texts)
     values = _take(program, function, arguments, positionals, texts)
     options = {
@@ -184,10 +182,12 @@ def _parser(flags: Mapping[str, Argument]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         argument_default=argparse.SUPPRESS, add_help=False, allow_abbrev=False, exit_on_error=False
     )
+    for flag in (*_HELP, *(flag for flag, argument in flags.items() if argument.is_switch)):
+        parser.add_argument(flag, dest=flag, action="store_true")
     for flag, argument in flags.items():
         if argument.is_switch:
-            parser.add_argument(flag, dest=flag, action="store_true")
-        elif argument.is_list:
+            continue
+        if argument.is_list:
             several = argument.metavar.endswith("...")
             parser.add_argument(flag, dest=flag, action="extend", nargs="+" if several else 1)
         else:
@@ -227,20 +227,14 @@ def _take(
     """Return the values of the parameters, apart from options of a run."""
     values: dict[str, Any] = {}
     missing = []
-    for argument in arguments:
-        if argument.options:
-            continue
-        if argument.flag:
-            given = argument.flag in texts
-            if given:
-                text = texts[argument.flag]
-                values[argument.name] = text if argument.is_switch or argument.is_list else _checked(text, argument)
-        else:
-            given = bool(positionals)
-            if given:
-                values[argument.name] = positionals if argument.is_list else positionals.pop(0)
-            positionals = [] if argument.is_list else positionals
-        if argument.required and not given:
+    for argument in (each for each in arguments if not each.options):
+        if argument.flag in texts:
+            text = texts[argument.flag]
+            values[argument.name] = text if argument.is_switch or argument.is_list else _checked(text, argument)
+        elif positionals and not argument.flag:
+            values[argument.name] = positionals[:] if argument.is_list else positionals[0]
+            del positionals[: None if argument.is_list else 1]
+        elif argument.required:
             missing.append(argument.flag or argument.metavar.partition(" ")[0])
     if missing:
         raise UsageError(f"{' and '.join(missing)} missing: {usage(program, function).splitlines()[0]}")
@@ -277,7 +271,7 @@ def _unknown(program: str, flag: str, flags: Mapping[str, Argument], texts: Mapp
         member = next(name for name in option_types() if name.startswith(f"{group}."))
         return f"{flag} is a group: set options in it, such as --{member}, or use --config FILE."
     second = any(typed.startswith("--stage2.") for typed in texts) or _has_stage_2(str(texts.get("--recipe", "")))
-    names = [name for name in flags if name != "--reasons" and (second or not name.startswith("--stage2."))]
+    names = [name for name in (*flags, *_HELP) if second or not name.startswith("--stage2.")]
     hint = nearest(flag, names, list_all=False)
     if not hint and "--set" in flags:  # how `compare` takes the options of its runs
         options = [name for name in option_types() if name not in {"recipe", "reasons", "training.seed"}]
@@ -334,19 +328,18 @@ def _help(program: str, function: Callable[..., Any], arguments: Sequence[Argume
         add_help=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
     )
-    texts = _option_explanations(RunConfig) | _explanations(function) | _HELP_TEXTS
-    hidden = not all(argument.shown for argument in arguments)
-    groups: dict[str, Any] = {}
-    for argument in (*arguments, _HELP[0], *(_HELP[2:] if hidden else ())):
-        if not (everything or argument.shown):
-            continue
+    texts = _option_explanations(RunConfig) | _explanations(function)
+    groups = {"arguments": parser.add_argument_group("arguments"), "options": parser.add_argument_group("options")}
+    for argument in (each for each in arguments if everything or each.shown):
         in_group = everything and "." in argument.name and argument.flag == f"--{argument.name}"
         title = argument.name.partition(".")[0] if in_group else "options" if argument.flag else "arguments"
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        extra = {"action": "store_true"} if argument.is_switch else {"metavar": argument.metavar}
+        extra: dict[str, Any] = {"action": "store_true"} if argument.is_switch else {"metavar": argument.metavar}
         name = argument.flag or argument.name
         groups[title].add_argument(name, help=texts.get(argument.name, "").replace("%", "%%"), **extra)
+    for flag in ("--help", *(() if all(argument.shown for argument in arguments) else ("--help-all",))):
+        groups["options"].add_argument(flag, action="store_true", help=_HELP[flag])
     return parser.format_help()
 
 

@@ -20,12 +20,6 @@ if TYPE_CHECKING:
 Options = TypeVar("Options")
 
 
-def load_config(path: str | Path) -> RunConfig:
-    """Return the configuration in a ``config.yaml``; see :func:`read_config`."""
-    document = read_config(path)
-    return build(document.values, document)
-
-
 def build(values: Nested, where: str | Document = "", *, flags: Mapping[str, str] | None = None) -> RunConfig:
     """Build the configuration of a run; no other function does.
 
