@@ -22,12 +22,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from longtail.cores import cores
 from longtail.data.dataset import Split
 from longtail.data.loading.loaders import StreamingLoader
 from longtail.data.loading.prepare import write_resized
 from longtail.data.loading.workers import Decoder
 from longtail.data.sources.registry import load_source
+from longtail.device import cores
 
 WIDTH, HEIGHT, QUALITY = 1000, 750, 90
 RESIZE, SIZE, BATCH = 256, 224, 64

@@ -29,6 +29,7 @@ from fake_runs import exponential_counts, fake_analysis, fake_recording, fake_ru
 from PIL import Image  # noqa: E402
 from untrained_run import write_run as write_untrained_run  # noqa: E402
 
+from longtail.config.build import build  # noqa: E402
 from longtail.config.recipes import base_config  # noqa: E402
 from longtail.config.schema import RunConfig, merge  # noqa: E402
 from longtail.console import Reporter  # noqa: E402
@@ -60,7 +61,7 @@ def launch_two() -> Callable[..., None]:
     tests = Path(__file__).parent
 
     def launch(worker: Path, *words: str) -> None:
-        environment = os.environ | {"PYTHONPATH": f"{tests.parent / 'src'}{os.pathsep}{tests}"}
+        environment = os.environ | {"PYTHONPATH": f"{tests.parent / 'src'}{os.pathsep}{tests / 'support'}"}
         command = [sys.executable, str(worker), *words]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -122,7 +123,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_config(libraries_frozen: None) -> Callable[..., RunConfig]:
     """Build a configuration on the digits with a network that trains in under a second; overrides as nested dicts."""
 
-    def build(recipe: str | None = None, epochs: int | None = None, **overrides: Any) -> RunConfig:
+    def make(recipe: str | None = None, epochs: int | None = None, **overrides: Any) -> RunConfig:
         tiny = {
             "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 16},
             "model": {"name": "plain-cnn"},
@@ -131,7 +132,7 @@ def small_config(libraries_frozen: None) -> Callable[..., RunConfig]:
         }
         return build(merge(merge(base_config(recipe, epochs=epochs), tiny), overrides))
 
-    return build
+    return make
 
 
 @pytest.fixture

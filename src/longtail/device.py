@@ -2,19 +2,60 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import psutil
-import torch
-from torch import Tensor
 
-from longtail.cores import cores
 from longtail.errors import LongtailError
+
+if TYPE_CHECKING:  # PyTorch is loaded where it is needed: counting cores does without
+    import torch
+    from torch import Tensor
+
+# How many runs of a grid share this machine: the grid says so to the processes that train them.
+JOBS = "LONGTAIL_JOBS"
+
+
+def cores() -> int:
+    """How many cores this process may use.
+
+    Example:
+        >>> cores() >= 1
+        True
+    """
+    process = psutil.Process()
+    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
+
+
+def runs_at_once() -> int:
+    """How many runs of a grid share this machine, this one included.
+
+    Example:
+        >>> runs_at_once() >= 1
+        True
+    """
+    return _number(JOBS)
+
+
+def default_workers() -> int:
+    """Processes that decode: one a core, the cores divided among the processes and runs that share the machine.
+
+    Example:
+        >>> default_workers() >= 1
+        True
+    """
+    return max(1, cores() // (runs_at_once() * _number("LOCAL_WORLD_SIZE")))  # as torchrun and accelerate set it
+
+
+def _number(variable: str) -> int:
+    text = os.environ.get(variable, "")
+    return max(1, int(text)) if text.isdigit() else 1
 
 
 def forward_batch(device: torch.device, side: int) -> int:
@@ -24,6 +65,7 @@ def forward_batch(device: torch.device, side: int) -> int:
     of the time that they take as a part of 256, and 10 of 224 pixels half of that as a part of 64.
 
     Example:
+        >>> import torch
         >>> forward_batch(torch.device("cpu"), 224)
         10
     """
@@ -41,6 +83,8 @@ def named_device(name: torch.device | str) -> torch.device:
         >>> named_device("cpu")
         device(type='cpu')
     """
+    import torch
+
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
@@ -53,9 +97,12 @@ def memory_budget(device: torch.device, gigabytes: float | None = None) -> float
     """Bytes that may be kept on a device: what was asked for, or else half of what is free (on the host for a CPU).
 
     Example:
+        >>> import torch
         >>> memory_budget(torch.device("cpu"), 1.5)
         1500000000.0
     """
+    import torch
+
     if gigabytes is not None:
         return gigabytes * 1e9
     if device.type == "cuda":
@@ -73,6 +120,8 @@ def fast_precision(device: str) -> Literal["fp32", "bf16"]:
         >>> fast_precision("cpu") in ("fp32", "bf16")
         True
     """
+    import torch
+
     if on_cpu(device):
         has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     else:
@@ -87,6 +136,8 @@ def on_cpu(device: str) -> bool:
         >>> on_cpu("cpu")
         True
     """
+    import torch
+
     return device == "cpu" or not torch.accelerator.is_available()
 
 
@@ -94,6 +145,7 @@ def is_accelerator(device: torch.device) -> bool:
     """Whether a device is more than the processor.
 
     Example:
+        >>> import torch
         >>> is_accelerator(torch.device("cpu"))
         False
     """
@@ -104,9 +156,12 @@ def accelerator_name(device: torch.device) -> str:
     """What an accelerator calls itself; empty for a processor.
 
     Example:
+        >>> import torch
         >>> accelerator_name(torch.device("cpu"))
         ''
     """
+    import torch
+
     if not is_accelerator(device):
         return ""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -117,12 +172,15 @@ def generators_as_before(device: torch.device) -> Iterator[None]:
     """Give torch's own generators, that of the device too, back their states at the end.
 
     Example:
+        >>> import torch
         >>> before = torch.get_rng_state()
         >>> with generators_as_before(torch.device("cpu")):
         ...     drawn = torch.rand(1)
         >>> torch.equal(before, torch.get_rng_state())
         True
     """
+    import torch
+
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
@@ -131,6 +189,7 @@ def can_fuse(parameters: Iterable[Tensor]) -> bool:
     """Whether PyTorch has optimisers of one kernel for parameters where these are.
 
     Example:
+        >>> import torch
         >>> can_fuse([torch.zeros(1)])
         True
     """

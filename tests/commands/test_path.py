@@ -48,7 +48,7 @@ def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (root / path).parent.mkdir(parents=True)
         (root / path).write_bytes(content)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    for module in ("config.auto", "training.machine_facts"):
+    for module in ("config.auto", "training.prepare"):
         monkeypatch.setattr(f"longtail.{module}.PACKAGED", f"timm:{NETWORK}")
 
 

@@ -18,8 +18,8 @@ from longtail.config.schema import RunConfig
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import plan_grid, recipe_grid
 from longtail.files import write_yaml
-from longtail.training import machine_facts as facts
-from longtail.training.machine_facts import look
+from longtail.training import prepare
+from longtail.training.prepare import inspect_environment
 
 PHOTOS = Facts(images=2700, classes=23, imbalance_ratio=177.0, side=300, packaged=True)
 TABLE = [
@@ -90,7 +90,7 @@ def test_what_the_user_chooses_is_kept_and_said() -> None:
 
 
 def test_it_looks_at_the_images_themselves() -> None:
-    facts = look(build({"data": {"source": "digits", "imbalance_ratio": 10.0}}))
+    facts, _ = inspect_environment(build({"data": {"source": "digits", "imbalance_ratio": 10.0}}))
     assert (facts.classes, facts.side, facts.gpu, facts.hub, facts.cached) == (10, 8, "", False, frozenset())
     assert facts.imbalance_ratio > 9
     assert 300 < facts.images < 900
@@ -198,12 +198,12 @@ def test_a_file_of_some_options_is_completed_as_those_options_on_the_command_lin
 def test_what_was_chosen_on_one_machine_is_not_chosen_again_on_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facts, "look", lambda _: replace(PHOTOS, gpu="H", hub=True))
+    monkeypatch.setattr(prepare, "inspect_environment", lambda _: (replace(PHOTOS, gpu="H", hub=True), None))
     made = read("digits", "--out", "run")
     assert (made.model.name, made.mode) == (STRONG, "finetune")
     assert made.training.precision != "auto"
     write_yaml(tmp_path / "config.yaml", asdict(made))
-    monkeypatch.setattr(facts, "look", lambda _: pytest.fail("the images were looked at"))
+    monkeypatch.setattr(prepare, "inspect_environment", lambda _: pytest.fail("the images were looked at"))
     monkeypatch.setattr("longtail.device.fast_precision", lambda _: pytest.fail("a precision was chosen"))
     again = read("--out", "run", "--config", str(tmp_path / "config.yaml"))
     assert asdict(again) == asdict(made) | {"reasons": []}

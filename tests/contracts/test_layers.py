@@ -25,7 +25,7 @@ LAYERS = [
     {"data"},
     {"losses"},
     {"device", "files", "validation"},
-    {"counts", "errors", "cores", "console"},
+    {"counts", "errors", "console"},
     {"text", "version"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

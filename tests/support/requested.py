@@ -13,4 +13,4 @@ def requested(*words: str) -> RunConfig:
     assert isinstance(values, dict)
     for name in ("out", "resume", "moved_to", "quiet"):
         values.pop(name, None)
-    return requested_run(**values)
+    return requested_run(**values)[0]

@@ -28,6 +28,7 @@ from longtail.run.folder import CONFIG_FILE, METRICS_FILE, MODEL_FILE, REPORT_FI
 
 if TYPE_CHECKING:
     from longtail.console import Reporter
+    from longtail.data.dataset import ImageData
 
 
 RUN_FILES = (METRICS_FILE, WEIGHTS_FILE, MODEL_FILE, REPORT_FILE)
@@ -93,8 +94,8 @@ def train(
     if out is None:
         raise UsageError("--out RUN is required.")
     refuse_existing(Path(out))  # before any image is looked at
-    run = requested_run(source, config=config, epochs=epochs, batch_size=batch_size, options=options)
-    return train_command(run, out, quiet=quiet)
+    run, images = requested_run(source, config=config, epochs=epochs, batch_size=batch_size, options=options)
+    return train_command(run, out, source=images, quiet=quiet)
 
 
 def requested_run(
@@ -104,30 +105,34 @@ def requested_run(
     epochs: int | None = None,
     batch_size: int | None = None,
     options: Mapping[str, Any],
-) -> RunConfig:
+) -> tuple[RunConfig, ImageData | None]:
     """Return the configuration that the arguments of ``longtail train`` ask for; see there.
+
+    With it comes the source, where it was read for an automatic choice: what is chosen and what is trained on are of
+    one listing, also where files are moved in between.
 
     Raises:
         LongtailError: The file cannot be used, the images cannot be read, or the options do not fit together.
     """
     from longtail.config.build import read_config
     from longtail.config.resolve import draft, is_automatic, resolve
-    from longtail.training.machine_facts import look
+    from longtail.training.prepare import inspect_environment
 
     given = dict(options) | ({"data.source": source} if source else {})
     file = None if config is None else read_config(config)
     first = draft(given, file=file)
     if not first.data.source:
         raise UsageError("SOURCE is required: longtail train SOURCE --out RUN.")
-    facts = look(first) if is_automatic(given.get("recipe", ""), file) else None
-    return resolve(given, file=file, epochs=epochs, batch_size=batch_size, facts=facts)
+    automatic = is_automatic(given.get("recipe", ""), file)
+    facts, images = inspect_environment(first) if automatic else (None, None)
+    return resolve(given, file=file, epochs=epochs, batch_size=batch_size, facts=facts), images
 
 
 def _in_folds(config: RunConfig) -> bool:
     return config.data.folds > 0 and config.data.fold is None
 
 
-def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
+def train_command(config: RunConfig, out: str, *, source: ImageData | None = None, quiet: bool = False) -> int:
     """Train into a new folder, then write the report; return the exit status."""
     from longtail.config.check import check_weights
     from longtail.config.outline import outline
@@ -143,9 +148,13 @@ def train_command(config: RunConfig, out: str, *, quiet: bool = False) -> int:
     if _in_folds(config):
         from longtail.experiments.folds import start_folds
 
-        status = _finish_training(lambda reporter: start_folds(config, Path(out), reporter), config, out, reporter)
+        status = _finish_training(
+            lambda reporter: start_folds(config, Path(out), reporter, source), config, out, reporter
+        )
         return status or _show_folds(Path(out))
-    return _finish_training(lambda reporter: start_run(config, Path(out), reporter), config, out, reporter)
+    return _finish_training(
+        lambda reporter: start_run(config, Path(out), reporter, source=source), config, out, reporter
+    )
 
 
 def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False) -> int:

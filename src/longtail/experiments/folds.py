@@ -40,20 +40,20 @@ from longtail.run.folder import (
 from longtail.run.result import read_metrics, write_metrics
 from longtail.run.tables import write_confusion, write_predictions
 from longtail.training.evaluate import Evaluation, with_group_intervals
-from longtail.training.prepare import load_images, prepare_data
+from longtail.training.prepare import prepare_data, read_source, without_unreadable
 
 
-def start_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
+def start_folds(config: RunConfig, out: Path, reporter: Reporter, source: ImageData | None = None) -> dict[str, Any]:
     """Train the folds of a configuration into a new folder; see :func:`train_folds`.
 
     Raises:
         LongtailError: The folder holds something already.
     """
     refuse_existing(out)
-    return train_folds(config, out, reporter)
+    return train_folds(config, out, reporter, source)
 
 
-def train_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, Any]:
+def train_folds(config: RunConfig, out: Path, reporter: Reporter, source: ImageData | None = None) -> dict[str, Any]:
     """Train one run for each fold into ``out/fold-0`` and so on, then write their pooled results.
 
     Folds that are finished stay as they are, and those that were started continue from their checkpoints.
@@ -62,6 +62,7 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, A
         config: The configuration of all runs; ``data.folds`` is their number.
         out: The folder; its ``metrics.json``, ``predictions.parquet`` and ``examples.parquet`` are those of a run.
         reporter: Shows the progress.
+        source: The source of the images, where it has been read already.
 
     Returns:
         The content of ``metrics.json``.
@@ -75,7 +76,7 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter) -> dict[str, A
     check_config(config)
     check_stages(config)
     config = complete(config)
-    data = load_images(config.data, reporter)
+    data = without_unreadable(config.data, source or read_source(config.data), reporter)
     grid = plan_folds(config, out)
     _require_same(grid, data)
     whole = data.splits["train"]
@@ -121,7 +122,7 @@ def _require_same(grid: Grid, data: ImageData) -> None:
             continue
         trained_on = read_metrics(run.folder)
         same_classes = trained_on.classes == data.classes
-        if not same_classes or trained_on.data_hash != prepare_data(run.config.data, source=data).data_hash:
+        if not same_classes or trained_on.data_hash != prepare_data(run.config.data, readable=data).data_hash:
             changed = "images" if same_classes else "classes"
             raise LongtailError(
                 f"the {changed} of {data.source!r} are not those that {run.folder} was trained on: put them back to "

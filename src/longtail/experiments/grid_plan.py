@@ -21,7 +21,6 @@ from longtail.config.yaml_document import Document, parse_yaml, read_yaml
 from longtail.data.sources.paths import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.run.folder import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE, read_config
-from longtail.training.machine_facts import look
 
 State = Literal["new", "started", "finished"]
 Spec = TypeVar("Spec")
@@ -363,7 +362,9 @@ def _with_choices(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Fact
         first = draft({"data.source": run.source or spec.source}, given)
     key = repr((first.data, first.training, first.model.name))
     if key not in seen:
-        seen[key] = look(first)
+        from longtail.training.prepare import inspect_environment  # seconds of import: most grids do without
+
+        seen[key], _ = inspect_environment(first)
     epochs = run.epochs if run.epochs is not None else spec.epochs
     mode, model, size = (given.get(key) for key in ("mode", "model.name", "data.image_size"))
     config, choices = choose(seen[key], recipe=recipe, mode=mode, model=model, image_size=size, epochs=epochs)

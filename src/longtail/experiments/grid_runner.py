@@ -18,7 +18,7 @@ from rich.table import Table
 
 from longtail.config.schema import StageConfig
 from longtail.console import Reporter
-from longtail.cores import JOBS, cores
+from longtail.device import JOBS, cores
 from longtail.errors import UsageError
 from longtail.experiments.grid_plan import Grid, PlannedRun, state_of
 from longtail.files import write_yaml

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from longtail.cores import cores
 from longtail.data.decode import read_square, to_rgb, to_uint8
+from longtail.device import cores
 from longtail.errors import LongtailError, UsageError
 from longtail.models import LongTailModel
 from longtail.predict.hub import local_run

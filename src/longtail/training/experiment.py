@@ -15,6 +15,7 @@ from longtail.config.check import check_config, check_stages
 from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.console import Reporter
+from longtail.data.dataset import ImageData
 from longtail.device import hardware, step_seed
 from longtail.errors import LongtailError
 from longtail.models.adapters import add_adapters, merge_adapters
@@ -47,7 +48,12 @@ from longtail.training.tracking import Tracking
 
 
 def start_run(
-    config: RunConfig, out: Path, reporter: Reporter, *, callbacks: Sequence[Callback] = ()
+    config: RunConfig,
+    out: Path,
+    reporter: Reporter,
+    *,
+    source: ImageData | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Train into a new folder and return the metrics.
 
@@ -55,6 +61,7 @@ def start_run(
         config: Everything the run is made from.
         out: The RUN folder.
         reporter: Tells the user what happens.
+        source: The source of the images, where it has been read already.
         callbacks: Called before those of the run itself.
 
     Raises:
@@ -69,7 +76,7 @@ def start_run(
     if engine.is_main:
         write_config(out, config)
     try:
-        experiment = Experiment(config, out, reporter, engine, callbacks=callbacks)
+        experiment = Experiment(config, out, reporter, engine, source=source, callbacks=callbacks)
     except BaseException:  # nothing is trained yet: leave no trace, so that the same command works once it is fixed
         if engine.is_main:
             (out / CONFIG_FILE).unlink(missing_ok=True)
@@ -118,6 +125,7 @@ class Experiment(Callback):
         reporter: Tells the user what happens.
         engine: Device, precision, processes.
         state: The checkpoint to continue from.
+        source: The source of the images, where it has been read already.
         callbacks: Called before those of the run itself.
 
     Attributes:
@@ -135,6 +143,7 @@ class Experiment(Callback):
         engine: Engine,
         *,
         state: TrainingState | None = None,
+        source: ImageData | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         begun = time.perf_counter()
@@ -149,7 +158,8 @@ class Experiment(Callback):
         # Data
         classes = None if state is None else state.values.get("classes")
         self.prepared = engine.agree(
-            lambda: prepare_data(config.data, self.reporter, classes=classes), partial(run_facts, config)
+            lambda: prepare_data(config.data, self.reporter, source=source, classes=classes),
+            partial(run_facts, config),
         )
         self.data_hash = self.prepared.data_hash  # now: a folder may change while it is trained on
         describe_data(self.prepared, config.data.source, self.reporter)

@@ -5,26 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from longtail.config.auto import PACKAGED, STRONG, TRANSFORMER, Facts
 from longtail.config.schema import EXECUTION, DataConfig, RunConfig, flatten
 from longtail.console import Reporter
 from longtail.counts import ClassCounts, GroupName, IntArray
 from longtail.data.audit.drop_unreadable import UNREADABLE, drop_unreadable
 from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import ImageData, Split
+from longtail.data.decode import open_image
 from longtail.data.loading.loaders import ResidentBudget, SinglePassLoader, build_loader
 from longtail.data.loading.workers import Decoder
-from longtail.data.sources.paths import absolute_source
+from longtail.data.sources.huggingface import reachable
 from longtail.data.sources.registry import load_source
 from longtail.data.splits import assign_folds, carve, describe_never_judged, never_judged
 from longtail.data.subsets import cut_long_tailed
 from longtail.data.transforms.augmentation import BatchTransform
+from longtail.device import accelerator_name
 from longtail.errors import LongtailError
+from longtail.models.timm import TIMM_PREFIX
+from longtail.models.weights import cached_weights, packaged_weights
+from longtail.training.engine import Engine
 from longtail.training.forward_pass import ImageInputs
 
 if TYPE_CHECKING:
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
 
 _PATHS = frozenset({"data.source", "model.weights"})
 """Options that may differ between hosts: the images are compared by their hash."""
+_PROBES = 64  # images whose size is looked at
 
 
 @dataclass(frozen=True)
@@ -69,58 +76,29 @@ class PreparedData:
         return self.data.splits.get(name)
 
 
-_Source = tuple[str, str | None, str | None, str | None]
-_handed_on: dict[_Source, ImageData] = {}  # at most one
-
-
-def read_source(config: DataConfig, *, hand_on: bool = False) -> ImageData:
-    """Read the source of a configuration.
-
-    Args:
-        config: Of the run.
-        hand_on: The next :func:`load_images` of this process takes what is read now: what is chosen by the images and
-            what is then trained on them are of one listing, also where files are moved in between.
+def read_source(config: DataConfig) -> ImageData:
+    """Read the source of a configuration: its files are listed, no image is decoded.
 
     Example:
-        >>> digits = read_source(DataConfig(source="digits"), hand_on=True)
-        >>> load_images(DataConfig(source="digits")) is digits, load_images(DataConfig(source="digits")) is digits
-        (True, False)
+        >>> len(read_source(DataConfig(source="digits")).splits["train"])
+        1438
     """
-    data = load_source(
+    return load_source(
         config.source,
         label_column=config.label_column,
         image_column=config.image_column,
         split_column=config.split_column,
     )
-    _handed_on.clear()
-    if hand_on:
-        _handed_on[_source_of(config)] = data
-    return data
 
 
-def _source_of(config: DataConfig) -> _Source:
-    return absolute_source(config.source), config.label_column, config.image_column, config.split_column
-
-
-def load_images(config: DataConfig, reporter: Reporter | None = None) -> ImageData:
-    """Load a source, without its unreadable images where the configuration says so.
+def without_unreadable(config: DataConfig, data: ImageData, reporter: Reporter | None = None) -> ImageData:
+    """Leave out the images that cannot be decoded, where the configuration says so.
 
     Args:
         config: Of the run.
-        reporter: Shows how far the look at every image is; silent when not given.
-
-    Example:
-        >>> len(load_images(DataConfig(source="digits")).splits["train"])
-        1438
+        data: Its source as it was read.
+        reporter: Shows how many images have been tried; silent when not given.
     """
-    return _without_unreadable(config, _listing(config), reporter)
-
-
-def _listing(config: DataConfig) -> ImageData:
-    return _handed_on.pop(_source_of(config), None) or read_source(config)
-
-
-def _without_unreadable(config: DataConfig, data: ImageData, reporter: Reporter | None) -> ImageData:
     if not config.skip_unreadable:
         return data
     with (reporter or Reporter(quiet=True)).bar("looking at images", sum(map(len, data.splits.values()))) as bar:
@@ -134,6 +112,7 @@ def prepare_data(
     reporter: Reporter | None = None,
     *,
     source: ImageData | None = None,
+    readable: ImageData | None = None,
     classes: Sequence[str] | None = None,
 ) -> PreparedData:
     """Load a source and make its splits.
@@ -143,8 +122,9 @@ def prepare_data(
 
     Args:
         config: Of the run.
-        reporter: As for :func:`load_images`.
-        source: What :func:`load_images` returns, where that is known already.
+        reporter: As for :func:`without_unreadable`.
+        source: The source, where it has been read already.
+        readable: The source as :func:`without_unreadable` returns it, where all its images have been tried already.
         classes: Class names of an earlier start of the run: the source is matched to them, so that the same images get
             the same splits and labels.
 
@@ -157,10 +137,12 @@ def prepare_data(
         >>> prepared.counts.imbalance_ratio > 9
         True
     """
-    whole = _listing(config) if source is None else source
+    whole = readable or source or read_source(config)
     if classes is not None:
-        whole = _matched(whole, classes)
-    data = _without_unreadable(config, whole, reporter) if source is None else whole
+        whole = match_classes(whole, classes)
+        for split in whole.splits.values():
+            require_known(whole, split, classes)
+    data = without_unreadable(config, whole, reporter) if readable is None else readable
     origins = {name: "train" if name == "test" and config.folds > 1 else name for name in data.splits}
     if config.group_column is not None:
         data.splits["train"].require(config.group_column)  # also where nothing is carved: it may be misspelt
@@ -189,13 +171,6 @@ def prepare_data(
     groups = counts.groups(many=config.many, few=config.few, by=config.groups)
     origins = {name: origins.get(name, "train") for name in data.splits}  # other splits were held out from train
     return PreparedData(data, counts, groups, tuple(notes), whole, origins)
-
-
-def _matched(data: ImageData, classes: Sequence[str]) -> ImageData:
-    matched = match_classes(data, classes)
-    for split in matched.splits.values():
-        require_known(matched, split, classes)
-    return matched
 
 
 def _one_fold(config: DataConfig, data: ImageData) -> tuple[ImageData, list[str]]:
@@ -323,3 +298,48 @@ def make_transform(config: DataConfig) -> BatchTransform:
         policy_magnitude=config.policy_magnitude,
         cutout=config.cutout,
     )
+
+
+def inspect_environment(config: RunConfig) -> tuple[Facts, ImageData]:
+    """Read the source of a configuration and find out what there is to train with, for ``--recipe auto``.
+
+    Returns:
+        The facts that the choice is made from, and the source, so that the run trains on what the choice was made by.
+
+    Raises:
+        LongtailError: The source cannot be read.
+    """
+    source = read_source(config.data)
+    # Folds are alike, and a few images that cannot be read decide nothing: looking for them is left to the run.
+    each_fold = config.data.folds and config.data.fold is None
+    prepared = prepare_data(replace(config.data, fold=0) if each_fold else config.data, readable=source)
+    train = prepared.data.splits["train"]
+    facts = Facts(
+        images=len(train),
+        classes=prepared.counts.num_classes,
+        imbalance_ratio=prepared.counts.imbalance_ratio,
+        side=_median_side(train),
+        gpu=accelerator_name(Engine(config.training).device),
+        packaged=packaged_weights(PACKAGED.removeprefix(TIMM_PREFIX)) is not None,
+        hub=reachable(),
+        cached=frozenset(name for name in {PACKAGED, STRONG, TRANSFORMER, config.model.name} if _is_cached(name)),
+    )
+    return facts, source
+
+
+def _is_cached(name: str) -> bool:
+    return name.startswith(TIMM_PREFIX) and cached_weights(name.removeprefix(TIMM_PREFIX)) is not None
+
+
+def _median_side(split: Split) -> int:
+    """Median of the shorter sides of some images, in pixels; those that cannot be read are left to the loader."""
+    rows = np.unique(np.linspace(0, len(split) - 1, _PROBES).astype(np.int64))
+    sides = []
+    for _, stored in split.select(rows).scan():
+        image_file = stored["bytes"] if stored["bytes"] is not None else stored["path"]
+        try:
+            with open_image(image_file or b"") as image:
+                sides.append(min(image.size))
+        except LongtailError:
+            continue
+    return int(np.median(sides)) if sides else 0

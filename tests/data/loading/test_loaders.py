@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from longtail.cores import default_workers
 from longtail.data.dataset import Split
 from longtail.data.loading import loaders
 from longtail.data.loading.loaders import (
@@ -22,6 +21,7 @@ from longtail.data.loading.loaders import (
 )
 from longtail.data.loading.workers import Decoder, decode_all
 from longtail.data.sources.registry import load_source
+from longtail.device import default_workers
 from longtail.errors import LongtailError
 
 CPU = torch.device("cpu")
@@ -125,7 +125,7 @@ def test_images_for_a_gpu_have_to_fit_the_host_and_what_other_runs_leave(monkeyp
 
 
 def test_every_core_decodes_unless_others_need_it(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longtail.cores.cores", lambda: 16)
+    monkeypatch.setattr("longtail.device.cores", lambda: 16)
     loader = build_loader(Decoder(split, None, 8), CPU, workers=None, budget=ResidentBudget(CPU, 0.0))
     assert isinstance(loader, StreamingLoader)
     assert loader.workers == 16

@@ -9,11 +9,11 @@ from functools import partial
 
 import numpy as np
 
-from longtail.cores import cores
 from longtail.data.audit.probe import display_name
 from longtail.data.dataset import Finding, ImageData
 from longtail.data.decode import Interpolation
 from longtail.data.loading.workers import Decoder
+from longtail.device import cores
 from longtail.errors import LongtailError, UnreadableImageError, listed
 
 UNREADABLE = "unreadable"

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from longtail.cores import cores
 from longtail.counts import FloatArray, IntArray
 from longtail.data.dataset import Split
+from longtail.device import cores
 from longtail.errors import LongtailError
 
 MAX_DISTANCE = 24

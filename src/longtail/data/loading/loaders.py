@@ -11,10 +11,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from longtail.cores import default_workers, runs_at_once
 from longtail.data.loading.cache import cached_images
 from longtail.data.loading.workers import BlockReader, Decoder, decode_all
-from longtail.device import forward_batch, memory_budget
+from longtail.device import default_workers, forward_batch, memory_budget, runs_at_once
 
 _PIECE = 8  # images that a thread decodes at a time
 _IMAGES_AHEAD = 16  # for each thread

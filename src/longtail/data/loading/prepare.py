@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 import torch
 from filelock import FileLock, Timeout
 
-from longtail.cores import cores
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split, portable_pixmap
 from longtail.data.loading.workers import Block, BlockReader, Decoder
 from longtail.data.sources.huggingface import hidden_progress_bars
+from longtail.device import cores
 from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:

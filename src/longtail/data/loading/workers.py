@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from longtail.cores import cores
 from longtail.data.dataset import Split
 from longtail.data.decode import Interpolation, read_square, to_rgb, to_uint8
+from longtail.device import cores
 from longtail.errors import LongtailError
 
 
