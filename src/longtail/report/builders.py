@@ -21,7 +21,7 @@ from longtail.evaluation.groups import group_means
 from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.evaluation.significance import seeds_interval
 from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, MUTED, blank, epoch_axis, run_style
-from longtail.report.plots.traces import add_line, add_points, axis_ends, count_axis, value_axis
+from longtail.report.plots.traces import Ends, add_line, add_points, axis_ends, count_axis, value_axis
 from longtail.report.section import Drawing, Key, Section, Table, in_rows
 from longtail.report.select import Measured, group_keys, named, run_keys, seed_note, side_by_side
 from longtail.run.result import RunResult
@@ -123,7 +123,7 @@ class ClassSection:
 
     def _drawings(self, measure: ClassMeasure, panels: Sequence[Measured], shown: Sequence[Measured]) -> list[Drawing]:
         ends = axis_ends(
-            [values for each in panels for values in _with_whiskers(each, measure)],
+            [values for each in panels for values in _drawn(each, measure)],
             log=measure.log,
             include=[] if measure.level is None else [measure.level],
         )
@@ -147,7 +147,7 @@ class ClassSection:
                 notes=each.notes,
             )
             if measure.across:
-                _diagonal(figure, measure, panels)
+                _diagonal(figure, measure, ends)
             else:
                 count_axis(figure, sizes.astype(np.float64))
             title = f"{measure.title} ({measure.unit.strip()})" if measure.unit else measure.title
@@ -201,23 +201,20 @@ def _trend(each: Measured, key: str) -> RankTrend:
     return rank_trend(each.values[key], each.run.counts.array)
 
 
-def _with_whiskers(each: Measured, measure: ClassMeasure) -> list[FloatArray]:
+def _drawn(each: Measured, measure: ClassMeasure) -> list[FloatArray]:
+    """All values that the vertical axis has to hold; those of both axes where they are the same."""
     values = each.values[measure.key]
-    if not measure.whisker:
-        return [values]
-    return [values - each.values[measure.whisker], values + each.values[measure.whisker]]
+    if measure.whisker:
+        return [values - each.values[measure.whisker], values + each.values[measure.whisker]]
+    return [values, each.values[measure.across]] if measure.across else [values]
 
 
-def _diagonal(figure: go.Figure, measure: ClassMeasure, panels: Sequence[Measured]) -> None:
+def _diagonal(figure: go.Figure, measure: ClassMeasure, ends: Ends | None) -> None:
     """An axis for a second measure in place of training images, and a dotted line where both are equal."""
-    ends = axis_ends([each.values[measure.across] for each in panels], log=measure.log)
-    figure.update_xaxes(title=measure.across_title, range=ends)
-    if measure.log:
-        figure.update_xaxes(type="log", tickformat="~g", dtick=1)
-    corners = np.array(ends or (0.0, 1.0))
-    places = np.power(10.0, corners) if measure.log else corners
+    value_axis(figure, ends, title=measure.across_title, spec=measure.spec, log=measure.log, horizontal=True)
+    corners = np.power(10.0, ends or (0.0, 1.0)) if measure.log else np.array(ends or (0.0, 1.0))
     line = {"color": MUTED, "width": 1, "dash": "dot"}
-    figure.add_scatter(x=places, y=places, mode="lines", line=line, hoverinfo="skip")
+    figure.add_scatter(x=corners, y=corners, mode="lines", line=line, hoverinfo="skip")
 
 
 def _class_alt(measure: ClassMeasure, each: Measured) -> str:

@@ -15,7 +15,6 @@ from longtail.compare.seeds import MeanStd
 from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 from longtail.evaluation.groups import Mask, group_masks
-from longtail.evaluation.significance import Difference
 from longtail.report.plots.canvas import GROUP_LABELS, GROUP_SYMBOLS
 from longtail.report.section import Key
 from longtail.run.result import RunResult
@@ -158,19 +157,6 @@ def run_keys(rows: Sequence[Row]) -> tuple[Key, ...]:
     return tuple(Key(f"run{row.color % 8}", LINES[row.color // 8 % 3], row.label) for row in rows)
 
 
-def mean_of(row: Row, value: Measure) -> float | None:
-    """The mean of a number over the runs of a configuration; None where none has it."""
-    spread = MeanStd.of([value(run) for run in row.runs])
-    return spread.mean if spread else None
-
-
-def difference(
-    row: Row, first: Row, split: str | None, value: Measure, between: Between | None = None
-) -> Difference | None:
-    """Difference to the first configuration; see :func:`longtail.compare.differences.difference_between`."""
-    return difference_between(row.runs, first.runs, split, value, between)
-
-
 def against_first(
     rows: Sequence[Row],
     split: str | None,
@@ -192,12 +178,13 @@ def against_first(
     """
     parts: list[str] = []
     for row in spoken(rows):
-        mean = mean_of(row, value)
-        if mean is None:
+        over_seeds = MeanStd.of([value(run) for run in row.runs])
+        if over_seeds is None:
             continue
-        text = f"{words(mean)} under {row.label}"
+        text = f"{words(over_seeds.mean)} under {row.label}"
         if parts and row is not rows[0]:
-            text += f", {difference_text(difference(row, rows[0], split, value, between))}"
+            change = difference_between(row.runs, rows[0].runs, split, value, between)
+            text += f", {difference_text(change)}"
         parts.append(text)
     return "; ".join(parts)
 

@@ -213,7 +213,14 @@ def axis_ends(
 
 
 def value_axis(
-    figure: go.Figure, ends: Ends | None, *, title: str, spec: str, log: bool = False, level: float | None = None
+    figure: go.Figure,
+    ends: Ends | None,
+    *,
+    title: str,
+    spec: str,
+    log: bool = False,
+    level: float | None = None,
+    horizontal: bool = False,
 ) -> go.Figure:
     """Make the vertical axis one of these ends.
 
@@ -224,18 +231,17 @@ def value_axis(
         spec: How values are written, such as ``.2f`` or ``.1%``.
         log: A logarithmic axis.
         level: Where a dotted line is drawn.
+        horizontal: The horizontal axis instead.
     """
     if level is not None:
         figure.add_hline(y=level, line={"color": MUTED, "width": 1, "dash": "dot"})
-    figure.update_yaxes(title=title, range=ends, nticks=6)
+    span, axis = ends[1] - ends[0] if ends else 0.0, {"title": title, "range": ends, "nticks": 6}
     if log:
-        decades = ends[1] - ends[0] if ends else 0.0
         # Powers of ten, then 1, 2 and 5 of each, and what plotly chooses over less than that.
-        dtick = 1 if decades > 2 else "D2" if decades > 0.6 else None
-        figure.update_yaxes(type="log", tickformat="~g", dtick=dtick)
+        axis |= {"type": "log", "tickformat": "~g", "dtick": 1 if span > 2 else "D2" if span > 0.6 else None}
     elif spec.endswith("%"):
-        figure.update_yaxes(tickformat=".0%" if ends and ends[1] - ends[0] > 0.2 else ".1%")
-    return figure
+        axis["tickformat"] = ".0%" if span > 0.2 else ".1%"
+    return figure.update_xaxes(axis) if horizontal else figure.update_yaxes(axis)
 
 
 def count_axis(figure: go.Figure, places: npt.NDArray[np.float64]) -> None:

@@ -94,8 +94,8 @@ def class_gradients(comparison: Comparison) -> list[Measured]:
         end = dynamics.end_of_stage_1
         ratio = np.clip(balance.classes[end], 1 / FARTHEST, FARTHEST)
         drawn = np.isfinite(ratio) & (balance.classes[end] > 0)
-        sums = {"raised": dynamics.positive[end], "lowered": dynamics.negative[end]}
-        values = {"ratio": ratio} | {name: np.where(drawn, part, np.nan) for name, part in sums.items()}
+        raised = np.where(drawn, dynamics.positive[end], np.nan)
+        values = {"ratio": ratio, "raised": raised, "lowered": raised / ratio}
         shown.append(each.measured(values))
     return shown
 

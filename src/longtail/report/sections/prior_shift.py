@@ -10,13 +10,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from longtail.analysis.predictions import EXPONENTS, PriorShift, prior_shift
-from longtail.compare.differences import Between, Measure, Runs
+from longtail.compare.differences import Between, Measure, Runs, difference_between
 from longtail.compare.table import Comparison, Row
 from longtail.evaluation.intervals import LEVEL
 from longtail.report.plots.canvas import MUTED, blank, run_style
 from longtail.report.plots.traces import add_line
 from longtail.report.section import Cell, Drawing, Section, Table
-from longtail.report.select import BAND_SENTENCE, against_first, difference, has_bands, run_keys
+from longtail.report.select import BAND_SENTENCE, against_first, has_bands, run_keys
 from longtail.run.result import Ends, RunResult
 from longtail.text import MINUS, interval_text, percent, signed
 
@@ -124,7 +124,8 @@ def _table(means: Sequence[tuple[Row, PriorShift]], curves: Curves, split: str) 
             half = Z * float(curve.error[np.abs(EXPONENTS - place).argmin()])
             reached = curve.at(place)
             line.append((percent(reached, unit=False), interval_text((reached - half, reached + half))))
-            gap = difference(row, first, split, _accuracy(curves, place), _between(curves, place))
+            accuracy, between = _accuracy(curves, place), _between(curves, place)
+            gap = difference_between(row.runs, first.runs, split, accuracy, between)
             if gap and gap.interval and row is not first:
                 low, high = gap.interval
                 line.append(f"{signed(gap.mean)} ({signed(low)} to {signed(high)})")
