@@ -198,7 +198,7 @@ def tamper(run: Path, old: str, new: str) -> None:
         ("subset_seed: 0", "subset_seed: 1", "are not those that"),
         ("epochs: 3", "epohcs: 3", "Did you mean 'stage1.epochs'?"),
         ("epochs: 3", "epochs: many", "stage1.epochs takes a whole number, got 'many'."),
-        ("image_size: 8", "image_size: -8", "--data.image_size must be at least 1, got -8."),
+        ("image_size: 8", "image_size: -8", "data.image_size must be at least 1, got -8"),
     ],
 )
 def test_a_configuration_that_does_not_fit_the_checkpoint(
