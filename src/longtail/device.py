@@ -210,6 +210,7 @@ def hardware(device: torch.device) -> dict[str, str | int]:
     """Return the processor, its cores and the accelerator a run used.
 
     Example:
+        >>> import torch
         >>> hardware(torch.device("cpu"))["device"]
         'cpu'
     """
