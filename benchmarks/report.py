@@ -33,6 +33,7 @@ from longtail.training.results import EXAMPLES_SCHEMA, thumbnail
 CLASSES, EACH, TRAIN, DRAWN, EPOCHS = 8142, 3, 20_000, 5_000, 20
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DRAW_ALL = """async () => {
+  document.querySelectorAll('details').forEach((details) => { details.open = true; });
   const plots = [...document.querySelectorAll('.plot')];
   for (const plot of plots) {
     plot.scrollIntoView({block: 'center'});

@@ -17,7 +17,6 @@ from longtail.errors import LongtailError
 from longtail.report import write_report
 from longtail.report.pictures import data_uri, short_names
 from longtail.report.sections.hardest import build, hardest_classes
-from longtail.report.sections.order import build_sections
 from longtail.report.sections.results import verdict
 
 
@@ -236,15 +235,6 @@ def test_without_validation_the_highest_is_named_with_its_interval_and_no_verdic
     validated = make_run("kps", recipe="cifar-lt/kps", validation_slope=0.1)
     assert "No verdict" in verdict(compare_runs([*two, validated]))
     assert "verdict" not in verdict(compare_runs(two[:1]))
-
-
-def test_group_figures_are_the_same_in_every_section(make_run):
-    folder = make_run("ce", per_class_test=7)
-    comparison = compare_runs([folder])
-    (bars,) = [section for section in build_sections(comparison) if section.id == "groups"]
-    found = {drawing.id: drawing.alt for drawing in bars.drawings}
-    row = comparison.final[0]
-    assert f"ce {100 * row.values['few'].mean:.1f}%" in found["group-few"]
 
 
 def test_large_pictures_are_made_light_and_broken_ones_are_left_out(make_run, two):

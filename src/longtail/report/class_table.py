@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from typing import Any
 
@@ -80,7 +79,7 @@ def class_table(comparison: Comparison) -> dict[str, Any]:
         ``split``, ``words`` (what is said of a class with so few test images), ``runs`` (each with ``label``,
         ``recall``, ``low`` and ``high`` in tenths of a percent, None where not measured, and ``taken``: index and
         percent in turn; ``train`` and ``groups`` of its own where it had other images), and ``images``, ``examples``
-        and ``left_out`` of :class:`ClassPictures`, hardest classes first.
+        and ``left_out`` of :func:`embed_pictures`, hardest classes first.
     """
     rows, run = comparison.final, comparison.final[0].runs[0]
     tested = tested_images(rows, comparison.split)
@@ -100,7 +99,7 @@ def class_table(comparison: Comparison) -> dict[str, Any]:
             if number in tested
         },
         "runs": [_configuration(row, comparison) for row in rows],
-        **asdict(embed_pictures(rows, np.lexsort((run.counts.array, recalls)).tolist())),
+        **embed_pictures(rows, np.lexsort((run.counts.array, recalls)).tolist()),
     }
 
 
@@ -139,36 +138,26 @@ def _tenths(value: float) -> int | None:
     return None if np.isnan(value) else round(1000 * float(value))
 
 
-@dataclass(frozen=True)
-class ClassPictures:
-    """What the page shows of classes.
-
-    Attributes:
-        images: Data URIs.
-        examples: By class index, as JSON keys are: each picture as its place in ``images``, and for a test image
-            classified wrongly the number of the configuration, the class it is taken for, and the confidence in tenths
-            of a percent. Training images come first.
-        left_out: Classes with pictures, none of which had room.
-    """
-
-    images: list[str] = field(default_factory=list)
-    examples: dict[str, list[list[int]]] = field(default_factory=dict)
-    left_out: list[int] = field(default_factory=list)
-
-
-def embed_pictures(rows: Sequence[Row], order: Iterable[int]) -> ClassPictures:
+def embed_pictures(rows: Sequence[Row], order: Iterable[int]) -> dict[str, Any]:
     """Embed pictures until their bytes are spent: one of every class before a second of any.
 
     Args:
         rows: Finished configurations.
         order: Class indices, the most important first.
+
+    Returns:
+        ``images``, data URIs; ``examples`` by class index, as JSON keys are: each picture as its place in ``images``,
+        and for a test image classified wrongly the number of the configuration, the class it is taken for, and the
+        confidence in tenths of a percent, training images first; and ``left_out``, classes with pictures none of which
+        had room.
     """
     stored: dict[int, list[list[ExampleImage]]] = defaultdict(lambda: [[] for _ in rows])
     for number, row in enumerate(rows):
         for each in (example for run in row.runs for example in run.examples):
             stored[each.label][number].append(each)
     queues = [(index, list(_queue(stored[index]))) for index in order if index in stored]
-    pictures, places, spent = ClassPictures(), dict[bytes, int](), 0
+    uris, places, spent = list[str](), dict[bytes, int](), 0
+    examples: dict[str, list[list[int]]] = {}
     for turn in zip_longest(*(queue for _, queue in queues)):
         for (index, _), entry in zip(queues, turn, strict=True):
             if entry is None or spent > BUDGET:
@@ -179,14 +168,14 @@ def embed_pictures(rows: Sequence[Row], order: Iterable[int]) -> ClassPictures:
                 spent += len(uri)
                 if spent > BUDGET:
                     continue
-                places[example.image] = len(pictures.images)
-                pictures.images.append(uri)
+                places[example.image] = len(uris)
+                uris.append(uri)
             error = [] if number < 0 else [number, example.prediction, round(1000 * example.confidence)]
-            pictures.examples.setdefault(str(index), []).append([places[example.image], *error])
-    for entries in pictures.examples.values():
+            examples.setdefault(str(index), []).append([places[example.image], *error])
+    for entries in examples.values():
         entries.sort(key=lambda entry: entry[1] if len(entry) > 1 else -1)
-    pictures.left_out.extend(index for index, _ in queues if str(index) not in pictures.examples)
-    return pictures
+    left_out = [index for index, _ in queues if str(index) not in examples]
+    return {"images": uris, "examples": examples, "left_out": left_out}
 
 
 def _queue(stored: Sequence[Sequence[ExampleImage]]) -> Iterator[tuple[int, ExampleImage]]:

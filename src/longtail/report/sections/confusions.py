@@ -173,7 +173,7 @@ def matrix_figure(shares: FloatArray, names: Sequence[str], *, height: int = 440
         hovertemplate="%{y}<br>taken for %{x}: %{z}%<extra></extra>",
     )
     axis = {"type": "category", "automargin": True, "showgrid": False, "tickfont": {"size": 10}, "tickangle": 0}
-    figure.update_xaxes(**axis | {"tickangle": 90}, title="Taken for")
+    figure.update_xaxes(**axis | {"tickangle": 90 if max(map(len, names)) > 4 else 0}, title="Taken for")
     return figure.update_yaxes(**axis, title="True class", autorange="reversed")
 
 
