@@ -272,30 +272,35 @@ class EpochMeasure:
     """A line for each shot group, or for all images, over the epochs.
 
     Attributes:
-        keys: Words to the key of the values, shape (E, 3) or (E, 1); the first is drawn solid, the second dashed.
         id: Of the figures, which get the number of the configuration or the name of the group.
         title: What stands above a figure.
-        axis: Title of the axis.
+        keys: Of the values, shape (E, 3) or (E, 1); of two, by their words, the second is drawn dashed.
         spec: How a value is written, such as ``.2f`` or ``.1%``.
+        axis: Title of the axis; that of the figure when not given.
         log: On a logarithmic axis.
         level: Where a dotted line is drawn.
         include: Values that the axis holds.
         band: Keys of the lower and the upper end of a band around each line.
     """
 
-    keys: Mapping[str, str]
     id: str
     title: str
-    axis: str
+    keys: str | Mapping[str, str]
     spec: str = ".2f"
+    axis: str = ""
     log: bool = False
     level: float | None = None
     include: tuple[float, ...] = ()
     band: tuple[str, str] | tuple[()] = ()
 
+    @property
+    def lines(self) -> Mapping[str, str]:
+        """The words and the key of each line."""
+        return {self.title: self.keys} if isinstance(self.keys, str) else self.keys
+
     def drawn(self, shown: Sequence[Measured]) -> dict[str, str]:
         """The words and keys that any of the configurations has values of."""
-        return {word: key for word, key in self.keys.items() if any(_has(each, key) for each in shown)}
+        return {word: key for word, key in self.lines.items() if any(_has(each, key) for each in shown)}
 
 
 @dataclass(frozen=True)
@@ -333,7 +338,7 @@ class EpochSection:
         else:
             legend = tuple(Key(name, "line", GROUP_LABELS[name]) for name in _groups(shown))
         words = dict.fromkeys(
-            word for measure in self.measures for word in measure.drawn(shown) if len(measure.keys) > 1
+            word for measure in self.measures for word in measure.drawn(shown) if len(measure.lines) > 1
         )
         if len(words) > 1:
             legend += tuple(Key("ink", shape, word) for word, shape in zip(words, ("line", "dashed"), strict=True))
@@ -344,7 +349,7 @@ class EpochSection:
 
     def _drawings(self, measure: EpochMeasure, shown: Sequence[Measured]) -> list[Drawing]:
         """The figures of a measure, all with the same axes."""
-        keys = [*measure.keys.values(), *measure.band]
+        keys = [*measure.lines.values(), *measure.band]
         ends = axis_ends(
             [each.values[key] for each in shown for key in keys],
             log=measure.log,
@@ -358,7 +363,14 @@ class EpochSection:
                 _add_epochs(figure, measure, line, alone=sum(line.each.row is other.row for other in shown) == 1)
             starts = [line.each.end + 1 for line in lines if line.each.stage[-1] != line.each.stage[0]]
             epoch_axis(figure, starts, last)
-            value_axis(figure, ends, title=measure.axis, spec=measure.spec, log=measure.log, level=measure.level)
+            value_axis(
+                figure,
+                ends,
+                title=measure.axis or measure.title,
+                spec=measure.spec,
+                log=measure.log,
+                level=measure.level,
+            )
             drawings.append(Drawing(name, title, _epoch_alt(title, measure, lines), figure))
         return drawings
 
@@ -384,7 +396,7 @@ class EpochSection:
     def _numbers(self, each: Measured) -> str:
         """The first measure at the end of stage 1 in words."""
         measure = self.measures[0]
-        values = each.values[next(iter(measure.keys.values()))][each.end]
+        values = each.values[next(iter(measure.lines.values()))][each.end]
         if not self.by_group:
             return f"{value_text(values[0], measure.spec)} under {each.label}"
         parts = [
@@ -397,8 +409,8 @@ class EpochSection:
         """The first epoch, the end of stage 1 and the last epoch of each line."""
         rows = []
         for measure in self.measures:
-            for word, key in measure.keys.items():
-                title = measure.title if len(measure.keys) == 1 else f"{measure.title}, {word.lower()}"
+            for word, key in measure.lines.items():
+                title = measure.title if len(measure.lines) == 1 else f"{measure.title}, {word.lower()}"
                 for each in [each for each in shown if _has(each, key)]:
                     for epoch in dict.fromkeys((0, each.end, len(each.stage) - 1)):
                         cells = [value_text(value, measure.spec) for value in each.values[key][epoch]]
@@ -433,14 +445,14 @@ def _groups(shown: Sequence[Measured]) -> list[GroupName]:
 
 def _add_epochs(figure: go.Figure, measure: EpochMeasure, line: Line, *, alone: bool) -> None:
     """Draw each key of a measure; the lines of several seeds are paler."""
-    values = {key: line.each.values[key][:, line.column] for key in (*measure.keys.values(), *measure.band)}
-    for place, (word, key) in enumerate(measure.keys.items()):
+    values = {key: line.each.values[key][:, line.column] for key in (*measure.lines.values(), *measure.band)}
+    for place, (word, key) in enumerate(measure.lines.items()):
         drawn = np.where(values[key] > 0, values[key], np.nan) if measure.log else values[key]
         add_line(
             figure,
             np.arange(1, len(line.each.stage) + 1),
             drawn,
-            name=f"{line.name} {word.lower()}" if len(measure.keys) > 1 else line.name,
+            name=f"{line.name} {word.lower()}" if len(measure.lines) > 1 else line.name,
             hover=f"epoch %{{x}}: %{{y:{measure.spec}}}",
             color=line.color,
             dash="dash" if place else line.dash,
@@ -458,5 +470,5 @@ def _epoch_alt(title: str, measure: EpochMeasure, lines: Sequence[Line]) -> str:
         for word, key in measure.drawn([line.each]).items():
             values = line.each.values[key][[0, line.each.end], line.column]
             start, end = (value_text(float(value), measure.spec) for value in values)
-            parts.append(f"{line.name}{f' {word.lower()}' if len(measure.keys) > 1 else ''} {start} to {end}")
+            parts.append(f"{line.name}{f' {word.lower()}' if len(measure.lines) > 1 else ''} {start} to {end}")
     return f"Lines over epochs, {title}, from the first to the last epoch of stage 1: {'; '.join(parts)}."

@@ -62,7 +62,7 @@ def first_runs(comparison: Comparison, read: Callable[[RunResult], T | None]) ->
     return first
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measured:
     """A configuration, the run of it that is drawn, and the values of that run.
 

@@ -41,24 +41,16 @@ TRAINING = EpochSection(
     histories,
     (
         EpochMeasure(
-            {"Training": "train_accuracy", "Validation": "validation_accuracy"},
             "curve-accuracy",
             "Accuracy",
-            "Accuracy",
+            {"Training": "train_accuracy", "Validation": "validation_accuracy"},
             ".1%",
             include=(0.0, 1.0),
         ),
         EpochMeasure(
-            {"Training": "train_loss", "Validation": "validation_loss"},
-            "curve-loss",
-            "Loss",
-            "Loss",
-            ".3f",
-            include=(0.0,),
+            "curve-loss", "Loss", {"Training": "train_loss", "Validation": "validation_loss"}, ".3f", include=(0.0,)
         ),
-        EpochMeasure(
-            {"Rate": "learning_rate"}, "curve-learning_rate", "Learning rate", "Learning rate", ".2g", log=True
-        ),
+        EpochMeasure("curve-learning_rate", "Learning rate", "learning_rate", ".2g", log=True),
     ),
     panels="groups",
     by_group=False,
@@ -84,13 +76,13 @@ GRADIENTS = EpochSection(
     "image can give 1 at most. At the end of stage 1 the ratio is {numbers}.",
     group_gradients,
     (
-        EpochMeasure({"Ratio": "ratio"}, "gradients", "Ratio", "Raised / lowered", ".3g", log=True, level=1.0),
+        EpochMeasure("gradients", "Ratio", "ratio", ".3g", "Raised / lowered", log=True, level=1.0),
         EpochMeasure(
-            {"Raised": "raised", "Lowered": "lowered"},
             "gradient-sums",
             "Raised and lowered",
-            "Gradient on a class",
+            {"Raised": "raised", "Lowered": "lowered"},
             ".3g",
+            "Gradient on a class",
             log=True,
         ),
     ),
@@ -125,23 +117,9 @@ SATURATION = EpochSection(
     "as a band. At the end of stage 1 the median p_y is {numbers}.",
     saturations,
     (
+        EpochMeasure("saturation", "Probability p_y", "middle", include=(0.0, 0.25), band=("low", "high")),
         EpochMeasure(
-            {"Median": "middle"},
-            "saturation",
-            "Probability p_y",
-            "p<sub>y</sub>",
-            include=(0.0, 0.25),
-            band=("low", "high"),
-        ),
-        EpochMeasure(
-            {"Median": "left"},
-            "gradient-size",
-            "Gradient 1 − p_y",
-            "1 − p<sub>y</sub> (logarithmic)",
-            ".3g",
-            log=True,
-            include=(1.0,),
-            band=("left low", "left high"),
+            "gradient-size", "Gradient 1 − p_y", "left", ".3g", log=True, include=(1.0,), band=("left low", "left high")
         ),
     ),
 )
@@ -157,23 +135,16 @@ SATURATED = EpochSection(
     (
         *(
             EpochMeasure(
-                {"Share": f"past {threshold:g}"},
                 f"saturation-past-{threshold:g}".replace(".", "-"),
                 f"p_y past {threshold:g}",
-                "Share of images",
+                f"past {threshold:g}",
                 ".1%",
+                "Share of images",
                 include=(0.0, 0.1),
             )
             for threshold in THRESHOLDS
         ),
-        EpochMeasure(
-            {"Mean": "gradient"},
-            "saturation-gradient",
-            "Gradient size",
-            "Gradient on the own logit",
-            ".3f",
-            include=(0.0, 0.1),
-        ),
+        EpochMeasure("saturation-gradient", "Gradient size", "gradient", ".3f", include=(0.0, 0.1)),
     ),
     panels="groups",
 )
