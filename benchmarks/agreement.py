@@ -42,19 +42,19 @@ def main() -> None:
         "model": {"name": flags.model}, "training": {"precision": "bf16"},
     }))  # fmt: skip
     say = Console(stderr=True).print
-    found: dict[str, list[float]] = {name: [] for name in ("plain", "ours-fp32", "ours-bf16")}
-    seconds = dict.fromkeys(found, 0.0)
+    accuracy: dict[str, list[float]] = {name: [] for name in ("plain", "ours-fp32", "ours-bf16")}
+    seconds = dict.fromkeys(accuracy, 0.0)
     for seed in range(flags.seeds):
-        for name in found:
+        for name in accuracy:
             begun = time.perf_counter()
-            found[name].append(100 * (plain(config, seed) if name == "plain" else ours(config, seed, name[-4:])))
+            accuracy[name].append(100 * (plain(config, seed) if name == "plain" else ours(config, seed, name[-4:])))
             seconds[name] += time.perf_counter() - begun
-            say(f"seed {seed}: {name} {found[name][-1]:.2f} %")
+            say(f"seed {seed}: {name} {accuracy[name][-1]:.2f}%")
     result = {
         "what": f"{flags.model}, cross-entropy, {flags.epochs} epochs, ratio {flags.imbalance_ratio:g}",
-        "source": flags.source, "accuracy": found, "mean": {k: float(np.mean(v)) for k, v in found.items()},
-        "std": {k: float(np.std(v, ddof=1)) for k, v in found.items()},
-        "differences": {name: difference(found[name], found["plain"]) for name in found if name != "plain"},
+        "source": flags.source, "accuracy": accuracy, "mean": {k: float(np.mean(v)) for k, v in accuracy.items()},
+        "std": {k: float(np.std(v, ddof=1)) for k, v in accuracy.items()},
+        "differences": {name: difference(accuracy[name], accuracy["plain"]) for name in accuracy if name != "plain"},
         "seconds": seconds, "config": asdict(config),
         "device": hardware(torch.device("cpu")), "versions": versions(),
     }  # fmt: skip
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def difference(ours: list[float], plain: list[float]) -> dict[str, object]:
-    """Mean difference, its 95 % interval and p-value (Welch's t-test: the seeds of the two are not paired)."""
+    """Mean difference, its 95% interval and p-value (Welch's t-test: the seeds of the two are not paired)."""
     test = ttest_ind(ours, plain, equal_var=False)
     low, high = test.confidence_interval(0.95)
     mean = float(np.mean(ours) - np.mean(plain))

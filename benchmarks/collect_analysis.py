@@ -1,9 +1,9 @@
-"""Gather analysed and recorded runs into one table of measures, for docs/what-the-methods-change.md.
+"""Gather analyzed and recorded runs into one table of measures, for docs/what-the-methods-change.md.
 
 python benchmarks/collect_analysis.py rows RUN [RUN ...] --csv docs/results/what-the-methods-change.csv
 python benchmarks/collect_analysis.py page docs/what-the-methods-change.md
 
-A run has to be analysed first (longtail analyse RUN); what it recorded in training (--training.record_dynamics true) is
+A run has to be analyzed first (longtail analyze RUN); what it recorded in training (--training.record_dynamics true) is
 added where there is any.
 """
 
@@ -41,7 +41,7 @@ def row_of(run: RunResult) -> Row:
     """All measures of a run; a name ends in the group or split that it is of."""
     analysis, test = run.analysis, run.test
     if analysis is None or analysis.train is None or analysis.test is None or test is None:
-        raise SystemExit(f"{run.folder} is not analysed: longtail analyse {run.folder}")
+        raise SystemExit(f"{run.folder} is not analyzed: longtail analyze {run.folder}")
     row: Row = {
         "recipe": run.recipe, "seed": run.seed, "epochs": len(run.history), "data_hash": run.data_hash,
         "torch": run.versions.get("torch"), "longtail": run.versions.get("longtail"),
@@ -61,13 +61,14 @@ def row_of(run: RunResult) -> Row:
 
 def _predicted(run: RunResult) -> Row:
     """How far confidence lies above accuracy, by group, and accuracy on test sets of another mix of classes."""
-    test, said = run.test, run.predictions
-    if test is None or said is None:
+    test, predictions = run.test, run.predictions
+    if test is None or predictions is None:
         return {}
-    above, groups = said.confidence - (said.prediction == said.label), np.array(run.group_of)[said.label]
+    above = predictions.confidence - (predictions.prediction == predictions.label)
+    groups = np.array(run.group_of)[predictions.label]
     row: Row = {"ece": test["ece"], "confidence above accuracy": float(above.mean())}
     row |= {f"confidence above accuracy {name}": float(above[groups == name].mean()) for name in GROUP_NAMES}
-    curve = prior_shift(test.recalls, [one.test_count for one in test.per_class], run.counts)
+    curve = prior_shift(test.recalls, [summary.test_count for summary in test.per_class], run.counts)
     return row | {f"prior {exponent:g}": curve.at(exponent) for exponent in (1.0, 0.0, -1.0)}
 
 
@@ -88,22 +89,22 @@ def _of_split(split: AnalyzedSplit, name: str, group_of: Sequence[GroupName], co
     return row | {f"{key} {name}": value for key, value in collapse.items()}
 
 
-def _means(what: str, values: npt.NDArray[np.floating[Any]], group_of: Sequence[GroupName]) -> Row:
+def _means(measure: str, values: npt.NDArray[np.floating[Any]], group_of: Sequence[GroupName]) -> Row:
     """Mean over the classes of each group, NaN left out."""
-    found, groups = {}, np.array(group_of)
+    row, groups = {}, np.array(group_of)
     for name in GROUP_NAMES:
-        known = values[(groups == name) & np.isfinite(values)]
-        found[f"{what} {name}"] = float(known.mean()) if known.size else None
-    return found
+        finite = values[(groups == name) & np.isfinite(values)]
+        row[f"{measure} {name}"] = float(finite.mean()) if finite.size else None
+    return row
 
 
 def _trends(counts: npt.NDArray[np.int64], **measures: npt.NDArray[np.floating[Any]]) -> Row:
     """Rank correlation with the number of training images, and its p-value."""
-    found: Row = {}
+    row: Row = {}
     for name, values in measures.items():
         trend = rank_trend(values, counts)
-        found |= {f"rho {name.replace('_', ' ')}": trend.rho, f"p {name.replace('_', ' ')}": trend.p_value}
-    return found
+        row |= {f"rho {name.replace('_', ' ')}": trend.rho, f"p {name.replace('_', ' ')}": trend.p_value}
+    return row
 
 
 def _recorded(run: RunResult) -> Row:
@@ -148,7 +149,7 @@ def _cell(value: Any) -> Any:
 def fill_page(page: Path) -> None:
     """Write the tables between the marks of a page: ``<!-- table begin CSV: COLUMN=HEADING*FACTOR, ... -->``."""
     text = page.read_text(encoding="utf-8")
-    filled = MARKED.sub(lambda found: f"{found[1]}\n{_table(page.parent / found[2], found[3])}\n{found[4]}", text)
+    filled = MARKED.sub(lambda match: f"{match[1]}\n{_table(page.parent / match[2], match[3])}\n{match[4]}", text)
     page.write_text(filled, encoding="utf-8")
 
 

@@ -28,7 +28,7 @@ FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "worst_clas
 FIGURES_SHOWN = ("accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "ece")
 TITLES = {"accuracy": "overall", "balanced_accuracy": "balanced", "worst_class": "worst class", "ece": "ECE"}
 WITH_INTERVALS = ("accuracy", "balanced_accuracy", "many", "medium", "few")
-FULL_EPOCHS = 200  # the published schedule; shorter runs are not put beside published figures
+FULL_EPOCHS = 200  # the published schedule; shorter runs are not compared with published figures
 MARKED = re.compile(r"(<!-- rows begin (\S+) -->).*?(<!-- rows end -->)", re.DOTALL)
 COLUMNS = (
     "run", "recipe", "stage", "seed", "epochs_stage1", "epochs_stage2", *FIGURES,
@@ -64,12 +64,12 @@ def rows_of(run: Path) -> Iterable[dict[str, Any]]:
     for number, (stage, result) in enumerate(sorted(metrics["stages"].items()), start=1):
         final = number == len(metrics["stages"])
         figures = metrics["test"] if final else result["test"]
-        ends = {
+        bounds = {
             f"{name}_{end}": value
             for name, interval in figures.get("intervals", {}).items() if name in WITH_INTERVALS and interval
             for end, value in zip(("low", "high"), interval, strict=True)
         }  # fmt: skip
-        yield shared | {"stage": stage.removeprefix("stage")} | {name: figures[name] for name in FIGURES} | ends
+        yield shared | {"stage": stage.removeprefix("stage")} | {name: figures[name] for name in FIGURES} | bounds
 
 
 def command_of(config: Mapping[str, Any], name: str) -> str:
@@ -93,11 +93,11 @@ def write_rows(runs: list[Path], path: Path, keep: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [row for run in runs for row in rows_of(run)]
     made = {(row["run"], str(row["seed"])) for row in rows}
-    kept = [row for row in _read(path) if (row["run"], row["seed"]) not in made] if keep and path.exists() else []
+    earlier = [row for row in _read(path) if (row["run"], row["seed"]) not in made] if keep and path.exists() else []
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
-        writer.writerows([*kept, *rows])
+        writer.writerows([*earlier, *rows])
 
 
 def finished(folder: Path) -> list[Path]:
@@ -110,18 +110,18 @@ def table(rows: list[dict[str, str]], source: str, published: list[dict[str, str
     folded: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in rows:
         folded.setdefault((row["run"], row["stage"]), []).append(row)
-    beside = {key: _published(found[0], source, published) for key, found in folded.items()}
-    shown = any(beside.values())
+    published_figures = {key: _published(seeds[0], source, published) for key, seeds in folded.items()}
+    shown = any(published_figures.values())
     names = [name for name in FIGURES_SHOWN if name != "balanced_accuracy" or not _balanced(rows)]
     titles = [TITLES.get(name, name) for name in names]
     if shown:
         titles.insert(1, "published")
     lines = ["| run | stage | seeds | " + " | ".join(titles) + " |", "|---" * (len(titles) + 3) + "|"]
-    for (run, stage), found in folded.items():
-        figures = [spread([row[name] for row in found]) + interval(found, name) for name in names]
+    for (run, stage), seeds in folded.items():
+        figures = [spread([row[name] for row in seeds]) + interval(seeds, name) for name in names]
         if shown:
-            figures.insert(1, beside[run, stage] or "-")
-        lines.append(f"| {run} | {stage} | {len(found)} | " + " | ".join(figures) + " |")
+            figures.insert(1, published_figures[run, stage] or "-")
+        lines.append(f"| {run} | {stage} | {len(seeds)} | " + " | ".join(figures) + " |")
     first = rows[0]
     facts = (
         f"{first['train_images']} training images, imbalance ratio {float(first['imbalance_ratio']):g}, subset seed "
@@ -137,11 +137,11 @@ def _published(row: dict[str, str], source: str, published: list[dict[str, str]]
     last = "2" if int(row["epochs_stage2"]) else "1"
     if int(row["epochs_stage1"]) < FULL_EPOCHS or row["stage"] != last:
         return ""
-    for known in published:
-        same = source.startswith(f"{known['dataset']}-") and row["recipe"] == f"cifar-lt/{known['recipe']}"
-        if same and round(float(row["imbalance_ratio"])) == int(known["imbalance_ratio"]):
-            low, high = known["low"], known["high"]
-            mark = " (unverified)" if known["kind"] == "unverified" else ""
+    for figure in published:
+        same = source.startswith(f"{figure['dataset']}-") and row["recipe"] == f"cifar-lt/{figure['recipe']}"
+        if same and round(float(row["imbalance_ratio"])) == int(figure["imbalance_ratio"]):
+            low, high = figure["low"], figure["high"]
+            mark = " (unverified)" if figure["kind"] == "unverified" else ""
             return f"{low}{mark}" if low == high else f"{low} to {high}{mark}"
     return ""
 
@@ -152,16 +152,16 @@ def _balanced(rows: list[dict[str, str]]) -> bool:
 
 
 def interval(rows: list[dict[str, str]], name: str) -> str:
-    """The 95 % interval of a figure in per cent, the mean of both ends over seeds; nothing where none was stored."""
-    ends = [[float(row[key]) for row in rows if row.get(key)] for key in (f"{name}_low", f"{name}_high")]
-    if not all(ends):
+    """The 95% interval of a figure in percent, the mean of both bounds over seeds; nothing where none was stored."""
+    bounds = [[float(row[key]) for row in rows if row.get(key)] for key in (f"{name}_low", f"{name}_high")]
+    if not all(bounds):
         return ""
-    low, high = (100 * statistics.mean(end) for end in ends)
+    low, high = (100 * statistics.mean(bound) for bound in bounds)
     return f" [{low:.0f}, {high:.0f}]"
 
 
 def spread(values: list[str]) -> str:
-    """Fractions as per cent with one decimal, mean ± standard deviation where there are several; n/a where empty.
+    """Fractions as percent with one decimal, mean ± standard deviation where there are several; n/a where empty.
 
     >>> spread(["0.5"]), spread(["0.5", "0.52"]), spread([""])
     ('50.0', '51.0 ± 1.4', 'n/a')

@@ -64,11 +64,11 @@ def medians_of(sides: Mapping[str, Callable[[], object]], repeats: int = 5, warm
     for name, work in sides.items():
         _seconds(work, max(1, warmup))
         calls[name] = max(1, round(_LEAST_SECONDS / max(_seconds(work, 1), 1e-9)))
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    seconds_of: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, work in sides.items():
-            found[name].append(_seconds(work, calls[name]) / calls[name])
-    return {name: median(seconds) for name, seconds in found.items()}
+            seconds_of[name].append(_seconds(work, calls[name]) / calls[name])
+    return {name: median(seconds) for name, seconds in seconds_of.items()}
 
 
 def _seconds(work: Callable[[], object], calls: int) -> float:
@@ -84,7 +84,7 @@ def keep_memory() -> None:
     """Have the C library keep what is freed, for itself.
 
     A result of megabytes is otherwise given new pages, or not, by what happens to lie above it, and an operation on new
-    pages takes several times as long: the same cross-entropy measured beside itself was four times as slow.
+    pages takes several times as long: the same cross-entropy measured against itself was four times as slow.
     """
     if sys.platform == "linux":
         library = ctypes.CDLL(None)
@@ -120,7 +120,7 @@ def row(
     Args:
         name: What is measured.
         ours: The figure of this package.
-        other: The figure of what it is measured beside, in the same unit and run; ``None`` for nothing.
+        other: The figure of the reference, in the same unit and run; ``None`` for nothing.
         unit: The unit of both.
         higher_is_better: Whether the larger figure is the better one.
         floor: The best figure that the machine allows, in the same unit; ``None`` where it is not known.
@@ -134,8 +134,8 @@ def row(
         return figure / than if higher_is_better else than / figure
 
     facts = hardware(device or best_device())
-    place = facts["processor"] if facts["device"] == "cpu" else facts["device"]
-    known = versions()
+    machine = facts["processor"] if facts["device"] == "cpu" else facts["device"]
+    package_versions = versions()
     return {
         "name": name,
         "ours": ours,
@@ -143,8 +143,8 @@ def row(
         "unit": unit,
         "ratio": None if other is None else better(ours, other),
         "floor_share": None if floor is None else better(ours, floor),
-        "device": f"{place}, {facts['cores']} cores",
-        "versions": {package: known[package] for package in ("python", "torch", "longtail", "numpy")},
+        "device": f"{machine}, {facts['cores']} cores",
+        "versions": {package: package_versions[package] for package in ("python", "torch", "longtail", "numpy")},
     }
 
 
@@ -158,7 +158,7 @@ def rows_to_json(path: Path | None, rows: Iterable[Row]) -> None:
 
 def show(rows: Iterable[Row]) -> None:
     """Print the rows as a table."""
-    table = Table("work", "ours", "beside", "unit", "ratio", "of the floor")
+    table = Table("work", "ours", "reference", "unit", "ratio", "of the floor")
     for each in rows:
         share = "" if each["floor_share"] is None else f"{each['floor_share']:.0%}"
         figures = [number(each[key]) for key in ("ours", "other")]

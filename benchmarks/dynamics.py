@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def whole_step(flags: argparse.Namespace, loss: str) -> Row:
-    """A training step that records beside the same step that does not."""
+    """A training step that records against the same step that does not."""
     engine = Engine(TrainingConfig(precision="auto"))
     count = 128 * flags.steps
     pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
@@ -74,7 +74,7 @@ def whole_step(flags: argparse.Namespace, loss: str) -> Row:
 
 
 def alone(flags: argparse.Namespace, shape: tuple[int, int]) -> Row:
-    """What recording adds to a cross-entropy, forward and backward, beside the cross-entropy."""
+    """Time that recording adds to a cross-entropy, forward and backward, against the cross-entropy."""
     device = best_device()
     logits = torch.randn(shape, device=device, requires_grad=True)
     target = torch.randint(shape[1], shape[:1], device=device)
@@ -87,10 +87,10 @@ def alone(flags: argparse.Namespace, shape: tuple[int, int]) -> Row:
         functional.cross_entropy(scores, target).backward()  # type: ignore[no-untyped-call]
         logits.grad = None
 
-    found = medians_of({"with": lambda: step(recorded=True), "other": lambda: step(recorded=False)}, flags.repeats)
-    added = (found["with"] - found["other"]) * 1e3
-    name = f"recording alone, {shape[0]} x {shape[1]}, beside a cross-entropy"
-    return row(name, added, found["other"] * 1e3, "ms", higher_is_better=False)
+    seconds = medians_of({"with": lambda: step(recorded=True), "other": lambda: step(recorded=False)}, flags.repeats)
+    added = (seconds["with"] - seconds["other"]) * 1e3
+    name = f"recording alone, {shape[0]} x {shape[1]}, against a cross-entropy"
+    return row(name, added, seconds["other"] * 1e3, "ms", higher_is_better=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Six small runs as one grid beside the same six one after another, on one GPU (or, to see that it works, on a CPU)."""
+"""Six small runs as one grid against the same six one after another, on one GPU (or, to try it, on a CPU)."""
 
 from __future__ import annotations
 

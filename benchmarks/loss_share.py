@@ -1,4 +1,4 @@
-"""What each loss of the recipes costs in a whole training step, beside the same step under cross-entropy.
+"""The cost of each loss of the recipes in a whole training step, against the same step under cross-entropy.
 
 python benchmarks/loss_share.py --json docs/performance/loss_share.json
 
@@ -53,12 +53,12 @@ def main() -> None:
                 taken[name].append(seconds)
     rows = []
     for name in works:
-        beside = taken[loss_class(name).head]
-        ratio = median(np.array(taken[name]) / np.array(beside))
+        reference = taken[loss_class(name).head]
+        ratio = median(np.array(taken[name]) / np.array(reference))
         rows.append(
             row(
-                f"whole training step, ResNet-32, batch {BATCH}: {name} beside cross-entropy",
-                ratio * median(beside) * 1e3, median(beside) * 1e3, "ms", higher_is_better=False,
+                f"whole training step, ResNet-32, batch {BATCH}: {name} against cross-entropy",
+                ratio * median(reference) * 1e3, median(reference) * 1e3, "ms", higher_is_better=False,
             )
         )  # fmt: skip
     show(rows)

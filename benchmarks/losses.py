@@ -1,4 +1,4 @@
-"""Each loss, forward and backward, beside the cross-entropy of PyTorch in the same run; eager and compiled.
+"""Each loss, forward and backward, against the cross-entropy of PyTorch in the same run; eager and compiled.
 
 python benchmarks/losses.py --json docs/performance/losses.json
 """
@@ -30,7 +30,7 @@ SHAPES = ((128, 100), (512, 1000), (512, 8142))
 FEATURES = 64
 RANDOM = ("gcl", "agcl", "feature-noise")
 PROGRESS = 0.7  # whatever a method switches on during training is on
-_CACHED = 8 << 20  # logits of fewer bytes stay in a cache: the bandwidth of the memory is no floor of theirs
+_CACHED = 8 << 20  # logits of fewer bytes stay in a cache: the bandwidth of the memory is not their floor
 
 Step = Callable[[], None]
 
@@ -60,18 +60,18 @@ def measure(flags: argparse.Namespace, shape: tuple[int, int], compiled: bool, b
     for name in flags.losses:
         torch._dynamo.reset()  # losses share their forward: one after another they would look like recompilations
         sides = {"ours": step(name, shape, compiled), "other": step(None, shape, compiled)}
-        found = medians_of(sides, flags.repeats, warmup=3)
+        seconds = medians_of(sides, flags.repeats, warmup=3)
         rows.append(
             row(
-                f"loss {name}, {size}, {way}", found["ours"] * 1e3, found["other"] * 1e3, "ms",
+                f"loss {name}, {size}, {way}", seconds["ours"] * 1e3, seconds["other"] * 1e3, "ms",
                 higher_is_better=False, floor=floor(name, shape, bandwidth) or least,
             )
         )  # fmt: skip
     if not compiled:
         blank = torch.empty(shape, device=best_device())
-        found = medians_of({"ours": blank.normal_, "other": step(None, shape, False)}, flags.repeats)
+        seconds = medians_of({"ours": blank.normal_, "other": step(None, shape, False)}, flags.repeats)
         title = f"drawing the noise alone, {size}"
-        rows.append(row(title, found["ours"] * 1e3, found["other"] * 1e3, "ms", higher_is_better=False))
+        rows.append(row(title, seconds["ours"] * 1e3, seconds["other"] * 1e3, "ms", higher_is_better=False))
     return rows
 
 
@@ -111,7 +111,7 @@ def compiler_options(device: torch.device) -> dict[str, bool]:
 
 
 def plain(logits: Tensor, target: Tensor, _features: Tensor) -> Tensor:
-    """What everything here is measured beside."""
+    """The reference of every measurement here."""
     return functional.cross_entropy(logits, target)
 
 

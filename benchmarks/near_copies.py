@@ -54,7 +54,7 @@ CHANGES: dict[str, Callable[[Picture], Picture]] = {
 
 
 def photo_pieces() -> list[Picture]:
-    """Pieces of two photographs, 80 x 60 each, but for those that show little more than sky."""
+    """Pieces of two photographs, 80 x 60 each, except those that show little more than sky."""
     pieces = [
         Image.fromarray(photo[top : top + 60, left : left + 80])
         for photo in load_sample_images().images
@@ -104,20 +104,22 @@ def recall(images: Sequence[Picture]) -> dict[str, dict[str, float]]:
     """For each change: the share of copies whose hashes are near, and of those whose pixels confirm it too."""
     every = max(1, len(images) // COPIED)
     chosen = [image for image in images[::every][:COPIED] if look_hash(image)]
-    found = {}
+    shares = {}
     for name, change in CHANGES.items():
         changed = [change(image) for image in chosen]
-        near = np.array([distance(one, other) <= MAX_DISTANCE for one, other in zip(chosen, changed, strict=True)])
+        near = np.array(
+            [distance(before, after) <= MAX_DISTANCE for before, after in zip(chosen, changed, strict=True)]
+        )
         check = _Pictures([*chosen, *changed])
         places = np.arange(len(chosen))
         alike = check(places, places + len(chosen))
-        found[name] = {"hash": float(near.mean()), "pixels": float((near & alike).mean())}
-    return found
+        shares[name] = {"hash": float(near.mean()), "pixels": float((near & alike).mean())}
+    return shares
 
 
-def distance(one: Picture, other: Picture) -> int:
+def distance(first: Picture, second: Picture) -> int:
     """Bits in which the hashes of two images differ."""
-    return (int.from_bytes(look_hash(one)) ^ int.from_bytes(look_hash(other))).bit_count()
+    return (int.from_bytes(look_hash(first)) ^ int.from_bytes(look_hash(second))).bit_count()
 
 
 def false_alarms(images: Sequence[Picture], groups: Sequence[object] | None) -> dict[str, int]:
@@ -125,7 +127,7 @@ def false_alarms(images: Sequence[Picture], groups: Sequence[object] | None) -> 
 
     Args:
         images: No two are copies of each other,
-        groups: but for those of one group, which are counted apart.
+        groups: except those of one group, which are counted apart.
     """
     looks = [look_hash(image) for image in images]
     rows = [row for row, look in enumerate(looks) if look]
@@ -133,10 +135,10 @@ def false_alarms(images: Sequence[Picture], groups: Sequence[object] | None) -> 
     check = _Pictures([images[row] for row in rows])
     pairs: dict[tuple[int, int], bool] = {}
 
-    def note(one: IntArray, other: IntArray) -> npt.NDArray[np.bool_]:
-        for first, second, alike in zip(one.tolist(), other.tolist(), check(one, other).tolist(), strict=True):
+    def note(left: IntArray, right: IntArray) -> npt.NDArray[np.bool_]:
+        for first, second, alike in zip(left.tolist(), right.tolist(), check(left, right).tolist(), strict=True):
             pairs[min(first, second), max(first, second)] = alike
-        return np.zeros(len(one), dtype=np.bool_)  # nothing is joined, so that all pairs are seen
+        return np.zeros(len(left), dtype=np.bool_)  # nothing is joined, so that all pairs are seen
 
     near_groups(hashes, confirm=note)
     apart = [pair for pair in pairs if groups is None or groups[rows[pair[0]]] != groups[rows[pair[1]]]]

@@ -1,4 +1,4 @@
-"""The plain PyTorch way, as most people write it: what ours is measured beside, for speed and for results."""
+"""The plain PyTorch way, as most people write it: the reference for ours, for speed and for results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torchvision import transforms  # noqa: E402  (after the fix above)
 
 
 class PlainImages(Dataset[tuple[Tensor, int]]):
-    """Images as PIL objects, each cropped, flipped and normalised by itself."""
+    """Images as PIL objects, each cropped, flipped and normalized by itself."""
 
     def __init__(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64], mean: list[float], std: list[float], *, train: bool

@@ -43,12 +43,12 @@ def main() -> None:
     rows = [
         row(
             f"{flags.recipe}, {flags.epochs} epochs of stage 1: {name}",
-            float(np.median(found)),
+            float(np.median(seconds)),
             None,
             "s",
             higher_is_better=False,
         )
-        for name, found in parts.items()
+        for name, seconds in parts.items()
     ]
     show(rows)
     rows_to_json(flags.json, rows)

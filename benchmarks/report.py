@@ -69,18 +69,18 @@ def main() -> None:
         seconds = median_of(
             lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL), flags.repeats, warmup=0
         )
-        found = [
+        rows = [
             measured("built by a command of its own", seconds, "s"),
             measured("size of the page", page.stat().st_size / 1e6, "MB"),
         ]
-        found += [measured(what, value, unit) for what, value, unit in opened(page, counts.names[CLASSES // 2])]
-    show(found)
-    rows_to_json(flags.json, found)
+        rows += [measured(title, value, unit) for title, value, unit in opened(page, counts.names[CLASSES // 2])]
+    show(rows)
+    rows_to_json(flags.json, rows)
 
 
-def measured(what: str, value: float, unit: str) -> dict[str, Any]:
+def measured(title: str, value: float, unit: str) -> dict[str, Any]:
     """A row about this page."""
-    name = f"report, {CLASSES:,} classes, {CLASSES * EACH:,} test images: {what}"
+    name = f"report, {CLASSES:,} classes, {CLASSES * EACH:,} test images: {title}"
     return row(name, value, None, unit, higher_is_better=False, device=torch.device("cpu"))
 
 
@@ -92,8 +92,8 @@ def opened(page: Path, name: str) -> list[tuple[str, float, str]]:
         path = next(filter(None, map(shutil.which, BROWSERS)), None)
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
-        said: list[str] = []
-        tab.on("console", lambda message: said.append(message.text))
+        errors: list[str] = []
+        tab.on("console", lambda message: errors.append(message.text))
         begun = time.perf_counter()
         tab.goto(page.as_uri())
         tab.wait_for_function("document.querySelector('.plot').dataset.drawn")
@@ -102,7 +102,7 @@ def opened(page: Path, name: str) -> list[tuple[str, float, str]]:
         every = time.perf_counter() - begun
         listed, shown, values = tab.evaluate(SEARCH, name)
         browser.close()
-    lost = [words for words in said if "context" in words]
+    lost = [words for words in errors if "context" in words]
     if lost:
         raise SystemExit(f"the browser lost figures: {lost[0]}")
     return [
@@ -120,7 +120,7 @@ def names() -> list[str]:
     syllables = ["ba", "cer", "do", "fel", "gi", "lo", "mi", "nor", "pa", "qui", "rus", "sa", "tri", "vel", "xi", "zo"]
     words = ["".join(rng.choice(syllables, size=rng.integers(2, 5))) for _ in range(2 * CLASSES)]
     pairs = enumerate(zip(words[::2], words[1::2], strict=True))
-    return [f"{one.capitalize()} {other} {index}" for index, (one, other) in pairs]
+    return [f"{adjective.capitalize()} {noun} {index}" for index, (adjective, noun) in pairs]
 
 
 def write_run(folder: Path, recipe: str, counts: ClassCounts, seed: int) -> Path:
@@ -163,9 +163,13 @@ def metrics(recipe: str, counts: ClassCounts, label: Any, prediction: Any) -> di
     test = {"num_images": len(label), "accuracy": float((label == prediction).mean()), "ece": 0.1, "nll": 2.0}
     test |= {"balanced_accuracy": float(recall.mean()), "worst_class": 0.0, "harmonic_mean": 0.0, "per_class": rows}
     test |= {name: float(recall[members].mean()) if len(members) else None for name, members in groups.items()}
-    found = {"format": 1, "recipe": recipe, "classes": list(counts.names), "train_counts": list(counts.counts)}
-    found |= {"groups": {name: members.tolist() for name, members in groups.items()}, "test": test, "validation": None}
-    return found | {
+    metrics = {"format": 1, "recipe": recipe, "classes": list(counts.names), "train_counts": list(counts.counts)}
+    metrics |= {
+        "groups": {name: members.tolist() for name, members in groups.items()},
+        "test": test,
+        "validation": None,
+    }
+    return metrics | {
         "seeds": {"seed": 0},
         "data_hash": "none",
         "versions": {},
@@ -177,20 +181,20 @@ def metrics(recipe: str, counts: ClassCounts, label: Any, prediction: Any) -> di
 def write_examples(path: Path, counts: ClassCounts, label: Any, prediction: Any, rng: np.random.Generator) -> None:
     """Pictures as training chooses and stores them; each as many bytes as a photograph of that size takes."""
     sure = rng.random(len(label))
-    found = choose_examples(label, prediction, sure, counts.array)
+    examples = choose_examples(label, prediction, sure, counts.array)
     rows = []
 
-    def add(one: int, role: str, answer: int, confidence: float) -> None:
+    def add(class_index: int, role: str, answer: int, confidence: float) -> None:
         pixels = Image.fromarray(rng.integers(60, 200, (12, 12, 3), dtype=np.uint8))
         picture = pixels.resize((96, 96), Image.Resampling.BICUBIC)
-        image = thumbnail(picture, FULL if found.close[one] else usual_detail(CLASSES))
-        rows.append({"class": one, "role": role, "image": image, "prediction": answer, "confidence": confidence,
+        image = thumbnail(picture, FULL if examples.close[class_index] else usual_detail(CLASSES))
+        rows.append({"class": class_index, "role": role, "image": image, "prediction": answer, "confidence": confidence,
                      "path": ""})  # fmt: skip
 
-    for one in found.classes.tolist():
-        for _ in range((FULL if found.close[one] else usual_detail(CLASSES)).pictures):
-            add(one, "train", -1, 0.0)
-    for index in found.errors.tolist():
+    for class_index in examples.classes.tolist():
+        for _ in range((FULL if examples.close[class_index] else usual_detail(CLASSES)).pictures):
+            add(class_index, "train", -1, 0.0)
+    for index in examples.errors.tolist():
         add(int(label[index]), "error", int(prediction[index]), float(sure[index]))
     pq.write_table(pa.Table.from_pylist(rows, schema=EXAMPLES_SCHEMA), path)
 
@@ -205,9 +209,9 @@ def write_analysis(folder: Path, label: Any, rng: np.random.Generator) -> None:
         values = {name: rng.normal(size=count).astype(np.float32) for name in ("margin", "feature_norm")}
         values |= {name: rng.random(count).astype(np.float32) for name in ("confidence", "probability_true")}
         hidden = rng.permutation(count)[DRAWN:]
-        for place in ("pca_x", "pca_y", "tsne_x", "tsne_y"):
-            values[place] = rng.normal(size=count).astype(np.float32)
-            values[place][hidden] = np.nan
+        for column in ("pca_x", "pca_y", "tsne_x", "tsne_y"):
+            values[column] = rng.normal(size=count).astype(np.float32)
+            values[column][hidden] = np.nan
         whole = {"index": np.arange(count), "label": labels, "prediction": labels}
         images.append(pa.table({"split": [split] * count} | whole | values))
         columns = (
@@ -222,12 +226,12 @@ def write_analysis(folder: Path, label: Any, rng: np.random.Generator) -> None:
         )
         columns += ("cloud_mean", "cloud_spread")
         per_class = {name: rng.random(CLASSES).astype(np.float32) for name in columns}
-        known = {
+        shared = {
             "split": [split] * CLASSES,
             "class": np.arange(CLASSES),
             "images": np.bincount(labels, minlength=CLASSES),
         }
-        classes.append(pa.table(known | {"nearest": rng.integers(0, CLASSES, CLASSES)} | per_class))
+        classes.append(pa.table(shared | {"nearest": rng.integers(0, CLASSES, CLASSES)} | per_class))
     pq.write_table(pa.concat_tables(images), folder / "images.parquet")
     pq.write_table(pa.concat_tables(classes), folder / "classes.parquet")
     collapse = dict.fromkeys(

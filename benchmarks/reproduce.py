@@ -49,7 +49,7 @@ def grid(flags: argparse.Namespace, dataset: str, ratio: int) -> dict[str, objec
 
 
 def _flags() -> argparse.Namespace:
-    known = [name.removeprefix("cifar-lt/") for name in list_recipes() if name.startswith("cifar-lt/")]
+    recipes = [name.removeprefix("cifar-lt/") for name in list_recipes() if name.startswith("cifar-lt/")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--csv", type=Path, default=Path("docs/results"), help="folder of the rows")
@@ -57,7 +57,7 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--cifar100", default="cifar100", metavar="SOURCE", help="where CIFAR-100 comes from")
     parser.add_argument("--cifar10", default="cifar10", metavar="SOURCE", help="where CIFAR-10 comes from")
     parser.add_argument("--ratios", nargs="+", type=int, default=list(RATIOS))
-    parser.add_argument("--recipes", nargs="+", choices=known, default=known, metavar="NAME")
+    parser.add_argument("--recipes", nargs="+", choices=recipes, default=recipes, metavar="NAME")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=None, help="a short schedule instead of the published one")
     parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])

@@ -87,7 +87,7 @@ class Watch:
         self.passed: Instants = []
 
     def start(self) -> None:
-        """Watch file operations and steps from now on; there is no end of it but that of the process."""
+        """Watch file operations and steps from now on; it ends with the process only."""
         for owner, name in STEPS:
             setattr(owner, name, self._watched(getattr(owner, name), name.lstrip("_")))
         page.write_report = self._page
@@ -169,7 +169,7 @@ def chosen(instants: Instants) -> Iterator[int]:
 
 
 def killed_and_resumed(config: RunConfig, out: Path, index: int, wanted: dict[str, Any]) -> str:
-    """End a run at an instant, go on until it is finished, and say what differs from the run that was not ended."""
+    """Kill a run at an instant, resume it until it is finished, and name the differences from one never killed."""
     shutil.rmtree(out, ignore_errors=True)
     if in_child(lambda: train(config, out, index)) != KILLED:
         return "it was not ended there"
@@ -230,8 +230,8 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
     table = Table("kind", "instants", "identical", "what differs", box=None)
     total, same = (Counter(row["kind"] for row in rows if each or not row["difference"]) for each in (True, False))
     for kind in total:
-        found = dict.fromkeys(row["difference"] for row in rows if row["kind"] == kind and row["difference"])
-        table.add_row(kind, str(total[kind]), str(same[kind]), "; ".join(found))
+        differences = dict.fromkeys(row["difference"] for row in rows if row["kind"] == kind and row["difference"])
+        table.add_row(kind, str(total[kind]), str(same[kind]), "; ".join(differences))
     Console(width=160).print(table)
     print(f"{same.total()} of {total.total()} instants: the same run to the bit")
 

@@ -42,23 +42,23 @@ def rows_of(name: str, flags: argparse.Namespace) -> list[dict[str, object]]:
     import torch
     from common import row
 
-    found = in_its_own_process(name, flags.images, flags.classes, flags.repeats)
+    figures = in_its_own_process(name, flags.images, flags.classes, flags.repeats)
     # What has to be there: the libraries, the label and the order of each image, and then an epoch's int64 indices.
-    needed = found["imported"] + 8 * flags.images
+    needed = figures["imported"] + 8 * flags.images
     half = in_its_own_process(name, flags.images // 2, flags.classes, 1)
     each, each_of_half = (
-        (one["whole"] - one["imported"]) / count for one, count in ((found, flags.images), (half, flags.images // 2))
+        (run["whole"] - run["imported"]) / count for run, count in ((figures, flags.images), (half, flags.images // 2))
     )
     higher = {"device": torch.device("cpu")}
     lower = {"higher_is_better": False, **higher}
     title = f"sampler {name}, {flags.images:,} images, {flags.classes:,} classes:"
     return [
-        row(f"{title} build", found["build"], None, "s", **lower),
-        row(f"{title} draw an epoch", found["indices"], None, "draws/s", floor=found["generator"], **higher),
-        row(f"{title} iterate", found["iterate"], None, "draws/s", floor=found["loop"], **higher),
+        row(f"{title} build", figures["build"], None, "s", **lower),
+        row(f"{title} draw an epoch", figures["indices"], None, "draws/s", floor=figures["generator"], **higher),
+        row(f"{title} iterate", figures["iterate"], None, "draws/s", floor=figures["loop"], **higher),
         row(
             f"{title} resident, iterating, labels and libraries included",
-            found["resident"] / 1e6,
+            figures["resident"] / 1e6,
             None,
             "MB",
             floor=needed / 1e6,
@@ -66,13 +66,13 @@ def rows_of(name: str, flags: argparse.Namespace) -> list[dict[str, object]]:
         ),
         row(
             f"{title} resident, an epoch's indices included",
-            found["whole"] / 1e6,
+            figures["whole"] / 1e6,
             None,
             "MB",
             floor=(needed + 8 * flags.images) / 1e6,
             **lower,
         ),
-        row(f"{title} memory an image, beside half as many images", each, each_of_half, "bytes", **lower),
+        row(f"{title} memory per image, against half as many images", each, each_of_half, "bytes", **lower),
     ]
 
 

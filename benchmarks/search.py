@@ -62,7 +62,7 @@ def main() -> None:
                 hold_out(flags.source, classes, flags.imbalance_ratio, draw, unfinished)
                 unfinished.rename(folder / "data")
             if train_grid(grid(flags, classes, draw, folder / "data"), folder / training, flags.jobs):
-                raise SystemExit("a run failed or was stopped: the same command goes on; no rows were written.")
+                raise SystemExit("a run failed or was stopped: the same command continues; no rows were written.")
         rows += gather([folder / training for folder in folders], classes, training)
     write(rows, flags.csv)
 
@@ -70,14 +70,14 @@ def main() -> None:
 def write(rows: list[dict[str, object]], path: Path) -> None:
     """Write rows after those that the file has of other numbers of classes or of the other way of training."""
     made = {(str(row["training"]), str(row["classes"])) for row in rows}
-    kept: list[dict[str, str]] = []
+    earlier: list[dict[str, str]] = []
     if path.exists():
         with path.open(newline="") as file:
-            kept = [row for row in csv.DictReader(file) if (row["training"], row["classes"]) not in made]
+            earlier = [row for row in csv.DictReader(file) if (row["training"], row["classes"]) not in made]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows([*kept, *rows])
+        writer.writerows([*earlier, *rows])
 
 
 def hold_out(source: str, classes: int, ratio: float, draw: int, folder: Path) -> None:
@@ -94,18 +94,18 @@ def hold_out(source: str, classes: int, ratio: float, draw: int, folder: Path) -
     number = {int(label): index for index, label in enumerate(chosen)}
     names = datasets.ClassLabel(names=[data.classes[label] for label in chosen])
 
-    def relabelled(part: Split) -> Split:
+    def relabeled(part: Split) -> Split:
         labels = [number[int(label)] for label in part.labels]
         table = part.rows.remove_columns("label").add_column("label", labels).cast_column("label", names)
         return Split(table)
 
-    kept = cut_long_tailed(relabelled(train.select(rest)), classes, ratio)
-    saved = {"train": kept.rows, "validation": relabelled(train.select(held)).rows}
+    subset = cut_long_tailed(relabeled(train.select(rest)), classes, ratio)
+    saved = {"train": subset.rows, "validation": relabeled(train.select(held)).rows}
     datasets.DatasetDict(saved).save_to_disk(folder)
 
 
 def grid(flags: argparse.Namespace, classes: int, draw: int, source: Path) -> dict[str, object]:
-    """Each option around its published value, the rest as published but for mixing, which a short run cannot use."""
+    """Each option around its published value, the rest as published except mixing, which a short run cannot use."""
     options: dict[str, object] = {
         "data.test_fraction": 0.0, "training.precision": "bf16", "training.validate_every": 0,
     }  # fmt: skip
@@ -118,12 +118,15 @@ def grid(flags: argparse.Namespace, classes: int, draw: int, source: Path) -> di
     runs = {}
     for name, (recipe, option, values, _) in OPTIONS.items():
         for value in values:
-            own: dict[str, object] = {f"stage1.loss.options.{option}": value}
+            changes: dict[str, object] = {f"stage1.loss.options.{option}": value}
             if recipe != "fbl":
                 views = 1 if flags.linear else 4
-                own |= {f"stage2.loss.options.{option}": value}
-                own |= {"stage1.mixing": "none", "stage2.mixing": "none", "stage2.cached_views": views}
-            runs[f"{name}-{value:g}"] = {"recipe": f"{'images' if flags.linear else 'cifar-lt'}/{recipe}", "set": own}
+                changes |= {f"stage2.loss.options.{option}": value}
+                changes |= {"stage1.mixing": "none", "stage2.mixing": "none", "stage2.cached_views": views}
+            runs[f"{name}-{value:g}"] = {
+                "recipe": f"{'images' if flags.linear else 'cifar-lt'}/{recipe}",
+                "set": changes,
+            }
     epochs = {} if flags.linear else {"epochs": EPOCHS.get(classes, 30)}
     return {"source": f"hf:{source}", "seeds": [draw], "set": options, "runs": runs} | epochs
 
@@ -132,14 +135,14 @@ def gather(folders: list[Path], classes: int, training: str) -> list[dict[str, o
     """Validation accuracy (the split is balanced) by option and value, and how far it is above the published value."""
     rows = []
     for name, (recipe, option, values, published) in OPTIONS.items():
-        found = {value: [accuracy(folder / f"{name}-{value:g}") for folder in folders] for value in values}
+        accuracies = {value: [accuracy(folder / f"{name}-{value:g}") for folder in folders] for value in values}
         for value in values:
-            pairs = zip(found[value], found[published], strict=True)
+            pairs = zip(accuracies[value], accuracies[published], strict=True)
             differences = [mine - theirs for mine, theirs in pairs]
             rows.append({
                 "training": training, "classes": classes, "recipe": recipe, "option": option, "value": value,
                 "draws": len(folders),
-                "accuracy": round(statistics.mean(found[value]), 2),
+                "accuracy": round(statistics.mean(accuracies[value]), 2),
                 "above_published": round(statistics.mean(differences), 2),
                 "above_published_std": round(statistics.stdev(differences), 2) if len(folders) > 1 else "",
             })  # fmt: skip
@@ -147,7 +150,7 @@ def gather(folders: list[Path], classes: int, training: str) -> list[dict[str, o
 
 
 def accuracy(run: Path) -> float:
-    """Balanced validation accuracy of the only seed of a run, in per cent."""
+    """Balanced validation accuracy of the only seed of a run, in percent."""
     (path,) = run.glob("seed-*/metrics.json")
     return 100 * float(json.loads(path.read_text())["validation"]["balanced_accuracy"])
 

@@ -1,4 +1,4 @@
-"""Stage 2 on stored features beside stage 2 through the backbone: seconds for the whole stage.
+"""Stage 2 on stored features against stage 2 through the backbone: seconds for the whole stage.
 
 python benchmarks/stage2.py --json docs/performance/stage2.json
 
@@ -60,15 +60,15 @@ def main() -> None:
         for _ in range(flags.repeats):  # in turns, so that both sides see the same machine
             once, epoch = seconds(stage, counts, labels, pixels, 0, 1)
             through.append(once + flags.epochs * epoch)
-            for views, found in cached.items():
-                found.append(sum(seconds(stage, counts, labels, pixels, views, flags.epochs)))
+            for views, times in cached.items():
+                times.append(sum(seconds(stage, counts, labels, pixels, views, flags.epochs)))
         rows += [
             row(
                 f"stage 2 of {name}, {flags.epochs} epochs, {len(labels)} images: {views} stored view(s), "
-                f"beside {flags.epochs} x one measured epoch through the backbone",
-                float(np.median(found)), float(np.median(through)), "s", higher_is_better=False, floor=views * floor,
+                f"against {flags.epochs} x one measured epoch through the backbone",
+                float(np.median(times)), float(np.median(through)), "s", higher_is_better=False, floor=views * floor,
             )
-            for views, found in cached.items()
+            for views, times in cached.items()
         ]  # fmt: skip
     show(rows)
     rows_to_json(flags.json, rows)

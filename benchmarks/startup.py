@@ -24,11 +24,11 @@ def main() -> None:
     flags = options.parse_args()
     nothing = "python -c pass"
     sides = {name: lambda words=words: run(words) for name, words in (COMMANDS | {nothing: ["-c", "pass"]}).items()}
-    found = medians_of(sides, flags.repeats)
+    seconds = medians_of(sides, flags.repeats)
     rows = [
         row(
-            f"start: {name}", found[name], None, "s",
-            higher_is_better=False, floor=found[nothing], device=torch.device("cpu"),
+            f"start: {name}", seconds[name], None, "s",
+            higher_is_better=False, floor=seconds[nothing], device=torch.device("cpu"),
         )
         for name in COMMANDS
     ]  # fmt: skip

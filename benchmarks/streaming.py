@@ -1,4 +1,4 @@
-"""How fast folders of JPEGs stream into batches: beside the cores' pure decode rate, a plain DataLoader, and `prepare`.
+"""Rate of folders of JPEGs streamed into batches, against the pure decode rate, a plain DataLoader, and `prepare`.
 
 python benchmarks/streaming.py --json docs/performance/streaming.json
 
@@ -35,7 +35,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class PlainImages(Dataset[tuple[torch.Tensor, int]]):
-    """What people write: open, decode, resize and crop with Pillow, scale and normalise, one image at a time."""
+    """What people write: open, decode, resize and crop with Pillow, scale and normalize, one image at a time."""
 
     def __init__(self, split: Split) -> None:
         self.paths = [split.path(row) for row in range(len(split))]
@@ -146,7 +146,7 @@ def measure(folder: Path, images: int, repeats: int) -> list[common.Row]:
         persistent_workers=True,
         multiprocessing_context="fork",
     )
-    found = rates(
+    measured = rates(
         {
             "floor": lambda: pure_decode_seconds(Decoder(split, RESIZE, SIZE)),
             "streaming": lambda: epoch_seconds(ours),
@@ -159,9 +159,16 @@ def measure(folder: Path, images: int, repeats: int) -> list[common.Row]:
     unit, cpu = "images/s", torch.device("cpu")
     photos = f"{WIDTH} x {HEIGHT} JPEGs"
     return [
-        common.row(f"streaming {photos}", found["streaming"], found["plain"], unit, floor=found["floor"], device=cpu),
         common.row(
-            f"prepared images beside {photos}", found["prepared"], found["streaming"], unit, floor=copied(), device=cpu
+            f"streaming {photos}", measured["streaming"], measured["plain"], unit, floor=measured["floor"], device=cpu
+        ),
+        common.row(
+            f"prepared images against {photos}",
+            measured["prepared"],
+            measured["streaming"],
+            unit,
+            floor=copied(),
+            device=cpu,
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Training steps a second, data included: ours beside the plain loop and the tuned one, on this machine.
+"""Training steps a second, data included: ours against the plain loop and the tuned one, on this machine.
 
 python benchmarks/training.py --compile --json docs/performance/training.json
 
@@ -60,24 +60,24 @@ def main() -> None:
     for _ in range(flags.repeats):
         for name, side in sides.items():
             rates[name].append(next(side))
-    found = {name: float(np.median(values)) for name, values in rates.items()}
+    speeds = {name: float(np.median(values)) for name, values in rates.items()}
     floor = matmul_rate(torch.bfloat16) / flops_per_image()
     unit, size = "images/s", f"ResNet-32, batch {flags.batch_size}"
     rows = [
-        row(f"training step, {size}: plain loop", found["plain"], None, unit),
-        row(f"training step, {size}: tuned loop", found["tuned"], found["plain"], unit, floor=floor),
+        row(f"training step, {size}: plain loop", speeds["plain"], None, unit),
+        row(f"training step, {size}: tuned loop", speeds["tuned"], speeds["plain"], unit, floor=floor),
     ]
-    for name in found:
+    for name in speeds:
         if name.startswith("ours"):
             for other in ("plain", "tuned"):
-                title = f"training step, {size}: {name.removeprefix('ours ')} beside the {other} loop"
-                rows.append(row(title, found[name], found[other], unit, floor=floor))
+                title = f"training step, {size}: {name.removeprefix('ours ')} against the {other} loop"
+                rows.append(row(title, speeds[name], speeds[other], unit, floor=floor))
     show(rows)
     rows_to_json(flags.json, rows)
 
 
 def network(device: str) -> tuple[LongTailModel, torch.optim.Optimizer]:
-    """The same new network and optimiser for every side."""
+    """The same new network and optimizer for every side."""
     torch.manual_seed(0)
     model = build_model("resnet32", 100).to(device)
     return model, torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=2e-4)

@@ -18,7 +18,7 @@ from longtail.losses import build_loss  # CHANGED
 
 
 class Digits(LightningModule):
-    """A network, its loss and its optimiser."""
+    """A network, its loss and its optimizer."""
 
     def __init__(self, counts: ClassCounts, loss_name: str) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Digits(LightningModule):
         return self.loss(self.network(pixels), target)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the optimiser."""
+        """Return the optimizer."""
         return torch.optim.AdamW(self.network.parameters(), lr=2e-3)
 
 

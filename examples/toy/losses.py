@@ -51,9 +51,9 @@ def find_contender(name: str) -> Contender:
     """
     if name in CONTENDERS:
         return CONTENDERS[name]
-    known = [loss for loss, made in LOSSES.items() if not made.needs_classifier]
-    if name not in known:
-        raise LongtailError(f"the toy has no loss {name!r}.{nearest(name, [*CONTENDERS, *known])}")
+    choices = [loss for loss, made in LOSSES.items() if not made.needs_classifier]
+    if name not in choices:
+        raise LongtailError(f"the toy has no loss {name!r}.{nearest(name, [*CONTENDERS, *choices])}")
     return Contender(name, name)
 
 

@@ -30,7 +30,7 @@ HUES: dict[GroupName, tuple[str, str]] = {
     "medium": ("medium", "run4"),
     "few": ("few", "run3"),
 }
-"""Two colours a group: blues for large classes, greens for those between, reds for small ones."""
+"""Two colors a group: blues for large classes, greens for those between, reds for small ones."""
 REACH = 1.16
 """The axes end here; the disc has radius 1, and the ticks of the classifier stand around it."""
 COLUMNS, PANEL = 3, 330
@@ -83,18 +83,18 @@ def toy_legend(result: ToyResult) -> tuple[Key, ...]:
     """The classes, from the largest to the smallest."""
     counts = result.counts
     return tuple(
-        Key(colour, GROUP_SYMBOLS[group], f"{counts.names[index]}: {counts[index]:,} training images")
-        for index, (colour, group) in sorted(_looks(counts).items(), key=lambda item: -counts[item[0]])
+        Key(color, GROUP_SYMBOLS[group], f"{counts.names[index]}: {counts[index]:,} training images")
+        for index, (color, group) in sorted(_looks(counts).items(), key=lambda item: -counts[item[0]])
     )
 
 
 def _looks(counts: ClassCounts) -> dict[int, tuple[str, GroupName]]:
-    """The colour variable and the group of each class."""
+    """The color variable and the group of each class."""
     groups = counts.groups(by="thirds")
     looks: dict[int, tuple[str, GroupName]] = {}
     for group, members in groups.items():
         ordered = sorted(members.tolist(), key=lambda index: -counts[index])
-        looks |= {index: (HUES[group][place % 2], group) for place, index in enumerate(ordered)}
+        looks |= {index: (HUES[group][rank % 2], group) for rank, index in enumerate(ordered)}
     return looks
 
 
@@ -107,50 +107,50 @@ def _panel(result: ToyResult, name: str, numbers: Mapping[str, MeanStd]) -> go.F
 
 def _draw(figure: go.Figure, result: ToyResult, name: str, numbers: Mapping[str, MeanStd], row: int, col: int) -> None:
     plane, counts = upright(result.planes[name][0], result.counts), result.counts
-    looks = {index: (THEME[colour][0], group) for index, (colour, group) in _looks(counts).items()}
+    looks = {index: (THEME[color][0], group) for index, (color, group) in _looks(counts).items()}
     for index, corners in enumerate(regions(plane)):
         figure.add_trace(_region(corners, looks[index][0]), row, col)
-    for index, (colour, group) in looks.items():
+    for index, (color, group) in looks.items():
         points = plane.features[plane.labels == index].astype(np.float32)
-        marker = {"color": colour, "size": 5.5, "symbol": GROUP_SYMBOLS[group], "line": {"color": GROUND, "width": 0.4}}
+        marker = {"color": color, "size": 5.5, "symbol": GROUP_SYMBOLS[group], "line": {"color": GROUND, "width": 0.4}}
         label = f"{clip(counts.names[index])}<br>{counts[index]:,} training images<extra></extra>"
         cloud = go.Scatter(x=points[:, 0], y=points[:, 1], mode="markers", marker=marker, hovertemplate=label,
                            name=clip(counts.names[index]), opacity=0.85)  # fmt: skip
         figure.add_trace(cloud, row, col)
-    for index, (colour, _) in looks.items():
-        figure.add_trace(_weight(plane.weight[index], colour), row, col)
-    figure.add_trace(_means(plane, counts, [colour for _, (colour, _) in sorted(looks.items())]), row, col)
+    for index, (color, _) in looks.items():
+        figure.add_trace(_weight(plane.weight[index], color), row, col)
+    figure.add_trace(_means(plane, counts, [color for _, (color, _) in sorted(looks.items())]), row, col)
     axis = {"range": [-REACH, REACH], "visible": False, "fixedrange": True}
     figure.update_xaxes(**axis, row=row, col=col)
-    place = figure.get_subplot(row, col)
-    figure.update_yaxes(**axis, scaleanchor=place.yaxis.anchor, row=row, col=col)
+    subplot = figure.get_subplot(row, col)
+    figure.update_yaxes(**axis, scaleanchor=subplot.yaxis.anchor, row=row, col=col)
     text = (f"many-shot <b>{mean_std_text(numbers['many'])}</b>, few-shot <b>{mean_std_text(numbers['few'])}</b>% right"
             f"<br>few-shot regions: <b>{mean_std_text(numbers['area'])}</b>% of the disc")  # fmt: skip
     figure.add_annotation(text=text, x=0, y=-REACH, yanchor="top", showarrow=False, font={"size": 12, "color": MUTED},
                           row=row, col=col)  # fmt: skip
 
 
-def _region(corners: np.ndarray[tuple[int, ...], np.dtype[np.float64]], colour: str) -> go.Scatter:
+def _region(corners: np.ndarray[tuple[int, ...], np.dtype[np.float64]], color: str) -> go.Scatter:
     """A region in a muted tone of its class; its edge is the decision boundary."""
     closed = np.vstack([corners, corners[:1]]) if len(corners) else np.full((1, 2), np.nan)
     return go.Scatter(
         x=closed[:, 0].astype(np.float32), y=closed[:, 1].astype(np.float32), mode="lines", fill="toself",
-        fillcolor=colour, opacity=0.22, line={"color": RULE, "width": 0}, hoverinfo="skip",
+        fillcolor=color, opacity=0.22, line={"color": RULE, "width": 0}, hoverinfo="skip",
     )  # fmt: skip
 
 
-def _weight(weight: np.ndarray[tuple[int, ...], np.dtype[np.float64]], colour: str) -> go.Scatter:
+def _weight(weight: np.ndarray[tuple[int, ...], np.dtype[np.float64]], color: str) -> go.Scatter:
     """A tick on the rim in the direction of a class's weight."""
     direction = weight / max(float(np.linalg.norm(weight)), 1e-12)
-    ends = np.stack([1.01 * direction, 1.1 * direction]).astype(np.float32)
-    line = {"color": colour, "width": 5}
-    return go.Scatter(x=ends[:, 0], y=ends[:, 1], mode="lines", line=line, hoverinfo="skip")
+    points = np.stack([1.01 * direction, 1.1 * direction]).astype(np.float32)
+    line = {"color": color, "width": 5}
+    return go.Scatter(x=points[:, 0], y=points[:, 1], mode="lines", line=line, hoverinfo="skip")
 
 
-def _means(plane: Plane, counts: ClassCounts, colours: Sequence[str]) -> go.Scatter:
+def _means(plane: Plane, counts: ClassCounts, colors: Sequence[str]) -> go.Scatter:
     """The mean of each class, with its name in it."""
     means = plane.means.astype(np.float32)
-    marker = {"size": 19, "color": GROUND, "line": {"color": list(colours), "width": 2.2}}
+    marker = {"size": 19, "color": GROUND, "line": {"color": list(colors), "width": 2.2}}
     return go.Scatter(
         x=means[:, 0], y=means[:, 1], mode="markers+text", marker=marker, text=[clip(name, 3) for name in counts.names],
         textfont={"size": 12, "color": INK}, hoverinfo="skip",
@@ -172,7 +172,7 @@ def toy_sentences(result: ToyResult) -> list[str]:
     others = [name for name in result.planes if name != BASELINE]
     cosine = [name for name, planes in result.planes.items() if planes[0].is_cosine and name != ON_COSINES]
     plain, same = "plain cross-entropy", "cross-entropy on the same cosine classifier"
-    said = [
+    sentences = [
         _against(result, BASELINE, others, "area", f"Area of the few-shot regions, against {plain}"),
         _against(result, BASELINE, others, "few", f"Few-shot accuracy, against {plain}"),
         _against(result, BASELINE, others, "many", f"Many-shot accuracy, against {plain}"),
@@ -180,32 +180,32 @@ def toy_sentences(result: ToyResult) -> list[str]:
         _against(result, ON_COSINES, cosine, "few", f"Few-shot accuracy, against {same}"),
     ]
     seeds = len(next(iter(result.planes.values())))
-    if seeds < ENOUGH_SEEDS and any(said):
+    if seeds < ENOUGH_SEEDS and any(sentences):
         number = "This is one seed" if seeds == 1 else f"These are {seeds} seeds"
-        said.append(f"{number}: intervals are over the test images, and another seed may reverse a difference.")
-    return [text for text in said if text]
+        sentences.append(f"{number}: intervals are over the test images, and another seed may reverse a difference.")
+    return [text for text in sentences if text]
 
 
-def _against(result: ToyResult, baseline: str, names: Sequence[str], key: str, what: str) -> str:
+def _against(result: ToyResult, baseline: str, names: Sequence[str], key: str, measure: str) -> str:
     if baseline not in result.planes or not names:
         return ""
     base = [_figures(plane, result.counts)[key] for plane in result.planes[baseline]]
     parts = []
     for name in names:
-        own = [_figures(plane, result.counts)[key] for plane in result.planes[name]]
+        values = [_figures(plane, result.counts)[key] for plane in result.planes[name]]
         images = None if key == "area" else _images_interval(result, name, baseline, key)
-        gap = Difference.of([mine - other for mine, other in zip(own, base, strict=True)], images)
+        gap = Difference.of([mine - other for mine, other in zip(values, base, strict=True)], images)
         parts.append(f"{result.titles[name]} {difference_text(gap)}")
-    return f"{what}: {'; '.join(parts)}."
+    return f"{measure}: {'; '.join(parts)}."
 
 
 def _images_interval(result: ToyResult, name: str, baseline: str, group: str) -> tuple[float, float] | None:
     """The interval over the test images of a group, which are the same for every loss and seed."""
     first = result.planes[name][0]
-    kept = np.isin(first.labels, result.counts.groups(by="thirds")[cast("GroupName", group)])
-    label = first.labels[kept]
+    in_group = np.isin(first.labels, result.counts.groups(by="thirds")[cast("GroupName", group)])
+    label = first.labels[in_group]
     right = [
-        [plane.predict(plane.features[kept]) == label for plane in result.planes[loss]] for loss in (name, baseline)
+        [plane.predict(plane.features[in_group]) == label for plane in result.planes[loss]] for loss in (name, baseline)
     ]
     return images_interval(right[0], right[1], label)
 

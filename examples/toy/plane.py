@@ -115,14 +115,14 @@ def regions(plane: Plane, radius: float = 1.0) -> list[FloatArray]:
     weight, bias = plane.boundaries
     angle = np.linspace(0, 2 * np.pi, RIM, endpoint=False)
     disc = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    found = []
+    polygons = []
     for j in range(len(weight)):
         polygon = disc
         for k in range(len(weight)):
             if k != j:
                 polygon = _cut(polygon, weight[j] - weight[k], float(bias[j] - bias[k]))
-        found.append(polygon)
-    return found
+        polygons.append(polygon)
+    return polygons
 
 
 def _cut(polygon: FloatArray, normal: FloatArray, offset: float) -> FloatArray:
@@ -131,13 +131,13 @@ def _cut(polygon: FloatArray, normal: FloatArray, offset: float) -> FloatArray:
         return polygon
     height = polygon @ normal + offset
     ahead, beyond = np.roll(polygon, -1, axis=0), np.roll(height, -1)
-    kept = []
+    corners_inside = []
     for corner, following, here, there in zip(polygon, ahead, height, beyond, strict=True):
         if here >= 0:
-            kept.append(corner)
+            corners_inside.append(corner)
         if (here >= 0) != (there >= 0):
-            kept.append(corner + (following - corner) * (here / (here - there)))
-    return np.array(kept).reshape(-1, 2)
+            corners_inside.append(corner + (following - corner) * (here / (here - there)))
+    return np.array(corners_inside).reshape(-1, 2)
 
 
 def polygon_area(corners: FloatArray) -> float:

@@ -32,7 +32,7 @@ from toy.losses import CONTENDERS, Contender, find_contender, scale_for
 from toy.plane import Plane
 
 CLASSES = 6
-"""More than this many colours and sectors cannot be told apart at a glance."""
+"""More than this many colors and sectors cannot be told apart at a glance."""
 SIDES: Mapping[str, int] = {"digits": 8, "mnist5k": 14}
 """The sources, and the side in pixels that their images are looked at in."""
 LEARNING_RATE = 0.005
@@ -171,8 +171,8 @@ def around_circle(counts: ClassCounts) -> Tensor:
     """
     rank = np.argsort(np.argsort(-counts.array, kind="stable"), kind="stable")
     half = math.ceil(len(counts) / 2)
-    place = np.where(rank < half, 2 * rank, 2 * (rank - half) + 1)
-    angle = torch.tensor(2 * np.pi * place / len(counts), dtype=torch.float32)
+    position = np.where(rank < half, 2 * rank, 2 * (rank - half) + 1)
+    angle = torch.tensor(2 * np.pi * position / len(counts), dtype=torch.float32)
     return torch.stack([angle.sin(), angle.cos()], dim=1)
 
 
@@ -255,8 +255,8 @@ def _training_images(data: ImageData, side: int, ratio: float, seed: int) -> tup
     available = ClassCounts.from_labels(labels, CLASSES).array.min()  # nearly balanced: the first digit is the largest
     keep = np.array(long_tailed_counts([available] * CLASSES, ratio))
     rows = rows[ranks_within_class(labels, seed=seed) < keep[labels]]
-    images, found = _tensors(split, side, rows)
-    return images, found, ClassCounts(keep, data.classes[:CLASSES])
+    images, labels = _tensors(split, side, rows)
+    return images, labels, ClassCounts(keep, data.classes[:CLASSES])
 
 
 def _rows(split: Split) -> IntArray:

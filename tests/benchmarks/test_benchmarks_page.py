@@ -25,7 +25,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A script, found as it finds its neighbours when it is run."""
+    """A script, found as it finds its neighbors when it is run."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     for each in ("common", "page", "losses", "samplers"):
         monkeypatch.delitem(sys.modules, each, raising=False)
@@ -59,8 +59,8 @@ def test_rows_are_written_and_read_back(common: ModuleType, page: ModuleType, tm
 def test_sides_are_measured_in_turns(common: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(common, "_LEAST_SECONDS", 0.0)
     calls: list[str] = []
-    found = common.medians_of({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=3)
-    assert set(found) == {"a", "b"}
+    medians = common.medians_of({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=3)
+    assert set(medians) == {"a", "b"}
     assert "".join(calls).endswith("ababab")
 
 
@@ -86,7 +86,7 @@ def test_missed_goals_are_marked(common: ModuleType, page: ModuleType) -> None:
         ("sampler a, 9 images: iterate", 6e6, None, "draws/s", True): "≥ 5 million",
         ("sampler a, 9 images: resident, all included", 401.0, None, "MB", False): "< 400 MB, **missed**",
         ("start: import longtail", 0.1, None, "s", False): "< 0.3 s",
-        ("streaming: photos", 90.0, 30.0, "images/s", True): "≥ 90 % of the floor, not measured",
+        ("streaming: photos", 90.0, 30.0, "images/s", True): "≥ 90% of the floor, not measured",
         ("drawing the noise alone, 128 x 100", 9.0, 1.0, "ms", False): "",
     }
     for case, expected in cases.items():
@@ -94,7 +94,7 @@ def test_missed_goals_are_marked(common: ModuleType, page: ModuleType) -> None:
 
 
 def test_a_goal_of_a_gpu_is_for_its_rows_only(common: ModuleType, page: ModuleType) -> None:
-    row = made_up(common, "training step, batch 128: gcl beside the plain loop", 400.0, 100.0, "images/s", True)
+    row = made_up(common, "training step, batch 128: gcl against the plain loop", 400.0, 100.0, "images/s", True)
     assert page.verdict(row) == "≥ 3 ×"
     assert page.verdict(row | {"device": "NVIDIA H100, 16 cores"}) == "≥ 20 ×, **missed**"
 

@@ -24,7 +24,7 @@ PUBLISHED = "dataset,imbalance_ratio,recipe,low,high,kind\ncifar100,100,ce,38.3,
 
 
 def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A script, found as it finds its neighbours when it is run."""
+    """A script, found as it finds its neighbors when it is run."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     for each in ("common", "collect_results", "reproduce", "search"):
         monkeypatch.delitem(sys.modules, each, raising=False)
@@ -62,7 +62,7 @@ def table_of(page: Path) -> dict[tuple[str, str], list[str]]:
     return {(cells[0], cells[1]): cells[2:] for cells in lines if cells[0] != "run"}
 
 
-def test_seeds_are_folded_and_stand_beside_the_published_figure_with_its_kind(
+def test_seeds_are_folded_and_stand_next_to_the_published_figure_with_its_kind(
     collect: ModuleType, tmp_path: Path
 ) -> None:
     (tmp_path / "published.csv").write_text(PUBLISHED)
@@ -73,10 +73,10 @@ def test_seeds_are_folded_and_stand_beside_the_published_figure_with_its_kind(
     page = tmp_path / "index.md"
     page.write_text("# Results\n\nOurs.\n")
     collect.fill(page)
-    found = table_of(page)
-    assert found["ce", "1"][:3] == ["3", "40.0 ± 2.0", "38.3 to 39.9"]
-    assert found["gcl", "1"][:3] == ["1", "50.0", "-"]  # what its second stage starts from has no published figure
-    assert found["gcl", "2"][:3] == ["1", "50.0", "48.6 (unverified)"]
+    rows = table_of(page)
+    assert rows["ce", "1"][:3] == ["3", "40.0 ± 2.0", "38.3 to 39.9"]
+    assert rows["gcl", "1"][:3] == ["1", "50.0", "-"]  # what its second stage starts from has no published figure
+    assert rows["gcl", "2"][:3] == ["1", "50.0", "48.6 (unverified)"]
     assert "Ours." in page.read_text()
     assert "longtail train cifar100 --recipe cifar-lt/ce --epochs 200 --seed 2 --out ce-seed-2\n" in page.read_text()
     before = page.read_text()
@@ -84,7 +84,7 @@ def test_seeds_are_folded_and_stand_beside_the_published_figure_with_its_kind(
     assert page.read_text() == before
 
 
-def test_a_short_schedule_is_not_put_beside_published_figures(collect: ModuleType, tmp_path: Path) -> None:
+def test_a_short_schedule_is_not_compared_with_published_figures(collect: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "published.csv").write_text(PUBLISHED)
     collect.write_rows(
         [made_up(tmp_path / "runs", "ce", 0, 0.3, epochs=30)], tmp_path / "cifar100-lt-100-30-epochs.csv"
@@ -146,9 +146,9 @@ def test_the_search_sees_no_test_image_and_sets_both_stages(
     for name, (recipe, option, choices, compared) in search.OPTIONS.items():
         assert compared in choices
         for value in choices:
-            own = values["runs"][f"{name}-{value:g}"]["set"]
+            options = values["runs"][f"{name}-{value:g}"]["set"]
             stages = ["stage1"] if recipe == "fbl" else ["stage1", "stage2"]
-            assert [own[f"{stage}.loss.options.{option}"] for stage in stages] == [value] * len(stages)
+            assert [options[f"{stage}.loss.options.{option}"] for stage in stages] == [value] * len(stages)
 
 
 def images(split: Any) -> list[Any]:
@@ -162,5 +162,5 @@ def test_rows_of_the_other_way_of_training_stay(monkeypatch: pytest.MonkeyPatch,
     search.write([row | {"training": "linear"}, row | {"training": "linear", "classes": 20}], path)
     search.write([row | {"value": 2.0}], path)
     with path.open(newline="") as file:
-        rows = [tuple(found.values()) for found in csv.DictReader(file)]
+        rows = [tuple(row.values()) for row in csv.DictReader(file)]
     assert rows == [("linear", "5", "1.0"), ("linear", "20", "1.0"), ("scratch", "5", "2.0")]

@@ -22,8 +22,8 @@ def test_features_are_those_the_classifier_was_given() -> None:
     assert reading.progress == plain.progress == pytest.approx(0.7)
     features = network[:2](pixels)
     expected = torch.autograd.grad(plain(network[2](features), target, features), network[0].weight)
-    found = torch.autograd.grad(reading(network(pixels), target), network[0].weight)
-    assert torch.equal(found[0], expected[0])
+    gradients = torch.autograd.grad(reading(network(pixels), target), network[0].weight)
+    assert torch.equal(gradients[0], expected[0])
 
 
 def test_a_loss_that_reads_the_classifier_is_given_it() -> None:

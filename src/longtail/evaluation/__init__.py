@@ -1,1 +1,1 @@
-"""Evaluation: one confusion matrix and what follows from it, calibration, and adjustments after training."""
+"""Evaluation: confusion matrix, metrics, intervals, significance, calibration and post-hoc adjustment."""

@@ -1,4 +1,4 @@
-"""Calibration: whether a confidence of 0.8 is right four times in five, from bins that add up over batches."""
+"""Calibration: reliability and expected calibration error, from bins that add up over batches."""
 
 from __future__ import annotations
 

@@ -73,17 +73,17 @@ def mean_intervals(
     """Intervals of the mean recall of sets of classes: a smoothed bootstrap within classes, ended as Wilson does.
 
     A bootstrap draws the images of each class anew. Of a mean of proportions its variance is known without drawing,
-    ``sum_j r_j (1 - r_j) / n_j / C^2``, so this is the bootstrap of infinitely many resamples. Two things are mended,
-    as otherwise it fails on small classes. A class with all images right would not vary at all: its rate is drawn from
-    ``r_j = (k_j + m) / (n_j + 1)``, where m is the mean of its set, one image's worth, and the variance is divided by
-    what that loses on average. And quantiles are symmetric where few images leave room on one side only: the variance
-    says how many images of a single proportion the mean is worth, and Wilson's interval of so many is given.
+    ``sum_j r_j (1 - r_j) / n_j / C^2``, so this is the bootstrap of infinitely many resamples. It needs two corrections
+    for small classes. A class with all images right would not vary at all: its rate is drawn from
+    ``r_j = (k_j + m) / (n_j + 1)``, where m is the mean of its set, weighing one image, and the variance is divided by
+    the average loss from that. And quantiles are symmetric where few images leave room on one side only: the variance
+    gives the number of images of a single proportion that the mean is worth, and Wilson's interval of that number.
 
     Args:
         right: Images predicted right, shape (C,).
         images: Images of each class, shape (C,); a class with none is left out.
         sets: Class indices by name.
-        effective: How many independent images those are worth, shape (C,); all of them when not given.
+        effective: Their effective sample size by class, shape (C,); all images when not given.
 
     Returns:
         [low, high] for each set; None for a set without images.
@@ -93,21 +93,23 @@ def mean_intervals(
         >>> [round(end, 2) for end in ends["few"]], ends["many"]
         ([0.56, 1.0], None)
     """
-    worth = images if effective is None else effective
+    sizes = images if effective is None else effective
     with np.errstate(invalid="ignore"):
         recall = right / images
-    kept = {name: np.array([j for j in members if images[j] > 0], dtype=np.int64) for name, members in sets.items()}
-    means = {name: float(recall[rows].mean()) for name, rows in kept.items() if rows.size}
+    tested = {name: np.array([j for j in members if images[j] > 0], dtype=np.int64) for name, members in sets.items()}
+    means = {name: float(recall[rows].mean()) for name, rows in tested.items() if rows.size}
     toward = np.full(len(images), np.nan)
-    for name in sorted(means, key=lambda name: -kept[name].size):  # of the sets that hold a class, the smallest counts
-        total = worth[kept[name]].sum()
-        toward[kept[name]] = (means[name] * total + 0.5) / (total + 1)
+    for name in sorted(
+        means, key=lambda name: -tested[name].size
+    ):  # of the sets that hold a class, the smallest counts
+        total = sizes[tested[name]].sum()
+        toward[tested[name]] = (means[name] * total + 0.5) / (total + 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        drawn = (recall * worth + toward) / (worth + 1)
-        variance = drawn * (1 - drawn) / worth / (1 - worth / (worth + 1) ** 2)
+        drawn = (recall * sizes + toward) / (sizes + 1)
+        variance = drawn * (1 - drawn) / sizes / (1 - sizes / (sizes + 1) ** 2)
     ends_by_set: dict[str, Interval | None] = dict.fromkeys(sets)
     for name, rate in means.items():
-        rows = kept[name]
+        rows = tested[name]
         middle = drawn[rows].mean()
         alike = middle * (1 - middle) * rows.size**2 / variance[rows].sum()
         ends_by_set[name] = [float(end) for end in wilson(rate * alike, alike)]
@@ -123,7 +125,7 @@ def worst_interval(right: Array, images: Array) -> Interval | None:
 
     Args:
         right: Images predicted right, shape (C,).
-        images: Images of each class, shape (C,), as many as they are worth.
+        images: Images of each class, shape (C,), or their effective sample size.
 
     Example:
         >>> [round(end, 2) for end in worst_interval(np.array([9.0, 5.0]), np.array([10.0, 10.0]))]

@@ -1,4 +1,4 @@
-"""What is done to a trained model's logits before softmax: one gain and one offset a class, stored in model.json."""
+"""Post-hoc adjustment: logit adjustment, tau-normalization and temperature as a gain and an offset of each logit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from torch.nn import functional as F  # noqa: N812  (as everybody writes it)
 from longtail.counts import ClassCounts, ClassCountsLike, FloatArray
 
 Prior: TypeAlias = Literal["train", "uniform"] | tuple[float, ...]
-
-
-"""A mix of classes: as in training, all alike, or a share of each class."""
+"""A class prior: that of the training data, uniform, or a share of each class."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +23,14 @@ class Adjustment:
     """A post-hoc adjustment as it is applied: ``z'_j = gain_j z_j + offset_j`` on the network's unchanged logits.
 
     Every adjustment in use has this form: the scale ``S`` of a cosine classifier, a temperature, ``-tau log pi_j`` of
-    logit adjustment, an assumed prior, and tau-normalisation, which divides ``w_j f`` (without the bias) by
+    logit adjustment, an assumed prior, and tau-normalization, which divides ``w_j f`` (without the bias) by
     ``||w_j||^tau``.
 
     Attributes:
         gain: Factor on each logit, length C.
         offset: What is then added, length C.
-        chosen: What it came from and how it was chosen: plain values, for people and reports.
-        prior: The mix of classes that the probabilities assume once it is applied.
+        chosen: Its origin and the choice that led to it: plain values, for people and reports.
+        prior: The class prior that the probabilities assume once it is applied.
 
     Example:
         >>> Adjustment(gain=(2.0, 2.0), offset=(0.0, 1.0)).apply(torch.tensor([[1.0, 1.0]]))
@@ -76,7 +74,7 @@ def logit_adjustment(
 ) -> Adjustment:
     """Logit adjustment of calibrated logits: ``S z_j / T - tau log pi_j``.
 
-    The temperature comes first, so that ``tau`` says which mix of classes the probabilities then assume: the one the
+    The temperature comes first, so that ``tau`` gives the class prior that the probabilities then assume: the one the
     network was trained for, divided by ``pi^tau``. ``tau = 1`` on a network trained on the images as they come assumes
     all classes alike; a strength between 0 and 1 assumes ``pi^(1 - tau)``. With ``T = 1`` it is
     :func:`longtail.evaluation.posthoc.logit_adjust`; with ``tau = 0``, temperature scaling.
@@ -88,8 +86,8 @@ def logit_adjustment(
         class_counts: Training images per class, length C; a class with none counts as one.
         tau: Strength; 0 adjusts nothing.
         temperature: T > 0.
-        scale: What multiplies the logits anyhow: the ``S`` of a cosine classifier.
-        prior: The mix that the network's own probabilities assume.
+        scale: Factor of the logits in any case: the ``S`` of a cosine classifier.
+        prior: The class prior that the network's own probabilities assume.
 
     Example:
         >>> adjustment = logit_adjustment([75, 25], 1.0)
@@ -108,10 +106,10 @@ def logit_adjustment(
 
 
 def tau_normalization(weight: Tensor, bias: Tensor | None, tau: float, *, temperature: float = 1.0) -> Adjustment:
-    """Tau-normalisation of a linear classifier, from its logits: ``(z_j - b_j) / (T ||w_j||^tau)``.
+    """Tau-normalization of a linear classifier, from its logits: ``(z_j - b_j) / (T ||w_j||^tau)``.
 
     It equals the classifier with the weights of :func:`longtail.evaluation.posthoc.tau_normalize` and no bias. Its
-    probabilities are taken to assume all classes alike, which is what it is for; no formula says so.
+    probabilities are taken to assume a uniform prior, which is its purpose; no formula says so.
 
     References:
         [1] Kang et al., Decoupling representation and classifier for long-tailed recognition, ICLR 2020, equation 4.
@@ -134,11 +132,7 @@ def tau_normalization(weight: Tensor, bias: Tensor | None, tau: float, *, temper
 
 
 TEMPERATURES = (1e-3, 1e3)
-
-
 """The range of fitted temperatures; an end of it says that the data has no best one."""
-
-
 _STEPS = 60  # Newton needs about six; bisection alone would need 40
 
 
@@ -222,15 +216,15 @@ def temperature_scale(logits: Tensor, temperature: float) -> Tensor:
 
 
 def fit_temperature(logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> float:
-    """Find the temperature with the least negative log-likelihood, on validation data.
+    """Find the temperature of least negative log-likelihood, on validation data.
 
     The likelihood is convex in ``1 / T``, so its slope has one root: Newton's method inside a bracket, in float64.
 
     Args:
         logits: Validation logits (N, C), floating.
         target: Their classes (N,).
-        weight: What each image counts (N,), not negative; all alike when None. Weights ``q_j / v_j`` by class ask for
-            the likelihood under a mix of classes ``q`` where the images have the mix ``v``.
+        weight: Weight of each image (N,), not negative; equal when None. Weights ``q_j / v_j`` by class give the
+            likelihood under a class prior ``q`` where the images have the prior ``v``.
 
     Returns:
         The temperature, in [0.001, 1000]; an end of that range where the data has no best one, such as 0.001 when

@@ -149,15 +149,15 @@ def seeds_interval(mean: float, std: float, n: int) -> Ends:
     return mean - half, mean + half
 
 
-def welch_interval(one: Sequence[float], two: Sequence[float]) -> Ends | None:
+def welch_interval(first: Sequence[float], second: Sequence[float]) -> Ends | None:
     """Interval of the difference of two means without partners; None where a side has no deviation of its own.
 
     Welch, The generalization of Student's problem when several different population variances are involved,
     Biometrika 34, 1947.
 
     Args:
-        one: Numbers of one side, at least two.
-        two: Of the other.
+        first: Numbers of one side, at least two.
+        second: Of the other.
 
     Example:
         >>> [round(end, 3) for end in welch_interval([2.0, 4.0], [1.0, 1.0])]
@@ -165,17 +165,21 @@ def welch_interval(one: Sequence[float], two: Sequence[float]) -> Ends | None:
         >>> welch_interval([2.0, 4.0], [1.0]) is None
         True
     """
-    if min(len(one), len(two)) < 2:
+    if min(len(first), len(second)) < 2:
         return None
-    errors = [variance(side) / len(side) for side in (one, two)]
-    weights = [error**2 / (len(side) - 1) for error, side in zip(errors, (one, two), strict=True)]
+    errors = [variance(side) / len(side) for side in (first, second)]
+    weights = [error**2 / (len(side) - 1) for error, side in zip(errors, (first, second), strict=True)]
     half = t_quantile(sum(errors) ** 2 / sum(weights)) * sum(errors) ** 0.5 if sum(weights) > 0 else 0.0
-    mean = fmean(one) - fmean(two)
+    mean = fmean(first) - fmean(second)
     return mean - half, mean + half
 
 
 def images_interval(
-    one: npt.ArrayLike, two: npt.ArrayLike, classes: npt.ArrayLike | None = None, *, cluster: IntArray | None = None
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    classes: npt.ArrayLike | None = None,
+    *,
+    cluster: IntArray | None = None,
 ) -> Ends | None:
     """Interval of the difference between the shares that two models have right, both given the same images.
 
@@ -190,8 +194,8 @@ def images_interval(
     other images and knows nothing of other seeds.
 
     Args:
-        one: Whether the first model is right, shape (N,), or (S, N) for S seeds, which are averaged.
-        two: The same for the second model on the same images; the number of seeds may differ.
+        first: Whether the first model is right, shape (N,), or (S, N) for S seeds, which are averaged.
+        second: The same for the second model on the same images; the number of seeds may differ.
         classes: Class of each image, shape (N,), for a mean over classes; one mean over all images when not given.
         cluster: Number of the cluster of each image, shape (N,), if images form clusters; they then count by the
             effective sample size of their differences, see :func:`longtail.evaluation.clustered.class_sample_sizes`.
@@ -200,37 +204,37 @@ def images_interval(
         Low and high end of first minus second; None without images.
 
     Example:
-        >>> one, two = [True] * 30 + [False] * 70, [False] * 20 + [True] * 10 + [False] * 70
-        >>> [round(end, 3) for end in images_interval(one, two)]
+        >>> first, second = [True] * 30 + [False] * 70, [False] * 20 + [True] * 10 + [False] * 70
+        >>> [round(end, 3) for end in images_interval(first, second)]
         [0.116, 0.276]
         >>> other = [False] * 20 + [True] * 30 + [False] * 50  # another seed, as good on other images
-        >>> [round(end, 3) for end in images_interval([one, other], [two, two])]
+        >>> [round(end, 3) for end in images_interval([first, other], [second, second])]
         [0.145, 0.247]
     """
-    gain = _over_seeds(one) - _over_seeds(two)
+    gain = _over_seeds(first) - _over_seeds(second)
     if not gain.size:
         return None
     where = np.zeros(gain.size, dtype=np.int64) if classes is None else np.unique(classes, return_inverse=True)[1]
     images: Shares = np.bincount(where).astype(np.float64)
-    first, second = (np.bincount(where, weights=part) / images for part in (gain, gain**2))
+    mean, square = (np.bincount(where, weights=part) / images for part in (gain, gain**2))
     sizes = images if cluster is None else class_sample_sizes(where, gain, cluster)
     total = float(sizes.sum())
-    toward = first.mean() * total / (total + 2), (second.mean() * total + 1) / (total + 2)
-    drawn = [(part * sizes + aim) / (sizes + 1) for part, aim in zip((first, second), toward, strict=True)]
+    toward = mean.mean() * total / (total + 2), (square.mean() * total + 1) / (total + 2)
+    drawn = [(part * sizes + aim) / (sizes + 1) for part, aim in zip((mean, square), toward, strict=True)]
     variances = (drawn[1] - drawn[0] ** 2) / sizes / (1 - sizes / (sizes + 1) ** 2)
     moments = float(drawn[0].mean()), float(drawn[1].mean())
-    return _matched_pairs(float(first.mean()), *moments, float(variances.sum()) / len(images) ** 2)
+    return _matched_pairs(float(mean.mean()), *moments, float(variances.sum()) / len(images) ** 2)
 
 
 def matched_gain(
-    label: IntArray, one: npt.ArrayLike, two: npt.ArrayLike, *, balanced: bool, cluster: IntArray | None = None
+    label: IntArray, first: npt.ArrayLike, second: npt.ArrayLike, *, balanced: bool, cluster: IntArray | None = None
 ) -> tuple[float, Ends] | None:
     """The gain in accuracy of one model over another on the same images, with its interval over images.
 
     Args:
         label: True class of each image, shape (N,).
-        one: Whether the first model is right, shape (N,), or (S, N) for S seeds.
-        two: The same for the second model.
+        first: Whether the first model is right, shape (N,), or (S, N) for S seeds.
+        second: The same for the second model.
         balanced: Weight every class the same, instead of every image.
         cluster: Number of the cluster of each image, as for :func:`images_interval`.
 
@@ -242,11 +246,11 @@ def matched_gain(
         >>> gain
         0.5
     """
-    gain, images = _over_seeds(one) - _over_seeds(two), np.bincount(label)
+    gain, images = _over_seeds(first) - _over_seeds(second), np.bincount(label)
     tested = images > 0
     # With as many images of each class the two accuracies are one figure, which gets one interval.
     alike = np.unique(images[tested]).size == 1
-    ends = images_interval(one, two, label if alike or balanced else None, cluster=cluster)
+    ends = images_interval(first, second, label if alike or balanced else None, cluster=cluster)
     if ends is None:
         return None
     by_class = np.bincount(label, weights=gain)[tested] / images[tested]
@@ -269,10 +273,10 @@ def _matched_pairs(mean: float, first: float, second: float, variance_of_mean: f
 
 
 def paired_means_interval(
-    one: npt.ArrayLike,
-    of_one: npt.ArrayLike,
-    two: npt.ArrayLike,
-    of_two: npt.ArrayLike,
+    first: npt.ArrayLike,
+    counts_first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    counts_second: npt.ArrayLike,
     *,
     most: float = math.inf,
     cluster: IntArray | None = None,
@@ -285,10 +289,10 @@ def paired_means_interval(
     images that are all alike would not vary.
 
     Args:
-        one: A number of each image under the first model, shape (N,), or (S, N) for S seeds; in [0, 1] for a share.
-        of_one: Whether the image counts for it, the same shape.
-        two: The same under the second model.
-        of_two: The same.
+        first: A number of each image under the first model, shape (N,), or (S, N) for S seeds; in [0, 1] for a share.
+        counts_first: Whether the image counts for it, the same shape.
+        second: The same under the second model.
+        counts_second: The same.
         most: The largest possible difference, 1 for shares.
         cluster: Number of the cluster of each image, shape (N,), where images form clusters.
 
@@ -302,7 +306,7 @@ def paired_means_interval(
         [0.25, 0.75]
     """
     units, means, contributions = [], [], []
-    for value, weight in ((one, of_one), (two, of_two)):
+    for value, weight in ((first, counts_first), (second, counts_second)):
         number, counted = (np.atleast_2d(np.asarray(part, dtype=np.float64)) for part in (value, weight))
         units.append(_independent_units(counted, cluster))
         if units[-1].min() < 2:
@@ -326,23 +330,23 @@ def _independent_units(counted: Shares, cluster: IntArray | None) -> Shares:
     return np.array([float(np.unique(cluster[row > 0]).size) for row in counted])
 
 
-def unpaired_interval(one: float, one_ends: Sequence[float], two: float, two_ends: Sequence[float]) -> Ends:
+def unpaired_interval(first: float, first_ends: Sequence[float], second: float, second_ends: Sequence[float]) -> Ends:
     """Interval of the difference of two shares from the interval of each, where the images cannot be matched.
 
     Newcombe, Interval estimation for the difference between independent proportions, Statistics in Medicine 17, 1998,
     method 10. On the same images it is wider than need be, as two models mostly fail on the same ones.
 
     Args:
-        one: The first share.
-        one_ends: Low and high end of it.
-        two: The second share.
-        two_ends: Low and high end of it.
+        first: The first share.
+        first_ends: Low and high end of it.
+        second: The second share.
+        second_ends: Low and high end of it.
 
     Example:
         >>> [round(end, 2) for end in unpaired_interval(0.5, (0.4, 0.6), 0.2, (0.1, 0.4))]
         [0.08, 0.44]
     """
-    mean = one - two
-    low = np.hypot(one - one_ends[0], two_ends[1] - two)
-    high = np.hypot(one_ends[1] - one, two - two_ends[0])
+    mean = first - second
+    low = np.hypot(first - first_ends[0], second_ends[1] - second)
+    high = np.hypot(first_ends[1] - first, second - second_ends[0])
     return float(mean - low), float(mean + high)

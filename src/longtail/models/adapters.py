@@ -14,14 +14,14 @@ TARGETS = ("qkv", "proj", "fc1", "fc2", "query", "key", "value", "q", "k", "v") 
 
 
 def add_adapters(backbone: nn.Module, rank: int) -> None:
-    """Put an adapter on every linear layer of the attention and MLP blocks; the layers themselves are frozen.
+    """Add an adapter to every linear layer of the attention and MLP blocks; the layers themselves are frozen.
 
     References:
         [1] Hu et al., LoRA: low-rank adaptation of large language models, ICLR 2022.
 
     Args:
-        backbone: A vision transformer of timm, changed in place. The adapters start as nothing: the features are the
-            same as before.
+        backbone: A vision transformer of timm, changed in place. The adapters start at zero: the features are
+            the same as before.
         rank: Rank r of the update; its scale ``alpha / r`` is 1.
 
     Raises:
@@ -43,7 +43,7 @@ def add_adapters(backbone: nn.Module, rank: int) -> None:
 
 
 def train_only_adapters(backbone: nn.Module) -> None:
-    """Freeze all of a backbone but its adapters."""
+    """Freeze all parameters of a backbone except its adapters."""
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_("lora_" in name)
 
@@ -59,6 +59,6 @@ def merge_adapters(model: nn.Module) -> Any:
     for name, layer in list(whole.named_modules()):
         if hasattr(layer, "merge") and hasattr(layer, "get_base_layer"):
             layer.merge()
-            parent, _, own = name.rpartition(".")
-            setattr(whole.get_submodule(parent), own, layer.get_base_layer())
+            parent, _, attribute = name.rpartition(".")
+            setattr(whole.get_submodule(parent), attribute, layer.get_base_layer())
     return whole

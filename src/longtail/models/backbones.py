@@ -1,4 +1,4 @@
-"""build_backbone: a network by its name that turns images into one feature vector each."""
+"""Backbones: networks by name, timm's included, that turn each image into a feature vector."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def build_backbone(name: str, *, pretrained: bool = False, in_size: int = 32) ->
 
 
 def check_network(name: str) -> None:
-    """Make sure that there is a network of a name, without building it.
+    """Check that there is a network of this name, without building it.
 
     Raises:
         LongtailError: There is none; the nearest right name is given.
@@ -171,7 +171,7 @@ def check_network(name: str) -> None:
 
 
 def last_blocks(backbone: nn.Module, count: int) -> tuple[str, ...]:
-    """Name the last blocks of a backbone and all that follows them, for ``freeze_backbone(keep=...)``.
+    """Name the last blocks of a backbone and everything after them, for ``freeze_backbone(keep=...)``.
 
     Args:
         backbone: From :func:`build_backbone`.
@@ -189,11 +189,11 @@ def last_blocks(backbone: nn.Module, count: int) -> tuple[str, ...]:
     if not 0 <= count <= len(blocks):
         raise LongtailError(f"The network has {len(blocks)} blocks, so {count} of them cannot be trained: take fewer.")
     names = [name for name, _ in backbone.named_modules()]
-    kept: list[str] = []
+    chosen: list[str] = []
     for name in names[names.index(blocks[-count]) :] if count else ["bottleneck"] * ("bottleneck" in names):
-        if not any(name.startswith(f"{above}.") for above in kept):
-            kept.append(name)
-    return tuple(kept)
+        if not any(name.startswith(f"{above}.") for above in chosen):
+            chosen.append(name)
+    return tuple(chosen)
 
 
 def _blocks(backbone: nn.Module) -> list[str]:

@@ -1,4 +1,4 @@
-"""The classifiers on top of a feature: linear, cosine, and either of them with one learned scale per class."""
+"""Heads: linear and cosine classifiers, and either with one learned scale per class."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class LongTailModel(nn.Module):
     @overload
     def forward(self, images: Tensor, *, return_features: bool) -> Tensor | tuple[Tensor, Tensor]: ...
     def forward(self, images: Tensor, *, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Return logits (N, C), or logits and features (N, D), for normalised images of shape (N, 3, H, W)."""
+        """Return logits (N, C), or logits and features (N, D), for normalized images of shape (N, 3, H, W)."""
         features = self.backbone(images)
         logits = self.head(features)
         return (logits, features) if return_features else logits
@@ -60,7 +60,7 @@ class LongTailModel(nn.Module):
     def freeze_backbone(self, *, keep: Sequence[str] = ()) -> Self:
         """Hold the backbone as it is: no gradients, and evaluation mode that a later ``train()`` does not lift.
 
-        Evaluation mode is what keeps batch normalisation from updating its running statistics, so the backbone stays
+        Evaluation mode is what keeps batch normalization from updating its running statistics, so the backbone stays
         identical to the bit.
 
         Args:

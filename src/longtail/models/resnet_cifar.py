@@ -87,17 +87,17 @@ class ResNetCifar(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features of shape (N, 64), all >= 0, for normalised images of shape (N, 3, H, W)."""
+        """Return features of shape (N, 64), all >= 0, for normalized images of shape (N, 3, H, W)."""
         x = F.relu(self.bn1(self.conv1(images)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return cast("Tensor", x.mean(dim=(2, 3)))
 
 
 def fold_batch_norms(backbone: nn.Module) -> nn.Module:
-    """A copy for inference whose batch normalisations are folded into the convolutions before them.
+    """Return a copy for inference whose batch normalizations are folded into the convolutions before them.
 
-    In evaluation mode a batch normalisation is a scale and an offset by channel, which the weights of the convolution
-    can carry: the same function but for rounding, and one pass over the activations less for each.
+    In evaluation mode a batch normalization is a scale and an offset by channel, which the weights of the convolution
+    can carry: the same function up to rounding, with one pass less over the activations for each.
 
     Args:
         backbone: Any; one that is not a :class:`ResNetCifar` of plain convolutions is returned as it is.

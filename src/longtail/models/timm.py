@@ -1,4 +1,4 @@
-"""timm: its import, which torchvision may stand in the way of, and the inputs its networks were trained with."""
+"""timm: its import next to any build of torch, and the inputs that its networks were trained with."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def prepare_torchvision() -> bool:
 
     ``timm`` and ``torchmetrics`` import torchvision on their way in. Its Python half describes the operators ``nms``
     and ``qnms`` to torch, and those exist only once its compiled half is loaded. The wheel of torchvision on PyPI is
-    built for CUDA; beside a CPU build of torch the compiled half cannot load, and the import stops with "operator
+    built for CUDA; with a CPU build of torch the compiled half cannot load, and the import stops with "operator
     torchvision::nms does not exist". Nothing here uses these operators, so naming their signatures is enough.
 
     Call this before importing timm or torchmetrics. It is cheap and may be called any number of times.
@@ -69,7 +69,7 @@ TIMM_PREFIX = "timm:"
 
 
 def timm_module() -> ModuleType:
-    """Import timm, with what it imports prepared."""
+    """Import timm after :func:`prepare_torchvision`."""
     prepare_torchvision()
     import timm
 
@@ -82,10 +82,10 @@ class Inputs:
 
     Attributes:
         size: Side of the square in pixels.
-        resize: The shorter side before that square is cut out of the centre.
+        resize: The shorter side before that square is cut out of the center.
         mean: Per-channel mean of RGB in [0, 1].
         std: Per-channel standard deviation of RGB in [0, 1].
-        interpolation: How pixels in between were made up when images were scaled.
+        interpolation: Interpolation of the pixels when images were scaled.
     """
 
     size: int
@@ -95,7 +95,7 @@ class Inputs:
     interpolation: Interpolation = "bicubic"
 
     def at(self, size: int | None) -> Inputs:
-        """The same for images of another size, of which as large a share is cut out; unchanged for None.
+        """Return the same for another image size, with the same share cut out; unchanged for None.
 
         Example:
             >>> Inputs(224, 256, (0.5,) * 3, (0.5,) * 3).at(112).resize
@@ -113,10 +113,10 @@ def timm_inputs(name: str) -> Inputs | None:
     """
     if not name.startswith(TIMM_PREFIX):
         return None
-    known = timm_module().get_pretrained_cfg(name.removeprefix(TIMM_PREFIX).partition("+")[0])
-    if known is None:
+    config = timm_module().get_pretrained_cfg(name.removeprefix(TIMM_PREFIX).partition("+")[0])
+    if config is None:
         return None
-    size = int(known.input_size[-1])
+    size = int(config.input_size[-1])
     # A few networks name another kind, or "random" in training: timm's own choice for those is bicubic.
-    interpolation: Any = known.interpolation if known.interpolation in get_args(Interpolation) else "bicubic"
-    return Inputs(size, round(size / (known.crop_pct or 1)), tuple(known.mean), tuple(known.std), interpolation)
+    interpolation: Any = config.interpolation if config.interpolation in get_args(Interpolation) else "bicubic"
+    return Inputs(size, round(size / (config.crop_pct or 1)), tuple(config.mean), tuple(config.std), interpolation)

@@ -1,4 +1,4 @@
-"""Published weights that a Python package brings along, for machines that reach no hub."""
+"""Pretrained weights: from an installed package, the cache of the hub, or the hub itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from longtail.errors import LongtailError
 
 
 class Package(NamedTuple):
-    """Where the weights of a network lie.
+    """A Python package that contains the weights of a network.
 
     Attributes:
         install: Its name for pip.
@@ -50,7 +50,7 @@ def packaged_weights(name: str) -> Path | None:
 
 
 def load_in_order(network: nn.Module, path: Path) -> None:
-    """Load weights that have other names but the network's order; what follows its last tensor is left out.
+    """Load weights by their order instead of their names; tensors after the network's last are left out.
 
     Args:
         network: The network without its classifier, changed in place.
@@ -60,10 +60,10 @@ def load_in_order(network: nn.Module, path: Path) -> None:
         LongtailError: The tensors are not the network's.
     """
     stored = list(torch.load(path, map_location="cpu", weights_only=True).values())
-    own = network.state_dict()
-    if len(stored) < len(own) or any(a.shape != b.shape for a, b in zip(own.values(), stored, strict=False)):
+    state = network.state_dict()
+    if len(stored) < len(state) or any(a.shape != b.shape for a, b in zip(state.values(), stored, strict=False)):
         raise LongtailError(f"{path} does not hold the weights of this network: install its package again.")
-    network.load_state_dict(dict(zip(own, stored, strict=False)))
+    network.load_state_dict(dict(zip(state, stored, strict=False)))
 
 
 def cached_weights(name: str) -> Path | None:
@@ -87,16 +87,16 @@ def cached_weights(name: str) -> Path | None:
     # What timm looks for in a repository that names no file of its own, in this order.
     files = (constants.SAFETENSORS_SINGLE_FILE, constants.PYTORCH_WEIGHTS_NAME)
     for file in (config.hf_hub_filename,) if config.hf_hub_filename else files:
-        found = try_to_load_from_cache(repository, file, revision=revision or None)
-        if isinstance(found, str):  # else it is unknown, or known not to exist
-            return Path(found)
+        path = try_to_load_from_cache(repository, file, revision=revision or None)
+        if isinstance(path, str):  # else it is unknown, or known not to exist
+            return Path(path)
     return None
 
 
-_PATIENCE = 10  # seconds: a slow line should not be taken for none
+_PATIENCE = 10  # seconds: allow for a slow connection
 
 
-# Python arguments in messages, and what the command line shows instead.
+# Python arguments in messages, and the options that the command line shows instead.
 COMMAND_LINE = {
     "the network timm:": "--model.name timm:",
     "set pretrained=False": "train with --mode scratch (without a mode, with --model.pretrained false)",
@@ -104,7 +104,7 @@ COMMAND_LINE = {
 
 
 def require_weights(name: str, *, adapters: bool = False) -> None:
-    """Make sure that the published weights of a network are on this machine or can be fetched.
+    """Check that the published weights of a network are on this machine or can be fetched.
 
     The hub is asked once, and only where nothing on this machine will do.
 
@@ -141,7 +141,7 @@ def require_weights(name: str, *, adapters: bool = False) -> None:
 
 
 def _instead(adapters: bool) -> str:
-    """What trains without a network, for the mode asked for.
+    """Suggest a way to train offline, for the mode asked for.
 
     Example:
         >>> _instead(adapters=True).startswith("train with --mode linear or finetune and the network timm:")
@@ -165,7 +165,7 @@ def _instead(adapters: bool) -> str:
 
 
 def _in_torch_hub(url: str) -> bool:
-    """Whether an earlier download from an address outside the hub is kept, as timm looks for it."""
-    from timm.models._hub import check_cached_file
+    """Whether an earlier download from an address outside the hub is in the cache, where timm looks for it."""
+    from timm.models._hub import check_cached_file  # private: timm offers no public way to ask its cache
 
     return bool(url) and bool(check_cached_file(url))

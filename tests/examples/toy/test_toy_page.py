@@ -59,11 +59,11 @@ def test_a_wrong_word_is_said_before_anything_is_trained(capsys, tmp_path):
 
 def test_sentences_say_no_difference_where_there_is_none():
     same = result(ce=(even(cosine=False),), ce_cosine=(even(cosine=True),), gcl=(even(cosine=True),))
-    said = toy_sentences(same)
+    sentences = toy_sentences(same)
     alone = "0.0 points, but one seed without an interval shows no more than itself"
-    assert said[0] == f"Area of the few-shot regions, against plain cross-entropy: CE-COSINE {alone}; GCL {alone}."
-    assert "GCL no clear difference (0.0 points, 95% interval −" in said[1]  # of accuracy the images give one
-    assert all("higher" not in text and "lower" not in text for text in said)
+    assert sentences[0] == f"Area of the few-shot regions, against plain cross-entropy: CE-COSINE {alone}; GCL {alone}."
+    assert "GCL no clear difference (0.0 points, 95% interval −" in sentences[1]  # of accuracy the images give one
+    assert all("higher" not in text and "lower" not in text for text in sentences)
     better = result(ce=(even(cosine=False, wrong=2),) * 2, fbl=(even(cosine=False, wrong=1),) * 2)
     assert (
         "Few-shot accuracy, against plain cross-entropy: FBL 50.0 points higher (holds over images)."
@@ -79,9 +79,9 @@ def test_the_table_has_the_share_of_the_small_classes():
     assert row["area"].mean == pytest.approx(1 / 3, abs=1e-3)
 
 
-def test_pictures_use_colours_that_the_page_can_exchange_and_escape_names():
+def test_pictures_use_colors_that_the_page_can_exchange_and_escape_names():
     made = result(ce=(even(cosine=False),), gcl=(even(cosine=True),))
-    light = {colour for colour, _ in THEME.values()}
+    light = {color for color, _ in THEME.values()}
     for drawing in [*toy_drawings(made), toy_picture(made)]:
         assert set(re.findall(r"#[0-9a-f]{6}", drawing.json)) <= light
         assert "<f>" not in drawing.json

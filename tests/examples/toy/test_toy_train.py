@@ -33,15 +33,15 @@ def test_small_classes_start_between_large_ones():
 
 
 def test_the_same_seed_gives_the_same_planes_and_a_linear_one_learns():
-    one, two = (train_toy(["ce", "gcl"], seeds=1, epochs=5, reporter=QUIET) for _ in range(2))
+    first, second = (train_toy(["ce", "gcl"], seeds=1, epochs=5, reporter=QUIET) for _ in range(2))
     for name in ("ce", "gcl"):
-        np.testing.assert_array_equal(one.planes[name][0].features, two.planes[name][0].features)
-    ce, gcl = one.planes["ce"][0], one.planes["gcl"][0]
+        np.testing.assert_array_equal(first.planes[name][0].features, second.planes[name][0].features)
+    ce, gcl = first.planes["ce"][0], first.planes["gcl"][0]
     assert ce.recalls[0] > 0.9
     assert not ce.is_cosine
     assert gcl.is_cosine
     assert not gcl.bias.any()
-    assert region_shares(upright(gcl, one.counts)).sum() == pytest.approx(1)
+    assert region_shares(upright(gcl, first.counts)).sum() == pytest.approx(1)
 
 
 def test_another_seed_draws_other_images_from_the_same_profile():
@@ -54,7 +54,7 @@ def test_another_seed_draws_other_images_from_the_same_profile():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"losses": ["gclx"]}, "Did you mean 'gcl'"),
         ({"losses": []}, "needs a loss"),
@@ -66,6 +66,6 @@ def test_another_seed_draws_other_images_from_the_same_profile():
         ({"imbalance_ratio": 0.5}, "at least 1"),
     ],
 )
-def test_nonsense_is_refused_in_a_sentence(options, said):
-    with pytest.raises(LongtailError, match=said):
+def test_nonsense_is_refused_in_a_sentence(options, message):
+    with pytest.raises(LongtailError, match=message):
         train_toy(**({"losses": ["ce"], "reporter": QUIET} | options))
