@@ -1,4 +1,4 @@
-"""ClassCounts: how many training images each class has, and everything that follows from it."""
+"""ClassCounts: the training images of each class, and everything that follows from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IntArray: TypeAlias = npt.NDArray[np.int64]
 GroupName = Literal["many", "medium", "few"]
 GROUP_NAMES: tuple[GroupName, ...] = ("many", "medium", "few")
 FEW_IMAGES = 5
-"""What is measured of a class on fewer images than this says next to nothing, and is marked wherever it is shown."""
+"""Figures of a class with fewer images than this say next to nothing, and are marked wherever they are shown."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,10 @@ class ClassCounts:
     names: tuple[str, ...] = field(default=())
 
     def __init__(self, counts: ClassCountsLike, names: Sequence[str] | None = None) -> None:
-        inherited = counts.names if isinstance(counts, ClassCounts) else None
         object.__setattr__(self, "counts", _whole_numbers(counts))
-        given = names if names is not None else inherited
-        labels = tuple(str(name) for name in given) if given is not None else _numbered(len(self.counts))
-        object.__setattr__(self, "names", labels)
+        numbered = range(len(self.counts))
+        given = names if names is not None else counts.names if isinstance(counts, ClassCounts) else numbered
+        object.__setattr__(self, "names", tuple(map(str, given)))
         self._check()
 
     def _check(self) -> None:
@@ -216,10 +215,6 @@ class ClassCounts:
         if sorted(order) != list(range(self.num_classes)):
             raise ValueError(f"order must name each of 0..{self.num_classes - 1} once.")
         return ClassCounts([self.counts[i] for i in order], [self.names[i] for i in order])
-
-
-def _numbered(size: int) -> tuple[str, ...]:
-    return tuple(str(i) for i in range(size))
 
 
 def _whole_numbers(counts: ClassCountsLike) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Numbers and lists as people read them: percentages, intervals, differences, durations."""
+"""Numbers and lists as text: percentages, intervals, differences, durations."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def listing(words: Sequence[str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them.
+    """A number of seconds in hours, minutes and seconds.
 
     Example:
         >>> duration(42.3), duration(200), duration(7320)

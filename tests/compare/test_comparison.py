@@ -14,7 +14,7 @@ from rich.console import Console
 
 from longtail.compare.comparison import compare_runs
 from longtail.compare.differences import difference_text
-from longtail.compare.seeds import flatten
+from longtail.compare.seeds import json_options
 from longtail.compare.table import HEADINGS, print_table, write_csv
 from longtail.errors import LongtailError
 from longtail.evaluation.posthoc import Adjustment
@@ -239,7 +239,7 @@ def test_nothing_and_the_same_folder_twice_are_refused(make_run):
 
 
 def test_flatten_keeps_lists_and_empty_tables_whole():
-    assert flatten({"a": {"b": [1, 2]}, "c": {}}) == {"a.b": "[1, 2]", "c": "{}"}
+    assert json_options({"a": {"b": [1, 2]}, "c": {}}) == {"a.b": "[1, 2]", "c": "{}"}
 
 
 def spread(mean, std, n, images=None):

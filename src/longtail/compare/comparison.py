@@ -24,14 +24,14 @@ def compare_runs(
 ) -> Comparison:
     """Compare finished runs.
 
-    Runs whose configuration differs only in seeds (and in options of speed) become one row. The test split is compared;
+    Runs whose configuration differs only in seeds and execution options become one row. The test split is compared;
     where no run has one, the validation split is, and a note says so. Differences are paired: a run is set against the
     baseline's run of the same seed on the same images, and runs without such a partner are left out of the difference.
 
     Args:
         folders: RUN folders; the first is what the others are compared with, unless a baseline is named.
-        stages: Also give a row to what each two-stage run was after its first stage.
-        names: The row of each folder, where you know better what belongs together.
+        stages: Add a row for each two-stage run after its first stage.
+        names: The row of each folder, in place of grouping by configuration.
         baseline: The row that the others are compared with: its name, its name without the part that all share, or a
             folder in it.
 

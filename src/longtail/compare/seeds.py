@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
-from longtail.config.schema import EXECUTION
+from longtail.config.schema import EXECUTION, flatten
 from longtail.data.sources.paths import last_name
-from longtail.run.folder import Table, Value
+from longtail.run.folder import Table
 from longtail.run.result import RunResult
 from longtail.text import percent
 
@@ -73,17 +73,14 @@ def mean_interval(intervals: Sequence[tuple[float, float] | None]) -> tuple[floa
     return statistics.fmean(low for low, _ in measured), statistics.fmean(high for _, high in measured)
 
 
-def flatten(config: Value, prefix: str = "") -> dict[str, str]:
+def json_options(config: Table) -> dict[str, str]:
     """Flatten a nested configuration into dotted names and values written as JSON.
 
     Example:
-        >>> flatten({"model": {"name": "resnet32"}, "epochs": 200})
+        >>> json_options({"model": {"name": "resnet32"}, "epochs": 200})
         {'model.name': '"resnet32"', 'epochs': '200'}
     """
-    if not isinstance(config, dict) or not config:
-        return {prefix: json.dumps(config, default=str)}
-    items = (flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in config.items())
-    return {name: text for part in items for name, text in part.items()}
+    return {name: json.dumps(value, default=str) for name, value in flatten(dict(config)).items()}
 
 
 def fold(runs: Sequence[RunResult]) -> list[tuple[RunResult, ...]]:
@@ -165,8 +162,8 @@ def row_names(runs: Sequence[RunResult]) -> list[str]:
 
 def identity(run: RunResult) -> dict[str, str]:
     """The options of a run that tell its configuration from others, by dotted name and written as JSON."""
-    flat = flatten(run.config)
-    return {key: value for key, value in flat.items() if key.rsplit(".", 1)[-1] not in SEEDS | EXECUTION}
+    options = json_options(run.config)
+    return {key: value for key, value in options.items() if key.rsplit(".", 1)[-1] not in SEEDS | EXECUTION}
 
 
 def _words(options: Mapping[str, str]) -> list[str]:

@@ -37,7 +37,7 @@ WIDE_ENOUGH = 100
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration, or what it was after an earlier stage.
+    """One configuration, as finished or after an earlier stage.
 
     Attributes:
         name: The recipe, and the options that differ from rows of the same recipe.
@@ -45,10 +45,10 @@ class Row:
         runs: The runs folded into this row, one per seed.
         values: Metric to mean and deviation, None where nothing was measured.
         differences: The same, minus the first row: over pairs of runs with equal seed and images where there are any.
-        pairs: How many pairs that were; 0 where the means were subtracted.
-        color: Which color of the run palette the row has in every figure.
+        pairs: The number of such pairs; 0 where the means were subtracted.
+        color: Index into the run palette, the same in every figure.
         label: The name without the ``DATA/`` that all rows share, for figures.
-        intervals: Metric to the 95% interval that its number of test images leaves; the mean of those of the runs.
+        intervals: Metric to its 95% interval over test images, the mean over the runs.
     """
 
     name: str
@@ -63,13 +63,13 @@ class Row:
 
     @property
     def seeds(self) -> list[int]:
-        """The training seeds that are known."""
+        """The known training seeds."""
         return [run.seed for run in self.runs if run.seed is not None]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows to compare and what a reader has to know before trusting them.
+    """Rows to compare, with their caveats.
 
     Attributes:
         rows: The baseline, which differences are against, then the other configurations in the order given.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from longtail.compare.seeds import flatten
+from longtail.compare.seeds import json_options
 from longtail.compare.table import Comparison, Row
 from longtail.report.section import Section
 from longtail.run.folder import Table
@@ -27,11 +27,11 @@ def provenance(rows: Sequence[Row]) -> dict[str, object]:
         ``labels`` of the configurations, ``differing`` and ``shared`` options as (name, values), ``runs``: one list of
         (term, words) for each run, and ``versions`` of all runs; where runs disagree, every value.
     """
-    tables = [[flatten(run.config) for run in row.runs] for row in rows]
+    tables = [[json_options(run.config) for run in row.runs] for row in rows]
     names = dict.fromkeys(name for row in tables for table in row for name in table)
     values = {name: [_joined([table.get(name) for table in row], ", ") for row in tables] for name in names}
     runs = [run for row in rows for run in row.runs]
-    versions = [flatten(run.versions) for run in runs]
+    versions = [json_options(run.versions) for run in runs]
     packages = dict.fromkeys(name for table in versions for name in table if name)
     return {
         "labels": [row.label for row in rows],
@@ -65,7 +65,7 @@ def _facts(run: RunResult) -> list[tuple[str, str]]:
     kind, _, digest = run.data_hash.rpartition(":")
     hardware = [
         f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {_words(value)}"
-        for name, value in flatten(run.hardware).items()
+        for name, value in json_options(run.hardware).items()
         if name
     ]
     facts = {
