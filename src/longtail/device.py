@@ -186,7 +186,7 @@ def generators_as_before(device: torch.device) -> Iterator[None]:
 
 
 def can_fuse(parameters: Iterable[Tensor]) -> bool:
-    """Whether PyTorch has optimisers of one kernel for parameters where these are.
+    """Whether PyTorch has optimizers of one kernel for parameters where these are.
 
     Example:
         >>> import torch

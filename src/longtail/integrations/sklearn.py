@@ -349,7 +349,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             else:
                 looks = self.preprocessing_
                 images = stack_images(part, size=looks.size, resize=looks.resize, interpolation=looks.interpolation)
-                yield self.model_.backbone(looks.normalise(images.to(device)))
+                yield self.model_.backbone(looks.normalize(images.to(device)))
 
     def _shares(self, prior: str | Sequence[float]) -> FloatArray:
         if isinstance(prior, str):

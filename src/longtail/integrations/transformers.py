@@ -54,7 +54,7 @@ class TrainerCriterion(TrainerCallback):  # type: ignore[misc]  # transformers i
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Set the loss's progress; the Trainer calls this before each optimiser step."""
+        """Set the loss's progress; the Trainer calls this before each optimizer step."""
         del args, control, kwargs
         self.loss.progress = state.global_step / state.max_steps
 

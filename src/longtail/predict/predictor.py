@@ -215,7 +215,7 @@ class Predictor:
     def _classify(self, pixels: Pixels) -> FloatArray:
         """Return probabilities (N, C) for pixels (N, size, size, 3)."""
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(next(self.model.parameters()).device)
-        scores = self.info.scores(self.model(self.info.preprocessing.normalise(images)))
+        scores = self.info.scores(self.model(self.info.preprocessing.normalize(images)))
         result: FloatArray = torch.softmax(scores, dim=1).cpu().numpy()
         return result
 

@@ -89,7 +89,7 @@ def read_analysis(run: Path, num_classes: int) -> Analysis | None:
         num_classes: Classes of the run.
 
     Returns:
-        None where the run was not analysed.
+        None where the run was not analyzed.
 
     Raises:
         LongtailError: A file is missing, damaged, of a newer format, or of another run.

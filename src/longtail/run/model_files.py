@@ -59,7 +59,7 @@ class Preprocessing:
         size: Height and width of the input.
         mean: Mean that is subtracted from each of red, green and blue, on a scale of 0 to 1.
         std: What each of them is then divided by.
-        resize: The shorter side before the centre crop; None means ``size``.
+        resize: The shorter side before the center crop; None means ``size``.
         interpolation: How pixels in between are made up when an image is scaled.
     """
 
@@ -69,13 +69,13 @@ class Preprocessing:
     resize: Side | None = None
     interpolation: Interpolation = "bicubic"
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """Return the network's input, float32, for uint8 images of shape (N, 3, H, W): what training did.
 
         Example:
             >>> import torch
             >>> white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
-            >>> Preprocessing(size=1, mean=(0.5,) * 3, std=(0.25,) * 3).normalise(white).flatten().tolist()
+            >>> Preprocessing(size=1, mean=(0.5,) * 3, std=(0.25,) * 3).normalize(white).flatten().tolist()
             [2.0, 2.0, 2.0]
         """
         return BatchTransform(self.mean, self.std).normalize(images)

@@ -102,7 +102,7 @@ def near_groups(
     """Join hashes into groups: two at most ``max_distance`` bits apart share a group, and so do chains of such pairs.
 
     Of hashes at most 31 bits apart, one of 16 bands of 16 bits differs in at most one bit. Only hashes that share
-    such a band are compared, and of a crowded bucket only neighbours: the work grows with N, not with its square.
+    such a band are compared, and of a crowded bucket only neighbors: the work grows with N, not with its square.
 
     Args:
         hashes: Shape (N, 4), from :func:`look_hash`.

@@ -29,7 +29,7 @@ class Decoder:
 
     Args:
         split: Rows to decode.
-        resize: Length of the shorter side in pixels before the centre crop; ``size`` when None.
+        resize: Length of the shorter side in pixels before the center crop; ``size`` when None.
         size: Side of the result in pixels.
         interpolation: Filter for scaling.
     """

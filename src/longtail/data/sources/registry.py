@@ -35,7 +35,7 @@ _MOST_NEIGHBORS = 1000  # of a misspelled path that it is compared with
 def load_source(
     spec: str, *, label_column: str | None = None, image_column: str | None = None, split_column: str | None = None
 ) -> ImageData:
-    """Read a source of labelled images, as named on the command line.
+    """Read a source of labeled images, as named on the command line.
 
     ======================  ==========================================================================================
     ``folder:PATH``         class sub-folders, under ``train/``, ``val/`` and ``test/`` or directly; a bare path too
