@@ -183,52 +183,44 @@ def test_no_digits_were_loaded_to_find_a_misspelt_loss(cli: Cli, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "takes"),
     [
-        (["--epochs", "three"], "--epochs takes a whole number, got 'three'."),
-        (["--epochs", "0"], "--epochs must be at least 1, got 0."),
-        (["--epochs", "-3"], "--epochs must be at least 1, got -3."),
-        (["--epochs"], "--epochs needs a value."),
-        (["--batch-size", "0"], "--batch-size must be at least 1, got 0."),
-        (["--batch-size", "many"], "--batch-size takes a whole number, got 'many'."),
-        (["--epochs", "3", "--epochs"], "--epochs needs a value."),
-        (["--seed", "x"], "--seed takes a whole number, got 'x'."),
-        (["--seed"], "--seed needs a value."),
-        (["--imbalance-ratio", "lots"], "--imbalance-ratio takes a number, got 'lots'."),
-        (["--quiet=3"], "--quiet takes no value."),
-        (["--stage1.optimizer.lr", "big"], "--stage1.optimizer.lr takes a number, got 'big'."),
-        (["--data.mean", "[0.5, x, 0.5]"], "--data.mean takes a number, got 'x'."),
-        (["--data.mean", "0.5"], "--data.mean takes a list such as [1, 2], got 0.5."),
-        (["--model.pretrained", "maybe"], "--model.pretrained takes true or false, got 'maybe'."),
-        (
-            ["--model.head", "round"],
-            "--model.head takes 'auto', 'linear' or 'cosine', got 'round'.",
-        ),
-        (["--stage1.loss.options", "5"], "--stage1.loss.options takes names with values such as {a: 1}, got 5."),
-        (["--training.clip_norm", "x"], "--training.clip_norm takes a number, got 'x'."),
-        (["--data", "digits"], "--data is a group: set options in it, such as --data.source, or use --config FILE."),
-        (["extra"], "unknown argument 'extra'. 'longtail train --help' lists them all."),
-        (["--print_config"], "unknown option '--print_config'. Did you mean '--config'?"),
+        (["--epochs", "three"], "a whole number, got 'three'"),
+        (["--epochs", "0"], "at least 1, got 0"),
+        (["--epochs", "-3"], "at least 1, got -3"),
+        (["--epochs"], "needs a value"),
+        (["--batch-size", "0"], "at least 1, got 0"),
+        (["--batch-size", "many"], "a whole number, got 'many'"),
+        (["--seed", "x"], "a whole number, got 'x'"),
+        (["--seed"], "needs a value"),
+        (["--imbalance-ratio", "lots"], "a number, got 'lots'"),
+        (["--imbalance-ratio", "1:40"], "plain number"),
+        (["--imbalance-ratio", "0.5"], "at least 1, got 0.5"),
+        (["--data.imbalance_ratio", "0.5"], "at least 1, got 0.5"),
+        (["--seed", "-1"], "at least 0, got -1"),
+        (["--stage1.batch_size", "0"], "at least 1, got 0"),
+        (["--quiet=3"], "no value"),
+        (["--stage1.optimizer.lr", "big"], "a number, got 'big'"),
+        (["--data.mean", "[0.5, x, 0.5]"], "a number, got 'x'"),
+        (["--data.mean", "0.5"], "a list such as [1, 2], got 0.5"),
+        (["--model.pretrained", "maybe"], "true or false, got 'maybe'"),
+        (["--model.head", "round"], "'auto', 'linear' or 'cosine', got 'round'"),
+        (["--stage1.loss.options", "5"], "names with values"),
+        (["--training.clip_norm", "x"], "a number, got 'x'"),
+        (["--data", "digits"], "is a group"),
     ],
 )
-def test_a_wrong_value_is_one_sentence(cli: Cli, words: list[str], sentence: str) -> None:
-    assert cli(*TRAIN, *words).complaint == sentence
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["--imbalance-ratio", "0.5"], "--imbalance-ratio must be at least 1, got 0.5."),
-        (["--data.imbalance_ratio", "0.5"], "--data.imbalance_ratio must be at least 1, got 0.5."),
-        (["--seed", "-1"], "--seed must be at least 0, got -1."),
-        (["--stage1.batch_size", "0"], "--stage1.batch_size must be at least 1, got 0."),
-    ],
-)
-def test_a_value_out_of_range_names_its_option_before_anything_is_read(
-    cli: Cli, words: list[str], sentence: str
-) -> None:
-    assert cli(*TRAIN, *words).complaint == sentence
+def test_a_wrong_value_is_refused_by_its_flag_before_anything_is_read(cli: Cli, words: list[str], takes: str) -> None:
+    outcome = cli(*TRAIN, *words)
+    assert outcome.status == 2
+    assert outcome.complaint.startswith(words[0].partition("=")[0])
+    assert takes in outcome.complaint
     assert not Path("never-made").exists()
+
+
+@pytest.mark.parametrize("words", [["--epochs", "3", "--epochs"], ["extra"], ["--print_config"]])
+def test_what_is_too_much_or_too_little_is_named(cli: Cli, words: list[str]) -> None:
+    assert words[-1] in cli(*TRAIN, *words).complaint
 
 
 def test_what_does_not_fit_together_is_said_before_hours_of_stage_1(cli: Cli) -> None:

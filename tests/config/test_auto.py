@@ -9,10 +9,10 @@ import pytest
 import yaml
 from requested import requested as read
 
+from longtail.commands.terminal import outline, outlines
 from longtail.config.auto import PACKAGED, STRONG, Facts, choose, sentences
 from longtail.config.build import build, with_options
 from longtail.config.check import check_config
-from longtail.config.outline import outline, outlines
 from longtail.config.resolve import is_whole, resolve
 from longtail.config.schema import RunConfig
 from longtail.errors import LongtailError

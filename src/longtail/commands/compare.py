@@ -14,7 +14,7 @@ from rich.console import Console
 
 from longtail.commands.arguments import COLUMNS, SHORT, RunOptions, usage
 from longtail.commands.destination import Destination, destination, messages_apart, refuse_stream
-from longtail.commands.terminal import EXIT_INTERRUPTED, print_line
+from longtail.commands.terminal import EXIT_INTERRUPTED, outlines, print_line
 from longtail.config.schema import Nested
 from longtail.errors import LongtailError, UsageError, as_usage
 from longtail.run.folder import GRID_FILE, REPORT_FILE, log_file
@@ -142,7 +142,6 @@ def grid_command(
 
 def _train_and_show(planned: Grid, *, jobs: int | None, table: Destination | None) -> int:
     """Train the runs of a grid that are not finished, show all that are, and return the exit status."""
-    from longtail.config.outline import outlines
     from longtail.console import Reporter
     from longtail.experiments.grid_runner import run_grid
     from longtail.training.interrupt import Interrupted

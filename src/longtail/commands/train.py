@@ -19,6 +19,7 @@ from longtail.commands.terminal import (
     interval_notes,
     is_disk_full,
     option_flag,
+    outline,
     print_line,
     summary_table,
 )
@@ -135,7 +136,6 @@ def _in_folds(config: RunConfig) -> bool:
 def train_command(config: RunConfig, out: str, *, source: ImageData | None = None, quiet: bool = False) -> int:
     """Train into a new folder, then write the report; return the exit status."""
     from longtail.config.check import check_weights
-    from longtail.config.outline import outline
     from longtail.console import Reporter
     from longtail.run.folder import refuse_existing
     from longtail.training.experiment import start_run
@@ -161,7 +161,6 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     """Continue a run from its last checkpoint; return the exit status."""
     from longtail.config.build import with_options
     from longtail.config.check import check_config
-    from longtail.config.outline import outline
     from longtail.console import Reporter
     from longtail.data.sources.paths import absolute_source
     from longtail.experiments.finished_run import require_source
