@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,24 +138,16 @@ def train_command(config: RunConfig, out: str, *, source: ImageData | None = Non
     """Train into a new folder, then write the report; return the exit status."""
     from longtail.config.check import check_weights
     from longtail.console import Reporter
+    from longtail.experiments.folds import start_folds
     from longtail.run.folder import refuse_existing
     from longtail.training.experiment import start_run
 
     refuse_existing(Path(out))
     check_weights(config)
     reporter = Reporter(quiet=quiet)
-    for line in outline(config):
-        reporter.say(line)
     if _in_folds(config):
-        from longtail.experiments.folds import start_folds
-
-        status = _finish_training(
-            lambda reporter: start_folds(config, Path(out), reporter, source), config, out, reporter
-        )
-        return status or _show_folds(Path(out))
-    return _finish_training(
-        lambda reporter: start_run(config, Path(out), reporter, source=source), config, out, reporter
-    )
+        return _finish_training(partial(start_folds, config, Path(out), reporter, source), config, out, reporter)
+    return _finish_training(partial(start_run, config, Path(out), reporter, source=source), config, out, reporter)
 
 
 def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False) -> int:
@@ -164,6 +157,7 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     from longtail.console import Reporter
     from longtail.data.sources.paths import absolute_source
     from longtail.experiments.finished_run import require_source
+    from longtail.experiments.folds import train_folds
     from longtail.training.experiment import resume_run
 
     folder = Path(run)
@@ -184,23 +178,14 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     if moved_to is not None:
         config = with_options(config, {"data.source": absolute_source(moved_to)})
     require_source(folder, config.data)
-    for line in outline(config):
-        reporter.say(line)
     if _in_folds(config):
-        from longtail.experiments.folds import train_folds
-
-        status = _finish_training(lambda reporter: train_folds(config, folder, reporter), config, run, reporter)
-        return status or _show_folds(folder)
-    return _finish_training(
-        lambda reporter: resume_run(config, folder, reporter, moved=moved_to is not None), config, run, reporter
-    )
+        return _finish_training(partial(train_folds, config, folder, reporter), config, run, reporter)
+    work = partial(resume_run, config, folder, reporter, moved=moved_to is not None)
+    return _finish_training(work, config, run, reporter)
 
 
-def _show_folds(out: Path) -> int:
-    """Print the figures over all folds; return the exit status."""
-    from longtail.run.result import read_metrics
-
-    metrics = read_metrics(out).plain()
+def _show_folds(out: str, metrics: Mapping[str, Any]) -> None:
+    """Print the figures over all folds."""
     folds, judged = len(metrics["folds"]), metrics["test"]["num_images"]
     never: dict[str, int] = metrics.get("never_judged", {})
     of = f"{judged:,} of {judged + sum(never.values()):,} images, each" if never else "each image"
@@ -212,19 +197,19 @@ def _show_folds(out: Path) -> int:
     print_line(
         f"These are figures of {folds} models. For one to use, train on all images: the same command without --folds."
     )
-    return 0
 
 
-def _finish_training(
-    work: Callable[[Reporter], dict[str, Any]], config: RunConfig, out: str, reporter: Reporter
-) -> int:
+def _finish_training(work: Callable[[], dict[str, Any]], config: RunConfig, out: str, reporter: Reporter) -> int:
+    """Say what is trained, train it, and show the result; return the exit status."""
     import torch
 
     from longtail.training.engine import is_main_process
     from longtail.training.interrupt import Interrupted
 
+    for line in outline(config):
+        reporter.say(line)
     try:
-        metrics = work(reporter)
+        metrics = work()
     except Interrupted:
         if is_main_process():  # also where --quiet was asked for
             sys.stderr.write(f"stopped; the checkpoint is saved. Continue with: {resume_hint(out)}\n")
@@ -259,6 +244,8 @@ def _show_result(metrics: Mapping[str, Any], config: RunConfig, out: str) -> int
             print_line(f"note: {note}")
     print_line(f"report: {_write_page(out)}")
     _remove_checkpoints(Path(out), config)
+    if _in_folds(config):
+        _show_folds(out, metrics)
     return 0
 
 
