@@ -69,9 +69,13 @@ def gradient_ratio(positive: npt.ArrayLike, negative: npt.ArrayLike) -> FloatArr
 
 
 def gradient_balance(
-    positive: npt.ArrayLike, negative: npt.ArrayLike, images: IntArray, group_of: Sequence[GroupName], *,
+    positive: npt.ArrayLike,
+    negative: npt.ArrayLike,
+    images: IntArray,
+    group_of: Sequence[GroupName],
+    *,
     together: int | None = None,
-) -> GradientBalance:  # fmt: skip
+) -> GradientBalance:
     """Ratios by class and by group.
 
     Args:

@@ -147,8 +147,6 @@ def group_keys(run: RunResult) -> tuple[Key, ...]:
 
 
 LINES = ("line", "dotted", "dashdot")
-
-
 """Strokes in the legend, in the order of the dashes of :func:`longtail.report.plots.canvas.run_style`."""
 
 
@@ -243,11 +241,7 @@ def side_by_side(panels: int) -> str:
 
 
 Part = Literal["all", "many", "medium", "few"]
-
-
 PARTS: tuple[Part, ...] = ("all", *GROUP_NAMES)
-
-
 PART_LABELS: dict[Part, str] = {part: "All images" if part == "all" else GROUP_LABELS[part] for part in PARTS}
 
 
@@ -263,10 +257,10 @@ def known_predictions(row: Row) -> list[tuple[RunResult, Predictions]]:
     return [(run, run.predictions) for run in row.runs if run.predictions is not None and run.predictions.label.size]
 
 
-def part_masks(run: RunResult, found: Predictions) -> dict[Part, Mask]:
+def part_masks(run: RunResult, predictions: Predictions) -> dict[Part, Mask]:
     """Which of a run's test images each part holds, by their true class; shape (N,)."""
-    masks: dict[Part, Mask] = {"all": np.ones(len(found.label), dtype=bool)}
-    masks.update(group_masks(found.label, run.group_of).items())
+    masks: dict[Part, Mask] = {"all": np.ones(len(predictions.label), dtype=bool)}
+    masks.update(group_masks(predictions.label, run.group_of).items())
     return masks
 
 
