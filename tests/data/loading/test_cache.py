@@ -1,4 +1,4 @@
-"""Decoded images on disk: found by content, shared by processes, bounded, and never in the way."""
+"""Decoded images on disk: identified by content, shared by processes, and bounded."""
 
 from __future__ import annotations
 
@@ -47,24 +47,24 @@ def split_of(seed: int = 0) -> Split:
 def cached(split: Split, size: int = SIZE, resize: int | None = None) -> tuple[Tensor, int, list[str]]:
     """The images, how many of them were decoded, and what was said."""
     ticks: list[None] = []
-    said: list[str] = []
-    images = cached_images(Decoder(split, resize, size), lambda: ticks.append(None), said.append)
-    return images, len(ticks), said
+    messages: list[str] = []
+    images = cached_images(Decoder(split, resize, size), lambda: ticks.append(None), messages.append)
+    return images, len(ticks), messages
 
 
 def stored(folder: Path, ending: str = "pixels") -> list[Path]:
     return sorted(folder.glob(f"*.{ending}"))
 
 
-# --- what is found ----------------------------------------------------------------------------------------------------
+# --- lookup -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_second_time_nothing_is_decoded(folder: Path) -> None:
     first, decoded, _ = cached(split_of())
     assert decoded == COUNT
     assert [file.stat().st_size for file in stored(folder)] == [BYTES]
-    second, decoded, said = cached(split_of())
-    assert (decoded, said) == (0, [])
+    second, decoded, messages = cached(split_of())
+    assert (decoded, messages) == (0, [])
     assert torch.equal(first, torch.from_numpy(PIXELS).permute(0, 3, 1, 2))
     assert torch.equal(first, second)
 
@@ -155,26 +155,26 @@ def test_the_loader_uses_it_unless_told_not_to(folder: Path, keep: bool) -> None
 def test_a_folder_that_cannot_be_written_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "file" / "cache"))
-    images, _, said = cached(split_of())
+    images, _, messages = cached(split_of())
     assert torch.equal(images, torch.from_numpy(PIXELS).permute(0, 3, 1, 2))
-    assert len(said) == 1
-    assert f"{tmp_path}/file/cache" in said[0]
-    assert "LONGTAIL_CACHE" in said[0]
+    assert len(messages) == 1
+    assert f"{tmp_path}/file/cache" in messages[0]
+    assert "LONGTAIL_CACHE" in messages[0]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), OSError(errno.EIO, "a source that fails")])
 def test_what_fails_in_the_work_itself_is_not_laid_on_the_disk(folder: Path, error: Exception) -> None:
-    calls, said = list[None](), list[str]()
+    calls, messages = list[None](), list[str]()
 
     def fill(_out: Tensor) -> None:
         calls.append(None)
         raise error
 
     with pytest.raises(type(error)) as caught:
-        kept_on_disk("key", 9, fill, Contents("features", "", "", 0), warn=said.append)
+        kept_on_disk("key", 9, fill, Contents("features", "", "", 0), warn=messages.append)
     assert caught.value is error
     assert len(calls) == 1, "not a second time, into memory"
-    assert not said
+    assert not messages
     assert not stored(folder)
 
 
@@ -183,10 +183,10 @@ def test_a_full_disk_is_a_note_and_leaves_nothing(folder: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    images, decoded, said = cached(split_of())
+    images, decoded, messages = cached(split_of())
     assert torch.equal(images, torch.from_numpy(PIXELS).permute(0, 3, 1, 2))
     assert decoded == COUNT, "found out before anything was decoded"
-    assert ["No space left on device" in sentence for sentence in said] == [True]
+    assert ["No space left on device" in sentence for sentence in messages] == [True]
     assert stored(folder) == stored(folder, "unfinished") == []
 
 
@@ -258,9 +258,9 @@ def test_a_file_that_another_process_is_about_to_map_stays(folder: Path, monkeyp
 
 def test_a_set_larger_than_the_cache_is_a_note(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGTAIL_CACHE_GB", "0.000001")
-    _, decoded, said = cached(split_of())
+    _, decoded, messages = cached(split_of())
     assert decoded == COUNT
-    assert ["raise LONGTAIL_CACHE_GB" in sentence for sentence in said] == [True]
+    assert ["raise LONGTAIL_CACHE_GB" in sentence for sentence in messages] == [True]
     assert stored(folder) == []
 
 

@@ -139,6 +139,6 @@ def test_every_core_decodes_unless_others_need_it(split: Split, monkeypatch: pyt
 def test_all_rows_are_decoded_and_counted(count: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (count, 2, 2, 3)).astype(np.uint8)
     ticks: list[None] = []
-    found = decode_all(Decoder(Split.from_arrays(pixels, [0] * count), None, 2), lambda: ticks.append(None))
-    assert torch.equal(found, torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    decoded = decode_all(Decoder(Split.from_arrays(pixels, [0] * count), None, 2), lambda: ticks.append(None))
+    assert torch.equal(decoded, torch.from_numpy(pixels).permute(0, 3, 1, 2))
     assert len(ticks) == count

@@ -111,13 +111,13 @@ def test_a_bad_image_stops_and_leaves_nothing(photos: ImageData, tmp_path: Path,
 
 def test_bad_images_are_left_out_on_request(photos: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resized, "_BATCH_BYTES", 3 * 16**2 * 3)
-    kept = [photos.splits["train"].path(row) for row in range(8) if row not in (2, 5)]
+    remaining = [photos.splits["train"].path(row) for row in range(8) if row not in (2, 5)]
     bad = damage(photos, 2, 5)
     done = write_resized(photos, tmp_path / "small", 16, workers=0, skip_bad=True)
     assert done.images == {"train": 6, "test": 3}
     assert [path in problem for path, problem in zip(bad, done.skipped, strict=True)] == [True, True]
     train = load_source(str(tmp_path / "small")).splits["train"]
-    assert [train.path(row) for row in range(6)] == kept
+    assert [train.path(row) for row in range(6)] == remaining
     assert [Path(train.path(row)).parent.name for row in range(6)] == [
         "cat" if x == 0 else "lynx" for x in train.labels
     ]
@@ -183,18 +183,18 @@ def test_one_that_was_finished_in_the_meantime_stays(
     photos: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process writes the folder after this one has looked, and before it has the lock."""
-    kept = tmp_path / "small" / "kept"
+    remaining = tmp_path / "small" / "kept"
 
     class Late(FileLock):
         def __enter__(self) -> FileLock:
-            kept.parent.mkdir()
-            kept.touch()
+            remaining.parent.mkdir()
+            remaining.touch()
             return super().__enter__()
 
     monkeypatch.setattr(resized, "FileLock", Late)
     with pytest.raises(LongtailError, match="small exists already"):
         write_resized(photos, tmp_path / "small", 16, workers=0)
-    assert list(kept.parent.iterdir()) == [kept]
+    assert list(remaining.parent.iterdir()) == [remaining]
 
 
 def test_one_that_was_killed_is_begun_anew(photos: ImageData, tmp_path: Path) -> None:

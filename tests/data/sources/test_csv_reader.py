@@ -13,8 +13,8 @@ from longtail.errors import LongtailError
 
 def rows(path: Path, content: str | bytes) -> list[list[str]]:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    header, found = read_rows(path)
-    return [header, *(cells for _, cells in found)]
+    header, records = read_rows(path)
+    return [header, *(cells for _, cells in records)]
 
 
 @pytest.mark.parametrize(
@@ -99,5 +99,5 @@ def test_many_rows_take_no_memory(tmp_path: Path) -> None:
 
 def test_bytes_of_a_file_name_and_rows_of_any_length_where_they_are_asked_for(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"a,b\ncaf\xe9\n")
-    _, found = read_rows(tmp_path / "t.csv", ragged=True, decoding="surrogateescape")
-    assert list(found) == [(2, ["caf\udce9"])]
+    _, records = read_rows(tmp_path / "t.csv", ragged=True, decoding="surrogateescape")
+    assert list(records) == [(2, ["caf\udce9"])]

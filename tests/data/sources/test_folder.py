@@ -136,15 +136,15 @@ def test_column_options_mean_nothing_for_a_folder(make_folder: MakeFolder) -> No
 
 
 def finding(data: ImageData, kind: str) -> Finding:
-    (found,) = [finding for finding in data.findings if finding.kind == kind]
-    return found
+    (finding,) = [finding for finding in data.findings if finding.kind == kind]
+    return finding
 
 
 @pytest.mark.parametrize("place", ["val", "val/a"])
 def test_a_split_without_images_counts_as_none_and_is_called_empty(make_folder: MakeFolder, place: str) -> None:
     data = load_source(str(make_folder({"train/a": 2, "train/b": 2, place: 0})))
     assert list(data.splits) == ["train"]
-    assert [found.kind for found in data.findings] == ["split-empty"]
+    assert [finding.kind for finding in data.findings] == ["split-empty"]
 
 
 def test_loose_images_in_a_split_folder_are_reported(make_folder: MakeFolder) -> None:

@@ -17,8 +17,8 @@ MakeFolder = Callable[[dict[str, int]], Path]
 
 
 def finding(data: ImageData, kind: str) -> Finding:
-    (found,) = [finding for finding in data.findings if finding.kind == kind]
-    return found
+    (finding,) = [finding for finding in data.findings if finding.kind == kind]
+    return finding
 
 
 def test_other_files_are_named_and_clutter_is_not(make_folder: MakeFolder) -> None:

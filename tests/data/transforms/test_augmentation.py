@@ -22,9 +22,9 @@ def test_a_crop_is_the_window_of_the_padded_image(padding: int) -> None:
     images = pictures(20)
     offsets = torch.randint(0, 2 * padding + 1, (20, 2), generator=torch.Generator().manual_seed(2))
     cropped = random_crop(images, offsets, padding=padding)
-    for image, (top, left), found in zip(images, offsets.tolist(), cropped, strict=True):
+    for image, (top, left), result in zip(images, offsets.tolist(), cropped, strict=True):
         expected = F.pad(image, (padding,) * 4)[:, top : top + 8, left : left + 8]
-        assert torch.equal(found, expected)
+        assert torch.equal(result, expected)
 
 
 def test_a_flip_mirrors_only_the_chosen_images() -> None:

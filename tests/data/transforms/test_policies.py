@@ -110,10 +110,10 @@ def test_images_of_a_batch_are_changed_each_in_its_own_way() -> None:
 def outcomes(name: str, chance: float, magnitude: float) -> dict[Key, float]:
     """Probability of each (code, magnitude) that a step of a policy may come to."""
     code = THEIR_NAMES.index(name)
-    found: Counter[Key] = Counter({(0, 0.0): 1 - chance})
+    result: Counter[Key] = Counter({(0, 0.0): 1 - chance})
     for sign in (1, -1) if name in SIGNED else (1,):
-        found[code, sign * magnitude] += chance / (2 if name in SIGNED else 1)
-    return found
+        result[code, sign * magnitude] += chance / (2 if name in SIGNED else 1)
+    return result
 
 
 def both(first: dict[Key, float], second: dict[Key, float], share: float) -> Counter[tuple[Key, Key]]:
@@ -153,11 +153,11 @@ def test_pairs_of_changes_have_torchvisions_frequencies(
     many = 100_000
     drawn = draw(many, SIZE, seeded(3))
     steps = [list(zip(drawn.codes[:, k].tolist(), drawn.magnitudes[:, k].tolist(), strict=True)) for k in (0, 1)]
-    found = Counter(zip(*steps, strict=True))
+    result = Counter(zip(*steps, strict=True))
     probable = {key: chance for key, chance in expected().items() if chance > 0}
     assert sum(probable.values()) == pytest.approx(1)
-    assert found.keys() <= probable.keys()
-    counts = [found[key] for key in probable]
+    assert result.keys() <= probable.keys()
+    counts = [result[key] for key in probable]
     assert stats.chisquare(counts, [many * chance for chance in probable.values()]).pvalue > UNLIKELY
 
 
@@ -232,11 +232,11 @@ def test_cutout_blanks_the_square_that_lies_in_the_image() -> None:
     centres = draw_pixels(50, (9, 12), seeded(7))
     for side in (1, 4, 5, 30):
         blanked = cutout(images, centres, side=side)
-        for found, (row, column) in zip(blanked, centres.tolist(), strict=True):
+        for result, (row, column) in zip(blanked, centres.tolist(), strict=True):
             expected = torch.ones(2, 9, 12)
             top, left = row - side // 2, column - side // 2
             expected[:, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = 0
-            assert torch.equal(found, expected)
+            assert torch.equal(result, expected)
 
 
 def test_every_pixel_is_as_often_the_centre_of_a_cutout() -> None:
@@ -335,7 +335,7 @@ def test_a_gpu_gives_the_same_images_and_is_not_waited_for(options: dict[str, ob
     transform.augment(there, seeded(12))  # the first call sends mean and std
     torch.cuda.set_sync_debug_mode("error")
     try:
-        found = transform.augment(there, seeded(12))
+        result = transform.augment(there, seeded(12))
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert ((found.cpu() - expected).abs() > 1e-4).float().mean() < 0.01
+    assert ((result.cpu() - expected).abs() > 1e-4).float().mean() < 0.01
