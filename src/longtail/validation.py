@@ -145,8 +145,8 @@ def read_json(path: Path, adapter: TypeAdapter[Value], remedy: str, newest: int 
     return validate(adapter, data, path, remedy)
 
 
-def parse_json(data: bytes | str, where: str | Path, remedy: str, *, finite: bool = True) -> Any:
-    """Return the plain values of a JSON text, nested 200 levels deep at most, with finite numbers only if so asked.
+def parse_json(data: bytes | str, where: str | Path, remedy: str) -> Any:
+    """Return the plain values of a JSON text: finite numbers only, nested 200 levels deep at most.
 
     Raises:
         LongtailError: It is not such JSON.
@@ -154,7 +154,7 @@ def parse_json(data: bytes | str, where: str | Path, remedy: str, *, finite: boo
     from pydantic_core import from_json
 
     try:
-        return from_json(data, allow_inf_nan=not finite)
+        return from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise LongtailError(f"{where} is not valid JSON ({error}): {remedy}.") from error
 

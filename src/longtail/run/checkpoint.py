@@ -16,9 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from longtail.analysis.dynamics import BINS
 from longtail.errors import LongtailError
 from longtail.files import write_json, writing
+from longtail.run.dynamics import SUMS
 from longtail.run.folder import CHECKPOINT_FOLDER, TRACKER_FILE
+from longtail.run.result import Metrics
 from longtail.validation import FormatError, parse_json, read_json, require_format, validate
 
 CHECKPOINT_FORMAT: Final = 1
@@ -56,7 +59,7 @@ class _Values(BaseModel):
     epoch: Count
     step: Count
     history: list[_EpochRow]
-    stage_results: dict[Annotated[str, Field(pattern="^stage[12]$")], dict[str, dict[str, Any]]]
+    stage_results: dict[Annotated[str, Field(pattern="^stage[12]$")], dict[str, Metrics]]
     scale: float
     data_hash: str
     seconds: dict[str, float] = {}
@@ -166,10 +169,18 @@ def load_checkpoint(run: Path) -> TrainingState | None:
 def _read(path: Path, remedy: str) -> TrainingState:
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get("state", "")
-        raw = parse_json(text, path, remedy, finite=False)
+        raw = parse_json(text, path, remedy)
         require_format(path, raw.get("format") if isinstance(raw, dict) else None, CHECKPOINT_FORMAT)
-        values = validate(TypeAdapter(_Values), text.encode(), path, remedy).model_dump(exclude_unset=True)
-        return TrainingState({name: file.get_tensor(name) for name in file.keys()}, values)  # noqa: SIM118
+        values = validate(TypeAdapter(_Values), text.encode(), path, remedy).model_dump(
+            exclude_unset=True, by_alias=True
+        )
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    classes = values.get("classes")
+    for name, shape in (("meter.sums", (4,)), ("dynamics.sums", (len(classes) if classes else None, SUMS + BINS))):
+        given = tuple(tensors[name].shape) if name in tensors else shape
+        if len(given) != len(shape) or any(size not in {None, got} for size, got in zip(shape, given, strict=True)):
+            raise LongtailError(f"{path}: the shape of {name!r} should be {shape}, not {given}: {remedy}.")
+    return TrainingState(tensors, values)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

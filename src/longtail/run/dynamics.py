@@ -97,7 +97,7 @@ def _read_epoch(path: Path, num_classes: int, remedy: str) -> dict[str, npt.NDAr
     return {**table, "histogram": bins.astype(np.int32)}
 
 
-_SUMS = 3  # columns before the histogram: gradient, size of gradient, size of gradient on the own logit
+SUMS = 3  # columns before the histogram: gradient, size of gradient, size of gradient on the own logit
 
 
 def epoch_columns(sums: Tensor, scale: float) -> dict[str, npt.NDArray[Any]]:
@@ -114,8 +114,8 @@ def epoch_columns(sums: Tensor, scale: float) -> dict[str, npt.NDArray[Any]]:
         single classes (KPS); ``p_histogram`` (C, BINS).
     """
     values = sums.cpu().numpy()
-    total, size, own = (values[:, column] / (scale or 1.0) for column in range(_SUMS))
-    histogram = values[:, _SUMS:].astype(np.int32)
+    total, size, own = (values[:, column] / (scale or 1.0) for column in range(SUMS))
+    histogram = values[:, SUMS:].astype(np.int32)
     images = histogram.sum(axis=1)
     mean = np.where(images > 0, own / np.maximum(images, 1), np.nan)
     positive, negative = (np.maximum(size + sign * total, 0.0) / 2 for sign in (-1, 1))  # no rounding below zero

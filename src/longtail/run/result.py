@@ -73,6 +73,8 @@ class _Intervals(_Part):
     """The 95% interval of each figure, and what they count as independent of each other."""
 
     unit: str = "image"
+    level: Share | None = None
+    correlation: float | None = None
     accuracy: ShareEnds | None = None
     balanced_accuracy: ShareEnds | None = None
     many: ShareEnds | None = None
@@ -139,7 +141,7 @@ class Metrics(_Part):
         return self.model_copy(update=update)
 
 
-_FIGURES: Final = tuple(name for name in _Intervals.model_fields if name != "unit")
+_FIGURES: Final = tuple(name for name in _Intervals.model_fields if name not in {"unit", "level", "correlation"})
 
 
 class RunMetrics(_Part):

@@ -293,6 +293,11 @@ class Experiment(Callback):
             network=None if stored is None else Classifier(self.model),
         )
         self.scale = work.loss.logit_scale
+        if self.progress.epoch > stage.epochs or self.progress.step > work.steps:
+            raise LongtailError(
+                f"the checkpoint in {self.out} is {self.progress.describe(stage.epochs)}, beyond the {stage.epochs} "
+                f"epochs of {work.steps} steps: resume with the configuration it was made with."
+            )
         if training.compile:
             begun = time.perf_counter()
             warm_up(work)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from longtail.analysis.dynamics import BINS, EDGES
-from longtail.run.dynamics import _SUMS, write_epoch
+from longtail.run.dynamics import SUMS, write_epoch
 from longtail.training.engine import Engine
 from longtail.training.loop import CHECK_STEPS, Callback, StageRun
 
@@ -58,7 +58,7 @@ class GradientRecorder(Callback):
         self.scale = scale
         self.out = out
         self._mean, self._scaler = mean, scaler
-        self._sums = torch.zeros(num_classes, _SUMS + BINS, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(num_classes, SUMS + BINS, dtype=torch.float64, device=device)
         self._inner = torch.tensor(EDGES[1:-1], dtype=torch.float32, device=device)
         self._steps: list[tuple[Tensor, ...]] = []  # not added yet: few operations for many steps
         self._factor = 1.0  # of all of them
@@ -115,7 +115,7 @@ class GradientRecorder(Callback):
         self._sums[:, 1] += self._factor * torch.stack(size).sum(0, dtype=torch.float64)
         self._sums[:, 2].index_add_(0, labels, self._factor * torch.cat(own)[:, 0].abs().double())
         place = torch.bucketize(torch.cat(loss).neg().exp(), self._inner, right=True)
-        flat = labels * self._sums.shape[1] + _SUMS + place
+        flat = labels * self._sums.shape[1] + SUMS + place
         self._sums.view(-1).index_add_(0, flat, torch.ones_like(flat, dtype=torch.float64))
 
     @property

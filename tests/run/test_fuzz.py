@@ -1,0 +1,43 @@
+"""Damaged files of a RUN end in a result or in one sentence, in time; the cases are those of ``benchmarks/fuzz.py``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SECONDS = 15.0  # for each test, with the run made before
+READERS = ("evaluate", "compare", "predict", "export", "push", "adjust")
+
+
+@pytest.fixture(scope="module")
+def fuzz() -> Iterator[ModuleType]:
+    """The script, found as it finds its neighbors when it is run."""
+    folder = str(Path(__file__).parents[2] / "benchmarks")
+    sys.path.insert(0, folder)
+    try:
+        import fuzz
+
+        yield fuzz
+    finally:
+        sys.path.remove(folder)
+
+
+@pytest.fixture(scope="module")
+def base(fuzz: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run: Path = fuzz.make_run(tmp_path_factory.mktemp("fuzz"))
+    return run
+
+
+@pytest.mark.parametrize("seed", [0, 10_000])
+def test_a_damaged_run_ends_in_a_result_or_a_sentence(fuzz: ModuleType, base: Path, seed: int) -> None:
+    end = time.monotonic() + SECONDS
+    for number in range(100):
+        case = fuzz.run_case(base, seed + number, commands=READERS, limit=60.0)
+        assert case.is_right, f"case {case.seed}: {case.change} in {case.file}, {case.command}: {case.message}"
+        if time.monotonic() > end:
+            break
