@@ -176,4 +176,4 @@ def test_what_cannot_be_asked_for_changes_nothing(cli: Call, run: Path, words: l
 
 def test_adjust_needs_a_finished_run(cli: Call, tmp_path: Path) -> None:
     assert "There is no run" in cli("adjust", tmp_path / "nope").complaint
-    assert "cannot be read" in cli("adjust", tmp_path / "nope", "--reset").complaint
+    assert "model.json" in cli("adjust", tmp_path / "nope", "--reset").complaint
