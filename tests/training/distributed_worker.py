@@ -45,11 +45,11 @@ def work(config: str, out: str, finished: str) -> None:
         )
     assert main(["train", "--resume", stopped, "--quiet"]) == 0
 
-    # Batch normalisation, whose statistics differ between the processes while they train.
-    normalised = f"{out}-normalised"
+    # Batch normalization, whose statistics differ between the processes while they train.
+    normalized = f"{out}-normalized"
     options = ["--model.name", "resnet20", "--stage1.epochs", "1"]
-    assert main(["train", "--config", config, "--out", normalised, "--quiet", *options]) == 0
-    evaluate(Path(normalised), Path(normalised) / "evaluated.json")
+    assert main(["train", "--config", config, "--out", normalized, "--quiet", *options]) == 0
+    evaluate(Path(normalized), Path(normalized) / "evaluated.json")
 
     disagree(
         folder.parent / "disagreeing", {"photos": (("ant", "bee"), ("bee", "cat")), "absent": (("ant", "bee"), ())}

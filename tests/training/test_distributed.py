@@ -25,7 +25,7 @@ WORKER = Path(__file__).with_name("distributed_worker.py")
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory, launch_two: Callable[..., None]) -> tuple[Path, Path]:
-    """The same run by one process and by two; the network has no batch normalisation."""
+    """The same run by one process and by two; the network has no batch normalization."""
     from longtail.config.build import build
 
     folder = tmp_path_factory.mktemp("pair")
@@ -84,7 +84,7 @@ def test_history_and_predictions_are_those_of_all_processes(pair: tuple[Path, Pa
 
 def test_metrics_of_two_processes_describe_the_saved_model(pair: tuple[Path, Path]) -> None:
     """Each process has its own batch-norm statistics while training; the saved ones are measured."""
-    run = pair[1].with_name("two-normalised")
+    run = pair[1].with_name("two-normalized")
     noted = json.loads((run / "metrics.json").read_text())["test"]
     again = json.loads((run / "evaluated.json").read_text())
     assert again["per_class"] == noted["per_class"]

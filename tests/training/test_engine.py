@@ -128,7 +128,7 @@ def test_options_of_speed_stay_near_the_plain_path(options: dict[str, Any]) -> N
 
 
 def test_the_moving_average_is_the_one_computed_by_hand(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
-    """One step an epoch, so that the weights after each step are those of a run of so many epochs."""
+    """One step an epoch, so that the weights after each step are those of a run of that many epochs."""
     found = {}
     for name, epochs, decay in (("1", 1, None), ("2", 2, None), ("3", 3, None), ("average", 3, 0.5)):
         stage = {"epochs": epochs, "batch_size": 10_000, "optimizer": {"lr": 0.02, "weight_decay": 0.0}}
@@ -142,7 +142,7 @@ def test_the_moving_average_is_the_one_computed_by_hand(small_config: Build, qui
 
 
 @pytest.mark.parametrize("training", [{}, {"accumulation": 4}])
-def test_a_last_batch_of_one_image_does_not_trouble_batch_normalisation(training: dict[str, Any]) -> None:
+def test_a_last_batch_of_one_image_does_not_trouble_batch_normalization(training: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = build_model("timm:resnet10t", 3, "linear")  # its last feature map is 1 x 1 for these images
     stage = make_stage(StageConfig(epochs=1, batch_size=8), cpu(**training), model, images=17)

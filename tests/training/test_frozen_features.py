@@ -42,7 +42,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def two_stages(small_config: Build) -> Callable[..., RunConfig]:
-    """GCL without mixing: batch normalisation, noise in both stages, balanced draws in stage 2."""
+    """GCL without mixing: batch normalization, noise in both stages, balanced draws in stage 2."""
 
     def build(views: int, augmentation: str = "none", **training: Any) -> RunConfig:
         stage = {"mixing": "none", "optimizer": {"lr": 0.05}}

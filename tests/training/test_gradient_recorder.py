@@ -218,7 +218,7 @@ def test_a_run_resumed_within_an_epoch_records_the_same(
 
 
 def one_epoch(accumulation: int) -> dict[str, Any]:
-    """Without batch normalisation the network sees the same images in one part or in three."""
+    """Without batch normalization the network sees the same images in one part or in three."""
     pixels = torch.randint(0, 256, (21, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     labels = torch.arange(21) % 3
     engine = Engine(TrainingConfig(device="cpu", precision="fp32", accumulation=accumulation))

@@ -53,7 +53,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Watch:
-    """What a training does: losses with their progress, and the tensors that each optimiser moves."""
+    """What a training does: losses with their progress, and the tensors that each optimizer moves."""
 
     def __init__(self) -> None:
         self.progress: dict[str, list[float]] = {}

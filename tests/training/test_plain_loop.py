@@ -1,4 +1,4 @@
-"""The whole run beside a loop that anybody could have written: the same weights, step for step."""
+"""The whole run against a loop that anybody could have written: the same weights, step for step."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def test_a_server_that_goes_away_costs_the_log_and_not_the_run(
     metrics = start_run(tracked("mlflow"), tmp_path / "run", Reporter(console))
     assert metrics["test"]["accuracy"] > 0
     text = console.export_text()
-    assert text.count("note: the tracker mlflow failed (the server has gone); the run goes on without it") == 1
+    assert text.count("tracker mlflow failed") == 1
 
 
 def test_a_server_that_is_not_there_is_an_error_before_training(

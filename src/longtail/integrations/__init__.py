@@ -1,1 +1,1 @@
-"""What makes a loss of this package fit into somebody else's training loop, where a line of code is not enough."""
+"""Adapters to the training loops of other libraries, for losses and for whole classifiers."""

@@ -214,8 +214,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if self.head not in ("auto", "linear", "cosine"):
             raise LongtailError(f"head is 'auto', 'linear' or 'cosine', not {self.head!r}.")
         if self.augmentation not in get_args(Augmentation):
-            known = nearest(str(self.augmentation), get_args(Augmentation))
-            raise LongtailError(f"augmentation is unknown, {self.augmentation!r}.{known}")
+            hint = nearest(str(self.augmentation), get_args(Augmentation))
+            raise LongtailError(f"augmentation is unknown, {self.augmentation!r}.{hint}")
         if self.retrain_sampler not in SAMPLERS:
             raise LongtailError(
                 f"retrain_sampler is unknown, {self.retrain_sampler!r}.{nearest(str(self.retrain_sampler), SAMPLERS)}"

@@ -135,7 +135,7 @@ def _finite(value: Any) -> float:
 
 
 def _label_type(name: str) -> np.dtype[Any]:
-    found = np.dtype(name)
-    if found.kind not in _LABEL_KINDS:
+    label_type = np.dtype(name)
+    if label_type.kind not in _LABEL_KINDS:
         raise ValueError(f"label_type {name!r}")
-    return found
+    return label_type

@@ -38,7 +38,7 @@ def build_network(
 
     Args:
         backbone: Name of a network, folder of a run, or None for features.
-        rows: The features (N, D) to standardise by; not read where there is a backbone.
+        rows: The features (N, D) to standardize by; not read if there is a backbone.
         num_classes: Classes C.
         head: Name of the head.
         pretrained: Start from published weights.
@@ -150,10 +150,10 @@ def check_backbone(backbone: Any) -> None:
 
 
 def _preprocessing(name: str, image_size: int | None) -> Preprocessing:
-    known = timm_inputs(name)
-    if known is None:
+    inputs = timm_inputs(name)
+    if inputs is None:
         return Preprocessing(image_size or _OWN_SIZE, _OWN_MEAN, _OWN_STD)
-    looks = known.at(image_size)
+    looks = inputs.at(image_size)
     return Preprocessing(looks.size, looks.mean, looks.std, looks.resize, looks.interpolation)
 
 

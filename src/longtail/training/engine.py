@@ -59,7 +59,7 @@ class LocalEngine:
 
     @property
     def asynchronous(self) -> bool:
-        """Whether the device computes while the host goes on, so that looking at a number waits for it."""
+        """Whether the device computes while the host continues, so that reading a number waits for it."""
         return self.device.type == "cuda"
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:

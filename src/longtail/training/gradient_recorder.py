@@ -100,22 +100,22 @@ class GradientRecorder(Callback):
         if self._scaler is not None:
             gradient = gradient / self._scaler.scale(gradient.new_ones(()))
         scores = logits.float() if self.scale == 1 else logits.float() * self.scale
-        own = gradient.gather(1, label[:, None])
+        own_gradient = gradient.gather(1, label[:, None])
         loss = functional.cross_entropy(scores, label, reduction="none")
-        self._steps.append((gradient.sum(0), gradient.abs().sum(0), own, loss, label))
+        self._steps.append((gradient.sum(0), gradient.abs().sum(0), own_gradient, loss, label))
 
     def _add_up(self) -> None:
         if not self._steps:
             return
-        total, size, own, loss, label = zip(*self._steps, strict=True)
+        total, size, own_gradient, loss, label = zip(*self._steps, strict=True)
         self._steps.clear()
         labels = torch.cat(label)
         # In double precision, so that the sums of a resumed epoch do not depend on how many steps are added at once.
         self._sums[:, 0] += self._factor * torch.stack(total).sum(0, dtype=torch.float64)
         self._sums[:, 1] += self._factor * torch.stack(size).sum(0, dtype=torch.float64)
-        self._sums[:, 2].index_add_(0, labels, self._factor * torch.cat(own)[:, 0].abs().double())
-        place = torch.bucketize(torch.cat(loss).neg().exp(), self._inner, right=True)
-        flat = labels * self._sums.shape[1] + SUMS + place
+        self._sums[:, 2].index_add_(0, labels, self._factor * torch.cat(own_gradient)[:, 0].abs().double())
+        bins = torch.bucketize(torch.cat(loss).neg().exp(), self._inner, right=True)
+        flat = labels * self._sums.shape[1] + SUMS + bins
         self._sums.view(-1).index_add_(0, flat, torch.ones_like(flat, dtype=torch.float64))
 
     @property

@@ -149,8 +149,8 @@ def prepare_data(
     size = len(data.classes)
     notes = [str(finding) if finding.severity == "warning" else finding.message for finding in data.findings]
     if config.folds > 1:
-        data, said = _one_fold(config, data)
-        notes += said
+        data, fold_notes = _one_fold(config, data)
+        notes += fold_notes
     elif "test" not in data.splits and config.test_fraction > 0:
         rest, test = _carve(config, data.splits["train"], "test_fraction", size)
         data = data.with_splits(train=rest, test=test)

@@ -33,7 +33,7 @@ class Progress:
     state: State = "in a stage"
 
     def describe(self, epochs: int) -> str:
-        """Say where a run continues, for a stage of so many epochs."""
+        """Say where a run continues, given the number of epochs of its stage."""
         if self.state in ("trained", "evaluated"):
             return "after the last stage: the files of the result are still to be written"
         if self.state == "in a stage" and self.epoch == epochs:
@@ -54,8 +54,10 @@ def describe(summary: Mapping[str, Any]) -> str:
         >>> describe(figures | {"intervals": {"accuracy": [0.41, 0.59]}})
         'accuracy 50.0% (41.0–59.0), balanced accuracy 40.0%, many 75.0, medium n/a, few 10.0'
     """
-    ends = summary.get("intervals") or {}
+    intervals = summary.get("intervals") or {}
     whole = ("accuracy", "balanced_accuracy")
-    means = [f"{name.replace('_', ' ')} {figure_text(summary[name], ends.get(name))}" for name in whole]
-    groups = [f"{name} {figure_text(summary[name], ends.get(name), unit=False)}" for name in ("many", "medium", "few")]
+    means = [f"{name.replace('_', ' ')} {figure_text(summary[name], intervals.get(name))}" for name in whole]
+    groups = [
+        f"{name} {figure_text(summary[name], intervals.get(name), unit=False)}" for name in ("many", "medium", "few")
+    ]
     return ", ".join([*means, *groups])

@@ -24,7 +24,7 @@ from longtail.training.loop import Callback, StageRun
 
 
 class Tracking(Callback):
-    """What a run logs to its tracker; to be used in a ``with`` statement, which ends the tracker's run however it ends.
+    """Logs a run to its tracker; to be used in a ``with`` statement, which ends the tracker's run in any case.
 
     A resumed run continues in the same run of the tracker, whose name is stored in ``tracker.json`` of the RUN folder.
     A tracker that cannot be reached before training is an error. One that fails later is reported, and the run
@@ -89,7 +89,7 @@ class Tracking(Callback):
         """Log the numbers among some values.
 
         Args:
-            values: Figures by name; what is no number, such as a figure that was not measured, is left out.
+            values: Figures by name; anything but numbers, such as a figure that was not measured, is left out.
             step: Epochs of all stages up to now.
         """
         if self._tracker is None:
@@ -111,7 +111,7 @@ class Tracking(Callback):
 
     def _say_failed(self, error: Exception) -> None:
         self.reporter.say(
-            f"note: the tracker {self.name} failed ({_first_line(error)}); the run goes on without it, and "
+            f"note: the tracker {self.name} failed ({_first_line(error)}); the run continues without it, and "
             f"{HISTORY_FILE} keeps every epoch."
         )
 
@@ -132,7 +132,7 @@ class Tracking(Callback):
             os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
             return tracking.MLflowTracker(project, run_id=saved or None, run_name=title)
         if self.name == "wandb":
-            # Under the id of a run that exists, "allow" goes on with it.
+            # Under the id of a run that exists, "allow" continues it.
             return tracking.WandBTracker(project, name=title, dir=str(self.out), id=saved or None, resume="allow")
         return tracking.TrackioTracker(project, name=saved or title, resume="allow" if saved else "never")
 
@@ -144,7 +144,7 @@ class Tracking(Callback):
         return Path(tempfile.gettempdir()) / f"longtail-{name}.lock"
 
     def _run_name(self) -> str:
-        """What finds the tracker's run again."""
+        """The name or id under which the tracker finds the run again."""
         run = self._tracker.tracker
         if self.name == "mlflow":
             return str(run.info.run_id)
@@ -159,8 +159,8 @@ def hyperparameters(config: RunConfig) -> dict[str, bool | int | float | str]:
     Paths of images and weights are cut to the last component: others who read the tracker should not see the rest.
 
     Example:
-        >>> found = hyperparameters(RunConfig())
-        >>> found["stage1.epochs"], found["data.mean"], found["training.clip_norm"]
+        >>> options = hyperparameters(RunConfig())
+        >>> options["stage1.epochs"], options["data.mean"], options["training.clip_norm"]
         (1, '[0.5, 0.5, 0.5]', 'null')
     """
     values = flatten(asdict(config))
@@ -190,7 +190,7 @@ def final_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def _check_installed(name: str) -> None:
     from accelerate.tracking import get_available_trackers
 
-    if name not in {str(known) for known in get_available_trackers()}:
+    if name not in map(str, get_available_trackers()):
         raise LongtailError(
             f'the tracker {name} is not installed: python -m pip install "longtail[{name}]", or train without it.'
         )

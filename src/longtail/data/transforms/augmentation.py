@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -14,20 +14,6 @@ from torch import Tensor
 from longtail.data.transforms.policies import Changes, Policy, apply_changes, draw_auto_augment, draw_rand_augment
 
 Augmentation = Literal["none", "flip", "crop", "crop-flip", "random-resized-crop"]
-
-
-class Augment(Protocol):
-    """The interface of a transform in training."""
-
-    def augment(self, images: Tensor, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:
-        """Augment and normalize the images of this process; see :meth:`BatchTransform.augment`."""
-
-
-class Normalize(Protocol):
-    """The interface of a transform in evaluation."""
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Normalize without augmentation; see :meth:`BatchTransform.normalize`."""
 
 
 @dataclass(frozen=True)
