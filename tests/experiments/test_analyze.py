@@ -180,25 +180,24 @@ def test_the_command_reports_its_work_and_refuses_wrong_options(run: Path, capsy
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "message"),
+    ("file", "content", "remedy"),
     [
-        ("images.parquet", b"PAR1 no more", "cannot be read"),
-        ("classes.parquet", None, "is missing"),
-        ("summary.json", b"{", "cannot be read"),
-        ("summary.json", b"[]", "holds no analysis"),
+        ("images.parquet", b"PAR1 no more", "longtail analyze"),
+        ("classes.parquet", None, "longtail analyze"),
+        ("summary.json", b"{", "longtail analyze"),
+        ("summary.json", b"[]", "longtail analyze"),
         ("summary.json", b'{"format": 2, "splits": {}}', "update longtail"),
     ],
 )
-def test_damaged_files_name_the_remedy(run: Path, file: str, content: bytes | None, message: str) -> None:
+def test_damaged_files_name_the_remedy(run: Path, file: str, content: bytes | None, remedy: str) -> None:
     path = run / "analysis" / file
     if content is None:
         path.unlink()
     else:
         path.write_bytes(content)
-    with pytest.raises(LongtailError, match=message) as error:
+    with pytest.raises(LongtailError, match=remedy) as error:
         _ = RunResult.load(run).analysis
     assert str(path) in str(error.value)
-    assert "longtail analy" in str(error.value) or "update" in str(error.value)
 
 
 def test_an_analysis_of_other_classes_or_columns_is_refused_and_none_is_none(run: Path) -> None:

@@ -1,4 +1,4 @@
-"""``RUN/analysis``: what `longtail analyse` measured, written as tables and read into typed columns."""
+"""``RUN/analysis``: what `longtail analyze` measured, written as tables and read into typed columns."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def read_analysis(run: Path, num_classes: int) -> Analysis | None:
     Raises:
         LongtailError: A file is missing, damaged, of a newer format, or of another run.
     """
-    folder, remedy = run / ANALYSIS_FOLDER, f"write it again with: longtail analyse {shlex.quote(str(run))}"
+    folder, remedy = run / ANALYSIS_FOLDER, f"write it again with: longtail analyze {shlex.quote(str(run))}"
     if not folder.is_dir():
         return None
     summary = read_json(folder / SUMMARY, TypeAdapter(_Summary), remedy, FORMAT)

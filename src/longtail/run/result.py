@@ -365,7 +365,7 @@ class RunResult:
 
     @cached_property
     def analysis(self) -> Analysis | None:
-        """What ``longtail analyse`` measured of the model, None where it was not asked to."""
+        """What ``longtail analyze`` measured of the model, None where it was not asked to."""
         return read_analysis(self.folder, len(self.counts))
 
     @cached_property
