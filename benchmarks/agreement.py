@@ -17,7 +17,6 @@ from scipy.stats import ttest_ind
 
 from longtail.config.build import build, with_options
 from longtail.config.recipes import base_config
-from longtail.config.schedule import learning_rate
 from longtail.config.schema import RunConfig, merge
 from longtail.console import Reporter
 from longtail.data.loading.workers import Decoder, decode_all
@@ -98,7 +97,7 @@ def plain(config: RunConfig, seed: int) -> float:
     loader = plain_loader(data["train"], stage.batch_size, workers=0, shuffle=True)
     for epoch in range(stage.epochs):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(stage.schedule, stage.optimizer.lr, epoch, stage.epochs)
+            group["lr"] = stage.schedule.learning_rate(stage.optimizer.lr, epoch, stage.epochs)
         for _ in plain_steps(model, loader, optimizer, device):
             pass
     return plain_accuracy(model, plain_loader(data["test"], 256, workers=0, shuffle=False), device)

@@ -20,7 +20,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from longtail.cli import main as longtail
-from longtail.commands.terminal import EXIT_INTERRUPTED
+from longtail.commands.output import EXIT_INTERRUPTED
 from longtail.counts import IntArray
 from longtail.data.samplers import EpochSampler
 from longtail.device import hardware

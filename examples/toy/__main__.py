@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from longtail.commands.arguments import parse
-from longtail.commands.destination import PAGE, destination, messages_apart, refuse_stream
+from longtail.commands.output import PAGE, destination, messages_apart, refuse_stream
 from longtail.errors import LongtailError
 from longtail.report.export_figures import save_figures
 from toy.losses import CONTENDERS

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longtail.config.schedule import learning_rate
 from longtail.config.schema import ScheduleConfig
 from longtail.console import Bar, Reporter
 from longtail.counts import ClassCounts, IntArray
@@ -239,7 +238,7 @@ def _train(network: ToyNetwork, images: Tensor, labels: Tensor, epochs: int, see
         sampler=Shuffled(len(labels), seed),
         batch_size=BATCH,
         epochs=epochs,
-        learning_rate=partial(learning_rate, ScheduleConfig("cosine"), LEARNING_RATE, epochs=epochs),
+        learning_rate=partial(ScheduleConfig("cosine").learning_rate, LEARNING_RATE, epochs=epochs),
         seed=(seed,),
         callbacks=[WholeEpochs()],
     )

@@ -16,14 +16,13 @@ from longtail.commands.cache import cache, report_growth
 from longtail.commands.compare import compare
 from longtail.commands.demo import demo
 from longtail.commands.evaluate import evaluate
-from longtail.commands.export import export
+from longtail.commands.export import export, push
 from longtail.commands.inspect import inspect
+from longtail.commands.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, is_disk_full
 from longtail.commands.predict import predict
 from longtail.commands.prepare import prepare
-from longtail.commands.push import push
 from longtail.commands.recipes import recipes
 from longtail.commands.report import report
-from longtail.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, is_disk_full
 from longtail.commands.train import train
 from longtail.data.loading.cache_folder import cache_sizes
 from longtail.errors import LongtailError, OwnRangeWarning, UsageError, nearest

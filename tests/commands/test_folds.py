@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from longtail.commands.terminal import class_table, summary_table
+from longtail.commands.output import class_table, summary_table
 from longtail.compare.comparison import compare_runs
 from longtail.console import Reporter
 from longtail.experiments.grid_plan import Grid, state_of

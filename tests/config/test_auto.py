@@ -9,7 +9,7 @@ import pytest
 import yaml
 from requested import requested as read
 
-from longtail.commands.terminal import outline, outlines
+from longtail.commands.output import outline, outlines
 from longtail.config.auto import PACKAGED, STRONG, Facts, choose, sentences
 from longtail.config.build import build, with_options
 from longtail.config.check import check_config

@@ -6,13 +6,13 @@ import math
 
 import pytest
 
+from longtail.config.check import check_schedule
 from longtail.config.recipes import load_recipe
-from longtail.config.schedule import check_schedule, learning_rate
 from longtail.config.schema import ScheduleConfig
 
 
 def rates(schedule: ScheduleConfig, peak: float, epochs: int) -> list[float]:
-    return [learning_rate(schedule, peak, epoch, epochs) for epoch in range(epochs)]
+    return [schedule.learning_rate(peak, epoch, epochs) for epoch in range(epochs)]
 
 
 def test_cifar_protocol_for_every_epoch() -> None:
@@ -45,7 +45,7 @@ def test_stage_2_falls_as_a_cosine_from_0002_to_zero() -> None:
     config = load_recipe("cifar-lt/gcl").config["stage2"]
     found = rates(ScheduleConfig(**config["schedule"]), config["optimizer"]["lr"], config["epochs"])
     assert found == pytest.approx([0.001 * (1 + math.cos(math.pi * e / 30)) for e in range(30)])
-    assert learning_rate(ScheduleConfig(**config["schedule"]), 0.002, 30, 30) == pytest.approx(0.0)
+    assert ScheduleConfig(**config["schedule"]).learning_rate(0.002, 30, 30) == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize(

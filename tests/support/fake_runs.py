@@ -195,7 +195,7 @@ def fake_analysis(
     each: int = 20,
     cloud: float | None = None,
 ) -> None:
-    """Write what ``longtail analyse`` would: feature norms and ratios follow the class size by ``slope``.
+    """Write what ``longtail analyze`` would: feature norms and ratios follow the class size by ``slope``.
 
     The noise of the loss reaches ``cloud`` at the smallest class.
     """

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from longtail.commands.terminal import IN_BRACKETS, interval_notes, print_json, print_line, sure_table
+from longtail.commands.output import IN_BRACKETS, interval_notes, print_json, print_line, sure_table
 from longtail.errors import UsageError
 from longtail.text import figure_text
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
-from longtail.commands.destination import destination, messages_apart, refuse_terminal
-from longtail.commands.terminal import print_line
+from longtail.commands.output import destination, messages_apart, print_line, refuse_terminal
 from longtail.errors import UsageError
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from longtail.commands.terminal import option_flag
 from longtail.config.schema import RunConfig, choices_of, nested, option_groups, option_types
 from longtail.errors import UsageError, as_usage, nearest
 
@@ -109,6 +108,16 @@ def _base(kind: Any) -> Any:
     if get_origin(kind) in {Annotated, Union, UnionType}:
         return _base(get_args(kind)[0])
     return str if get_origin(kind) is Literal else get_origin(kind) or kind
+
+
+def option_flag(name: str) -> str:
+    """Return an argument of a command as it is typed.
+
+    Example:
+        >>> option_flag("moved_to"), option_flag("data.image_size")
+        ('--moved-to', '--data.image_size')
+    """
+    return f"--{name if '.' in name else name.replace('_', '-')}"
 
 
 def arguments_of(command: Callable[..., Any]) -> list[Argument]:
@@ -249,7 +258,7 @@ def _read(text: str | bool, kind: Any, flag: str) -> Any:
         return text
     if _base(kind) is str:
         return None if text in {"null", "~"} and type(None) in get_args(kind) else text
-    from longtail.config.yaml_document import parse_yaml
+    from longtail.config.build import parse_yaml
 
     with as_usage():
         return parse_yaml(text, flag).values

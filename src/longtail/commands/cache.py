@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from longtail.commands.terminal import print_json, print_line
+from longtail.commands.output import print_json, print_line
 from longtail.errors import UsageError, nearest
 
 if TYPE_CHECKING:

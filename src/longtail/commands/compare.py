@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.console import Console
 
 from longtail.commands.arguments import COLUMNS, SHORT, RunOptions, usage
-from longtail.commands.destination import Destination, destination, messages_apart, refuse_stream
-from longtail.commands.terminal import EXIT_INTERRUPTED, outlines, print_line
+from longtail.commands.output import (
+    EXIT_INTERRUPTED,
+    Destination,
+    destination,
+    messages_apart,
+    outlines,
+    print_line,
+    refuse_stream,
+)
 from longtail.config.schema import Nested
 from longtail.errors import LongtailError, UsageError, as_usage
 from longtail.run.folder import GRID_FILE, REPORT_FILE, log_file

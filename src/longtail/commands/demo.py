@@ -10,8 +10,7 @@ from typing import Annotated
 from annotated_types import Ge
 from rich.console import Console
 
-from longtail.commands.destination import refuse_stream
-from longtail.commands.terminal import print_line
+from longtail.commands.output import print_line, refuse_stream
 from longtail.commands.train import train_command
 from longtail.errors import LongtailError
 from longtail.run.folder import CONFIG_FILE, REPORT_FILE, read_config

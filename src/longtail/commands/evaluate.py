@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from rich.console import Console
 
 from longtail.commands.arguments import COLUMNS, RunOptions, last_names
-from longtail.commands.terminal import (
+from longtail.commands.output import (
     IN_BRACKETS,
     class_table,
     coverage_table,

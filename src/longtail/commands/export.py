@@ -1,11 +1,11 @@
-"""longtail export: a run as one file that needs no longtail."""
+"""longtail export and longtail push: a run as one file that needs no longtail, or in a repository of the hub."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from longtail.commands.destination import destination, messages_apart, refuse_terminal
-from longtail.commands.terminal import print_line
+from longtail.commands.output import destination, messages_apart, print_line, refuse_terminal
 from longtail.errors import UsageError
 
 
@@ -39,3 +39,25 @@ def export(
         print_line(f"{file}: {report}")
         if report.card is not None:
             print_line(f"{report.card}: its model card")
+
+
+def push(
+    run: Annotated[str, "RUN"],
+    repo_id: Annotated[str, "OWNER/NAME"],
+    *,
+    private: bool = False,
+    revision: Annotated[str, "BRANCH"] | None = None,
+    include: Annotated[Sequence[str], "FILE ..."] = (),
+) -> None:
+    """Upload a RUN with a model card to the Hugging Face hub.
+
+    Args:
+        run: RUN folder
+        repo_id: OWNER/NAME of the model repository; made if it does not exist
+        private: make a new repository private
+        revision: branch to write to; made if missing
+        include: more files of the run, such as its report
+    """
+    from longtail.predict.hub import push_run
+
+    print_line(push_run(run, repo_id, private=private, revision=revision, include=list(include)))

@@ -9,8 +9,7 @@ from annotated_types import Ge
 from rich.console import Console
 
 from longtail.commands.arguments import COLUMNS, RunOptions, last_names
-from longtail.commands.destination import PAGE, destination, messages_apart
-from longtail.commands.terminal import EXIT_FAILED, print_json, print_line
+from longtail.commands.output import EXIT_FAILED, PAGE, destination, messages_apart, print_json, print_line
 from longtail.errors import UsageError
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from rich.console import Console
 
-from longtail.commands.destination import destination, refuse_terminal
+from longtail.commands.output import destination, refuse_terminal
 from longtail.config.schema import TrainingConfig
 from longtail.errors import LongtailError
 

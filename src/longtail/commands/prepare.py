@@ -11,8 +11,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 
 from longtail.commands.arguments import COLUMNS, RunOptions, last_names
-from longtail.commands.destination import refuse_stream
-from longtail.commands.terminal import print_line
+from longtail.commands.output import print_line, refuse_stream
 
 
 def prepare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-from longtail.commands.terminal import print_line
+from longtail.commands.output import print_line
 
 
 def recipes(name: Annotated[str, "NAME"] | None = None) -> None:

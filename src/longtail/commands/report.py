@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from longtail.commands.destination import PAGE, destination, messages_apart, names_in, refuse_stream
-from longtail.commands.terminal import print_line
+from longtail.commands.output import PAGE, destination, messages_apart, names_in, print_line, refuse_stream
 from longtail.errors import LongtailError, UsageError
 from longtail.run.folder import REPORT_FILE
 

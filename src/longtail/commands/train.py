@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge
 from rich.console import Console
 
-from longtail.commands.arguments import SHORT, RunOptions
-from longtail.commands.terminal import (
+from longtail.commands.arguments import SHORT, RunOptions, option_flag
+from longtail.commands.output import (
     EXIT_INTERRUPTED,
     IN_BRACKETS,
     class_table,
     interval_notes,
     is_disk_full,
-    option_flag,
     outline,
     print_line,
     summary_table,

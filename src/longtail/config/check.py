@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from longtail.config.schedule import check_schedule
-from longtail.config.schema import DataConfig, LossConfig, ModelConfig, RunConfig, StageConfig
+from longtail.config.schema import DataConfig, LossConfig, ModelConfig, RunConfig, ScheduleConfig, StageConfig
 from longtail.errors import UsageError, as_usage, nearest
 
 
@@ -151,3 +150,23 @@ def check_stages(config: RunConfig) -> dict[int, StageConfig]:
     for index, stage in stages.items():
         check_schedule(stage.schedule, f"--stage{index}.schedule")
     return stages
+
+
+def check_schedule(schedule: ScheduleConfig, where: str) -> None:
+    """Check that milestones and factors fit together.
+
+    Raises:
+        UsageError: They do not.
+
+    Example:
+        >>> check_schedule(ScheduleConfig("multistep", milestones=[3]), "--stage1.schedule")
+        Traceback (most recent call last):
+        longtail.errors.UsageError: --stage1.schedule needs one factor per milestone, got 1 milestones and 0 factors.
+    """
+    milestones, factors = schedule.milestones, schedule.factors
+    if len(milestones) != len(factors):
+        raise UsageError(
+            f"{where} needs one factor per milestone, got {len(milestones)} milestones and {len(factors)} factors."
+        )
+    if list(milestones) != sorted(milestones):
+        raise UsageError(f"{where}.milestones must rise, got {milestones}.")

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from longtail.config.auto import AUTO, Choice, Facts, choose, mark_overrides, read_choices, sentences
-from longtail.config.build import build
+from longtail.config.build import Document, build
 from longtail.config.check import check_config, check_stages
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe, scale_epochs
 from longtail.config.schema import Nested, RunConfig, flatten, merge, nested
-from longtail.config.yaml_document import Document
 from longtail.errors import UsageError
 
 # Options that are chosen automatically and stored in the config.yaml of every run, also by old versions.

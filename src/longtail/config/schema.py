@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
@@ -191,6 +192,29 @@ class ScheduleConfig(OptionGroup):
     warmup_epochs: WholeNumber = 0
     milestones: list[int] = field(default_factory=list)
     factors: list[float] = field(default_factory=list)
+
+    def learning_rate(self, peak: float, epoch: int, epochs: int) -> float:
+        """Return the learning rate of all steps of one epoch; it needs no state, also when a run is resumed.
+
+        Args:
+            peak: Learning rate after warm-up.
+            epoch: Epoch index from 0.
+            epochs: Epochs of the stage.
+
+        Example:
+            >>> published = ScheduleConfig("multistep", warmup_epochs=5, milestones=[160, 180], factors=[0.1, 0.01])
+            >>> [round(published.learning_rate(0.1, epoch, 200), 4) for epoch in (0, 4, 159, 160, 180)]
+            [0.02, 0.1, 0.1, 0.01, 0.001]
+        """
+        if epoch < self.warmup_epochs:
+            return peak * (epoch + 1) / self.warmup_epochs
+        if self.name == "cosine":
+            return peak * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        factor = 1.0
+        for milestone, value in zip(self.milestones, self.factors, strict=True):
+            if self.name == "multistep" and epoch >= milestone:
+                factor = value
+        return peak * factor
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from longtail.config.auto import AUTO, Facts, choose, mark_overrides, sentences
-from longtail.config.build import build, typed, with_options
+from longtail.config.build import Document, build, parse_yaml, read_yaml, typed, with_options
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe
 from longtail.config.resolve import complete, draft, resolve
 from longtail.config.schema import EXECUTION, Nested, OptionGroup, RunConfig, flatten, merge, nested
-from longtail.config.yaml_document import Document, parse_yaml, read_yaml
 from longtail.data.sources.paths import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.run.folder import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE, read_config

@@ -18,7 +18,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
-from longtail.config.schedule import learning_rate
 from longtail.config.schema import LossConfig, OptimizerConfig, ScheduleConfig, StageConfig
 from longtail.counts import ClassCounts, FloatArray
 from longtail.data.loading.workers import stack_images
@@ -325,7 +324,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             sampler=build_sampler(sampler, labels, counts, seed=seed),
             batch_size=self.batch_size,
             epochs=epochs,
-            learning_rate=partial(learning_rate, ScheduleConfig("cosine"), lr, epochs=epochs),
+            learning_rate=partial(ScheduleConfig("cosine").learning_rate, lr, epochs=epochs),
             seed=(seed,),
             mixer=make_mixer("mixup" if self.mixup else "none", self.mixup, counts, device),
             remedy=f"take a lower lr than {lr:g}",

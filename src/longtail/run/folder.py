@@ -12,8 +12,8 @@ from longtail.files import is_stream, output_path, write_yaml
 from longtail.validation import read_bytes
 
 if TYPE_CHECKING:
+    from longtail.config.build import Document
     from longtail.config.schema import RunConfig
-    from longtail.config.yaml_document import Document
 
 Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
 Table: TypeAlias = "dict[str, Value]"
@@ -148,7 +148,7 @@ def read_options(run: Path) -> Table:
 
 
 def _document(run: Path) -> Document:
-    from longtail.config.yaml_document import parse_yaml
+    from longtail.config.build import parse_yaml
 
     path, remedy = run / CONFIG_FILE, "copy it back, or train the run again"
     if not path.is_file():

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from longtail.config.schedule import learning_rate
 from longtail.config.schema import Mixing, ModelConfig, OptimizerConfig, StageConfig
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.samplers import build_sampler
@@ -179,7 +178,7 @@ def build_stage(
         sampler=draw(stage.sampler, seed=step_seed(seed, index, 2)),
         batch_size=stage.batch_size,
         epochs=stage.epochs,
-        learning_rate=partial(learning_rate, stage.schedule, stage.optimizer.lr, epochs=stage.epochs),
+        learning_rate=partial(stage.schedule.learning_rate, stage.optimizer.lr, epochs=stage.epochs),
         seed=(seed, index),
         index=index,
         mixer=make_mixer(stage.mixing, stage.mixing_alpha, counts, engine.device),

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from longtail.config.build import read_config
-from longtail.config.yaml_document import parse_yaml
+from longtail.config.build import parse_yaml, read_config
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import read_grid
 
