@@ -18,10 +18,10 @@ from longtail.compare.seeds import MeanStd, mean_std_text
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
 from longtail.evaluation.significance import ENOUGH_SEEDS, Difference, images_interval
 from longtail.files import output_path, write_atomically
+from longtail.formatting import listing, percent
 from longtail.report.page import environment
 from longtail.report.plots.canvas import GROUND, GROUP_LABELS, GROUP_SYMBOLS, INK, MUTED, RULE, THEME, blank, clip
 from longtail.report.section import Drawing, Key
-from longtail.text import listing, percent
 from toy.plane import Plane, group_mean, region_shares, regions, upright
 from toy.train import ToyResult
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from longtail import __version__
 from longtail.commands.adjust import adjust
 from longtail.commands.analyze import analyze
 from longtail.commands.arguments import parse, summary
@@ -26,7 +27,6 @@ from longtail.commands.report import report
 from longtail.commands.train import train
 from longtail.data.loading.cache_folder import cache_sizes
 from longtail.errors import LongtailError, OwnRangeWarning, UsageError, nearest
-from longtail.version import __version__
 
 COMMANDS: Final[dict[str, Callable[..., int | None]]] = {
     "inspect": inspect,

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from longtail.experiments.adjust import adjust_run
 from longtail.experiments.finished_run import FinishedRun, RunImages
 from longtail.experiments.tune import AdjustmentOptions
+from longtail.formatting import figure_text
 from longtail.predict.card import model_card
 from longtail.run.model_files import load_info, load_run
-from longtail.text import figure_text
 
 Call = Callable[..., Any]
 

@@ -13,7 +13,7 @@ FILES = {
     for file in sorted(ROOT.rglob("*.py"))
 }
 LAYERS = [
-    {"__main__", "worker"},
+    {"__main__", "grid_process"},
     {"cli"},
     {"commands"},
     {"experiments", "integrations", "report"},
@@ -24,9 +24,9 @@ LAYERS = [
     {"models"},
     {"data"},
     {"losses"},
-    {"device", "files", "validation"},
+    {"device", "files"},
     {"counts", "errors", "console"},
-    {"text", "version"},
+    {"formatting"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
@@ -37,7 +37,9 @@ def imports(name: str) -> set[str]:
     for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             targets |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif (
+            isinstance(node, ast.ImportFrom) and node.module and [alias.name for alias in node.names] != ["__version__"]
+        ):
             targets |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
     return {target for target in targets & FILES.keys() if target != name}
 

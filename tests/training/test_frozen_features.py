@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 
 from longtail.config.schema import RunConfig, TrainingConfig
 from longtail.console import Reporter
-from longtail.data.dataset import Split
-from longtail.data.image_hashes import image_hashes
+from longtail.data.dataset import Split, image_hashes
 from longtail.data.loading.loaders import Batch, ResidentLoader, SinglePassLoader
 from longtail.data.loading.workers import Decoder
 from longtail.data.sources.registry import load_source

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from longtail.commands.output import IN_BRACKETS, interval_notes, print_json, print_line, sure_table
 from longtail.errors import UsageError
-from longtail.text import figure_text
+from longtail.formatting import figure_text
 
 
 def adjust(
@@ -137,7 +137,7 @@ def _table(before: Mapping[str, Any], after: Mapping[str, Any], change: Mapping[
 
 def _difference(change: Mapping[str, Any] | None, *, judge: bool) -> str:
     """The difference in points with its interval over the same images; empty for a figure without one."""
-    from longtail.text import signed
+    from longtail.formatting import signed
 
     if change is None:
         return ""

@@ -33,8 +33,7 @@ def inspect(
         max_images: decode a sample of this many; all by default
     """
     from longtail.console import Reporter
-    from longtail.data.audit.inspection import inspect_data
-    from longtail.data.audit.terminal import render
+    from longtail.data.audit.inspection import inspect_data, render
     from longtail.data.sources.registry import load_source
 
     page = None if out is None else destination(out, PAGE, example="inspect.html")

@@ -20,7 +20,7 @@ from rich.text import Text
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.errors import LongtailError, UsageError
 from longtail.files import REPLACED, cannot_write, descriptor_of, is_stream, output_path
-from longtail.text import figure_text, interval_text, percent
+from longtail.formatting import figure_text, interval_text, percent
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 

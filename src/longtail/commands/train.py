@@ -154,7 +154,7 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     from longtail.config.build import with_options
     from longtail.config.check import check_config
     from longtail.console import Reporter
-    from longtail.data.sources.paths import absolute_source
+    from longtail.data.sources import absolute_source
     from longtail.experiments.finished_run import require_source
     from longtail.experiments.folds import train_folds
     from longtail.training.experiment import resume_run

@@ -11,9 +11,9 @@ from longtail.compare.table import Row
 from longtail.counts import FEW_IMAGES
 from longtail.data.splits import describe_never_judged
 from longtail.evaluation.significance import ENOUGH_SEEDS
+from longtail.formatting import listing, percent, signed
 from longtail.run.folder import Value
 from longtail.run.result import Metrics, RunResult
-from longtail.text import listing, percent, signed
 
 Groups: TypeAlias = Mapping[str, tuple[RunResult, ...]]
 

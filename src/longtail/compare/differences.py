@@ -22,9 +22,9 @@ from longtail.evaluation.significance import (
     unpaired_interval,
     welch_interval,
 )
+from longtail.formatting import percent, signed
 from longtail.run.result import Ends, Metrics, RunResult
 from longtail.run.tables import Predictions
-from longtail.text import percent, signed
 
 Runs = Sequence[RunResult]
 Measure = Callable[[RunResult], float | None]

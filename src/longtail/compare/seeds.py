@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from longtail.config.schema import EXECUTION, flatten
-from longtail.data.sources.paths import last_name
+from longtail.data.sources import last_name
+from longtail.formatting import percent
 from longtail.run.folder import Table
 from longtail.run.result import RunResult
-from longtail.text import percent
 
 SEEDS = frozenset({"seed", "subset_seed", "split_seed"})
 

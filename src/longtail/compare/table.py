@@ -19,8 +19,8 @@ from longtail.compare.seeds import MeanStd, mean_std_text
 from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.evaluation.significance import ENOUGH_SEEDS, EVIDENCE, Difference
 from longtail.files import output_path, write_atomically
+from longtail.formatting import EN_DASH, interval_text, percent, signed
 from longtail.run.result import Ends, RunResult
-from longtail.text import EN_DASH, interval_text, percent, signed
 
 HEADINGS: dict[str, str] = {
     "accuracy": "accuracy",

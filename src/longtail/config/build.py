@@ -149,7 +149,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _sentence(error: ValidationError, types: Mapping[str, Any], where: str | Document, flags: Mapping[str, str]) -> str:
     """Describe the first problem of a validation, an unknown name before a wrong value."""
-    from longtail.validation import shown
+    from longtail.files import shown
 
     problems = error.errors(include_url=False)
     problem = min(problems, key=lambda each: each["type"] != "unexpected_keyword_argument")

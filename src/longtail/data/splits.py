@@ -1,21 +1,24 @@
-"""Validation splits and folds of the training images: stratified, seeded, and never across a group."""
+"""Validation splits and folds: stratified, seeded, never across a group, and with every file in one split only."""
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import IntArray
-from longtail.data.dataset import Split
-from longtail.data.sources.table_splits import file_numbers
+from longtail.data.dataset import SPLIT_NAMES, Finding, Split
 from longtail.data.subsets import random_keys, ranks_within_class
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, listed
 
 _FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 0.9)  # suggested instead of one that holds nothing out
 _SHOWN = 10  # classes listed in one sentence
+_SHOWN_FILES = 5
+_DETOURS = ("/../", "/./", "//")
 
 
 def carve(
@@ -150,13 +153,13 @@ def describe_never_judged(never: Mapping[str, int], judged: int, group_column: s
     """
     total = sum(never.values())
     unit = group_column or "image"
-    listed = ", ".join(f"{name!r} {count:,}" for name, count in [*never.items()][:_SHOWN])
+    counts = ", ".join(f"{name!r} {count:,}" for name, count in [*never.items()][:_SHOWN])
     more = f" and {len(never) - _SHOWN:,} more classes" if len(never) > _SHOWN else ""
     shares = f", and what shares a {group_column} with it" if group_column else ""
     within = f"within a single {unit}" if group_column else "of a single image"
     return (
         f"{total:,} of {judged + total:,} images are judged in no fold, as they are trained on in every one: "
-        f"{listed}{more} (a class {within}, or with all of its images in one fold{shares})."
+        f"{counts}{more} (a class {within}, or with all of its images in one fold{shares})."
     )
 
 
@@ -247,3 +250,103 @@ def group_numbers(values: list[object]) -> IntArray:
         key = ("alone", row) if alone else ("value", value)
         numbers[row] = numbers_of.setdefault(key, len(numbers_of))
     return numbers
+
+
+def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[dict[str, Split], list[Finding]]:
+    """Remove rows that list a file again.
+
+    A file listed in several splits stays in test, else in validation, so that no training image is tested on. Within
+    a split a file counts once for each of its labels. Images embedded in the table are not compared.
+
+    Args:
+        splits: Labeled rows of one source.
+        classes: Class names, shape (C,).
+
+    Returns:
+        The splits, and one finding for each kind of repetition.
+
+    Example:
+        >>> import datasets
+        >>> kinds = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("int64")})
+        >>> def split(files, labels):
+        ...     return Split(datasets.Dataset.from_dict({"image": files, "label": labels}, features=kinds))
+        >>> splits = {"train": split(["a.png", "b.png", "b.png"], [0, 1, 1]), "test": split(["a.png"], [0])}
+        >>> remaining, findings = drop_repeats(splits, ["cat", "lynx"])
+        >>> {name: len(rows) for name, rows in remaining.items()}, [finding.kind for finding in findings]
+        ({'train': 1, 'test': 1}, ['file-in-several-splits', 'file-listed-again'])
+    """
+    files = {name: _files(split) for name, split in splits.items()}
+    all_files = list(chain.from_iterable(names for names in files.values() if names is not None))
+    if len(set(all_files)) == len(all_files):
+        return dict(splits), []
+    labels_of: dict[str, tuple[str, list[int]]] = {}  # file: the split it stays in, and its labels there
+    across: list[str] = []
+    again: list[str] = []
+    remaining = {}
+    for name in (name for name in reversed(SPLIT_NAMES) if name in splits):
+        rows = []
+        for row, (file, label) in enumerate(zip(files[name] or [], splits[name].labels.tolist(), strict=False)):
+            home, labels = labels_of.setdefault(file, (name, []))
+            if home != name:
+                across.append(file)
+            elif label in labels:
+                again.append(file)
+            else:
+                labels.append(label)
+                rows.append(row)
+        is_whole = files[name] is None or len(rows) == len(splits[name])
+        remaining[name] = splits[name] if is_whole else splits[name].select(rows)
+    root = next(iter(splits.values())).root
+    disputed = {file: labels for file, (_, labels) in labels_of.items() if len(labels) > 1}
+    findings = []
+    held_out = "a split that is held out lists the same file"
+    for repeated, reason, remedy, kind in (
+        (across, held_out, "list each file in one split", "file-in-several-splits"),
+        (again, "an earlier row lists the same file and label", "list each file once", "file-listed-again"),
+    ):
+        if repeated:
+            names = _relative(repeated, root)
+            rows_are = "1 row is" if len(names) == 1 else f"{len(names):,} rows are"
+            message = f"{rows_are} left out because {reason} ({listed(names)})"
+            findings.append(Finding("warning", message, remedy, kind, names))
+    if disputed:
+        findings.append(_disputed(disputed, classes, root))
+    return {name: remaining[name] for name in splits}, findings
+
+
+def file_numbers(split: Split) -> IntArray | None:
+    """Number the files of a split, shape (N,); None if no file is listed twice."""
+    files = _files(split)
+    if files is None or len(set(files)) == len(files):
+        return None
+    return np.unique(np.array(files), return_inverse=True)[1].astype(np.int64)
+
+
+def _files(split: Split) -> list[str] | None:
+    """Return the file of each row; None if the images are embedded in the table."""
+    if not len(split) or split.encoded(0)["bytes"] is not None:
+        return None
+    files = []
+    for row, (path, embedded) in enumerate(split.stored_paths()):
+        if embedded or path is None:
+            files.append(f"{row}/")  # not a possible file name
+        else:
+            files.append(os.path.normpath(path) if any(detour in path for detour in _DETOURS) else path)
+    return files
+
+
+def _relative(files: Sequence[str], root: str) -> tuple[str, ...]:
+    return tuple(os.path.relpath(file, root) if root else file for file in files)
+
+
+def _disputed(disputed: Mapping[str, Sequence[int]], classes: Sequence[str], root: str) -> Finding:
+    names = _relative(list(disputed), root)
+    examples = [
+        f"{name!r} as {' and '.join(repr(classes[label]) for label in labels)}"
+        for name, labels in zip(names[:_SHOWN_FILES], disputed.values(), strict=False)
+    ]
+    more = f" and {len(names) - _SHOWN_FILES:,} more" if len(names) > _SHOWN_FILES else ""
+    files = f"{len(names):,} file{'s are' if len(names) > 1 else ' is'} listed with more than one label"
+    message = f"{files} ({', '.join(examples)}{more})"
+    remedy = "keep the right label: all rows of a file are trained on or tested on together, and one of them is wrong"
+    return Finding("warning", message, remedy, "file-with-several-labels", names)

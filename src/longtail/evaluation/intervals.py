@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from longtail.text import percent
+from longtail.formatting import percent
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Interval: TypeAlias = list[float]

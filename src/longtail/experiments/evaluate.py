@@ -8,12 +8,10 @@ from typing import Any
 
 from longtail.counts import IntArray
 from longtail.data.class_names import match_classes, require_known
-from longtail.data.dataset import SPLIT_NAMES, ImageData, Split
-from longtail.data.image_hashes import count_shared
-from longtail.data.sources.columns import Columns
-from longtail.data.sources.paths import PACKAGED_SOURCES, absolute_source, source_path
+from longtail.data.dataset import SPLIT_NAMES, ImageData, Split, count_shared
+from longtail.data.sources import PACKAGED_SOURCES, absolute_source, source_path
 from longtail.data.sources.registry import load_source
-from longtail.data.sources.table_splits import split_name
+from longtail.data.sources.tables import Columns, split_name
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.evaluation.groups import Groups
 from longtail.evaluation.selective import SelectiveSummary, coverage_curve, selective_summary, threshold_for_coverage

@@ -14,7 +14,7 @@ from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import Split
 from longtail.data.loading.loaders import SinglePassLoader
 from longtail.data.loading.workers import Decoder
-from longtail.data.sources.paths import NAMED_SOURCES, absolute_source, source_path
+from longtail.data.sources import NAMED_SOURCES, absolute_source, source_path
 from longtail.errors import LongtailError, listed
 from longtail.models.model import LongTailModel
 from longtail.run.folder import read_config

@@ -17,7 +17,7 @@ from longtail.config.build import Document, build, parse_yaml, read_yaml, typed,
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe
 from longtail.config.resolve import complete, draft, resolve
 from longtail.config.schema import EXECUTION, Nested, OptionGroup, RunConfig, flatten, merge, nested
-from longtail.data.sources.paths import absolute_source
+from longtail.data.sources import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.run.folder import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE, read_config
 

@@ -10,13 +10,13 @@ from typing import Any
 import jinja2
 
 from longtail.counts import FEW_IMAGES
-from longtail.data.sources.paths import last_name
+from longtail.data.sources import last_name
 from longtail.errors import LongtailError
+from longtail.formatting import figure_text
 from longtail.models.timm import TIMM_PREFIX
 from longtail.run.folder import CONFIG_FILE, METRICS_FILE, MODEL_FILE, read_options
 from longtail.run.model_files import ModelInfo, load_info
 from longtail.run.result import read_adjusted, read_metrics
-from longtail.text import figure_text
 
 _FIGURES = {
     "accuracy": "accuracy",

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from longtail.data.sources.paths import last_name
+from longtail.data.sources import last_name
 from longtail.errors import LongtailError, UsageError
 from longtail.files import write_atomically, write_yaml
 from longtail.predict.card import model_card

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from longtail.data.decode import is_image_path, is_unread_path
-from longtail.data.sources.columns import Columns
 from longtail.data.sources.csv import read_rows
 from longtail.data.sources.folder import is_system_folder
+from longtail.data.sources.tables import Columns
 from longtail.errors import LongtailError
 
 if TYPE_CHECKING:

@@ -6,18 +6,17 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from longtail import __version__
 from longtail.counts import GROUP_NAMES
 from longtail.data.audit.duplicates import Copy, DuplicateGroup
-from longtail.data.audit.inspection import Inspection
-from longtail.data.audit.terminal import printable
+from longtail.data.audit.inspection import Inspection, printable
 from longtail.data.dataset import Finding, ImageData, Severity
 from longtail.errors import LongtailError
 from longtail.files import output_path, write_atomically
+from longtail.formatting import listing, percent
 from longtail.report.page import environment
 from longtail.report.pictures import Picture, webp_uri
 from longtail.report.plots.canvas import GROUP_LABELS, THEME
-from longtail.text import listing, percent
-from longtail.version import __version__
 
 GALLERIES, COPIES, NAMES = 24, 6, 200
 """Groups of copies that are shown with pictures, pictures of a group, and images that a finding names."""

@@ -9,20 +9,20 @@ from pathlib import Path, PurePosixPath
 import jinja2
 from plotly.offline import get_plotlyjs
 
+from longtail import __version__
 from longtail.compare.comparison import compare_runs
 from longtail.compare.differences import mark
 from longtail.compare.seeds import mean_std_text
 from longtail.compare.table import Comparison
 from longtail.counts import GROUP_NAMES
 from longtail.files import output_path, write_atomically
+from longtail.formatting import interval_text, listing, percent, sentence_case, signed
 from longtail.report.class_table import table_json
 from longtail.report.plots.canvas import THEME, shorten
 from longtail.report.section import Section
 from longtail.report.sections.order import build_sections
 from longtail.report.sections.results import verdict
 from longtail.run.result import RunResult
-from longtail.text import interval_text, listing, percent, sentence_case, signed
-from longtail.version import __version__
 
 TITLE_LENGTH = 48
 """The title names the configurations where their names take no more characters than this."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from PIL import Image, UnidentifiedImageError
 
 from longtail.compare.table import Row
+from longtail.formatting import class_word, percent
 from longtail.report.plots.canvas import shorten
 from longtail.run.tables import ExampleImage
-from longtail.text import class_word, percent
 
 LIGHT_BYTES = 4_000
 """A larger PNG, as older versions stored pictures, is embedded as WebP."""

@@ -15,11 +15,11 @@ from longtail.compare.seeds import MeanStd
 from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 from longtail.evaluation.groups import Mask, group_masks
+from longtail.formatting import listing, percent
 from longtail.report.plots.canvas import GROUP_LABELS, GROUP_SYMBOLS
 from longtail.report.section import Key
 from longtail.run.result import RunResult
 from longtail.run.tables import Predictions
-from longtail.text import listing, percent
 
 T = TypeVar("T")
 

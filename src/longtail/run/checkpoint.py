@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from longtail.analysis.dynamics import BINS
 from longtail.errors import LongtailError
-from longtail.files import write_json, writing
+from longtail.files import FormatError, parse_json, read_json, require_format, validate, write_json, writing
 from longtail.run.dynamics import SUMS
 from longtail.run.folder import CHECKPOINT_FOLDER, TRACKER_FILE
 from longtail.run.result import Metrics
-from longtail.validation import FormatError, parse_json, read_json, require_format, validate
 
 CHECKPOINT_FORMAT: Final = 1
 LAST: Final = "last.safetensors"

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from longtail.errors import LongtailError, UsageError, resume_hint
-from longtail.files import is_stream, output_path, write_yaml
-from longtail.validation import read_bytes
+from longtail.files import is_stream, output_path, read_bytes, write_yaml
 
 if TYPE_CHECKING:
     from longtail.config.build import Document

@@ -23,11 +23,10 @@ from longtail.data.transforms.augmentation import BatchTransform
 from longtail.device import named_device
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.posthoc import Adjustment
-from longtail.files import write_atomically, write_json
+from longtail.files import read_json, write_atomically, write_json
 from longtail.models import LongTailModel, build_model
 from longtail.models.timm import TIMM_PREFIX
 from longtail.run.folder import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE, fold_name
-from longtail.validation import read_json
 
 MODEL_FORMAT: Final = 1
 # A file from a stranger cannot make us allocate more than these allow, before its weights have been seen to fit.

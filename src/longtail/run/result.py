@@ -20,13 +20,12 @@ from longtail.counts import FEW_IMAGES, ClassCounts, GroupName
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.posthoc import Adjustment
 from longtail.evaluation.summary import Summary, add_intervals
-from longtail.files import write_json
+from longtail.files import read_json, write_json
 from longtail.run.analysis import read_analysis
 from longtail.run.dynamics import Dynamics, read_dynamics
 from longtail.run.folder import ADJUSTED_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, Table, read_options
 from longtail.run.model_files import load_info
 from longtail.run.tables import Epoch, ExampleImage, Predictions, read_examples, read_history, read_predictions
-from longtail.validation import read_json
 
 METRICS_FORMAT: Final = 1
 ADJUSTED_FORMAT: Final = 1

@@ -18,10 +18,9 @@ import pyarrow as pa
 
 from longtail.data.splits import group_numbers
 from longtail.errors import LongtailError, resume_hint
-from longtail.files import write_atomically, write_table
+from longtail.files import Column, read_bytes, read_columns, write_atomically, write_table
+from longtail.formatting import percent
 from longtail.run.folder import CONFUSION_FILE, EXAMPLES_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE
-from longtail.text import percent
-from longtail.validation import Column, read_bytes, read_columns
 
 HISTORY_COLUMNS: Final = (
     "stage",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from longtail.config.schema import DataConfig
 from longtail.console import Reporter
-from longtail.data.image_hashes import image_hashes
+from longtail.data.dataset import image_hashes
 from longtail.data.loading.cache import files_on_disk, kept_on_disk, scaling
 from longtail.data.loading.cache_folder import Contents
 from longtail.data.loading.loaders import Batch, count_batches, split_rows
@@ -141,7 +141,7 @@ def compute_views(
         seed: Seed words.
         key: Everything except image, seed and view that the features follow from, from :func:`feature_key`: they are
             stored on disk under its hash, and only read the next time. Empty stores nothing.
-        hashes: Of each image, from :func:`longtail.data.image_hashes.image_hashes`; without them nothing is stored.
+        hashes: Of each image, from :func:`longtail.data.dataset.image_hashes`; without them nothing is stored.
         source: SOURCE of the images, listed by `longtail cache`.
         tick: Called once for each part of :data:`BATCH` images of a view.
         warn: Called with one sentence where the disk cannot be used.

@@ -15,7 +15,7 @@ from longtail.config.auto import PACKAGED, STRONG, TRANSFORMER, Facts
 from longtail.config.schema import EXECUTION, DataConfig, RunConfig, flatten
 from longtail.console import Reporter
 from longtail.counts import ClassCounts, GroupName, IntArray
-from longtail.data.audit.drop_unreadable import UNREADABLE, drop_unreadable
+from longtail.data.audit.probe import UNREADABLE, drop_unreadable
 from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import ImageData, Split
 from longtail.data.decode import open_image

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from longtail.text import figure_text
+from longtail.formatting import figure_text
 
 State = Literal["not begun", "in a stage", "between stages", "trained", "evaluated"]
 """Where training stands: a stage includes the end of its last epoch, before its results are measured."""

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from longtail.data.audit.inspection import Inspection, inspect_source
-from longtail.data.audit.terminal import bar, render
+from longtail.data.audit.inspection import Inspection, bar, inspect_source, render
 from longtail.errors import LongtailError
 
 MakeFolder = Callable[[dict[str, int]], Path]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from longtail.data.sources import NAMED_SOURCES, PACKAGED_SOURCES, PATH_PREFIXES, absolute_source, source_path
 from longtail.data.sources import registry as sources
-from longtail.data.sources.paths import NAMED_SOURCES, PACKAGED_SOURCES, PATH_PREFIXES, absolute_source, source_path
 
 
 def test_every_source_that_can_be_read_is_told_apart_by_its_name() -> None:

@@ -1,11 +1,11 @@
-"""Probes: every image of a source decoded once, in threads, for its size, unusual properties and hashes."""
+"""Every image of a source decoded once, in threads: probes for the audit, or unreadable images dropped for training."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,13 +14,16 @@ import numpy as np
 from PIL import Image
 
 from longtail.data.audit.near_copies import look_hash, pixel_digest
-from longtail.data.dataset import Encoded, ImageData, Split
-from longtail.data.decode import has_own_range, opened, upright_rgb
-from longtail.errors import LongtailError
+from longtail.data.dataset import Encoded, Finding, ImageData, Split
+from longtail.data.decode import Interpolation, has_own_range, opened, upright_rgb
+from longtail.device import cores
+from longtail.errors import LongtailError, UnreadableImageError, listed
 
 # "one colour" is spelled as its kind in `inspect --json`, which does not change between versions.
 Mark = Literal["misnamed", "deep", "own range", "print", "transparent", "animated", "one colour", "narrow"]
 
+UNREADABLE = "unreadable"
+"""Kind of the findings about images that cannot be decoded."""
 NARROW = 4.0  # the longer side over the shorter; a center square then shows a quarter of the image at most
 _BATCH = 256
 _DEEP = ("I", "F")  # first letters of the modes of more than 8 bits
@@ -155,3 +158,70 @@ def _is_transparent(image: Image.Image) -> bool:
         clear = image.info.get("transparency")
         return clear is not None and bool((np.asarray(image) == clear).any())
     return "transparency" in image.info and bool(image.convert("RGBA").getchannel("A").getextrema()[0] != 255)
+
+
+def drop_unreadable(
+    data: ImageData,
+    *,
+    resize: int | None,
+    size: int,
+    interpolation: Interpolation = "bicubic",
+    tick: Callable[[], object] = lambda: None,
+) -> ImageData:
+    """Decode every image once, as training does, and leave out those that cannot be decoded.
+
+    Labels do not change, even if a class loses all of its images.
+
+    Args:
+        data: The source.
+        resize: As for :class:`~longtail.data.loading.workers.Decoder`.
+        size: As for :class:`~longtail.data.loading.workers.Decoder`.
+        interpolation: As for :class:`~longtail.data.loading.workers.Decoder`.
+        tick: Called once per image.
+
+    Returns:
+        The source itself if all images can be read; else the readable ones, with findings that name the others and the
+        classes without a training image left.
+
+    Raises:
+        LongtailError: No training image can be read.
+
+    Example:
+        >>> from longtail.data.sources.registry import load_source
+        >>> digits = load_source("digits")
+        >>> drop_unreadable(digits, resize=None, size=8) is digits
+        True
+    """
+
+    def is_readable(split: Split, row: int) -> bool:
+        try:
+            split.pixels(row, resize, size, interpolation)
+        except UnreadableImageError:  # the finding names it
+            return False
+        finally:
+            tick()
+        return True
+
+    names: list[str] = []
+    splits = {}
+    with ThreadPoolExecutor(cores()) as pool:
+        for name, split in data.splits.items():
+            readable_rows = pool.map(partial(is_readable, split), range(len(split)))
+            good = np.fromiter(readable_rows, dtype=np.bool_, count=len(split))
+            bad = np.flatnonzero(~good)
+            names += [display_name(split, split.encoded(row), name, row) for row in bad.tolist()]
+            splits[name] = split.select(np.flatnonzero(good)) if len(bad) else split
+    if not names:
+        return data
+    total = sum(map(len, data.splits.values()))
+    message = f"{len(names):,} of {total:,} images cannot be read and are left out ({listed(names)})"
+    findings = [Finding("error", message, "see what is wrong with them: longtail inspect", UNREADABLE, tuple(names))]
+    readable = data.with_splits(**splits)
+    if not len(splits["train"]):
+        raise LongtailError(f"none of the training images of {data.source!r} can be read: longtail inspect says why.")
+    before, after = data.counts().array, readable.counts().array
+    lost = [data.classes[label] for label in np.flatnonzero((before > 0) & (after == 0))]
+    if lost:
+        message = f"{listed(lost)} {'has' if len(lost) == 1 else 'have'} no training image left, and cannot be learned"
+        findings.append(Finding("warning", message, "repair or add some", "class-emptied"))
+    return replace(readable, findings=(*data.findings, *findings))

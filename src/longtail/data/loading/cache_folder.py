@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 from filelock import FileLock, Timeout
 
-from longtail.data.sources.paths import source_path
+from longtail.data.sources import source_path
 from longtail.errors import LongtailError
 
 DEFAULT_GIGABYTES = 20.0

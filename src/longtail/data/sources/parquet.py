@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from longtail.data.dataset import Finding, ImageData, empty_split
 from longtail.data.loading.cache_folder import keep_table
-from longtail.data.sources.columns import Columns, from_tables
 from longtail.data.sources.huggingface import hidden_progress_bars
-from longtail.data.sources.table_splits import split_name
+from longtail.data.sources.tables import Columns, from_tables, split_name
 from longtail.errors import LongtailError
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ import numpy as np
 from longtail.analysis.columns import ClassColumns
 from longtail.analysis.dynamics import gradient_balance
 from longtail.compare.table import Comparison
+from longtail.formatting import class_word, number
 from longtail.report.builders import ClassMeasure, ClassSection
 from longtail.report.plots.canvas import clip
 from longtail.report.plots.traces import MANY_POINTS
 from longtail.report.select import Measured, analyzed, first_runs
 from longtail.run.result import RunResult
-from longtail.text import class_word, number
 
 NORMS = ClassSection(
     "norms",

@@ -16,6 +16,7 @@ from longtail.counts import GROUP_NAMES, FloatArray
 from longtail.evaluation.groups import Mask, class_weights
 from longtail.evaluation.intervals import wilson
 from longtail.evaluation.selective import coverage_curve, threshold_for_coverage
+from longtail.formatting import interval_text, percent, signed
 from longtail.report.plots.canvas import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED, blank, run_style
 from longtail.report.plots.traces import add_line
 from longtail.report.section import Cell, Drawing, Key, Section, Table
@@ -35,7 +36,6 @@ from longtail.report.select import (
 )
 from longtail.run.result import RunResult
 from longtail.run.tables import Predictions
-from longtail.text import interval_text, percent, signed
 
 SMALLEST, LARGEST = 4.0, 19.0
 """Diameter of the points of a reliability diagram in pixels; their area grows with the number of images."""

@@ -11,13 +11,13 @@ import plotly.graph_objects as go
 from longtail.analysis.predictions import MarginDistribution, group_margins, margins_of_predictions, shared_edges
 from longtail.compare.table import Comparison, Row
 from longtail.counts import FloatArray, GroupName, IntArray
+from longtail.formatting import listing, number, percent
 from longtail.report.builders import value_text
 from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED, blank
 from longtail.report.plots.traces import add_line
 from longtail.report.section import Drawing, Key, Section, Table
 from longtail.report.select import group_keys, named, side_by_side, smallest_group
 from longtail.run.result import RunResult
-from longtail.text import listing, number, percent
 
 SPLITS = {"test": "testing", "train": "training"}
 Margins = tuple[FloatArray, IntArray]

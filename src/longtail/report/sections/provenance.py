@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from longtail.compare.seeds import json_options
 from longtail.compare.table import Comparison, Row
+from longtail.formatting import duration
 from longtail.report.section import Section
 from longtail.run.folder import Table
 from longtail.run.result import RunResult
-from longtail.text import duration
 
 ABSENT = "\u2013"
 

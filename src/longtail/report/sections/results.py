@@ -12,12 +12,12 @@ from longtail.compare.seeds import MeanStd, mean_interval, mean_std_text
 from longtail.compare.table import HEADINGS, Comparison, Row
 from longtail.counts import GROUP_NAMES
 from longtail.evaluation.intervals import LEVEL_TEXT
+from longtail.formatting import figure_text
 from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, INK, RULE
 from longtail.report.plots.traces import labeled_bars
 from longtail.report.section import Drawing, Section
 from longtail.report.select import absent_notes
 from longtail.run.result import Ends
-from longtail.text import figure_text
 
 JUDGED = "balanced_accuracy"
 """By this a configuration is called best: a validation split may be as long-tailed as the training images."""

@@ -1,4 +1,4 @@
-"""One run of a grid in a process of its own: the command line, under a lock, ended when the grid is gone."""
+"""The process of one run of a grid: the command line, under a lock, ended when the grid is gone."""
 
 from __future__ import annotations
 
