@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,21 +14,14 @@ __version__ = "0.1.0"
 __all__ = ["ClassCounts", "LongTailClassifier", "__version__", "load"]
 
 
+_HOME = {"ClassCounts": "counts", "LongTailClassifier": "integrations.sklearn", "load": "predict.predictor"}
+
+
 def __getattr__(name: str) -> Any:
     """Import the public names on first use, so that ``import longtail`` itself stays fast."""
-    if name == "ClassCounts":
-        from longtail.counts import ClassCounts
-
-        return ClassCounts
-    if name == "LongTailClassifier":
-        from longtail.integrations.sklearn import LongTailClassifier
-
-        return LongTailClassifier
-    if name == "load":
-        from longtail.predict.predictor import load
-
-        return load
-    raise AttributeError(f"module 'longtail' has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'longtail' has no attribute {name!r}")
+    return getattr(import_module(f"longtail.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

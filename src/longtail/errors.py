@@ -135,6 +135,16 @@ def as_usage() -> Iterator[None]:
         raise UsageError(str(error), options=error.options) from error
 
 
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of another library's message, or the type of an error without one; 200 characters at most.
+
+    Example:
+        >>> first_line(ValueError("no such column\n  in table 3")), first_line(ValueError())
+        ('no such column', 'ValueError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def listed(names: Sequence[str], shown: int = 5) -> str:
     """Quote the first names and count the others.
 

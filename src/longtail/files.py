@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeVar
 
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -515,8 +515,7 @@ def read_columns(path: Path, columns: Mapping[str, Column], remedy: str) -> dict
             table = file.read(columns=names)
             return {name: _values(table[name], columns[name], f"the column {name!r}") for name in names}
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise LongtailError(f"{path} cannot be read ({reason}): {remedy}.") from error
+        raise LongtailError(f"{path} cannot be read ({first_line(error)}): {remedy}.") from error
 
 
 def _values(cells: pa.ChunkedArray, column: Column, name: str) -> Any:

@@ -114,9 +114,7 @@ class Split:
             LongtailError: There is no such column; the nearest one is named.
         """
         self.require(name)
-        table = self.rows.select_columns([name]).with_format("arrow")[:]
-        values: list[object] = table.column(0).to_pylist()
-        return values
+        return column_values(self.rows, name)
 
     def require(self, name: str) -> None:
         """Check that there is a column of that name.
@@ -290,6 +288,12 @@ class ImageData:
     def with_splits(self, **splits: Split) -> ImageData:
         """Return the same source with some splits replaced or added."""
         return replace(self, splits={**self.splits, **splits})
+
+
+def column_values(table: datasets.Dataset, name: str) -> list[object]:
+    """Return the values of one column as Python objects."""
+    values: list[object] = table.select_columns([name]).with_format("arrow")[:].column(0).to_pylist()
+    return values
 
 
 def image_hashes(split: Split) -> list[bytes]:

@@ -93,9 +93,11 @@ def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.
     if image.width * image.height > limit:
         image.close()
         raise _too_large(label, image.size)
-    if isinstance(image, TiffImageFile) and _is_preview(image):
-        image.close()
-        raise _unread(label)
+    if isinstance(image, TiffImageFile):  # the first image may be a thumbnail, as in raw formats of cameras
+        subfile_type = image.tag_v2.get(_SUBFILE_TYPE, 0)
+        if _DNG_VERSION in image.tag_v2 or (isinstance(subfile_type, int) and subfile_type & 1):
+            image.close()
+            raise _unread(label)
     if image.format == "PNG" and "transparency" in image.info:
         image.info["transparency"] = _clear_value(image)
     return image
@@ -138,12 +140,6 @@ def _too_large(label: str, size: tuple[int, int] | None) -> UnreadableImageError
 
 def _unread(label: str) -> UnreadableImageError:
     return UnreadableImageError(f"{label!r} is in a format that is not read: convert it to JPEG or PNG.")
-
-
-def _is_preview(image: TiffImageFile) -> bool:
-    """Whether the first image of a TIFF is a thumbnail, as in raw formats of cameras."""
-    subfile_type = image.tag_v2.get(_SUBFILE_TYPE, 0)
-    return _DNG_VERSION in image.tag_v2 or bool(isinstance(subfile_type, int) and subfile_type & 1)
 
 
 def _reason(error: BaseException) -> str:

@@ -19,16 +19,6 @@ from longtail.errors import LongtailError, nearest
 IndexArray: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 LabelsLike: TypeAlias = Sequence[int] | npt.NDArray[Any] | torch.Tensor
 
-__all__ = [
-    "SAMPLERS",
-    "STRATEGIES",
-    "EpochSampler",
-    "LongTailSampler",
-    "ShuffleSampler",
-    "build_sampler",
-    "class_probabilities",
-]
-
 STRATEGIES = ("instance", "class-balanced", "square-root", "progressive", "effective-number", "cben")
 SAMPLERS = ("shuffle", *STRATEGIES)
 _CBEN_SPAN = 1e-5  # how far CBEN raises beta from the largest class to the smallest
@@ -257,7 +247,9 @@ class LongTailSampler(EpochSampler):
         world_size: int = 1,
         beta: float = 0.9999,
     ) -> None:
-        values = _label_array(labels)
+        values = np.asarray(labels)
+        if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
+            raise ValueError(f"labels must be whole numbers of shape (N,), got {values.dtype} of shape {values.shape}.")
         super().__init__(len(values), num_samples=num_samples, seed=seed, rank=rank, world_size=world_size)
         given = None if isinstance(class_counts, int) else ClassCounts.of(class_counts)
         classes = class_counts if isinstance(class_counts, int) else len(ClassCounts.of(class_counts))
@@ -365,13 +357,6 @@ def build_sampler(
         raise LongtailError(f"There is no sampling strategy {strategy!r}.{nearest(strategy, SAMPLERS)}")
     build = ShuffleSampler if strategy == "shuffle" else partial(LongTailSampler, strategy=strategy, beta=beta)
     return build(labels, class_counts, num_samples=num_samples, seed=seed, rank=rank, world_size=world_size)
-
-
-def _label_array(labels: LabelsLike) -> npt.NDArray[np.integer[Any]]:
-    values = np.asarray(labels)
-    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
-        raise ValueError(f"labels must be whole numbers of shape (N,), got {values.dtype} of shape {values.shape}.")
-    return values
 
 
 def _empty_index(size: int) -> IndexArray:

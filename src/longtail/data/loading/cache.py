@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import PIL
 import torch
@@ -69,17 +68,16 @@ def cached_images(
     if needed < SMALLEST_BYTES:
         return decode_all(decoder, tick)
 
-    def decode(out: Tensor) -> None:
-        decode_all(decoder, tick, out=out.view(shape))
-
     contents = Contents("pixels", source, str(size), count)
-    return kept_on_disk(image_key(decoder), needed, decode, contents, warn=warn).view(shape)
+    return kept_on_disk(
+        image_key(decoder), needed, lambda out: decode_all(decoder, tick, out=out.view(shape)), contents, warn=warn
+    ).view(shape)
 
 
 def kept_on_disk(
     key: str,
     size: int,
-    fill: Callable[[Tensor], None],
+    fill: Callable[[Tensor], object],
     contents: Contents,
     *,
     warn: Callable[[str], object] = lambda _: None,
@@ -135,7 +133,7 @@ def kept_on_disk(
     return out
 
 
-def _from_disk(key: str, fill: Callable[[Tensor], None], needed: int, limit: float, contents: Contents) -> Tensor:
+def _from_disk(key: str, fill: Callable[[Tensor], object], needed: int, limit: float, contents: Contents) -> Tensor:
     folder = cache_folder()
     path = folder / f"{key}{PIXELS}"
     mapped = _map(path, needed)
@@ -179,27 +177,23 @@ def _map(path: Path, needed: int) -> Tensor | None:
     return pixels
 
 
-def _fill(path: Path, fill: Callable[[Tensor], None], needed: int) -> None:
+def _fill(path: Path, fill: Callable[[Tensor], object], needed: int) -> None:
     """Compute into a file of another name, sync it, and rename it. The caller holds the lock."""
     unfinished = path.with_suffix(UNFINISHED)
     try:
         with unfinished.open("wb") as file:  # overwrites what a killed process left
-            _reserve(file, needed)
+            # Space is allocated first: writing to a map on a full disk would end the process without a message.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, needed)
+            else:
+                for start in range(0, needed, _BLOCK):
+                    file.write(bytes(min(_BLOCK, needed - start)))
         fill(torch.from_file(str(unfinished), shared=True, size=needed, dtype=torch.uint8))
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _reserve(file: BinaryIO, size: int) -> None:
-    """Allocate the space: writing to a map on a full disk would end the process without a message."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, size)
-        return
-    for start in range(0, size, _BLOCK):
-        file.write(bytes(min(_BLOCK, size - start)))
 
 
 def _shown_folder() -> str:

@@ -165,7 +165,8 @@ def cache_sizes() -> dict[Path, int]:
     sizes = {}
     for path in (path for ending in (PIXELS, UNFINISHED, TABLE) for path in folder.glob(f"*{ending}")):
         with suppress(OSError):  # deleted by another process meanwhile
-            sizes[path] = _size(path)
+            files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+            sizes[path] = sum(file.stat().st_size for file in files)
     return sizes
 
 
@@ -176,11 +177,6 @@ def cache_entries() -> list[CacheEntry]:
         with suppress(OSError):  # deleted by another process meanwhile
             entries.append(CacheEntry(path, size, path.stat().st_mtime, _contents(path)))
     return sorted(entries, key=lambda entry: -entry.used)
-
-
-def _size(path: Path) -> int:
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
 
 
 def _contents(path: Path) -> Contents:

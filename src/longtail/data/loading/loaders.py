@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,53 +34,47 @@ class Batch(NamedTuple):
     rows: Tensor
 
 
-class Loader(Protocol):
-    """The interface of a source of batches.
+class Loader(ABC):
+    """Base class of the sources of batches, which measures how long the consumer waits for them.
 
     Attributes:
         waited: Seconds that the consumer has waited for batches since the last call of :meth:`batches`.
         large_batch: Largest useful batch size of a forward pass.
     """
 
-    waited: float
-    large_batch: int
-
-    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
-        """Yield the images of ``rows`` in order, ``batch_size`` at a time, the last batch possibly shorter."""
-
-
-class _Timed:
-    """Base class that measures how long the consumer waits."""
-
     # More gains nothing on a CPU, nor where workers decode, since each decodes a whole batch.
     large_batch = 256
 
-    def __init__(self) -> None:
+    def __init__(self, labels: Tensor, device: torch.device) -> None:
+        self.labels = labels.to(device)
+        self.device = device
         self.waited = 0.0
         self._open = 0
 
     def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
-        """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
+        """Yield the images of ``rows`` in order, ``batch_size`` at a time, the last batch possibly shorter."""
         if not self._open:  # a second iteration next to the first (images to paste) adds to the same time
             self.waited = 0.0
         self._open += 1
-        source = self._batches(rows, batch_size)
+        begun = time.perf_counter()
+        # All rows are sent at once: sending those of each step would wait for the previous step.
+        parts, on_device = split_rows(rows, batch_size), split_rows(rows.to(self.device), batch_size)
         try:
-            while True:
-                begun = time.perf_counter()
-                batch = next(source, None)
+            for part, index, images in zip(parts, on_device, self._images(parts, on_device), strict=True):
+                batch = Batch(images, self.labels[index], part)
                 self.waited += time.perf_counter() - begun
-                if batch is None:
-                    return
                 yield batch
+                begun = time.perf_counter()
+            self.waited += time.perf_counter() - begun
         finally:
             self._open -= 1
 
-    def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
-        raise NotImplementedError
+    @abstractmethod
+    def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yield the images of each batch on the device; its rows are given on the CPU and on the device."""
 
 
-class ResidentLoader(_Timed):
+class ResidentLoader(Loader):
     """All images decoded once into one uint8 tensor on the device; a batch is an index operation.
 
     Args:
@@ -94,19 +89,16 @@ class ResidentLoader(_Timed):
     """
 
     def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
-        super().__init__()
+        super().__init__(labels, device)
         self.images = images.to(device)
-        self.labels = labels.to(device)
         self.large_batch = forward_batch(device, images.shape[-1])
 
-    def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
-        # All rows are sent at once: sending those of each step would wait for the previous step.
-        on_device = split_rows(rows.to(self.images.device), batch_size)
-        for part, index in zip(split_rows(rows, batch_size), on_device, strict=True):
-            yield Batch(self.images[index], self.labels[index], part)
+    def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
+        for index in on_device:
+            yield self.images[index]
 
 
-class StreamingLoader(_Timed):
+class StreamingLoader(Loader):
     """Images decoded by worker processes while the device computes, for sets that do not fit in memory.
 
     Args:
@@ -120,34 +112,29 @@ class StreamingLoader(_Timed):
     def __init__(
         self, decoder: Decoder, labels: Tensor, device: torch.device, workers: int, *, keep_workers: bool = True
     ) -> None:
-        super().__init__()
+        super().__init__(labels, device)
         self.decoder = decoder
-        self.labels = labels.to(device)
-        self.device = device
         self.workers = workers
         self.keep_workers = keep_workers
         self._idle: list[BlockReader] = []  # a second iteration next to the first needs its own reader
 
-    def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
-        reader = self._idle.pop() if self._idle else self._new_reader()
-        parts, on_device = split_rows(rows, batch_size), split_rows(rows.to(self.device), batch_size)
+    def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
+        if self._idle:
+            reader = self._idle.pop()
+        else:
+            pin_memory = self.device.type == "cuda"
+            reader = BlockReader(self.decoder, workers=self.workers, pin_memory=pin_memory, keep=self.keep_workers)
         try:
-            blocks = reader.blocks([part.tolist() for part in parts])
-            for part, index, block in zip(parts, on_device, blocks, strict=True):
+            for block in reader.blocks([part.tolist() for part in parts]):
                 for problem in block.problems.values():
                     raise problem
-                images = block.pixels.permute(0, 3, 1, 2).to(self.device, non_blocking=True)
-                yield Batch(images, self.labels[index], part)
+                yield block.pixels.permute(0, 3, 1, 2).to(self.device, non_blocking=True)
         finally:
             if self.keep_workers:
                 self._idle.append(reader)
 
-    def _new_reader(self) -> BlockReader:
-        pin_memory = self.device.type == "cuda"
-        return BlockReader(self.decoder, workers=self.workers, pin_memory=pin_memory, keep=self.keep_workers)
 
-
-class SinglePassLoader(_Timed):
+class SinglePassLoader(Loader):
     """Images decoded by threads shortly before use and not kept, for a single pass over a split.
 
     Its batches are bit for bit those of a :class:`ResidentLoader`, with the same sizes and memory layout.
@@ -166,25 +153,24 @@ class SinglePassLoader(_Timed):
     """
 
     def __init__(self, decoder: Decoder, device: torch.device, threads: int | None = None) -> None:
-        super().__init__()
+        super().__init__(torch.from_numpy(decoder.split.labels.copy()), device)
         self.decoder = decoder
-        self.labels = torch.from_numpy(decoder.split.labels.copy()).to(device)
-        self.device = device
         self.threads = max(1, default_workers() if threads is None else threads)
         self.large_batch = forward_batch(device, decoder.size)
 
-    def _batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
-        parts, on_device = split_rows(rows, batch_size), split_rows(rows.to(self.device), batch_size)
-        ahead = 1 + _IMAGES_AHEAD * self.threads // batch_size  # more for small batches, or threads would be idle
+    def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
+        ahead = 1 + _IMAGES_AHEAD * self.threads // max(
+            1, len(parts[0])
+        )  # more for small batches, or threads would be idle
         pool = ThreadPoolExecutor(self.threads)
         try:
             begun = deque(self._begin(pool, part) for part in parts[:ahead])
-            for number, (part, index) in enumerate(zip(parts, on_device, strict=True)):
+            for number in range(len(parts)):
                 images, jobs = begun.popleft()
                 for job in jobs:
                     job.result()
                 begun.extend(self._begin(pool, later) for later in parts[number + ahead : number + ahead + 1])
-                yield Batch(images.to(self.device), self.labels[index], part)
+                yield images.to(self.device)
         finally:  # the consumer may stop early
             pool.shutdown(cancel_futures=True)
 

@@ -16,7 +16,7 @@ from urllib.request import Request, getproxies, urlopen
 
 from longtail.data.dataset import ImageData
 from longtail.data.sources.tables import Columns, from_tables
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, first_line
 
 if TYPE_CHECKING:
     import datasets
@@ -123,10 +123,9 @@ def _resolves(host: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     if isinstance(error, ValueError) and not isinstance(error, ConnectionError):
-        return f" ({first}): save it with save_to_disk and use hf:SAVED_DIR."
-    return f" ({first}): without a network, use a local copy, hf:SAVED_DIR or parquet:FOLDER."
+        return f" ({first_line(error)}): save it with save_to_disk and use hf:SAVED_DIR."
+    return f" ({first_line(error)}): without a network, use a local copy, hf:SAVED_DIR or parquet:FOLDER."
 
 
 def _saved(path: Path) -> Mapping[str, datasets.Dataset]:

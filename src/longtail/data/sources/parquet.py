@@ -14,7 +14,7 @@ from longtail.data.dataset import Finding, ImageData, empty_split
 from longtail.data.loading.cache_folder import keep_table
 from longtail.data.sources.huggingface import hidden_progress_bars
 from longtail.data.sources.tables import Columns, from_tables, split_name
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, first_line
 
 if TYPE_CHECKING:
     import datasets
@@ -85,8 +85,9 @@ def _num_rows(file: Path) -> int:
     try:
         return int(pq.read_metadata(file).num_rows)
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise LongtailError(f"{str(file)!r} is not a readable Parquet file ({reason}): fetch it again.") from None
+        raise LongtailError(
+            f"{str(file)!r} is not a readable Parquet file ({first_line(error)}): fetch it again."
+        ) from None
 
 
 def _read(files: Sequence[Path], folder: Path | None) -> datasets.Dataset:
@@ -100,6 +101,6 @@ def _read(files: Sequence[Path], folder: Path | None) -> datasets.Dataset:
                 [str(file) for file in files], cache_dir=None if folder is None else str(folder)
             )
     except Exception as error:  # datasets wraps Arrow's errors in its own, which share no base class
-        reason = str(error.__cause__ or error).strip().splitlines()[0][:200]
+        reason = first_line(error.__cause__ or error)
         names = ", ".join(file.name for file in files[:3])
         raise LongtailError(f"{names} cannot be read as one table ({reason}): write them again.") from error

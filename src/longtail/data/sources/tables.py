@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +12,10 @@ import numpy as np
 
 from longtail.counts import IntArray
 from longtail.data.class_names import normalize_class_name, order_classes
-from longtail.data.dataset import SPLIT_NAMES, Finding, ImageData, Split
+from longtail.data.dataset import SPLIT_NAMES, Finding, ImageData, Split, column_values
 from longtail.data.decode import is_image_path
 from longtail.data.splits import drop_repeats
-from longtail.errors import LongtailError, UsageError, nearest
+from longtail.errors import LongtailError, UsageError, first_line, listed, nearest
 
 if TYPE_CHECKING:
     import datasets
@@ -131,13 +131,19 @@ def from_tables(
             row = place.row(part.name or split, part.row(int(missing[0])))
             raise LongtailError(f"{row}: the label is missing; give it one or drop it.")
         ready[split], labels[split] = _image_table(part.table, image, label, source, root), row_names
-    classes = names.in_order(labels.values())
+    others = {name for of_split in labels.values() for name in of_split} - names.stated.keys()
+    classes = [*names.stated, *order_classes(others)]
     index = {name: number for number, name in enumerate(classes)}
     splits = {}
     for split, table in ready.items():
         numbers, origin = np.full(len(table), -1, dtype=np.int64), parts[split].origin
         numbers[slice(None) if origin is None else origin] = [index[name] for name in labels[split]]
-        rows = _with_labels(table, numbers)  # before rows are selected, or all images would be copied
+        if "label" in table.column_names:  # another column of that name, when the user chose a different one
+            unused = "label_"
+            while unused in table.column_names:
+                unused += "_"
+            table = table.rename_column("label", unused)
+        rows = table.add_column("label", numbers)  # before rows are selected, or all images would be copied
         rows = rows if origin is None else rows.select(origin)
         splits[split] = Split(rows, root=str(root) if root else "", origin=origin)
     splits, repeated = drop_repeats(splits, classes)
@@ -152,7 +158,7 @@ def untrained(classes: Sequence[str], splits: Mapping[str, Split]) -> list[Findi
     for name, split in splits.items():
         lacking = sorted(set(split.labels.tolist()) - seen)
         if lacking and name != "train":
-            names = _first_few([repr(classes[label]) for label in lacking])
+            names = listed([classes[label] for label in lacking])
             message = f"{name} has images of {names} but training has none, so that no model can learn it"
             remedy = f"add training images, or take the class out of {name}"
             findings.append(Finding("warning", message, remedy, "class-untrained"))
@@ -160,11 +166,11 @@ def untrained(classes: Sequence[str], splits: Mapping[str, Split]) -> list[Findi
 
 
 class _Names:
-    """Class names of all tables of a source, with their spellings and order."""
+    """Class names of all tables of a source, with their spellings, and those whose order a table states."""
 
     def __init__(self, source: str, place: Place) -> None:
         self._source, self._place = source, place
-        self._stated: dict[str, None] = {}
+        self.stated: dict[str, None] = {}
         self.spellings: dict[str, set[str]] = {}
 
     def of(self, part: Part, column: str) -> list[str]:
@@ -174,7 +180,7 @@ class _Names:
         feature, values = part.table.features[column], part.values(column)
         if isinstance(feature, datasets.ClassLabel):
             names = [self._spelled(name) for name in feature.names]
-            self._stated |= dict.fromkeys(filter(None, names))
+            self.stated |= dict.fromkeys(filter(None, names))
             return [self._numbered(value, names, row, part, column) for row, value in enumerate(values)]
         if any(_is_unusable(value) for value in values):
             raise LongtailError(
@@ -200,11 +206,6 @@ class _Names:
             )
         return names[number] if number >= 0 else ""
 
-    def in_order(self, labels: Iterable[Sequence[str]]) -> list[str]:
-        """Return all class names: those whose order a table states, then the others, sorted."""
-        seen = {name for names in labels for name in names}
-        return [*self._stated, *order_classes(seen - self._stated.keys())]
-
 
 def merged_names(spellings: Mapping[str, Collection[str]]) -> list[Finding]:
     r"""Return a finding if class names of different spelling were merged.
@@ -216,17 +217,14 @@ def merged_names(spellings: Mapping[str, Collection[str]]) -> list[Finding]:
         >>> print(*merged_names({"cat": {"cat", "cat "}, "dog": {"dog"}}))
         1 class is spelled in more than one way ('cat' and 'cat '), and was read as one: use one spelling.
     """
-    several = [sorted(ways) for ways in spellings.values() if len(ways) > 1]
+    several = [sorted(names) for names in spellings.values() if len(names) > 1]
     if not several:
         return []
-    listed = _first_few([" and ".join(map(ascii, ways)) for ways in several])
+    ways = ", ".join(" and ".join(map(ascii, names)) for names in several[:_SHOWN])
+    more = ", ..." if len(several) > _SHOWN else ""
     classes, were = ("1 class is", "was") if len(several) == 1 else (f"{len(several):,} classes are", "each was")
-    message = f"{classes} spelled in more than one way ({listed}), and {were} read as one"
+    message = f"{classes} spelled in more than one way ({ways}{more}), and {were} read as one"
     return [Finding("note", message, "use one spelling", "class-spellings")]
-
-
-def _first_few(texts: Sequence[str]) -> str:
-    return ", ".join(texts[:_SHOWN]) + (", ..." if len(texts) > _SHOWN else "")
 
 
 def _is_unusable(value: object) -> bool:
@@ -263,15 +261,6 @@ def _with_absolute_paths(table: datasets.Dataset, root: Path) -> datasets.Datase
     rows = rows.set_column(rows.column_names.index("image"), "image", pa.array(paths, pa.string()))
     features = datasets.Features(table.features | {"image": datasets.Value("string")})
     return datasets.Dataset(datasets.table.InMemoryTable(rows), info=datasets.DatasetInfo(features=features))
-
-
-def _with_labels(table: datasets.Dataset, labels: IntArray) -> datasets.Dataset:
-    if "label" in table.column_names:  # another column of that name, when the user chose a different one
-        unused = "label_"
-        while unused in table.column_names:
-            unused += "_"
-        table = table.rename_column("label", unused)
-    return table.add_column("label", labels)
 
 
 @dataclass(frozen=True)
@@ -375,9 +364,8 @@ def _as_one(tables: Mapping[str, datasets.Dataset]) -> tuple[str, datasets.Datas
     try:
         return "", datasets.concatenate_datasets(list(tables.values()))
     except ValueError as error:
-        reason = str(error).strip().splitlines()[0][:200]
         raise LongtailError(
-            f"the tables {', '.join(tables)} do not fit together ({reason}): leave split_column out.",
+            f"the tables {', '.join(tables)} do not fit together ({first_line(error)}): leave split_column out.",
             options={"split_column": "--split-column"},
         ) from None
 
@@ -482,9 +470,3 @@ def column_texts(table: datasets.Dataset, column: str) -> list[str]:
         names = feature.names
         values = [names[value] if isinstance(value, int) and 0 <= value < len(names) else None for value in values]
     return ["" if value is None else str(value) for value in values]
-
-
-def column_values(table: datasets.Dataset, column: str) -> list[object]:
-    """Return the values of a column as Python objects."""
-    values: list[object] = table.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()
-    return values
