@@ -22,7 +22,7 @@ from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.subsets import long_tailed_counts
 from longtail.data.transforms.augmentation import BatchTransform
-from longtail.losses.registry import loss_class
+from longtail.losses import loss_class
 from longtail.models.model import LongTailModel, build_model
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import ImageInputs

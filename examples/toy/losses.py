@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from longtail.errors import LongtailError, nearest
-from longtail.losses.registry import LOSSES
+from longtail.losses import LOSSES
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from longtail.data.samplers import EpochSampler
 from longtail.data.sources.registry import load_source
 from longtail.data.subsets import long_tailed_counts, ranks_within_class
 from longtail.errors import UsageError, nearest
-from longtail.losses import LongTailLoss
-from longtail.losses.registry import build_loss
+from longtail.losses import LongTailLoss, build_loss
 from longtail.models import CosineHead, build_head
 from longtail.training.engine import LocalEngine
 from longtail.training.loop import Callback, StageRun, train_epoch

@@ -10,8 +10,16 @@ import torch
 
 from longtail import ClassCounts
 from longtail.analysis.noise import effective_cloud
-from longtail.losses import AngularGCLLoss, CrossEntropyLoss, FBLoss, FeatureNoiseLoss, GCLLoss, KPSLoss, LDAMLoss
-from longtail.losses.drw import DeferredReweighting
+from longtail.losses import (
+    AngularGCLLoss,
+    CrossEntropyLoss,
+    DeferredReweighting,
+    FBLoss,
+    FeatureNoiseLoss,
+    GCLLoss,
+    KPSLoss,
+    LDAMLoss,
+)
 
 COUNTS = [500, 50, 5]
 

@@ -12,7 +12,7 @@ from longtail.config.build import build, read_config
 from longtail.config.recipes import base_config, list_recipes, load_recipe, scale_epochs
 from longtail.config.schema import RunConfig, flatten
 from longtail.errors import LongtailError
-from longtail.losses.registry import build_loss
+from longtail.losses import build_loss
 
 CIFAR = [
     "ce", "mixup", "focal", "ldam-drw", "balanced-softmax", "logit-adjustment", "mixup-crt", "kps", "kps-ga", "fbl",

@@ -27,7 +27,7 @@ from longtail.config.build import read_config
 from longtail.config.check import check_config
 from longtail.config.recipes import base_config, list_recipes, load_recipe
 from longtail.config.schema import RunConfig, flatten
-from longtail.losses.registry import LOSSES, loss_options
+from longtail.losses import LOSSES, loss_options
 
 ROOT = Path(__file__).parents[2]
 FILES = [

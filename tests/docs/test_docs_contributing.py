@@ -20,7 +20,7 @@ from longtail.config.schema import LossConfig, StageConfig
 from longtail.data import sources
 from longtail.data.sources import registry
 from longtail.errors import LongtailError
-from longtail.losses.registry import LOSSES, build_loss
+from longtail.losses import LOSSES, build_loss
 from longtail.report.sections import order
 from longtail.training.assumed_prior import assumed_prior
 

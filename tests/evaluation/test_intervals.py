@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from longtail.counts import ClassCounts
-from longtail.evaluation.clustered import effective_sample_size
-from longtail.evaluation.intervals import f1_intervals, mean_intervals, wilson, worst_interval
+from longtail.evaluation.intervals import effective_sample_size, f1_intervals, mean_intervals, wilson, worst_interval
 from longtail.evaluation.metrics import EvaluationMetrics, summarize
 from longtail.evaluation.summary import Summary
 

@@ -12,7 +12,7 @@ from longtail.config.resolve import complete
 from longtail.config.schema import merge
 from longtail.console import Reporter
 from longtail.errors import LongtailError
-from longtail.losses.registry import LOSSES, build_loss, loss_options, resolve_auto
+from longtail.losses import LOSSES, build_loss, loss_options, resolve_auto
 from longtail.training.experiment import start_run
 
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from longtail.errors import LongtailError
-from longtail.losses import LOSSES, DeferredReweighting, GCLLoss, KPSLoss, build_loss
-from longtail.losses.registry import loss_options
+from longtail.losses import LOSSES, DeferredReweighting, GCLLoss, KPSLoss, build_loss, loss_options
 
 COUNTS = [500, 50, 5]
 

@@ -20,7 +20,7 @@ from longtail.losses import (
     LogitAdjustedLoss,
     WeightedLoss,
 )
-from longtail.losses.class_balanced import effective_number_weights, inverse_count_weights
+from longtail.losses.reweighting import effective_number_weights, inverse_count_weights
 
 COUNTS = [500, 50, 5]
 LOGITS = torch.tensor([[1.0, -0.5, 0.2], [0.3, 0.1, -1.0], [0.0, 2.0, 0.5]], dtype=torch.float64)

@@ -244,7 +244,7 @@ def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_checkpoint(
     steps: int, small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config(stage1={"epochs": 3}, training={"checkpoint_steps": steps})
-    from longtail.losses.cross_entropy import CrossEntropyLoss
+    from longtail.losses import CrossEntropyLoss
 
     original = CrossEntropyLoss.forward
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TypeAlias
 
-from longtail.compare.differences import Pairing, mark, measured
+from longtail.compare.differences import Pairing, mark
 from longtail.compare.table import Row
 from longtail.counts import FEW_IMAGES
 from longtail.data.splits import describe_never_judged
@@ -34,7 +34,7 @@ def run_caveats(runs: Sequence[RunResult], groups: Groups, split: str | None) ->
         yield f"some runs have no {split} split and count for nothing here."
     if split == "test":
         yield from _other_images_caveats([run for run in runs if run.test], groups)
-    yield from _image_caveats([metrics for run in runs if (metrics := measured(run, split)) is not None], runs)
+    yield from _image_caveats([metrics for run in runs if (metrics := run.metrics(split)) is not None], runs)
     if len({run.data_hash for run in runs}) > 1:
         yield "the runs were not trained on the same images: a difference may come from the data."
     yield from _adjustment_caveats(groups)

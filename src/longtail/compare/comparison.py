@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from longtail.compare.caveats import evidence_caveats, run_caveats
-from longtail.compare.differences import Pairing, figure_difference, figure_of, measured
+from longtail.compare.differences import Pairing, figure_difference, figure_of
 from longtail.compare.seeds import MeanStd, fold, mean_interval, row_names, short_labels, with_short_paths
 from longtail.compare.table import HEADINGS, Comparison, Row
 from longtail.errors import LongtailError, nearest
@@ -82,10 +82,8 @@ def _groups(runs: Sequence[RunResult], names: Sequence[str] | None) -> dict[str,
     if names is None:
         folded = fold(runs)
         return dict(zip(row_names([group[0] for group in folded]), folded, strict=True))
-    groups: dict[str, list[RunResult]] = {}
-    for name, run in zip(names, runs, strict=True):
-        groups.setdefault(name, []).append(run)
-    return {name: tuple(group) for name, group in groups.items()}
+    named = list(zip(names, runs, strict=True))
+    return {name: tuple(run for other, run in named if other == name) for name in names}
 
 
 def _baseline_first(groups: dict[str, tuple[RunResult, ...]], baseline: str | None) -> dict[str, tuple[RunResult, ...]]:
@@ -105,7 +103,7 @@ def _row(name: str, group: tuple[RunResult, ...], first: tuple[RunResult, ...], 
     pairs = Pairing.of(group, first, split).pairs
     values = {key: MeanStd.of([figure_of(run, split, key) for run in group]) for key in HEADINGS}
     differences = {key: figure_difference(group, first, split, key) for key in HEADINGS}
-    splits = [metrics for run in group if (metrics := measured(run, split)) is not None]
+    splits = [metrics for run in group if (metrics := run.metrics(split)) is not None]
     intervals = {key: mean_interval([metrics.intervals.get(key) for metrics in splits]) for key in HEADINGS}
     return Row(name, None, group, values, differences, len(pairs), color, intervals=intervals)
 

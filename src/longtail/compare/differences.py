@@ -23,7 +23,7 @@ from longtail.evaluation.significance import (
     welch_interval,
 )
 from longtail.formatting import percent, signed
-from longtail.run.result import Ends, Metrics, RunResult
+from longtail.run.result import Ends, RunResult
 from longtail.run.tables import Predictions
 
 Runs = Sequence[RunResult]
@@ -50,7 +50,7 @@ class Pairing:
     @classmethod
     def of(cls, runs: Sequence[RunResult], baseline: Sequence[RunResult], split: str | None) -> Pairing:
         """Pair the runs that were measured on ``split``; none where a seed occurs twice, as its partner is unknown."""
-        sides = [[run for run in side if measured(run, split) is not None] for side in (runs, baseline)]
+        sides = [[run for run in side if run.metrics(split) is not None] for side in (runs, baseline)]
         left, right = ({(run.seed, run.data_hash): run for run in side} for side in sides)
         repeated = len(left) < len(sides[0]) or len(right) < len(sides[1])
         if repeated or any(run.seed is None for run in (*sides[0], *sides[1])):
@@ -60,28 +60,16 @@ class Pairing:
         return cls(tuple((left[key], right[key]) for key in shared), tuple(sorted(alone)))
 
 
-@dataclass(frozen=True)
-class Sides:
-    """The runs on both sides of a difference between two configurations.
+def _sides(runs: Runs, baseline: Runs, split: str | None, value: Measure) -> tuple[Runs, Runs, bool]:
+    """Return the runs on both sides of a difference, and whether they are partners in the same order.
 
-    Attributes:
-        mine: Runs of the first.
-        base: Runs of the second; the partners of the first in the same order if there are pairs.
-        paired: Whether there are pairs.
+    They are the pairs with both runs measured; without pairs, all measured runs.
     """
-
-    mine: Runs
-    base: Runs
-    paired: bool
-
-    @classmethod
-    def of(cls, runs: Runs, baseline: Runs, split: str | None, value: Measure) -> Sides:
-        """Take the pairs with both runs measured; without pairs, all measured runs."""
-        pairs = [pair for pair in Pairing.of(runs, baseline, split).pairs if None not in map(value, pair)]
-        if pairs:
-            return cls([mine for mine, _ in pairs], [base for _, base in pairs], True)
-        mine, base = ([run for run in side if value(run) is not None] for side in (runs, baseline))
-        return cls(mine, base, False)
+    pairs = [pair for pair in Pairing.of(runs, baseline, split).pairs if None not in map(value, pair)]
+    if pairs:
+        return [mine for mine, _ in pairs], [base for _, base in pairs], True
+    mine, base = ([run for run in side if value(run) is not None] for side in (runs, baseline))
+    return mine, base, False
 
 
 def difference_between(
@@ -102,14 +90,15 @@ def difference_between(
     Returns:
         None if either side was not measured.
     """
-    sides = Sides.of(runs, baseline, split, value)
-    mine, base = ([number for run in side if (number := value(run)) is not None] for side in (sides.mine, sides.base))
+    *sides, paired = _sides(runs, baseline, split, value)
+    mine, base = ([number for run in side if (number := value(run)) is not None] for side in sides)
     if not (mine and base):
         return None
-    images = between(sides.mine, sides.base) if between else None
-    if sides.paired:
+    images = between(*sides) if between else None
+    if paired:
         return Difference.of([a - b for a, b in zip(mine, base, strict=True)], images)
-    repeated = any(_repeats(side) for side in (sides.mine, sides.base))
+    seeds = [[run.seed for run in side if run.seed is not None] for side in sides]
+    repeated = any(len(set(side)) < len(side) for side in seeds)
     return replace(difference_of_means(mine, base, judge=not repeated), images=images)
 
 
@@ -131,19 +120,9 @@ def difference_of_means(mine: Sequence[float], base: Sequence[float], *, judge: 
     return Difference(fmean(mine) - fmean(base), std or None, n, seeds=seeds)
 
 
-def _repeats(runs: Runs) -> bool:
-    seeds = [run.seed for run in runs if run.seed is not None]
-    return len(set(seeds)) < len(seeds)
-
-
-def measured(run: RunResult, split: str | None) -> Metrics | None:
-    """Return the metrics of a run on a split; None where there is no split to compare."""
-    return run.metrics(split) if split else None
-
-
 def figure_of(run: RunResult, split: str | None, key: str) -> float | None:
     """Return a figure of ``metrics.json``; None where it was not measured."""
-    metrics = measured(run, split)
+    metrics = run.metrics(split)
     return None if metrics is None else metrics[key]
 
 
@@ -175,11 +154,11 @@ def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -
     change = difference_between(runs, baseline, split, value, matched)
     if change is None or change.images is not None:
         return change
-    sides = Sides.of(runs, baseline, split, value)
-    same_images = split != "test" or all(run.was_tested_as(other) for run in sides.mine for other in sides.base)
+    mine, base, _ = _sides(runs, baseline, split, value)
+    same_images = split != "test" or all(run.was_tested_as(other) for run in mine for other in base)
     if change.seeds is not None and same_images:
         return change
-    return replace(change, images=_unpaired(sides.mine, sides.base, split, key))
+    return replace(change, images=_unpaired(mine, base, split, key))
 
 
 def mean_figure(runs: Runs, split: str | None, key: str) -> float | None:
@@ -192,7 +171,7 @@ def _unpaired(mine: Runs, base: Runs, split: str | None, key: str) -> Ends | Non
     """The interval of a difference of means from the interval of each figure; None for a figure without one."""
     sides: list[tuple[float, Ends]] = []
     for runs in (mine, base):
-        splits = [measured(run, split) for run in runs]
+        splits = [run.metrics(split) for run in runs]
         mean = mean_figure(runs, split, key)
         ends = mean_interval([metrics.intervals.get(key) if metrics else None for metrics in splits])
         if mean is None or ends is None:
@@ -249,14 +228,10 @@ def _matched(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | None:
     assert mine[0].predictions is not None
     label, cluster = mine[0].predictions.label, _cluster([*mine, *base])
     in_group = np.array([key not in GROUP_NAMES or name == key for name in mine[0].group_of])[label]
-    right = [np.stack([_right(run)[in_group] for run in side]) for side in (mine, base)]
+    predictions = [[run.predictions for run in side if run.predictions] for side in (mine, base)]
+    right = [np.stack([(part.prediction == part.label)[in_group] for part in side]) for side in predictions]
     cluster = None if cluster is None else cluster[in_group]
     return matched_gain(label[in_group], right[0], right[1], balanced=key != "accuracy", cluster=cluster)
-
-
-def _right(run: RunResult) -> npt.NDArray[np.bool_]:
-    assert run.predictions is not None
-    return np.asarray(run.predictions.prediction == run.predictions.label)
 
 
 def counted_between(counted: Counted, *, most: float = 1.0) -> Between:

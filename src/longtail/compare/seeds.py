@@ -88,10 +88,8 @@ def fold(runs: Sequence[RunResult]) -> list[tuple[RunResult, ...]]:
 
     Runs with other numbers of training images stay apart even then: their source has changed between them.
     """
-    groups: dict[str, list[RunResult]] = {}
-    for run in runs:
-        groups.setdefault(json.dumps([run.recipe, run.counts.counts, identity(run)], sort_keys=True), []).append(run)
-    return [tuple(group) for group in groups.values()]
+    keys = [json.dumps([run.recipe, run.counts.counts, identity(run)], sort_keys=True) for run in runs]
+    return [tuple(run for run, other in zip(runs, keys, strict=True) if other == key) for key in dict.fromkeys(keys)]
 
 
 PATHS = (("data", "source"), ("model", "weights"))
@@ -109,7 +107,8 @@ def with_short_paths(runs: Sequence[RunResult]) -> list[RunResult]:
     """
     configs = [dict(run.config) for run in runs]
     for section, option in PATHS:
-        given = [_path(run.config, section, option) for run in runs]
+        tables = [run.config.get(section) for run in runs]
+        given = [str(table.get(option) or "") if isinstance(table, dict) else "" for table in tables]
         marks = [run.data_hash if option == "source" else "" for run in runs]
         for config, name in zip(configs, _short(given, marks), strict=True):
             table = config.get(section)
@@ -117,11 +116,6 @@ def with_short_paths(runs: Sequence[RunResult]) -> list[RunResult]:
                 config[section] = table | {option: name}
     pairs = zip(runs, configs, strict=True)
     return [run if run.config == config else replace(run, config=config) for run, config in pairs]
-
-
-def _path(config: Table, section: str, option: str) -> str:
-    table = config.get(section)
-    return str(table.get(option) or "") if isinstance(table, dict) else ""
 
 
 def _short(paths: Sequence[str], marks: Sequence[str]) -> list[str]:

@@ -101,7 +101,8 @@ def print_table(comparison: Comparison, console: Console) -> None:
             row.name, str(len(row.runs)), *(_cell(row.values[key], narrow=narrow) for key in HEADINGS), style=style
         )
         if any(row.intervals.values()):
-            ends = [_interval_cell(row.intervals.get(key), narrow=narrow) for key in HEADINGS]
+            dash = f"{EN_DASH}\n" if narrow else EN_DASH
+            ends = [Text(interval_text(row.intervals.get(key), dash), "dim") for key in HEADINGS]
             table.add_row(Text(f"  {LEVEL_TEXT} interval", "dim"), "", *ends)
         if index:
             changes = [_difference_cell(change, narrow=narrow) for change in row.differences.values()]
@@ -155,11 +156,6 @@ def write_csv(comparisons: Sequence[Comparison], path: str | Path) -> Path:
 def _cell(value: MeanStd | None, *, narrow: bool) -> str:
     # On a narrow terminal the deviation goes under the mean, or rich would drop the last column.
     return mean_std_text(value).replace(" ± ", "\n±" if narrow else "±")
-
-
-def _interval_cell(ends: Ends | None, *, narrow: bool) -> Text:
-    dash = f"{EN_DASH}\n" if narrow else EN_DASH
-    return Text(interval_text(ends).replace(EN_DASH, dash), "dim")
 
 
 def _difference_cell(change: Difference | None, *, narrow: bool) -> Text:

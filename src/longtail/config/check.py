@@ -127,7 +127,7 @@ def _check_views(name: str, stage: StageConfig) -> None:
 
 def _check_loss(name: str, loss: LossConfig) -> str:
     """Check the name, the options and their values; return the classifier that the loss is defined on."""
-    from longtail.losses.registry import build_loss
+    from longtail.losses import build_loss
 
     # The real class counts are not known yet; weights, one per class, are checked when they are.
     options = {key: value for key, value in loss.options.items() if key != "weight"}

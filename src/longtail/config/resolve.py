@@ -164,7 +164,7 @@ def complete(config: RunConfig) -> RunConfig:
     """Return the configuration as it is trained: ``auto`` replaced where the loss or the machine decides.
 
     ``model.head`` becomes the classifier that stage 1's loss is defined on, ``training.precision`` what is fast here,
-    and a strength of a loss the number that :func:`longtail.losses.registry.resolve_auto` gives for the stage. Paths of
+    and a strength of a loss the number that :func:`longtail.losses.resolve_auto` gives for the stage. Paths of
     images and weights become absolute, so that the run can be read from any folder. A complete configuration stays as
     it is.
 
@@ -174,7 +174,7 @@ def complete(config: RunConfig) -> RunConfig:
     """
     from longtail.data.sources import absolute_source
     from longtail.device import fast_precision
-    from longtail.losses.registry import loss_class, resolve_auto
+    from longtail.losses import loss_class, resolve_auto
 
     options: Nested = {"data.source": absolute_source(config.data.source)}
     if config.model.weights:

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import GROUP_NAMES, FloatArray, IntArray
-from longtail.evaluation.clustered import intraclass_correlation, pooled_sample_size
 from longtail.evaluation.groups import Groups, Mask
-from longtail.evaluation.intervals import Interval, wilson
+from longtail.evaluation.intervals import Interval, intraclass_correlation, pooled_sample_size, share_interval
 
 
 class Coverage(TypedDict):
@@ -136,13 +135,9 @@ def coverage_at(
         "num_images": size,
         "coverage": coverage,
         "accuracy": accuracy,
-        "coverage_interval": _interval(coverage, all_size),
-        "accuracy_interval": _interval(accuracy, accepted_size),
+        "coverage_interval": share_interval(coverage, all_size),
+        "accuracy_interval": share_interval(accuracy, accepted_size),
     }
-
-
-def _interval(share: float | None, size: float) -> Interval | None:
-    return None if share is None else [float(end) for end in wilson(share * size, size)]
 
 
 def selective_summary(

@@ -25,8 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import IntArray
-from longtail.evaluation.clustered import class_sample_sizes
-from longtail.evaluation.intervals import LEVEL
+from longtail.evaluation.intervals import LEVEL, class_sample_sizes
 
 Ends = tuple[float, float]
 Shares = npt.NDArray[np.float64]
@@ -198,7 +197,7 @@ def images_interval(
         second: The same for the second model on the same images; the number of seeds may differ.
         classes: Class of each image, shape (N,), for a mean over classes; one mean over all images when not given.
         cluster: Number of the cluster of each image, shape (N,), if images form clusters; they then count by the
-            effective sample size of their differences, see :func:`longtail.evaluation.clustered.class_sample_sizes`.
+            effective sample size of their differences, see :func:`longtail.evaluation.intervals.class_sample_sizes`.
 
     Returns:
         Low and high end of first minus second; None without images.
@@ -222,8 +221,13 @@ def images_interval(
     toward = mean.mean() * total / (total + 2), (square.mean() * total + 1) / (total + 2)
     drawn = [(part * sizes + aim) / (sizes + 1) for part, aim in zip((mean, square), toward, strict=True)]
     variances = (drawn[1] - drawn[0] ** 2) / sizes / (1 - sizes / (sizes + 1) ** 2)
-    moments = float(drawn[0].mean()), float(drawn[1].mean())
-    return _matched_pairs(float(mean.mean()), *moments, float(variances.sum()) / len(images) ** 2)
+    first_moment, second_moment = float(drawn[0].mean()), float(drawn[1].mean())
+    # The effective number of pairs of a mean of this variance, and the adjusted interval of that number.
+    pairs = (second_moment - first_moment**2) / (float(variances.sum()) / len(images) ** 2)
+    middle, square_mean = first_moment * pairs / (pairs + 2), (second_moment * pairs + 1) / (pairs + 2)
+    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * ((square_mean - middle**2) / (pairs + 2)) ** 0.5
+    low, high = max(middle - half, -1.0), min(middle + half, 1.0)
+    return min(low, float(mean.mean())), max(high, float(mean.mean()))
 
 
 def matched_gain(
@@ -261,15 +265,6 @@ def _over_seeds(right: npt.ArrayLike) -> Shares:
     """Return the share of seeds that classify each image correctly, shape (N,)."""
     shares = np.asarray(right, dtype=np.float64)
     return np.asarray(shares.mean(axis=0)) if shares.ndim == 2 else shares
-
-
-def _matched_pairs(mean: float, first: float, second: float, variance_of_mean: float) -> Ends:
-    """The adjusted interval for the effective number of pairs of a mean of this variance, from a pair's moments."""
-    pairs = (second - first**2) / variance_of_mean
-    first, second = first * pairs / (pairs + 2), (second * pairs + 1) / (pairs + 2)
-    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * ((second - first**2) / (pairs + 2)) ** 0.5
-    low, high = max(first - half, -1.0), min(first + half, 1.0)
-    return min(low, mean), max(high, mean)
 
 
 def paired_means_interval(

@@ -1,4 +1,4 @@
-"""Summary: the figures of a split as plain numbers with their intervals, as in ``metrics.json``."""
+"""Summary: the figures of a confusion matrix as plain numbers with their intervals, as in ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ from math import isnan
 from typing import Any, TypedDict, cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
 from longtail.errors import LongtailError
 from longtail.evaluation.calibration import expected_calibration_error
-from longtail.evaluation.clustered import EffectiveSize
-from longtail.evaluation.confusion import accuracy, f1_per_class, harmonic_mean, precision_per_class, recall_per_class
 from longtail.evaluation.groups import Groups, group_mean
-from longtail.evaluation.intervals import LEVEL, Array, Interval, f1_intervals, mean_intervals, wilson, worst_interval
+from longtail.evaluation.intervals import (
+    LEVEL,
+    Array,
+    EffectiveSize,
+    Interval,
+    f1_intervals,
+    mean_intervals,
+    share_interval,
+    wilson,
+    worst_interval,
+)
 
 
 class ClassSummary(TypedDict):
@@ -62,6 +71,74 @@ class Summary(TypedDict):
     ece: float | None
     intervals: SummaryIntervals
     per_class: list[ClassSummary]
+
+
+def accuracy(confusion: Tensor) -> Tensor:
+    """Return the fraction of images predicted right, a float64 scalar; NaN where there is no image.
+
+    Args:
+        confusion: Counts, shape (C, C), rows true, columns predicted.
+
+    Example:
+        >>> accuracy(torch.tensor([[3, 1], [0, 4]])).item()
+        0.875
+    """
+    return confusion.diagonal().sum().double() / confusion.sum().double()
+
+
+def recall_per_class(confusion: Tensor) -> Tensor:
+    """Return the fraction of each class's images that is predicted right, float64 (C,); NaN for a class without images.
+
+    Args:
+        confusion: Counts, shape (C, C), rows true, columns predicted.
+
+    Example:
+        >>> recall_per_class(torch.tensor([[3, 1], [0, 4]])).tolist()
+        [0.75, 1.0]
+    """
+    return confusion.diagonal().double() / confusion.sum(dim=1).double()
+
+
+def precision_per_class(confusion: Tensor) -> Tensor:
+    """Return the fraction of predictions of each class that is right, float64 (C,); NaN for a class never predicted.
+
+    Args:
+        confusion: Counts, shape (C, C), rows true, columns predicted.
+
+    Example:
+        >>> precision_per_class(torch.tensor([[3, 1], [0, 4]])).tolist()
+        [1.0, 0.8]
+    """
+    return confusion.diagonal().double() / confusion.sum(dim=0).double()
+
+
+def f1_per_class(confusion: Tensor) -> Tensor:
+    """Return ``2 TP / (2 TP + FP + FN)``, float64 (C,); NaN for a class without images.
+
+    Args:
+        confusion: Counts, shape (C, C), rows true, columns predicted.
+
+    Example:
+        >>> f1_per_class(torch.tensor([[2, 2], [0, 4]])).tolist()[1]
+        0.8
+    """
+    images, predictions = confusion.sum(dim=1), confusion.sum(dim=0)
+    score = 2 * confusion.diagonal().double() / (images + predictions).double()
+    return torch.where(images > 0, score, torch.nan)
+
+
+def harmonic_mean(recall: Tensor) -> Tensor:
+    """Return the harmonic mean of the recalls: 0 as soon as one class is never right; NaN where there is no image.
+
+    Args:
+        recall: Recall per class, shape (C,), NaN for a class without images.
+
+    Example:
+        >>> harmonic_mean(torch.tensor([1.0, 0.5, torch.nan]).double()).item()
+        0.6666666666666666
+    """
+    # 1 / 0 is infinity and 1 / infinity is 0, which is the limit wanted.
+    return 1 / (1 / recall).nanmean()
 
 
 def figures(confusion: Tensor, nll_sum: Tensor, bins: Tensor) -> dict[str, Tensor]:
@@ -164,14 +241,11 @@ def add_intervals(
         name: [j for j, row in enumerate(rows) if row["group"] == name] for name in GROUP_NAMES
     }
     means = mean_intervals(right, images, {"balanced_accuracy": range(len(rows)), **sets}, effective=size.images)
-    accuracy = None
-    if images.sum() > 0:
-        accuracy = [float(end) for end in wilson(right.sum() / images.sum() * size.total, size.total)]
     intervals = {
         "level": LEVEL,
         "unit": size.unit,
         "correlation": size.correlation,
-        "accuracy": accuracy,
+        "accuracy": share_interval(right.sum() / images.sum() if images.sum() else None, size.total),
         **means,
         "worst_class": worst_interval(np.nan_to_num(scaled), size.images),
     }

@@ -27,7 +27,7 @@ from longtail.device import versions
 from longtail.errors import LongtailError, resume_hint
 from longtail.experiments.finished_run import FinishedRun, open_run
 from longtail.files import output_path, writing
-from longtail.losses.registry import build_loss
+from longtail.losses import build_loss
 from longtail.models.heads import linear_map
 from longtail.models.model import LongTailModel
 from longtail.run.analysis import write_analysis

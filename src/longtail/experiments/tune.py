@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from longtail.counts import FEW_IMAGES
 from longtail.errors import LongtailError, UsageError
-from longtail.evaluation.confusion import harmonic_mean
 from longtail.evaluation.posthoc import (
     TEMPERATURES,
     Adjustment,
@@ -22,6 +21,7 @@ from longtail.evaluation.posthoc import (
     tau_normalization,
 )
 from longtail.evaluation.selective import coverage_at, coverage_curve, threshold_for_accuracy, threshold_for_coverage
+from longtail.evaluation.summary import harmonic_mean
 from longtail.models.heads import linear_map
 from longtail.run.model_files import ModelInfo
 

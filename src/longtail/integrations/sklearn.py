@@ -34,8 +34,7 @@ from longtail.integrations.sklearn_network import (
     refuse_images,
     refuse_single_image,
 )
-from longtail.losses.base import LongTailLoss
-from longtail.losses.registry import build_loss, loss_class
+from longtail.losses import LongTailLoss, build_loss, loss_class
 from longtail.training.assumed_prior import assumed_prior
 from longtail.training.engine import LocalEngine
 from longtail.training.forward_pass import ImageInputs, Inputs

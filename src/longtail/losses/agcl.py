@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import threshold
 
-from longtail.counts import ClassCounts, ClassCountsLike
-from longtail.losses.base import AutoValue, CommonOptions, LongTailLoss, check_range
-from longtail.losses.gcl import gaussian_cloud
-from longtail.losses.soft_targets import AdjustedLogits
+from longtail.counts import ClassCountsLike
+from longtail.losses.base import AdjustedLogits, AutoValue, CommonOptions, check_range
+from longtail.losses.gcl import GCLLoss
 
 # The square of sin(theta) up to which it counts as 0; the slope of the root is infinite there.
 _FLOOR = 1e-7
@@ -139,7 +138,7 @@ def agcl_logits(
     return AdjustedLogits(others, target_logits=target)
 
 
-class AngularGCLLoss(LongTailLoss):
+class AngularGCLLoss(GCLLoss):
     """``CE(S c, y)`` on a cosine classifier with ``c_j = cos(theta_j + phi_j)``, ``phi_j = (pi/2) E |e_j| w_j``.
 
     ``e`` is drawn anew for every sample, class and call, and ``w_j`` is the tail weight; ``phi_y`` of the label is
@@ -169,10 +168,8 @@ class AngularGCLLoss(LongTailLoss):
         True
     """
 
-    head = "cosine"
     # No E is published for CIFAR-LT.
     auto_values = MappingProxyType({"scale": AutoValue(30.0), "noise": AutoValue(0.1)})
-    _tail_weight: Tensor
 
     def __init__(
         self,
@@ -186,18 +183,11 @@ class AngularGCLLoss(LongTailLoss):
         signed: bool = False,
         **common: Unpack[CommonOptions],
     ) -> None:
-        super().__init__(class_counts, **common)
-        check_range("scale", scale, 0.0)
         check_range("noise", noise, 0.0, 1.0)
         check_range("margin", margin, 0.0, math.pi / 2)
-        check_range("focal_gamma", focal_gamma, 0.0)
-        self.scale, self.noise, self.margin, self.easy_margin = scale, noise, margin, easy_margin
-        self.focal_gamma, self.signed = focal_gamma, signed
-        self._table("_tail_weight", ClassCounts.of(class_counts).tail_weight)
-
-    def sample_noise(self, like: Tensor) -> Tensor:
-        """Fresh ``e``, signed and clamped to [-1, 1], shape (N, C) for cosine logits ``like``."""
-        return gaussian_cloud(like)
+        options: Any = {"scale": scale, "noise": noise, "margin": margin, "focal_gamma": focal_gamma, "signed": signed}
+        super().__init__(class_counts, **options, **common)
+        self.easy_margin = easy_margin
 
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S c``."""

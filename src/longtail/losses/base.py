@@ -20,6 +20,8 @@ from longtail.losses.soft_targets import (
     soft_cross_entropy,
 )
 
+__all__ = ["AdjustedLogits", "AutoValue", "CommonOptions", "HeadKind", "LongTailLoss", "check_range"]
+
 HeadKind = Literal["linear", "cosine"]
 _LARGEST_COSINE = 1.05  # rounding in half precision may exceed 1
 
@@ -352,7 +354,9 @@ def as_rows(logits: Tensor, target: Tensor, features: Tensor | None, num_classes
         >>> rows.logits.shape, rows.target.shape, rows.shape
         (torch.Size([10, 3]), torch.Size([10]), torch.Size([2, 5]))
     """
-    if features is None and _are_rows(logits, target, num_classes):
+    # Nothing is to be done for float32 rows and one index a row, what nearly every training step gives.
+    plain = logits.dtype == torch.float32 and target.dtype == torch.int64 and target.ndim == 1
+    if features is None and plain and logits.shape == (*target.shape, num_classes):
         return Rows(logits, target, None, target.shape)
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}.")
@@ -372,13 +376,6 @@ def as_rows(logits: Tensor, target: Tensor, features: Tensor | None, num_classes
             "feature vector for each row of logits."
         )
     return Rows(rows, labels, _flat(features, dim).to(rows.dtype), shape)
-
-
-def _are_rows(logits: Tensor, target: Tensor, num_classes: int) -> bool:
-    """Whether nothing is to be done: float32 rows and one index a row, what nearly every training step gives."""
-    return (
-        logits.dtype == torch.float32 and target.dtype == torch.int64 and logits.shape == (*target.shape, num_classes)
-    ) and target.ndim == 1
 
 
 def _flat_target(target: Tensor, logits: Tensor, dim: int) -> Tensor:

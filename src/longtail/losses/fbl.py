@@ -11,8 +11,7 @@ from torch import Tensor
 
 from longtail.counts import ClassCounts, ClassCountsLike
 from longtail.errors import nearest
-from longtail.losses.base import AutoValue, CommonOptions, LongTailLoss, check_range
-from longtail.losses.soft_targets import AdjustedLogits
+from longtail.losses.base import AdjustedLogits, AutoValue, CommonOptions, LongTailLoss, check_range
 
 Curriculum = Literal["parabolic", "linear", "cosine", "sine", "constant", "reverse"]
 

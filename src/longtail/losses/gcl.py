@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.counts import ClassCounts, ClassCountsLike
-from longtail.losses.base import AutoValue, CommonOptions, LongTailLoss, check_range
-from longtail.losses.soft_targets import AdjustedLogits
+from longtail.losses.base import AdjustedLogits, AutoValue, CommonOptions, LongTailLoss, check_range
 
 
 def gaussian_cloud(like: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from longtail.counts import ClassCounts, ClassCountsLike, FloatArray
-from longtail.losses.base import CommonOptions, LongTailLoss, check_range
-from longtail.losses.soft_targets import AdjustedLogits
+from longtail.losses.base import AdjustedLogits, CommonOptions, LongTailLoss, check_range
 
 _BASE = 50.0
 _MAX_SCALE = 50.0

@@ -8,8 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from longtail.counts import ClassCounts, ClassCountsLike, FloatArray
-from longtail.losses.base import CommonOptions, LongTailLoss, check_range
-from longtail.losses.soft_targets import AdjustedLogits
+from longtail.losses.base import AdjustedLogits, CommonOptions, LongTailLoss, check_range
 
 
 def ldam_margins(class_counts: ClassCountsLike, max_margin: float = 0.5) -> FloatArray:

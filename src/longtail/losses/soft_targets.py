@@ -37,10 +37,6 @@ class AdjustedLogits(NamedTuple):
         """Whether the logits depend on the label at all."""
         return self.target_logits is not None or self.label_scale is not None or self.label_shift is not None
 
-    def logits_of_all_targets(self) -> Tensor | None:
-        """The logit of every class as the label, unscaled, shape (N, C); ``None`` where it is that of any class."""
-        return self.target_logits if self.label_shift is None else self.logits + self.label_shift
-
 
 class ReductionOptions(NamedTuple):
     """How the losses of single labels become one number; meanings as in ``torch.nn.CrossEntropyLoss``.
@@ -88,44 +84,31 @@ def soft_cross_entropy(adjusted: AdjustedLogits, target: Tensor, options: Reduct
         divisor = mean_divisor(target, options, total)
         counts = divisor > 0
         return total * counts / torch.where(counts, divisor, 1.0)
-    if target.ndim == 1 and options.label_smoothing == 0:
-        return _loss_of_labels(adjusted, target, options)
-    if options.focal_gamma == 0 and not adjusted.follow_label:
-        return _cross_entropy(adjusted.logits, target, options)
-    probabilities = _label_probabilities(target, options, adjusted.logits)
-    losses = _losses_of_all_labels(adjusted, probabilities)
-    losses = losses if options.focal_gamma == 0 else _focal(losses, options)
-    losses = losses if options.weight is None else losses * options.weight
-    # Equation 3: the expectation over the labels, sum_c p_c loss(c)
-    losses = (probabilities * losses).sum(1)
+    hard = target.ndim == 1 and options.label_smoothing == 0
+    logits = _logits_of_labels(adjusted, target) if hard and adjusted.follow_label else adjusted.logits
+    if options.focal_gamma == 0 and (hard or not adjusted.follow_label):
+        return functional.cross_entropy(
+            logits,
+            target,
+            options.weight,
+            ignore_index=options.ignore_index,
+            reduction=options.reduction,
+            label_smoothing=options.label_smoothing,
+        )
+    if hard:
+        losses = functional.cross_entropy(logits, target, ignore_index=options.ignore_index, reduction="none")
+        losses = _focal(losses, options)
+        losses = losses if options.weight is None else losses * _label_weight(target, options, losses)
+    else:
+        probabilities = _label_probabilities(target, options, logits)
+        losses = _losses_of_all_labels(adjusted, probabilities)
+        losses = losses if options.focal_gamma == 0 else _focal(losses, options)
+        losses = losses if options.weight is None else losses * options.weight
+        # Equation 3: the expectation over the labels, sum_c p_c loss(c)
+        losses = (probabilities * losses).sum(1)
     if options.reduction == "none":
         return losses
     return losses.sum() / mean_divisor(target, options, losses) if options.reduction == "mean" else losses.sum()
-
-
-def _loss_of_labels(adjusted: AdjustedLogits, target: Tensor, options: ReductionOptions) -> Tensor:
-    """As :func:`soft_cross_entropy` for class indices without smoothing."""
-    logits = _logits_of_labels(adjusted, target) if adjusted.follow_label else adjusted.logits
-    if options.focal_gamma == 0:
-        return _cross_entropy(logits, target, options)
-    losses = functional.cross_entropy(logits, target, ignore_index=options.ignore_index, reduction="none")
-    losses = _focal(losses, options)
-    if options.weight is not None:
-        losses = losses * _label_weight(target, options, losses)
-    if options.reduction == "none":
-        return losses
-    return losses.sum() / mean_divisor(target, options, losses) if options.reduction == "mean" else losses.sum()
-
-
-def _cross_entropy(logits: Tensor, target: Tensor, options: ReductionOptions) -> Tensor:
-    return functional.cross_entropy(
-        logits,
-        target,
-        options.weight,
-        ignore_index=options.ignore_index,
-        reduction=options.reduction,
-        label_smoothing=options.label_smoothing,
-    )
 
 
 def mean_divisor(target: Tensor, options: ReductionOptions, like: Tensor) -> Tensor:
@@ -159,12 +142,10 @@ def _label_weight(target: Tensor, options: ReductionOptions, like: Tensor) -> Te
 
 def _label_probabilities(target: Tensor, options: ReductionOptions, like: Tensor) -> Tensor:
     """The target as probabilities, shape (N, C), smoothed; rows of ignored labels are zero."""
-    classes = like.shape[1]
-    if target.ndim == 2:
-        return target.to(like.dtype) * (1 - options.label_smoothing) + options.label_smoothing / classes
-    one_hot = functional.one_hot(_safe(target, options.ignore_index), classes).to(like.dtype)
-    smooth = one_hot * (1 - options.label_smoothing) + options.label_smoothing / classes
-    return smooth * (target != options.ignore_index).unsqueeze(1).to(like.dtype)
+    classes, indices = like.shape[1], target.ndim == 1
+    sharp = functional.one_hot(_safe(target, options.ignore_index), classes) if indices else target
+    smooth = sharp.to(like.dtype) * (1 - options.label_smoothing) + options.label_smoothing / classes
+    return smooth * (target != options.ignore_index).unsqueeze(1).to(like.dtype) if indices else smooth
 
 
 def _safe(target: Tensor, ignore_index: int) -> Tensor:
@@ -198,7 +179,8 @@ def _losses_of_all_labels(adjusted: AdjustedLogits, probabilities: Tensor) -> Te
         if torch.compiler.is_compiling():
             losses_of_pairs = torch.compiler.disable(losses_of_pairs)  # type: ignore[no-untyped-call]
         return losses_of_pairs(adjusted, probabilities)
-    target_logits = adjusted.logits_of_all_targets()
+    # The logit of every class as the label; none where it is that of any class
+    target_logits = adjusted.target_logits if adjusted.label_shift is None else adjusted.logits + adjusted.label_shift
     if target_logits is None:
         return -functional.log_softmax(adjusted.logits, dim=1)
     return functional.softplus(_log_sum_of_others(adjusted.logits) - target_logits, threshold=_SOFTPLUS_LINEAR_ABOVE)

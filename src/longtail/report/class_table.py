@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from longtail.analysis.confusions import confused_pairs, nearest_confusions
-from longtail.compare.differences import measured
 from longtail.compare.seeds import mean_interval
 from longtail.compare.table import Comparison, Row
 from longtail.counts import FEW_IMAGES, GROUP_NAMES, FloatArray, IntArray
@@ -32,7 +31,7 @@ LIGHT_PICTURE = 900
 
 def _class_results(row: Row, split: str | None) -> list[tuple[ClassResult, ...]]:
     """The classes of each run of a configuration that was measured on a split."""
-    return [metrics.per_class for run in row.runs if (metrics := measured(run, split)) and metrics.per_class]
+    return [metrics.per_class for run in row.runs if (metrics := run.metrics(split)) and metrics.per_class]
 
 
 def class_recalls(row: Row, split: str | None) -> FloatArray:

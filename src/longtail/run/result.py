@@ -343,9 +343,9 @@ class RunResult:
             never_judged=metrics.never_judged,
         )
 
-    def metrics(self, split: str) -> Metrics | None:
-        """The metrics of ``"test"`` or ``"validation"``."""
-        return self.test if split == "test" else self.validation
+    def metrics(self, split: str | None) -> Metrics | None:
+        """The metrics of ``"test"`` or ``"validation"``; None where there is no split to compare."""
+        return {"test": self.test, "validation": self.validation}.get(split or "")
 
     @property
     def seed(self) -> int | None:

@@ -10,8 +10,7 @@ import torch
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.counts import ClassCounts, FloatArray
 from longtail.data.samplers import class_probabilities
-from longtail.losses.base import LongTailLoss
-from longtail.losses.registry import build_loss
+from longtail.losses import LongTailLoss, build_loss
 
 
 def trained_prior(config: RunConfig, counts: ClassCounts) -> Literal["train", "uniform"]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.splits import group_numbers
-from longtail.evaluation.clustered import effective_sample_size
 from longtail.evaluation.groups import Groups
+from longtail.evaluation.intervals import effective_sample_size
 from longtail.evaluation.summary import Summary, add_intervals
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import BatchOutputs, Inputs, forward_pass

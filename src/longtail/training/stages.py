@@ -14,8 +14,7 @@ from longtail.data.samplers import build_sampler
 from longtail.data.transforms import mixing
 from longtail.device import can_fuse, step_seed
 from longtail.errors import LongtailError
-from longtail.losses.base import LongTailLoss
-from longtail.losses.registry import build_loss
+from longtail.losses import LongTailLoss, build_loss
 from longtail.models.adapters import train_only_adapters
 from longtail.models.model import LongTailModel
 from longtail.training.engine import Engine

@@ -9,8 +9,8 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from longtail.evaluation.confusion import accuracy, f1_per_class, harmonic_mean, precision_per_class, recall_per_class
 from longtail.evaluation.groups import group_mean
+from longtail.evaluation.summary import accuracy, f1_per_class, harmonic_mean, precision_per_class, recall_per_class
 
 NAN = float("nan")
 
