@@ -20,10 +20,11 @@ from longtail.config.recipes import base_config
 from longtail.config.schema import RunConfig, merge
 from longtail.console import Reporter
 from longtail.data.loading.workers import Decoder, decode_all
-from longtail.device import hardware, versions
+from longtail.device import hardware
 from longtail.models.model import build_model
 from longtail.training.experiment import start_run
 from longtail.training.prepare import prepare_data
+from longtail.version import versions
 
 
 def main() -> None:

@@ -23,8 +23,9 @@ from longtail.cli import main as longtail
 from longtail.commands.output import EXIT_INTERRUPTED
 from longtail.counts import IntArray
 from longtail.data.samplers import EpochSampler
-from longtail.device import hardware, versions
+from longtail.device import hardware
 from longtail.models.model import build_model
+from longtail.version import versions
 
 Row = dict[str, Any]
 KEYS = ("name", "ours", "other", "unit", "ratio", "floor_share", "device", "versions")

@@ -5,15 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from longtail.version import __version__
+
 if TYPE_CHECKING:
     from longtail.counts import ClassCounts
     from longtail.integrations.sklearn import LongTailClassifier
     from longtail.predict.predictor import load
 
-__version__ = "0.1.0"
 __all__ = ["ClassCounts", "LongTailClassifier", "__version__", "load"]
-
-
 _HOME = {"ClassCounts": "counts", "LongTailClassifier": "integrations.sklearn", "load": "predict.predictor"}
 
 

@@ -1,4 +1,4 @@
-"""Cores, memory, accelerator and versions: what this machine has, and what is fast on it."""
+"""Cores, memory and accelerator: what this machine has, and what is fast on it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import os
 import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import psutil
 
-from longtail import __version__
 from longtail.errors import LongtailError
 
 if TYPE_CHECKING:  # PyTorch is loaded where it is needed: counting cores does without
@@ -22,7 +20,6 @@ if TYPE_CHECKING:  # PyTorch is loaded where it is needed: counting cores does w
 
 # How many runs of a grid share this machine: the grid says so to the processes that train them.
 JOBS = "LONGTAIL_JOBS"
-_PACKAGES = ("torch", "torchvision", "timm", "accelerate", "datasets", "torchmetrics", "numpy", "pillow", "safetensors")
 
 
 def cores() -> int:
@@ -228,24 +225,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of longtail, Python and the libraries a result depends on.
-
-    Example:
-        >>> sorted(versions())[:3]
-        ['accelerate', 'datasets', 'longtail']
-    """
-    libraries = {package: _version(package) for package in _PACKAGES}
-    return {"longtail": __version__, "python": platform.python_version(), **libraries}
-
-
-@cache
-def _version(package: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

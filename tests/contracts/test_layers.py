@@ -26,7 +26,7 @@ LAYERS = [
     {"losses"},
     {"device", "files"},
     {"counts", "errors", "console"},
-    {"formatting"},
+    {"formatting", "version"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

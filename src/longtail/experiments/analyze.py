@@ -23,7 +23,6 @@ from longtail.analysis.projection import METHODS, check_method, drawn_sample, pr
 from longtail.console import Bar, Reporter
 from longtail.counts import IntArray
 from longtail.data.dataset import SPLIT_NAMES, Split
-from longtail.device import versions
 from longtail.errors import LongtailError, resume_hint
 from longtail.experiments.finished_run import FinishedRun, open_run
 from longtail.files import output_path, writing
@@ -35,6 +34,7 @@ from longtail.run.folder import EXAMPLES_FILE, METRICS_FILE
 from longtail.training.forward_pass import BatchOutputs, forward_pass
 from longtail.training.prepare import PreparedData
 from longtail.training.results import write_examples
+from longtail.version import versions
 
 TRAIN_IMAGES = 20_000
 """Of a larger training split a sample is analyzed; large classes are subsampled first."""

@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from longtail import __version__
 from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
@@ -20,6 +19,7 @@ from longtail.models import LongTailModel, build_head
 from longtail.models.backbones import Standardize
 from longtail.run.folder import WEIGHTS_FILE
 from longtail.run.model_files import ModelInfo, ModelSpec, check_weights, load_model, save_model
+from longtail.version import __version__
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator

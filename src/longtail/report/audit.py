@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from longtail import __version__
 from longtail.counts import GROUP_NAMES
 from longtail.data.audit.duplicates import Copy, DuplicateGroup
 from longtail.data.audit.inspection import Inspection, printable
@@ -17,6 +16,7 @@ from longtail.formatting import listing, percent
 from longtail.report.page import environment
 from longtail.report.pictures import Picture, webp_uri
 from longtail.report.plots.canvas import GROUP_LABELS, THEME
+from longtail.version import __version__
 
 GALLERIES, COPIES, NAMES = 24, 6, 200
 """Groups of copies that are shown with pictures, pictures of a group, and images that a finding names."""

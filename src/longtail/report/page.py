@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from longtail import __version__
 from longtail.compare.comparison import compare_runs
 from longtail.compare.differences import mark
 from longtail.compare.seeds import mean_std_text
@@ -23,6 +22,7 @@ from longtail.report.section import Section
 from longtail.report.sections.order import build_sections
 from longtail.report.sections.results import verdict
 from longtail.run.result import RunResult
+from longtail.version import __version__
 
 TITLE_LENGTH = 48
 """The title names the configurations where their names take no more characters than this."""

@@ -15,7 +15,6 @@ from longtail.analysis.confusions import FULL, Detail, Examples, choose_examples
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.counts import IntArray
 from longtail.data.dataset import Split
-from longtail.device import versions
 from longtail.files import write_table
 from longtail.models.model import LongTailModel
 from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing
@@ -23,6 +22,7 @@ from longtail.run.tables import throughput
 from longtail.training.assumed_prior import assumed_prior
 from longtail.training.evaluate import Evaluation
 from longtail.training.prepare import PreparedData
+from longtail.version import versions
 
 EXAMPLES_SCHEMA = pa.schema(
     {
