@@ -11,7 +11,7 @@ from rich.table import Table
 
 from longtail.commands.output import IN_BRACKETS, interval_notes, print_json, print_line, sure_table
 from longtail.errors import UsageError
-from longtail.formatting import figure_text
+from longtail.formatting import figure_text, signed
 
 
 def adjust(
@@ -122,7 +122,6 @@ def _print_split(name: str, figures: Mapping[str, Any]) -> None:
 
 
 def _table(before: Mapping[str, Any], after: Mapping[str, Any], change: Mapping[str, Any], *, judge: bool) -> Table:
-
     table = Table(
         "figure", "before", "after", "difference", box=None, header_style="bold", pad_edge=False, collapse_padding=True
     )
@@ -137,8 +136,6 @@ def _table(before: Mapping[str, Any], after: Mapping[str, Any], change: Mapping[
 
 def _difference(change: Mapping[str, Any] | None, *, judge: bool) -> str:
     """The difference in points with its interval over the same images; empty for a figure without one."""
-    from longtail.formatting import signed
-
     if change is None:
         return ""
     low, high = (signed(end) for end in change["interval"])

@@ -6,12 +6,12 @@ import argparse
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from longtail.config.schema import RunConfig, choices_of, nested, option_groups, option_types
+from longtail.config.schema import RunConfig, choices_of, groups_of, nested, option_types
 from longtail.errors import UsageError, as_usage, nearest
 
 SHORT: Final = {
@@ -132,19 +132,16 @@ def arguments_of(command: Callable[..., Any]) -> list[Argument]:
     for name, parameter in inspect.signature(command).parameters.items():
         marks = [mark for mark in _marks(hints[name]) if isinstance(mark, RunOptions)]
         if marks:
-            arguments += _run_options(name, marks[0])
+            for option, kind in option_types().items():
+                if option in marks[0].short:
+                    arguments.append(Argument(option, kind, SHORT[option], options=name))
+                if marks[0].dotted and option != "reasons":
+                    shown = option in marks[0].shown
+                    arguments.append(Argument(option, kind, f"--{option}", options=name, shown=shown))
             continue
         flag = option_flag(name) if parameter.kind is parameter.KEYWORD_ONLY else ""
         arguments.append(Argument(name, hints[name], flag, required=parameter.default is parameter.empty))
     return arguments
-
-
-def _run_options(parameter: str, mark: RunOptions) -> Iterator[Argument]:
-    for name, kind in option_types().items():
-        if name in mark.short:
-            yield Argument(name, kind, SHORT[name], options=parameter)
-        if mark.dotted and name != "reasons":
-            yield Argument(name, kind, f"--{name}", options=parameter, shown=name in mark.shown)
 
 
 def parse(program: str, function: Callable[..., Any], words: Sequence[str]) -> dict[str, Any] | str:
@@ -275,11 +272,15 @@ def _checked(text: str, argument: Argument) -> Any:
 
 def _unknown(program: str, flag: str, flags: Mapping[str, Argument], texts: Mapping[str, Any]) -> str:
     """Describe an unknown flag, with the nearest right one; that of a second stage only if there is one."""
-    group = flag.removeprefix("--")
-    if "--stage1.epochs" in flags and group in option_groups():
-        member = next(name for name in option_types() if name.startswith(f"{group}."))
+    from longtail.config.recipes import list_recipes, load_recipe
+
+    group = flag.removeprefix("--") + "."
+    if "--stage1.epochs" in flags and group in groups_of(RunConfig):
+        member = next(name for name in option_types() if name.startswith(group))
         return f"{flag} is a group: set options in it, such as --{member}, or use --config FILE."
-    second = any(typed.startswith("--stage2.") for typed in texts) or _has_stage_2(str(texts.get("--recipe", "")))
+    second = any(typed.startswith("--stage2.") for typed in texts)
+    if texts.get("--recipe") in list_recipes():
+        second |= load_recipe(texts["--recipe"]).config["stage2"]["epochs"] > 0
     names = [name for name in (*flags, *_HELP) if second or not name.startswith("--stage2.")]
     hint = nearest(flag, names, list_all=False)
     if not hint and "--set" in flags:  # how `compare` takes the options of its runs
@@ -297,12 +298,6 @@ def last_names(options: Mapping[str, Any]) -> dict[str, Any]:
         {'label_column': 'species'}
     """
     return {name.rpartition(".")[2]: value for name, value in options.items()}
-
-
-def _has_stage_2(recipe: str) -> bool:
-    from longtail.config.recipes import list_recipes, load_recipe
-
-    return recipe in list_recipes() and load_recipe(recipe).config["stage2"]["epochs"] > 0
 
 
 def usage(program: str, function: Callable[..., Any]) -> str:
@@ -337,7 +332,11 @@ def _help(program: str, function: Callable[..., Any], arguments: Sequence[Argume
         add_help=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
     )
-    texts = _option_explanations(RunConfig) | _explanations(function)
+    texts = {
+        prefix + name: text
+        for prefix, group in groups_of(RunConfig).items()
+        for name, text in _explanations(group).items()
+    } | _explanations(function)
     groups = {"arguments": parser.add_argument_group("arguments"), "options": parser.add_argument_group("options")}
     for argument in (each for each in arguments if everything or each.shown):
         in_group = everything and "." in argument.name and argument.flag == f"--{argument.name}"
@@ -360,16 +359,4 @@ def _explanations(documented: Any) -> dict[str, str]:
     for each in docstring_parser.parse(documented.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE).params:
         text = re.sub(r"(?::\w+:)?`+([^`]*)`+", r"\1", " ".join((each.description or "").split())).rstrip(".")
         explained[each.arg_name] = text[:1].lower() + text[1:] if text[1:2].islower() or text[1:2] == " " else text
-    return explained
-
-
-def _option_explanations(group: type[Any], prefix: str = "") -> dict[str, str]:
-    """The descriptions of all options of a run, by dotted name."""
-    hints, texts = get_type_hints(group), _explanations(group)
-    explained: dict[str, str] = {}
-    for name in (option.name for option in fields(group)):
-        if is_dataclass(hints[name]):
-            explained |= _option_explanations(hints[name], f"{prefix}{name}.")
-        else:
-            explained[prefix + name] = texts.get(name, "")
     return explained

@@ -91,15 +91,10 @@ def class_table(summary: Mapping[str, Any], *, limit: int | None = 40) -> Table:
         table.add_column(heading, justify="right")
     for row in rows[:limit]:
         mark = " *" if 0 < row["test_count"] < FEW_IMAGES else ""
-        cells = [
-            word
-            for name in ("recall", "precision")
-            for word in (
-                percent(row[name], unit=False),
-                interval_text(row.get(f"{name}_interval")),
-            )
-        ]
-        table.add_row(Text(row["name"] + mark), str(row["train_count"]), str(row["test_count"]), *cells)
+        cells = [str(row["train_count"]), str(row["test_count"])]
+        for name in ("recall", "precision"):
+            cells += [percent(row[name], unit=False), interval_text(row.get(f"{name}_interval"))]
+        table.add_row(Text(row["name"] + mark), *cells)
     captions = [f"The {limit} of lowest recall out of {len(rows)}."] if limit is not None and len(rows) > limit else []
     if any(0 < row["test_count"] < FEW_IMAGES for row in rows[:limit]):
         captions.append(f"* fewer than {FEW_IMAGES} test images: the figure says next to nothing.")
@@ -254,7 +249,13 @@ class Destination:
     @property
     def takes_standard_output(self) -> bool:
         """Whether the content goes to the standard output."""
-        return self.is_stream and _is_standard_output(self.path)
+        if not self.is_stream:
+            return False
+        number = descriptor_of(self.path)
+        try:
+            return os.path.samestat(self.path.stat() if number is None else os.fstat(number), os.fstat(1))
+        except OSError:
+            return False
 
 
 @contextmanager
@@ -298,7 +299,8 @@ def destination(
     if path.is_dir() or out.endswith(os.sep):
         raise LongtailError(f"{out} is a folder: name the file to write, {option} {path / example}.")
     if path.suffix and path.suffix.lower() not in suffixes:
-        raise UsageError(f"{option} {out}: this file type cannot be written; name it {_listed(suffixes)}.")
+        listed = " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
+        raise UsageError(f"{option} {out}: this file type cannot be written; name it {listed}.")
     for word in inputs:
         if path.exists() and Path(word).is_file() and path.samefile(word):
             raise UsageError(f"{option} {out} would overwrite {word!r}, an input of this command: name another file.")
@@ -334,15 +336,6 @@ def refuse_stream(out: str, option: str) -> None:
         raise UsageError(f"{option} {out} is a stream: name a folder.")
 
 
-def names_in(folder: str) -> set[str]:
-    """Return the names of the files in a folder, or an empty set if it does not exist."""
-    return {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
-
-
-def _listed(suffixes: Sequence[str]) -> str:
-    return " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
-
-
 def _refuse_unwritable(path: Path) -> None:
     """Raise now the error that the system would raise after everything has been computed."""
     if path.exists():
@@ -352,15 +345,6 @@ def _refuse_unwritable(path: Path) -> None:
         refused = errno.ENOTDIR if not folder.is_dir() else None if os.access(folder, os.W_OK) else errno.EACCES
     if refused is not None:
         raise cannot_write(path, OSError(refused, os.strerror(refused)))
-
-
-def _is_standard_output(path: Path) -> bool:
-    number = descriptor_of(path)
-    try:
-        status = path.stat() if number is None else os.fstat(number)
-        return os.path.samestat(status, os.fstat(1))
-    except OSError:
-        return False
 
 
 def _is_terminal(path: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from longtail.commands.output import PAGE, destination, messages_apart, names_in, print_line, refuse_stream
+from longtail.commands.output import PAGE, destination, messages_apart, print_line, refuse_stream
 from longtail.errors import LongtailError, UsageError
 from longtail.run.folder import REPORT_FILE
 
@@ -44,7 +44,7 @@ def report(
         if figures is not None:
             from longtail.report.export_figures import save_sections
 
-            earlier = names_in(figures)
+            earlier = {path.name for path in Path(figures).iterdir()} if Path(figures).is_dir() else set()
             files = save_sections(sections, figures)
             again = sum(file.name in earlier for file in files)
             replaced = f" ({again} replace earlier files)" if again else ""

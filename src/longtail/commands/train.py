@@ -144,9 +144,8 @@ def train_command(config: RunConfig, out: str, *, source: ImageData | None = Non
     refuse_existing(Path(out))
     check_weights(config)
     reporter = Reporter(quiet=quiet)
-    if _in_folds(config):
-        return _finish_training(partial(start_folds, config, Path(out), reporter, source), config, out, reporter)
-    return _finish_training(partial(start_run, config, Path(out), reporter, source=source), config, out, reporter)
+    start = start_folds if _in_folds(config) else start_run
+    return _finish_training(partial(start, config, Path(out), reporter, source=source), config, out, reporter)
 
 
 def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False) -> int:

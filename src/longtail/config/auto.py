@@ -68,7 +68,7 @@ class Choice:
     option: str
     value: Any
     reason: str = ""
-    by: Literal["auto", "user", "recipe"] = "auto"
+    by: Literal["auto", "user"] = "auto"
 
 
 TOPICS: Final[dict[str, tuple[str, ...]]] = {
@@ -124,10 +124,12 @@ def choose(
     config = base_config(method, epochs=epochs, mode=how, model=name, image_size=image_size)
     for stage in ("stage1", "stage2"):
         config[stage]["batch_size"] = batch
+    fits = "what the network was trained on"
     if not name.startswith("timm:"):
-        side = 32 if facts.side <= TINY else LIGHT_SIDE
+        side, fits = (32, "") if facts.side <= TINY else (LIGHT_SIDE, "twice ")
+        fits += "that of the CIFAR networks"
         config["data"] |= {"image_size": image_size or side, "resize": None, "augmentation": "crop-flip"}
-    why_size = "" if image_size else _why_size(name, facts)
+    why_size = "" if image_size else f"{fits}; yours have a median shorter side of {facts.side}"
     short = ", kept short without a GPU" if how == "scratch" and not facts.gpu else ""
     reasons = (why_name, why_size, why_how, why_method, f"{facts.images:,} training images{short}")
     values = flatten(config)
@@ -228,9 +230,3 @@ def _recipe(facts: Facts) -> tuple[str, str]:
     if facts.imbalance_ratio < BALANCED:
         return "images/ce", f"{ratio}: nearly balanced, plain cross-entropy does as well"
     return "images/logit-adjustment", f"{ratio}: the loss takes class frequencies into account"
-
-
-def _why_size(name: str, facts: Facts) -> str:
-    times = "" if facts.side <= TINY else "twice "
-    why = "what the network was trained on" if name.startswith("timm:") else f"{times}that of the CIFAR networks"
-    return f"{why}; yours have a median shorter side of {facts.side}"

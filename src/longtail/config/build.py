@@ -208,12 +208,7 @@ def check_value(value: Any, kind: Any, flag: str) -> Any:
         Traceback (most recent call last):
         longtail.errors.UsageError: --top-k takes a whole number, got 'many'.
     """
-    from pydantic import ValidationError
-
-    try:
-        return _adapter(kind).validate_json(json.dumps(value), strict=True)
-    except ValidationError as error:
-        raise UsageError(_sentence(error, {"": kind}, "", {"": flag})) from error
+    return typed(kind, value, types={"": kind}, flags={"": flag})
 
 
 def read_yaml(path: str | Path, expected: str) -> Document:

@@ -21,6 +21,12 @@ MODES: tuple[str, ...] = tuple(filter(None, get_args(Mode)))
 _SOURCES = {"imagenet-lt": "imagenet", "inaturalist": "inat", "places-lt": "places"}
 
 _COSINE = {"name": "cosine", "milestones": [], "factors": []}
+_THROUGH_THE_BACKBONE: Nested = {
+    "train": "all",
+    "epochs": 20,
+    "batch_size": 64,
+    "schedule": _COSINE | {"warmup_epochs": 2},
+}
 
 # What a mode sets of model and stage 1 over a recipe of the family `images`.
 _MODES: dict[str, Nested] = {
@@ -39,21 +45,15 @@ _MODES: dict[str, Nested] = {
     "finetune": {
         "model": {"pretrained": True},
         "stage1": {
-            "train": "all",
-            "epochs": 20,
-            "batch_size": 64,
+            **_THROUGH_THE_BACKBONE,
             "optimizer": {"name": "adamw", "lr": 5e-4, "weight_decay": 0.05, "layer_decay": 0.75},
-            "schedule": _COSINE | {"warmup_epochs": 2},
         },
     },
     "lora": {
         "model": {"pretrained": True, "adapter": "lora"},
         "stage1": {
-            "train": "all",
-            "epochs": 20,
-            "batch_size": 64,
+            **_THROUGH_THE_BACKBONE,
             "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2},
-            "schedule": _COSINE | {"warmup_epochs": 2},
         },
     },
 }
@@ -106,11 +106,9 @@ def list_recipes() -> list[str]:
         >>> "cifar-lt/gcl" in list_recipes()
         True
     """
-    names = []
-    for folder in _root().iterdir():
-        if folder.is_dir() and not folder.name.startswith(("_", ".")):
-            names += [f"{folder.name}/{f.name.removesuffix('.yaml')}" for f in folder.iterdir() if _is_yaml(f)]
-    return sorted(names)
+    folders = [each for each in _root().iterdir() if each.is_dir() and not each.name.startswith(("_", "."))]
+    entries = [(folder.name, file.name) for folder in folders for file in folder.iterdir()]
+    return sorted(f"{folder}/{file.removesuffix('.yaml')}" for folder, file in entries if file.endswith(".yaml"))
 
 
 def load_recipe(name: str) -> Recipe:
@@ -131,9 +129,13 @@ def load_recipe(name: str) -> Recipe:
     overlay = raw.get("config", {})
     config = merge(merge(defaults(), overlay), {"recipe": name})
     # Only values that the recipe itself sets have its source; the dataclass defaults stay "longtail default".
-    prefixes = set(flatten(overlay))
-    sources = {key: text for key, text in raw.get("sources", {}).items() if _touches(key, prefixes)}
-    sources |= {key: "longtail default" for key in flatten(config) if key not in prefixes and key not in sources}
+    options = flatten(overlay).keys()
+    sources = {
+        key: text
+        for key, text in raw.get("sources", {}).items()
+        if any(f"{option}.".startswith(f"{key}.") for option in options)
+    }
+    sources |= {key: "longtail default" for key in flatten(config) if key not in options and key not in sources}
     return Recipe(name, raw.get("description", ""), raw.get("paper", ""), config, sources)
 
 
@@ -301,10 +303,6 @@ def _root() -> Traversable:
     return files("longtail") / "recipes"
 
 
-def _is_yaml(entry: Traversable) -> bool:
-    return entry.name.endswith(".yaml")
-
-
 @cache
 def _load_yaml(name: str) -> Nested:
     text = (_root() / f"{name}.yaml").read_text(encoding="utf-8")
@@ -319,7 +317,3 @@ def _read(name: str) -> Nested:
     for parent in [parents] if isinstance(parents, str) else parents:
         result = merge(result, _read(parent))
     return merge(result, {key: value for key, value in values.items() if key != "extends"})
-
-
-def _touches(key: str, prefixes: set[str]) -> bool:
-    return any(prefix == key or prefix.startswith(f"{key}.") for prefix in prefixes)

@@ -329,17 +329,27 @@ def option_types() -> Mapping[str, Any]:
         >>> option_types()["stage1.optimizer.lr"]
         typing.Annotated[float, Ge(ge=0)]
     """
-    return _types_of(RunConfig, "")
+    hints = {prefix: get_type_hints(group, include_extras=True) for prefix, group in groups_of(RunConfig).items()}
+    return {
+        prefix + option.name: hints[prefix][option.name]
+        for prefix, group in groups_of(RunConfig).items()
+        for option in fields(group)
+        if not is_dataclass(hints[prefix][option.name])
+    }
 
 
-def _types_of(group: type[Any], prefix: str) -> dict[str, Any]:
-    hints, types = get_type_hints(group, include_extras=True), dict[str, Any]()
-    for name in (option.name for option in fields(group)):
-        if is_dataclass(hints[name]):
-            types |= _types_of(hints[name], f"{prefix}{name}.")
-        else:
-            types[prefix + name] = hints[name]
-    return types
+def groups_of(group: type[Any], prefix: str = "") -> dict[str, type[Any]]:
+    """Return a group of options and all groups below it, by the prefix of their options' names.
+
+    Example:
+        >>> list(groups_of(StageConfig, "stage1."))
+        ['stage1.', 'stage1.loss.', 'stage1.optimizer.', 'stage1.schedule.']
+    """
+    groups = {prefix: group}
+    for name, kind in get_type_hints(group).items():
+        if isinstance(kind, type) and is_dataclass(kind):
+            groups |= groups_of(kind, f"{prefix}{name}.")
+    return groups
 
 
 def choices_of(kind: Any) -> tuple[str, ...]:
@@ -353,11 +363,6 @@ def choices_of(kind: Any) -> tuple[str, ...]:
     if all(isinstance(part, str) for part in parts):
         return tuple(filter(None, parts))
     return next(filter(None, map(choices_of, parts)), ())
-
-
-def option_groups() -> set[str]:
-    """Return the dotted names that hold options and are none themselves: ``data``, ``stage1.loss`` and so on."""
-    return {name.rsplit(".", depth)[0] for name in option_types() for depth in range(1, name.count(".") + 1)}
 
 
 def merge(base: Nested, overlay: Nested) -> Nested:
