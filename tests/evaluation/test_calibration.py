@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from longtail.evaluation.calibration import bin_confidences, expected_calibration_error, reliability_table
+from longtail.evaluation.summary import bin_confidences, expected_calibration_error
 from longtail.models.timm import prepare_torchvision
 
 prepare_torchvision()
@@ -39,11 +39,3 @@ def test_perfectly_calibrated_and_perfectly_wrong() -> None:
     assert expected_calibration_error(bin_confidences(certain, certain)).item() == 0
     assert expected_calibration_error(bin_confidences(certain, torch.zeros(4))).item() == 1
     assert expected_calibration_error(bin_confidences(torch.empty(0), torch.empty(0))).isnan()
-
-
-def test_table_lists_empty_bins_without_numbers() -> None:
-    rows = reliability_table(bin_confidences(torch.tensor([0.9, 0.7]), torch.tensor([True, False]), num_bins=2))
-    assert [row.count for row in rows] == [0, 2]
-    assert (rows[0].confidence, rows[0].accuracy) == (None, None)
-    assert rows[1].confidence == pytest.approx(0.8)
-    assert (rows[1].lower, rows[1].upper, rows[1].accuracy) == (0.5, 1.0, 0.5)

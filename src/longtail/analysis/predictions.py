@@ -212,7 +212,7 @@ def reliability(
     """
     import torch
 
-    from longtail.evaluation.calibration import bin_confidences, expected_calibration_error, reliability_table
+    from longtail.evaluation.summary import bin_confidences, expected_calibration_error
 
     sure = torch.as_tensor(np.array(confidence, dtype=np.float64))
     right = torch.as_tensor(np.array(correct, dtype=bool))
@@ -222,13 +222,15 @@ def reliability(
         return np.asarray((hits - confidences) / count.sum(), dtype=np.float64)
 
     sums = bin_confidences(sure, right, num_bins=bins)
-    table = reliability_table(sums)
+    count, confidences, hits = sums.numpy()
+    with np.errstate(invalid="ignore"):
+        mean_confidence, accuracy = confidences / count, hits / count
     resampled = [gaps(rows) for rows in _resamples(len(sure), unit, draws, seed)]
     measured = gaps(np.arange(len(sure))) if resampled else None
     return Reliability(
-        np.array([row.count for row in table], dtype=np.int64),
-        np.array([row.confidence for row in table], dtype=np.float64),
-        np.array([row.accuracy for row in table], dtype=np.float64),
+        count.astype(np.int64),
+        mean_confidence,
+        accuracy,
         float(expected_calibration_error(sums)),
         None if measured is None else _interval(measured, np.stack(resampled)),
         float(sure.mean() - right.double().mean()),

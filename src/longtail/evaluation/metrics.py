@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from longtail.counts import ClassCounts
-from longtail.evaluation.calibration import bin_confidences
 from longtail.evaluation.groups import Groups
-from longtail.evaluation.summary import Summary, figures, summarize_figures
+from longtail.evaluation.summary import Summary, bin_confidences, figures, summarize_figures
 from longtail.models.timm import prepare_torchvision
 
 prepare_torchvision()

@@ -1,4 +1,4 @@
-"""Summary: the figures of a confusion matrix as plain numbers with their intervals, as in ``metrics.json``."""
+"""Summary: the figures of a confusion matrix and of calibration bins, with their intervals, as in ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
 from longtail.errors import LongtailError
-from longtail.evaluation.calibration import expected_calibration_error
 from longtail.evaluation.groups import Groups, group_mean
 from longtail.evaluation.intervals import (
     LEVEL,
@@ -139,6 +138,49 @@ def harmonic_mean(recall: Tensor) -> Tensor:
     """
     # 1 / 0 is infinity and 1 / infinity is 0, which is the limit wanted.
     return 1 / (1 / recall).nanmean()
+
+
+def bin_confidences(confidence: Tensor, correct: Tensor, *, num_bins: int = 15) -> Tensor:
+    """Sort predictions into bins of equal width by their confidence and sum each bin.
+
+    Bin b holds confidences in ``(b / B, (b + 1) / B]``; the first holds 0 as well. Sums of batches and of processes
+    add up to the sums of the whole.
+
+    Args:
+        confidence: Probability of the predicted class, shape (N,), in [0, 1].
+        correct: Whether the prediction is right, shape (N,), bool or 0 and 1.
+        num_bins: The number of bins B.
+
+    Returns:
+        float64, shape (3, B): count, sum of confidences, number right.
+
+    Example:
+        >>> bin_confidences(torch.tensor([0.3, 0.9, 1.0]), torch.tensor([True, False, True]), num_bins=2)[0]
+        tensor([1., 2.], dtype=torch.float64)
+    """
+    values = confidence.double()
+    edges = torch.linspace(0, 1, num_bins + 1, dtype=torch.float64, device=values.device)
+    bins = (torch.bucketize(values, edges) - 1).clamp(0, num_bins - 1)
+    columns = torch.stack([torch.ones_like(values), values, correct.double()])
+    return torch.zeros(3, num_bins, dtype=torch.float64, device=values.device).index_add_(1, bins, columns)
+
+
+def expected_calibration_error(bins: Tensor) -> Tensor:
+    """``sum_b (count_b / N) |accuracy_b - confidence_b|``, a float64 scalar in [0, 1]; NaN where there is no image.
+
+    Source: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+
+    Args:
+        bins: Sums as :func:`bin_confidences` gives them, shape (3, B).
+
+    Example:
+        >>> bins = bin_confidences(torch.tensor([0.75, 0.75]), torch.tensor([True, False]))
+        >>> expected_calibration_error(bins).item()
+        0.25
+    """
+    count, confidence, correct = bins.unbind()
+    # The bin's own count cancels: (count / N) |correct / count - confidence / count|.
+    return (correct - confidence).abs().sum() / count.sum()
 
 
 def figures(confusion: Tensor, nll_sum: Tensor, bins: Tensor) -> dict[str, Tensor]:

@@ -22,9 +22,8 @@ from longtail.counts import ClassCounts, IntArray
 from longtail.data.dataset import ImageData, Split
 from longtail.data.splits import assign_folds, never_judged
 from longtail.errors import LongtailError, resume_hint
-from longtail.evaluation.calibration import bin_confidences
 from longtail.evaluation.groups import Groups
-from longtail.evaluation.summary import Summary, figures, summarize_figures
+from longtail.evaluation.summary import Summary, bin_confidences, figures, summarize_figures
 from longtail.experiments.grid_plan import Grid, PlannedRun
 from longtail.experiments.grid_runner import run_grid
 from longtail.files import write_table

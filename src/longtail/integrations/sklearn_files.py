@@ -15,8 +15,9 @@ from safetensors.torch import save as to_bytes
 from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
-from longtail.models import LongTailModel, build_head
+from longtail.models import LongTailModel
 from longtail.models.backbones import Standardize
+from longtail.models.model import with_head
 from longtail.run.folder import WEIGHTS_FILE
 from longtail.run.model_files import ModelInfo, ModelSpec, check_weights, load_model, save_model
 from longtail.version import __version__
@@ -60,9 +61,12 @@ def load(classifier: AnyClassifier, folder: Path) -> AnyClassifier:
         if data["format_version"] > FORMAT_VERSION:
             raise LongtailError(f"{path} has format {data['format_version']}: update longtail.")
         classifier.set_params(**data["parameters"])
-        classifier.classes_ = np.array(data["classes"], dtype=_label_type(data["label_type"]))
+        label_type, logit_scale = np.dtype(data["label_type"]), float(data["logit_scale"])
+        if label_type.kind not in _LABEL_KINDS or not math.isfinite(logit_scale):
+            raise ValueError(f"label_type {data['label_type']!r}, logit_scale {logit_scale}")
+        classifier.classes_ = np.array(data["classes"], dtype=label_type)
         classifier.class_counts_ = ClassCounts(data["counts"], [str(label) for label in classifier.classes_])
-        classifier.logit_scale_ = _finite(data["logit_scale"])
+        classifier.logit_scale_ = logit_scale
         classifier.assumed_prior_ = "uniform" if data["assumed_prior"] == "uniform" else "train"
         features, head = data["n_features_in"], str(data["head"])
     except LongtailError:
@@ -87,9 +91,7 @@ def _on_features(path: Path, size: int, classes: int, head: str) -> LongTailMode
         raise LongtailError(f"{path} is missing or damaged ({error}): save the classifier again.") from error
     if not 0 < size <= max((value.numel() for value in weights.values()), default=0):  # before memory is taken for it
         raise LongtailError(f"{path} does not hold weights of {size} features: save the classifier again.")
-    model = LongTailModel(
-        Standardize(size), build_head(head, size, classes), name="features", head_name=head, num_classes=classes
-    )
+    model = with_head(Standardize(size), classes, head, name="features")
     check_weights(model, weights, path)
     model.load_state_dict(weights)
     return model.eval()
@@ -125,17 +127,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} cannot be saved as JSON")
-
-
-def _finite(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{value!r} is no finite number")
-    return number
-
-
-def _label_type(name: str) -> np.dtype[Any]:
-    label_type = np.dtype(name)
-    if label_type.kind not in _LABEL_KINDS:
-        raise ValueError(f"label_type {name!r}")
-    return label_type

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from longtail.data.loading.loaders import Batch, ResidentLoader
 from longtail.errors import LongtailError
-from longtail.models import LongTailModel, build_head, build_model
+from longtail.models import LongTailModel, build_model
 from longtail.models.backbones import Standardize
+from longtail.models.model import with_head
 from longtail.models.timm import timm_inputs
 from longtail.run.folder import MODEL_FILE
 from longtail.run.model_files import Preprocessing, load_run
@@ -50,19 +51,22 @@ def build_network(
     """
     if backbone is None:
         features = torch.from_numpy(np.asarray(rows))
-        size = features.shape[1]
-        standardize = Standardize(size).fit(features)
-        return _with_head(standardize, size, num_classes, head, name="features"), None
+        return with_head(Standardize(features.shape[1]).fit(features), num_classes, head, name="features"), None
     if isinstance(backbone, Path) or "/" in backbone or (Path(backbone) / MODEL_FILE).is_file():
         model, info = load_run(backbone)
         if image_size not in (None, info.preprocessing.size):
             raise LongtailError(
                 f"the run {str(backbone)!r} takes {info.preprocessing.size} pixels: leave image_size out."
             )
-        return _with_head(model.backbone, model.num_features, num_classes, head, name=model.name), info.preprocessing
+        return with_head(model.backbone, num_classes, head, name=model.name), info.preprocessing
     if not pretrained and not trained:
         raise LongtailError("a frozen network needs weights: set pretrained=True or train_backbone=True.")
-    looks = _preprocessing(str(backbone), image_size)
+    inputs = timm_inputs(str(backbone))
+    if inputs is None:
+        looks = Preprocessing(image_size or _OWN_SIZE, _OWN_MEAN, _OWN_STD)
+    else:
+        inputs = inputs.at(image_size)
+        looks = Preprocessing(inputs.size, inputs.mean, inputs.std, inputs.resize, inputs.interpolation)
     return build_model(str(backbone), num_classes, head, pretrained=pretrained, in_size=looks.size), looks
 
 
@@ -147,17 +151,3 @@ def check_backbone(backbone: Any) -> None:
             f"backbone is the name of a network, the folder of a run or None, not {backbone!r}: give "
             "backbone='timm:resnet18', for example."
         )
-
-
-def _preprocessing(name: str, image_size: int | None) -> Preprocessing:
-    inputs = timm_inputs(name)
-    if inputs is None:
-        return Preprocessing(image_size or _OWN_SIZE, _OWN_MEAN, _OWN_STD)
-    looks = inputs.at(image_size)
-    return Preprocessing(looks.size, looks.mean, looks.std, looks.resize, looks.interpolation)
-
-
-def _with_head(backbone: torch.nn.Module, size: int, num_classes: int, head: str, *, name: str) -> LongTailModel:
-    return LongTailModel(
-        backbone, build_head(head, size, num_classes), name=name, head_name=head, num_classes=num_classes
-    )

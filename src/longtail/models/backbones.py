@@ -161,7 +161,12 @@ def check_network(name: str) -> None:
     """
     if not name.startswith(TIMM_PREFIX):
         if name not in OWN_BACKBONES:
-            raise LongtailError(f"There is no network {name!r}.{_nearest_network(name)}")
+            hint = nearest(name, OWN_BACKBONES)
+            if timm_module().is_model(name):
+                hint = f" Did you mean '{TIMM_PREFIX}{name}'?"
+            elif not hint.startswith(" Did"):
+                hint = f"{hint[:-1]}, {TIMM_PREFIX}NAME."
+            raise LongtailError(f"There is no network {name!r}.{hint}")
         return
     timm, bare = timm_module(), name.removeprefix(TIMM_PREFIX).removesuffix(BOTTLENECK_SUFFIX)
     if not timm.is_model(bare):
@@ -205,13 +210,6 @@ def _blocks(backbone: nn.Module) -> list[str]:
     return []
 
 
-def _nearest_network(name: str) -> str:
-    if timm_module().is_model(name):
-        return f" Did you mean '{TIMM_PREFIX}{name}'?"
-    hint = nearest(name, OWN_BACKBONES)
-    return hint if hint.startswith(" Did") else f"{hint[:-1]}, {TIMM_PREFIX}NAME."
-
-
 def _build_timm(name: str, *, pretrained: bool, in_size: int) -> TimmBackbone:
     timm = timm_module()
     with_bottleneck = name.endswith(BOTTLENECK_SUFFIX)
@@ -229,12 +227,11 @@ def _build_timm(name: str, *, pretrained: bool, in_size: int) -> TimmBackbone:
 
 def _create(name: str, *, pretrained: bool, options: dict[str, object]) -> nn.Module:
     timm = timm_module()
-    if not pretrained:
-        return cast("nn.Module", timm.create_model(name, num_classes=0, **options))
-    packaged = packaged_weights(name)
-    if packaged is not None:
+    packaged = packaged_weights(name) if pretrained else None
+    if packaged is not None or not pretrained:
         network = cast("nn.Module", timm.create_model(name, num_classes=0, **options))
-        load_in_order(network, packaged)
+        if packaged is not None:
+            load_in_order(network, packaged)
         return network
     cached = cached_weights(name)
     if cached is not None:  # by its path, so that no network is asked whether there is a newer one

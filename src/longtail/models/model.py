@@ -137,6 +137,24 @@ def build_model(
         >>> sum(parameter.numel() for parameter in model.parameters())
         464154
     """
-    backbone = build_backbone(name, pretrained=pretrained, in_size=in_size)
+    return with_head(build_backbone(name, pretrained=pretrained, in_size=in_size), num_classes, head, name=name)
+
+
+def with_head(backbone: nn.Module, num_classes: int, head: str, *, name: str) -> LongTailModel:
+    """Return a model of a backbone and a new head.
+
+    Args:
+        backbone: Images (N, 3, H, W), or features, to features (N, ``num_features``).
+        num_classes: Classes C.
+        head: As for :func:`build_model`.
+        name: The backbone's name.
+
+    Raises:
+        LongtailError: An unknown head.
+
+    Example:
+        >>> with_head(build_backbone("plain-cnn"), 10, "cosine", name="plain-cnn").head
+        CosineHead(in_features=64, out_features=10)
+    """
     classifier = build_head(head, cast("int", backbone.num_features), num_classes)
     return LongTailModel(backbone, classifier, name=name, head_name=head, num_classes=num_classes)

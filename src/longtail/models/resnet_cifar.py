@@ -41,14 +41,11 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``relu(shortcut(x) + residual(x))``, shape (N, out_channels, H / stride, W / stride)."""
         residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(self._shortcut(x) + residual)
-
-    def _shortcut(self, x: Tensor) -> Tensor:
         if self.stride > 1:
             x = x[:, :, :: self.stride, :: self.stride]
         if self.extra:
             x = F.pad(x, (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
-        return x
+        return F.relu(x + residual)
 
 
 class ResNetCifar(nn.Module):
