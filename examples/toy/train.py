@@ -24,8 +24,7 @@ from longtail.errors import UsageError, nearest
 from longtail.losses import LongTailLoss, build_loss
 from longtail.models import CosineHead, build_head
 from longtail.training.engine import LocalEngine
-from longtail.training.loop import Callback, StageRun, train_epoch
-from longtail.training.progress import Progress
+from longtail.training.loop import Callback, Progress, StageRun, train_epoch
 from toy.losses import CONTENDERS, Contender, find_contender, scale_for
 from toy.plane import Plane
 

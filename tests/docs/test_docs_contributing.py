@@ -22,7 +22,7 @@ from longtail.data.sources import registry
 from longtail.errors import LongtailError
 from longtail.losses import LOSSES, build_loss
 from longtail.report.sections import order
-from longtail.training.assumed_prior import assumed_prior
+from longtail.training.stages import assumed_prior
 
 ROOT = Path(__file__).parents[2]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -29,6 +29,7 @@ from longtail.experiments.grid_plan import Grid, GridSpec, PlannedRun, plan_grid
 from longtail.experiments.grid_runner import default_jobs, progress_of, run_grid, train_command
 from longtail.files import write_yaml
 from longtail.run.folder import log_file
+from longtail.training.engine import LocalEngine
 from longtail.training.experiment import start_run
 from longtail.training.interrupt import Interrupted
 
@@ -360,7 +361,7 @@ def test_small_runs_share_a_gpu_and_large_ones_do_not(monkeypatch: pytest.Monkey
     small = plan_grid(spec()).runs
     large = plan_grid(spec(set=SMALL | {"data.image_size": 224})).runs
     assert default_jobs(small) == 1  # on a CPU
-    monkeypatch.setattr("longtail.training.engine.Engine.device", torch.device("cuda"))
+    monkeypatch.setattr("longtail.training.engine.Engine", lambda _: LocalEngine(torch.device("cuda")))
     for free, jobs in ((80, 6), (40, 5), (24, 3), (16, 2), (4, 1)):
         monkeypatch.setattr("longtail.device.memory_budget", lambda _, half=free / 2: half * 2**30)
         assert default_jobs(small) == jobs

@@ -6,8 +6,7 @@ import os
 import signal
 from typing import Any
 
-from longtail.training.loop import Callback, StageRun
-from longtail.training.progress import Progress
+from longtail.training.loop import Callback, Progress, StageRun
 
 
 class CtrlC(Callback):

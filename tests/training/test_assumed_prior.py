@@ -10,7 +10,7 @@ from longtail.config.build import build
 from longtail.config.recipes import base_config
 from longtail.config.schema import LossConfig, RunConfig, StageConfig
 from longtail.counts import ClassCounts
-from longtail.training.assumed_prior import assumed_prior, trained_prior
+from longtail.training.stages import assumed_prior, trained_prior
 
 COUNTS = ClassCounts([1000, 300, 50, 5, 0])
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.errors import LongtailError
-from longtail.training.engine import Engine
+from longtail.training.engine import LocalEngine
 from longtail.training.experiment import start_run
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
@@ -101,10 +101,7 @@ def test_the_report_is_written_once(pair: tuple[Path, Path]) -> None:
 
 
 def test_a_batch_that_does_not_divide_is_refused(small_config: Callable[..., RunConfig]) -> None:
-    class TwoProcesses(Engine):
-        world_size = 2  # type: ignore[assignment]
-
-    engine = TwoProcesses(small_config().training)
+    engine = LocalEngine(torch.device("cpu"), small_config().training, world_size=2)
     assert engine.local_batch_size(64) == 32
     with pytest.raises(LongtailError, match="multiple of the 2 processes"):
         engine.local_batch_size(63)

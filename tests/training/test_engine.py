@@ -30,8 +30,7 @@ from longtail.training.evaluate import evaluate
 from longtail.training.experiment import resume_run, start_run
 from longtail.training.forward_pass import ImageInputs
 from longtail.training.interrupt import Interrupted
-from longtail.training.loop import Callback, Meter, StageRun, train_epoch
-from longtail.training.progress import Progress
+from longtail.training.loop import Callback, Meter, Progress, StageRun, train_epoch
 from longtail.training.stages import build_stage, set_trainable
 
 Build = Callable[..., RunConfig]

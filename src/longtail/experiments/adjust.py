@@ -24,8 +24,8 @@ from longtail.experiments.finished_run import FinishedRun, open_run
 from longtail.experiments.tune import AdjustmentOptions, choose, confidences
 from longtail.run.model_files import ModelInfo, load_info, save_info
 from longtail.run.result import remove_adjusted, write_adjusted
-from longtail.training.assumed_prior import trained_prior
 from longtail.training.evaluate import Evaluation, cluster_numbers, collect_logits, with_group_intervals
+from longtail.training.stages import trained_prior
 
 CHANGES = ("accuracy", "balanced_accuracy", "many", "medium", "few")
 FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "harmonic_mean", "nll", "ece")

@@ -35,12 +35,11 @@ from longtail.integrations.sklearn_network import (
     refuse_single_image,
 )
 from longtail.losses import LongTailLoss, build_loss, loss_class
-from longtail.training.assumed_prior import assumed_prior
 from longtail.training.engine import LocalEngine
 from longtail.training.forward_pass import ImageInputs, Inputs
 from longtail.training.frozen_features import Classifier, StoredFeatures
 from longtail.training.loop import StageRun, train_epoch
-from longtail.training.stages import fit_loss, make_mixer, make_optimizer
+from longtail.training.stages import assumed_prior, fit_loss, make_mixer, make_optimizer
 
 _HEAD_LR, _NETWORK_LR = 1e-2, 1e-3
 _LAST_SEED = 2**31 - 1
@@ -82,7 +81,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         classes_: The labels, sorted, shape (C,).
         class_counts_: :class:`~longtail.ClassCounts` of the training data.
         assumed_prior_: ``"train"`` or ``"uniform"``: the mix of classes under which the model's own probabilities hold,
-            see :func:`longtail.training.assumed_prior.assumed_prior`.
+            see :func:`longtail.training.stages.assumed_prior`.
         model_: The trained :class:`~longtail.models.LongTailModel`.
         n_features_in_: D, on features only.
 

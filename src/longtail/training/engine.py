@@ -26,6 +26,13 @@ class LocalEngine:
     Args:
         device: Where everything is computed.
         config: Clipping and accumulation; precision and layout are left as they are.
+        rank: Index of this process.
+        world_size: Number of processes.
+
+    Attributes:
+        device: The training device of this process.
+        is_main: Whether this process writes files and speaks to the user.
+        asynchronous: Whether the device computes while the host continues, so that reading a number waits for it.
 
     Example:
         >>> engine = LocalEngine(torch.device("cpu"))
@@ -33,34 +40,12 @@ class LocalEngine:
         (0, 1, True, 64)
     """
 
-    def __init__(self, device: torch.device, config: TrainingConfig | None = None) -> None:
-        self._device = device
+    def __init__(
+        self, device: torch.device, config: TrainingConfig | None = None, *, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.device, self.rank, self.world_size = device, rank, world_size
+        self.is_main, self.asynchronous = rank == 0, device.type == "cuda"
         self.config = config or TrainingConfig(precision="fp32", channels_last=False)
-
-    @property
-    def device(self) -> torch.device:
-        """The training device of this process."""
-        return self._device
-
-    @property
-    def rank(self) -> int:
-        """Index of this process."""
-        return 0
-
-    @property
-    def world_size(self) -> int:
-        """Number of processes."""
-        return 1
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
-        return self.rank == 0
-
-    @property
-    def asynchronous(self) -> bool:
-        """Whether the device computes while the host continues, so that reading a number waits for it."""
-        return self.device.type == "cuda"
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """Wrap a network and its optimizer for training."""
@@ -133,24 +118,14 @@ class Engine(LocalEngine):
             self.accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu(config.device))
         except ValueError as error:
             raise LongtailError(f"--training.precision {config.precision} does not work here: {error}") from error
-        super().__init__(torch.device(self.accelerator.device), replace(config, precision=precision))
+        super().__init__(
+            torch.device(self.accelerator.device),
+            replace(config, precision=precision),
+            rank=int(self.accelerator.process_index),
+            world_size=int(self.accelerator.num_processes),
+        )
         # Batches keep their size, so the fastest convolution is worth looking for.
         torch.backends.cudnn.benchmark = True
-
-    @property
-    def device(self) -> torch.device:
-        """The training device of this process."""
-        return torch.device(self.accelerator.device)
-
-    @property
-    def rank(self) -> int:
-        """Index of this process."""
-        return int(self.accelerator.process_index)
-
-    @property
-    def world_size(self) -> int:
-        """Number of processes."""
-        return int(self.accelerator.num_processes)
 
     @property
     def loss_scaling(self) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from longtail.config.check import check_config, check_stages
 from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig, StageConfig
-from longtail.console import Reporter
+from longtail.console import Bar, Reporter
 from longtail.data.dataset import ImageData
 from longtail.device import hardware, step_seed
 from longtail.errors import LongtailError
@@ -33,18 +34,19 @@ from longtail.run.model_files import save_model, start_from
 from longtail.run.result import write_metrics
 from longtail.run.splits import write_splits
 from longtail.run.tables import describe_throughput, write_confusion, write_history, write_predictions
-from longtail.training.callbacks import AGREE_STEPS, MovingAverage, StageBar
 from longtail.training.engine import Engine
 from longtail.training.evaluate import Evaluation, evaluate, prediction_table, with_group_intervals
+from longtail.training.forward_pass import Inputs
 from longtail.training.frozen_features import Classifier, FeatureStore
 from longtail.training.gradient_recorder import GradientRecorder
 from longtail.training.interrupt import Interrupted, InterruptGuard
-from longtail.training.loop import Callback, StageRun, stop_on_nan, train_epoch, warm_up
+from longtail.training.loop import Callback, MovingAverage, Progress, StageRun, stop_on_nan, train_epoch, warm_up
 from longtail.training.prepare import describe_data, make_decoder, make_inputs, prepare_data, run_facts
-from longtail.training.progress import NOT_BEGUN, Progress, State, describe
-from longtail.training.results import main_figures, model_info, run_metrics, write_examples
+from longtail.training.results import describe, model_info, run_metrics, write_examples
 from longtail.training.stages import build_stage, make_loss, set_trainable
 from longtail.training.tracking import Tracking
+
+AGREE_STEPS = 10  # several processes ask each other this often whether to stop; the bar moves as often
 
 
 def start_run(
@@ -135,6 +137,8 @@ class Experiment(Callback):
         LongtailError: The configuration or the data cannot be used, or the checkpoint does not fit them.
     """
 
+    bar: Bar  # of the stage under way
+
     def __init__(
         self,
         config: RunConfig,
@@ -176,7 +180,7 @@ class Experiment(Callback):
         self.scale = 1.0  # of the logits before softmax
 
         # Results
-        self.progress = NOT_BEGUN
+        self.progress = Progress(1, state="not begun")
         self.history: list[dict[str, Any]] = []
         self.stage_results: dict[str, Any] = {}
         self.final: dict[str, Evaluation] = {}  # by split, once the last stage is evaluated
@@ -235,7 +239,10 @@ class Experiment(Callback):
                 f"the images of {self.config.data.source!r} are not those that {self.out} was started with; put them "
                 "back to resume, or train into a new --out."
             )
-        self.progress = _saved_progress(state, last=max(self.stages))
+        last, position = max(self.stages), (values["stage"], values["epoch"], values["step"])
+        # Checkpoints of earlier versions do not name the state.
+        inferred = "trained" if position[0] > last else "in a stage" if any(position[1:]) else "between stages"
+        self.progress = Progress(*position, values.get("phase", inferred))
         self.history = values["history"]
         self.stage_results = values["stage_results"]
         for name, value in values.get("seconds", {}).items():
@@ -243,8 +250,7 @@ class Experiment(Callback):
         self.scale = values["scale"]
         self.engine.loss_scaling = values.get("loss_scaling", {})  # a checkpoint of an older version has none
         if self.progress.state != "between stages":  # then its weights are those from before the next one changes it
-            index = min(self.progress.stage, max(self.stages))
-            set_trainable(self.model, self.stages[index], self.config.model)
+            set_trainable(self.model, self.stages[min(self.progress.stage, last)], self.config.model)
         load_weights(self.model, state.take("model"), f"the model {self.config.model.name!r}")
         self.model.to(self.engine.device)
         stage = self.stages.get(self.progress.stage)
@@ -279,9 +285,9 @@ class Experiment(Callback):
         if training.compile:
             # PyTorch keeps a few graphs of the same code, also of networks that are gone, and then compiles no more.
             torch.compiler.reset()
-        stored = (
-            self.features.views(index, stage.cached_views, training.seed, self._stop) if stage.cached_views else None
-        )
+        inputs: Inputs[Any] = self.inputs["train"]
+        if stage.cached_views:
+            inputs = self.features.views(index, stage.cached_views, training.seed, self._stop)
         work = build_stage(
             self.engine,
             stage,
@@ -289,8 +295,8 @@ class Experiment(Callback):
             model=self.model,
             counts=self.prepared.counts,
             labels=self.prepared.data.splits["train"].labels,
-            inputs=self.inputs["train"] if stored is None else stored,
-            network=None if stored is None else Classifier(self.model),
+            inputs=inputs,
+            network=Classifier(self.model) if stage.cached_views else None,
         )
         self.scale = work.loss.logit_scale
         if self.progress.epoch > stage.epochs or self.progress.step > work.steps:
@@ -307,11 +313,12 @@ class Experiment(Callback):
         if state is not None:
             load_optimizer_tensors(work.optimizer, state.take("optimizer"))
             if self.average is not None:
-                self.average.load(state)
+                load_weights(self.average.network, state.take("average"), "the averaged model")
+                self.average.updates = int(state.values["updates"])
             if self.recorder is not None and self.engine.is_main:  # the sums are those of all processes together
                 self.recorder.start(state.tensors.get("dynamics.sums"))
-        with self.reporter.bar(f"stage {index}", stage.epochs * work.steps) as bar:
-            ours = (self.average, StageBar(bar), self.tracking, self.recorder, self)
+        with self.reporter.bar(f"stage {index}", stage.epochs * work.steps) as self.bar:
+            ours = (self.average, self.tracking, self.recorder, self)
             work.callbacks = [*self.callbacks, *(callback for callback in ours if callback is not None)]
             for callback in work.callbacks:
                 callback.on_stage_begin(work)
@@ -325,7 +332,11 @@ class Experiment(Callback):
         self.average = self.recorder = self.state = None
 
     def on_step_end(self, stage: StageRun, progress: Progress) -> None:
-        """Save a checkpoint where it is due or where the user asked to stop."""
+        """Move the bar; save a checkpoint where it is due or where the user asked to stop."""
+        if progress.step % AGREE_STEPS == 0 or progress.step == stage.steps:
+            loss = "" if stage.meter.mean_loss is None else f"  loss {stage.meter.mean_loss:.3f}"
+            done = progress.epoch * stage.steps + progress.step
+            self.bar.update(done, f"epoch {progress.epoch + 1}/{stage.epochs}{loss}")
         if progress.step == stage.steps:  # the end of the epoch saves, once its row is recorded
             return
         stopping, every = self._stop_at(progress.step), self.config.training.checkpoint_steps
@@ -378,7 +389,10 @@ class Experiment(Callback):
             for name in ("validation", "test")
             if name in self.inputs
         }
-        self.stage_results[f"stage{index}"] = {name: main_figures(result.summary) for name, result in results.items()}
+        self.stage_results[f"stage{index}"] = {
+            name: {key: value for key, value in result.summary.items() if key != "per_class"}
+            for name, result in results.items()
+        }
         # The figures of the last stage are the result, which is shown by whoever started the run; those of a fold are
         # shown here only.
         shown = "test" in results and (not last or self.config.data.fold is not None)
@@ -391,14 +405,14 @@ class Experiment(Callback):
 
     def _measure(self, name: str, model: LongTailModel, *, keep_predictions: bool = False) -> Evaluation:
         """Evaluate a network on a split, on stored features where no stage trains the backbone."""
-        features = self.features.plain(name) if self.frozen else None
+        inputs: Inputs[Any] = self.features.plain(name) if self.frozen else self.inputs[name]
         begun = time.perf_counter()
         self.engine.share_buffers(model)
         split = self.prepared.data.splits[name]
         result = evaluate(
             self.engine,
-            model if features is None else Classifier(model),
-            self.inputs[name] if features is None else features,
+            Classifier(model) if self.frozen else model,
+            inputs,
             num_images=len(split),
             counts=self.prepared.counts,
             groups=self.prepared.groups,
@@ -425,9 +439,11 @@ class Experiment(Callback):
                 f"{progress.stage}; the checkpoint before is kept: train with a lower "
                 f"--stage{progress.stage}.optimizer.lr or a --training.clip_norm."
             )
-        within = stage if progress.step else None
-        sums = self.engine.sum(within.meter.sums) if within is not None else None
-        dynamics = self.engine.sum(self.recorder.sums) if within is not None and self.recorder is not None else None
+        sums: dict[str, Tensor] = {}  # of the epoch under way
+        if stage is not None and progress.step:
+            sums["meter"] = self.engine.sum(stage.meter.sums)
+            if self.recorder is not None:
+                sums["dynamics"] = self.engine.sum(self.recorder.sums)
         if self.engine.is_main:
             state = TrainingState(
                 values={
@@ -450,10 +466,8 @@ class Experiment(Callback):
                 state.put("optimizer", optimizer_tensors(stage.optimizer))
             if self.average is not None:
                 state.put("average", self.average.network.state_dict())
-            if sums is not None:
-                state.put("meter", {"sums": sums})
-            if dynamics is not None:
-                state.put("dynamics", {"sums": dynamics})
+            for name, values in sums.items():
+                state.put(name, {"sums": values})
             save_checkpoint(self.out, state)
         self.engine.wait()
         self.progress = progress
@@ -498,10 +512,3 @@ class Experiment(Callback):
         table = prediction_table(test, data.splits["test"], data.classes, group_column=column)
         write_predictions(self.out, table)
         write_confusion(self.out, test.predictions, counts.names)
-
-
-def _saved_progress(state: TrainingState, last: int) -> Progress:
-    """Read where training stood from a checkpoint; those of earlier versions do not name the state."""
-    stage, epoch, step = (state.values[name] for name in ("stage", "epoch", "step"))
-    inferred: State = "trained" if stage > last else "in a stage" if epoch or step else "between stages"
-    return Progress(stage, epoch, step, state.values.get("phase", inferred))

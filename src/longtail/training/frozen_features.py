@@ -6,8 +6,8 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -105,7 +105,6 @@ class Classifier(nn.Module):
     def __init__(self, model: LongTailModel) -> None:
         super().__init__()
         self.head = model.head
-        self.head_name = model.head_name
 
     def forward(self, features: Tensor, *, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits (N, C), or logits and the features (N, D) themselves."""
@@ -207,34 +206,22 @@ def views_on_disk(
     for names, views in together.items():
         for part in split_rows(torch.arange(len(names)), AT_ONCE) if names else ():
             wanted = {names[index]: places[names[index]] for index in part.tolist()}
-            _keep_part(keys, views, wanted, out, compute, contents, warn)
+            # Sorted, so that processes that want the same images in any order wait for the one that computes them.
+            part_key = hashlib.sha256(b"".join(sorted(wanted))).hexdigest()[:_KEY]
+            computed = cache(partial(compute, torch.tensor([rows[0] for rows in wanted.values()]), views))
+            size = len(wanted) * (_HASH + 4 * out.shape[2])
+            for number, view in enumerate(views):
+                about = replace(contents, images=len(wanted), view=view)
+                write = partial(_write_part, b"".join(wanted), computed, number)
+                stored = kept_on_disk(f"{keys[view]}-{part_key}", size, write, about, warn=warn)
+                _take(stored, out[view], dict(wanted))
 
 
-def _keep_part(
-    keys: Sequence[str],
-    views: Sequence[int],
-    wanted: Mapping[bytes, list[int]],
-    out: Tensor,
-    compute: Callable[[Tensor, Sequence[int]], Sequence[Tensor]],
-    contents: Contents,
-    warn: Callable[[str], object],
-) -> None:
-    """Store the wanted rows of several views, computed together unless another process has stored them."""
-    names, indices = b"".join(wanted), torch.tensor([rows[0] for rows in wanted.values()])
-    computed = dict[int, Tensor]()
-
-    def fill(file: Tensor, view: int) -> None:
-        if view not in computed:
-            computed.update(zip(views, (rows.cpu() for rows in compute(indices, views)), strict=True))
-        file[len(names) :].view(torch.float32).view_as(computed[view]).copy_(computed[view])
-        file[: len(names)] = torch.frombuffer(bytearray(names), dtype=torch.uint8)
-
-    # Sorted, so that processes that want the same images in any order wait for the one that computes them.
-    size, name = len(wanted) * (_HASH + 4 * out.shape[2]), hashlib.sha256(b"".join(sorted(wanted))).hexdigest()[:_KEY]
-    for view in views:
-        about = replace(contents, images=len(wanted), view=view)
-        stored = kept_on_disk(f"{keys[view]}-{name}", size, partial(fill, view=view), about, warn=warn)
-        _take(stored, out[view], dict(wanted))
+def _write_part(names: bytes, computed: Callable[[], Sequence[Tensor]], number: int, file: Tensor) -> None:
+    """Write the hashes of some images, and their rows in one of the computed views."""
+    rows = computed()[number]
+    file[len(names) :].view(torch.float32).view_as(rows).copy_(rows)
+    file[: len(names)] = torch.frombuffer(bytearray(names), dtype=torch.uint8)
 
 
 def _take(stored: Tensor, rows: Tensor, missing: dict[bytes, list[int]]) -> None:
@@ -277,12 +264,21 @@ def backbone_pass(
 ) -> list[Tensor]:
     """Features (N, D) of the images of these rows for each seed; each process computes those of every R-th image."""
     # Every process needs as many rows as the others to exchange them; those beyond the end repeat the first ones.
-    count = len(rows)
+    count, transform = len(rows), inputs.transform
     padded = rows[torch.arange(-(-count // engine.world_size) * engine.world_size) % count]
     ours = padded[engine.rank :: engine.world_size]
     targets = split_rows(torch.arange(len(ours)), BATCH)
     features = torch.empty(len(seeds), len(ours), model.num_features, device=engine.device)
     size = 0
+
+    def augmented(batch: Batch, words: tuple[int, ...], step: int) -> Tensor:
+        if image_seeds:  # each image with its own draws
+            draws = [step_seed(*words, image_seeds[row]) for row in batch.rows.tolist()]
+            images = zip(torch.split(batch.images, 1), draws, strict=True)
+            return torch.cat([transform.augment(image, torch.Generator().manual_seed(draw)) for image, draw in images])
+        # Nothing is stored for other choices of images: a draw for the batch takes an eighth of the time.
+        shared = torch.Generator().manual_seed(step_seed(*words, step))
+        return transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
 
     def through(images: Tensor, at_once: int) -> Tensor:
         nonlocal size
@@ -294,38 +290,18 @@ def backbone_pass(
         backbone = fold_batch_norms(model.backbone)
         for step, (batch, target) in enumerate(zip(inputs.batches(ours, BATCH), targets, strict=True)):
             for view, words in enumerate(seeds):
-                images = _augmented(engine, inputs.transform, batch, image_seeds, words, step)
+                images = augmented(batch, words, step)
                 size = size or forward_batch(engine.device, images.shape[-1])
                 features[view, target] = largest_batch(partial(through, images), size)
                 tick()
     return [engine.interleave(part)[:count] for part in features]
 
 
-def _augmented(
-    engine: Engine,
-    transform: BatchTransform,
-    batch: Batch,
-    image_seeds: Sequence[int],
-    words: tuple[int, ...],
-    step: int,
-) -> Tensor:
-    """Augment the images of a batch, each with its own random draws if it has a seed."""
-    if image_seeds:
-        return torch.cat(
-            [
-                transform.augment(image, torch.Generator().manual_seed(step_seed(*words, image_seeds[row])))
-                for image, row in zip(torch.split(batch.images, 1), batch.rows.tolist(), strict=True)
-            ]
-        )
-    # Nothing is stored for other choices of images: a draw for the batch takes an eighth of the time.
-    shared = torch.Generator().manual_seed(step_seed(*words, step))
-    return transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
-
-
+@dataclass
 class FeatureStore:
     """Computes the features of a run's splits as they are asked for.
 
-    Args:
+    Attributes:
         engine: Device, precision, processes.
         model: The network; its backbone is frozen when features are asked for.
         inputs: Images by split, augmented as in training.
@@ -337,22 +313,16 @@ class FeatureStore:
             particular, and seeds, stages and methods share them.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        model: LongTailModel,
-        inputs: Mapping[str, ImageInputs],
-        decoders: Mapping[str, Decoder],
-        reporter: Reporter,
-        seconds: dict[str, float],
-        data: DataConfig,
-        *,
-        fixed: bool,
-    ) -> None:
-        self.engine, self.model, self.inputs, self.decoders = engine, model, inputs, decoders
-        self.reporter, self.seconds, self.data, self.fixed = reporter, seconds, data, fixed
-        self._hashes: dict[str, list[bytes]] = {}  # a source's bytes are read once
-        self._plain: dict[str, StoredFeatures] = {}
+    engine: Engine
+    model: LongTailModel
+    inputs: Mapping[str, ImageInputs]
+    decoders: Mapping[str, Decoder]
+    reporter: Reporter
+    seconds: dict[str, float]
+    data: DataConfig
+    fixed: bool
+    _hashes: dict[str, list[bytes]] = field(default_factory=dict, init=False)  # a source's bytes are read once
+    _plain: dict[str, StoredFeatures] = field(default_factory=dict, init=False)
 
     def views(self, index: int, count: int, seed: int, stop: Callable[[], object]) -> StoredFeatures:
         """Features of ``count`` augmented views of the training images.

@@ -1,4 +1,4 @@
-"""The training loop: one epoch of one stage, step by step; runs, stored features, the estimator and the toy use it."""
+"""The training loop: an epoch of a stage, step by step, and its callbacks; runs, the estimator and the toy use it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +17,47 @@ from longtail.data.samplers import EpochSampler
 from longtail.device import step_seed
 from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss
+from longtail.models.model import LongTailModel
 from longtail.training.engine import LocalEngine, normalizable
 from longtail.training.forward_pass import Inputs, LabeledRows
-from longtail.training.progress import Progress
 
 Labeled = tuple[Tensor, Tensor]
 """What the network takes, (N, ...), and targets: class indices (N,) or probabilities (N, C)."""
 Mixer = Callable[[Labeled, Labeled | None, torch.Generator], Labeled]
 
 CHECK_STEPS = 50  # how often the host looks at the running sums
+
+State = Literal["not begun", "in a stage", "between stages", "trained", "evaluated"]
+"""Where training stands: a stage includes the end of its last epoch, before its results are measured."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands.
+
+    Attributes:
+        stage: 1 or 2, the stage under way; between stages the following one, and 1 more than the last one after it.
+        epoch: Finished epochs of that stage.
+        step: Finished steps of its next epoch.
+        state: The same in words.
+
+    Example:
+        >>> Progress(1, epoch=4, step=20).describe(epochs=200)
+        'at stage 1, epoch 5, step 20'
+    """
+
+    stage: int
+    epoch: int = 0
+    step: int = 0
+    state: State = "in a stage"
+
+    def describe(self, epochs: int) -> str:
+        """Say where a run continues, given the number of epochs of its stage."""
+        if self.state in ("trained", "evaluated"):
+            return "after the last stage: the files of the result are still to be written"
+        if self.state == "in a stage" and self.epoch == epochs:
+            return f"at the end of stage {self.stage}"
+        return f"at stage {self.stage}, epoch {self.epoch + 1}, step {self.step}"
 
 
 class Meter:
@@ -140,6 +172,40 @@ class Callback:
 
     def on_run_end(self, metrics: dict[str, Any]) -> None:
         """Once a run is trained and evaluated, with the values of ``metrics.json``, before that is written."""
+
+
+class MovingAverage(Callback):
+    """An exponential moving average of a network's weights.
+
+    Args:
+        model: The network that is trained.
+        decay: What remains of the average at each step, in (0, 1), once it has risen to that.
+
+    Attributes:
+        updates: How often it was updated in this stage.
+    """
+
+    def __init__(self, model: LongTailModel, decay: float) -> None:
+        from longtail.models.timm import prepare_torchvision
+
+        prepare_torchvision()
+        from timm.utils.model_ema import ModelEmaV3
+
+        self.model = model
+        # The decay rises from 0: else a short run would average in the weights that it began with.
+        self.timm = ModelEmaV3(model, decay=decay, use_warmup=True)
+        self.updates = 0
+
+    @property
+    def network(self) -> LongTailModel:
+        """The network with the averaged weights."""
+        return cast("LongTailModel", self.timm.module)
+
+    def on_step_end(self, stage: StageRun, progress: Progress) -> None:
+        """Take in the weights after a step."""
+        del stage, progress
+        self.updates += 1
+        self.timm.update(self.model, step=self.updates)
 
 
 @dataclass

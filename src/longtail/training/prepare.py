@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,7 +64,10 @@ class PreparedData:
     @cached_property
     def data_hash(self) -> str:
         """Hash over the training, validation and test rows, in this order, as they are when it is first asked for."""
-        return hash_splits(self.data)
+        # An embedded image counts by its bytes, a file by path and size.
+        splits = [(name, split) for name in ("train", "validation", "test") if (split := self.split(name)) is not None]
+        parts = "\n".join(f"{name} {split.fingerprint()}" for name, split in splits)
+        return f"sha256:{hashlib.sha256(parts.encode()).hexdigest()}"
 
     @property
     def unreadable(self) -> list[str]:
@@ -146,26 +149,27 @@ def prepare_data(
     origins = {name: "train" if name == "test" and config.folds > 1 else name for name in data.splits}
     if config.group_column is not None:
         data.splits["train"].require(config.group_column)  # also where nothing is carved: it may be misspelt
-    size = len(data.classes)
+    hold_out = partial(carve, seed=config.split_seed, groups=config.group_column, num_classes=len(data.classes))
     notes = [str(finding) if finding.severity == "warning" else finding.message for finding in data.findings]
     if config.folds > 1:
         data, fold_notes = _one_fold(config, data)
         notes += fold_notes
     elif "test" not in data.splits and config.test_fraction > 0:
-        rest, test = _carve(config, data.splits["train"], "test_fraction", size)
+        rest, test = hold_out(data.splits["train"], config.test_fraction, option="--data.test_fraction")
         data = data.with_splits(train=rest, test=test)
         notes.append(f"the source has no test split: {len(test)} images were held out (--data.test_fraction).")
     if config.imbalance_ratio is not None:
         cut = cut_long_tailed(
             data.splits["train"],
-            size,
+            len(data.classes),
             config.imbalance_ratio,
             profile=config.imbalance_profile,
             seed=config.subset_seed,
         )
         data = data.with_splits(train=cut)
     if "validation" not in data.splits and config.validation_fraction > 0:
-        rest, held_out = _carve(config, data.splits["train"], "validation_fraction", size)
+        fraction = config.validation_fraction
+        rest, held_out = hold_out(data.splits["train"], fraction, option="--data.validation_fraction")
         data = data.with_splits(train=rest, validation=held_out)
     counts = data.counts()
     groups = counts.groups(many=config.many, few=config.few, by=config.groups)
@@ -192,24 +196,6 @@ def _one_fold(config: DataConfig, data: ImageData) -> tuple[ImageData, list[str]
         notes.append(describe_never_judged(never, int((numbers >= 0).sum()), config.group_column))
     train, test = np.flatnonzero(numbers != config.fold), np.flatnonzero(numbers == config.fold)
     return data.with_splits(train=whole.select(train), test=whole.select(test)), notes
-
-
-def hash_splits(data: ImageData) -> str:
-    """Hash the rows of all splits of a run; an embedded image counts by its bytes, a file by path and size."""
-    names = [name for name in ("train", "validation", "test") if name in data.splits]
-    parts = "\n".join(f"{name} {data.splits[name].fingerprint()}" for name in names)
-    return f"sha256:{hashlib.sha256(parts.encode()).hexdigest()}"
-
-
-def _carve(config: DataConfig, split: Split, option: str, classes: int) -> tuple[Split, Split]:
-    return carve(
-        split,
-        getattr(config, option),
-        seed=config.split_seed,
-        groups=config.group_column,
-        num_classes=classes,
-        option=f"--data.{option}",
-    )
 
 
 def run_facts(config: RunConfig, prepared: PreparedData) -> dict[str, str]:
@@ -314,6 +300,7 @@ def inspect_environment(config: RunConfig) -> tuple[Facts, ImageData]:
     each_fold = config.data.folds and config.data.fold is None
     prepared = prepare_data(replace(config.data, fold=0) if each_fold else config.data, readable=source)
     train = prepared.data.splits["train"]
+    names = (PACKAGED, STRONG, TRANSFORMER, config.model.name)
     facts = Facts(
         images=len(train),
         classes=prepared.counts.num_classes,
@@ -322,13 +309,11 @@ def inspect_environment(config: RunConfig) -> tuple[Facts, ImageData]:
         gpu=accelerator_name(Engine(config.training).device),
         packaged=packaged_weights(PACKAGED.removeprefix(TIMM_PREFIX)) is not None,
         hub=reachable(),
-        cached=frozenset(name for name in {PACKAGED, STRONG, TRANSFORMER, config.model.name} if _is_cached(name)),
+        cached=frozenset(
+            name for name in names if name.startswith(TIMM_PREFIX) and cached_weights(name.removeprefix(TIMM_PREFIX))
+        ),
     )
     return facts, source
-
-
-def _is_cached(name: str) -> bool:
-    return name.startswith(TIMM_PREFIX) and cached_weights(name.removeprefix(TIMM_PREFIX)) is not None
 
 
 def _median_side(split: Split) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,18 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from longtail.analysis.confusions import FULL, Detail, Examples, choose_examples, usual_detail
+from longtail.analysis.confusions import FULL, Detail, choose_examples, usual_detail
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.counts import IntArray
 from longtail.data.dataset import Split
 from longtail.files import write_table
+from longtail.formatting import figure_text
 from longtail.models.model import LongTailModel
 from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing
 from longtail.run.tables import throughput
-from longtail.training.assumed_prior import assumed_prior
 from longtail.training.evaluate import Evaluation
 from longtail.training.prepare import PreparedData
+from longtail.training.stages import assumed_prior
 from longtail.version import versions
 
 EXAMPLES_SCHEMA = pa.schema(
@@ -86,14 +87,23 @@ def run_metrics(
     }
 
 
-def main_figures(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of a summary without those of single classes.
+def describe(summary: Mapping[str, Any]) -> str:
+    """Say the main figures of a summary in one line, with their intervals where it has them.
 
     Example:
-        >>> main_figures({"accuracy": 0.5, "per_class": []})
-        {'accuracy': 0.5}
+        >>> figures = {"accuracy": 0.5, "balanced_accuracy": 0.4, "many": 0.75, "medium": None, "few": 0.1}
+        >>> describe(figures)
+        'accuracy 50.0%, balanced accuracy 40.0%, many 75.0, medium n/a, few 10.0'
+        >>> describe(figures | {"intervals": {"accuracy": [0.41, 0.59]}})
+        'accuracy 50.0% (41.0–59.0), balanced accuracy 40.0%, many 75.0, medium n/a, few 10.0'
     """
-    return {key: value for key, value in summary.items() if key != "per_class"}
+    intervals = summary.get("intervals") or {}
+    whole = ("accuracy", "balanced_accuracy")
+    means = [f"{name.replace('_', ' ')} {figure_text(summary[name], intervals.get(name))}" for name in whole]
+    groups = [
+        f"{name} {figure_text(summary[name], intervals.get(name), unit=False)}" for name in ("many", "medium", "few")
+    ]
+    return ", ".join([*means, *groups])
 
 
 def model_info(
@@ -149,7 +159,22 @@ def write_examples(
     label, answer = (np.asarray(predictions[name], dtype=np.int64) for name in ("label", "prediction"))
     confidence = np.asarray(predictions["confidence"], dtype=np.float64)
     chosen = choose_examples(label, answer, confidence, counts)
-    rows = list(_example_rows(chosen, train, test, label, answer, confidence, tick))
+    usual = usual_detail(len(chosen.classes))
+    shown, wrong = _by_class(train.labels, len(chosen.close)), _by_class(label[chosen.errors], len(chosen.close))
+    rows: list[dict[str, Any]] = []
+
+    def add(split: Split, index: int, role: str, prediction: int = -1, sure: float = 0.0) -> None:
+        picture = thumbnail(split.image(index), detail)
+        columns = {"class": name, "role": role, "image": picture, "prediction": prediction, "confidence": sure}
+        rows.append(columns | {"path": split.path(index)})
+
+    for name in chosen.classes.tolist():
+        detail = FULL if chosen.close[name] else usual
+        for index in shown[name][: detail.pictures].tolist():
+            add(train, index, "train")
+        for index in chosen.errors[wrong[name]].tolist():
+            add(test, index, "error", int(answer[index]), float(confidence[index]))
+        tick()
     write_table(path, pa.Table.from_pylist(rows, schema=EXAMPLES_SCHEMA))
 
 
@@ -165,31 +190,6 @@ def thumbnail(picture: Image.Image, detail: Detail) -> bytes:
     small.thumbnail((detail.side, detail.side), Image.Resampling.LANCZOS)
     small.save(buffer, "WEBP", quality=detail.quality)
     return buffer.getvalue()
-
-
-def _example_rows(
-    chosen: Examples,
-    train: Split,
-    test: Split,
-    label: IntArray,
-    answer: IntArray,
-    confidence: np.ndarray[Any, Any],
-    tick: Callable[[], object],
-) -> Iterator[dict[str, Any]]:
-    def row(split: Split, index: int, role: str, prediction: int = -1, sure: float = 0.0) -> dict[str, Any]:
-        picture = thumbnail(split.image(index), detail)
-        columns = {"class": name, "role": role, "image": picture, "prediction": prediction, "confidence": sure}
-        return columns | {"path": split.path(index)}
-
-    usual = usual_detail(len(chosen.classes))
-    shown, wrong = _by_class(train.labels, len(chosen.close)), _by_class(label[chosen.errors], len(chosen.close))
-    for name in chosen.classes.tolist():
-        detail = FULL if chosen.close[name] else usual
-        for index in shown[name][: detail.pictures].tolist():
-            yield row(train, index, "train")
-        for index in chosen.errors[wrong[name]].tolist():
-            yield row(test, index, "error", int(answer[index]), float(confidence[index]))
-        tick()
 
 
 def _by_class(label: IntArray, num_classes: int) -> list[IntArray]:

@@ -1,16 +1,17 @@
-"""Stage 1 and stage 2 of a run: from the configuration of a stage to what the training loop takes."""
+"""Stage 1 and stage 2 of a run: what the training loop takes for each, and the class prior it leaves behind."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longtail.config.schema import Mixing, ModelConfig, OptimizerConfig, StageConfig
+from longtail.config.schema import Mixing, ModelConfig, OptimizerConfig, RunConfig, StageConfig
 from longtail.counts import ClassCounts, IntArray
-from longtail.data.samplers import build_sampler
+from longtail.data.samplers import build_sampler, class_probabilities
 from longtail.data.transforms import mixing
 from longtail.device import can_fuse, step_seed
 from longtail.errors import LongtailError
@@ -184,3 +185,39 @@ def build_stage(
         pasted=draw("class-balanced", seed=step_seed(seed, index, 3)) if stage.mixing == "cmo" else None,
         remedy=f"the last good checkpoint is kept: train with {' or '.join(remedies)}",
     )
+
+
+def trained_prior(config: RunConfig, counts: ClassCounts) -> Literal["train", "uniform"]:
+    """Return the mix that the probabilities of a finished run assume, by its last stage; see :func:`assumed_prior`."""
+    return assumed_prior(config.stage2 if config.stage2.epochs else config.stage1, counts)
+
+
+def assumed_prior(stage: StageConfig, counts: ClassCounts) -> Literal["train", "uniform"]:
+    """Return which of two mixes is nearer to the one that a stage's network comes to assume.
+
+    A network trained with cross-entropy learns the probabilities of the mix it sees: how often a class is drawn,
+    times the weight its images have in the loss, both at the end of the stage. A loss that adjusts its logits by
+    the prior (:attr:`~longtail.losses.LongTailLoss.prior_exponent`) takes ``pi^tau`` out of that. The answer is
+    ``"uniform"`` where the mix has less than half the spread (of logarithms) of the training images, as with class-
+    balanced draws, inverse weights, or ``tau = 1``. Losses with margins (LDAM, KPS, FBL, GCL) change the
+    probabilities in ways no mix of classes describes; they count by draws and weights alone.
+
+    Args:
+        stage: The last stage that has epochs.
+        counts: Training images per class.
+
+    Example:
+        >>> assumed_prior(StageConfig(), ClassCounts([90, 10]))
+        'train'
+        >>> assumed_prior(StageConfig(sampler="class-balanced"), ClassCounts([90, 10]))
+        'uniform'
+    """
+    loss = build_loss(stage.loss.name, counts, stage.loss.options)
+    loss.progress = 1.0
+    strategy = "instance" if stage.sampler == "shuffle" else stage.sampler
+    draws = class_probabilities(counts.at_least_one.astype(np.int64), strategy, progress=1.0).numpy()
+    weights = torch.stack([loss.mean_divisor(torch.tensor([label])) for label in range(loss.num_classes)])
+    weights = weights.clamp_min(torch.finfo(torch.float32).tiny).double()  # above zero
+    log_prior = np.log(counts.prior)
+    mix = np.log(draws) + np.log(weights.numpy()) - loss.prior_exponent * log_prior
+    return "uniform" if np.std(mix) < np.std(log_prior) / 2 else "train"

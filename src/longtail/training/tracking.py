@@ -50,16 +50,27 @@ class Tracking(Callback):
         self.out = out
         self.reporter = reporter
         self._tracker: Any = None
-        if self.name != "none":
-            _check_installed(self.name)
+        if self.name == "none":
+            return
+        from accelerate.tracking import get_available_trackers
+
+        if self.name not in map(str, get_available_trackers()):
+            raise LongtailError(
+                f'the tracker {self.name} is not installed: python -m pip install "longtail[{self.name}]", or train '
+                "without it."
+            )
 
     def __enter__(self) -> Tracking:
         if self.name == "none":
             return self
-        saved = self._saved()
+        stored = read_tracker(self.out)
+        saved = stored.run if stored is not None and stored.tracker == self.name else None
+        # Runs of a grid start together, and the first makes the project that the others would make as well.
+        project = f"{Path.home()} {self.name} {self.config.training.tracker_project}"
+        lock = f"longtail-{hashlib.sha256(project.encode()).hexdigest()[:16]}.lock"
         try:
             self._tracker = self._new_tracker(saved or "")
-            with FileLock(self._lock()):
+            with FileLock(Path(tempfile.gettempdir()) / lock):
                 self._tracker.start()
             if saved is None:  # they are there already, and MLflow takes no other values for them
                 self._tracker.store_init_configuration(hyperparameters(self.config))
@@ -115,11 +126,6 @@ class Tracking(Callback):
             f"{HISTORY_FILE} keeps every epoch."
         )
 
-    def _saved(self) -> str | None:
-        """The tracker's name of this run, None where it has none yet."""
-        saved = read_tracker(self.out)
-        return saved.run if saved is not None and saved.tracker == self.name else None
-
     def _new_tracker(self, saved: str) -> Any:
         from accelerate import tracking
 
@@ -135,13 +141,6 @@ class Tracking(Callback):
             # Under the id of a run that exists, "allow" continues it.
             return tracking.WandBTracker(project, name=title, dir=str(self.out), id=saved or None, resume="allow")
         return tracking.TrackioTracker(project, name=saved or title, resume="allow" if saved else "never")
-
-    def _lock(self) -> Path:
-        """Runs of a grid start together, and the first makes the project that the others would make as well."""
-        name = hashlib.sha256(f"{Path.home()} {self.name} {self.config.training.tracker_project}".encode()).hexdigest()[
-            :16
-        ]
-        return Path(tempfile.gettempdir()) / f"longtail-{name}.lock"
 
     def _run_name(self) -> str:
         """The name or id under which the tracker finds the run again."""
@@ -185,15 +184,6 @@ def final_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in summary.items()
         if key not in {"per_class", "intervals"}
     }
-
-
-def _check_installed(name: str) -> None:
-    from accelerate.tracking import get_available_trackers
-
-    if name not in map(str, get_available_trackers()):
-        raise LongtailError(
-            f'the tracker {name} is not installed: python -m pip install "longtail[{name}]", or train without it.'
-        )
 
 
 def _first_line(error: Exception) -> str:
