@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from longtail.counts import ClassCounts, ClassCountsLike, IntArray
 from longtail.data.dataset import Split
 from longtail.errors import LongtailError, nearest
 
+PROFILES = ("exponential", "step", "pareto")
 _NEARLY = 1.1  # tolerance for a source slightly more imbalanced than the ratio asked for
 
 
@@ -86,8 +87,8 @@ def long_tailed_counts(
     counts = ClassCounts.of(available)
     if not (math.isfinite(imbalance_ratio) and imbalance_ratio >= 1):
         raise LongtailError(f"an imbalance ratio is at least 1 (balanced), got {imbalance_ratio:g}.")
-    if profile not in _PROFILES:
-        raise LongtailError(f"there is no profile {profile!r}.{nearest(profile, _PROFILES)}")
+    if profile not in PROFILES:
+        raise LongtailError(f"there is no profile {profile!r}.{nearest(profile, PROFILES)}")
     present = counts.array[counts.array > 0]
     ratio = present.max() / present.min()
     if ratio > imbalance_ratio * _NEARLY:
@@ -98,7 +99,7 @@ def long_tailed_counts(
     order = np.argsort(-counts.array, kind="stable")[: len(present)]
     sizes = np.zeros(len(counts), dtype=np.int64)
     for rank, label in enumerate(order):
-        wanted = _PROFILES[profile](int(present.max()), imbalance_ratio, rank, len(present))
+        wanted = _size_by_rank(profile, int(present.max()), imbalance_ratio, rank, len(present))
         sizes[label] = min(max(wanted, 1), counts[label])
     return tuple(sizes.tolist())
 
@@ -131,21 +132,13 @@ def cut_long_tailed(
     return split.select(np.flatnonzero(ranks < keep[split.labels]))
 
 
-def _exponential(largest: int, ratio: float, rank: int, classes: int) -> int:
-    return int(largest * (1 / ratio) ** (rank / max(classes - 1, 1)))
-
-
-def _step(largest: int, ratio: float, rank: int, classes: int) -> int:
-    return largest if rank < classes // 2 else int(largest / ratio)
-
-
-def _pareto(largest: int, ratio: float, rank: int, classes: int) -> int:
-    power = math.log(ratio) / math.log(max(classes, 2))
-    return int(largest * (rank + 1) ** -power + 1e-9)  # the last class is n_0 / IR exactly, but for rounding
-
-
-_PROFILES: Mapping[str, Callable[[int, float, int, int], int]] = {
-    "exponential": _exponential,
-    "step": _step,
-    "pareto": _pareto,
-}
+def _size_by_rank(profile: str, largest: int, ratio: float, rank: int, classes: int) -> int:
+    """Return the number of images that a profile wants of the class at a rank by size."""
+    match profile:
+        case "exponential":
+            return int(largest * (1 / ratio) ** (rank / max(classes - 1, 1)))
+        case "step":
+            return largest if rank < classes // 2 else int(largest / ratio)
+        case _:
+            power = math.log(ratio) / math.log(max(classes, 2))
+            return int(largest * (rank + 1) ** -power + 1e-9)  # the last class is n_0 / IR exactly, but for rounding

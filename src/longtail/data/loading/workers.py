@@ -219,18 +219,14 @@ def _square(image: Any, *, size: int, resize: int | None, interpolation: Interpo
     if isinstance(image, str | os.PathLike):
         return read_square(image, resize=resize, size=size, interpolation=interpolation)
     if isinstance(image, np.ndarray):
-        image = _from_array(image)
+        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+            raise LongtailError(
+                f"an image as an array is uint8 of shape (H, W) or (H, W, 3), not {image.dtype} of shape "
+                f"{image.shape}: convert it, or leave backbone out if these are features."
+            )
+        image = Image.fromarray(image)
     if not isinstance(image, Image.Image):
         raise LongtailError(
             f"an image is a path, a Pillow image or a uint8 array, not a {type(image).__name__}: convert it first."
         )
     return to_uint8(to_rgb(image), resize, size, interpolation)
-
-
-def _from_array(pixels: npt.NDArray[Any]) -> Image.Image:
-    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
-        raise LongtailError(
-            f"an image as an array is uint8 of shape (H, W) or (H, W, 3), not {pixels.dtype} of shape "
-            f"{pixels.shape}: convert it, or leave backbone out if these are features."
-        )
-    return Image.fromarray(pixels)

@@ -124,7 +124,8 @@ def read_records(path: str | os.PathLike[str], *, decoding: Decoding = "strict")
     with _open(path, decoding) as file:
         lines = _lines(file, path)
         head = _first_record(lines)
-        delimiter = _delimiter("".join(head))
+        outside = re.sub(r'"[^"]*"', "", "".join(head))  # of quotes; without any delimiter it is a comma
+        delimiter = max(DELIMITERS, key=outside.count)
         lines_of_row: list[str] = []
 
         def recorded() -> Iterator[str]:
@@ -208,12 +209,6 @@ def _first_record(lines: Iterator[str]) -> list[str]:
         if length > _LONGEST_RECORD or (quotes % 2 == 0 and line.strip()):
             break
     return record
-
-
-def _delimiter(record: str) -> str:
-    """Return the most frequent delimiter outside quotes; a comma if there is none."""
-    outside = re.sub(r'"[^"]*"', "", record)
-    return max(DELIMITERS, key=outside.count)
 
 
 def _quoting(record: str, delimiter: str, path: object, start: int, error: csv.Error) -> str:
