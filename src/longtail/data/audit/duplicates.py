@@ -60,20 +60,7 @@ class DuplicateGroup:
         return tuple(dict.fromkeys(image.split for image in self.images))
 
 
-@dataclass(frozen=True)
-class Duplicates:
-    """The copies in a source.
-
-    Attributes:
-        groups: Exact ones first, each in the order of the source.
-        unchecked: Number of pairs with similar hashes beyond those compared by their pixels.
-    """
-
-    groups: tuple[DuplicateGroup, ...]
-    unchecked: int
-
-
-def find_duplicates(data: ImageData, probes: Sequence[Probe]) -> Duplicates:
+def find_duplicates(data: ImageData, probes: Sequence[Probe]) -> tuple[tuple[DuplicateGroup, ...], int]:
     """Group images with the same pixels, and those that look nearly the same.
 
     Pairs whose hashes are near are compared by their pixels; see :class:`PixelCheck`. A group
@@ -84,12 +71,16 @@ def find_duplicates(data: ImageData, probes: Sequence[Probe]) -> Duplicates:
         data: The source.
         probes: Facts about its images; unreadable ones are skipped.
 
+    Returns:
+        The groups, exact ones first, each in the order of the source; and the number of pairs with similar hashes
+        beyond those compared by their pixels.
+
     Example:
         >>> from longtail.data.dataset import Split
         >>> from longtail.data.audit.probe import probe_all
         >>> noise = np.random.default_rng(0).integers(0, 255, (2, 16, 16), dtype=np.uint8)
         >>> data = ImageData("mine", ("cat", "lynx"), {"train": Split.from_arrays(noise[[0, 1, 0]], [0, 0, 1])})
-        >>> [(group.kind, group.labels) for group in find_duplicates(data, list(probe_all(data))).groups]
+        >>> [(group.kind, group.labels) for group in find_duplicates(data, list(probe_all(data)))[0]]
         [('exact', ('cat', 'lynx'))]
     """
     exact: dict[bytes, list[Probe]] = defaultdict(list)
@@ -114,7 +105,7 @@ def find_duplicates(data: ImageData, probes: Sequence[Probe]) -> Duplicates:
                 for probe in distinct[place]
             ]
             groups.append(DuplicateGroup("near", tuple(copies)))
-    return Duplicates(tuple(groups), check.unchecked)
+    return tuple(groups), check.unchecked
 
 
 def _copy(data: ImageData, probe: Probe, likeness: float | None = None) -> Copy:
@@ -202,16 +193,16 @@ def _share(columns: bool) -> str:
     return "list the images in a CSV with a column for what they share (--group-column)"
 
 
-def unchecked_findings(copies: Duplicates) -> list[Finding]:
-    """Return a note if some candidate pairs were not compared.
+def unchecked_findings(pairs: int) -> list[Finding]:
+    """Return a note if some candidate pairs, of a number from :func:`find_duplicates`, were not compared.
 
     Example:
-        >>> [finding.kind for finding in unchecked_findings(Duplicates((), 7))]
+        >>> [finding.kind for finding in unchecked_findings(7)]
         ['near-copies-unchecked']
     """
-    if not copies.unchecked:
+    if not pairs:
         return []
-    message = f"up to {copies.unchecked:,} more pairs of images may look alike and were not compared by their pixels"
+    message = f"up to {pairs:,} more pairs of images may look alike and were not compared by their pixels"
     return [Finding("note", message, "look at fewer images at a time, --max-images", "near-copies-unchecked")]
 
 

@@ -175,11 +175,11 @@ def inspect_data(
         warnings.simplefilter("ignore", OwnRangeWarning)  # reported as a finding, with the file names
         probes = list(probe_all(data, max_images, tick))
     seconds = time.perf_counter() - start
-    copies = find_duplicates(data, probes)
+    copies, unchecked = find_duplicates(data, probes)
     divided = bool(len(data.splits.get("test", ())))
     columns = set(data.splits["train"].rows.column_names) > {"image", "label"}
-    findings = [*image_findings(data, probes), *duplicate_findings(copies.groups, divided=divided, columns=columns)]
-    findings += [*unchecked_findings(copies), *class_findings(data), *data.findings]
+    findings = [*image_findings(data, probes), *duplicate_findings(copies, divided=divided, columns=columns)]
+    findings += [*unchecked_findings(unchecked), *class_findings(data), *data.findings]
     return Inspection(
         source=data.source,
         classes=data.classes,
@@ -192,7 +192,7 @@ def inspect_data(
         sizes=_sizes([probe.size for probe in probes if probe.size]),
         modes=dict(Counter(probe.mode for probe in probes if probe.mode).most_common()),
         unreadable=tuple(data.splits[probe.split].path(probe.index) for probe in probes if probe.error),
-        duplicates=copies.groups,
+        duplicates=copies,
         findings=tuple(sorted(findings, key=lambda finding: _WORST_FIRST.index(finding.severity))),
     )
 
