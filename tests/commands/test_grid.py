@@ -66,7 +66,7 @@ def test_every_word_reaches_the_runs(cli: Cli, planned: list[tuple[Grid, int | N
     assert (done.status, done.out) == (130, "")
     ends = "stopped; the checkpoints are saved. Continue with: longtail compare --grid 'my grid/grid.yaml'\n"
     assert done.err.endswith(ends)
-    assert "gcl: stage 2: 5 epochs of the classifier" in done.err
+    assert "gcl: stage 2: 5 epochs" in done.err
     ((grid, jobs),) = planned
     assert jobs == 3
     assert [run.title for run in grid.runs] == ["ce seed 0", "ce seed 1", "gcl seed 0", "gcl seed 1"]
@@ -108,7 +108,7 @@ def test_a_run_that_fails_leaves_the_others_a_table(cli: Cli, tmp_path: Path, re
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     done = cli("compare", "--grid", "grid.yaml", "--jobs", 2, "--csv", "mine.csv")
     assert done.complaint == "1 of 2 runs failed; the same command tries them again."
-    assert "note: wild has no finished run, so that others are compared with tame\n" in done.err
+    assert "note: wild has no finished run" in done.err
     assert "failed: wild seed 0: the " in done.err
     assert "grid/wild/seed-0.log" in done.err
     assert "tame" in done.out

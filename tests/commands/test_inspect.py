@@ -72,7 +72,7 @@ def test_the_page_is_whole_offline_and_shows_what_was_found(cli: Call, photos: P
     assert "<b>" not in page
     assert "co\\npy.png" in page
     assert "Exact copies, under several labels" in page
-    assert "To do: keep the right label and remove the others." in page
+    assert "keep the right label" in page
     assert "prefers-color-scheme: dark" in page
     assert not re.search(r'(src|href)="(?!data:|#)|url\(|<script|@import', page)
     assert "default-src 'none'" in page
@@ -111,7 +111,7 @@ def test_links_train_and_a_broken_one_is_named(cli: Call, train: Call, photos: P
     assert kinds(cli("inspect", photos, "--json")) == {"link-back": "warning", "link-outside": "note"}
     (photos / "train" / "cat" / "broken.png").symlink_to(photos / "nowhere.png")
     assert "broken.png' " in train(photos).complaint
-    assert "broken.png' does not exist: restore the file" in " ".join(cli("inspect", photos).out.split())
+    assert "broken.png' does not exist" in " ".join(cli("inspect", photos).out.split())
     (photos / "train" / "cat" / "broken.png").unlink()
     done = train(photos)
     assert done.status == 0
@@ -126,7 +126,7 @@ def test_a_huge_image_is_refused_with_the_limit(cli: Call, train: Call, photos: 
     (photos / "train" / "cat" / "huge.png").write_bytes(huge(side))
     complaint = train(photos).complaint
     assert "huge.png' " in complaint
-    assert "more than 89,478,485 pixels: scale it down first, or set LONGTAIL_MAX_PIXELS; " in complaint
+    assert all(word in complaint for word in ("89,478,485", "LONGTAIL_MAX_PIXELS"))
     shown = cli("inspect", photos, "--json")
     assert "Warning" not in shown.err
     assert [Path(name).name for name in json.loads(shown.out)["unreadable"]] == ["huge.png"]

@@ -31,7 +31,7 @@ def test_what_was_prepared_trains_as_the_originals_do(cli: Call, train: Call, ph
     done = cli("prepare", photos, "--out", "small", "--size", 16)
     assert done.status == 0
     assert re.match(r"small: 24 images of 16 x 16 pixels \(24 train\), \d+ images/s\n", done.out)
-    assert "train on it: longtail train hf:small --recipe NAME --out RUN" in done.out
+    assert "longtail train hf:small" in done.out
     losses = []
     for source, out in ((photos, "first"), ("hf:small", "second")):
         options = ("--data.image_size", 16, "--stage1.batch_size", 8, "--data.validation_fraction", 0)
@@ -47,7 +47,7 @@ def test_a_bad_image_stops_unless_it_may_be_skipped(cli: Call, photos: Path) -> 
     done = cli("prepare", photos, "--out", "small", "--size", 16, "--skip-bad")
     assert done.status == 0
     assert [line.startswith("skipped: ") for line in done.err.splitlines() if "lynx/3.jpg" in line] == [True]
-    assert "23 images of 16 x 16 pixels (23 train, 1 unreadable skipped)" in done.out
+    assert all(word in done.out for word in ("16 x 16", "23 train", "1 unreadable"))
 
 
 def test_columns_of_a_table_can_be_named(cli: Call, photos: Path) -> None:
@@ -96,5 +96,5 @@ def test_images_that_cannot_be_kept_on_disk_are_a_note_of_the_run(
     monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "file"))
     done = train("digits")
     assert done.status == 0
-    assert "note: decoded images are not kept on disk" in done.err
+    assert "not kept on disk" in done.err
     assert "note: decoded" not in train("digits", "--data.cache", "false", out="second").err
