@@ -26,13 +26,14 @@ from longtail.data.transforms.augmentation import Augmentation, BatchTransform
 from longtail.device import generators_as_before, named_device
 from longtail.errors import LongtailError, nearest
 from longtail.evaluation.posthoc import Adjustment, prior_shares
-from longtail.integrations import sklearn_files as classifier_files
-from longtail.integrations.sklearn_network import (
+from longtail.integrations.sklearn_model import (
     HostLoader,
     build_network,
     check_backbone,
+    load_classifier,
     refuse_images,
     refuse_single_image,
+    save_classifier,
 )
 from longtail.losses import LongTailLoss, build_loss, loss_class
 from longtail.training.engine import LocalEngine
@@ -158,7 +159,12 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def predict_proba(self, X: Any) -> FloatArray:  # noqa: N803
         """Return the probability of each class, float64 (N, C) in the order of ``classes_``, under the chosen prior."""
         check_is_fitted(self)
-        rows = self._check_rows(X)
+        if self.backbone is None:
+            refuse_images(X)
+            rows = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        else:
+            refuse_single_image(X)
+            rows = X
         self._move(named_device(self.device))
         with torch.inference_mode():
             logits = torch.cat([self.model_.head(features) for features in self._features(rows)]).double().cpu()
@@ -187,7 +193,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             LongtailError: Labels or parameters that JSON cannot hold, or files that cannot be written.
         """
         check_is_fitted(self)
-        classifier_files.save(self, Path(folder))
+        save_classifier(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -196,7 +202,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         Raises:
             LongtailError: A file is missing, damaged, or not of this class.
         """
-        return classifier_files.load(cls(), Path(folder))
+        return load_classifier(cls(), Path(folder))
 
     def _check_options(self) -> None:
         if not isinstance(self.loss, str):
@@ -248,13 +254,6 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if self.prior is not None:
             self._shares(self.prior)  # an invalid prior is refused before training
         return rows, torch.from_numpy(labels.astype(np.int64))
-
-    def _check_rows(self, X: Any) -> Any:  # noqa: N803
-        if self.backbone is not None:
-            refuse_single_image(X)
-            return X
-        refuse_images(X)
-        return validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
 
     def _train(self, rows: Any, labels: Tensor, device: torch.device, seed: int) -> None:
         loss = build_loss(self.loss, self.class_counts_, self.loss_options)
