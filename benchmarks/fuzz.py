@@ -41,7 +41,7 @@ from safetensors.torch import save_file
 
 from longtail.cli import main as longtail
 from longtail.errors import LongtailError
-from longtail.predict.card import model_card
+from longtail.predict.hub import model_card
 
 OPTIONS = (
     "--recipe", "cifar-lt/gcl", "--imbalance-ratio", "20", "--model.name", "plain-cnn", "--data.image_size", "8",

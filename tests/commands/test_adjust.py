@@ -14,11 +14,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from longtail.experiments.adjust import adjust_run
+from longtail.experiments.adjust import AdjustmentOptions, adjust_run
 from longtail.experiments.finished_run import FinishedRun, RunImages
-from longtail.experiments.tune import AdjustmentOptions
 from longtail.formatting import figure_text
-from longtail.predict.card import model_card
+from longtail.predict.hub import model_card
 from longtail.run.model_files import load_info, load_run
 
 Call = Callable[..., Any]

@@ -75,9 +75,10 @@ def test_all_folds_together_judge_every_image_once(
 def test_a_fold_that_fails_is_named_with_the_command_to_continue(
     small_config: Build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quiet: Reporter
 ) -> None:
-    monkeypatch.setattr("longtail.experiments.folds.run_grid", lambda grid, _: [
-        Outcome(run, "no space left." if run.name == "fold-1" else "") for run in grid.runs
-    ])  # fmt: skip
+    monkeypatch.setattr(
+        "longtail.experiments.folds.run_grid",
+        lambda grid, _: [Outcome(run, "no space left." if run.name == "fold-1" else "") for run in grid.runs],
+    )
     with pytest.raises(LongtailError, match=r"fold-1 .*no space left.*--resume"):
         start_folds(small_config(data={"folds": 2}), tmp_path / "cv", quiet)
     assert not (tmp_path / "cv" / "metrics.json").exists()

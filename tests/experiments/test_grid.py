@@ -34,9 +34,14 @@ from longtail.training.experiment import start_run
 from longtail.training.interrupt import Interrupted
 
 SMALL = {
-    "data.imbalance_ratio": 10, "data.image_size": 8, "data.augmentation": "none", "data.workers": 0,
-    "model.name": "plain-cnn", "stage1.optimizer.lr": 0.02, "training.device": "cpu",
-}  # fmt: skip
+    "data.imbalance_ratio": 10,
+    "data.image_size": 8,
+    "data.augmentation": "none",
+    "data.workers": 0,
+    "model.name": "plain-cnn",
+    "stage1.optimizer.lr": 0.02,
+    "training.device": "cpu",
+}
 RUNS = {"ce": {"recipe": "cifar-lt/ce"}, "gcl": {"recipe": "cifar-lt/gcl"}}
 
 
@@ -93,13 +98,21 @@ def test_a_file_becomes_runs_by_configuration_and_seed(tmp_path: Path) -> None:
 
 def test_the_words_of_the_command_line_plan_the_same_as_a_file() -> None:
     words = recipe_grid(
-        "digits", ["cifar-lt/ce", "cifar-lt/gcl"], seeds=2, epochs=4, baseline="cifar-lt/gcl",
+        "digits",
+        ["cifar-lt/ce", "cifar-lt/gcl"],
+        seeds=2,
+        epochs=4,
+        baseline="cifar-lt/gcl",
         options=["data.few=7", "stage1.loss.options={scale: 9}"],
-    )  # fmt: skip
+    )
     by_hand = {
-        "source": "digits", "seeds": 2, "epochs": 4, "baseline": "gcl", "runs": RUNS,
+        "source": "digits",
+        "seeds": 2,
+        "epochs": 4,
+        "baseline": "gcl",
+        "runs": RUNS,
         "set": {"data.few": 7, "stage1.loss.options": {"scale": 9}},
-    }  # fmt: skip
+    }
     assert plan_grid(words | {"out": "x"}) == plan_grid(by_hand | {"out": "x"})
     both = recipe_grid("digits", ["cifar-lt/ce", "demo/ce"])["runs"]
     assert both == {"cifar-lt-ce": {"recipe": "cifar-lt/ce"}, "demo-ce": {"recipe": "demo/ce"}}
@@ -138,7 +151,7 @@ def test_varied_options_multiply_the_runs_and_the_resolved_grid_plans_them_again
             {f"{name}-batch_size={b}": "gcl-batch_size=9" for name in RUNS for b in (8, 9)},
         ),
     ],
-)  # fmt: skip
+)
 def test_the_baseline_of_each_run(vary: dict[str, Any], baseline: str, expected: dict[str, str]) -> None:
     grid = plan_grid(spec(vary=vary, baseline=baseline))
     assert {run.name: run.baseline for run in grid.runs} == expected

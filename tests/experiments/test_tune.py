@@ -12,7 +12,7 @@ from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
 from longtail.evaluation.metrics import EvaluationMetrics, summarize
 from longtail.evaluation.posthoc import fit_temperature, logit_adjust, tau_normalize
-from longtail.experiments.tune import AdjustmentOptions, choose, confidences
+from longtail.experiments.adjust import AdjustmentOptions, choose, confidences
 from longtail.models.heads import CosineHead, LinearHead, ScaledHead
 from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing
 

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 
 from longtail.data.sources import last_name
 from longtail.errors import LongtailError
-from longtail.predict.card import model_card
+from longtail.predict.hub import model_card
 from longtail.run.model_files import load_info, save_info
 from longtail.run.result import write_adjusted
 
@@ -99,10 +99,15 @@ def test_class_names_stay_text(untrained_run: Callable[..., Path], tmp_path: Pat
 @pytest.mark.parametrize(
     ("source", "shown"),
     [
-        ("/home/me/photos", "photos"), ("parquet:/data/fish/", "parquet:fish"), ("csv:a/b.csv", "csv:b.csv"),
-        ("hf:owner/set", "hf:owner/set"), ("hf:/home/me/saved", "hf:saved"), ("hf:me/x/saved", "hf:saved"), ("", ""),
+        ("/home/me/photos", "photos"),
+        ("parquet:/data/fish/", "parquet:fish"),
+        ("csv:a/b.csv", "csv:b.csv"),
+        ("hf:owner/set", "hf:owner/set"),
+        ("hf:/home/me/saved", "hf:saved"),
+        ("hf:me/x/saved", "hf:saved"),
+        ("", ""),
     ],
-)  # fmt: skip
+)
 def test_only_the_last_name_of_a_source(source: str, shown: str) -> None:
     assert last_name(source) == shown
 

@@ -118,9 +118,9 @@ def test_the_rule_of_the_docs_gives_the_same_squares(ready: Path, tmp_path: Path
         for shape in ((12, 12, 3), (14, 14, 4), (40, 31, 2), (13, 90, 4), (13, 90)):  # color, transparent, gray
             path = tmp_path / "image.png"
             Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
-            found = names["square"](Image.open(path), rule["shorter_side"], rule["crop"], rule["interpolation"])
+            square = names["square"](Image.open(path), rule["shorter_side"], rule["crop"], rule["interpolation"])
             expected = read_item(Item("image", str(path)), info.preprocessing).pixels
-            assert np.array_equal(found.transpose(1, 2, 0), expected), (shape, interpolation)
+            assert np.array_equal(square.transpose(1, 2, 0), expected), (shape, interpolation)
 
 
 def test_runs_that_cannot_be_exported(

@@ -88,8 +88,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer({"files": files})
         if self.path.endswith("/info/lfs/objects/batch"):
             made = [
-                one | {"actions": {"upload": {"href": f"{hub.url}/blob/{one['oid']}"}}}
-                for one in json.loads(body)["objects"]
+                item | {"actions": {"upload": {"href": f"{hub.url}/blob/{item['oid']}"}}}
+                for item in json.loads(body)["objects"]
             ]
             return self.answer({"transfer": "basic", "objects": made})
         if "/commit/" in self.path:
@@ -115,10 +115,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         files = self.server.files
-        found = re.fullmatch(r"/me/fish/resolve/\w+/(.*)", self.path)
-        if found and found[1] in files:
-            etag = hashlib.sha256(files[found[1]]).hexdigest()
-            return self.answer(files[found[1]], X_Repo_Commit=SHA, ETag=f'"{etag}"')
+        request = re.fullmatch(r"/me/fish/resolve/\w+/(.*)", self.path)
+        if request and request[1] in files:
+            etag = hashlib.sha256(files[request[1]]).hexdigest()
+            return self.answer(files[request[1]], X_Repo_Commit=SHA, ETag=f'"{etag}"')
         if self.path.startswith("/api/models/me/fish/tree/"):
             return self.answer([{"type": "file", "path": n, "size": len(d), "oid": SHA} for n, d in files.items()])
         if self.path.startswith("/api/models/me/fish"):
@@ -142,9 +142,14 @@ def hub() -> Iterator[Hub]:
 def test_pushed_to_a_hub_and_used_from_it(hub: Hub, ready: Path, tmp_path: Path) -> None:
     Image.new("RGB", (20, 20), "teal").save(tmp_path / "photo.png")
     settings = {
-        "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_secret", "HF_HUB_DISABLE_XET": "1",
-        "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1", "no_proxy": "127.0.0.1",
-    }  # fmt: skip
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_OFFLINE": "0",
+        "HF_TOKEN": "hf_secret",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "no_proxy": "127.0.0.1",
+    }
     words = [sys.executable, "-c", SCRIPT, ready, tmp_path / "photo.png", tmp_path / "out.csv"]
     done = subprocess.run(words, env=os.environ | settings, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -18,17 +18,26 @@ from longtail.predict.images import LeftOut, files_like, find_images, images_bel
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     names = [
-        "b.png", "a.JPG", "deep/c.png", "deep/er/d.webp", "e.png", "notes.txt", ".hidden.png", ".git/x.png",
-        "deep/.h/y.png", "a b\nc.png", "märz/山.png",
-    ]  # fmt: skip
+        "b.png",
+        "a.JPG",
+        "deep/c.png",
+        "deep/er/d.webp",
+        "e.png",
+        "notes.txt",
+        ".hidden.png",
+        ".git/x.png",
+        "deep/.h/y.png",
+        "a b\nc.png",
+        "märz/山.png",
+    ]
     for name in names:
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / name).touch()
     return tmp_path / "images"
 
 
-def names(found: object) -> list[str]:
-    return [Path(image.name).name for image in found]  # type: ignore[attr-defined]
+def names(items: object) -> list[str]:
+    return [Path(image.name).name for image in items]  # type: ignore[attr-defined]
 
 
 def test_a_folder_is_listed_in_order_without_what_is_hidden(folder: Path) -> None:
@@ -38,9 +47,9 @@ def test_a_folder_is_listed_in_order_without_what_is_hidden(folder: Path) -> Non
 def test_folders_that_a_system_adds_are_left_out_and_counted(folder: Path) -> None:
     before, after = LeftOut(), LeftOut()
     expected = names(images_below(str(folder), before))
-    for place in ("__MACOSX", "deep/@eaDir"):
-        (folder / place).mkdir()
-        (folder / place / "thumb.png").touch()
+    for system in ("__MACOSX", "deep/@eaDir"):
+        (folder / system).mkdir()
+        (folder / system / "thumb.png").touch()
     assert names(images_below(str(folder), after)) == expected
     assert after.hidden == before.hidden + 2
 
@@ -48,14 +57,14 @@ def test_folders_that_a_system_adds_are_left_out_and_counted(folder: Path) -> No
 @pytest.mark.parametrize(
     "pattern",
     ["*.png", "**/*.png", "**", "deep/*.png", "*/*.png", "d*/**/*.webp", "[ab].*", ".*.png", "**/c.png", "*/er/*"],
-)  # fmt: skip
+)
 def test_patterns_mean_what_they_mean_to_glob(pattern: str, folder: Path) -> None:
     whole = str(folder / pattern)
     expected = {path for path in glob.glob(whole, recursive=True) if Path(path).is_file()}  # noqa: PTH207
-    found = [image.name for image in files_like(whole)]
+    paths = [image.name for image in files_like(whole)]
     assert expected
-    assert set(found) == expected
-    assert len(found) == len(expected)
+    assert set(paths) == expected
+    assert len(paths) == len(expected)
 
 
 def test_a_relative_pattern_stays_relative(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,11 +89,11 @@ def test_a_pipe_is_not_waited_for_and_a_dead_link_is_told(tmp_path: Path) -> Non
 
 
 def test_a_folder_that_vanishes_while_it_is_listed_is_a_problem(folder: Path) -> None:
-    found = images_below(str(folder))
-    first = [next(found).name for _ in range(3)]
+    items = images_below(str(folder))
+    first = [next(items).name for _ in range(3)]
     for path in ("deep/er/d.webp", "deep/c.png", "deep/.h/y.png", "deep/er", "deep/.h", "deep"):
         (folder / path).rmdir() if (folder / path).is_dir() else (folder / path).unlink()
-    rest = list(found)
+    rest = list(items)
     assert len(first) == 3
     assert [image.problem != "" for image in rest] == [True, False, False]
     assert "cannot be listed (No such file or directory)" in rest[0].problem

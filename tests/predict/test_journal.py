@@ -25,10 +25,10 @@ COLUMNS = ["path", "prediction", "confidence"]
 ROWS = [
     ("a.png", "cat", "0.5", ""),
     ('b "b", \n.png', "a\r\nb", "0.25", ""),
-    ("bad\n.png", "", "", "it is\nbroken, \"really\""),
+    ("bad\n.png", "", "", 'it is\nbroken, "really"'),
     (os.fsdecode(b"caf\xe9.png"), "山猫", "0.125", ""),
     ("z.png", "cat", "1", ""),
-]  # fmt: skip
+]
 
 
 def write(out: Path, *, until: int = len(ROWS)) -> Journal:
@@ -60,9 +60,9 @@ def test_a_table_cut_at_any_byte_is_completed_without_loss_or_double(tmp_path: P
 
 def test_parquet_has_the_same_rows(tmp_path: Path) -> None:
     finish(tmp_path / "a.parquet")
-    found = pq.read_table(tmp_path / "a.parquet").to_pylist()
-    assert [row["path"] for row in found] == ["a.png", ROWS[1][0], "caf\\udce9.png", "z.png"]
-    assert [row["confidence"] for row in found] == [0.5, 0.25, 0.125, 1.0]
+    rows = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    assert [row["path"] for row in rows] == ["a.png", ROWS[1][0], "caf\\udce9.png", "z.png"]
+    assert [row["confidence"] for row in rows] == [0.5, 0.25, 0.125, 1.0]
 
 
 def test_other_settings_never_go_on(tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_killed_half_way_the_same_command_goes_on(tmp_path: Path) -> None:
         os.link(photos / f"{number % 50 == 7:04}.png", photos / f"{number:04}.png")
     words = ["predict", str(tmp_path / "run"), str(photos), "--out", str(out), "--batch-size", "1", "--device", "cpu"]
     process = subprocess.Popen([sys.executable, "-m", "longtail", *words], stderr=subprocess.DEVNULL)
-    part, ends = out.with_name("out.csv.part"), time.monotonic() + 120
-    while not (part.exists() and part.stat().st_size > 2000) and time.monotonic() < ends:
+    part, deadline = out.with_name("out.csv.part"), time.monotonic() + 120
+    while not (part.exists() and part.stat().st_size > 2000) and time.monotonic() < deadline:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL

@@ -91,10 +91,10 @@ def test_rows_are_the_models_own_probabilities(model: LongTailModel, run: Path, 
 def test_batch_size_and_top_k(run: Path, images: Path, tmp_path: Path) -> None:
     small = predict_images(run, images, tmp_path / "a.csv", batch_size=1, top_k=1, workers=1)
     large = predict_images(run, images, tmp_path / "b.csv", batch_size=64, top_k=1)
-    for one, other in zip(_rows(small.out), _rows(large.out), strict=True):
-        assert (one["path"], one["prediction"]) == (other["path"], other["prediction"])
-        assert float(one["confidence"]) == pytest.approx(float(other["confidence"]), abs=3e-6)
-        assert list(one) == ["path", "prediction", "confidence", "label_1", "probability_1"]
+    for first, other in zip(_rows(small.out), _rows(large.out), strict=True):
+        assert (first["path"], first["prediction"]) == (other["path"], other["prediction"])
+        assert float(first["confidence"]) == pytest.approx(float(other["confidence"]), abs=3e-6)
+        assert list(first) == ["path", "prediction", "confidence", "label_1", "probability_1"]
 
 
 def test_bad_files_are_listed_and_skipped(run: Path, images: Path, tmp_path: Path) -> None:
@@ -257,11 +257,11 @@ def test_parquet_in_and_out(run: Path, images: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.parquet"
     pq.write_table(pa.table({"image": cells, "label": list(range(len(cells)))}), table)
     report = predict_images(run, table, tmp_path / "out.parquet", top_k=2)
-    found = pq.read_table(report.out).to_pylist()
-    assert [row["path"] for row in found] == [*(f"{table}#{row}" for row in range(len(files))), str(files[0])]
+    rows = pq.read_table(report.out).to_pylist()
+    assert [row["path"] for row in rows] == [*(f"{table}#{row}" for row in range(len(files))), str(files[0])]
     expected = _rows(predict_images(run, images, tmp_path / "out.csv", top_k=2).out)
     by_name = {row["path"]: row for row in expected}
-    for file, row in zip([*files, files[0]], found, strict=True):
+    for file, row in zip([*files, files[0]], rows, strict=True):
         assert row["prediction"] == by_name[str(file)]["prediction"]
         assert row["probability_2"] == pytest.approx(float(by_name[str(file)]["probability_2"]), abs=2e-6)
     assert report.problems == [

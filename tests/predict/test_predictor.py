@@ -56,8 +56,8 @@ def test_probabilities_are_softmax_of_the_adjusted_scores(ready: Path) -> None:
     with torch.no_grad():
         logits = network(((torch.from_numpy(pixels).permute(2, 0, 1) / 255 - mean) / std)[None])
     scores = logits * torch.tensor([9.0, 8.0, 7.0]) + torch.tensor([0.0, 0.5, -1.0])
-    found = longtail.load(ready).probabilities(pixels)
-    np.testing.assert_allclose(found, scores.softmax(1).numpy(), atol=1e-5)
+    probabilities = longtail.load(ready).probabilities(pixels)
+    np.testing.assert_allclose(probabilities, scores.softmax(1).numpy(), atol=1e-5)
     assert info.adjustment is not None
 
 

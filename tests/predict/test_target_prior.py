@@ -79,11 +79,11 @@ def test_files_of_shares_or_counts(name: str, text: str, tmp_path: Path) -> None
 def test_a_class_left_out_or_at_nothing_is_all_but_impossible(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"lynx": 3, "山猫": 0}', encoding="utf-8")
     notes: list[str] = []
-    found = read_prior(str(tmp_path / "a.json"), INFO, notes.append)
+    prior = read_prior(str(tmp_path / "a.json"), INFO, notes.append)
     assert len(notes) == 1
     assert "märder" in notes[0]
-    np.testing.assert_allclose(found, [1, SMALLEST_SHARE, SMALLEST_SHARE], rtol=1e-5)
-    assert found.sum() == pytest.approx(1)
+    np.testing.assert_allclose(prior, [1, SMALLEST_SHARE, SMALLEST_SHARE], rtol=1e-5)
+    assert prior.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,16 @@ CLASSES = ("lynx", "marten | pine", "山猫")
 def write_run(folder: Path, name: str = "plain-cnn", head: str = "cosine", size: int = 12) -> Path:
     torch.manual_seed(0)
     info = ModelInfo(
-        ModelSpec(name, head), CLASSES, (500, 50, 2),
-        Preprocessing(size=size, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.25), resize=size + 2), logit_scale=7.0,
+        ModelSpec(name, head),
+        CLASSES,
+        (500, 50, 2),
+        Preprocessing(size=size, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.25), resize=size + 2),
+        logit_scale=7.0,
         adjustment=Adjustment((9.0, 8.0, 7.0), (0.0, 0.5, -1.0), {"method": "logit-adjustment"}, "uniform"),
-        threshold=0.4, recipe="cifar-lt/gcl", versions={"longtail": "0.1.0"},
-    )  # fmt: skip
+        threshold=0.4,
+        recipe="cifar-lt/gcl",
+        versions={"longtail": "0.1.0"},
+    )
     save_model(build_model(name, 3, head, in_size=size), info, folder)
     rng = np.random.default_rng(0)
     rows = []
@@ -45,10 +50,16 @@ def write_run(folder: Path, name: str = "plain-cnn", head: str = "cosine", size:
 
 def _metrics() -> dict[str, Any]:
     classes = [
-        {"name": name, "train_count": count, "test_count": tests, "group": group, "recall": 0.5,
-         "recall_interval": [0.25, 0.75]}
+        {
+            "name": name,
+            "train_count": count,
+            "test_count": tests,
+            "group": group,
+            "recall": 0.5,
+            "recall_interval": [0.25, 0.75],
+        }
         for name, count, tests, group in zip(CLASSES, (500, 50, 2), (60, 30, 3), ("many", "medium", "few"), strict=True)
-    ]  # fmt: skip
+    ]
     figures = {"accuracy": 0.75, "balanced_accuracy": 0.5, "many": 0.9, "medium": 0.5, "few": 0.1, "worst_class": 0.1}
     intervals = {name: [value - 0.05, value + 0.05] for name, value in figures.items()}
     test = {"num_images": 93, **figures, "intervals": intervals, "per_class": classes}

@@ -42,8 +42,7 @@ def adjust(
         json: print everything as JSON
     """
     from longtail.console import Reporter
-    from longtail.experiments.adjust import adjust_run, reset_run
-    from longtail.experiments.tune import AdjustmentOptions
+    from longtail.experiments.adjust import AdjustmentOptions, adjust_run, reset_run
     from longtail.training.engine import is_main_process
 
     if reset:

@@ -3,54 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from longtail.counts import GROUP_NAMES, IntArray
+from longtail.counts import FEW_IMAGES, GROUP_NAMES, IntArray
 from longtail.data.dataset import Split
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 from longtail.evaluation.groups import Groups
 from longtail.evaluation.metrics import EvaluationMetrics, summarize
-from longtail.evaluation.selective import SelectiveSummary, selective_summary
+from longtail.evaluation.posthoc import (
+    TEMPERATURES,
+    Adjustment,
+    fit_temperature,
+    logit_adjustment,
+    prior_shares,
+    tau_normalization,
+)
+from longtail.evaluation.selective import (
+    coverage_at,
+    coverage_curve,
+    selective_summary,
+    threshold_for_accuracy,
+    threshold_for_coverage,
+)
 from longtail.evaluation.significance import Difference, matched_gain
-from longtail.evaluation.summary import Summary
+from longtail.evaluation.summary import harmonic_mean
 from longtail.experiments.finished_run import FinishedRun, open_run
-from longtail.experiments.tune import AdjustmentOptions, choose, confidences
+from longtail.models.heads import linear_map
 from longtail.run.model_files import ModelInfo, load_info, save_info
 from longtail.run.result import remove_adjusted, write_adjusted
 from longtail.training.evaluate import Evaluation, cluster_numbers, collect_logits, with_group_intervals
 from longtail.training.stages import trained_prior
 
+Method: TypeAlias = Literal["logit-adjustment", "tau-norm", "none"]
+MetricName: TypeAlias = Literal["balanced_accuracy", "accuracy", "harmonic_mean"]
+_GRID: Final[dict[str, tuple[float, ...]]] = {
+    "logit-adjustment": tuple(step / 10 for step in range(21)),
+    "tau-norm": tuple(step / 10 for step in range(11)),
+    "none": (0.0,),
+}
 CHANGES = ("accuracy", "balanced_accuracy", "many", "medium", "few")
 FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "harmonic_mean", "nll", "ece")
 
 
-class Change(TypedDict):
-    """The change of a figure by an adjustment, on the same images, so they are matched."""
+@dataclass(frozen=True, kw_only=True)
+class AdjustmentOptions:
+    """The options of an adjustment, or how they are chosen.
 
-    mean: float
-    interval: list[float]
-    is_evidence: bool
-
-
-class Figures(TypedDict):
-    """The effect of an adjustment on a split: images of each class, figures before and after, coverage.
-
-    ``change`` has the difference of each figure of :data:`CHANGES` and its 95% interval over the images; None where
-    the figure is None. ``sure`` is None without a threshold.
+    Attributes:
+        method: The method, next to the temperature.
+        tau: Its strength; None chooses it.
+        temperature: 1 leaves the confidences alone; None fits it.
+        metric: The figure that the strength is chosen by.
+        coverage: Also choose the threshold of "not sure" that keeps this share of the images, in (0, 1].
+        accuracy: Or the one that keeps most images while this share of them is right, in (0, 1].
     """
 
-    images: list[int]
-    before: Summary
-    after: Summary
-    change: dict[str, Change | None]
-    sure: SelectiveSummary | None
+    method: Method = "logit-adjustment"
+    tau: float | None = None
+    temperature: float | None = None
+    metric: MetricName = "balanced_accuracy"
+    coverage: float | None = None
+    accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        share = "must be above 0 and at most 1."
+        for is_valid, message in (
+            (self.tau is None or 0 <= self.tau < float("inf"), "--tau must be auto or a number of 0 or more."),
+            (
+                self.temperature is None or 0 < self.temperature < float("inf"),
+                "--temperature must be auto, none or a number above 0.",
+            ),
+            (self.coverage is None or 0 < self.coverage <= 1, f"--threshold-coverage {share}"),
+            (self.accuracy is None or 0 < self.accuracy <= 1, f"--threshold-accuracy {share}"),
+            (
+                self.coverage is None or self.accuracy is None,
+                "--threshold-coverage and --threshold-accuracy choose the same threshold: give one.",
+            ),
+            (
+                self.method != "none" or self.tau is None,
+                "--tau is the strength of a method: leave it out, or name another --method than none.",
+            ),
+        ):
+            if not is_valid:
+                raise UsageError(message)
 
 
 def adjust_run(
@@ -110,11 +152,14 @@ def adjust_run(
     }
     if engine.is_main:
         write_adjusted(run, adjusted.adjustment, {name: split and split["after"] for name, split in figures.items()})
+    for split in filter(None, figures.values()):  # figures of single classes are in adjusted.json only
+        for side in ("before", "after"):
+            split[side] = {name: split[side][name] for name in (*FIGURES, "intervals")}
     return {
         "chosen": dict(adjusted.adjustment.chosen),
         "assumes": describe_prior(adjusted),
         "threshold": adjusted.threshold,
-        **{name: split and _without_classes(split) for name, split in figures.items()},
+        **figures,
     }
 
 
@@ -154,35 +199,33 @@ def describe_prior(info: ModelInfo) -> str:
     return f"the training frequencies to the power {power:.3g}"
 
 
-def _figures(run: FinishedRun, adjusted: ModelInfo, rows: Split, logits: Tensor, labels: Tensor) -> Figures:
+def _figures(run: FinishedRun, adjusted: ModelInfo, rows: Split, logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Measure the effect of an adjustment on a split: images of each class, figures before and after, coverage.
+
+    ``change`` has the difference of each figure of :data:`CHANGES` and its 95% interval over the images; None where
+    the figure is None. ``sure`` is None without a threshold.
+    """
     column = run.config.data.group_column
     label, cluster = labels.numpy(), cluster_numbers(rows, column)
-    before, after = (info.scores(logits) for info in (adjusted.unadjusted(), adjusted))
-    sure: SelectiveSummary | None = None
-    if adjusted.threshold is not None:
-        confidence, right = (values.numpy() for values in confidences(after, labels))
-        sure = selective_summary(
-            confidence.astype("float64"), right, label, run.groups, adjusted.threshold, cluster=cluster
-        )
-
-    def summary(scores: Tensor) -> Summary:
+    figures: dict[str, Any] = {"images": torch.bincount(labels, minlength=len(run.counts)).tolist()}
+    right = {}
+    for side, info in (("before", adjusted.unadjusted()), ("after", adjusted)):
+        scores = info.scores(logits)
         metric = EvaluationMetrics(len(run.counts))
         metric.update(scores, labels)
-        predictions = {"label": label, "prediction": scores.argmax(dim=1).numpy(), "index": np.arange(len(label))}
+        prediction = scores.argmax(dim=1).numpy()
+        predictions = {"label": label, "prediction": prediction, "index": np.arange(len(label))}
         evaluation = Evaluation(summarize(metric, run.counts, run.groups), predictions)
-        return with_group_intervals(evaluation, rows, column).summary
-
-    def right_of(scores: Tensor) -> npt.NDArray[np.bool_]:
-        right: npt.NDArray[np.bool_] = (scores.argmax(dim=1) == labels).numpy()
-        return right
-
-    return {
-        "images": torch.bincount(labels, minlength=len(run.counts)).tolist(),
-        "before": summary(before),
-        "after": summary(after),
-        "change": _changes(label, right_of(after), right_of(before), run.groups, cluster),
-        "sure": sure,
-    }
+        figures[side] = with_group_intervals(evaluation, rows, column).summary
+        right[side] = prediction == label
+    figures["change"] = _changes(label, right["after"], right["before"], run.groups, cluster)
+    figures["sure"] = None
+    if adjusted.threshold is not None:
+        confidence, correct = (values.numpy() for values in confidences(scores, labels))
+        figures["sure"] = selective_summary(
+            confidence.astype("float64"), correct, label, run.groups, adjusted.threshold, cluster=cluster
+        )
+    return figures
 
 
 def _changes(
@@ -191,9 +234,9 @@ def _changes(
     before: npt.NDArray[np.bool_],
     groups: Groups,
     cluster: IntArray | None,
-) -> dict[str, Change | None]:
-    """Compare which predictions are right after and before, on the same images."""
-    changes: dict[str, Change | None] = {}
+) -> dict[str, dict[str, Any] | None]:
+    """Compare which predictions are right after and before, on the same, matched images."""
+    changes: dict[str, dict[str, Any] | None] = {}
     for name in CHANGES:
         mask = np.isin(label, groups[name]) if name in GROUP_NAMES else np.ones(len(label), dtype=bool)
         gain = matched_gain(
@@ -210,9 +253,134 @@ def _changes(
     return changes
 
 
-def _without_classes(figures: Figures) -> dict[str, Any]:
-    """Return the figures that are shown side by side, without those of single classes."""
-    sides: dict[str, dict[str, Any]] = {"before": dict(figures["before"]), "after": dict(figures["after"])}
-    return dict(figures) | {
-        side: {name: values[name] for name in (*FIGURES, "intervals")} for side, values in sides.items()
+def choose(info: ModelInfo, head: nn.Module, logits: Tensor, labels: Tensor, options: AdjustmentOptions) -> ModelInfo:
+    """Return the model's information with the adjustment, and the threshold on request, that suit validation data.
+
+    Logit adjustment fits the temperature to the network's own probabilities first, so that its strength has a meaning;
+    tau-normalization, whose strength does not depend on the temperature, fits it last. The strength is the smallest
+    of those on a grid with the best figure: 0 to 2 for logit adjustment, 0 to 1 for tau-normalization, in tenths.
+
+    Args:
+        info: The model's information; an adjustment that it has is replaced.
+        head: The classifier; tau-normalization reads its weights.
+        logits: The network's logits of the validation images (N, C), N > 0.
+        labels: Their classes (N,).
+        options: Method, strength and threshold, or how they are chosen.
+
+    Raises:
+        LongtailError: Tau-normalization of a cosine classifier, or a threshold that no confidence reaches.
+
+    Example:
+        >>> from longtail.models.heads import LinearHead
+        >>> from longtail.run.model_files import ModelSpec, Preprocessing
+        >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+        >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
+        >>> logits, labels = torch.tensor([[3.0, 0.0], [1.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1, 0])
+        >>> chosen = choose(info, LinearHead(4, 2), logits, labels, AdjustmentOptions(temperature=1.0)).adjustment
+        >>> chosen.chosen["tau"], chosen.chosen["tried"]["balanced_accuracy"][:6]
+        (0.5, [0.5, 0.5, 0.5, 0.5, 0.5, 1.0])
+    """
+    make = _maker(info, head, options)
+
+    def fitted(tau: float) -> tuple[float, str]:
+        given = options.temperature
+        return (given, "given") if given is not None else _temperature(make(tau, 1.0), info, logits, labels)
+
+    if options.method == "tau-norm":
+        tau, tried = _strength(lambda value: make(value, 1.0), logits, labels, options)
+        temperature, source = fitted(tau)
+    else:
+        temperature, source = fitted(0.0)
+        tau, tried = _strength(lambda value: make(value, temperature), logits, labels, options)
+    adjustment = make(tau, temperature)
+    threshold, threshold_facts = _threshold(adjustment, logits, labels, options)
+    facts: dict[str, Any] = {
+        "method": options.method,
+        "tau": tau,
+        "tau_from": "validation" if len(tried["tau"]) > 1 else "given",
+        "temperature": temperature,
+        "temperature_from": source,
+        "metric": options.metric,
+        "tried": tried,
+        "validation_images": len(labels),
+        "classes_with_few_validation_images": int((_images(info, labels) < FEW_IMAGES).sum()),
+        "threshold": threshold_facts,
     }
+    return replace(info, adjustment=replace(adjustment, chosen=facts), threshold=threshold)
+
+
+def confidences(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the probability of the predicted class, float32 (N,), and whether it is the right one, bool (N,).
+
+    Example:
+        >>> confidences(torch.tensor([[0.0, 0.0], [0.0, 9.0]]), torch.tensor([1, 1]))[1].tolist()
+        [False, True]
+    """
+    confidence, prediction = scores.softmax(dim=1).max(dim=1)
+    return confidence, prediction == labels
+
+
+def _maker(info: ModelInfo, head: nn.Module, options: AdjustmentOptions) -> Callable[[float, float], Adjustment]:
+    """Return the adjustment as a function of its strength and its temperature."""
+    if options.method != "tau-norm":
+        return lambda tau, temperature: logit_adjustment(
+            info.counts, tau, temperature=temperature, scale=info.logit_scale, prior=info.prior
+        )
+    weight, bias = linear_map(head)
+    if bias is None:
+        raise LongtailError(
+            "a cosine classifier has no lengths of weights to normalize: use --method logit-adjustment."
+        )
+    return lambda tau, temperature: tau_normalization(weight, bias, tau, temperature=temperature)
+
+
+def _strength(
+    make: Callable[[float], Adjustment], logits: Tensor, labels: Tensor, options: AdjustmentOptions
+) -> tuple[float, dict[str, list[float]]]:
+    grid = _GRID[options.method] if options.tau is None else (options.tau,)
+    values = [_figure(make(tau).apply(logits), labels, options.metric) for tau in grid]
+    return grid[int(np.argmax(values))], {"tau": list(grid), options.metric: values}  # argmax: the first of the best
+
+
+def _figure(scores: Tensor, labels: Tensor, metric: MetricName) -> float:
+    right = scores.argmax(dim=1) == labels
+    if metric == "accuracy":
+        return float(right.double().mean())
+    classes = scores.shape[1]
+    recall = torch.bincount(labels[right], minlength=classes).double() / torch.bincount(labels, minlength=classes)
+    return float(recall.nanmean() if metric == "balanced_accuracy" else harmonic_mean(recall))
+
+
+def _temperature(adjustment: Adjustment, info: ModelInfo, logits: Tensor, labels: Tensor) -> tuple[float, str]:
+    """Fit the temperature under the class prior that the scores assume; 1 where the images have no best one."""
+    shares = torch.from_numpy(prior_shares(adjustment.prior, info.counts))
+    weight = shares / _images(info, labels).clamp_min(1)
+    temperature = fit_temperature(adjustment.apply(logits), labels, weight=weight[labels])
+    lowest, highest = TEMPERATURES
+    if lowest * 1.001 < temperature < highest * 0.999:
+        return temperature, "validation"
+    return 1.0, "kept: there is no best one"
+
+
+def _images(info: ModelInfo, labels: Tensor) -> Tensor:
+    return torch.bincount(labels, minlength=len(info.classes))
+
+
+def _threshold(
+    adjustment: Adjustment, logits: Tensor, labels: Tensor, options: AdjustmentOptions
+) -> tuple[float | None, dict[str, Any] | None]:
+    if options.coverage is None and options.accuracy is None:
+        return None, None
+    confidence, right = (values.numpy() for values in confidences(adjustment.apply(logits), labels))
+    curve = coverage_curve(confidence, right)
+    if options.coverage is not None:
+        threshold: float | None = threshold_for_coverage(curve, options.coverage)
+    else:
+        threshold = threshold_for_accuracy(curve, options.accuracy or 1.0)
+    if threshold is None:
+        raise LongtailError(
+            f"--threshold-accuracy {options.accuracy} is more than any confidence gives: at best "
+            f"{curve.accuracy.max():.3f} of the validation images kept are right; ask for less."
+        )
+    asked = {"coverage": options.coverage} if options.coverage is not None else {"accuracy": options.accuracy}
+    return threshold, {"asked": asked, "validation": dict(coverage_at(confidence, right, threshold))}

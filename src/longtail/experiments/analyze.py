@@ -17,7 +17,7 @@ from torch import Tensor
 
 from longtail.analysis.columns import Analysis, AnalyzedSplit, ClassColumns, ImageColumns
 from longtail.analysis.geometry import alignment, class_geometry, neural_collapse, uniformity
-from longtail.analysis.noise import EffectiveCloud, effective_cloud
+from longtail.analysis.noise import effective_cloud
 from longtail.analysis.norms import class_norms, is_cosine
 from longtail.analysis.projection import METHODS, check_method, drawn_sample, project
 from longtail.console import Bar, Reporter
@@ -138,7 +138,10 @@ def analyze_run(
         if name in whole
     }
     if features is None:
-        sampled = {name: _select(whole[name], rows[name]) for name in rows}
+        sampled = {
+            name: whole[name] if len(rows[name]) == len(whole[name]) else whole[name].select(rows[name].tolist())
+            for name in rows
+        }
         outputs = _forward(opened, sampled, reporter, title)
     else:
         outputs = _forward(opened, whole, reporter, title)
@@ -154,9 +157,11 @@ def analyze_run(
             measures, values = _measure(output, head, seed)
             bar.tick()
             summary = {"images": len(output.label), "of": len(whole[name])} | summary | measures
+            # The cloud is that of training: the classes of another split have none.
+            noise = cloud if name == "train" else {key: np.full_like(array, np.nan) for key, array in cloud.items()}
             splits[name] = AnalyzedSplit(
                 ImageColumns(index=rows[name].astype(np.int32), **output.columns, **points),
-                ClassColumns(**values, **_split_cloud(cloud, name)),
+                ClassColumns(**values, **noise),
                 summary,
             )
     facts = {
@@ -188,10 +193,6 @@ def _same_images(run: FinishedRun, reporter: Reporter) -> PreparedData:
     images.require_same()
     images.report_notes(reporter.say)
     return images.prepared
-
-
-def _select(split: Split, rows: IntArray) -> Split:
-    return split if len(rows) == len(split) else split.select(rows.tolist())
 
 
 def _forward(run: FinishedRun, splits: Mapping[str, Split], reporter: Reporter, title: str) -> dict[str, ModelOutputs]:
@@ -231,20 +232,14 @@ def _columns(scores: Tensor, labels: Tensor, features: Tensor) -> dict[str, Tens
     return {name: value.cpu() for name, value in columns.items()}
 
 
-def _cloud(run: FinishedRun, head: HeadArrays) -> EffectiveCloud:
-    """Return the noise of the stage-1 loss in each logit."""
+def _cloud(run: FinishedRun, head: HeadArrays) -> dict[str, Any]:
+    """Return the noise of the stage-1 loss in each logit as columns."""
     stage1, stage2 = run.config.stage1, run.config.stage2
     loss = build_loss(stage1.loss.name, run.counts, stage1.loss.options)
     # A second stage has changed the classifier, so that the noise of the first can no longer be computed.
     is_known = loss.needs_classifier and not stage2.epochs
-    return effective_cloud(loss, weight=head.weight if is_known else None)
-
-
-def _split_cloud(cloud: EffectiveCloud, split: str) -> dict[str, Any]:
-    """Return the cloud as columns; it is that of training, so that the classes of another split have none."""
-    mean, spread = (values.astype(np.float32) for values in (cloud.mean, cloud.spread))
-    columns = {"cloud_mean": mean, "cloud_spread": spread}
-    return columns if split == "train" else {name: np.full_like(values, np.nan) for name, values in columns.items()}
+    cloud = effective_cloud(loss, weight=head.weight if is_known else None)
+    return {"cloud_mean": cloud.mean.astype(np.float32), "cloud_spread": cloud.spread.astype(np.float32)}
 
 
 def _project(

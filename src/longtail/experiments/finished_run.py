@@ -146,7 +146,11 @@ class FinishedRun:
         prepared = replace(prepared, counts=self.counts, groups=dict(self.groups))
         is_same = self.data_hash in (None, prepared.data_hash)
         difference = "" if is_same else _difference(data.source, recorded)
-        return RunImages(prepared, difference, _notes(data.source, recorded), self.info.classes)
+        notes: tuple[str, ...] = ()
+        if recorded is not None and recorded.added:
+            added = "1 image is" if recorded.added == 1 else f"{recorded.added:,} images are"
+            notes = (f"{added} new in {data.source!r} since the run was made, and left out.",)
+        return RunImages(prepared, difference, notes, self.info.classes)
 
 
 def open_run(folder: str | Path, moved_to: str | None = None) -> FinishedRun:
@@ -200,10 +204,3 @@ def _difference(source: str, recorded: FoundSplits | None) -> str:
         return f"the images of {source!r} are not those that the run was trained and tested on"
     gone = "; ".join(f"{len(names):,} {name} ({listed(names)})" for name, names in recorded.missing.items())
     return f"images of {source!r} that the run was trained and tested on are gone: {gone}"
-
-
-def _notes(source: str, recorded: FoundSplits | None) -> tuple[str, ...]:
-    if recorded is None or not recorded.added:
-        return ()
-    images = "1 image is" if recorded.added == 1 else f"{recorded.added:,} images are"
-    return (f"{images} new in {source!r} since the run was made, and left out.",)

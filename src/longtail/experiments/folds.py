@@ -22,8 +22,7 @@ from longtail.counts import ClassCounts, IntArray
 from longtail.data.dataset import ImageData, Split
 from longtail.data.splits import assign_folds, never_judged
 from longtail.errors import LongtailError, resume_hint
-from longtail.evaluation.groups import Groups
-from longtail.evaluation.summary import Summary, bin_confidences, figures, summarize_figures
+from longtail.evaluation.summary import bin_confidences, figures, summarize_figures
 from longtail.experiments.grid_plan import Grid, PlannedRun
 from longtail.experiments.grid_runner import run_grid
 from longtail.files import write_table
@@ -137,7 +136,12 @@ def _pool(config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, f
     counts = ClassCounts([int(value) for value in np.rint(mean_counts)], parts[0]["classes"])
     groups = counts.groups(many=config.data.many, few=config.data.few, by=config.data.groups)
     nll = sum(part["test"]["nll"] * part["test"]["num_images"] for part in parts)
-    evaluation = Evaluation(_summarize(predictions, nll, counts, groups), predictions)
+    label, prediction = (torch.from_numpy(predictions[name].copy()) for name in ("label", "prediction"))
+    size = counts.num_classes
+    confusion = torch.bincount(label * size + prediction, minlength=size * size).reshape(size, size)
+    bins = bin_confidences(torch.from_numpy(predictions["confidence"].copy()), prediction == label)
+    summary = summarize_figures(figures(confusion, torch.tensor(nll), bins), counts, groups)
+    evaluation = Evaluation(summary, predictions)
     test = with_group_intervals(evaluation, whole, config.data.group_column).summary
     metrics = {
         "recipe": config.recipe,
@@ -147,7 +151,10 @@ def _pool(config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, f
         "test": test,
         "validation": None,
         "stages": {},
-        "folds": [_scalars(part["test"]) for part in parts],
+        "folds": [
+            {key: value for key, value in part["test"].items() if key not in {"per_class", "intervals"}}
+            for part in parts
+        ],
         "never_judged": never_judged(whole.labels, fold_of, counts.names),
         "seeds": parts[0]["seeds"],
         "data_hash": "sha256:" + hashlib.sha256("".join(part["data_hash"] for part in parts).encode()).hexdigest(),
@@ -174,15 +181,3 @@ def _predictions(folders: Sequence[Path], fold_of: IntArray) -> dict[str, Any]:
     joined = pa.concat_tables(tables, promote_options="default").sort_by("index")
     lists = {name: np.array(joined[name].to_pylist()) for name in ("top5", "top5_probabilities")}
     return {name: lists[name] if name in lists else joined[name].to_numpy() for name in joined.column_names}
-
-
-def _summarize(predictions: dict[str, Any], nll: float, counts: ClassCounts, groups: Groups) -> Summary:
-    label, prediction = (torch.from_numpy(predictions[name].copy()) for name in ("label", "prediction"))
-    size = counts.num_classes
-    confusion = torch.bincount(label * size + prediction, minlength=size * size).reshape(size, size)
-    bins = bin_confidences(torch.from_numpy(predictions["confidence"].copy()), prediction == label)
-    return summarize_figures(figures(confusion, torch.tensor(nll), bins), counts, groups)
-
-
-def _scalars(summary: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in summary.items() if key not in {"per_class", "intervals"}}

@@ -254,15 +254,26 @@ def state_of(run: PlannedRun) -> State:
         LongtailError: Its folder holds a run of another configuration, or something that is not a run.
     """
     if not (run.folder / CONFIG_FILE).is_file():
-        _refuse_foreign(run.folder)
+        remedy = "name another --out, or move it away."
+        if run.folder.exists() and not run.folder.is_dir():
+            raise LongtailError(f"{run.folder} is a file where a run should go: {remedy}")
+        # A kill may have left the temporary file of a config.yaml behind.
+        files = run.folder.iterdir() if run.folder.exists() else ()
+        foreign = next((path.name for path in files if not path.name.endswith(".tmp")), None)
+        if foreign is not None:
+            raise LongtailError(f"{run.folder} holds {foreign!r} and is not a run: {remedy}")
         return "new"
     if not (run.folder / CHECKPOINT_FOLDER).exists() and not (run.folder / METRICS_FILE).exists():
         return "new"  # before its first checkpoint it may as well get another configuration
     change = first_difference(read_config(run.folder), run.config)
     if change is not None:
         key, before, now = change
+        file = run.folder.parent.parent / GRID_FILE
+        is_in_grid = run.folder.parent.name == run.name and file.is_file()  # a fold lies in none
+        # As it was planned, perhaps on another machine.
+        hint = f"continue it with: longtail compare --grid {shlex.quote(str(file))}, " if is_in_grid else ""
         raise LongtailError(
-            f"{run.folder} was made with --{key} {before}, and the grid now says {now}: {_continue_hint(run)}"
+            f"{run.folder} was made with --{key} {before}, and the grid now says {now}: {hint}"
             "name another --out, give the run another name, or delete that folder."
         )
     if not (run.folder / METRICS_FILE).is_file():
@@ -270,14 +281,6 @@ def state_of(run: PlannedRun) -> State:
     # It may have been stopped between its figures and its report.
     is_unreported = (run.folder / CHECKPOINT_FOLDER).exists() and not (run.folder / REPORT_FILE).exists()
     return "started" if is_unreported else "finished"
-
-
-def _continue_hint(run: PlannedRun) -> str:
-    """Return the advice to continue a grid as it was planned, perhaps on another machine."""
-    file = run.folder.parent.parent / GRID_FILE
-    if run.folder.parent.name != run.name or not file.is_file():  # a fold lies in no grid
-        return ""
-    return f"continue it with: longtail compare --grid {shlex.quote(str(file))}, "
 
 
 def first_difference(made: RunConfig, planned: RunConfig) -> tuple[str, Any, Any] | None:
@@ -412,12 +415,3 @@ def _portable(spec: GridSpec | RunSpec) -> Nested:
         if table.get(key):
             table[key] = absolute_source(str(table[key]))
     return values
-
-
-def _refuse_foreign(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise LongtailError(f"{folder} is a file where a run should go: name another --out, or move it away.")
-    # A kill may have left the temporary file of a config.yaml behind.
-    names = [path.name for path in folder.iterdir() if not path.name.endswith(".tmp")] if folder.exists() else []
-    if names:
-        raise LongtailError(f"{folder} holds {names[0]!r} and is not a run: name another --out, or move it away.")

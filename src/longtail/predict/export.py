@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from longtail.errors import LongtailError
 from longtail.files import is_stream, output_path, write_atomically
 from longtail.models import LongTailModel
-from longtail.predict.card import model_card
-from longtail.predict.hub import local_run
+from longtail.predict.hub import local_run, model_card
 from longtail.predict.images import find_images
 from longtail.predict.predictor import Predictor, read_batches
 from longtail.run.folder import EXAMPLES_FILE
@@ -264,7 +263,7 @@ def _tidy(proto: Any) -> None:
 
 def _compare(data: bytes, predictor: Predictor, squares: Squares, *, format: Format, input_type: InputType) -> float:  # noqa: A002
     """Run both models on the same images, in batches of several sizes; return the largest difference."""
-    probabilities, labels = (_run_onnx if format == "onnx" else _run_torch)(data, squares.astype(input_type))
+    probabilities, labels = _run(data, squares.astype(input_type), format)
     expected = predictor.probabilities(squares.transpose(0, 2, 3, 1), batch_size=_BATCH)
     difference = float(np.abs(probabilities - expected).max())
     other = int((labels != expected.argmax(axis=1)).sum())
@@ -277,24 +276,21 @@ def _compare(data: bytes, predictor: Predictor, squares: Squares, *, format: For
     return difference
 
 
-def _run_onnx(data: bytes, images: npt.NDArray[Any]) -> Outputs:
-    import onnxruntime
+def _run(data: bytes, images: npt.NDArray[Any], format: Format) -> Outputs:  # noqa: A002
+    """Run an exported model on one image alone, then on full batches and the rest, as only a dynamic batch allows."""
+    batches = [images[:1], *(images[start : start + _BATCH] for start in range(1, len(images), _BATCH))]
+    parts: list[Any]
+    if format == "onnx":
+        import onnxruntime
 
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    parts = [session.run(["probabilities", "label"], {"images": batch}) for batch in _batches(images)]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
-
-
-def _run_torch(data: bytes, images: npt.NDArray[Any]) -> Outputs:
-    with _quiet(), torch.inference_mode():
-        module = torch.export.load(io.BytesIO(data)).module()
-        parts = [module(torch.from_numpy(batch)) for batch in _batches(images)]
-    return torch.cat([part[0] for part in parts]).numpy(), torch.cat([part[1] for part in parts]).numpy()
-
-
-def _batches(images: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """One image alone, then full batches and the rest: a batch that is not dynamic would not take all of them."""
-    return [images[:1], *(images[start : start + _BATCH] for start in range(1, len(images), _BATCH))]
+        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        parts = [session.run(["probabilities", "label"], {"images": batch}) for batch in batches]
+    else:
+        with _quiet(), torch.inference_mode():
+            module = torch.export.load(io.BytesIO(data)).module()
+            parts = [[output.numpy() for output in module(torch.from_numpy(batch))] for batch in batches]
+    probabilities, labels = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+    return probabilities, labels
 
 
 @contextmanager

@@ -1,19 +1,21 @@
-"""The Hugging Face hub: upload a run with its model card, and fetch it by the name ``hf:OWNER/NAME``."""
+"""The Hugging Face hub: the model card of a run, its upload, and fetching it by the name ``hf:OWNER/NAME``."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from longtail.counts import FEW_IMAGES
 from longtail.data.sources import last_name
 from longtail.errors import LongtailError, UsageError
 from longtail.files import write_atomically, write_yaml
-from longtail.predict.card import model_card
+from longtail.formatting import figure_text
+from longtail.models.timm import TIMM_PREFIX
 from longtail.run.folder import (
     ADJUSTED_FILE,
     CONFIG_FILE,
@@ -23,12 +25,22 @@ from longtail.run.folder import (
     read_options,
     refuse_swapped,
 )
-from longtail.run.model_files import load_run
-from longtail.run.result import read_metrics, write_metrics
+from longtail.run.model_files import ModelInfo, load_info, load_run
+from longtail.run.result import read_adjusted, read_metrics, write_metrics
 
 PREFIX: Final = "hf:"
 _SHARED: Final = (MODEL_FILE, WEIGHTS_FILE, ADJUSTED_FILE)
 _NAMING_FILES: Final = ("notes", "unreadable")
+_FIGURES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "many": "many-shot classes",
+    "medium": "medium-shot classes",
+    "few": "few-shot classes",
+    "worst_class": "worst class",
+}
+_HUB_METRICS = ("accuracy", "balanced_accuracy")  # of the same name there
+_MOST_CLASSES = 200  # rows of the table; nobody reads a card of thousands
 
 
 def local_run(run: str | os.PathLike[str]) -> str:
@@ -86,7 +98,11 @@ def push_run(
     _check_name(repo_id)
     folder = Path(run)
     load_run(folder)  # a model that cannot be loaded is of no use to others
-    missing = [name for name in include if not _is_file_of(folder, name)]
+    missing = [
+        name
+        for name in include
+        if not (folder / name).is_file() or folder.resolve() not in (folder / name).resolve().parents
+    ]
     if missing:
         raise LongtailError(f"{folder} holds no file {missing[0]!r}: name files of the run after --include.")
     with tempfile.TemporaryDirectory(prefix="longtail-push-") as staged:
@@ -107,10 +123,6 @@ def _check_name(repo_id: str) -> None:
         why = f" ({_first(error)})"
     if why or "/" not in repo_id:
         raise UsageError(f"{repo_id!r} cannot be a repository; write its name as OWNER/NAME{why.rstrip('.')}.")
-
-
-def _is_file_of(folder: Path, name: str) -> bool:
-    return (folder / name).is_file() and folder.resolve() in (folder / name).resolve().parents
 
 
 def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
@@ -182,3 +194,117 @@ def _in_words(failed: str) -> Iterator[None]:
 
 def _first(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def model_card(run: str | os.PathLike[str]) -> str:
+    """Write the model card of a run from its files: metadata in YAML, then Markdown.
+
+    Data, training counts, groups, figures with their intervals, intended use and limits. The figures are those of the
+    model as it predicts: of an adjusted run from ``adjusted.json``, else from ``metrics.json``. Where an adjusted run
+    has only those before the adjustment, the card says so and the metadata for machines leave them out. Of the source
+    only the last name is shown, not the folders of the machine it lies on.
+
+    Args:
+        run: The RUN folder; ``metrics.json``, ``adjusted.json`` and ``config.yaml`` may be missing.
+
+    Returns:
+        The text of ``README.md``.
+
+    Raises:
+        LongtailError: ``model.json`` is missing or damaged, or one of the others is damaged.
+    """
+    folder = Path(run)
+    info = load_info(folder)
+    metrics = read_metrics(folder).plain() if (folder / METRICS_FILE).is_file() else {}
+    adjusted = None if info.adjustment is None else read_adjusted(folder, info.adjustment)
+    config: dict[str, Any] = read_options(folder) if (folder / CONFIG_FILE).is_file() else {}
+    test = (metrics if adjusted is None else adjusted).get("test") or {}
+    before_adjustment = info.adjustment is not None and adjusted is None
+    source = last_name(str(config.get("data", {}).get("source", "")))
+    intervals = test.get("intervals") or {}
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=False,  # noqa: S701 - Markdown, whose own characters `cell` takes care of
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"cell": _cell, "percent": figure_text}
+    return environment.get_template("card.md.j2").render(
+        metadata=_metadata(info, {} if before_adjustment else test, source, config),
+        info=info,
+        before=before_adjustment,
+        source=source,
+        config=config,
+        metrics=metrics,
+        figures=[
+            (words, test[name], intervals.get(name)) for name, words in _FIGURES.items() if test.get(name) is not None
+        ],
+        classes=_classes(info, test),
+        hidden=max(0, len(info.classes) - _MOST_CLASSES),
+        groups=metrics.get("groups", {}),
+        test=test,
+        images=sum(info.counts),
+        title=source or info.model.name,
+        few=FEW_IMAGES,
+        assumes=info.prior if info.adjustment is None else info.adjustment.prior,
+    )
+
+
+def _metadata(info: ModelInfo, test: Mapping[str, Any], source: str, config: Mapping[str, Any]) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    on_hub = source.removeprefix("hf:") if source.startswith("hf:") and "/" in source else None
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            metric_type=name,
+            metric_value=round(test[name], 6),
+            dataset_type=on_hub or "imagefolder",
+            dataset_name=source,
+            dataset_split="test",
+        )
+        for name in _HUB_METRICS
+        if test.get(name) is not None
+    ]
+    timm_name = info.model.name.removeprefix(TIMM_PREFIX).partition("+")[0]
+    pretrained = info.model.name.startswith(TIMM_PREFIX) and config.get("model", {}).get("pretrained")
+    return ModelCardData(
+        library_name="longtail",
+        pipeline_tag="image-classification",
+        tags=["image-classification", "long-tailed", *([info.recipe] if info.recipe else [])],
+        datasets=[on_hub] if on_hub else None,
+        base_model=f"timm/{timm_name}" if pretrained else None,
+        model_name=source or info.model.name,
+        eval_results=results or None,
+    ).to_yaml()
+
+
+def _classes(info: ModelInfo, test: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the class table, rarest last."""
+    measured = test.get("per_class") or [{}] * len(info.classes)
+    if len(measured) != len(info.classes):
+        raise LongtailError(
+            f"the figures are of {len(measured)} classes and {MODEL_FILE} of {len(info.classes)}: "
+            "copy both from one run."
+        )
+    rows = [
+        {
+            "name": name,
+            "count": count,
+            "group": row.get("group") or "",
+            "test": row.get("test_count"),
+            "recall": row.get("recall"),
+            "interval": row.get("recall_interval"),
+        }
+        for name, count, row in zip(info.classes, info.counts, measured, strict=True)
+    ]
+    return sorted(rows, key=lambda row: -row["count"])[:_MOST_CLASSES]
+
+
+def _cell(text: object) -> str:
+    """Escape a text so that it stays in its cell of a table and has no markup."""
+    words = " ".join(str(text).split())
+    return "".join(f"\\{character}" if character in "\\`*_{}[]<>#|~" else character for character in words)

@@ -159,25 +159,17 @@ def as_items(images: object, *, image_column: str | None = None) -> Iterator[Ite
         LongtailError: None of these.
     """
     if isinstance(images, (str, os.PathLike)):
-        return find_images(images, image_column=image_column).items()
+        yield from find_images(images, image_column=image_column).items()
+        return
     is_single = isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
     several = [images] if is_single else images
-    if not isinstance(several, Iterable):
-        raise _not_an_image(images)
-    return (_item(number, image) for number, image in enumerate(several))
-
-
-def _item(number: int, image: object) -> Item:
-    if isinstance(image, (str, os.PathLike)):
-        path = os.fspath(image)
-        return Item(path, path)
-    if isinstance(image, (Image.Image, np.ndarray)):
-        return Item(getattr(image, "filename", "") or f"image {number}", image)
-    raise _not_an_image(image)
-
-
-def _not_an_image(value: object) -> LongtailError:
-    return LongtailError(f"{type(value).__name__} is not an image: give paths, Pillow images or uint8 arrays.")
+    for number, image in enumerate(several if isinstance(several, Iterable) else [several]):
+        if isinstance(image, (str, os.PathLike)):
+            yield Item(os.fspath(image), os.fspath(image))
+        elif isinstance(image, (Image.Image, np.ndarray)):
+            yield Item(getattr(image, "filename", "") or f"image {number}", image)
+        else:
+            raise LongtailError(f"{type(image).__name__} is not an image: give paths, Pillow images or uint8 arrays.")
 
 
 # Files of a folder or a pattern, as they are met: a million of them need no more memory than a thousand.

@@ -1,4 +1,4 @@
-"""Tables of predictions, row by row: a journal that a killed command continues, a stream, and CSV, TSV or Parquet."""
+"""Tables of predictions, row by row: a journal that a killed command continues, then CSV, TSV or Parquet."""
 
 from __future__ import annotations
 
@@ -120,6 +120,8 @@ class Journal:
     again. :meth:`finish` writes ``FILE`` and, where there were problems, ``FILE.skipped.csv``, each whole or not at
     all.
 
+    To a stream rows go as they are made: nothing is continued then, and no file but the stream is written.
+
     Args:
         out: The table to be made.
         columns: Its columns; the first one names the image.
@@ -153,37 +155,45 @@ class Journal:
         count_doubles: bool = False,
     ) -> None:
         self.out, self.columns, self.format = out, list(columns), table_format(out, format)
-        self.count = 0
         self.path = out.with_name(f"{out.name}.part")
-        self.skipped_path: Path | None = out.with_name(f"{out.name}.skipped.csv")
-        self._names, self._doubles = array("Q"), _Doubles() if count_doubles else None
+        self.skipped_path = None if is_stream(out) else out.with_name(f"{out.name}.skipped.csv")
         self._settings = json.dumps(settings, sort_keys=True)
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            self._file: TextIO = self.path.open("a", newline="", **_ENCODING)
-            try:
-                self._open(restart=restart)
-            except BaseException:
-                self._file.close()
-                raise
-        except OSError as error:
-            raise cannot_write(out, error) from error
-        self._done = np.frombuffer(self._names, dtype=np.uint64)  # the same eight bytes
+        self._earlier, self._added = array("Q"), array("Q") if count_doubles else None
+        with ExitStack() as stack:
+            if self.skipped_path is None:
+                self._write = stack.enter_context(open_table(out, self.columns, self.format))
+            else:
+                try:
+                    out.parent.mkdir(parents=True, exist_ok=True)
+                    self._file: TextIO = self.path.open("a", newline="", **_ENCODING)
+                    stack.callback(self._close)
+                    self._open(restart=restart)
+                except OSError as error:
+                    raise cannot_write(out, error) from error
+            self._stack = stack.pop_all()
+        self.count = len(self._earlier)
+        self._done = np.frombuffer(self._earlier, dtype=np.uint64)  # the same eight bytes
         self._done.sort()
 
     def __enter__(self) -> Self:
         """Return itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the file; its rows stay."""
+    def __exit__(self, *error: object) -> None:
+        """Close the file or the stream; the rows of an unfinished file stay."""
+        self._stack.__exit__(*error)  # type: ignore[arg-type]
+
+    def _close(self) -> None:
         with suppress(OSError):  # a full device has refused the same bytes before, and that was reported
             self._file.close()
 
     @property
     def doubles(self) -> int:
         """Number of rows that repeat the name of an earlier row."""
-        return 0 if self._doubles is None else self._doubles.count(self._names)
+        if self._added is None:
+            return 0
+        names = np.concatenate([self._done, np.frombuffer(self._added, dtype=np.uint64)])
+        return len(names) - len(np.unique(names))
 
     def has(self, name: str) -> bool:
         """Whether an earlier command has written the row of this name; eight bytes are kept for each."""
@@ -192,10 +202,16 @@ class Journal:
         return index < len(self._done) and bool(self._done[index] == digest)
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Append rows, each with its problem at the end, and hand them to the system at once."""
+        """Append rows, each with its problem at the end, and hand them to the system at once.
+
+        A stream gets those of the images that could be read.
+        """
         rows = list(rows)
-        if self._doubles is not None:
-            self._doubles.add(rows)
+        if self._added is not None:
+            self._added.extend(_digest(str(row[0])) for row in rows)
+        if self.skipped_path is None:
+            self._write([row[:-1] for row in rows if not row[-1]])
+            return
         try:
             self._writer.writerows(rows)
             self._file.flush()
@@ -203,8 +219,10 @@ class Journal:
             raise cannot_write(self.out, error) from error
 
     def finish(self) -> None:
-        """Write the tables and remove the unfinished file."""
-        assert self.skipped_path is not None
+        """Write the tables and remove the unfinished file, or complete the stream."""
+        if self.skipped_path is None:
+            self._stack.close()
+            return
         if sys.platform == "win32":
             self._file.close()
         try:
@@ -256,76 +274,15 @@ class Journal:
             whole = 0
             for row, end in _whole_rows(file, len(self.columns) + 1):
                 if whole:
-                    self._names.append(_digest(row[0]))
+                    self._earlier.append(_digest(row[0]))
                 whole = end
         os.truncate(self.path, whole or len(first))
-        self.count = len(self._names)
         return bool(whole)
 
     def _rows(self) -> Iterator[list[str]]:
         with self.path.open("rb") as file:
             file.readline()
             yield from (row for row, _ in islice(_whole_rows(file, len(self.columns) + 1), 1, None))
-
-
-class StreamTable:
-    """Rows of a table written straight to a stream: a :class:`Journal` without resuming and without ``.skipped.csv``.
-
-    Example:
-        >>> with StreamTable(Path("/dev/null"), ["path", "label"], format="csv") as table:
-        ...     table.add([("x.png", "cat", "")])
-        ...     table.finish()
-    """
-
-    skipped_path: Path | None = None
-    count = 0
-
-    def __init__(self, out: Path, columns: Sequence[str], *, format: Format, count_doubles: bool = False) -> None:  # noqa: A002
-        self._doubles = _Doubles() if count_doubles else None
-        self._stack = ExitStack()
-        self._write = self._stack.enter_context(open_table(out, columns, format))
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Close the stream."""
-        self._stack.__exit__(*error)  # type: ignore[arg-type]
-
-    @property
-    def doubles(self) -> int:
-        """As :attr:`Journal.doubles`."""
-        return 0 if self._doubles is None else self._doubles.count(())
-
-    def has(self, name: str) -> bool:  # noqa: ARG002
-        """Return False: a stream cannot be resumed."""
-        return False
-
-    def add(self, rows: Iterable[Row]) -> None:
-        """Write the rows of the images that could be read."""
-        rows = list(rows)
-        if self._doubles is not None:
-            self._doubles.add(rows)
-        self._write([row[:-1] for row in rows if not row[-1]])
-
-    def finish(self) -> None:
-        """Complete the table."""
-        self._stack.close()
-
-
-class _Doubles:
-    """Counts repeated names by eight bytes of each."""
-
-    def __init__(self) -> None:
-        self._names = array("Q")
-
-    def add(self, rows: Iterable[Row]) -> None:
-        self._names.extend(_digest(str(row[0])) for row in rows)
-
-    def count(self, earlier: Iterable[int]) -> int:
-        names = np.concatenate([np.array(earlier, dtype=np.uint64), np.frombuffer(self._names, dtype=np.uint64)])
-        return len(names) - len(np.unique(names))
 
 
 def _whole_rows(file: BinaryIO, width: int) -> Iterator[tuple[list[str], int]]:

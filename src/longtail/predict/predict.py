@@ -20,7 +20,7 @@ from longtail.errors import UsageError
 from longtail.files import REPLACED, is_stream, output_path
 from longtail.predict.hub import local_run
 from longtail.predict.images import Images, Item, LeftOut, count_words, find_images
-from longtail.predict.journal import Format, Journal, Row, StreamTable, table_format
+from longtail.predict.journal import Format, Journal, Row, table_format
 from longtail.predict.predictor import Prediction, Predictor
 from longtail.run.folder import MODEL_FILE, WEIGHTS_FILE, refuse_swapped
 
@@ -126,22 +126,22 @@ def predict_images(
     has_threshold = predictor.info.threshold is not None
     ranked = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "probability")]
     columns = ["path", "prediction", "confidence", *(["sure"] if has_threshold else []), *ranked]
+    digests = []
+    for name in (MODEL_FILE, WEIGHTS_FILE):
+        with Path(run, name).open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").digest())
     settings = {
         "images": _identity(images, listing),
         "column": image_column,
-        "model": _fingerprint(run),
+        "model": hashlib.sha256(b"".join(digests)).hexdigest(),
         "top_k": top_k,
         "prior": predictor.info.scores(torch.zeros(1, len(predictor.classes))).tolist() if prior else None,
     }
     report.replaced = report.out.is_file() and not to_stream
     begun = time.perf_counter()
-    table: Journal | StreamTable
-    if to_stream:
-        table = StreamTable(report.out, columns, format=kind, count_doubles=listing.is_table)
-    else:
-        table = Journal(
-            report.out, columns, settings=settings, format=kind, restart=restart, count_doubles=listing.is_table
-        )
+    table = Journal(
+        report.out, columns, settings=settings, format=kind, restart=restart, count_doubles=listing.is_table
+    )
     total = listing.total
     if total is None and console.is_terminal:
         total = sum(1 for _ in listing.items())  # seconds for a million files, so that the bar has an end
@@ -173,15 +173,7 @@ def _identity(images: str | Path, listing: Images) -> list[object]:
     return [path, status.st_size, status.st_mtime_ns]
 
 
-def _fingerprint(run: str | os.PathLike[str]) -> str:
-    digest = hashlib.sha256()
-    for name in (MODEL_FILE, WEIGHTS_FILE):
-        with Path(run, name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _remaining(listing: Images, table: Journal | StreamTable, left_out: LeftOut) -> Iterator[Item]:
+def _remaining(listing: Images, table: Journal, left_out: LeftOut) -> Iterator[Item]:
     """Iterate over the images that are not in the table: the later rows of a list, or the names not seen yet."""
     if not table.count:
         return listing.items(left_out)

@@ -198,8 +198,13 @@ class Predictor:
             for image in batch:
                 if image.pixels is None:
                     yield Prediction(image.name, problem=image.problem)
-                else:
-                    yield self._prediction(image.name, next(rows), top_k)
+                    continue
+                row, threshold = next(rows), self.info.threshold
+                best = np.argsort(-row, kind="stable")[:top_k]
+                top = tuple((self.classes[index], float(row[index])) for index in best)
+                label, confidence = top[0]
+                sure = None if threshold is None else confidence >= threshold
+                yield Prediction(image.name, label, confidence, top, sure)
 
     def _batches(
         self, items: Iterable[Item], batch_size: int, workers: int | None
@@ -218,13 +223,6 @@ class Predictor:
         scores = self.info.scores(self.model(self.info.preprocessing.normalize(images)))
         result: FloatArray = torch.softmax(scores, dim=1).cpu().numpy()
         return result
-
-    def _prediction(self, name: str, values: FloatArray, top_k: int) -> Prediction:
-        best = np.argsort(-values, kind="stable")[:top_k]
-        top = tuple((self.classes[index], float(values[index])) for index in best)
-        label, confidence = top[0]
-        threshold = self.info.threshold
-        return Prediction(name, label, confidence, top, None if threshold is None else confidence >= threshold)
 
 
 def load(run: str | os.PathLike[str], *, device: torch.device | str = "cpu", prior: str | None = None) -> Predictor:
