@@ -431,7 +431,7 @@ def test_a_grid_that_is_killed_goes_on_and_ends_with_the_same_weights(
     tmp_path: Path, straight: Callable[[RunConfig], Path], clean_environment: dict[str, str]
 ) -> None:
     """SIGKILL: the grid can tell nobody, and its processes have to notice by themselves."""
-    grid = plan_grid(spec(tmp_path / "grid", epochs=40))
+    grid = plan_grid(spec(tmp_path / "grid", epochs=12))
     grid.out.mkdir()
     write_yaml(grid.out / "grid.yaml", grid.spec)
     process = grid_process(grid, clean_environment)
