@@ -14,7 +14,7 @@ from longtail.errors import LongtailError
 from longtail.report.plots.canvas import THEME
 from longtail.report.sections import class_measures
 from longtail.report.sections.epoch_lines import FLOOR
-from longtail.report.sections.order import build_sections
+from longtail.report.sections.registry import build_sections
 from longtail.run.dynamics import read_dynamics
 from longtail.run.result import RunResult
 

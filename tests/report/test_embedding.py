@@ -14,9 +14,9 @@ import pytest
 from longtail.compare.comparison import compare_runs
 from longtail.compare.table import Comparison
 from longtail.report.builders import ratio_change
+from longtail.report.configurations import absent_notes
 from longtail.report.sections import class_measures, embedding
-from longtail.report.sections.order import build_sections
-from longtail.report.select import absent_notes
+from longtail.report.sections.registry import build_sections
 
 EACH = 20
 

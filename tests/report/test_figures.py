@@ -14,7 +14,7 @@ from longtail.report.plots import traces
 from longtail.report.plots.canvas import GROUP_COLORS, THEME
 from longtail.report.sections import epoch_lines
 from longtail.report.sections.classes import class_histogram, imbalance_words
-from longtail.report.sections.order import build_sections
+from longtail.report.sections.registry import build_sections
 from longtail.report.sections.results import group_bars, verdict
 
 

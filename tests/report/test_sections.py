@@ -7,10 +7,10 @@ import pytest
 
 from longtail.compare.comparison import compare_runs
 from longtail.report.builders import ClassMeasure, ClassSection, EpochMeasure, EpochSection
+from longtail.report.configurations import Measured, first_runs
 from longtail.report.page import render_report
-from longtail.report.sections import order
-from longtail.report.sections.order import build_sections
-from longtail.report.select import Measured, first_runs
+from longtail.report.sections import registry
+from longtail.report.sections.registry import build_sections
 
 
 def image_counts(comparison):
@@ -28,7 +28,7 @@ EXTRA = ClassSection(
 
 
 def test_a_declaration_and_a_line_add_a_section_to_the_page(make_run, monkeypatch):
-    monkeypatch.setattr(order, "FOR_RESEARCHERS", (EXTRA.build, *order.FOR_RESEARCHERS))
+    monkeypatch.setattr(registry, "FOR_RESEARCHERS", (EXTRA.build, *registry.FOR_RESEARCHERS))
     comparison = compare_runs([make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl")])
     section = next(each for each in build_sections(comparison) if each.id == "extra")
     assert section.for_researchers

@@ -21,10 +21,10 @@ from longtail.evaluation.groups import group_means
 from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.evaluation.significance import seeds_interval
 from longtail.formatting import MINUS, listing, number, signed
+from longtail.report.configurations import Measured, group_keys, named, run_keys, seed_note, side_by_side
 from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, MUTED, blank, epoch_axis, run_style
 from longtail.report.plots.traces import Ends, add_line, add_points, axis_ends, count_axis, value_axis
 from longtail.report.section import Drawing, Key, Section, Table, in_rows
-from longtail.report.select import Measured, group_keys, named, run_keys, seed_note, side_by_side
 from longtail.run.result import RunResult
 
 

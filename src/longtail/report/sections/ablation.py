@@ -14,9 +14,9 @@ from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES
 from longtail.evaluation.significance import ENOUGH_SEEDS
 from longtail.formatting import listing, percent
+from longtail.report.configurations import group_keys
 from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK, blank, clip, run_style
 from longtail.report.section import Drawing, Key, Section, Table
-from longtail.report.select import group_keys
 
 WIDE = 10.0
 """Numbers whose largest is this many times the smallest stand on a logarithmic axis."""

@@ -11,9 +11,9 @@ from longtail.analysis.dynamics import gradient_balance
 from longtail.compare.table import Comparison
 from longtail.formatting import class_word, number
 from longtail.report.builders import ClassMeasure, ClassSection
+from longtail.report.configurations import Measured, analyzed, first_runs
 from longtail.report.plots.canvas import clip
 from longtail.report.plots.traces import MANY_POINTS
-from longtail.report.select import Measured, analyzed, first_runs
 from longtail.run.result import RunResult
 
 NORMS = ClassSection(

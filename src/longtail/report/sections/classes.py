@@ -12,10 +12,10 @@ from longtail.compare.table import Comparison, Row
 from longtail.counts import FEW_IMAGES, GROUP_NAMES, ClassCounts, FloatArray, GroupName
 from longtail.formatting import class_word, interval_text, listing, number, percent, sentence_case, signed
 from longtail.report.class_table import class_intervals, class_recalls, mean_recalls, tested_images
+from longtail.report.configurations import group_keys, named
 from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, blank, clip
 from longtail.report.plots.traces import CROWDED, JITTER, MANY_POINTS, TREND, by_group, class_accuracy
 from longtail.report.section import Drawing, Key, Section
-from longtail.report.select import group_keys, named
 
 DENSE = 4
 """More panels than this are drawn smaller, three in a line."""

@@ -17,10 +17,7 @@ from longtail.evaluation.groups import Mask, class_weights
 from longtail.evaluation.intervals import wilson
 from longtail.evaluation.selective import coverage_curve, threshold_for_coverage
 from longtail.formatting import interval_text, percent, signed
-from longtail.report.plots.canvas import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED, blank, run_style
-from longtail.report.plots.traces import add_line
-from longtail.report.section import Cell, Drawing, Key, Section, Table
-from longtail.report.select import (
+from longtail.report.configurations import (
     BAND_SENTENCE,
     PART_LABELS,
     PARTS,
@@ -34,6 +31,9 @@ from longtail.report.select import (
     side_by_side,
     smallest_group,
 )
+from longtail.report.plots.canvas import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED, blank, run_style
+from longtail.report.plots.traces import add_line
+from longtail.report.section import Cell, Drawing, Key, Section, Table
 from longtail.run.result import RunResult
 from longtail.run.tables import Predictions
 

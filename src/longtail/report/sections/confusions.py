@@ -14,11 +14,11 @@ from longtail.analysis.confusions import confused_pairs, destinations
 from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 from longtail.formatting import class_word, listing, percent
+from longtail.report.configurations import known_predictions, named, predicted_rows
 from longtail.report.pictures import Picture, class_pictures, error_pictures, short_names
 from longtail.report.plots.canvas import GROUND, GROUP_COLORS, GROUP_LABELS, INK, RULE, blank, clip
 from longtail.report.plots.traces import labeled_bars
 from longtail.report.section import Drawing, Key, Section
-from longtail.report.select import known_predictions, named, predicted_rows
 
 MATRIX_CLASSES = 300
 """Up to this number of classes the whole matrix is drawn."""

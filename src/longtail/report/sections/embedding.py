@@ -16,10 +16,10 @@ from longtail.compare.seeds import MeanStd
 from longtail.compare.table import Comparison, Row
 from longtail.counts import ClassCounts, GroupName
 from longtail.formatting import listing, number, percent
+from longtail.report.configurations import FirstRun, analyzed_splits, group_keys, named, seed_note, side_by_side
 from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK, RUN_COLORS, blank, clip
 from longtail.report.plots.traces import CROWDED, MANY_POINTS, by_group
 from longtail.report.section import Drawing, Key, Section, Table, in_rows
-from longtail.report.select import FirstRun, analyzed_splits, group_keys, named, seed_note, side_by_side
 
 Points = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]

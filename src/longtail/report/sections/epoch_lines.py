@@ -16,7 +16,7 @@ from longtail.analysis.dynamics import (
 )
 from longtail.compare.table import Comparison
 from longtail.report.builders import EpochMeasure, EpochSection
-from longtail.report.select import Measured, first_runs
+from longtail.report.configurations import Measured, first_runs
 
 COLUMNS = ("train_accuracy", "validation_accuracy", "train_loss", "validation_loss", "learning_rate")
 

@@ -12,9 +12,9 @@ import numpy as np
 from longtail.compare.table import Comparison, Row
 from longtail.counts import FloatArray, IntArray
 from longtail.formatting import class_word, listing, percent
+from longtail.report.configurations import known_predictions, predicted_rows, spoken
 from longtail.report.pictures import data_uri
 from longtail.report.section import Section
-from longtail.report.select import known_predictions, predicted_rows, spoken
 from longtail.run.result import RunResult
 
 ERRORS, SUSPECTS = 200, 24

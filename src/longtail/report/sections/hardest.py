@@ -12,10 +12,10 @@ from longtail.compare.table import Comparison, Row
 from longtail.counts import FEW_IMAGES, GroupName
 from longtail.formatting import class_word, interval_text, listing, percent
 from longtail.report.class_table import class_intervals, class_recalls, mean_recalls, tested_images
+from longtail.report.configurations import known_predictions, named
 from longtail.report.pictures import Picture, class_pictures, error_pictures
 from longtail.report.plots.canvas import GROUP_LABELS
 from longtail.report.section import Section
-from longtail.report.select import known_predictions, named
 
 CLASSES, PICTURES = 6, 4
 """Classes that are shown; training images of each, and errors of each configuration."""

@@ -13,10 +13,10 @@ from longtail.compare.table import Comparison, Row
 from longtail.counts import FloatArray, GroupName, IntArray
 from longtail.formatting import listing, number, percent
 from longtail.report.builders import value_text
+from longtail.report.configurations import group_keys, named, side_by_side, smallest_group
 from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED, blank
 from longtail.report.plots.traces import add_line
 from longtail.report.section import Drawing, Key, Section, Table
-from longtail.report.select import group_keys, named, side_by_side, smallest_group
 from longtail.run.result import RunResult
 
 SPLITS = {"test": "testing", "train": "training"}

@@ -14,10 +14,10 @@ from longtail.compare.differences import Between, Measure, Runs, difference_betw
 from longtail.compare.table import Comparison, Row
 from longtail.evaluation.intervals import LEVEL
 from longtail.formatting import MINUS, interval_text, percent, signed
+from longtail.report.configurations import BAND_SENTENCE, against_first, has_bands, run_keys
 from longtail.report.plots.canvas import MUTED, blank, run_style
 from longtail.report.plots.traces import add_line
 from longtail.report.section import Cell, Drawing, Section, Table
-from longtail.report.select import BAND_SENTENCE, against_first, has_bands, run_keys
 from longtail.run.result import Ends, RunResult
 
 PLACES = {1.0: "as in training", 0.0: "balanced", -1.0: "the reverse of training"}

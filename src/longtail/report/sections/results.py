@@ -13,10 +13,10 @@ from longtail.compare.table import HEADINGS, Comparison, Row
 from longtail.counts import GROUP_NAMES
 from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.formatting import figure_text
+from longtail.report.configurations import absent_notes
 from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, INK, RULE
 from longtail.report.plots.traces import labeled_bars
 from longtail.report.section import Drawing, Section
-from longtail.report.select import absent_notes
 from longtail.run.result import Ends
 
 JUDGED = "balanced_accuracy"
