@@ -158,5 +158,7 @@ def group_bars(
     if any(low is not None for low, _ in reach):
         arrays = {"arrayminus": [low for low, _ in reach], "array": [high for _, high in reach]}
         whisker = {"symmetric": False, "color": INK, "thickness": 1.2, "width": 3, **arrays}
-        figure.update_traces(error_x=whisker, selector={"name": "accuracy"})
+        # A trace of its own: the next segment of a stacked bar would cover the upper half of the whisker.
+        rows = figure.data[0].y
+        figure.add_scatter(x=means, y=rows, mode="markers", marker_opacity=0, error_x=whisker, hoverinfo="skip")
     return figure
