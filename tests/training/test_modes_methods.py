@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from dataclasses import is_dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from longtail.config.build import build
 from longtail.config.check import check_config
 from longtail.config.recipes import base_config
 from longtail.config.schema import RunConfig, merge
@@ -92,16 +92,7 @@ def tiny(method: str, mode: str, source: Path) -> RunConfig:
         "model": {"pretrained": False}, "training": {"precision": "fp32"}, "stage1": stage | views[0],
         "stage2": stage | views[1],
     }  # fmt: skip
-    config: RunConfig = filled(RunConfig(), merge(values, own))
-    return config
-
-
-def filled(config: Any, values: dict[str, Any]) -> Any:
-    """The values in a configuration, unchecked: `build` would take as long as the training."""
-    for name, value in values.items():
-        known = getattr(config, name)
-        setattr(config, name, filled(known, value) if is_dataclass(known) else value)
-    return config
+    return build(merge(values, own))
 
 
 @pytest.mark.parametrize("mode", ["linear", "finetune", "lora", "scratch"])
