@@ -183,7 +183,7 @@ def test_all_that_can_be_measured_passes_the_audit_with_a_class_chosen_and_all_o
 
 def test_all_that_can_be_measured_fits_a_phone_with_and_without_a_class(full: Any) -> None:
     full.page.set_viewport_size({"width": 390, "height": 844})
-    full.page.wait_for_function("document.querySelector('#histogram-0 .main-svg').clientWidth < 390")
+    full.page.wait_for_function("document.querySelector('#histogram-0 .main-svg')?.clientWidth < 390")
     widths = "[document.documentElement.scrollWidth, document.body.scrollWidth]"
     assert full.page.evaluate(widths) == [390, 390]
     choose(full.page, "house mouse")
