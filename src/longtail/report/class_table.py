@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from longtail.analysis.confusions import confused_pairs, nearest_confusions
+from longtail.analysis.confusions import NearestConfusions, confused_pairs, nearest_confusions
 from longtail.compare.seeds import mean_interval
 from longtail.compare.table import Comparison, Row
 from longtail.counts import FEW_IMAGES, GROUP_NAMES, FloatArray, IntArray
+from longtail.report.configurations import known_predictions, pooled_predictions
 from longtail.report.pictures import data_uri
 from longtail.report.plots.canvas import GROUP_LABELS
 from longtail.run.result import ClassResult, Ends
@@ -70,6 +71,14 @@ def mean_recalls(recalls: Sequence[FloatArray]) -> FloatArray:
     return np.asarray(values.mean(axis=0).filled(np.nan), dtype=np.float64)
 
 
+def class_confusions(row: Row, limit: int) -> NearestConfusions | None:
+    """The ``limit`` classes that each class is taken for most often over all seeds; None without predictions."""
+    if not known_predictions(row):
+        return None
+    size = len(row.runs[0].counts)
+    return nearest_confusions(confused_pairs(*pooled_predictions(row), size), size, limit=limit)
+
+
 def class_table(comparison: Comparison) -> dict[str, Any]:
     """Everything about each class, as compact as JSON gets.
 
@@ -119,12 +128,7 @@ def _configuration(row: Row, comparison: Comparison) -> dict[str, Any]:
     first, run = comparison.final[0].runs[0], row.runs[0]
     if run.counts.counts != first.counts.counts:
         columns |= {"train": list(run.counts.counts), "groups": [GROUP_NAMES.index(name) for name in run.group_of]}
-    predictions = [each.predictions for each in row.runs if each.predictions is not None]
-    if predictions and comparison.split == "test":
-        label = np.concatenate([each.label for each in predictions])
-        prediction = np.concatenate([each.prediction for each in predictions])
-        size = len(run.counts)
-        nearest = nearest_confusions(confused_pairs(label, prediction, size), size, limit=CONFUSIONS)
+    if comparison.split == "test" and (nearest := class_confusions(row, CONFUSIONS)) is not None:
         percents = np.nan_to_num(100 * nearest.share).round().astype(int)
         columns["taken"] = [
             [value for pair in zip(others, shares, strict=True) if pair[0] >= 0 for value in pair]

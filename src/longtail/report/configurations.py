@@ -257,6 +257,13 @@ def known_predictions(row: Row) -> list[tuple[RunResult, Predictions]]:
     return [(run, run.predictions) for run in row.runs if run.predictions is not None and run.predictions.label.size]
 
 
+def pooled_predictions(row: Row) -> tuple[IntArray, IntArray]:
+    """Labels and predicted classes of the test images of all seeds of a configuration, one seed after another."""
+    predictions = [each for _, each in known_predictions(row)]
+    label = np.concatenate([each.label for each in predictions])
+    return label, np.concatenate([each.prediction for each in predictions])
+
+
 def part_masks(run: RunResult, predictions: Predictions) -> dict[Part, Mask]:
     """Which of a run's test images each part holds, by their true class; shape (N,)."""
     masks: dict[Part, Mask] = {"all": np.ones(len(predictions.label), dtype=bool)}

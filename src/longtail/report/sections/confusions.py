@@ -14,7 +14,7 @@ from longtail.analysis.confusions import confused_pairs, destinations
 from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 from longtail.formatting import class_word, listing, percent
-from longtail.report.configurations import known_predictions, named, predicted_rows
+from longtail.report.configurations import known_predictions, named, pooled_predictions, predicted_rows, spoken
 from longtail.report.pictures import Picture, class_pictures, error_pictures, short_names
 from longtail.report.plots.canvas import GROUND, GROUP_COLORS, GROUP_LABELS, INK, RULE, blank, clip
 from longtail.report.plots.traces import labeled_bars
@@ -50,7 +50,7 @@ def build(comparison: Comparison) -> Section | None:
         return None
     run, pairs = rows[0].runs[0], confused_pairs_of(rows)
     names = run.counts.names
-    shown = [rows.index(row) for row in named(rows, lambda row: row)]
+    shown = [rows.index(row) for row in spoken(rows)]
     gallery: list[tuple[ConfusedPair, tuple[Picture, ...], tuple[Picture, ...]]] = []
     for pair in pairs[:PICTURED]:
         errors = error_pictures(rows, pair.label, PICTURES, pair.prediction)
@@ -63,7 +63,6 @@ def build(comparison: Comparison) -> Section | None:
         "labels": [rows[place].label for place in shown],
         "shown": shown,
         "seeds": any(len(row.runs) > 1 for row in rows),
-        "notes": GROUP_LABELS,
     }
     partial = "confusions.html.j2" if pairs else ""
     if not pairs or len(names) > MATRIX_CLASSES:
@@ -98,8 +97,7 @@ def confused_pairs_of(rows: Sequence[Row], limit: int = PAIRS) -> tuple[Confused
     tallies: list[dict[int, tuple[int, float]]] = []
     total: dict[int, float] = {}
     for row in rows:
-        label, prediction = _pooled(row)
-        pairs = confused_pairs(label, prediction, size)
+        pairs = confused_pairs(*pooled_predictions(row), size)
         keys = (pairs.label * size + pairs.prediction).tolist()
         tallies.append(dict(zip(keys, zip(pairs.images.tolist(), pairs.share.tolist(), strict=True), strict=True)))
         for key, (images, _) in tallies[-1].items():
@@ -111,17 +109,10 @@ def confused_pairs_of(rows: Sequence[Row], limit: int = PAIRS) -> tuple[Confused
     return tuple(listed)
 
 
-def _pooled(row: Row) -> tuple[IntArray, IntArray]:
-    """Labels and predictions of all seeds of a configuration, one after another."""
-    predictions = [each for _, each in known_predictions(row)]
-    label = np.concatenate([each.label for each in predictions])
-    return label, np.concatenate([each.prediction for each in predictions])
-
-
 def confusion_shares(row: Row) -> FloatArray:
     """Share of each true class (row) that is taken for each class (column), (C, C); NaN for an untested class."""
     size = len(row.runs[0].counts)
-    label, prediction = _pooled(row)
+    label, prediction = pooled_predictions(row)
     images = np.bincount(label * size + prediction, minlength=size * size).reshape(size, size)
     with np.errstate(invalid="ignore"):
         return np.asarray(images / images.sum(axis=1, keepdims=True), dtype=np.float64)
@@ -182,7 +173,7 @@ def group_destinations(comparison: Comparison) -> Section | None:
     rows = predicted_rows(comparison)
     if not rows:
         return None
-    of_groups = [destinations(*_pooled(row), row.runs[0].group_of) for row in rows]
+    of_groups = [destinations(*pooled_predictions(row), row.runs[0].group_of) for row in rows]
     drawings = []
     for place, name in enumerate(GROUP_NAMES):
         if not any(each.images[place] for each in of_groups):

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longtail.analysis.confusions import confused_pairs, nearest_confusions
 from longtail.compare.table import Comparison, Row
 from longtail.counts import FEW_IMAGES, GroupName
 from longtail.formatting import class_word, interval_text, listing, percent
-from longtail.report.class_table import class_intervals, class_recalls, mean_recalls, tested_images
-from longtail.report.configurations import known_predictions, named
+from longtail.report.class_table import class_confusions, class_intervals, class_recalls, mean_recalls, tested_images
+from longtail.report.configurations import named
 from longtail.report.pictures import Picture, class_pictures, error_pictures
 from longtail.report.plots.canvas import GROUP_LABELS
 from longtail.report.section import Section
@@ -110,12 +109,9 @@ def hardest_classes(rows: Sequence[Row], split: str | None, *, limit: int = CLAS
 def _mistakes(row: Row) -> list[str]:
     """What each class is most often taken for over all seeds, with the share of its images; empty where never."""
     names = row.runs[0].counts.names
-    predictions = [each for _, each in known_predictions(row)]
-    if not predictions:
+    nearest = class_confusions(row, 1)
+    if nearest is None:
         return [""] * len(names)
-    label = np.concatenate([each.label for each in predictions])
-    pairs = confused_pairs(label, np.concatenate([each.prediction for each in predictions]), len(names))
-    nearest = nearest_confusions(pairs, len(names), limit=1)
     return [
         f"{class_word(names[other])} ({percent(share)})" if other >= 0 else ""
         for other, share in zip(nearest.prediction[:, 0].tolist(), nearest.share[:, 0].tolist(), strict=True)
