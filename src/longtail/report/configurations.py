@@ -23,6 +23,9 @@ from longtail.run.tables import Predictions
 
 T = TypeVar("T")
 
+JUDGED = "balanced_accuracy"
+"""By this a configuration or value is called best: a validation split may be as long-tailed as the training images."""
+
 
 @dataclass(frozen=True)
 class FirstRun(Generic[T]):

@@ -14,9 +14,10 @@ from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES
 from longtail.evaluation.significance import ENOUGH_SEEDS
 from longtail.formatting import listing, percent
-from longtail.report.configurations import group_keys
+from longtail.report.configurations import JUDGED, group_keys
 from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK, blank, clip, run_style
 from longtail.report.section import Drawing, Key, Section, Table
+from longtail.run.result import Ends
 
 WIDE = 10.0
 """Numbers whose largest is this many times the smallest stand on a logarithmic axis."""
@@ -25,10 +26,6 @@ STYLES: dict[str, tuple[str, str]] = {"accuracy": (INK, "circle")} | {
     str(name): (GROUP_COLORS[name], GROUP_SYMBOLS[name]) for name in GROUP_NAMES
 }
 """Color and symbol of each measure."""
-JUDGED = "balanced_accuracy"
-"""By this a value is called best: a validation split may be as long-tailed as the training images."""
-
-Ends = tuple[float, float]
 
 
 def build(comparison: Comparison) -> Section | None:

@@ -13,14 +13,11 @@ from longtail.compare.table import HEADINGS, Comparison, Row
 from longtail.counts import GROUP_NAMES
 from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.formatting import figure_text
-from longtail.report.configurations import absent_notes
+from longtail.report.configurations import JUDGED, absent_notes
 from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, INK, RULE
 from longtail.report.plots.traces import labeled_bars
 from longtail.report.section import Drawing, Section
 from longtail.run.result import Ends
-
-JUDGED = "balanced_accuracy"
-"""By this a configuration is called best: a validation split may be as long-tailed as the training images."""
 
 
 def verdict(comparison: Comparison) -> str:
