@@ -25,12 +25,6 @@ from longtail.report.configurations import Measured, group_keys, named, run_keys
 from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, MUTED, blank, epoch_axis, run_style
 from longtail.report.plots.traces import Ends, add_line, add_points, axis_ends, count_axis, value_axis
 from longtail.report.section import Drawing, Key, Section, Table, in_rows
-from longtail.run.result import RunResult
-
-
-def by_group(values: FloatArray, run: RunResult) -> FloatArray:
-    """The mean over the classes of each shot group, shape (3,); NaN for a group without finite values."""
-    return group_means(np.where(np.isfinite(values), values, np.nan), run.group_of)
 
 
 def value_text(value: float, spec: str) -> str:
@@ -115,7 +109,7 @@ class ClassSection:
         drawings = [self._drawings(measure, panels, shown) for measure, panels in rows]
         first = next(panels for _, panels in rows if panels)
         spoken = named(first, lambda each: each.row)
-        trends = listing([f"{trend_text(_trend(each, self.measures[0].key))} under {each.label}" for each in spoken])
+        trends = listing([f"{trend_text(_trend(self.measures[0], each))} under {each.label}" for each in spoken])
         sentence = self.sentence.format(split=shown[0].split, trends=trends) + seed_note(each.seeds for each in shown)
         table = self._table(rows, shown)
         legend = group_keys(shown[0].run)
@@ -173,9 +167,7 @@ class ClassSection:
         rows = []
         for measure, panels in measured:
             for each in panels:
-                values = each.values[measure.key]
-                means = [value_text(mean, measure.spec) + measure.unit for mean in by_group(values, each.run)]
-                cells = [each.label, measure.title, *means, trend_text(_trend(each, measure.key))]
+                cells = [each.label, measure.title, *_group_texts(measure, each), trend_text(_trend(measure, each))]
                 if against:
                     cells.append(_change_text(each, panels[0], measure) if each is not panels[0] else "")
                 rows.append(tuple(cells))
@@ -192,13 +184,18 @@ def _layout(rows: Sequence[Sequence[Drawing]]) -> str:
 
 
 def _has(each: Measured, key: str) -> bool:
-    return key in each.values and bool(np.isfinite(each.values[key]).any())
+    return bool(np.isfinite(each.values[key]).any())
 
 
-def _trend(each: Measured, key: str) -> RankTrend:
-    if key not in each.values:
-        return RankTrend(float("nan"), float("nan"), 0)
-    return rank_trend(each.values[key], each.run.counts.array)
+def _trend(measure: ClassMeasure, each: Measured) -> RankTrend:
+    return rank_trend(each.values[measure.key], each.run.counts.array)
+
+
+def _group_texts(measure: ClassMeasure, each: Measured) -> list[str]:
+    """The mean over the classes of each shot group; ``n/a`` for a group without finite values."""
+    values = each.values[measure.key]
+    means = group_means(np.where(np.isfinite(values), values, np.nan), each.run.group_of)
+    return [value_text(mean, measure.spec) + measure.unit for mean in means]
 
 
 def _drawn(each: Measured, measure: ClassMeasure) -> list[FloatArray]:
@@ -219,12 +216,12 @@ def _diagonal(figure: go.Figure, measure: ClassMeasure, ends: Ends | None) -> No
 
 def _class_alt(measure: ClassMeasure, each: Measured) -> str:
     values = each.values[measure.key]
-    means = zip(GROUP_NAMES, by_group(values, each.run), strict=True)
-    parts = [f"{GROUP_LABELS[name].lower()} {value_text(mean, measure.spec)}{measure.unit}" for name, mean in means]
+    means = zip(GROUP_LABELS.values(), _group_texts(measure, each), strict=True)
+    parts = [f"{label.lower()} {text}" for label, text in means]
     against = measure.across_title.lower() if measure.across else "its training images"
     ends = [value_text(float(end), measure.spec) for end in (np.nanmin(values), np.nanmax(values))]
     images = f" of {each.split} images" if each.split else ""
-    trend = trend_text(_trend(each, measure.key))
+    trend = trend_text(_trend(measure, each))
     return (
         f"Points of {measure.title.lower()}{images} for each class against {against} under {each.label}, "
         f"from {ends[0]} to {ends[1]}. Means: {', '.join(parts)}. With the size of the class: {trend}."
