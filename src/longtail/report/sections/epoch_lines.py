@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 
 from longtail.analysis.dynamics import (
     EDGES,
-    QUANTILES,
     THRESHOLDS,
     gradient_balance,
     group_histograms,
@@ -15,10 +16,14 @@ from longtail.analysis.dynamics import (
     share_past,
 )
 from longtail.compare.table import Comparison
+from longtail.counts import FloatArray, GroupName
 from longtail.report.builders import EpochMeasure, EpochSection
 from longtail.report.configurations import Measured, first_runs
+from longtail.run.dynamics import Dynamics
 
 COLUMNS = ("train_accuracy", "validation_accuracy", "train_loss", "validation_loss", "learning_rate")
+Values = Mapping[str, FloatArray]
+"""What is drawn, by name: a column for each shot group, shape (E, 3)."""
 
 
 def histories(comparison: Comparison) -> list[Measured]:
@@ -57,15 +62,22 @@ TRAINING = EpochSection(
 )
 
 
-def group_gradients(comparison: Comparison) -> list[Measured]:
+def recorded(values: Callable[[Dynamics, Sequence[GroupName]], Values]) -> Callable[[Comparison], list[Measured]]:
+    """A reader of the configurations with recorded gradients, with the values that are computed of them.
+
+    Args:
+        values: Computes them from a recording and the shot group of each class: shape (E, 3) each.
+    """
+    return lambda comparison: [
+        each.measured(values(each.content, each.run.group_of), stage=each.content.stage)
+        for each in first_runs(comparison, lambda run: run.dynamics)
+    ]
+
+
+def group_gradients(dynamics: Dynamics, group_of: Sequence[GroupName]) -> Values:
     """The ratio of each shot group in each epoch and the two sums that it is made of, mean over its classes."""
-    shown = []
-    for each in first_runs(comparison, lambda run: run.dynamics):
-        dynamics = each.content
-        balance = gradient_balance(dynamics.positive, dynamics.negative, dynamics.images, each.run.group_of)
-        values = {"ratio": balance.groups, "raised": balance.raised, "lowered": balance.lowered}
-        shown.append(each.measured(values, stage=dynamics.stage))
-    return shown
+    balance = gradient_balance(dynamics.positive, dynamics.negative, dynamics.images, group_of)
+    return {"ratio": balance.groups, "raised": balance.raised, "lowered": balance.lowered}
 
 
 GRADIENTS = EpochSection(
@@ -74,7 +86,7 @@ GRADIENTS = EpochSection(
     "Gradient that raises the logits of a group over gradient that lowers them; below 1, the dotted line, they were "
     "pushed down more than pulled up. Then the two sums, mean over the classes of a group: under cross-entropy an "
     "image can give 1 at most. At the end of stage 1 the ratio is {numbers}.",
-    group_gradients,
+    recorded(group_gradients),
     (
         EpochMeasure("gradients", "Ratio", "ratio", ".3g", "Raised / lowered", log=True, level=1.0),
         EpochMeasure(
@@ -88,25 +100,17 @@ GRADIENTS = EpochSection(
     ),
 )
 
-LOW, MIDDLE, HIGH = (QUANTILES.index(value) for value in (0.25, 0.5, 0.75))
+QUARTILES = (0.25, 0.5, 0.75)
 FLOOR = 1 - EDGES[-2]
 """What the histograms cannot tell from zero: the width of their last bin."""
 
 
-def saturations(comparison: Comparison) -> list[Measured]:
-    """Quartiles of p_y and of 1 - p_y, saturated images and remaining gradient, of each epoch and shot group."""
-    shown = []
-    for each in first_runs(comparison, lambda run: run.dynamics):
-        dynamics, group_of = each.content, each.run.group_of
-        histograms = group_histograms(dynamics.histogram, group_of)
-        low, middle, high = np.moveaxis(histogram_quantiles(histograms)[..., [LOW, MIDDLE, HIGH]], -1, 0)
-        values = {"low": low, "middle": middle, "high": high}
-        left = {"left low": 1 - high, "left": 1 - middle, "left high": 1 - low}
-        values |= {name: np.maximum(part, FLOOR) for name, part in left.items()}
-        values |= {f"past {threshold:g}": share_past(histograms, threshold) for threshold in THRESHOLDS}
-        values["gradient"] = group_image_means(dynamics.gradient, dynamics.images, group_of)
-        shown.append(each.measured(values, stage=dynamics.stage))
-    return shown
+def probability_quartiles(dynamics: Dynamics, group_of: Sequence[GroupName]) -> Values:
+    """Quartiles of p_y and of 1 - p_y of each epoch and shot group."""
+    histograms = group_histograms(dynamics.histogram, group_of)
+    low, middle, high = np.moveaxis(histogram_quantiles(histograms, QUARTILES), -1, 0)
+    left = {"left low": 1 - high, "left": 1 - middle, "left high": 1 - low}
+    return {"low": low, "middle": middle, "high": high} | {name: np.maximum(part, FLOOR) for name, part in left.items()}
 
 
 SATURATION = EpochSection(
@@ -115,7 +119,7 @@ SATURATION = EpochSection(
     "Probability p_y of the true class of the images as they were trained on, without noise and margins of the loss, "
     "and the gradient 1 − p_y that cross-entropy would leave on its logit, down to 0.0001: median, and the middle half "
     "as a band. At the end of stage 1 the median p_y is {numbers}.",
-    saturations,
+    recorded(probability_quartiles),
     (
         EpochMeasure("saturation", "Probability p_y", "middle", include=(0.0, 0.25), band=("low", "high")),
         EpochMeasure(
@@ -124,6 +128,14 @@ SATURATION = EpochSection(
     ),
 )
 
+
+def saturated_shares(dynamics: Dynamics, group_of: Sequence[GroupName]) -> Values:
+    """Saturated images and remaining gradient of each epoch and shot group."""
+    histograms = group_histograms(dynamics.histogram, group_of)
+    shares = {f"past {threshold:g}": share_past(histograms, threshold) for threshold in THRESHOLDS}
+    return shares | {"gradient": group_image_means(dynamics.gradient, dynamics.images, group_of)}
+
+
 SATURATED = EpochSection(
     "saturated",
     "Saturated images",
@@ -131,7 +143,7 @@ SATURATED = EpochSection(
     "1 − p_y of what the loss sees, with its noise and margins, times its scales where it gives classes scales of "
     "their own. Where images are mixed it ends at the larger share of an image, not at 1. Past 0.9 are, at the end of "
     "stage 1, {numbers}.",
-    saturations,
+    recorded(saturated_shares),
     (
         *(
             EpochMeasure(
