@@ -29,7 +29,7 @@ class GradientBalance:
     Attributes:
         classes: Ratio of each class in each epoch, shape (E, C); NaN for a class without images in that epoch.
         groups: Of all classes of a shot group together, shape (E, 3), in the order of ``GROUP_NAMES``.
-        whole: The same over several epochs together, shape (3,).
+        whole: The same over all epochs together, shape (3,).
         raised: Accumulated gradient that raises the logit of a class, mean over those of a group that have images in
             the epoch, shape (E, 3); NaN where none has. A mean, so that groups of other sizes can be compared.
         lowered: The same of the gradient that lowers it; ``raised / lowered`` is ``groups``.
@@ -73,8 +73,6 @@ def gradient_balance(
     negative: npt.ArrayLike,
     images: IntArray,
     group_of: Sequence[GroupName],
-    *,
-    together: int | None = None,
 ) -> GradientBalance:
     """Ratios by class and by group.
 
@@ -83,8 +81,6 @@ def gradient_balance(
         negative: Accumulated gradient that lowers it, shape (E, C).
         images: How often an image of the class was drawn in the epoch, shape (E, C).
         group_of: Shot group of each class, length C.
-        together: Number of epochs, from the first, in ``whole``; all when not given. A second stage that draws the
-            classes otherwise is not to be added to the first.
 
     Returns:
         Sums and ratios; a class without images, which nothing can raise, is NaN by itself and no part of its group.
@@ -108,7 +104,7 @@ def gradient_balance(
     return GradientBalance(
         classes=gradient_ratio(up, down),
         groups=gradient_ratio(raised, lowered),
-        whole=gradient_ratio(raised[:together].sum(axis=0), lowered[:together].sum(axis=0)),
+        whole=gradient_ratio(raised.sum(axis=0), lowered.sum(axis=0)),
         raised=raised / some,
         lowered=lowered / some,
     )

@@ -12,7 +12,6 @@ from longtail.counts import ClassCounts, FloatArray, GroupName, IntArray
 from longtail.evaluation.groups import class_weights, group_masks
 from longtail.evaluation.intervals import LEVEL
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FLOOR = float(np.finfo(np.float32).tiny)
 """A probability below this, which float32 no longer holds in full, is taken for it: no margin exceeds 87.3."""
 TRIMMED = 0.002
@@ -31,21 +30,16 @@ class MarginDistribution:
 
     Attributes:
         images: How many there are.
-        quantiles: At ``QUANTILES``, shape (5,); NaN without images.
+        median: The margin that half of the images exceed; NaN without images.
         negative: Share below 0, which is classified wrongly; NaN without images.
         density: Per unit of the margin, shape (B,) for B + 1 edges; it integrates to the share of the images that lie
             within the edges. NaN without images.
     """
 
     images: int
-    quantiles: FloatArray
+    median: float
     negative: float
     density: FloatArray
-
-    @property
-    def median(self) -> float:
-        """The margin that half of the images exceed; NaN without images."""
-        return float(self.quantiles[QUANTILES.index(0.5)])
 
 
 def margins_of_predictions(
@@ -123,14 +117,13 @@ def margin_distribution(
     values = np.asarray(margin, dtype=np.float64)
     worth = np.ones(len(values)) if weight is None else np.asarray(weight, dtype=np.float64)
     if not values.size:
-        nothing = np.full(len(QUANTILES), np.nan)
-        return MarginDistribution(0, nothing, float("nan"), np.full(len(edges) - 1, np.nan))
+        return MarginDistribution(0, float("nan"), float("nan"), np.full(len(edges) - 1, np.nan))
     share = worth / worth.sum()
     density = np.histogram(values, edges, weights=share)[0] / np.diff(edges)
     order = np.argsort(values)
     below = np.cumsum(share[order]) - share[order] / 2  # the share below an image, and half of its own
-    quantiles = np.interp(QUANTILES, below, values[order])
-    return MarginDistribution(len(values), quantiles, float(share[values < 0].sum()), density)
+    median = float(np.interp(0.5, below, values[order]))
+    return MarginDistribution(len(values), median, float(share[values < 0].sum()), density)
 
 
 def group_margins(

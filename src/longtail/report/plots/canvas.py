@@ -84,13 +84,13 @@ def blank(height: int, *, left: int) -> go.Figure:
     return figure.update_layout(margin={"l": left, "r": 10, "t": 10, "b": 46})
 
 
-def epoch_axis(figure: go.Figure, starts: Iterable[int], last: int | None = None) -> None:
+def epoch_axis(figure: go.Figure, starts: Iterable[int], last: int) -> None:
     """Make the horizontal axis one of epochs over all stages; where stage 2 begins is marked.
 
     Args:
         figure: Changed.
         starts: Epochs of stage 1 of each run that has a second one.
-        last: Epochs on the axis; as many as are drawn when not given.
+        last: Epochs on the axis.
 
     Example:
         >>> figure = blank(300, left=48)
@@ -104,9 +104,7 @@ def epoch_axis(figure: go.Figure, starts: Iterable[int], last: int | None = None
             place = {"x": start + 0.5, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "bottom"}
             figure.add_annotation(text="stage 2", showarrow=False, font={"size": 12, "color": MUTED}, **place)
     figure.update_layout(margin={"t": 26})
-    figure.update_xaxes(title="Epoch", rangemode="tozero")
-    if last is not None:
-        figure.update_xaxes(range=[0.5 if last > 1 else 0, last + 0.5])
+    figure.update_xaxes(title="Epoch", range=[0.5 if last > 1 else 0, last + 0.5])
 
 
 def shorten(text: str, length: int) -> str:
