@@ -29,7 +29,8 @@ class GradientBalance:
     Attributes:
         classes: Ratio of each class in each epoch, shape (E, C); NaN for a class without images in that epoch.
         groups: Of all classes of a shot group together, shape (E, 3), in the order of ``GROUP_NAMES``.
-        whole: The same over all epochs together, shape (3,).
+        whole: The same over all epochs together, shape (3,); give those of one stage, as a second one may draw the
+            classes otherwise.
         raised: Accumulated gradient that raises the logit of a class, mean over those of a group that have images in
             the epoch, shape (E, 3); NaN where none has. A mean, so that groups of other sizes can be compared.
         lowered: The same of the gradient that lowers it; ``raised / lowered`` is ``groups``.
@@ -95,11 +96,7 @@ def gradient_balance(
     there = images > 0
     up = np.where(there, np.asarray(positive, dtype=np.float64), 0.0)
     down = np.where(there, np.asarray(negative, dtype=np.float64), 0.0)
-    numbers = group_numbers(group_of)
-    raised, lowered, present = (
-        np.stack([part[:, numbers == number].sum(axis=1) for number in range(len(GROUP_NAMES))], axis=1)
-        for part in (up, down, there)
-    )
+    raised, lowered, present = (_group_sums(part, group_of) for part in (up, down, there))
     some = np.where(present > 0, present, np.nan)
     return GradientBalance(
         classes=gradient_ratio(up, down),
@@ -125,9 +122,13 @@ def group_histograms(histograms: npt.NDArray[np.integer[Any]], group_of: Sequenc
         >>> group_histograms(counts, ["many", "few", "few"]).tolist()
         [[[1, 0], [0, 0], [2, 5]]]
     """
+    return _group_sums(histograms, group_of).astype(np.int64)
+
+
+def _group_sums(values: npt.NDArray[Any], group_of: Sequence[GroupName]) -> npt.NDArray[Any]:
+    """Sums over the classes of each shot group: (E, C, ...) becomes (E, 3, ...)."""
     numbers = group_numbers(group_of)
-    parts = [histograms[:, numbers == number].sum(axis=1) for number in range(len(GROUP_NAMES))]
-    return np.stack(parts, axis=1).astype(np.int64)
+    return np.stack([values[:, numbers == number].sum(axis=1) for number in range(len(GROUP_NAMES))], axis=1)
 
 
 def share_past(histograms: IntArray, threshold: float, edges: Sequence[float] = EDGES) -> FloatArray:
@@ -203,11 +204,6 @@ def group_image_means(values: npt.ArrayLike, images: IntArray, group_of: Sequenc
         >>> group_image_means([[0.25, 0.5, np.nan]], np.array([[1, 3, 0]]), ["many", "many", "few"]).tolist()
         [[0.4375, nan, nan]]
     """
-    numbers = group_numbers(group_of)
     weighted = np.where(images > 0, np.asarray(values, dtype=np.float64), 0.0) * images
-    means = []
-    for number in range(len(GROUP_NAMES)):
-        total = images[:, numbers == number].sum(axis=1)
-        sums = weighted[:, numbers == number].sum(axis=1)
-        means.append(np.where(total > 0, sums / np.maximum(total, 1), np.nan))
-    return np.stack(means, axis=1)
+    total, sums = _group_sums(images, group_of), _group_sums(weighted, group_of)
+    return np.where(total > 0, sums / np.maximum(total, 1), np.nan)
