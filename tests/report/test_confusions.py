@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from fake_predictions import LABEL, first_right, predict
 
 from longtail.compare.comparison import compare_runs
@@ -22,18 +21,8 @@ from longtail.report.sections.confusions import (
 from longtail.run.result import RunResult
 
 
-@pytest.fixture
-def two(make_run):
-    """The tail goes to the head under ce, and half of it to the other few-shot class under gcl."""
-    ce = predict(make_run("ce"), first_right([20, 20, 10, 10, 0, 0], [1, 0, 0, 0, 0, 0]), 0.9)
-    gcl = predict(
-        make_run("gcl", recipe="cifar-lt/gcl"), first_right([10, 20, 10, 10, 10, 10], [4, 0, 0, 0, 0, 4]), 0.6, 0.3
-    )
-    return compare_runs([ce, gcl])
-
-
-def test_where_tail_errors_go_is_counted(two):
-    section = group_destinations(two)
+def test_where_tail_errors_go_is_counted(ce_and_gcl):
+    section = group_destinations(ce_and_gcl)
     assert [drawing.id for drawing in section.drawings] == [f"destinations-{name}" for name in GROUP_NAMES]
     few = section.drawings[2]
     assert {trace.name: trace.x.tolist() for trace in few.figure.data} == {
@@ -44,8 +33,8 @@ def test_where_tail_errors_go_is_counted(two):
     assert "40.0%" in section.sentence  # of all other classes are many-shot
 
 
-def test_pairs_are_those_of_both_configurations_with_their_shares(two):
-    pairs = confused_pairs_of(two.final)
+def test_pairs_are_those_of_both_configurations_with_their_shares(ce_and_gcl):
+    pairs = confused_pairs_of(ce_and_gcl.final)
     assert (pairs[0].label, pairs[0].prediction) == (4, 0)
     assert (pairs[0].images, pairs[0].shares) == ((20, 10), (1.0, 0.5))
     assert {(pair.label, pair.prediction): pair.images for pair in pairs}[5, 4] == (0, 10)
@@ -59,8 +48,8 @@ def test_seeds_are_pooled_and_counted_once(make_run):
     assert confusion_shares(rows.final[0])[5].tolist() == [0.5, 0, 0, 0, 0, 0.5]
 
 
-def test_the_matrix_holds_the_shares_and_confused_classes_stand_together(two):
-    section = build(two)
+def test_the_matrix_holds_the_shares_and_confused_classes_stand_together(ce_and_gcl):
+    section = build(ce_and_gcl)
     assert [drawing.title for drawing in section.drawings] == ["ce", "gcl"]
     heat = section.drawings[0].figure.data[0]
     places = {name: place for place, name in enumerate(heat.x)}
@@ -81,11 +70,11 @@ def test_an_untested_class_is_drawn_and_names_keep_their_markup_to_themselves():
     assert cluster(np.full((4, 4), np.nan)).shape == (4,)
 
 
-def test_beyond_the_limit_the_pairs_are_listed_without_a_matrix(two, monkeypatch):
+def test_beyond_the_limit_the_pairs_are_listed_without_a_matrix(ce_and_gcl, monkeypatch):
     monkeypatch.setattr(confusions, "MATRIX_CLASSES", 5)
-    section = build(two)
+    section = build(ce_and_gcl)
     assert section.drawings == ()
-    assert "class 4" in render_report(two, [section])
+    assert "class 4" in render_report(ce_and_gcl, [section])
 
 
 def test_a_perfect_predictor_has_no_pairs(make_run):
@@ -94,10 +83,10 @@ def test_a_perfect_predictor_has_no_pairs(make_run):
     assert group_destinations(rows).drawings
 
 
-def test_runs_without_predictions_are_left_out(two, make_run):
+def test_runs_without_predictions_are_left_out(ce_and_gcl, make_run):
     bare = make_run("bare", recipe="cifar-lt/bare")
     (bare / "predictions.parquet").unlink()
-    rows = compare_runs([bare, two.final[1].runs[0].folder])
+    rows = compare_runs([bare, ce_and_gcl.final[1].runs[0].folder])
     for section in (build, group_destinations):
         assert "bare" not in section(rows).drawings[0].alt
         assert section(compare_runs([bare])) is None

@@ -21,16 +21,6 @@ from longtail.report.sections.margins import margins_of_run
 SECTIONS = (prior_shift.build, confidence.calibration, confidence.coverage, margins.build)
 
 
-@pytest.fixture
-def two(make_run):
-    """The tail goes to the head under ce, and half of it to the other few-shot class under gcl."""
-    ce = predict(make_run("ce"), first_right([20, 20, 10, 10, 0, 0], [1, 0, 0, 0, 0, 0]), 0.9)
-    gcl = predict(
-        make_run("gcl", recipe="cifar-lt/gcl"), first_right([10, 20, 10, 10, 10, 10], [4, 0, 0, 0, 0, 4]), 0.6, 0.3
-    )
-    return compare_runs([ce, gcl])
-
-
 def test_equal_configurations_are_said_not_to_differ(make_run):
     answer = first_right([20, 20, 10, 10, 0, 0], [1, 0, 0, 0, 0, 0])
     rows = compare_runs([predict(make_run(name, recipe=name), answer) for name in ("ce", "same")])
@@ -48,8 +38,8 @@ def test_a_perfect_predictor_has_sections_and_no_pairs(make_run):
     assert [cell[0] for cell in confidence.calibration(rows).table.rows[0][1:]] == ["0.0"] * 4
 
 
-def test_prior_curves_stand_in_one_figure_and_cross_where_they_should(two):
-    section = prior_shift.build(two)
+def test_prior_curves_stand_in_one_figure_and_cross_where_they_should(ce_and_gcl):
+    section = prior_shift.build(ce_and_gcl)
     (drawing,) = section.drawings
     ce, gcl = (trace for trace in drawing.figure.data if trace.mode == "lines")
     assert ce.y[0] > gcl.y[0]
@@ -76,8 +66,8 @@ def test_classes_of_one_size_have_no_prior_section(make_run):
     assert prior_shift.build(compare_runs([make_run("ce", counts=[50] * 6)])) is None
 
 
-def test_calibration_is_measured_by_group_with_an_interval(two):
-    section = confidence.calibration(two)
+def test_calibration_is_measured_by_group_with_an_interval(ce_and_gcl):
+    section = confidence.calibration(ce_and_gcl)
     _, *cells = section.table.rows[0]
     # All at 0.9 confidence: right for all many-shot images, for half the medium-shot and none of the few-shot ones.
     assert [cell[0] for cell in cells] == ["40.0", "10.0", "40.0", "90.0"]
@@ -109,20 +99,20 @@ def test_coverage_answers_the_surest_first(make_run):
     assert "this share of the few-shot images: 0.0% under ce." in section.sentence
 
 
-def test_margins_come_from_the_two_highest_probabilities(two):
-    found = margins_of_run(two.final[0].runs[0])
+def test_margins_come_from_the_two_highest_probabilities(ce_and_gcl):
+    found = margins_of_run(ce_and_gcl.final[0].runs[0])
     assert found[0][LABEL == 0] == pytest.approx(np.log(0.9 / 0.1), rel=1e-5)
     assert found[0][LABEL == 5] == pytest.approx(np.log(0.05 / 0.9), rel=1e-5)
-    section = margins.build(two)
+    section = margins.build(ce_and_gcl)
     assert [row[-1] for row in section.table.rows] == ["100.0", "50.0"]  # below 0, of few-shot images
     assert "−2.9 in testing under ce; −0.3 in testing under gcl" in section.sentence
 
 
-def test_margins_of_training_images_are_laid_over_those_of_test_images(two):
+def test_margins_of_training_images_are_laid_over_those_of_test_images(ce_and_gcl):
     size = len(LABEL)
     columns = {one.name: np.zeros(size, np.float32) for one in fields(ImageColumns)}
     columns |= {"label": LABEL.astype(np.int32), "margin": np.full(size, 4.0, np.float32)}
-    runs = [row.runs[0] for row in two.final]
+    runs = [row.runs[0] for row in ce_and_gcl.final]
     runs[0].__dict__["analysis"] = Analysis(AnalyzedSplit(ImageColumns(**columns), None, {}), None)
     section = margins.build(compare_results(runs))
     traces = [[trace.name for trace in one.figure.data if trace.mode == "lines"] for one in section.drawings]
@@ -132,17 +122,17 @@ def test_margins_of_training_images_are_laid_over_those_of_test_images(two):
     assert section.legend[-1].text == "Training images, thin"
 
 
-def test_panels_of_several_runs_have_the_same_axes(two):
+def test_panels_of_several_runs_have_the_same_axes(ce_and_gcl):
     for build in (confidence.calibration, margins.build, confidence.coverage):
-        ranges = {(one.figure.layout.xaxis.range, one.figure.layout.yaxis.range) for one in build(two).drawings}
+        ranges = {(one.figure.layout.xaxis.range, one.figure.layout.yaxis.range) for one in build(ce_and_gcl).drawings}
         assert len(ranges) == 1
         assert None not in ranges.pop()
 
 
 @pytest.mark.parametrize("build", SECTIONS)
-def test_every_drawing_has_words_and_colours_of_the_theme(two, build):
+def test_every_drawing_has_words_and_colours_of_the_theme(ce_and_gcl, build):
     light = {value[0] for value in THEME.values()}
-    for one in build(two).drawings:
+    for one in build(ce_and_gcl).drawings:
         assert len(one.alt) > 40
         assert re.search(r"\d", one.alt)
         for trace in one.figure.data:
@@ -156,10 +146,10 @@ def test_runs_without_a_test_split_have_no_such_section(make_run, build):
 
 
 @pytest.mark.parametrize("build", [build for build in SECTIONS if build is not prior_shift.build])
-def test_runs_without_predictions_are_left_out(two, make_run, build):
+def test_runs_without_predictions_are_left_out(ce_and_gcl, make_run, build):
     bare = make_run("bare", recipe="cifar-lt/bare")
     (bare / "predictions.parquet").unlink()
-    rows = compare_runs([bare, two.final[1].runs[0].folder])
+    rows = compare_runs([bare, ce_and_gcl.final[1].runs[0].folder])
     assert "bare" not in build(rows).drawings[0].alt
     assert build(compare_runs([bare])) is None
 
@@ -169,25 +159,26 @@ def test_without_few_shot_classes_the_smallest_group_is_spoken_of(make_run):
     assert "On medium-shot images" in confidence.calibration(rows).sentence
 
 
-def test_the_page_shows_the_pairs_and_the_table(two, tmp_path):
-    folders = [row.runs[0].folder for row in two.final]
+def test_the_page_shows_the_pairs_and_the_table(ce_and_gcl, tmp_path):
+    folders = [row.runs[0].folder for row in ce_and_gcl.final]
     text = write_report(folders, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Expected calibration error in %" in text
     for name in ("prior", "calibration", "coverage", "margins"):
         assert f'<section id="{name}"' in text
 
 
-def test_bands_are_intervals_of_the_images_and_left_out_where_images_belong_together(two):
-    section = confidence.coverage(two)
+def test_bands_are_intervals_of_the_images_and_left_out_where_images_belong_together(ce_and_gcl):
+    section = confidence.coverage(ce_and_gcl)
     band, line, *_ = section.drawings[0].figure.data
     ends = wilson(float(line.y[-1]) * len(LABEL), len(LABEL))
     assert [band.y[49], band.y[50]] == pytest.approx(ends, abs=1e-6)
     assert section.sentence.endswith("Bands are 95% intervals over the test images.")
-    shift = prior_shift.build(two)
+    shift = prior_shift.build(ce_and_gcl)
     assert len(shift.drawings[0].figure.data) == 4
     assert shift.sentence.endswith("Bands are 95% intervals over the test images.")
-    for row in two.final:
+    for row in ce_and_gcl.final:
         metrics = row.runs[0].test
         table = metrics.interval_table.model_copy(update={"unit": "film"})
         object.__setattr__(row.runs[0], "test", metrics.model_copy(update={"interval_table": table}))
-    assert [len(build(two).drawings[0].figure.data) for build in (confidence.coverage, prior_shift.build)] == [2, 2]
+    for build in (confidence.coverage, prior_shift.build):
+        assert len(build(ce_and_gcl).drawings[0].figure.data) == 2
