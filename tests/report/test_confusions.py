@@ -29,6 +29,7 @@ def test_where_tail_errors_go_is_counted(ce_and_gcl):
         "right": [0.0, 0.5], "taken for another many-shot class": [1.0, 0.25],
         "taken for another medium-shot class": [0.0, 0.0], "taken for another few-shot class": [0.0, 0.25],
     }  # fmt: skip
+    assert "40 test images" in few.title
     assert "ce 0.0% right, 100.0% taken for another many-shot class" in few.alt
     assert "40.0%" in section.sentence  # of all other classes are many-shot
 
@@ -43,7 +44,9 @@ def test_pairs_are_those_of_both_configurations_with_their_shares(ce_and_gcl):
 def test_seeds_are_pooled_and_counted_once(make_run):
     answers = [first_right([20] * 4 + [0, 0], [0] * 6), first_right([20] * 4 + [20, 20], [0] * 6)]
     rows = compare_runs([predict(make_run(f"ce{seed}", seed=seed), one) for seed, one in enumerate(answers)])
-    assert group_destinations(rows).drawings[2].figure.data[0].x.tolist() == [0.5]
+    few = group_destinations(rows).drawings[2]
+    assert few.figure.data[0].x.tolist() == [0.5]
+    assert "40 test images" in few.title
     assert build(rows).data["pairs"][0].shares == (0.5,)
     assert confusion_shares(rows.final[0])[5].tolist() == [0.5, 0, 0, 0, 0, 0.5]
 

@@ -192,7 +192,12 @@ def group_destinations(comparison: Comparison) -> Section | None:
             segments.append((f"taken for {_another(group)}", GROUP_COLORS[group], shares))
         values = [percent(float(each.right[place]), unit=False) if each.images[place] else "n/a" for each in of_groups]
         figure = labeled_bars([row.label for row in rows], values, segments)
-        drawings.append(Drawing(f"destinations-{name}", GROUP_LABELS[name], alt, figure))
+        # Seeds are tested on the same images, so that several say no more of them than one.
+        images = max(
+            int(each.images[place]) // len(known_predictions(row)) for row, each in zip(rows, of_groups, strict=True)
+        )
+        title = f"{GROUP_LABELS[name]}, {images:,} test image{'' if images == 1 else 's'}"
+        drawings.append(Drawing(f"destinations-{name}", title, alt, figure))
     sentence = "Shares are means over the classes of the group."
     present = [place for place, name in enumerate(GROUP_NAMES) if name in rows[0].runs[0].group_of]
     head, tail = present[0], present[-1]
