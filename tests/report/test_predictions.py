@@ -15,10 +15,16 @@ from longtail.compare.comparison import compare_results, compare_runs
 from longtail.evaluation.intervals import wilson
 from longtail.report import write_report
 from longtail.report.plots.canvas import THEME
-from longtail.report.sections import confidence, margins, prior_shift
+from longtail.report.sections import confidence, confusions, margins, prior_shift
 from longtail.report.sections.margins import margins_of_run
 
-SECTIONS = (prior_shift.build, confidence.calibration, confidence.coverage, margins.build)
+SECTIONS = (
+    confusions.group_destinations,
+    prior_shift.build,
+    confidence.calibration,
+    confidence.coverage,
+    margins.build,
+)
 
 
 def test_equal_configurations_are_said_not_to_differ(make_run):
@@ -162,8 +168,10 @@ def test_without_few_shot_classes_the_smallest_group_is_spoken_of(make_run):
 def test_the_page_shows_the_pairs_and_the_table(ce_and_gcl, tmp_path):
     folders = [row.runs[0].folder for row in ce_and_gcl.final]
     text = write_report(folders, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Class 4, taken for class 0" in text
+    assert "No picture of these errors was kept." in text  # pictures of fake runs are of other errors
     assert "Expected calibration error in %" in text
-    for name in ("prior", "calibration", "coverage", "margins"):
+    for name in ("confusions", "prior", "calibration", "coverage", "margins"):
         assert f'<section id="{name}"' in text
 
 
@@ -182,3 +190,10 @@ def test_bands_are_intervals_of_the_images_and_left_out_where_images_belong_toge
         object.__setattr__(row.runs[0], "test", metrics.model_copy(update={"interval_table": table}))
     for build in (confidence.coverage, prior_shift.build):
         assert len(build(ce_and_gcl).drawings[0].figure.data) == 2
+
+
+def test_predictions_are_read_once_for_the_margins(ce_and_gcl, monkeypatch):
+    read = []
+    monkeypatch.setattr(margins, "margins_of_run", lambda run: read.append(run.folder) or margins_of_run(run))
+    assert margins.build(ce_and_gcl)
+    assert len(read) == len(set(read)) == 2
