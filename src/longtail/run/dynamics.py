@@ -41,19 +41,9 @@ class Dynamics:
     histogram: npt.NDArray[np.int32]
 
     @property
-    def steps(self) -> npt.NDArray[np.int64]:
-        """Epochs over all stages, from 1, shape (E,)."""
-        return np.arange(1, len(self.stage) + 1)
-
-    @property
     def end_of_stage_1(self) -> int:
         """The last epoch of the first stage that was recorded, as an index."""
         return int(np.flatnonzero(self.stage == self.stage[0])[-1])
-
-    @property
-    def stage_2(self) -> int | None:
-        """How many epochs lie before the second stage that was recorded; None where there is one stage."""
-        return self.end_of_stage_1 + 1 if self.stage[-1] != self.stage[0] else None
 
 
 def read_dynamics(run: Path, num_classes: int) -> Dynamics | None:
