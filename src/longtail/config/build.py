@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import yaml
 
 from longtail.config.schema import Nested, RunConfig, choices_of, defaults, merge, nested, option_types
-from longtail.errors import LongtailError, UsageError, nearest
+from longtail.errors import LongtailError, UsageError, first_line, nearest
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -255,7 +255,7 @@ def parse_yaml(text: str, name: str) -> Document:
         at = f", {_place(error.problem_mark)}," if error.problem_mark is not None else ""
         raise LongtailError(f"{name}{at} is not valid YAML ({error.problem}): correct it.") from error
     except yaml.YAMLError as error:
-        raise LongtailError(f"{name} is not valid YAML ({str(error).splitlines()[0]}): correct it.") from error
+        raise LongtailError(f"{name} is not valid YAML ({first_line(error)}): correct it.") from error
     except RecursionError:
         raise LongtailError(f"{name} is not valid YAML for options: it is nested too deeply.") from None
 

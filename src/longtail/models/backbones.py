@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from longtail.errors import LongtailError, nearest
+from longtail.errors import LongtailError, first_line, nearest
 from longtail.models.resnet_cifar import DEPTHS, ResNetCifar
 from longtail.models.timm import TIMM_PREFIX, timm_module
 from longtail.models.weights import COMMAND_LINE, cached_weights, load_in_order, packaged_weights, require_weights
@@ -239,7 +239,7 @@ def _create(name: str, *, pretrained: bool, options: dict[str, object]) -> nn.Mo
     try:
         return cast("nn.Module", timm.create_model(name, pretrained=True, num_classes=0, **options))
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        reason = first_line(error).rstrip(".")
         if cached is not None:
             raise LongtailError(
                 f"the pretrained weights of 'timm:{name}' in {cached} cannot be used ({reason}): delete that file, so "

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from longtail.counts import FEW_IMAGES
 from longtail.data.sources import last_name
-from longtail.errors import LongtailError, UsageError
+from longtail.errors import LongtailError, UsageError, first_line
 from longtail.files import write_atomically, write_yaml
 from longtail.formatting import figure_text
 from longtail.models.timm import TIMM_PREFIX
@@ -120,7 +120,7 @@ def _check_name(repo_id: str) -> None:
         validate_repo_id(repo_id)
         why = "" if "/" in repo_id else ": OWNER is the user or organization it belongs to"
     except HFValidationError as error:
-        why = f" ({_first(error)})"
+        why = f" ({first_line(error)})"
     if why or "/" not in repo_id:
         raise UsageError(f"{repo_id!r} cannot be a repository; write its name as OWNER/NAME{why.rstrip('.')}.")
 
@@ -181,19 +181,17 @@ def _in_words(failed: str) -> Iterator[None]:
     try:
         yield
     except errors.HFValidationError as error:
-        raise LongtailError(f"{failed}: write its name as OWNER/NAME ({_first(error)})") from error
+        raise LongtailError(f"{failed}: write its name as OWNER/NAME ({first_line(error)})") from error
     except errors.LocalTokenNotFoundError as error:
         raise LongtailError(f"{failed}: log in first with `hf auth login`, or set HF_TOKEN.") from error
     except errors.HfHubHTTPError as error:
         refused = getattr(error.response, "status_code", None) in (401, 403, 404)
         hint = "check the name, and log in with `hf auth login`" if refused else "try again later"
-        raise LongtailError(f"{failed}: {hint} ({_first(error)})") from error
+        raise LongtailError(f"{failed}: {hint} ({first_line(error)})") from error
     except (library, OSError) as error:
-        raise LongtailError(f"{failed}, the hub cannot be reached ({_first(error)}): connect and try again.") from error
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise LongtailError(
+            f"{failed}, the hub cannot be reached ({first_line(error)}): connect and try again."
+        ) from error
 
 
 def model_card(run: str | os.PathLike[str]) -> str:

@@ -20,7 +20,7 @@ from longtail.data.decode import is_image_path, is_unread_path
 from longtail.data.sources.csv import read_rows
 from longtail.data.sources.folder import is_system_folder
 from longtail.data.sources.tables import Columns
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, first_line
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -354,8 +354,7 @@ def _open_parquet(path: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)  # page by page, not a row group at a time
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise LongtailError(f"{path!r} is not a readable Parquet file ({reason}): fetch it again.") from None
+        raise LongtailError(f"{path!r} is not a readable Parquet file ({first_line(error)}): fetch it again.") from None
 
 
 def _embedded(value: Any, table: str, where: str) -> Item:

@@ -16,7 +16,7 @@ import pyarrow.csv
 
 from longtail.counts import IntArray
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, first_line
 from longtail.files import write_atomically
 from longtail.run.folder import SPLITS_FILE
 
@@ -129,9 +129,9 @@ def read_splits(run: Path) -> SplitsRecord | None:
             raise ValueError("a row has no number")
         places = np.array([SPLIT_NAMES.index(name) for name in names], dtype=np.int64)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
         raise LongtailError(
-            f"{path} is damaged ({reason}): copy it from the run again, or delete it to divide the source again."
+            f"{path} is damaged ({first_line(error)}): copy it from the run again, or delete it to divide the source "
+            "again."
         ) from error
     order = np.lexsort((rows, places))
     split, label, path_column, places_column = (

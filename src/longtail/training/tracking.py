@@ -17,7 +17,7 @@ from filelock import FileLock
 from longtail.config.schema import RunConfig, flatten
 from longtail.console import Reporter
 from longtail.data.sources import last_name
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, first_line
 from longtail.run.checkpoint import Tracker, read_tracker, write_tracker
 from longtail.run.folder import CONFIG_FILE, HISTORY_FILE, TENSORBOARD_FOLDER
 from longtail.training.loop import Callback, StageRun
@@ -76,7 +76,7 @@ class Tracking(Callback):
                 self._tracker.store_init_configuration(hyperparameters(self.config))
         except Exception as error:
             raise LongtailError(
-                f"the tracker {self.name} cannot be started ({_first_line(error)}): see that it can be reached, or set "
+                f"the tracker {self.name} cannot be started ({first_line(error)}): see that it can be reached, or set "
                 f"training.tracker to none (in {CONFIG_FILE}, where the run was started already)."
             ) from error
         write_tracker(self.out, Tracker(tracker=self.name, run=self._run_name()))
@@ -122,7 +122,7 @@ class Tracking(Callback):
 
     def _say_failed(self, error: Exception) -> None:
         self.reporter.say(
-            f"note: the tracker {self.name} failed ({_first_line(error)}); the run continues without it, and "
+            f"note: the tracker {self.name} failed ({first_line(error)}); the run continues without it, and "
             f"{HISTORY_FILE} keeps every epoch."
         )
 
@@ -184,7 +184,3 @@ def final_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in summary.items()
         if key not in {"per_class", "intervals"}
     }
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

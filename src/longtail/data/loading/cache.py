@@ -25,6 +25,7 @@ from longtail.data.loading.cache_folder import (
     make_room,
 )
 from longtail.data.loading.workers import Decoder, decode_all
+from longtail.errors import first_line
 
 # Smaller sets are decoded within a second, about as long as a lookup takes.
 SMALLEST_BYTES = 8_000_000
@@ -123,7 +124,7 @@ def kept_on_disk(
         except (OSError, RuntimeError) as error:  # torch raises a RuntimeError if a file cannot be mapped
             if errors:  # the disk is not to blame
                 raise
-            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            reason = getattr(error, "strerror", None) or first_line(error)
             warn(
                 f"{name} are not kept on disk, because {_shown_folder()} cannot be used ({reason}): set "
                 "LONGTAIL_CACHE to a folder that can be written, or train with --data.cache false."
