@@ -65,6 +65,7 @@ def test_copies_in_train_and_test(source: Path) -> None:
     audit = inspect_source(str(source))
     severity, message, _ = findings_of(audit)["exact-copies-across-splits"]
     assert severity == "warning"
+    assert message.startswith("1 test image ")
     assert "('train/cat/1.png' = 'test/cat/one.tif')" in message
     assert findings_of(audit)["near-copies-across-splits"][2] == ("train/cat/4.png", "test/cat/four.jpg")
     (near,) = [group for group in audit.duplicates if group.kind == "near"]
@@ -105,6 +106,7 @@ def test_only_of_exact_copies_is_it_said_to_keep_one(source: Path) -> None:
     near = [remedy for each in (remedies, undivided) for kind, remedy in each.items() if kind.startswith("near")]
     assert len(near) >= 3
     for remedy in near:
+        assert "same thing" in remedy
         assert not any(word in remedy for word in ("keep one", "remove", "take it out"))
     assert "--group-column" in remedies["near-copies-across-splits"]
 

@@ -40,9 +40,10 @@ def shown(inspection: Inspection, width: int = 100, **options: int) -> str:
     return out.getvalue()
 
 
-def message(inspection: Inspection, kind: str) -> str:
-    """Return the message of the one finding of a kind."""
+def message(inspection: Inspection, kind: str, severity: str = "warning") -> str:
+    """Return the message of the one finding of a kind, which has to have that severity."""
     (finding,) = [finding for finding in inspection.findings if finding.kind == kind]
+    assert finding.severity == severity
     return finding.message
 
 
@@ -77,13 +78,13 @@ def test_small_and_empty_and_alike_classes(photos: MakeFolder) -> None:
     assert "'puma'" in message(audit, "class-of-one")
     assert "'grey wolf'" in message(audit, "class-too-small-to-validate")
     assert "'Grey_Wolf', 'grey wolf'" in message(audit, "classes-alike")
-    assert "no-test-split" in kinds(audit)
+    assert message(audit, "no-test-split", "note")
 
 
 def test_few_images_are_no_matter_where_a_validation_split_is_there(photos: MakeFolder) -> None:
     audit = inspect_source(str(photos({"train/a": 9, "train/b": 3, "val/a": 2, "val/b": 2, "test/a": 7, "test/b": 4})))
     assert kinds(audit) == ["class-hardly-tested"]
-    assert "'b'" in message(audit, "class-hardly-tested")
+    assert "'b'" in message(audit, "class-hardly-tested", "note")
 
 
 def test_names_of_punctuation_alone_are_not_alike(photos: MakeFolder) -> None:
@@ -91,13 +92,13 @@ def test_names_of_punctuation_alone_are_not_alike(photos: MakeFolder) -> None:
 
 
 def test_a_balanced_source_is_told_so(photos: MakeFolder) -> None:
-    assert "1.50" in message(inspect_source(str(photos({"a": 3, "b": 2}))), "balanced")
+    assert "1.50" in message(inspect_source(str(photos({"a": 3, "b": 2}))), "balanced", "note")
 
 
 def test_a_class_that_only_test_shows(photos: MakeFolder) -> None:
     audit = inspect_source(str(photos({"train/a": 3, "train/b": 3, "test/zebra": 1})))
     assert "'zebra'" in message(audit, "class-untrained")
-    assert "'a', 'b'" in message(audit, "class-untested")
+    assert "'a', 'b'" in message(audit, "class-untested", "note")
 
 
 def test_every_unreadable_file_is_named(photos: MakeFolder) -> None:
@@ -159,7 +160,7 @@ def test_a_source_of_small_images_has_no_tiny_ones() -> None:
 def test_a_sample_is_spread_and_said_to_be_one(photos: MakeFolder) -> None:
     audit = inspect_source(str(photos({"train/a": 20, "train/b": 20, "test/a": 10})), max_images=10)
     assert (audit.checked, audit.total) == (10, 50)
-    assert "10 images decoded of 50" in shown(audit)
+    assert "10 images decoded of 50 (a sample)" in shown(audit)
     with pytest.raises(LongtailError, match="max_images"):
         inspect_source("digits", max_images=0)
 
@@ -170,7 +171,7 @@ def test_the_histogram_shows_counts_groups_and_bars(photos: MakeFolder) -> None:
     assert cat.split()[1:3] == ["40", "medium"]
     assert lynx.split()[1:3] == ["4", "few"]
     assert cat.count("█") == 10 * lynx.count("█") + cat.count("█") % 10
-    assert "0 many, 1 medium, 1 few" in "\n".join(lines)
+    assert "ratio 10; classes by shot: 0 many, 1 medium, 1 few" in "\n".join(lines)
 
 
 def test_many_classes_share_bars(photos: MakeFolder) -> None:
