@@ -300,6 +300,17 @@ def has_own_range(image: Image.Image) -> bool:
     return not 0 <= low <= high <= _DEEPEST  # type: ignore[operator]  # of one band
 
 
+def is_image_array(pixels: npt.NDArray[Any]) -> bool:
+    """Whether an array is an image: uint8 (H, W) or (H, W, 3), with at least one pixel.
+
+    Example:
+        >>> is_image_array(np.zeros((4, 6), np.uint8)), is_image_array(np.zeros((4, 6, 2), np.uint8))
+        (True, False)
+    """
+    has_shape = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    return pixels.dtype == np.uint8 and has_shape and pixels.size > 0
+
+
 def is_image_path(path: str | os.PathLike[str]) -> bool:
     """Whether a file name has the extension of an image.
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from longtail.data.decode import read_square, to_rgb, to_uint8
+from longtail.data.decode import is_image_array, read_square, to_rgb, to_uint8
 from longtail.device import cores
 from longtail.errors import LongtailError, UsageError
 from longtail.models import LongTailModel
@@ -68,7 +68,7 @@ def read_item(item: Item, preprocessing: Preprocessing) -> Loaded:
 
 def _from_array(pixels: Pixels) -> Image.Image:
     flat = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    if flat.dtype != np.uint8 or not (flat.ndim == 2 or (flat.ndim == 3 and flat.shape[2] == 3)) or not flat.size:
+    if not is_image_array(flat):
         raise LongtailError(
             f"an array of {pixels.dtype} of shape {pixels.shape} is not an image: give uint8 (H, W, 3) or (H, W)."
         )

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from longtail.data.dataset import Split
-from longtail.data.decode import Interpolation, read_square, to_rgb, to_uint8
+from longtail.data.decode import Interpolation, is_image_array, read_square, to_rgb, to_uint8
 from longtail.device import cores
 from longtail.errors import LongtailError
 
@@ -219,7 +219,7 @@ def _square(image: Any, *, size: int, resize: int | None, interpolation: Interpo
     if isinstance(image, str | os.PathLike):
         return read_square(image, resize=resize, size=size, interpolation=interpolation)
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+        if not is_image_array(image):
             raise LongtailError(
                 f"an image as an array is uint8 of shape (H, W) or (H, W, 3), not {image.dtype} of shape "
                 f"{image.shape}: convert it, or leave backbone out if these are features."
