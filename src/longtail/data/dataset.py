@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.decode import Interpolation, decode, read_square
-from longtail.errors import LongtailError, UnreadableImageError, nearest
+from longtail.errors import LongtailError, UnreadableImageError, listed, nearest
 
 if TYPE_CHECKING:
     import datasets
@@ -52,6 +52,20 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.message}: {self.remedy}."
+
+    @classmethod
+    def about(
+        cls, names: Sequence[str], noun: str, description: str, *, severity: Severity, remedy: str, kind: str
+    ) -> Finding:
+        """Return a finding that counts images or files, describes them and shows the first few.
+
+        Example:
+            >>> remedy = "rename it if it is an image, else move it away"
+            >>> print(Finding.about(["a.txt"], "file", "left out", severity="note", remedy=remedy, kind="not-an-image"))
+            1 file left out ('a.txt'): rename it if it is an image, else move it away.
+        """
+        message = f"{len(names):,} {noun}{'s' * (len(names) > 1)} {description} ({listed(names)})"
+        return cls(severity, message, remedy, kind, tuple(names))
 
 
 @dataclass(frozen=True, eq=False)

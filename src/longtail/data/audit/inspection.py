@@ -17,7 +17,7 @@ from rich.text import Text
 
 from longtail.counts import FEW_IMAGES, ClassCounts, GroupName
 from longtail.data.audit.duplicates import DuplicateGroup, duplicate_findings, find_duplicates, unchecked_findings
-from longtail.data.audit.probe import NARROW, Mark, Probe, name_of, probe_all
+from longtail.data.audit.probe import NARROW, UNREADABLE, Mark, Probe, name_of, probe_all
 from longtail.data.dataset import Finding, ImageData, Severity
 from longtail.data.decode import max_pixels
 from longtail.data.sources.registry import load_source
@@ -213,15 +213,18 @@ def image_findings(data: ImageData, probes: Sequence[Probe]) -> list[Finding]:
         probes: From :func:`~longtail.data.audit.probe.probe_all`.
     """
     findings = _broken_findings(data, [probe for probe in probes if probe.error])
-    for mark, (severity, what, remedy) in _ODD.items():
+    for mark, (severity, description, remedy) in _ODD.items():
         names = [name_of(data, probe) for probe in probes if mark in probe.marks]
-        findings += [_odd(severity, names, what, remedy, mark.replace(" ", "-"))] if names else []
+        if names:
+            kind = mark.replace(" ", "-")
+            findings.append(Finding.about(names, "image", description, severity=severity, remedy=remedy, kind=kind))
     sizes = [min(probe.size) for probe in probes if probe.size]
     limit = float(np.median(sizes)) * _TINY if sizes else 0.0
     tiny = [name_of(data, probe) for probe in probes if probe.size and min(probe.size) < limit]
     if tiny:
-        what = f"under {limit:.0f} pixels wide or high, a quarter of the usual"
-        findings.append(_odd("warning", tiny, what, "see whether it is a thumbnail or an icon", "tiny"))
+        description = f"under {limit:.0f} pixels wide or high, a quarter of the usual"
+        remedy = "see whether it is a thumbnail or an icon"
+        findings.append(Finding.about(tiny, "image", description, severity="warning", remedy=remedy, kind="tiny"))
     return findings
 
 
@@ -244,17 +247,12 @@ def _broken_findings(data: ImageData, broken: Sequence[Probe]) -> list[Finding]:
     findings = []
     for probe in broken[:_SHOWN_ERRORS]:
         message, _, remedy = probe.error.rpartition(": ")
-        findings.append(Finding("error", message, remedy.rstrip("."), "unreadable", (name_of(data, probe),)))
+        findings.append(Finding("error", message, remedy.rstrip("."), UNREADABLE, (name_of(data, probe),)))
     if len(broken) > _SHOWN_ERRORS:
         rest = tuple(name_of(data, probe) for probe in broken[_SHOWN_ERRORS:])
         message = f"{len(rest):,} more images cannot be read"
-        findings.append(Finding("error", message, "see them all with --json", "unreadable", rest))
+        findings.append(Finding("error", message, "see them all with --json", UNREADABLE, rest))
     return findings
-
-
-def _odd(severity: Severity, names: Sequence[str], what: str, remedy: str, kind: str) -> Finding:
-    number = f"{len(names):,} image{'s' * (len(names) > 1)}"
-    return Finding(severity, f"{number} {what} ({listed(names)})", remedy, kind, tuple(names))
 
 
 def _size_findings(data: ImageData) -> list[Finding]:
@@ -284,14 +282,14 @@ def _test_findings(data: ImageData) -> list[Finding]:
 
 
 def _sized(
-    counts: ClassCounts, low: int, high: int, what: str, remedy: str, kind: str, severity: Severity = "warning"
+    counts: ClassCounts, low: int, high: int, description: str, remedy: str, kind: str, severity: Severity = "warning"
 ) -> list[Finding]:
     """Return a finding that names the classes with ``low`` to ``high`` images, if any."""
     names = [name for name, count in zip(counts.names, counts, strict=True) if low <= count <= high]
     if not names:
         return []
     have, them = ("has", "it") if len(names) == 1 else ("have", "them")
-    return [Finding(severity, f"{listed(names)} {have} {what}", remedy.format(them=them), kind)]
+    return [Finding(severity, f"{listed(names)} {have} {description}", remedy.format(them=them), kind)]
 
 
 def _lookalikes(names: Sequence[str]) -> list[list[str]]:

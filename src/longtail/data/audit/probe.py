@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -75,7 +74,7 @@ def probe_all(
     """
     total = sum(map(len, data.splits.values()))
     share = 1.0 if max_images is None else min(1.0, max_images / total)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, cores())) as pool:
         for name, split in data.splits.items():
             chosen = np.unique(np.linspace(0, len(split) - 1, int(len(split) * share) or 1).astype(np.int64))
             for start in range(0, len(chosen) if len(split) else 0, _BATCH):  # so that embedded images fit in memory

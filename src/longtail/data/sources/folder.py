@@ -291,8 +291,7 @@ class Walk:
             names = self._left_out[kind]
             if names:
                 noun = "link" if kind.startswith("link") else "folder" if kind.endswith("folder") else "file"
-                message = f"{len(names):,} {noun}{'s' * (len(names) > 1)} {description} ({listed(names)})"
-                findings.append(Finding(severity, message, remedy, kind, tuple(names)))
+                findings.append(Finding.about(names, noun, description, severity=severity, remedy=remedy, kind=kind))
         return findings
 
 
