@@ -266,12 +266,8 @@ class Split:
     def _file_identity(self, path: str | None) -> bytes:
         if path is None:
             return b""
-        try:
-            size = Path(path).stat().st_size
-        except OSError:
-            raise gone(path) from None
         relative = os.path.relpath(path, self.root) if self.root else path
-        return f"{relative.replace(os.sep, '/')}:{size}".encode()
+        return f"{relative.replace(os.sep, '/')}:{_file_size(path)}".encode()
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,7 +326,7 @@ def _bytes(stored: Encoded) -> bytes:
     try:
         return Path(stored["path"]).read_bytes()
     except FileNotFoundError:
-        raise gone(stored["path"]) from None
+        raise deleted_file(stored["path"]) from None
     except OSError as error:
         raise UnreadableImageError(f"{stored['path']!r} cannot be read ({error.strerror}).") from error
 
@@ -364,29 +360,33 @@ def _sizes(split: Split) -> IntArray:
         if stored["bytes"] is not None:
             sizes[row] = len(stored["bytes"])
         elif stored["path"] is not None:
-            try:
-                sizes[row] = Path(stored["path"]).stat().st_size
-            except OSError:
-                raise gone(stored["path"]) from None
+            sizes[row] = _file_size(stored["path"])
     return sizes
 
 
-def empty_split(name: str) -> Finding:
+def _file_size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        raise deleted_file(path) from None
+
+
+def empty_split_finding(name: str) -> Finding:
     """Return a note that a split of the source has no images.
 
     Example:
-        >>> print(empty_split("validation"))
+        >>> print(empty_split_finding("validation"))
         the validation split of the source is empty and counts as none: add images to it, or remove it.
     """
     message = f"the {name} split of the source is empty and counts as none"
     return Finding("note", message, "add images to it, or remove it", "split-empty")
 
 
-def gone(path: str) -> UnreadableImageError:
+def deleted_file(path: str) -> UnreadableImageError:
     """Return the error for a listed file that no longer exists.
 
     Example:
-        >>> print(gone("cat/1.jpg"))
+        >>> print(deleted_file("cat/1.jpg"))
         'cat/1.jpg' has gone since the source was read: restore it or start again.
     """
     return UnreadableImageError(f"{path!r} has gone since the source was read: restore it or start again.")

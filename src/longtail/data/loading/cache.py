@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from longtail.data.dataset import gone
+from longtail.data.dataset import deleted_file
 from longtail.data.loading.cache_folder import (
     LOCK,
     PIXELS,
@@ -223,7 +223,7 @@ def image_key(decoder: Decoder) -> str:
             try:
                 status = os.stat(path)  # noqa: PTH116 - a million of them: no Path is made of each
             except FileNotFoundError:
-                raise gone(path) from None
+                raise deleted_file(path) from None
             name = os.fsencode(path)
             # ctime cannot be set, and so reveals a file that was rewritten and given its old mtime.
             times = (status.st_mtime_ns, status.st_ctime_ns)

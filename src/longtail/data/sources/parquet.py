@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from longtail.data.dataset import Finding, ImageData, empty_split
+from longtail.data.dataset import Finding, ImageData, empty_split_finding
 from longtail.data.loading.cache_folder import keep_table
 from longtail.data.sources.huggingface import hidden_progress_bars
 from longtail.data.sources.tables import Columns, from_tables, split_name
@@ -40,7 +40,7 @@ def load_parquet(spec: str, columns: Columns) -> ImageData:
     source = f"parquet:{spec}"
     tables = {name: keep_table(source, parts, partial(_read, parts)) for name, parts in filled.items() if parts}
     data = from_tables(source, tables, columns, root=path if path.is_dir() else path.parent)
-    findings = [empty_split(name) for name, parts in filled.items() if not parts]
+    findings = [empty_split_finding(name) for name, parts in filled.items() if not parts]
     unread = sorted(_tables(path) - {part for parts in files.values() for part in parts}) if path.is_dir() else []
     if unread:
         message = f"files whose names mean no split are left out ({', '.join(file.name for file in unread[:5])})"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from longtail.counts import IntArray
 from longtail.data.class_names import joined_names
-from longtail.data.dataset import Finding, ImageData, Split, empty_split
+from longtail.data.dataset import Finding, ImageData, Split, empty_split_finding
 from longtail.data.sources.csv import load_csv
 from longtail.data.sources.folder import load_folder
 from longtail.data.sources.huggingface import download, is_saved_dataset, load_hf
@@ -131,7 +131,7 @@ def load_source(
         raise LongtailError(f"{data.source!r} has one class, {data.classes[0]!r}: a classifier needs at least two.")
     empty = [name for name, split in data.splits.items() if not len(split)]
     splits = {name: split for name, split in data.splits.items() if name not in empty}
-    findings = [*data.findings, *map(empty_split, empty), *_several_labels(data.classes)]
+    findings = [*data.findings, *map(empty_split_finding, empty), *_several_labels(data.classes)]
     return replace(data, splits=splits, findings=tuple(findings))
 
 
