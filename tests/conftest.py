@@ -41,15 +41,15 @@ MakeFolder = Callable[..., Path]
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
-    """Write ``{"train/cat": 3, ...}`` as folders of that many small images, each of its own colour."""
+    """Write ``{"train/cat": 3, ...}`` as folders of that many small images, each of its own color."""
 
     def make(classes: dict[str, int], name: str = "photos") -> Path:
         root = tmp_path / name
         for place, count in classes.items():
             (root / place).mkdir(parents=True, exist_ok=True)
             for number in range(count):
-                colour = tuple(int(x) for x in np.random.default_rng(number).integers(0, 255, 3))
-                Image.new("RGB", (6, 4), colour).save(root / place / f"{number}.png")
+                color = tuple(int(x) for x in np.random.default_rng(number).integers(0, 255, 3))
+                Image.new("RGB", (6, 4), color).save(root / place / f"{number}.png")
         return root
 
     return make
@@ -71,7 +71,7 @@ def launch_two() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real image sets beside the repository."""
+    """The folder of real image sets next to the repository."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("../shared/data, the real image sets that are not part of the repository, is absent")

@@ -18,12 +18,12 @@ if TYPE_CHECKING:  # PyTorch is loaded where it is needed: counting cores does w
     import torch
     from torch import Tensor
 
-# How many runs of a grid share this machine: the grid says so to the processes that train them.
+# Number of runs of a grid that share this machine: the grid sets it for the processes that train them.
 JOBS = "LONGTAIL_JOBS"
 
 
 def cores() -> int:
-    """How many cores this process may use.
+    """Return the number of cores that this process may use.
 
     Example:
         >>> cores() >= 1
@@ -34,7 +34,7 @@ def cores() -> int:
 
 
 def runs_at_once() -> int:
-    """How many runs of a grid share this machine, this one included.
+    """Return the number of runs of a grid that share this machine, this one included.
 
     Example:
         >>> runs_at_once() >= 1
@@ -44,7 +44,7 @@ def runs_at_once() -> int:
 
 
 def default_workers() -> int:
-    """Processes that decode: one a core, the cores divided among the processes and runs that share the machine.
+    """Return the default number of decoding processes: one a core of the share of this process and run.
 
     Example:
         >>> default_workers() >= 1
@@ -59,7 +59,7 @@ def _number(variable: str) -> int:
 
 
 def forward_batch(device: torch.device, side: int) -> int:
-    """How many images at a time are fastest where nothing is trained: as many pixels, whatever their size.
+    """Return the batch size that is fastest for a forward pass: one number of pixels, whatever their size.
 
     On a processor the activations of a network should stay near its caches: 64 images of 32 pixels take three quarters
     of the time that they take as a part of 256, and 10 of 224 pixels half of that as a part of 64.
@@ -74,7 +74,7 @@ def forward_batch(device: torch.device, side: int) -> int:
 
 
 def named_device(name: torch.device | str) -> torch.device:
-    """Return a device that is there; ``auto`` is an accelerator, or the processor where there is none.
+    """Return an available device by name; ``auto`` is the accelerator, or the processor if there is none.
 
     Raises:
         LongtailError: No such device, or not on this machine.
@@ -94,7 +94,7 @@ def named_device(name: torch.device | str) -> torch.device:
 
 
 def memory_budget(device: torch.device, gigabytes: float | None = None) -> float:
-    """Bytes that may be kept on a device: what was asked for, or else half of what is free (on the host for a CPU).
+    """Return the bytes to keep on a device at most: those asked for, else half of the free ones (a CPU: of the host).
 
     Example:
         >>> import torch
@@ -122,7 +122,7 @@ def fast_precision(device: str) -> Literal["fp32", "bf16"]:
     """
     import torch
 
-    if on_cpu(device):
+    if on_cpu(device):  # PyTorch has no public name for what a processor multiplies in
         has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     else:
         has = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -130,7 +130,7 @@ def fast_precision(device: str) -> Literal["fp32", "bf16"]:
 
 
 def on_cpu(device: str) -> bool:
-    """Whether a device by name is the processor: asked for, or because there is nothing else.
+    """Whether a device by name is the processor: asked for, or the only one.
 
     Example:
         >>> on_cpu("cpu")
@@ -153,7 +153,7 @@ def is_accelerator(device: torch.device) -> bool:
 
 
 def accelerator_name(device: torch.device) -> str:
-    """What an accelerator calls itself; empty for a processor.
+    """Return the name of an accelerator; empty for a processor.
 
     Example:
         >>> import torch
@@ -169,7 +169,7 @@ def accelerator_name(device: torch.device) -> str:
 
 @contextmanager
 def generators_as_before(device: torch.device) -> Iterator[None]:
-    """Give torch's own generators, that of the device too, back their states at the end.
+    """Restore the states of torch's own generators, including that of the device, at the end of a ``with`` block.
 
     Example:
         >>> import torch
@@ -186,7 +186,7 @@ def generators_as_before(device: torch.device) -> Iterator[None]:
 
 
 def can_fuse(parameters: Iterable[Tensor]) -> bool:
-    """Whether PyTorch has optimizers of one kernel for parameters where these are.
+    """Whether PyTorch has fused optimizers for the devices of these parameters.
 
     Example:
         >>> import torch

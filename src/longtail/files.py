@@ -330,7 +330,7 @@ class FormatError(LongtailError):
     """A file in a format of a newer version."""
 
 
-def require_format(where: str | Path, found: Any, newest: int) -> None:
+def require_format(where: str | Path, stored: Any, newest: int) -> None:
     """Check the format number of a file; a file without one has the first format.
 
     Raises:
@@ -342,9 +342,9 @@ def require_format(where: str | Path, found: Any, newest: int) -> None:
         Traceback (most recent call last):
         longtail.files.FormatError: metrics.json has format 3, this longtail reads up to 1: update longtail.
     """
-    number = 1 if found is None else found
+    number = 1 if stored is None else stored
     if type(number) is not int or number < 1:
-        raise LongtailError(f"{where} has no format number but {shown(found)}: copy it again.")
+        raise LongtailError(f"{where} has no format number but {shown(stored)}: copy it again.")
     if number > newest:
         raise FormatError(f"{where} has format {shown(number)}, this longtail reads up to {newest}: update longtail.")
 

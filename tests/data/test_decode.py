@@ -31,7 +31,7 @@ def test_grayscale_repeats_its_one_channel() -> None:
     assert np.array_equal(result, np.repeat(RAMP[..., None], 3, axis=2))
 
 
-def test_palette_colours_survive() -> None:
+def test_palette_colors_survive() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 0), 1)
@@ -201,7 +201,7 @@ def test_exif_orientation_turns_the_image() -> None:
 
 
 def test_an_animation_gives_its_first_frame() -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     animated = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decode(animated).getpixel((0, 0)) == (255, 0, 0)
 

@@ -176,7 +176,7 @@ def _write_examples(
 
 
 def _picture(seed: int, side: int, rng: np.random.Generator) -> bytes:
-    """A smooth blob in a colour of its class, so that pictures differ at a glance."""
+    """A smooth blob in a color of its class, so that pictures differ at a glance."""
     base = np.random.default_rng(seed).integers(40, 215, 3)
     small = np.clip(base + rng.normal(0, 35, (5, 5, 3)), 0, 255).astype(np.uint8)
     target = io.BytesIO()

@@ -141,4 +141,5 @@ def _size_by_rank(profile: str, largest: int, ratio: float, rank: int, classes: 
             return largest if rank < classes // 2 else int(largest / ratio)
         case _:
             power = math.log(ratio) / math.log(max(classes, 2))
-            return int(largest * (rank + 1) ** -power + 1e-9)  # the last class is n_0 / IR exactly, but for rounding
+            # The last class has n_0 / IR exactly, which rounding would make 1 less.
+            return int(largest * (rank + 1) ** -power + 1e-9)

@@ -81,7 +81,7 @@ def test_a_box_of_known_place_is_cut_where_it_lies() -> None:
     assert torch.equal(resized_crop(image, box, size=4), torch.ones(1, 1, 4, 4))
 
 
-def test_normalisation_is_torchvisions() -> None:
+def test_normalization_is_torchvisions() -> None:
     prepare_torchvision()
     from torchvision.transforms.v2 import functional
 

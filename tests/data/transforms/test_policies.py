@@ -244,7 +244,7 @@ def test_every_pixel_is_as_often_the_centre_of_a_cutout() -> None:
     assert stats.chisquare(torch.bincount(centres[:, 0] * 16 + centres[:, 1], minlength=128)).pvalue > UNLIKELY
 
 
-def test_cutout_comes_after_normalisation_and_leaves_the_mean() -> None:
+def test_cutout_comes_after_normalization_and_leaves_the_mean() -> None:
     transform = BatchTransform((0.2, 0.4, 0.6), (0.2,) * 3, cutout=4)
     white = torch.full((30, 3, 8, 8), 255, dtype=torch.uint8)
     images = transform.augment(white, seeded(9))

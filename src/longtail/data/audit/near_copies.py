@@ -71,8 +71,8 @@ def look_hash(image: Image.Image) -> bytes:
 
     Example:
         >>> picture = Image.effect_mandelbrot((256, 256), (-2, -1.2, 1, 1.5), 100).convert("RGB")
-        >>> one, other = look_hash(picture), look_hash(picture.resize((100, 90)))
-        >>> len(one), (int.from_bytes(one) ^ int.from_bytes(other)).bit_count() <= MAX_DISTANCE
+        >>> large, small = look_hash(picture), look_hash(picture.resize((100, 90)))
+        >>> len(large), (int.from_bytes(large) ^ int.from_bytes(small)).bit_count() <= MAX_DISTANCE
         (32, True)
         >>> look_hash(Image.new("RGB", (50, 50), "red"))
         b''

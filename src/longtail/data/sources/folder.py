@@ -137,7 +137,7 @@ def _layout(root: Path, spec: str) -> tuple[dict[str, Path], list[Finding]]:
         raise LongtailError(f"{spec!r} holds {contents}: put the images of each class in a folder named after it.")
     findings: list[Finding] = []
     if loose:
-        message = f"{loose} images beside the class folders have no class and are left out"
+        message = f"{loose} images next to the class folders have no class and are left out"
         findings.append(Finding("warning", message, "move each into the folder of its class", "image-without-class"))
     named = [folder for folder in folders if split_name(folder.name) is not None]
     bare = [folder for folder in named if not subfolders(folder)]
@@ -156,7 +156,7 @@ def _layout(root: Path, spec: str) -> tuple[dict[str, Path], list[Finding]]:
     findings += [_bare_split(folder) for folder in bare]
     other = [folder.name for folder in folders if folder not in named]
     if other:
-        message = f"folders beside train/ that name no split are left out ({', '.join(other[:5])})"
+        message = f"folders next to train/ that name no split are left out ({', '.join(other[:5])})"
         findings.append(Finding("note", message, "move class folders into train/", "folder-without-split"))
     return {split: folder_of[split] for split in SPLIT_NAMES if split in folder_of}, findings
 

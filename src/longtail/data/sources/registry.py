@@ -179,8 +179,7 @@ def _unknown(spec: str) -> str:
         return f"{spec!r} starts with no known source prefix {prefix!r}.{hint} (Write, say, folder:{rest or 'PATH'}.)"
     parent = Path(spec).parent
     neighbors = [str(parent / entry.name) for entry in parent.iterdir()] if spec and parent.is_dir() else []
-    known = [*_NAMES, *neighbors]
-    hint = nearest(spec, known) if len(neighbors) <= _MOST_NEIGHBORS else nearest(spec, _NAMES)
+    hint = nearest(spec, [*_NAMES, *neighbors]) if len(neighbors) <= _MOST_NEIGHBORS else nearest(spec, _NAMES)
     if hint.startswith(" Known:"):
-        hint = nearest("", _NAMES)  # the names we have, not every file beside the missing path
+        hint = nearest("", _NAMES)  # the names we have, not every file next to the missing path
     return f"{spec!r} is neither a path that exists nor a named source.{hint}"

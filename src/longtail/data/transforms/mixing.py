@@ -110,9 +110,9 @@ def remix_by(
     images, target = _floating(images), label_probabilities(labels, len(counts))
     _check(images, target)
     keep, partner = beta_sample(alpha, images.device, generator), _partners(images, generator)
-    own, other = counts[labels], counts[labels[partner]]
-    lost = (own >= kappa * other) & (keep < tau)
-    won = (other >= kappa * own) & (1 - keep < tau)
+    first, second = counts[labels], counts[labels[partner]]
+    lost = (first >= kappa * second) & (keep < tau)
+    won = (second >= kappa * first) & (1 - keep < tau)
     share = torch.where(lost, 0.0, torch.where(won, 1.0, keep))
     return _blend(images, images[partner], keep), _blend(target, target[partner], share[:, None])
 
