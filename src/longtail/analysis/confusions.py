@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 from longtail.evaluation.groups import Mask, group_means, group_numbers
 
-Rank = npt.NDArray[np.int64]
 HARDEST = 24
 """Classes of which the most pictures are kept, whatever the number of classes."""
 PAIRS, OF_PAIR = 24, 3
@@ -147,8 +145,7 @@ def nearest_confusions(pairs: ConfusedPairs, num_classes: int, limit: int = 3) -
     """
     order = np.argsort(pairs.label, kind="stable")
     owner = pairs.label[order]
-    starts = np.searchsorted(owner, np.arange(num_classes))
-    rank: Rank = np.arange(len(owner)) - starts[owner]
+    rank = _rank(owner)
     kept = rank < limit
     prediction = np.full((num_classes, limit), -1, dtype=np.int64)
     share = np.full((num_classes, limit), np.nan)

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from longtail.counts import FloatArray
 from longtail.losses.base import LongTailLoss
 
-FloatArray = npt.NDArray[np.float64]
 AT_ONCE = 1 << 22
 """Numbers drawn at a time, so that a thousand draws for thousands of classes fit in memory."""
 

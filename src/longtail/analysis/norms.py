@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from longtail.analysis.geometry import checked, class_means
+from longtail.analysis.geometry import Features, checked, class_means
 from longtail.counts import FloatArray, IntArray
 from longtail.evaluation.intervals import LEVEL
-
-Features = npt.NDArray[np.floating[Any]]
 
 SURE, STRONG = 0.01, 0.1
 """A rank correlation is read as one where its p-value is below the first, and its size above the second."""
