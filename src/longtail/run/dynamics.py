@@ -109,8 +109,12 @@ def epoch_columns(sums: Tensor, scale: float) -> dict[str, npt.NDArray[Any]]:
     mean = np.where(images > 0, own / np.maximum(images, 1), np.nan)
     positive, negative = (np.maximum(size + sign * total, 0.0) / 2 for sign in (-1, 1))  # no rounding below zero
     return {
-        "images": images, "positive": positive, "negative": negative, "gradient": mean, "p_histogram": histogram,
-    }  # fmt: skip
+        "images": images,
+        "positive": positive,
+        "negative": negative,
+        "gradient": mean,
+        "p_histogram": histogram,
+    }
 
 
 def write_epoch(out: Path, stage: int, epoch: int, sums: Tensor, scale: float) -> None:
@@ -129,12 +133,14 @@ def write_epoch(out: Path, stage: int, epoch: int, sums: Tensor, scale: float) -
     columns = epoch_columns(sums, scale)
     count = len(columns["images"])
     bins = pa.FixedSizeListArray.from_arrays(pa.array(columns.pop("p_histogram").reshape(-1)), BINS)
-    table = pa.table({
-        "stage": pa.array([stage] * count, pa.int32()),
-        "epoch": pa.array([epoch] * count, pa.int32()),
-        "class": pa.array(range(count), pa.int32()),
-        "images": pa.array(columns.pop("images"), pa.int32()),
-        **{name: pa.array(values, pa.float32()) for name, values in columns.items()},
-        "p_histogram": bins,
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "stage": pa.array([stage] * count, pa.int32()),
+            "epoch": pa.array([epoch] * count, pa.int32()),
+            "class": pa.array(range(count), pa.int32()),
+            "images": pa.array(columns.pop("images"), pa.int32()),
+            **{name: pa.array(values, pa.float32()) for name, values in columns.items()},
+            "p_histogram": bins,
+        }
+    )
     write_table(out / DYNAMICS_FOLDER / f"stage{stage}-epoch{epoch:04d}.parquet", table)
