@@ -13,6 +13,7 @@ from typing import Final
 _NEAR: Final = 0.65  # least similarity of a suggestion
 _BY_PART: Final = 0.01  # a whole name wins over an equally similar last part
 _OFFERED: Final = 3  # most names suggested
+_COMPARED: Final = 500  # last characters of a name that are compared: the time grows with their number
 _LISTED: Final = 50  # most names listed if none is similar
 _PARTS: Final = re.compile(r"[./]")
 _SUFFIX: Final = re.compile(r"\.(csv|tsv|txt|json|ya?ml|parquet|png|jpe?g)$")  # file suffixes, ignored
@@ -190,7 +191,7 @@ def nearest(
 
 
 def _plain(name: str) -> str:
-    return _SUFFIX.sub("", name.lstrip("-").replace("_", "-").lower())
+    return _SUFFIX.sub("", name[-_COMPARED:].lstrip("-").replace("_", "-").lower())
 
 
 def _nearness(asked: str, choice: str) -> tuple[float, float]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Final, Literal, TypeVar, get_type_hints
 
 from longtail.config.auto import AUTO, Facts, choose, mark_overrides, sentences
 from longtail.config.build import Document, build, parse_yaml, read_yaml, typed, with_options
@@ -28,6 +29,7 @@ Spec = TypeVar("Spec")
 _DATA_OPTIONS = "source image_column label_column split_column imbalance_ratio validation_fraction test_fraction folds"
 DECISIVE = (*(f"data.{name}" for name in _DATA_OPTIONS.split()), "mode", "model.name")
 """Options that the automatic choices for a run depend on: its training images, the mode and the network."""
+MAX_RUNS: Final = 10_000
 
 
 @dataclass
@@ -324,6 +326,10 @@ def _check(spec: GridSpec, runs: Mapping[str, RunSpec], where: str) -> None:
     for key, values in spec.vary.items():
         if not values:
             raise LongtailError(f"{where}: vary gives {key} no values; list some or leave it out.")
+    seeds = spec.seeds if isinstance(spec.seeds, int) else len(spec.seeds)
+    planned = len(runs) * seeds * math.prod(map(len, spec.vary.values()))
+    if planned > MAX_RUNS:
+        raise LongtailError(f"{where} has more than {MAX_RUNS:,} runs: use fewer seeds, or fewer values in vary.")
     for name, run in runs.items():
         if not re.fullmatch(r"\w[\w.+=,-]*", name):
             raise LongtailError(f"{where}: {name!r} names a folder: use letters, digits and . + = , - _ only.")
