@@ -501,6 +501,27 @@ def read_columns(path: Path, columns: Mapping[str, Column], remedy: str) -> dict
         LongtailError: The file is missing or damaged, a required column is missing, or a value is of another type,
             empty, or out of range; the message names the file and the column.
     """
+    return _read_parquet(path, columns, remedy)[1]
+
+
+def read_table(path: Path, columns: Mapping[str, Column], remedy: str) -> pa.Table:
+    """Read a Parquet file as it is, with all of its columns; those that are used should be as described.
+
+    Args:
+        path: As for :func:`read_columns`.
+        columns: As for :func:`read_columns`.
+        remedy: As for :func:`read_columns`.
+
+    Raises:
+        LongtailError: As :func:`read_columns`.
+    """
+    return _read_parquet(path, columns, remedy, others=True)[0]
+
+
+def _read_parquet(
+    path: Path, columns: Mapping[str, Column], remedy: str, *, others: bool = False
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a file and check columns of it; return the table, with all other columns on request, and their values."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -512,8 +533,8 @@ def read_columns(path: Path, columns: Mapping[str, Column], remedy: str) -> dict
                 raise ValueError(f"there is no column {missing[0]!r}")
             if file.metadata.num_rows > MAX_ROWS:
                 raise ValueError(f"{file.metadata.num_rows:,} rows are too many")
-            table = file.read(columns=names)
-            return {name: _values(table[name], columns[name], f"the column {name!r}") for name in names}
+            table = file.read(columns=None if others else names)
+            return table, {name: _values(table[name], columns[name], f"the column {name!r}") for name in names}
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise LongtailError(f"{path} cannot be read ({first_line(error)}): {remedy}.") from error
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -70,6 +71,23 @@ def test_all_folds_together_judge_every_image_once(
     assert compare_runs([out]).rows[0].values["accuracy"] is not None
     with pytest.raises(LongtailError, match="exists already"):
         start_folds(config, out, quiet)
+
+    written = {name: pq.read_table(out / "fold-1" / f"{name}.parquet") for name in ("predictions", "examples")}
+    damaged = {
+        "index": pa.array([whole] * len(written["predictions"])),
+        "top5": pa.array([[1] * (n % 3) for n in range(len(written["predictions"]))]),
+        "label_name": pa.array([1] * len(written["predictions"])),
+        "class": pa.array([99] * len(written["examples"])),
+        "image": pa.array(["text"] * len(written["examples"])),
+    }
+    for column, values in damaged.items():
+        name = "predictions" if column in written["predictions"].column_names else "examples"
+        table, path = written[name], out / "fold-1" / f"{name}.parquet"
+        pq.write_table(table.set_column(table.column_names.index(column), column, values), path)
+        with pytest.raises(LongtailError, match=rf"{name}\.parquet.*{column}"):
+            train_folds(config, out, quiet)
+        pq.write_table(table, path)
+    assert train_folds(config, out, quiet) == metrics
 
 
 def test_a_fold_that_fails_is_named_with_the_command_to_continue(

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -121,6 +123,22 @@ def test_the_rule_of_the_docs_gives_the_same_squares(ready: Path, tmp_path: Path
             square = names["square"](Image.open(path), rule["shorter_side"], rule["crop"], rule["interpolation"])
             expected = read_item(Item("image", str(path)), info.preprocessing).pixels
             assert np.array_equal(square.transpose(1, 2, 0), expected), (shape, interpolation)
+
+
+def test_damaged_example_images_are_named(untrained_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run")
+    path = run / "examples.parquet"
+    table, data = pq.read_table(path), bytearray(path.read_bytes())
+    data[4 : len(data) // 2] = bytes(len(data) // 2 - 4)  # the end, which says what is in it, is whole
+    images = [1] * len(table)
+    for damage in (
+        lambda: path.write_bytes(data),
+        lambda: pq.write_table(table.set_column(table.column_names.index("image"), "image", pa.array(images)), path),
+        lambda: pq.write_table(table.drop_columns(["image"]), path),
+    ):
+        damage()
+        with pytest.raises(LongtailError, match=r"examples\.parquet"):
+            export_run(run, tmp_path / "model.onnx")
 
 
 def test_runs_that_cannot_be_exported(

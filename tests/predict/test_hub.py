@@ -209,6 +209,20 @@ def test_a_table_goes_up_without_the_folders_of_the_machine(
     assert tables[0].to_pydict() == {"path": ["1.png", "cat/2.png", "row 3"], "label": [0, 1, 2]}
 
 
+@pytest.mark.parametrize("name", ["predictions.parquet", "examples.parquet"])
+def test_a_damaged_table_is_not_pushed(
+    name: str, untrained_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = untrained_run(tmp_path / "run")
+    monkeypatch.setattr("longtail.predict.hub.upload", lambda *_, **__: pytest.fail("it was sent"))
+    (run / name).write_bytes(b"PAR1 torn")
+    with pytest.raises(LongtailError, match=f"run/{name}"):
+        push_run(run, "me/fish", include=[name])
+    pq.write_table(pa.table({"path": [1, 2]}), run / name)
+    with pytest.raises(LongtailError, match=f"run/{name}.*path"):
+        push_run(run, "me/fish", include=[name])
+
+
 def test_offline_is_one_sentence(ready: Path) -> None:
     with pytest.raises(LongtailError, match="cannot be reached"):
         push_run(ready, "me/fish")

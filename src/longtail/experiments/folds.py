@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from longtail.config.build import with_options
@@ -25,18 +23,15 @@ from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.summary import bin_confidences, figures, summarize_figures
 from longtail.experiments.grid_plan import Grid, PlannedRun
 from longtail.experiments.grid_runner import run_grid
-from longtail.files import write_table
 from longtail.run.folder import (
-    EXAMPLES_FILE,
     METRICS_FILE,
-    PREDICTIONS_FILE,
     fold_name,
     log_file,
     refuse_existing,
     write_config,
 )
 from longtail.run.result import read_metrics, write_metrics
-from longtail.run.tables import write_confusion, write_predictions
+from longtail.run.tables import pool_examples, pool_predictions, write_confusion, write_predictions
 from longtail.training.evaluate import Evaluation, with_group_intervals
 from longtail.training.prepare import prepare_data, read_source, without_unreadable
 
@@ -131,13 +126,14 @@ def _require_same(grid: Grid, data: ImageData) -> None:
 def _pool(config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, fold_of: IntArray) -> dict[str, Any]:
     """Write the results of all folds together, as those of one run."""
     parts = [read_metrics(folder).plain() for folder in folders]
-    predictions = _predictions(folders, fold_of)
     mean_counts = np.mean([part["train_counts"] for part in parts], axis=0)
     counts = ClassCounts([int(value) for value in np.rint(mean_counts)], parts[0]["classes"])
     groups = counts.groups(many=config.data.many, few=config.data.few, by=config.data.groups)
     nll = sum(part["test"]["nll"] * part["test"]["num_images"] for part in parts)
-    label, prediction = (torch.from_numpy(predictions[name].copy()) for name in ("label", "prediction"))
     size = counts.num_classes
+    rows = [np.flatnonzero(fold_of == number) for number in range(len(folders))]
+    predictions = pool_predictions(folders, rows, size)
+    label, prediction = (torch.from_numpy(predictions[name].copy()) for name in ("label", "prediction"))
     confusion = torch.bincount(label * size + prediction, minlength=size * size).reshape(size, size)
     bins = bin_confidences(torch.from_numpy(predictions["confidence"].copy()), prediction == label)
     summary = summarize_figures(figures(confusion, torch.tensor(nll), bins), counts, groups)
@@ -164,20 +160,8 @@ def _pool(config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, f
         "hardware": parts[0]["hardware"],
         "seconds": {"total": round(sum(part["seconds"]["total"] for part in parts), 3)},
     }
-    write_table(out / EXAMPLES_FILE, pa.concat_tables([pq.read_table(f / EXAMPLES_FILE) for f in folders]))
+    pool_examples(out, folders, size)
     write_predictions(out, predictions)
     write_confusion(out, predictions, counts.names)
     write_metrics(out, metrics)  # last: its presence says that all of it is there
     return metrics
-
-
-def _predictions(folders: Sequence[Path], fold_of: IntArray) -> dict[str, Any]:
-    """Read the predictions of all folds, in the order of the images; ``index`` is the row among the training images."""
-    tables = []
-    for number, folder in enumerate(folders):
-        table = pq.read_table(folder / PREDICTIONS_FILE)
-        rows = np.flatnonzero(fold_of == number)[table["index"].to_numpy()]
-        tables.append(table.set_column(table.column_names.index("index"), "index", pa.array(rows)))
-    joined = pa.concat_tables(tables, promote_options="default").sort_by("index")
-    lists = {name: np.array(joined[name].to_pylist()) for name in ("top5", "top5_probabilities")}
-    return {name: lists[name] if name in lists else joined[name].to_numpy() for name in joined.column_names}

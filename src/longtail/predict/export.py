@@ -24,10 +24,11 @@ from longtail.errors import LongtailError
 from longtail.files import is_stream, output_path, write_atomically
 from longtail.models import LongTailModel
 from longtail.predict.hub import local_run, model_card
-from longtail.predict.images import find_images
+from longtail.predict.images import Item, as_items
 from longtail.predict.predictor import Predictor, read_batches
 from longtail.run.folder import EXAMPLES_FILE
 from longtail.run.model_files import ModelInfo, load_run
+from longtail.run.tables import read_example_pictures
 
 Format: TypeAlias = Literal["onnx", "torch"]
 InputType: TypeAlias = Literal["uint8", "float32"]
@@ -194,14 +195,14 @@ def _json(value: object) -> str:
 
 def _squares(folder: Path, info: ModelInfo, images: str | None) -> Squares:
     """The images to compare on, uint8 (N, 3, S, S)."""
-    examples = folder / EXAMPLES_FILE
-    if images is None and not examples.is_file():
+    examples = read_example_pictures(folder) if images is None else []
+    if examples is None:
         raise LongtailError(
             f"{folder} keeps no images to check the result on: name yours, images=FOLDER.", options=_COMMAND_LINE
         )
-    source = str(images or examples)
-    items = islice(find_images(source).items(), _IMAGES_CHECKED)
-    batches = read_batches(items, info.preprocessing, batch_size=_BATCH)
+    source = str(folder / EXAMPLES_FILE) if images is None else images
+    items = as_items(images) if images is not None else (Item("", picture) for picture in examples)
+    batches = read_batches(islice(items, _IMAGES_CHECKED), info.preprocessing, batch_size=_BATCH)
     pixels = [image.pixels for batch in batches for image in batch if image.pixels is not None]
     if not pixels:
         raise LongtailError(

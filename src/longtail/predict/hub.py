@@ -13,7 +13,7 @@ from typing import Any, Final
 from longtail.counts import FEW_IMAGES
 from longtail.data.sources import last_name
 from longtail.errors import LongtailError, UsageError, first_line
-from longtail.files import write_atomically, write_yaml
+from longtail.files import Column, read_table, write_atomically, write_table, write_yaml
 from longtail.formatting import figure_text
 from longtail.models.timm import TIMM_PREFIX
 from longtail.run.folder import (
@@ -129,9 +129,7 @@ def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
     for name in (*_SHARED, *include):
         if (folder / name).is_file():
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / name, staged / name)
-            if name.endswith(".parquet"):
-                _shorten_paths(staged / name)
+            (_copy_table if name.endswith(".parquet") else shutil.copyfile)(folder / name, staged / name)
     if (folder / METRICS_FILE).is_file():
         metrics = read_metrics(folder).plain(as_written=True)
         write_metrics(staged, {name: value for name, value in metrics.items() if name not in _NAMING_FILES})
@@ -145,16 +143,18 @@ def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
     write_atomically(staged / "README.md", model_card(folder).encode())
 
 
-def _shorten_paths(path: Path) -> None:
-    """Reduce absolute paths in a table to their last component: the rest reveals the machine."""
+def _copy_table(path: Path, target: Path) -> None:
+    """Copy a table, absolute paths in it reduced to their last component: the rest reveals the machine."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
-    if "path" in table.column_names:
-        paths = [last_name(name) if name and Path(name).is_absolute() else name for name in table["path"].to_pylist()]
-        index = table.column_names.index("path")
-        pq.write_table(table.set_column(index, "path", pa.array(paths, pa.string())), path, compression="zstd")
+    columns = {"path": Column("text", required=False, null=True)}
+    table = read_table(path, columns, "write it again, or leave it out of --include")
+    if "path" not in table.column_names:
+        shutil.copyfile(path, target)
+        return
+    paths = [last_name(name) if name and Path(name).is_absolute() else name for name in table["path"].to_pylist()]
+    index = table.column_names.index("path")
+    write_table(target, table.set_column(index, "path", pa.array(paths, pa.string())))
 
 
 def upload(folder: str, repo_id: str, *, private: bool, revision: str | None) -> str:

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from longtail.counts import IntArray
 from longtail.data.splits import group_numbers
-from longtail.errors import LongtailError, resume_hint
-from longtail.files import Column, read_bytes, read_columns, write_atomically, write_table
+from longtail.errors import LongtailError, first_line, resume_hint
+from longtail.files import Column, read_bytes, read_columns, read_table, write_atomically, write_table
 from longtail.formatting import percent
 from longtail.run.folder import CONFUSION_FILE, EXAMPLES_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE
 
@@ -163,20 +164,10 @@ def read_predictions(run: Path, num_classes: int) -> Predictions | None:
     Raises:
         LongtailError: The file is damaged, or of a run with other classes.
     """
-    path, last = run / PREDICTIONS_FILE, num_classes - 1
+    path = run / PREDICTIONS_FILE
     if not path.is_file():
         return None
-    share = Column("float", 0, 1.001, required=False)  # computed in float32
-    columns = {
-        "label": Column("int", 0, last),
-        "prediction": Column("int", 0, last),
-        "confidence": Column("float", 0, 1.001),
-        "probability_true": share,
-        "top5_probabilities": Column("float", 0, 1.001, lists=True, required=False),
-        "path": Column("text", required=False, null=True),
-        "group": Column("text", required=False, null=True),
-    }
-    table = read_columns(path, columns, _rewrite(run))
+    table = read_columns(path, _prediction_columns(num_classes), _rewrite(run))
     paths = [name or "" for name in table.get("path", [])]
     group, ranked = table.get("group"), table.get("top5_probabilities")
     return Predictions(
@@ -189,6 +180,58 @@ def read_predictions(run: Path, num_classes: int) -> Predictions | None:
         probability_true=table.get("probability_true"),
         second=ranked[:, 1] if ranked is not None and ranked.shape[1] > 1 else None,
     )
+
+
+def _prediction_columns(num_classes: int) -> dict[str, Column]:
+    classes = Column("int", 0, num_classes - 1)
+    return {
+        "label": classes,
+        "prediction": classes,
+        "confidence": Column("float", 0, 1.001),  # computed in float32, as all probabilities
+        "probability_true": Column("float", 0, 1.001, required=False),
+        "top5_probabilities": Column("float", 0, 1.001, lists=True, required=False),
+        "path": Column("text", required=False, null=True),
+        "group": Column("text", required=False, null=True),
+    }
+
+
+def pool_predictions(folders: Sequence[Path], rows: Sequence[IntArray], num_classes: int) -> dict[str, Any]:
+    """Read ``predictions.parquet`` of all folds as the columns of one, in the order of the images.
+
+    Args:
+        folders: The RUN folder of each fold.
+        rows: For each fold, the rows of its test images among all images, which ``index`` then names.
+        num_classes: Classes of the folds.
+
+    Raises:
+        LongtailError: A file is missing or damaged, of a run with other classes or images, or unlike the others.
+    """
+    lists = {
+        "top5": Column("int", 0, num_classes - 1, lists=True),
+        "top5_probabilities": Column("float", 0, 1.001, lists=True),
+    }
+    tables = []
+    for folder, places in zip(folders, rows, strict=True):
+        columns = _prediction_columns(num_classes) | lists | {"index": Column("int", 0, len(places) - 1)}
+        table = read_table(folder / PREDICTIONS_FILE, columns, _rewrite(folder))
+        index = pa.array(places[table["index"].to_numpy()])
+        tables.append(table.set_column(table.column_names.index("index"), "index", index))
+    joined = _concatenate(tables, folders, PREDICTIONS_FILE).sort_by("index")
+    return {
+        name: np.array(joined[name].to_pylist()) if name in lists else joined[name].to_numpy()
+        for name in joined.column_names
+    }
+
+
+def _concatenate(tables: Sequence[pa.Table], folders: Sequence[Path], name: str) -> pa.Table:
+    """Concatenate the tables of folds; a column that is empty in one of them has the type of the others."""
+    try:
+        return pa.concat_tables(tables, promote_options="default")
+    except pa.ArrowException as error:
+        raise LongtailError(
+            f"the files {name} in {folders[0].parent} do not fit together ({first_line(error)}): in the folder of each "
+            f"fold, {_rewrite(folders[0])}"
+        ) from error
 
 
 def _rewrite(run: Path) -> str:
@@ -225,17 +268,9 @@ def read_examples(run: Path, num_classes: int) -> tuple[ExampleImage, ...]:
     Raises:
         LongtailError: The file is damaged, or of a run with other classes.
     """
-    path, last = run / EXAMPLES_FILE, num_classes - 1
+    path, columns = run / EXAMPLES_FILE, _example_columns(num_classes)
     if not path.is_file():
         return ()
-    columns = {
-        "class": Column("int", 0, last),
-        "role": Column("text"),
-        "image": Column("binary"),
-        "prediction": Column("int", -1, last),
-        "confidence": Column("float"),
-        "path": Column("text", required=False, null=True),
-    }
     table = read_columns(path, columns, _rewrite(run))
     table.setdefault("path", [""] * len(table["role"]))
     rows = zip(*(table[name] for name in columns), strict=True)
@@ -243,6 +278,46 @@ def read_examples(run: Path, num_classes: int) -> tuple[ExampleImage, ...]:
         ExampleImage(int(label), role, image, int(prediction), float(confidence), path or "")
         for label, role, image, prediction, confidence, path in rows
     )
+
+
+def read_example_pictures(run: Path) -> list[bytes] | None:
+    """Read the encoded pictures of ``examples.parquet`` alone; None without the file.
+
+    Raises:
+        LongtailError: The file is damaged.
+    """
+    path = run / EXAMPLES_FILE
+    if not path.is_file():
+        return None
+    pictures: list[bytes] = read_columns(path, {"image": Column("binary")}, _rewrite(run))["image"]
+    return pictures
+
+
+def pool_examples(run: Path, folders: Sequence[Path], num_classes: int) -> None:
+    """Write ``examples.parquet`` with the pictures of all folds.
+
+    Args:
+        run: The folder of the cross-validation.
+        folders: The RUN folder of each fold.
+        num_classes: Classes of the folds.
+
+    Raises:
+        LongtailError: A file is missing or damaged, of a run with other classes, or unlike the others.
+    """
+    columns = _example_columns(num_classes)
+    tables = [read_table(folder / EXAMPLES_FILE, columns, _rewrite(folder)) for folder in folders]
+    write_table(run / EXAMPLES_FILE, _concatenate(tables, folders, EXAMPLES_FILE))
+
+
+def _example_columns(num_classes: int) -> dict[str, Column]:
+    return {
+        "class": Column("int", 0, num_classes - 1),
+        "role": Column("text"),
+        "image": Column("binary"),
+        "prediction": Column("int", -1, num_classes - 1),
+        "confidence": Column("float"),
+        "path": Column("text", required=False, null=True),
+    }
 
 
 def write_confusion(run: Path, predictions: Mapping[str, Any], classes: Sequence[str]) -> None:
