@@ -4,11 +4,12 @@
     python benchmarks/fuzz.py --seed 3 --only model.json
 
 One small run with two stages, recorded gradients, an analysis, an adjustment and its checkpoints is trained on the
-digits; each case changes one file of a copy and calls a command that reads it. The changes: a value of JSON, YAML or
-the metadata of a checkpoint becomes another type, a number out of range or of 400 digits, NaN, infinity, a lone
-surrogate, or 1,000 nested lists; it is removed; tags and aliases of YAML; a column of a table gets another type, a null
-or a number out of range, or goes; a tensor gets another shape or type; a file is cut short, or has wrong bytes. What
-counts is a traceback or a case that takes longer than --limit seconds.
+digits, and the file of a grid is written, of which nothing is trained; each case changes one file of a copy and calls a
+command that reads it. The changes: a value of JSON, YAML or the metadata of a checkpoint becomes another type, a number
+out of range or of 400 digits, NaN, infinity, a lone surrogate, or 1,000 nested lists; it is removed; tags and aliases
+of YAML; a column of a table gets another type, a null or a number out of range, or goes; a tensor gets another shape or
+type; a file is cut short, or has wrong bytes. What counts is a traceback or a case that takes longer than --limit
+seconds.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +43,11 @@ from safetensors.torch import save_file
 
 from longtail.cli import main as longtail
 from longtail.errors import LongtailError
+from longtail.experiments import grid_runner
+from longtail.experiments.grid_plan import Grid, plan_grid, state_of
+from longtail.files import write_yaml
 from longtail.predict.hub import model_card
+from longtail.run.folder import GRID_FILE
 
 OPTIONS = (
     "--recipe", "cifar-lt/gcl", "--imbalance-ratio", "20", "--model.name", "plain-cnn", "--data.image_size", "8",
@@ -62,6 +68,7 @@ READERS = {
     "dynamics": ("report",),
     "analysis": ("report",),
     "checkpoint": ("resume",),
+    "grid.yaml": ("plan",),
 }
 """The commands that read a file, or the files of a folder, of a RUN."""
 
@@ -106,6 +113,17 @@ def make_run(folder: Path) -> Path:
     for command in words:
         if _called(command)[0] != 0:
             raise RuntimeError(f"the run cannot be made: {_called(command)[1]}")
+    grid = {
+        "source": "digits",
+        "out": str(folder / "grid"),
+        "seeds": 2,
+        "epochs": 2,
+        "baseline": "gcl",
+        "set": {"data.workers": 0},
+        "vary": {"stage1.optimizer.lr": [0.1, 0.2], "data.imbalance_ratio": [10, 20]},
+        "runs": {name: {"recipe": f"cifar-lt/{name}", "set": {"model.name": "plain-cnn"}} for name in ("gcl", "ce")},
+    }
+    write_yaml(run / GRID_FILE, plan_grid(grid).spec)
     shutil.copytree(run, folder / "other")
     return run
 
@@ -149,6 +167,7 @@ def _used(run: Path, command: str, folder: Path, limit: float) -> tuple[str, str
         "adjust": ["adjust", str(run)],
         "export": ["export", str(run), "--out", str(run.parent / "model.pt2")],
         "resume": ["train", "--resume", str(run), "--quiet"],
+        "plan": ["compare", "--grid", str(run / GRID_FILE)],
     }
     if command == "resume":
         for name in ("report.html", "model.json"):
@@ -166,7 +185,8 @@ def _used(run: Path, command: str, folder: Path, limit: float) -> tuple[str, str
                 return "result", ""
             except LongtailError as error:
                 return "sentence", str(error)
-        status, text = _called(words[command])
+        with mock.patch.object(grid_runner, "run_grid", _untrained):
+            status, text = _called(words[command])
         if "too slow" in text:
             return "hang", ""
         return "result" if status == 0 else "sentence", text[-500:]
@@ -177,6 +197,11 @@ def _used(run: Path, command: str, folder: Path, limit: float) -> tuple[str, str
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _untrained(grid: Grid, *_: object, **__: object) -> list[grid_runner.Outcome]:
+    """Look at the folder of each run of a grid, as before its training, and train none."""
+    return [grid_runner.Outcome(run, f"{state_of(run)}.") for run in grid.runs]
 
 
 def _called(words: list[str]) -> tuple[int, str]:

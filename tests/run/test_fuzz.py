@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-SECONDS = 15.0  # for each test, with the run made before
-READERS = ("evaluate", "compare", "predict", "export", "push", "adjust")
+CASES = 25  # for each test, the same on every machine
+READERS = ("evaluate", "compare", "predict", "export", "push", "adjust", "plan")
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +34,6 @@ def base(fuzz: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("seed", [0, 10_000])
 def test_a_damaged_run_ends_in_a_result_or_a_sentence(fuzz: ModuleType, base: Path, seed: int) -> None:
-    end = time.monotonic() + SECONDS
-    for number in range(100):
+    for number in range(CASES):
         case = fuzz.run_case(base, seed + number, commands=READERS, limit=60.0)
         assert case.is_right, f"case {case.seed}: {case.change} in {case.file}, {case.command}: {case.message}"
-        if time.monotonic() > end:
-            break
