@@ -20,7 +20,7 @@ from longtail.evaluation.significance import ENOUGH_SEEDS, Difference, images_in
 from longtail.files import output_path, write_atomically
 from longtail.formatting import listing, percent
 from longtail.report.page import environment
-from longtail.report.plots.canvas import GROUND, GROUP_LABELS, GROUP_SYMBOLS, INK, MUTED, RULE, THEME, blank, clip
+from longtail.report.plots import GROUND, GROUP_LABELS, GROUP_SYMBOLS, INK, MUTED, RULE, THEME, blank, clip
 from longtail.report.section import Drawing, Key
 from toy.plane import Plane, group_mean, region_shares, regions, upright
 from toy.train import ToyResult

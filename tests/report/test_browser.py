@@ -16,9 +16,9 @@ import pytest
 from longtail.compare.comparison import compare_runs
 from longtail.data.audit.inspection import inspect_data
 from longtail.data.dataset import ImageData, Split
+from longtail.report import plots as figures
 from longtail.report import write_report
 from longtail.report.audit import write_audit
-from longtail.report.plots import traces as figures
 from longtail.report.sections import classes as sections
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'longtail[dev]'")

@@ -11,7 +11,7 @@ from longtail.analysis.columns import Analysis, AnalyzedSplit, ClassColumns
 from longtail.analysis.dynamics import BINS
 from longtail.compare.comparison import compare_results, compare_runs
 from longtail.errors import LongtailError
-from longtail.report.plots.canvas import THEME
+from longtail.report.plots import THEME
 from longtail.report.sections import class_measures
 from longtail.report.sections.epoch_lines import FLOOR
 from longtail.report.sections.registry import build_sections

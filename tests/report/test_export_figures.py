@@ -15,7 +15,7 @@ from longtail.cli import main
 from longtail.errors import LongtailError
 from longtail.report import export_figures
 from longtail.report.export_figures import save_figures, save_sections, static_figure
-from longtail.report.plots.canvas import THEME
+from longtail.report.plots import THEME
 from longtail.report.section import Drawing, Key, Section
 
 KEYS = (Key("few", "triangle-up", "Few-shot"), Key("run3", "dashed", "gcl"))

@@ -10,8 +10,8 @@ import pytest
 from longtail.compare.comparison import compare_runs
 from longtail.compare.seeds import MeanStd
 from longtail.counts import ClassCounts
-from longtail.report.plots import traces
-from longtail.report.plots.canvas import GROUP_COLORS, THEME
+from longtail.report import plots
+from longtail.report.plots import GROUP_COLORS, THEME
 from longtail.report.sections import epoch_lines
 from longtail.report.sections.classes import class_histogram, imbalance_words
 from longtail.report.sections.registry import build_sections
@@ -40,7 +40,7 @@ def test_histogram_names_few_classes_and_stays_light_with_many(cifar_counts):
 
 def test_accuracy_leaves_untested_classes_out_and_keeps_the_class_index():
     counts = ClassCounts([300, 50, 5])
-    figure = traces.class_accuracy(counts, counts.group_of(), np.array([0.9, np.nan, 0.1]))
+    figure = plots.class_accuracy(counts, counts.group_of(), np.array([0.9, np.nan, 0.1]))
     points = {
         int(c): (x, y) for trace in figure.data for c, x, y in zip(trace.customdata, trace.x, trace.y, strict=True)
     }
@@ -49,28 +49,28 @@ def test_accuracy_leaves_untested_classes_out_and_keeps_the_class_index():
 
 def test_accuracy_places_a_class_without_images_on_the_logarithmic_axis():
     counts = ClassCounts([300, 0])
-    figure = traces.class_accuracy(counts, counts.group_of(), np.array([0.9, 0.0]))
+    figure = plots.class_accuracy(counts, counts.group_of(), np.array([0.9, 0.0]))
     assert min(x for trace in figure.data for x in trace.x) > 0
     assert figure.layout.xaxis.ticktext[0] == "0"
 
 
 def test_the_smoothed_mean_of_a_constant_is_that_constant(cifar_counts):
     counts = ClassCounts(cifar_counts)
-    figure = traces.class_accuracy(counts, counts.group_of(), np.full(100, 0.37))
-    (trend,) = [trace for trace in figure.data if trace.name == traces.TREND]
+    figure = plots.class_accuracy(counts, counts.group_of(), np.full(100, 0.37))
+    (trend,) = [trace for trace in figure.data if trace.name == plots.TREND]
     np.testing.assert_allclose(trend.y, 0.37)
 
 
 def test_the_smoothed_mean_invents_nothing_between_the_steps_of_a_step_profile():
     counts = ClassCounts([500] * 10 + [5] * 10)
-    figure = traces.class_accuracy(counts, counts.group_of(), np.repeat([0.8, 0.2], 10))
-    (trend,) = [trace for trace in figure.data if trace.name == traces.TREND]
+    figure = plots.class_accuracy(counts, counts.group_of(), np.repeat([0.8, 0.2], 10))
+    (trend,) = [trace for trace in figure.data if trace.name == plots.TREND]
     assert np.isnan(np.asarray(trend.y, dtype=float)).any()
 
 
 def test_many_classes_are_drawn_by_webgl(cifar_counts):
     counts = ClassCounts(cifar_counts * 30)
-    figure = traces.class_accuracy(counts, counts.group_of(), np.full(3000, 0.5))
+    figure = plots.class_accuracy(counts, counts.group_of(), np.full(3000, 0.5))
     assert {trace.type for trace in figure.data if trace.mode == "markers"} == {"scattergl"}
 
 

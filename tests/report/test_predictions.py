@@ -14,7 +14,7 @@ from longtail.analysis.columns import Analysis, AnalyzedSplit, ImageColumns
 from longtail.compare.comparison import compare_results, compare_runs
 from longtail.evaluation.intervals import wilson
 from longtail.report import write_report
-from longtail.report.plots.canvas import THEME
+from longtail.report.plots import THEME
 from longtail.report.sections import confidence, confusions, margins, prior_shift
 from longtail.report.sections.margins import margins_of_run
 

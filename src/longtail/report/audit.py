@@ -15,7 +15,7 @@ from longtail.files import output_path, write_atomically
 from longtail.formatting import listing, percent
 from longtail.report.page import environment
 from longtail.report.pictures import Picture, webp_uri
-from longtail.report.plots.canvas import GROUP_LABELS, THEME
+from longtail.report.plots import GROUP_LABELS, THEME
 from longtail.version import __version__
 
 GALLERIES, COPIES, NAMES = 24, 6, 200

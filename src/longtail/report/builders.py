@@ -22,8 +22,20 @@ from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.evaluation.significance import seeds_interval
 from longtail.formatting import MINUS, listing, number, signed
 from longtail.report.configurations import Measured, group_keys, named, run_keys, seed_note, side_by_side
-from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, MUTED, blank, epoch_axis, run_style
-from longtail.report.plots.traces import Ends, add_line, add_points, axis_ends, count_axis, value_axis
+from longtail.report.plots import (
+    GROUP_COLORS,
+    GROUP_LABELS,
+    MUTED,
+    Ends,
+    add_line,
+    add_points,
+    axis_ends,
+    blank,
+    count_axis,
+    epoch_axis,
+    run_style,
+    value_axis,
+)
 from longtail.report.section import Drawing, Key, Section, Table, in_rows
 
 

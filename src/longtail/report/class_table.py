@@ -16,7 +16,7 @@ from longtail.compare.table import Comparison, Row
 from longtail.counts import FEW_IMAGES, GROUP_NAMES, FloatArray, IntArray
 from longtail.report.configurations import known_predictions, pooled_predictions
 from longtail.report.pictures import data_uri
-from longtail.report.plots.canvas import GROUP_LABELS
+from longtail.report.plots import GROUP_LABELS
 from longtail.run.result import ClassResult, Ends
 from longtail.run.tables import ExampleImage
 

@@ -16,7 +16,7 @@ from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 from longtail.evaluation.groups import Mask, group_masks
 from longtail.formatting import listing, percent
-from longtail.report.plots.canvas import GROUP_LABELS, GROUP_SYMBOLS
+from longtail.report.plots import GROUP_LABELS, GROUP_SYMBOLS
 from longtail.report.section import Key
 from longtail.run.result import RunResult
 from longtail.run.tables import Predictions
@@ -150,7 +150,7 @@ def group_keys(run: RunResult) -> tuple[Key, ...]:
 
 
 LINES = ("line", "dotted", "dashdot")
-"""Strokes in the legend, in the order of the dashes of :func:`longtail.report.plots.canvas.run_style`."""
+"""Strokes in the legend, in the order of the dashes of :func:`longtail.report.plots.run_style`."""
 
 
 def run_keys(rows: Sequence[Row]) -> tuple[Key, ...]:

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from longtail.errors import LongtailError
 from longtail.files import write_atomically
-from longtail.report.plots.canvas import FONT, INK, THEME, clip
+from longtail.report.plots import FONT, INK, THEME, clip
 from longtail.report.section import Drawing, Key, Section
 
 WIDTHS: dict[str, int] = {"one": 760, "two": 520, "three": 460, "four": 320}

@@ -17,7 +17,7 @@ from longtail.counts import GROUP_NAMES
 from longtail.files import output_path, write_atomically
 from longtail.formatting import interval_text, listing, percent, sentence_case, signed
 from longtail.report.class_table import table_json
-from longtail.report.plots.canvas import THEME, shorten
+from longtail.report.plots import THEME, shorten
 from longtail.report.section import Section
 from longtail.report.sections.registry import build_sections
 from longtail.report.sections.results import verdict

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from longtail.compare.table import Row
 from longtail.formatting import class_word, percent
-from longtail.report.plots.canvas import shorten
+from longtail.report.plots import shorten
 from longtail.run.tables import ExampleImage
 
 LIGHT_BYTES = 4_000

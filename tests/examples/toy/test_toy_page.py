@@ -13,7 +13,7 @@ from toy.plane import Plane
 from toy.train import ToyResult
 
 from longtail.counts import ClassCounts
-from longtail.report.plots.canvas import THEME
+from longtail.report.plots import THEME
 
 ANGLE = 2 * np.pi * np.arange(6) / 6
 DIRECTIONS = np.stack([np.sin(ANGLE), np.cos(ANGLE)], axis=1)

@@ -15,7 +15,7 @@ from longtail.counts import GROUP_NAMES
 from longtail.evaluation.significance import ENOUGH_SEEDS
 from longtail.formatting import listing, percent
 from longtail.report.configurations import JUDGED, group_keys
-from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK, blank, clip, run_style
+from longtail.report.plots import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK, blank, clip, run_style
 from longtail.report.section import Drawing, Key, Section, Table
 from longtail.run.result import Ends
 

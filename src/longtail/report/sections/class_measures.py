@@ -12,8 +12,7 @@ from longtail.compare.table import Comparison
 from longtail.formatting import class_word, number
 from longtail.report.builders import ClassMeasure, ClassSection
 from longtail.report.configurations import Measured, analyzed, first_runs
-from longtail.report.plots.canvas import clip
-from longtail.report.plots.traces import MANY_POINTS
+from longtail.report.plots import MANY_POINTS, clip
 from longtail.run.result import RunResult
 
 NORMS = ClassSection(

@@ -13,8 +13,18 @@ from longtail.counts import FEW_IMAGES, GROUP_NAMES, ClassCounts, FloatArray, Gr
 from longtail.formatting import class_word, interval_text, listing, number, percent, sentence_case, signed
 from longtail.report.class_table import class_intervals, class_recalls, mean_recalls, tested_images
 from longtail.report.configurations import group_keys, named
-from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, blank, clip
-from longtail.report.plots.traces import CROWDED, JITTER, MANY_POINTS, TREND, by_group, class_accuracy
+from longtail.report.plots import (
+    CROWDED,
+    GROUP_COLORS,
+    GROUP_LABELS,
+    JITTER,
+    MANY_POINTS,
+    TREND,
+    blank,
+    by_group,
+    class_accuracy,
+    clip,
+)
 from longtail.report.section import Drawing, Key, Section
 
 DENSE = 4

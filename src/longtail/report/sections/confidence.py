@@ -31,8 +31,7 @@ from longtail.report.configurations import (
     side_by_side,
     smallest_group,
 )
-from longtail.report.plots.canvas import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED, blank, run_style
-from longtail.report.plots.traces import add_line
+from longtail.report.plots import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED, add_line, blank, run_style
 from longtail.report.section import Cell, Drawing, Key, Section, Table
 from longtail.run.result import RunResult
 from longtail.run.tables import Predictions

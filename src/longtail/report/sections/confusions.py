@@ -16,8 +16,7 @@ from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 from longtail.formatting import class_word, listing, percent
 from longtail.report.configurations import known_predictions, named, pooled_predictions, predicted_rows, spoken
 from longtail.report.pictures import Picture, class_pictures, error_pictures, short_names
-from longtail.report.plots.canvas import GROUND, GROUP_COLORS, GROUP_LABELS, INK, RULE, blank, clip
-from longtail.report.plots.traces import labeled_bars
+from longtail.report.plots import GROUND, GROUP_COLORS, GROUP_LABELS, INK, RULE, blank, clip, labeled_bars
 from longtail.report.section import Drawing, Key, Section
 
 MATRIX_CLASSES = 300

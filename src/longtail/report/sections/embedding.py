@@ -17,8 +17,18 @@ from longtail.compare.table import Comparison, Row
 from longtail.counts import ClassCounts, GroupName
 from longtail.formatting import listing, number, percent
 from longtail.report.configurations import FirstRun, analyzed_splits, group_keys, named, seed_note, side_by_side
-from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, INK, RUN_COLORS, blank, clip
-from longtail.report.plots.traces import CROWDED, MANY_POINTS, by_group
+from longtail.report.plots import (
+    CROWDED,
+    GROUP_COLORS,
+    GROUP_LABELS,
+    GROUP_SYMBOLS,
+    INK,
+    MANY_POINTS,
+    RUN_COLORS,
+    blank,
+    by_group,
+    clip,
+)
 from longtail.report.section import Drawing, Key, Section, Table, in_rows
 
 Points = npt.NDArray[np.float32]

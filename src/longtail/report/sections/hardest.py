@@ -13,7 +13,7 @@ from longtail.formatting import class_word, interval_text, listing, percent
 from longtail.report.class_table import class_confusions, class_intervals, class_recalls, mean_recalls, tested_images
 from longtail.report.configurations import named
 from longtail.report.pictures import Picture, class_pictures, error_pictures
-from longtail.report.plots.canvas import GROUP_LABELS
+from longtail.report.plots import GROUP_LABELS
 from longtail.report.section import Section
 
 CLASSES, PICTURES = 6, 4

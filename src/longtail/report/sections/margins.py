@@ -14,8 +14,7 @@ from longtail.counts import FloatArray, GroupName, IntArray
 from longtail.formatting import listing, number, percent
 from longtail.report.builders import value_text
 from longtail.report.configurations import group_keys, named, side_by_side, smallest_group
-from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED, blank
-from longtail.report.plots.traces import add_line
+from longtail.report.plots import GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED, add_line, blank
 from longtail.report.section import Drawing, Key, Section, Table
 from longtail.run.result import RunResult
 

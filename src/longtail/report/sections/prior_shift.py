@@ -15,8 +15,7 @@ from longtail.compare.table import Comparison, Row
 from longtail.evaluation.intervals import LEVEL
 from longtail.formatting import MINUS, interval_text, percent, signed
 from longtail.report.configurations import BAND_SENTENCE, against_first, has_bands, run_keys
-from longtail.report.plots.canvas import MUTED, blank, run_style
-from longtail.report.plots.traces import add_line
+from longtail.report.plots import MUTED, add_line, blank, run_style
 from longtail.report.section import Cell, Drawing, Section, Table
 from longtail.run.result import Ends, RunResult
 

@@ -14,8 +14,7 @@ from longtail.counts import GROUP_NAMES
 from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.formatting import figure_text
 from longtail.report.configurations import JUDGED, absent_notes
-from longtail.report.plots.canvas import GROUP_COLORS, GROUP_LABELS, INK, RULE
-from longtail.report.plots.traces import labeled_bars
+from longtail.report.plots import GROUP_COLORS, GROUP_LABELS, INK, RULE, labeled_bars
 from longtail.report.section import Drawing, Section
 from longtail.run.result import Ends
 
