@@ -95,6 +95,16 @@ def test_the_help_of_train_explains_what_people_need_and_all_options_on_request(
     assert "keep an exponential moving average" in text
 
 
+def test_the_help_tells_the_defaults(cli: Cli) -> None:
+    shown, text = cli("predict", "--help").out, cli("train", "--help-all").out
+    assert re.search(r"--top-k N .*\(default: 5\)", shown)
+    assert re.search(r"--stage1.optimizer.lr X .*\(default: 0.1\)", text)
+    assert re.search(r"--data.cutout N [^-]*\(default: 0\)", text)
+    assert "default: null" not in text
+    # What a recipe or the images choose is not the default of the schema.
+    assert "default" not in cli("train", "--help").out
+
+
 def test_version(cli: Cli) -> None:
     assert cli("--version").out == f"longtail {__version__}\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from longtail.config.schema import RunConfig, choices_of, groups_of, nested, option_types
+from longtail.config.schema import RunConfig, choices_of, defaults, flatten, groups_of, nested, option_types
 from longtail.errors import UsageError, as_usage, nearest
 
 SHORT: Final = {
@@ -337,6 +338,9 @@ def _help(program: str, function: Callable[..., Any], arguments: Sequence[Argume
         for prefix, group in groups_of(RunConfig).items()
         for name, text in _explanations(group).items()
     } | _explanations(function)
+    # Those of a run stand below whatever recipe and images choose, so that a short help would mislead.
+    values = flatten(defaults()) if everything else {}
+    values |= {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
     groups = {"arguments": parser.add_argument_group("arguments"), "options": parser.add_argument_group("options")}
     for argument in (each for each in arguments if everything or each.shown):
         in_group = everything and "." in argument.name and argument.flag == f"--{argument.name}"
@@ -344,11 +348,18 @@ def _help(program: str, function: Callable[..., Any], arguments: Sequence[Argume
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         extra: dict[str, Any] = {"action": "store_true"} if argument.is_switch else {"metavar": argument.metavar}
-        name = argument.flag or argument.name
-        groups[title].add_argument(name, help=texts.get(argument.name, "").replace("%", "%%"), **extra)
+        name, text = argument.flag or argument.name, texts.get(argument.name, "") + _default(values.get(argument.name))
+        groups[title].add_argument(name, help=text.replace("%", "%%"), **extra)
     for flag in ("--help", *(() if all(argument.shown for argument in arguments) else ("--help-all",))):
         groups["options"].add_argument(flag, action="store_true", help=_HELP[flag])
     return parser.format_help()
+
+
+def _default(value: Any) -> str:
+    """The default of an argument in brackets; empty where it tells nothing, as that of a switch."""
+    if value in (None, inspect.Parameter.empty, "", (), [], {}) or value is False:
+        return ""
+    return f" (default: {value if isinstance(value, str) else json.dumps(value)})"
 
 
 def _explanations(documented: Any) -> dict[str, str]:
