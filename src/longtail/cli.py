@@ -25,7 +25,6 @@ from longtail.commands.prepare import prepare
 from longtail.commands.recipes import recipes
 from longtail.commands.report import report
 from longtail.commands.train import train
-from longtail.data.loading.cache_folder import cache_sizes
 from longtail.errors import LongtailError, OwnRangeWarning, UsageError, nearest
 
 COMMANDS: Final[dict[str, Callable[..., int | None]]] = {
@@ -100,6 +99,8 @@ def _run(words: Sequence[str]) -> int:
     if isinstance(values, str):
         sys.stdout.write(values)
         return 0
+    from longtail.data.loading.cache_folder import cache_sizes  # after --help, which needs none of it
+
     before = cache_sizes()
     try:
         return COMMANDS[command](**values) or 0
