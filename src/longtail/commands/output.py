@@ -176,8 +176,6 @@ def outline(config: RunConfig) -> list[str]:
         network: resnet32 from nothing, auto classifier, 32 pixels, ...
         stage 1: 1 epoch of all weights, loss cross-entropy, batches of 64, sgd at 0.1, constant
     """
-    from longtail.config.check import check_stages
-
     if config.reasons:
         return list(config.reasons)
     model = config.model
@@ -189,7 +187,7 @@ def outline(config: RunConfig) -> list[str]:
         f"network: {model.name} {weights}{adapters}, {model.head} classifier, {config.data.image_size} pixels, "
         f"{config.training.precision}"
     )
-    stages = [f"stage {number}: {_stage(stage)}" for number, stage in check_stages(config).items()]
+    stages = [f"stage {number}: {_stage(stage)}" for number, stage in config.stages.items()]
     return [network + (f" ({origin})" if origin else ""), *stages]
 
 

@@ -26,9 +26,8 @@ def check_config(config: RunConfig) -> None:
         )
     _check_model(config.model, config.mode)
     head: str = config.model.head
-    for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
-        if stage.epochs > 0:
-            head = _check_stage(name, stage, head, config.model)
+    for number, stage in config.stages.items():
+        head = _check_stage(f"stage{number}", stage, head, config.model)
 
 
 def _check_data(data: DataConfig) -> None:
@@ -138,18 +137,16 @@ def _check_loss(name: str, loss: LossConfig) -> str:
     return built.head
 
 
-def check_stages(config: RunConfig) -> dict[int, StageConfig]:
-    """Return the stages that have epochs, by number.
+def check_stages(config: RunConfig) -> None:
+    """Check that there is a stage to train, and the schedule of each.
 
     Raises:
         UsageError: No stage has any, or a schedule does not fit together.
     """
-    stages = {index: stage for index, stage in ((1, config.stage1), (2, config.stage2)) if stage.epochs > 0}
-    if not stages:
+    if not config.stages:
         raise UsageError("no stage has any epochs: set --stage1.epochs or --stage2.epochs above 0.")
-    for index, stage in stages.items():
-        check_schedule(stage.schedule, f"--stage{index}.schedule")
-    return stages
+    for number, stage in config.stages.items():
+        check_schedule(stage.schedule, f"--stage{number}.schedule")
 
 
 def check_schedule(schedule: ScheduleConfig, where: str) -> None:

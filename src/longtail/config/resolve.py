@@ -184,10 +184,8 @@ def complete(config: RunConfig) -> RunConfig:
         options["model.head"] = loss_class(stage.loss.name).head
     if config.training.precision == "auto":
         options["training.precision"] = fast_precision(config.training.device)
-    trained = [stage for stage in (config.stage1, config.stage2) if stage.epochs]
-    on_features = bool(trained) and all(stage.train != "all" and stage.cached_views for stage in trained)
     for number, stage in enumerate((config.stage1, config.stage2), start=1):
         options[f"stage{number}.loss.options"] = resolve_auto(
-            stage.loss.name, stage.loss.options, stage=number, on_features=on_features
+            stage.loss.name, stage.loss.options, stage=number, on_features=config.is_on_features
         )
     return build(_lay(asdict(config), options))

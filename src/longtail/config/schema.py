@@ -315,6 +315,22 @@ class RunConfig(OptionGroup):
     stage2: StageConfig = field(default_factory=lambda: StageConfig(train="classifier"))
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
+    @property
+    def stages(self) -> dict[int, StageConfig]:
+        """The stages that have epochs, by number.
+
+        Example:
+            >>> list(RunConfig().stages)
+            [1]
+        """
+        return {number: stage for number, stage in ((1, self.stage1), (2, self.stage2)) if stage.epochs > 0}
+
+    @property
+    def is_on_features(self) -> bool:
+        """Whether every stage trains on stored features, so that the backbone stays as it is throughout."""
+        stages = self.stages.values()
+        return bool(stages) and all(stage.train != "all" and stage.cached_views > 0 for stage in stages)
+
 
 def defaults() -> Nested:
     """Return the default of every option."""

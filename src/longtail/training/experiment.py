@@ -156,8 +156,8 @@ class Experiment(Callback):
         self.tracking = Tracking(config, out, self.reporter, is_main=engine.is_main)
         self.callbacks = callbacks
         self.guard = InterruptGuard()
-        self.stages = check_stages(config)
-        self.frozen = all(stage.train != "all" and stage.cached_views for stage in self.stages.values())
+        check_stages(config)
+        self.stages, self.frozen = config.stages, config.is_on_features
 
         # Data
         classes = None if state is None else state.values.get("classes")
