@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from longtail.config.build import parse_yaml, read_config
+from longtail.config.build import parse_yaml, read_config_file
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import read_grid
 
@@ -69,7 +69,7 @@ def test_what_would_have_to_be_guessed_is_refused_with_its_place(text: str, plac
 def test_a_configuration_names_the_place_of_what_is_wrong(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(LongtailError, match=words):
-        read_config(tmp_path / "mine.yaml")
+        read_config_file(tmp_path / "mine.yaml")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from longtail.config.build import build, read_config
+from longtail.config.build import build, read_config_file
 from longtail.config.recipes import base_config, list_recipes, load_recipe, scale_epochs
 from longtail.config.schema import RunConfig, flatten
 from longtail.errors import LongtailError
@@ -122,7 +122,7 @@ def test_a_config_file_with_an_unknown_option_names_the_nearest(tmp_path: Path) 
     path = tmp_path / "config.yaml"
     path.write_text("stage1: {epohcs: 3}\n")
     with pytest.raises(LongtailError, match=r"stage1\.epochs"):
-        read_config(path)
+        read_config_file(path)
 
 
 def test_a_config_file_of_the_wrong_type_is_one_sentence() -> None:
@@ -134,4 +134,4 @@ def test_a_configuration_survives_the_trip_through_yaml(tmp_path: Path) -> None:
     config = build(load_recipe("cifar-lt/kps-ga").config)
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(asdict(config), sort_keys=False))
-    assert build(read_config(path).values) == config
+    assert build(read_config_file(path).values) == config

@@ -23,7 +23,7 @@ from PIL import Image
 import longtail
 from longtail import losses
 from longtail.cli import ALIASES, COMMANDS, main
-from longtail.config.build import read_config
+from longtail.config.build import read_config_file
 from longtail.config.check import check_config
 from longtail.config.recipes import base_config, list_recipes, load_recipe
 from longtail.config.schema import RunConfig, flatten
@@ -79,7 +79,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             Image.new("RGB", (60, 50), (number, 0, 0)).save(place / f"{number}.png")
     (folder / "mine.yaml").write_text(fenced(PAGES["docs/recipes.md"], "yaml")[0])
     (folder / "runs" / "mine").mkdir(parents=True)
-    full = base_config("cifar-lt/ce", overlay=read_config(folder / "mine.yaml").values) | {"recipe": "cifar-lt/ce"}
+    full = base_config("cifar-lt/ce", overlay=read_config_file(folder / "mine.yaml").values) | {"recipe": "cifar-lt/ce"}
     full["data"]["source"] = "photos"
     (folder / "runs" / "mine" / "config.yaml").write_text(yaml.safe_dump(full))
     small = "--epochs 1 --model.name plain-cnn --imbalance-ratio 20 --data.image_size 8 --data.validation_fraction 0.1"
@@ -245,7 +245,7 @@ def test_python_runs(page: str, block: str) -> None:
 
 
 def test_the_recipe_of_your_own_resolves(workplace: Path) -> None:
-    overlay = read_config(workplace / "mine.yaml").values
+    overlay = read_config_file(workplace / "mine.yaml").values
     assert base_config("cifar-lt/ce", overlay=overlay)["stage1"]["loss"]["options"]["max_margin"] == 0.3
     added = yaml.safe_load(fenced(PAGES["docs/recipes.md"], "yaml")[1])
     folder = Path(str(importlib.resources.files("longtail") / "recipes"))

@@ -115,22 +115,18 @@ def requested_run(
     Raises:
         LongtailError: The file cannot be used, the images cannot be read, or the options do not fit together.
     """
-    from longtail.config.build import read_config
+    from longtail.config.build import read_config_file
     from longtail.config.resolve import draft, is_automatic, resolve
     from longtail.training.prepare import inspect_environment
 
     given = dict(options) | ({"data.source": source} if source else {})
-    file = None if config is None else read_config(config)
+    file = None if config is None else read_config_file(config)
     first = draft(given, file=file)
     if not first.data.source:
         raise UsageError("SOURCE is required: longtail train SOURCE --out RUN.")
     automatic = is_automatic(given.get("recipe", ""), file)
     facts, images = inspect_environment(first) if automatic else (None, None)
     return resolve(given, file=file, epochs=epochs, batch_size=batch_size, facts=facts), images
-
-
-def _in_folds(config: RunConfig) -> bool:
-    return config.data.folds > 0 and config.data.fold is None
 
 
 def train_command(config: RunConfig, out: str, *, source: ImageData | None = None, quiet: bool = False) -> int:
@@ -144,7 +140,7 @@ def train_command(config: RunConfig, out: str, *, source: ImageData | None = Non
     refuse_existing(Path(out))
     check_weights(config)
     reporter = Reporter(quiet=quiet)
-    start = start_folds if _in_folds(config) else start_run
+    start = start_folds if config.data.is_cross_validation else start_run
     return _finish_training(partial(start, config, Path(out), reporter, source=source), config, out, reporter)
 
 
@@ -161,7 +157,7 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     folder = Path(run)
     reporter = Reporter(quiet=quiet)
     config = read_config(folder)
-    needed = (METRICS_FILE, REPORT_FILE) if _in_folds(config) else RUN_FILES
+    needed = (METRICS_FILE, REPORT_FILE) if config.data.is_cross_validation else RUN_FILES
     if all((folder / name).is_file() for name in needed):
         _remove_checkpoints(folder, config)
         reporter.say(f"{run} is complete already; nothing to do.")
@@ -171,12 +167,12 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
 
         return _show_result(read_metrics(folder).plain(), config, run)
     check_config(config)
-    if moved_to is not None and _in_folds(config):
+    if moved_to is not None and config.data.is_cross_validation:
         raise UsageError(f"--moved-to is for a single run: link {config.data.source!r} to the new place instead.")
     if moved_to is not None:
         config = with_options(config, {"data.source": absolute_source(moved_to)})
     require_source(folder, config.data)
-    if _in_folds(config):
+    if config.data.is_cross_validation:
         return _finish_training(partial(train_folds, config, folder, reporter), config, run, reporter)
     work = partial(resume_run, config, folder, reporter, moved=moved_to is not None)
     return _finish_training(work, config, run, reporter)
@@ -238,11 +234,12 @@ def _show_result(metrics: Mapping[str, Any], config: RunConfig, out: str) -> int
         return 0
     if metrics["test"] is not None:
         print_line(f"test {describe(metrics['test'])}; {IN_BRACKETS}")
-        for note in [] if _in_folds(config) else interval_notes(metrics["test"]):  # the table of folds has its own
-            print_line(f"note: {note}")
+        if not config.data.is_cross_validation:  # the table of folds has notes of its own
+            for note in interval_notes(metrics["test"]):
+                print_line(f"note: {note}")
     print_line(f"report: {_write_page(out)}")
     _remove_checkpoints(Path(out), config)
-    if _in_folds(config):
+    if config.data.is_cross_validation:
         _show_folds(out, metrics)
     return 0
 

@@ -93,8 +93,8 @@ def with_options(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
     return build(merge(asdict(config), nested(options)))
 
 
-def read_config(path: str | Path) -> Document:
-    """Read a ``config.yaml`` and check its names, types and ranges.
+def read_config_file(path: str | Path) -> Document:
+    """Read a file of options, such as the ``config.yaml`` of a run, and check its names, types and ranges.
 
     Raises:
         LongtailError: The file is missing, is not YAML, has an unknown option or a wrong value; the line and column are
@@ -116,6 +116,9 @@ def typed(
     flags: Mapping[str, str] | None = None,
 ) -> Options:
     """Build a dataclass of options; see :func:`build`.
+
+    Errors are worded for who typed an option: by its flag or its line in a file, with the right name or word where one
+    is near. Files that only programs write are checked by :func:`longtail.files.validate`, whose remedy is a new copy.
 
     Args:
         kind: The dataclass.

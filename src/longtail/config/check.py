@@ -10,7 +10,7 @@ def check_config(config: RunConfig) -> None:
     """Check names and options that have to fit together; types and ranges are those of the schema.
 
     Raises:
-        UsageError: A loss, sampler or network is unknown, or two options do not fit together.
+        UsageError: A loss, sampler or network is unknown, no stage has any epochs, or options do not fit together.
 
     Example:
         >>> check_config(RunConfig(data=DataConfig(image_size=32, resize=8)))
@@ -28,6 +28,10 @@ def check_config(config: RunConfig) -> None:
     head: str = config.model.head
     for number, stage in config.stages.items():
         head = _check_stage(f"stage{number}", stage, head, config.model)
+    if not config.stages:
+        raise UsageError("no stage has any epochs: set --stage1.epochs or --stage2.epochs above 0.")
+    for number, stage in config.stages.items():
+        check_schedule(stage.schedule, f"--stage{number}.schedule")
 
 
 def _check_data(data: DataConfig) -> None:
@@ -135,18 +139,6 @@ def _check_loss(name: str, loss: LossConfig) -> str:
     if options.get("reduction", "mean") != "mean":
         raise UsageError(f"--{name}.loss.options.reduction must be 'mean' to train, got {options['reduction']!r}.")
     return built.head
-
-
-def check_stages(config: RunConfig) -> None:
-    """Check that there is a stage to train, and the schedule of each.
-
-    Raises:
-        UsageError: No stage has any, or a schedule does not fit together.
-    """
-    if not config.stages:
-        raise UsageError("no stage has any epochs: set --stage1.epochs or --stage2.epochs above 0.")
-    for number, stage in config.stages.items():
-        check_schedule(stage.schedule, f"--stage{number}.schedule")
 
 
 def check_schedule(schedule: ScheduleConfig, where: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from longtail.config.auto import AUTO, Choice, Facts, choose, mark_overrides, read_choices, sentences
 from longtail.config.build import Document, build
-from longtail.config.check import check_config, check_stages
+from longtail.config.check import check_config
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe, scale_epochs
 from longtail.config.schema import Nested, RunConfig, flatten, merge, nested
 from longtail.errors import UsageError
@@ -76,7 +76,6 @@ def resolve(
         config["reasons"] = sentences(choices, config)
     result = build(config)
     check_config(result)
-    check_stages(result)
     return complete(result)
 
 

@@ -116,6 +116,11 @@ class DataConfig(OptionGroup):
     resident_gigabytes: NotNegative | None = None
     cache: bool = True
 
+    @property
+    def is_cross_validation(self) -> bool:
+        """Whether a run for each fold is asked for, not one run or one of them."""
+        return self.folds > 0 and self.fold is None
+
 
 @dataclass(frozen=True)
 class ModelConfig(OptionGroup):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longtail.config.check import check_config, check_stages
+from longtail.config.check import check_config
 from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.console import Bar, Reporter
@@ -156,7 +156,6 @@ class Experiment(Callback):
         self.tracking = Tracking(config, out, self.reporter, is_main=engine.is_main)
         self.callbacks = callbacks
         self.guard = InterruptGuard()
-        check_stages(config)
         self.stages, self.frozen = config.stages, config.is_on_features
 
         # Data

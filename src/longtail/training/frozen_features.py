@@ -262,7 +262,11 @@ def backbone_pass(
     seeds: Sequence[tuple[int, ...]],
     tick: Callable[[], object],
 ) -> list[Tensor]:
-    """Features (N, D) of the images of these rows for each seed; each process computes those of every R-th image."""
+    """Features (N, D) of the images of these rows for each seed; each process computes those of every R-th image.
+
+    Not by :func:`~longtail.training.forward_pass.forward_pass`: draws follow the batches, which have :data:`BATCH`
+    images whatever fits the memory, and a batch is decoded once and passed through the backbone alone for every view.
+    """
     # Every process needs as many rows as the others to exchange them; those beyond the end repeat the first ones.
     count, transform = len(rows), inputs.transform
     padded = rows[torch.arange(-(-count // engine.world_size) * engine.world_size) % count]

@@ -297,8 +297,8 @@ def inspect_environment(config: RunConfig) -> tuple[Facts, ImageData]:
     """
     source = read_source(config.data)
     # Folds are alike, and a few images that cannot be read decide nothing: looking for them is left to the run.
-    each_fold = config.data.folds and config.data.fold is None
-    prepared = prepare_data(replace(config.data, fold=0) if each_fold else config.data, readable=source)
+    data = replace(config.data, fold=0) if config.data.is_cross_validation else config.data
+    prepared = prepare_data(data, readable=source)
     train = prepared.data.splits["train"]
     names = (PACKAGED, STRONG, TRANSFORMER, config.model.name)
     facts = Facts(
