@@ -80,21 +80,25 @@ def test_stage_2_leaves_the_backbone_bit_identical(train: Any, name: str) -> Non
         assert not torch.equal(model.head.scale_logits, torch.ones(3))
 
 
-def test_stage_2_starts_from_the_classifier_of_stage_1(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
-    still = {"epochs": 1, "optimizer": {"lr": 0.0}}
-    config = small_config("cifar-lt/gcl", stage1={"epochs": 1}, stage2=still)
-    start_run(config, tmp_path / "both", quiet)
-    start_run(with_options(config, {"stage2.epochs": 0}), tmp_path / "first", quiet)
-    first, both = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "both"))
+STILL: dict[str, Any] = {"epochs": 1, "optimizer": {"lr": 0.0}}  # a stage that changes nothing by its steps
+
+
+def without_and_with_stage_2(config: RunConfig, folder: Path) -> list[dict[str, torch.Tensor]]:
+    """Weights of a run without its second stage, and of the whole run."""
+    reporter = Reporter(quiet=True)
+    start_run(with_options(config, {"stage2.epochs": 0}), folder / "first", reporter)
+    start_run(config, folder / "both", reporter)
+    return [load_file(folder / name / "model.safetensors") for name in ("first", "both")]
+
+
+def test_stage_2_starts_from_the_classifier_of_stage_1(small_config: Build, tmp_path: Path) -> None:
+    first, both = without_and_with_stage_2(small_config("cifar-lt/gcl", stage1={"epochs": 1}, stage2=STILL), tmp_path)
     assert all(torch.equal(first[key], both[key]) for key in first)
 
 
-def test_crt_starts_the_classifier_anew(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
-    still = {"epochs": 1, "optimizer": {"lr": 0.0}}
-    config = small_config("cifar-lt/mixup-crt", stage1={"epochs": 1}, stage2=still)
-    start_run(config, tmp_path / "both", quiet)
-    start_run(with_options(config, {"stage2.epochs": 0}), tmp_path / "first", quiet)
-    first, both = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "both"))
+def test_crt_starts_the_classifier_anew(small_config: Build, tmp_path: Path) -> None:
+    config = small_config("cifar-lt/mixup-crt", stage1={"epochs": 1}, stage2=STILL)
+    first, both = without_and_with_stage_2(config, tmp_path)
     assert not torch.equal(first["head.weight"], both["head.weight"])
     assert all(torch.equal(first[key], both[key]) for key in first if key.startswith("backbone"))
 
