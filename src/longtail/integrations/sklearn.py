@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from annotated_types import Ge, Gt, Lt
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils import check_random_state
@@ -18,32 +19,44 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
-from longtail.config.schema import LossConfig, OptimizerConfig, ScheduleConfig, StageConfig
+from longtail.config.build import check_value
+from longtail.config.schema import Count, LossConfig, OptimizerConfig, ScheduleConfig, StageConfig, WholeNumber
 from longtail.counts import ClassCounts, FloatArray
 from longtail.data.loading.workers import stack_images
 from longtail.data.samplers import SAMPLERS, build_sampler
 from longtail.data.transforms.augmentation import Augmentation, BatchTransform
 from longtail.device import generators_as_before, named_device
-from longtail.errors import LongtailError, nearest
+from longtail.errors import LongtailError, first_line, nearest
 from longtail.evaluation.posthoc import Adjustment, prior_shares
+from longtail.files import write_atomically
 from longtail.integrations.sklearn_model import (
+    FILE_NAME,
+    FORMAT_VERSION,
+    LABEL_KINDS,
     HostLoader,
+    StoredClassifier,
     build_network,
     check_backbone,
-    load_classifier,
+    load_features_model,
+    read_stored,
     refuse_images,
     refuse_single_image,
-    save_classifier,
 )
 from longtail.losses import LongTailLoss, build_loss, loss_class
+from longtail.run.folder import MODEL_FILE, WEIGHTS_FILE
+from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing, load_model, save_model, save_weights
 from longtail.training.engine import LocalEngine
 from longtail.training.forward_pass import ImageInputs, Inputs
 from longtail.training.frozen_features import Classifier, StoredFeatures
 from longtail.training.loop import StageRun, train_epoch
 from longtail.training.stages import assumed_prior, fit_loss, make_mixer, make_optimizer
+from longtail.version import __version__
 
 _HEAD_LR, _NETWORK_LR = 1e-2, 1e-3
 _LAST_SEED = 2**31 - 1
+_Amount = Annotated[float, Ge(0), Lt(math.inf)]
+# Parameters that are checked by their annotations.
+_TYPED = ("head", "augmentation", "image_size", "epochs", "retrain_epochs", "batch_size", "lr", "weight_decay", "mixup")
 
 
 class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -108,15 +121,15 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         backbone: str | Path | None = None,
         pretrained: bool = True,
         train_backbone: bool = False,
-        image_size: int | None = None,
+        image_size: Count | None = None,
         augmentation: Augmentation = "none",
-        epochs: int = 50,
-        retrain_epochs: int = 0,
+        epochs: Count = 50,
+        retrain_epochs: WholeNumber = 0,
         retrain_sampler: str = "class-balanced",
-        batch_size: int = 64,
-        lr: float | None = None,
-        weight_decay: float = 1e-3,
-        mixup: float = 0.0,
+        batch_size: Count = 64,
+        lr: Annotated[float, Gt(0), Lt(math.inf)] | None = None,
+        weight_decay: _Amount = 1e-3,
+        mixup: _Amount = 0.0,
         prior: str | Sequence[float] | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -193,7 +206,22 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             LongtailError: Labels or parameters that JSON cannot hold, or files that cannot be written.
         """
         check_is_fitted(self)
-        save_classifier(self, Path(folder))
+        stored, folder = self._stored(), Path(folder)
+        if self.preprocessing_ is None:
+            save_weights(self.model_, folder)
+        else:
+            info = ModelInfo(
+                model=ModelSpec(self.model_.name, self.model_.head_name),
+                classes=self.class_counts_.names,
+                counts=self.class_counts_.counts,
+                preprocessing=self.preprocessing_,
+                logit_scale=self.logit_scale_,
+                adjustment=None if self.prior is None else self.adjustment(),
+                prior=self.assumed_prior_,
+                versions={"longtail": __version__},
+            )
+            save_model(self.model_, info, folder)
+        write_atomically(folder / FILE_NAME, stored)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -202,7 +230,46 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         Raises:
             LongtailError: A file is missing, damaged, or not of this class.
         """
-        return load_classifier(cls(), Path(folder))
+        path = Path(folder) / FILE_NAME
+        stored = read_stored(path)
+        result = cls()
+        try:
+            result.set_params(**stored.parameters)._check_options()
+            result.classes_ = np.array(stored.classes, dtype=stored.label_type)
+            result.class_counts_ = ClassCounts(stored.counts, [str(label) for label in result.classes_])
+            if (result.backbone is None) != (stored.n_features_in is not None):
+                raise ValueError("'n_features_in' does not fit 'backbone'")
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise LongtailError(f"{path} is damaged ({first_line(error)}): save the classifier again.") from error
+        result.logit_scale_, result.assumed_prior_ = stored.logit_scale, stored.assumed_prior
+        if stored.n_features_in is not None:
+            result.n_features_in_, result.preprocessing_ = stored.n_features_in, None
+            result.model_ = load_features_model(path.with_name(WEIGHTS_FILE), stored)
+            return result
+        result.model_, info = load_model(folder)
+        result.preprocessing_ = info.preprocessing
+        if info.classes != result.class_counts_.names:
+            raise LongtailError(f"{path} names other classes than {MODEL_FILE}: save the classifier again.")
+        return result
+
+    def _stored(self) -> bytes:
+        """The content of ``classifier.json``."""
+        labels = self.classes_
+        if labels.dtype == object and all(isinstance(label, str) for label in labels):
+            labels = labels.astype(str)
+        if labels.dtype.kind not in LABEL_KINDS:
+            raise LongtailError(f"labels of type {labels.dtype} cannot be saved: use text or numbers as labels.")
+        return StoredClassifier(
+            format_version=FORMAT_VERSION,
+            parameters=self.get_params(),
+            classes=labels.tolist(),
+            label_type=labels.dtype.str,
+            counts=self.class_counts_.counts,
+            logit_scale=self.logit_scale_,
+            assumed_prior=self.assumed_prior_,
+            head=self.model_.head_name,
+            n_features_in=getattr(self, "n_features_in_", None),
+        ).to_json()
 
     def _check_options(self) -> None:
         if not isinstance(self.loss, str):
@@ -214,27 +281,14 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if not isinstance(self.loss_options, Mapping | None):
             raise TypeError(f"loss_options is a mapping of names to values or None, not {self.loss_options!r}.")
         check_backbone(self.backbone)
-        if self.head not in ("auto", "linear", "cosine"):
-            raise LongtailError(f"head is 'auto', 'linear' or 'cosine', not {self.head!r}.")
-        if self.augmentation not in get_args(Augmentation):
-            hint = nearest(str(self.augmentation), get_args(Augmentation))
-            raise LongtailError(f"augmentation is unknown, {self.augmentation!r}.{hint}")
         if self.retrain_sampler not in SAMPLERS:
-            raise LongtailError(
-                f"retrain_sampler is unknown, {self.retrain_sampler!r}.{nearest(str(self.retrain_sampler), SAMPLERS)}"
-            )
-        for name, least in (("epochs", 1), ("retrain_epochs", 0), ("batch_size", 1), ("image_size", 1)):
+            hint = nearest(str(self.retrain_sampler), SAMPLERS)
+            raise LongtailError(f"retrain_sampler is unknown, {self.retrain_sampler!r}.{hint}")
+        types = get_type_hints(LongTailClassifier.__init__, include_extras=True)
+        for name in _TYPED:
             value = getattr(self, name)
-            if name == "image_size" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise LongtailError(f"{name} is a whole number of at least {least}, not {value!r}.")
-        if self.lr is not None and not (_is_number(self.lr) and self.lr > 0):
-            raise LongtailError(f"lr is a positive number or None, not {self.lr!r}.")
-        for name in ("weight_decay", "mixup"):
-            value = getattr(self, name)
-            if not (_is_number(value) and value >= 0):
-                raise LongtailError(f"{name} is a number of at least 0, not {value!r}.")
+            plain = value.item() if isinstance(value, np.generic) else value
+            check_value(plain if isinstance(plain, int | float | str | None) else repr(plain), types[name], name)
 
     def _check_training(self, X: Any, y: Any) -> tuple[Any, Tensor]:  # noqa: N803
         """The rows, and the label of each as a class index, int64 (N,); learns the classes on the way."""
@@ -284,7 +338,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         looks = self.preprocessing_
         stages = [("shuffle", self.epochs), (self.retrain_sampler, self.retrain_epochs)]
         if self.train_backbone and looks is not None:
-            images = stack_images(rows, size=looks.size, resize=looks.resize, interpolation=looks.interpolation)
+            images = _stack(rows, looks)
             change = BatchTransform(looks.mean, looks.std, augmentation=self.augmentation, size=looks.size)
             inputs = ImageInputs(HostLoader(images, labels, next(self.model_.parameters()).device), change)
             self._train_stage(self.model_, loss, inputs, labels, *stages.pop(0), self.lr or _NETWORK_LR, seed)
@@ -319,7 +373,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             optimizer=make_optimizer(OptimizerConfig("adamw", lr=lr, weight_decay=self.weight_decay), network),
             inputs=inputs,
             sampler=build_sampler(sampler, labels, counts, seed=seed),
-            batch_size=self.batch_size,
+            batch_size=int(self.batch_size),
             epochs=epochs,
             learning_rate=partial(ScheduleConfig("cosine").learning_rate, lr, epochs=epochs),
             seed=(seed,),
@@ -343,9 +397,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             if self.preprocessing_ is None:
                 yield self.model_.backbone(torch.as_tensor(part)).to(device)
             else:
-                looks = self.preprocessing_
-                images = stack_images(part, size=looks.size, resize=looks.resize, interpolation=looks.interpolation)
-                yield self.model_.backbone(looks.normalize(images.to(device)))
+                images = _stack(part, self.preprocessing_).to(device)
+                yield self.model_.backbone(self.preprocessing_.normalize(images))
 
     def _shares(self, prior: str | Sequence[float]) -> FloatArray:
         if isinstance(prior, str):
@@ -361,6 +414,5 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return prior_shares(tuple(shares.tolist()), self.class_counts_)
 
 
-def _is_number(value: Any) -> bool:
-    numeric = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return numeric and math.isfinite(value)
+def _stack(rows: Any, looks: Preprocessing) -> Tensor:
+    return stack_images(rows, size=looks.size, resize=looks.resize, interpolation=looks.interpolation)

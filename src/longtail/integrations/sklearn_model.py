@@ -3,47 +3,33 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
+from pydantic import Field, TypeAdapter
 from torch import Tensor
 
-from longtail.counts import ClassCounts
-from longtail.data.loading.loaders import Batch, ResidentLoader
+from longtail.data.loading.loaders import Loader
 from longtail.errors import LongtailError
-from longtail.files import write_atomically
+from longtail.files import read_json
 from longtail.models import LongTailModel, build_model
 from longtail.models.backbones import Standardize
 from longtail.models.model import with_head
 from longtail.models.timm import timm_inputs
-from longtail.run.folder import MODEL_FILE, WEIGHTS_FILE
-from longtail.run.model_files import (
-    ModelInfo,
-    ModelSpec,
-    Preprocessing,
-    check_weights,
-    load_model,
-    load_run,
-    save_model,
-)
-from longtail.version import __version__
-
-if TYPE_CHECKING:
-    from sklearn.base import BaseEstimator
+from longtail.run.folder import MODEL_FILE
+from longtail.run.model_files import Finite, Preprocessing, check_weights, load_run, load_weights
 
 FILE_NAME: Final = "classifier.json"
 FORMAT_VERSION: Final = 1
-AnyClassifier = TypeVar("AnyClassifier", bound="BaseEstimator")  # a LongTailClassifier, whose module imports this one
-_LABEL_KINDS = "biufU"  # of numpy: booleans, whole numbers, floats, text
+LABEL_KINDS: Final = "biufU"
+"""Kinds of labels, as NumPy calls them: booleans, whole numbers, floats, text."""
+_LABEL_TYPE: Final = r"^[<>|=](b1|[iu][1248]|f(2|4|8|16)|U\d{1,5})$"
 _OWN_SIZE = 32  # what the small networks of this package are made for
 _OWN_MEAN = _OWN_STD = (0.5, 0.5, 0.5)
 
@@ -93,7 +79,7 @@ def build_network(
     return build_model(str(backbone), num_classes, head, pretrained=pretrained, in_size=looks.size), looks
 
 
-class HostLoader(ResidentLoader):
+class HostLoader(Loader):
     """Images that stay in the memory of the host; a batch at a time is sent to the device.
 
     Args:
@@ -103,13 +89,12 @@ class HostLoader(ResidentLoader):
     """
 
     def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
-        super().__init__(images, labels, torch.device("cpu"))
-        self.device = device
+        super().__init__(labels, device)
+        self.images = images
 
-    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
-        """Yield the images of ``rows`` in order, ``batch_size`` at a time."""
-        for images, labels, part in super().batches(rows, batch_size):
-            yield Batch(images.to(self.device), labels.to(self.device), part)
+    def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
+        for rows in parts:
+            yield self.images[rows].to(self.device)
 
 
 def refuse_images(rows: Any) -> None:
@@ -176,93 +161,44 @@ def check_backbone(backbone: Any) -> None:
         )
 
 
-def save_classifier(classifier: BaseEstimator, folder: Path) -> None:
-    """Write a fitted classifier; see :meth:`longtail.LongTailClassifier.save`."""
-    text = _to_json(classifier)
-    model = classifier.model_
-    if classifier.preprocessing_ is None:
-        weights = {name: value.contiguous() for name, value in model.cpu().state_dict().items()}
-        write_atomically(folder / WEIGHTS_FILE, to_bytes(weights, metadata={"format": "pt"}))
-    else:
-        info = ModelInfo(
-            model=ModelSpec(model.name, model.head_name),
-            classes=classifier.class_counts_.names,
-            counts=classifier.class_counts_.counts,
-            preprocessing=classifier.preprocessing_,
-            logit_scale=classifier.logit_scale_,
-            adjustment=None if classifier.prior is None else classifier.adjustment(),
-            prior=classifier.assumed_prior_,
-            versions={"longtail": __version__},
-        )
-        save_model(model, info, folder)
-    write_atomically(folder / FILE_NAME, text.encode())
+@dataclass(frozen=True)
+class StoredClassifier:
+    """What ``classifier.json`` holds: all of a fitted classifier except the model itself.
 
+    Attributes:
+        format_version: The layout of the file.
+        parameters: The parameters of the estimator.
+        classes: The labels, sorted, length C.
+        label_type: Their type, as NumPy writes it.
+        counts: Training images per class, length C.
+        logit_scale: What multiplies the logits before softmax.
+        assumed_prior: The mix of classes that the probabilities assume.
+        head: The name of the head.
+        n_features_in: Features of a row; None for a classifier of images.
+    """
 
-def load_classifier(classifier: AnyClassifier, folder: Path) -> AnyClassifier:
-    """Fill a new classifier with what :func:`save_classifier` wrote; see :meth:`longtail.LongTailClassifier.load`."""
-    path = folder / FILE_NAME
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["format_version"] > FORMAT_VERSION:
-            raise LongtailError(f"{path} has format {data['format_version']}: update longtail.")
-        classifier.set_params(**data["parameters"])
-        label_type, logit_scale = np.dtype(data["label_type"]), float(data["logit_scale"])
-        if label_type.kind not in _LABEL_KINDS or not math.isfinite(logit_scale):
-            raise ValueError(f"label_type {data['label_type']!r}, logit_scale {logit_scale}")
-        classifier.classes_ = np.array(data["classes"], dtype=label_type)
-        classifier.class_counts_ = ClassCounts(data["counts"], [str(label) for label in classifier.classes_])
-        classifier.logit_scale_ = logit_scale
-        classifier.assumed_prior_ = "uniform" if data["assumed_prior"] == "uniform" else "train"
-        features, head = data["n_features_in"], str(data["head"])
-    except LongtailError:
-        raise
-    except OSError as error:
-        raise LongtailError(f"{path} cannot be read ({error.strerror}): name the folder that save() wrote.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise LongtailError(f"{path} was not written by save() or is damaged ({error}): save it again.") from error
-    if features is None:
-        classifier.model_, info = load_model(folder)
-        classifier.preprocessing_ = info.preprocessing
-    else:
-        classifier.n_features_in_, classifier.preprocessing_ = int(features), None
-        classifier.model_ = _on_features(folder / WEIGHTS_FILE, int(features), len(classifier.classes_), head)
-    return classifier
+    format_version: int
+    parameters: dict[str, Any]
+    classes: list[bool | int | float | str]
+    label_type: Annotated[str, Field(pattern=_LABEL_TYPE)]
+    counts: tuple[Annotated[int, Field(ge=0)], ...]
+    logit_scale: Finite
+    assumed_prior: Literal["train", "uniform"]
+    head: str
+    n_features_in: Annotated[int, Field(gt=0)] | None
 
+    def to_json(self) -> bytes:
+        """Return the content of the file.
 
-def _on_features(path: Path, size: int, classes: int, head: str) -> LongTailModel:
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise LongtailError(f"{path} is missing or damaged ({error}): save the classifier again.") from error
-    if not 0 < size <= max((value.numel() for value in weights.values()), default=0):  # before memory is taken for it
-        raise LongtailError(f"{path} does not hold weights of {size} features: save the classifier again.")
-    model = with_head(Standardize(size), classes, head, name="features")
-    check_weights(model, weights, path)
-    model.load_state_dict(weights)
-    return model.eval()
-
-
-def _to_json(classifier: BaseEstimator) -> str:
-    labels = classifier.classes_
-    if labels.dtype == object and all(isinstance(label, str) for label in labels):
-        labels = labels.astype(str)
-    if labels.dtype.kind not in _LABEL_KINDS:
-        raise LongtailError(f"labels of type {labels.dtype} cannot be saved: use text or numbers as labels.")
-    data = {
-        "format_version": FORMAT_VERSION,
-        "parameters": classifier.get_params(),
-        "classes": labels.tolist(),
-        "label_type": labels.dtype.str,
-        "counts": classifier.class_counts_.counts,
-        "logit_scale": classifier.logit_scale_,
-        "assumed_prior": classifier.assumed_prior_,
-        "head": classifier.model_.head_name,
-        "n_features_in": getattr(classifier, "n_features_in_", None),
-    }
-    try:
-        return json.dumps(data, indent=2, default=_plain) + "\n"
-    except TypeError as error:
-        raise LongtailError(f"{error}: give the classifier plain numbers and text as parameters to save it.") from None
+        Raises:
+            LongtailError: A parameter that JSON cannot hold.
+        """
+        try:
+            return (json.dumps(asdict(self), indent=2, default=_plain, allow_nan=False) + "\n").encode()
+        except (TypeError, ValueError) as error:
+            raise LongtailError(
+                f"{error}: give the classifier plain numbers and text as parameters to save it."
+            ) from None
 
 
 def _plain(value: Any) -> Any:
@@ -272,3 +208,27 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} cannot be saved as JSON")
+
+
+def read_stored(path: Path) -> StoredClassifier:
+    """Read ``classifier.json``.
+
+    Raises:
+        LongtailError: It is missing, damaged, or of a newer format.
+    """
+    return read_json(path, TypeAdapter(StoredClassifier), "name the folder that save() wrote", FORMAT_VERSION)
+
+
+def load_features_model(path: Path, stored: StoredClassifier) -> LongTailModel:
+    """Read the weights of a classifier of features.
+
+    Raises:
+        LongtailError: They are missing, damaged, or of another model.
+    """
+    weights, size = load_weights(path), stored.n_features_in or 0
+    if size > max((value.numel() for value in weights.values()), default=0):  # before memory is taken for it
+        raise LongtailError(f"{path} does not hold weights of {size} features: save the classifier again.")
+    model = with_head(Standardize(size), len(stored.classes), stored.head, name="features")
+    check_weights(model, weights, path)
+    model.load_state_dict(weights)
+    return model.eval()

@@ -183,9 +183,18 @@ def save_model(model: LongTailModel, info: ModelInfo, folder: str | Path) -> Non
             f"{MODEL_FILE} would describe {info.model} with {len(info.classes)} classes, but the model is "
             f"{model.name!r} with a {model.head_name!r} head and {model.num_classes} classes."
         )
+    save_weights(model, folder)
+    save_info(info, folder)
+
+
+def save_weights(model: torch.nn.Module, folder: str | Path) -> None:
+    """Write ``model.safetensors`` alone.
+
+    Raises:
+        LongtailError: The file cannot be written.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_atomically(Path(folder) / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
-    save_info(info, folder)
 
 
 def load_model(folder: str | Path) -> tuple[LongTailModel, ModelInfo]:
@@ -202,7 +211,7 @@ def load_model(folder: str | Path) -> tuple[LongTailModel, ModelInfo]:
     if info.model.name.startswith(TIMM_PREFIX):  # of any size: first without memory, to see that the weights fit
         check_weights(_without_memory(info, path), _outline(path), path)
     model = _build(info)
-    tensors = _load_weights(path)
+    tensors = load_weights(path)
     check_weights(model, tensors, path)
     model.load_state_dict(tensors)
     return model.eval(), info
@@ -311,7 +320,12 @@ def _outline(path: Path) -> dict[str, Tensor]:
         return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
 
 
-def _load_weights(path: Path) -> dict[str, Tensor]:
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read a file of weights.
+
+    Raises:
+        LongtailError: It is missing or damaged.
+    """
     with _weights_file(path):
         return load_file(path)
 
