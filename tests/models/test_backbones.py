@@ -1,16 +1,12 @@
-"""Backbones by name: ours, timm's, and the errors that name the remedy."""
+"""Backbones by name: ours, those of timm, and errors with their remedy."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from longtail.errors import LongtailError
 from longtail.models import backbones, build_backbone, build_model, last_blocks
-from longtail.models.timm import prepare_torchvision
 
 
 @pytest.mark.parametrize(
@@ -105,27 +101,3 @@ def test_places_protocol_trains_the_last_block_and_the_bottleneck() -> None:
     assert any(name.startswith("bottleneck") for name in trained)
     assert not model.backbone.trunk.layer3.training
     assert model.backbone.trunk.layer4.training
-
-
-def test_torchvision_is_only_touched_where_it_is_broken() -> None:
-    # In a fresh process, because what is declared once stays declared.
-    code = (
-        "from longtail.models.timm import prepare_torchvision\n"
-        "import importlib, sys\n"
-        "try:\n    import torchvision\n    whole = True\n"
-        "except RuntimeError:\n    whole = False\n"
-        "for name in [n for n in sys.modules if n.startswith('torchvision')]: del sys.modules[name]\n"
-        "if whole: sys.exit(0)\n"
-        "assert prepare_torchvision() is True\n"
-        "assert prepare_torchvision() is False\n"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-
-
-def test_torchvision_imports_after_the_preparation() -> None:
-    prepare_torchvision()
-    import torchvision
-
-    assert torchvision.__version__
-    assert prepare_torchvision() is False

@@ -78,7 +78,7 @@ def check_weights(config: RunConfig) -> None:
     Example:
         >>> check_weights(RunConfig())
     """
-    from longtail.models.weights import require_weights
+    from longtail.models.timm import require_weights
 
     if config.model.pretrained and not config.model.weights:
         require_weights(config.model.name, adapters=config.model.adapter != "none")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, TypedDict, get_args
 
@@ -60,10 +59,10 @@ class AutoValue(NamedTuple):
         return self.stage2 if stage == 2 and self.stage2 is not None else self.stage1
 
 
-class LongTailLoss(nn.Module, ABC):
+class LongTailLoss(nn.Module):
     """Softmax cross-entropy whose logits are adjusted by class frequency.
 
-    A method defines :meth:`adjust_logits`; targets, weights and reductions are handled here.
+    A method overrides :meth:`adjust_logits`; targets, weights and reductions are handled here.
 
     The weighted mean is that of PyTorch. For class indices it divides by the sum of the weights of the labels *in this
     call*; so the mean over micro-batches, or over ranks, of such losses is not the loss of the whole batch unless all
@@ -93,6 +92,12 @@ class LongTailLoss(nn.Module, ABC):
     """The options that take ``auto``, with its value: the published one unless we measured a better one."""
     scale: float = 1.0
     """``S``, the factor of all logits."""
+    prior_exponent: float = 0.0
+    """The ``tau`` for which ``tau log pi_j`` is added to the logits, ``pi`` the class prior; 0 for no adjustment.
+
+    A network trained with such a loss assumes ``pi^(1 - tau)`` in place of the class prior, which decides what
+    ``--prior`` and post-hoc adjustment still have to take out.
+    """
     focal_gamma: float = 0.0
     focal_detached: bool = True
     _empty_is_zero: bool = False
@@ -125,14 +130,14 @@ class LongTailLoss(nn.Module, ABC):
         self.register_buffer("weight", None if weight is None else _class_weight(weight, counts.num_classes))
         self.register_buffer("_progress", torch.zeros((), dtype=torch.float32))
 
-    @abstractmethod
-    def adjust_logits(self, logits: Tensor, features: Tensor | None, /) -> AdjustedLogits:
-        """Return the logits that go into softmax, adjusted by class frequency.
+    def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
+        """Return the logits that go into softmax, adjusted by class frequency; by default unchanged.
 
         Args:
             logits: Shape (N, C), float32 or float64; cosines where :attr:`head` is ``"cosine"``.
-            features: Shape (N, D), present where :attr:`needs_features`.
+            _features: Shape (N, D), present where :attr:`needs_features`.
         """
+        return AdjustedLogits(logits)
 
     @property
     def logit_scale(self) -> float:
@@ -140,17 +145,8 @@ class LongTailLoss(nn.Module, ABC):
         return self.scale
 
     @property
-    def prior_exponent(self) -> float:
-        """The ``tau`` for which ``tau log pi_j`` is added to the logits, ``pi`` the class prior; 0 for no adjustment.
-
-        A network trained with such a loss assumes ``pi^(1 - tau)`` in place of the class prior, which decides what
-        ``--prior`` and post-hoc adjustment still have to take out.
-        """
-        return 0.0
-
-    @property
     def progress(self) -> float:
-        """Training progress in [0, 1]; 0 when new. Setting it costs no device synchronisation and no recompilation."""
+        """Training progress in [0, 1]; 0 when new. Setting it costs no device synchronization and no recompilation."""
         return float(self._progress)
 
     @progress.setter

@@ -70,7 +70,3 @@ class FocalLoss(LongTailLoss):
         super().__init__(class_counts, **common)
         check_range("gamma", gamma, 0.0)
         self.focal_gamma = gamma
-
-    def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
-        """The logits as they are."""
-        return AdjustedLogits(logits)

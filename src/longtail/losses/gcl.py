@@ -12,19 +12,6 @@ from longtail.counts import ClassCounts, ClassCountsLike
 from longtail.losses.base import AdjustedLogits, AutoValue, CommonOptions, LongTailLoss, check_range
 
 
-def gaussian_cloud(like: Tensor) -> Tensor:
-    """Fresh noise ``clamp(Normal(0, 1/3), -1, 1)``, shaped like ``like``.
-
-    Example:
-        >>> _ = torch.manual_seed(0)
-        >>> cloud = gaussian_cloud(torch.empty(1000, 10))
-        >>> round(cloud.std().item(), 2), cloud.abs().max().item() <= 1
-        (0.33, True)
-    """
-    # Equation 20: e = clamp(Normal(0, 1/3), -1, 1), anew for every sample, class and step
-    return torch.randn_like(like).div_(3).clamp_(-1.0, 1.0)
-
-
 def gcl_logits(
     cosine: Tensor,
     noise: Tensor,
@@ -116,8 +103,16 @@ class GCLLoss(LongTailLoss):
         self._table("_tail_weight", ClassCounts.of(class_counts).tail_weight)
 
     def sample_noise(self, like: Tensor) -> Tensor:
-        """Fresh ``e``, signed and clamped to [-1, 1], shape (N, C) for cosine logits ``like``."""
-        return gaussian_cloud(like)
+        """Fresh ``e``, signed and clamped to [-1, 1], shape (N, C) for cosine logits ``like``.
+
+        Example:
+            >>> _ = torch.manual_seed(0)
+            >>> cloud = GCLLoss([9, 1]).sample_noise(torch.empty(5000, 2))
+            >>> round(cloud.std().item(), 2), cloud.abs().max().item() <= 1
+            (0.33, True)
+        """
+        # Equation 20: e = clamp(Normal(0, 1/3), -1, 1), anew for every sample, class and step
+        return torch.randn_like(like).div_(3).clamp_(-1.0, 1.0)
 
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S c``."""

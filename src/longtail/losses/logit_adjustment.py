@@ -53,13 +53,8 @@ class LogitAdjustedLoss(LongTailLoss):
     def __init__(self, class_counts: ClassCountsLike, *, tau: float = 1.0, **common: Unpack[CommonOptions]) -> None:
         super().__init__(class_counts, **common)
         check_range("tau", tau, 0.0)
-        self.tau = tau
+        self.tau = self.prior_exponent = tau
         self._table("_log_prior", np.log(ClassCounts.of(class_counts).prior))
-
-    @property
-    def prior_exponent(self) -> float:
-        """``tau``."""
-        return self.tau
 
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``z + tau log pi``."""
@@ -97,16 +92,12 @@ class BalancedSoftmaxLoss(LongTailLoss):
         2.3026
     """
 
+    prior_exponent = 1.0  # log n is log pi up to a constant
     _log_counts: Tensor
 
     def __init__(self, class_counts: ClassCountsLike, **common: Unpack[CommonOptions]) -> None:
         super().__init__(class_counts, **common)
         self._table("_log_counts", np.log(ClassCounts.of(class_counts).at_least_one))
-
-    @property
-    def prior_exponent(self) -> float:
-        """1: ``log n`` is ``log pi`` up to a constant."""
-        return 1.0
 
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``z + log n``."""

@@ -50,19 +50,13 @@ def inverse_count_weights(class_counts: ClassCountsLike) -> FloatArray:
     return np.asarray(inverse / inverse.mean(), dtype=np.float64)
 
 
-class _ReweightedLoss(LongTailLoss):
-    """Cross-entropy with weights made of the class counts, times the weights the user gives."""
-
-    def _multiply_weight(self, values: FloatArray) -> None:
-        made = torch.as_tensor(values, dtype=torch.float32)
-        self.weight = made if self.weight is None else made * self.weight
-
-    def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
-        """The logits as they are; the classes differ in weight only."""
-        return AdjustedLogits(logits)
+def _multiplied(weights: FloatArray, weight: Tensor | None) -> Tensor:
+    """The weights made of the class counts, times those that the user gives."""
+    made = torch.as_tensor(weights, dtype=torch.float32)
+    return made if weight is None else made * weight
 
 
-class ClassBalancedLoss(_ReweightedLoss):
+class ClassBalancedLoss(LongTailLoss):
     """Cross-entropy weighted by the inverse effective number of images.
 
     References:
@@ -85,10 +79,10 @@ class ClassBalancedLoss(_ReweightedLoss):
     def __init__(self, class_counts: ClassCountsLike, *, beta: float = 0.9999, **common: Unpack[CommonOptions]) -> None:
         super().__init__(class_counts, **common)
         self.beta = beta
-        self._multiply_weight(effective_number_weights(class_counts, beta))
+        self.weight = _multiplied(effective_number_weights(class_counts, beta), self.weight)
 
 
-class WeightedLoss(_ReweightedLoss):
+class WeightedLoss(LongTailLoss):
     """Cross-entropy weighted by ``1 / n_j``, mean 1 over the classes: the "balanced" weights of scikit-learn, scaled.
 
     Args:
@@ -103,7 +97,7 @@ class WeightedLoss(_ReweightedLoss):
 
     def __init__(self, class_counts: ClassCountsLike, **common: Unpack[CommonOptions]) -> None:
         super().__init__(class_counts, **common)
-        self._multiply_weight(inverse_count_weights(class_counts))
+        self.weight = _multiplied(inverse_count_weights(class_counts), self.weight)
 
 
 class DeferredReweighting(LongTailLoss):
@@ -157,17 +151,8 @@ class DeferredReweighting(LongTailLoss):
         self.start, self.beta = start, beta
         self.needs_features, self.needs_classifier, self.head = loss.needs_features, loss.needs_classifier, loss.head
         self.focal_gamma, self.focal_detached = loss.focal_gamma, loss.focal_detached
+        self.scale, self.prior_exponent = loss.scale, loss.prior_exponent
         self._table("_late_weight", effective_number_weights(class_counts, beta))
-
-    @property
-    def logit_scale(self) -> float:
-        """That of the wrapped loss."""
-        return self.loss.logit_scale
-
-    @property
-    def prior_exponent(self) -> float:
-        """That of the wrapped loss."""
-        return self.loss.prior_exponent
 
     @property
     def progress(self) -> float:

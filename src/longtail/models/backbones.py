@@ -13,8 +13,15 @@ from torch import Tensor, nn
 
 from longtail.errors import LongtailError, first_line, nearest
 from longtail.models.resnet_cifar import DEPTHS, ResNetCifar
-from longtail.models.timm import TIMM_PREFIX, timm_module
-from longtail.models.weights import COMMAND_LINE, cached_weights, load_in_order, packaged_weights, require_weights
+from longtail.models.timm import (
+    COMMAND_LINE,
+    TIMM_PREFIX,
+    cached_weights,
+    load_in_order,
+    packaged_weights,
+    require_weights,
+    timm_module,
+)
 
 BOTTLENECK_SUFFIX = "+bottleneck"
 _FARTHEST = 1e15  # deviations from the mean; the square still fits float32, in which the classifier computes

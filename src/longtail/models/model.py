@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Self, cast, overload
+from typing import Self, cast
 
 from torch import Tensor, nn
 
@@ -37,20 +37,13 @@ class LongTailModel(nn.Module):
         self.name = name
         self.head_name = head_name
         self.num_classes = num_classes
-        self._frozen = False
-        self._kept: tuple[str, ...] = ()
+        self._trainable_parts: tuple[str, ...] | None = None  # of a frozen backbone; None where it is not frozen
 
     @property
     def num_features(self) -> int:
         """Feature size D."""
         return cast("int", self.backbone.num_features)
 
-    @overload
-    def forward(self, images: Tensor, *, return_features: Literal[False] = ...) -> Tensor: ...
-    @overload
-    def forward(self, images: Tensor, *, return_features: Literal[True]) -> tuple[Tensor, Tensor]: ...
-    @overload
-    def forward(self, images: Tensor, *, return_features: bool) -> Tensor | tuple[Tensor, Tensor]: ...
     def forward(self, images: Tensor, *, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits (N, C), or logits and features (N, D), for normalized images of shape (N, 3, H, W)."""
         features = self.backbone(images)
@@ -64,13 +57,13 @@ class LongTailModel(nn.Module):
         identical to the bit.
 
         Args:
-            keep: Parts of the backbone that go on training, by module name: ``("trunk.layer4", "bottleneck")``.
+            keep: Parts of the backbone that are still trained, by module name: ``("trunk.layer4", "bottleneck")``.
 
         Returns:
             The model itself.
 
         Raises:
-            LongtailError: A name in ``keep`` that the backbone does not have.
+            LongtailError: ``keep`` names a part that the backbone does not have.
 
         Example:
             >>> model = build_model("resnet20", 10, "linear").freeze_backbone().train()
@@ -82,7 +75,7 @@ class LongTailModel(nn.Module):
             if part not in modules:
                 hint = nearest(part, [name for name, _ in self.backbone.named_children()])
                 raise LongtailError(f"The backbone {self.name!r} has no part {part!r} to keep training.{hint}")
-        self._frozen, self._kept = True, tuple(keep)
+        self._trainable_parts = tuple(keep)
         self.backbone.requires_grad_(False)
         for part in keep:
             modules[part].requires_grad_(True)
@@ -90,16 +83,16 @@ class LongTailModel(nn.Module):
 
     def unfreeze_backbone(self) -> Self:
         """Undo :meth:`freeze_backbone`: gradients everywhere, training mode as the rest of the model."""
-        self._frozen, self._kept = False, ()
+        self._trainable_parts = None
         self.backbone.requires_grad_(True)
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode, except for the frozen part of the backbone, which stays in evaluation mode."""
         super().train(mode)
-        if self._frozen:
+        if self._trainable_parts is not None:
             self.backbone.eval()
-            for part in self._kept:
+            for part in self._trainable_parts:
                 self.backbone.get_submodule(part).train(mode)
         return self
 

@@ -28,8 +28,7 @@ from longtail.data.subsets import cut_long_tailed
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.device import accelerator_name
 from longtail.errors import LongtailError
-from longtail.models.timm import TIMM_PREFIX
-from longtail.models.weights import cached_weights, packaged_weights
+from longtail.models.timm import TIMM_PREFIX, cached_weights, packaged_weights
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import ImageInputs
 

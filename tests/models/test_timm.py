@@ -1,8 +1,10 @@
-"""Weights out of an installed package, and what happens without one."""
+"""timm next to any build of torch, the inputs of its networks, and their weights: packaged, cached, or out of reach."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,16 @@ from safetensors.torch import save
 
 from longtail.errors import LongtailError
 from longtail.models.backbones import build_backbone
-from longtail.models.timm import timm_inputs, timm_module
-from longtail.models.weights import PACKAGES, cached_weights, load_in_order, packaged_weights, require_weights
+from longtail.models.timm import (
+    PACKAGES,
+    cached_weights,
+    load_in_order,
+    packaged_weights,
+    prepare_torchvision,
+    require_weights,
+    timm_inputs,
+    timm_module,
+)
 
 LITE = "tf_efficientnet_lite0"
 
@@ -20,7 +30,7 @@ LITE = "tf_efficientnet_lite0"
 def test_pretrained_weights_come_out_of_the_package() -> None:
     path = packaged_weights(LITE)
     if path is None:
-        pytest.skip(f"{PACKAGES[LITE].install} is not installed")
+        pytest.skip(f"{PACKAGES[LITE]} is not installed")
     torch.manual_seed(0)
     network = build_backbone(f"timm:{LITE}", pretrained=True, in_size=224)
     stored = list(torch.load(path, weights_only=True).values())
@@ -34,7 +44,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 
 def test_without_weights_the_remedies_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longtail.models.weights.packaged_weights", lambda name: None)
+    monkeypatch.setattr("longtail.models.timm.packaged_weights", lambda name: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(LongtailError, match=r"pip install 'longtail\[weights\]'.*pretrained=False"):
@@ -53,7 +63,7 @@ def test_without_a_network_the_remedy_fits_the_mode(
     monkeypatch: pytest.MonkeyPatch, adapters: bool, words: str
 ) -> None:
     monkeypatch.setattr("longtail.data.sources.huggingface.reachable", lambda seconds: False)
-    monkeypatch.setattr("longtail.models.weights.packaged_weights", lambda name: None)
+    monkeypatch.setattr("longtail.models.timm.packaged_weights", lambda name: None)
     with pytest.raises(LongtailError) as caught:
         require_weights("timm:vit_small_patch16_224", adapters=adapters)
     assert re.search(words, caught.value.for_command_line())
@@ -94,3 +104,27 @@ def test_a_timm_network_says_what_it_was_trained_on(name: str, size: int, resize
     inputs = timm_inputs(f"timm:{name}")
     assert inputs is not None
     assert (inputs.size, inputs.resize, inputs.mean[0]) == (size, resize, mean)
+
+
+def test_torchvision_is_only_touched_where_it_is_broken() -> None:
+    # In a fresh process, because what is declared once stays declared.
+    code = (
+        "from longtail.models.timm import prepare_torchvision\n"
+        "import importlib, sys\n"
+        "try:\n    import torchvision\n    whole = True\n"
+        "except RuntimeError:\n    whole = False\n"
+        "for name in [n for n in sys.modules if n.startswith('torchvision')]: del sys.modules[name]\n"
+        "if whole: sys.exit(0)\n"
+        "assert prepare_torchvision() is True\n"
+        "assert prepare_torchvision() is False\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_torchvision_imports_after_the_preparation() -> None:
+    prepare_torchvision()
+    import torchvision
+
+    assert torchvision.__version__
+    assert prepare_torchvision() is False
