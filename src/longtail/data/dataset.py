@@ -55,13 +55,13 @@ class Finding:
 
     @classmethod
     def about(
-        cls, names: Sequence[str], noun: str, description: str, *, severity: Severity, remedy: str, kind: str
+        cls, names: Sequence[str], noun: str, description: str, severity: Severity, remedy: str, kind: str
     ) -> Finding:
         """Return a finding that counts images or files, describes them and shows the first few.
 
         Example:
             >>> remedy = "rename it if it is an image, else move it away"
-            >>> print(Finding.about(["a.txt"], "file", "left out", severity="note", remedy=remedy, kind="not-an-image"))
+            >>> print(Finding.about(["a.txt"], "file", "left out", "note", remedy, "not-an-image"))
             1 file left out ('a.txt'): rename it if it is an image, else move it away.
         """
         message = f"{len(names):,} {noun}{'s' * (len(names) > 1)} {description} ({listed(names)})"

@@ -62,7 +62,7 @@ def hub_holds(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], list[str]]:
             return result
 
         monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-        monkeypatch.setattr(hub, "_resolves", lambda _: True)
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: ["an address"])
         return asked
 
     return install
@@ -128,7 +128,10 @@ def test_an_unresolved_hub_is_not_tried_for_long(
 ) -> None:
     from huggingface_hub import constants
 
-    monkeypatch.setattr(hub, "_resolves", lambda _: False)
+    def unresolved(*_: object) -> None:
+        raise OSError("no such host")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unresolved)
     monkeypatch.setattr(hub, "getproxies", dict)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     before = constants.HF_HUB_OFFLINE

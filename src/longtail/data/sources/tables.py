@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,40 +114,48 @@ def from_tables(
         LongtailError: There are no such columns, a training image without a label, or labels of an unusable type.
     """
     place = place or Place(source)
-    parts, findings = divide(tables, columns.split, place, (columns.image, columns.label))
-    names = _Names(source, place)
-    ready, labels = {}, {}
+    parts, findings = divide(tables, columns, place)
+    stated: dict[str, None] = {}  # class names, in the order that a table states
+    spellings: dict[str, set[str]] = defaultdict(set)
+    ready, names = {}, {}
     for split, part in parts.items():
-        image, label = (columns.find(role, part.table.column_names, source) for role in ("image", "label"))
+        image, label = (columns.find(role, part.table.column_names, place.source) for role in ("image", "label"))
         if image == label:
-            raise LongtailError(f"{source!r}: the column {image!r} cannot be both image and label; name another.")
-        row_names = names.of(part, label)
-        missing = np.flatnonzero([name == "" for name in row_names])
-        if len(missing) and len(missing) == len(row_names) and split != "train":
+            raise LongtailError(f"{place.source!r}: the column {image!r} cannot be both image and label; name another.")
+        labels, ordered = _labels(part, label, place)
+        name_of = {each: normalize_class_name(each) for each in {*labels, *ordered}}
+        stated |= {name_of[each]: None for each in ordered if name_of[each]}
+        for spelling, name in name_of.items():
+            if isinstance(spelling, str) and name:
+                spellings[name].add(spelling)
+        names[split] = [name_of[each] for each in labels]
+        missing = names[split].count("")
+        if missing and missing == len(labels) and split != "train":
+            del names[split]
             message = f"the {split} split has no labels and is left out"
             findings.append(Finding("note", message, "label it to use it", "no-labels"))
             continue
-        if len(missing):
-            row = place.row(part.name or split, part.row(int(missing[0])))
+        if missing:
+            row = place.row(part.name or split, int(part.rows[names[split].index("")]))
             raise LongtailError(f"{row}: the label is missing; give it one or drop it.")
-        ready[split], labels[split] = _image_table(part.table, image, label, source, root), row_names
-    others = {name for of_split in labels.values() for name in of_split} - names.stated.keys()
-    classes = [*names.stated, *order_classes(others)]
+        ready[split] = _image_table(part.table, image, label, place.source, root)
+    others = {name for of_split in names.values() for name in of_split} - stated.keys()
+    classes = [*stated, *order_classes(others)]
     index = {name: number for number, name in enumerate(classes)}
     splits = {}
     for split, table in ready.items():
-        numbers, origin = np.full(len(table), -1, dtype=np.int64), parts[split].origin
-        numbers[slice(None) if origin is None else origin] = [index[name] for name in labels[split]]
+        numbers, rows = np.full(len(table), -1, dtype=np.int64), parts[split].rows
+        numbers[rows] = [index[name] for name in names[split]]
         if "label" in table.column_names:  # another column of that name, when the user chose a different one
             unused = "label_"
             while unused in table.column_names:
                 unused += "_"
             table = table.rename_column("label", unused)
-        rows = table.add_column("label", numbers)  # before rows are selected, or all images would be copied
-        rows = rows if origin is None else rows.select(origin)
-        splits[split] = Split(rows, root=str(root) if root else "", origin=origin)
+        table = table.add_column("label", numbers)  # before rows are selected, or all images would be copied
+        table = table if len(rows) == len(table) else table.select(rows)
+        splits[split] = Split(table, root=str(root) if root else "", origin=rows)
     splits, repeated = drop_repeats(splits, classes)
-    findings += [*merged_names(names.spellings), *repeated, *untrained(classes, splits)]
+    findings += [*merged_names(spellings), *repeated, *untrained(classes, splits)]
     return ImageData(source, tuple(classes), splits, tuple(findings))
 
 
@@ -165,46 +173,30 @@ def untrained(classes: Sequence[str], splits: Mapping[str, Split]) -> list[Findi
     return findings
 
 
-class _Names:
-    """Class names of all tables of a source, with their spellings, and those whose order a table states."""
+def _labels(part: Part, column: str, place: Place) -> tuple[list[object], list[str]]:
+    """Return the label of each row, None where it is missing, and the class names whose order the table states."""
+    import datasets
 
-    def __init__(self, source: str, place: Place) -> None:
-        self._source, self._place = source, place
-        self.stated: dict[str, None] = {}
-        self.spellings: dict[str, set[str]] = {}
-
-    def of(self, part: Part, column: str) -> list[str]:
-        """Return the class name of each row; empty if the label is missing."""
-        import datasets
-
-        feature, values = part.table.features[column], part.values(column)
-        if isinstance(feature, datasets.ClassLabel):
-            names = [self._spelled(name) for name in feature.names]
-            self.stated |= dict.fromkeys(filter(None, names))
-            return [self._numbered(value, names, row, part, column) for row, value in enumerate(values)]
-        if any(_is_unusable(value) for value in values):
+    feature, values = part.table.features[column], part.values(column)
+    if not isinstance(feature, datasets.ClassLabel):
+        # Fractions are measurements.
+        fractions = any(isinstance(value, float) and value == value and not value.is_integer() for value in values)
+        if fractions or any(isinstance(value, list | dict | bytes) for value in values):
             raise LongtailError(
-                f"{self._source!r}: column {column!r} holds no class names: name another, label_column=NAME.",
+                f"{place.source!r}: column {column!r} holds no class names: name another, label_column=NAME.",
                 options={"label_column=NAME": "--label-column"},
             )
-        names_of = {value: self._spelled(value) for value in set(values)}
-        return [names_of[value] for value in values]
-
-    def _spelled(self, label: object) -> str:
-        name = normalize_class_name(label)
-        if isinstance(label, str) and name:
-            self.spellings.setdefault(name, set()).add(label)
-        return name
-
-    def _numbered(self, value: object, names: Sequence[str], row: int, part: Part, column: str) -> str:
-        number = value if isinstance(value, int) else -1
-        if number >= len(names):
-            where = self._place.row(part.name or "all", part.row(row))
-            raise LongtailError(
-                f"{where}: the label is {number}, but the column {column!r} names the classes 0 to {len(names) - 1} "
-                "only; write the table again with the names of all classes."
-            )
-        return names[number] if number >= 0 else ""
+        return values, []
+    names: list[str] = feature.names
+    numbers = [value if isinstance(value, int) else -1 for value in values]
+    if max(numbers, default=-1) >= len(names):
+        row = next(row for row, number in enumerate(numbers) if number >= len(names))
+        where = place.row(part.name or "all", int(part.rows[row]))
+        raise LongtailError(
+            f"{where}: the label is {numbers[row]}, but the column {column!r} names the classes 0 to {len(names) - 1} "
+            "only; write the table again with the names of all classes."
+        )
+    return [names[number] if number >= 0 else None for number in numbers], names
 
 
 def merged_names(spellings: Mapping[str, Collection[str]]) -> list[Finding]:
@@ -227,14 +219,7 @@ def merged_names(spellings: Mapping[str, Collection[str]]) -> list[Finding]:
     return [Finding("note", message, "use one spelling", "class-spellings")]
 
 
-def _is_unusable(value: object) -> bool:
-    """Whether a value cannot be a class name, such as a fraction, which is a measurement."""
-    return isinstance(value, list | dict | bytes) or (
-        isinstance(value, float) and value == value and not value.is_integer()
-    )
-
-
-def _image_table(table: datasets.Dataset, image: str, label: str, source: str, root: Path | None) -> datasets.Dataset:
+def _image_table(table: datasets.Dataset, image: str, label: str, where: str, root: Path | None) -> datasets.Dataset:
     """Return the table without its label column, and with its undecoded image column named ``image``."""
     import datasets
 
@@ -248,7 +233,7 @@ def _image_table(table: datasets.Dataset, image: str, label: str, source: str, r
     try:
         return table.cast_column("image", datasets.Image(decode=False))
     except (TypeError, ValueError, NotImplementedError):
-        raise LongtailError(f"{source!r}: column {image!r} holds no image bytes or paths: name another.") from None
+        raise LongtailError(f"{where!r}: column {image!r} holds no image bytes or paths: name another.") from None
 
 
 def _with_absolute_paths(table: datasets.Dataset, root: Path) -> datasets.Dataset:
@@ -290,25 +275,18 @@ class Part:
 
     Attributes:
         table: The table, which may hold rows of other splits too.
-        origin: Their row numbers in it, shape (N,); None means all rows.
+        rows: Their row numbers in it, shape (N,).
         name: Name of the table.
     """
 
     table: datasets.Dataset
-    origin: IntArray | None = None
-    name: str = "train"
-
-    def __len__(self) -> int:
-        return len(self.table) if self.origin is None else len(self.origin)
+    rows: IntArray
+    name: str
 
     def values(self, column: str) -> list[object]:
         """Return the values of a column in these rows."""
         values = column_values(self.table, column)
-        return values if self.origin is None else [values[row] for row in self.origin]
-
-    def row(self, number: int) -> int:
-        """Return the number of a row in the table."""
-        return number if self.origin is None else int(self.origin[number])
+        return [values[row] for row in self.rows]
 
 
 def split_name(name: str) -> str | None:
@@ -322,16 +300,15 @@ def split_name(name: str) -> str | None:
 
 
 def divide(
-    tables: Mapping[str, datasets.Dataset], column: str | None, place: Place, taken: Sequence[str | None] = ()
+    tables: Mapping[str, datasets.Dataset], columns: Columns, place: Place
 ) -> tuple[dict[str, Part], list[Finding]]:
     """Divide tables into splits.
 
     Args:
         tables: Split name, in any of the usual spellings, to table. One table may have any name.
-        column: The column that names the split of each row; None looks for one in a single table by its usual names,
-            and takes it if all of its values name splits.
+        columns: The columns the user named. If the one of the split is None, a single table is searched for one of a
+            usual name, which is taken if all of its values name splits.
         place: Locates rows of the tables in errors.
-        taken: Columns that the user assigned to something else.
 
     Returns:
         The parts by split, ``"train"`` always first, and findings for the user.
@@ -339,18 +316,19 @@ def divide(
     Raises:
         LongtailError: There is no such column, a value that does not name a split, or no training row.
     """
-    if column is not None:
+    if columns.split is not None:
         name, table = _as_one(tables)
-        if column not in table.column_names:
-            raise LongtailError(f"{place.source!r} has no column {column!r}.{nearest(column, table.column_names)}")
-        return _by_column(name, table, column, place), []
+        if columns.split not in table.column_names:
+            hint = nearest(columns.split, table.column_names)
+            raise LongtailError(f"{place.source!r} has no column {columns.split!r}.{hint}")
+        return _by_column(name, table, columns.split, place), []
     findings: list[Finding] = []
     if len(tables) == 1:
         name, table = next(iter(tables.items()))
-        column, findings = _recognized(name, table, place, taken)
+        column, findings = _recognized(name, table, place, (columns.image, columns.label))
         if column is not None:
             parts = _by_column(name, table, column, place)
-            sizes = ", ".join(f"{len(part):,} {split}" for split, part in parts.items())
+            sizes = ", ".join(f"{len(part.rows):,} {split}" for split, part in parts.items())
             message = f"the column {column!r} divides the images into {sizes}"
             return parts, [Finding("note", message, "name another column with --split-column", "split-column")]
     return _by_name(tables, place, findings)
@@ -373,24 +351,24 @@ def _as_one(tables: Mapping[str, datasets.Dataset]) -> tuple[str, datasets.Datas
 def _by_name(
     tables: Mapping[str, datasets.Dataset], place: Place, findings: list[Finding]
 ) -> tuple[dict[str, Part], list[Finding]]:
-    parts: dict[str, Part] = {}
-    for name, table in tables.items():
-        split = split_name(name)
-        if split in parts:
+    named = {name: split_name(name) for name in tables}
+    if len(tables) == 1 and not any(named.values()):
+        named = dict.fromkeys(tables, "train")
+    name_of: dict[str, str] = {}
+    for name, split in named.items():
+        if split in name_of:
             raise LongtailError(f"{place.source!r} has two splits that mean {split!r}: rename or remove one.")
         if split is not None:
-            parts[split] = Part(table, name=split)
-    if not parts and len(tables) == 1:
-        parts["train"] = Part(next(iter(tables.values())))
-    if "train" not in parts:
+            name_of[split] = name
+    if "train" not in name_of:
         have = ", ".join(tables) or "none"
         raise LongtailError(f"{place.source!r} has no split named train (it has {have}): rename one.")
-    other = [] if len(tables) == 1 else [name for name in tables if split_name(name) is None]
-    if other:
-        listed = ", ".join(f"{name!r} with {len(tables[name]):,} rows" for name in other[:_SHOWN])
-        message = f"tables whose names mean no split are left out ({listed})"
+    unnamed = [f"{name!r} with {len(tables[name]):,} rows" for name, split in named.items() if split is None]
+    if unnamed:
+        message = f"tables whose names mean no split are left out ({', '.join(unnamed[:_SHOWN])})"
         findings = [*findings, Finding("warning", message, "rename them to use them", "table-without-split")]
-    return {name: parts[name] for name in SPLIT_NAMES if name in parts}, findings
+    tables = {split: tables[name_of[split]] for split in SPLIT_NAMES if split in name_of}
+    return {split: Part(table, np.arange(len(table)), split) for split, table in tables.items()}, findings
 
 
 def _by_column(name: str, table: datasets.Dataset, column: str, place: Place) -> dict[str, Part]:
