@@ -18,24 +18,24 @@ def test_errors_are_named_by_file_with_what_each_configuration_takes_them_for(ma
     section = build(comparison)
     answers = Answers.of(comparison.final)
     wrong = (answers.prediction != answers.label).any(axis=0)
-    assert len(section.data["images"]) == wrong.sum()
-    for image in section.data["images"]:
-        name, number = image.file.removesuffix(".png").split("/")
-        place = int(number)
-        assert image.cells[0] == name == f"class {answers.label[place]}"
-        for cell, prediction in zip(image.cells[1:], answers.prediction[:, place], strict=True):
-            assert cell.startswith("right" if prediction == answers.label[place] else f"class {prediction} (")
-    assert any(image.picture for image in section.data["images"])
-    assert "/photos/test" in section.data["caption"]
+    assert len(section.table.rows) == wrong.sum()
+    for picture, label, *predictions in section.table.rows:
+        name, number = picture.caption.removesuffix(".png").split("/")
+        index = int(number)
+        assert label == name == f"class {answers.label[index]}"
+        for cell, prediction in zip(predictions, answers.prediction[:, index], strict=True):
+            assert cell.startswith("right" if prediction == answers.label[index] else f"class {prediction} (")
+    assert any(picture.uri for picture, *_ in section.table.rows)
+    assert "/photos/test" in section.table.caption
 
 
 def test_the_surest_errors_come_first_and_the_rest_is_counted(make_run, monkeypatch):
     monkeypatch.setattr(errors, "ERRORS", 3)
     section = build(compare_runs([make_run("ce")]))
-    sure = [float(image.cells[1].split("(")[1].rstrip("%)")) for image in section.data["images"]]
+    sure = [float(prediction.split("(")[1].rstrip("%)")) for *_, prediction in section.table.rows]
     assert sure == sorted(sure, reverse=True)
     assert len(sure) == 3
-    assert "the 3 surest of" in section.data["caption"]
+    assert "the 3 surest" in section.table.caption
 
 
 def test_runs_that_keep_no_file_names_say_so_in_one_line(make_run):
@@ -44,13 +44,13 @@ def test_runs_that_keep_no_file_names_say_so_in_one_line(make_run):
     pq.write_table(table, folder / "predictions.parquet")
     section = build(compare_runs([folder]))
     assert section.sentence == errors.NO_FILES
-    assert section.data["images"][0].file.startswith("test image ")
+    assert section.table.rows[0][0].caption.startswith("test image ")
 
 
 def test_runs_tested_on_other_images_are_named_and_left_out(make_run):
     section = build(compare_runs([make_run("ce"), make_run("gcl", recipe="x/gcl", per_class_test=7)]))
-    assert "gcl" in section.data["caption"]
-    assert section.data["heads"] == ["Class", "cifar-lt/ce"]
+    assert "gcl" in section.table.caption
+    assert section.table.heads == ("File", "Class", "cifar-lt/ce")
 
 
 def test_an_image_looks_mislabeled_where_all_runs_are_surer_than_usual(make_run):
@@ -63,11 +63,11 @@ def test_an_image_looks_mislabeled_where_all_runs_are_surer_than_usual(make_run)
     confidence[[0, 20]] = 0.95
     folders = [predict(make_run(f"s{seed}", seed=seed), each, confidence) for seed, each in enumerate(answers)]
     section = mislabeled(compare_runs(folders))
-    assert [image.cells for image in section.data["images"]] == [("class 0", "class 3", "95.0%")]
+    assert [cells for _, *cells in section.table.rows] == [["class 0", "class 3", "95.0%"]]
     confidence[0] = 0.7  # less sure than the average image that is rightly given the class
     for folder, each in zip(folders, answers, strict=True):
         predict(folder, each, confidence)
-    assert mislabeled(compare_runs(folders)).partial == ""
+    assert mislabeled(compare_runs(folders)).table is None
 
 
 def test_a_class_that_is_never_recognized_makes_no_suspects():

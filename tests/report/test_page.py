@@ -16,7 +16,7 @@ from longtail.compare.comparison import compare_runs
 from longtail.errors import LongtailError
 from longtail.report import write_report
 from longtail.report.pictures import data_uri, short_names
-from longtail.report.sections.hardest import build, hardest_classes
+from longtail.report.sections.classes import hardest, hardest_classes
 from longtail.report.sections.results import verdict
 
 
@@ -184,12 +184,12 @@ def test_the_hardest_classes_are_those_of_least_recall(two):
     order = sorted(range(6), key=lambda j: (round(means[j], 6), rows[0].runs[0].counts[j]))
     assert [each.name for each in hard] == [f"class {j}" for j in order[:3]]
     assert len(hard[0].train) == 4
-    found = rows[0].runs[0].predictions
-    index = order[0]
-    wrong = found.prediction[(found.label == index) & (found.prediction != index)]
-    share = np.bincount(wrong).max() / (found.label == index).sum()
-    assert f"({share:.1%})" in hard[0].under[0].taken_for
-    assert hard[0].under[0].errors[0].caption == f"class {wrong[0]}"  # the class, and not the configuration
+    predictions, index = rows[0].runs[0].predictions, order[0]
+    wrong = predictions.prediction[(predictions.label == index) & (predictions.prediction != index)]
+    share = np.bincount(wrong).max() / (predictions.label == index).sum()
+    *_, taken_for, errors = hard[0].under[0]
+    assert f"({share:.1%})" in taken_for
+    assert errors[0].caption == f"class {wrong[0]}"  # the class, and not the configuration
 
 
 def test_hardly_tested_classes_are_never_called_hard(make_run):
@@ -200,8 +200,8 @@ def test_hardly_tested_classes_are_never_called_hard(make_run):
     (folder / "metrics.json").write_text(json.dumps(metrics))
     comparison = compare_runs([folder])
     assert f"class {worst}" not in [each.name for each in hardest_classes(comparison.final, "test")]
-    assert "of the 5 classes" in build(comparison).sentence
-    assert build(compare_runs([make_run("small", per_class_test=4)])).partial == ""
+    assert "of the 5 classes" in hardest(comparison).sentence
+    assert hardest(compare_runs([make_run("small", per_class_test=4)])).partial == ""
 
 
 def test_of_equally_hard_classes_those_with_pictures_come_first(make_run):
@@ -209,7 +209,7 @@ def test_of_equally_hard_classes_those_with_pictures_come_first(make_run):
     rows = compare_runs([make_run("ce", counts=counts, slope=9.0, per_class_test=5)]).final
     pictured = {rows[0].runs[0].counts.names[example.label] for example in rows[0].runs[0].examples}
     hard = hardest_classes(rows, "test")
-    assert {each.recall for each in hard} == {0.0}
+    assert {recall for each in hard for _, recall, *_ in each.under} == {0.0}
     assert {each.name for each in hard} <= pictured
 
 

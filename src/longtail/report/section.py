@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 import plotly.graph_objects as go
 
+from longtail.report.pictures import Picture
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -68,22 +70,43 @@ Cell: TypeAlias = str | tuple[str, str]
 
 @dataclass(frozen=True)
 class Table:
-    """The numbers of a section, for screen readers and as CSV.
+    """The numbers of a section, or a list of images or classes; the page sorts it and saves it as CSV.
 
     Attributes:
         caption: What the numbers are.
         heads: Of the columns.
-        rows: As written in the page; the first ``labels`` cells of each are words, the others numbers, possibly with an
-            interval.
+        rows: As written in the page; the first ``labels`` cells of each are words or a picture with its caption, the
+            others numbers, possibly with an interval.
         labels: How many columns hold words.
-        folded: Whether a reader has to open it.
+        folded: What a reader opens to see it; empty for a table that is open.
     """
 
     caption: str
     heads: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[Cell | Picture, ...], ...]
     labels: int = 1
-    folded: bool = True
+    folded: str = "The numbers"
+
+
+def read_aloud(figure: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]], labels: int = 1) -> str:
+    """The text for screen readers of a figure: what it shows, then the rows of a table that it draws.
+
+    Args:
+        figure: What it shows.
+        heads: Of the columns of the rows.
+        rows: As for :class:`Table`.
+        labels: How many columns hold words.
+
+    Example:
+        >>> read_aloud("Bars of accuracy", ("Run", "All", "Few"), [("ce", ("40.0", "38.1–41.9"), "n/a")])
+        'Bars of accuracy. ce: all 40.0 (38.1–41.9), few n/a.'
+    """
+    lines = []
+    for row in rows:
+        cells = [cell if isinstance(cell, str) else f"{cell[0]} ({cell[1]})" if cell[1] else cell[0] for cell in row]
+        numbers = [f"{head.lower()} {cell}" for head, cell in zip(heads[labels:], cells[labels:], strict=True)]
+        lines.append(f"{', '.join(cells[:labels])}: {', '.join(numbers)}")
+    return f"{figure}. {'; '.join(lines)}."
 
 
 @dataclass(frozen=True)

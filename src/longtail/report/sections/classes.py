@@ -1,8 +1,9 @@
-"""The classes one by one: how many training images each has, and how accuracy follows from that."""
+"""The classes one by one: the hardest with pictures, how large each is, and how accuracy follows from its size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,8 +12,9 @@ from longtail.analysis.norms import rank_trend
 from longtail.compare.table import Comparison, Row
 from longtail.counts import FEW_IMAGES, GROUP_NAMES, ClassCounts, FloatArray, GroupName
 from longtail.formatting import class_word, interval_text, listing, number, percent, sentence_case, signed
-from longtail.report.class_table import class_intervals, class_recalls, mean_recalls, tested_images
-from longtail.report.configurations import group_keys, named
+from longtail.report.class_table import class_confusions, class_intervals, class_recalls, mean_recalls, tested_images
+from longtail.report.configurations import group_keys, named, spoken
+from longtail.report.pictures import Picture, class_pictures, error_pictures
 from longtail.report.plots import (
     CROWDED,
     GROUP_COLORS,
@@ -25,30 +27,103 @@ from longtail.report.plots import (
     class_accuracy,
     clip,
 )
-from longtail.report.section import Drawing, Key, Section
+from longtail.report.section import Cell, Drawing, Key, Section, Table
 
+HARDEST, PICTURES = 6, 4
+"""Classes that are shown with pictures; training images of each, and errors of each configuration."""
 DENSE = 4
 """More panels than this are drawn smaller, three in a line."""
 TABLE_ROWS = 500
 """A table of classes longer than this keeps the hardest ones."""
-
 NAMED_BARS = 12
 """Up to this number of classes the histogram writes their names under the bars."""
+
+
+Under = tuple[str, float, str, str, tuple[Picture, ...]]
+"""One configuration on one class: its name, the recall and its interval, the most frequent mistake, and some errors."""
+
+
+@dataclass(frozen=True)
+class HardClass:
+    """A class of low recall on average over the configurations."""
+
+    name: str
+    group: GroupName
+    train_count: int
+    test_count: int
+    train: tuple[Picture, ...]
+    under: tuple[Under, ...]
+
+
+def hardest(comparison: Comparison) -> Section | None:
+    """The classes of least recall among those with enough test images to tell; None where nothing was tested."""
+    rows, split = comparison.final, comparison.split
+    tested = tested_images(rows, split)
+    if split is None or not tested.any():
+        return None
+    hard = hardest_classes(rows, split)
+    if not hard:
+        return Section("hardest", "Hardest classes", f"No class has {FEW_IMAGES} {split} images to be called hard by.")
+    enough, shown = int((tested >= FEW_IMAGES).sum()), [label for label, *_ in hard[0].under]
+    sentence = f"The {len(hard)} hardest of the {enough:,} classes with at least {FEW_IMAGES} {split} images."
+    if len(shown) < len(rows):
+        sentence += f" Shown for {listing(shown)}, the first and the one best on few-shot classes."
+    data: dict[str, object] = {"classes": hard, "labels": GROUP_LABELS, "split": split}
+    return Section("hardest", "Hardest classes", sentence, partial="hardest.html.j2", data=data)
+
+
+def hardest_classes(rows: Sequence[Row], split: str | None, *, limit: int = HARDEST) -> list[HardClass]:
+    """The classes of least recall on average over the configurations, among those with at least five test images.
+
+    Of equally hard classes, those with pictures come first, then those with fewer training images.
+
+    Args:
+        rows: Finished configurations.
+        split: The split measured.
+        limit: How many classes.
+    """
+    run, tested = rows[0].runs[0], tested_images(rows, split)
+    mean = mean_recalls([class_recalls(row, split) for row in rows])
+    candidates = np.flatnonzero((tested >= FEW_IMAGES) & np.isfinite(mean))
+    bare = ~np.isin(candidates, [example.label for row in rows for run in row.runs for example in run.examples])
+    order = np.lexsort((run.counts.array[candidates], bare, mean[candidates].round(6)))
+    named_rows = [(row, class_recalls(row, split), class_intervals(row, split), _mistakes(row)) for row in spoken(rows)]
+    hard = []
+    for index in candidates[order][:limit].tolist():
+        under = []
+        for row, recalls, intervals, mistakes in named_rows:
+            errors = error_pictures([row], index, PICTURES)
+            under.append((row.label, float(recalls[index]), interval_text(intervals[index]), mistakes[index], errors))
+        name, pictures = class_word(run.counts.names[index]), class_pictures(rows, index, PICTURES)
+        group, images = run.group_of[index], run.counts[index]
+        hard.append(HardClass(name, group, images, int(tested[index]), pictures, tuple(under)))
+    return hard
+
+
+def _mistakes(row: Row) -> list[str]:
+    """What each class is most often taken for over all seeds, with the share of its images; empty where never."""
+    names, nearest = row.runs[0].counts.names, class_confusions(row, 1)
+    if nearest is None:
+        return [""] * len(names)
+    return [
+        f"{class_word(names[other])} ({percent(share)})" if other >= 0 else ""
+        for other, share in zip(nearest.prediction[:, 0], nearest.share[:, 0], strict=True)
+    ]
 
 
 def training_set(comparison: Comparison) -> Section:
     """One histogram for each training set among the runs."""
     rows = comparison.final
-    sets: dict[tuple[int, ...], list[Row]] = {}
-    for row in rows:
-        sets.setdefault(row.runs[0].counts.counts, []).append(row)
+    sets: dict[tuple[int, ...], list[int]] = {}
+    for place, row in enumerate(rows):
+        sets.setdefault(row.runs[0].counts.counts, []).append(place)
     drawings = []
-    for place, members in enumerate(sets.values()):
-        run = members[0].runs[0]
-        title = "" if len(sets) == 1 else ", ".join(row.label for row in members)
+    for index, (first, *others) in enumerate(sets.values()):
+        run = rows[first].runs[0]
+        title = "" if len(sets) == 1 else ", ".join(rows[place].label for place in (first, *others))
         alt = f"Bars of the training images of {len(run.counts)} classes, largest first. {imbalance_words(run.counts)}"
-        figure = class_histogram(run.counts, run.group_of, run=rows.index(members[0]) if place else None)
-        drawings.append(Drawing(f"histogram-{place}", title, alt, figure))
+        figure = class_histogram(run.counts, run.group_of, run=first if index else None)
+        drawings.append(Drawing(f"histogram-{index}", title, alt, figure))
     run, keys = rows[0].runs[0], []
     for name in GROUP_NAMES:
         images = run.counts.array[[group == name for group in run.group_of]]
@@ -126,7 +201,7 @@ def accuracy(comparison: Comparison) -> Section | None:
     """Accuracy of each class against its training images, and the table of all classes."""
     if comparison.split is None:
         return None
-    rows = comparison.final
+    rows, first = comparison.final, comparison.final[0].runs[0]
     recalls = [class_recalls(row, comparison.split) for row in rows]
     drawings = []
     for place, (row, recall) in enumerate(zip(rows, recalls, strict=True)):
@@ -136,60 +211,43 @@ def accuracy(comparison: Comparison) -> Section | None:
         drawings.append(Drawing(f"accuracy-{place}", row.label, alt, figure))
     trends, missed = [], []
     for row, recall in named(list(zip(rows, recalls, strict=True)), lambda pair: pair[0]):
-        known = np.isfinite(recall)
-        trend = rank_trend(recall[known], row.runs[0].counts.array[known])
+        trend = rank_trend(recall, row.runs[0].counts.array)
         trends.append(f"{number(trend.rho)}{'' if trend.is_evidence else ' (no clear trend)'} under {row.label}")
         missed.append(f"{(recall == 0).sum():,} under {row.label}")
     sentence = f"Rank correlation with training images: {listing(trends)}. Classes never recognized: {listing(missed)}."
-    legend = list(group_keys(rows[0].runs[0]))
+    legend = group_keys(first)
     if any(trace.name == TREND for drawing in drawings for trace in drawing.figure.data):
-        legend.append(Key("ink", "line", "Smoothed mean"))
-    if len(rows[0].runs[0].counts) > CROWDED:
+        legend += (Key("ink", "line", "Smoothed mean"),)
+    if len(first.counts) > CROWDED:
         moved = percent(JITTER, 0, unit=False)
         sentence += f" Points are moved by up to {moved} points, up or down, to show them all."
     layout = "one" if len(rows) == 1 else "two" if len(rows) <= DENSE else "three"
-    return Section(
-        "accuracy",
-        "Accuracy of each class",
-        sentence,
-        layout,
-        tuple(legend),
-        tuple(drawings),
-        "classes.html.j2",
-        _table(comparison, recalls),
-    )
+    table = _table(comparison, recalls)
+    return Section("accuracy", "Accuracy of each class", sentence, layout, legend, tuple(drawings), table=table)
 
 
-def _table(comparison: Comparison, recalls: Sequence[FloatArray]) -> dict[str, object]:
+def _table(comparison: Comparison, recalls: Sequence[FloatArray]) -> Table:
     """The hardest classes, largest first, with the recall of each configuration and its interval."""
-    run, rows = comparison.rows[0].runs[0], comparison.final
+    run, rows, split = comparison.rows[0].runs[0], comparison.final, comparison.split
     hardest = np.argsort(mean_recalls(recalls), kind="stable")[:TABLE_ROWS]
-    tested, intervals = (
-        tested_images(rows, comparison.split),
-        [class_intervals(row, comparison.split) for row in rows],
-    )
-    lines = []
+    tested, intervals = tested_images(rows, split), [class_intervals(row, split) for row in rows]
+    heads = ["Class", "Group", "Training images", "Test images", *(row.label for row in rows)]
+    lines: list[tuple[Cell, ...]] = []
     for index in hardest[np.argsort(-run.counts.array[hardest], kind="stable")].tolist():
         values = [None if np.isnan(recall[index]) else float(recall[index]) for recall in recalls]
-        lines.append(
-            {
-                "name": run.counts.names[index],
-                "group": run.group_of[index],
-                "count": run.counts[index],
-                "tested": int(tested[index]),
-                "small": 0 < tested[index] < FEW_IMAGES,
-                "recalls": [
-                    (percent(value, unit=False), interval_text(ends[index]))
-                    for value, ends in zip(values, intervals, strict=True)
-                ],
-                "change": "n/a" if None in values else signed(float(recalls[-1][index] - recalls[0][index])),
-            }
-        )
-    return {
-        "rows": lines,
-        "labels": [row.label for row in rows],
-        "total": len(run.counts),
-        "change": len(rows) == 2,
-        "few": FEW_IMAGES,
-        "marked": any(line["small"] for line in lines),
-    }
+        name = f"{run.counts.names[index]}{' *' if 0 < tested[index] < FEW_IMAGES else ''}"
+        cells: list[Cell] = [name, run.group_of[index], f"{run.counts[index]:,}", f"{tested[index]:,}"]
+        cells += [
+            (percent(value, unit=False), interval_text(ends[index]))
+            for value, ends in zip(values, intervals, strict=True)
+        ]
+        if len(rows) == 2:
+            cells.append("n/a" if None in values else signed(float(recalls[1][index] - recalls[0][index])))
+        lines.append(tuple(cells))
+    if len(rows) == 2:
+        heads.append("Change")
+    caption = "Accuracy of each class in % with its 95% interval, largest class first."
+    if ((tested > 0) & (tested < FEW_IMAGES))[hardest].any():
+        caption += f" * has fewer than {FEW_IMAGES} test images: its figure says next to nothing."
+    left_out = f" (the {len(lines)} hardest of {len(run.counts):,})" if len(lines) < len(run.counts) else ""
+    return Table(caption, tuple(heads), tuple(lines), labels=2, folded=f"Every class in a table{left_out}")

@@ -67,7 +67,7 @@ def calibration(comparison: Comparison) -> Section | None:
     for unit in sorted(units):
         caption += f" Images of one {unit} count as independent here, which makes the intervals too narrow."
     cells = [(row.label, *(_cell(parts[part]) for part in PARTS)) for row, parts in zip(rows, means, strict=True)]
-    table = Table(caption, ("Configuration", *PART_LABELS.values()), tuple(cells), folded=False)
+    table = Table(caption, ("Configuration", *PART_LABELS.values()), tuple(cells), folded="")
 
     def gaps(part: Part) -> str:
         def gap(run: RunResult) -> float | None:

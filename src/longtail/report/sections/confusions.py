@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,34 +12,19 @@ from scipy.spatial.distance import squareform
 
 from longtail.analysis.confusions import confused_pairs, destinations
 from longtail.compare.table import Comparison, Row
-from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
+from longtail.counts import GROUP_NAMES, FloatArray, IntArray
 from longtail.formatting import class_word, listing, percent
 from longtail.report.configurations import known_predictions, named, pooled_predictions, predicted_rows, spoken
-from longtail.report.pictures import Picture, class_pictures, error_pictures, short_names
+from longtail.report.pictures import class_pictures, error_pictures, short_names
 from longtail.report.plots import GROUND, GROUP_COLORS, GROUP_LABELS, INK, RULE, blank, clip, labeled_bars
-from longtail.report.section import Drawing, Key, Section
+from longtail.report.section import Drawing, Key, Section, Table, read_aloud
 
 MATRIX_CLASSES = 300
 """Up to this number of classes the whole matrix is drawn."""
 PAIRS, PICTURED, PICTURES = 50, 8, 3
 """Pairs of classes that are listed, those of them that have pictures, and pictures of each."""
-
-
-@dataclass(frozen=True)
-class ConfusedPair:
-    """A class and another that it is taken for.
-
-    Attributes:
-        label: Index of the true class.
-        prediction: Index of the class it is taken for.
-        images: How often under each configuration, over all of its seeds.
-        shares: That, by the images of the class.
-    """
-
-    label: int
-    prediction: int
-    images: tuple[int, ...]
-    shares: tuple[float, ...]
+Pairs = dict[tuple[int, int], list[tuple[int, float]]]
+"""A class and another that it is taken for: how often under each configuration, and as a share of its images."""
 
 
 def build(comparison: Comparison) -> Section | None:
@@ -48,42 +33,48 @@ def build(comparison: Comparison) -> Section | None:
     if not rows:
         return None
     run, pairs = rows[0].runs[0], confused_pairs_of(rows)
-    names = run.counts.names
-    shown = [rows.index(row) for row in spoken(rows)]
-    gallery: list[tuple[ConfusedPair, tuple[Picture, ...], tuple[Picture, ...]]] = []
-    for pair in pairs[:PICTURED]:
-        errors = error_pictures(rows, pair.label, PICTURES, pair.prediction)
-        gallery.append((pair, errors, class_pictures(rows, pair.prediction, PICTURES)))
-    data: dict[str, object] = {
-        "pairs": pairs,
-        "gallery": gallery,
-        "names": [class_word(name) for name in names],
-        "groups": run.group_of,
-        "labels": [rows[place].label for place in shown],
-        "shown": shown,
-        "seeds": any(len(row.runs) > 1 for row in rows),
-    }
-    partial = "confusions.html.j2" if pairs else ""
-    if not pairs or len(names) > MATRIX_CLASSES:
-        sentence = "" if pairs else "No image is classified wrongly."
-        return Section("confusions", "Confusions", sentence, partial=partial, data=data)
-    matrices = [confusion_shares(rows[place]) for place in shown]
-    order, labels = cluster(np.mean(matrices, axis=0)), short_names(names, 16)
-    height = 560 if len(shown) == 1 else 440
-    drawings = []
-    for place, shares in zip(shown, matrices, strict=True):
-        right = percent(float(np.nanmean(np.diagonal(shares))))
-        alt = f"Confusion matrix of {len(names)} classes under {rows[place].label}, {right} of the average class right."
-        figure = matrix_figure(shares[np.ix_(order, order)], [labels[index] for index in order], height=height)
-        drawings.append(Drawing(f"matrix-{place}", rows[place].label, alt, figure))
-    sentence = (
-        "Rows are true classes, columns what they are taken for; classes that are confused stand together. "
-        "Draw a rectangle to zoom in, click twice to leave it."
+    if not pairs:
+        return Section("confusions", "Confusions", "No image is classified wrongly.")
+    names, shown = [class_word(name) for name in run.counts.names], [rows.index(row) for row in spoken(rows)]
+    gallery = []
+    for label, prediction in list(pairs)[:PICTURED]:
+        errors = error_pictures(rows, label, PICTURES, prediction)
+        gallery.append((names[label], names[prediction], errors, class_pictures(rows, prediction, PICTURES)))
+    sentence, drawings = "", []
+    if len(names) <= MATRIX_CLASSES:
+        sentence = (
+            "Rows are true classes, columns what they are taken for; classes that are confused stand together. "
+            "Draw a rectangle to zoom in, click twice to leave it."
+        )
+        matrices = [confusion_shares(rows[place]) for place in shown]
+        order, labels = cluster(np.mean(matrices, axis=0)), short_names(run.counts.names, 16)
+        for place, shares in zip(shown, matrices, strict=True):
+            right = percent(float(np.nanmean(np.diagonal(shares))))
+            alt = f"Confusion matrix of {len(names)} classes under {rows[place].label}, {right} right on average."
+            figure = matrix_figure(shares[np.ix_(order, order)], [labels[index] for index in order])
+            figure.update_layout(height=560 if len(shown) == 1 else 440)
+            drawings.append(Drawing(f"matrix-{place}", rows[place].label, alt, figure))
+    data: dict[str, object] = {"gallery": gallery}
+    table, partial = _table(rows, pairs, shown), "confusions.html.j2"
+    return Section("confusions", "Confusions", sentence, "two", (), tuple(drawings), partial, data, table)
+
+
+def _table(rows: Sequence[Row], pairs: Pairs, shown: Sequence[int]) -> Table:
+    run, lines = rows[0].runs[0], []
+    names = [class_word(name) for name in run.counts.names]
+    for pair, under in pairs.items():
+        words = [word for index in pair for word in (names[index], run.group_of[index])]
+        numbers = [(percent(under[place][1], unit=False), f"{under[place][0]:,}") for place in shown]
+        lines.append((*words, *chain.from_iterable(numbers)))
+    seeds = " of all seeds" if any(len(row.runs) > 1 for row in rows) else ""
+    caption = (
+        f"The {len(pairs)} pairs of classes confused most: share of the images of the class in %, and images{seeds}."
     )
-    return Section("confusions", "Confusions", sentence, "two", (), tuple(drawings), partial, data)
+    heads = chain.from_iterable((rows[place].label, "Images") for place in shown)
+    return Table(caption, ("Class", "Group", "Taken for", "Group", *heads), tuple(lines), labels=4, folded="")
 
 
-def confused_pairs_of(rows: Sequence[Row], limit: int = PAIRS) -> tuple[ConfusedPair, ...]:
+def confused_pairs_of(rows: Sequence[Row], limit: int = PAIRS) -> Pairs:
     """The pairs of classes that the configurations confuse most, by the mean number of images over them.
 
     Seeds are pooled within a configuration; each configuration then counts the same.
@@ -92,20 +83,16 @@ def confused_pairs_of(rows: Sequence[Row], limit: int = PAIRS) -> tuple[Confused
         rows: Configurations whose runs kept their predictions.
         limit: How many pairs.
     """
-    size = len(rows[0].runs[0].counts)
-    tallies: list[dict[int, tuple[int, float]]] = []
-    total: dict[int, float] = {}
+    tallies: list[dict[tuple[int, int], tuple[int, float]]] = []
+    total: dict[tuple[int, int], float] = {}
     for row in rows:
-        pairs = confused_pairs(*pooled_predictions(row), size)
-        keys = (pairs.label * size + pairs.prediction).tolist()
+        pairs = confused_pairs(*pooled_predictions(row), len(row.runs[0].counts))
+        keys = zip(pairs.label.tolist(), pairs.prediction.tolist(), strict=True)
         tallies.append(dict(zip(keys, zip(pairs.images.tolist(), pairs.share.tolist(), strict=True), strict=True)))
-        for key, (images, _) in tallies[-1].items():
-            total[key] = total.get(key, 0.0) + images / len(known_predictions(row))
-    listed = []
-    for key in sorted(total, key=lambda key: (-round(total[key], 6), key))[:limit]:
-        under = [tally.get(key, (0, 0.0)) for tally in tallies]
-        listed.append(ConfusedPair(*divmod(key, size), tuple(n for n, _ in under), tuple(share for _, share in under)))
-    return tuple(listed)
+        for pair, (images, _) in tallies[-1].items():
+            total[pair] = total.get(pair, 0.0) + images / len(known_predictions(row))
+    first = sorted(total, key=lambda pair: (-round(total[pair], 6), pair))[:limit]
+    return {pair: [tally.get(pair, (0, 0.0)) for tally in tallies] for pair in first}
 
 
 def confusion_shares(row: Row) -> FloatArray:
@@ -138,20 +125,19 @@ def cluster(shares: FloatArray) -> IntArray:
     return np.asarray(leaves_list(tree), dtype=np.int64)
 
 
-def matrix_figure(shares: FloatArray, names: Sequence[str], *, height: int = 440) -> go.Figure:
+def matrix_figure(shares: FloatArray, names: Sequence[str]) -> go.Figure:
     """A confusion matrix as a heat map whose darkest color is the largest share of errors.
 
     Args:
         shares: Share of each true class that is taken for each class, shape (C, C); NaN is drawn as nothing.
         names: Of the classes, all different, length C.
-        height: Pixels.
 
     Example:
         >>> matrix_figure(np.array([[0.9, 0.1], [0.25, 0.75]]), ["cat", "dog"]).data[0].z.tolist()
         [[90, 10], [25, 75]]
     """
     errors = np.nan_to_num(shares - np.diag(np.diagonal(shares)))
-    figure, ticks = blank(height, left=10), [clip(name, 60) for name in names]
+    figure, ticks = blank(440, left=10), [clip(name, 60) for name in names]
     figure.add_heatmap(
         z=np.nan_to_num(100 * shares).round().astype(np.uint8),
         x=ticks,
@@ -173,24 +159,18 @@ def group_destinations(comparison: Comparison) -> Section | None:
     if not rows:
         return None
     of_groups = [destinations(*pooled_predictions(row), row.runs[0].group_of) for row in rows]
+    parts = {f"taken for another {label.lower()} class": GROUP_COLORS[name] for name, label in GROUP_LABELS.items()}
     drawings = []
     for place, name in enumerate(GROUP_NAMES):
         if not any(each.images[place] for each in of_groups):
             continue
-        bars = []
-        for row, each in zip(rows, of_groups, strict=True):
-            parts = [
-                f"{percent(float(each.wrong[place, other]))} taken for {_another(group)}"
-                for other, group in enumerate(GROUP_NAMES)
-            ]
-            bars.append(f"{row.label} {percent(float(each.right[place]))} right, {listing(parts)}")
-        alt = f"Stacked bars of what {GROUP_LABELS[name].lower()} test images are taken for: {'; '.join(bars)}."
-        segments = [("right", RULE, [each.right[place] for each in of_groups])]
-        for column, group in enumerate(GROUP_NAMES):
-            shares = [each.wrong[place, column] for each in of_groups]
-            segments.append((f"taken for {_another(group)}", GROUP_COLORS[group], shares))
-        values = [percent(float(each.right[place]), unit=False) if each.images[place] else "n/a" for each in of_groups]
-        figure = labeled_bars([row.label for row in rows], values, segments)
+        shares = np.array([[each.right[place], *each.wrong[place]] for each in of_groups])
+        segments = list(zip(("right", *parts), (RULE, *parts.values()), shares.T, strict=True))
+        cells = [[percent(None if np.isnan(share) else share) for share in line] for line in shares]
+        labels = [row.label for row in rows]
+        figure = labeled_bars(labels, [line[0].removesuffix("%") for line in cells], segments)
+        lines = [(label, *line) for label, line in zip(labels, cells, strict=True)]
+        alt = read_aloud(f"Stacked bars for {GROUP_LABELS[name].lower()} test images", ("", "right", *parts), lines)
         # Seeds are tested on the same images, so that several say no more of them than one.
         images = max(
             int(each.images[place]) // len(known_predictions(row)) for row, each in zip(rows, of_groups, strict=True)
@@ -211,9 +191,5 @@ def group_destinations(comparison: Comparison) -> Section | None:
         sentence += f" Of the errors on {small} images, {listing(errors)} go to {large} classes, "
         sentence += f"which are {chance} of all other classes."
     legend = [Key("rule", "square", "Right")]
-    legend += [Key(name, "square", f"Taken for {_another(name)}") for name in GROUP_NAMES]
+    legend += [Key(name, "square", words.capitalize()) for name, words in zip(GROUP_NAMES, parts, strict=True)]
     return Section("destinations", "Where errors go", sentence, "three", tuple(legend), tuple(drawings))
-
-
-def _another(name: GroupName) -> str:
-    return f"another {GROUP_LABELS[name].lower()} class"

@@ -104,7 +104,7 @@ def build(comparison: Comparison) -> Section | None:
         "Each is one number a run, and nothing says how far it may be off."
     )
     heads = ("Configuration", "Split", "Images", *NUMBERS.values())
-    table = Table(caption, heads, tuple(_numbers(comparison.final)), labels=2, folded=False)
+    table = Table(caption, heads, tuple(_numbers(comparison.final)), labels=2, folded="")
     return Section("embedding", "Embedding", sentence.strip(), side_by_side(len(shown)), legend, drawings, table=table)
 
 

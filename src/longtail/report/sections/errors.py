@@ -13,8 +13,8 @@ from longtail.compare.table import Comparison, Row
 from longtail.counts import FloatArray, IntArray
 from longtail.formatting import class_word, listing, percent
 from longtail.report.configurations import known_predictions, predicted_rows, spoken
-from longtail.report.pictures import data_uri
-from longtail.report.section import Section
+from longtail.report.pictures import Picture, data_uri
+from longtail.report.section import Section, Table
 from longtail.run.result import RunResult
 
 ERRORS, SUSPECTS = 200, 24
@@ -52,15 +52,6 @@ class Answers:
         return cls(shown, runs, first.label, np.stack(answers), np.stack(confidence), first.paths)
 
 
-@dataclass(frozen=True)
-class ListedImage:
-    """One test image: its file, its picture where a run kept one, and the cells of its line."""
-
-    file: str
-    picture: str
-    cells: Sequence[str]
-
-
 def build(comparison: Comparison) -> Section | None:
     """The surest errors by file, under each configuration; None where no run kept its predictions."""
     rows = spoken(predicted_rows(comparison))
@@ -69,24 +60,23 @@ def build(comparison: Comparison) -> Section | None:
     answers = Answers.of(rows)
     names = [row.name for row in answers.rows]
     firsts = [names.index(name) for name in dict.fromkeys(names)]  # of several seeds the first
-    wrong = (answers.prediction != answers.label)[firsts]
+    prediction, confidence = answers.prediction[firsts], answers.confidence[firsts]
+    wrong = prediction != answers.label
     errors = np.flatnonzero(wrong.any(axis=0))
-    weight = np.where(wrong, answers.confidence[firsts], 0.0).sum(axis=0)
-    shown = errors[np.argsort(-weight[errors], kind="stable")][:ERRORS]
-    classes, cells = [class_word(name) for name in answers.runs[0].counts.names], []
-    for image in shown.tolist():
-        line = [classes[answers.label[image]]]
-        for run in firsts:
-            prediction, sure = answers.prediction[run, image], answers.confidence[run, image]
-            is_right = prediction == answers.label[image]
-            line.append("right" if is_right else f"{classes[prediction]} ({percent(sure)})")
-        cells.append(line)
-    heads = ["Class", *(answers.rows[run].label for run in firsts)]
-    caption = f"Wrong under any configuration: {_how_many(shown, errors, answers)}"
+    weight = np.where(wrong, confidence, 0.0).sum(axis=0)
+    errors = errors[np.argsort(-weight[errors], kind="stable")]
+    classes = [class_word(name) for name in answers.runs[0].counts.names]
+    lines = []
+    for image in errors[:ERRORS]:
+        under = zip(prediction[:, image], confidence[:, image], wrong[:, image], strict=True)
+        words = [f"{classes[other]} ({percent(sure)})" if is_wrong else "right" for other, sure, is_wrong in under]
+        lines.append((classes[answers.label[image]], *words))
+    caption = "Wrong under any configuration"
     left_out = [row.label for row in rows if row.name not in names]
     if left_out:
-        caption += f"; tested on other images, and so not here: {listing(left_out)}"
-    return _listing("errors", "Errors", answers, shown, heads, cells, caption)
+        caption += f" (tested on other images, and so not here: {listing(left_out)})"
+    heads = ("Class", *(answers.rows[run].label for run in firsts))
+    return _listing("errors", "Errors", answers, errors, Table(caption, heads, tuple(lines), 1 + len(heads)))
 
 
 def mislabeled(comparison: Comparison) -> Section | None:
@@ -96,24 +86,15 @@ def mislabeled(comparison: Comparison) -> Section | None:
         return None
     answers = Answers.of(rows)
     suspects = suspect_labels(answers.label, answers.prediction, answers.confidence)
-    shown, sure = suspects[:SUSPECTS], answers.confidence.mean(axis=0)
-    classes = [class_word(name) for name in answers.runs[0].counts.names]
-    cells = [
-        (classes[answers.label[image]], classes[answers.prediction[0, image]], percent(sure[image]))
-        for image in shown.tolist()
-    ]
-    agreed = f" by all {len(answers.runs)} runs" if len(answers.runs) > 1 else ""
-    caption = (
-        f"Taken for another class{agreed}, with more confidence than is usual where that class is right: "
-        f"{_how_many(shown, suspects, answers)}. Look at them: the label may be wrong, or the class unclear"
-    )
-    heads = ["Labeled", "Looks like", "Confidence"]
-    return _listing("mislabeled", "Mislabeled images?", answers, shown, heads, cells, caption)
-
-
-def _how_many(shown: IntArray, found: IntArray, answers: Answers) -> str:
-    which = "" if len(found) == len(shown) else f"the {len(shown)} surest of "
-    return f"{which}{len(found):,} of {len(answers.label):,} test images"
+    classes, shown = [class_word(name) for name in answers.runs[0].counts.names], suspects[:SUSPECTS]
+    sure = answers.confidence[:, shown].mean(axis=0)
+    pairs = zip(answers.label[shown], answers.prediction[0, shown], strict=True)
+    lines = [(*(classes[index] for index in pair), percent(each)) for pair, each in zip(pairs, sure, strict=True)]
+    caption = "Taken for another class"
+    caption += f" by all {len(answers.runs)} runs" if len(answers.runs) > 1 else ""
+    caption += ", surer than is usual where that class is right, so that the label may be wrong or the class unclear"
+    table = Table(caption, ("Labeled", "Looks like", "Confidence"), tuple(lines), labels=3)
+    return _listing("mislabeled", "Mislabeled images?", answers, suspects, table)
 
 
 def suspect_labels(label: IntArray, prediction: IntArray, confidence: FloatArray) -> IntArray:
@@ -140,26 +121,21 @@ def suspect_labels(label: IntArray, prediction: IntArray, confidence: FloatArray
     return np.asarray(suspect[np.argsort(-sure[suspect], kind="stable")], dtype=np.int64)
 
 
-def _listing(
-    anchor: str,
-    title: str,
-    answers: Answers,
-    shown: IntArray,
-    heads: Sequence[str],
-    cells: Sequence[Sequence[str]],
-    caption: str,
-) -> Section:
-    """A section with one line for each image."""
+def _listing(anchor: str, title: str, answers: Answers, images: IntArray, table: Table) -> Section:
+    """A section with a table of the first of some images, whose files and pictures come in front of its cells."""
+    if not table.rows:
+        return Section(anchor, title, "None found.")
     paths = answers.paths
     folder = os.path.commonpath(paths) if len({Path(path).is_absolute() for path in paths}) == 1 else ""
     examples = [example for run in reversed(answers.runs) for example in run.examples if example.role == "error"]
-    pictures = {example.path: example.image for example in examples if example.path}
-    images = []
-    for image, line in zip(shown.tolist(), cells, strict=True):
+    stored = {example.path: data_uri(example.image) for example in examples if example.path}
+    rows = []
+    for image, cells in zip(images.tolist(), table.rows, strict=False):
         file = paths[image] if paths else f"test image {image}"
-        picture = data_uri(pictures[file]) if file in pictures else ""
-        images.append(ListedImage(file.removeprefix(f"{folder}{os.sep}"), picture, line))
-    caption += f". Files are below {folder}." if folder else "."
-    data: dict[str, object] = {"images": images, "heads": heads, "caption": caption}
-    sentence = "None found." if not images else "" if paths else NO_FILES
-    return Section(anchor, title, sentence, partial="files.html.j2" if images else "", data=data)
+        name = file.removeprefix(f"{folder}{os.sep}")
+        rows.append((Picture(stored.get(file, ""), name, f"{cells[0]}, {name}", file), *cells))
+    shown = "" if len(images) == len(rows) else f"the {len(rows)} surest of "
+    caption = f"{table.caption}: {shown}{len(images):,} of {len(answers.label):,} test images."
+    caption += f" Files are below {folder}." if folder else ""
+    table = Table(caption, ("File", *table.heads), tuple(rows), table.labels, folded="")
+    return Section(anchor, title, "" if paths else NO_FILES, table=table)

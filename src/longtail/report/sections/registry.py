@@ -19,7 +19,6 @@ from longtail.report.sections import (
     embedding,
     epoch_lines,
     errors,
-    hardest,
     margins,
     prior_shift,
     provenance,
@@ -32,7 +31,7 @@ Build = Callable[[Comparison], Section | None]
 FOR_USERS: tuple[Build, ...] = (
     results.build,
     results.groups,
-    hardest.build,
+    classes.hardest,
     confusions.build,
     errors.build,
     errors.mislabeled,

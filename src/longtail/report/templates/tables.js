@@ -89,7 +89,7 @@
       head.append(button);
       button.addEventListener("click", () => sort(table, column));
     });
-    const section = table.closest("section").id, all = table.dataset.csv === "classes" && Classes;
+    const section = table.closest("section").id, all = section === "accuracy" && Classes;
     const before = [...document.querySelectorAll(`#${CSS.escape(section)} table`)].indexOf(table);
     const button = Object.assign(document.createElement("button"), { type: "button", className: "csv", textContent: "Download as CSV" });
     const caption = plain(table.caption?.textContent ?? table.closest("[aria-label]")?.getAttribute("aria-label") ?? `table ${place + 1}`);
