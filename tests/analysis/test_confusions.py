@@ -15,7 +15,7 @@ from longtail.analysis.confusions import (
     usual_detail,
     varied_errors,
 )
-from longtail.evaluation.groups import group_masks, group_numbers
+from longtail.evaluation.metrics import group_masks, group_numbers
 
 GROUPS = ["many", "many", "medium", "few", "few"]
 

@@ -21,7 +21,7 @@ from longtail.analysis.predictions import (
     shifted_prior,
 )
 from longtail.counts import ClassCounts
-from longtail.evaluation.summary import bin_confidences, expected_calibration_error
+from longtail.evaluation.metrics import bin_confidences, expected_calibration_error
 
 
 def margins_from(scores, label):

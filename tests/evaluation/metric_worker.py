@@ -1,4 +1,4 @@
-"""Two processes that evaluate different shares of the same scores; run by test_metrics_distributed.py."""
+"""Two processes that evaluate different shares of the same scores; run by test_confusion.py."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 
 from longtail import ClassCounts
-from longtail.evaluation.metrics import EvaluationMetrics, summarize
+from longtail.evaluation.confusion import EvaluationMetrics, summarize
 
 
 def work(to: str, *shares: str) -> None:
-    """Read scores.pt; for each way to share it out, update with this rank's share and write what it summarises."""
+    """Read scores.pt; for each way to share it out, update with this rank's share and write what it summarizes."""
     folder, rank = Path(to), int(os.environ["RANK"])
     torch.set_num_threads(1)
     dist.init_process_group("gloo")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-import longtail.evaluation.metrics
+import longtail.evaluation.confusion
 import longtail.report.page
 import longtail.training.experiment  # noqa: F401
 from longtail.cli import main

@@ -170,7 +170,7 @@ def test_weights_that_are_not_finite_are_never_saved(small_config: Build, quiet:
 
 def test_predictions_break_ties_as_the_metric_does() -> None:
     """Scores of bfloat16 are often equal: both name the first class of the highest."""
-    from longtail.evaluation.metrics import EvaluationMetrics
+    from longtail.evaluation.confusion import EvaluationMetrics
     from longtail.training.evaluate import TOP, predict_rows
 
     scores = torch.randint(0, 3, (500, 40), generator=torch.Generator().manual_seed(0)).float()
@@ -322,7 +322,7 @@ class Looks(TorchDispatchMode):
 
 @pytest.mark.parametrize("mixing", ["none", "mixup", "cutmix", "remix", "cmo"])
 def test_a_step_and_an_evaluation_look_at_no_number_on_the_device(mixing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longtail.evaluation.metrics.summarize", lambda *_: {})  # it looks, once all is done
+    monkeypatch.setattr("longtail.evaluation.confusion.summarize", lambda *_: {})  # it looks, once all is done
     stage = StageConfig(epochs=1, batch_size=8, mixing=mixing)
     model = build_model("plain-cnn", 3, "linear")
     work = make_stage(stage, cpu(), model)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
-from longtail.evaluation.groups import Mask, group_means, group_numbers
+from longtail.evaluation.metrics import Mask, group_means, group_numbers
 
 HARDEST = 24
 """Classes of which the most pictures are kept, whatever the number of classes."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from longtail.counts import ClassCounts, FloatArray, GroupName, IntArray
-from longtail.evaluation.groups import class_weights, group_masks
 from longtail.evaluation.intervals import LEVEL
+from longtail.evaluation.metrics import bin_confidences, class_weights, expected_calibration_error, group_masks
 
 FLOOR = float(np.finfo(np.float32).tiny)
 """A probability below this, which float32 no longer holds in full, is taken for it: no margin exceeds 87.3."""
@@ -203,10 +204,6 @@ def reliability(
         >>> diagram.count.tolist(), round(diagram.ece, 3), round(diagram.overconfidence, 3)
         ([0, 0, 2, 2], 0.15, 0.1)
     """
-    import torch
-
-    from longtail.evaluation.summary import bin_confidences, expected_calibration_error
-
     sure = torch.as_tensor(np.array(confidence, dtype=np.float64))
     right = torch.as_tensor(np.array(correct, dtype=bool))
 

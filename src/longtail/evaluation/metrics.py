@@ -1,142 +1,372 @@
-"""EvaluationMetrics: one confusion matrix, accumulated over batches and processes.
+"""Metrics of a split: overall, of the shot groups many, medium and few, and of each class, as in ``metrics.json``.
 
-Importing torchmetrics takes seconds: code that only reads or writes figures imports :mod:`longtail.evaluation.summary`.
+Sums of a confusion matrix and of calibration bins come in, plain numbers with their intervals come out. A group without
+images has no figure, never 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from math import isnan
+from typing import Any, TypeAlias, TypedDict, cast
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from longtail.counts import ClassCounts
-from longtail.evaluation.groups import Groups
-from longtail.evaluation.summary import Summary, bin_confidences, figures, summarize_figures
-from longtail.models.timm import prepare_torchvision
+from longtail.counts import GROUP_NAMES, ClassCounts, FloatArray, GroupName, IntArray
+from longtail.errors import LongtailError
+from longtail.evaluation.intervals import (
+    LEVEL,
+    Array,
+    EffectiveSize,
+    Interval,
+    f1_intervals,
+    mean_intervals,
+    share_interval,
+    wilson,
+    worst_interval,
+)
 
-prepare_torchvision()
-from torchmetrics import Metric  # noqa: E402 - torchvision has to be prepared first
-
-
-class EvaluationMetrics(Metric):
-    """Everything an evaluation reports, from sums that add across batches and processes.
-
-    The states are a confusion matrix (rows true, columns predicted), the sum of negative log-likelihoods and the
-    sums of the calibration bins, so several processes with shards of any size give exactly the result of one. Leave
-    out images that a loader repeats to fill the last batch before calling :meth:`update`.
-
-    Args:
-        num_classes: Classes C; the confusion matrix takes 8 C^2 bytes.
-        logit_scale: Factor of the logits before softmax: the ``S`` of a cosine classifier, 1 for a linear one.
-        from_probabilities: Scores are probabilities already.
-        num_bins: Calibration bins.
-        validate_args: Check that every target is a class; on a GPU this waits for the batch.
-
-    Example:
-        >>> metric = EvaluationMetrics(num_classes=2)
-        >>> metric.update(torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1, 1]))
-        >>> metric.compute()["confusion"]
-        tensor([[1, 0],
-                [1, 1]])
-    """
-
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
-
-    confusion: Tensor
-    nll_sum: Tensor
-    bins: Tensor
-
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        logit_scale: float = 1.0,
-        from_probabilities: bool = False,
-        num_bins: int = 15,
-        validate_args: bool = True,
-    ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.logit_scale = logit_scale
-        self.from_probabilities = from_probabilities
-        self.num_bins = num_bins
-        self.validate_args = validate_args
-        counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-        self.add_state("confusion", counts, dist_reduce_fx="sum")
-        self.add_state("nll_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("bins", torch.zeros(3, num_bins, dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, scores: Tensor, target: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            scores: Unchanged logits, or probabilities, shape (N, C).
-            target: True classes, shape (N,), in 0 .. C-1.
-
-        Raises:
-            ValueError: Shapes that do not fit, or a target outside 0 .. C-1 (unless ``validate_args`` is off).
-        """
-        self._check(scores, target)
-        if target.numel() == 0:
-            return
-        log_probabilities = self._log_probabilities(scores.detach())
-        confidence, prediction = log_probabilities.max(dim=1)
-        # An index_add costs N additions; a bincount of all C^2 cells each batch would not do for 8,142 classes.
-        cells = target * self.num_classes + prediction
-        self.confusion.view(-1).index_add_(0, cells, torch.ones_like(cells))
-        self.nll_sum -= log_probabilities.gather(1, target[:, None]).double().sum()
-        self.bins += bin_confidences(confidence.exp(), prediction == target, num_bins=self.num_bins)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return the sums over all processes and their figures.
-
-        Returns:
-            ``confusion`` (C, C) int64, ``bins`` (3, B), and float64 scalars ``accuracy``, ``balanced_accuracy``,
-            ``nll`` and ``ece``, which are NaN where there is no image; ``recall`` (C,) is NaN for a class without any.
-        """
-        return figures(self.confusion, self.nll_sum, self.bins)
-
-    def _check(self, scores: Tensor, target: Tensor) -> None:
-        if target.ndim != 1 or scores.shape != (target.shape[0], self.num_classes):
-            raise ValueError(
-                f"EvaluationMetrics takes scores (N, {self.num_classes}) and targets (N,); got "
-                f"{tuple(scores.shape)} and {tuple(target.shape)}."
-            )
-        if not self.validate_args or target.numel() == 0:
-            return
-        if not bool(((target >= 0) & (target < self.num_classes)).all()):
-            raise ValueError(f"EvaluationMetrics takes targets in 0..{self.num_classes - 1}; drop other labels first.")
-
-    def _log_probabilities(self, scores: Tensor) -> Tensor:
-        wide = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
-        if self.from_probabilities:
-            return wide.clamp_min(torch.finfo(wide.dtype).tiny).log()
-        return torch.log_softmax(wide * self.logit_scale, dim=1)
+Groups: TypeAlias = Mapping[GroupName, Sequence[int] | npt.NDArray[np.int64]]
+Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
-def summarize(metric: EvaluationMetrics, class_counts: ClassCounts, groups: Groups | None = None) -> Summary:
-    """Turn a metric into the plain numbers that ``metrics.json`` holds for one split.
+class ClassSummary(TypedDict):
+    """One class of a :class:`Summary`; None where a fraction has nothing to divide by."""
 
-    Where several processes evaluate, call it on each of them: it adds up their sums.
+    name: str
+    train_count: int
+    test_count: int
+    group: GroupName | None
+    recall: float | None
+    precision: float | None
+    f1: float | None
+    recall_interval: Interval | None
+    precision_interval: Interval | None
+    f1_interval: Interval | None
+
+
+class SummaryIntervals(TypedDict):
+    """The intervals of a split's figures, [low, high] in [0, 1]; None where the figure is None."""
+
+    level: float
+    unit: str
+    correlation: float | None
+    accuracy: Interval | None
+    balanced_accuracy: Interval | None
+    many: Interval | None
+    medium: Interval | None
+    few: Interval | None
+    worst_class: Interval | None
+
+
+class Summary(TypedDict):
+    """What ``metrics.json`` holds for a split: fractions in [0, 1], None where there is no image."""
+
+    num_images: int
+    accuracy: float | None
+    balanced_accuracy: float | None
+    many: float | None
+    medium: float | None
+    few: float | None
+    worst_class: float | None
+    harmonic_mean: float | None
+    nll: float | None
+    ece: float | None
+    intervals: SummaryIntervals
+    per_class: list[ClassSummary]
+
+
+def group_mean(values: npt.ArrayLike | Tensor, classes: Sequence[int] | npt.NDArray[np.int64]) -> float:
+    """Average a figure over the classes of a group, each class counting the same; NaN where none has a figure.
 
     Args:
-        metric: The accumulated metric.
-        class_counts: Counts and names of the *training* classes, shape (C,).
-        groups: Class indices of ``many``, ``medium`` and ``few``; by default ``class_counts.groups()``.
-
-    Raises:
-        ValueError: Counts that do not fit the metric's classes.
-        LongtailError: The network gave NaN or infinity.
+        values: A figure of each class, such as its recall, shape (C,); NaN for a class without images.
+        classes: The group's class indices, possibly none.
 
     Example:
-        >>> metric = EvaluationMetrics(num_classes=2)
-        >>> metric.update(torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1, 1]))
-        >>> summary = summarize(metric, ClassCounts([500, 5], names=["cat", "lynx"]))
-        >>> summary["balanced_accuracy"], summary["many"], summary["medium"], summary["few"]
-        (0.75, 1.0, None, 0.5)
+        >>> group_mean([0.5, 1.0, np.nan], [1, 2]), group_mean([0.5, 1.0, np.nan], [])
+        (1.0, nan)
     """
-    if class_counts.num_classes != metric.num_classes:
-        raise ValueError(f"{class_counts.num_classes} counts do not fit a metric of {metric.num_classes} classes.")
-    values = {name: value.cpu() for name, value in metric.compute().items()}
-    return summarize_figures(values, class_counts, groups)
+    index = torch.as_tensor(np.asarray(classes, dtype=np.int64))
+    return float(torch.as_tensor(values, dtype=torch.float64)[index].nanmean())
+
+
+def group_means(values: npt.ArrayLike, group_of: Sequence[GroupName]) -> FloatArray:
+    """Average a figure over the classes of each group, float64 (3,) in the order of ``GROUP_NAMES``.
+
+    Args:
+        values: A figure of each class, shape (C,); NaN for a class without images.
+        group_of: Shot group of each class, length C.
+
+    Example:
+        >>> group_means([0.5, 1.0, 0.0], ["many", "few", "few"]).tolist()
+        [0.5, nan, 0.5]
+    """
+    numbers = group_numbers(group_of)
+    return np.array([group_mean(values, np.flatnonzero(numbers == number)) for number in range(len(GROUP_NAMES))])
+
+
+def group_numbers(group_of: Sequence[GroupName]) -> IntArray:
+    """Return the position of each class's group in ``GROUP_NAMES``, shape (C,).
+
+    Example:
+        >>> group_numbers(["few", "many", "many"]).tolist()
+        [2, 0, 0]
+    """
+    return np.array([GROUP_NAMES.index(name) for name in group_of], dtype=np.int64)
+
+
+def group_masks(label: IntArray, group_of: Sequence[GroupName]) -> dict[GroupName, Mask]:
+    """Mark the images whose true class is in each group, shape (N,); a group without images has an empty mask.
+
+    Args:
+        label: True classes, shape (N,).
+        group_of: Shot group of each class, length C.
+
+    Example:
+        >>> {name: mask.tolist() for name, mask in group_masks(np.array([0, 1, 0]), ["many", "few"]).items()}
+        {'many': [True, False, True], 'medium': [False, False, False], 'few': [False, True, False]}
+    """
+    numbers = group_numbers(group_of)[label]
+    return {name: numbers == number for number, name in enumerate(GROUP_NAMES)}
+
+
+def class_weights(label: IntArray) -> FloatArray:
+    """Weights of images under which every class counts the same, as it does in the figures of the shot groups.
+
+    Args:
+        label: True classes, shape (N,).
+
+    Returns:
+        One over the number of images of the class, shape (N,).
+
+    Example:
+        >>> class_weights(np.array([0, 0, 1])).tolist()
+        [0.5, 0.5, 1.0]
+    """
+    return np.asarray(1.0 / np.maximum(np.bincount(label), 1)[label], dtype=np.float64)
+
+
+def accuracy(confusion: Tensor) -> Tensor:
+    """Return the fraction of images predicted right, a float64 scalar; NaN where there is no image.
+
+    Args:
+        confusion: Counts, shape (C, C), rows true, columns predicted.
+
+    Example:
+        >>> accuracy(torch.tensor([[3, 1], [0, 4]])).item()
+        0.875
+    """
+    return confusion.diagonal().sum().double() / confusion.sum().double()
+
+
+def recall_per_class(confusion: Tensor) -> Tensor:
+    """Return the fraction of each class's images that is predicted right, float64 (C,); NaN for a class without images.
+
+    Args:
+        confusion: Counts, shape (C, C), rows true, columns predicted.
+
+    Example:
+        >>> recall_per_class(torch.tensor([[3, 1], [0, 4]])).tolist()
+        [0.75, 1.0]
+    """
+    return confusion.diagonal().double() / confusion.sum(dim=1).double()
+
+
+def precision_per_class(confusion: Tensor) -> Tensor:
+    """Return the fraction of predictions of each class that is right, float64 (C,); NaN for a class never predicted.
+
+    Args:
+        confusion: Counts, shape (C, C), rows true, columns predicted.
+
+    Example:
+        >>> precision_per_class(torch.tensor([[3, 1], [0, 4]])).tolist()
+        [1.0, 0.8]
+    """
+    return confusion.diagonal().double() / confusion.sum(dim=0).double()
+
+
+def f1_per_class(confusion: Tensor) -> Tensor:
+    """Return ``2 TP / (2 TP + FP + FN)``, float64 (C,); NaN for a class without images.
+
+    Args:
+        confusion: Counts, shape (C, C), rows true, columns predicted.
+
+    Example:
+        >>> f1_per_class(torch.tensor([[2, 2], [0, 4]])).tolist()[1]
+        0.8
+    """
+    images, predictions = confusion.sum(dim=1), confusion.sum(dim=0)
+    score = 2 * confusion.diagonal().double() / (images + predictions).double()
+    return torch.where(images > 0, score, torch.nan)
+
+
+def harmonic_mean(recall: Tensor) -> Tensor:
+    """Return the harmonic mean of the recalls: 0 as soon as one class is never right; NaN where there is no image.
+
+    Args:
+        recall: Recall per class, shape (C,), NaN for a class without images.
+
+    Example:
+        >>> harmonic_mean(torch.tensor([1.0, 0.5, torch.nan]).double()).item()
+        0.6666666666666666
+    """
+    # 1 / 0 is infinity and 1 / infinity is 0, which is the limit wanted.
+    return 1 / (1 / recall).nanmean()
+
+
+def bin_confidences(confidence: Tensor, correct: Tensor, *, num_bins: int = 15) -> Tensor:
+    """Sort predictions into bins of equal width by their confidence and sum each bin.
+
+    Bin b holds confidences in ``(b / B, (b + 1) / B]``; the first holds 0 as well. Sums of batches and of processes
+    add up to the sums of the whole.
+
+    Args:
+        confidence: Probability of the predicted class, shape (N,), in [0, 1].
+        correct: Whether the prediction is right, shape (N,), bool or 0 and 1.
+        num_bins: The number of bins B.
+
+    Returns:
+        float64, shape (3, B): count, sum of confidences, number right.
+
+    Example:
+        >>> bin_confidences(torch.tensor([0.3, 0.9, 1.0]), torch.tensor([True, False, True]), num_bins=2)[0]
+        tensor([1., 2.], dtype=torch.float64)
+    """
+    values = confidence.double()
+    edges = torch.linspace(0, 1, num_bins + 1, dtype=torch.float64, device=values.device)
+    bins = (torch.bucketize(values, edges) - 1).clamp(0, num_bins - 1)
+    columns = torch.stack([torch.ones_like(values), values, correct.double()])
+    return torch.zeros(3, num_bins, dtype=torch.float64, device=values.device).index_add_(1, bins, columns)
+
+
+def expected_calibration_error(bins: Tensor) -> Tensor:
+    """``sum_b (count_b / N) |accuracy_b - confidence_b|``, a float64 scalar in [0, 1]; NaN where there is no image.
+
+    Source: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+
+    Args:
+        bins: Sums as :func:`bin_confidences` gives them, shape (3, B).
+
+    Example:
+        >>> bins = bin_confidences(torch.tensor([0.75, 0.75]), torch.tensor([True, False]))
+        >>> expected_calibration_error(bins).item()
+        0.25
+    """
+    count, confidence, correct = bins.unbind()
+    # The bin's own count cancels: (count / N) |correct / count - confidence / count|.
+    return (correct - confidence).abs().sum() / count.sum()
+
+
+def figures(confusion: Tensor, nll_sum: Tensor, bins: Tensor) -> dict[str, Tensor]:
+    """Compute the figures of a split from its sums; see :meth:`longtail.evaluation.confusion.EvaluationMetrics.compute`.
+
+    Args:
+        confusion: Counts, shape (C, C), rows true, columns predicted.
+        nll_sum: Sum of negative log-likelihoods, a scalar.
+        bins: Sums of the calibration bins, shape (3, B).
+    """
+    recall = recall_per_class(confusion)
+    return {
+        "confusion": confusion,
+        "bins": bins,
+        "recall": recall,
+        "accuracy": accuracy(confusion),
+        "balanced_accuracy": recall.nanmean(),
+        "nll": nll_sum / confusion.sum(),
+        "ece": expected_calibration_error(bins),
+    }
+
+
+def summarize_figures(values: Mapping[str, Tensor], class_counts: ClassCounts, groups: Groups | None = None) -> Summary:
+    """Turn what :func:`figures` returned into plain numbers with their intervals.
+
+    See :func:`longtail.evaluation.confusion.summarize`.
+    """
+    groups = class_counts.groups() if groups is None else groups
+    num_images = int(values["confusion"].sum())
+    if num_images and not bool(values["nll"].isfinite()):
+        raise LongtailError(
+            "The network's outputs hold NaN or infinity: train again with a lower learning rate or gradient clipping."
+        )
+    recall, confusion = values["recall"], values["confusion"]
+    plain: dict[str, Any] = {
+        "num_images": num_images,
+        "accuracy": _plain(values["accuracy"]),
+        "balanced_accuracy": _plain(values["balanced_accuracy"]),
+        **{name: _plain(group_mean(recall, groups.get(name, ()))) for name in GROUP_NAMES},
+        "worst_class": min((value for value in recall.tolist() if not isnan(value)), default=None),
+        "harmonic_mean": _plain(harmonic_mean(recall)),
+        "nll": _plain(values["nll"]),
+        "ece": _plain(values["ece"]),
+        "per_class": _summarize_classes(confusion, class_counts, groups),
+    }
+    sums = (confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0))
+    right, images, predicted = (part.double().numpy() for part in sums)
+    return add_intervals(cast("Summary", plain), right, images, predicted)
+
+
+def _summarize_classes(confusion: Tensor, class_counts: ClassCounts, groups: Groups) -> list[dict[str, Any]]:
+    group_of: dict[int, GroupName] = {int(index): name for name, members in groups.items() for index in members}
+    test_counts = confusion.sum(dim=1).tolist()
+    recall, precision, f1 = recall_per_class(confusion), precision_per_class(confusion), f1_per_class(confusion)
+    return [
+        {
+            "name": name,
+            "train_count": class_counts[index],
+            "test_count": int(test_counts[index]),
+            "group": group_of.get(index),
+            "recall": _plain(recall[index]),
+            "precision": _plain(precision[index]),
+            "f1": _plain(f1[index]),
+        }
+        for index, name in enumerate(class_counts.names)
+    ]
+
+
+def _plain(value: Tensor | float) -> float | None:
+    """The number as a float, or None for NaN: JSON knows no NaN."""
+    number = float(value)
+    return None if isnan(number) else number
+
+
+def add_intervals(
+    summary: Summary, right: Array, images: Array, predicted: Array, effective: EffectiveSize | None = None
+) -> Summary:
+    """Return a summary with the intervals of its figures and of its classes.
+
+    Args:
+        summary: The plain figures; intervals in it are replaced.
+        right: Images predicted right, shape (C,).
+        images: Images of each class, shape (C,).
+        predicted: Predictions of each class, shape (C,).
+        effective: Their effective sample size, where images are not independent of each other.
+    """
+    size = effective or EffectiveSize("image", None, images, predicted, float(images.sum()))
+    rows = [{**row} for row in summary["per_class"]]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scaled = right / images * size.images
+        by_class = {
+            "recall_interval": wilson(scaled, size.images),
+            "precision_interval": wilson(right / predicted * size.predicted, size.predicted),
+            "f1_interval": f1_intervals(scaled, size.images, predicted * size.images / images),
+        }
+    for name, ends in by_class.items():
+        for row, pair in zip(rows, ends.tolist(), strict=True):
+            row[name] = None if pair[0] != pair[0] else pair
+    sets: dict[str, Sequence[int]] = {
+        name: [j for j, row in enumerate(rows) if row["group"] == name] for name in GROUP_NAMES
+    }
+    means = mean_intervals(right, images, {"balanced_accuracy": range(len(rows)), **sets}, effective=size.images)
+    intervals = {
+        "level": LEVEL,
+        "unit": size.unit,
+        "correlation": size.correlation,
+        "accuracy": share_interval(right.sum() / images.sum() if images.sum() else None, size.total),
+        **means,
+        "worst_class": worst_interval(np.nan_to_num(scaled), size.images),
+    }
+    return {**summary, "intervals": intervals, "per_class": rows}  # type: ignore[typeddict-item]

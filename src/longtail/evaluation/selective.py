@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import GROUP_NAMES, FloatArray, IntArray
-from longtail.evaluation.groups import Groups, Mask
 from longtail.evaluation.intervals import Interval, intraclass_correlation, pooled_sample_size, share_interval
+from longtail.evaluation.metrics import Groups, Mask
 
 
 class Coverage(TypedDict):

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from longtail.counts import FEW_IMAGES, GROUP_NAMES, IntArray
 from longtail.data.dataset import Split
 from longtail.errors import LongtailError, UsageError
-from longtail.evaluation.groups import Groups
-from longtail.evaluation.metrics import EvaluationMetrics, summarize
+from longtail.evaluation.confusion import EvaluationMetrics, summarize
+from longtail.evaluation.metrics import Groups, harmonic_mean
 from longtail.evaluation.posthoc import (
     TEMPERATURES,
     Adjustment,
@@ -33,7 +33,6 @@ from longtail.evaluation.selective import (
     threshold_for_coverage,
 )
 from longtail.evaluation.significance import Difference, matched_gain
-from longtail.evaluation.summary import harmonic_mean
 from longtail.experiments.finished_run import FinishedRun, open_run
 from longtail.models.heads import linear_map
 from longtail.run.model_files import ModelInfo, load_info, save_info

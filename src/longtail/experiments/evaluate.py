@@ -13,7 +13,7 @@ from longtail.data.sources import PACKAGED_SOURCES, absolute_source, source_path
 from longtail.data.sources.registry import load_source
 from longtail.data.sources.tables import Columns, split_name
 from longtail.errors import LongtailError, UsageError, nearest
-from longtail.evaluation.groups import Groups
+from longtail.evaluation.metrics import Groups
 from longtail.evaluation.selective import SelectiveSummary, coverage_curve, selective_summary, threshold_for_coverage
 from longtail.experiments.finished_run import FinishedRun, open_run
 from longtail.run.folder import refuse_swapped

@@ -20,7 +20,7 @@ from longtail.counts import ClassCounts, IntArray
 from longtail.data.dataset import ImageData, Split
 from longtail.data.splits import assign_folds, never_judged
 from longtail.errors import LongtailError, resume_hint
-from longtail.evaluation.summary import bin_confidences, figures, summarize_figures
+from longtail.evaluation.metrics import bin_confidences, figures, summarize_figures
 from longtail.experiments.grid_plan import Grid, PlannedRun
 from longtail.experiments.grid_runner import run_grid
 from longtail.run.folder import (

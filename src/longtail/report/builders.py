@@ -17,8 +17,8 @@ import plotly.graph_objects as go
 from longtail.analysis.norms import RankTrend, rank_trend
 from longtail.compare.table import Comparison
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName
-from longtail.evaluation.groups import group_means
 from longtail.evaluation.intervals import LEVEL_TEXT
+from longtail.evaluation.metrics import group_means
 from longtail.evaluation.significance import seeds_interval
 from longtail.formatting import MINUS, listing, number, signed
 from longtail.report.configurations import Measured, group_keys, named, run_keys, seed_note, side_by_side

@@ -14,7 +14,7 @@ from longtail.compare.differences import Between, Measure, difference_between, d
 from longtail.compare.seeds import MeanStd
 from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
-from longtail.evaluation.groups import Mask, group_masks
+from longtail.evaluation.metrics import Mask, group_masks
 from longtail.formatting import listing, percent
 from longtail.report.plots import GROUP_LABELS, GROUP_SYMBOLS
 from longtail.report.section import Key

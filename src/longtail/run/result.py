@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from longtail.analysis.columns import Analysis
 from longtail.counts import FEW_IMAGES, ClassCounts, GroupName
 from longtail.errors import LongtailError, resume_hint
+from longtail.evaluation.metrics import Summary, add_intervals
 from longtail.evaluation.posthoc import Adjustment
-from longtail.evaluation.summary import Summary, add_intervals
 from longtail.files import read_json, write_json
 from longtail.run.analysis import read_analysis
 from longtail.run.dynamics import Dynamics, read_dynamics

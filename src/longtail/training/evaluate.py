@@ -12,15 +12,14 @@ from torch import Tensor, nn
 
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.splits import group_numbers
-from longtail.evaluation.groups import Groups
 from longtail.evaluation.intervals import effective_sample_size
-from longtail.evaluation.summary import Summary, add_intervals
+from longtail.evaluation.metrics import Groups, Summary, add_intervals
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import BatchOutputs, Inputs, forward_pass
 
 if TYPE_CHECKING:
     from longtail.data.dataset import Split
-    from longtail.evaluation.metrics import EvaluationMetrics
+    from longtail.evaluation.confusion import EvaluationMetrics
 
 TOP = 5
 
@@ -63,7 +62,7 @@ def evaluate(
         scores: Turns the network's logits (N, C) into what softmax makes probabilities of.
         keep_predictions: Also return one row per image.
     """
-    from longtail.evaluation.metrics import EvaluationMetrics, summarize  # seconds of import: training begins without
+    from longtail.evaluation.confusion import EvaluationMetrics, summarize  # seconds of import: training begins without
 
     def measure(batches: Iterator[BatchOutputs]) -> tuple[EvaluationMetrics, list[dict[str, Tensor]]]:
         # Looking at the labels of each batch would wait for the device; they are the split's own.

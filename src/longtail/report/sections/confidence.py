@@ -13,8 +13,8 @@ from longtail.compare.differences import Counted, counted_between
 from longtail.compare.seeds import mean_interval
 from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, FloatArray
-from longtail.evaluation.groups import Mask, class_weights
 from longtail.evaluation.intervals import wilson
+from longtail.evaluation.metrics import Mask, class_weights
 from longtail.evaluation.selective import coverage_curve, threshold_for_coverage
 from longtail.formatting import interval_text, percent, signed
 from longtail.report.configurations import (
