@@ -262,7 +262,9 @@ def expected_calibration_error(bins: Tensor) -> Tensor:
 
 
 def figures(confusion: Tensor, nll_sum: Tensor, bins: Tensor) -> dict[str, Tensor]:
-    """Compute the figures of a split from its sums; see :meth:`longtail.evaluation.confusion.EvaluationMetrics.compute`.
+    """Compute the figures of a split from its sums.
+
+    See :meth:`longtail.evaluation.confusion.EvaluationMetrics.compute`.
 
     Args:
         confusion: Counts, shape (C, C), rows true, columns predicted.
