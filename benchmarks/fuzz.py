@@ -4,12 +4,12 @@
     python benchmarks/fuzz.py --seed 3 --only model.json
 
 One small run with two stages, recorded gradients, an analysis, an adjustment and its checkpoints is trained on the
-digits, and the file of a grid is written, of which nothing is trained; each case changes one file of a copy and calls a
-command that reads it. The changes: a value of JSON, YAML or the metadata of a checkpoint becomes another type, a number
-out of range or of 400 digits, NaN, infinity, a lone surrogate, or 1,000 nested lists; it is removed; tags and aliases
-of YAML; a column of a table gets another type, a null or a number out of range, or goes; a tensor gets another shape or
-type; a file is cut short, or has wrong bytes. What counts is a traceback or a case that takes longer than --limit
-seconds.
+digits, and one with two folds; beneath it lie the file of a grid, of which nothing is trained, and two of a class
+prior. Each case changes one file of a copy and calls a command that reads it. The changes: a value of JSON, YAML or the
+metadata of a checkpoint becomes another type, a number out of range or of 400 digits, NaN, infinity, a lone surrogate,
+or 1,000 nested lists; it is removed; tags and aliases of YAML; a column of a table gets another type, a null or a
+number out of range, or goes; a tensor gets another shape or type; a file is cut short, or has wrong bytes. What counts
+is a traceback or a case that takes longer than --limit seconds.
 """
 
 from __future__ import annotations
@@ -42,18 +42,21 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from longtail.cli import main as longtail
+from longtail.console import Reporter
 from longtail.errors import LongtailError
-from longtail.experiments import grid_runner
+from longtail.experiments import folds, grid_runner
 from longtail.experiments.grid_plan import Grid, plan_grid, state_of
 from longtail.files import write_yaml
 from longtail.predict.hub import model_card
 from longtail.run.folder import GRID_FILE
+from longtail.training.experiment import start_run
 
 OPTIONS = (
     "--recipe", "cifar-lt/gcl", "--imbalance-ratio", "20", "--model.name", "plain-cnn", "--data.image_size", "8",
     "--data.validation_fraction", "0.2", "--stage1.epochs", "1", "--stage2.epochs", "1", "--stage1.batch_size", "256",
     "--training.record_dynamics", "true", "--training.precision", "fp32", "--training.device", "cpu",
-    "--stage1.optimizer.lr", "0.02", "--training.ema_decay", "0.9", "--keep-checkpoints", "--quiet",
+    "--stage1.optimizer.lr", "0.02", "--training.ema_decay", "0.9",
+    "--keep-checkpoints", "--quiet",
 )  # fmt: skip
 READERS = {
     "config.yaml": ("evaluate", "report", "adjust", "resume", "push"),
@@ -69,6 +72,12 @@ READERS = {
     "analysis": ("report",),
     "checkpoint": ("resume",),
     "grid.yaml": ("plan",),
+    "tracker.json": ("resume",),
+    "cv/fold-0/metrics.json": ("pool",),
+    "cv/fold-0/predictions.parquet": ("pool",),
+    "cv/fold-0/examples.parquet": ("pool",),
+    "prior.json": ("prior.json",),
+    "prior.csv": ("prior.csv",),
 }
 """The commands that read a file, or the files of a folder, of a RUN."""
 
@@ -101,18 +110,21 @@ class Case:
         return self.result in {"result", "sentence"}
 
 
-def make_run(folder: Path) -> Path:
-    """Train the run that is damaged, in a folder with an image to predict."""
+def make_run(folder: Path, *, is_whole: bool = True) -> Path:
+    """Train the run that is damaged, in a folder with an image to predict; folds and a tracker take longer."""
     run, image = folder / "run", folder / "image.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(image)
     words = [
-        ["train", "digits", "--out", str(run), *OPTIONS],
+        ["train", "digits", "--out", str(run), *OPTIONS, "--tracker", "tensorboard" if is_whole else "none"],
         ["analyse", str(run)],
         ["adjust", str(run)],
+        *([["train", "digits", "--out", str(run / "cv"), "--folds", "2", *OPTIONS]] if is_whole else []),
     ]
-    for command in words:
-        if _called(command)[0] != 0:
-            raise RuntimeError(f"the run cannot be made: {_called(command)[1]}")
+    with mock.patch.object(folds, "run_grid", _trained):
+        for command in words:
+            status, text = _called(command)
+            if status != 0:
+                raise RuntimeError(f"the run cannot be made: {text}")
     grid = {
         "source": "digits",
         "out": str(folder / "grid"),
@@ -124,6 +136,9 @@ def make_run(folder: Path) -> Path:
         "runs": {name: {"recipe": f"cifar-lt/{name}", "set": {"model.name": "plain-cnn"}} for name in ("gcl", "ce")},
     }
     write_yaml(run / GRID_FILE, plan_grid(grid).spec)
+    shares = {str(digit): digit / 100 for digit in range(10)}
+    (run / "prior.json").write_text(json.dumps(shares))
+    (run / "prior.csv").write_text("".join(f"{name},{share}\n" for name, share in shares.items()))
     shutil.copytree(run, folder / "other")
     return run
 
@@ -139,7 +154,7 @@ def run_case(base: Path, seed: int, only: str = "", commands: tuple[str, ...] = 
         limit: Seconds after which a command counts as one that hangs.
     """
     rng = random.Random(seed)
-    name = only or rng.choice(list(READERS))
+    name = only or rng.choice([name for name in READERS if (base / name).exists()])
     with tempfile.TemporaryDirectory(prefix="longtail-fuzz-") as folder:
         run = Path(folder) / "run"
         shutil.copytree(base, run)
@@ -168,9 +183,14 @@ def _used(run: Path, command: str, folder: Path, limit: float) -> tuple[str, str
         "export": ["export", str(run), "--out", str(run.parent / "model.pt2")],
         "resume": ["train", "--resume", str(run), "--quiet"],
         "plan": ["compare", "--grid", str(run / GRID_FILE)],
+        "pool": ["train", "--resume", str(run / "cv"), "--quiet"],
     }
-    if command == "resume":
-        for name in ("report.html", "model.json"):
+    words |= {
+        name: ["predict", str(run), str(folder / "image.png"), "--prior", str(run / name), "--out", str(run / "o.csv")]
+        for name in ("prior.json", "prior.csv")
+    }
+    if command in {"resume", "pool"}:
+        for name in ("report.html", "model.json", "cv/metrics.json"):
             (run / name).unlink(missing_ok=True)
 
     def stop(*_: object) -> None:
@@ -185,7 +205,10 @@ def _used(run: Path, command: str, folder: Path, limit: float) -> tuple[str, str
                 return "result", ""
             except LongtailError as error:
                 return "sentence", str(error)
-        with mock.patch.object(grid_runner, "run_grid", _untrained):
+        with (
+            mock.patch.object(grid_runner, "run_grid", _untrained),
+            mock.patch.object(folds, "run_grid", lambda grid, _: [grid_runner.Outcome(run) for run in grid.runs]),
+        ):
             status, text = _called(words[command])
         if "too slow" in text:
             return "hang", ""
@@ -202,6 +225,13 @@ def _used(run: Path, command: str, folder: Path, limit: float) -> tuple[str, str
 def _untrained(grid: Grid, *_: object, **__: object) -> list[grid_runner.Outcome]:
     """Look at the folder of each run of a grid, as before its training, and train none."""
     return [grid_runner.Outcome(run, f"{state_of(run)}.") for run in grid.runs]
+
+
+def _trained(grid: Grid, reporter: Reporter) -> list[grid_runner.Outcome]:
+    """Train the runs of a grid in this process, without those that it would start."""
+    for run in grid.runs:
+        start_run(run.config, run.folder, reporter)
+    return [grid_runner.Outcome(run) for run in grid.runs]
 
 
 def _called(words: list[str]) -> tuple[int, str]:

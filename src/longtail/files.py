@@ -421,11 +421,12 @@ def read_bytes(path: Path, remedy: str, most: int = MAX_JSON_BYTES) -> bytes:
         LongtailError: It is missing, too large, or the system refuses.
     """
     try:
-        size = path.stat().st_size
-        data = b"" if size > most else path.read_bytes()
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size or most  # a stream has none, and may be endless
+            data = file.read(min(size, most) + 1)
     except OSError as error:
         raise LongtailError(f"{path} cannot be read ({error.strerror}): {remedy}.") from error
-    if size > most:
+    if len(data) > most:
         raise LongtailError(f"{path} is larger than {most:,} bytes: {remedy}.")
     return data
 

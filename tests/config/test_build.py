@@ -88,3 +88,10 @@ def test_a_grid_names_the_place_of_what_is_wrong(text: str, words: str, tmp_path
     (tmp_path / "grid.yaml").write_text(text)
     with pytest.raises(LongtailError, match=words):
         read_grid(tmp_path / "grid.yaml")
+
+
+def test_a_file_of_any_size_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.yaml"
+    path.write_text("a: 1\n" + "# more\n" * 100_000)
+    with pytest.raises(LongtailError, match="larger than"):
+        read_config_file(path)

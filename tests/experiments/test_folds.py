@@ -87,6 +87,13 @@ def test_all_folds_together_judge_every_image_once(
         with pytest.raises(LongtailError, match=rf"{name}\.parquet.*{column}"):
             train_folds(config, out, quiet)
         pq.write_table(table, path)
+    path = out / "fold-1" / "metrics.json"
+    whole_file = json.loads(path.read_text())
+    for damage in ({"test": None}, {"test": whole_file["test"] | {"nll": None}}):
+        path.write_text(json.dumps(whole_file | damage))
+        with pytest.raises(LongtailError, match=r"metrics\.json.*test"):
+            train_folds(config, out, quiet)
+    path.write_text(json.dumps(whole_file))
     assert train_folds(config, out, quiet) == metrics
 
 

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 CASES = 25  # for each test, the same on every machine
-READERS = ("evaluate", "compare", "predict", "export", "push", "adjust", "plan")
+READERS = ("evaluate", "compare", "predict", "export", "push", "adjust", "plan", "prior.json", "prior.csv")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def fuzz() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def base(fuzz: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run: Path = fuzz.make_run(tmp_path_factory.mktemp("fuzz"))
+    run: Path = fuzz.make_run(tmp_path_factory.mktemp("fuzz"), is_whole=False)
     return run
 
 

@@ -15,12 +15,14 @@ import yaml
 
 from longtail.config.schema import Nested, RunConfig, choices_of, defaults, merge, nested, option_types
 from longtail.errors import LongtailError, UsageError, first_line, nearest
+from longtail.files import read_bytes, shown
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
     from pydantic_core import ErrorDetails
 
 Options = TypeVar("Options")
+_MOST_BYTES: Final = 2**18  # of a file, where a configuration has a few thousand
 _MOST_VALUES: Final = 100_000  # nested aliases can expand to billions
 _DEEPEST: Final = 40
 _TAG: Final = "tag:yaml.org,2002:"
@@ -100,7 +102,7 @@ def read_config_file(path: str | Path) -> Document:
         LongtailError: The file is missing, is not YAML, has an unknown option or a wrong value; the line and column are
             named.
     """
-    document = read_yaml(path, "the configuration of a run")
+    document = read_yaml(path, "name the configuration of a run")
     if not isinstance(document.values, dict):
         raise LongtailError(f"{path} holds no configuration; name the configuration of a run.")
     build(document.values, document)
@@ -152,8 +154,6 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _sentence(error: ValidationError, types: Mapping[str, Any], where: str | Document, flags: Mapping[str, str]) -> str:
     """Describe the first problem of a validation, an unknown name before a wrong value."""
-    from longtail.files import shown
-
     problems = error.errors(include_url=False)
     problem = min(problems, key=lambda each: each["type"] != "unexpected_keyword_argument")
     key = ".".join(part for part in problem["loc"] if isinstance(part, str))
@@ -214,23 +214,20 @@ def check_value(value: Any, kind: Any, flag: str) -> Any:
     return typed(kind, value, types={"": kind}, flags={"": flag})
 
 
-def read_yaml(path: str | Path, expected: str) -> Document:
-    """Read a YAML file.
+def read_yaml(path: str | Path, remedy: str) -> Document:
+    """Read a YAML file of limited size.
 
     Args:
         path: The file.
-        expected: Description of the expected file in errors: ``a grid file``.
+        remedy: What to do about a file that is not YAML at all, without a period: ``name a grid file``.
 
     Raises:
-        LongtailError: The file is missing or not YAML of plain values; the line and column are named.
+        LongtailError: The file is missing, too large, or not YAML of plain values; the line and column are named.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise LongtailError(f"{path} cannot be read ({error.strerror}); name {expected}.") from error
+        return parse_yaml(read_bytes(Path(path), remedy, _MOST_BYTES).decode("utf-8-sig"), str(path))
     except UnicodeDecodeError as error:
-        raise LongtailError(f"{path} is not valid YAML (not text in UTF-8): name {expected}.") from error
-    return parse_yaml(text, str(path))
+        raise LongtailError(f"{path} is not valid YAML (not text in UTF-8): {remedy}.") from error
 
 
 def parse_yaml(text: str, name: str) -> Document:

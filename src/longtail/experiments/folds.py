@@ -125,6 +125,12 @@ def _require_same(grid: Grid, data: ImageData) -> None:
 def _pool(config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, fold_of: IntArray) -> dict[str, Any]:
     """Write the results of all folds together, as those of one run."""
     parts = [read_metrics(folder).plain() for folder in folders]
+    for folder, part in zip(folders, parts, strict=True):
+        if part["test"] is None or part["test"]["nll"] is None:
+            raise LongtailError(
+                f"{folder / METRICS_FILE} has no figures of test images: delete it and write it again with: "
+                f"{resume_hint(folder)}"
+            )
     mean_counts = np.mean([part["train_counts"] for part in parts], axis=0)
     counts = ClassCounts([int(value) for value in np.rint(mean_counts)], parts[0]["classes"])
     groups = counts.groups(many=config.data.many, few=config.data.few, by=config.data.groups)
@@ -157,7 +163,7 @@ def _pool(config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, f
         "unreadable": parts[0].get("unreadable", []),
         "versions": parts[0]["versions"],
         "hardware": parts[0]["hardware"],
-        "seconds": {"total": round(sum(part["seconds"]["total"] for part in parts), 3)},
+        "seconds": {"total": round(sum(part["seconds"].get("total") or 0.0 for part in parts), 3)},
     }
     pool_examples(out, folders, size)
     write_predictions(out, predictions)

@@ -143,7 +143,7 @@ def read_grid(path: str | Path) -> Nested:
         LongtailError: The file is missing, is not a YAML mapping, has an unknown name or a value of the
             wrong type; the line and column are named.
     """
-    document = read_yaml(path, "a grid file")
+    document = read_yaml(path, "name a grid file")
     values: Any = document.values
     if not isinstance(values, dict):
         raise LongtailError(f"{path} is not a grid; it needs at least source, out and runs.")

@@ -17,6 +17,7 @@ from longtail.data.class_names import normalize_class_name
 from longtail.data.sources.csv import read_records
 from longtail.errors import LongtailError, UsageError, listed, nearest
 from longtail.evaluation.posthoc import Adjustment, prior_shares
+from longtail.files import read_bytes
 from longtail.run.model_files import ModelInfo
 
 SMALLEST_SHARE: Final = 1e-6
@@ -25,6 +26,7 @@ WORDS: Final = ("uniform", "train")
 _TOO_MUCH: Final = 1e300  # a sum of fewer than a hundred million such shares is still a number
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _NO_NUMBERS: Final = {"nan", "inf", "infinity", "-inf", "-infinity", "+inf"}  # but not a header either
+_MOST_BYTES: Final = 2**26
 _LONGEST: Final = 60  # characters of a cell that an error shows
 
 
@@ -151,11 +153,11 @@ def _csv_entries(path: Path, numbers: Mapping[str, int]) -> Iterator[_Entry]:
 def _json_entries(path: Path) -> Iterator[_Entry]:
     """Yield the pairs of an object. Numbers stay text, to be parsed as in a CSV."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path, "name a smaller file", _MOST_BYTES).decode("utf-8-sig")
         pairs = json.loads(
             text, object_pairs_hook=_Pairs, parse_int=_Number, parse_float=_Number, parse_constant=_Number
         )
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise LongtailError(f"{path} cannot be read as UTF-8 text ({error}): save it as CSV or JSON.") from error
     except json.JSONDecodeError as error:
         raise LongtailError(f"{path} is not valid JSON ({error}): write an object of class name to share.") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from longtail.errors import LongtailError, UsageError, resume_hint
-from longtail.files import is_stream, output_path, read_bytes, write_yaml
+from longtail.files import is_stream, output_path, write_yaml
 
 if TYPE_CHECKING:
     from longtail.config.build import Document
@@ -36,7 +36,6 @@ CHECKPOINT_FOLDER: Final = "checkpoint"
 DYNAMICS_FOLDER: Final = "dynamics"
 ANALYSIS_FOLDER: Final = "analysis"
 TENSORBOARD_FOLDER: Final = "tensorboard"
-_MOST_BYTES: Final = 2**18  # of a configuration, which has a few thousand
 
 
 def fold_name(number: int) -> str:
@@ -147,15 +146,12 @@ def read_options(run: Path) -> Table:
 
 
 def _document(run: Path) -> Document:
-    from longtail.config.build import parse_yaml
+    from longtail.config.build import read_yaml
 
     path, remedy = run / CONFIG_FILE, "copy it back, or train the run again"
     if not path.is_file():
         raise LongtailError(f"{run} has no {CONFIG_FILE}, so it is not a run that was started: {remedy}.")
-    try:
-        document = parse_yaml(read_bytes(path, remedy, _MOST_BYTES).decode("utf-8-sig"), str(path))
-    except UnicodeDecodeError as error:
-        raise LongtailError(f"{path} is not valid YAML ({error}): {remedy}.") from error
+    document = read_yaml(path, remedy)
     options, sections = document.values, ("data", "model", "stage1", "stage2", "training")
     if not isinstance(options, dict) or not all(isinstance(options.get(name, {}), dict) for name in sections):
         raise LongtailError(f"{path} does not hold a configuration: {remedy}.")
