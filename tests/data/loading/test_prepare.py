@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -148,9 +149,10 @@ def test_too_little_space_is_said_before_anything_is_decoded(
     photos: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=8_000_000))
-    monkeypatch.setattr(resized, "_write_all", lambda *_: pytest.fail("it was begun"))
+    begun = partial(pytest.fail, "an image was decoded")
+    many = photos.with_splits(train=photos.splits["train"].select([0] * 10_997))
     with pytest.raises(LongtailError, match=r"33\.0 GB .* 0\.0 GB") as caught:
-        write_resized(photos.with_splits(train=photos.splits["train"].select([0] * 10_997)), tmp_path / "small", 1000)
+        write_resized(many, tmp_path / "small", 1000, tick=begun)
     assert "smaller --size" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 

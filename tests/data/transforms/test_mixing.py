@@ -25,7 +25,7 @@ def held(monkeypatch):
 
     def hold(share: float) -> None:
         monkeypatch.setattr(mixing, "beta_sample", lambda alpha, device, generator=None: torch.tensor(share))
-        monkeypatch.setattr(mixing, "_partners", lambda images, generator: torch.arange(len(images)).roll(-1))
+        monkeypatch.setattr(torch, "randperm", lambda count, **_: torch.arange(count).roll(-1))
 
     return hold
 

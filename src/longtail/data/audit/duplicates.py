@@ -112,13 +112,16 @@ def _copy(data: ImageData, probe: Probe, likeness: float | None = None) -> Copy:
     return Copy(name_of(data, probe), probe.split, probe.index, data.classes[probe.label], likeness)
 
 
-def duplicate_findings(groups: Sequence[DuplicateGroup], *, divided: bool, columns: bool = False) -> list[Finding]:
-    """Report copies with several labels, copies across splits, and copies that merely count double.
+def duplicate_findings(
+    groups: Sequence[DuplicateGroup], *, divided: bool, columns: bool = False, unchecked: int = 0
+) -> list[Finding]:
+    """Report copies with several labels, copies across splits, copies that merely count double, and unchecked pairs.
 
     Args:
         groups: From :func:`find_duplicates`.
         divided: Whether the source has a test split; without one, copies may still end up on both sides.
         columns: Whether its rows have columns other than image and label, which may group images.
+        unchecked: The number of pairs from :func:`find_duplicates` that were not compared.
 
     Example:
         >>> group = DuplicateGroup("exact", (Copy("a.png", "train", 0, "cat"), Copy("b.png", "test", 0, "cat")))
@@ -132,18 +135,20 @@ def duplicate_findings(groups: Sequence[DuplicateGroup], *, divided: bool, colum
         clashing = [group for group in of_kind if len(group.labels) > 1]
         leaking = [group for group in of_kind if len(group.splits) > 1]
         inside = [group for group in of_kind if len(group.labels) == 1 and len(group.splits) == 1]
-        findings += [_clash(kind, clashing)] if clashing else []
+        if clashing:
+            copies = "exact copies" if kind == "exact" else "images that look alike"
+            number, have = f"{len(clashing):,} group{'s' * (len(clashing) > 1)}", "have" if len(clashing) > 1 else "has"
+            message = f"{number} of {copies} {have} more than one label ({_examples(clashing, labels=True)})"
+            near = f"{_SEE}; if so, one label is wrong"
+            remedy = "keep the right label and remove the others" if kind == "exact" else near
+            findings.append(Finding("warning", message, remedy, f"{kind}-copies-across-labels", _names(clashing)))
         findings += _leaks(kind, leaking, columns=columns)
         findings += [_surplus(kind, inside, divided=divided, columns=columns)] if inside else []
+    if unchecked:
+        message = f"up to {unchecked:,} more pairs of images may look alike and were not compared by their pixels"
+        remedy = "look at fewer images at a time, --max-images"
+        findings.append(Finding("note", message, remedy, "near-copies-unchecked"))
     return findings
-
-
-def _clash(kind: str, groups: Sequence[DuplicateGroup]) -> Finding:
-    copies = "exact copies" if kind == "exact" else "images that look alike"
-    number = f"{len(groups):,} group{'s' * (len(groups) > 1)} of {copies} {'have' if len(groups) > 1 else 'has'}"
-    message = f"{number} more than one label ({_examples(groups, labels=True)})"
-    remedy = "keep the right label and remove the others" if kind == "exact" else f"{_SEE}; if so, one label is wrong"
-    return Finding("warning", message, remedy, f"{kind}-copies-across-labels", _names(groups))
 
 
 def _leaks(kind: str, groups: Sequence[DuplicateGroup], *, columns: bool) -> list[Finding]:
@@ -154,18 +159,14 @@ def _leaks(kind: str, groups: Sequence[DuplicateGroup], *, columns: bool) -> lis
         if not number:
             continue
         if kind == "exact":
-            each = (
-                f"image is an exact copy of a {other} image"
-                if number == 1
-                else f"images are each an exact copy of a {other} image"
-            )
-            remedy = f"take {'it' if number == 1 else 'them'} out of one of them, or the figures are flattered"
+            each = f"image{'s are each' if number > 1 else ' is'} an exact copy of"
+            remedy = f"take {'them' if number > 1 else 'it'} out of one of them, or the figures are flattered"
         else:
-            each = f"image looks like a {other} image" if number == 1 else f"images each look like a {other} image"
+            each = f"image{'s each look' if number > 1 else ' looks'} like"
             remedy = (
                 f"{_SEE}; if so, the figures are flattered until they are on one side of the split: {_share(columns)}"
             )
-        message = f"{number:,} {split} {each} ({_examples(across)})"
+        message = f"{number:,} {split} {each} a {other} image ({_examples(across)})"
         findings.append(Finding("warning", message, remedy, f"{kind}-copies-across-splits", _names(across)))
     return findings
 
@@ -193,34 +194,17 @@ def _share(columns: bool) -> str:
     return "list the images in a CSV with a column for what they share (--group-column)"
 
 
-def unchecked_findings(pairs: int) -> list[Finding]:
-    """Return a note if some candidate pairs, of a number from :func:`find_duplicates`, were not compared.
-
-    Example:
-        >>> [finding.kind for finding in unchecked_findings(7)]
-        ['near-copies-unchecked']
-    """
-    if not pairs:
-        return []
-    message = f"up to {pairs:,} more pairs of images may look alike and were not compared by their pixels"
-    return [Finding("note", message, "look at fewer images at a time, --max-images", "near-copies-unchecked")]
-
-
 def _examples(groups: Sequence[DuplicateGroup], *, labels: bool = False) -> str:
     """Describe the first groups, each by two images that show what is wrong with it."""
-    pairs = [_pair(group, labels=labels) for group in groups[:_SHOWN]]
+    pairs = []
+    for group in groups[:_SHOWN]:
+        first, *rest = group.images
+        differ = (image for image in rest if (image.label != first.label if labels else image.split != first.split))
+        pair = (first, next(differ, rest[0]))
+        names = [f"{image.name!r} in {image.label!r}" if labels else repr(image.name) for image in pair]
+        pairs.append((" = " if group.kind == "exact" else " ~ ").join(names))
     more = len(groups) - len(pairs)
     return "; ".join(pairs) + (f"; {more:,} more" if more else "")
-
-
-def _pair(group: DuplicateGroup, *, labels: bool) -> str:
-    def key(image: Copy) -> str:
-        return image.label if labels else image.split
-
-    first, *rest = group.images
-    second = next((image for image in rest if key(image) != key(first)), rest[0])
-    names = [f"{image.name!r} in {image.label!r}" if labels else repr(image.name) for image in (first, second)]
-    return (" = " if group.kind == "exact" else " ~ ").join(names)
 
 
 def _names(groups: Sequence[DuplicateGroup]) -> tuple[str, ...]:

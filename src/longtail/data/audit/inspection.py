@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from longtail.counts import FEW_IMAGES, ClassCounts, GroupName
-from longtail.data.audit.duplicates import DuplicateGroup, duplicate_findings, find_duplicates, unchecked_findings
+from longtail.data.audit.duplicates import DuplicateGroup, duplicate_findings, find_duplicates
 from longtail.data.audit.probe import NARROW, UNREADABLE, Mark, Probe, name_of, probe_all
 from longtail.data.dataset import Finding, ImageData, Severity
 from longtail.data.decode import max_pixels
@@ -178,8 +178,9 @@ def inspect_data(
     copies, unchecked = find_duplicates(data, probes)
     divided = bool(len(data.splits.get("test", ())))
     columns = set(data.splits["train"].rows.column_names) > {"image", "label"}
-    findings = [*image_findings(data, probes), *duplicate_findings(copies, divided=divided, columns=columns)]
-    findings += [*unchecked_findings(unchecked), *class_findings(data), *data.findings]
+    findings = image_findings(data, probes)
+    findings += duplicate_findings(copies, divided=divided, columns=columns, unchecked=unchecked)
+    findings += [*class_findings(data), *data.findings]
     return Inspection(
         source=data.source,
         classes=data.classes,
@@ -217,14 +218,14 @@ def image_findings(data: ImageData, probes: Sequence[Probe]) -> list[Finding]:
         names = [name_of(data, probe) for probe in probes if mark in probe.marks]
         if names:
             kind = mark.replace(" ", "-")
-            findings.append(Finding.about(names, "image", description, severity=severity, remedy=remedy, kind=kind))
+            findings.append(Finding.about(names, "image", description, severity, remedy, kind))
     sizes = [min(probe.size) for probe in probes if probe.size]
     limit = float(np.median(sizes)) * _TINY if sizes else 0.0
     tiny = [name_of(data, probe) for probe in probes if probe.size and min(probe.size) < limit]
     if tiny:
         description = f"under {limit:.0f} pixels wide or high, a quarter of the usual"
         remedy = "see whether it is a thumbnail or an icon"
-        findings.append(Finding.about(tiny, "image", description, severity="warning", remedy=remedy, kind="tiny"))
+        findings.append(Finding.about(tiny, "image", description, "warning", remedy, "tiny"))
     return findings
 
 
@@ -232,9 +233,14 @@ def class_findings(data: ImageData) -> list[Finding]:
     """Name the classes too small to train, validate or test on, and class names that look alike."""
     counts = data.counts()
     findings = _size_findings(data)
-    for names in _lookalikes(counts.names):
-        message = f"{listed(names)} differ only in case, spaces or punctuation"
-        findings.append(Finding("warning", message, "merge them if they mean one class", "classes-alike"))
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in counts.names:
+        letters = unicodedata.normalize("NFKC", name).casefold()
+        alike[re.sub(r"[\W_]+", "", letters) or name].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            message = f"{listed(names)} differ only in case, spaces or punctuation"
+            findings.append(Finding("warning", message, "merge them if they mean one class", "classes-alike"))
     findings += _test_findings(data)
     if counts.imbalance_ratio < _NEARLY_BALANCED:
         message = f"the classes are nearly balanced (ratio {counts.imbalance_ratio:.2f})"
@@ -290,14 +296,6 @@ def _sized(
         return []
     have, them = ("has", "it") if len(names) == 1 else ("have", "them")
     return [Finding(severity, f"{listed(names)} {have} {description}", remedy.format(them=them), kind)]
-
-
-def _lookalikes(names: Sequence[str]) -> list[list[str]]:
-    alike: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        letters = unicodedata.normalize("NFKC", name).casefold()
-        alike[re.sub(r"[\W_]+", "", letters) or name].append(name)
-    return [group for group in alike.values() if len(group) > 1]
 
 
 def render(inspection: Inspection, console: Console, *, max_rows: int = 40) -> None:

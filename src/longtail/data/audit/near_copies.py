@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -210,10 +211,11 @@ def likeness(left: Grays, right: Grays) -> FloatArray:
     ]
     is_plain = np.minimum(*map(_plain_share, (shown, reference), levels)) >= _PLAIN
     middle = slice(_SHIFT, _SIDE - _SHIFT)
+    whole = np.ones_like(shown[:, middle, middle])
     best = np.full(len(left), -1.0)
     for down, along in product(range(2 * _SHIFT + 1), repeat=2):
         part = np.s_[:, down : _SIDE - 2 * _SHIFT + down, along : _SIDE - 2 * _SHIFT + along]
-        similarity = _correlation(shown[:, middle, middle], reference[part])
+        similarity = _correlation(shown[:, middle, middle], reference[part], whole)
         if is_plain.any():
             similarity[is_plain] = _likeness_on_plain(
                 _without_noise(shown[:, middle, middle], levels[0])[is_plain],
@@ -238,8 +240,7 @@ class PixelCheck:
         self.unchecked = 0
         self._images = images
         self._max_pairs = MAX_PAIRS if max_pairs is None else max_pairs
-        self._grays: dict[int, Grays] = {}
-        self._shapes: dict[int, float] = {}  # logarithms of width over height
+        self._pictures: dict[int, tuple[float, Grays]] = {}  # logarithm of width over height, and pixels
         self._alike: dict[tuple[int, int], bool] = {}
 
     def __call__(self, left: IntArray, right: IntArray) -> npt.NDArray[np.bool_]:
@@ -259,18 +260,16 @@ class PixelCheck:
         """Return the similarity of the images at these indices, shape (P,)."""
         parts = [np.empty(0)]
         for at in range(0, len(left), _AT_A_TIME):
-            pair = left[at : at + _AT_A_TIME], right[at : at + _AT_A_TIME]
-            self._read(set(np.concatenate(pair).tolist()) - self._grays.keys())
-            alike = likeness(*(np.stack([self._grays[place] for place in places.tolist()]) for places in pair))
-            shapes = [np.array([self._shapes[place] for place in places.tolist()]) for places in pair]
-            alike[np.abs(shapes[0] - shapes[1]) > _ASPECT] = 0
+            pair = [places[at : at + _AT_A_TIME].tolist() for places in (left, right)]
+            unread = {*pair[0], *pair[1]} - self._pictures.keys()
+            with ThreadPoolExecutor(cores()) as pool:
+                self._pictures.update(zip(unread, pool.map(self._picture, unread), strict=True))
+            first, second = ([self._pictures[place] for place in places] for places in pair)
+            alike = likeness(np.stack([gray for _, gray in first]), np.stack([gray for _, gray in second]))
+            shapes = np.subtract([shape for shape, _ in first], [shape for shape, _ in second])
+            alike[np.abs(shapes) > _ASPECT] = 0
             parts.append(alike)
         return np.concatenate(parts)
-
-    def _read(self, places: set[int]) -> None:
-        with ThreadPoolExecutor(cores()) as pool:
-            for place, (shape, pixels) in zip(places, pool.map(self._picture, places), strict=True):
-                self._shapes[place], self._grays[place] = shape, pixels
 
     def _picture(self, place: int) -> tuple[float, Grays]:
         split, row = self._images[place]
@@ -300,21 +299,28 @@ def _without_noise(foreground: Grays, levels: FloatArray) -> Grays:
     return np.asarray(np.sign(foreground) * np.maximum(np.abs(foreground) - noise, 0), dtype=np.float32)
 
 
-def _correlation(left: Grays, right: Grays, where: npt.NDArray[np.bool_] | None = None) -> FloatArray:
-    """Return the correlation of pixels, optionally within a mask of shape (P, S, S); shape (P,)."""
-    mask = np.ones_like(left) if where is None else where.astype(np.float32)
-    number = np.maximum(mask.sum(axis=(1, 2), keepdims=True), 1)
-    left, right = ((part - (part * mask).sum(axis=(1, 2), keepdims=True) / number) * mask for part in (left, right))
+def _centered(pictures: Grays, where: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
+    """Subtract the mean within a mask of zeros and ones, shape (P, S, S), from the pixels in it; others become 0."""
+    number = np.maximum(where.sum(axis=(1, 2), keepdims=True), 1)
+    return np.asarray((pictures - (pictures * where).sum(axis=(1, 2), keepdims=True) / number) * where)
+
+
+def _correlation(left: Grays, right: Grays, where: Grays) -> FloatArray:
+    """Return the correlation of the pixels within a mask, shape (P,)."""
+    left, right = _centered(left, where), _centered(right, where)
     energy = (left**2).sum(axis=(1, 2)) * (right**2).sum(axis=(1, 2))
     return np.asarray((left * right).sum(axis=(1, 2)) / np.sqrt(np.maximum(energy, 1e-6)), dtype=np.float64)
 
 
 def _likeness_on_plain(left: Grays, right: Grays) -> FloatArray:
     """Return the similarity of foregrounds on a plain background, shape (P,)."""
-    inside = _eroded((left != 0) & (right != 0))
-    texture = _correlation(left, right, inside)
+    from scipy.ndimage import binary_erosion
+
+    # The common outline without its border.
+    inside = binary_erosion((left != 0) & (right != 0), np.ones((1, 3, 3)))
+    texture = _correlation(left, right, inside.astype(np.float32))
     number = np.maximum(inside.sum(axis=(1, 2)), 1)
-    spread = np.maximum(*(_spread(part, inside) for part in (left, right)))
+    spread = np.sqrt([(_centered(part, inside) ** 2).sum(axis=(1, 2)) / number for part in (left, right)]).max(axis=0)
     texture[(spread < _TEXTURED) | (number < _LEAST_PIXELS)] = 1
     gain = np.sqrt((left**2).sum(axis=(1, 2)) / np.maximum((right**2).sum(axis=(1, 2)), 1e-6))
     right = right * np.clip(gain, 1 / _GAIN, _GAIN)[:, None, None]
@@ -323,18 +329,3 @@ def _likeness_on_plain(left: Grays, right: Grays) -> FloatArray:
     either = np.abs(left).sum(axis=(1, 2)) + np.abs(right).sum(axis=(1, 2)) - shared
     overlap = np.asarray(shared / np.maximum(either, 1e-6), dtype=np.float64)
     return np.minimum(overlap, 1 - (1 - texture) * _TEXTURE)
-
-
-def _spread(pictures: Grays, where: npt.NDArray[np.bool_]) -> FloatArray:
-    """Return the standard deviation of the pixels of a mask, shape (P,)."""
-    number = np.maximum(where.sum(axis=(1, 2), keepdims=True), 1)
-    centered = (pictures - (pictures * where).sum(axis=(1, 2), keepdims=True) / number) * where
-    return np.asarray(np.sqrt((centered**2).sum(axis=(1, 2)) / number[:, 0, 0]), dtype=np.float64)
-
-
-def _eroded(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Keep the pixels of a mask whose eight neighbors are in it too; none beyond the edge is."""
-    padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
-    height, width = mask.shape[1:]
-    parts = [padded[:, down : down + height, along : along + width] for down, along in product(range(3), repeat=2)]
-    return np.asarray(np.logical_and.reduce(parts))

@@ -159,9 +159,8 @@ class SinglePassLoader(Loader):
         self.large_batch = forward_batch(device, decoder.size)
 
     def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
-        ahead = 1 + _IMAGES_AHEAD * self.threads // max(
-            1, len(parts[0])
-        )  # more for small batches, or threads would be idle
+        # More of small batches, or threads would be idle.
+        ahead = 1 + _IMAGES_AHEAD * self.threads // max(1, len(parts[0]))
         pool = ThreadPoolExecutor(self.threads)
         try:
             begun = deque(self._begin(pool, part) for part in parts[:ahead])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,9 +19,6 @@ from longtail.data.loading.workers import Block, BlockReader, Decoder
 from longtail.data.sources.huggingface import hidden_progress_bars
 from longtail.device import cores
 from longtail.errors import LongtailError, UsageError
-
-if TYPE_CHECKING:
-    import datasets
 
 _BATCH_BYTES = 32_000_000  # of pixels in memory; also keeps the offsets of a batch far below 2 GB
 _BLOCK_ROWS = 16  # rows that a worker decodes at a time
@@ -85,7 +82,6 @@ def write_resized(
     _check_folder(out)
     unfinished = out.with_name(f".{out.name}.unfinished")
     out.parent.mkdir(parents=True, exist_ok=True)
-    job = _Job(size, skip_bad, cores() if workers is None else workers, tick)
     lock = out.with_name(f".{out.name}.lock")
     try:
         with FileLock(lock, timeout=0):
@@ -93,7 +89,8 @@ def write_resized(
                 _check_folder(out)  # again: another process may have written it in between
                 shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
                 _check_space(data, out, size)
-                result = _write_all(data, unfinished, job)
+                write = partial(_write_split, size=size, skip_bad=skip_bad, workers=workers, tick=tick)
+                result = _write_all(data, unfinished, write)
                 if out.exists():
                     out.rmdir()
                 unfinished.rename(out)
@@ -103,14 +100,6 @@ def write_resized(
     except Timeout:
         raise LongtailError(f"another process is writing {out}: wait for it, or name another --out.") from None
     return result
-
-
-@dataclass(frozen=True)
-class _Job:
-    size: int
-    skip_bad: bool
-    workers: int
-    tick: Callable[[], object]
 
 
 def _check_folder(out: Path) -> None:
@@ -128,14 +117,23 @@ def _check_space(data: ImageData, out: Path, size: int) -> None:
         )
 
 
-def _write_all(data: ImageData, folder: Path, job: _Job) -> Resized:
+def _write_all(data: ImageData, folder: Path, write: Callable[[Split, Path, pa.Schema], list[str]]) -> Resized:
+    import datasets
+
     splits = {name: data.splits[name] for name in SPLIT_NAMES if len(data.splits.get(name, ()))}
-    features = {name: _features(split, data.classes) for name, split in splits.items()}
-    _save_frame(features, folder)
+    columns = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(data.classes))}
+    features = {name: datasets.Features(split.rows.features | columns) for name, split in splits.items()}
+    # Let ``datasets`` write all files around the tables, with one empty row; the tables are then replaced.
+    empty = {
+        name: datasets.Dataset.from_dict({column: [None] for column in kinds}, features=kinds)
+        for name, kinds in features.items()
+    }
+    with hidden_progress_bars():
+        datasets.DatasetDict(empty).save_to_disk(str(folder))
     images: dict[str, int] = {}
     skipped: list[str] = []
     for name, split in splits.items():
-        problems = _write_split(split, folder / name / _TABLE, features[name].arrow_schema, job)
+        problems = write(split, folder / name / _TABLE, features[name].arrow_schema)
         images[name] = len(split) - len(problems)
         skipped += problems
         if not images[name]:
@@ -145,60 +143,49 @@ def _write_all(data: ImageData, folder: Path, job: _Job) -> Resized:
     return Resized(images, tuple(skipped))
 
 
-def _features(split: Split, classes: Sequence[str]) -> datasets.Features:
-    import datasets
-
-    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(classes))}
-    return datasets.Features(split.rows.features | features)
-
-
-def _save_frame(features: dict[str, datasets.Features], folder: Path) -> None:
-    """Let ``datasets`` write all files around the tables, with one empty row; the tables are then replaced."""
-    import datasets
-
-    rows = {
-        name: datasets.Dataset.from_dict({column: [None] for column in kinds}, features=kinds)
-        for name, kinds in features.items()
-    }
-    with hidden_progress_bars():
-        datasets.DatasetDict(rows).save_to_disk(str(folder))
-
-
-def _write_split(split: Split, table: Path, schema: pa.Schema, job: _Job) -> list[str]:
+def _write_split(
+    split: Split,
+    table: Path,
+    schema: pa.Schema,
+    *,
+    size: int,
+    skip_bad: bool,
+    workers: int | None,
+    tick: Callable[[], object],
+) -> list[str]:
     """Write one split in pieces; return a sentence for each image that was left out."""
     skipped: list[str] = []
     with table.open("wb") as file:
         with pa.ipc.new_stream(file, schema) as writer:
-            for rows, block in _pieces(split, job):
-                if block.problems and not job.skip_bad:
+            for rows, block in _pieces(Decoder(split, None, size), cores() if workers is None else workers):
+                if block.problems and not skip_bad:
                     raise block.problems[min(block.problems)]
                 writer.write_table(_piece(split, rows, block, schema))
                 skipped += [str(problem) for problem in block.problems.values()]
                 for _ in rows:
-                    job.tick()
+                    tick()
         file.flush()
         os.fsync(file.fileno())
     return skipped
 
 
-def _pieces(split: Split, job: _Job) -> Iterator[tuple[range, Block]]:
+def _pieces(decoder: Decoder, workers: int) -> Iterator[tuple[range, Block]]:
     """Decode a split in order; yield rows and their pixels, as many at a time as a batch of the table takes."""
-    most = max(1, _BATCH_BYTES // (3 * job.size**2))
+    every = range(len(decoder.split))
+    most = max(1, _BATCH_BYTES // (3 * decoder.size**2))
     step = min(_BLOCK_ROWS, most)
-    parts = [range(start, min(start + step, len(split))) for start in range(0, len(split), step)]
-    reader = BlockReader(Decoder(split, None, job.size), workers=min(job.workers, len(parts)))
-    blocks = reader.blocks([list(part) for part in parts])
-    together = most // step
-    for start in range(0, len(parts), together):
-        chosen = parts[start : start + together]
-        decoded = [next(blocks) for _ in chosen]
+    parts = [list(every[start : start + step]) for start in every[::step]]
+    blocks = BlockReader(decoder, workers=min(workers, len(parts))).blocks(parts)
+    most -= most % step
+    for start in every[::most]:
+        rows = every[start : start + most]
+        decoded = [next(blocks) for _ in rows[::step]]
         problems = {
             number * step + row: problem
             for number, block in enumerate(decoded)
             for row, problem in block.problems.items()
         }
-        pixels = torch.cat([block.pixels for block in decoded])
-        yield range(chosen[0].start, chosen[-1].stop), Block(pixels, problems)
+        yield rows, Block(torch.cat([block.pixels for block in decoded]), problems)
 
 
 def _piece(split: Split, rows: range, block: Block, schema: pa.Schema) -> pa.Table:

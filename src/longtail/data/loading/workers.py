@@ -106,10 +106,11 @@ class BlockReader:
     """
 
     def __init__(self, decoder: Decoder, *, workers: int, pin_memory: bool = False, keep: bool = False) -> None:
-        self._order = _Order()
+        self._parts: list[list[int]] = []  # lists of rows of the current iteration
         self._loader: DataLoader[Block] = DataLoader(
             _Blocks(decoder),
-            batch_sampler=self._order,
+            batch_size=None,  # a list of rows is an index of the data set
+            sampler=self._parts,
             num_workers=workers,
             collate_fn=_identity,
             worker_init_fn=leave_if_orphaned,
@@ -124,7 +125,7 @@ class BlockReader:
         Raises:
             LongtailError: A worker was killed, as by a system out of memory.
         """
-        self._order.parts = parts
+        self._parts[:] = parts
         try:
             yield from self._loader
         except RuntimeError as error:
@@ -136,27 +137,11 @@ class BlockReader:
             ) from error
 
 
-class _Order:
-    """The batch sampler of the loader: the lists of rows of the current iteration."""
-
-    parts: Sequence[list[int]] = ()
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.parts)
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-
 class _Blocks(Dataset[Block]):
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
 
-    def __getitem__(self, row: int) -> Block:
-        return self.__getitems__([row])
-
-    def __getitems__(self, rows: list[int]) -> Block:
-        """Decode a whole block into one array, so that nothing is left to collate."""
+    def __getitem__(self, rows: list[int]) -> Block:
         pixels = np.zeros((len(rows), self.decoder.size, self.decoder.size, 3), dtype=np.uint8)
         problems: dict[int, LongtailError] = {}
         for place, row in enumerate(rows):
