@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -31,22 +32,23 @@ def drawing(kind: type = go.Scattergl) -> Drawing:
 def test_a_static_figure_has_title_legend_and_ground_and_leaves_the_one_of_the_page_alone() -> None:
     shown = drawing()
     before = shown.figure.to_dict()
-    made = static_figure(shown, KEYS, width=600)
+    static = static_figure(shown, KEYS, width=600)
     assert shown.figure.to_dict() == before
-    assert {trace.type for trace in made.figure.data} == {"scatter"}
-    entries = [trace for trace in made.figure.data if trace.showlegend]
+    assert {trace.type for trace in static.data} == {"scatter"}
+    entries = [trace for trace in static.data if trace.showlegend]
     assert [trace.name for trace in entries] == ["Few-shot", "gcl"]
     assert entries[0].marker.symbol == "triangle-up"
     assert (entries[1].line.color, entries[1].line.dash) == (THEME["run3"][0], "dash")
-    assert made.figure.layout.title.text == "Norms &lt;b&gt;"
-    assert made.figure.layout.paper_bgcolor == "white"
+    assert static.layout.title.text == "Norms &lt;b&gt;"
+    assert static.layout.paper_bgcolor == "white"
     # What stands above is added: the plot itself keeps the height it has in the page.
-    assert made.height - made.figure.layout.margin.t == 200 - 10
+    assert static.layout.height - static.layout.margin.t == 200 - 10
 
 
 def test_a_legend_that_does_not_fit_gets_a_line_more() -> None:
     long = tuple(Key("ink", "line", "a configuration with a long name") for _ in range(4))
-    assert static_figure(drawing(), long, width=300).height > static_figure(drawing(), long, width=1600).height
+    narrow, wide = (static_figure(drawing(), long, width=width).layout.height for width in (300, 1600))
+    assert narrow > wide
 
 
 @needs_browser
@@ -78,8 +80,8 @@ def test_without_a_browser_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_figures_are_saved_where_a_loop_runs_already(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    async def render(figures: list[export_figures.StaticFigure]) -> dict[tuple[str, str], bytes]:
-        return {(figure.name, kind): b"drawn" for figure in figures for kind in ("svg", "png")}
+    async def render(figures: Mapping[str, go.Figure]) -> dict[str, bytes]:
+        return {f"{name}.{kind}": b"drawn" for name in figures for kind in ("svg", "png")}
 
     async def notebook() -> list[Path]:
         return save_figures([drawing()], tmp_path)
@@ -89,12 +91,17 @@ def test_figures_are_saved_where_a_loop_runs_already(monkeypatch: pytest.MonkeyP
 
 
 def test_the_command_writes_page_and_figures(make_run, monkeypatch, tmp_path, capsys) -> None:
-    saved = []
-    monkeypatch.setattr(export_figures, "write_figures", lambda figures, folder: saved.extend(figures) or saved)
+    saved: list[Path] = []
+
+    def write(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
+        saved.extend(folder / f"{name}.svg" for name in figures)
+        return saved
+
+    monkeypatch.setattr(export_figures, "write_figures", write)
     run = make_run("ce")
     assert main(["report", str(run), "--out", str(tmp_path / "r.html"), "--figures", str(tmp_path / "figures")]) == 0
     assert (tmp_path / "r.html").is_file()
-    assert {"classes_histogram-0", "accuracy_accuracy-0", "curves_curve-loss"} <= {one.name for one in saved}
+    assert {"classes_histogram-0", "accuracy_accuracy-0", "curves_curve-loss"} <= {path.stem for path in saved}
     assert f"{len(saved)} files" in capsys.readouterr().out
     (tmp_path / "file").write_text("")
     assert main(["report", str(run), "--out", str(tmp_path / "s.html"), "--figures", str(tmp_path / "file")]) == 1

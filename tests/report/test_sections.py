@@ -51,7 +51,7 @@ def epochs(values):
 @pytest.mark.parametrize("panels", ["configurations", "groups"])
 def test_lines_hold_the_values_they_are_given_whichever_way_they_are_laid_out(make_run, panels):
     values = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, np.nan]])
-    measure = EpochMeasure("share", "Share", "share", ".1%", "Share of images")
+    measure = EpochMeasure("share", "share", "Share", ".1%", "Share of images")
     declared = EpochSection("share", "Share", "At the end: {numbers}.", epochs(values), (measure,), panels)
     comparison = compare_runs([make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl")])
     section = declared.build(comparison)

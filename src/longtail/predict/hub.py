@@ -247,6 +247,7 @@ def model_card(run: str | os.PathLike[str]) -> str:
         images=sum(info.counts),
         title=source or info.model.name,
         few=FEW_IMAGES,
+        model_file=MODEL_FILE,
         assumes=info.prior if info.adjustment is None else info.adjustment.prior,
     )
 

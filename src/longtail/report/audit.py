@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
-from longtail.counts import GROUP_NAMES
-from longtail.data.audit.duplicates import Copy, DuplicateGroup
+from longtail.data.audit.duplicates import DuplicateGroup
 from longtail.data.audit.inspection import Inspection, printable
-from longtail.data.dataset import Finding, ImageData, Severity
+from longtail.data.dataset import ImageData, Severity
 from longtail.errors import LongtailError
 from longtail.files import output_path, write_atomically
 from longtail.formatting import listing, percent
@@ -20,16 +19,6 @@ from longtail.version import __version__
 
 GALLERIES, COPIES, NAMES = 24, 6, 200
 """Groups of copies that are shown with pictures, pictures of a group, and images that a finding names."""
-SEVERITIES: dict[Severity, str] = {"error": "Error", "warning": "Warning", "note": "Note"}
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """A group of copies with pictures of its first images."""
-
-    title: str
-    pictures: tuple[Picture, ...]
-    more: int
 
 
 def write_audit(inspection: Inspection, out: str | Path, data: ImageData) -> Path:
@@ -58,15 +47,11 @@ def render_audit(inspection: Inspection, data: ImageData) -> str:
     groups = sorted(inspection.duplicates, key=lambda group: (-len(group.labels), -len(group.splits)))
     train = inspection.counts["train"]
     return templates.get_template("audit.html.j2").render(
-        title=inspection.source,
+        inspection=inspection,
         lead=_lead(inspection),
         facts=_facts(inspection),
-        findings=[(each, SEVERITIES[each.severity], _image_names(each)) for each in inspection.findings],
-        splits=inspection.counts,
-        names=inspection.classes,
+        listed=NAMES,
         order=sorted(range(len(train)), key=lambda index: -train[index]),
-        largest=max(train),
-        groups=[(name, GROUP_LABELS[name], len(inspection.groups[name])) for name in GROUP_NAMES],
         group_of={index: name for name, members in inspection.groups.items() for index in members},
         labels=GROUP_LABELS,
         galleries=[_gallery(group, data) for group in groups[:GALLERIES]],
@@ -78,7 +63,7 @@ def render_audit(inspection: Inspection, data: ImageData) -> str:
 
 def _lead(inspection: Inspection) -> str:
     tally = Counter(finding.severity for finding in inspection.findings)
-    words = [f"{tally[kind]:,} {kind}{'s' * (tally[kind] > 1)}" for kind in SEVERITIES if tally[kind]]
+    words = [f"{tally[kind]:,} {kind}{'s' * (tally[kind] > 1)}" for kind in get_args(Severity) if tally[kind]]
     sample = "" if inspection.checked == inspection.total else f" of {inspection.total:,}, evenly spread,"
     return f"{inspection.checked:,} images{sample} were decoded: {listing(words) if words else 'nothing looks wrong'}."
 
@@ -96,28 +81,20 @@ def _facts(inspection: Inspection) -> list[tuple[str, str]]:
     return [*facts, ("Modes", modes or "none")]
 
 
-def _image_names(finding: Finding) -> list[str]:
-    """The images of a finding, at most :data:`NAMES` of them."""
-    hidden = len(finding.images) - NAMES
-    more = [f"and {hidden:,} more; --json lists them all"] if hidden > 0 else []
-    return [printable(name) for name in finding.images[:NAMES]] + more
-
-
-def _gallery(group: DuplicateGroup, data: ImageData) -> Gallery:
-    """Pictures of the first copies, but one of every label and split before a second of any."""
+def _gallery(group: DuplicateGroup, data: ImageData) -> tuple[str, list[Picture], int]:
+    """A title, pictures of the first copies, but one of every label and split before a second of any, and the rest."""
     words = ["Exact copies" if group.kind == "exact" else "Look alike"]
     words += [f"in {' and '.join(group.splits)}"] * (len(group.splits) > 1)
     words += ["under several labels"] * (len(group.labels) > 1)
     firsts = {(copy.label, copy.split): copy for copy in reversed(group.images)}.values()
     shown = sorted(group.images, key=lambda copy: not any(copy is first for first in firsts))[:COPIES]
-    return Gallery(", ".join(words), tuple(_picture(copy, data) for copy in shown), len(group.images) - len(shown))
-
-
-def _picture(copy: Copy, data: ImageData) -> Picture:
-    name, caption = printable(copy.name), f"{printable(copy.label)}, {copy.split}"
-    if copy.likeness is not None and copy.likeness < 1:
-        caption += f", {percent(copy.likeness, 0)} like the first"
-    try:
-        return Picture(webp_uri(data.splits[copy.split].image(copy.index)), caption, name, name)
-    except LongtailError:  # gone since it was looked at: the page says so in its place
-        return Picture("", f"{caption}, no longer readable", name, name)
+    pictures = []
+    for copy in shown:
+        name, caption = printable(copy.name), f"{printable(copy.label)}, {copy.split}"
+        if copy.likeness is not None and copy.likeness < 1:
+            caption += f", {percent(copy.likeness, 0)} like the first"
+        try:
+            pictures.append(Picture(webp_uri(data.splits[copy.split].image(copy.index)), caption, name, name))
+        except LongtailError:  # gone since it was looked at: the page says so in its place
+            pictures.append(Picture("", f"{caption}, no longer readable", name, name))
+    return ", ".join(words), pictures, len(group.images) - len(shown)

@@ -6,9 +6,10 @@ makes the figures, with the same axes for all configurations, what is read aloud
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import chain
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,20 +24,19 @@ from longtail.evaluation.significance import seeds_interval
 from longtail.formatting import MINUS, listing, number, signed
 from longtail.report.configurations import Measured, group_keys, named, run_keys, seed_note, side_by_side
 from longtail.report.plots import (
+    DOTTED,
     GROUP_COLORS,
     GROUP_LABELS,
-    MUTED,
-    Ends,
     add_line,
     add_points,
-    axis_ends,
     blank,
     count_axis,
     epoch_axis,
     run_style,
-    value_axis,
 )
 from longtail.report.section import Drawing, Key, Section, Table, in_rows
+
+Ends = tuple[float, float]
 
 
 def value_text(value: float, spec: str) -> str:
@@ -62,35 +62,128 @@ def trend_text(trend: RankTrend) -> str:
     return f"{none if not trend.is_evidence else 'rises' if trend.rho > 0 else 'falls'} ({number(trend.rho)})"
 
 
+K = TypeVar("K")
+
+
 @dataclass(frozen=True)
-class ClassMeasure:
-    """A value for each class.
+class Measure(Generic[K]):
+    """A row of figures that share their value axis.
 
     Attributes:
         key: Of the values.
-        id: Of the figures, which get the number of the configuration.
-        title: What stands above a figure and at its axis.
-        spec: How a value is written, such as ``.2f``.
-        unit: Written after a value.
+        id: Of the figures, to which the builder adds the number of the configuration or the name of the group.
+        title: What stands above a figure.
+        spec: How a value is written, such as ``.2f`` or ``.1%``.
+        axis: Title of the axis; that of the figure when not given.
         log: On a logarithmic axis.
         level: Where a dotted line is drawn.
+        include: Values that the axis holds.
+    """
+
+    key: K
+    id: str
+    title: str
+    spec: str = ".2f"
+    axis: str = ""
+    log: bool = False
+    level: float | None = None
+    include: tuple[float, ...] = ()
+
+    def ends(self, arrays: Iterable[npt.ArrayLike], room: float = 0.06) -> Ends:
+        """Compute the ends of an axis that holds the finite values of all panels.
+
+        Of a logarithmic axis only positive values count, and the ends are powers of ten. Without values they are 0, 1.
+
+        Args:
+            arrays: The values of each panel.
+            room: Share of the range left free at either end.
+
+        Example:
+            >>> Measure("norm", "norm", "Norm").ends([np.array([1.0, np.nan]), np.array([3.0])], room=0.5)
+            (0.0, 4.0)
+            >>> Measure("norm", "norm", "Norm", log=True).ends([np.array([1.0, 0.0, 100.0])], room=0.5)
+            (-1.0, 3.0)
+        """
+        level = () if self.level is None else (self.level,)
+        values = np.concatenate([level, self.include, *map(np.ravel, arrays)])
+        values = values[np.isfinite(values) & ((values > 0) | (not self.log))]
+        if not values.size:
+            return 0.0, 1.0
+        low, high = (np.log10(values) if self.log else values)[[values.argmin(), values.argmax()]]
+        pad = room * float(high - low or abs(high) or 1.0)
+        return float(low) - pad, float(high) + pad
+
+    def set_axis(self, figure: go.Figure, ends: Ends) -> None:
+        """Make the vertical axis of a figure one of these ends, with a dotted line at the level."""
+        if self.level is not None:
+            figure.add_hline(y=self.level, line=DOTTED)
+        figure.update_yaxes(self.axis_options(ends, self.axis or self.title))
+
+    def axis_options(self, ends: Ends, title: str) -> dict[str, Any]:
+        """The options of an axis of these ends."""
+        span, axis = ends[1] - ends[0], {"title": title, "range": ends, "nticks": 6}
+        if self.log:
+            # Powers of ten, then 1, 2 and 5 of each, and what plotly chooses over less than that.
+            return axis | {"type": "log", "tickformat": "~g", "dtick": 1 if span > 2 else "D2" if span > 0.6 else None}
+        return axis | ({"tickformat": ".0%" if span > 0.2 else ".1%"} if self.spec.endswith("%") else {})
+
+
+@dataclass(frozen=True)
+class ClassMeasure(Measure[str]):
+    """A value for each class.
+
+    Attributes:
+        unit: Written after a value.
         whisker: Key of half the length of a whisker through each point.
         across: Key of values to draw it against; the training images of a class when not given.
         across_title: At that axis.
         compare: Whether the table holds the change against the first configuration, class by class; of positive values.
     """
 
-    key: str
-    id: str
-    title: str
-    spec: str = ".2f"
     unit: str = ""
-    log: bool = False
-    level: float | None = None
     whisker: str = ""
     across: str = ""
     across_title: str = ""
     compare: bool = False
+
+    def trend(self, each: Measured) -> str:
+        """Whether the values rise or fall with the size of a class."""
+        return trend_text(rank_trend(each.values[self.key], each.run.counts.array))
+
+    def group_means(self, each: Measured) -> list[str]:
+        """The mean over the classes of each shot group; ``n/a`` for a group without finite values."""
+        values = each.values[self.key]
+        means = group_means(np.where(np.isfinite(values), values, np.nan), each.run.group_of)
+        return [value_text(mean, self.spec) + self.unit for mean in means]
+
+    def on_axis(self, each: Measured) -> list[FloatArray]:
+        """All values that the vertical axis has to hold; those of both axes where they are the same."""
+        values = each.values[self.key]
+        if self.whisker:
+            return [values - each.values[self.whisker], values + each.values[self.whisker]]
+        return [values, each.values[self.across]] if self.across else [values]
+
+    def alt(self, each: Measured) -> str:
+        """What is read aloud for the figure of a configuration."""
+        values = each.values[self.key]
+        means = zip(GROUP_LABELS.values(), self.group_means(each), strict=True)
+        against = self.across_title.lower() if self.across else "its training images"
+        low, high = (value_text(float(end), self.spec) for end in (np.nanmin(values), np.nanmax(values)))
+        return (
+            f"Points of {self.title.lower()}{f' of {each.split} images' if each.split else ''} for each class against "
+            f"{against} under {each.label}, from {low} to {high}. Means: "
+            f"{', '.join(f'{label.lower()} {text}' for label, text in means)}. "
+            f"With the size of the class: {self.trend(each)}."
+        )
+
+    def change(self, each: Measured, first: Measured) -> str:
+        """The change against the first configuration with its interval over classes."""
+        comparable = self.compare and each.has_cosine_head == first.has_cosine_head
+        change = ratio_change(each.values[self.key], first.values[self.key]) if comparable else None
+        if change is None:
+            return "n/a"
+        share, low, high = map(signed, change)
+        return f"{share}% ({LEVEL_TEXT} interval {low} to {high})"
 
 
 @dataclass(frozen=True)
@@ -115,129 +208,62 @@ class ClassSection:
     def build(self, comparison: Comparison) -> Section | None:
         """Draw the section; None where no configuration has values."""
         shown = list(self.read(comparison))
-        rows = [(measure, [each for each in shown if _has(each, measure.key)]) for measure in self.measures]
-        if not any(panels for _, panels in rows):
+        rows = [(measure, [each for each in shown if each.has(measure.key)]) for measure in self.measures]
+        first = next((panels for _, panels in rows if panels), None)
+        if first is None:
             return None
         drawings = [self._drawings(measure, panels, shown) for measure, panels in rows]
-        first = next(panels for _, panels in rows if panels)
-        spoken = named(first, lambda each: each.row)
-        trends = listing([f"{trend_text(_trend(self.measures[0], each))} under {each.label}" for each in spoken])
-        sentence = self.sentence.format(split=shown[0].split, trends=trends) + seed_note(each.seeds for each in shown)
-        table = self._table(rows, shown)
-        legend = group_keys(shown[0].run)
+        trends = [f"{self.measures[0].trend(each)} under {each.label}" for each in named(first, lambda each: each.row)]
+        sentence = self.sentence.format(split=shown[0].split, trends=listing(trends))
+        sentence += seed_note(each.seeds for each in shown)
+        legend, table = group_keys(shown[0].run), self._table(rows, shown)
         return Section(self.id, self.title, sentence, _layout(drawings), legend, in_rows(*drawings), table=table)
 
     def _drawings(self, measure: ClassMeasure, panels: Sequence[Measured], shown: Sequence[Measured]) -> list[Drawing]:
-        ends = axis_ends(
-            [values for each in panels for values in _drawn(each, measure)],
-            log=measure.log,
-            include=[] if measure.level is None else [measure.level],
-        )
+        """The figures of a measure, all with the same axes."""
+        ends = measure.ends(values for each in panels for values in measure.on_axis(each))
+        hover = f"{measure.title.lower()} %{{y:{measure.spec}}}{measure.unit}"
+        if measure.across:
+            hover += f", {measure.across_title.lower()} %{{x:{measure.spec}}}"
         drawings = []
         for each in panels:
-            figure = blank(260 if len(self.measures) > 1 else 300, left=58)
-            counts = each.run.counts.array
-            sizes = np.where(counts > 0, counts, 0.5)
-            across = each.values[measure.across] if measure.across else sizes
-            hover = f"{measure.title.lower()} %{{y:{measure.spec}}}{measure.unit}"
+            figure, run = blank(260 if len(self.measures) > 1 else 300, left=58), each.run
+            x = each.values[measure.across] if measure.across else count_axis(figure, run.counts)
+            y, whisker = each.values[measure.key], each.values.get(measure.whisker)
+            add_points(figure, run.group_of, x, y, hover=hover, whisker=whisker, notes=each.notes)
             if measure.across:
-                hover += f", {measure.across_title.lower()} %{{x:{measure.spec}}}"
-            whisker = each.values[measure.whisker] if measure.whisker else None
-            add_points(
-                figure,
-                each.run.group_of,
-                across,
-                each.values[measure.key],
-                hover=hover,
-                whisker=whisker,
-                notes=each.notes,
-            )
-            if measure.across:
-                _diagonal(figure, measure, ends)
+                figure.update_xaxes(measure.axis_options(ends, measure.across_title))
+                corners = np.power(10.0, ends) if measure.log else np.array(ends)
+                figure.add_scatter(x=corners, y=corners, mode="lines", line=DOTTED, hoverinfo="skip")
+            measure.set_axis(figure, ends)
+            if len(self.measures) == 1:
+                heading = each.label
             else:
-                count_axis(figure, sizes.astype(np.float64))
-            title = f"{measure.title} ({measure.unit.strip()})" if measure.unit else measure.title
-            value_axis(figure, ends, title=title, spec=measure.spec, log=measure.log, level=measure.level)
-            drawings.append(
-                Drawing(
-                    f"{measure.id}-{shown.index(each)}",
-                    self._heading(measure, each, shown),
-                    _class_alt(measure, each),
-                    figure,
-                )
-            )
+                heading = measure.title if len(shown) == 1 else f"{measure.title}, {each.label}"
+            drawings.append(Drawing(f"{measure.id}-{shown.index(each)}", heading, measure.alt(each), figure))
         return drawings
 
-    def _heading(self, measure: ClassMeasure, each: Measured, shown: Sequence[Measured]) -> str:
-        if len(self.measures) == 1:
-            return each.label
-        return measure.title if len(shown) == 1 else f"{measure.title}, {each.label}"
-
-    def _table(self, measured: Sequence[tuple[ClassMeasure, Sequence[Measured]]], shown: Sequence[Measured]) -> Table:
-        against = any(measure.compare for measure, _ in measured) and len(shown) > 1
+    def _table(self, rows: Sequence[tuple[ClassMeasure, Sequence[Measured]]], shown: Sequence[Measured]) -> Table:
+        """The mean of each shot group, and the trend, of each measure and configuration."""
+        against = len(shown) > 1 and any(measure.compare for measure in self.measures)
         heads = ["Configuration", "Measure", *GROUP_LABELS.values(), "With the size of the class"]
-        rows = []
-        for measure, panels in measured:
+        lines = []
+        for measure, panels in rows:
             for each in panels:
-                cells = [each.label, measure.title, *_group_texts(measure, each), trend_text(_trend(measure, each))]
+                cells = [each.label, measure.title, *measure.group_means(each), measure.trend(each)]
                 if against:
-                    cells.append(_change_text(each, panels[0], measure) if each is not panels[0] else "")
-                rows.append(tuple(cells))
+                    cells.append(measure.change(each, panels[0]) if each is not panels[0] else "")
+                lines.append(tuple(cells))
         if against:
             heads.append(f"Change against {shown[0].label}")
         caption = f"{self.title}: means over the classes of a shot group, and rank correlation with training images."
-        return Table(caption, tuple(heads), tuple(rows), labels=2)
+        return Table(caption, tuple(heads), tuple(lines), labels=2)
 
 
 def _layout(rows: Sequence[Sequence[Drawing]]) -> str:
     """The layout of a section with a row of figures for each measure."""
     widest = max(len(row) for row in rows)
     return side_by_side(widest if widest > 1 else len(rows))
-
-
-def _has(each: Measured, key: str) -> bool:
-    return bool(np.isfinite(each.values[key]).any())
-
-
-def _trend(measure: ClassMeasure, each: Measured) -> RankTrend:
-    return rank_trend(each.values[measure.key], each.run.counts.array)
-
-
-def _group_texts(measure: ClassMeasure, each: Measured) -> list[str]:
-    """The mean over the classes of each shot group; ``n/a`` for a group without finite values."""
-    values = each.values[measure.key]
-    means = group_means(np.where(np.isfinite(values), values, np.nan), each.run.group_of)
-    return [value_text(mean, measure.spec) + measure.unit for mean in means]
-
-
-def _drawn(each: Measured, measure: ClassMeasure) -> list[FloatArray]:
-    """All values that the vertical axis has to hold; those of both axes where they are the same."""
-    values = each.values[measure.key]
-    if measure.whisker:
-        return [values - each.values[measure.whisker], values + each.values[measure.whisker]]
-    return [values, each.values[measure.across]] if measure.across else [values]
-
-
-def _diagonal(figure: go.Figure, measure: ClassMeasure, ends: Ends | None) -> None:
-    """An axis for a second measure in place of training images, and a dotted line where both are equal."""
-    value_axis(figure, ends, title=measure.across_title, spec=measure.spec, log=measure.log, horizontal=True)
-    corners = np.power(10.0, ends or (0.0, 1.0)) if measure.log else np.array(ends or (0.0, 1.0))
-    line = {"color": MUTED, "width": 1, "dash": "dot"}
-    figure.add_scatter(x=corners, y=corners, mode="lines", line=line, hoverinfo="skip")
-
-
-def _class_alt(measure: ClassMeasure, each: Measured) -> str:
-    values = each.values[measure.key]
-    means = zip(GROUP_LABELS.values(), _group_texts(measure, each), strict=True)
-    parts = [f"{label.lower()} {text}" for label, text in means]
-    against = measure.across_title.lower() if measure.across else "its training images"
-    ends = [value_text(float(end), measure.spec) for end in (np.nanmin(values), np.nanmax(values))]
-    images = f" of {each.split} images" if each.split else ""
-    trend = trend_text(_trend(measure, each))
-    return (
-        f"Points of {measure.title.lower()}{images} for each class against {against} under {each.label}, "
-        f"from {ends[0]} to {ends[1]}. Means: {', '.join(parts)}. With the size of the class: {trend}."
-    )
 
 
 def ratio_change(values: npt.ArrayLike, base: npt.ArrayLike) -> tuple[float, float, float] | None:
@@ -265,51 +291,49 @@ def ratio_change(values: npt.ArrayLike, base: npt.ArrayLike) -> tuple[float, flo
     return float(np.expm1(change.mean())), float(np.expm1(ends[0])), float(np.expm1(ends[1]))
 
 
-def _change_text(each: Measured, first: Measured, measure: ClassMeasure) -> str:
-    """The change against the first configuration with its interval over classes."""
-    if not measure.compare or each.kind != first.kind:
-        return "n/a"
-    change = ratio_change(each.values[measure.key], first.values[measure.key])
-    if change is None:
-        return "n/a"
-    share, low, high = map(signed, change)
-    return f"{share}% ({LEVEL_TEXT} interval {low} to {high})"
+@dataclass(frozen=True)
+class Line:
+    """A line of a figure over the epochs.
+
+    Attributes:
+        each: The run that it belongs to.
+        name: What it is called where one points at it.
+        values: Shape (E,).
+        style: Its color, dash and width, and the band around it.
+    """
+
+    each: Measured
+    name: str
+    values: FloatArray
+    style: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class EpochMeasure:
+class EpochMeasure(Measure[str | Mapping[str, str]]):
     """A line for each shot group, or for all images, over the epochs.
 
     Attributes:
-        id: Of the figures, which get the number of the configuration or the name of the group.
-        title: What stands above a figure.
-        keys: Of the values, shape (E, 3) or (E, 1); of two, by their words, the second is drawn dashed.
-        spec: How a value is written, such as ``.2f`` or ``.1%``.
-        axis: Title of the axis; that of the figure when not given.
-        log: On a logarithmic axis.
-        level: Where a dotted line is drawn.
-        include: Values that the axis holds.
+        key: Of the values, shape (E, 3) or (E, 1); of two, by their words, the second is drawn dashed.
         band: Keys of the lower and the upper end of a band around each line.
     """
 
-    id: str
-    title: str
-    keys: str | Mapping[str, str]
-    spec: str = ".2f"
-    axis: str = ""
-    log: bool = False
-    level: float | None = None
-    include: tuple[float, ...] = ()
     band: tuple[str, str] | tuple[()] = ()
 
     @property
     def lines(self) -> Mapping[str, str]:
         """The words and the key of each line."""
-        return {self.title: self.keys} if isinstance(self.keys, str) else self.keys
+        return {self.title: self.key} if isinstance(self.key, str) else self.key
 
-    def drawn(self, shown: Sequence[Measured]) -> dict[str, str]:
-        """The words and keys that any of the configurations has values of."""
-        return {word: key for word, key in self.lines.items() if any(_has(each, key) for each in shown)}
+    def lines_of(self, each: Measured, column: int, name: str, color: str, dash: str = "solid") -> list[Line]:
+        """The lines of a column of the values of a run; without those that the run has no values of."""
+        band = (each.values[self.band[0]][:, column], each.values[self.band[1]][:, column]) if self.band else None
+        lines = []
+        for place, (word, key) in enumerate(self.lines.items()):
+            words = f"{name} {word.lower()}" if len(self.lines) > 1 else name
+            style = {"color": color, "dash": "dash" if place else dash, "width": 1.2 if place else 2, "band": band}
+            if each.has(key):
+                lines.append(Line(each, words, each.values[key][:, column], style))
+        return lines
 
 
 @dataclass(frozen=True)
@@ -323,8 +347,8 @@ class EpochSection:
             of the smallest and of the largest shot group.
         read: Gives the configurations with their values.
         measures: One row of figures each.
-        panels: A figure for each configuration, with the groups as lines, or the other way round.
-        by_group: Whether values have a column for each group; else one for all images.
+        panels: A figure for each configuration, with the groups as lines, or the other way round; for each measure,
+            with the configurations as lines, where values have one column for all images.
     """
 
     id: str
@@ -332,8 +356,7 @@ class EpochSection:
     sentence: str
     read: Callable[[Comparison], Sequence[Measured]]
     measures: tuple[EpochMeasure, ...]
-    panels: Literal["configurations", "groups"] = "configurations"
-    by_group: bool = True
+    panels: Literal["configurations", "groups", "measures"] = "configurations"
 
     def build(self, comparison: Comparison) -> Section | None:
         """Draw the section; None where no configuration has values."""
@@ -342,74 +365,67 @@ class EpochSection:
             return None
         drawings = [self._drawings(measure, shown) for measure in self.measures]
         first = list({each.row.name: each for each in reversed(shown)}.values())[::-1]
-        if self.panels == "groups":
-            legend = run_keys([each.row for each in first])
-        else:
+        if self.panels == "configurations":
             legend = tuple(Key(name, "line", GROUP_LABELS[name]) for name in _groups(shown))
-        words = dict.fromkeys(
-            word for measure in self.measures for word in measure.drawn(shown) if len(measure.lines) > 1
-        )
+        else:
+            legend = run_keys([each.row for each in first])
+        pairs = [pair for measure in self.measures if len(measure.lines) > 1 for pair in measure.lines.items()]
+        words = dict.fromkeys(word for word, key in pairs if any(each.has(key) for each in shown))
         if len(words) > 1:
             legend += tuple(Key("ink", shape, word) for word, shape in zip(words, ("line", "dashed"), strict=True))
         numbers = "; ".join(self._numbers(each) for each in named(first, lambda each: each.row))
         sentence = self.sentence.format(numbers=numbers) + seed_note(each.seeds for each in shown)
-        layout = _layout(drawings)
-        return Section(self.id, self.title, sentence, layout, legend, in_rows(*drawings), table=self._table(first))
+        layout, table = _layout(drawings), self._table(first)
+        return Section(self.id, self.title, sentence, layout, legend, in_rows(*drawings), table=table)
 
     def _drawings(self, measure: EpochMeasure, shown: Sequence[Measured]) -> list[Drawing]:
         """The figures of a measure, all with the same axes."""
-        keys = [*measure.lines.values(), *measure.band]
-        ends = axis_ends(
-            [each.values[key] for each in shown for key in keys],
-            log=measure.log,
-            include=measure.include if measure.level is None else (*measure.include, measure.level),
-        )
-        last = max(len(each.stage) for each in shown)
+        ends = measure.ends(each.values[key] for each in shown for key in (*measure.lines.values(), *measure.band))
+        last, hover = max(len(each.stage) for each in shown), f"epoch %{{x}}: %{{y:{measure.spec}}}"
         drawings = []
         for name, title, lines in self._panels(measure, shown):
-            figure = blank(300 if self.panels == "configurations" else 240, left=58)
+            figure, parts = blank(300 if self.panels == "configurations" else 240, left=58), []
             for line in lines:
-                _add_epochs(figure, measure, line, alone=sum(line.each.row is other.row for other in shown) == 1)
-            starts = [line.each.end + 1 for line in lines if line.each.stage[-1] != line.each.stage[0]]
-            epoch_axis(figure, starts, last)
-            value_axis(
-                figure,
-                ends,
-                title=measure.axis or measure.title,
-                spec=measure.spec,
-                log=measure.log,
-                level=measure.level,
-            )
-            drawings.append(Drawing(name, title, _epoch_alt(title, measure, lines), figure))
+                x, y = np.arange(1, len(line.values) + 1), line.values
+                y = np.where(y > 0, y, np.nan) if measure.log else y
+                opacity = 1 if sum(line.each.row is each.row for each in shown) == 1 else 0.55
+                add_line(figure, x, y, name=line.name, hover=hover, edges=True, opacity=opacity, **line.style)
+                start, end = (value_text(float(line.values[epoch]), measure.spec) for epoch in (0, line.each.end))
+                parts.append(f"{line.name} {start} to {end}")
+            epoch_axis(figure, [line.each.end + 1 for line in lines if line.each.end + 1 < len(line.values)], last)
+            measure.set_axis(figure, ends)
+            alt = f"Lines over epochs, {title}, from the first to the last epoch of stage 1: {'; '.join(parts)}."
+            drawings.append(Drawing(name, title, alt, figure))
         return drawings
 
-    def _panels(self, measure: EpochMeasure, shown: Sequence[Measured]) -> list[tuple[str, str, list[Line]]]:
+    def _panels(self, measure: EpochMeasure, shown: Sequence[Measured]) -> Iterator[tuple[str, str, list[Line]]]:
         """The id, the title and the lines of each figure of a measure."""
         if self.panels == "configurations":
-            titles = [each.label if len(self.measures) == 1 else f"{each.label}: {measure.title}" for each in shown]
-            return [
-                (f"{measure.id}-{place}", title, [_group_line(each, name) for name in each.groups])
-                for place, (title, each) in enumerate(zip(titles, shown, strict=True))
+            for place, each in enumerate(shown):
+                lines = [
+                    measure.lines_of(each, GROUP_NAMES.index(name), GROUP_LABELS[name], GROUP_COLORS[name])
+                    for name in each.groups
+                ]
+                title = each.label if len(self.measures) == 1 else f"{each.label}: {measure.title}"
+                yield f"{measure.id}-{place}", title, list(chain.from_iterable(lines))
+            return
+        for name in _groups(shown) if self.panels == "groups" else [None]:
+            lines = [
+                measure.lines_of(each, GROUP_NAMES.index(name) if name else 0, each.label, *run_style(each.row.color))
+                for each in shown
+                if name is None or name in each.groups
             ]
-        if not self.by_group:
-            return [(measure.id, measure.title, [_run_line(each, 0) for each in shown])]
-        return [
-            (
-                f"{measure.id}-{name}",
-                f"{GROUP_LABELS[name]}: {measure.title}",
-                [_run_line(each, GROUP_NAMES.index(name)) for each in shown if name in each.groups],
-            )
-            for name in _groups(shown)
-        ]
+            title = f"{GROUP_LABELS[name]}: {measure.title}" if name else measure.title
+            yield f"{measure.id}-{name}" if name else measure.id, title, list(chain.from_iterable(lines))
 
     def _numbers(self, each: Measured) -> str:
         """The first measure at the end of stage 1 in words."""
         measure = self.measures[0]
-        values = each.values[next(iter(measure.lines.values()))][each.end]
-        if not self.by_group:
-            return f"{value_text(values[0], measure.spec)} under {each.label}"
+        texts = [value_text(value, measure.spec) for value in each.values[next(iter(measure.lines.values()))][each.end]]
+        if self.panels == "measures":
+            return f"{texts[0]} under {each.label}"
         parts = [
-            f"{value_text(values[GROUP_NAMES.index(name)], measure.spec)} for {GROUP_LABELS[name].lower()}"
+            f"{texts[GROUP_NAMES.index(name)]} for {GROUP_LABELS[name].lower()}"
             for name in dict.fromkeys((each.groups[-1], each.groups[0]))
         ]
         return f"{listing(parts)} classes under {each.label}"
@@ -420,64 +436,14 @@ class EpochSection:
         for measure in self.measures:
             for word, key in measure.lines.items():
                 title = measure.title if len(measure.lines) == 1 else f"{measure.title}, {word.lower()}"
-                for each in [each for each in shown if _has(each, key)]:
+                for each in [each for each in shown if each.has(key)]:
                     for epoch in dict.fromkeys((0, each.end, len(each.stage) - 1)):
                         cells = [value_text(value, measure.spec) for value in each.values[key][epoch]]
                         rows.append((each.label, title, str(epoch + 1), *cells))
-        columns = GROUP_LABELS.values() if self.by_group else ["Value"]
+        columns = ["Value"] if self.panels == "measures" else GROUP_LABELS.values()
         caption = f"{self.title}: first epoch, last epoch of stage 1 and last epoch."
         return Table(caption, ("Configuration", "Measure", "Epoch", *columns), tuple(rows), labels=2)
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of a figure: of which run, which column of its values, and how it is drawn."""
-
-    each: Measured
-    column: int
-    name: str
-    color: str
-    dash: str = "solid"
-
-
-def _group_line(each: Measured, name: GroupName) -> Line:
-    return Line(each, GROUP_NAMES.index(name), GROUP_LABELS[name], GROUP_COLORS[name])
-
-
-def _run_line(each: Measured, column: int) -> Line:
-    return Line(each, column, each.label, *run_style(each.row.color))
-
-
 def _groups(shown: Sequence[Measured]) -> list[GroupName]:
     return [name for name in GROUP_NAMES if any(name in each.groups for each in shown)]
-
-
-def _add_epochs(figure: go.Figure, measure: EpochMeasure, line: Line, *, alone: bool) -> None:
-    """Draw each key of a measure; the lines of several seeds are paler."""
-    values = {key: line.each.values[key][:, line.column] for key in (*measure.lines.values(), *measure.band)}
-    for place, (word, key) in enumerate(measure.lines.items()):
-        drawn = np.where(values[key] > 0, values[key], np.nan) if measure.log else values[key]
-        add_line(
-            figure,
-            np.arange(1, len(line.each.stage) + 1),
-            drawn,
-            name=f"{line.name} {word.lower()}" if len(measure.lines) > 1 else line.name,
-            hover=f"epoch %{{x}}: %{{y:{measure.spec}}}",
-            color=line.color,
-            dash="dash" if place else line.dash,
-            width=1.2 if place else 2,
-            band=(values[measure.band[0]], values[measure.band[1]]) if measure.band else None,
-            edges=True,
-            opacity=1 if alone else 0.55,
-        )
-
-
-def _epoch_alt(title: str, measure: EpochMeasure, lines: Sequence[Line]) -> str:
-    """The first and the last number of stage 1 of each line."""
-    parts = []
-    for line in lines:
-        for word, key in measure.drawn([line.each]).items():
-            values = line.each.values[key][[0, line.each.end], line.column]
-            start, end = (value_text(float(value), measure.spec) for value in values)
-            parts.append(f"{line.name}{f' {word.lower()}' if len(measure.lines) > 1 else ''} {start} to {end}")
-    return f"Lines over epochs, {title}, from the first to the last epoch of stage 1: {'; '.join(parts)}."

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ def _tenths(value: float) -> int | None:
     return None if np.isnan(value) else round(1000 * float(value))
 
 
-def embed_pictures(rows: Sequence[Row], order: Iterable[int]) -> dict[str, Any]:
+def embed_pictures(rows: Sequence[Row], order: Sequence[int]) -> dict[str, Any]:
     """Embed pictures until their bytes are spent: one of every class before a second of any.
 
     Args:
@@ -154,48 +155,42 @@ def embed_pictures(rows: Sequence[Row], order: Iterable[int]) -> dict[str, Any]:
         confidence in tenths of a percent, training images first; and ``left_out``, classes with pictures none of which
         had room.
     """
-    stored: dict[int, list[list[ExampleImage]]] = defaultdict(lambda: [[] for _ in rows])
+    stored: dict[int, list[tuple[int, ExampleImage]]] = defaultdict(list)
     for number, row in enumerate(rows):
-        for each in (example for run in row.runs for example in run.examples):
-            stored[each.label][number].append(each)
-    queues = [(index, list(_queue(stored[index]))) for index in order if index in stored]
+        for example in (example for run in row.runs for example in run.examples):
+            stored[example.label].append((number, example))
+    pictured = [index for index in order if index in stored]
+    turns = [(turn, index, *entry) for index in pictured for turn, entry in enumerate(_queue(stored[index]))]
     uris, places, spent = list[str](), dict[bytes, int](), 0
-    examples: dict[str, list[list[int]]] = {}
-    for turn in zip_longest(*(queue for _, queue in queues)):
-        for (index, _), entry in zip(queues, turn, strict=True):
-            if entry is None or spent > BUDGET:
-                continue
-            number, example = entry
-            if example.image not in places:
-                uri = data_uri(example.image, light=LIGHT_PICTURE)
-                spent += len(uri)
-                if spent > BUDGET:
-                    continue
-                places[example.image] = len(uris)
-                uris.append(uri)
-            error = [] if number < 0 else [number, example.prediction, round(1000 * example.confidence)]
-            examples.setdefault(str(index), []).append([places[example.image], *error])
+    examples: dict[str, list[list[int]]] = defaultdict(list)
+    for _, index, number, example in sorted(turns, key=itemgetter(0)):
+        if example.image not in places:
+            uri = data_uri(example.image, light=LIGHT_PICTURE)
+            spent += len(uri)
+            if spent > BUDGET:
+                break
+            places[example.image] = len(uris)
+            uris.append(uri)
+        error = [] if number < 0 else [number, example.prediction, round(1000 * example.confidence)]
+        examples[str(index)].append([places[example.image], *error])
     for entries in examples.values():
         entries.sort(key=lambda entry: entry[1] if len(entry) > 1 else -1)
-    left_out = [index for index, _ in queues if str(index) not in examples]
+    left_out = [index for index in pictured if str(index) not in examples]
     return {"images": uris, "examples": examples, "left_out": left_out}
 
 
-def _queue(stored: Sequence[Sequence[ExampleImage]]) -> Iterator[tuple[int, ExampleImage]]:
+def _queue(stored: Sequence[tuple[int, ExampleImage]]) -> list[tuple[int, ExampleImage]]:
     """Pictures of a class with the number of their configuration, -1 for training images.
 
     Training images are those of the configuration with most of them; the errors of every one come in turns. Each image
     comes once for a configuration, as several seeds may err on the same.
     """
-
-    def once(examples: Sequence[ExampleImage], role: str) -> list[ExampleImage]:
-        kept: dict[bytes, ExampleImage] = {}
-        for each in examples:
-            if each.role == role and (role == "train" or each.prediction >= 0):
-                kept.setdefault(each.image, each)
-        return list(kept.values())[:PICTURES]
-
-    train = max((once(examples, "train") for examples in stored), key=len)
-    errors = [[(number, each) for each in once(examples, "error")] for number, examples in enumerate(stored)]
-    for turn in zip_longest([(-1, each) for each in train], *errors):
-        yield from (entry for entry in turn if entry is not None)
+    images: dict[tuple[str, int], dict[bytes, ExampleImage]] = defaultdict(dict)
+    for number, example in stored:
+        if example.role == "train" or example.prediction >= 0:
+            images[example.role, number].setdefault(example.image, example)
+    queues = {key: list(examples.values())[:PICTURES] for key, examples in images.items()}
+    train = max((queue for (role, _), queue in queues.items() if role == "train"), key=len, default=[])
+    errors = [[(number, each) for each in queue] for (role, number), queue in queues.items() if role == "error"]
+    turns = zip_longest([(-1, each) for each in train], *errors)
+    return [entry for turn in turns for entry in turn if entry is not None]

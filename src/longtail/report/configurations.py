@@ -27,22 +27,22 @@ JUDGED = "balanced_accuracy"
 """By this a configuration or value is called best: a validation split may be as long-tailed as the training images."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FirstRun(Generic[T]):
     """A configuration and the first of its runs that has some content, which is the one that is drawn.
 
     Attributes:
         row: The configuration.
         run: The run.
+        seeds: How many runs of the configuration have such content.
         content: What it has.
-        seeds: How many runs of the configuration have it.
         split: Of the images that were measured, where there are several.
     """
 
     row: Row
     run: RunResult
-    content: T
     seeds: int
+    content: T
     split: str = ""
 
     @property
@@ -61,38 +61,31 @@ def first_runs(comparison: Comparison, read: Callable[[RunResult], T | None]) ->
     for row in comparison.final:
         contents = [(run, content) for run in row.runs if (content := read(run)) is not None]
         if contents:
-            first.append(FirstRun(row, *contents[0], len(contents)))
+            run, content = contents[0]
+            first.append(FirstRun(row, run, len(contents), content))
     return first
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """A configuration, the run of it that is drawn, and the values of that run.
+class Measured(FirstRun[Mapping[str, FloatArray]]):
+    """A run with the values that are drawn of it.
 
     Attributes:
-        row: The configuration.
-        run: Its first run that has the values.
-        seeds: How many of its runs have them.
-        values: By name: shape (C,), a value for each class; or (E, G), for each epoch and group.
-        split: Of the images that were measured, where there are several.
+        content: The values by name: shape (C,), one for each class; or (E, G), for each epoch and group.
         stage: Of each epoch, shape (E,); empty where values belong to classes.
         notes: A line for each class one points at; None for none.
-        kind: Values are compared between configurations of one kind only.
+        has_cosine_head: Whether the classifier sees nothing of a feature but its direction; such values are not
+            compared with others.
     """
 
-    row: Row
-    run: RunResult
-    seeds: int
-    values: Mapping[str, FloatArray]
-    split: str = ""
     stage: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     notes: Sequence[str] | None = None
-    kind: str = ""
+    has_cosine_head: bool = False
 
     @property
-    def label(self) -> str:
-        """Name of the configuration."""
-        return self.row.label
+    def values(self) -> Mapping[str, FloatArray]:
+        """The content."""
+        return self.content
 
     @property
     def groups(self) -> list[GroupName]:
@@ -104,13 +97,17 @@ class Measured:
         """The last epoch of the first stage, as an index."""
         return int(np.flatnonzero(self.stage == self.stage[0])[-1])
 
+    def has(self, key: str) -> bool:
+        """Whether any of the values of this name is finite."""
+        return bool(np.isfinite(self.values[key]).any())
+
 
 def analyzed_splits(comparison: Comparison) -> list[FirstRun[AnalyzedSplit]]:
     """The configurations with an analyzed run, all on one split, ``"test"`` where all have one."""
     first = first_runs(comparison, lambda run: run.analysis)
     name = "test" if all(each.content.test for each in first) else "train"
     return [
-        FirstRun(each.row, each.run, split, each.seeds, name)
+        FirstRun(each.row, each.run, each.seeds, split, name)
         for each in first
         if (split := each.content.split(name)) is not None
     ]
@@ -118,29 +115,29 @@ def analyzed_splits(comparison: Comparison) -> list[FirstRun[AnalyzedSplit]]:
 
 def analyzed(comparison: Comparison) -> list[Measured]:
     """The configurations with an analyzed run, with what was measured of each class."""
-    return [
-        each.measured(vars(each.content.classes), kind="cosine" if has_cosine_head(each.run) else "")
-        for each in analyzed_splits(comparison)
-    ]
+    measured = []
+    for each in analyzed_splits(comparison):
+        model = each.run.config.get("model")
+        cosine = isinstance(model, dict) and is_cosine(str(model.get("head")))
+        measured.append(each.measured(vars(each.content.classes), has_cosine_head=cosine))
+    return measured
 
 
-def has_cosine_head(run: RunResult) -> bool:
-    """Whether the classifier of a run sees nothing of a feature but its direction."""
-    model = run.config.get("model")
-    return isinstance(model, dict) and is_cosine(str(model.get("head")))
+ABSENT = {
+    "analysis": "Not analyzed, and so not in the sections on features: {}. longtail analyze RUN adds it.",
+    "dynamics": "Without recorded gradients, and so not in the sections on them: {}; --training.record_dynamics true "
+    "records them while it trains.",
+}
+"""Parts of a run that some sections need, with what is said of the configurations without."""
 
 
 def absent_notes(comparison: Comparison) -> list[str]:
     """Which configurations some sections leave out, and how they get in; nothing where those show all or none."""
-    rows, notes = comparison.final, []
-    without = [row.label for row in rows if all(run.analysis is None for run in row.runs)]
-    if 0 < len(without) < len(rows):
-        missing = listing(without)
-        notes.append(f"Not analyzed, and so not in the sections on features: {missing}. longtail analyze RUN adds it.")
-    without = [row.label for row in rows if all(run.dynamics is None for run in row.runs)]
-    if 0 < len(without) < len(rows):
-        how = "--training.record_dynamics true records them while it trains"
-        notes.append(f"Without recorded gradients, and so not in the sections on them: {listing(without)}; {how}.")
+    notes = []
+    for part, note in ABSENT.items():
+        without = [row.label for row in comparison.final if all(getattr(run, part) is None for run in row.runs)]
+        if 0 < len(without) < len(comparison.final):
+            notes.append(note.format(listing(without)))
     return notes
 
 
@@ -250,9 +247,7 @@ PART_LABELS: dict[Part, str] = {part: "All images" if part == "all" else GROUP_L
 
 def predicted_rows(comparison: Comparison) -> list[Row]:
     """The configurations with a run that kept its predictions of the test split; none where that is not compared."""
-    if comparison.split != "test":
-        return []
-    return [row for row in comparison.final if known_predictions(row)]
+    return [row for row in comparison.final if comparison.split == "test" and known_predictions(row)]
 
 
 def known_predictions(row: Row) -> list[tuple[RunResult, Predictions]]:
@@ -269,9 +264,8 @@ def pooled_predictions(row: Row) -> tuple[IntArray, IntArray]:
 
 def part_masks(run: RunResult, predictions: Predictions) -> dict[Part, Mask]:
     """Which of a run's test images each part holds, by their true class; shape (N,)."""
-    masks: dict[Part, Mask] = {"all": np.ones(len(predictions.label), dtype=bool)}
-    masks.update(group_masks(predictions.label, run.group_of).items())
-    return masks
+    groups = group_masks(predictions.label, run.group_of)
+    return dict([("all", np.ones(len(predictions.label), dtype=bool)), *groups.items()])
 
 
 def smallest_group(run: RunResult) -> GroupName:

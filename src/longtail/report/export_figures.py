@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,6 @@ PNG_SCALE = 3
 """Pixels of a PNG for one of the SVG: 300 an inch."""
 TITLE_HEIGHT, LEGEND_LINE = 34, 21
 DASHES: dict[str, str] = {"line": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot"}
-
-
-@dataclass(frozen=True)
-class StaticFigure:
-    """A figure that needs no page around it, the name of its files, and its size in pixels."""
-
-    name: str
-    figure: go.Figure
-    width: int
-    height: int
 
 
 def save_figures(
@@ -52,68 +42,56 @@ def save_figures(
     Raises:
         LongtailError: kaleido or a browser is missing or fails, or a file cannot be written.
     """
-    return write_figures([static_figure(drawing, legend, width=width) for drawing in drawings], Path(folder))
+    return write_figures({each.id: static_figure(each, legend, width=width) for each in drawings}, Path(folder))
 
 
 def save_sections(sections: Iterable[Section], folder: str | Path) -> list[Path]:
     """Write every figure of a page as ``SECTION_DRAWING.svg`` and ``.png``; see :func:`save_figures`."""
-    figures = []
+    figures = {}
     for section in sections:
         layout = section.layout if len(section.drawings) > 1 else "one"
         for drawing in section.drawings:
             title = f"{section.title}: {drawing.title}" if drawing.title else section.title
-            name = f"{section.id}_{drawing.id}"
-            figures.append(static_figure(drawing, section.legend, title=title, name=name, width=WIDTHS[layout]))
+            titled = replace(drawing, title=title)
+            figures[f"{section.id}_{drawing.id}"] = static_figure(titled, section.legend, width=WIDTHS[layout])
     return write_figures(figures, Path(folder))
 
 
-def static_figure(
-    drawing: Drawing,
-    legend: Sequence[Key] = (),
-    *,
-    title: str | None = None,
-    name: str | None = None,
-    width: int = WIDTHS["one"],
-) -> StaticFigure:
-    """A copy of a figure with its title and legend inside, on white, without WebGL.
+def static_figure(drawing: Drawing, legend: Sequence[Key] = (), *, width: int = WIDTHS["one"]) -> go.Figure:
+    """A copy of a figure that needs no page around it: title and legend inside, on white, without WebGL.
 
     Args:
         drawing: The figure of the page.
         legend: Entries drawn beneath the title.
-        title: The title; that of the drawing when not given.
-        name: Of the files; the id of the drawing when not given.
         width: Pixels.
 
     Example:
         >>> figure = go.Figure(layout={"height": 200})
-        >>> made = static_figure(Drawing("norms", "Norms", "", figure), [Key("few", "circle", "Few-shot")])
-        >>> made.name, made.height, made.figure.data[0].name
-        ('norms', 255, 'Few-shot')
+        >>> static = static_figure(Drawing("norms", "Norms", "", figure), [Key("few", "circle", "Few-shot")])
+        >>> static.layout.height, static.data[0].name
+        (255, 'Few-shot')
     """
     parts = drawing.figure.to_dict()
     # A browser without a graphics card draws no WebGL, and in an SVG it would be pixels anyway.
     traces = [trace | {"type": str(trace["type"]).removesuffix("gl"), "showlegend": False} for trace in parts["data"]]
     figure = go.Figure({"data": traces, "layout": parts["layout"]})
-    words = clip(drawing.title if title is None else title, max(20, width // 8))
-    above = TITLE_HEIGHT if words else 0
     # Plotly sets the entries of a wrapped legend in columns as wide as the longest of them.
     columns = max(1, int((width - 20) / (48 + 6.6 * max((len(key.text) for key in legend), default=0))))
-    lines = math.ceil(len(legend) / columns)
+    title, lines = clip(drawing.title, max(20, width // 8)), math.ceil(len(legend) / columns)
+    above = TITLE_HEIGHT if title else 0
     height = drawing.height + above + lines * LEGEND_LINE
     figure.add_traces([_legend_entry(key) for key in legend])
     margin = figure.layout.margin.to_plotly_json()
-    margin["t"] = margin.get("t", 10) + above + lines * LEGEND_LINE
     margin |= {side: max(margin.get(side, 0), 14) for side in "lr"}
-    figure.update_layout(
-        margin=margin, width=width, height=height, paper_bgcolor="white", plot_bgcolor="white", showlegend=bool(legend)
-    )
+    margin["t"] = margin.get("t", 10) + above + lines * LEGEND_LINE
     corner = {"x": 0, "xref": "container", "xanchor": "left", "yref": "container", "yanchor": "top"}
-    if words:
-        font = {"family": FONT, "size": 15, "color": INK}
-        figure.update_layout(title=corner | {"text": words, "font": font, "pad": {"l": 12}, "y": 1 - 11 / height})
     keys = {"orientation": "h", "y": 1 - above / height, "font": {"size": 12}, "bgcolor": "rgba(0,0,0,0)"}
-    figure.update_layout(legend=corner | keys)
-    return StaticFigure(name or drawing.id, figure, width, height)
+    figure.update_layout(width=width, height=height, margin=margin, showlegend=bool(legend), legend=corner | keys)
+    figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")
+    if title:
+        font = {"family": FONT, "size": 15, "color": INK}
+        figure.update_layout(title=corner | {"text": title, "font": font, "pad": {"l": 12}, "y": 1 - 11 / height})
+    return figure
 
 
 def _legend_entry(key: Key) -> go.Scatter:
@@ -125,20 +103,19 @@ def _legend_entry(key: Key) -> go.Scatter:
     return go.Scatter(x=[None], y=[None], name=clip(key.text), showlegend=True, hoverinfo="skip", **options)
 
 
-def write_figures(figures: Sequence[StaticFigure], folder: Path) -> list[Path]:
-    """Draw the figures and write each as SVG and PNG; the files, in this order."""
+def write_figures(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
+    """Draw the figures, by the name of their files, and write each as SVG and PNG; the files, in this order."""
     if not figures:
         return []
     # In a thread of its own, as a notebook runs a loop already.
     with ThreadPoolExecutor(1) as worker:
-        images = worker.submit(lambda: asyncio.run(render_figures(figures))).result()
-    paths = {folder / f"{name}.{kind}": image for (name, kind), image in images.items()}
-    for path, image in paths.items():
-        write_atomically(path, image)
-    return list(paths)
+        images = worker.submit(asyncio.run, render_figures(figures)).result()
+    for name, image in images.items():
+        write_atomically(folder / name, image)
+    return [folder / name for name in images]
 
 
-async def render_figures(figures: Sequence[StaticFigure]) -> Mapping[tuple[str, str], bytes]:
+async def render_figures(figures: Mapping[str, go.Figure]) -> dict[str, bytes]:
     """Draw all figures in one browser that is given no address but that of the installed plotly.js."""
     try:
         import kaleido
@@ -148,10 +125,11 @@ async def render_figures(figures: Sequence[StaticFigure]) -> Mapping[tuple[str, 
     images = {}
     try:
         async with kaleido.Kaleido(mathjax=False) as browser:
-            for each in figures:
+            for name, figure in figures.items():
                 for kind, scale in (("svg", 1), ("png", PNG_SCALE)):
-                    options = {"format": kind, "width": each.width, "height": each.height, "scale": scale}
-                    images[each.name, kind] = await browser.calc_fig(each.figure, opts=options)
+                    size = {"width": figure.layout.width, "height": figure.layout.height}
+                    options = {"format": kind, "scale": scale, **size}
+                    images[f"{name}.{kind}"] = await browser.calc_fig(figure, opts=options)
     except ChromeNotFoundError as error:
         raise LongtailError(
             "figures as files need Chrome or Chromium: install it ('apt install chromium', or 'kaleido_get_chrome'), "

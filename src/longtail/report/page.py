@@ -21,7 +21,7 @@ from longtail.report.plots import THEME, shorten
 from longtail.report.section import Section
 from longtail.report.sections.registry import build_sections
 from longtail.report.sections.results import verdict
-from longtail.run.result import RunResult
+from longtail.run.folder import EXAMPLES_FILE
 from longtail.version import __version__
 
 TITLE_LENGTH = 48
@@ -80,23 +80,20 @@ def render_report(comparison: Comparison, sections: Sequence[Section] | None = N
             plotly=get_plotlyjs(),
             classes=table_json(comparison),
             version=__version__,
+            examples_file=EXAMPLES_FILE,
         )
     )
 
 
 def _title(comparison: Comparison) -> str:
+    """The configurations, and the last part of the path of their data where they share it."""
     labels = [row.label for row in comparison.final]
-    named = listing(labels)
-    title = named if len(named) <= TITLE_LENGTH or len(labels) == 1 else f"{len(labels)} configurations"
-    sources = {_source(run) for row in comparison.final for run in row.runs} - {""}
-    return f"{title} on {sources.pop()}" if len(sources) == 1 else title
-
-
-def _source(run: RunResult) -> str:
-    """The last part of the source's path, without its prefix."""
-    data = run.config.get("data")
-    source = str(data.get("source") or "") if isinstance(data, dict) else ""
-    return source.split(":", 1)[-1].rstrip("/").rsplit("/", 1)[-1]
+    listed = listing(labels)
+    title = listed if len(listed) <= TITLE_LENGTH or len(labels) == 1 else f"{len(labels)} configurations"
+    data = [run.config.get("data") for row in comparison.final for run in row.runs]
+    sources = [str(options.get("source") or "") for options in data if isinstance(options, dict)]
+    names = {PurePosixPath(source.split(":", 1)[-1]).name for source in sources} - {""}
+    return f"{title} on {names.pop()}" if len(names) == 1 else title
 
 
 def _facts(comparison: Comparison) -> list[tuple[str, str]]:

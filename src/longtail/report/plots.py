@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
+from longtail.counts import GROUP_NAMES, ClassCounts, FloatArray, GroupName
 
 THEME: dict[str, tuple[str, str]] = {
     "ground": ("#fdfcfa", "#15171a"),
@@ -43,6 +43,8 @@ GROUP_LABELS: dict[GroupName, str] = {"many": "Many-shot", "medium": "Medium-sho
 GROUND, INK, MUTED, RULE = (THEME[name][0] for name in ("ground", "ink", "muted", "rule"))
 RUN_COLORS = tuple(THEME[f"run{index}"][0] for index in range(8))
 DASHES = ("solid", "dot", "dashdot")
+DOTTED: dict[str, object] = {"color": MUTED, "width": 1, "dash": "dot"}
+"""The line of a level that values are compared with."""
 
 
 def run_style(index: int) -> tuple[str, str]:
@@ -103,7 +105,7 @@ def epoch_axis(figure: go.Figure, starts: Iterable[int], last: int) -> None:
         ([30.5, 40.5], (0.5, 50.5))
     """
     for number, start in enumerate(sorted(set(starts))):
-        figure.add_vline(x=start + 0.5, line={"color": MUTED, "width": 1, "dash": "dot"})
+        figure.add_vline(x=start + 0.5, line=DOTTED)
         if number == 0:
             place = {"x": start + 0.5, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "bottom"}
             figure.add_annotation(text="stage 2", showarrow=False, font={"size": 12, "color": MUTED}, **place)
@@ -134,7 +136,6 @@ def clip(text: str, length: int = 60) -> str:
     return html.escape(shorten(text, length), quote=False)
 
 
-Ends = tuple[float, float]
 MANY_POINTS = 2_000
 """Above this number of classes points are drawn by WebGL and bars become one filled line a group."""
 CROWDED = 400
@@ -182,34 +183,40 @@ def add_points(
     half = None if whisker is None else np.asarray(whisker, dtype=np.float32)
     kind = go.Scattergl if len(group_of) > MANY_POINTS else go.Scatter
     lines = ["%{text}", hover, "" if notes is None else "%{hovertext}"]
+    crowded = len(group_of) > CROWDED
+    opacity, edge = (0.45, 0) if crowded else (0.85, 0.8)
     for group, members in by_group(group_of):
         classes = members[np.isfinite(up[members])]
         if not classes.size:
             continue
-        options: dict[str, Any] = {}
-        if half is not None:
-            options["error_y"] = {"array": half[classes], "color": GROUP_COLORS[group], "thickness": 1, "width": 0}
-        if notes is not None:
-            options["hovertext"] = [notes[index] for index in classes]
-        figure.add_trace(
-            kind(
-                x=across[classes],
-                y=up[classes],
-                mode="markers",
-                name=GROUP_LABELS[group],
-                customdata=classes.astype(np.int32),
-                meta=meta,
-                marker=class_marker(group, len(group_of)),
-                hovertemplate=f"{'<br>'.join(filter(None, lines))}<extra></extra>",
-                **options,
-            )
+        trace = kind(
+            x=across[classes],
+            y=up[classes],
+            mode="markers",
+            name=GROUP_LABELS[group],
+            customdata=classes.astype(np.int32),
+            meta=meta,
+            marker={
+                "color": GROUP_COLORS[group],
+                "symbol": GROUP_SYMBOLS[group],
+                # A triangle of the same width has less area.
+                "size": (5 if crowded else 9) + 1.5 * (group == "few"),
+                "opacity": opacity,
+                "line": {"color": GROUND, "width": edge},
+            },
+            hovertemplate=f"{'<br>'.join(filter(None, lines))}<extra></extra>",
         )
+        if half is not None:
+            trace.error_y = {"array": half[classes], "color": GROUP_COLORS[group], "thickness": 1, "width": 0}
+        if notes is not None:
+            trace.hovertext = [notes[index] for index in classes]
+        figure.add_trace(trace)
 
 
 def class_accuracy(
     counts: ClassCounts,
     group_of: Sequence[GroupName],
-    recalls: npt.NDArray[np.float64],
+    recalls: FloatArray,
     *,
     height: int = 320,
     run: int = 0,
@@ -229,14 +236,13 @@ def class_accuracy(
         >>> [len(trace.x) for trace in figure.data]
         [1]
     """
-    figure, sizes = blank(height, left=52), np.where(counts.array > 0, counts.array, 0.5)
-    heights = recalls
+    figure, heights = blank(height, left=52), recalls
+    sizes = count_axis(figure, counts)
     if len(counts) > CROWDED:
         # Thousands of classes with three test images each share four heights: shifted a little, they show how many.
         heights = recalls + np.random.default_rng(0).uniform(-JITTER, JITTER, len(counts))
     add_points(figure, group_of, sizes, heights, hover="", meta=f"class:{run}")
     _add_trend(figure, sizes, recalls)
-    count_axis(figure, sizes)
     ticks = [0, 0.25, 0.5, 0.75, 1]
     return figure.update_yaxes(title="Accuracy", range=[-0.03, 1.03], tickformat=".0%", tickvals=ticks)
 
@@ -308,66 +314,22 @@ def add_line(
     )
 
 
-def axis_ends(
-    arrays: Sequence[npt.ArrayLike], *, log: bool = False, include: Sequence[float] = (), room: float = 0.06
-) -> Ends | None:
-    """Ends of an axis that holds the finite values of all panels; None where there are none.
-
-    Args:
-        arrays: The values of each panel.
-        log: A logarithmic axis: only positive values count, and the ends are powers of ten.
-        include: Further values that the axis holds.
-        room: Share of the range left free at either end.
-
-    Example:
-        >>> axis_ends([np.array([1.0, np.nan]), np.array([3.0])], room=0.5)
-        (0.0, 4.0)
-        >>> axis_ends([np.array([1.0, 0.0, 100.0])], log=True, room=0.5)
-        (-1.0, 3.0)
-    """
-    flat = np.concatenate([np.asarray(include, dtype=np.float64), *(np.ravel(array) for array in arrays)])
-    known = flat[np.isfinite(flat) & ((flat > 0) | (not log))]
-    if not known.size:
-        return None
-    low, high = (np.log10(known) if log else known)[[known.argmin(), known.argmax()]]
-    pad = room * float(high - low or abs(high) or 1.0)
-    return float(low) - pad, float(high) + pad
-
-
-def value_axis(
-    figure: go.Figure,
-    ends: Ends | None,
-    *,
-    title: str,
-    spec: str,
-    log: bool = False,
-    level: float | None = None,
-    horizontal: bool = False,
-) -> go.Figure:
-    """Make the vertical axis one of these ends.
+def count_axis(figure: go.Figure, counts: ClassCounts) -> FloatArray:
+    """Make the horizontal axis one of training images, logarithmic.
 
     Args:
         figure: Changed.
-        ends: From :func:`axis_ends`, the same for all panels of a measure.
-        title: Of the axis.
-        spec: How values are written, such as ``.2f`` or ``.1%``.
-        log: A logarithmic axis.
-        level: Where a dotted line is drawn.
-        horizontal: The horizontal axis instead.
+        counts: Training images per class, shape (C,).
+
+    Returns:
+        Where each class stands, shape (C,): 0.5 stands for none.
+
+    Example:
+        >>> figure = blank(300, left=48)
+        >>> count_axis(figure, ClassCounts([200, 0])).tolist(), figure.layout.xaxis.ticktext
+        ([200.0, 0.5], ('0', '1', '10', '100'))
     """
-    if level is not None:
-        figure.add_hline(y=level, line={"color": MUTED, "width": 1, "dash": "dot"})
-    span, axis = ends[1] - ends[0] if ends else 0.0, {"title": title, "range": ends, "nticks": 6}
-    if log:
-        # Powers of ten, then 1, 2 and 5 of each, and what plotly chooses over less than that.
-        axis |= {"type": "log", "tickformat": "~g", "dtick": 1 if span > 2 else "D2" if span > 0.6 else None}
-    elif spec.endswith("%"):
-        axis["tickformat"] = ".0%" if span > 0.2 else ".1%"
-    return figure.update_xaxes(axis) if horizontal else figure.update_yaxes(axis)
-
-
-def count_axis(figure: go.Figure, places: npt.NDArray[np.float64]) -> None:
-    """Make the horizontal axis one of training images, logarithmic, for points at ``places``; 0.5 stands for none."""
+    places = np.where(counts.array > 0, counts.array, 0.5)
     low, high = np.log10(places.min()), np.log10(places.max())
     steps = (1, 2, 5) if high - low <= WIDE_DECADES else (1,)
     ticks = [step * 10**power for power in range(8) for step in steps]
@@ -381,26 +343,10 @@ def count_axis(figure: go.Figure, places: npt.NDArray[np.float64]) -> None:
         tickvals=zero + shown,
         ticktext=["0"] * len(zero) + [f"{tick:,}" for tick in shown],
     )
+    return places
 
 
-def class_marker(group: GroupName, classes: int) -> dict[str, object]:
-    """The look of the point of a class: smaller and paler where there are many classes.
-
-    Example:
-        >>> class_marker("few", 100)["symbol"], class_marker("few", 100)["size"], class_marker("few", 8142)["size"]
-        ('triangle-up', 10.5, 6.5)
-    """
-    crowded = classes > CROWDED
-    return {
-        "color": GROUP_COLORS[group],
-        "symbol": GROUP_SYMBOLS[group],
-        "size": (5 if crowded else 9) + 1.5 * (group == "few"),  # a triangle of the same width has less area
-        "opacity": 0.45 if crowded else 0.85,
-        "line": {"color": GROUND, "width": 0 if crowded else 0.8},
-    }
-
-
-def _add_trend(figure: go.Figure, places: npt.NDArray[np.float64], recalls: npt.NDArray[np.float64]) -> None:
+def _add_trend(figure: go.Figure, places: FloatArray, recalls: FloatArray) -> None:
     """Draw the mean over classes weighted by nearness in the logarithm of size (Nadaraya-Watson, Gaussian)."""
     known = np.flatnonzero(~np.isnan(recalls))
     sizes = np.log10(places[known])

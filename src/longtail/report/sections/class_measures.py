@@ -25,7 +25,7 @@ NORMS = ClassSection(
     (
         ClassMeasure("feature_norm", "norms-feature-norm", "Feature norm"),
         ClassMeasure("weight_norm", "norms-weight-norm", "Weight norm", ".3f"),
-        ClassMeasure("angle", "norms-angle", "Angle", ".1f", unit="°"),
+        ClassMeasure("angle", "norms-angle", "Angle", ".1f", "Angle (°)", unit="°"),
         ClassMeasure("bias", "norms-bias", "Bias", ".3f"),
     ),
 )

@@ -46,19 +46,18 @@ TRAINING = EpochSection(
     histories,
     (
         EpochMeasure(
+            {"Training": "train_accuracy", "Validation": "validation_accuracy"},
             "curve-accuracy",
             "Accuracy",
-            {"Training": "train_accuracy", "Validation": "validation_accuracy"},
             ".1%",
             include=(0.0, 1.0),
         ),
         EpochMeasure(
-            "curve-loss", "Loss", {"Training": "train_loss", "Validation": "validation_loss"}, ".3f", include=(0.0,)
+            {"Training": "train_loss", "Validation": "validation_loss"}, "curve-loss", "Loss", ".3f", include=(0.0,)
         ),
-        EpochMeasure("curve-learning_rate", "Learning rate", "learning_rate", ".2g", log=True),
+        EpochMeasure("learning_rate", "curve-learning_rate", "Learning rate", ".2g", log=True),
     ),
-    panels="groups",
-    by_group=False,
+    panels="measures",
 )
 
 
@@ -88,11 +87,11 @@ GRADIENTS = EpochSection(
     "image can give 1 at most. At the end of stage 1 the ratio is {numbers}.",
     recorded(group_gradients),
     (
-        EpochMeasure("gradients", "Ratio", "ratio", ".3g", "Raised / lowered", log=True, level=1.0),
+        EpochMeasure("ratio", "gradients", "Ratio", ".3g", "Raised / lowered", log=True, level=1.0),
         EpochMeasure(
+            {"Raised": "raised", "Lowered": "lowered"},
             "gradient-sums",
             "Raised and lowered",
-            {"Raised": "raised", "Lowered": "lowered"},
             ".3g",
             "Gradient on a class",
             log=True,
@@ -121,9 +120,9 @@ SATURATION = EpochSection(
     "as a band. At the end of stage 1 the median p_y is {numbers}.",
     recorded(probability_quartiles),
     (
-        EpochMeasure("saturation", "Probability p_y", "middle", include=(0.0, 0.25), band=("low", "high")),
+        EpochMeasure("middle", "saturation", "Probability p_y", include=(0.0, 0.25), band=("low", "high")),
         EpochMeasure(
-            "gradient-size", "Gradient 1 − p_y", "left", ".3g", log=True, include=(1.0,), band=("left low", "left high")
+            "left", "gradient-size", "Gradient 1 − p_y", ".3g", log=True, include=(1.0,), band=("left low", "left high")
         ),
     ),
 )
@@ -147,16 +146,16 @@ SATURATED = EpochSection(
     (
         *(
             EpochMeasure(
+                f"past {threshold:g}",
                 f"saturation-past-{threshold:g}".replace(".", "-"),
                 f"p_y past {threshold:g}",
-                f"past {threshold:g}",
                 ".1%",
                 "Share of images",
                 include=(0.0, 0.1),
             )
             for threshold in THRESHOLDS
         ),
-        EpochMeasure("saturation-gradient", "Gradient size", "gradient", ".3f", include=(0.0, 0.1)),
+        EpochMeasure("gradient", "saturation-gradient", "Gradient size", ".3f", include=(0.0, 0.1)),
     ),
     panels="groups",
 )

@@ -124,7 +124,7 @@ const Classes = (() => {
   const pictures = (index) => {
     const found = table.examples[index];
     if (found) return make("div", { class: "strip" }, ...found.map((one) => picture(index, one)));
-    return make("p", { class: "quiet" }, table.left_out.includes(index) ? "The page has no room for its pictures: examples.parquet in the folder of the run holds them."
+    return make("p", { class: "quiet" }, table.left_out.includes(index) ? "The page has no room for its pictures: {{ examples_file }} in the folder of the run holds them."
       : "No example of it was kept. Older versions kept pictures of the hardest classes only: longtail analyze RUN adds the others.");
   };
 
