@@ -1,7 +1,39 @@
-"""python -m longtail, the same as the longtail command."""
+"""``python -m longtail``: the longtail command, or after ``--grid-lock FILE`` the process of one run of a grid."""
 
+from __future__ import annotations
+
+import os
+import signal
 import sys
+import threading
+from collections.abc import Sequence
 
 from longtail.cli import main
 
-sys.exit(main())
+
+def train_under_lock(lock: str, words: Sequence[str]) -> int:
+    """Run ``longtail WORDS`` while holding a lock; return its exit status. It ends when the grid has ended.
+
+    A worker of a grid that was killed may still be saving when the grid is started again: the new one waits for it.
+
+    Args:
+        lock: The file to lock.
+        words: The words of a command.
+    """
+    from filelock import FileLock
+
+    threading.Thread(target=_end_with_the_grid, daemon=True).start()
+    with FileLock(lock):
+        return main(words)
+
+
+def _end_with_the_grid() -> None:
+    """Stop politely, as SIGTERM does, once the other end of standard input is closed: by its owner, or by its death."""
+    # Not sys.stdin: its buffer would be locked by this thread when the interpreter ends.
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(train_under_lock(sys.argv[2], sys.argv[3:]) if sys.argv[1:2] == ["--grid-lock"] else main())

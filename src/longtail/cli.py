@@ -7,41 +7,44 @@ import io
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Final
 
 from longtail import __version__
-from longtail.commands.adjust import adjust
-from longtail.commands.analyze import analyze
+from longtail.commands import (
+    adjust,
+    analyze,
+    cache,
+    compare,
+    demo,
+    evaluate,
+    export,
+    inspect,
+    predict,
+    prepare,
+    recipes,
+    report,
+    train,
+)
 from longtail.commands.arguments import parse, summary
-from longtail.commands.cache import cache, report_growth
-from longtail.commands.compare import compare
-from longtail.commands.demo import demo
-from longtail.commands.evaluate import evaluate
-from longtail.commands.export import export, push
-from longtail.commands.inspect import inspect
 from longtail.commands.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, is_disk_full
-from longtail.commands.predict import predict
-from longtail.commands.prepare import prepare
-from longtail.commands.recipes import recipes
-from longtail.commands.report import report
-from longtail.commands.train import train
 from longtail.errors import LongtailError, OwnRangeWarning, UsageError, nearest
 
 COMMANDS: Final[dict[str, Callable[..., int | None]]] = {
-    "inspect": inspect,
-    "prepare": prepare,
-    "train": train,
-    "evaluate": evaluate,
-    "adjust": adjust,
-    "predict": predict,
-    "export": export,
-    "push": push,
-    "compare": compare,
-    "analyze": analyze,
-    "report": report,
-    "recipes": recipes,
-    "cache": cache,
-    "demo": demo,
+    "inspect": inspect.inspect,
+    "prepare": prepare.prepare,
+    "train": train.train,
+    "evaluate": evaluate.evaluate,
+    "adjust": adjust.adjust,
+    "predict": predict.predict,
+    "export": export.export,
+    "push": export.push,
+    "compare": compare.compare,
+    "analyze": analyze.analyze,
+    "report": report.report,
+    "recipes": recipes.recipes,
+    "cache": cache.cache,
+    "demo": demo.demo,
 }
 """The function of each command: its parameters are the arguments, its docstring is the help."""
 
@@ -99,14 +102,8 @@ def _run(words: Sequence[str]) -> int:
     if isinstance(values, str):
         sys.stdout.write(values)
         return 0
-    from longtail.data.loading.cache_folder import cache_sizes  # after --help, which needs none of it
-
-    before = cache_sizes()
-    try:
+    with nullcontext() if values.get("quiet") else cache.growth_reported():
         return COMMANDS[command](**values) or 0
-    finally:
-        if not values.get("quiet"):
-            report_growth(before)
 
 
 def _overview() -> str:

@@ -122,7 +122,7 @@ def fast_precision(device: str) -> Literal["fp32", "bf16"]:
     """
     import torch
 
-    if on_cpu(device):  # PyTorch has no public name for what a processor multiplies in
+    if on_cpu(device):  # private names, as PyTorch has no public function for the instructions of a processor
         has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     else:
         has = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,4 +1,4 @@
-"""What people really have on disk: each kind of bad input is one sentence, or trains with a stated behaviour."""
+"""What people really have on disk: each kind of bad input is one sentence, or trains with a stated behavior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of the command line: help, misspelt names, wrong values, and what must not be imported to say so."""
+"""The words of the command line: help, misspelled names, wrong values, and what must not be imported to say so."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_terminal_that_knows_only_ascii_is_no_reason_to_fail() -> None:
     assert python(code, PYTHONIOENCODING="ascii").returncode == 0
 
 
-# --- misspelt names ---------------------------------------------------------------------------------------------------
+# --- misspelled names -------------------------------------------------------------------------------------------------
 
 TRAIN = ("train", "digits", "--recipe", "cifar-lt/gcl", "--out", "never-made")
 ONE_STAGE = ("train", "digits", "--recipe", "cifar-lt/ce", "--out", "never-made")
@@ -172,7 +172,7 @@ ONE_STAGE = ("train", "digits", "--recipe", "cifar-lt/ce", "--out", "never-made"
         (["train", "cifar100", "--recipe", "gcl", "--out", "x"], "Did you mean 'cifar-lt/gcl', 'images/gcl'"),
     ],
 )
-def test_a_misspelt_name_is_answered_with_the_nearest_right_one(cli: Cli, words: list[str], nearest: str) -> None:
+def test_a_misspelled_name_is_answered_with_the_nearest_right_one(cli: Cli, words: list[str], nearest: str) -> None:
     assert nearest in cli(*words).complaint
     assert not Path("never-made").exists()
 
@@ -184,7 +184,7 @@ def test_what_is_like_nothing_gets_no_guess(cli: Cli, option: str) -> None:
     assert "longtail train --help" in complaint
 
 
-def test_no_digits_were_loaded_to_find_a_misspelt_loss(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_digits_were_loaded_to_find_a_misspelled_loss(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("longtail.training.prepare.load_source", lambda *_, **__: pytest.fail("images were read"))
     assert "'noise'" in cli(*TRAIN, "--stage1.loss.options.nose", "1").complaint
 

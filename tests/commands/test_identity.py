@@ -178,7 +178,7 @@ def test_training_images_in_another_source_are_counted(cli: Call, place: Path) -
     assert f"{len(chosen)} of these {len(chosen)} images were trained on" in done.err
 
 
-def test_a_misspelt_split_is_refused_where_there_is_only_one(cli: Call, place: Path) -> None:
+def test_a_misspelled_split_is_refused_where_there_is_only_one(cli: Call, place: Path) -> None:
     done = cli("evaluate", place / "run", place / "photos", "--split", "tset")
     assert (done.status, "'test'" in done.complaint) == (2, True)
 

@@ -25,7 +25,7 @@ PHOTOS = {"red": 30, "green fish": 8, "blå": 5}
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Photos of three colours, each with noise of its own."""
+    """Photos of three colors, each with noise of its own."""
     rng = np.random.default_rng(0)
     for channel, (name, count) in enumerate(PHOTOS.items()):
         (tmp_path / "photos" / name).mkdir(parents=True)

@@ -50,7 +50,7 @@ def test_quiet_is_quiet(terminal: bool) -> None:
     assert written(terminal=terminal, quiet=True) == ""
 
 
-def test_a_real_terminal_is_recognised() -> None:
+def test_a_real_terminal_is_recognized() -> None:
     """A pseudo-terminal as the standard error of another process."""
     pty = pytest.importorskip("pty", reason="pseudo-terminals are a matter of Unix")
     ours, theirs = pty.openpty()

@@ -422,7 +422,7 @@ def test_rows_of_a_group_stay_on_one_side_of_every_split(train: Call, tmp_path: 
     assert saved(tmp_path / "run")["data"]["group_column"] == "film"
 
 
-def test_a_misspelt_group_column_is_refused_even_where_nothing_is_held_out(train: Call, tmp_path: Path) -> None:
+def test_a_misspelled_group_column_is_refused_even_where_nothing_is_held_out(train: Call, tmp_path: Path) -> None:
     source = write_films(tmp_path, 4)
     complaint = train(f"csv:{source}", "--group-column", "flim", "--data.test_fraction", 0).complaint
     assert "Did you mean 'film'?" in complaint

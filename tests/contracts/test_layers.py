@@ -13,7 +13,7 @@ FILES = {
     for file in sorted(ROOT.rglob("*.py"))
 }
 LAYERS = [
-    {"__main__", "grid_process"},
+    {"__main__"},
     {"cli"},
     {"commands"},
     {"experiments", "integrations", "report"},

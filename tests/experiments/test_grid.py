@@ -442,7 +442,7 @@ def test_a_grid_that_is_killed_goes_on_and_ends_with_the_same_weights(
     process.kill()
     process.communicate()
     for run in grid.runs:  # released when its process is gone
-        with FileLock(train_command(run)[3], timeout=60):
+        with FileLock(train_command(run)[4], timeout=60):
             pass
     states = {run.name: state_of(run) for run in grid.runs}
     assert "started" in states.values()

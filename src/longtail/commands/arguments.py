@@ -185,20 +185,16 @@ def parse(program: str, function: Callable[..., Any], words: Sequence[str]) -> d
 
 
 def _parser(flags: Mapping[str, Argument]) -> argparse.ArgumentParser:
-    # An abbreviation would hide a misspelt option.
+    # An abbreviation would hide a misspelled option.
     parser = argparse.ArgumentParser(
         argument_default=argparse.SUPPRESS, add_help=False, allow_abbrev=False, exit_on_error=False
     )
-    for flag in (*_HELP, *(flag for flag, argument in flags.items() if argument.is_switch)):
+    for flag in _HELP:
         parser.add_argument(flag, dest=flag, action="store_true")
     for flag, argument in flags.items():
-        if argument.is_switch:
-            continue
-        if argument.is_list:
-            several = argument.metavar.endswith("...")
-            parser.add_argument(flag, dest=flag, action="extend", nargs="+" if several else 1)
-        else:
-            parser.add_argument(flag, dest=flag)
+        several = {"action": "extend", "nargs": "+" if argument.metavar.endswith("...") else 1}
+        takes: Any = {"action": "store_true"} if argument.is_switch else several if argument.is_list else {}
+        parser.add_argument(flag, dest=flag, **takes)
     return parser
 
 
@@ -236,8 +232,7 @@ def _take(
     missing = []
     for argument in (each for each in arguments if not each.options):
         if argument.flag in texts:
-            text = texts[argument.flag]
-            values[argument.name] = text if argument.is_switch or argument.is_list else _checked(text, argument)
+            values[argument.name] = _checked(texts[argument.flag], argument)
         elif positionals and not argument.flag:
             values[argument.name] = positionals[:] if argument.is_list else positionals[0]
             del positionals[: None if argument.is_list else 1]
@@ -250,9 +245,9 @@ def _take(
     return values
 
 
-def _read(text: str | bool, kind: Any, flag: str) -> Any:
-    """Read a value as files of options are read: 1:40 is no number, and 0x10 neither."""
-    if isinstance(text, bool):
+def _read(text: Any, kind: Any, flag: str) -> Any:
+    """Read a value as files of options are read: neither 1:40 nor 0x10 is a number."""
+    if not isinstance(text, str):  # a switch, or several words
         return text
     if _base(kind) is str:
         return None if text in {"null", "~"} and type(None) in get_args(kind) else text
@@ -262,9 +257,10 @@ def _read(text: str | bool, kind: Any, flag: str) -> Any:
         return parse_yaml(text, flag).values
 
 
-def _checked(text: str, argument: Argument) -> Any:
+def _checked(text: Any, argument: Argument) -> Any:
+    """Read a value and check it against the type of its parameter."""
     value = _read(text, argument.kind, argument.flag)
-    if isinstance(value, str) and _base(argument.kind) is str and not choices_of(argument.kind):
+    if not isinstance(text, str) or (_base(argument.kind) is str and not choices_of(argument.kind)):
         return value
     from longtail.config.build import check_value
 
@@ -341,12 +337,12 @@ def _help(program: str, function: Callable[..., Any], arguments: Sequence[Argume
     # Those of a run stand below whatever recipe and images choose, so that a short help would mislead.
     values = flatten(defaults()) if everything else {}
     values |= {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
-    groups = {"arguments": parser.add_argument_group("arguments"), "options": parser.add_argument_group("options")}
+    titles = dict.fromkeys(each.name.partition(".")[0] for each in arguments if "." in each.name)
+    groups = {title: parser.add_argument_group(title) for title in ("arguments", "options", *titles)}
     for argument in (each for each in arguments if everything or each.shown):
-        in_group = everything and "." in argument.name and argument.flag == f"--{argument.name}"
-        title = argument.name.partition(".")[0] if in_group else "options" if argument.flag else "arguments"
-        if title not in groups:
-            groups[title] = parser.add_argument_group(title)
+        title = "options" if argument.flag else "arguments"
+        if everything and "." in argument.name and argument.flag == f"--{argument.name}":
+            title = argument.name.partition(".")[0]
         extra: dict[str, Any] = {"action": "store_true"} if argument.is_switch else {"metavar": argument.metavar}
         name, text = argument.flag or argument.name, texts.get(argument.name, "") + _default(values.get(argument.name))
         groups[title].add_argument(name, help=text.replace("%", "%%"), **extra)

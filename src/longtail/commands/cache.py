@@ -6,15 +6,14 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from longtail.commands.output import print_json, print_line
+from longtail.commands.output import plain_table, print_json, print_line
 from longtail.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -62,9 +61,7 @@ def cache(
         return
     print_line(f"{cache_folder()}: {size_words(total)} of at most {limit / 1e9:g} GB (LONGTAIL_CACHE_GB)")
     if uses:
-        table = Table("source", "what", box=None, header_style="bold", pad_edge=False)
-        for heading in ("images", "size", "last used"):
-            table.add_column(heading, justify="right", no_wrap=True)
+        table = plain_table("source", "what", right=("images", "size", "last used"))
         for use in uses:
             used = time.strftime("%Y-%m-%d %H:%M", time.localtime(use.used))
             number = f"{use.images:,}" if use.images else "?"
@@ -91,22 +88,23 @@ def _chosen(entries: Sequence[CacheEntry], source: str | None, older_than: str |
     return [entry for entry in entries if entry.used < before]
 
 
-def report_growth(before: Mapping[Path, int]) -> None:
-    """Report on standard error by how much the cache has grown, if that is a lot.
-
-    Args:
-        before: The size of each entry when the command began.
-    """
+@contextmanager
+def growth_reported() -> Iterator[None]:
+    """Report on standard error by how much the cache grew within, if that is a lot."""
     from longtail.data.loading.cache_folder import cache_folder, cache_sizes, growth
 
-    after = cache_sizes()
-    grown = growth(before, after)
-    if grown > REPORTED_GROWTH and os.environ.get("LOCAL_RANK", "0") == "0":
-        total = size_words(sum(after.values()))
-        sys.stderr.write(
-            f"note: the cache grew by {size_words(grown)} to {total} ({cache_folder()}): 'longtail cache' lists it, "
-            "'longtail cache --clear' empties it.\n"
-        )
+    before = cache_sizes()
+    try:
+        yield
+    finally:
+        after = cache_sizes()
+        grown = growth(before, after)
+        if grown > REPORTED_GROWTH and os.environ.get("LOCAL_RANK", "0") == "0":
+            total = size_words(sum(after.values()))
+            sys.stderr.write(
+                f"note: the cache grew by {size_words(grown)} to {total} ({cache_folder()}): 'longtail cache' lists "
+                "it, 'longtail cache --clear' empties it.\n"
+            )
 
 
 def size_words(size: int) -> str:

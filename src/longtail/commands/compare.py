@@ -71,6 +71,10 @@ def compare(
         csv: also write the table here, or -
         options: options of all runs by dotted name
     """
+    from longtail.compare.comparison import compare_runs
+    from longtail.compare.table import print_table, write_csv
+    from longtail.experiments.grid_plan import recipe_grid
+
     over = {name: value for name, value in options.items() if name in _OVER_A_FILE}
     settings = {name: value for name, value in options.items() if name not in _OVER_A_FILE}
     in_a_file = {"--recipe": recipe, "--seeds": seeds, "--epochs": epochs, "--batch-size": batch_size, "--set": set}
@@ -82,8 +86,6 @@ def compare(
             raise UsageError(f"--grid takes its runs from the file: leave {word} out, or write it there.")
         return grid_command(asked, over, grid=grid, jobs=jobs, csv=csv)
     if recipe:
-        from longtail.experiments.grid_plan import recipe_grid
-
         if len(runs) != 1:
             raise UsageError("--recipe trains on one SOURCE: longtail compare SOURCE --recipe NAME --out DIR.")
         if batch_size is not None:
@@ -97,15 +99,6 @@ def compare(
         raise UsageError(f"{given[0]} is for runs still to be trained: add --recipe NAME or --grid FILE.yaml.")
     if not runs:
         raise UsageError(f"RUN missing: {usage('longtail compare', compare).splitlines()[0]}")
-    compare_command(runs, baseline=baseline, csv=csv)
-    return 0
-
-
-def compare_command(runs: Sequence[str], *, baseline: str | None = None, csv: str | None = None) -> None:
-    """Print the comparison of several runs."""
-    from longtail.compare.comparison import compare_runs
-    from longtail.compare.table import print_table, write_csv
-
     table = _table_file(csv)
     comparison = compare_runs([Path(run) for run in runs], baseline=baseline)
     with messages_apart(table):
@@ -113,6 +106,7 @@ def compare_command(runs: Sequence[str], *, baseline: str | None = None, csv: st
         if table is not None:
             write_csv([comparison], table.path)
             print_line(f"table: {table}")
+    return 0
 
 
 def _table_file(csv: str | None) -> Destination | None:

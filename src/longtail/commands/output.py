@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +27,21 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 IN_BRACKETS = "95% intervals in brackets"
 
 
+def plain_table(*headings: str, right: Sequence[str] = ()) -> Table:
+    """Return a table without lines, with headings on the left and then on the right of their columns."""
+    table = Table(*headings, box=None, header_style="bold", pad_edge=False)
+    for heading in right:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
 def summary_table(summary: Mapping[str, Any]) -> Group:
     """Lay the main figures of a summary out as a table, with their intervals; an empty group reads n/a.
 
     Notes on the intervals stand below the table.
     """
     intervals = summary.get("intervals") or {}
-    table = Table("figure", "value", box=None, header_style="bold", pad_edge=False)
-    if intervals:
-        table.add_column(f"{percent(intervals['level'], 0)} interval")
+    table = plain_table("figure", "value", *([f"{percent(intervals['level'], 0)} interval"] if intervals else []))
     for key, value in summary.items():
         if key in {"per_class", "intervals"}:
             continue
@@ -86,9 +91,7 @@ def class_table(summary: Mapping[str, Any], *, limit: int | None = 40) -> Table:
         (row for row in summary["per_class"] if limit is None or row["recall"] is not None),
         key=lambda row: -row["train_count"] if limit is None else (row["recall"], row["test_count"]),
     )
-    table = Table("class", box=None, header_style="bold", pad_edge=False)
-    for heading in ("train", "test", "recall", "95% interval", "precision", "95% interval"):
-        table.add_column(heading, justify="right")
+    table = plain_table("class", right=("train", "test", "recall", "95% interval", "precision", "95% interval"))
     for row in rows[:limit]:
         mark = " *" if 0 < row["test_count"] < FEW_IMAGES else ""
         cells = [str(row["train_count"]), str(row["test_count"])]
@@ -122,7 +125,7 @@ def print_line(text: str, style: str | None = None) -> None:
 
 def print_json(values: Any) -> None:
     """Print values as JSON."""
-    Console().print_json(json.dumps(values, ensure_ascii=False, allow_nan=False))
+    Console().print_json(data=values, allow_nan=False)
 
 
 def fail(message: str, status: int = EXIT_FAILED) -> int:
@@ -140,7 +143,7 @@ def sure_table(sure: Mapping[str, Any]) -> Table:
     Args:
         sure: As :func:`longtail.evaluation.selective.sure_summary` returns it.
     """
-    table = Table("images", "sure of", "right of those", box=None, header_style="bold", pad_edge=False)
+    table = plain_table("images", "sure of", "right of those")
     for part in PARTS:
         figures = sure[part]
         cells = (figure_text(figures[name], figures[f"{name}_interval"]) for name in ("coverage", "accuracy"))
@@ -154,7 +157,7 @@ def coverage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     Args:
         rows: As :func:`longtail.evaluation.selective.sure_summary` returns them.
     """
-    table = Table("from", *PARTS, box=None, header_style="bold", pad_edge=False)
+    table = plain_table("from", *PARTS)
     for row in rows:
         for start, name in ((f"{row['threshold']:.4f}", "coverage"), ("", "accuracy")):
             cells = (figure_text(row[part][name], row[part][f"{name}_interval"], unit=False) for part in PARTS)
@@ -231,14 +234,12 @@ class Destination:
     """The file or stream that a command writes to.
 
     Attributes:
-        path: The file or stream.
-        is_stream: Whether it is a stream, which is written to directly and never replaced.
+        path: The file or stream; a stream is written to directly and never replaced.
         replaces: Whether a file of that name was there when the command began.
     """
 
     path: Path
-    is_stream: bool
-    replaces: bool
+    replaces: bool = False
 
     def __str__(self) -> str:
         """Return the path, and whether an earlier file was replaced."""
@@ -247,7 +248,7 @@ class Destination:
     @property
     def takes_standard_output(self) -> bool:
         """Whether the content goes to the standard output."""
-        if not self.is_stream:
+        if not is_stream(self.path):
             return False
         number = descriptor_of(self.path)
         try:
@@ -256,14 +257,9 @@ class Destination:
             return False
 
 
-@contextmanager
-def messages_apart(file: Destination | None) -> Iterator[None]:
+def messages_apart(file: Destination | None) -> AbstractContextManager[object]:
     """Print to the standard error within, if the standard output takes the content of a file."""
-    if file is not None and file.takes_standard_output:
-        with redirect_stdout(sys.stderr):
-            yield
-    else:
-        yield
+    return redirect_stdout(sys.stderr) if file is not None and file.takes_standard_output else nullcontext()
 
 
 def destination(
@@ -293,7 +289,7 @@ def destination(
     if is_stream(path):
         if descriptor_of(path) is None and stat.S_ISBLK(path.stat().st_mode):
             raise LongtailError(f"{out} is a disk: name a file with {option}.")
-        return Destination(path, is_stream=True, replaces=False)
+        return Destination(path)
     if path.is_dir() or out.endswith(os.sep):
         raise LongtailError(f"{out} is a folder: name the file to write, {option} {path / example}.")
     if path.suffix and path.suffix.lower() not in suffixes:
@@ -302,8 +298,13 @@ def destination(
     for word in inputs:
         if path.exists() and Path(word).is_file() and path.samefile(word):
             raise UsageError(f"{option} {out} would overwrite {word!r}, an input of this command: name another file.")
-    _refuse_unwritable(path)
-    return Destination(path, is_stream=False, replaces=path.exists())
+    # Raised now, not after everything has been computed.
+    nearest = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
+    if nearest != path.absolute() and not nearest.is_dir():
+        raise cannot_write(path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(nearest, os.W_OK):
+        raise cannot_write(path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
+    return Destination(path, replaces=path.exists())
 
 
 def refuse_terminal(path: Path, kind: str) -> None:
@@ -315,7 +316,13 @@ def refuse_terminal(path: Path, kind: str) -> None:
     Example:
         >>> refuse_terminal(Path("model.onnx"), "ONNX")
     """
-    if is_stream(path) and _is_terminal(path):
+    number, is_terminal = descriptor_of(path), False
+    if number is not None:
+        is_terminal = os.isatty(number)
+    elif is_stream(path) and stat.S_ISCHR(path.stat().st_mode):
+        with path.open("wb") as device:
+            is_terminal = device.isatty()
+    if is_terminal:
         raise UsageError(f"{path} is a terminal, and {kind} is not text: name a file, or redirect it with > or |.")
 
 
@@ -332,24 +339,3 @@ def refuse_stream(out: str, option: str) -> None:
     """
     if is_stream(output_path(out)):
         raise UsageError(f"{option} {out} is a stream: name a folder.")
-
-
-def _refuse_unwritable(path: Path) -> None:
-    """Raise now the error that the system would raise after everything has been computed."""
-    if path.exists():
-        refused = None if os.access(path, os.W_OK) else errno.EACCES
-    else:
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        refused = errno.ENOTDIR if not folder.is_dir() else None if os.access(folder, os.W_OK) else errno.EACCES
-    if refused is not None:
-        raise cannot_write(path, OSError(refused, os.strerror(refused)))
-
-
-def _is_terminal(path: Path) -> bool:
-    number = descriptor_of(path)
-    if number is not None:
-        return os.isatty(number)
-    if not stat.S_ISCHR(path.stat().st_mode):
-        return False
-    with path.open("wb") as device:
-        return device.isatty()

@@ -10,6 +10,7 @@ from rich.console import Console
 from longtail.commands.output import destination, refuse_terminal
 from longtail.config.schema import TrainingConfig
 from longtail.errors import LongtailError
+from longtail.files import is_stream
 
 
 def predict(
@@ -61,5 +62,5 @@ def predict(
         console=Console(stderr=True),
     )
     if not report.predicted and not report.earlier:
-        source = "the lines above say" if table.is_stream else f"{out}.skipped.csv says"
+        source = "the lines above say" if is_stream(table.path) else f"{out}.skipped.csv says"
         raise LongtailError(f"none of the {report.skipped} files in {images!r} can be read as an image: {source} why.")

@@ -25,14 +25,19 @@ from longtail.commands.output import (
 )
 from longtail.config.schema import RunConfig
 from longtail.errors import LongtailError, UnreadableImageError, UsageError, resume_hint
-from longtail.run.folder import CONFIG_FILE, METRICS_FILE, MODEL_FILE, REPORT_FILE, WEIGHTS_FILE, read_config
+from longtail.run.folder import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    REPORT_FILE,
+    WEIGHTS_FILE,
+    read_config,
+    refuse_existing,
+)
 
 if TYPE_CHECKING:
     from longtail.console import Reporter
     from longtail.data.dataset import ImageData
-
-
-RUN_FILES = (METRICS_FILE, WEIGHTS_FILE, MODEL_FILE, REPORT_FILE)
 
 
 SHOWN = (
@@ -79,12 +84,8 @@ def train(
         quiet: print errors and the result only
         options: options of the run by dotted name
     """
-    from longtail.run.folder import refuse_existing
-
     if resume is not None:
-        given = {"source": source, "out": out, "config": config, "epochs": epochs, "batch_size": batch_size} | dict(
-            options
-        )
+        given = {"source": source, "out": out, "config": config, "epochs": epochs, "batch_size": batch_size, **options}
         other = next((name for name, value in given.items() if value), None)
         if other is not None:
             word = repr(source) if other == "source" else SHORT.get(other, option_flag(other))
@@ -134,10 +135,8 @@ def train_command(config: RunConfig, out: str, *, source: ImageData | None = Non
     from longtail.config.check import check_weights
     from longtail.console import Reporter
     from longtail.experiments.folds import start_folds
-    from longtail.run.folder import refuse_existing
     from longtail.training.experiment import start_run
 
-    refuse_existing(Path(out))
     check_weights(config)
     reporter = Reporter(quiet=quiet)
     start = start_folds if config.data.is_cross_validation else start_run
@@ -157,25 +156,25 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     folder = Path(run)
     reporter = Reporter(quiet=quiet)
     config = read_config(folder)
-    needed = (METRICS_FILE, REPORT_FILE) if config.data.is_cross_validation else RUN_FILES
-    if all((folder / name).is_file() for name in needed):
+    in_folds = config.data.is_cross_validation
+    needed = (METRICS_FILE, REPORT_FILE) if in_folds else (METRICS_FILE, WEIGHTS_FILE, MODEL_FILE, REPORT_FILE)
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if not missing:
         _remove_checkpoints(folder, config)
         reporter.say(f"{run} is complete already; nothing to do.")
         return 0
-    if all((folder / name).is_file() for name in RUN_FILES[:-1]):  # stopped between its figures and its report
+    if missing == [REPORT_FILE] and not in_folds:  # stopped between its figures and its report
         from longtail.run.result import read_metrics
 
         return _show_result(read_metrics(folder).plain(), config, run)
     check_config(config)
-    if moved_to is not None and config.data.is_cross_validation:
+    if moved_to is not None and in_folds:
         raise UsageError(f"--moved-to is for a single run: link {config.data.source!r} to the new place instead.")
     if moved_to is not None:
         config = with_options(config, {"data.source": absolute_source(moved_to)})
     require_source(folder, config.data)
-    if config.data.is_cross_validation:
-        return _finish_training(partial(train_folds, config, folder, reporter), config, run, reporter)
-    work = partial(resume_run, config, folder, reporter, moved=moved_to is not None)
-    return _finish_training(work, config, run, reporter)
+    work = train_folds if in_folds else partial(resume_run, moved=moved_to is not None)
+    return _finish_training(partial(work, config, folder, reporter), config, run, reporter)
 
 
 def _show_folds(out: str, metrics: Mapping[str, Any]) -> None:
@@ -214,7 +213,15 @@ def _finish_training(work: Callable[[], dict[str, Any]], config: RunConfig, out:
             "in a grid, with fewer --jobs."
         ) from error
     except UnreadableImageError as error:
-        raise LongtailError(f"{str(error).rstrip('.')}; {_without_the_image(config, out)}.") from error
+        remedy = f"longtail inspect {shlex.quote(config.data.source)} names all such images"
+        if (Path(out) / CONFIG_FILE).is_file():  # training had begun
+            remedy = (
+                f"then continue with: {resume_hint(out)}, or train into a new --out with --data.skip_unreadable true "
+                f"({remedy})"
+            )
+        else:
+            remedy += ", and --data.skip_unreadable true trains without them"
+        raise LongtailError(f"{str(error).rstrip('.')}; {remedy}.") from error
     except (OSError, LongtailError) as error:
         if is_disk_full(error) and (Path(out) / CONFIG_FILE).is_file():
             raise LongtailError(
@@ -227,6 +234,7 @@ def _finish_training(work: Callable[[], dict[str, Any]], config: RunConfig, out:
 
 def _show_result(metrics: Mapping[str, Any], config: RunConfig, out: str) -> int:
     """Print the result of a trained run, write its report and remove its checkpoints; return the exit status."""
+    from longtail.report.page import write_report
     from longtail.training.engine import is_main_process
     from longtail.training.results import describe
 
@@ -237,8 +245,17 @@ def _show_result(metrics: Mapping[str, Any], config: RunConfig, out: str) -> int
         if not config.data.is_cross_validation:  # the table of folds has notes of its own
             for note in interval_notes(metrics["test"]):
                 print_line(f"note: {note}")
-    print_line(f"report: {_write_page(out)}")
-    _remove_checkpoints(Path(out), config)
+    folder = Path(out)
+    try:
+        page = write_report([folder], folder / REPORT_FILE)
+    except (OSError, LongtailError) as error:  # what fails now loses nothing
+        why = (getattr(error, "strerror", None) or str(error)).rstrip(".")
+        raise LongtailError(
+            f"the run in {out} is complete, but its report could not be written ({why}): fix that, then write it "
+            f"with: {resume_hint(out)}"
+        ) from error
+    print_line(f"report: {page}")
+    _remove_checkpoints(folder, config)
     if config.data.is_cross_validation:
         _show_folds(out, metrics)
     return 0
@@ -250,28 +267,3 @@ def _remove_checkpoints(run: Path, config: RunConfig) -> None:
         from longtail.run.checkpoint import remove_checkpoints
 
         remove_checkpoints(run)
-
-
-def _write_page(out: str) -> Path:
-    """Write the report of a run that is complete already; what fails now loses nothing."""
-    from longtail.report.page import write_report
-
-    try:
-        return write_report([Path(out)], Path(out) / REPORT_FILE)
-    except (OSError, LongtailError) as error:
-        why = (getattr(error, "strerror", None) or str(error)).rstrip(".")
-        raise LongtailError(
-            f"the run in {out} is complete, but its report could not be written ({why}): fix that, then write it "
-            f"with: {resume_hint(out)}"
-        ) from error
-
-
-def _without_the_image(config: RunConfig, out: str) -> str:
-    """What else to do about an image that cannot be read: before training has begun, or once it has."""
-    find = f"longtail inspect {shlex.quote(config.data.source)}"
-    if (Path(out) / CONFIG_FILE).is_file():
-        return (
-            f"then continue with: {resume_hint(out)}, or train into a new --out with --data.skip_unreadable true "
-            f"({find} names all such images)"
-        )
-    return f"{find} names all such images, and --data.skip_unreadable true trains without them"

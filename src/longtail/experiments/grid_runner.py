@@ -161,7 +161,7 @@ def run_grid(
 def train_command(run: PlannedRun) -> list[str]:
     """Return the command that trains a run, from its start or from its checkpoint."""
     lock = run.folder.with_name(f".{run.folder.name}.lock")
-    return [sys.executable, "-m", "longtail.grid_process", str(lock), "train", "--resume", str(run.folder)]
+    return [sys.executable, "-m", "longtail", "--grid-lock", str(lock), "train", "--resume", str(run.folder)]
 
 
 def default_jobs(runs: Sequence[PlannedRun]) -> int:
