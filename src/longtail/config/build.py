@@ -55,13 +55,6 @@ class Document:
             key = key.rpartition(".")[0]
         return f"{self.name}, {self.places[key]}" if key else self.name
 
-    def part(self, key: str, title: str) -> Document:
-        """The part below a name, called ``title`` in errors."""
-        below = {
-            path.removeprefix(f"{key}."): place for path, place in self.places.items() if path.startswith(f"{key}.")
-        }
-        return Document(f"{self.name}: {title}", None, below)
-
 
 def build(values: Nested, where: str | Document = "", *, flags: Mapping[str, str] | None = None) -> RunConfig:
     """Build the configuration of a run; no other function does.

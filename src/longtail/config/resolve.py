@@ -8,7 +8,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Final
 
-from longtail.config.auto import AUTO, Choice, Facts, choose, mark_overrides, read_choices, sentences
+from longtail.config.auto import AUTO, Facts, choose, mark_overrides, sentences
 from longtail.config.build import Document, build
 from longtail.config.check import check_config
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe, scale_epochs
@@ -63,18 +63,15 @@ def resolve(
         for name in ("mode", "recipe"):
             if asked.get(name):
                 raise UsageError(f"{file.name} sets all that --{name} would set: leave out --{name} or --config.")
-        config, choices = base_config(None, epochs=epochs, overlay=from_file | {"reasons": []}), list[Choice]()
+        config = base_config(None, epochs=epochs, overlay=from_file | {"reasons": []})
     else:
-        config, choices = _start(asked, from_file, epochs, facts)
+        config = choose_start(asked, from_file, epochs, facts)
+    start = config
     for options in given:
-        before, config = config, _lay(config, options)
-        if "reasons" in options:
-            choices = read_choices(options["reasons"], config)
-        else:
-            choices = mark_overrides(choices, before, config)
-    if choices:
-        config["reasons"] = sentences(choices, config)
-    result = build(config)
+        config = _lay(config, options)
+        if "reasons" in options:  # a grid holds those for what it chose
+            start = config
+    result = build(config | {"reasons": mark_overrides(start, config)})
     check_config(result)
     return complete(result)
 
@@ -118,8 +115,18 @@ def is_whole(values: Nested) -> bool:
     return flatten(values).keys() >= _CHOSEN
 
 
-def _start(asked: Nested, from_file: Nested, epochs: int | None, facts: Facts | None) -> tuple[Nested, list[Choice]]:
-    """The recipe or the automatic choices, with a file that is not whole over it."""
+def choose_start(asked: Nested, from_file: Nested, epochs: int | None, facts: Facts | None) -> Nested:
+    """Return the recipe or the automatic choices, with a file that is not whole over it.
+
+    Args:
+        asked: The options that the user gave, of which recipe, mode, network and image size decide what is chosen.
+        from_file: The options of the file.
+        epochs: Epochs of stage 1 that all of it is scaled to.
+        facts: What automatic choices are made from; without them, nothing is chosen.
+
+    Raises:
+        UsageError: There is no such recipe or mode.
+    """
     recipe = asked.get("recipe") or from_file.pop("recipe", "")
     mode = asked.get("mode") or from_file.pop("mode", "")
     from_file = {key: value for key, value in from_file.items() if key not in {"recipe", "mode", "reasons"}}
@@ -129,22 +136,16 @@ def _start(asked: Nested, from_file: Nested, epochs: int | None, facts: Facts | 
         check_recipe(recipe, both.get("data", {}).get("source", ""))
     model = both.get("model", {}).get("name")
     if facts is None or not is_automatic(recipe or ""):
-        return base_config(recipe, epochs=epochs, mode=mode or None, model=model, overlay=from_file), []
+        return base_config(recipe, epochs=epochs, mode=mode or None, model=model, overlay=from_file)
     size = both.get("data", {}).get("image_size")
     config, choices = choose(facts, recipe=recipe, mode=mode or None, model=model, image_size=size, epochs=epochs)
+    config["reasons"] = sentences(choices, config)
     if epochs is not None and "epochs" in from_file.get("stage1", {}):
         # The choices have that length already.
-        from_file = _same_names(scale_epochs(merge(config, from_file), epochs), from_file)
+        scaled = flatten(scale_epochs(merge(config, from_file), epochs))
+        from_file = nested({key: scaled.get(key, value) for key, value in flatten(from_file).items()})
     after = merge(config, from_file)
-    return after, mark_overrides(choices, config, after)
-
-
-def _same_names(config: Nested, other: Nested) -> Nested:
-    """Restrict a configuration to the names that another one has."""
-    return {
-        key: _same_names(config[key], value) if isinstance(value, dict) and value else config[key]
-        for key, value in other.items()
-    }
+    return after | {"reasons": mark_overrides(config, after)}
 
 
 def _lay(config: Nested, options: Mapping[str, Any]) -> Nested:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import re
@@ -11,20 +10,30 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_type_hints
 
-from longtail.config.auto import AUTO, Facts, choose, mark_overrides, sentences
+from annotated_types import Len
+
+from longtail.config.auto import AUTO, Facts, mark_overrides
 from longtail.config.build import Document, build, parse_yaml, read_yaml, typed, with_options
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe
-from longtail.config.resolve import complete, draft, resolve
-from longtail.config.schema import EXECUTION, Nested, OptionGroup, RunConfig, flatten, merge, nested
+from longtail.config.resolve import choose_start, complete, draft, resolve
+from longtail.config.schema import (
+    EXECUTION,
+    Count,
+    Nested,
+    OptionGroup,
+    RunConfig,
+    WholeNumber,
+    flatten,
+    merge,
+    nested,
+)
 from longtail.data.sources import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.run.folder import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE, read_config
 
 State = Literal["new", "started", "finished"]
-Spec = TypeVar("Spec")
-
 
 _DATA_OPTIONS = "source image_column label_column split_column imbalance_ratio validation_fraction test_fraction folds"
 DECISIVE = (*(f"data.{name}" for name in _DATA_OPTIONS.split()), "mode", "model.name")
@@ -47,7 +56,7 @@ class RunSpec(OptionGroup):
 
     recipe: str = ""
     source: str = ""
-    epochs: int | None = None
+    epochs: Count | None = None
     set: dict[str, Any] = field(default_factory=dict)
 
 
@@ -68,12 +77,12 @@ class GridSpec(OptionGroup):
 
     source: str = ""
     out: str = ""
-    seeds: int | list[int] = 1
-    epochs: int | None = None
+    seeds: Count | Annotated[list[WholeNumber], Len(1)] = 1
+    epochs: Count | None = None
     baseline: str = ""
     set: dict[str, Any] = field(default_factory=dict)
     vary: dict[str, list[Any]] = field(default_factory=dict)
-    runs: dict[str, Any] = field(default_factory=dict)
+    runs: dict[str, RunSpec] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,27 +124,6 @@ class Grid:
     spec: Nested
 
 
-@dataclass(frozen=True)
-class _Variant:
-    """A configuration of the grid under one combination of the varied options."""
-
-    run: str
-    values: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        if not self.values:
-            return self.run
-        names = _short_names(self.values, ".")
-        words = ",".join(f"{names[key]}={value}" for key, value in self.values.items())
-        return self.run + "-" + re.sub(r"[^\w.+=,-]", "_", words)
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The values that change the images."""
-        return {key: value for key, value in self.values.items() if key.startswith("data.")}
-
-
 def read_grid(path: str | Path) -> Nested:
     """Read a grid file and check its names and value types; :func:`plan_grid` checks the rest.
 
@@ -147,11 +135,9 @@ def read_grid(path: str | Path) -> Nested:
     values: Any = document.values
     if not isinstance(values, dict):
         raise LongtailError(f"{path} is not a grid; it needs at least source, out and runs.")
-    spec = _typed(GridSpec, values, document)
+    spec = _typed(values, document)
     options = [("set", spec.set), *((f"vary.{key}", {key: value}) for key in spec.vary for value in spec.vary[key])]
-    for name, run in spec.runs.items():
-        run_spec = _typed(RunSpec, run or {}, document.part(f"runs.{name}", f"run {name!r}"))
-        options.append((f"runs.{name}.set", run_spec.set))
+    options += [(f"runs.{name}.set", run.set) for name, run in spec.runs.items()]
     for section, given in options:
         for key, value in given.items():
             build(nested({key: value}), document.at(f"{section}.{key}"))
@@ -220,33 +206,43 @@ def plan_grid(values: Nested, where: str = "the grid") -> Grid:
         >>> [(run.title, run.folder.as_posix()) for run in grid.runs]
         [('ce seed 0', 'runs/ce/seed-0'), ('ce seed 1', 'runs/ce/seed-1')]
     """
-    spec = _typed(GridSpec, values, where)
-    specs = {str(name): _typed(RunSpec, run or {}, f"{where}: run {name!r}") for name, run in spec.runs.items()}
-    _check(spec, specs, where)
+    spec = _typed(values, where)
+    _check(spec, where)
     seen: dict[str, Facts] = {}
-    specs = {name: _with_choices(spec, run, f"{where}: run {name!r}", seen) for name, run in specs.items()}
+    specs = {name: _with_choices(spec, run, f"{where}: run {name!r}", seen) for name, run in spec.runs.items()}
     # Without options that vary there is one combination, an empty one.
     combinations = [dict(zip(spec.vary, values, strict=True)) for values in itertools.product(*spec.vary.values())]
-    variants = [_Variant(name, combination) for name in specs for combination in combinations]
-    names = [variant.name for variant in variants]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise LongtailError(f"{where} has two runs {twice!r}: give its runs, and the values in vary, different names.")
+    variants: dict[str, tuple[str, Nested]] = {}
+    for run, varied in itertools.product(specs, combinations):
+        name = _folder_name(run, varied)
+        if name in variants:
+            raise LongtailError(f"{where} has two runs {name!r}: give its runs, and the values in vary, other names.")
+        variants[name] = (run, varied)
     baselines = _baselines(variants, spec.baseline, where)
     seeds = list(range(spec.seeds)) if isinstance(spec.seeds, int) else spec.seeds
     runs: list[PlannedRun] = []
-    for variant in variants:
-        name = variant.name
-        config = _resolve(spec, specs[variant.run], variant, f"{where}: run {name!r}")
+    for name, (run, varied) in variants.items():
+        config = _resolve(spec, specs[run], varied, f"{where}: run {name!r}")
         if "training.precision" not in spec.set and not {"training.precision", "training.device"} & spec.vary.keys():
             # The choice made for this machine is stored in the grid, which may be continued on another one.
-            specs[variant.run].set.setdefault("training.precision", config.training.precision)
+            specs[run].set.setdefault("training.precision", config.training.precision)
         for seed in seeds:
             folder = Path(spec.out) / name / f"seed-{seed}"
             seeded = with_options(config, {"training.seed": seed})
             runs.append(PlannedRun(name, seed, baselines[name], folder, seeded))
     resolved = _portable(spec) | {"seeds": seeds, "runs": {name: _portable(run) for name, run in specs.items()}}
     return Grid(Path(spec.out), tuple(runs), resolved)
+
+
+def _folder_name(run: str, varied: Mapping[str, Any]) -> str:
+    """Name a configuration of the grid by its run and the values of the varied options.
+
+    Example:
+        >>> _folder_name("gcl", {"data.imbalance_ratio": 50, "stage1.optimizer.lr": 0.1})
+        'gcl-imbalance_ratio=50,lr=0.1'
+    """
+    words = ",".join(f"{name}={varied[key]}" for key, name in _short_names(varied, ".").items())
+    return "-".join([run, *([re.sub(r"[^\w.+=,-]", "_", words)] if varied else [])])
 
 
 def state_of(run: PlannedRun) -> State:
@@ -299,25 +295,25 @@ def first_difference(made: RunConfig, planned: RunConfig) -> tuple[str, Any, Any
     return None
 
 
-def _typed(kind: type[Spec], values: Any, where: str | Document) -> Spec:
-    """Build a specification; every name and every value is checked."""
-    types = get_type_hints(kind)
-    if not isinstance(values, dict):
-        at = where.at("") if isinstance(where, Document) else where
-        raise LongtailError(f"{at} takes names with values ({', '.join(types)}), got {values!r}.")
-    return typed(kind, values, where, types=types)
+def _typed(values: Nested, where: str | Document) -> GridSpec:
+    """Build the specification of a grid; every name and every value is checked."""
+    runs = values.get("runs")
+    types = get_type_hints(GridSpec) | {
+        f"runs.{name}.{option}": kind
+        for name in (runs if isinstance(runs, dict) else ())
+        for option, kind in get_type_hints(RunSpec).items()
+    }
+    return typed(GridSpec, values, where, types=types)
 
 
-def _check(spec: GridSpec, runs: Mapping[str, RunSpec], where: str) -> None:
+def _check(spec: GridSpec, where: str) -> None:
     if not spec.out:
         raise LongtailError(f"{where} names no folder for the runs: add out, or use --out DIR.")
-    if not runs:
+    if not spec.runs:
         raise LongtailError(f"{where} has no runs: add runs, each a name with a recipe.")
-    if spec.seeds in (0, []) or (isinstance(spec.seeds, int) and spec.seeds < 0):
-        raise LongtailError(f"{where}: seeds takes a number of them, at least 1, or a list, got {spec.seeds}.")
-    if isinstance(spec.seeds, list) and (len(set(spec.seeds)) < len(spec.seeds) or min(spec.seeds) < 0):
-        raise LongtailError(f"{where}: seeds takes different numbers from 0 up, got {spec.seeds}.")
-    sources = sorted({run.source or spec.source for run in runs.values()})
+    if isinstance(spec.seeds, list) and len(set(spec.seeds)) < len(spec.seeds):
+        raise LongtailError(f"{where}: seeds takes different numbers, got {spec.seeds}.")
+    sources = sorted({run.source or spec.source for run in spec.runs.values()})
     if len(sources) > 1:
         raise LongtailError(
             f"{where} has runs on {sources[0]!r} and on {sources[1]!r}, which no table can compare: make a grid of "
@@ -327,32 +323,37 @@ def _check(spec: GridSpec, runs: Mapping[str, RunSpec], where: str) -> None:
         if not values:
             raise LongtailError(f"{where}: vary gives {key} no values; list some or leave it out.")
     seeds = spec.seeds if isinstance(spec.seeds, int) else len(spec.seeds)
-    planned = len(runs) * seeds * math.prod(map(len, spec.vary.values()))
+    planned = len(spec.runs) * seeds * math.prod(map(len, spec.vary.values()))
     if planned > MAX_RUNS:
         raise LongtailError(f"{where} has more than {MAX_RUNS:,} runs: use fewer seeds, or fewer values in vary.")
-    for name, run in runs.items():
+    for name, run in spec.runs.items():
         if not re.fullmatch(r"\w[\w.+=,-]*", name):
             raise LongtailError(f"{where}: {name!r} names a folder: use letters, digits and . + = , - _ only.")
         if not run.recipe:
             raise LongtailError(f"{where}: run {name!r} has no recipe; 'longtail recipes' lists them.")
         if run.recipe != AUTO:
-            check_recipe(run.recipe, run.source or spec.source)
+            with _named(f"{where}: run {name!r}"):
+                check_recipe(run.recipe, run.source or spec.source)
         if not (run.source or spec.source or "data.source" in spec.set | run.set | spec.vary):
             raise LongtailError(f"{where}: run {name!r} has no images: add a source to the grid or to the run.")
 
 
-def _baselines(variants: Sequence[_Variant], baseline: str, where: str) -> dict[str, str]:
+def _baselines(variants: Mapping[str, tuple[str, Nested]], baseline: str, where: str) -> dict[str, str]:
     """Return the baseline of each configuration, on the same images where options of the data vary."""
-    names, runs = [variant.name for variant in variants], [variant.run for variant in variants]
-    baseline = baseline or (runs[0] if variants[0].data else names[0])
-    if baseline in names:
-        return dict.fromkeys(names, baseline)
-    if baseline not in runs:
-        raise LongtailError(f"{where} has no run {baseline!r} to be the baseline.{nearest(baseline, {*runs, *names})}")
-    candidates = [variant for variant in variants if variant.run == baseline]
-    return {
-        variant.name: next(other.name for other in candidates if other.data == variant.data) for variant in variants
+    images = {
+        name: {key: value for key, value in varied.items() if key.startswith("data.")}
+        for name, (_, varied) in variants.items()
     }
+    runs = {name: run for name, (run, _) in variants.items()}
+    first = next(iter(variants))
+    baseline = baseline or (runs[first] if images[first] else first)
+    if baseline in variants:
+        return dict.fromkeys(variants, baseline)
+    candidates = [name for name in variants if runs[name] == baseline]
+    if not candidates:
+        hint = nearest(baseline, {*runs.values(), *variants})
+        raise LongtailError(f"{where} has no run {baseline!r} to be the baseline.{hint}")
+    return {name: next(other for other in candidates if images[other] == images[name]) for name in variants}
 
 
 def _with_choices(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Facts]) -> RunSpec:
@@ -360,30 +361,28 @@ def _with_choices(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Fact
     given = spec.set | run.set
     if not (run.recipe == AUTO or run.recipe.startswith(ANY_IMAGES)) or "reasons" in given:
         return run
-    recipe = None if run.recipe == AUTO else run.recipe
     varied = next((key for key in DECISIVE if key in spec.vary), None)
-    if varied is not None and recipe is not None:
+    if varied is not None and run.recipe != AUTO:
         return run
     if varied is not None:
         raise LongtailError(f"{where}: the recipe auto chooses once: leave {varied} out of vary, or name a recipe.")
+    start = {"recipe": run.recipe, "data.source": run.source or spec.source}
     with _named(where):
-        first = draft({"data.source": run.source or spec.source}, given)
+        first = draft(start, given)
     key = repr((first.data, first.training, first.model.name))
     if key not in seen:
         from longtail.training.prepare import inspect_environment  # seconds of import: most grids do without
 
         seen[key], _ = inspect_environment(first)
-    epochs = run.epochs if run.epochs is not None else spec.epochs
-    mode, model, size = (given.get(key) for key in ("mode", "model.name", "data.image_size"))
-    config, choices = choose(seen[key], recipe=recipe, mode=mode, model=model, image_size=size, epochs=epochs)
+    epochs, asked = run.epochs or spec.epochs, nested(given)
+    config = choose_start(merge(nested(start), asked), {}, epochs, seen[key])
     name = config["model"]["name"]
     base = flatten(base_config(config["recipe"], epochs=epochs, mode=config["mode"], model=name))
-    options = {key: value for key, value in flatten(config).items() if base.get(key) != value and key not in given}
-    overridden = merge(config, nested(given))
-    reasons = sentences(mark_overrides(choices, config, overridden), overridden)
-    options = {"mode": config["mode"], "model.name": name} | options | {"reasons": reasons}
-    options = {key: value for key, value in options.items() if key not in given}
-    return replace(run, recipe=config["recipe"], set=options | run.set)
+    chosen = {key: value for key, value in flatten(config).items() if base.get(key) != value}
+    chosen = {"mode": config["mode"], "model.name": name} | chosen
+    chosen["reasons"] = mark_overrides(config, merge(config, asked))
+    chosen = {key: value for key, value in chosen.items() if key not in given}
+    return replace(run, recipe=config["recipe"], set=chosen | run.set)
 
 
 @contextmanager
@@ -395,14 +394,13 @@ def _named(where: str) -> Iterator[None]:
         raise LongtailError(f"{where}: {error}", options=error.options) from error
 
 
-def _resolve(spec: GridSpec, run: RunSpec, variant: _Variant, where: str) -> RunConfig:
-    layers = [nested(options) for options in (spec.set, run.set, variant.values)]
-    for layer in layers:
-        if "seed" in layer.get("training", {}) or "recipe" in layer:
-            raise LongtailError(f"{where} sets its seed or recipe as an option: use seeds, and recipe of the run.")
+def _resolve(spec: GridSpec, run: RunSpec, varied: Nested, where: str) -> RunConfig:
+    layers = [nested(options) for options in (spec.set, run.set, varied)]
+    if any("seed" in layer.get("training", {}) or "recipe" in layer for layer in layers):
+        raise LongtailError(f"{where} sets its seed or recipe as an option: use seeds, and recipe of the run.")
     start = {"recipe": run.recipe, "data": {"source": run.source or spec.source}}
     with _named(where):
-        return resolve(start, *layers, epochs=run.epochs if run.epochs is not None else spec.epochs)
+        return resolve(start, *layers, epochs=run.epochs or spec.epochs)
 
 
 def _short_names(names: Iterable[str], separator: str) -> dict[str, str]:
@@ -416,7 +414,7 @@ def _portable(spec: GridSpec | RunSpec) -> Nested:
 
     A source in ``vary`` stays, as runs are named after it.
     """
-    values = copy.deepcopy({key: value for key, value in asdict(spec).items() if value not in (None, "", {})})
+    values = {key: value for key, value in asdict(spec).items() if value not in (None, "", {})}
     for table, key in ((values, "source"), (values.get("set", {}), "data.source")):
         if table.get(key):
             table[key] = absolute_source(str(table[key]))
