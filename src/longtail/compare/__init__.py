@@ -1,1 +1,1 @@
-"""Comparison of finished runs: seeds, pairs, differences, ablations, caveats and the table."""
+"""Comparison of finished runs: seeds, pairs, differences, ablations and the table, with its caveats."""

@@ -1,18 +1,24 @@
-"""Compare finished runs: one row for each configuration, with mean and standard deviation over its seeds."""
+"""Compare finished runs: one row for each configuration over its seeds, with a caveat for all that may mislead."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from longtail.compare.caveats import evidence_caveats, run_caveats
-from longtail.compare.differences import Pairing, figure_difference, figure_of
+from longtail.compare.differences import Pairing, figure_difference, figure_of, mark
 from longtail.compare.seeds import MeanStd, fold, mean_interval, row_names, short_labels, with_short_paths
 from longtail.compare.table import HEADINGS, Comparison, Row
+from longtail.counts import FEW_IMAGES
+from longtail.data.splits import describe_never_judged
 from longtail.errors import LongtailError, nearest
-from longtail.run.result import RunResult
+from longtail.evaluation.significance import ENOUGH_SEEDS
+from longtail.formatting import listing, percent, signed
+from longtail.run.result import Metrics, RunResult
+
+Groups: TypeAlias = Mapping[str, tuple[RunResult, ...]]
 
 
 def compare_runs(
@@ -36,12 +42,12 @@ def compare_runs(
             folder in it.
 
     Raises:
-        LongtailError: No folder, one folder twice, a folder that is no finished run, runs over different classes, or no
-            such baseline.
+        LongtailError: No folder, one folder twice, a folder without a finished run, runs over different classes, or an
+            unknown baseline.
     """
     paths = [Path(folder).resolve() for folder in folders]
     if not paths:
-        raise LongtailError("there is nothing to compare; give one or more RUN folders.")
+        raise LongtailError("RUN is required: name one or more RUN folders to compare.")
     if repeated := [path for path in paths if paths.count(path) > 1]:
         raise LongtailError(f"{repeated[0]} is given twice; name each run once.")
     runs = [RunResult.load(folder) for folder in folders]
@@ -65,7 +71,7 @@ def compare_results(
     split: Literal["test", "validation"] | None = "validation" if any(run.validation for run in runs) else None
     if any(run.test for run in runs):
         split = "test"
-    groups = _baseline_first(_groups(runs, names), baseline)
+    groups = _groups(runs, names, baseline)
     first = next(iter(groups.values()))
     rows: list[Row] = []
     for color, (name, group) in enumerate(groups.items()):
@@ -77,26 +83,25 @@ def compare_results(
     return Comparison(tuple(rows), split, (*run_caveats(runs, groups, split), *evidence_caveats(rows)))
 
 
-def _groups(runs: Sequence[RunResult], names: Sequence[str] | None) -> dict[str, tuple[RunResult, ...]]:
-    """The runs of each row, by its name."""
+def _groups(
+    runs: Sequence[RunResult], names: Sequence[str] | None, baseline: str | None
+) -> dict[str, tuple[RunResult, ...]]:
+    """The runs of each row by its name, the baseline first."""
     if names is None:
         folded = fold(runs)
-        return dict(zip(row_names([group[0] for group in folded]), folded, strict=True))
-    named = list(zip(names, runs, strict=True))
-    return {name: tuple(run for other, run in named if other == name) for name in names}
-
-
-def _baseline_first(groups: dict[str, tuple[RunResult, ...]], baseline: str | None) -> dict[str, tuple[RunResult, ...]]:
+        groups = dict(zip(row_names([group[0] for group in folded]), folded, strict=True))
+    else:
+        named = list(zip(names, runs, strict=True))
+        groups = {name: tuple(run for other, run in named if other == name) for name in names}
     if baseline is None:
         return groups
     labels = dict(zip(short_labels(list(groups)), groups, strict=True))
     folders = {run.folder.name: name for name, group in groups.items() for run in group}
     paths = {str(run.folder): name for name, group in groups.items() for run in group}
-    names = paths | folders | labels | {name: name for name in groups}
-    if baseline not in names:
-        raise LongtailError(f"there is no run {baseline!r} to compare with.{nearest(baseline, [*groups, *labels])}")
-    name = names[baseline]
-    return {name: groups[name]} | groups
+    rows = paths | folders | labels | {name: name for name in groups}
+    if baseline not in rows:
+        raise LongtailError(f"{baseline!r} is not among the runs.{nearest(baseline, [*groups, *labels])}")
+    return {rows[baseline]: groups[rows[baseline]]} | groups
 
 
 def _row(name: str, group: tuple[RunResult, ...], first: tuple[RunResult, ...], split: str | None, color: int) -> Row:
@@ -117,3 +122,124 @@ def _stage_rows(name: str, group: tuple[RunResult, ...], first: tuple[RunResult,
         if any(value is not None for value in row.values.values()):
             rows.append(replace(row, stage=stage, runs=group))
     return rows
+
+
+def run_caveats(runs: Sequence[RunResult], groups: Groups, split: str | None) -> Iterator[str]:
+    """Describe what the runs do not share, and what too few seeds or images leave open.
+
+    Args:
+        runs: All of them.
+        groups: The runs of each row by its name, the baseline first.
+        split: Where they were measured.
+    """
+    measured = [metrics for run in runs if (metrics := run.metrics(split)) is not None]
+    if split is None:
+        yield "no run was evaluated: none has a test or a validation split."
+    elif split == "validation":
+        yield "no run has a test split: these are validation figures."
+    if split is not None and len(measured) < len(runs):
+        yield f"some runs have no {split} split and count for nothing here."
+    tested = [run for run in runs if run.test] if split == "test" else []
+    if not all(first.was_tested_as(second) for first, second in combinations(tested, 2)):
+        baseline, *others = groups.values()
+        pairs = [pair for group in others for pair in Pairing.of(group, baseline, "test").pairs]
+        if pairs and all(run.was_tested_as(partner) for run, partner in pairs):
+            yield "each seed has its own test images: an interval over images is the mean over seeds."
+        else:
+            yield "the runs were not tested on the same images: a difference may come from the images."
+    yield from _image_caveats(measured, runs)
+    if len({run.data_hash for run in runs}) > 1:
+        yield "the runs were not trained on the same images: a difference may come from the data."
+    yield from _adjustment_caveats(groups)
+    for name, group in groups.items():
+        for run in group:
+            if run.never_judged and run.test is not None:
+                yield f"{name}: {describe_never_judged(run.never_judged, run.test.num_images, _group_column(run))}"
+    for name, group in groups.items():
+        if len({run.seed for run in group}) < len(group):
+            yield f"{name} has runs of the same seed: their deviation says nothing about chance."
+    if split is not None:
+        yield from _pairing_caveats(groups, split)
+    if len(groups) > 1 and min(map(len, groups.values())) < ENOUGH_SEEDS:
+        which = "all" if max(map(len, groups.values())) < ENOUGH_SEEDS else "some"
+        yield (
+            f"fewer than {ENOUGH_SEEDS} seeds for {which} rows: their differences are judged over test images alone, "
+            "and another seed may differ by more."
+        )
+
+
+def evidence_caveats(rows: Sequence[Row]) -> Iterator[str]:
+    """Name differences that hold over images or over seeds alone, and those judged over seeds only.
+
+    Args:
+        rows: The baseline first.
+    """
+    reasons = {
+        "i": "over the test images but not over seeds, which vary too much: add seeds",
+        "s": "over seeds but not over the test images, which are too few",
+    }
+    for row in rows[1:]:
+        for sign, reason in reasons.items():
+            figures = [
+                f"{key.replace('_', ' ')} ({signed(change.mean)} ± {percent(change.std or 0.0, unit=False)})"
+                for key, change in row.differences.items()
+                if change is not None and mark(change) == sign
+            ]
+            if figures:
+                yield f"{row.name} differs in {listing(figures)} {reason}."
+        change = row.differences["accuracy"]
+        if change is not None and change.images is None and change.seeds is not None:
+            yield f"differences of {row.name} are judged over seeds alone: no predictions of the same images were kept."
+
+
+def _image_caveats(measured: Sequence[Metrics], runs: Sequence[RunResult]) -> Iterator[str]:
+    """Name small classes and images that are not independent."""
+    small = max((metrics.small for metrics in measured), default=0)
+    if small:
+        have, say = ("class has", "its figure says") if small == 1 else ("classes have", "their figures say")
+        yield (
+            f"{small} {have} fewer than {FEW_IMAGES} test images (marked * where classes are listed): {say} next to "
+            "nothing."
+        )
+    units = {metrics.unit for metrics in measured} - {"image"}
+    for unit in sorted(units):
+        yield f"images of one {unit} are right or wrong together; the intervals allow for it."
+    for column in sorted({column for run in runs if (column := _group_column(run))} - units):
+        yield (
+            f"images of one {column} are not independent, which the intervals do not know: they are too narrow "
+            "('longtail evaluate' measures them anew)."
+        )
+
+
+def _adjustment_caveats(groups: Groups) -> Iterator[str]:
+    """Name the rows whose figures are those before ``longtail adjust``."""
+    rows = []
+    for name, group in groups.items():
+        adjusted = [run.adjustment for run in group if run.adjustment]
+        if adjusted:
+            some = f"{len(adjusted)} of the {len(group)} runs of " if len(adjusted) < len(group) else ""
+            rows.append(f"{some}{name} ({', '.join(dict.fromkeys(adjusted))})")
+    if rows:
+        yield (
+            f"figures are those before the adjustment of {listing(rows)}: 'longtail evaluate RUN' measures those "
+            "after it."
+        )
+
+
+def _group_column(run: RunResult) -> str | None:
+    data = run.config.get("data")
+    return str(data["group_column"]) if isinstance(data, dict) and data.get("group_column") else None
+
+
+def _pairing_caveats(groups: Groups, split: str) -> Iterator[str]:
+    (baseline, first), *others = groups.items()
+    for name, group in others:
+        pairing = Pairing.of(group, first, split)
+        if not pairing.pairs:
+            yield (
+                f"no runs of {name} and {baseline} can be paired by seed and images: the difference is that of "
+                "the means, which needs more runs to show as much."
+            )
+        elif pairing.alone:
+            seeds = f"{'seed' if len(pairing.alone) == 1 else 'seeds'} {', '.join(map(str, pairing.alone))}"
+            yield f"{seeds} of {name} or {baseline} have no partner and are left out of the difference."
