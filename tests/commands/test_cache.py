@@ -66,7 +66,13 @@ def test_it_lists_by_source_what_was_used_last_first(cli: Cli, folder: Path) -> 
 
 @pytest.mark.usefixtures("filled")
 def test_a_damaged_description_is_unknown(cli: Cli, folder: Path) -> None:
-    for text in ("{", "[]", '{"kind": "pixels", "source": 3, "detail": "", "images": 1, "view": 0}', "nul\0"):
+    for text in (
+        "{",
+        "[]",
+        '{"kind": "pixels", "source": 3, "detail": "", "images": 1, "view": 0}',
+        "nul\0",
+        "[" * 100_000,
+    ):
         (folder / "a.json").write_text(text)
         assert [use["what"] for use in json.loads(cli("cache", "--json").out)["sources"]].count("pixels at 224 px") == 0
 

@@ -211,8 +211,12 @@ class Split:
         digest = hashlib.sha256()
         for label, stored in self.scan():
             content = stored["bytes"]
-            head = b"bytes" if content is not None else self._file_identity(stored["path"])
-            body = content or b""
+            head, body = b"bytes", content or b""
+            if content is None and (path := stored["path"]) is not None:
+                relative = os.path.relpath(path, self.root) if self.root else path
+                head = f"{relative.replace(os.sep, '/')}:{_file_size(path)}".encode()
+            elif content is None:
+                head = b""
             # Lengths first, so that different sequences of images cannot give the same stream.
             digest.update(b"%d %d %d;" % (label, len(head), len(body)) + head + body)
         return f"sha256:{digest.hexdigest()}"
@@ -262,12 +266,6 @@ class Split:
         if self.root:  # nearly every path begins with the root, and os.path.relpath takes seconds for a million
             path = path[len(start) :] if path.startswith(start) else os.path.relpath(path, self.root)
         return path.replace(os.sep, "/")
-
-    def _file_identity(self, path: str | None) -> bytes:
-        if path is None:
-            return b""
-        relative = os.path.relpath(path, self.root) if self.root else path
-        return f"{relative.replace(os.sep, '/')}:{_file_size(path)}".encode()
 
 
 @dataclass(frozen=True, eq=False)

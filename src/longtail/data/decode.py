@@ -6,9 +6,7 @@ import io
 import math
 import os
 import re
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -41,23 +39,6 @@ _DEEPEST = 65535.0  # the largest value of 16 bits
 _SUBFILE_TYPE, _DNG_VERSION = 254, 50706  # tags of TIFF
 _SPARE = 1.25  # how many times the pixels needed a side keeps when a JPEG is decoded at a fraction of its size
 _RAW_HEADER = re.compile(rb"P([56])\n(\d{1,9}) (\d{1,9})\n255\n")  # of the pixels that this package itself stores
-# What Pillow's readers raise on damaged data; each reader has its own.
-_BROKEN = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BufferError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
 _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -88,7 +69,7 @@ def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.
         raise _too_large(label, _size_in_header(source)) from None
     except UnidentifiedImageError:
         raise UnreadableImageError(f"{label!r} is not an image that can be read: remove or re-export it.") from None
-    except _BROKEN as error:
+    except Exception as error:  # each of Pillow's readers raises errors of its own on damaged data
         raise UnreadableImageError(f"{label!r} cannot be opened ({_reason(error)}): remove or re-export it.") from None
     if image.width * image.height > limit:
         image.close()
@@ -127,7 +108,7 @@ def _size_in_header(source: bytes | str | os.PathLike[str]) -> tuple[int, int] |
             accepted = accepts is None or accepts(start)
             if accepted and not isinstance(accepted, str):  # a text is the reason why not
                 file.seek(0)
-                with suppress(*_BROKEN, *_BOMB):  # of another format after all, or its first frame is as large
+                with suppress(Exception):  # of another format after all, or its first frame is as large
                     return reader(file, "").size
     return None
 
@@ -225,7 +206,7 @@ def read_square(
     if raw is not None:
         return _square_of_raw(raw, resize, size, interpolation)
     with opened(source, name) as image:
-        extent = _shrink(image, shorter)
+        extent = shrink(image, shorter)
         image.load()
         if extent is None:
             return to_uint8(to_rgb(_upright(image)), resize, size, interpolation)
@@ -355,9 +336,9 @@ def opened(source: bytes | str | os.PathLike[str], name: str = "") -> Iterator[I
             yield image
         except _BOMB:  # a part larger than the whole
             raise _too_large(label, None) from None
-        except LongtailError:
+        except (LongtailError, Warning):  # a warning is an error where the user asked for that
             raise
-        except _BROKEN as error:
+        except Exception as error:
             raise UnreadableImageError(
                 f"{label!r} is damaged ({_reason(error)}): remove it or fetch it again."
             ) from None
@@ -381,10 +362,10 @@ def _shorter(resize: int | None, size: int) -> int:
     return shorter
 
 
-def _shrink(image: Image.Image, shorter: int) -> tuple[float, float] | None:
+def shrink(image: Image.Image, shorter: int) -> tuple[float, float] | None:
     """Let a JPEG be decoded at a half, a quarter or an eighth of its size.
 
-    Its shorter side keeps more pixels than ``shorter``, so that a resampling filter always takes the last step.
+    The shorter side keeps more pixels than ``shorter``, so that a resampling filter always takes the last step.
 
     Returns:
         Width and height of the picture within the decoded pixels, of which the last ones may be filling; None if the
@@ -452,7 +433,7 @@ def _raw_pixels(data: bytes) -> npt.NDArray[np.uint8] | None:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except _BROKEN:  # a broken EXIF block says nothing about the pixels
+    except Exception:  # a broken EXIF block says nothing about the pixels
         return image
 
 

@@ -251,10 +251,15 @@ class LongTailSampler(EpochSampler):
         if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
             raise ValueError(f"labels must be whole numbers of shape (N,), got {values.dtype} of shape {values.shape}.")
         super().__init__(len(values), num_samples=num_samples, seed=seed, rank=rank, world_size=world_size)
-        given = None if isinstance(class_counts, int) else ClassCounts.of(class_counts)
-        classes = class_counts if isinstance(class_counts, int) else len(ClassCounts.of(class_counts))
-        self._order, self._counts = _group_by_class(values, classes)
-        self.class_counts = _matching(self._counts, given)
+        given = class_counts if isinstance(class_counts, int) else ClassCounts.of(class_counts)
+        self._order, self._counts = _group_by_class(values, given if isinstance(given, int) else len(given))
+        self.class_counts = ClassCounts(self._counts) if isinstance(given, int) else given
+        for label in np.flatnonzero(self.class_counts.array != self._counts).tolist():
+            name, number = self.class_counts.names[label], self.class_counts[label]
+            raise ValueError(
+                f"class {name!r} has {self._counts[label]} labels but a count of {number}: "
+                "give the counts of these labels."
+            )
         self.strategy, self.beta = strategy, beta
         self._first = np.cumsum(self._counts) - self._counts
         self.probabilities()  # raises for a wrong name or beta
@@ -382,18 +387,6 @@ def _group_by_class(labels: npt.NDArray[np.integer[Any]], classes: int) -> tuple
         order[start : start + _CHUNK] = keys[start:] & ((1 << shift) - 1)
         keys.resize(start, refcheck=False)  # no view of the keys exists: return their memory while the order grows
     return order, counts
-
-
-def _matching(counts: IntArray, given: ClassCounts | None) -> ClassCounts:
-    """Return the class counts of the labels, with the names in those given, which must be equal."""
-    if given is None:
-        return ClassCounts(counts)
-    for label in np.flatnonzero(given.array != counts).tolist():
-        name, number, labels = given.names[label], given[label], counts[label]
-        raise ValueError(
-            f"class {name!r} has {labels} labels but a count of {number}: give the counts of these labels."
-        )
-    return given
 
 
 def _lookup_table(chances: FloatArray) -> tuple[FloatArray, IndexArray]:

@@ -110,7 +110,11 @@ def assign_folds(
     labels, size = split.labels, num_classes or int(split.labels.max(initial=0)) + 1
     units = _units(split, groups)
     group = np.arange(len(labels)) if units is None else units
-    numbers = _image_folds(labels, folds, seed) if units is None else _group_folds(labels, group, folds, seed)
+    if units is None:  # deal the images like cards, one class after the other, each in random order
+        numbers = np.empty(len(labels), dtype=np.int64)
+        numbers[np.lexsort((ranks_within_class(labels, seed=seed), labels))] = np.arange(len(labels)) % folds
+    else:
+        numbers = _group_folds(labels, units, folds, seed)
     counts = np.bincount(labels * folds + numbers, minlength=size * folds).reshape(size, folds)
     alone = (counts > 0).sum(axis=1) == 1  # classes with images in one fold only
     never = np.isin(group, group[alone[labels]])
@@ -163,14 +167,6 @@ def describe_never_judged(never: Mapping[str, int], judged: int, group_column: s
     )
 
 
-def _image_folds(labels: IntArray, folds: int, seed: int) -> IntArray:
-    """Deal the images like cards, one class after the other, each in random order."""
-    order = np.lexsort((ranks_within_class(labels, seed=seed), labels))
-    numbers = np.empty(len(labels), dtype=np.int64)
-    numbers[order] = np.arange(len(labels)) % folds
-    return numbers
-
-
 def _too_many_folds(labels: IntArray, group: IntArray, folds: int, unit: str) -> LongtailError:
     """Return the error for too many folds; fewer help only if a class has images in two groups."""
     parts = np.bincount(np.unique(np.stack([labels, group]), axis=1)[0]).max(initial=0)
@@ -194,7 +190,9 @@ def _group_folds(labels: IntArray, group: IntArray, folds: int, seed: int) -> In
 
 def _units(split: Split, groups: str | None) -> IntArray | None:
     """Number the units that stay together, shape (N,): rows of a group or a file; None if each row is one."""
-    files = file_numbers(split)
+    names, files = _files(split), None
+    if names is not None and len(set(names)) < len(names):
+        files = np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
     if groups is None:
         return files
     numbers = group_numbers(split.column(groups))
@@ -312,14 +310,6 @@ def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[d
     if disputed:
         findings.append(_disputed(disputed, classes, root))
     return {name: remaining[name] for name in splits}, findings
-
-
-def file_numbers(split: Split) -> IntArray | None:
-    """Number the files of a split, shape (N,); None if no file is listed twice."""
-    files = _files(split)
-    if files is None or len(set(files)) == len(files):
-        return None
-    return np.unique(np.array(files), return_inverse=True)[1].astype(np.int64)
 
 
 def _files(split: Split) -> list[str] | None:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from longtail.data import decode as images_module
 from longtail.data.dataset import Split, portable_pixmap
-from longtail.data.decode import decode, open_image, read_square, to_uint8
+from longtail.data.decode import decode, open_image, read_square, shrink, to_uint8
 from longtail.data.loading import loaders
 from longtail.data.loading.loaders import ResidentLoader, StreamingLoader
 from longtail.data.loading.workers import Decoder
@@ -58,7 +58,7 @@ def difference(first: np.ndarray, second: np.ndarray) -> float:
 )  # fmt: skip
 def test_a_jpeg_comes_at_the_smallest_fraction_that_is_large_enough(shorter: int, size: tuple[int, int]) -> None:
     with open_image(encoded(photo(1000, 750))) as image:
-        extent = images_module._shrink(image, shorter)
+        extent = shrink(image, shorter)
         assert image.size == size
         assert min(size) >= shorter
         assert extent == (None if size == (1000, 750) else (1000 / (1000 // size[0]), 750 / (1000 // size[0])))
@@ -67,7 +67,7 @@ def test_a_jpeg_comes_at_the_smallest_fraction_that_is_large_enough(shorter: int
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
 def test_other_formats_come_whole(kind: str) -> None:
     with open_image(encoded(photo(100, 80), kind)) as image:
-        assert images_module._shrink(image, 8) is None
+        assert shrink(image, 8) is None
         assert image.size == (100, 80)
 
 
@@ -86,7 +86,7 @@ def test_the_pixels_are_those_of_a_whole_decode(mode: str, options: dict, resize
 def test_so_they_are_of_real_photos(name: str, size: int) -> None:
     content = (Path(sklearn.datasets.__file__).parent / "images" / name).read_bytes()
     with open_image(content) as image:
-        assert images_module._shrink(image, size) is not None
+        assert shrink(image, size) is not None
     whole = to_uint8(decode(content), None, size)
     assert difference(read_square(content, resize=None, size=size), whole) < 2.5
     assert difference(np.roll(whole, 1, axis=1), whole) > 6, "a picture that is out of place would be noticed"

@@ -104,6 +104,7 @@ def kept_on_disk(
         [7, 7]
     """
     limit, name = cache_limit(), _NAMES[contents.kind]
+    folder: Path | str = "the user's cache folder"  # there may be no home
     errors: list[Exception] = []
 
     def recorded(out: Tensor) -> None:
@@ -120,13 +121,14 @@ def kept_on_disk(
         )
     else:
         try:
-            return _from_disk(key, recorded, size, limit, contents)
+            folder = cache_folder()
+            return _from_disk(folder / f"{key}{PIXELS}", recorded, size, limit, contents)
         except (OSError, RuntimeError) as error:  # torch raises a RuntimeError if a file cannot be mapped
             if errors:  # the disk is not to blame
                 raise
             reason = getattr(error, "strerror", None) or first_line(error)
             warn(
-                f"{name} are not kept on disk, because {_shown_folder()} cannot be used ({reason}): set "
+                f"{name} are not kept on disk, because {folder} cannot be used ({reason}): set "
                 "LONGTAIL_CACHE to a folder that can be written, or train with --data.cache false."
             )
     out = torch.empty(size, dtype=torch.uint8)
@@ -134,17 +136,15 @@ def kept_on_disk(
     return out
 
 
-def _from_disk(key: str, fill: Callable[[Tensor], object], needed: int, limit: float, contents: Contents) -> Tensor:
-    folder = cache_folder()
-    path = folder / f"{key}{PIXELS}"
+def _from_disk(path: Path, fill: Callable[[Tensor], object], needed: int, limit: float, contents: Contents) -> Tensor:
     mapped = _map(path, needed)
     if mapped is not None:
         return mapped
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(LOCK)):
         mapped = _map(path, needed)  # another process may have filled it while this one waited
         if mapped is None:
-            make_room(folder, limit - needed, keep=path.stem)
+            make_room(path.parent, limit - needed, keep=path.stem)
             _fill(path, fill, needed)
             describe(path, contents)
             mapped = _map(path, needed)
@@ -195,13 +195,6 @@ def _fill(path: Path, fill: Callable[[Tensor], object], needed: int) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _shown_folder() -> str:
-    try:
-        return str(cache_folder())
-    except RuntimeError:  # there is no home
-        return "the user's cache folder"
 
 
 def image_key(decoder: Decoder) -> str:

@@ -185,7 +185,7 @@ def _contents(path: Path) -> Contents:
         kind, source, detail = (values[name] for name in ("kind", "source", "detail"))
         is_valid = kind in {"pixels", "features", "table"} and isinstance(source, str) and isinstance(detail, str)
         return Contents(kind, source, detail, int(values["images"]), int(values["view"])) if is_valid else UNKNOWN
-    except (OSError, ValueError, KeyError, TypeError):  # without a description, or with a damaged one
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # no description, or a damaged one
         return UNKNOWN
 
 

@@ -78,21 +78,17 @@ def load_folder(spec: str, columns: Columns = Columns()) -> ImageData:  # noqa: 
     scans = {split: walk.classes(folder) for split, folder in layout.items()}
     if not any(files for classes in scans.values() for files in classes.values()):
         raise LongtailError(f"{spec!r} holds no images: it needs class sub-folders with image files in them.")
-    name_of = {folder: _class_name(folder, spec) for classes in scans.values() for folder in classes}
+    name_of = {folder: normalize_class_name(folder) for classes in scans.values() for folder in classes}
+    for folder, name in name_of.items():
+        if not name:
+            raise LongtailError(f"{spec!r} has a folder named {folder!r}, which is only white space: rename it.")
+        _check_utf8("folder", folder)
     names = order_classes(name_of.values())
     findings += _nested(scans["train"], layout["train"], root, spec)
     splits = {split: _split(classes, name_of, names, root) for split, classes in scans.items()}
     spellings = {name: [folder for folder in name_of if name_of[folder] == name] for name in names}
     findings += [*merged_names(spellings), *walk.findings(), *untrained(names, splits)]
     return ImageData(f"folder:{spec}", tuple(names), splits, tuple(findings))
-
-
-def _class_name(folder: str, spec: str) -> str:
-    name = normalize_class_name(folder)
-    if not name:
-        raise LongtailError(f"{spec!r} has a folder named {folder!r}, which is only white space: rename it.")
-    _check_utf8("folder", folder)
-    return name
 
 
 def _check_utf8(kind: str, name: str) -> None:
