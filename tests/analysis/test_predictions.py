@@ -102,14 +102,13 @@ def test_the_error_is_that_of_the_evaluation():
     assert found.ece == pytest.approx(expected_calibration_error(bins).item())
     assert found.count.tolist() == bins[0].tolist()
     assert found.interval is None
-    assert found.overconfidence == pytest.approx(confidence.mean() - right.mean())
 
 
 def test_a_perfect_and_a_constant_predictor():
     perfect = reliability(np.ones(50), np.ones(50, dtype=bool))
-    assert (perfect.ece, perfect.interval, perfect.overconfidence) == (0.0, (0.0, 0.0), 0.0)
+    assert (perfect.ece, perfect.interval) == (0.0, (0.0, 0.0))
     wrong = reliability(np.ones(50), np.zeros(50, dtype=bool))
-    assert (wrong.ece, wrong.interval, wrong.overconfidence) == (1.0, (1.0, 1.0), 1.0)
+    assert (wrong.ece, wrong.interval) == (1.0, (1.0, 1.0))
     assert wrong.accuracy[-1] == 0.0
     assert np.isnan(wrong.accuracy[:-1]).all()
 
@@ -117,7 +116,6 @@ def test_a_perfect_and_a_constant_predictor():
 def test_no_image_is_unknown_and_one_image_has_no_interval():
     nothing = reliability([], [])
     assert np.isnan(nothing.ece)
-    assert np.isnan(nothing.overconfidence)
     assert nothing.interval is None
     assert np.isnan(nothing.accuracy).all()
     one = reliability([0.8], [True])

@@ -15,37 +15,37 @@ from longtail.compare.comparison import compare_results, compare_runs
 from longtail.evaluation.intervals import wilson
 from longtail.report import write_report
 from longtail.report.plots import THEME
-from longtail.report.sections import confidence, confusions, margins, prior_shift
-from longtail.report.sections.margins import margins_of_run
+from longtail.report.sections import confusions, predictions
+from longtail.report.sections.predictions import calibration, coverage, margins, margins_of, priors
 
 SECTIONS = (
     confusions.group_destinations,
-    prior_shift.build,
-    confidence.calibration,
-    confidence.coverage,
-    margins.build,
+    priors,
+    calibration,
+    coverage,
+    margins,
 )
 
 
 def test_equal_configurations_are_said_not_to_differ(make_run):
     answer = first_right([20, 20, 10, 10, 0, 0], [1, 0, 0, 0, 0, 0])
     rows = compare_runs([predict(make_run(name, recipe=name), answer) for name in ("ce", "same")])
-    assert prior_shift.build(rows).sentence.count("no clear difference") == 1
-    assert confidence.calibration(rows).sentence.count("no clear difference") == 2
-    assert confidence.coverage(rows).sentence.count("no clear difference") == 2
-    same = [row[2:] for row in margins.build(rows).table.rows]
+    assert priors(rows).sentence.count("no clear difference") == 1
+    assert calibration(rows).sentence.count("no clear difference") == 2
+    assert coverage(rows).sentence.count("no clear difference") == 2
+    same = [row[2:] for row in margins(rows).table.rows]
     assert same[0] == same[1]
 
 
 def test_a_perfect_predictor_has_sections_and_no_pairs(make_run):
     rows = compare_runs([predict(make_run("ce"), LABEL, 1.0, 0.0)])
-    assert [cell[0] for cell in prior_shift.build(rows).table.rows[0][1:]] == ["100.0"] * 3
-    assert "+0.0 points" not in confidence.calibration(rows).sentence
-    assert [cell[0] for cell in confidence.calibration(rows).table.rows[0][1:]] == ["0.0"] * 4
+    assert [cell[0] for cell in priors(rows).table.rows[0][1:]] == ["100.0"] * 3
+    assert "+0.0 points" not in calibration(rows).sentence
+    assert [cell[0] for cell in calibration(rows).table.rows[0][1:]] == ["0.0"] * 4
 
 
 def test_prior_curves_stand_in_one_figure_and_cross_where_they_should(ce_and_gcl):
-    section = prior_shift.build(ce_and_gcl)
+    section = priors(ce_and_gcl)
     (drawing,) = section.drawings
     ce, gcl = (trace for trace in drawing.figure.data if trace.mode == "lines")
     assert ce.y[0] > gcl.y[0]
@@ -61,7 +61,7 @@ def test_a_lead_on_few_test_images_is_no_clear_difference(make_run):
         predict(make_run(name, recipe=name), first_right([20] * 5 + [right], [1, 0, 0, 0, 0, 0]))
         for name, right in (("ce", 10), ("kps", 11))
     ]
-    differences = prior_shift.build(compare_runs(folders)).table.rows[1][2::2]
+    differences = priors(compare_runs(folders)).table.rows[1][2::2]
     assert len(differences) == 3
     for text in differences:
         low, high = (float(end.replace("−", "-")) for end in re.findall(r"[+−]?[\d.]+", text)[1:])
@@ -69,11 +69,11 @@ def test_a_lead_on_few_test_images_is_no_clear_difference(make_run):
 
 
 def test_classes_of_one_size_have_no_prior_section(make_run):
-    assert prior_shift.build(compare_runs([make_run("ce", counts=[50] * 6)])) is None
+    assert priors(compare_runs([make_run("ce", counts=[50] * 6)])) is None
 
 
 def test_calibration_is_measured_by_group_with_an_interval(ce_and_gcl):
-    section = confidence.calibration(ce_and_gcl)
+    section = calibration(ce_and_gcl)
     _, *cells = section.table.rows[0]
     # All at 0.9 confidence: right for all many-shot images, for half the medium-shot and none of the few-shot ones.
     assert [cell[0] for cell in cells] == ["40.0", "10.0", "40.0", "90.0"]
@@ -88,16 +88,16 @@ def test_calibration_is_measured_by_group_with_an_interval(ce_and_gcl):
 
 def test_the_error_of_seeds_is_the_mean_and_not_that_of_their_pool(make_run):
     over, under = predict(make_run("a", seed=0), LABEL, 0.7), predict(make_run("b", seed=1), LABEL % 2, 0.7)
-    alone = [confidence.calibration(compare_runs([one])).table.rows[0][1][0] for one in (over, under)]
-    both = confidence.calibration(compare_runs([over, under])).table.rows[0][1][0]
-    assert float(both) == pytest.approx(np.mean([float(one) for one in alone]), abs=0.06)
+    alone = [calibration(compare_runs([run])).table.rows[0][1][0] for run in (over, under)]
+    both = calibration(compare_runs([over, under])).table.rows[0][1][0]
+    assert float(both) == pytest.approx(np.mean([float(error) for error in alone]), abs=0.06)
 
 
 def test_coverage_answers_the_surest_first(make_run):
     right = first_right([20, 20, 20, 20, 0, 0], [1, 0, 0, 0, 0, 0])
     rows = compare_runs([predict(make_run("ce"), right, np.where(right == LABEL, 0.9, 0.4))])
-    section = confidence.coverage(rows)
-    assert [one.title for one in section.drawings] == ["All images", "Many-shot", "Medium-shot", "Few-shot"]
+    section = coverage(rows)
+    assert [drawing.title for drawing in section.drawings] == ["All images", "Many-shot", "Medium-shot", "Few-shot"]
     curve = next(trace for trace in section.drawings[0].figure.data if trace.mode == "lines")
     assert curve.y[np.isclose(curve.x, 0.5)].tolist() == [1.0]
     assert curve.y[-1] == pytest.approx(80 / 120)
@@ -106,44 +106,45 @@ def test_coverage_answers_the_surest_first(make_run):
 
 
 def test_margins_come_from_the_two_highest_probabilities(ce_and_gcl):
-    found = margins_of_run(ce_and_gcl.final[0].runs[0])
-    assert found[0][LABEL == 0] == pytest.approx(np.log(0.9 / 0.1), rel=1e-5)
-    assert found[0][LABEL == 5] == pytest.approx(np.log(0.05 / 0.9), rel=1e-5)
-    section = margins.build(ce_and_gcl)
+    margin, _ = margins_of(ce_and_gcl.final[0])["test"]
+    assert margin[LABEL == 0] == pytest.approx(np.log(0.9 / 0.1), rel=1e-5)
+    assert margin[LABEL == 5] == pytest.approx(np.log(0.05 / 0.9), rel=1e-5)
+    section = margins(ce_and_gcl)
     assert [row[-1] for row in section.table.rows] == ["100.0", "50.0"]  # below 0, of few-shot images
     assert "−2.9 in testing under ce; −0.3 in testing under gcl" in section.sentence
 
 
 def test_margins_of_training_images_are_laid_over_those_of_test_images(ce_and_gcl):
     size = len(LABEL)
-    columns = {one.name: np.zeros(size, np.float32) for one in fields(ImageColumns)}
+    columns = {field.name: np.zeros(size, np.float32) for field in fields(ImageColumns)}
     columns |= {"label": LABEL.astype(np.int32), "margin": np.full(size, 4.0, np.float32)}
     runs = [row.runs[0] for row in ce_and_gcl.final]
     runs[0].__dict__["analysis"] = Analysis(AnalyzedSplit(ImageColumns(**columns), None, {}), None)
-    section = margins.build(compare_results(runs))
-    traces = [[trace.name for trace in one.figure.data if trace.mode == "lines"] for one in section.drawings]
-    assert [len(one) for one in traces] == [6, 3]
+    section = margins(compare_results(runs))
+    traces = [[trace.name for trace in drawing.figure.data if trace.mode == "lines"] for drawing in section.drawings]
+    assert [len(names) for names in traces] == [6, 3]
     assert traces[0][-1] == "Few-shot, train"
     assert "−2.9 in testing and 4.0 in training under ce; −0.3 in testing under gcl" in section.sentence
     assert section.legend[-1].text == "Training images, thin"
 
 
 def test_panels_of_several_runs_have_the_same_axes(ce_and_gcl):
-    for build in (confidence.calibration, margins.build, confidence.coverage):
-        ranges = {(one.figure.layout.xaxis.range, one.figure.layout.yaxis.range) for one in build(ce_and_gcl).drawings}
+    for build in (calibration, margins, coverage):
+        layouts = [drawing.figure.layout for drawing in build(ce_and_gcl).drawings]
+        ranges = {(layout.xaxis.range, layout.yaxis.range) for layout in layouts}
         assert len(ranges) == 1
         assert None not in ranges.pop()
 
 
 @pytest.mark.parametrize("build", SECTIONS)
-def test_every_drawing_has_words_and_colours_of_the_theme(ce_and_gcl, build):
+def test_every_drawing_has_words_and_colors_of_the_theme(ce_and_gcl, build):
     light = {value[0] for value in THEME.values()}
-    for one in build(ce_and_gcl).drawings:
-        assert len(one.alt) > 40
-        assert re.search(r"\d", one.alt)
-        for trace in one.figure.data:
-            colour = trace.line.color if isinstance(trace, go.Scatter) and trace.line.color else trace.marker.color
-            assert colour in light
+    for drawing in build(ce_and_gcl).drawings:
+        assert len(drawing.alt) > 40
+        assert re.search(r"\d", drawing.alt)
+        for trace in drawing.figure.data:
+            color = trace.line.color if isinstance(trace, go.Scatter) and trace.line.color else trace.marker.color
+            assert color in light
 
 
 @pytest.mark.parametrize("build", SECTIONS)
@@ -151,7 +152,7 @@ def test_runs_without_a_test_split_have_no_such_section(make_run, build):
     assert build(compare_runs([make_run("ce", test=False)])) is None
 
 
-@pytest.mark.parametrize("build", [build for build in SECTIONS if build is not prior_shift.build])
+@pytest.mark.parametrize("build", [build for build in SECTIONS if build is not priors])
 def test_runs_without_predictions_are_left_out(ce_and_gcl, make_run, build):
     bare = make_run("bare", recipe="cifar-lt/bare")
     (bare / "predictions.parquet").unlink()
@@ -162,7 +163,7 @@ def test_runs_without_predictions_are_left_out(ce_and_gcl, make_run, build):
 
 def test_without_few_shot_classes_the_smallest_group_is_spoken_of(make_run):
     rows = compare_runs([predict(make_run("ce", counts=(300, 200, 150, 120, 60, 50)), LABEL // 2)])
-    assert "On medium-shot images" in confidence.calibration(rows).sentence
+    assert "On medium-shot images" in calibration(rows).sentence
 
 
 def test_the_page_shows_the_pairs_and_the_table(ce_and_gcl, tmp_path):
@@ -176,24 +177,24 @@ def test_the_page_shows_the_pairs_and_the_table(ce_and_gcl, tmp_path):
 
 
 def test_bands_are_intervals_of_the_images_and_left_out_where_images_belong_together(ce_and_gcl):
-    section = confidence.coverage(ce_and_gcl)
+    section = coverage(ce_and_gcl)
     band, line, *_ = section.drawings[0].figure.data
     ends = wilson(float(line.y[-1]) * len(LABEL), len(LABEL))
     assert [band.y[49], band.y[50]] == pytest.approx(ends, abs=1e-6)
     assert section.sentence.endswith("Bands are 95% intervals over the test images.")
-    shift = prior_shift.build(ce_and_gcl)
+    shift = priors(ce_and_gcl)
     assert len(shift.drawings[0].figure.data) == 4
     assert shift.sentence.endswith("Bands are 95% intervals over the test images.")
     for row in ce_and_gcl.final:
         metrics = row.runs[0].test
         table = metrics.interval_table.model_copy(update={"unit": "film"})
         object.__setattr__(row.runs[0], "test", metrics.model_copy(update={"interval_table": table}))
-    for build in (confidence.coverage, prior_shift.build):
+    for build in (coverage, priors):
         assert len(build(ce_and_gcl).drawings[0].figure.data) == 2
 
 
 def test_predictions_are_read_once_for_the_margins(ce_and_gcl, monkeypatch):
-    read = []
-    monkeypatch.setattr(margins, "margins_of_run", lambda run: read.append(run.folder) or margins_of_run(run))
-    assert margins.build(ce_and_gcl)
-    assert len(read) == len(set(read)) == 2
+    read, measure = [], predictions.margins_of_predictions
+    monkeypatch.setattr(predictions, "margins_of_predictions", lambda *parts: read.append(parts) or measure(*parts))
+    assert margins(ce_and_gcl)
+    assert len(read) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ BINS = 15
 DRAWS = 200
 LEAST = 30
 """From fewer independent images an interval would be too narrow."""
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 EXPONENTS: FloatArray = np.linspace(1.0, -1.0, 41)
 """From a test set distributed as the training set (1) over uniform (0) to the reverse (-1)."""
 
@@ -157,7 +159,6 @@ class Reliability:
         accuracy: Share of them that is right, shape (B,); NaN for an empty bin.
         ece: Expected calibration error, in [0, 1]; NaN without images.
         interval: Its 95% interval; None for fewer than ``LEAST`` independent images.
-        overconfidence: Mean confidence minus accuracy, over all images; NaN without images.
     """
 
     count: IntArray
@@ -165,7 +166,6 @@ class Reliability:
     accuracy: FloatArray
     ece: float
     interval: tuple[float, float] | None
-    overconfidence: float
 
 
 def reliability(
@@ -201,8 +201,8 @@ def reliability(
 
     Example:
         >>> diagram = reliability([0.75, 0.75, 0.95, 0.95], [True, False, True, True], bins=4)
-        >>> diagram.count.tolist(), round(diagram.ece, 3), round(diagram.overconfidence, 3)
-        ([0, 0, 2, 2], 0.15, 0.1)
+        >>> diagram.count.tolist(), round(diagram.ece, 3)
+        ([0, 0, 2, 2], 0.15)
     """
     sure = torch.as_tensor(np.array(confidence, dtype=np.float64))
     right = torch.as_tensor(np.array(correct, dtype=bool))
@@ -223,7 +223,6 @@ def reliability(
         accuracy,
         float(expected_calibration_error(sums)),
         None if measured is None else _interval(measured, np.stack(resampled)),
-        float(sure.mean() - right.double().mean()),
     )
 
 
@@ -295,6 +294,11 @@ class PriorShift:
     exponent: FloatArray
     accuracy: FloatArray
     error: FloatArray
+
+    @property
+    def ends(self) -> FloatArray:
+        """Both ends of the 95% interval of the accuracy, shape (2, T); they may lie outside of [0, 1]."""
+        return np.asarray(self.accuracy + np.outer([-Z, Z], self.error), dtype=np.float64)
 
     def at(self, exponent: float) -> float:
         """The accuracy at the nearest exponent that was measured.

@@ -1,0 +1,458 @@
+"""The sections on what predictions show: calibration, answering only when sure, other test priors, and margins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+
+from longtail.analysis.predictions import (
+    EXPONENTS,
+    MarginDistribution,
+    PriorShift,
+    Reliability,
+    accuracy_at_coverage,
+    group_margins,
+    margins_of_predictions,
+    prior_shift,
+    reliability,
+    shared_edges,
+)
+from longtail.compare.differences import Between, Counted, Measure, Runs, counted_between, difference_between
+from longtail.compare.seeds import mean_interval
+from longtail.compare.table import Comparison, Row
+from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
+from longtail.evaluation.intervals import wilson
+from longtail.evaluation.metrics import Mask, class_weights
+from longtail.evaluation.selective import coverage_curve, threshold_for_coverage
+from longtail.evaluation.significance import unpaired_interval
+from longtail.formatting import MINUS, interval_text, listing, number, percent, signed
+from longtail.report.configurations import (
+    BAND_SENTENCE,
+    PART_LABELS,
+    PARTS,
+    Part,
+    against_first,
+    group_keys,
+    has_bands,
+    known_predictions,
+    named,
+    part_masks,
+    predicted_rows,
+    run_keys,
+    side_by_side,
+    smallest_group,
+)
+from longtail.report.plots import (
+    GROUND,
+    GROUP_COLORS,
+    GROUP_LABELS,
+    GROUP_SYMBOLS,
+    MUTED,
+    add_line,
+    blank,
+    run_style,
+)
+from longtail.report.section import Cell, Drawing, Key, Section, Table, read_aloud
+from longtail.run.result import Ends, RunResult
+from longtail.run.tables import Predictions
+
+Band = tuple[FloatArray, FloatArray]
+QUARTERS = [0, 0.25, 0.5, 0.75, 1]
+
+
+def compared(rows: Sequence[Row], counted: Counted, words: Callable[[float], str] = percent, most: float = 1.0) -> str:
+    """The mean of a number over some test images under each configuration, with its difference to the first.
+
+    Args:
+        rows: The configurations.
+        counted: Gives the number of each test image of a run, and whether the image counts.
+        words: How the mean is written.
+        most: The largest possible difference.
+    """
+    means = {}
+    for row in rows:
+        for run, predictions in known_predictions(row):
+            values, counts = map(np.asarray, counted(run, predictions))
+            if counts.any():
+                means[run.folder] = float(values[counts].mean())
+    between = counted_between(counted, most=most)
+    return against_first(rows, "test", lambda run: means.get(run.folder), words=words, between=between)
+
+
+SMALLEST, LARGEST = 4.0, 19.0
+"""Diameter of the points of a reliability diagram in pixels; their area grows with the number of images."""
+
+
+def calibration(comparison: Comparison) -> Section | None:
+    """Draw reliability diagrams by group, and list the calibration errors; None without predictions."""
+    rows = predicted_rows(comparison)
+    if not rows:
+        return None
+    diagrams = [{part: mean_diagram(row, part) for part in PARTS} for row in rows]
+    most = max(int(parts[name].count.max()) for parts in diagrams for name in GROUP_NAMES)
+    heads, drawings, lines = ("Configuration", *PART_LABELS.values()), [], []
+    for place, (row, parts) in enumerate(zip(rows, diagrams, strict=True)):
+        cells = [
+            (percent(each.ece, unit=False), interval_text(each.interval)) if each.count.any() else "n/a"
+            for each in parts.values()
+        ]
+        lines.append((row.label, *cells))
+        alt = read_aloud("Points of accuracy against confidence by group; calibration error in %", heads, lines[-1:])
+        drawings.append(Drawing(f"reliability-{place}", row.label, alt, reliability_diagram(parts, most)))
+    seeds = ", the mean over seeds" if any(len(row.runs) > 1 for row in rows) else ""
+    caption = (
+        f"Expected calibration error in %, 0 is best{seeds}. "
+        "Small: its 95% interval, from the test images drawn anew; chance makes the error itself larger, the more so "
+        "the fewer images."
+    )
+    for unit in sorted({run.test.unit for row in rows for run in row.runs if run.test is not None} - {"image"}):
+        caption += f" Images of one {unit} count as independent here, which makes the intervals too narrow."
+
+    def gaps(part: Part) -> str:
+        def gap(run: RunResult, predictions: Predictions) -> tuple[FloatArray, Mask]:
+            right = predictions.label == predictions.prediction
+            return predictions.confidence - right, part_masks(run, predictions)[part]
+
+        return compared(rows, gap, lambda value: f"{signed(value)} points", most=2.0)
+
+    tail = smallest_group(rows[0].runs[0])
+    sentence = (
+        "Mean confidence minus accuracy, above 0 where a model is too sure, every image counting the same. On "
+        f"{GROUP_LABELS[tail].lower()} images: {gaps(tail)}. On all images: {gaps('all')}."
+    )
+    legend = (*group_keys(rows[0].runs[0]), Key("muted", "dotted", "Confidence equals accuracy"))
+    table, layout = Table(caption, heads, tuple(lines), folded=""), side_by_side(len(rows))
+    return Section("calibration", "Calibration by group", sentence, layout, legend, tuple(drawings), table=table)
+
+
+def mean_diagram(row: Row, part: Part) -> Reliability:
+    """The diagram of the images of all seeds, with the mean of the seeds' errors.
+
+    The error of the pooled images would be smaller than that of any seed, as gaps of opposite signs cancel.
+    """
+    seeds = []
+    for run, predictions in known_predictions(row):
+        mask = part_masks(run, predictions)[part]
+        seeds.append((predictions.confidence[mask], (predictions.label == predictions.prediction)[mask]))
+    diagrams = [reliability(*seed) for seed in seeds]
+    error, interval = (
+        float(np.mean([each.ece for each in diagrams])),
+        mean_interval([each.interval for each in diagrams]),
+    )
+    return replace(reliability(*map(np.concatenate, zip(*seeds, strict=True)), draws=0), ece=error, interval=interval)
+
+
+def reliability_diagram(parts: Mapping[Part, Reliability], most: int) -> go.Figure:
+    """Accuracy against confidence by group, one point a bin, its area the number of images.
+
+    Args:
+        parts: The diagram of each group; ``"all"`` is not drawn.
+        most: Images in the fullest bin of all panels, which gets the largest point.
+
+    Example:
+        >>> parts = {"few": reliability([0.2, 0.9], [False, True])}
+        >>> reliability_diagram(parts, 1).data[1].y.tolist()
+        [0.0, 1.0]
+    """
+    figure = blank(340, left=52)
+    line = {"color": MUTED, "width": 1.2, "dash": "dot"}
+    figure.add_shape(type="line", x0=0, y0=0, x1=1, y1=1, line=line, layer="below")
+    for name in GROUP_NAMES:
+        diagram = parts.get(name)
+        if diagram is None or not diagram.count.any():
+            continue
+        filled = diagram.count > 0
+        x, y, images = diagram.confidence[filled], diagram.accuracy[filled], diagram.count[filled]
+        figure.add_scatter(x=x, y=y, mode="lines", line={"color": GROUP_COLORS[name], "width": 1.4}, hoverinfo="skip")
+        size = SMALLEST + (LARGEST - SMALLEST) * np.sqrt(images / most)
+        marker = {"color": GROUP_COLORS[name], "symbol": GROUP_SYMBOLS[name], "size": size, "opacity": 0.9}
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="markers",
+            name=GROUP_LABELS[name],
+            customdata=images.astype(np.int32),
+            marker=marker | {"line": {"color": GROUND, "width": 0.8}},
+            hovertemplate="%{fullData.name}<br>confidence %{x:.1%}<br>right %{y:.1%}<br>%{customdata:,} images"
+            "<extra></extra>",
+        )
+    axis = {"tickformat": ".0%", "tickvals": QUARTERS, "range": [-0.03, 1.03]}
+    return figure.update_xaxes(axis, title="Confidence").update_yaxes(axis, title="Accuracy")
+
+
+def accuracy_lines(
+    lines: Sequence[tuple[Row, FloatArray, Band]], x: FloatArray, *, hover: str, height: int, bands: bool
+) -> go.Figure:
+    """Accuracy against something, one line a configuration.
+
+    Args:
+        lines: Configurations, each with its accuracy and the ends of its 95% interval, shape (N,) each.
+        x: What it is drawn against, shape (N,).
+        hover: What is said of a place one points at.
+        height: Pixels.
+        bands: Whether the intervals are drawn.
+    """
+    figure = blank(height, left=54)
+    for row, accuracy, ends in lines:
+        color, dash = run_style(row.color)
+        band = ends if bands else None
+        add_line(figure, x, accuracy, name=row.label, hover=hover, color=color, dash=dash, band=band)
+    return figure.update_yaxes(title="Accuracy", tickformat=".0%", rangemode="tozero", nticks=7)
+
+
+COVERAGE: FloatArray = np.linspace(0.02, 1.0, 50)
+SHOWN = {share: int(np.abs(COVERAGE - share).argmin()) for share in (0.25, 0.5, 0.75, 1.0)}
+"""The coverages in the table, and their places."""
+HALF = 0.5
+"""The coverage that the sentence names."""
+
+
+def coverage(comparison: Comparison) -> Section | None:
+    """Draw the accuracy of the surest images against their share, all and by group; None without predictions."""
+    rows = predicted_rows(comparison)
+    if not rows:
+        return None
+    bands, drawings, cells = has_bands(rows), [], []
+    heads = ("Configuration", "Images", *(f"Surest {percent(share, 0)}" for share in SHOWN))
+    for part, title in PART_LABELS.items():
+        lines = [line for row in rows if (line := coverage_line(row, part)) is not None]
+        if not lines:
+            continue
+        figure = accuracy_lines(lines, COVERAGE, hover="the surest %{x:.0%}: %{y:.1%} right", height=280, bands=bands)
+        figure.update_xaxes(title="Coverage", range=[0, 1], tickformat=".0%", tickvals=QUARTERS)
+        figure.update_yaxes(range=[0, 1.03], tickvals=QUARTERS).update_layout(margin={"r": 18})
+        shown = [
+            (row.label, title, *(percent(accuracy[place], unit=False) for place in SHOWN.values()))
+            for row, accuracy, _ in lines
+        ]
+        alt = read_aloud("Lines of accuracy in % against coverage", heads, shown, labels=2)
+        drawings.append(Drawing(f"coverage-{part}", title, alt, figure))
+        cells += shown
+    table = Table("Accuracy in % of the surest images.", heads, tuple(cells), labels=2)
+    right, tail = compared(rows, _right), compared(rows, _tail)
+    sentence = f"Of the surest half of all images, this share is right: {right}."
+    if tail:
+        group = GROUP_LABELS[smallest_group(rows[0].runs[0])].lower()
+        sentence += f" That half holds this share of the {group} images: {tail}."
+    sentence += f" {BAND_SENTENCE}" if bands else ""
+    legend, title = run_keys(rows), "Answering only when sure"
+    return Section("coverage", title, sentence, "four", legend, tuple(drawings), table=table)
+
+
+def coverage_line(row: Row, part: Part) -> tuple[Row, FloatArray, Band] | None:
+    """The mean of the seeds' curves at ``COVERAGE`` with Wilson's intervals; in a group every class counts the same."""
+    curves, images = [], 0
+    for run, predictions in known_predictions(row):
+        mask = part_masks(run, predictions)[part]
+        if mask.any():
+            right = predictions.label == predictions.prediction
+            weight = None if part == "all" else class_weights(predictions.label)[mask]
+            curves.append(accuracy_at_coverage(predictions.confidence[mask], right[mask], COVERAGE, weight))
+            # Seeds are tested on the same images, so that several say no more of them than one.
+            images = max(images, int(mask.sum()))
+    if not curves:
+        return None
+    accuracy = np.asarray(np.mean(curves, axis=0), dtype=np.float64)
+    low, high = wilson(accuracy * COVERAGE * images, COVERAGE * images).T
+    return row, accuracy, (low, high)
+
+
+def _answered(predictions: Predictions) -> Mask:
+    """Which images are answered when half of all are; of equal confidences all are."""
+    curve = coverage_curve(predictions.confidence, predictions.label == predictions.prediction)
+    return predictions.confidence >= threshold_for_coverage(curve, HALF)
+
+
+def _right(_: RunResult, predictions: Predictions) -> tuple[Mask, Mask]:
+    """Of each test image whether it is right; the answered ones count. The threshold is taken as given."""
+    return predictions.label == predictions.prediction, _answered(predictions)
+
+
+def _tail(run: RunResult, predictions: Predictions) -> tuple[Mask, Mask]:
+    """Of each test image whether it is answered; those of the smallest group count."""
+    return _answered(predictions), part_masks(run, predictions)[smallest_group(run)]
+
+
+PRIORS = {0: "As in training", 20: "Balanced", 40: "The reverse of training"}
+"""The test priors in the table, by their place among ``EXPONENTS``."""
+Curves = Mapping[Path, PriorShift]
+"""Accuracy against the test prior, by the folder of a run."""
+
+
+def priors(comparison: Comparison) -> Section | None:
+    """Draw accuracy against the test prior; None where nothing was measured or all classes are of one size."""
+    split, curves = comparison.split, {}
+    for run in (run for row in comparison.final for run in row.runs):
+        if (metrics := run.metrics(split)) is not None and metrics.per_class:
+            images = [each.test_count for each in metrics.per_class]
+            curves[run.folder] = prior_shift(metrics.recalls, images, run.counts)
+    rows = [row for row in comparison.final if any(run.folder in curves for run in row.runs)]
+    if not rows or rows[0].runs[0].counts.imbalance_ratio == 1:
+        return None
+    means, bands = [(row, mean_prior_shift(curves, row.runs)) for row in rows], has_bands(rows)
+    lines = [(row, mean.accuracy, tuple(np.clip(mean.ends, 0, 1))) for row, mean in means]
+    figure = accuracy_lines(lines, EXPONENTS, hover="prior n^%{x:.2f}: %{y:.1%}", height=380, bands=bands)
+    figure.add_vline(x=0, line={"color": MUTED, "width": 1, "dash": "dot"})
+    names = ["1, as in training", "0.5", "0, balanced", f"{MINUS}0.5", f"{MINUS}1, reversed"]
+    figure.update_xaxes(title="Assumed test prior: class size to this power", range=[1.0, -1.0])
+    figure.update_xaxes(tickvals=[1, 0.5, 0, -0.5, -1], ticktext=names).update_layout(margin={"r": 48})
+    against = [f"Against {rows[0].label}"][: len(rows) - 1]
+    heads = ("Configuration", *(head for name in PRIORS.values() for head in (name, *against)))
+    cells = _priors_rows(means, curves, split)
+    alt = read_aloud("Lines of accuracy in % against the test prior", heads, cells)
+    value, between = _at(curves, max(PRIORS))
+    reverse = against_first(rows, split, value, between=between)
+    sentence = (
+        "Accuracy on test sets that hold the classes in other proportions, from those of training over balanced to "
+        f"their reverse; no model is told the prior. On the reverse: {reverse}."
+    )
+    sentence += f" {BAND_SENTENCE}" if bands else ""
+    caption = "Accuracy in % under other test priors, and differences in points, with 95% intervals."
+    table, drawing = Table(caption, heads, tuple(cells)), Drawing("prior-shift", "", alt, figure)
+    title, legend = "Accuracy under other test priors", run_keys(rows)
+    return Section("prior", title, sentence, legend=legend, drawings=(drawing,), table=table)
+
+
+def mean_prior_shift(curves: Curves, runs: Runs) -> PriorShift:
+    """The mean over seeds. They are tested on the same images, so the error is no smaller than that of one."""
+    measured = [curves[run.folder] for run in runs if run.folder in curves]
+    accuracy, error = (np.mean([getattr(each, name) for each in measured], axis=0) for name in ("accuracy", "error"))
+    return PriorShift(EXPONENTS, accuracy, error)
+
+
+def _at(curves: Curves, place: int) -> tuple[Measure, Between]:
+    """The accuracy of a run at a prior, and the interval over images of a difference from the error of each side."""
+
+    def figure(runs: Runs) -> tuple[float, Ends]:
+        mean = mean_prior_shift(curves, runs)
+        low, high = mean.ends
+        return float(mean.accuracy[place]), (float(low[place]), float(high[place]))
+
+    return (
+        lambda run: float(curves[run.folder].accuracy[place]) if run.folder in curves else None,
+        lambda mine, base: unpaired_interval(*figure(mine), *figure(base)),
+    )
+
+
+def _priors_rows(means: Sequence[tuple[Row, PriorShift]], curves: Curves, split: str | None) -> list[tuple[Cell, ...]]:
+    """The accuracy at each of ``PRIORS``, and by how much it exceeds that of the first configuration."""
+    lines = []
+    for row, mean in means:
+        cells: list[Cell] = [row.label]
+        for place in PRIORS:
+            low, high = np.clip(mean.ends[:, place], 0, 1)
+            cells.append((percent(mean.accuracy[place], unit=False), interval_text((low, high))))
+            change, text = difference_between(row.runs, means[0][0].runs, split, *_at(curves, place)), ""
+            if row is not means[0][0] and change and change.interval:
+                text = f"{signed(change.mean)} ({' to '.join(map(signed, change.interval))})"
+            cells += [text][: len(means) - 1]
+        lines.append(tuple(cells))
+    return lines
+
+
+SPLITS = {"test": "testing", "train": "training"}
+Margins = tuple[FloatArray, IntArray]
+"""The margins of some images and their labels, shape (N,) each."""
+Groups = Mapping[GroupName, MarginDistribution]
+
+
+def margins(comparison: Comparison) -> Section | None:
+    """Draw the margins of test images, and of training images of analyzed runs; None without predictions."""
+    images = [(row, parts) for row in comparison.final if "test" in (parts := margins_of(row))]
+    if comparison.split != "test" or not images:
+        return None
+    edges = shared_edges([margin for _, parts in images for margin, _ in parts.values()])
+    panels = [
+        (row, {split: group_margins(*part, row.runs[0].group_of, edges) for split, part in parts.items()})
+        for row, parts in images
+    ]
+    densities = [each.density for _, splits in panels for groups in splits.values() for each in groups.values()]
+    heads = ["Configuration", "Images"]
+    heads += [f"{label}, {measure}" for label in GROUP_LABELS.values() for measure in ("median", "below 0 in %")]
+    drawings, lines = [], []
+    for place, (row, splits) in enumerate(panels):
+        shown = []
+        for split, groups in splits.items():
+            cells = [(number(each.median, 1), number(100 * each.negative, 1)) for each in groups.values()]
+            shown.append((row.label, SPLITS[split], *chain.from_iterable(cells)))
+        alt = read_aloud("Lines of the density of margins by group", heads, shown, labels=2)
+        drawings.append(Drawing(f"margins-{place}", row.label, alt, margin_curves(splits, edges, np.nanmax(densities))))
+        lines += shown
+    tail = smallest_group(panels[0][0].runs[0])
+    medians = [
+        f"{listing([f'{number(groups[tail].median, 1)} in {SPLITS[split]}' for split, groups in splits.items()])} "
+        f"under {row.label}"
+        for row, splits in named(panels, lambda panel: panel[0])
+    ]
+    sentence = (
+        "By how much the score of the true class leads the highest other. Below 0 another class scores higher: that "
+        "share of a group, every class counting the same, is its error. The median margin of "
+        f"{GROUP_LABELS[tail].lower()} images is {'; '.join(medians)}."
+    )
+    legend = [replace(key, text=f"{key.text}, at the median") for key in group_keys(panels[0][0].runs[0])]
+    if any("train" in splits for _, splits in panels):
+        legend.append(Key("muted", "dashed", "Training images, thin"))
+    table, layout = (
+        Table("Margins of each shot group.", tuple(heads), tuple(lines), labels=2),
+        side_by_side(len(panels)),
+    )
+    return Section("margins", "Margins", sentence, layout, tuple(legend), tuple(drawings), table=table)
+
+
+def margin_curves(splits: Mapping[str, Groups], edges: FloatArray, top: float) -> go.Figure:
+    """Densities of the margins of each group: test images solid, training images thin and dashed.
+
+    Args:
+        splits: ``"test"`` and possibly ``"train"``, each with the distribution of every group.
+        edges: Of the histograms, shape (B + 1,).
+        top: Highest density of all panels, so that their axes are the same.
+
+    Example:
+        >>> groups = group_margins(np.array([1.0, -1.0]), np.array([0, 1]), ["many", "few"], np.array([-2.0, 0, 2]))
+        >>> figure = margin_curves({"test": groups}, np.array([-2.0, 0, 2]), 0.5)
+        >>> [trace.name for trace in figure.data if trace.mode == "lines"]
+        ['Many-shot, test', 'Few-shot, test']
+    """
+    figure, middles = blank(300, left=52), (edges[1:] + edges[:-1]) / 2
+    for split, groups in splits.items():
+        style = {"width": 2.2} if split == "test" else {"width": 1.2, "dash": "dash"}
+        for name, group in groups.items():
+            if not group.images:
+                continue
+            color, label = GROUP_COLORS[name], f"{GROUP_LABELS[name]}, {split}"
+            add_line(figure, middles, group.density, name=label, hover="margin %{x:.1f}", color=color, **style)
+            # The group's symbol stands at the median: color alone does not tell groups apart for everybody.
+            place = int(np.abs(middles - group.median).argmin())
+            marker = {"color": color, "symbol": GROUP_SYMBOLS[name], "size": 10 if split == "test" else 6}
+            point = {"x": [float(middles[place])], "y": [float(group.density[place])]}
+            figure.add_scatter(**point, mode="markers", name=label, marker=marker, hoverinfo="skip")
+    figure.add_vline(x=0, line={"color": MUTED, "width": 1, "dash": "dot"})
+    note = {"x": 0, "y": 1, "yref": "paper", "yanchor": "bottom", "font": {"size": 12, "color": MUTED}}
+    figure.add_annotation(text="wrong", xanchor="right", xshift=-5, showarrow=False, **note)
+    figure.add_annotation(text="right", xanchor="left", xshift=5, showarrow=False, **note)
+    figure.update_layout(margin={"t": 26})
+    figure.update_xaxes(title="Margin", range=[float(edges[0]), float(edges[-1])])
+    return figure.update_yaxes(title="Density", range=[0, 1.05 * top], nticks=5)
+
+
+def margins_of(row: Row) -> dict[str, Margins]:
+    """The margins by split of the images of all seeds together: their density is the mean of the seeds' densities."""
+    parts: dict[str, list[Margins]] = {"test": [], "train": []}
+    for run in row.runs:
+        seen, analysis = run.predictions, run.analysis
+        if seen is not None and seen.second is not None and seen.probability_true is not None and seen.label.size:
+            scores = (seen.confidence, seen.second, seen.probability_true)
+            parts["test"].append((margins_of_predictions(seen.label, seen.prediction, *scores), seen.label))
+        if analysis is not None and analysis.train is not None:
+            trained = analysis.train.images
+            parts["train"].append((trained.margin.astype(np.float64), trained.label.astype(np.int64)))
+    return {
+        split: (np.concatenate([margin for margin, _ in part]), np.concatenate([label for _, label in part]))
+        for split, part in parts.items()
+        if part
+    }
