@@ -232,7 +232,13 @@ def image_findings(data: ImageData, probes: Sequence[Probe]) -> list[Finding]:
 def class_findings(data: ImageData) -> list[Finding]:
     """Name the classes too small to train, validate or test on, and class names that look alike."""
     counts = data.counts()
-    findings = _size_findings(data)
+    alone = "add images; with one, nothing can be held out to validate on"
+    findings = _sized(counts, 0, 0, "no training image", "add images, or remove the class", "class-empty")
+    findings += _sized(counts, 1, 1, "one training image", alone, "class-of-one")
+    if not len(data.splits.get("validation", ())):
+        few = f"under {_ENOUGH_TO_HOLD_OUT} training images, too few to validate on"
+        remedy = "add images; a tenth held out for validation has none of {them}"
+        findings += _sized(counts, 2, _ENOUGH_TO_HOLD_OUT - 1, few, remedy, "class-too-small-to-validate")
     alike: dict[str, list[str]] = defaultdict(list)
     for name in counts.names:
         letters = unicodedata.normalize("NFKC", name).casefold()
@@ -241,7 +247,15 @@ def class_findings(data: ImageData) -> list[Finding]:
         if len(names) > 1:
             message = f"{listed(names)} differ only in case, spaces or punctuation"
             findings.append(Finding("warning", message, "merge them if they mean one class", "classes-alike"))
-    findings += _test_findings(data)
+    if len(data.splits.get("test", ())):
+        tested, few = data.counts("test"), f"under {FEW_IMAGES} test images"
+        unknown = "add some: nothing is known of them otherwise"
+        wide = "add some, or mind how wide the intervals of their figures are"
+        findings += _sized(tested, 0, 0, "no test image", unknown, "class-untested", "note")
+        findings += _sized(tested, 1, FEW_IMAGES - 1, few, wide, "class-hardly-tested", "note")
+    else:
+        remedy = "keep some images apart as one, to have numbers to trust"
+        findings.append(Finding("note", "there is no test split", remedy, "no-test-split"))
     if counts.imbalance_ratio < _NEARLY_BALANCED:
         message = f"the classes are nearly balanced (ratio {counts.imbalance_ratio:.2f})"
         remedy = "expect plain cross-entropy to do as well, or cut --imbalance-ratio"
@@ -259,32 +273,6 @@ def _broken_findings(data: ImageData, broken: Sequence[Probe]) -> list[Finding]:
         message = f"{len(rest):,} more images cannot be read"
         findings.append(Finding("error", message, "see them all with --json", UNREADABLE, rest))
     return findings
-
-
-def _size_findings(data: ImageData) -> list[Finding]:
-    """Name the classes too small to train or to validate on."""
-    counts = data.counts()
-    few = f"under {_ENOUGH_TO_HOLD_OUT} training images, too few to validate on"
-    remedy = "add images; a tenth held out for validation has none of {them}"
-    alone = "add images; with one, nothing can be held out to validate on"
-    findings = _sized(counts, 0, 0, "no training image", "add images, or remove the class", "class-empty")
-    findings += _sized(counts, 1, 1, "one training image", alone, "class-of-one")
-    if not len(data.splits.get("validation", ())):
-        findings += _sized(counts, 2, _ENOUGH_TO_HOLD_OUT - 1, few, remedy, "class-too-small-to-validate")
-    return findings
-
-
-def _test_findings(data: ImageData) -> list[Finding]:
-    """Name the classes too small to test on."""
-    if not len(data.splits.get("test", ())):
-        remedy = "keep some images apart as one, to have numbers to trust"
-        return [Finding("note", "there is no test split", remedy, "no-test-split")]
-    counts = data.counts("test")
-    unknown = "add some: nothing is known of them otherwise"
-    wide = "add some, or mind how wide the intervals of their figures are"
-    findings = _sized(counts, 0, 0, "no test image", unknown, "class-untested", "note")
-    few = f"under {FEW_IMAGES} test images"
-    return findings + _sized(counts, 1, FEW_IMAGES - 1, few, wide, "class-hardly-tested", "note")
 
 
 def _sized(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ _COLUMNS = (
     "split part partition set subset fold fold_name split_name split_set data_split dataset_split data_set phase usage"
 )
 SPLIT_COLUMNS = tuple(_COLUMNS.split())
+_USUAL = {"image": IMAGE_COLUMNS, "label": LABEL_COLUMNS, "split": SPLIT_COLUMNS}
 _SHOWN = 5  # names listed in one sentence
 
 
@@ -58,25 +59,35 @@ class Columns:
                 raise UsageError(f"{source}: leave {option} out.", options={option: f"--{role}-column"})
 
     def find(self, role: str, names: Sequence[str], where: str) -> str:
-        """Return the column of ``role`` (``"image"`` or ``"label"``) among ``names``.
+        """Return the column of ``role`` (``"image"``, ``"label"`` or ``"split"``) among ``names``.
 
         Raises:
             LongtailError: The column asked for does not exist, or none has a usual name.
         """
-        asked, usual = (self.image, IMAGE_COLUMNS) if role == "image" else (self.label, LABEL_COLUMNS)
-        lowered = {name.strip().lower(): name for name in reversed(names)}
-        column = next((lowered[name] for name in usual if name in lowered), None) if asked is None else asked
-        if column is not None and column in names:
-            return column
+        asked = {"image": self.image, "label": self.label, "split": self.split}[role]
+        columns = [asked] if asked is not None else usual_columns(_USUAL[role], names)
+        if columns and columns[0] in names:
+            return columns[0]
         if any(is_image_path(name) for name in names):
             raise no_header(where, names)
         if asked is not None:
             raise LongtailError(f"{where!r} has no column {asked!r}.{nearest(asked, names)}")
-        listed = ", ".join(names) or "none"
+        have = ", ".join(names) or "none"
         raise LongtailError(
-            f"{where!r} has no column that looks like the {role} ({listed}): name it, {role}_column=NAME.",
+            f"{where!r} has no column that looks like the {role} ({have}): name it, {role}_column=NAME.",
             options={f"{role}_column=NAME": f"--{role}-column"},
         )
+
+
+def usual_columns(usual: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the columns of usual names among ``names``, whatever their case, the most usual first.
+
+    Example:
+        >>> usual_columns(("label", "class"), ["Class", "site", "label"])
+        ['label', 'Class']
+    """
+    lowered = {name.strip().lower(): name for name in reversed(names)}
+    return [lowered[name] for name in usual if name in lowered]
 
 
 def no_header(where: str, names: Sequence[str]) -> LongtailError:
@@ -318,10 +329,7 @@ def divide(
     """
     if columns.split is not None:
         name, table = _as_one(tables)
-        if columns.split not in table.column_names:
-            hint = nearest(columns.split, table.column_names)
-            raise LongtailError(f"{place.source!r} has no column {columns.split!r}.{hint}")
-        return _by_column(name, table, columns.split, place), []
+        return _by_column(name, table, columns.find("split", table.column_names, place.source), place), []
     findings: list[Finding] = []
     if len(tables) == 1:
         name, table = next(iter(tables.items()))
@@ -354,21 +362,23 @@ def _by_name(
     named = {name: split_name(name) for name in tables}
     if len(tables) == 1 and not any(named.values()):
         named = dict.fromkeys(tables, "train")
-    name_of: dict[str, str] = {}
+    parts: dict[str, Part] = {}
     for name, split in named.items():
-        if split in name_of:
+        if split in parts:
             raise LongtailError(f"{place.source!r} has two splits that mean {split!r}: rename or remove one.")
         if split is not None:
-            name_of[split] = name
-    if "train" not in name_of:
-        have = ", ".join(tables) or "none"
-        raise LongtailError(f"{place.source!r} has no split named train (it has {have}): rename one.")
+            parts[split] = Part(tables[name], np.arange(len(tables[name])), split)
     unnamed = [f"{name!r} with {len(tables[name]):,} rows" for name, split in named.items() if split is None]
     if unnamed:
         message = f"tables whose names mean no split are left out ({', '.join(unnamed[:_SHOWN])})"
         findings = [*findings, Finding("warning", message, "rename them to use them", "table-without-split")]
-    tables = {split: tables[name_of[split]] for split in SPLIT_NAMES if split in name_of}
-    return {split: Part(table, np.arange(len(table)), split) for split, table in tables.items()}, findings
+    return _training_first(parts, repr(place.source), tables), findings
+
+
+def _training_first(parts: Mapping[str, Part], where: str, have: Iterable[str]) -> dict[str, Part]:
+    if "train" not in parts:
+        raise LongtailError(f"{where} has no split named train (it has {', '.join(have) or 'none'}): rename one.")
+    return {split: parts[split] for split in SPLIT_NAMES if split in parts}
 
 
 def _by_column(name: str, table: datasets.Dataset, column: str, place: Place) -> dict[str, Part]:
@@ -383,41 +393,32 @@ def _by_column(name: str, table: datasets.Dataset, column: str, place: Place) ->
             "write train, validation or test, or name another column, split_column=NAME.",
             options={"split_column=NAME": "--split-column"},
         )
-    if "train" not in splits.values():
-        have = ", ".join(splits) or "none"
-        raise LongtailError(
-            f"{place.source!r} has no split named train in its column {column!r} (it has {have}): rename one."
-        )
-    split_of_row = np.array([splits[value] for value in values])
-    rest = table.remove_columns([column])
-    rows_of = {split: np.flatnonzero(split_of_row == split) for split in SPLIT_NAMES}
-    return {split: Part(rest, rows, name) for split, rows in rows_of.items() if len(rows)}
+    split_of_row, rest = np.array([splits[value] for value in values]), table.remove_columns([column])
+    parts = {split: Part(rest, np.flatnonzero(split_of_row == split), name) for split in splits.values() if split}
+    return _training_first(parts, f"the column {column!r} of {place.source!r}", splits)
 
 
 def _recognized(
     name: str, table: datasets.Dataset, place: Place, taken: Sequence[str | None]
 ) -> tuple[str | None, list[Finding]]:
     """Find the split column of a table by its name and values."""
-    by_name = {column.strip().lower(): column for column in reversed(table.column_names) if column not in taken}
+    usual = usual_columns(SPLIT_COLUMNS, [column for column in table.column_names if column not in taken])
     findings: list[Finding] = []
-    for usual in SPLIT_COLUMNS:
-        column = by_name.get(usual)
-        if column is None:
-            continue
-        counts = Counter(column_texts(table, column))
-        unknown = [value for value in counts if split_name(value) is None]
-        trains = "train" in {split_name(value) for value in counts}
+    for column in usual:
+        values = dict.fromkeys(column_texts(table, column))
+        unknown = [value for value in values if split_name(value) is None]
+        trains = "train" in map(split_name, values)
         if trains and not unknown:
             return column, findings
-        if usual == "split" and (place.lines or (trains and unknown)):
+        if column.strip().lower() == "split" and (place.lines or trains):
             _by_column(name, table, column, place)  # raises an error that names the row
-        if len(unknown) < len(counts):
+        if len(unknown) < len(values):
             reason = f"is {', '.join(map(repr, unknown[:_SHOWN]))} in some rows" if unknown else "is train in no row"
             message = f"the column {column!r} names splits, but {reason}, so it is not used"
             remedy = "write train, validation or test in every row to use it"
             findings.append(Finding("warning", message, remedy, "split-column-unused"))
     for column in table.column_names:
-        if column not in (*taken, *(by_name.get(usual) for usual in SPLIT_COLUMNS)) and _names_splits(table, column):
+        if column not in (*taken, *usual) and _names_splits(table, column):
             message = f"the column {column!r} names a split in every row, but is called something else"
             remedy = f"divide the images by it: --split-column {column}"
             findings.append(Finding("warning", message, remedy, "split-column-unused"))
@@ -432,10 +433,11 @@ def _names_splits(table: datasets.Dataset, column: str) -> bool:
     is_text = isinstance(feature, datasets.Value) and feature.dtype in {"string", "large_string"}
     if not (is_text or isinstance(feature, datasets.ClassLabel)):
         return False
-    if split_name(next(iter(column_texts(table.select(range(min(1, len(table)))), column)), "")) is None:
-        return False
-    splits = {split_name(value) for value in column_texts(table, column)}
-    return "train" in splits and None not in splits and len(splits) > 1
+    for rows in (table.select(range(min(1, len(table)))), table):  # of most columns the first row tells
+        splits = set(map(split_name, column_texts(rows, column)))
+        if not splits or None in splits:
+            return False
+    return "train" in splits and len(splits) > 1
 
 
 def column_texts(table: datasets.Dataset, column: str) -> list[str]:
