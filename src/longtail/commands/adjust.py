@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from longtail.commands.output import IN_BRACKETS, interval_notes, print_json, print_line, sure_table
-from longtail.errors import UsageError
+from longtail.config.schema import NotNegative, Positive, Share
 from longtail.formatting import figure_text, signed
 
 
@@ -18,11 +18,11 @@ def adjust(
     run: Annotated[str, "RUN"],
     *,
     method: Literal["logit-adjustment", "tau-norm", "none"] = "logit-adjustment",
-    tau: Annotated[str, "auto|X"] = "auto",
-    temperature: Annotated[str, "auto|X|none"] = "auto",
+    tau: Annotated[NotNegative | Literal["auto"], "auto|X"] = "auto",
+    temperature: Annotated[Positive | Literal["auto", "none"], "auto|X|none"] = "auto",
     metric: Literal["balanced_accuracy", "accuracy", "harmonic_mean"] = "balanced_accuracy",
-    threshold_coverage: float | None = None,
-    threshold_accuracy: float | None = None,
+    threshold_coverage: Share | None = None,
+    threshold_accuracy: Share | None = None,
     moved_to: Annotated[str, "SOURCE"] | None = None,
     reset: bool = False,
     json: bool = False,
@@ -52,8 +52,8 @@ def adjust(
     options = AdjustmentOptions(
         method=method,
         metric=metric,
-        tau=_number("tau", tau, {"auto": None}),
-        temperature=_number("temperature", temperature, {"auto": None, "none": 1.0}),
+        tau=None if tau == "auto" else tau,
+        temperature=None if temperature == "auto" else 1.0 if temperature == "none" else temperature,
         coverage=threshold_coverage,
         accuracy=threshold_accuracy,
     )
@@ -68,15 +68,6 @@ def adjust(
     for name in ("validation", "test"):
         if result[name]:
             _print_split(name, result[name])
-
-
-def _number(option: str, value: str, words: Mapping[str, float | None]) -> float | None:
-    if value in words:
-        return words[value]
-    try:
-        return float(value)
-    except ValueError:
-        raise UsageError(f"--{option} takes a number or {' or '.join(words)}, got {value!r}.") from None
 
 
 def _sentences(run: str, result: dict[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ from longtail.commands.output import (
     print_line,
     refuse_stream,
 )
-from longtail.config.schema import Nested
+from longtail.config.schema import Count, Nested
 from longtail.errors import LongtailError, UsageError, as_usage
 from longtail.run.folder import GRID_FILE, REPORT_FILE, log_file
 
@@ -40,11 +40,11 @@ def compare(
     grid: Annotated[str, "FILE"] | None = None,
     recipe: Annotated[Sequence[str], "NAME"] = (),
     out: Annotated[str, "DIR"] | None = None,
-    seeds: int | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
+    seeds: Count | None = None,
+    epochs: Count | None = None,
+    batch_size: Count | None = None,
     set: Annotated[Sequence[str], "KEY=VALUE"] = (),  # noqa: A002 - as it is typed
-    jobs: int | None = None,
+    jobs: Count | None = None,
     baseline: Annotated[str, "NAME"] | None = None,
     csv: Annotated[str, "FILE.csv"] | None = None,
     options: Annotated[Mapping[str, Any], RunOptions(short=SHORT_OPTIONS, dotted=False)],

@@ -146,7 +146,6 @@ def train_command(config: RunConfig, out: str, *, source: ImageData | None = Non
 def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False) -> int:
     """Continue a run from its last checkpoint; return the exit status."""
     from longtail.config.build import with_options
-    from longtail.config.check import check_config
     from longtail.console import Reporter
     from longtail.data.sources import absolute_source
     from longtail.experiments.finished_run import require_source
@@ -167,7 +166,6 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
         from longtail.run.result import read_metrics
 
         return _show_result(read_metrics(folder).plain(), config, run)
-    check_config(config)
     if moved_to is not None and in_folds:
         raise UsageError(f"--moved-to is for a single run: link {config.data.source!r} to the new place instead.")
     if moved_to is not None:

@@ -154,21 +154,13 @@ def _sentence(error: ValidationError, types: Mapping[str, Any], where: str | Doc
     if problem["type"] == "unexpected_keyword_argument":
         hint = nearest(key[:80], [option for option in types if option != "reasons"])
         return f"{at or 'the configuration'} has an unknown option {key[:80]!r}.{hint}"
-    while key not in types and "." in key:  # below an option stand the members of a union
-        group = key.rpartition(".")[0]
-        if any(option.startswith(f"{key}.") for option in types):
-            break
-        key = group
+    while key and key not in types and not any(option.startswith(f"{key}.") for option in types):
+        key = key.rpartition(".")[0]  # below an option stand the members of a union
     option = key if at else flags.get(key, f"--{key}")
-    choices = choices_of(types.get(key))
-    if problem["type"] == "literal_error":
-        *others, last = map(repr, choices)
-        takes = f"takes {', '.join(others)} or {last}"
-        hint = nearest(str(problem["input"]), choices, list_all=False)
-    else:
-        # A union has a problem for each of its members.
-        same = [each for each in problems if each["input"] == problem["input"]]
-        takes, hint = " or ".join(dict.fromkeys(map(_requirement, same))).replace(" or takes ", " or "), ""
+    # A union has a problem for each of its members.
+    same = [each for each in problems if each["input"] == problem["input"]]
+    takes = " or ".join(dict.fromkeys(map(_requirement, same))).replace(" or takes ", " or ")
+    hint = nearest(str(problem["input"]), choices_of(types.get(key)), list_all=False)
     return f"{f'{at}: ' if at else ''}{option} {takes}, got {shown(problem['input'])}.{hint}"
 
 
@@ -181,14 +173,23 @@ _KINDS: Final = {
     "dict": "names with values such as {a: 1}",
     "dataclass": "names with values such as {a: 1}",
 }
-_BOUNDS: Final = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+_BOUNDS: Final = {
+    "ge": "must be at least {:g}",
+    "gt": "must be above {:g}",
+    "le": "must be at most {:g}",
+    "lt": "must be below {:g}",
+    "min_length": "takes {} or more values",
+    "max_length": "takes {} or fewer values",
+}
 
 
 def _requirement(problem: ErrorDetails) -> str:
     """What a value should be."""
     for name, bound in problem.get("ctx", {}).items():
         if name in _BOUNDS:
-            return f"must be {_BOUNDS[name]} {bound:g}"
+            return str(_BOUNDS[name].format(bound))
+        if name == "expected":  # one of some words, of which the empty one stands for none
+            return "takes " + str(bound).removeprefix("'', ")
     kind = problem["type"].partition("_")[0]
     return f"takes {_KINDS[kind]}" if kind in _KINDS else problem["msg"][:1].lower() + problem["msg"][1:]
 

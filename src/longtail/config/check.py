@@ -37,8 +37,6 @@ def check_config(config: RunConfig) -> None:
 def _check_data(data: DataConfig) -> None:
     if data.folds == 1:
         raise UsageError("--data.folds must be at least 2, or 0 for none, got 1.")
-    if len(data.mean) != 3 or len(data.std) != 3 or min(data.std) <= 0:
-        raise UsageError("--data.mean and --data.std take three numbers for red, green and blue, std above zero.")
     if data.resize is not None and data.resize < data.image_size:
         raise UsageError(
             f"--data.resize must be at least --data.image_size, {data.image_size}, which is cut out of it, "

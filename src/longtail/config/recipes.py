@@ -11,7 +11,8 @@ from typing import get_args
 
 import yaml
 
-from longtail.config.schema import Mode, Nested, defaults, flatten, merge
+from longtail.config.build import check_value
+from longtail.config.schema import Count, Mode, Nested, defaults, flatten, merge
 from longtail.errors import UsageError, nearest
 
 ANY_IMAGES = "images/"  # the recipes for no data set in particular
@@ -221,8 +222,7 @@ def scale_epochs(config: Nested, epochs: int) -> Nested:
         >>> short["stage1"]["schedule"]["milestones"], short["stage2"]["epochs"]
         ([24, 27], 5)
     """
-    if epochs < 1:
-        raise UsageError(f"--epochs must be at least 1, got {epochs}.")
+    check_value(epochs, Count, "--epochs")
     factor = epochs / max(config["stage1"]["epochs"], 1)
     scaled = copy.deepcopy(config)
     for stage in (scaled["stage1"], scaled["stage2"]):

@@ -71,9 +71,7 @@ def resolve(
         config = _lay(config, options)
         if "reasons" in options:  # a grid holds those for what it chose
             start = config
-    result = build(config | {"reasons": mark_overrides(start, config)})
-    check_config(result)
-    return complete(result)
+    return complete(build(config | {"reasons": mark_overrides(start, config)}))
 
 
 def draft(*given: Mapping[str, Any], file: Document | None = None) -> RunConfig:
@@ -161,12 +159,15 @@ def _lay(config: Nested, options: Mapping[str, Any]) -> Nested:
 
 
 def complete(config: RunConfig) -> RunConfig:
-    """Return the configuration as it is trained: ``auto`` replaced where the loss or the machine decides.
+    """Check a configuration and return it as it is trained: ``auto`` replaced where the loss or the machine decides.
 
     ``model.head`` becomes the classifier that stage 1's loss is defined on, ``training.precision`` what is fast here,
     and a strength of a loss the number that :func:`longtail.losses.resolve_auto` gives for the stage. Paths of
     images and weights become absolute, so that the run can be read from any folder. A complete configuration stays as
     it is.
+
+    Raises:
+        UsageError: A name is unknown, or options do not fit together.
 
     Example:
         >>> complete(build({"stage1": {"loss": {"name": "gcl"}}})).model.head
@@ -176,6 +177,7 @@ def complete(config: RunConfig) -> RunConfig:
     from longtail.device import fast_precision
     from longtail.losses import loss_class, resolve_auto
 
+    check_config(config)
     options: Nested = {"data.source": absolute_source(config.data.source)}
     if config.model.weights:
         options["model.weights"] = str(Path(config.model.weights).absolute())

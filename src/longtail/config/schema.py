@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Len, Lt
 
 Nested: TypeAlias = dict[str, Any]
 """Options of a run by name, those of a group in a dictionary of their own."""
@@ -19,6 +19,7 @@ Count = Annotated[int, Ge(1)]
 NotNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
+Share = Annotated[float, Gt(0), Le(1)]
 
 Augmentation = Literal["none", "flip", "crop", "crop-flip", "random-resized-crop"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -100,8 +101,8 @@ class DataConfig(OptionGroup):
     image_size: Count = 32
     resize: int | None = None
     interpolation: Interpolation = "bicubic"
-    mean: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
-    std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
+    mean: Annotated[list[float], Len(3, 3)] = field(default_factory=lambda: [0.5, 0.5, 0.5])
+    std: Annotated[list[Positive], Len(3, 3)] = field(default_factory=lambda: [0.5, 0.5, 0.5])
     augmentation: Augmentation = "none"
     crop_padding: WholeNumber = 4
     policy: Policy = "none"
@@ -179,7 +180,7 @@ class OptimizerConfig(OptionGroup):
     momentum: NotNegative = 0.9
     weight_decay: NotNegative = 2e-4
     nesterov: bool = False
-    layer_decay: Annotated[float | None, Gt(0), Le(1)] = None
+    layer_decay: Share | None = None
 
 
 @dataclass(frozen=True)

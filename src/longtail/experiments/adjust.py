@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from longtail.config.schema import NotNegative, Positive, Share
 from longtail.counts import FEW_IMAGES, GROUP_NAMES, IntArray
 from longtail.data.dataset import Split
 from longtail.errors import LongtailError, UsageError
@@ -60,38 +61,22 @@ class AdjustmentOptions:
         tau: Its strength; None chooses it.
         temperature: 1 leaves the confidences alone; None fits it.
         metric: The figure that the strength is chosen by.
-        coverage: Also choose the threshold of "not sure" that keeps this share of the images, in (0, 1].
-        accuracy: Or the one that keeps most images while this share of them is right, in (0, 1].
+        coverage: Also choose the threshold of "not sure" that keeps this share of the images.
+        accuracy: Or the one that keeps most images while this share of them is right.
     """
 
     method: Method = "logit-adjustment"
-    tau: float | None = None
-    temperature: float | None = None
+    tau: NotNegative | None = None
+    temperature: Positive | None = None
     metric: MetricName = "balanced_accuracy"
-    coverage: float | None = None
-    accuracy: float | None = None
+    coverage: Share | None = None
+    accuracy: Share | None = None
 
     def __post_init__(self) -> None:
-        share = "must be above 0 and at most 1."
-        for is_valid, message in (
-            (self.tau is None or 0 <= self.tau < float("inf"), "--tau must be auto or a number of 0 or more."),
-            (
-                self.temperature is None or 0 < self.temperature < float("inf"),
-                "--temperature must be auto, none or a number above 0.",
-            ),
-            (self.coverage is None or 0 < self.coverage <= 1, f"--threshold-coverage {share}"),
-            (self.accuracy is None or 0 < self.accuracy <= 1, f"--threshold-accuracy {share}"),
-            (
-                self.coverage is None or self.accuracy is None,
-                "--threshold-coverage and --threshold-accuracy choose the same threshold: give one.",
-            ),
-            (
-                self.method != "none" or self.tau is None,
-                "--tau is the strength of a method: leave it out, or name another --method than none.",
-            ),
-        ):
-            if not is_valid:
-                raise UsageError(message)
+        if self.coverage is not None and self.accuracy is not None:
+            raise UsageError("--threshold-coverage and --threshold-accuracy choose the same threshold: give one.")
+        if self.method == "none" and self.tau is not None:
+            raise UsageError("--tau is the strength of a method: leave it out, or name another --method than none.")
 
 
 def adjust_run(

@@ -19,7 +19,6 @@ from rich.table import Table
 from longtail.config.schema import StageConfig
 from longtail.console import Reporter
 from longtail.device import JOBS, cores
-from longtail.errors import UsageError
 from longtail.experiments.grid_plan import Grid, PlannedRun, state_of
 from longtail.files import write_yaml
 from longtail.run.folder import GRID_FILE, log_file, write_config
@@ -142,10 +141,8 @@ def run_grid(
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the active runs have saved their checkpoints.
-        LongtailError: A folder holds another run, or ``jobs`` is below one.
+        LongtailError: A folder holds another run.
     """
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"--jobs must be at least 1, got {jobs}.")
     todo = [run for run in grid.runs if state_of(run) != "finished"]  # every folder is checked before one is written
     if grid.spec:  # the folds of one configuration have none
         write_yaml(grid.out / GRID_FILE, grid.spec)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longtail.config.check import check_config
 from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.console import Bar, Reporter
@@ -70,7 +69,6 @@ def start_run(
         LongtailError: The folder holds something already.
     """
     refuse_existing(out)
-    check_config(config)
     config = complete(config)
     engine = Engine(config.training)
     was_there = out.exists()
@@ -110,7 +108,6 @@ def resume_run(
             f"{out} holds a trained model and no checkpoint to continue from, as a finished run removes it: train into "
             "a new --out."
         )
-    check_config(config)
     config = complete(config)
     experiment = Experiment(config, out, reporter, Engine(config.training), state=state, callbacks=callbacks)
     if moved and experiment.engine.is_main:
