@@ -51,7 +51,7 @@ def test_one_option_is_one_line_in_the_order_of_its_values(make_run):
     assert overall.y[1] == pytest.approx(row.values["accuracy"].mean)
     assert overall.error_y.array[1] == pytest.approx(row.values["accuracy"].std)
     assert drawing.figure.layout.xaxis.type == "linear"
-    assert "noise 0.25: all images" in drawing.alt
+    assert "noise, 0.25: all images" in drawing.alt
 
 
 def test_values_over_decades_stand_on_a_logarithmic_axis_and_words_side_by_side(make_run):

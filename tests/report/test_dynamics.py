@@ -12,8 +12,8 @@ from longtail.analysis.dynamics import BINS
 from longtail.compare.comparison import compare_results, compare_runs
 from longtail.errors import LongtailError
 from longtail.report.plots import THEME
-from longtail.report.sections import class_measures
-from longtail.report.sections.epoch_lines import FLOOR
+from longtail.report.sections import measures
+from longtail.report.sections.measures import FLOOR
 from longtail.report.sections.registry import build_sections
 from longtail.run.dynamics import read_dynamics
 from longtail.run.result import RunResult
@@ -29,7 +29,7 @@ def sections_of(comparison):
 def test_without_recordings_there_is_no_section(make_run):
     comparison = compare_runs([make_run("ce")])
     assert sections_of(comparison) == {}
-    assert class_measures.CLOUD.build(comparison) is None
+    assert measures.CLOUD.build(comparison) is None
 
 
 def test_what_was_written_is_read(make_run, record):
@@ -145,7 +145,7 @@ def test_a_cloud_is_drawn_where_the_loss_has_one(make_run):
         columns |= {"cloud_mean": cloud, "cloud_spread": np.abs(cloud)}
         split = AnalyzedSplit(images=None, classes=ClassColumns(**columns), summary={})
         result.__dict__["analysis"] = Analysis(train=split, test=None)
-    section = class_measures.CLOUD.build(comparison)
+    section = measures.CLOUD.build(comparison)
     assert [drawing.title for drawing in section.drawings] == ["Perturbation", "Deviation"]
     assert "rises (1.00) under gcl" in section.sentence
     assert "−0.130 to 0.000" in section.drawings[0].alt

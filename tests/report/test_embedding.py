@@ -15,7 +15,7 @@ from longtail.compare.comparison import compare_runs
 from longtail.compare.table import Comparison
 from longtail.report.builders import ratio_change
 from longtail.report.configurations import absent_notes
-from longtail.report.sections import class_measures, embedding
+from longtail.report.sections import embedding, measures
 from longtail.report.sections.registry import build_sections
 
 EACH = 20
@@ -134,7 +134,7 @@ def test_a_class_is_compared_with_itself_under_the_first(analysed: Callable[...,
     found = ratio_change([1.0, np.exp(0.2), np.nan], [1.0, 1.0, 1.0])
     assert found == pytest.approx(np.expm1([0.1, 0.1 - 12.706 * 0.1, 0.1 + 12.706 * 0.1]), rel=1e-4)
     assert ratio_change([1.0, np.nan], [1.0, 1.0]) is None
-    section = class_measures.SEPARATION.build(compared(analysed("ce"), analysed("flat", slope=0.0)))
+    section = measures.SEPARATION.build(compared(analysed("ce"), analysed("flat", slope=0.0)))
     assert section is not None
     assert section.table is not None
     assert section.table.heads[-1] == "Change against ce"
@@ -165,7 +165,7 @@ def test_a_projection_that_all_runs_have_is_drawn_or_none(analysed: Callable[...
 
 
 def test_spread_rises_towards_the_tail_or_does_not(analysed: Callable[..., Path]) -> None:
-    found = class_measures.SEPARATION.build(compared(analysed("ce"), analysed("flat", slope=0.0)))
+    found = measures.SEPARATION.build(compared(analysed("ce"), analysed("flat", slope=0.0)))
     assert found is not None
     assert re.search(r"falls \(−[\d.]+\) under ce and no clear trend \(.*\) under flat", found.sentence)
     ranges = [drawing.figure.layout.yaxis.range for drawing in found.drawings]
@@ -174,7 +174,7 @@ def test_spread_rises_towards_the_tail_or_does_not(analysed: Callable[..., Path]
 
 
 def test_norms_are_drawn_for_each_measure_that_a_run_has(analysed: Callable[..., Path]) -> None:
-    found = class_measures.NORMS.build(compared(analysed("ce"), analysed("gcl", bias=False, slope=0.0)))
+    found = measures.NORMS.build(compared(analysed("ce"), analysed("gcl", bias=False, slope=0.0)))
     assert found is not None
     assert [drawing.id for drawing in found.drawings] == [
         "norms-feature-norm-0", "norms-feature-norm-1", "norms-weight-norm-0", "norms-weight-norm-1",
@@ -197,7 +197,7 @@ def test_absent_classes_are_left_out_of_the_figure_not_drawn_at_zero(analysed: C
     values = table["ratio"].to_numpy().copy()
     values[[3, 103]] = np.nan
     pq.write_table(table.set_column(table.column_names.index("ratio"), "ratio", pa.array(values)), path)
-    found = class_measures.SEPARATION.build(compared(folder))
+    found = measures.SEPARATION.build(compared(folder))
     assert found is not None
     drawn = np.concatenate(
         [trace.customdata for trace in found.drawings[0].figure.data if trace.customdata is not None]
@@ -211,8 +211,8 @@ def test_thousands_of_classes_stay_small(analysed: Callable[..., Path]) -> None:
     folder = analysed("ce", counts=many, per_class_test=1)
     sections = [
         embedding.build(compared(folder)),
-        class_measures.SEPARATION.build(compared(folder)),
-        class_measures.NORMS.build(compared(folder)),
+        measures.SEPARATION.build(compared(folder)),
+        measures.NORMS.build(compared(folder)),
     ]
     drawings = [drawing for section in sections if section for drawing in section.drawings]
     assert {trace.type for drawing in drawings for trace in drawing.figure.data if trace.meta == "class"} == {

@@ -12,7 +12,7 @@ from longtail.compare.seeds import MeanStd
 from longtail.counts import ClassCounts
 from longtail.report import plots
 from longtail.report.plots import GROUP_COLORS, THEME
-from longtail.report.sections import epoch_lines
+from longtail.report.sections import measures
 from longtail.report.sections.classes import class_histogram, imbalance_words
 from longtail.report.sections.registry import build_sections
 from longtail.report.sections.results import group_bars, verdict
@@ -83,13 +83,13 @@ def test_group_bars_write_n_a_and_whiskers_only_where_seeds_were_folded():
 
 
 def test_curves_mark_where_stage_two_begins(make_run):
-    section = epoch_lines.TRAINING.build(compare_runs([make_run("gcl", stages=2, epochs=6)]))
+    section = measures.TRAINING.build(compare_runs([make_run("gcl", stages=2, epochs=6)]))
     figures_by_id = {drawing.id: drawing.figure for drawing in section.drawings}
     assert list(figures_by_id) == ["curve-accuracy", "curve-loss", "curve-learning_rate"]
     figure = figures_by_id["curve-learning_rate"]
     assert [shape.x0 for shape in figure.layout.shapes] == [6.5]
     assert list(figure.data[0].x) == list(range(1, 10))
-    assert not epoch_lines.TRAINING.build(compare_runs([make_run("ce")])).drawings[0].figure.layout.shapes
+    assert not measures.TRAINING.build(compare_runs([make_run("ce")])).drawings[0].figure.layout.shapes
 
 
 def test_markup_in_a_class_name_is_shown_not_obeyed():

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ import plotly.graph_objects as go
 from longtail.analysis.columns import AnalyzedSplit
 from longtail.compare.seeds import MeanStd
 from longtail.compare.table import Comparison, Row
-from longtail.counts import ClassCounts, GroupName
+from longtail.counts import GroupName
 from longtail.formatting import listing, number, percent
 from longtail.report.configurations import FirstRun, analyzed_splits, group_keys, named, seed_note, side_by_side
 from longtail.report.plots import (
@@ -55,15 +54,15 @@ NAMED = 24
 CLASS_SYMBOLS = ("circle", "diamond", "triangle-up", "square", "cross", "star", "hexagon", "triangle-down")
 """Class colors repeat after eight classes, with the next symbol."""
 
+Look = tuple[str, str, str, npt.NDArray[np.int64]]
+"""A name, a color, a symbol, and the classes that are drawn in them."""
 
-Analyzed = FirstRun[AnalyzedSplit]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Panel:
     """A figure: the images of a split of a run by one projection, colored by shot group or by class."""
 
-    each: Analyzed
+    each: FirstRun[AnalyzedSplit]
     method: str
     by_class: bool = False
 
@@ -71,8 +70,30 @@ class Panel:
     def title(self) -> str:
         """What stands above it."""
         images = "training" if self.each.split == "train" else self.each.split
-        color = ", by class" if self.by_class else ""
-        return f"{self.each.label}, {images} images, {METHODS[self.method]}{color}"
+        return f"{self.each.label}, {images} images, {METHODS[self.method]}{', by class' if self.by_class else ''}"
+
+    @cached_property
+    def drawn(self) -> npt.NDArray[np.bool_]:
+        """Which images have a place, shape (N,)."""
+        return np.asarray(np.isfinite(getattr(self.each.content.images, f"{self.method}_x")), dtype=bool)
+
+    @cached_property
+    def points(self) -> Points:
+        """Drawn images around their mean, in units of their own mean distance, so that panels can be compared."""
+        images = self.each.content.images
+        points = np.stack([getattr(images, f"{self.method}_{axis}") for axis in "xy"], axis=1)[self.drawn]
+        points = points - points.mean(axis=0)
+        size = float(np.sqrt((points**2).sum(axis=1).mean()))
+        return np.asarray(points / (size or 1.0), dtype=np.float32)
+
+    def draw(self, reach: float, height: int) -> go.Figure:
+        """Draw images and class means on axes from ``-reach`` to it."""
+        run, labels = self.each.run, self.each.content.images.label[self.drawn]
+        looks = class_looks(len(run.counts)) if self.by_class else group_looks(run.group_of)
+        figure = scatter(self.points, labels, looks, run.counts.names if self.by_class else ())
+        axis = {"range": [-reach, reach], "showgrid": False, "showline": False, "showticklabels": False}
+        figure.update_layout(height=height, margin={"l": 4, "r": 4, "t": 4, "b": 4})
+        return figure.update_xaxes(axis).update_yaxes(axis, scaleanchor="x")
 
 
 def build(comparison: Comparison) -> Section | None:
@@ -80,24 +101,33 @@ def build(comparison: Comparison) -> Section | None:
     shown = analyzed_splits(comparison)
     if not shown:
         return None
-    methods = [name for name in METHODS if all(_is_drawn(each.content, name).any() for each in shown)]
-    drawings = _drawings(shown, methods)
-    first = shown[0]
-    legend = group_keys(first.run) if drawings else ()
-    if drawings and len(first.run.counts) <= CROWDED:
-        legend += (Key("ink", "circle", "Larger, outlined: mean of a class"),)
-    sentence = ""
-    if methods:
-        drawn, total = int(_is_drawn(first.content, methods[0]).sum()), len(first.content.images.label)
-        which = f"{drawn:,} of {total:,}" if drawn < total else f"{total:,}"
+    first, rows = shown[0], [[Panel(each, method) for each in shown] for method in METHODS]
+    rows = [row for row in rows if all(panel.drawn.any() for panel in row)]
+    legend, sentence = group_keys(first.run) if rows else (), ""
+    if rows:
+        images = rows[0][0].drawn
+        if len(first.run.counts) <= CROWDED:
+            legend += (Key("ink", "circle", "Larger, outlined: mean of a class"),)
+        which = f"{images.sum():,} of {len(images):,}" if not images.all() else f"{len(images):,}"
         sentence = (
             f"Features of {which} {first.split} images. t-SNE and UMAP keep who is near to whom: the size of a cloud "
             "and the space between mean nothing. By class, colors and symbols repeat where there are many. "
         )
-    if "pca" in methods:
-        shares = [f"{_explained(each.content)} under {each.label}" for each in named(shown, lambda each: each.row)]
-        sentence += f"The two axes of PCA hold {listing(shares)} of the variance. "
-    sentence += _small_note(shown) + seed_note(each.seeds for each in shown)
+        if rows[-1][0].method == "pca":
+            summaries = [(each.content.summary, each.label) for each in named(shown, lambda each: each.row)]
+            explained = [(summary.get("explained_variance") or [float("nan")], label) for summary, label in summaries]
+            shares = [f"{percent(sum(axes), 0)} under {label}" for axes, label in explained]
+            sentence += f"The two axes of PCA hold {listing(shares)} of the variance. "
+        rows += [[replace(panel, by_class=True) for panel in rows[0]], _trained(rows[0])]
+    images_of = [each.content.classes.images for each in shown]
+    small = max(int(((images > 0) & (images < SMALL)).sum()) for images in images_of)
+    if small:
+        sentence += (
+            f"{small:,} {'class has' if small == 1 else 'classes have'} fewer than {SMALL} images: means of so few lie "
+            "too far apart. Within / between allows for that; NC1 comes out too low, and the other measures of class "
+            "means are blurred."
+        )
+    sentence = sentence.strip() + seed_note(each.seeds for each in shown)
     seeds = ", the mean over seeds" if any(each.seeds > 1 for each in shown) else ""
     caption = (
         f"What does not depend on a projection{seeds}. Under a cosine classifier, features count by their direction. "
@@ -105,77 +135,87 @@ def build(comparison: Comparison) -> Section | None:
     )
     heads = ("Configuration", "Split", "Images", *NUMBERS.values())
     table = Table(caption, heads, tuple(_numbers(comparison.final)), labels=2, folded="")
+    drawings = _drawings(rows, height=340 if len(shown) > 2 else 420)
     return Section("embedding", "Embedding", sentence.strip(), side_by_side(len(shown)), legend, drawings, table=table)
 
 
-def scatter(
-    points: Points,
-    labels: Labels,
-    counts: ClassCounts,
-    group_of: Sequence[GroupName],
-    reach: float,
-    *,
-    by_class: bool = False,
-    height: int = 420,
-) -> go.Figure:
-    """Images in two dimensions in the color and symbol of the group of their class or of the class, and class means.
+def _trained(row: Sequence[Panel]) -> list[Panel]:
+    """The training images of the same runs, where those of another split are drawn first."""
+    panels = []
+    for panel in row:
+        analysis = panel.each.run.analysis
+        if panel.each.split != "train" and analysis is not None and analysis.train is not None:
+            trained = replace(panel, each=replace(panel.each, content=analysis.train, split="train"))
+            panels += [trained] if trained.drawn.any() else []
+    return panels
+
+
+def _drawings(rows: Sequence[Sequence[Panel]], *, height: int) -> tuple[Drawing, ...]:
+    """The figures of rows of panels, those of a projection with the same axes."""
+    reach = dict.fromkeys(METHODS, 0.0)
+    for panel in (panel for row in rows for panel in row):
+        reach[panel.method] = max(reach[panel.method], 1.04 * float(np.abs(panel.points).max()))
+    drawings: list[list[Drawing]] = []
+    for row in rows:
+        first = sum(map(len, drawings))
+        drawings.append([])
+        for place, panel in enumerate(row, start=first):
+            colored = "class" if panel.by_class else "shot group"
+            alt = f"Scatter of {len(panel.points):,} images, {panel.title}, colored by {colored}."
+            figure = panel.draw(reach[panel.method], height)
+            drawings[-1].append(Drawing(f"embedding-{place}", panel.title, alt, figure))
+    return in_rows(*drawings)
+
+
+def scatter(points: Points, labels: Labels, looks: Sequence[Look], names: Sequence[str] = ()) -> go.Figure:
+    """Images in two dimensions in the looks of their classes, and class means unless there are too many.
 
     Args:
         points: Shape (N, 2).
         labels: Class indices, shape (N,).
-        counts: Has the names of the classes.
-        group_of: Shot group of each class, length C.
-        reach: Both axes go from ``-reach`` to it.
-        by_class: A color and symbol for each class, as far as they go, in place of those of its group.
-        height: Pixels.
+        looks: Together they hold every class once.
+        names: Of all classes, to stand at their means if there are few; empty where they do not.
 
     Example:
-        >>> points, labels, counts = np.zeros((3, 2), np.float32), np.array([0, 0, 1], np.int32), ClassCounts([90, 5])
-        >>> figure = scatter(points, labels, counts, ["many", "few"], 1.0)
-        >>> [(trace.name, len(trace.x)) for trace in figure.data]
+        >>> points, labels = np.zeros((3, 2), np.float32), np.array([0, 0, 1], np.int32)
+        >>> [(trace.name, len(trace.x)) for trace in scatter(points, labels, group_looks(["many", "few"])).data]
         [('Many-shot', 2), ('Few-shot', 1), ('Many-shot, class means', 1), ('Few-shot, class means', 1)]
     """
-    figure = blank(height, left=10)
+    figure, size = blank(420, left=10), sum(len(classes) for *_, classes in looks)
     kind = go.Scattergl if len(points) > MANY_POINTS else go.Scatter
     shared = {"mode": "markers", "meta": "class", "hovertemplate": "%{text}<extra></extra>"}
-    looks = _class_looks(len(counts)) if by_class else _group_looks(group_of)
     for name, color, symbol, classes in looks:
-        kept = np.isin(labels, classes)
+        members = np.isin(labels, classes)
         marker = {"color": color, "symbol": symbol, "opacity": 0.4, "line": {"width": 0}}
         marker["size"] = 6 if symbol == "triangle-up" else 4.5
-        x, y = points[kept].T
-        if kept.any():
-            figure.add_trace(kind(x=x, y=y, customdata=labels[kept], name=name, marker=marker, **shared))
-    if len(counts) <= CROWDED:
-        images = np.bincount(labels, minlength=len(counts))
-        sums = [np.bincount(labels, weights=points[:, axis], minlength=len(counts)) for axis in (0, 1)]
-        size = 10 if len(counts) <= FEW_MEANS else 7
-        for name, color, symbol, classes in looks:
-            seen = classes[images[classes] > 0]
-            x, y = ((part[seen] / images[seen]).astype(np.float32) for part in sums)
-            marker = {"color": color, "symbol": symbol, "size": size, "line": {"color": INK, "width": 1.2}}
-            options = {"customdata": seen.astype(np.int32), "name": f"{name}, class means", "marker": marker}
-            figure.add_trace(kind(x=x, y=y, **options, **shared))
-            for place, index in enumerate(seen if by_class and len(counts) <= NAMED else ()):
-                words = {"text": clip(counts.names[index], 16), "showarrow": False, "yshift": 12}
-                figure.add_annotation(x=float(x[place]), y=float(y[place]), font={"size": 11, "color": INK}, **words)
-    axis = {"range": [-reach, reach], "showgrid": False, "showline": False, "showticklabels": False}
-    figure.update_layout(margin={"l": 4, "r": 4, "t": 4, "b": 4})
-    figure.update_xaxes(**axis)
-    return figure.update_yaxes(**axis, scaleanchor="x")
+        x, y = points[members].T
+        if members.any():
+            figure.add_trace(kind(x=x, y=y, customdata=labels[members], name=name, marker=marker, **shared))
+    if size > CROWDED:
+        return figure
+    images = np.bincount(labels, minlength=size)
+    sums = [np.bincount(labels, weights=axis, minlength=size) for axis in points.T]
+    for name, color, symbol, classes in looks:
+        seen = classes[images[classes] > 0]
+        x, y = ((axis[seen] / images[seen]).astype(np.float32) for axis in sums)
+        marker = {"color": color, "symbol": symbol, "size": 10 if size <= FEW_MEANS else 7}
+        marker["line"] = {"color": INK, "width": 1.2}
+        options = {"customdata": seen.astype(np.int32), "name": f"{name}, class means", "marker": marker}
+        figure.add_trace(kind(x=x, y=y, **options, **shared))
+        for place, index in enumerate(seen if 0 < len(names) <= NAMED else ()):
+            words = {"text": clip(names[index], 16), "showarrow": False, "yshift": 12}
+            figure.add_annotation(x=float(x[place]), y=float(y[place]), font={"size": 11, "color": INK}, **words)
+    return figure
 
 
-Look = tuple[str, str, str, npt.NDArray[np.int64]]
-"""A name, a color, a symbol, and the classes that are drawn in them."""
-
-
-def _group_looks(group_of: Sequence[GroupName]) -> list[Look]:
+def group_looks(group_of: Sequence[GroupName]) -> list[Look]:
+    """One for each shot group that has classes."""
     return [
         (GROUP_LABELS[name], GROUP_COLORS[name], GROUP_SYMBOLS[name], classes) for name, classes in by_group(group_of)
     ]
 
 
-def _class_looks(classes: int) -> list[Look]:
+def class_looks(classes: int) -> list[Look]:
     """One for each class while they last; further classes share them in turn."""
     colors, size = len(RUN_COLORS), len(RUN_COLORS) * len(CLASS_SYMBOLS)
     return [
@@ -184,100 +224,18 @@ def _class_looks(classes: int) -> list[Look]:
     ]
 
 
-def _drawings(shown: Sequence[Analyzed], methods: Sequence[str]) -> tuple[Drawing, ...]:
-    """A row of panels for each projection, one by class, and one of training images where they were drawn too."""
-    rows = [[Panel(each, method) for each in shown] for method in methods]
-    for method in methods[:1]:
-        rows.append([Panel(each, method, by_class=True) for each in shown])
-        rows.append([Panel(each, method) for each in _trained(shown) if _is_drawn(each.content, method).any()])
-    places = [[(panel, *_places(panel.each.content, panel.method)) for panel in row] for row in rows]
-    reach = dict.fromkeys(methods, 0.0)
-    for panel, points, _ in chain.from_iterable(places):
-        reach[panel.method] = max(reach[panel.method], 1.04 * float(np.abs(points).max()))
-    first, measures = 0, []
-    for row in places:
-        drawings = []
-        for place, (panel, points, labels) in enumerate(row, start=first):
-            figure = scatter(
-                points,
-                labels,
-                panel.each.run.counts,
-                panel.each.run.group_of,
-                reach[panel.method],
-                by_class=panel.by_class,
-                height=340 if len(shown) > 2 else 420,
-            )
-            ratio = _value(panel.each.content.summary, "within_between")
-            alt = (
-                f"Scatter of {len(points):,} images, {panel.title}, colored by "
-                f"{'class' if panel.by_class else 'shot group'}; within-class over between-class variance is "
-                f"{'n/a' if ratio is None else number(ratio)}."
-            )
-            drawings.append(Drawing(f"embedding-{place}", panel.title, alt, figure))
-        first += len(row)
-        measures.append(drawings)
-    return in_rows(*measures)
-
-
-def _trained(shown: Sequence[Analyzed]) -> list[Analyzed]:
-    """The training images of the same runs, where those of another split are drawn first."""
-    return [
-        replace(each, content=each.run.analysis.train, split="train")
-        for each in shown
-        if each.split != "train" and each.run.analysis is not None and each.run.analysis.train is not None
-    ]
-
-
-def _places(split: AnalyzedSplit, method: str) -> tuple[Points, Labels]:
-    """Drawn images around their mean, in units of their own mean distance, so that panels can be compared."""
-    images, drawn = split.images, _is_drawn(split, method)
-    points = np.stack([getattr(images, f"{method}_x"), getattr(images, f"{method}_y")], axis=1)[drawn]
-    points = points - points.mean(axis=0)
-    size = float(np.sqrt((points**2).sum(axis=1).mean()))
-    return (points / (size or 1.0)).astype(np.float32), images.label[drawn]
-
-
-def _is_drawn(split: AnalyzedSplit, method: str) -> npt.NDArray[np.bool_]:
-    place: Points = getattr(split.images, f"{method}_x")
-    return np.isfinite(place)
-
-
 def _numbers(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """One line a configuration and split: the mean of each number over the seeds."""
     lines = []
     for row in rows:
-        for name in ("train", "test"):
+        for name, label in {"train": "training", "test": "test"}.items():
             splits = [split for run in row.runs if run.analysis and (split := run.analysis.split(name))]
-            if not splits:
-                continue
-            values = [MeanStd.of([_value(split.summary, key) for split in splits]) for key in NUMBERS]
-            cells = ["n/a" if value is None else number(value.mean) for value in values]
+            summaries = [{**split.summary, **split.summary.get("neural_collapse", {})} for split in splits]
+            values = [MeanStd.of([summary.get(key) for summary in summaries]) for key in NUMBERS]
             cells = [
-                cell if value is None or value.std is None else f"{cell} ± {value.std:.2f}"
-                for cell, value in zip(cells, values, strict=True)
+                "n/a" if value is None else number(value.mean) + ("" if value.std is None else f" ± {value.std:.2f}")
+                for value in values
             ]
-            images = f"{len(splits[0].images.label):,}"
-            lines.append((row.label, "training" if name == "train" else name, images, *cells))
+            if splits:
+                lines.append((row.label, label, f"{len(splits[0].images.label):,}", *cells))
     return lines
-
-
-def _value(summary: Mapping[str, Any], key: str) -> float | None:
-    value = {**summary, **summary.get("neural_collapse", {})}.get(key)
-    return None if value is None else float(value)
-
-
-def _explained(images: AnalyzedSplit) -> str:
-    return percent(sum(images.summary.get("explained_variance") or [float("nan")]), 0)
-
-
-def _small_note(shown: Sequence[Analyzed]) -> str:
-    """What few images of a class do to the measures that nothing corrects for."""
-    images = [each.content.classes.images for each in shown]
-    small = max(int(((count > 0) & (count < SMALL)).sum()) for count in images)
-    if not small:
-        return ""
-    have = "class has" if small == 1 else "classes have"
-    return (
-        f"{small:,} {have} fewer than {SMALL} images: means of so few lie too far apart. Within / between allows for "
-        "that; NC1 comes out too low, and the other measures of class means are blurred."
-    )
