@@ -43,9 +43,9 @@ def row_of(run: RunResult) -> Row:
     if analysis is None or analysis.train is None or analysis.test is None or test is None:
         raise SystemExit(f"{run.folder} is not analyzed: longtail analyze {run.folder}")
     row: Row = {
-        "recipe": run.recipe, "seed": run.seed, "epochs": len(run.history), "data_hash": run.data_hash,
-        "torch": run.versions.get("torch"), "longtail": run.versions.get("longtail"),
-        "processor": run.hardware.get("processor"), "device": run.hardware.get("device"),
+        "recipe": run.recipe, "seed": run.seed, "epochs": len(run.history), "data_hash": run.record.data_hash,
+        "torch": run.record.versions.get("torch"), "longtail": run.record.versions.get("longtail"),
+        "processor": run.record.hardware.get("processor"), "device": run.record.hardware.get("device"),
         "accuracy": test["accuracy"], **{f"accuracy {name}": test[name] for name in GROUP_NAMES},
     }  # fmt: skip
     for name, split in (("train", analysis.train), ("test", analysis.test)):

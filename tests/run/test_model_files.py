@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -132,7 +132,7 @@ def test_what_is_no_model_json(text: str, tmp_path: Path) -> None:
 
 
 def test_older_file_without_optional_entries(tmp_path: Path) -> None:
-    data = json.loads(INFO.to_json())
+    data = asdict(INFO)
     for name in ("logit_scale", "recipe", "versions"):
         del data[name]
     del data["preprocessing"]["resize"]
@@ -142,7 +142,7 @@ def test_older_file_without_optional_entries(tmp_path: Path) -> None:
 
 
 def test_a_file_from_before_adjustments_has_none(tmp_path: Path) -> None:
-    data = json.loads(INFO.to_json())
+    data = asdict(INFO)
     for name in ("adjustment", "prior", "threshold"):
         del data[name]
     (tmp_path / "model.json").write_text(json.dumps(data))
@@ -179,7 +179,7 @@ def test_an_adjustment_comes_back_as_it_was(prior: Prior, tmp_path: Path) -> Non
     ],
 )
 def test_a_wrong_adjustment_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
-    (tmp_path / "model.json").write_text(json.dumps(json.loads(INFO.to_json()) | change))
+    (tmp_path / "model.json").write_text(json.dumps(asdict(INFO) | change))
     with pytest.raises(LongtailError, match=message):
         load_info(tmp_path)
 
@@ -187,7 +187,7 @@ def test_a_wrong_adjustment_is_refused(change: dict[str, object], message: str, 
 def test_load_run_says_what_the_folder_is(tmp_path: Path) -> None:
     with pytest.raises(LongtailError, match="There is no run"):
         load_run(tmp_path / "nowhere")
-    with pytest.raises(LongtailError, match="is no run"):
+    with pytest.raises(LongtailError, match="not a run"):
         load_run(tmp_path)
     (tmp_path / "config.yaml").write_text("")
     with pytest.raises(LongtailError, match=r"has not finished: .*--resume"):

@@ -148,13 +148,14 @@ def run_caveats(runs: Sequence[RunResult], groups: Groups, split: str | None) ->
         else:
             yield "the runs were not tested on the same images: a difference may come from the images."
     yield from _image_caveats(measured, runs)
-    if len({run.data_hash for run in runs}) > 1:
+    if len({run.record.data_hash for run in runs}) > 1:
         yield "the runs were not trained on the same images: a difference may come from the data."
     yield from _adjustment_caveats(groups)
     for name, group in groups.items():
         for run in group:
-            if run.never_judged and run.test is not None:
-                yield f"{name}: {describe_never_judged(run.never_judged, run.test.num_images, _group_column(run))}"
+            never = run.record.never_judged
+            if never and run.test is not None:
+                yield f"{name}: {describe_never_judged(never, run.test.num_images, _group_column(run))}"
     for name, group in groups.items():
         if len({run.seed for run in group}) < len(group):
             yield f"{name} has runs of the same seed: their deviation says nothing about chance."

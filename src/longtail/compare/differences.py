@@ -51,7 +51,7 @@ class Pairing:
     def of(cls, runs: Sequence[RunResult], baseline: Sequence[RunResult], split: str | None) -> Pairing:
         """Pair the runs that were measured on ``split``; none where a seed occurs twice, as its partner is unknown."""
         sides = [[run for run in side if run.metrics(split) is not None] for side in (runs, baseline)]
-        left, right = ({(run.seed, run.data_hash): run for run in side} for side in sides)
+        left, right = ({(run.seed, run.record.data_hash): run for run in side} for side in sides)
         repeated = len(left) < len(sides[0]) or len(right) < len(sides[1])
         if repeated or any(run.seed is None for run in (*sides[0], *sides[1])):
             return cls((), ())

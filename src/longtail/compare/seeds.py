@@ -11,7 +11,6 @@ from pathlib import PurePath
 from longtail.config.schema import EXECUTION, flatten
 from longtail.data.sources import last_name
 from longtail.formatting import percent
-from longtail.run.folder import Table
 from longtail.run.result import RunResult
 
 SEEDS = frozenset({"seed", "subset_seed", "split_seed"})
@@ -73,7 +72,7 @@ def mean_interval(intervals: Sequence[tuple[float, float] | None]) -> tuple[floa
     return statistics.fmean(low for low, _ in measured), statistics.fmean(high for _, high in measured)
 
 
-def json_options(config: Table) -> dict[str, str]:
+def json_options(config: Mapping[str, object]) -> dict[str, str]:
     """Flatten a nested configuration into dotted names and values written as JSON.
 
     Example:
@@ -109,7 +108,7 @@ def with_short_paths(runs: Sequence[RunResult]) -> list[RunResult]:
     for section, option in PATHS:
         tables = [run.config.get(section) for run in runs]
         given = [str(table.get(option) or "") if isinstance(table, dict) else "" for table in tables]
-        marks = [run.data_hash if option == "source" else "" for run in runs]
+        marks = [run.record.data_hash if option == "source" else "" for run in runs]
         for config, name in zip(configs, _short(given, marks), strict=True):
             table = config.get(section)
             if name and isinstance(table, dict):

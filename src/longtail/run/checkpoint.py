@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ from longtail.errors import LongtailError
 from longtail.files import FormatError, parse_json, read_json, require_format, validate, write_json, writing
 from longtail.run.dynamics import SUMS
 from longtail.run.folder import CHECKPOINT_FOLDER, TRACKER_FILE
-from longtail.run.result import Metrics
+from longtail.run.result import Count, Metrics
+from longtail.run.tables import EpochRow
 
 CHECKPOINT_FORMAT: Final = 1
 LAST: Final = "last.safetensors"
@@ -29,26 +30,6 @@ PREVIOUS: Final = "previous.safetensors"
 
 Phase: TypeAlias = Literal["in a stage", "between stages", "trained"]
 """Where training stood: within a stage (including its last epoch), before the next one, or after the last."""
-Count: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
-
-
-class _EpochRow(BaseModel):
-    """A row of the history; an entry that was not measured is None or absent."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    stage: Annotated[int, Field(ge=1, le=2)]
-    epoch: Annotated[int, Field(ge=1)]
-    seconds: float
-    progress: float | None = None
-    learning_rate: float | None = None
-    train_loss: float | None = None
-    train_accuracy: float | None = None
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
-    validation_balanced_accuracy: float | None = None
-    images_per_second: float | None = None
-    waiting_share: float | None = None
 
 
 class _Values(BaseModel):
@@ -57,7 +38,7 @@ class _Values(BaseModel):
     stage: Annotated[int, Field(ge=1, le=3)]
     epoch: Count
     step: Count
-    history: list[_EpochRow]
+    history: list[EpochRow]
     stage_results: dict[Annotated[str, Field(pattern="^stage[12]$")], dict[str, Metrics]]
     scale: float
     data_hash: str

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
 import torch
 from pydantic import AfterValidator, Field, TypeAdapter
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -25,7 +23,6 @@ from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.posthoc import Adjustment
 from longtail.files import read_json, write_atomically, write_json
 from longtail.models import LongTailModel, build_model
-from longtail.models.timm import TIMM_PREFIX
 from longtail.run.folder import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE, fold_name
 
 MODEL_FORMAT: Final = 1
@@ -118,10 +115,6 @@ class ModelInfo:
         """Return the information of the model as it was trained: without adjustment and threshold."""
         return replace(self, adjustment=None, threshold=None)
 
-    def to_json(self) -> str:
-        """Return the text of ``model.json``."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
-
 
 def save_info(info: ModelInfo, folder: str | Path) -> None:
     """Write ``model.json`` alone, over the one that is there, whole or not at all; the weights are not touched.
@@ -208,11 +201,16 @@ def load_model(folder: str | Path) -> tuple[LongTailModel, ModelInfo]:
     """
     info = load_info(folder)
     path = Path(folder) / WEIGHTS_FILE
-    if info.model.name.startswith(TIMM_PREFIX):  # of any size: first without memory, to see that the weights fit
-        check_weights(_without_memory(info, path), _outline(path), path)
-    model = _build(info)
+    build = partial(build_model, info.model.name, len(info.classes), info.model.head, in_size=info.preprocessing.size)
     tensors = load_weights(path)
-    check_weights(model, tensors, path)
+    try:
+        with torch.device("meta"):  # of any size: first without memory, to see that the weights fit
+            outline = build()
+    except (RuntimeError, AssertionError) as error:  # timm builds anything, but not at any size
+        what = f"{info.model.name} of {info.preprocessing.size} pixels"
+        raise LongtailError(f"{path.parent} names a network that cannot be, {what}: copy the run again.") from error
+    check_weights(outline, tensors, path)
+    model = build()
     model.load_state_dict(tensors)
     return model.eval(), info
 
@@ -238,7 +236,7 @@ def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tupl
             )
         if (folder / CONFIG_FILE).exists():
             raise LongtailError(f"The run {str(folder)!r} has not finished: continue it with: {resume_hint(folder)}")
-        raise LongtailError(f"{str(folder)!r} is no run, it holds no {MODEL_FILE}: name what `longtail train` wrote.")
+        raise LongtailError(f"{str(folder)!r} is not a run, it has no {MODEL_FILE}: name what `longtail train` wrote.")
     model, info = load_model(folder)
     return model.to(place), info
 
@@ -285,39 +283,17 @@ def check_weights(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path
     Raises:
         LongtailError: They are of another model; the message names the first difference.
     """
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    for name in [*expected, *found]:
-        if expected.get(name) != found.get(name):
-            raise LongtailError(
-                f"{path} holds the weights of another model ({name}: {_shape(found, name)} in the file, "
-                f"{_shape(expected, name)} in the model): use the run's own file, or train into a new folder."
-            )
-
-
-def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:
-    return " x ".join(map(str, shapes[name])) or "one number" if name in shapes else "absent"
-
-
-def _build(info: ModelInfo) -> LongTailModel:
-    return build_model(
-        info.model.name, len(info.classes), info.model.head, pretrained=False, in_size=info.preprocessing.size
+    in_model, in_file = (
+        {name: " x ".join(map(str, value.shape)) or "one number" for name, value in values.items()}
+        for values in (model.state_dict(), tensors)
     )
-
-
-def _without_memory(info: ModelInfo, path: Path) -> LongTailModel:
-    try:
-        with torch.device("meta"):
-            return _build(info)
-    except (RuntimeError, AssertionError) as error:  # timm builds anything, but not at any size
-        what = f"{info.model.name} of {info.preprocessing.size} pixels"
-        raise LongtailError(f"{path.parent} names a network that cannot be, {what}: copy the run again.") from error
-
-
-def _outline(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file without their values, on the device ``meta``."""
-    with _weights_file(path), safe_open(path, "pt") as file:
-        return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
+    for name in [*in_model, *in_file]:
+        of_file, of_model = (shapes.get(name, "absent") for shapes in (in_file, in_model))
+        if of_file != of_model:
+            raise LongtailError(
+                f"{path} holds the weights of another model ({name}: {of_file} in the file, {of_model} in the model): "
+                "use the run's own file, or train into a new folder."
+            )
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -326,15 +302,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         LongtailError: It is missing or damaged.
     """
-    with _weights_file(path):
-        return load_file(path)
-
-
-@contextmanager
-def _weights_file(path: Path) -> Iterator[None]:
-    """Say what is wrong with a file of weights that cannot be read."""
     try:
-        yield
+        return load_file(path)
     except FileNotFoundError as error:
         raise LongtailError(f"{path} is missing: copy it from the run, or train again.") from error
     except (SafetensorError, OSError) as error:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias, cast
@@ -161,6 +161,7 @@ class RunMetrics(_Part):
     hardware: dict[str, str | int | float | None] = {}
     seconds: dict[str, float | None] = {}
     never_judged: dict[str, Count] = {}
+    """For a cross-validation, the number of images by class that no fold tested."""
     folds: tuple[Metrics, ...] = ()
 
     @model_validator(mode="after")
@@ -281,7 +282,7 @@ class RunResult:
         validation: Metrics of the validation split, None without one.
         stages: Test metrics after each stage, by number, where the run kept them.
         history: The epochs in order.
-        never_judged: For a cross-validation, the number of images by class that no fold tested; else empty.
+        record: All of ``metrics.json``; seeds, versions and times are read there.
         adjustment: What ``longtail adjust`` did since, by name; none of the figures know of it. Empty where nothing.
     """
 
@@ -294,13 +295,8 @@ class RunResult:
     validation: Metrics | None
     stages: Mapping[int, Metrics]
     history: tuple[Epoch, ...]
-    seeds: Mapping[str, int]
-    data_hash: str
-    versions: Table
-    hardware: Table
-    seconds: Table
+    record: RunMetrics
     adjustment: str = ""
-    never_judged: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: str | Path) -> RunResult:
@@ -334,13 +330,8 @@ class RunResult:
             validation=metrics.validation and metrics.validation.completed(),
             stages={number: figures for number, figures in sorted(tested.items()) if figures is not None},
             history=read_history(root),
-            seeds={name: seed for name, seed in metrics.seeds.items() if seed is not None},
-            data_hash=metrics.data_hash,
-            versions=dict(metrics.versions),
-            hardware=dict(metrics.hardware),
-            seconds=dict(metrics.seconds),
+            record=metrics,
             adjustment=_adjustment_name(root),
-            never_judged=metrics.never_judged,
         )
 
     def metrics(self, split: str | None) -> Metrics | None:
@@ -350,7 +341,7 @@ class RunResult:
     @property
     def seed(self) -> int | None:
         """The training seed."""
-        return self.seeds.get("seed")
+        return self.record.seeds.get("seed")
 
     @cached_property
     def predictions(self) -> Predictions | None:

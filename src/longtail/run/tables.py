@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import BaseModel, Field
 
 from longtail.counts import IntArray
 from longtail.data.splits import group_numbers
@@ -23,22 +24,25 @@ from longtail.files import Column, read_bytes, read_columns, read_table, write_a
 from longtail.formatting import percent
 from longtail.run.folder import CONFUSION_FILE, EXAMPLES_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE
 
-HISTORY_COLUMNS: Final = (
-    "stage",
-    "epoch",
-    "progress",
-    "learning_rate",
-    "train_loss",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "validation_balanced_accuracy",
-    "seconds",
-    "images_per_second",
-    "waiting_share",
-)
 SQUARE: Final = 1000
 """Classes: with more, most cells of a confusion matrix are zero, and spreadsheets cannot open it."""
+
+
+class EpochRow(BaseModel):
+    """A row of the history; an entry that was not measured is None or absent."""
+
+    stage: Annotated[int, Field(ge=1, le=2)]
+    epoch: Annotated[int, Field(ge=1)]
+    progress: float | None = None
+    learning_rate: float | None = None
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    validation_balanced_accuracy: float | None = None
+    seconds: float
+    images_per_second: float | None = None
+    waiting_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Epoch:
 def write_history(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write ``history.csv``, one line per epoch; a value that was not measured leaves its cell empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, HISTORY_COLUMNS, restval="")
+    writer = csv.DictWriter(text, list(EpochRow.model_fields), restval="")
     writer.writeheader()
     writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
     write_atomically(run / HISTORY_FILE, text.getvalue().encode())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from longtail.compare.seeds import json_options
 from longtail.compare.table import Comparison, Row
 from longtail.formatting import duration
 from longtail.report.section import Section
-from longtail.run.folder import Table
 from longtail.run.result import RunResult
 
 ABSENT = "\u2013"
@@ -31,7 +30,7 @@ def provenance(rows: Sequence[Row]) -> dict[str, object]:
     names = dict.fromkeys(name for row in tables for table in row for name in table)
     values = {name: [_joined([table.get(name) for table in row], ", ") for row in tables] for name in names}
     runs = [run for row in rows for run in row.runs]
-    versions = [json_options(run.versions) for run in runs]
+    versions = [json_options(run.record.versions) for run in runs]
     packages = dict.fromkeys(name for table in versions for name in table if name)
     return {
         "labels": [row.label for row in rows],
@@ -61,11 +60,15 @@ def _words(text: str | None) -> str:
 
 
 def _facts(run: RunResult) -> list[tuple[str, str]]:
-    seeds = [f"{name.removesuffix('_seed').replace('seed', 'training')} {value}" for name, value in run.seeds.items()]
-    kind, _, digest = run.data_hash.rpartition(":")
+    seeds = [
+        f"{name.removesuffix('_seed').replace('seed', 'training')} {value}"
+        for name, value in run.record.seeds.items()
+        if value is not None
+    ]
+    kind, _, digest = run.record.data_hash.rpartition(":")
     hardware = [
         f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {_words(value)}"
-        for name, value in json_options(run.hardware).items()
+        for name, value in json_options(run.record.hardware).items()
         if name
     ]
     facts = {
@@ -74,13 +77,13 @@ def _facts(run: RunResult) -> list[tuple[str, str]]:
         "Data": f"{kind} {digest[:12]}".strip(),
         "Adjusted": f"{run.adjustment}; not in these figures" if run.adjustment else "",
         "Hardware": ", ".join(hardware),
-        "Time": _time(run.seconds),
+        "Time": _time(run.record.seconds),
     }
     return [(term, words) for term, words in facts.items() if words]
 
 
-def _time(seconds: Table) -> str:
-    parts = {name: float(value) for name, value in seconds.items() if isinstance(value, int | float) and value > 0}
+def _time(seconds: Mapping[str, float | None]) -> str:
+    parts = {name: float(value) for name, value in seconds.items() if value is not None and value > 0}
     total = parts.pop("total", None) or sum(parts.values())
     stages = [f"{name.replace('stage', 'stage ')} {duration(value)}" for name, value in parts.items()]
     if not total:
