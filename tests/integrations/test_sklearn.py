@@ -248,11 +248,11 @@ def test_a_wrong_image_or_network_is_one_sentence() -> None:
         LongTailClassifier(backbone="resnet20", pretrained=False).fit(PIXELS, LABELS)
     with pytest.raises(LongtailError, match="2 images do not fit 1 labels"):
         LongTailClassifier(**SMALL_NETWORK).fit(PIXELS[:2], LABELS[:1])
-    with pytest.raises(LongtailError, match="is uint8 of shape"):
+    with pytest.raises(LongtailError, match="float64"):
         LongTailClassifier(**SMALL_NETWORK).fit(PIXELS[:300].astype(float), LABELS[:300])
     with pytest.raises(LongtailError, match=r"'gone\.png' does not exist"):
         LongTailClassifier(**SMALL_NETWORK).fit(["gone.png", "gone.png"], [0, 1])
-    with pytest.raises(LongtailError, match="not a NoneType"):
+    with pytest.raises(LongtailError, match="NoneType"):
         LongTailClassifier(**SMALL_NETWORK).fit([None, None], [0, 1])
 
 

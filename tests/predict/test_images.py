@@ -101,7 +101,7 @@ def test_a_folder_that_vanishes_while_it_is_listed_is_a_problem(folder: Path) ->
 
 def test_large_folders_are_sorted_in_portions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = {image.name for image in images_below(str(folder))}
-    monkeypatch.setattr(images, "_SORTED_AT_ONCE", 2)
+    monkeypatch.setattr(images, "SORTED_AT_ONCE", 2)
     assert {image.name for image in images_below(str(folder))} == whole
 
 
@@ -126,7 +126,7 @@ class FakeListing(itertools.count):  # type: ignore[type-arg]
 
 def test_memory_does_not_grow_with_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images.os, "scandir", lambda _: FakeListing())
-    monkeypatch.setattr(images, "_SORTED_AT_ONCE", 100)
+    monkeypatch.setattr(images, "SORTED_AT_ONCE", 100)
     peaks = []
     for _ in range(2):  # Python's table of interned strings may grow during one of them
         tracemalloc.start()

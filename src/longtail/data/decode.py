@@ -214,6 +214,35 @@ def read_square(
         return np.array(_upright(_scaled(to_rgb(image), extent, shorter, size, interpolation)), dtype=np.uint8)
 
 
+def square_of(
+    image: object, name: str = "", *, resize: int | None, size: int, interpolation: Interpolation
+) -> npt.NDArray[np.uint8]:
+    """Bring an image of any kind to a square, uint8 (size, size, 3).
+
+    Args:
+        image: A path, encoded bytes, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3).
+        name: As for :func:`read_square`.
+        resize: As for :func:`to_uint8`.
+        size: As for :func:`to_uint8`.
+        interpolation: As for :func:`to_uint8`.
+
+    Raises:
+        LongtailError: It is none of these, or cannot be decoded.
+    """
+    if isinstance(image, (bytes, str, os.PathLike)):
+        return read_square(image, name, resize=resize, size=size, interpolation=interpolation)
+    if isinstance(image, np.ndarray):
+        pixels = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+        if not is_image_array(pixels):
+            raise LongtailError(
+                f"an array of {image.dtype} of shape {image.shape} is not an image: give uint8 (H, W, 3) or (H, W)."
+            )
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+    if not isinstance(image, Image.Image):
+        raise LongtailError(f"{type(image).__name__} is not an image: give paths, Pillow images or uint8 arrays.")
+    return to_uint8(to_rgb(image), resize, size, interpolation)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any Pillow mode to ``"RGB"``; transparency is laid over white.
 

@@ -118,18 +118,20 @@ def _check_name(repo_id: str) -> None:
 
     try:
         validate_repo_id(repo_id)
-        why = "" if "/" in repo_id else ": OWNER is the user or organization it belongs to"
+        if "/" not in repo_id:
+            raise HFValidationError("OWNER is the user or organization it belongs to")
     except HFValidationError as error:
-        why = f" ({first_line(error)})"
-    if why or "/" not in repo_id:
-        raise UsageError(f"{repo_id!r} cannot be a repository; write its name as OWNER/NAME{why.rstrip('.')}.")
+        why = first_line(error).rstrip(".")
+        raise UsageError(f"{repo_id!r} cannot be a repository; write its name as OWNER/NAME ({why}).") from error
 
 
 def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
     for name in (*_SHARED, *include):
         if (folder / name).is_file():
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
-            (_copy_table if name.endswith(".parquet") else shutil.copyfile)(folder / name, staged / name)
+            shutil.copyfile(folder / name, staged / name)
+            if name.endswith(".parquet"):
+                _shorten_paths(folder / name, staged / name)
     if (folder / METRICS_FILE).is_file():
         metrics = read_metrics(folder).plain(as_written=True)
         write_metrics(staged, {name: value for name, value in metrics.items() if name not in _NAMING_FILES})
@@ -143,18 +145,16 @@ def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
     write_atomically(staged / "README.md", model_card(folder).encode())
 
 
-def _copy_table(path: Path, target: Path) -> None:
-    """Copy a table, absolute paths in it reduced to their last component: the rest reveals the machine."""
+def _shorten_paths(path: Path, copy: Path) -> None:
+    """Reduce absolute paths in the copy of a table to their last component: the rest reveals the machine."""
     import pyarrow as pa
 
     columns = {"path": Column("text", required=False, null=True)}
     table = read_table(path, columns, "write it again, or leave it out of --include")
-    if "path" not in table.column_names:
-        shutil.copyfile(path, target)
-        return
-    paths = [last_name(name) if name and Path(name).is_absolute() else name for name in table["path"].to_pylist()]
-    index = table.column_names.index("path")
-    write_table(target, table.set_column(index, "path", pa.array(paths, pa.string())))
+    if "path" in table.column_names:
+        paths = [last_name(name) if name and Path(name).is_absolute() else name for name in table["path"].to_pylist()]
+        index = table.column_names.index("path")
+        write_table(copy, table.set_column(index, "path", pa.array(paths, pa.string())))
 
 
 def upload(folder: str, repo_id: str, *, private: bool, revision: str | None) -> str:
@@ -289,15 +289,9 @@ def _classes(info: ModelInfo, test: Mapping[str, Any]) -> list[dict[str, Any]]:
             f"the figures are of {len(measured)} classes and {MODEL_FILE} of {len(info.classes)}: "
             "copy both from one run."
         )
+    absent = dict.fromkeys(("group", "test_count", "recall", "recall_interval"))
     rows = [
-        {
-            "name": name,
-            "count": count,
-            "group": row.get("group") or "",
-            "test": row.get("test_count"),
-            "recall": row.get("recall"),
-            "interval": row.get("recall_interval"),
-        }
+        absent | row | {"name": name, "count": count}
         for name, count, row in zip(info.classes, info.counts, measured, strict=True)
     ]
     return sorted(rows, key=lambda row: -row["count"])[:_MOST_CLASSES]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ImageSource: TypeAlias = str | bytes | Image.Image | npt.NDArray[np.uint8]
 Names: TypeAlias = tuple[str, ...]  # of the folders below the first one, and of the file
 TABLES: Final = {".csv", ".tsv", ".parquet"}
-_SORTED_AT_ONCE = 10_000  # names of a folder
+SORTED_AT_ONCE = 10_000  # names of a folder
 _ROWS_AT_ONCE = 64  # of a Parquet file
 
 
@@ -260,7 +260,7 @@ def _entries(folder: str, names: Names, listed: set[tuple[int, int]], left_out: 
             return
         listed.add((status.st_dev, status.st_ino))
         with os.scandir(folder or os.curdir) as listing:
-            while portion := sorted(islice(listing, _SORTED_AT_ONCE), key=lambda entry: entry.name):
+            while portion := sorted(islice(listing, SORTED_AT_ONCE), key=lambda entry: entry.name):
                 for entry in portion:
                     path, below = os.path.join(folder, entry.name), (*names, entry.name)  # noqa: PTH118
                     # A pipe would be waited for; a dead link is reported when it is read.

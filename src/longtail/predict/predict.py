@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from longtail.data.decode import is_unread_path
 from longtail.errors import UsageError
 from longtail.files import REPLACED, is_stream, output_path
 from longtail.predict.hub import local_run
-from longtail.predict.images import Images, Item, LeftOut, count_words, find_images
+from longtail.predict.images import Images, LeftOut, count_words, find_images
 from longtail.predict.journal import Format, Journal, Row, table_format
 from longtail.predict.predictor import Prediction, Predictor
 from longtail.run.folder import MODEL_FILE, WEIGHTS_FILE, refuse_swapped
@@ -115,13 +116,15 @@ def predict_images(
     """
     if top_k < 1 or batch_size < 1:
         raise UsageError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
-    report = PredictionReport(output_path(out))
-    to_stream = is_stream(report.out)
-    kind = table_format(report.out, format)
+    path = output_path(out)
+    to_stream = is_stream(path)
+    report = PredictionReport(path, replaced=path.is_file() and not to_stream)
+    kind = table_format(path, format)
     refuse_swapped(run_dir, images)
     listing, run = find_images(images, image_column=image_column), local_run(run_dir)
     console = console if console is not None else Console(quiet=True)
-    predictor = Predictor.load(run, device=device, prior=prior, say=lambda text: _say(console, f"note: {text}"))
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    predictor = Predictor.load(run, device=device, prior=prior, say=lambda text: say(f"note: {text}"))
     top_k = min(top_k, len(predictor.classes))
     has_threshold = predictor.info.threshold is not None
     ranked = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "probability")]
@@ -137,21 +140,22 @@ def predict_images(
         "top_k": top_k,
         "prior": predictor.info.scores(torch.zeros(1, len(predictor.classes))).tolist() if prior else None,
     }
-    report.replaced = report.out.is_file() and not to_stream
     begun = time.perf_counter()
-    table = Journal(
-        report.out, columns, settings=settings, format=kind, restart=restart, count_doubles=listing.is_table
-    )
+    table = Journal(path, columns, settings=settings, format=kind, restart=restart, count_doubles=listing.is_table)
     total = listing.total
     if total is None and console.is_terminal:
         total = sum(1 for _ in listing.items())  # seconds for a million files, so that the bar has an end
     with table, Reporter(console, plain_seconds=_SECONDS_BETWEEN_LINES).bar("predict", total) as bar:
         report.earlier = table.count
         if table.count:
-            _say(console, f"continuing after {table.count:,} files of an earlier command")
+            say(f"continuing after {table.count:,} files of an earlier command")
             bar.update(table.count)
-        remaining = _remaining(listing, table, report.left_out)
-        predictions = predictor.stream(remaining, top_k=top_k, batch_size=batch_size, workers=workers)
+        items = listing.items(report.left_out)
+        if listing.is_table:  # its order is fixed, and a name may be repeated
+            items = islice(items, table.count, None)
+        elif table.count:
+            items = (item for item in items if not table.has(item.name))
+        predictions = predictor.stream(items, top_k=top_k, batch_size=batch_size, workers=workers)
         while batch := list(islice(predictions, batch_size)):
             table.add([_row(prediction, len(columns), has_threshold=has_threshold) for prediction in batch])
             _count(report, batch, to_stream=to_stream)
@@ -160,7 +164,8 @@ def predict_images(
         report.seconds = time.perf_counter() - begun
         table.finish()
         report.doubles = table.doubles
-    _show(report, table.skipped_path, console, to_stream=to_stream)
+    for text in _lines(report, table.skipped_path):
+        say(text, style="yellow" if text.startswith("skipped: ") else None)
     return report
 
 
@@ -171,15 +176,6 @@ def _identity(images: str | Path, listing: Images) -> list[object]:
         return [path]
     status = os.stat(images)  # noqa: PTH116
     return [path, status.st_size, status.st_mtime_ns]
-
-
-def _remaining(listing: Images, table: Journal, left_out: LeftOut) -> Iterator[Item]:
-    """Iterate over the images that are not in the table: the later rows of a list, or the names not seen yet."""
-    if not table.count:
-        return listing.items(left_out)
-    if listing.is_table:
-        return islice(listing.items(left_out), table.count, None)
-    return (item for item in listing.items(left_out) if not table.has(item.name))
 
 
 def _row(prediction: Prediction, columns: int, *, has_threshold: bool) -> Row:
@@ -204,27 +200,21 @@ def _count(report: PredictionReport, batch: Sequence[Prediction], *, to_stream: 
         report.problems += unreadable[: max(0, _MOST_FILES_SHOWN - len(report.problems))]
 
 
-def _show(report: PredictionReport, skipped_path: Path | None, console: Console, *, to_stream: bool) -> None:
-    """Print the problems, the counts and the speed."""
-    skipped = [problem for _, problem in report.problems]
+def _lines(report: PredictionReport, skipped_path: Path | None) -> Iterator[str]:
+    """Yield the problems, the counts and the speed; without ``skipped_path`` the problems are all there."""
+    for _, problem in report.problems:
+        yield f"skipped: {problem}"
     unread = report.unread.total()
-    hidden = report.skipped - len(report.problems) - (0 if to_stream else unread)
-    if hidden > 0:
-        skipped.append(f"{hidden:,} more")
+    if skipped_path is not None and (hidden := report.skipped - len(report.problems) - unread) > 0:
+        yield f"skipped: {hidden:,} more"
     if unread:
         words = count_words(report.unread)
-        skipped.append(f"{unread:,} in formats that are not read ({words}): convert them to JPEG or PNG")
-    for text in skipped:
-        _say(console, f"skipped: {text}", style="yellow")
+        yield f"skipped: {unread:,} in formats that are not read ({words}): convert them to JPEG or PNG"
     if skipped_path is not None and skipped_path.exists():
-        _say(console, f"all skipped files are listed in {skipped_path}")
+        yield f"all skipped files are listed in {skipped_path}"
     if str(report.left_out):
-        _say(console, f"left out: {report.left_out}")
+        yield f"left out: {report.left_out}"
     if report.doubles:
-        _say(console, f"note: {report.doubles:,} rows repeat the image of an earlier row")
-    _say(console, f"{report.seconds:.1f} s, {report.images_per_second:,.0f} images/s")
-    _say(console, str(report))
-
-
-def _say(console: Console, text: str, style: str | None = None) -> None:
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        yield f"note: {report.doubles:,} rows repeat the image of an earlier row"
+    yield f"{report.seconds:.1f} s, {report.images_per_second:,.0f} images/s"
+    yield str(report)

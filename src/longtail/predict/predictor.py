@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
-from longtail.data.decode import is_image_array, read_square, to_rgb, to_uint8
+from longtail.data.decode import square_of
 from longtail.device import cores
 from longtail.errors import LongtailError, UsageError
 from longtail.models import LongTailModel
@@ -55,24 +53,11 @@ def read_item(item: Item, preprocessing: Preprocessing) -> Loaded:
     """
     if item.problem:
         return Loaded(item.name, None, item.problem)
-    size, resize, interpolation = preprocessing.size, preprocessing.resize, preprocessing.interpolation
+    rule = {name: getattr(preprocessing, name) for name in ("size", "resize", "interpolation")}
     try:
-        source = _from_array(item.source) if isinstance(item.source, np.ndarray) else item.source
-        if isinstance(source, Image.Image):
-            return Loaded(item.name, to_uint8(to_rgb(source), resize, size, interpolation))
-        file = Path(source) if isinstance(source, str) else source
-        return Loaded(item.name, read_square(file, item.name, resize=resize, size=size, interpolation=interpolation))
+        return Loaded(item.name, square_of(item.source, item.name, **rule))
     except LongtailError as error:
         return Loaded(item.name, None, str(error))
-
-
-def _from_array(pixels: Pixels) -> Image.Image:
-    flat = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    if not is_image_array(flat):
-        raise LongtailError(
-            f"an array of {pixels.dtype} of shape {pixels.shape} is not an image: give uint8 (H, W, 3) or (H, W)."
-        )
-    return Image.fromarray(np.ascontiguousarray(flat))
 
 
 def read_batches(

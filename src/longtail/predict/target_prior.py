@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -151,11 +152,11 @@ def _csv_entries(path: Path, numbers: Mapping[str, int]) -> Iterator[_Entry]:
 
 
 def _json_entries(path: Path) -> Iterator[_Entry]:
-    """Yield the pairs of an object. Numbers stay text, to be parsed as in a CSV."""
+    """Yield the pairs of an object. Numbers are text of all their digits, to be parsed as in a CSV."""
     try:
         text = read_bytes(path, "name a smaller file", _MOST_BYTES).decode("utf-8-sig")
         pairs = json.loads(
-            text, object_pairs_hook=_Pairs, parse_int=_Number, parse_float=_Number, parse_constant=_Number
+            text, object_pairs_hook=tuple, parse_int=Decimal, parse_float=Decimal, parse_constant=Decimal
         )
     except UnicodeDecodeError as error:
         raise LongtailError(f"{path} cannot be read as UTF-8 text ({error}): save it as CSV or JSON.") from error
@@ -163,23 +164,13 @@ def _json_entries(path: Path) -> Iterator[_Entry]:
         raise LongtailError(f"{path} is not valid JSON ({error}): write an object of class name to share.") from error
     except RecursionError:
         raise LongtailError(f"{path} is nested too deeply: write an object of class name to share.") from None
-    if not isinstance(pairs, _Pairs):
+    if not isinstance(pairs, tuple):  # its pairs, repeated names too
         raise LongtailError(f'{path} should hold class names with their shares, such as {{"cat": 0.9, "lynx": 0.1}}.')
     for key, value in pairs:
         # The last line where the name occurs; none is said if it is written with escapes.
         index = text.rfind(json.dumps(key, ensure_ascii=False))
         where = f"{path}" if index < 0 else f"{path}, line {text.count(chr(10), 0, index) + 1}"
-        yield _Entry(key, value if isinstance(value, _Number) else None, where, where)
-
-
-class _Pairs(list[tuple[str, object]]):
-    """The pairs of a JSON object, including repeated names."""
-
-
-class _Number(str):
-    """The text of a JSON number."""
-
-    __slots__ = ()
+        yield _Entry(key, str(value) if isinstance(value, Decimal) else None, where, where)
 
 
 def _share(text: str, where: str) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from longtail.data.dataset import Split
-from longtail.data.decode import Interpolation, is_image_array, read_square, to_rgb, to_uint8
+from longtail.data.decode import Interpolation, square_of
 from longtail.device import cores
 from longtail.errors import LongtailError
 
@@ -192,26 +192,9 @@ def stack_images(
         >>> stack_images([Image.new("L", (40, 20)), np.zeros((8, 8), np.uint8)], size=16).shape
         torch.Size([2, 3, 16, 16])
     """
-    read = partial(_square, size=size, resize=resize, interpolation=interpolation)
+    read = partial(square_of, size=size, resize=resize, interpolation=interpolation)
     with ThreadPoolExecutor() as pool:
         squares = list(pool.map(read, images))
     if not squares:
         return torch.zeros(0, 3, size, size, dtype=torch.uint8)
     return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
-
-
-def _square(image: Any, *, size: int, resize: int | None, interpolation: Interpolation) -> npt.NDArray[np.uint8]:
-    if isinstance(image, str | os.PathLike):
-        return read_square(image, resize=resize, size=size, interpolation=interpolation)
-    if isinstance(image, np.ndarray):
-        if not is_image_array(image):
-            raise LongtailError(
-                f"an image as an array is uint8 of shape (H, W) or (H, W, 3), not {image.dtype} of shape "
-                f"{image.shape}: convert it, or leave backbone out if these are features."
-            )
-        image = Image.fromarray(image)
-    if not isinstance(image, Image.Image):
-        raise LongtailError(
-            f"an image is a path, a Pillow image or a uint8 array, not a {type(image).__name__}: convert it first."
-        )
-    return to_uint8(to_rgb(image), resize, size, interpolation)
