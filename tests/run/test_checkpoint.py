@@ -65,6 +65,14 @@ def test_two_damaged_files_are_one_sentence(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
+def test_classes_of_one_name_are_refused(tmp_path: Path) -> None:
+    twice = state(1)
+    twice.values["classes"] = ["cat", "cat"]
+    save_checkpoint(tmp_path, twice)
+    with pytest.raises(LongtailError, match=r"last\.safetensors: 'classes'"):
+        load_checkpoint(tmp_path)
+
+
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path, state(1))
 

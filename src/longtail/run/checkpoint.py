@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import torch
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -32,6 +32,12 @@ Phase: TypeAlias = Literal["in a stage", "between stages", "trained"]
 """Where training stood: within a stage (including its last epoch), before the next one, or after the last."""
 
 
+def _distinct(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("names should differ")
+    return names
+
+
 class _Values(BaseModel):
     """The plain values of a checkpoint. An older version kept no phase, classes, updates and loss scaling."""
 
@@ -44,7 +50,7 @@ class _Values(BaseModel):
     data_hash: str
     seconds: dict[str, float] = {}
     phase: Phase | None = None
-    classes: list[str] | None = None
+    classes: Annotated[list[str], AfterValidator(_distinct)] | None = None
     updates: Count = 0
     loss_scaling: dict[str, float | int] = {}
 
