@@ -12,7 +12,6 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from longtail import __version__
 from longtail.compare.differences import difference_text
 from longtail.compare.seeds import MeanStd, mean_std_text
 from longtail.counts import GROUP_NAMES, ClassCounts, GroupName
@@ -247,8 +246,6 @@ def render_toy(result: ToyResult) -> str:
         table=toy_table(result),
         titles=result.titles,
         seeds=len(next(iter(result.planes.values()))),
-        theme=THEME,
         recolor={light: f"--{name}" for name, (light, _) in THEME.items()},
         plotly=get_plotlyjs(),
-        version=__version__,
     )

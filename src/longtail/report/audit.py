@@ -1,4 +1,4 @@
-"""write_audit: an Inspection as one self-contained HTML page, with pictures of the copies it found."""
+"""The page of `longtail inspect`: an Inspection as one self-contained HTML file, with pictures of the copies."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from longtail.files import output_path, write_atomically
 from longtail.formatting import listing, percent
 from longtail.report.page import environment
 from longtail.report.pictures import Picture, webp_uri
-from longtail.report.plots import GROUP_LABELS, THEME
-from longtail.version import __version__
 
 GALLERIES, COPIES, NAMES = 24, 6, 200
 """Groups of copies that are shown with pictures, pictures of a group, and images that a finding names."""
@@ -45,27 +43,20 @@ def render_audit(inspection: Inspection, data: ImageData) -> str:
     templates = environment()
     templates.filters["printable"] = printable
     groups = sorted(inspection.duplicates, key=lambda group: (-len(group.labels), -len(group.splits)))
+    tally = Counter(finding.severity for finding in inspection.findings)
+    words = [f"{tally[kind]:,} {kind}{'s' * (tally[kind] > 1)}" for kind in get_args(Severity) if tally[kind]]
+    sample = "" if inspection.checked == inspection.total else f" of {inspection.total:,}, evenly spread,"
     train = inspection.counts["train"]
     return templates.get_template("audit.html.j2").render(
         inspection=inspection,
-        lead=_lead(inspection),
+        lead=f"{inspection.checked:,} images{sample} were decoded: {listing(words or ['nothing looks wrong'])}.",
         facts=_facts(inspection),
         listed=NAMES,
         order=sorted(range(len(train)), key=lambda index: -train[index]),
         group_of={index: name for name, members in inspection.groups.items() for index in members},
-        labels=GROUP_LABELS,
         galleries=[_gallery(group, data) for group in groups[:GALLERIES]],
         hidden=max(0, len(groups) - GALLERIES),
-        theme=THEME,
-        version=__version__,
     )
-
-
-def _lead(inspection: Inspection) -> str:
-    tally = Counter(finding.severity for finding in inspection.findings)
-    words = [f"{tally[kind]:,} {kind}{'s' * (tally[kind] > 1)}" for kind in get_args(Severity) if tally[kind]]
-    sample = "" if inspection.checked == inspection.total else f" of {inspection.total:,}, evenly spread,"
-    return f"{inspection.checked:,} images{sample} were decoded: {listing(words) if words else 'nothing looks wrong'}."
 
 
 def _facts(inspection: Inspection) -> list[tuple[str, str]]:
@@ -74,15 +65,15 @@ def _facts(inspection: Inspection) -> list[tuple[str, str]]:
     facts += [(f"{split.capitalize()} images", f"{sum(counts):,}") for split, counts in inspection.counts.items()]
     facts.append(("Imbalance ratio", f"{inspection.imbalance_ratio:,.4g}"))
     if (sizes := inspection.sizes) is not None:
-        (width, height), ends = sizes["median"], (sizes["smallest"], sizes["largest"])
+        (width, height), extremes = sizes["median"], (sizes["smallest"], sizes["largest"])
         facts.append(("Median size", f"{width} × {height}"))
-        facts.append(("Smallest, largest", ", ".join(f"{width} × {height}" for width, height in ends)))
+        facts.append(("Smallest, largest", ", ".join(f"{width} × {height}" for width, height in extremes)))
     modes = ", ".join(f"{number:,} {mode}" for mode, number in inspection.modes.items())
     return [*facts, ("Modes", modes or "none")]
 
 
 def _gallery(group: DuplicateGroup, data: ImageData) -> tuple[str, list[Picture], int]:
-    """A title, pictures of the first copies, but one of every label and split before a second of any, and the rest."""
+    """Title, pictures and number of further copies; one copy of every label and split is shown before a second."""
     words = ["Exact copies" if group.kind == "exact" else "Look alike"]
     words += [f"in {' and '.join(group.splits)}"] * (len(group.splits) > 1)
     words += ["under several labels"] * (len(group.labels) > 1)

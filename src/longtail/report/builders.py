@@ -34,9 +34,10 @@ from longtail.report.plots import (
     epoch_axis,
     run_style,
 )
-from longtail.report.section import Drawing, Key, Section, Table, in_rows
+from longtail.report.section import Drawing, Key, Section, Table, in_rows, read_aloud
 
 Ends = tuple[float, float]
+CLASS_HEADS = (*GROUP_LABELS.values(), "With the size of the class")
 
 
 def value_text(value: float, spec: str) -> str:
@@ -50,7 +51,7 @@ def value_text(value: float, spec: str) -> str:
 
 
 def trend_text(trend: RankTrend) -> str:
-    """Whether something rises or falls with the training images of a class, and the rank correlation.
+    """Describe in words whether a value rises or falls with the training images of a class, with the rank correlation.
 
     Example:
         >>> [trend_text(RankTrend(*each)) for each in ((0.8, 1e-9, 100), (0.1, 0.4, 100), (0.02, 0.2, 8142))]
@@ -147,14 +148,14 @@ class ClassMeasure(Measure[str]):
     compare: bool = False
 
     def trend(self, each: Measured) -> str:
-        """Whether the values rise or fall with the size of a class."""
+        """Describe in words whether the values rise or fall with the size of a class."""
         return trend_text(rank_trend(each.values[self.key], each.run.counts.array))
 
-    def group_means(self, each: Measured) -> list[str]:
-        """The mean over the classes of each shot group; ``n/a`` for a group without finite values."""
+    def numbers(self, each: Measured) -> list[str]:
+        """The mean over the classes of each shot group, ``n/a`` without finite values, and the trend."""
         values = each.values[self.key]
         means = group_means(np.where(np.isfinite(values), values, np.nan), each.run.group_of)
-        return [value_text(mean, self.spec) + self.unit for mean in means]
+        return [*(value_text(mean, self.spec) + self.unit for mean in means), self.trend(each)]
 
     def on_axis(self, each: Measured) -> list[FloatArray]:
         """All values that the vertical axis has to hold; those of both axes where they are the same."""
@@ -164,17 +165,12 @@ class ClassMeasure(Measure[str]):
         return [values, each.values[self.across]] if self.across else [values]
 
     def alt(self, each: Measured) -> str:
-        """What is read aloud for the figure of a configuration."""
-        values = each.values[self.key]
-        means = zip(GROUP_LABELS.values(), self.group_means(each), strict=True)
+        """The text for screen readers of the figure of a configuration."""
+        values, images = each.values[self.key], f" of {each.split} images" if each.split else ""
         against = self.across_title.lower() if self.across else "its training images"
         low, high = (value_text(float(end), self.spec) for end in (np.nanmin(values), np.nanmax(values)))
-        return (
-            f"Points of {self.title.lower()}{f' of {each.split} images' if each.split else ''} for each class against "
-            f"{against} under {each.label}, from {low} to {high}. Means: "
-            f"{', '.join(f'{label.lower()} {text}' for label, text in means)}. "
-            f"With the size of the class: {self.trend(each)}."
-        )
+        text = f"Points of {self.title.lower()}{images} for each class against {against}, from {low} to {high}"
+        return read_aloud(text, ("Configuration", *CLASS_HEADS), [(each.label, *self.numbers(each))])
 
     def change(self, each: Measured, first: Measured) -> str:
         """The change against the first configuration with its interval over classes."""
@@ -193,8 +189,8 @@ class ClassSection:
     Attributes:
         id: Anchor.
         title: Heading.
-        sentence: What is drawn; ``{split}`` is the split that was measured, and ``{trends}`` how the first measure goes
-            with the size of a class under each configuration.
+        sentence: What is drawn; ``{split}`` is the split that was measured, and ``{trends}`` the trend of the first
+            measure with the size of a class under each configuration.
         read: Gives the configurations with their values.
         measures: One row of figures each.
     """
@@ -246,11 +242,10 @@ class ClassSection:
     def _table(self, rows: Sequence[tuple[ClassMeasure, Sequence[Measured]]], shown: Sequence[Measured]) -> Table:
         """The mean of each shot group, and the trend, of each measure and configuration."""
         against = len(shown) > 1 and any(measure.compare for measure in self.measures)
-        heads = ["Configuration", "Measure", *GROUP_LABELS.values(), "With the size of the class"]
-        lines = []
+        heads, lines = ["Configuration", "Measure", *CLASS_HEADS], []
         for measure, panels in rows:
             for each in panels:
-                cells = [each.label, measure.title, *measure.group_means(each), measure.trend(each)]
+                cells = [each.label, measure.title, *measure.numbers(each)]
                 if against:
                     cells.append(measure.change(each, panels[0]) if each is not panels[0] else "")
                 lines.append(tuple(cells))
@@ -262,12 +257,12 @@ class ClassSection:
 
 def _layout(rows: Sequence[Sequence[Drawing]]) -> str:
     """The layout of a section with a row of figures for each measure."""
-    widest = max(len(row) for row in rows)
+    widest = max(map(len, rows))
     return side_by_side(widest if widest > 1 else len(rows))
 
 
 def ratio_change(values: npt.ArrayLike, base: npt.ArrayLike) -> tuple[float, float, float] | None:
-    """By what share something of each class differs from what it was, and the interval of that over classes.
+    """Mean relative change of a value over the classes, with its interval.
 
     Logarithms are compared, so that twice and half weigh the same; the mean is the geometric one.
 
@@ -276,18 +271,18 @@ def ratio_change(values: npt.ArrayLike, base: npt.ArrayLike) -> tuple[float, flo
         base: What it is compared with, shape (C,).
 
     Returns:
-        The share and both ends of its interval; None for fewer than two classes.
+        The change as a share, and both ends of its interval; None for fewer than two classes.
 
     Example:
         >>> [round(value, 3) for value in ratio_change([2.0, 3.0, 5.0], [1.0, 2.0, 2.0])]
         [0.957, 0.036, 2.698]
     """
     new, old = np.asarray(values, dtype=np.float64), np.asarray(base, dtype=np.float64)
-    known = np.isfinite(new) & np.isfinite(old) & (new > 0) & (old > 0)
-    if known.sum() < 2:
+    positive = np.isfinite(new) & np.isfinite(old) & (new > 0) & (old > 0)
+    if positive.sum() < 2:
         return None
-    change = np.log(new[known] / old[known])
-    ends = seeds_interval(float(change.mean()), float(change.std(ddof=1)), int(known.sum()))
+    change = np.log(new[positive] / old[positive])
+    ends = seeds_interval(float(change.mean()), float(change.std(ddof=1)), int(positive.sum()))
     return float(np.expm1(change.mean())), float(np.expm1(ends[0])), float(np.expm1(ends[1]))
 
 
@@ -324,13 +319,16 @@ class EpochMeasure(Measure[str | Mapping[str, str]]):
         """The words and the key of each line."""
         return {self.title: self.key} if isinstance(self.key, str) else self.key
 
-    def lines_of(self, each: Measured, column: int, name: str, color: str, dash: str = "solid") -> list[Line]:
-        """The lines of a column of the values of a run; without those that the run has no values of."""
+    def lines_of(
+        self, each: Measured, group: GroupName | None, name: str, color: str, dash: str = "solid"
+    ) -> list[Line]:
+        """The lines of a shot group, or of all images, under a configuration; none for a key without values."""
+        column = GROUP_NAMES.index(group) if group else 0
         band = (each.values[self.band[0]][:, column], each.values[self.band[1]][:, column]) if self.band else None
         lines = []
-        for place, (word, key) in enumerate(self.lines.items()):
+        for index, (word, key) in enumerate(self.lines.items()):
             words = f"{name} {word.lower()}" if len(self.lines) > 1 else name
-            style = {"color": color, "dash": "dash" if place else dash, "width": 1.2 if place else 2, "band": band}
+            style = {"color": color, "dash": "dash" if index else dash, "width": 1.2 if index else 2, "band": band}
             if each.has(key):
                 lines.append(Line(each, words, each.values[key][:, column], style))
         return lines
@@ -401,22 +399,16 @@ class EpochSection:
     def _panels(self, measure: EpochMeasure, shown: Sequence[Measured]) -> Iterator[tuple[str, str, list[Line]]]:
         """The id, the title and the lines of each figure of a measure."""
         if self.panels == "configurations":
-            for place, each in enumerate(shown):
-                lines = [
-                    measure.lines_of(each, GROUP_NAMES.index(name), GROUP_LABELS[name], GROUP_COLORS[name])
-                    for name in each.groups
-                ]
+            for index, each in enumerate(shown):
+                looks = [(name, GROUP_LABELS[name], GROUP_COLORS[name]) for name in each.groups]
                 title = each.label if len(self.measures) == 1 else f"{each.label}: {measure.title}"
-                yield f"{measure.id}-{place}", title, list(chain.from_iterable(lines))
+                yield f"{measure.id}-{index}", title, [line for look in looks for line in measure.lines_of(each, *look)]
             return
-        for name in _groups(shown) if self.panels == "groups" else [None]:
-            lines = [
-                measure.lines_of(each, GROUP_NAMES.index(name) if name else 0, each.label, *run_style(each.row.color))
-                for each in shown
-                if name is None or name in each.groups
-            ]
-            title = f"{GROUP_LABELS[name]}: {measure.title}" if name else measure.title
-            yield f"{measure.id}-{name}" if name else measure.id, title, list(chain.from_iterable(lines))
+        for group in _groups(shown) if self.panels == "groups" else [None]:
+            title = f"{GROUP_LABELS[group]}: {measure.title}" if group else measure.title
+            members = [each for each in shown if group in (None, *each.groups)]
+            lines = [measure.lines_of(each, group, each.label, *run_style(each.row.color)) for each in members]
+            yield f"{measure.id}-{group}" if group else measure.id, title, list(chain.from_iterable(lines))
 
     def _numbers(self, each: Measured) -> str:
         """The first measure at the end of stage 1 in words."""

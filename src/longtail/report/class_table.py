@@ -1,4 +1,4 @@
-"""What the page knows of each class: its accuracy with the interval, and the table that its search and panel read."""
+"""The classes of the page: their accuracy with intervals, and the table that its search and its panel read."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ def class_confusions(row: Row, limit: int) -> NearestConfusions | None:
 
 
 def class_table(comparison: Comparison) -> dict[str, Any]:
-    """Everything about each class, as compact as JSON gets.
+    """Collect everything about each class, as compact as JSON gets.
 
     Returns:
         ``names``, ``groups`` (an index into ``group_names`` and ``group_labels``), ``train`` and ``test`` (images),
-        ``split``, ``words`` (what is said of a class with so few test images), ``runs`` (each with ``label``,
+        ``split``, ``few`` (the test images below which a figure tells little), ``runs`` (each with ``label``,
         ``recall``, ``low`` and ``high`` in tenths of a percent, None where not measured, and ``taken``: index and
         percent in turn; ``train`` and ``groups`` of its own where it had other images), and ``images``, ``examples``
         and ``left_out`` of :func:`embed_pictures`, hardest classes first.
@@ -93,7 +93,6 @@ def class_table(comparison: Comparison) -> dict[str, Any]:
     rows, run = comparison.final, comparison.final[0].runs[0]
     tested = tested_images(rows, comparison.split)
     recalls = mean_recalls([class_recalls(row, comparison.split) for row in rows])
-    small = range(1, FEW_IMAGES)
     return {
         "names": list(run.counts.names),
         "groups": [GROUP_NAMES.index(name) for name in run.group_of],
@@ -102,11 +101,7 @@ def class_table(comparison: Comparison) -> dict[str, Any]:
         "train": list(run.counts.counts),
         "test": tested.tolist(),
         "split": comparison.split or "",
-        "words": {
-            str(number): f"{number} test image{'' if number == 1 else 's'}: too few to tell"
-            for number in small
-            if number in tested
-        },
+        "few": FEW_IMAGES,
         "runs": [_configuration(row, comparison) for row in rows],
         **embed_pictures(rows, np.lexsort((run.counts.array, recalls)).tolist()),
     }
@@ -123,8 +118,8 @@ def _configuration(row: Row, comparison: Comparison) -> dict[str, Any]:
     columns: dict[str, Any] = {"label": row.label, "recall": [_tenths(value) for value in recalls]}
     if any(intervals):
         columns |= {
-            name: [_tenths(ends[place]) if ends else None for ends in intervals]
-            for place, name in enumerate(("low", "high"))
+            name: [_tenths(interval[end]) if interval else None for interval in intervals]
+            for end, name in enumerate(("low", "high"))
         }
     first, run = comparison.final[0].runs[0], row.runs[0]
     if run.counts.counts != first.counts.counts:
@@ -161,18 +156,18 @@ def embed_pictures(rows: Sequence[Row], order: Sequence[int]) -> dict[str, Any]:
             stored[example.label].append((number, example))
     pictured = [index for index in order if index in stored]
     turns = [(turn, index, *entry) for index in pictured for turn, entry in enumerate(_queue(stored[index]))]
-    uris, places, spent = list[str](), dict[bytes, int](), 0
+    uris, positions, spent = list[str](), dict[bytes, int](), 0
     examples: dict[str, list[list[int]]] = defaultdict(list)
     for _, index, number, example in sorted(turns, key=itemgetter(0)):
-        if example.image not in places:
+        if example.image not in positions:
             uri = data_uri(example.image, light=LIGHT_PICTURE)
             spent += len(uri)
             if spent > BUDGET:
                 break
-            places[example.image] = len(uris)
+            positions[example.image] = len(uris)
             uris.append(uri)
         error = [] if number < 0 else [number, example.prediction, round(1000 * example.confidence)]
-        examples[str(index)].append([places[example.image], *error])
+        examples[str(index)].append([positions[example.image], *error])
     for entries in examples.values():
         entries.sort(key=lambda entry: entry[1] if len(entry) > 1 else -1)
     left_out = [index for index in pictured if str(index) not in examples]

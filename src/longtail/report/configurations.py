@@ -1,4 +1,4 @@
-"""Which configurations and runs a section shows, which of them a sentence names, and their difference to the first."""
+"""Configurations and runs for a section: those it shows, those its sentence names, and differences to the first."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from longtail.run.tables import Predictions
 T = TypeVar("T")
 
 JUDGED = "balanced_accuracy"
-"""By this a configuration or value is called best: a validation split may be as long-tailed as the training images."""
+"""The figure by which a configuration or value is called best; a validation split may be as long-tailed as training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +51,12 @@ class FirstRun(Generic[T]):
         return self.row.label
 
     def measured(self, values: Mapping[str, FloatArray], **options: Any) -> Measured:
-        """The same with values to draw; further options are those of :class:`Measured`."""
+        """Add values to draw; further options are those of :class:`Measured`."""
         return Measured(self.row, self.run, self.seeds, values, self.split, **options)
 
 
 def first_runs(comparison: Comparison, read: Callable[[RunResult], T | None]) -> list[FirstRun[T]]:
-    """Of each configuration the first run that ``read`` gives something of."""
+    """Select the first run of each configuration that ``read`` returns something for."""
     first = []
     for row in comparison.final:
         contents = [(run, content) for run in row.runs if (content := read(run)) is not None]
@@ -84,7 +84,7 @@ class Measured(FirstRun[Mapping[str, FloatArray]]):
 
     @property
     def values(self) -> Mapping[str, FloatArray]:
-        """The content."""
+        """The values by name."""
         return self.content
 
     @property
@@ -132,7 +132,7 @@ ABSENT = {
 
 
 def absent_notes(comparison: Comparison) -> list[str]:
-    """Which configurations some sections leave out, and how they get in; nothing where those show all or none."""
+    """List the configurations that some sections leave out, and the remedy; nothing where those show all or none."""
     notes = []
     for part, note in ABSENT.items():
         without = [row.label for row in comparison.final if all(getattr(run, part) is None for run in row.runs)]
@@ -163,7 +163,7 @@ def against_first(
     words: Callable[[float], str] = percent,
     between: Between | None = None,
 ) -> str:
-    """A fraction of each configuration in words, those after the first with their difference to it in points.
+    """Put a fraction of each configuration in words, with the difference to the first in points.
 
     ``22.0% under ce; 40.1% under gcl, 18.1 points higher``; empty where nothing was measured.
 
@@ -192,7 +192,7 @@ NAMED = 5
 
 
 def named(panels: Sequence[T], row_of: Callable[[T], Row]) -> list[T]:
-    """The panels, runs or whatever stands for a configuration that a sentence names.
+    """Select the panels, runs or other stand-ins of configurations that a sentence names.
 
     These are all of a few; else the first, and the one best on few-shot classes, or on the average class where there is
     no such group.
@@ -213,7 +213,7 @@ def named(panels: Sequence[T], row_of: Callable[[T], Row]) -> list[T]:
 
 
 def spoken(rows: Sequence[Row]) -> list[Row]:
-    """The configurations a sentence names, as :func:`named` chooses."""
+    """Select the configurations that a sentence names, by :func:`named`."""
     return named(rows, lambda row: row)
 
 
@@ -263,7 +263,7 @@ def pooled_predictions(row: Row) -> tuple[IntArray, IntArray]:
 
 
 def part_masks(run: RunResult, predictions: Predictions) -> dict[Part, Mask]:
-    """Which of a run's test images each part holds, by their true class; shape (N,)."""
+    """Mask the test images of each part, by their true class; shape (N,)."""
     groups = group_masks(predictions.label, run.group_of)
     return dict([("all", np.ones(len(predictions.label), dtype=bool)), *groups.items()])
 

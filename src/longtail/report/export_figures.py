@@ -95,7 +95,7 @@ def static_figure(drawing: Drawing, legend: Sequence[Key] = (), *, width: int = 
 
 
 def _legend_entry(key: Key) -> go.Scatter:
-    """A trace without points: a key of the page as plotly's legend shows it."""
+    """A trace without points, for an entry of plotly's own legend."""
     color = THEME[key.color][0]
     options: dict[str, Any] = {"mode": "markers", "marker": {"color": color, "symbol": key.shape, "size": 9}}
     if key.shape in DASHES:

@@ -1,4 +1,4 @@
-"""write_report: finished runs in, one self-contained HTML page out, that opens offline and asks for nothing."""
+"""The page of a report: one self-contained HTML file, which opens offline and asks the network for nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from longtail.counts import GROUP_NAMES
 from longtail.files import output_path, write_atomically
 from longtail.formatting import interval_text, listing, percent, sentence_case, signed
 from longtail.report.class_table import table_json
-from longtail.report.plots import THEME, shorten
+from longtail.report.plots import GROUP_LABELS, THEME, shorten
 from longtail.report.section import Section
 from longtail.report.sections.registry import build_sections
 from longtail.report.sections.results import verdict
@@ -47,7 +47,7 @@ def write_report(
         The path of the file.
 
     Raises:
-        LongtailError: A folder is no finished run, the runs have different classes, or the file cannot be written.
+        LongtailError: A folder is not a finished run, the runs have different classes, or the file cannot be written.
     """
     comparison = compare_runs(runs, stages=True, names=names, baseline=baseline)
     return write_page(comparison, build_sections(comparison), output_path(out))
@@ -64,7 +64,7 @@ def write_page(comparison: Comparison, sections: Sequence[Section], out: Path) -
 
 
 def render_report(comparison: Comparison, sections: Sequence[Section] | None = None) -> str:
-    """Render the page as text, with all sections there are when none are given."""
+    """Render the page as text; without sections given, with all that have something to show."""
     shown = build_sections(comparison) if sections is None else sections
     return (
         environment()
@@ -75,11 +75,9 @@ def render_report(comparison: Comparison, sections: Sequence[Section] | None = N
             facts=_facts(comparison),
             users=[section for section in shown if not section.for_researchers],
             researchers=[section for section in shown if section.for_researchers],
-            theme=THEME,
             recolor=json.dumps({light: f"--{name}" for name, (light, _) in THEME.items()}),
             plotly=get_plotlyjs(),
             classes=table_json(comparison),
-            version=__version__,
             examples_file=EXAMPLES_FILE,
         )
     )
@@ -110,7 +108,7 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def environment(*folders: Path) -> jinja2.Environment:
-    """Build the environment of the templates: escaped values, an error for a missing name, words for numbers.
+    """Build the environment of the templates: escaped values, an error for a missing name, and what all pages share.
 
     Args:
         *folders: Further folders with templates.
@@ -126,6 +124,7 @@ def environment(*folders: Path) -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    templates.globals.update(theme=THEME, group_labels=GROUP_LABELS, version=__version__)
     templates.globals.update(mean_std_text=mean_std_text, mark=mark, signed=signed, interval_text=interval_text)
     templates.filters.update(
         percent=percent,

@@ -81,8 +81,8 @@ def class_pictures(rows: Sequence[Row], label: int, limit: int) -> tuple[Picture
     for role, words in (("train", "training image"), ("error", "test image")):
         images = {each.image: each.path for _, each in examples_of(rows, role, label)}
         if images:
-            kept = list(images.items())[:limit]
-            return tuple(Picture(data_uri(image), "", f"{words} of {name}", file) for image, file in kept)
+            shown = list(images.items())[:limit]
+            return tuple(Picture(data_uri(image), "", f"{words} of {name}", file) for image, file in shown)
     return ()
 
 

@@ -1,4 +1,4 @@
-"""What the figures of the page are drawn with: the palette, axes, points of classes, lines and bars.
+"""The drawing tools of all figures: the palette, axes, points of classes, lines and bars.
 
 Colors come in light and dark, apart for color-blind readers and legible on their ground. An empty figure has no frame,
 a hairline grid and a transparent ground.
@@ -107,8 +107,8 @@ def epoch_axis(figure: go.Figure, starts: Iterable[int], last: int) -> None:
     for number, start in enumerate(sorted(set(starts))):
         figure.add_vline(x=start + 0.5, line=DOTTED)
         if number == 0:
-            place = {"x": start + 0.5, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "bottom"}
-            figure.add_annotation(text="stage 2", showarrow=False, font={"size": 12, "color": MUTED}, **place)
+            corner = {"x": start + 0.5, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "bottom"}
+            figure.add_annotation(text="stage 2", showarrow=False, font={"size": 12, "color": MUTED}, **corner)
     figure.update_layout(margin={"t": 26})
     figure.update_xaxes(title="Epoch", range=[0.5 if last > 1 else 0, last + 0.5])
 
@@ -283,12 +283,12 @@ def add_line(
         ('markers', [0.5])
     """
     across, up = np.asarray(x, dtype=np.float32), np.asarray(y, dtype=np.float32)
-    known = np.isfinite(up)
-    if not known.any():
+    finite = np.isfinite(up)
+    if not finite.any():
         return
     if band is not None:
-        low, high = (np.asarray(end, dtype=np.float32)[known] for end in band)
-        around, back = across[known], across[known][::-1]
+        low, high = (np.asarray(end, dtype=np.float32)[finite] for end in band)
+        around, back = across[finite], across[finite][::-1]
         figure.add_scatter(
             x=np.concatenate([around, back]),
             y=np.concatenate([low, high[::-1]]),
@@ -303,9 +303,9 @@ def add_line(
             thin = {"color": color, "width": 1}
             figure.add_scatter(x=around, y=end, mode="lines", line=thin, opacity=0.6, hoverinfo="skip")
     figure.add_scatter(
-        x=across[known],
-        y=up[known],
-        mode="lines" if known.sum() > 1 else "markers",
+        x=across[finite],
+        y=up[finite],
+        mode="lines" if finite.sum() > 1 else "markers",
         name=clip(name),
         line={"color": color, "dash": dash, "width": width},
         marker={"color": color, "size": 7},
@@ -329,12 +329,12 @@ def count_axis(figure: go.Figure, counts: ClassCounts) -> FloatArray:
         >>> count_axis(figure, ClassCounts([200, 0])).tolist(), figure.layout.xaxis.ticktext
         ([200.0, 0.5], ('0', '1', '10', '100'))
     """
-    places = np.where(counts.array > 0, counts.array, 0.5)
-    low, high = np.log10(places.min()), np.log10(places.max())
+    positions = np.where(counts.array > 0, counts.array, 0.5)
+    low, high = np.log10(positions.min()), np.log10(positions.max())
     steps = (1, 2, 5) if high - low <= WIDE_DECADES else (1,)
     ticks = [step * 10**power for power in range(8) for step in steps]
-    shown = [tick for tick in ticks if places.min() * 0.8 <= tick <= places.max() * 1.25]
-    zero = [0.5] if places.min() < 1 else []
+    shown = [tick for tick in ticks if positions.min() * 0.8 <= tick <= positions.max() * 1.25]
+    zero = [0.5] if positions.min() < 1 else []
     pad = max(0.06, 0.04 * (high - low))
     figure.update_xaxes(
         title="Training images (logarithmic)",
@@ -343,18 +343,18 @@ def count_axis(figure: go.Figure, counts: ClassCounts) -> FloatArray:
         tickvals=zero + shown,
         ticktext=["0"] * len(zero) + [f"{tick:,}" for tick in shown],
     )
-    return places
+    return positions
 
 
-def _add_trend(figure: go.Figure, places: FloatArray, recalls: FloatArray) -> None:
+def _add_trend(figure: go.Figure, sizes: FloatArray, recalls: FloatArray) -> None:
     """Draw the mean over classes weighted by nearness in the logarithm of size (Nadaraya-Watson, Gaussian)."""
-    known = np.flatnonzero(~np.isnan(recalls))
-    sizes = np.log10(places[known])
-    if known.size < FEW_POINTS or np.ptp(sizes) == 0:
+    tested = np.flatnonzero(~np.isnan(recalls))
+    x = np.log10(sizes[tested])
+    if tested.size < FEW_POINTS or np.ptp(x) == 0:
         return
-    grid = np.linspace(sizes.min(), sizes.max(), 48)
-    weight = np.exp(-0.5 * ((grid[:, None] - sizes) / (0.07 * np.ptp(sizes))) ** 2)
-    level = (weight @ recalls[known]) / np.maximum(weight.sum(axis=1), 1e-12)
+    grid = np.linspace(x.min(), x.max(), 48)
+    weight = np.exp(-0.5 * ((grid[:, None] - x) / (0.07 * np.ptp(x))) ** 2)
+    level = (weight @ recalls[tested]) / np.maximum(weight.sum(axis=1), 1e-12)
     # Far from every class (a step profile) the weights vanish and a mean would be invented: the line breaks there.
     level[weight.max(axis=1) < WEIGHT_FLOOR] = np.nan
     line = {"color": INK, "width": 1.8}

@@ -1,4 +1,4 @@
-"""What a section of the page is made of: figures, entries of a legend, a sentence, a table of numbers."""
+"""The parts of a section of the page: figures, entries of a legend, a sentence, a table of numbers."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ const Classes = (() => {
     return element;
   };
   const grouped = new Intl.NumberFormat("en");
-  const count = (number, one, many = `${one}s`) => `${grouped.format(number)} ${number === 1 ? one : many}`;
+  const count = (number, noun, plural = `${noun}s`) => `${grouped.format(number)} ${number === 1 ? noun : plural}`;
+  const testedWords = (images) => (images > 0 && images < table.few ? `${count(images, "test image")}: too few to tell` : count(images, `${table.split} image`));
   const percent = (tenths) => (tenths === null || tenths === undefined ? "n/a" : (tenths / 10).toFixed(1));
   const called = (index) => (/^[\d.]+$/.test(table.names[index]) ? `class ${table.names[index]}` : table.names[index]);
   const groupOf = (index, run) => ((run === null ? null : table.runs[run].groups) ?? table.groups)[index];
@@ -44,7 +45,7 @@ const Classes = (() => {
       lines.push(`accuracy ${percent(table.runs[run].recall[index])}%`);
       if (interval(table.runs[run], index)) lines.push(`95% interval ${interval(table.runs[run], index)}`);
     }
-    if (tested) lines.push(table.words[tested] ?? count(tested, `${table.split} image`));
+    if (tested) lines.push(testedWords(tested));
     return lines.join("<br>");
   };
 
@@ -61,16 +62,16 @@ const Classes = (() => {
   };
 
   // ---- the search: a combobox with a list of options
-  const mark = (place) => {
-    active = place;
-    [...list.children].forEach((option, i) => option.setAttribute("aria-selected", String(i === place)));
-    if (place < 0) input.removeAttribute("aria-activedescendant");
-    else { input.setAttribute("aria-activedescendant", list.children[place].id); list.children[place].scrollIntoView({ block: "nearest" }); }
+  const mark = (position) => {
+    active = position;
+    [...list.children].forEach((option, i) => option.setAttribute("aria-selected", String(i === position)));
+    if (position < 0) input.removeAttribute("aria-activedescendant");
+    else { input.setAttribute("aria-activedescendant", list.children[position].id); list.children[position].scrollIntoView({ block: "nearest" }); }
   };
   const close = () => { shown = []; list.replaceChildren(); list.hidden = true; input.setAttribute("aria-expanded", "false"); mark(-1); };
   const suggest = () => {
-    const found = find(input.value);
-    shown = found.slice(0, OPTIONS);
+    const matches = find(input.value);
+    shown = matches.slice(0, OPTIONS);
     list.replaceChildren(...shown.map((index, i) => make("li", {
       role: "option", id: `class-option-${i}`, "aria-selected": "false",
       onpointerdown: (event) => event.preventDefault(), onclick: () => go(index),
@@ -78,7 +79,7 @@ const Classes = (() => {
     list.hidden = !shown.length;
     input.setAttribute("aria-expanded", String(shown.length > 0));
     mark(-1);
-    const words = found.length ? count(found.length, "class", "classes") + (found.length > OPTIONS ? `, the first ${OPTIONS} listed` : "") : "no class of that name";
+    const words = matches.length ? count(matches.length, "class", "classes") + (matches.length > OPTIONS ? `, the first ${OPTIONS} listed` : "") : "no class of that name";
     tell(input.value.trim() ? words : "");
   };
   // A moment after the last key, so that a screen reader is not interrupted at each.
@@ -115,15 +116,15 @@ const Classes = (() => {
     make("tbody", {}, ...table.runs.map((run) => make("tr", {},
       make("th", { scope: "row" }, run.label), make("td", { class: "number" }, percent(run.recall[index])),
       make("td", { class: "number" }, interval(run, index) || "n/a"), make("td", {}, ...confusions(run, index))))));
-  const picture = (index, [place, run, other, sure]) => {
+  const picture = (index, [position, run, other, sure]) => {
     const words = run === undefined ? `training image of ${called(index)}`
       : `${called(index)}, taken for ${called(other)} at ${percent(sure)}% confidence under ${table.runs[run].label}`;
-    return make("figure", {}, make("img", { src: table.images[place], alt: words }),
+    return make("figure", {}, make("img", { src: table.images[position], alt: words }),
       make("figcaption", { title: words }, ...(run === undefined ? ["training image"] : [called(other), make("span", { class: "quiet" }, table.runs[run].label)])));
   };
   const pictures = (index) => {
-    const found = table.examples[index];
-    if (found) return make("div", { class: "strip" }, ...found.map((one) => picture(index, one)));
+    const examples = table.examples[index];
+    if (examples) return make("div", { class: "strip" }, ...examples.map((example) => picture(index, example)));
     return make("p", { class: "quiet" }, table.left_out.includes(index) ? "The page has no room for its pictures: {{ examples_file }} in the folder of the run holds them."
       : "No example of it was kept. Older versions kept pictures of the hardest classes only: longtail analyze RUN adds the others.");
   };
@@ -139,15 +140,15 @@ const Classes = (() => {
     if (format.startsWith(",")) return grouped.format(value);
     return String(Number(value.toPrecision(Number(digits ?? 4))));
   };
-  const valueOf = ({ trace, axis, found }, index) => {
+  const valueOf = ({ trace, axis, positions }, index) => {
     const run = trace.meta.includes(":") ? table.runs[Number(trace.meta.slice(6))] : null;
-    if (found.length > 1) return MARKED;
+    if (positions.length > 1) return MARKED;
     const words = String(trace.hovertemplate ?? "").replace(/<extra>.*$/s, "").replace("%{text}", "")
-      .replace(/%\{(\w+)(?::([^}]*))?\}/g, (_, name, format) => formatted(trace[name]?.[found[0]], format ?? ""));
-    const said = words.split(/<br\s*\/?>/).map((part) => part.replace(/<[^>]*>/g, "").trim()).filter(Boolean).join(", ");
-    if (said) return said;
+      .replace(/%\{(\w+)(?::([^}]*))?\}/g, (_, name, format) => formatted(trace[name]?.[positions[0]], format ?? ""));
+    const text = words.split(/<br\s*\/?>/).map((part) => part.replace(/<[^>]*>/g, "").trim()).filter(Boolean).join(", ");
+    if (text) return text;
     if (run && axis === "Accuracy") return `accuracy ${percent(run.recall[index])}%`;
-    return axis ? `${formatted(trace.y[found[0]], ",")} ${axis.toLowerCase()}` : MARKED;
+    return axis ? `${formatted(trace.y[positions[0]], ",")} ${axis.toLowerCase()}` : MARKED;
   };
   const nameOf = (target) => {
     const section = target.closest("section"), title = target.closest("figure")?.querySelector("h3")?.textContent ?? "";
@@ -158,27 +159,27 @@ const Classes = (() => {
   const values = (index) => {
     const figures = new Map(), lines = new Map();
     for (const place of Figures.places(index)) {
-      const known = figures.get(place.target) ?? new Set();
-      figures.set(place.target, known.add(valueOf(place, index)));
+      const texts = figures.get(place.target) ?? new Set();
+      figures.set(place.target, texts.add(valueOf(place, index)));
     }
-    for (const [target, said] of figures) {
+    for (const [target, texts] of figures) {
       const { section, heading, words } = nameOf(target);
-      if (said.size > 1) said.delete(MARKED);
-      if (!said.has(MARKED)) lines.set(target, { section, words, said: [...said].join("; ") });
+      if (texts.size > 1) texts.delete(MARKED);
+      if (!texts.has(MARKED)) lines.set(target, { section, words, text: [...texts].join("; ") });
       else {
         const figures = (lines.get(heading)?.figures ?? 0) + 1;
-        lines.set(heading, { section, words: heading, figures, said: `marked in ${count(figures, "figure")}` });
+        lines.set(heading, { section, words: heading, figures, text: `marked in ${count(figures, "figure")}` });
       }
     }
-    const rows = [...lines.values()].slice(0, VALUES).map(({ section, words, said }) =>
-      make("div", {}, make("dt", {}, make("a", { href: `#${section?.id ?? ""}` }, words)), make("dd", {}, said)));
+    const rows = [...lines.values()].slice(0, VALUES).map(({ section, words, text }) =>
+      make("div", {}, make("dt", {}, make("a", { href: `#${section?.id ?? ""}` }, words)), make("dd", {}, text)));
     if (!rows.length) return [];
     return [make("h3", {}, "In the figures"), make("dl", { class: "values" }, ...rows)];
   };
   const facts = (index) => {
     const group = table.groups[index], tested = table.test[index];
     const words = [` ${table.group_labels[group]}`, count(table.train[index], "training image")];
-    if (table.split) words.push(table.words[tested] ?? count(tested, `${table.split} image`));
+    if (table.split) words.push(testedWords(tested));
     return make("p", { class: "quiet" }, dot(group), words.join(", "));
   };
   const render = async (index) => {
@@ -191,8 +192,8 @@ const Classes = (() => {
     panel.replaceChildren(...first);
     panel.hidden = false;
     panel.scrollIntoView({ block: "start" });
-    const said = table.runs.map((run) => `${percent(run.recall[index])}% under ${run.label}`).slice(0, 4).join(", ");
-    tell(`${called(index)}: ${panel.querySelector("p").textContent.trim()}. Accuracy ${said}. Marked in the figures.`);
+    const accuracies = table.runs.map((run) => `${percent(run.recall[index])}% under ${run.label}`).slice(0, 4).join(", ");
+    tell(`${called(index)}: ${panel.querySelector("p").textContent.trim()}. Accuracy ${accuracies}. Marked in the figures.`);
     // What is asked for first: the rings come after the panel is painted, as thousands of points take a moment to draw.
     await painted();
     if (chosen === index) Figures.choose(index);

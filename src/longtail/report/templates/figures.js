@@ -57,19 +57,19 @@ const Figures = (() => {
 
   // Places of a class in a trace.
   const places = (trace, index) => {
-    const found = [];
-    for (let i = 0; i < trace.customdata.length && found.length < RINGS; i += 1) if (trace.customdata[i] === index) found.push(i);
-    return found;
+    const positions = [];
+    for (let i = 0; i < trace.customdata.length && positions.length < RINGS; i += 1) if (trace.customdata[i] === index) positions.push(i);
+    return positions;
   };
   const rings = (spec, colors, vector) => {
     if (chosen === null) return [];
     return spec.data.filter((trace) => isClasses(trace) && trace.x && trace.y).flatMap((trace) => {
-      const found = places(trace, chosen);
-      if (!found.length) return [];
-      const marker = { symbol: "circle-open", size: found.length > 1 ? 11 : 18, color: inkOf(colors), line: { width: found.length > 1 ? 1.6 : 2.6 } };
+      const positions = places(trace, chosen);
+      if (!positions.length) return [];
+      const marker = { symbol: "circle-open", size: positions.length > 1 ? 11 : 18, color: inkOf(colors), line: { width: positions.length > 1 ? 1.6 : 2.6 } };
       return [{
         type: trace.type === "scattergl" && !vector ? "scattergl" : "scatter", mode: "markers", name: "chosen class", meta: "ring",
-        x: found.map((i) => trace.x[i]), y: found.map((i) => trace.y[i]), xaxis: trace.xaxis, yaxis: trace.yaxis,
+        x: positions.map((i) => trace.x[i]), y: positions.map((i) => trace.y[i]), xaxis: trace.xaxis, yaxis: trace.yaxis,
         hoverinfo: "skip", showlegend: false, cliponaxis: false, marker,
       }];
     });
@@ -94,7 +94,7 @@ const Figures = (() => {
       if (!figure.heard && describe) {
         figure.heard = true;
         figure.target.on("plotly_click", ({ points }) => {
-          const point = points.find((one) => isClasses(one.data));
+          const point = points.find((candidate) => isClasses(candidate.data));
           if (point) document.dispatchEvent(new CustomEvent("class-clicked", { detail: Number(point.customdata) }));
         });
       }
@@ -170,8 +170,8 @@ const Figures = (() => {
     places: (index) => figures.flatMap((figure) => {
       const { data, layout } = specOf(figure);
       return data.filter(isClasses).map((trace) => ({
-        target: figure.target, axis: layout.yaxis?.title?.text ?? "", trace, found: places(trace, index),
-      })).filter(({ found }) => found.length);
+        target: figure.target, axis: layout.yaxis?.title?.text ?? "", trace, positions: places(trace, index),
+      })).filter(({ positions }) => positions.length);
     }),
   };
 })();

@@ -6,33 +6,33 @@
   const PARTS = { std: "deviation", interval: "interval", change: "difference" };
   const ENDS = ["difference low", "difference high"], HOLDS = "difference holds over";
   const split = (cell) => {
-    const copy = cell.cloneNode(true), found = {};
+    const copy = cell.cloneNode(true), parts = {};
     copy.querySelectorAll(".alone").forEach((sign) => sign.remove());
     for (const [name, words] of Object.entries(PARTS)) {
       const part = copy.querySelector(`.${name}`);
-      if (part) { found[words] = plain(part.textContent).replace("±", "").replace(MINUS, "-").trim(); part.remove(); }
-      if (part?.dataset.ends) part.dataset.ends.split(" ").forEach((end, i) => { found[ENDS[i]] = end.replace(MINUS, "-"); });
-      if (part?.dataset.holds) found[HOLDS] = part.dataset.holds;
+      if (part) { parts[words] = plain(part.textContent).replace("±", "").replace(MINUS, "-").trim(); part.remove(); }
+      if (part?.dataset.ends) part.dataset.ends.split(" ").forEach((end, i) => { parts[ENDS[i]] = end.replace(MINUS, "-"); });
+      if (part?.dataset.holds) parts[HOLDS] = part.dataset.holds;
     }
     copy.querySelectorAll("button .arrow").forEach((arrow) => arrow.remove());
-    return { value: plain(copy.textContent), ...found };
+    return { value: plain(copy.textContent), ...parts };
   };
   const number = (text) => {
-    const found = /^[^\d+\-\u2212]*([+\-\u2212]?[\d,]*\.?\d+)/.exec(text);
-    return found ? Number(found[1].replaceAll(",", "").replace(MINUS, "-")) : NaN;
+    const match = /^[^\d+\-\u2212]*([+\-\u2212]?[\d,]*\.?\d+)/.exec(text);
+    return match ? Number(match[1].replaceAll(",", "").replace(MINUS, "-")) : NaN;
   };
 
   const key = (cell) => (cell.classList.contains("number") ? number(split(cell).value) : split(cell).value.toLowerCase());
-  const compare = (one, other) => {
-    const [none, nor] = [one, other].map((value) => Number.isNaN(value) || value === "" || value === "n/a");
+  const compare = (left, right) => {
+    const [none, nor] = [left, right].map((value) => Number.isNaN(value) || value === "" || value === "n/a");
     if (none || nor) return { order: none - nor, fixed: true };
-    return { order: typeof one === "number" && typeof other === "number" ? one - other : String(one).localeCompare(String(other), "en", { numeric: true }), fixed: false };
+    return { order: typeof left === "number" && typeof right === "number" ? left - right : String(left).localeCompare(String(right), "en", { numeric: true }), fixed: false };
   };
   // Rows about an earlier stage stay beneath the row they belong to.
-  const blocks = (body) => [...body.rows].reduce((found, row) => {
-    if (row.classList.contains("stage") && found.length) found.at(-1).push(row);
-    else found.push([row]);
-    return found;
+  const blocks = (body) => [...body.rows].reduce((groups, row) => {
+    if (row.classList.contains("stage") && groups.length) groups.at(-1).push(row);
+    else groups.push([row]);
+    return groups;
   }, []);
   const sort = (table, column) => {
     const heads = [...table.tHead.rows[0].cells], head = heads[column];
@@ -41,8 +41,8 @@
     head.setAttribute("aria-sort", falls ? "descending" : "ascending");
     const body = table.tBodies[0];
     const keyed = blocks(body).map((rows) => ({ rows, key: key(rows[0].cells[column]) }));
-    keyed.sort((one, other) => {
-      const { order, fixed } = compare(one.key, other.key);
+    keyed.sort((left, right) => {
+      const { order, fixed } = compare(left.key, right.key);
       return fixed || !falls ? order : -order;
     });
     body.append(...keyed.flatMap(({ rows }) => rows));

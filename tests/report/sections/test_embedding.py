@@ -187,7 +187,7 @@ def test_norms_are_drawn_for_each_measure_that_a_run_has(analysed: Callable[...,
     assert trends["ce", "Feature norm"] == trends["ce", "Bias"] == "rises"
     assert trends["gcl", "Feature norm"] == trends["ce", "Weight norm"] == "no clear trend"
     assert re.search(r"rises \(1\.00\) under ce and no clear trend \(.*\) under gcl", found.sentence)
-    assert "With the size of the class: rises" in found.drawings[0].alt
+    assert "with the size of the class rises" in found.drawings[0].alt
 
 
 def test_absent_classes_are_left_out_of_the_figure_not_drawn_at_zero(analysed: Callable[..., Path]) -> None:
