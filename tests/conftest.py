@@ -45,11 +45,11 @@ def make_folder(tmp_path: Path) -> MakeFolder:
 
     def make(classes: dict[str, int], name: str = "photos") -> Path:
         root = tmp_path / name
-        for place, count in classes.items():
-            (root / place).mkdir(parents=True, exist_ok=True)
+        for folder, count in classes.items():
+            (root / folder).mkdir(parents=True, exist_ok=True)
             for number in range(count):
                 color = tuple(int(x) for x in np.random.default_rng(number).integers(0, 255, 3))
-                Image.new("RGB", (6, 4), color).save(root / place / f"{number}.png")
+                Image.new("RGB", (6, 4), color).save(root / folder / f"{number}.png")
         return root
 
     return make

@@ -107,9 +107,9 @@ def test_a_full_disk_loses_nothing(code: int, tmp_path: Path, monkeypatch: pytes
 def test_what_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"old")
     (tmp_path / "ring").symlink_to("ring")
-    for place in (tmp_path, tmp_path / "file" / "a", tmp_path / "ring", Path("/dev/full"), Path("/dev/fd/987654")):
+    for path in (tmp_path, tmp_path / "file" / "a", tmp_path / "ring", Path("/dev/full"), Path("/dev/fd/987654")):
         with pytest.raises(LongtailError, match="cannot be written"):
-            write_atomically(place, b"new")
+            write_atomically(path, b"new")
     monkeypatch.setattr(os, "access", lambda *_: False)  # as for all but root
     with pytest.raises(LongtailError, match="allow writing"):
         write_atomically(tmp_path / "file", b"new")

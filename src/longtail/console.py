@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class Reporter:
@@ -43,7 +42,6 @@ class Bar:
         self.done = 0
         self._last_line = time.monotonic()
         self._progress: Progress | None = None
-        self._task: TaskID | None = None
 
     def __enter__(self) -> Bar:
         if self.reporter.console.is_terminal and not self.reporter.quiet:
@@ -56,21 +54,19 @@ class Bar:
                 console=self.reporter.console,
                 transient=True,
             )
-            self._task = self._progress.add_task(self.title, total=self.total, note="")
+            self._progress.add_task(self.title, total=self.total, note="")
             self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._progress is not None:
             self._progress.stop()
 
     def update(self, done: int, note: str = "") -> None:
         """Set how far it is, with a short note next to the bar."""
         self.done = done
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=done, note=note)
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=done, note=note)
         elif time.monotonic() - self._last_line >= self.reporter.plain_seconds:
             self._last_line = time.monotonic()
             count = f"{done}" if self.total is None else f"{done}/{self.total}"

@@ -199,11 +199,8 @@ class ClassCounts:
             >>> ClassCounts([300, 50, 5]).group_of()
             ['many', 'medium', 'few']
         """
-        result: list[GroupName] = ["medium"] * self.num_classes
-        for name, rows in self.groups(**options).items():
-            for row in rows:
-                result[row] = name
-        return result
+        names = {row: name for name, rows in self.groups(**options).items() for row in rows}
+        return [names[row] for row in range(self.num_classes)]
 
     def permute(self, order: Sequence[int]) -> ClassCounts:
         """The same classes in another order: new class ``i`` is old class ``order[i]``.

@@ -18,7 +18,7 @@ _LISTED: Final = 50  # most names listed if none is similar
 _PARTS: Final = re.compile(r"[./]")
 _SUFFIX: Final = re.compile(r"\.(csv|tsv|txt|json|ya?ml|parquet|png|jpe?g)$")  # file suffixes, ignored
 
-# Synonyms of options and methods in other tools and papers.
+# Names of other tools and papers for our options and recipes.
 _MEANINGS: Final = {
     "batch-size": "bs b batch batches batchsize mini-batch minibatch-size train-batch-size per-device-train-batch-size",
     "epochs": "e n-epochs num-epochs num-train-epochs max-epochs max-epoch nb-epochs iterations steps max-steps",
@@ -158,7 +158,7 @@ def listed(names: Sequence[str], shown: int = 5) -> str:
 
 
 def nearest(
-    name: str, known: Iterable[str], *, list_all: bool = True, show: Callable[[str], str] = lambda choice: choice
+    name: str, names: Iterable[str], *, list_all: bool = True, show: Callable[[str], str] = lambda choice: choice
 ) -> str:
     """Return a hint such as ``" Did you mean 'gcl'?"``, or the choices where nothing is near.
 
@@ -167,7 +167,7 @@ def nearest(
 
     Args:
         name: The unknown name.
-        known: The valid names, most relevant first; a set is sorted alphabetically.
+        names: The valid names, most relevant first; a set is sorted alphabetically.
         list_all: List the choices where nothing is near; else the hint is empty.
         show: Turns a suggested name into what to type.
 
@@ -179,7 +179,7 @@ def nearest(
         >>> nearest("zzz", ["gcl", "kps"])
         ' Known: gcl, kps.'
     """
-    choices = sorted(known) if isinstance(known, Set) else list(dict.fromkeys(known))
+    choices = sorted(names) if isinstance(names, Set) else list(dict.fromkeys(names))
     ranks = {choice: _nearness(_plain(name), _plain(choice)) for choice in choices}
     best = max(ranks.values(), default=(0.0, 0.0))
     if best[0] < _NEAR:

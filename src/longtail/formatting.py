@@ -18,24 +18,24 @@ def percent(value: float | None, digits: int = 1, *, unit: bool = True) -> str:
     return "n/a" if value is None else f"{100 * value:.{digits}f}{'%' if unit else ''}"
 
 
-def interval_text(ends: Sequence[float] | None, to: str = EN_DASH) -> str:
-    """The ends of an interval in percent; nothing where there is none.
+def interval_text(bounds: Sequence[float] | None, to: str = EN_DASH) -> str:
+    """The bounds of an interval in percent; empty where there is none.
 
     Example:
         >>> interval_text((0.123, 0.5)), interval_text((0.123, 0.5), " to "), interval_text(None)
         ('12.3–50.0', '12.3 to 50.0', '')
     """
-    return "" if ends is None else to.join(percent(end, unit=False) for end in ends)
+    return "" if bounds is None else to.join(percent(bound, unit=False) for bound in bounds)
 
 
-def figure_text(value: float | None, ends: Sequence[float] | None = None, *, unit: bool = True) -> str:
+def figure_text(value: float | None, bounds: Sequence[float] | None = None, *, unit: bool = True) -> str:
     """A fraction as a percentage, with its interval in brackets where it has one.
 
     Example:
         >>> figure_text(0.384, [0.3741, 0.3939]), figure_text(0.384, unit=False)
         ('38.4% (37.4–39.4)', '38.4')
     """
-    return percent(value, unit=unit) + ("" if value is None or ends is None else f" ({interval_text(ends)})")
+    return percent(value, unit=unit) + ("" if value is None or bounds is None else f" ({interval_text(bounds)})")
 
 
 def signed(value: float | None) -> str:

@@ -182,15 +182,15 @@ def test_a_cache_that_cannot_be_written_does_not_stop_a_parquet_source(
     assert len(load_source(f"parquet:{parquet(tmp_path / 'animals.parquet')}").splits["train"]) == 12
 
 
-@pytest.mark.parametrize(("limit", "words", "said"), [(1000, [], 1), (1e9, [], 0), (1000, ["--json"], 1)])
+@pytest.mark.parametrize(("limit", "words", "times"), [(1000, [], 1), (1e9, [], 0), (1000, ["--json"], 1)])
 def test_a_command_says_what_it_has_added(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, words: list[str], said: int
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, words: list[str], times: int
 ) -> None:
     monkeypatch.setattr(cache, "REPORTED_GROWTH", limit)
     file = parquet(tmp_path / "animals.parquet")
     first, second = (cli("inspect", f"parquet:{file}", *words) for _ in range(2))
-    assert [line.count("longtail cache --clear") for line in first.err.splitlines()] == [1] * said
-    assert str(tmp_path / "cache") in first.err or not said
+    assert [line.count("longtail cache --clear") for line in first.err.splitlines()] == [1] * times
+    assert str(tmp_path / "cache") in first.err or not times
     assert second.err == "", "nothing new"
     assert "--clear" not in first.out
 

@@ -47,7 +47,9 @@ def test_a_grid_is_planned_with_the_columns(cli: Call, table: Path, monkeypatch:
         cli(*words, "--label-column", "kind", "--image-column", "where", "--set", "data.image_column=other").status == 0
     )
     data = [run.config.data for run in planned[0].runs]
-    assert {(one.label_column, one.image_column, one.split_column) for one in data} == {("kind", "other", None)}
+    assert {(config.label_column, config.image_column, config.split_column) for config in data} == {
+        ("kind", "other", None)
+    }
     for misplaced in (("run", "--label-column", "who"), ("--grid", "grid.yaml", "--label-column", "who")):
         refused = cli("compare", *misplaced)
         assert (refused.status, "--label-column" in refused.complaint) == (2, True)
@@ -61,9 +63,9 @@ def test_what_is_odd_about_a_table_is_said_when_it_is_trained_on(train: Call, ta
     notes = json.loads((tmp_path / "run" / "metrics.json").read_text())["notes"]
     for text in (done.err, "\n".join(notes)):
         for words in (
-            "the column 'part' divides",
-            "a split that is held out lists the same file",
-            "list each file once",
+            "'part'",
+            "held out",
+            "once",
         ):
             assert words in " ".join(text.split())
 

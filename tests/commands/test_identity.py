@@ -34,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, train_into: Call) -> Path:
 
 
 @pytest.fixture
-def place(trained: Path, tmp_path: Path) -> Path:
+def workspace(trained: Path, tmp_path: Path) -> Path:
     """A copy of both that may be changed; the run looks for its images in the copy."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     config = tmp_path / "run" / "config.yaml"
@@ -42,8 +42,8 @@ def place(trained: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _figures(cli: Call, place: Path, *words: object) -> dict[str, Any]:
-    done = cli("evaluate", place / "run", *words, "--json")
+def _figures(cli: Call, workspace: Path, *words: object) -> dict[str, Any]:
+    done = cli("evaluate", workspace / "run", *words, "--json")
     assert done.status == 0, done.err
     return dict(json.loads(done.out))
 
@@ -61,24 +61,24 @@ def test_the_splits_file_has_a_line_for_each_image(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_an_empty_class_makes_no_difference(cli: Call, place: Path, recorded: bool) -> None:
+def test_an_empty_class_makes_no_difference(cli: Call, workspace: Path, recorded: bool) -> None:
     if not recorded:  # a run of an older version
-        (place / "run" / "splits.csv").unlink()
-    before = _figures(cli, place)
-    (place / "photos" / "aardvark").rmdir()
-    (place / "photos" / "bat").mkdir()
-    assert _figures(cli, place) == before
-    chosen = cli("adjust", place / "run", "--json")
+        (workspace / "run" / "splits.csv").unlink()
+    before = _figures(cli, workspace)
+    (workspace / "photos" / "aardvark").rmdir()
+    (workspace / "photos" / "bat").mkdir()
+    assert _figures(cli, workspace) == before
+    chosen = cli("adjust", workspace / "run", "--json")
     assert chosen.status == 0, chosen.err
     assert json.loads(chosen.out)["test"]["before"]["accuracy"] == before["accuracy"]
 
 
-def test_new_images_never_come_among_those_that_are_tested(cli: Call, place: Path) -> None:
-    before = _figures(cli, place)
-    shutil.copytree(place / "photos" / "ant", place / "photos" / "zebra")
-    shutil.copy(place / "photos" / "ant" / "0.png", place / "photos" / "bee" / "00.png")
-    assert _figures(cli, place) == before
-    assert "10 images are new" in cli("evaluate", place / "run").err
+def test_new_images_never_come_among_those_that_are_tested(cli: Call, workspace: Path) -> None:
+    before = _figures(cli, workspace)
+    shutil.copytree(workspace / "photos" / "ant", workspace / "photos" / "zebra")
+    shutil.copy(workspace / "photos" / "ant" / "0.png", workspace / "photos" / "bee" / "00.png")
+    assert _figures(cli, workspace) == before
+    assert "10 images are new" in cli("evaluate", workspace / "run").err
 
 
 def _state(run: Path) -> dict[str, bytes]:
@@ -86,60 +86,60 @@ def _state(run: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_a_renamed_class_is_refused_before_anything_is_written(cli: Call, place: Path, recorded: bool) -> None:
+def test_a_renamed_class_is_refused_before_anything_is_written(cli: Call, workspace: Path, recorded: bool) -> None:
     if not recorded:
-        (place / "run" / "splits.csv").unlink()
-    (place / "photos" / "bee").rename(place / "photos" / "wasp")
-    before = _state(place / "run")
+        (workspace / "run" / "splits.csv").unlink()
+    (workspace / "photos" / "bee").rename(workspace / "photos" / "wasp")
+    before = _state(workspace / "run")
     for command in ("evaluate", "adjust", "analyse"):
-        done = cli(command, place / "run")
+        done = cli(command, workspace / "run")
         assert done.status == 1
         assert "'wasp'" in done.complaint
-    assert _state(place / "run") == before
+    assert _state(workspace / "run") == before
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_changed_images_are_noted_by_evaluate_and_refused_by_adjust(cli: Call, place: Path, recorded: bool) -> None:
+def test_changed_images_are_noted_by_evaluate_and_refused_by_adjust(cli: Call, workspace: Path, recorded: bool) -> None:
     if not recorded:
-        (place / "run" / "splits.csv").unlink()
-    for photo in (place / "photos" / "cat").glob("[0-3].png"):
+        (workspace / "run" / "splits.csv").unlink()
+    for photo in (workspace / "photos" / "cat").glob("[0-3].png"):
         photo.unlink()
-    before = _state(place / "run")
-    done = cli("evaluate", place / "run")
+    before = _state(workspace / "run")
+    done = cli("evaluate", workspace / "run")
     assert (done.status, "trained and tested on" in done.err) == (0, True)
-    done = cli("adjust", place / "run")
+    done = cli("adjust", workspace / "run")
     assert done.status == 1
     assert "trained and tested on" in done.complaint
-    assert _state(place / "run") == before
+    assert _state(workspace / "run") == before
 
 
-def test_a_run_works_from_any_folder(cli: Call, train: Call, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
+def test_a_run_works_from_any_folder(cli: Call, train: Call, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
     assert train("folder:photos", "--keep-checkpoints", "--quiet", out="other").status == 0
-    (place / "elsewhere").mkdir()
-    monkeypatch.chdir(place / "elsewhere")
-    assert cli("evaluate", place / "other").status == 0
-    (place / "other" / "report.html").unlink()
-    (place / "other" / "metrics.json").unlink()
-    assert cli("train", "--resume", place / "other", "--quiet").status == 0
+    (workspace / "elsewhere").mkdir()
+    monkeypatch.chdir(workspace / "elsewhere")
+    assert cli("evaluate", workspace / "other").status == 0
+    (workspace / "other" / "report.html").unlink()
+    (workspace / "other" / "metrics.json").unlink()
+    assert cli("train", "--resume", workspace / "other", "--quiet").status == 0
 
 
-def test_a_stopped_run_goes_on_at_the_new_place_and_with_the_classes_it_had(cli: Call, place: Path) -> None:
-    run, metrics = place / "run", json.loads((place / "run" / "metrics.json").read_text())
+def test_a_stopped_run_goes_on_at_the_new_place_and_with_the_classes_it_had(cli: Call, workspace: Path) -> None:
+    run, metrics = workspace / "run", json.loads((workspace / "run" / "metrics.json").read_text())
     (run / "metrics.json").unlink()
-    (place / "photos" / "aardvark").rmdir()
-    (place / "photos").rename(place / "moved")
+    (workspace / "photos" / "aardvark").rmdir()
+    (workspace / "photos").rename(workspace / "moved")
     assert "--moved-to" in cli("train", "--resume", run).complaint
-    assert cli("train", "--resume", run, "--moved-to", place / "run").status == 1
-    assert str(place / "moved") not in (run / "config.yaml").read_text()
-    done = cli("train", "--resume", run, "--moved-to", place / "moved", "--quiet")
+    assert cli("train", "--resume", run, "--moved-to", workspace / "run").status == 1
+    assert str(workspace / "moved") not in (run / "config.yaml").read_text()
+    done = cli("train", "--resume", run, "--moved-to", workspace / "moved", "--quiet")
     assert done.status == 0, done.err
     again = json.loads((run / "metrics.json").read_text())
     assert {name: again[name] for name in ("classes", "test", "data_hash")} == {
         name: metrics[name] for name in ("classes", "test", "data_hash")
     }
     assert cli("evaluate", run).status == 0
-    assert "--resume" in cli("train", place / "moved", "--out", place / "new", "--moved-to", "x").complaint
+    assert "--resume" in cli("train", workspace / "moved", "--out", workspace / "new", "--moved-to", "x").complaint
 
 
 def test_a_table_whose_classes_are_renamed_is_not_trained_on_further(
@@ -154,35 +154,35 @@ def test_a_table_whose_classes_are_renamed_is_not_trained_on_further(
     assert "'bug'" in cli("train", "--resume", tmp_path / "run").complaint
 
 
-def test_a_source_that_has_moved_is_asked_for(cli: Call, place: Path) -> None:
-    before = _figures(cli, place)
-    (place / "photos").rename(place / "moved")
+def test_a_source_that_has_moved_is_asked_for(cli: Call, workspace: Path) -> None:
+    before = _figures(cli, workspace)
+    (workspace / "photos").rename(workspace / "moved")
     for command in ("evaluate", "adjust", "analyse"):
-        assert "--moved-to" in cli(command, place / "run").complaint
-    assert _figures(cli, place, "--moved-to", place / "moved") == before
-    (place / "moved" / "ant" / "0.png").write_bytes(b"another size")
-    assert "trained and tested on" in cli("evaluate", place / "run", "--moved-to", place / "moved").complaint
+        assert "--moved-to" in cli(command, workspace / "run").complaint
+    assert _figures(cli, workspace, "--moved-to", workspace / "moved") == before
+    (workspace / "moved" / "ant" / "0.png").write_bytes(b"another size")
+    assert "trained and tested on" in cli("evaluate", workspace / "run", "--moved-to", workspace / "moved").complaint
 
 
-def test_training_images_in_another_source_are_counted(cli: Call, place: Path) -> None:
-    rows = list(csv.DictReader((place / "run" / "splits.csv").open(newline="")))
+def test_training_images_in_another_source_are_counted(cli: Call, workspace: Path) -> None:
+    rows = list(csv.DictReader((workspace / "run" / "splits.csv").open(newline="")))
     counts = {name: sum(row["split"] == name for row in rows) for name in ("train", "validation")}
-    assert _figures(cli, place, place / "photos")["seen"] == counts
+    assert _figures(cli, workspace, workspace / "photos")["seen"] == counts
     chosen = [row["path"] for row in rows if row["split"] == "train" and row["class"] != "cat"]
     for number, path in enumerate(chosen):  # other names: found by their bytes
-        target = place / "others" / Path(path).parent / f"copy-{number}.png"
+        target = workspace / "others" / Path(path).parent / f"copy-{number}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(place / "photos" / path, target)
-    done = cli("evaluate", place / "run", place / "others", "--json")
+        shutil.copy(workspace / "photos" / path, target)
+    done = cli("evaluate", workspace / "run", workspace / "others", "--json")
     assert json.loads(done.out)["seen"] == {"train": len(chosen), "validation": 0}
     assert f"{len(chosen)} of these {len(chosen)} images were trained on" in done.err
 
 
-def test_a_misspelled_split_is_refused_where_there_is_only_one(cli: Call, place: Path) -> None:
-    done = cli("evaluate", place / "run", place / "photos", "--split", "tset")
+def test_a_misspelled_split_is_refused_where_there_is_only_one(cli: Call, workspace: Path) -> None:
+    done = cli("evaluate", workspace / "run", workspace / "photos", "--split", "tset")
     assert (done.status, "'test'" in done.complaint) == (2, True)
 
 
-def test_a_damaged_splits_file_is_named(cli: Call, place: Path) -> None:
-    (place / "run" / "splits.csv").write_text("split,class\ntrain\n")
-    assert "splits.csv" in cli("evaluate", place / "run").complaint
+def test_a_damaged_splits_file_is_named(cli: Call, workspace: Path) -> None:
+    (workspace / "run" / "splits.csv").write_text("split,class\ntrain\n")
+    assert "splits.csv" in cli("evaluate", workspace / "run").complaint

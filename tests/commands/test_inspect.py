@@ -21,11 +21,11 @@ Call = Callable[..., Any]
 def photos(tmp_path: Path) -> Path:
     """Two classes of noise, in train and test."""
     random = np.random.default_rng(0)
-    for place, count in {"train/cat": 12, "train/lynx": 5, "test/cat": 5, "test/lynx": 5}.items():
-        (tmp_path / "photos" / place).mkdir(parents=True)
+    for folder, count in {"train/cat": 12, "train/lynx": 5, "test/cat": 5, "test/lynx": 5}.items():
+        (tmp_path / "photos" / folder).mkdir(parents=True)
         for number in range(count):
             pixels = random.integers(0, 255, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / place / f"{number}.png")
+            Image.fromarray(pixels).save(tmp_path / "photos" / folder / f"{number}.png")
     return tmp_path / "photos"
 
 
@@ -51,9 +51,9 @@ def test_strict_fails_on_errors_and_warnings_alone(cli: Call, photos: Path) -> N
     noted = cli("inspect", photos, "--strict", "--json")
     assert (noted.status, kinds(noted)) == (0, {"not-an-image": "note"})
     (photos / "test" / "lynx" / "copy.png").write_bytes((photos / "train" / "cat" / "0.png").read_bytes())
-    found = cli("inspect", photos, "--strict", "--json")
-    assert found.status == 1
-    assert kinds(found)["exact-copies-across-labels"] == kinds(found)["exact-copies-across-splits"] == "warning"
+    strict = cli("inspect", photos, "--strict", "--json")
+    assert strict.status == 1
+    assert kinds(strict)["exact-copies-across-labels"] == kinds(strict)["exact-copies-across-splits"] == "warning"
     assert cli("inspect", photos).status == 0
     (photos / "train" / "cat" / "0.png").write_text("no image")
     assert kinds(cli("inspect", photos, "--json"))["unreadable"] == "error"
@@ -81,8 +81,8 @@ def test_the_page_is_whole_offline_and_shows_what_was_found(cli: Call, photos: P
 
 
 def test_a_sample(cli: Call, photos: Path) -> None:
-    found = json.loads(cli("inspect", photos, "--max-images", 9, "--json").out)
-    assert (found["checked"] <= 9, found["total"]) == (True, 27)
+    audit = json.loads(cli("inspect", photos, "--max-images", 9, "--json").out)
+    assert (audit["checked"] <= 9, audit["total"]) == (True, 27)
     assert "--max-images" in cli("inspect", photos, "--max-images", 0).complaint
 
 
@@ -95,8 +95,8 @@ def test_names_with_spaces_newlines_and_other_scripts_go_all_the_way(
     for number, name in enumerate(("two words.png", "two\nlines.png", "Käfer 猫.png", "-x.png", "a'b\"c.png")):
         (photos / "train" / "cat" / f"{number}.png").rename(photos / "train" / "cat" / name)
     (photos / "train" / "cat" / "cut\nhere.png").write_bytes(b"\x89PNG")
-    found = json.loads(cli("inspect", photos, "--json").out)
-    assert found["unreadable"] == [str(photos / "train" / "cat" / "cut\nhere.png")]
+    audit = json.loads(cli("inspect", photos, "--json").out)
+    assert audit["unreadable"] == [str(photos / "train" / "cat" / "cut\nhere.png")]
     assert "cut\\nhere.png" in cli("inspect", photos).out.replace("\n", "")
     assert "cut\\nhere.png" in train(photos).complaint
     (photos / "train" / "cat" / "cut\nhere.png").unlink()
@@ -134,9 +134,9 @@ def test_a_huge_image_is_refused_with_the_limit(cli: Call, train: Call, photos: 
 
 def test_the_limit_can_be_set(cli: Call, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGTAIL_MAX_PIXELS", "255")
-    found = json.loads(cli("inspect", photos, "--json").out)
-    assert len(found["unreadable"]) == 27
-    assert "is 16 x 16, more than 255 pixels" in found["findings"][0]["message"]
+    audit = json.loads(cli("inspect", photos, "--json").out)
+    assert len(audit["unreadable"]) == 27
+    assert "is 16 x 16, more than 255 pixels" in audit["findings"][0]["message"]
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     monkeypatch.setenv("LONGTAIL_MAX_PIXELS", "3_000_000_000")
     (photos / "train" / "cat" / "huge.png").write_bytes(huge(50_000)[:40])
@@ -160,9 +160,9 @@ def test_a_file_that_goes_after_it_was_listed_is_named(
     def vanishing(split: Split) -> str:
         if moment == "before it is hashed":
             (photos / "train" / "lynx" / "3.png").unlink(missing_ok=True)
-        found = real(split)
+        fingerprint = real(split)
         (photos / "train" / "lynx" / "3.png").unlink(missing_ok=True)
-        return found
+        return fingerprint
 
     monkeypatch.setattr(Split, "fingerprint", vanishing)
     options = ("--data.resident_gigabytes", 0, "--data.validation_fraction", 0)
@@ -183,5 +183,5 @@ def test_a_file_that_goes_while_it_is_inspected_is_a_finding(
         return real(*words)
 
     monkeypatch.setattr(inspection, "probe_all", vanishing)
-    found = json.loads(cli("inspect", photos, "--json").out)
-    assert found["unreadable"] == [str(photos / "train" / "lynx" / "3.png")]
+    audit = json.loads(cli("inspect", photos, "--json").out)
+    assert audit["unreadable"] == [str(photos / "train" / "lynx" / "3.png")]

@@ -70,14 +70,14 @@ def test_from_a_folder_to_a_file_to_deploy(cli: Callable[..., Any], photos: Path
     done = cli("predict", "run", photos, "--out", "answers.csv")
     assert done.status == 0, done.err
     with Path("answers.csv").open(newline="", encoding="utf-8") as file:
-        said = {row["path"]: row["prediction"] for row in csv.DictReader(file)}
-    assert len(said) == sum(PHOTOS.values())
-    assert np.mean([Path(path).parent.name == name for path, name in said.items()]) > 0.9
+        predictions = {row["path"]: row["prediction"] for row in csv.DictReader(file)}
+    assert len(predictions) == sum(PHOTOS.values())
+    assert np.mean([Path(path).parent.name == name for path, name in predictions.items()]) > 0.9
 
     done = cli("export", "run", "--format", "torch", "--out", "model.pt2", "--images", photos)
     assert done.status == 0, done.err
     info = load_info("run")
-    pixels = [read_item(Item(path, path), info.preprocessing).pixels for path in said]
+    pixels = [read_item(Item(path, path), info.preprocessing).pixels for path in predictions]
     images = torch.from_numpy(np.stack([square for square in pixels if square is not None]).transpose(0, 3, 1, 2))
     _, label = torch.export.load("model.pt2").module()(images.contiguous())
-    assert [info.classes[index] for index in label] == list(said.values())
+    assert [info.classes[index] for index in label] == list(predictions.values())

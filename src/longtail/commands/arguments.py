@@ -99,7 +99,7 @@ _HELP: Final = {
 
 
 def _marks(kind: Any) -> list[Any]:
-    """What stands in the ``Annotated`` of a type, or of a type that it may be."""
+    """Return the marks in the ``Annotated`` of a type, or of the members of a union."""
     parts = get_args(kind) if get_origin(kind) in {Union, UnionType} else (kind,)
     return [mark for part in parts for mark in getattr(part, "__metadata__", ())]
 
@@ -201,7 +201,7 @@ def _parser(flags: Mapping[str, Argument]) -> argparse.ArgumentParser:
 def _divide(
     program: str, rest: Sequence[str], flags: Mapping[str, Argument], texts: Mapping[str, Any]
 ) -> tuple[list[str], dict[str, str]]:
-    """Divide the words that are not known flags into positional ones and options of a loss, which are not listed."""
+    """Divide the remaining words into positional ones and options of a loss, which have no flags of their own."""
     positionals, parts, words = list[str](), dict[str, str](), iter(rest)
     for word in words:
         flag, equals, text = word.partition("=")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +31,12 @@ def demo(*, out: Annotated[str, "DIR"] = "runs/demo", epochs: Annotated[int, Ge(
 
     refuse_stream(out, "--out")
     folders = [Path(out) / recipe.split("/")[1] for recipe in DEMO_RECIPES]
-    _make_way(folders)
+    earlier = [folder for folder in folders if folder.exists()]
+    for folder in earlier:  # all are looked at before the first is deleted
+        if not (folder / CONFIG_FILE).is_file() or read_config(folder).recipe not in DEMO_RECIPES:
+            raise LongtailError(f"{folder} exists already and is not a run of the demo: choose another --out.")
+    for folder in earlier:
+        shutil.rmtree(folder)
     for recipe, folder in zip(DEMO_RECIPES, folders, strict=True):
         config = resolve({"recipe": recipe, "data.source": "mnist5k"}, epochs=epochs)
         Console(stderr=True).print(f"\n[bold]{recipe}[/bold]")
@@ -43,13 +47,3 @@ def demo(*, out: Annotated[str, "DIR"] = "runs/demo", epochs: Annotated[int, Ge(
     page = write_report(folders, Path(out) / REPORT_FILE)
     print_line(f"\nreport: {page}")
     return 0
-
-
-def _make_way(folders: Sequence[Path]) -> None:
-    """Delete the runs of an earlier demo; refuse to delete anything else, and then delete nothing."""
-    earlier = [folder for folder in folders if folder.exists()]
-    for folder in earlier:
-        if not (folder / CONFIG_FILE).is_file() or read_config(folder).recipe not in DEMO_RECIPES:
-            raise LongtailError(f"{folder} exists already and is not a run of the demo: choose another --out.")
-    for folder in earlier:
-        shutil.rmtree(folder)

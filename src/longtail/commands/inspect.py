@@ -1,4 +1,4 @@
-"""longtail inspect: what a source holds and what looks wrong with it."""
+"""longtail inspect: an audit of a source, its classes and the images that look wrong."""
 
 from __future__ import annotations
 

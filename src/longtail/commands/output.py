@@ -54,7 +54,7 @@ def summary_table(summary: Mapping[str, Any]) -> Group:
 
 
 def interval_notes(summary: Mapping[str, Any]) -> list[str]:
-    """What a reader of the figures has to know: what the intervals count, and how many classes hardly have images.
+    """Return notes on the figures: what the intervals allow for, and how many classes have hardly any images.
 
     Example:
         >>> rows = [{"test_count": count} for count in (0, 3, 50)]
@@ -129,7 +129,7 @@ def print_json(values: Any) -> None:
 
 
 def fail(message: str, status: int = EXIT_FAILED) -> int:
-    """Say what is wrong in one line, and return the exit status."""
+    """Print an error in one line, and return the exit status."""
     sys.stderr.write(f"longtail: {' '.join(message.splitlines())}\n")
     return status
 
@@ -138,7 +138,7 @@ PARTS = ("overall", "many", "medium", "few")
 
 
 def sure_table(sure: Mapping[str, Any]) -> Table:
-    """Lay out what one threshold keeps of all images and of each group, and how many of those are right.
+    """Lay out coverage and accuracy at one threshold, of all images and of each group.
 
     Args:
         sure: As :func:`longtail.evaluation.selective.sure_summary` returns it.
@@ -152,7 +152,7 @@ def sure_table(sure: Mapping[str, Any]) -> Table:
 
 
 def coverage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Lay out what several thresholds keep: overall and of each group, coverage and beneath it accuracy.
+    """Lay out coverage, and accuracy below it, at several thresholds, of all images and of each group.
 
     Args:
         rows: As :func:`longtail.evaluation.selective.sure_summary` returns them.

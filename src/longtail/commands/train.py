@@ -191,7 +191,7 @@ def _show_folds(out: str, metrics: Mapping[str, Any]) -> None:
 
 
 def _finish_training(work: Callable[[], dict[str, Any]], config: RunConfig, out: str, reporter: Reporter) -> int:
-    """Say what is trained, train it, and show the result; return the exit status."""
+    """Print an outline, train, and show the result; return the exit status."""
     import torch
 
     from longtail.training.engine import is_main_process

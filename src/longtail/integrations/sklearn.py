@@ -73,7 +73,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     Args:
         loss: A name of ``longtail.losses.LOSSES``. The default is consistent for the balanced error.
         loss_options: Its options, as for :func:`longtail.losses.build_loss`.
-        head: ``linear``, ``cosine``, or ``auto``: what the loss is defined on.
+        head: ``linear``, ``cosine``, or ``auto`` for the one that the loss is defined on.
         backbone: A network as :func:`longtail.models.build_backbone` takes it, or the folder of a finished run.
         pretrained: Start the network from its published weights; not for a run's folder, which has its own.
         train_backbone: Train the network too. Otherwise it is frozen, and its features are computed once.
@@ -81,7 +81,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         augmentation: Changes to training images, where the network is trained.
         epochs: Epochs of stage 1.
         retrain_epochs: Epochs of stage 2; 0 leaves it out.
-        retrain_sampler: What stage 2 draws by, a name of :func:`longtail.data.class_probabilities`.
+        retrain_sampler: Sampling strategy of stage 2, a name of :func:`longtail.data.class_probabilities`.
         batch_size: Rows per step.
         lr: Learning rate; when not given, 0.01 for a classifier on features and 0.001 where the network trains.
         weight_decay: Decoupled weight decay.
@@ -185,11 +185,11 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return np.asarray(scores.softmax(dim=1).numpy(), dtype=np.float64)
 
     def balanced_score(self, X: Any, y: Any) -> float:  # noqa: N803
-        """Return the mean recall of the classes in ``y``: what ``score``, the accuracy, hides about the tail."""
+        """Return the mean recall of the classes in ``y``; accuracy, which ``score`` returns, hides the tail."""
         return float(balanced_accuracy_score(y, self.predict(X)))
 
     def adjustment(self) -> Adjustment:
-        """Return what is done to the network's logits before softmax: the loss's scale, and the shift to ``prior``."""
+        """Return the adjustment of the logits before softmax: the scale of the loss, and the shift to ``prior``."""
         check_is_fitted(self)
         size, assumed = len(self.classes_), prior_shares(self.assumed_prior_, self.class_counts_)
         wanted = assumed if self.prior is None else self._shares(self.prior)

@@ -163,7 +163,7 @@ def check_backbone(backbone: Any) -> None:
 
 @dataclass(frozen=True)
 class StoredClassifier:
-    """What ``classifier.json`` holds: all of a fitted classifier except the model itself.
+    """The content of ``classifier.json``: all of a fitted classifier except the model itself.
 
     Attributes:
         format_version: The layout of the file.
@@ -202,7 +202,7 @@ class StoredClassifier:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON holds instead: a path as text, numpy and torch numbers as lists."""
+    """Return the value that JSON holds instead: a path as text, numpy and torch numbers as lists."""
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):
