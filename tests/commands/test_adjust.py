@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -15,10 +14,11 @@ import torch
 from safetensors.torch import save_file
 
 from longtail.experiments.adjust import AdjustmentOptions, adjust_run
-from longtail.experiments.finished_run import FinishedRun, RunImages
+from longtail.experiments.finished_run import FinishedRun
 from longtail.formatting import figure_text
 from longtail.predict.hub import model_card
 from longtail.run.model_files import load_info, load_run
+from longtail.training.prepare import PreparedData
 
 Call = Callable[..., Any]
 
@@ -103,12 +103,11 @@ def test_test_labels_have_no_say(run: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     read_images = FinishedRun.images
 
-    def shuffled(self: FinishedRun) -> RunImages:
-        images = read_images(self)
-        data, test = images.prepared.data, images.prepared.data.splits["test"]
+    def shuffled(self: FinishedRun, *args: Any, **options: Any) -> PreparedData:
+        prepared = read_images(self, *args, **options)
+        test = prepared.data.splits["test"]
         rows = test.rows.remove_columns("label").add_column("label", (test.labels + 3) % 10)
-        changed = data.with_splits(test=dataclasses.replace(test, rows=rows))
-        return replace(images, prepared=replace(images.prepared, data=changed))
+        return replace(prepared, data=prepared.data.with_splits(test=replace(test, rows=rows)))
 
     monkeypatch.setattr(FinishedRun, "images", shuffled)
     second = adjust_run(run, options)
@@ -142,7 +141,8 @@ def test_evaluate_shows_coverage_against_accuracy(cli: Call, run: Path) -> None:
 def test_without_validation_images_nothing_is_chosen(cli: Call, run: Path) -> None:
     config = (run / "config.yaml").read_text().replace("validation_fraction: 0.1", "validation_fraction: 0.0")
     (run / "config.yaml").write_text(config)
-    (run / "splits.csv").unlink()  # which remembers them
+    for name in ("splits.csv", "metrics.json"):  # which remember them
+        (run / name).unlink()
     before = digests(run)
     complaint = cli("adjust", run).complaint
     assert "validation" in complaint

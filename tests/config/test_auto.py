@@ -12,8 +12,7 @@ from requested import requested as read
 from longtail.commands.output import outline, outlines
 from longtail.config.auto import PACKAGED, STRONG, Facts, choose, sentences
 from longtail.config.build import build, with_options
-from longtail.config.check import check_config
-from longtail.config.resolve import is_whole, resolve
+from longtail.config.resolve import check_config, is_whole, resolve
 from longtail.config.schema import RunConfig
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import plan_grid, recipe_grid

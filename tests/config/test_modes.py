@@ -11,16 +11,16 @@ from safetensors.torch import load_file
 
 from longtail.config.build import build as build_config
 from longtail.config.build import with_options
-from longtail.config.check import check_config
 from longtail.config.recipes import base_config
+from longtail.config.resolve import check_config
 from longtail.config.schema import OptimizerConfig, RunConfig, merge
 from longtail.console import Reporter
 from longtail.data.loading.cache_folder import by_source, cache_entries
 from longtail.data.loading.loaders import ResidentLoader
 from longtail.errors import LongtailError
 from longtail.experiments.evaluate import evaluate_run
-from longtail.experiments.finished_run import run_config as config_of
 from longtail.models.timm import prepare_torchvision
+from longtail.run.folder import read_config as config_of
 from longtail.run.model_files import load_run
 from longtail.training import frozen_features as features
 from longtail.training.experiment import resume_run, start_run

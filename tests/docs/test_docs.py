@@ -24,8 +24,8 @@ import longtail
 from longtail import losses
 from longtail.cli import ALIASES, COMMANDS, main
 from longtail.config.build import read_config_file
-from longtail.config.check import check_config
 from longtail.config.recipes import base_config, list_recipes, load_recipe
+from longtail.config.resolve import check_config
 from longtail.config.schema import RunConfig, flatten
 from longtail.losses import LOSSES, loss_options
 

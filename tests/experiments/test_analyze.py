@@ -22,7 +22,7 @@ from longtail.data.dataset import Split
 from longtail.errors import LongtailError
 from longtail.experiments import analyze
 from longtail.experiments.analyze import ModelOutputs, analyze_run, feature_table, write_features
-from longtail.experiments.finished_run import run_config
+from longtail.run.folder import read_config
 from longtail.run.model_files import load_run
 from longtail.run.result import RunResult
 from longtail.training.experiment import start_run
@@ -74,11 +74,11 @@ def test_every_test_image_is_there_with_what_the_run_said_of_it(run: Path) -> No
 def test_the_columns_are_those_of_features_computed_here(run: Path) -> None:
     """Margins in the units softmax sees, norms of raw features, geometry of their directions: the head is cosine."""
     model, info = load_run(run)
-    prepared = prepare_data(run_config(run).data)
+    prepared = prepare_data(read_config(run).data)
     split = prepared.split("train")
     assert split is not None
     pixels = np.stack([np.asarray(split.image(i).convert("RGB").resize((16, 16), 3)) for i in range(40)])
-    images = make_transform(run_config(run).data).normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    images = make_transform(read_config(run).data).normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     with torch.inference_mode():
         logits, features = model(images, return_features=True)
     scores, label = logits * info.logit_scale, torch.from_numpy(split.labels[:40].copy())
@@ -217,7 +217,7 @@ def test_features_of_every_image_are_a_table(run: Path, tmp_path: Path, monkeypa
     before = analyze_run(run, projections=[])
     found = analyze_run(run, projections=[], features=tmp_path / "features.parquet")
     table = pq.read_table(tmp_path / "features.parquet")
-    prepared = prepare_data(run_config(run).data)
+    prepared = prepare_data(read_config(run).data)
     sizes = {name: len(split) for name, split in prepared.data.splits.items()}
     assert {name: table["split"].to_pylist().count(name) for name in sizes} == sizes
     assert found.train is not None

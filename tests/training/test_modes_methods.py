@@ -18,8 +18,8 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from longtail.config.build import build
-from longtail.config.check import check_config
 from longtail.config.recipes import base_config
+from longtail.config.resolve import check_config
 from longtail.config.schema import RunConfig, merge
 from longtail.console import Reporter
 from longtail.losses.base import LongTailLoss

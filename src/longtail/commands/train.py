@@ -132,12 +132,13 @@ def requested_run(
 
 def train_command(config: RunConfig, out: str, *, source: ImageData | None = None, quiet: bool = False) -> int:
     """Train into a new folder, then write the report; return the exit status."""
-    from longtail.config.check import check_weights
     from longtail.console import Reporter
     from longtail.experiments.folds import start_folds
+    from longtail.models.timm import require_weights
     from longtail.training.experiment import start_run
 
-    check_weights(config)
+    if config.model.pretrained and not config.model.weights:  # before an image is read
+        require_weights(config.model.name, adapters=config.model.adapter != "none")
     reporter = Reporter(quiet=quiet)
     start = start_folds if config.data.is_cross_validation else start_run
     return _finish_training(partial(start, config, Path(out), reporter, source=source), config, out, reporter)

@@ -181,10 +181,10 @@ def _descriptions(config: Nested) -> dict[str, str]:
 
 def _network(facts: Facts, mode: str | None) -> tuple[str, str]:
     none_at_hand = not (facts.has(PACKAGED) or (facts.gpu and facts.has(STRONG)))
-    from_nothing = mode == "scratch" or (mode is None and none_at_hand)
+    from_nothing = mode == "scratch" or (not mode and none_at_hand)
     if mode == "lora":
         return TRANSFORMER, "adapters go into a transformer"
-    if mode in {None, "scratch"} and facts.side <= TINY and (facts.images >= FEW_TO_FINETUNE or from_nothing):
+    if (not mode or mode == "scratch") and facts.side <= TINY and (facts.images >= FEW_TO_FINETUNE or from_nothing):
         return "resnet32", f"images of at most {TINY} pixels need no more"
     if from_nothing and not facts.gpu:
         remedy = f"no pretrained weights at hand: {_REMEDY}; " if none_at_hand else ""

@@ -92,12 +92,9 @@ class Recipe:
             >>> load_recipe("cifar-lt/gcl").source_of("stage1.epochs")
             'CIFAR-LT protocol (Cao et al. 2019; Li et al. 2022)'
         """
-        parts = key.split(".")
-        for length in range(len(parts), 0, -1):
-            prefix = ".".join(parts[:length])
-            if prefix in self.sources:
-                return self.sources[prefix]
-        return "longtail default"
+        while key and key not in self.sources:
+            key = key.rpartition(".")[0]
+        return self.sources.get(key, "longtail default")
 
 
 def list_recipes() -> list[str]:
@@ -108,8 +105,8 @@ def list_recipes() -> list[str]:
         True
     """
     folders = [each for each in _root().iterdir() if each.is_dir() and not each.name.startswith(("_", "."))]
-    entries = [(folder.name, file.name) for folder in folders for file in folder.iterdir()]
-    return sorted(f"{folder}/{file.removesuffix('.yaml')}" for folder, file in entries if file.endswith(".yaml"))
+    recipes = [f"{folder.name}/{file.name}" for folder in folders for file in folder.iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in recipes if name.endswith(".yaml"))
 
 
 def load_recipe(name: str) -> Recipe:
@@ -202,7 +199,7 @@ def base_config(
     any_images = recipe is not None and recipe.startswith(ANY_IMAGES)
     if any_images:
         config = with_model(config, model or config["model"]["name"], image_size)
-    if mode is not None or any_images:
+    if mode or any_images:
         config = with_mode(config, mode or MODES[0])
     config = merge(config, overlay or {})
     return config if epochs is None else scale_epochs(config, epochs)
@@ -304,16 +301,11 @@ def _root() -> Traversable:
 
 
 @cache
-def _load_yaml(name: str) -> Nested:
-    text = (_root() / f"{name}.yaml").read_text(encoding="utf-8")
-    return dict(yaml.safe_load(text))
-
-
 def _read(name: str) -> Nested:
     """Read one file over everything it extends, left to right."""
-    values = _load_yaml(name)
-    parents = values.get("extends", [])
+    values: Nested = yaml.safe_load((_root() / f"{name}.yaml").read_text(encoding="utf-8"))
+    parents = values.pop("extends", [])
     result: Nested = {}
     for parent in [parents] if isinstance(parents, str) else parents:
         result = merge(result, _read(parent))
-    return merge(result, {key: value for key, value in values.items() if key != "extends"})
+    return merge(result, values)

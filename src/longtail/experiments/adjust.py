@@ -108,15 +108,13 @@ def adjust_run(
             cannot be met. Nothing is written then.
     """
     opened = open_run(run, moved_to)
-    images = opened.images()
+    images = opened.images(say, must_be_same=True)
     validation, test = images.split("validation"), images.split("test")
     if validation is None or not len(validation):
         raise LongtailError(
             f"{run} has no validation images, and an adjustment is chosen on nothing else: train again with "
             "--data.validation_fraction 0.1."
         )
-    images.require_same()
-    images.report_notes(say)
     engine = opened.engine
     opened.model.to(engine.device)
 

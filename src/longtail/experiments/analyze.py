@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,7 +28,6 @@ from longtail.experiments.finished_run import FinishedRun, open_run
 from longtail.files import output_path, writing
 from longtail.losses import build_loss
 from longtail.models.heads import linear_map
-from longtail.models.model import LongTailModel
 from longtail.run.analysis import write_analysis
 from longtail.run.folder import EXAMPLES_FILE, METRICS_FILE
 from longtail.training.forward_pass import BatchOutputs, forward_pass
@@ -42,6 +41,8 @@ DRAWN = 3_000
 """Images of a split that are projected to two dimensions."""
 
 Features: TypeAlias = npt.NDArray[np.float32]
+Compared: TypeAlias = Callable[[Features], Features]
+"""Returns features, or weights, as the head compares them."""
 
 
 @dataclass(frozen=True)
@@ -64,34 +65,6 @@ class ModelOutputs:
     def select(self, rows: IntArray) -> ModelOutputs:
         """Select images by row."""
         return ModelOutputs({name: values[rows] for name, values in self.columns.items()}, self.features[rows])
-
-
-@dataclass(frozen=True)
-class HeadArrays:
-    """A head as arrays.
-
-    Attributes:
-        weight: Shape (C, D), times the learned scale of each class where there are any.
-        bias: Shape (C,), scaled in the same way; None where the head has none.
-        is_cosine: Whether it sees only the direction of a feature.
-    """
-
-    weight: Features
-    bias: Features | None
-    is_cosine: bool
-
-    @classmethod
-    def of(cls, model: LongTailModel) -> HeadArrays:
-        """Read the head of a model."""
-        weight, bias = linear_map(model.head)
-        return cls(weight.numpy(), None if bias is None else bias.numpy(), is_cosine(model.head_name))
-
-    def as_compared(self, features: Features) -> Features:
-        """Return features (N, D) as the head compares them: a cosine head ignores their length."""
-        if not self.is_cosine:
-            return features
-        norms = np.linalg.norm(features, axis=1, keepdims=True)
-        return np.asarray(features / np.where(norms > 0, norms, 1), dtype=np.float32)
 
 
 def analyze_run(
@@ -138,23 +111,22 @@ def analyze_run(
         if name in whole
     }
     if features is None:
-        sampled = {
-            name: whole[name] if len(rows[name]) == len(whole[name]) else whole[name].select(rows[name].tolist())
-            for name in rows
-        }
-        outputs = _forward(opened, sampled, reporter, title)
+        outputs = _forward(opened, {name: whole[name].select(rows[name].tolist()) for name in rows}, reporter, title)
     else:
         outputs = _forward(opened, whole, reporter, title)
         if engine.is_main:
             write_features(output_path(features), feature_table(outputs, whole, opened.info.classes))
         outputs = {name: outputs[name].select(rows[name]) for name in rows}
-    head = HeadArrays.of(opened.model)
-    cloud = _cloud(opened, head)
+    weight, bias = (None if part is None else part.numpy() for part in linear_map(opened.model.head))
+    assert weight is not None
+    ignores_length = is_cosine(opened.model.head_name)
+    compared = _directions if ignores_length else np.asarray
+    cloud = _cloud(opened, weight)
     splits = {}
     with reporter.bar(f"{title}: measures", (len(projections) + 1) * len(outputs)) as bar:
         for name, output in outputs.items():
-            points, summary = _project(output, head, projections, seed, bar)
-            measures, values = _measure(output, head, seed)
+            points, summary = _project(output, compared, projections, seed, bar)
+            measures, values = _measure(output, weight, bias, compared, seed)
             bar.tick()
             summary = {"images": len(output.label), "of": len(whole[name])} | summary | measures
             # The cloud is that of training: the classes of another split have none.
@@ -168,7 +140,7 @@ def analyze_run(
         "seed": seed,
         "projections": list(projections),
         "head": opened.model.head_name,
-        "features": "directions" if head.is_cosine else "as they are",
+        "features": "directions" if ignores_length else "as they are",
         "data_hash": prepared.data_hash,
         "versions": versions(),
         "seconds": round(time.perf_counter() - begun, 1),
@@ -189,10 +161,7 @@ def _same_images(run: FinishedRun, reporter: Reporter) -> PreparedData:
             f"{run.folder} has no {METRICS_FILE}, which says which images it was made with: write it with: "
             f"{resume_hint(run.folder)}"
         )
-    images = run.images()
-    images.require_same()
-    images.report_notes(reporter.say)
-    return images.prepared
+    return run.images(reporter.say, must_be_same=True)
 
 
 def _forward(run: FinishedRun, splits: Mapping[str, Split], reporter: Reporter, title: str) -> dict[str, ModelOutputs]:
@@ -232,22 +201,28 @@ def _columns(scores: Tensor, labels: Tensor, features: Tensor) -> dict[str, Tens
     return {name: value.cpu() for name, value in columns.items()}
 
 
-def _cloud(run: FinishedRun, head: HeadArrays) -> dict[str, Any]:
+def _directions(features: Features) -> Features:
+    """Features (N, D) as a cosine head compares them, which ignores their length."""
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.asarray(features / np.where(norms > 0, norms, 1), dtype=np.float32)
+
+
+def _cloud(run: FinishedRun, weight: Features) -> dict[str, Any]:
     """Return the noise of the stage-1 loss in each logit as columns."""
     stage1, stage2 = run.config.stage1, run.config.stage2
     loss = build_loss(stage1.loss.name, run.counts, stage1.loss.options)
     # A second stage has changed the classifier, so that the noise of the first can no longer be computed.
     is_known = loss.needs_classifier and not stage2.epochs
-    cloud = effective_cloud(loss, weight=head.weight if is_known else None)
+    cloud = effective_cloud(loss, weight=weight if is_known else None)
     return {"cloud_mean": cloud.mean.astype(np.float32), "cloud_spread": cloud.spread.astype(np.float32)}
 
 
 def _project(
-    outputs: ModelOutputs, head: HeadArrays, projections: Sequence[str], seed: int, bar: Bar
+    outputs: ModelOutputs, compared: Compared, projections: Sequence[str], seed: int, bar: Bar
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return two columns for each method, NaN where the image is not drawn, and the summary of the projections."""
     rows = drawn_sample(outputs.label, DRAWN, seed=seed)
-    features = head.as_compared(outputs.features[rows])
+    features = compared(outputs.features[rows])
     columns: dict[str, Any] = {}
     summary: dict[str, Any] = {"drawn": len(rows) if projections else 0, "explained_variance": None}
     for method in METHODS:
@@ -263,16 +238,18 @@ def _project(
     return columns, summary
 
 
-def _measure(outputs: ModelOutputs, head: HeadArrays, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _measure(
+    outputs: ModelOutputs, weight: Features, bias: Features | None, compared: Compared, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the numbers of a split as a whole, and its columns by class."""
-    features, labels, classes = head.as_compared(outputs.features), outputs.label, len(head.weight)
+    features, labels, classes = compared(outputs.features), outputs.label, len(weight)
     geometry = class_geometry(features, labels, classes)
-    norms = class_norms(outputs.features, labels, head.weight, head.bias, classes)
+    norms = class_norms(outputs.features, labels, weight, bias, classes)
     columns: dict[str, npt.NDArray[Any]] = asdict(geometry) | asdict(norms)
     values = {
         name: value.astype(np.int32 if value.dtype.kind == "i" else np.float32) for name, value in columns.items()
     }
-    collapse = neural_collapse(features, labels, classes, weight=head.as_compared(head.weight))
+    collapse = neural_collapse(features, labels, classes, weight=compared(weight))
     summary = {
         "uniformity": _plain(uniformity(features, seed=seed)),
         "alignment": _plain(alignment(features, labels, classes)),

@@ -120,16 +120,11 @@ def _selective(
 
 
 def _own_split(run: FinishedRun, name: str, say: Say, *, must_be_same: bool) -> Split:
-    images = run.images()
-    if must_be_same:
-        images.require_same()
-    if images.difference:
-        say(f"note: {images.difference}.")
-    images.report_notes(say)
-    rows = images.split(name)
+    prepared = run.images(say, must_be_same=must_be_same)
+    rows = prepared.split(name)
     if rows is None:
-        hint = nearest(name, images.prepared.data.splits)
-        raise UsageError(f"{run.config.data.source!r} has no split {name!r}.{hint}")
+        raise UsageError(f"{run.config.data.source!r} has no split {name!r}.{nearest(name, prepared.data.splits)}")
+    require_known(prepared.data, rows, run.info.classes)
     return rows
 
 
@@ -154,7 +149,7 @@ def _count_seen(run: FinishedRun, source: str, rows: Split, say: Say) -> dict[st
         is_here = (path is not None and path.exists()) or own_source in (*PACKAGED_SOURCES, absolute_source(source))
         if not is_here:
             raise LongtailError(f"its own source, {own_source!r}, is not on this machine.")
-        prepared = run.images().prepared
+        prepared = run.images()
         seen = {
             name: 0 if (split := prepared.split(name)) is None else count_shared(rows, split)
             for name in ("train", "validation")

@@ -27,51 +27,6 @@ from longtail.training.prepare import PreparedData, make_transform, prepare_data
 
 
 @dataclass(frozen=True, eq=False)
-class RunImages:
-    """The current images of the source of a run.
-
-    Attributes:
-        prepared: The splits of the run, with the classes and the training counts of its model. A split may have labels
-            beyond the number of classes, of classes that the model does not know; :meth:`split` refuses it.
-        difference: How they differ from those that the run was made with, as a sentence; empty if they do not.
-        notes: Other notes for the user, one sentence each.
-        classes: Class names of the model.
-    """
-
-    prepared: PreparedData
-    difference: str
-    notes: tuple[str, ...]
-    classes: tuple[str, ...]
-
-    def split(self, name: str) -> Split | None:
-        """Return a split by name, None where the run has none.
-
-        Raises:
-            LongtailError: It has images of a class that the model does not know.
-        """
-        split = self.prepared.split(name)
-        if split is not None:
-            require_known(self.prepared.data, split, self.classes)
-        return split
-
-    def require_same(self) -> None:
-        """Check that the images are those that the run was made with.
-
-        Raises:
-            LongtailError: They differ.
-        """
-        for name in self.prepared.data.splits:
-            self.split(name)
-        if self.difference:
-            raise LongtailError(f"{self.difference}: put them back, or train the run again.")
-
-    def report_notes(self, say: Callable[[str], object]) -> None:
-        """Pass the notes on to the user."""
-        for note in self.notes:
-            say(f"note: {note}")
-
-
-@dataclass(frozen=True, eq=False)
 class FinishedRun:
     """A finished run; made by :func:`open_run`.
 
@@ -118,14 +73,22 @@ class FinishedRun:
         loader = SinglePassLoader(decoder, self.engine.device, self.config.data.workers)
         return ImageInputs(loader, make_transform(self.config.data))
 
-    def images(self) -> RunImages:
+    def images(self, say: Callable[[str], object] = lambda _: None, *, must_be_same: bool = False) -> PreparedData:
         """Read the source of the run again and divide it as for training.
 
         ``RUN/splits.csv`` records the split of each image. Images not in it are left out, so that no training image is
         tested on. A run of an older version has no such file: its source is divided again with the same seeds.
 
+        Args:
+            say: Called with notes on the images, one sentence at a time.
+            must_be_same: Refuse other images than those that the run was made with; else they are a note.
+
+        Returns:
+            The splits of the run, with the classes and the training counts of its model. A split may have labels beyond
+            the number of classes, of classes that the model does not know, unless ``must_be_same``.
+
         Raises:
-            LongtailError: The source is missing, or a class in it has been renamed.
+            LongtailError: The source is missing, a class in it has been renamed, or the images are not the same.
         """
         data, recorded = self.config.data, None
         require_source(self.folder, data)
@@ -144,13 +107,17 @@ class FinishedRun:
                 )
             prepared = PreparedData(replace(source, splits=recorded.splits), self.counts, {}, (), source, {})
         prepared = replace(prepared, counts=self.counts, groups=dict(self.groups))
-        is_same = self.data_hash in (None, prepared.data_hash)
-        difference = "" if is_same else _difference(data.source, recorded)
-        notes: tuple[str, ...] = ()
+        for split in prepared.data.splits.values() if must_be_same else ():
+            require_known(prepared.data, split, self.info.classes)
+        if self.data_hash not in (None, prepared.data_hash):
+            difference = _difference(data.source, recorded)
+            if must_be_same:
+                raise LongtailError(f"{difference}: put them back, or train the run again.")
+            say(f"note: {difference}.")
         if recorded is not None and recorded.added:
             added = "1 image is" if recorded.added == 1 else f"{recorded.added:,} images are"
-            notes = (f"{added} new in {data.source!r} since the run was made, and left out.",)
-        return RunImages(prepared, difference, notes, self.info.classes)
+            say(f"note: {added} new in {data.source!r} since the run was made, and left out.")
+        return prepared
 
 
 def open_run(folder: str | Path, moved_to: str | None = None) -> FinishedRun:
@@ -164,23 +131,10 @@ def open_run(folder: str | Path, moved_to: str | None = None) -> FinishedRun:
         LongtailError: No finished run, or one of its files is missing or damaged.
     """
     model, info = load_run(folder)
-    return FinishedRun(Path(folder), model, info, run_config(Path(folder), moved_to))
-
-
-def run_config(run: Path, moved_to: str | None = None) -> RunConfig:
-    """Return the configuration that a run was made from.
-
-    Args:
-        run: The RUN folder.
-        moved_to: Its new SOURCE, if the images have moved.
-
-    Raises:
-        LongtailError: ``config.yaml`` is missing or no configuration.
-    """
-    config = read_config(run)
+    config = read_config(Path(folder))
     if moved_to is not None:
         config = with_options(config, {"data.source": absolute_source(moved_to)})
-    return config
+    return FinishedRun(Path(folder), model, info, config)
 
 
 def require_source(run: Path, config: DataConfig) -> None:

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from longtail.config.check import check_schedule
 from longtail.config.recipes import load_recipe
+from longtail.config.resolve import check_schedule
 from longtail.config.schema import ScheduleConfig
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from longtail.config.build import build
-from longtail.config.check import check_config
 from longtail.config.recipes import list_recipes, load_recipe
+from longtail.config.resolve import check_config
 from longtail.config.schema import RunConfig
 from longtail.errors import LongtailError
 
