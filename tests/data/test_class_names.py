@@ -16,7 +16,7 @@ from longtail.data.class_names import normalize_class_name, order_classes
         ("\u00a0cat\u2003\t", "cat"),
         ("\ufeffcat\u200b", "cat"),
         ("\u2028cat\x85", "cat"),
-        ("grey wolf", "grey wolf"),
+        ("gray wolf", "gray wolf"),
         (7, "7"),
         (7.0, "7"),
         (0.5, "0.5"),

@@ -136,7 +136,7 @@ def test_scaling_by_the_range_of_one_image_is_said(values: np.ndarray, warned: b
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         decode(encoded(Image.fromarray(values), "TIFF"))
-    assert [issubclass(one.category, OwnRangeWarning) for one in caught] == [True] * warned
+    assert [issubclass(warning.category, OwnRangeWarning) for warning in caught] == [True] * warned
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:

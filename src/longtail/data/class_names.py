@@ -71,7 +71,7 @@ def joined_names(names: Sequence[str]) -> list[str]:
     another such name has them.
 
     Example:
-        >>> joined_names(["cat", "dog", "cat|dog", "wolf, grey"])
+        >>> joined_names(["cat", "dog", "cat|dog", "wolf, gray"])
         ['cat|dog']
         >>> joined_names(["cat;dog", "dog;emu", "cat;emu"])
         ['cat;dog', 'dog;emu', 'cat;emu']

@@ -324,8 +324,8 @@ class ShuffleSampler(EpochSampler):
         random.shuffle(order)
         total, stride = len(self) * self.world_size, self.world_size
         for start in range(self.rank, total, _CHUNK * stride):
-            places = np.arange(start, min(start + _CHUNK * stride, total), stride)
-            yield order.take(places, mode="wrap")  # past the last image, the first ones again
+            positions = np.arange(start, min(start + _CHUNK * stride, total), stride)
+            yield order.take(positions, mode="wrap")  # past the last image, the first ones again
 
 
 def build_sampler(

@@ -377,7 +377,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             epochs=epochs,
             learning_rate=partial(ScheduleConfig("cosine").learning_rate, lr, epochs=epochs),
             seed=(seed,),
-            mixer=make_mixer("mixup" if self.mixup else "none", self.mixup, counts, device),
+            mixer=make_mixer("mixup" if self.mixup else "none", self.mixup, counts),
             remedy=f"take a lower lr than {lr:g}",
         )
         for epoch in range(epochs):

@@ -47,22 +47,21 @@ def fit_loss(loss: LongTailLoss, head: nn.Module) -> None:
         loss.attach_classifier(head)
 
 
-def make_mixer(name: Mixing, alpha: float, counts: ClassCounts, device: torch.device) -> Mixer | None:
+def make_mixer(name: Mixing, alpha: float, counts: ClassCounts) -> Mixer | None:
     """Return the mixing of a stage, or None.
 
     Args:
         name: Which one; ``feature-mixup`` is mixup of features (N, D).
         alpha: Parameter of the Beta distribution that it draws from.
         counts: Training images per class.
-        device: Of the batches.
     """
-    classes, counts_there = counts.num_classes, counts.tensor(device)
+    classes = counts.num_classes
 
     def mix(batch: Labeled, other: Labeled | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if other is not None:
             return mixing.cmo(*batch, *other, classes, alpha, generator)
         if name == "remix":
-            return mixing.remix_by(counts_there, *batch, alpha, generator)
+            return mixing.remix(*batch, counts, alpha, generator)
         return (mixing.cutmix if name == "cutmix" else mixing.mixup)(*batch, classes, alpha, generator)
 
     return None if name == "none" else mix
@@ -181,7 +180,7 @@ def build_stage(
         learning_rate=partial(stage.schedule.learning_rate, stage.optimizer.lr, epochs=stage.epochs),
         seed=(seed, index),
         index=index,
-        mixer=make_mixer(stage.mixing, stage.mixing_alpha, counts, engine.device),
+        mixer=make_mixer(stage.mixing, stage.mixing_alpha, counts),
         pasted=draw("class-balanced", seed=step_seed(seed, index, 3)) if stage.mixing == "cmo" else None,
         remedy=f"the last good checkpoint is kept: train with {' or '.join(remedies)}",
     )

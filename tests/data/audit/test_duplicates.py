@@ -158,7 +158,7 @@ def test_the_known_copies_of_a_real_set_are_found_among_others(shared_data: Path
 
 
 def test_near_copies_of_a_real_set_are_of_one_trajectory(shared_data: Path) -> None:
-    """Frames of one film of a fish are taken together with their neighbours in the file."""
+    """Frames of one film of a fish are taken together with their neighbors in the file."""
     from longtail.data.sources.registry import load_source
 
     data = load_source(f"parquet:{shared_data / 'fish4knowledge'}")

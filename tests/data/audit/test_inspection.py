@@ -73,11 +73,11 @@ def test_a_good_source_has_its_facts(photos: MakeFolder) -> None:
 
 
 def test_small_and_empty_and_alike_classes(photos: MakeFolder) -> None:
-    audit = inspect_source(str(photos({"cat": 30, "Lynx": 0, "puma": 1, "grey wolf": 4, "Grey_Wolf": 5})))
+    audit = inspect_source(str(photos({"cat": 30, "Lynx": 0, "puma": 1, "gray wolf": 4, "Gray_Wolf": 5})))
     assert "'Lynx'" in message(audit, "class-empty")
     assert "'puma'" in message(audit, "class-of-one")
-    assert "'grey wolf'" in message(audit, "class-too-small-to-validate")
-    assert "'Grey_Wolf', 'grey wolf'" in message(audit, "classes-alike")
+    assert "'gray wolf'" in message(audit, "class-too-small-to-validate")
+    assert "'Gray_Wolf', 'gray wolf'" in message(audit, "classes-alike")
     assert message(audit, "no-test-split", "note")
 
 

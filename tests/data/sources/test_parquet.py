@@ -91,7 +91,7 @@ def test_a_column_named_label_beside_the_chosen_one_survives(tmp_path: Path) -> 
     assert split.path(0) == str(tmp_path / "x.png")
 
 
-def test_an_unlabelled_test_split_is_left_out(tmp_path: Path) -> None:
+def test_an_unlabeled_test_split_is_left_out(tmp_path: Path) -> None:
     names = datasets.ClassLabel(names=["a", "b"])
     write(tmp_path / "train.parquet", [0, 1], names)
     write(tmp_path / "test.parquet", [-1, -1], names)

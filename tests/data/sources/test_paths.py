@@ -11,7 +11,7 @@ from longtail.data.sources import registry as sources
 
 
 def test_every_source_that_can_be_read_is_told_apart_by_its_name() -> None:
-    assert set(sources._NAMES) == NAMED_SOURCES >= PACKAGED_SOURCES
+    assert set(sources.NAMES) == NAMED_SOURCES >= PACKAGED_SOURCES
     assert set(sources.PREFIXES) == PATH_PREFIXES
 
 

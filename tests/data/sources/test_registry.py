@@ -38,7 +38,7 @@ def test_wrong_sources_name_the_nearest_right_one(
     assert "\n" not in str(caught.value)
 
 
-def test_a_misspelt_path_names_its_neighbour(tmp_path: Path) -> None:
+def test_a_misspelled_path_names_its_neighbor(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(LongtailError, match=r"Did you mean .*/photos'"):
         load_source(str(tmp_path / "fotos"))

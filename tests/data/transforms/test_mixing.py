@@ -99,7 +99,7 @@ def test_cutmix_pastes_one_rectangle_of_the_expected_size():
         expected.append(float(rows.sum() * columns.sum() / 1024) if swapped else 0.0)
     assert areas == pytest.approx(expected, abs=1e-6)
     # Half the permutations of two images change nothing. lam is uniform: the sides are sqrt(1 - lam), 2/3 on average,
-    # and a side s centred at random and clipped covers s - s^2 / 4, so the area's mean is E[(s - s^2/4)^2].
+    # and a side s centerd at random and clipped covers s - s^2 / 4, so the area's mean is E[(s - s^2/4)^2].
     side = torch.rand(1_000_000, generator=generator()).sqrt()
     mean = float((side - side.square() / 4).square().mean()) / 2
     assert sum(areas) / len(areas) == pytest.approx(mean, abs=0.05)

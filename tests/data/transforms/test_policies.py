@@ -44,7 +44,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def pictures() -> Tensor:
-    """Noise, faint noise, grey noise, one flat image, one flat channel, and smooth ramps."""
+    """Noise, faint noise, gray noise, one flat image, one flat channel, and smooth ramps."""
     images = torch.randint(0, 256, (24, 3, *SIZE), generator=seeded(1), dtype=torch.uint8)
     images[4:12] = images[4:12] // 4 + 60
     images[12:16] = images[12:16, :1]
@@ -229,19 +229,19 @@ def test_inception_boxes_are_distributed_as_torchvisions() -> None:
 
 def test_cutout_blanks_the_square_that_lies_in_the_image() -> None:
     images = torch.ones(50, 2, 9, 12)
-    centres = draw_pixels(50, (9, 12), seeded(7))
+    centers = draw_pixels(50, (9, 12), seeded(7))
     for side in (1, 4, 5, 30):
-        blanked = cutout(images, centres, side=side)
-        for result, (row, column) in zip(blanked, centres.tolist(), strict=True):
+        blanked = cutout(images, centers, side=side)
+        for result, (row, column) in zip(blanked, centers.tolist(), strict=True):
             expected = torch.ones(2, 9, 12)
             top, left = row - side // 2, column - side // 2
             expected[:, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = 0
             assert torch.equal(result, expected)
 
 
-def test_every_pixel_is_as_often_the_centre_of_a_cutout() -> None:
-    centres = draw_pixels(10_000, (8, 16), seeded(8))
-    assert stats.chisquare(torch.bincount(centres[:, 0] * 16 + centres[:, 1], minlength=128)).pvalue > UNLIKELY
+def test_every_pixel_is_as_often_the_center_of_a_cutout() -> None:
+    centers = draw_pixels(10_000, (8, 16), seeded(8))
+    assert stats.chisquare(torch.bincount(centers[:, 0] * 16 + centers[:, 1], minlength=128)).pvalue > UNLIKELY
 
 
 def test_cutout_comes_after_normalization_and_leaves_the_mean() -> None:
@@ -275,7 +275,7 @@ def test_two_processes_together_see_what_one_sees(augmentation: str, options: di
     assert not torch.equal(whole, plain.augment(images, seeded(10)))
 
 
-def test_a_policy_follows_crop_and_flip_on_whole_grey_levels() -> None:
+def test_a_policy_follows_crop_and_flip_on_whole_gray_levels() -> None:
     options = {"augmentation": "random-resized-crop", "size": 24}
     images = pictures()
     generator = seeded(11)

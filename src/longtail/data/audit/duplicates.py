@@ -91,18 +91,18 @@ def find_duplicates(data: ImageData, probes: Sequence[Probe]) -> tuple[tuple[Dup
     looks = np.frombuffer(b"".join(same[0].look for same in distinct), dtype=np.uint64).reshape(-1, 4)
     check = PixelCheck([(data.splits[same[0].split], same[0].index) for same in distinct])
     near: dict[int, list[int]] = defaultdict(list)
-    for place, first in enumerate(near_groups(looks, confirm=check).tolist()):
-        near[first].append(place)
+    for position, first in enumerate(near_groups(looks, confirm=check).tolist()):
+        near[first].append(position)
     groups = [
         DuplicateGroup("exact", tuple(_copy(data, probe) for probe in same)) for same in exact.values() if len(same) > 1
     ]
-    for places in near.values():
-        if len(places) > 1:
-            alike = check.likeness(np.full(len(places), places[0]), np.array(places)).tolist()
+    for positions in near.values():
+        if len(positions) > 1:
+            alike = check.likeness(np.full(len(positions), positions[0]), np.array(positions)).tolist()
             copies = [
                 _copy(data, probe, round(value, 3))
-                for place, value in zip(places, alike, strict=True)
-                for probe in distinct[place]
+                for position, value in zip(positions, alike, strict=True)
+                for probe in distinct[position]
             ]
             groups.append(DuplicateGroup("near", tuple(copies)))
     return tuple(groups), check.unchecked

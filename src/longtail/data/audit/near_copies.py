@@ -89,8 +89,8 @@ def look_hash(image: Image.Image) -> bytes:
 @cache
 def _cosines() -> npt.NDArray[np.float32]:
     """Return the first rows of the orthonormal DCT-II, shape (16, 32)."""
-    frequency, place = np.ogrid[:_FREQUENCIES, :_SIDE]
-    rows = np.cos(np.pi * (2 * place + 1) * frequency / (2 * _SIDE)) * np.sqrt(2 / _SIDE)
+    frequency, position = np.ogrid[:_FREQUENCIES, :_SIDE]
+    rows = np.cos(np.pi * (2 * position + 1) * frequency / (2 * _SIDE)) * np.sqrt(2 / _SIDE)
     rows[0] /= np.sqrt(2)
     return np.asarray(rows, dtype=np.float32)
 
@@ -139,9 +139,9 @@ def _candidates(words: npt.NDArray[np.uint16], band: int) -> Iterator[tuple[IntA
     """Yield pairs whose words of a band are equal or one bit apart, in chunks."""
     order = np.lexsort((words[:, (band + 1) % _BANDS], words[:, band])).astype(np.int64)
     values = words[order, band]
-    place = np.arange(len(order), dtype=np.int64)
+    position = np.arange(len(order), dtype=np.int64)
     end = np.searchsorted(values, values, side="right")
-    yield from _expanded(order, place, place + 1, end)
+    yield from _expanded(order, position, position + 1, end)
     for bit in range(16):
         lower = np.flatnonzero(values & (1 << bit) == 0)  # the other of each pair has the bit
         wanted = values[lower] | np.uint16(1 << bit)
@@ -149,16 +149,16 @@ def _candidates(words: npt.NDArray[np.uint16], band: int) -> Iterator[tuple[IntA
         yield from _expanded(order, lower, start, stop)
 
 
-def _expanded(order: IntArray, place: IntArray, start: IntArray, stop: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
-    """Pair the hash at each place with those at ``start`` to ``stop``, up to the window."""
+def _expanded(order: IntArray, left: IntArray, start: IntArray, stop: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
+    """Pair the hash at each place of ``left`` with those at ``start`` to ``stop``, up to the window."""
     length = np.clip(stop - start, 0, _WINDOW)
     ends = np.cumsum(length)
     cuts = np.searchsorted(ends, np.arange(0, ends[-1] if len(ends) else 0, _PAIRS_AT_A_TIME), side="right")
-    for low, high in pairwise([*cuts.tolist(), len(place)]):
+    for low, high in pairwise([*cuts.tolist(), len(left)]):
         counts = length[low:high]
         offset = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         others = np.repeat(start[low:high], counts) + offset
-        yield order[np.repeat(place[low:high], counts)], order[others]
+        yield order[np.repeat(left[low:high], counts)], order[others]
 
 
 def _joined(first: IntArray, left: IntArray, right: IntArray) -> IntArray:
@@ -260,19 +260,19 @@ class PixelCheck:
         """Return the similarity of the images at these indices, shape (P,)."""
         parts = [np.empty(0)]
         for at in range(0, len(left), _AT_A_TIME):
-            pair = [places[at : at + _AT_A_TIME].tolist() for places in (left, right)]
+            pair = [positions[at : at + _AT_A_TIME].tolist() for positions in (left, right)]
             unread = {*pair[0], *pair[1]} - self._pictures.keys()
             with ThreadPoolExecutor(cores()) as pool:
                 self._pictures.update(zip(unread, pool.map(self._picture, unread), strict=True))
-            first, second = ([self._pictures[place] for place in places] for places in pair)
+            first, second = ([self._pictures[position] for position in positions] for positions in pair)
             alike = likeness(np.stack([gray for _, gray in first]), np.stack([gray for _, gray in second]))
             shapes = np.subtract([shape for shape, _ in first], [shape for shape, _ in second])
             alike[np.abs(shapes) > _ASPECT] = 0
             parts.append(alike)
         return np.concatenate(parts)
 
-    def _picture(self, place: int) -> tuple[float, Grays]:
-        split, row = self._images[place]
+    def _picture(self, position: int) -> tuple[float, Grays]:
+        split, row = self._images[position]
         try:
             image = split.image(row)
         except LongtailError:  # deleted since it was hashed

@@ -178,9 +178,9 @@ class SinglePassLoader(Loader):
         images = torch.empty(len(part), 3, self.decoder.size, self.decoder.size, dtype=torch.uint8)
         target, rows = images.numpy(), part.tolist()
 
-        def fill(places: range) -> None:
-            for place in places:
-                target[place] = self.decoder(rows[place])
+        def fill(positions: range) -> None:
+            for position in positions:
+                target[position] = self.decoder(rows[position])
 
         every = range(len(rows))
         return images, [pool.submit(fill, every[at : at + _PIECE]) for at in range(0, len(rows), _PIECE)]

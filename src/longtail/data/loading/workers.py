@@ -144,11 +144,11 @@ class _Blocks(Dataset[Block]):
     def __getitem__(self, rows: list[int]) -> Block:
         pixels = np.zeros((len(rows), self.decoder.size, self.decoder.size, 3), dtype=np.uint8)
         problems: dict[int, LongtailError] = {}
-        for place, row in enumerate(rows):
+        for position, row in enumerate(rows):
             try:
-                pixels[place] = self.decoder.pixels(row)
+                pixels[position] = self.decoder.pixels(row)
             except LongtailError as error:  # raised by the consumer: a worker would wrap it in its traceback
-                problems[place] = error
+                problems[position] = error
         return Block(torch.from_numpy(pixels), problems)
 
 

@@ -13,7 +13,7 @@ from typing import Final, Literal, TextIO
 from longtail.data.class_names import normalize_class_name
 from longtail.data.dataset import ImageData
 from longtail.data.decode import is_image_path
-from longtail.data.sources.tables import Columns, Place, from_tables, no_header
+from longtail.data.sources.tables import Columns, Locator, from_tables, no_header
 from longtail.errors import LongtailError
 
 DELIMITERS: Final = ",;\t"
@@ -53,7 +53,7 @@ def load_csv(spec: str, columns: Columns) -> ImageData:
     if not lines:
         raise LongtailError(f"{str(path)!r} has no rows below its header: add one line per image.")
     table = datasets.Dataset.from_dict(cells)
-    return from_tables(f"csv:{spec}", {"train": table}, columns, root=folder, place=Place(str(path), lines))
+    return from_tables(f"csv:{spec}", {"train": table}, columns, root=folder, locator=Locator(str(path), lines))
 
 
 def _existing(folder: Path, text: str, where: str) -> str:
@@ -118,9 +118,9 @@ def read_records(path: str | os.PathLike[str], *, decoding: Decoding = "strict")
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "prior.csv"
-        >>> _ = path.write_text('cat,9\n"lynx, grey",1\n')
+        >>> _ = path.write_text('cat,9\n"lynx, gray",1\n')
         >>> list(read_records(path))
-        [(1, ['cat', '9']), (2, ['lynx, grey', '1'])]
+        [(1, ['cat', '9']), (2, ['lynx, gray', '1'])]
     """
     with _open(path) as file:
         lines = _lines(file, path, decoding)

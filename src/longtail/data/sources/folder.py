@@ -196,9 +196,9 @@ class Walk:
     Example:
         >>> import tempfile
         >>> root = Path(tempfile.mkdtemp())
-        >>> for place in ("cat/1.jpg", "cat/notes.txt", "lynx/old/2.png"):
-        ...     (root / place).parent.mkdir(parents=True, exist_ok=True)
-        ...     (root / place).touch()
+        >>> for name in ("cat/1.jpg", "cat/notes.txt", "lynx/old/2.png"):
+        ...     (root / name).parent.mkdir(parents=True, exist_ok=True)
+        ...     (root / name).touch()
         >>> walk = Walk(root)
         >>> {name: len(files) for name, files in walk.classes(root).items()}
         {'cat': 1, 'lynx': 1}

@@ -63,7 +63,7 @@ PREFIXES: Mapping[str, Callable[[str, Columns], ImageData]] = {
     "parquet": load_parquet,
     "hf": load_hf,
 }
-_NAMES: Mapping[str, Callable[[], ImageData]] = {
+NAMES: Mapping[str, Callable[[], ImageData]] = {
     "cifar10": lambda: from_tables("cifar10", download("uoft-cs/cifar10"), Columns("img", "label")),
     "cifar100": lambda: from_tables("cifar100", download("uoft-cs/cifar100"), Columns("img", "fine_label")),
     "digits": load_digits,
@@ -139,9 +139,9 @@ def _dispatch(spec: str, columns: Columns) -> ImageData:
         if not rest:
             raise LongtailError(f"{spec!r} names nothing: write {prefix}:PATH.")
         return PREFIXES[prefix](rest, columns)
-    if spec in _NAMES:
+    if spec in NAMES:
         columns.refuse(f"{spec} brings its own labels")
-        return _NAMES[spec]()
+        return NAMES[spec]()
     if spec and Path(spec).exists():
         return PREFIXES[_kind_of_path(Path(spec))](spec, columns)
     raise LongtailError(_unknown(spec))
@@ -164,7 +164,7 @@ def _unknown(spec: str) -> str:
         return f"{spec!r} starts with no known source prefix {prefix!r}.{hint} (Write, say, folder:{rest or 'PATH'}.)"
     parent = Path(spec).parent
     neighbors = [str(parent / entry.name) for entry in parent.iterdir()] if spec and parent.is_dir() else []
-    hint = nearest(spec, [*_NAMES, *neighbors]) if len(neighbors) <= _MOST_NEIGHBORS else nearest(spec, _NAMES)
+    hint = nearest(spec, [*NAMES, *neighbors]) if len(neighbors) <= _MOST_NEIGHBORS else nearest(spec, NAMES)
     if hint.startswith(" Known:"):
-        hint = nearest("", _NAMES)  # the names we have, not every file next to the missing path
+        hint = nearest("", NAMES)  # the names we have, not every file next to the missing path
     return f"{spec!r} is neither a path that exists nor a named source.{hint}"

@@ -110,7 +110,7 @@ def from_tables(
     columns: Columns,
     *,
     root: Path | None = None,
-    place: Place | None = None,
+    locator: Locator | None = None,
 ) -> ImageData:
     """Turn Hugging Face tables, one per split or one for all, into an ImageData with labels 0 .. C-1 by name.
 
@@ -119,21 +119,22 @@ def from_tables(
         tables: Split name, in any of the usual spellings, to table.
         columns: The columns the user named.
         root: Folder of image paths stored as text.
-        place: Locates rows in errors; by default by source and row number.
+        locator: Locates rows in errors; by default by source and row number.
 
     Raises:
         LongtailError: There are no such columns, a training image without a label, or labels of an unusable type.
     """
-    place = place or Place(source)
-    parts, findings = divide(tables, columns, place)
+    locator = locator or Locator(source)
+    where = locator.source
+    parts, findings = divide(tables, columns, locator)
     stated: dict[str, None] = {}  # class names, in the order that a table states
     spellings: dict[str, set[str]] = defaultdict(set)
     ready, names = {}, {}
     for split, part in parts.items():
-        image, label = (columns.find(role, part.table.column_names, place.source) for role in ("image", "label"))
+        image, label = (columns.find(role, part.table.column_names, where) for role in ("image", "label"))
         if image == label:
-            raise LongtailError(f"{place.source!r}: the column {image!r} cannot be both image and label; name another.")
-        labels, ordered = _labels(part, label, place)
+            raise LongtailError(f"{where!r}: the column {image!r} cannot be both image and label; name another.")
+        labels, ordered = _labels(part, label, locator)
         name_of = {each: normalize_class_name(each) for each in {*labels, *ordered}}
         stated |= {name_of[each]: None for each in ordered if name_of[each]}
         for spelling, name in name_of.items():
@@ -147,9 +148,9 @@ def from_tables(
             findings.append(Finding("note", message, "label it to use it", "no-labels"))
             continue
         if missing:
-            row = place.row(part.name or split, int(part.rows[names[split].index("")]))
+            row = locator.row(part.name or split, int(part.rows[names[split].index("")]))
             raise LongtailError(f"{row}: the label is missing; give it one or drop it.")
-        ready[split] = _image_table(part.table, image, label, place.source, root)
+        ready[split] = _image_table(part.table, image, label, locator.source, root)
     others = {name for of_split in names.values() for name in of_split} - stated.keys()
     classes = [*stated, *order_classes(others)]
     index = {name: number for number, name in enumerate(classes)}
@@ -184,7 +185,7 @@ def untrained(classes: Sequence[str], splits: Mapping[str, Split]) -> list[Findi
     return findings
 
 
-def _labels(part: Part, column: str, place: Place) -> tuple[list[object], list[str]]:
+def _labels(part: Part, column: str, locator: Locator) -> tuple[list[object], list[str]]:
     """Return the label of each row, None where it is missing, and the class names whose order the table states."""
     import datasets
 
@@ -194,7 +195,7 @@ def _labels(part: Part, column: str, place: Place) -> tuple[list[object], list[s
         fractions = any(isinstance(value, float) and value == value and not value.is_integer() for value in values)
         if fractions or any(isinstance(value, list | dict | bytes) for value in values):
             raise LongtailError(
-                f"{place.source!r}: column {column!r} holds no class names: name another, label_column=NAME.",
+                f"{locator.source!r}: column {column!r} holds no class names: name another, label_column=NAME.",
                 options={"label_column=NAME": "--label-column"},
             )
         return values, []
@@ -202,7 +203,7 @@ def _labels(part: Part, column: str, place: Place) -> tuple[list[object], list[s
     numbers = [value if isinstance(value, int) else -1 for value in values]
     if max(numbers, default=-1) >= len(names):
         row = next(row for row, number in enumerate(numbers) if number >= len(names))
-        where = place.row(part.name or "all", int(part.rows[row]))
+        where = locator.row(part.name or "all", int(part.rows[row]))
         raise LongtailError(
             f"{where}: the label is {numbers[row]}, but the column {column!r} names the classes 0 to {len(names) - 1} "
             "only; write the table again with the names of all classes."
@@ -260,7 +261,7 @@ def _with_absolute_paths(table: datasets.Dataset, root: Path) -> datasets.Datase
 
 
 @dataclass(frozen=True)
-class Place:
+class Locator:
     """Locates rows of a source in errors.
 
     Attributes:
@@ -268,7 +269,7 @@ class Place:
         lines: Line number of each row of a text file; empty for other tables.
 
     Example:
-        >>> Place("birds.csv", (2, 5)).row("train", 1), Place("parquet:birds").row("test", 1)
+        >>> Locator("birds.csv", (2, 5)).row("train", 1), Locator("parquet:birds").row("test", 1)
         ('birds.csv, line 5', "'parquet:birds', test row 1")
     """
 
@@ -311,7 +312,7 @@ def split_name(name: str) -> str | None:
 
 
 def divide(
-    tables: Mapping[str, datasets.Dataset], columns: Columns, place: Place
+    tables: Mapping[str, datasets.Dataset], columns: Columns, locator: Locator
 ) -> tuple[dict[str, Part], list[Finding]]:
     """Divide tables into splits.
 
@@ -319,7 +320,7 @@ def divide(
         tables: Split name, in any of the usual spellings, to table. One table may have any name.
         columns: The columns the user named. If the one of the split is None, a single table is searched for one of a
             usual name, which is taken if all of its values name splits.
-        place: Locates rows of the tables in errors.
+        locator: Locates rows of the tables in errors.
 
     Returns:
         The parts by split, ``"train"`` always first, and findings for the user.
@@ -329,17 +330,17 @@ def divide(
     """
     if columns.split is not None:
         name, table = _as_one(tables)
-        return _by_column(name, table, columns.find("split", table.column_names, place.source), place), []
+        return _by_column(name, table, columns.find("split", table.column_names, locator.source), locator), []
     findings: list[Finding] = []
     if len(tables) == 1:
         name, table = next(iter(tables.items()))
-        column, findings = _recognized(name, table, place, (columns.image, columns.label))
+        column, findings = _recognized(name, table, locator, (columns.image, columns.label))
         if column is not None:
-            parts = _by_column(name, table, column, place)
+            parts = _by_column(name, table, column, locator)
             sizes = ", ".join(f"{len(part.rows):,} {split}" for split, part in parts.items())
             message = f"the column {column!r} divides the images into {sizes}"
             return parts, [Finding("note", message, "name another column with --split-column", "split-column")]
-    return _by_name(tables, place, findings)
+    return _by_name(tables, locator, findings)
 
 
 def _as_one(tables: Mapping[str, datasets.Dataset]) -> tuple[str, datasets.Dataset]:
@@ -357,7 +358,7 @@ def _as_one(tables: Mapping[str, datasets.Dataset]) -> tuple[str, datasets.Datas
 
 
 def _by_name(
-    tables: Mapping[str, datasets.Dataset], place: Place, findings: list[Finding]
+    tables: Mapping[str, datasets.Dataset], locator: Locator, findings: list[Finding]
 ) -> tuple[dict[str, Part], list[Finding]]:
     named = {name: split_name(name) for name in tables}
     if len(tables) == 1 and not any(named.values()):
@@ -365,14 +366,14 @@ def _by_name(
     parts: dict[str, Part] = {}
     for name, split in named.items():
         if split in parts:
-            raise LongtailError(f"{place.source!r} has two splits that mean {split!r}: rename or remove one.")
+            raise LongtailError(f"{locator.source!r} has two splits that mean {split!r}: rename or remove one.")
         if split is not None:
             parts[split] = Part(tables[name], np.arange(len(tables[name])), split)
     unnamed = [f"{name!r} with {len(tables[name]):,} rows" for name, split in named.items() if split is None]
     if unnamed:
         message = f"tables whose names mean no split are left out ({', '.join(unnamed[:_SHOWN])})"
         findings = [*findings, Finding("warning", message, "rename them to use them", "table-without-split")]
-    return _training_first(parts, repr(place.source), tables), findings
+    return _training_first(parts, repr(locator.source), tables), findings
 
 
 def _training_first(parts: Mapping[str, Part], where: str, have: Iterable[str]) -> dict[str, Part]:
@@ -381,12 +382,12 @@ def _training_first(parts: Mapping[str, Part], where: str, have: Iterable[str]) 
     return {split: parts[split] for split in SPLIT_NAMES if split in parts}
 
 
-def _by_column(name: str, table: datasets.Dataset, column: str, place: Place) -> dict[str, Part]:
+def _by_column(name: str, table: datasets.Dataset, column: str, locator: Locator) -> dict[str, Part]:
     values = column_texts(table, column)
     splits = {value: split_name(value) for value in dict.fromkeys(values)}
     unknown = [value for value, split in splits.items() if split is None]
     if unknown:
-        where = place.row(name or "all", values.index(unknown[0]))
+        where = locator.row(name or "all", values.index(unknown[0]))
         others = f" (and {', '.join(map(repr, unknown[1:_SHOWN]))})" if len(unknown) > 1 else ""
         raise LongtailError(
             f"{where}: unknown split {unknown[0]!r}{others} in the column {column!r}; "
@@ -395,11 +396,11 @@ def _by_column(name: str, table: datasets.Dataset, column: str, place: Place) ->
         )
     split_of_row, rest = np.array([splits[value] for value in values]), table.remove_columns([column])
     parts = {split: Part(rest, np.flatnonzero(split_of_row == split), name) for split in splits.values() if split}
-    return _training_first(parts, f"the column {column!r} of {place.source!r}", splits)
+    return _training_first(parts, f"the column {column!r} of {locator.source!r}", splits)
 
 
 def _recognized(
-    name: str, table: datasets.Dataset, place: Place, taken: Sequence[str | None]
+    name: str, table: datasets.Dataset, locator: Locator, taken: Sequence[str | None]
 ) -> tuple[str | None, list[Finding]]:
     """Find the split column of a table by its name and values."""
     usual = usual_columns(SPLIT_COLUMNS, [column for column in table.column_names if column not in taken])
@@ -410,8 +411,8 @@ def _recognized(
         trains = "train" in map(split_name, values)
         if trains and not unknown:
             return column, findings
-        if column.strip().lower() == "split" and (place.lines or trains):
-            _by_column(name, table, column, place)  # raises an error that names the row
+        if column.strip().lower() == "split" and (locator.lines or trains):
+            _by_column(name, table, column, locator)  # raises an error that names the row
         if len(unknown) < len(values):
             reason = f"is {', '.join(map(repr, unknown[:_SHOWN]))} in some rows" if unknown else "is train in no row"
             message = f"the column {column!r} names splits, but {reason}, so it is not used"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -87,26 +89,11 @@ def remix(
         >>> target.shape
         torch.Size([4, 2])
     """
-    counts = ClassCounts.of(class_counts).tensor(images.device)
-    return remix_by(counts, images, labels, alpha, generator, kappa=kappa, tau=tau)
-
-
-def remix_by(
-    counts: Tensor,
-    images: Tensor,
-    labels: Tensor,
-    alpha: float,
-    generator: torch.Generator | None = None,
-    *,
-    kappa: float = 3.0,
-    tau: float = 0.5,
-) -> tuple[Tensor, Tensor]:
-    """:func:`remix` by counts (C,) that are on the device of the images already: a loop then never waits for it."""
     if kappa < 1 or not 0 <= tau <= 1:
         raise ValueError(f"remix takes kappa >= 1 and tau in [0, 1], got kappa={kappa} and tau={tau}.")
     if labels.ndim != 1:
         raise ValueError(f"remix takes class indices of shape (N,), got {tuple(labels.shape)}: mix only once.")
-    counts = counts.clamp_min(1)
+    counts = _counts_on(images.device, ClassCounts.of(class_counts))
     images, target = _floating(images), label_probabilities(labels, len(counts))
     _check(images, target)
     keep, partner = beta_sample(alpha, images.device, generator), _partners(images, generator)
@@ -236,6 +223,12 @@ def beta_sample(alpha: float, device: torch.device, generator: torch.Generator |
     uniform = 1 - torch.rand(2, device=source, generator=generator)  # in (0, 1]
     logs = gamma.log() + uniform.log() / alpha
     return torch.sigmoid(logs[0] - logs[1]).to(device, non_blocking=True)
+
+
+@cache
+def _counts_on(device: torch.device, counts: ClassCounts) -> Tensor:
+    """Training images per class, at least 1, int64 (C,), sent to the device once, since sending waits for it."""
+    return counts.tensor(device).clamp_min(1)
 
 
 def _floating(images: Tensor) -> Tensor:

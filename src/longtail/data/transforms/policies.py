@@ -378,11 +378,11 @@ def magnitude_table(levels: int, height: int, width: int) -> Tensor:
         9.0
     """
     widest = 150 / 331  # of an image: the authors of AutoAugment tuned translations on images of 331 pixels
-    ends = dict.fromkeys(("shear-x", "shear-y"), (0.0, 0.3))  # of the magnitudes that grow evenly
-    ends |= dict.fromkeys(("brightness", "color", "contrast", "sharpness"), (0.0, 0.9))
-    ends |= {"translate-x": (0.0, widest * width), "translate-y": (0.0, widest * height)}
-    ends |= {"rotate": (0.0, 30.0), "solarize": (255.0, 0.0)}
-    rows = {name: torch.linspace(first, last, levels) for name, (first, last) in ends.items()}
+    ranges = dict.fromkeys(("shear-x", "shear-y"), (0.0, 0.3))  # of the magnitudes that grow evenly
+    ranges |= dict.fromkeys(("brightness", "color", "contrast", "sharpness"), (0.0, 0.9))
+    ranges |= {"translate-x": (0.0, widest * width), "translate-y": (0.0, widest * height)}
+    ranges |= {"rotate": (0.0, 30.0), "solarize": (255.0, 0.0)}
+    rows = {name: torch.linspace(first, last, levels) for name, (first, last) in ranges.items()}
     rows["posterize"] = 8 - (torch.arange(levels) * 4 / (levels - 1)).round()
     return torch.stack([rows.get(name, torch.zeros(levels)) for name in OPERATIONS])
 
