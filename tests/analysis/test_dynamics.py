@@ -59,7 +59,7 @@ def test_shares_past_the_thresholds() -> None:
     counts = histogram([0.5, 0.89, 0.9, 0.95, 0.9899, 0.99, 0.9995, 1.0])
     assert [share_past(counts, threshold) for threshold in THRESHOLDS] == [6 / 8, 3 / 8, 2 / 8]
     assert np.isnan(share_past(np.zeros(BINS, int), 0.9))
-    with pytest.raises(ValueError, match="is no edge"):
+    with pytest.raises(ValueError, match="edge"):
         share_past(counts, 0.91)
 
 
@@ -83,7 +83,7 @@ def test_groups_without_classes_or_images_are_empty_not_zero() -> None:
     assert groups.shape == (1, 3, BINS)
     np.testing.assert_array_equal(groups.sum(axis=2), [[2, 0, 1]])
     np.testing.assert_array_equal(share_past(groups, 0.9), [[0.0, np.nan, 1.0]])
-    assert np.isnan(histogram_quantiles(groups)[0, 1]).all()
+    assert np.isnan(histogram_quantiles(groups, [0.1, 0.9])[0, 1]).all()
 
 
 def test_means_weigh_by_images() -> None:

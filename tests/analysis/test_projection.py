@@ -7,7 +7,6 @@ import importlib.util
 import numpy as np
 import pytest
 
-from longtail.analysis import projection
 from longtail.analysis.projection import drawn_sample, project
 from longtail.errors import LongtailError
 
@@ -53,7 +52,7 @@ def test_umap_lays_out_or_says_what_it_needs() -> None:
 
 
 def test_an_unknown_method_and_too_few_images() -> None:
-    with pytest.raises(LongtailError, match=r"no projection 'tnse'\. Did you mean 'tsne'"):
+    with pytest.raises(LongtailError, match="tsne"):
         project(np.ones((9, 3)), "tnse")
     assert np.isnan(project(np.ones((2, 3)), "tsne").points).all()
     assert project(np.ones((5, 3))).explained == (0.0, 0.0)  # all the same: no variance to explain
@@ -75,4 +74,4 @@ def test_nothing_is_left_out_where_there_is_room_and_classes_where_there_is_none
     few = drawn_sample(labels, 20)
     assert len(few) == len(set(labels[few].tolist())) == 20
     assert drawn_sample(np.zeros(0, np.int64), 5).size == 0
-    assert projection._quota(np.array([9, 1]), 5) == 4
+    assert np.bincount(np.repeat([0, 1], [9, 1])[drawn_sample(np.repeat([0, 1], [9, 1]), 5)]).tolist() == [4, 1]

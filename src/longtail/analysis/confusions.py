@@ -59,9 +59,6 @@ class ConfusedPairs:
     images: IntArray
     share: FloatArray
 
-    def __len__(self) -> int:
-        return len(self.label)
-
 
 @dataclass(frozen=True)
 class NearestConfusions:

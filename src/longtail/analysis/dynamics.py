@@ -19,7 +19,6 @@ EDGES = (
 """Bins of p_y, fine where softmax saturates; a bin holds its lower edge, and the last one holds 1 too."""
 BINS = len(EDGES) - 1
 THRESHOLDS = (0.9, 0.99, 0.999)
-QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
 @dataclass(frozen=True)
@@ -143,22 +142,20 @@ def share_past(histograms: IntArray, threshold: float, edges: Sequence[float] = 
         Shape (...), in [0, 1]; NaN where there are no images.
 
     Raises:
-        ValueError: ``threshold`` is no edge, so that the images of a bin would have to be split.
+        ValueError: ``threshold`` is not an edge, so that the images of a bin would have to be split.
 
     Example:
         >>> share_past(np.array([[2, 1, 1], [0, 0, 0]]), 0.9, edges=(0.0, 0.5, 0.9, 1.0)).tolist()
         [0.25, nan]
     """
     if threshold not in edges:
-        raise ValueError(f"{threshold} is no edge of these histograms; take one of {', '.join(map(str, edges))}.")
+        raise ValueError(f"{threshold} is not an edge of these histograms: take one of {', '.join(map(str, edges))}.")
     total = histograms.sum(axis=-1)
     past = histograms[..., list(edges).index(threshold) :].sum(axis=-1)
     return np.where(total > 0, past / np.maximum(total, 1), np.nan)
 
 
-def histogram_quantiles(
-    histograms: IntArray, quantiles: Sequence[float] = QUANTILES, edges: Sequence[float] = EDGES
-) -> FloatArray:
+def histogram_quantiles(histograms: IntArray, quantiles: Sequence[float], edges: Sequence[float] = EDGES) -> FloatArray:
     """Quantiles of p_y, taken as spread evenly within each bin.
 
     Args:
@@ -173,20 +170,15 @@ def histogram_quantiles(
         >>> histogram_quantiles(np.array([[2, 2], [0, 0]]), [0.25, 0.5], edges=(0.0, 0.5, 1.0)).tolist()
         [[0.25, 0.5], [nan, nan]]
     """
-    flat = histograms.reshape(-1, histograms.shape[-1])
+    flat, bounds = histograms.reshape(-1, histograms.shape[-1]), np.asarray(edges, dtype=np.float64)
     values = np.full((len(flat), len(quantiles)), np.nan)
-    bounds = np.asarray(edges, dtype=np.float64)
-    for row, counts in enumerate(flat):
-        if counts.any():
-            values[row] = _quantiles(counts, quantiles, bounds)
+    for row in np.flatnonzero(flat.any(axis=1)):
+        images = flat[row]
+        reached = np.append(0, np.cumsum(images)) / images.sum()
+        # An empty bin is a flat piece of the distribution: only its ends that hold images are met on the way up.
+        met = np.append(True, images > 0) | np.append(images > 0, True)
+        values[row] = np.interp(quantiles, reached[met], bounds[met])
     return values.reshape(*histograms.shape[:-1], len(quantiles))
-
-
-def _quantiles(counts: IntArray, quantiles: Sequence[float], edges: FloatArray) -> FloatArray:
-    reached = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
-    # An empty bin is a flat piece of the distribution: only its ends that hold images are met on the way up.
-    kept = np.concatenate([[True], counts > 0]) | np.concatenate([counts > 0, [True]])
-    return np.asarray(np.interp(np.asarray(quantiles, dtype=np.float64), reached[kept], edges[kept]), dtype=np.float64)
 
 
 def group_image_means(values: npt.ArrayLike, images: IntArray, group_of: Sequence[GroupName]) -> FloatArray:

@@ -62,12 +62,12 @@ class NeuralCollapse:
 
 
 def checked(features: npt.ArrayLike, labels: npt.ArrayLike, num_classes: int) -> tuple[Features, IntArray]:
-    """Features as float32 or float64 and labels as numbers, once they are known to fit one another.
+    """Check that features and labels fit; return features as float32 or float64, labels as int64.
 
     Whole numbers cannot hold a mean, and half precision not the square of a norm.
 
     Raises:
-        ValueError: Another shape, as many labels as features are not there, or a label out of range.
+        ValueError: Another shape, another number of labels than of features, or a label out of range.
 
     Example:
         >>> checked([[1, 2]], [0], 1)
@@ -97,17 +97,17 @@ def _wide(features: npt.ArrayLike) -> Features:
 def class_means(features: Features, labels: IntArray, num_classes: int) -> tuple[FloatArray, IntArray]:
     """Mean feature of each class, (C, D), NaN for an absent one; and the number of its images, (C,).
 
+    Raises:
+        ValueError: The features and labels do not fit; see :func:`checked`.
+
     Example:
         >>> means, images = class_means(np.array([[1.0], [3.0]]), np.array([0, 0]), 2)
         >>> means.tolist(), images.tolist()
         ([[2.0], [nan]], [2, 0])
     """
-    return _means(*checked(features, labels, num_classes), num_classes)
-
-
-def _means(features: Features, labels: IntArray, num_classes: int) -> tuple[FloatArray, IntArray]:
     from scipy.sparse import csr_array
 
+    features, labels = checked(features, labels, num_classes)
     images = np.bincount(labels, minlength=num_classes)
     # Row c of the sparse matrix holds the images of class c: far faster than adding features row by row.
     ends = np.concatenate([[0], np.cumsum(images)])
@@ -123,14 +123,14 @@ def _means(features: Features, labels: IntArray, num_classes: int) -> tuple[Floa
 
 
 def class_geometry(features: Features, labels: IntArray, num_classes: int) -> ClassGeometry:
-    r"""MeanStd of each class and the distance to its nearest neighbor.
+    r"""Spread of each class and the distance to its nearest neighbor.
 
     ``spread_c = sqrt(n_c / (n_c - 1)) mean_i ||f_i - m_c||`` with the class mean ``m_c``. The factor makes up for
     how much too near to its images a mean of few lies, so that small and large classes can be compared (exact for
     Gaussian classes). ``ratio_c = spread_c / min_j ||m_c - m_j||`` is above 1 where a class reaches past its neighbor.
 
     The center of few images lies off the true one, which makes the nearest center look farther off and the ratio too
-    low: compare small and large classes on a test split with alike many images of each.
+    low: compare small and large classes on a test split with equally many images of each.
 
     Args:
         features: Shape (N, D).
@@ -146,7 +146,7 @@ def class_geometry(features: Features, labels: IntArray, num_classes: int) -> Cl
         [1.414, 1.414, nan, nan]
     """
     features, labels = checked(features, labels, num_classes)
-    means, images = _means(features, labels, num_classes)
+    means, images = class_means(features, labels, num_classes)
     distances = np.linalg.norm(features - means[labels].astype(features.dtype), axis=1)
     sums = np.bincount(labels, weights=distances, minlength=num_classes)
     spread = np.where(images > 1, sums / np.sqrt(np.maximum(images * (images - 1.0), 1.0)), np.nan)
@@ -186,7 +186,7 @@ def uniformity(features: Features, *, seed: int = 0) -> float:
         return float("nan")
     total = 0.0
     for rows, cosines in _pairs(units):
-        cosines[np.arange(len(rows)), rows] = -np.inf  # an image is no pair with itself
+        cosines[np.arange(len(rows)), rows] = -np.inf  # an image and itself make no pair
         total += float(np.exp(4.0 * (np.minimum(cosines, 1.0) - 1.0)).sum(dtype=np.float64))
     return float(np.log(total / (len(units) * (len(units) - 1)))) + 0.0
 
@@ -214,7 +214,7 @@ def alignment(features: Features, labels: IntArray, num_classes: int) -> float:
     """
     features, labels = checked(features, labels, num_classes)
     units, kept = _units(features)
-    means, images = _means(units, labels[kept], num_classes)
+    means, images = class_means(units, labels[kept], num_classes)
     several = images > 1
     if not several.any():
         return float("nan")
@@ -256,7 +256,7 @@ def neural_collapse(
         (0.0, 0.0, 0.0)
     """
     features, labels = checked(features, labels, num_classes)
-    means, images = _means(features, labels, num_classes)
+    means, images = class_means(features, labels, num_classes)
     present = images > 0
     centered = means[present] - means[present].mean(axis=0) if present.any() else means[:0]
     norms = np.linalg.norm(centered, axis=1)
@@ -333,7 +333,7 @@ def _nearest(means: Features) -> IntArray:
     rows = means[present] - means[present].mean(axis=0)
     half = 0.5 * (rows**2).sum(axis=1)
     for part, products in _pairs(rows):
-        away = half[None, :] - products  # half the squared distance, but for what is the same in the whole row
+        away = half[None, :] - products  # half the squared distance, less a number that is the same in the whole row
         away[np.arange(len(part)), part] = np.inf
         nearest[present[part]] = present[away.argmin(axis=1)]
     return nearest

@@ -78,13 +78,16 @@ def effective_cloud(
     if weight is not None:
         width = weight.shape[1]
         if loss.needs_classifier:
-            noisy.attach_classifier(_classifier(weight, loss.class_counts.device))
+            classifier = nn.Linear(width, classes, bias=False, device=loss.class_counts.device)
+            classifier.load_state_dict({"weight": torch.as_tensor(weight, dtype=torch.float32)})
+            noisy.attach_classifier(classifier)
     still = _without_noise(noisy)
     totals = torch.zeros(2, classes, dtype=torch.float64, device=loss.class_counts.device)
     cuda = [totals.device.index or 0] if totals.is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed)
-        for size in _parts(draws, AT_ONCE // max(classes, width)):
+        largest = max(1, AT_ONCE // max(classes, width))
+        for size in (min(largest, draws - begun) for begun in range(0, draws, largest)):
             logits = torch.full((size, classes), logit, device=totals.device)
             features = torch.ones(size, width, device=totals.device)
             moved = (
@@ -98,14 +101,6 @@ def effective_cloud(
     return EffectiveCloud(mean / loss.logit_scale, spread / loss.logit_scale)
 
 
-def _classifier(weight: npt.NDArray[np.floating] | Tensor, device: torch.device) -> nn.Module:
-    values = torch.as_tensor(weight, dtype=torch.float32).detach()
-    layer = nn.Linear(values.shape[1], values.shape[0], bias=False, device=device)
-    with torch.no_grad():
-        layer.weight.copy_(values)
-    return layer
-
-
 def _without_noise(loss: LongTailLoss) -> LongTailLoss:
     """A copy whose draws are all zero; a loss that wraps another draws in the inner one."""
     still = copy.deepcopy(loss)
@@ -113,8 +108,3 @@ def _without_noise(loss: LongTailLoss) -> LongTailLoss:
         if isinstance(module, LongTailLoss):
             module.sample_noise = torch.zeros_like  # type: ignore[method-assign,assignment]
     return still
-
-
-def _parts(total: int, largest: int) -> list[int]:
-    largest = max(1, largest)
-    return [min(largest, total - begun) for begun in range(0, total, largest)]

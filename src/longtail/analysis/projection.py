@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias, get_args
@@ -58,32 +59,47 @@ def project(features: npt.NDArray[np.floating[Any]], method: str = "pca", *, see
     check_method(method)
     if len(features) < 3:
         return Projection(np.full((len(features), 2), np.nan, np.float32), None)
+    from sklearn.decomposition import PCA
+
     if method == "pca":
-        return _pca(features, seed)
-    reduced = _reduced(features, seed)
-    points = _tsne(reduced, seed) if method == "tsne" else _umap(reduced, seed)
-    return Projection(np.asarray(points, dtype=np.float32))
+        fitted = PCA(n_components=2, random_state=seed)
+        with np.errstate(invalid="ignore"):  # features that are all the same have no variance to take a share of
+            points = fitted.fit_transform(features)
+        first, second = (0.0 if np.isnan(part) else round(float(part), 6) for part in fitted.explained_variance_ratio_)
+        return Projection(points.astype(np.float32), (first, second))
+    if min(features.shape) > FIRST_DIMENSIONS:
+        features = PCA(FIRST_DIMENSIONS, random_state=seed).fit_transform(features)
+    if method == "tsne":
+        from sklearn.manifold import TSNE
+
+        perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
+        projector = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
+    else:
+        from umap import UMAP
+
+        projector = UMAP(n_components=2, n_neighbors=min(15, len(features) - 1), random_state=seed, n_jobs=1)
+    return Projection(np.asarray(projector.fit_transform(features), dtype=np.float32))
 
 
 def check_method(method: str) -> None:
-    """Make sure that a projection can be had, before anything is computed for it.
+    """Check that a projection is available before anything is computed for it.
 
     Raises:
-        LongtailError: There is no such method, or umap-learn is not installed.
+        LongtailError: The method is unknown, or umap-learn is not installed.
 
     Example:
         >>> check_method("t-sne")
         Traceback (most recent call last):
-        longtail.errors.LongtailError: there is no projection 't-sne'. Did you mean 'tsne'?
+        longtail.errors.LongtailError: unknown projection 't-sne'. Did you mean 'tsne'?
     """
     if method not in METHODS:
-        raise LongtailError(f"there is no projection {method!r}.{nearest(method, METHODS)}")
+        raise LongtailError(f"unknown projection {method!r}.{nearest(method, METHODS)}")
     if method == "umap" and find_spec("umap") is None:
         raise LongtailError("UMAP needs a package: pip install 'longtail[umap]', or leave umap out.")
 
 
 def drawn_sample(labels: npt.NDArray[np.integer[Any]], limit: int, *, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Rows of a sample of at most ``limit`` images, rising, in which every class keeps as many as it can.
+    """Rows of a sample of at most ``limit`` images, rising; large classes are subsampled first.
 
     Each class gives at most q of its images, with the largest q that fits. Only where there are more classes than
     ``limit``, some are left out, and the others give one each.
@@ -100,58 +116,13 @@ def drawn_sample(labels: npt.NDArray[np.integer[Any]], limit: int, *, seed: int 
     """
     if len(labels) <= limit:
         return np.arange(len(labels), dtype=np.int64)
+    images = np.bincount(labels)
+    quota = bisect_right(range(limit + 1), limit, key=lambda quota: int(np.minimum(images, quota).sum())) - 1
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(labels))
     order = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    images = np.bincount(labels)
-    starts = np.cumsum(images) - images
-    place = np.arange(len(labels)) - starts[labels[order]]  # of an image among those of its class
-    kept = order[place < max(_quota(images, limit), 1)]
-    if len(kept) > limit:
-        kept = rng.choice(kept, limit, replace=False)
-    return np.sort(kept).astype(np.int64)
-
-
-def _quota(images: npt.NDArray[np.integer[Any]], limit: int) -> int:
-    """The largest number of images a class that keeps all classes together within the limit."""
-    low, high = 0, limit
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if np.minimum(images, middle).sum() <= limit else (low, middle - 1)
-    return low
-
-
-def _pca(features: npt.NDArray[np.floating[Any]], seed: int) -> Projection:
-    from sklearn.decomposition import PCA
-
-    fitted = PCA(n_components=2, random_state=seed)
-    with np.errstate(invalid="ignore"):  # of features that are all the same, no share of the variance can be said
-        points = fitted.fit_transform(features)
-    first, second = (0.0 if np.isnan(share) else round(float(share), 6) for share in fitted.explained_variance_ratio_)
-    return Projection(points.astype(np.float32), (first, second))
-
-
-def _reduced(features: npt.NDArray[np.floating[Any]], seed: int) -> npt.NDArray[np.floating[Any]]:
-    from sklearn.decomposition import PCA
-
-    if min(features.shape) <= FIRST_DIMENSIONS:
-        return features
-    points: npt.NDArray[np.floating[Any]] = PCA(FIRST_DIMENSIONS, random_state=seed).fit_transform(features)
-    return points
-
-
-def _tsne(features: npt.NDArray[np.floating[Any]], seed: int) -> npt.NDArray[np.floating[Any]]:
-    from sklearn.manifold import TSNE
-
-    perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-    fitted = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
-    points: npt.NDArray[np.floating[Any]] = fitted.fit_transform(features)
-    return points
-
-
-def _umap(features: npt.NDArray[np.floating[Any]], seed: int) -> npt.NDArray[np.floating[Any]]:
-    from umap import UMAP
-
-    fitted = UMAP(n_components=2, n_neighbors=min(15, len(features) - 1), random_state=seed, n_jobs=1)
-    points: npt.NDArray[np.floating[Any]] = fitted.fit_transform(features)
-    return points
+    position = np.arange(len(labels)) - (np.cumsum(images) - images)[labels[order]]  # of an image in its class
+    chosen = order[position < max(quota, 1)]
+    if len(chosen) > limit:
+        chosen = rng.choice(chosen, limit, replace=False)
+    return np.sort(chosen).astype(np.int64)
