@@ -109,16 +109,14 @@ def class_norms(
     """
     features, labels = checked(features, labels, num_classes)
     means, images = class_means(features, labels, num_classes)
-    norms = np.linalg.norm(features, axis=1).astype(np.float64)
-    some, several = images > 0, images > 1
-    mean = np.full(num_classes, np.nan)
-    mean[some] = np.bincount(labels, weights=norms, minlength=num_classes)[some] / images[some]
-    squares = np.bincount(labels, weights=(norms - mean[labels]) ** 2, minlength=num_classes)
-    std = np.full(num_classes, np.nan)
-    std[several] = np.sqrt(squares[several] / (images[several] - 1))
+    norms = np.linalg.norm(features, axis=1, keepdims=True).astype(np.float64)
+    mean = class_means(norms, labels, num_classes)[0]
+    variance = class_means((norms - mean[labels]) ** 2, labels, num_classes)[0][:, 0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        std = np.sqrt(variance * images / (images - 1))
     rows = np.asarray(weight, dtype=np.float64)
     return ClassNorms(
-        feature_norm=mean,
+        feature_norm=mean[:, 0],
         feature_norm_std=std,
         weight_norm=np.linalg.norm(rows, axis=1),
         bias=np.full(num_classes, np.nan) if bias is None else np.asarray(bias, dtype=np.float64),

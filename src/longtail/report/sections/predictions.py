@@ -58,7 +58,7 @@ from longtail.report.plots import (
     run_style,
 )
 from longtail.report.section import Cell, Drawing, Key, Section, Table, read_aloud
-from longtail.run.result import Ends, RunResult
+from longtail.run.result import Ends
 from longtail.run.tables import Predictions
 
 Band = tuple[FloatArray, FloatArray]
@@ -114,11 +114,12 @@ def calibration(comparison: Comparison) -> Section | None:
         caption += f" Images of one {unit} count as independent here, which makes the intervals too narrow."
 
     def gaps(part: Part) -> str:
-        def gap(run: RunResult, predictions: Predictions) -> tuple[FloatArray, Mask]:
-            right = predictions.label == predictions.prediction
-            return predictions.confidence - right, part_masks(run, predictions)[part]
-
-        return compared(rows, gap, lambda value: f"{signed(value)} points", most=2.0)
+        return compared(
+            rows,
+            lambda run, each: (each.confidence - (each.label == each.prediction), part_masks(run, each)[part]),
+            lambda value: f"{signed(value)} points",
+            most=2.0,
+        )
 
     tail = smallest_group(rows[0].runs[0])
     sentence = (
@@ -234,7 +235,9 @@ def coverage(comparison: Comparison) -> Section | None:
         drawings.append(Drawing(f"coverage-{part}", title, alt, figure))
         cells += shown
     table = Table("Accuracy in % of the surest images.", heads, tuple(cells), labels=2)
-    right, tail = compared(rows, _right), compared(rows, _tail)
+    # The threshold of each run is taken as given.
+    right = compared(rows, lambda _, each: (each.label == each.prediction, _answered(each)))
+    tail = compared(rows, lambda run, each: (_answered(each), part_masks(run, each)[smallest_group(run)]))
     sentence = f"Of the surest half of all images, this share is right: {right}."
     if tail:
         group = GROUP_LABELS[smallest_group(rows[0].runs[0])].lower()
@@ -266,16 +269,6 @@ def _answered(predictions: Predictions) -> Mask:
     """Which images are answered when half of all are; of equal confidences all are."""
     curve = coverage_curve(predictions.confidence, predictions.label == predictions.prediction)
     return predictions.confidence >= threshold_for_coverage(curve, HALF)
-
-
-def _right(_: RunResult, predictions: Predictions) -> tuple[Mask, Mask]:
-    """Of each test image whether it is right; the answered ones count. The threshold is taken as given."""
-    return predictions.label == predictions.prediction, _answered(predictions)
-
-
-def _tail(run: RunResult, predictions: Predictions) -> tuple[Mask, Mask]:
-    """Of each test image whether it is answered; those of the smallest group count."""
-    return _answered(predictions), part_masks(run, predictions)[smallest_group(run)]
 
 
 PRIORS = {0: "As in training", 20: "Balanced", 40: "The reverse of training"}
