@@ -32,11 +32,6 @@ if sys.platform != "win32":
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="pipes, links and locks as POSIX has them")
 
 
-@pytest.fixture(autouse=True)
-def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_swept", set())
-
-
 def listed(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 

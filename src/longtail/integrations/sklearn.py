@@ -206,7 +206,22 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             LongtailError: Labels or parameters that JSON cannot hold, or files that cannot be written.
         """
         check_is_fitted(self)
-        stored, folder = self._stored(), Path(folder)
+        folder, labels = Path(folder), self.classes_
+        if labels.dtype == object and all(isinstance(label, str) for label in labels):
+            labels = labels.astype(str)
+        if labels.dtype.kind not in LABEL_KINDS:
+            raise LongtailError(f"labels of type {labels.dtype} cannot be saved: use text or numbers as labels.")
+        stored = StoredClassifier(
+            format_version=FORMAT_VERSION,
+            parameters=self.get_params(),
+            classes=labels.tolist(),
+            label_type=labels.dtype.str,
+            counts=self.class_counts_.counts,
+            logit_scale=self.logit_scale_,
+            assumed_prior=self.assumed_prior_,
+            head=self.model_.head_name,
+            n_features_in=getattr(self, "n_features_in_", None),
+        ).to_json()
         if self.preprocessing_ is None:
             save_weights(self.model_, folder)
         else:
@@ -251,25 +266,6 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if info.classes != result.class_counts_.names:
             raise LongtailError(f"{path} names other classes than {MODEL_FILE}: save the classifier again.")
         return result
-
-    def _stored(self) -> bytes:
-        """The content of ``classifier.json``."""
-        labels = self.classes_
-        if labels.dtype == object and all(isinstance(label, str) for label in labels):
-            labels = labels.astype(str)
-        if labels.dtype.kind not in LABEL_KINDS:
-            raise LongtailError(f"labels of type {labels.dtype} cannot be saved: use text or numbers as labels.")
-        return StoredClassifier(
-            format_version=FORMAT_VERSION,
-            parameters=self.get_params(),
-            classes=labels.tolist(),
-            label_type=labels.dtype.str,
-            counts=self.class_counts_.counts,
-            logit_scale=self.logit_scale_,
-            assumed_prior=self.assumed_prior_,
-            head=self.model_.head_name,
-            n_features_in=getattr(self, "n_features_in_", None),
-        ).to_json()
 
     def _check_options(self) -> None:
         if not isinstance(self.loss, str):
