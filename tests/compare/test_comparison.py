@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import statistics
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,10 +17,11 @@ from rich.console import Console
 from longtail.compare.comparison import compare_runs
 from longtail.compare.differences import difference_text
 from longtail.compare.seeds import json_options
-from longtail.compare.table import HEADINGS, print_table, write_csv
+from longtail.compare.table import HEADINGS, Comparison, print_table, write_csv
 from longtail.errors import LongtailError
 from longtail.evaluation.posthoc import Adjustment
 from longtail.evaluation.significance import Difference, seeds_interval
+from longtail.report.page import render_report
 from longtail.report.sections.provenance import provenance
 from longtail.run.model_files import load_info, save_info
 
@@ -267,3 +270,52 @@ def test_a_difference_claims_no_more_than_it_shows(change, words):
     text = difference_text(change)
     assert all(word in text for word in words)
     assert ("higher" in text or "lower" in text) == change.is_evidence
+
+
+def printed(comparison: Comparison, width: int = 140) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    print_table(comparison, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_table_and_its_csv_have_both_ends(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    comparison = compare_runs([make_run("a", recipe="x/ce"), make_run("b", recipe="x/gcl", seed=1)])
+    low, high = comparison.rows[1].intervals["few"] or (0, 0)
+    assert f"{100 * low:.1f}–{100 * high:.1f}" in printed(comparison)
+    assert max(map(len, printed(comparison, width=80).splitlines())) <= 80
+    with write_csv([comparison], tmp_path / "table.csv").open() as file:
+        row = list(csv.DictReader(file))[1]
+    assert (float(row["few_low"]), float(row["few_high"])) == pytest.approx((low, high), abs=1e-6)
+    assert row["ece_low"] == ""
+
+
+def test_more_seeds_do_not_make_an_interval_narrower(make_run: Callable[..., Path]) -> None:
+    folders = [make_run(f"s{seed}", seed=seed) for seed in range(3)]
+    widths = [high - low for low, high in (compare_runs([f]).rows[0].intervals["few"] or (0, 0) for f in folders)]
+    low, high = compare_runs(folders).rows[0].intervals["few"] or (0, 0)
+    assert high - low == pytest.approx(sum(widths) / 3)
+
+
+def test_intervals_that_do_not_know_of_groups_are_said_to_be_too_narrow(make_run: Callable[..., Path]) -> None:
+    folder = make_run("run")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("data:\n", "data:\n  group_column: film\n"))
+    assert any("one film" in note and "too narrow" in note for note in compare_runs([folder]).notes)
+
+
+def test_stored_intervals_are_shown_and_not_computed_again(make_run: Callable[..., Path]) -> None:
+    folder = make_run("run")
+    path = folder / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["test"]["intervals"] = {
+        "level": 0.95, "unit": "film", "correlation": 0.5, "accuracy": [0.125, 0.875], "few": None,
+    }  # fmt: skip
+    metrics["test"]["per_class"][0]["recall_interval"] = [0.0625, 0.9375]
+    path.write_text(json.dumps(metrics))
+    comparison = compare_runs([folder])
+    assert "12.5–87.5" in printed(comparison)
+    page = render_report(comparison)
+    assert "12.5–87.5" in page
+    assert "6.2–93.8" in page
+    assert any("one film" in note for note in comparison.notes)

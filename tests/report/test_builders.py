@@ -65,22 +65,3 @@ def test_lines_hold_the_values_they_are_given_whichever_way_they_are_laid_out(ma
     assert "60.0% for few-shot and 40.0% for many-shot classes under ce" in section.sentence
     assert all("to" in drawing.alt for drawing in section.drawings)
     assert [mark.x0 for mark in section.drawings[0].figure.layout.shapes] == [2.5]
-
-
-def test_the_figure_of_a_shot_group_is_the_same_in_every_section(make_run):
-    """A mean over classes, which differs from a mean over images where classes have other numbers of test images."""
-    comparison = compare_runs([make_run("ce", per_class_test=(20, 20, 20, 20, 2, 20), second_best=True)])
-    run = comparison.final[0].runs[0]
-    label, right = run.predictions.label, run.predictions.label == run.predictions.prediction
-    few = run.test["few"]
-    assert few != pytest.approx(right[label >= 4].mean())
-    sections = {section.id: section for section in build_sections(comparison)}
-    drawings = {drawing.id: drawing.figure for section in sections.values() for drawing in section.drawings}
-    covered = [trace for trace in drawings["coverage-few"].data if trace.mode == "lines"]
-    shown = {
-        "groups": drawings["group-few"].data[0].x[0],
-        "confusions": drawings["destinations-few"].data[0].x[0],
-        "coverage": covered[0].y[-1],
-        "margins": 1 - float(sections["margins"].table.rows[0][-1]) / 100,
-    }
-    assert shown == {name: pytest.approx(few, abs=6e-4) for name in shown}

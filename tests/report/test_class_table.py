@@ -16,71 +16,72 @@ from longtail.report.class_table import class_table, table_json
 def test_confusions_are_those_of_a_loop_over_the_images() -> None:
     rng = np.random.default_rng(0)
     label, prediction = rng.integers(0, 7, 300), rng.integers(0, 7, 300)
-    found = nearest_confusions(confused_pairs(label, prediction, 9), 9, limit=4)
-    for one in range(9):
-        tally = np.bincount(prediction[(label == one) & (prediction != one)], minlength=9)
+    nearest = nearest_confusions(confused_pairs(label, prediction, 9), 9, limit=4)
+    for index in range(9):
+        tally = np.bincount(prediction[(label == index) & (prediction != index)], minlength=9)
         order = [other for other in np.argsort(-tally, kind="stable")[:4] if tally[other]]
-        assert found.prediction[one][found.prediction[one] >= 0].tolist() == order
-        assert found.share[one][: len(order)] == pytest.approx(tally[order] / max(1, (label == one).sum()))
+        assert nearest.prediction[index][nearest.prediction[index] >= 0].tolist() == order
+        assert nearest.share[index][: len(order)] == pytest.approx(tally[order] / max(1, (label == index).sum()))
 
 
 def test_the_table_agrees_with_the_runs_and_folds_their_seeds(make_run) -> None:
     runs = [make_run("a", seed=0), make_run("b", seed=1), make_run("gcl", recipe="cifar-lt/gcl", slope=0.3)]
     comparison = compare_runs(runs)
-    found = class_table(comparison)
+    table = class_table(comparison)
     first = comparison.final[0].runs[0]
-    assert found["names"] == list(first.counts.names)
-    assert [found["group_names"][index] for index in found["groups"]] == list(first.group_of)
-    assert (found["train"], found["test"]) == ([300, 120, 60, 30, 12, 5], [20] * 6)
-    for row, said in zip(comparison.final, found["runs"], strict=True):
+    assert table["names"] == list(first.counts.names)
+    assert [table["group_names"][index] for index in table["groups"]] == list(first.group_of)
+    assert (table["train"], table["test"]) == ([300, 120, 60, 30, 12, 5], [20] * 6)
+    for row, columns in zip(comparison.final, table["runs"], strict=True):
         recalls = np.mean([run.test.recalls for run in row.runs], axis=0)
-        assert said["recall"] == pytest.approx((1000 * recalls).round(), abs=0.51)
+        assert columns["recall"] == pytest.approx((1000 * recalls).round(), abs=0.51)
         assert all(
-            low <= recall <= high for low, recall, high in zip(said["low"], said["recall"], said["high"], strict=True)
+            low <= recall <= high
+            for low, recall, high in zip(columns["low"], columns["recall"], columns["high"], strict=True)
         )
-        assert sum(said["taken"][5][1::2]) <= 100
-        assert "train" not in said
-    assert found["few"] <= min(found["test"])
+        assert sum(columns["taken"][5][1::2]) <= 100
+        assert "train" not in columns
+    assert table["few"] <= min(table["test"])
 
 
 def test_a_run_with_other_images_and_small_classes_are_said(make_run) -> None:
     comparison = compare_runs(
         [make_run("a", per_class_test=4), make_run("b", counts=(9, 8, 7, 6, 5, 4), data_hash="x")]
     )
-    found = class_table(comparison)
-    assert found["few"] > min(found["test"]) == 4
-    assert found["runs"][1]["train"] == [9, 8, 7, 6, 5, 4]
-    assert {found["group_names"][index] for index in found["runs"][1]["groups"]} == {"few"}
+    table = class_table(comparison)
+    assert table["few"] > min(table["test"]) == 4
+    assert table["runs"][1]["train"] == [9, 8, 7, 6, 5, 4]
+    assert {table["group_names"][index] for index in table["runs"][1]["groups"]} == {"few"}
 
 
 def test_a_run_without_test_split_has_a_table_of_its_classes(make_run) -> None:
-    found = class_table(compare_runs([make_run("a", test=False)]))
-    assert found["split"] == ""
-    assert found["runs"][0]["recall"] == [None] * 6
-    assert "taken" not in found["runs"][0]
+    table = class_table(compare_runs([make_run("a", test=False)]))
+    assert table["split"] == ""
+    assert table["runs"][0]["recall"] == [None] * 6
+    assert "taken" not in table["runs"][0]
 
 
 def test_every_class_has_a_picture_before_any_has_two_and_the_hardest_get_the_rest(make_run, monkeypatch) -> None:
     comparison = compare_runs([make_run("a")])
-    found = class_table(comparison)
-    every = found["examples"]
+    table = class_table(comparison)
+    every = table["examples"]
     hardest = str(int(np.argmin(comparison.final[0].runs[0].test.recalls)))
     assert next(iter(every)) == hardest
     assert len(every) == 6
     assert [len(entry) for entry in every[hardest]] == [1] * 4 + [4] * 4  # training images, then errors
-    first = sum(len(found["images"][each[0][0]]) for each in every.values())
+    first = sum(len(table["images"][each[0][0]]) for each in every.values())
     monkeypatch.setattr(module, "BUDGET", first)
     assert {key: len(each) for key, each in class_table(comparison)["examples"].items()} == dict.fromkeys(every, 1)
-    monkeypatch.setattr(module, "BUDGET", len(found["images"][0]))
+    monkeypatch.setattr(module, "BUDGET", len(table["images"][0]))
     short = class_table(comparison)
     assert list(short["examples"]) == [hardest]
     assert sorted(short["left_out"]) == sorted(int(key) for key in every if key != hardest)
 
 
 def test_an_image_that_several_runs_get_wrong_is_embedded_once(make_run) -> None:
-    one, two = make_run("a"), make_run("b", recipe="cifar-lt/gcl")
-    (two / "examples.parquet").write_bytes((one / "examples.parquet").read_bytes())
-    alone, both = (class_table(compare_runs(runs)) for runs in ([one], [one, two]))
+    first, second = make_run("a"), make_run("b", recipe="cifar-lt/gcl")
+    (second / "examples.parquet").write_bytes((first / "examples.parquet").read_bytes())
+    alone, both = (class_table(compare_runs(runs)) for runs in ([first], [first, second]))
     assert both["images"] == alone["images"]
     assert [entry[1] for entry in both["examples"]["5"] if len(entry) > 1] == [0] * 4 + [1] * 4
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import time
+from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 from longtail.compare.comparison import compare_runs
 from longtail.errors import LongtailError
 from longtail.report import write_report
-from longtail.report.pictures import data_uri, short_names
-from longtail.report.sections.classes import hardest, hardest_classes
-from longtail.report.sections.results import verdict
+from longtail.report.page import render_report
 
 
 class Outline(HTMLParser):
@@ -42,11 +40,6 @@ class Outline(HTMLParser):
     @property
     def text(self):
         return " ".join(" ".join(self.words).split())
-
-
-@pytest.fixture
-def two(make_run):
-    return [make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl", slope=0.4, stages=2)]
 
 
 def page_of(folders, tmp_path):
@@ -110,9 +103,11 @@ def test_every_picture_and_figure_has_words(two, tmp_path):
 
 
 def test_every_embedded_figure_is_valid_json(two, tmp_path):
-    found = re.findall(r'<script type="application/json" data-figure="([\w-]+)">(.*?)</script>', page_of(two, tmp_path))
-    assert len(found) == 22
-    for _, content in found:
+    figures = re.findall(
+        r'<script type="application/json" data-figure="([\w-]+)">(.*?)</script>', page_of(two, tmp_path)
+    )
+    assert len(figures) == 22
+    for _, content in figures:
         assert set(json.loads(content)) >= {"data", "layout"}
 
 
@@ -177,78 +172,12 @@ def test_an_unwritable_page_is_named_and_leaves_nothing_behind(make_run, tmp_pat
     assert not list(tmp_path.glob(".*"))
 
 
-def test_the_hardest_classes_are_those_of_least_recall(two):
-    rows = compare_runs(two).final
-    hard = hardest_classes(rows, "test", limit=3)
-    means = np.mean([[c.recall for c in row.runs[0].test.per_class] for row in rows], axis=0)
-    order = sorted(range(6), key=lambda j: (round(means[j], 6), rows[0].runs[0].counts[j]))
-    assert [each.name for each in hard] == [f"class {j}" for j in order[:3]]
-    assert len(hard[0].train) == 4
-    predictions, index = rows[0].runs[0].predictions, order[0]
-    wrong = predictions.prediction[(predictions.label == index) & (predictions.prediction != index)]
-    share = np.bincount(wrong).max() / (predictions.label == index).sum()
-    *_, taken_for, errors = hard[0].under[0]
-    assert f"({share:.1%})" in taken_for
-    assert errors[0].caption == f"class {wrong[0]}"  # the class, and not the configuration
-
-
-def test_hardly_tested_classes_are_never_called_hard(make_run):
-    folder = make_run("ce")
-    metrics = json.loads((folder / "metrics.json").read_text())
-    worst = min(range(6), key=lambda index: metrics["test"]["per_class"][index]["recall"])
-    metrics["test"]["per_class"][worst]["test_count"] = 4
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    comparison = compare_runs([folder])
-    assert f"class {worst}" not in [each.name for each in hardest_classes(comparison.final, "test")]
-    assert "of the 5 classes" in hardest(comparison).sentence
-    assert hardest(compare_runs([make_run("small", per_class_test=4)])).partial == ""
-
-
-def test_of_equally_hard_classes_those_with_pictures_come_first(make_run):
-    counts = [1000 - j for j in range(60)]
-    rows = compare_runs([make_run("ce", counts=counts, slope=9.0, per_class_test=5)]).final
-    pictured = {rows[0].runs[0].counts.names[example.label] for example in rows[0].runs[0].examples}
-    hard = hardest_classes(rows, "test")
-    assert {recall for each in hard for _, recall, *_ in each.under} == {0.0}
-    assert {each.name for each in hard} <= pictured
-
-
-@pytest.mark.parametrize(("slopes", "best"), [((0.8, 0.3), "gcl"), ((0.3, 0.8), "ce")])
-def test_the_verdict_is_the_best_on_validation_whatever_the_test_images_say(make_run, slopes, best):
-    runs = [
-        make_run(name, recipe=f"cifar-lt/{name}", validation_slope=slope)
-        for name, slope in zip(("ce", "gcl"), slopes, strict=True)
-    ]
-    text = verdict(compare_runs(runs))
-    assert text.startswith(f"Best on validation images: {best},")
-    assert "No verdict" not in text
-
-
-def test_without_validation_the_highest_is_named_with_its_interval_and_no_verdict(make_run, two):
-    comparison = compare_runs(two)
-    row = max(comparison.final, key=lambda row: row.values["balanced_accuracy"].mean)
-    low, high = row.intervals["balanced_accuracy"]
-    text = verdict(comparison)
-    assert text.startswith(f"Highest on test images: {row.label} reaches")
-    assert f"({100 * low:.1f}–{100 * high:.1f})" in text
-    assert "No verdict" in text
-    validated = make_run("kps", recipe="cifar-lt/kps", validation_slope=0.1)
-    assert "No verdict" in verdict(compare_runs([*two, validated]))
-    assert "verdict" not in verdict(compare_runs(two[:1]))
-
-
-def test_large_pictures_are_made_light_and_broken_ones_are_left_out(make_run, two):
-    assert data_uri(b"small").startswith("data:image/png")
-    assert data_uri(b"x" * 9_000) == "data:,"
-    heavy = compare_runs([make_run("big", image_side=96)]).rows[0].runs[0].examples[0].image
-    uri = data_uri(heavy)
-    assert uri.startswith("data:image/webp")
-    assert len(base64.b64decode(uri.split(",")[1])) < len(heavy)
-
-
-def test_names_that_begin_alike_can_be_told_apart_under_their_pictures():
-    names = [f"siphonophora physonect {kind}" for kind in ("young", "adult", "colony")]
-    names += ["x" * 20 + middle + "y" * 20 for middle in ("ab", "cd")]
-    short = short_names(names, 16)
-    assert len(set(short)) == len(names)
-    assert all(len(text) <= 16 for text in short[:3])
+def test_a_hardly_tested_class_is_marked_in_words_wherever_it_is_listed(make_run: Callable[..., Path]) -> None:
+    small, enough = make_run("small", per_class_test=4), make_run("enough", per_class_test=5)
+    page, notes = render_report(compare_runs([small])), compare_runs([small]).notes
+    assert "class 5 *" in page
+    assert "No class has 5 test images" in page  # and so none is called hard
+    assert any("6 classes have fewer than 5 test images" in note for note in notes)
+    page = render_report(compare_runs([enough]))
+    assert "class 5 *" not in page
+    assert not any("fewer than 5" in note for note in compare_runs([enough]).notes)

@@ -7,35 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from longtail.compare.comparison import compare_runs
-from longtail.compare.seeds import MeanStd
 from longtail.counts import ClassCounts
 from longtail.report import plots
 from longtail.report.plots import GROUP_COLORS, THEME
-from longtail.report.sections import measures
-from longtail.report.sections.classes import class_histogram, imbalance_words
-from longtail.report.sections.registry import build_sections
-from longtail.report.sections.results import group_bars, verdict
-
-
-def test_histogram_orders_classes_by_size_whatever_their_order():
-    counts = ClassCounts([5, 300, 50], names=["rare", "common", "some"])
-    figure = class_histogram(counts, counts.group_of())
-    bars = sorted(
-        (x, y, counts.names[index])
-        for trace in figure.data
-        for x, y, index in zip(trace.x, trace.y, trace.customdata, strict=True)
-    )
-    assert [(y, text) for _, y, text in bars] == [(300, "common"), (50, "some"), (5, "rare")]
-    assert {trace.marker.color for trace in figure.data} == set(GROUP_COLORS.values())
-
-
-def test_histogram_names_few_classes_and_stays_light_with_many(cifar_counts):
-    small = ClassCounts([30, 20, 10], names=["a", "b", "c"])
-    assert class_histogram(small, small.group_of()).layout.xaxis.ticktext == ("a", "b", "c")
-    large = ClassCounts(cifar_counts * 30)
-    figure = class_histogram(large, large.group_of())
-    assert {trace.type for trace in figure.data} == {"scatter"}
 
 
 def test_accuracy_leaves_untested_classes_out_and_keeps_the_class_index():
@@ -72,47 +46,6 @@ def test_many_classes_are_drawn_by_webgl(cifar_counts):
     counts = ClassCounts(cifar_counts * 30)
     figure = plots.class_accuracy(counts, counts.group_of(), np.full(3000, 0.5))
     assert {trace.type for trace in figure.data if trace.mode == "markers"} == {"scattergl"}
-
-
-def test_group_bars_write_n_a_and_whiskers_only_where_seeds_were_folded():
-    figure = group_bars(["ce", "gcl", "kps"], [MeanStd(0.4, 0.01, 3), None, MeanStd(0.5, None, 1)], "#000000")
-    texts = [annotation.text for annotation in figure.layout.annotations]
-    assert texts == ["ce", "<b>40.0 ± 1.0</b>", "gcl", "<b>n/a</b>", "kps", "<b>50.0</b>"]
-    assert figure.data[-1].error_x.array == (0.01, None, None)
-    assert len(group_bars(["ce"], [MeanStd(0.4, None, 1)], "#000000").data) == 2
-
-
-def test_curves_mark_where_stage_two_begins(make_run):
-    section = measures.TRAINING.build(compare_runs([make_run("gcl", stages=2, epochs=6)]))
-    figures_by_id = {drawing.id: drawing.figure for drawing in section.drawings}
-    assert list(figures_by_id) == ["curve-accuracy", "curve-loss", "curve-learning_rate"]
-    figure = figures_by_id["curve-learning_rate"]
-    assert [shape.x0 for shape in figure.layout.shapes] == [6.5]
-    assert list(figure.data[0].x) == list(range(1, 10))
-    assert not measures.TRAINING.build(compare_runs([make_run("ce")])).drawings[0].figure.layout.shapes
-
-
-def test_markup_in_a_class_name_is_shown_not_obeyed():
-    counts = ClassCounts([30, 5], names=["<b>bold</b>", "plain"])
-    figure = class_histogram(counts, counts.group_of())
-    assert "<b>" not in figure.layout.xaxis.ticktext[0]
-
-
-def test_words_say_what_the_numbers_say(make_run):
-    same = compare_runs([make_run("a"), make_run("b", recipe="cifar-lt/kps")])
-    assert "points higher" not in verdict(same)
-    far = compare_runs([make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl", slope=0.3)])
-    assert "points higher" in verdict(far)
-    assert "balanced" in imbalance_words(ClassCounts([7, 7]))
-    assert "1 class has none" in imbalance_words(ClassCounts([7, 0]))
-
-
-def test_only_groups_that_have_classes_are_drawn(make_run):
-    comparison = compare_runs(
-        [make_run("ce", counts=(60, 50, 12, 5)), make_run("gcl", counts=(60, 50, 12, 5), slope=0.1)]
-    )
-    section = next(one for one in build_sections(comparison) if one.id == "groups")
-    assert [one.id for one in section.drawings] == ["group-accuracy", "group-medium", "group-few"]
 
 
 # Machado, Oliveira, Fernandes (2009), severity 1.0, on linear RGB.

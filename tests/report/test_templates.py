@@ -1,4 +1,4 @@
-"""A reader's browser: the page is opened in a headless Chromium, searched, sorted, printed and audited."""
+"""The templates and their scripts: a page is opened in a headless Chromium, searched, sorted, printed and audited."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ RESET = (
 
 def launch(playwright: Any) -> Any:
     """The browser of the system, or else the one that playwright brought."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    found = found or playwright.chromium.executable_path
-    if not Path(found).exists():
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    path = path or playwright.chromium.executable_path
+    if not Path(path).exists():
         pytest.skip("needs a browser: apt install chromium, or python -m playwright install chromium")
-    return playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    return playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +81,11 @@ def site(browser: Any, write_run: Callable[..., Path], tmp_path_factory: pytest.
     runs = [write_run(folder / "ce", names=NAMES), write_run(folder / "gcl", names=NAMES, **second)]
     file = write_report(runs, folder / "report.html")
     page = browser.new_page(viewport=SIZES)
-    said = listen(page)
+    heard = listen(page)
     page.goto(file.as_uri())
     page.evaluate(UNFOLD)
     page.wait_for_function(DRAWN)
-    return SimpleNamespace(page=page, said=said, url=file.as_uri(), rows=compare_runs(runs, stages=True).rows)
+    return SimpleNamespace(page=page, heard=heard, url=file.as_uri(), rows=compare_runs(runs, stages=True).rows)
 
 
 @pytest.fixture
@@ -99,11 +99,14 @@ def page(site: SimpleNamespace) -> Any:
 
 def listen(page: Any) -> SimpleNamespace:
     """What a page says and asks for from now on: messages and errors, and addresses that are no part of it."""
-    said = SimpleNamespace(words=[], asked=[])
-    page.on("console", lambda message: None if "GPU stall" in message.text else said.words.append(message.text))
-    page.on("pageerror", lambda error: said.words.append(str(error)))
-    page.on("request", lambda one: None if one.url.startswith(("data:", "blob:")) else said.asked.append(one.url))
-    return said
+    heard = SimpleNamespace(words=[], asked=[])
+    page.on("console", lambda message: None if "GPU stall" in message.text else heard.words.append(message.text))
+    page.on("pageerror", lambda error: heard.words.append(str(error)))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith(("data:", "blob:")) else heard.asked.append(request.url),
+    )
+    return heard
 
 
 def serious(page: Any, **options: Any) -> dict[str, str]:
@@ -111,8 +114,10 @@ def serious(page: Any, **options: Any) -> dict[str, str]:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs pip install 'longtail[dev]'")
     # What is inside of a figure is one image with words to a reader, and thousands of elements to the audit.
     context = {"include": [["body"]], "exclude": [[".plot > *"]]}
-    found = axe.Axe().run(page, context, {"resultTypes": ["violations"], **options}).response["violations"]
-    return {one["id"]: one["nodes"][0]["html"][:200] for one in found if one["impact"] in ("serious", "critical")}
+    violations = axe.Axe().run(page, context, {"resultTypes": ["violations"], **options}).response["violations"]
+    return {
+        each["id"]: each["nodes"][0]["html"][:200] for each in violations if each["impact"] in ("serious", "critical")
+    }
 
 
 def choose(page: Any, words: str) -> None:
@@ -124,8 +129,8 @@ def choose(page: Any, words: str) -> None:
 def test_every_figure_is_drawn_without_an_error_or_a_request(site: SimpleNamespace) -> None:
     assert site.page.locator(".plot .main-svg").count() >= 20
     assert site.page.evaluate(DRAWN)
-    assert site.said.words == []
-    assert site.said.asked == [site.url]
+    assert site.heard.words == []
+    assert site.heard.asked == [site.url]
 
 
 @pytest.fixture(scope="module")
@@ -141,20 +146,20 @@ def full(
         write_analysis(runs[-1], SIX, each=each, cloud=noise)
     url = write_report(runs, folder / "report.html").as_uri()
     page = browser.new_page(viewport=SIZES)
-    said = listen(page)
+    heard = listen(page)
     page.goto(url)
     page.evaluate(UNFOLD)
-    yield SimpleNamespace(page=page, said=said, url=url)
+    yield SimpleNamespace(page=page, heard=heard, url=url)
     page.close()
 
 
 def test_a_page_with_all_that_can_be_measured_shows_points_in_every_figure_and_asks_for_nothing(full: Any) -> None:
     assert full.page.evaluate("[...document.querySelectorAll('section')].map(s => s.id)") == EVERYTHING
-    found = full.page.evaluate(POINTS)
-    assert len(found) == full.page.locator(".plot").count() >= 60
-    assert [name for name, points in found.items() if not points] == []
-    assert full.said.words == []
-    assert full.said.asked == [full.url]
+    points = full.page.evaluate(POINTS)
+    assert len(points) == full.page.locator(".plot").count() >= 60
+    assert [name for name, number in points.items() if not number] == []
+    assert full.heard.words == []
+    assert full.heard.asked == [full.url]
 
 
 def test_all_that_can_be_measured_fits_paper(full: Any) -> None:
@@ -176,9 +181,9 @@ def test_all_that_can_be_measured_passes_the_audit_with_a_class_chosen_and_all_o
     page.fill("#class-search", "c")
     page.evaluate(UNFOLD)
     # What depends on the colors is all that can differ in the dark.
-    found = serious(page, **({"runOnly": ["color-contrast"]} if scheme == "dark" else {}))
+    violations = serious(page, **({"runOnly": ["color-contrast"]} if scheme == "dark" else {}))
     page.evaluate(RESET)
-    assert found == {}
+    assert violations == {}
 
 
 def test_all_that_can_be_measured_fits_a_phone_with_and_without_a_class(full: Any) -> None:
@@ -265,9 +270,9 @@ def test_a_class_is_chosen_by_mouse_from_the_list_and_from_a_figure_and_back_lea
     box = point.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_selector("#accuracy-0 .hovertext")
-    said = page.locator("#accuracy-0 .hovertext").text_content()
-    assert "lynx" in said
-    assert "95% interval" in said
+    hover = page.locator("#accuracy-0 .hovertext").text_content()
+    assert "lynx" in hover
+    assert "95% interval" in hover
     page.mouse.down()
     page.mouse.up()
     page.wait_for_function("document.querySelector('#class-panel h2')?.textContent === 'lynx'")
@@ -315,9 +320,9 @@ def test_a_table_sorts_by_its_headings_and_stages_stay_with_their_run(page: Any)
     assert page.locator("#results [aria-sort]").count() == 1
 
 
-def saved(page: Any, section: str, place: int = 0) -> list[list[str]]:
+def saved(page: Any, section: str, index: int = 0) -> list[list[str]]:
     with page.expect_download() as download:
-        page.locator(f"#{section} button.csv").nth(place).click()
+        page.locator(f"#{section} button.csv").nth(index).click()
     text = Path(download.value.path()).read_text(encoding="utf-8-sig")
     return list(csv.reader(io.StringIO(text)))
 
@@ -329,8 +334,10 @@ def test_tables_are_saved_as_csv(page: Any, site: Any) -> None:
     assert [table[name]["Few"] for name in ("ce", "gcl")] == [f"{100 * value:.1f}" for value in few]
     assert float(table["gcl"]["Few low"]) < float(table["gcl"]["Few"]) < float(table["gcl"]["Few high"])
     assert float(table["gcl"]["Few difference"]) == pytest.approx(100 * (few[1] - few[0]), abs=0.06)
-    ends = [100 * end for end in site.rows[1].differences["few"].interval]
-    assert [float(table["gcl"][f"Few difference {end}"]) for end in ("low", "high")] == pytest.approx(ends, abs=0.06)
+    interval = [100 * end for end in site.rows[1].differences["few"].interval]
+    assert [float(table["gcl"][f"Few difference {end}"]) for end in ("low", "high")] == pytest.approx(
+        interval, abs=0.06
+    )
     assert table["ce"]["Few difference low"] == ""
     page.locator("#accuracy summary").click()
     heads, *lines = saved(page, "accuracy")
@@ -383,7 +390,7 @@ def test_many_classes_are_drawn_by_webgl_where_one_looks_and_found_at_once(
     options = {"counts": counts, "names": names, "per_class_test": 2}
     runs = [write_run(tmp_path / name, recipe=name, **options) for name in ("ce", "gcl")]
     page = browser.new_page(viewport=SIZES)
-    said = listen(page)
+    heard = listen(page)
     page.goto(write_report(runs, tmp_path / "report.html").as_uri())
     page.evaluate("document.getElementById('research').open = true")
     live = "['accuracy-0', 'accuracy-1'].map(id => document.getElementById(id)._fullLayout ? 1 : 0)"
@@ -400,5 +407,5 @@ def test_many_classes_are_drawn_by_webgl_where_one_looks_and_found_at_once(
     page.locator("#accuracy summary").click()
     _, *lines = saved(page, "accuracy")
     assert len(lines) == 300  # the table shows 50
-    assert said.words == []
+    assert heard.words == []
     page.close()

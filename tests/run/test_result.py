@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from longtail.errors import LongtailError
+from longtail.evaluation.intervals import wilson
 from longtail.run.result import RunResult
 
 
@@ -115,3 +118,15 @@ def test_figures_that_leave_classes_out_are_one_sentence(make_run, split):
     (folder / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(LongtailError, match=r"metrics\.json: .*5 classes"):
         RunResult.load(folder)
+
+
+def test_a_run_of_an_older_version_gets_its_intervals_from_its_classes(make_run: Callable[..., Path]) -> None:
+    folder = make_run("old")
+    assert "intervals" not in json.loads((folder / "metrics.json").read_text())["test"]
+    test = RunResult.load(folder).test
+    assert test is not None
+    first = test.per_class[0]
+    assert first.interval == pytest.approx(tuple(wilson(round((first.recall or 0) * 20), 20)))
+    for name in ("accuracy", "balanced_accuracy", "many", "few", "worst_class"):
+        low, high = test.intervals[name]
+        assert low <= (test[name] or 0) <= high

@@ -89,7 +89,7 @@ class Table:
 
 
 def read_aloud(figure: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]], labels: int = 1) -> str:
-    """The text for screen readers of a figure: what it shows, then the rows of a table that it draws.
+    """The text for screen readers of a figure: what it shows, then the rows of a table that it draws, less empty cells.
 
     Args:
         figure: What it shows.
@@ -104,7 +104,7 @@ def read_aloud(figure: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]]
     lines = []
     for row in rows:
         cells = [cell if isinstance(cell, str) else f"{cell[0]} ({cell[1]})" if cell[1] else cell[0] for cell in row]
-        numbers = [f"{head.lower()} {cell}" for head, cell in zip(heads[labels:], cells[labels:], strict=True)]
+        numbers = [f"{head.lower()} {cell}" for head, cell in zip(heads[labels:], cells[labels:], strict=True) if cell]
         lines.append(f"{', '.join(cells[:labels])}: {', '.join(numbers)}")
     return f"{figure}. {'; '.join(lines)}."
 

@@ -1,21 +1,26 @@
-"""The sections on recorded gradients: what they draw, what they say, and files that cannot be read."""
+"""The sections on measures of classes and over epochs: their figures, and sentences that follow the numbers."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from longtail.analysis.columns import Analysis, AnalyzedSplit, ClassColumns
 from longtail.analysis.dynamics import BINS
 from longtail.compare.comparison import compare_results, compare_runs
-from longtail.errors import LongtailError
+from longtail.compare.table import Comparison
+from longtail.report.builders import ratio_change
 from longtail.report.plots import THEME
 from longtail.report.sections import measures
 from longtail.report.sections.measures import FLOOR
 from longtail.report.sections.registry import build_sections
-from longtail.run.dynamics import read_dynamics
 from longtail.run.result import RunResult
 
 NAMES = ["gradients", "gradient-classes", "saturation", "saturated"]
@@ -32,42 +37,31 @@ def test_without_recordings_there_is_no_section(make_run):
     assert measures.CLOUD.build(comparison) is None
 
 
-def test_what_was_written_is_read(make_run, record):
-    found = read_dynamics(record(make_run("gcl"), tail=0.5, epochs=(2, 1)), 6)
-    assert found.stage.tolist() == [1, 1, 2]
-    assert found.end_of_stage_1 == 1
-    np.testing.assert_array_equal(found.images, [[300, 120, 60, 30, 12, 5]] * 3)
-    np.testing.assert_allclose(found.negative[0], [150, 60, 30, 15, 6, 2.5])
-    np.testing.assert_allclose(found.positive[0, -2:], [3.0, 1.25])
-    np.testing.assert_allclose(found.gradient, 0.5)
-    assert found.histogram.shape == (3, 6, BINS)
-
-
 def test_a_drowned_tail_is_said_and_drawn(make_run, record):
     runs = [
         record(make_run("ce"), tail=0.25, sure=2), record(make_run("kps", recipe="cifar-lt/kps"), sure=BINS - 1)
     ]  # fmt: skip
     comparison = compare_runs(runs)
-    found = sections_of(comparison)
-    section = found["gradients"]
+    sections = sections_of(comparison)
+    section = sections["gradients"]
     assert "0.25 for few-shot and 1 for many-shot classes under ce; 1 for few-shot" in section.sentence
     assert ("ce", "Ratio", "3", "1", "1", "0.25") in section.table.rows
-    ends = [drawing.figure.layout.yaxis.range for drawing in section.drawings[:2]]
-    assert ends[0] == ends[1]
+    ranges = [drawing.figure.layout.yaxis.range for drawing in section.drawings[:2]]
+    assert ranges[0] == ranges[1]
     assert {trace.name for trace in section.drawings[0].figure.data} == {"Many-shot", "Medium-shot", "Few-shot"}
-    shares = found["saturated"]
+    shares = sections["saturated"]
     assert "0.0% for few-shot and 0.0% for many-shot classes under ce; 100.0% for few-shot" in shares.sentence
     assert ("kps", "p_y past 0.999", "3", "100.0%", "100.0%", "100.0%") in shares.table.rows
     assert len(shares.drawings) == 12
-    assert "0.01 for few-shot" not in found["saturation"].sentence
+    assert "0.01 for few-shot" not in sections["saturation"].sentence
 
 
 def test_no_difference_is_said_where_there_is_none(make_run, record):
     runs = [record(make_run(name, recipe=f"cifar-lt/{name}")) for name in ("ce", "kps")]
-    found = sections_of(compare_runs(runs))
-    ce, kps = (found["saturated"].table.rows[place][1:] for place in (0, 2))
+    sections = sections_of(compare_runs(runs))
+    ce, kps = (sections["saturated"].table.rows[row][1:] for row in (0, 2))
     assert ce == kps
-    assert found["gradient-classes"].table.rows[0][-1] == "n/a"  # all ratios are 1: nothing to rank
+    assert sections["gradient-classes"].table.rows[0][-1] == "n/a"  # all ratios are 1: nothing to rank
 
 
 def test_class_points_follow_the_convention_of_the_page(make_run, record):
@@ -80,39 +74,34 @@ def test_class_points_follow_the_convention_of_the_page(make_run, record):
 
 
 def test_both_sums_are_drawn_of_groups_and_of_classes(make_run, record):
-    found = sections_of(compare_runs([record(make_run("ce"), tail=0.5)]))
-    curves = {(trace.name, trace.line.dash): trace.y[-1] for trace in found["gradients"].drawings[1].figure.data}
+    sections = sections_of(compare_runs([record(make_run("ce"), tail=0.5)]))
+    curves = {(trace.name, trace.line.dash): trace.y[-1] for trace in sections["gradients"].drawings[1].figure.data}
     # Lowered by half an image each: 300 and 120 of many-shot classes; the few-shot ones have 12 and 5.
     assert curves["Many-shot raised", "solid"] == curves["Many-shot lowered", "dash"] == pytest.approx(105)
     assert (curves["Few-shot raised", "solid"], curves["Few-shot lowered", "dash"]) == pytest.approx((2.125, 4.25))
-    points = found["gradient-classes"].drawings[1].figure.data
+    points = sections["gradient-classes"].drawings[1].figure.data
     few = next(trace for trace in points if trace.name == "Few-shot")
     assert (few.x.tolist(), few.y.tolist()) == ([6.0, 2.5], [3.0, 1.25])
 
 
-def test_stage_2_is_marked_and_colours_are_those_of_the_theme(make_run, record):
+def test_stage_2_is_marked_and_colors_are_those_of_the_theme(make_run, record):
     comparison = compare_runs([record(make_run("gcl"), epochs=(3, 2))])
-    known = {light for light, _ in THEME.values()}
-    found = sections_of(comparison)
-    for section in found.values():
+    light_colors = {light for light, _ in THEME.values()}
+    sections = sections_of(comparison)
+    for section in sections.values():
         for drawing in section.drawings:
             assert drawing.title
             assert drawing.alt.endswith(".")
             for trace in drawing.figure.data:
-                assert {trace.line.color or trace.marker.color} <= known
-    marks = [note.text for note in found["gradients"].drawings[0].figure.layout.annotations]
+                assert {trace.line.color or trace.marker.color} <= light_colors
+    marks = [note.text for note in sections["gradients"].drawings[0].figure.layout.annotations]
     assert "stage 2" in marks
-
-
-def test_the_page_has_the_sections_in_its_order(make_run, record):
-    names = [section.id for section in build_sections(compare_runs([record(make_run("ce"))]))]
-    assert names[names.index("gradients") :][:4] == NAMES
 
 
 def test_the_gradient_that_is_left_is_one_minus_p_on_a_logarithmic_axis(make_run, record):
     runs = [record(make_run("ce"), sure=BINS // 2), record(make_run("kps", recipe="cifar-lt/kps"), sure=BINS - 1)]
-    found = sections_of(compare_runs(runs))
-    shown = {drawing.id: drawing.figure for drawing in found["saturation"].drawings}
+    sections = sections_of(compare_runs(runs))
+    shown = {drawing.id: drawing.figure for drawing in sections["saturation"].drawings}
     assert list(shown) == ["saturation-0", "saturation-1", "gradient-size-0", "gradient-size-1"]
     for number in "01":
         sure, left = shown[f"saturation-{number}"], shown[f"gradient-size-{number}"]
@@ -124,7 +113,7 @@ def test_the_gradient_that_is_left_is_one_minus_p_on_a_logarithmic_axis(make_run
     assert ranges.pop()[0] < np.log10(FLOOR)
     past = {
         drawing.id: drawing.figure.data[-1].y[-1]
-        for drawing in found["saturated"].drawings
+        for drawing in sections["saturated"].drawings
         if drawing.id.endswith("few")
     }
     assert [past[f"saturation-past-{word}-few"] for word in ("0-9", "0-99", "0-999")] == [1, 1, 1]
@@ -153,15 +142,72 @@ def test_a_cloud_is_drawn_where_the_loss_has_one(make_run):
     assert low < -0.26 < 0 < high
 
 
-@pytest.mark.parametrize(("damage", "words"), [("broken", "cannot be read"), ("classes", "other classes"),
-                                               ("missing", "has no file of stage 1, epoch 2")])  # fmt: skip
-def test_damaged_recordings_are_one_sentence(make_run, damage, words, record):
-    run = record(make_run("ce"))
-    file = run / "dynamics" / "stage1-epoch0002.parquet"
-    if damage == "broken":
-        file.write_bytes(b"PAR1")
-    elif damage == "missing":
-        file.unlink()
-    with pytest.raises(LongtailError, match=words) as caught:
-        read_dynamics(run, 7 if damage == "classes" else 6)
-    assert str(caught.value).endswith("to report without it.")
+def compared(*folders: Path) -> Comparison:
+    return compare_runs(folders)
+
+
+def test_a_class_is_compared_with_itself_under_the_first(analyzed: Callable[..., Path]) -> None:
+    rng = np.random.default_rng(0)
+    noise = np.exp(rng.normal(0, 0.1, 50))
+    assert ratio_change(2 * noise, noise) == pytest.approx((1.0, 1.0, 1.0))
+    # Logarithms 0 and 0.2: mean 0.1, deviation 0.1414; Student's quantile with one degree is 12.706.
+    change = ratio_change([1.0, np.exp(0.2), np.nan], [1.0, 1.0, 1.0])
+    assert change == pytest.approx(np.expm1([0.1, 0.1 - 12.706 * 0.1, 0.1 + 12.706 * 0.1]), rel=1e-4)
+    assert ratio_change([1.0, np.nan], [1.0, 1.0]) is None
+    section = measures.SEPARATION.build(compared(analyzed("ce"), analyzed("flat", slope=0.0)))
+    assert section is not None
+    assert section.table is not None
+    assert section.table.heads[-1] == "Change against ce"
+    assert re.fullmatch(r"[+−][\d.]+% \(95% interval .* to .*\)", str(section.table.rows[1][-1]))
+
+
+def test_spread_rises_towards_the_tail_or_does_not(analyzed: Callable[..., Path]) -> None:
+    section = measures.SEPARATION.build(compared(analyzed("ce"), analyzed("flat", slope=0.0)))
+    assert section is not None
+    assert re.search(r"falls \(−[\d.]+\) under ce and no clear trend \(.*\) under flat", section.sentence)
+    ranges = [drawing.figure.layout.yaxis.range for drawing in section.drawings]
+    assert ranges[0] == ranges[1]
+    assert ranges[0][1] > 1 > ranges[0][0]
+
+
+def test_norms_are_drawn_for_each_measure_that_a_run_has(analyzed: Callable[..., Path]) -> None:
+    section = measures.NORMS.build(compared(analyzed("ce"), analyzed("gcl", bias=False, slope=0.0)))
+    assert section is not None
+    assert [drawing.id for drawing in section.drawings] == [
+        "norms-feature-norm-0", "norms-feature-norm-1", "norms-weight-norm-0", "norms-weight-norm-1",
+        "norms-angle-0", "norms-angle-1", "norms-bias-0",
+    ]  # fmt: skip
+    feature = [drawing.figure.layout.yaxis.range for drawing in section.drawings[:2]]
+    assert feature[0] == feature[1]
+    assert section.table is not None
+    trends = {row[:2]: row[-1].split(" (")[0] for row in section.table.rows}
+    assert trends["ce", "Feature norm"] == trends["ce", "Bias"] == "rises"
+    assert trends["gcl", "Feature norm"] == trends["ce", "Weight norm"] == "no clear trend"
+    assert re.search(r"rises \(1\.00\) under ce and no clear trend \(.*\) under gcl", section.sentence)
+    assert "with the size of the class rises" in section.drawings[0].alt
+
+
+def test_absent_classes_are_left_out_of_the_figure_not_drawn_at_zero(analyzed: Callable[..., Path]) -> None:
+    folder = analyzed("ce")
+    path = folder / "analysis" / "classes.parquet"
+    table = pq.read_table(path)
+    values = table["ratio"].to_numpy().copy()
+    values[[3, 103]] = np.nan
+    pq.write_table(table.set_column(table.column_names.index("ratio"), "ratio", pa.array(values)), path)
+    section = measures.SEPARATION.build(compared(folder))
+    assert section is not None
+    drawn = np.concatenate(
+        [trace.customdata for trace in section.drawings[0].figure.data if trace.customdata is not None]
+    )
+    assert 3 not in drawn
+    assert len(drawn) == 99
+
+
+def test_curves_mark_where_stage_two_begins(make_run):
+    section = measures.TRAINING.build(compare_runs([make_run("gcl", stages=2, epochs=6)]))
+    figures_by_id = {drawing.id: drawing.figure for drawing in section.drawings}
+    assert list(figures_by_id) == ["curve-accuracy", "curve-loss", "curve-learning_rate"]
+    figure = figures_by_id["curve-learning_rate"]
+    assert [shape.x0 for shape in figure.layout.shapes] == [6.5]
+    assert list(figure.data[0].x) == list(range(1, 10))
+    assert not measures.TRAINING.build(compare_runs([make_run("ce")])).drawings[0].figure.layout.shapes
