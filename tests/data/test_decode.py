@@ -243,7 +243,7 @@ def test_a_huge_image_is_refused_unread(side: int) -> None:
     body = b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     )
-    with pytest.raises(LongtailError, match=rf"huge\.png' is {side:,} x {side:,}, more than 89,478,485 pixels"):
+    with pytest.raises(LongtailError, match=rf"huge\.png.* {side:,} x {side:,}"):
         decode(b"\x89PNG\r\n\x1a\n" + body, name="huge.png")
 
 

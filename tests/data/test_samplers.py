@@ -142,7 +142,7 @@ def test_class_counts_are_made_or_checked():
     assert sampler.class_counts.counts == (2, 0, 0, 1, 0)
     named = ClassCounts([2, 1], ["cat", "lynx"])
     assert LongTailSampler([0, 1, 0], named).class_counts is named
-    with pytest.raises(ValueError, match="class 'lynx' has 2 labels but a count of 1"):
+    with pytest.raises(ValueError, match="'lynx' has 2 labels"):
         LongTailSampler([0, 1, 0, 1], named)
 
 
@@ -177,7 +177,7 @@ def test_bad_progress_and_epoch_are_refused():
 
 
 def test_a_wrong_name_gets_the_nearest_right_one():
-    with pytest.raises(LongtailError, match="Did you mean 'class-balanced'"):
+    with pytest.raises(LongtailError, match="'class-balanced'"):
         class_probabilities([1, 1], "class_balanced")
     with pytest.raises(LongtailError, match="Did you mean 'shuffle'"):
         build_sampler("shufle", [0, 1], 2)

@@ -76,7 +76,7 @@ def test_a_hub_data_set_with_odd_split_names(hub_holds: Callable[[object], list[
 
 def test_two_splits_of_one_meaning(hub_holds: Callable[[object], list[str]]) -> None:
     hub_holds({"train": table([0, 1]), "valid": table([1]), "dev": table([1])})
-    with pytest.raises(LongtailError, match="two splits that mean 'validation'"):
+    with pytest.raises(LongtailError, match=r"two splits.*'validation'"):
         load_source("hf:someone/birds")
 
 
@@ -116,7 +116,7 @@ def test_no_network_says_what_to_do(hub_holds: Callable[[object], list[str]], sp
 
 def test_an_unknown_name_and_one_that_wants_a_choice(hub_holds: Callable[[object], list[str]]) -> None:
     hub_holds(datasets.exceptions.DatasetNotFoundError("gone"))
-    with pytest.raises(LongtailError, match="hub has no data set 'someone/brids'"):
+    with pytest.raises(LongtailError, match=r"no data set.*'someone/brids'"):
         load_source("hf:someone/brids")
     hub_holds(ValueError("Config name is missing."))
     with pytest.raises(LongtailError, match=r"Config name is missing.*save_to_disk"):
