@@ -54,13 +54,10 @@ ALIASES: Final = {"analyse": "analyze"}
 _format_warning = warnings.formatwarning
 
 
-def _as_note(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
+def _as_note(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> str:
     """Format a warning of this package as a sentence, and any other as Python does."""
-    if issubclass(category, OwnRangeWarning):
-        return f"note: {message}\n"
-    return _format_warning(message, category, filename, lineno, line)
+    is_ours = issubclass(category, OwnRangeWarning)
+    return f"note: {message}\n" if is_ours else _format_warning(message, category, *place, **named)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

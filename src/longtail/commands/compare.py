@@ -184,7 +184,8 @@ def _show_grid(grid: Grid, finished: Sequence[PlannedRun], table: Destination | 
         print_table(comparisons[-1], Console())
         page = REPORT_FILE if len(baselines) == 1 else f"report-{baseline}.html"
         print_line(f"report: {write_report(folders, grid.out / page, names=names, baseline=first)}")
-    for path in [grid.out / "table.csv", *([] if table is None else [table.path])] if comparisons else []:
-        write_csv(comparisons, path)
-    if table is not None and comparisons:
+    if comparisons:
+        write_csv(comparisons, grid.out / "table.csv")
+    if comparisons and table is not None:
+        write_csv(comparisons, table.path)
         print_line(f"table: {table}")
