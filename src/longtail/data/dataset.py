@@ -221,9 +221,9 @@ class Split:
             digest.update(b"%d %d %d;" % (label, len(head), len(body)) + head + body)
         return f"sha256:{digest.hexdigest()}"
 
-    def scan(self, batch_size: int = 256) -> Iterator[tuple[int, Encoded]]:
+    def scan(self) -> Iterator[tuple[int, Encoded]]:
         """Yield every row's label and stored image in order, in constant memory."""
-        for batch in self.rows.select_columns(["image", "label"]).iter(batch_size=batch_size):
+        for batch in self.rows.select_columns(["image", "label"]).iter(batch_size=256):
             images: list[Encoded | None] = batch["image"]
             for label, stored in zip(batch["label"], images, strict=True):
                 yield label, stored or {"bytes": None, "path": None}

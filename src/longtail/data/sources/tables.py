@@ -158,12 +158,7 @@ def from_tables(
     for split, table in ready.items():
         numbers, rows = np.full(len(table), -1, dtype=np.int64), parts[split].rows
         numbers[rows] = [index[name] for name in names[split]]
-        if "label" in table.column_names:  # another column of that name, when the user chose a different one
-            unused = "label_"
-            while unused in table.column_names:
-                unused += "_"
-            table = table.rename_column("label", unused)
-        table = table.add_column("label", numbers)  # before rows are selected, or all images would be copied
+        table = _with_labels(table, numbers)  # before rows are selected, or all images would be copied
         table = table if len(rows) == len(table) else table.select(rows)
         splits[split] = Split(table, root=str(root) if root else "", origin=rows)
     splits, repeated = drop_repeats(splits, classes)
@@ -246,6 +241,16 @@ def _image_table(table: datasets.Dataset, image: str, label: str, where: str, ro
         return table.cast_column("image", datasets.Image(decode=False))
     except (TypeError, ValueError, NotImplementedError):
         raise LongtailError(f"{where!r}: column {image!r} holds no image bytes or paths: name another.") from None
+
+
+def _with_labels(table: datasets.Dataset, numbers: IntArray) -> datasets.Dataset:
+    """Return the table with these labels; a column ``label`` that the user did not choose as such is renamed."""
+    if "label" in table.column_names:
+        unused = "label_"
+        while unused in table.column_names:
+            unused += "_"
+        table = table.rename_column("label", unused)
+    return table.add_column("label", numbers)
 
 
 def _with_absolute_paths(table: datasets.Dataset, root: Path) -> datasets.Dataset:
