@@ -22,10 +22,10 @@ GROUPS = ["many", "many", "medium", "few", "few"]
 
 def test_a_perfect_predictor_has_no_destinations_and_no_pairs():
     label = np.arange(5).repeat(4)
-    found = destinations(label, label, GROUPS)
-    assert found.right.tolist() == [1.0, 1.0, 1.0]
-    assert not found.wrong.any()
-    assert np.isnan(found.of_errors).all()
+    measured = destinations(label, label, GROUPS)
+    assert measured.right.tolist() == [1.0, 1.0, 1.0]
+    assert not measured.wrong.any()
+    assert np.isnan(measured.of_errors).all()
     pairs = confused_pairs(label, label, 5)
     assert pairs.label.size == 0
     assert (nearest_confusions(pairs, 5).prediction == -1).all()
@@ -34,37 +34,37 @@ def test_a_perfect_predictor_has_no_destinations_and_no_pairs():
 
 def test_a_constant_predictor_sends_everything_to_one_group():
     label = np.arange(5).repeat(4)
-    found = destinations(label, np.zeros_like(label), GROUPS)
-    assert found.images.tolist() == [8, 4, 8]
-    assert found.right.tolist() == [0.5, 0.0, 0.0]
-    assert found.wrong[:, 0].tolist() == [0.5, 1.0, 1.0]
-    assert not found.wrong[:, 1:].any()
-    assert found.of_errors[:, 0].tolist() == [1.0, 1.0, 1.0]
+    measured = destinations(label, np.zeros_like(label), GROUPS)
+    assert measured.images.tolist() == [8, 4, 8]
+    assert measured.right.tolist() == [0.5, 0.0, 0.0]
+    assert measured.wrong[:, 0].tolist() == [0.5, 1.0, 1.0]
+    assert not measured.wrong[:, 1:].any()
+    assert measured.of_errors[:, 0].tolist() == [1.0, 1.0, 1.0]
 
 
 def test_rows_sum_to_one_and_chance_counts_only_the_other_classes():
     rng = np.random.default_rng(0)
     label, prediction = rng.integers(5, size=400), rng.integers(5, size=400)
-    found = destinations(label, prediction, GROUPS)
-    np.testing.assert_allclose(found.right + found.wrong.sum(axis=1), 1)
-    assert found.others.tolist() == [[0.25, 0.25, 0.5], [0.5, 0.0, 0.5], [0.5, 0.25, 0.25]]
+    measured = destinations(label, prediction, GROUPS)
+    np.testing.assert_allclose(measured.right + measured.wrong.sum(axis=1), 1)
+    assert measured.others.tolist() == [[0.25, 0.25, 0.5], [0.5, 0.0, 0.5], [0.5, 0.25, 0.25]]
 
 
 def test_random_errors_go_where_the_other_classes_are():
     rng = np.random.default_rng(1)
     label = rng.integers(5, size=60_000)
     prediction = (label + rng.integers(1, 5, size=label.size)) % 5
-    found = destinations(label, prediction, GROUPS)
-    np.testing.assert_allclose(found.of_errors, found.others, atol=0.02)
+    measured = destinations(label, prediction, GROUPS)
+    np.testing.assert_allclose(measured.of_errors, measured.others, atol=0.02)
 
 
 def test_a_group_without_images_or_classes_is_unknown_and_not_zero():
-    found = destinations(np.array([0]), np.array([0]), ["many", "few"])
-    assert found.right.tolist()[0] == 1.0
-    assert np.isnan(found.right[1:]).all()
-    assert np.isnan(found.wrong[1:]).all()
-    assert np.isnan(found.others[1]).all()
-    assert found.others[2].tolist() == [1.0, 0.0, 0.0]
+    measured = destinations(np.array([0]), np.array([0]), ["many", "few"])
+    assert measured.right.tolist()[0] == 1.0
+    assert np.isnan(measured.right[1:]).all()
+    assert np.isnan(measured.wrong[1:]).all()
+    assert np.isnan(measured.others[1]).all()
+    assert measured.others[2].tolist() == [1.0, 0.0, 0.0]
 
 
 def test_pairs_are_those_of_the_confusion_matrix_most_frequent_first():
@@ -87,17 +87,17 @@ def test_of_pairs_as_frequent_the_one_that_takes_more_of_its_class_comes_first()
 def test_nearest_confusions_agree_with_the_matrix():
     rng = np.random.default_rng(3)
     label, prediction = rng.integers(8, size=900), rng.integers(8, size=900) // 2
-    found = nearest_confusions(confused_pairs(label, prediction, 8), 8, limit=2)
+    measured = nearest_confusions(confused_pairs(label, prediction, 8), 8, limit=2)
     for index in range(8):
         taken = np.bincount(prediction[(label == index) & (prediction != index)], minlength=8)
-        assert found.share[index, 0] == pytest.approx(taken.max() / (label == index).sum())
-        assert taken[found.prediction[index, 0]] == taken.max()
-        assert taken[found.prediction[index, 1]] == np.sort(taken)[-2]
+        assert measured.share[index, 0] == pytest.approx(taken.max() / (label == index).sum())
+        assert taken[measured.prediction[index, 0]] == taken.max()
+        assert taken[measured.prediction[index, 1]] == np.sort(taken)[-2]
 
 
 def test_an_absent_class_has_no_nearest_confusion():
-    found = nearest_confusions(confused_pairs(np.array([0, 2]), np.array([2, 0]), 3), 3, limit=1)
-    assert found.prediction.tolist() == [[2], [-1], [0]]
+    measured = nearest_confusions(confused_pairs(np.array([0, 2]), np.array([2, 0]), 3), 3, limit=1)
+    assert measured.prediction.tolist() == [[2], [-1], [0]]
 
 
 def test_thousands_of_classes_take_no_matrix():
@@ -127,28 +127,28 @@ def test_errors_are_those_of_a_loop_in_which_answers_take_turns(answers, monkeyp
     monkeypatch.setattr(confusions, "PAIRS", 0)
     label, prediction, confidence = answers
     expected = set()
-    for one in range(12):
-        wrong = [i for i in range(480) if label[i] == one != prediction[i]]
+    for true in range(12):
+        wrong = [i for i in range(480) if label[i] == true != prediction[i]]
         tally = np.bincount(prediction[wrong], minlength=12)
         order = sorted(np.flatnonzero(tally), key=lambda other: (-tally[other], other))
         piles = [sorted((i for i in wrong if prediction[i] == other), key=lambda i: -confidence[i]) for other in order]
         turns = [pile[turn] for turn in range(40) for pile in piles if turn < len(pile)]
-        expected |= set(turns[: 2 + one % 3])
-    found = varied_errors(label, prediction, confidence, 2 + np.arange(12) % 3)
-    assert set(found.tolist()) == expected
-    assert (np.diff(confidence[found]) <= 0).all()
+        expected |= set(turns[: 2 + true % 3])
+    measured = varied_errors(label, prediction, confidence, 2 + np.arange(12) % 3)
+    assert set(measured.tolist()) == expected
+    assert (np.diff(confidence[measured]) <= 0).all()
 
 
 def test_the_pairs_confused_most_have_errors_whatever_the_limit(answers) -> None:
     label, prediction, confidence = answers
-    found = varied_errors(label, prediction, confidence, np.zeros(12, dtype=int))
+    measured = varied_errors(label, prediction, confidence, np.zeros(12, dtype=int))
     pairs = confused_pairs(label, prediction, 12)
-    kept = confused_pairs(label[found], prediction[found], 12)
-    assert len(kept.label) == confusions.PAIRS < len(pairs.label)
-    assert set(zip(kept.label, kept.prediction, strict=True)) == set(
+    shown = confused_pairs(label[measured], prediction[measured], 12)
+    assert len(shown.label) == confusions.PAIRS < len(pairs.label)
+    assert set(zip(shown.label, shown.prediction, strict=True)) == set(
         list(zip(pairs.label, pairs.prediction, strict=True))[: confusions.PAIRS]
     )
-    assert (kept.images == np.minimum(confusions.OF_PAIR, 3)).all()
+    assert (shown.images == np.minimum(confusions.OF_PAIR, 3)).all()
 
 
 def test_of_thousands_of_classes_each_keeps_little_and_the_hardest_more() -> None:
@@ -156,18 +156,18 @@ def test_of_thousands_of_classes_each_keeps_little_and_the_hardest_more() -> Non
     label = np.repeat(np.arange(size), 3)
     wrong = (label % 10 == 0) | (label == 7)
     prediction = np.where(wrong, (label + 1) % size, label)
-    found = choose_examples(label, prediction, np.ones(len(label)), np.full(size, 5) - np.arange(size) % 2)
-    assert found.close.sum() == 2 * confusions.HARDEST  # each with the class that it is taken for
-    assert found.close[found.classes[: confusions.HARDEST]].all()
-    assert found.classes[0] == 7  # as hard as others, with fewer training images
-    tally = np.bincount(label[found.errors], minlength=size)
-    assert set(tally[found.classes[: confusions.HARDEST]]) == {3}
+    measured = choose_examples(label, prediction, np.ones(len(label)), np.full(size, 5) - np.arange(size) % 2)
+    assert measured.close.sum() == 2 * confusions.HARDEST  # each with the class that it is taken for
+    assert measured.close[measured.classes[: confusions.HARDEST]].all()
+    assert measured.classes[0] == 7  # as hard as others, with fewer training images
+    tally = np.bincount(label[measured.errors], minlength=size)
+    assert set(tally[measured.classes[: confusions.HARDEST]]) == {3}
     assert set(tally[np.arange(0, size, 10)][30:]) == {usual_detail(size).pictures}
 
 
 def test_without_errors_or_test_images_there_is_nothing_to_show() -> None:
     nothing = np.zeros(0, dtype=int)
-    found = choose_examples(nothing, nothing, np.zeros(0), np.array([4, 2, 3]))
-    assert found.errors.size == 0
-    assert found.classes.tolist() == [1, 2, 0]
+    measured = choose_examples(nothing, nothing, np.zeros(0), np.array([4, 2, 3]))
+    assert measured.errors.size == 0
+    assert measured.classes.tolist() == [1, 2, 0]
     assert usual_detail(3) == FULL

@@ -25,24 +25,24 @@ def test_a_class_without_lowering_gradient_has_no_ratio() -> None:
 def test_groups_add_up_before_they_are_divided() -> None:
     """The mean of the ratios 1 and 0.25 would be 0.625; that of the sums is 5 / 8."""
     positive, negative = np.array([[4.0, 1.0, 2.0]]), np.array([[4.0, 4.0, 4.0]])
-    found = gradient_balance(positive, negative, np.full((1, 3), 9), ["many", "many", "few"])
-    np.testing.assert_array_equal(found.classes, [[1.0, 0.25, 0.5]])
-    np.testing.assert_array_equal(found.groups, [[0.625, np.nan, 0.5]])
+    measured = gradient_balance(positive, negative, np.full((1, 3), 9), ["many", "many", "few"])
+    np.testing.assert_array_equal(measured.classes, [[1.0, 0.25, 0.5]])
+    np.testing.assert_array_equal(measured.groups, [[0.625, np.nan, 0.5]])
 
 
 def test_the_whole_is_that_of_all_epochs_together() -> None:
     positive, negative = np.array([[1.0, 1.0], [9.0, 3.0]]), np.array([[2.0, 4.0], [8.0, 4.0]])
-    found = gradient_balance(positive, negative, np.full((2, 2), 5), ["many", "few"])
-    np.testing.assert_array_equal(found.groups[:, 0], [0.5, 1.125])
-    np.testing.assert_array_equal(found.whole, [1.0, np.nan, 0.5])
+    measured = gradient_balance(positive, negative, np.full((2, 2), 5), ["many", "few"])
+    np.testing.assert_array_equal(measured.groups[:, 0], [0.5, 1.125])
+    np.testing.assert_array_equal(measured.whole, [1.0, np.nan, 0.5])
 
 
 def test_an_absent_class_is_nan_and_no_part_of_its_group() -> None:
     """Its logit is only ever lowered, which would make its group look drowned."""
     positive, negative = np.array([[3.0, 0.0]]), np.array([[3.0, 7.0]])
-    found = gradient_balance(positive, negative, np.array([[5, 0]]), ["few", "few"])
-    np.testing.assert_array_equal(found.classes, [[1.0, np.nan]])
-    np.testing.assert_array_equal(found.groups, [[np.nan, np.nan, 1.0]])
+    measured = gradient_balance(positive, negative, np.array([[5, 0]]), ["few", "few"])
+    np.testing.assert_array_equal(measured.classes, [[1.0, np.nan]])
+    np.testing.assert_array_equal(measured.groups, [[np.nan, np.nan, 1.0]])
 
 
 def histogram(values: list[float]) -> np.ndarray:
@@ -65,16 +65,16 @@ def test_shares_past_the_thresholds() -> None:
 
 def test_quantiles_are_within_a_bin_of_the_true_ones() -> None:
     values = np.random.default_rng(0).beta(2, 2, 5000)
-    found = histogram_quantiles(histogram(values.tolist()), [0.1, 0.5, 0.9])
-    np.testing.assert_allclose(found, np.quantile(values, [0.1, 0.5, 0.9]), atol=0.01)
+    measured = histogram_quantiles(histogram(values.tolist()), [0.1, 0.5, 0.9])
+    np.testing.assert_allclose(measured, np.quantile(values, [0.1, 0.5, 0.9]), atol=0.01)
 
 
 def test_quantiles_of_one_bin_stay_in_it_and_skip_empty_ones() -> None:
-    one = histogram_quantiles(histogram([0.9999] * 4 + [1.0]), [0.0, 0.5, 1.0])
-    assert 0.9999 <= one.min() <= one.max() <= 1.0
-    two = histogram_quantiles(histogram([0.02] * 10 + [0.97] * 10), [0.25, 0.75])
-    assert 0.01 <= two[0] <= 0.05
-    assert 0.95 <= two[1] <= 0.98
+    sure = histogram_quantiles(histogram([0.9999] * 4 + [1.0]), [0.0, 0.5, 1.0])
+    assert 0.9999 <= sure.min() <= sure.max() <= 1.0
+    apart = histogram_quantiles(histogram([0.02] * 10 + [0.97] * 10), [0.25, 0.75])
+    assert 0.01 <= apart[0] <= 0.05
+    assert 0.95 <= apart[1] <= 0.98
 
 
 def test_groups_without_classes_or_images_are_empty_not_zero() -> None:
@@ -89,5 +89,5 @@ def test_groups_without_classes_or_images_are_empty_not_zero() -> None:
 def test_means_weigh_by_images() -> None:
     images = np.array([[3, 1, 0], [0, 0, 0]])
     values = np.array([[0.2, 0.6, np.nan], [np.nan] * 3])
-    found = group_image_means(values, images, ["many", "many", "few"])
-    np.testing.assert_allclose(found, [[0.3, np.nan, np.nan], [np.nan] * 3])
+    measured = group_image_means(values, images, ["many", "many", "few"])
+    np.testing.assert_allclose(measured, [[0.3, np.nan, np.nan], [np.nan] * 3])

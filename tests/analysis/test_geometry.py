@@ -29,11 +29,11 @@ def test_means_of_an_absent_class_are_nan_and_order_does_not_matter() -> None:
 def test_a_perfect_simplex_is_collapsed_in_every_measure() -> None:
     corners = simplex(5)
     labels = np.repeat(np.arange(5), [2, 3, 7, 1, 4])
-    found = neural_collapse(corners[labels] + 10.0, labels, 5, weight=3 * corners)
-    assert [found.within_between, found.nc1] == pytest.approx([0, 0], abs=1e-20)
-    assert [found.equinorm, found.equiangularity] == pytest.approx([0, 0], abs=1e-7)
-    assert found.simplex_deviation == pytest.approx(0, abs=1e-9)
-    assert found.duality == pytest.approx(0, abs=1e-9)
+    measured = neural_collapse(corners[labels] + 10.0, labels, 5, weight=3 * corners)
+    assert [measured.within_between, measured.nc1] == pytest.approx([0, 0], abs=1e-20)
+    assert [measured.equinorm, measured.equiangularity] == pytest.approx([0, 0], abs=1e-7)
+    assert measured.simplex_deviation == pytest.approx(0, abs=1e-9)
+    assert measured.duality == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float16])
@@ -63,10 +63,10 @@ def test_variances_within_and_between_classes() -> None:
     # Two classes at -3 and +3 on a line, each with deviations +-1: S_W = 2 (divided by n - 1). The means scatter by 9,
     # of which (1 - 1 / 2) * 2 / 2 = 0.5 is the noise of means of two images.
     features = np.array([[-4.0], [-2.0], [2.0], [4.0]])
-    found = neural_collapse(features, np.array([0, 0, 1, 1]), 2)
-    assert found.within_between == pytest.approx(2 / 8.5)
-    assert found.nc1 == pytest.approx(2 / 9 / 2)
-    assert found.simplex_deviation == pytest.approx(0)  # two means around their center are opposite
+    measured = neural_collapse(features, np.array([0, 0, 1, 1]), 2)
+    assert measured.within_between == pytest.approx(2 / 8.5)
+    assert measured.nc1 == pytest.approx(2 / 9 / 2)
+    assert measured.simplex_deviation == pytest.approx(0)  # two means around their center are opposite
 
 
 def test_nc1_counts_a_direction_by_how_much_classes_differ_in_it() -> None:
@@ -79,28 +79,28 @@ def test_nc1_counts_a_direction_by_how_much_classes_differ_in_it() -> None:
     within = np.mean([np.cov(features[labels == c].T) for c in range(4)], axis=0)
     centered = own - own.mean(0)
     between = centered.T @ centered / 4
-    found = neural_collapse(features, labels, 4)
-    assert found.nc1 == pytest.approx(np.trace(within @ np.linalg.pinv(between)) / 4)
+    measured = neural_collapse(features, labels, 4)
+    assert measured.nc1 == pytest.approx(np.trace(within @ np.linalg.pinv(between)) / 4)
     noise = (1 - 1 / 4) * np.trace(within) / 6
-    assert found.within_between == pytest.approx(np.trace(within) / (np.trace(between) - noise))
+    assert measured.within_between == pytest.approx(np.trace(within) / (np.trace(between) - noise))
     cosines = [
         centered[a] @ centered[b] / np.linalg.norm(centered[a]) / np.linalg.norm(centered[b])
         for a, b in itertools.permutations(range(4), 2)
     ]
-    assert found.equiangularity == pytest.approx(np.std(cosines))
-    assert found.simplex_deviation == pytest.approx(np.mean(np.abs(np.array(cosines) + 1 / 3)))
+    assert measured.equiangularity == pytest.approx(np.std(cosines))
+    assert measured.simplex_deviation == pytest.approx(np.mean(np.abs(np.array(cosines) + 1 / 3)))
 
 
 def test_few_images_a_class_do_not_make_classes_look_apart() -> None:
     """Means of variance 4 and images of variance 1 around them: the ratio is 1 / 4 however many images there are."""
     rng = np.random.default_rng(5)
     means = rng.normal(size=(400, 8)) * 2
-    found = {}
+    measured = {}
     for images in (2, 50):
         labels = np.repeat(np.arange(400), images)
-        found[images] = neural_collapse(means[labels] + rng.normal(size=(400 * images, 8)), labels, 400)
-    assert found[2].within_between == pytest.approx(0.25, rel=0.08)  # without the correction: 0.22
-    assert found[2].within_between == pytest.approx(found[50].within_between, rel=0.08)
+        measured[images] = neural_collapse(means[labels] + rng.normal(size=(400 * images, 8)), labels, 400)
+    assert measured[2].within_between == pytest.approx(0.25, rel=0.08)  # without the correction: 0.22
+    assert measured[2].within_between == pytest.approx(measured[50].within_between, rel=0.08)
     # A long tail: half the classes have a single image, of unknown variance.
     labels = np.concatenate([np.repeat(np.arange(200), 20), np.arange(200, 400)])
     tail = neural_collapse(means[labels] + rng.normal(size=(len(labels), 8)), labels, 400)
@@ -119,9 +119,9 @@ def test_absent_classes_leave_the_collapse_of_the_others_as_it_is() -> None:
     corners, labels = simplex(3), np.array([0, 0, 2, 2, 4, 4])
     weight = np.zeros((6, 3))
     weight[[0, 2, 4]] = corners
-    found = neural_collapse(corners[labels // 2], labels, 6, weight=weight)
-    assert found.simplex_deviation == pytest.approx(0, abs=1e-9)
-    assert found.duality == pytest.approx(0, abs=1e-9)
+    measured = neural_collapse(corners[labels // 2], labels, 6, weight=weight)
+    assert measured.simplex_deviation == pytest.approx(0, abs=1e-9)
+    assert measured.duality == pytest.approx(0, abs=1e-9)
 
 
 def test_a_classifier_unrelated_to_the_means_is_at_two_and_an_opposite_one_at_four() -> None:
@@ -135,15 +135,15 @@ def test_a_classifier_unrelated_to_the_means_is_at_two_and_an_opposite_one_at_fo
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], []])
 def test_one_class_has_nothing_to_collapse_to(labels: list[int]) -> None:
-    found = neural_collapse(np.ones((len(labels), 2)), np.array(labels, dtype=np.int64), 3, weight=np.ones((3, 2)))
-    assert all(math.isnan(value) for value in vars(found).values())
+    measured = neural_collapse(np.ones((len(labels), 2)), np.array(labels, dtype=np.int64), 3, weight=np.ones((3, 2)))
+    assert all(math.isnan(value) for value in vars(measured).values())
 
 
 def test_one_image_a_class_has_means_but_no_variance() -> None:
-    found = neural_collapse(simplex(3), np.arange(3), 3)
-    assert math.isnan(found.within_between)
-    assert math.isnan(found.nc1)
-    assert found.equinorm == pytest.approx(0)
+    measured = neural_collapse(simplex(3), np.arange(3), 3)
+    assert math.isnan(measured.within_between)
+    assert math.isnan(measured.nc1)
+    assert measured.equinorm == pytest.approx(0)
     geometry_of = class_geometry(simplex(3), np.arange(3), 3)
     assert np.isnan(geometry_of.spread).all()
     assert np.isnan(geometry_of.ratio).all()
@@ -152,11 +152,11 @@ def test_one_image_a_class_has_means_but_no_variance() -> None:
 
 def test_identical_classes_are_at_no_distance() -> None:
     features = np.array([[0.0, 1], [0, -1], [1, 0], [-1, 0], [9, 9]])
-    found = class_geometry(features, np.array([0, 0, 1, 1, 2]), 3)
-    assert found.nearest[:2].tolist() == [1, 0]
-    assert found.nearest_distance[:2].tolist() == [0, 0]
-    assert np.isinf(found.ratio[:2]).all()
-    assert math.isnan(found.ratio[2])  # of one image
+    measured = class_geometry(features, np.array([0, 0, 1, 1, 2]), 3)
+    assert measured.nearest[:2].tolist() == [1, 0]
+    assert measured.nearest_distance[:2].tolist() == [0, 0]
+    assert np.isinf(measured.ratio[:2]).all()
+    assert math.isnan(measured.ratio[2])  # of one image
 
 
 def test_spread_does_not_depend_on_how_many_images_a_class_has() -> None:
@@ -174,10 +174,10 @@ def test_nearest_matches_all_pairs_over_several_blocks(monkeypatch: pytest.Monke
     labels = np.delete(np.arange(31), 3)  # class 3 is absent
     distances = np.linalg.norm(features[:, None] - features[None], axis=2)
     np.fill_diagonal(distances, np.inf)
-    found = class_geometry(features, labels, 31)
-    assert found.nearest[labels].tolist() == labels[distances.argmin(1)].tolist()
-    assert found.nearest_distance[labels] == pytest.approx(distances.min(1), rel=1e-6)
-    assert found.nearest[3] == -1
+    measured = class_geometry(features, labels, 31)
+    assert measured.nearest[labels].tolist() == labels[distances.argmin(1)].tolist()
+    assert measured.nearest_distance[labels] == pytest.approx(distances.min(1), rel=1e-6)
+    assert measured.nearest[3] == -1
     corners, many = simplex(9).astype(np.float32), np.arange(9)
     assert neural_collapse(corners, many, 9).simplex_deviation == pytest.approx(0, abs=1e-6)
 

@@ -49,8 +49,8 @@ def test_signed_noise_has_no_mean() -> None:
 
 
 def test_the_scale_does_not_change_the_unit() -> None:
-    one, other = (effective_cloud(GCLLoss(COUNTS, scale=scale)).mean for scale in (1.0, 30.0))
-    np.testing.assert_allclose(one, other, atol=1e-6)
+    unscaled, scaled = (effective_cloud(GCLLoss(COUNTS, scale=scale)).mean for scale in (1.0, 30.0))
+    np.testing.assert_allclose(unscaled, scaled, atol=1e-6)
 
 
 def test_noise_is_drawn_through_sample_noise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,11 +94,11 @@ def test_nothing_where_there_is_no_noise(loss: torch.nn.Module) -> None:
 def test_a_wrapped_loss_is_measured_and_left_alone() -> None:
     inner = GCLLoss(COUNTS)
     state = torch.get_rng_state()
-    found = effective_cloud(DeferredReweighting(inner, COUNTS), seed=3)
+    result = effective_cloud(DeferredReweighting(inner, COUNTS), seed=3)
     assert torch.equal(state, torch.get_rng_state())
     assert "sample_noise" not in vars(inner)
-    np.testing.assert_array_equal(found.mean, effective_cloud(inner, seed=3).mean)
-    assert not np.array_equal(found.mean, effective_cloud(inner, seed=4).mean)
+    np.testing.assert_array_equal(result.mean, effective_cloud(inner, seed=3).mean)
+    assert not np.array_equal(result.mean, effective_cloud(inner, seed=4).mean)
 
 
 def test_an_absent_class_counts_as_one_image() -> None:

@@ -13,51 +13,51 @@ from longtail.analysis.norms import RankTrend, class_norms, rank_trend
 
 def test_norms_of_features_are_those_of_the_images_not_of_their_mean() -> None:
     features = np.array([[3.0, 4.0], [-3.0, -4.0], [0.0, 2.0]])
-    found = class_norms(features, np.array([0, 0, 2]), np.array([[1.0, 0], [0, 2], [0, 3]]), np.array([1.0, 2, 3]), 3)
-    assert found.feature_norm[[0, 2]].tolist() == [5, 2]
-    assert found.feature_norm_std[0] == 0
-    assert np.isnan(found.feature_norm[1])
-    assert np.isnan(found.feature_norm_std[1:]).all()  # absent, and one image
-    assert found.weight_norm.tolist() == [1, 2, 3]
-    assert found.bias.tolist() == [1, 2, 3]
+    norms = class_norms(features, np.array([0, 0, 2]), np.array([[1.0, 0], [0, 2], [0, 3]]), np.array([1.0, 2, 3]), 3)
+    assert norms.feature_norm[[0, 2]].tolist() == [5, 2]
+    assert norms.feature_norm_std[0] == 0
+    assert np.isnan(norms.feature_norm[1])
+    assert np.isnan(norms.feature_norm_std[1:]).all()  # absent, and one image
+    assert norms.weight_norm.tolist() == [1, 2, 3]
+    assert norms.bias.tolist() == [1, 2, 3]
 
 
 def test_angles_of_equal_opposite_and_right_directions() -> None:
     features = np.array([[2.0, 0], [0, 5], [1, 1], [0, 0]])
     weight = np.array([[7.0, 0], [0, -1], [1, -1], [1, 0]])
-    found = class_norms(features, np.arange(4), weight, None, 5 - 1)
-    assert found.angle[:3] == pytest.approx([0, 180, 90])
-    assert math.isnan(found.angle[3])  # a mean of norm zero has no direction
-    assert np.isnan(found.bias).all()
+    norms = class_norms(features, np.arange(4), weight, None, 5 - 1)
+    assert norms.angle[:3] == pytest.approx([0, 180, 90])
+    assert math.isnan(norms.angle[3])  # a mean of norm zero has no direction
+    assert np.isnan(norms.bias).all()
 
 
 def test_a_small_angle_is_not_rounded_away() -> None:
     tiny = 1e-6
-    found = class_norms(np.array([[1.0, tiny]]), np.array([0]), np.array([[1.0, 0.0]]), None, 1)
-    assert found.angle[0] == pytest.approx(math.degrees(tiny), rel=1e-4)
+    norms = class_norms(np.array([[1.0, tiny]]), np.array([0]), np.array([[1.0, 0.0]]), None, 1)
+    assert norms.angle[0] == pytest.approx(math.degrees(tiny), rel=1e-4)
 
 
 def test_the_deviation_is_that_of_a_sample() -> None:
-    found = class_norms(np.array([[1.0], [3.0]]), np.array([0, 0]), np.ones((1, 1)), None, 1)
-    assert found.feature_norm_std[0] == pytest.approx(np.std([1, 3], ddof=1))
+    norms = class_norms(np.array([[1.0], [3.0]]), np.array([0, 0]), np.ones((1, 1)), None, 1)
+    assert norms.feature_norm_std[0] == pytest.approx(np.std([1, 3], ddof=1))
 
 
 def test_rank_trend_leaves_out_what_is_not_known() -> None:
     rng = np.random.default_rng(0)
     counts, values = np.arange(40), rng.normal(size=40)
     values[[3, 7]] = np.nan, np.inf
-    kept = np.isfinite(values)
-    expected = spearmanr(values[kept], counts[kept])
-    found = rank_trend(values, counts)
-    assert (found.rho, found.p_value, found.classes) == pytest.approx((expected.statistic, expected.pvalue, 38))
+    finite = np.isfinite(values)
+    expected = spearmanr(values[finite], counts[finite])
+    trend = rank_trend(values, counts)
+    assert (trend.rho, trend.p_value, trend.classes) == pytest.approx((expected.statistic, expected.pvalue, 38))
     assert rank_trend(-np.log(counts + 1.0), counts).rho == pytest.approx(-1)
 
 
 @pytest.mark.parametrize("values", [[1.0, 2.0, np.nan, np.nan], [5.0] * 4])
 def test_no_trend_without_three_classes_or_variation(values: list[float]) -> None:
-    found = rank_trend(values, [1, 2, 3, 4])
-    assert math.isnan(found.rho)
-    assert not found.is_evidence
+    trend = rank_trend(values, [1, 2, 3, 4])
+    assert math.isnan(trend.rho)
+    assert not trend.is_evidence
     assert math.isnan(rank_trend([1.0, 2, 3, 4], [7] * 4).rho)
 
 

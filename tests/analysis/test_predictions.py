@@ -35,14 +35,14 @@ def margins_from(scores, label):
 def test_the_margin_of_probabilities_is_that_of_the_scores():
     rng = np.random.default_rng(0)
     scores, label = 3 * rng.normal(size=(200, 7)), rng.integers(7, size=200)
-    own = scores[np.arange(200), label]
+    true = scores[np.arange(200), label]
     rest = np.where(np.arange(7) == label[:, None], -np.inf, scores).max(axis=1)
-    np.testing.assert_allclose(margins_from(scores, label), own - rest, rtol=1e-6)
+    np.testing.assert_allclose(margins_from(scores, label), true - rest, rtol=1e-6)
 
 
 def test_a_perfect_and_a_wrong_certainty_have_finite_margins():
-    found = margins_of_predictions(np.array([0, 1]), np.array([0, 0]), [1.0, 1.0], [0.0, 0.0], [1.0, 0.0])
-    assert found.tolist() == [pytest.approx(-np.log(FLOOR)), pytest.approx(np.log(FLOOR))]
+    result = margins_of_predictions(np.array([0, 1]), np.array([0, 0]), [1.0, 1.0], [0.0, 0.0], [1.0, 0.0])
+    assert result.tolist() == [pytest.approx(-np.log(FLOOR)), pytest.approx(np.log(FLOOR))]
 
 
 def test_a_constant_prediction_is_right_on_its_own_class_only():
@@ -72,21 +72,21 @@ def test_one_outlier_does_not_stretch_the_edges():
 
 def test_a_density_integrates_to_what_lies_within_the_edges():
     edges = np.array([-2.0, 0.0, 1.0, 4.0])
-    found = margin_distribution([-5.0, -1.0, 0.5, 3.0], edges)
-    assert (found.density * np.diff(edges)).tolist() == [0.25, 0.25, 0.25]
-    assert found.negative == 0.5
+    result = margin_distribution([-5.0, -1.0, 0.5, 3.0], edges)
+    assert (result.density * np.diff(edges)).tolist() == [0.25, 0.25, 0.25]
+    assert result.negative == 0.5
 
 
 def test_groups_are_told_apart_and_an_empty_one_is_unknown():
     label = np.array([0, 0, 2])
-    found = group_margins(np.array([1.0, 3.0, -4.0]), label, ["many", "medium", "few"], shared_edges([[-4.0, 3.0]]))
-    assert found["many"].median == 2.0
-    assert found["few"].negative == 1.0
-    assert found["few"].images == 1
-    assert found["medium"].images == 0
-    assert np.isnan(found["medium"].median)
-    assert np.isnan(found["medium"].negative)
-    assert np.isnan(found["medium"].density).all()
+    result = group_margins(np.array([1.0, 3.0, -4.0]), label, ["many", "medium", "few"], shared_edges([[-4.0, 3.0]]))
+    assert result["many"].median == 2.0
+    assert result["few"].negative == 1.0
+    assert result["few"].images == 1
+    assert result["medium"].images == 0
+    assert np.isnan(result["medium"].median)
+    assert np.isnan(result["medium"].negative)
+    assert np.isnan(result["medium"].density).all()
 
 
 def sample(images, over=0.0, seed=0):
@@ -98,10 +98,10 @@ def sample(images, over=0.0, seed=0):
 def test_the_error_is_that_of_the_evaluation():
     confidence, right = sample(500, 0.1)
     bins = bin_confidences(torch.as_tensor(confidence), torch.as_tensor(right))
-    found = reliability(confidence, right, draws=0)
-    assert found.ece == pytest.approx(expected_calibration_error(bins).item())
-    assert found.count.tolist() == bins[0].tolist()
-    assert found.interval is None
+    result = reliability(confidence, right, draws=0)
+    assert result.ece == pytest.approx(expected_calibration_error(bins).item())
+    assert result.count.tolist() == bins[0].tolist()
+    assert result.interval is None
 
 
 def test_a_perfect_and_a_constant_predictor():
@@ -118,22 +118,22 @@ def test_no_image_is_unknown_and_one_image_has_no_interval():
     assert np.isnan(nothing.ece)
     assert nothing.interval is None
     assert np.isnan(nothing.accuracy).all()
-    one = reliability([0.8], [True])
-    assert one.ece == pytest.approx(0.2)
-    assert one.interval is None
+    single = reliability([0.8], [True])
+    assert single.ece == pytest.approx(0.2)
+    assert single.interval is None
 
 
 @pytest.mark.parametrize("over", [0.0, 0.1])
 def test_the_interval_holds_the_true_error(over):
     true = reliability(*sample(200_000, over, seed=99), draws=0).ece
-    found = [reliability(*sample(300, over, seed), draws=100).interval for seed in range(25)]
-    assert sum(low <= true <= high for low, high in found) >= 20
+    result = [reliability(*sample(300, over, seed), draws=100).interval for seed in range(25)]
+    assert sum(low <= true <= high for low, high in result) >= 20
 
 
 def test_the_interval_holds_the_measured_error_and_narrows_with_images():
     few, many = (reliability(*sample(images, 0.1), draws=100) for images in (60, 3000))
-    for found in (few, many):
-        assert 0 <= found.interval[0] <= found.ece <= found.interval[1] <= 1
+    for result in (few, many):
+        assert 0 <= result.interval[0] <= result.ece <= result.interval[1] <= 1
     assert many.interval[1] - many.interval[0] < 0.4 * (few.interval[1] - few.interval[0])
 
 
@@ -160,8 +160,8 @@ def test_the_same_seed_gives_the_same_interval():
 
 def test_coverage_is_read_between_ties_by_their_share_of_right_ones():
     confidence, right = [0.9, 0.5, 0.5, 0.5, 0.5], [True, True, False, False, False]
-    found = accuracy_at_coverage(confidence, right, np.array([0.2, 0.6, 1.0]))
-    assert found.tolist() == pytest.approx([1.0, 0.5, 0.4])
+    result = accuracy_at_coverage(confidence, right, np.array([0.2, 0.6, 1.0]))
+    assert result.tolist() == pytest.approx([1.0, 0.5, 0.4])
 
 
 def test_coverage_agrees_with_counting_the_surest_images():
@@ -209,14 +209,14 @@ def test_it_is_importance_weighting_of_the_test_images():
 
 
 def test_untested_classes_are_left_out_and_the_rest_renormalized():
-    found = prior_shift([0.8, np.nan, 0.2], [10, 0, 10], COUNTS, np.array([0.0, 1.0]))
-    assert found.accuracy.tolist() == pytest.approx([0.5, (0.8 * 400 + 0.2 * 4) / 404])
+    result = prior_shift([0.8, np.nan, 0.2], [10, 0, 10], COUNTS, np.array([0.0, 1.0]))
+    assert result.accuracy.tolist() == pytest.approx([0.5, (0.8 * 400 + 0.2 * 4) / 404])
 
 
 def test_nothing_tested_is_unknown():
-    found = prior_shift([np.nan] * 3, [0, 0, 0], COUNTS)
-    assert np.isnan(found.accuracy).all()
-    assert np.isnan(found.error).all()
+    result = prior_shift([np.nan] * 3, [0, 0, 0], COUNTS)
+    assert np.isnan(result.accuracy).all()
+    assert np.isnan(result.error).all()
 
 
 def test_a_class_without_training_images_counts_as_one_image():
@@ -237,11 +237,11 @@ def test_the_standard_error_is_that_of_repeated_tests():
 
 
 def test_the_error_is_large_where_the_prior_rests_on_one_image():
-    found = prior_shift([0.5, 0.5, 1.0], [100, 100, 1], COUNTS)
-    assert found.error[-1] > 0.2
-    assert found.error[0] < 0.06
+    result = prior_shift([0.5, 0.5, 1.0], [100, 100, 1], COUNTS)
+    assert result.error[-1] > 0.2
+    assert result.error[0] < 0.06
 
 
 def test_a_curve_is_read_at_the_nearest_exponent():
-    found = prior_shift([1, 0, 0], [1, 1, 1], COUNTS)
-    assert found.at(0.01) == pytest.approx(1 / 3)
+    result = prior_shift([1, 0, 0], [1, 1, 1], COUNTS)
+    assert result.at(0.01) == pytest.approx(1 / 3)

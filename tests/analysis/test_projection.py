@@ -26,20 +26,20 @@ def separation(points: np.ndarray, labels: np.ndarray) -> float:
 
 def test_pca_keeps_what_lies_in_a_plane() -> None:
     plane = np.random.default_rng(1).normal(size=(40, 2)) @ np.array([[1.0, 0, 2], [0, 1, 0]])
-    found = project(plane)
-    assert found.points.dtype == np.float32
-    assert sum(found.explained or ()) == pytest.approx(1)
-    distances = [np.linalg.norm(one[3] - one[5]) for one in (plane, found.points)]
+    measured = project(plane)
+    assert measured.points.dtype == np.float32
+    assert sum(measured.explained or ()) == pytest.approx(1)
+    distances = [np.linalg.norm(points[3] - points[5]) for points in (plane, measured.points)]
     assert distances[0] == pytest.approx(distances[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_clusters_stay_apart_and_a_seed_repeats(method: str) -> None:
     features, labels = clusters(25)
-    found = project(features, method, seed=3)
-    assert separation(found.points, labels) > 4
-    assert np.array_equal(found.points, project(features, method, seed=3).points)
-    assert (found.explained is None) == (method == "tsne")
+    measured = project(features, method, seed=3)
+    assert separation(measured.points, labels) > 4
+    assert np.array_equal(measured.points, project(features, method, seed=3).points)
+    assert (measured.explained is None) == (method == "tsne")
 
 
 def test_umap_lays_out_or_says_what_it_needs() -> None:

@@ -53,7 +53,7 @@ class ClassColumns:
     """One value a class, each column of shape (C,), in the order of the classes; NaN where nothing can be measured.
 
     Attributes:
-        images: Analysed images of the class in this split.
+        images: Analyzed images of the class in this split.
         spread: Mean distance of its features to their center; NaN under two images.
         nearest: Class with the nearest other center, -1 where there is none.
         nearest_distance: Distance to that center.

@@ -143,11 +143,11 @@ def nearest_confusions(pairs: ConfusedPairs, num_classes: int, limit: int = 3) -
     order = np.argsort(pairs.label, kind="stable")
     owner = pairs.label[order]
     rank = _rank(owner)
-    kept = rank < limit
+    listed = rank < limit
     prediction = np.full((num_classes, limit), -1, dtype=np.int64)
     share = np.full((num_classes, limit), np.nan)
-    prediction[owner[kept], rank[kept]] = pairs.prediction[order][kept]
-    share[owner[kept], rank[kept]] = pairs.share[order][kept]
+    prediction[owner[listed], rank[listed]] = pairs.prediction[order][listed]
+    share[owner[listed], rank[listed]] = pairs.share[order][listed]
     return NearestConfusions(prediction, share)
 
 
@@ -249,17 +249,17 @@ def varied_errors(label: IntArray, prediction: IntArray, confidence: FloatArray,
     keys = pairs.label * size + pairs.prediction
     sorted_keys = np.argsort(keys)
     wrong = np.flatnonzero(label != prediction)
-    place = sorted_keys[np.searchsorted(keys, label[wrong] * size + prediction[wrong], sorter=sorted_keys)]
-    order = np.lexsort((-confidence[wrong], place))
-    wrong, place = wrong[order], place[order]
-    turn = _rank(place)
-    order = np.lexsort((place, turn, label[wrong]))
-    kept = np.zeros(len(wrong), dtype=bool)
-    kept[order] = _rank(label[wrong][order]) < limit[label[wrong][order]]
-    kept |= (place < PAIRS) & (turn < OF_PAIR)
-    return np.asarray(wrong[kept][np.argsort(-confidence[wrong[kept]], kind="stable")], dtype=np.int64)
+    pair = sorted_keys[np.searchsorted(keys, label[wrong] * size + prediction[wrong], sorter=sorted_keys)]
+    order = np.lexsort((-confidence[wrong], pair))
+    wrong, pair = wrong[order], pair[order]
+    turn = _rank(pair)
+    order = np.lexsort((pair, turn, label[wrong]))
+    chosen = np.zeros(len(wrong), dtype=bool)
+    chosen[order] = _rank(label[wrong][order]) < limit[label[wrong][order]]
+    chosen |= (pair < PAIRS) & (turn < OF_PAIR)
+    return np.asarray(wrong[chosen][np.argsort(-confidence[wrong[chosen]], kind="stable")], dtype=np.int64)
 
 
 def _rank(ordered: IntArray) -> IntArray:
-    """The place of each entry among those equal to it, in an array in which equals stand together and rise."""
+    """The position of each entry among those equal to it, in an array in which equals stand together and rise."""
     return np.asarray(np.arange(len(ordered)) - np.searchsorted(ordered, ordered), dtype=np.int64)

@@ -213,8 +213,8 @@ def alignment(features: Features, labels: IntArray, num_classes: int) -> float:
         2.0
     """
     features, labels = checked(features, labels, num_classes)
-    units, kept = _units(features)
-    means, images = class_means(units, labels[kept], num_classes)
+    units, nonzero = _units(features)
+    means, images = class_means(units, labels[nonzero], num_classes)
     several = images > 1
     if not several.any():
         return float("nan")
@@ -286,15 +286,15 @@ def _scaled_residuals(
 ) -> tuple[Features, FloatArray]:
     """Residuals (M, D) whose Gram matrix is S_W, and the trace of each class, (C,); NaN under two images."""
     several = images > 1
-    kept = several[labels]
-    if not kept.any():
+    paired = several[labels]
+    if not paired.any():
         return features[:0], np.full(len(images), np.nan)
     share = np.zeros(len(images))
     share[several] = 1.0 / np.sqrt((images[several] - 1.0) * several.sum())
-    scaled = features[kept] - means[labels[kept]].astype(features.dtype)
-    scaled *= share[labels[kept], None].astype(features.dtype)
+    scaled = features[paired] - means[labels[paired]].astype(features.dtype)
+    scaled *= share[labels[paired], None].astype(features.dtype)
     squares = np.einsum("nd,nd->n", scaled, scaled, dtype=np.float64)
-    sums = np.bincount(labels[kept], weights=squares, minlength=len(images))
+    sums = np.bincount(labels[paired], weights=squares, minlength=len(images))
     return scaled, np.where(several, sums * several.sum(), np.nan)
 
 
@@ -309,9 +309,9 @@ def _nc1(scaled: Features, centered: FloatArray) -> float:
 
 def _angles(centered: Features) -> tuple[float, float]:
     """Over all pairs of centered means: standard deviation of the cosines, mean distance to those of a simplex."""
-    units, kept = _units(centered)
-    count = len(kept)
-    if count < 2 or not kept.all():  # a class on the common center has no angle to any other
+    units, nonzero = _units(centered)
+    count = len(nonzero)
+    if count < 2 or not nonzero.all():  # a class on the common center has no angle to any other
         return float("nan"), float("nan")
     total = square = off = 0.0
     simplex = -1.0 / (count - 1)
@@ -347,7 +347,7 @@ def _pairs(rows: Features) -> Iterator[tuple[IntArray, Features]]:
 
 
 def _units(features: Features) -> tuple[Features, npt.NDArray[np.bool_]]:
-    """Features of norm one, without those of norm zero; and which were kept, (N,)."""
+    """Features of norm one, without those of norm zero; and which have another norm, (N,)."""
     norms = np.linalg.norm(features, axis=1, keepdims=True)
-    kept = norms[:, 0] > 0
-    return features[kept] / norms[kept], kept
+    nonzero = norms[:, 0] > 0
+    return features[nonzero] / norms[nonzero], nonzero

@@ -125,7 +125,7 @@ def class_norms(
 
 
 def rank_trend(values: npt.ArrayLike, counts: npt.ArrayLike) -> RankTrend:
-    """Spearman's rank correlation of something with the size of its class, over the classes where both are known.
+    """Spearman's rank correlation of something with the size of its class, over the classes where both are finite.
 
     Args:
         values: One a class, shape (C,); what is not finite is left out.
@@ -141,12 +141,12 @@ def rank_trend(values: npt.ArrayLike, counts: npt.ArrayLike) -> RankTrend:
     from scipy.stats import spearmanr
 
     value, count = np.asarray(values, dtype=np.float64), np.asarray(counts, dtype=np.float64)
-    known = np.isfinite(value) & np.isfinite(count)
-    value, count = value[known], count[known]
-    if known.sum() < 3 or np.ptp(value) == 0 or np.ptp(count) == 0:
-        return RankTrend(float("nan"), float("nan"), int(known.sum()))
+    both = np.isfinite(value) & np.isfinite(count)
+    value, count = value[both], count[both]
+    if both.sum() < 3 or np.ptp(value) == 0 or np.ptp(count) == 0:
+        return RankTrend(float("nan"), float("nan"), int(both.sum()))
     correlation = spearmanr(value, count)
-    return RankTrend(float(correlation.statistic), float(correlation.pvalue), int(known.sum()))
+    return RankTrend(float(correlation.statistic), float(correlation.pvalue), int(both.sum()))
 
 
 def _angle(first: FloatArray, second: FloatArray) -> FloatArray:

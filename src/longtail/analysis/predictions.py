@@ -252,8 +252,8 @@ def accuracy_at_coverage(
     worth = np.ones(len(sure)) if weight is None else np.asarray(weight, dtype=np.float64)
     order = np.argsort(-sure, kind="stable")
     last = np.append(np.diff(sure[order]) != 0, True)  # of each run of equal confidences
-    kept, right = (np.cumsum(part[order])[last] / worth.sum() for part in (worth, worth * np.asarray(correct)))
-    return np.asarray(np.interp(coverage, np.append(0.0, kept), np.append(0.0, right)) / coverage, dtype=np.float64)
+    share, right = (np.cumsum(part[order])[last] / worth.sum() for part in (worth, worth * np.asarray(correct)))
+    return np.asarray(np.interp(coverage, np.append(0.0, share), np.append(0.0, right)) / coverage, dtype=np.float64)
 
 
 def _resamples(images: int, unit: npt.ArrayLike | None, draws: int, seed: int) -> Iterator[IntArray]:

@@ -38,14 +38,14 @@ def noises(*values):
 
 def test_one_option_is_one_line_in_the_order_of_its_values(make_run):
     comparison = grid(make_run, noises(1.0, 0.0, 0.25), seeds=2)
-    (one,), refused = find_ablations(comparison.final)
+    (varied,), refused = find_ablations(comparison.final)
     assert refused == []
-    assert (one.recipe, one.option, one.second, one.is_numeric) == ("gcl", "noise", "", True)
-    assert [value for value, _ in one.lines[0].points] == [0.0, 0.25, 1.0]
+    assert (varied.recipe, varied.option, varied.second, varied.is_numeric) == ("gcl", "noise", "", True)
+    assert [value for value, _ in varied.lines[0].points] == [0.0, 0.25, 1.0]
     section = ablation.build(comparison)
     (drawing,) = section.drawings
     assert [trace.name for trace in drawing.figure.data] == ["All images", "Many-shot", "Medium-shot", "Few-shot"]
-    row = dict(one.lines[0].points)[0.25]
+    row = dict(varied.lines[0].points)[0.25]
     overall = drawing.figure.data[0]
     assert overall.x == (0.0, 0.25, 1.0)
     assert overall.y[1] == pytest.approx(row.values["accuracy"].mean)
@@ -66,15 +66,15 @@ def test_values_over_decades_stand_on_a_logarithmic_axis_and_words_side_by_side(
 
 def test_null_and_false_are_words_and_not_numbers(make_run):
     comparison = grid(make_run, [{"method.start": None}, {"method.start": 0.6}])
-    (one,), _ = find_ablations(comparison.final)
-    assert not one.is_numeric
-    assert [value for value, _ in one.lines[0].points] == ["none", "0.6"]
+    (varied,), _ = find_ablations(comparison.final)
+    assert not varied.is_numeric
+    assert [value for value, _ in varied.lines[0].points] == ["none", "0.6"]
 
 
 def test_options_that_change_together_are_one(make_run):
     both = [{"a.scale": value, "b.scale": value} for value in (10.0, 20.0)]
-    (one,), refused = find_ablations(grid(make_run, both).final)
-    assert (one.option, refused) == ("scale", [])
+    (varied,), refused = find_ablations(grid(make_run, both).final)
+    assert (varied.option, refused) == ("scale", [])
 
 
 def test_one_option_at_a_time_gives_a_figure_each_and_all_have_the_same_axis(make_run):
@@ -87,9 +87,9 @@ def test_one_option_at_a_time_gives_a_figure_each_and_all_have_the_same_axis(mak
 def test_two_crossed_options_are_lines_of_levels_for_each_measure(make_run):
     crossed = [{"m.noise": n, "m.scale": s} for n, s in product((0.0, 0.5, 1.0), (10.0, 30.0))]
     comparison = grid(make_run, crossed)
-    (one,), refused = find_ablations(comparison.final)
-    assert (one.option, one.second, refused) == ("noise", "scale", [])
-    assert [(line.level, len(line.points)) for line in one.lines] == [("10", 3), ("30", 3)]
+    (varied,), refused = find_ablations(comparison.final)
+    assert (varied.option, varied.second, refused) == ("noise", "scale", [])
+    assert [(line.level, len(line.points)) for line in varied.lines] == [("10", 3), ("30", 3)]
     section = ablation.build(comparison)
     assert len(section.drawings) == 4
     assert section.legend == ()
@@ -112,33 +112,33 @@ def test_other_recipes_and_single_rows_are_no_ablation(make_run):
 
 def test_the_sentence_names_a_clear_best_and_warns_of_the_test_split(make_run):
     comparison = grid(make_run, noises(0.0, 0.5), slopes=[0.8, 0.0], seeds=3)
-    said = ablation.build(comparison).sentence
-    assert said.startswith("gcl, noise: best at 0.5 with 8")
-    assert "clearly worse at 0 (" in said
-    assert "choose its value on validation images" in said
-    assert "one standard deviation over seeds" in said
+    sentence = ablation.build(comparison).sentence
+    assert sentence.startswith("gcl, noise: best at 0.5 with 8")
+    assert "clearly worse at 0 (" in sentence
+    assert "choose its value on validation images" in sentence
+    assert "one standard deviation over seeds" in sentence
 
 
 def test_the_sentence_says_no_difference_where_seeds_or_images_allow_none(make_run):
     seeds = ablation.build(grid(make_run, noises(0.0, 0.5, 1.0), seeds=3)).sentence
     assert "no clear difference" in seeds
     single = grid(make_run, noises(0.0, 0.5), slopes=[0.8, 0.79], recipe="cifar-lt/kps")
-    said = ablation.build(single).sentence
-    assert said.startswith("kps, noise: no clear difference")
-    assert "With fewer than 3 seeds" in said
+    sentence = ablation.build(single).sentence
+    assert sentence.startswith("kps, noise: no clear difference")
+    assert "With fewer than 3 seeds" in sentence
 
 
 def test_a_value_that_is_clearly_behind_is_named_though_a_scattered_one_is_lower(make_run, tmp_path):
     grid(make_run, noises(1.0, 2.0, 3.0), seeds=3)
     reached = {1: (0.80, 0.80, 0.80), 2: (0.70, 0.70, 0.701), 3: (0.95, 0.60, 0.50)}
     folders = sorted(tmp_path.glob("gcl-*"), key=lambda path: int(path.name[4:]))
-    for folder, figure in zip(folders, [one for three in reached.values() for one in three], strict=True):
+    for folder, figure in zip(folders, [figure for seeds in reached.values() for figure in seeds], strict=True):
         metrics = json.loads((folder / "metrics.json").read_text())
         metrics["test"]["balanced_accuracy"] = figure
         (folder / "metrics.json").write_text(json.dumps(metrics))
-    said = ablation.build(compare_runs(folders)).sentence
-    assert said.startswith("gcl, noise: best at 1 with 80.0%, clearly worse at 2 (10.0 points lower); 3")
-    assert "cannot be told from the best" in said
+    sentence = ablation.build(compare_runs(folders)).sentence
+    assert sentence.startswith("gcl, noise: best at 1 with 80.0%, clearly worse at 2 (10.0 points lower); 3")
+    assert "cannot be told from the best" in sentence
 
 
 def test_values_are_judged_on_validation_images_where_there_are_any(make_run, tmp_path):
@@ -147,10 +147,10 @@ def test_values_are_judged_on_validation_images_where_there_are_any(make_run, tm
     stored = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
     for folder, metrics, other in zip(folders, stored, reversed(stored), strict=True):
         (folder / "metrics.json").write_text(json.dumps(metrics | {"validation": other["test"]}))  # the other way round
-    said = ablation.build(compare_runs(folders)).sentence
-    assert said.startswith("gcl, noise: best at 0 with")
-    assert "Judged by the average class on validation images." in said
-    assert "choose its value" not in said
+    sentence = ablation.build(compare_runs(folders)).sentence
+    assert sentence.startswith("gcl, noise: best at 0 with")
+    assert "Judged by the average class on validation images." in sentence
+    assert "choose its value" not in sentence
 
 
 def test_where_the_groups_change_accuracy_alone_is_drawn(make_run):

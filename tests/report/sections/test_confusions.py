@@ -55,10 +55,10 @@ def test_the_matrix_holds_the_shares_and_confused_classes_stand_together(ce_and_
     section = build(ce_and_gcl)
     assert [drawing.title for drawing in section.drawings] == ["ce", "gcl"]
     heat = section.drawings[0].figure.data[0]
-    places = {name: place for place, name in enumerate(heat.x)}
+    rows_of = {name: index for index, name in enumerate(heat.x)}
     assert heat.y == heat.x
-    assert heat.z[places["class 4"], places["class 0"]] == 100
-    assert heat.z[places["class 2"], places["class 2"]] == 50
+    assert heat.z[rows_of["class 4"], rows_of["class 0"]] == 100
+    assert heat.z[rows_of["class 2"], rows_of["class 2"]] == 50
     blocks = np.kron(np.eye(3), np.full((2, 2), 0.5))
     shuffled = np.array([0, 2, 4, 1, 3, 5])
     order = shuffled[cluster(blocks[np.ix_(shuffled, shuffled)])]

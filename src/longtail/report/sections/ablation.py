@@ -39,7 +39,7 @@ def build(comparison: Comparison) -> Section | None:
     rows = [row for ablation in ablations for row in ablation.rows]
     spreads = [spread for row in rows for key in MEASURES if (spread := row.values[key])]
     limits = ACCURACY.ends([[each.mean + sign * (each.std or 0.0) for each in spreads] for sign in (-1, 1)])
-    drawings = [each for place, ablation in enumerate(ablations) for each in _drawings(ablation, place, limits)]
+    drawings = [each for position, ablation in enumerate(ablations) for each in _drawings(ablation, position, limits)]
     judge = "validation" if all(run.validation for row in rows for run in row.runs) else comparison.split
     sentences = [verdict(ablation, judge) for ablation in ablations]
     if ablations:
@@ -61,7 +61,7 @@ def build(comparison: Comparison) -> Section | None:
     return Section("ablation", "Ablation", " ".join(sentences), layout, legend, tuple(drawings), table=table)
 
 
-def _drawings(ablation: Ablation, place: int, limits: Ends) -> Iterator[Drawing]:
+def _drawings(ablation: Ablation, position: int, limits: Ends) -> Iterator[Drawing]:
     """One figure with a line for each measure; of two crossed options one for each measure, with a line a level."""
     # Where the option changes which classes are in a group, only all images can be compared.
     comparable = list(MEASURES) if len({row.runs[0].group_of for row in ablation.rows}) == 1 else ["accuracy"]
@@ -84,7 +84,7 @@ def _drawings(ablation: Ablation, place: int, limits: Ends) -> Iterator[Drawing]
         _option_axis(figure, ablation)
         figure.update_layout(margin={"r": 60 if ablation.second else 10})
         alt = read_aloud(f"Accuracy in % against {ablation.option}", HEADS, _table_rows(ablation), labels=3)
-        yield Drawing(f"ablation-{place}{suffix}", heading, alt, figure)
+        yield Drawing(f"ablation-{position}{suffix}", heading, alt, figure)
 
 
 def _add_line(figure: go.Figure, ablation: Ablation, line: Line, key: str, style: Style) -> None:

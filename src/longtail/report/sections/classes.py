@@ -115,12 +115,12 @@ def training_set(comparison: Comparison) -> Section:
     """One histogram for each training set among the runs."""
     rows = comparison.final
     sets: dict[tuple[int, ...], list[int]] = {}
-    for place, row in enumerate(rows):
-        sets.setdefault(row.runs[0].counts.counts, []).append(place)
+    for position, row in enumerate(rows):
+        sets.setdefault(row.runs[0].counts.counts, []).append(position)
     drawings = []
     for index, (first, *others) in enumerate(sets.values()):
         run = rows[first].runs[0]
-        title = "" if len(sets) == 1 else ", ".join(rows[place].label for place in (first, *others))
+        title = "" if len(sets) == 1 else ", ".join(rows[position].label for position in (first, *others))
         alt = f"Bars of the training images of {len(run.counts)} classes, largest first. {imbalance_words(run.counts)}"
         figure = class_histogram(run.counts, run.group_of, run=first if index else None)
         drawings.append(Drawing(f"histogram-{index}", title, alt, figure))
@@ -204,11 +204,11 @@ def accuracy(comparison: Comparison) -> Section | None:
     rows, first = comparison.final, comparison.final[0].runs[0]
     recalls = [class_recalls(row, comparison.split) for row in rows]
     drawings = []
-    for place, (row, recall) in enumerate(zip(rows, recalls, strict=True)):
+    for position, (row, recall) in enumerate(zip(rows, recalls, strict=True)):
         run, height = row.runs[0], 260 if len(rows) > DENSE else 320
-        figure = class_accuracy(run.counts, run.group_of, recall, height=height, run=place)
+        figure = class_accuracy(run.counts, run.group_of, recall, height=height, run=position)
         alt = f"Points of accuracy against training images for each class under {row.label}."
-        drawings.append(Drawing(f"accuracy-{place}", row.label, alt, figure))
+        drawings.append(Drawing(f"accuracy-{position}", row.label, alt, figure))
     trends, missed = [], []
     for row, recall in named(list(zip(rows, recalls, strict=True)), lambda pair: pair[0]):
         trend = rank_trend(recall, row.runs[0].counts.array)

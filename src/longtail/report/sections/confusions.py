@@ -46,14 +46,14 @@ def build(comparison: Comparison) -> Section | None:
             "Rows are true classes, columns what they are taken for; classes that are confused stand together. "
             "Draw a rectangle to zoom in, click twice to leave it."
         )
-        matrices = [confusion_shares(rows[place]) for place in shown]
+        matrices = [confusion_shares(rows[position]) for position in shown]
         order, labels = cluster(np.mean(matrices, axis=0)), short_names(run.counts.names, 16)
-        for place, shares in zip(shown, matrices, strict=True):
+        for position, shares in zip(shown, matrices, strict=True):
             right = percent(float(np.nanmean(np.diagonal(shares))))
-            alt = f"Confusion matrix of {len(names)} classes under {rows[place].label}, {right} right on average."
+            alt = f"Confusion matrix of {len(names)} classes under {rows[position].label}, {right} right on average."
             figure = matrix_figure(shares[np.ix_(order, order)], [labels[index] for index in order])
             figure.update_layout(height=560 if len(shown) == 1 else 440)
-            drawings.append(Drawing(f"matrix-{place}", rows[place].label, alt, figure))
+            drawings.append(Drawing(f"matrix-{position}", rows[position].label, alt, figure))
     data: dict[str, object] = {"gallery": gallery}
     table, partial = _table(rows, pairs, shown), "confusions.html.j2"
     return Section("confusions", "Confusions", sentence, "two", (), tuple(drawings), partial, data, table)
@@ -64,13 +64,13 @@ def _table(rows: Sequence[Row], pairs: Pairs, shown: Sequence[int]) -> Table:
     names = [class_word(name) for name in run.counts.names]
     for pair, under in pairs.items():
         words = [word for index in pair for word in (names[index], run.group_of[index])]
-        numbers = [(percent(under[place][1], unit=False), f"{under[place][0]:,}") for place in shown]
+        numbers = [(percent(under[position][1], unit=False), f"{under[position][0]:,}") for position in shown]
         lines.append((*words, *chain.from_iterable(numbers)))
     seeds = " of all seeds" if any(len(row.runs) > 1 for row in rows) else ""
     caption = (
         f"The {len(pairs)} pairs of classes confused most: share of the images of the class in %, and images{seeds}."
     )
-    heads = chain.from_iterable((rows[place].label, "Images") for place in shown)
+    heads = chain.from_iterable((rows[position].label, "Images") for position in shown)
     return Table(caption, ("Class", "Group", "Taken for", "Group", *heads), tuple(lines), labels=4, folded="")
 
 
@@ -161,10 +161,10 @@ def group_destinations(comparison: Comparison) -> Section | None:
     of_groups = [destinations(*pooled_predictions(row), row.runs[0].group_of) for row in rows]
     parts = {f"taken for another {label.lower()} class": GROUP_COLORS[name] for name, label in GROUP_LABELS.items()}
     drawings = []
-    for place, name in enumerate(GROUP_NAMES):
-        if not any(each.images[place] for each in of_groups):
+    for position, name in enumerate(GROUP_NAMES):
+        if not any(each.images[position] for each in of_groups):
             continue
-        shares = np.array([[each.right[place], *each.wrong[place]] for each in of_groups])
+        shares = np.array([[each.right[position], *each.wrong[position]] for each in of_groups])
         segments = list(zip(("right", *parts), (RULE, *parts.values()), shares.T, strict=True))
         cells = [[percent(None if np.isnan(share) else share) for share in line] for line in shares]
         labels = [row.label for row in rows]
@@ -173,12 +173,12 @@ def group_destinations(comparison: Comparison) -> Section | None:
         alt = read_aloud(f"Stacked bars for {GROUP_LABELS[name].lower()} test images", ("", "right", *parts), lines)
         # Seeds are tested on the same images, so that several say no more of them than one.
         images = max(
-            int(each.images[place]) // len(known_predictions(row)) for row, each in zip(rows, of_groups, strict=True)
+            int(each.images[position]) // len(known_predictions(row)) for row, each in zip(rows, of_groups, strict=True)
         )
         title = f"{GROUP_LABELS[name]}, {images:,} test image{'' if images == 1 else 's'}"
         drawings.append(Drawing(f"destinations-{name}", title, alt, figure))
     sentence = "Shares are means over the classes of the group."
-    present = [place for place, name in enumerate(GROUP_NAMES) if name in rows[0].runs[0].group_of]
+    present = [position for position, name in enumerate(GROUP_NAMES) if name in rows[0].runs[0].group_of]
     head, tail = present[0], present[-1]
     errors = [
         f"{percent(float(share))} under {row.label}"
@@ -186,7 +186,7 @@ def group_destinations(comparison: Comparison) -> Section | None:
         if np.isfinite(share := each.of_errors[tail, head])
     ]
     if errors and head != tail:
-        large, small = (GROUP_LABELS[GROUP_NAMES[place]].lower() for place in (head, tail))
+        large, small = (GROUP_LABELS[GROUP_NAMES[position]].lower() for position in (head, tail))
         chance = percent(float(of_groups[0].others[tail, head]))
         sentence += f" Of the errors on {small} images, {listing(errors)} go to {large} classes, "
         sentence += f"which are {chance} of all other classes."

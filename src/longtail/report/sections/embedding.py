@@ -159,11 +159,11 @@ def _drawings(rows: Sequence[Sequence[Panel]], *, height: int) -> tuple[Drawing,
     for row in rows:
         first = sum(map(len, drawings))
         drawings.append([])
-        for place, panel in enumerate(row, start=first):
+        for position, panel in enumerate(row, start=first):
             colored = "class" if panel.by_class else "shot group"
             alt = f"Scatter of {len(panel.points):,} images, {panel.title}, colored by {colored}."
             figure = panel.draw(reach[panel.method], height)
-            drawings[-1].append(Drawing(f"embedding-{place}", panel.title, alt, figure))
+            drawings[-1].append(Drawing(f"embedding-{position}", panel.title, alt, figure))
     return in_rows(*drawings)
 
 
@@ -202,9 +202,9 @@ def scatter(points: Points, labels: Labels, looks: Sequence[Look], names: Sequen
         marker["line"] = {"color": INK, "width": 1.2}
         options = {"customdata": seen.astype(np.int32), "name": f"{name}, class means", "marker": marker}
         figure.add_trace(kind(x=x, y=y, **options, **shared))
-        for place, index in enumerate(seen if 0 < len(names) <= NAMED else ()):
+        for position, index in enumerate(seen if 0 < len(names) <= NAMED else ()):
             words = {"text": clip(names[index], 16), "showarrow": False, "yshift": 12}
-            figure.add_annotation(x=float(x[place]), y=float(y[place]), font={"size": 11, "color": INK}, **words)
+            figure.add_annotation(x=float(x[position]), y=float(y[position]), font={"size": 11, "color": INK}, **words)
     return figure
 
 

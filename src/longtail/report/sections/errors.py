@@ -45,9 +45,9 @@ class Answers:
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Answers:
         """Gather the runs that were tested on the same images as the first one."""
-        known = [(row, run, predictions) for row in rows for run, predictions in known_predictions(row)]
-        first = known[0][2]
-        shown, runs, predictions = zip(*(each for each in known if each[2].images == first.images), strict=True)
+        tested = [(row, run, predictions) for row in rows for run, predictions in known_predictions(row)]
+        first = tested[0][2]
+        shown, runs, predictions = zip(*(each for each in tested if each[2].images == first.images), strict=True)
         answers, confidence = ([getattr(each, name) for each in predictions] for name in ("prediction", "confidence"))
         return cls(shown, runs, first.label, np.stack(answers), np.stack(confidence), first.paths)
 

@@ -96,14 +96,14 @@ def calibration(comparison: Comparison) -> Section | None:
     diagrams = [{part: mean_diagram(row, part) for part in PARTS} for row in rows]
     most = max(int(parts[name].count.max()) for parts in diagrams for name in GROUP_NAMES)
     heads, drawings, lines = ("Configuration", *PART_LABELS.values()), [], []
-    for place, (row, parts) in enumerate(zip(rows, diagrams, strict=True)):
+    for index, (row, parts) in enumerate(zip(rows, diagrams, strict=True)):
         cells = [
             (percent(each.ece, unit=False), interval_text(each.interval)) if each.count.any() else "n/a"
             for each in parts.values()
         ]
         lines.append((row.label, *cells))
         alt = read_aloud("Points of accuracy against confidence by group; calibration error in %", heads, lines[-1:])
-        drawings.append(Drawing(f"reliability-{place}", row.label, alt, reliability_diagram(parts, most)))
+        drawings.append(Drawing(f"reliability-{index}", row.label, alt, reliability_diagram(parts, most)))
     seeds = ", the mean over seeds" if any(len(row.runs) > 1 for row in rows) else ""
     caption = (
         f"Expected calibration error in %, 0 is best{seeds}. "
@@ -228,7 +228,7 @@ def coverage(comparison: Comparison) -> Section | None:
         figure.update_xaxes(title="Coverage", range=[0, 1], tickformat=".0%", tickvals=QUARTERS)
         figure.update_yaxes(range=[0, 1.03], tickvals=QUARTERS).update_layout(margin={"r": 18})
         shown = [
-            (row.label, title, *(percent(accuracy[place], unit=False) for place in SHOWN.values()))
+            (row.label, title, *(percent(accuracy[index], unit=False) for index in SHOWN.values()))
             for row, accuracy, _ in lines
         ]
         alt = read_aloud("Lines of accuracy in % against coverage", heads, shown, labels=2)
@@ -318,16 +318,16 @@ def mean_prior_shift(curves: Curves, runs: Runs) -> PriorShift:
     return PriorShift(EXPONENTS, accuracy, error)
 
 
-def _at(curves: Curves, place: int) -> tuple[Measure, Between]:
+def _at(curves: Curves, index: int) -> tuple[Measure, Between]:
     """The accuracy of a run at a prior, and the interval over images of a difference from the error of each side."""
 
     def figure(runs: Runs) -> tuple[float, Ends]:
         mean = mean_prior_shift(curves, runs)
         low, high = mean.ends
-        return float(mean.accuracy[place]), (float(low[place]), float(high[place]))
+        return float(mean.accuracy[index]), (float(low[index]), float(high[index]))
 
     return (
-        lambda run: float(curves[run.folder].accuracy[place]) if run.folder in curves else None,
+        lambda run: float(curves[run.folder].accuracy[index]) if run.folder in curves else None,
         lambda mine, base: unpaired_interval(*figure(mine), *figure(base)),
     )
 
@@ -337,10 +337,10 @@ def _priors_rows(means: Sequence[tuple[Row, PriorShift]], curves: Curves, split:
     lines = []
     for row, mean in means:
         cells: list[Cell] = [row.label]
-        for place in PRIORS:
-            low, high = np.clip(mean.ends[:, place], 0, 1)
-            cells.append((percent(mean.accuracy[place], unit=False), interval_text((low, high))))
-            change, text = difference_between(row.runs, means[0][0].runs, split, *_at(curves, place)), ""
+        for index in PRIORS:
+            low, high = np.clip(mean.ends[:, index], 0, 1)
+            cells.append((percent(mean.accuracy[index], unit=False), interval_text((low, high))))
+            change, text = difference_between(row.runs, means[0][0].runs, split, *_at(curves, index)), ""
             if row is not means[0][0] and change and change.interval:
                 text = f"{signed(change.mean)} ({' to '.join(map(signed, change.interval))})"
             cells += [text][: len(means) - 1]
@@ -368,13 +368,13 @@ def margins(comparison: Comparison) -> Section | None:
     heads = ["Configuration", "Images"]
     heads += [f"{label}, {measure}" for label in GROUP_LABELS.values() for measure in ("median", "below 0 in %")]
     drawings, lines = [], []
-    for place, (row, splits) in enumerate(panels):
+    for index, (row, splits) in enumerate(panels):
         shown = []
         for split, groups in splits.items():
             cells = [(number(each.median, 1), number(100 * each.negative, 1)) for each in groups.values()]
             shown.append((row.label, SPLITS[split], *chain.from_iterable(cells)))
         alt = read_aloud("Lines of the density of margins by group", heads, shown, labels=2)
-        drawings.append(Drawing(f"margins-{place}", row.label, alt, margin_curves(splits, edges, np.nanmax(densities))))
+        drawings.append(Drawing(f"margins-{index}", row.label, alt, margin_curves(splits, edges, np.nanmax(densities))))
         lines += shown
     tail = smallest_group(panels[0][0].runs[0])
     medians = [
@@ -420,9 +420,9 @@ def margin_curves(splits: Mapping[str, Groups], edges: FloatArray, top: float) -
             color, label = GROUP_COLORS[name], f"{GROUP_LABELS[name]}, {split}"
             add_line(figure, middles, group.density, name=label, hover="margin %{x:.1f}", color=color, **style)
             # The group's symbol stands at the median: color alone does not tell groups apart for everybody.
-            place = int(np.abs(middles - group.median).argmin())
+            index = int(np.abs(middles - group.median).argmin())
             marker = {"color": color, "symbol": GROUP_SYMBOLS[name], "size": 10 if split == "test" else 6}
-            point = {"x": [float(middles[place])], "y": [float(group.density[place])]}
+            point = {"x": [float(middles[index])], "y": [float(group.density[index])]}
             figure.add_scatter(**point, mode="markers", name=label, marker=marker, hoverinfo="skip")
     figure.add_vline(x=0, line={"color": MUTED, "width": 1, "dash": "dot"})
     note = {"x": 0, "y": 1, "yref": "paper", "yanchor": "bottom", "font": {"size": 12, "color": MUTED}}
