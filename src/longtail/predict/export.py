@@ -28,7 +28,7 @@ from longtail.predict.images import Item, as_items
 from longtail.predict.predictor import Predictor, read_batches
 from longtail.run.folder import EXAMPLES_FILE
 from longtail.run.model_files import ModelInfo, load_run
-from longtail.run.tables import read_example_pictures
+from longtail.run.tables import read_examples
 
 Format: TypeAlias = Literal["onnx", "torch"]
 InputType: TypeAlias = Literal["uint8", "float32"]
@@ -195,13 +195,13 @@ def _json(value: object) -> str:
 
 def _squares(folder: Path, info: ModelInfo, images: str | None) -> Squares:
     """The images to compare on, uint8 (N, 3, S, S)."""
-    examples = read_example_pictures(folder) if images is None else []
-    if examples is None:
+    examples = read_examples(folder, len(info.classes)) if images is None else ()
+    if images is None and not examples:
         raise LongtailError(
             f"{folder} keeps no images to check the result on: name yours, images=FOLDER.", options=_COMMAND_LINE
         )
     source = str(folder / EXAMPLES_FILE) if images is None else images
-    items = as_items(images) if images is not None else (Item("", picture) for picture in examples)
+    items = as_items(images) if images is not None else (Item("", example.image) for example in examples)
     batches = read_batches(islice(items, _IMAGES_CHECKED), info.preprocessing, batch_size=_BATCH)
     pixels = [image.pixels for batch in batches for image in batch if image.pixels is not None]
     if not pixels:

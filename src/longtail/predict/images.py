@@ -210,7 +210,7 @@ def images_below(folder: str, left_out: LeftOut | None = None) -> Iterator[Item]
         left_out.hidden += hidden
         return not hidden
 
-    return _walk(folder, keep, enter, left_out)
+    return _walk(folder, (), keep, enter, left_out, set())
 
 
 def files_like(pattern: str, left_out: LeftOut | None = None) -> Iterator[Item]:
@@ -226,36 +226,23 @@ def files_like(pattern: str, left_out: LeftOut | None = None) -> Iterator[Item]:
     if not os.path.isdir(base or os.curdir):  # noqa: PTH112
         return iter(())
     left_out = LeftOut() if left_out is None else left_out
-    return _walk(base, lambda names: _matches(names, wanted), lambda names: _leads_on(names, wanted), left_out)
-
-
-class _Entry(NamedTuple):
-    path: str
-    names: Names
-    is_folder: bool = False
-    problem: str = ""
+    return _walk(
+        base, (), lambda names: _matches(names, wanted), lambda names: _leads_on(names, wanted), left_out, set()
+    )
 
 
 def _walk(
-    folder: str, keep: Callable[[Names], bool], enter: Callable[[Names], bool], left_out: LeftOut
+    folder: str,
+    names: Names,
+    keep: Callable[[Names], bool],
+    enter: Callable[[Names], bool],
+    left_out: LeftOut,
+    listed: set[tuple[int, int]],
 ) -> Iterator[Item]:
-    listed: set[tuple[int, int]] = set()  # a link may lead back up
-    stack = [_entries(folder, (), listed, left_out)]
-    while stack:
-        entry = next(stack[-1], None)
-        if entry is None:
-            stack.pop()
-        elif entry.is_folder:
-            if enter(entry.names):
-                stack.append(_entries(entry.path, entry.names, listed, left_out))
-        elif entry.problem or keep(entry.names):
-            yield Item(entry.path, entry.path, entry.problem)
-
-
-def _entries(folder: str, names: Names, listed: set[tuple[int, int]], left_out: LeftOut) -> Iterator[_Entry]:
+    """Yield the files below a folder, from the names of its path below the first one; ``listed`` are real folders."""
     try:
         status = os.stat(folder or os.curdir)  # noqa: PTH116
-        if (status.st_dev, status.st_ino) in listed:
+        if (status.st_dev, status.st_ino) in listed:  # a link may lead back up
             left_out.again += 1
             return
         listed.add((status.st_dev, status.st_ino))
@@ -263,14 +250,17 @@ def _entries(folder: str, names: Names, listed: set[tuple[int, int]], left_out: 
             while portion := sorted(islice(listing, SORTED_AT_ONCE), key=lambda entry: entry.name):
                 for entry in portion:
                     path, below = os.path.join(folder, entry.name), (*names, entry.name)  # noqa: PTH118
+                    if entry.is_dir():
+                        if enter(below):
+                            yield from _walk(path, below, keep, enter, left_out, listed)
                     # A pipe would be waited for; a dead link is reported when it is read.
-                    if entry.is_dir() or entry.is_file() or entry.is_symlink():
-                        yield _Entry(path, below, is_folder=entry.is_dir())
-                    else:
+                    elif not (entry.is_file() or entry.is_symlink()):
                         left_out.special += 1
+                    elif keep(below):
+                        yield Item(path, path)
     except OSError as error:
         problem = f"the folder {folder!r} cannot be listed ({error.strerror}): its images are left out."
-        yield _Entry(folder, names, problem=problem)
+        yield Item(folder, folder, problem)
 
 
 def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -284,19 +284,6 @@ def read_examples(run: Path, num_classes: int) -> tuple[ExampleImage, ...]:
     )
 
 
-def read_example_pictures(run: Path) -> list[bytes] | None:
-    """Read the encoded pictures of ``examples.parquet`` alone; None without the file.
-
-    Raises:
-        LongtailError: The file is damaged.
-    """
-    path = run / EXAMPLES_FILE
-    if not path.is_file():
-        return None
-    pictures: list[bytes] = read_columns(path, {"image": Column("binary")}, _rewrite(run))["image"]
-    return pictures
-
-
 def pool_examples(run: Path, folders: Sequence[Path], num_classes: int) -> None:
     """Write ``examples.parquet`` with the pictures of all folds.
 
