@@ -29,7 +29,7 @@ def test_the_hub_reads_its_metadata(untrained_run: Callable[..., Path], tmp_path
     assert (data.library_name, data.pipeline_tag) == ("longtail", "image-classification")
     assert "cifar-lt/gcl" in data.tags
     assert measured(model_card(run)) == {"accuracy": 0.75, "balanced_accuracy": 0.5}
-    assert "adjustment named above" not in model_card(run)
+    assert "with the post-hoc" not in model_card(run)
 
 
 def test_an_adjusted_run_shows_the_figures_after_its_adjustment(
@@ -37,8 +37,8 @@ def test_an_adjusted_run_shows_the_figures_after_its_adjustment(
 ) -> None:
     run = untrained_run(tmp_path / "run")
     before = model_card(run)
-    assert "**They were measured before the post-hoc adjustment**" in before
-    assert "recall before the adjustment |" in before
+    assert "**They were measured before" in before
+    assert "recall before" in before
     assert measured(before) == {}  # what machines read has no room for a caveat
     info, test = load_info(run), json.loads((run / "metrics.json").read_text())["test"]
     rows = [row | {"recall": 0.625} for row in test["per_class"]]
@@ -47,7 +47,7 @@ def test_an_adjusted_run_shows_the_figures_after_its_adjustment(
     assert measured(after) == {"accuracy": 0.7, "balanced_accuracy": 0.5}
     assert "| few-shot classes | 40.0%" in after
     assert "| 山猫 | 2 | few | 3 | 62.5%" in after
-    assert "measured with the post-hoc adjustment" in after
+    assert "with the post-hoc" in after
     save_info(replace(info, adjustment=replace(info.adjustment, offset=(0.0, 0.0, 0.0))), run)
     assert model_card(run) == before  # figures of another adjustment are none of its own
 
@@ -68,7 +68,7 @@ def test_damaged_figures_of_an_adjustment_are_named(
 def test_figures_groups_intervals_and_small_classes(ready: Path) -> None:
     text = model_card(ready)
     assert "| few-shot classes | 10.0% (5.0–15.0) |" in text
-    assert "552 training images, from\n500 of the largest class to 2 of the smallest, a ratio of 250." in text
+    assert all(figure in text for figure in ("552 training", "500 of the largest", "2 of the smallest", "ratio of 250"))
     assert "1 many-shot, 1 medium-shot, 1 few-shot." in text
     assert "| marten \\| pine | 50 | medium | 30 | 50.0% (25.0–75.0) |" in text
     assert "| 山猫 | 2 | few | 3 | 50.0% (25.0–75.0) (fewer than 5 test images) |" in text
@@ -83,7 +83,7 @@ def test_a_run_without_figures(untrained_run: Callable[..., Path], tmp_path: Pat
     for name in ("metrics.json", "config.yaml"):
         (run / name).unlink()
     text = model_card(run)
-    assert "nothing is known about how good it is" in text
+    assert "no test images" in text
     assert ModelCard(text).data.eval_results is None
 
 

@@ -1,4 +1,4 @@
-"""RunResult reads what training writes, and says in one sentence what is wrong with a folder that is no run."""
+"""RunResult reads what training writes, and says in one sentence what is wrong with a folder that is not one."""
 
 from __future__ import annotations
 
@@ -35,9 +35,8 @@ def test_per_class_recall_agrees_with_the_predictions(make_run):
 
 def test_epochs_run_on_over_both_stages(make_run):
     history = RunResult.load(make_run("gcl", stages=2, epochs=6)).history
-    assert [epoch.step for epoch in history] == list(range(1, 10))
-    assert [epoch.stage for epoch in history] == [1] * 6 + [2] * 3
-    assert history[0].values["validation_loss"] is None
+    assert [(row.stage, row.epoch) for row in history] == [*((1, n) for n in range(1, 7)), *((2, n) for n in (1, 2, 3))]
+    assert history[0].validation_loss is None
 
 
 def test_a_run_without_a_test_split_has_no_test_metrics(make_run):
@@ -65,7 +64,7 @@ def test_groups_are_those_of_the_run_not_of_the_default_thresholds(make_run):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(LongtailError, match=r"no run folder .*nowhere"):
+    with pytest.raises(LongtailError, match=r"no run .*nowhere"):
         RunResult.load(tmp_path / "nowhere")
 
 
@@ -126,7 +125,7 @@ def test_a_run_of_an_older_version_gets_its_intervals_from_its_classes(make_run:
     test = RunResult.load(folder).test
     assert test is not None
     first = test.per_class[0]
-    assert first.interval == pytest.approx(tuple(wilson(round((first.recall or 0) * 20), 20)))
+    assert first.recall_interval == pytest.approx(tuple(wilson(round((first.recall or 0) * 20), 20)))
     for name in ("accuracy", "balanced_accuracy", "many", "few", "worst_class"):
         low, high = test.intervals[name]
         assert low <= (test[name] or 0) <= high

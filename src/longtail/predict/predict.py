@@ -63,11 +63,6 @@ class PredictionReport:
         tail = f", {self.skipped:,} unreadable skipped" if self.skipped else ""
         return f"{self.predicted:,} predicted{tail}: {self.out}{REPLACED if self.replaced else ''}"
 
-    @property
-    def images_per_second(self) -> float:
-        """Files gone through per second, reading included."""
-        return (self.predicted + self.skipped) / max(self.seconds, 1e-9)
-
 
 def predict_images(
     run_dir: str | Path,
@@ -216,5 +211,6 @@ def _lines(report: PredictionReport, skipped_path: Path | None) -> Iterator[str]
         yield f"left out: {report.left_out}"
     if report.doubles:
         yield f"note: {report.doubles:,} rows repeat the image of an earlier row"
-    yield f"{report.seconds:.1f} s, {report.images_per_second:,.0f} images/s"
+    rate = (report.predicted + report.skipped) / max(report.seconds, 1e-9)
+    yield f"{report.seconds:.1f} s, {rate:,.0f} images/s"
     yield str(report)

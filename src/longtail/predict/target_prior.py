@@ -18,7 +18,7 @@ from longtail.data.class_names import normalize_class_name
 from longtail.data.sources.csv import read_records
 from longtail.errors import LongtailError, UsageError, listed, nearest
 from longtail.evaluation.posthoc import Adjustment, prior_shares
-from longtail.files import read_bytes
+from longtail.files import read_bytes, shown
 from longtail.run.model_files import ModelInfo
 
 SMALLEST_SHARE: Final = 1e-6
@@ -28,7 +28,7 @@ _TOO_MUCH: Final = 1e300  # a sum of fewer than a hundred million such shares is
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _NO_NUMBERS: Final = {"nan", "inf", "infinity", "-inf", "-infinity", "+inf"}  # but not a header either
 _MOST_BYTES: Final = 2**26
-_LONGEST: Final = 60  # characters of a cell that an error shows
+_LONGEST: Final = 60  # characters that a suggestion is looked for with
 
 
 def with_prior(info: ModelInfo, prior: Sequence[float] | FloatArray) -> ModelInfo:
@@ -111,11 +111,11 @@ def read_prior(spec: str, info: ModelInfo, say: Callable[[str], None] | None = N
         name = normalize_class_name(entry.name)
         if name not in numbers:
             hint = nearest(name[:_LONGEST], list(numbers))
-            raise LongtailError(f"{entry.name_at}: the model knows no class {_short(name)}.{hint}")
+            raise LongtailError(f"{entry.name_at}: the model knows no class {shown(name)}.{hint}")
         if numbers[name] in given:
-            raise LongtailError(f"{entry.name_at}: the class {_short(name)} is named twice: keep one.")
+            raise LongtailError(f"{entry.name_at}: the class {shown(name)} is named twice: keep one.")
         if entry.share is None:
-            raise LongtailError(f"{entry.name_at}: the share of {_short(name)} is not a number: give one of 0 or more.")
+            raise LongtailError(f"{entry.name_at}: the share of {shown(name)} is not a number: give one of 0 or more.")
         given[numbers[name]] = _share(entry.share, entry.share_at)
     total = sum(given.values())
     if total <= 0:
@@ -182,8 +182,4 @@ def _share(text: str, where: str) -> float:
     if re.fullmatch(r"\d+,\d+", text):
         thousands, decimals = text.replace(",", ""), text.replace(",", ".")
         hint = f"write {thousands} if the comma separates thousands, or {decimals} if it begins the decimals."
-    raise LongtailError(f"{where}: the share is {_short(text)}: {hint}")
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
+    raise LongtailError(f"{where}: the share is {shown(text)}: {hint}")

@@ -49,7 +49,7 @@ def class_intervals(row: Row, split: str | None) -> list[Ends | None]:
     results = _class_results(row, split)
     if not results:
         return [None] * len(row.runs[0].counts)
-    return [mean_interval([each.interval for each in seeds]) for seeds in zip(*results, strict=True)]
+    return [mean_interval([each.recall_interval for each in seeds]) for seeds in zip(*results, strict=True)]
 
 
 def tested_images(rows: Sequence[Row], split: str | None) -> IntArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
@@ -68,6 +69,20 @@ def log_file(run: Path) -> Path:
     return run.with_name(f"{run.name}.log")
 
 
+def require_folder(run: str | Path) -> Path:
+    """Return the folder of a run.
+
+    Raises:
+        LongtailError: It does not exist, or is a file.
+    """
+    folder = Path(run)
+    if folder.is_file():
+        raise LongtailError(f"{str(folder)!r} is a file, not a run: name the folder that `longtail train --out` wrote.")
+    if not folder.is_dir():
+        raise LongtailError(f"There is no run {str(folder)!r}: name the folder that `longtail train` wrote.")
+    return folder
+
+
 def refuse_existing(out: Path) -> None:
     """Make sure that a folder is new or empty.
 
@@ -85,7 +100,8 @@ def refuse_existing(out: Path) -> None:
     """
     if is_stream(output_path(out)):
         raise LongtailError(f"{out} is a stream, and a run is a folder: name one with --out.")
-    if not out.exists() or (out.is_dir() and all(_is_leftover(path.name) for path in out.iterdir())):
+    # Temporary files are of a process killed before it completed its first file.
+    if not out.exists() or (out.is_dir() and all(re.fullmatch(r"\..*\.tmp", path.name) for path in out.iterdir())):
         return
     if all((out / name).is_file() for name in (CONFIG_FILE, METRICS_FILE, REPORT_FILE)):
         raise LongtailError(
@@ -93,11 +109,6 @@ def refuse_existing(out: Path) -> None:
         )
     hint = f"continue it with: {resume_hint(out)}" if (out / CONFIG_FILE).is_file() else "empty it first."
     raise LongtailError(f"{out} exists already: choose another --out, or {hint}")
-
-
-def _is_leftover(name: str) -> bool:
-    """Whether a file is a temporary one of a process killed before it completed its first file."""
-    return name.startswith(".") and name.endswith(".tmp")
 
 
 def refuse_swapped(run: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:

@@ -23,7 +23,7 @@ from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.posthoc import Adjustment
 from longtail.files import read_json, write_atomically, write_json
 from longtail.models import LongTailModel, build_model
-from longtail.run.folder import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE, fold_name
+from longtail.run.folder import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE, fold_name, require_folder
 
 MODEL_FORMAT: Final = 1
 # A file from a stranger cannot make us allocate more than these allow, before its weights have been seen to fit.
@@ -222,11 +222,7 @@ def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tupl
         LongtailError: Not a RUN folder, a run that has not finished, no such device, or any error of
             :func:`load_model`.
     """
-    folder, place = Path(run_dir), named_device(device)
-    if folder.is_file():
-        raise LongtailError(f"{str(folder)!r} is a file, not a run: name the folder that `longtail train --out` wrote.")
-    if not folder.is_dir():
-        raise LongtailError(f"There is no run {str(folder)!r}: name the folder that `longtail train` wrote.")
+    folder, place = require_folder(run_dir), named_device(device)
     if not (folder / MODEL_FILE).exists():
         if (folder / fold_name(0)).is_dir():
             raise LongtailError(

@@ -23,9 +23,17 @@ from longtail.evaluation.posthoc import Adjustment
 from longtail.files import read_json, write_json
 from longtail.run.analysis import read_analysis
 from longtail.run.dynamics import Dynamics, read_dynamics
-from longtail.run.folder import ADJUSTED_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, Table, read_options
+from longtail.run.folder import (
+    ADJUSTED_FILE,
+    CONFIG_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    Table,
+    read_options,
+    require_folder,
+)
 from longtail.run.model_files import load_info
-from longtail.run.tables import Epoch, ExampleImage, Predictions, read_examples, read_history, read_predictions
+from longtail.run.tables import EpochRow, ExampleImage, Predictions, read_examples, read_history, read_predictions
 
 METRICS_FORMAT: Final = 1
 ADJUSTED_FORMAT: Final = 1
@@ -56,11 +64,6 @@ class ClassResult(_Part):
     recall_interval: ShareEnds | None = None
     precision_interval: ShareEnds | None = None
     f1_interval: ShareEnds | None = None
-
-    @property
-    def interval(self) -> Ends | None:
-        """The interval of the recall."""
-        return self.recall_interval
 
     @property
     def is_small(self) -> bool:
@@ -294,7 +297,7 @@ class RunResult:
     test: Metrics | None
     validation: Metrics | None
     stages: Mapping[int, Metrics]
-    history: tuple[Epoch, ...]
+    history: tuple[EpochRow, ...]
     record: RunMetrics
     adjustment: str = ""
 
@@ -308,11 +311,7 @@ class RunResult:
         Raises:
             LongtailError: The folder is no finished run, or a file in it is damaged or of a newer format.
         """
-        root = Path(folder)
-        if root.is_file():
-            raise LongtailError(f"{root} is a file, not a run: name the --out folder of a finished 'longtail train'.")
-        if not root.is_dir():
-            raise LongtailError(f"there is no run folder {root}; give the --out folder of a finished 'longtail train'.")
+        root = require_folder(folder)
         metrics = read_metrics(root)
         counts = ClassCounts(metrics.train_counts, metrics.classes)
         group_of = list(counts.group_of())

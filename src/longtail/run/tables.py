@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,12 @@ from typing import Annotated, Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 from longtail.counts import IntArray
 from longtail.data.splits import group_numbers
 from longtail.errors import LongtailError, first_line, resume_hint
-from longtail.files import Column, read_bytes, read_columns, read_table, write_atomically, write_table
+from longtail.files import Column, read_bytes, read_columns, read_table, validate, write_atomically, write_table
 from longtail.formatting import percent
 from longtail.run.folder import CONFUSION_FILE, EXAMPLES_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE
 
@@ -45,23 +46,6 @@ class EpochRow(BaseModel):
     waiting_share: float | None = None
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One row of ``history.csv``; None marks what was not measured.
-
-    Attributes:
-        stage: 1 or 2.
-        epoch: Its number within the stage, from 1.
-        step: Its number over all stages, from 1.
-        values: What was measured, by column.
-    """
-
-    stage: int
-    epoch: int
-    step: int
-    values: Mapping[str, float | None]
-
-
 def write_history(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write ``history.csv``, one line per epoch; a value that was not measured leaves its cell empty."""
     text = io.StringIO()
@@ -71,7 +55,7 @@ def write_history(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_atomically(run / HISTORY_FILE, text.getvalue().encode())
 
 
-def read_history(run: Path) -> tuple[Epoch, ...]:
+def read_history(run: Path) -> tuple[EpochRow, ...]:
     """Read ``history.csv``; empty without the file.
 
     Raises:
@@ -80,26 +64,19 @@ def read_history(run: Path) -> tuple[Epoch, ...]:
     path, remedy = run / HISTORY_FILE, "delete it to report without curves"
     if not path.is_file():
         return ()
+    data = read_bytes(path, remedy)
     try:
-        rows = list(csv.DictReader(io.StringIO(read_bytes(path, remedy).decode(), newline="")))
-        # An older version wrote stage2 for 2.
-        return tuple(
-            Epoch(
-                int(row["stage"].removeprefix("stage")[:9]),
-                int(row["epoch"][:9]),
-                step,
-                {key: _number(cell) for key, cell in row.items() if key not in {"stage", "epoch"}},
-            )
-            for step, row in enumerate(rows, start=1)
-        )
-    except (csv.Error, KeyError, ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, LongtailError):
-            raise
+        rows = [
+            {name: _number(cell) for name, cell in row.items()}
+            for row in csv.DictReader(io.StringIO(data.decode(), newline=""))
+        ]
+    except (csv.Error, ValueError, AttributeError) as error:
         raise LongtailError(f"{path} cannot be read ({error}): {remedy}.") from error
+    return validate(TypeAdapter(tuple[EpochRow, ...]), rows, path, remedy)
 
 
 def _number(cell: str | None) -> float | None:
-    value = float(cell) if cell not in (None, "") else math.nan
+    value = float(cell.removeprefix("stage")) if cell else math.nan  # an older version wrote stage2 for 2
     return value if math.isfinite(value) else None
 
 
@@ -244,9 +221,7 @@ def _rewrite(run: Path) -> str:
 
 def _images_hash(label: npt.NDArray[np.int64], paths: Sequence[str]) -> str:
     """Hash the tested images in order, without their common folder, which may have been moved between runs."""
-    low, high = (min(paths), max(paths)) if paths else ("", "")
-    alike = next((at for at, (first, second) in enumerate(zip(low, high, strict=False)) if first != second), len(low))
-    shared = low.rfind("/", 0, alike) + 1
+    shared = os.path.commonprefix(paths).rfind("/") + 1  # noqa: RUF071 - up to a whole folder
     names = "\n".join(path[shared:] for path in paths)
     return hashlib.sha256(label.tobytes() + names.encode(errors="surrogatepass")).hexdigest()[:16]
 

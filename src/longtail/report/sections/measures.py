@@ -38,7 +38,7 @@ def histories(comparison: Comparison) -> list[Measured]:
     for row in comparison.final:
         for run in row.runs:
             if run.history:
-                columns = [[epoch.values.get(name) for epoch in run.history] for name in COLUMNS]
+                columns = [[getattr(epoch, name) for epoch in run.history] for name in COLUMNS]
                 values = dict(zip(COLUMNS, np.array(columns, dtype=np.float64)[..., None], strict=True))
                 stage = np.array([epoch.stage for epoch in run.history], dtype=np.int64)
                 shown.append(Measured(row, run, 1, values, stage=stage))
