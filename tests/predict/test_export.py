@@ -113,9 +113,9 @@ def test_the_rule_of_the_docs_gives_the_same_squares(ready: Path, tmp_path: Path
     page = Path(__file__).parents[2] / "docs" / "export.md"
     names: dict[str, Any] = {}
     exec(re.search(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1], names)
-    rng, known = np.random.default_rng(5), load_info(ready)
+    rng, stored = np.random.default_rng(5), load_info(ready)
     for interpolation in ("bicubic", "bilinear"):
-        info = replace(known, preprocessing=replace(known.preprocessing, interpolation=interpolation))
+        info = replace(stored, preprocessing=replace(stored.preprocessing, interpolation=interpolation))
         rule = json.loads(export.metadata(info)["preprocessing"])
         for shape in ((12, 12, 3), (14, 14, 4), (40, 31, 2), (13, 90, 4), (13, 90)):  # color, transparent, gray
             path = tmp_path / "image.png"

@@ -35,10 +35,10 @@ def state(value: float) -> TrainingState:
 
 def test_values_and_tensors_come_back(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, state(1))
-    found = load_checkpoint(tmp_path)
-    assert found is not None
-    assert found.values == VALUES
-    assert found.take("model")["weight"].tolist() == [1.0, 1.0, 1.0]
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    assert loaded.values == VALUES
+    assert loaded.take("model")["weight"].tolist() == [1.0, 1.0, 1.0]
 
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
@@ -52,9 +52,9 @@ def test_the_previous_one_is_kept_and_used_where_the_last_is_damaged(tmp_path: P
     assert sorted(path.name for path in folder.iterdir()) == [LAST, PREVIOUS]
     whole = (folder / LAST).read_bytes()
     (folder / LAST).write_bytes(whole[: len(whole) // 2])
-    found = load_checkpoint(tmp_path)
-    assert found is not None
-    assert found.values["epoch"] == 2
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    assert loaded.values["epoch"] == 2
 
 
 def test_two_damaged_files_are_one_sentence(tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(LongtailError, match="No space left"):
         save_checkpoint(tmp_path, state(2))
-    found = load_checkpoint(tmp_path)
-    assert found is not None
-    assert found.values["epoch"] == 1
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    assert loaded.values["epoch"] == 1
     assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == [LAST]
 
 

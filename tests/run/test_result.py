@@ -28,8 +28,8 @@ def test_reads_every_file_of_a_run(make_run):
 
 def test_per_class_recall_agrees_with_the_predictions(make_run):
     run = RunResult.load(make_run("ce"))
-    found = run.predictions
-    counted = [(found.prediction[found.label == j] == j).mean() for j in range(6)]
+    predictions = run.predictions
+    counted = [(predictions.prediction[predictions.label == j] == j).mean() for j in range(6)]
     np.testing.assert_allclose(run.test.recalls, counted)
 
 

@@ -25,10 +25,10 @@ def test_images_within_a_table_are_found_by_their_rows(tmp_path: Path, folds: di
     assert lines == sizes | {"left out": 1797 - sum(sizes.values())}
     record = read_splits(tmp_path)
     assert record is not None
-    found = find_splits(load_source("digits"), record)
-    assert (found.missing, found.emptied, found.added) == ({}, (), 0)
+    restored = find_splits(load_source("digits"), record)
+    assert (restored.missing, restored.emptied, restored.added) == ({}, (), 0)
     for name, split in prepared.data.splits.items():
-        assert found.splits[name].fingerprint() == split.fingerprint()
+        assert restored.splits[name].fingerprint() == split.fingerprint()
 
 
 def test_files_are_found_by_their_paths_also_in_another_split_of_the_table(
@@ -51,10 +51,10 @@ def test_files_are_found_by_their_paths_also_in_another_split_of_the_table(
     record = read_splits(tmp_path)
     assert record is not None
     write([(rows[0][0], "ant", "train", 0), *rows[1:-1]])
-    found = find_splits(load_source(source), record)
-    assert found.missing == {"train": ("photos/bee/3.png",)}
-    assert found.splits["test"].files() == ["photos/ant/0.png", "photos/bee/0.png"]
-    assert found.splits["test"].labels.tolist() == [0, 1]
+    restored = find_splits(load_source(source), record)
+    assert restored.missing == {"train": ("photos/bee/3.png",)}
+    assert restored.splits["test"].files() == ["photos/ant/0.png", "photos/bee/0.png"]
+    assert restored.splits["test"].labels.tolist() == [0, 1]
 
 
 def test_a_record_of_something_else_is_damaged(tmp_path: Path) -> None:

@@ -103,10 +103,10 @@ def epoch_columns(sums: Tensor, scale: float) -> dict[str, npt.NDArray[Any]]:
         single classes (KPS); ``p_histogram`` (C, BINS).
     """
     values = sums.cpu().numpy()
-    total, size, own = (values[:, column] / (scale or 1.0) for column in range(SUMS))
+    total, size, of_label = (values[:, column] / (scale or 1.0) for column in range(SUMS))
     histogram = values[:, SUMS:].astype(np.int32)
     images = histogram.sum(axis=1)
-    mean = np.where(images > 0, own / np.maximum(images, 1), np.nan)
+    mean = np.where(images > 0, of_label / np.maximum(images, 1), np.nan)
     positive, negative = (np.maximum(size + sign * total, 0.0) / 2 for sign in (-1, 1))  # no rounding below zero
     return {
         "images": images,

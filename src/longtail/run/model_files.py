@@ -207,8 +207,8 @@ def load_model(folder: str | Path) -> tuple[LongTailModel, ModelInfo]:
         with torch.device("meta"):  # of any size: first without memory, to see that the weights fit
             outline = build()
     except (RuntimeError, AssertionError) as error:  # timm builds anything, but not at any size
-        what = f"{info.model.name} of {info.preprocessing.size} pixels"
-        raise LongtailError(f"{path.parent} names a network that cannot be, {what}: copy the run again.") from error
+        network = f"{info.model.name} of {info.preprocessing.size} pixels"
+        raise LongtailError(f"{path.parent} names a network that cannot be, {network}: copy the run again.") from error
     check_weights(outline, tensors, path)
     model = build()
     model.load_state_dict(tensors)
@@ -222,7 +222,7 @@ def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tupl
         LongtailError: Not a RUN folder, a run that has not finished, no such device, or any error of
             :func:`load_model`.
     """
-    folder, place = require_folder(run_dir), named_device(device)
+    folder, target = require_folder(run_dir), named_device(device)
     if not (folder / MODEL_FILE).exists():
         if (folder / fold_name(0)).is_dir():
             raise LongtailError(
@@ -234,7 +234,7 @@ def load_run(run_dir: str | Path, *, device: torch.device | str = "cpu") -> tupl
             raise LongtailError(f"The run {str(folder)!r} has not finished: continue it with: {resume_hint(folder)}")
         raise LongtailError(f"{str(folder)!r} is not a run, it has no {MODEL_FILE}: name what `longtail train` wrote.")
     model, info = load_model(folder)
-    return model.to(place), info
+    return model.to(target), info
 
 
 def start_from(model: LongTailModel, counts: ClassCounts, run_dir: str | Path) -> bool:
