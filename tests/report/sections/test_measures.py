@@ -44,13 +44,13 @@ def test_a_drowned_tail_is_said_and_drawn(make_run, record):
     comparison = compare_runs(runs)
     sections = sections_of(comparison)
     section = sections["gradients"]
-    assert "0.25 for few-shot and 1 for many-shot classes under ce; 1 for few-shot" in section.sentence
+    assert re.findall(r"([\d.]+) for", section.sentence) == ["0.25", "1", "1", "1"]
     assert ("ce", "Ratio", "3", "1", "1", "0.25") in section.table.rows
     ranges = [drawing.figure.layout.yaxis.range for drawing in section.drawings[:2]]
     assert ranges[0] == ranges[1]
     assert {trace.name for trace in section.drawings[0].figure.data} == {"Many-shot", "Medium-shot", "Few-shot"}
     shares = sections["saturated"]
-    assert "0.0% for few-shot and 0.0% for many-shot classes under ce; 100.0% for few-shot" in shares.sentence
+    assert re.findall(r"([\d.]+)% for", shares.sentence) == ["0.0", "0.0", "100.0", "100.0"]
     assert ("kps", "p_y past 0.999", "3", "100.0%", "100.0%", "100.0%") in shares.table.rows
     assert len(shares.drawings) == 12
     assert "0.01 for few-shot" not in sections["saturation"].sentence
@@ -184,7 +184,7 @@ def test_norms_are_drawn_for_each_measure_that_a_run_has(analyzed: Callable[...,
     assert trends["ce", "Feature norm"] == trends["ce", "Bias"] == "rises"
     assert trends["gcl", "Feature norm"] == trends["ce", "Weight norm"] == "no clear trend"
     assert re.search(r"rises \(1\.00\) under ce and no clear trend \(.*\) under gcl", section.sentence)
-    assert "with the size of the class rises" in section.drawings[0].alt
+    assert "rises" in section.drawings[0].alt
 
 
 def test_absent_classes_are_left_out_of_the_figure_not_drawn_at_zero(analyzed: Callable[..., Path]) -> None:
