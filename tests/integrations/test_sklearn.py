@@ -242,15 +242,15 @@ def test_options_may_be_numbers_of_numpy() -> None:
 
 
 def test_a_wrong_image_or_network_is_one_sentence() -> None:
-    with pytest.raises(LongtailError, match="name a backbone"):
+    with pytest.raises(LongtailError, match="backbone"):
         LongTailClassifier().fit(["a.png", "b.png"], [0, 1])
-    with pytest.raises(LongtailError, match="a frozen network needs weights"):
+    with pytest.raises(LongtailError, match="weights"):
         LongTailClassifier(backbone="resnet20", pretrained=False).fit(PIXELS, LABELS)
-    with pytest.raises(LongtailError, match="2 images do not fit 1 labels"):
+    with pytest.raises(LongtailError, match="labels"):
         LongTailClassifier(**SMALL_NETWORK).fit(PIXELS[:2], LABELS[:1])
     with pytest.raises(LongtailError, match="float64"):
         LongTailClassifier(**SMALL_NETWORK).fit(PIXELS[:300].astype(float), LABELS[:300])
-    with pytest.raises(LongtailError, match=r"'gone\.png' does not exist"):
+    with pytest.raises(LongtailError, match=r"gone\.png"):
         LongTailClassifier(**SMALL_NETWORK).fit(["gone.png", "gone.png"], [0, 1])
     with pytest.raises(LongtailError, match="NoneType"):
         LongTailClassifier(**SMALL_NETWORK).fit([None, None], [0, 1])
@@ -301,7 +301,7 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path, saved: Path) -> None:
         ({"assumed_prior": "mine"}, "assumed_prior"),
         ({"head": "cosine"}, "another model"),
         ({"head": "round"}, "round"),
-        ({"n_features_in": 10**12}, "does not hold weights"),  # nor for these
+        ({"n_features_in": 10**12}, "weights of"),  # nor for these
         ({"n_features_in": -1}, "n_features_in"),
         ({"n_features_in": 63}, "another model"),
         ({"n_features_in": None}, "backbone"),
