@@ -15,15 +15,18 @@ import numpy as np
 import torch
 from common import flops_per_image, matmul_rate, parser, row, rows_to_json, show
 
-from longtail.config.schema import LossConfig, ModelConfig, OptimizerConfig, StageConfig, TrainingConfig
+from longtail.config.schema import DataConfig, LossConfig, ModelConfig, OptimizerConfig, StageConfig, TrainingConfig
+from longtail.console import Reporter
 from longtail.counts import ClassCounts
+from longtail.data.dataset import Split
 from longtail.data.loading.loaders import ResidentLoader
+from longtail.data.loading.workers import Decoder
 from longtail.data.subsets import long_tailed_counts
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.models.model import build_model
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import ImageInputs
-from longtail.training.frozen_features import Classifier, compute_views
+from longtail.training.frozen_features import Classifier, FeatureStore
 from longtail.training.loop import train_epoch
 from longtail.training.stages import build_stage, set_trainable
 
@@ -90,7 +93,10 @@ def seconds(
     begun = time.perf_counter()
     stored = None
     if views:
-        stored = compute_views(engine, model, images, torch.from_numpy(labels), views=views, seed=(0, 2, 4))
+        split = Split.from_arrays(np.zeros((len(labels), 1, 1), np.uint8), labels)  # its pixels are those of the loader
+        inputs, decoders = {"train": images}, {"train": Decoder(split, None, 32)}
+        parts = (engine, model, inputs, decoders, Reporter(quiet=True), {"features": 0.0}, DataConfig(cache=False))
+        stored = FeatureStore(*parts, fixed=False).views(2, views, 0)
     work = build_stage(
         engine,
         stage,

@@ -16,20 +16,20 @@ from ctrl_c import CtrlC
 from PIL import Image
 from safetensors.torch import load_file
 
-from longtail.config.schema import RunConfig, TrainingConfig
+from longtail.config.schema import DataConfig, RunConfig, TrainingConfig
 from longtail.console import Reporter
 from longtail.data.dataset import Split, image_hashes
-from longtail.data.loading.loaders import Batch, ResidentLoader, SinglePassLoader
+from longtail.data.loading.loaders import Batch, Loader, ResidentLoader, SinglePassLoader
 from longtail.data.loading.workers import Decoder
 from longtail.data.sources.registry import load_source
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.errors import LongtailError
-from longtail.models.model import build_model
+from longtail.models.model import LongTailModel, build_model
 from longtail.training import frozen_features as features
 from longtail.training.engine import Engine
 from longtail.training.experiment import resume_run, start_run
 from longtail.training.forward_pass import ImageInputs, largest_batch
-from longtail.training.frozen_features import StoredFeatures, compute_views
+from longtail.training.frozen_features import FeatureStore, StoredFeatures
 from longtail.training.interrupt import Interrupted
 
 Build = Callable[..., RunConfig]
@@ -37,6 +37,39 @@ Build = Callable[..., RunConfig]
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model.safetensors")
+
+
+def feature_store(
+    model: LongTailModel,
+    split: Split,
+    loader: Loader,
+    *,
+    augmentation: str = "none",
+    cache: bool = False,
+    fixed: bool = True,
+) -> FeatureStore:
+    """The features of a training split, whose images come out of a loader."""
+    transform = BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation=augmentation)
+    return FeatureStore(
+        Engine(TrainingConfig(device="cpu", precision="fp32")),
+        model,
+        {"train": ImageInputs(loader, transform)},
+        {"train": Decoder(split, None, 8)},
+        Reporter(quiet=True),
+        {"features": 0.0},
+        DataConfig(cache=cache),
+        fixed=fixed,
+    )
+
+
+def random_split(count: int, classes: int = 1) -> Split:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
+    return Split.from_arrays(pixels, np.arange(count) % classes)
+
+
+def resident(split: Split) -> ResidentLoader:
+    images = torch.from_numpy(np.stack([Decoder(split, None, 8)(row) for row in range(len(split))]))
+    return ResidentLoader(images, torch.from_numpy(split.labels.copy()), torch.device("cpu"))
 
 
 @pytest.fixture
@@ -71,7 +104,7 @@ def test_without_augmentation_it_is_training_through_the_backbone(
         assert (through["head.weight"] - other["head.weight"]).norm() < 0.02 * moved
 
 
-def test_a_stopped_run_goes_on_with_the_same_views(
+def test_a_resumed_run_has_the_same_views(
     two_stages: Callable[..., RunConfig], quiet: Reporter, tmp_path: Path
 ) -> None:
     config = two_stages(2, "crop-flip", ema_decay=0.9)
@@ -99,30 +132,25 @@ def test_views_are_drawn_for_the_global_batch() -> None:
 
 def test_features_are_those_of_the_backbone_in_row_order() -> None:
     torch.manual_seed(0)
-    model = build_model("resnet20", 3).eval()
-    images = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8)
-    engine = Engine(TrainingConfig(device="cpu", precision="fp32"))
-    loader = ResidentLoader(images, torch.arange(7) % 3, engine.device)
-    transform = BatchTransform((0.5,) * 3, (0.25,) * 3)
-    views = compute_views(engine, model, ImageInputs(loader, transform), torch.arange(7) % 3, views=2, seed=(0,))
+    model, split = build_model("resnet20", 3).eval(), random_split(7, 3)
+    loader = resident(split)
+    store = feature_store(model, split, loader, fixed=False)
+    stored = store.views(2, 2, 0)
     with torch.no_grad():
-        expected = model.backbone(transform.normalize(images))
-    torch.testing.assert_close(views.features, expected.expand(2, 7, 64), rtol=1e-4, atol=1e-5)
+        expected = model.backbone(store.inputs["train"].transform.normalize(loader.images))
+    torch.testing.assert_close(stored.features, expected.expand(2, 7, 64), rtol=1e-4, atol=1e-5)
+    assert stored.labels.tolist() == split.labels.tolist()
 
 
-def test_known_images_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_features_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path))
     torch.manual_seed(0)
-    model = build_model("resnet20", 3).eval()
-    pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3)).astype(np.uint8)
-    engine = Engine(TrainingConfig(device="cpu", precision="fp32"))
-    transform = BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip")
-    known = image_hashes(Split.from_arrays(pixels, [0] * 7))
+    model, other = build_model("resnet20", 3).eval(), build_model("resnet20", 3).eval()
+    split = random_split(7)
 
-    def views(chosen: list[int], **kept: Any) -> tuple[torch.Tensor, int]:
-        loader = ResidentLoader(
-            torch.from_numpy(pixels[chosen]).permute(0, 3, 1, 2), torch.zeros(len(chosen)), engine.device
-        )
+    def views(chosen: list[int], network: LongTailModel = model, *, cache: bool = True) -> tuple[torch.Tensor, int]:
+        part = split.select(np.array(chosen))
+        loader = resident(part)
         original, asked = loader.batches, list[torch.Tensor]()
 
         def batches(rows: torch.Tensor, size: int) -> Iterator[Batch]:
@@ -130,59 +158,47 @@ def test_known_images_are_not_computed_again(tmp_path: Path, monkeypatch: pytest
             return original(rows, size)
 
         monkeypatch.setattr(loader, "batches", batches)
-        labels, hashes = torch.zeros(len(chosen), dtype=torch.int64), [known[row] for row in chosen]
-        found = compute_views(
-            engine, model, ImageInputs(loader, transform), labels, views=2, seed=(4,), hashes=hashes, **kept
-        )
-        return found.features, sum(map(len, asked))
+        stored = feature_store(network, part, loader, augmentation="crop-flip", cache=cache).views(1, 2, 0)
+        return stored.features, sum(map(len, asked))
 
-    expected, all_of_them = views([0, 1, 2, 3, 4, 5, 6])
-    assert all_of_them == 7, "for both views"
+    expected, computed = views([0, 1, 2, 3, 4, 5, 6], cache=False)
+    assert computed == 7, "for both views"
     for chosen, new in (([0, 1, 2, 3], 4), ([3, 2, 1, 0], 0), ([6, 1, 1, 6, 3, 5, 4], 3), ([6, 0], 0)):
-        found, computed = views(chosen, key="a network")  # another split, a photo more, a copy, fewer
+        features_of_chosen, computed = views(chosen)  # another split, a photo more, a copy, fewer
         assert computed == new, chosen
-        torch.testing.assert_close(found, expected[:, chosen], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(features_of_chosen, expected[:, chosen], rtol=1e-4, atol=1e-5)
     for file in tmp_path.glob("*.pixels"):
         file.write_bytes(file.read_bytes()[:-1])
-    assert views([0, 1, 2, 3], key="a network")[1] == 4, "a file of another length is not believed"
-    assert views([0, 1, 2, 3], key="another")[1] == 4
+    assert views([0, 1, 2, 3])[1] == 4, "a file of another length is not believed"
+    assert views([0, 1, 2, 3], other)[1] == 4, "another network has other features"
 
 
-def test_who_is_stopped_keeps_the_features_of_the_parts_that_were_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_computation_keeps_the_parts_that_were_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path))
     monkeypatch.setattr(features, "BATCH", 2)
     monkeypatch.setattr(features, "AT_ONCE", 4)
     torch.manual_seed(0)
-    model = build_model("resnet20", 3).eval()
-    split = Split.from_arrays(np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3)).astype(np.uint8), [0] * 10)
-    engine = Engine(TrainingConfig(device="cpu", precision="fp32"))
-    transform = BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip")
+    model, split = build_model("resnet20", 3).eval(), random_split(10)
     ticks: list[None] = []
 
-    def views(last: int | None = None, **kept: Any) -> torch.Tensor:
+    def views(last: int | None = None, *, cache: bool = True) -> torch.Tensor:
         ticks.clear()
 
-        def tick() -> None:
+        def stop() -> None:
             ticks.append(None)
             if len(ticks) == last:
                 raise Interrupted
 
-        loader = SinglePassLoader(Decoder(split, None, 8), engine.device, 2)
-        known = image_hashes(split)
-        labels = torch.zeros(10, dtype=torch.int64)
-        return compute_views(
-            engine, model, ImageInputs(loader, transform), labels, views=3, seed=(4,), hashes=known, tick=tick, **kept
-        ).features
+        loader = SinglePassLoader(Decoder(split, None, 8), torch.device("cpu"), 2)
+        return feature_store(model, split, loader, augmentation="crop-flip", cache=cache).views(1, 3, 0, stop).features
 
-    expected = views()
+    expected = views(cache=False)
     assert len(ticks) == 15
     with pytest.raises(Interrupted):
-        views(last=14, key="a network")  # in the last of the three parts
-    found = views(key="a network")
+        views(last=14)  # in the last of the three parts
+    continued = views()
     assert len(ticks) == 3
-    assert torch.equal(found, expected)
+    assert torch.equal(continued, expected)
 
 
 def test_an_image_is_its_bytes_wherever_it_lies(tmp_path: Path) -> None:
@@ -257,9 +273,9 @@ def test_a_run_starts_from_the_weights_of_another(small_config: Build, quiet: Re
 
     other = small_config("cifar-lt/ce", stage1=still, model={"weights": stage1})  # a linear head on the cosine one's
     start_run(other, tmp_path / "other", quiet)
-    found = weights(tmp_path / "other")
-    assert all(torch.equal(first[key], found[key]) for key in first if key.startswith("backbone"))
-    assert found["head.bias"].shape == (10,)
+    others = weights(tmp_path / "other")
+    assert all(torch.equal(first[key], others[key]) for key in first if key.startswith("backbone"))
+    assert others["head.bias"].shape == (10,)
 
     wrong = small_config("cifar-lt/ce", stage1=still, model={"weights": stage1, "name": "resnet20"})
     with pytest.raises(LongtailError, match=r"--model\.name plain-cnn"):
@@ -269,11 +285,8 @@ def test_a_run_starts_from_the_weights_of_another(small_config: Build, quiet: Re
 def test_a_backbone_that_takes_fewer_images_at_a_time_gives_the_same_features(monkeypatch: pytest.MonkeyPatch) -> None:
     """The size that fits is looked for once, and kept for the images that follow."""
     torch.manual_seed(0)
-    model = build_model("resnet20", 3).eval()
-    engine = Engine(TrainingConfig(device="cpu", precision="fp32"))
-    images = torch.randint(0, 256, (300, 3, 8, 8), dtype=torch.uint8)  # one full part of 256, and the rest
-    loader = ResidentLoader(images, torch.arange(300) % 3, engine.device)
-    transform = BatchTransform((0.5,) * 3, (0.25,) * 3)
+    model, split = build_model("resnet20", 3).eval(), random_split(300)  # one full part of 256, and the rest
+    store = feature_store(model, split, resident(split), fixed=False)
     tried: list[int] = []
 
     class Small(torch.nn.Module):
@@ -281,16 +294,11 @@ def test_a_backbone_that_takes_fewer_images_at_a_time_gives_the_same_features(mo
             tried.append(len(images))
             if len(images) > 100:
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-            found: torch.Tensor = model.backbone(images)
-            return found
+            outputs: torch.Tensor = model.backbone(images)
+            return outputs
 
-    expected = compute_views(
-        engine, model, ImageInputs(loader, transform), torch.arange(300) % 3, views=1, seed=(0,)
-    ).features
+    expected = store.views(2, 1, 0).features
     monkeypatch.setattr(features, "fold_batch_norms", lambda _: Small())
     monkeypatch.setattr(features, "forward_batch", lambda *_: 256)
-    found = compute_views(
-        engine, model, ImageInputs(loader, transform), torch.arange(300) % 3, views=1, seed=(0,)
-    ).features
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(store.views(2, 1, 0).features, expected, rtol=1e-4, atol=1e-4)
     assert tried == [256, 128, 64, 64, 64, 64, 44]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isnan
-from typing import Any, TypeAlias, TypedDict, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,6 @@ from longtail.evaluation.intervals import (
     LEVEL,
     Array,
     EffectiveSize,
-    Interval,
     f1_intervals,
     mean_intervals,
     share_interval,
@@ -31,52 +30,17 @@ from longtail.evaluation.intervals import (
 
 Groups: TypeAlias = Mapping[GroupName, Sequence[int] | npt.NDArray[np.int64]]
 Mask: TypeAlias = npt.NDArray[np.bool_]
+Summary: TypeAlias = dict[str, Any]
+"""Plain numbers of a split, as ``metrics.json`` holds them: fractions in [0, 1], None where there is no image.
 
+- ``num_images``, and figures: ``accuracy``, ``balanced_accuracy``, ``many``, ``medium``, ``few``, ``worst_class``,
+  ``harmonic_mean``, ``nll``, ``ece``;
+- ``intervals``: [low, high] of the first six figures, with their ``level``, ``unit`` and ``correlation``;
+- ``per_class``: for each class its ``name``, ``train_count``, ``test_count`` and ``group``, and ``recall``,
+  ``precision`` and ``f1``, each with its interval, such as ``recall_interval``.
 
-class ClassSummary(TypedDict):
-    """One class of a :class:`Summary`; None where a fraction has nothing to divide by."""
-
-    name: str
-    train_count: int
-    test_count: int
-    group: GroupName | None
-    recall: float | None
-    precision: float | None
-    f1: float | None
-    recall_interval: Interval | None
-    precision_interval: Interval | None
-    f1_interval: Interval | None
-
-
-class SummaryIntervals(TypedDict):
-    """The intervals of a split's figures, [low, high] in [0, 1]; None where the figure is None."""
-
-    level: float
-    unit: str
-    correlation: float | None
-    accuracy: Interval | None
-    balanced_accuracy: Interval | None
-    many: Interval | None
-    medium: Interval | None
-    few: Interval | None
-    worst_class: Interval | None
-
-
-class Summary(TypedDict):
-    """What ``metrics.json`` holds for a split: fractions in [0, 1], None where there is no image."""
-
-    num_images: int
-    accuracy: float | None
-    balanced_accuracy: float | None
-    many: float | None
-    medium: float | None
-    few: float | None
-    worst_class: float | None
-    harmonic_mean: float | None
-    nll: float | None
-    ece: float | None
-    intervals: SummaryIntervals
-    per_class: list[ClassSummary]
+:class:`longtail.run.result.Metrics` is its schema, with which every file is read.
+"""
 
 
 def group_mean(values: npt.ArrayLike | Tensor, classes: Sequence[int] | npt.NDArray[np.int64]) -> float:
@@ -295,7 +259,7 @@ def summarize_figures(values: Mapping[str, Tensor], class_counts: ClassCounts, g
             "The network's outputs hold NaN or infinity: train again with a lower learning rate or gradient clipping."
         )
     recall, confusion = values["recall"], values["confusion"]
-    plain: dict[str, Any] = {
+    summary: Summary = {
         "num_images": num_images,
         "accuracy": _plain(values["accuracy"]),
         "balanced_accuracy": _plain(values["balanced_accuracy"]),
@@ -308,7 +272,7 @@ def summarize_figures(values: Mapping[str, Tensor], class_counts: ClassCounts, g
     }
     sums = (confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0))
     right, images, predicted = (part.double().numpy() for part in sums)
-    return add_intervals(cast("Summary", plain), right, images, predicted)
+    return add_intervals(summary, right, images, predicted)
 
 
 def _summarize_classes(confusion: Tensor, class_counts: ClassCounts, groups: Groups) -> list[dict[str, Any]]:
@@ -356,8 +320,8 @@ def add_intervals(
             "precision_interval": wilson(right / predicted * size.predicted, size.predicted),
             "f1_interval": f1_intervals(scaled, size.images, predicted * size.images / images),
         }
-    for name, ends in by_class.items():
-        for row, pair in zip(rows, ends.tolist(), strict=True):
+    for name, intervals_of_classes in by_class.items():
+        for row, pair in zip(rows, intervals_of_classes.tolist(), strict=True):
             row[name] = None if pair[0] != pair[0] else pair
     sets: dict[str, Sequence[int]] = {
         name: [j for j, row in enumerate(rows) if row["group"] == name] for name in GROUP_NAMES
@@ -371,4 +335,4 @@ def add_intervals(
         **means,
         "worst_class": worst_interval(np.nan_to_num(scaled), size.images),
     }
-    return {**summary, "intervals": intervals, "per_class": rows}  # type: ignore[typeddict-item]
+    return summary | {"intervals": intervals, "per_class": rows}

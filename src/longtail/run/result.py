@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from longtail.analysis.columns import Analysis
 from longtail.counts import FEW_IMAGES, ClassCounts, GroupName
 from longtail.errors import LongtailError, resume_hint
-from longtail.evaluation.metrics import Summary, add_intervals
+from longtail.evaluation.metrics import add_intervals
 from longtail.evaluation.posthoc import Adjustment
 from longtail.files import read_json, write_json
 from longtail.run.analysis import read_analysis
@@ -136,7 +136,7 @@ class Metrics(_Part):
         if self.interval_table is None:
             right = np.array([row.recall or 0.0 for row in self.per_class]) * images
             # Of precision only the share is kept, not of how many.
-            summary = add_intervals(cast("Summary", self.model_dump()), right, images, np.zeros_like(images))
+            summary = add_intervals(self.model_dump(), right, images, np.zeros_like(images))
             ends = [{"recall_interval": row["recall_interval"]} for row in summary["per_class"]]
             rows = tuple(row.model_copy(update=pair) for row, pair in zip(self.per_class, ends, strict=True))
             update |= {"interval_table": _Intervals.model_validate(summary["intervals"]), "per_class": rows}

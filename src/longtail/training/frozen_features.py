@@ -112,67 +112,6 @@ class Classifier(nn.Module):
         return (logits, features) if return_features else logits
 
 
-def compute_views(
-    engine: Engine,
-    model: LongTailModel,
-    inputs: ImageInputs,
-    labels: Tensor,
-    *,
-    views: int,
-    seed: tuple[int, ...],
-    key: str = "",
-    hashes: Sequence[bytes] = (),
-    source: str = "",
-    tick: Callable[[], object] = lambda: None,
-    warn: Callable[[str], object] = lambda _: None,
-) -> StoredFeatures:
-    """Pass every image through the frozen backbone ``views`` times, each time augmented anew.
-
-    The draws follow from ``seed``, so that a resumed run trains on the same features. Those of an image with a hash
-    follow from it and not from the images next to it, so that another choice of images reuses what was computed before.
-
-    Args:
-        engine: Device, precision, processes.
-        model: The network; its head is not used.
-        inputs: Images of the split; those of the training split are augmented.
-        labels: int64 (N,).
-        views: V, at least 1.
-        seed: Seed words.
-        key: Everything except image, seed and view that the features follow from, from :func:`feature_key`: they are
-            stored on disk under its hash, and only read the next time. Empty stores nothing.
-        hashes: Of each image, from :func:`longtail.data.dataset.image_hashes`; without them nothing is stored.
-        source: SOURCE of the images, listed by `longtail cache`.
-        tick: Called once for each part of :data:`BATCH` images of a view.
-        warn: Called with one sentence where the disk cannot be used.
-
-    Raises:
-        LongtailError: V times N features do not fit the memory.
-    """
-    count = len(labels)
-    needed = 4 * views * count * model.num_features
-    if needed > memory_budget(engine.device):
-        raise LongtailError(
-            f"features of {views} views of {count} images take {needed / 1e9:.1f} GB, more than half of the free "
-            "memory: lower cached_views of the stage (--stage1.cached_views, --stage2.cached_views), or set it to 0 to "
-            "train through the backbone."
-        )
-    image_seeds = [int.from_bytes(digest[:8]) for digest in hashes]
-    seeds = [(*seed, view) for view in range(views)]
-
-    def compute(rows: Tensor, chosen: Sequence[int]) -> list[Tensor]:
-        words = [seeds[view] for view in chosen]
-        return backbone_pass(engine, model, inputs, rows, image_seeds, words, tick)
-
-    features = torch.empty(views, count, model.num_features)
-    if key and hashes and engine.world_size == 1:  # several processes compute together: none can wait for another
-        keys = [hashlib.sha256(f"{key} {words}".encode()).hexdigest()[:_KEY] for words in seeds]
-        contents = Contents("features", source, model.name, count)
-        views_on_disk(keys, hashes, features, compute, contents, warn)
-    else:
-        features = torch.stack(compute(torch.arange(count), range(views)))
-    return StoredFeatures(features.to(engine.device), labels.to(engine.device))
-
-
 def views_on_disk(
     keys: Sequence[str],
     hashes: Sequence[bytes],
@@ -237,22 +176,6 @@ def _take(stored: Tensor, rows: Tensor, missing: dict[bytes, list[int]]) -> None
         rows[ours] = values.view(torch.float32).view(count, -1)[theirs]
 
 
-def feature_key(engine: Engine, model: LongTailModel, scaling: str, transform: BatchTransform) -> str:
-    """Hash everything that the features of an image follow from: decoding, weights, transform, arithmetic.
-
-    Args:
-        engine: Its precision and layout.
-        model: Its backbone.
-        scaling: How pixels are made of stored images, from :func:`longtail.data.loading.cache.scaling`.
-        transform: A dataclass, whose ``repr`` tells all of it.
-    """
-    arithmetic = f"{engine.device.type} {engine.config.precision} {engine.config.channels_last} {torch.__version__}"
-    digest = hashlib.sha256(f"{scaling} {transform!r} {arithmetic} {model.name}".encode())
-    for name, value in model.backbone.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def backbone_pass(
     engine: Engine,
     model: LongTailModel,
@@ -305,9 +228,13 @@ def backbone_pass(
 class FeatureStore:
     """Computes the features of a run's splits as they are asked for.
 
+    Draws follow from the seeds, so that a resumed run trains on the same features. If no stage trains the backbone,
+    those of an image follow from it and not from the images next to it, so that another choice of images reuses what
+    was computed before.
+
     Attributes:
         engine: Device, precision, processes.
-        model: The network; its backbone is frozen when features are asked for.
+        model: The network; its backbone is frozen when features are asked for. Its head is not used.
         inputs: Images by split, augmented as in training.
         decoders: What those images are, by split.
         reporter: Tells the user what happens.
@@ -328,58 +255,86 @@ class FeatureStore:
     _hashes: dict[str, list[bytes]] = field(default_factory=dict, init=False)  # a source's bytes are read once
     _plain: dict[str, StoredFeatures] = field(default_factory=dict, init=False)
 
-    def views(self, index: int, count: int, seed: int, stop: Callable[[], object]) -> StoredFeatures:
+    def views(self, index: int, count: int, seed: int, stop: Callable[[], object] = lambda: None) -> StoredFeatures:
         """Features of ``count`` augmented views of the training images.
 
         Args:
             index: Number of the stage that trains on them.
-            count: V.
+            count: V, at least 1.
             seed: Of the run.
-            stop: Called between parts; may raise to leave.
+            stop: Called after each part of :data:`BATCH` images of a view; may raise to leave.
+
+        Raises:
+            LongtailError: V times N features do not fit the memory.
         """
-        seeds = (4,) if self.fixed else (seed, index, 4)
-        return self._compute("train", self.inputs["train"], count, seeds, f"stage {index}: features", stop)
+        words = (4,) if self.fixed else (seed, index, 4)
+        seeds = [(*words, view) for view in range(count)]
+        return self._compute("train", self.inputs["train"], seeds, f"stage {index}: features", stop)
 
     def plain(self, name: str) -> StoredFeatures:
         """Features of a split as it is, which is only evaluated: computed once."""
         if name not in self._plain:
             images = self.inputs[name]
             unchanged = ImageInputs(images.loader, BatchTransform(images.transform.mean, images.transform.std))
-            self._plain[name] = self._compute(name, unchanged, 1, (), f"features of {name}")
+            self._plain[name] = self._compute(name, unchanged, [(0,)], f"features of {name}", lambda: None)
         return self._plain[name]
 
     def _compute(
         self,
         name: str,
         inputs: ImageInputs,
-        views: int,
-        seed: tuple[int, ...],
+        seeds: Sequence[tuple[int, ...]],
         title: str,
-        stop: Callable[[], object] = lambda: None,
+        stop: Callable[[], object],
     ) -> StoredFeatures:
-        begun, decoder = time.perf_counter(), self.decoders[name]
-        parts = count_batches(len(decoder.split), BATCH * self.engine.world_size)
-        with self.reporter.bar(title, views * parts) as bar:
+        """Pass every image of a split through the backbone once for each seed, each time augmented anew."""
+        begun, engine, split = time.perf_counter(), self.engine, self.decoders[name].split
+        views, count = len(seeds), len(split)
+        needed = 4 * views * count * self.model.num_features
+        if needed > memory_budget(engine.device):
+            raise LongtailError(
+                f"features of {views} views of {count} images take {needed / 1e9:.1f} GB, more than half of the free "
+                "memory: lower cached_views of the stage (--stage1.cached_views, --stage2.cached_views), or set it to "
+                "0 to train through the backbone."
+            )
+        if self.fixed and name not in self._hashes:
+            self._hashes[name] = image_hashes(split)
+        hashes = self._hashes.get(name, [])
+        image_seeds = [int.from_bytes(digest[:8]) for digest in hashes]
+        with self.reporter.bar(title, views * count_batches(count, BATCH * engine.world_size)) as bar:
 
             def tick() -> None:
                 bar.tick()
                 stop()
 
-            if self.fixed and name not in self._hashes:
-                self._hashes[name] = image_hashes(decoder.split)
-            store = self.fixed and self.data.cache
-            features = compute_views(
-                self.engine,
-                self.model,
-                inputs,
-                torch.from_numpy(decoder.split.labels.copy()),
-                views=views,
-                seed=seed,
-                key=feature_key(self.engine, self.model, scaling(decoder), inputs.transform) if store else "",
-                hashes=self._hashes.get(name, ()),
-                source=self.data.source,
-                tick=tick,
-                warn=lambda text: self.reporter.say(f"note: {text}"),
-            )
+            def compute(rows: Tensor, chosen: Sequence[int]) -> list[Tensor]:
+                words = [seeds[view] for view in chosen]
+                return backbone_pass(engine, self.model, inputs, rows, image_seeds, words, tick)
+
+            def warn(text: str) -> None:
+                self.reporter.say(f"note: {text}")
+
+            # Several processes compute together: none can wait for what another has on disk.
+            if hashes and self.data.cache and engine.world_size == 1:
+                key = self._key(name, inputs.transform)
+                keys = [hashlib.sha256(f"{key} {words}".encode()).hexdigest()[:_KEY] for words in seeds]
+                features = torch.empty(views, count, self.model.num_features)
+                contents = Contents("features", self.data.source, self.model.name, count)
+                views_on_disk(
+                    keys, hashes, features, compute, contents, lambda text: self.reporter.say(f"note: {text}")
+                )
+            else:
+                features = torch.stack(compute(torch.arange(count), range(views)))
+        labels = torch.from_numpy(split.labels.copy())
         self.seconds["features"] += time.perf_counter() - begun
-        return features
+        return StoredFeatures(features.to(engine.device), labels.to(engine.device))
+
+    def _key(self, name: str, transform: BatchTransform) -> str:
+        """Hash everything that the features of an image follow from: decoding, transform, arithmetic, weights."""
+        config, decoding = self.engine.config, scaling(self.decoders[name])
+        arithmetic = f"{self.engine.device.type} {config.precision} {config.channels_last} {torch.__version__}"
+        digest = hashlib.sha256(f"{decoding} {transform!r} {arithmetic} {self.model.name}".encode())
+        for part, value in self.model.backbone.state_dict().items():
+            tensor = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            digest.update(part.encode() + tensor.numpy().tobytes())
+        return digest.hexdigest()
