@@ -1,8 +1,11 @@
-"""The console: messages for the user, and progress bars on a terminal that are plain lines elsewhere."""
+"""The console: messages for the user, progress bars on a terminal that are plain lines elsewhere, and Ctrl-C."""
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
+from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -75,3 +78,38 @@ class Bar:
     def tick(self) -> None:
         """Advance by one."""
         self.update(self.done + 1)
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error of the program
+    """Raised at a step boundary, after the checkpoint was written."""
+
+
+class InterruptGuard:
+    """While active, SIGINT and SIGTERM only set :attr:`requested`; a second SIGINT stops at once.
+
+    Example:
+        >>> with InterruptGuard() as guard:
+        ...     guard.requested
+        False
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, signal._HANDLER] = {}
+
+    def __enter__(self) -> InterruptGuard:
+        # Python delivers signals to the main thread only; elsewhere the caller's own handling stays.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True

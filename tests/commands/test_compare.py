@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from longtail.console import Interrupted
 from longtail.experiments.grid_plan import Grid
-from longtail.training.interrupt import Interrupted
 
 Cli = Callable[..., Any]
 CE, GCL = ("--recipe", "cifar-lt/ce"), ("--recipe", "cifar-lt/gcl")

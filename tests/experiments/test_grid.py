@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 from longtail.cli import main
 from longtail.config.schema import RunConfig
-from longtail.console import Reporter
+from longtail.console import Interrupted, Reporter
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import Grid, GridSpec, PlannedRun, plan_grid, read_grid, recipe_grid, state_of
 from longtail.experiments.grid_runner import default_jobs, progress_of, run_grid, train_command
@@ -32,7 +32,6 @@ from longtail.files import write_yaml
 from longtail.run.folder import log_file
 from longtail.training.engine import LocalEngine
 from longtail.training.experiment import start_run
-from longtail.training.interrupt import Interrupted
 
 SMALL = {
     "data.imbalance_ratio": 10,

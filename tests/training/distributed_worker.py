@@ -17,11 +17,10 @@ from torch import Tensor
 
 from longtail.cli import main
 from longtail.config.build import build, read_config_file
-from longtail.console import Reporter
+from longtail.console import Interrupted, Reporter
 from longtail.data.loading.loaders import Batch, ResidentLoader
 from longtail.experiments.evaluate import evaluate_run
 from longtail.training.experiment import start_run
-from longtail.training.interrupt import Interrupted
 
 TRAIN_IMAGES = 1438
 

@@ -18,7 +18,7 @@ from longtail.config.build import build, with_options
 from longtail.config.recipes import list_recipes
 from longtail.config.resolve import complete
 from longtail.config.schema import LossConfig, ModelConfig, OptimizerConfig, RunConfig, StageConfig, TrainingConfig
-from longtail.console import Reporter
+from longtail.console import Interrupted, Reporter
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.transforms.augmentation import BatchTransform
@@ -29,7 +29,6 @@ from longtail.training.engine import Engine
 from longtail.training.evaluate import evaluate
 from longtail.training.experiment import resume_run, start_run
 from longtail.training.forward_pass import ImageInputs
-from longtail.training.interrupt import Interrupted
 from longtail.training.loop import Callback, Meter, Progress, StageRun, train_epoch
 from longtail.training.stages import build_stage, set_trainable
 

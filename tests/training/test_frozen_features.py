@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from longtail.config.schema import DataConfig, RunConfig, TrainingConfig
-from longtail.console import Reporter
+from longtail.console import Interrupted, Reporter
 from longtail.data.dataset import Split, image_hashes
 from longtail.data.loading.loaders import Batch, Loader, ResidentLoader, SinglePassLoader
 from longtail.data.loading.workers import Decoder
@@ -30,7 +30,6 @@ from longtail.training.engine import Engine
 from longtail.training.experiment import resume_run, start_run
 from longtail.training.forward_pass import ImageInputs, largest_batch
 from longtail.training.frozen_features import FeatureStore, StoredFeatures
-from longtail.training.interrupt import Interrupted
 
 Build = Callable[..., RunConfig]
 

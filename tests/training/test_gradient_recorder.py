@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from longtail.analysis.dynamics import BINS, EDGES
 from longtail.config.schema import RunConfig, StageConfig, TrainingConfig
-from longtail.console import Reporter
+from longtail.console import Interrupted, Reporter
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.transforms.augmentation import BatchTransform
@@ -29,7 +29,6 @@ from longtail.training.engine import Engine
 from longtail.training.experiment import resume_run, start_run
 from longtail.training.forward_pass import ImageInputs
 from longtail.training.gradient_recorder import GradientRecorder
-from longtail.training.interrupt import Interrupted
 from longtail.training.loop import train_epoch
 from longtail.training.stages import build_stage
 

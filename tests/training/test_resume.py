@@ -22,11 +22,10 @@ from safetensors.torch import load_file
 
 from longtail.config.build import build, with_options
 from longtail.config.schema import RunConfig
-from longtail.console import Reporter
+from longtail.console import Interrupted, InterruptGuard, Reporter
 from longtail.errors import LongtailError
 from longtail.run.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from longtail.training.experiment import resume_run, start_run
-from longtail.training.interrupt import Interrupted, InterruptGuard
 from longtail.training.loop import Callback, StageRun
 
 Build = Callable[..., RunConfig]

@@ -18,10 +18,9 @@ import pytest
 from ctrl_c import CtrlC
 
 from longtail.config.schema import DataConfig, ModelConfig, RunConfig
-from longtail.console import Reporter
+from longtail.console import Interrupted, Reporter
 from longtail.errors import LongtailError
 from longtail.training.experiment import resume_run, start_run
-from longtail.training.interrupt import Interrupted
 from longtail.training.tracking import Tracking, hyperparameters
 
 Build = Callable[..., RunConfig]

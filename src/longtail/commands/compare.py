@@ -143,9 +143,8 @@ def grid_command(
 
 def _train_and_show(planned: Grid, *, jobs: int | None, table: Destination | None) -> int:
     """Train the runs of a grid that are not finished, show all that are, and return the exit status."""
-    from longtail.console import Reporter
+    from longtail.console import Interrupted, Reporter
     from longtail.experiments.grid_runner import run_grid
-    from longtail.training.interrupt import Interrupted
 
     reporter = Reporter()
     for line in outlines({run.name: run.config for run in planned.runs}):

@@ -195,8 +195,8 @@ def _finish_training(work: Callable[[], dict[str, Any]], config: RunConfig, out:
     """Print an outline, train, and show the result; return the exit status."""
     import torch
 
+    from longtail.console import Interrupted
     from longtail.training.engine import is_main_process
-    from longtail.training.interrupt import Interrupted
 
     for line in outline(config):
         reporter.say(line)

@@ -17,13 +17,12 @@ from rich.live import Live
 from rich.table import Table
 
 from longtail.config.schema import StageConfig
-from longtail.console import Reporter
+from longtail.console import Interrupted, InterruptGuard, Reporter
 from longtail.device import JOBS, cores
 from longtail.experiments.grid_plan import Grid, PlannedRun, state_of
 from longtail.files import write_yaml
 from longtail.run.folder import GRID_FILE, log_file, write_config
 from longtail.run.tables import read_history
-from longtail.training.interrupt import Interrupted, InterruptGuard
 
 POLL_SECONDS = 0.2
 PLAIN_SECONDS = 60.0

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig, StageConfig
-from longtail.console import Bar, Reporter
+from longtail.console import Bar, Interrupted, InterruptGuard, Reporter
 from longtail.data.dataset import ImageData
 from longtail.device import hardware, step_seed
 from longtail.errors import LongtailError
@@ -38,11 +38,10 @@ from longtail.training.evaluate import Evaluation, evaluate, prediction_table, w
 from longtail.training.forward_pass import Inputs
 from longtail.training.frozen_features import Classifier, FeatureStore
 from longtail.training.gradient_recorder import GradientRecorder
-from longtail.training.interrupt import Interrupted, InterruptGuard
 from longtail.training.loop import Callback, MovingAverage, Progress, StageRun, stop_on_nan, train_epoch, warm_up
 from longtail.training.prepare import describe_data, make_decoder, make_inputs, prepare_data, run_facts
-from longtail.training.results import describe, model_info, run_metrics, write_examples
-from longtail.training.stages import build_stage, make_loss, set_trainable
+from longtail.training.results import Record, describe, model_info, run_metrics, write_examples
+from longtail.training.stages import begin_stage, build_stage, make_loss, set_trainable
 from longtail.training.tracking import Tracking
 
 AGREE_STEPS = 10  # several processes ask each other this often whether to stop; the bar moves as often
@@ -173,15 +172,11 @@ class Experiment(Callback):
             make_loss(stage, self.prepared.counts, self.model)
         self.average: MovingAverage | None = None  # of the weights, while a stage has one
         self.recorder: GradientRecorder | None = None  # of the gradients on the logits, while a stage is trained
-        self.scale = 1.0  # of the logits before softmax
 
         # Results
         self.progress = Progress(1, state="not begun")
-        self.history: list[dict[str, Any]] = []
-        self.stage_results: dict[str, Any] = {}
-        self.final: dict[str, Evaluation] = {}  # by split, once the last stage is evaluated
-        # Not counting the epochs.
-        self.seconds = dict.fromkeys(("startup", "compile", "features", "evaluation", "saving"), 0.0)
+        self.record, self.final = Record(), dict[str, Evaluation]()  # the second by split, after the last stage
+        self.seconds = self.record.seconds
         self.features = FeatureStore(
             engine, self.model, self.inputs, decoders, self.reporter, self.seconds, config.data, fixed=self.frozen
         )
@@ -239,11 +234,7 @@ class Experiment(Callback):
         # Checkpoints of earlier versions do not name the state.
         inferred = "trained" if position[0] > last else "in a stage" if any(position[1:]) else "between stages"
         self.progress = Progress(*position, values.get("phase", inferred))
-        self.history = values["history"]
-        self.stage_results = values["stage_results"]
-        for name, value in values.get("seconds", {}).items():
-            self.seconds[name] = self.seconds.get(name, 0.0) + value
-        self.scale = values["scale"]
+        self.record.resume(values)
         self.engine.loss_scaling = values.get("loss_scaling", {})  # a checkpoint of an older version has none
         if self.progress.state != "between stages":  # then its weights are those from before the next one changes it
             set_trainable(self.model, self.stages[min(self.progress.stage, last)], self.config.model)
@@ -273,8 +264,7 @@ class Experiment(Callback):
         state = self.state if self.progress.state == "in a stage" and self.progress.stage == index else None
         if state is None:
             self.progress = Progress(index)
-            torch.manual_seed(step_seed(training.seed, index, 1))
-            set_trainable(self.model, stage, self.config.model)
+            begin_stage(self.model, stage, index, self.config)
         self.model.to(self.engine.device)
         if training.ema_decay is not None:
             self.average = MovingAverage(self.model, training.ema_decay)
@@ -294,7 +284,7 @@ class Experiment(Callback):
             inputs=inputs,
             network=Classifier(self.model) if stage.cached_views else None,
         )
-        self.scale = work.loss.logit_scale
+        self.record.scale = work.loss.logit_scale
         if self.progress.epoch > stage.epochs or self.progress.step > work.steps:
             raise LongtailError(
                 f"the checkpoint in {self.out} is {self.progress.describe(stage.epochs)}, beyond the {stage.epochs} "
@@ -353,9 +343,9 @@ class Experiment(Callback):
             row["validation_loss"] = summary["nll"]
             row["validation_accuracy"] = summary["accuracy"]
             row["validation_balanced_accuracy"] = summary["balanced_accuracy"]
-        self.history.append(row)
+        self.record.history.append(row)
         if self.engine.is_main:
-            write_history(self.out, self.history)
+            write_history(self.out, self.record.history)
         for callback in stage.callbacks:
             callback.on_epoch_end(stage, row)
         self.save_checkpoint(Progress(stage.index, epoch), stage)
@@ -385,7 +375,7 @@ class Experiment(Callback):
             for name in ("validation", "test")
             if name in self.inputs
         }
-        self.stage_results[f"stage{index}"] = {
+        self.record.stage_results[f"stage{index}"] = {
             name: {key: value for key, value in result.summary.items() if key != "per_class"}
             for name, result in results.items()
         }
@@ -393,7 +383,7 @@ class Experiment(Callback):
         # shown here only.
         shown = "test" in results and (not last or self.config.data.fold is not None)
         test = [f"test {describe(results['test'].summary)}"] if shown else []
-        self.reporter.say(f"stage {index} done: {'; '.join([*test, describe_throughput(self.history, index)])}")
+        self.reporter.say(f"stage {index} done: {'; '.join([*test, describe_throughput(self.record.history, index)])}")
         if last:
             self.final = results
             self.save_checkpoint(Progress(index + 1, state="trained"))
@@ -412,7 +402,7 @@ class Experiment(Callback):
             num_images=len(split),
             counts=self.prepared.counts,
             groups=self.prepared.groups,
-            scores=lambda logits: logits * self.scale,
+            scores=lambda logits: logits * self.record.scale,
             keep_predictions=keep_predictions,
         )
         result = with_group_intervals(result, split, self.config.data.group_column)
@@ -447,10 +437,7 @@ class Experiment(Callback):
                     "stage": progress.stage,
                     "epoch": progress.epoch,
                     "step": progress.step,
-                    "history": self.history,
-                    "stage_results": self.stage_results,
-                    "seconds": self.seconds,
-                    "scale": self.scale,
+                    **vars(self.record),
                     "data_hash": self.data_hash,
                     "classes": list(self.prepared.counts.names),
                     "updates": 0 if self.average is None else self.average.updates,
@@ -472,16 +459,7 @@ class Experiment(Callback):
     def save(self) -> dict[str, Any]:
         """Write the files of the result; return the values of ``metrics.json``."""
         machine = hardware(self.engine.device) | {"processes": self.engine.world_size}
-        metrics = run_metrics(
-            self.config,
-            self.prepared,
-            self.stages,
-            results=self.final,
-            stage_results=self.stage_results,
-            history=self.history,
-            seconds=self.seconds,
-            machine=machine,
-        )
+        metrics = run_metrics(self.config, self.prepared, self.record, self.final, machine)
         if self.engine.is_main:
             self._save_model(max(self.stages), self.out)
             if "test" in self.final:
@@ -493,18 +471,14 @@ class Experiment(Callback):
         return metrics
 
     def _save_model(self, stage: int, folder: Path) -> None:
-        info = model_info(self.config, self.prepared, self.model, self.stages[stage], self.scale)
+        info = model_info(self.config, self.prepared, self.model, self.stages[stage], self.record.scale)
         save_model(merge_adapters(self.model), info, folder)
 
     def _save_predictions(self, test: Evaluation) -> None:
         """Write the predictions for the test split, its confusion matrix, and example images."""
-        data, counts = self.prepared.data, self.prepared.counts
+        splits, counts, path = self.prepared.data.splits, self.prepared.counts, self.out / EXAMPLES_FILE
         with self.reporter.bar("example images", len(counts)) as bar:
-            path = self.out / EXAMPLES_FILE
-            write_examples(
-                path, data.splits["train"], data.splits["test"], test.predictions, counts.array, tick=bar.tick
-            )
+            write_examples(path, splits["train"], splits["test"], test.predictions, counts.array, tick=bar.tick)
         column = self.config.data.group_column
-        table = prediction_table(test, data.splits["test"], data.classes, group_column=column)
-        write_predictions(self.out, table)
+        write_predictions(self.out, prediction_table(test, splits["test"], counts.names, group_column=column))
         write_confusion(self.out, test.predictions, counts.names)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,36 @@ EXAMPLES_SCHEMA = pa.schema(
 )
 
 
+@dataclass
+class Record:
+    """What a run has measured so far; every checkpoint holds it.
+
+    Attributes:
+        history: One row an epoch.
+        stage_results: Figures after each stage.
+        seconds: Seconds of everything but the epochs, by name.
+        scale: Factor of the logits before softmax, that of the loss.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    stage_results: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("startup", "compile", "features", "evaluation", "saving"), 0.0)
+    )
+    scale: float = 1.0
+
+    def resume(self, values: Mapping[str, Any]) -> None:
+        """Continue from the values of a checkpoint; the seconds add to those of this start."""
+        self.history, self.stage_results, self.scale = values["history"], values["stage_results"], values["scale"]
+        for name, value in values.get("seconds", {}).items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
+
+
 def run_metrics(
     config: RunConfig,
     prepared: PreparedData,
-    stages: Mapping[int, StageConfig],
-    *,
+    record: Record,
     results: Mapping[str, Evaluation],
-    stage_results: Mapping[str, Any],
-    history: Sequence[Mapping[str, Any]],
-    seconds: Mapping[str, float],
     machine: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the values of ``metrics.json``: figures first, then all that they follow from.
@@ -53,16 +75,15 @@ def run_metrics(
     Args:
         config: The resolved configuration.
         prepared: The data.
-        stages: The stages that were trained, by number.
+        record: Of the whole run.
         results: The evaluation of each split after the last stage.
-        stage_results: Figures after each stage.
-        history: One row an epoch.
-        seconds: Seconds of everything but the epochs, by name.
         machine: Hardware and processes.
     """
-    parts = {
-        f"stage{index}": round(sum(row["seconds"] for row in history if row["stage"] == index), 3) for index in (1, 2)
-    } | {name: round(value, 3) for name, value in seconds.items()}
+    seconds = {"stage1": 0.0, "stage2": 0.0} | record.seconds
+    for row in record.history:
+        seconds[f"stage{row['stage']}"] += row["seconds"]
+    seconds = {name: round(value, 3) for name, value in seconds.items()}
+    stages = config.stages
     return {
         "recipe": config.recipe,
         "classes": list(prepared.counts.names),
@@ -70,7 +91,7 @@ def run_metrics(
         "groups": {name: [int(i) for i in rows] for name, rows in prepared.groups.items()},
         "test": results["test"].summary if "test" in results else None,
         "validation": results["validation"].summary if "validation" in results else None,
-        "stages": stage_results,
+        "stages": record.stage_results,
         "losses": {f"stage{index}": {"name": stage.loss.name} | stage.loss.options for index, stage in stages.items()},
         "seeds": {
             "seed": config.training.seed,
@@ -82,8 +103,8 @@ def run_metrics(
         "unreadable": prepared.unreadable,
         "versions": versions(),
         "hardware": dict(machine),
-        "seconds": {"total": round(sum(parts.values()), 3)} | parts,
-        "throughput": {f"stage{index}": throughput(history, index) for index in stages},
+        "seconds": {"total": round(sum(seconds.values()), 3)} | seconds,
+        "throughput": {f"stage{index}": throughput(record.history, index) for index in stages},
     }
 
 

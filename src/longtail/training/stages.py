@@ -1,4 +1,4 @@
-"""Stage 1 and stage 2 of a run: what the training loop takes for each, and the class prior it leaves behind."""
+"""Stage 1 and stage 2 of a run: where each begins, what it trains with, and the class prior that it leaves."""
 
 from __future__ import annotations
 
@@ -65,6 +65,19 @@ def make_mixer(name: Mixing, alpha: float, counts: ClassCounts) -> Mixer | None:
         return (mixing.cutmix if name == "cutmix" else mixing.mixup)(*batch, classes, alpha, generator)
 
     return None if name == "none" else mix
+
+
+def begin_stage(model: LongTailModel, stage: StageConfig, index: int, config: RunConfig) -> None:
+    """Begin a stage of a run from the weights that the network has: stage 2 from those that stage 1 leaves.
+
+    Args:
+        model: The network, changed in place: what the stage does not train is frozen.
+        stage: The stage's configuration.
+        index: 1 or 2; the draws of each stage have a seed of their own.
+        config: Of the run.
+    """
+    torch.manual_seed(step_seed(config.training.seed, index, 1))
+    set_trainable(model, stage, config.model)
 
 
 def set_trainable(model: LongTailModel, stage: StageConfig, config: ModelConfig) -> None:

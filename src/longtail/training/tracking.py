@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from filelock import FileLock
@@ -82,9 +81,7 @@ class Tracking(Callback):
         write_tracker(self.out, Tracker(tracker=self.name, run=self._run_name()))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._finish()
 
     def on_epoch_end(self, stage: StageRun, row: dict[str, Any]) -> None:
