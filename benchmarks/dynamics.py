@@ -15,6 +15,7 @@ from longtail import ClassCounts
 from longtail.config.schema import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
 from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.transforms.augmentation import BatchTransform
+from longtail.losses import CrossEntropyLoss
 from longtail.models import build_model
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import ImageInputs
@@ -60,7 +61,7 @@ def whole_step(flags: argparse.Namespace, loss: str) -> Row:
             BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip"),
         ),
     )
-    recorder = GradientRecorder.of_stage(work, engine)
+    recorder = GradientRecorder(work.loss, engine.device, scaler=engine.accelerator.scaler)
 
     def turn(callbacks: list[Callback]) -> None:
         work.callbacks = callbacks
@@ -78,7 +79,7 @@ def alone(flags: argparse.Namespace, shape: tuple[int, int]) -> Row:
     device = best_device()
     logits = torch.randn(shape, device=device, requires_grad=True)
     target = torch.randint(shape[1], shape[:1], device=device)
-    recorder = GradientRecorder(device, shape[1], scale=1.0)
+    recorder = GradientRecorder(CrossEntropyLoss([1] * shape[1]), device)
 
     def step(*, recorded: bool) -> None:
         scores = logits * 1.0  # a tensor of its own, as a network gives it

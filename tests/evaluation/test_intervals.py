@@ -27,21 +27,21 @@ def test_wilson_is_the_published_one(right: int, images: int, low: float, high: 
 def test_wilson_always_holds_the_measured_rate_and_stays_in_range() -> None:
     images = np.repeat(np.arange(1, 60), 60).astype(float)
     right = np.minimum(np.tile(np.arange(60), 59), images)
-    ends = wilson(right, images)
-    assert (ends[:, 0] >= 0).all()
-    assert (ends[:, 1] <= 1).all()
-    assert (ends[:, 0] <= right / images).all()
-    assert (ends[:, 1] >= right / images).all()
-    assert ((ends[:, 1] - ends[:, 0]) > 0).all()
+    interval = wilson(right, images)
+    assert (interval[:, 0] >= 0).all()
+    assert (interval[:, 1] <= 1).all()
+    assert (interval[:, 0] <= right / images).all()
+    assert (interval[:, 1] >= right / images).all()
+    assert ((interval[:, 1] - interval[:, 0]) > 0).all()
     assert np.isnan(wilson(0, 0)).all()
 
 
 def test_f1_intervals_hold_f1() -> None:
     right, images, predicted = np.array([3.0, 0.0, 5.0]), np.array([4.0, 4.0, 5.0]), np.array([6.0, 1.0, 5.0])
-    ends = f1_intervals(right, images, predicted)
+    interval = f1_intervals(right, images, predicted)
     f1 = 2 * right / (images + predicted)
-    assert (ends[:, 0] <= f1).all()
-    assert (ends[:, 1] >= f1).all()
+    assert (interval[:, 0] <= f1).all()
+    assert (interval[:, 1] >= f1).all()
     assert np.isnan(f1_intervals(np.zeros(1), np.zeros(1), np.ones(1))).all()
 
 
@@ -55,8 +55,8 @@ def test_the_mean_of_equal_large_classes_is_the_plain_bootstrap() -> None:
 
 
 def test_one_class_alone_is_nearly_wilson() -> None:
-    ends = mean_intervals(np.array([40.0]), np.array([50.0]), {"all": [0]})["all"]
-    assert ends == pytest.approx(wilson(40, 50), abs=5e-3)
+    interval = mean_intervals(np.array([40.0]), np.array([50.0]), {"all": [0]})["all"]
+    assert interval == pytest.approx(wilson(40, 50), abs=5e-3)
 
 
 # Classes of few images, all right or nearly; of very unequal sizes; far apart; and many: (true recalls, images).
@@ -102,9 +102,9 @@ def test_the_interval_of_the_worst_class_holds_it(classes: int, images: int, low
     rng, held = np.random.default_rng(2), []
     for _ in range(200):
         rates = rng.uniform(low, high, classes)
-        ends = worst_interval(rng.binomial(images, rates).astype(float), np.full(classes, float(images)))
-        assert ends is not None
-        held.append(ends[0] <= rates.min() <= ends[1])
+        interval = worst_interval(rng.binomial(images, rates).astype(float), np.full(classes, float(images)))
+        assert interval is not None
+        held.append(interval[0] <= rates.min() <= interval[1])
     assert np.mean(held) >= 0.95
 
 
@@ -124,7 +124,7 @@ def _films(
 @pytest.mark.parametrize(("films", "correlation"), [(20, 0.2), (10, 0.5), (5, 0.9)])
 def test_images_of_one_group_are_not_counted_as_independent(films: int, correlation: float) -> None:
     rng = np.random.default_rng(3)
-    means, classes, found = {"image": [], "film": []}, [], []
+    means, classes, correlations = {"image": [], "film": []}, [], []
     for _ in range(120):
         rates = rng.uniform(0.4, 0.95, 10)
         label, prediction, film = _films(rng, rates, films, correlation)
@@ -133,13 +133,13 @@ def test_images_of_one_group_are_not_counted_as_independent(films: int, correlat
         for unit, count in (("image", images.astype(float)), ("film", worth.images)):
             low, high = mean_intervals(right, images, {"all": range(10)}, effective=count)["all"] or []
             means[unit].append(low <= rates.mean() <= high)
-        ends = wilson(right / images * worth.images, worth.images)
-        classes.append(((ends[:, 0] <= rates) & (rates <= ends[:, 1])).mean())
-        found.append(worth.correlation)
+        interval = wilson(right / images * worth.images, worth.images)
+        classes.append(((interval[:, 0] <= rates) & (rates <= interval[:, 1])).mean())
+        correlations.append(worth.correlation)
     assert np.mean(means["image"]) < 0.85
     assert np.mean(means["film"]) > 0.9
     assert np.mean(classes) > 0.9
-    assert np.mean(found) == pytest.approx(correlation, abs=0.06)
+    assert np.mean(correlations) == pytest.approx(correlation, abs=0.06)
 
 
 def test_groups_of_one_image_change_nothing_and_unknown_correlation_is_taken_as_full() -> None:
@@ -179,6 +179,6 @@ def test_a_summary_has_an_interval_for_every_figure_of_a_class_or_group(summary:
 def test_thousands_of_classes_take_no_time() -> None:
     rng = np.random.default_rng(0)
     images = np.full(8142, 3.0)
-    ends = mean_intervals(rng.binomial(3, 0.6, 8142).astype(float), images, {"all": range(8142)})["all"]
-    assert ends is not None
-    assert ends[1] - ends[0] == pytest.approx(2 * 1.96 * np.sqrt(0.24 / 3 / 8142), rel=0.05)
+    interval = mean_intervals(rng.binomial(3, 0.6, 8142).astype(float), images, {"all": range(8142)})["all"]
+    assert interval is not None
+    assert interval[1] - interval[0] == pytest.approx(2 * 1.96 * np.sqrt(0.24 / 3 / 8142), rel=0.05)

@@ -26,9 +26,9 @@ def test_every_point_of_the_curve_is_what_counting_gives() -> None:
     curve = coverage_curve(confidence, correct)
     assert curve.threshold.tolist() == sorted(set(confidence), reverse=True)
     for threshold, coverage, accuracy in zip(curve.threshold, curve.coverage, curve.accuracy, strict=True):
-        kept = confidence >= threshold
-        assert coverage == pytest.approx(kept.mean())
-        assert accuracy == pytest.approx(correct[kept].mean())
+        accepted = confidence >= threshold
+        assert coverage == pytest.approx(accepted.mean())
+        assert accuracy == pytest.approx(correct[accepted].mean())
     assert (curve.coverage[-1], curve.accuracy[-1]) == (1.0, correct.mean())
 
 
@@ -57,32 +57,32 @@ def test_an_accuracy_that_no_confidence_gives() -> None:
 def test_groups_are_those_of_the_true_classes_and_an_empty_one_has_no_figures() -> None:
     labels = np.array([0, 0, 1, 2, 2])
     correct = np.array([True, False, True, False, True])
-    found = selective_summary(np.array([0.9, 0.2, 0.9, 0.9, 0.9]), correct, labels, {"many": [0, 1], "few": [2]}, 0.5)
-    assert found["threshold"] == 0.5
+    summary = selective_summary(np.array([0.9, 0.2, 0.9, 0.9, 0.9]), correct, labels, {"many": [0, 1], "few": [2]}, 0.5)
+    assert summary["threshold"] == 0.5
     figures = {
-        name: (found[name]["num_images"], found[name]["coverage"], found[name]["accuracy"])  # type: ignore[literal-required]
+        name: (summary[name]["num_images"], summary[name]["coverage"], summary[name]["accuracy"])  # type: ignore[literal-required]
         for name in ("overall", "many", "medium", "few")
     }
     assert figures == {
         "overall": (5, 0.8, 0.75), "many": (3, pytest.approx(2 / 3), 1.0), "medium": (0, None, None),
         "few": (2, 1.0, 0.5),
     }  # fmt: skip
-    assert found["medium"]["coverage_interval"] is None
+    assert summary["medium"]["coverage_interval"] is None
     # Wilson's centre is (p + z^2 / 2n) / (1 + z^2 / n), z = 1.96; of 3 images all right, the low end is 3 / (3 + z^2).
-    assert found["overall"]["accuracy_interval"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
-    assert found["many"]["accuracy_interval"] == pytest.approx([2 / (2 + 1.96**2), 1.0], abs=1e-4)
+    assert summary["overall"]["accuracy_interval"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
+    assert summary["many"]["accuracy_interval"] == pytest.approx([2 / (2 + 1.96**2), 1.0], abs=1e-4)
 
 
 def test_frames_that_are_right_and_kept_together_make_intervals_as_wide_as_so_many_films() -> None:
     labels, film = np.repeat([0, 1], 40), np.repeat(np.arange(20), 4)
     right, sure = (np.repeat(np.tile([True, True, each], 7)[:20], 4) for each in (False, True))
     sure &= np.repeat(np.arange(20) != 0, 4)
-    found = selective_summary(np.where(sure, 0.9, 0.1), right, labels, {"many": [0], "few": [1]}, 0.5, cluster=film)
+    summary = selective_summary(np.where(sure, 0.9, 0.1), right, labels, {"many": [0], "few": [1]}, 0.5, cluster=film)
     plain = selective_summary(np.where(sure, 0.9, 0.1), right, labels, {"many": [0], "few": [1]}, 0.5)
-    assert found["overall"]["accuracy"] == plain["overall"]["accuracy"]
-    kept = wilson(19 * plain["overall"]["accuracy"], 19)
-    assert found["overall"]["accuracy_interval"] == pytest.approx(kept.tolist())
-    assert found["few"]["coverage_interval"] == pytest.approx(wilson(10, 10).tolist())
+    assert summary["overall"]["accuracy"] == plain["overall"]["accuracy"]
+    interval = wilson(19 * plain["overall"]["accuracy"], 19)
+    assert summary["overall"]["accuracy_interval"] == pytest.approx(interval.tolist())
+    assert summary["few"]["coverage_interval"] == pytest.approx(wilson(10, 10).tolist())
     assert plain["few"]["coverage_interval"] == pytest.approx(wilson(40, 40).tolist())
 
 

@@ -35,11 +35,11 @@ def test_an_option_without_a_rule_names_those_with_one() -> None:
 
 
 def test_a_run_saves_what_auto_came_to(tmp_path: Path) -> None:
-    own = {
+    overrides = {
         "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 8}, "model": {"name": "plain-cnn"},
         "stage1": {"loss": {"options": {"scale": "auto"}}}, "stage2": {"loss": {"options": {"scale": "auto"}}},
     }  # fmt: skip
-    config = build(merge(base_config("demo/gcl", epochs=1), own))
+    config = build(merge(base_config("demo/gcl", epochs=1), overrides))
     metrics = start_run(config, tmp_path / "run", Reporter(quiet=True))
     assert metrics["losses"]["stage1"]["scale"] == 30.0
     assert metrics["losses"]["stage2"]["scale"] == 20.0
@@ -47,6 +47,6 @@ def test_a_run_saves_what_auto_came_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("mode", "strength"), [("linear", 180.0), ("scratch", 60.0)])
 def test_on_features_the_strength_of_fbl_is_the_one_measured_there(mode: str, strength: float) -> None:
-    own = {"stage1": {"loss": {"options": {"strength": "auto"}}}}
-    config = complete(build(merge(base_config("images/fbl", mode=mode), own)))
+    overrides = {"stage1": {"loss": {"options": {"strength": "auto"}}}}
+    config = complete(build(merge(base_config("images/fbl", mode=mode), overrides)))
     assert config.stage1.loss.options["strength"] == strength

@@ -73,8 +73,8 @@ def test_mixed_targets_under_gradient_adjustment_compile_nothing_anew() -> None:
     graphs = []
     for _ in range(6):
         cosine = (torch.rand(16, 4, generator=generator) * 2 - 1).requires_grad_()
-        one = torch.nn.functional.one_hot(torch.randint(0, 4, (16,), generator=generator), 4).float()
-        target = 0.7 * one + 0.3 * one[torch.randperm(16, generator=generator)]
+        labels = torch.nn.functional.one_hot(torch.randint(0, 4, (16,), generator=generator), 4).float()
+        target = 0.7 * labels + 0.3 * labels[torch.randperm(16, generator=generator)]
         torch.testing.assert_close(compiled(cosine, target), loss(cosine, target))
         graphs.append(counters["stats"]["unique_graphs"])
     assert graphs[0] == graphs[-1]

@@ -66,14 +66,14 @@ def test_add_angle_has_a_finite_slope_at_the_ends(cosine: float, easy: bool) -> 
 @pytest.mark.parametrize("easy", [True, False])
 def test_add_angle_works_in_blocks_of_rows(easy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    angle, found = torch.rand(7, 5) * 2, []
+    angle, outputs = torch.rand(7, 5) * 2, []
     for cached in (1 << 16, 10):  # all rows at once, and two at a time with one left over
-        monkeypatch.setattr(agcl, "_CACHED", cached)
+        monkeypatch.setattr(agcl, "CACHED", cached)
         cosine = torch.linspace(-1, 1, 35).view(7, 5).requires_grad_()
         turned = agcl.add_angle(cosine, angle, easy_margin=easy)
         turned.sum().backward()
-        found.append((turned.detach(), cosine.grad))
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+        outputs.append((turned.detach(), cosine.grad))
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=0)
     (slope,) = torch.autograd.grad(agcl.add_angle(cosine, angle).square().sum(), cosine, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):  # no second slope, rather than a wrong one
         slope.sum().backward()

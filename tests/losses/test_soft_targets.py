@@ -94,10 +94,12 @@ def test_a_shift_of_the_label_is_that_own_logit(kind: str, scaled: bool) -> None
     scale = torch.tensor([1.0, 5.0, 0.5, 2.0], dtype=torch.float64) if scaled else None
     target = rand(6, 4, seed=2).softmax(1) if kind == "probabilities" else torch.tensor([0, 3, -100, 1, 2, 0])
     how = ReductionOptions(label_smoothing=0.2 if kind == "smoothed" else 0.0)
-    own = soft_cross_entropy(AdjustedLogits(given * 3, target_logits=given * 3 + shift, label_scale=scale), target, how)
+    by_label = soft_cross_entropy(
+        AdjustedLogits(given * 3, target_logits=given * 3 + shift, label_scale=scale), target, how
+    )
     shifted = soft_cross_entropy(AdjustedLogits(given * 3, label_scale=scale, label_shift=shift), target, how)
-    torch.testing.assert_close(shifted, own)
-    torch.testing.assert_close(*(torch.autograd.grad(each, given)[0] for each in (shifted, own)))
+    torch.testing.assert_close(shifted, by_label)
+    torch.testing.assert_close(*(torch.autograd.grad(each, given)[0] for each in (shifted, by_label)))
 
 
 @pytest.mark.parametrize("ignored", [-100, 255, 2])

@@ -54,20 +54,20 @@ def test_every_image_is_seen_once_an_epoch(pair: tuple[Path, Path]) -> None:
 
 
 def test_the_weights_are_those_of_one_process(pair: tuple[Path, Path]) -> None:
-    one, two = (load_file(run / "model.safetensors") for run in pair)
-    assert one.keys() == two.keys()
-    for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-5)
+    first, second = (load_file(run / "model.safetensors") for run in pair)
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(second[name], first[name], rtol=0, atol=1e-5)
 
 
 def test_two_processes_measure_what_one_does(pair: tuple[Path, Path]) -> None:
-    one: dict[str, Any] = json.loads((pair[0] / "metrics.json").read_text())["test"]
-    two: dict[str, Any] = json.loads((pair[1] / "evaluated.json").read_text())
-    assert two["per_class"] == one["per_class"]
+    first: dict[str, Any] = json.loads((pair[0] / "metrics.json").read_text())["test"]
+    second: dict[str, Any] = json.loads((pair[1] / "evaluated.json").read_text())
+    assert second["per_class"] == first["per_class"]
     for name in ("num_images", "accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class"):
-        assert two[name] == one[name]
-    assert two["nll"] == pytest.approx(one["nll"], rel=1e-6)
-    assert two["ece"] == pytest.approx(one["ece"], abs=1e-6)
+        assert second[name] == first[name]
+    assert second["nll"] == pytest.approx(first["nll"], rel=1e-6)
+    assert second["ece"] == pytest.approx(first["ece"], abs=1e-6)
 
 
 def test_history_and_predictions_are_those_of_all_processes(pair: tuple[Path, Path]) -> None:

@@ -131,16 +131,16 @@ def test_options_of_speed_stay_near_the_plain_path(options: dict[str, Any]) -> N
 
 def test_the_moving_average_is_the_one_computed_by_hand(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
     """One step an epoch, so that the weights after each step are those of a run of that many epochs."""
-    found = {}
+    weights_by_run = {}
     for name, epochs, decay in (("1", 1, None), ("2", 2, None), ("3", 3, None), ("average", 3, 0.5)):
         stage = {"epochs": epochs, "batch_size": 10_000, "optimizer": {"lr": 0.02, "weight_decay": 0.0}}
         start_run(small_config(stage1=stage, training={"ema_decay": decay}), tmp_path / name, quiet)
-        found[name] = load_file(tmp_path / name / "model.safetensors")
+        weights_by_run[name] = load_file(tmp_path / name / "model.safetensors")
     second, third = 1 - 2 ** (-2 / 3), 0.5  # 1 - (step)^(-2/3), rising from 0 at the first step to the decay asked for
-    for key, value in found["average"].items():
-        after_two = second * found["1"][key] + (1 - second) * found["2"][key]
-        torch.testing.assert_close(value, third * after_two + (1 - third) * found["3"][key])
-    assert not torch.equal(found["1"]["head.weight"], found["3"]["head.weight"])
+    for key, value in weights_by_run["average"].items():
+        after_two = second * weights_by_run["1"][key] + (1 - second) * weights_by_run["2"][key]
+        torch.testing.assert_close(value, third * after_two + (1 - third) * weights_by_run["3"][key])
+    assert not torch.equal(weights_by_run["1"]["head.weight"], weights_by_run["3"]["head.weight"])
 
 
 @pytest.mark.parametrize("training", [{}, {"accumulation": 4}])
@@ -176,9 +176,9 @@ def test_predictions_break_ties_as_the_metric_does() -> None:
     labels = torch.randint(0, 40, (500,), generator=torch.Generator().manual_seed(1))
     rows, metric = predict_rows(scores, labels, torch.arange(500)), EvaluationMetrics(40)
     metric.update(scores, labels)
-    found = torch.zeros(40, 40, dtype=torch.int64)
-    found.view(-1).index_add_(0, labels * 40 + rows["prediction"], torch.ones(500, dtype=torch.int64))
-    assert torch.equal(found, metric.compute()["confusion"])
+    confusion = torch.zeros(40, 40, dtype=torch.int64)
+    confusion.view(-1).index_add_(0, labels * 40 + rows["prediction"], torch.ones(500, dtype=torch.int64))
+    assert torch.equal(confusion, metric.compute()["confusion"])
     assert torch.equal(rows["top5"][:, 0], rows["prediction"])
     assert rows["top5"].shape == (500, TOP)
     assert all(len(set(row)) == TOP for row in rows["top5"].tolist())

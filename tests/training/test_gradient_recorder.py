@@ -43,7 +43,7 @@ def batch(seed: int = 0, images: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def recorded(loss: LongTailLoss, logits: torch.Tensor, target: torch.Tensor, parts: int = 1) -> dict[str, Any]:
-    recorder = GradientRecorder(CPU, 4, scale=loss.logit_scale)
+    recorder = GradientRecorder(loss, CPU)
     for some, labels in zip(logits.tensor_split(parts), target.tensor_split(parts), strict=True):
         given, share = some.clone().requires_grad_(), len(some) / len(logits)
         recorder.on_logits(given, labels, share)
@@ -59,11 +59,11 @@ def expected(logits: torch.Tensor, target: torch.Tensor) -> dict[str, Any]:
     label = target if target.ndim == 1 else target.argmax(1)
     gradient, probability = given.grad.numpy(), logits.softmax(1)[torch.arange(len(label)), label].numpy()
     images = np.bincount(label.numpy(), minlength=4)
-    own = np.bincount(label.numpy(), np.abs(gradient[np.arange(len(label)), label.numpy()]), minlength=4)
-    place = np.array([np.histogram(probability[label.numpy() == name], EDGES)[0] for name in range(4)])
+    label_gradient = np.bincount(label.numpy(), np.abs(gradient[np.arange(len(label)), label.numpy()]), minlength=4)
+    histogram = np.array([np.histogram(probability[label.numpy() == name], EDGES)[0] for name in range(4)])
     return {
         "images": images, "positive": np.maximum(-gradient, 0).sum(0), "negative": np.maximum(gradient, 0).sum(0),
-        "gradient": own / np.where(images, images, np.nan), "p_histogram": place,
+        "gradient": label_gradient / np.where(images, images, np.nan), "p_histogram": histogram,
     }  # fmt: skip
 
 
@@ -71,22 +71,22 @@ def backward(loss: torch.Tensor) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
 
 
-def assert_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    assert found.keys() == wanted.keys()
-    for name in found:
-        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, atol=1e-6, err_msg=name)
+def assert_same(measured: dict[str, Any], reference: dict[str, Any]) -> None:
+    assert measured.keys() == reference.keys()
+    for name in measured:
+        np.testing.assert_allclose(measured[name], reference[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("parts", [1, 5])
 def test_hard_targets(parts: int) -> None:
     logits, target = batch()
-    found = recorded(CrossEntropyLoss(COUNTS), logits, target, parts)
-    assert_same(found, expected(logits, target))
-    assert found["positive"][3] == 0  # a class without images is never raised
-    assert np.isnan(found["gradient"][3])
+    measured = recorded(CrossEntropyLoss(COUNTS), logits, target, parts)
+    assert_same(measured, expected(logits, target))
+    assert measured["positive"][3] == 0  # a class without images is never raised
+    assert np.isnan(measured["gradient"][3])
     probability = logits.softmax(1)[torch.arange(12), target].double()
     mean = [float((1 - probability)[target == name].mean()) for name in range(3)]
-    np.testing.assert_allclose(found["gradient"][:3], mean, rtol=1e-5)  # 1 - p_y
+    np.testing.assert_allclose(measured["gradient"][:3], mean, rtol=1e-5)  # 1 - p_y
 
 
 @pytest.mark.parametrize("parts", [1, 3])
@@ -107,15 +107,16 @@ def test_probabilities_are_those_without_noise_and_gradients_those_with(monkeypa
     loss = GCLLoss(COUNTS, noise=0.5, scale=30.0)
     monkeypatch.setattr(loss, "sample_noise", torch.ones_like)
     logits, target = batch()
-    found = recorded(loss, logits / 30, target)
+    measured = recorded(loss, logits / 30, target)
     clouded = logits - 30 * 0.5 * loss.get_buffer("_tail_weight")
-    np.testing.assert_array_equal(found["p_histogram"], expected(logits, target)["p_histogram"])
-    np.testing.assert_allclose(found["negative"], expected(clouded, target)["negative"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(measured["p_histogram"], expected(logits, target)["p_histogram"])
+    np.testing.assert_allclose(measured["negative"], expected(clouded, target)["negative"], rtol=1e-5, atol=1e-6)
 
 
 def test_batches_of_other_sizes_and_many_steps_add_up() -> None:
     """More steps than are kept before they are added, the last batch smaller than the others."""
-    recorder, loss = GradientRecorder(CPU, 4, scale=1.0), CrossEntropyLoss(COUNTS)
+    loss = CrossEntropyLoss(COUNTS)
+    recorder = GradientRecorder(loss, CPU)
     parts = [batch(seed, 12 if seed < 59 else 5) for seed in range(60)]
     for logits, target in parts:
         given = logits.clone().requires_grad_()
@@ -127,7 +128,8 @@ def test_batches_of_other_sizes_and_many_steps_add_up() -> None:
 
 def test_the_scale_of_a_float16_loss_is_undone() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    recorder, loss = GradientRecorder(CPU, 4, scale=1.0, scaler=scaler), CrossEntropyLoss(COUNTS)
+    loss = CrossEntropyLoss(COUNTS)
+    recorder = GradientRecorder(loss, CPU, scaler=scaler)
     logits, target = batch()
     given = logits.clone().requires_grad_()
     recorder.on_logits(given, target)
@@ -135,8 +137,9 @@ def test_the_scale_of_a_float16_loss_is_undone() -> None:
     assert_same(epoch_columns(recorder.sums, 1.0), expected(logits, target))
 
 
-def test_the_sum_of_losses_is_no_mean() -> None:
-    recorder, loss = GradientRecorder(CPU, 4, scale=1.0, mean=False), CrossEntropyLoss(COUNTS, reduction="sum")
+def test_a_sum_of_losses_is_not_taken_as_a_mean() -> None:
+    loss = CrossEntropyLoss(COUNTS, reduction="sum")
+    recorder = GradientRecorder(loss, CPU)
     logits, target = batch()
     given = logits.clone().requires_grad_()
     recorder.on_logits(given, target, 0.5)
@@ -175,11 +178,11 @@ def tables(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_a_run_writes_one_file_an_epoch(straight: Path) -> None:
-    found = tables(straight)
+    measured = tables(straight)
     names = ["stage1-epoch0001.parquet", "stage1-epoch0002.parquet", "stage2-epoch0001.parquet"]
-    assert list(found) == names
+    assert list(measured) == names
     for name in names[:2]:
-        table = found[name]
+        table = measured[name]
         assert table["class"] == list(range(10))
         assert all(len(row) == BINS for row in table["p_histogram"])
         assert sum(map(sum, table["p_histogram"])) == sum(table["images"])
@@ -187,8 +190,8 @@ def test_a_run_writes_one_file_an_epoch(straight: Path) -> None:
         assert sum(table["positive"]) == pytest.approx(sum(table["negative"]), rel=1e-4)
     # Mixup pairs a batch with itself in another order, so that the larger share is of every image once.
     counts = json.loads((straight / "metrics.json").read_text())["train_counts"]
-    assert found[names[0]]["images"] == found[names[1]]["images"] == counts
-    assert found[names[2]]["images"] != counts  # class-balanced draws
+    assert measured[names[0]]["images"] == measured[names[1]]["images"] == counts
+    assert measured[names[2]]["images"] != counts  # class-balanced draws
 
 
 def test_recording_changes_nothing(straight: Path, small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
@@ -207,13 +210,13 @@ def test_a_run_resumed_within_an_epoch_records_the_same(
     with pytest.raises(Interrupted):
         start_run(config, tmp_path / "run", quiet, callbacks=[CtrlC(1, 1, 3)])
     resume_run(config, tmp_path / "run", quiet)
-    found, wanted = tables(tmp_path / "run"), tables(straight)
-    assert found.keys() == wanted.keys()
-    for name, table in wanted.items():
-        assert found[name]["p_histogram"] == table["p_histogram"]
-        assert found[name]["images"] == table["images"]
+    measured, reference = tables(tmp_path / "run"), tables(straight)
+    assert measured.keys() == reference.keys()
+    for name, table in reference.items():
+        assert measured[name]["p_histogram"] == table["p_histogram"]
+        assert measured[name]["images"] == table["images"]
         for column in ("positive", "negative", "gradient"):
-            np.testing.assert_allclose(found[name][column], table[column], rtol=1e-5, err_msg=column)
+            np.testing.assert_allclose(measured[name][column], table[column], rtol=1e-5, err_msg=column)
 
 
 def one_epoch(accumulation: int) -> dict[str, Any]:
@@ -231,14 +234,14 @@ def one_epoch(accumulation: int) -> dict[str, Any]:
         labels=labels.numpy(),
         inputs=ImageInputs(ResidentLoader(pixels, labels, engine.device), BatchTransform((0.5,) * 3, (0.25,) * 3)),
     )
-    recorder = GradientRecorder.of_stage(work, engine)
+    recorder = GradientRecorder(work.loss, engine.device)
     work.callbacks = [recorder]
     train_epoch(work, 0)
     return epoch_columns(recorder.sums, recorder.scale)
 
 
 def test_accumulated_parts_are_recorded_as_one_batch() -> None:
-    one, three = one_epoch(1), one_epoch(3)
-    assert one["images"].tolist() == three["images"].tolist() == [7, 7, 7]
+    whole, in_parts = one_epoch(1), one_epoch(3)
+    assert whole["images"].tolist() == in_parts["images"].tolist() == [7, 7, 7]
     for column in ("positive", "negative", "gradient"):
-        np.testing.assert_allclose(one[column], three[column], rtol=1e-3, err_msg=column)
+        np.testing.assert_allclose(whole[column], in_parts[column], rtol=1e-3, err_msg=column)

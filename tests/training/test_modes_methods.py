@@ -45,10 +45,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gc.freeze()  # as in conftest.py: a collection after each stage would go through all of it
     root = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(0)
-    for place, count in IMAGES.items():
-        (root / place).mkdir(parents=True)
+    for folder, count in IMAGES.items():
+        (root / folder).mkdir(parents=True)
         for number in range(count):
-            Image.fromarray(random.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(root / place / f"{number}.png")
+            Image.fromarray(random.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(root / folder / f"{number}.png")
     return root
 
 
@@ -87,12 +87,12 @@ def tiny(method: str, mode: str, source: Path) -> RunConfig:
     values = base_config(f"images/{method}", epochs=1, mode=mode, model="timm:test_vit", image_size=32)
     stage = {"batch_size": 4, "schedule": {"warmup_epochs": 0}}
     views = [{"cached_views": 1} if values[name]["cached_views"] else {} for name in ("stage1", "stage2")]
-    own = {
+    overrides = {
         "data": {"source": str(source), "augmentation": "flip", "resize": 32, "validation_fraction": 0.0, "workers": 0},
         "model": {"pretrained": False}, "training": {"precision": "fp32"}, "stage1": stage | views[0],
         "stage2": stage | views[1],
     }  # fmt: skip
-    return build(merge(values, own))
+    return build(merge(values, overrides))
 
 
 @pytest.mark.parametrize("mode", ["linear", "finetune", "lora", "scratch"])

@@ -69,12 +69,12 @@ def test_tensorboard_holds_every_epoch_of_a_run_that_was_stopped(
     pytest.importorskip("tensorboard")
     out = tmp_path / "run"
     metrics = stopped_and_resumed(tracked("tensorboard"), out, quiet)
-    found = scalars(out / "tensorboard")
+    logged = scalars(out / "tensorboard")
     for column in ("train_loss", "learning_rate", "validation_accuracy", "images_per_second"):
-        assert found[column] == pytest.approx(history(out, column), rel=1e-5)
-    assert list(found["train_loss"]) == [1, 2, 3, 4, 5]
-    assert found["test_accuracy"] == {5: pytest.approx(metrics["test"]["accuracy"])}
-    assert found["test_few"] == {5: pytest.approx(metrics["test"]["few"])}
+        assert logged[column] == pytest.approx(history(out, column), rel=1e-5)
+    assert list(logged["train_loss"]) == [1, 2, 3, 4, 5]
+    assert logged["test_accuracy"] == {5: pytest.approx(metrics["test"]["accuracy"])}
+    assert logged["test_few"] == {5: pytest.approx(metrics["test"]["few"])}
     parameters = [path.read_text() for path in out.glob("tensorboard/*/hparams.yml")]
     assert len(parameters) == 1  # once, not again by the resumed run
     assert "stage1.loss.name: gcl" in parameters[0]
@@ -230,10 +230,10 @@ def test_trackio_goes_on_under_the_same_name(
     with sqlite3.connect(tmp_path / "trackio" / "digits.db") as database:
         rows = database.execute("select run_name, step, metrics from metrics order by id").fetchall()
     assert {row[0] for row in rows} == {name}
-    found = [(step, json.loads(values)) for _, step, values in rows]
-    losses = {step: values["train_loss"] for step, values in found if "train_loss" in values}
+    logged = [(step, json.loads(values)) for _, step, values in rows]
+    losses = {step: values["train_loss"] for step, values in logged if "train_loss" in values}
     assert losses == pytest.approx(history(out, "train_loss"))
-    assert found[-1][1]["test_few"] == pytest.approx(metrics["test"]["few"])
+    assert logged[-1][1]["test_few"] == pytest.approx(metrics["test"]["few"])
 
 
 # --- none -------------------------------------------------------------------------------------------------------------
@@ -258,5 +258,5 @@ def test_a_tracker_is_not_told_the_folders_of_the_machine() -> None:
     config = RunConfig(
         data=DataConfig(source="folder:/home/me/photos"), model=ModelConfig(weights="/home/me/runs/first")
     )
-    found = hyperparameters(config)
-    assert (found["data.source"], found["model.weights"]) == ("folder:photos", "first")
+    options = hyperparameters(config)
+    assert (options["data.source"], options["model.weights"]) == ("folder:photos", "first")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from longtail.counts import ClassCounts
-from longtail.evaluation.metrics import Groups, Summary, bin_confidences, figures, summarize_figures
+from longtail.evaluation.metrics import BINS, Groups, Summary, bin_confidences, figures, summarize_figures
 from longtail.models.timm import prepare_torchvision
 
 prepare_torchvision()
@@ -25,9 +25,6 @@ class EvaluationMetrics(Metric):
 
     Args:
         num_classes: Classes C; the confusion matrix takes 8 C^2 bytes.
-        logit_scale: Factor of the logits before softmax: the ``S`` of a cosine classifier, 1 for a linear one.
-        from_probabilities: Scores are probabilities already.
-        num_bins: Calibration bins.
         validate_args: Check that every target is a class; on a GPU this waits for the batch.
 
     Example:
@@ -46,31 +43,20 @@ class EvaluationMetrics(Metric):
     nll_sum: Tensor
     bins: Tensor
 
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        logit_scale: float = 1.0,
-        from_probabilities: bool = False,
-        num_bins: int = 15,
-        validate_args: bool = True,
-    ) -> None:
+    def __init__(self, num_classes: int, *, validate_args: bool = True) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.logit_scale = logit_scale
-        self.from_probabilities = from_probabilities
-        self.num_bins = num_bins
         self.validate_args = validate_args
         counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         self.add_state("confusion", counts, dist_reduce_fx="sum")
         self.add_state("nll_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("bins", torch.zeros(3, num_bins, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("bins", torch.zeros(3, BINS, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, scores: Tensor, target: Tensor) -> None:
         """Add a batch.
 
         Args:
-            scores: Unchanged logits, or probabilities, shape (N, C).
+            scores: What softmax makes probabilities of, shape (N, C).
             target: True classes, shape (N,), in 0 .. C-1.
 
         Raises:
@@ -79,13 +65,14 @@ class EvaluationMetrics(Metric):
         self._check(scores, target)
         if target.numel() == 0:
             return
-        log_probabilities = self._log_probabilities(scores.detach())
+        wide = scores.detach().float() if scores.dtype in (torch.float16, torch.bfloat16) else scores.detach()
+        log_probabilities = torch.log_softmax(wide, dim=1)
         confidence, prediction = log_probabilities.max(dim=1)
         # An index_add costs N additions; a bincount of all C^2 cells each batch would not do for 8,142 classes.
         cells = target * self.num_classes + prediction
         self.confusion.view(-1).index_add_(0, cells, torch.ones_like(cells))
         self.nll_sum -= log_probabilities.gather(1, target[:, None]).double().sum()
-        self.bins += bin_confidences(confidence.exp(), prediction == target, num_bins=self.num_bins)
+        self.bins += bin_confidences(confidence.exp(), prediction == target)
 
     def compute(self) -> dict[str, Tensor]:
         """Return the sums over all processes and their figures.
@@ -106,12 +93,6 @@ class EvaluationMetrics(Metric):
             return
         if not bool(((target >= 0) & (target < self.num_classes)).all()):
             raise ValueError(f"EvaluationMetrics takes targets in 0..{self.num_classes - 1}; drop other labels first.")
-
-    def _log_probabilities(self, scores: Tensor) -> Tensor:
-        wide = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
-        if self.from_probabilities:
-            return wide.clamp_min(torch.finfo(wide.dtype).tiny).log()
-        return torch.log_softmax(wide * self.logit_scale, dim=1)
 
 
 def summarize(metric: EvaluationMetrics, class_counts: ClassCounts, groups: Groups | None = None) -> Summary:

@@ -25,7 +25,7 @@ LEVEL_TEXT = percent(LEVEL, 0)
 """The level of all intervals, as a sentence writes it."""
 
 
-def wilson(right: npt.ArrayLike, images: npt.ArrayLike, *, level: float = LEVEL) -> Array:
+def wilson(right: npt.ArrayLike, images: npt.ArrayLike) -> Array:
     """Wilson's score interval of a proportion.
 
     Unlike ``p ± 1.96 sqrt(p (1 - p) / n)`` it has a width where all images are right, and stays inside [0, 1].
@@ -34,7 +34,6 @@ def wilson(right: npt.ArrayLike, images: npt.ArrayLike, *, level: float = LEVEL)
     Args:
         right: Images that are right, shape (...); fractions of an image may occur.
         images: Images, the same shape.
-        level: How often such intervals hold the true value.
 
     Returns:
         Low and high ends, shape (..., 2); NaN where there is no image.
@@ -44,15 +43,15 @@ def wilson(right: npt.ArrayLike, images: npt.ArrayLike, *, level: float = LEVEL)
         [[0.439, 1.0], [0.404, 0.596]]
     """
     k, n = np.asarray(right, dtype=np.float64), np.asarray(images, dtype=np.float64)
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         rate, shrink = k / n, 1 + z * z / n
         middle = (rate + z * z / (2 * n)) / shrink
         half = z / shrink * np.sqrt(np.maximum(rate * (1 - rate), 0) / n + z * z / (4 * n * n))
-    ends = np.stack([middle - half, middle + half], axis=-1).clip(0.0, 1.0)
-    # The ends meet the rate exactly where all or none are right; rounding must not put it outside.
-    ends[..., 0], ends[..., 1] = np.minimum(ends[..., 0], rate), np.maximum(ends[..., 1], rate)
-    return np.where((n > 0)[..., None], ends, np.nan)
+    bounds = np.stack([middle - half, middle + half], axis=-1).clip(0.0, 1.0)
+    # The bounds meet the rate exactly where all or none are right; rounding must not put it outside.
+    bounds[..., 0], bounds[..., 1] = np.minimum(bounds[..., 0], rate), np.maximum(bounds[..., 1], rate)
+    return np.where((n > 0)[..., None], bounds, np.nan)
 
 
 def share_interval(share: float | None, images: float) -> Interval | None:
@@ -79,8 +78,8 @@ def f1_intervals(right: Array, images: Array, predicted: Array) -> Array:
     """
     share = wilson(right, images + predicted - right)
     share[images == 0] = np.nan
-    ends: Array = 2 * share / (1 + share)
-    return ends
+    bounds: Array = 2 * share / (1 + share)
+    return bounds
 
 
 def mean_intervals(
@@ -105,8 +104,8 @@ def mean_intervals(
         [low, high] for each set; None for a set without images.
 
     Example:
-        >>> ends = mean_intervals(np.array([3.0, 3.0]), np.array([3.0, 3.0]), {"few": [0, 1], "many": []})
-        >>> [round(end, 2) for end in ends["few"]], ends["many"]
+        >>> intervals = mean_intervals(np.array([3.0, 3.0]), np.array([3.0, 3.0]), {"few": [0, 1], "many": []})
+        >>> [round(end, 2) for end in intervals["few"]], intervals["many"]
         ([0.56, 1.0], None)
     """
     sizes = images if effective is None else effective

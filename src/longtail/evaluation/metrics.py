@@ -28,6 +28,7 @@ from longtail.evaluation.intervals import (
     worst_interval,
 )
 
+BINS = 15  # of the calibration error
 Groups: TypeAlias = Mapping[GroupName, Sequence[int] | npt.NDArray[np.int64]]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Summary: TypeAlias = dict[str, Any]
@@ -182,7 +183,7 @@ def harmonic_mean(recall: Tensor) -> Tensor:
     return 1 / (1 / recall).nanmean()
 
 
-def bin_confidences(confidence: Tensor, correct: Tensor, *, num_bins: int = 15) -> Tensor:
+def bin_confidences(confidence: Tensor, correct: Tensor, *, num_bins: int = BINS) -> Tensor:
     """Sort predictions into bins of equal width by their confidence and sum each bin.
 
     Bin b holds confidences in ``(b / B, (b + 1) / B]``; the first holds 0 as well. Sums of batches and of processes

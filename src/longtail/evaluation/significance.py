@@ -82,13 +82,15 @@ class Difference:
     @property
     def interval(self) -> Ends | None:
         """The outer ends of the known intervals: contains zero if one of them does."""
-        intervals = [ends for ends in (self.images, self.seeds) if ends is not None]
+        intervals = [interval for interval in (self.images, self.seeds) if interval is not None]
         return (min(low for low, _ in intervals), max(high for _, high in intervals)) if intervals else None
 
     @property
     def holds(self) -> Holds | None:
         """Which intervals exclude zero; None without any interval."""
-        images, seeds = (ends is not None and (ends[0] > 0 or ends[1] < 0) for ends in (self.images, self.seeds))
+        images, seeds = (
+            interval is not None and (interval[0] > 0 or interval[1] < 0) for interval in (self.images, self.seeds)
+        )
         if self.interval is None:
             return None
         if images and seeds:
@@ -101,8 +103,8 @@ class Difference:
 
         Every verdict of the package is made here.
         """
-        ends = self.interval
-        return ends is not None and abs(self.mean) >= EVIDENCE and (ends[0] > 0 or ends[1] < 0)
+        interval = self.interval
+        return interval is not None and abs(self.mean) >= EVIDENCE and (interval[0] > 0 or interval[1] < 0)
 
     @property
     def is_none(self) -> bool:
@@ -112,16 +114,15 @@ class Difference:
             >>> Difference(0.001, None, 1, images=(-0.002, 0.004)).is_none, Difference(0.001, None, 1).is_none
             (True, False)
         """
-        ends = self.interval
-        return ends is not None and max(abs(ends[0]), abs(ends[1])) < EVIDENCE
+        interval = self.interval
+        return interval is not None and max(abs(interval[0]), abs(interval[1])) < EVIDENCE
 
 
-def t_quantile(freedom: float, *, level: float = LEVEL) -> float:
+def t_quantile(freedom: float) -> float:
     """Two-sided Student t quantile: the standard errors on either side of a mean in its interval.
 
     Args:
         freedom: Degrees of freedom, above 0; a fraction may occur.
-        level: How often such intervals hold the true value.
 
     Example:
         >>> [round(t_quantile(freedom), 3) for freedom in (1, 2, 1e9)]
@@ -129,7 +130,7 @@ def t_quantile(freedom: float, *, level: float = LEVEL) -> float:
     """
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, (1 + level) / 2))
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
 def seeds_interval(mean: float, std: float, n: int) -> Ends:
@@ -254,11 +255,11 @@ def matched_gain(
     tested = images > 0
     # With as many images of each class the two accuracies are one figure, which gets one interval.
     alike = np.unique(images[tested]).size == 1
-    ends = images_interval(first, second, label if alike or balanced else None, cluster=cluster)
-    if ends is None:
+    interval = images_interval(first, second, label if alike or balanced else None, cluster=cluster)
+    if interval is None:
         return None
     by_class = np.bincount(label, weights=gain)[tested] / images[tested]
-    return float(by_class.mean() if balanced else gain.mean()), ends
+    return float(by_class.mean() if balanced else gain.mean()), interval
 
 
 def _over_seeds(right: npt.ArrayLike) -> Shares:
@@ -296,8 +297,8 @@ def paired_means_interval(
 
     Example:
         >>> wrong, other = [True] * 40, [True] * 20 + [False] * 20
-        >>> ends = paired_means_interval([1.0] * 40, wrong, [0.0] * 10 + [1.0] * 30, other)
-        >>> [round(end, 2) for end in ends]
+        >>> interval = paired_means_interval([1.0] * 40, wrong, [0.0] * 10 + [1.0] * 30, other)
+        >>> [round(end, 2) for end in interval]
         [0.25, 0.75]
     """
     units, means, contributions = [], [], []

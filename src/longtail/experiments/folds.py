@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,8 @@ def _require_same(grid: Grid, data: ImageData) -> None:
             continue
         trained_on = read_metrics(run.folder)
         same_classes = trained_on.classes == data.classes
-        if not same_classes or trained_on.data_hash != prepare_data(run.config.data, readable=data).data_hash:
+        options = replace(run.config.data, skip_unreadable=False)  # what cannot be decoded is left out already
+        if not same_classes or trained_on.data_hash != prepare_data(options, source=data).data_hash:
             changed = "images" if same_classes else "classes"
             raise LongtailError(
                 f"the {changed} of {data.source!r} are not those that {run.folder} was trained on: put them back to "

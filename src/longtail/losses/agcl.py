@@ -18,7 +18,7 @@ from longtail.losses.gcl import GCLLoss
 # The square of sin(theta) up to which it counts as 0; the slope of the root is infinite there.
 _FLOOR = 1e-7
 _SINE = [(-1) ** k / math.factorial(2 * k + 1) for k in range(7)]  # exact to 1e-13 up to pi / 4
-_CACHED = 1 << 16  # numbers worked on at a time: tensors of this size stay in a core's cache
+CACHED = 1 << 16  # numbers worked on at a time: tensors of this size stay in a core's cache
 
 
 def add_angle(cosine: Tensor, angle: Tensor, *, easy_margin: bool = False) -> Tensor:
@@ -45,7 +45,7 @@ class _AddAngle(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, cosine: Tensor, angle: Tensor, easy_margin: bool) -> Tensor:
-        rows = len(cosine) if torch.compiler.is_compiling() else max(1, _CACHED // cosine.shape[1])
+        rows = len(cosine) if torch.compiler.is_compiling() else max(1, CACHED // cosine.shape[1])
         if rows >= len(cosine):
             value, slope = _turned(cosine, angle, easy_margin)
         else:

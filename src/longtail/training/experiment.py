@@ -295,7 +295,8 @@ class Experiment(Callback):
             warm_up(work)
             self.seconds["compile"] += time.perf_counter() - begun
         if training.record_dynamics:
-            self.recorder = GradientRecorder.of_stage(work, self.engine, self.out)
+            scaler = self.engine.accelerator.scaler
+            self.recorder = GradientRecorder(work.loss, self.engine.device, scaler=scaler, out=self.out)
         if state is not None:
             load_optimizer_tensors(work.optimizer, state.take("optimizer"))
             if self.average is not None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
-from accelerate.utils import find_executable_batch_size
-from accelerate.utils.memory import should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
 
 from longtail.data.loading.loaders import Batch, Loader
@@ -155,21 +154,12 @@ def largest_batch(work: Callable[[int], Result], first: int) -> Result:
         LongtailError: Not even one image fits.
     """
     size = first
-
-    def halve() -> int:
-        nonlocal size
+    while size:
+        try:
+            return work(size)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+        clear_device_cache(garbage_collection=True)  # not within: the error holds on to what filled the memory
         size //= 2
-        if size == 0:
-            raise LongtailError("one image does not fit the memory: use a smaller --data.image_size or network.")
-        return size
-
-    try:
-        return work(size)
-    except RuntimeError as error:
-        if not should_reduce_batch_size(error):
-            raise
-    # Only now, as the search begins with a collection of garbage that takes longer than evaluating features does.
-    search: Callable[[], Result] = find_executable_batch_size(
-        work, starting_batch_size=halve(), reduce_batch_size_fn=halve
-    )
-    return search()
+    raise LongtailError("one image does not fit the memory: use a smaller --data.image_size or network.")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from longtail.analysis.dynamics import BINS, EDGES
+from longtail.losses.base import LongTailLoss
 from longtail.run.dynamics import SUMS, write_epoch
-from longtail.training.engine import Engine
 from longtail.training.loop import CHECK_STEPS, Callback, StageRun
 
 
@@ -20,13 +20,11 @@ class GradientRecorder(Callback):
 
     With ``g`` the gradient of an image's own loss on the logits, class ``c`` is raised by ``sum_i max(-g_ic, 0)`` and
     lowered by ``sum_i max(g_ic, 0)``. Both follow from the sums of ``g`` and of ``|g|``, which need no labels, so they
-    hold for mixed targets too. Logits are taken as softmax sees them: multiplied by ``scale``.
+    hold for mixed targets too. Logits are taken as softmax sees them: multiplied by the scale of the loss.
 
     Args:
+        loss: The loss; if it is a mean over the batch, its gradients are multiplied by the batch size.
         device: Where the logits are.
-        num_classes: Classes C.
-        scale: What the loss multiplies the logits with (:attr:`LongTailLoss.logit_scale`).
-        mean: Whether the loss is a mean over the batch; its gradients are then multiplied by the batch size.
         scaler: What ``accelerate`` multiplies a float16 loss with, or None.
         out: The RUN folder that each epoch is written to; None writes nothing.
 
@@ -35,40 +33,27 @@ class GradientRecorder(Callback):
             gradient of a class and their ratio.
 
     Example:
+        >>> from longtail.losses import CrossEntropyLoss
         >>> from longtail.run.dynamics import epoch_columns
-        >>> recorder = GradientRecorder(torch.device("cpu"), 2, scale=1.0)
+        >>> loss = CrossEntropyLoss([3, 1])
+        >>> recorder = GradientRecorder(loss, torch.device("cpu"))
         >>> logits, target = torch.zeros(4, 2, requires_grad=True), torch.tensor([0, 0, 0, 1])
         >>> recorder.on_logits(logits, target)
-        >>> functional.cross_entropy(logits, target).backward()
+        >>> loss(logits, target).backward()
         >>> columns = epoch_columns(recorder.sums, recorder.scale)
         >>> columns["positive"].tolist(), columns["negative"].tolist(), columns["gradient"].tolist()
         ([1.5, 0.5], [0.5, 1.5], [0.5, 0.5])
     """
 
     def __init__(
-        self,
-        device: torch.device,
-        num_classes: int,
-        *,
-        scale: float,
-        mean: bool = True,
-        scaler: Any = None,
-        out: Path | None = None,
+        self, loss: LongTailLoss, device: torch.device, *, scaler: Any = None, out: Path | None = None
     ) -> None:
-        self.scale = scale
-        self.out = out
-        self._mean, self._scaler = mean, scaler
-        self._sums = torch.zeros(num_classes, SUMS + BINS, dtype=torch.float64, device=device)
+        self.scale, self.out = loss.logit_scale, out
+        self._mean, self._scaler = loss.reduction == "mean", scaler
+        self._sums = torch.zeros(loss.num_classes, SUMS + BINS, dtype=torch.float64, device=device)
         self._inner = torch.tensor(EDGES[1:-1], dtype=torch.float32, device=device)
         self._steps: list[tuple[Tensor, ...]] = []  # not added yet: few operations for many steps
         self._factor = 1.0  # of all of them
-
-    @classmethod
-    def of_stage(cls, stage: StageRun, engine: Engine, out: Path | None = None) -> Self:
-        """Return a recorder of the loss of a stage."""
-        loss, scaler = stage.loss, engine.accelerator.scaler
-        mean = loss.reduction == "mean"
-        return cls(engine.device, loss.num_classes, scale=loss.logit_scale, mean=mean, scaler=scaler, out=out)
 
     def on_logits(self, logits: Tensor, target: Tensor, share: float = 1.0) -> None:
         """Look at the gradient on these logits once it is there.

@@ -114,7 +114,6 @@ def prepare_data(
     reporter: Reporter | None = None,
     *,
     source: ImageData | None = None,
-    readable: ImageData | None = None,
     classes: Sequence[str] | None = None,
 ) -> PreparedData:
     """Load a source and make its splits.
@@ -126,7 +125,6 @@ def prepare_data(
         config: Of the run.
         reporter: As for :func:`without_unreadable`.
         source: The source, where it has been read already.
-        readable: The source as :func:`without_unreadable` returns it, where all its images have been tried already.
         classes: Class names of an earlier start of the run: the source is matched to them, so that the same images get
             the same splits and labels.
 
@@ -139,12 +137,12 @@ def prepare_data(
         >>> prepared.counts.imbalance_ratio > 9
         True
     """
-    whole = readable or source or read_source(config)
+    whole = source or read_source(config)
     if classes is not None:
         whole = match_classes(whole, classes)
         for split in whole.splits.values():
             require_known(whole, split, classes)
-    data = without_unreadable(config, whole, reporter) if readable is None else readable
+    data = without_unreadable(config, whole, reporter)
     origins = {name: "train" if name == "test" and config.folds > 1 else name for name in data.splits}
     if config.group_column is not None:
         data.splits["train"].require(config.group_column)  # also where nothing is carved: it may be misspelt
@@ -296,8 +294,8 @@ def inspect_environment(config: RunConfig) -> tuple[Facts, ImageData]:
     """
     source = read_source(config.data)
     # Folds are alike, and a few images that cannot be read decide nothing: looking for them is left to the run.
-    data = replace(config.data, fold=0) if config.data.is_cross_validation else config.data
-    prepared = prepare_data(data, readable=source)
+    fold = 0 if config.data.is_cross_validation else config.data.fold
+    prepared = prepare_data(replace(config.data, fold=fold, skip_unreadable=False), source=source)
     train = prepared.data.splits["train"]
     names = (PACKAGED, STRONG, TRANSFORMER, config.model.name)
     facts = Facts(

@@ -20,9 +20,9 @@ def evaluated() -> tuple[Evaluation, Split]:
     prediction = np.where(film % 3 == 0, 1 - label, label)
     metric = EvaluationMetrics(num_classes=2)
     metric.update(torch.eye(2)[prediction], torch.from_numpy(label))
-    said = {"index": np.arange(120), "label": label, "prediction": prediction}
+    predictions = {"index": np.arange(120), "label": label, "prediction": prediction}
     split = Split.from_arrays(np.zeros((120, 2, 2), np.uint8), label, {"film": [f"film {f}" for f in film]})
-    return Evaluation(summarize(metric, ClassCounts([60, 60])), said), split
+    return Evaluation(summarize(metric, ClassCounts([60, 60])), predictions), split
 
 
 def test_films_that_are_right_as_a_whole_count_as_one_image_each(evaluated: tuple[Evaluation, Split]) -> None:

@@ -15,12 +15,12 @@ from longtail.training.results import write_examples
 
 
 def written(path: Path, size: int, *, side: int) -> list[dict[str, object]]:
-    """Examples of a model that takes every class for the one before it; class c is a plain image of grey c."""
-    grey = np.arange(size)
-    pixels = np.broadcast_to(grey[:, None, None], (size, side, side)).astype(np.uint8)
-    train = Split.from_arrays(pixels, grey)
-    said = {"label": grey, "prediction": (grey - 1) % size, "confidence": np.linspace(0.5, 1, size)}
-    write_examples(path, train, train, said, np.ones(size, dtype=int))
+    """Examples of a model that takes every class for the one before it; class c is a plain image of gray c."""
+    gray = np.arange(size)
+    pixels = np.broadcast_to(gray[:, None, None], (size, side, side)).astype(np.uint8)
+    train = Split.from_arrays(pixels, gray)
+    predictions = {"label": gray, "prediction": (gray - 1) % size, "confidence": np.linspace(0.5, 1, size)}
+    write_examples(path, train, train, predictions, np.ones(size, dtype=int))
     return pq.read_table(path).to_pylist()
 
 
