@@ -1,6 +1,6 @@
 """EvaluationMetrics: one confusion matrix, accumulated over batches and processes.
 
-Importing torchmetrics takes seconds: code that only reads or writes figures imports :mod:`longtail.evaluation.summary`.
+Importing torchmetrics takes seconds: code that only reads or writes figures imports :mod:`longtail.evaluation.metrics`.
 """
 
 from __future__ import annotations

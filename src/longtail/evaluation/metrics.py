@@ -249,7 +249,7 @@ def figures(confusion: Tensor, nll_sum: Tensor, bins: Tensor) -> dict[str, Tenso
 
 
 def summarize_figures(values: Mapping[str, Tensor], class_counts: ClassCounts, groups: Groups | None = None) -> Summary:
-    """Turn what :func:`figures` returned into plain numbers with their intervals.
+    """Turn the values of :func:`figures` into plain numbers with their intervals.
 
     See :func:`longtail.evaluation.confusion.summarize`.
     """

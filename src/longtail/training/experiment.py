@@ -60,7 +60,7 @@ def start_run(
     Args:
         config: Everything the run is made from.
         out: The RUN folder.
-        reporter: Tells the user what happens.
+        reporter: Messages and progress bars for the user.
         source: The source of the images, where it has been read already.
         callbacks: Called before those of the run itself.
 
@@ -94,7 +94,7 @@ def resume_run(
     Args:
         config: The configuration of the run.
         out: The RUN folder.
-        reporter: Tells the user what happens.
+        reporter: Messages and progress bars for the user.
         moved: Whether the source of the configuration is a new path, which is stored once the images prove the same.
         callbacks: Called before those of the run itself.
 
@@ -120,7 +120,7 @@ class Experiment(Callback):
     Args:
         config: Everything the run is made from.
         out: The RUN folder.
-        reporter: Tells the user what happens.
+        reporter: Messages and progress bars for the user.
         engine: Device, precision, processes.
         state: The checkpoint to continue from.
         source: The source of the images, where it has been read already.
@@ -319,7 +319,7 @@ class Experiment(Callback):
         self.average = self.recorder = self.state = None
 
     def on_step_end(self, stage: StageRun, progress: Progress) -> None:
-        """Move the bar; save a checkpoint where it is due or where the user asked to stop."""
+        """Move the bar; save a checkpoint if it is due or the user asked to stop."""
         if progress.step % AGREE_STEPS == 0 or progress.step == stage.steps:
             loss = "" if stage.meter.mean_loss is None else f"  loss {stage.meter.mean_loss:.3f}"
             done = progress.epoch * stage.steps + progress.step
@@ -369,7 +369,7 @@ class Experiment(Callback):
     # --- evaluate ----------------------------------------------------------------------------------------------------
 
     def evaluate(self, index: int) -> None:
-        """Evaluate the network on the validation and test splits after a stage, and tell the figures."""
+        """Evaluate the network on the validation and test splits after a stage, and report the figures."""
         last = index == max(self.stages)
         results: dict[str, Evaluation] = {
             name: self._measure(name, self.model, keep_predictions=last and name == "test")

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class LabeledRows(Protocol):
-    """What every batch has, whatever else is in it: labels int64 (N,) on the device, and row numbers on the CPU."""
+    """A batch of any kind: labels, int64 (N,), on the device, and row numbers on the CPU."""
 
     @property
     def labels(self) -> Tensor:
@@ -34,7 +34,7 @@ AnyBatch = TypeVar("AnyBatch", bound=LabeledRows)
 
 
 class Inputs(Protocol[AnyBatch]):
-    """Where the inputs of a network come from: :class:`ImageInputs`, or stored features.
+    """A source of network inputs: :class:`ImageInputs`, or stored features.
 
     Attributes:
         waited: Seconds that whoever takes the batches has waited for them since :meth:`batches` was last begun.
@@ -99,7 +99,7 @@ class ImageInputs:
 
 
 class BatchOutputs(NamedTuple):
-    """What a network gives for a batch, on the device.
+    """The outputs of a network for a batch, on the device.
 
     Attributes:
         logits: float32 (N, C).

@@ -1,4 +1,4 @@
-"""A classifier without its frozen backbone: the features of every image, computed once, and what trains on them."""
+"""Frozen features: those of every image, computed once by the backbone, and the classifier that trains on them."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def backbone_pass(
     seeds: Sequence[tuple[int, ...]],
     tick: Callable[[], object],
 ) -> list[Tensor]:
-    """Features (N, D) of the images of these rows for each seed; each process computes those of every R-th image.
+    """Compute the features (N, D) of some rows for each seed; each process computes those of every R-th image.
 
     Not by :func:`~longtail.training.forward_pass.forward_pass`: draws follow the batches, which have :data:`BATCH`
     images whatever fits the memory, and a batch is decoded once and passed through the backbone alone for every view.
@@ -226,7 +226,7 @@ def backbone_pass(
 
 @dataclass
 class FeatureStore:
-    """Computes the features of a run's splits as they are asked for.
+    """The features of a run's splits, computed when they are first asked for.
 
     Draws follow from the seeds, so that a resumed run trains on the same features. If no stage trains the backbone,
     those of an image follow from it and not from the images next to it, so that another choice of images reuses what
@@ -236,8 +236,8 @@ class FeatureStore:
         engine: Device, precision, processes.
         model: The network; its backbone is frozen when features are asked for. Its head is not used.
         inputs: Images by split, augmented as in training.
-        decoders: What those images are, by split.
-        reporter: Tells the user what happens.
+        decoders: Decoders of those images, by split.
+        reporter: Messages and progress bars for the user.
         seconds: The time it takes is added to ``features``.
         data: The source, and whether features of a fixed backbone are stored on disk for the next run.
         fixed: No stage trains the backbone: its features are the same in every run, so they are of no seed in
@@ -256,7 +256,7 @@ class FeatureStore:
     _plain: dict[str, StoredFeatures] = field(default_factory=dict, init=False)
 
     def views(self, index: int, count: int, seed: int, stop: Callable[[], object] = lambda: None) -> StoredFeatures:
-        """Features of ``count`` augmented views of the training images.
+        """Return the features of ``count`` augmented views of the training images.
 
         Args:
             index: Number of the stage that trains on them.
@@ -272,7 +272,7 @@ class FeatureStore:
         return self._compute("train", self.inputs["train"], seeds, f"stage {index}: features", stop)
 
     def plain(self, name: str) -> StoredFeatures:
-        """Features of a split as it is, which is only evaluated: computed once."""
+        """Return the features of a split that is only evaluated, without augmentation; computed once."""
         if name not in self._plain:
             images = self.inputs[name]
             unchanged = ImageInputs(images.loader, BatchTransform(images.transform.mean, images.transform.std))

@@ -139,7 +139,7 @@ class Meter:
 
 
 class Callback:
-    """What hangs on the training loop. Each method does nothing here: override those that you need.
+    """A hook into the training loop. Each method does nothing here: override those that you need.
 
     Several callbacks are called in their order. One that raises ends the training.
     """
@@ -210,7 +210,7 @@ class MovingAverage(Callback):
 
 @dataclass
 class StageRun:
-    """What one stage trains: everything the loop needs, and nothing about configuration or files.
+    """One stage of training: everything the loop needs, and nothing about configuration or files.
 
     Attributes:
         engine: Device, precision, processes.
@@ -228,7 +228,7 @@ class StageRun:
         index: 1 or 2.
         mixer: Mixing of a batch of network inputs, or None.
         pasted: Draws the second batch of a mixer that needs one (CMO), or None.
-        callbacks: What hangs on the loop.
+        callbacks: Hooks into the loop, called in their order.
         remedy: What to do where the loss is no longer a number, the end of a sentence.
         meter: Running sums of the current epoch.
         paused: Seconds of the current epoch that are no part of its training, such as those of checkpoints.

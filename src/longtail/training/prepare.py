@@ -1,4 +1,4 @@
-"""From a data configuration to what a run trains on: its splits, checked and described, and their batches."""
+"""The data of a run, from its configuration: splits, checked and described, and their batches."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def run_facts(config: RunConfig, prepared: PreparedData) -> dict[str, str]:
 
 
 def describe_data(prepared: PreparedData, source: str, reporter: Reporter) -> None:
-    """Say what there is to train on, and the notes on it."""
+    """Report the size of the data, and the notes on it."""
     counts, splits = prepared.counts, prepared.data.splits
     sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
     groups = ", ".join(f"{len(rows)} {name}" for name, rows in prepared.groups.items())
@@ -227,7 +227,7 @@ def describe_data(prepared: PreparedData, source: str, reporter: Reporter) -> No
 
 
 def make_decoder(split: Split, name: str, data: DataConfig) -> Decoder:
-    """The decoder of a split, to the size that its augmentation needs."""
+    """Return the decoder of a split, to the size that its augmentation needs."""
     # Boxes of any size are cut out of a training image, so all of it is kept; others are cut to size here.
     boxes = name == "train" and data.augmentation == "random-resized-crop"
     side = (data.resize or data.image_size) if boxes else data.image_size
@@ -237,7 +237,7 @@ def make_decoder(split: Split, name: str, data: DataConfig) -> Decoder:
 def make_inputs(
     decoders: Mapping[str, Decoder], data: DataConfig, device: torch.device, reporter: Reporter, *, once: bool = False
 ) -> dict[str, ImageInputs]:
-    """The images of each split as a network takes them, decoded at once where they fit the memory that is left.
+    """Return the images of each split as a network takes them, decoded at once where they fit the memory that is left.
 
     Args:
         decoders: Decoders by split.
@@ -284,7 +284,7 @@ def make_transform(config: DataConfig) -> BatchTransform:
 
 
 def inspect_environment(config: RunConfig) -> tuple[Facts, ImageData]:
-    """Read the source of a configuration and find out what there is to train with, for ``--recipe auto``.
+    """Read the source of a configuration and look for the means of training, for ``--recipe auto``.
 
     Returns:
         The facts that the choice is made from, and the source, so that the run trains on what the choice was made by.

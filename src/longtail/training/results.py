@@ -40,7 +40,7 @@ EXAMPLES_SCHEMA = pa.schema(
 
 @dataclass
 class Record:
-    """What a run has measured so far; every checkpoint holds it.
+    """The measurements of a run so far; every checkpoint holds them.
 
     Attributes:
         history: One row an epoch.
@@ -70,7 +70,7 @@ def run_metrics(
     results: Mapping[str, Evaluation],
     machine: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the values of ``metrics.json``: figures first, then all that they follow from.
+    """Return the values of ``metrics.json``: figures first, then their origin.
 
     Args:
         config: The resolved configuration.
@@ -109,7 +109,7 @@ def run_metrics(
 
 
 def describe(summary: Mapping[str, Any]) -> str:
-    """Say the main figures of a summary in one line, with their intervals where it has them.
+    """Describe the main figures of a summary in one line, with their intervals where it has them.
 
     Example:
         >>> figures = {"accuracy": 0.5, "balanced_accuracy": 0.4, "many": 0.75, "medium": None, "few": 0.1}

@@ -40,7 +40,7 @@ def make_loss(stage: StageConfig, counts: ClassCounts, model: LongTailModel) -> 
 
 
 def fit_loss(loss: LongTailLoss, head: nn.Module) -> None:
-    """Ready a new loss for training: batches of labels that do not count, and the classifier that it may read."""
+    """Prepare a new loss for training: batches whose labels do not count, and the classifier that it may read."""
     if loss.may_be_empty:
         loss.count_empty_as_zero()
     if loss.needs_classifier:
@@ -160,7 +160,7 @@ def build_stage(
     inputs: Inputs[Any],
     network: nn.Module | None = None,
 ) -> StageRun:
-    """Put together what one stage trains.
+    """Assemble one stage for the training loop.
 
     Args:
         engine: Device, precision, processes.
@@ -170,7 +170,7 @@ def build_stage(
         counts: Training images per class.
         labels: Labels of the training split, shape (N,).
         inputs: Images or features of the training split.
-        network: What is called in each step, where that is not the whole model but a part of it.
+        network: The part of the model that is called in each step, where that is not the whole model.
     """
     seed, training = engine.config.seed, engine.config
     loss = make_loss(stage, counts, model).to(engine.device)

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from longtail.run.checkpoint import Tracker, read_tracker, write_tracker
 from longtail.run.folder import CONFIG_FILE, HISTORY_FILE, TENSORBOARD_FOLDER
 from longtail.training.loop import Callback, StageRun
 
+RUN_NAMES = {"mlflow": "info.run_id", "wandb": "id", "trackio": "name"}
+"""The attribute of a tracker's run under which the tracker finds it again; TensorBoard needs none."""
+
 
 class Tracking(Callback):
     """Logs a run to its tracker; to be used in a ``with`` statement, which ends the tracker's run in any case.
@@ -32,7 +36,7 @@ class Tracking(Callback):
     Args:
         config: The run.
         out: The RUN folder.
-        reporter: Tells the user what happens.
+        reporter: Messages for the user.
         is_main: Whether this is the process that logs.
 
     Raises:
@@ -78,7 +82,9 @@ class Tracking(Callback):
                 f"the tracker {self.name} cannot be started ({first_line(error)}): see that it can be reached, or set "
                 f"training.tracker to none (in {CONFIG_FILE}, where the run was started already)."
             ) from error
-        write_tracker(self.out, Tracker(tracker=self.name, run=self._run_name()))
+        attribute = RUN_NAMES.get(self.name)
+        name = "" if attribute is None else str(attrgetter(attribute)(self._tracker.tracker))
+        write_tracker(self.out, Tracker(tracker=self.name, run=name))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -138,15 +144,6 @@ class Tracking(Callback):
             # Under the id of a run that exists, "allow" continues it.
             return tracking.WandBTracker(project, name=title, dir=str(self.out), id=saved or None, resume="allow")
         return tracking.TrackioTracker(project, name=saved or title, resume="allow" if saved else "never")
-
-    def _run_name(self) -> str:
-        """The name or id under which the tracker finds the run again."""
-        run = self._tracker.tracker
-        if self.name == "mlflow":
-            return str(run.info.run_id)
-        if self.name == "wandb":
-            return str(run.id)
-        return str(run.name) if self.name == "trackio" else ""
 
 
 def hyperparameters(config: RunConfig) -> dict[str, bool | int | float | str]:
