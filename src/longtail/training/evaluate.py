@@ -19,7 +19,6 @@ from longtail.training.forward_pass import BatchOutputs, Inputs, forward_pass
 
 if TYPE_CHECKING:
     from longtail.data.dataset import Split
-    from longtail.evaluation.confusion import EvaluationMetrics
 
 TOP = 5
 

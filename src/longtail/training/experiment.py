@@ -152,7 +152,7 @@ class Experiment(Callback):
         self.tracking = Tracking(config, out, self.reporter, is_main=engine.is_main)
         self.callbacks = callbacks
         self.guard = InterruptGuard()
-        self.stages, self.frozen = config.stages, config.is_on_features
+        self.stages, self.last_stage, self.frozen = config.stages, max(config.stages), config.is_on_features
 
         # Data
         classes = None if state is None else state.values.get("classes")
@@ -197,7 +197,7 @@ class Experiment(Callback):
         with self.tracking:
             with self.guard:
                 self.train()
-                self.evaluate(max(self.stages))
+                self.evaluate(self.last_stage)
             return self.save()
 
     # --- setup -------------------------------------------------------------------------------------------------------
@@ -230,33 +230,32 @@ class Experiment(Callback):
                 f"the images of {self.config.data.source!r} are not those that {self.out} was started with; put them "
                 "back to resume, or train into a new --out."
             )
-        last, position = max(self.stages), (values["stage"], values["epoch"], values["step"])
+        index, epoch, step = values["stage"], values["epoch"], values["step"]
         # Checkpoints of earlier versions do not name the state.
-        inferred = "trained" if position[0] > last else "in a stage" if any(position[1:]) else "between stages"
-        self.progress = Progress(*position, values.get("phase", inferred))
+        inferred = "trained" if index > self.last_stage else "in a stage" if epoch or step else "between stages"
+        self.progress = Progress(index, epoch, step, values.get("phase", inferred))
         self.record.resume(values)
         self.engine.loss_scaling = values.get("loss_scaling", {})  # a checkpoint of an older version has none
         if self.progress.state != "between stages":  # then its weights are those from before the next one changes it
-            set_trainable(self.model, self.stages[min(self.progress.stage, last)], self.config.model)
+            set_trainable(self.model, self.stages[min(index, self.last_stage)], self.config.model)
         load_weights(self.model, state.take("model"), f"the model {self.config.model.name!r}")
         self.model.to(self.engine.device)
-        stage = self.stages.get(self.progress.stage)
+        stage = self.stages.get(index)
         self.reporter.say(f"resuming {self.progress.describe(0 if stage is None else stage.epochs)}")
 
     # --- train -------------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
         """Train the stages that are left, each from the weights of the one before."""
-        last = max(self.stages)
         for index, stage in self.stages.items():
             if index < self.progress.stage:
                 continue
             self.train_stage(index, stage)
-            if index != last:
+            if index != self.last_stage:
                 self.evaluate(index)
                 if self.engine.is_main:  # what another stage 2 can start from
                     self._save_model(index, self.out / stage_name(index))
-                self.save_checkpoint(Progress(last, state="between stages"))
+                self.save_checkpoint(Progress(self.last_stage, state="between stages"))
 
     def train_stage(self, index: int, stage: StageConfig) -> None:
         """Train one stage from its start, or from the checkpoint within it."""
@@ -370,7 +369,7 @@ class Experiment(Callback):
 
     def evaluate(self, index: int) -> None:
         """Evaluate the network on the validation and test splits after a stage, and report the figures."""
-        last = index == max(self.stages)
+        last = index == self.last_stage
         results: dict[str, Evaluation] = {
             name: self._measure(name, self.model, keep_predictions=last and name == "test")
             for name in ("validation", "test")
@@ -462,7 +461,7 @@ class Experiment(Callback):
         machine = hardware(self.engine.device) | {"processes": self.engine.world_size}
         metrics = run_metrics(self.config, self.prepared, self.record, self.final, machine)
         if self.engine.is_main:
-            self._save_model(max(self.stages), self.out)
+            self._save_model(self.last_stage, self.out)
             if "test" in self.final:
                 self._save_predictions(self.final["test"])
             for callback in (*self.callbacks, self.tracking):
