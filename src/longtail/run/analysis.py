@@ -1,4 +1,4 @@
-"""``RUN/analysis``: what `longtail analyze` measured, written as tables and read into typed columns."""
+"""``RUN/analysis``: the measures of `longtail analyze`, written as tables and read into typed columns."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _SplitSummary(BaseModel):
 
 
 class _Summary(BaseModel):
-    """What ``summary.json`` holds."""
+    """The contents of ``summary.json``."""
 
     splits: dict[SplitName, _SplitSummary]
 

@@ -228,7 +228,7 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], what: str) -> No
 
 
 class Tracker(BaseModel):
-    """What ``tracker.json`` holds: which run of which experiment tracker a run continues."""
+    """The contents of ``tracker.json``: which run of which experiment tracker a run continues."""
 
     tracker: str
     run: str

@@ -1,4 +1,4 @@
-"""read_dynamics: what a run recorded of its gradients, epoch by epoch, read into arrays."""
+"""``RUN/dynamics``: the gradients that a run recorded, a table for each epoch, written and read into arrays."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Dynamics:
 
 
 def read_dynamics(run: Path, num_classes: int) -> Dynamics | None:
-    """Read what a run recorded.
+    """Read the gradients that a run recorded.
 
     Args:
         run: A RUN folder.
@@ -90,7 +90,7 @@ SUMS = 3  # columns before the histogram: gradient, size of gradient, size of gr
 
 
 def epoch_columns(sums: Tensor, scale: float) -> dict[str, npt.NDArray[Any]]:
-    """What an epoch's file says of each class.
+    """Return the columns of the file of an epoch, a value for each class.
 
     Args:
         sums: float64 (C, 3 + BINS), from :attr:`Recorder.sums`, of all processes.

@@ -60,7 +60,7 @@ def stage_name(number: int) -> str:
 
 
 def log_file(run: Path) -> Path:
-    """Return the file for all output of the process that trains a run of a grid, beside the folder of the run.
+    """Return the file for all output of the process that trains a run of a grid, next to the folder of the run.
 
     Example:
         >>> log_file(Path("grid/gcl/1")).as_posix()

@@ -79,7 +79,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What ``model.json`` holds: all that turns the weights into a classifier of images.
+    """The contents of ``model.json``: all that turns the weights into a classifier of images.
 
     Attributes:
         model: The names of backbone and head.

@@ -147,7 +147,7 @@ _FIGURES: Final = tuple(name for name in _Intervals.model_fields if name not in 
 
 
 class RunMetrics(_Part):
-    """What ``metrics.json`` holds."""
+    """The contents of ``metrics.json``."""
 
     format: int = METRICS_FORMAT
     recipe: str = ""
@@ -183,7 +183,7 @@ class RunMetrics(_Part):
 
 
 class _Adjusted(_Part):
-    """What ``adjusted.json`` holds."""
+    """The contents of ``adjusted.json``."""
 
     adjustment: str
     validation: Metrics | None = None
@@ -309,7 +309,7 @@ class RunResult:
             folder: A RUN folder with ``metrics.json`` and ``config.yaml``; the other files are optional.
 
         Raises:
-            LongtailError: The folder is no finished run, or a file in it is damaged or of a newer format.
+            LongtailError: The folder is not a finished run, or a file in it is damaged or of a newer format.
         """
         root = require_folder(folder)
         metrics = read_metrics(root)
@@ -371,7 +371,7 @@ class RunResult:
 
 
 def _adjustment_name(run: Path) -> str:
-    """The name of what ``longtail adjust`` did to the run; empty where it did nothing or there is no ``model.json``."""
+    """The method of ``longtail adjust`` on a run; empty without an adjustment or without ``model.json``."""
     adjustment = load_info(run).adjustment if (run / MODEL_FILE).is_file() else None
     method = "" if adjustment is None else str(adjustment.chosen.get("method", "post-hoc"))
     return "temperature" if method == "none" else method
