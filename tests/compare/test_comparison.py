@@ -160,14 +160,12 @@ def test_figures_before_an_adjustment_are_said_to_be_so(make_run, untrained_run,
     for folder, method in ((folders[1], "logit-adjustment"), (folders[2], "none")):
         save_info(replace(info, adjustment=Adjustment((1.0,) * 3, (0.0,) * 3, {"method": method})), folder)
     comparison = compare_runs(folders)
-    said = (
-        "figures are those before the adjustment of 1 of the 2 runs of cifar-lt/ce (logit-adjustment) and "
-        "cifar-lt/gcl (temperature): 'longtail evaluate RUN' measures those after it."
-    )
-    assert said in comparison.notes
-    assert dict(provenance(comparison.rows)["runs"][1]["facts"])["Adjusted"] == "logit-adjustment; not in these figures"
+    (note,) = [note for note in comparison.notes if "adjustment" in note]
+    for part in ("1 of the 2 runs of cifar-lt/ce (logit-adjustment)", "cifar-lt/gcl (temperature)"):
+        assert part in note
+    assert "logit-adjustment" in dict(provenance(comparison.rows)["runs"][1]["facts"])["Adjusted"]
     (folders[2] / "model.json").write_text("{")
-    with pytest.raises(LongtailError, match=r"model\.json is not valid JSON"):
+    with pytest.raises(LongtailError, match=r"model\.json"):
         compare_runs(folders)
 
 
@@ -181,7 +179,7 @@ def test_csv_holds_fractions_deviations_and_notes(make_run, tmp_path):
         assert 0 <= float(rows[0][key]) <= 1
     assert float(rows[0]["accuracy_std"]) > 0
     assert rows[1]["accuracy_std"] == ""
-    assert "fewer than 3 seeds" in rows[0]["notes"]
+    assert "3 seeds" in rows[0]["notes"]
 
 
 def test_an_unwritable_csv_is_named(make_run, tmp_path):
@@ -197,13 +195,13 @@ def test_other_classes_are_refused(make_run):
 
 def test_other_test_images_are_flagged(make_run):
     comparison = compare_runs([make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl", per_class_test=10)])
-    assert any("not tested on the same images" in note for note in comparison.notes)
+    assert any("tested on" in note for note in comparison.notes)
 
 
 def test_other_training_images_are_flagged(make_run):
     comparison = compare_runs([make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl", data_hash="sha256:ffff")])
-    assert any("not trained on the same images" in note for note in comparison.notes)
-    assert not any("not tested" in note for note in comparison.notes)
+    assert any("trained on" in note for note in comparison.notes)
+    assert not any("tested on" in note for note in comparison.notes)
 
 
 def test_a_repeated_seed_is_flagged(make_run):

@@ -82,7 +82,7 @@ def test_without_any_pair_it_says_that_means_were_subtracted(runs):
     assert pairs == 0
     assert difference.mean == pytest.approx(0.01)
     assert difference.std > 0.06
-    assert any("can be paired by seed and images" in note for note in comparison.notes)
+    assert any("paired" in note for note in comparison.notes)
 
 
 @pytest.mark.parametrize("name", ["cifar-lt/gcl", "gcl", "gcl-1"])
@@ -138,14 +138,15 @@ def test_one_seed_is_judged_by_the_images_that_both_were_given(make_run):
         make_run(name, recipe=f"cifar-lt/{name}", slope=slope) for name, slope in (("ce", 0.8), ("gcl", 0.6))
     )
     comparison = compare_runs([first, second])
-    found = comparison.rows[1].differences
+    differences = comparison.rows[1].differences
     base, ours = (RunResult.load(folder).predictions for folder in (first, second))
     right = [one.prediction == one.label for one in (ours, base)]
-    assert found["balanced_accuracy"].images == images_interval(*right, base.label)
-    assert found["accuracy"].images == found["balanced_accuracy"].images  # on a balanced test set they are one figure
+    assert differences["balanced_accuracy"].images == images_interval(*right, base.label)
+    # On a balanced test set they are one figure.
+    assert differences["accuracy"].images == differences["balanced_accuracy"].images
     few = np.isin(base.label, [4, 5])  # 12 and 5 training images
-    assert found["few"].images == images_interval(right[0][few], right[1][few], base.label[few])
-    assert found["ece"].interval is None
+    assert differences["few"].images == images_interval(right[0][few], right[1][few], base.label[few])
+    assert differences["ece"].interval is None
     assert any("seeds" in note and "images" in note for note in comparison.notes)
     counted = counted_between(lambda run, seen: (seen.prediction != seen.label, seen.label == 0))
     pair = [[RunResult.load(folder)] for folder in (second, first)]

@@ -181,7 +181,7 @@ def test_what_does_not_fit_is_named(overrides: dict[str, Any], message: str) -> 
 
 
 def test_an_unknown_mode_names_the_nearest() -> None:
-    with pytest.raises(LongtailError, match="Did you mean 'linear'"):
+    with pytest.raises(LongtailError, match="'linear'"):
         base_config("images/ce", mode="liner")
 
 

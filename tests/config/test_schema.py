@@ -17,16 +17,16 @@ def rates(schedule: ScheduleConfig, peak: float, epochs: int) -> list[float]:
 
 def test_cifar_protocol_for_every_epoch() -> None:
     config = load_recipe("cifar-lt/ce").config["stage1"]
-    found = rates(ScheduleConfig(**config["schedule"]), config["optimizer"]["lr"], config["epochs"])
+    learning_rates = rates(ScheduleConfig(**config["schedule"]), config["optimizer"]["lr"], config["epochs"])
     expected = [0.1 * (e + 1) / 5 if e < 5 else 0.1 if e < 160 else 0.01 if e < 180 else 0.001 for e in range(200)]
-    assert found == pytest.approx(expected)
+    assert learning_rates == pytest.approx(expected)
 
 
 def test_fbl_drops_by_a_hundred_and_ten_thousand() -> None:
     config = load_recipe("cifar-lt/fbl").config["stage1"]
-    found = rates(ScheduleConfig(**config["schedule"]), config["optimizer"]["lr"], config["epochs"])
-    assert found[159:161] == pytest.approx([0.1, 0.001])
-    assert found[180] == pytest.approx(1e-5)
+    learning_rates = rates(ScheduleConfig(**config["schedule"]), config["optimizer"]["lr"], config["epochs"])
+    assert learning_rates[159:161] == pytest.approx([0.1, 0.001])
+    assert learning_rates[180] == pytest.approx(1e-5)
 
 
 @pytest.mark.parametrize(
@@ -35,16 +35,16 @@ def test_fbl_drops_by_a_hundred_and_ten_thousand() -> None:
 )  # fmt: skip
 def test_large_protocols(data: str, epochs: int, first: int, second: int) -> None:
     config = load_recipe(f"{data}/ce").config["stage1"]
-    found = rates(ScheduleConfig(**config["schedule"]), config["optimizer"]["lr"], config["epochs"])
-    assert len(found) == epochs
+    learning_rates = rates(ScheduleConfig(**config["schedule"]), config["optimizer"]["lr"], config["epochs"])
+    assert len(learning_rates) == epochs
     expected = [0.2 if e < first else 0.02 if e < second else 0.002 for e in range(epochs)]
-    assert found == pytest.approx(expected)
+    assert learning_rates == pytest.approx(expected)
 
 
 def test_stage_2_falls_as_a_cosine_from_0002_to_zero() -> None:
     config = load_recipe("cifar-lt/gcl").config["stage2"]
-    found = rates(ScheduleConfig(**config["schedule"]), config["optimizer"]["lr"], config["epochs"])
-    assert found == pytest.approx([0.001 * (1 + math.cos(math.pi * e / 30)) for e in range(30)])
+    learning_rates = rates(ScheduleConfig(**config["schedule"]), config["optimizer"]["lr"], config["epochs"])
+    assert learning_rates == pytest.approx([0.001 * (1 + math.cos(math.pi * e / 30)) for e in range(30)])
     assert ScheduleConfig(**config["schedule"]).learning_rate(0.002, 30, 30) == pytest.approx(0.0)
 
 

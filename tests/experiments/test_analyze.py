@@ -53,19 +53,19 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def analysis_of(run: Path) -> Analysis:
-    found = RunResult.load(run).analysis
-    assert found is not None
-    return found
+    analysis = RunResult.load(run).analysis
+    assert analysis is not None
+    return analysis
 
 
 def test_every_test_image_is_there_with_what_the_run_said_of_it(run: Path) -> None:
     test = analysis_of(run).test
     assert test is not None
-    said = pq.read_table(run / "predictions.parquet")
+    predictions = pq.read_table(run / "predictions.parquet")
     for name in ("index", "label", "prediction"):
-        assert getattr(test.images, name).tolist() == said[name].to_pylist()
+        assert getattr(test.images, name).tolist() == predictions[name].to_pylist()
     for name in ("confidence", "probability_true"):
-        assert getattr(test.images, name) == pytest.approx(said[name].to_numpy(), abs=1e-5)
+        assert getattr(test.images, name) == pytest.approx(predictions[name].to_numpy(), abs=1e-5)
     right = test.images.prediction == test.images.label
     assert ((test.images.margin > 0) == right).all()
     assert 0 < right.mean() < 1
@@ -82,12 +82,12 @@ def test_the_columns_are_those_of_features_computed_here(run: Path) -> None:
     with torch.inference_mode():
         logits, features = model(images, return_features=True)
     scores, label = logits * info.logit_scale, torch.from_numpy(split.labels[:40].copy())
-    own = scores.gather(1, label[:, None])[:, 0]
+    true_scores = scores.gather(1, label[:, None])[:, 0]
     other = scores.scatter(1, label[:, None], -np.inf).amax(1)
     train = analysis_of(run).train
     assert train is not None
     assert train.images.index.tolist() == list(range(len(split)))
-    assert train.images.margin[:40] == pytest.approx((own - other).numpy(), abs=0.02)
+    assert train.images.margin[:40] == pytest.approx((true_scores - other).numpy(), abs=0.02)
     assert train.images.feature_norm[:40] == pytest.approx(features.norm(dim=1).numpy(), rel=1e-3)
     assert train.classes.images.tolist() == list(prepared.counts)
     assert train.classes.weight_norm == pytest.approx(model.head.weight.detach().norm(dim=1).numpy(), rel=1e-5)
@@ -97,14 +97,14 @@ def test_the_columns_are_those_of_features_computed_here(run: Path) -> None:
 
 
 def test_the_cloud_is_that_of_the_training_loss_and_absent_for_test(run: Path) -> None:
-    found = analysis_of(run)
-    assert found.train is not None
-    assert found.test is not None
+    analysis = analysis_of(run)
+    assert analysis.train is not None
+    assert analysis.test is not None
     counts = RunResult.load(run).counts.array
-    mean = found.train.classes.cloud_mean
+    mean = analysis.train.classes.cloud_mean
     assert mean[counts.argmax()] == 0
     assert mean[counts.argmin()] == mean.min() < 0
-    assert np.isnan(found.test.classes.cloud_mean).all()
+    assert np.isnan(analysis.test.classes.cloud_mean).all()
 
 
 def test_only_what_was_asked_for_is_projected(run: Path) -> None:
@@ -127,30 +127,30 @@ def test_a_large_training_split_is_a_sample_and_so_is_what_is_drawn(run: Path, m
     whole = analysis_of(run).train
     monkeypatch.setattr(analyze, "TRAIN_IMAGES", 100)
     monkeypatch.setattr(analyze, "DRAWN", 30)
-    found = analyze_run(run, projections=["pca", "tsne"], seed=1)
-    assert found.train is not None
-    assert found.test is not None
+    analysis = analyze_run(run, projections=["pca", "tsne"], seed=1)
+    assert analysis.train is not None
+    assert analysis.test is not None
     assert whole is not None
-    assert 80 < len(found.train.images.index) <= 100
-    assert (found.train.classes.images > 0).all()
-    assert found.train.images.margin == pytest.approx(whole.images.margin[found.train.images.index], abs=1e-4)
-    assert 0 < np.isfinite(found.test.images.pca_x).sum() <= 30
-    assert (np.isfinite(found.test.images.tsne_x) == np.isfinite(found.test.images.pca_x)).all()
-    assert found.test.summary["drawn"] == np.isfinite(found.test.images.pca_x).sum()
-    kept = analysis_of(run).train
-    assert kept is not None
-    assert kept.images.index.tolist() == found.train.images.index.tolist()
+    assert 80 < len(analysis.train.images.index) <= 100
+    assert (analysis.train.classes.images > 0).all()
+    assert analysis.train.images.margin == pytest.approx(whole.images.margin[analysis.train.images.index], abs=1e-4)
+    assert 0 < np.isfinite(analysis.test.images.pca_x).sum() <= 30
+    assert (np.isfinite(analysis.test.images.tsne_x) == np.isfinite(analysis.test.images.pca_x)).all()
+    assert analysis.test.summary["drawn"] == np.isfinite(analysis.test.images.pca_x).sum()
+    stored = analysis_of(run).train
+    assert stored is not None
+    assert stored.images.index.tolist() == analysis.train.images.index.tolist()
 
 
 def test_a_linear_head_has_a_bias_and_its_features_keep_their_length(tmp_path: Path) -> None:
     out = tmp_path / "ce"
     start_run(config("demo/ce"), out, Reporter(quiet=True))
-    found = analyze_run(out, projections=[]).test
-    assert found is not None
+    analysis = analyze_run(out, projections=[]).test
+    assert analysis is not None
     model, _ = load_run(out)
-    assert found.classes.bias == pytest.approx(model.head.bias.detach().numpy())
+    assert analysis.classes.bias == pytest.approx(model.head.bias.detach().numpy())
     assert json.loads((out / "analysis" / "summary.json").read_text())["features"] == "as they are"
-    assert np.isnan(found.classes.cloud_mean).all()
+    assert np.isnan(analysis.classes.cloud_mean).all()
 
 
 def test_changed_images_are_refused_and_the_analysis_stays(run: Path) -> None:
@@ -160,7 +160,7 @@ def test_changed_images_are_refused_and_the_analysis_stays(run: Path) -> None:
     with pytest.raises(LongtailError, match="put them back"):
         analyze_run(run)
     (run / "metrics.json").unlink()
-    with pytest.raises(LongtailError, match=r"no metrics\.json.*longtail train --resume"):
+    with pytest.raises(LongtailError, match=r"metrics\.json.*--resume"):
         analyze_run(run)
     assert (run / "analysis" / "images.parquet").read_bytes() == before
 
@@ -215,21 +215,21 @@ def test_an_analysis_of_other_classes_or_columns_is_refused_and_none_is_none(run
 def test_features_of_every_image_are_a_table(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(analyze, "TRAIN_IMAGES", 50)  # the analysis takes a sample, the table all
     before = analyze_run(run, projections=[])
-    found = analyze_run(run, projections=[], features=tmp_path / "features.parquet")
+    analysis = analyze_run(run, projections=[], features=tmp_path / "features.parquet")
     table = pq.read_table(tmp_path / "features.parquet")
     prepared = prepare_data(read_config(run).data)
     sizes = {name: len(split) for name, split in prepared.data.splits.items()}
     assert {name: table["split"].to_pylist().count(name) for name in sizes} == sizes
-    assert found.train is not None
+    assert analysis.train is not None
     assert before.train is not None
-    assert len(found.train.images.index) == 50
-    np.testing.assert_array_equal(found.train.images.index, before.train.images.index)
-    np.testing.assert_allclose(found.train.images.feature_norm, before.train.images.feature_norm, rtol=1e-5)
+    assert len(analysis.train.images.index) == 50
+    np.testing.assert_array_equal(analysis.train.images.index, before.train.images.index)
+    np.testing.assert_allclose(analysis.train.images.feature_norm, before.train.images.feature_norm, rtol=1e-5)
     test = table.filter(pc.field("split") == "test")
     features = test["features"].combine_chunks().flatten().to_numpy().reshape(len(test), -1)
     assert features.dtype == np.float32
-    assert found.test is not None
-    np.testing.assert_allclose(np.linalg.norm(features, axis=1), found.test.images.feature_norm, rtol=1e-5)
+    assert analysis.test is not None
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), analysis.test.images.feature_norm, rtol=1e-5)
     assert test["label"].to_pylist() == prepared.data.splits["test"].labels.tolist()
     assert test["label_name"].to_pylist()[0] == prepared.data.classes[test["label"][0].as_py()]
     assert test["path"].to_pylist()[0] == prepared.data.splits["test"].path(0)

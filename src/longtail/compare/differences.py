@@ -196,25 +196,20 @@ def matched_interval(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | N
         return None
     if key in GROUP_NAMES and len({run.group_of for run in (*mine, *base)}) > 1:
         return None
-    parts = _same_images(mine, base)
-    differences = [_matched(first, second, key) for first, second in parts or []]
-    measured_parts = [part for part in differences if part is not None]
-    ends = mean_interval([part[1] for part in measured_parts])
-    if ends is None or len(measured_parts) < len(differences):
-        return None
-    return float(np.mean([part[0] for part in measured_parts])), ends
+    parts = [_matched(first, second, key) for first, second in _same_images(mine, base)]
+    ends = mean_interval([part and part[1] for part in parts])
+    return ends and (float(np.mean([part[0] for part in parts if part is not None])), ends)
 
 
-def _same_images(mine: Runs, base: Runs) -> list[tuple[Runs, Runs]] | None:
-    """Divide runs into parts with the same test images: all runs, or one part per pair; None if neither works."""
-    if any(run.predictions is None for run in (*mine, *base)):
-        return None
-    if any(run.test is None or (run.test.unit != "image" and _cluster([run]) is None) for run in (*mine, *base)):
-        return None
+def _same_images(mine: Runs, base: Runs) -> list[tuple[Runs, Runs]]:
+    """Divide runs into parts with the same test images: all runs, or one part per pair; none if neither works."""
+    for run in (*mine, *base):
+        if run.test is None or run.predictions is None or (run.test.unit != "image" and run.predictions.group is None):
+            return []
     hashes = [[run.predictions.images for run in side if run.predictions] for side in (mine, base)]
     if len(set(hashes[0] + hashes[1])) == 1:
         return [(mine, base)]
-    return [([run], [partner]) for run, partner in zip(mine, base, strict=True)] if hashes[0] == hashes[1] else None
+    return [([run], [partner]) for run, partner in zip(mine, base, strict=True)] if hashes[0] == hashes[1] else []
 
 
 def _cluster(runs: Runs) -> IntArray | None:
@@ -251,13 +246,11 @@ def counted_between(counted: Counted, *, most: float = 1.0) -> Between:
         return np.array([number for number, _ in parts]), np.array([counts for _, counts in parts])
 
     def between(mine: Runs, base: Runs) -> Ends | None:
-        parts = _same_images(mine, base) or []
-        return mean_interval(
-            [
-                paired_means_interval(*sums(first), *sums(second), most=most, cluster=_cluster([*first, *second]))
-                for first, second in parts
-            ]
-        )
+        intervals = [
+            paired_means_interval(*sums(first), *sums(second), most=most, cluster=_cluster([*first, *second]))
+            for first, second in _same_images(mine, base)
+        ]
+        return mean_interval(intervals)
 
     return between
 

@@ -116,7 +116,7 @@ def load_recipe(name: str) -> Recipe:
         name: ``DATA/METHOD``, for example ``cifar-lt/gcl``.
 
     Raises:
-        UsageError: There is no such recipe; the nearest right name is given.
+        UsageError: The recipe is unknown; the nearest right name is given.
 
     Example:
         >>> load_recipe("cifar-lt/gcl").config["stage2"]["epochs"]
@@ -150,7 +150,7 @@ def check_recipe(name: str, source: str = "") -> None:
     Example:
         >>> check_recipe("gcl", "folder:photos")
         Traceback (most recent call last):
-        longtail.errors.UsageError: there is no recipe 'gcl'. Did you mean 'images/gcl', 'cifar-lt/gcl' or ...
+        longtail.errors.UsageError: unknown recipe 'gcl'. Did you mean 'images/gcl', 'cifar-lt/gcl' or ...
     """
     names = list_recipes()
     if name in names:
@@ -164,7 +164,7 @@ def check_recipe(name: str, source: str = "") -> None:
         return first.index(folder) if folder in first else len(first) + (folder == "demo")
 
     hint = nearest(name, sorted(names, key=fit))
-    raise UsageError(f"there is no recipe {name!r}.{hint} 'longtail recipes' lists them all.")
+    raise UsageError(f"unknown recipe {name!r}.{hint} 'longtail recipes' lists them all.")
 
 
 def base_config(
@@ -189,7 +189,7 @@ def base_config(
         overlay: Options laid over the recipe before it is scaled.
 
     Raises:
-        UsageError: There is no such recipe or mode.
+        UsageError: The recipe or mode is unknown.
 
     Example:
         >>> base_config("cifar-lt/gcl", epochs=30)["stage2"]["epochs"]
@@ -245,7 +245,7 @@ def with_mode(config: Nested, mode: str) -> Nested:
             leaves the configuration as it is.
 
     Raises:
-        UsageError: There is no such mode.
+        UsageError: The mode is unknown.
 
     Example:
         >>> linear = with_mode(load_recipe("images/gcl").config, "linear")
@@ -253,7 +253,7 @@ def with_mode(config: Nested, mode: str) -> Nested:
         ('classifier', 'feature-mixup', True)
     """
     if mode not in MODES:
-        raise UsageError(f"there is no mode {mode!r}.{nearest(mode, MODES)}")
+        raise UsageError(f"unknown mode {mode!r}.{nearest(mode, MODES)}")
     if mode == "scratch":
         return copy.deepcopy(config) | {"mode": mode}
     result = merge(config, _MODES[mode] | {"mode": mode})

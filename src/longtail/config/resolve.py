@@ -133,7 +133,7 @@ def choose_start(asked: Nested, from_file: Nested, epochs: int | None, facts: Fa
         facts: What automatic choices are made from; without them, nothing is chosen.
 
     Raises:
-        UsageError: There is no such recipe or mode.
+        UsageError: The recipe or mode is unknown.
     """
     recipe = asked.get("recipe") or from_file.pop("recipe", "")
     mode = asked.get("mode") or from_file.pop("mode", "")

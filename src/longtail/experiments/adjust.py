@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -266,15 +267,15 @@ def choose(info: ModelInfo, head: nn.Module, logits: Tensor, labels: Tensor, opt
 
     def fitted(tau: float) -> tuple[float, str]:
         given = options.temperature
-        return (given, "given") if given is not None else _temperature(make(tau, 1.0), info, logits, labels)
+        return (given, "given") if given is not None else _temperature(make(tau), info, logits, labels)
 
     if options.method == "tau-norm":
-        tau, tried = _strength(lambda value: make(value, 1.0), logits, labels, options)
+        tau, tried = _strength(make, logits, labels, options)
         temperature, source = fitted(tau)
     else:
         temperature, source = fitted(0.0)
-        tau, tried = _strength(lambda value: make(value, temperature), logits, labels, options)
-    adjustment = make(tau, temperature)
+        tau, tried = _strength(partial(make, temperature=temperature), logits, labels, options)
+    adjustment = make(tau, temperature=temperature)
     threshold, threshold_facts = _threshold(adjustment, logits, labels, options)
     facts: dict[str, Any] = {
         "method": options.method,
@@ -302,18 +303,16 @@ def confidences(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return confidence, prediction == labels
 
 
-def _maker(info: ModelInfo, head: nn.Module, options: AdjustmentOptions) -> Callable[[float, float], Adjustment]:
-    """Return the adjustment as a function of its strength and its temperature."""
+def _maker(info: ModelInfo, head: nn.Module, options: AdjustmentOptions) -> Callable[..., Adjustment]:
+    """Return the adjustment as a function of its strength and of its ``temperature``, 1 when not given."""
     if options.method != "tau-norm":
-        return lambda tau, temperature: logit_adjustment(
-            info.counts, tau, temperature=temperature, scale=info.logit_scale, prior=info.prior
-        )
+        return partial(logit_adjustment, info.counts, scale=info.logit_scale, prior=info.prior)
     weight, bias = linear_map(head)
     if bias is None:
         raise LongtailError(
             "a cosine classifier has no lengths of weights to normalize: use --method logit-adjustment."
         )
-    return lambda tau, temperature: tau_normalization(weight, bias, tau, temperature=temperature)
+    return partial(tau_normalization, weight, bias)
 
 
 def _strength(

@@ -277,18 +277,15 @@ def feature_table(outputs: Mapping[str, ModelOutputs], splits: Mapping[str, Spli
     parts = []
     for name, output in outputs.items():
         values = np.ascontiguousarray(output.features, dtype=np.float32)
-        parts.append(
-            pa.table(
-                {
-                    "split": pa.array([name] * len(values)),
-                    "index": pa.array(np.arange(len(values), dtype=np.int64)),
-                    "path": pa.array(splits[name].places()),
-                    "label": pa.array(output.label),
-                    "label_name": pa.array([classes[label] for label in output.label]),
-                    "features": pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1]),
-                }
-            )
-        )
+        columns = {
+            "split": [name] * len(values),
+            "index": np.arange(len(values), dtype=np.int64),
+            "path": splits[name].places(),
+            "label": output.label,
+            "label_name": [classes[label] for label in output.label],
+            "features": pa.FixedSizeListArray.from_arrays(values.reshape(-1), values.shape[1]),
+        }
+        parts.append(pa.table(columns))
     return pa.concat_tables(parts)
 
 

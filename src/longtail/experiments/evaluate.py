@@ -57,12 +57,12 @@ def evaluate_run(
         of its images in the training and in the validation split of the run, None if unknown.
 
     Raises:
-        UsageError: There is no such split.
+        UsageError: The split is unknown.
         LongtailError: The run or its images are missing, or a class name is unknown to the model.
     """
     name = split_name(split)
     if name is None:
-        raise UsageError(f"there is no split {split!r}.{nearest(split, SPLIT_NAMES)}")
+        raise UsageError(f"unknown split {split!r}.{nearest(split, SPLIT_NAMES)}")
     if source is not None:
         refuse_swapped(run, source)
     opened = open_run(run, moved_to)

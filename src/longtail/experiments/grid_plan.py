@@ -150,7 +150,7 @@ def recipe_grid(
     *,
     seeds: int = 1,
     epochs: int | None = None,
-    baseline: str | None = None,
+    baseline: str = "",
     options: Sequence[str] = (),
 ) -> Nested:
     """Return the grid of ``longtail compare SOURCE --recipe NAME ...``, as in a grid file.
@@ -173,17 +173,15 @@ def recipe_grid(
     if len(set(recipes)) < len(recipes):
         raise UsageError("a recipe is named twice: name each once, and use --seeds to repeat it.")
     names = {recipe: name.replace("/", "-") for recipe, name in _short_names(recipes, "/").items()}
-    values: Nested = {"source": source, "seeds": seeds, "set": {}}
+    settings: dict[str, Any] = {}
     for word in options:
         key, equals, value = word.partition("=")
         if not equals:
             raise UsageError(f"--set takes KEY=VALUE, such as --set training.precision=bf16, got {word!r}.")
-        values["set"][key] = parse_yaml(value, f"--set {key}").values
-    if epochs is not None:
-        values["epochs"] = epochs
-    if baseline is not None:
-        values["baseline"] = names.get(baseline, baseline)
-    return values | {"runs": {name: {"recipe": recipe} for recipe, name in names.items()}}
+        settings[key] = parse_yaml(value, f"--set {key}").values
+    runs = {name: {"recipe": recipe} for recipe, name in names.items()}
+    baseline = names.get(baseline, baseline)
+    return {"source": source, "seeds": seeds, "epochs": epochs, "baseline": baseline, "set": settings, "runs": runs}
 
 
 def plan_grid(values: Nested, where: str = "the grid") -> Grid:
