@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 
@@ -351,12 +351,11 @@ def option_types() -> Mapping[str, Any]:
         >>> option_types()["stage1.optimizer.lr"]
         typing.Annotated[float, Ge(ge=0)]
     """
-    hints = {prefix: get_type_hints(group, include_extras=True) for prefix, group in groups_of(RunConfig).items()}
     return {
-        prefix + option.name: hints[prefix][option.name]
+        prefix + name: kind
         for prefix, group in groups_of(RunConfig).items()
-        for option in fields(group)
-        if not is_dataclass(hints[prefix][option.name])
+        for name, kind in get_type_hints(group, include_extras=True).items()
+        if get_origin(kind) is not ClassVar and not is_dataclass(kind)
     }
 
 

@@ -261,15 +261,17 @@ def state_of(run: PlannedRun) -> State:
         return "new"
     if not (run.folder / CHECKPOINT_FOLDER).exists() and not (run.folder / METRICS_FILE).exists():
         return "new"  # before its first checkpoint it may as well get another configuration
-    change = first_difference(read_config(run.folder), run.config)
-    if change is not None:
-        key, before, now = change
+    before, now = (flatten(asdict(complete(config))) for config in (read_config(run.folder), run.config))
+    options = [key for key in [*now, *before] if key.rpartition(".")[2] not in EXECUTION]
+    key = next((key for key in options if before.get(key) != now.get(key)), None)
+    if key is not None:
         file = run.folder.parent.parent / GRID_FILE
         is_in_grid = run.folder.parent.name == run.name and file.is_file()  # a fold lies in none
         # As it was planned, perhaps on another machine.
         hint = f"continue it with: longtail compare --grid {shlex.quote(str(file))}, " if is_in_grid else ""
         raise LongtailError(
-            f"{run.folder} was made with --{key} {before}, and the grid now says {now}: {hint}"
+            f"{run.folder} was made with --{key} {before.get(key, 'left out')}, and the grid now says "
+            f"{now.get(key, 'to leave it out')}: {hint}"
             "name another --out, give the run another name, or delete that folder."
         )
     if not (run.folder / METRICS_FILE).is_file():
@@ -277,20 +279,6 @@ def state_of(run: PlannedRun) -> State:
     # It may have been stopped between its figures and its report.
     is_unreported = (run.folder / CHECKPOINT_FOLDER).exists() and not (run.folder / REPORT_FILE).exists()
     return "started" if is_unreported else "finished"
-
-
-def first_difference(made: RunConfig, planned: RunConfig) -> tuple[str, Any, Any] | None:
-    """Return the first option, apart from those of speed, in which two configurations differ, with both values.
-
-    Example:
-        >>> first_difference(RunConfig(), build({"training": {"compile": True}, "stage1": {"epochs": 5}}))
-        ('stage1.epochs', 1, 5)
-    """
-    before, now = flatten(asdict(complete(made))), flatten(asdict(complete(planned)))
-    for key in [*now, *before]:
-        if key.rsplit(".", 1)[-1] not in EXECUTION and before.get(key) != now.get(key):
-            return key, before.get(key, "left out"), now.get(key, "leaves it out")
-    return None
 
 
 def _typed(values: Nested, where: str | Document) -> GridSpec:
