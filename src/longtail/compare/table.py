@@ -181,12 +181,9 @@ def _csv_row(row: Row, comparison: Comparison) -> dict[str, str]:
     }
     for key in HEADINGS:
         value, change = row.values[key], row.differences[key]
-        numbers: dict[str, float | None] = {
-            key: value.mean if value else None,
-            f"{key}_std": value.std if value else None,
-            f"{key}_difference": change.mean if change else None,
-            f"{key}_difference_std": change.std if change else None,
-        }
+        numbers: dict[str, float | None] = {}
+        for name, part in ((key, value), (f"{key}_difference", change)):
+            numbers[name], numbers[f"{name}_std"] = (part.mean, part.std) if part else (None, None)
         intervals = {
             f"{key}_difference": change and change.interval,
             key: row.intervals.get(key),

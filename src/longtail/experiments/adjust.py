@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from longtail.config.schema import NotNegative, Positive, Share
-from longtail.counts import FEW_IMAGES, GROUP_NAMES, IntArray
+from longtail.counts import FEW_IMAGES, GROUP_NAMES
 from longtail.data.dataset import Split
 from longtail.errors import LongtailError, UsageError
 from longtail.evaluation.confusion import EvaluationMetrics, summarize
-from longtail.evaluation.metrics import Groups, harmonic_mean
+from longtail.evaluation.metrics import harmonic_mean
 from longtail.evaluation.posthoc import (
     TEMPERATURES,
     Adjustment,
@@ -201,39 +200,27 @@ def _figures(run: FinishedRun, adjusted: ModelInfo, rows: Split, logits: Tensor,
         evaluation = Evaluation(summarize(metric, run.counts, run.groups), predictions)
         figures[side] = with_group_intervals(evaluation, rows, column).summary
         right[side] = prediction == label
-    figures["change"] = _changes(label, right["after"], right["before"], run.groups, cluster)
-    figures["sure"] = None
+    figures |= {"change": {}, "sure": None}
+    for name in CHANGES:  # on the same, matched images
+        mask = np.isin(label, run.groups[name]) if name in GROUP_NAMES else np.ones(len(label), dtype=bool)
+        gain = matched_gain(
+            label[mask],
+            right["after"][mask],
+            right["before"][mask],
+            balanced=name != "accuracy",
+            cluster=None if cluster is None else cluster[mask],
+        )
+        figures["change"][name] = gain and {
+            "mean": gain[0],
+            "interval": list(gain[1]),
+            "is_evidence": Difference(gain[0], None, 1, images=gain[1]).is_evidence,
+        }
     if adjusted.threshold is not None:
         confidence, correct = (values.numpy() for values in confidences(scores, labels))
         figures["sure"] = selective_summary(
             confidence.astype("float64"), correct, label, run.groups, adjusted.threshold, cluster=cluster
         )
     return figures
-
-
-def _changes(
-    label: IntArray,
-    after: npt.NDArray[np.bool_],
-    before: npt.NDArray[np.bool_],
-    groups: Groups,
-    cluster: IntArray | None,
-) -> dict[str, dict[str, Any] | None]:
-    """Compare which predictions are right after and before, on the same, matched images."""
-    changes: dict[str, dict[str, Any] | None] = {}
-    for name in CHANGES:
-        mask = np.isin(label, groups[name]) if name in GROUP_NAMES else np.ones(len(label), dtype=bool)
-        gain = matched_gain(
-            label[mask],
-            after[mask],
-            before[mask],
-            balanced=name != "accuracy",
-            cluster=None if cluster is None else cluster[mask],
-        )
-        changes[name] = None
-        if gain is not None:
-            is_evidence = Difference(gain[0], None, 1, images=gain[1]).is_evidence
-            changes[name] = {"mean": gain[0], "interval": list(gain[1]), "is_evidence": is_evidence}
-    return changes
 
 
 def choose(info: ModelInfo, head: nn.Module, logits: Tensor, labels: Tensor, options: AdjustmentOptions) -> ModelInfo:
