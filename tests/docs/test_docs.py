@@ -23,6 +23,7 @@ from PIL import Image
 import longtail
 from longtail import losses
 from longtail.cli import ALIASES, COMMANDS, main
+from longtail.compare.comparison import compare_runs
 from longtail.config.build import read_config_file
 from longtail.config.recipes import base_config, list_recipes, load_recipe
 from longtail.config.resolve import check_config
@@ -120,8 +121,11 @@ def test_a_command_parses(
             monkeypatch.setattr(target, record(each, vars(sys.modules[function.__module__])[each]))
         if not inner or name == "demo":
             monkeypatch.setitem(COMMANDS, name, record(name, function))
-    monkeypatch.setattr("longtail.run.folder.refuse_existing", lambda _: None)
+    monkeypatch.setattr("longtail.commands.train.refuse_existing", lambda _: None)
     monkeypatch.setattr("longtail.experiments.grid_plan.recipe_grid", lambda *_, **__: {"set": {}})
+    monkeypatch.setattr("longtail.compare.comparison.compare_runs", record("compare", compare_runs))
+    for name in ("print_table", "write_csv"):
+        monkeypatch.setattr(f"longtail.compare.table.{name}", lambda *_: None)
     words = words_of(line)
     status = main(words)
     done += ["help"] if words[-1].startswith("--help") else []
