@@ -40,7 +40,8 @@ def write_run(folder: Path, name: str = "plain-cnn", head: str = "cosine", size:
     for side in (12, 20, 33, 12, 15, 40):
         buffer = io.BytesIO()
         Image.fromarray(rng.integers(0, 256, (side, side + 3, 3), dtype=np.uint8)).save(buffer, "PNG")
-        rows.append({"class": 0, "image": buffer.getvalue(), "path": "private.png"})
+        example = {"class": 0, "role": "train", "image": buffer.getvalue(), "prediction": -1, "confidence": 0.0}
+        rows.append({**example, "path": "private.png"})
     pq.write_table(pa.Table.from_pylist(rows), folder / "examples.parquet")
     (folder / "metrics.json").write_text(json.dumps(_metrics()))
     config = {"recipe": "cifar-lt/gcl", "data": {"source": "folder:/home/me/photos"}, "model": {"pretrained": False}}
