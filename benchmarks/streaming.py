@@ -23,6 +23,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from longtail.data.dataset import Split
+from longtail.data.decode import CenterCrop
 from longtail.data.loading.loaders import StreamingLoader
 from longtail.data.loading.prepare import write_resized
 from longtail.data.loading.workers import Decoder
@@ -126,7 +127,7 @@ def rates(sides: Mapping[str, Callable[[], float]], images: int, repeats: int) -
 def streaming(split: Split) -> StreamingLoader:
     """Our loader over a split, with a worker for each core."""
     return StreamingLoader(
-        Decoder(split, RESIZE, SIZE), torch.from_numpy(split.labels.copy()), torch.device("cpu"), cores()
+        Decoder(split, CenterCrop(SIZE, RESIZE)), torch.from_numpy(split.labels.copy()), torch.device("cpu"), cores()
     )
 
 
@@ -148,7 +149,7 @@ def measure(folder: Path, images: int, repeats: int) -> list[common.Row]:
     )
     measured = rates(
         {
-            "floor": lambda: pure_decode_seconds(Decoder(split, RESIZE, SIZE)),
+            "floor": lambda: pure_decode_seconds(Decoder(split, CenterCrop(SIZE, RESIZE))),
             "streaming": lambda: epoch_seconds(ours),
             "plain": lambda: plain_seconds(plain),
             "prepared": lambda: epoch_seconds(ready),

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from longtail.data import decode as images
-from longtail.data.decode import decode, to_rgb, to_uint8
+from longtail.data.decode import CenterCrop, decode, to_rgb, to_uint8
 from longtail.errors import LongtailError, OwnRangeWarning, UnreadableImageError
 
 RAMP = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
@@ -164,7 +164,7 @@ def test_no_bytes_are_more_than_an_unreadable_image(kind: str) -> None:
     problems = []
     for _ in range(40):
         broken = mutated(data, rng)
-        for reader in (decode, lambda source: images.read_square(source, resize=None, size=8)):
+        for reader in (decode, lambda source: images.read_square(source, CenterCrop(8))):
             try:
                 reader(broken)
             except UnreadableImageError as error:
@@ -256,25 +256,25 @@ def test_the_limit_is_inclusive(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_image_of_the_right_size_is_left_alone() -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-    assert np.array_equal(to_uint8(Image.fromarray(pixels), 40, 32), pixels)
+    assert np.array_equal(to_uint8(Image.fromarray(pixels), CenterCrop(32, 40)), pixels)
 
 
 def test_scale_then_crop_agrees_with_the_two_steps() -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
     smooth = Image.fromarray(pixels).resize((120, 80), Image.Resampling.BICUBIC)
     two_steps = smooth.resize((60, 40), Image.Resampling.BICUBIC).crop((14, 4, 46, 36))
-    ours = to_uint8(smooth, 40, 32).astype(int)
+    ours = to_uint8(smooth, CenterCrop(32, 40)).astype(int)
     assert np.abs(ours - np.asarray(two_steps)).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7)])
 def test_any_shape_becomes_the_square(size: tuple[int, int]) -> None:
-    assert to_uint8(Image.new("RGB", size, "red"), None, 16).tolist() == [[[255, 0, 0]] * 16] * 16
+    assert to_uint8(Image.new("RGB", size, "red"), CenterCrop(16)).tolist() == [[[255, 0, 0]] * 16] * 16
 
 
 def test_a_resize_below_the_crop_is_refused() -> None:
     with pytest.raises(ValueError, match="at least size"):
-        to_uint8(Image.new("RGB", (9, 9)), 16, 32)
+        to_uint8(Image.new("RGB", (9, 9)), CenterCrop(32, 16))
 
 
 @pytest.mark.parametrize("name", ["a.nef", "a.DNG", "a.cr2", "a.heic"])

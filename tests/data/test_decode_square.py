@@ -12,7 +12,7 @@ from PIL import Image
 
 from longtail.data import decode as images_module
 from longtail.data.dataset import portable_pixmap
-from longtail.data.decode import decode, open_image, read_square, shrink, to_uint8
+from longtail.data.decode import CenterCrop, decode, open_image, read_square, shrink, to_uint8
 from longtail.errors import LongtailError
 
 
@@ -60,8 +60,8 @@ def test_other_formats_come_whole(kind: str) -> None:
 @pytest.mark.parametrize(("resize", "size"), [(None, 224), (256, 224), (None, 32), (None, 100)])
 def test_the_pixels_are_those_of_a_whole_decode(mode: str, options: dict, resize: int | None, size: int) -> None:
     content = encoded(photo(1003, 751, mode), quality=95, **options)
-    whole = to_uint8(decode(content), resize, size)
-    assert difference(read_square(content, resize=resize, size=size), whole) < 0.5
+    whole = to_uint8(decode(content), CenterCrop(size, resize))
+    assert difference(read_square(content, CenterCrop(size, resize)), whole) < 0.5
     assert difference(np.roll(whole, 1, axis=1), whole) > 0.5, "a picture that is out of place would be noticed"
 
 
@@ -71,8 +71,8 @@ def test_so_they_are_of_real_photos(name: str, size: int) -> None:
     content = (Path(sklearn.datasets.__file__).parent / "images" / name).read_bytes()
     with open_image(content) as image:
         assert shrink(image, size) is not None
-    whole = to_uint8(decode(content), None, size)
-    assert difference(read_square(content, resize=None, size=size), whole) < 2.5
+    whole = to_uint8(decode(content), CenterCrop(size))
+    assert difference(read_square(content, CenterCrop(size)), whole) < 2.5
     assert difference(np.roll(whole, 1, axis=1), whole) > 6, "a picture that is out of place would be noticed"
 
 
@@ -82,15 +82,15 @@ def test_the_right_side_is_up(orientation: int, mode: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = encoded(photo(901, 603, mode), quality=95, exif=exif)
-    whole = to_uint8(decode(content), None, 64)
-    assert difference(read_square(content, resize=None, size=64), whole) < 0.5
+    whole = to_uint8(decode(content), CenterCrop(64))
+    assert difference(read_square(content, CenterCrop(64)), whole) < 0.5
     assert all(difference(turned, whole) > 5 for turned in (np.rot90(whole), np.rot90(whole, 2), whole[:, ::-1]))
 
 
 def test_a_truncated_jpeg_is_named_also_at_a_fraction_of_its_size() -> None:
     content = encoded(photo(800, 600))
     with pytest.raises(LongtailError, match=r"'cut\.jpg' is damaged"):
-        read_square(content[: len(content) // 2], "cut.jpg", resize=None, size=64)
+        read_square(content[: len(content) // 2], CenterCrop(64), "cut.jpg")
 
 
 @pytest.mark.parametrize("shape", [(256, 256), (320, 256), (256, 298)])
@@ -99,7 +99,7 @@ def test_cutting_out_is_what_scaling_by_one_was(shape: tuple[int, int]) -> None:
     left, top = (image.width - 224) / 2, (image.height - 224) / 2
     box = (left, top, left + 224, top + 224)
     scaled = image.resize((224, 224), Image.Resampling.BICUBIC, box=box)
-    assert np.array_equal(to_uint8(image, 256, 224), np.asarray(scaled))
+    assert np.array_equal(to_uint8(image, CenterCrop(224, 256)), np.asarray(scaled))
 
 
 # --- raw pixels -------------------------------------------------------------------------------------------------------
@@ -112,14 +112,14 @@ def test_raw_pixels_are_what_a_decoder_makes_of_them(
     mode: str, width: int, height: int, resize: int | None, size: int
 ) -> None:
     content = portable_pixmap(np.asarray(photo(width, height, mode)))
-    ours = read_square(content, resize=resize, size=size)
-    assert np.array_equal(ours, to_uint8(decode(content), resize, size))
+    ours = read_square(content, CenterCrop(size, resize))
+    assert np.array_equal(ours, to_uint8(decode(content), CenterCrop(size, resize)))
     assert ours.flags.writeable
 
 
 def test_raw_pixels_need_no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images_module, "decode", lambda *_, **__: pytest.fail("Pillow was asked"))
-    assert read_square(portable_pixmap(np.asarray(photo(40, 30))), resize=30, size=20).shape == (20, 20, 3)
+    assert read_square(portable_pixmap(np.asarray(photo(40, 30))), CenterCrop(20, 30)).shape == (20, 20, 3)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_raw_pixels_need_no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_damaged_raw_pixels_are_named(content: bytes) -> None:
     with pytest.raises(LongtailError, match="'row 3'"):
-        read_square(content, "row 3", resize=None, size=4)
+        read_square(content, CenterCrop(4), "row 3")
 
 
 def test_a_pixmap_with_a_comment_or_sixteen_bits_is_left_to_the_decoder() -> None:
-    assert read_square(b"P5\n# by hand\n1 1\n255\n\x07", resize=None, size=1).tolist() == [[[7, 7, 7]]]
-    assert read_square(b"P5\n1 1\n65535\n\xff\xff", resize=None, size=1).tolist() == [[[255, 255, 255]]]
+    assert read_square(b"P5\n# by hand\n1 1\n255\n\x07", CenterCrop(1)).tolist() == [[[7, 7, 7]]]
+    assert read_square(b"P5\n1 1\n65535\n\xff\xff", CenterCrop(1)).tolist() == [[[255, 255, 255]]]

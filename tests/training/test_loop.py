@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from longtail.config.schema import RunConfig
 from longtail.console import Reporter
+from longtail.data.decode import CenterCrop
 from longtail.data.loading.workers import Decoder, decode_all
 from longtail.data.samplers import ShuffleSampler
 from longtail.device import step_seed
@@ -58,7 +59,7 @@ def plain_run(config: RunConfig) -> tuple[dict[str, torch.Tensor], float]:
     images, labels = {}, {}
     for name in ("train", "test"):
         split = prepared.data.splits[name]
-        images[name] = (decode_all(Decoder(split, None, config.data.image_size)) / 255 - mean) / std
+        images[name] = (decode_all(Decoder(split, CenterCrop(config.data.image_size))) / 255 - mean) / std
         labels[name] = torch.tensor(split.labels)
     torch.manual_seed(step_seed(config.training.seed, 0))
     model = build_model(config.model.name, prepared.counts.num_classes, in_size=config.data.image_size)

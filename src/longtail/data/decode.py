@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +41,37 @@ _SUBFILE_TYPE, _DNG_VERSION = 254, 50706  # tags of TIFF
 _SPARE = 1.25  # how many times the pixels needed a side keeps when a JPEG is decoded at a fraction of its size
 _RAW_HEADER = re.compile(rb"P([56])\n(\d{1,9}) (\d{1,9})\n255\n")  # of the pixels that this package itself stores
 _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """The square that an image is brought to: its shorter side is scaled, then the center is cut out.
+
+    Attributes:
+        size: Side of the square in pixels, at least 1.
+        resize: The shorter side after scaling, at least ``size``; None means ``size``.
+        interpolation: Filter for scaling.
+
+    Raises:
+        ValueError: ``resize`` is smaller than ``size``, or ``size`` below 1.
+
+    Example:
+        >>> CenterCrop(224).shorter, CenterCrop(224, 256).shorter
+        (224, 256)
+    """
+
+    size: int
+    resize: int | None = None
+    interpolation: Interpolation = "bicubic"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.size <= self.shorter:
+            raise ValueError(f"resize={self.shorter} must be at least size={self.size}, and size at least 1.")
+
+    @property
+    def shorter(self) -> int:
+        """The shorter side of the image after scaling."""
+        return self.size if self.resize is None else self.resize
 
 
 def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.Image:
@@ -171,14 +203,7 @@ def decode(source: bytes | str | os.PathLike[str], name: str = "") -> Image.Imag
         return upright_rgb(image)
 
 
-def read_square(
-    source: bytes | str | os.PathLike[str],
-    name: str = "",
-    *,
-    resize: int | None,
-    size: int,
-    interpolation: Interpolation = "bicubic",
-) -> npt.NDArray[np.uint8]:
+def read_square(source: bytes | str | os.PathLike[str], crop: CenterCrop, name: str = "") -> npt.NDArray[np.uint8]:
     r"""Decode an image to a square of one size; a large JPEG is decoded at a fraction of its size.
 
     Raw pixels behind a short header, as :meth:`~longtail.data.dataset.Split.from_arrays` and ``longtail prepare`` store
@@ -186,10 +211,8 @@ def read_square(
 
     Args:
         source: The encoded bytes, or the path of a file.
+        crop: The size and interpolation of the square.
         name: Its name in errors; the path when not given.
-        resize: As for :func:`to_uint8`.
-        size: As for :func:`to_uint8`.
-        interpolation: As for :func:`to_uint8`.
 
     Returns:
         Array of shape (size, size, 3).
@@ -198,39 +221,34 @@ def read_square(
         UnreadableImageError: As for :func:`decode`.
 
     Example:
-        >>> read_square(b"P5\n2 1\n255\n" + bytes([7, 7]), resize=None, size=1).tolist()
+        >>> read_square(b"P5\n2 1\n255\n" + bytes([7, 7]), CenterCrop(1)).tolist()
         [[[7, 7, 7]]]
     """
-    shorter = _shorter(resize, size)
     raw = _raw_pixels(source) if isinstance(source, bytes) else None
     if raw is not None:
-        return _square_of_raw(raw, resize, size, interpolation)
+        return _square_of_raw(raw, crop)
     with opened(source, name) as image:
-        extent = shrink(image, shorter)
+        extent = shrink(image, crop.shorter)
         image.load()
         if extent is None:
-            return to_uint8(to_rgb(_upright(image)), resize, size, interpolation)
+            return to_uint8(to_rgb(_upright(image)), crop)
         # Turned last: until then the filling of a drafted JPEG is at the right and lower edges.
-        return np.array(_upright(_scaled(to_rgb(image), extent, shorter, size, interpolation)), dtype=np.uint8)
+        return np.array(_upright(_scaled(to_rgb(image), extent, crop)), dtype=np.uint8)
 
 
-def square_of(
-    image: object, name: str = "", *, resize: int | None, size: int, interpolation: Interpolation
-) -> npt.NDArray[np.uint8]:
+def square_of(image: object, crop: CenterCrop, name: str = "") -> npt.NDArray[np.uint8]:
     """Bring an image of any kind to a square, uint8 (size, size, 3).
 
     Args:
         image: A path, encoded bytes, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3).
+        crop: The size and interpolation of the square.
         name: As for :func:`read_square`.
-        resize: As for :func:`to_uint8`.
-        size: As for :func:`to_uint8`.
-        interpolation: As for :func:`to_uint8`.
 
     Raises:
         LongtailError: It is none of these, or cannot be decoded.
     """
     if isinstance(image, (bytes, str, os.PathLike)):
-        return read_square(image, name, resize=resize, size=size, interpolation=interpolation)
+        return read_square(image, crop, name)
     if isinstance(image, np.ndarray):
         pixels = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
         if not is_image_array(pixels):
@@ -240,7 +258,7 @@ def square_of(
         image = Image.fromarray(np.ascontiguousarray(pixels))
     if not isinstance(image, Image.Image):
         raise LongtailError(f"{type(image).__name__} is not an image: give paths, Pillow images or uint8 arrays.")
-    return to_uint8(to_rgb(image), resize, size, interpolation)
+    return to_uint8(to_rgb(image), crop)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -264,36 +282,28 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def to_uint8(
-    image: Image.Image, resize: int | None, size: int, interpolation: Interpolation = "bicubic"
-) -> npt.NDArray[np.uint8]:
+def to_uint8(image: Image.Image, crop: CenterCrop) -> npt.NDArray[np.uint8]:
     """Scale the shorter side of an RGB image and crop the central square.
 
     An image that is ``size`` x ``size`` already is left alone. Scaling is done with anti-aliasing.
 
     Args:
         image: An RGB image.
-        resize: The shorter side after scaling, at least ``size``; None means ``size``.
-        size: The side of the square that is kept.
-        interpolation: Filter for scaling.
+        crop: The size and interpolation of the square.
 
     Returns:
         Array of shape (size, size, 3).
 
-    Raises:
-        ValueError: ``resize`` is smaller than ``size``.
-
     Example:
-        >>> to_uint8(Image.new("RGB", (300, 200)), 64, 56).shape
+        >>> to_uint8(Image.new("RGB", (300, 200)), CenterCrop(56, 64)).shape
         (56, 56, 3)
     """
-    shorter = _shorter(resize, size)
-    corner = _whole_corner(image.size, shorter, size)
+    corner = _whole_corner(image.size, crop)
     if corner is None:
-        image = _scaled(image, image.size, shorter, size, interpolation)
-    elif image.size != (size, size):
+        image = _scaled(image, image.size, crop)
+    elif image.size != (crop.size, crop.size):
         left, top = corner
-        image = image.crop((left, top, left + size, top + size))
+        image = image.crop((left, top, left + crop.size, top + crop.size))
     return np.array(image, dtype=np.uint8)
 
 
@@ -384,13 +394,6 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return to_rgb(_upright(image))
 
 
-def _shorter(resize: int | None, size: int) -> int:
-    shorter = size if resize is None else resize
-    if not 0 < size <= shorter:
-        raise ValueError(f"resize={shorter} must be at least size={size}, and size at least 1.")
-    return shorter
-
-
 def shrink(image: Image.Image, shorter: int) -> tuple[float, float] | None:
     """Let a JPEG be decoded at a half, a quarter or an eighth of its size.
 
@@ -410,40 +413,37 @@ def shrink(image: Image.Image, shorter: int) -> tuple[float, float] | None:
     return None if extent == before else extent
 
 
-def _scaled(
-    image: Image.Image, extent: tuple[float, float], shorter: int, size: int, interpolation: Interpolation
-) -> Image.Image:
+def _scaled(image: Image.Image, extent: tuple[float, float], crop: CenterCrop) -> Image.Image:
     # One step instead of two: only pixels within the crop are computed, which keeps a panorama cheap.
     width, height = extent
-    side = min(extent) * size / shorter
+    side = min(extent) * crop.size / crop.shorter
     left, top = (width - side) / 2, (height - side) / 2
-    method = Image.Resampling[interpolation.upper()]
-    return image.resize((size, size), method, box=(left, top, left + side, top + side))
+    method = Image.Resampling[crop.interpolation.upper()]
+    return image.resize((crop.size, crop.size), method, box=(left, top, left + side, top + side))
 
 
-def _whole_corner(shape: tuple[int, int], shorter: int, size: int) -> tuple[int, int] | None:
+def _whole_corner(shape: tuple[int, int], crop: CenterCrop) -> tuple[int, int] | None:
     """Return left and top of the square if it can be cut out without scaling, else None.
 
     Example:
-        >>> _whole_corner((256, 256), 256, 224), _whole_corner((256, 255), 256, 224), _whole_corner((8, 8), 9, 8)
+        >>> crop = CenterCrop(224, 256)
+        >>> _whole_corner((256, 256), crop), _whole_corner((256, 255), crop), _whole_corner((224, 224), crop)
         ((16, 16), None, (0, 0))
     """
-    width, height = shape
+    (width, height), size = shape, crop.size
     if shape == (size, size):
         return 0, 0
-    whole = min(shape) == shorter and (width - size) % 2 == 0 and (height - size) % 2 == 0
+    whole = min(shape) == crop.shorter and (width - size) % 2 == 0 and (height - size) % 2 == 0
     return ((width - size) // 2, (height - size) // 2) if whole else None
 
 
-def _square_of_raw(
-    raw: npt.NDArray[np.uint8], resize: int | None, size: int, interpolation: Interpolation
-) -> npt.NDArray[np.uint8]:
+def _square_of_raw(raw: npt.NDArray[np.uint8], crop: CenterCrop) -> npt.NDArray[np.uint8]:
     height, width = raw.shape[:2]
-    corner = _whole_corner((width, height), _shorter(resize, size), size)
+    corner = _whole_corner((width, height), crop)
     if corner is None:
-        return to_uint8(to_rgb(Image.fromarray(raw)), resize, size, interpolation)
+        return to_uint8(to_rgb(Image.fromarray(raw)), crop)
     left, top = corner
-    square = raw[top : top + size, left : left + size]
+    square = raw[top : top + crop.size, left : left + crop.size]
     return square.copy() if raw.ndim == 3 else np.repeat(square[..., None], 3, axis=2)
 
 

@@ -68,8 +68,7 @@ class FinishedRun:
 
     def inputs(self, split: Split) -> ImageInputs:
         """Return the images of a split for a single pass through the network."""
-        size = self.info.preprocessing
-        decoder = Decoder(split, size.resize, size.size, size.interpolation)
+        decoder = Decoder(split, self.info.preprocessing.crop)
         loader = SinglePassLoader(decoder, self.engine.device, self.config.data.workers)
         return ImageInputs(loader, make_transform(self.config.data))
 

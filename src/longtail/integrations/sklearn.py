@@ -44,7 +44,7 @@ from longtail.integrations.sklearn_model import (
 )
 from longtail.losses import LongTailLoss, build_loss, loss_class
 from longtail.run.folder import MODEL_FILE, WEIGHTS_FILE
-from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing, load_model, save_model, save_weights
+from longtail.run.model_files import ModelInfo, ModelSpec, load_model, save_model, save_weights
 from longtail.training.engine import LocalEngine
 from longtail.training.forward_pass import ImageInputs, Inputs
 from longtail.training.frozen_features import Classifier, StoredFeatures
@@ -334,7 +334,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         looks = self.preprocessing_
         stages = [("shuffle", self.epochs), (self.retrain_sampler, self.retrain_epochs)]
         if self.train_backbone and looks is not None:
-            images = _stack(rows, looks)
+            images = stack_images(rows, looks.crop)
             change = BatchTransform(looks.mean, looks.std, augmentation=self.augmentation, size=looks.size)
             inputs = ImageInputs(HostLoader(images, labels, next(self.model_.parameters()).device), change)
             self._train_stage(self.model_, loss, inputs, labels, *stages.pop(0), self.lr or _NETWORK_LR, seed)
@@ -393,7 +393,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             if self.preprocessing_ is None:
                 yield self.model_.backbone(torch.as_tensor(part)).to(device)
             else:
-                images = _stack(part, self.preprocessing_).to(device)
+                images = stack_images(part, self.preprocessing_.crop).to(device)
                 yield self.model_.backbone(self.preprocessing_.normalize(images))
 
     def _shares(self, prior: str | Sequence[float]) -> FloatArray:
@@ -408,7 +408,3 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if shares.shape != self.classes_.shape or not np.all(np.isfinite(shares) & (shares > 0)):
             raise LongtailError(f"prior takes {len(self.classes_)} positive shares in the order of classes_: {prior}.")
         return prior_shares(tuple(shares.tolist()), self.class_counts_)
-
-
-def _stack(rows: Any, looks: Preprocessing) -> Tensor:
-    return stack_images(rows, size=looks.size, resize=looks.resize, interpolation=looks.interpolation)

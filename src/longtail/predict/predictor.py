@@ -53,9 +53,8 @@ def read_item(item: Item, preprocessing: Preprocessing) -> Loaded:
     """
     if item.problem:
         return Loaded(item.name, None, item.problem)
-    rule = {name: getattr(preprocessing, name) for name in ("size", "resize", "interpolation")}
     try:
-        return Loaded(item.name, square_of(item.source, item.name, **rule))
+        return Loaded(item.name, square_of(item.source, preprocessing.crop, item.name))
     except LongtailError as error:
         return Loaded(item.name, None, str(error))
 

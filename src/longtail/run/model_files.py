@@ -16,7 +16,7 @@ from torch import Tensor
 
 from longtail.counts import ClassCounts
 from longtail.data.class_names import normalize_class_name
-from longtail.data.decode import Interpolation
+from longtail.data.decode import CenterCrop, Interpolation
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.device import named_device
 from longtail.errors import LongtailError, resume_hint
@@ -64,6 +64,11 @@ class Preprocessing:
     std: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)]
     resize: Side | None = None
     interpolation: Interpolation = "bicubic"
+
+    @property
+    def crop(self) -> CenterCrop:
+        """The square that an image is brought to before it is normalized."""
+        return CenterCrop(self.size, self.resize, self.interpolation)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return the network's input, float32, for uint8 images of shape (N, 3, H, W): what training did.

@@ -18,7 +18,7 @@ from longtail.counts import ClassCounts, GroupName, IntArray
 from longtail.data.audit.probe import UNREADABLE, drop_unreadable
 from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import ImageData, Split
-from longtail.data.decode import open_image
+from longtail.data.decode import CenterCrop, open_image
 from longtail.data.loading.loaders import ResidentBudget, SinglePassLoader, build_loader
 from longtail.data.loading.workers import Decoder
 from longtail.data.sources.huggingface import reachable
@@ -104,9 +104,8 @@ def without_unreadable(config: DataConfig, data: ImageData, reporter: Reporter |
     if not config.skip_unreadable:
         return data
     with (reporter or Reporter(quiet=True)).bar("looking at images", sum(map(len, data.splits.values()))) as bar:
-        return drop_unreadable(
-            data, resize=config.resize, size=config.image_size, interpolation=config.interpolation, tick=bar.tick
-        )
+        crop = CenterCrop(config.image_size, config.resize, config.interpolation)
+        return drop_unreadable(data, crop, tick=bar.tick)
 
 
 def prepare_data(
@@ -231,7 +230,7 @@ def make_decoder(split: Split, name: str, data: DataConfig) -> Decoder:
     # Boxes of any size are cut out of a training image, so all of it is kept; others are cut to size here.
     boxes = name == "train" and data.augmentation == "random-resized-crop"
     side = (data.resize or data.image_size) if boxes else data.image_size
-    return Decoder(split, data.resize, side, data.interpolation)
+    return Decoder(split, CenterCrop(side, data.resize, data.interpolation))
 
 
 def make_inputs(

@@ -14,7 +14,7 @@ from PIL import Image
 
 from longtail.data.audit.near_copies import look_hash, pixel_digest
 from longtail.data.dataset import Encoded, Finding, ImageData, Split
-from longtail.data.decode import Interpolation, has_own_range, opened, upright_rgb
+from longtail.data.decode import CenterCrop, has_own_range, opened, upright_rgb
 from longtail.device import cores
 from longtail.errors import LongtailError, UnreadableImageError, listed
 
@@ -159,23 +159,14 @@ def _is_transparent(image: Image.Image) -> bool:
     return "transparency" in image.info and bool(image.convert("RGBA").getchannel("A").getextrema()[0] != 255)
 
 
-def drop_unreadable(
-    data: ImageData,
-    *,
-    resize: int | None,
-    size: int,
-    interpolation: Interpolation = "bicubic",
-    tick: Callable[[], object] = lambda: None,
-) -> ImageData:
+def drop_unreadable(data: ImageData, crop: CenterCrop, *, tick: Callable[[], object] = lambda: None) -> ImageData:
     """Decode every image once, as training does, and leave out those that cannot be decoded.
 
     Labels do not change, even if a class loses all of its images.
 
     Args:
         data: The source.
-        resize: As for :class:`~longtail.data.loading.workers.Decoder`.
-        size: As for :class:`~longtail.data.loading.workers.Decoder`.
-        interpolation: As for :class:`~longtail.data.loading.workers.Decoder`.
+        crop: The size and interpolation of the training images.
         tick: Called once per image.
 
     Returns:
@@ -188,13 +179,13 @@ def drop_unreadable(
     Example:
         >>> from longtail.data.sources.registry import load_source
         >>> digits = load_source("digits")
-        >>> drop_unreadable(digits, resize=None, size=8) is digits
+        >>> drop_unreadable(digits, CenterCrop(8)) is digits
         True
     """
 
     def is_readable(split: Split, row: int) -> bool:
         try:
-            split.pixels(row, resize, size, interpolation)
+            split.pixels(row, crop)
         except UnreadableImageError:  # the finding names it
             return False
         finally:

@@ -60,11 +60,12 @@ def cached_images(
         LongtailError: An image cannot be read, or ``$LONGTAIL_CACHE_GB`` is not a number.
 
     Example:
+        >>> from longtail.data.decode import CenterCrop
         >>> from longtail.data.sources.registry import load_source
-        >>> cached_images(Decoder(load_source("digits").splits["test"], None, 8)).shape
+        >>> cached_images(Decoder(load_source("digits").splits["test"], CenterCrop(8))).shape
         torch.Size([359, 3, 8, 8])
     """
-    count, size = len(decoder.split), decoder.size
+    count, size = len(decoder.split), decoder.crop.size
     shape, needed = (count, 3, size, size), count * 3 * size**2
     if needed < SMALLEST_BYTES:
         return decode_all(decoder, tick)
@@ -228,4 +229,5 @@ def image_key(decoder: Decoder) -> str:
 
 def scaling(decoder: Decoder) -> str:
     """Describe how pixels are computed from a stored image, including the version of Pillow, which matters."""
-    return f"{FORMAT} {PIL.__version__} {decoder.resize} {decoder.size} {decoder.interpolation}"
+    crop = decoder.crop
+    return f"{FORMAT} {PIL.__version__} {crop.resize} {crop.size} {crop.interpolation}"

@@ -146,8 +146,9 @@ class SinglePassLoader(Loader):
 
     Example:
         >>> from longtail.data.dataset import Split
+        >>> from longtail.data.decode import CenterCrop
         >>> split = Split.from_arrays(torch.zeros(5, 4, 4, dtype=torch.uint8).numpy(), [0, 0, 1, 1, 1])
-        >>> loader = SinglePassLoader(Decoder(split, None, 4), torch.device("cpu"))
+        >>> loader = SinglePassLoader(Decoder(split, CenterCrop(4)), torch.device("cpu"))
         >>> [tuple(batch.images.shape) for batch in loader.batches(torch.arange(5), 3)]
         [(3, 3, 4, 4), (2, 3, 4, 4)]
     """
@@ -156,7 +157,7 @@ class SinglePassLoader(Loader):
         super().__init__(torch.from_numpy(decoder.split.labels.copy()), device)
         self.decoder = decoder
         self.threads = max(1, default_workers() if threads is None else threads)
-        self.large_batch = forward_batch(device, decoder.size)
+        self.large_batch = forward_batch(device, decoder.crop.size)
 
     def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
         # More of small batches, or threads would be idle.
@@ -175,7 +176,7 @@ class SinglePassLoader(Loader):
 
     def _begin(self, pool: ThreadPoolExecutor, part: Tensor) -> tuple[Tensor, list[Future[None]]]:
         """Start decoding a batch: return the tensor of its images, and the jobs that fill it."""
-        images = torch.empty(len(part), 3, self.decoder.size, self.decoder.size, dtype=torch.uint8)
+        images = torch.empty(len(part), 3, self.decoder.crop.size, self.decoder.crop.size, dtype=torch.uint8)
         target, rows = images.numpy(), part.tolist()
 
         def fill(positions: range) -> None:
@@ -267,7 +268,7 @@ def build_loader(
         warn: Called with a sentence if the decoded images cannot be kept on disk.
     """
     labels = torch.from_numpy(decoder.split.labels.copy())
-    needed = len(decoder.split) * 3 * decoder.size**2
+    needed = len(decoder.split) * 3 * decoder.crop.size**2
     if not budget.take(needed):
         workers = default_workers() if workers is None else workers
         return StreamingLoader(decoder, labels, device, workers, keep_workers=keep_workers)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from longtail.data.dataset import Split
-from longtail.data.decode import Interpolation, square_of
+from longtail.data.decode import CenterCrop, square_of
 from longtail.device import cores
 from longtail.errors import LongtailError
 
@@ -29,15 +29,11 @@ class Decoder:
 
     Args:
         split: Rows to decode.
-        resize: Length of the shorter side in pixels before the center crop; ``size`` when None.
-        size: Side of the result in pixels.
-        interpolation: Filter for scaling.
+        crop: The size and interpolation of the square.
     """
 
     split: Split
-    resize: int | None
-    size: int
-    interpolation: Interpolation = "bicubic"
+    crop: CenterCrop
 
     def __call__(self, row: int) -> npt.NDArray[np.uint8]:
         """Return uint8 (3, size, size)."""
@@ -45,7 +41,7 @@ class Decoder:
 
     def pixels(self, row: int) -> npt.NDArray[np.uint8]:
         """Return uint8 (size, size, 3), the memory layout of decoders."""
-        return self.split.pixels(row, self.resize, self.size, self.interpolation)
+        return self.split.pixels(row, self.crop)
 
 
 def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None, *, out: Tensor | None = None) -> Tensor:
@@ -56,8 +52,8 @@ def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None, *, o
         tick: Called once per image.
         out: Tensor to write to; a new one when not given.
     """
-    count = len(decoder.split)
-    images = torch.empty(count, 3, decoder.size, decoder.size, dtype=torch.uint8) if out is None else out
+    count, size = len(decoder.split), decoder.crop.size
+    images = torch.empty(count, 3, size, size, dtype=torch.uint8) if out is None else out
     target = images.numpy()
 
     def fill(rows: range) -> None:
@@ -100,7 +96,7 @@ class BlockReader:
 
     Example:
         >>> split = Split.from_arrays(np.full((5, 4, 4), 7, np.uint8), [0, 0, 1, 1, 1])
-        >>> reader = BlockReader(Decoder(split, None, 4), workers=0)
+        >>> reader = BlockReader(Decoder(split, CenterCrop(4)), workers=0)
         >>> [tuple(block.pixels.shape) for block in reader.blocks([[0, 4], [1, 2, 3]])]
         [(2, 4, 4, 3), (3, 4, 4, 3)]
     """
@@ -142,7 +138,8 @@ class _Blocks(Dataset[Block]):
         self.decoder = decoder
 
     def __getitem__(self, rows: list[int]) -> Block:
-        pixels = np.zeros((len(rows), self.decoder.size, self.decoder.size, 3), dtype=np.uint8)
+        size = self.decoder.crop.size
+        pixels = np.zeros((len(rows), size, size, 3), dtype=np.uint8)
         problems: dict[int, LongtailError] = {}
         for position, row in enumerate(rows):
             try:
@@ -170,17 +167,13 @@ def _identity(block: Any) -> Any:  # the types of DataLoader allow lists only
 ImagesLike: TypeAlias = Sequence[str | os.PathLike[str] | Image.Image | npt.NDArray[Any]] | npt.NDArray[Any]
 
 
-def stack_images(
-    images: ImagesLike, *, size: int, resize: int | None = None, interpolation: Interpolation = "bicubic"
-) -> Tensor:
+def stack_images(images: ImagesLike, crop: CenterCrop) -> Tensor:
     """Bring images in memory or files to one square size: the shorter side is scaled, then the center is cropped.
 
     Args:
         images: Paths, Pillow images and uint8 arrays (H, W) or (H, W, 3), in any mixture; or one uint8 array
             (N, H, W) or (N, H, W, 3).
-        size: Side of the square in pixels.
-        resize: The shorter side before the crop; ``size`` when not given.
-        interpolation: Filter for scaling.
+        crop: The size and interpolation of the square.
 
     Returns:
         uint8 (N, 3, size, size).
@@ -189,12 +182,11 @@ def stack_images(
         LongtailError: A file is not a readable image, or a value is none of these.
 
     Example:
-        >>> stack_images([Image.new("L", (40, 20)), np.zeros((8, 8), np.uint8)], size=16).shape
+        >>> stack_images([Image.new("L", (40, 20)), np.zeros((8, 8), np.uint8)], CenterCrop(16)).shape
         torch.Size([2, 3, 16, 16])
     """
-    read = partial(square_of, size=size, resize=resize, interpolation=interpolation)
     with ThreadPoolExecutor() as pool:
-        squares = list(pool.map(read, images))
+        squares = list(pool.map(partial(square_of, crop=crop), images))
     if not squares:
-        return torch.zeros(0, 3, size, size, dtype=torch.uint8)
+        return torch.zeros(0, 3, crop.size, crop.size, dtype=torch.uint8)
     return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
