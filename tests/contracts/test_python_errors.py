@@ -18,7 +18,7 @@ from longtail.data import build_sampler, inspect_source, load_source
 from longtail.errors import LongtailError, UsageError, as_usage
 from longtail.losses import LOSSES, build_loss
 from longtail.models import build_backbone, build_head, build_model
-from longtail.predict.predictor import Predictor
+from longtail.predict.predictor import Predictor, load
 
 SQUARES = np.zeros((6, 8, 8), np.uint8)
 TRAINED = {"backbone": "plain-cnn", "pretrained": False, "train_backbone": True, "image_size": 8, "epochs": 1}
@@ -88,7 +88,7 @@ def table(folder: Path) -> Path:
 
 def predictor(folder: Path, **options: Any) -> Predictor:
     LongTailClassifier(**TRAINED, device="cpu").fit(SQUARES, LABELS).save(folder / "run")
-    return Predictor.load(folder / "run", **options)
+    return load(folder / "run", **options)
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,9 @@ from PIL import Image
 from longtail.data.decode import is_image_path, is_unread_path
 from longtail.data.sources.csv import read_rows
 from longtail.data.sources.folder import is_system_folder
+from longtail.data.sources.parquet import open_parquet
 from longtail.data.sources.tables import Columns
-from longtail.errors import LongtailError, first_line
-
-if TYPE_CHECKING:
-    import pyarrow.parquet as pq
+from longtail.errors import LongtailError
 
 ImageSource: TypeAlias = str | bytes | Image.Image | npt.NDArray[np.uint8]
 Names: TypeAlias = tuple[str, ...]  # of the folders below the first one, and of the file
@@ -275,7 +273,9 @@ def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
     if pattern[0] == "**":
         deeper = bool(names) and not names[0].startswith(".") and _matches(names[1:], pattern)
         return deeper or _matches(names, pattern[1:])
-    return bool(names) and _name_matches(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+    if not names or (names[0].startswith(".") and not pattern[0].startswith(".")):
+        return False
+    return fnmatch.fnmatch(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
 
 
 def _leads_on(names: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -285,16 +285,8 @@ def _leads_on(names: Sequence[str], pattern: Sequence[str]) -> bool:
         >>> _leads_on(("a",), ("a", "*.png")), _leads_on(("b",), ("a", "*.png")), _leads_on(("a", "b"), ("a", "*.png"))
         (True, False, False)
     """
-    if not names or not pattern:
-        return bool(pattern)
-    if pattern[0] == "**":
-        return not any(name.startswith(".") for name in names) or _leads_on(names, pattern[1:])
-    return _name_matches(names[0], pattern[0]) and _leads_on(names[1:], pattern[1:])
-
-
-def _name_matches(name: str, pattern: str) -> bool:
-    hidden = name.startswith(".") and not pattern.startswith(".")
-    return not hidden and fnmatch.fnmatch(name, pattern)
+    # The part that matches the folder ends before the last one, which is the file's, or with "**".
+    return any(_matches(names, pattern[:end]) for end in range(len(pattern) + (pattern[-1] == "**")))
 
 
 # Rows of a table.
@@ -315,7 +307,7 @@ def table_images(path: str, column: str | None = None) -> Images:
     """
     if not path.lower().endswith(".parquet"):
         return Images(lambda _: _csv_rows(path, column), is_table=True)
-    with _open_parquet(path) as file:
+    with open_parquet(path) as file:
         rows = int(file.metadata.num_rows)
     return Images(lambda _: _parquet_rows(path, column), rows, is_table=True)
 
@@ -330,21 +322,11 @@ def _csv_rows(path: str, column: str | None) -> Iterator[Item]:
 
 def _parquet_rows(path: str, column: str | None) -> Iterator[Item]:
     rows = count()
-    with _open_parquet(path) as file:
+    with open_parquet(path) as file:
         name = Columns(image=column).find("image", file.schema_arrow.names, path)
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[name], use_threads=False):
             for value in batch.column(0).to_pylist():
                 yield _embedded(value, path, f"{path}#{next(rows)}")
-
-
-def _open_parquet(path: str) -> pq.ParquetFile:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)  # page by page, not a row group at a time
-    except (pa.ArrowException, OSError) as error:
-        raise LongtailError(f"{path!r} is not a readable Parquet file ({first_line(error)}): fetch it again.") from None
 
 
 def _embedded(value: Any, table: str, where: str) -> Item:

@@ -22,7 +22,7 @@ from longtail.files import REPLACED, is_stream, output_path
 from longtail.predict.hub import local_run
 from longtail.predict.images import Images, LeftOut, count_words, find_images
 from longtail.predict.journal import Format, Journal, Row, table_format
-from longtail.predict.predictor import Prediction, Predictor
+from longtail.predict.predictor import Prediction, load
 from longtail.run.folder import MODEL_FILE, WEIGHTS_FILE, refuse_swapped
 
 _MOST_FILES_SHOWN = 20
@@ -119,7 +119,7 @@ def predict_images(
     listing, run = find_images(images, image_column=image_column), local_run(run_dir)
     console = console if console is not None else Console(quiet=True)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    predictor = Predictor.load(run, device=device, prior=prior, say=lambda text: say(f"note: {text}"))
+    predictor = load(run, device=device, prior=prior, say=lambda text: say(f"note: {text}"))
     top_k = min(top_k, len(predictor.classes))
     has_threshold = predictor.info.threshold is not None
     ranked = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "probability")]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from longtail.data.decode import square_of
+from longtail.data.loading.workers import read_ahead
 from longtail.device import cores
 from longtail.errors import LongtailError, UsageError
 from longtail.models import LongTailModel
@@ -70,20 +70,10 @@ def read_batches(
         batch_size: Images in a batch; the last one may be shorter.
         workers: Threads; by default as many as there are cores.
     """
-    remaining = iter(items)
-    pool = ThreadPoolExecutor(workers or cores())
-    try:
-        pending: deque[Future[Loaded]] = deque()
-        batch: list[Loaded] = []
-        pending.extend(pool.submit(read_item, item, preprocessing) for item in islice(remaining, 2 * batch_size))
-        while pending:
-            batch.append(pending.popleft().result())
-            pending.extend(pool.submit(read_item, item, preprocessing) for item in islice(remaining, 1))
-            if len(batch) == batch_size or not pending:
-                yield batch
-                batch = []
-    finally:
-        pool.shutdown(cancel_futures=True)
+    read = partial(read_item, preprocessing=preprocessing)
+    images = read_ahead(read, items, threads=workers or cores(), ahead=2 * batch_size)
+    while batch := list(islice(images, batch_size)):
+        yield batch
 
 
 @dataclass(frozen=True)
@@ -120,19 +110,6 @@ class Predictor:
     def __init__(self, model: LongTailModel, info: ModelInfo) -> None:
         self.model = model.eval().requires_grad_(False)
         self.info = info
-
-    @classmethod
-    def load(
-        cls,
-        run: str | os.PathLike[str],
-        *,
-        device: torch.device | str = "cpu",
-        prior: str | None = None,
-        say: Callable[[str], None] | None = None,
-    ) -> Self:
-        """Read a run; see :func:`load`. ``say`` is called with the classes that a prior file leaves out."""
-        model, info = load_run(local_run(run), device=device)
-        return cls(model, info if prior is None else with_prior(info, read_prior(prior, info, say)))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -209,13 +186,20 @@ class Predictor:
         return result
 
 
-def load(run: str | os.PathLike[str], *, device: torch.device | str = "cpu", prior: str | None = None) -> Predictor:
+def load(
+    run: str | os.PathLike[str],
+    *,
+    device: torch.device | str = "cpu",
+    prior: str | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Predictor:
     """Read a trained run, ready to classify images; also as ``longtail.load``.
 
     Args:
         run: The RUN folder of ``longtail train``, or ``hf:OWNER/NAME`` for one that ``longtail push`` has uploaded.
         device: Where the network runs.
         prior: The class prior to expect: ``uniform``, ``train``, or a file of shares; None leaves the run's own.
+        say: Called with one sentence on the classes that a file of shares leaves out.
 
     Raises:
         LongtailError: No such run, one that has not finished, or damaged files.
@@ -226,4 +210,5 @@ def load(run: str | os.PathLike[str], *, device: torch.device | str = "cpu", pri
         ...
         longtail.errors.LongtailError: There is no run 'nowhere': name the folder that `longtail train` wrote.
     """
-    return Predictor.load(run, device=device, prior=prior)
+    model, info = load_run(local_run(run), device=device)
+    return Predictor(model, info if prior is None else with_prior(info, read_prior(prior, info, say)))

@@ -328,36 +328,21 @@ def printable(text: str) -> str:
 
 def _table(inspection: Inspection, max_rows: int, bar_width: int) -> Table:
     train = np.array(inspection.counts["train"])
-    group_of = {row: name for name, rows in inspection.groups.items() for row in rows}
+    step = -(-len(train) // max_rows)  # classes of a bar: one if they fit
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("class", overflow="ellipsis", no_wrap=True, max_width=_NAME)
     for name in inspection.counts:
         table.add_column(name, justify="right")
     table.add_column("group")
     table.add_column("")
-    order = np.argsort(-train, kind="stable")
-    for part in _runs([group_of[int(row)] for row in order], max_rows):
-        rows = order[part]
-        color = _COLORS[group_of[int(rows[0])]]
-        cells = [_number(np.array(counts)[rows]) for counts in inspection.counts.values()]
-        bars = Text(bar(float(train[rows].mean()), float(train.max()), bar_width), style=color)
-        group = Text(group_of[int(rows[0])], style=color)
-        title = printable(inspection.classes[rows[0]]) + (f" + {len(rows) - 1}" if len(rows) > 1 else "")
-        table.add_row(Text(title), *cells, group, bars)
+    for group, members in inspection.groups.items():
+        order = sorted(members, key=lambda label: -train[label])
+        for rows in (order[start : start + step] for start in range(0, len(order), step)):
+            cells = [_number(np.array(counts)[rows]) for counts in inspection.counts.values()]
+            bars = bar(float(train[rows].mean()), float(train.max()), bar_width)
+            title = printable(inspection.classes[rows[0]]) + (f" + {len(rows) - 1}" if len(rows) > 1 else "")
+            table.add_row(Text(title), *cells, *(Text(text, style=_COLORS[group]) for text in (group, bars)))
     return table
-
-
-def _runs(groups: Sequence[GroupName], max_rows: int) -> list[slice]:
-    """Cut classes in order of size into bars: one each if they fit, else runs of equal length within a group."""
-    step = -(-len(groups) // max_rows)
-    runs: list[slice] = []
-    for index, name in enumerate(groups):
-        start = runs[-1].start if runs else 0
-        if runs and index - start < step and groups[start] == name:
-            runs[-1] = slice(start, index + 1)
-        else:
-            runs.append(slice(index, index + 1))
-    return runs
 
 
 def _number(counts: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> str:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from longtail.data.loading.cache import cached_images
-from longtail.data.loading.workers import BlockReader, Decoder, decode_all
+from longtail.data.loading.workers import BlockReader, Decoder, decode_all, read_ahead
 from longtail.device import default_workers, forward_batch, memory_budget, runs_at_once
 
 _PIECE = 8  # images that a thread decodes at a time
@@ -160,31 +159,19 @@ class SinglePassLoader(Loader):
         self.large_batch = forward_batch(device, decoder.crop.size)
 
     def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
-        # More of small batches, or threads would be idle.
-        ahead = 1 + _IMAGES_AHEAD * self.threads // max(1, len(parts[0]))
-        pool = ThreadPoolExecutor(self.threads)
-        try:
-            begun = deque(self._begin(pool, part) for part in parts[:ahead])
-            for number in range(len(parts)):
-                images, jobs = begun.popleft()
-                for job in jobs:
-                    job.result()
-                begun.extend(self._begin(pool, later) for later in parts[number + ahead : number + ahead + 1])
-                yield images.to(self.device)
-        finally:  # the consumer may stop early
-            pool.shutdown(cancel_futures=True)
+        pieces = [torch.split(part, _PIECE) for part in parts]
+        # A batch, and more of small ones, or threads would be idle.
+        ahead = len(pieces[0]) + _IMAGES_AHEAD * self.threads // max(1, len(pieces[0][0]))
+        decoded = read_ahead(self._decode, chain.from_iterable(pieces), threads=self.threads, ahead=ahead)
+        for batch in pieces:
+            yield torch.cat([next(decoded) for _ in batch]).to(self.device)
 
-    def _begin(self, pool: ThreadPoolExecutor, part: Tensor) -> tuple[Tensor, list[Future[None]]]:
-        """Start decoding a batch: return the tensor of its images, and the jobs that fill it."""
-        images = torch.empty(len(part), 3, self.decoder.crop.size, self.decoder.crop.size, dtype=torch.uint8)
-        target, rows = images.numpy(), part.tolist()
-
-        def fill(positions: range) -> None:
-            for position in positions:
-                target[position] = self.decoder(rows[position])
-
-        every = range(len(rows))
-        return images, [pool.submit(fill, every[at : at + _PIECE]) for at in range(0, len(rows), _PIECE)]
+    def _decode(self, rows: Tensor) -> Tensor:
+        size = self.decoder.crop.size
+        images = torch.empty(len(rows), 3, size, size, dtype=torch.uint8)
+        for image, row in zip(images.numpy(), rows.tolist(), strict=True):
+            image[:] = self.decoder(row)
+        return images
 
 
 def split_rows(rows: Tensor, batch_size: int) -> tuple[Tensor, ...]:

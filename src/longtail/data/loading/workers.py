@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from itertools import islice
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,9 @@ from longtail.data.dataset import Split
 from longtail.data.decode import CenterCrop, square_of
 from longtail.device import cores
 from longtail.errors import LongtailError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,33 @@ def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None, *, o
         for _ in pool.map(fill, (range(count)[at : at + part] for at in range(0, count, part))):
             pass
     return images
+
+
+def read_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
+) -> Iterator[Result]:
+    """Apply a function to items in threads and yield its results in order.
+
+    Args:
+        function: Called with one item.
+        items: Taken as they are needed.
+        threads: Number of threads.
+        ahead: Number of items that are in work or done before the consumer asks for them.
+
+    Example:
+        >>> list(read_ahead(str, range(3), threads=2, ahead=2))
+        ['0', '1', '2']
+    """
+    remaining = iter(items)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        pending = deque(pool.submit(function, item) for item in islice(remaining, ahead))
+        while pending:
+            result = pending.popleft().result()
+            pending.extend(pool.submit(function, item) for item in islice(remaining, 1))
+            yield result
+    finally:  # the consumer may stop early
+        pool.shutdown(cancel_futures=True)
 
 
 class Block(NamedTuple):

@@ -18,6 +18,7 @@ from longtail.errors import LongtailError, first_line
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow.parquet as pq
 
 _WORTH_A_PROGRESS_BAR = 500_000_000  # bytes
 
@@ -77,17 +78,26 @@ def _tables(folder: Path) -> set[Path]:
     return directly or below
 
 
-def _num_rows(file: Path) -> int:
-    """Return the number of rows in a file; a broken one is named here, since ``datasets`` does not name it."""
+def open_parquet(path: str | Path) -> pq.ParquetFile:
+    """Open a Parquet file to be read page by page, not a row group at a time.
+
+    Raises:
+        LongtailError: It is missing or broken; ``datasets`` would not name it.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return int(pq.read_metadata(file).num_rows)
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     except (pa.ArrowException, OSError) as error:
         raise LongtailError(
-            f"{str(file)!r} is not a readable Parquet file ({first_line(error)}): fetch it again."
+            f"{str(path)!r} is not a readable Parquet file ({first_line(error)}): fetch it again."
         ) from None
+
+
+def _num_rows(file: Path) -> int:
+    with open_parquet(file) as table:
+        return int(table.metadata.num_rows)
 
 
 def _read(files: Sequence[Path], folder: Path | None) -> datasets.Dataset:
