@@ -41,7 +41,15 @@ def names(items: object) -> list[str]:
 
 
 def test_a_folder_is_listed_in_order_without_what_is_hidden(folder: Path) -> None:
-    assert names(images_below(str(folder))) == ["a b\nc.png", "a.JPG", "b.png", "c.png", "d.webp", "e.png", "山.png"]
+    assert names(images_below(str(folder), LeftOut())) == [
+        "a b\nc.png",
+        "a.JPG",
+        "b.png",
+        "c.png",
+        "d.webp",
+        "e.png",
+        "山.png",
+    ]
 
 
 def test_folders_that_a_system_adds_are_left_out_and_counted(folder: Path) -> None:
@@ -61,7 +69,7 @@ def test_folders_that_a_system_adds_are_left_out_and_counted(folder: Path) -> No
 def test_patterns_mean_what_they_mean_to_glob(pattern: str, folder: Path) -> None:
     whole = str(folder / pattern)
     expected = {path for path in glob.glob(whole, recursive=True) if Path(path).is_file()}  # noqa: PTH207
-    paths = [image.name for image in files_like(whole)]
+    paths = [image.name for image in files_like(whole, LeftOut())]
     assert expected
     assert set(paths) == expected
     assert len(paths) == len(expected)
@@ -69,7 +77,7 @@ def test_patterns_mean_what_they_mean_to_glob(pattern: str, folder: Path) -> Non
 
 def test_a_relative_pattern_stays_relative(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    assert [image.name for image in files_like("*.png")] == ["a b\nc.png", "b.png", "e.png"]
+    assert [image.name for image in files_like("*.png", LeftOut())] == ["a b\nc.png", "b.png", "e.png"]
 
 
 def test_links_that_lead_back_up_end_and_links_elsewhere_are_followed_once(folder: Path, tmp_path: Path) -> None:
@@ -78,18 +86,18 @@ def test_links_that_lead_back_up_end_and_links_elsewhere_are_followed_once(folde
     (tmp_path / "out" / "far.png").touch()
     for name in ("one", "two"):
         (folder / name).symlink_to(tmp_path / "out", target_is_directory=True)
-    assert sorted(names(images_below(str(folder)))).count("far.png") == 1
-    assert len(names(images_below(str(folder)))) == 8
+    assert sorted(names(images_below(str(folder), LeftOut()))).count("far.png") == 1
+    assert len(names(images_below(str(folder), LeftOut()))) == 8
 
 
 def test_a_pipe_is_not_waited_for_and_a_dead_link_is_told(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "dead.png").symlink_to(tmp_path / "nowhere.png")
-    assert names(images_below(str(tmp_path))) == ["dead.png"]
+    assert names(images_below(str(tmp_path), LeftOut())) == ["dead.png"]
 
 
 def test_a_folder_that_vanishes_while_it_is_listed_is_a_problem(folder: Path) -> None:
-    items = images_below(str(folder))
+    items = images_below(str(folder), LeftOut())
     first = [next(items).name for _ in range(3)]
     for path in ("deep/er/d.webp", "deep/c.png", "deep/.h/y.png", "deep/er", "deep/.h", "deep"):
         (folder / path).rmdir() if (folder / path).is_dir() else (folder / path).unlink()
@@ -100,9 +108,9 @@ def test_a_folder_that_vanishes_while_it_is_listed_is_a_problem(folder: Path) ->
 
 
 def test_large_folders_are_sorted_in_portions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = {image.name for image in images_below(str(folder))}
+    whole = {image.name for image in images_below(str(folder), LeftOut())}
     monkeypatch.setattr(images, "SORTED_AT_ONCE", 2)
-    assert {image.name for image in images_below(str(folder))} == whole
+    assert {image.name for image in images_below(str(folder), LeftOut())} == whole
 
 
 class FakeEntry:
@@ -130,7 +138,7 @@ def test_memory_does_not_grow_with_the_files(tmp_path: Path, monkeypatch: pytest
     peaks = []
     for _ in range(2):  # Python's table of interned strings may grow during one of them
         tracemalloc.start()
-        assert sum(1 for _ in images_below(str(tmp_path))) == 20_000
+        assert sum(1 for _ in images_below(str(tmp_path), LeftOut())) == 20_000
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert min(peaks) < 500_000  # the names alone would be 1.4 MB

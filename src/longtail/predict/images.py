@@ -173,7 +173,7 @@ def as_items(images: object, *, image_column: str | None = None) -> Iterator[Ite
 # Files of a folder or a pattern, as they are met: a million of them need no more memory than a thousand.
 
 
-def images_below(folder: str, left_out: LeftOut | None = None) -> Iterator[Item]:
+def images_below(folder: str, left_out: LeftOut) -> Iterator[Item]:
     """Find the files with an image's extension in a folder, to the bottom.
 
     Hidden files and folders and system folders are left out. Links are followed, each real folder once. The order is
@@ -188,10 +188,9 @@ def images_below(folder: str, left_out: LeftOut | None = None) -> Iterator[Item]
         >>> import tempfile, pathlib
         >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> for name in ("b.png", "a.jpg", "notes.txt"): (folder / name).touch()
-        >>> [os.path.basename(image.name) for image in images_below(str(folder))]
+        >>> [os.path.basename(image.name) for image in images_below(str(folder), LeftOut())]
         ['a.jpg', 'b.png']
     """
-    left_out = LeftOut() if left_out is None else left_out
 
     def keep(names: Names) -> bool:
         name = names[-1]
@@ -211,7 +210,7 @@ def images_below(folder: str, left_out: LeftOut | None = None) -> Iterator[Item]
     return _walk(folder, (), keep, enter, left_out, set())
 
 
-def files_like(pattern: str, left_out: LeftOut | None = None) -> Iterator[Item]:
+def files_like(pattern: str, left_out: LeftOut) -> Iterator[Item]:
     """Find the files that a pattern such as ``in/**/*.jpg`` names, whatever their extension.
 
     ``*``, ``?`` and ``[...]`` stand for what they do in a shell and ``**`` for any folders; none of them for a leading
@@ -223,7 +222,6 @@ def files_like(pattern: str, left_out: LeftOut | None = None) -> Iterator[Item]:
     wanted = tuple(part for part in parts[first:] if part)
     if not os.path.isdir(base or os.curdir):  # noqa: PTH112
         return iter(())
-    left_out = LeftOut() if left_out is None else left_out
     return _walk(
         base, (), lambda names: _matches(names, wanted), lambda names: _leads_on(names, wanted), left_out, set()
     )

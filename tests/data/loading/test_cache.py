@@ -193,7 +193,7 @@ def test_a_full_disk_is_a_note_and_leaves_nothing(folder: Path, monkeypatch: pyt
 
 def test_space_is_taken_also_where_the_system_has_no_call_for_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
-    monkeypatch.setattr(cache, "_BLOCK", 1000)
+    monkeypatch.setattr(cache, "BLOCK_BYTES", 1000)
     assert torch.equal(cached(split_of())[0], torch.from_numpy(PIXELS).permute(0, 3, 1, 2))
     assert [file.stat().st_size for file in stored(folder)] == [BYTES]
 

@@ -63,7 +63,7 @@ def test_a_single_pass_gives_what_resident_gives(split: Split, threads: int, bat
 
 
 def test_a_single_pass_that_is_left_early_decodes_no_more(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaders, "_IMAGES_AHEAD", 2)
+    monkeypatch.setattr(loaders, "IMAGES_AHEAD", 2)
     decoded: list[int] = []
 
     class Counting(Decoder):

@@ -54,7 +54,7 @@ def damage(data: ImageData, *rows: int) -> list[str]:
 def test_the_images_are_those_that_training_would_have_made(
     photos: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, batch_bytes: int
 ) -> None:
-    monkeypatch.setattr(resized, "_BATCH_BYTES", batch_bytes)
+    monkeypatch.setattr(resized, "BATCH_BYTES", batch_bytes)
     ticks: list[None] = []
     done = write_resized(photos, tmp_path / "small", 16, workers=workers, tick=lambda: ticks.append(None))
     assert (done.images, done.skipped, len(ticks)) == ({"train": 8, "test": 3}, (), 11)
@@ -112,7 +112,7 @@ def test_a_bad_image_stops_and_leaves_nothing(photos: ImageData, tmp_path: Path,
 
 
 def test_bad_images_are_left_out_on_request(photos: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resized, "_BATCH_BYTES", 3 * 16**2 * 3)
+    monkeypatch.setattr(resized, "BATCH_BYTES", 3 * 16**2 * 3)
     remaining = [photos.splits["train"].path(row) for row in range(8) if row not in (2, 5)]
     bad = damage(photos, 2, 5)
     done = write_resized(photos, tmp_path / "small", 16, workers=0, skip_bad=True)

@@ -31,7 +31,7 @@ from longtail.errors import first_line
 SMALLEST_BYTES = 8_000_000
 FORMAT = 1  # of decoded images; to raise when they are decoded or laid out differently
 _NAMES = {"pixels": "decoded images", "features": "features"}  # in a warning
-_BLOCK = 16_000_000  # bytes written at a time
+BLOCK_BYTES = 16_000_000  # bytes written at a time
 
 
 def cached_images(
@@ -188,8 +188,8 @@ def _fill(path: Path, fill: Callable[[Tensor], object], needed: int) -> None:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, needed)
             else:
-                for start in range(0, needed, _BLOCK):
-                    file.write(bytes(min(_BLOCK, needed - start)))
+                for start in range(0, needed, BLOCK_BYTES):
+                    file.write(bytes(min(BLOCK_BYTES, needed - start)))
         fill(torch.from_file(str(unfinished), shared=True, size=needed, dtype=torch.uint8))
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())

@@ -16,7 +16,7 @@ from longtail.data.loading.workers import BlockReader, Decoder, decode_all, read
 from longtail.device import default_workers, forward_batch, memory_budget, runs_at_once
 
 _PIECE = 8  # images that a thread decodes at a time
-_IMAGES_AHEAD = 16  # for each thread
+IMAGES_AHEAD = 16  # for each thread
 
 
 class Batch(NamedTuple):
@@ -161,7 +161,7 @@ class SinglePassLoader(Loader):
     def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
         pieces = [torch.split(part, _PIECE) for part in parts]
         # A batch, and more of small ones, or threads would be idle.
-        ahead = len(pieces[0]) + _IMAGES_AHEAD * self.threads // max(1, len(pieces[0][0]))
+        ahead = len(pieces[0]) + IMAGES_AHEAD * self.threads // max(1, len(pieces[0][0]))
         decoded = read_ahead(self._decode, chain.from_iterable(pieces), threads=self.threads, ahead=ahead)
         for batch in pieces:
             yield torch.cat([next(decoded) for _ in batch]).to(self.device)

@@ -21,7 +21,7 @@ from longtail.data.sources.huggingface import hidden_progress_bars
 from longtail.device import cores
 from longtail.errors import LongtailError, UsageError
 
-_BATCH_BYTES = 32_000_000  # of pixels in memory; also keeps the offsets of a batch far below 2 GB
+BATCH_BYTES = 32_000_000  # of pixels in memory; also keeps the offsets of a batch far below 2 GB
 _BLOCK_ROWS = 16  # rows that a worker decodes at a time
 _TABLE = "data-00000-of-00001.arrow"  # the one table of a split that `save_to_disk` writes for a small one
 
@@ -173,7 +173,7 @@ def _write_split(
 def _pieces(decoder: Decoder, workers: int) -> Iterator[tuple[range, Block]]:
     """Decode a split in order; yield rows and their pixels, as many at a time as a batch of the table takes."""
     every = range(len(decoder.split))
-    most = max(1, _BATCH_BYTES // (3 * decoder.crop.size**2))
+    most = max(1, BATCH_BYTES // (3 * decoder.crop.size**2))
     step = min(_BLOCK_ROWS, most)
     parts = [list(every[start : start + step]) for start in every[::step]]
     blocks = BlockReader(decoder, workers=min(workers, len(parts))).blocks(parts)

@@ -140,7 +140,6 @@ class BlockReader:
             batch_size=None,  # a list of rows is an index of the data set
             sampler=self._parts,
             num_workers=workers,
-            collate_fn=_identity,
             worker_init_fn=leave_if_orphaned,
             pin_memory=pin_memory,
             persistent_workers=keep and workers > 0,
@@ -190,10 +189,6 @@ def leave_if_orphaned(_worker: int) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)
-
-
-def _identity(block: Any) -> Any:  # the types of DataLoader allow lists only
-    return block
 
 
 ImagesLike: TypeAlias = Sequence[str | os.PathLike[str] | Image.Image | npt.NDArray[Any]] | npt.NDArray[Any]

@@ -262,10 +262,10 @@ class Walk:
         if not Path(path).is_symlink():
             return True
         target = os.path.realpath(path)
-        if _is_within(os.path.realpath(parent), target):
+        if Path(os.path.realpath(parent)).is_relative_to(target):
             self._record("link-back", path)
             return False
-        if not _is_within(target, self._root):
+        if not Path(target).is_relative_to(self._root):
             self._record("link-outside", path)
         return True
 
@@ -305,7 +305,3 @@ def is_system_folder(name: str) -> bool:
 def _is_dead(entry: Path) -> bool:
     """Whether an entry is a link to nowhere."""
     return entry.is_symlink() and not entry.exists() and not entry.name.startswith(".")
-
-
-def _is_within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
