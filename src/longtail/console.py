@@ -44,32 +44,30 @@ class Bar:
         self.total = None if total is None else max(total, 1)
         self.done = 0
         self._last_line = time.monotonic()
-        self._progress: Progress | None = None
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=reporter.console,
+            transient=True,
+            disable=reporter.quiet or not reporter.console.is_terminal,
+        )
+        self._task = self._progress.add_task(title, total=self.total, note="")
 
     def __enter__(self) -> Bar:
-        if self.reporter.console.is_terminal and not self.reporter.quiet:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=self.reporter.console,
-                transient=True,
-            )
-            self._progress.add_task(self.title, total=self.total, note="")
-            self._progress.start()
+        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        self._progress.stop()
 
     def update(self, done: int, note: str = "") -> None:
         """Set how far it is, with a short note next to the bar."""
         self.done = done
-        if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], completed=done, note=note)
+        if not self._progress.disable:
+            self._progress.update(self._task, completed=done, note=note)
         elif time.monotonic() - self._last_line >= self.reporter.plain_seconds:
             self._last_line = time.monotonic()
             count = f"{done}" if self.total is None else f"{done}/{self.total}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -141,17 +141,6 @@ def on_cpu(device: str) -> bool:
     return device == "cpu" or not torch.accelerator.is_available()
 
 
-def is_accelerator(device: torch.device) -> bool:
-    """Whether a device is more than the processor.
-
-    Example:
-        >>> import torch
-        >>> is_accelerator(torch.device("cpu"))
-        False
-    """
-    return device.type != "cpu"
-
-
 def accelerator_name(device: torch.device) -> str:
     """Return the name of an accelerator; empty for a processor.
 
@@ -162,27 +151,9 @@ def accelerator_name(device: torch.device) -> str:
     """
     import torch
 
-    if not is_accelerator(device):
+    if device.type == "cpu":
         return ""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-@contextmanager
-def generators_as_before(device: torch.device) -> Iterator[None]:
-    """Restore the states of torch's own generators, including that of the device, at the end of a ``with`` block.
-
-    Example:
-        >>> import torch
-        >>> before = torch.get_rng_state()
-        >>> with generators_as_before(torch.device("cpu")):
-        ...     drawn = torch.rand(1)
-        >>> torch.equal(before, torch.get_rng_state())
-        True
-    """
-    import torch
-
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
 
 
 def can_fuse(parameters: Iterable[Tensor]) -> bool:
@@ -220,8 +191,6 @@ def hardware(device: torch.device) -> dict[str, str | int]:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    text = info.read_text(encoding="utf-8") if info.is_file() else ""
+    name = re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE)
+    return name[1].strip() if name else platform.processor() or platform.machine()

@@ -282,9 +282,9 @@ def remove_leftovers(target: Path) -> None:
             path, new, old = target.with_name(name), _LEFTOVER.fullmatch(name), older.fullmatch(name)
             with suppress(OSError):  # removed by another process, or not ours to remove
                 if new and not path.is_symlink():
-                    same_kernel = new["boot"] == _boot() != _UNKNOWN
-                    if same_kernel or (new["host"] == _HOST and _is_old(path)):
-                        _remove_unlocked(path, int(new["pid"]), same_host=new["host"] == _HOST)
+                    same_kernel, same_host = new["boot"] == _boot() != _UNKNOWN, new["host"] == _HOST
+                    if same_kernel or (same_host and _is_old(path)):
+                        _remove_unlocked(path, int(new["pid"]), same_host=same_host)
                 elif old and not _is_alive(int(old["pid"])) and _is_old(path):
                     path.unlink()
 
@@ -317,13 +317,9 @@ def _boot() -> str:
 
 
 def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+    from psutil import pid_exists
+
+    return pid_exists(pid)
 
 
 class FormatError(LongtailError):

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from annotated_types import Ge
-
 from longtail.commands.output import destination, messages_apart, print_line, refuse_terminal
+from longtail.config.schema import WholeNumber
 from longtail.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ def analyze(
     runs: Annotated[Sequence[str], "RUN ..."],
     *,
     projection: Annotated[str, "pca,tsne|umap|none"] = "pca,tsne",
-    seed: Annotated[int, Ge(0)] = 0,
+    seed: WholeNumber = 0,
     features: Annotated[str, "FILE"] | None = None,
     moved_to: Annotated[str, "SOURCE"] | None = None,
 ) -> None:

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from longtail.config.schema import RunConfig, choices_of, defaults, flatten, groups_of, nested, option_types
 from longtail.errors import UsageError, as_usage, nearest
@@ -232,7 +232,10 @@ def _take(
     missing = []
     for argument in (each for each in arguments if not each.options):
         if argument.flag in texts:
-            values[argument.name] = _checked(texts[argument.flag], argument)
+            from longtail.config.build import check_value
+
+            value = _read(texts[argument.flag], argument.kind, argument.flag)
+            values[argument.name] = check_value(value, argument.kind, argument.flag)
         elif positionals and not argument.flag:
             values[argument.name] = positionals[:] if argument.is_list else positionals[0]
             del positionals[: None if argument.is_list else 1]
@@ -257,16 +260,6 @@ def _read(text: Any, kind: Any, flag: str) -> Any:
         return parse_yaml(text, flag).values
 
 
-def _checked(text: Any, argument: Argument) -> Any:
-    """Read a value and check it against the type of its parameter."""
-    value = _read(text, argument.kind, argument.flag)
-    if not isinstance(text, str) or (_base(argument.kind) is str and not choices_of(argument.kind)):
-        return value
-    from longtail.config.build import check_value
-
-    return check_value(value, argument.kind, argument.flag)
-
-
 def _unknown(program: str, flag: str, flags: Mapping[str, Argument], texts: Mapping[str, Any]) -> str:
     """Describe an unknown flag, with the nearest right one; that of a second stage only if there is one."""
     from longtail.config.recipes import list_recipes, load_recipe
@@ -285,6 +278,10 @@ def _unknown(program: str, flag: str, flags: Mapping[str, Argument], texts: Mapp
         hint = nearest(flag, options, list_all=False, show=lambda name: f"--set {name}=VALUE")
     everything = f" '{program} --help' lists them all."
     return f"unknown option {flag!r}.{hint or everything}"
+
+
+Columns: TypeAlias = Annotated[Mapping[str, Any], RunOptions(short=COLUMNS, dotted=False)]
+"""Options that name the columns of a table, by their dotted names."""
 
 
 def last_names(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def compare(
     from longtail.compare.table import print_table, write_csv
     from longtail.experiments.grid_plan import recipe_grid
 
+    table = None if csv is None else destination(csv, (".csv",), option="--csv", example="table.csv")
     over = {name: value for name, value in options.items() if name in _OVER_A_FILE}
     settings = {name: value for name, value in options.items() if name not in _OVER_A_FILE}
     in_a_file = {"--recipe": recipe, "--seeds": seeds, "--epochs": epochs, "--batch-size": batch_size, "--set": set}
@@ -84,7 +85,7 @@ def compare(
         if given or runs:
             word = given[0] if given else repr(runs[0])
             raise UsageError(f"--grid takes its runs from the file: leave {word} out, or write it there.")
-        return grid_command(asked, over, grid=grid, jobs=jobs, csv=csv)
+        return grid_command(asked, over, table, grid=grid, jobs=jobs)
     if recipe:
         if len(runs) != 1:
             raise UsageError("--recipe trains on one SOURCE: longtail compare SOURCE --recipe NAME --out DIR.")
@@ -92,14 +93,13 @@ def compare(
             settings |= {f"{stage}.batch_size": batch_size for stage in ("stage1", "stage2")}
         seeds = 1 if seeds is None else seeds
         values = recipe_grid(runs[0], recipe, seeds=seeds, epochs=epochs, baseline=baseline or "", options=set)
-        return grid_command(asked | values | {"set": settings | values["set"]}, over, jobs=jobs, csv=csv)
+        return grid_command(asked | values | {"set": settings | values["set"]}, over, table, jobs=jobs)
     for name, value in (("--out", out), ("--jobs", jobs), *((SHORT[name], value) for name, value in over.items())):
         given += [name] if value is not None else []
     if given:
         raise UsageError(f"{given[0]} is for runs still to be trained: add --recipe NAME or --grid FILE.yaml.")
     if not runs:
         raise UsageError(f"RUN missing: {usage('longtail compare', compare).splitlines()[0]}")
-    table = _table_file(csv)
     comparison = compare_runs([Path(run) for run in runs], baseline=baseline)
     with messages_apart(table):
         print_table(comparison, Console())
@@ -109,26 +109,21 @@ def compare(
     return 0
 
 
-def _table_file(csv: str | None) -> Destination | None:
-    return None if csv is None else destination(csv, (".csv",), option="--csv", example="table.csv")
-
-
 def grid_command(
-    asked: Nested, over: Mapping[str, Any], *, grid: str | None = None, jobs: int | None = None, csv: str | None = None
+    asked: Nested, over: Mapping[str, Any], table: Destination | None, *, grid: str | None = None, jobs: int | None
 ) -> int:
     """Train what a grid still lacks, then compare its runs; return the exit status.
 
     Args:
         asked: The grid, or what is asked for over that of the file.
         over: Options of all runs, over what a run sets itself.
+        table: File to write the table to, if any.
         grid: The file of the grid, if any.
         jobs: Runs trained at once.
-        csv: File to write the table to.
     """
     from longtail.config.build import with_options
     from longtail.experiments.grid_plan import plan_grid, read_grid
 
-    table = _table_file(csv)
     if "out" in asked:
         refuse_stream(asked["out"], "--out")
     values = (read_grid(grid) if grid is not None else {}) | asked

@@ -6,18 +6,18 @@ import shutil
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Ge
 from rich.console import Console
 
 from longtail.commands.output import print_line, refuse_stream
 from longtail.commands.train import train_command
+from longtail.config.schema import Count
 from longtail.errors import LongtailError
 from longtail.run.folder import CONFIG_FILE, REPORT_FILE, read_config
 
 DEMO_RECIPES = ("demo/ce", "demo/gcl")
 
 
-def demo(*, out: Annotated[str, "DIR"] = "runs/demo", epochs: Annotated[int, Ge(1)] | None = None) -> int:
+def demo(*, out: Annotated[str, "DIR"] = "runs/demo", epochs: Count | None = None) -> int:
     """Train plain cross-entropy and Gaussian clouded logits on real handwritten digits, and report.
 
     Args:

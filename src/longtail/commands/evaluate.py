@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from rich.console import Console
 
-from longtail.commands.arguments import COLUMNS, RunOptions, last_names
+from longtail.commands.arguments import Columns, last_names
 from longtail.commands.output import (
     IN_BRACKETS,
     class_table,
@@ -25,7 +24,7 @@ def evaluate(
     source: Annotated[str, "SOURCE"] | None = None,
     *,
     split: Annotated[str, "NAME"] = "test",
-    columns: Annotated[Mapping[str, Any], RunOptions(short=COLUMNS, dotted=False)],
+    columns: Columns,
     moved_to: Annotated[str, "SOURCE"] | None = None,
     classes: bool = False,
     no_adjustment: bool = False,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
-from annotated_types import Ge
 from rich.console import Console
 
-from longtail.commands.arguments import COLUMNS, RunOptions, last_names
+from longtail.commands.arguments import Columns, last_names
 from longtail.commands.output import EXIT_FAILED, PAGE, destination, messages_apart, print_json, print_line
+from longtail.config.schema import Count
 from longtail.errors import UsageError
 
 
@@ -19,8 +18,8 @@ def inspect(
     json: bool = False,
     strict: bool = False,
     out: Annotated[str, "FILE.html"] | None = None,
-    columns: Annotated[Mapping[str, Any], RunOptions(short=COLUMNS, dotted=False)],
-    max_images: Annotated[int, Ge(1)] | None = None,
+    columns: Columns,
+    max_images: Count | None = None,
 ) -> int:
     """Audit a source: classes and groups, broken and odd images, copies, and what to do about each.
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge
 from rich.console import Console
 
 from longtail.commands.output import destination, refuse_terminal
-from longtail.config.schema import TrainingConfig
+from longtail.config.schema import Count, TrainingConfig
 from longtail.errors import LongtailError
 from longtail.files import is_stream
 
@@ -19,11 +18,11 @@ def predict(
     *,
     out: Annotated[str, "FILE.csv"],
     format: Literal["csv", "tsv", "parquet"] | None = None,  # noqa: A002 - as it is typed
-    top_k: Annotated[int, Ge(1)] = 5,
+    top_k: Count = 5,
     prior: Annotated[str, "uniform|train|FILE"] | None = None,
     image_column: Annotated[str, "NAME"] | None = None,
     restart: bool = False,
-    batch_size: Annotated[int, Ge(1)] = 64,
+    batch_size: Count = 64,
     device: Literal["auto", "cpu"] = "auto",
 ) -> None:
     """Classify images into a CSV, TSV or Parquet file.

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from annotated_types import Ge
-
-from longtail.commands.arguments import COLUMNS, RunOptions, last_names
+from longtail.commands.arguments import Columns, last_names
 from longtail.commands.output import print_line, refuse_stream
+from longtail.config.schema import Count
 
 
 def prepare(
     source: Annotated[str, "SOURCE"],
     *,
     out: Annotated[str, "DIR"],
-    size: Annotated[int, Ge(1)] = 256,
+    size: Count = 256,
     skip_bad: bool = False,
-    columns: Annotated[Mapping[str, Any], RunOptions(short=COLUMNS, dotted=False)],
+    columns: Columns,
     quiet: bool = False,
 ) -> None:
     """Decode and resize all images of a SOURCE once, into a folder that loads many times faster.

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Ge
 from rich.console import Console
 
 from longtail.commands.arguments import SHORT, RunOptions, option_flag
@@ -23,7 +22,7 @@ from longtail.commands.output import (
     print_line,
     summary_table,
 )
-from longtail.config.schema import RunConfig
+from longtail.config.schema import Count, RunConfig
 from longtail.errors import LongtailError, UnreadableImageError, UsageError, resume_hint
 from longtail.run.folder import (
     CONFIG_FILE,
@@ -61,8 +60,8 @@ def train(
     resume: Annotated[str, "RUN"] | None = None,
     moved_to: Annotated[str, "SOURCE"] | None = None,
     config: Annotated[str, "FILE"] | None = None,
-    epochs: Annotated[int, Ge(1)] | None = None,
-    batch_size: Annotated[int, Ge(1)] | None = None,
+    epochs: Count | None = None,
+    batch_size: Count | None = None,
     quiet: bool = False,
     options: Annotated[Mapping[str, Any], RunOptions(shown=SHOWN)],
 ) -> int:

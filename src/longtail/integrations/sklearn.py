@@ -25,7 +25,7 @@ from longtail.counts import ClassCounts, FloatArray
 from longtail.data.loading.workers import stack_images
 from longtail.data.samplers import SAMPLERS, build_sampler
 from longtail.data.transforms.augmentation import Augmentation, BatchTransform
-from longtail.device import generators_as_before, named_device
+from longtail.device import named_device
 from longtail.errors import LongtailError, first_line, nearest
 from longtail.evaluation.posthoc import Adjustment, prior_shares
 from longtail.files import write_atomically
@@ -159,7 +159,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         rows, labels = self._check_training(X, y)
         seed = int(check_random_state(self.random_state).randint(_LAST_SEED))
         device = named_device(self.device)
-        with generators_as_before(device):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)  # weights, dropout and the noise of losses
             self._train(rows, labels, device, seed)
         return self
@@ -330,55 +330,46 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.model_.cpu().eval()
 
     def _run_stages(self, loss: LongTailLoss, rows: Any, labels: Tensor, seed: int) -> None:
-        """Stage 1 through the network or, where that is frozen, on its features; stage 2 on features."""
-        looks = self.preprocessing_
-        stages = [("shuffle", self.epochs), (self.retrain_sampler, self.retrain_epochs)]
-        if self.train_backbone and looks is not None:
-            images = stack_images(rows, looks.crop)
-            change = BatchTransform(looks.mean, looks.std, augmentation=self.augmentation, size=looks.size)
-            inputs = ImageInputs(HostLoader(images, labels, next(self.model_.parameters()).device), change)
-            self._train_stage(self.model_, loss, inputs, labels, *stages.pop(0), self.lr or _NETWORK_LR, seed)
-        stages = [(sampler, epochs) for sampler, epochs in stages if epochs]
-        if not stages:
-            return
-        with torch.no_grad():
-            features = torch.cat(list(self._features(rows)))
-        stored = StoredFeatures(features[None], labels.to(features.device))
-        for sampler, epochs in stages:
-            network = Classifier(self.model_)
-            self._train_stage(network, loss, stored, labels, sampler, epochs, self.lr or _HEAD_LR, seed)
+        counts = self.class_counts_
+        for network, inputs, sampler, epochs, lr in self._stages(rows, labels):
+            stage = StageRun(
+                engine=LocalEngine(next(network.parameters()).device),
+                model=network,
+                network=network,
+                loss=loss,
+                criterion=loss,
+                optimizer=make_optimizer(OptimizerConfig("adamw", lr=lr, weight_decay=self.weight_decay), network),
+                inputs=inputs,
+                sampler=build_sampler(sampler, labels, counts, seed=seed),
+                batch_size=int(self.batch_size),
+                epochs=epochs,
+                learning_rate=partial(ScheduleConfig("cosine").learning_rate, lr, epochs=epochs),
+                seed=(seed,),
+                mixer=make_mixer("mixup" if self.mixup else "none", self.mixup, counts),
+                remedy=f"take a lower lr than {lr:g}",
+            )
+            for epoch in range(epochs):
+                train_epoch(stage, epoch)
+            loss.progress = 1.0
 
-    def _train_stage(
-        self,
-        network: nn.Module,
-        loss: LongTailLoss,
-        inputs: Inputs[Any],
-        labels: Tensor,
-        sampler: str,
-        epochs: int,
-        lr: float,
-        seed: int,
-    ) -> None:
-        device, counts = next(network.parameters()).device, self.class_counts_
-        stage = StageRun(
-            engine=LocalEngine(device),
-            model=network,
-            network=network,
-            loss=loss,
-            criterion=loss,
-            optimizer=make_optimizer(OptimizerConfig("adamw", lr=lr, weight_decay=self.weight_decay), network),
-            inputs=inputs,
-            sampler=build_sampler(sampler, labels, counts, seed=seed),
-            batch_size=int(self.batch_size),
-            epochs=epochs,
-            learning_rate=partial(ScheduleConfig("cosine").learning_rate, lr, epochs=epochs),
-            seed=(seed,),
-            mixer=make_mixer("mixup" if self.mixup else "none", self.mixup, counts),
-            remedy=f"take a lower lr than {lr:g}",
-        )
-        for epoch in range(epochs):
-            train_epoch(stage, epoch)
-        loss.progress = 1.0
+    def _stages(self, rows: Any, labels: Tensor) -> Iterator[tuple[nn.Module, Inputs[Any], str, int, float]]:
+        """Yield what each stage trains, its inputs, sampler, epochs and learning rate, once the one before is trained.
+
+        Stage 1 goes through the network or, where that is frozen, is trained on its features as stage 2 is.
+        """
+        looks, device = self.preprocessing_, next(self.model_.head.parameters()).device
+        stages = [("shuffle", self.epochs)]
+        stages += [(self.retrain_sampler, self.retrain_epochs)] if self.retrain_epochs else []
+        if self.train_backbone and looks is not None:
+            change = BatchTransform(looks.mean, looks.std, augmentation=self.augmentation, size=looks.size)
+            images = ImageInputs(HostLoader(stack_images(rows, looks.crop), labels, device), change)
+            yield self.model_, images, *stages.pop(0), self.lr or _NETWORK_LR
+        if stages:
+            with torch.no_grad():
+                features = torch.cat(list(self._features(rows)))
+            stored = StoredFeatures(features[None], labels.to(device))
+            for sampler, epochs in stages:
+                yield Classifier(self.model_), stored, sampler, epochs, self.lr or _HEAD_LR
 
     def _move(self, device: torch.device) -> None:
         """Move the model to a device, but not `Standardize`: it needs float64, which not every device has."""

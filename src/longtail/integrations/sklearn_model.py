@@ -148,17 +148,13 @@ def check_backbone(backbone: Any) -> None:
         ...
         TypeError: backbone is the name of a network, the folder of a run or None, not a module (Identity): give the ...
     """
+    if isinstance(backbone, str | Path | None):
+        return
+    given, remedy = repr(backbone), "give backbone='timm:resnet18', for example"
     if isinstance(backbone, torch.nn.Module):
-        kind = type(backbone).__name__
-        raise TypeError(
-            f"backbone is the name of a network, the folder of a run or None, not a module ({kind}): give the features "
-            "it computes as X, without a backbone."
-        )
-    if backbone is not None and not isinstance(backbone, str | Path):
-        raise TypeError(
-            f"backbone is the name of a network, the folder of a run or None, not {backbone!r}: give "
-            "backbone='timm:resnet18', for example."
-        )
+        given = f"a module ({type(backbone).__name__})"
+        remedy = "give the features it computes as X, without a backbone"
+    raise TypeError(f"backbone is the name of a network, the folder of a run or None, not {given}: {remedy}.")
 
 
 @dataclass(frozen=True)

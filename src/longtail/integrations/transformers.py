@@ -54,13 +54,8 @@ class TrainerCriterion(TrainerCallback):  # type: ignore[misc]  # transformers i
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Set the loss's progress; the Trainer calls this before each optimizer step."""
+        """Set the loss's progress; the Trainer calls this before each optimizer step, and when training ends."""
         del args, control, kwargs
         self.loss.progress = state.global_step / state.max_steps
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Leave the loss at the progress that training reached."""
-        del args, control, kwargs
-        self.loss.progress = state.global_step / state.max_steps
+    on_train_end = on_step_begin  # leaves the loss at the progress that training reached
