@@ -106,8 +106,8 @@ def _ablation(rows: Sequence[Row], recipe: str, name: str, varied: Texts) -> Abl
     return Ablation(recipe, option, short_option(others[second], varied), drawn)
 
 
-def short_option(name: str, rivals: Iterable[str]) -> str:
-    """Shorten an option's name to its last part if that is unique.
+def short_option(name: str, rivals: Iterable[str], separator: str = ".") -> str:
+    """Shorten a name of several parts, such as an option, to the last one if that is unique.
 
     Example:
         >>> short_option("stage1.loss.options.noise", ["stage1.loss.options.noise", "stage1.epochs", "stage2.epochs"])
@@ -115,8 +115,8 @@ def short_option(name: str, rivals: Iterable[str]) -> str:
         >>> short_option("stage1.epochs", ["stage1.epochs", "stage2.epochs"])
         'stage1.epochs'
     """
-    last = name.rsplit(".", 1)[-1]
-    return last if sum(other.rsplit(".", 1)[-1] == last for other in rivals) == 1 else name
+    last = name.rsplit(separator, 1)[-1]
+    return last if sum(other.rsplit(separator, 1)[-1] == last for other in rivals) == 1 else name
 
 
 def _in_order(members: Mapping[str, Row]) -> tuple[tuple[Value, Row], ...]:

@@ -298,9 +298,8 @@ class _Reader:
             return yaml.SafeLoader.bool_values[text.lower()]
         if kind == "int" and _WHOLE.fullmatch(text):
             return int(text)
-        if (
-            kind in {"float", "str"} and _DECIMAL.fullmatch(text) and math.isfinite(float(text))
-        ):  # 1e-3 is text to PyYAML
+        # To PyYAML 1e-3 is text.
+        if kind in {"float", "str"} and _DECIMAL.fullmatch(text) and math.isfinite(float(text)):
             return float(text)
         if kind in {"int", "float", "str"}:
             raise self._refusal(node, f"{text[:60]!r} is not a plain number: write one such as 12, 0.5 or 1e-3.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,13 +43,10 @@ from longtail.training.stages import trained_prior
 
 Method: TypeAlias = Literal["logit-adjustment", "tau-norm", "none"]
 MetricName: TypeAlias = Literal["balanced_accuracy", "accuracy", "harmonic_mean"]
-_GRID: Final[dict[str, tuple[float, ...]]] = {
-    "logit-adjustment": tuple(step / 10 for step in range(21)),
-    "tau-norm": tuple(step / 10 for step in range(11)),
-    "none": (0.0,),
-}
+_MOST_TENTHS: Final = {"logit-adjustment": 20, "tau-norm": 10, "none": 0}
+"""The end of the grid of strengths, which begins at zero."""
 CHANGES = ("accuracy", "balanced_accuracy", "many", "medium", "few")
-FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "harmonic_mean", "nll", "ece")
+FIGURES = (*CHANGES, "harmonic_mean", "nll", "ece")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,11 +247,11 @@ def choose(info: ModelInfo, head: nn.Module, logits: Tensor, labels: Tensor, opt
         >>> chosen.chosen["tau"], chosen.chosen["tried"]["balanced_accuracy"][:6]
         (0.5, [0.5, 0.5, 0.5, 0.5, 0.5, 1.0])
     """
-    make = _maker(info, head, options)
+    make, images = _maker(info, head, options), torch.bincount(labels, minlength=len(info.classes))
 
     def fitted(tau: float) -> tuple[float, str]:
         given = options.temperature
-        return (given, "given") if given is not None else _temperature(make(tau), info, logits, labels)
+        return (given, "given") if given is not None else _temperature(make(tau), info.counts, images, logits, labels)
 
     if options.method == "tau-norm":
         tau, tried = _strength(make, logits, labels, options)
@@ -273,7 +270,7 @@ def choose(info: ModelInfo, head: nn.Module, logits: Tensor, labels: Tensor, opt
         "metric": options.metric,
         "tried": tried,
         "validation_images": len(labels),
-        "classes_with_few_validation_images": int((_images(info, labels) < FEW_IMAGES).sum()),
+        "classes_with_few_validation_images": int((images < FEW_IMAGES).sum()),
         "threshold": threshold_facts,
     }
     return replace(info, adjustment=replace(adjustment, chosen=facts), threshold=threshold)
@@ -305,9 +302,9 @@ def _maker(info: ModelInfo, head: nn.Module, options: AdjustmentOptions) -> Call
 def _strength(
     make: Callable[[float], Adjustment], logits: Tensor, labels: Tensor, options: AdjustmentOptions
 ) -> tuple[float, dict[str, list[float]]]:
-    grid = _GRID[options.method] if options.tau is None else (options.tau,)
+    grid = [step / 10 for step in range(_MOST_TENTHS[options.method] + 1)] if options.tau is None else [options.tau]
     values = [_figure(make(tau).apply(logits), labels, options.metric) for tau in grid]
-    return grid[int(np.argmax(values))], {"tau": list(grid), options.metric: values}  # argmax: the first of the best
+    return grid[int(np.argmax(values))], {"tau": grid, options.metric: values}  # argmax: the first of the best
 
 
 def _figure(scores: Tensor, labels: Tensor, metric: MetricName) -> float:
@@ -319,10 +316,11 @@ def _figure(scores: Tensor, labels: Tensor, metric: MetricName) -> float:
     return float(recall.nanmean() if metric == "balanced_accuracy" else harmonic_mean(recall))
 
 
-def _temperature(adjustment: Adjustment, info: ModelInfo, logits: Tensor, labels: Tensor) -> tuple[float, str]:
+def _temperature(
+    adjustment: Adjustment, counts: Sequence[int], images: Tensor, logits: Tensor, labels: Tensor
+) -> tuple[float, str]:
     """Fit the temperature under the class prior that the scores assume; 1 where the images have no best one."""
-    shares = torch.from_numpy(prior_shares(adjustment.prior, info.counts))
-    weight = shares / _images(info, labels).clamp_min(1)
+    weight = torch.from_numpy(prior_shares(adjustment.prior, counts)) / images.clamp_min(1)
     temperature = fit_temperature(adjustment.apply(logits), labels, weight=weight[labels])
     lowest, highest = TEMPERATURES
     if lowest * 1.001 < temperature < highest * 0.999:
@@ -330,25 +328,20 @@ def _temperature(adjustment: Adjustment, info: ModelInfo, logits: Tensor, labels
     return 1.0, "kept: there is no best one"
 
 
-def _images(info: ModelInfo, labels: Tensor) -> Tensor:
-    return torch.bincount(labels, minlength=len(info.classes))
-
-
 def _threshold(
     adjustment: Adjustment, logits: Tensor, labels: Tensor, options: AdjustmentOptions
 ) -> tuple[float | None, dict[str, Any] | None]:
-    if options.coverage is None and options.accuracy is None:
-        return None, None
     confidence, right = (values.numpy() for values in confidences(adjustment.apply(logits), labels))
     curve = coverage_curve(confidence, right)
     if options.coverage is not None:
-        threshold: float | None = threshold_for_coverage(curve, options.coverage)
+        asked, threshold = {"coverage": options.coverage}, threshold_for_coverage(curve, options.coverage)
+    elif options.accuracy is None:
+        return None, None
+    elif (at_accuracy := threshold_for_accuracy(curve, options.accuracy)) is not None:
+        asked, threshold = {"accuracy": options.accuracy}, at_accuracy
     else:
-        threshold = threshold_for_accuracy(curve, options.accuracy or 1.0)
-    if threshold is None:
         raise LongtailError(
             f"--threshold-accuracy {options.accuracy} is more than any confidence gives: at best "
             f"{curve.accuracy.max():.3f} of the validation images kept are right; ask for less."
         )
-    asked = {"coverage": options.coverage} if options.coverage is not None else {"accuracy": options.accuracy}
     return threshold, {"asked": asked, "validation": dict(coverage_at(confidence, right, threshold))}

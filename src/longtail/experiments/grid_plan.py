@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, get_type_hints
 
 from annotated_types import Len
 
+from longtail.compare.ablations import short_option
 from longtail.config.auto import AUTO, Facts, mark_overrides
 from longtail.config.build import Document, build, parse_yaml, read_yaml, typed, with_options
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe
@@ -172,7 +173,7 @@ def recipe_grid(
     """
     if len(set(recipes)) < len(recipes):
         raise UsageError("a recipe is named twice: name each once, and use --seeds to repeat it.")
-    names = {recipe: name.replace("/", "-") for recipe, name in _short_names(recipes, "/").items()}
+    names = {recipe: short_option(recipe, recipes, "/").replace("/", "-") for recipe in recipes}
     settings: dict[str, Any] = {}
     for word in options:
         key, equals, value = word.partition("=")
@@ -239,7 +240,7 @@ def _folder_name(run: str, varied: Mapping[str, Any]) -> str:
         >>> _folder_name("gcl", {"data.imbalance_ratio": 50, "stage1.optimizer.lr": 0.1})
         'gcl-imbalance_ratio=50,lr=0.1'
     """
-    words = ",".join(f"{name}={varied[key]}" for key, name in _short_names(varied, ".").items())
+    words = ",".join(f"{short_option(key, varied)}={value}" for key, value in varied.items())
     return "-".join([run, *([re.sub(r"[^\w.+=,-]", "_", words)] if varied else [])])
 
 
@@ -387,12 +388,6 @@ def _resolve(spec: GridSpec, run: RunSpec, varied: Nested, where: str) -> RunCon
     start = {"recipe": run.recipe, "data": {"source": run.source or spec.source}}
     with _named(where):
         return resolve(start, *layers, epochs=run.epochs or spec.epochs)
-
-
-def _short_names(names: Iterable[str], separator: str) -> dict[str, str]:
-    """Return the last part of each name, where it is unique; else the name."""
-    parts = {name: name.rsplit(separator, 1)[-1] for name in names}
-    return {name: part if list(parts.values()).count(part) == 1 else name for name, part in parts.items()}
 
 
 def _portable(spec: GridSpec | RunSpec) -> Nested:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -85,29 +85,12 @@ def _listing(split: Split, group_column: str | None) -> tuple[list[str | None], 
     return split.files(), split.column(group_column) if has_groups else [""] * len(split)
 
 
-@dataclass(frozen=True, eq=False)
-class SplitsRecord:
-    """The contents of a ``splits.csv``, sorted by the rows in the source.
-
-    Attributes:
-        split: The split of each image, or ``left out``.
-        label: The name of its class.
-        path: Its file, empty for an image within a table.
-        source_split: The split of the source that it comes from.
-        row: Its row there.
-        line: Its line in the file, from 0, which orders the images of a split.
-    """
-
-    split: list[str]
-    label: list[str]
-    path: list[str]
-    source_split: list[str]
-    row: IntArray
-    line: IntArray
-
-
-def read_splits(run: Path) -> SplitsRecord | None:
+def read_splits(run: Path) -> pa.Table | None:
     """Read a ``splits.csv``; None if there is none, as in runs of older versions.
+
+    Returns:
+        The columns of :func:`write_splits` except the group, sorted by the rows in the source, and ``line``: the line
+        in the file, from 0, which orders the images of a split.
 
     Raises:
         LongtailError: The file is damaged.
@@ -134,10 +117,7 @@ def read_splits(run: Path) -> SplitsRecord | None:
             "again."
         ) from error
     order = np.lexsort((rows, places))
-    split, label, path_column, places_column = (
-        table[name].take(order).to_pylist() for name in ("split", "class", "path", "source_split")
-    )
-    return SplitsRecord(split, label, path_column, places_column, rows[order], order)
+    return table.take(order).append_column("line", pa.array(order))
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,35 +137,37 @@ class FoundSplits:
     added: int
 
 
-def find_splits(data: ImageData, record: SplitsRecord) -> FoundSplits:
+def find_splits(data: ImageData, record: pa.Table) -> FoundSplits:
     """Find the images of a record in a source: a file by its path, an image within a table by its row.
 
     Args:
         data: The source as it is now.
-        record: What it was divided into.
+        record: What it was divided into, as :func:`read_splits` returns it.
     """
-    places = _places(data, record)
+    labels, paths, source_splits, source_rows = (record[name].to_pylist() for name in COLUMNS[1:])
+    places = _places(data, paths, source_splits, source_rows)
     splits: dict[str, Split] = {}
     missing: dict[str, tuple[str, ...]] = {}
-    split_of = np.array(record.split, dtype=object)
+    split_of, in_file = record["split"].to_numpy(), np.argsort(record["line"].to_numpy())
     for name in SPLIT_NAMES:
-        lines = np.flatnonzero(split_of == name)
-        lines = lines[np.argsort(record.line[lines])]
-        here = [place for line in lines.tolist() if (place := places[line]) is not None]
+        lines = in_file[split_of[in_file] == name].tolist()
+        here = [place for line in lines if (place := places[line]) is not None]
         if here:
             splits[name] = _selected(data, here)
         elif name in data.splits and not len(data.splits[name]):
             splits[name] = data.splits[name]  # it was empty before, too
-        gone = tuple(_name(record, line) for line in lines.tolist() if places[line] is None)
+        gone = [line for line in lines if places[line] is None]
         if gone:
-            missing[name] = gone
-    left = {label for label, place in zip(record.label, places, strict=True) if place is not None}
-    emptied = tuple(label for label in dict.fromkeys(record.label) if label not in left)
+            missing[name] = tuple(paths[line] or f"{source_splits[line]} row {source_rows[line]}" for line in gone)
+    left = {label for label, place in zip(labels, places, strict=True) if place is not None}
+    emptied = tuple(label for label in dict.fromkeys(labels) if label not in left)
     total = sum(map(len, data.splits.values()))
     return FoundSplits(splits, missing, emptied, total - sum(place is not None for place in places))
 
 
-def _places(data: ImageData, record: SplitsRecord) -> list[tuple[str, int] | None]:
+def _places(
+    data: ImageData, paths: Sequence[str], source_splits: Sequence[str], source_rows: Sequence[int]
+) -> list[tuple[str, int] | None]:
     """The split and row in the source of each recorded image, None if it no longer exists.
 
     The lines of a file that a table lists several times are matched in the order of the table.
@@ -200,7 +182,7 @@ def _places(data: ImageData, record: SplitsRecord) -> list[tuple[str, int] | Non
         for name, split in data.splits.items()
     }
     places: list[tuple[str, int] | None] = []
-    for path, name, row in zip(record.path, record.source_split, record.row.tolist(), strict=True):
+    for path, name, row in zip(paths, source_splits, source_rows, strict=True):
         if path:
             places.append(files[path].popleft() if files.get(path) else None)
         else:
@@ -222,7 +204,3 @@ def _selected(data: ImageData, places: list[tuple[str, int]]) -> Split:
     joined = datasets.concatenate_datasets([data.splits[name].rows for name in names])
     at = np.array([starts[name] + row for name, row in places], dtype=np.int64)
     return replace(data.splits[names[0]], rows=joined.select(at), origin=rows)
-
-
-def _name(record: SplitsRecord, line: int) -> str:
-    return record.path[line] or f"{record.source_split[line]} row {record.row[line]}"
