@@ -141,9 +141,9 @@ def test_a_grid_chooses_what_train_chooses(words: tuple[str, ...], epochs: int |
         alone = read("digits", "--out", "run", "--imbalance-ratio", "10", "--recipe", recipe, *words)
         assert run.config == alone
     assert plan_grid(grid.spec).runs == grid.runs
-    said = outlines({run.name: run.config for run in grid.runs})
-    assert [line.partition(":")[0] for line in said].count("backbone") == 1
-    assert any(line.startswith("gcl: recipe: images/gcl (yours)") for line in said)
+    outline = outlines({run.name: run.config for run in grid.runs})
+    assert [line.partition(":")[0] for line in outline].count("backbone") == 1
+    assert any(line.startswith("gcl: recipe: images/gcl (yours)") for line in outline)
 
 
 def test_a_grid_that_varies_the_network_leaves_a_named_recipe_as_it_is() -> None:

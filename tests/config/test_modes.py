@@ -35,11 +35,11 @@ SMALL = {"image_size": 32, "resize": 32, "augmentation": "flip"}
 def build(method: str, mode: str, network: str = "timm:test_resnet", **overrides: Any) -> RunConfig:
     """A tiny network of timm on the digits, without published weights."""
     values = base_config(f"images/{method}", epochs=2, mode=mode, model=network)
-    own = {
+    tiny = {
         "data": {"source": "digits", "imbalance_ratio": 20} | SMALL, "model": {"pretrained": False},
         "training": {"precision": "fp32"},
     }  # fmt: skip
-    return build_config(merge(merge(values, own), overrides))
+    return build_config(merge(merge(values, tiny), overrides))
 
 
 @pytest.fixture

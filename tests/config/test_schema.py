@@ -7,7 +7,6 @@ import math
 import pytest
 
 from longtail.config.recipes import load_recipe
-from longtail.config.resolve import check_schedule
 from longtail.config.schema import ScheduleConfig
 
 
@@ -57,4 +56,4 @@ def test_stage_2_falls_as_a_cosine_from_0002_to_zero() -> None:
 )
 def test_a_schedule_that_does_not_fit_together(schedule: ScheduleConfig, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        check_schedule(schedule, "stage1.schedule")
+        schedule.check("stage1.schedule")

@@ -276,22 +276,22 @@ def python(code: str) -> Callable[[PlannedRun], list[str]]:
 
 
 @pytest.fixture
-def said() -> tuple[Reporter, Console]:
+def reported() -> tuple[Reporter, Console]:
     console = Console(file=io.StringIO(), record=True, width=200)
     return Reporter(console), console
 
 
-def test_every_run_is_trained_once_and_said_so(tmp_path: Path, said: tuple[Reporter, Console]) -> None:
+def test_every_run_is_trained_once_and_reported(tmp_path: Path, reported: tuple[Reporter, Console]) -> None:
     grid = plan_grid(spec(tmp_path, seeds=2))
     fake_run(grid.runs[1], "metrics.json")
-    outcomes = run_grid(grid, said[0], command=python(FINISH))
+    outcomes = run_grid(grid, reported[0], command=python(FINISH))
     assert [outcome.problem for outcome in outcomes] == [""] * 4
-    text = said[1].export_text()
+    text = reported[1].export_text()
     assert "1 of 4 runs" in text
     assert "ce seed 1: training" not in text
     assert "4 of 4 runs" in text
     assert yaml.safe_load((tmp_path / "grid.yaml").read_text()) == grid.spec
-    again = run_grid(grid, said[0], command=python("raise SystemExit('trained again')"))
+    again = run_grid(grid, reported[0], command=python("raise SystemExit('trained again')"))
     assert [outcome.problem for outcome in again] == [""] * 4
 
 
@@ -330,16 +330,16 @@ def test_processes_divide_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_a_run_that_fails_says_why_and_stops_no_other(
-    code: str, words: str, tmp_path: Path, said: tuple[Reporter, Console]
+    code: str, words: str, tmp_path: Path, reported: tuple[Reporter, Console]
 ) -> None:
     grid = plan_grid(spec(tmp_path))
     bad = grid.runs[0]
-    outcomes = run_grid(grid, said[0], command=lambda run: python(code if run is bad else FINISH)(run))
+    outcomes = run_grid(grid, reported[0], command=lambda run: python(code if run is bad else FINISH)(run))
     assert words in outcomes[0].problem
     assert outcomes[1].problem == ""
-    assert "ce seed 0: failed: " in said[1].export_text()
+    assert "ce seed 0: failed: " in reported[1].export_text()
     assert log_file(bad.folder) == tmp_path / "ce" / "seed-0.log"
-    again = run_grid(grid, said[0], command=python(FINISH))
+    again = run_grid(grid, reported[0], command=python(FINISH))
     assert [outcome.problem for outcome in again] == ["", ""]
 
 

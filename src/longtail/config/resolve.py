@@ -11,18 +11,7 @@ from typing import Any, Final
 from longtail.config.auto import AUTO, Facts, choose, mark_overrides, sentences
 from longtail.config.build import Document, build
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe, scale_epochs
-from longtail.config.schema import (
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    Nested,
-    RunConfig,
-    ScheduleConfig,
-    StageConfig,
-    flatten,
-    merge,
-    nested,
-)
+from longtail.config.schema import DataConfig, ModelConfig, Nested, RunConfig, StageConfig, flatten, merge, nested
 from longtail.errors import UsageError, as_usage, nearest
 
 # Options that are chosen automatically and stored in the config.yaml of every run, also by old versions.
@@ -265,6 +254,7 @@ def _check_model(model: ModelConfig, mode: str) -> None:
 def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -> str:
     """Check one stage; return the classifier it leaves to the next one."""
     from longtail.data.samplers import SAMPLERS
+    from longtail.losses import build_loss
 
     if stage.sampler not in SAMPLERS:
         raise UsageError(f"--{name}.sampler is unknown, {stage.sampler!r}.{nearest(stage.sampler, SAMPLERS)}")
@@ -287,8 +277,13 @@ def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -
         )
     if stage.mixing == "feature-mixup" and not stage.cached_views:
         raise UsageError(f"--{name}.mixing feature-mixup mixes stored features: set --{name}.cached_views above 0.")
-    check_schedule(stage.schedule, f"--{name}.schedule")
-    needed = _check_loss(name, stage.loss)
+    stage.schedule.check(f"--{name}.schedule")
+    # The real class counts are not known yet; weights, one per class, are checked when they are.
+    options = {key: value for key, value in stage.loss.options.items() if key != "weight"}
+    with as_usage():
+        needed = build_loss(stage.loss.name, [2, 1], options).head
+    if options.get("reduction", "mean") != "mean":
+        raise UsageError(f"--{name}.loss.options.reduction must be 'mean' to train, got {options['reduction']!r}.")
     if head == "auto":
         return needed
     if needed == "cosine" and head == "linear":
@@ -297,36 +292,3 @@ def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -
             "one: train with --model.head cosine."
         )
     return head
-
-
-def _check_loss(name: str, loss: LossConfig) -> str:
-    """Check the name, the options and their values; return the classifier that the loss is defined on."""
-    from longtail.losses import build_loss
-
-    # The real class counts are not known yet; weights, one per class, are checked when they are.
-    options = {key: value for key, value in loss.options.items() if key != "weight"}
-    with as_usage():
-        built = build_loss(loss.name, [2, 1], options)
-    if options.get("reduction", "mean") != "mean":
-        raise UsageError(f"--{name}.loss.options.reduction must be 'mean' to train, got {options['reduction']!r}.")
-    return built.head
-
-
-def check_schedule(schedule: ScheduleConfig, where: str) -> None:
-    """Check that milestones and factors fit together.
-
-    Raises:
-        UsageError: They do not.
-
-    Example:
-        >>> check_schedule(ScheduleConfig("multistep", milestones=[3]), "--stage1.schedule")
-        Traceback (most recent call last):
-        longtail.errors.UsageError: --stage1.schedule needs one factor per milestone, got 1 milestones and 0 factors.
-    """
-    milestones, factors = schedule.milestones, schedule.factors
-    if len(milestones) != len(factors):
-        raise UsageError(
-            f"{where} needs one factor per milestone, got {len(milestones)} milestones and {len(factors)} factors."
-        )
-    if list(milestones) != sorted(milestones):
-        raise UsageError(f"{where}.milestones must rise, got {milestones}.")

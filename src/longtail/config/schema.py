@@ -11,6 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_o
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 
+from longtail.errors import UsageError
+
 Nested: TypeAlias = dict[str, Any]
 """Options of a run by name, those of a group in a dictionary of their own."""
 
@@ -198,6 +200,25 @@ class ScheduleConfig(OptionGroup):
     warmup_epochs: WholeNumber = 0
     milestones: list[int] = field(default_factory=list)
     factors: list[float] = field(default_factory=list)
+
+    def check(self, where: str) -> None:
+        """Check that milestones and factors fit together.
+
+        Raises:
+            UsageError: They do not.
+
+        Example:
+            >>> ScheduleConfig("multistep", milestones=[3]).check("schedule")
+            Traceback (most recent call last):
+            longtail.errors.UsageError: schedule needs one factor per milestone, got 1 milestones and 0 factors.
+        """
+        milestones, factors = len(self.milestones), len(self.factors)
+        if milestones != factors:
+            raise UsageError(
+                f"{where} needs one factor per milestone, got {milestones} milestones and {factors} factors."
+            )
+        if self.milestones != sorted(self.milestones):
+            raise UsageError(f"{where}.milestones must rise, got {self.milestones}.")
 
     def learning_rate(self, peak: float, epoch: int, epochs: int) -> float:
         """Return the learning rate of all steps of one epoch; it needs no state, also when a run is resumed.

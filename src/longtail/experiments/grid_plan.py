@@ -17,19 +17,9 @@ from annotated_types import Len
 from longtail.compare.ablations import short_option
 from longtail.config.auto import AUTO, Facts, mark_overrides
 from longtail.config.build import Document, build, parse_yaml, read_yaml, typed, with_options
-from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe
-from longtail.config.resolve import choose_start, complete, draft, resolve
-from longtail.config.schema import (
-    EXECUTION,
-    Count,
-    Nested,
-    OptionGroup,
-    RunConfig,
-    WholeNumber,
-    flatten,
-    merge,
-    nested,
-)
+from longtail.config.recipes import base_config, check_recipe
+from longtail.config.resolve import choose_start, complete, draft, is_automatic, resolve
+from longtail.config.schema import EXECUTION, Count, Nested, OptionGroup, RunConfig, WholeNumber, flatten, merge, nested
 from longtail.data.sources import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.run.folder import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE, read_config
@@ -262,7 +252,7 @@ def state_of(run: PlannedRun) -> State:
         return "new"
     if not (run.folder / CHECKPOINT_FOLDER).exists() and not (run.folder / METRICS_FILE).exists():
         return "new"  # before its first checkpoint it may as well get another configuration
-    before, now = (flatten(asdict(complete(config))) for config in (read_config(run.folder), run.config))
+    before, now = (flatten(asdict(config)) for config in (complete(read_config(run.folder)), run.config))
     options = [key for key in [*now, *before] if key.rpartition(".")[2] not in EXECUTION]
     key = next((key for key in options if before.get(key) != now.get(key)), None)
     if key is not None:
@@ -346,10 +336,8 @@ def _baselines(variants: Mapping[str, tuple[str, Nested]], baseline: str, where:
 def _with_choices(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Facts]) -> RunSpec:
     """Return a run with the automatic choices for it, as in ``longtail train``, so that ``grid.yaml`` holds them."""
     given = spec.set | run.set
-    if not (run.recipe == AUTO or run.recipe.startswith(ANY_IMAGES)) or "reasons" in given:
-        return run
     varied = next((key for key in DECISIVE if key in spec.vary), None)
-    if varied is not None and run.recipe != AUTO:
+    if not is_automatic(run.recipe) or "reasons" in given or (varied is not None and run.recipe != AUTO):
         return run
     if varied is not None:
         raise LongtailError(f"{where}: the recipe auto chooses once: leave {varied} out of vary, or name a recipe.")

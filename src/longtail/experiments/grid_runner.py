@@ -48,18 +48,16 @@ class GridView:
         self._runs: Sequence[PlannedRun] = ()
         self._begun: dict[Path, float] = {}
         self._last_lines = time.monotonic()
-        self._live: Live | None = None
+        console = reporter.console
+        self._live = Live(console=console, transient=True, refresh_per_second=2, get_renderable=self._table)
 
     def __enter__(self) -> GridView:
-        console = self.reporter.console
-        if console.is_terminal and not self.reporter.quiet:
-            self._live = Live(console=console, transient=True, refresh_per_second=2, get_renderable=self._table)
+        if self.reporter.console.is_terminal and not self.reporter.quiet:
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._live.stop()
 
     def started(self, run: PlannedRun) -> None:
         """Report that the training of a run begins."""
@@ -76,14 +74,10 @@ class GridView:
             seconds = time.monotonic() - self._begun[run.folder]
             self.reporter.say(f"{run.title}: finished in {seconds:.0f} s; {self._count()}")
 
-    def stopping(self) -> None:
-        """Report that the runs are asked to stop."""
-        self.reporter.say("stopping: each run finishes its step and saves; Ctrl-C once more stops at once")
-
     def show(self, runs: Sequence[PlannedRun]) -> None:
         """Show the progress of the active runs."""
         self._runs = runs
-        if self._live is None and time.monotonic() - self._last_lines >= PLAIN_SECONDS:
+        if not self._live.is_started and time.monotonic() - self._last_lines >= PLAIN_SECONDS:
             self._last_lines = time.monotonic()
             for run in runs:
                 self.reporter.say(f"{run.title}: {progress_of(run)}")
@@ -184,7 +178,7 @@ def _train(todo: Sequence[PlannedRun], jobs: int, command: Command, view: GridVi
             while active or (waiting and not stopping):
                 if guard.requested and not stopping:
                     stopping = True
-                    view.stopping()
+                    view.reporter.say("stopping: each run finishes its step and saves; Ctrl-C once more stops at once")
                     for worker in active:
                         worker.stop()
                 while waiting and len(active) < jobs and not stopping:

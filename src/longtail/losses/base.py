@@ -11,13 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.counts import ClassCounts, ClassCountsLike
-from longtail.losses.soft_targets import (
-    AdjustedLogits,
-    Reduction,
-    ReductionOptions,
-    mean_divisor,
-    soft_cross_entropy,
-)
+from longtail.losses.soft_targets import AdjustedLogits, Reduction, ReductionOptions, mean_divisor, soft_cross_entropy
 
 __all__ = ["AdjustedLogits", "AutoValue", "CommonOptions", "HeadKind", "LongTailLoss", "check_range"]
 

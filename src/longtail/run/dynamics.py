@@ -133,14 +133,9 @@ def write_epoch(out: Path, stage: int, epoch: int, sums: Tensor, scale: float) -
     columns = epoch_columns(sums, scale)
     count = len(columns["images"])
     bins = pa.FixedSizeListArray.from_arrays(pa.array(columns.pop("p_histogram").reshape(-1)), BINS)
-    table = pa.table(
-        {
-            "stage": pa.array([stage] * count, pa.int32()),
-            "epoch": pa.array([epoch] * count, pa.int32()),
-            "class": pa.array(range(count), pa.int32()),
-            "images": pa.array(columns.pop("images"), pa.int32()),
-            **{name: pa.array(values, pa.float32()) for name, values in columns.items()},
-            "p_histogram": bins,
-        }
-    )
+    numbers: dict[str, Any] = {"stage": [stage] * count, "epoch": [epoch] * count, "class": range(count)}
+    numbers["images"] = columns.pop("images")
+    arrays = {name: pa.array(values, pa.int32()) for name, values in numbers.items()}
+    arrays |= {name: pa.array(values, pa.float32()) for name, values in columns.items()}
+    table = pa.table(arrays | {"p_histogram": bins})
     write_table(out / DYNAMICS_FOLDER / f"stage{stage}-epoch{epoch:04d}.parquet", table)

@@ -318,6 +318,8 @@ class RunResult:
         for name, rows in metrics.groups.items():
             for index in rows:
                 group_of[index] = name
+        adjustment = load_info(root).adjustment if (root / MODEL_FILE).is_file() else None
+        method = "" if adjustment is None else str(adjustment.chosen.get("method", "post-hoc"))
         tested = {int(name.removeprefix("stage")): splits.get("test") for name, splits in metrics.stages.items()}
         return cls(
             folder=root,
@@ -330,7 +332,7 @@ class RunResult:
             stages={number: figures for number, figures in sorted(tested.items()) if figures is not None},
             history=read_history(root),
             record=metrics,
-            adjustment=_adjustment_name(root),
+            adjustment="temperature" if method == "none" else method,
         )
 
     def metrics(self, split: str | None) -> Metrics | None:
@@ -368,10 +370,3 @@ class RunResult:
             return self.predictions.images == other.predictions.images
         counts = [[row.test_count for row in run.test.per_class] for run in (self, other) if run.test is not None]
         return not all(counts) or all(row == counts[0] for row in counts)
-
-
-def _adjustment_name(run: Path) -> str:
-    """The method of ``longtail adjust`` on a run; empty without an adjustment or without ``model.json``."""
-    adjustment = load_info(run).adjustment if (run / MODEL_FILE).is_file() else None
-    method = "" if adjustment is None else str(adjustment.chosen.get("method", "post-hoc"))
-    return "temperature" if method == "none" else method

@@ -47,16 +47,7 @@ from longtail.report.configurations import (
     side_by_side,
     smallest_group,
 )
-from longtail.report.plots import (
-    GROUND,
-    GROUP_COLORS,
-    GROUP_LABELS,
-    GROUP_SYMBOLS,
-    MUTED,
-    add_line,
-    blank,
-    run_style,
-)
+from longtail.report.plots import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED, add_line, blank, run_style
 from longtail.report.section import Cell, Drawing, Key, Section, Table, read_aloud
 from longtail.run.result import Ends
 from longtail.run.tables import Predictions
