@@ -370,11 +370,6 @@ def test_a_second_ctrl_c_kills_what_does_not_listen(tmp_path: Path) -> None:
         os.kill(int((grid.runs[0].folder / "pid").read_text()), 0)
 
 
-def test_jobs_below_one_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(LongtailError, match="--jobs"):
-        run_grid(plan_grid(spec(tmp_path)), Reporter(quiet=True), jobs=0)
-
-
 def test_small_runs_share_a_gpu_and_large_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     small = plan_grid(spec()).runs
     large = plan_grid(spec(set=SMALL | {"data.image_size": 224})).runs
@@ -390,8 +385,8 @@ def test_progress_is_read_from_the_history(tmp_path: Path) -> None:
     run = plan_grid(spec(tmp_path)).runs[1]
     assert progress_of(run) == "starting"
     run.folder.mkdir(parents=True)
-    head = "stage,epoch,train_loss,images_per_second\n"
-    (run.folder / "history.csv").write_text(head + "1,2,1.5,1234.5\n")
+    head = "stage,epoch,train_loss,seconds,images_per_second\n"
+    (run.folder / "history.csv").write_text(head + "1,2,1.5,0.5,1234.5\n")
     assert progress_of(run) == "stage 1, epoch 2/2, loss 1.500, 1,234 images/s"
 
 
