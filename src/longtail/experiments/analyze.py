@@ -110,10 +110,9 @@ def analyze_run(
         for name in ("train", "test")
         if name in whole
     }
-    if features is None:
-        outputs = _forward(opened, {name: whole[name].select(rows[name].tolist()) for name in rows}, reporter, title)
-    else:
-        outputs = _forward(opened, whole, reporter, title)
+    sampled = {name: whole[name].select(rows[name].tolist()) for name in rows}
+    outputs = _forward(opened, sampled if features is None else whole, reporter, title)
+    if features is not None:
         if engine.is_main:
             write_features(output_path(features), feature_table(outputs, whole, opened.info.classes))
         outputs = {name: outputs[name].select(rows[name]) for name in rows}

@@ -211,7 +211,12 @@ def plan_grid(values: Nested, where: str = "the grid") -> Grid:
     seeds = list(range(spec.seeds)) if isinstance(spec.seeds, int) else spec.seeds
     runs: list[PlannedRun] = []
     for name, (run, varied) in variants.items():
-        config = _resolve(spec, specs[run], varied, f"{where}: run {name!r}")
+        layers = [nested(options) for options in (spec.set, specs[run].set, varied)]
+        with _named(f"{where}: run {name!r}"):
+            if any("seed" in layer.get("training", {}) or "recipe" in layer for layer in layers):
+                raise LongtailError("its seed or recipe is set as an option: use seeds, and recipe of the run.")
+            start = {"recipe": specs[run].recipe, "data": {"source": specs[run].source or spec.source}}
+            config = resolve(start, *layers, epochs=specs[run].epochs or spec.epochs)
         if "training.precision" not in spec.set and not {"training.precision", "training.device"} & spec.vary.keys():
             # The choice made for this machine is stored in the grid, which may be continued on another one.
             specs[run].set.setdefault("training.precision", config.training.precision)
@@ -367,15 +372,6 @@ def _named(where: str) -> Iterator[None]:
         yield
     except LongtailError as error:
         raise LongtailError(f"{where}: {error}", options=error.options) from error
-
-
-def _resolve(spec: GridSpec, run: RunSpec, varied: Nested, where: str) -> RunConfig:
-    layers = [nested(options) for options in (spec.set, run.set, varied)]
-    if any("seed" in layer.get("training", {}) or "recipe" in layer for layer in layers):
-        raise LongtailError(f"{where} sets its seed or recipe as an option: use seeds, and recipe of the run.")
-    start = {"recipe": run.recipe, "data": {"source": run.source or spec.source}}
-    with _named(where):
-        return resolve(start, *layers, epochs=run.epochs or spec.epochs)
 
 
 def _portable(spec: GridSpec | RunSpec) -> Nested:
