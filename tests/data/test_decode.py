@@ -175,8 +175,8 @@ def test_no_bytes_are_more_than_an_unreadable_image(kind: str) -> None:
 
 def test_a_film_of_a_billion_pixels_is_refused() -> None:
     film = bytearray(encoded(Image.new("P", (8, 8)), "GIF", save_all=True, append_images=[Image.new("P", (8, 8), 1)]))
-    place = film.index(b",") + 5  # of width and height of the first frame, within the image descriptor
-    film[place : place + 4] = b"\xff" * 4
+    offset = film.index(b",") + 5  # of width and height of the first frame, within the image descriptor
+    film[offset : offset + 4] = b"\xff" * 4
     film[6:10] = b"\xff" * 4
     with pytest.raises(UnreadableImageError, match="pixels"):
         decode(bytes(film))

@@ -53,11 +53,11 @@ def test_the_seed_decides() -> None:
 def films(length: int, counts: np.ndarray) -> list[object]:
     """Film names in rows of ``split_of(counts)``: runs of ``length`` images of one class each."""
     labels = split_of(counts).labels
-    place = np.zeros(len(counts), dtype=int)
+    images_so_far = np.zeros(len(counts), dtype=int)
     names: list[object] = []
     for label in labels:
-        names.append(f"{label}-{place[label] // length}")
-        place[label] += 1
+        names.append(f"{label}-{images_so_far[label] // length}")
+        images_so_far[label] += 1
     return names
 
 

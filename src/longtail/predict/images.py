@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -207,7 +208,7 @@ def images_below(folder: str, left_out: LeftOut) -> Iterator[Item]:
         left_out.hidden += hidden
         return not hidden
 
-    return _walk(folder, (), keep, enter, left_out, set())
+    return _walk(folder, keep, enter, left_out)
 
 
 def files_like(pattern: str, left_out: LeftOut) -> Iterator[Item]:
@@ -222,41 +223,39 @@ def files_like(pattern: str, left_out: LeftOut) -> Iterator[Item]:
     wanted = tuple(part for part in parts[first:] if part)
     if not os.path.isdir(base or os.curdir):  # noqa: PTH112
         return iter(())
-    return _walk(
-        base, (), lambda names: _matches(names, wanted), lambda names: _leads_on(names, wanted), left_out, set()
-    )
+    return _walk(base, partial(_matches, pattern=wanted), partial(_leads_on, pattern=wanted), left_out)
 
 
 def _walk(
-    folder: str,
-    names: Names,
-    keep: Callable[[Names], bool],
-    enter: Callable[[Names], bool],
-    left_out: LeftOut,
-    listed: set[tuple[int, int]],
+    base: str, keep: Callable[[Names], bool], enter: Callable[[Names], bool], left_out: LeftOut
 ) -> Iterator[Item]:
-    """Yield the files below a folder, from the names of its path below the first one; ``listed`` are real folders."""
-    try:
-        status = os.stat(folder or os.curdir)  # noqa: PTH116
-        if (status.st_dev, status.st_ino) in listed:  # a link may lead back up
-            left_out.again += 1
-            return
-        listed.add((status.st_dev, status.st_ino))
-        with os.scandir(folder or os.curdir) as listing:
-            while portion := sorted(islice(listing, SORTED_AT_ONCE), key=lambda entry: entry.name):
-                for entry in portion:
-                    path, below = os.path.join(folder, entry.name), (*names, entry.name)  # noqa: PTH118
-                    if entry.is_dir():
-                        if enter(below):
-                            yield from _walk(path, below, keep, enter, left_out, listed)
-                    # A pipe would be waited for; a dead link is reported when it is read.
-                    elif not (entry.is_file() or entry.is_symlink()):
-                        left_out.special += 1
-                    elif keep(below):
-                        yield Item(path, path)
-    except OSError as error:
-        problem = f"the folder {folder!r} cannot be listed ({error.strerror}): its images are left out."
-        yield Item(folder, folder, problem)
+    """Yield the files below a folder to keep; both functions get the names of a path below ``base``."""
+    listed: set[tuple[int, int]] = set()  # real folders
+
+    def walk(folder: str, names: Names) -> Iterator[Item]:
+        try:
+            status = os.stat(folder or os.curdir)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in listed:  # a link may lead back up
+                left_out.again += 1
+                return
+            listed.add((status.st_dev, status.st_ino))
+            with os.scandir(folder or os.curdir) as listing:
+                while portion := sorted(islice(listing, SORTED_AT_ONCE), key=lambda entry: entry.name):
+                    for entry in portion:
+                        path, below = os.path.join(folder, entry.name), (*names, entry.name)  # noqa: PTH118
+                        if entry.is_dir():
+                            if enter(below):
+                                yield from walk(path, below)
+                        # A pipe would be waited for; a dead link is reported when it is read.
+                        elif not (entry.is_file() or entry.is_symlink()):
+                            left_out.special += 1
+                        elif keep(below):
+                            yield Item(path, path)
+        except OSError as error:
+            problem = f"the folder {folder!r} cannot be listed ({error.strerror}): its images are left out."
+            yield Item(folder, folder, problem)
+
+    return walk(base, ())
 
 
 def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:

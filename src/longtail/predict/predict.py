@@ -121,9 +121,8 @@ def predict_images(
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     predictor = load(run, device=device, prior=prior, say=lambda text: say(f"note: {text}"))
     top_k = min(top_k, len(predictor.classes))
-    has_threshold = predictor.info.threshold is not None
     ranked = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "probability")]
-    columns = ["path", "prediction", "confidence", *(["sure"] if has_threshold else []), *ranked]
+    columns = ["path", "prediction", "confidence", *([] if predictor.info.threshold is None else ["sure"]), *ranked]
     digests = []
     for name in (MODEL_FILE, WEIGHTS_FILE):
         with Path(run, name).open("rb") as file:
@@ -152,7 +151,7 @@ def predict_images(
             items = (item for item in items if not table.has(item.name))
         predictions = predictor.stream(items, top_k=top_k, batch_size=batch_size, workers=workers)
         while batch := list(islice(predictions, batch_size)):
-            table.add([_row(prediction, len(columns), has_threshold=has_threshold) for prediction in batch])
+            table.add([_row(prediction, len(columns)) for prediction in batch])
             _count(report, batch, to_stream=to_stream)
             rate = (bar.done + len(batch) - report.earlier) / (time.perf_counter() - begun)
             bar.update(bar.done + len(batch), f"({rate:,.0f} images/s)")
@@ -173,11 +172,11 @@ def _identity(images: str | Path, listing: Images) -> list[object]:
     return [path, status.st_size, status.st_mtime_ns]
 
 
-def _row(prediction: Prediction, columns: int, *, has_threshold: bool) -> Row:
+def _row(prediction: Prediction, columns: int) -> Row:
     if prediction.label is None:
         return [prediction.name, *[""] * (columns - 1), prediction.problem]
     row: list[str | float] = [prediction.name, prediction.label, round(prediction.confidence, 6)]
-    row += ["yes" if prediction.sure else "no"] if has_threshold else []
+    row += [] if prediction.sure is None else ["yes" if prediction.sure else "no"]
     for label, probability in prediction.top:
         row += [label, round(probability, 6)]
     return [*row, ""]

@@ -98,8 +98,8 @@ def test_copies_within_a_class_are_a_note_where_the_test_stands(source: Path) ->
 
 def test_only_of_exact_copies_is_it_said_to_keep_one(source: Path) -> None:
     """Images that look alike may be of two animals: people have to look."""
-    for place in ("train/cat", "train/lynx", "test/cat"):
-        piece(4).save(source / place / "again.jpg", quality=80)
+    for class_folder in ("train/cat", "train/lynx", "test/cat"):
+        piece(4).save(source / class_folder / "again.jpg", quality=80)
     piece(6).save(source / "train" / "lynx" / "six.jpg", quality=80)
     remedies = {finding.kind: finding.remedy for finding in inspect_source(str(source)).findings}
     undivided = {finding.kind: finding.remedy for finding in inspect_source(str(source / "train")).findings}

@@ -312,8 +312,8 @@ def test_two_processes_decode_once() -> None:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    ends = sorted(process.communicate(timeout=60)[0].splitlines()[-1] for process in processes)
-    assert ends == [f"decoded 0 sum {PIXELS.sum()}", f"decoded 12 sum {PIXELS.sum()}"]
+    last_lines = sorted(process.communicate(timeout=60)[0].splitlines()[-1] for process in processes)
+    assert last_lines == [f"decoded 0 sum {PIXELS.sum()}", f"decoded 12 sum {PIXELS.sum()}"]
 
 
 @pytest.mark.parametrize("then", ["the same set", "another set"])

@@ -34,10 +34,10 @@ def photos(tmp_path: Path) -> ImageData:
     """Eleven photos of two classes and a class with none, in two splits."""
     rng = np.random.default_rng(0)
     for number in range(11):
-        place = tmp_path / "photos" / ("test" if number > 7 else "train") / ("cat", "lynx")[number % 2]
-        place.mkdir(parents=True, exist_ok=True)
+        class_folder = tmp_path / "photos" / ("test" if number > 7 else "train") / ("cat", "lynx")[number % 2]
+        class_folder.mkdir(parents=True, exist_ok=True)
         shapes = Image.fromarray(rng.integers(0, 255, (4, 5, 3), dtype=np.uint8))
-        shapes.resize((40 + number, 30), Image.Resampling.BICUBIC).save(place / f"{number}.jpg")
+        shapes.resize((40 + number, 30), Image.Resampling.BICUBIC).save(class_folder / f"{number}.jpg")
     (tmp_path / "photos" / "train" / "margay").mkdir()
     return load_source(f"folder:{tmp_path / 'photos'}")
 

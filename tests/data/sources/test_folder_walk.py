@@ -74,8 +74,8 @@ def test_a_ring_of_links_ends(make_folder: MakeFolder, tmp_path: Path) -> None:
 
 def test_links_to_nowhere_are_called_so(make_folder: MakeFolder) -> None:
     root = make_folder({"train/cat": 1, "train/dog": 1})
-    for place in ("train/dog/sub", "train/dog/note.txt", "train/puma"):
-        (root / place).symlink_to(root / "nowhere")
+    for dead_link in ("train/dog/sub", "train/dog/note.txt", "train/puma"):
+        (root / dead_link).symlink_to(root / "nowhere")
     data = load_source(str(root))
     dead = finding(data, "link-dead")
     assert (dead.severity, dead.images) == ("warning", ("train/puma", "train/dog/note.txt", "train/dog/sub"))

@@ -152,8 +152,8 @@ def _candidates(words: npt.NDArray[np.uint16], band: int) -> Iterator[tuple[IntA
 def _expanded(order: IntArray, left: IntArray, start: IntArray, stop: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
     """Pair the hash at each place of ``left`` with those at ``start`` to ``stop``, up to the window."""
     length = np.clip(stop - start, 0, _WINDOW)
-    ends = np.cumsum(length)
-    cuts = np.searchsorted(ends, np.arange(0, ends[-1] if len(ends) else 0, _PAIRS_AT_A_TIME), side="right")
+    totals = np.cumsum(length)
+    cuts = np.searchsorted(totals, np.arange(0, totals[-1] if len(totals) else 0, _PAIRS_AT_A_TIME), side="right")
     for low, high in pairwise([*cuts.tolist(), len(left)]):
         counts = length[low:high]
         offset = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
