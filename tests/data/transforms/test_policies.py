@@ -192,9 +192,7 @@ def crop_flip_counts(batch: Tensor) -> list[int]:
 
 def test_every_offset_and_flip_is_as_likely_as_torchvisions() -> None:
     steps = torch.arange(1, 17, dtype=torch.uint8)
-    image = torch.stack(
-        [numbers[:, None].expand(16, 16), numbers.expand(16, 16), torch.zeros(16, 16, dtype=torch.uint8)]
-    )
+    image = torch.stack([steps[:, None].expand(16, 16), steps.expand(16, 16), torch.zeros(16, 16, dtype=torch.uint8)])
     many = 162 * 30
     transform = BatchTransform((0.0,) * 3, (1.0,) * 3, augmentation="crop-flip", crop_padding=4)
     ours = crop_flip_counts((transform.augment(image.expand(many, -1, -1, -1), seeded(5)) * 255).round())
