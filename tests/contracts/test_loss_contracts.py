@@ -424,7 +424,7 @@ def test_reductions_ignored_labels_and_extra_dimensions(case: Case) -> None:
     loss = freeze_noise(build(case, reduction="none"))
     given = inputs_for(loss)
     each = loss(given.logits, given.target, given.features)
-    weight = loss._current_weight()
+    weight = loss.current_weight
     divisor = BATCH if weight is None else weight[given.target].sum()
     total = freeze_noise(build(case, reduction="sum"))(given.logits, given.target, given.features)
     mean_loss = freeze_noise(build(case))

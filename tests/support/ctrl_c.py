@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import Any
 
@@ -31,4 +30,4 @@ class CtrlC(Callback):
 
     def _press(self, progress: Progress) -> None:
         if progress == self.moment:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)

@@ -239,7 +239,7 @@ def test_a_checkpoint_of_another_model_is_refused(small_config: Build, quiet: Re
 
 def test_a_second_ctrl_c_stops_at_once() -> None:
     with InterruptGuard() as guard:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert guard.requested
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)

@@ -114,9 +114,8 @@ def mean_intervals(
     tested = {name: np.array([j for j in members if images[j] > 0], dtype=np.int64) for name, members in sets.items()}
     means = {name: float(recall[rows].mean()) for name, rows in tested.items() if rows.size}
     toward = np.full(len(images), np.nan)
-    for name in sorted(
-        means, key=lambda name: -tested[name].size
-    ):  # of the sets that hold a class, the smallest counts
+    # Of the sets that hold a class, the smallest counts: it comes last.
+    for name in sorted(means, key=lambda name: -tested[name].size):
         total = sizes[tested[name]].sum()
         toward[tested[name]] = (means[name] * total + 0.5) / (total + 1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -221,7 +220,8 @@ def pooled_sample_size(label: IntArray, cluster: IntArray, correlation: float) -
         >>> [pooled_sample_size(np.zeros(4, int), film, correlation) for correlation in (0.0, 1.0)]
         [4.0, 2.0]
     """
-    return float(_sample_sizes(np.zeros_like(label), _by_class(label, cluster), correlation, 1)[0])
+    numbers, _ = _clusters(label, cluster)
+    return float(_sample_sizes(np.zeros_like(label), numbers, correlation, 1)[0])
 
 
 def class_sample_sizes(label: IntArray, value: Array, cluster: IntArray) -> Array:
@@ -243,24 +243,22 @@ def class_sample_sizes(label: IntArray, value: Array, cluster: IntArray) -> Arra
     return _sample_sizes(label, cluster, correlation, int(label.max(initial=-1)) + 1)
 
 
-def _by_class(label: IntArray, cluster: IntArray) -> IntArray:
-    """Number the clusters within each class: images of two classes are right or wrong for different reasons."""
-    numbers: IntArray = np.unique(label * (int(cluster.max(initial=0)) + 1) + cluster, return_inverse=True)[1]
-    return numbers
+def _clusters(label: IntArray, cluster: IntArray) -> tuple[IntArray, IntArray]:
+    """Number the clusters within each class: images of two classes are right or wrong for different reasons.
 
-
-def _class_of(label: IntArray, cluster: IntArray) -> IntArray:
-    """The class of each cluster that :func:`_by_class` has numbered."""
-    classes = np.zeros(int(cluster.max(initial=-1)) + 1, dtype=np.int64)
-    classes[cluster] = label
-    return classes
+    Returns:
+        The number of the cluster of each image, shape (N,), and the class of each cluster.
+    """
+    pairs = label * (int(cluster.max(initial=0)) + 1) + cluster
+    _, first, numbers = np.unique(pairs, return_index=True, return_inverse=True)
+    return numbers, label[first]
 
 
 def _sample_sizes(label: IntArray, cluster: IntArray, correlation: float, num_classes: int) -> Array:
-    cluster = _by_class(label, cluster)
+    cluster, owner = _clusters(label, cluster)
     squares = np.bincount(cluster).astype(np.float64) ** 2
     images = np.bincount(label, minlength=num_classes).astype(np.float64)
-    weight = np.bincount(_class_of(label, cluster), weights=squares, minlength=num_classes) / np.maximum(images, 1)
+    weight = np.bincount(owner, weights=squares, minlength=num_classes) / np.maximum(images, 1)
     return np.asarray(images / (1 + np.maximum(weight - 1, 0) * correlation), dtype=np.float64)
 
 
@@ -281,8 +279,8 @@ def intraclass_correlation(label: IntArray, value: npt.NDArray[np.bool_] | Array
         >>> intraclass_correlation(np.zeros(4, int), right, film)
         1.0
     """
-    cluster = _by_class(label, cluster)
-    owner, sizes = _class_of(label, cluster), np.bincount(cluster).astype(np.float64)
+    cluster, owner = _clusters(label, cluster)
+    sizes = np.bincount(cluster).astype(np.float64)
     cluster_mean = np.bincount(cluster, weights=value) / sizes
     images = np.bincount(label).astype(np.float64)
     class_mean = np.bincount(label, weights=value) / np.maximum(images, 1)

@@ -88,11 +88,9 @@ class Difference:
     @property
     def holds(self) -> Holds | None:
         """Which intervals exclude zero; None without any interval."""
-        images, seeds = (
-            interval is not None and (interval[0] > 0 or interval[1] < 0) for interval in (self.images, self.seeds)
-        )
         if self.interval is None:
             return None
+        images, seeds = (ends is not None and _excludes_zero(ends) for ends in (self.images, self.seeds))
         if images and seeds:
             return "images and seeds"
         return "images" if images else "seeds" if seeds else "neither"
@@ -104,7 +102,7 @@ class Difference:
         Every verdict of the package is made here.
         """
         interval = self.interval
-        return interval is not None and abs(self.mean) >= EVIDENCE and (interval[0] > 0 or interval[1] < 0)
+        return interval is not None and abs(self.mean) >= EVIDENCE and _excludes_zero(interval)
 
     @property
     def is_none(self) -> bool:
@@ -116,6 +114,10 @@ class Difference:
         """
         interval = self.interval
         return interval is not None and max(abs(interval[0]), abs(interval[1])) < EVIDENCE
+
+
+def _excludes_zero(interval: Ends) -> bool:
+    return interval[0] > 0 or interval[1] < 0
 
 
 def t_quantile(freedom: float) -> float:

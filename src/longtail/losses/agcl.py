@@ -192,13 +192,4 @@ class AngularGCLLoss(GCLLoss):
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S c``."""
         noise = self.sample_noise(logits)
-        return agcl_logits(
-            logits,
-            noise,
-            self._tail_weight,
-            scale=self.scale,
-            amplitude=self.noise,
-            margin=self.margin,
-            easy_margin=self.easy_margin,
-            signed=self.signed,
-        )
+        return agcl_logits(logits, noise, self._tail_weight, easy_margin=self.easy_margin, **self._cloud)

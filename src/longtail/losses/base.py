@@ -148,6 +148,11 @@ class LongTailLoss(nn.Module):
         check_range("progress", value, 0.0, 1.0)
         self._progress.fill_(value)
 
+    @property
+    def current_weight(self) -> Tensor | None:
+        """The class weights at this progress, shape (C,); ``None`` if every label weighs the same."""
+        return self.weight
+
     def sample_noise(self, like: Tensor) -> Tensor:
         """Fresh noise for one step, shaped like ``like``; zeros for a loss without randomness."""
         return torch.zeros_like(like)
@@ -190,7 +195,7 @@ class LongTailLoss(nn.Module):
         Returns:
             A scalar, or one loss per target for ``reduction="none"``.
         """
-        return self.weighted_forward(logits, target, features, weight=self.weight)
+        return self.weighted_forward(logits, target, features, weight=self.current_weight)
 
     def weighted_forward(
         self, logits: Tensor, target: Tensor, features: Tensor | None, *, weight: Tensor | None
@@ -217,15 +222,12 @@ class LongTailLoss(nn.Module):
         """
         soft = target.is_floating_point()
         flat = target.movedim(1, -1).reshape(-1, self.num_classes) if soft else target.reshape(-1)
-        return mean_divisor(flat, self._reduction_options(self._current_weight()), self._progress)
+        return mean_divisor(flat, self._reduction_options(self.current_weight), self._progress)
 
     def extra_repr(self) -> str:
         """The options that are plain numbers or names, for ``print(loss)``."""
         shown = {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "training"}
         return ", ".join(f"{name}={value}" for name, value in shown.items() if isinstance(value, int | float | str))
-
-    def _current_weight(self) -> Tensor | None:
-        return self.weight
 
     def _reduction_options(self, weight: Tensor | None) -> ReductionOptions:
         return ReductionOptions(
@@ -344,7 +346,7 @@ def as_rows(logits: Tensor, target: Tensor, features: Tensor | None, num_classes
         >>> rows.logits.shape, rows.target.shape, rows.shape
         (torch.Size([10, 3]), torch.Size([10]), torch.Size([2, 5]))
     """
-    # Nothing is to be done for float32 rows and one index a row, what nearly every training step gives.
+    # Float32 rows and one index for each, as in nearly every training step, are returned as they are.
     plain = logits.dtype == torch.float32 and target.dtype == torch.int64 and target.ndim == 1
     if features is None and plain and logits.shape == (*target.shape, num_classes):
         return Rows(logits, target, None, target.shape)
@@ -356,11 +358,11 @@ def as_rows(logits: Tensor, target: Tensor, features: Tensor | None, num_classes
             f"logits of shape {tuple(logits.shape)} do not fit {num_classes} classes: build the loss from the class "
             "counts of this data, and the classifier with as many outputs."
         )
-    rows, shape = _flat(logits, dim), _without(logits, dim)
-    labels = _flat_target(target, logits, dim)
+    rows, shape = _flat(logits, dim), logits.movedim(dim, -1).shape[:-1]
+    labels = _flat_target(target, logits, dim, shape)
     if features is None:
         return Rows(rows, labels, None, shape)
-    if features.ndim != logits.ndim or _without(features, dim) != shape:
+    if features.ndim != logits.ndim or features.movedim(dim, -1).shape[:-1] != shape:
         raise ValueError(
             f"features of shape {tuple(features.shape)} do not fit logits of shape {tuple(logits.shape)}: give one "
             "feature vector for each row of logits."
@@ -368,12 +370,11 @@ def as_rows(logits: Tensor, target: Tensor, features: Tensor | None, num_classes
     return Rows(rows, labels, _flat(features, dim).to(rows.dtype), shape)
 
 
-def _flat_target(target: Tensor, logits: Tensor, dim: int) -> Tensor:
+def _flat_target(target: Tensor, logits: Tensor, dim: int, shape: torch.Size) -> Tensor:
     if target.shape == logits.shape:
         if not target.is_floating_point():
             raise TypeError(f"a target shaped like the logits holds probabilities, but it is of {target.dtype}.")
         return _flat(target, dim)
-    shape = _without(logits, dim)
     if target.shape != shape:
         raise ValueError(
             f"target of shape {tuple(target.shape)} does not fit logits of shape {tuple(logits.shape)}: give class "
@@ -382,10 +383,6 @@ def _flat_target(target: Tensor, logits: Tensor, dim: int) -> Tensor:
     if target.is_floating_point() or target.dtype == torch.bool:
         raise TypeError(f"class indices must be integers, got {target.dtype}: call target.long().")
     return target.reshape(-1).long()
-
-
-def _without(values: Tensor, dim: int) -> torch.Size:
-    return values.shape[:dim] + values.shape[dim + 1 :]
 
 
 def _flat(values: Tensor, dim: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -116,16 +116,12 @@ class GCLLoss(LongTailLoss):
 
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S c``."""
-        noise = self.sample_noise(logits)
-        return gcl_logits(
-            logits,
-            noise,
-            self._tail_weight,
-            scale=self.scale,
-            amplitude=self.noise,
-            margin=self.margin,
-            signed=self.signed,
-        )
+        return gcl_logits(logits, self.sample_noise(logits), self._tail_weight, **self._cloud)
+
+    @property
+    def _cloud(self) -> dict[str, Any]:
+        """The options of the noise and the margin, as the functions of the logits name them."""
+        return {"scale": self.scale, "amplitude": self.noise, "margin": self.margin, "signed": self.signed}
 
 
 def feature_noise_logits(

@@ -187,9 +187,11 @@ class DeferredReweighting(LongTailLoss):
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
         """The wrapped loss with the weights of this moment; arguments as for every loss."""
-        return self.loss.weighted_forward(logits, target, features, weight=self._current_weight())
+        return self.loss.weighted_forward(logits, target, features, weight=self.current_weight)
 
-    def _current_weight(self) -> Tensor:
+    @property
+    def current_weight(self) -> Tensor:
+        """Those of the wrapped loss, times the class-balanced ones once they are on."""
         # Equation 10: weights of 1 until progress `start`, class-balanced ones from there on
         weight = torch.where(self._progress >= self.start, self._late_weight, 1.0)
         return weight if self.loss.weight is None else weight * self.loss.weight

@@ -56,8 +56,7 @@ def prepare_torchvision() -> bool:
 
 
 def _compiled_half_loads(package: Path) -> bool:
-    loader = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
-    spec = importlib.machinery.FileFinder(str(package), loader).find_spec("_C")
+    spec = importlib.machinery.PathFinder.find_spec("_C", [str(package)])
     if spec is None or spec.origin is None:
         return False
     try:

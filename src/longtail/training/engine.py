@@ -47,14 +47,6 @@ class LocalEngine:
         self.is_main, self.asynchronous = rank == 0, device.type == "cuda"
         self.config = config or TrainingConfig(precision="fp32", channels_last=False)
 
-    def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        """Wrap a network and its optimizer for training."""
-        return model, optimizer
-
-    def compiled(self, module: nn.Module) -> nn.Module:
-        """Compile a module where the run asks for it."""
-        return module
-
     def seed(self, seed: int) -> None:
         """Seed the generators that noise is drawn from; here they are the caller's."""
 

@@ -186,7 +186,7 @@ def prediction_table(
         group_column: The column that groups images; it becomes the column ``group``, null where empty.
     """
     columns = dict(evaluation.predictions)
-    index = columns.pop("index")
+    index, label, prediction = (columns.pop(name) for name in ("index", "label", "prediction"))
     names, paths = np.asarray(classes, dtype=object), split.places()
     groups = {}
     if group_column is not None and group_column in split.rows.column_names:
@@ -195,11 +195,10 @@ def prediction_table(
     return {
         "index": index,
         "path": [paths[row] for row in index],
-        "label": columns.pop("label"),
-        "prediction": columns.pop("prediction"),
-        "label_name": names[evaluation.predictions["label"]],
-        "prediction_name": names[evaluation.predictions["prediction"]],
-        **columns,
-        **{name: list(columns[name]) for name in ("top5", "top5_probabilities")},
+        "label": label,
+        "prediction": prediction,
+        "label_name": names[label],
+        "prediction_name": names[prediction],
+        **{name: list(values) if values.ndim > 1 else values for name, values in columns.items()},
         **groups,
     }

@@ -320,9 +320,7 @@ class FeatureStore:
                 keys = [hashlib.sha256(f"{key} {words}".encode()).hexdigest()[:_KEY] for words in seeds]
                 features = torch.empty(views, count, self.model.num_features)
                 contents = Contents("features", self.data.source, self.model.name, count)
-                views_on_disk(
-                    keys, hashes, features, compute, contents, lambda text: self.reporter.say(f"note: {text}")
-                )
+                views_on_disk(keys, hashes, features, compute, contents, warn)
             else:
                 features = torch.stack(compute(torch.arange(count), range(views)))
         labels = torch.from_numpy(split.labels.copy())

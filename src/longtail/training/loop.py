@@ -131,12 +131,6 @@ class Meter:
         """Whether a loss was not a finite number, as of the last look."""
         return self._seen[3] > 0
 
-    @property
-    def bad_step(self) -> int | None:
-        """The first step whose loss was not a finite number, or None. Waits for the device."""
-        step = int(self.sums[3].item())
-        return step - 1 if step else None
-
 
 class Callback:
     """A hook into the training loop. Each method does nothing here: override those that you need.
@@ -384,7 +378,8 @@ def stop_on_nan(stage: StageRun, epoch: int) -> None:
     """Raise LongtailError if any loss of this epoch was not a finite number. Waits for the device."""
     if stage.engine.sum(stage.meter.sums)[3].item() == 0:
         return
-    step = stage.meter.bad_step if stage.meter.bad_step is not None else "unknown (on another process)"
+    first = int(stage.meter.sums[3].item())
+    step = first - 1 if first else "unknown (on another process)"
     raise LongtailError(
         f"the loss is not a number at epoch {epoch + 1}, step {step}, learning rate "
         f"{stage.optimizer.param_groups[0]['lr']:g}; {stage.remedy}."

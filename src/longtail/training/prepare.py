@@ -144,7 +144,7 @@ def prepare_data(
     data = without_unreadable(config, whole, reporter)
     origins = {name: "train" if name == "test" and config.folds > 1 else name for name in data.splits}
     if config.group_column is not None:
-        data.splits["train"].require(config.group_column)  # also where nothing is carved: it may be misspelt
+        data.splits["train"].require(config.group_column)  # also where nothing is carved: it may be misspelled
     hold_out = partial(carve, seed=config.split_seed, groups=config.group_column, num_classes=len(data.classes))
     notes = [str(finding) if finding.severity == "warning" else finding.message for finding in data.findings]
     if config.folds > 1:
