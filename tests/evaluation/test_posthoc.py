@@ -85,9 +85,9 @@ def test_shares_of_any_sum() -> None:
 
 def test_logit_adjustment_divides_the_posterior_by_the_prior() -> None:
     logits = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    ours = logit_adjust(logits, [70, 20, 10]).softmax(dim=1)
+    adjusted = logit_adjust(logits, [70, 20, 10]).softmax(dim=1)
     expected = logits.softmax(dim=1) / torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
-    torch.testing.assert_close(ours, expected / expected.sum(dim=1, keepdim=True))
+    torch.testing.assert_close(adjusted, expected / expected.sum(dim=1, keepdim=True))
 
 
 def test_logit_adjustment_without_strength_or_imbalance_changes_no_prediction() -> None:

@@ -29,9 +29,9 @@ def build(name: str) -> LongTailLoss:
 
 
 def step(loss: object, logits: torch.Tensor, target: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    given = logits.clone().requires_grad_()
-    loss(given, target, features).backward()
-    return given.grad
+    leaf = logits.clone().requires_grad_()
+    loss(leaf, target, features).backward()
+    return leaf.grad
 
 
 @pytest.mark.parametrize("name", [*LOSSES, "deferred"])

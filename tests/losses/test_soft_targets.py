@@ -55,11 +55,11 @@ def maybe_compiled(compiled: bool) -> Callable[..., torch.Tensor]:
 @pytest.mark.parametrize("compiled", [False, True])
 def test_focal_form(gamma: float, detached: bool, compiled: bool) -> None:
     logits, target = rand(6, 4).requires_grad_(), torch.arange(6) % 4
-    how = ReductionOptions(focal_gamma=gamma, focal_detached=detached)
+    options = ReductionOptions(focal_gamma=gamma, focal_detached=detached)
     plain = torch.nn.functional.cross_entropy(logits, target, reduction="none")
     miss = 1 - torch.exp(-plain)
     expected = ((miss.detach() if detached else miss) ** gamma * plain).mean()
-    value = maybe_compiled(compiled)(AdjustedLogits(logits), target, how)
+    value = maybe_compiled(compiled)(AdjustedLogits(logits), target, options)
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(*(torch.autograd.grad(each, logits)[0] for each in (value, expected)))
 
@@ -67,11 +67,11 @@ def test_focal_form(gamma: float, detached: bool, compiled: bool) -> None:
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_focal_form_is_finite_where_the_loss_is_zero(gamma: float, compiled: bool) -> None:
-    logits, how = (
+    logits, options = (
         torch.tensor([[200.0, 0.0]], requires_grad=True),
         ReductionOptions(focal_gamma=gamma, focal_detached=False),
     )
-    value = maybe_compiled(compiled)(AdjustedLogits(logits), torch.tensor([0]), how)
+    value = maybe_compiled(compiled)(AdjustedLogits(logits), torch.tensor([0]), options)
     value.backward()
     assert value.item() == 0
     assert logits.grad is not None
@@ -93,11 +93,11 @@ def test_a_shift_of_the_label_is_that_own_logit(kind: str, scaled: bool) -> None
     given, shift = rand(6, 4).requires_grad_(), rand(4, seed=1)
     scale = torch.tensor([1.0, 5.0, 0.5, 2.0], dtype=torch.float64) if scaled else None
     target = rand(6, 4, seed=2).softmax(1) if kind == "probabilities" else torch.tensor([0, 3, -100, 1, 2, 0])
-    how = ReductionOptions(label_smoothing=0.2 if kind == "smoothed" else 0.0)
+    options = ReductionOptions(label_smoothing=0.2 if kind == "smoothed" else 0.0)
     by_label = soft_cross_entropy(
-        AdjustedLogits(given * 3, target_logits=given * 3 + shift, label_scale=scale), target, how
+        AdjustedLogits(given * 3, target_logits=given * 3 + shift, label_scale=scale), target, options
     )
-    shifted = soft_cross_entropy(AdjustedLogits(given * 3, label_scale=scale, label_shift=shift), target, how)
+    shifted = soft_cross_entropy(AdjustedLogits(given * 3, label_scale=scale, label_shift=shift), target, options)
     torch.testing.assert_close(shifted, by_label)
     torch.testing.assert_close(*(torch.autograd.grad(each, given)[0] for each in (shifted, by_label)))
 
@@ -105,9 +105,9 @@ def test_a_shift_of_the_label_is_that_own_logit(kind: str, scaled: bool) -> None
 @pytest.mark.parametrize("ignored", [-100, 255, 2])
 def test_an_ignored_label_may_be_any_number(ignored: int) -> None:
     logits, shift = rand(3, 4), rand(4, seed=1)
-    how = ReductionOptions(ignore_index=ignored)
-    expected = soft_cross_entropy(AdjustedLogits(logits[:2].clone(), label_shift=shift), torch.tensor([0, 3]), how)
-    given = soft_cross_entropy(AdjustedLogits(logits, label_shift=shift), torch.tensor([0, 3, ignored]), how)
+    options = ReductionOptions(ignore_index=ignored)
+    expected = soft_cross_entropy(AdjustedLogits(logits[:2].clone(), label_shift=shift), torch.tensor([0, 3]), options)
+    given = soft_cross_entropy(AdjustedLogits(logits, label_shift=shift), torch.tensor([0, 3, ignored]), options)
     torch.testing.assert_close(given, expected)
 
 
@@ -128,8 +128,9 @@ def test_the_mean_of_nothing_is_no_number(labels: list[int], gamma: float) -> No
 
 def test_compiled_focal_form_refuses_a_second_derivative() -> None:
     """Its slope is a number: a second derivative would be silently wrong."""
-    how = ReductionOptions(focal_gamma=2.0, focal_detached=False)
+    options = ReductionOptions(focal_gamma=2.0, focal_detached=False)
     torch._dynamo.reset()
-    hessian = torch.func.hessian(lambda logits: soft_cross_entropy(AdjustedLogits(logits), torch.tensor([0, 1]), how))
+    target = torch.tensor([0, 1])
+    hessian = torch.func.hessian(lambda logits: soft_cross_entropy(AdjustedLogits(logits), target, options))
     with pytest.raises(RuntimeError):
         torch.compile(hessian, backend="eager")(rand(2, 3))

@@ -103,6 +103,6 @@ def test_heads_by_name(name: str, kind: type) -> None:
     assert head(torch.zeros(2, 6)).shape == (2, 4)
 
 
-def test_misspelt_head_names_the_nearest() -> None:
+def test_a_misspelled_head_names_the_nearest() -> None:
     with pytest.raises(LongtailError, match="cosine"):
         build_head("cosin", 6, 4)

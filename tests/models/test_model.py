@@ -1,4 +1,4 @@
-"""LongTailModel: features beside logits, and a frozen backbone that stays identical to the bit."""
+"""LongTailModel: features next to logits, and a frozen backbone that stays identical to the bit."""
 
 from __future__ import annotations
 

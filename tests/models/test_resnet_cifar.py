@@ -12,7 +12,7 @@ from longtail.models.resnet_cifar import BasicBlock, fold_batch_norms
 
 @pytest.mark.parametrize(("depth", "parameters"), [(20, 269_072), (32, 463_504), (44, 657_936), (56, 852_368)])
 def test_parameters_of_every_depth(depth: int, parameters: int) -> None:
-    # Counted by hand: 3x3 convolutions 27*16, then per group in*9*out, and 2 per channel for every normalisation.
+    # Counted by hand: 3x3 convolutions 27*16, then per group in*9*out, and 2 per channel for every normalization.
     network = ResNetCifar(depth)
     assert sum(value.numel() for value in network.parameters()) == parameters
     convolutions = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
@@ -58,7 +58,7 @@ def test_other_depths_are_refused() -> None:
         ResNetCifar(18)
 
 
-def test_folding_batch_normalisation_keeps_the_function_and_the_network() -> None:
+def test_folding_batch_normalization_keeps_the_function_and_the_network() -> None:
     network = ResNetCifar(20).eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):  # as after training: no scale of 1, no mean of 0

@@ -45,19 +45,19 @@ def batch(seed: int = 0, images: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
 def recorded(loss: LongTailLoss, logits: torch.Tensor, target: torch.Tensor, parts: int = 1) -> dict[str, Any]:
     recorder = GradientRecorder(loss, CPU)
     for some, labels in zip(logits.tensor_split(parts), target.tensor_split(parts), strict=True):
-        given, share = some.clone().requires_grad_(), len(some) / len(logits)
-        recorder.on_logits(given, labels, share)
-        backward(loss(given, labels) * share)
+        values, share = some.clone().requires_grad_(), len(some) / len(logits)
+        recorder.on_logits(values, labels, share)
+        backward(loss(values, labels) * share)
     return epoch_columns(recorder.sums, recorder.scale)
 
 
 def expected(logits: torch.Tensor, target: torch.Tensor) -> dict[str, Any]:
     """The same of a cross-entropy, image by image, without a hook and without a mean."""
-    given = logits.clone().requires_grad_()
-    backward(functional.cross_entropy(given, target, reduction="sum"))
-    assert given.grad is not None
+    values = logits.clone().requires_grad_()
+    backward(functional.cross_entropy(values, target, reduction="sum"))
+    assert values.grad is not None
     label = target if target.ndim == 1 else target.argmax(1)
-    gradient, probability = given.grad.numpy(), logits.softmax(1)[torch.arange(len(label)), label].numpy()
+    gradient, probability = values.grad.numpy(), logits.softmax(1)[torch.arange(len(label)), label].numpy()
     images = np.bincount(label.numpy(), minlength=4)
     label_gradient = np.bincount(label.numpy(), np.abs(gradient[np.arange(len(label)), label.numpy()]), minlength=4)
     histogram = np.array([np.histogram(probability[label.numpy() == name], EDGES)[0] for name in range(4)])
@@ -119,9 +119,9 @@ def test_batches_of_other_sizes_and_many_steps_add_up() -> None:
     recorder = GradientRecorder(loss, CPU)
     parts = [batch(seed, 12 if seed < 59 else 5) for seed in range(60)]
     for logits, target in parts:
-        given = logits.clone().requires_grad_()
-        recorder.on_logits(given, target)
-        backward(loss(given, target))
+        values = logits.clone().requires_grad_()
+        recorder.on_logits(values, target)
+        backward(loss(values, target))
     logits, target = (torch.cat(each) for each in zip(*parts, strict=True))
     assert_same(epoch_columns(recorder.sums, 1.0), expected(logits, target))
 
@@ -131,9 +131,9 @@ def test_the_scale_of_a_float16_loss_is_undone() -> None:
     loss = CrossEntropyLoss(COUNTS)
     recorder = GradientRecorder(loss, CPU, scaler=scaler)
     logits, target = batch()
-    given = logits.clone().requires_grad_()
-    recorder.on_logits(given, target)
-    backward(scaler.scale(loss(given, target)))
+    values = logits.clone().requires_grad_()
+    recorder.on_logits(values, target)
+    backward(scaler.scale(loss(values, target)))
     assert_same(epoch_columns(recorder.sums, 1.0), expected(logits, target))
 
 
@@ -141,9 +141,9 @@ def test_a_sum_of_losses_is_not_taken_as_a_mean() -> None:
     loss = CrossEntropyLoss(COUNTS, reduction="sum")
     recorder = GradientRecorder(loss, CPU)
     logits, target = batch()
-    given = logits.clone().requires_grad_()
-    recorder.on_logits(given, target, 0.5)
-    backward(loss(given, target) * 0.5)
+    values = logits.clone().requires_grad_()
+    recorder.on_logits(values, target, 0.5)
+    backward(loss(values, target) * 0.5)
     assert_same(epoch_columns(recorder.sums, 1.0), expected(logits, target))
 
 

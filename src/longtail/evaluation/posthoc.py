@@ -127,8 +127,8 @@ def tau_normalization(weight: Tensor, bias: Tensor | None, tau: float, *, temper
     """
     length = weight.detach().double().norm(dim=1)
     gain = torch.where(length > 0, length, 1.0) ** -tau / temperature
-    taken = torch.zeros_like(gain) if bias is None else bias.detach().double()
-    return Adjustment(tuple(gain.tolist()), tuple((-taken * gain + 0.0).tolist()), prior="uniform")
+    removed = torch.zeros_like(gain) if bias is None else bias.detach().double()
+    return Adjustment(tuple(gain.tolist()), tuple((-removed * gain + 0.0).tolist()), prior="uniform")
 
 
 TEMPERATURES = (1e-3, 1e3)

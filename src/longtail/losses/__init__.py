@@ -146,11 +146,11 @@ def build_loss(name: str, class_counts: ClassCountsLike, options: Mapping[str, o
     for key in options or {}:
         if key not in defaults:
             raise LongtailError(f"loss {name!r} has no option {key!r}.{nearest(key, defaults)}")
-    given = resolve_auto(name, options or {})
-    start: Any = given.pop(DEFERRED, None)
+    resolved = resolve_auto(name, options or {})
+    start: Any = resolved.pop(DEFERRED, None)
     maker: Any = LOSSES[name]
     try:
-        loss: LongTailLoss = maker(class_counts, **given)
+        loss: LongTailLoss = maker(class_counts, **resolved)
         if start is None:
             return loss
         check_range(DEFERRED, start, 0.0, 1.0)

@@ -51,8 +51,8 @@ class _AddAngle(torch.autograd.Function):
         else:
             value, slope = torch.empty_like(cosine), torch.empty_like(cosine)
             for start in range(0, len(cosine), rows):
-                here = slice(start, start + rows)
-                value[here], slope[here] = _turned(cosine[here], angle[here], easy_margin)
+                part = slice(start, start + rows)
+                value[part], slope[part] = _turned(cosine[part], angle[part], easy_margin)
         ctx.save_for_backward(slope)
         return value
 

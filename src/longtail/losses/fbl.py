@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Literal, Unpack, get_args
 
@@ -16,6 +17,14 @@ from longtail.losses.base import AdjustedLogits, AutoValue, CommonOptions, LongT
 Curriculum = Literal["parabolic", "linear", "cosine", "sine", "constant", "reverse"]
 
 _EPSILON = 1e-12
+_CURRICULA: dict[Curriculum, Callable[[Tensor], Tensor]] = {
+    "parabolic": torch.square,
+    "linear": lambda progress: progress,
+    "cosine": lambda progress: 1 - torch.cos(progress * (math.pi / 2)),
+    "sine": lambda progress: torch.sin(progress * (math.pi / 2)),
+    "constant": torch.ones_like,
+    "reverse": lambda progress: 1 - progress,
+}
 
 
 def curriculum_weight(curriculum: Curriculum, progress: Tensor) -> Tensor:
@@ -31,19 +40,7 @@ def curriculum_weight(curriculum: Curriculum, progress: Tensor) -> Tensor:
         [0.25, 0.707, 0.5]
     """
     # Equation 19: the curriculum a(t)
-    match curriculum:
-        case "parabolic":
-            return progress.square()
-        case "linear":
-            return progress
-        case "cosine":
-            return 1 - torch.cos(progress * (math.pi / 2))
-        case "sine":
-            return torch.sin(progress * (math.pi / 2))
-        case "constant":
-            return torch.ones_like(progress)
-        case "reverse":
-            return 1 - progress
+    return _CURRICULA[curriculum](progress)
 
 
 def fbl_logits(logits: Tensor, features: Tensor, tail_weight: Tensor, amount: Tensor) -> Tensor:

@@ -166,16 +166,16 @@ def check_network(name: str) -> None:
     Example:
         >>> check_network("resnet32")
     """
-    if not name.startswith(TIMM_PREFIX):
-        if name not in OWN_BACKBONES:
-            hint = nearest(name, OWN_BACKBONES)
-            if timm_module().is_model(name):
-                hint = f" Did you mean '{TIMM_PREFIX}{name}'?"
-            elif not hint.startswith(" Did"):
-                hint = f"{hint[:-1]}, {TIMM_PREFIX}NAME."
-            raise LongtailError(f"There is no network {name!r}.{hint}")
+    if name in OWN_BACKBONES:
         return
     timm, bare = timm_module(), name.removeprefix(TIMM_PREFIX).removesuffix(BOTTLENECK_SUFFIX)
+    if not name.startswith(TIMM_PREFIX):
+        hint = nearest(name, OWN_BACKBONES)
+        if timm.is_model(name):
+            hint = f" Did you mean '{TIMM_PREFIX}{name}'?"
+        elif not hint.startswith(" Did"):
+            hint = f"{hint[:-1]}, {TIMM_PREFIX}NAME."
+        raise LongtailError(f"There is no network {name!r}.{hint}")
     if not timm.is_model(bare):
         hint = nearest(bare, timm.list_models())
         shown = hint if hint.startswith(" Did") else " `timm.list_models()` in Python lists the names."
@@ -197,7 +197,10 @@ def last_blocks(backbone: nn.Module, count: int) -> tuple[str, ...]:
         >>> last_blocks(build_backbone("resnet32"), 1)
         ('layer3',)
     """
-    blocks = _blocks(backbone)
+    # timm lists the groups of a network in feature_info; a network without it has no blocks to choose from.
+    listed = getattr(getattr(backbone, "trunk", None), "feature_info", [])
+    is_own = isinstance(backbone, ResNetCifar)
+    blocks = ["layer1", "layer2", "layer3"] if is_own else [f"trunk.{stage['module']}" for stage in listed]
     if not 0 <= count <= len(blocks):
         raise LongtailError(f"The network has {len(blocks)} blocks, so {count} of them cannot be trained: take fewer.")
     names = [name for name, _ in backbone.named_modules()]
@@ -206,15 +209,6 @@ def last_blocks(backbone: nn.Module, count: int) -> tuple[str, ...]:
         if not any(name.startswith(f"{above}.") for above in chosen):
             chosen.append(name)
     return tuple(chosen)
-
-
-def _blocks(backbone: nn.Module) -> list[str]:
-    if isinstance(backbone, ResNetCifar):
-        return ["layer1", "layer2", "layer3"]
-    if isinstance(backbone, TimmBackbone):
-        stages = cast("list[dict[str, str]]", getattr(backbone.trunk, "feature_info", []))
-        return [f"trunk.{stage['module']}" for stage in stages]
-    return []
 
 
 def _build_timm(name: str, *, pretrained: bool, in_size: int) -> TimmBackbone:

@@ -192,6 +192,9 @@ class Engine(LocalEngine):
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """Wrap a network (autocast, DDP, torch.compile) and its optimizer for training; the network is not changed."""
+        if self.config.compile:
+            # PyTorch keeps a few graphs of the same code, also of networks that are gone, and then compiles no more.
+            torch.compiler.reset()
         wrapped, prepared = self.accelerator.prepare(_Shell(model), optimizer)
         # accelerate's optimizer looks for installed packages at every step, a quarter of a millisecond. Only float16
         # needs it, to skip the steps whose scaled gradient overflows.

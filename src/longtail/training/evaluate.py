@@ -68,10 +68,10 @@ def evaluate(
         metric = EvaluationMetrics(counts.num_classes, validate_args=False).to(engine.device)
         predictions: list[dict[str, Tensor]] = []
         for logits, _, labels, rows in batches:
-            given = scores(logits)
-            metric.update(given, labels)
+            adjusted = scores(logits)
+            metric.update(adjusted, labels)
             if keep_predictions:
-                predictions.append(predict_rows(given, labels, rows))
+                predictions.append(predict_rows(adjusted, labels, rows))
         return metric, predictions
 
     every_rth = torch.arange(engine.rank, num_images, engine.world_size)

@@ -41,7 +41,7 @@ from longtail.training.gradient_recorder import GradientRecorder
 from longtail.training.loop import Callback, MovingAverage, Progress, StageRun, stop_on_nan, train_epoch, warm_up
 from longtail.training.prepare import describe_data, make_decoder, make_inputs, prepare_data, run_facts
 from longtail.training.results import Record, describe, model_info, run_metrics, write_examples
-from longtail.training.stages import begin_stage, build_stage, make_loss, set_trainable
+from longtail.training.stages import build_stage, make_loss, set_trainable
 from longtail.training.tracking import Tracking
 
 AGREE_STEPS = 10  # several processes ask each other this often whether to stop; the bar moves as often
@@ -263,13 +263,11 @@ class Experiment(Callback):
         state = self.state if self.progress.state == "in a stage" and self.progress.stage == index else None
         if state is None:
             self.progress = Progress(index)
-            begin_stage(self.model, stage, index, self.config)
+            torch.manual_seed(step_seed(training.seed, index, 1))  # what is drawn anew has a seed for each stage
+            set_trainable(self.model, stage, self.config.model)
         self.model.to(self.engine.device)
         if training.ema_decay is not None:
             self.average = MovingAverage(self.model, training.ema_decay)
-        if training.compile:
-            # PyTorch keeps a few graphs of the same code, also of networks that are gone, and then compiles no more.
-            torch.compiler.reset()
         inputs: Inputs[Any] = self.inputs["train"]
         if stage.cached_views:
             inputs = self.features.views(index, stage.cached_views, training.seed, self._stop)

@@ -75,8 +75,8 @@ class StoredFeatures:
     def batches(self, rows: Tensor, batch_size: int) -> Iterator[FeatureRows]:
         """Yield the given rows in order, ``batch_size`` at a time."""
         # All rows go to the device at once: sending those of each step would wait for the step before.
-        there = split_rows(rows.to(self.features.device), batch_size)
-        for part, index in zip(split_rows(rows, batch_size), there, strict=True):
+        numbers = split_rows(rows.to(self.features.device), batch_size)
+        for part, index in zip(split_rows(rows, batch_size), numbers, strict=True):
             yield FeatureRows(index, self.labels[index], part)
 
     def augment(self, batch: FeatureRows, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:

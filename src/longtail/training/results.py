@@ -14,7 +14,7 @@ from PIL import Image
 
 from longtail.analysis.confusions import FULL, Detail, choose_examples, usual_detail
 from longtail.config.schema import RunConfig, StageConfig
-from longtail.counts import IntArray
+from longtail.counts import GROUP_NAMES, IntArray
 from longtail.data.dataset import Split
 from longtail.files import write_table
 from longtail.formatting import figure_text
@@ -119,12 +119,11 @@ def describe(summary: Mapping[str, Any]) -> str:
         'accuracy 50.0% (41.0–59.0), balanced accuracy 40.0%, many 75.0, medium n/a, few 10.0'
     """
     intervals = summary.get("intervals") or {}
-    whole = ("accuracy", "balanced_accuracy")
-    means = [f"{name.replace('_', ' ')} {figure_text(summary[name], intervals.get(name))}" for name in whole]
-    groups = [
-        f"{name} {figure_text(summary[name], intervals.get(name), unit=False)}" for name in ("many", "medium", "few")
-    ]
-    return ", ".join([*means, *groups])
+    figures = {
+        name: figure_text(summary[name], intervals.get(name), unit=name not in GROUP_NAMES)
+        for name in ("accuracy", "balanced_accuracy", *GROUP_NAMES)
+    }
+    return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in figures.items())
 
 
 def model_info(

@@ -67,19 +67,6 @@ def make_mixer(name: Mixing, alpha: float, counts: ClassCounts) -> Mixer | None:
     return None if name == "none" else mix
 
 
-def begin_stage(model: LongTailModel, stage: StageConfig, index: int, config: RunConfig) -> None:
-    """Begin a stage of a run from the weights that the network has: stage 2 from those that stage 1 leaves.
-
-    Args:
-        model: The network, changed in place: what the stage does not train is frozen.
-        stage: The stage's configuration.
-        index: 1 or 2; the draws of each stage have a seed of their own.
-        config: Of the run.
-    """
-    torch.manual_seed(step_seed(config.training.seed, index, 1))
-    set_trainable(model, stage, config.model)
-
-
 def set_trainable(model: LongTailModel, stage: StageConfig, config: ModelConfig) -> None:
     """Freeze what a stage does not train.
 

@@ -171,10 +171,9 @@ def final_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
         >>> final_figures({"test": {"accuracy": 0.5, "few": 0.1, "per_class": []}, "validation": None})
         {'test_accuracy': 0.5, 'test_few': 0.1}
     """
-    splits = {name: metrics[name] for name in ("test", "validation") if metrics[name] is not None}
     return {
         f"{name}_{key}": value
-        for name, summary in splits.items()
-        for key, value in summary.items()
+        for name in ("test", "validation")
+        for key, value in (metrics[name] or {}).items()
         if key not in {"per_class", "intervals"}
     }
