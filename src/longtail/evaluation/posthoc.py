@@ -45,9 +45,7 @@ class Adjustment:
     def apply(self, logits: Tensor) -> Tensor:
         """Return adjusted logits (N, C), float32 at least, for the network's logits (N, C)."""
         wide = logits if logits.dtype == torch.float64 else logits.float()
-        gain, offset = (
-            torch.tensor(values, dtype=wide.dtype, device=wide.device) for values in (self.gain, self.offset)
-        )
+        gain, offset = wide.new_tensor([self.gain, self.offset]).unbind()
         return wide * gain + offset
 
 

@@ -203,16 +203,17 @@ class LongTailLoss(nn.Module):
         """As :meth:`forward`, with these class weights, shape (C,), in place of the loss's own."""
         if self.needs_features and features is None:
             raise ValueError(f"{type(self).__name__} needs the features: call loss(logits, target, features).")
-        rows = as_rows(logits, target, features if self.needs_features else None, self.num_classes)
-        if rows.target.ndim > 1 and self.ignore_index >= 0:
+        features = features if self.needs_features else None
+        logits, target, features, shape = as_rows(logits, target, features, self.num_classes)
+        if target.ndim > 1 and self.ignore_index >= 0:
             raise ValueError("ignore_index works with class indices, not with probabilities: leave it at -100.")
         if self.head == "cosine" and not torch.compiler.is_compiling() and not self._saw_cosines:
-            check_cosines(type(self).__name__, rows.logits)
+            check_cosines(type(self).__name__, logits)
             self._saw_cosines = True  # only once, as the check synchronizes with the device
-        adjusted = self.adjust_logits(rows.logits, rows.features)
-        options = self._reduction_options(None if weight is None else weight.to(rows.logits.dtype))
-        losses = soft_cross_entropy(adjusted, rows.target, options)
-        return losses.reshape(rows.shape) if self.reduction == "none" else losses
+        adjusted = self.adjust_logits(logits, features)
+        options = self._reduction_options(None if weight is None else weight.to(logits.dtype))
+        losses = soft_cross_entropy(adjusted, target, options)
+        return losses.reshape(shape) if self.reduction == "none" else losses
 
     def mean_divisor(self, target: Tensor) -> Tensor:
         """The divisor of ``reduction="mean"`` for this target, a float32 scalar; see the note on the weighted mean.
@@ -312,24 +313,10 @@ def _class_weight(weight: Tensor | Sequence[float], num_classes: int) -> Tensor:
     return values
 
 
-class Rows(NamedTuple):
-    """A call's inputs with every dimension but the class moved into one of size M.
-
-    Attributes:
-        logits: Shape (M, C), float32 or float64.
-        target: Class indices, shape (M,), or probabilities, shape (M, C).
-        features: Shape (M, D), or ``None``.
-        shape: The shape of one loss per target.
-    """
-
-    logits: Tensor
-    target: Tensor
-    features: Tensor | None
-    shape: torch.Size
-
-
-def as_rows(logits: Tensor, target: Tensor, features: Tensor | None, num_classes: int) -> Rows:
-    """Check the inputs of a loss and bring them to rows.
+def as_rows(
+    logits: Tensor, target: Tensor, features: Tensor | None, num_classes: int
+) -> tuple[Tensor, Tensor, Tensor | None, torch.Size]:
+    """Check the inputs of a loss and move every dimension but the class into one of size M.
 
     Args:
         logits: Shape (N, C), (C,) or (N, C, d1, ...).
@@ -337,19 +324,24 @@ def as_rows(logits: Tensor, target: Tensor, features: Tensor | None, num_classes
         features: Shaped like ``logits`` with D for C, or ``None``.
         num_classes: C.
 
+    Returns:
+        The logits, float32 or float64 (M, C); the target, class indices (M,) or probabilities (M, C); the features
+        (M, D), or ``None``; and the shape of one loss per target.
+
     Raises:
         ValueError: The shapes do not fit one another.
         TypeError: The logits or probabilities are not floating point, or the indices not integers.
 
     Example:
-        >>> rows = as_rows(torch.zeros(2, 3, 5), torch.zeros(2, 5, dtype=torch.int64), None, num_classes=3)
-        >>> rows.logits.shape, rows.target.shape, rows.shape
+        >>> target = torch.zeros(2, 5, dtype=torch.int64)
+        >>> logits, target, _, shape = as_rows(torch.zeros(2, 3, 5), target, None, num_classes=3)
+        >>> logits.shape, target.shape, shape
         (torch.Size([10, 3]), torch.Size([10]), torch.Size([2, 5]))
     """
     # Float32 rows and one index for each, as in nearly every training step, are returned as they are.
     plain = logits.dtype == torch.float32 and target.dtype == torch.int64 and target.ndim == 1
     if features is None and plain and logits.shape == (*target.shape, num_classes):
-        return Rows(logits, target, None, target.shape)
+        return logits, target, None, target.shape
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}.")
     dim = 0 if logits.ndim == 1 else 1
@@ -361,13 +353,13 @@ def as_rows(logits: Tensor, target: Tensor, features: Tensor | None, num_classes
     rows, shape = _flat(logits, dim), logits.movedim(dim, -1).shape[:-1]
     labels = _flat_target(target, logits, dim, shape)
     if features is None:
-        return Rows(rows, labels, None, shape)
+        return rows, labels, None, shape
     if features.ndim != logits.ndim or features.movedim(dim, -1).shape[:-1] != shape:
         raise ValueError(
             f"features of shape {tuple(features.shape)} do not fit logits of shape {tuple(logits.shape)}: give one "
             "feature vector for each row of logits."
         )
-    return Rows(rows, labels, _flat(features, dim).to(rows.dtype), shape)
+    return rows, labels, _flat(features, dim).to(rows.dtype), shape
 
 
 def _flat_target(target: Tensor, logits: Tensor, dim: int, shape: torch.Size) -> Tensor:
