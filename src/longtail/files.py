@@ -545,14 +545,14 @@ def _values(cells: pa.ChunkedArray, column: Column, name: str) -> Any:
     import pyarrow as pa
 
     width = 1
-    if column.lists and (pa.types.is_list(cells.type) or pa.types.is_fixed_size_list(cells.type)):
+    if column.lists:
+        if not pa.types.is_list(cells.type) and not pa.types.is_fixed_size_list(cells.type):
+            raise ValueError(f"{name} should hold lists, not {str(cells.type)[:_SHOWN]}")
         joined = cells.combine_chunks()
         lengths = set(joined.value_lengths().to_pylist())
         if len(lengths) > 1 or not all(lengths):
             raise ValueError(f"{name} should hold lists of one length")
         width, cells = next(iter(lengths), 1), pa.chunked_array([joined.flatten()])
-    elif column.lists:
-        raise ValueError(f"{name} should hold lists, not {str(cells.type)[:_SHOWN]}")
     kinds = {
         "int": (pa.types.is_integer,),
         "float": (pa.types.is_floating, pa.types.is_integer),

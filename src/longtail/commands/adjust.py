@@ -46,8 +46,8 @@ def adjust(
     from longtail.training.engine import is_main_process
 
     if reset:
-        had = reset_run(Path(run))
-        print_line(f"{run}: {'adjustment removed' if had else 'there was no adjustment'}")
+        was_adjusted = reset_run(Path(run))
+        print_line(f"{run}: {'adjustment removed' if was_adjusted else 'there was no adjustment'}")
         return
     options = AdjustmentOptions(
         method=method,

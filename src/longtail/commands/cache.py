@@ -46,12 +46,12 @@ def cache(
     total = sum(entry.size for entry in entries)
     facts = {"folder": str(cache_folder()), "bytes": total, "limit_bytes": int(limit)}
     if clear:
-        gone = [entry for entry in entries if remove_entry(entry.path)]
-        freed, in_use = sum(entry.size for entry in gone), len(entries) - len(gone)
+        deleted = [entry for entry in entries if remove_entry(entry.path)]
+        freed, in_use = sum(entry.size for entry in deleted), len(entries) - len(deleted)
         if json:
-            print_json(facts | {"freed_bytes": freed, "freed_files": len(gone), "files_in_use": in_use})
+            print_json(facts | {"freed_bytes": freed, "freed_files": len(deleted), "files_in_use": in_use})
             return
-        print_line(f"{size_words(freed)} in {_files(len(gone))} deleted from {cache_folder()}")
+        print_line(f"{size_words(freed)} in {_files(len(deleted))} deleted from {cache_folder()}")
         if in_use:
             print_line(f"{_files(in_use)} kept: another process is writing them; clear again when it is done")
         return

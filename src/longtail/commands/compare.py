@@ -91,8 +91,7 @@ def compare(
             raise UsageError("--recipe trains on one SOURCE: longtail compare SOURCE --recipe NAME --out DIR.")
         if batch_size is not None:
             settings |= {f"{stage}.batch_size": batch_size for stage in ("stage1", "stage2")}
-        seeds = 1 if seeds is None else seeds
-        values = recipe_grid(runs[0], recipe, seeds=seeds, epochs=epochs, baseline=baseline or "", options=set)
+        values = recipe_grid(runs[0], recipe, seeds=seeds or 1, epochs=epochs, baseline=baseline or "", options=set)
         return grid_command(asked | values | {"set": settings | values["set"]}, over, table, jobs=jobs)
     for name, value in (("--out", out), ("--jobs", jobs), *((SHORT[name], value) for name, value in over.items())):
         given += [name] if value is not None else []
