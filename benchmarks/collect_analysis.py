@@ -23,8 +23,8 @@ from longtail.analysis.columns import AnalyzedSplit
 from longtail.analysis.confusions import destinations
 from longtail.analysis.dynamics import (
     gradient_balance,
-    group_histograms,
     group_image_means,
+    group_sums,
     histogram_quantiles,
     share_past,
 )
@@ -116,7 +116,7 @@ def _recorded(run: RunResult) -> Row:
     balance = gradient_balance(
         dynamics.positive[: last + 1], dynamics.negative[: last + 1], dynamics.images[: last + 1], run.group_of
     )
-    histograms = group_histograms(dynamics.histogram.astype(np.int64), run.group_of)
+    histograms = group_sums(dynamics.histogram, run.group_of)
     size = group_image_means(dynamics.gradient, dynamics.images, run.group_of)[last]
     row: Row = {}
     for index, name in enumerate(GROUP_NAMES):

@@ -51,16 +51,17 @@ def signed(value: float | None) -> str:
     return text if float(text) == 0 else ("+" if value > 0 else MINUS) + text
 
 
-def number(value: float, digits: int = 2) -> str:
-    """A plain number with a true minus, and no sign on a rounded zero; ``n/a`` where it is not finite.
+def number(value: float, spec: str = ".2f") -> str:
+    """A number by a format, with a true minus, and no sign on a rounded zero; ``n/a`` where it is not finite.
 
     Example:
-        >>> number(-0.5), number(-0.001), number(2, digits=0), number(float("nan"))
-        ('−0.50', '0.00', '2', 'n/a')
+        >>> number(-0.5), number(-0.001), number(0.5, ".1%"), number(float("nan"))
+        ('−0.50', '0.00', '50.0%', 'n/a')
     """
     if not math.isfinite(value):
         return "n/a"
-    return f"{MINUS if round(value, digits) < 0 else ''}{abs(value):.{digits}f}"
+    text = f"{abs(value):{spec}}"
+    return MINUS + text if value < 0 and any(digit in text for digit in "123456789") else text
 
 
 def class_word(name: str) -> str:

@@ -11,8 +11,8 @@ from longtail.analysis.dynamics import (
     THRESHOLDS,
     gradient_balance,
     gradient_ratio,
-    group_histograms,
     group_image_means,
+    group_sums,
     histogram_quantiles,
     share_past,
 )
@@ -79,7 +79,7 @@ def test_quantiles_of_one_bin_stay_in_it_and_skip_empty_ones() -> None:
 
 def test_groups_without_classes_or_images_are_empty_not_zero() -> None:
     counts = np.stack([histogram([0.5, 0.6]), histogram([]), histogram([0.999])])[None]
-    groups = group_histograms(counts, ["many", "few", "few"])
+    groups = group_sums(counts, ["many", "few", "few"])
     assert groups.shape == (1, 3, BINS)
     np.testing.assert_array_equal(groups.sum(axis=2), [[2, 0, 1]])
     np.testing.assert_array_equal(share_past(groups, 0.9), [[0.0, np.nan, 1.0]])

@@ -20,8 +20,9 @@ def test_confusions_are_those_of_a_loop_over_the_images() -> None:
     for index in range(9):
         tally = np.bincount(prediction[(label == index) & (prediction != index)], minlength=9)
         order = [other for other in np.argsort(-tally, kind="stable")[:4] if tally[other]]
-        assert nearest.prediction[index][nearest.prediction[index] >= 0].tolist() == order
-        assert nearest.share[index][: len(order)] == pytest.approx(tally[order] / max(1, (label == index).sum()))
+        assert [other for other, _ in nearest[index]] == order
+        shares = tally[order] / max(1, (label == index).sum())
+        assert [share for _, share in nearest[index]] == pytest.approx(shares.tolist())
 
 
 def test_the_table_agrees_with_the_runs_and_folds_their_seeds(make_run) -> None:

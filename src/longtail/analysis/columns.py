@@ -9,6 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from longtail.analysis.geometry import ClassGeometry
+from longtail.analysis.norms import ClassNorms
+
 Ints: TypeAlias = npt.NDArray[np.int32]
 Floats: TypeAlias = npt.NDArray[np.float32]
 
@@ -49,34 +52,14 @@ class ImageColumns:
 
 
 @dataclass(frozen=True)
-class ClassColumns:
-    """One value a class, each column of shape (C,), in the order of the classes; NaN where nothing can be measured.
+class ClassColumns(ClassNorms, ClassGeometry):
+    """One value a class, each column of shape (C,), int32 or float32; NaN where nothing can be measured.
 
     Attributes:
-        images: Analyzed images of the class in this split.
-        spread: Mean distance of its features to their center; NaN under two images.
-        nearest: Class with the nearest other center, -1 where there is none.
-        nearest_distance: Distance to that center.
-        ratio: ``spread / nearest_distance``.
-        feature_norm: Mean norm of its features.
-        feature_norm_std: Their standard deviation; NaN under two images.
-        weight_norm: Norm of its row of the classifier.
-        bias: Its bias; NaN where the classifier has none.
-        angle: Degrees between its mean feature and its row of the classifier.
         cloud_mean: Mean change of its logit by the noise of the stage-1 loss; NaN where that has none, and for test.
         cloud_spread: Standard deviation of that change.
     """
 
-    images: Ints
-    spread: Floats
-    nearest: Ints
-    nearest_distance: Floats
-    ratio: Floats
-    feature_norm: Floats
-    feature_norm_std: Floats
-    weight_norm: Floats
-    bias: Floats
-    angle: Floats
     cloud_mean: Floats
     cloud_spread: Floats
 

@@ -60,19 +60,6 @@ class ConfusedPairs:
     share: FloatArray
 
 
-@dataclass(frozen=True)
-class NearestConfusions:
-    """For every class, what it is taken for most often; shape (C, K) each.
-
-    Attributes:
-        prediction: Class index, the most frequent first; -1 where a class is taken for fewer than K others.
-        share: Fraction of the images of the class; NaN where there is no such class.
-    """
-
-    prediction: IntArray
-    share: FloatArray
-
-
 def destinations(label: IntArray, prediction: IntArray, group_of: Sequence[GroupName]) -> Destinations:
     """Count where the images of each group go, every class counting the same.
 
@@ -127,28 +114,29 @@ def confused_pairs(label: IntArray, prediction: IntArray, num_classes: int) -> C
     return ConfusedPairs(true[order], taken[order], images[order].astype(np.int64), share[order])
 
 
-def nearest_confusions(pairs: ConfusedPairs, num_classes: int, limit: int = 3) -> NearestConfusions:
-    """Return the ``limit`` classes that each class is taken for most often.
+def nearest_confusions(pairs: ConfusedPairs, num_classes: int, limit: int = 3) -> list[list[tuple[int, float]]]:
+    """List the ``limit`` classes that each class is taken for most often.
 
     Args:
         pairs: From :func:`confused_pairs`, of the same classes.
         num_classes: C.
-        limit: K.
+        limit: The most that are listed of a class.
+
+    Returns:
+        For each of the C classes, the index of each other class and the fraction of its own images that it gets, the
+        most frequent first; fewer than ``limit``, or none, where it is taken for no more.
 
     Example:
-        >>> pairs = confused_pairs(np.array([0, 0, 0, 1, 1]), np.array([2, 1, 2, 1, 1]), 3)
-        >>> nearest_confusions(pairs, 3, limit=2).prediction.tolist()
-        [[2, 1], [-1, -1], [-1, -1]]
+        >>> pairs = confused_pairs(np.array([0, 0, 0, 0, 1]), np.array([2, 1, 2, 0, 1]), 3)
+        >>> nearest_confusions(pairs, 3, limit=2)
+        [[(2, 0.5), (1, 0.25)], [], []]
     """
-    order = np.argsort(pairs.label, kind="stable")
-    owner = pairs.label[order]
-    rank = _rank(owner)
-    listed = rank < limit
-    prediction = np.full((num_classes, limit), -1, dtype=np.int64)
-    share = np.full((num_classes, limit), np.nan)
-    prediction[owner[listed], rank[listed]] = pairs.prediction[order][listed]
-    share[owner[listed], rank[listed]] = pairs.share[order][listed]
-    return NearestConfusions(prediction, share)
+    nearest: list[list[tuple[int, float]]] = [[] for _ in range(num_classes)]
+    columns = (pairs.label.tolist(), pairs.prediction.tolist(), pairs.share.tolist())
+    for label, other, share in zip(*columns, strict=True):
+        if len(nearest[label]) < limit:
+            nearest[label].append((other, share))
+    return nearest
 
 
 @dataclass(frozen=True)

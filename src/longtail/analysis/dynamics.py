@@ -95,7 +95,7 @@ def gradient_balance(
     there = images > 0
     up = np.where(there, np.asarray(positive, dtype=np.float64), 0.0)
     down = np.where(there, np.asarray(negative, dtype=np.float64), 0.0)
-    raised, lowered, present = (_group_sums(part, group_of) for part in (up, down, there))
+    raised, lowered, present = (group_sums(part, group_of) for part in (up, down, there))
     some = np.where(present > 0, present, np.nan)
     return GradientBalance(
         classes=gradient_ratio(up, down),
@@ -106,26 +106,21 @@ def gradient_balance(
     )
 
 
-def group_histograms(histograms: npt.NDArray[np.integer[Any]], group_of: Sequence[GroupName]) -> IntArray:
-    """Add up the histograms of the classes of each shot group.
+def group_sums(values: npt.NDArray[Any], group_of: Sequence[GroupName]) -> npt.NDArray[Any]:
+    """Add up the classes of each shot group, such as their histograms.
 
     Args:
-        histograms: Images per class and bin, shape (E, C, B).
+        values: Shape (E, C, ...), such as images per class and bin, (E, C, B).
         group_of: Shot group of each class, length C.
 
     Returns:
-        Shape (E, 3, B), in the order of ``GROUP_NAMES``; zeros for a group without classes.
+        Shape (E, 3, ...), in the order of ``GROUP_NAMES``; zeros for a group without classes.
 
     Example:
         >>> counts = np.array([[[1, 0], [2, 1], [0, 4]]])
-        >>> group_histograms(counts, ["many", "few", "few"]).tolist()
+        >>> group_sums(counts, ["many", "few", "few"]).tolist()
         [[[1, 0], [0, 0], [2, 5]]]
     """
-    return _group_sums(histograms, group_of).astype(np.int64)
-
-
-def _group_sums(values: npt.NDArray[Any], group_of: Sequence[GroupName]) -> npt.NDArray[Any]:
-    """Sums over the classes of each shot group: (E, C, ...) becomes (E, 3, ...)."""
     numbers = group_numbers(group_of)
     return np.stack([values[:, numbers == number].sum(axis=1) for number in range(len(GROUP_NAMES))], axis=1)
 
@@ -197,5 +192,5 @@ def group_image_means(values: npt.ArrayLike, images: IntArray, group_of: Sequenc
         [[0.4375, nan, nan]]
     """
     weighted = np.where(images > 0, np.asarray(values, dtype=np.float64), 0.0) * images
-    total, sums = _group_sums(images, group_of), _group_sums(weighted, group_of)
+    total, sums = group_sums(images, group_of), group_sums(weighted, group_of)
     return np.where(total > 0, sums / np.maximum(total, 1), np.nan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ import numpy.typing as npt
 from longtail.counts import FloatArray, IntArray
 
 Features = npt.NDArray[np.floating[Any]]
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+Ints: TypeAlias = npt.NDArray[np.integer[Any]]
 
 EXACT = 5_000
 """Up to this number of images uniformity is exact; beyond, it is that of a sample of this size."""
@@ -25,18 +27,18 @@ class ClassGeometry:
     """Where the classes lie, each of shape (C,).
 
     Attributes:
-        images: Images of the class.
+        images: Measured images of the class.
         spread: Mean distance of its features to their center; NaN under two images.
         nearest: Class with the nearest other center, -1 where there is none.
         nearest_distance: Distance to that center, NaN where there is none.
         ratio: ``spread / nearest_distance``; infinite where two centers are the same point.
     """
 
-    images: IntArray
-    spread: FloatArray
-    nearest: IntArray
-    nearest_distance: FloatArray
-    ratio: FloatArray
+    images: Ints
+    spread: Floats
+    nearest: Ints
+    nearest_distance: Floats
+    ratio: Floats
 
 
 @dataclass(frozen=True)

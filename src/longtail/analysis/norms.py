@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from longtail.analysis.geometry import Features, checked, class_means
+from longtail.analysis.geometry import Features, Floats, checked, class_means
 from longtail.counts import FloatArray, IntArray
 from longtail.evaluation.intervals import LEVEL
 
@@ -28,11 +28,11 @@ class ClassNorms:
         angle: Degrees in [0, 180] between the mean feature of the class and its row of the classifier.
     """
 
-    feature_norm: FloatArray
-    feature_norm_std: FloatArray
-    weight_norm: FloatArray
-    bias: FloatArray
-    angle: FloatArray
+    feature_norm: Floats
+    feature_norm_std: Floats
+    weight_norm: Floats
+    bias: Floats
+    angle: Floats
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
+from operator import itemgetter
 
 from longtail.compare.seeds import identity, short_labels
 from longtail.compare.table import Row
 
 Value = float | str
 Texts = Mapping[str, tuple[str, ...]]
-"""Option to its value in every row, as JSON."""
+"""Option, by the last part of its name where that is unique, to its value in every row, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -77,33 +79,31 @@ def find_ablations(rows: Sequence[Row]) -> tuple[list[Ablation], list[str]]:
 
 def _varied(configurations: Sequence[Mapping[str, str]]) -> Texts:
     """Find the options that differ; of those that always change together, the first."""
-    keys = list(dict.fromkeys(key for options in configurations for key in options))
-    texts = {key: tuple(options.get(key, "null") for options in configurations) for key in keys}
-    patterns: dict[tuple[int, ...], str] = {}
-    for key in keys:
-        values = list(dict.fromkeys(texts[key]))
-        if len(values) > 1:
-            patterns.setdefault(tuple(map(values.index, texts[key])), key)
-    return {key: texts[key] for key in patterns.values()}
+    patterns: dict[tuple[int, ...], tuple[str, tuple[str, ...]]] = {}
+    for key in dict.fromkeys(chain.from_iterable(configurations)):
+        texts = tuple(options.get(key, "null") for options in configurations)
+        if len(set(texts)) > 1:
+            patterns.setdefault(tuple(map(texts.index, texts)), (key, texts))
+    keys = [key for key, _ in patterns.values()]
+    return {short_option(key, keys): texts for key, texts in patterns.values()}
 
 
 def _ablation(rows: Sequence[Row], recipe: str, name: str, varied: Texts) -> Ablation | str | None:
     others = [key for key in varied if key != name]
-    families: dict[tuple[str, ...], dict[str, Row]] = {}
+    families: dict[tuple[str, ...], dict[str, Row]] = defaultdict(dict)
     for index, row in enumerate(rows):
-        families.setdefault(tuple(varied[key][index] for key in others), {}).setdefault(varied[name][index], row)
-    lines = {levels: members for levels, members in families.items() if len(members) > 1}
-    differing = [index for index in range(len(others)) if len({levels[index] for levels in lines}) > 1]
-    if not lines:
+        families[tuple(varied[key][index] for key in others)].setdefault(varied[name][index], row)
+    families = {levels: members for levels, members in families.items() if len(members) > 1}
+    if not families:
         return None
-    option = short_option(name, varied)
+    differing = [key for key, *levels in zip(others, *families, strict=True) if len(set(levels)) > 1]
     if len(differing) > 1:
-        return f"{option} of {recipe}"
-    if not differing:
-        return Ablation(recipe, option, "", tuple(Line("", _in_order(members)) for members in lines.values()))
-    second = differing[0]
-    drawn = tuple(Line(_value_text(levels[second]), _in_order(members)) for levels, members in lines.items())
-    return Ablation(recipe, option, short_option(others[second], varied), drawn)
+        return f"{name} of {recipe}"
+    lines = []
+    for levels, members in families.items():
+        level = [_value_text(text) for key, text in zip(others, levels, strict=True) if key in differing]
+        lines.append(Line("".join(level), _in_order(members)))
+    return Ablation(recipe, name, "".join(differing), tuple(lines))
 
 
 def short_option(name: str, rivals: Iterable[str], separator: str = ".") -> str:
@@ -121,9 +121,8 @@ def short_option(name: str, rivals: Iterable[str], separator: str = ".") -> str:
 
 def _in_order(members: Mapping[str, Row]) -> tuple[tuple[Value, Row], ...]:
     """Sort numbers by size; leave words in their order."""
-    values = {text: json.loads(text) for text in members}
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values()):
-        return tuple((float(values[text]), members[text]) for text in sorted(members, key=lambda text: values[text]))
+    if {type(json.loads(text)) for text in members} <= {int, float}:
+        return tuple(sorted(((float(text), row) for text, row in members.items()), key=itemgetter(0)))
     return tuple((_value_text(text), row) for text, row in members.items())
 
 

@@ -8,8 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from longtail.compare.differences import Pairing, figure_difference, figure_of, mark
-from longtail.compare.seeds import MeanStd, fold, mean_interval, row_names, short_labels, with_short_paths
+from longtail.compare.differences import Pairing, figure_difference, figure_interval, figure_of, mark
+from longtail.compare.seeds import MeanStd, fold, row_names, short_labels, with_short_paths
 from longtail.compare.table import HEADINGS, Comparison, Row
 from longtail.counts import FEW_IMAGES
 from longtail.data.splits import describe_never_judged
@@ -108,8 +108,7 @@ def _row(name: str, group: tuple[RunResult, ...], first: tuple[RunResult, ...], 
     pairs = Pairing.of(group, first, split).pairs
     values = {key: MeanStd.of([figure_of(run, split, key) for run in group]) for key in HEADINGS}
     differences = {key: figure_difference(group, first, split, key) for key in HEADINGS}
-    splits = [metrics for run in group if (metrics := run.metrics(split)) is not None]
-    intervals = {key: mean_interval([metrics.intervals.get(key) for metrics in splits]) for key in HEADINGS}
+    intervals = {key: figure_interval(group, split, key) for key in HEADINGS}
     return Row(name, None, group, values, differences, len(pairs), color, intervals=intervals)
 
 

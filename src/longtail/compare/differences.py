@@ -97,33 +97,24 @@ def difference_between(
     images = between(*sides) if between else None
     if paired:
         return Difference.of([a - b for a, b in zip(mine, base, strict=True)], images)
-    seeds = [[run.seed for run in side if run.seed is not None] for side in sides]
-    repeated = any(len(set(side)) < len(side) for side in seeds)
-    return replace(difference_of_means(mine, base, judge=not repeated), images=images)
-
-
-def difference_of_means(mine: Sequence[float], base: Sequence[float], *, judge: bool = True) -> Difference:
-    """Compute the difference of two means without pairs; the deviations of both sides add up.
-
-    Args:
-        mine: Numbers of one side, at least one.
-        base: Of the other.
-        judge: Whether they are independent, so that from three seeds on Welch's interval applies.
-
-    Example:
-        >>> difference_of_means([0.5, 0.5], [0.25])
-        Difference(mean=0.25, std=None, n=1, images=None, seeds=None)
-    """
-    n = min(len(mine), len(base))
+    # Without pairs the deviations of both sides add up; runs of one seed are not independent.
+    n, numbers = min(len(mine), len(base)), [[run.seed for run in side if run.seed is not None] for side in sides]
     std = (variance(mine) + variance(base)) ** 0.5 if n > 1 else None
-    seeds = welch_interval(mine, base) if judge and n >= ENOUGH_SEEDS else None
-    return Difference(fmean(mine) - fmean(base), std or None, n, seeds=seeds)
+    independent = all(len(set(side)) == len(side) for side in numbers)
+    seeds = welch_interval(mine, base) if independent and n >= ENOUGH_SEEDS else None
+    return Difference(fmean(mine) - fmean(base), std or None, n, images, seeds)
 
 
 def figure_of(run: RunResult, split: str | None, key: str) -> float | None:
     """Return a figure of ``metrics.json``; None where it was not measured."""
     metrics = run.metrics(split)
     return None if metrics is None else metrics[key]
+
+
+def figure_interval(runs: Runs, split: str | None, key: str) -> Ends | None:
+    """The interval of a figure over test images, the mean over the measured runs; None where one has none."""
+    splits = [metrics for run in runs if (metrics := run.metrics(split)) is not None]
+    return mean_interval([metrics.intervals.get(key) for metrics in splits])
 
 
 def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -> Difference | None:
@@ -171,9 +162,7 @@ def _unpaired(mine: Runs, base: Runs, split: str | None, key: str) -> Ends | Non
     """The interval of a difference of means from the interval of each figure; None for a figure without one."""
     sides: list[tuple[float, Ends]] = []
     for runs in (mine, base):
-        splits = [run.metrics(split) for run in runs]
-        mean = mean_figure(runs, split, key)
-        ends = mean_interval([metrics.intervals.get(key) if metrics else None for metrics in splits])
+        mean, ends = mean_figure(runs, split, key), figure_interval(runs, split, key)
         if mean is None or ends is None:
             return None
         sides.append((mean, ends))

@@ -21,7 +21,7 @@ from longtail.counts import GROUP_NAMES, FloatArray, GroupName
 from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.evaluation.metrics import group_means
 from longtail.evaluation.significance import seeds_interval
-from longtail.formatting import MINUS, listing, number, signed
+from longtail.formatting import listing, number, signed
 from longtail.report.configurations import Measured, group_keys, named, run_keys, seed_note, side_by_side
 from longtail.report.plots import (
     DOTTED,
@@ -35,19 +35,9 @@ from longtail.report.plots import (
     run_style,
 )
 from longtail.report.section import Drawing, Key, Section, Table, in_rows, read_aloud
+from longtail.run.result import Ends
 
-Ends = tuple[float, float]
 CLASS_HEADS = (*GROUP_LABELS.values(), "With the size of the class")
-
-
-def value_text(value: float, spec: str) -> str:
-    """A number of a table or a sentence, with a true minus; ``n/a`` where it is not finite.
-
-    Example:
-        >>> value_text(-0.034, ".2f"), value_text(0.5, ".1%"), value_text(float("nan"), ".2f")
-        ('−0.03', '50.0%', 'n/a')
-    """
-    return f"{value:{spec}}".replace("-", MINUS) if np.isfinite(value) else "n/a"
 
 
 def trend_text(trend: RankTrend) -> str:
@@ -155,7 +145,7 @@ class ClassMeasure(Measure[str]):
         """The mean over the classes of each shot group, ``n/a`` without finite values, and the trend."""
         values = each.values[self.key]
         means = group_means(np.where(np.isfinite(values), values, np.nan), each.run.group_of)
-        return [*(value_text(mean, self.spec) + self.unit for mean in means), self.trend(each)]
+        return [*(number(mean, self.spec) + self.unit for mean in means), self.trend(each)]
 
     def on_axis(self, each: Measured) -> list[FloatArray]:
         """All values that the vertical axis has to hold; those of both axes where they are the same."""
@@ -168,7 +158,7 @@ class ClassMeasure(Measure[str]):
         """The text for screen readers of the figure of a configuration."""
         values, images = each.values[self.key], f" of {each.split} images" if each.split else ""
         against = self.across_title.lower() if self.across else "its training images"
-        low, high = (value_text(float(end), self.spec) for end in (np.nanmin(values), np.nanmax(values)))
+        low, high = (number(float(end), self.spec) for end in (np.nanmin(values), np.nanmax(values)))
         text = f"Points of {self.title.lower()}{images} for each class against {against}, from {low} to {high}"
         return read_aloud(text, ("Configuration", *CLASS_HEADS), [(each.label, *self.numbers(each))])
 
@@ -388,7 +378,7 @@ class EpochSection:
                 y = np.where(y > 0, y, np.nan) if measure.log else y
                 opacity = 1 if sum(line.each.row is each.row for each in shown) == 1 else 0.55
                 add_line(figure, x, y, name=line.name, hover=hover, edges=True, opacity=opacity, **line.style)
-                start, end = (value_text(float(line.values[epoch]), measure.spec) for epoch in (0, line.each.end))
+                start, end = (number(float(line.values[epoch]), measure.spec) for epoch in (0, line.each.end))
                 parts.append(f"{line.name} {start} to {end}")
             epoch_axis(figure, [line.each.end + 1 for line in lines if line.each.end + 1 < len(line.values)], last)
             measure.set_axis(figure, ends)
@@ -413,7 +403,7 @@ class EpochSection:
     def _numbers(self, each: Measured) -> str:
         """The first measure at the end of stage 1 in words."""
         measure = self.measures[0]
-        texts = [value_text(value, measure.spec) for value in each.values[next(iter(measure.lines.values()))][each.end]]
+        texts = [number(value, measure.spec) for value in each.values[next(iter(measure.lines.values()))][each.end]]
         if self.panels == "measures":
             return f"{texts[0]} under {each.label}"
         parts = [
@@ -430,7 +420,7 @@ class EpochSection:
                 title = measure.title if len(measure.lines) == 1 else f"{measure.title}, {word.lower()}"
                 for each in [each for each in shown if each.has(key)]:
                     for epoch in dict.fromkeys((0, each.end, len(each.stage) - 1)):
-                        cells = [value_text(value, measure.spec) for value in each.values[key][epoch]]
+                        cells = [number(value, measure.spec) for value in each.values[key][epoch]]
                         rows.append((each.label, title, str(epoch + 1), *cells))
         columns = ["Value"] if self.panels == "measures" else GROUP_LABELS.values()
         caption = f"{self.title}: first epoch, last epoch of stage 1 and last epoch."

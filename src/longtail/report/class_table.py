@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from longtail.analysis.confusions import NearestConfusions, confused_pairs, nearest_confusions
+from longtail.analysis.confusions import confused_pairs, nearest_confusions
 from longtail.compare.seeds import mean_interval
 from longtail.compare.table import Comparison, Row
 from longtail.counts import FEW_IMAGES, GROUP_NAMES, FloatArray, IntArray
@@ -72,11 +72,11 @@ def mean_recalls(recalls: Sequence[FloatArray]) -> FloatArray:
     return np.asarray(values.mean(axis=0).filled(np.nan), dtype=np.float64)
 
 
-def class_confusions(row: Row, limit: int) -> NearestConfusions | None:
-    """The ``limit`` classes that each class is taken for most often over all seeds; None without predictions."""
-    if not known_predictions(row):
-        return None
+def class_confusions(row: Row, limit: int) -> list[list[tuple[int, float]]]:
+    """The ``limit`` classes that each class is taken for most often over all seeds, with the share of its images."""
     size = len(row.runs[0].counts)
+    if not known_predictions(row):
+        return [[]] * size
     return nearest_confusions(confused_pairs(*pooled_predictions(row), size), size, limit=limit)
 
 
@@ -124,12 +124,9 @@ def _configuration(row: Row, comparison: Comparison) -> dict[str, Any]:
     first, run = comparison.final[0].runs[0], row.runs[0]
     if run.counts.counts != first.counts.counts:
         columns |= {"train": list(run.counts.counts), "groups": [GROUP_NAMES.index(name) for name in run.group_of]}
-    if comparison.split == "test" and (nearest := class_confusions(row, CONFUSIONS)) is not None:
-        percents = np.nan_to_num(100 * nearest.share).round().astype(int)
-        columns["taken"] = [
-            [value for pair in zip(others, shares, strict=True) if pair[0] >= 0 for value in pair]
-            for others, shares in zip(nearest.prediction.tolist(), percents.tolist(), strict=True)
-        ]
+    if comparison.split == "test" and known_predictions(row):
+        nearest = class_confusions(row, CONFUSIONS)
+        columns["taken"] = [[part for other, share in of for part in (other, round(100 * share))] for of in nearest]
     return columns
 
 

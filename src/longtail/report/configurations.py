@@ -74,13 +74,16 @@ class Measured(FirstRun[Mapping[str, FloatArray]]):
         content: The values by name: shape (C,), one for each class; or (E, G), for each epoch and group.
         stage: Of each epoch, shape (E,); empty where values belong to classes.
         notes: A line for each class one points at; None for none.
-        has_cosine_head: Whether the classifier sees nothing of a feature but its direction; such values are not
-            compared with others.
     """
 
     stage: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     notes: Sequence[str] | None = None
-    has_cosine_head: bool = False
+
+    @property
+    def has_cosine_head(self) -> bool:
+        """Whether the classifier sees only the direction of features; such values compare with each other only."""
+        model = self.run.config.get("model")
+        return isinstance(model, dict) and is_cosine(str(model.get("head")))
 
     @property
     def values(self) -> Mapping[str, FloatArray]:
@@ -115,12 +118,7 @@ def analyzed_splits(comparison: Comparison) -> list[FirstRun[AnalyzedSplit]]:
 
 def analyzed(comparison: Comparison) -> list[Measured]:
     """The configurations with an analyzed run, with what was measured of each class."""
-    measured = []
-    for each in analyzed_splits(comparison):
-        model = each.run.config.get("model")
-        cosine = isinstance(model, dict) and is_cosine(str(model.get("head")))
-        measured.append(each.measured(vars(each.content.classes), has_cosine_head=cosine))
-    return measured
+    return [each.measured(vars(each.content.classes)) for each in analyzed_splits(comparison)]
 
 
 ABSENT = {

@@ -86,8 +86,8 @@ def blank(height: int, *, left: int) -> go.Figure:
         "xaxis": axis | {"showgrid": False, "showline": True},
         "yaxis": axis,
     }
-    figure = go.Figure(layout={"template": {"layout": layout}, "height": height})
-    return figure.update_layout(margin={"l": left, "r": 10, "t": 10, "b": 46})
+    margin = {"l": left, "r": 10, "t": 10, "b": 46}
+    return go.Figure(layout={"template": {"layout": layout}, "height": height, "margin": margin})
 
 
 def epoch_axis(figure: go.Figure, starts: Iterable[int], last: int) -> None:

@@ -51,6 +51,8 @@ def test_prior_curves_stand_in_one_figure_and_cross_where_they_should(ce_and_gcl
     assert ce.y[0] > gcl.y[0]
     assert ce.y[-1] < gcl.y[-1]
     assert ce.y[20] == pytest.approx(0.5)
+    assert "±" in ce.hovertemplate
+    assert len(ce.customdata) == len(ce.y)
     lower, higher = section.table.rows[1][2], section.table.rows[1][6]
     assert lower.startswith("−")
     assert higher.startswith("+")

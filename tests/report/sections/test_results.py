@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from longtail.compare.comparison import compare_runs
@@ -18,7 +19,7 @@ def test_group_bars_write_n_a_and_whiskers_only_where_seeds_were_folded():
     figure = group_bars(["ce", "gcl", "kps"], [MeanStd(0.4, 0.01, 3), None, MeanStd(0.5, None, 1)], "#000000")
     texts = [annotation.text for annotation in figure.layout.annotations]
     assert texts == ["ce", "<b>40.0 ± 1.0</b>", "gcl", "<b>n/a</b>", "kps", "<b>50.0</b>"]
-    assert figure.data[-1].error_x.array == (0.01, None, None)
+    np.testing.assert_array_equal(figure.data[-1].error_x.array, [0.01, np.nan, np.nan])
     assert len(group_bars(["ce"], [MeanStd(0.4, None, 1)], "#000000").data) == 2
 
 

@@ -102,12 +102,10 @@ def hardest_classes(rows: Sequence[Row], split: str | None, *, limit: int = HARD
 
 def _mistakes(row: Row) -> list[str]:
     """What each class is most often taken for over all seeds, with the share of its images; empty where never."""
-    names, nearest = row.runs[0].counts.names, class_confusions(row, 1)
-    if nearest is None:
-        return [""] * len(names)
+    names = row.runs[0].counts.names
     return [
-        f"{class_word(names[other])} ({percent(share)})" if other >= 0 else ""
-        for other, share in zip(nearest.prediction[:, 0], nearest.share[:, 0], strict=True)
+        "".join(f"{class_word(names[other])} ({percent(share)})" for other, share in nearest)
+        for nearest in class_confusions(row, 1)
     ]
 
 

@@ -55,15 +55,14 @@ def build(comparison: Comparison) -> Section | None:
             figure.update_layout(height=560 if len(shown) == 1 else 440)
             drawings.append(Drawing(f"matrix-{position}", rows[position].label, alt, figure))
     data: dict[str, object] = {"gallery": gallery}
-    table, partial = _table(rows, pairs, shown), "confusions.html.j2"
+    table, partial = _table(rows, pairs, shown, names), "confusions.html.j2"
     return Section("confusions", "Confusions", sentence, "two", (), tuple(drawings), partial, data, table)
 
 
-def _table(rows: Sequence[Row], pairs: Pairs, shown: Sequence[int]) -> Table:
-    run, lines = rows[0].runs[0], []
-    names = [class_word(name) for name in run.counts.names]
+def _table(rows: Sequence[Row], pairs: Pairs, shown: Sequence[int], names: Sequence[str]) -> Table:
+    lines, group_of = [], rows[0].runs[0].group_of
     for pair, under in pairs.items():
-        words = [word for index in pair for word in (names[index], run.group_of[index])]
+        words = [word for index in pair for word in (names[index], group_of[index])]
         numbers = [(percent(under[position][1], unit=False), f"{under[position][0]:,}") for position in shown]
         lines.append((*words, *chain.from_iterable(numbers)))
     seeds = " of all seeds" if any(len(row.runs) > 1 for row in rows) else ""

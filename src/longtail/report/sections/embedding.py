@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, count
 
 import numpy as np
 import numpy.typing as npt
@@ -86,14 +87,17 @@ class Panel:
         size = float(np.sqrt((points**2).sum(axis=1).mean()))
         return np.asarray(points / (size or 1.0), dtype=np.float32)
 
-    def draw(self, reach: float, height: int) -> go.Figure:
+    def draw(self, name: str, reach: float, height: int) -> Drawing:
         """Draw images and class means on axes from ``-reach`` to it."""
         run, labels = self.each.run, self.each.content.images.label[self.drawn]
         looks = class_looks(len(run.counts)) if self.by_class else group_looks(run.group_of)
         figure = scatter(self.points, labels, looks, run.counts.names if self.by_class else ())
         axis = {"range": [-reach, reach], "showgrid": False, "showline": False, "showticklabels": False}
         figure.update_layout(height=height, margin={"l": 4, "r": 4, "t": 4, "b": 4})
-        return figure.update_xaxes(axis).update_yaxes(axis, scaleanchor="x")
+        figure.update_xaxes(axis).update_yaxes(axis, scaleanchor="x")
+        colored = "class" if self.by_class else "shot group"
+        alt = f"Scatter of {len(self.points):,} images, {self.title}, colored by {colored}."
+        return Drawing(name, self.title, alt, figure)
 
 
 def build(comparison: Comparison) -> Section | None:
@@ -105,22 +109,23 @@ def build(comparison: Comparison) -> Section | None:
     rows = [row for row in rows if all(panel.drawn.any() for panel in row)]
     legend, sentence = group_keys(first.run) if rows else (), ""
     if rows:
-        images = rows[0][0].drawn
+        drawn = rows[0][0].drawn
         if len(first.run.counts) <= CROWDED:
             legend += (Key("ink", "circle", "Larger, outlined: mean of a class"),)
-        which = f"{images.sum():,} of {len(images):,}" if not images.all() else f"{len(images):,}"
+        which = f"{len(drawn):,}" if drawn.all() else f"{drawn.sum():,} of {len(drawn):,}"
         sentence = (
             f"Features of {which} {first.split} images. t-SNE and UMAP keep who is near to whom: the size of a cloud "
             "and the space between mean nothing. By class, colors and symbols repeat where there are many. "
         )
         if rows[-1][0].method == "pca":
-            summaries = [(each.content.summary, each.label) for each in named(shown, lambda each: each.row)]
-            explained = [(summary.get("explained_variance") or [float("nan")], label) for summary, label in summaries]
-            shares = [f"{percent(sum(axes), 0)} under {label}" for axes, label in explained]
+            shares = [
+                f"{percent(sum(each.content.summary.get('explained_variance') or [np.nan]), 0)} under {each.label}"
+                for each in named(shown, lambda each: each.row)
+            ]
             sentence += f"The two axes of PCA hold {listing(shares)} of the variance. "
         rows += [[replace(panel, by_class=True) for panel in rows[0]], _trained(rows[0])]
-    images_of = [each.content.classes.images for each in shown]
-    small = max(int(((images > 0) & (images < SMALL)).sum()) for images in images_of)
+    images = np.array([each.content.classes.images for each in shown])
+    small = int(((images > 0) & (images < SMALL)).sum(axis=1).max())
     if small:
         sentence += (
             f"{small:,} {'class has' if small == 1 else 'classes have'} fewer than {SMALL} images: means of so few lie "
@@ -135,36 +140,28 @@ def build(comparison: Comparison) -> Section | None:
     )
     heads = ("Configuration", "Split", "Images", *NUMBERS.values())
     table = Table(caption, heads, tuple(_numbers(comparison.final)), labels=2, folded="")
-    drawings = _drawings(rows, height=340 if len(shown) > 2 else 420)
-    return Section("embedding", "Embedding", sentence.strip(), side_by_side(len(shown)), legend, drawings, table=table)
+    layout, drawings = side_by_side(len(shown)), _drawings(rows, height=340 if len(shown) > 2 else 420)
+    return Section("embedding", "Embedding", sentence.strip(), layout, legend, drawings, table=table)
 
 
 def _trained(row: Sequence[Panel]) -> list[Panel]:
     """The training images of the same runs, where those of another split are drawn first."""
-    panels = []
-    for panel in row:
-        analysis = panel.each.run.analysis
-        if panel.each.split != "train" and analysis is not None and analysis.train is not None:
-            trained = replace(panel, each=replace(panel.each, content=analysis.train, split="train"))
-            panels += [trained] if trained.drawn.any() else []
-    return panels
+    trained = [
+        replace(panel, each=replace(panel.each, content=analysis.train, split="train"))
+        for panel in row
+        if panel.each.split != "train" and (analysis := panel.each.run.analysis) and analysis.train
+    ]
+    return [panel for panel in trained if panel.drawn.any()]
 
 
 def _drawings(rows: Sequence[Sequence[Panel]], *, height: int) -> tuple[Drawing, ...]:
     """The figures of rows of panels, those of a projection with the same axes."""
-    reach = dict.fromkeys(METHODS, 0.0)
-    for panel in (panel for row in rows for panel in row):
+    reach, numbers = dict.fromkeys(METHODS, 0.0), count()
+    for panel in chain.from_iterable(rows):
         reach[panel.method] = max(reach[panel.method], 1.04 * float(np.abs(panel.points).max()))
-    drawings: list[list[Drawing]] = []
-    for row in rows:
-        first = sum(map(len, drawings))
-        drawings.append([])
-        for position, panel in enumerate(row, start=first):
-            colored = "class" if panel.by_class else "shot group"
-            alt = f"Scatter of {len(panel.points):,} images, {panel.title}, colored by {colored}."
-            figure = panel.draw(reach[panel.method], height)
-            drawings[-1].append(Drawing(f"embedding-{position}", panel.title, alt, figure))
-    return in_rows(*drawings)
+    return in_rows(
+        *([panel.draw(f"embedding-{next(numbers)}", reach[panel.method], height) for panel in row] for row in rows)
+    )
 
 
 def scatter(points: Points, labels: Labels, looks: Sequence[Look], names: Sequence[str] = ()) -> go.Figure:

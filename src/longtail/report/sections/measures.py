@@ -14,8 +14,8 @@ from longtail.analysis.dynamics import (
     EDGES,
     THRESHOLDS,
     gradient_balance,
-    group_histograms,
     group_image_means,
+    group_sums,
     histogram_quantiles,
     share_past,
 )
@@ -112,7 +112,7 @@ FLOOR = 1 - EDGES[-2]
 
 def probability_quartiles(dynamics: Dynamics, group_of: Sequence[GroupName]) -> Values:
     """Quartiles of p_y and of 1 - p_y of each epoch and shot group."""
-    histograms = group_histograms(dynamics.histogram, group_of)
+    histograms = group_sums(dynamics.histogram, group_of)
     low, middle, high = np.moveaxis(histogram_quantiles(histograms, QUARTILES), -1, 0)
     left = {"left low": 1 - high, "left": 1 - middle, "left high": 1 - low}
     return {"low": low, "middle": middle, "high": high} | {name: np.maximum(part, FLOOR) for name, part in left.items()}
@@ -136,7 +136,7 @@ SATURATION = EpochSection(
 
 def saturated_shares(dynamics: Dynamics, group_of: Sequence[GroupName]) -> Values:
     """Saturated images and remaining gradient of each epoch and shot group."""
-    histograms = group_histograms(dynamics.histogram, group_of)
+    histograms = group_sums(dynamics.histogram, group_of)
     shares = {f"past {threshold:g}": share_past(histograms, threshold) for threshold in THRESHOLDS}
     return shares | {"gradient": group_image_means(dynamics.gradient, dynamics.images, group_of)}
 

@@ -49,7 +49,7 @@ from longtail.report.configurations import (
 )
 from longtail.report.plots import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED, add_line, blank, run_style
 from longtail.report.section import Cell, Drawing, Key, Section, Table, read_aloud
-from longtail.run.result import Ends
+from longtail.run.result import Ends, RunResult
 from longtail.run.tables import Predictions
 
 Band = tuple[FloatArray, FloatArray]
@@ -65,14 +65,14 @@ def compared(rows: Sequence[Row], counted: Counted, words: Callable[[float], str
         words: How the mean is written.
         most: The largest possible difference.
     """
-    means = {}
-    for row in rows:
-        for run, predictions in known_predictions(row):
-            values, counts = map(np.asarray, counted(run, predictions))
-            if counts.any():
-                means[run.folder] = float(values[counts].mean())
-    between = counted_between(counted, most=most)
-    return against_first(rows, "test", lambda run: means.get(run.folder), words=words, between=between)
+
+    def mean(run: RunResult) -> float | None:
+        if run.predictions is None or not run.predictions.label.size:
+            return None
+        values, counts = map(np.asarray, counted(run, run.predictions))
+        return float(values[counts].mean()) if counts.any() else None
+
+    return against_first(rows, "test", mean, words=words, between=counted_between(counted, most=most))
 
 
 SMALLEST, LARGEST = 4.0, 19.0
@@ -132,11 +132,9 @@ def mean_diagram(row: Row, part: Part) -> Reliability:
         mask = part_masks(run, predictions)[part]
         seeds.append((predictions.confidence[mask], (predictions.label == predictions.prediction)[mask]))
     diagrams = [reliability(*seed) for seed in seeds]
-    error, interval = (
-        float(np.mean([each.ece for each in diagrams])),
-        mean_interval([each.interval for each in diagrams]),
-    )
-    return replace(reliability(*map(np.concatenate, zip(*seeds, strict=True)), draws=0), ece=error, interval=interval)
+    pooled = reliability(*map(np.concatenate, zip(*seeds, strict=True)), draws=0)
+    error, interval = np.mean([each.ece for each in diagrams]), mean_interval([each.interval for each in diagrams])
+    return replace(pooled, ece=float(error), interval=interval)
 
 
 def reliability_diagram(parts: Mapping[Part, Reliability], most: int) -> go.Figure:
@@ -185,7 +183,7 @@ def accuracy_lines(
     Args:
         lines: Configurations, each with its accuracy and the ends of its 95% interval, shape (N,) each.
         x: What it is drawn against, shape (N,).
-        hover: What is said of a place one points at.
+        hover: What is said of a place one points at; ``%{customdata}`` is half the length of the interval.
         height: Pixels.
         bands: Whether the intervals are drawn.
     """
@@ -193,7 +191,8 @@ def accuracy_lines(
     for row, accuracy, ends in lines:
         color, dash = run_style(row.color)
         band = ends if bands else None
-        add_line(figure, x, accuracy, name=row.label, hover=hover, color=color, dash=dash, band=band)
+        half = (ends[1] - ends[0]) / 2
+        add_line(figure, x, accuracy, name=row.label, hover=hover, color=color, dash=dash, band=band, customdata=half)
     return figure.update_yaxes(title="Accuracy", tickformat=".0%", rangemode="tozero", nticks=7)
 
 
@@ -280,7 +279,8 @@ def priors(comparison: Comparison) -> Section | None:
         return None
     means, bands = [(row, mean_prior_shift(curves, row.runs)) for row in rows], has_bands(rows)
     lines = [(row, mean.accuracy, tuple(np.clip(mean.ends, 0, 1))) for row, mean in means]
-    figure = accuracy_lines(lines, EXPONENTS, hover="prior n^%{x:.2f}: %{y:.1%}", height=380, bands=bands)
+    hover = "prior n^%{x:.2f}: %{y:.1%} ± %{customdata:.1%}"
+    figure = accuracy_lines(lines, EXPONENTS, hover=hover, height=380, bands=bands)
     figure.add_vline(x=0, line={"color": MUTED, "width": 1, "dash": "dot"})
     names = ["1, as in training", "0.5", "0, balanced", f"{MINUS}0.5", f"{MINUS}1, reversed"]
     figure.update_xaxes(title="Assumed test prior: class size to this power", range=[1.0, -1.0])
@@ -362,17 +362,16 @@ def margins(comparison: Comparison) -> Section | None:
     for index, (row, splits) in enumerate(panels):
         shown = []
         for split, groups in splits.items():
-            cells = [(number(each.median, 1), number(100 * each.negative, 1)) for each in groups.values()]
+            cells = [(number(each.median, ".1f"), number(100 * each.negative, ".1f")) for each in groups.values()]
             shown.append((row.label, SPLITS[split], *chain.from_iterable(cells)))
         alt = read_aloud("Lines of the density of margins by group", heads, shown, labels=2)
         drawings.append(Drawing(f"margins-{index}", row.label, alt, margin_curves(splits, edges, np.nanmax(densities))))
         lines += shown
     tail = smallest_group(panels[0][0].runs[0])
-    medians = [
-        f"{listing([f'{number(groups[tail].median, 1)} in {SPLITS[split]}' for split, groups in splits.items()])} "
-        f"under {row.label}"
-        for row, splits in named(panels, lambda panel: panel[0])
-    ]
+    medians = []
+    for row, splits in named(panels, lambda panel: panel[0]):
+        values = [f"{number(groups[tail].median, '.1f')} in {SPLITS[split]}" for split, groups in splits.items()]
+        medians.append(f"{listing(values)} under {row.label}")
     sentence = (
         "By how much the score of the true class leads the highest other. Below 0 another class scores higher: that "
         "share of a group, every class counting the same, is its error. The median margin of "
@@ -381,10 +380,8 @@ def margins(comparison: Comparison) -> Section | None:
     legend = [replace(key, text=f"{key.text}, at the median") for key in group_keys(panels[0][0].runs[0])]
     if any("train" in splits for _, splits in panels):
         legend.append(Key("muted", "dashed", "Training images, thin"))
-    table, layout = (
-        Table("Margins of each shot group.", tuple(heads), tuple(lines), labels=2),
-        side_by_side(len(panels)),
-    )
+    table = Table("Margins of each shot group.", tuple(heads), tuple(lines), labels=2)
+    layout = side_by_side(len(panels))
     return Section("margins", "Margins", sentence, layout, tuple(legend), tuple(drawings), table=table)
 
 

@@ -60,7 +60,8 @@ FOR_RESEARCHERS: tuple[Build, ...] = (
 
 def build_sections(comparison: Comparison) -> list[Section]:
     """Build the sections in reading order; one without anything to show is left out."""
-    users = [build(comparison) for build in FOR_USERS]
-    researchers = [build(comparison) for build in FOR_RESEARCHERS]
-    shown = [section for section in users if section is not None]
-    return shown + [replace(section, for_researchers=True) for section in researchers if section is not None]
+    users, researchers = (
+        [section for build in builds if (section := build(comparison)) is not None]
+        for builds in (FOR_USERS, FOR_RESEARCHERS)
+    )
+    return users + [replace(section, for_researchers=True) for section in researchers]

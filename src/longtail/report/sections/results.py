@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from longtail.compare.differences import difference_text
-from longtail.compare.seeds import MeanStd, mean_interval, mean_std_text
+from longtail.compare.differences import difference_text, figure_interval, figure_of
+from longtail.compare.seeds import MeanStd, mean_std_text
 from longtail.compare.table import HEADINGS, Comparison, Row
 from longtail.counts import GROUP_NAMES
 from longtail.evaluation.intervals import LEVEL_TEXT
@@ -71,11 +71,10 @@ def _figure(value: MeanStd | None, ends: Ends | None) -> str:
 
 def _on_validation(row: Row) -> tuple[MeanStd, Ends | None] | None:
     """The figure that configurations are judged by on validation images; None unless every run has some."""
-    metrics = [run.validation for run in row.runs if run.validation is not None]
-    value = MeanStd.of([each[JUDGED] for each in metrics])
+    value = MeanStd.of([figure_of(run, "validation", JUDGED) for run in row.runs])
     if value is None or value.n < len(row.runs):
         return None
-    return value, mean_interval([each.intervals.get(JUDGED) for each in metrics])
+    return value, figure_interval(row.runs, "validation", JUDGED)
 
 
 def build(comparison: Comparison) -> Section:
@@ -143,17 +142,15 @@ def group_bars(
     means = np.array([value.mean if value else 0.0 for value in values])
     segments = [("accuracy", color, means), ("not right", RULE, 1.0 - means)]
     figure = labeled_bars(labels, [mean_std_text(value) for value in values], segments)
-    reach: list[tuple[float | None, float | None]] = []
-    for value, pair in zip(values, ends or [None] * len(values), strict=True):
+    reach = np.full((len(values), 2), np.nan)
+    for index, (value, pair) in enumerate(zip(values, ends or [None] * len(values), strict=True)):
         if value is not None and value.std is not None:
-            reach.append((value.std, value.std))
+            reach[index] = value.std
         elif value is not None and pair is not None:
-            reach.append((max(value.mean - pair[0], 0.0), max(pair[1] - value.mean, 0.0)))
-        else:
-            reach.append((None, None))
-    if any(low is not None for low, _ in reach):
-        arrays = {"arrayminus": [low for low, _ in reach], "array": [high for _, high in reach]}
-        whisker = {"symmetric": False, "color": INK, "thickness": 1.2, "width": 3, **arrays}
+            reach[index] = max(value.mean - pair[0], 0.0), max(pair[1] - value.mean, 0.0)
+    if np.isfinite(reach).any():
+        whisker = {"symmetric": False, "color": INK, "thickness": 1.2, "width": 3}
+        whisker |= {"arrayminus": reach[:, 0], "array": reach[:, 1]}
         # A trace of its own: the next segment of a stacked bar would cover the upper half of the whisker.
         rows = figure.data[0].y
         figure.add_scatter(x=means, y=rows, mode="markers", marker_opacity=0, error_x=whisker, hoverinfo="skip")
