@@ -137,10 +137,21 @@ def test_the_interval_holds_the_measured_error_and_narrows_with_images():
     assert many.interval[1] - many.interval[0] < 0.4 * (few.interval[1] - few.interval[0])
 
 
-def test_too_few_images_have_no_interval():
-    confidence, right = sample(LEAST)
-    assert reliability(confidence[1:], right[1:]).interval is None
-    assert reliability(confidence, right, draws=20).interval is not None
+def test_images_of_one_unit_are_drawn_together():
+    confidence, right = sample(60, 0.2)
+    frames = [np.repeat(values, 20) for values in (confidence, right)]
+    apart = reliability(*frames)
+    together = reliability(*frames, unit=np.repeat(np.arange(60), 20))
+    alone = reliability(confidence, right)
+    assert together.ece == pytest.approx(alone.ece)
+    assert np.ptp(together.interval) == pytest.approx(np.ptp(alone.interval), rel=0.25)
+    assert np.ptp(apart.interval) < 0.5 * np.ptp(together.interval)
+
+
+def test_too_few_units_have_no_interval_however_many_images():
+    confidence, right = sample(1000)
+    assert reliability(confidence, right, unit=np.arange(1000) % (LEAST - 1)).interval is None
+    assert reliability(confidence, right, unit=np.arange(1000) % LEAST, draws=20).interval is not None
 
 
 def test_the_same_seed_gives_the_same_interval():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -21,7 +21,7 @@ TRIMMED = 0.002
 BINS = 15
 DRAWS = 200
 LEAST = 30
-"""From fewer images an interval would be too narrow."""
+"""From fewer independent images an interval would be too narrow."""
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 EXPONENTS: FloatArray = np.linspace(1.0, -1.0, 41)
 """From a test set distributed as the training set (1) over uniform (0) to the reverse (-1)."""
@@ -158,7 +158,7 @@ class Reliability:
         confidence: Their mean confidence, shape (B,); NaN for an empty bin.
         accuracy: Share of them that is right, shape (B,); NaN for an empty bin.
         ece: Expected calibration error, in [0, 1]; NaN without images.
-        interval: Its 95% interval; None for fewer than ``LEAST`` images.
+        interval: Its 95% interval; None for fewer than ``LEAST`` independent images.
     """
 
     count: IntArray
@@ -173,6 +173,7 @@ def reliability(
     correct: npt.ArrayLike,
     *,
     bins: int = BINS,
+    unit: npt.ArrayLike | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Reliability:
@@ -193,6 +194,8 @@ def reliability(
         confidence: Probability of the predicted class, shape (N,).
         correct: Whether the prediction is right, shape (N,).
         bins: The number of bins B.
+        unit: What is independent of each other, one number an image, shape (N,): whole units are drawn (the frames of
+            a film stay together). The image when not given.
         draws: Resamples; 0 for no interval.
         seed: Of the resamples.
 
@@ -212,14 +215,13 @@ def reliability(
     count, confidences, hits = sums.numpy()
     with np.errstate(invalid="ignore"):
         mean_confidence, accuracy = confidences / count, hits / count
-    rng, images = np.random.default_rng(seed), len(sure)
-    resampled = [gaps(rng.integers(images, size=images)) for _ in range(draws if images >= LEAST else 0)]
+    resampled = [gaps(rows) for rows in _resamples(len(sure), unit, draws, seed)]
     return Reliability(
         count.astype(np.int64),
         mean_confidence,
         accuracy,
         float(expected_calibration_error(sums)),
-        _interval(gaps(np.arange(images)), np.stack(resampled)) if resampled else None,
+        _interval(gaps(np.arange(len(sure))), np.stack(resampled)) if resampled else None,
     )
 
 
@@ -251,6 +253,19 @@ def accuracy_at_coverage(
     last = np.append(np.diff(sure[order]) != 0, True)  # of each run of equal confidences
     share, right = (np.cumsum(part[order])[last] / worth.sum() for part in (worth, worth * np.asarray(correct)))
     return np.asarray(np.interp(coverage, np.append(0.0, share), np.append(0.0, right)) / coverage, dtype=np.float64)
+
+
+def _resamples(images: int, unit: npt.ArrayLike | None, draws: int, seed: int) -> Iterator[IntArray]:
+    """Row numbers of one resample after the other: as many units as there are, with replacement."""
+    rng = np.random.default_rng(seed)
+    numbers = np.arange(images) if unit is None else np.unique(np.asarray(unit), return_inverse=True)[1]
+    units = int(numbers.max(initial=-1)) + 1
+    if units < LEAST:
+        return
+    members = np.split(np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers))[:-1])
+    for _ in range(draws):
+        drawn = rng.integers(units, size=units)
+        yield drawn if unit is None else np.concatenate([members[number] for number in drawn])
 
 
 def _interval(gaps: FloatArray, resampled: FloatArray) -> tuple[float, float]:
