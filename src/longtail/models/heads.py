@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from longtail.errors import LongtailError, nearest
 
 HeadName: TypeAlias = Literal["linear", "cosine", "scaled-linear", "scaled-cosine"]
-HEAD_NAMES: tuple[HeadName, ...] = ("linear", "cosine", "scaled-linear", "scaled-cosine")
+HEAD_NAMES: tuple[HeadName, ...] = get_args(HeadName)
 _SMALLEST_NORM = 1e-12
 
 

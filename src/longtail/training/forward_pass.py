@@ -135,14 +135,13 @@ def forward_pass(
         LongtailError: Not even one image fits the memory.
     """
 
+    def outputs(batch: LabeledRows) -> BatchOutputs:
+        logits, features = model(engine.to_memory_format(inputs.normalize(batch)), return_features=True)
+        return BatchOutputs(logits.float(), features, batch.labels, batch.rows)
+
     def attempt(batch_size: int) -> Result:
         with engine.inference(model):
-            return consume(outputs(batch_size))
-
-    def outputs(batch_size: int) -> Iterator[BatchOutputs]:
-        for batch in inputs.batches(rows, batch_size):
-            logits, features = model(engine.to_memory_format(inputs.normalize(batch)), return_features=True)
-            yield BatchOutputs(logits.float(), features, batch.labels, batch.rows)
+            return consume(map(outputs, inputs.batches(rows, batch_size)))
 
     return largest_batch(attempt, engine.config.evaluation_batch or inputs.large_batch)
 

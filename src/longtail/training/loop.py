@@ -176,6 +176,7 @@ class MovingAverage(Callback):
         decay: What remains of the average at each step, in (0, 1), once it has risen to that.
 
     Attributes:
+        network: The network with the averaged weights.
         updates: How often it was updated in this stage.
     """
 
@@ -188,12 +189,8 @@ class MovingAverage(Callback):
         self.model = model
         # The decay rises from 0: else a short run would average in the weights that it began with.
         self.timm = ModelEmaV3(model, decay=decay, use_warmup=True)
+        self.network = cast("LongTailModel", self.timm.module)
         self.updates = 0
-
-    @property
-    def network(self) -> LongTailModel:
-        """The network with the averaged weights."""
-        return cast("LongTailModel", self.timm.module)
 
     def on_step_end(self, stage: StageRun, progress: Progress) -> None:
         """Take in the weights after a step."""
