@@ -101,7 +101,8 @@ def progress_of(run: PlannedRun) -> str:
     last = epochs[-1]
     stage: StageConfig = run.config.stage1 if last.stage == 1 else run.config.stage2
     return (
-        f"stage {last.stage}, epoch {last.epoch}/{stage.epochs}, loss {last.train_loss or math.nan:.3f}, "
+        f"stage {last.stage}, epoch {last.epoch}/{stage.epochs}, "
+        f"loss {math.nan if last.train_loss is None else last.train_loss:.3f}, "
         f"{last.images_per_second or math.nan:,.0f} images/s"
     )
 

@@ -143,3 +143,9 @@ def test_all_rows_are_decoded_and_counted(count: int) -> None:
     decoded = decode_all(Decoder(Split.from_arrays(pixels, [0] * count), CenterCrop(2)), lambda: ticks.append(None))
     assert torch.equal(decoded, torch.from_numpy(pixels).permute(0, 3, 1, 2))
     assert len(ticks) == count
+
+
+def test_a_single_pass_over_no_images_has_one_empty_batch() -> None:
+    split = Split.from_arrays(np.zeros((2, 4, 4), np.uint8), [0, 1])
+    loader = loaders.SinglePassLoader(Decoder(split, CenterCrop(4)), torch.device("cpu"))
+    assert [len(batch.images) for batch in loader.batches(torch.arange(0), 3)] == [0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -159,18 +159,27 @@ class SinglePassLoader(Loader):
         self.large_batch = forward_batch(device, decoder.crop.size)
 
     def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
-        pieces = [torch.split(part, _PIECE) for part in parts]
         # A batch, and more of small ones, or threads would be idle.
-        ahead = len(pieces[0]) + IMAGES_AHEAD * self.threads // max(1, len(pieces[0][0]))
-        decoded = read_ahead(self._decode, chain.from_iterable(pieces), threads=self.threads, ahead=ahead)
-        for batch in pieces:
-            yield torch.cat([next(decoded) for _ in batch]).to(self.device)
+        at_once = max(1, len(parts[0]))
+        ahead = -(-at_once // _PIECE) * (1 + IMAGES_AHEAD * self.threads // at_once)
+        filled = read_ahead(self._fill, self._pieces(parts), threads=self.threads, ahead=ahead)
+        for part in parts:
+            *_, images = islice(filled, max(1, -(-len(part) // _PIECE)))
+            yield images.to(self.device)
 
-    def _decode(self, rows: Tensor) -> Tensor:
+    def _pieces(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, range, list[int]]]:
+        """Yield the images of each batch, still empty, with places of some of them and the rows that belong there."""
         size = self.decoder.crop.size
-        images = torch.empty(len(rows), 3, size, size, dtype=torch.uint8)
-        for image, row in zip(images.numpy(), rows.tolist(), strict=True):
-            image[:] = self.decoder(row)
+        for part in parts:
+            images, rows = torch.empty(len(part), 3, size, size, dtype=torch.uint8), part.tolist()
+            for at in range(0, max(1, len(rows)), _PIECE):
+                yield images, range(len(rows))[at : at + _PIECE], rows[at : at + _PIECE]
+
+    def _fill(self, piece: tuple[Tensor, range, list[int]]) -> Tensor:
+        images, places, rows = piece
+        target = images.numpy()
+        for place, row in zip(places, rows, strict=True):
+            target[place] = self.decoder(row)
         return images
 
 
