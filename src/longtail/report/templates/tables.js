@@ -2,7 +2,7 @@
 (() => {
   const MINUS = "\u2212", DASH = "\u2013";
   const plain = (text) => text.replace(/\s+/g, " ").trim();
-  // What a cell says beside its value: the deviation, the interval, the difference.
+  // What a cell shows next to its value: the deviation, the interval, the difference.
   const PARTS = { std: "deviation", interval: "interval", change: "difference" };
   const ENDS = ["difference low", "difference high"], HOLDS = "difference holds over";
   const split = (cell) => {
