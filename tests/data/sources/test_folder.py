@@ -26,7 +26,7 @@ def test_class_folders_directly_below_are_training(make_folder: MakeFolder) -> N
 
 
 @pytest.mark.parametrize("word", ["val", "valid", "validation", "Val"])
-def test_split_folders_are_recognised(make_folder: MakeFolder, word: str) -> None:
+def test_split_folders_are_recognized(make_folder: MakeFolder, word: str) -> None:
     root = make_folder({"train/a": 2, "train/b": 1, f"{word}/a": 1, "test/b": 2})
     data = load_source(f"folder:{root}")
     assert {name: split.labels.tolist() for name, split in data.splits.items()} == {
