@@ -463,7 +463,7 @@ def parse_json(data: bytes | str, where: str | Path, remedy: str) -> Any:
 
 @dataclass(frozen=True)
 class Column:
-    """What a column of a Parquet file should hold.
+    """The values that a column of a Parquet file should hold.
 
     Attributes:
         kind: What a cell holds; integers are floats too.

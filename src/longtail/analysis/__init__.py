@@ -1,1 +1,1 @@
-"""What a model learned: embedding, norms, gradients, saturation, margins; arrays in, small tables out."""
+"""Measures of a trained model: embedding, norms, gradients, saturation, margins; arrays in, small tables out."""

@@ -75,7 +75,7 @@ class AnalyzedSplit:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What the model of a run learned; a split that was not analyzed is None."""
+    """The analysis of a run; a split that was not analyzed is None."""
 
     train: AnalyzedSplit | None
     test: AnalyzedSplit | None

@@ -1,4 +1,4 @@
-"""Where wrongly classified images go, by shot group, pair and class; and which images stand for the classes."""
+"""Confusions by shot group, pair and class, and the choice of example images of the classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAIRS, OF_PAIR = 24, 3
 
 @dataclass(frozen=True)
 class Destinations:
-    """What the images of each shot group are taken for; rows and columns are many, medium and few.
+    """Confusions between shot groups; rows and columns are many, medium and few.
 
     Every class counts the same, as in the figures of the shot groups: ``right`` is the accuracy of the group.
 
@@ -141,7 +141,7 @@ def nearest_confusions(pairs: ConfusedPairs, num_classes: int, limit: int = 3) -
 
 @dataclass(frozen=True)
 class Detail:
-    """How many training images, and as many errors, a class keeps, and how they are stored.
+    """Number of training images, and of errors, that a class keeps, and how they are stored.
 
     Attributes:
         pictures: Of each of the two.
@@ -174,7 +174,7 @@ class Examples:
 
 
 def usual_detail(num_classes: int) -> Detail:
-    """What a class keeps that is not looked at closely: less, the more classes there are.
+    """Return the examples of a class that is not looked at closely: fewer, the more classes there are.
 
     At any number of classes the file and the page that embeds it stay at a few MB.
 

@@ -1,4 +1,4 @@
-"""What training records of each class epoch by epoch: gradients, and how saturated its probabilities are."""
+"""Records of each class epoch by epoch: gradients, and the saturation of its probabilities."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _COLUMNS = 64  # summed at a time
 
 @dataclass(frozen=True)
 class ClassGeometry:
-    """Where the classes lie, each of shape (C,).
+    """Positions of the classes, each of shape (C,).
 
     Attributes:
         images: Measured images of the class.
@@ -43,7 +43,7 @@ class ClassGeometry:
 
 @dataclass(frozen=True)
 class NeuralCollapse:
-    """How far features have collapsed to a simplex; 0 is full collapse for every one, NaN what cannot be measured.
+    """Distances of features from a simplex; 0 is full collapse for every one, NaN where it cannot be measured.
 
     Attributes:
         within_between: NC1 as a ratio of variances, ``tr S_W / tr S_B``, with S_B freed of the noise of the means;
@@ -159,7 +159,7 @@ def class_geometry(features: Features, labels: IntArray, num_classes: int) -> Cl
 
 
 def uniformity(features: Features, *, seed: int = 0) -> float:
-    """How evenly features fill the unit sphere: ``log mean exp(-2 ||u_i - u_j||^2)`` over pairs of unit features.
+    """Return the uniformity on the unit sphere: ``log mean exp(-2 ||u_i - u_j||^2)`` over pairs of unit features.
 
     0 where all are one direction; lower is more even, towards about -4 for directions drawn at random. A feature of
     norm zero has no direction and is left out. Beyond :data:`EXACT` images it is that of a sample.
@@ -194,7 +194,7 @@ def uniformity(features: Features, *, seed: int = 0) -> float:
 
 
 def alignment(features: Features, labels: IntArray, num_classes: int) -> float:
-    """How near images of one class lie: the mean of ``||u_i - u_j||^2`` over pairs of a class, then over classes.
+    """Return the alignment of classes: the mean of ``||u_i - u_j||^2`` over pairs of a class, then over classes.
 
     0 where every class is one direction, 2 where directions of a class are unrelated. Every class counts alike,
     whatever its size; those under two images are left out. Exact over all pairs.
@@ -228,7 +228,7 @@ def alignment(features: Features, labels: IntArray, num_classes: int) -> float:
 def neural_collapse(
     features: Features, labels: IntArray, num_classes: int, *, weight: Features | None = None
 ) -> NeuralCollapse:
-    """How far class means and features are from the simplex that long training ends at on balanced data.
+    """Measure how far class means and features are from the simplex that long training ends at on balanced data.
 
     Every class counts alike: the center is the mean of the class means, ``S_B`` the mean over classes of the outer
     products of the centered means, ``S_W`` that of the covariances within classes of two images and more (divided by

@@ -1,4 +1,4 @@
-"""What the predictions of a split show: margins, calibration, and accuracy under other class priors."""
+"""Measures of the predictions of a split: margins, calibration, and accuracy under other class priors."""
 
 from __future__ import annotations
 

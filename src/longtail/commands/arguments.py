@@ -85,7 +85,7 @@ class Argument:
 
     @property
     def usage(self) -> str:
-        """How it is typed, with its value."""
+        """The flag with its value, as it is typed."""
         typed = self.flag if self.is_switch else f"{self.flag} {self.metavar}".lstrip()
         return typed if self.required else f"[{typed}]"
 

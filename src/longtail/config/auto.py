@@ -30,7 +30,7 @@ ChosenBy = Literal["auto", "user", "recipe"]
 
 @dataclass(frozen=True)
 class Facts:
-    """What the choices are made from.
+    """Facts that the choices are made from.
 
     Attributes:
         images: Training images.

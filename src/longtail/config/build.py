@@ -184,7 +184,7 @@ _BOUNDS: Final = {
 
 
 def _requirement(problem: ErrorDetails) -> str:
-    """What a value should be."""
+    """Describe the value that is required."""
     for name, bound in problem.get("ctx", {}).items():
         if name in _BOUNDS:
             return str(_BOUNDS[name].format(bound))

@@ -49,7 +49,7 @@ class OptionGroup:
 
 @dataclass(frozen=True)
 class DataConfig(OptionGroup):
-    """Where the images come from and how they become a training, validation and test split.
+    """The images: their source, their division into splits, and their preprocessing.
 
     Attributes:
         source: SOURCE as on the command line, for example ``folder:photos`` or ``cifar100``.
@@ -187,7 +187,7 @@ class OptimizerConfig(OptionGroup):
 
 @dataclass(frozen=True)
 class ScheduleConfig(OptionGroup):
-    """How the learning rate moves over the epochs of a stage.
+    """The learning rate over the epochs of a stage.
 
     Attributes:
         name: ``multistep`` multiplies by ``factors[i]`` after ``milestones[i]`` epochs; ``cosine`` falls to zero.

@@ -1,4 +1,4 @@
-"""Where images come from and how batches are made; names load on first use, so samplers need torch and numpy alone."""
+"""Images, from sources to batches; names load on first use, so samplers need torch and numpy alone."""
 
 from __future__ import annotations
 

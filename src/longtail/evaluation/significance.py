@@ -87,7 +87,7 @@ class Difference:
 
     @property
     def holds(self) -> Holds | None:
-        """Which intervals exclude zero; None without any interval."""
+        """Tell which intervals exclude zero; None without any interval."""
         if self.interval is None:
             return None
         images, seeds = (ends is not None and _excludes_zero(ends) for ends in (self.images, self.seeds))

@@ -200,7 +200,7 @@ class LongTailLoss(nn.Module):
     def weighted_forward(
         self, logits: Tensor, target: Tensor, features: Tensor | None, *, weight: Tensor | None
     ) -> Tensor:
-        """As :meth:`forward`, with these class weights, shape (C,), in place of the loss's own."""
+        """Compute :meth:`forward` with these class weights, shape (C,), in place of the loss's own."""
         if self.needs_features and features is None:
             raise ValueError(f"{type(self).__name__} needs the features: call loss(logits, target, features).")
         features = features if self.needs_features else None

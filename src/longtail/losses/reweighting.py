@@ -174,7 +174,7 @@ class DeferredReweighting(LongTailLoss):
 
     @property
     def may_be_empty(self) -> bool:
-        """As in the wrapped loss, whose weights these multiply."""
+        """Whether a label in ``0 .. C-1`` may not count, as in the wrapped loss."""
         return self.loss.may_be_empty
 
     def attach_classifier(self, classifier: nn.Module) -> None:
@@ -182,7 +182,7 @@ class DeferredReweighting(LongTailLoss):
         self.loss.attach_classifier(classifier)
 
     def adjust_logits(self, logits: Tensor, features: Tensor | None, /) -> AdjustedLogits:
-        """As the wrapped loss does."""
+        """Adjust the logits as the wrapped loss does."""
         return self.loss.adjust_logits(logits, features)
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:

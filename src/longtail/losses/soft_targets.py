@@ -39,7 +39,7 @@ class AdjustedLogits(NamedTuple):
 
 
 class ReductionOptions(NamedTuple):
-    """How the losses of single labels become one number; meanings as in ``torch.nn.CrossEntropyLoss``.
+    """Reduction of the losses of single labels to one number; meanings as in ``torch.nn.CrossEntropyLoss``.
 
     Attributes:
         weight: Shape (C,), the weight of each label, or ``None``.
@@ -201,7 +201,7 @@ def _log_sum_of_others(logits: Tensor) -> Tensor:
 
 
 def _losses_of_likely_labels(adjusted: AdjustedLogits, probabilities: Tensor) -> Tensor:
-    """As :func:`_losses_of_all_labels` where every label has its own scale: only pairs with a probability count.
+    """Compute :func:`_losses_of_all_labels` where every label has its own scale: only pairs with a probability count.
 
     A mixed batch has two such labels a sample, so this costs twice a plain batch; a smoothed one has all C of them.
     """
@@ -223,7 +223,7 @@ def _focal(losses: Tensor, options: ReductionOptions) -> Tensor:
 
 
 class _CompiledFocal(torch.autograd.Function):
-    """As :func:`_focal`, with the slope computed along with the value: a compiler would recompute it for each class."""
+    """Compute :func:`_focal` and its slope together: a compiler would recompute the slope for each class."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, losses: Tensor, gamma: float) -> Tensor:

@@ -79,7 +79,7 @@ def timm_module() -> ModuleType:
 
 @dataclass(frozen=True)
 class Inputs:
-    """How images become the input of a network.
+    """The preprocessing that a network was trained with.
 
     Attributes:
         size: Side of the square in pixels.

@@ -57,7 +57,7 @@ class _Values(BaseModel):
 
 @dataclass
 class TrainingState:
-    """Where a run stands: tensors by name, and plain values that fit JSON.
+    """The state of a run: tensors by name, and plain values that fit JSON.
 
     Attributes:
         tensors: Weights, optimizer state and running sums, flat, by dotted name.
@@ -69,7 +69,7 @@ class TrainingState:
 
     @property
     def phase(self) -> Phase:
-        """Where training stood."""
+        """The state of training, named as in :data:`Phase`."""
         phase: Phase = self.values["phase"]
         return phase
 

@@ -49,7 +49,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the network's input at test time.
+    """The preprocessing of an image at test time.
 
     Attributes:
         size: Height and width of the input.

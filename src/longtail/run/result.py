@@ -52,7 +52,7 @@ class _Part(BaseModel):
 
 
 class ClassResult(_Part):
-    """How one class did; recall, precision and f1 are fractions in [0, 1], None where nothing could be measured."""
+    """The figures of one class; recall, precision and f1 are fractions in [0, 1], None where not measured."""
 
     name: str
     train_count: Count
@@ -113,12 +113,12 @@ class Metrics(_Part):
 
     @property
     def unit(self) -> str:
-        """What the intervals count as independent: ``image``, or the column of the data that holds images together."""
+        """The unit of the intervals: ``image``, or the column of the data that holds images together."""
         return self.interval_table.unit if self.interval_table is not None else "image"
 
     @property
     def small(self) -> int:
-        """How many classes have hardly any test images."""
+        """Number of classes that have hardly any test images."""
         return sum(row.is_small for row in self.per_class)
 
     @property
@@ -356,7 +356,7 @@ class RunResult:
 
     @cached_property
     def analysis(self) -> Analysis | None:
-        """What ``longtail analyze`` measured of the model, None where it was not asked to."""
+        """The measures of ``longtail analyze``; None where it was not asked to."""
         return read_analysis(self.folder, len(self.counts))
 
     @cached_property

@@ -33,7 +33,7 @@ State = Literal["not begun", "in a stage", "between stages", "trained", "evaluat
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands.
+    """The position of training.
 
     Attributes:
         stage: 1 or 2, the stage under way; between stages the following one, and 1 more than the last one after it.

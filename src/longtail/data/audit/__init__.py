@@ -1,1 +1,1 @@
-"""What `longtail inspect` finds."""
+"""Findings of `longtail inspect`."""

@@ -79,7 +79,7 @@ class CacheEntry:
 
 @dataclass(frozen=True)
 class SourceUse:
-    """What the cache holds of one kind for one source.
+    """Entries of the cache of one kind for one source.
 
     Attributes:
         source: SOURCE of the images.

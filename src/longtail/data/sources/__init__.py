@@ -1,4 +1,4 @@
-"""Where images come from: the forms of a SOURCE, and its path, absolute to work from any folder or short to show."""
+"""The forms of a SOURCE, and its path, absolute to work from any folder or short to show."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def _table_rows(ablation: Ablation) -> list[tuple[str, ...]]:
 
 
 def verdict(ablation: Ablation, judge: str) -> str:
-    """Which value is best, and which cannot be told from it over the images and seeds there are.
+    """Say which value is best, and which cannot be told from it over the images and seeds there are.
 
     Args:
         ablation: An option with its values.

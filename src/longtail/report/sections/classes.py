@@ -101,7 +101,7 @@ def hardest_classes(rows: Sequence[Row], split: str | None, *, limit: int = HARD
 
 
 def _mistakes(row: Row) -> list[str]:
-    """What each class is most often taken for over all seeds, with the share of its images; empty where never."""
+    """Name the class that each class is most often taken for over all seeds, with the share of its images; or empty."""
     names = row.runs[0].counts.names
     return [
         "".join(f"{class_word(names[other])} ({percent(share)})" for other, share in nearest)
@@ -178,7 +178,7 @@ def class_histogram(counts: ClassCounts, group_of: Sequence[GroupName], *, run: 
 
 
 def imbalance_words(counts: ClassCounts) -> str:
-    """How unequal the classes are.
+    """Describe the imbalance of the classes in words.
 
     Example:
         >>> imbalance_words(ClassCounts([90, 30], names=["cat", "lynx"]))

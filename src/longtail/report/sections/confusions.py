@@ -1,4 +1,4 @@
-"""Which classes are taken for which: the pairs confused most, the confusion matrix, and where a group's errors go."""
+"""Confusions: the pairs confused most, the confusion matrix, and the errors of each shot group."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def matrix_figure(shares: FloatArray, names: Sequence[str]) -> go.Figure:
 
 
 def group_destinations(comparison: Comparison) -> Section | None:
-    """What the images of each shot group are taken for; None where no run kept its predictions."""
+    """Draw the confusions between shot groups; None where no run kept its predictions."""
     rows = predicted_rows(comparison)
     if not rows:
         return None

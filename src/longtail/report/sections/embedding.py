@@ -69,13 +69,13 @@ class Panel:
 
     @property
     def title(self) -> str:
-        """What stands above it."""
+        """Return the title above the panel."""
         images = "training" if self.each.split == "train" else self.each.split
         return f"{self.each.label}, {images} images, {METHODS[self.method]}{', by class' if self.by_class else ''}"
 
     @cached_property
     def drawn(self) -> npt.NDArray[np.bool_]:
-        """Which images have a place, shape (N,)."""
+        """Return which images have a place, shape (N,)."""
         return np.asarray(np.isfinite(getattr(self.each.content.images, f"{self.method}_x")), dtype=bool)
 
     @cached_property

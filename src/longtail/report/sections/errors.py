@@ -24,7 +24,7 @@ NO_FILES = "These runs keep no file names: images are named by their place in th
 
 @dataclass(frozen=True)
 class Answers:
-    """What several runs say of the same test images.
+    """Predictions of several runs for the same test images.
 
     Attributes:
         rows: The configuration of each of the R runs.

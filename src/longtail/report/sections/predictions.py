@@ -256,7 +256,7 @@ def coverage_line(row: Row, part: Part) -> tuple[Row, FloatArray, Band] | None:
 
 
 def _answered(predictions: Predictions) -> Mask:
-    """Which images are answered when half of all are; of equal confidences all are."""
+    """Select the images that are answered when half of all are; of equal confidences all are."""
     curve = coverage_curve(predictions.confidence, predictions.label == predictions.prediction)
     return predictions.confidence >= threshold_for_coverage(curve, HALF)
 

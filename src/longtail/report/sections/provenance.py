@@ -1,4 +1,4 @@
-"""How the runs were made: options, seeds, data, versions, hardware and time, as rows of words."""
+"""Provenance of the runs: options, seeds, data, versions, hardware and time, as rows of words."""
 
 from __future__ import annotations
 

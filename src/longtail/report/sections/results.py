@@ -1,4 +1,4 @@
-"""What the runs reach: the verdict, the table of results, the shot groups, and the curves of training."""
+"""Results: the verdict, the table of figures, the shot groups, and the curves of training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from longtail.run.result import Ends
 
 
 def verdict(comparison: Comparison) -> str:
-    """Which configuration to use: the best on validation images; without these only which is highest on test images."""
+    """Name the configuration to use: the best on validation images; without these only the highest on test images."""
     rows, split = comparison.final, comparison.split
     if split is None:
         return "No run was evaluated yet."
