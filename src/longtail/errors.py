@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ _LISTED: Final = 50  # most names listed if none is similar
 _PARTS: Final = re.compile(r"[./]")
 _SUFFIX: Final = re.compile(r"\.(csv|tsv|txt|json|ya?ml|parquet|png|jpe?g)$")  # file suffixes, ignored
 
-# Names of other tools and papers for our options and recipes.
+# Names of other tools for our options.
 _MEANINGS: Final = {
     "batch-size": "bs b batch batches batchsize mini-batch minibatch-size train-batch-size per-device-train-batch-size",
     "epochs": "e n-epochs num-epochs num-train-epochs max-epochs max-epoch nb-epochs iterations steps max-steps",
@@ -69,12 +69,6 @@ _MEANINGS: Final = {
     "config": "c cfg conf config-file yaml",
     "recipe": "method algorithm preset",
     "quiet": "q s silent no-progress",
-    "ce": "cross-entropy crossentropy softmax erm baseline plain vanilla",
-    "cross-entropy": "ce crossentropy softmax erm",
-    "balanced-softmax": "bs bsce bsl balanced-ce",
-    "logit-adjustment": "la logit-adjust logit-adjusted",
-    "ldam-drw": "ldam drw",
-    "mixup-crt": "crt decoupling decoupled",
 }
 _SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
     word: tuple(name for name, words in _MEANINGS.items() if word in words.split())
@@ -158,7 +152,12 @@ def listed(names: Sequence[str], shown: int = 5) -> str:
 
 
 def nearest(
-    name: str, names: Iterable[str], *, list_all: bool = True, show: Callable[[str], str] = lambda choice: choice
+    name: str,
+    names: Iterable[str],
+    *,
+    aliases: Mapping[str, Collection[str]] | None = None,
+    list_all: bool = True,
+    show: Callable[[str], str] = lambda choice: choice,
 ) -> str:
     """Return a hint such as ``" Did you mean 'gcl'?"``, or the choices where nothing is near.
 
@@ -168,6 +167,7 @@ def nearest(
     Args:
         name: The unknown name.
         names: The valid names, most relevant first; a set is sorted alphabetically.
+        aliases: What else others call a valid name, in lower case with hyphens.
         list_all: List the choices where nothing is near; else the hint is empty.
         show: Turns a suggested name into what to type.
 
@@ -176,11 +176,13 @@ def nearest(
         " Did you mean 'gcl'?"
         >>> nearest("--lr", ["--help", "--stage1.optimizer.lr", "--stage2.optimizer.lr"])
         " Did you mean '--stage1.optimizer.lr' or '--stage2.optimizer.lr'?"
+        >>> nearest("clouded", ["gcl", "kps"], aliases={"gcl": ["clouded"]})
+        " Did you mean 'gcl'?"
         >>> nearest("zzz", ["gcl", "kps"])
         ' Known: gcl, kps.'
     """
     choices = sorted(names) if isinstance(names, Set) else list(dict.fromkeys(names))
-    ranks = {choice: _nearness(_plain(name), _plain(choice)) for choice in choices}
+    ranks = {choice: _nearness(_plain(name), _plain(choice), (aliases or {}).get(choice, ())) for choice in choices}
     best = max(ranks.values(), default=(0.0, 0.0))
     if best[0] < _NEAR:
         more = f", ... ({len(choices)} in all)" if len(choices) > _LISTED else ""
@@ -194,21 +196,19 @@ def _plain(name: str) -> str:
     return _SUFFIX.sub("", name[-_COMPARED:].lstrip("-").replace("_", "-").lower())
 
 
-def _nearness(asked: str, choice: str) -> tuple[float, float]:
+def _nearness(asked: str, choice: str, aliases: Collection[str]) -> tuple[float, float]:
     """Similarity of a name, 1 or more if meaning or last part agree; then that of the whole name if it has parts."""
     word, end = (_PARTS.split(name)[-1] for name in (asked, choice))
     whole = difflib.SequenceMatcher(None, asked, choice).ratio()
     in_all = whole if word != asked else 0.0
-    meanings = [number for number, name in enumerate(_SYNONYMS.get(word, ())) if _ends_with(choice, name)]
     if choice == asked:
         return 3.0, in_all
-    if word == end or meanings:
-        return 2.0 - _BY_PART * (0 if word == end else meanings[0]), in_all
+    if word == end or word in aliases:
+        return 2.0, in_all
+    for number, meaning in enumerate(_SYNONYMS.get(word, ())):
+        if f".{choice}".endswith(f".{meaning}"):
+            return 2.0 - _BY_PART * number, in_all
     return max(difflib.SequenceMatcher(None, word, end).ratio() - _BY_PART, whole), in_all
-
-
-def _ends_with(choice: str, name: str) -> bool:
-    return choice == name or (choice.endswith(name) and bool(_PARTS.match(choice[-len(name) - 1])))
 
 
 def resume_hint(run: str | Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from longtail.config.build import build, read_config_file
-from longtail.config.recipes import base_config, list_recipes, load_recipe, scale_epochs
+from longtail.config.recipes import base_config, check_recipe, list_recipes, load_recipe, scale_epochs
 from longtail.config.schema import RunConfig, flatten
 from longtail.errors import LongtailError
 from longtail.losses import build_loss
@@ -116,6 +116,23 @@ def test_zero_epochs_are_refused() -> None:
 def test_a_misspelt_recipe_names_the_nearest() -> None:
     with pytest.raises(LongtailError, match="cifar-lt/kps-ga"):
         load_recipe("cifar-lt/kpsga")
+
+
+@pytest.mark.parametrize(
+    ("alias", "method"),
+    [
+        ("softmax", "ce"),
+        ("bs", "balanced-softmax"),
+        ("la", "logit-adjustment"),
+        ("drw", "ldam-drw"),
+        ("decoupled", "mixup-crt"),
+    ],
+)
+def test_a_method_is_found_by_what_others_call_it(alias: str, method: str) -> None:
+    with pytest.raises(LongtailError, match=f"mean 'cifar-lt/{method}'"):
+        check_recipe(alias)
+    with pytest.raises(LongtailError, match=f"mean 'images/{method}'"):
+        check_recipe(f"images/{alias}")
 
 
 def test_a_config_file_with_an_unknown_option_names_the_nearest(tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ def test_deferred_reweighting_wraps() -> None:
     ("name", "options", "word"),
     [
         ("glc", {}, "'gcl'"),
+        ("Crossentropy", {}, "mean 'cross-entropy'"),
+        ("bs", {}, "mean 'balanced-softmax'"),
+        ("la", {}, "mean 'logit-adjustment'"),
         ("kps", {"max_magin": 0.1}, "'max_margin'"),
         ("feature-noise", {"classifier": None}, "classifier"),
         ("gcl", {"noise": "much"}, "noise.*much"),

@@ -163,7 +163,8 @@ def check_recipe(name: str, source: str = "") -> None:
         folder = recipe.partition("/")[0]
         return first.index(folder) if folder in first else len(first) + (folder == "demo")
 
-    hint = nearest(name, sorted(names, key=fit))
+    aliases = {recipe: _read(recipe).get("aliases", ()) for recipe in names}
+    hint = nearest(name, sorted(names, key=fit), aliases=aliases)
     raise UsageError(f"unknown recipe {name!r}.{hint} 'longtail recipes' lists them all.")
 
 

@@ -72,7 +72,8 @@ def loss_class(name: str) -> type[LongTailLoss]:
         'GCLLoss'
     """
     if name not in LOSSES:
-        raise LongtailError(f"unknown loss {name!r}.{nearest(name, LOSSES)}")
+        aliases = {known: kind.aliases for known, kind in LOSSES.items()}
+        raise LongtailError(f"unknown loss {name!r}.{nearest(name, LOSSES, aliases=aliases)}")
     return LOSSES[name]
 
 

@@ -80,6 +80,8 @@ class LongTailLoss(nn.Module):
     """Whether ``forward`` must be given the features."""
     needs_classifier: bool = False
     """Whether :meth:`attach_classifier` must be called before the first ``forward``."""
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """What else others call the loss, in lower case with hyphens, for whoever looks for it under such a name."""
     head: HeadKind = "linear"
     """The classifier the method is made for: plain logits, or cosines in [-1, 1]."""
     auto_values: ClassVar[Mapping[str, AutoValue]] = {}

@@ -28,6 +28,8 @@ class CrossEntropyLoss(LongTailLoss):
         0.1269
     """
 
+    aliases = ("ce", "crossentropy", "softmax", "erm")
+
     def __init__(self, class_counts: ClassCountsLike, *, scale: float = 1.0, **common: Unpack[CommonOptions]) -> None:
         super().__init__(class_counts, **common)
         check_range("scale", scale, 0.0)

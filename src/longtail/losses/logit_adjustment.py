@@ -48,6 +48,7 @@ class LogitAdjustedLoss(LongTailLoss):
         2.3026
     """
 
+    aliases = ("la", "logit-adjust", "logit-adjusted")
     _log_prior: Tensor
 
     def __init__(self, class_counts: ClassCountsLike, *, tau: float = 1.0, **common: Unpack[CommonOptions]) -> None:
@@ -92,6 +93,7 @@ class BalancedSoftmaxLoss(LongTailLoss):
         2.3026
     """
 
+    aliases = ("bs", "bsce", "bsl", "balanced-ce")
     prior_exponent = 1.0  # log n is log pi up to a constant
     _log_counts: Tensor
 
