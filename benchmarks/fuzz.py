@@ -48,7 +48,7 @@ from longtail.experiments import folds, grid_runner
 from longtail.experiments.grid_plan import Grid, plan_grid, state_of
 from longtail.files import write_yaml
 from longtail.predict.hub import model_card
-from longtail.run.folder import GRID_FILE
+from longtail.run.layout import GRID_FILE
 from longtail.training.experiment import start_run
 
 OPTIONS = (

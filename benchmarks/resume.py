@@ -40,7 +40,7 @@ from longtail.cli import main as longtail
 from longtail.commands.train import resume_command, train_command
 from longtail.config.schema import RunConfig
 from longtail.files import write_atomically
-from longtail.run.folder import read_config
+from longtail.run.layout import read_config
 from longtail.training.experiment import Experiment
 from longtail.training.tracking import Tracking
 

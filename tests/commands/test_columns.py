@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from longtail.run.folder import read_config
+from longtail.run.layout import read_config
 
 Call = Callable[..., Any]
 NAMED = ("--image-column", "where", "--label-column", "who", "--split-column", "when")

@@ -20,7 +20,7 @@ from longtail.data.loading.loaders import ResidentLoader
 from longtail.errors import LongtailError
 from longtail.experiments.evaluate import evaluate_run
 from longtail.models.timm import prepare_torchvision
-from longtail.run.folder import read_config as config_of
+from longtail.run.layout import read_config as config_of
 from longtail.run.model_files import load_run
 from longtail.training import frozen_features as features
 from longtail.training.experiment import resume_run, start_run

@@ -22,7 +22,7 @@ from longtail.data.dataset import Split
 from longtail.errors import LongtailError
 from longtail.experiments import analyze
 from longtail.experiments.analyze import ModelOutputs, analyze_run, feature_table, write_features
-from longtail.run.folder import read_config
+from longtail.run.layout import read_config
 from longtail.run.model_files import load_run
 from longtail.run.result import RunResult
 from longtail.training.experiment import start_run

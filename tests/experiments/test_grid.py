@@ -29,7 +29,7 @@ from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import Grid, GridSpec, PlannedRun, plan_grid, read_grid, recipe_grid, state_of
 from longtail.experiments.grid_runner import default_jobs, progress_of, run_grid, train_command
 from longtail.files import write_yaml
-from longtail.run.folder import log_file
+from longtail.run.layout import log_file
 from longtail.training.engine import LocalEngine
 from longtail.training.experiment import start_run
 

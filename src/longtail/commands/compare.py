@@ -24,7 +24,7 @@ from longtail.commands.output import (
 )
 from longtail.config.schema import Count, Nested
 from longtail.errors import LongtailError, UsageError, as_usage
-from longtail.run.folder import GRID_FILE, REPORT_FILE, log_file
+from longtail.run.layout import GRID_FILE, REPORT_FILE, log_file
 
 if TYPE_CHECKING:
     from longtail.experiments.grid_plan import Grid, PlannedRun

@@ -12,7 +12,7 @@ from longtail.commands.output import print_line, refuse_stream
 from longtail.commands.train import train_command
 from longtail.config.schema import Count
 from longtail.errors import LongtailError
-from longtail.run.folder import CONFIG_FILE, REPORT_FILE, read_config
+from longtail.run.layout import CONFIG_FILE, REPORT_FILE, read_config
 
 DEMO_RECIPES = ("demo/ce", "demo/gcl")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from longtail.commands.output import PAGE, destination, messages_apart, print_line, refuse_stream
 from longtail.errors import LongtailError, UsageError
-from longtail.run.folder import REPORT_FILE
+from longtail.run.layout import REPORT_FILE
 
 
 def report(

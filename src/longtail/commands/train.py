@@ -24,7 +24,7 @@ from longtail.commands.output import (
 )
 from longtail.config.schema import Count, RunConfig
 from longtail.errors import LongtailError, UnreadableImageError, UsageError, resume_hint
-from longtail.run.folder import (
+from longtail.run.layout import (
     CONFIG_FILE,
     METRICS_FILE,
     MODEL_FILE,

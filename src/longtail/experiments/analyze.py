@@ -29,7 +29,7 @@ from longtail.files import output_path, writing
 from longtail.losses import build_loss
 from longtail.models.heads import linear_map
 from longtail.run.analysis import write_analysis
-from longtail.run.folder import EXAMPLES_FILE, METRICS_FILE
+from longtail.run.layout import EXAMPLES_FILE, METRICS_FILE
 from longtail.training.forward_pass import BatchOutputs, forward_pass
 from longtail.training.prepare import PreparedData
 from longtail.training.results import write_examples

@@ -16,7 +16,7 @@ from longtail.errors import LongtailError, UsageError, nearest
 from longtail.evaluation.metrics import Groups
 from longtail.evaluation.selective import SelectiveSummary, coverage_curve, selective_summary, threshold_for_coverage
 from longtail.experiments.finished_run import FinishedRun, open_run
-from longtail.run.folder import refuse_swapped
+from longtail.run.layout import refuse_swapped
 from longtail.training.evaluate import Evaluation, cluster_numbers, evaluate, with_group_intervals
 
 Say = Callable[[str], object]

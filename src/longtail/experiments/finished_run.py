@@ -17,7 +17,7 @@ from longtail.data.loading.workers import Decoder
 from longtail.data.sources import NAMED_SOURCES, absolute_source, source_path
 from longtail.errors import LongtailError, listed
 from longtail.models.model import LongTailModel
-from longtail.run.folder import read_config
+from longtail.run.layout import read_config
 from longtail.run.model_files import ModelInfo, load_run
 from longtail.run.result import read_metrics
 from longtail.run.splits import FoundSplits, find_splits, read_splits

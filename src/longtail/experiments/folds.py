@@ -23,7 +23,7 @@ from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.metrics import bin_confidences, figures, summarize_figures
 from longtail.experiments.grid_plan import Grid, PlannedRun
 from longtail.experiments.grid_runner import run_grid
-from longtail.run.folder import METRICS_FILE, fold_name, log_file, refuse_existing, write_config
+from longtail.run.layout import METRICS_FILE, fold_name, log_file, refuse_existing, write_config
 from longtail.run.result import read_metrics, write_metrics
 from longtail.run.tables import pool_examples, pool_predictions, write_confusion, write_predictions
 from longtail.training.evaluate import Evaluation, with_group_intervals

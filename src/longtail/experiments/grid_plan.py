@@ -22,7 +22,7 @@ from longtail.config.resolve import choose_start, complete, draft, is_automatic,
 from longtail.config.schema import EXECUTION, Count, Nested, OptionGroup, RunConfig, WholeNumber, flatten, merge, nested
 from longtail.data.sources import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
-from longtail.run.folder import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE, read_config
+from longtail.run.layout import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE, read_config
 
 State = Literal["new", "started", "finished"]
 

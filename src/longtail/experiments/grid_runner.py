@@ -20,7 +20,7 @@ from longtail.console import Interrupted, InterruptGuard, Reporter
 from longtail.device import JOBS, cores
 from longtail.experiments.grid_plan import Grid, PlannedRun, state_of
 from longtail.files import write_yaml
-from longtail.run.folder import GRID_FILE, log_file, write_config
+from longtail.run.layout import GRID_FILE, log_file, write_config
 from longtail.run.tables import read_history
 
 POLL_SECONDS = 0.2

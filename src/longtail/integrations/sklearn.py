@@ -43,7 +43,7 @@ from longtail.integrations.sklearn_model import (
     refuse_single_image,
 )
 from longtail.losses import LongTailLoss, build_loss, loss_class
-from longtail.run.folder import MODEL_FILE, WEIGHTS_FILE
+from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE
 from longtail.run.model_files import ModelInfo, ModelSpec, load_model, save_model, save_weights
 from longtail.training.engine import LocalEngine
 from longtail.training.forward_pass import ImageInputs, Inputs

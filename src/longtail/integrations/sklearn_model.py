@@ -22,7 +22,7 @@ from longtail.models import LongTailModel, build_model
 from longtail.models.backbones import Standardize
 from longtail.models.model import with_head
 from longtail.models.timm import timm_inputs
-from longtail.run.folder import MODEL_FILE
+from longtail.run.layout import MODEL_FILE
 from longtail.run.model_files import Finite, Preprocessing, check_weights, load_run, load_weights
 
 FILE_NAME: Final = "classifier.json"

@@ -26,7 +26,7 @@ from longtail.models import LongTailModel
 from longtail.predict.hub import local_run, model_card
 from longtail.predict.images import Item, as_items
 from longtail.predict.predictor import Predictor, read_batches
-from longtail.run.folder import EXAMPLES_FILE
+from longtail.run.layout import EXAMPLES_FILE
 from longtail.run.model_files import ModelInfo, load_run
 from longtail.run.tables import read_examples
 

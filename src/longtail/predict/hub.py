@@ -16,7 +16,7 @@ from longtail.errors import LongtailError, UsageError, first_line
 from longtail.files import Column, read_table, write_atomically, write_table, write_yaml
 from longtail.formatting import figure_text
 from longtail.models.timm import TIMM_PREFIX
-from longtail.run.folder import (
+from longtail.run.layout import (
     ADJUSTED_FILE,
     CONFIG_FILE,
     METRICS_FILE,

@@ -23,7 +23,7 @@ from longtail.predict.hub import local_run
 from longtail.predict.images import Images, LeftOut, count_words, find_images
 from longtail.predict.journal import Format, Journal, Row, table_format
 from longtail.predict.predictor import Prediction, load
-from longtail.run.folder import MODEL_FILE, WEIGHTS_FILE, refuse_swapped
+from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE, refuse_swapped
 
 _MOST_FILES_SHOWN = 20
 _SECONDS_BETWEEN_LINES = 60.0  # of progress, where there is no terminal to draw a bar on

@@ -21,7 +21,7 @@ from longtail.report.plots import GROUP_LABELS, THEME, shorten
 from longtail.report.section import Section
 from longtail.report.sections.registry import build_sections
 from longtail.report.sections.results import verdict
-from longtail.run.folder import EXAMPLES_FILE
+from longtail.run.layout import EXAMPLES_FILE
 from longtail.version import __version__
 
 TITLE_LENGTH = 48

@@ -20,7 +20,7 @@ from longtail.analysis.dynamics import BINS
 from longtail.errors import LongtailError
 from longtail.files import FormatError, parse_json, read_json, require_format, validate, write_json, writing
 from longtail.run.dynamics import SUMS
-from longtail.run.folder import CHECKPOINT_FOLDER, TRACKER_FILE
+from longtail.run.layout import CHECKPOINT_FOLDER, TRACKER_FILE
 from longtail.run.result import Count, Metrics
 from longtail.run.tables import EpochRow
 

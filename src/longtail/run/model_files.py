@@ -23,7 +23,7 @@ from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.posthoc import Adjustment
 from longtail.files import read_json, write_atomically, write_json
 from longtail.models import LongTailModel, build_model
-from longtail.run.folder import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE, fold_name, require_folder
+from longtail.run.layout import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE, fold_name, require_folder
 
 MODEL_FORMAT: Final = 1
 # A file from a stranger cannot make us allocate more than these allow, before its weights have been seen to fit.

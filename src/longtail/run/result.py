@@ -23,7 +23,7 @@ from longtail.evaluation.posthoc import Adjustment
 from longtail.files import read_json, write_json
 from longtail.run.analysis import read_analysis
 from longtail.run.dynamics import Dynamics, read_dynamics
-from longtail.run.folder import (
+from longtail.run.layout import (
     ADJUSTED_FILE,
     CONFIG_FILE,
     METRICS_FILE,

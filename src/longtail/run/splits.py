@@ -18,7 +18,7 @@ from longtail.counts import IntArray
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split
 from longtail.errors import LongtailError, first_line
 from longtail.files import write_atomically
-from longtail.run.folder import SPLITS_FILE
+from longtail.run.layout import SPLITS_FILE
 
 LEFT_OUT: Final = "left out"
 COLUMNS: Final = ("split", "class", "path", "source_split", "row")

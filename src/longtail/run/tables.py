@@ -23,7 +23,7 @@ from longtail.data.splits import group_numbers
 from longtail.errors import LongtailError, first_line, resume_hint
 from longtail.files import Column, read_bytes, read_columns, read_table, validate, write_atomically, write_table
 from longtail.formatting import percent
-from longtail.run.folder import CONFUSION_FILE, EXAMPLES_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE
+from longtail.run.layout import CONFUSION_FILE, EXAMPLES_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE
 
 SQUARE: Final = 1000
 """Classes: with more, most cells of a confusion matrix are zero, and spreadsheets cannot open it."""

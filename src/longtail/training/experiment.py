@@ -28,7 +28,7 @@ from longtail.run.checkpoint import (
     optimizer_tensors,
     save_checkpoint,
 )
-from longtail.run.folder import CONFIG_FILE, EXAMPLES_FILE, WEIGHTS_FILE, refuse_existing, stage_name, write_config
+from longtail.run.layout import CONFIG_FILE, EXAMPLES_FILE, WEIGHTS_FILE, refuse_existing, stage_name, write_config
 from longtail.run.model_files import save_model, start_from
 from longtail.run.result import write_metrics
 from longtail.run.splits import write_splits

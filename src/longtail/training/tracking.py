@@ -19,7 +19,7 @@ from longtail.console import Reporter
 from longtail.data.sources import last_name
 from longtail.errors import LongtailError, first_line
 from longtail.run.checkpoint import Tracker, read_tracker, write_tracker
-from longtail.run.folder import CONFIG_FILE, HISTORY_FILE, TENSORBOARD_FOLDER
+from longtail.run.layout import CONFIG_FILE, HISTORY_FILE, TENSORBOARD_FOLDER
 from longtail.training.loop import Callback, StageRun
 
 RUN_NAMES = {"mlflow": "info.run_id", "wandb": "id", "trackio": "name"}
