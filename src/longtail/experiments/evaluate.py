@@ -10,8 +10,8 @@ from longtail.counts import IntArray
 from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split, count_shared
 from longtail.data.sources import PACKAGED_SOURCES, absolute_source, source_path
+from longtail.data.sources.image_tables import Columns, split_name
 from longtail.data.sources.registry import load_source
-from longtail.data.sources.tables import Columns, split_name
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.evaluation.metrics import Groups
 from longtail.evaluation.selective import SelectiveSummary, coverage_curve, selective_summary, threshold_for_coverage

@@ -20,8 +20,8 @@ from PIL import Image
 from longtail.data.decode import is_image_path, is_unread_path
 from longtail.data.sources.csv import read_rows
 from longtail.data.sources.folder import is_system_folder
+from longtail.data.sources.image_tables import Columns
 from longtail.data.sources.parquet import open_parquet
-from longtail.data.sources.tables import Columns
 from longtail.errors import LongtailError
 
 ImageSource: TypeAlias = str | bytes | Image.Image | npt.NDArray[np.uint8]

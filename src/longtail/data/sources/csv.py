@@ -13,7 +13,7 @@ from typing import Final, Literal, TextIO
 from longtail.data.class_names import normalize_class_name
 from longtail.data.dataset import ImageData
 from longtail.data.decode import is_image_path
-from longtail.data.sources.tables import Columns, Locator, from_tables, no_header
+from longtail.data.sources.image_tables import Columns, Locator, from_tables, no_header
 from longtail.errors import LongtailError
 
 DELIMITERS: Final = ",;\t"

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, getproxies, urlopen
 
 from longtail.data.dataset import ImageData
-from longtail.data.sources.tables import Columns, from_tables
+from longtail.data.sources.image_tables import Columns, from_tables
 from longtail.errors import LongtailError, first_line
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from longtail.data.dataset import Finding, ImageData, Split, empty_split_finding
 from longtail.data.sources.csv import load_csv
 from longtail.data.sources.folder import load_folder
 from longtail.data.sources.huggingface import download, is_saved_dataset, load_hf
+from longtail.data.sources.image_tables import Columns, from_tables
 from longtail.data.sources.parquet import load_parquet, parquet_files
-from longtail.data.sources.tables import Columns, from_tables
 from longtail.data.subsets import ranks_within_class
 from longtail.errors import LongtailError, listed, nearest
 
