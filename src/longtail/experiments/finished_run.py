@@ -20,7 +20,7 @@ from longtail.models.model import LongTailModel
 from longtail.run.layout import read_config
 from longtail.run.model_files import ModelInfo, load_run
 from longtail.run.result import read_metrics
-from longtail.run.splits import FoundSplits, find_splits, read_splits
+from longtail.run.split_record import FoundSplits, find_splits, read_splits
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import ImageInputs
 from longtail.training.prepare import PreparedData, make_transform, prepare_data, read_source

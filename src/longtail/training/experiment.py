@@ -31,7 +31,7 @@ from longtail.run.checkpoint import (
 from longtail.run.layout import CONFIG_FILE, EXAMPLES_FILE, WEIGHTS_FILE, refuse_existing, stage_name, write_config
 from longtail.run.model_files import save_model, start_from
 from longtail.run.result import write_metrics
-from longtail.run.splits import write_splits
+from longtail.run.split_record import write_splits
 from longtail.run.tables import describe_throughput, write_confusion, write_history, write_predictions
 from longtail.training.engine import Engine
 from longtail.training.evaluate import Evaluation, evaluate, prediction_table, with_group_intervals

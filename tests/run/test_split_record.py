@@ -12,7 +12,7 @@ import pytest
 from longtail.config.schema import DataConfig
 from longtail.data.sources.registry import load_source
 from longtail.errors import LongtailError
-from longtail.run.splits import find_splits, read_splits, write_splits
+from longtail.run.split_record import find_splits, read_splits, write_splits
 from longtail.training.prepare import prepare_data
 
 
