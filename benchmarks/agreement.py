@@ -24,7 +24,7 @@ from longtail.data.loading.workers import Decoder, decode_all
 from longtail.device import hardware
 from longtail.models.model import build_model
 from longtail.training.experiment import start_run
-from longtail.training.prepare import prepare_data
+from longtail.training.prepared_data import prepare_data
 from longtail.version import versions
 
 

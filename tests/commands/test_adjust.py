@@ -18,7 +18,7 @@ from longtail.experiments.finished_run import FinishedRun
 from longtail.formatting import figure_text
 from longtail.predict.hub import model_card
 from longtail.run.model_files import load_info, load_run
-from longtail.training.prepare import PreparedData
+from longtail.training.prepared_data import PreparedData
 
 Call = Callable[..., Any]
 

@@ -186,7 +186,7 @@ def test_what_is_like_nothing_gets_no_guess(cli: Cli, option: str) -> None:
 
 
 def test_no_digits_were_loaded_to_find_a_misspelled_loss(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longtail.training.prepare.load_source", lambda *_, **__: pytest.fail("images were read"))
+    monkeypatch.setattr("longtail.training.prepared_data.load_source", lambda *_, **__: pytest.fail("images were read"))
     assert "'noise'" in cli(*TRAIN, "--stage1.loss.options.nose", "1").complaint
 
 

@@ -303,7 +303,7 @@ def test_a_label_column_that_is_not_there_names_the_nearest(train: Call, make_fo
 def test_real_images_of_a_long_tailed_set_train_from_parquet(train: Call, shared_data: Path, tmp_path: Path) -> None:
     """CIFAR-100-LT at its usual ratio: the counts everyone reports, and one epoch that ends well."""
     from longtail.config.schema import DataConfig
-    from longtail.training.prepare import prepare_data
+    from longtail.training.prepared_data import prepare_data
 
     source = f"parquet:{shared_data / 'cifar100-lt-ir10'}"
     counts = prepare_data(DataConfig(source=source, imbalance_ratio=100, validation_fraction=0.0)).counts

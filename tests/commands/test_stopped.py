@@ -161,7 +161,9 @@ def test_ctrl_c_says_so_also_when_quiet(train: Call, tmp_path: Path) -> None:
 def test_ctrl_c_before_training_leaves_nothing_behind(
     train: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("longtail.training.prepare.load_source", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(
+        "longtail.training.prepared_data.load_source", lambda *_, **__: signal.raise_signal(signal.SIGINT)
+    )
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
     try:
         stopped = train("digits", *SHORT)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from longtail.config.schema import DataConfig, RunConfig
 from longtail.run.tables import write_confusion
-from longtail.training.prepare import prepare_data
+from longtail.training.prepared_data import prepare_data
 
 Call = Callable[..., Any]
 SUMMARY = {

@@ -17,8 +17,8 @@ from longtail.config.schema import RunConfig
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import plan_grid, recipe_grid
 from longtail.files import write_yaml
-from longtail.training import prepare
-from longtail.training.prepare import inspect_environment
+from longtail.training import prepared_data
+from longtail.training.prepared_data import inspect_environment
 
 PHOTOS = Facts(images=2700, classes=23, imbalance_ratio=177.0, side=300, packaged=True)
 TABLE = [
@@ -198,12 +198,12 @@ def test_a_file_of_some_options_is_completed_as_those_options_on_the_command_lin
 def test_what_was_chosen_on_one_machine_is_not_chosen_again_on_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "inspect_environment", lambda _: (replace(PHOTOS, gpu="H", hub=True), None))
+    monkeypatch.setattr(prepared_data, "inspect_environment", lambda _: (replace(PHOTOS, gpu="H", hub=True), None))
     made = read("digits", "--out", "run")
     assert (made.model.name, made.mode) == (STRONG, "finetune")
     assert made.training.precision != "auto"
     write_yaml(tmp_path / "config.yaml", asdict(made))
-    monkeypatch.setattr(prepare, "inspect_environment", lambda _: pytest.fail("the images were looked at"))
+    monkeypatch.setattr(prepared_data, "inspect_environment", lambda _: pytest.fail("the images were looked at"))
     monkeypatch.setattr("longtail.device.fast_precision", lambda _: pytest.fail("a precision was chosen"))
     again = read("--out", "run", "--config", str(tmp_path / "config.yaml"))
     assert asdict(again) == asdict(made) | {"reasons": []}

@@ -24,7 +24,7 @@ from longtail.run.layout import read_config as config_of
 from longtail.run.model_files import load_run
 from longtail.training import frozen_features as features
 from longtail.training.experiment import resume_run, start_run
-from longtail.training.prepare import prepare_data
+from longtail.training.prepared_data import prepare_data
 from longtail.training.stages import parameter_groups
 
 prepare_torchvision()

@@ -26,7 +26,7 @@ from longtail.run.layout import read_config
 from longtail.run.model_files import load_run
 from longtail.run.result import RunResult
 from longtail.training.experiment import start_run
-from longtail.training.prepare import make_transform, prepare_data
+from longtail.training.prepared_data import make_transform, prepare_data
 
 
 def config(recipe: str, **overrides: object) -> RunConfig:

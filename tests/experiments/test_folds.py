@@ -21,7 +21,7 @@ from longtail.experiments.grid_plan import Grid, state_of
 from longtail.experiments.grid_runner import Outcome
 from longtail.run.checkpoint import remove_checkpoints
 from longtail.training.experiment import start_run
-from longtail.training.prepare import prepare_data
+from longtail.training.prepared_data import prepare_data
 
 Build = Callable[..., RunConfig]
 
@@ -143,7 +143,7 @@ def _source(monkeypatch: pytest.MonkeyPatch, counts: Sequence[int], films: Seque
         np.zeros((len(labels), 2, 2), np.uint8), labels, None if films is None else {"film": films}
     )
     data = ImageData("mine", tuple(map(str, range(len(counts)))), {"train": split, "test": split.select([0])})
-    monkeypatch.setattr("longtail.training.prepare.load_source", lambda *_, **__: data)
+    monkeypatch.setattr("longtail.training.prepared_data.load_source", lambda *_, **__: data)
 
 
 def test_a_class_too_small_for_the_folds_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:

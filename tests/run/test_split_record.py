@@ -13,7 +13,7 @@ from longtail.config.schema import DataConfig
 from longtail.data.sources.registry import load_source
 from longtail.errors import LongtailError
 from longtail.run.split_record import find_splits, read_splits, write_splits
-from longtail.training.prepare import prepare_data
+from longtail.training.prepared_data import prepare_data
 
 
 @pytest.mark.parametrize("folds", [{}, {"folds": 3, "fold": 1}])

@@ -18,7 +18,7 @@ from longtail.data.samplers import ShuffleSampler
 from longtail.device import step_seed
 from longtail.models.model import build_model
 from longtail.training.experiment import start_run
-from longtail.training.prepare import prepare_data
+from longtail.training.prepared_data import prepare_data
 
 FACTORS = [1.0, 1.0, 0.1, 0.01]  # of the learning rate, by epoch
 

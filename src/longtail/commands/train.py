@@ -117,7 +117,7 @@ def requested_run(
     """
     from longtail.config.build import read_config_file
     from longtail.config.resolve import draft, is_automatic, resolve
-    from longtail.training.prepare import inspect_environment
+    from longtail.training.prepared_data import inspect_environment
 
     given = dict(options) | ({"data.source": source} if source else {})
     file = None if config is None else read_config_file(config)

@@ -31,7 +31,7 @@ from longtail.models.heads import linear_map
 from longtail.run.analysis import write_analysis
 from longtail.run.layout import EXAMPLES_FILE, METRICS_FILE
 from longtail.training.forward_pass import BatchOutputs, forward_pass
-from longtail.training.prepare import PreparedData
+from longtail.training.prepared_data import PreparedData
 from longtail.training.results import write_examples
 from longtail.version import versions
 

@@ -23,7 +23,7 @@ from longtail.run.result import read_metrics
 from longtail.run.split_record import FoundSplits, find_splits, read_splits
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import ImageInputs
-from longtail.training.prepare import PreparedData, make_transform, prepare_data, read_source
+from longtail.training.prepared_data import PreparedData, make_transform, prepare_data, read_source
 
 
 @dataclass(frozen=True, eq=False)

@@ -351,7 +351,7 @@ def _with_choices(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Fact
         first = draft(start, given)
     key = repr((first.data, first.training, first.model.name))
     if key not in seen:
-        from longtail.training.prepare import inspect_environment  # seconds of import: most grids do without
+        from longtail.training.prepared_data import inspect_environment  # seconds of import: most grids do without
 
         seen[key], _ = inspect_environment(first)
     epochs, asked = run.epochs or spec.epochs, nested(given)

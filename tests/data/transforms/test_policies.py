@@ -24,7 +24,7 @@ from longtail.data.transforms.policies import (
     magnitude_table,
 )
 from longtail.models.timm import prepare_torchvision
-from longtail.training.prepare import make_transform
+from longtail.training.prepared_data import make_transform
 
 prepare_torchvision()
 from torchvision.transforms import RandomResizedCrop, autoaugment, v2  # noqa: E402
