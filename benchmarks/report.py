@@ -28,7 +28,7 @@ from longtail.analysis.confusions import FULL, choose_examples, usual_detail
 from longtail.analysis.dynamics import BINS
 from longtail.counts import ClassCounts
 from longtail.run.dynamics import write_epoch
-from longtail.training.results import EXAMPLES_SCHEMA, thumbnail
+from longtail.training.artifacts import EXAMPLES_SCHEMA, thumbnail
 
 CLASSES, EACH, TRAIN, DRAWN, EPOCHS = 8142, 3, 20_000, 5_000, 20
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

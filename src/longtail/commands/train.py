@@ -233,8 +233,8 @@ def _finish_training(work: Callable[[], dict[str, Any]], config: RunConfig, out:
 def _show_result(metrics: Mapping[str, Any], config: RunConfig, out: str) -> int:
     """Print the result of a trained run, write its report and remove its checkpoints; return the exit status."""
     from longtail.report.page import write_report
+    from longtail.training.artifacts import describe
     from longtail.training.engine import is_main_process
-    from longtail.training.results import describe
 
     if not is_main_process():
         return 0

@@ -30,9 +30,9 @@ from longtail.losses import build_loss
 from longtail.models.heads import linear_map
 from longtail.run.analysis import write_analysis
 from longtail.run.layout import EXAMPLES_FILE, METRICS_FILE
+from longtail.training.artifacts import write_examples
 from longtail.training.forward_pass import BatchOutputs, forward_pass
 from longtail.training.prepared_data import PreparedData
-from longtail.training.results import write_examples
 from longtail.version import versions
 
 TRAIN_IMAGES = 20_000

@@ -11,7 +11,7 @@ from PIL import Image
 
 from longtail.analysis.confusions import FULL, usual_detail
 from longtail.data.dataset import Split
-from longtail.training.results import write_examples
+from longtail.training.artifacts import write_examples
 
 
 def written(path: Path, size: int, *, side: int) -> list[dict[str, object]]:
@@ -38,7 +38,7 @@ def test_every_class_has_its_own_training_images_and_errors(tmp_path: Path) -> N
 
 
 def test_where_there_are_many_classes_most_pictures_are_small(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("longtail.training.results.usual_detail", lambda _: usual_detail(8142))
+    monkeypatch.setattr("longtail.training.artifacts.usual_detail", lambda _: usual_detail(8142))
     rows = written(tmp_path / "examples.parquet", 60, side=64)
     sides = {row["class"]: Image.open(io.BytesIO(row["image"])).width for row in rows}
     assert set(sides.values()) == {64, 32}
