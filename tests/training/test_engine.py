@@ -26,10 +26,10 @@ from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel, build_model
 from longtail.run.checkpoint import load_checkpoint
 from longtail.training.engine import Engine
-from longtail.training.evaluate import evaluate
 from longtail.training.experiment import resume_run, start_run
 from longtail.training.forward_pass import ImageInputs
 from longtail.training.loop import Callback, Meter, Progress, StageRun, train_epoch
+from longtail.training.split_evaluation import evaluate
 from longtail.training.stages import build_stage, set_trainable
 
 Build = Callable[..., RunConfig]
@@ -170,7 +170,7 @@ def test_weights_that_are_not_finite_are_never_saved(small_config: Build, quiet:
 def test_predictions_break_ties_as_the_metric_does() -> None:
     """Scores of bfloat16 are often equal: both name the first class of the highest."""
     from longtail.evaluation.confusion import EvaluationMetrics
-    from longtail.training.evaluate import TOP, predict_rows
+    from longtail.training.split_evaluation import TOP, predict_rows
 
     scores = torch.randint(0, 3, (500, 40), generator=torch.Generator().manual_seed(0)).float()
     labels = torch.randint(0, 40, (500,), generator=torch.Generator().manual_seed(1))

@@ -38,7 +38,7 @@ from longtail.experiments.finished_run import FinishedRun, open_run
 from longtail.models.heads import linear_map
 from longtail.run.model_files import ModelInfo, load_info, save_info
 from longtail.run.result import remove_adjusted, write_adjusted
-from longtail.training.evaluate import Evaluation, cluster_numbers, collect_logits, with_group_intervals
+from longtail.training.split_evaluation import Evaluation, cluster_numbers, collect_logits, with_group_intervals
 from longtail.training.stages import trained_prior
 
 Method: TypeAlias = Literal["logit-adjustment", "tau-norm", "none"]

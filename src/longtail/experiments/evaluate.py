@@ -17,7 +17,7 @@ from longtail.evaluation.metrics import Groups
 from longtail.evaluation.selective import SelectiveSummary, coverage_curve, selective_summary, threshold_for_coverage
 from longtail.experiments.finished_run import FinishedRun, open_run
 from longtail.run.layout import refuse_swapped
-from longtail.training.evaluate import Evaluation, cluster_numbers, evaluate, with_group_intervals
+from longtail.training.split_evaluation import Evaluation, cluster_numbers, evaluate, with_group_intervals
 
 Say = Callable[[str], object]
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)

@@ -26,8 +26,8 @@ from longtail.experiments.grid_runner import run_grid
 from longtail.run.layout import METRICS_FILE, fold_name, log_file, refuse_existing, write_config
 from longtail.run.result import read_metrics, write_metrics
 from longtail.run.tables import pool_examples, pool_predictions, write_confusion, write_predictions
-from longtail.training.evaluate import Evaluation, with_group_intervals
 from longtail.training.prepared_data import prepare_data, read_source, without_unreadable
+from longtail.training.split_evaluation import Evaluation, with_group_intervals
 
 
 def start_folds(config: RunConfig, out: Path, reporter: Reporter, source: ImageData | None = None) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from longtail.formatting import figure_text
 from longtail.models.model import LongTailModel
 from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing
 from longtail.run.tables import throughput
-from longtail.training.evaluate import Evaluation
 from longtail.training.prepared_data import PreparedData
+from longtail.training.split_evaluation import Evaluation
 from longtail.training.stages import assumed_prior
 from longtail.version import versions
 

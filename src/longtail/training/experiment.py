@@ -35,12 +35,12 @@ from longtail.run.split_record import write_splits
 from longtail.run.tables import describe_throughput, write_confusion, write_history, write_predictions
 from longtail.training.artifacts import Record, describe, model_info, run_metrics, write_examples
 from longtail.training.engine import Engine
-from longtail.training.evaluate import Evaluation, evaluate, prediction_table, with_group_intervals
 from longtail.training.forward_pass import Inputs
 from longtail.training.frozen_features import Classifier, FeatureStore
 from longtail.training.gradient_recorder import GradientRecorder
 from longtail.training.loop import Callback, MovingAverage, Progress, StageRun, stop_on_nan, train_epoch, warm_up
 from longtail.training.prepared_data import describe_data, make_decoder, make_inputs, prepare_data, run_facts
+from longtail.training.split_evaluation import Evaluation, evaluate, prediction_table, with_group_intervals
 from longtail.training.stages import build_stage, make_loss, set_trainable
 from longtail.training.tracking import Tracking
 

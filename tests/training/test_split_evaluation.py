@@ -8,7 +8,7 @@ import pytest
 from longtail.counts import ClassCounts
 from longtail.data.dataset import Split
 from longtail.evaluation.confusion import EvaluationMetrics, summarize
-from longtail.training.evaluate import Evaluation, with_group_intervals
+from longtail.training.split_evaluation import Evaluation, with_group_intervals
 
 
 @pytest.fixture
