@@ -1,4 +1,4 @@
-"""The names of all files and folders of a RUN, its configuration, and whether a folder is one."""
+"""The layout of a RUN: the names of its files and folders, its configuration, and whether a folder is one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results of a finished run: ``metrics.json``, ``model.json`` and the example images of its report."""
+"""The artifacts of a finished run: ``metrics.json``, ``model.json`` and the example images of its report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables to an ImageData: their columns of image, label and split, and the class names behind the labels."""
+"""Image tables to an ImageData: their columns of image, label and split, and the class names behind the labels."""
 
 from __future__ import annotations
 

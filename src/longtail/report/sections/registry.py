@@ -15,8 +15,8 @@ from longtail.report.sections import (
     classes,
     confusions,
     embedding,
-    errors,
     measures,
+    misclassifications,
     predictions,
     provenance,
     results,
@@ -30,8 +30,8 @@ FOR_USERS: tuple[Build, ...] = (
     results.groups,
     classes.hardest,
     confusions.build,
-    errors.build,
-    errors.mislabeled,
+    misclassifications.build,
+    misclassifications.mislabeled,
 )
 """For whoever uses the model."""
 

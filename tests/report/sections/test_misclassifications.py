@@ -8,8 +8,8 @@ from fake_predictions import LABEL, first_right, predict
 
 from longtail.compare.comparison import compare_runs
 from longtail.report.page import render_report
-from longtail.report.sections import errors
-from longtail.report.sections.errors import Answers, build, mislabeled, suspect_labels
+from longtail.report.sections import misclassifications
+from longtail.report.sections.misclassifications import Answers, build, mislabeled, suspect_labels
 
 
 def test_errors_are_named_by_file_with_what_each_configuration_takes_them_for(make_run):
@@ -30,7 +30,7 @@ def test_errors_are_named_by_file_with_what_each_configuration_takes_them_for(ma
 
 
 def test_the_surest_errors_come_first_and_the_rest_is_counted(make_run, monkeypatch):
-    monkeypatch.setattr(errors, "ERRORS", 3)
+    monkeypatch.setattr(misclassifications, "ERRORS", 3)
     section = build(compare_runs([make_run("ce")]))
     sure = [float(prediction.split("(")[1].rstrip("%)")) for *_, prediction in section.table.rows]
     assert sure == sorted(sure, reverse=True)
@@ -43,7 +43,7 @@ def test_runs_that_keep_no_file_names_say_so_in_one_line(make_run):
     table = pq.read_table(folder / "predictions.parquet").drop_columns(["path"])
     pq.write_table(table, folder / "predictions.parquet")
     section = build(compare_runs([folder]))
-    assert section.sentence == errors.NO_FILES
+    assert section.sentence == misclassifications.NO_FILES
     assert section.table.rows[0][0].caption.startswith("test image ")
 
 

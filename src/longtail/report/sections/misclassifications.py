@@ -1,4 +1,4 @@
-"""Test images that are classified wrongly, by file, and those of them whose label looks wrong."""
+"""Misclassified test images, by file, and those of them whose label looks wrong."""
 
 from __future__ import annotations
 
