@@ -15,7 +15,7 @@ from longtail.analysis.confusions import (
     usual_detail,
     varied_errors,
 )
-from longtail.evaluation.metrics import group_masks, group_numbers
+from longtail.evaluation.metrics import group_masks, shot_group_indices
 
 GROUPS = ["many", "many", "medium", "few", "few"]
 
@@ -111,7 +111,7 @@ def test_masks_follow_the_labels():
     masks = group_masks(np.array([3, 0, 3]), GROUPS)
     assert masks["few"].tolist() == [True, False, True]
     assert not masks["medium"].any()
-    assert group_numbers(GROUPS).tolist() == [0, 0, 1, 2, 2]
+    assert shot_group_indices(GROUPS).tolist() == [0, 0, 1, 2, 2]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
-from longtail.evaluation.metrics import Mask, group_means, group_numbers
+from longtail.evaluation.metrics import Mask, group_means, shot_group_indices
 
 HARDEST = 24
 """Classes of which the most pictures are kept, whatever the number of classes."""
@@ -75,7 +75,7 @@ def destinations(label: IntArray, prediction: IntArray, group_of: Sequence[Group
         >>> shares.of_errors[2].tolist()  # of the errors on few-shot images
         [0.5, 0.0, 0.5]
     """
-    numbers, size = group_numbers(group_of), len(GROUP_NAMES)
+    numbers, size = shot_group_indices(group_of), len(GROUP_NAMES)
     images = np.bincount(label, minlength=len(numbers))
     wrong = label != prediction
     missed = np.bincount(label[wrong] * size + numbers[prediction[wrong]], minlength=len(numbers) * size)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
-from longtail.evaluation.metrics import group_numbers
+from longtail.evaluation.metrics import shot_group_indices
 
 EDGES = (
     0.0, 0.001, 0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85,
@@ -121,7 +121,7 @@ def group_sums(values: npt.NDArray[Any], group_of: Sequence[GroupName]) -> npt.N
         >>> group_sums(counts, ["many", "few", "few"]).tolist()
         [[[1, 0], [0, 0], [2, 5]]]
     """
-    numbers = group_numbers(group_of)
+    numbers = shot_group_indices(group_of)
     return np.stack([values[:, numbers == number].sum(axis=1) for number in range(len(GROUP_NAMES))], axis=1)
 
 

@@ -70,15 +70,15 @@ def group_means(values: npt.ArrayLike, group_of: Sequence[GroupName]) -> FloatAr
         >>> group_means([0.5, 1.0, 0.0], ["many", "few", "few"]).tolist()
         [0.5, nan, 0.5]
     """
-    numbers = group_numbers(group_of)
+    numbers = shot_group_indices(group_of)
     return np.array([group_mean(values, np.flatnonzero(numbers == number)) for number in range(len(GROUP_NAMES))])
 
 
-def group_numbers(group_of: Sequence[GroupName]) -> IntArray:
+def shot_group_indices(group_of: Sequence[GroupName]) -> IntArray:
     """Return the position of each class's group in ``GROUP_NAMES``, shape (C,).
 
     Example:
-        >>> group_numbers(["few", "many", "many"]).tolist()
+        >>> shot_group_indices(["few", "many", "many"]).tolist()
         [2, 0, 0]
     """
     return np.array([GROUP_NAMES.index(name) for name in group_of], dtype=np.int64)
@@ -95,7 +95,7 @@ def group_masks(label: IntArray, group_of: Sequence[GroupName]) -> dict[GroupNam
         >>> {name: mask.tolist() for name, mask in group_masks(np.array([0, 1, 0]), ["many", "few"]).items()}
         {'many': [True, False, True], 'medium': [False, False, False], 'few': [False, True, False]}
     """
-    numbers = group_numbers(group_of)[label]
+    numbers = shot_group_indices(group_of)[label]
     return {name: numbers == number for number, name in enumerate(GROUP_NAMES)}
 
 
