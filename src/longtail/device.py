@@ -1,13 +1,14 @@
-"""Cores, memory and accelerator: what this machine has, and what is fast on it."""
+"""Cores, memory, processes and accelerator: what this machine has, and what is fast on it."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import psutil
@@ -51,6 +52,26 @@ def default_workers() -> int:
         True
     """
     return max(1, cores() // (runs_at_once() * _number("LOCAL_WORLD_SIZE")))  # as torchrun and accelerate set it
+
+
+def processes() -> int:
+    """Return the number of processes that torchrun or accelerate has started for this run; 1 without them.
+
+    Example:
+        >>> processes()
+        1
+    """
+    return _number("WORLD_SIZE")
+
+
+def is_first_process() -> bool:
+    """Whether this is the first process of a run on this machine, the one that reports.
+
+    Example:
+        >>> is_first_process()
+        True
+    """
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _number(variable: str) -> int:
@@ -122,8 +143,8 @@ def fast_precision(device: str) -> Literal["fp32", "bf16"]:
     """
     import torch
 
-    if on_cpu(device):  # private names, as PyTorch has no public function for the instructions of a processor
-        has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if on_cpu(device):
+        has = _multiplies_in_bf16()
     else:
         has = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if has else "fp32"
@@ -167,6 +188,25 @@ def can_fuse(parameters: Iterable[Tensor]) -> bool:
     return all(parameter.device.type in {"cpu", "cuda", "mps", "xpu"} for parameter in parameters)
 
 
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed PyTorch's generators in a ``with`` block, and restore their state after it.
+
+    Example:
+        >>> import torch
+        >>> with seeded(torch.device("cpu"), 0):
+        ...     first = torch.rand(())
+        >>> with seeded(torch.device("cpu"), 0):
+        ...     torch.rand(()) == first
+        tensor(True)
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
 def step_seed(*words: int) -> int:
     """Mix seed words into one 63-bit seed; the same words give the same seed on every machine.
 
@@ -194,3 +234,38 @@ def _processor() -> str:
     text = info.read_text(encoding="utf-8") if info.is_file() else ""
     name = re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE)
     return name[1].strip() if name else platform.processor() or platform.machine()
+
+
+# The private names of PyTorch that have no public counterpart stand in these three functions alone.
+
+
+def _multiplies_in_bf16() -> bool:
+    """Whether the processor has instructions for bf16: no public function tells."""
+    import torch
+
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def standard_gamma(concentration: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw a number from each Gamma distribution of rate 1: :mod:`torch.distributions` takes no generator.
+
+    Example:
+        >>> import torch
+        >>> standard_gamma(torch.ones(2), torch.Generator().manual_seed(0)).shape
+        torch.Size([2])
+    """
+    import torch
+
+    return torch._standard_gamma(concentration, generator=generator)
+
+
+def compile_mode_options(mode: str) -> dict[str, Any]:
+    """Return the options of a mode of ``torch.compile``, whose argument ``mode`` excludes further options.
+
+    Example:
+        >>> compile_mode_options("default")
+        {}
+    """
+    import torch._inductor
+
+    return torch._inductor.list_mode_options(mode, False)

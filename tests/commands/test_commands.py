@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from longtail.config.recipes import list_recipes, load_recipe
-from longtail.data.sources.registry import load_mnist5k
+from longtail.data.sources.builtin import load_mnist5k
 
 Call = Callable[..., Any]
 

@@ -17,7 +17,6 @@ import pytest
 from longtail import ClassCounts, cli, losses
 from longtail.compare.comparison import compare_runs
 from longtail.config.schema import LossConfig, StageConfig
-from longtail.data import sources
 from longtail.data.sources import registry
 from longtail.errors import LongtailError
 from longtail.losses import LOSSES, build_loss
@@ -113,7 +112,6 @@ def test_the_added_source_is_read(
     example: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(registry.PREFIXES, "npz", example("Adding a source").load_npz)
-    monkeypatch.setattr(sources, "PATH_PREFIXES", sources.PATH_PREFIXES | {"npz"})
     images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
     np.savez(
         tmp_path / "a.npz",

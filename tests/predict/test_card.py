@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from longtail.data.sources import last_name
+from longtail.data.sources.registry import last_name
 from longtail.errors import LongtailError
 from longtail.predict.hub import model_card
 from longtail.run.model_files import load_info, save_info

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
@@ -71,7 +70,7 @@ def cache(
 
 def _chosen(entries: Sequence[CacheEntry], source: str | None, older_than: str | None) -> list[CacheEntry]:
     if source is not None:
-        from longtail.data.loading.cache_folder import source_name
+        from longtail.data.sources.registry import source_name
 
         sources, name = {entry.contents.source for entry in entries} - {""}, source_name(source)
         if name not in sources:
@@ -92,6 +91,7 @@ def _chosen(entries: Sequence[CacheEntry], source: str | None, older_than: str |
 def growth_reported() -> Iterator[None]:
     """Report on standard error by how much the cache grew within, if that is a lot."""
     from longtail.data.loading.cache_folder import cache_folder, cache_sizes, growth
+    from longtail.device import is_first_process
 
     before = cache_sizes()
     try:
@@ -99,7 +99,7 @@ def growth_reported() -> Iterator[None]:
     finally:
         after = cache_sizes()
         grown = growth(before, after)
-        if grown > REPORTED_GROWTH and os.environ.get("LOCAL_RANK", "0") == "0":
+        if grown > REPORTED_GROWTH and is_first_process():
             total = size_words(sum(after.values()))
             sys.stderr.write(
                 f"note: the cache grew by {size_words(grown)} to {total} ({cache_folder()}): 'longtail cache' lists "

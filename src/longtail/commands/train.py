@@ -147,7 +147,7 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     """Continue a run from its last checkpoint; return the exit status."""
     from longtail.config.build import with_options
     from longtail.console import Reporter
-    from longtail.data.sources import absolute_source
+    from longtail.data.sources.registry import absolute_source
     from longtail.experiments.finished_run import require_source
     from longtail.experiments.folds import train_folds
     from longtail.training.experiment import resume_run

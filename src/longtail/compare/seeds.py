@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from longtail.config.schema import EXECUTION, flatten
-from longtail.data.sources import last_name
+from longtail.data.sources.registry import last_name
 from longtail.formatting import percent
 from longtail.run.result import RunResult
 

@@ -172,7 +172,7 @@ def complete(config: RunConfig) -> RunConfig:
         >>> complete(build({"stage1": {"loss": {"name": "gcl"}}})).model.head
         'cosine'
     """
-    from longtail.data.sources import absolute_source
+    from longtail.data.sources.registry import absolute_source
     from longtail.device import fast_precision
     from longtail.losses import loss_class, resolve_auto
 

@@ -9,9 +9,9 @@ from typing import Any
 from longtail.counts import IntArray
 from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split, count_shared
-from longtail.data.sources import PACKAGED_SOURCES, absolute_source, source_path
+from longtail.data.sources.builtin import PACKAGED
 from longtail.data.sources.image_tables import Columns, split_name
-from longtail.data.sources.registry import load_source
+from longtail.data.sources.registry import absolute_source, load_source, source_path
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.evaluation.metrics import Groups
 from longtail.evaluation.selective import SelectiveSummary, coverage_curve, selective_summary, threshold_for_coverage
@@ -146,7 +146,7 @@ def _count_seen(run: FinishedRun, source: str, rows: Split, say: Say) -> dict[st
     own_source = run.config.data.source
     try:
         path = source_path(own_source)
-        is_here = (path is not None and path.exists()) or own_source in (*PACKAGED_SOURCES, absolute_source(source))
+        is_here = (path is not None and path.exists()) or own_source in (*PACKAGED, absolute_source(source))
         if not is_here:
             raise LongtailError(f"its own source, {own_source!r}, is not on this machine.")
         prepared = run.images()

@@ -14,7 +14,8 @@ from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import Split
 from longtail.data.loading.loaders import SinglePassLoader
 from longtail.data.loading.workers import Decoder
-from longtail.data.sources import NAMED_SOURCES, absolute_source, source_path
+from longtail.data.sources.builtin import NAMES
+from longtail.data.sources.registry import absolute_source, source_path
 from longtail.errors import LongtailError, listed
 from longtail.models.model import LongTailModel
 from longtail.run.layout import read_config
@@ -143,7 +144,7 @@ def require_source(run: Path, config: DataConfig) -> None:
         LongtailError: It does not; the message says how to name its new path.
     """
     path = source_path(config.source)
-    if path is None and ":" not in config.source and config.source not in NAMED_SOURCES:
+    if path is None and ":" not in config.source and config.source not in NAMES:
         path = Path(config.source).absolute()  # a plain path that does not exist
     if path is not None and not path.exists():
         raise LongtailError(

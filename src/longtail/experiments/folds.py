@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from longtail.console import Reporter
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.dataset import ImageData, Split
 from longtail.data.splits import assign_folds, never_judged
+from longtail.device import processes
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.metrics import bin_confidences, figures, summarize_figures
 from longtail.experiments.grid_plan import Grid, PlannedRun
@@ -58,7 +58,7 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter, source: ImageD
         Interrupted: Ctrl-C or SIGTERM; the checkpoints are saved.
         LongtailError: The images cannot be divided, differ from those of a finished fold, or a fold failed.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes() > 1:
         raise LongtailError("--folds trains each fold in a process of its own: start it once, without torchrun.")
     config = complete(config)
     data = without_unreadable(config.data, source or read_source(config.data), reporter)

@@ -20,7 +20,7 @@ from longtail.config.build import Document, build, parse_yaml, read_yaml, typed,
 from longtail.config.recipes import base_config, check_recipe
 from longtail.config.resolve import choose_start, complete, draft, is_automatic, resolve
 from longtail.config.schema import EXECUTION, Count, Nested, OptionGroup, RunConfig, WholeNumber, flatten, merge, nested
-from longtail.data.sources import absolute_source
+from longtail.data.sources.registry import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.run.layout import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE, read_config
 

@@ -163,11 +163,11 @@ def default_jobs(runs: Sequence[PlannedRun]) -> int:
     """
     if not runs or max(run.config.data.image_size for run in runs) > SMALL_IMAGE:
         return 1
-    from longtail.device import memory_budget
+    from longtail.device import memory_budget, on_cpu
     from longtail.training.engine import Engine
 
     device = Engine(runs[0].config.training).device
-    if device.type == "cpu":
+    if on_cpu(str(device)):
         return 1
     return max(1, min(GPU_JOBS, int(memory_budget(device) // GPU_BYTES)))
 

@@ -25,7 +25,7 @@ from longtail.counts import ClassCounts, FloatArray
 from longtail.data.loading.workers import stack_images
 from longtail.data.samplers import SAMPLERS, build_sampler
 from longtail.data.transforms.augmentation import Augmentation, BatchTransform
-from longtail.device import named_device
+from longtail.device import named_device, seeded
 from longtail.errors import LongtailError, first_line, nearest
 from longtail.evaluation.posthoc import Adjustment, prior_shares
 from longtail.files import write_atomically
@@ -159,8 +159,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         rows, labels = self._check_training(X, y)
         seed = int(check_random_state(self.random_state).randint(_LAST_SEED))
         device = named_device(self.device)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)  # weights, dropout and the noise of losses
+        with seeded(device, seed):  # weights, dropout and the noise of losses
             self._train(rows, labels, device, seed)
         return self
 

@@ -183,9 +183,6 @@ def cached_weights(name: str) -> Path | None:
     return None
 
 
-_PATIENCE = 10  # seconds: allow for a slow connection
-
-
 # Python arguments in messages, and the options that the command line shows instead.
 COMMAND_LINE = {
     "the network timm:": "--model.name timm:",
@@ -210,7 +207,7 @@ def require_weights(name: str, *, adapters: bool = False) -> None:
         Traceback (most recent call last):
         longtail.errors.LongtailError: 'resnet32' has no published weights: name a 'timm:' network that has ...
     """
-    from longtail.data.sources.huggingface import reachable
+    from longtail.data.sources.huggingface import LONG_PATIENCE, reachable
 
     bare = name.removeprefix(TIMM_PREFIX).partition("+")[0]
     config = timm_module().get_pretrained_cfg(bare) if name.startswith(TIMM_PREFIX) else None
@@ -221,7 +218,7 @@ def require_weights(name: str, *, adapters: bool = False) -> None:
         )
     if packaged_weights(bare) or cached_weights(bare) or _in_torch_hub(str(config.url or "")):
         return
-    if config.hf_hub_id and not reachable(_PATIENCE):
+    if config.hf_hub_id and not reachable(LONG_PATIENCE):
         raise LongtailError(
             f"the pretrained weights of {name!r} are not on this machine, and the hub that has them cannot be reached: "
             f"connect to the network once so that timm can cache them, copy that cache here, or {_instead(adapters)}.",

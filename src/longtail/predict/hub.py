@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from longtail.counts import FEW_IMAGES
-from longtail.data.sources import last_name
+from longtail.data.sources.registry import last_name
 from longtail.errors import LongtailError, UsageError, first_line
 from longtail.files import Column, read_table, write_atomically, write_table, write_yaml
 from longtail.formatting import figure_text

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from longtail.config.schema import TrainingConfig
-from longtail.device import fast_precision, on_cpu
+from longtail.device import compile_mode_options, fast_precision, on_cpu
 from longtail.errors import LongtailError
 
 Made = TypeVar("Made")
@@ -218,9 +218,8 @@ class Engine(LocalEngine):
         """
         if not self.config.compile:
             return module
-        # Noise comes from PyTorch's own generator, as without compiling: the same seed gives the same run. Private: the
-        # public argument ``mode`` cannot be combined with ``options``.
-        options = torch._inductor.list_mode_options(self.config.compile_mode, False) | {"fallback_random": True}
+        # Noise comes from PyTorch's own generator, as without compiling: the same seed gives the same run.
+        options = compile_mode_options(self.config.compile_mode) | {"fallback_random": True}
         return cast("nn.Module", torch.compile(module, options=options, dynamic=False))
 
     def no_sync(self, network: nn.Module) -> AbstractContextManager[Any]:

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from longtail.config.schema import RunConfig, flatten
 from longtail.console import Reporter
-from longtail.data.sources import last_name
+from longtail.data.sources.registry import last_name
 from longtail.errors import LongtailError, first_line
 from longtail.run.checkpoint import Tracker, read_tracker, write_tracker
 from longtail.run.layout import CONFIG_FILE, HISTORY_FILE, TENSORBOARD_FOLDER

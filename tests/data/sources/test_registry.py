@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from longtail.data.sources.builtin import load_mnist5k
 from longtail.data.sources.image_tables import Columns
-from longtail.data.sources.registry import load_mnist5k, load_source
+from longtail.data.sources.registry import load_source
 from longtail.errors import LongtailError, UsageError
 
 

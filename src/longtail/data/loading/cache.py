@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import PIL
@@ -25,6 +26,7 @@ from longtail.data.loading.cache_folder import (
     make_room,
 )
 from longtail.data.loading.workers import Decoder, decode_all
+from longtail.data.sources.registry import source_name
 from longtail.errors import first_line
 
 # Smaller sets are decoded within a second, about as long as a lookup takes.
@@ -123,7 +125,8 @@ def kept_on_disk(
     else:
         try:
             folder = cache_folder()
-            return _from_disk(folder / f"{key}{PIXELS}", recorded, size, limit, contents)
+            named = replace(contents, source=source_name(contents.source))
+            return _from_disk(folder / f"{key}{PIXELS}", recorded, size, limit, named)
         except (OSError, RuntimeError) as error:  # torch raises a RuntimeError if a file cannot be mapped
             if errors:  # the disk is not to blame
                 raise

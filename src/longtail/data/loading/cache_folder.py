@@ -16,7 +16,6 @@ from typing import Literal, TypeVar
 
 from filelock import FileLock, Timeout
 
-from longtail.data.sources import source_path
 from longtail.errors import LongtailError
 
 DEFAULT_GIGABYTES = 20.0
@@ -33,7 +32,7 @@ class Contents:
 
     Attributes:
         kind: Decoded images, features of a network, or the rows of a table.
-        source: SOURCE of the images, on disk by :func:`source_name`; empty if unknown.
+        source: SOURCE of the images, its absolute path if it has one; empty if unknown.
         detail: Side in pixels, or the name of the network.
         images: Number of images.
         view: Number of the augmented view that features are of.
@@ -140,20 +139,10 @@ def cache_limit() -> float:
 
 def describe(path: Path, contents: Contents) -> None:
     """Write the description of an entry. An entry works without one, so a failure is ignored."""
-    values = asdict(contents) | {"source": source_name(contents.source)}
+    values = asdict(contents) | {"created": _utc(datetime.now(UTC).timestamp())}
     with suppress(OSError):
-        text = json.dumps(values | {"created": _utc(datetime.now(UTC).timestamp())}, ensure_ascii=False)
+        text = json.dumps(values, ensure_ascii=False)
         path.with_suffix(_DESCRIPTION).write_text(text, encoding="utf-8", errors="replace")
-
-
-def source_name(source: str) -> str:
-    """Return the name of a SOURCE in the cache, the same for all its spellings: its absolute path, if it has one.
-
-    Example:
-        >>> source_name("parquet:/data/birds.parquet"), source_name("/data/birds.parquet"), source_name("digits")
-        ('/data/birds.parquet', '/data/birds.parquet', 'digits')
-    """
-    return str(source_path(source) or source)
 
 
 def cache_sizes() -> dict[Path, int]:
@@ -195,7 +184,7 @@ def keep_table(source: str, files: Sequence[Path], read: Callable[[Path | None],
     The source cannot be read without them, so they are kept even if they exceed the limit of the cache.
 
     Args:
-        source: SOURCE of the table.
+        source: SOURCE of the table, its absolute path if it has one.
         files: Its files, identified by path, size and modification time.
         read: Reads the table into a folder of the cache, or elsewhere if given None because the cache is unusable.
     """

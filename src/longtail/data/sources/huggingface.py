@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -11,8 +10,7 @@ from pathlib import Path
 from ssl import SSLCertVerificationError
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import Request, getproxies, urlopen
+from urllib.request import Request, urlopen
 
 from longtail.data.dataset import ImageData
 from longtail.data.sources.image_tables import Columns, from_tables
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     import datasets
 
 _SAVED_MARKS = ("dataset_dict.json", "state.json")
-_PATIENCE = 3  # seconds that a hub may take to answer
+_PATIENCE, LONG_PATIENCE = 3, 10  # seconds that a hub may take to answer, also over a slow connection
 
 
 def is_saved_dataset(path: Path) -> bool:
@@ -87,20 +85,13 @@ def download(name: str) -> Mapping[str, datasets.Dataset]:
 
 @contextmanager
 def _without_retries() -> Iterator[None]:
-    """Use the local cache at once, not after half a minute of retries, if the name of the hub does not resolve."""
+    """Use the local cache at once, not after half a minute of retries, if the hub does not answer."""
     import datasets
     from huggingface_hub import constants
 
-    try:
-        # Only a proxy knows names, if there is one.
-        resolves = bool(getproxies() or socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname or "", None))
-    except OSError:
-        resolves = False
-    if resolves:
-        yield
-        return
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    if not reachable(LONG_PATIENCE):
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     try:
         yield
     finally:

@@ -38,9 +38,9 @@ def load_parquet(spec: str, columns: Columns) -> ImageData:
     filled = {name: [part for part in parts if _num_rows(part)] for name, parts in files.items()}
     if not filled.get("train", True):
         raise LongtailError(f"{spec!r} holds no images to train on: its training table has no rows; add some.")
-    source = f"parquet:{spec}"
-    tables = {name: keep_table(source, parts, partial(_read, parts)) for name, parts in filled.items() if parts}
-    data = from_tables(source, tables, columns, root=path if path.is_dir() else path.parent)
+    where = str(path.absolute())
+    tables = {name: keep_table(where, parts, partial(_read, parts)) for name, parts in filled.items() if parts}
+    data = from_tables(f"parquet:{spec}", tables, columns, root=path if path.is_dir() else path.parent)
     findings = [empty_split_finding(name) for name, parts in filled.items() if not parts]
     unread = sorted(_tables(path) - {part for parts in files.values() for part in parts}) if path.is_dir() else []
     if unread:

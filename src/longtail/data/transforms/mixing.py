@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from longtail.counts import ClassCounts, ClassCountsLike
+from longtail.device import standard_gamma
 
 
 def mixup(
@@ -218,8 +219,7 @@ def beta_sample(alpha: float, device: torch.device, generator: torch.Generator |
     if not alpha > 0:
         raise ValueError(f"alpha must be positive, got {alpha}: leave the mixing out to switch it off.")
     source = device if generator is None else generator.device
-    # torch.distributions takes no generator; this is the function under its Gamma.
-    gamma = torch._standard_gamma(torch.full((2,), alpha + 1.0, device=source), generator=generator)
+    gamma = standard_gamma(torch.full((2,), alpha + 1.0, device=source), generator)
     uniform = 1 - torch.rand(2, device=source, generator=generator)  # in (0, 1]
     logs = gamma.log() + uniform.log() / alpha
     return torch.sigmoid(logs[0] - logs[1]).to(device, non_blocking=True)
