@@ -31,6 +31,7 @@ from untrained_run import write_run as write_untrained_run  # noqa: E402
 
 from longtail.config.build import build  # noqa: E402
 from longtail.config.recipes import base_config  # noqa: E402
+from longtail.config.resolve import complete  # noqa: E402
 from longtail.config.schema import RunConfig, merge  # noqa: E402
 from longtail.console import Reporter  # noqa: E402
 
@@ -130,7 +131,7 @@ def small_config(libraries_frozen: None) -> Callable[..., RunConfig]:
             "stage1": {"optimizer": {"lr": 0.02}},
             "training": {"precision": "fp32"},  # the same numbers on every processor
         }
-        return build(merge(merge(base_config(recipe, epochs=epochs), tiny), overrides))
+        return complete(build(merge(merge(base_config(recipe, epochs=epochs), tiny), overrides)))
 
     return make
 

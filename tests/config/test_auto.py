@@ -10,7 +10,7 @@ import yaml
 from requested import requested as read
 
 from longtail.commands.output import outline, outlines
-from longtail.config.auto import PACKAGED, STRONG, Facts, choose, sentences
+from longtail.config.auto import PACKAGED, STRONG, TOPICS, Facts, choose
 from longtail.config.build import build, with_options
 from longtail.config.resolve import check_config, is_whole, resolve
 from longtail.config.schema import RunConfig
@@ -47,7 +47,7 @@ def test_the_table(facts: Facts, model: str, mode: str, recipe: str, size: int) 
     assert config.model.pretrained == (mode != "scratch")
     length = "auto" if mode == "linear" or not facts.gpu else "recipe"
     assert [choice.by for choice in choices] == ["auto"] * 4 + [length]
-    assert [reason.partition(":")[0] for reason in sentences(choices, values)] == [
+    assert [line.partition(":")[0] for line in outline(replace(config, reasons=choices))] == [
         "backbone",
         "image size",
         "training",
@@ -86,7 +86,7 @@ def test_what_the_user_chooses_is_kept_and_said() -> None:
     assert (values["model"]["name"], values["mode"], values["recipe"]) == ("timm:resnet50", "finetune", "images/gcl")
     assert (values["stage1"]["epochs"], values["data"]["resize"]) == (3, 236)
     assert [choice.option for choice in choices if choice.by == "user"] == ["model.name", "mode", "recipe"]
-    assert sum("(yours)" in line for line in sentences(choices, values)) == 3
+    assert sum("(yours)" in line for line in outline(replace(build(values), reasons=choices))) == 3
 
 
 def test_it_looks_at_the_images_themselves() -> None:
@@ -99,7 +99,8 @@ def test_it_looks_at_the_images_themselves() -> None:
 def test_the_command_line_needs_neither_recipe_nor_model() -> None:
     config = read("digits", "--out", "run", "--imbalance-ratio", "50")
     assert config.recipe == "images/logit-adjustment"
-    assert config.reasons[0].startswith("backbone: ")
+    assert [choice.option for choice in config.reasons] == list(TOPICS)
+    assert outline(config)[0].startswith("backbone: ")
     named = read("digits", "--out", "run", "--recipe", "auto", "--stage1.batch_size", "32", "--model.name", "resnet20")
     assert (named.stage1.batch_size, named.model.name) == (32, "resnet20")
     assert named.recipe == "images/ce"  # the digits are balanced
@@ -110,7 +111,9 @@ def test_the_command_line_needs_neither_recipe_nor_model() -> None:
 def test_the_reasons_are_those_of_what_is_trained() -> None:
     words = ["--stage1.epochs", "2", "--stage1.loss.name", "gcl", "--model.pretrained", "false", "--mode", "linear"]
     config = read("digits", "--out", "run", "--data.image_size", "112", *words)
-    assert config.reasons == [
+    assert [choice.by for choice in config.reasons] == ["user"] * 5
+    assert [choice.value for choice in config.reasons] == [PACKAGED, 112, "linear", "images/ce", 2]
+    assert outline(config) == [
         f"backbone: {PACKAGED}, without pretrained weights (yours)",
         "image size: 112 pixels (yours)",
         "training: linear (yours)",
@@ -190,7 +193,7 @@ def test_a_file_of_some_options_is_completed_as_those_options_on_the_command_lin
     by_flags = read("digits", "--out", "run", *flags, *epochs)
     if epochs and "--stage1.epochs" in flags:  # what is said later wins: the file is scaled, the flag stands
         assert (by_file.stage1.epochs, by_flags.stage1.epochs) == (9, 7)
-        by_file = with_options(by_file, {"stage1.epochs": 7, "reasons": by_flags.reasons})
+        by_file = replace(with_options(by_file, {"stage1.epochs": 7}), reasons=by_flags.reasons)
     assert by_file == by_flags
     assert bool(by_file.reasons) == ("cifar-lt" not in text)
 
@@ -228,3 +231,9 @@ def test_what_is_trained_is_said_where_nothing_was_chosen() -> None:
     assert all(word in first for word in ("30 epochs", "all weights", "gcl", "64", "sgd at 0.1", "mixup"))
     assert all(word in second for word in ("5 epochs", "the classifier", "class-balanced"))
     assert len(outline(resolve({"recipe": "images/ce", "mode": "linear"}))) == 2
+
+
+def test_sentences_of_earlier_versions_stay_as_they_are() -> None:
+    made = resolve({"recipe": "cifar-lt/ce", "reasons": ["training: scratch (yours)"], "mode": "scratch"})
+    assert outline(made) == ["training: scratch (yours)"]
+    assert outline(with_options(made, {"training.seed": 3})) == outline(made)

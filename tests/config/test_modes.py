@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from longtail.config.build import build as build_config
 from longtail.config.build import with_options
 from longtail.config.recipes import base_config
-from longtail.config.resolve import check_config
+from longtail.config.resolve import check_config, complete
 from longtail.config.schema import OptimizerConfig, RunConfig, merge
 from longtail.console import Reporter
 from longtail.data.loading.cache_folder import by_source, cache_entries
@@ -39,7 +39,7 @@ def build(method: str, mode: str, network: str = "timm:test_resnet", **overrides
         "data": {"source": "digits", "imbalance_ratio": 20} | SMALL, "model": {"pretrained": False},
         "training": {"precision": "fp32"},
     }  # fmt: skip
-    return build_config(merge(merge(values, tiny), overrides))
+    return complete(build_config(merge(merge(values, tiny), overrides)))
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_a_lora_run_resumes(tmp_path: Path, quiet: Reporter) -> None:
 )
 def test_what_does_not_fit_is_named(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(LongtailError, match=message):
-        check_config(build("ce", "finetune", **overrides))
+        build("ce", "finetune", **overrides)
 
 
 def test_an_unknown_mode_names_the_nearest() -> None:

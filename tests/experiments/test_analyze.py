@@ -16,6 +16,7 @@ from longtail.analysis.columns import Analysis
 from longtail.cli import main
 from longtail.config.build import build
 from longtail.config.recipes import base_config
+from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig, merge
 from longtail.console import Reporter
 from longtail.data.dataset import Split
@@ -35,7 +36,7 @@ def config(recipe: str, **overrides: object) -> RunConfig:
         "model": {"name": "plain-cnn"},
         "training": {"precision": "fp32"},
     }
-    return build(merge(merge(base_config(recipe, epochs=1), tiny), overrides))
+    return complete(build(merge(merge(base_config(recipe, epochs=1), tiny), overrides)))
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def test_a_run_saves_what_auto_came_to(tmp_path: Path) -> None:
         "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 8}, "model": {"name": "plain-cnn"},
         "stage1": {"loss": {"options": {"scale": "auto"}}}, "stage2": {"loss": {"options": {"scale": "auto"}}},
     }  # fmt: skip
-    config = build(merge(base_config("demo/gcl", epochs=1), overrides))
+    config = complete(build(merge(base_config("demo/gcl", epochs=1), overrides)))
     metrics = start_run(config, tmp_path / "run", Reporter(quiet=True))
     assert metrics["losses"]["stage1"]["scale"] == 30.0
     assert metrics["losses"]["stage2"]["scale"] == 20.0

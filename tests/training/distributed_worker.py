@@ -17,6 +17,7 @@ from torch import Tensor
 
 from longtail.cli import main
 from longtail.config.build import build, read_config_file
+from longtail.config.resolve import complete
 from longtail.console import Interrupted, Reporter
 from longtail.data.loading.loaders import Batch, ResidentLoader
 from longtail.experiments.evaluate import evaluate_run
@@ -37,7 +38,7 @@ def work(config: str, out: str, finished: str) -> None:
     stopped = f"{out}-stopped"
     with contextlib.suppress(Interrupted):
         start_run(
-            build(read_config_file(config).values),
+            complete(build(read_config_file(config).values)),
             Path(stopped),
             Reporter(quiet=True),
             callbacks=[CtrlC(1, 1, 10)],

@@ -26,10 +26,10 @@ WORKER = Path(__file__).with_name("distributed_worker.py")
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory, launch_two: Callable[..., None]) -> tuple[Path, Path]:
     """The same run by one process and by two; the network has no batch normalization."""
-    from longtail.config.build import build
+    from longtail.config.resolve import resolve
 
     folder = tmp_path_factory.mktemp("pair")
-    config = build({
+    config = resolve({
         "data": {
             "source": "digits", "image_size": 16, "augmentation": "crop-flip", "validation_fraction": 0.0,
         },

@@ -162,6 +162,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recorded run that was never stopped."""
     from longtail.config.build import build
     from longtail.config.recipes import base_config
+    from longtail.config.resolve import complete
     from longtail.config.schema import merge
 
     tiny = {
@@ -169,7 +170,8 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {"name": "plain-cnn"}, "stage1": {"optimizer": {"lr": 0.02}},
     }  # fmt: skip
     out = tmp_path_factory.mktemp("straight") / "run"
-    start_run(build(merge(merge(base_config("cifar-lt/gcl"), tiny), TWO_STAGES)), out, Reporter(quiet=True))
+    config = complete(build(merge(merge(base_config("cifar-lt/gcl"), tiny), TWO_STAGES)))
+    start_run(config, out, Reporter(quiet=True))
     return out
 
 

@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from longtail.config.build import build
 from longtail.config.recipes import base_config
-from longtail.config.resolve import check_config
+from longtail.config.resolve import check_config, complete
 from longtail.config.schema import RunConfig, merge
 from longtail.console import Reporter
 from longtail.losses.base import LongTailLoss
@@ -92,7 +92,7 @@ def tiny(method: str, mode: str, source: Path) -> RunConfig:
         "model": {"pretrained": False}, "training": {"precision": "fp32"}, "stage1": stage | views[0],
         "stage2": stage | views[1],
     }  # fmt: skip
-    return build(merge(values, overrides))
+    return complete(build(merge(values, overrides)))
 
 
 @pytest.mark.parametrize("mode", ["linear", "finetune", "lora", "scratch"])

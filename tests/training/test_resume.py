@@ -21,6 +21,7 @@ from ctrl_c import CtrlC
 from safetensors.torch import load_file
 
 from longtail.config.build import build, with_options
+from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig
 from longtail.console import Interrupted, InterruptGuard, Reporter
 from longtail.errors import LongtailError
@@ -59,7 +60,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 16},
         "stage1": {"optimizer": {"lr": 0.02}},
     }
-    config = build(merge(merge(base_config("cifar-lt/gcl"), tiny), TWO_STAGES))
+    config = complete(build(merge(merge(base_config("cifar-lt/gcl"), tiny), TWO_STAGES)))
     out = tmp_path_factory.mktemp("straight") / "run"
     start_run(config, out, Reporter(quiet=True))
     return out

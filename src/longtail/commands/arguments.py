@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from longtail.config.schema import RunConfig, choices_of, defaults, flatten, groups_of, nested, option_types
+from longtail.config.schema import RunConfig, choices_of, defaults, flatten, groups_of, option_types
 from longtail.errors import UsageError, as_usage, nearest
 
 SHORT: Final = {
@@ -173,14 +173,8 @@ def parse(program: str, function: Callable[..., Any], words: Sequence[str]) -> d
         return _help(program, function, arguments, everything="--help-all" in texts)
     positionals, parts = _divide(program, rest, flags, texts)
     values = _take(program, function, arguments, positionals, texts)
-    options = {
-        flags[flag].name: _read(text, flags[flag].kind, flag) for flag, text in texts.items() if flags[flag].options
-    }
+    options = {flags[flag].name: _value(text, flags[flag]) for flag, text in texts.items() if flags[flag].options}
     options |= {flag.removeprefix("--"): _read(text, Any, flag) for flag, text in parts.items()}
-    if options:
-        from longtail.config.build import build
-
-        build(nested(options), flags={flags[flag].name: flag for flag in texts})
     return values | {argument.options: options for argument in arguments if argument.options}
 
 
@@ -232,10 +226,7 @@ def _take(
     missing = []
     for argument in (each for each in arguments if not each.options):
         if argument.flag in texts:
-            from longtail.config.build import check_value
-
-            value = _read(texts[argument.flag], argument.kind, argument.flag)
-            values[argument.name] = check_value(value, argument.kind, argument.flag)
+            values[argument.name] = _value(texts[argument.flag], argument)
         elif positionals and not argument.flag:
             values[argument.name] = positionals[:] if argument.is_list else positionals[0]
             del positionals[: None if argument.is_list else 1]
@@ -246,6 +237,13 @@ def _take(
     if positionals:
         raise UsageError(f"unknown argument {positionals[0]!r}. '{program} --help' lists them all.")
     return values
+
+
+def _value(text: Any, argument: Argument) -> Any:
+    """Read and check the value of an argument with a flag."""
+    from longtail.config.build import check_value
+
+    return check_value(_read(text, argument.kind, argument.flag), argument.kind, argument.flag)
 
 
 def _read(text: Any, kind: Any, flag: str) -> Any:

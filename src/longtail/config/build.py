@@ -56,13 +56,12 @@ class Document:
         return f"{self.name}, {self.places[key]}" if key else self.name
 
 
-def build(values: Nested, where: str | Document = "", *, flags: Mapping[str, str] | None = None) -> RunConfig:
+def build(values: Nested, where: str | Document = "") -> RunConfig:
     """Build the configuration of a run; no other function does.
 
     Args:
         values: Nested values; what is left out has its default.
         where: The file they come from, for the error; empty for the command line.
-        flags: How options were typed, by dotted name, where not as ``--name``.
 
     Raises:
         LongtailError: An unknown name, a value of the wrong type or out of range; from the command line, a
@@ -75,7 +74,7 @@ def build(values: Nested, where: str | Document = "", *, flags: Mapping[str, str
         Traceback (most recent call last):
         longtail.errors.LongtailError: mine.yaml has an unknown option 'stage1.epohcs'. Did you mean 'stage1.epochs'?
     """
-    return typed(RunConfig, merge(defaults(), values), where, types=option_types(), flags=flags)
+    return typed(RunConfig, merge(defaults(), values), where, types=option_types())
 
 
 def with_options(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any, Final
 
-from longtail.config.auto import AUTO, Facts, choose, mark_overrides, sentences
-from longtail.config.build import Document, build
+from longtail.config.auto import AUTO, Facts, after_overrides, choose
+from longtail.config.build import Document, build, with_options
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe, scale_epochs
 from longtail.config.schema import DataConfig, ModelConfig, Nested, RunConfig, StageConfig, flatten, merge, nested
 from longtail.errors import UsageError, as_usage, nearest
@@ -62,15 +62,16 @@ def resolve(
         for name in ("mode", "recipe"):
             if asked.get(name):
                 raise UsageError(f"{file.name} sets all that --{name} would set: leave out --{name} or --config.")
-        config = base_config(None, epochs=epochs, overlay=from_file | {"reasons": []})
+        start = values = base_config(None, epochs=epochs, overlay=from_file | {"reasons": []})
     else:
-        config = choose_start(asked, from_file, epochs, facts)
-    start = config
+        start, values = choose_start(asked, from_file, epochs, facts)
     for options in given:
-        config = _lay(config, options)
+        values = _lay(values, options)
         if "reasons" in options:  # a grid holds those for what it chose
-            start = config
-    return complete(build(config | {"reasons": mark_overrides(start, config)}))
+            start = values
+    config = build(values)
+    reasons = [each if isinstance(each, str) else after_overrides(each, start, values) for each in config.reasons]
+    return complete(replace(config, reasons=reasons))
 
 
 def draft(*given: Mapping[str, Any], file: Document | None = None) -> RunConfig:
@@ -112,8 +113,8 @@ def is_whole(values: Nested) -> bool:
     return flatten(values).keys() >= _CHOSEN
 
 
-def choose_start(asked: Nested, from_file: Nested, epochs: int | None, facts: Facts | None) -> Nested:
-    """Return the recipe or the automatic choices, with a file that is not whole over it.
+def choose_start(asked: Nested, from_file: Nested, epochs: int | None, facts: Facts | None) -> tuple[Nested, Nested]:
+    """Return the recipe or the automatic choices, and the same with a file that is not whole over it.
 
     Args:
         asked: The options that the user gave, of which recipe, mode, network and image size decide what is chosen.
@@ -133,16 +134,16 @@ def choose_start(asked: Nested, from_file: Nested, epochs: int | None, facts: Fa
         check_recipe(recipe, both.get("data", {}).get("source", ""))
     model = both.get("model", {}).get("name")
     if facts is None or not is_automatic(recipe):
-        return base_config(recipe, epochs=epochs, mode=mode, model=model, overlay=from_file)
+        config = base_config(recipe, epochs=epochs, mode=mode, model=model, overlay=from_file)
+        return config, config
     size = both.get("data", {}).get("image_size")
     config, choices = choose(facts, recipe=recipe, mode=mode, model=model, image_size=size, epochs=epochs)
-    config["reasons"] = sentences(choices, config)
+    config["reasons"] = [asdict(choice) for choice in choices]
     if epochs is not None and "epochs" in from_file.get("stage1", {}):
         # The choices have that length already.
         scaled = flatten(scale_epochs(merge(config, from_file), epochs))
         from_file = nested({key: scaled.get(key, value) for key, value in flatten(from_file).items()})
-    after = merge(config, from_file)
-    return after | {"reasons": mark_overrides(config, after)}
+    return config, merge(config, from_file)
 
 
 def _lay(config: Nested, options: Mapping[str, Any]) -> Nested:
@@ -177,7 +178,7 @@ def complete(config: RunConfig) -> RunConfig:
     from longtail.losses import loss_class, resolve_auto
 
     check_config(config)
-    options: Nested = {"data.source": absolute_source(config.data.source)}
+    options: dict[str, Any] = {"data.source": absolute_source(config.data.source)}
     if config.model.weights:
         options["model.weights"] = str(Path(config.model.weights).absolute())
     if config.model.head == "auto":
@@ -189,7 +190,7 @@ def complete(config: RunConfig) -> RunConfig:
         options[f"stage{number}.loss.options"] = resolve_auto(
             stage.loss.name, stage.loss.options, stage=number, on_features=config.is_on_features
         )
-    return build(_lay(asdict(config), options))
+    return with_options(config, options)
 
 
 def check_config(config: RunConfig) -> None:

@@ -318,6 +318,26 @@ class TrainingConfig(OptionGroup):
     tracker_project: str = "longtail"
 
 
+ChosenBy = Literal["auto", "user", "recipe"]
+
+
+@dataclass(frozen=True)
+class Choice(OptionGroup):
+    """A value that was chosen for a run.
+
+    Attributes:
+        option: Dotted name of the option, one of :data:`longtail.config.auto.TOPICS`.
+        value: Its value.
+        reason: Why, as a clause; empty where the user chose.
+        by: Who chose: the table of automatic choices, the user, or the recipe, whose length stays as it is.
+    """
+
+    option: str
+    value: str | int
+    reason: str = ""
+    by: ChosenBy = "auto"
+
+
 @dataclass(frozen=True)
 class RunConfig(OptionGroup):
     """Everything a run is made from; ``config.yaml`` of a run holds exactly this.
@@ -325,7 +345,7 @@ class RunConfig(OptionGroup):
     Attributes:
         recipe: Name of the recipe that the values start from; chosen by the images when not given.
         mode: How much of the network is trained; empty where the recipe says so.
-        reasons: Why ``--recipe auto`` chose what it chose, a sentence for each choice.
+        reasons: What ``--recipe auto`` chose and why; those of earlier versions are sentences.
         data: Images and splits.
         model: Network.
         stage1: Representation learning.
@@ -335,7 +355,7 @@ class RunConfig(OptionGroup):
 
     recipe: str = ""
     mode: Mode = ""
-    reasons: list[str] = field(default_factory=list)
+    reasons: list[Choice | str] = field(default_factory=list)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     stage1: StageConfig = field(default_factory=lambda: StageConfig(epochs=1))

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from longtail.config.build import with_options
-from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts, IntArray
@@ -60,7 +59,6 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter, source: ImageD
     """
     if processes() > 1:
         raise LongtailError("--folds trains each fold in a process of its own: start it once, without torchrun.")
-    config = complete(config)
     data = without_unreadable(config.data, source or read_source(config.data), reporter)
     grid = plan_folds(config, out)
     _require_same(grid, data)

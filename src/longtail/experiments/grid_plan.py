@@ -15,11 +15,22 @@ from typing import Annotated, Any, Final, Literal, get_type_hints
 from annotated_types import Len
 
 from longtail.compare.ablations import short_option
-from longtail.config.auto import AUTO, Facts, mark_overrides
+from longtail.config.auto import AUTO, Facts, after_overrides
 from longtail.config.build import Document, build, parse_yaml, read_yaml, typed, with_options
 from longtail.config.recipes import base_config, check_recipe
 from longtail.config.resolve import choose_start, complete, draft, is_automatic, resolve
-from longtail.config.schema import EXECUTION, Count, Nested, OptionGroup, RunConfig, WholeNumber, flatten, merge, nested
+from longtail.config.schema import (
+    EXECUTION,
+    Choice,
+    Count,
+    Nested,
+    OptionGroup,
+    RunConfig,
+    WholeNumber,
+    flatten,
+    merge,
+    nested,
+)
 from longtail.data.sources.registry import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.run.layout import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE, read_config
@@ -355,12 +366,13 @@ def _with_choices(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Fact
 
         seen[key], _ = inspect_environment(first)
     epochs, asked = run.epochs or spec.epochs, nested(given)
-    config = choose_start(merge(nested(start), asked), {}, epochs, seen[key])
+    config, _ = choose_start(merge(nested(start), asked), {}, epochs, seen[key])
     name = config["model"]["name"]
     base = flatten(base_config(config["recipe"], epochs=epochs, mode=config["mode"], model=name))
     chosen = {key: value for key, value in flatten(config).items() if base.get(key) != value}
     chosen = {"mode": config["mode"], "model.name": name} | chosen
-    chosen["reasons"] = mark_overrides(config, merge(config, asked))
+    whole = merge(config, asked)
+    chosen["reasons"] = [asdict(after_overrides(Choice(**each), config, whole)) for each in config["reasons"]]
     chosen = {key: value for key, value in chosen.items() if key not in given}
     return replace(run, recipe=config["recipe"], set=chosen | run.set)
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.console import Bar, Interrupted, InterruptGuard, Reporter
 from longtail.data.dataset import ImageData
@@ -58,7 +57,7 @@ def start_run(
     """Train into a new folder and return the metrics.
 
     Args:
-        config: Everything the run is made from.
+        config: Everything the run is made from, see :func:`longtail.config.resolve.resolve`.
         out: The RUN folder.
         reporter: Messages and progress bars for the user.
         source: The source of the images, where it has been read already.
@@ -68,7 +67,6 @@ def start_run(
         LongtailError: The folder holds something already.
     """
     refuse_existing(out)
-    config = complete(config)
     engine = Engine(config.training)
     was_there = out.exists()
     engine.wait()  # every process has looked at the folder before the first one writes to it
@@ -92,7 +90,7 @@ def resume_run(
     """Continue a run from its last checkpoint, from the start where it has none yet, and return the metrics.
 
     Args:
-        config: The configuration of the run.
+        config: The configuration of the run, completed where an earlier version wrote it.
         out: The RUN folder.
         reporter: Messages and progress bars for the user.
         moved: Whether the source of the configuration is a new path, which is stored once the images prove the same.
@@ -107,7 +105,6 @@ def resume_run(
             f"{out} holds a trained model and no checkpoint to continue from, as a finished run removes it: train into "
             "a new --out."
         )
-    config = complete(config)
     experiment = Experiment(config, out, reporter, Engine(config.training), state=state, callbacks=callbacks)
     if moved and experiment.engine.is_main:
         write_config(out, config)
