@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from longtail.models.timm import prepare_torchvision
+from longtail.device import prepare_torchvision
 
 prepare_torchvision()
 from torchvision import transforms  # noqa: E402  (after the fix above)

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import recall_score
 from torch import Tensor, nn
 
-from longtail.models.timm import prepare_torchvision
+from longtail.device import prepare_torchvision
 
 prepare_torchvision()  # transformers and timm import torchvision; needed only where that does not fit torch
 

@@ -52,9 +52,6 @@ class ClassCounts:
         numbered = range(len(self.counts))
         given = names if names is not None else counts.names if isinstance(counts, ClassCounts) else numbered
         object.__setattr__(self, "names", tuple(map(str, given)))
-        self._check()
-
-    def _check(self) -> None:
         if len(self.counts) < 2:
             raise ValueError(f"ClassCounts needs at least 2 classes, got {len(self.counts)}: add a second class.")
         if min(self.counts) < 0:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # PyTorch is loaded where it is needed: counting cores does w
 
 # Number of runs of a grid that share this machine: the grid sets it for the processes that train them.
 JOBS = "LONGTAIL_JOBS"
+# A Library takes its operators with it when it is collected, so what was declared is held here.
+_declared: list[torch.library.Library] = []
 
 
 def cores() -> int:
@@ -234,6 +236,40 @@ def _processor() -> str:
     text = info.read_text(encoding="utf-8") if info.is_file() else ""
     name = re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE)
     return name[1].strip() if name else platform.processor() or platform.machine()
+
+
+def prepare_torchvision() -> bool:
+    """Import torchvision, next to a build of torch too that its compiled half does not fit.
+
+    ``timm`` and ``torchmetrics`` import torchvision on their way in. Its Python half describes the operators ``nms``
+    and ``qnms`` to torch, and those exist only once its compiled half is loaded. The wheel of torchvision on PyPI is
+    built for CUDA; with a CPU build of torch the compiled half cannot load, and the import stops with "operator
+    torchvision::nms does not exist". Nothing here uses these operators, so naming their signatures is enough.
+
+    Call this before importing timm or torchmetrics. It may be called any number of times.
+
+    Returns:
+        Whether the signatures were declared: False where torchvision is absent, already imported, or whole.
+
+    Example:
+        >>> _ = prepare_torchvision()
+        >>> prepare_torchvision()  # the second call finds nothing left to do
+        False
+    """
+    import torch
+
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        return False
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+        for operator in ("nms", "qnms"):
+            signature = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            library.define(signature)  # type: ignore[no-untyped-call]
+        _declared.append(library)
+        return True
+    return False
 
 
 # The private names of PyTorch that have no public counterpart stand in these three functions alone.

@@ -143,12 +143,10 @@ def write_table(path: Path, table: pa.Table) -> None:
     Raises:
         LongtailError: The system refuses to write.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
-    write_atomically(path, buffer.getvalue().to_pybytes())
+    with writing(path) as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 def output_path(out: str | os.PathLike[str]) -> Path:

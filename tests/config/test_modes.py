@@ -17,9 +17,9 @@ from longtail.config.schema import OptimizerConfig, RunConfig, merge
 from longtail.console import Reporter
 from longtail.data.loading.cache_folder import by_source, cache_entries
 from longtail.data.loading.loaders import ResidentLoader
+from longtail.device import prepare_torchvision
 from longtail.errors import LongtailError
 from longtail.experiments.evaluate import evaluate_run
-from longtail.models.timm import prepare_torchvision
 from longtail.run.layout import read_config as config_of
 from longtail.run.model_files import load_run
 from longtail.training import frozen_features as features

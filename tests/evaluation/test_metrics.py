@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision_recall_fscore_support
 
+from longtail.device import prepare_torchvision
 from longtail.evaluation.metrics import (
     accuracy,
     bin_confidences,
@@ -19,7 +20,6 @@ from longtail.evaluation.metrics import (
     precision_per_class,
     recall_per_class,
 )
-from longtail.models.timm import prepare_torchvision
 
 prepare_torchvision()
 from torchmetrics.functional.classification import multiclass_calibration_error  # noqa: E402

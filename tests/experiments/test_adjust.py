@@ -14,7 +14,8 @@ from longtail.evaluation.confusion import EvaluationMetrics, summarize
 from longtail.evaluation.posthoc import fit_temperature, logit_adjust, tau_normalize
 from longtail.experiments.adjust import AdjustmentOptions, choose, confidences
 from longtail.models.heads import CosineHead, LinearHead, ScaledHead
-from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing
+from longtail.models.preprocessing import Preprocessing
+from longtail.run.model_files import ModelInfo, ModelSpec
 
 COUNTS = (900, 90, 9, 1)
 INFO = ModelInfo(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from longtail.device import prepare_torchvision
 from longtail.errors import LongtailError
 from longtail.models import build_model
 from longtail.models.adapters import add_adapters, merge_adapters, train_only_adapters
-from longtail.models.timm import prepare_torchvision
 
 prepare_torchvision()  # before peft
 pytest.importorskip("peft", reason="peft is not installed")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from longtail.device import prepare_torchvision
 from longtail.errors import LongtailError
 from longtail.models.backbones import build_backbone
 from longtail.models.timm import (
@@ -18,7 +19,6 @@ from longtail.models.timm import (
     cached_weights,
     load_in_order,
     packaged_weights,
-    prepare_torchvision,
     require_weights,
     timm_inputs,
     timm_module,
@@ -109,7 +109,7 @@ def test_a_timm_network_says_what_it_was_trained_on(name: str, size: int, resize
 def test_torchvision_is_only_touched_where_it_is_broken() -> None:
     # In a fresh process, because what is declared once stays declared.
     code = (
-        "from longtail.models.timm import prepare_torchvision\n"
+        "from longtail.device import prepare_torchvision\n"
         "import importlib, sys\n"
         "try:\n    import torchvision\n    whole = True\n"
         "except RuntimeError:\n    whole = False\n"

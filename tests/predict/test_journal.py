@@ -17,9 +17,10 @@ from PIL import Image
 
 from longtail.errors import LongtailError
 from longtail.models import build_model
+from longtail.models.preprocessing import Preprocessing
 from longtail.predict.journal import Journal
 from longtail.predict.predict import predict_images
-from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing, save_model
+from longtail.run.model_files import ModelInfo, ModelSpec, save_model
 
 COLUMNS = ["path", "prediction", "confidence"]
 ROWS = [

@@ -27,11 +27,12 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from longtail.data.decode import decode, to_uint8
 from longtail.errors import LongtailError
 from longtail.models import LongTailModel, build_model
+from longtail.models.preprocessing import Preprocessing
 from longtail.predict.images import Item
 from longtail.predict.journal import Format, Journal
 from longtail.predict.predict import predict_images
 from longtail.predict.predictor import read_batches
-from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing, load_info, save_info, save_model
+from longtail.run.model_files import ModelInfo, ModelSpec, load_info, save_info, save_model
 
 CLASSES = ("lynx", "marten, pine", "山猫")
 PREPROCESSING = Preprocessing(size=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.25), resize=20)

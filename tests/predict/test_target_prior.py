@@ -11,8 +11,9 @@ import torch
 
 from longtail.errors import LongtailError
 from longtail.evaluation.posthoc import logit_adjustment
+from longtail.models.preprocessing import Preprocessing
 from longtail.predict.target_prior import SMALLEST_SHARE, read_prior, with_prior
-from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing
+from longtail.run.model_files import ModelInfo, ModelSpec
 
 INFO = ModelInfo(
     model=ModelSpec("plain-cnn", "cosine"),

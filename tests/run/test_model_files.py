@@ -16,10 +16,10 @@ from longtail.errors import LongtailError
 from longtail.evaluation.posthoc import Adjustment, Prior
 from longtail.files import write_atomically
 from longtail.models import LongTailModel, build_model
+from longtail.models.preprocessing import Preprocessing
 from longtail.run.model_files import (
     ModelInfo,
     ModelSpec,
-    Preprocessing,
     load_info,
     load_model,
     load_run,

@@ -16,7 +16,8 @@ from PIL import Image
 
 from longtail.evaluation.posthoc import Adjustment
 from longtail.models import build_model
-from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing, save_model
+from longtail.models.preprocessing import Preprocessing
+from longtail.run.model_files import ModelInfo, ModelSpec, save_model
 
 CLASSES = ("lynx", "marten | pine", "山猫")
 

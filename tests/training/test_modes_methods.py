@@ -22,8 +22,8 @@ from longtail.config.recipes import base_config
 from longtail.config.resolve import check_config, complete
 from longtail.config.schema import RunConfig, merge
 from longtail.console import Reporter
+from longtail.device import prepare_torchvision
 from longtail.losses.base import LongTailLoss
-from longtail.models.timm import prepare_torchvision
 from longtail.training.experiment import start_run
 
 prepare_torchvision()

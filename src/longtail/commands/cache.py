@@ -90,7 +90,7 @@ def _chosen(entries: Sequence[CacheEntry], source: str | None, older_than: str |
 @contextmanager
 def growth_reported() -> Iterator[None]:
     """Report on standard error by how much the cache grew within, if that is a lot."""
-    from longtail.data.loading.cache_folder import cache_folder, cache_sizes, growth
+    from longtail.data.loading.cache_folder import cache_folder, cache_sizes
     from longtail.device import is_first_process
 
     before = cache_sizes()
@@ -98,7 +98,8 @@ def growth_reported() -> Iterator[None]:
         yield
     finally:
         after = cache_sizes()
-        grown = growth(before, after)
+        # What was deleted meanwhile does not count.
+        grown = sum(max(0, size - before.get(path, 0)) for path, size in after.items())
         if grown > REPORTED_GROWTH and is_first_process():
             total = size_words(sum(after.values()))
             sys.stderr.write(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from longtail.errors import LongtailError, OwnRangeWarning, UnreadableImageError
+from longtail.errors import LongtailError, OwnRangeWarning, UnreadableImageError, first_line
 
 
 def _suffixes(names: str) -> frozenset[str]:
@@ -102,7 +102,9 @@ def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.
     except UnidentifiedImageError:
         raise UnreadableImageError(f"{label!r} is not an image that can be read: remove or re-export it.") from None
     except Exception as error:  # each of Pillow's readers raises errors of its own on damaged data
-        raise UnreadableImageError(f"{label!r} cannot be opened ({_reason(error)}): remove or re-export it.") from None
+        raise UnreadableImageError(
+            f"{label!r} cannot be opened ({first_line(error)}): remove or re-export it."
+        ) from None
     if image.width * image.height > limit:
         image.close()
         raise _too_large(label, image.size)
@@ -153,11 +155,6 @@ def _too_large(label: str, size: tuple[int, int] | None) -> UnreadableImageError
 
 def _unread(label: str) -> UnreadableImageError:
     return UnreadableImageError(f"{label!r} is in a format that is not read: convert it to JPEG or PNG.")
-
-
-def _reason(error: BaseException) -> str:
-    """Return the message of a reader's error in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _clear_value(image: Image.Image) -> Any:
@@ -251,7 +248,8 @@ def square_of(image: object, crop: CenterCrop, name: str = "") -> npt.NDArray[np
         return read_square(image, crop, name)
     if isinstance(image, np.ndarray):
         pixels = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
-        if not is_image_array(pixels):
+        has_shape = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+        if pixels.dtype != np.uint8 or not has_shape or not pixels.size:
             raise LongtailError(
                 f"an array of {image.dtype} of shape {image.shape} is not an image: give uint8 (H, W, 3) or (H, W)."
             )
@@ -320,17 +318,6 @@ def has_own_range(image: Image.Image) -> bool:
     return not 0 <= low <= high <= _DEEPEST  # type: ignore[operator]  # of one band
 
 
-def is_image_array(pixels: npt.NDArray[Any]) -> bool:
-    """Whether an array is an image: uint8 (H, W) or (H, W, 3), with at least one pixel.
-
-    Example:
-        >>> is_image_array(np.zeros((4, 6), np.uint8)), is_image_array(np.zeros((4, 6, 2), np.uint8))
-        (True, False)
-    """
-    has_shape = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
-    return pixels.dtype == np.uint8 and has_shape and pixels.size > 0
-
-
 def is_image_path(path: str | os.PathLike[str]) -> bool:
     """Whether a file name has the extension of an image.
 
@@ -379,7 +366,7 @@ def opened(source: bytes | str | os.PathLike[str], name: str = "") -> Iterator[I
             raise
         except Exception as error:
             raise UnreadableImageError(
-                f"{label!r} is damaged ({_reason(error)}): remove it or fetch it again."
+                f"{label!r} is damaged ({first_line(error)}): remove it or fetch it again."
             ) from None
 
 

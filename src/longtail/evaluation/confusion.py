@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from longtail.counts import ClassCounts
+from longtail.device import prepare_torchvision
 from longtail.evaluation.metrics import BINS, Groups, Summary, bin_confidences, figures, summarize_figures
-from longtail.models.timm import prepare_torchvision
 
 prepare_torchvision()
 from torchmetrics import Metric  # noqa: E402 - torchvision has to be prepared first

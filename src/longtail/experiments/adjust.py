@@ -161,7 +161,8 @@ def describe_prior(info: ModelInfo) -> str:
 
     Example:
         >>> from longtail.evaluation.posthoc import logit_adjustment
-        >>> from longtail.run.model_files import ModelSpec, Preprocessing
+        >>> from longtail.models.preprocessing import Preprocessing
+        >>> from longtail.run.model_files import ModelSpec
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
         >>> describe_prior(info), describe_prior(replace(info, prior="uniform"))
@@ -239,7 +240,8 @@ def choose(info: ModelInfo, head: nn.Module, logits: Tensor, labels: Tensor, opt
 
     Example:
         >>> from longtail.models.heads import LinearHead
-        >>> from longtail.run.model_files import ModelSpec, Preprocessing
+        >>> from longtail.models.preprocessing import Preprocessing
+        >>> from longtail.run.model_files import ModelSpec
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
         >>> logits, labels = torch.tensor([[3.0, 0.0], [1.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1, 0])

@@ -21,9 +21,10 @@ from longtail.files import read_json
 from longtail.models import LongTailModel, build_model
 from longtail.models.backbones import Standardize
 from longtail.models.model import with_head
+from longtail.models.preprocessing import Finite, Preprocessing
 from longtail.models.timm import timm_inputs
 from longtail.run.layout import MODEL_FILE
-from longtail.run.model_files import Finite, Preprocessing, check_weights, load_run, load_weights
+from longtail.run.model_files import check_weights, load_run, load_weights
 
 FILE_NAME: Final = "classifier.json"
 FORMAT_VERSION: Final = 1
@@ -70,12 +71,7 @@ def build_network(
         return with_head(model.backbone, num_classes, head, name=model.name), info.preprocessing
     if not pretrained and not trained:
         raise LongtailError("a frozen network needs weights: set pretrained=True or train_backbone=True.")
-    inputs = timm_inputs(str(backbone))
-    if inputs is None:
-        looks = Preprocessing(image_size or _OWN_SIZE, _OWN_MEAN, _OWN_STD)
-    else:
-        inputs = inputs.at(image_size)
-        looks = Preprocessing(inputs.size, inputs.mean, inputs.std, inputs.resize, inputs.interpolation)
+    looks = (timm_inputs(str(backbone)) or Preprocessing(_OWN_SIZE, _OWN_MEAN, _OWN_STD)).at(image_size or None)
     return build_model(str(backbone), num_classes, head, pretrained=pretrained, in_size=looks.size), looks
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longtail.device import prepare_torchvision
 from longtail.integrations.features import ReadFeatures
 from longtail.losses.base import LongTailLoss
-from longtail.models.timm import prepare_torchvision
 
 prepare_torchvision()  # transformers imports torchvision
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments  # noqa: E402

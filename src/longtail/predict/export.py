@@ -78,7 +78,8 @@ class Deployed(nn.Module):
         info: Its information.
 
     Example:
-        >>> from longtail.run.model_files import ModelSpec, Preprocessing
+        >>> from longtail.models.preprocessing import Preprocessing
+        >>> from longtail.run.model_files import ModelSpec
         >>> from longtail.models import build_model
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.25,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)

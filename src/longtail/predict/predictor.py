@@ -18,10 +18,11 @@ from longtail.data.loading.workers import read_ahead
 from longtail.device import cores
 from longtail.errors import LongtailError, UsageError
 from longtail.models import LongTailModel
+from longtail.models.preprocessing import Preprocessing
 from longtail.predict.hub import local_run
 from longtail.predict.images import Item, as_items
 from longtail.predict.target_prior import read_prior, with_prior
-from longtail.run.model_files import ModelInfo, Preprocessing, load_run
+from longtail.run.model_files import ModelInfo, load_run
 
 FloatArray = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]

@@ -51,7 +51,8 @@ def with_prior(info: ModelInfo, prior: Sequence[float] | FloatArray) -> ModelInf
 
     Example:
         >>> import torch
-        >>> from longtail.run.model_files import ModelSpec, Preprocessing
+        >>> from longtail.models.preprocessing import Preprocessing
+        >>> from longtail.run.model_files import ModelSpec
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
         >>> with_prior(info, [50, 50]).scores(torch.tensor([[0.9, 0.1]]).log()).softmax(dim=1)
@@ -84,7 +85,8 @@ def read_prior(spec: str, info: ModelInfo, say: Callable[[str], None] | None = N
             not a share.
 
     Example:
-        >>> from longtail.run.model_files import ModelSpec, Preprocessing
+        >>> from longtail.models.preprocessing import Preprocessing
+        >>> from longtail.run.model_files import ModelSpec
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
         >>> read_prior("train", info).tolist(), read_prior("uniform", info).tolist()

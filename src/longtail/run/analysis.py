@@ -25,17 +25,6 @@ OPTIONAL: Final = ("pca_x", "pca_y", "tsne_x", "tsne_y", "umap_x", "umap_y", "cl
 """Columns that a file may lack: they then read as NaN."""
 
 
-class _Collapse(BaseModel):
-    """The measures of neural collapse; one that cannot be measured is None."""
-
-    nc1: float | None = None
-    equinorm: float | None = None
-    equiangularity: float | None = None
-    simplex_deviation: float | None = None
-    duality: float | None = None
-    within_between: float | None = None
-
-
 class _SplitSummary(BaseModel):
     """The numbers of a split as a whole."""
 
@@ -47,7 +36,8 @@ class _SplitSummary(BaseModel):
     explained_variance: tuple[float, ...] | None = None
     uniformity: float | None = None
     alignment: float | None = None
-    neural_collapse: _Collapse = _Collapse()
+    neural_collapse: dict[str, float | None] = {}
+    """The measures of neural collapse; one that cannot be measured is None."""
 
 
 class _Summary(BaseModel):

@@ -21,6 +21,7 @@ from longtail.errors import LongtailError
 from longtail.files import FormatError, parse_json, read_json, require_format, validate, write_json, writing
 from longtail.run.dynamics import SUMS
 from longtail.run.layout import CHECKPOINT_FOLDER, TRACKER_FILE
+from longtail.run.model_files import check_weights
 from longtail.run.result import Count, Metrics
 from longtail.run.tables import EpochRow
 
@@ -218,13 +219,8 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], what: str) -> No
     Raises:
         LongtailError: The names or shapes do not fit: the checkpoint belongs to another model.
     """
-    try:
-        module.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise LongtailError(
-            f"the checkpoint does not fit {what} ({reason}); resume with the configuration it was made with."
-        ) from error
+    check_weights(module, tensors, f"the checkpoint of {what}")
+    module.load_state_dict(tensors)
 
 
 class Tracker(BaseModel):

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal
 
 import torch
 from pydantic import AfterValidator, Field, TypeAdapter
@@ -16,22 +16,17 @@ from torch import Tensor
 
 from longtail.counts import ClassCounts
 from longtail.data.class_names import normalize_class_name
-from longtail.data.decode import CenterCrop, Interpolation
-from longtail.data.transforms.augmentation import BatchTransform
 from longtail.device import named_device
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.posthoc import Adjustment
 from longtail.files import read_json, write_atomically, write_json
 from longtail.models import LongTailModel, build_model
+from longtail.models.preprocessing import Finite, Preprocessing
 from longtail.run.layout import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE, fold_name, require_folder
 
 MODEL_FORMAT: Final = 1
-# A file from a stranger cannot make us allocate more than these allow, before its weights have been seen to fit.
 MAX_CLASSES: Final = 1_000_000
-MAX_SIDE: Final = 4096
-Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
-Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Side: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+"""A file from a stranger cannot make us allocate more than this allows, before its weights have been seen to fit."""
 
 
 @dataclass(frozen=True)
@@ -45,41 +40,6 @@ class ModelSpec:
 
     name: str
     head: str
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """The preprocessing of an image at test time.
-
-    Attributes:
-        size: Height and width of the input.
-        mean: Mean that is subtracted from each of red, green and blue, on a scale of 0 to 1.
-        std: What each of them is then divided by.
-        resize: The shorter side before the center crop; None means ``size``.
-        interpolation: How pixels in between are made up when an image is scaled.
-    """
-
-    size: Side
-    mean: Annotated[tuple[Finite, ...], Field(min_length=3, max_length=3)]
-    std: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)]
-    resize: Side | None = None
-    interpolation: Interpolation = "bicubic"
-
-    @property
-    def crop(self) -> CenterCrop:
-        """The square that an image is brought to before it is normalized."""
-        return CenterCrop(self.size, self.resize, self.interpolation)
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Return the network's input, float32, for uint8 images of shape (N, 3, H, W): what training did.
-
-        Example:
-            >>> import torch
-            >>> white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
-            >>> Preprocessing(size=1, mean=(0.5,) * 3, std=(0.25,) * 3).normalize(white).flatten().tolist()
-            [2.0, 2.0, 2.0]
-        """
-        return BatchTransform(self.mean, self.std).normalize(images)
 
 
 @dataclass(frozen=True)
@@ -278,7 +238,7 @@ def start_from(model: LongTailModel, counts: ClassCounts, run_dir: str | Path) -
     return same
 
 
-def check_weights(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+def check_weights(model: torch.nn.Module, tensors: dict[str, Tensor], where: Path | str) -> None:
     """Make sure that weights read from a file are those of this model: the same names and shapes.
 
     Raises:
@@ -292,8 +252,8 @@ def check_weights(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path
         of_file, of_model = (shapes.get(name, "absent") for shapes in (in_file, in_model))
         if of_file != of_model:
             raise LongtailError(
-                f"{path} holds the weights of another model ({name}: {of_file} in the file, {of_model} in the model): "
-                "use the run's own file, or train into a new folder."
+                f"{where} holds the weights of another model ({name}: {of_file} in the file, {of_model} in the model): "
+                "use the run's own file, resume with its own configuration, or train into a new folder."
             )
 
 

@@ -19,7 +19,8 @@ from longtail.data.dataset import Split
 from longtail.files import write_table
 from longtail.formatting import figure_text
 from longtail.models.model import LongTailModel
-from longtail.run.model_files import ModelInfo, ModelSpec, Preprocessing
+from longtail.models.preprocessing import Preprocessing
+from longtail.run.model_files import ModelInfo, ModelSpec
 from longtail.run.tables import throughput
 from longtail.training.prepared_data import PreparedData
 from longtail.training.split_evaluation import Evaluation

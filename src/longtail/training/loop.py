@@ -181,7 +181,7 @@ class MovingAverage(Callback):
     """
 
     def __init__(self, model: LongTailModel, decay: float) -> None:
-        from longtail.models.timm import prepare_torchvision
+        from longtail.device import prepare_torchvision
 
         prepare_torchvision()
         from timm.utils.model_ema import ModelEmaV3

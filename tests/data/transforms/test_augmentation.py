@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longtail.data.transforms.augmentation import BatchTransform, draw_boxes, horizontal_flip, random_crop, resized_crop
-from longtail.models.timm import prepare_torchvision
+from longtail.device import prepare_torchvision
 
 
 def pictures(count: int, size: int = 8) -> Tensor:

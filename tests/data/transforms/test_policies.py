@@ -23,7 +23,7 @@ from longtail.data.transforms.policies import (
     draw_rand_augment,
     magnitude_table,
 )
-from longtail.models.timm import prepare_torchvision
+from longtail.device import prepare_torchvision
 from longtail.training.prepared_data import make_transform
 
 prepare_torchvision()

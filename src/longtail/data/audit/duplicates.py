@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from longtail.data.audit.near_copies import PixelCheck, near_groups
-from longtail.data.audit.probe import Probe, name_of
+from longtail.data.audit.probe import Probe
 from longtail.data.dataset import Finding, ImageData, Severity
 
 _SHOWN = 3
@@ -109,7 +109,7 @@ def find_duplicates(data: ImageData, probes: Sequence[Probe]) -> tuple[tuple[Dup
 
 
 def _copy(data: ImageData, probe: Probe, likeness: float | None = None) -> Copy:
-    return Copy(name_of(data, probe), probe.split, probe.index, data.classes[probe.label], likeness)
+    return Copy(probe.name, probe.split, probe.index, data.classes[probe.label], likeness)
 
 
 def duplicate_findings(

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from longtail.counts import FEW_IMAGES, ClassCounts, GroupName
 from longtail.data.audit.duplicates import DuplicateGroup, duplicate_findings, find_duplicates
-from longtail.data.audit.probe import NARROW, UNREADABLE, Mark, Probe, name_of, probe_all
+from longtail.data.audit.probe import NARROW, UNREADABLE, Mark, Probe, probe_all
 from longtail.data.dataset import Finding, ImageData, Severity
 from longtail.data.decode import max_pixels
 from longtail.data.sources.registry import load_source
@@ -178,7 +178,7 @@ def inspect_data(
     copies, unchecked = find_duplicates(data, probes)
     divided = bool(len(data.splits.get("test", ())))
     columns = set(data.splits["train"].rows.column_names) > {"image", "label"}
-    findings = image_findings(data, probes)
+    findings = image_findings(probes)
     findings += duplicate_findings(copies, divided=divided, columns=columns, unchecked=unchecked)
     findings += [*class_findings(data), *data.findings]
     return Inspection(
@@ -206,22 +206,21 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> Sizes | None:
     return {"smallest": by_area[0], "median": (width, height), "largest": by_area[-1]}
 
 
-def image_findings(data: ImageData, probes: Sequence[Probe]) -> list[Finding]:
+def image_findings(probes: Sequence[Probe]) -> list[Finding]:
     """Name the images that cannot be used, and those with unusual properties.
 
     Args:
-        data: The source.
         probes: From :func:`~longtail.data.audit.probe.probe_all`.
     """
-    findings = _broken_findings(data, [probe for probe in probes if probe.error])
+    findings = _broken_findings([probe for probe in probes if probe.error])
     for mark, (severity, description, remedy) in _ODD.items():
-        names = [name_of(data, probe) for probe in probes if mark in probe.marks]
+        names = [probe.name for probe in probes if mark in probe.marks]
         if names:
             kind = mark.replace(" ", "-")
             findings.append(Finding.about(names, "image", description, severity, remedy, kind))
     sizes = [min(probe.size) for probe in probes if probe.size]
     limit = float(np.median(sizes)) * _TINY if sizes else 0.0
-    tiny = [name_of(data, probe) for probe in probes if probe.size and min(probe.size) < limit]
+    tiny = [probe.name for probe in probes if probe.size and min(probe.size) < limit]
     if tiny:
         description = f"under {limit:.0f} pixels wide or high, a quarter of the usual"
         remedy = "see whether it is a thumbnail or an icon"
@@ -263,13 +262,13 @@ def class_findings(data: ImageData) -> list[Finding]:
     return findings
 
 
-def _broken_findings(data: ImageData, broken: Sequence[Probe]) -> list[Finding]:
+def _broken_findings(broken: Sequence[Probe]) -> list[Finding]:
     findings = []
     for probe in broken[:_SHOWN_ERRORS]:
         message, _, remedy = probe.error.rpartition(": ")
-        findings.append(Finding("error", message, remedy.rstrip("."), UNREADABLE, (name_of(data, probe),)))
+        findings.append(Finding("error", message, remedy.rstrip("."), UNREADABLE, (probe.name,)))
     if len(broken) > _SHOWN_ERRORS:
-        rest = tuple(name_of(data, probe) for probe in broken[_SHOWN_ERRORS:])
+        rest = tuple(probe.name for probe in broken[_SHOWN_ERRORS:])
         message = f"{len(rest):,} more images cannot be read"
         findings.append(Finding("error", message, "see them all with --json", UNREADABLE, rest))
     return findings

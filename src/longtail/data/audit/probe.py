@@ -37,6 +37,7 @@ class Probe:
         split: Name of its split.
         index: Its row in the split.
         label: Its class index.
+        name: Its path below the source's folder, or split and row.
         size: Width and height as stored; None if they cannot be read.
         mode: Pillow mode as stored.
         marks: Unusual properties.
@@ -48,6 +49,7 @@ class Probe:
     split: str
     index: int
     label: int
+    name: str
     size: tuple[int, int] | None = None
     mode: str = ""
     marks: tuple[Mark, ...] = ()
@@ -85,14 +87,8 @@ def probe_all(
                     yield probe
 
 
-def name_of(data: ImageData, probe: Probe) -> str:
-    """Name an image: its path, relative to the folder of the source if it is in it, or split and row."""
-    split = data.splits[probe.split]
-    return display_name(split, split.encoded(probe.index), probe.split, probe.index)
-
-
 def display_name(split: Split, stored: Encoded, split_name: str, index: int) -> str:
-    """Name a stored image as :func:`name_of` does."""
+    """Name an image: its path, relative to the folder of the source if it is in it, or split and row."""
     path, row = stored["path"], f"{split_name} row {split.origin_rows[index]}"
     if stored["bytes"] is not None or not path:  # the name of an embedded image may not be unique
         return f"{path} ({row})" if path else row
@@ -105,7 +101,7 @@ def _probe(split_name: str, split: Split, row: tuple[int, tuple[int, Encoded]]) 
     name = display_name(split, stored, split_name, index)
     source = stored["bytes"] if stored["bytes"] is not None else stored["path"]
     if source is None:
-        return Probe(split_name, index, label, error=f"{name!r} holds no image: remove the row.")
+        return Probe(split_name, index, label, name, error=f"{name!r} holds no image: remove the row.")
     size, mode = None, ""
     try:
         with opened(source, name) as image:
@@ -114,14 +110,15 @@ def _probe(split_name: str, split: Split, row: tuple[int, tuple[int, Encoded]]) 
             marks = tuple(_marks_of_file(image, file))
             pixels = upright_rgb(image)
     except LongtailError as error:
-        return Probe(split_name, index, label, size, mode, error=str(error))
+        return Probe(split_name, index, label, name, size, mode, error=str(error))
     if all(low == high for low, high in pixels.getextrema()):  # type: ignore[misc]  # three bands: three pairs
         marks = (*marks, "one colour")
-    return Probe(split_name, index, label, size, mode, marks, pixel_digest(pixels), look_hash(pixels))
+    return Probe(split_name, index, label, name, size, mode, marks, pixel_digest(pixels), look_hash(pixels))
 
 
 def _marks_of_file(image: Image.Image, file: Path | None) -> Iterator[Mark]:
-    if file is not None and not _fits(file.suffix.lower(), image.format or ""):
+    expected = None if file is None else Image.registered_extensions().get(file.suffix.lower())
+    if expected not in {None, image.format} and not {expected, image.format} <= {"JPEG", "MPO"}:
         yield "misnamed"
     if image.mode.startswith(_DEEP):
         yield "deep"
@@ -136,17 +133,6 @@ def _marks_of_file(image: Image.Image, file: Path | None) -> Iterator[Mark]:
         yield "own range"
     if _is_transparent(image):
         yield "transparent"
-
-
-def _fits(suffix: str, kind: str) -> bool:
-    """Whether a file suffix is usual for a format.
-
-    Example:
-        >>> _fits(".jpg", "JPEG"), _fits(".jpg", "MPO"), _fits(".jpg", "PNG"), _fits(".apng", "PNG")
-        (True, True, False, True)
-    """
-    expected = Image.registered_extensions().get(suffix)
-    return expected is None or expected == kind or {expected, kind} <= {"JPEG", "MPO"}
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 from filelock import FileLock, Timeout
 
 from longtail.errors import LongtailError
+from longtail.files import read_json
 
 DEFAULT_GIGABYTES = 20.0
 PIXELS, TABLE = ".pixels", ".table"  # a file of numbers; a folder of Arrow files
@@ -169,12 +170,11 @@ def cache_entries() -> list[CacheEntry]:
 
 
 def _contents(path: Path) -> Contents:
+    from pydantic import TypeAdapter
+
     try:
-        values = json.loads(path.with_suffix(_DESCRIPTION).read_text(encoding="utf-8"))
-        kind, source, detail = (values[name] for name in ("kind", "source", "detail"))
-        is_valid = kind in {"pixels", "features", "table"} and isinstance(source, str) and isinstance(detail, str)
-        return Contents(kind, source, detail, int(values["images"]), int(values["view"])) if is_valid else UNKNOWN
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # no description, or a damaged one
+        return read_json(path.with_suffix(_DESCRIPTION), TypeAdapter(Contents), "clear the cache")
+    except LongtailError:  # no description, or a damaged one
         return UNKNOWN
 
 
@@ -271,20 +271,6 @@ def remove_entry(path: Path) -> bool:
     except Timeout:
         return False
     return not path.exists()
-
-
-def growth(before: Mapping[Path, int], after: Mapping[Path, int]) -> int:
-    """Return the bytes of new entries and of growth; deleted entries do not count.
-
-    Args:
-        before: An earlier result of :func:`cache_sizes`.
-        after: A later one.
-
-    Example:
-        >>> growth({Path("a"): 5}, {Path("b"): 5}), growth({Path("a"): 5}, {Path("a"): 5})
-        (5, 0)
-    """
-    return sum(max(0, size - before.get(path, 0)) for path, size in after.items())
 
 
 def _utc(seconds: float) -> str:

@@ -205,9 +205,7 @@ def count_batches(rows: int, batch_size: int) -> int:
         >>> count_batches(9, 4), count_batches(6, 4), count_batches(1, 4)
         (2, 2, 1)
     """
-    whole, rest = divmod(rows, batch_size)
-    joins_last = rest == 1 and whole > 0
-    return whole + (rest > 0 and not joins_last)
+    return len(split_rows(torch.empty(rows, dtype=torch.bool), batch_size))
 
 
 class ResidentBudget:

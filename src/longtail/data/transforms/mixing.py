@@ -138,7 +138,7 @@ def cutmix(
     target = label_probabilities(labels, num_classes)
     _check(images, target)
     partner = _partners(images, generator)
-    return _paste(images, target, images[partner], target[partner], alpha, generator)
+    return cmo(images, target, images[partner], target[partner], num_classes, alpha, generator)
 
 
 def cmo(
@@ -152,9 +152,9 @@ def cmo(
 ) -> tuple[Tensor, Tensor]:
     """Context-rich minority oversampling: paste a rectangle of a rare class's image into every ordinary image.
 
-    The arithmetic is :func:`cutmix`'s; what differs is where the pasted images come from: a second batch drawn with the
-    inverse class frequency as each image's weight, which is the draw of the ``"class-balanced"`` sampler. The wide
-    context of the head classes thus becomes background for the tail.
+    Labels mix by area as in :func:`cutmix`; what differs is where the pasted images come from: a second batch drawn
+    with the inverse class frequency as each image's weight, which is the draw of the ``"class-balanced"`` sampler. The
+    wide context of the head classes thus becomes background for the tail.
 
     References:
         [1] Park et al., The majority can help the minority: context-rich minority oversampling for long-tailed
@@ -187,7 +187,13 @@ def cmo(
     _check(images, target)
     if foreground.shape != images.shape or len(pasted) != len(target):
         raise ValueError(f"cmo pastes like into like: {tuple(foreground.shape)} is not {tuple(images.shape)}.")
-    return _paste(images, target, foreground, pasted, alpha, generator)
+    height, width = images.shape[-2:]
+    side = (1 - beta_sample(alpha, images.device, generator)).sqrt()
+    rows = _random_span(height, side, generator)
+    columns = _random_span(width, side, generator)
+    inside = rows[:, None] & columns
+    share = 1 - inside.float().mean()
+    return torch.where(inside, foreground, images), _blend(target, pasted, share)
 
 
 def label_probabilities(labels: Tensor, num_classes: int) -> Tensor:
@@ -247,19 +253,6 @@ def _check(images: Tensor, target: Tensor, dimensions: tuple[int, ...] = (4,)) -
 
 def _blend(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
     return torch.lerp(second, first, share.to(first.dtype))
-
-
-def _paste(
-    images: Tensor, target: Tensor, others: Tensor, pasted: Tensor, alpha: float, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """Paste one random rectangle of ``others`` into ``images``; labels mix by area."""
-    height, width = images.shape[-2:]
-    side = (1 - beta_sample(alpha, images.device, generator)).sqrt()
-    rows = _random_span(height, side, generator)
-    columns = _random_span(width, side, generator)
-    inside = rows[:, None] & columns
-    share = 1 - inside.float().mean()
-    return torch.where(inside, others, images), _blend(target, pasted, share)
 
 
 def _random_span(length: int, side: Tensor, generator: torch.Generator | None) -> Tensor:

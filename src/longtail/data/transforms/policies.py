@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from longtail.device import prepare_torchvision
+
 Policy = Literal["none", "auto-augment", "rand-augment"]
 
 
@@ -186,43 +188,14 @@ _NAMES = (
     "autocontrast equalize invert"
 )
 OPERATIONS = tuple(_NAMES.split())
-_CODES = {name: code for code, name in enumerate(OPERATIONS)}
+_CODES = {name.replace("-", ""): code for code, name in enumerate(OPERATIONS)}
 _SIGNED = torch.tensor([1 <= code <= 9 for code in range(len(OPERATIONS))])  # shear-x to sharpness
 AUTO_AUGMENT_LEVELS = 10
 RAND_AUGMENT_LEVELS = 31
 
-# The policy learned on CIFAR-10 ([1] below, its appendix): change, probability, level from 0 to 9.
-_CIFAR_POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...] = (
-    (("invert", 0.1, 0), ("contrast", 0.2, 6)),
-    (("rotate", 0.7, 2), ("translate-x", 0.3, 9)),
-    (("sharpness", 0.8, 1), ("sharpness", 0.9, 3)),
-    (("shear-y", 0.5, 8), ("translate-y", 0.7, 9)),
-    (("autocontrast", 0.5, 0), ("equalize", 0.9, 0)),
-    (("shear-y", 0.2, 7), ("posterize", 0.3, 7)),
-    (("color", 0.4, 3), ("brightness", 0.6, 7)),
-    (("sharpness", 0.3, 9), ("brightness", 0.7, 9)),
-    (("equalize", 0.6, 0), ("equalize", 0.5, 0)),
-    (("contrast", 0.6, 7), ("sharpness", 0.6, 5)),
-    (("color", 0.7, 7), ("translate-x", 0.5, 8)),
-    (("equalize", 0.3, 0), ("autocontrast", 0.4, 0)),
-    (("translate-y", 0.4, 3), ("sharpness", 0.2, 6)),
-    (("brightness", 0.9, 6), ("color", 0.2, 8)),
-    (("solarize", 0.5, 2), ("invert", 0.0, 0)),
-    (("equalize", 0.2, 0), ("autocontrast", 0.6, 0)),
-    (("equalize", 0.2, 0), ("equalize", 0.6, 0)),
-    (("color", 0.9, 9), ("equalize", 0.6, 0)),
-    (("autocontrast", 0.8, 0), ("solarize", 0.2, 8)),
-    (("brightness", 0.1, 3), ("color", 0.7, 0)),
-    (("solarize", 0.4, 5), ("autocontrast", 0.9, 0)),
-    (("translate-y", 0.9, 9), ("translate-y", 0.7, 9)),
-    (("autocontrast", 0.9, 0), ("solarize", 0.8, 3)),
-    (("equalize", 0.8, 0), ("invert", 0.1, 0)),
-    (("translate-y", 0.7, 9), ("autocontrast", 0.9, 0)),
-)
-
 Change = Callable[[Tensor, Tensor], Tensor]
 # Code 1 to 5 move pixels and share one resampling; the others change values.
-_MOVES = range(_CODES["shear-x"], _CODES["rotate"] + 1)
+_MOVES = range(_CODES["shearx"], _CODES["rotate"] + 1)
 _VALUE_CHANGES: tuple[Change, ...] = (
     brightness,
     color,
@@ -389,10 +362,14 @@ def magnitude_table(levels: int, height: int, width: int) -> Tensor:
 
 @cache
 def _cifar_policy() -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, probabilities and levels of the 25 pairs, (25, 2) each."""
-    codes = [[_CODES[name] for name, _, _ in pair] for pair in _CIFAR_POLICY]
-    chances = [[chance for _, chance, _ in pair] for pair in _CIFAR_POLICY]
-    levels = [[level for _, _, level in pair] for pair in _CIFAR_POLICY]
+    """Codes, probabilities and levels, 0 to 9, of the 25 pairs that AutoAugment learned on CIFAR-10, (25, 2) each."""
+    prepare_torchvision()
+    from torchvision.transforms import AutoAugment, AutoAugmentPolicy
+
+    pairs = AutoAugment(AutoAugmentPolicy.CIFAR10).policies
+    codes = [[_CODES[name.lower()] for name, _, _ in pair] for pair in pairs]
+    chances = [[chance for _, chance, _ in pair] for pair in pairs]
+    levels = [[level or 0 for _, _, level in pair] for pair in pairs]
     return torch.tensor(codes), torch.tensor(chances), torch.tensor(levels)
 
 
