@@ -108,13 +108,7 @@ def epoch_columns(sums: Tensor, scale: float) -> dict[str, npt.NDArray[Any]]:
     images = histogram.sum(axis=1)
     mean = np.where(images > 0, of_label / np.maximum(images, 1), np.nan)
     positive, negative = (np.maximum(size + sign * total, 0.0) / 2 for sign in (-1, 1))  # no rounding below zero
-    return {
-        "images": images,
-        "positive": positive,
-        "negative": negative,
-        "gradient": mean,
-        "p_histogram": histogram,
-    }
+    return {"images": images, "positive": positive, "negative": negative, "gradient": mean, "p_histogram": histogram}
 
 
 def write_epoch(out: Path, stage: int, epoch: int, sums: Tensor, scale: float) -> None:

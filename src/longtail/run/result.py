@@ -314,10 +314,7 @@ class RunResult:
         root = require_folder(folder)
         metrics = read_metrics(root)
         counts = ClassCounts(metrics.train_counts, metrics.classes)
-        group_of = list(counts.group_of())
-        for name, rows in metrics.groups.items():
-            for index in rows:
-                group_of[index] = name
+        stored = {index: name for name, rows in metrics.groups.items() for index in rows}
         adjustment = load_info(root).adjustment if (root / MODEL_FILE).is_file() else None
         method = "" if adjustment is None else str(adjustment.chosen.get("method", "post-hoc"))
         tested = {int(name.removeprefix("stage")): splits.get("test") for name, splits in metrics.stages.items()}
@@ -326,7 +323,7 @@ class RunResult:
             recipe=metrics.recipe or root.name,
             config=read_options(root),
             counts=counts,
-            group_of=tuple(group_of),
+            group_of=tuple(stored.get(index, name) for index, name in enumerate(counts.group_of())),
             test=metrics.test and metrics.test.completed(),
             validation=metrics.validation and metrics.validation.completed(),
             stages={number: figures for number, figures in sorted(tested.items()) if figures is not None},

@@ -87,8 +87,8 @@ def _several_labels(classes: Sequence[str]) -> list[Finding]:
 
 
 def _dispatch(spec: str, columns: Columns) -> ImageData:
-    prefix, colon, rest = spec.partition(":")
-    if colon and prefix in PREFIXES:
+    prefix, rest = _split_prefix(spec)
+    if prefix:
         if not rest:
             raise LongtailError(f"{spec!r} names nothing: write {prefix}:PATH.")
         return PREFIXES[prefix](rest, columns)
@@ -130,12 +130,10 @@ def source_path(spec: str) -> Path | None:
         >>> source_path("csv:/data/birds.csv").as_posix(), source_path("digits"), source_path("hf:owner/set")
         ('/data/birds.csv', None, None)
     """
-    prefix, colon, rest = spec.partition(":")
-    if not (colon and prefix in PREFIXES):
-        path = Path(spec)
-        return path.absolute() if spec and spec not in NAMES and _is_local(path) else None
-    path = Path(rest).expanduser()
-    return path.absolute() if rest and (prefix != "hf" or _is_local(path)) else None
+    prefix, rest = _split_prefix(spec)
+    path = Path(rest).expanduser() if prefix else Path(rest)
+    may_be_name = prefix in {"", "hf"} and (spec in NAMES or not (path.is_absolute() or path.exists()))
+    return path.absolute() if rest and not may_be_name else None
 
 
 def source_name(source: str) -> str:
@@ -158,8 +156,8 @@ def absolute_source(spec: str) -> str:
     path = source_path(spec)
     if path is None:
         return spec
-    prefix, colon, _ = spec.partition(":")
-    return f"{prefix}:{path}" if colon and prefix in PREFIXES else str(path)
+    prefix, _ = _split_prefix(spec)
+    return f"{prefix}:{path}" if prefix else str(path)
 
 
 def last_name(source: str, parts: int = 1) -> str:
@@ -175,14 +173,14 @@ def last_name(source: str, parts: int = 1) -> str:
         >>> last_name("folder:/home/me/photos/", parts=2)
         'folder:me/photos'
     """
-    prefix, colon, rest = source.partition(":")
-    if prefix not in PREFIXES:
-        prefix, colon, rest = "", "", source
+    prefix, rest = _split_prefix(source)
     if prefix == "hf" and not Path(rest).is_absolute() and rest.count("/") <= 1:
         return source
     names = [part for part in Path(rest).parts if part != Path(rest).anchor]
-    return prefix + colon + "/".join(names[-parts:])
+    return (f"{prefix}:" if prefix else "") + "/".join(names[-parts:])
 
 
-def _is_local(path: Path) -> bool:
-    return path.is_absolute() or path.exists()
+def _split_prefix(spec: str) -> tuple[str, str]:
+    """Return the prefix of a SOURCE, empty if it has none, and the rest."""
+    prefix, colon, rest = spec.partition(":")
+    return (prefix, rest) if colon and prefix in PREFIXES else ("", spec)

@@ -291,28 +291,24 @@ def apply_changes(images: Tensor, changes: Changes) -> Tensor:
         [245, 20]
     """
     for codes, magnitudes in zip(changes.codes.unbind(1), changes.magnitudes.unbind(1), strict=True):
-        images = _apply_one_each(images, codes, magnitudes)
+        # Groups: 0 is the identity, 1 are moves, 2 and up are the changes of values.
+        groups = (codes - (_MOVES.stop - 2)).clamp(min=1) * (codes > 0)
+        sizes = groups.bincount(minlength=2 + len(_VALUE_CHANGES)).tolist()
+        rows = groups.argsort(stable=True)[sizes[0] :]
+        if not len(rows):
+            continue
+        index = rows.to(images.device, non_blocking=True)
+        strengths = torch.split(magnitudes[rows].to(images.device, non_blocking=True), sizes[1:])
+        parts = torch.split(images[index], sizes[1:])
+        changed = []
+        if sizes[1]:
+            moving = rows[: sizes[1]]
+            changed.append(warp(parts[0], move_matrices(codes[moving], magnitudes[moving], images.shape[-2:])))
+        for change, part, strength in zip(_VALUE_CHANGES, parts[1:], strengths[1:], strict=True):
+            if len(part):
+                changed.append(change(part, strength))
+        images = images.index_copy(0, index, torch.cat(changed))
     return images
-
-
-def _apply_one_each(images: Tensor, codes: Tensor, magnitudes: Tensor) -> Tensor:
-    # Groups: 0 is the identity, 1 are moves, 2 and up are the changes of values.
-    groups = (codes - (_MOVES.stop - 2)).clamp(min=1) * (codes > 0)
-    sizes = groups.bincount(minlength=2 + len(_VALUE_CHANGES)).tolist()
-    rows = groups.argsort(stable=True)[sizes[0] :]
-    if not len(rows):
-        return images
-    index = rows.to(images.device, non_blocking=True)
-    strengths = torch.split(magnitudes[rows].to(images.device, non_blocking=True), sizes[1:])
-    parts = torch.split(images[index], sizes[1:])
-    changed = []
-    if sizes[1]:
-        moving = rows[: sizes[1]]
-        changed.append(warp(parts[0], move_matrices(codes[moving], magnitudes[moving], images.shape[-2:])))
-    for change, part, strength in zip(_VALUE_CHANGES, parts[1:], strengths[1:], strict=True):
-        if len(part):
-            changed.append(change(part, strength))
-    return images.index_copy(0, index, torch.cat(changed))
 
 
 def move_matrices(codes: Tensor, magnitudes: Tensor, size: tuple[int, ...]) -> Tensor:
