@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from longtail.compare.comparison import compare_runs
-from longtail.report.builders import ClassMeasure, ClassSection, EpochMeasure, EpochSection
+from longtail.report.builders import ClassMeasure, ClassSection, LineMeasure, LineSection
 from longtail.report.configurations import Measured, first_runs
 from longtail.report.page import render_report
 from longtail.report.sections import registry
@@ -53,8 +53,8 @@ def epochs(values):
 @pytest.mark.parametrize("panels", ["configurations", "groups"])
 def test_lines_hold_the_values_they_are_given_whichever_way_they_are_laid_out(make_run, panels):
     values = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, np.nan]])
-    measure = EpochMeasure("share", "share", "Share", ".1%", "Share of images")
-    declared = EpochSection("share", "Share", "At the end: {numbers}.", epochs(values), (measure,), panels)
+    measure = LineMeasure("share", "share", "Share", ".1%", "Share of images")
+    declared = LineSection("share", "Share", "At the end: {numbers}.", epochs(values), (measure,), panels)
     comparison = compare_runs([make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl")])
     section = declared.build(comparison)
     lines = [trace for drawing in section.drawings for trace in drawing.figure.data]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 from longtail.analysis.geometry import Features, Floats, checked, class_means
 from longtail.counts import FloatArray, IntArray
-from longtail.evaluation.intervals import LEVEL
+from longtail.evaluation.intervals import Z
 
 SURE, STRONG = 0.01, 0.1
 """A rank correlation is read as one where its p-value is below the first, and its size above the second."""
@@ -59,7 +58,7 @@ class RankTrend:
         """
         if self.classes < 4 or not abs(self.rho) < 1:
             return False
-        reach = NormalDist().inv_cdf((1 + LEVEL) / 2) / np.sqrt(self.classes - 3)
+        reach = Z / np.sqrt(self.classes - 3)
         return bool(np.tanh(np.arctanh(abs(self.rho)) + reach) < STRONG)
 
     @property

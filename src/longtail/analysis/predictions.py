@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from longtail.counts import ClassCounts, FloatArray, GroupName, IntArray
-from longtail.evaluation.intervals import LEVEL
+from longtail.evaluation.intervals import LEVEL, Z
 from longtail.evaluation.metrics import bin_confidences, class_weights, expected_calibration_error, group_masks
 
 FLOOR = float(np.finfo(np.float32).tiny)
@@ -22,7 +21,6 @@ BINS = 15
 DRAWS = 200
 LEAST = 30
 """From fewer independent images an interval would be too narrow."""
-Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 EXPONENTS: FloatArray = np.linspace(1.0, -1.0, 41)
 """From a test set distributed as the training set (1) over uniform (0) to the reverse (-1)."""
 

@@ -22,7 +22,7 @@ Groups: TypeAlias = Mapping[str, tuple[RunResult, ...]]
 
 
 def compare_runs(
-    folders: Sequence[str | Path],
+    runs: Sequence[str | Path | RunResult],
     *,
     stages: bool = False,
     names: Sequence[str] | None = None,
@@ -35,9 +35,10 @@ def compare_runs(
     baseline's run of the same seed on the same images, and runs without such a partner are left out of the difference.
 
     Args:
-        folders: RUN folders; the first is what the others are compared with, unless a baseline is named.
+        runs: RUN folders, or runs that are loaded already; the first is what the others are compared with, unless a
+            baseline is named.
         stages: Add a row for each two-stage run after its first stage.
-        names: The row of each folder, in place of grouping by configuration.
+        names: The row of each run, in place of grouping by configuration.
         baseline: The row that the others are compared with: its name, its name without the part that all share, or a
             folder in it.
 
@@ -45,33 +46,21 @@ def compare_runs(
         LongtailError: No folder, one folder twice, a folder without a finished run, runs over different classes, or an
             unknown baseline.
     """
-    paths = [Path(folder).resolve() for folder in folders]
-    if not paths:
+    paths = [Path(run).resolve() for run in runs if not isinstance(run, RunResult)]
+    if not runs:
         raise LongtailError("RUN is required: name one or more RUN folders to compare.")
     if repeated := [path for path in paths if paths.count(path) > 1]:
         raise LongtailError(f"{repeated[0]} is given twice; name each run once.")
-    runs = [RunResult.load(folder) for folder in folders]
-    return compare_results(runs, stages=stages, names=names, baseline=baseline)
-
-
-def compare_results(
-    runs: Sequence[RunResult],
-    *,
-    stages: bool = False,
-    names: Sequence[str] | None = None,
-    baseline: str | None = None,
-) -> Comparison:
-    """Compare runs that are loaded already; see :func:`compare_runs`."""
-    for run in runs[1:]:
-        if run.counts.names != runs[0].counts.names:
+    results = with_short_paths([run if isinstance(run, RunResult) else RunResult.load(run) for run in runs])
+    first_run = results[0]
+    for run in results[1:]:
+        if run.counts.names != first_run.counts.names:
             raise LongtailError(
-                f"{run.folder} has other classes than {runs[0].folder}; compare runs over the same classes."
+                f"{run.folder} has other classes than {first_run.folder}; compare runs over the same classes."
             )
-    runs = with_short_paths(runs)
-    split: Literal["test", "validation"] | None = "validation" if any(run.validation for run in runs) else None
-    if any(run.test for run in runs):
-        split = "test"
-    groups = _groups(runs, names, baseline)
+    splits: tuple[Literal["test", "validation"], ...] = ("test", "validation")
+    split = next((split for split in splits if any(run.metrics(split) for run in results)), None)
+    groups = _groups(results, names, baseline)
     first = next(iter(groups.values()))
     rows: list[Row] = []
     for color, (name, group) in enumerate(groups.items()):
@@ -80,7 +69,7 @@ def compare_results(
             rows.extend(_stage_rows(name, group, first, color))
     labels = short_labels([row.name for row in rows])
     rows = [replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
-    return Comparison(tuple(rows), split, (*run_caveats(runs, groups, split), *evidence_caveats(rows)))
+    return Comparison(tuple(rows), split, (*run_caveats(results, groups, split), *evidence_caveats(rows)))
 
 
 def _groups(

@@ -10,7 +10,7 @@ from statistics import fmean, variance
 import numpy as np
 import numpy.typing as npt
 
-from longtail.compare.seeds import MeanStd, mean_interval
+from longtail.compare.seeds import mean_interval
 from longtail.counts import GROUP_NAMES, IntArray
 from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.evaluation.significance import (
@@ -134,39 +134,20 @@ def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -
     def value(run: RunResult) -> float | None:
         return figure_of(run, split, key)
 
-    def matched(mine: Runs, base: Runs) -> Ends | None:
-        difference = matched_interval(mine, base, key) if split == "test" else None
-        gain = (mean_figure(mine, split, key) or 0.0) - (mean_figure(base, split, key) or 0.0)
-        # Predictions are those of the finished run: after an earlier stage they are of another model.
-        if difference is None or not math.isclose(difference[0], gain, abs_tol=ROUNDED):
-            return None
-        return difference[1]
-
-    change = difference_between(runs, baseline, split, value, matched)
-    if change is None or change.images is not None:
-        return change
+    change = difference_between(runs, baseline, split, value)
+    if change is None:
+        return None
     mine, base, _ = _sides(runs, baseline, split, value)
+    matched = matched_interval(mine, base, key) if split == "test" else None
+    # Predictions are those of the finished run: after an earlier stage they are of another model.
+    if matched is not None and math.isclose(matched[0], change.mean, abs_tol=ROUNDED):
+        return replace(change, images=matched[1])
     same_images = split != "test" or all(run.was_tested_as(other) for run in mine for other in base)
-    if change.seeds is not None and same_images:
+    first_ends, second_ends = (figure_interval(side, split, key) for side in (mine, base))
+    if (change.seeds is not None and same_images) or first_ends is None or second_ends is None:
         return change
-    return replace(change, images=_unpaired(mine, base, split, key))
-
-
-def mean_figure(runs: Runs, split: str | None, key: str) -> float | None:
-    """The mean of a figure over runs; None if no run has it."""
-    mean = MeanStd.of([figure_of(run, split, key) for run in runs])
-    return mean.mean if mean else None
-
-
-def _unpaired(mine: Runs, base: Runs, split: str | None, key: str) -> Ends | None:
-    """The interval of a difference of means from the interval of each figure; None for a figure without one."""
-    sides: list[tuple[float, Ends]] = []
-    for runs in (mine, base):
-        mean, ends = mean_figure(runs, split, key), figure_interval(runs, split, key)
-        if mean is None or ends is None:
-            return None
-        sides.append((mean, ends))
-    return unpaired_interval(*sides[0], *sides[1])
+    first, second = (fmean(number for run in side if (number := value(run)) is not None) for side in (mine, base))
+    return replace(change, images=unpaired_interval(first, first_ends, second, second_ends))
 
 
 def matched_interval(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | None:

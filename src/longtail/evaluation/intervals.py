@@ -23,6 +23,8 @@ Interval: TypeAlias = list[float]
 LEVEL = 0.95
 LEVEL_TEXT = percent(LEVEL, 0)
 """The level of all intervals, as a sentence writes it."""
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+"""Standard errors on either side of the middle of an interval."""
 
 
 def wilson(right: npt.ArrayLike, images: npt.ArrayLike) -> Array:
@@ -43,11 +45,10 @@ def wilson(right: npt.ArrayLike, images: npt.ArrayLike) -> Array:
         [[0.439, 1.0], [0.404, 0.596]]
     """
     k, n = np.asarray(right, dtype=np.float64), np.asarray(images, dtype=np.float64)
-    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
-        rate, shrink = k / n, 1 + z * z / n
-        middle = (rate + z * z / (2 * n)) / shrink
-        half = z / shrink * np.sqrt(np.maximum(rate * (1 - rate), 0) / n + z * z / (4 * n * n))
+        rate, shrink = k / n, 1 + Z * Z / n
+        middle = (rate + Z * Z / (2 * n)) / shrink
+        half = Z / shrink * np.sqrt(np.maximum(rate * (1 - rate), 0) / n + Z * Z / (4 * n * n))
     bounds = np.stack([middle - half, middle + half], axis=-1).clip(0.0, 1.0)
     # The bounds meet the rate exactly where all or none are right; rounding must not put it outside.
     bounds[..., 0], bounds[..., 1] = np.minimum(bounds[..., 0], rate), np.maximum(bounds[..., 1], rate)

@@ -18,17 +18,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, stdev, variance
+from statistics import fmean, stdev, variance
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from longtail.counts import IntArray
-from longtail.evaluation.intervals import LEVEL, class_sample_sizes
+from longtail.counts import FloatArray, IntArray
+from longtail.evaluation.intervals import LEVEL, Z, class_sample_sizes
 
 Ends = tuple[float, float]
-Shares = npt.NDArray[np.float64]
 Holds = Literal["images and seeds", "images", "seeds", "neither"]
 
 EVIDENCE = 0.005
@@ -217,7 +216,7 @@ def images_interval(
     if not gain.size:
         return None
     where = np.zeros(gain.size, dtype=np.int64) if classes is None else np.unique(classes, return_inverse=True)[1]
-    images: Shares = np.bincount(where).astype(np.float64)
+    images: FloatArray = np.bincount(where).astype(np.float64)
     mean, square = (np.bincount(where, weights=part) / images for part in (gain, gain**2))
     sizes = images if cluster is None else class_sample_sizes(where, gain, cluster)
     total = float(sizes.sum())
@@ -228,7 +227,7 @@ def images_interval(
     # The effective number of pairs of a mean of this variance, and the adjusted interval of that number.
     pairs = (second_moment - first_moment**2) / (float(variances.sum()) / len(images) ** 2)
     middle, square_mean = first_moment * pairs / (pairs + 2), (second_moment * pairs + 1) / (pairs + 2)
-    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * ((square_mean - middle**2) / (pairs + 2)) ** 0.5
+    half = Z * ((square_mean - middle**2) / (pairs + 2)) ** 0.5
     low, high = max(middle - half, -1.0), min(middle + half, 1.0)
     return min(low, float(mean.mean())), max(high, float(mean.mean()))
 
@@ -264,7 +263,7 @@ def matched_gain(
     return float(by_class.mean() if balanced else gain.mean()), interval
 
 
-def _over_seeds(right: npt.ArrayLike) -> Shares:
+def _over_seeds(right: npt.ArrayLike) -> FloatArray:
     """Return the share of seeds that classify each image correctly, shape (N,)."""
     shares = np.asarray(right, dtype=np.float64)
     return np.asarray(shares.mean(axis=0)) if shares.ndim == 2 else shares
@@ -321,7 +320,7 @@ def paired_means_interval(
     return max(means[0] - means[1] - half, -most), min(means[0] - means[1] + half, most)
 
 
-def _independent_units(counted: Shares, cluster: IntArray | None) -> Shares:
+def _independent_units(counted: FloatArray, cluster: IntArray | None) -> FloatArray:
     """Count the images, or clusters, of each seed that enter its mean, shape (S,)."""
     if cluster is None:
         return np.asarray(counted.sum(axis=1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -278,27 +278,39 @@ def ratio_change(values: npt.ArrayLike, base: npt.ArrayLike) -> tuple[float, flo
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a figure over the epochs.
+    """A line of a figure.
 
     Attributes:
         each: The run that it belongs to.
+        key: Of its values.
+        column: Of its group in these.
         name: What it is called where one points at it.
-        values: Shape (E,).
         style: Its color, dash and width, and the band around it.
     """
 
     each: Measured
+    key: str
+    column: int
     name: str
-    values: FloatArray
     style: dict[str, Any]
+
+    @property
+    def values(self) -> FloatArray:
+        """What is drawn, shape (N,)."""
+        return self.each.values[self.key][:, self.column]
+
+    @property
+    def x(self) -> FloatArray:
+        """What it is drawn against, shape (N,): the values ``x``, or the epochs."""
+        return self.each.values.get("x", np.arange(1.0, len(self.values) + 1))
 
 
 @dataclass(frozen=True)
-class EpochMeasure(Measure[str | Mapping[str, str]]):
-    """A line for each shot group, or for all images, over the epochs.
+class LineMeasure(Measure[str | Mapping[str, str]]):
+    """A line for each shot group, or for all images.
 
     Attributes:
-        key: Of the values, shape (E, 3) or (E, 1); of two, by their words, the second is drawn dashed.
+        key: Of the values, shape (N, 3) or (N, 1); of two, by their words, the second is drawn dashed.
         band: Keys of the lower and the upper end of a band around each line.
     """
 
@@ -320,13 +332,13 @@ class EpochMeasure(Measure[str | Mapping[str, str]]):
             words = f"{name} {word.lower()}" if len(self.lines) > 1 else name
             style = {"color": color, "dash": "dash" if index else dash, "width": 1.2 if index else 2, "band": band}
             if each.has(key):
-                lines.append(Line(each, words, each.values[key][:, column], style))
+                lines.append(Line(each, key, column, words, style))
         return lines
 
 
 @dataclass(frozen=True)
-class EpochSection:
-    """A section of lines over the epochs of both stages.
+class LineSection:
+    """A section of lines over the epochs of both stages; a subclass may draw them against something else.
 
     Attributes:
         id: Anchor.
@@ -343,8 +355,12 @@ class EpochSection:
     title: str
     sentence: str
     read: Callable[[Comparison], Sequence[Measured]]
-    measures: tuple[EpochMeasure, ...]
+    measures: tuple[LineMeasure, ...]
     panels: Literal["configurations", "groups", "measures"] = "configurations"
+    place: ClassVar[str] = "epoch %{x}"
+    """How a place on the horizontal axis is written where one points at it."""
+    symbols: ClassVar[bool] = False
+    """Whether the symbols of the groups stand on the lines."""
 
     def build(self, comparison: Comparison) -> Section | None:
         """Draw the section; None where no configuration has values."""
@@ -353,7 +369,9 @@ class EpochSection:
             return None
         drawings = [self._drawings(measure, shown) for measure in self.measures]
         first = list({each.row.name: each for each in reversed(shown)}.values())[::-1]
-        if self.panels == "configurations":
+        if self.symbols:
+            legend = group_keys(first[0].run)
+        elif self.panels == "configurations":
             legend = tuple(Key(name, "line", GROUP_LABELS[name]) for name in _groups(shown))
         else:
             legend = run_keys([each.row for each in first])
@@ -361,32 +379,39 @@ class EpochSection:
         words = dict.fromkeys(word for word, key in pairs if any(each.has(key) for each in shown))
         if len(words) > 1:
             legend += tuple(Key("ink", shape, word) for word, shape in zip(words, ("line", "dashed"), strict=True))
-        numbers = "; ".join(self._numbers(each) for each in named(first, lambda each: each.row))
+        numbers = "; ".join(self.numbers(each) for each in named(first, lambda each: each.row))
         sentence = self.sentence.format(numbers=numbers) + seed_note(each.seeds for each in shown)
-        layout, table = _layout(drawings), self._table(first)
+        layout, table = _layout(drawings), self.table(first)
         return Section(self.id, self.title, sentence, layout, legend, in_rows(*drawings), table=table)
 
-    def _drawings(self, measure: EpochMeasure, shown: Sequence[Measured]) -> list[Drawing]:
+    def _drawings(self, measure: LineMeasure, shown: Sequence[Measured]) -> list[Drawing]:
         """The figures of a measure, all with the same axes."""
-        ends = measure.ends(each.values[key] for each in shown for key in (*measure.lines.values(), *measure.band))
-        last, hover = max(len(each.stage) for each in shown), f"epoch %{{x}}: %{{y:{measure.spec}}}"
-        drawings = []
+        keys = (*measure.lines.values(), *measure.band)
+        ends = measure.ends(each.values[key] for each in shown for key in keys if each.has(key))
+        last, drawings = max(len(each.stage) for each in shown), []
         for name, title, lines in self._panels(measure, shown):
-            figure, parts = blank(300 if self.panels == "configurations" else 240, left=58), []
+            figure = blank(300 if self.panels == "configurations" else 240, left=58)
             for line in lines:
-                x, y = np.arange(1, len(line.values) + 1), line.values
-                y = np.where(y > 0, y, np.nan) if measure.log else y
+                y = np.where(line.values > 0, line.values, np.nan) if measure.log else line.values
                 opacity = 1 if sum(line.each.row is each.row for each in shown) == 1 else 0.55
-                add_line(figure, x, y, name=line.name, hover=hover, edges=True, opacity=opacity, **line.style)
-                start, end = (number(float(line.values[epoch]), measure.spec) for epoch in (0, line.each.end))
-                parts.append(f"{line.name} {start} to {end}")
-            epoch_axis(figure, [line.each.end + 1 for line in lines if line.each.end + 1 < len(line.values)], last)
+                hover = f"{self.place}: %{{y:{measure.spec}}}"
+                add_line(figure, line.x, y, name=line.name, hover=hover, edges=True, opacity=opacity, **line.style)
+            alt = self.finish(figure, lines, title, measure.spec, last)
             measure.set_axis(figure, ends)
-            alt = f"Lines over epochs, {title}, from the first to the last epoch of stage 1: {'; '.join(parts)}."
             drawings.append(Drawing(name, title, alt, figure))
         return drawings
 
-    def _panels(self, measure: EpochMeasure, shown: Sequence[Measured]) -> Iterator[tuple[str, str, list[Line]]]:
+    def finish(self, figure: go.Figure, lines: Sequence[Line], title: str, spec: str, last: int) -> str:
+        """Draw the horizontal axis of a figure, and return the text for screen readers."""
+        stages = [line.each.end + 1 for line in lines if line.each.end + 1 < len(line.values)]
+        epoch_axis(figure, stages, last)
+        parts = []
+        for line in lines:
+            start, end = (number(float(line.values[epoch]), spec) for epoch in (0, line.each.end))
+            parts.append(f"{line.name} {start} to {end}")
+        return f"Lines over epochs, {title}, from the first to the last epoch of stage 1: {'; '.join(parts)}."
+
+    def _panels(self, measure: LineMeasure, shown: Sequence[Measured]) -> Iterator[tuple[str, str, list[Line]]]:
         """The id, the title and the lines of each figure of a measure."""
         if self.panels == "configurations":
             for index, each in enumerate(shown):
@@ -400,7 +425,7 @@ class EpochSection:
             lines = [measure.lines_of(each, group, each.label, *run_style(each.row.color)) for each in members]
             yield f"{measure.id}-{group}" if group else measure.id, title, list(chain.from_iterable(lines))
 
-    def _numbers(self, each: Measured) -> str:
+    def numbers(self, each: Measured) -> str:
         """The first measure at the end of stage 1 in words."""
         measure = self.measures[0]
         texts = [number(value, measure.spec) for value in each.values[next(iter(measure.lines.values()))][each.end]]
@@ -412,7 +437,7 @@ class EpochSection:
         ]
         return f"{listing(parts)} classes under {each.label}"
 
-    def _table(self, shown: Sequence[Measured]) -> Table:
+    def table(self, shown: Sequence[Measured]) -> Table:
         """The first epoch, the end of stage 1 and the last epoch of each line."""
         rows = []
         for measure in self.measures:

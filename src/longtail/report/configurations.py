@@ -102,7 +102,7 @@ class Measured(FirstRun[Mapping[str, FloatArray]]):
 
     def has(self, key: str) -> bool:
         """Whether any of the values of this name is finite."""
-        return bool(np.isfinite(self.values[key]).any())
+        return key in self.values and bool(np.isfinite(self.values[key]).any())
 
 
 def analyzed_splits(comparison: Comparison) -> list[FirstRun[AnalyzedSplit]]:

@@ -14,7 +14,7 @@ import pytest
 
 from longtail.analysis.columns import Analysis, AnalyzedSplit, ClassColumns
 from longtail.analysis.dynamics import BINS
-from longtail.compare.comparison import compare_results, compare_runs
+from longtail.compare.comparison import compare_runs
 from longtail.compare.table import Comparison
 from longtail.report.builders import ratio_change
 from longtail.report.plots import THEME
@@ -126,7 +126,7 @@ def test_one_epoch_is_a_point(make_run, record):
 
 def test_a_cloud_is_drawn_where_the_loss_has_one(make_run):
     runs = [RunResult.load(make_run(name, recipe=f"cifar-lt/{name}")) for name in ("ce", "gcl")]
-    comparison = compare_results(runs)
+    comparison = compare_runs(runs)
     results = [row.runs[0] for row in comparison.final]
     mean = np.linspace(0, -0.13, 6).astype(np.float32)
     for result, cloud in zip(results, (np.full(6, np.nan, np.float32), mean), strict=True):

@@ -11,13 +11,16 @@ import pytest
 from fake_predictions import LABEL, first_right, predict
 
 from longtail.analysis.columns import Analysis, AnalyzedSplit, ImageColumns
-from longtail.compare.comparison import compare_results, compare_runs
+from longtail.compare.comparison import compare_runs
 from longtail.evaluation.intervals import wilson
 from longtail.report import write_report
 from longtail.report.plots import THEME
-from longtail.report.sections import confusions, predictions
-from longtail.report.sections.predictions import calibration, coverage, margins, margins_of, priors
+from longtail.report.sections import confusions
+from longtail.report.sections import margins as margins_file
+from longtail.report.sections.margins import MARGINS, margins_of
+from longtail.report.sections.predictions import calibration, coverage, priors
 
+margins = MARGINS.build
 SECTIONS = (
     confusions.group_destinations,
     priors,
@@ -122,12 +125,12 @@ def test_margins_of_training_images_are_laid_over_those_of_test_images(ce_and_gc
     columns |= {"label": LABEL.astype(np.int32), "margin": np.full(size, 4.0, np.float32)}
     runs = [row.runs[0] for row in ce_and_gcl.final]
     runs[0].__dict__["analysis"] = Analysis(AnalyzedSplit(ImageColumns(**columns), None, {}), None)
-    section = margins(compare_results(runs))
+    section = margins(compare_runs(runs))
     traces = [[trace.name for trace in drawing.figure.data if trace.mode == "lines"] for drawing in section.drawings]
     assert [len(names) for names in traces] == [6, 3]
-    assert traces[0][-1] == "Few-shot, train"
+    assert traces[0][-1] == "Few-shot training images"
     assert "−2.9 in testing and 4.0 in training under ce; −0.3 in testing under gcl" in section.sentence
-    assert section.legend[-1].text == "Training images, thin"
+    assert section.legend[-1].text == "Training images"
 
 
 def test_panels_of_several_runs_have_the_same_axes(ce_and_gcl):
@@ -196,7 +199,7 @@ def test_bands_are_intervals_of_the_images_and_left_out_where_images_belong_toge
 
 
 def test_predictions_are_read_once_for_the_margins(ce_and_gcl, monkeypatch):
-    read, measure = [], predictions.margins_of_predictions
-    monkeypatch.setattr(predictions, "margins_of_predictions", lambda *parts: read.append(parts) or measure(*parts))
+    read, measure = [], margins_file.margins_of_predictions
+    monkeypatch.setattr(margins_file, "margins_of_predictions", lambda *parts: read.append(parts) or measure(*parts))
     assert margins(ce_and_gcl)
     assert len(read) == 2

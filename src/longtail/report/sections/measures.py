@@ -22,7 +22,7 @@ from longtail.analysis.dynamics import (
 from longtail.compare.table import Comparison
 from longtail.counts import FloatArray, GroupName
 from longtail.formatting import class_word, number
-from longtail.report.builders import ClassMeasure, ClassSection, EpochMeasure, EpochSection
+from longtail.report.builders import ClassMeasure, ClassSection, LineMeasure, LineSection
 from longtail.report.configurations import Measured, analyzed, first_runs
 from longtail.report.plots import MANY_POINTS, clip
 from longtail.run.dynamics import Dynamics
@@ -45,23 +45,23 @@ def histories(comparison: Comparison) -> list[Measured]:
     return shown
 
 
-TRAINING = EpochSection(
+TRAINING = LineSection(
     "curves",
     "Training",
     "Training accuracy is counted on the batches as the loop drew and changed them: at the end of stage 1 {numbers}.",
     histories,
     (
-        EpochMeasure(
+        LineMeasure(
             {"Training": "train_accuracy", "Validation": "validation_accuracy"},
             "curve-accuracy",
             "Accuracy",
             ".1%",
             include=(0.0, 1.0),
         ),
-        EpochMeasure(
+        LineMeasure(
             {"Training": "train_loss", "Validation": "validation_loss"}, "curve-loss", "Loss", ".3f", include=(0.0,)
         ),
-        EpochMeasure("learning_rate", "curve-learning_rate", "Learning rate", ".2g", log=True),
+        LineMeasure("learning_rate", "curve-learning_rate", "Learning rate", ".2g", log=True),
     ),
     panels="measures",
 )
@@ -79,23 +79,35 @@ def recorded(values: Callable[[Dynamics, Sequence[GroupName]], Values]) -> Calla
     ]
 
 
-def group_gradients(dynamics: Dynamics, group_of: Sequence[GroupName]) -> Values:
-    """The ratio of each shot group in each epoch and the two sums that it is made of, mean over its classes."""
+FARTHEST = 1e3
+"""Ratios beyond this, or below its inverse, are of a class that was hardly drawn, and stand at the end of the axis."""
+
+
+def gradients(dynamics: Dynamics, group_of: Sequence[GroupName]) -> Values:
+    """The ratio of each shot group in each epoch and the two sums that it is made of, mean over its classes.
+
+    Those of each class are of the last epoch of stage 1; NaN for a class that was not drawn.
+    """
     balance = gradient_balance(dynamics.positive, dynamics.negative, dynamics.images, group_of)
-    return {"ratio": balance.groups, "raised": balance.raised, "lowered": balance.lowered}
+    end = dynamics.end_of_stage_1
+    ratio = np.clip(balance.classes[end], 1 / FARTHEST, FARTHEST)
+    drawn = np.isfinite(ratio) & (balance.classes[end] > 0)
+    raised = np.where(drawn, dynamics.positive[end], np.nan)
+    groups = {"group ratio": balance.groups, "group raised": balance.raised, "group lowered": balance.lowered}
+    return groups | {"ratio": ratio, "raised": raised, "lowered": raised / ratio}
 
 
-GRADIENTS = EpochSection(
+GRADIENTS = LineSection(
     "gradients",
     "Gradients",
     "Gradient that raises the logits of a group over gradient that lowers them; below 1, the dotted line, they were "
     "pushed down more than pulled up. Then the two sums, mean over the classes of a group: under cross-entropy an "
     "image can give 1 at most. At the end of stage 1 the ratio is {numbers}.",
-    recorded(group_gradients),
+    recorded(gradients),
     (
-        EpochMeasure("ratio", "gradients", "Ratio", ".3g", "Raised / lowered", log=True, level=1.0),
-        EpochMeasure(
-            {"Raised": "raised", "Lowered": "lowered"},
+        LineMeasure("group ratio", "gradients", "Ratio", ".3g", "Raised / lowered", log=True, level=1.0),
+        LineMeasure(
+            {"Raised": "group raised", "Lowered": "group lowered"},
             "gradient-sums",
             "Raised and lowered",
             ".3g",
@@ -110,48 +122,44 @@ FLOOR = 1 - EDGES[-2]
 """What the histograms cannot tell from zero: the width of their last bin."""
 
 
-def probability_quartiles(dynamics: Dynamics, group_of: Sequence[GroupName]) -> Values:
-    """Quartiles of p_y and of 1 - p_y of each epoch and shot group."""
+def saturation(dynamics: Dynamics, group_of: Sequence[GroupName]) -> Values:
+    """Quartiles of p_y and of 1 - p_y, saturated images and remaining gradient, of each epoch and shot group."""
     histograms = group_sums(dynamics.histogram, group_of)
     low, middle, high = np.moveaxis(histogram_quantiles(histograms, QUARTILES), -1, 0)
     left = {"left low": 1 - high, "left": 1 - middle, "left high": 1 - low}
-    return {"low": low, "middle": middle, "high": high} | {name: np.maximum(part, FLOOR) for name, part in left.items()}
+    quartiles = {"low": low, "middle": middle, "high": high}
+    quartiles |= {name: np.maximum(part, FLOOR) for name, part in left.items()}
+    shares = {f"past {threshold:g}": share_past(histograms, threshold) for threshold in THRESHOLDS}
+    return quartiles | shares | {"gradient": group_image_means(dynamics.gradient, dynamics.images, group_of)}
 
 
-SATURATION = EpochSection(
+SATURATION = LineSection(
     "saturation",
     "Saturation",
     "Probability p_y of the true class of the images as they were trained on, without noise and margins of the loss, "
     "and the gradient 1 − p_y that cross-entropy would leave on its logit, down to 0.0001: median, and the middle half "
     "as a band. At the end of stage 1 the median p_y is {numbers}.",
-    recorded(probability_quartiles),
+    recorded(saturation),
     (
-        EpochMeasure("middle", "saturation", "Probability p_y", include=(0.0, 0.25), band=("low", "high")),
-        EpochMeasure(
+        LineMeasure("middle", "saturation", "Probability p_y", include=(0.0, 0.25), band=("low", "high")),
+        LineMeasure(
             "left", "gradient-size", "Gradient 1 − p_y", ".3g", log=True, include=(1.0,), band=("left low", "left high")
         ),
     ),
 )
 
 
-def saturated_shares(dynamics: Dynamics, group_of: Sequence[GroupName]) -> Values:
-    """Saturated images and remaining gradient of each epoch and shot group."""
-    histograms = group_sums(dynamics.histogram, group_of)
-    shares = {f"past {threshold:g}": share_past(histograms, threshold) for threshold in THRESHOLDS}
-    return shares | {"gradient": group_image_means(dynamics.gradient, dynamics.images, group_of)}
-
-
-SATURATED = EpochSection(
+SATURATED = LineSection(
     "saturated",
     "Saturated images",
     "Share of the images whose p_y is past 0.9, 0.99 and 0.999, and the mean size of the gradient on their own logit: "
     "1 − p_y of what the loss sees, with its noise and margins, times its scales where it gives classes scales of "
     "their own. Where images are mixed it ends at the larger share of an image, not at 1. Past 0.9 are, at the end of "
     "stage 1, {numbers}.",
-    recorded(saturated_shares),
+    recorded(saturation),
     (
         *(
-            EpochMeasure(
+            LineMeasure(
                 f"past {threshold:g}",
                 f"saturation-past-{threshold:g}".replace(".", "-"),
                 f"p_y past {threshold:g}",
@@ -161,31 +169,17 @@ SATURATED = EpochSection(
             )
             for threshold in THRESHOLDS
         ),
-        EpochMeasure("gradient", "saturation-gradient", "Gradient size", ".3f", include=(0.0, 0.1)),
+        LineMeasure("gradient", "saturation-gradient", "Gradient size", ".3f", include=(0.0, 0.1)),
     ),
     panels="groups",
 )
-
-FARTHEST = 1e3
-"""Ratios beyond this, or below its inverse, are of a class that was hardly drawn, and stand at the end of the axis."""
-
-
-def class_gradients(dynamics: Dynamics, group_of: Sequence[GroupName]) -> Values:
-    """The ratio and the sums of each class in the last epoch of stage 1; NaN for a class that was not drawn."""
-    balance = gradient_balance(dynamics.positive, dynamics.negative, dynamics.images, group_of)
-    end = dynamics.end_of_stage_1
-    ratio = np.clip(balance.classes[end], 1 / FARTHEST, FARTHEST)
-    drawn = np.isfinite(ratio) & (balance.classes[end] > 0)
-    raised = np.where(drawn, dynamics.positive[end], np.nan)
-    return {"ratio": ratio, "raised": raised, "lowered": raised / ratio}
-
 
 CLASS_GRADIENTS = ClassSection(
     "gradient-classes",
     "Gradients of each class",
     "The ratio of each class in the last epoch of stage 1, and its two sums, with the classes that were raised as much "
     "as lowered on the dotted line. The ratio, with the size of the class: {trends}.",
-    recorded(class_gradients),
+    recorded(gradients),
     (
         ClassMeasure("ratio", "gradient-classes", "Raised / lowered", ".3g", log=True, level=1.0),
         ClassMeasure(

@@ -1,10 +1,9 @@
-"""The sections on what predictions show: calibration, answering only when sure, other test priors, and margins."""
+"""The sections on what predictions show: calibration, answering only when sure, and other test priors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +11,21 @@ import plotly.graph_objects as go
 
 from longtail.analysis.predictions import (
     EXPONENTS,
-    MarginDistribution,
     PriorShift,
     Reliability,
     accuracy_at_coverage,
-    group_margins,
-    margins_of_predictions,
     prior_shift,
     reliability,
-    shared_edges,
 )
 from longtail.compare.differences import Between, Counted, Measure, Runs, counted_between, difference_between
 from longtail.compare.seeds import mean_interval
 from longtail.compare.table import Comparison, Row
-from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
+from longtail.counts import GROUP_NAMES, FloatArray
 from longtail.evaluation.intervals import wilson
 from longtail.evaluation.metrics import Mask, class_weights
 from longtail.evaluation.selective import coverage_curve, threshold_for_coverage
 from longtail.evaluation.significance import unpaired_interval
-from longtail.formatting import MINUS, interval_text, listing, number, percent, signed
+from longtail.formatting import MINUS, interval_text, percent, signed
 from longtail.report.configurations import (
     BAND_SENTENCE,
     PART_LABELS,
@@ -40,7 +35,6 @@ from longtail.report.configurations import (
     group_keys,
     has_bands,
     known_predictions,
-    named,
     part_masks,
     predicted_rows,
     run_keys,
@@ -337,103 +331,3 @@ def _priors_rows(means: Sequence[tuple[Row, PriorShift]], curves: Curves, split:
             cells += [text][: len(means) - 1]
         lines.append(tuple(cells))
     return lines
-
-
-SPLITS = {"test": "testing", "train": "training"}
-Margins = tuple[FloatArray, IntArray]
-"""The margins of some images and their labels, shape (N,) each."""
-Groups = Mapping[GroupName, MarginDistribution]
-
-
-def margins(comparison: Comparison) -> Section | None:
-    """Draw the margins of test images, and of training images of analyzed runs; None without predictions."""
-    images = [(row, parts) for row in comparison.final if "test" in (parts := margins_of(row))]
-    if comparison.split != "test" or not images:
-        return None
-    edges = shared_edges([margin for _, parts in images for margin, _ in parts.values()])
-    panels = [
-        (row, {split: group_margins(*part, row.runs[0].group_of, edges) for split, part in parts.items()})
-        for row, parts in images
-    ]
-    densities = [each.density for _, splits in panels for groups in splits.values() for each in groups.values()]
-    heads = ["Configuration", "Images"]
-    heads += [f"{label}, {measure}" for label in GROUP_LABELS.values() for measure in ("median", "below 0 in %")]
-    drawings, lines = [], []
-    for index, (row, splits) in enumerate(panels):
-        shown = []
-        for split, groups in splits.items():
-            cells = [(number(each.median, ".1f"), number(100 * each.negative, ".1f")) for each in groups.values()]
-            shown.append((row.label, SPLITS[split], *chain.from_iterable(cells)))
-        alt = read_aloud("Lines of the density of margins by group", heads, shown, labels=2)
-        drawings.append(Drawing(f"margins-{index}", row.label, alt, margin_curves(splits, edges, np.nanmax(densities))))
-        lines += shown
-    tail = smallest_group(panels[0][0].runs[0])
-    medians = []
-    for row, splits in named(panels, lambda panel: panel[0]):
-        values = [f"{number(groups[tail].median, '.1f')} in {SPLITS[split]}" for split, groups in splits.items()]
-        medians.append(f"{listing(values)} under {row.label}")
-    sentence = (
-        "By how much the score of the true class leads the highest other. Below 0 another class scores higher: that "
-        "share of a group, every class counting the same, is its error. The median margin of "
-        f"{GROUP_LABELS[tail].lower()} images is {'; '.join(medians)}."
-    )
-    legend = [replace(key, text=f"{key.text}, at the median") for key in group_keys(panels[0][0].runs[0])]
-    if any("train" in splits for _, splits in panels):
-        legend.append(Key("muted", "dashed", "Training images, thin"))
-    table = Table("Margins of each shot group.", tuple(heads), tuple(lines), labels=2)
-    layout = side_by_side(len(panels))
-    return Section("margins", "Margins", sentence, layout, tuple(legend), tuple(drawings), table=table)
-
-
-def margin_curves(splits: Mapping[str, Groups], edges: FloatArray, top: float) -> go.Figure:
-    """Densities of the margins of each group: test images solid, training images thin and dashed.
-
-    Args:
-        splits: ``"test"`` and possibly ``"train"``, each with the distribution of every group.
-        edges: Of the histograms, shape (B + 1,).
-        top: Highest density of all panels, so that their axes are the same.
-
-    Example:
-        >>> groups = group_margins(np.array([1.0, -1.0]), np.array([0, 1]), ["many", "few"], np.array([-2.0, 0, 2]))
-        >>> figure = margin_curves({"test": groups}, np.array([-2.0, 0, 2]), 0.5)
-        >>> [trace.name for trace in figure.data if trace.mode == "lines"]
-        ['Many-shot, test', 'Few-shot, test']
-    """
-    figure, middles = blank(300, left=52), (edges[1:] + edges[:-1]) / 2
-    for split, groups in splits.items():
-        style = {"width": 2.2} if split == "test" else {"width": 1.2, "dash": "dash"}
-        for name, group in groups.items():
-            if not group.images:
-                continue
-            color, label = GROUP_COLORS[name], f"{GROUP_LABELS[name]}, {split}"
-            add_line(figure, middles, group.density, name=label, hover="margin %{x:.1f}", color=color, **style)
-            # The group's symbol stands at the median: color alone does not tell groups apart for everybody.
-            index = int(np.abs(middles - group.median).argmin())
-            marker = {"color": color, "symbol": GROUP_SYMBOLS[name], "size": 10 if split == "test" else 6}
-            point = {"x": [float(middles[index])], "y": [float(group.density[index])]}
-            figure.add_scatter(**point, mode="markers", name=label, marker=marker, hoverinfo="skip")
-    figure.add_vline(x=0, line={"color": MUTED, "width": 1, "dash": "dot"})
-    note = {"x": 0, "y": 1, "yref": "paper", "yanchor": "bottom", "font": {"size": 12, "color": MUTED}}
-    figure.add_annotation(text="wrong", xanchor="right", xshift=-5, showarrow=False, **note)
-    figure.add_annotation(text="right", xanchor="left", xshift=5, showarrow=False, **note)
-    figure.update_layout(margin={"t": 26})
-    figure.update_xaxes(title="Margin", range=[float(edges[0]), float(edges[-1])])
-    return figure.update_yaxes(title="Density", range=[0, 1.05 * top], nticks=5)
-
-
-def margins_of(row: Row) -> dict[str, Margins]:
-    """The margins by split of the images of all seeds together: their density is the mean of the seeds' densities."""
-    parts: dict[str, list[Margins]] = {"test": [], "train": []}
-    for run in row.runs:
-        seen, analysis = run.predictions, run.analysis
-        if seen is not None and seen.second is not None and seen.probability_true is not None and seen.label.size:
-            scores = (seen.confidence, seen.second, seen.probability_true)
-            parts["test"].append((margins_of_predictions(seen.label, seen.prediction, *scores), seen.label))
-        if analysis is not None and analysis.train is not None:
-            trained = analysis.train.images
-            parts["train"].append((trained.margin.astype(np.float64), trained.label.astype(np.int64)))
-    return {
-        split: (np.concatenate([margin for margin, _ in part]), np.concatenate([label for _, label in part]))
-        for split, part in parts.items()
-        if part
-    }

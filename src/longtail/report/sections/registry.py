@@ -15,6 +15,7 @@ from longtail.report.sections import (
     classes,
     confusions,
     embedding,
+    margins,
     measures,
     misclassifications,
     predictions,
@@ -52,7 +53,7 @@ FOR_RESEARCHERS: tuple[Build, ...] = (
     embedding.build,
     measures.SEPARATION.build,
     measures.NORMS.build,
-    predictions.margins,
+    margins.MARGINS.build,
     provenance.build,
 )
 """Everything else."""
