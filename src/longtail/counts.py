@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 GroupName = Literal["many", "medium", "few"]
 GROUP_NAMES: tuple[GroupName, ...] = ("many", "medium", "few")
 FEW_IMAGES = 5

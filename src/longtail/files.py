@@ -149,6 +149,26 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, file, compression="zstd")
 
 
+def remove(path: Path, remedy: str) -> None:
+    """Remove a file, or a folder with all that it holds, if it is there.
+
+    Args:
+        path: The file or folder.
+        remedy: What to do about an error, without a period.
+
+    Raises:
+        LongtailError: The system refuses.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    except OSError as error:
+        raise LongtailError(f"{path} cannot be removed ({error.strerror or error}): {remedy}.") from error
+
+
 def output_path(out: str | os.PathLike[str]) -> Path:
     """Return the path of an output named by the user; ``-`` is the standard output.
 

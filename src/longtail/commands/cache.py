@@ -62,9 +62,9 @@ def cache(
     if uses:
         table = plain_table("source", "what", right=("images", "size", "last used"))
         for use in uses:
-            used = time.strftime("%Y-%m-%d %H:%M", time.localtime(use.used))
+            used = time.strftime("%Y-%m-%d %H:%M", time.localtime(use.last_used))
             number = f"{use.images:,}" if use.images else "?"
-            table.add_row(Text(use.source or "?", overflow="fold"), use.what, number, size_words(use.size), used)
+            table.add_row(Text(use.source or "?", overflow="fold"), use.what, number, size_words(use.bytes), used)
         Console().print(table)
 
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 
-from longtail.counts import IntArray
+from longtail.counts import BoolArray, IntArray
 from longtail.data.dataset import SPLIT_NAMES, Finding, Split
 from longtail.data.subsets import random_keys, ranks_within_class
 from longtail.errors import LongtailError, listed
@@ -61,7 +60,7 @@ def carve(
         raise LongtailError(f"{option} lies between 0 and 1, got {fraction:g}.")
     units = _units(split, groups)
 
-    def hold_out(share: float) -> npt.NDArray[np.bool_]:
+    def hold_out(share: float) -> BoolArray:
         sizes = np.bincount(split.labels, minlength=num_classes or 0)
         if units is not None:
             return _by_group(split.labels, units, sizes, share, seed)
@@ -209,7 +208,7 @@ def _units(split: Split, groups: str | None) -> IntArray | None:
     return np.asarray(joined[numbers], dtype=np.int64)
 
 
-def _by_group(labels: IntArray, groups: IntArray, sizes: IntArray, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+def _by_group(labels: IntArray, groups: IntArray, sizes: IntArray, fraction: float, seed: int) -> BoolArray:
     """Take groups in random order, each one that brings its classes nearer to their share and leaves them an image."""
     left = sizes.copy()
     missing = sizes * fraction  # number of images of each class still to be held out

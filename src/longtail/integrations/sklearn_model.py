@@ -71,7 +71,7 @@ def build_network(
         return with_head(model.backbone, num_classes, head, name=model.name), info.preprocessing
     if not pretrained and not trained:
         raise LongtailError("a frozen network needs weights: set pretrained=True or train_backbone=True.")
-    looks = (timm_inputs(str(backbone)) or Preprocessing(_OWN_SIZE, _OWN_MEAN, _OWN_STD)).at(image_size or None)
+    looks = (timm_inputs(str(backbone)) or Preprocessing(_OWN_SIZE, _OWN_MEAN, _OWN_STD)).at(image_size)
     return build_model(str(backbone), num_classes, head, pretrained=pretrained, in_size=looks.size), looks
 
 

@@ -43,9 +43,8 @@ class Preprocessing:
             >>> Preprocessing(224, (0.5,) * 3, (0.5,) * 3, resize=256).at(112).resize
             128
         """
-        if size is None:
-            return self
-        return replace(self, size=size, resize=self.resize and round(size * self.resize / self.size))
+        side = size or self.size
+        return replace(self, size=side, resize=self.resize and round(side * self.resize / self.size))
 
     @property
     def crop(self) -> CenterCrop:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from longtail.analysis.dynamics import BINS
 from longtail.errors import LongtailError
-from longtail.files import FormatError, parse_json, read_json, require_format, validate, write_json, writing
+from longtail.files import FormatError, parse_json, read_json, remove, require_format, validate, write_json, writing
 from longtail.run.dynamics import SUMS
 from longtail.run.layout import CHECKPOINT_FOLDER, TRACKER_FILE
 from longtail.run.model_files import check_weights
@@ -68,12 +67,6 @@ class TrainingState:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def phase(self) -> Phase:
-        """The state of training, named as in :data:`Phase`."""
-        phase: Phase = self.values["phase"]
-        return phase
-
     def put(self, prefix: str, tensors: dict[str, Tensor]) -> None:
         """Add tensors under ``prefix.``; they are copied to contiguous CPU memory."""
         for name, tensor in tensors.items():
@@ -117,15 +110,7 @@ def remove_checkpoints(run: Path) -> None:
     Raises:
         LongtailError: The system refuses.
     """
-    folder = run / CHECKPOINT_FOLDER
-    try:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(folder)
-    except OSError as error:
-        raise LongtailError(
-            f"the run in {run} is complete, but {folder} cannot be removed ({error.strerror or error}): "
-            "remove it yourself, or keep it with --keep-checkpoints."
-        ) from error
+    remove(run / CHECKPOINT_FOLDER, "the run is complete, so remove it yourself, or keep it with --keep-checkpoints")
 
 
 def load_checkpoint(run: Path) -> TrainingState | None:

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias, cast
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from longtail.analysis.columns import Analysis
-from longtail.counts import FEW_IMAGES, ClassCounts, GroupName
+from longtail.counts import FEW_IMAGES, ClassCounts, FloatArray, GroupName
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.metrics import add_intervals
 from longtail.evaluation.posthoc import Adjustment
-from longtail.files import read_json, write_json
+from longtail.files import read_json, remove, write_json
 from longtail.run.analysis import read_analysis
 from longtail.run.dynamics import Dynamics, read_dynamics
 from longtail.run.layout import (
@@ -122,7 +121,7 @@ class Metrics(_Part):
         return sum(row.is_small for row in self.per_class)
 
     @property
-    def recalls(self) -> npt.NDArray[np.float64]:
+    def recalls(self) -> FloatArray:
         """Recall per class, shape (C,), NaN where the split holds no image of the class."""
         values = [row.recall if row.recall is not None else math.nan for row in self.per_class]
         return np.array(values, dtype=np.float64)
@@ -250,11 +249,7 @@ def remove_adjusted(run: Path) -> None:
     Raises:
         LongtailError: The system refuses.
     """
-    path = run / ADJUSTED_FILE
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise LongtailError(f"{path} cannot be removed ({error.strerror}): remove it by hand.") from error
+    remove(run / ADJUSTED_FILE, "remove it by hand")
 
 
 def fingerprint(adjustment: Adjustment) -> str:

@@ -14,11 +14,10 @@ from statistics import median
 from typing import Annotated, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, Field, TypeAdapter
 
-from longtail.counts import IntArray
+from longtail.counts import FloatArray, IntArray
 from longtail.data.splits import group_numbers
 from longtail.errors import LongtailError, first_line, resume_hint
 from longtail.files import Column, read_bytes, read_columns, read_table, validate, write_atomically, write_table
@@ -123,14 +122,14 @@ class Predictions:
         second: Probability of the second-best class; None where an older version kept none.
     """
 
-    label: npt.NDArray[np.int64]
-    prediction: npt.NDArray[np.int64]
-    confidence: npt.NDArray[np.float64]
-    group: npt.NDArray[np.int64] | None = None
+    label: IntArray
+    prediction: IntArray
+    confidence: FloatArray
+    group: IntArray | None = None
     images: str = ""
     paths: tuple[str, ...] = ()
-    probability_true: npt.NDArray[np.float64] | None = None
-    second: npt.NDArray[np.float64] | None = None
+    probability_true: FloatArray | None = None
+    second: FloatArray | None = None
 
 
 def write_predictions(run: Path, columns: Mapping[str, Any]) -> None:
@@ -219,7 +218,7 @@ def _rewrite(run: Path) -> str:
     return f"delete {METRICS_FILE} there and write both again with: {resume_hint(run)}"
 
 
-def _images_hash(label: npt.NDArray[np.int64], paths: Sequence[str]) -> str:
+def _images_hash(label: IntArray, paths: Sequence[str]) -> str:
     """Hash the tested images in order, without their common folder, which may have been moved between runs."""
     shared = os.path.commonprefix(paths).rfind("/") + 1  # noqa: RUF071 - up to a whole folder
     names = "\n".join(path[shared:] for path in paths)

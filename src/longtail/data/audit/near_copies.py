@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from longtail.counts import FloatArray, IntArray
+from longtail.counts import BoolArray, FloatArray, IntArray
 from longtail.data.dataset import Split
 from longtail.device import cores
 from longtail.errors import LongtailError
@@ -27,7 +27,6 @@ MAX_PAIRS = 50_000
 """At most this many pairs of a source are compared by their pixels."""
 
 Hashes = npt.NDArray[np.uint64]
-BoolArray = npt.NDArray[np.bool_]
 Grays = npt.NDArray[np.float32]
 
 _SIDE, _FREQUENCIES = 32, 16  # pictures are reduced to 32 x 32 grays; the hash uses the lowest 16 x 16 frequencies
@@ -96,9 +95,7 @@ def _cosines() -> npt.NDArray[np.float32]:
 
 
 def near_groups(
-    hashes: Hashes,
-    max_distance: int = MAX_DISTANCE,
-    confirm: Callable[[IntArray, IntArray], BoolArray] | None = None,
+    hashes: Hashes, max_distance: int = MAX_DISTANCE, confirm: Callable[[IntArray, IntArray], BoolArray] | None = None
 ) -> IntArray:
     """Join hashes into groups: two at most ``max_distance`` bits apart share a group, and so do chains of such pairs.
 
@@ -243,7 +240,7 @@ class PixelCheck:
         self._pictures: dict[int, tuple[float, Grays]] = {}  # logarithm of width over height, and pixels
         self._alike: dict[tuple[int, int], bool] = {}
 
-    def __call__(self, left: IntArray, right: IntArray) -> npt.NDArray[np.bool_]:
+    def __call__(self, left: IntArray, right: IntArray) -> BoolArray:
         """Return whether the images at these indices look alike, shape (P,)."""
         room = self._max_pairs - len(self._alike)
         pairs = list(zip(np.minimum(left, right).tolist(), np.maximum(left, right).tolist(), strict=True))

@@ -86,24 +86,22 @@ class SourceUse:
         kind: As in :class:`Contents`.
         what: The same as text to print.
         images: Number of images; several views count once.
-        size: Bytes.
         files: Number of entries.
-        used: Time of the last use, in seconds since 1970.
+        bytes: Their size.
+        last_used: Time of the last use, in seconds since 1970.
     """
 
     source: str
     kind: Kind
     what: str
     images: int
-    size: int
     files: int
-    used: float
+    bytes: int
+    last_used: float
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON, with the time in UTC."""
-        values = asdict(self)
-        values["bytes"], values["last_used"] = values.pop("size"), _utc(values.pop("used"))
-        return values
+        return asdict(self) | {"last_used": _utc(self.last_used)}
 
 
 def cache_folder() -> Path:
@@ -219,7 +217,7 @@ def by_source(entries: Sequence[CacheEntry]) -> list[SourceUse]:
     Example:
         >>> contents = [Contents("features", "photos", "resnet20", 10, view) for view in (0, 1)]
         >>> entries = [CacheEntry(Path("a"), 5, 1.0, each) for each in contents]
-        >>> [(use.source, use.what, use.images, use.size) for use in by_source(entries)]
+        >>> [(use.source, use.what, use.images, use.bytes) for use in by_source(entries)]
         [('photos', 'features of resnet20', 10, 10)]
     """
     groups: dict[tuple[str, Kind, str], list[CacheEntry]] = defaultdict(list)
@@ -231,8 +229,8 @@ def by_source(entries: Sequence[CacheEntry]) -> list[SourceUse]:
         for entry in group:
             images[entry.contents.view] += entry.contents.images
         size, used = sum(entry.size for entry in group), max(entry.used for entry in group)
-        uses.append(SourceUse(source, kind, what, max(images.values()), size, len(group), used))
-    return sorted(uses, key=lambda use: -use.used)
+        uses.append(SourceUse(source, kind, what, max(images.values()), len(group), size, used))
+    return sorted(uses, key=lambda use: -use.last_used)
 
 
 def make_room(folder: Path, budget: float, *, keep: str) -> None:
