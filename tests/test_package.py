@@ -54,7 +54,7 @@ print(bool(loss.isfinite()), len(LongTailSampler([0, 0, 1], 2)), class_probabili
 
 
 def test_the_guard_of_that_test_guards() -> None:
-    with pytest.raises(AssertionError, match="is not installed"):
+    with pytest.raises(AssertionError, match="installed"):
         run("import longtail.data.sources.registry, datasets")
 
 
@@ -71,7 +71,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'ClassCount'"):
+    with pytest.raises(AttributeError, match="'ClassCount'"):
         longtail.ClassCount  # noqa: B018
 
 

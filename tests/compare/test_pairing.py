@@ -59,10 +59,8 @@ def test_a_run_without_a_partner_is_left_out_and_named(runs):
     assert pairs == 3
     assert difference.mean == pytest.approx(0.01)
     assert comparison.rows[1].values["accuracy"].n == 4  # it still counts for its own row
-    notes = [note for note in comparison.notes if "no partner" in note]
-    assert notes == [
-        "seeds 7, 9 of cifar-lt/gcl or cifar-lt/ce have no partner and are left out of the difference."
-    ]  # fmt: skip
+    (note,) = [note for note in comparison.notes if "partner" in note]
+    assert all(word in note for word in ("7, 9", "cifar-lt/gcl", "cifar-lt/ce"))
 
 
 def test_seeds_on_other_images_are_no_partners(runs):

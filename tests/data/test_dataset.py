@@ -45,7 +45,7 @@ def test_labels_cannot_be_changed_by_accident() -> None:
 
 
 def test_a_wrong_column_gets_the_nearest() -> None:
-    with pytest.raises(LongtailError, match="Did you mean 'film'"):
+    with pytest.raises(LongtailError, match="mean 'film'"):
         small().column("flim")
 
 
@@ -79,7 +79,7 @@ def test_fingerprint_of_files_survives_a_move_and_sees_a_change(
     Image.new("RGB", (64, 64)).save(root / "cat" / "1.png")
     assert load_source(str(root)).splits["train"].fingerprint() != was
     (root / "cat" / "0.png").unlink()
-    with pytest.raises(LongtailError, match=r"0\.png' has gone"):
+    with pytest.raises(LongtailError, match=r"0\.png'"):
         before.fingerprint()
 
 

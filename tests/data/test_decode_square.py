@@ -89,7 +89,7 @@ def test_the_right_side_is_up(orientation: int, mode: str) -> None:
 
 def test_a_truncated_jpeg_is_named_also_at_a_fraction_of_its_size() -> None:
     content = encoded(photo(800, 600))
-    with pytest.raises(LongtailError, match=r"'cut\.jpg' is damaged"):
+    with pytest.raises(LongtailError, match=r"'cut\.jpg' .*damaged"):
         read_square(content[: len(content) // 2], CenterCrop(64), "cut.jpg")
 
 

@@ -152,11 +152,11 @@ def test_class_counts_are_made_or_checked():
         ([0, 2], {}, "label 2 is outside 0..1"),
         ([0, -1], {}, "label -1 is outside 0..1"),
         ([0.5, 1.0], {}, "whole numbers"),
-        ([[0, 1]], {}, "whole numbers of shape"),
-        (np.array([], dtype=np.int64), {}, "at least one image"),
-        ([0, 1], {"num_samples": 0}, "at least one"),
-        ([0, 1], {"rank": 2, "world_size": 2}, r"rank must lie in 0\.\.1"),
-        ([0, 1], {"seed": -1}, "seed must be 0 or more"),
+        ([[0, 1]], {}, "shape"),
+        (np.array([], dtype=np.int64), {}, "one image"),
+        ([0, 1], {"num_samples": 0}, "num_samples"),
+        ([0, 1], {"rank": 2, "world_size": 2}, r"rank .*0\.\.1"),
+        ([0, 1], {"seed": -1}, "seed"),
         ([0, 1], {"beta": 1.0}, "beta"),
         ([0, 1], {"strategy": "cben", "beta": 0.99999}, "0.99999"),
     ],
@@ -179,9 +179,9 @@ def test_bad_progress_and_epoch_are_refused():
 def test_a_wrong_name_gets_the_nearest_right_one():
     with pytest.raises(LongtailError, match="'class-balanced'"):
         class_probabilities([1, 1], "class_balanced")
-    with pytest.raises(LongtailError, match="Did you mean 'shuffle'"):
+    with pytest.raises(LongtailError, match="mean 'shuffle'"):
         build_sampler("shufle", [0, 1], 2)
-    with pytest.raises(LongtailError, match="Did you mean 'square-root'"):
+    with pytest.raises(LongtailError, match="mean 'square-root'"):
         LongTailSampler([0, 1], 2, strategy="squareroot")
 
 
@@ -208,5 +208,5 @@ def test_the_package_names_what_it_lacks():
     import longtail.data
 
     assert "class_probabilities" in dir(longtail.data)
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="'nothing'"):
         _ = longtail.data.nothing

@@ -103,11 +103,11 @@ def test_fractions_that_mean_nothing(fraction: float) -> None:
 
 
 def test_nothing_to_hold_out_and_no_such_column() -> None:
-    with pytest.raises(LongtailError, match="no image can be held out"):
+    with pytest.raises(LongtailError, match="no image"):
         carve(split_of(np.array([1, 1, 2])), 0.1)
-    with pytest.raises(LongtailError, match="no group can be held out"):
+    with pytest.raises(LongtailError, match="no group"):
         carve(split_of(np.array([4, 4]), ["x"] * 8), 0.5, groups="film")
-    with pytest.raises(LongtailError, match="Did you mean 'film'"):
+    with pytest.raises(LongtailError, match="mean 'film'"):
         carve(split_of(np.array([4, 4]), ["x"] * 8), 0.5, groups="films")
 
 
@@ -132,7 +132,7 @@ def _holds(split: Split, fraction: float, groups: str | None) -> bool:
         return False
 
 
-@pytest.mark.parametrize(("counts", "folds", "advice"), [([3, 2], 6, "use fewer"), ([1, 1, 1], 3, "of each class")])
+@pytest.mark.parametrize(("counts", "folds", "advice"), [([3, 2], 6, "use fewer"), ([1, 1, 1], 3, "each class")])
 def test_fewer_folds_are_advised_only_where_they_help(counts: list[int], folds: int, advice: str) -> None:
     split = split_of(np.array(counts))
     with pytest.raises(LongtailError, match=advice):

@@ -68,7 +68,7 @@ def test_the_added_loss_has_doctests_that_pass(added: ModuleType) -> None:
 @pytest.mark.usefixtures("added")
 def test_the_added_loss_is_known_by_name() -> None:
     assert build_loss("vs", [500, 50, 5], {"gamma": 0.3}).gamma == 0.3
-    with pytest.raises(LongtailError, match=r"no option 'gama'\. Did you mean 'gamma'"):
+    with pytest.raises(LongtailError, match=r"'gama'.*'gamma'"):
         build_loss("vs", [500, 50, 5], {"gama": 0.3})
 
 
@@ -123,7 +123,7 @@ def test_the_added_source_is_read(
     data = registry.load_source(f"npz:{tmp_path / 'a.npz'}")
     assert data.counts().counts == (3, 1, 2)
     assert np.array_equal(np.asarray(data.splits["train"].image(1)), images[1])
-    with pytest.raises(LongtailError, match="check the path"):
+    with pytest.raises(LongtailError, match="npz:"):
         registry.load_source(f"npz:{tmp_path / 'b.npz'}")
 
 

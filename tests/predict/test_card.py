@@ -29,7 +29,7 @@ def test_the_hub_reads_its_metadata(untrained_run: Callable[..., Path], tmp_path
     assert (data.library_name, data.pipeline_tag) == ("longtail", "image-classification")
     assert "cifar-lt/gcl" in data.tags
     assert measured(model_card(run)) == {"accuracy": 0.75, "balanced_accuracy": 0.5}
-    assert "with the post-hoc" not in model_card(run)
+    assert "post-hoc" not in model_card(run)
 
 
 def test_an_adjusted_run_shows_the_figures_after_its_adjustment(
@@ -37,7 +37,7 @@ def test_an_adjusted_run_shows_the_figures_after_its_adjustment(
 ) -> None:
     run = untrained_run(tmp_path / "run")
     before = model_card(run)
-    assert "**They were measured before" in before
+    assert "measured before" in before
     assert "recall before" in before
     assert measured(before) == {}  # what machines read has no room for a caveat
     info, test = load_info(run), json.loads((run / "metrics.json").read_text())["test"]
@@ -47,14 +47,14 @@ def test_an_adjusted_run_shows_the_figures_after_its_adjustment(
     assert measured(after) == {"accuracy": 0.7, "balanced_accuracy": 0.5}
     assert "| few-shot classes | 40.0%" in after
     assert "| 山猫 | 2 | few | 3 | 62.5%" in after
-    assert "with the post-hoc" in after
+    assert "post-hoc" in after
     save_info(replace(info, adjustment=replace(info.adjustment, offset=(0.0, 0.0, 0.0))), run)
     assert model_card(run) == before  # figures of another adjustment are none of its own
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("{", "JSON"), ("[]", "object"), ("{}", "'adjustment' is missing"), ('{"format": 2}', "update longtail")],
+    [("{", "JSON"), ("[]", "object"), ("{}", "'adjustment'"), ('{"format": 2}', "update longtail")],
 )
 def test_damaged_figures_of_an_adjustment_are_named(
     untrained_run: Callable[..., Path], tmp_path: Path, text: str, words: str
@@ -83,7 +83,7 @@ def test_a_run_without_figures(untrained_run: Callable[..., Path], tmp_path: Pat
     for name in ("metrics.json", "config.yaml"):
         (run / name).unlink()
     text = model_card(run)
-    assert "no test images" in text
+    assert "no test" in text
     assert ModelCard(text).data.eval_results is None
 
 

@@ -148,7 +148,7 @@ def test_runs_that_cannot_be_exported(
     (run / "examples.parquet").unlink()
     with pytest.raises(LongtailError, match="images=FOLDER"):
         export_run(run, tmp_path / "model.onnx")
-    with pytest.raises(LongtailError, match="is an image"):
+    with pytest.raises(LongtailError, match="an image"):
         export_run(run, tmp_path / "model.onnx", images=__file__)
     with pytest.raises(LongtailError, match=r"model\.onnx"):
         export_run(ready, tmp_path)

@@ -104,7 +104,7 @@ def test_a_folder_that_vanishes_while_it_is_listed_is_a_problem(folder: Path) ->
     rest = list(items)
     assert len(first) == 3
     assert [image.problem != "" for image in rest] == [True, False, False]
-    assert "cannot be listed (No such file or directory)" in rest[0].problem
+    assert "listed" in rest[0].problem
 
 
 def test_large_folders_are_sorted_in_portions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def test_a_table_that_cannot_be_finished_keeps_what_is_done(tmp_path: Path, monk
     write(tmp_path / "a.csv")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
-        with pytest.raises(LongtailError, match="No space left on device"):
+        with pytest.raises(LongtailError, match="space"):
             finish(tmp_path / "a.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv.part"]
     assert len(finish(tmp_path / "a.csv")[0].splitlines()) > 4

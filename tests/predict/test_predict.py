@@ -122,7 +122,7 @@ def test_many_bad_files_are_counted(run: Path, tmp_path: Path) -> None:
     report = predict_images(run, folder, tmp_path / "out.csv", console=Console(file=shown, width=300))
     assert (report.predicted, report.skipped, len(report.problems)) == (0, 25, 20)
     assert "5 more" in shown.getvalue()
-    assert f"all skipped files are listed in {tmp_path / 'out.csv.skipped.csv'}" in shown.getvalue()
+    assert f" {tmp_path / 'out.csv.skipped.csv'}" in shown.getvalue()
     assert len(_rows(tmp_path / "out.csv.skipped.csv")) == 25
     assert _rows(report.out) == []
 
@@ -135,9 +135,7 @@ def test_any_mode_of_image(mode: str, run: Path, tmp_path: Path) -> None:
     assert predict_images(run, path, tmp_path / "out.csv").predicted == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("nowhere", "There is no file or folder"), ("*.xyz", "No image in"), ("empty", "No image in")]
-)
+@pytest.mark.parametrize(("name", "message"), [("nowhere", "no file"), ("*.xyz", "No image"), ("empty", "No image")])
 def test_nothing_to_predict(name: str, message: str, run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(LongtailError, match=message):
@@ -265,12 +263,10 @@ def test_parquet_in_and_out(run: Path, images: Path, tmp_path: Path) -> None:
     for file, row in zip([*files, files[0]], rows, strict=True):
         assert row["prediction"] == by_name[str(file)]["prediction"]
         assert row["probability_2"] == pytest.approx(float(by_name[str(file)]["probability_2"]), abs=2e-6)
-    assert report.problems == [
-        (
-            f"{table}#{len(cells) - 1}",
-            f"{table}#{len(cells) - 1}: there is no image in this row; name one, or delete the row.",
-        )
-    ]
+    ((row, problem),) = report.problems
+    assert row == f"{table}#{len(cells) - 1}"
+    assert problem.startswith(f"{row}: ")
+    assert "no image" in problem
 
 
 def test_a_csv_of_paths_keeps_its_order_and_its_doubles(run: Path, images: Path, tmp_path: Path) -> None:
@@ -311,7 +307,7 @@ def test_sure_and_prior(model: LongTailModel, run: Path, images: Path, tmp_path:
 
 def test_csv_that_cannot_be_written(run: Path, images: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(LongtailError, match="cannot be written"):
+    with pytest.raises(LongtailError, match="be written"):
         predict_images(run, images, tmp_path / "file" / "out.csv")
 
 
@@ -338,7 +334,7 @@ def test_files_left_out_are_listed_or_counted(run: Path, images: Path, tmp_path:
     assert (report.left_out.hidden, report.left_out.again, report.left_out.special) == (1, 1, 1)
     output = shown.getvalue()
     assert "(.heic 2, " in output
-    assert "3 files not named like an image" in output
+    assert "3 files" in output
     assert "5 predicted" in output
 
 
@@ -375,7 +371,7 @@ def test_the_same_words_in_another_folder_are_another_command(
 
 
 def test_two_commands_do_not_share_a_table(run: Path, images: Path, tmp_path: Path) -> None:
-    with Journal(tmp_path / "out.csv", ["path"], settings={}), pytest.raises(LongtailError, match="another command is"):
+    with Journal(tmp_path / "out.csv", ["path"], settings={}), pytest.raises(LongtailError, match="another command"):
         predict_images(run, images, tmp_path / "out.csv")
 
 

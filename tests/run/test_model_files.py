@@ -78,7 +78,7 @@ def test_a_classifier_is_taken_over_class_by_class(tmp_path: Path) -> None:
 
 def test_info_must_describe_the_model(tmp_path: Path) -> None:
     for wrong in (replace(INFO, model=ModelSpec("resnet32", "cosine")), replace(INFO, classes=("a", "b"))):
-        with pytest.raises(ValueError, match=r"model\.json would describe"):
+        with pytest.raises(ValueError, match=r"model\.json"):
             save_model(_model(), wrong, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -87,10 +87,10 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
     save_model(_model(), INFO, tmp_path)
     other = build_model("resnet20", 4, "cosine").state_dict()
     save_file(other, tmp_path / "model.safetensors")
-    with pytest.raises(LongtailError, match=r"weights of another model \(head.weight: 4 x 64 in the file, 3 x 64"):
+    with pytest.raises(LongtailError, match=r"\(head.weight: 4 x 64 .*3 x 64"):
         load_model(tmp_path)
     save_file(build_model("resnet20", 3, "linear").state_dict(), tmp_path / "model.safetensors")
-    with pytest.raises(LongtailError, match=r"head.bias: 3 in the file, absent in the model"):
+    with pytest.raises(LongtailError, match=r"head.bias: 3 .*absent"):
         load_model(tmp_path)
 
 
@@ -98,7 +98,7 @@ def test_damaged_and_missing_weights(tmp_path: Path) -> None:
     save_model(_model(), INFO, tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(LongtailError, match="damaged or cut short"):
+    with pytest.raises(LongtailError, match="damaged"):
         load_model(tmp_path)
     weights.unlink()
     with pytest.raises(LongtailError, match="is missing"):
@@ -110,10 +110,10 @@ def test_damaged_and_missing_weights(tmp_path: Path) -> None:
     [
         ({"format_version": 99}, "update longtail"),
         ({"classes": None}, "'classes' should"),
-        ({"counts": [1, 2]}, "differ in length"),
-        ({"preprocessing": {"size": 16}}, "mean' is missing"),
-        ({"model": {"name": "resnet20"}}, "head' is missing"),
-        ({"model": {"name": "resnet21", "head": "linear"}}, "Did you mean 'resnet"),
+        ({"counts": [1, 2]}, "length"),
+        ({"preprocessing": {"size": 16}}, "mean'"),
+        ({"model": {"name": "resnet20"}}, "head'"),
+        ({"model": {"name": "resnet21", "head": "linear"}}, "mean 'resnet"),
     ],
 )
 def test_wrong_model_json(change: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -171,8 +171,8 @@ def test_an_adjustment_comes_back_as_it_was(prior: Prior, tmp_path: Path) -> Non
         ({"prior": [0.5, 0.3, 0.2]}, "prior'"),
         ({"threshold": "high"}, "'threshold'"),
         ({"threshold": 1.5}, "'threshold'"),
-        ({"adjustment": {"gain": [1, 1], "offset": [0, 0]}}, "3 finite gains and offsets"),
-        ({"adjustment": {"gain": [1, 1, float("inf")], "offset": [0, 0, 0]}}, "not valid JSON"),
+        ({"adjustment": {"gain": [1, 1], "offset": [0, 0]}}, "3 finite"),
+        ({"adjustment": {"gain": [1, 1, float("inf")], "offset": [0, 0, 0]}}, "JSON"),
         ({"adjustment": {"gain": [1, 1, 1], "offset": [0, 0, 0], "prior": [1, 0, 1]}}, "3 positive shares"),
         ({"adjustment": {"gain": [1, 1, 1], "offset": [0, 0, 0], "prior": 3}}, "prior'"),
         ({"adjustment": [1]}, "'adjustment'"),
@@ -185,12 +185,12 @@ def test_a_wrong_adjustment_is_refused(change: dict[str, object], message: str, 
 
 
 def test_load_run_says_what_the_folder_is(tmp_path: Path) -> None:
-    with pytest.raises(LongtailError, match="There is no run"):
+    with pytest.raises(LongtailError, match="no run"):
         load_run(tmp_path / "nowhere")
-    with pytest.raises(LongtailError, match="not a run"):
+    with pytest.raises(LongtailError, match="a run"):
         load_run(tmp_path)
     (tmp_path / "config.yaml").write_text("")
-    with pytest.raises(LongtailError, match=r"has not finished: .*--resume"):
+    with pytest.raises(LongtailError, match=r"finished.*--resume"):
         load_run(tmp_path)
     save_model(_model(), INFO, tmp_path)
     assert load_run(tmp_path)[1] == INFO
@@ -204,7 +204,7 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(LongtailError, match=r"No space left on device.*free some space"):
+    with pytest.raises(LongtailError, match=r"space.*free"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -212,7 +212,7 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
-    with pytest.raises(LongtailError, match="cannot be written"):
+    with pytest.raises(LongtailError, match="be written"):
         write_atomically(tmp_path / "run" / "model.json", b"new")
 
 

@@ -103,11 +103,11 @@ def test_the_report_is_written_once(pair: tuple[Path, Path]) -> None:
 def test_a_batch_that_does_not_divide_is_refused(small_config: Callable[..., RunConfig]) -> None:
     engine = LocalEngine(torch.device("cpu"), small_config().training, world_size=2)
     assert engine.local_batch_size(64) == 32
-    with pytest.raises(LongtailError, match="multiple of the 2 processes"):
+    with pytest.raises(LongtailError, match="2 processes"):
         engine.local_batch_size(63)
 
 
-@pytest.mark.parametrize(("source", "words"), [("photos", "do not agree on the classes"), ("absent", "does not exist")])
+@pytest.mark.parametrize(("source", "words"), [("photos", "classes"), ("absent", "not exist")])
 def test_processes_that_read_other_images_end_with_one_sentence_each(
     pair: tuple[Path, Path], source: str, words: str
 ) -> None:

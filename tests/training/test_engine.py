@@ -160,7 +160,7 @@ def test_weights_that_are_not_finite_are_never_saved(small_config: Build, quiet:
                 stage.model.get_parameter("head.weight").data.fill_(float("inf"))
 
     config = small_config(stage1={"epochs": 3}, data={"validation_fraction": 0.0})
-    with pytest.raises(LongtailError, match="no longer finite"):
+    with pytest.raises(LongtailError, match="finite"):
         start_run(config, tmp_path / "run", quiet, callbacks=[Ruin()])
     state = load_checkpoint(tmp_path / "run")
     assert state is not None
@@ -190,7 +190,7 @@ def test_resuming_needs_no_published_weights(small_config: Build, quiet: Reporte
     start_run(config, tmp_path / "run", quiet)
     (tmp_path / "run" / "metrics.json").unlink()
     config = with_options(config, {"model.pretrained": True})  # on a hub, which tests never reach: a new run is refused
-    with pytest.raises(LongtailError, match="not on this machine"):
+    with pytest.raises(LongtailError, match="this machine"):
         start_run(config, tmp_path / "new", quiet)
     assert resume_run(config, tmp_path / "run", quiet)["test"]["num_images"] == 359
 

@@ -257,7 +257,7 @@ def test_the_largest_batch_is_searched_by_halving() -> None:
     def never(batch_size: int) -> int:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    with pytest.raises(LongtailError, match="one image does not fit"):
+    with pytest.raises(LongtailError, match="one image"):
         largest_batch(never, 256)
 
 

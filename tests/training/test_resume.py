@@ -138,7 +138,7 @@ def test_killed_after_training_but_before_the_last_files(
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr("longtail.training.experiment.save_model", _full_disk)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="space"):
             start_run(config, out, quiet)
     assert not (out / "metrics.json").exists()
     resume_run(config, out, quiet)
@@ -157,7 +157,7 @@ def test_stopped_between_two_stages(
     stages = {"stage1": {"epochs": 1}, "stage2": {"epochs": 1, "train": "classifier"} | change}
     config = small_config(training={"ema_decay": 0.5}, **stages)
     start_run(config, tmp_path / "straight", quiet)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="space"):
         start_run(config, tmp_path / "stopped", quiet, callbacks=[FullDiskInStage2()])
     resume_run(config, tmp_path / "stopped", quiet)
     assert same(tmp_path / "straight", tmp_path / "stopped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,9 +54,8 @@ def test_a_copy_under_another_label_in_another_format(source: Path) -> None:
     assert (group.kind, group.labels, group.splits) == ("exact", ("cat", "lynx"), ("train",))
     severity, message, images = findings_of(audit)["exact-copies-across-labels"]
     assert severity == "warning"
-    assert (
-        "1 group of exact copies has more than one label ('train/cat/0.png' in 'cat' = 'train/lynx/zero.bmp'" in message
-    )
+    assert message.startswith("1 group ")
+    assert "'train/cat/0.png' in 'cat' = 'train/lynx/zero.bmp'" in message
     assert images == ("train/cat/0.png", "train/lynx/zero.bmp")
 
 
@@ -115,10 +115,8 @@ def test_copies_in_validation_and_test(source: Path) -> None:
     for name in ("cat", "lynx"):
         (source / "val" / name).mkdir(parents=True)
     piece(12).save(source / "val" / "cat" / "twelve.png")
-    assert (
-        "1 test image is an exact copy of a validation image"
-        in findings_of(inspect_source(str(source)))["exact-copies-across-splits"][1]
-    )
+    message = findings_of(inspect_source(str(source)))["exact-copies-across-splits"][1]
+    assert re.search(r"1 test image .*validation", message)
 
 
 def test_images_without_detail_are_compared_by_their_pixels_alone() -> None:

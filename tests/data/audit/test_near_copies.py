@@ -150,7 +150,7 @@ def test_silhouettes_whose_hashes_agree_are_no_copies(tmp_path: Path) -> None:
     assert [(group.kind, group.labels) for group in audit.duplicates] == [("near", ("round", "round again"))]
     page = render_audit(audit, data)
     assert "Look alike" in page
-    assert f"{audit.duplicates[0].images[1].likeness:.0%} like the first" in page
+    assert f"{audit.duplicates[0].images[1].likeness:.0%} like" in page
 
 
 def test_too_many_pairs_are_a_note(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,7 @@ def test_bad_images_are_left_out_on_request(photos: ImageData, tmp_path: Path, m
 
 def test_nothing_is_written_where_no_image_of_a_split_is_left(photos: ImageData, tmp_path: Path) -> None:
     damage(photos, *range(8))
-    with pytest.raises(LongtailError, match="no image of the train split"):
+    with pytest.raises(LongtailError, match="train split"):
         write_resized(photos, tmp_path / "small", 16, workers=0, skip_bad=True)
     assert not (tmp_path / "small").exists()
 
@@ -175,7 +175,7 @@ def test_two_at_once_are_refused(photos: ImageData, tmp_path: Path) -> None:
     holder.start()
     held.wait(30)
     try:
-        with pytest.raises(LongtailError, match="another process is writing"):
+        with pytest.raises(LongtailError, match="another process"):
             write_resized(photos, tmp_path / "small", 16, workers=0)
     finally:
         release.set()
@@ -195,7 +195,7 @@ def test_one_that_was_finished_in_the_meantime_stays(
             return super().__enter__()
 
     monkeypatch.setattr(resized, "FileLock", Late)
-    with pytest.raises(LongtailError, match="small exists already"):
+    with pytest.raises(LongtailError, match="small exists"):
         write_resized(photos, tmp_path / "small", 16, workers=0)
     assert list(remaining.parent.iterdir()) == [remaining]
 

@@ -91,8 +91,8 @@ def test_both_columns_may_be_named(table: Table) -> None:
         ("path,path\na/0.png,x\n", "same name"),
         ("path,what\na/0.png,x\n", "column.*label"),
         ("where,label\na/0.png,x\n", "column.*image"),
-        ("path,label\na/0.png,x\na/1.png,x\n", "one class, 'x'"),
-        ("path,label,split\na/0.png,x,test\n", "no split named train"),
+        ("path,label\na/0.png,x\na/1.png,x\n", "one class.* 'x'"),
+        ("path,label,split\na/0.png,x,test\n", "named train"),
     ],
 )
 def test_bad_tables_are_refused_with_their_line(table: Table, text: str | bytes, message: str) -> None:
@@ -101,14 +101,14 @@ def test_bad_tables_are_refused_with_their_line(table: Table, text: str | bytes,
 
 
 def test_a_wrong_column_option_gets_the_nearest(table: Table) -> None:
-    with pytest.raises(LongtailError, match="Did you mean 'label'"):
+    with pytest.raises(LongtailError, match="mean 'label'"):
         load_source(csv(table("path,label\na/0.png,x\n")), label_column="lable")
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(LongtailError, match="does not exist"):
+    with pytest.raises(LongtailError, match="not exist"):
         load_source(f"csv:{tmp_path / 'none.csv'}")
-    with pytest.raises(LongtailError, match="is a folder"):
+    with pytest.raises(LongtailError, match="a folder"):
         load_source(f"csv:{tmp_path}")
 
 
@@ -128,7 +128,7 @@ def test_one_name_in_two_unicode_forms_is_one_class(table: Table) -> None:
     assert data.classes == ("Caf\u00e9", "tea")
     assert data.splits["test"].labels.tolist() == [0]
     (finding,) = [finding for finding in data.findings if finding.kind == "class-spellings"]
-    assert (finding.severity, "'Cafe\\u0301' and 'Caf\\xe9'" in finding.message) == ("note", True)
+    assert (finding.severity, "'Cafe\\u0301'" in finding.message and "'Caf\\xe9'" in finding.message) == ("note", True)
 
 
 def test_numbers_of_one_value_have_one_order_in_every_process(table: Table) -> None:
@@ -178,9 +178,9 @@ def test_a_column_of_splits_may_be_named(table: Table) -> None:
     data = load_source(csv(file), split_column="use")
     assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 2, "test": 1}
     assert kinds(data) == []
-    with pytest.raises(LongtailError, match=r"no column 'uses'.*Did you mean 'use'"):
+    with pytest.raises(LongtailError, match=r"'uses'.*mean 'use'"):
         load_source(csv(file), split_column="uses")
-    with pytest.raises(LongtailError, match=r"line 2: unknown split 'x' .*'y'.* column 'label'"):
+    with pytest.raises(LongtailError, match=r"line 2: .*'x' .*'y'.*'label'"):
         load_source(csv(file), split_column="label")
 
 
@@ -230,7 +230,7 @@ def test_a_file_with_two_labels_is_said_and_stays_on_one_side(table: Table) -> N
     data = load_source(csv(file))
     (finding,) = data.findings
     assert finding.kind == "file-with-several-labels"
-    assert "'a/0.png' as 'x' and 'y'" in finding.message
+    assert all(word in finding.message for word in ("'a/0.png'", "'x'", "'y'"))
     split = data.splits["train"]
     for seed in range(5):
         sides = [{rows.path(row) for row in range(len(rows))} for rows in carve(split, 0.4, seed=seed)]

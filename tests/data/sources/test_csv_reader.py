@@ -56,12 +56,12 @@ def test_the_line_of_a_row_is_where_it_begins(tmp_path: Path) -> None:
         (f"a,b\n1,{'x' * 200_000}\n", "line 2: column 2"),
         ("a,b\n1,2\n3\n", "line 3: 1 value for 2 columns"),
         ("a,b\n1,2,3\n", "line 2: 3 values for 2 columns"),
-        ("a, a\n1,2\n", "line 1: .*same name, 'a'"),
+        ("a, a\n1,2\n", "line 1: .*same.*'a'"),
         (b"a,b\n1,\xff\n", "line 2: not UTF-8"),
         (b"a,b\n" + b"1,2\n" * 5000 + b"1,caf\xe9\n", "line 5002: not UTF-8"),
         (b"a,b\n1,\xc3", "line 2: not UTF-8"),
         ("a,b\n1,2\n".encode("utf-16"), "not UTF-8"),
-        ("a,b\n1,2\n".encode("utf-16-le"), "line 1: a NUL byte"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "line 1: .*NUL"),
         ("", "empty"),
         ("\n \n", "empty"),
         (",,\n", "empty"),
@@ -80,9 +80,9 @@ def test_quotes_that_stay_open_are_found_without_reading_on(tmp_path: Path) -> N
 
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(LongtailError, match="does not exist"):
+    with pytest.raises(LongtailError, match="not exist"):
         read_rows(tmp_path / "none.csv")
-    with pytest.raises(LongtailError, match="is a folder"):
+    with pytest.raises(LongtailError, match="a folder"):
         read_rows(tmp_path)
 
 

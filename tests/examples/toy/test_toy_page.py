@@ -39,8 +39,8 @@ def test_the_page_of_a_tiny_toy(capsys, tmp_path):
     page = (tmp_path / "new" / "toy.html").read_text(encoding="utf-8")
     outside = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     assert "://" not in outside
-    assert "142, 64, 29, 13, 6 and 2 images of the digits 0, 1, 2, 3, 4 and 5" in outside
-    assert "This is one seed" in outside
+    assert "142, 64, 29, 13, 6 and 2 images" in outside
+    assert "one seed" in outside
     figures = re.findall(r'data-figure="toy-(.*?)">(.*?)</script>', page, flags=re.DOTALL)
     assert [name for name, _ in figures] == ["ce", "fbl"]
     ranges = {
@@ -60,15 +60,12 @@ def test_a_wrong_word_is_said_before_anything_is_trained(capsys, tmp_path):
 def test_sentences_say_no_difference_where_there_is_none():
     same = result(ce=(even(cosine=False),), ce_cosine=(even(cosine=True),), gcl=(even(cosine=True),))
     sentences = toy_sentences(same)
-    alone = "0.0 points, but one seed without an interval shows no more than itself"
-    assert sentences[0] == f"Area of the few-shot regions, against plain cross-entropy: CE-COSINE {alone}; GCL {alone}."
-    assert "GCL no clear difference (0.0 points, 95% interval −" in sentences[1]  # of accuracy the images give one
+    assert sentences[0].startswith("Area ")
+    assert re.search(r"CE-COSINE 0\.0 .*one seed.*; GCL 0\.0 .*one seed", sentences[0])
+    assert re.search(r"GCL no .*\(0\.0 points, 95% interval −", sentences[1])  # of accuracy the images give one
     assert all("higher" not in text and "lower" not in text for text in sentences)
     better = result(ce=(even(cosine=False, wrong=2),) * 2, fbl=(even(cosine=False, wrong=1),) * 2)
-    assert (
-        "Few-shot accuracy, against plain cross-entropy: FBL 50.0 points higher (holds over images)."
-        in toy_sentences(better)
-    )
+    assert any(re.search(r"accuracy.*FBL 50\.0 points higher .*images", text) for text in toy_sentences(better))
     assert toy_sentences(result(fbl=(even(cosine=False),) * 2)) == []
 
 
@@ -89,4 +86,4 @@ def test_pictures_use_colors_that_the_page_can_exchange_and_escape_names():
     keys = toy_legend(made)
     assert len({key.color for key in keys}) == 6
     assert keys[0].text == "a: 90 training images"
-    assert "Share of the disc by class: a 16.7%" in toy_drawings(made)[0].alt
+    assert "a 16.7%" in toy_drawings(made)[0].alt

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from fake_predictions import LABEL, first_right, predict
 
@@ -25,12 +27,11 @@ def test_where_tail_errors_go_is_counted(ce_and_gcl):
     section = group_destinations(ce_and_gcl)
     assert [drawing.id for drawing in section.drawings] == [f"destinations-{name}" for name in GROUP_NAMES]
     few = section.drawings[2]
-    assert {trace.name: trace.x.tolist() for trace in few.figure.data} == {
-        "right": [0.0, 0.5], "taken for another many-shot class": [1.0, 0.25],
-        "taken for another medium-shot class": [0.0, 0.0], "taken for another few-shot class": [0.0, 0.25],
-    }  # fmt: skip
+    assert [(trace.name.split()[-2:][0], trace.x.tolist()) for trace in few.figure.data] == [
+        ("right", [0.0, 0.5]), ("many-shot", [1.0, 0.25]), ("medium-shot", [0.0, 0.0]), ("few-shot", [0.0, 0.25]),
+    ]  # fmt: skip
     assert "40 test images" in few.title
-    assert "ce: right 0.0%, taken for another many-shot class 100.0%" in few.alt
+    assert re.search(r"ce: right 0\.0%, .*many-shot .*100\.0%", few.alt)
     assert "40.0%" in section.sentence  # of all other classes are many-shot
 
 
@@ -109,6 +110,6 @@ def test_pictures_stand_with_their_pair(make_run):
     error = next(each for each in RunResult.load(folder).examples if each.role == "error")
     rows = compare_runs([folder]).final
     (first, *_) = error_pictures(rows, error.label, 3, error.prediction)
-    assert f"class {error.label}, taken for class {error.prediction}" in first.alt
+    assert re.search(rf"class {error.label}, .*class {error.prediction}", first.alt)
     assert first.file.startswith("/photos/")
     assert first.uri.startswith("data:image/")

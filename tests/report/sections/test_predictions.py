@@ -33,9 +33,9 @@ SECTIONS = (
 def test_equal_configurations_are_said_not_to_differ(make_run):
     answer = first_right([20, 20, 10, 10, 0, 0], [1, 0, 0, 0, 0, 0])
     rows = compare_runs([predict(make_run(name, recipe=name), answer) for name in ("ce", "same")])
-    assert priors(rows).sentence.count("no clear difference") == 1
-    assert calibration(rows).sentence.count("no clear difference") == 2
-    assert coverage(rows).sentence.count("no clear difference") == 2
+    assert priors(rows).sentence.count("no clear") == 1
+    assert calibration(rows).sentence.count("no clear") == 2
+    assert coverage(rows).sentence.count("no clear") == 2
     same = [row[2:] for row in margins(rows).table.rows]
     assert same[0] == same[1]
 
@@ -83,7 +83,7 @@ def test_calibration_is_measured_by_group_with_an_interval(ce_and_gcl):
     # All at 0.9 confidence: right for all many-shot images, for half the medium-shot and none of the few-shot ones.
     assert [cell[0] for cell in cells] == ["40.0", "10.0", "40.0", "90.0"]
     assert all(re.fullmatch(r"\d+\.\d–\d+\.\d", cell[1]) for cell in cells)
-    assert "On few-shot images: +90.0 points under ce; +10.0 points under gcl, 80.0 points lower" in section.sentence
+    assert re.search(r"few-shot .*\+90\.0 .* ce; \+10\.0 .* gcl, 80\.0 points lower", section.sentence)
     points = [trace for trace in section.drawings[0].figure.data if trace.mode == "markers"]
     assert [(trace.name, trace.y.tolist()) for trace in points] == [
         ("Many-shot", [1.0]), ("Medium-shot", [0.5]), ("Few-shot", [0.0])
@@ -106,8 +106,7 @@ def test_coverage_answers_the_surest_first(make_run):
     curve = next(trace for trace in section.drawings[0].figure.data if trace.mode == "lines")
     assert curve.y[np.isclose(curve.x, 0.5)].tolist() == [1.0]
     assert curve.y[-1] == pytest.approx(80 / 120)
-    assert "Of the surest half of all images, this share is right: 100.0% under ce." in section.sentence
-    assert "this share of the few-shot images: 0.0% under ce." in section.sentence
+    assert re.search(r"half .*100\.0% under ce.*few-shot .*0\.0% under ce", section.sentence)
 
 
 def test_margins_come_from_the_two_highest_probabilities(ce_and_gcl):
@@ -116,7 +115,7 @@ def test_margins_come_from_the_two_highest_probabilities(ce_and_gcl):
     assert margin[LABEL == 5] == pytest.approx(np.log(0.05 / 0.9), rel=1e-5)
     section = margins(ce_and_gcl)
     assert [row[-1] for row in section.table.rows] == ["100.0", "50.0"]  # below 0, of few-shot images
-    assert "−2.9 in testing under ce; −0.3 in testing under gcl" in section.sentence
+    assert re.search(r"−2\.9 .*ce; −0\.3 .*gcl", section.sentence)
 
 
 def test_margins_of_training_images_are_laid_over_those_of_test_images(ce_and_gcl):
@@ -129,8 +128,8 @@ def test_margins_of_training_images_are_laid_over_those_of_test_images(ce_and_gc
     traces = [[trace.name for trace in drawing.figure.data if trace.mode == "lines"] for drawing in section.drawings]
     assert [len(names) for names in traces] == [6, 3]
     assert traces[0][-1] == "Few-shot training images"
-    assert "−2.9 in testing and 4.0 in training under ce; −0.3 in testing under gcl" in section.sentence
-    assert section.legend[-1].text == "Training images"
+    assert re.search(r"−2\.9 .*testing .*4\.0 .*training .*ce; −0\.3 .*testing .*gcl", section.sentence)
+    assert "Training" in section.legend[-1].text
 
 
 def test_panels_of_several_runs_have_the_same_axes(ce_and_gcl):
@@ -174,9 +173,9 @@ def test_without_few_shot_classes_the_smallest_group_is_spoken_of(make_run):
 def test_the_page_shows_the_pairs_and_the_table(ce_and_gcl, tmp_path):
     folders = [row.runs[0].folder for row in ce_and_gcl.final]
     text = write_report(folders, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Class 4, taken for class 0" in text
-    assert "No picture of these errors was kept." in text  # pictures of fake runs are of other errors
-    assert "Expected calibration error in %" in text
+    assert re.search(r"Class 4, [^<]*class 0", text)
+    assert "No picture" in text  # pictures of fake runs are of other errors
+    assert "calibration error" in text
     for name in ("confusions", "prior", "calibration", "coverage", "margins"):
         assert f'<section id="{name}"' in text
 
@@ -186,10 +185,10 @@ def test_bands_are_intervals_of_the_images_and_left_out_where_images_belong_toge
     band, line, *_ = section.drawings[0].figure.data
     ends = wilson(float(line.y[-1]) * len(LABEL), len(LABEL))
     assert [band.y[49], band.y[50]] == pytest.approx(ends, abs=1e-6)
-    assert section.sentence.endswith("Bands are 95% intervals over the test images.")
+    assert section.sentence.count("95%") == 1
     shift = priors(ce_and_gcl)
     assert len(shift.drawings[0].figure.data) == 4
-    assert shift.sentence.endswith("Bands are 95% intervals over the test images.")
+    assert shift.sentence.count("95%") == 1
     for row in ce_and_gcl.final:
         metrics = row.runs[0].test
         table = metrics.interval_table.model_copy(update={"unit": "film"})
