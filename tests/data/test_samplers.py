@@ -154,7 +154,7 @@ def test_class_counts_are_made_or_checked():
         ([0.5, 1.0], {}, "whole numbers"),
         ([[0, 1]], {}, "shape"),
         (np.array([], dtype=np.int64), {}, "one image"),
-        ([0, 1], {"num_samples": 0}, "num_samples"),
+        ([0, 1], {"num_samples": 0}, "one draw"),
         ([0, 1], {"rank": 2, "world_size": 2}, r"rank .*0\.\.1"),
         ([0, 1], {"seed": -1}, "seed"),
         ([0, 1], {"beta": 1.0}, "beta"),
