@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,3 +144,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         status = call(*words)
     assert status == 0, err.getvalue()
     return Finished(folder, words, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def second(finished: Finished, tmp_path: Path) -> Path:
+    """The finished run under another name and recipe, a little better on every class."""
+    folder = tmp_path / "second"
+    shutil.copytree(finished.folder, folder)
+    config = (folder / "config.yaml").read_text().replace("recipe: cifar-lt/gcl", "recipe: cifar-lt/ce")
+    (folder / "config.yaml").write_text(config)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["recipe"] = "cifar-lt/ce"
+    metrics["test"]["accuracy"] = metrics["test"]["accuracy"] / 2
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return folder

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from requested import requested
+from command_line import requested
 
 from longtail import __version__
 from longtail.cli import ALIASES, COMMANDS

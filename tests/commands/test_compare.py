@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,3 +119,34 @@ def test_a_run_that_fails_leaves_the_others_a_table(cli: Cli, tmp_path: Path, re
     assert (row["run"], row["seeds"], row["baseline"]) == ("tame", "0", "tame")
     assert (tmp_path / "mine.csv").read_text() == (tmp_path / "grid" / "table.csv").read_text()
     assert "<html" in (tmp_path / "grid" / "report.html").read_text()
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_compare_prints_the_runs_and_writes_the_same_as_csv(
+    cli: Cli, finished: Any, second: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "table.csv"
+    done = cli("compare", finished.folder, second, "--csv", table)
+    assert (done.status, done.err) == (0, "")
+    assert "cifar-lt/gcl" in done.out
+    assert "cifar-lt/ce" in done.out
+    accuracy = json.loads((finished.folder / "metrics.json").read_text())["test"]["accuracy"]
+    assert f"{accuracy * 100:.1f}" in done.out
+    assert len(rows_of(table)) >= 2
+
+
+def test_compare_folds_seeds(cli: Cli, finished: Any, tmp_path: Path) -> None:
+    other = tmp_path / "seed4"
+    shutil.copytree(finished.folder, other)
+    (other / "config.yaml").write_text((other / "config.yaml").read_text().replace("seed: 3", "seed: 4"))
+    metrics = json.loads((other / "metrics.json").read_text())
+    metrics["seeds"]["seed"] = 4
+    metrics["test"]["accuracy"] += 0.02
+    (other / "metrics.json").write_text(json.dumps(metrics))
+    done = cli("compare", finished.folder, other)
+    assert done.status == 0
+    assert "±" in done.out

@@ -185,3 +185,29 @@ def test_a_file_that_goes_while_it_is_inspected_is_a_finding(
     monkeypatch.setattr(inspection, "probe_all", vanishing)
     audit = json.loads(cli("inspect", photos, "--json").out)
     assert audit["unreadable"] == [str(photos / "train" / "lynx" / "3.png")]
+
+
+def test_inspect_shows_the_classes_the_ratio_the_groups_and_what_looks_wrong(cli: Call, make_folder: Call) -> None:
+    shown = cli("inspect", make_folder({"cat": 30, "lynx": 2, "margay": 0}))
+    assert (shown.status, shown.err) == (0, "")
+    for word in ("cat", "lynx", "margay", "30", "no training image", "test split"):
+        assert word in shown.out
+    assert max(map(len, shown.out.splitlines())) <= 80
+
+
+def test_inspect_as_json(cli: Call, make_folder: Call) -> None:
+    shown = cli("inspect", f"folder:{make_folder({'cat': 30, 'lynx': 2, 'margay': 0})}", "--json")
+    audit = json.loads(shown.out)
+    assert audit["classes"] == ["cat", "lynx", "margay"]
+    assert audit["counts"]["train"] == [30, 2, 0]
+    assert audit["groups"] == {"many": [], "medium": [0], "few": [1, 2]}
+    assert any("margay" in finding["message"] for finding in audit["findings"])
+
+
+def test_inspect_takes_the_columns_of_a_table(cli: Call, make_folder: Call, tmp_path: Path) -> None:
+    make_folder({"all": 2}, "pictures")
+    table = tmp_path / "birds.csv"
+    table.write_text("who,where\ngull,pictures/all/0.png\ntern,pictures/all/1.png\n")
+    assert "name it, --image-column" in cli("inspect", table).complaint
+    shown = cli("inspect", table, "--label-column", "who", "--image-column", "where", "--json")
+    assert json.loads(shown.out)["classes"] == ["gull", "tern"]

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from command_line import requested
 from PIL import Image
-from requested import requested
 from safetensors.torch import load_file
 
 from longtail.config.schema import DataConfig, RunConfig

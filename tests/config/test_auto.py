@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from requested import requested as read
+from command_line import requested as read
 
 from longtail.commands.output import outline, outlines
 from longtail.config.auto import PACKAGED, STRONG, TOPICS, Facts, choose

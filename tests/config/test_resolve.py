@@ -8,7 +8,7 @@ import pytest
 
 from longtail.config.build import build
 from longtail.config.recipes import list_recipes, load_recipe
-from longtail.config.resolve import check_config
+from longtail.config.resolve import check_config, complete
 from longtail.config.schema import RunConfig
 from longtail.errors import LongtailError
 
@@ -77,3 +77,8 @@ def test_a_stage_that_is_left_out_may_hold_anything() -> None:
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_passes(name: str) -> None:
     check_config(build(load_recipe(name).config))
+
+
+def test_the_head_follows_the_loss() -> None:
+    for name, head in (("gcl", "cosine"), ("fbl", "linear"), ("ldam", "cosine"), ("cross-entropy", "linear")):
+        assert complete(build({"stage1": {"loss": {"name": name}}})).model.head == head

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from longtail.losses import (
-    BalancedSoftmaxLoss,
     ClassBalancedLoss,
     CrossEntropyLoss,
     DeferredReweighting,
     FocalLoss,
     KPSLoss,
-    LDAMLoss,
-    LogitAdjustedLoss,
     WeightedLoss,
 )
 from longtail.losses.reweighting import effective_number_weights, inverse_count_weights
 
 COUNTS = [500, 50, 5]
+
+
 LOGITS = torch.tensor([[1.0, -0.5, 0.2], [0.3, 0.1, -1.0], [0.0, 2.0, 0.5]], dtype=torch.float64)
+
+
 TARGET = torch.tensor([0, 2, 1])
 
 
@@ -89,19 +88,3 @@ def test_focal_factor_is_in_the_gradient() -> None:
     expected = ((1 - p) ** 2 * -p.log()).mean()
     value = FocalLoss(COUNTS)(logits, TARGET)
     torch.testing.assert_close(*(torch.autograd.grad(each, logits)[0] for each in (value, expected)))
-
-
-def test_ldam_margins_by_hand() -> None:
-    loss = LDAMLoss([16, 1], max_margin=0.5, scale=10.0)
-    cosine = torch.tensor([[0.5, 0.5]])
-    assert loss(cosine, torch.tensor([0])).item() == pytest.approx(math.log1p(math.exp(10 * 0.25)))
-    assert loss(cosine, torch.tensor([1])).item() == pytest.approx(math.log1p(math.exp(10 * 0.5)))
-
-
-def test_balanced_softmax_is_logit_adjustment_at_one() -> None:
-    prior = torch.tensor(COUNTS, dtype=torch.float64) / sum(COUNTS)
-    expected = functional.cross_entropy(LOGITS + prior.log(), TARGET)
-    for loss in (BalancedSoftmaxLoss(COUNTS), LogitAdjustedLoss(COUNTS)):
-        torch.testing.assert_close(loss(LOGITS, TARGET), expected, rtol=1e-6, atol=0)
-    half = functional.cross_entropy(LOGITS + 0.5 * prior.log(), TARGET)
-    torch.testing.assert_close(LogitAdjustedLoss(COUNTS, tau=0.5)(LOGITS, TARGET), half, rtol=1e-6, atol=0)

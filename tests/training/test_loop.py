@@ -1,24 +1,30 @@
-"""The whole run against a loop that anybody could have written: the same weights, step for step."""
+"""The loop: a run against a loop that anybody could have written, step for step, and what an epoch depends on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from small_stage import cpu, make_stage, one_epoch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from longtail.config.schema import RunConfig
-from longtail.console import Reporter
+from longtail.config.schema import LossConfig, OptimizerConfig, RunConfig, StageConfig
+from longtail.console import Interrupted, Reporter
+from longtail.counts import ClassCounts
 from longtail.data.decode import CenterCrop
 from longtail.data.loading.workers import Decoder, decode_all
 from longtail.data.samplers import ShuffleSampler
 from longtail.device import step_seed
 from longtail.models.model import build_model
 from longtail.training.experiment import start_run
+from longtail.training.loop import Callback, Meter, Progress, StageRun, train_epoch
 from longtail.training.prepared_data import prepare_data
+from longtail.training.split_evaluation import evaluate
 
 FACTORS = [1.0, 1.0, 0.1, 0.01]  # of the learning rate, by epoch
 
@@ -76,3 +82,125 @@ def plain_run(config: RunConfig) -> tuple[dict[str, torch.Tensor], float]:
     with torch.no_grad():
         right = (model(images["test"]).argmax(1) == labels["test"]).float().mean().item()
     return model.state_dict(), right
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch() -> None:
+    stage = StageConfig(epochs=1, batch_size=8, optimizer=OptimizerConfig(lr=0.01))
+    whole, parts = one_epoch(stage, cpu()), one_epoch(stage, cpu(accumulation=3))
+    assert all(torch.allclose(whole[key], parts[key], atol=1e-6) for key in whole)
+    assert any(not torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_clipping_bounds_the_step() -> None:
+    stage = StageConfig(epochs=1, batch_size=24, optimizer=OptimizerConfig(lr=1.0, momentum=0.0, weight_decay=0.0))
+    torch.manual_seed(0)
+    start = build_model("plain-cnn", 3, "linear").state_dict()
+    moved = one_epoch(stage, cpu(clip_norm=0.01))
+    step = torch.cat([(moved[key] - start[key]).flatten() for key in start]).norm()
+    assert step.item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": False}])
+def test_options_of_speed_stay_near_the_plain_path(options: dict[str, Any]) -> None:
+    stage = StageConfig(epochs=1, batch_size=8, optimizer=OptimizerConfig(lr=0.05))
+    torch.manual_seed(0)
+    start = build_model("plain-cnn", 3, "linear").state_dict()
+    plain, other = one_epoch(stage, cpu()), one_epoch(stage, cpu(**options))
+    moved = max((plain[key] - start[key]).abs().max().item() for key in plain)
+    apart = max((plain[key] - other[key]).abs().max().item() for key in plain)
+    assert apart < 0.3 * moved
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix", "remix", "cmo"])
+def test_every_mixing_trains_and_repeats(mixing: Any) -> None:
+    stage = StageConfig(epochs=1, batch_size=8, mixing=mixing, optimizer=OptimizerConfig(lr=0.01))
+    first, second = one_epoch(stage, cpu()), one_epoch(stage, cpu())
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    plain = one_epoch(StageConfig(epochs=1, batch_size=8, optimizer=OptimizerConfig(lr=0.01)), cpu())
+    assert not torch.equal(first["head.weight"], plain["head.weight"])
+
+
+class StopAfterOneStep(Callback):
+    def on_step_end(self, stage: StageRun, progress: Progress) -> None:
+        raise Interrupted
+
+
+def test_a_step_depends_on_nothing_but_seed_epoch_and_step() -> None:
+    """Steps 2 and 3 of an epoch are the same whether steps 0 and 1 were made in this process or not."""
+    stage = StageConfig(epochs=1, batch_size=8, mixing="mixup", loss=LossConfig("feature-noise"))
+    torch.manual_seed(0)
+    model = build_model("plain-cnn", 3, "linear")
+    train_epoch(make_stage(stage, cpu(), model), 0)
+    torch.manual_seed(0)
+    again = build_model("plain-cnn", 3, "linear")
+    parts = make_stage(stage, cpu(), again)
+    parts.callbacks = [StopAfterOneStep()]
+    with pytest.raises(Interrupted):
+        train_epoch(parts, 0)
+    parts.callbacks = []
+    torch.rand(100)  # somebody else uses the global generator
+    train_epoch(parts, 0, 1)
+    assert torch.equal(model.head.weight, again.head.weight)
+
+
+def test_losses_see_the_progress_of_the_stage() -> None:
+    torch.manual_seed(0)
+    stage = make_stage(StageConfig(epochs=4, batch_size=8), cpu(), build_model("plain-cnn", 3, "linear"))
+    seen: list[float] = []
+
+    class Note(Callback):
+        def on_step_end(self, stage: StageRun, progress: Progress) -> None:
+            seen.append(stage.loss.progress)
+
+    stage.callbacks = [Note()]
+    train_epoch(stage, 2)
+    assert seen == pytest.approx([0.5, 0.5 + 1 / 12, 0.5 + 2 / 12])
+
+
+class Looks(TorchDispatchMode):
+    """Counts how often a number of a tensor is fetched by the host, for which it has to wait for a GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mixing", ["none", "mixup", "cutmix", "remix", "cmo"])
+def test_a_step_and_an_evaluation_look_at_no_number_on_the_device(mixing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longtail.evaluation.confusion.summarize", lambda *_: {})  # it looks, once all is done
+    stage = StageConfig(epochs=1, batch_size=8, mixing=mixing)
+    model = build_model("plain-cnn", 3, "linear")
+    work = make_stage(stage, cpu(), model)
+    counts = ClassCounts([8, 8, 8])
+    with Looks() as looks:
+        assert torch.zeros(1).item() == 0
+        assert looks.count == 1
+        train_epoch(work, 0)
+        assert looks.count == 3, "whether there was a NaN, and how long was waited, at the end of the epoch"
+        evaluate(
+            work.engine,
+            model,
+            work.inputs,
+            num_images=24,
+            counts=counts,
+            groups=counts.groups(),
+            scores=lambda logits: logits,
+            keep_predictions=True,
+        )
+    assert looks.count == 3
+
+
+def test_looking_at_the_sums_of_an_epoch() -> None:
+    meter = Meter(torch.device("cpu"))
+    assert meter.mean_loss is None
+    for step, loss in enumerate((1.0, 3.0, float("nan"))):
+        meter.add(torch.tensor(loss), torch.tensor(1), 2, step)
+        if step == 1:
+            meter.look()
+    assert meter.mean_loss == 2.0  # as of the look
+    assert not meter.has_nan
+    meter.look()
+    assert meter.has_nan
+    assert meter.sums[3].item() == 3  # the third step

@@ -1,9 +1,10 @@
-"""Intervals of a split whose images belong together, from its predictions."""
+"""Evaluation of a split: predictions where scores tie, and intervals where images belong together."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from longtail.counts import ClassCounts
 from longtail.data.dataset import Split
@@ -41,3 +42,21 @@ def test_films_that_are_right_as_a_whole_count_as_one_image_each(evaluated: tupl
 def test_without_such_a_column_nothing_changes(evaluated: tuple[Evaluation, Split], column: str | None) -> None:
     plain, split = evaluated
     assert with_group_intervals(plain, split, column) is plain
+
+
+def test_predictions_break_ties_as_the_metric_does() -> None:
+    """Scores of bfloat16 are often equal: both name the first class of the highest."""
+    from longtail.evaluation.confusion import EvaluationMetrics
+    from longtail.training.split_evaluation import TOP, predict_rows
+
+    scores = torch.randint(0, 3, (500, 40), generator=torch.Generator().manual_seed(0)).float()
+    labels = torch.randint(0, 40, (500,), generator=torch.Generator().manual_seed(1))
+    rows, metric = predict_rows(scores, labels, torch.arange(500)), EvaluationMetrics(40)
+    metric.update(scores, labels)
+    confusion = torch.zeros(40, 40, dtype=torch.int64)
+    confusion.view(-1).index_add_(0, labels * 40 + rows["prediction"], torch.ones(500, dtype=torch.int64))
+    assert torch.equal(confusion, metric.compute()["confusion"])
+    assert torch.equal(rows["top5"][:, 0], rows["prediction"])
+    assert rows["top5"].shape == (500, TOP)
+    assert all(len(set(row)) == TOP for row in rows["top5"].tolist())
+    torch.testing.assert_close(rows["confidence"], scores.softmax(dim=1).max(dim=1).values)

@@ -1,16 +1,21 @@
-"""Which mix of classes a network assumes, from how it was trained: every sampler, weight and loss that decides it."""
+"""Stages: which layers each trains, and which mix of classes a network assumes from how it was trained."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
+from small_stage import cpu, make_stage
 
 from longtail.config.build import build
 from longtail.config.recipes import base_config
-from longtail.config.schema import LossConfig, RunConfig, StageConfig
+from longtail.config.schema import LossConfig, ModelConfig, RunConfig, StageConfig
 from longtail.counts import ClassCounts
-from longtail.training.stages import assumed_prior, trained_prior
+from longtail.models.model import build_model
+from longtail.training.loop import train_epoch
+from longtail.training.stages import assumed_prior, set_trainable, trained_prior
 
 COUNTS = ClassCounts([1000, 300, 50, 5, 0])
 
@@ -65,3 +70,34 @@ def test_the_last_stage_that_has_epochs_counts() -> None:
 )  # fmt: skip
 def test_the_recipes(recipe: str, expected: str) -> None:
     assert trained_prior(build(base_config(f"cifar-lt/{recipe}")), COUNTS) == expected
+
+
+@pytest.mark.parametrize("train", ["classifier", "scales"])
+@pytest.mark.parametrize("name", ["resnet20", "plain-cnn"])
+def test_stage_2_leaves_the_backbone_bit_identical(train: Any, name: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, 3, "linear")
+    before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
+    weight = model.head.weight.detach().clone()
+    stage = StageConfig(epochs=1, batch_size=8, train=train, sampler="class-balanced", mixing="mixup")
+    train_epoch(make_stage(stage, cpu(), model, index=2), 0)
+    after = model.backbone.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)  # batch-norm buffers are among them
+    if train == "classifier":
+        assert not torch.equal(model.head.weight, weight)
+    else:
+        assert torch.equal(model.head.head.weight, weight)
+        assert not torch.equal(model.head.scale_logits, torch.ones(3))
+
+
+def test_places_trains_only_the_last_block_and_the_bottleneck() -> None:
+    model = build_model("timm:resnet10t+bottleneck", 3, "cosine")
+    set_trainable(model, StageConfig(train="all"), ModelConfig(trainable=["trunk.layer4.0", "bottleneck"]))
+    trained = {name.split(".")[1] for name, p in model.backbone.named_parameters() if p.requires_grad}
+    prefixes = {name.split(".")[0] for name, p in model.backbone.named_parameters() if p.requires_grad}
+    assert prefixes == {"trunk", "bottleneck"}
+    assert "conv1" not in {n.split(".")[1] for n, p in model.backbone.named_parameters()
+                           if p.requires_grad and n.startswith("trunk")}  # fmt: skip
+    assert "layer4" in trained
+    assert "layer3" not in trained

@@ -1,0 +1,74 @@
+"""`longtail predict`: a row for each image, as the run itself predicts it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from digit_photos import write_digits
+
+Call = Callable[..., Any]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_predict_writes_a_row_for_every_image_and_says_how_many(cli: Call, finished: Any, tmp_path: Path) -> None:
+    source = write_digits(tmp_path / "photos")
+    (source / "0" / "broken.png").write_text("no image")
+    out = tmp_path / "deep" / "answers.csv"
+    done = cli("predict", finished.folder, source, "--out", out, "--top-k", 2)
+    assert (done.status, done.out) == (0, "")
+    assert done.err.splitlines()[-1] == f"6 predicted, 1 unreadable skipped: {out}"
+    assert "broken.png'" in done.err
+    rows = rows_of(out)
+    assert len(rows) == 6
+    assert list(rows[0]) == [
+        "path", "prediction", "confidence", "label_1", "probability_1", "label_2", "probability_2",
+    ]  # fmt: skip
+    assert all(row["prediction"] == row["label_1"] in map(str, range(10)) for row in rows)
+
+
+def test_predict_agrees_with_the_predictions_of_the_run(cli: Call, finished: Any, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from longtail.data.sources.registry import load_source
+
+    test = load_source("digits").splits["test"]
+    (tmp_path / "photos").mkdir()
+    for row in range(20):
+        test.image(row).save(tmp_path / "photos" / f"{row:03}.png")
+    pattern, out = tmp_path / "photos" / "*.png", tmp_path / "answers.csv"
+    assert cli("predict", finished.folder, pattern, "--out", out, "--device", "cpu", "--batch-size", 7).status == 0
+    expected = pq.read_table(finished.folder / "predictions.parquet").slice(0, 20).to_pydict()
+    rows = rows_of(out)
+    assert [row["prediction"] for row in rows] == [str(label) for label in expected["prediction"]]
+    assert [float(row["confidence"]) for row in rows] == pytest.approx(expected["confidence"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "complaint"),
+    [
+        ("nowhere", (), "'nowhere'"),
+        ("nowhere/*.jpg", (), "'nowhere/*.jpg'"),
+        (__file__, (), "none "),
+        (__file__, ("--top-k", "0"), "--top-k "),
+        (__file__, ("--batch-size", "x"), "--batch-size "),
+        (__file__, ("--device", "gpu"), "--device "),
+    ],
+)
+def test_predict_on_what_is_no_image(
+    cli: Call, finished: Any, tmp_path: Path, images: str, options: tuple[str, ...], complaint: str
+) -> None:
+    out = tmp_path / "answers.csv"
+    assert complaint in cli("predict", finished.folder, images, "--out", out, *options).complaint
+
+
+def test_predict_and_report_into_a_folder_name_a_file(cli: Call, finished: Any, tmp_path: Path) -> None:
+    assert "predictions.csv" in cli("predict", finished.folder, __file__, "--out", tmp_path).complaint
+    assert "report.html" in cli("report", finished.folder, "--out", tmp_path).complaint

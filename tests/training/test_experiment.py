@@ -1,0 +1,198 @@
+"""Whole runs: what stage 2 begins with, options that must not change the method, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_stage import cpu, make_stage
+
+from longtail.config.build import build, with_options
+from longtail.config.recipes import list_recipes
+from longtail.config.resolve import complete
+from longtail.config.schema import RunConfig, StageConfig
+from longtail.console import Reporter
+from longtail.errors import LongtailError
+from longtail.models.model import build_model
+from longtail.run.checkpoint import load_checkpoint
+from longtail.training.experiment import resume_run, start_run
+from longtail.training.loop import Callback, Progress, StageRun, train_epoch
+
+Build = Callable[..., RunConfig]
+
+
+STILL: dict[str, Any] = {"epochs": 1, "optimizer": {"lr": 0.0}}  # a stage that changes nothing by its steps
+
+
+def without_and_with_stage_2(config: RunConfig, folder: Path) -> list[dict[str, torch.Tensor]]:
+    """Weights of a run without its second stage, and of the whole run."""
+    reporter = Reporter(quiet=True)
+    start_run(with_options(config, {"stage2.epochs": 0}), folder / "first", reporter)
+    start_run(config, folder / "both", reporter)
+    return [load_file(folder / name / "model.safetensors") for name in ("first", "both")]
+
+
+def test_stage_2_starts_from_the_classifier_of_stage_1(small_config: Build, tmp_path: Path) -> None:
+    first, both = without_and_with_stage_2(small_config("cifar-lt/gcl", stage1={"epochs": 1}, stage2=STILL), tmp_path)
+    assert all(torch.equal(first[key], both[key]) for key in first)
+
+
+def test_crt_starts_the_classifier_anew(small_config: Build, tmp_path: Path) -> None:
+    config = small_config("cifar-lt/mixup-crt", stage1={"epochs": 1}, stage2=STILL)
+    first, both = without_and_with_stage_2(config, tmp_path)
+    assert not torch.equal(first["head.weight"], both["head.weight"])
+    assert all(torch.equal(first[key], both[key]) for key in first if key.startswith("backbone"))
+
+
+def test_the_moving_average_is_the_one_computed_by_hand(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
+    """One step an epoch, so that the weights after each step are those of a run of that many epochs."""
+    weights_by_run = {}
+    for name, epochs, decay in (("1", 1, None), ("2", 2, None), ("3", 3, None), ("average", 3, 0.5)):
+        stage = {"epochs": epochs, "batch_size": 10_000, "optimizer": {"lr": 0.02, "weight_decay": 0.0}}
+        start_run(small_config(stage1=stage, training={"ema_decay": decay}), tmp_path / name, quiet)
+        weights_by_run[name] = load_file(tmp_path / name / "model.safetensors")
+    second, third = 1 - 2 ** (-2 / 3), 0.5  # 1 - (step)^(-2/3), rising from 0 at the first step to the decay asked for
+    for key, value in weights_by_run["average"].items():
+        after_two = second * weights_by_run["1"][key] + (1 - second) * weights_by_run["2"][key]
+        torch.testing.assert_close(value, third * after_two + (1 - third) * weights_by_run["3"][key])
+    assert not torch.equal(weights_by_run["1"]["head.weight"], weights_by_run["3"]["head.weight"])
+
+
+@pytest.mark.parametrize("training", [{}, {"accumulation": 4}])
+def test_a_last_batch_of_one_image_does_not_trouble_batch_normalization(training: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = build_model("timm:resnet10t", 3, "linear")  # its last feature map is 1 x 1 for these images
+    stage = make_stage(StageConfig(epochs=1, batch_size=8), cpu(**training), model, images=17)
+    train_epoch(stage, 0)
+    assert stage.steps == 2
+    assert stage.meter.sums[2].item() == 17
+
+
+def test_weights_that_are_not_finite_are_never_saved(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
+    class Ruin(Callback):
+        def on_epoch_end(self, stage: StageRun, row: dict[str, Any]) -> None:
+            if row["epoch"] == 2:
+                stage.model.get_parameter("head.weight").data.fill_(float("inf"))
+
+    config = small_config(stage1={"epochs": 3}, data={"validation_fraction": 0.0})
+    with pytest.raises(LongtailError, match="finite"):
+        start_run(config, tmp_path / "run", quiet, callbacks=[Ruin()])
+    state = load_checkpoint(tmp_path / "run")
+    assert state is not None
+    assert state.values["epoch"] == 1
+
+
+def test_resuming_needs_no_published_weights(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
+    config = small_config(model={"name": "timm:test_resnet.r160_in1k"}, stage1={"epochs": 1})
+    start_run(config, tmp_path / "run", quiet)
+    (tmp_path / "run" / "metrics.json").unlink()
+    config = with_options(config, {"model.pretrained": True})  # on a hub, which tests never reach: a new run is refused
+    with pytest.raises(LongtailError, match="this machine"):
+        start_run(config, tmp_path / "new", quiet)
+    assert resume_run(config, tmp_path / "run", quiet)["test"]["num_images"] == 359
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_checkpoint(
+    steps: int, small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(stage1={"epochs": 3}, training={"checkpoint_steps": steps})
+    from longtail.losses import CrossEntropyLoss
+
+    original = CrossEntropyLoss.forward
+
+    def burst(self: CrossEntropyLoss, *args: Any, **options: Any) -> torch.Tensor:
+        value = original(self, *args, **options)
+        return value * float("nan") if self.progress > 0.5 else value
+
+    monkeypatch.setattr(CrossEntropyLoss, "forward", burst)
+    with pytest.raises(LongtailError, match=r"epoch 2, step \d+, learning rate 0\.02.*--stage1\.optimizer\.lr"):
+        start_run(config, tmp_path / "run", quiet)
+    state = load_checkpoint(tmp_path / "run")
+    assert state is not None
+    assert (state.values["stage"], state.values["epoch"]) == (1, 1)
+    assert all(tensor.isfinite().all() for tensor in state.take("model").values())
+
+
+def test_a_cosine_loss_on_a_linear_classifier_is_refused(small_config: Build) -> None:
+    with pytest.raises(LongtailError, match=r"--model\.head cosine"):
+        small_config("cifar-lt/gcl", model={"head": "linear"})
+
+
+LARGE = [name for name in list_recipes() if name.split("/")[0] in {"imagenet-lt", "inaturalist", "places-lt"}]
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_the_large_recipes_run_on_a_stand_in_of_the_same_shape(name: str, quiet: Reporter, tmp_path: Path) -> None:
+    """Everything of the recipe but its size: a small timm network, small images, one epoch a stage."""
+    from longtail.config.recipes import base_config
+    from longtail.config.schema import merge
+
+    recipe = base_config(name, epochs=1)
+    small = recipe["model"]["name"].replace("resnet50", "resnet10t").replace("resnet152", "resnet10t")
+    trainable = [part.replace("layer4.2", "layer4.0") for part in recipe["model"]["trainable"]]
+    config = complete(build(merge(recipe, {
+        "data": {"source": "digits", "imbalance_ratio": 20, "image_size": 32, "resize": 36},
+        "model": {"name": small, "pretrained": False, "trainable": trainable},
+        "stage1": {"batch_size": 256}, "stage2": {"batch_size": 256},
+    })))  # fmt: skip
+    metrics = start_run(config, tmp_path / "run", quiet)
+    assert metrics["test"]["num_images"] == 359
+    expected = {"stage1", "stage2"} if recipe["stage2"]["epochs"] else {"stage1"}
+    assert set(metrics["stages"]) == expected
+
+
+def test_checkpoints_within_an_epoch_are_no_part_of_its_time(
+    small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that only saving moves: every save takes 1,000 seconds."""
+    from longtail.training import experiment as run
+
+    real, late = time.perf_counter, [0.0]
+
+    def saving(*args: Any, **options: Any) -> None:
+        late[0] += 1000.0
+
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + late[0])
+    monkeypatch.setattr(run, "save_checkpoint", saving)
+    metrics = start_run(small_config(epochs=1, training={"checkpoint_steps": 2}), tmp_path / "run", quiet)
+    assert metrics["seconds"]["saving"] >= 2000
+    assert metrics["seconds"]["stage1"] < 1000
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None and shutil.which("cl") is None, reason="torch.compile needs a compiler")
+def test_a_compiled_run_ends_where_the_plain_one_does_and_compiles_nothing_within_an_epoch(
+    small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Progress, noise, mixup, a short last batch and the second stage included."""
+    from torch._dynamo.utils import counters
+
+    config = small_config("cifar-lt/gcl", epochs=2, training={"precision": "bf16"})
+    start_run(config, tmp_path / "plain", quiet)
+    config = with_options(config, {"training.compile": True})
+    graphs: list[tuple[int, int]] = []
+
+    class Count(Callback):
+        before = 0
+
+        def on_step_begin(self, stage: StageRun, progress: Progress) -> None:
+            if progress.step == 0:
+                self.before = counters["stats"]["unique_graphs"]
+
+        def on_epoch_end(self, stage: StageRun, row: dict[str, Any]) -> None:
+            graphs.append((self.before, counters["stats"]["unique_graphs"]))
+
+    metrics = start_run(config, tmp_path / "compiled", quiet, callbacks=[Count()])
+    assert len(graphs) == 3
+    assert graphs[0][0] > 0  # compiled before the first epoch ...
+    assert all(before == after for before, after in graphs)  # ... and never within one
+    assert metrics["seconds"]["compile"] > 0
+    plain, compiled = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "compiled"))
+    assert plain.keys() == compiled.keys()
+    assert all(torch.allclose(plain[key], compiled[key], atol=0.03) for key in plain)
