@@ -57,7 +57,7 @@ def test_a_real_terminal_is_recognized() -> None:
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stderr=theirs, env=environment)
     os.close(theirs)
     assert process.wait(timeout=60) == 0
-    shown = os.read(ours, 65536).decode(errors="replace")
+    output = os.read(ours, 65536).decode(errors="replace")
     os.close(ours)
-    assert "stage 1" in shown
-    assert "━" in shown
+    assert "stage 1" in output
+    assert "━" in output

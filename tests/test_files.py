@@ -37,13 +37,13 @@ def listed(folder: Path) -> list[str]:
 
 
 def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
-    pipe, got = tmp_path / "pipe", []
+    pipe, contents = tmp_path / "pipe", []
     os.mkfifo(pipe)
-    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader = threading.Thread(target=lambda: contents.append(pipe.read_bytes()))
     reader.start()
     write_atomically(pipe, b"rows")
     reader.join(10)
-    assert got == [b"rows"]
+    assert contents == [b"rows"]
     assert pipe.is_fifo()
     assert listed(tmp_path) == ["pipe"]
 

@@ -142,12 +142,12 @@ def test_the_pairs_confused_most_have_errors_whatever_the_limit(answers) -> None
     label, prediction, confidence = answers
     measured = varied_errors(label, prediction, confidence, np.zeros(12, dtype=int))
     pairs = confused_pairs(label, prediction, 12)
-    shown = confused_pairs(label[measured], prediction[measured], 12)
-    assert len(shown.label) == confusions.PAIRS < len(pairs.label)
-    assert set(zip(shown.label, shown.prediction, strict=True)) == set(
+    limited = confused_pairs(label[measured], prediction[measured], 12)
+    assert len(limited.label) == confusions.PAIRS < len(pairs.label)
+    assert set(zip(limited.label, limited.prediction, strict=True)) == set(
         list(zip(pairs.label, pairs.prediction, strict=True))[: confusions.PAIRS]
     )
-    assert (shown.images == np.minimum(confusions.OF_PAIR, 3)).all()
+    assert (limited.images == np.minimum(confusions.OF_PAIR, 3)).all()
 
 
 def test_of_thousands_of_classes_each_keeps_little_and_the_hardest_more() -> None:

@@ -75,9 +75,9 @@ def test_nc1_counts_a_direction_by_how_much_classes_differ_in_it() -> None:
     labels = np.repeat(np.arange(4), 6)
     means = rng.normal(size=(4, 5)) * [4, 2, 1, 1, 1]
     features = means[labels] + rng.normal(size=(24, 5))
-    own = np.stack([features[labels == c].mean(0) for c in range(4)])
+    class_means = np.stack([features[labels == c].mean(0) for c in range(4)])
     within = np.mean([np.cov(features[labels == c].T) for c in range(4)], axis=0)
-    centered = own - own.mean(0)
+    centered = class_means - class_means.mean(0)
     between = centered.T @ centered / 4
     measured = neural_collapse(features, labels, 4)
     assert measured.nc1 == pytest.approx(np.trace(within @ np.linalg.pinv(between)) / 4)

@@ -65,11 +65,11 @@ def test_sides_are_measured_in_turns(common: ModuleType, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "text"),
     [(None, ""), (0.0123, "0.0123"), (3.14159, "3.14"), (250.4, "250"), (10_400_000.0, "10,400,000")],
 )
-def test_figures_are_short(common: ModuleType, value: float | None, shown: str) -> None:
-    assert common.number(value) == shown
+def test_figures_are_short(common: ModuleType, value: float | None, text: str) -> None:
+    assert common.number(value) == text
 
 
 def made_up(

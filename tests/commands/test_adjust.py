@@ -68,8 +68,8 @@ def test_adjust_evaluate_and_reset(cli: Call, run: Path) -> None:
         "nll": pytest.approx(adjusted["nll"], rel=1e-5),
         "ece": pytest.approx(adjusted["ece"], rel=1e-5),
     }
-    shown = f"| balanced accuracy | {stored['test']['balanced_accuracy'] * 100:.1f}%"
-    assert shown in model_card(run)
+    table_row = f"| balanced accuracy | {stored['test']['balanced_accuracy'] * 100:.1f}%"
+    assert table_row in model_card(run)
 
     assert "adjustment removed" in cli("adjust", run, "--reset").out
     assert digests(run).keys() == before.keys()
@@ -135,8 +135,8 @@ def test_evaluate_shows_coverage_against_accuracy(cli: Call, run: Path) -> None:
     thresholds = [row["threshold"] for row in rows]
     assert thresholds == sorted(thresholds)
     overall = rows[0]["overall"]
-    shown = cli("evaluate", run, "--coverage").out
-    assert figure_text(overall["accuracy"], overall["accuracy_interval"], unit="") in shown
+    result = cli("evaluate", run, "--coverage").out
+    assert figure_text(overall["accuracy"], overall["accuracy_interval"], unit="") in result
 
 
 def test_without_validation_images_nothing_is_chosen(cli: Call, run: Path) -> None:

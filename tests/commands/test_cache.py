@@ -59,9 +59,9 @@ def test_it_lists_by_source_what_was_used_last_first(cli: Cli, folder: Path) -> 
         ("/data/fish", "features of timm:resnet18", 5, 4000, 2),
         ("photos", "pixels at 224 px", 7, 3000, 1),
     ]
-    shown = cli("cache").out
-    assert all(word in shown for word in (f"{folder}: ", "7,500 bytes", "20 GB"))
-    assert [line.split()[0] for line in shown.splitlines()[1:]] == ["source", "?", "/data/fish", "photos"]
+    result = cli("cache").out
+    assert all(word in result for word in (f"{folder}: ", "7,500 bytes", "20 GB"))
+    assert [line.split()[0] for line in result.splitlines()[1:]] == ["source", "?", "/data/fish", "photos"]
 
 
 @pytest.mark.usefixtures("filled")

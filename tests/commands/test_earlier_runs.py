@@ -47,9 +47,9 @@ def test_an_evaluation_gives_the_figures_of_the_training(earlier: Path, cli: Cal
     before = figures(earlier / name)
     outcome = cli("evaluate", earlier / name)
     assert outcome.status == 0, outcome.err
-    shown = re.search(r"^accuracy +([\d.]+)%", outcome.out, re.MULTILINE)
-    assert shown is not None
-    assert float(shown[1]) == pytest.approx(100 * before["accuracy"], abs=0.01)
+    accuracy_line = re.search(r"^accuracy +([\d.]+)%", outcome.out, re.MULTILINE)
+    assert accuracy_line is not None
+    assert float(accuracy_line[1]) == pytest.approx(100 * before["accuracy"], abs=0.01)
     assert figures(earlier / name) == pytest.approx(before, abs=1e-4)
 
 

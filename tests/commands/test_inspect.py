@@ -38,8 +38,8 @@ def huge(side: int) -> bytes:
     )
 
 
-def kinds(shown: Any) -> dict[str, str]:
-    return {finding["kind"]: finding["severity"] for finding in json.loads(shown.out)["findings"]}
+def kinds(result: Any) -> dict[str, str]:
+    return {finding["kind"]: finding["severity"] for finding in json.loads(result.out)["findings"]}
 
 
 # --- the audit --------------------------------------------------------------------------------------------------------
@@ -63,8 +63,8 @@ def test_the_page_is_whole_offline_and_shows_what_was_found(cli: Call, photos: P
     (photos / "train" / "<b>lynx" / "x").mkdir(parents=True)
     (photos / "train" / "<b>lynx" / "x" / "co\npy.png").write_bytes((photos / "train/cat/0.png").read_bytes())
     out = tmp_path / "pages" / "audit.html"
-    shown = cli("inspect", photos, "--out", out)
-    assert shown.out.splitlines()[-1].startswith("page: ")
+    result = cli("inspect", photos, "--out", out)
+    assert result.out.splitlines()[-1].startswith("page: ")
     page = out.read_text()
     assert page.count("<tr>") == 1 + 3
     assert page.count('src="data:image/webp;base64,') == 2
@@ -127,9 +127,9 @@ def test_a_huge_image_is_refused_with_the_limit(cli: Call, train: Call, photos: 
     complaint = train(photos).complaint
     assert "huge.png' " in complaint
     assert all(word in complaint for word in ("89,478,485", "LONGTAIL_MAX_PIXELS"))
-    shown = cli("inspect", photos, "--json")
-    assert "Warning" not in shown.err
-    assert [Path(name).name for name in json.loads(shown.out)["unreadable"]] == ["huge.png"]
+    result = cli("inspect", photos, "--json")
+    assert "Warning" not in result.err
+    assert [Path(name).name for name in json.loads(result.out)["unreadable"]] == ["huge.png"]
 
 
 def test_the_limit_can_be_set(cli: Call, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,16 +188,16 @@ def test_a_file_that_goes_while_it_is_inspected_is_a_finding(
 
 
 def test_inspect_shows_the_classes_the_ratio_the_groups_and_what_looks_wrong(cli: Call, make_folder: Call) -> None:
-    shown = cli("inspect", make_folder({"cat": 30, "lynx": 2, "margay": 0}))
-    assert (shown.status, shown.err) == (0, "")
+    result = cli("inspect", make_folder({"cat": 30, "lynx": 2, "margay": 0}))
+    assert (result.status, result.err) == (0, "")
     for word in ("cat", "lynx", "margay", "30", "no training image", "test split"):
-        assert word in shown.out
-    assert max(map(len, shown.out.splitlines())) <= 80
+        assert word in result.out
+    assert max(map(len, result.out.splitlines())) <= 80
 
 
 def test_inspect_as_json(cli: Call, make_folder: Call) -> None:
-    shown = cli("inspect", f"folder:{make_folder({'cat': 30, 'lynx': 2, 'margay': 0})}", "--json")
-    audit = json.loads(shown.out)
+    result = cli("inspect", f"folder:{make_folder({'cat': 30, 'lynx': 2, 'margay': 0})}", "--json")
+    audit = json.loads(result.out)
     assert audit["classes"] == ["cat", "lynx", "margay"]
     assert audit["counts"]["train"] == [30, 2, 0]
     assert audit["groups"] == {"many": [], "medium": [0], "few": [1, 2]}
@@ -209,5 +209,5 @@ def test_inspect_takes_the_columns_of_a_table(cli: Call, make_folder: Call, tmp_
     table = tmp_path / "birds.csv"
     table.write_text("who,where\ngull,pictures/all/0.png\ntern,pictures/all/1.png\n")
     assert "name it, --image-column" in cli("inspect", table).complaint
-    shown = cli("inspect", table, "--label-column", "who", "--image-column", "where", "--json")
-    assert json.loads(shown.out)["classes"] == ["gull", "tern"]
+    result = cli("inspect", table, "--label-column", "who", "--image-column", "where", "--json")
+    assert json.loads(result.out)["classes"] == ["gull", "tern"]

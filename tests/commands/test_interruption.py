@@ -37,9 +37,9 @@ def same_weights(run: Path, other: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def whole(train_into: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(train_into: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run as it would have been. Look, do not touch."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
     assert train_into(folder, "digits", *SHORT) == 0
     return folder
 
@@ -68,7 +68,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int, fail: Callabl
     ],
 )
 def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_can_go_on(
-    train: Call, cli: Call, whole: Path, tmp_path: Path, function: str, call: int, fail: Callable[..., None]
+    train: Call, cli: Call, uninterrupted: Path, tmp_path: Path, function: str, call: int, fail: Callable[..., None]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         fail_at(patch, function, call, fail)
@@ -80,7 +80,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_can_go_on(
     assert not list((tmp_path / "run").rglob("*.tmp"))
     resumed = cli("train", "--resume", tmp_path / "run")
     assert resumed.status == 0, resumed.err
-    assert same_weights(tmp_path / "run", whole)
+    assert same_weights(tmp_path / "run", uninterrupted)
 
 
 def test_a_full_disk_at_the_start_leaves_nothing_behind(
@@ -92,7 +92,7 @@ def test_a_full_disk_at_the_start_leaves_nothing_behind(
 
 
 def test_a_full_disk_under_the_report_leaves_a_run_that_can_be_completed(
-    train: Call, cli: Call, whole: Path, tmp_path: Path
+    train: Call, cli: Call, uninterrupted: Path, tmp_path: Path
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("longtail.report.page.write_report", full_disk)
@@ -102,7 +102,7 @@ def test_a_full_disk_under_the_report_leaves_a_run_that_can_be_completed(
     assert "test accuracy" in stopped.out
     assert cli("train", "--resume", tmp_path / "run").status == 0
     assert (tmp_path / "run" / "report.html").is_file()
-    assert same_weights(tmp_path / "run", whole)
+    assert same_weights(tmp_path / "run", uninterrupted)
 
 
 needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -135,7 +135,7 @@ def interrupt_in_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
 
 
 def test_ctrl_c_saves_says_how_to_resume_and_resuming_ends_with_the_same_weights(
-    train: Call, cli: Call, whole: Path, tmp_path: Path
+    train: Call, cli: Call, uninterrupted: Path, tmp_path: Path
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         interrupt_in_epoch(patch, 1)
@@ -149,7 +149,7 @@ def test_ctrl_c_saves_says_how_to_resume_and_resuming_ends_with_the_same_weights
     resumed = cli("train", "--resume", tmp_path / "run")
     assert resumed.status == 0
     assert "stage 1, epoch 2, step 1" in resumed.err
-    assert same_weights(tmp_path / "run", whole)
+    assert same_weights(tmp_path / "run", uninterrupted)
 
 
 def test_ctrl_c_says_so_also_when_quiet(train: Call, tmp_path: Path) -> None:

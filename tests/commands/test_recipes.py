@@ -22,9 +22,9 @@ def test_recipes_lists_each_with_its_method_on_one_line_of_a_terminal(cli: Call)
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_a_recipe_is_printed_in_full_with_the_source_of_each_value(cli: Call, name: str) -> None:
-    shown = cli("recipes", name)
+    result = cli("recipes", name)
     recipe = load_recipe(name)
-    first, *rest = shown.out.splitlines()
+    first, *rest = result.out.splitlines()
     assert first == f"# {name}: {recipe.description}"
     if recipe.paper:
         assert rest.pop(0) == f"# {recipe.paper}"
@@ -32,7 +32,7 @@ def test_a_recipe_is_printed_in_full_with_the_source_of_each_value(cli: Call, na
     assert {"stage1.epochs", "stage2.epochs", "data.mean", "model.name", "training.precision"} <= printed.keys()
     for key, line in printed.items():
         assert line.endswith(f"  # {recipe.source_of(key)}")
-    assert f"stage1.epochs: {recipe.config['stage1']['epochs']} " in shown.out
+    assert f"stage1.epochs: {recipe.config['stage1']['epochs']} " in result.out
 
 
 def test_what_recipes_prints_is_a_configuration_that_gives_the_same_run(cli: Call, tmp_path: Path) -> None:

@@ -47,11 +47,11 @@ def test_runs_that_differ_only_in_seed_become_one_row(make_run):
 
 
 def test_options_of_speed_do_not_part_runs_but_options_of_method_do(make_run):
-    one = make_run("one")
+    plain = make_run("one")
     fast = make_run("fast", seed=1)
     (fast / "config.yaml").write_text((fast / "config.yaml").read_text().replace("device: auto", "device: cpu"))
     other = make_run("other", options={"noise": 0.5})
-    rows = compare_runs([one, fast, other]).rows
+    rows = compare_runs([plain, fast, other]).rows
     assert [len(row.runs) for row in rows] == [2, 1]
 
 
@@ -88,7 +88,7 @@ def test_rows_are_named_by_recipe_and_the_options_that_differ(make_run):
 
 
 def test_one_source_in_two_places_is_one_configuration_and_no_path_is_shown(make_run):
-    places = (
+    sources = (
         "parquet:photos",
         "parquet:/home/me/secret/photos",
         "parquet:/mnt/photos",
@@ -96,9 +96,9 @@ def test_one_source_in_two_places_is_one_configuration_and_no_path_is_shown(make
     )
     hashes = ("sha256:a", "sha256:a", "sha256:a", "sha256:b")
     runs = [make_run(f"r{k}", seed=k, data_hash=each) for k, each in enumerate(hashes)]
-    for run, place in zip(runs, places, strict=True):
+    for run, source in zip(runs, sources, strict=True):
         config = yaml.safe_load((run / "config.yaml").read_text())
-        config["data"]["source"] = place
+        config["data"]["source"] = source
         (run / "config.yaml").write_text(yaml.safe_dump(config))
     comparison = compare_runs(runs)
     assert [len(row.runs) for row in comparison.rows] == [3, 1]

@@ -92,9 +92,9 @@ def test_two_seeds_that_each_are_evidence_are_evidence_together(tested: Callable
     base, ours = draws(2, 0.1, 0.4)
     folders = [[tested("ce", base[s], seed=s), tested("gcl", ours[s], seed=s)] for s in range(2)]
     assert all(accuracy(compare_runs(pair)).is_evidence for pair in folders)
-    both = accuracy(compare_runs([*folders[0], *folders[1]]))
-    assert (both.is_evidence, both.holds, both.n) == (True, "images", 2)
-    assert both.images == images_interval(ours, base, np.repeat(np.arange(6), 100))
+    difference = accuracy(compare_runs([*folders[0], *folders[1]]))
+    assert (difference.is_evidence, difference.holds, difference.n) == (True, "images", 2)
+    assert difference.images == images_interval(ours, base, np.repeat(np.arange(6), 100))
 
 
 def test_three_seeds_that_disagree_are_no_evidence_and_the_reason_is_printed(
@@ -130,18 +130,18 @@ def test_three_seeds_that_agree_are_evidence_over_both(tested: Callable[..., Pat
 
 def test_seeds_that_have_no_partner_are_still_matched_by_images(tested: Callable[..., Path]) -> None:
     base, ours = draws(4, 0.1, 0.4, 0.1, 0.4)
-    one = [tested("ce", base[s], seed=s) for s in (0, 1)]
-    two = [tested("gcl", ours[s], seed=s) for s in (2, 3)]
-    difference = accuracy(compare_runs([*one, *two]))
+    baseline_runs = [tested("ce", base[s], seed=s) for s in (0, 1)]
+    our_runs = [tested("gcl", ours[s], seed=s) for s in (2, 3)]
+    difference = accuracy(compare_runs([*baseline_runs, *our_runs]))
     assert (difference.n, difference.seeds) == (2, None)
     assert difference.images == images_interval(ours[2:], base[:2], np.repeat(np.arange(6), 100))
 
 
 def test_a_seed_given_twice_is_no_second_seed(tested: Callable[..., Path], make_run: MakeRun) -> None:
     base, ours = draws(4, 0.1, 0.1, 0.1, 0.1)
-    one = [tested(f"ce{s}", base[s], seed=0) for s in range(4)]
-    two = [tested(f"gcl{s}", ours[s], seed=0) for s in range(4)]
-    comparison = compare_runs([*one, *two], names=["ce"] * 4 + ["gcl"] * 4)
+    baseline_runs = [tested(f"ce{s}", base[s], seed=0) for s in range(4)]
+    our_runs = [tested(f"gcl{s}", ours[s], seed=0) for s in range(4)]
+    comparison = compare_runs([*baseline_runs, *our_runs], names=["ce"] * 4 + ["gcl"] * 4)
     assert accuracy(comparison).seeds is None
     assert accuracy(comparison).holds == "images"
 

@@ -117,9 +117,9 @@ def test_the_table_counts_pairs_and_fits_eighty_columns(runs):
 
 
 def test_the_csv_file_holds_baselines_and_pairs_of_several_tables(runs, tmp_path):
-    one = compare_runs([*runs("ce", BASE), *runs("gcl", OURS)])
-    two = compare_runs([*runs("kps", {0: 0.5}), *runs("fbl", {0: 0.75})])
-    with write_csv([one, two], tmp_path / "table.csv").open() as file:
+    gcl_comparison = compare_runs([*runs("ce", BASE), *runs("gcl", OURS)])
+    fbl_comparison = compare_runs([*runs("kps", {0: 0.5}), *runs("fbl", {0: 0.75})])
+    with write_csv([gcl_comparison, fbl_comparison], tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["run"], row["baseline"], row["pairs"]) for row in rows] == [
         ("cifar-lt/ce", "cifar-lt/ce", "3"),
@@ -157,10 +157,10 @@ def test_where_classes_have_unlike_many_test_images_overall_accuracy_counts_imag
     for folder in folders:
         table = pq.read_table(folder / "predictions.parquet")
         pq.write_table(table.slice(10), folder / "predictions.parquet")
-    one, two = (RunResult.load(folder) for folder in folders)
-    right = [run.predictions.prediction == run.predictions.label for run in (one, two)]
-    assert matched_interval([one], [two], "accuracy")[1] == images_interval(*right)
-    assert matched_interval([one], [two], "balanced_accuracy")[1] == images_interval(*right, one.predictions.label)
+    ce, gcl = (RunResult.load(folder) for folder in folders)
+    right = [run.predictions.prediction == run.predictions.label for run in (ce, gcl)]
+    assert matched_interval([ce], [gcl], "accuracy")[1] == images_interval(*right)
+    assert matched_interval([ce], [gcl], "balanced_accuracy")[1] == images_interval(*right, ce.predictions.label)
 
 
 def test_images_that_cannot_be_matched_leave_a_wider_interval(make_run):
@@ -171,8 +171,10 @@ def test_images_that_cannot_be_matched_leave_a_wider_interval(make_run):
     (second / "predictions.parquet").unlink()
     rows = compare_runs([first, second]).rows
     apart = rows[1].differences["accuracy"].interval
-    ends = [row.intervals["accuracy"] for row in rows]
-    expected = unpaired_interval(rows[1].values["accuracy"].mean, ends[1], rows[0].values["accuracy"].mean, ends[0])
+    intervals = [row.intervals["accuracy"] for row in rows]
+    expected = unpaired_interval(
+        rows[1].values["accuracy"].mean, intervals[1], rows[0].values["accuracy"].mean, intervals[0]
+    )
     assert apart == pytest.approx(expected)
     assert apart[1] - apart[0] > matched[1] - matched[0]
 
@@ -180,5 +182,5 @@ def test_images_that_cannot_be_matched_leave_a_wider_interval(make_run):
 def test_predictions_of_another_model_than_the_figure_are_not_used(runs):
     # The accuracies are written over, as those of an earlier stage are not of the predictions in the folder.
     (row,) = compare_runs([*runs("ce", {0: 0.5}), *runs("gcl", {0: 0.9})]).rows[1:]
-    ends = row.intervals["accuracy"]
-    assert row.differences["accuracy"].images == pytest.approx(unpaired_interval(0.9, ends, 0.5, ends))
+    interval = row.intervals["accuracy"]
+    assert row.differences["accuracy"].images == pytest.approx(unpaired_interval(0.9, interval, 0.5, interval))

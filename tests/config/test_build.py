@@ -28,7 +28,7 @@ def test_values_are_what_they_look_like(text: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "words"),
     [
         ("a: 1\na: 2", "line 2, column 1"),
         ("a: {b: 1, b: 2}", "line 1, column 11"),
@@ -51,8 +51,8 @@ def test_values_are_what_they_look_like(text: str, value: Any) -> None:
         ("a: \x01", "YAML"),
     ],
 )
-def test_what_would_have_to_be_guessed_is_refused_with_its_place(text: str, place: str) -> None:
-    with pytest.raises(LongtailError, match=place):
+def test_what_would_have_to_be_guessed_is_refused_with_its_place(text: str, words: str) -> None:
+    with pytest.raises(LongtailError, match=words):
         parse_yaml(text, "mine.yaml")
 
 

@@ -135,13 +135,13 @@ def inputs_for(loss: LongTailLoss, batch: int = BATCH, seed: int = 0) -> Inputs:
     return Inputs(logits.requires_grad_(), target, draw(batch, FEATURES, seed=seed + 1).requires_grad_())
 
 
-def value_and_gradients(loss: LongTailLoss, given: Inputs, target: Tensor | None = None) -> tuple[Tensor, ...]:
-    given.logits.grad = given.features.grad = None
-    value = loss(given.logits, given.target if target is None else target, given.features)
+def value_and_gradients(loss: LongTailLoss, inputs: Inputs, target: Tensor | None = None) -> tuple[Tensor, ...]:
+    inputs.logits.grad = inputs.features.grad = None
+    value = loss(inputs.logits, inputs.target if target is None else target, inputs.features)
     value.backward()
-    features = given.features.grad if given.features.grad is not None else torch.zeros_like(given.features)
-    assert given.logits.grad is not None
-    return value.detach(), given.logits.grad, features
+    features = inputs.features.grad if inputs.features.grad is not None else torch.zeros_like(inputs.features)
+    assert inputs.logits.grad is not None
+    return value.detach(), inputs.logits.grad, features
 
 
 def assert_finite(results: tuple[Tensor, ...]) -> None:
@@ -152,8 +152,8 @@ def probabilities(batch: int = BATCH, classes: int = CLASSES) -> Tensor:
     return (draw(batch, classes, seed=9) * 2).softmax(1)
 
 
-def has_label_scale(loss: LongTailLoss, given: Inputs) -> bool:
-    return loss.adjust_logits(given.logits, given.features).label_scale is not None
+def has_label_scale(loss: LongTailLoss, inputs: Inputs) -> bool:
+    return loss.adjust_logits(inputs.logits, inputs.features).label_scale is not None
 
 
 def test_every_registered_loss_has_a_case() -> None:
@@ -164,29 +164,29 @@ def test_every_registered_loss_has_a_case() -> None:
 def test_permuting_the_classes_permutes_the_result(case: Case) -> None:
     order = [3, 1, 4, 0, 2]
     loss = freeze_noise(build(case))
-    given = inputs_for(loss)
-    value, grad, features = value_and_gradients(loss, given)
+    inputs = inputs_for(loss)
+    value, grad, features = value_and_gradients(loss, inputs)
     other = freeze_noise(build(case, [COUNTS[i] for i in order]), order)
     if other.needs_classifier:
         layer = classifier_of(CLASSES)
         layer.weight.data = layer.weight.data[order]
         other.attach_classifier(layer)
-    renamed = torch.tensor([order.index(i) for i in range(CLASSES)])[given.target]
-    moved = Inputs(given.logits.detach()[:, order].requires_grad_(), renamed, given.features)
+    renamed = torch.tensor([order.index(i) for i in range(CLASSES)])[inputs.target]
+    moved = Inputs(inputs.logits.detach()[:, order].requires_grad_(), renamed, inputs.features)
     torch.testing.assert_close(value_and_gradients(other, moved), (value, grad[:, order], features))
 
 
 @every_loss
 def test_equal_counts_leave_a_plain_loss(case: Case) -> None:
     loss, more = build(case, [7] * CLASSES), build(case, [900] * CLASSES)
-    given = inputs_for(loss)
-    results = value_and_gradients(loss, given)
-    torch.testing.assert_close(value_and_gradients(more, given), results)
+    inputs = inputs_for(loss)
+    results = value_and_gradients(loss, inputs)
+    torch.testing.assert_close(value_and_gradients(more, inputs), results)
     assert not results[2].any()
     if case.plain_margin is None:
         return
-    margin = case.plain_margin * functional.one_hot(given.target, CLASSES)
-    losses_ = functional.cross_entropy(loss.logit_scale * (given.logits - margin), given.target, reduction="none")
+    margin = case.plain_margin * functional.one_hot(inputs.target, CLASSES)
+    losses_ = functional.cross_entropy(loss.logit_scale * (inputs.logits - margin), inputs.target, reduction="none")
     factor = (1 - torch.exp(-losses_)) ** loss.focal_gamma
     torch.testing.assert_close(results[0], (factor * losses_).mean().detach(), rtol=1e-6, atol=1e-9)
 
@@ -215,9 +215,9 @@ def test_the_prior_exponent_is_that_of_the_logits(case: Case) -> None:
 
 @every_loss
 def test_zero_images_count_as_one(case: Case) -> None:
-    zero, one = (freeze_noise(build(case, [500, n, 120, 5, 30])) for n in (0, 1))
-    given = inputs_for(zero)
-    torch.testing.assert_close(value_and_gradients(zero, given), value_and_gradients(one, given))
+    without_images, with_one_image = (freeze_noise(build(case, [500, n, 120, 5, 30])) for n in (0, 1))
+    inputs = inputs_for(without_images)
+    torch.testing.assert_close(value_and_gradients(without_images, inputs), value_and_gradients(with_one_image, inputs))
 
 
 @every_loss
@@ -237,21 +237,21 @@ def test_precisions(case: Case, dtype: torch.dtype) -> None:
 @every_loss
 def test_autocast_changes_nothing(case: Case) -> None:
     loss = freeze_noise(build(case))
-    given = inputs_for(loss).to(torch.float32)
-    plain = value_and_gradients(loss, given)
+    inputs = inputs_for(loss).to(torch.float32)
+    plain = value_and_gradients(loss, inputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(loss(given.logits, given.target, given.features).detach(), plain[0])
+        torch.testing.assert_close(loss(inputs.logits, inputs.target, inputs.features).detach(), plain[0])
 
 
 @every_loss
 @pytest.mark.parametrize("soft", [False, True])
 def test_inputs_are_left_as_they_are(case: Case, soft: bool) -> None:
     loss = freeze_noise(build(case))
-    given, untouched = inputs_for(loss), inputs_for(loss)
-    target = probabilities() if soft else given.target
-    noise = loss.sample_noise(given.features if loss.needs_features else given.logits).clone()
+    inputs, untouched = inputs_for(loss), inputs_for(loss)
+    target = probabilities() if soft else inputs.target
+    noise = loss.sample_noise(inputs.features if loss.needs_features else inputs.logits).clone()
     # Without a gradient, for automatic differentiation would refuse to change a leaf in place.
-    logits, features = given.logits.detach(), given.features.detach()
+    logits, features = inputs.logits.detach(), inputs.features.detach()
     loss(logits, target, features)
     assert torch.equal(logits, untouched.logits)
     assert torch.equal(features, untouched.features)
@@ -262,12 +262,12 @@ def test_inputs_are_left_as_they_are(case: Case, soft: bool) -> None:
 @every_loss
 def test_one_hot_probabilities_equal_indices(case: Case) -> None:
     loss = freeze_noise(build(case, weight=None))
-    given = inputs_for(loss)
-    hard = loss.weighted_forward(given.logits, given.target, given.features, weight=None)
-    one_hot = functional.one_hot(given.target, CLASSES).double()
-    soft = loss.weighted_forward(given.logits, one_hot, given.features, weight=None)
+    inputs = inputs_for(loss)
+    hard = loss.weighted_forward(inputs.logits, inputs.target, inputs.features, weight=None)
+    one_hot = functional.one_hot(inputs.target, CLASSES).double()
+    soft = loss.weighted_forward(inputs.logits, one_hot, inputs.features, weight=None)
     torch.testing.assert_close(soft, hard)
-    torch.testing.assert_close(*(torch.autograd.grad(each, given.logits)[0] for each in (soft, hard)))
+    torch.testing.assert_close(*(torch.autograd.grad(each, inputs.logits)[0] for each in (soft, hard)))
 
 
 @every_loss
@@ -276,22 +276,23 @@ def test_probabilities_give_the_expectation_over_labels(case: Case, smoothing: f
     target = probabilities()
     loss = freeze_noise(build(case, label_smoothing=smoothing))
     sharp = freeze_noise(build(case, reduction="none"))
-    given = inputs_for(loss)
-    by_label = [sharp(given.logits, torch.full((BATCH,), c), given.features) for c in range(CLASSES)]
+    inputs = inputs_for(loss)
+    by_label = [sharp(inputs.logits, torch.full((BATCH,), c), inputs.features) for c in range(CLASSES)]
     smooth = target * (1 - smoothing) + smoothing / CLASSES
     expected = (smooth * torch.stack(by_label, dim=1)).sum(1).mean()
-    value = loss(given.logits, target, given.features)
+    value = loss(inputs.logits, target, inputs.features)
     torch.testing.assert_close(value, expected)
-    torch.testing.assert_close(*(torch.autograd.grad(each, given.logits)[0] for each in (value, expected)))
+    torch.testing.assert_close(*(torch.autograd.grad(each, inputs.logits)[0] for each in (value, expected)))
 
 
 @every_loss
 def test_label_smoothing_of_indices_is_that_of_one_hot_rows(case: Case) -> None:
     loss = freeze_noise(build(case, label_smoothing=0.1))
-    given = inputs_for(loss)
-    one_hot = functional.one_hot(given.target, CLASSES).double()
+    inputs = inputs_for(loss)
+    one_hot = functional.one_hot(inputs.target, CLASSES).double()
     hard, soft = (
-        loss.weighted_forward(given.logits, target, given.features, weight=None) for target in (given.target, one_hot)
+        loss.weighted_forward(inputs.logits, target, inputs.features, weight=None)
+        for target in (inputs.target, one_hot)
     )
     torch.testing.assert_close(hard, soft)
 
@@ -304,55 +305,55 @@ def test_edges_have_finite_gradients(case: Case, dtype: torch.dtype, soft: bool)
     signs = torch.ones(BATCH, CLASSES) - 2 * (torch.arange(BATCH * CLASSES).reshape(BATCH, CLASSES) % 3 == 0).float()
     signs[0], signs[1], signs[2] = 0.0, 1.0, -1.0
     logits = signs if loss.head == "cosine" else signs * 1e4
-    given = Inputs(logits, torch.arange(BATCH) % CLASSES, torch.zeros(BATCH, FEATURES)).to(dtype)
-    assert_finite(value_and_gradients(loss, given, probabilities() if soft else None))
+    inputs = Inputs(logits, torch.arange(BATCH) % CLASSES, torch.zeros(BATCH, FEATURES)).to(dtype)
+    assert_finite(value_and_gradients(loss, inputs, probabilities() if soft else None))
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.smooth], ids=lambda case: case.name)
 @pytest.mark.parametrize("soft", [False, True])
 def test_gradcheck(case: Case, soft: bool) -> None:
     loss = freeze_noise(build(case))
-    given = inputs_for(loss, batch=3)
-    target = probabilities(3) if soft else given.target
-    assert torch.autograd.gradcheck(lambda z, f: loss(z, target, f), (given.logits, given.features))
+    inputs = inputs_for(loss, batch=3)
+    target = probabilities(3) if soft else inputs.target
+    assert torch.autograd.gradcheck(lambda z, f: loss(z, target, f), (inputs.logits, inputs.features))
 
 
 @every_loss
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_mean_over_nothing_is_nan_as_in_pytorch_or_zero_on_request(case: Case, smoothing: float) -> None:
-    given = inputs_for(build(case))
+    inputs = inputs_for(build(case))
     for options, labels in [({}, torch.full((BATCH,), -100)), ({"weight": [1, 0, 1, 1, 1]}, torch.ones(BATCH).long())]:
         loss = freeze_noise(build(case, label_smoothing=smoothing, **options))
-        assert not loss(given.logits, labels, given.features).isfinite()
-        whole = loss(given.logits, given.target, given.features)
+        assert not loss(inputs.logits, labels, inputs.features).isfinite()
+        whole = loss(inputs.logits, inputs.target, inputs.features)
         loss.count_empty_as_zero()
-        value, *gradients = value_and_gradients(loss, given, labels)
+        value, *gradients = value_and_gradients(loss, inputs, labels)
         assert [tensor.count_nonzero().item() for tensor in (value, *gradients)] == [0, 0, 0]
-        torch.testing.assert_close(loss(given.logits, given.target, given.features), whole)
+        torch.testing.assert_close(loss(inputs.logits, inputs.target, inputs.features), whole)
         assert loss.may_be_empty == bool(options)
 
 
 @every_loss
 def test_plain_logits_are_no_cosines(case: Case) -> None:
     loss = build(case)
-    given = inputs_for(loss)
+    inputs = inputs_for(loss)
     if loss.head == "cosine":
         with pytest.raises(ValueError, match="CosineHead"):
-            loss(given.logits * 5, given.target, given.features)
-        loss(given.logits, given.target, given.features)
-        loss(given.logits.bfloat16() / 0.95, given.target, given.features)
-    loss(given.logits * 5, given.target, given.features)  # not looked at again: it would wait for the device
+            loss(inputs.logits * 5, inputs.target, inputs.features)
+        loss(inputs.logits, inputs.target, inputs.features)
+        loss(inputs.logits.bfloat16() / 0.95, inputs.target, inputs.features)
+    loss(inputs.logits * 5, inputs.target, inputs.features)  # not looked at again: it would wait for the device
 
 
 @every_loss
 def test_state_dict_round_trip(case: Case) -> None:
     loss = freeze_noise(build(case))
-    given = inputs_for(loss)
+    inputs = inputs_for(loss)
     other = freeze_noise(build(case))
     other.progress = 0.33
     other.load_state_dict(loss.state_dict())
     assert other.progress == pytest.approx(case.progress)
-    assert torch.equal(value_and_gradients(other, given)[0], value_and_gradients(loss, given)[0])
+    assert torch.equal(value_and_gradients(other, inputs)[0], value_and_gradients(loss, inputs)[0])
     with pytest.raises(ValueError, match="class counts"):
         build(case, [2, 3, 4, 5, 6]).load_state_dict(loss.state_dict())
 
@@ -374,16 +375,16 @@ def test_compiled_equals_eager_and_progress_does_not_recompile(case: Case, soft:
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     loss = freeze_noise(build(case))
-    given = inputs_for(loss).to(torch.float32)
+    inputs = inputs_for(loss).to(torch.float32)
     # The pairs of a sample and a likely label are as many as the data says: there the graph is cut.
-    cut = soft and has_label_scale(loss, given)
+    cut = soft and has_label_scale(loss, inputs)
     compiled = torch.compile(loss, backend=counter, fullgraph=not cut)
-    target = probabilities() if soft else given.target
+    target = probabilities() if soft else inputs.target
     graphs = []
     for progress in (case.progress, 0.1, 0.95):
         loss.progress = progress
-        expected = value_and_gradients(loss, given, target)
-        torch.testing.assert_close(value_and_gradients(compiled, given, target), expected)
+        expected = value_and_gradients(loss, inputs, target)
+        torch.testing.assert_close(value_and_gradients(compiled, inputs, target), expected)
         graphs.append(counter.frame_count)
     assert graphs[0] == graphs[2]
     assert cut or graphs[0] == 1
@@ -396,8 +397,8 @@ def test_all_tables_move_with_the_module(case: Case, soft: bool) -> None:
     if loss.needs_classifier:
         pytest.skip("autocast does not know the meta device")
     loss.progress = 0.5
-    given = inputs_for(loss)
-    logits, features, target = (each.to("meta") for each in (given.logits, given.features, given.target))
+    inputs = inputs_for(loss)
+    logits, features, target = (each.to("meta") for each in (inputs.logits, inputs.features, inputs.target))
     if soft and has_label_scale(loss, Inputs(logits, target, features)):
         pytest.skip("the number of pairs cannot be known without data")
     value = loss(logits, probabilities().to("meta") if soft else target, features)
@@ -408,47 +409,47 @@ def test_all_tables_move_with_the_module(case: Case, soft: bool) -> None:
 @every_loss
 def test_noise_is_decided_by_the_seed(case: Case) -> None:
     loss = build(case)
-    given = inputs_for(loss)
+    inputs = inputs_for(loss)
 
     def run(seed: int) -> Tensor:
         torch.manual_seed(seed)
-        return value_and_gradients(loss, given)[0]
+        return value_and_gradients(loss, inputs)[0]
 
     assert torch.equal(run(1), run(1))
-    drawn = loss.sample_noise(given.features if loss.needs_classifier else given.logits)
+    drawn = loss.sample_noise(inputs.features if loss.needs_classifier else inputs.logits)
     assert bool(drawn.any()) == (not torch.equal(run(1), run(2)))
 
 
 @every_loss
 def test_reductions_ignored_labels_and_extra_dimensions(case: Case) -> None:
     loss = freeze_noise(build(case, reduction="none"))
-    given = inputs_for(loss)
-    each = loss(given.logits, given.target, given.features)
+    inputs = inputs_for(loss)
+    each = loss(inputs.logits, inputs.target, inputs.features)
     weight = loss.current_weight
-    divisor = BATCH if weight is None else weight[given.target].sum()
-    total = freeze_noise(build(case, reduction="sum"))(given.logits, given.target, given.features)
+    divisor = BATCH if weight is None else weight[inputs.target].sum()
+    total = freeze_noise(build(case, reduction="sum"))(inputs.logits, inputs.target, inputs.features)
     mean_loss = freeze_noise(build(case))
     torch.testing.assert_close(total, each.sum())
-    torch.testing.assert_close(mean_loss(given.logits, given.target, given.features), each.sum() / divisor)
-    torch.testing.assert_close(mean_loss.mean_divisor(given.target).double(), torch.as_tensor(divisor).double())
+    torch.testing.assert_close(mean_loss(inputs.logits, inputs.target, inputs.features), each.sum() / divisor)
+    torch.testing.assert_close(mean_loss.mean_divisor(inputs.target).double(), torch.as_tensor(divisor).double())
 
-    fewer = given.target.clone()
+    fewer = inputs.target.clone()
     fewer[-2:] = -100
-    first = mean_loss(given.logits[:-2], given.target[:-2], given.features[:-2])
-    torch.testing.assert_close(mean_loss(given.logits, fewer, given.features), first)
-    assert not loss(given.logits, fewer, given.features)[-2:].any()
+    first = mean_loss(inputs.logits[:-2], inputs.target[:-2], inputs.features[:-2])
+    torch.testing.assert_close(mean_loss(inputs.logits, fewer, inputs.features), first)
+    assert not loss(inputs.logits, fewer, inputs.features)[-2:].any()
 
-    wide = [values.reshape(2, 3, -1).movedim(-1, 1) for values in (given.logits, given.features)]
-    torch.testing.assert_close(loss(wide[0], given.target.reshape(2, 3), wide[1]), each.reshape(2, 3))
-    torch.testing.assert_close(loss(given.logits[0], given.target[0], given.features[0]), each[0])
+    wide = [values.reshape(2, 3, -1).movedim(-1, 1) for values in (inputs.logits, inputs.features)]
+    torch.testing.assert_close(loss(wide[0], inputs.target.reshape(2, 3), wide[1]), each.reshape(2, 3))
+    torch.testing.assert_close(loss(inputs.logits[0], inputs.target[0], inputs.features[0]), each[0])
 
 
 @every_loss
 def test_class_weights_multiply_the_loss_of_each_label(case: Case) -> None:
     weight = [1.0, 2.0, 0.0, 0.5, 3.0]
-    given = inputs_for(build(case))
+    inputs = inputs_for(build(case))
     plain, weighted = (
-        freeze_noise(build(case, reduction="none", weight=each))(given.logits, given.target, given.features)
+        freeze_noise(build(case, reduction="none", weight=each))(inputs.logits, inputs.target, inputs.features)
         for each in (None, weight)
     )
-    torch.testing.assert_close(weighted, plain * torch.tensor(weight, dtype=torch.float64)[given.target])
+    torch.testing.assert_close(weighted, plain * torch.tensor(weight, dtype=torch.float64)[inputs.target])

@@ -74,48 +74,48 @@ def test_the_same_seed_and_epoch_give_the_same_draw_and_others_another(name):
 @every_sampler
 @pytest.mark.parametrize("world_size", WORLDS)
 def test_ranks_share_one_draw_with_equal_lengths(name, world_size):
-    whole = make(name).indices()
+    all_indices = make(name).indices()
     shares = [make(name, rank=rank, world_size=world_size).indices() for rank in range(world_size)]
     assert {len(share) for share in shares} == {math.ceil(len(LABELS) / world_size)}
     together = interleave(shares)
-    assert torch.equal(together[: len(whole)], whole)
-    assert len(together) - len(whole) < world_size
+    assert torch.equal(together[: len(all_indices)], all_indices)
+    assert len(together) - len(all_indices) < world_size
 
 
 @every_sampler
 def test_the_batches_of_all_ranks_together_are_the_global_batch(name):
-    whole = make(name).indices()
+    all_indices = make(name).indices()
     shares = [make(name, rank=rank, world_size=2).indices() for rank in range(2)]
-    for step in range(len(whole) // 16):
+    for step in range(len(all_indices) // 16):
         batch = torch.cat([share[step * 8 : (step + 1) * 8] for share in shares])
-        assert sorted(batch.tolist()) == sorted(whole[step * 16 : (step + 1) * 16].tolist())
+        assert sorted(batch.tolist()) == sorted(all_indices[step * 16 : (step + 1) * 16].tolist())
 
 
 @every_sampler
 def test_it_resumes_in_the_middle_of_an_epoch_from_plain_numbers(name):
     sampler = make(name, world_size=2, rank=1)
     sampler.set_epoch(4)
-    whole = list(sampler)
+    all_indices = list(sampler)
     sampler.advance(17)
     state = json.loads(json.dumps(sampler.state_dict()))
     resumed = make(name, seed=99, world_size=2, rank=1)
     resumed.load_state_dict(state)
-    assert list(resumed) == list(sampler) == whole[17:]
-    assert len(resumed) == len(whole)
+    assert list(resumed) == list(sampler) == all_indices[17:]
+    assert len(resumed) == len(all_indices)
     assert torch.equal(_of_epoch(resumed, 5), _of_epoch(sampler, 5))
     assert resumed.position == 0
 
 
 @every_sampler
 def test_it_resumes_with_another_number_of_ranks(name):
-    whole = make(name).indices()
+    all_indices = make(name).indices()
     before = make(name, world_size=2)
     before.advance(20)
     after = [make(name, rank=rank, world_size=4) for rank in range(4)]
     for sampler in after:
         sampler.load_state_dict(before.state_dict())
     rest = interleave([torch.tensor(list(sampler)) for sampler in after])
-    assert torch.equal(rest, whole[40:])
+    assert torch.equal(rest, all_indices[40:])
 
 
 @every_sampler
@@ -161,12 +161,12 @@ def test_more_ranks_than_images(name):
 def test_a_long_draw_is_the_same_however_it_is_shared(name):
     """Longer than one internal block, so that what happens at the block's border is tested."""
     labels = np.arange(150_001) % 7
-    whole = build_sampler(name, labels, 7).indices()
+    all_indices = build_sampler(name, labels, 7).indices()
     shares = [build_sampler(name, labels, 7, rank=rank, world_size=3) for rank in range(3)]
-    assert torch.equal(interleave([share.indices() for share in shares])[:150_001], whole)
+    assert torch.equal(interleave([share.indices() for share in shares])[:150_001], all_indices)
     single = build_sampler(name, labels, 7)
     single.advance(70_000)
-    assert torch.equal(torch.tensor(list(single)), whole[70_000:])
+    assert torch.equal(torch.tensor(list(single)), all_indices[70_000:])
 
 
 @every_sampler
@@ -189,13 +189,13 @@ def test_empirical_frequencies_agree_with_the_class_probabilities(name, progress
     draws = 200_000
     sampler = LongTailSampler(LABELS, COUNTS, strategy=name, num_samples=draws, seed=11)
     sampler.progress = progress
-    drawn = sampler.indices().numpy()
+    rows = sampler.indices().numpy()
     chances = class_probabilities(COUNTS, name, progress=progress).numpy()
-    found = np.bincount(LABELS[drawn], minlength=len(COUNTS)) / draws
-    assert np.all(np.abs(found - chances) <= 5 * np.sqrt(chances * (1 - chances) / draws))
+    frequencies = np.bincount(LABELS[rows], minlength=len(COUNTS)) / draws
+    assert np.all(np.abs(frequencies - chances) <= 5 * np.sqrt(chances * (1 - chances) / draws))
     image_chances = (chances / np.maximum(COUNTS, 1))[LABELS]
-    images = np.bincount(drawn, minlength=len(LABELS)) / draws
-    assert np.all(np.abs(images - image_chances) <= 5 * np.sqrt(image_chances / draws))
+    image_frequencies = np.bincount(rows, minlength=len(LABELS)) / draws
+    assert np.all(np.abs(image_frequencies - image_chances) <= 5 * np.sqrt(image_chances / draws))
 
 
 @every_strategy

@@ -49,7 +49,7 @@ def test_profiles_span_the_ratio(profile: str, ratio: int) -> None:
 def test_no_class_is_emptied_and_none_exceeded(profile: str) -> None:
     available = [30, 7, 30, 12, 9, 30]
     counts = long_tailed_counts(available, 1000, profile)
-    assert all(1 <= kept <= have for kept, have in zip(counts, available, strict=True))
+    assert all(1 <= count <= images for count, images in zip(counts, available, strict=True))
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -71,5 +71,5 @@ def test_the_page_shows_the_lines_that_are_new(name: str) -> None:
     new = [line.strip() for line in source.splitlines() if "# CHANGED" in line]
     assert 8 <= len(new) <= 14
     (block,) = re.findall(rf"`examples/{name}\.py`.*?```diff\n(.*?)```", DOCS, flags=re.DOTALL)
-    shown = [line[1:].strip() for line in block.splitlines() if line.startswith("+")]
-    assert shown == [line.partition("  # CHANGED")[0].strip() for line in new]
+    added_lines = [line[1:].strip() for line in block.splitlines() if line.startswith("+")]
+    assert added_lines == [line.partition("  # CHANGED")[0].strip() for line in new]

@@ -111,9 +111,9 @@ def test_a_cosine_classifier_has_no_lengths() -> None:
 
 def test_an_earlier_adjustment_has_no_say() -> None:
     logits, labels = validation()
-    once = choose(INFO, HEAD, logits, labels, AdjustmentOptions(coverage=0.8))
-    assert choose(once, HEAD, logits, labels, AdjustmentOptions(coverage=0.8)) == once
-    assert choose(once, HEAD, logits, labels, AdjustmentOptions()).threshold is None
+    adjusted = choose(INFO, HEAD, logits, labels, AdjustmentOptions(coverage=0.8))
+    assert choose(adjusted, HEAD, logits, labels, AdjustmentOptions(coverage=0.8)) == adjusted
+    assert choose(adjusted, HEAD, logits, labels, AdjustmentOptions()).threshold is None
 
 
 def test_images_that_are_all_right_say_nothing_of_the_temperature() -> None:

@@ -97,7 +97,7 @@ def test_class_names_stay_text(untrained_run: Callable[..., Path], tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("source", "shown"),
+    ("source", "name"),
     [
         ("/home/me/photos", "photos"),
         ("parquet:/data/fish/", "parquet:fish"),
@@ -108,8 +108,8 @@ def test_class_names_stay_text(untrained_run: Callable[..., Path], tmp_path: Pat
         ("", ""),
     ],
 )
-def test_only_the_last_name_of_a_source(source: str, shown: str) -> None:
-    assert last_name(source) == shown
+def test_only_the_last_name_of_a_source(source: str, name: str) -> None:
+    assert last_name(source) == name
 
 
 @pytest.mark.parametrize(

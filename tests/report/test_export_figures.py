@@ -30,10 +30,10 @@ def drawing(kind: type = go.Scattergl) -> Drawing:
 
 
 def test_a_static_figure_has_title_legend_and_ground_and_leaves_the_one_of_the_page_alone() -> None:
-    shown = drawing()
-    before = shown.figure.to_dict()
-    static = static_figure(shown, KEYS, width=600)
-    assert shown.figure.to_dict() == before
+    original = drawing()
+    before = original.figure.to_dict()
+    static = static_figure(original, KEYS, width=600)
+    assert original.figure.to_dict() == before
     assert {trace.type for trace in static.data} == {"scatter"}
     entries = [trace for trace in static.data if trace.showlegend]
     assert [trace.name for trace in entries] == ["Few-shot", "gcl"]

@@ -229,10 +229,10 @@ def test_a_class_is_found_by_keyboard_and_everything_about_it_stands_in_one_plac
     panel = page.locator("#class-panel")
     assert panel.locator("h2").inner_text() == "wild cat"
     assert all(words in panel.inner_text() for words in ("Many-shot", "120 training", "20 test"))
-    for row, shown in zip(
+    for row, table_row in zip(
         [row for row in site.rows if row.stage is None], panel.locator("tbody tr").all(), strict=True
     ):
-        assert f"{100 * row.runs[0].test.per_class[1].recall:.1f}" in shown.inner_text()
+        assert f"{100 * row.runs[0].test.per_class[1].recall:.1f}" in table_row.inner_text()
     assert panel.locator("img").count() > 4
     assert page.url.endswith("#class=wild%20cat")
     page.wait_for_function("document.getElementById('class-status').textContent.includes('wild cat: Many-shot')")

@@ -15,12 +15,13 @@ LABEL = np.repeat(np.arange(6), EACH)  # of conftest's six classes: two many-sho
 def predict(folder, prediction, confidence=0.8, second=0.1):
     """Replace the predictions of a fake run, and the recalls of its metrics to match."""
     prediction = np.broadcast_to(prediction, LABEL.shape)
-    sure = np.broadcast_to(np.float32(confidence), LABEL.shape)
-    other = np.broadcast_to(np.float32(second), LABEL.shape)
+    confidences = np.broadcast_to(np.float32(confidence), LABEL.shape)
+    second_probability = np.broadcast_to(np.float32(second), LABEL.shape)
     columns = {
-        "index": np.arange(len(LABEL)), "label": LABEL, "prediction": prediction, "confidence": sure,
-        "probability_true": np.where(prediction == LABEL, sure, other / 2).astype(np.float32),
-        "top5": [[int(each), 0] for each in prediction], "top5_probabilities": np.stack([sure, other], axis=1).tolist(),
+        "index": np.arange(len(LABEL)), "label": LABEL, "prediction": prediction, "confidence": confidences,
+        "probability_true": np.where(prediction == LABEL, confidences, second_probability / 2).astype(np.float32),
+        "top5": [[int(each), 0] for each in prediction],
+        "top5_probabilities": np.stack([confidences, second_probability], axis=1).tolist(),
     }  # fmt: skip
     pq.write_table(pa.table(columns), folder / "predictions.parquet")
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -32,5 +33,5 @@ def predict(folder, prediction, confidence=0.8, second=0.1):
 
 def first_right(right, wrong):
     """The first ``right[c]`` images of each class are right, the rest go to class ``wrong[c]``."""
-    place = np.arange(len(LABEL)) % EACH
-    return np.where(place < np.array(right)[LABEL], LABEL, np.array(wrong)[LABEL])
+    rank = np.arange(len(LABEL)) % EACH
+    return np.where(rank < np.array(right)[LABEL], LABEL, np.array(wrong)[LABEL])

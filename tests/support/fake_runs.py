@@ -69,8 +69,11 @@ def fake_run(
     paths = [f"{files}/{classes.names[j]}/{i}.png" if files else f"row {i}" for i, j in enumerate(label)]
     early, after = _predict(classes, slope * 1.15, per_class_test, rng), {}
     if stages == 2 and measured is not None:
-        kept = {k: v for k, v in _metrics(classes, *early).items() if k != "per_class"}
-        after = {"stage1": {"test": kept}, "stage2": {"test": {k: v for k, v in measured.items() if k != "per_class"}}}
+        stage1_figures = {k: v for k, v in _metrics(classes, *early).items() if k != "per_class"}
+        after = {
+            "stage1": {"test": stage1_figures},
+            "stage2": {"test": {k: v for k, v in measured.items() if k != "per_class"}},
+        }
     metrics = {
         "format": 1,
         "recipe": recipe,
@@ -213,8 +216,8 @@ def fake_analysis(
         }
         floats = ("confidence", "probability_true", "margin", "feature_norm")
         columns = {name: rng.random(count).astype("f4") for name in floats} | places
-        whole = {"index": np.arange(count), "label": labels, "prediction": labels}
-        images.append(pa.table({"split": [split] * count} | whole | columns))
+        labeled = {"index": np.arange(count), "label": labels, "prediction": labels}
+        images.append(pa.table({"split": [split] * count} | labeled | columns))
         values = {
             "spread": 1 - 0.2 * trend, "nearest_distance": np.ones(size), "ratio": 1 - 0.2 * trend,
             "feature_norm": 5 + trend, "feature_norm_std": np.ones(size), "weight_norm": 1 + 0.01 * noise,
@@ -222,9 +225,9 @@ def fake_analysis(
             "cloud_mean": np.full(size, np.nan) if cloud is None else -cloud * classes_of.tail_weight,
             "cloud_spread": np.full(size, np.nan) if cloud is None else cloud * classes_of.tail_weight / 2,
         }  # fmt: skip
-        known = {"split": [split] * size, "class": np.arange(size), "images": np.full(size, each),
+        identity = {"split": [split] * size, "class": np.arange(size), "images": np.full(size, each),
                  "nearest": np.roll(np.arange(size), 1)}  # fmt: skip
-        classes.append(pa.table(known | values))
+        classes.append(pa.table(identity | values))
     collapse = dict.fromkeys(("nc1", "equinorm", "equiangularity", "simplex_deviation", "duality"), 0.5)
     summary = {
         "images": len(labels), "of": len(labels), "drawn": len(labels), "explained_variance": [0.3, 0.2],

@@ -25,17 +25,17 @@ def photos(tmp_path: Path) -> MakeFolder:
 
     def make(classes: dict[str, int]) -> Path:
         random = np.random.default_rng(0)
-        for place, count in classes.items():
-            (tmp_path / "photos" / place).mkdir(parents=True, exist_ok=True)
+        for class_folder, count in classes.items():
+            (tmp_path / "photos" / class_folder).mkdir(parents=True, exist_ok=True)
             for number in range(count):
                 pixels = random.integers(0, 255, (16, 24, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "photos" / place / f"{number}.png")
+                Image.fromarray(pixels).save(tmp_path / "photos" / class_folder / f"{number}.png")
         return tmp_path / "photos"
 
     return make
 
 
-def shown(inspection: Inspection, width: int = 100, **options: int) -> str:
+def printed(inspection: Inspection, width: int = 100, **options: int) -> str:
     out = io.StringIO()
     render(inspection, Console(file=out, width=width), **options)
     return out.getvalue()
@@ -111,7 +111,7 @@ def test_every_unreadable_file_is_named(photos: MakeFolder) -> None:
     errors = [str(finding) for finding in audit.findings if finding.severity == "error"]
     assert [name in error for name, error in zip(("cut.png", "'b/text.jpg'"), errors, strict=True)] == [True, True]
     assert not any(str(root) in error for error in errors)
-    assert errors[0] in " ".join(shown(audit, width=400).splitlines())
+    assert errors[0] in " ".join(printed(audit, width=400).splitlines())
     assert not audit.is_clean
 
 
@@ -161,13 +161,13 @@ def test_a_source_of_small_images_has_no_tiny_ones() -> None:
 def test_a_sample_is_spread_and_said_to_be_one(photos: MakeFolder) -> None:
     audit = inspect_source(str(photos({"train/a": 20, "train/b": 20, "test/a": 10})), max_images=10)
     assert (audit.checked, audit.total) == (10, 50)
-    assert re.search(r"\b10 .*\b50 .*sample", shown(audit))
+    assert re.search(r"\b10 .*\b50 .*sample", printed(audit))
     with pytest.raises(LongtailError, match="max_images"):
         inspect_source("digits", max_images=0)
 
 
 def test_the_histogram_shows_counts_groups_and_bars(photos: MakeFolder) -> None:
-    lines = shown(inspect_source(str(photos({"cat": 40, "lynx": 4})))).splitlines()
+    lines = printed(inspect_source(str(photos({"cat": 40, "lynx": 4})))).splitlines()
     cat, lynx = (next(line for line in lines if line.startswith(name)) for name in ("cat", "lynx"))
     assert cat.split()[1:3] == ["40", "medium"]
     assert lynx.split()[1:3] == ["4", "few"]
@@ -177,21 +177,21 @@ def test_the_histogram_shows_counts_groups_and_bars(photos: MakeFolder) -> None:
 
 def test_many_classes_share_bars(photos: MakeFolder) -> None:
     audit = inspect_source(str(photos({f"c{number:02}": number + 1 for number in range(12)})))
-    text = shown(audit, max_rows=4)
+    text = printed(audit, max_rows=4)
     assert "c11 + 2" in text
     assert "10-12" in text
     assert len([line for line in text.splitlines() if line.startswith("c") and "few" in line]) == 4
 
 
 def test_markup_and_control_characters_are_shown_as_they_are(photos: MakeFolder) -> None:
-    text = shown(inspect_source(str(photos({"[red]x": 2, "two\nlines": 1}))))
+    text = printed(inspect_source(str(photos({"[red]x": 2, "two\nlines": 1}))))
     assert "[red]x" in text
     assert "two\\nlines" in text
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_it_fits_the_terminal(photos: MakeFolder, width: int) -> None:
-    text = shown(inspect_source(str(photos({"a" * 60: 3, "b": 100}))), width=width)
+    text = printed(inspect_source(str(photos({"a" * 60: 3, "b": 100}))), width=width)
     assert max(map(len, text.splitlines())) <= width
     assert width < 80 or "…" not in text.replace("a…", ""), "the bars fit next to the names"
 

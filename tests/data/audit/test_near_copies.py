@@ -48,9 +48,9 @@ def drawn(shape: str, fill: int = 0) -> Image.Image:
     return image.convert("RGB")
 
 
-def alike(one: Image.Image, other: Image.Image) -> float:
-    (similarity,) = likeness(grays(one)[None], grays(other)[None])
-    assert likeness(grays(other)[None], grays(one)[None])[0] == pytest.approx(similarity, abs=0.02)
+def alike(first: Image.Image, second: Image.Image) -> float:
+    (similarity,) = likeness(grays(first)[None], grays(second)[None])
+    assert likeness(grays(second)[None], grays(first)[None])[0] == pytest.approx(similarity, abs=0.02)
     return float(similarity)
 
 
@@ -76,11 +76,11 @@ def test_a_picture_is_like_itself_whatever_it_shows() -> None:
         assert alike(image, image) == pytest.approx(0 if image.size == (9, 9) else 1)
 
 
-@pytest.mark.parametrize(("one", "other"), [("ring", "disc"), ("disc", "kite"), ("ring", "kite")])
-def test_most_of_a_silhouette_is_background_which_proves_nothing(one: str, other: str) -> None:
-    agreeing = np.mean(np.asarray(drawn(one)) == np.asarray(drawn(other)))
+@pytest.mark.parametrize(("first", "second"), [("ring", "disc"), ("disc", "kite"), ("ring", "kite")])
+def test_most_of_a_silhouette_is_background_which_proves_nothing(first: str, second: str) -> None:
+    agreeing = np.mean(np.asarray(drawn(first)) == np.asarray(drawn(second)))
     assert agreeing > 0.7
-    assert alike(drawn(one), drawn(other)) < LEAST_LIKENESS
+    assert alike(drawn(first), drawn(second)) < LEAST_LIKENESS
 
 
 def test_one_outline_with_another_drawing_inside_is_another_thing() -> None:
@@ -163,8 +163,8 @@ def test_too_many_pairs_are_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
 PHOTOS = [Image.fromarray(pixels) for pixels in load_sample_images().images]  # two real photographs, 640 x 427
 
 
-def distance(one: Image.Image, other: Image.Image) -> int:
-    return (int.from_bytes(look_hash(one)) ^ int.from_bytes(look_hash(other))).bit_count()
+def distance(first: Image.Image, second: Image.Image) -> int:
+    return (int.from_bytes(look_hash(first)) ^ int.from_bytes(look_hash(second))).bit_count()
 
 
 def tiles() -> list[Image.Image]:
@@ -183,10 +183,10 @@ def test_copies_are_near_and_others_are_not() -> None:
         lambda piece: piece.point(lambda value: min(255, value * 1.1)),
         lambda piece: piece.convert("L").convert("RGB"),
     ):
-        far = np.array([distance(piece, change(piece)) for piece in pieces])
-        assert np.mean(far <= MAX_DISTANCE) > 0.9, far
-    all_far = [distance(one, other) for index, one in enumerate(pieces[::4]) for other in pieces[::4][:index]]
-    assert min(all_far) > MAX_DISTANCE
+        distances = np.array([distance(piece, change(piece)) for piece in pieces])
+        assert np.mean(distances <= MAX_DISTANCE) > 0.9, distances
+    unrelated = [distance(piece, other) for index, piece in enumerate(pieces[::4]) for other in pieces[::4][:index]]
+    assert min(unrelated) > MAX_DISTANCE
 
 
 def test_mirrored_and_turned_images_are_not_found() -> None:

@@ -140,9 +140,9 @@ def finding(data: ImageData, kind: str) -> Finding:
     return finding
 
 
-@pytest.mark.parametrize("place", ["val", "val/a"])
-def test_a_split_without_images_counts_as_none_and_is_called_empty(make_folder: MakeFolder, place: str) -> None:
-    data = load_source(str(make_folder({"train/a": 2, "train/b": 2, place: 0})))
+@pytest.mark.parametrize("empty_folder", ["val", "val/a"])
+def test_a_split_without_images_counts_as_none_and_is_called_empty(make_folder: MakeFolder, empty_folder: str) -> None:
+    data = load_source(str(make_folder({"train/a": 2, "train/b": 2, empty_folder: 0})))
     assert list(data.splits) == ["train"]
     assert [finding.kind for finding in data.findings] == ["split-empty"]
 

@@ -101,14 +101,14 @@ def test_stage_2_is_marked_and_colors_are_those_of_the_theme(make_run, record):
 def test_the_gradient_that_is_left_is_one_minus_p_on_a_logarithmic_axis(make_run, record):
     runs = [record(make_run("ce"), sure=BINS // 2), record(make_run("kps", recipe="cifar-lt/kps"), sure=BINS - 1)]
     sections = sections_of(compare_runs(runs))
-    shown = {drawing.id: drawing.figure for drawing in sections["saturation"].drawings}
-    assert list(shown) == ["saturation-0", "saturation-1", "gradient-size-0", "gradient-size-1"]
+    figures = {drawing.id: drawing.figure for drawing in sections["saturation"].drawings}
+    assert list(figures) == ["saturation-0", "saturation-1", "gradient-size-0", "gradient-size-1"]
     for number in "01":
-        sure, left = shown[f"saturation-{number}"], shown[f"gradient-size-{number}"]
+        sure, left = figures[f"saturation-{number}"], figures[f"gradient-size-{number}"]
         lines = [next(trace for trace in figure.data if trace.name == "Few-shot").y for figure in (sure, left)]
         np.testing.assert_allclose(lines[1], np.maximum(1 - lines[0], FLOOR), rtol=1e-4)
     assert pytest.approx(1e-4) == FLOOR
-    ranges = {shown[f"gradient-size-{number}"].layout.yaxis.range for number in "01"}
+    ranges = {figures[f"gradient-size-{number}"].layout.yaxis.range for number in "01"}
     assert len(ranges) == 1  # the same axis, that holds the surest of them
     assert ranges.pop()[0] < np.log10(FLOOR)
     past = {

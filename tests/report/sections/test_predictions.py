@@ -36,8 +36,8 @@ def test_equal_configurations_are_said_not_to_differ(make_run):
     assert priors(rows).sentence.count("no clear") == 1
     assert calibration(rows).sentence.count("no clear") == 2
     assert coverage(rows).sentence.count("no clear") == 2
-    same = [row[2:] for row in margins(rows).table.rows]
-    assert same[0] == same[1]
+    cells = [row[2:] for row in margins(rows).table.rows]
+    assert cells[0] == cells[1]
 
 
 def test_a_perfect_predictor_has_sections_and_no_pairs(make_run):
@@ -183,8 +183,8 @@ def test_the_page_shows_the_pairs_and_the_table(ce_and_gcl, tmp_path):
 def test_bands_are_intervals_of_the_images_and_left_out_where_images_belong_together(ce_and_gcl):
     section = coverage(ce_and_gcl)
     band, line, *_ = section.drawings[0].figure.data
-    ends = wilson(float(line.y[-1]) * len(LABEL), len(LABEL))
-    assert [band.y[49], band.y[50]] == pytest.approx(ends, abs=1e-6)
+    interval = wilson(float(line.y[-1]) * len(LABEL), len(LABEL))
+    assert [band.y[49], band.y[50]] == pytest.approx(interval, abs=1e-6)
     assert re.search(r"Bands .*95%", section.sentence)
     shift = priors(ce_and_gcl)
     assert len(shift.drawings[0].figure.data) == 4

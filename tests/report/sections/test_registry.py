@@ -29,13 +29,13 @@ def test_the_figure_of_a_shot_group_is_the_same_in_every_section(make_run):
     sections = {section.id: section for section in build_sections(comparison)}
     drawings = {drawing.id: drawing.figure for section in sections.values() for drawing in section.drawings}
     covered = [trace for trace in drawings["coverage-few"].data if trace.mode == "lines"]
-    shown = {
+    few_shot_figures = {
         "groups": drawings["group-few"].data[0].x[0],
         "confusions": drawings["destinations-few"].data[0].x[0],
         "coverage": covered[0].y[-1],
         "margins": 1 - float(sections["margins"].table.rows[0][-1]) / 100,
     }
-    assert shown == {name: pytest.approx(few, abs=6e-4) for name in shown}
+    assert few_shot_figures == {name: pytest.approx(few, abs=6e-4) for name in few_shot_figures}
 
 
 def compared(*folders: Path) -> Comparison:
