@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
+from printed_table import printed
 from rich.console import Console
 
 from longtail.compare.comparison import compare_runs
 from longtail.compare.differences import difference_text
-from longtail.compare.seeds import json_options
-from longtail.compare.table import HEADINGS, Comparison, print_table, write_csv
+from longtail.compare.table import print_table
 from longtail.errors import LongtailError
-from longtail.evaluation.posthoc import Adjustment
 from longtail.evaluation.significance import Difference, seeds_interval
 from longtail.report.page import render_report
-from longtail.report.sections.provenance import provenance
-from longtail.run.model_files import load_info, save_info
 
 
 def accuracy(folder):
@@ -34,25 +28,6 @@ def rewrite(folder, **changes):
     metrics = json.loads((folder / "metrics.json").read_text())
     (folder / "metrics.json").write_text(json.dumps(metrics | changes))
     return folder
-
-
-def test_runs_that_differ_only_in_seed_become_one_row(make_run):
-    folders = [make_run(f"ce{seed}", seed=seed) for seed in range(3)]
-    (row,) = compare_runs(folders).rows
-    values = [accuracy(folder) for folder in folders]
-    assert row.seeds == [0, 1, 2]
-    assert row.values["accuracy"].n == 3
-    assert row.values["accuracy"].mean == pytest.approx(statistics.fmean(values))
-    assert row.values["accuracy"].std == pytest.approx(statistics.stdev(values))
-
-
-def test_options_of_speed_do_not_part_runs_but_options_of_method_do(make_run):
-    plain = make_run("one")
-    fast = make_run("fast", seed=1)
-    (fast / "config.yaml").write_text((fast / "config.yaml").read_text().replace("device: auto", "device: cpu"))
-    other = make_run("other", options={"noise": 0.5})
-    rows = compare_runs([plain, fast, other]).rows
-    assert [len(row.runs) for row in rows] == [2, 1]
 
 
 def test_differences_are_paired_by_seed(make_run):
@@ -74,48 +49,6 @@ def test_without_common_seeds_the_means_are_subtracted(make_run):
     assert difference.std == pytest.approx(sum(spread) ** 0.5)
 
 
-def test_rows_are_named_by_recipe_and_the_options_that_differ(make_run):
-    runs = [
-        make_run("ce"),
-        make_run("a", recipe="cifar-lt/gcl", options={"noise": 0.5}),
-        make_run("b", recipe="cifar-lt/gcl", options={"noise": 1.0}),
-    ]
-    comparison = compare_runs(runs)
-    names = [row.name for row in comparison.rows]
-    assert names[0] == "cifar-lt/ce"
-    assert names[1:] == ["cifar-lt/gcl noise=0.5", "cifar-lt/gcl noise=1.0"]
-    assert [row.label for row in comparison.rows] == [name.removeprefix("cifar-lt/") for name in names]
-
-
-def test_one_source_in_two_places_is_one_configuration_and_no_path_is_shown(make_run):
-    sources = (
-        "parquet:photos",
-        "parquet:/home/me/secret/photos",
-        "parquet:/mnt/photos",
-        "parquet:/home/me/other/photos",
-    )
-    hashes = ("sha256:a", "sha256:a", "sha256:a", "sha256:b")
-    runs = [make_run(f"r{k}", seed=k, data_hash=each) for k, each in enumerate(hashes)]
-    for run, source in zip(runs, sources, strict=True):
-        config = yaml.safe_load((run / "config.yaml").read_text())
-        config["data"]["source"] = source
-        (run / "config.yaml").write_text(yaml.safe_dump(config))
-    comparison = compare_runs(runs)
-    assert [len(row.runs) for row in comparison.rows] == [3, 1]
-    options = provenance(comparison.rows)
-    assert "/home/me" not in str(options)
-    alone = provenance(compare_runs(runs[1:2]).rows)
-    assert dict(alone["shared"])["data.source"] == "parquet:photos"
-
-
-def test_an_option_that_differs_between_the_stages_is_named_with_its_stage(make_run):
-    runs = [make_run("a", options={"noise": 0.5}), make_run("b", options={"noise": 1.0})]
-    config = yaml.safe_load((runs[1] / "config.yaml").read_text())
-    config["stage2"]["loss"] = {"name": "ce", "options": {"scale": 30.0, "noise": 0.1}}
-    (runs[1] / "config.yaml").write_text(yaml.safe_dump(config))
-    assert compare_runs(runs).rows[1].name == "cifar-lt/ce stage1.noise=1.0 stage2.noise=0.1"
-
-
 def test_the_first_stage_gets_its_own_row_on_request(make_run):
     folders = [make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl", stages=2)]
     rows = compare_runs(folders, stages=True).rows
@@ -131,61 +64,6 @@ def test_a_group_that_is_empty_is_none_and_prints_as_not_available(make_run):
     console = Console(width=120, file=io.StringIO())
     print_table(comparison, console)
     assert "n/a" in console.file.getvalue()
-
-
-def test_rendering_shows_values_and_differences(make_run):
-    comparison = compare_runs([make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl", slope=0.4)])
-    console = Console(width=120, file=io.StringIO())
-    print_table(comparison, console)
-    text = console.file.getvalue()
-    assert f"{100 * comparison.rows[0].values['accuracy'].mean:.1f}" in text
-    assert f"+{100 * comparison.rows[1].differences['accuracy'].mean:.1f}" in text
-    assert "cifar-lt/gcl" in text
-
-
-def test_folded_seeds_fit_a_terminal_of_eighty_columns(make_run):
-    comparison = compare_runs([make_run("ce"), make_run("ce1", seed=1), make_run("ce2", seed=2)])
-    console = Console(width=80, file=io.StringIO())
-    print_table(comparison, console)
-    text = console.file.getvalue()
-    assert "ECE" in text
-    assert text.count("±") == len(HEADINGS)
-    assert "…" not in text
-
-
-def test_figures_before_an_adjustment_are_said_to_be_so(make_run, untrained_run, tmp_path):
-    folders = [make_run("a", seed=0), make_run("b", seed=1), make_run("c", recipe="cifar-lt/gcl")]
-    assert not any("adjustment" in note for note in compare_runs(folders).notes)
-    info = load_info(untrained_run(tmp_path / "model"))
-    for folder, method in ((folders[1], "logit-adjustment"), (folders[2], "none")):
-        save_info(replace(info, adjustment=Adjustment((1.0,) * 3, (0.0,) * 3, {"method": method})), folder)
-    comparison = compare_runs(folders)
-    (note,) = [note for note in comparison.notes if "adjustment" in note]
-    for part in ("1 of the 2 runs of cifar-lt/ce (logit-adjustment)", "cifar-lt/gcl (temperature)"):
-        assert part in note
-    assert "logit-adjustment" in dict(provenance(comparison.rows)["runs"][1]["facts"])["Adjusted"]
-    (folders[2] / "model.json").write_text("{")
-    with pytest.raises(LongtailError, match=r"model\.json"):
-        compare_runs(folders)
-
-
-def test_csv_holds_fractions_deviations_and_notes(make_run, tmp_path):
-    comparison = compare_runs([make_run("ce"), make_run("ce1", seed=1), make_run("gcl", recipe="cifar-lt/gcl")])
-    with write_csv([comparison], tmp_path / "new" / "table.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["run"] for row in rows] == ["cifar-lt/ce", "cifar-lt/gcl"]
-    assert rows[0]["seeds"] == "0 1"
-    for key in HEADINGS:
-        assert 0 <= float(rows[0][key]) <= 1
-    assert float(rows[0]["accuracy_std"]) > 0
-    assert rows[1]["accuracy_std"] == ""
-    assert "3 seeds" in rows[0]["notes"]
-
-
-def test_an_unwritable_csv_is_named(make_run, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(LongtailError, match="written"):
-        write_csv([compare_runs([make_run("ce")])], tmp_path / "file" / "table.csv")
 
 
 def test_other_classes_are_refused(make_run):
@@ -239,10 +117,6 @@ def test_nothing_and_the_same_folder_twice_are_refused(make_run):
         compare_runs([folder, folder / ".." / "ce"])
 
 
-def test_flatten_keeps_lists_and_empty_tables_whole():
-    assert json_options({"a": {"b": [1, 2]}, "c": {}}) == {"a.b": "[1, 2]", "c": "{}"}
-
-
 def spread(mean, std, n, images=None):
     return Difference(mean, std, n, images=images, seeds=seeds_interval(mean, std, n))
 
@@ -268,24 +142,6 @@ def test_a_difference_claims_no_more_than_it_shows(change, words):
     text = difference_text(change)
     assert all(word in text for word in words)
     assert ("higher" in text or "lower" in text) == change.is_evidence
-
-
-def printed(comparison: Comparison, width: int = 140) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    print_table(comparison, console)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
-def test_the_table_and_its_csv_have_both_ends(make_run: Callable[..., Path], tmp_path: Path) -> None:
-    comparison = compare_runs([make_run("a", recipe="x/ce"), make_run("b", recipe="x/gcl", seed=1)])
-    low, high = comparison.rows[1].intervals["few"] or (0, 0)
-    assert f"{100 * low:.1f}–{100 * high:.1f}" in printed(comparison)
-    assert max(map(len, printed(comparison, width=80).splitlines())) <= 80
-    with write_csv([comparison], tmp_path / "table.csv").open() as file:
-        row = list(csv.DictReader(file))[1]
-    assert (float(row["few_low"]), float(row["few_high"])) == pytest.approx((low, high), abs=1e-6)
-    assert row["ece_low"] == ""
 
 
 def test_more_seeds_do_not_make_an_interval_narrower(make_run: Callable[..., Path]) -> None:

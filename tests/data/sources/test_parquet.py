@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from parquet_images import PIXELS, write
 
 from longtail.data.dataset import Split
 from longtail.data.sources.registry import load_source
@@ -16,20 +17,6 @@ from longtail.data.subsets import cut_long_tailed
 from longtail.errors import LongtailError
 
 pytestmark = pytest.mark.usefixtures("hf_cache")
-
-PIXELS = np.random.default_rng(0).integers(0, 255, (6, 4, 4, 3), dtype=np.uint8)
-
-
-def write(file: Path, labels: list[object], feature: object = None, **renames: str) -> None:
-    """Write six images or fewer with these labels, in the Hugging Face layout."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    rows = Split.from_arrays(PIXELS[: len(labels)], [0] * len(labels)).rows.remove_columns("label")
-    rows = rows.add_column("label", labels)
-    if feature is not None:
-        rows = rows.cast_column("label", feature)
-    for old, new in renames.items():
-        rows = rows.rename_column(old, new)
-    rows.to_parquet(file)
 
 
 def test_class_label_names_and_empty_classes_are_kept(tmp_path: Path) -> None:
@@ -70,25 +57,6 @@ def test_integer_labels_name_themselves_over_all_splits(tmp_path: Path) -> None:
     data = load_source(f"parquet:{tmp_path}")
     assert data.classes == ("0", "1", "2", "10")
     assert data.splits["test"].labels.tolist() == [1, 3]
-
-
-def test_columns_by_habit_and_by_option(tmp_path: Path) -> None:
-    write(tmp_path / "train.parquet", ["a", "b"], image="img", label="fine_label")
-    assert load_source(f"parquet:{tmp_path}").classes == ("a", "b")
-    write(tmp_path / "other" / "train.parquet", ["a", "b"], image="scan", label="taxon")
-    data = load_source(f"parquet:{tmp_path / 'other'}", image_column="scan", label_column="taxon")
-    assert data.classes == ("a", "b")
-    with pytest.raises(LongtailError, match=r"\(scan, taxon\)"):
-        load_source(f"parquet:{tmp_path / 'other'}")
-
-
-def test_a_column_named_label_beside_the_chosen_one_survives(tmp_path: Path) -> None:
-    table = pa.table({"path": ["x.png", "y.png"], "label": ["p", "q"], "genus": ["b", "a"]})
-    pq.write_table(table, tmp_path / "train.parquet")
-    split = load_source(f"parquet:{tmp_path}", label_column="genus").splits["train"]
-    assert split.labels.tolist() == [1, 0]
-    assert split.column("label_") == ["p", "q"]
-    assert split.path(0) == str(tmp_path / "x.png")
 
 
 def test_an_unlabeled_test_split_is_left_out(tmp_path: Path) -> None:
@@ -196,56 +164,3 @@ def test_an_image_column_of_text_is_taken_for_paths(tmp_path: Path, kind: pa.Dat
     assert split.path(0) == str(tmp_path / "x.png")
     with pytest.raises(LongtailError, match=r"no image' .*exist"):
         split.image(1)
-
-
-def test_labels_are_named_as_in_any_other_source(tmp_path: Path) -> None:
-    write(tmp_path / "train.parquet", [" cat", "Cafe\u0301", "Caf\u00e9", "cat\u00a0"])
-    assert load_source(f"parquet:{tmp_path}").classes == ("Caf\u00e9", "cat")
-    write(tmp_path / "train.parquet", [0, 1, 2], datasets.ClassLabel(names=["dog ", "cat", "dog"]))
-    data = load_source(f"parquet:{tmp_path}")
-    assert (data.classes, data.splits["train"].labels.tolist()) == (("dog", "cat"), [0, 1, 0])
-    assert [finding.kind for finding in data.findings] == ["class-spellings"]
-    write(tmp_path / "train.parquet", [10.0, 9.0])
-    assert load_source(f"parquet:{tmp_path}").classes == ("9", "10")
-    write(tmp_path / "train.parquet", [True, False])
-    assert load_source(f"parquet:{tmp_path}").classes == ("False", "True")
-
-
-def test_a_column_divides_a_single_table(tmp_path: Path) -> None:
-    write(tmp_path / "all.parquet", ["a", "b", "a", "b"])
-    table = pq.read_table(tmp_path / "all.parquet").append_column("part", [["test", "train", "train", "test"]])
-    pq.write_table(table, tmp_path / "all.parquet")
-    data = load_source(f"parquet:{tmp_path / 'all.parquet'}")
-    assert {name: split.labels.tolist() for name, split in data.splits.items()} == {"train": [1, 0], "test": [0, 1]}
-    assert data.splits["test"].path(1) == "row 3"
-    assert np.array_equal(np.asarray(data.splits["train"].image(1)), PIXELS[2])
-    assert "part" not in data.splits["train"].rows.column_names
-
-
-def test_several_tables_are_divided_by_a_column_only_if_it_is_named(tmp_path: Path) -> None:
-    for name, places in (("train", ["train", "test"]), ("test", ["test", "train"])):
-        write(tmp_path / f"{name}.parquet", ["a", "b"])
-        table = pq.read_table(tmp_path / f"{name}.parquet").append_column("split", [places])
-        pq.write_table(table, tmp_path / f"{name}.parquet")
-    assert load_source(f"parquet:{tmp_path}").splits["train"].labels.tolist() == [0, 1]
-    data = load_source(f"parquet:{tmp_path}", split_column="split")
-    assert {name: split.labels.tolist() for name, split in data.splits.items()} == {"train": [1, 0], "test": [0, 1]}
-    with pytest.raises(LongtailError, match=r"all row 0: .*'a' .*'b'"):
-        load_source(f"parquet:{tmp_path}", split_column="label")
-
-
-def test_tables_that_are_left_out_are_named(tmp_path: Path) -> None:
-    for name in ("train", "extra", "._train"):
-        write(tmp_path / f"{name}.parquet", ["a", "b"])
-    pq.write_table(pa.table({"image": pa.array([], pa.string())}), tmp_path / "test.parquet")
-    findings = load_source(f"parquet:{tmp_path}").findings
-    assert [(finding.kind, "extra.parquet" in finding.message) for finding in findings] == [
-        ("split-empty", False),
-        ("table-without-split", True),
-    ]
-
-
-def test_one_column_cannot_be_image_and_label(tmp_path: Path) -> None:
-    write(tmp_path / "train.parquet", ["a", "b"])
-    with pytest.raises(LongtailError, match="image and label"):
-        load_source(f"parquet:{tmp_path}", image_column="image", label_column="image")
