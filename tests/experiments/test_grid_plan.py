@@ -134,7 +134,7 @@ def test_the_baseline_of_each_run(vary: dict[str, Any], baseline: str, expected:
         ({"epochs": 0}, "epochs"),
         ({"vary": {"data.few": list(range(200)), "data.many": list(range(200))}}, "fewer seeds"),
         ({"runs": {"a": {"recipe": "a" * 200_000}}}, "unknown recipe"),
-        ({"source": ""}, "run 'ce'.* images"),
+        ({"source": ""}, "no images"),
         ({"out": ""}, "--out DIR"),
         ({"runs": {}}, "runs"),
         ({"baseline": "gc"}, "'gcl'"),

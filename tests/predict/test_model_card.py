@@ -29,7 +29,7 @@ def test_the_hub_reads_its_metadata(untrained_run: Callable[..., Path], tmp_path
     assert (data.library_name, data.pipeline_tag) == ("longtail", "image-classification")
     assert "cifar-lt/gcl" in data.tags
     assert measured(model_card(run)) == {"accuracy": 0.75, "balanced_accuracy": 0.5}
-    assert "post-hoc" not in model_card(run)
+    assert "the post-hoc" not in model_card(run)
 
 
 def test_an_adjusted_run_shows_the_figures_after_its_adjustment(
@@ -47,7 +47,7 @@ def test_an_adjusted_run_shows_the_figures_after_its_adjustment(
     assert measured(after) == {"accuracy": 0.7, "balanced_accuracy": 0.5}
     assert "| few-shot classes | 40.0%" in after
     assert "| 山猫 | 2 | few | 3 | 62.5%" in after
-    assert "post-hoc" in after
+    assert "the post-hoc" in after
     save_info(replace(info, adjustment=replace(info.adjustment, offset=(0.0, 0.0, 0.0))), run)
     assert model_card(run) == before  # figures of another adjustment are none of its own
 
