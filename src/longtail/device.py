@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import psutil
 
 from longtail.errors import LongtailError
 
-if TYPE_CHECKING:  # PyTorch is loaded where it is needed: counting cores does without
+if TYPE_CHECKING:  # PyTorch and NumPy are loaded where they are needed: counting cores does without
     import torch
     from torch import Tensor
 
@@ -216,6 +215,8 @@ def step_seed(*words: int) -> int:
         >>> step_seed(0, 1, 2) == step_seed(0, 1, 2), step_seed(0, 1, 2) == step_seed(0, 2, 1)
         (True, False)
     """
+    import numpy as np
+
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
