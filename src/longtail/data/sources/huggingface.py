@@ -54,14 +54,13 @@ def hidden_progress_bars() -> Iterator[None]:
     """Hide the progress bars of ``datasets`` in a ``with`` block."""
     import datasets
 
-    if datasets.are_progress_bars_disabled():
-        yield
-        return
+    were_hidden = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        datasets.enable_progress_bars()
+        if not were_hidden:
+            datasets.enable_progress_bars()
 
 
 def download(name: str) -> Mapping[str, datasets.Dataset]:
