@@ -194,7 +194,7 @@ def test_a_checkpoint_says_where_training_stood(
         phases.append((state.values["phase"], state.values["stage"]))
         save_checkpoint(folder, state)
 
-    monkeypatch.setattr("longtail.training.experiment.save_checkpoint", saving)
+    monkeypatch.setattr("longtail.run.checkpoint.save_checkpoint", saving)
     start_run(small_config(**stages), tmp_path / "run", quiet)
     assert phases == [("in a stage", 1), ("between stages", 2), ("in a stage", 2), ("trained", 3)]
 

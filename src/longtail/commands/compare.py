@@ -12,16 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 
+from longtail.commands import output
 from longtail.commands.arguments import COLUMNS, SHORT, RunOptions, usage
-from longtail.commands.output import (
-    EXIT_INTERRUPTED,
-    Destination,
-    destination,
-    messages_apart,
-    outlines,
-    print_line,
-    refuse_stream,
-)
 from longtail.config.schema import Count, Nested
 from longtail.errors import LongtailError, UsageError, as_usage
 from longtail.run.layout import GRID_FILE, REPORT_FILE, log_file
@@ -75,7 +67,7 @@ def compare(
     from longtail.compare.table import print_table, write_csv
     from longtail.experiments.grid_plan import recipe_grid
 
-    table = None if csv is None else destination(csv, (".csv",), option="--csv", example="table.csv")
+    table = None if csv is None else output.destination(csv, (".csv",), option="--csv", example="table.csv")
     over = {name: value for name, value in options.items() if name in _OVER_A_FILE}
     settings = {name: value for name, value in options.items() if name not in _OVER_A_FILE}
     in_a_file = {"--recipe": recipe, "--seeds": seeds, "--epochs": epochs, "--batch-size": batch_size, "--set": set}
@@ -92,7 +84,7 @@ def compare(
         if batch_size is not None:
             settings |= {f"{stage}.batch_size": batch_size for stage in ("stage1", "stage2")}
         values = recipe_grid(runs[0], recipe, seeds=seeds or 1, epochs=epochs, baseline=baseline or "", options=set)
-        return grid_command(asked | values | {"set": settings | values["set"]}, over, table, jobs=jobs)
+        return grid_command(asked | values | {"set": settings | values["set"]}, over, table, grid=None, jobs=jobs)
     for name, value in (("--out", out), ("--jobs", jobs), *((SHORT[name], value) for name, value in over.items())):
         given += [name] if value is not None else []
     if given:
@@ -100,16 +92,16 @@ def compare(
     if not runs:
         raise UsageError(f"RUN missing: {usage('longtail compare', compare).splitlines()[0]}")
     comparison = compare_runs([Path(run) for run in runs], baseline=baseline)
-    with messages_apart(table):
+    with output.messages_apart(table):
         print_table(comparison, Console())
         if table is not None:
             write_csv([comparison], table.path)
-            print_line(f"table: {table}")
+            output.print_line(f"table: {table}")
     return 0
 
 
 def grid_command(
-    asked: Nested, over: Mapping[str, Any], table: Destination | None, *, grid: str | None = None, jobs: int | None
+    asked: Nested, over: Mapping[str, Any], table: output.Destination | None, *, grid: str | None, jobs: int | None
 ) -> int:
     """Train what a grid still lacks, then compare its runs; return the exit status.
 
@@ -124,7 +116,7 @@ def grid_command(
     from longtail.experiments.grid_plan import plan_grid, read_grid
 
     if "out" in asked:
-        refuse_stream(asked["out"], "--out")
+        output.refuse_stream(asked["out"], "--out")
     values = (read_grid(grid) if grid is not None else {}) | asked
     settings = values.get("set") or {}
     if over and isinstance(settings, dict):  # plan_grid complains of anything else
@@ -135,22 +127,22 @@ def grid_command(
     return _train_and_show(replace(planned, runs=runs), jobs=jobs, table=table)
 
 
-def _train_and_show(planned: Grid, *, jobs: int | None, table: Destination | None) -> int:
+def _train_and_show(planned: Grid, *, jobs: int | None, table: output.Destination | None) -> int:
     """Train the runs of a grid that are not finished, show all that are, and return the exit status."""
     from longtail.console import Interrupted, Reporter
     from longtail.experiments.grid_runner import run_grid
 
     reporter = Reporter()
-    for line in outlines({run.name: run.config for run in planned.runs}):
+    for line in output.outlines({run.name: run.config for run in planned.runs}):
         reporter.say(line)
     try:
         outcomes = run_grid(planned, reporter, jobs=jobs)
     except Interrupted:
         again = shlex.quote(str(planned.out / GRID_FILE))
         sys.stderr.write(f"stopped; the checkpoints are saved. Continue with: longtail compare --grid {again}\n")
-        return EXIT_INTERRUPTED
+        return output.EXIT_INTERRUPTED
     failed = [outcome for outcome in outcomes if outcome.problem]
-    with messages_apart(table):
+    with output.messages_apart(table):
         _show_grid(planned, [outcome.run for outcome in outcomes if not outcome.problem], table)
     for outcome in failed:
         sys.stderr.write(f"failed: {outcome.run.title}: {outcome.problem} ({log_file(outcome.run.folder)})\n")
@@ -159,7 +151,7 @@ def _train_and_show(planned: Grid, *, jobs: int | None, table: Destination | Non
     return 0
 
 
-def _show_grid(grid: Grid, finished: Sequence[PlannedRun], table: Destination | None) -> None:
+def _show_grid(grid: Grid, finished: Sequence[PlannedRun], table: output.Destination | None) -> None:
     """Print and write the tables and pages of a grid: one of each baseline, which is one unless the data vary."""
     from longtail.compare.comparison import compare_runs
     from longtail.compare.table import print_table, write_csv
@@ -176,9 +168,9 @@ def _show_grid(grid: Grid, finished: Sequence[PlannedRun], table: Destination | 
         comparisons.append(compare_runs(folders, names=names, baseline=first))
         print_table(comparisons[-1], Console())
         page = REPORT_FILE if len(baselines) == 1 else f"report-{baseline}.html"
-        print_line(f"report: {write_report(folders, grid.out / page, names=names, baseline=first)}")
+        output.print_line(f"report: {write_report(folders, grid.out / page, names=names, baseline=first)}")
     if comparisons:
         write_csv(comparisons, grid.out / "table.csv")
     if comparisons and table is not None:
         write_csv(comparisons, table.path)
-        print_line(f"table: {table}")
+        output.print_line(f"table: {table}")

@@ -7,16 +7,8 @@ from typing import Annotated
 
 from rich.console import Console
 
+from longtail.commands import output
 from longtail.commands.arguments import Columns, last_names
-from longtail.commands.output import (
-    IN_BRACKETS,
-    class_table,
-    coverage_table,
-    print_json,
-    print_line,
-    summary_table,
-    sure_table,
-)
 
 
 def evaluate(
@@ -62,22 +54,22 @@ def evaluate(
     if not is_main_process():
         return
     if json:
-        print_json(summary)
+        output.print_json(summary)
         return
     adjusted = load_info(run).adjustment is not None and not no_adjustment
     suffix = ", adjusted (--no-adjustment leaves that out)" if adjusted else ""
-    print_line(f"{run} on {source or 'its own source'}, {split}{suffix}", style="italic")
+    output.print_line(f"{run} on {source or 'its own source'}, {split}{suffix}", style="italic")
     sure, rows = summary.pop("sure", None), summary.pop("coverage", None)
     summary.pop("seen", None)  # already reported in a note
-    Console().print(summary_table(summary))
+    Console().print(output.summary_table(summary))
     if classes:
-        Console().print(class_table(summary, limit=None))
+        Console().print(output.class_table(summary, limit=None))
     if sure:
-        print_line(f"sure from a confidence of {sure['threshold']:.4f} on; {IN_BRACKETS}", style="italic")
-        Console().print(sure_table(sure))
+        output.print_line(f"sure from a confidence of {sure['threshold']:.4f} on; {output.IN_BRACKETS}", style="italic")
+        Console().print(output.sure_table(sure))
     if rows:
-        print_line(
-            "% of the images with at least that confidence, and beneath % of them that is right; " + IN_BRACKETS,
+        output.print_line(
+            "% of the images with at least that confidence, and beneath % of them that is right; " + output.IN_BRACKETS,
             style="italic",
         )
-        Console().print(coverage_table(rows))
+        Console().print(output.coverage_table(rows))

@@ -16,23 +16,9 @@ from longtail.config.schema import NotNegative, Positive, Share
 from longtail.counts import FEW_IMAGES, GROUP_NAMES
 from longtail.data.dataset import Split
 from longtail.errors import LongtailError, UsageError
+from longtail.evaluation import posthoc, selective
 from longtail.evaluation.confusion import EvaluationMetrics, summarize
 from longtail.evaluation.metrics import harmonic_mean
-from longtail.evaluation.posthoc import (
-    TEMPERATURES,
-    Adjustment,
-    fit_temperature,
-    logit_adjustment,
-    prior_shares,
-    tau_normalization,
-)
-from longtail.evaluation.selective import (
-    coverage_at,
-    coverage_curve,
-    selective_summary,
-    threshold_for_accuracy,
-    threshold_for_coverage,
-)
 from longtail.evaluation.significance import Difference, matched_gain
 from longtail.experiments.finished_run import FinishedRun, open_run
 from longtail.models.heads import linear_map
@@ -160,14 +146,14 @@ def describe_prior(info: ModelInfo) -> str:
     """Describe the class prior that the probabilities of an adjusted model assume.
 
     Example:
-        >>> from longtail.evaluation.posthoc import logit_adjustment
+        >>> from longtail.evaluation import posthoc
         >>> from longtail.models.preprocessing import Preprocessing
         >>> from longtail.run.model_files import ModelSpec
         >>> looks = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
         >>> info = ModelInfo(ModelSpec("plain-cnn", "linear"), ("cat", "lynx"), (90, 10), looks)
         >>> describe_prior(info), describe_prior(replace(info, prior="uniform"))
         ('the mix of the training images', 'all classes alike')
-        >>> adjustment = replace(logit_adjustment(info.counts, 0.5), chosen={"tau": 0.5})
+        >>> adjustment = replace(posthoc.logit_adjustment(info.counts, 0.5), chosen={"tau": 0.5})
         >>> describe_prior(replace(info, adjustment=adjustment))
         'the training frequencies to the power 0.5'
     """
@@ -215,7 +201,7 @@ def _figures(run: FinishedRun, adjusted: ModelInfo, rows: Split, logits: Tensor,
         }
     if adjusted.threshold is not None:
         confidence, correct = (values.numpy() for values in confidences(scores, labels))
-        figures["sure"] = selective_summary(
+        figures["sure"] = selective.selective_summary(
             confidence.astype("float64"), correct, label, run.groups, adjusted.threshold, cluster=cluster
         )
     return figures
@@ -289,20 +275,20 @@ def confidences(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return confidence, prediction == labels
 
 
-def _maker(info: ModelInfo, head: nn.Module, options: AdjustmentOptions) -> Callable[..., Adjustment]:
+def _maker(info: ModelInfo, head: nn.Module, options: AdjustmentOptions) -> Callable[..., posthoc.Adjustment]:
     """Return the adjustment as a function of its strength and of its ``temperature``, 1 when not given."""
     if options.method != "tau-norm":
-        return partial(logit_adjustment, info.counts, scale=info.logit_scale, prior=info.prior)
+        return partial(posthoc.logit_adjustment, info.counts, scale=info.logit_scale, prior=info.prior)
     weight, bias = linear_map(head)
     if bias is None:
         raise LongtailError(
             "a cosine classifier has no lengths of weights to normalize: use --method logit-adjustment."
         )
-    return partial(tau_normalization, weight, bias)
+    return partial(posthoc.tau_normalization, weight, bias)
 
 
 def _strength(
-    make: Callable[[float], Adjustment], logits: Tensor, labels: Tensor, options: AdjustmentOptions
+    make: Callable[[float], posthoc.Adjustment], logits: Tensor, labels: Tensor, options: AdjustmentOptions
 ) -> tuple[float, dict[str, list[float]]]:
     grid = [step / 10 for step in range(_MOST_TENTHS[options.method] + 1)] if options.tau is None else [options.tau]
     values = [_figure(make(tau).apply(logits), labels, options.metric) for tau in grid]
@@ -319,31 +305,31 @@ def _figure(scores: Tensor, labels: Tensor, metric: MetricName) -> float:
 
 
 def _temperature(
-    adjustment: Adjustment, counts: Sequence[int], images: Tensor, logits: Tensor, labels: Tensor
+    adjustment: posthoc.Adjustment, counts: Sequence[int], images: Tensor, logits: Tensor, labels: Tensor
 ) -> tuple[float, str]:
     """Fit the temperature under the class prior that the scores assume; 1 where the images have no best one."""
-    weight = torch.from_numpy(prior_shares(adjustment.prior, counts)) / images.clamp_min(1)
-    temperature = fit_temperature(adjustment.apply(logits), labels, weight=weight[labels])
-    lowest, highest = TEMPERATURES
+    weight = torch.from_numpy(posthoc.prior_shares(adjustment.prior, counts)) / images.clamp_min(1)
+    temperature = posthoc.fit_temperature(adjustment.apply(logits), labels, weight=weight[labels])
+    lowest, highest = posthoc.TEMPERATURES
     if lowest * 1.001 < temperature < highest * 0.999:
         return temperature, "validation"
     return 1.0, "kept: there is no best one"
 
 
 def _threshold(
-    adjustment: Adjustment, logits: Tensor, labels: Tensor, options: AdjustmentOptions
+    adjustment: posthoc.Adjustment, logits: Tensor, labels: Tensor, options: AdjustmentOptions
 ) -> tuple[float | None, dict[str, Any] | None]:
     confidence, right = (values.numpy() for values in confidences(adjustment.apply(logits), labels))
-    curve = coverage_curve(confidence, right)
+    curve = selective.coverage_curve(confidence, right)
     if options.coverage is not None:
-        asked, threshold = {"coverage": options.coverage}, threshold_for_coverage(curve, options.coverage)
+        asked, threshold = {"coverage": options.coverage}, selective.threshold_for_coverage(curve, options.coverage)
     elif options.accuracy is None:
         return None, None
-    elif (at_accuracy := threshold_for_accuracy(curve, options.accuracy)) is not None:
+    elif (at_accuracy := selective.threshold_for_accuracy(curve, options.accuracy)) is not None:
         asked, threshold = {"accuracy": options.accuracy}, at_accuracy
     else:
         raise LongtailError(
             f"--threshold-accuracy {options.accuracy} is more than any confidence gives: at best "
             f"{curve.accuracy.max():.3f} of the validation images kept are right; ask for less."
         )
-    return threshold, {"asked": asked, "validation": dict(coverage_at(confidence, right, threshold))}
+    return threshold, {"asked": asked, "validation": dict(selective.coverage_at(confidence, right, threshold))}

@@ -182,8 +182,8 @@ class LongTailLoss(nn.Module):
     @property
     def may_be_empty(self) -> bool:
         """Whether a label in ``0 .. C-1`` may not count: it is ignored or has weight 0."""
-        weightless = self.weight is not None and bool((self.weight == 0).any())
-        return weightless or 0 <= self.ignore_index < self.num_classes
+        weight = self.current_weight
+        return (weight is not None and bool((weight == 0).any())) or 0 <= self.ignore_index < self.num_classes
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
         """Compute the loss.

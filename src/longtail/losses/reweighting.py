@@ -168,15 +168,6 @@ class DeferredReweighting(LongTailLoss):
         """The noise of the wrapped loss; replace it there, for it is the wrapped loss that draws."""
         return self.loss.sample_noise(like)
 
-    def count_empty_as_zero(self) -> None:
-        """Make the mean of the wrapped loss over no labels 0."""
-        self.loss.count_empty_as_zero()
-
-    @property
-    def may_be_empty(self) -> bool:
-        """Whether a label in ``0 .. C-1`` may not count, as in the wrapped loss."""
-        return self.loss.may_be_empty
-
     def attach_classifier(self, classifier: nn.Module) -> None:
         """Hand the classifier to the wrapped loss."""
         self.loss.attach_classifier(classifier)
@@ -184,10 +175,6 @@ class DeferredReweighting(LongTailLoss):
     def adjust_logits(self, logits: Tensor, features: Tensor | None, /) -> AdjustedLogits:
         """Adjust the logits as the wrapped loss does."""
         return self.loss.adjust_logits(logits, features)
-
-    def forward(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
-        """The wrapped loss with the weights of this moment; arguments as for every loss."""
-        return self.loss.weighted_forward(logits, target, features, weight=self.current_weight)
 
     @property
     def current_weight(self) -> Tensor:

@@ -19,14 +19,7 @@ from longtail.device import hardware, step_seed
 from longtail.errors import LongtailError
 from longtail.models.adapters import add_adapters, merge_adapters
 from longtail.models.model import LongTailModel, build_model
-from longtail.run.checkpoint import (
-    TrainingState,
-    load_checkpoint,
-    load_optimizer_tensors,
-    load_weights,
-    optimizer_tensors,
-    save_checkpoint,
-)
+from longtail.run import checkpoint
 from longtail.run.layout import CONFIG_FILE, EXAMPLES_FILE, WEIGHTS_FILE, refuse_existing, stage_name, write_config
 from longtail.run.model_files import save_model, start_from
 from longtail.run.result import write_metrics
@@ -99,7 +92,7 @@ def resume_run(
     Raises:
         LongtailError: The run is finished, or its checkpoint does not fit.
     """
-    state = load_checkpoint(out)
+    state = checkpoint.load_checkpoint(out)
     if state is None and (out / WEIGHTS_FILE).is_file():
         raise LongtailError(
             f"{out} holds a trained model and no checkpoint to continue from, as a finished run removes it: train into "
@@ -139,7 +132,7 @@ class Experiment(Callback):
         reporter: Reporter,
         engine: Engine,
         *,
-        state: TrainingState | None = None,
+        state: checkpoint.TrainingState | None = None,
         source: ImageData | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
@@ -219,7 +212,7 @@ class Experiment(Callback):
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
 
-    def _restore(self, state: TrainingState) -> None:
+    def _restore(self, state: checkpoint.TrainingState) -> None:
         """Continue from a checkpoint: history, figures, weights; the rest when its stage begins."""
         values = state.values
         if values["data_hash"] != self.data_hash:
@@ -235,7 +228,7 @@ class Experiment(Callback):
         self.engine.loss_scaling = values.get("loss_scaling", {})  # a checkpoint of an older version has none
         if self.progress.state != "between stages":  # then its weights are those from before the next one changes it
             set_trainable(self.model, self.stages[min(index, self.last_stage)], self.config.model)
-        load_weights(self.model, state.take("model"), f"the model {self.config.model.name!r}")
+        checkpoint.load_weights(self.model, state.take("model"), f"the model {self.config.model.name!r}")
         self.model.to(self.engine.device)
         stage = self.stages.get(index)
         self.reporter.say(f"resuming {self.progress.describe(0 if stage is None else stage.epochs)}")
@@ -292,9 +285,9 @@ class Experiment(Callback):
             scaler = self.engine.accelerator.scaler
             self.recorder = GradientRecorder(work.loss, self.engine.device, scaler=scaler, out=self.out)
         if state is not None:
-            load_optimizer_tensors(work.optimizer, state.take("optimizer"))
+            checkpoint.load_optimizer_tensors(work.optimizer, state.take("optimizer"))
             if self.average is not None:
-                load_weights(self.average.network, state.take("average"), "the averaged model")
+                checkpoint.load_weights(self.average.network, state.take("average"), "the averaged model")
                 self.average.updates = int(state.values["updates"])
             if self.recorder is not None and self.engine.is_main:  # the sums are those of all processes together
                 self.recorder.start(state.tensors.get("dynamics.sums"))
@@ -426,7 +419,7 @@ class Experiment(Callback):
             if self.recorder is not None:
                 sums["dynamics"] = self.engine.sum(self.recorder.sums)
         if self.engine.is_main:
-            state = TrainingState(
+            state = checkpoint.TrainingState(
                 values={
                     "phase": progress.state,
                     "stage": progress.stage,
@@ -441,12 +434,12 @@ class Experiment(Callback):
             )
             state.put("model", self.model.state_dict())
             if stage is not None:
-                state.put("optimizer", optimizer_tensors(stage.optimizer))
+                state.put("optimizer", checkpoint.optimizer_tensors(stage.optimizer))
             if self.average is not None:
                 state.put("average", self.average.network.state_dict())
             for name, values in sums.items():
                 state.put(name, {"sums": values})
-            save_checkpoint(self.out, state)
+            checkpoint.save_checkpoint(self.out, state)
         self.engine.wait()
         self.progress = progress
         self.seconds["saving"] += time.perf_counter() - begun

@@ -245,9 +245,6 @@ class StageRun:
     meter: Meter = field(init=False)
     paused: float = 0.0
 
-    def __post_init__(self) -> None:
-        self.meter = Meter(self.engine.device, asynchronous=self.engine.asynchronous)
-
     @property
     def steps(self) -> int:
         """Steps of one epoch."""

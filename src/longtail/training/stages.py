@@ -124,16 +124,10 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opt
     """
     groups = parameter_groups(model, config)
     fused = can_fuse(parameter for group in groups for parameter in group["params"])
+    options: Any = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": fused}
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
-    return torch.optim.SGD(
-        groups,
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.nesterov,
-        fused=fused,
-    )
+        return torch.optim.AdamW(groups, **options)
+    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, **options)
 
 
 def build_stage(
