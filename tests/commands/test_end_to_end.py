@@ -77,7 +77,7 @@ def test_from_a_folder_to_a_file_to_deploy(cli: Callable[..., Any], photos: Path
     done = cli("export", "run", "--format", "torch", "--out", "model.pt2", "--images", photos)
     assert done.status == 0, done.err
     info = load_info("run")
-    pixels = [read_item(Item(path, path), info.preprocessing).pixels for path in predictions]
-    images = torch.from_numpy(np.stack([square for square in pixels if square is not None]).transpose(0, 3, 1, 2))
+    pixels = [np.asarray(read_item(Item(path, path), info.preprocessing).source) for path in predictions]
+    images = torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2))
     _, label = torch.export.load("model.pt2").module()(images.contiguous())
     assert [info.classes[index] for index in label] == list(predictions.values())

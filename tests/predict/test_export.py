@@ -121,7 +121,7 @@ def test_the_rule_of_the_docs_gives_the_same_squares(ready: Path, tmp_path: Path
             path = tmp_path / "image.png"
             Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
             square = names["square"](Image.open(path), rule["shorter_side"], rule["crop"], rule["interpolation"])
-            expected = read_item(Item("image", str(path)), info.preprocessing).pixels
+            expected = read_item(Item("image", str(path)), info.preprocessing).source
             assert np.array_equal(square.transpose(1, 2, 0), expected), (shape, interpolation)
 
 

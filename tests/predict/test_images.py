@@ -146,7 +146,7 @@ def test_memory_does_not_grow_with_the_files(tmp_path: Path, monkeypatch: pytest
 
 def test_file_folder_and_pattern(folder: Path, tmp_path: Path) -> None:
     def paths(images: Path | str) -> list[str]:
-        return [item.name for item in find_images(images).items()]
+        return [item.name for item in find_images(images).items(LeftOut())]
 
     assert paths(folder / "b.png") == [str(folder / "b.png")]
     assert paths(folder / "notes.txt") == [str(folder / "notes.txt")]  # named outright, so it is tried

@@ -11,7 +11,7 @@ from PIL import Image
 
 import longtail
 from longtail.errors import LongtailError
-from longtail.predict.images import find_images
+from longtail.predict.images import LeftOut, find_images
 from longtail.run.model_files import load_run
 
 
@@ -113,10 +113,10 @@ def test_a_wrong_option_is_one_sentence(ready: Path, pictures: list[Path]) -> No
 def test_a_table_is_read_row_by_row(tmp_path: Path) -> None:
     table = tmp_path / "list.csv"
     table.write_text("path,label\n" + '"a,\nb.png",x\n' + "c.png\n" + '"open,\n')
-    rows = find_images(table).items()
+    rows = find_images(table).items(LeftOut())
     assert [next(rows).name, next(rows).name] == ["a,\nb.png", "c.png"]
     table.write_bytes(b"path\nx\0.png\n" + b"caf\xe9.png\n")
-    assert [item.source for item in find_images(table).items()][-1] == f"{tmp_path}/caf\udce9.png"
+    assert [item.source for item in find_images(table).items(LeftOut())][-1] == f"{tmp_path}/caf\udce9.png"
     (tmp_path / "t.parquet").write_text("no parquet")
     with pytest.raises(LongtailError, match="Parquet"):
         find_images(tmp_path / "t.parquet")

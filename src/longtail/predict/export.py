@@ -204,7 +204,7 @@ def _squares(folder: Path, info: ModelInfo, images: str | None) -> Squares:
     source = str(folder / EXAMPLES_FILE) if images is None else images
     items = as_items(images) if images is not None else (Item("", example.image) for example in examples)
     batches = read_batches(islice(items, _IMAGES_CHECKED), info.preprocessing, batch_size=_BATCH)
-    pixels = [image.pixels for batch in batches for image in batch if image.pixels is not None]
+    pixels = [np.asarray(image.source) for batch in batches for image in batch if not image.problem]
     if not pixels:
         raise LongtailError(
             f"none of the files in {source!r} is an image: name others, images=FOLDER.", options=_COMMAND_LINE
@@ -302,8 +302,7 @@ def _quiet() -> Iterator[None]:
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logger.setLevel(before)

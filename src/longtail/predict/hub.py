@@ -98,13 +98,9 @@ def push_run(
     _check_name(repo_id)
     folder = Path(run)
     load_run(folder)  # a model that cannot be loaded is of no use to others
-    missing = [
-        name
-        for name in include
-        if not (folder / name).is_file() or folder.resolve() not in (folder / name).resolve().parents
-    ]
-    if missing:
-        raise LongtailError(f"{folder} holds no file {missing[0]!r}: name files of the run after --include.")
+    for name in include:
+        if not (folder / name).is_file() or folder.resolve() not in (folder / name).resolve().parents:
+            raise LongtailError(f"{folder} holds no file {name!r}: name files of the run after --include.")
     with tempfile.TemporaryDirectory(prefix="longtail-push-") as staged:
         _stage(folder, Path(staged), include)
         with _in_words(f"{folder} could not be pushed"):
@@ -242,10 +238,7 @@ def model_card(run: str | os.PathLike[str]) -> str:
         ],
         classes=_classes(info, test),
         hidden=max(0, len(info.classes) - _MOST_CLASSES),
-        groups=metrics.get("groups", {}),
         test=test,
-        images=sum(info.counts),
-        title=source or info.model.name,
         few=FEW_IMAGES,
         model_file=MODEL_FILE,
         assumes=info.prior if info.adjustment is None else info.adjustment.prior,

@@ -98,18 +98,14 @@ class Images:
     """The images that a user named, to be iterated over as often as needed, one at a time.
 
     Attributes:
-        start: Iterates over them, and counts what is left out.
+        items: Iterates over them, and counts what is left out.
         total: Their number, where it is known without listing them.
         is_table: Whether they are rows of a table, so that their order is fixed and a name may be repeated.
     """
 
-    start: Callable[[LeftOut], Iterator[Item]]
+    items: Callable[[LeftOut], Iterator[Item]]
     total: int | None = None
     is_table: bool = False
-
-    def items(self, left_out: LeftOut | None = None) -> Iterator[Item]:
-        """Iterate over the images, counting in ``left_out`` what is left out."""
-        return self.start(LeftOut() if left_out is None else left_out)
 
 
 def find_images(images: str | os.PathLike[str], *, image_column: str | None = None) -> Images:
@@ -158,7 +154,7 @@ def as_items(images: object, *, image_column: str | None = None) -> Iterator[Ite
         LongtailError: None of these.
     """
     if isinstance(images, (str, os.PathLike)):
-        yield from find_images(images, image_column=image_column).items()
+        yield from find_images(images, image_column=image_column).items(LeftOut())
         return
     is_single = isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
     several = [images] if is_single else images

@@ -138,7 +138,7 @@ def predict_images(
     table = Journal(path, columns, settings=settings, format=kind, restart=restart, count_doubles=listing.is_table)
     total = listing.total
     if total is None and console.is_terminal:
-        total = sum(1 for _ in listing.items())  # seconds for a million files, so that the bar has an end
+        total = sum(1 for _ in listing.items(LeftOut()))  # seconds for a million files, so that the bar has an end
     with table, Reporter(console, plain_seconds=_SECONDS_BETWEEN_LINES).bar("predict", total) as bar:
         report.earlier = table.count
         if table.count:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,42 +27,32 @@ FloatArray = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
 
-class Loaded(NamedTuple):
-    """One image: its pixels, or why there are none.
+def read_item(item: Item, preprocessing: Preprocessing) -> Item:
+    """Decode an image to the square that the network takes, uint8 (size, size, 3), its new ``source``.
 
-    Attributes:
-        name: The name in the results.
-        pixels: uint8 (size, size, 3), or None.
-        problem: Why it cannot be read, in a sentence; or empty.
-    """
-
-    name: str
-    pixels: Pixels | None
-    problem: str = ""
-
-
-def read_item(item: Item, preprocessing: Preprocessing) -> Loaded:
-    """Decode an image to the square that the network takes; one that cannot be read gives its problem instead.
+    An image that cannot be read comes back with its ``problem`` instead.
 
     Example:
         >>> square = Preprocessing(size=2, mean=(0.5,) * 3, std=(0.5,) * 3)
-        >>> read_item(Item("gray", np.full((4, 6), 9, np.uint8)), square).pixels.shape
+        >>> read_item(Item("gray", np.full((4, 6), 9, np.uint8)), square).source.shape
         (2, 2, 3)
         >>> read_item(Item("a.png", b"no image"), square).problem
         "'a.png' is not an image that can be read: remove or re-export it."
     """
     if item.problem:
-        return Loaded(item.name, None, item.problem)
+        return item
     try:
-        return Loaded(item.name, square_of(item.source, preprocessing.crop, item.name))
+        return item._replace(source=square_of(item.source, preprocessing.crop, item.name))
     except LongtailError as error:
-        return Loaded(item.name, None, str(error))
+        return item._replace(problem=str(error))
 
 
 def read_batches(
     items: Iterable[Item], preprocessing: Preprocessing, *, batch_size: int, workers: int | None = None
-) -> Iterator[list[Loaded]]:
+) -> Iterator[list[Item]]:
     """Decode images in threads and yield them in order, ``batch_size`` at a time; two batches are read ahead.
+
+    Each is an item as :func:`read_item` returns it.
 
     Args:
         items: The images.
@@ -143,9 +132,9 @@ class Predictor:
         """
         parts = [np.empty((0, len(self.classes)), dtype=np.float32)]
         for batch, values in self._batches(as_items(images), batch_size, workers):
-            problem = next((image.problem for image in batch if image.pixels is None), None)
-            if problem is not None:
-                raise LongtailError(problem)
+            for image in batch:
+                if image.problem:
+                    raise LongtailError(image.problem)
             parts.append(values)
         return np.concatenate(parts)
 
@@ -158,7 +147,7 @@ class Predictor:
         for batch, values in self._batches(items, batch_size, workers):
             rows = iter(values)
             for image in batch:
-                if image.pixels is None:
+                if image.problem:
                     yield Prediction(image.name, problem=image.problem)
                     continue
                 row, threshold = next(rows), self.info.threshold
@@ -170,12 +159,12 @@ class Predictor:
 
     def _batches(
         self, items: Iterable[Item], batch_size: int, workers: int | None
-    ) -> Iterator[tuple[list[Loaded], FloatArray]]:
+    ) -> Iterator[tuple[list[Item], FloatArray]]:
         """Yield batches of images with the probabilities (N, C) of those that could be read."""
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}.")
         for batch in read_batches(items, self.info.preprocessing, batch_size=batch_size, workers=workers):
-            pixels = [image.pixels for image in batch if image.pixels is not None]
+            pixels = [np.asarray(image.source) for image in batch if not image.problem]
             yield batch, self._classify(np.stack(pixels)) if pixels else np.empty((0, len(self.classes)), np.float32)
 
     @torch.inference_mode()

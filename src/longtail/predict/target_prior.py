@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -29,6 +29,9 @@ _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _NO_NUMBERS: Final = {"nan", "inf", "infinity", "-inf", "-infinity", "+inf"}  # but not a header either
 _MOST_BYTES: Final = 2**26
 _LONGEST: Final = 60  # characters that a suggestion is looked for with
+
+Entry: TypeAlias = tuple[str, str | None, str, str]
+"""A class and its share as text, or None where the value is not a number; with the places of both in the file."""
 
 
 def with_prior(info: ModelInfo, prior: Sequence[float] | FloatArray) -> ModelInfo:
@@ -109,37 +112,29 @@ def read_prior(spec: str, info: ModelInfo, say: Callable[[str], None] | None = N
         )
     numbers = {normalize_class_name(name): number for number, name in enumerate(info.classes)}
     given: dict[int, float] = {}
-    for entry in _json_entries(path) if path.suffix.lower() == ".json" else _csv_entries(path, numbers):
-        name = normalize_class_name(entry.name)
+    entries = _json_entries(path) if path.suffix.lower() == ".json" else _csv_entries(path, numbers)
+    for written, share, name_at, share_at in entries:
+        name = normalize_class_name(written)
         if name not in numbers:
             hint = nearest(name[:_LONGEST], list(numbers))
-            raise LongtailError(f"{entry.name_at}: the model knows no class {shown(name)}.{hint}")
+            raise LongtailError(f"{name_at}: the model knows no class {shown(name)}.{hint}")
         if numbers[name] in given:
-            raise LongtailError(f"{entry.name_at}: the class {shown(name)} is named twice: keep one.")
-        if entry.share is None:
-            raise LongtailError(f"{entry.name_at}: the share of {shown(name)} is not a number: give one of 0 or more.")
-        given[numbers[name]] = _share(entry.share, entry.share_at)
+            raise LongtailError(f"{name_at}: the class {shown(name)} is named twice: keep one.")
+        if share is None:
+            raise LongtailError(f"{name_at}: the share of {shown(name)} is not a number: give one of 0 or more.")
+        given[numbers[name]] = _share(share, share_at)
     total = sum(given.values())
     if total <= 0:
         raise LongtailError(f"{spec} gives no class a share above 0: give at least one.")
     missing = [name for number, name in enumerate(info.classes) if number not in given]
     if missing and say is not None:
-        share = f"{len(missing)} of {len(info.classes)} classes"
-        say(f"{spec} leaves out {share} ({listed(missing)}): each gets a millionth.")
+        of_all = f"{len(missing)} of {len(info.classes)} classes"
+        say(f"{spec} leaves out {of_all} ({listed(missing)}): each gets a millionth.")
     shares = np.array([max(given.get(number, 0.0) / total, SMALLEST_SHARE) for number in range(len(info.classes))])
     return np.asarray(shares / shares.sum(), dtype=np.float64)
 
 
-class _Entry(NamedTuple):
-    """A class and its share as text, or None where the value is not a number; with their places in the file."""
-
-    name: str
-    share: str | None
-    name_at: str
-    share_at: str
-
-
-def _csv_entries(path: Path, numbers: Mapping[str, int]) -> Iterator[_Entry]:
+def _csv_entries(path: Path, numbers: Mapping[str, int]) -> Iterator[Entry]:
     """Yield the rows; the first one is a header if it has neither a class name nor a number."""
     for row, (line, cells) in enumerate(read_records(path)):
         where = f"{path}, line {line}"
@@ -150,10 +145,10 @@ def _csv_entries(path: Path, numbers: Mapping[str, int]) -> Iterator[_Entry]:
             )
         name, share = cells[0], cells[1].strip()
         if row or normalize_class_name(name) in numbers or re.search(r"\d", share) or share.lower() in _NO_NUMBERS:
-            yield _Entry(name, share, f"{where}, column 1", f"{where}, column 2")
+            yield name, share, f"{where}, column 1", f"{where}, column 2"
 
 
-def _json_entries(path: Path) -> Iterator[_Entry]:
+def _json_entries(path: Path) -> Iterator[Entry]:
     """Yield the pairs of an object. Numbers are text of all their digits, to be parsed as in a CSV."""
     try:
         text = read_bytes(path, "name a smaller file", _MOST_BYTES).decode("utf-8-sig")
@@ -172,7 +167,7 @@ def _json_entries(path: Path) -> Iterator[_Entry]:
         # The last line where the name occurs; none is said if it is written with escapes.
         index = text.rfind(json.dumps(key, ensure_ascii=False))
         where = f"{path}" if index < 0 else f"{path}, line {text.count(chr(10), 0, index) + 1}"
-        yield _Entry(key, str(value) if isinstance(value, Decimal) else None, where, where)
+        yield key, str(value) if isinstance(value, Decimal) else None, where, where
 
 
 def _share(text: str, where: str) -> float:
