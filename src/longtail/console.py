@@ -25,10 +25,10 @@ class Reporter:
         self.quiet = quiet
         self.plain_seconds = plain_seconds
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, style: str | None = None) -> None:
         """Write one line."""
         if not self.quiet:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
     def bar(self, title: str, total: int | None) -> Bar:
         """Return a progress bar to use in a ``with`` statement; ``total`` is None if it is unknown."""

@@ -41,7 +41,7 @@ def test_every_command_takes_the_columns(cli: Call, train: Call, table: Path, tm
 
 def test_a_grid_is_planned_with_the_columns(cli: Call, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned: list[Any] = []
-    monkeypatch.setattr("longtail.experiments.grid_runner.run_grid", lambda grid, *_, **__: planned.append(grid) or [])
+    monkeypatch.setattr("longtail.experiments.grid_runner.run_grid", lambda grid, *_, **__: planned.append(grid) or {})
     words = ("compare", f"csv:{table}", "--recipe", "cifar-lt/ce", "--recipe", "cifar-lt/gcl", "--out", "grid")
     assert (
         cli(*words, "--label-column", "kind", "--image-column", "where", "--set", "data.image_column=other").status == 0

@@ -18,7 +18,6 @@ from longtail.data.dataset import ImageData, Split
 from longtail.errors import LongtailError
 from longtail.experiments.folds import start_folds, train_folds
 from longtail.experiments.grid_plan import Grid, state_of
-from longtail.experiments.grid_runner import Outcome
 from longtail.run.checkpoint import remove_checkpoints
 from longtail.training.experiment import start_run
 from longtail.training.prepared_data import prepare_data
@@ -31,13 +30,13 @@ def trained(monkeypatch: pytest.MonkeyPatch, quiet: Reporter) -> list[str]:
     """Folds are trained in this process, which saves the start of others; the names of those that were."""
     names: list[str] = []
 
-    def run_all(grid: Grid, _: Reporter) -> list[Outcome]:
+    def run_all(grid: Grid, _: Reporter) -> dict[Path, str]:
         for run in grid.runs:
             if state_of(run) != "finished":
                 start_run(run.config, run.folder, quiet)
                 remove_checkpoints(run.folder)  # as the command does
                 names.append(run.name)
-        return [Outcome(run) for run in grid.runs]
+        return {}
 
     monkeypatch.setattr("longtail.experiments.folds.run_grid", run_all)
     return names
@@ -102,7 +101,7 @@ def test_a_fold_that_fails_is_named_with_the_command_to_continue(
 ) -> None:
     monkeypatch.setattr(
         "longtail.experiments.folds.run_grid",
-        lambda grid, _: [Outcome(run, "no space left." if run.name == "fold-1" else "") for run in grid.runs],
+        lambda grid, _: {run.folder: "no space left." for run in grid.runs if run.name == "fold-1"},
     )
     with pytest.raises(LongtailError, match=r"fold-1 .*--resume"):
         start_folds(small_config(data={"folds": 2}), tmp_path / "cv", quiet)

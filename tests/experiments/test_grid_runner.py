@@ -46,15 +46,13 @@ def reported() -> tuple[Reporter, Console]:
 def test_every_run_is_trained_once_and_reported(tmp_path: Path, reported: tuple[Reporter, Console]) -> None:
     grid = plan_grid(spec(tmp_path, seeds=2))
     fake_run(grid.runs[1], "metrics.json")
-    outcomes = run_grid(grid, reported[0], command=python(FINISH))
-    assert [outcome.problem for outcome in outcomes] == [""] * 4
+    assert run_grid(grid, reported[0], command=python(FINISH)) == {}
     text = reported[1].export_text()
     assert "1 of 4 runs" in text
     assert "ce seed 1: training" not in text
     assert "4 of 4 runs" in text
     assert yaml.safe_load((tmp_path / "grid.yaml").read_text()) == grid.spec
-    again = run_grid(grid, reported[0], command=python("raise SystemExit('trained again')"))
-    assert [outcome.problem for outcome in again] == [""] * 4
+    assert run_grid(grid, reported[0], command=python("raise SystemExit('trained again')")) == {}
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -96,13 +94,12 @@ def test_a_run_that_fails_says_why_and_stops_no_other(
 ) -> None:
     grid = plan_grid(spec(tmp_path))
     bad = grid.runs[0]
-    outcomes = run_grid(grid, reported[0], command=lambda run: python(code if run is bad else FINISH)(run))
-    assert words in outcomes[0].problem
-    assert outcomes[1].problem == ""
+    problems = run_grid(grid, reported[0], command=lambda run: python(code if run is bad else FINISH)(run))
+    assert problems.keys() == {bad.folder}
+    assert words in problems[bad.folder]
     assert "ce seed 0: failed: " in reported[1].export_text()
     assert log_file(bad.folder) == tmp_path / "ce" / "seed-0.log"
-    again = run_grid(grid, reported[0], command=python(FINISH))
-    assert [outcome.problem for outcome in again] == ["", ""]
+    assert run_grid(grid, reported[0], command=python(FINISH)) == {}
 
 
 WAIT = "import time; print('longtail: stopped', flush=True); time.sleep(60)"
@@ -138,7 +135,7 @@ def test_small_runs_share_a_gpu_and_large_ones_do_not(monkeypatch: pytest.Monkey
     assert default_jobs(small) == 1  # on a CPU
     monkeypatch.setattr("longtail.training.engine.Engine", lambda _: LocalEngine(torch.device("cuda")))
     for free, jobs in ((80, 6), (40, 5), (24, 3), (16, 2), (4, 1)):
-        monkeypatch.setattr("longtail.device.memory_budget", lambda _, half=free / 2: half * 2**30)
+        monkeypatch.setattr("longtail.experiments.grid_runner.memory_budget", lambda _, half=free / 2: half * 2**30)
         assert default_jobs(small) == jobs
     assert default_jobs(large) == 1
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from longtail.commands.output import IN_BRACKETS, interval_notes, print_json, print_line, sure_table
+from longtail.commands.output import IN_BRACKETS, interval_notes, plain_table, print_json, print_line, sure_table
 from longtail.config.schema import NotNegative, Positive, Share
 from longtail.formatting import figure_text, signed
 
@@ -112,9 +112,8 @@ def _print_split(name: str, figures: Mapping[str, Any]) -> None:
 
 
 def _table(before: Mapping[str, Any], after: Mapping[str, Any], change: Mapping[str, Any], *, judge: bool) -> Table:
-    table = Table(
-        "figure", "before", "after", "difference", box=None, header_style="bold", pad_edge=False, collapse_padding=True
-    )
+    table = plain_table("figure", "before", "after", "difference")
+    table.collapse_padding = True
     for key in (key for key in before if key != "intervals"):
         shown = [
             f"{each[key]:.4f}" if key == "nll" else figure_text(each[key], each["intervals"].get(key))

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, g
 from longtail.config.schema import RunConfig, choices_of, defaults, flatten, groups_of, option_types
 from longtail.errors import UsageError, as_usage, nearest
 
+Command: TypeAlias = Callable[..., Any]
 SHORT: Final = {
     "data.imbalance_ratio": "--imbalance-ratio",
     "data.image_column": "--image-column",
@@ -121,7 +122,7 @@ def option_flag(name: str) -> str:
     return f"--{name if '.' in name else name.replace('_', '-')}"
 
 
-def arguments_of(command: Callable[..., Any]) -> list[Argument]:
+def arguments_of(command: Command) -> list[Argument]:
     """Return the arguments of a command, in the order of its parameters; those after ``*`` have flags.
 
     Example:
@@ -145,7 +146,7 @@ def arguments_of(command: Callable[..., Any]) -> list[Argument]:
     return arguments
 
 
-def parse(program: str, function: Callable[..., Any], words: Sequence[str]) -> dict[str, Any] | str:
+def parse(program: str, function: Command, words: Sequence[str]) -> dict[str, Any] | str:
     """Return what a user gave to a command, as arguments of its function; or the help that was asked for.
 
     Args:
@@ -215,11 +216,7 @@ def _divide(
 
 
 def _take(
-    program: str,
-    function: Callable[..., Any],
-    arguments: Sequence[Argument],
-    positionals: list[str],
-    texts: Mapping[str, Any],
+    program: str, function: Command, arguments: Sequence[Argument], positionals: list[str], texts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the values of the parameters, apart from options of a run."""
     values: dict[str, Any] = {}
@@ -292,7 +289,7 @@ def last_names(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name.rpartition(".")[2]: value for name, value in options.items()}
 
 
-def usage(program: str, function: Callable[..., Any]) -> str:
+def usage(program: str, function: Command) -> str:
     """Return how a command is typed: what its docstring says under ``Usage``, or its arguments on one line.
 
     Example:
@@ -307,12 +304,12 @@ def usage(program: str, function: Callable[..., Any]) -> str:
     return " ".join([program, *(argument.usage for argument in typed)])
 
 
-def summary(function: Callable[..., Any]) -> str:
+def summary(function: Command) -> str:
     """Return the first line of the docstring of a command."""
     return inspect.cleandoc(function.__doc__ or "").partition("\n")[0]
 
 
-def _help(program: str, function: Callable[..., Any], arguments: Sequence[Argument], *, everything: bool) -> str:
+def _help(program: str, function: Command, arguments: Sequence[Argument], *, everything: bool) -> str:
     forms = [
         textwrap.fill(line, 110, subsequent_indent=" " * 17, break_on_hyphens=False, break_long_words=False)
         for line in usage(program, function).splitlines()

@@ -136,18 +136,18 @@ def _train_and_show(planned: Grid, *, jobs: int | None, table: output.Destinatio
     for line in output.outlines({run.name: run.config for run in planned.runs}):
         reporter.say(line)
     try:
-        outcomes = run_grid(planned, reporter, jobs=jobs)
+        problems = run_grid(planned, reporter, jobs=jobs)
     except Interrupted:
         again = shlex.quote(str(planned.out / GRID_FILE))
         sys.stderr.write(f"stopped; the checkpoints are saved. Continue with: longtail compare --grid {again}\n")
         return output.EXIT_INTERRUPTED
-    failed = [outcome for outcome in outcomes if outcome.problem]
     with output.messages_apart(table):
-        _show_grid(planned, [outcome.run for outcome in outcomes if not outcome.problem], table)
-    for outcome in failed:
-        sys.stderr.write(f"failed: {outcome.run.title}: {outcome.problem} ({log_file(outcome.run.folder)})\n")
-    if failed:
-        raise LongtailError(f"{len(failed)} of {len(outcomes)} runs failed; the same command tries them again.")
+        _show_grid(planned, [run for run in planned.runs if run.folder not in problems], table)
+    for run in planned.runs:
+        if run.folder in problems:
+            sys.stderr.write(f"failed: {run.title}: {problems[run.folder]} ({log_file(run.folder)})\n")
+    if problems:
+        raise LongtailError(f"{len(problems)} of {len(planned.runs)} runs failed; the same command tries them again.")
     return 0
 
 

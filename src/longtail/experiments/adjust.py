@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -238,8 +238,14 @@ def choose(info: ModelInfo, head: nn.Module, logits: Tensor, labels: Tensor, opt
     make, images = _maker(info, head, options), torch.bincount(labels, minlength=len(info.classes))
 
     def fitted(tau: float) -> tuple[float, str]:
-        given = options.temperature
-        return (given, "given") if given is not None else _temperature(make(tau), info.counts, images, logits, labels)
+        """The temperature under the class prior that the scores assume; 1 where the images have no best one."""
+        if options.temperature is not None:
+            return options.temperature, "given"
+        adjustment, (lowest, highest) = make(tau), posthoc.TEMPERATURES
+        weight = torch.from_numpy(posthoc.prior_shares(adjustment.prior, info.counts)) / images.clamp_min(1)
+        best = posthoc.fit_temperature(adjustment.apply(logits), labels, weight=weight[labels])
+        is_within = lowest * 1.001 < best < highest * 0.999
+        return (best, "validation") if is_within else (1.0, "kept: there is no best one")
 
     if options.method == "tau-norm":
         tau, tried = _strength(make, logits, labels, options)
@@ -302,18 +308,6 @@ def _figure(scores: Tensor, labels: Tensor, metric: MetricName) -> float:
     classes = scores.shape[1]
     recall = torch.bincount(labels[right], minlength=classes).double() / torch.bincount(labels, minlength=classes)
     return float(recall.nanmean() if metric == "balanced_accuracy" else harmonic_mean(recall))
-
-
-def _temperature(
-    adjustment: posthoc.Adjustment, counts: Sequence[int], images: Tensor, logits: Tensor, labels: Tensor
-) -> tuple[float, str]:
-    """Fit the temperature under the class prior that the scores assume; 1 where the images have no best one."""
-    weight = torch.from_numpy(posthoc.prior_shares(adjustment.prior, counts)) / images.clamp_min(1)
-    temperature = posthoc.fit_temperature(adjustment.apply(logits), labels, weight=weight[labels])
-    lowest, highest = posthoc.TEMPERATURES
-    if lowest * 1.001 < temperature < highest * 0.999:
-        return temperature, "validation"
-    return 1.0, "kept: there is no best one"
 
 
 def _threshold(

@@ -16,7 +16,7 @@ from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.dataset import ImageData, Split
-from longtail.data.splits import assign_folds, never_judged
+from longtail.data.splits import never_judged
 from longtail.device import processes
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.metrics import bin_confidences, figures, summarize_figures
@@ -25,7 +25,7 @@ from longtail.experiments.grid_runner import run_grid
 from longtail.run.layout import METRICS_FILE, fold_name, log_file, refuse_existing, write_config
 from longtail.run.result import read_metrics, write_metrics
 from longtail.run.tables import pool_examples, pool_predictions, write_confusion, write_predictions
-from longtail.training.prepared_data import prepare_data, read_source, without_unreadable
+from longtail.training.prepared_data import fold_numbers, prepare_data, read_source, without_unreadable
 from longtail.training.split_evaluation import Evaluation, with_group_intervals
 
 
@@ -62,24 +62,16 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter, source: ImageD
     data = without_unreadable(config.data, source or read_source(config.data), reporter)
     grid = plan_folds(config, out)
     _require_same(grid, data)
-    whole = data.splits["train"]
-    fold_of = assign_folds(
-        whole,
-        config.data.folds,
-        seed=config.data.split_seed,
-        groups=config.data.group_column,
-        num_classes=len(data.classes),
-    )
+    fold_of = fold_numbers(config.data, data)
     write_config(out, config)
-    outcomes = run_grid(grid, reporter)
-    failed = [outcome for outcome in outcomes if outcome.problem]
-    if failed:
-        first = failed[0]
+    problems = run_grid(grid, reporter)
+    if problems:
+        first = next(run for run in grid.runs if run.folder in problems)
         raise LongtailError(
-            f"{len(failed)} of {len(outcomes)} folds failed, {first.run.name} with: {first.problem} "
-            f"({log_file(first.run.folder)}) Once that is fixed, continue with: {resume_hint(out)}"
+            f"{len(problems)} of {len(grid.runs)} folds failed, {first.name} with: {problems[first.folder]} "
+            f"({log_file(first.folder)}) Once that is fixed, continue with: {resume_hint(out)}"
         )
-    return _pool(config, out, [run.folder for run in grid.runs], whole, fold_of)
+    return _pool(config, out, [run.folder for run in grid.runs], data.splits["train"], fold_of)
 
 
 def plan_folds(config: RunConfig, out: Path) -> Grid:
@@ -134,8 +126,7 @@ def _pool(config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, f
     confusion = torch.bincount(label * size + prediction, minlength=size * size).reshape(size, size)
     bins = bin_confidences(torch.from_numpy(predictions["confidence"].copy()), prediction == label)
     summary = summarize_figures(figures(confusion, torch.tensor(nll), bins), counts, groups)
-    evaluation = Evaluation(summary, predictions)
-    test = with_group_intervals(evaluation, whole, config.data.group_column).summary
+    test = with_group_intervals(Evaluation(summary, predictions), whole, config.data.group_column).summary
     metrics = {
         "recipe": config.recipe,
         "classes": list(counts.names),

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import RenderableType
@@ -17,7 +16,7 @@ from rich.table import Table
 
 from longtail.config.schema import StageConfig
 from longtail.console import Interrupted, InterruptGuard, Reporter
-from longtail.device import JOBS, cores
+from longtail.device import JOBS, cores, memory_budget, on_cpu
 from longtail.experiments.grid_plan import Grid, PlannedRun, state_of
 from longtail.files import write_yaml
 from longtail.run.layout import GRID_FILE, log_file, write_config
@@ -107,17 +106,9 @@ def progress_of(run: PlannedRun) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The end of a run; ``problem`` is empty where it is finished, else one sentence."""
-
-    run: PlannedRun
-    problem: str = ""
-
-
 def run_grid(
     grid: Grid, reporter: Reporter, *, jobs: int | None = None, command: Command | None = None
-) -> list[Outcome]:
+) -> dict[Path, str]:
     """Train the runs that are not finished; a run that was started continues from its checkpoint.
 
     Args:
@@ -128,7 +119,7 @@ def run_grid(
             :func:`train_command` when not given.
 
     Returns:
-        One outcome per run, in the order of the grid. A run that fails does not stop the others.
+        The problem of each run that failed, in a sentence, by its folder. A run that fails does not stop the others.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the active runs have saved their checkpoints.
@@ -140,10 +131,8 @@ def run_grid(
     if len(todo) < len(grid.runs):
         reporter.say(f"{len(grid.runs) - len(todo)} of {len(grid.runs)} runs are finished already")
     at_once = max(1, min(jobs or default_jobs(todo), len(todo)))
-    problems: dict[Path, str] = {}
     with GridView(reporter, len(grid.runs), len(grid.runs) - len(todo)) as view:
-        _train(todo, at_once, command or train_command, view, problems)
-    return [Outcome(run, problems.get(run.folder, "")) for run in grid.runs]
+        return _train(todo, at_once, command or train_command, view)
 
 
 def train_command(run: PlannedRun) -> list[str]:
@@ -163,7 +152,6 @@ def default_jobs(runs: Sequence[PlannedRun]) -> int:
     """
     if not runs or max(run.config.data.image_size for run in runs) > SMALL_IMAGE:
         return 1
-    from longtail.device import memory_budget, on_cpu
     from longtail.training.engine import Engine
 
     device = Engine(runs[0].config.training).device
@@ -172,8 +160,8 @@ def default_jobs(runs: Sequence[PlannedRun]) -> int:
     return max(1, min(GPU_JOBS, int(memory_budget(device) // GPU_BYTES)))
 
 
-def _train(todo: Sequence[PlannedRun], jobs: int, command: Command, view: GridView, problems: dict[Path, str]) -> None:
-    waiting, active, stopping = list(todo), list[_Worker](), False
+def _train(todo: Sequence[PlannedRun], jobs: int, command: Command, view: GridView) -> dict[Path, str]:
+    waiting, active, problems, stopping = list(todo), list[_Worker](), dict[Path, str](), False
     with InterruptGuard() as guard:
         try:
             while active or (waiting and not stopping):
@@ -201,6 +189,7 @@ def _train(todo: Sequence[PlannedRun], jobs: int, command: Command, view: GridVi
                 worker.kill()
     if waiting:
         raise Interrupted
+    return problems
 
 
 class _Worker:

@@ -257,8 +257,8 @@ class LongTailLoss(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
-    """Raise unless ``low <= value <= high``.
+def check_range(name: str, value: float, low: float, high: float = float("inf")) -> float:
+    """Return a value with ``low <= value <= high``, and raise for any other.
 
     Raises:
         TypeError: ``value`` is not a number.
@@ -274,6 +274,7 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"))
     if not low <= value <= high or value == float("inf"):
         limits = f"at least {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
         raise ValueError(f"{name} must be {limits}, got {value}.")
+    return value
 
 
 def check_cosines(name: str, logits: Tensor) -> None:

@@ -32,8 +32,7 @@ class CrossEntropyLoss(LongTailLoss):
 
     def __init__(self, class_counts: ClassCountsLike, *, scale: float = 1.0, **common: Unpack[CommonOptions]) -> None:
         super().__init__(class_counts, **common)
-        check_range("scale", scale, 0.0)
-        self.scale = scale
+        self.scale = check_range("scale", scale, 0.0)
 
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S z``, whatever the class counts."""
@@ -70,5 +69,4 @@ class FocalLoss(LongTailLoss):
 
     def __init__(self, class_counts: ClassCountsLike, *, gamma: float = 2.0, **common: Unpack[CommonOptions]) -> None:
         super().__init__(class_counts, **common)
-        check_range("gamma", gamma, 0.0)
-        self.focal_gamma = gamma
+        self.focal_gamma = check_range("gamma", gamma, 0.0)

@@ -101,10 +101,9 @@ class FBLoss(LongTailLoss):
         **common: Unpack[CommonOptions],
     ) -> None:
         super().__init__(class_counts, **common)
-        check_range("strength", strength, 0.0)
+        self.strength = check_range("strength", strength, 0.0)
         if curriculum not in get_args(Curriculum):
             raise ValueError(f"unknown curriculum {curriculum!r}.{nearest(str(curriculum), get_args(Curriculum))}")
-        self.strength = strength
         self.curriculum: Curriculum = curriculum
         self._table("_tail_weight", ClassCounts.of(class_counts).tail_weight)
 

@@ -94,12 +94,11 @@ class GCLLoss(LongTailLoss):
         **common: Unpack[CommonOptions],
     ) -> None:
         super().__init__(class_counts, **common)
-        check_range("scale", scale, 0.0)
-        check_range("noise", noise, 0.0)
-        check_range("margin", margin, 0.0, 2.0)
-        check_range("focal_gamma", focal_gamma, 0.0)
-        self.scale, self.noise, self.margin = scale, noise, margin
-        self.focal_gamma, self.signed = focal_gamma, signed
+        self.scale = check_range("scale", scale, 0.0)
+        self.noise = check_range("noise", noise, 0.0)
+        self.margin = check_range("margin", margin, 0.0, 2.0)
+        self.focal_gamma = check_range("focal_gamma", focal_gamma, 0.0)
+        self.signed = signed
         self._table("_tail_weight", ClassCounts.of(class_counts).tail_weight)
 
     def sample_noise(self, like: Tensor) -> Tensor:
@@ -192,8 +191,7 @@ class FeatureNoiseLoss(LongTailLoss):
         **common: Unpack[CommonOptions],
     ) -> None:
         super().__init__(class_counts, **common)
-        check_range("strength", strength, 0.0)
-        self.strength, self.signed = strength, signed
+        self.strength, self.signed = check_range("strength", strength, 0.0), signed
         self._table("_log_deficit", ClassCounts.of(class_counts).log_deficit)
         # In a tuple, so that it is not a submodule: the model owns and saves it.
         self._classifier: tuple[nn.Module, ...] = ()

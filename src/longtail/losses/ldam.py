@@ -78,9 +78,8 @@ class LDAMLoss(LongTailLoss):
         **common: Unpack[CommonOptions],
     ) -> None:
         super().__init__(class_counts, **common)
-        check_range("scale", scale, 0.0)
-        check_range("max_margin", max_margin, 0.0, 2.0)
-        self.scale, self.max_margin = scale, max_margin
+        self.scale = check_range("scale", scale, 0.0)
+        self.max_margin = check_range("max_margin", max_margin, 0.0, 2.0)
         self._table("_margins", ldam_margins(class_counts, max_margin))
 
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:

@@ -53,8 +53,7 @@ class LogitAdjustedLoss(LongTailLoss):
 
     def __init__(self, class_counts: ClassCountsLike, *, tau: float = 1.0, **common: Unpack[CommonOptions]) -> None:
         super().__init__(class_counts, **common)
-        check_range("tau", tau, 0.0)
-        self.tau = self.prior_exponent = tau
+        self.tau = self.prior_exponent = check_range("tau", tau, 0.0)
         self._table("_log_prior", np.log(ClassCounts.of(class_counts).prior))
 
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:

@@ -39,11 +39,6 @@ TOLERANCE: Final = 1e-4  # of a probability
 METADATA_NAME: Final = "metadata.json"  # within a torch.export archive
 _IMAGES_CHECKED = 256
 _BATCH = 32
-_COMMAND_LINE = {
-    "format='torch'": "--format torch",
-    "format='onnx'": "--format onnx",
-    "images=FOLDER": "--images FOLDER",
-}  # parts of messages, and their form on the command line
 
 
 @dataclass(frozen=True)
@@ -138,7 +133,7 @@ def export_run(
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" and find_spec(name) is None]
     if missing:
         names = " and ".join(missing)
-        raise LongtailError(f"format='onnx' needs {names}: pip install 'longtail[export]'.", options=_COMMAND_LINE)
+        raise _error(f"format='onnx' needs {names}: pip install 'longtail[export]'.")
     folder, path = Path(local_run(run)), output_path(out)
     if path.is_dir():
         file = path / ("model.onnx" if format == "onnx" else "model.pt2")
@@ -149,9 +144,7 @@ def export_run(
     deployed = Deployed(model, info).eval().requires_grad_(False)
     data = (_to_onnx if format == "onnx" else _to_torch)(deployed, input_type)
     if len(data) >= 2**31:
-        raise LongtailError(
-            f"{path} would be larger than the 2 GB of an ONNX file: use format='torch'.", options=_COMMAND_LINE
-        )
+        raise _error(f"{path} would be larger than the 2 GB of an ONNX file: use format='torch'.")
     difference = _compare(data, Predictor(model, info), squares, format=format, input_type=input_type)
     card = None if is_stream(path) else path.with_name(f"{path.name}.md")
     write_atomically(path, data)
@@ -177,17 +170,27 @@ def metadata(info: ModelInfo, input_type: InputType = "uint8") -> dict[str, str]
         "mean": preprocessing.mean,
         "std": preprocessing.std,
     }
-    adjustment = dict(info.adjustment.chosen) if info.adjustment else {}
     return {
         "classes": _json(info.classes),
         "train_counts": _json(info.counts),
         "preprocessing": _json(rule),
-        "adjustment": _json(adjustment),
+        "adjustment": _json(dict(info.adjustment.chosen) if info.adjustment else {}),
         "threshold": _json(info.threshold),
         "recipe": info.recipe,
         "network": info.model.name,
         "producer": f"longtail {info.versions.get('longtail', '')}".strip(),
     }
+
+
+def _error(message: str) -> LongtailError:
+    """An error whose arguments are options on the command line."""
+    options = {
+        "format='torch'": "--format torch",
+        "format='onnx'": "--format onnx",
+        "images=FOLDER": "--images FOLDER",
+        "other format": "other --format",
+    }
+    return LongtailError(message, options=options)
 
 
 def _json(value: object) -> str:
@@ -198,17 +201,13 @@ def _squares(folder: Path, info: ModelInfo, images: str | None) -> Squares:
     """The images to compare on, uint8 (N, 3, S, S)."""
     examples = read_examples(folder, len(info.classes)) if images is None else ()
     if images is None and not examples:
-        raise LongtailError(
-            f"{folder} keeps no images to check the result on: name yours, images=FOLDER.", options=_COMMAND_LINE
-        )
+        raise _error(f"{folder} keeps no images to check the result on: name yours, images=FOLDER.")
     source = str(folder / EXAMPLES_FILE) if images is None else images
     items = as_items(images) if images is not None else (Item("", example.image) for example in examples)
     batches = read_batches(islice(items, _IMAGES_CHECKED), info.preprocessing, batch_size=_BATCH)
     pixels = [np.asarray(image.source) for batch in batches for image in batch if not image.problem]
     if not pixels:
-        raise LongtailError(
-            f"none of the files in {source!r} is an image: name others, images=FOLDER.", options=_COMMAND_LINE
-        )
+        raise _error(f"none of the files in {source!r} is an image: name others, images=FOLDER.")
     return np.ascontiguousarray(np.stack(pixels).transpose(0, 3, 1, 2))
 
 
@@ -270,10 +269,9 @@ def _compare(data: bytes, predictor: Predictor, squares: Squares, *, format: For
     difference = float(np.abs(probabilities - expected).max())
     other = int((labels != expected.argmax(axis=1)).sum())
     if other or not difference <= TOLERANCE:
-        raise LongtailError(
+        raise _error(
             f"the exported model differs from the PyTorch model ({other} of {len(squares)} labels, probabilities by up "
-            f"to {difference:.1e}), so that nothing was written: use the other format, or report this network.",
-            options={"other format": "other --format"},
+            f"to {difference:.1e}), so that nothing was written: use the other format, or report this network."
         )
     return difference
 

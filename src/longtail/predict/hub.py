@@ -16,20 +16,12 @@ from longtail.errors import LongtailError, UsageError, first_line
 from longtail.files import Column, read_table, write_atomically, write_table, write_yaml
 from longtail.formatting import figure_text
 from longtail.models.timm import TIMM_PREFIX
-from longtail.run.layout import (
-    ADJUSTED_FILE,
-    CONFIG_FILE,
-    METRICS_FILE,
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    read_options,
-    refuse_swapped,
-)
+from longtail.run import layout
 from longtail.run.model_files import ModelInfo, load_info, load_run
 from longtail.run.result import read_adjusted, read_metrics, write_metrics
 
 PREFIX: Final = "hf:"
-_SHARED: Final = (MODEL_FILE, WEIGHTS_FILE, ADJUSTED_FILE)
+_SHARED: Final = (layout.MODEL_FILE, layout.WEIGHTS_FILE, layout.ADJUSTED_FILE)
 _NAMING_FILES: Final = ("notes", "unreadable")
 _FIGURES = {
     "accuracy": "accuracy",
@@ -62,7 +54,9 @@ def local_run(run: str | os.PathLike[str]) -> str:
 
     name, _, revision = text.removeprefix(PREFIX).partition("@")
     with _in_words(f"the model {name!r} could not be fetched"):
-        return snapshot_download(name, revision=revision or None, allow_patterns=[MODEL_FILE, WEIGHTS_FILE])
+        return snapshot_download(
+            name, revision=revision or None, allow_patterns=[layout.MODEL_FILE, layout.WEIGHTS_FILE]
+        )
 
 
 def push_run(
@@ -94,7 +88,7 @@ def push_run(
         UsageError: A name that is not ``OWNER/NAME``.
         LongtailError: Not a finished run, a file it does not have, or whatever the hub refuses.
     """
-    refuse_swapped(run, repo_id)
+    layout.refuse_swapped(run, repo_id)
     _check_name(repo_id)
     folder = Path(run)
     load_run(folder)  # a model that cannot be loaded is of no use to others
@@ -128,16 +122,16 @@ def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
             shutil.copyfile(folder / name, staged / name)
             if name.endswith(".parquet"):
                 _shorten_paths(folder / name, staged / name)
-    if (folder / METRICS_FILE).is_file():
+    if (folder / layout.METRICS_FILE).is_file():
         metrics = read_metrics(folder).plain(as_written=True)
         write_metrics(staged, {name: value for name, value in metrics.items() if name not in _NAMING_FILES})
-    if (folder / CONFIG_FILE).is_file():
-        config: dict[str, Any] = read_options(folder)
+    if (folder / layout.CONFIG_FILE).is_file():
+        config: dict[str, Any] = layout.read_options(folder)
         for section, name in (("data", "source"), ("model", "weights")):
             values = config.get(section) or {}
             if values.get(name):
                 config[section] = values | {name: last_name(str(values[name]))}
-        write_yaml(staged / CONFIG_FILE, config)
+        write_yaml(staged / layout.CONFIG_FILE, config)
     write_atomically(staged / "README.md", model_card(folder).encode())
 
 
@@ -209,9 +203,9 @@ def model_card(run: str | os.PathLike[str]) -> str:
     """
     folder = Path(run)
     info = load_info(folder)
-    metrics = read_metrics(folder).plain() if (folder / METRICS_FILE).is_file() else {}
+    metrics = read_metrics(folder).plain() if (folder / layout.METRICS_FILE).is_file() else {}
     adjusted = None if info.adjustment is None else read_adjusted(folder, info.adjustment)
-    config: dict[str, Any] = read_options(folder) if (folder / CONFIG_FILE).is_file() else {}
+    config: dict[str, Any] = layout.read_options(folder) if (folder / layout.CONFIG_FILE).is_file() else {}
     test = (metrics if adjusted is None else adjusted).get("test") or {}
     before_adjustment = info.adjustment is not None and adjusted is None
     source = last_name(str(config.get("data", {}).get("source", "")))
@@ -237,10 +231,9 @@ def model_card(run: str | os.PathLike[str]) -> str:
             (words, test[name], intervals.get(name)) for name, words in _FIGURES.items() if test.get(name) is not None
         ],
         classes=_classes(info, test),
-        hidden=max(0, len(info.classes) - _MOST_CLASSES),
         test=test,
         few=FEW_IMAGES,
-        model_file=MODEL_FILE,
+        model_file=layout.MODEL_FILE,
         assumes=info.prior if info.adjustment is None else info.adjustment.prior,
     )
 
@@ -279,7 +272,7 @@ def _classes(info: ModelInfo, test: Mapping[str, Any]) -> list[dict[str, Any]]:
     measured = test.get("per_class") or [{}] * len(info.classes)
     if len(measured) != len(info.classes):
         raise LongtailError(
-            f"the figures are of {len(measured)} classes and {MODEL_FILE} of {len(info.classes)}: "
+            f"the figures are of {len(measured)} classes and {layout.MODEL_FILE} of {len(info.classes)}: "
             "copy both from one run."
         )
     absent = dict.fromkeys(("group", "test_count", "recall", "recall_interval"))

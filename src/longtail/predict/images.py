@@ -70,16 +70,12 @@ class LeftOut:
         """
         others = self.others.total()
         counts = [
-            (others, "file", "files", f" not named like an image ({count_words(self.others)})"),
-            (self.hidden, "hidden or added by a system", "hidden or added by a system", ""),
-            (self.again, "link", "links", " to a folder listed already"),
-            (self.special, "pipe or device", "pipes or devices", ""),
+            (others, f"file{'s' * (others != 1)} not named like an image ({count_words(self.others)})"),
+            (self.hidden, "hidden or added by a system"),
+            (self.again, f"link{'s' * (self.again != 1)} to a folder listed already"),
+            (self.special, "pipe or device" if self.special == 1 else "pipes or devices"),
         ]
-        return ", ".join(
-            f"{number:,} {singular if number == 1 else plural}{rest}"
-            for number, singular, plural, rest in counts
-            if number
-        )
+        return ", ".join(f"{number:,} {words}" for number, words in counts if number)
 
 
 def count_words(counts: Counter[str], most: int = 5) -> str:

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -117,9 +116,8 @@ def predict_images(
     kind = table_format(path, format)
     refuse_swapped(run_dir, images)
     listing, run = find_images(images, image_column=image_column), local_run(run_dir)
-    console = console if console is not None else Console(quiet=True)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    predictor = load(run, device=device, prior=prior, say=lambda text: say(f"note: {text}"))
+    reporter = Reporter(console or Console(quiet=True), plain_seconds=_SECONDS_BETWEEN_LINES)
+    predictor = load(run, device=device, prior=prior, say=lambda text: reporter.say(f"note: {text}"))
     top_k = min(top_k, len(predictor.classes))
     ranked = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "probability")]
     columns = ["path", "prediction", "confidence", *([] if predictor.info.threshold is None else ["sure"]), *ranked]
@@ -137,12 +135,12 @@ def predict_images(
     begun = time.perf_counter()
     table = Journal(path, columns, settings=settings, format=kind, restart=restart, count_doubles=listing.is_table)
     total = listing.total
-    if total is None and console.is_terminal:
+    if total is None and reporter.console.is_terminal:
         total = sum(1 for _ in listing.items(LeftOut()))  # seconds for a million files, so that the bar has an end
-    with table, Reporter(console, plain_seconds=_SECONDS_BETWEEN_LINES).bar("predict", total) as bar:
+    with table, reporter.bar("predict", total) as bar:
         report.earlier = table.count
         if table.count:
-            say(f"continuing after {table.count:,} files of an earlier command")
+            reporter.say(f"continuing after {table.count:,} files of an earlier command")
             bar.update(table.count)
         items = listing.items(report.left_out)
         if listing.is_table:  # its order is fixed, and a name may be repeated
@@ -159,7 +157,7 @@ def predict_images(
         table.finish()
         report.doubles = table.doubles
     for text in _lines(report, table.skipped_path):
-        say(text, style="yellow" if text.startswith("skipped: ") else None)
+        reporter.say(text, style="yellow" if text.startswith("skipped: ") else None)
     return report
 
 

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from longtail.counts import ClassCounts, FloatArray
+from longtail.counts import FloatArray
 from longtail.data.class_names import normalize_class_name
 from longtail.data.sources.csv import read_records
 from longtail.errors import LongtailError, UsageError, listed, nearest
@@ -96,7 +96,7 @@ def read_prior(spec: str, info: ModelInfo, say: Callable[[str], None] | None = N
         ([0.9, 0.1], [0.5, 0.5])
     """
     if spec == "train":
-        return ClassCounts(info.counts, info.classes).prior
+        return prior_shares("train", info.counts)
     if spec == "uniform":
         return prior_shares("uniform", info.counts)
     if not isinstance(spec, str | os.PathLike):
@@ -171,10 +171,8 @@ def _json_entries(path: Path) -> Iterator[Entry]:
 
 
 def _share(text: str, where: str) -> float:
-    if _NUMBER.fullmatch(text):
-        value = float(text)
-        if 0 <= value < _TOO_MUCH:
-            return value
+    if _NUMBER.fullmatch(text) and 0 <= float(text) < _TOO_MUCH:
+        return float(text)
     hint = "give a plain number of 0 or more, such as 1200 or 0.12."
     if re.fullmatch(r"\d+,\d+", text):
         thousands, decimals = text.replace(",", ""), text.replace(",", ".")

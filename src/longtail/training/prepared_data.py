@@ -173,6 +173,12 @@ def prepare_data(
     return PreparedData(data, counts, groups, tuple(notes), whole, origins)
 
 
+def fold_numbers(config: DataConfig, data: ImageData) -> IntArray:
+    """Return the fold of each training image, as :func:`longtail.data.splits.assign_folds` makes them."""
+    train, groups, classes = data.splits["train"], config.group_column, len(data.classes)
+    return assign_folds(train, config.folds, seed=config.split_seed, groups=groups, num_classes=classes)
+
+
 def _one_fold(config: DataConfig, data: ImageData) -> tuple[ImageData, list[str]]:
     """Make one fold of the training images the test split."""
     if config.fold is None:
@@ -180,11 +186,7 @@ def _one_fold(config: DataConfig, data: ImageData) -> tuple[ImageData, list[str]
             f"--data.folds {config.folds} stands for as many runs: train them with 'longtail train --folds', or name "
             "the --data.fold of this one."
         )
-    whole = data.splits["train"]
-    numbers = assign_folds(
-        whole, config.folds, seed=config.split_seed, groups=config.group_column, num_classes=len(data.classes)
-    )
-    notes = []
+    whole, numbers, notes = data.splits["train"], fold_numbers(config, data), list[str]()
     if "test" in data.splits:
         notes.append("folds are made of the training images; the source's own test split is left untouched.")
     never = never_judged(whole.labels, numbers, data.classes)
