@@ -16,7 +16,7 @@ from rich.table import Table
 
 from longtail.config.schema import StageConfig
 from longtail.console import Interrupted, InterruptGuard, Reporter
-from longtail.device import JOBS, cores, memory_budget, on_cpu
+from longtail.device import JOBS, cores, memory_budget
 from longtail.experiments.grid_plan import Grid, PlannedRun, state_of
 from longtail.files import write_yaml
 from longtail.run.layout import GRID_FILE, log_file, write_config
@@ -155,7 +155,7 @@ def default_jobs(runs: Sequence[PlannedRun]) -> int:
     from longtail.training.engine import Engine
 
     device = Engine(runs[0].config.training).device
-    if on_cpu(str(device)):
+    if device.type == "cpu":
         return 1
     return max(1, min(GPU_JOBS, int(memory_budget(device) // GPU_BYTES)))
 

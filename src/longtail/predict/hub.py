@@ -209,7 +209,6 @@ def model_card(run: str | os.PathLike[str]) -> str:
     test = (metrics if adjusted is None else adjusted).get("test") or {}
     before_adjustment = info.adjustment is not None and adjusted is None
     source = last_name(str(config.get("data", {}).get("source", "")))
-    intervals = test.get("intervals") or {}
     import jinja2
 
     environment = jinja2.Environment(
@@ -227,9 +226,7 @@ def model_card(run: str | os.PathLike[str]) -> str:
         source=source,
         config=config,
         metrics=metrics,
-        figures=[
-            (words, test[name], intervals.get(name)) for name, words in _FIGURES.items() if test.get(name) is not None
-        ],
+        figures=_FIGURES,
         classes=_classes(info, test),
         test=test,
         few=FEW_IMAGES,

@@ -69,11 +69,14 @@ class Meter:
         device: Where the sums are kept.
         asynchronous: The device computes while the host continues: sums are sent off at one look and read at a later
             one.
+        sums: Those of earlier steps of the epoch, as :attr:`sums`.
     """
 
-    def __init__(self, device: torch.device, *, asynchronous: bool = False) -> None:
+    def __init__(self, device: torch.device, *, asynchronous: bool = False, sums: Tensor | None = None) -> None:
         self._asynchronous = asynchronous
         self._sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, correct, images, 1 + first bad step
+        if sums is not None:
+            self._sums += sums.to(self._sums)
         self._steps: list[tuple[Tensor, Tensor, int, int]] = []  # not added yet: one operation for many steps
         self._copy: Tensor | None = None  # on its way to the host
         self._arrived: torch.cuda.Event | None = None
@@ -84,10 +87,6 @@ class Meter:
         self._steps.append((loss, correct, count, step))
         if len(self._steps) == CHECK_STEPS:
             self._add_up()
-
-    def start_from(self, sums: Tensor) -> None:
-        """Continue from the sums of earlier steps of the epoch."""
-        self._sums += sums.to(self._sums)
 
     @property
     def sums(self) -> Tensor:
@@ -276,9 +275,7 @@ def train_epoch(stage: StageRun, epoch: int, first_step: int = 0, sums: Tensor |
         group["lr"] = learning_rate * group.get("lr_scale", 1.0)
     stage.sampler.set_epoch(epoch)
     stage.sampler.progress = epoch / stage.epochs
-    meter = stage.meter = Meter(engine.device, asynchronous=engine.asynchronous)
-    if sums is not None and engine.is_main:
-        meter.start_from(sums)
+    meter = stage.meter = Meter(engine.device, asynchronous=engine.asynchronous, sums=sums if engine.is_main else None)
     stage.paused, begun = 0.0, time.perf_counter()
     rows = stage.sampler.indices()[first_step * local :]
     steps = first_step + count_batches(len(rows), local)
