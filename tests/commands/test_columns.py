@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from longtail.experiments.grid_plan import Grid
 from longtail.run.layout import read_config
 
 Call = Callable[..., Any]
@@ -40,12 +41,16 @@ def test_every_command_takes_the_columns(cli: Call, train: Call, table: Path, tm
 
 
 def test_a_grid_is_planned_with_the_columns(cli: Call, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    planned: list[Any] = []
-    monkeypatch.setattr("longtail.experiments.grid_runner.run_grid", lambda grid, *_, **__: planned.append(grid) or {})
+    planned: list[Grid] = []
+
+    def fail_all(grid: Grid, *_: object, **__: object) -> dict[Path, str]:
+        planned.append(grid)
+        return {run.folder: "not trained here." for run in grid.runs}
+
+    monkeypatch.setattr("longtail.experiments.grid_runner.run_grid", fail_all)
     words = ("compare", f"csv:{table}", "--recipe", "cifar-lt/ce", "--recipe", "cifar-lt/gcl", "--out", "grid")
-    assert (
-        cli(*words, "--label-column", "kind", "--image-column", "where", "--set", "data.image_column=other").status == 0
-    )
+    done = cli(*words, "--label-column", "kind", "--image-column", "where", "--set", "data.image_column=other")
+    assert "2 of 2 runs failed" in done.complaint
     data = [run.config.data for run in planned[0].runs]
     assert {(config.label_column, config.image_column, config.split_column) for config in data} == {
         ("kind", "other", None)

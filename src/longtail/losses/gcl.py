@@ -218,15 +218,6 @@ class FeatureNoiseLoss(LongTailLoss):
     def adjust_logits(self, logits: Tensor, features: Tensor | None, /) -> AdjustedLogits:
         """``z'``."""
         assert features is not None  # forward has raised a clear error already
-        weight = self._weight_for(features)
-        noise = self.sample_noise(features)
-        with torch.autocast(logits.device.type, enabled=False):
-            changed = feature_noise_logits(
-                logits, noise, weight, self._log_deficit, strength=self.strength, signed=self.signed
-            )
-        return AdjustedLogits(changed)
-
-    def _weight_for(self, features: Tensor) -> Tensor:
         if not self._classifier:
             raise ValueError("FeatureNoiseLoss needs the classifier: call loss.attach_classifier(model.head) first.")
         weight = self._classifier[0].weight
@@ -236,4 +227,9 @@ class FeatureNoiseLoss(LongTailLoss):
                 f"features of size {features.shape[1]} do not fit a classifier of {weight.shape[1]} inputs: give the "
                 "loss the classifier's own input."
             )
-        return weight
+        noise = self.sample_noise(features)
+        with torch.autocast(logits.device.type, enabled=False):
+            changed = feature_noise_logits(
+                logits, noise, weight, self._log_deficit, strength=self.strength, signed=self.signed
+            )
+        return AdjustedLogits(changed)

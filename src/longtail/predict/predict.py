@@ -121,17 +121,8 @@ def predict_images(
     top_k = min(top_k, len(predictor.classes))
     ranked = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "probability")]
     columns = ["path", "prediction", "confidence", *([] if predictor.info.threshold is None else ["sure"]), *ranked]
-    digests = []
-    for name in (MODEL_FILE, WEIGHTS_FILE):
-        with Path(run, name).open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").digest())
-    settings = {
-        "images": _identity(images, listing),
-        "column": image_column,
-        "model": hashlib.sha256(b"".join(digests)).hexdigest(),
-        "top_k": top_k,
-        "prior": predictor.info.scores(torch.zeros(1, len(predictor.classes))).tolist() if prior else None,
-    }
+    expected = predictor.info.scores(torch.zeros(1, len(predictor.classes))).tolist() if prior else None
+    settings = _settings(run, images, listing, column=image_column, top_k=top_k, prior=expected)
     begun = time.perf_counter()
     table = Journal(path, columns, settings=settings, format=kind, restart=restart, count_doubles=listing.is_table)
     total = listing.total
@@ -161,13 +152,20 @@ def predict_images(
     return report
 
 
-def _identity(images: str | Path, listing: Images) -> list[object]:
-    """Identify the images by the absolute path that named them, and a table also by its size and time."""
-    path = os.path.abspath(images)  # noqa: PTH100 - the same words mean other images in another folder
-    if not listing.is_table:
-        return [path]
-    status = os.stat(images)  # noqa: PTH116
-    return [path, status.st_size, status.st_mtime_ns]
+def _settings(run: str, images: str | Path, listing: Images, **options: object) -> dict[str, object]:
+    """What the rows of a table depend on: images, model and options.
+
+    Images count by the absolute path that named them, a table also by its size and time.
+    """
+    identity: list[object] = [os.path.abspath(images)]  # noqa: PTH100 - the same words mean others in another folder
+    if listing.is_table:
+        status = os.stat(images)  # noqa: PTH116
+        identity += [status.st_size, status.st_mtime_ns]
+    digests = []
+    for name in (MODEL_FILE, WEIGHTS_FILE):
+        with Path(run, name).open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").digest())
+    return {"images": identity, "model": hashlib.sha256(b"".join(digests)).hexdigest(), **options}
 
 
 def _row(prediction: Prediction, columns: int) -> Row:
