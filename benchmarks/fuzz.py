@@ -207,7 +207,7 @@ def _used(run: Path, command: str, folder: Path, limit: float) -> tuple[str, str
                 return "sentence", str(error)
         with (
             mock.patch.object(grid_runner, "run_grid", _untrained),
-            mock.patch.object(folds, "run_grid", lambda grid, _: [grid_runner.Outcome(run) for run in grid.runs]),
+            mock.patch.object(folds, "run_grid", return_value={}),
         ):
             status, text = _called(words[command])
         if "too slow" in text:
@@ -222,16 +222,16 @@ def _used(run: Path, command: str, folder: Path, limit: float) -> tuple[str, str
         signal.signal(signal.SIGALRM, before)
 
 
-def _untrained(grid: Grid, *_: object, **__: object) -> list[grid_runner.Outcome]:
+def _untrained(grid: Grid, *_: object, **__: object) -> dict[Path, str]:
     """Look at the folder of each run of a grid, as before its training, and train none."""
-    return [grid_runner.Outcome(run, f"{state_of(run)}.") for run in grid.runs]
+    return {run.folder: f"{state_of(run)}." for run in grid.runs}
 
 
-def _trained(grid: Grid, reporter: Reporter) -> list[grid_runner.Outcome]:
+def _trained(grid: Grid, reporter: Reporter) -> dict[Path, str]:
     """Train the runs of a grid in this process, without those that it would start."""
     for run in grid.runs:
         start_run(run.config, run.folder, reporter)
-    return [grid_runner.Outcome(run) for run in grid.runs]
+    return {}
 
 
 def _called(words: list[str]) -> tuple[int, str]:
