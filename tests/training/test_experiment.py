@@ -152,7 +152,7 @@ def test_checkpoints_within_an_epoch_are_no_part_of_its_time(
     small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A clock that only saving moves: every save takes 1,000 seconds."""
-    from longtail.training import experiment as run
+    from longtail.run import checkpoint
 
     real, late = time.perf_counter, [0.0]
 
@@ -160,7 +160,7 @@ def test_checkpoints_within_an_epoch_are_no_part_of_its_time(
         late[0] += 1000.0
 
     monkeypatch.setattr(time, "perf_counter", lambda: real() + late[0])
-    monkeypatch.setattr(run, "save_checkpoint", saving)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", saving)
     metrics = start_run(small_config(epochs=1, training={"checkpoint_steps": 2}), tmp_path / "run", quiet)
     assert metrics["seconds"]["saving"] >= 2000
     assert metrics["seconds"]["stage1"] < 1000
