@@ -11,28 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 
+from longtail.commands import output
 from longtail.commands.arguments import SHORT, RunOptions, option_flag
-from longtail.commands.output import (
-    EXIT_INTERRUPTED,
-    IN_BRACKETS,
-    class_table,
-    interval_notes,
-    is_disk_full,
-    outline,
-    print_line,
-    summary_table,
-)
 from longtail.config.schema import Count, RunConfig
 from longtail.errors import LongtailError, UnreadableImageError, UsageError, resume_hint
-from longtail.run.layout import (
-    CONFIG_FILE,
-    METRICS_FILE,
-    MODEL_FILE,
-    REPORT_FILE,
-    WEIGHTS_FILE,
-    read_config,
-    refuse_existing,
-)
+from longtail.run import layout
 
 if TYPE_CHECKING:
     from longtail.console import Reporter
@@ -94,7 +77,7 @@ def train(
         raise UsageError("--moved-to is only for --resume RUN: add --resume, or leave --moved-to out.")
     if out is None:
         raise UsageError("--out RUN is required.")
-    refuse_existing(Path(out))  # before any image is looked at
+    layout.refuse_existing(Path(out))  # before any image is looked at
     run, images = requested_run(source, config=config, epochs=epochs, batch_size=batch_size, options=options)
     return train_command(run, out, source=images, quiet=quiet)
 
@@ -155,15 +138,19 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
 
     folder = Path(run)
     reporter = Reporter(quiet=quiet)
-    config = complete(read_config(folder))  # one of an earlier version may leave values to the machine
+    config = complete(layout.read_config(folder))  # one of an earlier version may leave values to the machine
     in_folds = config.data.is_cross_validation
-    needed = (METRICS_FILE, REPORT_FILE) if in_folds else (METRICS_FILE, WEIGHTS_FILE, MODEL_FILE, REPORT_FILE)
+    needed = (
+        (layout.METRICS_FILE, layout.REPORT_FILE)
+        if in_folds
+        else (layout.METRICS_FILE, layout.WEIGHTS_FILE, layout.MODEL_FILE, layout.REPORT_FILE)
+    )
     missing = [name for name in needed if not (folder / name).is_file()]
     if not missing:
         _remove_checkpoints(folder, config)
         reporter.say(f"{run} is complete already; nothing to do.")
         return 0
-    if missing == [REPORT_FILE] and not in_folds:  # stopped between its figures and its report
+    if missing == [layout.REPORT_FILE] and not in_folds:  # stopped between its figures and its report
         from longtail.run.result import read_metrics
 
         return _show_result(read_metrics(folder).plain(), config, run)
@@ -181,12 +168,12 @@ def _show_folds(out: str, metrics: Mapping[str, Any]) -> None:
     folds, judged = len(metrics["folds"]), metrics["test"]["num_images"]
     never: dict[str, int] = metrics.get("never_judged", {})
     of = f"{judged:,} of {judged + sum(never.values()):,} images, each" if never else "each image"
-    print_line(f"{out}: {folds} folds, {of} judged by a model that was not trained on it", style="italic")
+    output.print_line(f"{out}: {folds} folds, {of} judged by a model that was not trained on it", style="italic")
     for note in metrics["notes"]:
-        print_line(f"note: {note}")
-    Console().print(summary_table(metrics["test"]))
-    Console().print(class_table(metrics["test"]))
-    print_line(
+        output.print_line(f"note: {note}")
+    Console().print(output.summary_table(metrics["test"]))
+    Console().print(output.class_table(metrics["test"]))
+    output.print_line(
         f"These are figures of {folds} models. For one to use, train on all images: the same command without --folds."
     )
 
@@ -198,14 +185,14 @@ def _finish_training(work: Callable[[], dict[str, Any]], config: RunConfig, out:
     from longtail.console import Interrupted
     from longtail.training.engine import is_main_process
 
-    for line in outline(config):
+    for line in output.outline(config):
         reporter.say(line)
     try:
         metrics = work()
     except Interrupted:
         if is_main_process():  # also where --quiet was asked for
             sys.stderr.write(f"stopped; the checkpoint is saved. Continue with: {resume_hint(out)}\n")
-        return EXIT_INTERRUPTED
+        return output.EXIT_INTERRUPTED
     except torch.OutOfMemoryError as error:
         raise LongtailError(
             "the device is out of memory: train with --training.accumulation 2 or more, or a smaller --batch-size; "
@@ -213,7 +200,7 @@ def _finish_training(work: Callable[[], dict[str, Any]], config: RunConfig, out:
         ) from error
     except UnreadableImageError as error:
         remedy = f"longtail inspect {shlex.quote(config.data.source)} names all such images"
-        if (Path(out) / CONFIG_FILE).is_file():  # training had begun
+        if (Path(out) / layout.CONFIG_FILE).is_file():  # training had begun
             remedy = (
                 f"then continue with: {resume_hint(out)}, or train into a new --out with --data.skip_unreadable true "
                 f"({remedy})"
@@ -222,7 +209,7 @@ def _finish_training(work: Callable[[], dict[str, Any]], config: RunConfig, out:
             remedy += ", and --data.skip_unreadable true trains without them"
         raise LongtailError(f"{str(error).rstrip('.')}; {remedy}.") from error
     except (OSError, LongtailError) as error:
-        if is_disk_full(error) and (Path(out) / CONFIG_FILE).is_file():
+        if output.is_disk_full(error) and (Path(out) / layout.CONFIG_FILE).is_file():
             raise LongtailError(
                 f"no space left on the device of {out} while training; what was saved before is whole: "
                 f"free some space, then continue with: {resume_hint(out)}"
@@ -240,20 +227,20 @@ def _show_result(metrics: Mapping[str, Any], config: RunConfig, out: str) -> int
     if not is_main_process():
         return 0
     if metrics["test"] is not None:
-        print_line(f"test {describe(metrics['test'])}; {IN_BRACKETS}")
+        output.print_line(f"test {describe(metrics['test'])}; {output.IN_BRACKETS}")
         if not config.data.is_cross_validation:  # the table of folds has notes of its own
-            for note in interval_notes(metrics["test"]):
-                print_line(f"note: {note}")
+            for note in output.interval_notes(metrics["test"]):
+                output.print_line(f"note: {note}")
     folder = Path(out)
     try:
-        page = write_report([folder], folder / REPORT_FILE)
+        page = write_report([folder], folder / layout.REPORT_FILE)
     except (OSError, LongtailError) as error:  # what fails now loses nothing
         why = (getattr(error, "strerror", None) or str(error)).rstrip(".")
         raise LongtailError(
             f"the run in {out} is complete, but its report could not be written ({why}): fix that, then write it "
             f"with: {resume_hint(out)}"
         ) from error
-    print_line(f"report: {page}")
+    output.print_line(f"report: {page}")
     _remove_checkpoints(folder, config)
     if config.data.is_cross_validation:
         _show_folds(out, metrics)

@@ -12,16 +12,8 @@ import numpy.typing as npt
 
 from longtail.compare.seeds import mean_interval
 from longtail.counts import GROUP_NAMES, IntArray
+from longtail.evaluation import significance
 from longtail.evaluation.intervals import LEVEL_TEXT
-from longtail.evaluation.significance import (
-    ENOUGH_SEEDS,
-    EVIDENCE,
-    Difference,
-    matched_gain,
-    paired_means_interval,
-    unpaired_interval,
-    welch_interval,
-)
 from longtail.formatting import percent, signed
 from longtail.run.result import Ends, RunResult
 from longtail.run.tables import Predictions
@@ -74,7 +66,7 @@ def _sides(runs: Runs, baseline: Runs, split: str | None, value: Measure) -> tup
 
 def difference_between(
     runs: Runs, baseline: Runs, split: str | None, value: Measure, between: Between | None = None
-) -> Difference | None:
+) -> significance.Difference | None:
     """Compute the difference of a number between two configurations, with the intervals that make it evidence.
 
     From three seeds on, the interval over seeds is Student's of the pairs, or Welch's of the means if no run has a
@@ -96,13 +88,13 @@ def difference_between(
         return None
     images = between(*sides) if between else None
     if paired:
-        return Difference.of([a - b for a, b in zip(mine, base, strict=True)], images)
+        return significance.Difference.of([a - b for a, b in zip(mine, base, strict=True)], images)
     # Without pairs the deviations of both sides add up; runs of one seed are not independent.
     n, numbers = min(len(mine), len(base)), [[run.seed for run in side if run.seed is not None] for side in sides]
     std = (variance(mine) + variance(base)) ** 0.5 if n > 1 else None
     independent = all(len(set(side)) == len(side) for side in numbers)
-    seeds = welch_interval(mine, base) if independent and n >= ENOUGH_SEEDS else None
-    return Difference(fmean(mine) - fmean(base), std or None, n, images, seeds)
+    seeds = significance.welch_interval(mine, base) if independent and n >= significance.ENOUGH_SEEDS else None
+    return significance.Difference(fmean(mine) - fmean(base), std or None, n, images, seeds)
 
 
 def figure_of(run: RunResult, split: str | None, key: str) -> float | None:
@@ -117,7 +109,7 @@ def figure_interval(runs: Runs, split: str | None, key: str) -> Ends | None:
     return mean_interval([metrics.intervals.get(key) for metrics in splits])
 
 
-def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -> Difference | None:
+def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -> significance.Difference | None:
     """Compute the difference of a figure between two configurations; see :func:`difference_between`.
 
     If the runs kept predictions of the same test images, those are matched. If not, the interval over images can only
@@ -147,7 +139,7 @@ def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -
     if (change.seeds is not None and same_images) or first_ends is None or second_ends is None:
         return change
     first, second = (fmean(number for run in side if (number := value(run)) is not None) for side in (mine, base))
-    return replace(change, images=unpaired_interval(first, first_ends, second, second_ends))
+    return replace(change, images=significance.unpaired_interval(first, first_ends, second, second_ends))
 
 
 def matched_interval(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | None:
@@ -196,7 +188,7 @@ def _matched(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | None:
     predictions = [[run.predictions for run in side if run.predictions] for side in (mine, base)]
     right = [np.stack([(part.prediction == part.label)[in_group] for part in side]) for side in predictions]
     cluster = None if cluster is None else cluster[in_group]
-    return matched_gain(label[in_group], right[0], right[1], balanced=key != "accuracy", cluster=cluster)
+    return significance.matched_gain(label[in_group], right[0], right[1], balanced=key != "accuracy", cluster=cluster)
 
 
 def counted_between(counted: Counted, *, most: float = 1.0) -> Between:
@@ -217,7 +209,9 @@ def counted_between(counted: Counted, *, most: float = 1.0) -> Between:
 
     def between(mine: Runs, base: Runs) -> Ends | None:
         intervals = [
-            paired_means_interval(*sums(first), *sums(second), most=most, cluster=_cluster([*first, *second]))
+            significance.paired_means_interval(
+                *sums(first), *sums(second), most=most, cluster=_cluster([*first, *second])
+            )
             for first, second in _same_images(mine, base)
         ]
         return mean_interval(intervals)
@@ -225,7 +219,7 @@ def counted_between(counted: Counted, *, most: float = 1.0) -> Between:
     return between
 
 
-def mark(change: Difference | None) -> str:
+def mark(change: significance.Difference | None) -> str:
     """Return the mark after a difference in a table: * for evidence, i or s if it holds over images or seeds alone.
 
     Example:
@@ -234,12 +228,12 @@ def mark(change: Difference | None) -> str:
         >>> mark(Difference(0.03, 0.04, 3, images=(0.01, 0.05), seeds=(-0.069, 0.129)))
         'i'
     """
-    if change is None or change.holds is None or abs(change.mean) < EVIDENCE:
+    if change is None or change.holds is None or abs(change.mean) < significance.EVIDENCE:
         return ""
     return "*" if change.is_evidence else {"images": "i", "seeds": "s"}.get(change.holds, "")
 
 
-def difference_text(change: Difference | None) -> str:
+def difference_text(change: significance.Difference | None) -> str:
     """Phrase a difference without overclaiming, naming the intervals it holds over.
 
     Example:
@@ -269,7 +263,7 @@ def difference_text(change: Difference | None) -> str:
     return f"no clear difference ({points}{_why_unclear(change)})"
 
 
-def _why_unclear(change: Difference) -> str:
+def _why_unclear(change: significance.Difference) -> str:
     """Explain an unclear difference: the interval that contains zero, or a difference that is small."""
     failed = {"images": change.seeds, "seeds": change.images}.get(change.holds or "")
     low, high = failed or change.interval or (0.0, 0.0)

@@ -29,19 +29,7 @@ from longtail.device import named_device, seeded
 from longtail.errors import LongtailError, first_line, nearest
 from longtail.evaluation.posthoc import Adjustment, prior_shares
 from longtail.files import write_atomically
-from longtail.integrations.sklearn_model import (
-    FILE_NAME,
-    FORMAT_VERSION,
-    LABEL_KINDS,
-    HostLoader,
-    StoredClassifier,
-    build_network,
-    check_backbone,
-    load_features_model,
-    read_stored,
-    refuse_images,
-    refuse_single_image,
-)
+from longtail.integrations import sklearn_model
 from longtail.losses import LongTailLoss, build_loss, loss_class
 from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE
 from longtail.run.model_files import ModelInfo, ModelSpec, load_model, save_model, save_weights
@@ -172,10 +160,10 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """Return the probability of each class, float64 (N, C) in the order of ``classes_``, under the chosen prior."""
         check_is_fitted(self)
         if self.backbone is None:
-            refuse_images(X)
+            sklearn_model.refuse_images(X)
             rows = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         else:
-            refuse_single_image(X)
+            sklearn_model.refuse_single_image(X)
             rows = X
         self._move(named_device(self.device))
         with torch.inference_mode():
@@ -208,10 +196,10 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         folder, labels = Path(folder), self.classes_
         if labels.dtype == object and all(isinstance(label, str) for label in labels):
             labels = labels.astype(str)
-        if labels.dtype.kind not in LABEL_KINDS:
+        if labels.dtype.kind not in sklearn_model.LABEL_KINDS:
             raise LongtailError(f"labels of type {labels.dtype} cannot be saved: use text or numbers as labels.")
-        stored = StoredClassifier(
-            format_version=FORMAT_VERSION,
+        stored = sklearn_model.StoredClassifier(
+            format_version=sklearn_model.FORMAT_VERSION,
             parameters=self.get_params(),
             classes=labels.tolist(),
             label_type=labels.dtype.str,
@@ -235,7 +223,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 versions={"longtail": __version__},
             )
             save_model(self.model_, info, folder)
-        write_atomically(folder / FILE_NAME, stored)
+        write_atomically(folder / sklearn_model.FILE_NAME, stored)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -244,8 +232,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         Raises:
             LongtailError: A file is missing, damaged, or not of this class.
         """
-        path = Path(folder) / FILE_NAME
-        stored = read_stored(path)
+        path = Path(folder) / sklearn_model.FILE_NAME
+        stored = sklearn_model.read_stored(path)
         result = cls()
         try:
             result.set_params(**stored.parameters)._check_options()
@@ -258,7 +246,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         result.logit_scale_, result.assumed_prior_ = stored.logit_scale, stored.assumed_prior
         if stored.n_features_in is not None:
             result.n_features_in_, result.preprocessing_ = stored.n_features_in, None
-            result.model_ = load_features_model(path.with_name(WEIGHTS_FILE), stored)
+            result.model_ = sklearn_model.load_features_model(path.with_name(WEIGHTS_FILE), stored)
             return result
         result.model_, info = load_model(folder)
         result.preprocessing_ = info.preprocessing
@@ -275,7 +263,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         loss_class(self.loss)
         if not isinstance(self.loss_options, Mapping | None):
             raise TypeError(f"loss_options is a mapping of names to values or None, not {self.loss_options!r}.")
-        check_backbone(self.backbone)
+        sklearn_model.check_backbone(self.backbone)
         if self.retrain_sampler not in SAMPLERS:
             hint = nearest(str(self.retrain_sampler), SAMPLERS)
             raise LongtailError(f"retrain_sampler is unknown, {self.retrain_sampler!r}.{hint}")
@@ -288,10 +276,10 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def _check_training(self, X: Any, y: Any) -> tuple[Any, Tensor]:  # noqa: N803
         """The rows, and the label of each as a class index, int64 (N,); learns the classes on the way."""
         if self.backbone is None:
-            refuse_images(X)
+            sklearn_model.refuse_images(X)
             rows, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         else:
-            refuse_single_image(X)
+            sklearn_model.refuse_single_image(X)
             rows, y = X, column_or_1d(y, warn=True)
             if len(rows) != len(y):
                 raise LongtailError(f"{len(rows)} images do not fit {len(y)} labels: give one label an image.")
@@ -309,7 +297,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         head = loss.head if self.head == "auto" else self.head
         if loss.head == "cosine" and head != "cosine":
             raise LongtailError(f"the loss {self.loss!r} is defined on a cosine classifier: leave head at 'auto'.")
-        self.model_, self.preprocessing_ = build_network(
+        self.model_, self.preprocessing_ = sklearn_model.build_network(
             self.backbone,
             rows,
             len(self.classes_),
@@ -361,7 +349,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         stages += [(self.retrain_sampler, self.retrain_epochs)] if self.retrain_epochs else []
         if self.train_backbone and looks is not None:
             change = BatchTransform(looks.mean, looks.std, augmentation=self.augmentation, size=looks.size)
-            images = ImageInputs(HostLoader(stack_images(rows, looks.crop), labels, device), change)
+            images = ImageInputs(sklearn_model.HostLoader(stack_images(rows, looks.crop), labels, device), change)
             yield self.model_, images, *stages.pop(0), self.lr or _NETWORK_LR
         if stages:
             with torch.no_grad():

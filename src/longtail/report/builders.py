@@ -22,22 +22,12 @@ from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.evaluation.metrics import group_means
 from longtail.evaluation.significance import seeds_interval
 from longtail.formatting import listing, number, signed
+from longtail.report import plots
 from longtail.report.configurations import Measured, group_keys, named, run_keys, seed_note, side_by_side
-from longtail.report.plots import (
-    DOTTED,
-    GROUP_COLORS,
-    GROUP_LABELS,
-    add_line,
-    add_points,
-    blank,
-    count_axis,
-    epoch_axis,
-    run_style,
-)
 from longtail.report.section import Drawing, Key, Section, Table, in_rows, read_aloud
 from longtail.run.result import Ends
 
-CLASS_HEADS = (*GROUP_LABELS.values(), "With the size of the class")
+CLASS_HEADS = (*plots.GROUP_LABELS.values(), "With the size of the class")
 
 
 def trend_text(trend: RankTrend) -> str:
@@ -107,7 +97,7 @@ class Measure(Generic[K]):
     def set_axis(self, figure: go.Figure, ends: Ends) -> None:
         """Make the vertical axis of a figure one of these ends, with a dotted line at the level."""
         if self.level is not None:
-            figure.add_hline(y=self.level, line=DOTTED)
+            figure.add_hline(y=self.level, line=plots.DOTTED)
         figure.update_yaxes(self.axis_options(ends, self.axis or self.title))
 
     def axis_options(self, ends: Ends, title: str) -> dict[str, Any]:
@@ -213,14 +203,14 @@ class ClassSection:
             hover += f", {measure.across_title.lower()} %{{x:{measure.spec}}}"
         drawings = []
         for each in panels:
-            figure, run = blank(260 if len(self.measures) > 1 else 300, left=58), each.run
-            x = each.values[measure.across] if measure.across else count_axis(figure, run.counts)
+            figure, run = plots.blank(260 if len(self.measures) > 1 else 300, left=58), each.run
+            x = each.values[measure.across] if measure.across else plots.count_axis(figure, run.counts)
             y, whisker = each.values[measure.key], each.values.get(measure.whisker)
-            add_points(figure, run.group_of, x, y, hover=hover, whisker=whisker, notes=each.notes)
+            plots.add_points(figure, run.group_of, x, y, hover=hover, whisker=whisker, notes=each.notes)
             if measure.across:
                 figure.update_xaxes(measure.axis_options(ends, measure.across_title))
                 corners = np.power(10.0, ends) if measure.log else np.array(ends)
-                figure.add_scatter(x=corners, y=corners, mode="lines", line=DOTTED, hoverinfo="skip")
+                figure.add_scatter(x=corners, y=corners, mode="lines", line=plots.DOTTED, hoverinfo="skip")
             measure.set_axis(figure, ends)
             if len(self.measures) == 1:
                 heading = each.label
@@ -372,7 +362,7 @@ class LineSection:
         if self.symbols:
             legend = group_keys(first[0].run)
         elif self.panels == "configurations":
-            legend = tuple(Key(name, "line", GROUP_LABELS[name]) for name in _groups(shown))
+            legend = tuple(Key(name, "line", plots.GROUP_LABELS[name]) for name in _groups(shown))
         else:
             legend = run_keys([each.row for each in first])
         pairs = [pair for measure in self.measures if len(measure.lines) > 1 for pair in measure.lines.items()]
@@ -390,12 +380,14 @@ class LineSection:
         ends = measure.ends(each.values[key] for each in shown for key in keys if each.has(key))
         last, drawings = max(len(each.stage) for each in shown), []
         for name, title, lines in self._panels(measure, shown):
-            figure = blank(300 if self.panels == "configurations" else 240, left=58)
+            figure = plots.blank(300 if self.panels == "configurations" else 240, left=58)
             for line in lines:
                 y = np.where(line.values > 0, line.values, np.nan) if measure.log else line.values
                 opacity = 1 if sum(line.each.row is each.row for each in shown) == 1 else 0.55
                 hover = f"{self.place}: %{{y:{measure.spec}}}"
-                add_line(figure, line.x, y, name=line.name, hover=hover, edges=True, opacity=opacity, **line.style)
+                plots.add_line(
+                    figure, line.x, y, name=line.name, hover=hover, edges=True, opacity=opacity, **line.style
+                )
             alt = self.finish(figure, lines, title, measure.spec, last)
             measure.set_axis(figure, ends)
             drawings.append(Drawing(name, title, alt, figure))
@@ -404,7 +396,7 @@ class LineSection:
     def finish(self, figure: go.Figure, lines: Sequence[Line], title: str, spec: str, last: int) -> str:
         """Draw the horizontal axis of a figure, and return the text for screen readers."""
         stages = [line.each.end + 1 for line in lines if line.each.end + 1 < len(line.values)]
-        epoch_axis(figure, stages, last)
+        plots.epoch_axis(figure, stages, last)
         parts = []
         for line in lines:
             start, end = (number(float(line.values[epoch]), spec) for epoch in (0, line.each.end))
@@ -415,14 +407,14 @@ class LineSection:
         """The id, the title and the lines of each figure of a measure."""
         if self.panels == "configurations":
             for index, each in enumerate(shown):
-                looks = [(name, GROUP_LABELS[name], GROUP_COLORS[name]) for name in each.groups]
+                looks = [(name, plots.GROUP_LABELS[name], plots.GROUP_COLORS[name]) for name in each.groups]
                 title = each.label if len(self.measures) == 1 else f"{each.label}: {measure.title}"
                 yield f"{measure.id}-{index}", title, [line for look in looks for line in measure.lines_of(each, *look)]
             return
         for group in _groups(shown) if self.panels == "groups" else [None]:
-            title = f"{GROUP_LABELS[group]}: {measure.title}" if group else measure.title
+            title = f"{plots.GROUP_LABELS[group]}: {measure.title}" if group else measure.title
             members = [each for each in shown if group in (None, *each.groups)]
-            lines = [measure.lines_of(each, group, each.label, *run_style(each.row.color)) for each in members]
+            lines = [measure.lines_of(each, group, each.label, *plots.run_style(each.row.color)) for each in members]
             yield f"{measure.id}-{group}" if group else measure.id, title, list(chain.from_iterable(lines))
 
     def numbers(self, each: Measured) -> str:
@@ -432,7 +424,7 @@ class LineSection:
         if self.panels == "measures":
             return f"{texts[0]} under {each.label}"
         parts = [
-            f"{texts[GROUP_NAMES.index(name)]} for {GROUP_LABELS[name].lower()}"
+            f"{texts[GROUP_NAMES.index(name)]} for {plots.GROUP_LABELS[name].lower()}"
             for name in dict.fromkeys((each.groups[-1], each.groups[0]))
         ]
         return f"{listing(parts)} classes under {each.label}"
@@ -447,7 +439,7 @@ class LineSection:
                     for epoch in dict.fromkeys((0, each.end, len(each.stage) - 1)):
                         cells = [number(value, measure.spec) for value in each.values[key][epoch]]
                         rows.append((each.label, title, str(epoch + 1), *cells))
-        columns = ["Value"] if self.panels == "measures" else GROUP_LABELS.values()
+        columns = ["Value"] if self.panels == "measures" else plots.GROUP_LABELS.values()
         caption = f"{self.title}: first epoch, last epoch of stage 1 and last epoch."
         return Table(caption, ("Configuration", "Measure", "Epoch", *columns), tuple(rows), labels=2)
 

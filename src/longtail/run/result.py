@@ -20,17 +20,9 @@ from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.metrics import add_intervals
 from longtail.evaluation.posthoc import Adjustment
 from longtail.files import read_json, remove, write_json
+from longtail.run import layout
 from longtail.run.analysis import read_analysis
 from longtail.run.dynamics import Dynamics, read_dynamics
-from longtail.run.layout import (
-    ADJUSTED_FILE,
-    CONFIG_FILE,
-    METRICS_FILE,
-    MODEL_FILE,
-    Table,
-    read_options,
-    require_folder,
-)
 from longtail.run.model_files import load_info
 from longtail.run.tables import EpochRow, ExampleImage, Predictions, read_examples, read_history, read_predictions
 
@@ -195,7 +187,7 @@ def write_metrics(run: Path, metrics: Mapping[str, Any]) -> None:
     Raises:
         LongtailError: The file cannot be written; the one before stays.
     """
-    write_json(run / METRICS_FILE, {"format": METRICS_FORMAT, **metrics})
+    write_json(run / layout.METRICS_FILE, {"format": METRICS_FORMAT, **metrics})
 
 
 def read_metrics(run: Path) -> RunMetrics:
@@ -204,11 +196,11 @@ def read_metrics(run: Path) -> RunMetrics:
     Raises:
         LongtailError: It is missing, damaged, or of a newer format.
     """
-    path = run / METRICS_FILE
-    if not path.is_file() and not (run / CONFIG_FILE).is_file():
+    path = run / layout.METRICS_FILE
+    if not path.is_file() and not (run / layout.CONFIG_FILE).is_file():
         raise LongtailError(f"{run} is not a run: name a folder that longtail train has made.")
     if not path.is_file():
-        raise LongtailError(f"{run} has no {METRICS_FILE}: finish the run with: {resume_hint(run)}")
+        raise LongtailError(f"{run} has no {layout.METRICS_FILE}: finish the run with: {resume_hint(run)}")
     remedy = f"delete it and write it again with: {resume_hint(run)}"
     return read_json(path, TypeAdapter(RunMetrics), remedy, METRICS_FORMAT)
 
@@ -225,7 +217,7 @@ def write_adjusted(run: Path, adjustment: Adjustment, figures: Mapping[str, Any]
         LongtailError: The file cannot be written; the one before stays.
     """
     head = {"format": ADJUSTED_FORMAT, "adjustment": fingerprint(adjustment), "chosen": dict(adjustment.chosen)}
-    write_json(run / ADJUSTED_FILE, head | dict(figures))
+    write_json(run / layout.ADJUSTED_FILE, head | dict(figures))
 
 
 def read_adjusted(run: Path, adjustment: Adjustment) -> dict[str, Any] | None:
@@ -234,7 +226,7 @@ def read_adjusted(run: Path, adjustment: Adjustment) -> dict[str, Any] | None:
     Raises:
         LongtailError: The file is damaged or of a newer format.
     """
-    path = run / ADJUSTED_FILE
+    path = run / layout.ADJUSTED_FILE
     if not path.is_file():
         return None
     figures = read_json(path, TypeAdapter(_Adjusted), "delete it and run `longtail adjust` again", ADJUSTED_FORMAT)
@@ -249,7 +241,7 @@ def remove_adjusted(run: Path) -> None:
     Raises:
         LongtailError: The system refuses.
     """
-    remove(run / ADJUSTED_FILE, "remove it by hand")
+    remove(run / layout.ADJUSTED_FILE, "remove it by hand")
 
 
 def fingerprint(adjustment: Adjustment) -> str:
@@ -286,7 +278,7 @@ class RunResult:
 
     folder: Path
     recipe: str
-    config: Table
+    config: layout.Table
     counts: ClassCounts
     group_of: tuple[GroupName, ...]
     test: Metrics | None
@@ -306,17 +298,17 @@ class RunResult:
         Raises:
             LongtailError: The folder is not a finished run, or a file in it is damaged or of a newer format.
         """
-        root = require_folder(folder)
+        root = layout.require_folder(folder)
         metrics = read_metrics(root)
         counts = ClassCounts(metrics.train_counts, metrics.classes)
         stored = {index: name for name, rows in metrics.groups.items() for index in rows}
-        adjustment = load_info(root).adjustment if (root / MODEL_FILE).is_file() else None
+        adjustment = load_info(root).adjustment if (root / layout.MODEL_FILE).is_file() else None
         method = "" if adjustment is None else str(adjustment.chosen.get("method", "post-hoc"))
         tested = {int(name.removeprefix("stage")): splits.get("test") for name, splits in metrics.stages.items()}
         return cls(
             folder=root,
             recipe=metrics.recipe or root.name,
-            config=read_options(root),
+            config=layout.read_options(root),
             counts=counts,
             group_of=tuple(stored.get(index, name) for index, name in enumerate(counts.group_of())),
             test=metrics.test and metrics.test.completed(),

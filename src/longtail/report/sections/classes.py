@@ -12,21 +12,10 @@ from longtail.analysis.norms import rank_trend
 from longtail.compare.table import Comparison, Row
 from longtail.counts import FEW_IMAGES, GROUP_NAMES, ClassCounts, FloatArray, GroupName
 from longtail.formatting import class_word, interval_text, listing, number, percent, sentence_case, signed
+from longtail.report import plots
 from longtail.report.class_table import class_confusions, class_intervals, class_recalls, mean_recalls, tested_images
 from longtail.report.configurations import group_keys, named, spoken
 from longtail.report.pictures import Picture, class_pictures, error_pictures
-from longtail.report.plots import (
-    CROWDED,
-    GROUP_COLORS,
-    GROUP_LABELS,
-    JITTER,
-    MANY_POINTS,
-    TREND,
-    blank,
-    by_group,
-    class_accuracy,
-    clip,
-)
 from longtail.report.section import Cell, Drawing, Key, Section, Table
 
 HARDEST, PICTURES = 6, 4
@@ -68,7 +57,7 @@ def hardest(comparison: Comparison) -> Section | None:
     sentence = f"The {len(hard)} hardest of the {enough:,} classes with at least {FEW_IMAGES} {split} images."
     if len(shown) < len(rows):
         sentence += f" Shown for {listing(shown)}, the first and the one best on few-shot classes."
-    data: dict[str, object] = {"classes": hard, "labels": GROUP_LABELS, "split": split}
+    data: dict[str, object] = {"classes": hard, "labels": plots.GROUP_LABELS, "split": split}
     return Section("hardest", "Hardest classes", sentence, partial="hardest.html.j2", data=data)
 
 
@@ -126,7 +115,7 @@ def training_set(comparison: Comparison) -> Section:
     for name in GROUP_NAMES:
         images = run.counts.array[[group == name for group in run.group_of]]
         size = f"{len(images):,} {'class' if len(images) == 1 else 'classes'}"
-        keys.append(Key(name, "square", f"{GROUP_LABELS[name]}: {size}, {images.sum():,} images"))
+        keys.append(Key(name, "square", f"{plots.GROUP_LABELS[name]}: {size}, {images.sum():,} images"))
     sentence = imbalance_words(run.counts)
     return Section("classes", "The training set", sentence, legend=tuple(keys), drawings=tuple(drawings))
 
@@ -145,19 +134,19 @@ def class_histogram(counts: ClassCounts, group_of: Sequence[GroupName], *, run: 
         ['Many-shot', 'Medium-shot', 'Few-shot']
     """
     order = np.argsort(-counts.array, kind="stable")
-    figure = blank(300, left=48)
-    for group, rank in by_group([group_of[index] for index in order]):
+    figure = plots.blank(300, left=48)
+    for group, rank in plots.by_group([group_of[index] for index in order]):
         classes = order[rank]
         options = {
             "x": rank.astype(np.int32),
             "y": counts.array[classes],
-            "name": GROUP_LABELS[group],
+            "name": plots.GROUP_LABELS[group],
             "customdata": classes.astype(np.int32),
             "meta": "class" if run is None else f"class:{run}",
             "hovertemplate": "%{text}<extra></extra>",
         }
-        color = GROUP_COLORS[group]
-        if len(counts) > MANY_POINTS:
+        color = plots.GROUP_COLORS[group]
+        if len(counts) > plots.MANY_POINTS:
             figure.add_scatter(
                 **options, mode="lines", line={"color": color, "width": 1, "shape": "hv"}, fill="tozeroy"
             )
@@ -165,13 +154,13 @@ def class_histogram(counts: ClassCounts, group_of: Sequence[GroupName], *, run: 
             figure.add_bar(**options, marker={"color": color, "line": {"width": 0}}, textposition="none")
     named = len(counts) <= NAMED_BARS
     margin = {"b": 34 if named else 30}
-    figure.update_layout(bargap=0.18 if len(counts) <= CROWDED else 0, barmode="overlay", margin=margin)
+    figure.update_layout(bargap=0.18 if len(counts) <= plots.CROWDED else 0, barmode="overlay", margin=margin)
     figure.update_xaxes(
         title=None if named else "Classes, from the largest to the smallest",
         range=[-0.75, len(counts) - 0.25],
         showticklabels=named,
         tickvals=list(range(len(counts))) if named else [],
-        ticktext=[clip(counts.names[index], 14) for index in order] if named else [],
+        ticktext=[plots.clip(counts.names[index], 14) for index in order] if named else [],
     )
     figure.update_yaxes(title="Training images", rangemode="tozero", nticks=6, tickformat=",")
     return figure
@@ -204,7 +193,7 @@ def accuracy(comparison: Comparison) -> Section | None:
     drawings = []
     for position, (row, recall) in enumerate(zip(rows, recalls, strict=True)):
         run, height = row.runs[0], 260 if len(rows) > DENSE else 320
-        figure = class_accuracy(run.counts, run.group_of, recall, height=height, run=position)
+        figure = plots.class_accuracy(run.counts, run.group_of, recall, height=height, run=position)
         alt = f"Points of accuracy against training images for each class under {row.label}."
         drawings.append(Drawing(f"accuracy-{position}", row.label, alt, figure))
     trends, missed = [], []
@@ -214,10 +203,10 @@ def accuracy(comparison: Comparison) -> Section | None:
         missed.append(f"{(recall == 0).sum():,} under {row.label}")
     sentence = f"Rank correlation with training images: {listing(trends)}. Classes never recognized: {listing(missed)}."
     legend = group_keys(first)
-    if any(trace.name == TREND for drawing in drawings for trace in drawing.figure.data):
+    if any(trace.name == plots.TREND for drawing in drawings for trace in drawing.figure.data):
         legend += (Key("ink", "line", "Smoothed mean"),)
-    if len(first.counts) > CROWDED:
-        moved = percent(JITTER, 0, unit=False)
+    if len(first.counts) > plots.CROWDED:
+        moved = percent(plots.JITTER, 0, unit=False)
         sentence += f" Points are moved by up to {moved} points, up or down, to show them all."
     layout = "one" if len(rows) == 1 else "two" if len(rows) <= DENSE else "three"
     table = _table(comparison, recalls)

@@ -16,19 +16,8 @@ from longtail.compare.seeds import MeanStd
 from longtail.compare.table import Comparison, Row
 from longtail.counts import GroupName
 from longtail.formatting import listing, number, percent
+from longtail.report import plots
 from longtail.report.configurations import FirstRun, analyzed_splits, group_keys, named, seed_note, side_by_side
-from longtail.report.plots import (
-    CROWDED,
-    GROUP_COLORS,
-    GROUP_LABELS,
-    GROUP_SYMBOLS,
-    INK,
-    MANY_POINTS,
-    RUN_COLORS,
-    blank,
-    by_group,
-    clip,
-)
 from longtail.report.section import Drawing, Key, Section, Table, in_rows
 
 Points = npt.NDArray[np.float32]
@@ -110,7 +99,7 @@ def build(comparison: Comparison) -> Section | None:
     legend, sentence = group_keys(first.run) if rows else (), ""
     if rows:
         drawn = rows[0][0].drawn
-        if len(first.run.counts) <= CROWDED:
+        if len(first.run.counts) <= plots.CROWDED:
             legend += (Key("ink", "circle", "Larger, outlined: mean of a class"),)
         which = f"{len(drawn):,}" if drawn.all() else f"{drawn.sum():,} of {len(drawn):,}"
         sentence = (
@@ -178,8 +167,8 @@ def scatter(points: Points, labels: Labels, looks: Sequence[Look], names: Sequen
         >>> [(trace.name, len(trace.x)) for trace in scatter(points, labels, group_looks(["many", "few"])).data]
         [('Many-shot', 2), ('Few-shot', 1), ('Many-shot, class means', 1), ('Few-shot, class means', 1)]
     """
-    figure, size = blank(420, left=10), sum(len(classes) for *_, classes in looks)
-    kind = go.Scattergl if len(points) > MANY_POINTS else go.Scatter
+    figure, size = plots.blank(420, left=10), sum(len(classes) for *_, classes in looks)
+    kind = go.Scattergl if len(points) > plots.MANY_POINTS else go.Scatter
     shared = {"mode": "markers", "meta": "class", "hovertemplate": "%{text}<extra></extra>"}
     for name, color, symbol, classes in looks:
         members = np.isin(labels, classes)
@@ -188,7 +177,7 @@ def scatter(points: Points, labels: Labels, looks: Sequence[Look], names: Sequen
         x, y = points[members].T
         if members.any():
             figure.add_trace(kind(x=x, y=y, customdata=labels[members], name=name, marker=marker, **shared))
-    if size > CROWDED:
+    if size > plots.CROWDED:
         return figure
     images = np.bincount(labels, minlength=size)
     sums = [np.bincount(labels, weights=axis, minlength=size) for axis in points.T]
@@ -196,27 +185,30 @@ def scatter(points: Points, labels: Labels, looks: Sequence[Look], names: Sequen
         seen = classes[images[classes] > 0]
         x, y = ((axis[seen] / images[seen]).astype(np.float32) for axis in sums)
         marker = {"color": color, "symbol": symbol, "size": 10 if size <= FEW_MEANS else 7}
-        marker["line"] = {"color": INK, "width": 1.2}
+        marker["line"] = {"color": plots.INK, "width": 1.2}
         options = {"customdata": seen.astype(np.int32), "name": f"{name}, class means", "marker": marker}
         figure.add_trace(kind(x=x, y=y, **options, **shared))
         for position, index in enumerate(seen if 0 < len(names) <= NAMED else ()):
-            words = {"text": clip(names[index], 16), "showarrow": False, "yshift": 12}
-            figure.add_annotation(x=float(x[position]), y=float(y[position]), font={"size": 11, "color": INK}, **words)
+            words = {"text": plots.clip(names[index], 16), "showarrow": False, "yshift": 12}
+            figure.add_annotation(
+                x=float(x[position]), y=float(y[position]), font={"size": 11, "color": plots.INK}, **words
+            )
     return figure
 
 
 def group_looks(group_of: Sequence[GroupName]) -> list[Look]:
     """One for each shot group that has classes."""
     return [
-        (GROUP_LABELS[name], GROUP_COLORS[name], GROUP_SYMBOLS[name], classes) for name, classes in by_group(group_of)
+        (plots.GROUP_LABELS[name], plots.GROUP_COLORS[name], plots.GROUP_SYMBOLS[name], classes)
+        for name, classes in plots.by_group(group_of)
     ]
 
 
 def class_looks(classes: int) -> list[Look]:
     """One for each class while they last; further classes share them in turn."""
-    colors, size = len(RUN_COLORS), len(RUN_COLORS) * len(CLASS_SYMBOLS)
+    colors, size = len(plots.RUN_COLORS), len(plots.RUN_COLORS) * len(CLASS_SYMBOLS)
     return [
-        ("Classes", RUN_COLORS[first % colors], CLASS_SYMBOLS[first // colors], np.arange(first, classes, size))
+        ("Classes", plots.RUN_COLORS[first % colors], CLASS_SYMBOLS[first // colors], np.arange(first, classes, size))
         for first in range(min(classes, size))
     ]
 

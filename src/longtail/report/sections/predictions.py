@@ -26,21 +26,7 @@ from longtail.evaluation.metrics import Mask, class_weights
 from longtail.evaluation.selective import coverage_curve, threshold_for_coverage
 from longtail.evaluation.significance import unpaired_interval
 from longtail.formatting import MINUS, interval_text, percent, signed
-from longtail.report.configurations import (
-    BAND_SENTENCE,
-    PART_LABELS,
-    PARTS,
-    Part,
-    against_first,
-    group_keys,
-    has_bands,
-    known_predictions,
-    part_masks,
-    predicted_rows,
-    run_keys,
-    side_by_side,
-    smallest_group,
-)
+from longtail.report import configurations
 from longtail.report.plots import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED, add_line, blank, run_style
 from longtail.report.section import Cell, Drawing, Key, Section, Table, read_aloud
 from longtail.run.result import Ends, RunResult
@@ -66,7 +52,7 @@ def compared(rows: Sequence[Row], counted: Counted, words: Callable[[float], str
         values, counts = map(np.asarray, counted(run, run.predictions))
         return float(values[counts].mean()) if counts.any() else None
 
-    return against_first(rows, "test", mean, words=words, between=counted_between(counted, most=most))
+    return configurations.against_first(rows, "test", mean, words=words, between=counted_between(counted, most=most))
 
 
 SMALLEST, LARGEST = 4.0, 19.0
@@ -75,12 +61,12 @@ SMALLEST, LARGEST = 4.0, 19.0
 
 def calibration(comparison: Comparison) -> Section | None:
     """Draw reliability diagrams by group, and list the calibration errors; None without predictions."""
-    rows = predicted_rows(comparison)
+    rows = configurations.predicted_rows(comparison)
     if not rows:
         return None
-    diagrams = [{part: mean_diagram(row, part) for part in PARTS} for row in rows]
+    diagrams = [{part: mean_diagram(row, part) for part in configurations.PARTS} for row in rows]
     most = max(int(parts[name].count.max()) for parts in diagrams for name in GROUP_NAMES)
-    heads, drawings, lines = ("Configuration", *PART_LABELS.values()), [], []
+    heads, drawings, lines = ("Configuration", *configurations.PART_LABELS.values()), [], []
     for index, (row, parts) in enumerate(zip(rows, diagrams, strict=True)):
         cells = [
             (percent(each.ece, unit=False), interval_text(each.interval)) if each.count.any() else "n/a"
@@ -98,32 +84,35 @@ def calibration(comparison: Comparison) -> Section | None:
     for unit in sorted({run.test.unit for row in rows for run in row.runs if run.test is not None} - {"image"}):
         caption += f" Images of one {unit} count as independent here, which makes the intervals too narrow."
 
-    def gaps(part: Part) -> str:
+    def gaps(part: configurations.Part) -> str:
         return compared(
             rows,
-            lambda run, each: (each.confidence - (each.label == each.prediction), part_masks(run, each)[part]),
+            lambda run, each: (
+                each.confidence - (each.label == each.prediction),
+                configurations.part_masks(run, each)[part],
+            ),
             lambda value: f"{signed(value)} points",
             most=2.0,
         )
 
-    tail = smallest_group(rows[0].runs[0])
+    tail = configurations.smallest_group(rows[0].runs[0])
     sentence = (
         "Mean confidence minus accuracy, above 0 where a model is too sure, every image counting the same. On "
         f"{GROUP_LABELS[tail].lower()} images: {gaps(tail)}. On all images: {gaps('all')}."
     )
-    legend = (*group_keys(rows[0].runs[0]), Key("muted", "dotted", "Confidence equals accuracy"))
-    table, layout = Table(caption, heads, tuple(lines), folded=""), side_by_side(len(rows))
+    legend = (*configurations.group_keys(rows[0].runs[0]), Key("muted", "dotted", "Confidence equals accuracy"))
+    table, layout = Table(caption, heads, tuple(lines), folded=""), configurations.side_by_side(len(rows))
     return Section("calibration", "Calibration by group", sentence, layout, legend, tuple(drawings), table=table)
 
 
-def mean_diagram(row: Row, part: Part) -> Reliability:
+def mean_diagram(row: Row, part: configurations.Part) -> Reliability:
     """The diagram of the images of all seeds, with the mean of the seeds' errors.
 
     The error of the pooled images would be smaller than that of any seed, as gaps of opposite signs cancel.
     """
     seeds = []
-    for run, predictions in known_predictions(row):
-        mask = part_masks(run, predictions)[part]
+    for run, predictions in configurations.known_predictions(row):
+        mask = configurations.part_masks(run, predictions)[part]
         seeds.append((predictions.confidence[mask], (predictions.label == predictions.prediction)[mask]))
     diagrams = [reliability(*seed) for seed in seeds]
     pooled = reliability(*map(np.concatenate, zip(*seeds, strict=True)), draws=0)
@@ -131,7 +120,7 @@ def mean_diagram(row: Row, part: Part) -> Reliability:
     return replace(pooled, ece=float(error), interval=interval)
 
 
-def reliability_diagram(parts: Mapping[Part, Reliability], most: int) -> go.Figure:
+def reliability_diagram(parts: Mapping[configurations.Part, Reliability], most: int) -> go.Figure:
     """Accuracy against confidence by group, one point a bin, its area the number of images.
 
     Args:
@@ -199,12 +188,12 @@ HALF = 0.5
 
 def coverage(comparison: Comparison) -> Section | None:
     """Draw the accuracy of the surest images against their share, all and by group; None without predictions."""
-    rows = predicted_rows(comparison)
+    rows = configurations.predicted_rows(comparison)
     if not rows:
         return None
-    bands, drawings, cells = has_bands(rows), [], []
+    bands, drawings, cells = configurations.has_bands(rows), [], []
     heads = ("Configuration", "Images", *(f"Surest {percent(share, 0)}" for share in SHOWN))
-    for part, title in PART_LABELS.items():
+    for part, title in configurations.PART_LABELS.items():
         lines = [line for row in rows if (line := coverage_line(row, part)) is not None]
         if not lines:
             continue
@@ -221,21 +210,24 @@ def coverage(comparison: Comparison) -> Section | None:
     table = Table("Accuracy in % of the surest images.", heads, tuple(cells), labels=2)
     # The threshold of each run is taken as given.
     right = compared(rows, lambda _, each: (each.label == each.prediction, _answered(each)))
-    tail = compared(rows, lambda run, each: (_answered(each), part_masks(run, each)[smallest_group(run)]))
+    tail = compared(
+        rows,
+        lambda run, each: (_answered(each), configurations.part_masks(run, each)[configurations.smallest_group(run)]),
+    )
     sentence = f"Of the surest half of all images, this share is right: {right}."
     if tail:
-        group = GROUP_LABELS[smallest_group(rows[0].runs[0])].lower()
+        group = GROUP_LABELS[configurations.smallest_group(rows[0].runs[0])].lower()
         sentence += f" That half holds this share of the {group} images: {tail}."
-    sentence += f" {BAND_SENTENCE}" if bands else ""
-    legend, title = run_keys(rows), "Answering only when sure"
+    sentence += f" {configurations.BAND_SENTENCE}" if bands else ""
+    legend, title = configurations.run_keys(rows), "Answering only when sure"
     return Section("coverage", title, sentence, "four", legend, tuple(drawings), table=table)
 
 
-def coverage_line(row: Row, part: Part) -> tuple[Row, FloatArray, Band] | None:
+def coverage_line(row: Row, part: configurations.Part) -> tuple[Row, FloatArray, Band] | None:
     """The mean of the seeds' curves at ``COVERAGE`` with Wilson's intervals; in a group every class counts the same."""
     curves, images = [], 0
-    for run, predictions in known_predictions(row):
-        mask = part_masks(run, predictions)[part]
+    for run, predictions in configurations.known_predictions(row):
+        mask = configurations.part_masks(run, predictions)[part]
         if mask.any():
             right = predictions.label == predictions.prediction
             weight = None if part == "all" else class_weights(predictions.label)[mask]
@@ -271,7 +263,7 @@ def priors(comparison: Comparison) -> Section | None:
     rows = [row for row in comparison.final if any(run.folder in curves for run in row.runs)]
     if not rows or rows[0].runs[0].counts.imbalance_ratio == 1:
         return None
-    means, bands = [(row, mean_prior_shift(curves, row.runs)) for row in rows], has_bands(rows)
+    means, bands = [(row, mean_prior_shift(curves, row.runs)) for row in rows], configurations.has_bands(rows)
     lines = [(row, mean.accuracy, tuple(np.clip(mean.ends, 0, 1))) for row, mean in means]
     hover = "prior n^%{x:.2f}: %{y:.1%} ± %{customdata:.1%}"
     figure = accuracy_lines(lines, EXPONENTS, hover=hover, height=380, bands=bands)
@@ -284,15 +276,15 @@ def priors(comparison: Comparison) -> Section | None:
     cells = _priors_rows(means, curves, split)
     alt = read_aloud("Lines of accuracy in % against the test prior", heads, cells)
     value, between = _at(curves, max(PRIORS))
-    reverse = against_first(rows, split, value, between=between)
+    reverse = configurations.against_first(rows, split, value, between=between)
     sentence = (
         "Accuracy on test sets that hold the classes in other proportions, from those of training over balanced to "
         f"their reverse; no model is told the prior. On the reverse: {reverse}."
     )
-    sentence += f" {BAND_SENTENCE}" if bands else ""
+    sentence += f" {configurations.BAND_SENTENCE}" if bands else ""
     caption = "Accuracy in % under other test priors, and differences in points, with 95% intervals."
     table, drawing = Table(caption, heads, tuple(cells)), Drawing("prior-shift", "", alt, figure)
-    title, legend = "Accuracy under other test priors", run_keys(rows)
+    title, legend = "Accuracy under other test priors", configurations.run_keys(rows)
     return Section("prior", title, sentence, legend=legend, drawings=(drawing,), table=table)
 
 
