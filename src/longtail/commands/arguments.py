@@ -336,18 +336,14 @@ def _help(program: str, function: Command, arguments: Sequence[Argument], *, eve
         if everything and "." in argument.name and argument.flag == f"--{argument.name}":
             title = argument.name.partition(".")[0]
         extra: dict[str, Any] = {"action": "store_true"} if argument.is_switch else {"metavar": argument.metavar}
-        name, text = argument.flag or argument.name, texts.get(argument.name, "") + _default(values.get(argument.name))
+        name, text, value = argument.flag or argument.name, texts.get(argument.name, ""), values.get(argument.name)
+        # A default that tells nothing, as that of a switch, is left out.
+        if value not in (None, inspect.Parameter.empty, "", (), [], {}) and value is not False:
+            text += f" (default: {value if isinstance(value, str) else json.dumps(value)})"
         groups[title].add_argument(name, help=text.replace("%", "%%"), **extra)
     for flag in ("--help", *(() if all(argument.shown for argument in arguments) else ("--help-all",))):
         groups["options"].add_argument(flag, action="store_true", help=_HELP[flag])
     return parser.format_help()
-
-
-def _default(value: Any) -> str:
-    """The default of an argument in brackets; empty where it tells nothing, as that of a switch."""
-    if value in (None, inspect.Parameter.empty, "", (), [], {}) or value is False:
-        return ""
-    return f" (default: {value if isinstance(value, str) else json.dumps(value)})"
 
 
 def _explanations(documented: Any) -> dict[str, str]:

@@ -38,19 +38,19 @@ def cache(
         clear: delete the files, except those another process is writing
         json: print JSON instead of a table
     """
-    from longtail.data.loading.cache_folder import by_source, cache_entries, cache_folder, cache_limit, remove_entry
+    from longtail.data.loading.cache_folder import by_source, cache_entries, cache_limit, cache_root, remove_entry
 
     limit = cache_limit()
     entries = _chosen(cache_entries(), source, older_than)
     total = sum(entry.size for entry in entries)
-    facts = {"folder": str(cache_folder()), "bytes": total, "limit_bytes": int(limit)}
+    facts = {"folder": str(cache_root()), "bytes": total, "limit_bytes": int(limit)}
     if clear:
         deleted = [entry for entry in entries if remove_entry(entry.path)]
         freed, in_use = sum(entry.size for entry in deleted), len(entries) - len(deleted)
         if json:
             print_json(facts | {"freed_bytes": freed, "freed_files": len(deleted), "files_in_use": in_use})
             return
-        print_line(f"{size_words(freed)} in {_files(len(deleted))} deleted from {cache_folder()}")
+        print_line(f"{size_words(freed)} in {_files(len(deleted))} deleted from {cache_root()}")
         if in_use:
             print_line(f"{_files(in_use)} kept: another process is writing them; clear again when it is done")
         return
@@ -58,7 +58,7 @@ def cache(
     if json:
         print_json(facts | {"sources": [use.to_dict() for use in uses]})
         return
-    print_line(f"{cache_folder()}: {size_words(total)} of at most {limit / 1e9:g} GB (LONGTAIL_CACHE_GB)")
+    print_line(f"{cache_root()}: {size_words(total)} of at most {limit / 1e9:g} GB (LONGTAIL_CACHE_GB)")
     if uses:
         table = plain_table("source", "what", right=("images", "size", "last used"))
         for use in uses:
@@ -90,7 +90,7 @@ def _chosen(entries: Sequence[CacheEntry], source: str | None, older_than: str |
 @contextmanager
 def growth_reported() -> Iterator[None]:
     """Report on standard error by how much the cache grew within, if that is a lot."""
-    from longtail.data.loading.cache_folder import cache_folder, cache_sizes
+    from longtail.data.loading.cache_folder import cache_root, cache_sizes
     from longtail.device import is_first_process
 
     before = cache_sizes()
@@ -103,7 +103,7 @@ def growth_reported() -> Iterator[None]:
         if grown > REPORTED_GROWTH and is_first_process():
             total = size_words(sum(after.values()))
             sys.stderr.write(
-                f"note: the cache grew by {size_words(grown)} to {total} ({cache_folder()}): 'longtail cache' lists "
+                f"note: the cache grew by {size_words(grown)} to {total} ({cache_root()}): 'longtail cache' lists "
                 "it, 'longtail cache --clear' empties it.\n"
             )
 

@@ -14,11 +14,11 @@ from rich.console import Console
 from longtail.commands import output
 from longtail.commands.arguments import SHORT, RunOptions, option_flag
 from longtail.config.schema import Count, RunConfig
+from longtail.console import Interrupted, Reporter
 from longtail.errors import LongtailError, UnreadableImageError, UsageError, resume_hint
 from longtail.run import layout
 
 if TYPE_CHECKING:
-    from longtail.console import Reporter
     from longtail.data.dataset import ImageData
 
 
@@ -100,21 +100,22 @@ def requested_run(
     """
     from longtail.config.build import read_config_file
     from longtail.config.resolve import draft, is_automatic, resolve
-    from longtail.training.prepared_data import inspect_environment
 
     given = dict(options) | ({"data.source": source} if source else {})
     file = None if config is None else read_config_file(config)
     first = draft(given, file=file)
     if not first.data.source:
         raise UsageError("SOURCE is required: longtail train SOURCE --out RUN.")
-    automatic = is_automatic(given.get("recipe", ""), file)
-    facts, images = inspect_environment(first) if automatic else (None, None)
+    facts, images = None, None
+    if is_automatic(given.get("recipe", ""), file):
+        from longtail.training.prepared_data import inspect_environment  # seconds of import, with torch
+
+        facts, images = inspect_environment(first)
     return resolve(given, file=file, epochs=epochs, batch_size=batch_size, facts=facts), images
 
 
 def train_command(config: RunConfig, out: str, *, source: ImageData | None = None, quiet: bool = False) -> int:
     """Train into a new folder, then write the report; return the exit status."""
-    from longtail.console import Reporter
     from longtail.experiments.folds import start_folds
     from longtail.models.timm import require_weights
     from longtail.training.experiment import start_run
@@ -130,7 +131,6 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     """Continue a run from its last checkpoint; return the exit status."""
     from longtail.config.build import with_options
     from longtail.config.resolve import complete
-    from longtail.console import Reporter
     from longtail.data.sources.registry import absolute_source
     from longtail.experiments.finished_run import require_source
     from longtail.experiments.folds import train_folds
@@ -140,11 +140,8 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     reporter = Reporter(quiet=quiet)
     config = complete(layout.read_config(folder))  # one of an earlier version may leave values to the machine
     in_folds = config.data.is_cross_validation
-    needed = (
-        (layout.METRICS_FILE, layout.REPORT_FILE)
-        if in_folds
-        else (layout.METRICS_FILE, layout.WEIGHTS_FILE, layout.MODEL_FILE, layout.REPORT_FILE)
-    )
+    of_a_model = () if in_folds else (layout.WEIGHTS_FILE, layout.MODEL_FILE)
+    needed = (layout.METRICS_FILE, *of_a_model, layout.REPORT_FILE)
     missing = [name for name in needed if not (folder / name).is_file()]
     if not missing:
         _remove_checkpoints(folder, config)
@@ -182,7 +179,6 @@ def _finish_training(work: Callable[[], dict[str, Any]], config: RunConfig, out:
     """Print an outline, train, and show the result; return the exit status."""
     import torch
 
-    from longtail.console import Interrupted
     from longtail.training.engine import is_main_process
 
     for line in output.outline(config):

@@ -11,7 +11,7 @@ from typing import Any, Final
 from longtail.config.auto import AUTO, Facts, after_overrides, choose
 from longtail.config.build import Document, build, with_options
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe, scale_epochs
-from longtail.config.schema import DataConfig, ModelConfig, Nested, RunConfig, StageConfig, flatten, merge, nested
+from longtail.config.schema import ModelConfig, Nested, RunConfig, StageConfig, flatten, merge, nested
 from longtail.errors import UsageError, as_usage, nearest
 
 # Options that are chosen automatically and stored in the config.yaml of every run, also by old versions.
@@ -204,22 +204,10 @@ def check_config(config: RunConfig) -> None:
         Traceback (most recent call last):
         longtail.errors.UsageError: --data.resize must be at least --data.image_size, 32, which is cut out of it, got 8.
     """
-    _check_data(config.data)
-    training = config.training
-    if training.compile and training.compile_mode != "default" and training.accumulation > 1:
-        raise UsageError(
-            "--training.accumulation cannot be used with CUDA graphs, which write every part's gradient to the same "
-            "place: set --training.compile_mode default."
-        )
-    _check_model(config.model, config.mode)
-    if not config.stages:
-        raise UsageError("no stage has any epochs: set --stage1.epochs or --stage2.epochs above 0.")
-    head: str = config.model.head
-    for number, stage in config.stages.items():
-        head = _check_stage(f"stage{number}", stage, head, config.model)
+    from longtail.models.backbones import check_network
+    from longtail.models.timm import TIMM_PREFIX
 
-
-def _check_data(data: DataConfig) -> None:
+    data, model, training = config.data, config.model, config.training
     if data.folds == 1:
         raise UsageError("--data.folds must be at least 2, or 0 for none, got 1.")
     if data.resize is not None and data.resize < data.image_size:
@@ -236,20 +224,24 @@ def _check_data(data: DataConfig) -> None:
         raise UsageError(
             f"--data.few must be at most --data.many, {data.many}, plus 1, or a class is in two groups, got {data.few}."
         )
-
-
-def _check_model(model: ModelConfig, mode: str) -> None:
-    from longtail.models.backbones import check_network
-    from longtail.models.timm import TIMM_PREFIX
-
+    if training.compile and training.compile_mode != "default" and training.accumulation > 1:
+        raise UsageError(
+            "--training.accumulation cannot be used with CUDA graphs, which write every part's gradient to the same "
+            "place: set --training.compile_mode default."
+        )
     with as_usage():
         check_network(model.name)
     if model.pretrained and not model.weights and not model.name.startswith(TIMM_PREFIX):
-        flag = f"--mode {mode}" if mode else "--model.pretrained true"
+        flag = f"--mode {config.mode}" if config.mode else "--model.pretrained true"
         raise UsageError(
             f"{flag} starts from published weights, and {model.name!r} has none: name a timm: network with "
-            f"--model.name, or train with {'--mode scratch' if mode else '--model.pretrained false'}."
+            f"--model.name, or train with {'--mode scratch' if config.mode else '--model.pretrained false'}."
         )
+    if not config.stages:
+        raise UsageError("no stage has any epochs: set --stage1.epochs or --stage2.epochs above 0.")
+    head: str = config.model.head
+    for number, stage in config.stages.items():
+        head = _check_stage(f"stage{number}", stage, head, config.model)
 
 
 def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -> str:

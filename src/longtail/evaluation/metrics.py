@@ -17,16 +17,7 @@ from torch import Tensor
 
 from longtail.counts import GROUP_NAMES, ClassCounts, FloatArray, GroupName, IntArray
 from longtail.errors import LongtailError
-from longtail.evaluation.intervals import (
-    LEVEL,
-    Array,
-    EffectiveSize,
-    f1_intervals,
-    mean_intervals,
-    share_interval,
-    wilson,
-    worst_interval,
-)
+from longtail.evaluation import intervals
 
 BINS = 15  # of the calibration error
 Groups: TypeAlias = Mapping[GroupName, Sequence[int] | npt.NDArray[np.int64]]
@@ -301,7 +292,11 @@ def _plain(value: Tensor | float) -> float | None:
 
 
 def add_intervals(
-    summary: Summary, right: Array, images: Array, predicted: Array, effective: EffectiveSize | None = None
+    summary: Summary,
+    right: FloatArray,
+    images: FloatArray,
+    predicted: FloatArray,
+    effective: intervals.EffectiveSize | None = None,
 ) -> Summary:
     """Return a summary with the intervals of its figures and of its classes.
 
@@ -312,14 +307,14 @@ def add_intervals(
         predicted: Predictions of each class, shape (C,).
         effective: Their effective sample size, where images are not independent of each other.
     """
-    size = effective or EffectiveSize("image", None, images, predicted, float(images.sum()))
+    size = effective or intervals.EffectiveSize("image", None, images, predicted, float(images.sum()))
     rows = [{**row} for row in summary["per_class"]]
     with np.errstate(invalid="ignore", divide="ignore"):
         scaled = right / images * size.images
         by_class = {
-            "recall_interval": wilson(scaled, size.images),
-            "precision_interval": wilson(right / predicted * size.predicted, size.predicted),
-            "f1_interval": f1_intervals(scaled, size.images, predicted * size.images / images),
+            "recall_interval": intervals.wilson(scaled, size.images),
+            "precision_interval": intervals.wilson(right / predicted * size.predicted, size.predicted),
+            "f1_interval": intervals.f1_intervals(scaled, size.images, predicted * size.images / images),
         }
     for name, intervals_of_classes in by_class.items():
         for row, pair in zip(rows, intervals_of_classes.tolist(), strict=True):
@@ -327,13 +322,15 @@ def add_intervals(
     sets: dict[str, Sequence[int]] = {
         name: [j for j, row in enumerate(rows) if row["group"] == name] for name in GROUP_NAMES
     }
-    means = mean_intervals(right, images, {"balanced_accuracy": range(len(rows)), **sets}, effective=size.images)
-    intervals = {
-        "level": LEVEL,
+    means = intervals.mean_intervals(
+        right, images, {"balanced_accuracy": range(len(rows)), **sets}, effective=size.images
+    )
+    bounds = {
+        "level": intervals.LEVEL,
         "unit": size.unit,
         "correlation": size.correlation,
-        "accuracy": share_interval(right.sum() / images.sum() if images.sum() else None, size.total),
+        "accuracy": intervals.share_interval(right.sum() / images.sum() if images.sum() else None, size.total),
         **means,
-        "worst_class": worst_interval(np.nan_to_num(scaled), size.images),
+        "worst_class": intervals.worst_interval(np.nan_to_num(scaled), size.images),
     }
-    return summary | {"intervals": intervals, "per_class": rows}
+    return summary | {"intervals": bounds, "per_class": rows}

@@ -141,7 +141,9 @@ def require_weights(name: str, *, adapters: bool = False) -> None:
             f"{name!r} has no published weights: name a 'timm:' network that has some, or set pretrained=False.",
             options=COMMAND_LINE,
         )
-    if packaged_weights(bare) or cached_weights(bare) or _in_torch_hub(str(config.url or "")):
+    from timm.models._hub import check_cached_file  # private: timm offers no public way to ask its cache of downloads
+
+    if packaged_weights(bare) or cached_weights(bare) or (config.url and check_cached_file(config.url)):
         return
     if config.hf_hub_id and not reachable(LONG_PATIENCE):
         raise LongtailError(
@@ -173,10 +175,3 @@ def _instead(adapters: bool) -> str:
             "adapters need)"
         )
     return f"take {words}, or set pretrained=False"
-
-
-def _in_torch_hub(url: str) -> bool:
-    """Whether an earlier download from an address outside the hub is in the cache, where timm looks for it."""
-    from timm.models._hub import check_cached_file  # private: timm offers no public way to ask its cache
-
-    return bool(url) and bool(check_cached_file(url))

@@ -21,7 +21,7 @@ from longtail.data.dataset import Split
 from longtail.data.decode import CenterCrop
 from longtail.data.loading import cache
 from longtail.data.loading.cache import cached_images, kept_on_disk
-from longtail.data.loading.cache_folder import Contents, cache_folder
+from longtail.data.loading.cache_folder import Contents, cache_root
 from longtail.data.loading.loaders import ResidentBudget, build_loader
 from longtail.data.loading.workers import Decoder, decode_all
 from longtail.data.sources.registry import load_source
@@ -126,11 +126,11 @@ def test_the_folder_is_the_users_choice_then_the_desktops_then_the_homes(monkeyp
     monkeypatch.setenv("LONGTAIL_CACHE", "~/mine")
     monkeypatch.setenv("XDG_CACHE_HOME", "/desktop")
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert cache_folder() == Path("/home/somebody/mine")
+    assert cache_root() == Path("/home/somebody/mine")
     monkeypatch.delenv("LONGTAIL_CACHE")
-    assert cache_folder() == Path("/desktop/longtail")
+    assert cache_root() == Path("/desktop/longtail")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path("/home/somebody/.cache/longtail")
+    assert cache_root() == Path("/home/somebody/.cache/longtail")
 
 
 def test_a_small_set_leaves_no_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

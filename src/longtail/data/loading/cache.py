@@ -15,16 +15,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from longtail.data.dataset import deleted_file
-from longtail.data.loading.cache_folder import (
-    LOCK,
-    PIXELS,
-    UNFINISHED,
-    Contents,
-    cache_folder,
-    cache_limit,
-    describe,
-    make_room,
-)
+from longtail.data.loading import cache_folder
 from longtail.data.loading.workers import Decoder, decode_all
 from longtail.data.sources.registry import source_name
 from longtail.errors import first_line
@@ -72,7 +63,7 @@ def cached_images(
     if needed < SMALLEST_BYTES:
         return decode_all(decoder, tick)
 
-    contents = Contents("pixels", source, str(size), count)
+    contents = cache_folder.Contents("pixels", source, str(size), count)
     return kept_on_disk(
         image_key(decoder), needed, lambda out: decode_all(decoder, tick, out=out.view(shape)), contents, warn=warn
     ).view(shape)
@@ -82,7 +73,7 @@ def kept_on_disk(
     key: str,
     size: int,
     fill: Callable[[Tensor], object],
-    contents: Contents,
+    contents: cache_folder.Contents,
     *,
     warn: Callable[[str], object] = lambda _: None,
 ) -> Tensor:
@@ -106,7 +97,7 @@ def kept_on_disk(
         >>> kept_on_disk("example", 2, lambda out: out.fill_(7), contents).tolist()
         [7, 7]
     """
-    limit, name = cache_limit(), _NAMES[contents.kind]
+    limit, name = cache_folder.cache_limit(), _NAMES[contents.kind]
     folder: Path | str = "the user's cache folder"  # there may be no home
     errors: list[Exception] = []
 
@@ -124,9 +115,9 @@ def kept_on_disk(
         )
     else:
         try:
-            folder = cache_folder()
+            folder = cache_folder.cache_root()
             named = replace(contents, source=source_name(contents.source))
-            return _from_disk(folder / f"{key}{PIXELS}", recorded, size, limit, named)
+            return _from_disk(folder / f"{key}{cache_folder.PIXELS}", recorded, size, limit, named)
         except (OSError, RuntimeError) as error:  # torch raises a RuntimeError if a file cannot be mapped
             if errors:  # the disk is not to blame
                 raise
@@ -140,17 +131,19 @@ def kept_on_disk(
     return out
 
 
-def _from_disk(path: Path, fill: Callable[[Tensor], object], needed: int, limit: float, contents: Contents) -> Tensor:
+def _from_disk(
+    path: Path, fill: Callable[[Tensor], object], needed: int, limit: float, contents: cache_folder.Contents
+) -> Tensor:
     mapped = _map(path, needed)
     if mapped is not None:
         return mapped
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(LOCK)):
+    with FileLock(path.with_suffix(cache_folder.LOCK)):
         mapped = _map(path, needed)  # another process may have filled it while this one waited
         if mapped is None:
-            make_room(path.parent, limit - needed, keep=path.stem)
+            cache_folder.make_room(path.parent, limit - needed, keep=path.stem)
             _fill(path, fill, needed)
-            describe(path, contents)
+            cache_folder.describe(path, contents)
             mapped = _map(path, needed)
     if mapped is None:
         raise OSError(f"{path.name} was deleted as soon as it was written")
@@ -160,7 +153,7 @@ def _from_disk(path: Path, fill: Callable[[Tensor], object], needed: int, limit:
 def files_on_disk(key: str) -> list[Tensor]:
     """Map every file whose key begins with ``key``, as uint8 (size,); none if the folder cannot be used."""
     try:
-        paths = sorted(cache_folder().glob(f"{key}*{PIXELS}"))
+        paths = sorted(cache_folder.cache_root().glob(f"{key}*{cache_folder.PIXELS}"))
         mapped = [_map(path, path.stat().st_size) for path in paths]
     except (OSError, RuntimeError):  # kept_on_disk warns about it
         return []
@@ -184,7 +177,7 @@ def _map(path: Path, needed: int) -> Tensor | None:
 
 def _fill(path: Path, fill: Callable[[Tensor], object], needed: int) -> None:
     """Compute into a file of another name, sync it, and rename it. The caller holds the lock."""
-    unfinished = path.with_suffix(UNFINISHED)
+    unfinished = path.with_suffix(cache_folder.UNFINISHED)
     try:
         with unfinished.open("wb") as file:  # overwrites what a killed process left
             # Space is allocated first: writing to a map on a full disk would end the process without a message.

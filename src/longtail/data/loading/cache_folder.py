@@ -104,11 +104,11 @@ class SourceUse:
         return asdict(self) | {"last_used": _utc(self.last_used)}
 
 
-def cache_folder() -> Path:
+def cache_root() -> Path:
     """Return the cache folder: ``$LONGTAIL_CACHE``, or ``longtail`` in the user's cache folder.
 
     Example:
-        >>> cache_folder().is_absolute()
+        >>> cache_root().is_absolute()
         True
     """
     chosen = os.environ.get("LONGTAIL_CACHE")
@@ -147,7 +147,7 @@ def describe(path: Path, contents: Contents) -> None:
 def cache_sizes() -> dict[Path, int]:
     """Return the size in bytes of each cache entry, unfinished ones included, without reading descriptions."""
     try:
-        folder = cache_folder()
+        folder = cache_root()
     except RuntimeError:  # no home directory
         return {}
     sizes = {}
@@ -190,7 +190,7 @@ def keep_table(source: str, files: Sequence[Path], read: Callable[[Path | None],
     size = sum(state.st_size for _, state in states)
     digest = hashlib.sha256(repr([(str(file), state.st_size, state.st_mtime_ns) for file, state in states]).encode())
     try:
-        folder = cache_folder()
+        folder = cache_root()
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{digest.hexdigest()}{TABLE}"
         lock = FileLock(path.with_suffix(LOCK))

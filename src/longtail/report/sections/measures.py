@@ -10,15 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from longtail.analysis.dynamics import (
-    EDGES,
-    THRESHOLDS,
-    gradient_balance,
-    group_image_means,
-    group_sums,
-    histogram_quantiles,
-    share_past,
-)
+from longtail.analysis import dynamics
 from longtail.compare.table import Comparison
 from longtail.counts import FloatArray, GroupName
 from longtail.formatting import class_word, number
@@ -83,16 +75,16 @@ FARTHEST = 1e3
 """Ratios beyond this, or below its inverse, are of a class that was hardly drawn, and stand at the end of the axis."""
 
 
-def gradients(dynamics: Dynamics, group_of: Sequence[GroupName]) -> Values:
+def gradients(recorded: Dynamics, group_of: Sequence[GroupName]) -> Values:
     """The ratio of each shot group in each epoch and the two sums that it is made of, mean over its classes.
 
     Those of each class are of the last epoch of stage 1; NaN for a class that was not drawn.
     """
-    balance = gradient_balance(dynamics.positive, dynamics.negative, dynamics.images, group_of)
-    end = dynamics.end_of_stage_1
+    balance = dynamics.gradient_balance(recorded.positive, recorded.negative, recorded.images, group_of)
+    end = recorded.end_of_stage_1
     ratio = np.clip(balance.classes[end], 1 / FARTHEST, FARTHEST)
     drawn = np.isfinite(ratio) & (balance.classes[end] > 0)
-    raised = np.where(drawn, dynamics.positive[end], np.nan)
+    raised = np.where(drawn, recorded.positive[end], np.nan)
     groups = {"group ratio": balance.groups, "group raised": balance.raised, "group lowered": balance.lowered}
     return groups | {"ratio": ratio, "raised": raised, "lowered": raised / ratio}
 
@@ -118,19 +110,19 @@ GRADIENTS = LineSection(
 )
 
 QUARTILES = (0.25, 0.5, 0.75)
-FLOOR = 1 - EDGES[-2]
+FLOOR = 1 - dynamics.EDGES[-2]
 """What the histograms cannot tell from zero: the width of their last bin."""
 
 
-def saturation(dynamics: Dynamics, group_of: Sequence[GroupName]) -> Values:
+def saturation(recorded: Dynamics, group_of: Sequence[GroupName]) -> Values:
     """Quartiles of p_y and of 1 - p_y, saturated images and remaining gradient, of each epoch and shot group."""
-    histograms = group_sums(dynamics.histogram, group_of)
-    low, middle, high = np.moveaxis(histogram_quantiles(histograms, QUARTILES), -1, 0)
+    histograms = dynamics.group_sums(recorded.histogram, group_of)
+    low, middle, high = np.moveaxis(dynamics.histogram_quantiles(histograms, QUARTILES), -1, 0)
     left = {"left low": 1 - high, "left": 1 - middle, "left high": 1 - low}
     quartiles = {"low": low, "middle": middle, "high": high}
     quartiles |= {name: np.maximum(part, FLOOR) for name, part in left.items()}
-    shares = {f"past {threshold:g}": share_past(histograms, threshold) for threshold in THRESHOLDS}
-    return quartiles | shares | {"gradient": group_image_means(dynamics.gradient, dynamics.images, group_of)}
+    shares = {f"past {threshold:g}": dynamics.share_past(histograms, threshold) for threshold in dynamics.THRESHOLDS}
+    return quartiles | shares | {"gradient": dynamics.group_image_means(recorded.gradient, recorded.images, group_of)}
 
 
 SATURATION = LineSection(
@@ -167,7 +159,7 @@ SATURATED = LineSection(
                 "Share of images",
                 include=(0.0, 0.1),
             )
-            for threshold in THRESHOLDS
+            for threshold in dynamics.THRESHOLDS
         ),
         LineMeasure("gradient", "saturation-gradient", "Gradient size", ".3f", include=(0.0, 0.1)),
     ),

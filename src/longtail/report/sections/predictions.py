@@ -9,14 +9,7 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 
-from longtail.analysis.predictions import (
-    EXPONENTS,
-    PriorShift,
-    Reliability,
-    accuracy_at_coverage,
-    prior_shift,
-    reliability,
-)
+from longtail.analysis import predictions
 from longtail.compare.differences import Between, Counted, Measure, Runs, counted_between, difference_between
 from longtail.compare.seeds import mean_interval
 from longtail.compare.table import Comparison, Row
@@ -105,22 +98,22 @@ def calibration(comparison: Comparison) -> Section | None:
     return Section("calibration", "Calibration by group", sentence, layout, legend, tuple(drawings), table=table)
 
 
-def mean_diagram(row: Row, part: configurations.Part) -> Reliability:
+def mean_diagram(row: Row, part: configurations.Part) -> predictions.Reliability:
     """The diagram of the images of all seeds, with the mean of the seeds' errors.
 
     The error of the pooled images would be smaller than that of any seed, as gaps of opposite signs cancel.
     """
     seeds = []
-    for run, predictions in configurations.known_predictions(row):
-        mask = configurations.part_masks(run, predictions)[part]
-        seeds.append((predictions.confidence[mask], (predictions.label == predictions.prediction)[mask]))
-    diagrams = [reliability(*seed) for seed in seeds]
-    pooled = reliability(*map(np.concatenate, zip(*seeds, strict=True)), draws=0)
+    for run, each in configurations.known_predictions(row):
+        mask = configurations.part_masks(run, each)[part]
+        seeds.append((each.confidence[mask], (each.label == each.prediction)[mask]))
+    diagrams = [predictions.reliability(*seed) for seed in seeds]
+    pooled = predictions.reliability(*map(np.concatenate, zip(*seeds, strict=True)), draws=0)
     error, interval = np.mean([each.ece for each in diagrams]), mean_interval([each.interval for each in diagrams])
     return replace(pooled, ece=float(error), interval=interval)
 
 
-def reliability_diagram(parts: Mapping[configurations.Part, Reliability], most: int) -> go.Figure:
+def reliability_diagram(parts: Mapping[configurations.Part, predictions.Reliability], most: int) -> go.Figure:
     """Accuracy against confidence by group, one point a bin, its area the number of images.
 
     Args:
@@ -226,12 +219,12 @@ def coverage(comparison: Comparison) -> Section | None:
 def coverage_line(row: Row, part: configurations.Part) -> tuple[Row, FloatArray, Band] | None:
     """The mean of the seeds' curves at ``COVERAGE`` with Wilson's intervals; in a group every class counts the same."""
     curves, images = [], 0
-    for run, predictions in configurations.known_predictions(row):
-        mask = configurations.part_masks(run, predictions)[part]
+    for run, each in configurations.known_predictions(row):
+        mask = configurations.part_masks(run, each)[part]
         if mask.any():
-            right = predictions.label == predictions.prediction
-            weight = None if part == "all" else class_weights(predictions.label)[mask]
-            curves.append(accuracy_at_coverage(predictions.confidence[mask], right[mask], COVERAGE, weight))
+            right = each.label == each.prediction
+            weight = None if part == "all" else class_weights(each.label)[mask]
+            curves.append(predictions.accuracy_at_coverage(each.confidence[mask], right[mask], COVERAGE, weight))
             # Seeds are tested on the same images, so that several say no more of them than one.
             images = max(images, int(mask.sum()))
     if not curves:
@@ -241,15 +234,15 @@ def coverage_line(row: Row, part: configurations.Part) -> tuple[Row, FloatArray,
     return row, accuracy, (low, high)
 
 
-def _answered(predictions: Predictions) -> Mask:
+def _answered(each: Predictions) -> Mask:
     """Select the images that are answered when half of all are; of equal confidences all are."""
-    curve = coverage_curve(predictions.confidence, predictions.label == predictions.prediction)
-    return predictions.confidence >= threshold_for_coverage(curve, HALF)
+    curve = coverage_curve(each.confidence, each.label == each.prediction)
+    return each.confidence >= threshold_for_coverage(curve, HALF)
 
 
 PRIORS = {0: "As in training", 20: "Balanced", 40: "The reverse of training"}
 """The test priors in the table, by their place among ``EXPONENTS``."""
-Curves = Mapping[Path, PriorShift]
+Curves = Mapping[Path, predictions.PriorShift]
 """Accuracy against the test prior, by the folder of a run."""
 
 
@@ -259,14 +252,14 @@ def priors(comparison: Comparison) -> Section | None:
     for run in (run for row in comparison.final for run in row.runs):
         if (metrics := run.metrics(split)) is not None and metrics.per_class:
             images = [each.test_count for each in metrics.per_class]
-            curves[run.folder] = prior_shift(metrics.recalls, images, run.counts)
+            curves[run.folder] = predictions.prior_shift(metrics.recalls, images, run.counts)
     rows = [row for row in comparison.final if any(run.folder in curves for run in row.runs)]
     if not rows or rows[0].runs[0].counts.imbalance_ratio == 1:
         return None
     means, bands = [(row, mean_prior_shift(curves, row.runs)) for row in rows], configurations.has_bands(rows)
     lines = [(row, mean.accuracy, tuple(np.clip(mean.ends, 0, 1))) for row, mean in means]
     hover = "prior n^%{x:.2f}: %{y:.1%} ± %{customdata:.1%}"
-    figure = accuracy_lines(lines, EXPONENTS, hover=hover, height=380, bands=bands)
+    figure = accuracy_lines(lines, predictions.EXPONENTS, hover=hover, height=380, bands=bands)
     figure.add_vline(x=0, line={"color": MUTED, "width": 1, "dash": "dot"})
     names = ["1, as in training", "0.5", "0, balanced", f"{MINUS}0.5", f"{MINUS}1, reversed"]
     figure.update_xaxes(title="Assumed test prior: class size to this power", range=[1.0, -1.0])
@@ -288,11 +281,11 @@ def priors(comparison: Comparison) -> Section | None:
     return Section("prior", title, sentence, legend=legend, drawings=(drawing,), table=table)
 
 
-def mean_prior_shift(curves: Curves, runs: Runs) -> PriorShift:
+def mean_prior_shift(curves: Curves, runs: Runs) -> predictions.PriorShift:
     """The mean over seeds. They are tested on the same images, so the error is no smaller than that of one."""
     measured = [curves[run.folder] for run in runs if run.folder in curves]
     accuracy, error = (np.mean([getattr(each, name) for each in measured], axis=0) for name in ("accuracy", "error"))
-    return PriorShift(EXPONENTS, accuracy, error)
+    return predictions.PriorShift(predictions.EXPONENTS, accuracy, error)
 
 
 def _at(curves: Curves, index: int) -> tuple[Measure, Between]:
@@ -309,7 +302,9 @@ def _at(curves: Curves, index: int) -> tuple[Measure, Between]:
     )
 
 
-def _priors_rows(means: Sequence[tuple[Row, PriorShift]], curves: Curves, split: str | None) -> list[tuple[Cell, ...]]:
+def _priors_rows(
+    means: Sequence[tuple[Row, predictions.PriorShift]], curves: Curves, split: str | None
+) -> list[tuple[Cell, ...]]:
     """The accuracy at each of ``PRIORS``, and by how much it exceeds that of the first configuration."""
     lines = []
     for row, mean in means:
