@@ -121,7 +121,7 @@ def test_a_command_parses(
             monkeypatch.setattr(target, record(each, vars(sys.modules[function.__module__])[each]))
         if not inner or name == "demo":
             monkeypatch.setitem(COMMANDS, name, record(name, function))
-    monkeypatch.setattr("longtail.commands.train.refuse_existing", lambda _: None)
+    monkeypatch.setattr("longtail.run.layout.refuse_existing", lambda _: None)
     monkeypatch.setattr("longtail.experiments.grid_plan.recipe_grid", lambda *_, **__: {"set": {}})
     monkeypatch.setattr("longtail.compare.comparison.compare_runs", record("compare", compare_runs))
     for name in ("print_table", "write_csv"):

@@ -223,9 +223,11 @@ def mark(change: significance.Difference | None) -> str:
     """Return the mark after a difference in a table: * for evidence, i or s if it holds over images or seeds alone.
 
     Example:
-        >>> mark(Difference(0.03, None, 1, images=(0.01, 0.05))), mark(Difference(0.03, None, 1))
-        ('*', '')
-        >>> mark(Difference(0.03, 0.04, 3, images=(0.01, 0.05), seeds=(-0.069, 0.129)))
+        >>> mark(significance.Difference(0.03, None, 1, images=(0.01, 0.05)))
+        '*'
+        >>> mark(significance.Difference(0.03, None, 1))
+        ''
+        >>> mark(significance.Difference(0.03, 0.04, 3, images=(0.01, 0.05), seeds=(-0.069, 0.129)))
         'i'
     """
     if change is None or change.holds is None or abs(change.mean) < significance.EVIDENCE:
@@ -237,15 +239,15 @@ def difference_text(change: significance.Difference | None) -> str:
     """Phrase a difference without overclaiming, naming the intervals it holds over.
 
     Example:
-        >>> difference_text(Difference(0.031, None, 1, images=(0.01, 0.052)))
+        >>> difference_text(significance.Difference(0.031, None, 1, images=(0.01, 0.052)))
         '3.1 points higher (holds over images)'
-        >>> difference_text(Difference(-0.031, 0.01, 3, images=(-0.05, -0.01), seeds=(-0.056, -0.006)))
+        >>> difference_text(significance.Difference(-0.031, 0.01, 3, images=(-0.05, -0.01), seeds=(-0.056, -0.006)))
         '3.1 points lower (holds over images and seeds)'
-        >>> difference_text(Difference(0.03, 0.04, 3, images=(0.01, 0.05), seeds=(-0.069, 0.129)))
+        >>> difference_text(significance.Difference(0.03, 0.04, 3, images=(0.01, 0.05), seeds=(-0.069, 0.129)))
         'no clear difference (+3.0 points: holds over images, not over seeds, 95% interval −6.9 to +12.9)'
-        >>> difference_text(Difference(0.003, 0.0001, 3, images=(0.001, 0.004)))
+        >>> difference_text(significance.Difference(0.003, 0.0001, 3, images=(0.001, 0.004)))
         'no difference (+0.3 points)'
-        >>> difference_text(Difference(0.031, 0.01, 2))
+        >>> difference_text(significance.Difference(0.031, 0.01, 2))
         '+3.1 points, but 2 seeds without an interval show no more than themselves'
     """
     if change is None:

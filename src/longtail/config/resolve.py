@@ -200,7 +200,7 @@ def check_config(config: RunConfig) -> None:
         UsageError: A loss, sampler or network is unknown, no stage has any epochs, or options do not fit together.
 
     Example:
-        >>> check_config(RunConfig(data=DataConfig(image_size=32, resize=8)))
+        >>> check_config(build({"data": {"image_size": 32, "resize": 8}}))
         Traceback (most recent call last):
         longtail.errors.UsageError: --data.resize must be at least --data.image_size, 32, which is cut out of it, got 8.
     """

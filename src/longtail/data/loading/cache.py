@@ -93,7 +93,7 @@ def kept_on_disk(
         Exception: Any error of ``fill``.
 
     Example:
-        >>> contents = Contents("features", "photos", "resnet20", 1)
+        >>> contents = cache_folder.Contents("features", "photos", "resnet20", 1)
         >>> kept_on_disk("example", 2, lambda out: out.fill_(7), contents).tolist()
         [7, 7]
     """

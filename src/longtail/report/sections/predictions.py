@@ -121,7 +121,7 @@ def reliability_diagram(parts: Mapping[configurations.Part, predictions.Reliabil
         most: Images in the fullest bin of all panels, which gets the largest point.
 
     Example:
-        >>> parts = {"few": reliability([0.2, 0.9], [False, True])}
+        >>> parts = {"few": predictions.reliability([0.2, 0.9], [False, True])}
         >>> reliability_diagram(parts, 1).data[1].y.tolist()
         [0.0, 1.0]
     """
