@@ -31,6 +31,7 @@ from longtail.analysis.dynamics import (
 from longtail.analysis.norms import rank_trend
 from longtail.analysis.predictions import prior_shift
 from longtail.counts import GROUP_NAMES, GroupName
+from longtail.run import read
 from longtail.run.result import RunResult
 
 MARKED = re.compile(r"(<!-- table begin (\S+): ([^>]*?) -->).*?(<!-- table end -->)", re.DOTALL)
@@ -131,7 +132,7 @@ def _recorded(run: RunResult) -> Row:
 
 def write_rows(runs: Sequence[Path], target: Path) -> None:
     """Write one row a run."""
-    rows = [row_of(RunResult.load(run)) for run in runs]
+    rows = [row_of(read(run)) for run in runs]
     names = list(dict.fromkeys(name for row in rows for name in row))
     with target.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval="", lineterminator="\n")

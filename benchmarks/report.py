@@ -28,7 +28,8 @@ from longtail.analysis.confusions import FULL, choose_examples, usual_detail
 from longtail.analysis.dynamics import BINS
 from longtail.counts import ClassCounts
 from longtail.run.dynamics import write_epoch
-from longtail.training.artifacts import EXAMPLES_SCHEMA, thumbnail
+from longtail.run.tables import ExampleImage, write_examples
+from longtail.training.artifacts import thumbnail
 
 CLASSES, EACH, TRAIN, DRAWN, EPOCHS = 8142, 3, 20_000, 5_000, 20
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -142,7 +143,7 @@ def write_run(folder: Path, recipe: str, counts: ClassCounts, seed: int) -> Path
     ranked = np.sort(rng.random((len(label), 5), dtype=np.float32), axis=1)[:, ::-1] / 5
     columns["top5_probabilities"] = pa.FixedSizeListArray.from_arrays(ranked.ravel(), 5)
     pq.write_table(pa.table(columns), folder / "predictions.parquet")
-    write_examples(folder / "examples.parquet", counts, label, prediction, rng)
+    write_examples(folder, example_images(counts, label, prediction, rng))
     write_analysis(folder / "analysis", label, rng)
     for epoch in range(1, EPOCHS + 1):
         sums = rng.random((CLASSES, 3 + BINS)) * counts.array[:, None]
@@ -178,25 +179,24 @@ def metrics(recipe: str, counts: ClassCounts, label: Any, prediction: Any) -> di
     }
 
 
-def write_examples(path: Path, counts: ClassCounts, label: Any, prediction: Any, rng: np.random.Generator) -> None:
+def example_images(counts: ClassCounts, label: Any, prediction: Any, rng: np.random.Generator) -> list[ExampleImage]:
     """Pictures as training chooses and stores them; each as many bytes as a photograph of that size takes."""
     sure = rng.random(len(label))
     examples = choose_examples(label, prediction, sure, counts.array)
-    rows = []
+    rows: list[ExampleImage] = []
 
     def add(class_index: int, role: str, answer: int, confidence: float) -> None:
         pixels = Image.fromarray(rng.integers(60, 200, (12, 12, 3), dtype=np.uint8))
         picture = pixels.resize((96, 96), Image.Resampling.BICUBIC)
         image = thumbnail(picture, FULL if examples.close[class_index] else usual_detail(CLASSES))
-        rows.append({"class": class_index, "role": role, "image": image, "prediction": answer, "confidence": confidence,
-                     "path": ""})  # fmt: skip
+        rows.append(ExampleImage(class_index, role, image, answer, confidence))
 
     for class_index in examples.classes.tolist():
         for _ in range((FULL if examples.close[class_index] else usual_detail(CLASSES)).pictures):
             add(class_index, "train", -1, 0.0)
     for index in examples.errors.tolist():
         add(int(label[index]), "error", int(prediction[index]), float(sure[index]))
-    pq.write_table(pa.Table.from_pylist(rows, schema=EXAMPLES_SCHEMA), path)
+    return rows
 
 
 def write_analysis(folder: Path, label: Any, rng: np.random.Generator) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, Final
 
-from longtail import __version__
 from longtail.commands import (
     adjust,
     analyze,
@@ -29,6 +28,7 @@ from longtail.commands import (
 from longtail.commands.arguments import parse, summary
 from longtail.commands.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, is_disk_full
 from longtail.errors import LongtailError, OwnRangeWarning, UsageError, nearest
+from longtail.version import __version__
 
 COMMANDS: Final[dict[str, Callable[..., int | None]]] = {
     "inspect": inspect.inspect,

@@ -20,7 +20,7 @@ from longtail.compare.table import Comparison, print_table, write_csv
 from longtail.evaluation.significance import Difference, images_interval
 from longtail.report.page import render_report
 from longtail.report.sections.results import verdict
-from longtail.run.result import RunResult
+from longtail.run import read
 
 MakeRun = Callable[..., Path]
 
@@ -198,7 +198,7 @@ def test_films_are_matched_as_far_as_they_are_kept(tested: Callable[..., Path]) 
     folders = [tested(name, right[s], seed=s) for s in range(2) for name, right in (("ce", base), ("gcl", ours))]
     frames = accuracy(compare_runs(folders))
     for folder in folders:
-        right = (base, ours)["gcl" in folder.name][RunResult.load(folder).seed or 0]
+        right = (base, ours)["gcl" in folder.name][read(folder).seed or 0]
         write_predictions(folder, right, group=[f"film {number}" for number in film])
     comparison = compare_runs(folders)
     films = accuracy(comparison)

@@ -17,7 +17,7 @@ from longtail.compare.differences import counted_between, matched_interval
 from longtail.compare.table import Comparison, print_table, write_csv
 from longtail.errors import LongtailError
 from longtail.evaluation.significance import images_interval, unpaired_interval
-from longtail.run.result import RunResult
+from longtail.run import read
 
 BASE, OURS = {0: 0.50, 1: 0.52, 2: 0.60}, {0: 0.51, 1: 0.55, 2: 0.59}
 
@@ -137,7 +137,7 @@ def test_one_seed_is_judged_by_the_images_that_both_were_given(make_run):
     )
     comparison = compare_runs([first, second])
     differences = comparison.rows[1].differences
-    base, ours = (RunResult.load(folder).predictions for folder in (first, second))
+    base, ours = (read(folder).predictions for folder in (first, second))
     right = [one.prediction == one.label for one in (ours, base)]
     assert differences["balanced_accuracy"].images == images_interval(*right, base.label)
     # On a balanced test set they are one figure.
@@ -147,7 +147,7 @@ def test_one_seed_is_judged_by_the_images_that_both_were_given(make_run):
     assert differences["ece"].interval is None
     assert any("seeds" in note and "images" in note for note in comparison.notes)
     counted = counted_between(lambda run, seen: (seen.prediction != seen.label, seen.label == 0))
-    pair = [[RunResult.load(folder)] for folder in (second, first)]
+    pair = [[read(folder)] for folder in (second, first)]
     low, high = counted(*pair)
     assert low < right[1][base.label == 0].mean() - right[0][base.label == 0].mean() < high
 
@@ -157,7 +157,7 @@ def test_where_classes_have_unlike_many_test_images_overall_accuracy_counts_imag
     for folder in folders:
         table = pq.read_table(folder / "predictions.parquet")
         pq.write_table(table.slice(10), folder / "predictions.parquet")
-    ce, gcl = (RunResult.load(folder) for folder in folders)
+    ce, gcl = (read(folder) for folder in folders)
     right = [run.predictions.prediction == run.predictions.label for run in (ce, gcl)]
     assert matched_interval([ce], [gcl], "accuracy")[1] == images_interval(*right)
     assert matched_interval([ce], [gcl], "balanced_accuracy")[1] == images_interval(*right, ce.predictions.label)

@@ -37,15 +37,14 @@ def imports(name: str) -> set[str]:
     for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             targets |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and names_of(node) != ["__version__"]:
-            parts = {f"{node.module}.{part}" for part in names_of(node)}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            parts = {f"{node.module}.{alias.name}" for alias in node.names}
             # ``from longtail.run import checkpoint`` names a module alone; a class or function is the package's own.
             targets |= parts if parts <= FILES.keys() else parts | {node.module}
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOME":
+            # The files that a package imports its public names from, when they are first asked for.
+            targets |= {f"{name}.{file}" for file in ast.literal_eval(node.value).values()}
     return {target for target in targets & FILES.keys() if target != name}
-
-
-def names_of(node: ast.ImportFrom) -> list[str]:
-    return [alias.name for alias in node.names]
 
 
 def room(name: str) -> str:

@@ -20,7 +20,7 @@ from longtail.config.schema import LossConfig, StageConfig
 from longtail.data.sources import registry
 from longtail.errors import LongtailError
 from longtail.losses import LOSSES, build_loss
-from longtail.report.sections import registry as section_registry
+from longtail.report.sections import order
 from longtail.training.stages import assumed_prior
 
 ROOT = Path(__file__).parents[2]
@@ -100,9 +100,9 @@ def test_the_added_figure_is_drawn(
     example: Callable[[str], ModuleType], make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = example("Adding a figure").SECTION.build
-    monkeypatch.setattr(section_registry, "FOR_RESEARCHERS", (*section_registry.FOR_RESEARCHERS, build))
+    monkeypatch.setattr(order, "FOR_RESEARCHERS", (*order.FOR_RESEARCHERS, build))
     comparison = compare_runs([make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl")])
-    section = next(section for section in section_registry.build_sections(comparison) if section.id == "precision")
+    section = next(section for section in order.build_sections(comparison) if section.id == "precision")
     drawn = sorted(y for trace in section.drawings[0].figure.data for y in trace.y if np.isfinite(y))
     measured = sorted(row.precision for row in comparison.rows[0].runs[0].test.per_class if row.precision is not None)
     assert drawn == pytest.approx(measured)

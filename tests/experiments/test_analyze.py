@@ -23,9 +23,9 @@ from longtail.data.dataset import Split
 from longtail.errors import LongtailError
 from longtail.experiments import analyze
 from longtail.experiments.analyze import ModelOutputs, analyze_run, feature_table, write_features
+from longtail.run import read
 from longtail.run.layout import read_config
 from longtail.run.model_files import load_run
-from longtail.run.result import RunResult
 from longtail.training.experiment import start_run
 from longtail.training.prepared_data import make_transform, prepare_data
 
@@ -54,7 +54,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def analysis_of(run: Path) -> Analysis:
-    analysis = RunResult.load(run).analysis
+    analysis = read(run).analysis
     assert analysis is not None
     return analysis
 
@@ -101,7 +101,7 @@ def test_the_cloud_is_that_of_the_training_loss_and_absent_for_test(run: Path) -
     analysis = analysis_of(run)
     assert analysis.train is not None
     assert analysis.test is not None
-    counts = RunResult.load(run).counts.array
+    counts = read(run).counts.array
     mean = analysis.train.classes.cloud_mean
     assert mean[counts.argmax()] == 0
     assert mean[counts.argmin()] == mean.min() < 0
@@ -114,10 +114,10 @@ def test_only_what_was_asked_for_is_projected(run: Path) -> None:
     assert np.isfinite(test.images.pca_x).all()
     assert np.isnan(test.images.tsne_x).all()
     assert len(test.summary["explained_variance"]) == 2
-    pictures = {example.image for example in RunResult.load(run).examples}
+    pictures = {example.image for example in read(run).examples}
     (run / "examples.parquet").unlink()
     analyze_run(run, projections=[])
-    assert {example.image for example in RunResult.load(run).examples} == pictures
+    assert {example.image for example in read(run).examples} == pictures
     again = analysis_of(run).test
     assert again is not None
     assert np.isnan(again.images.pca_x).all()
@@ -198,7 +198,7 @@ def test_damaged_files_name_the_remedy(run: Path, file: str, content: bytes | No
     else:
         path.write_bytes(content)
     with pytest.raises(LongtailError, match=remedy) as error:
-        _ = RunResult.load(run).analysis
+        _ = read(run).analysis
     assert str(path) in str(error.value)
 
 
@@ -206,12 +206,12 @@ def test_an_analysis_of_other_classes_or_columns_is_refused_and_none_is_none(run
     table = pq.read_table(run / "analysis" / "classes.parquet")
     pq.write_table(table.slice(1), run / "analysis" / "classes.parquet")
     with pytest.raises(LongtailError, match="other classes"):
-        _ = RunResult.load(run).analysis
+        _ = read(run).analysis
     pq.write_table(table.drop_columns(["angle"]), run / "analysis" / "classes.parquet")
     with pytest.raises(LongtailError, match="'angle'"):
-        _ = RunResult.load(run).analysis
+        _ = read(run).analysis
     shutil.rmtree(run / "analysis")
-    assert RunResult.load(run).analysis is None
+    assert read(run).analysis is None
 
 
 def test_features_of_every_image_are_a_table(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,7 @@ def test_small_runs_share_a_gpu_and_large_ones_do_not(monkeypatch: pytest.Monkey
     large = plan_grid(spec(set=SMALL | {"data.image_size": 224})).runs
     assert default_jobs(small) == 1  # on a CPU
     monkeypatch.setattr("longtail.training.engine.Engine", lambda _: LocalEngine(torch.device("cuda")))
+    monkeypatch.setattr("longtail.experiments.grid_runner.accelerator_name", lambda _: "GPU")
     for free, jobs in ((80, 6), (40, 5), (24, 3), (16, 2), (4, 1)):
         monkeypatch.setattr("longtail.experiments.grid_runner.memory_budget", lambda _, half=free / 2: half * 2**30)
         assert default_jobs(small) == jobs

@@ -1,4 +1,4 @@
-"""A section is a declaration and a line of the registry: the builders and the page do the rest."""
+"""A section is a declaration and a line of the order: the builders and the page do the rest."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from longtail.compare.comparison import compare_runs
 from longtail.report.builders import ClassMeasure, ClassSection, LineMeasure, LineSection
 from longtail.report.configurations import Measured, first_runs
 from longtail.report.page import render_report
-from longtail.report.sections import registry
-from longtail.report.sections.registry import build_sections
+from longtail.report.sections import order
+from longtail.report.sections.order import build_sections
 
 
 def image_counts(comparison):
@@ -30,7 +30,7 @@ EXTRA = ClassSection(
 
 
 def test_a_declaration_and_a_line_add_a_section_to_the_page(make_run, monkeypatch):
-    monkeypatch.setattr(registry, "FOR_RESEARCHERS", (EXTRA.build, *registry.FOR_RESEARCHERS))
+    monkeypatch.setattr(order, "FOR_RESEARCHERS", (EXTRA.build, *order.FOR_RESEARCHERS))
     comparison = compare_runs([make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl")])
     section = next(each for each in build_sections(comparison) if each.id == "extra")
     assert section.for_researchers

@@ -11,11 +11,11 @@ import pytest
 
 from longtail.errors import LongtailError
 from longtail.evaluation.intervals import wilson
-from longtail.run.result import RunResult
+from longtail.run import read
 
 
 def test_reads_every_file_of_a_run(make_run):
-    run = RunResult.load(make_run("gcl", recipe="cifar-lt/gcl", stages=2, epochs=6))
+    run = read(make_run("gcl", recipe="cifar-lt/gcl", stages=2, epochs=6))
     assert run.recipe == "cifar-lt/gcl"
     assert run.counts.counts == (300, 120, 60, 30, 12, 5)
     assert run.group_of == ("many", "many", "medium", "medium", "few", "few")
@@ -27,20 +27,20 @@ def test_reads_every_file_of_a_run(make_run):
 
 
 def test_per_class_recall_agrees_with_the_predictions(make_run):
-    run = RunResult.load(make_run("ce"))
+    run = read(make_run("ce"))
     predictions = run.predictions
     counted = [(predictions.prediction[predictions.label == j] == j).mean() for j in range(6)]
     np.testing.assert_allclose(run.test.recalls, counted)
 
 
 def test_epochs_run_on_over_both_stages(make_run):
-    history = RunResult.load(make_run("gcl", stages=2, epochs=6)).history
+    history = read(make_run("gcl", stages=2, epochs=6)).history
     assert [(row.stage, row.epoch) for row in history] == [*((1, n) for n in range(1, 7)), *((2, n) for n in (1, 2, 3))]
     assert history[0].validation_loss is None
 
 
 def test_a_run_without_a_test_split_has_no_test_metrics(make_run):
-    run = RunResult.load(make_run("ce", test=False))
+    run = read(make_run("ce", test=False))
     assert run.test is None
     assert run.predictions is None
 
@@ -50,7 +50,7 @@ def test_empty_groups_and_untested_classes_stay_unknown(make_run):
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["test"]["per_class"][1].update(recall=None, test_count=0)
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    run = RunResult.load(folder)
+    run = read(folder)
     assert run.test["few"] is None
     assert np.isnan(run.test.recalls[1])
 
@@ -60,18 +60,18 @@ def test_groups_are_those_of_the_run_not_of_the_default_thresholds(make_run):
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["groups"] = {"many": [0], "medium": [1], "few": [2]}
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    assert RunResult.load(folder).group_of == ("many", "medium", "few")
+    assert read(folder).group_of == ("many", "medium", "few")
 
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(LongtailError, match=r"no run .*nowhere"):
-        RunResult.load(tmp_path / "nowhere")
+        read(tmp_path / "nowhere")
 
 
 def test_an_unfinished_run_says_how_to_finish(tmp_path):
     (tmp_path / "config.yaml").touch()
     with pytest.raises(LongtailError, match="--resume"):
-        RunResult.load(tmp_path)
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_broken_file_is_named_with_a_remedy(make_run, name, content, message):
     folder = make_run("ce")
     (folder / name).write_text(content)
     with pytest.raises(LongtailError, match=message) as caught:
-        RunResult.load(folder)
+        read(folder)
     assert name in str(caught.value)
 
 
@@ -98,14 +98,14 @@ def test_a_broken_parquet_file_is_named(make_run):
     folder = make_run("ce")
     (folder / "predictions.parquet").write_bytes(b"no parquet")
     with pytest.raises(LongtailError, match=r"predictions\.parquet .*read"):
-        _ = RunResult.load(folder).predictions
+        _ = read(folder).predictions
 
 
 @pytest.mark.parametrize("name", ["history.csv", "predictions.parquet", "examples.parquet"])
 def test_optional_files_may_be_missing(make_run, name):
     folder = make_run("ce")
     (folder / name).unlink()
-    run = RunResult.load(folder)
+    run = read(folder)
     assert (run.history, run.predictions, run.examples) != (None, None, None)
 
 
@@ -116,13 +116,13 @@ def test_figures_that_leave_classes_out_are_one_sentence(make_run, split):
     metrics[split] = metrics["test"] | {"per_class": metrics["test"]["per_class"][:-1]}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(LongtailError, match=r"metrics\.json: .*5 classes"):
-        RunResult.load(folder)
+        read(folder)
 
 
 def test_a_run_of_an_older_version_gets_its_intervals_from_its_classes(make_run: Callable[..., Path]) -> None:
     folder = make_run("old")
     assert "intervals" not in json.loads((folder / "metrics.json").read_text())["test"]
-    test = RunResult.load(folder).test
+    test = read(folder).test
     assert test is not None
     first = test.per_class[0]
     assert first.recall_interval == pytest.approx(tuple(wilson(round((first.recall or 0) * 20), 20)))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.counts import FloatArray
+from longtail.device import seeded
 from longtail.losses.base import LongTailLoss
 
 AT_ONCE = 1 << 22
@@ -83,9 +84,7 @@ def effective_cloud(
             noisy.attach_classifier(classifier)
     still = _without_noise(noisy)
     totals = torch.zeros(2, classes, dtype=torch.float64, device=loss.class_counts.device)
-    cuda = [totals.device.index or 0] if totals.is_cuda else []
-    with torch.no_grad(), torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(seed)
+    with torch.no_grad(), seeded(totals.device, seed):
         largest = max(1, AT_ONCE // max(classes, width))
         for size in (min(largest, draws - begun) for begun in range(0, draws, largest)):
             logits = torch.full((size, classes), logit, device=totals.device)

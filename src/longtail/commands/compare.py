@@ -16,7 +16,7 @@ from longtail.commands import output
 from longtail.commands.arguments import COLUMNS, SHORT, RunOptions, usage
 from longtail.config.schema import Count, Nested
 from longtail.errors import LongtailError, UsageError, as_usage
-from longtail.run.layout import GRID_FILE, REPORT_FILE, log_file
+from longtail.run.layout import GRID_FILE, REPORT_FILE, TABLE_FILE, baseline_report, log_file
 
 if TYPE_CHECKING:
     from longtail.experiments.grid_plan import Grid, PlannedRun
@@ -167,10 +167,10 @@ def _show_grid(grid: Grid, finished: Sequence[PlannedRun], table: output.Destina
             sys.stderr.write(f"note: {baseline} has no finished run, so that others are compared with {first}\n")
         comparisons.append(compare_runs(folders, names=names, baseline=first))
         print_table(comparisons[-1], Console())
-        page = REPORT_FILE if len(baselines) == 1 else f"report-{baseline}.html"
+        page = REPORT_FILE if len(baselines) == 1 else baseline_report(baseline)
         output.print_line(f"report: {write_report(folders, grid.out / page, names=names, baseline=first)}")
     if comparisons:
-        write_csv(comparisons, grid.out / "table.csv")
+        write_csv(comparisons, grid.out / TABLE_FILE)
     if comparisons and table is not None:
         write_csv(comparisons, table.path)
         output.print_line(f"table: {table}")

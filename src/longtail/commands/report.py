@@ -26,7 +26,7 @@ def report(
     """
     from longtail.compare.comparison import compare_runs
     from longtail.report.page import write_page
-    from longtail.report.sections.registry import build_sections
+    from longtail.report.sections.order import build_sections
 
     page_given = next((run for run in runs if Path(run).suffix.lower() in PAGE and not Path(run).is_dir()), None)
     if page_given is not None:

@@ -16,6 +16,7 @@ from longtail.data.splits import describe_never_judged
 from longtail.errors import LongtailError, nearest
 from longtail.evaluation.significance import ENOUGH_SEEDS
 from longtail.formatting import listing, percent, signed
+from longtail.run import read
 from longtail.run.result import Metrics, RunResult
 
 Groups: TypeAlias = Mapping[str, tuple[RunResult, ...]]
@@ -51,7 +52,7 @@ def compare_runs(
         raise LongtailError("RUN is required: name one or more RUN folders to compare.")
     if repeated := [path for path in paths if paths.count(path) > 1]:
         raise LongtailError(f"{repeated[0]} is given twice; name each run once.")
-    results = with_short_paths([run if isinstance(run, RunResult) else RunResult.load(run) for run in runs])
+    results = with_short_paths([run if isinstance(run, RunResult) else read(run) for run in runs])
     first_run = results[0]
     for run in results[1:]:
         if run.counts.names != first_run.counts.names:

@@ -29,8 +29,9 @@ from longtail.files import output_path, writing
 from longtail.losses import build_loss
 from longtail.models.heads import linear_map
 from longtail.run.analysis import write_analysis
-from longtail.run.layout import EXAMPLES_FILE, METRICS_FILE
-from longtail.training.artifacts import write_examples
+from longtail.run.layout import METRICS_FILE
+from longtail.run.tables import write_examples
+from longtail.training.artifacts import example_images
 from longtail.training.forward_pass import BatchOutputs, forward_pass
 from longtail.training.prepared_data import PreparedData
 from longtail.version import versions
@@ -147,8 +148,8 @@ def analyze_run(
     if engine.is_main:
         write_analysis(opened.folder, splits, facts)
         if "test" in outputs:
-            file, predictions = opened.folder / EXAMPLES_FILE, outputs["test"].columns
-            write_examples(file, whole["train"], whole["test"], predictions, opened.counts.array)
+            tested, counts = outputs["test"].columns, opened.counts.array
+            write_examples(opened.folder, example_images(whole["train"], whole["test"], tested, counts))
     engine.wait()
     return Analysis(splits.get("train"), splits.get("test"))
 

@@ -16,10 +16,9 @@ from rich.table import Table
 
 from longtail.config.schema import StageConfig
 from longtail.console import Interrupted, InterruptGuard, Reporter
-from longtail.device import JOBS, cores, memory_budget
+from longtail.device import JOBS, accelerator_name, cores, memory_budget
 from longtail.experiments.grid_plan import Grid, PlannedRun, state_of
-from longtail.files import write_yaml
-from longtail.run.layout import GRID_FILE, log_file, write_config
+from longtail.run.layout import lock_file, log_file, write_config, write_grid
 from longtail.run.tables import read_history
 
 POLL_SECONDS = 0.2
@@ -127,7 +126,7 @@ def run_grid(
     """
     todo = [run for run in grid.runs if state_of(run) != "finished"]  # every folder is checked before one is written
     if grid.spec:  # the folds of one configuration have none
-        write_yaml(grid.out / GRID_FILE, grid.spec)
+        write_grid(grid.out, grid.spec)
     if len(todo) < len(grid.runs):
         reporter.say(f"{len(grid.runs) - len(todo)} of {len(grid.runs)} runs are finished already")
     at_once = max(1, min(jobs or default_jobs(todo), len(todo)))
@@ -137,8 +136,8 @@ def run_grid(
 
 def train_command(run: PlannedRun) -> list[str]:
     """Return the command that trains a run, from its start or from its checkpoint."""
-    lock = run.folder.with_name(f".{run.folder.name}.lock")
-    return [sys.executable, "-m", "longtail", "--grid-lock", str(lock), "train", "--resume", str(run.folder)]
+    lock = str(lock_file(run.folder))
+    return [sys.executable, "-m", "longtail", "--grid-lock", lock, "train", "--resume", str(run.folder)]
 
 
 def default_jobs(runs: Sequence[PlannedRun]) -> int:
@@ -155,9 +154,8 @@ def default_jobs(runs: Sequence[PlannedRun]) -> int:
     from longtail.training.engine import Engine
 
     device = Engine(runs[0].config.training).device
-    if device.type == "cpu":
-        return 1
-    return max(1, min(GPU_JOBS, int(memory_budget(device) // GPU_BYTES)))
+    jobs = int(memory_budget(device) // GPU_BYTES) if accelerator_name(device) else 1
+    return max(1, min(GPU_JOBS, jobs))
 
 
 def _train(todo: Sequence[PlannedRun], jobs: int, command: Command, view: GridView) -> dict[Path, str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.counts import ClassCounts, ClassCountsLike
+from longtail.device import is_readable
 from longtail.losses.soft_targets import AdjustedLogits, Reduction, ReductionOptions, mean_divisor, soft_cross_entropy
 
 __all__ = ["AdjustedLogits", "AutoValue", "CommonOptions", "HeadKind", "LongTailLoss", "check_range"]
@@ -125,6 +126,7 @@ class LongTailLoss(nn.Module):
         self.register_buffer("class_counts", counts.tensor())
         self.register_buffer("weight", None if weight is None else _class_weight(weight, counts.num_classes))
         self.register_buffer("_progress", torch.zeros((), dtype=torch.float32))
+        self.register_load_state_dict_pre_hook(_refuse_other_counts)  # type: ignore[no-untyped-call]
 
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """Return the logits that go into softmax, adjusted by class frequency; by default unchanged.
@@ -247,15 +249,6 @@ class LongTailLoss(nn.Module):
         """Keep a table made of the class counts; it moves with the module and is remade, not loaded."""
         self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32), persistent=False)
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        theirs = state_dict.get(f"{prefix}class_counts")
-        if isinstance(theirs, Tensor) and theirs.tolist() != self.class_counts.tolist():
-            raise ValueError(
-                f"this state belongs to a {type(self).__name__} of other class counts: build the loss from the counts "
-                "the state was saved with."
-            )
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
 
 def check_range(name: str, value: float, low: float, high: float = float("inf")) -> float:
     """Return a value with ``low <= value <= high``, and raise for any other.
@@ -292,7 +285,7 @@ def check_cosines(name: str, logits: Tensor) -> None:
         Traceback (most recent call last):
         ValueError: GCLLoss is defined on cosines in [-1, 1], and these logits reach 5: make the last layer a ...
     """
-    if logits.is_meta or (logits.is_cuda and torch.cuda.is_current_stream_capturing()) or not logits.numel():
+    if not is_readable(logits) or not logits.numel():
         return
     try:
         largest = float(logits.detach().abs().max())
@@ -302,6 +295,16 @@ def check_cosines(name: str, logits: Tensor) -> None:
         raise ValueError(
             f"{name} is defined on cosines in [-1, 1], and these logits reach {largest:.3g}: make the last layer a "
             "longtail.models.CosineHead(features, classes)."
+        )
+
+
+def _refuse_other_counts(loss: LongTailLoss, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
+    """Raise if a state to be loaded is of other class counts than the loss."""
+    theirs = state_dict.get(f"{prefix}class_counts")
+    if isinstance(theirs, Tensor) and theirs.tolist() != loss.class_counts.tolist():
+        raise ValueError(
+            f"this state belongs to a {type(loss).__name__} of other class counts: build the loss from the counts the "
+            "state was saved with."
         )
 
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from longtail.counts import FEW_IMAGES
+from longtail.data.sources.huggingface import HUB_PREFIX
 from longtail.data.sources.registry import last_name
 from longtail.errors import LongtailError, UsageError, first_line
-from longtail.files import Column, read_table, write_atomically, write_table, write_yaml
+from longtail.files import Column, read_table, write_atomically, write_table
 from longtail.formatting import figure_text
 from longtail.models.timm import TIMM_PREFIX
 from longtail.run import layout
 from longtail.run.model_files import ModelInfo, load_info, load_run
 from longtail.run.result import read_adjusted, read_metrics, write_metrics
 
-PREFIX: Final = "hf:"
 _SHARED: Final = (layout.MODEL_FILE, layout.WEIGHTS_FILE, layout.ADJUSTED_FILE)
 _NAMING_FILES: Final = ("notes", "unreadable")
 _FIGURES = {
@@ -48,11 +48,11 @@ def local_run(run: str | os.PathLike[str]) -> str:
         'runs/photos'
     """
     text = os.fspath(run)
-    if not text.startswith(PREFIX):
+    if not text.startswith(HUB_PREFIX):
         return text
     from huggingface_hub import snapshot_download
 
-    name, _, revision = text.removeprefix(PREFIX).partition("@")
+    name, _, revision = text.removeprefix(HUB_PREFIX).partition("@")
     with _in_words(f"the model {name!r} could not be fetched"):
         return snapshot_download(
             name, revision=revision or None, allow_patterns=[layout.MODEL_FILE, layout.WEIGHTS_FILE]
@@ -131,7 +131,7 @@ def _stage(folder: Path, staged: Path, include: Sequence[str]) -> None:
             values = config.get(section) or {}
             if values.get(name):
                 config[section] = values | {name: last_name(str(values[name]))}
-        write_yaml(staged / layout.CONFIG_FILE, config)
+        layout.write_options(staged, config)
     write_atomically(staged / "README.md", model_card(folder).encode())
 
 
@@ -238,7 +238,7 @@ def model_card(run: str | os.PathLike[str]) -> str:
 def _metadata(info: ModelInfo, test: Mapping[str, Any], source: str, config: Mapping[str, Any]) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    on_hub = source.removeprefix("hf:") if source.startswith("hf:") and "/" in source else None
+    on_hub = source.removeprefix(HUB_PREFIX) if source.startswith(HUB_PREFIX) and "/" in source else None
     results = [
         EvalResult(
             task_type="image-classification",

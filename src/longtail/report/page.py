@@ -19,7 +19,7 @@ from longtail.formatting import interval_text, listing, percent, sentence_case, 
 from longtail.report.class_table import table_json
 from longtail.report.plots import GROUP_LABELS, THEME, shorten
 from longtail.report.section import Section
-from longtail.report.sections.registry import build_sections
+from longtail.report.sections.order import build_sections
 from longtail.report.sections.results import verdict
 from longtail.run.layout import EXAMPLES_FILE
 from longtail.version import __version__

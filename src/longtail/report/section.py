@@ -123,7 +123,7 @@ class Section:
         partial: Template that renders ``data`` beneath the figures, if any.
         data: What the partial shows.
         table: The numbers of the figures, beneath them.
-        for_researchers: Behind the page's fold; set by :func:`longtail.report.sections.registry.build_sections`.
+        for_researchers: Behind the page's fold; set by :func:`longtail.report.sections.order.build_sections`.
     """
 
     id: str

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
 def read(folder: str | Path) -> RunResult:
     """Read a finished run as typed, validated values.
 
+    Args:
+        folder: A RUN folder with ``metrics.json`` and ``config.yaml``; the other files are optional.
+
     Raises:
         LongtailError: The folder is not a finished run, or a file in it is damaged or of a newer format.
     """
-    from longtail.run.result import RunResult
+    from longtail.run.result import read_run
 
-    return RunResult.load(folder)
+    return read_run(folder)

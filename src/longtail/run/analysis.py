@@ -102,10 +102,9 @@ def _read_table(
     path: Path, kind: type[ImageColumns | ClassColumns], num_classes: int, remedy: str
 ) -> dict[str, npt.NDArray[Any]]:
     """Read the columns of a kind, with those that tell rows apart."""
-    last = num_classes - 1
-    classes = Column("int", 0, last)
+    classes = Column("int", 0, num_classes - 1)
     whole = dict.fromkeys(("index", "images"), Column("int", 0, np.iinfo(np.int32).max))
-    whole |= {"label": classes, "prediction": classes, "nearest": Column("int", -1, last)}
+    whole |= {"label": classes, "prediction": classes, "nearest": Column("int", -1, num_classes - 1)}
     columns = {"split": Column("text")} | ({"class": classes} if kind is ClassColumns else {})
     for name in (column.name for column in fields(kind)):
         columns[name] = whole.get(name, Column("float", required=name not in OPTIONAL))

@@ -143,9 +143,8 @@ def _read(path: Path, remedy: str) -> TrainingState:
         text = (file.metadata() or {}).get("state", "")
         raw = parse_json(text, path, remedy)
         require_format(path, raw.get("format") if isinstance(raw, dict) else None, CHECKPOINT_FORMAT)
-        values = validate(TypeAdapter(_Values), text.encode(), path, remedy).model_dump(
-            exclude_unset=True, by_alias=True
-        )
+        stored = validate(TypeAdapter(_Values), text.encode(), path, remedy)
+        values = stored.model_dump(exclude_unset=True, by_alias=True)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     classes = values.get("classes")
     for name, shape in (("meter.sums", (4,)), ("dynamics.sums", (len(classes) if classes else None, SUMS + BINS))):

@@ -32,6 +32,8 @@ TRACKER_FILE: Final = "tracker.json"
 REPORT_FILE: Final = "report.html"
 GRID_FILE: Final = "grid.yaml"
 """In the folder of a grid, whose runs lie in folders below it."""
+TABLE_FILE: Final = "table.csv"
+"""The comparison of the runs of a grid, in its folder."""
 
 CHECKPOINT_FOLDER: Final = "checkpoint"
 DYNAMICS_FOLDER: Final = "dynamics"
@@ -67,6 +69,26 @@ def log_file(run: Path) -> Path:
         'grid/gcl/1.log'
     """
     return run.with_name(f"{run.name}.log")
+
+
+def lock_file(run: Path) -> Path:
+    """Return the file that the process training a run of a grid locks, next to the folder of the run.
+
+    Example:
+        >>> lock_file(Path("grid/gcl/1")).as_posix()
+        'grid/gcl/.1.lock'
+    """
+    return run.with_name(f".{run.name}.lock")
+
+
+def baseline_report(baseline: str) -> str:
+    """Return the name of the report of the runs that share a baseline, in a grid with several.
+
+    Example:
+        >>> baseline_report("ce")
+        'report-ce.html'
+    """
+    return f"report-{baseline}.html"
 
 
 def require_folder(run: str | Path) -> Path:
@@ -117,7 +139,9 @@ def refuse_swapped(run: str | os.PathLike[str], other: str | os.PathLike[str]) -
     Raises:
         UsageError: The second argument is a run and the first is not.
     """
-    if os.fspath(run).startswith("hf:") or (Path(run) / MODEL_FILE).is_file():
+    from longtail.data.sources.huggingface import HUB_PREFIX
+
+    if os.fspath(run).startswith(HUB_PREFIX) or (Path(run) / MODEL_FILE).is_file():
         return
     if (Path(other) / MODEL_FILE).is_file():
         raise UsageError(
@@ -131,7 +155,30 @@ def write_config(run: Path, config: RunConfig) -> None:
     Raises:
         LongtailError: The file cannot be written; the one before stays.
     """
-    write_yaml(run / CONFIG_FILE, asdict(config))
+    write_options(run, asdict(config))
+
+
+def write_options(run: Path, options: Table) -> None:
+    """Write ``config.yaml`` from nested plain values.
+
+    Raises:
+        LongtailError: As :func:`write_config`.
+    """
+    write_yaml(run / CONFIG_FILE, options)
+
+
+def remove_config(run: Path) -> None:
+    """Remove ``config.yaml``, if it is there: what was to be a run has not begun."""
+    (run / CONFIG_FILE).unlink(missing_ok=True)
+
+
+def write_grid(folder: Path, grid: Table) -> None:
+    """Write ``grid.yaml``, the file that makes the same grid.
+
+    Raises:
+        LongtailError: The file cannot be written; the one before stays.
+    """
+    write_yaml(folder / GRID_FILE, grid)
 
 
 def read_config(run: Path) -> RunConfig:

@@ -288,37 +288,6 @@ class RunResult:
     record: RunMetrics
     adjustment: str = ""
 
-    @classmethod
-    def load(cls, folder: str | Path) -> RunResult:
-        """Read the run in ``folder``.
-
-        Args:
-            folder: A RUN folder with ``metrics.json`` and ``config.yaml``; the other files are optional.
-
-        Raises:
-            LongtailError: The folder is not a finished run, or a file in it is damaged or of a newer format.
-        """
-        root = layout.require_folder(folder)
-        metrics = read_metrics(root)
-        counts = ClassCounts(metrics.train_counts, metrics.classes)
-        stored = {index: name for name, rows in metrics.groups.items() for index in rows}
-        adjustment = load_info(root).adjustment if (root / layout.MODEL_FILE).is_file() else None
-        method = "" if adjustment is None else str(adjustment.chosen.get("method", "post-hoc"))
-        tested = {int(name.removeprefix("stage")): splits.get("test") for name, splits in metrics.stages.items()}
-        return cls(
-            folder=root,
-            recipe=metrics.recipe or root.name,
-            config=layout.read_options(root),
-            counts=counts,
-            group_of=tuple(stored.get(index, name) for index, name in enumerate(counts.group_of())),
-            test=metrics.test and metrics.test.completed(),
-            validation=metrics.validation and metrics.validation.completed(),
-            stages={number: figures for number, figures in sorted(tested.items()) if figures is not None},
-            history=read_history(root),
-            record=metrics,
-            adjustment="temperature" if method == "none" else method,
-        )
-
     def metrics(self, split: str | None) -> Metrics | None:
         """The metrics of ``"test"`` or ``"validation"``; None where there is no split to compare."""
         return {"test": self.test, "validation": self.validation}.get(split or "")
@@ -354,3 +323,27 @@ class RunResult:
             return self.predictions.images == other.predictions.images
         counts = [[row.test_count for row in run.test.per_class] for run in (self, other) if run.test is not None]
         return not all(counts) or all(row == counts[0] for row in counts)
+
+
+def read_run(folder: str | Path) -> RunResult:
+    """Read the run in a folder, see :func:`longtail.run.read`."""
+    root = layout.require_folder(folder)
+    metrics = read_metrics(root)
+    counts = ClassCounts(metrics.train_counts, metrics.classes)
+    stored = {index: name for name, rows in metrics.groups.items() for index in rows}
+    adjustment = load_info(root).adjustment if (root / layout.MODEL_FILE).is_file() else None
+    method = "" if adjustment is None else str(adjustment.chosen.get("method", "post-hoc"))
+    tested = {int(name.removeprefix("stage")): splits.get("test") for name, splits in metrics.stages.items()}
+    return RunResult(
+        folder=root,
+        recipe=metrics.recipe or root.name,
+        config=layout.read_options(root),
+        counts=counts,
+        group_of=tuple(stored.get(index, name) for index, name in enumerate(counts.group_of())),
+        test=metrics.test and metrics.test.completed(),
+        validation=metrics.validation and metrics.validation.completed(),
+        stages={number: figures for number, figures in sorted(tested.items()) if figures is not None},
+        history=read_history(root),
+        record=metrics,
+        adjustment="temperature" if method == "none" else method,
+    )

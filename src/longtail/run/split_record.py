@@ -100,13 +100,9 @@ def read_splits(run: Path) -> pa.Table | None:
         return None
     text = dict.fromkeys(COLUMNS, pa.string()) | {"row": pa.int64()}
     try:
-        table = pyarrow.csv.read_csv(
-            path,
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=text, include_columns=list(COLUMNS), strings_can_be_null=False
-            ),
-        )
+        quoted = pyarrow.csv.ParseOptions(newlines_in_values=True)
+        typed = pyarrow.csv.ConvertOptions(column_types=text, include_columns=list(text), strings_can_be_null=False)
+        table = pyarrow.csv.read_csv(path, parse_options=quoted, convert_options=typed)
         rows, names = table["row"].to_numpy(), table["source_split"].to_pylist()
         if table["row"].null_count:
             raise ValueError("a row has no number")

@@ -100,8 +100,7 @@ def describe_throughput(history: Sequence[Mapping[str, Any]], stage: int) -> str
         >>> describe_throughput([{"stage": 1, "images_per_second": 1234.5, "waiting_share": 0.031}], 1)
         '1234 images/s, 3.1% of the time waiting for data'
     """
-    measured = throughput(history, stage)
-    rate, waiting = measured["images_per_second"], measured["waiting_share"]
+    rate, waiting = throughput(history, stage).values()
     clauses = [] if rate is None else [f"{rate:.0f} images/s"]
     clauses += [] if waiting is None else [f"{percent(waiting)} of the time waiting for data"]
     return ", ".join(clauses)
@@ -240,6 +239,18 @@ class ExampleImage:
     path: str = ""
 
 
+def write_examples(run: Path, rows: Sequence[ExampleImage]) -> None:
+    """Write ``examples.parquet``, one row per picture.
+
+    Raises:
+        LongtailError: The file cannot be written; the one before stays.
+    """
+    types = {"int": pa.int64(), "float": pa.float32(), "text": pa.string(), "binary": pa.binary()}
+    schema = pa.schema([(name, types[column.kind]) for name, column in _example_columns().items()])
+    table = pa.Table.from_pylist([vars(row) | {"class": row.label} for row in rows], schema)
+    write_table(run / EXAMPLES_FILE, table)
+
+
 def read_examples(run: Path, num_classes: int) -> tuple[ExampleImage, ...]:
     """Read ``examples.parquet``; empty without the file.
 
@@ -274,7 +285,7 @@ def pool_examples(run: Path, folders: Sequence[Path], num_classes: int) -> None:
     write_table(run / EXAMPLES_FILE, _concatenate(tables, folders, EXAMPLES_FILE))
 
 
-def _example_columns(num_classes: int) -> dict[str, Column]:
+def _example_columns(num_classes: float = math.inf) -> dict[str, Column]:
     return {
         "class": Column("int", 0, num_classes - 1),
         "role": Column("text"),

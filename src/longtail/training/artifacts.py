@@ -5,38 +5,24 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image
 
 from longtail.analysis.confusions import FULL, Detail, choose_examples, usual_detail
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.counts import GROUP_NAMES, IntArray
 from longtail.data.dataset import Split
-from longtail.files import write_table
 from longtail.formatting import figure_text
 from longtail.models.model import LongTailModel
 from longtail.models.preprocessing import Preprocessing
 from longtail.run.model_files import ModelInfo, ModelSpec
-from longtail.run.tables import throughput
+from longtail.run.tables import ExampleImage, throughput
 from longtail.training.prepared_data import PreparedData
 from longtail.training.split_evaluation import Evaluation
 from longtail.training.stages import assumed_prior
 from longtail.version import versions
-
-EXAMPLES_SCHEMA = pa.schema(
-    {
-        "class": pa.int64(),
-        "role": pa.string(),
-        "image": pa.binary(),
-        "prediction": pa.int64(),
-        "confidence": pa.float32(),
-        "path": pa.string(),
-    }
-)
 
 
 @dataclass
@@ -158,19 +144,17 @@ def model_info(
     )
 
 
-def write_examples(
-    path: Path,
+def example_images(
     train: Split,
     test: Split,
     predictions: Mapping[str, Any],
     counts: IntArray,
     *,
     tick: Callable[[], object] = lambda: None,
-) -> None:
-    """Write small pictures of every class, the hardest first: some of its training images, and some errors on it.
+) -> list[ExampleImage]:
+    """Return small pictures of every class, the hardest first: some of its training images, and some errors on it.
 
     Args:
-        path: The Parquet file.
         train: Training split.
         test: Test split that the predictions are of.
         predictions: Its columns ``label``, ``prediction`` and ``confidence``, shape (N,) each.
@@ -182,12 +166,11 @@ def write_examples(
     chosen = choose_examples(label, answer, confidence, counts)
     usual = usual_detail(len(chosen.classes))
     shown, wrong = _by_class(train.labels, len(chosen.close)), _by_class(label[chosen.errors], len(chosen.close))
-    rows: list[dict[str, Any]] = []
+    rows: list[ExampleImage] = []
 
     def add(split: Split, index: int, role: str, prediction: int = -1, sure: float = 0.0) -> None:
         picture = thumbnail(split.image(index), detail)
-        columns = {"class": name, "role": role, "image": picture, "prediction": prediction, "confidence": sure}
-        rows.append(columns | {"path": split.path(index)})
+        rows.append(ExampleImage(name, role, picture, prediction, sure, split.path(index)))
 
     for name in chosen.classes.tolist():
         detail = FULL if chosen.close[name] else usual
@@ -196,7 +179,7 @@ def write_examples(
         for index in chosen.errors[wrong[name]].tolist():
             add(test, index, "error", int(answer[index]), float(confidence[index]))
         tick()
-    write_table(path, pa.Table.from_pylist(rows, schema=EXAMPLES_SCHEMA))
+    return rows
 
 
 def thumbnail(picture: Image.Image, detail: Detail) -> bytes:

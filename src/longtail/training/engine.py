@@ -86,7 +86,7 @@ class LocalEngine:
 
 
 class Engine(LocalEngine):
-    """Device, precision and processes, through ``accelerate``: the only place that knows them.
+    """Device, precision and processes, through ``accelerate``; the loop asks it for what depends on them.
 
     Args:
         config: Precision, layout, clipping and accumulation.

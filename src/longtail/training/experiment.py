@@ -20,12 +20,12 @@ from longtail.errors import LongtailError
 from longtail.models.adapters import add_adapters, merge_adapters
 from longtail.models.model import LongTailModel, build_model
 from longtail.run import checkpoint
-from longtail.run.layout import CONFIG_FILE, EXAMPLES_FILE, WEIGHTS_FILE, refuse_existing, stage_name, write_config
+from longtail.run.layout import WEIGHTS_FILE, refuse_existing, remove_config, stage_name, write_config
 from longtail.run.model_files import save_model, start_from
 from longtail.run.result import write_metrics
 from longtail.run.split_record import write_splits
-from longtail.run.tables import describe_throughput, write_confusion, write_history, write_predictions
-from longtail.training.artifacts import Record, describe, model_info, run_metrics, write_examples
+from longtail.run.tables import describe_throughput, write_confusion, write_examples, write_history, write_predictions
+from longtail.training.artifacts import Record, describe, example_images, model_info, run_metrics
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import Inputs
 from longtail.training.frozen_features import Classifier, FeatureStore
@@ -69,7 +69,7 @@ def start_run(
         experiment = Experiment(config, out, reporter, engine, source=source, callbacks=callbacks)
     except BaseException:  # nothing is trained yet: leave no trace, so that the same command works once it is fixed
         if engine.is_main:
-            (out / CONFIG_FILE).unlink(missing_ok=True)
+            remove_config(out)
             if not was_there:
                 with suppress(OSError):  # somebody else has put a file there: leave it
                     out.rmdir()
@@ -464,9 +464,10 @@ class Experiment(Callback):
 
     def _save_predictions(self, test: Evaluation) -> None:
         """Write the predictions for the test split, its confusion matrix, and example images."""
-        splits, counts, path = self.prepared.data.splits, self.prepared.counts, self.out / EXAMPLES_FILE
+        splits, counts = self.prepared.data.splits, self.prepared.counts
         with self.reporter.bar("example images", len(counts)) as bar:
-            write_examples(path, splits["train"], splits["test"], test.predictions, counts.array, tick=bar.tick)
+            rows = example_images(splits["train"], splits["test"], test.predictions, counts.array, tick=bar.tick)
+        write_examples(self.out, rows)
         column = self.config.data.group_column
         write_predictions(self.out, prediction_table(test, splits["test"], counts.names, group_column=column))
         write_confusion(self.out, test.predictions, counts.names)

@@ -11,7 +11,7 @@ import pytest
 from longtail.compare.ablations import find_ablations
 from longtail.compare.comparison import compare_runs
 from longtail.report.sections import ablation
-from longtail.report.sections.registry import build_sections
+from longtail.report.sections.order import build_sections
 
 
 def grid(make_run, options, *, slopes=None, seeds=1, recipe="cifar-lt/gcl", **more):

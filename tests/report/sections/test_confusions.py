@@ -20,7 +20,7 @@ from longtail.report.sections.confusions import (
     group_destinations,
     matrix_figure,
 )
-from longtail.run.result import RunResult
+from longtail.run import read
 
 
 def test_where_tail_errors_go_is_counted(ce_and_gcl):
@@ -107,7 +107,7 @@ def test_only_groups_with_images_are_drawn(make_run):
 
 def test_pictures_stand_with_their_pair(make_run):
     folder = make_run("ce", files="/photos")
-    error = next(each for each in RunResult.load(folder).examples if each.role == "error")
+    error = next(each for each in read(folder).examples if each.role == "error")
     rows = compare_runs([folder]).final
     (first, *_) = error_pictures(rows, error.label, 3, error.prediction)
     assert re.search(rf"class {error.label}, .*class {error.prediction}", first.alt)

@@ -20,8 +20,8 @@ from longtail.report.builders import ratio_change
 from longtail.report.plots import THEME
 from longtail.report.sections import measures
 from longtail.report.sections.measures import FLOOR
-from longtail.report.sections.registry import build_sections
-from longtail.run.result import RunResult
+from longtail.report.sections.order import build_sections
+from longtail.run import read
 
 NAMES = ["gradients", "gradient-classes", "saturation", "saturated"]
 
@@ -125,7 +125,7 @@ def test_one_epoch_is_a_point(make_run, record):
 
 
 def test_a_cloud_is_drawn_where_the_loss_has_one(make_run):
-    runs = [RunResult.load(make_run(name, recipe=f"cifar-lt/{name}")) for name in ("ce", "gcl")]
+    runs = [read(make_run(name, recipe=f"cifar-lt/{name}")) for name in ("ce", "gcl")]
     comparison = compare_runs(runs)
     results = [row.runs[0] for row in comparison.final]
     mean = np.linspace(0, -0.13, 6).astype(np.float32)

@@ -11,7 +11,7 @@ from longtail.compare.comparison import compare_runs
 from longtail.compare.seeds import MeanStd
 from longtail.counts import ClassCounts
 from longtail.report.sections.classes import imbalance_words
-from longtail.report.sections.registry import build_sections
+from longtail.report.sections.order import build_sections
 from longtail.report.sections.results import group_bars, verdict
 
 

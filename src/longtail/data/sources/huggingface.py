@@ -8,7 +8,7 @@ from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from ssl import SSLCertVerificationError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -19,6 +19,9 @@ from longtail.errors import LongtailError, first_line
 if TYPE_CHECKING:
     import datasets
 
+HUB: Final = "hf"
+HUB_PREFIX: Final = f"{HUB}:"
+"""Before the name of a data set or model of the hub."""
 _SAVED_MARKS = ("dataset_dict.json", "state.json")
 _PATIENCE, LONG_PATIENCE = 3, 10  # seconds that a hub may take to answer, also over a slow connection
 
@@ -38,7 +41,7 @@ def load_hf(spec: str, columns: Columns) -> ImageData:
 
     path = Path(spec).expanduser()
     if not path.exists():
-        return from_tables(f"hf:{spec}", download(spec), columns)
+        return from_tables(f"{HUB_PREFIX}{spec}", download(spec), columns)
     if not path.is_dir() or not is_saved_dataset(path):
         raise LongtailError(f"{spec!r} was not written by save_to_disk: use folder:, csv: or parquet: for it.")
     try:
@@ -46,7 +49,7 @@ def load_hf(spec: str, columns: Columns) -> ImageData:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LongtailError(f"the saved data set {str(path)!r} cannot be read ({error}): save it again.") from error
     tables = saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
-    return from_tables(f"hf:{spec}", tables, columns, root=path)
+    return from_tables(f"{HUB_PREFIX}{spec}", tables, columns, root=path)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from longtail.data.dataset import Finding, ImageData, empty_split_finding
 from longtail.data.sources.builtin import NAMES
 from longtail.data.sources.csv import load_csv
 from longtail.data.sources.folder import load_folder
-from longtail.data.sources.huggingface import is_saved_dataset, load_hf
+from longtail.data.sources.huggingface import HUB, is_saved_dataset, load_hf
 from longtail.data.sources.image_tables import Columns
 from longtail.data.sources.parquet import load_parquet, parquet_files
 from longtail.errors import LongtailError, listed, nearest
@@ -20,7 +20,7 @@ PREFIXES: Mapping[str, Callable[[str, Columns], ImageData]] = {
     "folder": load_folder,
     "csv": load_csv,
     "parquet": load_parquet,
-    "hf": load_hf,
+    HUB: load_hf,
 }
 """Prefixes, before the colon, of sources with a path or a name on the hub, and the functions that read them."""
 _MOST_NEIGHBORS = 1000  # of a misspelled path that it is compared with
@@ -105,7 +105,7 @@ def _kind_of_path(path: Path) -> str:
     if path.is_file():
         return {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}.get(path.suffix.lower(), "folder")
     if is_saved_dataset(path):
-        return "hf"
+        return HUB
     return "parquet" if parquet_files(path) else "folder"
 
 
@@ -132,7 +132,7 @@ def source_path(spec: str) -> Path | None:
     """
     prefix, rest = _split_prefix(spec)
     path = Path(rest).expanduser() if prefix else Path(rest)
-    may_be_name = prefix in {"", "hf"} and (spec in NAMES or not (path.is_absolute() or path.exists()))
+    may_be_name = prefix in {"", HUB} and (spec in NAMES or not (path.is_absolute() or path.exists()))
     return path.absolute() if rest and not may_be_name else None
 
 
@@ -174,7 +174,7 @@ def last_name(source: str, parts: int = 1) -> str:
         'folder:me/photos'
     """
     prefix, rest = _split_prefix(source)
-    if prefix == "hf" and not Path(rest).is_absolute() and rest.count("/") <= 1:
+    if prefix == HUB and not Path(rest).is_absolute() and rest.count("/") <= 1:
         return source
     names = [part for part in Path(rest).parts if part != Path(rest).anchor]
     return (f"{prefix}:" if prefix else "") + "/".join(names[-parts:])

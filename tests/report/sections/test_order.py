@@ -9,7 +9,7 @@ import pytest
 
 from longtail.compare.comparison import compare_runs
 from longtail.compare.table import Comparison
-from longtail.report.sections.registry import build_sections
+from longtail.report.sections.order import build_sections
 
 NAMES = ["gradients", "gradient-classes", "saturation", "saturated"]
 
