@@ -189,19 +189,6 @@ def can_fuse(parameters: Iterable[Tensor]) -> bool:
     return all(parameter.device.type in {"cpu", "cuda", "mps", "xpu"} for parameter in parameters)
 
 
-def is_readable(values: Tensor) -> bool:
-    """Whether the values of a tensor may be brought to the host: not on the meta device, nor in a CUDA graph.
-
-    Example:
-        >>> import torch
-        >>> is_readable(torch.zeros(1)), is_readable(torch.zeros(1, device="meta"))
-        (True, False)
-    """
-    import torch
-
-    return not values.is_meta and not (values.is_cuda and torch.cuda.is_current_stream_capturing())
-
-
 @contextmanager
 def seeded(device: torch.device, seed: int) -> Iterator[None]:
     """Seed PyTorch's generators in a ``with`` block, and restore their state after it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -364,6 +365,10 @@ def test_copies_are_independent(case: Case) -> None:
     copied = copy.deepcopy(loss)
     copied.progress = 0.05
     assert loss.progress == pytest.approx(case.progress)
+    unpickled = pickle.loads(pickle.dumps(loss))
+    for each in (copied, unpickled):
+        with pytest.raises(ValueError, match="class counts"):
+            each.load_state_dict(build(case, [2, 3, 4, 5, 6]).state_dict())
 
 
 @pytest.mark.parametrize(
