@@ -61,7 +61,7 @@ def row_of(run: RunResult) -> Row:
 
 
 def _predicted(run: RunResult) -> Row:
-    """How far confidence lies above accuracy, by group, and accuracy on test sets of another mix of classes."""
+    """Confidence minus accuracy, by group, and accuracy on test sets of another mix of classes."""
     test, predictions = run.test, run.predictions
     if test is None or predictions is None:
         return {}

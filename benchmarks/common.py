@@ -1,4 +1,4 @@
-"""What benchmarks share: timing in turns, rows of one form, the physical floors of this machine, and grids of runs."""
+"""Shared by benchmarks: timing in turns, rows of one form, the physical floors of this machine, and grids of runs."""
 
 from __future__ import annotations
 
@@ -118,13 +118,13 @@ def row(
     """One line of a table.
 
     Args:
-        name: What is measured.
+        name: Name of the measurement.
         ours: The figure of this package.
         other: The figure of the reference, in the same unit and run; ``None`` for nothing.
         unit: The unit of both.
         higher_is_better: Whether the larger figure is the better one.
         floor: The best figure that the machine allows, in the same unit; ``None`` where it is not known.
-        device: What it ran on; the GPU where there is one when not given.
+        device: Device it ran on; the GPU where there is one when not given.
 
     Returns:
         A row with :data:`KEYS`: ``ratio`` says how many times better ours is, and ``floor_share`` is 1 at the floor.

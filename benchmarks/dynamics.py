@@ -1,4 +1,4 @@
-"""What recording the gradients costs: the same training steps with it and without, in turns; and the recording alone.
+"""Cost of recording the gradients: the same training steps with it and without, in turns; and the recording alone.
 
 python benchmarks/dynamics.py --json docs/performance/dynamics.json
 """

@@ -87,13 +87,13 @@ class Case:
     """A damaged file and the command that reads it.
 
     Attributes:
-        seed: What the case is drawn from.
+        seed: Seed of the case.
         file: The path in the RUN.
-        change: What was done to it.
+        change: The damage.
         command: The command.
         result: ``result``, ``sentence``, ``traceback`` or ``hang``.
         message: The last lines that it printed, or the traceback.
-        seconds: How long it took.
+        seconds: Duration.
     """
 
     seed: int
@@ -148,7 +148,7 @@ def run_case(base: Path, seed: int, only: str = "", commands: tuple[str, ...] = 
 
     Args:
         base: From :func:`make_run`.
-        seed: What the case is drawn from.
+        seed: Seed of the case.
         only: The file or folder to damage; empty for any.
         commands: The commands to choose from; empty for all that read the file.
         limit: Seconds after which a command counts as one that hangs.

@@ -1,4 +1,4 @@
-"""How many changed copies and how many different images are called near copies, with and without a look at pixels.
+"""Rates of changed copies and of different images called near copies, with and without a look at pixels.
 
 python benchmarks/near_copies.py --source parquet:FISH --group-column trajectory --source parquet:CIFAR --json FILE
 

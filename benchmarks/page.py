@@ -18,14 +18,14 @@ HEAD = "| work | ours | reference | unit | times better | goal | share of the fl
 
 
 class Goal(NamedTuple):
-    """What the rows of some work must reach.
+    """Goal that the rows of some work must reach.
 
     Attributes:
         work: A pattern found in the row's name.
         key: The figure of the row it is about.
         least: The least value of it, or ``None``.
         most: The greatest value of it, or ``None``.
-        words: How the page says it.
+        words: The goal in the words of the page.
         device: A pattern found in the row's device.
     """
 
@@ -105,7 +105,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def place(rows: Iterable[Mapping[str, Any]]) -> int:
-    """Where the rows of a file stand on the page: in the order of the goals, those without one last."""
+    """Position of the rows of a file on the page: in the order of the goals, those without one last."""
     return min((GOALS.index(goal) for goal in map(goal_of, rows) if goal is not None), default=len(GOALS))
 
 

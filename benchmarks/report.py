@@ -86,7 +86,7 @@ def measured(title: str, value: float, unit: str) -> dict[str, Any]:
 
 
 def opened(page: Path, name: str) -> list[tuple[str, float, str]]:
-    """What the page takes in a browser: until all figures were drawn, and until a class is shown."""
+    """Time in a browser: until all figures were drawn, and until a class is shown."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -200,7 +200,7 @@ def example_images(counts: ClassCounts, label: Any, prediction: Any, rng: np.ran
 
 
 def write_analysis(folder: Path, label: Any, rng: np.random.Generator) -> None:
-    """What ``longtail analyze`` writes: a value an image, a value a class, and a few for each split."""
+    """Write the files of ``longtail analyze``: a value an image, a value a class, and a few for each split."""
     folder.mkdir()
     images, classes = [], []
     for split in ("train", "test"):

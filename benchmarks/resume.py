@@ -214,7 +214,7 @@ def in_child(work: Callable[[], int]) -> int:
 
 
 def contents(out: Path) -> dict[str, Any]:
-    """What a finished run holds, by file, without its times."""
+    """Contents of a finished run, by file, without its times."""
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     held: dict[str, Any] = {"metrics.json": [metrics[name] for name in ("test", "validation", "stages", "data_hash")]}
     rows = csv.reader(io.StringIO((out / "history.csv").read_text(encoding="utf-8")))

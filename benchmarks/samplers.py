@@ -77,7 +77,7 @@ def rows_of(name: str, flags: argparse.Namespace) -> list[dict[str, object]]:
 
 
 def in_its_own_process(name: str, images: int, classes: int, repeats: int) -> Figures:
-    """What :func:`measure` finds in a fresh process, whose memory nothing else has touched."""
+    """Run :func:`measure` in a fresh process, whose memory nothing else has touched."""
     words = [sys.executable, __file__, "--measure", name, str(images), str(classes), str(repeats)]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
     figures: Figures = json.loads(done.stdout)

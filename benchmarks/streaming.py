@@ -36,7 +36,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class PlainImages(Dataset[tuple[torch.Tensor, int]]):
-    """What people write: open, decode, resize and crop with Pillow, scale and normalize, one image at a time."""
+    """The usual code: open, decode, resize and crop with Pillow, scale and normalize, one image at a time."""
 
     def __init__(self, split: Split) -> None:
         self.paths = [split.path(row) for row in range(len(split))]

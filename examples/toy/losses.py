@@ -1,4 +1,4 @@
-"""What the toy can train: the losses by their names there, each with the classifier it is drawn on."""
+"""Losses of the toy by name, each with its classifier."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from longtail.losses import LOSSES
 
 @dataclass(frozen=True)
 class Contender:
-    """A loss in the toy: how it is called there, and how it is made.
+    """A loss of the toy: its title, options and classifier.
 
     Attributes:
-        title: For people.
+        title: Display name.
         loss: A key of ``LOSSES``.
-        options: Of the loss; a scale of ``auto`` is that of :func:`scale_for`.
-        head: The classifier, the loss's own where not said.
+        options: Options of the loss; a scale of ``auto`` is that of :func:`scale_for`.
+        head: Kind of classifier; empty for that of the loss.
     """
 
     title: str
@@ -36,7 +36,7 @@ CONTENDERS: Mapping[str, Contender] = {
     "gcl": Contender("GCL", "gcl", {"scale": "auto"}),
     "agcl": Contender("AGCL", "agcl", {"scale": "auto"}),
 }
-"""Beside the methods plain cross-entropy on a cosine classifier, so that a reader can tell what the loss did."""
+"""The methods, and plain cross-entropy on a cosine classifier, to separate the effect of loss and classifier."""
 
 
 def find_contender(name: str) -> Contender:

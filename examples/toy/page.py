@@ -167,7 +167,7 @@ def _alt(result: ToyResult, name: str, numbers: Mapping[str, MeanStd]) -> str:
 
 
 def toy_sentences(result: ToyResult) -> list[str]:
-    """What the losses change against plain cross-entropy, and against it on the same classifier, one measure each."""
+    """Compare the losses with plain cross-entropy, also on the same classifier, one measure a sentence."""
     others = [name for name in result.planes if name != BASELINE]
     cosine = [name for name, planes in result.planes.items() if planes[0].is_cosine and name != ON_COSINES]
     plain, same = "plain cross-entropy", "cross-entropy on the same cosine classifier"
@@ -210,7 +210,7 @@ def _images_interval(result: ToyResult, name: str, baseline: str, group: str) ->
 
 
 def toy_lead(result: ToyResult) -> str:
-    """What was done, in two sentences."""
+    """Describe the training in a sentence."""
     counts, seeds = result.counts, len(next(iter(result.planes.values())))
     images = listing([f"{count:,}" for count in counts])
     return (

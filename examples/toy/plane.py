@@ -14,7 +14,7 @@ RIM = 360
 
 @dataclass(frozen=True)
 class Plane:
-    """What a network with two features made of its test images.
+    """Features of the test images, and the classifier over them.
 
     Attributes:
         features: Test features, shape (N, 2).
@@ -105,7 +105,7 @@ def regions(plane: Plane, radius: float = 1.0) -> list[FloatArray]:
 
     Args:
         plane: Features and classifier.
-        radius: Of the disc.
+        radius: Radius of the disc.
 
     Example:
         >>> plane = Plane(np.zeros((1, 2)), np.array([0]), np.array([[1.0, 0.0], [-1.0, 0.0]]), np.zeros(2))
@@ -126,7 +126,7 @@ def regions(plane: Plane, radius: float = 1.0) -> list[FloatArray]:
 
 
 def _cut(polygon: FloatArray, normal: FloatArray, offset: float) -> FloatArray:
-    """What a half-plane ``normal x + offset >= 0`` leaves of a convex polygon (Sutherland & Hodgman 1974)."""
+    """Clip a convex polygon to the half-plane ``normal x + offset >= 0`` (Sutherland & Hodgman 1974)."""
     if not len(polygon):
         return polygon
     height = polygon @ normal + offset

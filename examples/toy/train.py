@@ -32,21 +32,21 @@ from toy.plane import Plane
 CLASSES = 6
 """More than this many colors and sectors cannot be told apart at a glance."""
 SIDES: Mapping[str, int] = {"digits": 8, "mnist5k": 14}
-"""The sources, and the side in pixels that their images are looked at in."""
+"""The sources, and the side of their images in pixels."""
 LEARNING_RATE = 0.005
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class ToyResult:
-    """What every loss made of the same images.
+    """The planes of all losses, trained on the same images.
 
     Attributes:
-        source: Where the images come from.
+        source: Source of the images.
         counts: Training images per class, the same for every seed.
         planes: One for each seed, by the name of the loss.
         titles: Names for people, by the name of the loss.
-        epochs: Epochs of each training.
+        epochs: Epochs per training run.
     """
 
     source: str
@@ -66,18 +66,18 @@ def train_toy(
     imbalance_ratio: float = 50.0,
     reporter: Reporter | None = None,
 ) -> ToyResult:
-    """Train a small network with two features with each loss, and keep where the test images end up.
+    """Train a small network with two features with each loss, and return the features of the test images.
 
     Within a seed every loss has the same images, the same initial weights and the same batches.
 
     Args:
         losses: Names of losses; see :func:`toy.losses.find_contender`.
         source: ``digits``, or ``mnist5k`` where its package is there.
-        seed: The first seed, of the choice of images, the weights and the batches.
-        seeds: How many.
-        epochs: Of each training.
-        imbalance_ratio: Of the training images.
-        reporter: Tells the user how far it is.
+        seed: First seed; it sets the choice of images, the weights and the batches.
+        seeds: Number of seeds.
+        epochs: Epochs per training run.
+        imbalance_ratio: Imbalance ratio of the training images.
+        reporter: Shows progress.
 
     Raises:
         LongtailError: An unknown loss or source, a loss named twice, or a number below 1.
@@ -125,7 +125,7 @@ class ToyNetwork(nn.Module):
         side: Height and width of the images.
         contender: The loss.
         counts: Training images per class, length C.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
     """
 
     def __init__(self, side: int, contender: Contender, counts: ClassCounts, *, seed: int) -> None:
@@ -149,7 +149,7 @@ class ToyNetwork(nn.Module):
 
     @torch.no_grad()
     def plane(self, images: Tensor, labels: Tensor) -> Plane:
-        """Where these images end up, with the classifier."""
+        """Return the features of images, with the classifier."""
         features = self.eval()(images)[1].double().numpy()
         weight = cast("Tensor", self.head.weight).double().numpy()
         bias = getattr(self.head, "bias", None)
@@ -158,7 +158,7 @@ class ToyNetwork(nn.Module):
 
 
 def around_circle(counts: ClassCounts) -> Tensor:
-    """The weights that every training starts from: evenly around the circle, small classes between large ones.
+    """Return the initial weights of every run: evenly around the circle, small classes between large ones.
 
     Features of two numbers cannot cross the region of another class once they are trained, so that random directions
     would decide the outcome. Shape (C, 2), length 1.
@@ -182,7 +182,7 @@ def _loss(contender: Contender, counts: ClassCounts) -> LongTailLoss:
 
 
 class Shuffled(EpochSampler):
-    """Every image once an epoch, in orders drawn one after the other from one generator."""
+    """Each image once an epoch, in orders drawn one after the other from one generator."""
 
     def __init__(self, num_images: int, seed: int) -> None:
         super().__init__(num_images, num_samples=None, seed=seed, rank=0, world_size=1)
@@ -193,8 +193,8 @@ class Shuffled(EpochSampler):
         yield torch.randperm(len(self), generator=self.generator).numpy()
 
 
-class GreyInputs:
-    """Grey images as the network takes them, which are not changed in training."""
+class GrayInputs:
+    """Gray images, ready for the network and not augmented in training."""
 
     waited, large_batch = 0.0, BATCH
 
@@ -217,7 +217,7 @@ class GreyInputs:
 
 
 class WholeEpochs(Callback):
-    """Tells the loss how far training is at the start of each epoch only."""
+    """Update the progress of the loss at the start of each epoch only."""
 
     def on_step_begin(self, stage: StageRun, progress: Progress) -> None:
         """Set the progress that the epoch began with."""
@@ -233,7 +233,7 @@ def _train(network: ToyNetwork, images: Tensor, labels: Tensor, epochs: int, see
         loss=network.loss,
         criterion=network.loss,
         optimizer=torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, weight_decay=5e-4),
-        inputs=GreyInputs(images, labels),
+        inputs=GrayInputs(images, labels),
         sampler=Shuffled(len(labels), seed),
         batch_size=BATCH,
         epochs=epochs,
@@ -262,7 +262,7 @@ def _rows(split: Split) -> IntArray:
 
 
 def _tensors(split: Split, side: int, rows: IntArray) -> tuple[Tensor, Tensor]:
-    """Grey images (N, 1, H, W) with mean about 0 and deviation about 1, and their labels (N,)."""
+    """Gray images (N, 1, H, W) with mean about 0 and deviation about 1, and their labels (N,)."""
     pixels = np.stack([split.pixels(int(row), CenterCrop(side))[..., 0] for row in rows])
     images = torch.from_numpy(pixels)[:, None].float().div(255)
     return (images - 0.3) / 0.35, torch.from_numpy(split.labels[rows])

@@ -15,7 +15,7 @@ class Reporter:
     """Messages and progress bars for the user; silent on all processes except the first.
 
     Args:
-        console: Where to write; standard error when not given, so that standard output stays for results.
+        console: Console to write on; standard error when not given, so that standard output stays for results.
         quiet: Write nothing.
         plain_seconds: On something that is not a terminal, at most one line in this many seconds.
     """

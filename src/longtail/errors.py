@@ -167,7 +167,7 @@ def nearest(
     Args:
         name: The unknown name.
         names: The valid names, most relevant first; a set is sorted alphabetically.
-        aliases: What else others call a valid name, in lower case with hyphens.
+        aliases: Other names of each valid name, in lower case with hyphens.
         list_all: List the choices where nothing is near; else the hint is empty.
         show: Turns a suggested name into what to type.
 

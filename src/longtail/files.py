@@ -154,7 +154,7 @@ def remove(path: Path, remedy: str) -> None:
 
     Args:
         path: The file or folder.
-        remedy: What to do about an error, without a period.
+        remedy: Remedy for an error, without a period.
 
     Raises:
         LongtailError: The system refuses.
@@ -369,8 +369,8 @@ def validate(adapter: TypeAdapter[Value], value: Any, where: str | Path, remedy:
     Args:
         adapter: The type, as pydantic's ``TypeAdapter``.
         value: Plain values, or JSON as bytes, which is read strictly: no text for numbers.
-        where: What the value is, such as the path of its file.
-        remedy: What to do about an error, without a period.
+        where: Origin of the value, such as the path of its file.
+        remedy: Remedy for an error, without a period.
 
     Raises:
         LongtailError: The value does not fit the type; its cause is pydantic's error, with all fields that do not fit.
@@ -451,7 +451,7 @@ def read_json(path: Path, adapter: TypeAdapter[Value], remedy: str, newest: int 
     Args:
         path: The file.
         adapter: The type, as pydantic's ``TypeAdapter``.
-        remedy: What to do about an error, without a period.
+        remedy: Remedy for an error, without a period.
         newest: The highest format number that can be read, of the entry ``format`` or ``format_version``.
 
     Raises:
@@ -484,7 +484,7 @@ class Column:
     """The values that a column of a Parquet file should hold.
 
     Attributes:
-        kind: What a cell holds; integers are floats too.
+        kind: Type of a cell; integers are floats too.
         least: The lowest value; with one, NaN is refused.
         most: The highest value.
         lists: Whether a cell is a list of such values, of one length in all rows.
@@ -505,8 +505,8 @@ def read_columns(path: Path, columns: Mapping[str, Column], remedy: str) -> dict
 
     Args:
         path: The file.
-        columns: What each column should hold, by name.
-        remedy: What to do about an error, without a period.
+        columns: Type of each column, by name.
+        remedy: Remedy for an error, without a period.
 
     Returns:
         By name the columns that the file has: int64 or float64 arrays of shape (N,), or (N, K) for lists; lists of text

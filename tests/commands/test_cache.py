@@ -19,7 +19,7 @@ from filelock import FileLock
 from longtail.commands import cache
 from longtail.data.dataset import portable_pixmap
 from longtail.data.loading.cache import kept_on_disk
-from longtail.data.loading.cache_folder import Contents, cache_entries, remove_entry
+from longtail.data.loading.cache_folder import Contents, cache_entries
 from longtail.data.sources.registry import load_source
 
 Cli = Callable[..., Any]
@@ -140,30 +140,6 @@ def parquet(path: Path) -> Path:
     return path
 
 
-def test_the_rows_of_a_parquet_file_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``datasets`` writes them to disk to map them: not into a cache of its own, where nobody counts them."""
-    from datasets import config
-
-    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "theirs")
-    source = f"parquet:{parquet(tmp_path / 'animals.parquet')}"
-    train = load_source(source).splits["train"]
-    (entry,) = cache_entries()
-    assert (entry.contents.source, entry.contents.kind, entry.contents.images) == (
-        str(tmp_path / "animals.parquet"),
-        "table",
-        12,
-    )
-    assert entry.size > 12 * 8 * 8 * 3
-    assert not (tmp_path / "theirs").exists()
-    before = entry.path.stat().st_mtime
-    os.utime(entry.path, (1000, 1000))
-    load_source(source)
-    assert cache_entries()[0].path.stat().st_mtime >= before, "used, and found again"
-    assert remove_entry(entry.path)
-    assert train.image(11).size == (8, 8), "a map outlives its file"
-    assert cache_entries() == []
-
-
 def test_a_source_has_one_name_however_it_is_typed(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = parquet(tmp_path / "animals.parquet")
     monkeypatch.chdir(tmp_path)
@@ -172,14 +148,6 @@ def test_a_source_has_one_name_however_it_is_typed(cli: Cli, tmp_path: Path, mon
     assert {use["source"] for use in json.loads(cli("cache", "--json").out)["sources"]} == {str(file)}
     for spelling in ("animals.parquet", "parquet:animals.parquet", str(file)):
         assert json.loads(cli("cache", spelling, "--json").out)["bytes"] > 3000
-
-
-def test_a_cache_that_cannot_be_written_does_not_stop_a_parquet_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "file"))
-    assert len(load_source(f"parquet:{parquet(tmp_path / 'animals.parquet')}").splits["train"]) == 12
 
 
 @pytest.mark.parametrize(("limit", "words", "times"), [(1000, [], 1), (1e9, [], 0), (1000, ["--json"], 1)])

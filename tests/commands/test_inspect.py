@@ -136,7 +136,7 @@ def test_the_limit_can_be_set(cli: Call, photos: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("LONGTAIL_MAX_PIXELS", "255")
     audit = json.loads(cli("inspect", photos, "--json").out)
     assert len(audit["unreadable"]) == 27
-    assert "is 16 x 16, more than 255 pixels" in audit["findings"][0]["message"]
+    assert all(number in audit["findings"][0]["message"] for number in ("16 x 16", "255"))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     monkeypatch.setenv("LONGTAIL_MAX_PIXELS", "3_000_000_000")
     (photos / "train" / "cat" / "huge.png").write_bytes(huge(50_000)[:40])

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from longtail.cli import main
+from longtail.commands.output import class_table, summary_table
 
 Call = Callable[..., Any]
 WRITERS = {
@@ -128,3 +131,40 @@ def test_a_terminal_gets_no_bytes(cli: Call, finished: Any, tmp_path: Path) -> N
     assert "terminal" in cli("analyse", finished.folder, "--features", tmp_path / "terminal").complaint
     os.close(other)
     os.close(terminal)
+
+
+def _row(name: str, recall: float, images: int) -> dict[str, Any]:
+    return {
+        "name": name, "train_count": 9, "test_count": images, "recall": recall, "precision": None,
+        "recall_interval": [0.1, 0.2], "precision_interval": None,
+    }  # fmt: skip
+
+
+def _printed(summary: dict[str, Any]) -> list[list[str]]:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(summary_table(summary))
+    assert isinstance(console.file, io.StringIO)
+    return [line.split() for line in console.file.getvalue().splitlines()]
+
+
+def test_tables_mark_hardly_tested_classes_and_say_how_many_there_are() -> None:
+    rows = [_row("many", 0.9, 50), _row("[few]", 0.1, 4)]
+    table = class_table({"per_class": rows})
+    assert [str(cell) for cell in table.columns[0].cells] == ["[few] *", "many"]
+    assert re.match(r"\* .*\b5\b", str(table.caption))
+    assert class_table({"per_class": rows[:1]}).caption is None
+    assert re.search(r"\b1\b.*\b2\b", str(class_table({"per_class": rows}, limit=1).caption))
+    every = class_table({"per_class": [*rows, _row("none", None, 0) | {"train_count": 70}]}, limit=None)
+    assert [str(cell) for cell in every.columns[0].cells] == ["none", "many", "[few] *"]  # the commonest first
+    assert list(every.columns[3].cells)[:2] == ["n/a", "90.0"]
+    summary = {
+        "accuracy": 0.5,
+        "per_class": rows,
+        "intervals": {"level": 0.95, "unit": "image", "accuracy": [0.4, 0.6]},
+    }
+    assert _printed(summary) == [
+        ["figure", "value", "95%", "interval"],
+        ["accuracy", "50.00%", "40.0–60.0"],
+        ["note:", "1", "of", "2", "tested", "classes", "has", "fewer", "than", "5", "test", "images."],
+    ]
+    assert _printed({"accuracy": 0.5}) == [["figure", "value"], ["accuracy", "50.00%"]]

@@ -21,8 +21,12 @@ from command_line import requested
 from PIL import Image
 from safetensors.torch import load_file
 
+from longtail.compare.comparison import compare_runs
 from longtail.config.schema import DataConfig, RunConfig
-from longtail.run.tables import write_confusion
+from longtail.console import Reporter
+from longtail.experiments.grid_plan import Grid, state_of
+from longtail.run.checkpoint import remove_checkpoints
+from longtail.training.experiment import start_run
 from longtail.training.prepared_data import prepare_data
 
 Call = Callable[..., Any]
@@ -241,15 +245,6 @@ def test_the_confusion_matrix_is_that_of_the_predictions(finished: Any) -> None:
     ]
 
 
-def test_the_confusion_matrix_of_many_classes_is_a_list(tmp_path: Path) -> None:
-    names = [f"class, {index}" for index in range(1001)]
-    write_confusion(tmp_path, {"label": [3, 3, 1000, 3], "prediction": [3, 7, 0, 7]}, names)
-    assert list(csv.reader((tmp_path / "confusion.csv").read_text().splitlines())) == [
-        ["true", "predicted", "images"], [names[3], names[7], "2"], [names[3], names[3], "1"],
-        [names[1000], names[0], "1"],
-    ]  # fmt: skip
-
-
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
@@ -426,4 +421,72 @@ def test_a_misspelled_group_column_is_refused_even_where_nothing_is_held_out(tra
     source = write_films(tmp_path, 4)
     complaint = train(f"csv:{source}", "--group-column", "flim", "--data.test_fraction", 0).complaint
     assert "'film'" in complaint
+    assert not (tmp_path / "run").exists()
+
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train the folds in this process, which saves the start of others."""
+
+    def run_all(grid: Grid, _: Reporter) -> dict[Path, str]:
+        for run in grid.runs:
+            if state_of(run) != "finished":
+                start_run(run.config, run.folder, Reporter(quiet=True))
+                remove_checkpoints(run.folder)  # as the command does
+        return {}
+
+    monkeypatch.setattr("longtail.experiments.folds.run_grid", run_all)
+
+
+@pytest.mark.usefixtures("_here")
+def test_folds_end_in_one_table_with_intervals_and_can_be_resumed(train: Cli, cli: Cli, tmp_path: Path) -> None:
+    words = ("digits", "--folds", 2, "--imbalance-ratio", 50)
+    done = train(*words, out="cv")
+    assert done.status == 0, done.err
+    assert "95% interval" in done.out
+    assert "2 folds" in done.out
+    assert "untouched" in done.out
+    assert "without --folds" in done.out
+    assert (tmp_path / "cv" / "fold-1" / "model.safetensors").is_file()
+    assert "exists already" in train(*words, out="cv").complaint
+    assert "complete already" in cli("train", "--resume", tmp_path / "cv").err
+    (tmp_path / "cv" / "metrics.json").unlink()
+    again = cli("train", "--resume", tmp_path / "cv")
+    assert again.status == 0, again.err
+    assert (tmp_path / "cv" / "metrics.json").is_file()
+    assert "fold-0" in cli("evaluate", tmp_path / "cv").complaint
+
+
+@pytest.mark.usefixtures("_here")
+def test_the_table_says_how_many_images_are_judged(train: Cli, cli: Cli, make_folder: Cli, tmp_path: Path) -> None:
+    places = make_folder({"ant": 6, "bee": 6, "cat": 2})
+    lines = ["path,label,haul"]
+    for name, hauls in (("ant", "zzxyxy"), ("bee", "xyxyxy"), ("cat", "zz")):  # all cats are in haul z
+        lines += [f"{places}/{name}/{number}.png,{name},{haul}" for number, haul in enumerate(hauls)]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    done = train(f"csv:{tmp_path / 't.csv'}", "--folds", 2, "--group-column", "haul", out="cv")
+    assert done.status == 0, done.err
+    assert "2 folds, 10 of 14 images" in done.out
+    assert "4 of 14 images" in done.out
+    assert "'ant' 2, 'cat' 2 (" in done.out
+    metrics = json.loads((tmp_path / "cv" / "metrics.json").read_text())
+    assert metrics["never_judged"] == {"ant": 2, "cat": 2}
+    assert any("4 of 14" in note for note in compare_runs([tmp_path / "cv"]).notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--folds", "1"], "--data.folds "),
+        (["--folds", "-2"], "--folds "),
+        (["--data.fold", "0"], "--data.fold 0"),
+        (["--folds", "3", "--data.fold", "3"], "--data.fold 3"),
+        (["--folds", "5000"], "5000 folds"),
+    ],
+)
+def test_folds_that_make_no_sense(train: Cli, tmp_path: Path, options: list[str], sentence: str) -> None:
+    assert sentence in train("digits", *options).complaint
     assert not (tmp_path / "run").exists()

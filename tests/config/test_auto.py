@@ -18,7 +18,6 @@ from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import plan_grid, recipe_grid
 from longtail.files import write_yaml
 from longtail.training import prepared_data
-from longtail.training.prepared_data import inspect_environment
 
 PHOTOS = Facts(images=2700, classes=23, imbalance_ratio=177.0, side=300, packaged=True)
 TABLE = [
@@ -87,13 +86,6 @@ def test_what_the_user_chooses_is_kept_and_said() -> None:
     assert (values["stage1"]["epochs"], values["data"]["resize"]) == (3, 236)
     assert [choice.option for choice in choices if choice.by == "user"] == ["model.name", "mode", "recipe"]
     assert sum("(yours)" in line for line in outline(replace(build(values), reasons=choices))) == 3
-
-
-def test_it_looks_at_the_images_themselves() -> None:
-    facts, _ = inspect_environment(build({"data": {"source": "digits", "imbalance_ratio": 10.0}}))
-    assert (facts.classes, facts.side, facts.gpu, facts.hub, facts.cached) == (10, 8, "", False, frozenset())
-    assert facts.imbalance_ratio > 9
-    assert 300 < facts.images < 900
 
 
 def test_the_command_line_needs_neither_recipe_nor_model() -> None:

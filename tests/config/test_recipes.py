@@ -113,7 +113,7 @@ def test_zero_epochs_are_refused() -> None:
         base_config("cifar-lt/ce", epochs=0)
 
 
-def test_a_misspelt_recipe_names_the_nearest() -> None:
+def test_a_misspelled_recipe_names_the_nearest() -> None:
     with pytest.raises(LongtailError, match="cifar-lt/kps-ga"):
         load_recipe("cifar-lt/kpsga")
 
@@ -152,3 +152,15 @@ def test_a_configuration_survives_the_trip_through_yaml(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(asdict(config), sort_keys=False))
     assert build(read_config_file(path).values) == config
+
+
+def test_an_unknown_mode_names_the_nearest() -> None:
+    with pytest.raises(LongtailError, match="'linear'"):
+        base_config("images/ce", mode="liner")
+
+
+def test_recipes_for_any_images_follow_the_network_and_others_do_not() -> None:
+    followed = base_config("images/ce", model="timm:resnet50")["data"]
+    assert (followed["image_size"], followed["resize"], followed["mean"][0]) == (224, 236, 0.485)
+    assert base_config("images/ce")["mode"] == "linear"
+    assert base_config("imagenet-lt/ce", model="timm:resnet18")["mode"] == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from mode_config import mode_config
 
 from longtail.config.build import build
 from longtail.config.recipes import list_recipes, load_recipe
@@ -82,3 +83,17 @@ def test_every_recipe_passes(name: str) -> None:
 def test_the_head_follows_the_loss() -> None:
     for name, head in (("gcl", "cosine"), ("fbl", "linear"), ("ldam", "cosine"), ("cross-entropy", "linear")):
         assert complete(build({"stage1": {"loss": {"name": name}}})).model.head == head
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model": {"name": "resnet32"}}, "layer_decay .*timm:"),
+        ({"stage1": {"optimizer": {"layer_decay": 1.5}}}, "at most 1"),
+        ({"model": {"adapter": "lora"}}, "leave --stage1.optimizer.layer_decay out"),
+        ({"stage1": {"mixing": "feature-mixup"}}, "set --stage1.cached_views above 0"),
+    ],
+)
+def test_what_does_not_fit_is_named(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(LongtailError, match=message):
+        mode_config("ce", "finetune", **overrides)

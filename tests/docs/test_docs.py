@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import importlib.resources
 import io
 import re
+import runpy
 import shlex
 import sys
 import tomllib
@@ -19,10 +21,12 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+from toy.__main__ import draw_toy
 
 import longtail
 from longtail import losses
 from longtail.cli import ALIASES, COMMANDS, main
+from longtail.commands.arguments import parse
 from longtail.compare.comparison import compare_runs
 from longtail.config.build import read_config_file
 from longtail.config.recipes import base_config, list_recipes, load_recipe
@@ -58,6 +62,12 @@ def command_lines(text: str) -> list[str]:
     return inline + blocks
 
 
+def script_lines(text: str) -> list[str]:
+    start = r"python (?:examples|benchmarks)/"
+    inline = [" ".join(span.split()) for span in re.findall(rf"`({start}[^`]+)`", text)]
+    return inline + re.findall(rf"^ *({start}.*)", re.sub(r"\\\n\s*", " ", text), flags=re.MULTILINE)
+
+
 def words_of(line: str) -> list[str]:
     bare = re.sub(r"\[[^\]]*\]", " ", line).replace("...", " ")
     return [PLACEHOLDERS.get(word, word) for word in shlex.split(bare, comments=True)[1:]]
@@ -65,6 +75,7 @@ def words_of(line: str) -> list[str]:
 
 MENTIONED = [(page, line) for page, text in PAGES.items() for line in dict.fromkeys(command_lines(text))]
 LINES = [(page, line) for page, line in MENTIONED if len(line.split()) > 2]  # the others just name a command
+SCRIPTS = [(page, line) for page, text in PAGES.items() for line in dict.fromkeys(script_lines(text))]
 PYTHON = [(page, block) for page, text in PAGES.items() for block in fenced(text, "python")]
 BLOCKS = [(page, block) for page, block in PYTHON if page != "CONTRIBUTING.md"]
 
@@ -131,6 +142,42 @@ def test_a_command_parses(
     done += ["help"] if words[-1].startswith("--help") else []
     assert status == 0, f"{page}: {line}\n{capsys.readouterr().err}"
     assert len(done) == 1
+
+
+class Parsed(Exception):
+    """The arguments of a script are read; the work would start here."""
+
+
+@pytest.mark.parametrize(("page", "line"), SCRIPTS)
+def test_the_arguments_of_a_script_parse(page: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to where the script has read them, of the toy and of every benchmark."""
+    script, *words = shlex.split(line, comments=True)[1:]
+    if script == "examples/toy":
+        assert isinstance(parse(f"python {script}", draw_toy, words), dict), page
+        return
+    read = argparse.ArgumentParser.parse_args
+
+    def stop(parser: argparse.ArgumentParser, *args: Any) -> None:
+        read(parser, *args)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    monkeypatch.setattr(sys, "argv", [script, *words])
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    with pytest.raises(Parsed):
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+def test_every_python_file_exists() -> None:
+    """By its path, or by a part of it from the right; CONTRIBUTING adds some that are not there."""
+    folders = ("src", "tests", "benchmarks", "examples")
+    files = [f"/{path.relative_to(ROOT).as_posix()}" for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    added = set(re.findall(r"`(src/longtail/[\w/]+\.py)`:", PAGES["CONTRIBUTING.md"]))
+    assert "src/longtail/losses/vs.py" in added
+    for page, text in PAGES.items():
+        if page != "CHANGELOG.md":
+            for name in set(re.findall(r"(?<![\w*])[\w./-]*\w\.py\b", text)) - added:
+                assert any(file.endswith(f"/{name}") for file in files), f"{page}: {name}"
 
 
 def test_every_command_is_in_the_readme_table() -> None:

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from longtail.analysis.columns import Analysis
-from longtail.cli import main
 from longtail.config.build import build
 from longtail.config.recipes import base_config
 from longtail.config.resolve import complete
@@ -164,21 +163,6 @@ def test_changed_images_are_refused_and_the_analysis_stays(run: Path) -> None:
     with pytest.raises(LongtailError, match=r"metrics\.json.*--resume"):
         analyze_run(run)
     assert (run / "analysis" / "images.parquet").read_bytes() == before
-
-
-def test_the_command_reports_its_work_and_refuses_wrong_options(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["analyze", str(run), "--projection", "none"]) == 0
-    out = capsys.readouterr().out
-    assert all(words in out for words in ("493 training", "359 test"))
-    for words, code, message in (
-        (["--projection", "tnse"], 1, "Did you mean 'tsne'?"),
-        (["--projection", "none,pca"], 2, "stands alone"),
-        (["--seed", "-1"], 2, "--seed must be at least 0"),
-    ):
-        assert main(["analyze", str(run), *words]) == code
-        assert message in capsys.readouterr().err
-    assert main(["analyze", str(run.parent / "nowhere")]) == 1
-    assert "nowhere" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ import pytest
 from longtail.compare.comparison import compare_runs
 from longtail.config.schema import DataConfig, RunConfig
 from longtail.console import Reporter
-from longtail.data.dataset import ImageData, Split
 from longtail.errors import LongtailError
 from longtail.experiments.folds import start_folds, train_folds
 from longtail.experiments.grid_plan import Grid, state_of
@@ -134,42 +133,3 @@ def test_several_processes_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(LongtailError, match="without torchrun"):
         start_folds(small_config(data={"folds": 2}), tmp_path / "cv", quiet)
-
-
-def _source(monkeypatch: pytest.MonkeyPatch, counts: Sequence[int], films: Sequence[object] | None = None) -> None:
-    labels = np.repeat(np.arange(len(counts)), counts)
-    split = Split.from_arrays(
-        np.zeros((len(labels), 2, 2), np.uint8), labels, None if films is None else {"film": films}
-    )
-    data = ImageData("mine", tuple(map(str, range(len(counts)))), {"train": split, "test": split.select([0])})
-    monkeypatch.setattr("longtail.training.prepared_data.load_source", lambda *_, **__: data)
-
-
-def test_a_class_too_small_for_the_folds_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    _source(monkeypatch, [9, 2, 1])
-    tested = np.zeros(3, dtype=int)
-    for fold in range(3):
-        prepared = prepare_data(DataConfig(source="mine", folds=3, fold=fold, validation_fraction=0))
-        tested += np.bincount(prepared.data.splits["test"].labels, minlength=3)
-        assert min(prepared.counts) >= 1
-    assert tested.tolist() == [9, 2, 0]
-    untouched, never = prepared.notes
-    assert "test split" in untouched
-    assert never.startswith("1 of 12 images")
-    assert "'2' 1 (" in never
-
-
-def test_what_shares_the_only_group_of_a_class_is_never_judged_and_counted_by_class(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # The only images of class 2 are in film a, with three of class 0.
-    _source(monkeypatch, [12, 6, 2], ["a"] * 3 + ["b", "c", "d"] * 3 + ["b", "c", "d"] * 2 + ["a"] * 2)
-    prepared = prepare_data(DataConfig(source="mine", folds=3, fold=0, group_column="film", validation_fraction=0))
-    note = prepared.notes[-1]
-    assert note.startswith("5 of 20 images")
-    assert "'0' 3, '2' 2 (" in note
-
-
-def test_one_run_needs_to_know_its_fold() -> None:
-    with pytest.raises(LongtailError, match=r"--data\.fold"):
-        prepare_data(DataConfig(source="digits", folds=3))

@@ -11,7 +11,6 @@ from longtail.losses import (
     ClassBalancedLoss,
     CrossEntropyLoss,
     DeferredReweighting,
-    FocalLoss,
     KPSLoss,
     WeightedLoss,
 )
@@ -76,15 +75,3 @@ def test_deferred_reweighting_multiplies_the_weights_of_the_loss() -> None:
 def test_deferred_reweighting_wants_the_same_classes() -> None:
     with pytest.raises(ValueError, match="3 classes"):
         DeferredReweighting(CrossEntropyLoss(COUNTS), [5, 3])
-
-
-def test_focal_gamma_zero_is_cross_entropy() -> None:
-    torch.testing.assert_close(FocalLoss(COUNTS, gamma=0.0)(LOGITS, TARGET), functional.cross_entropy(LOGITS, TARGET))
-
-
-def test_focal_factor_is_in_the_gradient() -> None:
-    logits = LOGITS.clone().requires_grad_()
-    p = logits.softmax(1)[torch.arange(3), TARGET]
-    expected = ((1 - p) ** 2 * -p.log()).mean()
-    value = FocalLoss(COUNTS)(logits, TARGET)
-    torch.testing.assert_close(*(torch.autograd.grad(each, logits)[0] for each in (value, expected)))

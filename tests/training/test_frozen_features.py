@@ -13,24 +13,31 @@ import numpy as np
 import pytest
 import torch
 from ctrl_c import CtrlC
+from mode_config import mode_config
 from PIL import Image
 from safetensors.torch import load_file
 
+from longtail.config.build import with_options
+from longtail.config.resolve import check_config
 from longtail.config.schema import DataConfig, RunConfig, TrainingConfig
 from longtail.console import Interrupted, Reporter
 from longtail.data.dataset import Split, image_hashes
 from longtail.data.decode import CenterCrop
+from longtail.data.loading.cache_folder import by_source, cache_entries
 from longtail.data.loading.loaders import Batch, Loader, ResidentLoader, SinglePassLoader
 from longtail.data.loading.workers import Decoder
 from longtail.data.sources.registry import load_source
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.errors import LongtailError
+from longtail.experiments.evaluate import evaluate_run
 from longtail.models.model import LongTailModel, build_model
+from longtail.run.layout import read_config as config_of
 from longtail.training import frozen_features as features
 from longtail.training.engine import Engine
 from longtail.training.experiment import resume_run, start_run
-from longtail.training.forward_pass import ImageInputs, largest_batch
+from longtail.training.forward_pass import ImageInputs
 from longtail.training.frozen_features import FeatureStore, StoredFeatures
+from longtail.training.prepared_data import prepare_data
 
 Build = Callable[..., RunConfig]
 
@@ -242,25 +249,6 @@ def test_what_cannot_be_trained_on_features(
         start_run(small_config("cifar-lt/gcl", epochs=1, **{stage: change}), tmp_path / "run", quiet)
 
 
-def test_the_largest_batch_is_searched_by_halving() -> None:
-    tried: list[int] = []
-
-    def work(batch_size: int) -> int:
-        tried.append(batch_size)
-        if batch_size > 64:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return batch_size
-
-    assert largest_batch(work, 256) == 64
-    assert tried == [256, 128, 64]
-
-    def never(batch_size: int) -> int:
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-
-    with pytest.raises(LongtailError, match="one image"):
-        largest_batch(never, 256)
-
-
 def test_a_run_starts_from_the_weights_of_another(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
     still = {"epochs": 1, "optimizer": {"lr": 0.0}}
     start_run(small_config("cifar-lt/gcl", stage1={"epochs": 1}, stage2=still), tmp_path / "first", quiet)
@@ -302,3 +290,69 @@ def test_a_backbone_that_takes_fewer_images_at_a_time_gives_the_same_features(mo
     monkeypatch.setattr(features, "forward_batch", lambda *_: 256)
     torch.testing.assert_close(store.views(2, 1, 0).features, expected, rtol=1e-4, atol=1e-4)
     assert tried == [256, 128, 64, 64, 64, 64, 44]
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """A cache folder of its own, and the seeds of each pass over images that computes features into it."""
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "cache"))
+    seen: list[str] = []
+    inner = features.backbone_pass
+
+    def pass_once(*args: Any) -> Any:
+        seen.append(str(args[-2]))
+        return inner(*args)
+
+    monkeypatch.setattr(features, "backbone_pass", pass_once)
+    return seen
+
+
+def test_linear_mode_trains_on_features_computed_once(counted: list[str], tmp_path: Path, quiet: Reporter) -> None:
+    stage = {"cached_views": 2, "epochs": 15, "optimizer": {"lr": 0.02}}
+    config = mode_config("mixup-crt", "linear", "plain-cnn", stage1=stage, stage2=stage)
+    check_config(config)
+    metrics = start_run(config, tmp_path / "run", quiet)
+    assert len(counted) == 3  # training images (both views at once), validation, test; stage 2 reads them from disk
+    assert metrics["test"]["accuracy"] > 0.15
+    before = load_file(tmp_path / "run" / "model.safetensors")
+    start_run(config, tmp_path / "again", quiet)
+    assert len(counted) == 3  # so does the next run
+    again = load_file(tmp_path / "again" / "model.safetensors")
+    assert all(torch.equal(before[key], again[key]) for key in before)
+
+
+def test_where_only_features_are_needed_no_pixels_are_kept(
+    counted: list[str], tmp_path: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from longtail.experiments.analyze import analyze_run
+
+    monkeypatch.setattr("longtail.data.loading.cache.SMALLEST_BYTES", 0)
+    monkeypatch.setattr(ResidentLoader, "__init__", None)  # nor are they in memory
+    start_run(mode_config("ce", "linear", stage1={"cached_views": 2}), tmp_path / "run", quiet)
+    evaluate_run(tmp_path / "run")
+    analyze_run(tmp_path / "run", projections=())
+    (use,) = by_source(cache_entries())
+    assert (use.source, use.what) == ("digits", "features of timm:test_resnet")
+    images = sum(map(len, prepare_data(config_of(tmp_path / "run").data).data.splits.values()))
+    assert use.images == images  # views count once
+
+
+def test_what_trains_through_the_backbone_keeps_its_pixels(
+    counted: list[str], tmp_path: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longtail.data.loading.cache.SMALLEST_BYTES", 0)
+    config = mode_config("mixup-crt", "finetune", "plain-cnn", stage1={"optimizer": {"layer_decay": None}})
+    start_run(config, tmp_path / "run", quiet)
+    assert counted  # stage 2 is on features
+    assert {use.what for use in by_source(cache_entries())} == {"pixels at 32 px"}
+
+
+def test_other_pixels_have_other_features(counted: list[str], tmp_path: Path, quiet: Reporter) -> None:
+    config = mode_config("ce", "linear", stage1={"cached_views": 1})
+    start_run(config, tmp_path / "run", quiet)
+    config = with_options(config, {"data.mean": [0.4, 0.5, 0.5]})
+    start_run(config, tmp_path / "other", quiet)
+    assert len(counted) == 6
+    config = with_options(config, {"training.seed": 1})
+    start_run(config, tmp_path / "seed", quiet)
+    assert len(counted) == 9  # a network of other weights, as these are no pretrained ones

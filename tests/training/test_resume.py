@@ -18,14 +18,17 @@ import pytest
 import torch
 import yaml
 from ctrl_c import CtrlC
+from mode_config import SMALL, mode_config
 from safetensors.torch import load_file
 
 from longtail.config.build import build, with_options
-from longtail.config.resolve import complete
-from longtail.config.schema import RunConfig
+from longtail.config.recipes import base_config
+from longtail.config.resolve import check_config, complete
+from longtail.config.schema import RunConfig, merge
 from longtail.console import Interrupted, InterruptGuard, Reporter
 from longtail.errors import LongtailError
 from longtail.run.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from longtail.run.model_files import load_run
 from longtail.training.experiment import resume_run, start_run
 from longtail.training.loop import Callback, StageRun
 
@@ -53,8 +56,6 @@ def same(first: Path, second: Path) -> bool:
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
-    from longtail.config.recipes import base_config
-    from longtail.config.schema import merge
 
     tiny = {
         "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 16},
@@ -244,3 +245,20 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
         assert guard.requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_a_lora_run_resumes(tmp_path: Path, quiet: Reporter) -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    config = mode_config("gcl", "lora", "timm:test_vit", data=SMALL)
+    check_config(config)
+    start_run(config, tmp_path / "run", quiet)
+    model, info = load_run(tmp_path / "run")  # an ordinary transformer
+    assert info.model.name == "timm:test_vit"
+    assert not any("lora" in name for name in model.state_dict())
+    whole = load_file(tmp_path / "run" / "model.safetensors")
+    (tmp_path / "run" / "metrics.json").unlink()
+    (tmp_path / "run" / "model.safetensors").unlink()
+    (tmp_path / "run" / "checkpoint" / "last.safetensors").unlink()  # back to the checkpoint before
+    resume_run(config, tmp_path / "run", quiet)
+    again = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.allclose(whole[key], again[key], atol=1e-6) for key in whole)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mode_config import mode_config
 from small_stage import cpu, make_stage
 
 from longtail.config.build import build
 from longtail.config.recipes import base_config
-from longtail.config.schema import LossConfig, ModelConfig, RunConfig, StageConfig
+from longtail.config.resolve import check_config
+from longtail.config.schema import LossConfig, ModelConfig, OptimizerConfig, RunConfig, StageConfig
+from longtail.console import Reporter
 from longtail.counts import ClassCounts
 from longtail.models.model import build_model
+from longtail.run.model_files import load_run
+from longtail.training.experiment import start_run
 from longtail.training.loop import train_epoch
-from longtail.training.stages import assumed_prior, set_trainable, trained_prior
+from longtail.training.stages import assumed_prior, parameter_groups, set_trainable, trained_prior
 
 COUNTS = ClassCounts([1000, 300, 50, 5, 0])
 
@@ -101,3 +107,37 @@ def test_places_trains_only_the_last_block_and_the_bottleneck() -> None:
                            if p.requires_grad and n.startswith("trunk")}  # fmt: skip
     assert "layer4" in trained
     assert "layer3" not in trained
+
+
+def test_finetuning_slows_layers_near_the_image(tmp_path: Path, quiet: Reporter) -> None:
+    config = mode_config(
+        "fbl", "finetune", data={"image_size": 32, "resize": 40, "augmentation": "random-resized-crop"}
+    )
+    check_config(config)
+    start_run(config, tmp_path / "run", quiet)
+    model, _ = load_run(tmp_path / "run")
+    groups = parameter_groups(model, OptimizerConfig(layer_decay=0.5, weight_decay=0.05))
+    scales = [group["lr_scale"] for group in groups]
+    assert scales == sorted(scales)
+    assert scales[-1] == 1.0
+    assert scales[0] < 0.1
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    unscaled = {group["weight_decay"] for group in groups}
+    assert unscaled == {0.0, 0.05}  # none on norms and biases
+
+
+def test_the_loop_uses_the_scale_of_each_group(
+    tmp_path: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[float, float]] = []
+    inner = torch.optim.AdamW.step
+
+    def step(self: Any, *args: Any) -> Any:
+        seen.append({group.get("lr_scale", 1.0): group["lr"] for group in self.param_groups})
+        return inner(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    start_run(mode_config("ce", "finetune"), tmp_path / "run", quiet)
+    top = [step[1.0] for step in seen]
+    assert max(top) > 0
+    assert all(lr == pytest.approx(scale * step[1.0]) for step in seen for scale, lr in step.items())

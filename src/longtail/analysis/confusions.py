@@ -50,7 +50,7 @@ class ConfusedPairs:
     Attributes:
         label: The true class, shape (P,).
         prediction: The class it is taken for, shape (P,).
-        images: How often, shape (P,).
+        images: Number of images, shape (P,).
         share: That, as a fraction of all images of the true class, shape (P,).
     """
 
@@ -144,9 +144,9 @@ class Detail:
     """Number of training images, and of errors, that a class keeps, and how they are stored.
 
     Attributes:
-        pictures: Of each of the two.
+        pictures: Pictures of each of the two.
         side: Pixels of the longer side.
-        quality: Of the compression, 0 to 100.
+        quality: Quality of the compression, 0 to 100.
     """
 
     pictures: int

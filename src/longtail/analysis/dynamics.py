@@ -79,7 +79,7 @@ def gradient_balance(
     Args:
         positive: Accumulated gradient that raises the logit of each class, shape (E, C).
         negative: Accumulated gradient that lowers it, shape (E, C).
-        images: How often an image of the class was drawn in the epoch, shape (E, C).
+        images: Number of images drawn of the class in the epoch, shape (E, C).
         group_of: Shot group of each class, length C.
 
     Returns:
@@ -155,7 +155,7 @@ def histogram_quantiles(histograms: IntArray, quantiles: Sequence[float], edges:
 
     Args:
         histograms: Images per bin, shape (..., B).
-        quantiles: Which ones, in [0, 1], length Q.
+        quantiles: Quantiles in [0, 1], length Q.
         edges: Rising, length B + 1.
 
     Returns:
@@ -181,7 +181,7 @@ def group_image_means(values: npt.ArrayLike, images: IntArray, group_of: Sequenc
 
     Args:
         values: Mean of each class, shape (E, C); not looked at where the class has no images.
-        images: How many images that is of, shape (E, C).
+        images: Number of images behind each, shape (E, C).
         group_of: Shot group of each class, length C.
 
     Returns:

@@ -112,9 +112,9 @@ def class_means(features: Features, labels: IntArray, num_classes: int) -> tuple
     features, labels = checked(features, labels, num_classes)
     images = np.bincount(labels, minlength=num_classes)
     # Row c of the sparse matrix holds the images of class c: far faster than adding features row by row.
-    ends = np.concatenate([[0], np.cumsum(images)])
+    offsets = np.concatenate([[0], np.cumsum(images)])
     ones = np.ones(len(labels))
-    member = csr_array((ones, np.argsort(labels, kind="stable"), ends), shape=(num_classes, len(labels)))
+    member = csr_array((ones, np.argsort(labels, kind="stable"), offsets), shape=(num_classes, len(labels)))
     sums = np.empty((num_classes, features.shape[1]))
     # In float64, for a sum of 300,000 numbers in float32 is off by a quarter of a percent; a few columns at a time.
     for start in range(0, features.shape[1], _COLUMNS):
@@ -170,7 +170,7 @@ def uniformity(features: Features, *, seed: int = 0) -> float:
 
     Args:
         features: Shape (N, D).
-        seed: Of the sample.
+        seed: Seed of the sample.
 
     Returns:
         NaN under two images.
@@ -249,7 +249,7 @@ def neural_collapse(
         features: Shape (N, D).
         labels: Class indices, shape (N,).
         num_classes: C.
-        weight: Of the classifier, shape (C, D), for NC3.
+        weight: Weight of the classifier, shape (C, D), for NC3.
 
     Example:
         >>> corners = np.eye(3) - 1 / 3

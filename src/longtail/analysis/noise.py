@@ -55,7 +55,7 @@ def effective_cloud(
         draws: Draws a class.
         logit: The logit that is perturbed, the same for all classes: a cosine where the loss is made for those.
         weight: The classifier's weight, shape (C, D), for a loss that carries its noise through the classifier.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
         NaN for every class where the loss adds no noise, or reads a classifier and ``weight`` is not given.

@@ -97,7 +97,7 @@ def class_norms(
     Args:
         features: Shape (N, D).
         labels: Class indices, shape (N,).
-        weight: Of the classifier, shape (C, D).
+        weight: Weight of the classifier, shape (C, D).
         bias: Shape (C,), None where the classifier has none.
         num_classes: C.
 

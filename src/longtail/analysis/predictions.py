@@ -30,7 +30,7 @@ class MarginDistribution:
     """The margins of some images.
 
     Attributes:
-        images: How many there are.
+        images: Number of images.
         median: The margin that half of the images exceed; NaN without images.
         negative: Share below 0, which is classified wrongly; NaN without images.
         density: Per unit of the margin, shape (B,) for B + 1 edges; it integrates to the share of the images that lie
@@ -108,7 +108,7 @@ def margin_distribution(
     Args:
         margin: Shape (N,).
         edges: Rising, shape (B + 1,).
-        weight: How much each image counts, shape (N,); all the same when not given.
+        weight: Weight of each image, shape (N,); all the same when not given.
 
     Example:
         >>> summary = margin_distribution([-1.0, 1.0, 3.0, 9.0], np.array([-2.0, 0.0, 2.0, 4.0]))
@@ -192,10 +192,10 @@ def reliability(
         confidence: Probability of the predicted class, shape (N,).
         correct: Whether the prediction is right, shape (N,).
         bins: The number of bins B.
-        unit: What is independent of each other, one number an image, shape (N,): whole units are drawn (the frames of
+        unit: Independent unit of each image as a number, shape (N,): whole units are drawn (the frames of
             a film stay together). The image when not given.
         draws: Resamples; 0 for no interval.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
 
     Example:
         >>> diagram = reliability([0.75, 0.75, 0.95, 0.95], [True, False, True, True], bins=4)
@@ -235,7 +235,7 @@ def accuracy_at_coverage(
         confidence: Probability of the predicted class, shape (N,).
         correct: Whether the prediction is right, shape (N,).
         coverage: In (0, 1].
-        weight: How much each image counts, shape (N,); all the same when not given.
+        weight: Weight of each image, shape (N,); all the same when not given.
 
     Returns:
         Of the shape of ``coverage``.
@@ -316,7 +316,7 @@ def shifted_prior(counts: ClassCounts, exponent: float, tested: npt.NDArray[np.b
     Args:
         counts: Training images per class.
         exponent: t; 1 is the training prior, 0 uniform, -1 the inverse.
-        tested: Which classes have test images, shape (C,); all when not given.
+        tested: Mask of the classes with test images, shape (C,); all when not given.
 
     Example:
         >>> [shifted_prior(ClassCounts([30, 10]), t).round(2).tolist() for t in (1, 0, -1)]

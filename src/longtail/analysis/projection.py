@@ -45,7 +45,7 @@ def project(features: npt.NDArray[np.floating[Any]], method: str = "pca", *, see
     Args:
         features: Shape (N, D), at least two dimensions; NaN for all where there are fewer than 3 images.
         method: ``"pca"``, ``"tsne"`` or ``"umap"``.
-        seed: Of the methods that draw.
+        seed: Seed of the methods that draw.
 
     Raises:
         LongtailError: An unknown method, or UMAP where umap-learn is not installed.
@@ -107,7 +107,7 @@ def drawn_sample(labels: npt.NDArray[np.integer[Any]], limit: int, *, seed: int 
     Args:
         labels: Class indices, shape (N,).
         limit: At least 1.
-        seed: Of the sample.
+        seed: Seed of the sample.
 
     Example:
         >>> labels = np.array([0] * 90 + [1] * 8 + [2])

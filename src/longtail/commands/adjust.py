@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from longtail.commands.output import IN_BRACKETS, interval_notes, plain_table, print_json, print_line, sure_table
+from longtail.commands.output import IN_BRACKETS, interval_notes, plain_table, print_json, print_line, selective_table
 from longtail.config.schema import NotNegative, Positive, Share
 from longtail.formatting import figure_text, signed
 
@@ -104,7 +104,7 @@ def _print_split(name: str, figures: Mapping[str, Any]) -> None:
     if name == "test":
         print_line("* marks evidence: half a point or more, and a 95% interval over the test images that excludes zero")
     if figures["sure"] is not None:
-        Console().print(sure_table(figures["sure"]))
+        Console().print(selective_table(figures["sure"]))
     # How few validation images there are is said above, as it bears on the choice.
     classes = [{"test_count": images} for images in figures["images"]] if name == "test" else []
     for note in interval_notes({"intervals": figures["after"]["intervals"], "per_class": classes}):

@@ -55,7 +55,7 @@ class Argument:
     Attributes:
         name: Name of the parameter, or dotted name of an option of a run.
         kind: Its type; a text in its ``Annotated`` is the word that stands for a value.
-        flag: How it is typed; empty for a positional argument.
+        flag: Flag as typed; empty for a positional argument.
         required: Whether it has to be given.
         options: For an option of a run, name of the parameter that takes it.
         shown: Whether ``--help`` explains it.
@@ -150,7 +150,7 @@ def parse(program: str, function: Command, words: Sequence[str]) -> dict[str, An
     """Return what a user gave to a command, as arguments of its function; or the help that was asked for.
 
     Args:
-        program: How the command is typed, such as ``longtail evaluate``.
+        program: Command as typed, such as ``longtail evaluate``.
         function: Its function, see :func:`arguments_of`.
         words: The words after that.
 

@@ -59,14 +59,14 @@ def evaluate(
     adjusted = load_info(run).adjustment is not None and not no_adjustment
     suffix = ", adjusted (--no-adjustment leaves that out)" if adjusted else ""
     output.print_line(f"{run} on {source or 'its own source'}, {split}{suffix}", style="italic")
-    sure, rows = summary.pop("sure", None), summary.pop("coverage", None)
+    row, rows = summary.pop("sure", None), summary.pop("coverage", None)
     summary.pop("seen", None)  # already reported in a note
     Console().print(output.summary_table(summary))
     if classes:
         Console().print(output.class_table(summary, limit=None))
-    if sure:
-        output.print_line(f"sure from a confidence of {sure['threshold']:.4f} on; {output.IN_BRACKETS}", style="italic")
-        Console().print(output.sure_table(sure))
+    if row:
+        output.print_line(f"sure from a confidence of {row['threshold']:.4f} on; {output.IN_BRACKETS}", style="italic")
+        Console().print(output.selective_table(row))
     if rows:
         output.print_line(
             "% of the images with at least that confidence, and beneath % of them that is right; " + output.IN_BRACKETS,

@@ -82,7 +82,7 @@ def class_table(summary: Mapping[str, Any], *, limit: int | None = 40) -> Table:
     """Lay the classes out, those with the lowest recall first; a class with hardly any test images is marked *.
 
     Args:
-        summary: What ``metrics.json`` holds for a split.
+        summary: Figures of a split, as in ``metrics.json``.
         limit: Classes to list; None lists all of them, untested ones too, those with most training images first.
     """
     from longtail.counts import FEW_IMAGES
@@ -137,15 +137,15 @@ def fail(message: str, status: int = EXIT_FAILED) -> int:
 PARTS = ("overall", "many", "medium", "few")
 
 
-def sure_table(sure: Mapping[str, Any]) -> Table:
+def selective_table(summary: Mapping[str, Any]) -> Table:
     """Lay out coverage and accuracy at one threshold, of all images and of each group.
 
     Args:
-        sure: As :func:`longtail.evaluation.selective.sure_summary` returns it.
+        summary: As :func:`longtail.evaluation.selective.selective_summary` returns it.
     """
     table = plain_table("images", "sure of", "right of those")
     for part in PARTS:
-        figures = sure[part]
+        figures = summary[part]
         cells = (figure_text(figures[name], figures[f"{name}_interval"]) for name in ("coverage", "accuracy"))
         table.add_row(part, *cells)
     return table
@@ -155,7 +155,7 @@ def coverage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Lay out coverage, and accuracy below it, at several thresholds, of all images and of each group.
 
     Args:
-        rows: As :func:`longtail.evaluation.selective.sure_summary` returns them.
+        rows: As :func:`longtail.evaluation.selective.selective_summary` returns them.
     """
     table = plain_table("from", *PARTS)
     for row in rows:

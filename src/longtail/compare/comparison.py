@@ -119,7 +119,7 @@ def run_caveats(runs: Sequence[RunResult], groups: Groups, split: str | None) ->
     Args:
         runs: All of them.
         groups: The runs of each row by its name, the baseline first.
-        split: Where they were measured.
+        split: The split they were measured on.
     """
     measured = [metrics for run in runs if (metrics := run.metrics(split)) is not None]
     if split is None:

@@ -73,9 +73,9 @@ def difference_between(
     partner. The interval over images is that of ``between`` for the average over seeds.
 
     Args:
-        runs: Of one configuration.
-        baseline: Of the other.
-        split: Where they were measured.
+        runs: Runs of one configuration.
+        baseline: Runs of the other.
+        split: The split they were measured on.
         value: The number.
         between: Gives the interval over the test images, if there is one.
 
@@ -117,9 +117,9 @@ def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -
     the sides were tested on different images, which could explain the whole difference.
 
     Args:
-        runs: Of one configuration.
-        baseline: Of the other.
-        split: Where they were measured.
+        runs: Runs of one configuration.
+        baseline: Runs of the other.
+        split: The split they were measured on.
         key: A figure of ``metrics.json``.
     """
 
@@ -159,8 +159,8 @@ def matched_interval(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | N
     if key in GROUP_NAMES and len({run.group_of for run in (*mine, *base)}) > 1:
         return None
     parts = [_matched(first, second, key) for first, second in _same_images(mine, base)]
-    ends = mean_interval([part and part[1] for part in parts])
-    return ends and (float(np.mean([part[0] for part in parts if part is not None])), ends)
+    interval = mean_interval([part and part[1] for part in parts])
+    return interval and (float(np.mean([part[0] for part in parts if part is not None])), interval)
 
 
 def _same_images(mine: Runs, base: Runs) -> list[tuple[Runs, Runs]]:

@@ -21,9 +21,9 @@ class MeanStd:
     """Mean and sample standard deviation over ``n`` runs; ``std`` is None for a single run.
 
     Attributes:
-        mean: Of the runs.
+        mean: Mean over the runs.
         std: Their deviation.
-        n: How many runs.
+        n: Number of runs.
 
     Example:
         >>> MeanStd.of([0.25, 0.75]).mean
@@ -66,7 +66,7 @@ def mean_interval(intervals: Sequence[tuple[float, float] | None]) -> tuple[floa
         >>> mean_interval([(0.25, 0.5), (0.5, 0.75)]), mean_interval([(0.25, 0.5), None])
         ((0.375, 0.625), None)
     """
-    measured = [ends for ends in intervals if ends is not None]
+    measured = [interval for interval in intervals if interval is not None]
     if not measured or len(measured) < len(intervals):
         return None
     return statistics.fmean(low for low, _ in measured), statistics.fmean(high for _, high in measured)

@@ -102,8 +102,8 @@ def print_table(comparison: Comparison, console: Console) -> None:
         )
         if any(row.intervals.values()):
             dash = f"{EN_DASH}\n" if narrow else EN_DASH
-            ends = [Text(interval_text(row.intervals.get(key), dash), "dim") for key in HEADINGS]
-            table.add_row(Text(f"  {LEVEL_TEXT} interval", "dim"), "", *ends)
+            intervals = [Text(interval_text(row.intervals.get(key), dash), "dim") for key in HEADINGS]
+            table.add_row(Text(f"  {LEVEL_TEXT} interval", "dim"), "", *intervals)
         if index:
             changes = [_difference_cell(change, narrow=narrow) for change in row.differences.values()]
             table.add_row(Text("  difference", "dim"), Text(str(row.pairs or ""), "dim"), *changes)
@@ -190,8 +190,8 @@ def _csv_row(row: Row, comparison: Comparison) -> dict[str, str]:
             f"{key}_difference_images": change and change.images,
             f"{key}_difference_seeds": change and change.seeds,
         }
-        for name, ends in intervals.items():
-            numbers[f"{name}_low"], numbers[f"{name}_high"] = ends or (None, None)
+        for name, interval in intervals.items():
+            numbers[f"{name}_low"], numbers[f"{name}_high"] = interval or (None, None)
         cells |= {name: "" if number is None else f"{number:.6f}" for name, number in numbers.items()}
         cells[f"{key}_difference_holds"] = (change and change.holds) or ""
     return cells | {"notes": " ".join(comparison.notes)}

@@ -56,7 +56,7 @@ class EvaluationMetrics(Metric):
         """Add a batch.
 
         Args:
-            scores: What softmax makes probabilities of, shape (N, C).
+            scores: Logits, adjusted and scaled: softmax gives the probabilities, shape (N, C).
             target: True classes, shape (N,), in 0 .. C-1.
 
         Raises:

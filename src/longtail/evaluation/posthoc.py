@@ -28,7 +28,7 @@ class Adjustment:
 
     Attributes:
         gain: Factor on each logit, length C.
-        offset: What is then added, length C.
+        offset: Added afterwards, length C.
         chosen: Its origin and the choice that led to it: plain values, for people and reports.
         prior: The class prior that the probabilities assume once it is applied.
 

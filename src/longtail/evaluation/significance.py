@@ -45,7 +45,7 @@ class Difference:
     :attr:`holds` says which, so that a verdict from fewer seeds is never withdrawn without a reason.
 
     Attributes:
-        mean: Of the differences between partners, or the difference of the means.
+        mean: Mean difference between partners, or the difference of the means.
         std: Deviation over seeds; None for a single seed.
         n: Pairs of runs, or runs on the side that has fewer.
         images: Interval over the test images, if there is one.
@@ -89,7 +89,7 @@ class Difference:
         """Tell which intervals exclude zero; None without any interval."""
         if self.interval is None:
             return None
-        images, seeds = (ends is not None and _excludes_zero(ends) for ends in (self.images, self.seeds))
+        images, seeds = (interval is not None and _excludes_zero(interval) for interval in (self.images, self.seeds))
         if images and seeds:
             return "images and seeds"
         return "images" if images else "seeds" if seeds else "neither"
@@ -138,9 +138,9 @@ def seeds_interval(mean: float, std: float, n: int) -> Ends:
     """Student's interval of a mean; of differences between partners it is the paired t-interval.
 
     Args:
-        mean: Of the numbers.
+        mean: Mean of the numbers.
         std: Their sample standard deviation.
-        n: How many there are, at least two.
+        n: Number of them, at least two.
 
     Example:
         >>> [round(end, 4) for end in seeds_interval(0.03, 0.01, 3)]
@@ -158,7 +158,7 @@ def welch_interval(first: Sequence[float], second: Sequence[float]) -> Ends | No
 
     Args:
         first: Numbers of one side, at least two.
-        second: Of the other.
+        second: Numbers of the other.
 
     Example:
         >>> [round(end, 3) for end in welch_interval([2.0, 4.0], [1.0, 1.0])]

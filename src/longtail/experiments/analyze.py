@@ -87,7 +87,7 @@ def analyze_run(
     Args:
         run: RUN folder of a finished run; its images have to be where they were.
         projections: Of ``"pca"``, ``"tsne"`` and ``"umap"``; may be empty.
-        seed: Of the samples and projections.
+        seed: Seed of the samples and projections.
         features: A file for the features of all images, validation and the whole training split too; see
             :func:`feature_table`.
         moved_to: New SOURCE of the run, if its images have moved.

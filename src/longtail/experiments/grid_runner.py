@@ -33,7 +33,7 @@ class GridView:
     """The progress of a grid, to be used in a ``with`` statement: a line per run on a terminal, plain lines elsewhere.
 
     Args:
-        reporter: Where to write.
+        reporter: Receives the messages.
         total: Runs of the grid.
         finished: Number of them that are finished already.
     """

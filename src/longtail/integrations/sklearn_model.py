@@ -81,7 +81,7 @@ class HostLoader(Loader):
     Args:
         images: uint8 (N, 3, S, S).
         labels: int64 (N,).
-        device: Where batches go.
+        device: Device of the batches.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
@@ -163,7 +163,7 @@ class StoredClassifier:
         classes: The labels, sorted, length C.
         label_type: Their type, as NumPy writes it.
         counts: Training images per class, length C.
-        logit_scale: What multiplies the logits before softmax.
+        logit_scale: Factor of the logits before softmax.
         assumed_prior: The mix of classes that the probabilities assume.
         head: The name of the head.
         n_features_in: Features of a row; None for a classifier of images.

@@ -34,7 +34,7 @@ class AutoValue(NamedTuple):
     Attributes:
         stage1: In the first stage.
         stage2: In the second; ``None`` where it is the same.
-        on_features: Where no stage trains the backbone; ``None`` where it is the same.
+        on_features: Value where no stage trains the backbone; ``None`` if it is the same.
     """
 
     stage1: float
@@ -81,7 +81,7 @@ class LongTailLoss(nn.Module):
     needs_classifier: bool = False
     """Whether :meth:`attach_classifier` must be called before the first ``forward``."""
     aliases: ClassVar[tuple[str, ...]] = ()
-    """What else others call the loss, in lower case with hyphens, for whoever looks for it under such a name."""
+    """Other names of the loss, in lower case with hyphens, for "did you mean"."""
     head: HeadKind = "linear"
     """The classifier the method is made for: plain logits, or cosines in [-1, 1]."""
     auto_values: ClassVar[Mapping[str, AutoValue]] = {}

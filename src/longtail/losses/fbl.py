@@ -73,7 +73,7 @@ class FBLoss(LongTailLoss):
     Args:
         class_counts: Training images per class, length C.
         strength: ``K``; 60 on CIFAR, 150 on ImageNet-LT, iNaturalist and Places-LT.
-        curriculum: How ``a`` grows with progress; see :func:`curriculum_weight`.
+        curriculum: Growth of ``a`` with progress; see :func:`curriculum_weight`.
         **common: ``weight``, ``reduction``, ``ignore_index``, ``label_smoothing``; see :class:`LongTailLoss`.
 
     Raises:

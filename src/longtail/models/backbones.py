@@ -187,7 +187,7 @@ def last_blocks(backbone: nn.Module, count: int) -> tuple[str, ...]:
 
     Args:
         backbone: From :func:`build_backbone`.
-        count: How many blocks: the groups of a residual network, the layers of a transformer. A new bottleneck comes
+        count: Number of blocks: the groups of a residual network, the layers of a transformer. A new bottleneck comes
             on top of them, and 0 names it alone.
 
     Raises:

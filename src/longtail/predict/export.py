@@ -156,7 +156,7 @@ def export_run(
 def metadata(info: ModelInfo, input_type: InputType = "uint8") -> dict[str, str]:
     """Return the metadata of an exported file: every value is a text, lists and mappings as JSON."""
     preprocessing = info.preprocessing
-    rule = {
+    rule = {  # its keys are promised, so they keep their British spelling
         "colour": "RGB, transparency laid over white, turned as EXIF says",
         "shorter_side": preprocessing.resize or preprocessing.size,
         "crop": preprocessing.size,

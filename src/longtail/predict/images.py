@@ -142,7 +142,7 @@ def as_items(images: object, *, image_column: str | None = None) -> Iterator[Ite
     """Turn whatever a caller in Python has into items.
 
     Args:
-        images: What :func:`find_images` takes; a Pillow image; a uint8 array (H, W), (H, W, 3) or (N, H, W, 3); or an
+        images: Input of :func:`find_images`; a Pillow image; a uint8 array (H, W), (H, W, 3) or (N, H, W, 3); or an
             iterable of paths, Pillow images and arrays.
         image_column: As for :func:`find_images`.
 
@@ -174,7 +174,7 @@ def images_below(folder: str, left_out: LeftOut) -> Iterator[Item]:
     are included: reading them reports an error. So is a folder that cannot be listed, as an item with a problem.
 
     Args:
-        folder: Where to look.
+        folder: Folder to search.
         left_out: Counts what is left out.
 
     Example:

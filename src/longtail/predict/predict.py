@@ -92,13 +92,13 @@ def predict_images(
         out: The table, called ``.csv``, ``.tsv`` or ``.parquet``, or a stream; a file is replaced if it exists.
         top_k: Number of classes to list per image; all C where there are fewer.
         batch_size: Images per forward pass.
-        device: Where the network runs.
+        device: Device of the network.
         prior: The class prior to expect, as for :func:`longtail.predict.predictor.load`.
         image_column: The column of a table that holds the images, where it is not found by its name.
         restart: Start over even if an unfinished file exists.
         format: Format of the table, if its suffix does not tell; CSV when not given.
         workers: Threads that decode images; by default as many as there are cores.
-        console: Where progress and skipped files are shown; None shows nothing.
+        console: Console for progress and skipped files; None shows nothing.
 
     Returns:
         The number of rows, and the files that were skipped.
@@ -153,7 +153,7 @@ def predict_images(
 
 
 def _settings(run: str, images: str | Path, listing: Images, **options: object) -> dict[str, object]:
-    """What the rows of a table depend on: images, model and options.
+    """Return the images, model and options that the rows of a table depend on.
 
     Images count by the absolute path that named them, a table also by its size and time.
     """

@@ -187,7 +187,7 @@ def load(
 
     Args:
         run: The RUN folder of ``longtail train``, or ``hf:OWNER/NAME`` for one that ``longtail push`` has uploaded.
-        device: Where the network runs.
+        device: Device of the network.
         prior: The class prior to expect: ``uniform``, ``train``, or a file of shares; None leaves the run's own.
         say: Called with one sentence on the classes that a file of shares leaves out.
 

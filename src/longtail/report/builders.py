@@ -51,13 +51,13 @@ class Measure(Generic[K]):
     """A row of figures that share their value axis.
 
     Attributes:
-        key: Of the values.
-        id: Of the figures, to which the builder adds the number of the configuration or the name of the group.
-        title: What stands above a figure.
-        spec: How a value is written, such as ``.2f`` or ``.1%``.
+        key: Key of the values.
+        id: Id of the figures, to which the builder adds the number of the configuration or the name of the group.
+        title: Heading of a figure.
+        spec: Format of a value, such as ``.2f`` or ``.1%``.
         axis: Title of the axis; that of the figure when not given.
         log: On a logarithmic axis.
-        level: Where a dotted line is drawn.
+        level: Height of a dotted line.
         include: Values that the axis holds.
     """
 
@@ -94,15 +94,15 @@ class Measure(Generic[K]):
         pad = room * float(high - low or abs(high) or 1.0)
         return float(low) - pad, float(high) + pad
 
-    def set_axis(self, figure: go.Figure, ends: Ends) -> None:
-        """Make the vertical axis of a figure one of these ends, with a dotted line at the level."""
+    def set_axis(self, figure: go.Figure, limits: Ends) -> None:
+        """Set the limits of the vertical axis of a figure, with a dotted line at the level."""
         if self.level is not None:
             figure.add_hline(y=self.level, line=plots.DOTTED)
-        figure.update_yaxes(self.axis_options(ends, self.axis or self.title))
+        figure.update_yaxes(self.axis_options(limits, self.axis or self.title))
 
-    def axis_options(self, ends: Ends, title: str) -> dict[str, Any]:
-        """The options of an axis of these ends."""
-        span, axis = ends[1] - ends[0], {"title": title, "range": ends, "nticks": 6}
+    def axis_options(self, limits: Ends, title: str) -> dict[str, Any]:
+        """The options of an axis with these limits."""
+        span, axis = limits[1] - limits[0], {"title": title, "range": limits, "nticks": 6}
         if self.log:
             # Powers of ten, then 1, 2 and 5 of each, and what plotly chooses over less than that.
             return axis | {"type": "log", "tickformat": "~g", "dtick": 1 if span > 2 else "D2" if span > 0.6 else None}
@@ -169,7 +169,7 @@ class ClassSection:
     Attributes:
         id: Anchor.
         title: Heading.
-        sentence: What is drawn; ``{split}`` is the split that was measured, and ``{trends}`` the trend of the first
+        sentence: Description; ``{split}`` is the split that was measured, and ``{trends}`` the trend of the first
             measure with the size of a class under each configuration.
         read: Gives the configurations with their values.
         measures: One row of figures each.
@@ -197,7 +197,7 @@ class ClassSection:
 
     def _drawings(self, measure: ClassMeasure, panels: Sequence[Measured], shown: Sequence[Measured]) -> list[Drawing]:
         """The figures of a measure, all with the same axes."""
-        ends = measure.ends(values for each in panels for values in measure.on_axis(each))
+        limits = measure.ends(values for each in panels for values in measure.on_axis(each))
         hover = f"{measure.title.lower()} %{{y:{measure.spec}}}{measure.unit}"
         if measure.across:
             hover += f", {measure.across_title.lower()} %{{x:{measure.spec}}}"
@@ -208,10 +208,10 @@ class ClassSection:
             y, whisker = each.values[measure.key], each.values.get(measure.whisker)
             plots.add_points(figure, run.group_of, x, y, hover=hover, whisker=whisker, notes=each.notes)
             if measure.across:
-                figure.update_xaxes(measure.axis_options(ends, measure.across_title))
-                corners = np.power(10.0, ends) if measure.log else np.array(ends)
+                figure.update_xaxes(measure.axis_options(limits, measure.across_title))
+                corners = np.power(10.0, limits) if measure.log else np.array(limits)
                 figure.add_scatter(x=corners, y=corners, mode="lines", line=plots.DOTTED, hoverinfo="skip")
-            measure.set_axis(figure, ends)
+            measure.set_axis(figure, limits)
             if len(self.measures) == 1:
                 heading = each.label
             else:
@@ -248,7 +248,7 @@ def ratio_change(values: npt.ArrayLike, base: npt.ArrayLike) -> tuple[float, flo
 
     Args:
         values: One for each class, shape (C,); a class is left out where either is not finite and positive.
-        base: What it is compared with, shape (C,).
+        base: Values to compare with, shape (C,).
 
     Returns:
         The change as a share, and both ends of its interval; None for fewer than two classes.
@@ -262,8 +262,8 @@ def ratio_change(values: npt.ArrayLike, base: npt.ArrayLike) -> tuple[float, flo
     if positive.sum() < 2:
         return None
     change = np.log(new[positive] / old[positive])
-    ends = seeds_interval(float(change.mean()), float(change.std(ddof=1)), int(positive.sum()))
-    return float(np.expm1(change.mean())), float(np.expm1(ends[0])), float(np.expm1(ends[1]))
+    low, high = seeds_interval(float(change.mean()), float(change.std(ddof=1)), int(positive.sum()))
+    return float(np.expm1(change.mean())), float(np.expm1(low)), float(np.expm1(high))
 
 
 @dataclass(frozen=True)
@@ -271,10 +271,10 @@ class Line:
     """A line of a figure.
 
     Attributes:
-        each: The run that it belongs to.
-        key: Of its values.
-        column: Of its group in these.
-        name: What it is called where one points at it.
+        each: Run that it belongs to.
+        key: Key of its values.
+        column: Column of its group in them.
+        name: Name in the hover text.
         style: Its color, dash and width, and the band around it.
     """
 
@@ -286,12 +286,12 @@ class Line:
 
     @property
     def values(self) -> FloatArray:
-        """What is drawn, shape (N,)."""
+        """Vertical coordinates, shape (N,)."""
         return self.each.values[self.key][:, self.column]
 
     @property
     def x(self) -> FloatArray:
-        """What it is drawn against, shape (N,): the values ``x``, or the epochs."""
+        """Horizontal coordinates, shape (N,): the values ``x``, or the epochs."""
         return self.each.values.get("x", np.arange(1.0, len(self.values) + 1))
 
 
@@ -300,7 +300,7 @@ class LineMeasure(Measure[str | Mapping[str, str]]):
     """A line for each shot group, or for all images.
 
     Attributes:
-        key: Of the values, shape (N, 3) or (N, 1); of two, by their words, the second is drawn dashed.
+        key: Key of the values, shape (N, 3) or (N, 1); of two, by their words, the second is drawn dashed.
         band: Keys of the lower and the upper end of a band around each line.
     """
 
@@ -333,7 +333,7 @@ class LineSection:
     Attributes:
         id: Anchor.
         title: Heading.
-        sentence: What is drawn; ``{numbers}`` is the first measure at the end of stage 1 under each configuration,
+        sentence: Description; ``{numbers}`` is the first measure at the end of stage 1 under each configuration,
             of the smallest and of the largest shot group.
         read: Gives the configurations with their values.
         measures: One row of figures each.
@@ -348,7 +348,7 @@ class LineSection:
     measures: tuple[LineMeasure, ...]
     panels: Literal["configurations", "groups", "measures"] = "configurations"
     place: ClassVar[str] = "epoch %{x}"
-    """How a place on the horizontal axis is written where one points at it."""
+    """Hover text of a position on the horizontal axis."""
     symbols: ClassVar[bool] = False
     """Whether the symbols of the groups stand on the lines."""
 
@@ -377,7 +377,7 @@ class LineSection:
     def _drawings(self, measure: LineMeasure, shown: Sequence[Measured]) -> list[Drawing]:
         """The figures of a measure, all with the same axes."""
         keys = (*measure.lines.values(), *measure.band)
-        ends = measure.ends(each.values[key] for each in shown for key in keys if each.has(key))
+        limits = measure.ends(each.values[key] for each in shown for key in keys if each.has(key))
         last, drawings = max(len(each.stage) for each in shown), []
         for name, title, lines in self._panels(measure, shown):
             figure = plots.blank(300 if self.panels == "configurations" else 240, left=58)
@@ -389,7 +389,7 @@ class LineSection:
                     figure, line.x, y, name=line.name, hover=hover, edges=True, opacity=opacity, **line.style
                 )
             alt = self.finish(figure, lines, title, measure.spec, last)
-            measure.set_axis(figure, ends)
+            measure.set_axis(figure, limits)
             drawings.append(Drawing(name, title, alt, figure))
         return drawings
 

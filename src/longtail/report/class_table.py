@@ -22,7 +22,7 @@ from longtail.run.result import ClassResult, Ends
 from longtail.run.tables import ExampleImage
 
 CONFUSIONS = 3
-"""How many classes that a class is most often taken for are listed."""
+"""Number of classes listed that a class is most often taken for."""
 PICTURES = 4
 """Training images of a class, and errors of each configuration on it."""
 BUDGET = 4_000_000
@@ -62,7 +62,7 @@ def mean_recalls(recalls: Sequence[FloatArray]) -> FloatArray:
     """Recall per class, averaged over the configurations that were tested on the class, shape (C,); NaN where none was.
 
     Args:
-        recalls: Of each configuration, from :func:`class_recalls`.
+        recalls: Recalls of each configuration, from :func:`class_recalls`.
 
     Example:
         >>> mean_recalls([np.array([0.5, np.nan, np.nan]), np.array([1.0, 0.25, np.nan])]).tolist()

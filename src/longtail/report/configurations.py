@@ -34,9 +34,9 @@ class FirstRun(Generic[T]):
     Attributes:
         row: The configuration.
         run: The run.
-        seeds: How many runs of the configuration have such content.
-        content: What it has.
-        split: Of the images that were measured, where there are several.
+        seeds: Number of runs of the configuration with such content.
+        content: The content.
+        split: Split that was measured, where there are several.
     """
 
     row: Row
@@ -72,8 +72,8 @@ class Measured(FirstRun[Mapping[str, FloatArray]]):
 
     Attributes:
         content: The values by name: shape (C,), one for each class; or (E, G), for each epoch and group.
-        stage: Of each epoch, shape (E,); empty where values belong to classes.
-        notes: A line for each class one points at; None for none.
+        stage: Stage of each epoch, shape (E,); empty where values belong to classes.
+        notes: A line of hover text for each class, or None.
     """
 
     stage: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -126,7 +126,7 @@ ABSENT = {
     "dynamics": "Without recorded gradients, and so not in the sections on them: {}; --training.record_dynamics true "
     "records them while it trains.",
 }
-"""Parts of a run that some sections need, with what is said of the configurations without."""
+"""Parts of a run that some sections need, with the note on configurations that lack them."""
 
 
 def absent_notes(comparison: Comparison) -> list[str]:
@@ -167,9 +167,9 @@ def against_first(
 
     Args:
         rows: The configurations.
-        split: Where they were measured.
+        split: The split they were measured on.
         value: The fraction of a run.
-        words: How it is written.
+        words: Format of the value.
         between: Gives the interval over the test images; without it, fewer than three seeds are not judged.
     """
     parts: list[str] = []
@@ -219,7 +219,7 @@ def seed_note(seeds: Iterable[int]) -> str:
     """Say that of several seeds only one is drawn; empty where there is one of each.
 
     Args:
-        seeds: How many runs each configuration has.
+        seeds: Number of runs of each configuration.
 
     Example:
         >>> seed_note([1, 3]), seed_note([1, 1])

@@ -92,7 +92,7 @@ def error_pictures(rows: Sequence[Row], label: int, limit: int, prediction: int 
     Args:
         rows: Configurations; several may err on the same image.
         label: The class.
-        limit: How many pictures.
+        limit: Number of pictures.
         prediction: Only images that were taken for this class.
     """
     names = rows[0].runs[0].counts.names

@@ -146,7 +146,7 @@ FEW_POINTS = 12
 """With fewer classes than this a smoothed mean would only join the points."""
 WEIGHT_FLOOR = 0.01
 JITTER = 0.02
-"""How far a point may be drawn from its height in a crowded figure."""
+"""Largest vertical shift of a point in a crowded figure."""
 TREND = "smoothed mean"
 
 
@@ -168,9 +168,9 @@ def add_points(
         group_of: Shot group of each class, length C.
         x: Shape (C,).
         y: Shape (C,).
-        hover: What is said of a class one points at, beneath its name; ``%{y:.2f}`` is the value.
+        hover: Hover text of a point, below the class name; ``%{y:.2f}`` is the value.
         whisker: Half the length of a whisker through each point, shape (C,).
-        notes: A further line for each class one points at.
+        notes: A further line of hover text for each class.
         meta: ``class``, or ``class:1`` where the page adds the accuracy under the second configuration.
 
     Example:
@@ -228,8 +228,7 @@ def class_accuracy(
         group_of: Shot group of each class, length C.
         recalls: Recall per class in [0, 1], shape (C,); NaN for a class that was not tested, which is left out.
         height: Pixels.
-        run: Whose accuracy with its interval the page writes where one points at a class: the place of the
-            configuration in the class table.
+        run: Index, in the class table, of the configuration whose accuracy and interval the hover text shows.
 
     Example:
         >>> figure = class_accuracy(ClassCounts([300, 5]), ["many", "few"], np.array([0.9, np.nan]))
@@ -267,11 +266,11 @@ def add_line(
         figure: Gets the traces.
         x: Shape (N,).
         y: Shape (N,).
-        name: Of the line, as one reads it when pointing at it.
-        hover: What is said of a place one points at, beneath the name.
-        color: Of the line and the band.
+        name: Name of the line in the hover text.
+        hover: Hover text of a point, below the name of the line.
+        color: Color of the line and the band.
         dash: Plotly's name of the stroke.
-        width: Of the line, in pixels.
+        width: Width of the line in pixels.
         band: Lower and upper end, shape (N,) each.
         edges: Draw both ends of the band, thin: they tell bands apart that overlap.
         **options: Of the trace.
@@ -374,7 +373,7 @@ def labeled_bars(
 
     Args:
         labels: Name of each configuration, B of them.
-        values: What is written at the right.
+        values: Text at the right.
         segments: Words, color and share of each segment, shape (B,); NaN is drawn as nothing.
 
     Example:

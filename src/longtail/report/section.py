@@ -17,9 +17,9 @@ class Drawing:
 
     Attributes:
         id: Its name in the page.
-        title: What stands above it.
-        alt: What is read aloud for it.
-        figure: What is drawn.
+        title: Heading above it.
+        alt: Text for screen readers.
+        figure: The figure.
         starts_row: It begins a new row of the section.
     """
 
@@ -73,12 +73,12 @@ class Table:
     """The numbers of a section, or a list of images or classes; the page sorts it and saves it as CSV.
 
     Attributes:
-        caption: What the numbers are.
-        heads: Of the columns.
+        caption: Description of the numbers.
+        heads: Column headings.
         rows: As written in the page; the first ``labels`` cells of each are words or a picture with its caption, the
             others numbers, possibly with an interval.
-        labels: How many columns hold words.
-        folded: What a reader opens to see it; empty for a table that is open.
+        labels: Number of columns that hold words.
+        folded: Label to click that opens it; empty for a table that is open.
     """
 
     caption: str
@@ -93,9 +93,9 @@ def read_aloud(figure: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]]
 
     Args:
         figure: What it shows.
-        heads: Of the columns of the rows.
+        heads: Headings of the columns of the rows.
         rows: As for :class:`Table`.
-        labels: How many columns hold words.
+        labels: Number of columns that hold words.
 
     Example:
         >>> read_aloud("Bars of accuracy", ("Run", "All", "Few"), [("ce", ("40.0", "38.1–41.9"), "n/a")])
@@ -116,12 +116,12 @@ class Section:
     Attributes:
         id: Anchor.
         title: Heading.
-        sentence: What to see.
+        sentence: The finding in words.
         layout: ``one``, ``two``, ``three`` or ``four`` figures side by side where there is room.
         legend: Shared by all figures of the section.
         drawings: The figures.
         partial: Template that renders ``data`` beneath the figures, if any.
-        data: What the partial shows.
+        data: Values for the partial.
         table: The numbers of the figures, beneath them.
         for_researchers: Behind the page's fold; set by :func:`longtail.report.sections.order.build_sections`.
     """

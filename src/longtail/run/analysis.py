@@ -51,8 +51,8 @@ def write_analysis(run: Path, splits: Mapping[str, AnalyzedSplit], facts: Mappin
 
     Args:
         run: The RUN folder.
-        splits: What was measured of each split.
-        facts: How it was measured: plain values.
+        splits: Measurements of each split.
+        facts: Settings of the measurement: plain values.
 
     Raises:
         LongtailError: The disk refuses.

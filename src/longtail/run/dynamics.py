@@ -26,7 +26,7 @@ class Dynamics:
 
     Attributes:
         stage: Stage of each epoch, shape (E,).
-        images: How often an image of the class was drawn, shape (E, C).
+        images: Number of images drawn of the class, shape (E, C).
         positive: Accumulated gradient that raises the logit of the class, shape (E, C).
         negative: Accumulated gradient that lowers it, shape (E, C).
         gradient: Mean size of the gradient on the own logit of its images, shape (E, C); NaN without images.
@@ -94,7 +94,7 @@ def epoch_columns(sums: Tensor, scale: float) -> dict[str, npt.NDArray[Any]]:
 
     Args:
         sums: float64 (C, 3 + BINS), from :attr:`Recorder.sums`, of all processes.
-        scale: Of the recorder.
+        scale: Scale of the recorder.
 
     Returns:
         ``images`` (C,), how often an image of the class was drawn; ``positive`` and ``negative`` (C,), the accumulated

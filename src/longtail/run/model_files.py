@@ -50,9 +50,9 @@ class ModelInfo:
         model: The names of backbone and head.
         classes: Class names in label order, length C.
         counts: Training images per class, length C.
-        preprocessing: How an image becomes the network's input.
-        logit_scale: What multiplies the logits before softmax.
-        adjustment: What is done to them instead, once ``longtail adjust`` has chosen it; or None.
+        preprocessing: Steps from an image to the input of the network.
+        logit_scale: Factor of the logits before softmax.
+        adjustment: Post-hoc adjustment in its place, once ``longtail adjust`` has chosen it; or None.
         prior: The mix of classes that the probabilities assume without the adjustment, which has one of its own.
         threshold: Probability of the predicted class, in [0, 1], below which the model is not sure; None if not chosen.
         recipe: The recipe's name, or empty.
@@ -130,7 +130,7 @@ def save_model(model: LongTailModel, info: ModelInfo, folder: str | Path) -> Non
     Args:
         model: The model, on any device.
         info: Its information; the names in it have to be the model's.
-        folder: Where to write ``model.safetensors`` and ``model.json``; made if missing.
+        folder: Folder for ``model.safetensors`` and ``model.json``; made if missing.
 
     Raises:
         ValueError: ``info`` names another model or another number of classes.

@@ -99,8 +99,8 @@ class Metrics(_Part):
     @property
     def intervals(self) -> Mapping[str, Ends]:
         """The 95% interval of each figure that has one."""
-        ends = dict(self.interval_table or ())
-        return {name: cast("Ends", ends[name]) for name in _FIGURES if ends.get(name) is not None}
+        intervals = dict(self.interval_table or ())
+        return {name: cast("Ends", intervals[name]) for name in _FIGURES if intervals.get(name) is not None}
 
     @property
     def unit(self) -> str:
@@ -128,8 +128,8 @@ class Metrics(_Part):
             right = np.array([row.recall or 0.0 for row in self.per_class]) * images
             # Of precision only the share is kept, not of how many.
             summary = add_intervals(self.model_dump(), right, images, np.zeros_like(images))
-            ends = [{"recall_interval": row["recall_interval"]} for row in summary["per_class"]]
-            rows = tuple(row.model_copy(update=pair) for row, pair in zip(self.per_class, ends, strict=True))
+            intervals = [{"recall_interval": row["recall_interval"]} for row in summary["per_class"]]
+            rows = tuple(row.model_copy(update=each) for row, each in zip(self.per_class, intervals, strict=True))
             update |= {"interval_table": _Intervals.model_validate(summary["intervals"]), "per_class": rows}
         return self.model_copy(update=update)
 

@@ -62,7 +62,7 @@ def run_metrics(
     Args:
         config: The resolved configuration.
         prepared: The data.
-        record: Of the whole run.
+        record: Record of the whole run.
         results: The evaluation of each split after the last stage.
         machine: Hardware and processes.
     """
@@ -123,7 +123,7 @@ def model_info(
         prepared: The data.
         model: The network.
         stage: The last stage that trained it.
-        scale: What its logits are multiplied by before softmax.
+        scale: Factor of the logits before softmax.
     """
     data = config.data
     return ModelInfo(

@@ -24,7 +24,7 @@ class LocalEngine:
     """One process on one device in float32, with nothing wrapped: for rows that are held in memory.
 
     Args:
-        device: Where everything is computed.
+        device: Device of all computation.
         config: Clipping and accumulation; precision and layout are left as they are.
         rank: Index of this process.
         world_size: Number of processes.

@@ -126,7 +126,7 @@ def forward_pass(
     Args:
         engine: Device and precision.
         model: Called as ``model(inputs, return_features=True)``; its mode is restored afterwards.
-        inputs: Of the split.
+        inputs: Inputs of the split.
         rows: int64, the rows in the order they are wanted in.
         consume: Makes the result of the outputs of all batches, one batch after the other. It is called anew, with
             smaller batches, where one did not fit, so that it has to keep what it gathers in variables of its own.

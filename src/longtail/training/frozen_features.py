@@ -261,7 +261,7 @@ class FeatureStore:
         Args:
             index: Number of the stage that trains on them.
             count: V, at least 1.
-            seed: Of the run.
+            seed: Seed of the run.
             stop: Called after each part of :data:`BATCH` images of a view; may raise to leave.
 
         Raises:

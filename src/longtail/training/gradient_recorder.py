@@ -24,8 +24,8 @@ class GradientRecorder(Callback):
 
     Args:
         loss: The loss; if it is a mean over the batch, its gradients are multiplied by the batch size.
-        device: Where the logits are.
-        scaler: What ``accelerate`` multiplies a float16 loss with, or None.
+        device: Device of the logits.
+        scaler: The gradient scaler of ``accelerate`` for float16, or None.
         out: The RUN folder that each epoch is written to; None writes nothing.
 
     References:
@@ -61,7 +61,7 @@ class GradientRecorder(Callback):
         Args:
             logits: Shape (N, C), what the loss will be called on.
             target: Class indices (N,), or probabilities (N, C); the class of an image is then its largest.
-            share: Of the batch, where these are a part of it: what their loss is multiplied with.
+            share: Share of the batch, where these are a part of it: the factor of their loss.
         """
         label = target if target.ndim == 1 else target.argmax(dim=1)
         factor = float(round(len(logits) / share)) if self._mean else 1 / share

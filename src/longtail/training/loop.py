@@ -22,7 +22,7 @@ from longtail.training.engine import LocalEngine, normalizable
 from longtail.training.forward_pass import Inputs, LabeledRows
 
 Labeled = tuple[Tensor, Tensor]
-"""What the network takes, (N, ...), and targets: class indices (N,) or probabilities (N, C)."""
+"""Inputs of the network, (N, ...), and targets: class indices (N,) or probabilities (N, C)."""
 Mixer = Callable[[Labeled, Labeled | None, torch.Generator], Labeled]
 
 CHECK_STEPS = 50  # how often the host looks at the running sums
@@ -66,7 +66,7 @@ class Meter:
     They are the loss, right answers, images, and the first step whose loss was not a finite number.
 
     Args:
-        device: Where the sums are kept.
+        device: Device of the sums.
         asynchronous: The device computes while the host continues: sums are sent off at one look and read at a later
             one.
         sums: Those of earlier steps of the epoch, as :attr:`sums`.
@@ -149,7 +149,7 @@ class Callback:
         Args:
             logits: Shape (N, C), with their graph.
             target: Class indices (N,), or probabilities (N, C).
-            share: Of the batch, in (0, 1]: what the loss is multiplied with.
+            share: Share of the batch, in (0, 1]: the factor of the loss.
         """
 
     def on_step_end(self, stage: StageRun, progress: Progress) -> None:
@@ -172,11 +172,11 @@ class MovingAverage(Callback):
 
     Args:
         model: The network that is trained.
-        decay: What remains of the average at each step, in (0, 1), once it has risen to that.
+        decay: Weight of the average at each step, in (0, 1), once it has risen to that.
 
     Attributes:
         network: The network with the averaged weights.
-        updates: How often it was updated in this stage.
+        updates: Number of updates in this stage.
     """
 
     def __init__(self, model: LongTailModel, decay: float) -> None:
@@ -219,7 +219,7 @@ class StageRun:
         mixer: Mixing of a batch of network inputs, or None.
         pasted: Draws the second batch of a mixer that needs one (CMO), or None.
         callbacks: Hooks into the loop, called in their order.
-        remedy: What to do where the loss is no longer a number, the end of a sentence.
+        remedy: Advice for a loss that is no longer a number, the end of a sentence.
         meter: Running sums of the current epoch.
         paused: Seconds of the current epoch that are no part of its training, such as those of checkpoints.
     """

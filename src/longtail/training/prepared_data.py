@@ -48,7 +48,7 @@ class PreparedData:
         data: The source with its final splits; ``validation`` and ``test`` may be absent.
         counts: Training images per class.
         groups: Class indices of the shot groups.
-        notes: What the user should know about the data, one sentence each.
+        notes: Notes on the data for the user, one sentence each.
         source: The source as it was read, before anything was cut or held out.
         origins: For each split of ``data``, the split of ``source`` that its images come from.
     """
@@ -243,7 +243,7 @@ def make_inputs(
     Args:
         decoders: Decoders by split.
         data: Data options of the run.
-        device: Where batches go.
+        device: Device of the batches.
         reporter: Shows the progress of decoding.
         once: Whether each image is needed once, for its features: nothing is decoded now, and no pixels are stored.
     """

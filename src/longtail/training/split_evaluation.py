@@ -54,7 +54,7 @@ def evaluate(
     Args:
         engine: Device, precision, processes.
         model: The network; its mode is restored afterwards.
-        inputs: Of the split.
+        inputs: Inputs of the split.
         num_images: Rows of the split.
         counts: *Training* images per class.
         groups: Class indices of the shot groups.
@@ -88,7 +88,7 @@ def collect_logits(engine: Engine, model: nn.Module, inputs: Inputs[Any], *, num
     Args:
         engine: Device and precision.
         model: The network; its mode is restored afterwards.
-        inputs: Of the split.
+        inputs: Inputs of the split.
         num_images: Rows of the split, N.
     """
     parts = forward_pass(
@@ -106,7 +106,7 @@ def predict_rows(scores: Tensor, labels: Tensor, rows: Tensor) -> dict[str, Tens
     """Return the columns of the predictions of a batch.
 
     Args:
-        scores: What softmax makes probabilities of, (N, C).
+        scores: Logits, adjusted and scaled: softmax gives the probabilities, (N, C).
         labels: int64 (N,).
         rows: int64 (N,), the row of each image in its split.
     """

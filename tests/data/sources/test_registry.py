@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from longtail.data.sources.registry import load_source
+from longtail.data.sources.builtin import NAMES, PACKAGED
+from longtail.data.sources.registry import absolute_source, load_source, source_path
 from longtail.errors import LongtailError
 
 
@@ -49,3 +50,24 @@ def test_a_path_wins_over_nothing_else(make_folder: Callable[..., Path], monkeyp
 def test_an_existing_path_with_a_colon_is_a_path(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     make_folder({"a": 1, "b": 2}, name="trip:2023")
     assert load_source(str(tmp_path / "trip:2023")).counts().counts == (1, 2)
+
+
+def test_packaged_sources_have_a_name() -> None:
+    assert set(NAMES) > PACKAGED
+
+
+@pytest.mark.parametrize("prefix", ["", "folder:", "csv:", "parquet:", "hf:"])
+def test_a_path_becomes_absolute_once(prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    absolute = absolute_source(f"{prefix}photos")
+    assert absolute == f"{prefix}{tmp_path / 'photos'}"
+    assert absolute_source(absolute) == absolute
+    assert source_path(absolute) == tmp_path / "photos"
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10", "hf:owner/set", ""])
+def test_names_stay_as_they_are(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert (absolute_source(name), source_path(name)) == (name, None)

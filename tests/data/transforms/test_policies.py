@@ -11,7 +11,6 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from longtail.config.schema import DataConfig
 from longtail.data.transforms.augmentation import BatchTransform, cutout, draw_boxes, draw_pixels
 from longtail.data.transforms.policies import (
     AUTO_AUGMENT_LEVELS,
@@ -24,7 +23,6 @@ from longtail.data.transforms.policies import (
     magnitude_table,
 )
 from longtail.device import prepare_torchvision
-from longtail.training.prepared_data import make_transform
 
 prepare_torchvision()
 from torchvision.transforms import RandomResizedCrop, autoaugment, v2  # noqa: E402
@@ -306,13 +304,6 @@ def test_without_policy_and_cutout_nothing_has_changed(augmentation: str) -> Non
     value, following = BEFORE[augmentation]
     assert total == pytest.approx(value, rel=1e-6)
     assert torch.randint(2**31, (1,), generator=generator).item() == following
-
-
-def test_a_configurations_options_reach_the_batch() -> None:
-    config = DataConfig(policy="rand-augment", policy_operations=1, policy_magnitude=4, cutout=8)
-    transform = make_transform(config)
-    assert (transform.policy, transform.policy_operations, transform.policy_magnitude) == ("rand-augment", 1, 4)
-    assert transform.cutout == 8
 
 
 def test_statistics_first_asked_for_in_an_evaluation_serve_training() -> None:

@@ -7,30 +7,12 @@ import re
 from itertools import product
 
 import pytest
+from ablation_grid import grid
 
 from longtail.compare.ablations import find_ablations
 from longtail.compare.comparison import compare_runs
 from longtail.report.sections import ablation
 from longtail.report.sections.order import build_sections
-
-
-def grid(make_run, options, *, slopes=None, seeds=1, recipe="cifar-lt/gcl", **more):
-    """A run for each set of options and seed, with the recall falling by its slope towards the tail."""
-    made = []
-    for number, (chosen, seed) in enumerate(product(options, range(seeds))):
-        nested = {}
-        for name, value in chosen.items():
-            part = nested
-            *path, last = name.split(".")
-            for step in path:
-                part = part.setdefault(step, {})
-            part[last] = value
-        slope = 0.8 if slopes is None else slopes[number // seeds]
-        run = make_run(
-            f"{recipe.split('/')[-1]}-{number}", recipe=recipe, options=nested, slope=slope, seed=seed, **more
-        )
-        made.append(run)
-    return compare_runs(made)
 
 
 def noises(*values):
@@ -63,19 +45,6 @@ def test_values_over_decades_stand_on_a_logarithmic_axis_and_words_side_by_side(
     figure = ablation.build(words).drawings[0].figure
     assert figure.layout.xaxis.type == "category"
     assert {trace.mode for trace in figure.data} == {"markers"}
-
-
-def test_null_and_false_are_words_and_not_numbers(make_run):
-    comparison = grid(make_run, [{"method.start": None}, {"method.start": 0.6}])
-    (varied,), _ = find_ablations(comparison.final)
-    assert not varied.is_numeric
-    assert [value for value, _ in varied.lines[0].points] == ["none", "0.6"]
-
-
-def test_options_that_change_together_are_one(make_run):
-    both = [{"a.scale": value, "b.scale": value} for value in (10.0, 20.0)]
-    (varied,), refused = find_ablations(grid(make_run, both).final)
-    assert (varied.option, refused) == ("scale", [])
 
 
 def test_one_option_at_a_time_gives_a_figure_each_and_all_have_the_same_axis(make_run):

@@ -76,7 +76,7 @@ class Inspection:
         source: SOURCE as the user typed it.
         classes: Class names, shape (C,).
         counts: Number of images per class, by split.
-        imbalance_ratio: Of the training split, with an empty class counted as one image.
+        imbalance_ratio: Imbalance ratio of the training split, with an empty class counted as one image.
         groups: Class indices of the shot groups, from the training counts.
         checked: Number of decoded images.
         total: Number of images.
@@ -290,7 +290,7 @@ def render(inspection: Inspection, console: Console, *, max_rows: int = 40) -> N
 
     Args:
         inspection: From :func:`~longtail.data.audit.inspection.inspect_source`.
-        console: Where to print.
+        console: Console to print on.
         max_rows: With more classes than this, a bar stands for several classes of neighboring size.
     """
     names = min(_NAME, max(len(printable(name)) for name in inspection.classes) + 6)  # "+ 123" behind some

@@ -68,7 +68,7 @@ class CacheEntry:
         path: Its path.
         size: Bytes.
         used: Time of its last use, in seconds since 1970.
-        contents: What it holds; :data:`UNKNOWN` if it has no description.
+        contents: Its contents; :data:`UNKNOWN` if it has no description.
     """
 
     path: Path

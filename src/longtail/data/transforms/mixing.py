@@ -75,7 +75,7 @@ def remix(
         class_counts: Training images per class, shape (C,); a class with none counts as one.
         alpha: Strength > 0 of the underlying mixup.
         generator: Source of all randomness, on any device; torch's global one when not given.
-        kappa: How many times larger a class must be to lose its label, >= 1.
+        kappa: Ratio of class sizes from which the larger class loses its label, >= 1.
         tau: Share of the image below which it may lose its label, in [0, 1]; 0 is mixup.
 
     Returns:

@@ -120,8 +120,8 @@ def _option_axis(figure: go.Figure, ablation: Ablation) -> None:
         return
     values = sorted({float(value) for line in ablation.lines for value, _ in line.points})
     wide = values[0] > 0 and values[-1] / values[0] >= WIDE
-    ends = Measure(ablation.option, "option", ablation.option, log=wide).ends([values])
-    figure.update_xaxes(type="log" if wide else "linear", range=ends)
+    limits = Measure(ablation.option, "option", ablation.option, log=wide).ends([values])
+    figure.update_xaxes(type="log" if wide else "linear", range=limits)
     figure.update_xaxes(tickvals=values, ticktext=[f"{value:g}" for value in values])
 
 

@@ -69,7 +69,7 @@ def hardest_classes(rows: Sequence[Row], split: str | None, *, limit: int = HARD
     Args:
         rows: Finished configurations.
         split: The split measured.
-        limit: How many classes.
+        limit: Number of classes.
     """
     run, tested = rows[0].runs[0], tested_images(rows, split)
     mean = mean_recalls([class_recalls(row, split) for row in rows])
@@ -225,8 +225,8 @@ def _table(comparison: Comparison, recalls: Sequence[FloatArray]) -> Table:
         name = f"{run.counts.names[index]}{' *' if 0 < tested[index] < FEW_IMAGES else ''}"
         cells: list[Cell] = [name, run.group_of[index], f"{run.counts[index]:,}", f"{tested[index]:,}"]
         cells += [
-            (percent(value, unit=False), interval_text(ends[index]))
-            for value, ends in zip(values, intervals, strict=True)
+            (percent(value, unit=False), interval_text(of_classes[index]))
+            for value, of_classes in zip(values, intervals, strict=True)
         ]
         if len(rows) == 2:
             cells.append("n/a" if None in values else signed(float(recalls[1][index] - recalls[0][index])))

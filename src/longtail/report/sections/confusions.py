@@ -80,7 +80,7 @@ def confused_pairs_of(rows: Sequence[Row], limit: int = PAIRS) -> Pairs:
 
     Args:
         rows: Configurations whose runs kept their predictions.
-        limit: How many pairs.
+        limit: Number of pairs.
     """
     tallies: list[dict[tuple[int, int], tuple[int, float]]] = []
     total: dict[tuple[int, int], float] = {}
@@ -129,7 +129,7 @@ def matrix_figure(shares: FloatArray, names: Sequence[str]) -> go.Figure:
 
     Args:
         shares: Share of each true class that is taken for each class, shape (C, C); NaN is drawn as nothing.
-        names: Of the classes, all different, length C.
+        names: Names of the classes, all different, length C.
 
     Example:
         >>> matrix_figure(np.array([[0.9, 0.1], [0.25, 0.75]]), ["cat", "dog"]).data[0].z.tolist()

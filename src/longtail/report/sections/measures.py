@@ -21,7 +21,7 @@ from longtail.run.dynamics import Dynamics
 
 COLUMNS = ("train_accuracy", "validation_accuracy", "train_loss", "validation_loss", "learning_rate")
 Values = Mapping[str, FloatArray]
-"""What is drawn, by name: a column for each shot group, shape (E, 3), or a value for each class, shape (C,)."""
+"""Values to draw, by name: a column for each shot group, shape (E, 3), or a value for each class, shape (C,)."""
 
 
 def histories(comparison: Comparison) -> list[Measured]:
@@ -111,7 +111,7 @@ GRADIENTS = LineSection(
 
 QUARTILES = (0.25, 0.5, 0.75)
 FLOOR = 1 - dynamics.EDGES[-2]
-"""What the histograms cannot tell from zero: the width of their last bin."""
+"""Smallest value that the histograms tell from zero: the width of their last bin."""
 
 
 def saturation(recorded: Dynamics, group_of: Sequence[GroupName]) -> Values:

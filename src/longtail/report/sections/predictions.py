@@ -35,7 +35,7 @@ def compared(rows: Sequence[Row], counted: Counted, words: Callable[[float], str
     Args:
         rows: The configurations.
         counted: Gives the number of each test image of a run, and whether the image counts.
-        words: How the mean is written.
+        words: Format of the mean.
         most: The largest possible difference.
     """
 
@@ -158,16 +158,16 @@ def accuracy_lines(
 
     Args:
         lines: Configurations, each with its accuracy and the ends of its 95% interval, shape (N,) each.
-        x: What it is drawn against, shape (N,).
-        hover: What is said of a place one points at; ``%{customdata}`` is half the length of the interval.
+        x: Horizontal coordinates, shape (N,).
+        hover: Hover text of a point; ``%{customdata}`` is half the length of the interval.
         height: Pixels.
         bands: Whether the intervals are drawn.
     """
     figure = blank(height, left=54)
-    for row, accuracy, ends in lines:
+    for row, accuracy, interval in lines:
         color, dash = run_style(row.color)
-        band = ends if bands else None
-        half = (ends[1] - ends[0]) / 2
+        band = interval if bands else None
+        half = (interval[1] - interval[0]) / 2
         add_line(figure, x, accuracy, name=row.label, hover=hover, color=color, dash=dash, band=band, customdata=half)
     return figure.update_yaxes(title="Accuracy", tickformat=".0%", rangemode="tozero", nticks=7)
 

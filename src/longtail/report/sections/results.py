@@ -60,13 +60,13 @@ def _reached(row: Row, split: str) -> str:
     return f"{text}, {_figure(row.values['few'], row.intervals.get('few'))} on few-shot classes"
 
 
-def _figure(value: MeanStd | None, ends: Ends | None) -> str:
+def _figure(value: MeanStd | None, interval: Ends | None) -> str:
     """A figure in percent with its interval over images, or its deviation over seeds."""
     if value is None:
         return "n/a"
     if value.std is not None:
         return f"{mean_std_text(value)}%"
-    return figure_text(value.mean, ends)
+    return figure_text(value.mean, interval)
 
 
 def _on_validation(row: Row) -> tuple[MeanStd, Ends | None] | None:
@@ -113,10 +113,10 @@ def groups(comparison: Comparison) -> Section | None:
             panels.append((name, title, GROUP_COLORS[name]))
     labels, drawings = [row.label for row in rows], []
     for key, title, color in panels:
-        values, ends = [row.values[key] for row in rows], [row.intervals.get(key) for row in rows]
+        values, intervals = [row.values[key] for row in rows], [row.intervals.get(key) for row in rows]
         bars = [f"{row.label} {_figure(row.values[key], row.intervals.get(key))}" for row in rows]
         alt = f"Bars of accuracy, {title}: {', '.join(bars)}."
-        drawings.append(Drawing(f"group-{key}", title, alt, group_bars(labels, values, color, ends)))
+        drawings.append(Drawing(f"group-{key}", title, alt, group_bars(labels, values, color, intervals)))
     sentence = "Of a group: the mean over its classes, every class counting the same."
     if any(len(row.runs) == 1 and any(row.intervals.values()) for row in rows):
         sentence += f" Whiskers: the {LEVEL_TEXT} interval over test images"
@@ -125,7 +125,7 @@ def groups(comparison: Comparison) -> Section | None:
 
 
 def group_bars(
-    labels: Sequence[str], values: Sequence[MeanStd | None], color: str, ends: Sequence[Ends | None] | None = None
+    labels: Sequence[str], values: Sequence[MeanStd | None], color: str, intervals: Sequence[Ends | None] | None = None
 ) -> go.Figure:
     """One bar per configuration on a common scale from 0 to 100%, name and value written above it.
 
@@ -133,7 +133,7 @@ def group_bars(
         labels: Name of each configuration.
         values: Its figure in [0, 1] with the deviation over seeds, None for "n/a".
         color: Fill of the bars.
-        ends: The 95% interval of each, drawn where there is no deviation over seeds.
+        intervals: The 95% interval of each, drawn where there is no deviation over seeds.
 
     Example:
         >>> len(group_bars(["ce", "gcl"], [MeanStd(0.4, None, 1), None], INK).layout.annotations)
@@ -143,7 +143,7 @@ def group_bars(
     segments = [("accuracy", color, means), ("not right", RULE, 1.0 - means)]
     figure = labeled_bars(labels, [mean_std_text(value) for value in values], segments)
     reach = np.full((len(values), 2), np.nan)
-    for index, (value, pair) in enumerate(zip(values, ends or [None] * len(values), strict=True)):
+    for index, (value, pair) in enumerate(zip(values, intervals or [None] * len(values), strict=True)):
         if value is not None and value.std is not None:
             reach[index] = value.std
         elif value is not None and pair is not None:

@@ -157,12 +157,12 @@ const Figures = (() => {
   window.addEventListener("afterprint", unprint);
   window.matchMedia("print").addEventListener("change", ({ matches }) => (matches ? print() : unprint()));
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  // A turn later, when the scripts after this one have said what they know of the classes.
+  // A turn later, when the scripts after this one have registered their classes.
   setTimeout(work);
 
   return {
     redraw,
-    // What is said of a class where one points at it: (index, run or null) to markup.
+    // Hover text of a class: (index, run or null) to markup.
     describeWith(words) { describe = words; },
     // Marks a class in every figure; null for none.
     choose(index) { chosen = index; return redraw(); },
