@@ -57,7 +57,7 @@ class Document:
 
 
 def build(values: Nested, where: str | Document = "") -> RunConfig:
-    """Build the configuration of a run; no other function does.
+    """Validate values and build the configuration of a run from them; no other function does.
 
     Args:
         values: Nested values; what is left out has its default.
