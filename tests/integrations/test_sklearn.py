@@ -21,6 +21,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from longtail import LongTailClassifier
 from longtail.errors import LongtailError
+from longtail.models.backbones import PlainCNN
 from longtail.predict.predict import predict_images
 from longtail.run.model_files import load_run
 
@@ -194,6 +195,32 @@ def test_a_saved_classifier_of_images_is_a_run_for_the_command_line(
     report = predict_images(tmp_path / "run", tmp_path / "photos", tmp_path / "out.csv")
     assert report.predicted == 1
     assert str(clone_with(of_images, "uniform").predict(TEST_PIXELS[:1])[0]) in (tmp_path / "out.csv").read_text()
+
+
+def test_image_files_of_earlier_calls_are_not_passed_again(
+    of_images: LongTailClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "cache"))
+    of_images.save(tmp_path / "run")
+    pixels, labels = PIXELS[::3][:100], LABELS[::3][:100]
+    files = [tmp_path / f"{row}.png" for row in range(100)]
+    for image, file in zip(pixels, files, strict=True):
+        Image.fromarray(image).save(file)
+    passed: list[int] = []
+
+    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], _: object) -> None:
+        if isinstance(module, PlainCNN):
+            passed.append(len(inputs[0]))
+
+    with torch.nn.modules.module.register_module_forward_hook(count):
+        classifier = LongTailClassifier(backbone=tmp_path / "run", **FAST | {"epochs": 2})
+        first = classifier.fit(files, labels).predict_proba(files)
+        assert sum(passed) == 100
+        again = clone(classifier).fit(files, labels).predict_proba(files[::-1])[::-1]
+        assert sum(passed) == 100, "of the files, whatever their order"
+        np.testing.assert_array_equal(again, first)
+        np.testing.assert_allclose(classifier.predict_proba(pixels), first, atol=1e-6)
+        assert sum(passed) == 200, "pixels in memory are passed each time"
 
 
 def test_a_run_is_a_frozen_backbone(of_images: LongTailClassifier, tmp_path: Path) -> None:

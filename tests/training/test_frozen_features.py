@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,12 @@ def feature_store(
     augmentation: str = "none",
     cache: bool = False,
     fixed: bool = True,
+    engine: Any = "torch",
 ) -> FeatureStore:
     """The features of a training split, whose images come out of a loader."""
     transform = BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation=augmentation)
     return FeatureStore(
-        Engine(TrainingConfig(device="cpu", precision="fp32")),
+        Engine(TrainingConfig(device="cpu", precision="fp32", engine=engine)),
         model,
         {"train": ImageInputs(loader, transform)},
         {"train": Decoder(split, CenterCrop(8))},
@@ -356,3 +358,21 @@ def test_other_pixels_have_other_features(counted: list[str], tmp_path: Path, qu
     config = with_options(config, {"training.seed": 1})
     start_run(config, tmp_path / "seed", quiet)
     assert len(counted) == 9  # a network of other weights, as these are no pretrained ones
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+@pytest.mark.parametrize("augmentation", ["crop-flip", "random-resized-crop"])
+def test_features_of_another_engine_are_computed_and_agree(
+    augmentation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    model, split = build_model("resnet20", 3).eval(), random_split(20)
+    views, entries = {}, []
+    for engine in ("torch", "openvino", "openvino"):
+        store = feature_store(model, split, resident(split), augmentation=augmentation, cache=True, engine=engine)
+        views[engine] = store.views(1, 2, 0).features
+        assert store.runs_on == engine
+        entries.append(len(list(tmp_path.glob("*.pixels"))))
+    assert entries == [2, 4, 4], "two views by each engine, read the third time"
+    torch.testing.assert_close(views["openvino"], views["torch"], rtol=1e-4, atol=1e-4)

@@ -57,7 +57,7 @@ def adjust(
         coverage=threshold_coverage,
         accuracy=threshold_accuracy,
     )
-    result = adjust_run(Path(run), options, moved_to=moved_to, say=Reporter().say)
+    result = adjust_run(Path(run), options, moved_to=moved_to, reporter=Reporter())
     if not is_main_process():
         return
     if json:

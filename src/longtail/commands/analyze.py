@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from longtail.commands.output import destination, messages_apart, print_line, refuse_terminal
-from longtail.config.schema import WholeNumber
+from longtail.config.schema import EngineName, WholeNumber
 from longtail.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def analyze(
     seed: WholeNumber = 0,
     features: Annotated[str, "FILE"] | None = None,
     moved_to: Annotated[str, "SOURCE"] | None = None,
+    engine: EngineName | None = None,
 ) -> None:
     """Measure what the model of a RUN learned: embedding, norms, angles and margins, for the report.
 
@@ -32,6 +33,7 @@ def analyze(
         seed: seed of the images that are drawn, and of the projections
         features: also write the features of every image: .parquet, .npz or -
         moved_to: new SOURCE of the runs, if the images have moved
+        engine: what runs the networks on a CPU; that of the RUN when not given
     """
     from longtail.console import Reporter
     from longtail.experiments.analyze import analyze_run
@@ -54,7 +56,13 @@ def analyze(
             reporter = Reporter(quiet=not is_main_process())
             target = None if file is None else file.path
             analysis = analyze_run(
-                name, projections=methods, seed=seed, features=target, moved_to=moved_to, reporter=reporter
+                name,
+                projections=methods,
+                seed=seed,
+                features=target,
+                moved_to=moved_to,
+                engine=engine,
+                reporter=reporter,
             )
             if is_main_process():
                 print_line(f"{Path(name) / 'analysis'}: {_described(analysis)}")

@@ -23,6 +23,7 @@ SHORT: Final = {
     "data.split_column": "--split-column",
     "data.group_column": "--group-column",
     "data.folds": "--folds",
+    "training.engine": "--engine",
     "training.seed": "--seed",
     "training.tracker": "--tracker",
     "training.keep_checkpoints": "--keep-checkpoints",

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from longtail.commands import output
 from longtail.commands.arguments import Columns, last_names
+from longtail.config.schema import EngineName
 
 
 def evaluate(
@@ -18,6 +19,7 @@ def evaluate(
     split: Annotated[str, "NAME"] = "test",
     columns: Columns,
     moved_to: Annotated[str, "SOURCE"] | None = None,
+    engine: EngineName | None = None,
     classes: bool = False,
     no_adjustment: bool = False,
     coverage: bool = False,
@@ -31,6 +33,7 @@ def evaluate(
         split: split to evaluate on
         columns: options that name the columns of SOURCE, a table
         moved_to: new SOURCE of the RUN, if its images have moved
+        engine: what runs the network on a CPU; that of the RUN when not given
         classes: also print each class with its intervals, commonest first
         no_adjustment: evaluate the model as it was trained
         coverage: also print coverage against accuracy, by confidence
@@ -49,7 +52,8 @@ def evaluate(
         adjustment=not no_adjustment,
         coverage=coverage,
         moved_to=moved_to,
-        say=Reporter().say,
+        engine=engine,
+        reporter=Reporter(),
     )
     if not is_main_process():
         return

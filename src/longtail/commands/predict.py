@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from rich.console import Console
 
 from longtail.commands.output import destination, refuse_terminal
-from longtail.config.schema import Count, TrainingConfig
+from longtail.config.schema import Count, EngineName, TrainingConfig
 from longtail.errors import LongtailError
 from longtail.files import is_stream
 
@@ -24,6 +24,7 @@ def predict(
     restart: bool = False,
     batch_size: Count = 64,
     device: Literal["auto", "cpu"] = "auto",
+    engine: EngineName = "auto",
 ) -> None:
     """Classify images into a CSV, TSV or Parquet file.
 
@@ -38,6 +39,7 @@ def predict(
         restart: start again even if an unfinished FILE.part is there
         batch_size: images at a time
         device: auto takes an accelerator, if any
+        engine: what runs the network on a CPU; auto takes openvino if it is installed
     """
     from longtail.predict.journal import SUFFIXES, table_format
     from longtail.predict.predict import predict_images
@@ -58,6 +60,7 @@ def predict(
         format=format,
         batch_size=batch_size,
         device=Engine(TrainingConfig(device=device)).device,
+        engine=engine,
         console=Console(stderr=True),
     )
     if not report.predicted and not report.earlier:

@@ -28,11 +28,12 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Policy = Literal["none", "auto-augment", "rand-augment"]
 Tracker = Literal["none", "tensorboard", "mlflow", "wandb", "trackio"]
 Mixing = Literal["none", "mixup", "cutmix", "remix", "cmo", "feature-mixup"]
+EngineName = Literal["auto", "torch", "openvino"]
 Mode = Literal["", "linear", "finetune", "lora", "scratch"]
 
 _EXECUTION = (
-    "out workers resident_gigabytes cache checkpoint_steps device compile compile_mode channels_last validate_every "
-    "evaluation_batch tracker tracker_project record_dynamics reasons keep_checkpoints"
+    "out workers resident_gigabytes cache checkpoint_steps device engine compile compile_mode channels_last "
+    "validate_every evaluation_batch tracker tracker_project record_dynamics reasons keep_checkpoints"
 )
 EXECUTION = frozenset(_EXECUTION.split())
 """Options that say where, why and how fast a run went, not what it computed."""
@@ -296,6 +297,8 @@ class TrainingConfig(OptionGroup):
         keep_checkpoints: Keep the checkpoints of a finished run, which are no longer needed.
         record_dynamics: Also write the gradient on each class's logit and the spread of p_y, epoch by epoch.
         device: ``auto`` takes the accelerator where there is one.
+        engine: What runs a network that is not trained: PyTorch, or OpenVINO, on CPUs; ``auto`` is OpenVINO where it is
+            installed and knows the network.
         tracker: Also log the epochs to this experiment tracker, where it is installed.
         tracker_project: Project (experiment) of that tracker.
     """
@@ -314,6 +317,7 @@ class TrainingConfig(OptionGroup):
     keep_checkpoints: bool = False
     record_dynamics: bool = False
     device: Literal["auto", "cpu"] = "auto"
+    engine: EngineName = "auto"
     tracker: Tracker = "none"
     tracker_project: str = "longtail"
 

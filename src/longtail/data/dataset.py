@@ -111,6 +111,20 @@ class Split:
             rows = rows.add_column(name, list(column))
         return cls(rows)
 
+    @classmethod
+    def from_files(cls, paths: Sequence[str], labels: Sequence[int] | IntArray, root: str = "") -> Split:
+        """Build a split from image files.
+
+        Args:
+            paths: Paths, N of them.
+            labels: Class indices, shape (N,).
+            root: Folder that :meth:`fingerprint` and :meth:`files` name the files from.
+        """
+        import datasets
+
+        features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("int64")})
+        return cls(datasets.Dataset.from_dict({"image": paths, "label": labels}, features=features), root=root)
+
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.config.schema import NotNegative, Positive, Share
+from longtail.console import Reporter
 from longtail.counts import FEW_IMAGES, GROUP_NAMES
 from longtail.data.dataset import Split
 from longtail.errors import LongtailError, UsageError
@@ -67,7 +68,7 @@ def adjust_run(
     options: AdjustmentOptions,
     *,
     moved_to: str | None = None,
-    say: Callable[[str], object] = lambda _: None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Choose an adjustment on a run's validation split and write it into its ``model.json``.
 
@@ -78,7 +79,7 @@ def adjust_run(
         run: RUN folder of a finished run.
         options: Method, strength and threshold, or how they are chosen.
         moved_to: New SOURCE of the run, if its images have moved.
-        say: Called with notes on the images, one sentence at a time.
+        reporter: Shows notes on the images, and the progress of the network; silent when None.
 
     Returns:
         ``chosen``, the facts that model.json keeps of the choice; ``assumes``, the class prior that the probabilities
@@ -90,8 +91,8 @@ def adjust_run(
         LongtailError: The images or classes are not those of the run, it has no validation split, or the options
             cannot be met. Nothing is written then.
     """
-    opened = open_run(run, moved_to)
-    images = opened.images(say, must_be_same=True)
+    reporter, opened = reporter or Reporter(quiet=True), open_run(run, moved_to)
+    images = opened.images(reporter.say, must_be_same=True)
     validation, test = images.split("validation"), images.split("test")
     if validation is None or not len(validation):
         raise LongtailError(
@@ -99,22 +100,23 @@ def adjust_run(
             "--data.validation_fraction 0.1."
         )
     engine = opened.engine
-    opened.model.to(engine.device)
 
-    def logits_and_labels(rows: Split) -> tuple[Tensor, Tensor]:
-        return collect_logits(engine, opened.model, opened.inputs(rows), num_images=len(rows))
+    splits = {"validation": validation} | ({"test": test} if test is not None and len(test) else {})
+    features = opened.features(splits, reporter)
 
-    chosen_on = logits_and_labels(validation)
+    def logits_and_labels(name: str) -> tuple[Tensor, Tensor]:
+        return collect_logits(engine, *features.single_pass(name), num_images=len(splits[name]))
+
+    chosen_on = logits_and_labels("validation")
     # A model.json of an older version does not name the prior.
     info = replace(opened.info, prior=trained_prior(opened.config, opened.counts))
     adjusted = choose(info, opened.model.head, *chosen_on, options)
     if engine.is_main:
         save_info(adjusted, run)
     assert adjusted.adjustment is not None
-    figures = {
-        "validation": _figures(opened, adjusted, validation, *chosen_on),
-        "test": _figures(opened, adjusted, test, *logits_and_labels(test)) if test is not None and len(test) else None,
-    }
+    figures = {"validation": _figures(opened, adjusted, validation, *chosen_on), "test": None}
+    if "test" in splits:
+        figures["test"] = _figures(opened, adjusted, splits["test"], *logits_and_labels("test"))
     if engine.is_main:
         write_adjusted(run, adjusted.adjustment, {name: split and split["after"] for name, split in figures.items()})
     for split in filter(None, figures.values()):  # figures of single classes are in adjusted.json only

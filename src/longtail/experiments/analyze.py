@@ -20,6 +20,7 @@ from longtail.analysis.geometry import alignment, class_geometry, neural_collaps
 from longtail.analysis.noise import effective_cloud
 from longtail.analysis.norms import class_norms, is_cosine
 from longtail.analysis.projection import METHODS, check_method, drawn_sample, project
+from longtail.config.schema import EngineName
 from longtail.console import Bar, Reporter
 from longtail.counts import IntArray
 from longtail.data.dataset import SPLIT_NAMES, Split
@@ -75,6 +76,7 @@ def analyze_run(
     seed: int = 0,
     features: str | Path | None = None,
     moved_to: str | None = None,
+    engine: EngineName | None = None,
     reporter: Reporter | None = None,
 ) -> Analysis:
     """Measure what the model of a run learned, and write it to ``RUN/analysis``.
@@ -91,6 +93,7 @@ def analyze_run(
         features: A file for the features of all images, validation and the whole training split too; see
             :func:`feature_table`.
         moved_to: New SOURCE of the run, if its images have moved.
+        engine: What runs the network, as ``training.engine``; what the run recorded when None.
         reporter: Shows the progress; silent when None.
 
     Returns:
@@ -102,9 +105,9 @@ def analyze_run(
     for method in projections:
         check_method(method)
     begun, reporter = time.perf_counter(), reporter or Reporter(quiet=True)
-    opened = open_run(run, moved_to)
+    opened = open_run(run, moved_to, engine)
     prepared = _same_images(opened, reporter)
-    engine, title = opened.engine, opened.folder.resolve().name
+    title = opened.folder.resolve().name
     whole = {name: split for name in SPLIT_NAMES if (split := prepared.split(name))}
     rows: dict[str, IntArray] = {
         name: drawn_sample(whole[name].labels, TRAIN_IMAGES if name == "train" else len(whole[name]), seed=seed)
@@ -114,7 +117,7 @@ def analyze_run(
     sampled = {name: whole[name].select(rows[name].tolist()) for name in rows}
     outputs = _forward(opened, sampled if features is None else whole, reporter, title)
     if features is not None:
-        if engine.is_main:
+        if opened.engine.is_main:
             write_features(output_path(features), feature_table(outputs, whole, opened.info.classes))
         outputs = {name: outputs[name].select(rows[name]) for name in rows}
     weight, bias = (None if part is None else part.numpy() for part in linear_map(opened.model.head))
@@ -145,12 +148,12 @@ def analyze_run(
         "versions": versions(),
         "seconds": round(time.perf_counter() - begun, 1),
     }
-    if engine.is_main:
+    if opened.engine.is_main:
         write_analysis(opened.folder, splits, facts)
         if "test" in outputs:
             tested, counts = outputs["test"].columns, opened.counts.array
             write_examples(opened.folder, example_images(whole["train"], whole["test"], tested, counts))
-    engine.wait()
+    opened.engine.wait()
     return Analysis(splits.get("train"), splits.get("test"))
 
 
@@ -166,7 +169,9 @@ def _same_images(run: FinishedRun, reporter: Reporter) -> PreparedData:
 
 def _forward(run: FinishedRun, splits: Mapping[str, Split], reporter: Reporter, title: str) -> dict[str, ModelOutputs]:
     """Pass the images of all splits through the model, as it was trained; each process sees all of them."""
-    model, scores = run.model.to(run.engine.device), run.info.unadjusted().scores
+    scores = run.info.unadjusted().scores
+    features = run.features(splits, reporter)
+    passes = {name: features.single_pass(name) for name in splits}
     outputs: dict[str, ModelOutputs] = {}
     with reporter.bar(f"{title}: images", sum(map(len, splits.values()))) as bar:
 
@@ -178,7 +183,7 @@ def _forward(run: FinishedRun, splits: Mapping[str, Split], reporter: Reporter, 
             return parts
 
         for name, split in splits.items():
-            parts = forward_pass(run.engine, model, run.inputs(split), torch.arange(len(split)), columns_of)
+            parts = forward_pass(run.engine, *passes[name], torch.arange(len(split)), columns_of)
             columns = {column: torch.cat([part[column] for part in parts]).numpy() for column in parts[0]}
             outputs[name] = ModelOutputs(columns, columns.pop("features"))
     return outputs

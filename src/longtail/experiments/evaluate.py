@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from longtail.config.schema import EngineName
+from longtail.console import Reporter
 from longtail.counts import IntArray
 from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split, count_shared
@@ -35,7 +37,8 @@ def evaluate_run(
     adjustment: bool = True,
     coverage: bool = False,
     moved_to: str | None = None,
-    say: Say = lambda _: None,
+    engine: EngineName | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run, with the adjustment and the threshold that its model.json holds.
 
@@ -49,7 +52,8 @@ def evaluate_run(
         adjustment: False evaluates the model as it was trained.
         coverage: Also return the coverage and the accuracy of the images kept, at some thresholds.
         moved_to: New SOURCE of the run, if its images have moved.
-        say: Called with notes on the images, one sentence at a time.
+        engine: What runs the network, as ``training.engine``; what the run recorded when None.
+        reporter: Shows notes on the images, and the progress of the network; silent when None.
 
     Returns:
         The figures of a split, as in ``metrics.json``; where the model has a threshold, also ``sure``, the coverage
@@ -60,12 +64,13 @@ def evaluate_run(
         UsageError: The split is unknown.
         LongtailError: The run or its images are missing, or a class name is unknown to the model.
     """
-    name = split_name(split)
+    reporter = reporter or Reporter(quiet=True)
+    say, name = reporter.say, split_name(split)
     if name is None:
         raise UsageError(f"unknown split {split!r}.{nearest(split, SPLIT_NAMES)}")
     if source is not None:
         refuse_swapped(run, source)
-    opened = open_run(run, moved_to)
+    opened = open_run(run, moved_to, engine)
     seen: dict[str, Any] = {}
     if source is None:
         Columns(image_column, label_column, split_column).refuse("the run's own source is read as it was trained on")
@@ -79,12 +84,11 @@ def evaluate_run(
         rows = _foreign_split(data, name, opened.info.classes, say)
         seen = {"seen": _count_seen(opened, source, rows, say)}
     info = opened.info if adjustment else opened.info.unadjusted()
-    engine, column = opened.engine, opened.config.data.group_column
-    rows = engine.agree(lambda: rows, lambda split: {"images": split.fingerprint()})
+    column = opened.config.data.group_column
+    rows = opened.engine.agree(lambda: rows, lambda split: {"images": split.fingerprint()})
     evaluation = evaluate(
-        engine,
-        opened.model.to(engine.device),
-        opened.inputs(rows),
+        opened.engine,
+        *opened.features({name: rows}, reporter, source or "").single_pass(name),
         num_images=len(rows),
         counts=opened.counts,
         groups=opened.groups,

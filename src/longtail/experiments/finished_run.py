@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from longtail.config.build import with_options
-from longtail.config.schema import DataConfig, RunConfig
+from longtail.config.schema import DataConfig, EngineName, RunConfig, TrainingConfig
+from longtail.console import Reporter
 from longtail.counts import ClassCounts, GroupName, IntArray
 from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import Split
@@ -16,7 +18,9 @@ from longtail.data.loading.loaders import SinglePassLoader
 from longtail.data.loading.workers import Decoder
 from longtail.data.sources.builtin import NAMES
 from longtail.data.sources.registry import absolute_source, source_path
+from longtail.device import named_device
 from longtail.errors import LongtailError, listed
+from longtail.models.inference_engine import choose_engine
 from longtail.models.model import LongTailModel
 from longtail.run.layout import read_config
 from longtail.run.model_files import ModelInfo, load_run
@@ -24,6 +28,7 @@ from longtail.run.result import read_metrics
 from longtail.run.split_record import FoundSplits, find_splits, read_splits
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import ImageInputs
+from longtail.training.frozen_features import FeatureStore
 from longtail.training.prepared_data import PreparedData, make_transform, prepare_data, read_source
 
 
@@ -45,7 +50,7 @@ class FinishedRun:
 
     @cached_property
     def engine(self) -> Engine:
-        """Device, precision and processes, as in training."""
+        """Device, precision, processes and what runs the network, as in training."""
         return Engine(self.config.training)
 
     @cached_property
@@ -67,11 +72,31 @@ class FinishedRun:
         except LongtailError:
             return None
 
-    def inputs(self, split: Split) -> ImageInputs:
-        """Return the images of a split for a single pass through the network."""
-        decoder = Decoder(split, self.info.preprocessing.crop)
-        loader = SinglePassLoader(decoder, self.engine.device, self.config.data.workers)
-        return ImageInputs(loader, make_transform(self.config.data))
+    def features(self, splits: Mapping[str, Split], reporter: Reporter, source: str = "") -> FeatureStore:
+        """Return what passes splits through the network once: from stored features where no stage trained the backbone.
+
+        Args:
+            splits: The images, by the name of their split.
+            reporter: Shows the progress of computing features, and tells what runs the network.
+            source: SOURCE of the images, for the list of the cache; the run's own when not given.
+        """
+        device, data = self.engine.device, self.config.data
+        decoders = {name: Decoder(split, self.info.preprocessing.crop) for name, split in splits.items()}
+        # What augmentation there was is of no matter: it decides the size of training images, which these have already.
+        transform = make_transform(replace(data, augmentation="none"))
+        return FeatureStore(
+            engine=self.engine,
+            model=self.model.to(device),
+            inputs={
+                name: ImageInputs(SinglePassLoader(decoder, device, data.workers), transform)
+                for name, decoder in decoders.items()
+            },
+            decoders=decoders,
+            reporter=reporter,
+            seconds={"features": 0.0},
+            data=replace(data, source=source or data.source),
+            fixed=self.config.is_on_features,
+        )
 
     def images(self, say: Callable[[str], object] = lambda _: None, *, must_be_same: bool = False) -> PreparedData:
         """Read the source of the run again and divide it as for training.
@@ -120,21 +145,34 @@ class FinishedRun:
         return prepared
 
 
-def open_run(folder: str | Path, moved_to: str | None = None) -> FinishedRun:
+def open_run(folder: str | Path, moved_to: str | None = None, engine: EngineName | None = None) -> FinishedRun:
     """Read the model and the configuration of a finished run.
 
     Args:
         folder: The RUN folder.
         moved_to: Its new SOURCE, if the images have moved.
+        engine: What runs the network; what the run recorded when None, so that it finds the features stored then.
 
     Raises:
         LongtailError: No finished run, or one of its files is missing or damaged.
     """
     model, info = load_run(folder)
     config = read_config(Path(folder))
-    if moved_to is not None:
-        config = with_options(config, {"data.source": absolute_source(moved_to)})
-    return FinishedRun(Path(folder), model, info, config)
+    options: dict[str, Any] = {} if moved_to is None else {"data.source": absolute_source(moved_to)}
+    options["training.engine"] = _recorded_engine(Path(folder), config.training) if engine is None else engine
+    return FinishedRun(Path(folder), model, info, with_options(config, options))
+
+
+def _recorded_engine(run: Path, config: TrainingConfig) -> EngineName:
+    """Return what computed the features of a run if it runs here as well, else what its configuration asks for."""
+    try:
+        used = str(read_metrics(run).hardware.get("engine", ""))
+    except LongtailError:
+        return config.engine
+    if used.startswith("torch"):
+        return "torch"
+    runs_here = choose_engine("auto", named_device(config.device)) == "openvino"
+    return "openvino" if used.startswith("openvino") and runs_here else config.engine
 
 
 def require_source(run: Path, config: DataConfig) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from typing import Annotated, Any, Literal, Self, cast, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,22 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor, nn
 
 from longtail.config.build import check_value
-from longtail.config.schema import Count, LossConfig, OptimizerConfig, ScheduleConfig, StageConfig, WholeNumber
+from longtail.config.schema import (
+    Count,
+    DataConfig,
+    EngineName,
+    LossConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    StageConfig,
+    TrainingConfig,
+    WholeNumber,
+)
+from longtail.console import Reporter
 from longtail.counts import ClassCounts, FloatArray
-from longtail.data.loading.workers import stack_images
+from longtail.data.dataset import Split
+from longtail.data.loading.loaders import SinglePassLoader
+from longtail.data.loading.workers import Decoder, stack_images
 from longtail.data.samplers import SAMPLERS, build_sampler
 from longtail.data.transforms.augmentation import Augmentation, BatchTransform
 from longtail.device import named_device, seeded
@@ -31,20 +45,33 @@ from longtail.evaluation.posthoc import Adjustment, prior_shares
 from longtail.files import write_atomically
 from longtail.integrations import sklearn_model
 from longtail.losses import LongTailLoss, build_loss, loss_class
+from longtail.models.inference_engine import compile_backbone
 from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE
 from longtail.run.model_files import ModelInfo, ModelSpec, load_model, save_model, save_weights
 from longtail.training.engine import LocalEngine
 from longtail.training.forward_pass import ImageInputs, Inputs
-from longtail.training.frozen_features import Classifier, StoredFeatures
+from longtail.training.frozen_features import Classifier, FeatureStore, StoredFeatures, backbone_pass
 from longtail.training.loop import StageRun, train_epoch
 from longtail.training.stages import assumed_prior, fit_loss, make_mixer, make_optimizer
 from longtail.version import __version__
 
 _HEAD_LR, _NETWORK_LR = 1e-2, 1e-3
+_STORED = 64  # images whose features are kept on disk: a file for every few would be slow to look through
 _LAST_SEED = 2**31 - 1
 _Amount = Annotated[float, Ge(0), Lt(math.inf)]
 # Parameters that are checked by their annotations.
-_TYPED = ("head", "augmentation", "image_size", "epochs", "retrain_epochs", "batch_size", "lr", "weight_decay", "mixup")
+_TYPED = (
+    "head",
+    "engine",
+    "augmentation",
+    "image_size",
+    "epochs",
+    "retrain_epochs",
+    "batch_size",
+    "lr",
+    "weight_decay",
+    "mixup",
+)
 
 
 class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -77,6 +104,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         prior: The mix of classes to expect at prediction: ``"train"``, ``"uniform"``, or positive shares in the order
             of ``classes_``. When not given, ``assumed_prior_``. May be set after fitting.
         device: A torch device, or ``auto`` for an accelerator where there is one.
+        engine: What runs a network that is not trained: ``torch``, or ``openvino``, on CPUs; ``auto`` takes OpenVINO if
+            it is installed, for many images.
         random_state: Seed, or a ``numpy.random.RandomState``.
 
     Attributes:
@@ -120,6 +149,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         mixup: _Amount = 0.0,
         prior: str | Sequence[float] | None = None,
         device: str = "auto",
+        engine: EngineName = "auto",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.loss = loss
@@ -139,6 +169,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.mixup = mixup
         self.prior = prior
         self.device = device
+        self.engine = engine
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803  (scikit-learn's name)
@@ -167,7 +198,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             rows = X
         self._move(named_device(self.device))
         with torch.inference_mode():
-            logits = torch.cat([self.model_.head(features) for features in self._features(rows)]).double().cpu()
+            parts = torch.split(self._features(rows), int(self.batch_size))
+            logits = torch.cat([self.model_.head(features) for features in parts]).double().cpu()
         scores = self.adjustment().apply(logits)
         return np.asarray(scores.softmax(dim=1).numpy(), dtype=np.float64)
 
@@ -352,9 +384,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             images = ImageInputs(sklearn_model.HostLoader(stack_images(rows, looks.crop), labels, device), change)
             yield self.model_, images, *stages.pop(0), self.lr or _NETWORK_LR
         if stages:
-            with torch.no_grad():
-                features = torch.cat(list(self._features(rows)))
-            stored = StoredFeatures(features[None], labels.to(device))
+            stored = StoredFeatures(self._features(rows)[None], labels.to(device))
             for sampler, epochs in stages:
                 yield Classifier(self.model_), stored, sampler, epochs, self.lr or _HEAD_LR
 
@@ -362,17 +392,33 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """Move the model to a device, but not `Standardize`: it needs float64, which not every device has."""
         (self.model_.head if self.preprocessing_ is None else self.model_).to(device)
 
-    def _features(self, rows: Any) -> Iterator[Tensor]:
-        """The input of the classifier, a batch at a time, on its device, with the network in evaluation mode."""
-        self.model_.eval()
-        device = next(self.model_.head.parameters()).device
-        for start in range(0, len(rows), self.batch_size):
-            part = rows[start : start + self.batch_size]
-            if self.preprocessing_ is None:
-                yield self.model_.backbone(torch.as_tensor(part)).to(device)
-            else:
-                images = stack_images(part, self.preprocessing_.crop).to(device)
-                yield self.model_.backbone(self.preprocessing_.normalize(images))
+    def _features(self, rows: Any) -> Tensor:
+        """Return the input of the classifier (N, D) on its device: from disk for image files of earlier calls."""
+        model, look = self.model_.eval(), self.preprocessing_
+        device = next(model.head.parameters()).device
+        if look is None:
+            with torch.no_grad():
+                return cast("Tensor", model.backbone(torch.as_tensor(rows))).to(device)
+        engine = LocalEngine(device, TrainingConfig(precision="fp32", channels_last=False, engine=self.engine))
+        transform = BatchTransform(look.mean, look.std)
+        if not all(isinstance(row, str | os.PathLike) for row in rows):
+            images = ImageInputs(sklearn_model.MemoryLoader(rows, look.crop, device), transform)
+            network = compile_backbone(model, look, images=len(rows), engine=self.engine)
+            return backbone_pass(engine, network, images, torch.arange(len(rows)))[0]
+        paths = [os.path.abspath(path) for path in rows]  # noqa: PTH100 - a thousand of them, as they were written
+        decoder = Decoder(Split.from_files(paths, np.zeros(len(paths), np.int64)), look.crop)
+        is_kept = not self.train_backbone and len(paths) >= _STORED
+        store = FeatureStore(
+            engine=engine,
+            model=model,
+            inputs={"images": ImageInputs(SinglePassLoader(decoder, device), transform)},
+            decoders={"images": decoder},
+            reporter=Reporter(quiet=True),
+            seconds={"features": 0.0},
+            data=DataConfig(source=os.path.commonpath(paths), cache=is_kept),
+            fixed=is_kept,
+        )
+        return store.plain("images").features[0]
 
     def _shares(self, prior: str | Sequence[float]) -> FloatArray:
         if isinstance(prior, str):

@@ -15,7 +15,9 @@ from PIL import Image
 from pydantic import Field, TypeAdapter
 from torch import Tensor
 
+from longtail.data.decode import CenterCrop
 from longtail.data.loading.loaders import Loader
+from longtail.data.loading.workers import ImagesLike, stack_images
 from longtail.errors import LongtailError
 from longtail.files import read_json
 from longtail.models import LongTailModel, build_model
@@ -91,6 +93,24 @@ class HostLoader(Loader):
     def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
         for rows in parts:
             yield self.images[rows].to(self.device)
+
+
+class MemoryLoader(Loader):
+    """Images in memory, each brought to size when its batch comes, for a single pass.
+
+    Args:
+        images: As :func:`~longtail.data.loading.workers.stack_images` takes them.
+        crop: The size and interpolation of the square.
+        device: Where batches go.
+    """
+
+    def __init__(self, images: ImagesLike, crop: CenterCrop, device: torch.device) -> None:
+        super().__init__(torch.zeros(len(images), dtype=torch.int64), device)
+        self.images, self.crop = images, crop
+
+    def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
+        for rows in parts:
+            yield stack_images([self.images[row] for row in rows.tolist()], self.crop).to(self.device)
 
 
 def refuse_images(rows: Any) -> None:

@@ -44,6 +44,11 @@ class LongTailModel(nn.Module):
         """Feature size D."""
         return cast("int", self.backbone.num_features)
 
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether the images are pixels in [0, 255], which an engine's backbone normalizes itself."""
+        return bool(getattr(self.backbone, "takes_pixels", False))
+
     def forward(self, images: Tensor, *, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits (N, C), or logits and features (N, D), for normalized images of shape (N, 3, H, W)."""
         features = self.backbone(images)

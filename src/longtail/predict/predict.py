@@ -14,10 +14,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from longtail.config.schema import EngineName
 from longtail.console import Reporter
 from longtail.data.decode import is_unread_path
 from longtail.errors import UsageError
 from longtail.files import REPLACED, is_stream, output_path
+from longtail.models.inference_engine import WORTHWHILE
 from longtail.predict.hub import local_run
 from longtail.predict.images import Images, LeftOut, count_words, find_images
 from longtail.predict.journal import Format, Journal, Row, table_format
@@ -71,6 +73,7 @@ def predict_images(
     top_k: int = 5,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
+    engine: EngineName = "auto",
     prior: str | None = None,
     image_column: str | None = None,
     restart: bool = False,
@@ -93,6 +96,7 @@ def predict_images(
         top_k: Number of classes to list per image; all C where there are fewer.
         batch_size: Images per forward pass.
         device: Device of the network.
+        engine: What runs it, as for :class:`~longtail.predict.predictor.Predictor`.
         prior: The class prior to expect, as for :func:`longtail.predict.predictor.load`.
         image_column: The column of a table that holds the images, where it is not found by its name.
         restart: Start over even if an unfinished file exists.
@@ -117,7 +121,7 @@ def predict_images(
     refuse_swapped(run_dir, images)
     listing, run = find_images(images, image_column=image_column), local_run(run_dir)
     reporter = Reporter(console or Console(quiet=True), plain_seconds=_SECONDS_BETWEEN_LINES)
-    predictor = load(run, device=device, prior=prior, say=lambda text: reporter.say(f"note: {text}"))
+    predictor = load(run, device=device, prior=prior, engine=engine, say=lambda text: reporter.say(f"note: {text}"))
     top_k = min(top_k, len(predictor.classes))
     ranked = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "probability")]
     columns = ["path", "prediction", "confidence", *([] if predictor.info.threshold is None else ["sure"]), *ranked]
@@ -128,6 +132,8 @@ def predict_images(
     total = listing.total
     if total is None and reporter.console.is_terminal:
         total = sum(1 for _ in listing.items(LeftOut()))  # seconds for a million files, so that the bar has an end
+    most = WORTHWHILE // predictor.info.preprocessing.size**2 + 1
+    number = sum(1 for _ in islice(listing.items(LeftOut()), most + table.count)) if total is None else total
     with table, reporter.bar("predict", total) as bar:
         report.earlier = table.count
         if table.count:
@@ -138,7 +144,9 @@ def predict_images(
             items = islice(items, table.count, None)
         elif table.count:
             items = (item for item in items if not table.has(item.name))
-        predictions = predictor.stream(items, top_k=top_k, batch_size=batch_size, workers=workers)
+        predictions = predictor.stream(
+            items, top_k=top_k, batch_size=batch_size, workers=workers, total=number - table.count
+        )
         while batch := list(islice(predictions, batch_size)):
             table.add([_row(prediction, len(columns)) for prediction in batch])
             _count(report, batch, to_stream=to_stream)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from longtail.config.schema import EngineName
 from longtail.data.decode import square_of
 from longtail.data.loading.workers import read_ahead
 from longtail.device import cores
 from longtail.errors import LongtailError, UsageError
 from longtail.models import LongTailModel
+from longtail.models.inference_engine import choose_engine, compile_backbone, is_worthwhile
 from longtail.models.preprocessing import Preprocessing
 from longtail.predict.hub import local_run
 from longtail.predict.images import Item, as_items
@@ -95,11 +97,25 @@ class Predictor:
     Args:
         model: The network, on the device where it will run.
         info: Its information: classes, preprocessing, scale or adjustment, threshold.
+        engine: What runs the network; ``auto`` takes OpenVINO on a CPU, if it is installed, for images of
+            :data:`~longtail.models.inference_engine.WORTHWHILE` pixels: once as many are expected, or were given to it.
+        say: Called with one sentence on what runs the network, unless it is PyTorch as asked for.
     """
 
-    def __init__(self, model: LongTailModel, info: ModelInfo) -> None:
+    def __init__(
+        self,
+        model: LongTailModel,
+        info: ModelInfo,
+        *,
+        engine: EngineName = "torch",
+        say: Callable[[str], object] = lambda _: None,
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.info = info
+        self._engine: EngineName = engine
+        self._say = say
+        self._is_settled = False  # whether the engine is chosen for good
+        self._count = 0  # images given to the network, or expected
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -122,7 +138,8 @@ class Predictor:
         Raises:
             LongtailError: Nothing of that name, or no image in it.
         """
-        return list(self.stream(as_items(images), top_k=top_k, batch_size=batch_size, workers=workers))
+        total = _length(images)
+        return list(self.stream(as_items(images), top_k=top_k, batch_size=batch_size, workers=workers, total=total))
 
     def probabilities(self, images: object, *, batch_size: int = 64, workers: int | None = None) -> FloatArray:
         """Return the probabilities of all classes, float32 (N, C), for images as in :meth:`predict`.
@@ -131,7 +148,7 @@ class Predictor:
             LongtailError: As there, or an image that cannot be read.
         """
         parts = [np.empty((0, len(self.classes)), dtype=np.float32)]
-        for batch, values in self._batches(as_items(images), batch_size, workers):
+        for batch, values in self._batches(as_items(images), batch_size, workers, _length(images)):
             for image in batch:
                 if image.problem:
                     raise LongtailError(image.problem)
@@ -139,12 +156,26 @@ class Predictor:
         return np.concatenate(parts)
 
     def stream(
-        self, items: Iterable[Item], *, top_k: int = 5, batch_size: int = 64, workers: int | None = None
+        self,
+        items: Iterable[Item],
+        *,
+        top_k: int = 5,
+        batch_size: int = 64,
+        workers: int | None = None,
+        total: int = 0,
     ) -> Iterator[Prediction]:
-        """Yield predictions while images are read, in constant memory; arguments as for :meth:`predict`."""
+        """Yield predictions while images are read, in constant memory.
+
+        Args:
+            items: The images.
+            top_k: As for :meth:`predict`.
+            batch_size: As for :meth:`predict`.
+            workers: As for :meth:`predict`.
+            total: Number of images, if it is known: what runs the network is chosen by it.
+        """
         if top_k < 1 or batch_size < 1:
             raise UsageError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
-        for batch, values in self._batches(items, batch_size, workers):
+        for batch, values in self._batches(items, batch_size, workers, total):
             rows = iter(values)
             for image in batch:
                 if image.problem:
@@ -158,22 +189,39 @@ class Predictor:
                 yield Prediction(image.name, label, confidence, top, sure)
 
     def _batches(
-        self, items: Iterable[Item], batch_size: int, workers: int | None
+        self, items: Iterable[Item], batch_size: int, workers: int | None, total: int
     ) -> Iterator[tuple[list[Item], FloatArray]]:
         """Yield batches of images with the probabilities (N, C) of those that could be read."""
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}.")
+        expected = self._count + total
         for batch in read_batches(items, self.info.preprocessing, batch_size=batch_size, workers=workers):
             pixels = [np.asarray(image.source) for image in batch if not image.problem]
+            self._count += len(pixels)
+            self._choose_engine(max(expected, self._count))
             yield batch, self._classify(np.stack(pixels)) if pixels else np.empty((0, len(self.classes)), np.float32)
+
+    def _choose_engine(self, images: int) -> None:
+        """Compile the network, unless it is compiled or cannot be, if that is worthwhile for a number of images."""
+        if self._is_settled:
+            return
+        look = self.info.preprocessing
+        self._is_settled = self._engine != "auto" or is_worthwhile(images, look.size)
+        self.model = compile_backbone(self.model, look, images=images, engine=self._engine, say=self._say)
 
     @torch.inference_mode()
     def _classify(self, pixels: Pixels) -> FloatArray:
         """Return probabilities (N, C) for pixels (N, size, size, 3)."""
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(next(self.model.parameters()).device)
-        scores = self.info.scores(self.model(self.info.preprocessing.normalize(images)))
-        result: FloatArray = torch.softmax(scores, dim=1).cpu().numpy()
+        if not self.model.takes_pixels:
+            images = self.info.preprocessing.normalize(images)
+        result: FloatArray = torch.softmax(self.info.scores(self.model(images)), dim=1).cpu().numpy()
         return result
+
+
+def _length(images: object) -> int:
+    """Return the number of images that a caller gave, 0 where only reading tells."""
+    return len(images) if isinstance(images, Sized) and not isinstance(images, str | os.PathLike) else 0
 
 
 def load(
@@ -181,6 +229,7 @@ def load(
     *,
     device: torch.device | str = "cpu",
     prior: str | None = None,
+    engine: EngineName = "auto",
     say: Callable[[str], None] | None = None,
 ) -> Predictor:
     """Read a trained run, ready to classify images; also as ``longtail.load``.
@@ -189,10 +238,11 @@ def load(
         run: The RUN folder of ``longtail train``, or ``hf:OWNER/NAME`` for one that ``longtail push`` has uploaded.
         device: Device of the network.
         prior: The class prior to expect: ``uniform``, ``train``, or a file of shares; None leaves the run's own.
-        say: Called with one sentence on the classes that a file of shares leaves out.
+        engine: As for :class:`Predictor`.
+        say: Called with one sentence on the classes that a file of shares leaves out, or on what runs the network.
 
     Raises:
-        LongtailError: No such run, one that has not finished, or damaged files.
+        LongtailError: No such run, one that has not finished, or damaged files; or the engine is not installed.
 
     Example:
         >>> load("nowhere")
@@ -201,4 +251,7 @@ def load(
         longtail.errors.LongtailError: There is no run 'nowhere': name the folder that `longtail train` wrote.
     """
     model, info = load_run(local_run(run), device=device)
-    return Predictor(model, info if prior is None else with_prior(info, read_prior(prior, info, say)))
+    choose_engine(engine, next(model.parameters()).device)
+    if prior is not None:
+        info = with_prior(info, read_prior(prior, info, say))
+    return Predictor(model, info, engine=engine, say=say or (lambda _: None))

@@ -71,6 +71,21 @@ class LocalEngine:
         """Sum a tensor over all processes."""
         return values
 
+    def interleave(self, rows: Tensor) -> Tensor:
+        """Put together rows that process r of R has every R-th of, beginning with the r-th; all have equally many."""
+        return rows
+
+    @contextmanager
+    def inference(self, model: nn.Module) -> Iterator[None]:
+        """Evaluation mode, no gradients, the precision of the run; the mode before is restored."""
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            model.train(was_training)
+
     def local_batch_size(self, batch_size: int) -> int:
         """This process's share of a global batch.
 
@@ -240,7 +255,7 @@ class Engine(LocalEngine):
 
     def to_memory_format(self, images: Tensor) -> Tensor:
         """Bring images (N, C, H, W) into the memory layout of the run; features (N, D) have only one."""
-        if images.ndim != 4:
+        if images.ndim != 4 or images.dtype == torch.uint8:  # pixels, for a network that another engine runs
             return images
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
         return images.contiguous(memory_format=layout)
@@ -248,13 +263,8 @@ class Engine(LocalEngine):
     @contextmanager
     def inference(self, model: nn.Module) -> Iterator[None]:
         """Evaluation mode, no gradients, the precision of the run; the mode before is restored."""
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.inference_mode(), self.accelerator.autocast():
-                yield
-        finally:
-            model.train(was_training)
+        with super().inference(model), self.accelerator.autocast():
+            yield
 
 
 class _Shell(nn.Module):

@@ -18,6 +18,7 @@ from longtail.data.dataset import ImageData
 from longtail.device import hardware, step_seed
 from longtail.errors import LongtailError
 from longtail.models.adapters import add_adapters, merge_adapters
+from longtail.models.inference_engine import choose_engine, engine_version
 from longtail.models.model import LongTailModel, build_model
 from longtail.run import checkpoint
 from longtail.run.layout import WEIGHTS_FILE, refuse_existing, remove_config, stage_name, write_config
@@ -144,6 +145,8 @@ class Experiment(Callback):
         self.guard = InterruptGuard()
         self.stages, self.last_stage, self.frozen = config.stages, max(config.stages), config.is_on_features
 
+        choose_engine(config.training.engine, engine.device)  # refused before anything is read if it is not installed
+
         # Data
         classes = None if state is None else state.values.get("classes")
         self.prepared = engine.agree(
@@ -167,8 +170,18 @@ class Experiment(Callback):
         self.progress = Progress(1, state="not begun")
         self.record, self.final = Record(), dict[str, Evaluation]()  # the second by split, after the last stage
         self.seconds = self.record.seconds
+        images = {name: len(split) for name, split in splits.items()}
+        views = max(1, *(stage.cached_views for stage in self.stages.values()))
         self.features = FeatureStore(
-            engine, self.model, self.inputs, decoders, self.reporter, self.seconds, config.data, fixed=self.frozen
+            engine,
+            self.model,
+            self.inputs,
+            decoders,
+            self.reporter,
+            self.seconds,
+            config.data,
+            fixed=self.frozen,
+            passes=sum(images.values()) + (views - 1) * images["train"],
         )
         if state is not None:
             self._restore(state)
@@ -447,6 +460,8 @@ class Experiment(Callback):
     def save(self) -> dict[str, Any]:
         """Write the files of the result; return the values of ``metrics.json``."""
         machine = hardware(self.engine.device) | {"processes": self.engine.world_size}
+        if self.features.runs_on is not None:
+            machine["engine"] = engine_version(self.features.runs_on)
         metrics = run_metrics(self.config, self.prepared, self.record, self.final, machine)
         if self.engine.is_main:
             self._save_model(self.last_stage, self.out)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from longtail.data.loading.loaders import Batch, Loader
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.errors import LongtailError
-from longtail.training.engine import Engine
+from longtail.training.engine import LocalEngine
 
 Result = TypeVar("Result")
 
@@ -63,6 +63,7 @@ class ImageInputs:
     Attributes:
         loader: Batches of uint8 images (N, 3, S, S).
         transform: Augmentation and normalization.
+        raw: The network takes pixels and normalizes them itself.
 
     Example:
         >>> from longtail.data.loading.loaders import ResidentLoader
@@ -74,6 +75,7 @@ class ImageInputs:
 
     loader: Loader
     transform: BatchTransform
+    raw: bool = False
 
     @property
     def waited(self) -> float:
@@ -94,8 +96,8 @@ class ImageInputs:
         return self.transform.augment(batch.images, generator, rank=rank, world_size=world_size)
 
     def normalize(self, batch: Batch) -> Tensor:
-        """Return normalized images, float32 (N, 3, S, S)."""
-        return self.transform.normalize(batch.images)
+        """Return normalized images, float32 (N, 3, S, S); the uint8 images themselves if ``raw``."""
+        return batch.images if self.raw else self.transform.normalize(batch.images)
 
 
 class BatchOutputs(NamedTuple):
@@ -115,7 +117,7 @@ class BatchOutputs(NamedTuple):
 
 
 def forward_pass(
-    engine: Engine,
+    engine: LocalEngine,
     model: nn.Module,
     inputs: Inputs[Any],
     rows: Tensor,

@@ -7,8 +7,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
-from typing import NamedTuple
+from functools import cache, cached_property, partial
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,12 @@ from longtail.data.loading.workers import Decoder
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.device import forward_batch, memory_budget, step_seed
 from longtail.errors import LongtailError
+from longtail.models.inference_engine import ChosenEngine, compile_backbone, engine_version
 from longtail.models.model import LongTailModel
+from longtail.models.preprocessing import Preprocessing
 from longtail.models.resnet_cifar import fold_batch_norms
-from longtail.training.engine import Engine
-from longtail.training.forward_pass import ImageInputs, largest_batch
+from longtail.training.engine import LocalEngine
+from longtail.training.forward_pass import ImageInputs, Inputs, largest_batch
 
 BATCH = 256  # not the largest that fits: draws without hashes follow the batches, and must not depend on memory
 AT_ONCE = 16 * BATCH  # images whose features are stored in one file
@@ -130,7 +132,7 @@ def views_on_disk(
         hashes: 32 bytes each, N of them.
         out: float32 (V, N, D), written to.
         compute: From indices of hashes, int64 (M,), and numbers of views to their rows, float32 (M, D) for each view.
-        contents: Description of the features.
+        contents: Description of the features, with the number of the first view.
         warn: Called with one sentence where the disk cannot be used.
     """
     places: dict[bytes, list[int]] = defaultdict(list)
@@ -150,7 +152,7 @@ def views_on_disk(
             computed = cache(partial(compute, torch.tensor([rows[0] for rows in wanted.values()]), views))
             size = len(wanted) * (_HASH + 4 * out.shape[2])
             for number, view in enumerate(views):
-                about = replace(contents, images=len(wanted), view=view)
+                about = replace(contents, images=len(wanted), view=contents.view + view)
                 write = partial(_write_part, b"".join(wanted), computed, number)
                 stored = kept_on_disk(f"{keys[view]}-{part_key}", size, write, about, warn=warn)
                 _take(stored, out[view], dict(wanted))
@@ -177,13 +179,13 @@ def _take(stored: Tensor, rows: Tensor, missing: dict[bytes, list[int]]) -> None
 
 
 def backbone_pass(
-    engine: Engine,
+    engine: LocalEngine,
     model: LongTailModel,
     inputs: ImageInputs,
     rows: Tensor,
-    image_seeds: Sequence[int],
-    seeds: Sequence[tuple[int, ...]],
-    tick: Callable[[], object],
+    image_seeds: Sequence[int] = (),
+    seeds: Sequence[tuple[int, ...]] = ((0,),),
+    tick: Callable[[], object] = lambda: None,
 ) -> list[Tensor]:
     """Compute the features (N, D) of some rows for each seed; each process computes those of every R-th image.
 
@@ -202,14 +204,18 @@ def backbone_pass(
         if image_seeds:  # each image with its own draws
             draws = [step_seed(*words, image_seeds[row]) for row in batch.rows.tolist()]
             images = zip(torch.split(batch.images, 1), draws, strict=True)
-            return torch.cat([transform.augment(image, torch.Generator().manual_seed(draw)) for image, draw in images])
+            return torch.cat([transform.change(image, torch.Generator().manual_seed(draw)) for image, draw in images])
         # Nothing is stored for other choices of images: a draw for the batch takes an eighth of the time.
         shared = torch.Generator().manual_seed(step_seed(*words, step))
-        return transform.augment(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
+        return transform.change(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
 
     def through(images: Tensor, at_once: int) -> Tensor:
         nonlocal size
-        parts = [backbone(engine.to_memory_format(part)).float() for part in split_rows(images, at_once)]
+        if model.takes_pixels:
+            return cast("Tensor", backbone(images))
+        parts = [
+            backbone(engine.to_memory_format(transform.normalize(part))).float() for part in split_rows(images, at_once)
+        ]
         size = at_once  # it fits: the next images begin here
         return torch.cat(parts)
 
@@ -242,9 +248,11 @@ class FeatureStore:
         data: The source, and whether features of a fixed backbone are stored on disk for the next run.
         fixed: No stage trains the backbone: its features are the same in every run, so they are of no seed in
             particular, and seeds, stages and methods share them.
+        passes: Number of images that will be passed through the backbone, which decides what runs it; those of the
+            splits once when 0.
     """
 
-    engine: Engine
+    engine: LocalEngine
     model: LongTailModel
     inputs: Mapping[str, ImageInputs]
     decoders: Mapping[str, Decoder]
@@ -252,8 +260,37 @@ class FeatureStore:
     seconds: dict[str, float]
     data: DataConfig
     fixed: bool
+    passes: int = 0
     _hashes: dict[str, list[bytes]] = field(default_factory=dict, init=False)  # a source's bytes are read once
     _plain: dict[str, StoredFeatures] = field(default_factory=dict, init=False)
+
+    @cached_property
+    def network(self) -> LongTailModel:
+        """The network on the engine of the run, compiled when it is first asked for: its backbone must be final."""
+        config, (name, decoder) = self.engine.config, next(iter(self.decoders.items()))
+        transform = self.inputs[name].transform
+        return compile_backbone(
+            self.model,
+            Preprocessing(transform.output_side(decoder.crop.size), transform.mean, transform.std),
+            images=self.passes or sum(len(decoder.split) for decoder in self.decoders.values()),
+            engine=config.engine,
+            precision="bf16" if config.precision == "bf16" else "fp32",
+            store=self.fixed and self.data.cache,
+            say=self.reporter.say,
+        )
+
+    @property
+    def runs_on(self) -> ChosenEngine | None:
+        """What runs the network; None if it was not needed so far."""
+        if "network" not in vars(self):
+            return None
+        return "openvino" if self.network.takes_pixels else "torch"
+
+    def single_pass(self, name: str) -> tuple[nn.Module, Inputs[Any]]:
+        """Return what to pass a split through once, and what to pass: the head and features, where they are fixed."""
+        if self.fixed:
+            return Classifier(self.model), self.plain(name)
+        return self.network, replace(self.inputs[name], raw=self.network.takes_pixels)
 
     def views(self, index: int, count: int, seed: int, stop: Callable[[], object] = lambda: None) -> StoredFeatures:
         """Return the features of ``count`` augmented views of the training images.
@@ -276,7 +313,8 @@ class FeatureStore:
         if name not in self._plain:
             images = self.inputs[name]
             unchanged = ImageInputs(images.loader, BatchTransform(images.transform.mean, images.transform.std))
-            self._plain[name] = self._compute(name, unchanged, [(0,)], f"features of {name}", lambda: None)
+            first = -1 if name == "train" else 0  # of the same images as the augmented views, which begin at 0
+            self._plain[name] = self._compute(name, unchanged, [(0,)], f"features of {name}", first_view=first)
         return self._plain[name]
 
     def _compute(
@@ -285,7 +323,8 @@ class FeatureStore:
         inputs: ImageInputs,
         seeds: Sequence[tuple[int, ...]],
         title: str,
-        stop: Callable[[], object],
+        stop: Callable[[], object] = lambda: None,
+        first_view: int = 0,
     ) -> StoredFeatures:
         """Pass every image of a split through the backbone once for each seed, each time augmented anew."""
         begun, engine, split = time.perf_counter(), self.engine, self.decoders[name].split
@@ -299,7 +338,7 @@ class FeatureStore:
             )
         if self.fixed and name not in self._hashes:
             self._hashes[name] = image_hashes(split)
-        hashes = self._hashes.get(name, [])
+        hashes, network = self._hashes.get(name, []), self.network
         image_seeds = [int.from_bytes(digest[:8]) for digest in hashes]
         with self.reporter.bar(title, views * count_batches(count, BATCH * engine.world_size)) as bar:
 
@@ -309,7 +348,7 @@ class FeatureStore:
 
             def compute(rows: Tensor, chosen: Sequence[int]) -> list[Tensor]:
                 words = [seeds[view] for view in chosen]
-                return backbone_pass(engine, self.model, inputs, rows, image_seeds, words, tick)
+                return backbone_pass(engine, network, inputs, rows, image_seeds, words, tick)
 
             def warn(text: str) -> None:
                 self.reporter.say(f"note: {text}")
@@ -319,7 +358,7 @@ class FeatureStore:
                 key = self._key(name, inputs.transform)
                 keys = [hashlib.sha256(f"{key} {words}".encode()).hexdigest()[:_KEY] for words in seeds]
                 features = torch.empty(views, count, self.model.num_features)
-                contents = Contents("features", self.data.source, self.model.name, count)
+                contents = Contents("features", self.data.source, self.model.name, count, first_view)
                 views_on_disk(keys, hashes, features, compute, contents, warn)
             else:
                 features = torch.stack(compute(torch.arange(count), range(views)))
@@ -330,7 +369,8 @@ class FeatureStore:
     def _key(self, name: str, transform: BatchTransform) -> str:
         """Hash everything that the features of an image follow from: decoding, transform, arithmetic, weights."""
         config, decoding = self.engine.config, scaling(self.decoders[name])
-        arithmetic = f"{self.engine.device.type} {config.precision} {config.channels_last} {torch.__version__}"
+        version = engine_version("openvino") if self.network.takes_pixels else torch.__version__
+        arithmetic = f"{self.engine.device.type} {config.precision} {config.channels_last} {version}"
         digest = hashlib.sha256(f"{decoding} {transform!r} {arithmetic} {self.model.name}".encode())
         for part, value in self.model.backbone.state_dict().items():
             tensor = value.detach().cpu().contiguous().view(-1).view(torch.uint8)

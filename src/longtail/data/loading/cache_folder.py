@@ -20,11 +20,13 @@ from longtail.errors import LongtailError
 from longtail.files import read_json
 
 DEFAULT_GIGABYTES = 20.0
-PIXELS, TABLE = ".pixels", ".table"  # a file of numbers; a folder of Arrow files
+PIXELS = ".pixels"  # a file of numbers
+TABLE, NETWORK = FOLDERS = ".table", ".network"  # folders: of Arrow files, of a converted network
 UNFINISHED, LOCK, _DESCRIPTION = ".unfinished", ".lock", ".json"
 
 Table = TypeVar("Table", bound=Sized)
-Kind = Literal["pixels", "features", "table", "unknown"]
+Entry = TypeVar("Entry")
+Kind = Literal["pixels", "features", "network", "table", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,9 @@ class Contents:
     """The contents of a cache file, as stored in the JSON file next to it.
 
     Attributes:
-        kind: Decoded images, features of a network, or the rows of a table.
+        kind: Decoded images, features of a network, a converted network, or the rows of a table.
         source: SOURCE of the images, its absolute path if it has one; empty if unknown.
-        detail: Side in pixels, or the name of the network.
+        detail: Side in pixels, or the name of the network with its side.
         images: Number of images.
         view: Number of the augmented view that features are of.
     """
@@ -53,8 +55,13 @@ class Contents:
             >>> Contents("pixels", "photos", "224", 10).words
             'pixels at 224 px'
         """
-        words = {"pixels": f"pixels at {self.detail} px", "features": f"features of {self.detail}"}
-        return words.get(self.kind, "rows of a Parquet table" if self.kind == "table" else "unknown")
+        words = {
+            "pixels": f"pixels at {self.detail} px",
+            "features": f"features of {self.detail}",
+            "network": f"network {self.detail} for OpenVINO",
+            "table": "rows of a Parquet table",
+        }
+        return words.get(self.kind, "unknown")
 
 
 UNKNOWN = Contents("unknown", "", "", 0)
@@ -151,7 +158,7 @@ def cache_sizes() -> dict[Path, int]:
     except RuntimeError:  # no home directory
         return {}
     sizes = {}
-    for path in (path for ending in (PIXELS, UNFINISHED, TABLE) for path in folder.glob(f"*{ending}")):
+    for path in (path for ending in (PIXELS, UNFINISHED, *FOLDERS) for path in folder.glob(f"*{ending}")):
         with suppress(OSError):  # deleted by another process meanwhile
             files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
             sizes[path] = sum(file.stat().st_size for file in files)
@@ -187,12 +194,36 @@ def keep_table(source: str, files: Sequence[Path], read: Callable[[Path | None],
         read: Reads the table into a folder of the cache, or elsewhere if given None because the cache is unusable.
     """
     states = [(file.absolute(), file.stat()) for file in files]
-    size = sum(state.st_size for _, state in states)
     digest = hashlib.sha256(repr([(str(file), state.st_size, state.st_mtime_ns) for file, state in states]).encode())
+    size = sum(state.st_size for _, state in states)
+    return keep_folder(
+        f"{digest.hexdigest()}{TABLE}", size, read, lambda table: Contents("table", source, "", len(table))
+    )
+
+
+def keep_folder(
+    name: str, size: int, read: Callable[[Path | None], Entry], contents: Callable[[Entry], Contents]
+) -> Entry:
+    """Keep a folder of the cache, and return what is read from it.
+
+    Args:
+        name: Name of the folder: a hash of what it follows from, and one of :data:`FOLDERS`.
+        size: Bytes it takes about, for which older entries are deleted.
+        read: Reads the folder, and fills it first where it does not exist; or does without one if given None, because
+            the cache cannot be used. One process calls it at a time.
+        contents: Description of what was read.
+
+    Raises:
+        BaseException: Any error of ``read``; the folder is deleted.
+
+    Example:
+        >>> keep_folder("example.network", 0, lambda folder: 7, lambda _: UNKNOWN)
+        7
+    """
     try:
         folder = cache_root()
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{digest.hexdigest()}{TABLE}"
+        path = folder / name
         lock = FileLock(path.with_suffix(LOCK))
         lock.acquire()
     except (OSError, RuntimeError):
@@ -200,15 +231,16 @@ def keep_table(source: str, files: Sequence[Path], read: Callable[[Path | None],
     try:
         if size <= cache_limit() and not path.exists():
             make_room(folder, cache_limit() - size, keep=path.stem)
-        table = read(path)
-        describe(path, Contents("table", source, "", len(table)))
-        os.utime(path)
+        entry = read(path)
+        if path.exists():
+            describe(path, contents(entry))
+            os.utime(path)
     except BaseException:  # the next call starts over
         shutil.rmtree(path, ignore_errors=True)
         raise
     finally:
         lock.release()
-    return table
+    return entry
 
 
 def by_source(entries: Sequence[CacheEntry]) -> list[SourceUse]:

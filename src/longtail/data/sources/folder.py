@@ -176,15 +176,12 @@ def _loose_images(folder: Path) -> int:
 
 
 def _split(classes: Mapping[str, list[str]], name_of: Mapping[str, str], names: Sequence[str], root: Path) -> Split:
-    import datasets
-
     index = {name: number for number, name in enumerate(names)}
     paths = [path for files in classes.values() for path in files]
     labels = np.repeat([index[name_of[folder]] for folder in classes], [len(files) for files in classes.values()])
     for path in paths:
         _check_utf8("file", path)
-    features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("int64")})
-    return Split(datasets.Dataset.from_dict({"image": paths, "label": labels}, features=features), root=str(root))
+    return Split.from_files(paths, labels, root=str(root))
 
 
 class Walk:

@@ -20,7 +20,7 @@ Augmentation = Literal["none", "flip", "crop", "crop-flip", "random-resized-crop
 class BatchTransform:
     """From uint8 images to the input of a network: augmentation, scaling to [0, 1], normalization.
 
-    The order is crop, flip, policy, normalization, cutout. The random numbers of a step are drawn for the *global*
+    The order is crop, flip, policy, cutout, normalization. The random numbers of a step are drawn for the *global*
     batch and each process takes its own rows, so that one process and several see the same images.
 
     Args:
@@ -53,6 +53,15 @@ class BatchTransform:
     policy_magnitude: int = 9
     cutout: int = 0
 
+    def output_side(self, side: int) -> int:
+        """Return the side in pixels of what comes out of images of a side.
+
+        Example:
+            >>> BatchTransform((0.5,) * 3, (0.5,) * 3, augmentation="random-resized-crop", size=224).output_side(256)
+            224
+        """
+        return self.size if self.augmentation == "random-resized-crop" else side
+
     def augment(self, images: Tensor, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:
         """Augment and normalize uint8 images (N, 3, H, W) of this process into float32 of the same layout.
 
@@ -62,15 +71,19 @@ class BatchTransform:
             rank: Index of this process.
             world_size: Number of processes; global image ``i`` belongs to process ``i % world_size``.
         """
+        return self.normalize(self.change(images, generator, rank=rank, world_size=world_size))
+
+    def change(self, images: Tensor, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:
+        """Augment uint8 images as :meth:`augment` does, without the normalization: uint8 or float in [0, 255]."""
         # Every process draws as many numbers as the largest share needs.
         total, of_rank = images.shape[0] * world_size, slice(rank, None, world_size)
         images = self._crop_and_flip(images, total, of_rank, generator)
         if self.policy != "none":
-            images = self._change(images, total, of_rank, generator)
-        images = self.normalize(images)
+            images = self._apply_policy(images, total, of_rank, generator)
         if self.cutout:
             centers = draw_pixels(total, images.shape[-2:], generator)[of_rank]
-            images = cutout(images, _sent(centers, images), side=self.cutout)
+            mean, _ = _statistics(self.mean, self.std, images.device)
+            images = cutout(images.to(torch.float32), _sent(centers, images), side=self.cutout, fill=mean)
         return images
 
     def _crop_and_flip(self, images: Tensor, total: int, of_rank: slice, generator: torch.Generator) -> Tensor:
@@ -85,7 +98,7 @@ class BatchTransform:
             images = horizontal_flip(images, _sent(mask, images))
         return images
 
-    def _change(self, images: Tensor, total: int, of_rank: slice, generator: torch.Generator) -> Tensor:
+    def _apply_policy(self, images: Tensor, total: int, of_rank: slice, generator: torch.Generator) -> Tensor:
         size = (images.shape[-2], images.shape[-1])
         if self.policy == "auto-augment":
             drawn = draw_auto_augment(total, size, generator)
@@ -157,8 +170,8 @@ def draw_pixels(count: int, size: tuple[int, ...] | torch.Size, generator: torch
     return torch.stack([torch.randint(side, (count,), generator=generator) for side in size], dim=1)
 
 
-def cutout(images: Tensor, centers: Tensor, *, side: int) -> Tensor:
-    """Set a square of each normalized image to 0, which is the mean color of the data set.
+def cutout(images: Tensor, centers: Tensor, *, side: int, fill: Tensor | float = 0.0) -> Tensor:
+    """Set a square of each image to one color: the mean of the data set, which is 0 in a normalized image.
 
     The square may cross the border. With an even side it reaches one pixel further up and to the left of its center
     than down and to the right.
@@ -168,9 +181,10 @@ def cutout(images: Tensor, centers: Tensor, *, side: int) -> Tensor:
             1708.04552.
 
     Args:
-        images: float (N, C, H, W), normalized.
+        images: float (N, C, H, W).
         centers: int64 (N, 2), row and column.
         side: Side of the square in pixels.
+        fill: The color, a number or (1, C, 1, 1).
 
     Example:
         >>> cutout(torch.ones(1, 1, 3, 3), torch.tensor([[0, 1]]), side=2)[0, 0].tolist()
@@ -181,7 +195,7 @@ def cutout(images: Tensor, centers: Tensor, *, side: int) -> Tensor:
     down = torch.arange(height, device=images.device) - first[:, :1]
     along = torch.arange(width, device=images.device) - first[:, 1:]
     hidden_rows, hidden_columns = (down >= 0) & (down < side), (along >= 0) & (along < side)
-    return images.masked_fill(hidden_rows[:, None, :, None] & hidden_columns[:, None, None, :], 0.0)
+    return torch.where(hidden_rows[:, None, :, None] & hidden_columns[:, None, None, :], fill, images)
 
 
 def draw_boxes(count: int, size: tuple[int, ...] | torch.Size, generator: torch.Generator) -> Tensor:

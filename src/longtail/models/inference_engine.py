@@ -1,0 +1,274 @@
+"""The engine that runs a frozen backbone on a CPU: PyTorch, or OpenVINO, which is several times as fast."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from longtail.data.loading.cache_folder import NETWORK, Contents, keep_folder
+from longtail.device import cores, forward_batch
+from longtail.errors import LongtailError, first_line
+from longtail.models.model import LongTailModel
+from longtail.models.preprocessing import Preprocessing
+
+EngineName = Literal["auto", "torch", "openvino"]
+"""What runs a network that is not trained; ``auto`` is OpenVINO where it is installed and knows the network."""
+ChosenEngine = Literal["torch", "openvino"]
+WORTHWHILE = 20_000_000
+"""Pixels that take PyTorch about as long as OpenVINO with the conversion of the network: 400 images of 224 x 224."""
+FORMAT = 1  # of stored networks; to raise when they are converted differently
+_CHECKED = 3  # images that a conversion is checked with
+_TOLERANCE = {"fp32": 1e-4, "bf16": 0.1}  # largest relative difference of their features
+
+
+def choose_engine(engine: EngineName, device: torch.device) -> ChosenEngine:
+    """Return the engine for a device.
+
+    Args:
+        engine: The one asked for.
+        device: Where the network runs; accelerators are PyTorch's.
+
+    Raises:
+        LongtailError: OpenVINO is asked for and is not installed, or the device is an accelerator.
+
+    Example:
+        >>> choose_engine("torch", torch.device("cpu"))
+        'torch'
+    """
+    if engine == "torch" or (engine == "auto" and (device.type != "cpu" or find_spec("openvino") is None)):
+        return "torch"
+    options = {"engine='torch'": "--engine torch", "device='cpu'": "--device cpu"}
+    if device.type != "cpu":
+        raise LongtailError(
+            f"OpenVINO runs networks on the processor, not on {device}: set device='cpu' or engine='torch'.",
+            options=options,
+        )
+    if find_spec("openvino") is None:
+        raise LongtailError(
+            "engine='openvino' needs OpenVINO: pip install 'longtail[cpu]', or set engine='torch'.",
+            options=options | {"engine='openvino'": "--engine openvino"},
+        )
+    return "openvino"
+
+
+def is_worthwhile(images: int, side: int) -> bool:
+    """Whether converting a network takes less time than it saves for a number of images of a side.
+
+    Example:
+        >>> is_worthwhile(300, 224), is_worthwhile(500, 224)
+        (False, True)
+    """
+    return images * side**2 >= WORTHWHILE
+
+
+def engine_version(engine: ChosenEngine) -> str:
+    """Return an engine with its version, which decides the last bits of a feature.
+
+    Example:
+        >>> engine_version("torch") == f"torch {torch.__version__}"
+        True
+    """
+    if engine == "torch":
+        return f"torch {torch.__version__}"
+    import openvino
+
+    return f"openvino {openvino.__version__}"
+
+
+class PixelBackbone(nn.Module):
+    """A backbone with its normalization before it: from pixels in [0, 255] to features.
+
+    Args:
+        backbone: Normalized images (N, 3, H, W) to features (N, D).
+        mean: Per-channel mean of RGB in [0, 1].
+        std: Per-channel standard deviation of RGB in [0, 1].
+
+    Example:
+        >>> network = PixelBackbone(nn.Flatten(), (0.5,) * 3, (0.5,) * 3)
+        >>> network(torch.full((1, 3, 1, 1), 255.0)).tolist()
+        [[1.0, 1.0, 1.0]]
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1) * 255)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features (N, D) of float32 images (N, 3, H, W)."""
+        return cast("Tensor", self.backbone((images - self.mean) / self.std))
+
+
+class OpenVinoBackbone(nn.Module):
+    """A frozen backbone compiled by OpenVINO for images of one size; made by :func:`compile_backbone`.
+
+    A batch is cut into pieces that run at the same time, one on each core: small pieces stay near the caches, and no
+    core waits for the others at every layer.
+
+    Args:
+        network: An ``openvino.Model`` from float32 pixels (N, 3, S, S) in [0, 255] to features (N, D).
+        num_features: Feature size D.
+        precision: Arithmetic; ``bf16`` on processors that multiply in it.
+        piece: Images of a piece.
+    """
+
+    takes_pixels = True
+
+    def __init__(self, network: Any, num_features: int, *, precision: Literal["fp32", "bf16"], piece: int) -> None:
+        import openvino
+
+        super().__init__()
+        self.num_features, self.piece = num_features, piece
+        threads = torch.get_num_threads()
+        options = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": threads,
+            # Pinned to the first cores, runs next to each other that have a core each would share one.
+            "ENABLE_CPU_PINNING": threads >= cores(),
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+        }
+        self.compiled = openvino.Core().compile_model(network, "CPU", options)
+        self.requests = openvino.AsyncInferQueue(self.compiled, threads)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features, float32 (N, D), of pixels in [0, 255], uint8 or float (N, 3, S, S)."""
+        features = np.empty((len(images), self.num_features), np.float32)
+
+        def store(request: Any, place: int) -> None:
+            values = request.get_output_tensor().data
+            features[place : place + len(values)] = values
+
+        self.requests.set_callback(store)
+        for place in range(0, len(images), self.piece):
+            # As float32: pixels between two whole numbers, of a crop that was resized, would be cut to whole ones.
+            part = images[place : place + self.piece].float().contiguous()
+            self.requests.start_async({0: part.numpy()}, place)
+        self.requests.wait_all()
+        return torch.from_numpy(features)
+
+
+def compile_backbone(
+    model: LongTailModel,
+    preprocessing: Preprocessing,
+    *,
+    images: int,
+    engine: EngineName,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    store: bool = True,
+    say: Callable[[str], object] = lambda _: None,
+) -> LongTailModel:
+    """Return a model with the same head whose backbone runs on an engine, for images that are not trained on.
+
+    With OpenVINO the result takes pixels in [0, 255], which :attr:`LongTailModel.takes_pixels` says; the normalization
+    is compiled with the backbone. Its features agree with PyTorch's to rounding, which is checked on a few images.
+
+    Args:
+        model: On its device, in evaluation mode; it stays as it is, and later changes of its weights do not reach the
+            result.
+        preprocessing: Size of the images, and the normalization that is compiled with the backbone.
+        images: Number of images that it is for. Under ``auto``, less than :data:`WORTHWHILE` pixels stay with PyTorch.
+        engine: The one asked for. A network that OpenVINO cannot convert stays with PyTorch under ``auto``.
+        precision: Arithmetic of OpenVINO; PyTorch has that of its context.
+        store: Keep the converted network in the cache: converting takes seconds.
+        say: Called with one sentence on what runs the network, unless it is PyTorch as asked for.
+
+    Raises:
+        LongtailError: OpenVINO is asked for and is not installed, or cannot convert the network.
+
+    Example:
+        >>> from longtail.models import build_model
+        >>> model, look = build_model("plain-cnn", 10).eval(), Preprocessing(8, (0.5,) * 3, (0.5,) * 3)
+        >>> compile_backbone(model, look, images=9, engine="torch") is model
+        True
+    """
+    device = next(model.parameters()).device
+    if choose_engine(engine, device) == "torch" or (engine == "auto" and not is_worthwhile(images, preprocessing.size)):
+        return model
+    pixels = PixelBackbone(model.backbone, preprocessing.mean, preprocessing.std).eval()
+    try:
+        backbone = _compile(pixels, model.name, preprocessing.size, precision, store=store)
+    except Exception as error:  # whatever the converter raises: it meets networks that nobody has tried
+        if engine == "openvino":
+            raise LongtailError(
+                f"OpenVINO cannot run the network {model.name!r} ({first_line(error)}): set engine='torch'.",
+                options={"engine='torch'": "--engine torch"},
+            ) from error
+        say(f"PyTorch runs the network: OpenVINO cannot convert {model.name!r} ({first_line(error)}).")
+        return model
+    say(f"the network runs on OpenVINO ({precision}).")
+    compiled = copy.copy(model)
+    compiled._modules = dict(model._modules) | {"backbone": backbone}
+    return compiled.eval()
+
+
+def _compile(
+    pixels: PixelBackbone, name: str, side: int, precision: Literal["fp32", "bf16"], *, store: bool
+) -> OpenVinoBackbone:
+    """Convert a network, or read it where it is stored; compile it; compare a few features with PyTorch's."""
+    digest = hashlib.sha256(f"{FORMAT} {engine_version('openvino')} {torch.__version__} {name} {side}".encode())
+    for key, value in pixels.state_dict().items():
+        digest.update(key.encode() + value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    size = sum(value.nbytes for value in pixels.state_dict().values())
+    read = partial(_network, pixels, side)
+    network = (
+        keep_folder(
+            f"{digest.hexdigest()}{NETWORK}", size, read, lambda _: Contents("network", "", f"{name} at {side} px", 0)
+        )
+        if store
+        else read(None)
+    )
+    piece = min(8, forward_batch(torch.device("cpu"), side))
+    backbone = OpenVinoBackbone(network, cast("int", pixels.backbone.num_features), precision=precision, piece=piece)
+    images = 255 * torch.rand(_CHECKED, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected, computed = pixels(images), backbone(images)
+    difference = float((computed - expected).norm() / expected.norm().clamp(min=1e-12))
+    if not difference < _TOLERANCE[precision]:
+        raise ValueError(f"its features differ from PyTorch's by {difference:.2g}")
+    return backbone
+
+
+def convert(pixels: PixelBackbone, side: int) -> Any:
+    """Convert a backbone to an ``openvino.Model`` of any number of images, float32 (N, 3, S, S).
+
+    Not by ``openvino.convert_model``, which reports each conversion to its makers unless the user has opted out.
+    """
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    with warnings.catch_warnings():  # of tracing: Python values that are fixed for images of this size
+        warnings.simplefilter("ignore")
+        traced = TorchScriptPythonDecoder(pixels, example_input=(torch.zeros(2, 3, side, side),))
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    network = frontend.convert(frontend.load(traced))
+    network.reshape({0: [-1, 3, side, side]})
+    return network
+
+
+def _network(pixels: PixelBackbone, side: int, folder: Path | None) -> Any:
+    """Read a converted network from its folder, or convert it, into the folder if there is one."""
+    import openvino
+
+    file = None if folder is None else folder / "network.xml"
+    if file is None or not file.with_suffix(".bin").is_file():
+        network = convert(pixels, side)
+        if file is None:
+            return network
+        file.parent.mkdir(exist_ok=True)
+        openvino.save_model(network, file, compress_to_fp16=False)
+    return openvino.Core().read_model(file)  # also what was just written: what is read gives other last bits

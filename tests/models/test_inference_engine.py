@@ -1,0 +1,139 @@
+"""A frozen backbone on OpenVINO gives the features that PyTorch gives."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_sample_images
+from torch import Tensor, nn
+
+from longtail.errors import LongtailError
+from longtail.models import build_model
+from longtail.models.inference_engine import WORTHWHILE, choose_engine, compile_backbone
+from longtail.models.model import LongTailModel
+from longtail.models.preprocessing import Preprocessing
+from longtail.models.timm import packaged_weights
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+CPU = torch.device("cpu")
+needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "cache"))
+
+
+def compiled(model: LongTailModel, side: int, engine: Any = "openvino", **options: Any) -> LongTailModel:
+    return compile_backbone(model, Preprocessing(side, MEAN, STD), images=1, engine=engine, **options)
+
+
+def pixels(count: int, side: int) -> Tensor:
+    return torch.randint(0, 256, (count, 3, side, side), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+
+
+def normalized(images: Tensor) -> Tensor:
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
+    return (images.float() - mean) / std
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("plain-cnn", 12), ("resnet20", 32), ("timm:tf_efficientnet_lite0", 64), ("timm:vit_tiny_patch16_224", 224)],
+)
+def test_features_and_logits_are_those_of_pytorch(name: str, side: int) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, 5, in_size=side).eval()
+    said: list[str] = []
+    fast = compiled(model, side, say=said.append)
+    assert fast.takes_pixels
+    assert len(said) == 1
+    assert "OpenVINO" in said[0]
+    assert not model.takes_pixels
+    for count in (1, 19):
+        images = pixels(count, side)
+        with torch.inference_mode():
+            for given in (images, images * 0.9):  # whole numbers, and those in between that a resized crop has
+                expected = model(normalized(given), return_features=True)
+                for ours, theirs in zip(fast(given, return_features=True), expected, strict=True):
+                    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+
+
+@needs_openvino
+def test_features_of_real_photos_are_those_of_pytorch() -> None:
+    photos = torch.from_numpy(np.stack(load_sample_images().images)).permute(0, 3, 1, 2)
+    crops = torch.cat(
+        [photos[..., top : top + 96, left : left + 96] for top in (0, 160, 320) for left in (0, 250, 500)]
+    )
+    torch.manual_seed(0)
+    name = "timm:tf_efficientnet_lite0"
+    model = build_model(name, 5, pretrained=packaged_weights(name.removeprefix("timm:")) is not None, in_size=96).eval()
+    with torch.inference_mode():
+        ours, theirs = compiled(model, 96).backbone(crops), model.backbone(normalized(crops))
+    assert float(((ours - theirs).norm(dim=1) / theirs.norm(dim=1)).max()) < 1e-4
+
+
+@needs_openvino
+def test_a_converted_network_is_read_the_next_time(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model("plain-cnn", 5).eval()
+    other = copy.deepcopy(model)
+    nn.init.ones_(other.backbone.project.bias)  # type: ignore[arg-type]
+    results, times = [], []
+    for network, side in ((model, 12), (model, 12), (other, 12), (model, 16)):
+        results.append(compiled(network, side)(pixels(3, side)))
+        times.append({file: file.stat().st_mtime_ns for file in (tmp_path / "cache").glob("*.network/*")})
+    assert torch.equal(results[1], results[0])
+    assert times[1] == times[0]
+    assert [len(files) for files in times] == [2, 2, 4, 6], "an XML and a BIN for each network and side"
+
+
+@needs_openvino
+def test_a_conversion_is_reported_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    telemetry = pytest.importorskip("openvino_telemetry", reason="openvino-telemetry is not installed")
+    monkeypatch.setattr(telemetry.Telemetry, "init", lambda *_, **__: pytest.fail("telemetry was started"))
+    assert compiled(build_model("plain-cnn", 5).eval(), 12, store=False).takes_pixels
+
+
+@needs_openvino
+def test_what_runs_a_network_that_openvino_cannot_convert() -> None:
+    class Odd(nn.Module):
+        num_features = 3
+
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.linalg.eigvals(images.mean(dim=1)).real[:, :3]
+
+    model = LongTailModel(Odd(), nn.Linear(3, 2), name="odd", head_name="linear", num_classes=2).eval()
+    said: list[str] = []
+    look = Preprocessing(8, MEAN, STD)
+    assert compile_backbone(model, look, images=WORTHWHILE, engine="auto", say=said.append) is model
+    assert "odd" in said[0]
+    with pytest.raises(LongtailError, match="'odd'"):
+        compile_backbone(model, look, images=1, engine="openvino")
+
+
+def test_auto_converts_nothing_for_a_few_images() -> None:
+    model = build_model("plain-cnn", 5).eval()
+    assert compiled(model, 12, engine="auto") is model
+
+
+def test_without_openvino_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longtail.models.inference_engine.find_spec", lambda _: None)
+    assert choose_engine("auto", CPU) == choose_engine("torch", CPU) == "torch"
+    with pytest.raises(LongtailError, match="longtail\\[cpu\\]") as caught:
+        choose_engine("openvino", CPU)
+    assert "--engine openvino" in caught.value.for_command_line()
+
+
+def test_an_accelerator_is_pytorch_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longtail.models.inference_engine.find_spec", lambda _: object())
+    assert choose_engine("auto", torch.device("cuda")) == "torch"
+    with pytest.raises(LongtailError, match="processor"):
+        choose_engine("openvino", torch.device("cuda"))
