@@ -35,6 +35,7 @@ from longtail.training.loop import Callback, MovingAverage, Progress, StageRun, 
 from longtail.training.prepared_data import describe_data, make_decoder, make_inputs, prepare_data, run_facts
 from longtail.training.split_evaluation import Evaluation, evaluate, prediction_table, with_group_intervals
 from longtail.training.stages import build_stage, make_loss, set_trainable
+from longtail.training.time_estimate import TimeKeeper
 from longtail.training.tracking import Tracking
 
 AGREE_STEPS = 10  # several processes ask each other this often whether to stop; the bar moves as often
@@ -171,6 +172,7 @@ class Experiment(Callback):
         self.record, self.final = Record(), dict[str, Evaluation]()  # the second by split, after the last stage
         self.seconds = self.record.seconds
         images = {name: len(split) for name, split in splits.items()}
+        self.time = TimeKeeper(config, images, self.prepared.counts, self.model, self.reporter.say)
         views = max(1, *(stage.cached_views for stage in self.stages.values()))
         self.features = FeatureStore(
             engine,
@@ -182,6 +184,7 @@ class Experiment(Callback):
             config.data,
             fixed=self.frozen,
             passes=sum(images.values()) + (views - 1) * images["train"],
+            before=self.time.before_features,
         )
         if state is not None:
             self._restore(state)
@@ -305,7 +308,7 @@ class Experiment(Callback):
             if self.recorder is not None and self.engine.is_main:  # the sums are those of all processes together
                 self.recorder.start(state.tensors.get("dynamics.sums"))
         with self.reporter.bar(f"stage {index}", stage.epochs * work.steps) as self.bar:
-            ours = (self.average, self.tracking, self.recorder, self)
+            ours = (self.average, self.tracking, self.recorder, self.time, self)
             work.callbacks = [*self.callbacks, *(callback for callback in ours if callback is not None)]
             for callback in work.callbacks:
                 callback.on_stage_begin(work)

@@ -35,6 +35,10 @@ AT_ONCE = 16 * BATCH  # images whose features are stored in one file
 _HASH, _KEY = 32, 40  # bytes of an image's hash, letters of a hash in a file's name
 
 
+Trial = Callable[[int], int]
+"""Computes the features of so many images, without storing them; returns their number."""
+
+
 class FeatureRows(NamedTuple):
     """Images of one step by their numbers, whose features are drawn once it is known which view is shown.
 
@@ -121,6 +125,7 @@ def views_on_disk(
     compute: Callable[[Tensor, Sequence[int]], Sequence[Tensor]],
     contents: Contents,
     warn: Callable[[str], object],
+    begin: Callable[[int], object] = lambda _: None,
 ) -> None:
     """Fill several views with one row per hash, from disk where stored; the rest is computed and stored.
 
@@ -134,6 +139,7 @@ def views_on_disk(
         compute: From indices of hashes, int64 (M,), and numbers of views to their rows, float32 (M, D) for each view.
         contents: Description of the features, with the number of the first view.
         warn: Called with one sentence where the disk cannot be used.
+        begin: Called with the number of rows to compute, before the first of them, unless all are stored.
     """
     places: dict[bytes, list[int]] = defaultdict(list)
     for index, name in enumerate(hashes):
@@ -144,6 +150,8 @@ def views_on_disk(
         for stored in files_on_disk(f"{key}-"):
             _take(stored, out[view], missing)
         together[tuple(missing)].append(view)
+    if missing_rows := sum(len(names) * len(views) for names, views in together.items()):
+        begin(missing_rows)
     for names, views in together.items():
         for part in split_rows(torch.arange(len(names)), AT_ONCE) if names else ():
             wanted = {names[index]: places[names[index]] for index in part.tolist()}
@@ -250,6 +258,8 @@ class FeatureStore:
             particular, and seeds, stages and methods share them.
         passes: Number of images that will be passed through the backbone, which decides what runs it; those of the
             splits once when 0.
+        before: Called before features are computed with their number, and with a function that computes those of the
+            first images of the split for a trial. Not where several processes compute together.
     """
 
     engine: LocalEngine
@@ -261,6 +271,7 @@ class FeatureStore:
     data: DataConfig
     fixed: bool
     passes: int = 0
+    before: Callable[[int, Trial], object] = lambda *_: None
     _hashes: dict[str, list[bytes]] = field(default_factory=dict, init=False)  # a source's bytes are read once
     _plain: dict[str, StoredFeatures] = field(default_factory=dict, init=False)
 
@@ -340,6 +351,16 @@ class FeatureStore:
             self._hashes[name] = image_hashes(split)
         hashes, network = self._hashes.get(name, []), self.network
         image_seeds = [int.from_bytes(digest[:8]) for digest in hashes]
+
+        def try_some(images: int) -> int:
+            rows = torch.arange(min(images, count))
+            backbone_pass(engine, network, inputs, rows, image_seeds, seeds)
+            return len(rows) * views
+
+        def begin(missing: int) -> None:
+            if engine.world_size == 1:
+                self.before(missing, try_some)
+
         with self.reporter.bar(title, views * count_batches(count, BATCH * engine.world_size)) as bar:
 
             def tick() -> None:
@@ -359,8 +380,9 @@ class FeatureStore:
                 keys = [hashlib.sha256(f"{key} {words}".encode()).hexdigest()[:_KEY] for words in seeds]
                 features = torch.empty(views, count, self.model.num_features)
                 contents = Contents("features", self.data.source, self.model.name, count, first_view)
-                views_on_disk(keys, hashes, features, compute, contents, warn)
+                views_on_disk(keys, hashes, features, compute, contents, warn, begin)
             else:
+                begin(views * count)
                 features = torch.stack(compute(torch.arange(count), range(views)))
         labels = torch.from_numpy(split.labels.copy())
         self.seconds["features"] += time.perf_counter() - begun

@@ -1,0 +1,162 @@
+"""The time that a run takes, estimated from its first images or steps and said once."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from longtail.config.schema import RunConfig, StageConfig
+from longtail.counts import ClassCounts
+from longtail.data.loading.loaders import count_batches
+from longtail.models.inference_engine import WORTHWHILE
+from longtail.models.model import LongTailModel
+from longtail.training.frozen_features import Trial
+from longtail.training.loop import Callback, Progress, StageRun
+from longtail.training.stages import make_loss
+
+TRIAL_SECONDS, TRIAL_IMAGES = 1.0, 128  # of images through a backbone: enough for a rate
+FIRST_STEPS_SECONDS = 5.0  # of a stage that trains through the backbone
+FEWEST_PIXELS = WORTHWHILE / 4  # through a backbone; fewer take seconds, and measuring them as long
+SHORTEST = 30.0  # seconds of a run that are worth a line
+FORWARD_SHARE = 1 / 3  # of a training step: the backward pass takes twice the time of the forward pass
+
+
+@dataclass(frozen=True)
+class TimeEstimate:
+    """The seconds that the rest of a run will take, by measured rates.
+
+    Attributes:
+        features: Of passing images through a frozen backbone.
+        training: Of training steps and evaluations.
+
+    Example:
+        >>> print(TimeEstimate(features=660.0, training=55.0))
+        about 12 minutes
+    """
+
+    features: float = 0.0
+    training: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.features + self.training
+
+    def __str__(self) -> str:
+        minutes = self.seconds / 60
+        if minutes < 1.5:
+            return "about a minute"
+        return f"about {minutes:.0f} minutes" if minutes < 90 else f"about {minutes / 60:.1f} hours"
+
+
+def seconds_per_feature(trial: Trial) -> float:
+    """Measure the time of a feature from the file of its image, on more and more images up to a second's work."""
+    trial(2)  # warms up
+    size = 16  # enough for two cores; more cores come to larger sizes
+    while True:
+        begun = time.perf_counter()
+        features = trial(size)
+        seconds = time.perf_counter() - begun
+        if seconds > TRIAL_SECONDS or size >= TRIAL_IMAGES or features < size:
+            return seconds / features
+        size *= 2
+
+
+def seconds_per_classifier_step(stage: StageConfig, counts: ClassCounts, model: LongTailModel) -> float:
+    """Measure a training step of the classifier alone, on features."""
+    device = next(model.head.parameters()).device
+    features = torch.ones(stage.batch_size, model.num_features, device=device)
+    labels = torch.arange(stage.batch_size, device=device) % counts.num_classes
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        changed = copy.deepcopy(model)
+        loss = make_loss(stage, counts, changed).to(device)
+        changed.head.requires_grad_(True)
+        for _ in range(2):  # the first step warms up
+            begun = time.perf_counter()
+            torch.autograd.backward(loss(changed.head(features), labels, features if loss.needs_features else None))
+            seconds = time.perf_counter() - begun
+    return seconds
+
+
+class TimeKeeper(Callback):
+    """Estimate how long a run takes from its first images, where it begins with features, else from its first steps.
+
+    Args:
+        config: Of the run.
+        images: Number of images of each split.
+        counts: Training images of each class.
+        model: The network.
+        say: Called once with one line, unless the run is short.
+
+    Attributes:
+        estimate: The result; None until something was measured.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        images: Mapping[str, int],
+        counts: ClassCounts,
+        model: LongTailModel,
+        say: Callable[[str], object],
+    ) -> None:
+        self.config, self.images, self.counts, self.model, self._say = config, images, counts, model, say
+        self.estimate: TimeEstimate | None = None
+        self._begun, self._first = 0.0, 0
+
+    def before_features(self, missing: int, trial: Trial) -> None:
+        """Measure the rate of a backbone, of which so many features are missing."""
+        if self.estimate is not None or missing * self.config.data.image_size**2 < FEWEST_PIXELS:
+            return
+        rate = seconds_per_feature(trial)
+        evaluated = sum(count for split, count in self.images.items() if split != "train")
+        features, training = rate * (missing + evaluated), 0.0
+        for stage in self.config.stages.values():
+            if stage.cached_views:
+                training += self._steps(stage) * seconds_per_classifier_step(stage, self.counts, self.model)
+        self.tell(TimeEstimate(features, training))
+
+    def on_stage_begin(self, stage: StageRun) -> None:
+        """Start the clock."""
+        del stage
+        self._begun, self._first = time.perf_counter(), 0
+
+    def on_step_end(self, stage: StageRun, progress: Progress) -> None:
+        """Measure the first steps of a stage that trains through the backbone."""
+        done = progress.epoch * stage.steps + progress.step
+        if self.estimate is not None:
+            return
+        if not self._first:  # the first step warms up
+            self._begun, self._first = time.perf_counter(), done
+            return
+        seconds = time.perf_counter() - self._begun
+        if seconds < FIRST_STEPS_SECONDS and progress.step < stage.steps:
+            return
+        step = seconds / (done - self._first)
+        training = step * (stage.epochs * stage.steps - done)
+        forward, features = step / stage.batch_size * FORWARD_SHARE, 0.0
+        validations = stage.epochs // self.config.training.validate_every if self.config.training.validate_every else 0
+        evaluated = validations * self.images.get("validation", 0)
+        for index, later in self.config.stages.items():
+            if index < stage.index:
+                continue
+            evaluated += sum(count for split, count in self.images.items() if split != "train")
+            if index > stage.index and later.cached_views:
+                features += forward * self.images["train"] * later.cached_views
+            elif index > stage.index:
+                share = 1.0 if later.train == "all" else FORWARD_SHARE
+                training += share * step * self._steps(later) * later.batch_size / stage.batch_size
+        self.tell(TimeEstimate(features, training + forward * evaluated))
+
+    def _steps(self, stage: StageConfig) -> int:
+        return stage.epochs * count_batches(self.images["train"], stage.batch_size)
+
+    def tell(self, estimate: TimeEstimate) -> None:
+        """Take an estimate, and say it unless the run is short."""
+        self.estimate = estimate
+        if estimate.seconds >= SHORTEST:
+            self._say(f"this takes {estimate}")
