@@ -52,6 +52,7 @@ GOALS = (
     Goal(r"^sampler .*: memory per image", "ratio", 0.9, None, "as many bytes"),
     Goal(r"^grid", "ratio", 2, None, "≥ 2 ×", device="NVIDIA"),
     Goal(r"^streaming", "floor_share", 0.9, None, "≥ 90% of the floor"),
+    Goal(r"^(features|predict) of", "ratio", 3, None, "≥ 3 ×"),
     Goal(r"^prepared", "ratio", 5, None, "≥ 5 ×"),
     Goal(r"^memory: longtail train", "ours", None, 1500, "< 1.5 GB"),
     Goal(r"^start: import longtail$", "ours", None, 0.3, "< 0.3 s"),
