@@ -24,6 +24,7 @@ from longtail.experiments.analyze import analyze_run
 from longtail.experiments.evaluate import evaluate_run
 from longtail.experiments.finished_run import open_run
 from longtail.models.backbones import PlainCNN
+from longtail.models.inference_engine import OpenVinoBackbone
 from longtail.predict.predictor import load
 from longtail.run.result import read_metrics
 from longtail.training.experiment import start_run
@@ -55,9 +56,16 @@ def images_passed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[l
     sizes: list[int] = []
 
     def count(module: nn.Module, inputs: tuple[Any, ...], _: object) -> None:
-        if isinstance(module, PlainCNN) or type(module).__name__ == "OpenVinoBackbone":
+        if isinstance(module, PlainCNN):
             sizes.append(len(inputs[0]))
 
+    stream = OpenVinoBackbone.stream
+
+    def count_stream(backbone: OpenVinoBackbone, parts: Any, images: int) -> Any:
+        sizes.append(images)
+        return stream(backbone, parts, images)
+
+    monkeypatch.setattr(OpenVinoBackbone, "stream", count_stream)
     handle = nn.modules.module.register_module_forward_hook(count)
     yield sizes
     handle.remove()

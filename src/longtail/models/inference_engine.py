@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -147,17 +148,22 @@ class OpenVinoBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features, float32 (N, D), of pixels in [0, 255], uint8 or float (N, 3, S, S)."""
-        features = np.empty((len(images), self.num_features), np.float32)
+        return self.stream([images], len(images))
+
+    def stream(self, parts: Iterable[Tensor], count: int) -> Tensor:
+        """Return the features of ``count`` images that come in parts, the first of which are computed meanwhile."""
+        features = np.empty((count, self.num_features), np.float32)
 
         def store(request: Any, place: int) -> None:
             values = request.get_output_tensor().data
             features[place : place + len(values)] = values
 
         self.requests.set_callback(store)
-        for place in range(0, len(images), self.piece):
+        place = 0
+        for piece in chain.from_iterable(torch.split(part, self.piece) for part in parts):
             # As float32: pixels between two whole numbers, of a crop that was resized, would be cut to whole ones.
-            part = images[place : place + self.piece].float().contiguous()
-            self.requests.start_async({0: part.numpy()}, place)
+            self.requests.start_async({0: piece.float().contiguous().numpy()}, place)  # waits for a free core
+            place += len(piece)
         self.requests.wait_all()
         return torch.from_numpy(features)
 

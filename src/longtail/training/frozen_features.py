@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,9 @@ from longtail.data.dataset import image_hashes
 from longtail.data.loading.cache import files_on_disk, kept_on_disk, scaling
 from longtail.data.loading.cache_folder import Contents
 from longtail.data.loading.loaders import Batch, count_batches, split_rows
-from longtail.data.loading.workers import Decoder
+from longtail.data.loading.workers import Decoder, read_ahead
 from longtail.data.transforms.augmentation import BatchTransform
-from longtail.device import forward_batch, memory_budget, step_seed
+from longtail.device import default_workers, forward_batch, memory_budget, step_seed
 from longtail.errors import LongtailError
 from longtail.models.inference_engine import ChosenEngine, compile_backbone, engine_version
 from longtail.models.model import LongTailModel
@@ -31,6 +31,7 @@ from longtail.training.engine import LocalEngine
 from longtail.training.forward_pass import ImageInputs, Inputs, largest_batch
 
 BATCH = 256  # not the largest that fits: draws without hashes follow the batches, and must not depend on memory
+PART = 8  # images that are augmented at a time
 AT_ONCE = 16 * BATCH  # images whose features are stored in one file
 _HASH, _KEY = 32, 40  # bytes of an image's hash, letters of a hash in a file's name
 
@@ -208,19 +209,27 @@ def backbone_pass(
     features = torch.empty(len(seeds), len(ours), model.num_features, device=engine.device)
     size = 0
 
-    def augmented(batch: Batch, words: tuple[int, ...], step: int) -> Tensor:
-        if image_seeds:  # each image with its own draws
-            draws = [step_seed(*words, image_seeds[row]) for row in batch.rows.tolist()]
-            images = zip(torch.split(batch.images, 1), draws, strict=True)
-            return torch.cat([transform.change(image, torch.Generator().manual_seed(draw)) for image, draw in images])
-        # Nothing is stored for other choices of images: a draw for the batch takes an eighth of the time.
-        shared = torch.Generator().manual_seed(step_seed(*words, step))
-        return transform.change(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
+    def change_each(words: tuple[int, ...], part: tuple[Tensor, Tensor]) -> Tensor:
+        """Augment images with draws of their own."""
+        draws = [step_seed(*words, image_seeds[row]) for row in part[1].tolist()]
+        images = zip(torch.split(part[0], 1), draws, strict=True)
+        return torch.cat([transform.change(image, torch.Generator().manual_seed(draw)) for image, draw in images])
+
+    def augmented(batch: Batch, words: tuple[int, ...], step: int) -> Iterator[Tensor]:
+        """Yield the augmented images of a batch in parts."""
+        if not image_seeds:  # nothing is stored for other choices of images: a draw for the batch takes an eighth
+            shared = torch.Generator().manual_seed(step_seed(*words, step))
+            yield transform.change(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
+            return
+        parts = zip(split_rows(batch.images, PART), split_rows(batch.rows, PART), strict=True)
+        if model.takes_pixels:  # while the network computes
+            threads = default_workers()
+            yield from read_ahead(partial(change_each, words), parts, threads=threads, ahead=2 * threads)
+        else:  # in this thread, whose precision they have
+            yield from map(partial(change_each, words), parts)
 
     def through(images: Tensor, at_once: int) -> Tensor:
         nonlocal size
-        if model.takes_pixels:
-            return cast("Tensor", backbone(images))
         parts = [
             backbone(engine.to_memory_format(transform.normalize(part))).float() for part in split_rows(images, at_once)
         ]
@@ -228,12 +237,16 @@ def backbone_pass(
         return torch.cat(parts)
 
     with engine.inference(model):
-        backbone = fold_batch_norms(model.backbone)
+        backbone: Any = fold_batch_norms(model.backbone)
         for step, (batch, target) in enumerate(zip(inputs.batches(ours, BATCH), targets, strict=True)):
             for view, words in enumerate(seeds):
-                images = augmented(batch, words, step)
-                size = size or forward_batch(engine.device, images.shape[-1])
-                features[view, target] = largest_batch(partial(through, images), size)
+                parts = augmented(batch, words, step)
+                if model.takes_pixels:
+                    features[view, target] = backbone.stream(parts, len(target))
+                else:
+                    images = torch.cat(list(parts))
+                    size = size or forward_batch(engine.device, images.shape[-1])
+                    features[view, target] = largest_batch(partial(through, images), size)
                 tick()
     return [engine.interleave(part)[:count] for part in features]
 
