@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import common
@@ -113,7 +114,8 @@ def measure(source: str, images: int, network: str, repeats: int) -> list[common
     for work, arithmetic in (("features", precision), ("predict", "fp32")):
         floor = len(split) / min(seconds[f"{arithmetic} {batch}"] for batch in BATCHES)
         ours, other = (len(split) / seconds[f"{work} {engine}"] for engine in ("openvino", "torch"))
-        title = f"{work} of {len(split)} images of {data.source}, {network}, {look.size} px, {arithmetic}"
+        name = Path(source.removeprefix("parquet:")).name
+        title = f"{work} of {len(split)} images of {name}, {network}, {look.size} px, {arithmetic}"
         rows.append(common.row(title, ours, other, "images/s", floor=floor, device=CPU))
     return rows
 
