@@ -17,7 +17,6 @@ from typing import Any
 
 import common
 import numpy as np
-import openvino
 import torch
 from torch import Tensor
 
@@ -62,6 +61,8 @@ def feature_store(model: LongTailModel, look: Preprocessing, split: Split, engin
 
 def alone(pixels: PixelBackbone, side: int, precision: str, batch: int) -> Callable[[Tensor], object]:
     """OpenVINO as its own documentation runs many images: the hint for throughput and a queue of requests."""
+    import openvino
+
     network = convert(pixels, side)
     network.reshape({0: [batch, 3, side, side]})
     options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": HINTS[precision]}
