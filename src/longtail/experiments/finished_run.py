@@ -24,7 +24,7 @@ from longtail.models.inference_engine import choose_engine
 from longtail.models.model import LongTailModel
 from longtail.run.layout import read_config
 from longtail.run.model_files import ModelInfo, load_run
-from longtail.run.result import read_metrics
+from longtail.run.result import RunMetrics, read_metrics
 from longtail.run.split_record import FoundSplits, find_splits, read_splits
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import ImageInputs
@@ -41,12 +41,14 @@ class FinishedRun:
         model: Its network, in evaluation mode on the CPU.
         info: Its ``model.json``.
         config: Its configuration; the source is the new one if the images have moved.
+        metrics: Its ``metrics.json``; None if that cannot be read.
     """
 
     folder: Path
     model: LongTailModel
     info: ModelInfo
     config: RunConfig
+    metrics: RunMetrics | None
 
     @cached_property
     def engine(self) -> Engine:
@@ -64,13 +66,10 @@ class FinishedRun:
         data = self.config.data
         return self.counts.groups(many=data.many, few=data.few, by=data.groups)
 
-    @cached_property
+    @property
     def data_hash(self) -> str | None:
         """The hash of the images that the run was made with; None without a readable ``metrics.json``."""
-        try:
-            return read_metrics(self.folder).data_hash or None
-        except LongtailError:
-            return None
+        return None if self.metrics is None else self.metrics.data_hash or None
 
     def features(self, splits: Mapping[str, Split], reporter: Reporter, source: str = "") -> FeatureStore:
         """Return what passes splits through the network once: from stored features where no stage trained the backbone.
@@ -82,7 +81,7 @@ class FinishedRun:
         """
         device, data = self.engine.device, self.config.data
         decoders = {name: Decoder(split, self.info.preprocessing.crop) for name, split in splits.items()}
-        # What augmentation there was is of no matter: it decides the size of training images, which these have already.
+        # Augmentation decides the size of training images alone, and these have their size already.
         transform = make_transform(replace(data, augmentation="none"))
         return FeatureStore(
             engine=self.engine,
@@ -159,16 +158,17 @@ def open_run(folder: str | Path, moved_to: str | None = None, engine: EngineName
     model, info = load_run(folder)
     config = read_config(Path(folder))
     options: dict[str, Any] = {} if moved_to is None else {"data.source": absolute_source(moved_to)}
-    options["training.engine"] = _recorded_engine(Path(folder), config.training) if engine is None else engine
-    return FinishedRun(Path(folder), model, info, with_options(config, options))
-
-
-def _recorded_engine(run: Path, config: TrainingConfig) -> EngineName:
-    """Return what computed the features of a run if it runs here as well, else what its configuration asks for."""
     try:
-        used = str(read_metrics(run).hardware.get("engine", ""))
-    except LongtailError:
-        return config.engine
+        metrics = read_metrics(Path(folder))
+    except LongtailError:  # figures are not needed to go on
+        metrics = None
+    options["training.engine"] = _recorded_engine(metrics, config.training) if engine is None else engine
+    return FinishedRun(Path(folder), model, info, with_options(config, options), metrics)
+
+
+def _recorded_engine(metrics: RunMetrics | None, config: TrainingConfig) -> EngineName:
+    """Return what computed the features of a run if it runs here as well, else what its configuration asks for."""
+    used = "" if metrics is None else str(metrics.hardware.get("engine", ""))
     if used.startswith("torch"):
         return "torch"
     runs_here = choose_engine("auto", named_device(config.device)) == "openvino"

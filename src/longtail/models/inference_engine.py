@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from longtail.data.loading.cache_folder import NETWORK, Contents, keep_folder
 from longtail.device import cores, forward_batch
 from longtail.errors import LongtailError, first_line
-from longtail.models.model import LongTailModel
+from longtail.models.model import LongTailModel, weight_bytes
 from longtail.models.preprocessing import Preprocessing
 
 EngineName = Literal["auto", "torch", "openvino"]
@@ -227,8 +227,8 @@ def _compile(
 ) -> OpenVinoBackbone:
     """Convert a network, or read it where it is stored; compile it; compare a few features with PyTorch's."""
     digest = hashlib.sha256(f"{FORMAT} {engine_version('openvino')} {torch.__version__} {name} {side}".encode())
-    for key, value in pixels.state_dict().items():
-        digest.update(key.encode() + value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for part in weight_bytes(pixels):
+        digest.update(part)
     size = sum(value.nbytes for value in pixels.state_dict().values())
     read = partial(_network, pixels, side)
     network = (

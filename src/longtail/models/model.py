@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self, cast
 
+import torch
 from torch import Tensor, nn
 
 from longtail.errors import LongtailError, nearest
@@ -136,6 +137,17 @@ def build_model(
         464154
     """
     return with_head(build_backbone(name, pretrained=pretrained, in_size=in_size), num_classes, head, name=name)
+
+
+def weight_bytes(module: nn.Module) -> Iterator[bytes]:
+    """Yield the name and the bytes of each tensor of a module, to hash what follows from its weights.
+
+    Example:
+        >>> [part[:6] for part in weight_bytes(nn.Linear(1, 1, bias=False))]
+        [b'weight']
+    """
+    for name, value in module.state_dict().items():
+        yield name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def with_head(backbone: nn.Module, num_classes: int, head: str, *, name: str) -> LongTailModel:

@@ -24,7 +24,7 @@ from longtail.data.transforms.augmentation import BatchTransform
 from longtail.device import default_workers, forward_batch, memory_budget, step_seed
 from longtail.errors import LongtailError
 from longtail.models.inference_engine import ChosenEngine, compile_backbone, engine_version
-from longtail.models.model import LongTailModel
+from longtail.models.model import LongTailModel, weight_bytes
 from longtail.models.preprocessing import Preprocessing
 from longtail.models.resnet_cifar import fold_batch_norms
 from longtail.training.engine import LocalEngine
@@ -37,7 +37,7 @@ _HASH, _KEY = 32, 40  # bytes of an image's hash, letters of a hash in a file's 
 
 
 Trial = Callable[[int], int]
-"""Computes the features of so many images, without storing them; returns their number."""
+"""Computes the features of the first images, as many as given, without storing them; returns their number."""
 
 
 class FeatureRows(NamedTuple):
@@ -407,7 +407,6 @@ class FeatureStore:
         version = engine_version("openvino") if self.network.takes_pixels else torch.__version__
         arithmetic = f"{self.engine.device.type} {config.precision} {config.channels_last} {version}"
         digest = hashlib.sha256(f"{decoding} {transform!r} {arithmetic} {self.model.name}".encode())
-        for part, value in self.model.backbone.state_dict().items():
-            tensor = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
-            digest.update(part.encode() + tensor.numpy().tobytes())
+        for part in weight_bytes(self.model.backbone):
+            digest.update(part)
         return digest.hexdigest()

@@ -12,6 +12,7 @@ import torch
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import count_batches
+from longtail.device import seeded
 from longtail.models.inference_engine import WORTHWHILE
 from longtail.models.model import LongTailModel
 from longtail.training.frozen_features import Trial
@@ -71,7 +72,7 @@ def seconds_per_classifier_step(stage: StageConfig, counts: ClassCounts, model: 
     device = next(model.head.parameters()).device
     features = torch.ones(stage.batch_size, model.num_features, device=device)
     labels = torch.arange(stage.batch_size, device=device) % counts.num_classes
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with seeded(device, 0):
         changed = copy.deepcopy(model)
         loss = make_loss(stage, counts, changed).to(device)
         changed.head.requires_grad_(True)
@@ -109,7 +110,7 @@ class TimeKeeper(Callback):
         self._begun, self._first = 0.0, 0
 
     def before_features(self, missing: int, trial: Trial) -> None:
-        """Measure the rate of a backbone, of which so many features are missing."""
+        """Measure the rate of a backbone before its missing features, a given number, are computed."""
         if self.estimate is not None or missing * self.config.data.image_size**2 < FEWEST_PIXELS:
             return
         rate = seconds_per_feature(trial)
