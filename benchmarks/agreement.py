@@ -19,8 +19,8 @@ from longtail.config.build import build, with_options
 from longtail.config.recipes import base_config
 from longtail.config.schema import RunConfig, merge
 from longtail.console import Reporter
-from longtail.data.decode import CenterCrop
 from longtail.data.loading.workers import Decoder, decode_all
+from longtail.data.square import Square
 from longtail.device import hardware
 from longtail.models.model import build_model
 from longtail.training.experiment import start_run
@@ -84,7 +84,7 @@ def plain(config: RunConfig, seed: int) -> float:
     data = {}
     for name in ("train", "test"):
         split = prepared.data.splits[name]
-        pixels = decode_all(Decoder(split, CenterCrop(config.data.image_size))).numpy().transpose(0, 2, 3, 1)
+        pixels = decode_all(Decoder(split, Square(config.data.image_size))).numpy().transpose(0, 2, 3, 1)
         data[name] = PlainImages(
             np.ascontiguousarray(pixels), split.labels, config.data.mean, config.data.std, train=name == "train"
         )

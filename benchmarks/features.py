@@ -46,7 +46,7 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 def feature_store(model: LongTailModel, look: Preprocessing, split: Split, engine: Any) -> FeatureStore:
     """A store that keeps nothing on disk, so that every call computes."""
-    decoder = Decoder(split, look.crop)
+    decoder = Decoder(split, look.square)
     return FeatureStore(
         Engine(TrainingConfig(device="cpu", engine=engine)),
         model,
@@ -101,7 +101,7 @@ def measure(source: str, images: int, network: str, repeats: int) -> list[common
         list(predictor.stream(items[:8]))
         return lambda: list(predictor.stream(items))
 
-    ready = decode_all(Decoder(split, look.crop)).float()
+    ready = decode_all(Decoder(split, look.square)).float()
     pixels = PixelBackbone(model.backbone, look.mean, look.std).eval()
 
     def floors(arithmetic: str) -> dict[str, Callable[[], object]]:

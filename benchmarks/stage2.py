@@ -19,9 +19,9 @@ from longtail.config.schema import DataConfig, LossConfig, ModelConfig, Optimize
 from longtail.console import Reporter
 from longtail.counts import ClassCounts
 from longtail.data.dataset import Split
-from longtail.data.decode import CenterCrop
 from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.loading.workers import Decoder
+from longtail.data.square import Square
 from longtail.data.subsets import long_tailed_counts
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.models.model import build_model
@@ -95,7 +95,7 @@ def seconds(
     stored = None
     if views:
         split = Split.from_arrays(np.zeros((len(labels), 1, 1), np.uint8), labels)  # its pixels are those of the loader
-        inputs, decoders = {"train": images}, {"train": Decoder(split, CenterCrop(32))}
+        inputs, decoders = {"train": images}, {"train": Decoder(split, Square(32))}
         parts = (engine, model, inputs, decoders, Reporter(quiet=True), {"features": 0.0}, DataConfig(cache=False))
         stored = FeatureStore(*parts, fixed=False).views(2, views, 0)
     work = build_stage(

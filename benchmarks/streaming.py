@@ -23,11 +23,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from longtail.data.dataset import Split
-from longtail.data.decode import CenterCrop
 from longtail.data.loading.loaders import StreamingLoader
 from longtail.data.loading.prepare import write_resized
 from longtail.data.loading.workers import Decoder
 from longtail.data.sources.registry import load_source
+from longtail.data.square import Square
 from longtail.device import cores
 
 WIDTH, HEIGHT, QUALITY = 1000, 750, 90
@@ -127,7 +127,7 @@ def rates(sides: Mapping[str, Callable[[], float]], images: int, repeats: int) -
 def streaming(split: Split) -> StreamingLoader:
     """Our loader over a split, with a worker for each core."""
     return StreamingLoader(
-        Decoder(split, CenterCrop(SIZE, RESIZE)), torch.from_numpy(split.labels.copy()), torch.device("cpu"), cores()
+        Decoder(split, Square(SIZE, RESIZE)), torch.from_numpy(split.labels.copy()), torch.device("cpu"), cores()
     )
 
 
@@ -149,7 +149,7 @@ def measure(folder: Path, images: int, repeats: int) -> list[common.Row]:
     )
     measured = rates(
         {
-            "floor": lambda: pure_decode_seconds(Decoder(split, CenterCrop(SIZE, RESIZE))),
+            "floor": lambda: pure_decode_seconds(Decoder(split, Square(SIZE, RESIZE))),
             "streaming": lambda: epoch_seconds(ours),
             "plain": lambda: plain_seconds(plain),
             "prepared": lambda: epoch_seconds(ready),

@@ -16,10 +16,10 @@ from longtail.config.schema import ScheduleConfig
 from longtail.console import Bar, Reporter
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.dataset import ImageData, Split
-from longtail.data.decode import CenterCrop
 from longtail.data.loading.loaders import Batch, split_rows
 from longtail.data.samplers import EpochSampler
 from longtail.data.sources.registry import load_source
+from longtail.data.square import Square
 from longtail.data.subsets import long_tailed_counts, ranks_within_class
 from longtail.errors import UsageError, nearest
 from longtail.losses import LongTailLoss, build_loss
@@ -263,6 +263,6 @@ def _rows(split: Split) -> IntArray:
 
 def _tensors(split: Split, side: int, rows: IntArray) -> tuple[Tensor, Tensor]:
     """Gray images (N, 1, H, W) with mean about 0 and deviation about 1, and their labels (N,)."""
-    pixels = np.stack([split.pixels(int(row), CenterCrop(side))[..., 0] for row in rows])
+    pixels = np.stack([split.pixels(int(row), Square(side))[..., 0] for row in rows])
     images = torch.from_numpy(pixels)[:, None].float().div(255)
     return (images - 0.3) / 0.35, torch.from_numpy(split.labels[rows])

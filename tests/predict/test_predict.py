@@ -24,7 +24,8 @@ from rich.console import Console
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from longtail.data.decode import decode, to_uint8
+from longtail.data.decode import decode
+from longtail.data.square import to_uint8
 from longtail.errors import LongtailError
 from longtail.models import LongTailModel, build_model
 from longtail.models.preprocessing import Preprocessing
@@ -77,7 +78,7 @@ def test_rows_are_the_models_own_probabilities(model: LongTailModel, run: Path, 
     assert list(rows[0])[:5] == ["path", "prediction", "confidence", "label_1", "probability_1"]
     assert list(rows[0])[-1] == "probability_3"  # three classes, though five were asked for
     for row in rows:
-        pixels = torch.from_numpy(to_uint8(decode(Path(row["path"])), PREPROCESSING.crop)).permute(2, 0, 1)
+        pixels = torch.from_numpy(to_uint8(decode(Path(row["path"])), PREPROCESSING.square)).permute(2, 0, 1)
         mean, std = (torch.tensor(values)[:, None, None] for values in (PREPROCESSING.mean, PREPROCESSING.std))
         with torch.no_grad():
             expected = (30 * model(((pixels / 255 - mean) / std)[None])).softmax(1)[0]

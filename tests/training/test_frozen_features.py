@@ -23,11 +23,11 @@ from longtail.config.resolve import check_config
 from longtail.config.schema import DataConfig, RunConfig, TrainingConfig
 from longtail.console import Interrupted, Reporter
 from longtail.data.dataset import Split, image_hashes
-from longtail.data.decode import CenterCrop
 from longtail.data.loading.cache_folder import by_source, cache_entries
 from longtail.data.loading.loaders import Batch, Loader, ResidentLoader, SinglePassLoader
 from longtail.data.loading.workers import Decoder
 from longtail.data.sources.registry import load_source
+from longtail.data.square import Square
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.errors import LongtailError
 from longtail.experiments.evaluate import evaluate_run
@@ -63,7 +63,7 @@ def feature_store(
         Engine(TrainingConfig(device="cpu", precision="fp32", engine=engine)),
         model,
         {"train": ImageInputs(loader, transform)},
-        {"train": Decoder(split, CenterCrop(8))},
+        {"train": Decoder(split, Square(8))},
         Reporter(quiet=True),
         {"features": 0.0},
         DataConfig(cache=cache),
@@ -77,7 +77,7 @@ def random_split(count: int, classes: int = 1) -> Split:
 
 
 def resident(split: Split) -> ResidentLoader:
-    images = torch.from_numpy(np.stack([Decoder(split, CenterCrop(8))(row) for row in range(len(split))]))
+    images = torch.from_numpy(np.stack([Decoder(split, Square(8))(row) for row in range(len(split))]))
     return ResidentLoader(images, torch.from_numpy(split.labels.copy()), torch.device("cpu"))
 
 
@@ -198,7 +198,7 @@ def test_a_stopped_computation_keeps_the_parts_that_were_done(tmp_path: Path, mo
             if len(ticks) == last:
                 raise Interrupted
 
-        loader = SinglePassLoader(Decoder(split, CenterCrop(8)), torch.device("cpu"), 2)
+        loader = SinglePassLoader(Decoder(split, Square(8)), torch.device("cpu"), 2)
         return feature_store(model, split, loader, augmentation="crop-flip", cache=cache).views(1, 3, 0, stop).features
 
     expected = views(cache=False)

@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from longtail.config.schema import LossConfig, OptimizerConfig, RunConfig, StageConfig
 from longtail.console import Interrupted, Reporter
 from longtail.counts import ClassCounts
-from longtail.data.decode import CenterCrop
 from longtail.data.loading.workers import Decoder, decode_all
 from longtail.data.samplers import ShuffleSampler
+from longtail.data.square import Square
 from longtail.device import step_seed
 from longtail.models.model import build_model
 from longtail.training.experiment import start_run
@@ -65,7 +65,7 @@ def plain_run(config: RunConfig) -> tuple[dict[str, torch.Tensor], float]:
     images, labels = {}, {}
     for name in ("train", "test"):
         split = prepared.data.splits[name]
-        images[name] = (decode_all(Decoder(split, CenterCrop(config.data.image_size))) / 255 - mean) / std
+        images[name] = (decode_all(Decoder(split, Square(config.data.image_size))) / 255 - mean) / std
         labels[name] = torch.tensor(split.labels)
     torch.manual_seed(step_seed(config.training.seed, 0))
     model = build_model(config.model.name, prepared.counts.num_classes, in_size=config.data.image_size)

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import ClassCounts, IntArray
-from longtail.data.decode import CenterCrop, decode, read_square
+from longtail.data.decode import decode
+from longtail.data.square import Square, read_square
 from longtail.errors import LongtailError, UnreadableImageError, listed, nearest
 
 if TYPE_CHECKING:
@@ -171,18 +172,18 @@ class Split:
         """
         return decode(*self._content(index))
 
-    def pixels(self, index: int, crop: CenterCrop) -> npt.NDArray[np.uint8]:
+    def pixels(self, index: int, square: Square) -> npt.NDArray[np.uint8]:
         """Decode one image to a square, uint8 (size, size, 3), by :func:`~longtail.data.decode.read_square`.
 
         Args:
             index: The row.
-            crop: The size and interpolation of the square.
+            square: The size and interpolation of the square.
 
         Raises:
             UnreadableImageError: The image cannot be read; the message names it.
         """
         source, name = self._content(index)
-        return read_square(source, crop, name)
+        return read_square(source, square, name)
 
     def path(self, index: int) -> str:
         """Return the file path of one image, or ``"row 12"`` of the source if it has none."""

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import io
-import math
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -34,44 +30,10 @@ UNREAD_EXTENSIONS = _suffixes(
     "mp4 mov avi mkv m4v webm mts"
 )
 """Of camera raw files, graphics and videos, which are reported as unread: a folder of them must not look empty."""
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MB as 8-bit RGB; anything larger is refused unread
 _DEEPEST = 65535.0  # the largest value of 16 bits
 _SUBFILE_TYPE, _DNG_VERSION = 254, 50706  # tags of TIFF
-_SPARE = 1.25  # how many times the pixels needed a side keeps when a JPEG is decoded at a fraction of its size
-_RAW_HEADER = re.compile(rb"P([56])\n(\d{1,9}) (\d{1,9})\n255\n")  # of the pixels that this package itself stores
 _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-
-
-@dataclass(frozen=True)
-class CenterCrop:
-    """The square that an image is brought to: its shorter side is scaled, then the center is cut out.
-
-    Attributes:
-        size: Side of the square in pixels, at least 1.
-        resize: The shorter side after scaling, at least ``size``; None means ``size``.
-        interpolation: Filter for scaling.
-
-    Raises:
-        ValueError: ``resize`` is smaller than ``size``, or ``size`` below 1.
-
-    Example:
-        >>> CenterCrop(224).shorter, CenterCrop(224, 256).shorter
-        (224, 256)
-    """
-
-    size: int
-    resize: int | None = None
-    interpolation: Interpolation = "bicubic"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.size <= self.shorter:
-            raise ValueError(f"resize={self.shorter} must be at least size={self.size}, and size at least 1.")
-
-    @property
-    def shorter(self) -> int:
-        """The shorter side of the image after scaling."""
-        return self.size if self.resize is None else self.resize
 
 
 def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.Image:
@@ -200,65 +162,6 @@ def decode(source: bytes | str | os.PathLike[str], name: str = "") -> Image.Imag
         return upright_rgb(image)
 
 
-def read_square(source: bytes | str | os.PathLike[str], crop: CenterCrop, name: str = "") -> npt.NDArray[np.uint8]:
-    r"""Decode an image to a square of one size; a large JPEG is decoded at a fraction of its size.
-
-    Raw pixels behind a short header, as :meth:`~longtail.data.dataset.Split.from_arrays` and ``longtail prepare`` store
-    them, are copied without a decoder.
-
-    Args:
-        source: The encoded bytes, or the path of a file.
-        crop: The size and interpolation of the square.
-        name: Its name in errors; the path when not given.
-
-    Returns:
-        Array of shape (size, size, 3).
-
-    Raises:
-        UnreadableImageError: As for :func:`decode`.
-
-    Example:
-        >>> read_square(b"P5\n2 1\n255\n" + bytes([7, 7]), CenterCrop(1)).tolist()
-        [[[7, 7, 7]]]
-    """
-    raw = _raw_pixels(source) if isinstance(source, bytes) else None
-    if raw is not None:
-        return _square_of_raw(raw, crop)
-    with opened(source, name) as image:
-        extent = shrink(image, crop.shorter)
-        image.load()
-        if extent is None:
-            return to_uint8(to_rgb(_upright(image)), crop)
-        # Turned last: until then the filling of a drafted JPEG is at the right and lower edges.
-        return np.array(_upright(_scaled(to_rgb(image), extent, crop)), dtype=np.uint8)
-
-
-def square_of(image: object, crop: CenterCrop, name: str = "") -> npt.NDArray[np.uint8]:
-    """Bring an image of any kind to a square, uint8 (size, size, 3).
-
-    Args:
-        image: A path, encoded bytes, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3).
-        crop: The size and interpolation of the square.
-        name: As for :func:`read_square`.
-
-    Raises:
-        LongtailError: It is none of these, or cannot be decoded.
-    """
-    if isinstance(image, (bytes, str, os.PathLike)):
-        return read_square(image, crop, name)
-    if isinstance(image, np.ndarray):
-        pixels = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
-        has_shape = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
-        if pixels.dtype != np.uint8 or not has_shape or not pixels.size:
-            raise LongtailError(
-                f"an array of {image.dtype} of shape {image.shape} is not an image: give uint8 (H, W, 3) or (H, W)."
-            )
-        image = Image.fromarray(np.ascontiguousarray(pixels))
-    if not isinstance(image, Image.Image):
-        raise LongtailError(f"{type(image).__name__} is not an image: give paths, Pillow images or uint8 arrays.")
-    return to_uint8(to_rgb(image), crop)
-
-
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any Pillow mode to ``"RGB"``; transparency is laid over white.
 
@@ -278,31 +181,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def to_uint8(image: Image.Image, crop: CenterCrop) -> npt.NDArray[np.uint8]:
-    """Scale the shorter side of an RGB image and crop the central square.
-
-    An image that is ``size`` x ``size`` already is left alone. Scaling is done with anti-aliasing.
-
-    Args:
-        image: An RGB image.
-        crop: The size and interpolation of the square.
-
-    Returns:
-        Array of shape (size, size, 3).
-
-    Example:
-        >>> to_uint8(Image.new("RGB", (300, 200)), CenterCrop(56, 64)).shape
-        (56, 56, 3)
-    """
-    corner = _whole_corner(image.size, crop)
-    if corner is None:
-        image = _scaled(image, image.size, crop)
-    elif image.size != (crop.size, crop.size):
-        left, top = corner
-        image = image.crop((left, top, left + crop.size, top + crop.size))
-    return np.array(image, dtype=np.uint8)
 
 
 def has_own_range(image: Image.Image) -> bool:
@@ -378,75 +256,18 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         (9, 9, 9)
     """
     image.load()
-    return to_rgb(_upright(image))
+    return to_rgb(upright(image))
 
 
-def shrink(image: Image.Image, shorter: int) -> tuple[float, float] | None:
-    """Let a JPEG be decoded at a half, a quarter or an eighth of its size.
-
-    The shorter side keeps more pixels than ``shorter``, so that a resampling filter always takes the last step.
-
-    Returns:
-        Width and height of the picture within the decoded pixels, of which the last ones may be filling; None if the
-        whole image is decoded.
-    """
-    if image.format not in {"JPEG", "MPO"}:
-        return None
-    enough, before = math.ceil(shorter * _SPARE), image.size
-    drafted = image.draft(None, (enough, enough))  # square, whatever the orientation
-    if drafted is None:
-        return None
-    extent = drafted[1][2:]
-    return None if extent == before else extent
-
-
-def _scaled(image: Image.Image, extent: tuple[float, float], crop: CenterCrop) -> Image.Image:
-    # One step instead of two: only pixels within the crop are computed, which keeps a panorama cheap.
-    width, height = extent
-    side = min(extent) * crop.size / crop.shorter
-    left, top = (width - side) / 2, (height - side) / 2
-    method = Image.Resampling[crop.interpolation.upper()]
-    return image.resize((crop.size, crop.size), method, box=(left, top, left + side, top + side))
-
-
-def _whole_corner(shape: tuple[int, int], crop: CenterCrop) -> tuple[int, int] | None:
-    """Return left and top of the square if it can be cut out without scaling, else None.
+def upright(image: Image.Image) -> Image.Image:
+    """Turn an image by its EXIF orientation.
 
     Example:
-        >>> crop = CenterCrop(224, 256)
-        >>> _whole_corner((256, 256), crop), _whole_corner((256, 255), crop), _whole_corner((224, 224), crop)
-        ((16, 16), None, (0, 0))
+        >>> image = Image.new("RGB", (30, 10))
+        >>> image.getexif()[0x0112] = 6  # the camera was held upright
+        >>> upright(image).size
+        (10, 30)
     """
-    (width, height), size = shape, crop.size
-    if shape == (size, size):
-        return 0, 0
-    whole = min(shape) == crop.shorter and (width - size) % 2 == 0 and (height - size) % 2 == 0
-    return ((width - size) // 2, (height - size) // 2) if whole else None
-
-
-def _square_of_raw(raw: npt.NDArray[np.uint8], crop: CenterCrop) -> npt.NDArray[np.uint8]:
-    height, width = raw.shape[:2]
-    corner = _whole_corner((width, height), crop)
-    if corner is None:
-        return to_uint8(to_rgb(Image.fromarray(raw)), crop)
-    left, top = corner
-    square = raw[top : top + crop.size, left : left + crop.size]
-    return square.copy() if raw.ndim == 3 else np.repeat(square[..., None], 3, axis=2)
-
-
-def _raw_pixels(data: bytes) -> npt.NDArray[np.uint8] | None:
-    """Return the pixels of a PGM or PPM written by this package, (H, W) or (H, W, 3), read-only; else None."""
-    header = _RAW_HEADER.match(data)
-    if header is None:
-        return None
-    kind, width, height = (int(number) for number in header.groups())
-    shape = (height, width) if kind == 5 else (height, width, 3)
-    if not 0 < width * height <= max_pixels() or len(data) - header.end() != int(np.prod(shape)):
-        return None  # left to Pillow's error
-    return np.frombuffer(data, dtype=np.uint8, offset=header.end()).reshape(shape)
-
-
-def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # a broken EXIF block says nothing about the pixels

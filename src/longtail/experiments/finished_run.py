@@ -80,7 +80,7 @@ class FinishedRun:
             source: SOURCE of the images, for the list of the cache; the run's own when not given.
         """
         device, data = self.engine.device, self.config.data
-        decoders = {name: Decoder(split, self.info.preprocessing.crop) for name, split in splits.items()}
+        decoders = {name: Decoder(split, self.info.preprocessing.square) for name, split in splits.items()}
         # Augmentation decides the size of training images alone, and these have their size already.
         transform = make_transform(replace(data, augmentation="none"))
         return FeatureStore(

@@ -381,7 +381,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         stages += [(self.retrain_sampler, self.retrain_epochs)] if self.retrain_epochs else []
         if self.train_backbone and looks is not None:
             change = BatchTransform(looks.mean, looks.std, augmentation=self.augmentation, size=looks.size)
-            images = ImageInputs(sklearn_model.HostLoader(stack_images(rows, looks.crop), labels, device), change)
+            images = ImageInputs(sklearn_model.HostLoader(stack_images(rows, looks.square), labels, device), change)
             yield self.model_, images, *stages.pop(0), self.lr or _NETWORK_LR
         if stages:
             stored = StoredFeatures(self._features(rows)[None], labels.to(device))
@@ -402,11 +402,11 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         engine = LocalEngine(device, TrainingConfig(precision="fp32", channels_last=False, engine=self.engine))
         transform = BatchTransform(look.mean, look.std)
         if not all(isinstance(row, str | os.PathLike) for row in rows):
-            images = ImageInputs(sklearn_model.MemoryLoader(rows, look.crop, device), transform)
+            images = ImageInputs(sklearn_model.MemoryLoader(rows, look.square, device), transform)
             network = compile_backbone(model, look, images=len(rows), engine=self.engine)
             return backbone_pass(engine, network, images, torch.arange(len(rows)))[0]
         paths = [os.path.abspath(path) for path in rows]  # noqa: PTH100 - a thousand of them, as they were written
-        decoder = Decoder(Split.from_files(paths, np.zeros(len(paths), np.int64)), look.crop)
+        decoder = Decoder(Split.from_files(paths, np.zeros(len(paths), np.int64)), look.square)
         is_kept = not self.train_backbone and len(paths) >= _STORED
         store = FeatureStore(
             engine=engine,

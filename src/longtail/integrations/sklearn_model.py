@@ -15,9 +15,9 @@ from PIL import Image
 from pydantic import Field, TypeAdapter
 from torch import Tensor
 
-from longtail.data.decode import CenterCrop
 from longtail.data.loading.loaders import Loader
 from longtail.data.loading.workers import ImagesLike, stack_images
+from longtail.data.square import Square
 from longtail.errors import LongtailError
 from longtail.files import read_json
 from longtail.models import LongTailModel, build_model
@@ -100,17 +100,17 @@ class MemoryLoader(Loader):
 
     Args:
         images: As :func:`~longtail.data.loading.workers.stack_images` takes them.
-        crop: The size and interpolation of the square.
+        square: The size and interpolation of the square.
         device: Where batches go.
     """
 
-    def __init__(self, images: ImagesLike, crop: CenterCrop, device: torch.device) -> None:
+    def __init__(self, images: ImagesLike, square: Square, device: torch.device) -> None:
         super().__init__(torch.zeros(len(images), dtype=torch.int64), device)
-        self.images, self.crop = images, crop
+        self.images, self.square = images, square
 
     def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
         for rows in parts:
-            yield stack_images([self.images[row] for row in rows.tolist()], self.crop).to(self.device)
+            yield stack_images([self.images[row] for row in rows.tolist()], self.square).to(self.device)
 
 
 def refuse_images(rows: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Final, TypeAlias
 from pydantic import Field
 from torch import Tensor
 
-from longtail.data.decode import CenterCrop, Interpolation
+from longtail.data.square import Interpolation, Square
 from longtail.data.transforms.augmentation import BatchTransform
 
 MAX_SIDE: Final = 4096
@@ -47,9 +47,9 @@ class Preprocessing:
         return replace(self, size=side, resize=self.resize and round(side * self.resize / self.size))
 
     @property
-    def crop(self) -> CenterCrop:
+    def square(self) -> Square:
         """The square that an image is brought to before it is normalized."""
-        return CenterCrop(self.size, self.resize, self.interpolation)
+        return Square(self.size, self.resize, self.interpolation)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return the network's input, float32, for uint8 images of shape (N, 3, H, W): what training did.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import torch
 from torch import nn
 
-from longtail.data.decode import Interpolation
+from longtail.data.square import Interpolation
 from longtail.device import prepare_torchvision
 from longtail.errors import LongtailError
 from longtail.models.preprocessing import Preprocessing

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 
 from longtail.config.schema import EngineName
-from longtail.data.decode import square_of
 from longtail.data.loading.workers import read_ahead
+from longtail.data.square import square_of
 from longtail.device import cores
 from longtail.errors import LongtailError, UsageError
 from longtail.models import LongTailModel
@@ -44,7 +44,7 @@ def read_item(item: Item, preprocessing: Preprocessing) -> Item:
     if item.problem:
         return item
     try:
-        return item._replace(source=square_of(item.source, preprocessing.crop, item.name))
+        return item._replace(source=square_of(item.source, preprocessing.square, item.name))
     except LongtailError as error:
         return item._replace(problem=str(error))
 

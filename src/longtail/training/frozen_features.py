@@ -295,7 +295,7 @@ class FeatureStore:
         transform = self.inputs[name].transform
         return compile_backbone(
             self.model,
-            Preprocessing(transform.output_side(decoder.crop.size), transform.mean, transform.std),
+            Preprocessing(transform.output_side(decoder.square.size), transform.mean, transform.std),
             images=self.passes or sum(len(decoder.split) for decoder in self.decoders.values()),
             engine=config.engine,
             precision="bf16" if config.precision == "bf16" else "fp32",

@@ -18,12 +18,13 @@ from longtail.counts import ClassCounts, GroupName, IntArray
 from longtail.data.audit.probe import UNREADABLE, drop_unreadable
 from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import ImageData, Split
-from longtail.data.decode import CenterCrop, open_image
+from longtail.data.decode import open_image
 from longtail.data.loading.loaders import ResidentBudget, SinglePassLoader, build_loader
 from longtail.data.loading.workers import Decoder
 from longtail.data.sources.huggingface import reachable
 from longtail.data.sources.registry import load_source
 from longtail.data.splits import assign_folds, carve, describe_never_judged, never_judged
+from longtail.data.square import Square
 from longtail.data.subsets import cut_long_tailed
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.device import accelerator_name
@@ -104,8 +105,8 @@ def without_unreadable(config: DataConfig, data: ImageData, reporter: Reporter |
     if not config.skip_unreadable:
         return data
     with (reporter or Reporter(quiet=True)).bar("looking at images", sum(map(len, data.splits.values()))) as bar:
-        crop = CenterCrop(config.image_size, config.resize, config.interpolation)
-        return drop_unreadable(data, crop, tick=bar.tick)
+        square = Square(config.image_size, config.resize, config.interpolation)
+        return drop_unreadable(data, square, tick=bar.tick)
 
 
 def prepare_data(
@@ -232,7 +233,7 @@ def make_decoder(split: Split, name: str, data: DataConfig) -> Decoder:
     # Boxes of any size are cut out of a training image, so all of it is kept; others are cut to size here.
     boxes = name == "train" and data.augmentation == "random-resized-crop"
     side = (data.resize or data.image_size) if boxes else data.image_size
-    return Decoder(split, CenterCrop(side, data.resize, data.interpolation))
+    return Decoder(split, Square(side, data.resize, data.interpolation))
 
 
 def make_inputs(

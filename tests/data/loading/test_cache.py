@@ -18,13 +18,13 @@ from PIL import Image
 from torch import Tensor
 
 from longtail.data.dataset import Split
-from longtail.data.decode import CenterCrop
 from longtail.data.loading import cache
 from longtail.data.loading.cache import cached_images, kept_on_disk
 from longtail.data.loading.cache_folder import Contents, cache_root
 from longtail.data.loading.loaders import ResidentBudget, build_loader
 from longtail.data.loading.workers import Decoder, decode_all
 from longtail.data.sources.registry import load_source
+from longtail.data.square import Square
 from longtail.errors import LongtailError
 
 SOURCES = Path(__file__).parents[3] / "src"
@@ -49,7 +49,7 @@ def cached(split: Split, size: int = SIZE, resize: int | None = None) -> tuple[T
     """The images, how many of them were decoded, and what was said."""
     ticks: list[None] = []
     messages: list[str] = []
-    images = cached_images(Decoder(split, CenterCrop(size, resize)), lambda: ticks.append(None), messages.append)
+    images = cached_images(Decoder(split, Square(size, resize)), lambda: ticks.append(None), messages.append)
     return images, len(ticks), messages
 
 
@@ -141,7 +141,7 @@ def test_a_small_set_leaves_no_file(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_the_loader_uses_it_unless_told_not_to(folder: Path, keep: bool) -> None:
-    decoder = Decoder(split_of(), CenterCrop(SIZE))
+    decoder = Decoder(split_of(), Square(SIZE))
     for _ in range(2):
         budget = ResidentBudget(torch.device("cpu"), 1.0)
         loader = build_loader(decoder, torch.device("cpu"), workers=0, budget=budget, cache=keep)
@@ -224,7 +224,7 @@ def test_the_least_recently_used_files_make_room(folder: Path, monkeypatch: pyte
     assert ages[1].exists()
     assert not ages[2].exists()
     assert len(stored(folder)) == 2
-    assert torch.equal(images, decode_all(Decoder(split_of(2), CenterCrop(SIZE)))), "a map outlives its file"
+    assert torch.equal(images, decode_all(Decoder(split_of(2), Square(SIZE)))), "a map outlives its file"
 
 
 def test_using_a_file_makes_it_recent(folder: Path) -> None:
@@ -276,13 +276,13 @@ def test_a_limit_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 OTHER = """
 import os, sys, time
 import numpy as np
-from longtail.data.decode import CenterCrop
+from longtail.data.square import Square
 from longtail.data.loading import cache
 from longtail.data.loading.workers import Decoder
 from longtail.data.dataset import Split
 cache.SMALLEST_BYTES = 0
 pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
-decoder = Decoder(Split.from_arrays(pixels, [0] * 12), CenterCrop(8))
+decoder = Decoder(Split.from_arrays(pixels, [0] * 12), Square(8))
 ticks = []
 def tick():
     ticks.append(None)
@@ -329,6 +329,6 @@ def test_a_killed_process_leaves_nothing_that_stays(folder: Path, then: str) -> 
     assert stored(folder) == []
     assert len(stored(folder, "unfinished")) == 1
     split = split_of() if then == "the same set" else split_of(1)
-    assert torch.equal(cached(split)[0], decode_all(Decoder(split, CenterCrop(SIZE))))
+    assert torch.equal(cached(split)[0], decode_all(Decoder(split, Square(SIZE))))
     assert stored(folder, "unfinished") == []
     assert len(stored(folder)) == 1

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from longtail.data.dataset import Split
-from longtail.data.decode import CenterCrop
 from longtail.data.loading import loaders
 from longtail.data.loading.loaders import (
     ResidentBudget,
@@ -22,6 +21,7 @@ from longtail.data.loading.loaders import (
 )
 from longtail.data.loading.workers import Decoder, decode_all
 from longtail.data.sources.registry import load_source
+from longtail.data.square import Square
 from longtail.device import default_workers
 from longtail.errors import LongtailError
 
@@ -36,7 +36,7 @@ def split() -> Split:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streaming_gives_what_resident_gives(split: Split, workers: int) -> None:
-    decoder = Decoder(split, CenterCrop(8))
+    decoder = Decoder(split, Square(8))
     resident = build_loader(decoder, CPU, workers=workers, budget=ResidentBudget(CPU, 1.0))
     streaming = build_loader(decoder, CPU, workers=workers, budget=ResidentBudget(CPU, 0.0))
     assert isinstance(resident, ResidentLoader)
@@ -52,7 +52,7 @@ def test_streaming_gives_what_resident_gives(split: Split, workers: int) -> None
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_a_single_pass_gives_what_resident_gives(split: Split, threads: int, batch_size: int) -> None:
-    decoder = Decoder(split, CenterCrop(8))
+    decoder = Decoder(split, Square(8))
     resident = ResidentLoader(decode_all(decoder), torch.from_numpy(split.labels.copy()), CPU)
     single = SinglePassLoader(decoder, CPU, threads)
     assert single.large_batch == resident.large_batch
@@ -71,7 +71,7 @@ def test_a_single_pass_that_is_left_early_decodes_no_more(split: Split, monkeypa
             decoded.append(row)
             return super().__call__(row)
 
-    batches = SinglePassLoader(Counting(split, CenterCrop(8)), CPU, 1).batches(torch.arange(11), 1)
+    batches = SinglePassLoader(Counting(split, Square(8)), CPU, 1).batches(torch.arange(11), 1)
     next(batches)
     batches.close()
     assert decoded[0] == 0
@@ -79,7 +79,7 @@ def test_a_single_pass_that_is_left_early_decodes_no_more(split: Split, monkeypa
 
 
 def test_labels_and_rows_belong_to_the_images(split: Split) -> None:
-    loader = build_loader(Decoder(split, CenterCrop(8)), CPU, workers=0, budget=ResidentBudget(CPU))
+    loader = build_loader(Decoder(split, Square(8)), CPU, workers=0, budget=ResidentBudget(CPU))
     (batch,) = loader.batches(torch.tensor([5, 1]), 8)
     assert batch.rows.tolist() == [5, 1]
     assert batch.labels.tolist() == [2, 1]
@@ -97,7 +97,7 @@ def test_a_damaged_image_stops_with_its_name(gigabytes: float, tmp_path: Path) -
     train = load_source(f"folder:{tmp_path}").splits["train"]
 
     def read_all() -> None:
-        loader = build_loader(Decoder(train, CenterCrop(8)), CPU, workers=1, budget=ResidentBudget(CPU, gigabytes))
+        loader = build_loader(Decoder(train, Square(8)), CPU, workers=1, budget=ResidentBudget(CPU, gigabytes))
         list(loader.batches(torch.arange(4), 2))
 
     with pytest.raises(LongtailError, match=r"1\.png") as caught:
@@ -108,7 +108,7 @@ def test_a_damaged_image_stops_with_its_name(gigabytes: float, tmp_path: Path) -
 def test_splits_share_one_budget(split: Split) -> None:
     """Two of three splits of 2,112 bytes fit 5,000: the third would take what the network needs."""
     budget = ResidentBudget(CPU, 5e-6)
-    kinds = [type(build_loader(Decoder(split, CenterCrop(8)), CPU, workers=0, budget=budget)) for _ in range(3)]
+    kinds = [type(build_loader(Decoder(split, Square(8)), CPU, workers=0, budget=budget)) for _ in range(3)]
     assert kinds == [ResidentLoader, ResidentLoader, StreamingLoader]
 
 
@@ -127,7 +127,7 @@ def test_images_for_a_gpu_have_to_fit_the_host_and_what_other_runs_leave(monkeyp
 
 def test_every_core_decodes_unless_others_need_it(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("longtail.device.cores", lambda: 16)
-    loader = build_loader(Decoder(split, CenterCrop(8)), CPU, workers=None, budget=ResidentBudget(CPU, 0.0))
+    loader = build_loader(Decoder(split, Square(8)), CPU, workers=None, budget=ResidentBudget(CPU, 0.0))
     assert isinstance(loader, StreamingLoader)
     assert loader.workers == 16
     for jobs, processes, workers in (("2", "", 8), ("2", "4", 2), ("", "8", 2), ("16", "4", 1)):
@@ -140,12 +140,12 @@ def test_every_core_decodes_unless_others_need_it(split: Split, monkeypatch: pyt
 def test_all_rows_are_decoded_and_counted(count: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (count, 2, 2, 3)).astype(np.uint8)
     ticks: list[None] = []
-    decoded = decode_all(Decoder(Split.from_arrays(pixels, [0] * count), CenterCrop(2)), lambda: ticks.append(None))
+    decoded = decode_all(Decoder(Split.from_arrays(pixels, [0] * count), Square(2)), lambda: ticks.append(None))
     assert torch.equal(decoded, torch.from_numpy(pixels).permute(0, 3, 1, 2))
     assert len(ticks) == count
 
 
 def test_a_single_pass_over_no_images_has_one_empty_batch() -> None:
     split = Split.from_arrays(np.zeros((2, 4, 4), np.uint8), [0, 1])
-    loader = loaders.SinglePassLoader(Decoder(split, CenterCrop(4)), torch.device("cpu"))
+    loader = loaders.SinglePassLoader(Decoder(split, Square(4)), torch.device("cpu"))
     assert [len(batch.images) for batch in loader.batches(torch.arange(0), 3)] == [0]

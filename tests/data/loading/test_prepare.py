@@ -20,10 +20,10 @@ from filelock import FileLock
 from PIL import Image
 
 from longtail.data.dataset import ImageData
-from longtail.data.decode import CenterCrop
 from longtail.data.loading import prepare as resized
 from longtail.data.loading.prepare import write_resized
 from longtail.data.sources.registry import load_source
+from longtail.data.square import Square
 from longtail.errors import LongtailError
 
 SOURCES = Path(__file__).parents[3] / "src"
@@ -66,7 +66,7 @@ def test_the_images_are_those_that_training_would_have_made(
         for row in range(len(split)):
             assert there.path(row) == split.path(row)
             assert there.image(row).size == (16, 16)
-            assert np.array_equal(there.pixels(row, CenterCrop(16)), split.pixels(row, CenterCrop(16)))
+            assert np.array_equal(there.pixels(row, Square(16)), split.pixels(row, Square(16)))
         table = pa.ipc.open_stream(tmp_path / "small" / name / "data-00000-of-00001.arrow")
         sizes = [batch.num_rows for batch in table]
         assert max(sizes) == min(len(split), max(1, batch_bytes // (3 * 16**2)))
@@ -89,7 +89,7 @@ def test_other_tools_read_it_too(photos: ImageData, tmp_path: Path) -> None:
     write_resized(photos, tmp_path / "small", 16, workers=0)
     saved = datasets.load_from_disk(str(tmp_path / "small"))
     assert saved["train"].features["label"].names == ["cat", "lynx", "margay"]
-    assert np.array_equal(np.asarray(saved["test"][1]["image"]), photos.splits["test"].pixels(1, CenterCrop(16)))
+    assert np.array_equal(np.asarray(saved["test"][1]["image"]), photos.splits["test"].pixels(1, Square(16)))
 
 
 def test_embedded_images_keep_the_names_they_had(tmp_path: Path) -> None:

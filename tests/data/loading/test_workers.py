@@ -18,10 +18,10 @@ import pytest
 import torch
 
 from longtail.data.dataset import Split
-from longtail.data.decode import CenterCrop
 from longtail.data.loading import loaders
 from longtail.data.loading.loaders import ResidentLoader, StreamingLoader
 from longtail.data.loading.workers import Decoder
+from longtail.data.square import Square
 from longtail.errors import LongtailError
 
 SOURCES = Path(__file__).parents[3] / "src"
@@ -35,7 +35,7 @@ LABELS = torch.arange(23)
 
 
 def streaming(workers: int = 2, *, keep_workers: bool = True) -> StreamingLoader:
-    decoder = Decoder(Split.from_arrays(PIXELS, LABELS.tolist()), CenterCrop(8))
+    decoder = Decoder(Split.from_arrays(PIXELS, LABELS.tolist()), Square(8))
     return StreamingLoader(decoder, LABELS, CPU, workers, keep_workers=keep_workers)
 
 
@@ -169,13 +169,13 @@ PARENT = """
 import sys, time
 import numpy as np, psutil, torch
 import torch.utils.data._utils.worker as worker
-from longtail.data.decode import CenterCrop
+from longtail.data.square import Square
 from longtail.data.dataset import Split
 from longtail.data.loading.workers import Decoder
 from longtail.data.loading.loaders import StreamingLoader
 worker.MP_STATUS_CHECK_INTERVAL = 0.2  # seconds between two looks at the parent
 split = Split.from_arrays(np.zeros((8, 4, 4, 3), np.uint8), [0] * 8)
-loader = StreamingLoader(Decoder(split, CenterCrop(4)), torch.zeros(8).long(), torch.device("cpu"), 2)
+loader = StreamingLoader(Decoder(split, Square(4)), torch.zeros(8).long(), torch.device("cpu"), 2)
 batches = loader.batches(torch.arange(8), 2)
 next(batches)
 print(*(child.pid for child in psutil.Process().children()), flush=True)

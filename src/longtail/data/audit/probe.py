@@ -14,7 +14,8 @@ from PIL import Image
 
 from longtail.data.audit.near_copies import look_hash, pixel_digest
 from longtail.data.dataset import Encoded, Finding, ImageData, Split
-from longtail.data.decode import CenterCrop, has_own_range, opened, upright_rgb
+from longtail.data.decode import has_own_range, opened, upright_rgb
+from longtail.data.square import Square
 from longtail.device import cores
 from longtail.errors import LongtailError, UnreadableImageError, listed
 
@@ -145,14 +146,14 @@ def _is_transparent(image: Image.Image) -> bool:
     return "transparency" in image.info and bool(image.convert("RGBA").getchannel("A").getextrema()[0] != 255)
 
 
-def drop_unreadable(data: ImageData, crop: CenterCrop, *, tick: Callable[[], object] = lambda: None) -> ImageData:
+def drop_unreadable(data: ImageData, square: Square, *, tick: Callable[[], object] = lambda: None) -> ImageData:
     """Decode every image once, as training does, and leave out those that cannot be decoded.
 
     Labels do not change, even if a class loses all of its images.
 
     Args:
         data: The source.
-        crop: The size and interpolation of the training images.
+        square: The size and interpolation of the training images.
         tick: Called once per image.
 
     Returns:
@@ -165,13 +166,13 @@ def drop_unreadable(data: ImageData, crop: CenterCrop, *, tick: Callable[[], obj
     Example:
         >>> from longtail.data.sources.registry import load_source
         >>> digits = load_source("digits")
-        >>> drop_unreadable(digits, CenterCrop(8)) is digits
+        >>> drop_unreadable(digits, Square(8)) is digits
         True
     """
 
     def is_readable(split: Split, row: int) -> bool:
         try:
-            split.pixels(row, crop)
+            split.pixels(row, square)
         except UnreadableImageError:  # the finding names it
             return False
         finally:

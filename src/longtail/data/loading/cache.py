@@ -53,12 +53,12 @@ def cached_images(
         LongtailError: An image cannot be read, or ``$LONGTAIL_CACHE_GB`` is not a number.
 
     Example:
-        >>> from longtail.data.decode import CenterCrop
+        >>> from longtail.data.square import Square
         >>> from longtail.data.sources.registry import load_source
-        >>> cached_images(Decoder(load_source("digits").splits["test"], CenterCrop(8))).shape
+        >>> cached_images(Decoder(load_source("digits").splits["test"], Square(8))).shape
         torch.Size([359, 3, 8, 8])
     """
-    count, size = len(decoder.split), decoder.crop.size
+    count, size = len(decoder.split), decoder.square.size
     shape, needed = (count, 3, size, size), count * 3 * size**2
     if needed < SMALLEST_BYTES:
         return decode_all(decoder, tick)
@@ -225,5 +225,5 @@ def image_key(decoder: Decoder) -> str:
 
 def scaling(decoder: Decoder) -> str:
     """Describe how pixels are computed from a stored image, including the version of Pillow, which matters."""
-    crop = decoder.crop
-    return f"{FORMAT} {PIL.__version__} {crop.resize} {crop.size} {crop.interpolation}"
+    square = decoder.square
+    return f"{FORMAT} {PIL.__version__} {square.resize} {square.size} {square.interpolation}"

@@ -145,9 +145,9 @@ class SinglePassLoader(Loader):
 
     Example:
         >>> from longtail.data.dataset import Split
-        >>> from longtail.data.decode import CenterCrop
+        >>> from longtail.data.square import Square
         >>> split = Split.from_arrays(torch.zeros(5, 4, 4, dtype=torch.uint8).numpy(), [0, 0, 1, 1, 1])
-        >>> loader = SinglePassLoader(Decoder(split, CenterCrop(4)), torch.device("cpu"))
+        >>> loader = SinglePassLoader(Decoder(split, Square(4)), torch.device("cpu"))
         >>> [tuple(batch.images.shape) for batch in loader.batches(torch.arange(5), 3)]
         [(3, 3, 4, 4), (2, 3, 4, 4)]
     """
@@ -156,7 +156,7 @@ class SinglePassLoader(Loader):
         super().__init__(torch.from_numpy(decoder.split.labels.copy()), device)
         self.decoder = decoder
         self.threads = max(1, default_workers() if threads is None else threads)
-        self.large_batch = forward_batch(device, decoder.crop.size)
+        self.large_batch = forward_batch(device, decoder.square.size)
 
     def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
         # A batch, and more of small ones, or threads would be idle.
@@ -169,7 +169,7 @@ class SinglePassLoader(Loader):
 
     def _pieces(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, range, list[int]]]:
         """Yield the images of each batch, still empty, with places of some of them and the rows that belong there."""
-        size = self.decoder.crop.size
+        size = self.decoder.square.size
         for part in parts:
             images, rows = torch.empty(len(part), 3, size, size, dtype=torch.uint8), part.tolist()
             for at in range(0, max(1, len(rows)), _PIECE):
@@ -262,7 +262,7 @@ def build_loader(
         warn: Called with a sentence if the decoded images cannot be kept on disk.
     """
     labels = torch.from_numpy(decoder.split.labels.copy())
-    needed = len(decoder.split) * 3 * decoder.crop.size**2
+    needed = len(decoder.split) * 3 * decoder.square.size**2
     if not budget.take(needed):
         workers = default_workers() if workers is None else workers
         return StreamingLoader(decoder, labels, device, workers, keep_workers=keep_workers)

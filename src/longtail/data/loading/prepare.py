@@ -15,9 +15,9 @@ import torch
 from filelock import FileLock, Timeout
 
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split, portable_pixmap
-from longtail.data.decode import CenterCrop
 from longtail.data.loading.workers import Block, BlockReader, Decoder
 from longtail.data.sources.huggingface import hidden_progress_bars
+from longtail.data.square import Square
 from longtail.device import cores
 from longtail.errors import LongtailError, UsageError
 
@@ -158,7 +158,7 @@ def _write_split(
     skipped: list[str] = []
     with table.open("wb") as file:
         with pa.ipc.new_stream(file, schema) as writer:
-            for rows, block in _pieces(Decoder(split, CenterCrop(size)), cores() if workers is None else workers):
+            for rows, block in _pieces(Decoder(split, Square(size)), cores() if workers is None else workers):
                 if block.problems and not skip_bad:
                     raise block.problems[min(block.problems)]
                 writer.write_table(_piece(split, rows, block, schema))
@@ -173,7 +173,7 @@ def _write_split(
 def _pieces(decoder: Decoder, workers: int) -> Iterator[tuple[range, Block]]:
     """Decode a split in order; yield rows and their pixels, as many at a time as a batch of the table takes."""
     every = range(len(decoder.split))
-    most = max(1, BATCH_BYTES // (3 * decoder.crop.size**2))
+    most = max(1, BATCH_BYTES // (3 * decoder.square.size**2))
     step = min(_BLOCK_ROWS, most)
     parts = [list(every[start : start + step]) for start in every[::step]]
     blocks = BlockReader(decoder, workers=min(workers, len(parts))).blocks(parts)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from longtail.data.dataset import Split
-from longtail.data.decode import CenterCrop, square_of
+from longtail.data.square import Square, square_of
 from longtail.device import cores
 from longtail.errors import LongtailError
 
@@ -34,11 +34,11 @@ class Decoder:
 
     Args:
         split: Rows to decode.
-        crop: The size and interpolation of the square.
+        square: The size and interpolation of the square.
     """
 
     split: Split
-    crop: CenterCrop
+    square: Square
 
     def __call__(self, row: int) -> npt.NDArray[np.uint8]:
         """Return uint8 (3, size, size)."""
@@ -46,7 +46,7 @@ class Decoder:
 
     def pixels(self, row: int) -> npt.NDArray[np.uint8]:
         """Return uint8 (size, size, 3), the memory layout of decoders."""
-        return self.split.pixels(row, self.crop)
+        return self.split.pixels(row, self.square)
 
 
 def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None, *, out: Tensor | None = None) -> Tensor:
@@ -57,7 +57,7 @@ def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None, *, o
         tick: Called once per image.
         out: Tensor to write to; a new one when not given.
     """
-    count, size = len(decoder.split), decoder.crop.size
+    count, size = len(decoder.split), decoder.square.size
     images = torch.empty(count, 3, size, size, dtype=torch.uint8) if out is None else out
     target = images.numpy()
 
@@ -128,7 +128,7 @@ class BlockReader:
 
     Example:
         >>> split = Split.from_arrays(np.full((5, 4, 4), 7, np.uint8), [0, 0, 1, 1, 1])
-        >>> reader = BlockReader(Decoder(split, CenterCrop(4)), workers=0)
+        >>> reader = BlockReader(Decoder(split, Square(4)), workers=0)
         >>> [tuple(block.pixels.shape) for block in reader.blocks([[0, 4], [1, 2, 3]])]
         [(2, 4, 4, 3), (3, 4, 4, 3)]
     """
@@ -169,7 +169,7 @@ class _Blocks(Dataset[Block]):
         self.decoder = decoder
 
     def __getitem__(self, rows: list[int]) -> Block:
-        size = self.decoder.crop.size
+        size = self.decoder.square.size
         pixels = np.zeros((len(rows), size, size, 3), dtype=np.uint8)
         problems: dict[int, LongtailError] = {}
         for position, row in enumerate(rows):
@@ -194,13 +194,13 @@ def leave_if_orphaned(_worker: int) -> None:
 ImagesLike: TypeAlias = Sequence[str | os.PathLike[str] | Image.Image | npt.NDArray[Any]] | npt.NDArray[Any]
 
 
-def stack_images(images: ImagesLike, crop: CenterCrop) -> Tensor:
+def stack_images(images: ImagesLike, square: Square) -> Tensor:
     """Bring images in memory or files to one square size: the shorter side is scaled, then the center is cropped.
 
     Args:
         images: Paths, Pillow images and uint8 arrays (H, W) or (H, W, 3), in any mixture; or one uint8 array
             (N, H, W) or (N, H, W, 3).
-        crop: The size and interpolation of the square.
+        square: The size and interpolation of the square.
 
     Returns:
         uint8 (N, 3, size, size).
@@ -209,11 +209,11 @@ def stack_images(images: ImagesLike, crop: CenterCrop) -> Tensor:
         LongtailError: A file is not a readable image, or a value is none of these.
 
     Example:
-        >>> stack_images([Image.new("L", (40, 20)), np.zeros((8, 8), np.uint8)], CenterCrop(16)).shape
+        >>> stack_images([Image.new("L", (40, 20)), np.zeros((8, 8), np.uint8)], Square(16)).shape
         torch.Size([2, 3, 16, 16])
     """
     with ThreadPoolExecutor() as pool:
-        squares = list(pool.map(partial(square_of, crop=crop), images))
+        squares = list(pool.map(partial(square_of, square=square), images))
     if not squares:
-        return torch.zeros(0, 3, crop.size, crop.size, dtype=torch.uint8)
+        return torch.zeros(0, 3, square.size, square.size, dtype=torch.uint8)
     return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
