@@ -42,6 +42,7 @@ _MEANINGS: Final = {
     "model.adapter-rank": "rank lora-rank r",
     "mode": "freeze frozen linear-probe linear-probing finetune fine-tune finetuning",
     "data.image-size": "img-size imgsz input-size size resolution crop-size image-resolution img res",
+    "data.fit": "fit letterbox padding pad squash stretch keep-aspect-ratio aspect-ratio resize-mode crop-mode",
     "data.augmentation": "aug augment augmentations transforms data-augmentation",
     "data.policy": "randaugment rand-augment autoaugment auto-augment aa",
     "data.validation-fraction": "val val-split val-fraction validation validation-split val-size validation-size",

@@ -91,7 +91,7 @@ def test_the_british_spelling_of_a_command_stays(cli: Cli) -> None:
 
 def test_the_help_of_train_explains_what_people_need_and_all_options_on_request(cli: Cli) -> None:
     short, text = cli("train", "--help").out, cli("train", "--help-all").out
-    assert len(re.findall(r"^  --", short, re.MULTILINE)) == 26 + 2  # and --help, --help-all
+    assert len(re.findall(r"^  --", short, re.MULTILINE)) == 27 + 2  # and --help, --help-all
     assert "--training.clip_norm" not in short
     for option in ("--data.imbalance_profile", "--stage2.schedule.warmup_epochs", "--training.clip_norm", "--epochs"):
         assert option in text
@@ -167,6 +167,8 @@ ONE_STAGE = ("train", "digits", "--recipe", "cifar-lt/ce", "--out", "never-made"
         ([*ONE_STAGE, "--batch_size", "32"], "'--batch-size'"),
         ([*ONE_STAGE, "--arch", "x"], "'--model.name'"),
         ([*ONE_STAGE, "--img-size", "64"], "'--data.image_size'"),
+        ([*ONE_STAGE, "--letterbox"], "'--data.fit'"),
+        ([*TRAIN, "--data.fit", "padd"], "'pad'"),
         ([*ONE_STAGE, "--loss", "gcl"], "'--stage1.loss.name'"),
         ([*ONE_STAGE, "--pretrained"], "'--model.pretrained' or '--model.weights'"),
         ([*ONE_STAGE, "--amp"], "'--training.precision'"),

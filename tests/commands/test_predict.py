@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from digit_photos import write_digits
+from PIL import Image
 
 Call = Callable[..., Any]
 
@@ -49,6 +52,36 @@ def test_predict_agrees_with_the_predictions_of_the_run(cli: Call, finished: Any
     rows = rows_of(out)
     assert [row["prediction"] for row in rows] == [str(label) for label in expected["prediction"]]
     assert [float(row["confidence"]) for row in rows] == pytest.approx(expected["confidence"], abs=1e-4)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_long_images_are_shown_to_predict_as_they_were_to_the_evaluation(
+    cli: Call, train: Call, tmp_path: Path, fit: str
+) -> None:
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        folder = tmp_path / "photos" / ("test" if number < 8 else "train") / ("cat", "lynx")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        shapes = Image.fromarray(rng.integers(0, 255, (2, 6, 3), dtype=np.uint8))
+        shapes.resize((90, 30) if number % 3 else (25, 70)).save(folder / f"{number:02}.jpg", quality=95)
+    assert train(tmp_path / "photos", "--data.fit", fit).status == 0
+    assert json.loads((tmp_path / "run" / "model.json").read_text())["preprocessing"]["fit"] == fit
+    expected = pq.read_table(tmp_path / "run" / "predictions.parquet").to_pydict()
+    out = tmp_path / "answers.csv"
+    assert cli("predict", tmp_path / "run", tmp_path / "photos" / "test", "--out", out, "--device", "cpu").status == 0
+    sure = dict(zip((Path(path).name for path in expected["path"]), expected["confidence"], strict=True))
+    answers = {Path(row["path"]).name: float(row["confidence"]) for row in rows_of(out)}
+    assert answers == pytest.approx(sure, abs=1e-4)
+    assert len(answers) == 8
+    # Shown in another way, the same images get other probabilities: the comparison above can fail.
+    info = json.loads((tmp_path / "run" / "model.json").read_text())
+    info["preprocessing"]["fit"] = "stretch" if fit == "crop" else "crop"
+    (tmp_path / "run" / "model.json").write_text(json.dumps(info))
+    assert cli("predict", tmp_path / "run", tmp_path / "photos" / "test", "--out", out, "--device", "cpu").status == 0
+    others = {Path(row["path"]).name: float(row["confidence"]) for row in rows_of(out)}
+    assert others != pytest.approx(sure, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,19 @@ def test_what_was_prepared_trains_as_the_originals_do(cli: Call, train: Call, ph
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
+def test_what_was_prepared_in_another_fit_trains_as_the_originals_do(
+    cli: Call, train: Call, photos: Path, tmp_path: Path, fit: str
+) -> None:
+    assert cli("prepare", photos, "--out", "small", "--size", 16, "--fit", fit).status == 0
+    losses = {}
+    for source, out, used in ((photos, "first", fit), ("hf:small", "second", fit), (photos, "third", "crop")):
+        options = ("--data.image_size", 16, "--stage1.batch_size", 8, "--data.validation_fraction", 0)
+        assert train(source, *options, "--data.fit", used, out=out).status == 0
+        losses[out] = next(csv.DictReader((tmp_path / out / "history.csv").open()))["train_loss"]
+    assert losses["first"] == losses["second"] != losses["third"]
+
+
 def test_a_bad_image_stops_unless_it_may_be_skipped(cli: Call, photos: Path) -> None:
     (photos / "lynx" / "3.jpg").write_bytes(b"no image")
     assert "lynx/3.jpg'" in cli("prepare", photos, "--out", "small", "--size", 16).complaint
@@ -65,6 +78,7 @@ def test_columns_of_a_table_can_be_named(cli: Call, photos: Path) -> None:
         (["prepare", "digits"], "--out"),
         (["prepare", "digits", "--out", "x", "--size", "big"], "--size "),
         (["prepare", "digits", "--out", "x", "--size", "0"], "--size"),
+        (["prepare", "digits", "--out", "x", "--fit", "padd"], "'pad'"),
     ],
 )
 def test_wrong_words_are_one_sentence(cli: Call, words: list[str], keyword: str) -> None:

@@ -9,7 +9,7 @@ from mode_config import mode_config
 
 from longtail.config.build import build
 from longtail.config.recipes import list_recipes, load_recipe
-from longtail.config.resolve import check_config, complete
+from longtail.config.resolve import check_config, complete, resolve
 from longtail.config.schema import RunConfig
 from longtail.errors import LongtailError
 
@@ -55,6 +55,7 @@ def test_a_value_at_the_edge_is_taken(key: str, value: float | None) -> None:
     ("values", "words"),
     [
         ({"stage1": {"sampler": "shufle"}}, "mean 'shuffle'"),
+        ({"data": {"fit": "pad", "image_size": 32, "resize": 8}}, "--data.resize"),
         ({"stage1": {"loss": {"name": "glc"}}}, "mean 'gcl'"),
         ({"stage1": {"loss": {"name": "gcl", "options": {"nose": 1}}}}, "mean 'noise'"),
         ({"stage1": {"loss": {"options": {"scale": -1}}}}, "scale .*at least 0"),
@@ -69,6 +70,18 @@ def test_a_value_at_the_edge_is_taken(key: str, value: float | None) -> None:
 def test_names_and_what_has_to_fit_together(values: dict[str, Any], words: str) -> None:
     with pytest.raises(LongtailError, match=words):
         check_config(build(values))
+
+
+def test_an_unknown_fit_is_refused_with_those_there_are() -> None:
+    with pytest.raises(LongtailError, match=r"data\.fit.*'stretch'"):
+        build({"data": {"fit": "strech"}})
+
+
+@pytest.mark.parametrize("recipe", ["images/gcl", "cifar-lt/ce"])
+def test_a_fit_goes_over_any_recipe_and_is_crop_by_default(recipe: str) -> None:
+    assert resolve({"recipe": recipe}).data.fit == "crop"
+    config = resolve({"recipe": recipe, "data.fit": "pad"})
+    assert (config.data.fit, config.data.resize) == ("pad", resolve({"recipe": recipe}).data.resize)
 
 
 def test_a_stage_that_is_left_out_may_hold_anything() -> None:

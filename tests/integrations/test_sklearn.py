@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 from longtail import LongTailClassifier
+from longtail.data.square import Square, square_of
 from longtail.errors import LongtailError
 from longtail.models.backbones import PlainCNN
 from longtail.predict.predict import predict_images
@@ -231,6 +232,23 @@ def test_a_run_is_a_frozen_backbone(of_images: LongTailClassifier, tmp_path: Pat
     assert all(torch.equal(before[name], value) for name, value in odd.model_.backbone.state_dict().items())
 
 
+def test_images_are_made_square_as_asked(tmp_path: Path) -> None:
+    long = [np.concatenate([pixels, pixels[:, ::-1]], axis=1) for pixels in PIXELS[::4]]  # 16 x 8 pixels
+    options = SMALL_NETWORK | {"epochs": 1}
+    padded = LongTailClassifier(image_fit="pad", **options).fit(long, LABELS[::4])
+    padded.save(tmp_path / "run")
+    expected = padded.predict_proba(long)
+    assert np.allclose(LongTailClassifier.load(tmp_path / "run").predict_proba(long), expected)
+    squares = [square_of(pixels, Square(8, fit="pad")) for pixels in long]
+    assert np.allclose(padded.predict_proba(squares), expected)
+    cropped = LongTailClassifier(**options).fit(long, LABELS[::4])
+    assert cropped.preprocessing_.fit == "crop"
+    assert not np.allclose(cropped.predict_proba(long), expected)
+    for fit, used in ((None, "pad"), ("stretch", "stretch")):
+        on_run = LongTailClassifier(backbone=tmp_path / "run", image_fit=fit, **FAST | {"epochs": 1})
+        assert on_run.fit(long, LABELS[::4]).preprocessing_.fit == used
+
+
 def test_it_works_in_a_pipeline() -> None:
     pipeline = make_pipeline(PCA(20, random_state=0), LongTailClassifier(**FAST | {"epochs": 80})).fit(FEATURES, LABELS)
     assert pipeline.score(TEST_FEATURES, TEST_LABELS) > 0.6
@@ -248,6 +266,7 @@ def test_it_works_in_a_pipeline() -> None:
         ({"batch_size": "64"}, "batch_size"),
         ({"batch_size": [64]}, "batch_size"),
         ({"image_size": 0}, "image_size"),
+        ({"image_fit": "padd"}, "image_fit .*'pad'"),
         ({"lr": -1.0}, "lr"),
         ({"weight_decay": float("inf")}, "weight_decay"),
         ({"mixup": float("nan")}, "mixup"),

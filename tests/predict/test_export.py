@@ -109,20 +109,55 @@ def test_a_file_that_differs_is_not_written(ready: Path, tmp_path: Path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-def test_the_rule_of_the_docs_gives_the_same_squares(ready: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def square() -> Callable[..., Any]:
+    """The function of the docs that follows the rule in the metadata."""
     page = Path(__file__).parents[2] / "docs" / "export.md"
     names: dict[str, Any] = {}
     exec(re.search(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1], names)
+    return names["square"]
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_the_rule_of_the_docs_gives_the_same_squares(
+    ready: Path, tmp_path: Path, square: Callable[..., Any], interpolation: Any, fit: Any
+) -> None:
     rng, stored = np.random.default_rng(5), load_info(ready)
-    for interpolation in ("bicubic", "bilinear"):
-        info = replace(stored, preprocessing=replace(stored.preprocessing, interpolation=interpolation))
-        rule = json.loads(export.metadata(info)["preprocessing"])
-        for shape in ((12, 12, 3), (14, 14, 4), (40, 31, 2), (13, 90, 4), (13, 90)):  # color, transparent, gray
-            path = tmp_path / "image.png"
-            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
-            square = names["square"](Image.open(path), rule["shorter_side"], rule["crop"], rule["interpolation"])
-            expected = read_item(Item("image", str(path)), info.preprocessing).source
-            assert np.array_equal(square.transpose(1, 2, 0), expected), (shape, interpolation)
+    info = replace(stored, preprocessing=replace(stored.preprocessing, interpolation=interpolation, fit=fit))
+    rule = json.loads(export.metadata(info)["preprocessing"])
+    for shape in ((12, 12, 3), (14, 14, 4), (40, 31, 2), (13, 90, 4), (90, 13), (1, 70, 3)):
+        path = tmp_path / "image.png"  # color, transparent, gray, of one row
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
+        expected = read_item(Item("image", str(path)), info.preprocessing).source
+        assert np.array_equal(square(Image.open(path), rule).transpose(1, 2, 0), expected), shape
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_an_exported_file_answers_as_the_run_does_on_long_images(
+    untrained_run: Callable[..., Path], tmp_path: Path, square: Callable[..., Any], fit: Any
+) -> None:
+    run, rng = untrained_run(tmp_path / "run"), np.random.default_rng(6)
+    info = load_info(run)
+    save_info(replace(info, preprocessing=replace(info.preprocessing, fit=fit)), run)
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    for path, shape in zip(paths, ((60, 20, 3), (9, 48, 3), (12, 12, 3), (1, 30, 3)), strict=True):
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
+    session = ort.InferenceSession(export_run(run, tmp_path / "model.onnx").out)
+    rule = json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
+    images = np.stack([square(Image.open(path), rule) for path in paths])
+    probabilities, _ = session.run(None, {"images": images})
+    np.testing.assert_allclose(probabilities, longtail.load(run).probabilities(paths), atol=1e-5)
+
+
+def test_a_program_that_knows_the_center_square_alone_cannot_take_a_padded_model_for_one(ready: Path) -> None:
+    info = load_info(ready)
+    keys = {}
+    for fit in ("crop", "pad", "stretch"):
+        changed = replace(info, preprocessing=replace(info.preprocessing, fit=fit))
+        keys[fit] = json.loads(export.metadata(changed)["preprocessing"]).keys()
+    assert keys["crop"] >= {"shorter_side", "crop", "fit"}
+    assert not (keys["pad"] | keys["stretch"]) & {"shorter_side", "crop"}
 
 
 def test_damaged_example_images_are_named(untrained_run: Callable[..., Path], tmp_path: Path) -> None:

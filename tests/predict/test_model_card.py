@@ -33,6 +33,17 @@ def test_the_hub_reads_its_metadata(untrained_run: Callable[..., Path], tmp_path
     assert "the post-hoc" not in model_card(run)
 
 
+@pytest.mark.parametrize(("fit", "word"), [("crop", "center"), ("pad", "padded"), ("stretch", "stretched")])
+def test_it_says_how_long_images_are_shown(
+    untrained_run: Callable[..., Path], tmp_path: Path, fit: Any, word: str
+) -> None:
+    run = untrained_run(tmp_path / "run")
+    info = load_info(run)
+    save_info(replace(info, preprocessing=replace(info.preprocessing, fit=fit)), run)
+    (row,) = [line for line in model_card(run).splitlines() if line.startswith("| images that are not square")]
+    assert word in row
+
+
 def test_an_adjusted_run_shows_the_figures_after_its_adjustment(
     untrained_run: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from longtail import files
 from longtail.counts import ClassCounts
+from longtail.data.square import Square
 from longtail.errors import LongtailError
 from longtail.evaluation.posthoc import Adjustment, Prior
 from longtail.files import write_atomically
@@ -54,6 +56,25 @@ def test_round_trip_gives_the_same_outputs(tmp_path: Path) -> None:
     assert not loaded.training
     assert torch.equal(loaded(images), model.eval()(images))
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["model.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_how_an_image_is_made_square_is_kept(tmp_path: Path, fit: Any) -> None:
+    info = replace(INFO, preprocessing=replace(INFO.preprocessing, fit=fit))
+    save_info(info, tmp_path)
+    assert load_info(tmp_path).preprocessing.square == Square(16, 18, "bicubic", fit)
+
+
+def test_files_of_older_versions_mean_the_center_square(tmp_path: Path) -> None:
+    save_info(INFO, tmp_path)
+    values = json.loads((tmp_path / "model.json").read_text())
+    del values["preprocessing"]["fit"]
+    (tmp_path / "model.json").write_text(json.dumps(values))
+    assert load_info(tmp_path).preprocessing.fit == "crop"
+    values["preprocessing"]["fit"] = "letterbox"
+    (tmp_path / "model.json").write_text(json.dumps(values))
+    with pytest.raises(LongtailError, match="fit"):
+        load_info(tmp_path)
 
 
 def test_scaled_head_and_timm_backbone_round_trip(tmp_path: Path) -> None:

@@ -323,6 +323,17 @@ def test_linear_mode_trains_on_features_computed_once(counted: list[str], tmp_pa
     assert all(torch.equal(before[key], again[key]) for key in before)
 
 
+def test_features_of_images_made_square_in_another_way_are_others(
+    counted: list[str], tmp_path: Path, quiet: Reporter
+) -> None:
+    for run, fit, computed in (("crop", "crop", 3), ("pad", "pad", 6), ("again", "pad", 6)):
+        config = mode_config("ce", "linear", "plain-cnn", data={"fit": fit}, stage1={"cached_views": 1, "epochs": 1})
+        start_run(config, tmp_path / run, quiet)
+        assert len(counted) == computed, run
+    evaluate_run(tmp_path / "pad")
+    assert len(counted) == 6, "an evaluation shows the images as the run did"
+
+
 def test_where_only_features_are_needed_no_pixels_are_kept(
     counted: list[str], tmp_path: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from longtail.commands.arguments import Columns, last_names
 from longtail.commands.output import print_line, refuse_stream
-from longtail.config.schema import Count
+from longtail.config.schema import Count, Fit
 
 
 def prepare(
@@ -17,6 +17,7 @@ def prepare(
     *,
     out: Annotated[str, "DIR"],
     size: Count = 256,
+    fit: Fit = "crop",
     skip_bad: bool = False,
     columns: Columns,
     quiet: bool = False,
@@ -26,7 +27,8 @@ def prepare(
     Args:
         source: SOURCE, see 'longtail inspect --help'
         out: folder to make; train on hf:DIR
-        size: shorter side after scaling, and side of the center crop
+        size: side of the square images in pixels
+        fit: what is kept of an image that is not square: its center, all of it with padding, or all of it distorted
         skip_bad: list unreadable images and continue without them
         columns: options that name the columns of a table
         quiet: print errors and the result only
@@ -42,7 +44,7 @@ def prepare(
         reporter.say(f"note: {finding if finding.severity == 'warning' else finding.message}")
     begun = time.perf_counter()
     with reporter.bar("preparing", sum(map(len, data.splits.values()))) as bar:
-        done = write_resized(data, Path(out), size, skip_bad=skip_bad, tick=bar.tick)
+        done = write_resized(data, Path(out), size, fit=fit, skip_bad=skip_bad, tick=bar.tick)
     seconds = time.perf_counter() - begun
     for problem in done.skipped:
         reporter.say(f"skipped: {problem}")

@@ -27,6 +27,7 @@ SHOWN = (
     "mode",
     "model.name",
     "data.image_size",
+    "data.fit",
     "data.validation_fraction",
     "data.skip_unreadable",
     "stage1.loss.name",

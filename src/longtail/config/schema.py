@@ -25,6 +25,7 @@ Share = Annotated[float, Gt(0), Le(1)]
 
 Augmentation = Literal["none", "flip", "crop", "crop-flip", "random-resized-crop"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Fit = Literal["crop", "pad", "stretch"]
 Policy = Literal["none", "auto-augment", "rand-augment"]
 Tracker = Literal["none", "tensorboard", "mlflow", "wandb", "trackio"]
 Mixing = Literal["none", "mixup", "cutmix", "remix", "cmo", "feature-mixup"]
@@ -67,6 +68,8 @@ class DataConfig(OptionGroup):
         folds: Divide the training images into this many folds, each the test split of one run; 0 makes none.
         fold: The fold that is the test split of this run, from 0 up; ``longtail train --folds`` trains all of them.
         image_size: Side of the square network input in pixels.
+        fit: How an image that is not square becomes one: ``crop`` keeps its center, ``pad`` keeps all of it and fills
+            the rest with the color of its edges, ``stretch`` distorts it.
         resize: Length of the shorter side before the center crop; image_size when not given.
         interpolation: How pixels in between are made up when an image is scaled.
         mean: Per-channel mean of RGB in [0, 1] that is subtracted.
@@ -102,6 +105,7 @@ class DataConfig(OptionGroup):
     folds: WholeNumber = 0
     fold: WholeNumber | None = None
     image_size: Count = 32
+    fit: Fit = "crop"
     resize: int | None = None
     interpolation: Interpolation = "bicubic"
     mean: Annotated[list[float], Len(3, 3)] = field(default_factory=lambda: [0.5, 0.5, 0.5])

@@ -177,7 +177,7 @@ class Split:
 
         Args:
             index: The row.
-            square: The size and interpolation of the square.
+            square: The square that images are brought to.
 
         Raises:
             UnreadableImageError: The image cannot be read; the message names it.

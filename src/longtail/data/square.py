@@ -16,18 +16,24 @@ from longtail.data.decode import max_pixels, opened, to_rgb, upright
 from longtail.errors import LongtailError
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Fit = Literal["crop", "pad", "stretch"]
 _SPARE = 1.25  # how many times the pixels needed a side keeps when a JPEG is decoded at a fraction of its size
 _RAW_HEADER = re.compile(rb"P([56])\n(\d{1,9}) (\d{1,9})\n255\n")  # of the pixels that this package itself stores
 
 
 @dataclass(frozen=True)
 class Square:
-    """The square that an image is brought to: its shorter side is scaled, then the center is cut out.
+    """The square that an image is brought to, and the way there of an image that is not square.
+
+    ``crop`` scales the shorter side to ``resize`` and keeps the center. ``pad`` scales the longer side to ``size``,
+    puts the picture in the middle and fills the rest with one color, the mean of its first and last row and its first
+    and last column. ``stretch`` scales both sides to ``size``. All three leave an image of ``size`` x ``size`` alone.
 
     Attributes:
         size: Side of the square in pixels, at least 1.
-        resize: The shorter side after scaling, at least ``size``; None means ``size``.
+        resize: The shorter side after scaling where ``fit`` is ``crop``, at least ``size``; None means ``size``.
         interpolation: Filter for scaling.
+        fit: ``crop``, ``pad`` or ``stretch``.
 
     Raises:
         ValueError: ``resize`` is smaller than ``size``, or ``size`` below 1.
@@ -40,6 +46,7 @@ class Square:
     size: int
     resize: int | None = None
     interpolation: Interpolation = "bicubic"
+    fit: Fit = "crop"
 
     def __post_init__(self) -> None:
         if not 0 < self.size <= self.shorter:
@@ -47,8 +54,20 @@ class Square:
 
     @property
     def shorter(self) -> int:
-        """The shorter side of the image after scaling."""
+        """The shorter side of the image after scaling, where the center is cut out."""
         return self.size if self.resize is None else self.resize
+
+    def scaled(self, width: float, height: float) -> tuple[int, int]:
+        """Return width and height that a whole image is scaled to, before it is padded.
+
+        Example:
+            >>> Square(224, fit="pad").scaled(448, 100), Square(224, fit="stretch").scaled(448, 100)
+            ((224, 50), (224, 224))
+        """
+        if self.fit != "pad":
+            return self.size, self.size
+        longer = max(width, height)  # rounded as by Pillow's ImageOps.pad, but never to nothing
+        return max(1, round(width / longer * self.size)), max(1, round(height / longer * self.size))
 
 
 def read_square(source: bytes | str | os.PathLike[str], square: Square, name: str = "") -> npt.NDArray[np.uint8]:
@@ -59,7 +78,7 @@ def read_square(source: bytes | str | os.PathLike[str], square: Square, name: st
 
     Args:
         source: The encoded bytes, or the path of a file.
-        square: The size and interpolation of the square.
+        square: Its size, and how an image is brought to it.
         name: Its name in errors; the path when not given.
 
     Returns:
@@ -76,12 +95,12 @@ def read_square(source: bytes | str | os.PathLike[str], square: Square, name: st
     if raw is not None:
         return _square_of_raw(raw, square)
     with opened(source, name) as image:
-        extent = shrink(image, square.shorter)
+        extent = shrink(image, square)
         image.load()
         if extent is None:
             return to_uint8(to_rgb(upright(image)), square)
-        # Turned last: until then the filling of a drafted JPEG is at the right and lower edges.
-        return np.array(upright(_scaled(to_rgb(image), extent, square)), dtype=np.uint8)
+        # Turned after scaling: until then the filling of a drafted JPEG is at the right and lower edges.
+        return _padded(upright(_scaled(to_rgb(image), extent, square)), square.size)
 
 
 def square_of(image: object, square: Square, name: str = "") -> npt.NDArray[np.uint8]:
@@ -89,7 +108,7 @@ def square_of(image: object, square: Square, name: str = "") -> npt.NDArray[np.u
 
     Args:
         image: A path, encoded bytes, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3).
-        square: The size and interpolation of the square.
+        square: Its size, and how an image is brought to it.
         name: As for :func:`read_square`.
 
     Raises:
@@ -111,13 +130,13 @@ def square_of(image: object, square: Square, name: str = "") -> npt.NDArray[np.u
 
 
 def to_uint8(image: Image.Image, square: Square) -> npt.NDArray[np.uint8]:
-    """Scale the shorter side of an RGB image and crop the central square.
+    """Scale an RGB image and crop, pad or stretch it to the square.
 
     An image that is ``size`` x ``size`` already is left alone. Scaling is done with anti-aliasing.
 
     Args:
         image: An RGB image.
-        square: The size and interpolation of the square.
+        square: As for :func:`read_square`.
 
     Returns:
         Array of shape (size, size, 3).
@@ -125,6 +144,8 @@ def to_uint8(image: Image.Image, square: Square) -> npt.NDArray[np.uint8]:
     Example:
         >>> to_uint8(Image.new("RGB", (300, 200)), Square(56, 64)).shape
         (56, 56, 3)
+        >>> to_uint8(Image.new("RGB", (3, 1), "red"), Square(3, fit="pad"))[:, 0].tolist()
+        [[255, 0, 0], [255, 0, 0], [255, 0, 0]]
     """
     corner = _whole_corner(image.size, square)
     if corner is None:
@@ -132,13 +153,13 @@ def to_uint8(image: Image.Image, square: Square) -> npt.NDArray[np.uint8]:
     elif image.size != (square.size, square.size):
         left, top = corner
         image = image.crop((left, top, left + square.size, top + square.size))
-    return np.array(image, dtype=np.uint8)
+    return _padded(image, square.size)
 
 
-def shrink(image: Image.Image, shorter: int) -> tuple[float, float] | None:
+def shrink(image: Image.Image, square: Square) -> tuple[float, float] | None:
     """Let a JPEG be decoded at a half, a quarter or an eighth of its size.
 
-    The shorter side keeps more pixels than ``shorter``, so that a resampling filter always takes the last step.
+    Each side keeps more pixels than it is scaled to, so that a resampling filter always takes the last step.
 
     Returns:
         Width and height of the picture within the decoded pixels, of which the last ones may be filling; None if the
@@ -146,8 +167,9 @@ def shrink(image: Image.Image, shorter: int) -> tuple[float, float] | None:
     """
     if image.format not in {"JPEG", "MPO"}:
         return None
-    enough, before = math.ceil(shorter * _SPARE), image.size
-    drafted = image.draft(None, (enough, enough))  # square, whatever the orientation
+    before = image.size
+    width, height = (square.shorter,) * 2 if square.fit == "crop" else square.scaled(*before)
+    drafted = image.draft(None, (math.ceil(width * _SPARE), math.ceil(height * _SPARE)))
     if drafted is None:
         return None
     extent = drafted[1][2:]
@@ -155,16 +177,31 @@ def shrink(image: Image.Image, shorter: int) -> tuple[float, float] | None:
 
 
 def _scaled(image: Image.Image, extent: tuple[float, float], square: Square) -> Image.Image:
+    (width, height), method = extent, Image.Resampling[square.interpolation.upper()]
+    if square.fit != "crop":
+        return image.resize(square.scaled(width, height), method, box=(0, 0, width, height))
     # One step instead of two: only pixels within the crop are computed, which keeps a panorama cheap.
-    width, height = extent
     side = min(extent) * square.size / square.shorter
     left, top = (width - side) / 2, (height - side) / 2
-    method = Image.Resampling[square.interpolation.upper()]
     return image.resize((square.size, square.size), method, box=(left, top, left + side, top + side))
 
 
+def _padded(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    """Return the pixels of an RGB image, in the middle of a square of the mean color of its edges if it is smaller."""
+    pixels = np.array(image, dtype=np.uint8)
+    height, width = pixels.shape[:2]
+    if (height, width) == (size, size):
+        return pixels
+    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    top, left = round((size - height) / 2), round((size - width) / 2)  # as Pillow's ImageOps.pad
+    result = np.empty((size, size, 3), dtype=np.uint8)
+    result[:] = np.rint(edges.mean(axis=0))
+    result[top : top + height, left : left + width] = pixels
+    return result
+
+
 def _whole_corner(shape: tuple[int, int], square: Square) -> tuple[int, int] | None:
-    """Return left and top of the square if it can be cut out without scaling, else None.
+    """Return left and top of the square if it can be cut out of an image of a shape without scaling, else None.
 
     Example:
         >>> square = Square(224, 256)
@@ -174,6 +211,8 @@ def _whole_corner(shape: tuple[int, int], square: Square) -> tuple[int, int] | N
     (width, height), size = shape, square.size
     if shape == (size, size):
         return 0, 0
+    if square.fit != "crop":
+        return None
     whole = min(shape) == square.shorter and (width - size) % 2 == 0 and (height - size) % 2 == 0
     return ((width - size) // 2, (height - size) // 2) if whole else None
 

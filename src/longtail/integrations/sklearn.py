@@ -25,6 +25,7 @@ from longtail.config.schema import (
     Count,
     DataConfig,
     EngineName,
+    Fit,
     LossConfig,
     OptimizerConfig,
     ScheduleConfig,
@@ -65,6 +66,7 @@ _TYPED = (
     "engine",
     "augmentation",
     "image_size",
+    "image_fit",
     "epochs",
     "retrain_epochs",
     "batch_size",
@@ -93,6 +95,9 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         pretrained: Start the network from its published weights; not for a run's folder, which has its own.
         train_backbone: Train the network too. Otherwise it is frozen, and its features are computed once.
         image_size: Side of the network's input in pixels; the network's own when not given.
+        image_fit: How an image that is not square becomes the input: ``crop`` keeps its center, ``pad`` keeps all of it
+            and fills the rest with the color of its edges, ``stretch`` distorts it. When not given, as the run named as
+            backbone does, else ``crop``.
         augmentation: Changes to training images, where the network is trained.
         epochs: Epochs of stage 1.
         retrain_epochs: Epochs of stage 2; 0 leaves it out.
@@ -139,6 +144,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         pretrained: bool = True,
         train_backbone: bool = False,
         image_size: Count | None = None,
+        image_fit: Fit | None = None,
         augmentation: Augmentation = "none",
         epochs: Count = 50,
         retrain_epochs: WholeNumber = 0,
@@ -159,6 +165,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.pretrained = pretrained
         self.train_backbone = train_backbone
         self.image_size = image_size
+        self.image_fit = image_fit
         self.augmentation = augmentation
         self.epochs = epochs
         self.retrain_epochs = retrain_epochs
@@ -336,6 +343,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             head,
             pretrained=self.pretrained,
             image_size=self.image_size,
+            image_fit=self.image_fit,
             trained=self.train_backbone,
         )
         self._move(device)

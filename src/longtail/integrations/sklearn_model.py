@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from longtail.data.loading.loaders import Loader
 from longtail.data.loading.workers import ImagesLike, stack_images
-from longtail.data.square import Square
+from longtail.data.square import Fit, Square
 from longtail.errors import LongtailError
 from longtail.files import read_json
 from longtail.models import LongTailModel, build_model
@@ -45,6 +45,7 @@ def build_network(
     *,
     pretrained: bool,
     image_size: int | None,
+    image_fit: Fit | None,
     trained: bool,
 ) -> tuple[LongTailModel, Preprocessing | None]:
     """Return a network with a new head, and how images become its input; None where it takes features.
@@ -56,6 +57,7 @@ def build_network(
         head: Name of the head.
         pretrained: Start from published weights.
         image_size: Side of the input in pixels; the network's own when None.
+        image_fit: How an image that is not square becomes the input; when None, as in the run, else ``crop``.
         trained: Whether the network will be trained; a frozen one must bring weights.
 
     Raises:
@@ -70,10 +72,12 @@ def build_network(
             raise LongtailError(
                 f"the run {str(backbone)!r} takes {info.preprocessing.size} pixels: leave image_size out."
             )
-        return with_head(model.backbone, num_classes, head, name=model.name), info.preprocessing
+        looks = replace(info.preprocessing, fit=image_fit or info.preprocessing.fit)
+        return with_head(model.backbone, num_classes, head, name=model.name), looks
     if not pretrained and not trained:
         raise LongtailError("a frozen network needs weights: set pretrained=True or train_backbone=True.")
     looks = (timm_inputs(str(backbone)) or Preprocessing(_OWN_SIZE, _OWN_MEAN, _OWN_STD)).at(image_size)
+    looks = replace(looks, fit=image_fit or "crop")
     return build_model(str(backbone), num_classes, head, pretrained=pretrained, in_size=looks.size), looks
 
 
@@ -100,7 +104,7 @@ class MemoryLoader(Loader):
 
     Args:
         images: As :func:`~longtail.data.loading.workers.stack_images` takes them.
-        square: The size and interpolation of the square.
+        square: The square that images are brought to.
         device: Where batches go.
     """
 

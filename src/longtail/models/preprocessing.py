@@ -8,7 +8,7 @@ from typing import Annotated, Final, TypeAlias
 from pydantic import Field
 from torch import Tensor
 
-from longtail.data.square import Interpolation, Square
+from longtail.data.square import Fit, Interpolation, Square
 from longtail.data.transforms.augmentation import BatchTransform
 
 MAX_SIDE: Final = 4096
@@ -28,6 +28,8 @@ class Preprocessing:
         std: What each of them is then divided by.
         resize: The shorter side before the center crop; None means ``size``.
         interpolation: How pixels in between are made up when an image is scaled.
+        fit: How an image that is not square becomes one, see :class:`~longtail.data.square.Square`; files of older
+            versions do not say, and mean ``crop``.
     """
 
     size: Side
@@ -35,6 +37,7 @@ class Preprocessing:
     std: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)]
     resize: Side | None = None
     interpolation: Interpolation = "bicubic"
+    fit: Fit = "crop"
 
     def at(self, size: int | None) -> Preprocessing:
         """Return the same for another image size, with the same share cut out; unchanged for None.
@@ -49,7 +52,7 @@ class Preprocessing:
     @property
     def square(self) -> Square:
         """The square that an image is brought to before it is normalized."""
-        return Square(self.size, self.resize, self.interpolation)
+        return Square(self.size, self.resize, self.interpolation, self.fit)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return the network's input, float32, for uint8 images of shape (N, 3, H, W): what training did.

@@ -36,6 +36,7 @@ Squares: TypeAlias = npt.NDArray[np.uint8]
 Outputs: TypeAlias = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]  # probabilities (N, C), labels (N,)
 OPSET: Final = 18
 TOLERANCE: Final = 1e-4  # of a probability
+PADDING: Final = "one colour, the mean of first and last row and first and last column of the scaled image, rounded"
 METADATA_NAME: Final = "metadata.json"  # within a torch.export archive
 _IMAGES_CHECKED = 256
 _BATCH = 32
@@ -156,13 +157,19 @@ def export_run(
 def metadata(info: ModelInfo, input_type: InputType = "uint8") -> dict[str, str]:
     """Return the metadata of an exported file: every value is a text, lists and mappings as JSON."""
     preprocessing = info.preprocessing
+    size = preprocessing.size
+    # Only the keys of the fit are there, so that a program that knows another one alone fails, not predicts.
+    steps: dict[str, dict[str, object]] = {
+        "crop": {"shorter_side": preprocessing.resize or size, "crop": size, "crop_place": "centre"},
+        "pad": {"longer_side": size, "image_place": "centre", "padding": PADDING},
+        "stretch": {"width": size, "height": size},
+    }
     rule = {  # its keys are promised, so they keep their British spelling
         "colour": "RGB, transparency laid over white, turned as EXIF says",
-        "shorter_side": preprocessing.resize or preprocessing.size,
-        "crop": preprocessing.size,
-        "crop_place": "centre",
+        "fit": preprocessing.fit,
+        **steps[preprocessing.fit],
         "interpolation": preprocessing.interpolation,
-        "scaling": "anti-aliased as Pillow does, and cropped in one step",
+        "scaling": "anti-aliased as Pillow does" + (", and cropped in one step" if preprocessing.fit == "crop" else ""),
         "layout": "NCHW",
         "type": input_type,
         "range": [0, 255],

@@ -136,6 +136,7 @@ def model_info(
             mean=tuple(data.mean),
             std=tuple(data.std),
             interpolation=data.interpolation,
+            fit=data.fit,
         ),
         logit_scale=scale,
         prior=assumed_prior(stage, prepared.counts),

@@ -105,7 +105,7 @@ def without_unreadable(config: DataConfig, data: ImageData, reporter: Reporter |
     if not config.skip_unreadable:
         return data
     with (reporter or Reporter(quiet=True)).bar("looking at images", sum(map(len, data.splits.values()))) as bar:
-        square = Square(config.image_size, config.resize, config.interpolation)
+        square = Square(config.image_size, config.resize, config.interpolation, config.fit)
         return drop_unreadable(data, square, tick=bar.tick)
 
 
@@ -233,7 +233,7 @@ def make_decoder(split: Split, name: str, data: DataConfig) -> Decoder:
     # Boxes of any size are cut out of a training image, so all of it is kept; others are cut to size here.
     boxes = name == "train" and data.augmentation == "random-resized-crop"
     side = (data.resize or data.image_size) if boxes else data.image_size
-    return Decoder(split, Square(side, data.resize, data.interpolation))
+    return Decoder(split, Square(side, data.resize, data.interpolation, data.fit))
 
 
 def make_inputs(

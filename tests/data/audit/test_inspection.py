@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from inspections import kinds, message, printed
+from PIL import Image
 
 from longtail.data.audit.inspection import bar, inspect_source
 from longtail.errors import LongtailError
@@ -51,6 +52,18 @@ def test_names_of_punctuation_alone_are_not_alike(photos: MakeFolder) -> None:
 
 def test_a_balanced_source_is_told_so(photos: MakeFolder) -> None:
     assert "1.50" in message(inspect_source(str(photos({"a": 3, "b": 2}))), "balanced", "note")
+
+
+@pytest.mark.parametrize(("long", "is_said"), [(2, False), (3, True)])
+def test_many_long_images_are_told_of_the_fit(photos: MakeFolder, long: int, is_said: bool) -> None:
+    root = photos({"a": 8, "b": 2})
+    for number in range(long):
+        Image.open(root / "a" / f"{number}.png").resize((30, 18)).save(root / "a" / f"{number}.png")
+    findings = {finding.kind: finding for finding in inspect_source(str(root)).findings}
+    assert ("long" in findings) == is_said
+    if is_said:
+        assert findings["long"].images == ("a/0.png", "a/1.png", "a/2.png")
+        assert "--data.fit" in findings["long"].remedy
 
 
 def test_a_class_that_only_test_shows(photos: MakeFolder) -> None:

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from filelock import FileLock
@@ -24,7 +26,7 @@ from longtail.data.loading.cache_folder import Contents, cache_root
 from longtail.data.loading.loaders import ResidentBudget, build_loader
 from longtail.data.loading.workers import Decoder, decode_all
 from longtail.data.sources.registry import load_source
-from longtail.data.square import Square
+from longtail.data.square import Fit, Square
 from longtail.errors import LongtailError
 
 SOURCES = Path(__file__).parents[3] / "src"
@@ -45,11 +47,13 @@ def split_of(seed: int = 0) -> Split:
     return Split.from_arrays(PIXELS if seed == 0 else np.roll(PIXELS, seed), [0] * COUNT)
 
 
-def cached(split: Split, size: int = SIZE, resize: int | None = None) -> tuple[Tensor, int, list[str]]:
+def cached(
+    split: Split, size: int = SIZE, resize: int | None = None, fit: Fit = "crop"
+) -> tuple[Tensor, int, list[str]]:
     """The images, how many of them were decoded, and what was said."""
     ticks: list[None] = []
     messages: list[str] = []
-    images = cached_images(Decoder(split, Square(size, resize)), lambda: ticks.append(None), messages.append)
+    images = cached_images(Decoder(split, Square(size, resize, fit=fit)), lambda: ticks.append(None), messages.append)
     return images, len(ticks), messages
 
 
@@ -78,6 +82,21 @@ def test_labels_do_not_matter_but_rows_order_and_sizes_do(folder: Path) -> None:
     assert cached(split_of(), size=4)[1] == COUNT
     assert cached(split_of(), size=4, resize=6)[1] == COUNT
     assert len(stored(folder)) == 6
+
+
+def test_how_an_image_is_made_square_matters(folder: Path) -> None:
+    long = Split.from_arrays(PIXELS.reshape(COUNT, 2 * SIZE, SIZE // 2, 3), [0] * COUNT)
+    images = {fit: cached(long, fit=fit)[0] for fit in get_args(Fit)}
+    assert len(stored(folder)) == 3
+    assert not torch.equal(images["crop"], images["pad"])
+    for fit in get_args(Fit):
+        again, decoded, _ = cached(long, fit=fit)
+        assert decoded == 0
+        assert torch.equal(again, images[fit])
+
+
+def test_what_was_stored_before_there_was_a_choice_stays_valid() -> None:
+    assert cache.scaling(Decoder(split_of(), Square(8, 9))) == f"1 {PIL.__version__} 9 8 bicubic"
 
 
 def test_a_changed_photo_is_decoded_anew(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ _WORST_FIRST = ("error", "warning", "note")
 _NEARLY_BALANCED = 2.0
 _ENOUGH_TO_HOLD_OUT = 5  # images of a class; of fewer, a tenth rounds to none
 _TINY = 1 / 4  # of the median shorter side
+_LONG, _MANY_LONG = 1.5, 1 / 4  # the longer side over the shorter, and the share of such images that is worth a note
 _SHOWN_ERRORS = 20
 
 _ODD: Mapping[Mark, tuple[Severity, str, str]] = {
@@ -37,7 +38,7 @@ _ODD: Mapping[Mark, tuple[Severity, str, str]] = {
     "narrow": (
         "warning",
         f"more than {NARROW:g} times as long as wide",
-        "crop or pad: training keeps the center square",
+        "crop them, or train with --data.fit pad: without it the center square alone is kept",
     ),
     "misnamed": ("note", "of another format than the name says", "rename: other programs may refuse to read it"),
     "deep": ("note", "of more than 8 bits a channel", "see that it looks right when scaled to 8 bits"),
@@ -220,6 +221,11 @@ def image_findings(probes: Sequence[Probe]) -> list[Finding]:
             findings.append(Finding.about(names, "image", description, severity, remedy, kind))
     sizes = [min(probe.size) for probe in probes if probe.size]
     limit = float(np.median(sizes)) * _TINY if sizes else 0.0
+    long = [probe.name for probe in probes if probe.size and max(probe.size) > _LONG * min(probe.size)]
+    if len(long) > _MANY_LONG * len(sizes):
+        description = f"more than {_LONG:g} times as long as wide"
+        remedy = "compare --data.fit pad with crop, the default, which cuts a third and more off them"
+        findings.append(Finding.about(long, "image", description, "note", remedy, "long"))
     tiny = [probe.name for probe in probes if probe.size and min(probe.size) < limit]
     if tiny:
         description = f"under {limit:.0f} pixels wide or high, a quarter of the usual"

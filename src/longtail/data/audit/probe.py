@@ -153,7 +153,7 @@ def drop_unreadable(data: ImageData, square: Square, *, tick: Callable[[], objec
 
     Args:
         data: The source.
-        square: The size and interpolation of the training images.
+        square: The square that training images are brought to.
         tick: Called once per image.
 
     Returns:

@@ -226,4 +226,5 @@ def image_key(decoder: Decoder) -> str:
 def scaling(decoder: Decoder) -> str:
     """Describe how pixels are computed from a stored image, including the version of Pillow, which matters."""
     square = decoder.square
-    return f"{FORMAT} {PIL.__version__} {square.resize} {square.size} {square.interpolation}"
+    fit = "" if square.fit == "crop" else f" {square.fit}"  # as before there was a choice: what is stored stays valid
+    return f"{FORMAT} {PIL.__version__} {square.resize} {square.size} {square.interpolation}{fit}"

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split, portable_pixmap
 from longtail.data.loading.workers import Block, BlockReader, Decoder
 from longtail.data.sources.huggingface import hidden_progress_bars
-from longtail.data.square import Square
+from longtail.data.square import Fit, Square
 from longtail.device import cores
 from longtail.errors import LongtailError, UsageError
 
@@ -44,20 +44,22 @@ def write_resized(
     out: Path,
     size: int,
     *,
+    fit: Fit = "crop",
     skip_bad: bool = False,
     workers: int | None = None,
     tick: Callable[[], object] = lambda: None,
 ) -> Resized:
     """Write all splits of a source as a saved Hugging Face data set of raw ``size`` x ``size`` images.
 
-    The shorter side of each image is scaled to ``size`` and the center square kept, as in training. Class names, all
-    other columns and the paths of the original images are kept. Memory does not grow with the number of images. The
+    Each image is scaled, and cropped, padded or stretched to the square, as in training. Class names, all other
+    columns and the paths of the original images are kept. Memory does not grow with the number of images. The
     folder gets its name when it is complete; if the process is killed, the next call starts over.
 
     Args:
         data: The source.
         out: The folder to write; it must not exist, or be empty.
         size: Side of the images in pixels.
+        fit: How an image that is not square becomes one, see :class:`~longtail.data.square.Square`.
         skip_bad: Leave out an image that cannot be read, instead of stopping at it.
         workers: Number of decoding processes; by default the number of cores.
         tick: Called once per image.
@@ -81,6 +83,7 @@ def write_resized(
     if size < 1:
         raise UsageError(f"--size is a number of pixels, at least 1, got {size}.")
     _check_folder(out)
+    square = Square(size, fit=fit)
     unfinished = out.with_name(f".{out.name}.unfinished")
     out.parent.mkdir(parents=True, exist_ok=True)
     lock = out.with_name(f".{out.name}.lock")
@@ -90,7 +93,7 @@ def write_resized(
                 _check_folder(out)  # again: another process may have written it in between
                 shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
                 _check_space(data, out, size)
-                write = partial(_write_split, size=size, skip_bad=skip_bad, workers=workers, tick=tick)
+                write = partial(_write_split, square=square, skip_bad=skip_bad, workers=workers, tick=tick)
                 result = _write_all(data, unfinished, write)
                 if out.exists():
                     out.rmdir()
@@ -149,7 +152,7 @@ def _write_split(
     table: Path,
     schema: pa.Schema,
     *,
-    size: int,
+    square: Square,
     skip_bad: bool,
     workers: int | None,
     tick: Callable[[], object],
@@ -158,7 +161,7 @@ def _write_split(
     skipped: list[str] = []
     with table.open("wb") as file:
         with pa.ipc.new_stream(file, schema) as writer:
-            for rows, block in _pieces(Decoder(split, Square(size)), cores() if workers is None else workers):
+            for rows, block in _pieces(Decoder(split, square), cores() if workers is None else workers):
                 if block.problems and not skip_bad:
                     raise block.problems[min(block.problems)]
                 writer.write_table(_piece(split, rows, block, schema))

@@ -34,7 +34,7 @@ class Decoder:
 
     Args:
         split: Rows to decode.
-        square: The size and interpolation of the square.
+        square: The square that images are brought to.
     """
 
     split: Split
@@ -200,7 +200,7 @@ def stack_images(images: ImagesLike, square: Square) -> Tensor:
     Args:
         images: Paths, Pillow images and uint8 arrays (H, W) or (H, W, 3), in any mixture; or one uint8 array
             (N, H, W) or (N, H, W, 3).
-        square: The size and interpolation of the square.
+        square: The square that images are brought to.
 
     Returns:
         uint8 (N, 3, size, size).
