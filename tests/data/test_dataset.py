@@ -34,6 +34,15 @@ def test_select_keeps_order_names_and_columns() -> None:
     assert np.array_equal(np.asarray(chosen.image(1)), PIXELS[3])
 
 
+def test_labels_of_a_selection_are_those_of_its_rows() -> None:
+    split = small()
+    assert split.labels.tolist() == [0, 1, 1, 2]
+    part = split.select([3, 0])
+    assert part.labels.tolist() == [2, 0] == part.column("label")
+    with pytest.raises(ValueError, match="read-only"):
+        part.labels[0] = 1
+
+
 def test_select_of_nothing_is_empty() -> None:
     assert len(small().select([])) == 0
     assert small().select([]).labels.dtype == np.int64
@@ -81,6 +90,16 @@ def test_fingerprint_of_files_survives_a_move_and_sees_a_change(
     (root / "cat" / "0.png").unlink()
     with pytest.raises(LongtailError, match=r"0\.png'"):
         before.fingerprint()
+
+
+def test_fingerprint_of_a_file_does_not_depend_on_the_way_to_it(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").write_bytes(b"an image")
+    ways = ("cat/1.png", "./cat/1.png", "cat//1.png", "cat/../cat/1.png")
+    splits = [Split.from_files([f"{tmp_path}/{way}"], [0], root=str(tmp_path)) for way in ways]
+    assert len({split.fingerprint() for split in splits}) == 1
+    below = Split.from_files([f"{tmp_path}/cat/1.png"], [0], root=f"{tmp_path}/cat")
+    assert below.fingerprint() != splits[0].fingerprint()
 
 
 def test_a_split_travels_to_worker_processes() -> None:

@@ -27,6 +27,7 @@ from longtail.models.backbones import PlainCNN
 from longtail.models.inference_engine import OpenVinoBackbone
 from longtail.predict.predictor import load
 from longtail.run.result import read_metrics
+from longtail.training import frozen_features
 from longtail.training.experiment import start_run
 
 ENGINES = [
@@ -80,20 +81,25 @@ def passed(images: list[int]) -> int:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_follows_a_linear_run_passes_no_image_again(
-    engine: str, images_passed: list[int], tmp_path: Path, quiet: Reporter
+    engine: str, images_passed: list[int], tmp_path: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     metrics = start_run(config("linear", engine), run, quiet)
     assert passed(images_passed) == 1797
     assert metrics["hardware"]["engine"].startswith(engine)
     assert yaml.safe_load((run / "config.yaml").read_text())["training"]["engine"] == engine
-    again = evaluate_run(run)
-    assert {key: again[key] for key in metrics["test"]} == metrics["test"]
-    adjust_run(run, AdjustmentOptions())
+    with monkeypatch.context() as patched:
+        patched.setattr(frozen_features, "compile_backbone", lambda *_, **__: pytest.fail("the network was compiled"))
+        again = evaluate_run(run)
+        assert {key: again[key] for key in metrics["test"]} == metrics["test"]
+        adjust_run(run, AdjustmentOptions())
     assert passed(images_passed) == 0
     analyze_run(run, projections=())
     assert passed(images_passed) == 1293, "training images without augmentation, which no stage has stored"
+    monkeypatch.setattr(frozen_features, "compile_backbone", lambda *_, **__: pytest.fail("the network was compiled"))
     analyze_run(run, projections=())
+    other = start_run(config("linear", engine), tmp_path / "other", quiet)
+    assert other["hardware"]["engine"] == metrics["hardware"]["engine"]
     assert passed(images_passed) == 0
 
 

@@ -54,6 +54,7 @@ def test_features_and_logits_are_those_of_pytorch(name: str, side: int) -> None:
     said: list[str] = []
     fast = compiled(model, side, say=said.append)
     assert fast.takes_pixels
+    assert all(weight.requires_grad for weight in model.backbone.parameters()), "it can be trained further"
     assert len(said) == 1
     assert "OpenVINO" in said[0]
     assert not model.takes_pixels

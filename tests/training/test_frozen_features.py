@@ -33,6 +33,7 @@ from longtail.errors import LongtailError
 from longtail.experiments.evaluate import evaluate_run
 from longtail.models.model import LongTailModel, build_model
 from longtail.run.layout import read_config as config_of
+from longtail.training import feature_files
 from longtail.training import frozen_features as features
 from longtail.training.engine import Engine
 from longtail.training.experiment import resume_run, start_run
@@ -185,7 +186,7 @@ def test_stored_features_are_not_computed_again(tmp_path: Path, monkeypatch: pyt
 def test_a_stopped_computation_keeps_the_parts_that_were_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path))
     monkeypatch.setattr(features, "BATCH", 2)
-    monkeypatch.setattr(features, "AT_ONCE", 4)
+    monkeypatch.setattr(feature_files, "AT_ONCE", 4)
     torch.manual_seed(0)
     model, split = build_model("resnet20", 3).eval(), random_split(10)
     ticks: list[None] = []
@@ -382,6 +383,7 @@ def test_features_of_another_engine_are_computed_and_agree(
     views, entries = {}, []
     for engine in ("torch", "openvino", "openvino"):
         store = feature_store(model, split, resident(split), augmentation=augmentation, cache=True, engine=engine)
+        assert store.runs_on is None
         views[engine] = store.views(1, 2, 0).features
         assert store.runs_on == engine
         entries.append(len(list(tmp_path.glob("*.pixels"))))

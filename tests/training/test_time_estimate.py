@@ -12,8 +12,9 @@ import pytest
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts
+from longtail.data.dataset import Split, image_hashes
 from longtail.models.model import build_model
-from longtail.training import time_estimate
+from longtail.training import frozen_features, time_estimate
 from longtail.training.engine import Engine
 from longtail.training.experiment import Experiment
 from longtail.training.loop import Callback, Progress, StageRun
@@ -61,7 +62,15 @@ def test_on_features_it_follows_from_the_first_images(
     stage = {"train": "classifier", "cached_views": 2, "mixing": "none"}
     config = small_config("cifar-lt/ce", epochs=2, stage1=stage)
     run = experiment(config, tmp_path / "run")
+    estimated: list[bool] = []
+
+    def hashes(split: Split) -> list[bytes]:
+        estimated.append(run.time.estimate is not None)
+        return image_hashes(split)
+
+    monkeypatch.setattr(frozen_features, "image_hashes", hashes)
     run.train()
+    assert estimated == [True], "before anything that takes long"
     assert run.time.estimate is not None
     assert 0 < run.time.estimate.features < 60
     assert run.time.estimate.training > 0

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Severity = Literal["error", "warning", "note"]
 SPLIT_NAMES = ("train", "validation", "test")
+DETOURS = ("/../", "/./", "//")
+"""Parts of a path that is not the shortest one to its file."""
 
 
 class Encoded(TypedDict):
@@ -209,7 +211,11 @@ class Split:
     def select(self, indices: Sequence[int] | IntArray) -> Split:
         """The rows at ``indices``, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
-        return replace(self, rows=self.rows.select(chosen), origin=self.origin_rows[chosen])
+        part = replace(self, rows=self.rows.select(chosen), origin=self.origin_rows[chosen])
+        if "labels" in vars(self):  # they are known, and reading those of a selection takes far longer
+            labels = vars(part)["labels"] = self.labels[chosen]
+            labels.flags.writeable = False
+        return part
 
     def fingerprint(self) -> str:
         """Hash labels and images in row order: ``"sha256:..."``.
@@ -225,8 +231,9 @@ class Split:
             content = stored["bytes"]
             head, body = b"bytes", content or b""
             if content is None and (path := stored["path"]) is not None:
-                relative = os.path.relpath(path, self.root) if self.root else path
-                head = f"{relative.replace(os.sep, '/')}:{_file_size(path)}".encode()
+                is_plain = not any(detour in path for detour in DETOURS)
+                shortest = path if is_plain or not self.root else os.path.normpath(path)
+                head = f"{self._relative(shortest)}:{_file_size(path)}".encode()
             elif content is None:
                 head = b""
             # Lengths first, so that different sequences of images cannot give the same stream.
@@ -235,9 +242,9 @@ class Split:
 
     def scan(self) -> Iterator[tuple[int, Encoded]]:
         """Yield every row's label and stored image in order, in constant memory."""
-        for batch in self.rows.select_columns(["image", "label"]).iter(batch_size=256):
-            images: list[Encoded | None] = batch["image"]
-            for label, stored in zip(batch["label"], images, strict=True):
+        for batch in self.rows.select_columns(["image", "label"]).with_format("arrow").iter(batch_size=256):
+            images: list[Encoded | None] = batch.column("image").to_pylist()
+            for label, stored in zip(batch.column("label").to_pylist(), images, strict=True):
                 yield label, stored or {"bytes": None, "path": None}
 
     def files(self) -> list[str | None]:
@@ -334,7 +341,8 @@ def _bytes(stored: Encoded) -> bytes:
     if stored["bytes"] is not None or stored["path"] is None:
         return stored["bytes"] or b""
     try:
-        return Path(stored["path"]).read_bytes()
+        with open(stored["path"], "rb", buffering=0) as file:  # noqa: PTH123 - no Path is made of each of a million
+            return file.readall()
     except FileNotFoundError:
         raise deleted_file(stored["path"]) from None
     except OSError as error:
@@ -376,7 +384,7 @@ def _sizes(split: Split) -> IntArray:
 
 def _file_size(path: str) -> int:
     try:
-        return Path(path).stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116 - no Path is made of each of a million
     except OSError:
         raise deleted_file(path) from None
 

@@ -203,8 +203,8 @@ def is_image_path(path: str | os.PathLike[str]) -> bool:
         >>> is_image_path("a/IMG_1.JPG"), is_image_path("notes.txt"), is_image_path(".hidden.png")
         (True, False, False)
     """
-    file = Path(path)
-    return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")
+    name = os.path.basename(path)  # noqa: PTH119 - no Path is made of each of a million
+    return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")  # noqa: PTH122
 
 
 def is_unread_path(path: str | os.PathLike[str]) -> bool:

@@ -10,14 +10,13 @@ from itertools import chain
 import numpy as np
 
 from longtail.counts import BoolArray, IntArray
-from longtail.data.dataset import SPLIT_NAMES, Finding, Split
+from longtail.data.dataset import DETOURS, SPLIT_NAMES, Finding, Split
 from longtail.data.subsets import random_keys, ranks_within_class
 from longtail.errors import LongtailError, listed
 
 _FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 0.9)  # suggested instead of one that holds nothing out
 _SHOWN = 10  # classes listed in one sentence
 _SHOWN_FILES = 5
-_DETOURS = ("/../", "/./", "//")
 
 
 def carve(
@@ -320,7 +319,7 @@ def _files(split: Split) -> list[str] | None:
         if embedded or path is None:
             files.append(f"{row}/")  # not a possible file name
         else:
-            files.append(os.path.normpath(path) if any(detour in path for detour in _DETOURS) else path)
+            files.append(os.path.normpath(path) if any(detour in path for detour in DETOURS) else path)
     return files
 
 

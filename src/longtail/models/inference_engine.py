@@ -72,6 +72,17 @@ def is_worthwhile(images: int, side: int) -> bool:
     return images * side**2 >= WORTHWHILE
 
 
+def engine_for(engine: EngineName, device: torch.device, *, images: int, side: int) -> ChosenEngine:
+    """Return the engine for a number of images of a side: that of :func:`choose_engine`, if it is worthwhile.
+
+    Example:
+        >>> engine_for("auto", torch.device("cpu"), images=9, side=224)
+        'torch'
+    """
+    chosen = choose_engine(engine, device)
+    return "torch" if engine == "auto" and not is_worthwhile(images, side) else chosen
+
+
 def engine_version(engine: ChosenEngine) -> str:
     """Return an engine with its version, which decides the last bits of a feature.
 
@@ -203,7 +214,7 @@ def compile_backbone(
         True
     """
     device = next(model.parameters()).device
-    if choose_engine(engine, device) == "torch" or (engine == "auto" and not is_worthwhile(images, preprocessing.size)):
+    if engine_for(engine, device, images=images, side=preprocessing.size) == "torch":
         return model
     pixels = PixelBackbone(model.backbone, preprocessing.mean, preprocessing.std).eval()
     try:
@@ -257,11 +268,23 @@ def convert(pixels: PixelBackbone, side: int) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with warnings.catch_warnings():  # of tracing: Python values that are fixed for images of this size
-        warnings.simplefilter("ignore")
-        traced = TorchScriptPythonDecoder(pixels, example_input=(torch.zeros(2, 3, side, side),))
-    frontend = FrontEndManager().load_by_framework("pytorch")
-    network = frontend.convert(frontend.load(traced))
+    def features(images: Tensor) -> Tensor:
+        return cast("Tensor", pixels(images))
+
+    # As a function, whose weights are constants: tracing and reading a module takes three times as long.
+    trained = [weight for weight in pixels.parameters() if weight.requires_grad]
+    pixels.requires_grad_(False)
+    try:
+        with warnings.catch_warnings():  # of tracing: Python values that are fixed for images of this size
+            warnings.simplefilter("ignore")
+            # The caller compares the result with the network.
+            example = torch.zeros(2, 3, side, side)
+            traced = torch.jit.trace(features, example, check_trace=False)  # type: ignore[no-untyped-call]
+    finally:
+        for weight in trained:
+            weight.requires_grad_(True)
+    frontend, decoder = FrontEndManager().load_by_framework("pytorch"), TorchScriptPythonDecoder(traced)
+    network = frontend.convert(frontend.load(decoder))  # which reads from the decoder: it has to stay
     network.reshape({0: [-1, 3, side, side]})
     return network
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,24 +15,23 @@ from torch import Tensor, nn
 from longtail.config.schema import DataConfig
 from longtail.console import Reporter
 from longtail.data.dataset import image_hashes
-from longtail.data.loading.cache import files_on_disk, kept_on_disk, scaling
+from longtail.data.loading.cache import scaling
 from longtail.data.loading.cache_folder import Contents
 from longtail.data.loading.loaders import Batch, count_batches, split_rows
 from longtail.data.loading.workers import Decoder, read_ahead
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.device import default_workers, forward_batch, memory_budget, step_seed
 from longtail.errors import LongtailError
-from longtail.models.inference_engine import ChosenEngine, compile_backbone, engine_version
+from longtail.models.inference_engine import ChosenEngine, compile_backbone, engine_for, engine_version
 from longtail.models.model import LongTailModel, weight_bytes
 from longtail.models.preprocessing import Preprocessing
 from longtail.models.resnet_cifar import fold_batch_norms
 from longtail.training.engine import LocalEngine
+from longtail.training.feature_files import any_stored, short_hash, views_on_disk
 from longtail.training.forward_pass import ImageInputs, Inputs, largest_batch
 
 BATCH = 256  # not the largest that fits: draws without hashes follow the batches, and must not depend on memory
 PART = 8  # images that are augmented at a time
-AT_ONCE = 16 * BATCH  # images whose features are stored in one file
-_HASH, _KEY = 32, 40  # bytes of an image's hash, letters of a hash in a file's name
 
 
 Trial = Callable[[int], int]
@@ -117,74 +115,6 @@ class Classifier(nn.Module):
         """Return logits (N, C), or logits and the features (N, D) themselves."""
         logits: Tensor = self.head(features)
         return (logits, features) if return_features else logits
-
-
-def views_on_disk(
-    keys: Sequence[str],
-    hashes: Sequence[bytes],
-    out: Tensor,
-    compute: Callable[[Tensor, Sequence[int]], Sequence[Tensor]],
-    contents: Contents,
-    warn: Callable[[str], object],
-    begin: Callable[[int], object] = lambda _: None,
-) -> None:
-    """Fill several views with one row per hash, from disk where stored; the rest is computed and stored.
-
-    Views that lack the same rows are computed together, so that each image is decoded once. A call adds one file per
-    view for every :data:`AT_ONCE` missing rows: the hashes, then the rows. An interruption loses no more than that.
-
-    Args:
-        keys: Hashes of everything else that the rows of each view depend on, V of them.
-        hashes: 32 bytes each, N of them.
-        out: float32 (V, N, D), written to.
-        compute: From indices of hashes, int64 (M,), and numbers of views to their rows, float32 (M, D) for each view.
-        contents: Description of the features, with the number of the first view.
-        warn: Called with one sentence where the disk cannot be used.
-        begin: Called with the number of rows to compute, before the first of them, unless all are stored.
-    """
-    places: dict[bytes, list[int]] = defaultdict(list)
-    for index, name in enumerate(hashes):
-        places[name].append(index)
-    together: dict[tuple[bytes, ...], list[int]] = defaultdict(list)
-    for view, key in enumerate(keys):
-        missing = dict(places)
-        for stored in files_on_disk(f"{key}-"):
-            _take(stored, out[view], missing)
-        together[tuple(missing)].append(view)
-    if missing_rows := sum(len(names) * len(views) for names, views in together.items()):
-        begin(missing_rows)
-    for names, views in together.items():
-        for part in split_rows(torch.arange(len(names)), AT_ONCE) if names else ():
-            wanted = {names[index]: places[names[index]] for index in part.tolist()}
-            # Sorted, so that processes that want the same images in any order wait for the one that computes them.
-            part_key = hashlib.sha256(b"".join(sorted(wanted))).hexdigest()[:_KEY]
-            computed = cache(partial(compute, torch.tensor([rows[0] for rows in wanted.values()]), views))
-            size = len(wanted) * (_HASH + 4 * out.shape[2])
-            for number, view in enumerate(views):
-                about = replace(contents, images=len(wanted), view=contents.view + view)
-                write = partial(_write_part, b"".join(wanted), computed, number)
-                stored = kept_on_disk(f"{keys[view]}-{part_key}", size, write, about, warn=warn)
-                _take(stored, out[view], dict(wanted))
-
-
-def _write_part(names: bytes, computed: Callable[[], Sequence[Tensor]], number: int, file: Tensor) -> None:
-    """Write the hashes of some images, and their rows in one of the computed views."""
-    rows = computed()[number]
-    file[len(names) :].view(torch.float32).view_as(rows).copy_(rows)
-    file[: len(names)] = torch.frombuffer(bytearray(names), dtype=torch.uint8)
-
-
-def _take(stored: Tensor, rows: Tensor, missing: dict[bytes, list[int]]) -> None:
-    """Copy the contents of a file into the rows (N, D), and remove them from what is missing."""
-    count, rest = divmod(len(stored), _HASH + 4 * rows.shape[1])
-    if rest:  # it was cut short
-        return
-    names, values = stored[: count * _HASH].numpy().tobytes(), stored[count * _HASH :]
-    stored_names = [names[at : at + _HASH] for at in range(0, len(names), _HASH)]
-    pairs = [(index, place) for place, name in enumerate(stored_names) for index in missing.pop(name, ())]
-    if pairs:
-        ours, theirs = torch.tensor(pairs).T
-        rows[ours] = values.view(torch.float32).view(count, -1)[theirs]
 
 
 def backbone_pass(
@@ -288,15 +218,23 @@ class FeatureStore:
     _hashes: dict[str, list[bytes]] = field(default_factory=dict, init=False)  # a source's bytes are read once
     _plain: dict[str, StoredFeatures] = field(default_factory=dict, init=False)
 
+    def __post_init__(self) -> None:
+        self.passes = self.passes or sum(len(decoder.split) for decoder in self.decoders.values())
+
+    @cached_property
+    def _side(self) -> int:
+        """Side in pixels of what the network takes."""
+        name, decoder = next(iter(self.decoders.items()))
+        return self.inputs[name].transform.output_side(decoder.square.size)
+
     @cached_property
     def network(self) -> LongTailModel:
         """The network on the engine of the run, compiled when it is first asked for: its backbone must be final."""
-        config, (name, decoder) = self.engine.config, next(iter(self.decoders.items()))
-        transform = self.inputs[name].transform
+        config, transform = self.engine.config, next(iter(self.inputs.values())).transform
         return compile_backbone(
             self.model,
-            Preprocessing(transform.output_side(decoder.square.size), transform.mean, transform.std),
-            images=self.passes or sum(len(decoder.split) for decoder in self.decoders.values()),
+            Preprocessing(self._side, transform.mean, transform.std),
+            images=self.passes,
             engine=config.engine,
             precision="bf16" if config.precision == "bf16" else "fp32",
             store=self.fixed and self.data.cache,
@@ -305,9 +243,14 @@ class FeatureStore:
 
     @property
     def runs_on(self) -> ChosenEngine | None:
-        """What runs the network; None if it was not needed so far."""
+        """What the features so far are of; None if there are none."""
+        return self._engine if "network" in vars(self) or self.seconds["features"] else None
+
+    @property
+    def _engine(self) -> ChosenEngine:
+        """What runs the network; before it is compiled, what is meant to run it."""
         if "network" not in vars(self):
-            return None
+            return engine_for(self.engine.config.engine, self.engine.device, images=self.passes, side=self._side)
         return "openvino" if self.network.takes_pixels else "torch"
 
     def single_pass(self, name: str) -> tuple[nn.Module, Inputs[Any]]:
@@ -360,19 +303,25 @@ class FeatureStore:
                 "memory: lower cached_views of the stage (--stage1.cached_views, --stage2.cached_views), or set it to "
                 "0 to train through the backbone."
             )
-        if self.fixed and name not in self._hashes:
-            self._hashes[name] = image_hashes(split)
-        hashes, network = self._hashes.get(name, []), self.network
-        image_seeds = [int.from_bytes(digest[:8]) for digest in hashes]
 
         def try_some(images: int) -> int:
             rows = torch.arange(min(images, count))
-            backbone_pass(engine, network, inputs, rows, image_seeds, seeds)
+            backbone_pass(engine, self.network, inputs, rows, [0] * count if self.fixed else (), seeds)
             return len(rows) * views
 
         def begin(missing: int) -> None:
             if engine.world_size == 1:
                 self.before(missing, try_some)
+
+        # Several processes compute together: none can wait for what another has on disk.
+        is_stored = self.fixed and self.data.cache and engine.world_size == 1
+        if not (is_stored and any_stored(self._keys(name, inputs.transform, seeds))):
+            _ = self.network  # whose engine the keys follow from
+            begin(views * count)  # as early as possible: hashing 30,000 small files takes a second
+        if self.fixed and name not in self._hashes:
+            self._hashes[name] = image_hashes(split)
+        hashes = self._hashes.get(name, [])
+        image_seeds = [int.from_bytes(digest[:8]) for digest in hashes]
 
         with self.reporter.bar(title, views * count_batches(count, BATCH * engine.world_size)) as bar:
 
@@ -382,31 +331,28 @@ class FeatureStore:
 
             def compute(rows: Tensor, chosen: Sequence[int]) -> list[Tensor]:
                 words = [seeds[view] for view in chosen]
-                return backbone_pass(engine, network, inputs, rows, image_seeds, words, tick)
+                return backbone_pass(engine, self.network, inputs, rows, image_seeds, words, tick)
 
             def warn(text: str) -> None:
                 self.reporter.say(f"note: {text}")
 
-            # Several processes compute together: none can wait for what another has on disk.
-            if hashes and self.data.cache and engine.world_size == 1:
-                key = self._key(name, inputs.transform)
-                keys = [hashlib.sha256(f"{key} {words}".encode()).hexdigest()[:_KEY] for words in seeds]
+            if is_stored:
                 features = torch.empty(views, count, self.model.num_features)
                 contents = Contents("features", self.data.source, self.model.name, count, first_view)
+                keys = self._keys(name, inputs.transform, seeds)
                 views_on_disk(keys, hashes, features, compute, contents, warn, begin)
             else:
-                begin(views * count)
                 features = torch.stack(compute(torch.arange(count), range(views)))
         labels = torch.from_numpy(split.labels.copy())
         self.seconds["features"] += time.perf_counter() - begun
         return StoredFeatures(features.to(engine.device), labels.to(engine.device))
 
-    def _key(self, name: str, transform: BatchTransform) -> str:
-        """Hash everything that the features of an image follow from: decoding, transform, arithmetic, weights."""
+    def _keys(self, name: str, transform: BatchTransform, seeds: Sequence[tuple[int, ...]]) -> list[str]:
+        """Hash what the features of an image follow from for each view: decoding, transform, arithmetic, weights."""
         config, decoding = self.engine.config, scaling(self.decoders[name])
-        version = engine_version("openvino") if self.network.takes_pixels else torch.__version__
+        version = engine_version("openvino") if self._engine == "openvino" else torch.__version__
         arithmetic = f"{self.engine.device.type} {config.precision} {config.channels_last} {version}"
         digest = hashlib.sha256(f"{decoding} {transform!r} {arithmetic} {self.model.name}".encode())
         for part in weight_bytes(self.model.backbone):
             digest.update(part)
-        return digest.hexdigest()
+        return [short_hash(f"{digest.hexdigest()} {words}".encode()) for words in seeds]

@@ -19,7 +19,7 @@ from longtail.training.frozen_features import Trial
 from longtail.training.loop import Callback, Progress, StageRun
 from longtail.training.stages import make_loss
 
-TRIAL_SECONDS, TRIAL_IMAGES = 1.0, 128  # of images through a backbone: enough for a rate
+TRIAL_SECONDS, TRIAL_IMAGES = 0.4, 512  # of images through a backbone: enough for a rate
 FIRST_STEPS_SECONDS = 5.0  # of a stage that trains through the backbone
 FEWEST_PIXELS = WORTHWHILE / 4  # through a backbone; fewer take seconds, and measuring them as long
 SHORTEST = 30.0  # seconds of a run that are worth a line
@@ -55,9 +55,9 @@ class TimeEstimate:
 
 
 def seconds_per_feature(trial: Trial) -> float:
-    """Measure the time of a feature from the file of its image, on more and more images up to a second's work."""
+    """Measure the time of a feature from the file of its image, on more and more images until they take long enough."""
     trial(2)  # warms up
-    size = 16  # enough for two cores; more cores come to larger sizes
+    size = 16  # enough for two cores; more cores need more, and get it
     while True:
         begun = time.perf_counter()
         features = trial(size)

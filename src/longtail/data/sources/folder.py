@@ -256,7 +256,7 @@ class Walk:
     def _is_followed(self, parent: str, name: str) -> bool:
         """Record where a link leads; one to a folder above itself would repeat the images of other classes."""
         path = f"{parent}{os.sep}{name}"
-        if not Path(path).is_symlink():
+        if not os.path.islink(path):  # noqa: PTH114 - no Path is made of each of a million
             return True
         target = os.path.realpath(path)
         if Path(os.path.realpath(parent)).is_relative_to(target):
