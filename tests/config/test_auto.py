@@ -13,7 +13,7 @@ from longtail.commands.output import outline, outlines
 from longtail.config.auto import PACKAGED, STRONG, TOPICS, Facts, choose
 from longtail.config.build import build, with_options
 from longtail.config.resolve import check_config, is_whole, resolve
-from longtail.config.schema import RunConfig
+from longtail.config.schema import Choice, RunConfig
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import plan_grid, recipe_grid
 from longtail.files import write_yaml
@@ -219,6 +219,14 @@ def test_what_is_trained_is_said_where_nothing_was_chosen() -> None:
     assert all(word in first for word in ("30 epochs", "all weights", "gcl", "64", "sgd at 0.1", "mixup"))
     assert all(word in second for word in ("5 epochs", "the classifier", "class-balanced"))
     assert len(outline(resolve({"recipe": "images/ce", "mode": "linear"}))) == 2
+
+
+@pytest.mark.parametrize(("fit", "is_said"), [("crop", False), ("pad", True), ("stretch", True)])
+def test_a_fit_other_than_the_usual_is_said(fit: str, is_said: bool) -> None:
+    config = resolve({"recipe": "cifar-lt/gcl", "data.fit": fit})
+    assert (fit in outline(config)[0]) == is_said
+    chosen = Choice("data.image_size", 32, "why")
+    assert (fit in outline(replace(config, reasons=[chosen]))[0]) == is_said
 
 
 def test_sentences_of_earlier_versions_stay_as_they_are() -> None:

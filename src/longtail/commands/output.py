@@ -165,6 +165,7 @@ def coverage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+_FITS = {"crop": "", "pad": " (padded)", "stretch": " (stretched)"}
 _TRAINED = {"all": "all weights", "classifier": "the classifier", "scales": "one scale per class"}
 
 
@@ -187,8 +188,8 @@ def outline(config: RunConfig) -> list[str]:
     weights = f"from {model.weights}" if model.weights else "pretrained" if model.pretrained else "from nothing"
     adapters = ", with adapters" if model.adapter != "none" else ""
     network = (
-        f"network: {model.name} {weights}{adapters}, {model.head} classifier, {config.data.image_size} pixels, "
-        f"{config.training.precision}"
+        f"network: {model.name} {weights}{adapters}, {model.head} classifier, {config.data.image_size} pixels"
+        f"{_FITS[config.data.fit]}, {config.training.precision}"
     )
     stages = [f"stage {number}: {_stage(stage)}" for number, stage in config.stages.items()]
     return [network + (f" ({origin})" if origin else ""), *stages]
@@ -203,7 +204,7 @@ def _sentence(choice: Choice, config: RunConfig) -> str:
         weights = "" if model.pretrained or config.mode == "scratch" else ", without pretrained weights"
         chosen = f"backbone: {model.name}{weights}"
     elif choice.option == "data.image_size":
-        chosen = f"image size: {config.data.image_size} pixels"
+        chosen = f"image size: {config.data.image_size} pixels{_FITS[config.data.fit]}"
     elif choice.option == "recipe":
         recipe = load_recipe(config.recipe).config if config.recipe in list_recipes() else None
         is_published = recipe is None or recipe["stage1"]["loss"]["name"] == first.loss.name
