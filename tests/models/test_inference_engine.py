@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,33 @@ def test_features_of_real_photos_are_those_of_pytorch() -> None:
     with torch.inference_mode():
         ours, theirs = compiled(model, 96).backbone(crops), model.backbone(normalized(crops))
     assert float(((ours - theirs).norm(dim=1) / theirs.norm(dim=1)).max()) < 1e-4
+
+
+@needs_openvino
+def test_a_feature_depends_on_its_image_alone() -> None:
+    torch.manual_seed(0)
+    backbone = compiled(build_model("timm:tf_efficientnet_lite0", 5, in_size=64).eval(), 64).backbone
+    images = pixels(11, 64)
+    whole, turned = backbone(images), backbone(images.flip(0)).flip(0)
+    alone = torch.cat([backbone(image) for image in images.split(1)])
+    assert torch.equal(turned, whole)
+    assert torch.equal(alone, whole)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(features, whole) for features in pool.map(backbone, [images] * 8))
+
+
+@needs_openvino
+def test_an_error_among_the_parts_of_a_stream_is_raised() -> None:
+    backbone: Any = compiled(build_model("plain-cnn", 5).eval(), 12).backbone
+    out = np.zeros((9, backbone.num_features), np.float32)
+
+    def parts() -> Iterator[tuple[Tensor, Any]]:
+        yield pixels(9, 12), out
+        raise LongtailError("damaged")
+
+    with pytest.raises(LongtailError, match="damaged"):
+        backbone.stream(parts())
+    assert torch.isfinite(backbone(pixels(9, 12))).all(), "it can be used further"
 
 
 @needs_openvino

@@ -24,7 +24,7 @@ from longtail.config.schema import DataConfig, RunConfig, TrainingConfig
 from longtail.console import Interrupted, Reporter
 from longtail.data.dataset import Split, image_hashes
 from longtail.data.loading.cache_folder import by_source, cache_entries
-from longtail.data.loading.loaders import Batch, Loader, ResidentLoader, SinglePassLoader
+from longtail.data.loading.loaders import Batch, Loader, ResidentLoader, SinglePassLoader, count_batches
 from longtail.data.loading.workers import Decoder
 from longtail.data.sources.registry import load_source
 from longtail.data.square import Square
@@ -33,7 +33,7 @@ from longtail.errors import LongtailError
 from longtail.experiments.evaluate import evaluate_run
 from longtail.models.model import LongTailModel, build_model
 from longtail.run.layout import read_config as config_of
-from longtail.training import feature_files
+from longtail.training import backbone_pass, feature_files
 from longtail.training import frozen_features as features
 from longtail.training.engine import Engine
 from longtail.training.experiment import resume_run, start_run
@@ -185,7 +185,7 @@ def test_stored_features_are_not_computed_again(tmp_path: Path, monkeypatch: pyt
 
 def test_a_stopped_computation_keeps_the_parts_that_were_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path))
-    monkeypatch.setattr(features, "BATCH", 2)
+    monkeypatch.setattr(backbone_pass, "BATCH", 2)
     monkeypatch.setattr(feature_files, "AT_ONCE", 4)
     torch.manual_seed(0)
     model, split = build_model("resnet20", 3).eval(), random_split(10)
@@ -289,8 +289,8 @@ def test_a_backbone_that_takes_fewer_images_at_a_time_gives_the_same_features(mo
             return outputs
 
     expected = store.views(2, 1, 0).features
-    monkeypatch.setattr(features, "fold_batch_norms", lambda _: Small())
-    monkeypatch.setattr(features, "forward_batch", lambda *_: 256)
+    monkeypatch.setattr(backbone_pass, "fold_batch_norms", lambda _: Small())
+    monkeypatch.setattr(backbone_pass, "forward_batch", lambda *_: 256)
     torch.testing.assert_close(store.views(2, 1, 0).features, expected, rtol=1e-4, atol=1e-4)
     assert tried == [256, 128, 64, 64, 64, 64, 44]
 
@@ -389,3 +389,24 @@ def test_features_of_another_engine_are_computed_and_agree(
         entries.append(len(list(tmp_path.glob("*.pixels"))))
     assert entries == [2, 4, 4], "two views by each engine, read the third time"
     torch.testing.assert_close(views["openvino"], views["torch"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+@pytest.mark.parametrize("count", [64, 257, 321])
+@pytest.mark.parametrize("augmentation", ["none", "crop-flip"])
+def test_openvino_fills_every_row_and_tells_of_every_batch(count: int, augmentation: str) -> None:
+    torch.manual_seed(0)
+    model, split = build_model("plain-cnn", 3).eval(), random_split(count)
+    store = feature_store(model, split, resident(split), augmentation=augmentation, fixed=False, engine="openvino")
+    rows, numbers, views = torch.arange(count).flip(0), list(range(count)), [(4, 0), (4, 1)]
+    ticks: list[None] = []
+    ours, theirs = (
+        backbone_pass.backbone_pass(
+            store.engine, network, store.inputs["train"], rows, numbers, views, lambda: ticks.append(None)
+        )
+        for network in (store.network, model)
+    )
+    assert len(ticks) == 2 * 2 * count_batches(count, backbone_pass.BATCH), "both views by both engines"
+    for view, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(view, other, rtol=1e-4, atol=1e-4)
+    assert torch.equal(ours[0], ours[1]) is (augmentation == "none")

@@ -49,9 +49,10 @@ from longtail.losses import LongTailLoss, build_loss, loss_class
 from longtail.models.inference_engine import compile_backbone
 from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE
 from longtail.run.model_files import ModelInfo, ModelSpec, load_model, save_model, save_weights
+from longtail.training.backbone_pass import backbone_pass
 from longtail.training.engine import LocalEngine
 from longtail.training.forward_pass import ImageInputs, Inputs
-from longtail.training.frozen_features import Classifier, FeatureStore, StoredFeatures, backbone_pass
+from longtail.training.frozen_features import Classifier, FeatureStore, StoredFeatures
 from longtail.training.loop import StageRun, train_epoch
 from longtail.training.stages import assumed_prior, fit_loss, make_mixer, make_optimizer
 from longtail.version import __version__

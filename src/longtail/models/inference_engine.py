@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from longtail.data.loading.cache_folder import NETWORK, Contents, keep_folder
-from longtail.device import cores, forward_batch
+from longtail.device import cores
 from longtail.errors import LongtailError, first_line
 from longtail.models.model import LongTailModel, weight_bytes
 from longtail.models.preprocessing import Preprocessing
@@ -28,6 +29,7 @@ ChosenEngine = Literal["torch", "openvino"]
 WORTHWHILE = 20_000_000
 """Pixels that take PyTorch about as long as OpenVINO with the conversion of the network: 400 images of 224 x 224."""
 FORMAT = 1  # of stored networks; to raise when they are converted differently
+PIECE_PIXELS = 2**17  # that a core computes at a time: two images of 224 x 224, and eight of 128 x 128 or less
 _CHECKED = 3  # images that a conversion is checked with
 _TOLERANCE = {"fp32": 1e-4, "bf16": 0.1}  # largest relative difference of their features
 
@@ -128,23 +130,25 @@ class PixelBackbone(nn.Module):
 class OpenVinoBackbone(nn.Module):
     """A frozen backbone compiled by OpenVINO for images of one size; made by :func:`compile_backbone`.
 
-    A batch is cut into pieces that run at the same time, one on each core: small pieces stay near the caches, and no
-    core waits for the others at every layer.
+    Images are cut into pieces that run at the same time, one on each core: small pieces stay near the caches, and no
+    core waits for the others at every layer. Every piece has the same number of images, the last one filled up, so that
+    the feature of an image does not depend on the images next to it.
 
     Args:
         network: An ``openvino.Model`` from float32 pixels (N, 3, S, S) in [0, 255] to features (N, D).
         num_features: Feature size D.
         precision: Arithmetic; ``bf16`` on processors that multiply in it.
-        piece: Images of a piece.
+        side: S.
     """
 
     takes_pixels = True
 
-    def __init__(self, network: Any, num_features: int, *, precision: Literal["fp32", "bf16"], piece: int) -> None:
+    def __init__(self, network: Any, num_features: int, *, precision: Literal["fp32", "bf16"], side: int) -> None:
         import openvino
 
         super().__init__()
-        self.num_features, self.piece = num_features, piece
+        self.num_features, self.piece = num_features, min(8, max(2, PIECE_PIXELS // side**2))
+        network.reshape({0: [self.piece, 3, side, side]})
         threads = torch.get_num_threads()
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
@@ -155,28 +159,47 @@ class OpenVinoBackbone(nn.Module):
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
         }
         self.compiled = openvino.Core().compile_model(network, "CPU", options)
-        self.requests = openvino.AsyncInferQueue(self.compiled, threads)
+        self.at_once = 2 * threads  # no core waits for the next piece
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features, float32 (N, D), of pixels in [0, 255], uint8 or float (N, 3, S, S)."""
-        return self.stream([images], len(images))
-
-    def stream(self, parts: Iterable[Tensor], count: int) -> Tensor:
-        """Return the features of ``count`` images that come in parts, the first of which are computed meanwhile."""
-        features = np.empty((count, self.num_features), np.float32)
-
-        def store(request: Any, place: int) -> None:
-            values = request.get_output_tensor().data
-            features[place : place + len(values)] = values
-
-        self.requests.set_callback(store)
-        place = 0
-        for piece in chain.from_iterable(torch.split(part, self.piece) for part in parts):
-            # As float32: pixels between two whole numbers, of a crop that was resized, would be cut to whole ones.
-            self.requests.start_async({0: piece.float().contiguous().numpy()}, place)  # waits for a free core
-            place += len(piece)
-        self.requests.wait_all()
+        features = np.empty((len(images), self.num_features), np.float32)
+        self.stream([(images, features)])
         return torch.from_numpy(features)
+
+    def stream(self, parts: Iterable[tuple[Tensor, npt.NDArray[np.float32]]]) -> None:
+        """Compute the features of images that come in parts, the first of them while the others come.
+
+        Without callbacks, in which a core would wait for the lock of the interpreter.
+
+        Args:
+            parts: Pixels in [0, 255], uint8 or float (N, 3, S, S), and the rows (N, D) that are filled with features.
+        """
+        idle = deque(self.compiled.create_infer_request() for _ in range(self.at_once))
+        running: deque[tuple[Any, npt.NDArray[np.float32]]] = deque()
+
+        def finish_first() -> None:
+            request, rows = running.popleft()
+            request.wait()
+            rows[:] = request.get_output_tensor().data[: len(rows)]
+            idle.append(request)
+
+        try:
+            for images, features in parts:
+                pixels = images.numpy()
+                for at in range(0, len(pixels), self.piece):
+                    piece = pixels[at : at + self.piece]
+                    if not idle:
+                        finish_first()
+                    request = idle.popleft()
+                    request.get_input_tensor().data[: len(piece)] = piece  # becomes float32
+                    request.start_async()
+                    running.append((request, features[at : at + self.piece]))
+            while running:
+                finish_first()
+        finally:  # where the parts have raised
+            for request, _ in running:
+                request.wait()
 
 
 def compile_backbone(
@@ -249,8 +272,7 @@ def _compile(
         if store
         else read(None)
     )
-    piece = min(8, forward_batch(torch.device("cpu"), side))
-    backbone = OpenVinoBackbone(network, cast("int", pixels.backbone.num_features), precision=precision, piece=piece)
+    backbone = OpenVinoBackbone(network, cast("int", pixels.backbone.num_features), precision=precision, side=side)
     images = 255 * torch.rand(_CHECKED, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected, computed = pixels(images), backbone(images)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -195,11 +195,26 @@ class Predictor:
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}.")
         expected = self._count + total
-        for batch in read_batches(items, self.info.preprocessing, batch_size=batch_size, workers=workers):
+        batches = read_batches(items, self.info.preprocessing, batch_size=batch_size, workers=workers)
+
+        def prepared() -> Iterator[tuple[LongTailModel, list[Item]]]:
+            for batch in batches:
+                self._count += sum(not image.problem for image in batch)
+                self._choose_engine(max(expected, self._count))
+                yield self.model, batch
+
+        def classified(work: tuple[LongTailModel, list[Item]]) -> tuple[list[Item], FloatArray]:
+            model, batch = work
             pixels = [np.asarray(image.source) for image in batch if not image.problem]
-            self._count += len(pixels)
-            self._choose_engine(max(expected, self._count))
-            yield batch, self._classify(np.stack(pixels)) if pixels else np.empty((0, len(self.classes)), np.float32)
+            empty = np.empty((0, len(self.classes)), np.float32)
+            return batch, self._classify(model, np.stack(pixels)) if pixels else empty
+
+        work = prepared()
+        for model, batch in work:
+            if model.takes_pixels:  # of two batches at a time, so that no core waits at the end of one
+                yield from read_ahead(classified, chain([(model, batch)], work), threads=2, ahead=2)
+            else:
+                yield classified((model, batch))
 
     def _choose_engine(self, images: int) -> None:
         """Compile the network, unless it is compiled or cannot be, if that is worthwhile for a number of images."""
@@ -210,12 +225,12 @@ class Predictor:
         self.model = compile_backbone(self.model, look, images=images, engine=self._engine, say=self._say)
 
     @torch.inference_mode()
-    def _classify(self, pixels: Pixels) -> FloatArray:
+    def _classify(self, model: LongTailModel, pixels: Pixels) -> FloatArray:
         """Return probabilities (N, C) for pixels (N, size, size, 3)."""
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(next(self.model.parameters()).device)
-        if not self.model.takes_pixels:
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(next(model.parameters()).device)
+        if not model.takes_pixels:
             images = self.info.preprocessing.normalize(images)
-        result: FloatArray = torch.softmax(self.info.scores(self.model(images)), dim=1).cpu().numpy()
+        result: FloatArray = torch.softmax(self.info.scores(model(images)), dim=1).cpu().numpy()
         return result
 
 

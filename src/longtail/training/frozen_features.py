@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -17,22 +17,18 @@ from longtail.console import Reporter
 from longtail.data.dataset import image_hashes
 from longtail.data.loading.cache import scaling
 from longtail.data.loading.cache_folder import Contents
-from longtail.data.loading.loaders import Batch, count_batches, split_rows
-from longtail.data.loading.workers import Decoder, read_ahead
+from longtail.data.loading.loaders import count_batches, split_rows
+from longtail.data.loading.workers import Decoder
 from longtail.data.transforms.augmentation import BatchTransform
-from longtail.device import default_workers, forward_batch, memory_budget, step_seed
+from longtail.device import memory_budget
 from longtail.errors import LongtailError
 from longtail.models.inference_engine import ChosenEngine, compile_backbone, engine_for, engine_version
 from longtail.models.model import LongTailModel, weight_bytes
 from longtail.models.preprocessing import Preprocessing
-from longtail.models.resnet_cifar import fold_batch_norms
+from longtail.training.backbone_pass import BATCH, backbone_pass
 from longtail.training.engine import LocalEngine
 from longtail.training.feature_files import any_stored, short_hash, views_on_disk
-from longtail.training.forward_pass import ImageInputs, Inputs, largest_batch
-
-BATCH = 256  # not the largest that fits: draws without hashes follow the batches, and must not depend on memory
-PART = 8  # images that are augmented at a time
-
+from longtail.training.forward_pass import ImageInputs, Inputs
 
 Trial = Callable[[int], int]
 """Computes the features of the first images, as many as given, without storing them; returns their number."""
@@ -115,70 +111,6 @@ class Classifier(nn.Module):
         """Return logits (N, C), or logits and the features (N, D) themselves."""
         logits: Tensor = self.head(features)
         return (logits, features) if return_features else logits
-
-
-def backbone_pass(
-    engine: LocalEngine,
-    model: LongTailModel,
-    inputs: ImageInputs,
-    rows: Tensor,
-    image_seeds: Sequence[int] = (),
-    seeds: Sequence[tuple[int, ...]] = ((0,),),
-    tick: Callable[[], object] = lambda: None,
-) -> list[Tensor]:
-    """Compute the features (N, D) of some rows for each seed; each process computes those of every R-th image.
-
-    Not by :func:`~longtail.training.forward_pass.forward_pass`: draws follow the batches, which have :data:`BATCH`
-    images whatever fits the memory, and a batch is decoded once and passed through the backbone alone for every view.
-    """
-    # Every process needs as many rows as the others to exchange them; those beyond the end repeat the first ones.
-    count, transform = len(rows), inputs.transform
-    padded = rows[torch.arange(-(-count // engine.world_size) * engine.world_size) % count]
-    ours = padded[engine.rank :: engine.world_size]
-    targets = split_rows(torch.arange(len(ours)), BATCH)
-    features = torch.empty(len(seeds), len(ours), model.num_features, device=engine.device)
-    size = 0
-
-    def change_each(words: tuple[int, ...], part: tuple[Tensor, Tensor]) -> Tensor:
-        """Augment images with draws of their own."""
-        draws = [step_seed(*words, image_seeds[row]) for row in part[1].tolist()]
-        images = zip(torch.split(part[0], 1), draws, strict=True)
-        return torch.cat([transform.change(image, torch.Generator().manual_seed(draw)) for image, draw in images])
-
-    def augmented(batch: Batch, words: tuple[int, ...], step: int) -> Iterator[Tensor]:
-        """Yield the augmented images of a batch in parts."""
-        if not image_seeds:  # nothing is stored for other choices of images: a draw for the batch takes an eighth
-            shared = torch.Generator().manual_seed(step_seed(*words, step))
-            yield transform.change(batch.images, shared, rank=engine.rank, world_size=engine.world_size)
-            return
-        parts = zip(split_rows(batch.images, PART), split_rows(batch.rows, PART), strict=True)
-        if model.takes_pixels:  # while the network computes
-            threads = default_workers()
-            yield from read_ahead(partial(change_each, words), parts, threads=threads, ahead=2 * threads)
-        else:  # in this thread, whose precision they have
-            yield from map(partial(change_each, words), parts)
-
-    def through(images: Tensor, at_once: int) -> Tensor:
-        nonlocal size
-        parts = [
-            backbone(engine.to_memory_format(transform.normalize(part))).float() for part in split_rows(images, at_once)
-        ]
-        size = at_once  # it fits: the next images begin here
-        return torch.cat(parts)
-
-    with engine.inference(model):
-        backbone: Any = fold_batch_norms(model.backbone)
-        for step, (batch, target) in enumerate(zip(inputs.batches(ours, BATCH), targets, strict=True)):
-            for view, words in enumerate(seeds):
-                parts = augmented(batch, words, step)
-                if model.takes_pixels:
-                    features[view, target] = backbone.stream(parts, len(target))
-                else:
-                    images = torch.cat(list(parts))
-                    size = size or forward_batch(engine.device, images.shape[-1])
-                    features[view, target] = largest_batch(partial(through, images), size)
-                tick()
-    return [engine.interleave(part)[:count] for part in features]
 
 
 @dataclass

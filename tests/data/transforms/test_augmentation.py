@@ -81,6 +81,16 @@ def test_a_box_of_known_place_is_cut_where_it_lies() -> None:
     assert torch.equal(resized_crop(image, box, size=4), torch.ones(1, 1, 4, 4))
 
 
+def test_a_resized_crop_is_that_of_the_general_grid() -> None:
+    images = torch.rand(16, 3, 40, 56, generator=torch.Generator().manual_seed(0))
+    boxes = draw_boxes(16, (40, 56), torch.Generator().manual_seed(1))
+    theta = torch.zeros(16, 2, 3)
+    theta[:, 0, 0], theta[:, 0, 2], theta[:, 1, 1], theta[:, 1, 2] = boxes[:, 2], boxes[:, 0], boxes[:, 3], boxes[:, 1]
+    grid = F.affine_grid(theta, [16, 3, 24, 24], align_corners=False)
+    expected = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(resized_crop(images, boxes, size=24), expected, rtol=0, atol=1e-4)
+
+
 def test_normalization_is_torchvisions() -> None:
     prepare_torchvision()
     from torchvision.transforms.v2 import functional

@@ -53,6 +53,16 @@ class BatchTransform:
     policy_magnitude: int = 9
     cutout: int = 0
 
+    @property
+    def is_random(self) -> bool:
+        """Whether :meth:`augment` changes images.
+
+        Example:
+            >>> BatchTransform((0.5,) * 3, (0.5,) * 3).is_random
+            False
+        """
+        return self.augmentation != "none" or self.policy != "none" or self.cutout > 0
+
     def output_side(self, side: int) -> int:
         """Return the side in pixels of what comes out of images of a side.
 
@@ -236,9 +246,9 @@ def resized_crop(images: Tensor, boxes: Tensor, *, size: int) -> Tensor:
         >>> resized_crop(torch.ones(1, 3, 8, 8), whole, size=4).shape
         torch.Size([1, 3, 4, 4])
     """
-    count = images.shape[0]
-    theta = torch.zeros(count, 2, 3, device=images.device)
-    theta[:, 0, 0], theta[:, 0, 2] = boxes[:, 2], boxes[:, 0]
-    theta[:, 1, 1], theta[:, 1, 2] = boxes[:, 3], boxes[:, 1]
-    grid = F.affine_grid(theta, [count, images.shape[1], size, size], align_corners=False)
+    # The grid of torch.nn.functional.affine_grid for boxes along the axes, without its matrix product.
+    centers = torch.linspace(-1, 1, size, device=images.device) * ((size - 1) / size)  # of the output's pixels
+    columns, rows = (boxes[:, axis + 2, None] * centers + boxes[:, axis, None] for axis in (0, 1))
+    shape = (len(boxes), size, size)
+    grid = torch.stack([columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)], dim=3)
     return F.grid_sample(images.to(torch.float32), grid, mode="bilinear", padding_mode="border", align_corners=False)
