@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,18 @@ def test_fingerprint_of_a_file_does_not_depend_on_the_way_to_it(tmp_path: Path) 
     assert len({split.fingerprint() for split in splits}) == 1
     below = Split.from_files([f"{tmp_path}/cat/1.png"], [0], root=f"{tmp_path}/cat")
     assert below.fingerprint() != splits[0].fingerprint()
+
+
+def test_paths_of_a_selection_of_files_are_those_of_its_rows(tmp_path: Path) -> None:
+    files = [f"{tmp_path}/{name}.png" for name in "abcd"]
+    split = Split.from_files(files, [0, 1, 1, 0], root=str(tmp_path))
+    part = split.select([3, 1]).select([1, 0])
+    read = replace(part, paths=None)  # from the rows themselves
+    for each in (part, read):
+        assert [stored["path"] for _, stored in each.scan()] == [files[1], files[3]]
+        assert [label for label, _ in each.scan()] == [1, 0]
+        assert each.files() == ["b.png", "d.png"]
+        assert each.path(1) == files[3]
 
 
 def test_a_split_travels_to_worker_processes() -> None:

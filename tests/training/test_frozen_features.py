@@ -22,7 +22,8 @@ from longtail.config.build import with_options
 from longtail.config.resolve import check_config
 from longtail.config.schema import DataConfig, RunConfig, TrainingConfig
 from longtail.console import Interrupted, Reporter
-from longtail.data.dataset import Split, image_hashes
+from longtail.data.dataset import Split
+from longtail.data.image_hashes import image_hashes
 from longtail.data.loading.cache_folder import by_source, cache_entries
 from longtail.data.loading.loaders import Batch, Loader, ResidentLoader, SinglePassLoader, count_batches
 from longtail.data.loading.workers import Decoder

@@ -12,7 +12,8 @@ import pytest
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts
-from longtail.data.dataset import Split, image_hashes
+from longtail.data.dataset import Split
+from longtail.data.image_hashes import image_hashes
 from longtail.models.model import build_model
 from longtail.training import frozen_features, time_estimate
 from longtail.training.engine import Engine

@@ -1,4 +1,4 @@
-"""Split and ImageData: labeled images, whatever source they come from, and the hashes of those stored."""
+"""Split and ImageData: labeled images, whatever source they come from."""
 
 from __future__ import annotations
 
@@ -79,6 +79,7 @@ class Split:
         rows: Columns ``image`` (bytes and path, undecoded), ``label`` (int64), and further columns of the source.
         root: Folder of the file paths in :meth:`fingerprint` and :meth:`files`; empty for embedded images.
         origin: Row numbers in the source, shape (N,), preserved by :meth:`select`; None means 0 .. N-1.
+        paths: Path of each image, where all are files: reading them from the rows takes far longer.
 
     Example:
         >>> split = Split.from_arrays(np.zeros((3, 8, 8), np.uint8), [0, 0, 1])
@@ -89,6 +90,7 @@ class Split:
     rows: datasets.Dataset
     root: str = ""
     origin: IntArray | None = field(default=None, repr=False)
+    paths: Sequence[str] | None = field(default=None, repr=False)
 
     @classmethod
     def from_arrays(
@@ -126,7 +128,8 @@ class Split:
         import datasets
 
         features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("int64")})
-        return cls(datasets.Dataset.from_dict({"image": paths, "label": labels}, features=features), root=root)
+        rows = datasets.Dataset.from_dict({"image": paths, "label": labels}, features=features)
+        return cls(rows, root=root, paths=list(paths))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -158,6 +161,8 @@ class Split:
 
     def encoded(self, index: int) -> Encoded:
         """Return the stored form of one image: ``{"bytes": ..., "path": ...}``."""
+        if self.paths is not None:
+            return {"bytes": None, "path": self.paths[index]}
         stored: Encoded | None = self._stored[int(index)].column(0)[0].as_py()
         return stored or {"bytes": None, "path": None}
 
@@ -211,7 +216,8 @@ class Split:
     def select(self, indices: Sequence[int] | IntArray) -> Split:
         """The rows at ``indices``, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
-        part = replace(self, rows=self.rows.select(chosen), origin=self.origin_rows[chosen])
+        paths = None if self.paths is None else [self.paths[row] for row in chosen.tolist()]
+        part = replace(self, rows=self.rows.select(chosen), origin=self.origin_rows[chosen], paths=paths)
         if "labels" in vars(self):  # they are known, and reading those of a selection takes far longer
             labels = vars(part)["labels"] = self.labels[chosen]
             labels.flags.writeable = False
@@ -233,7 +239,7 @@ class Split:
             if content is None and (path := stored["path"]) is not None:
                 is_plain = not any(detour in path for detour in DETOURS)
                 shortest = path if is_plain or not self.root else os.path.normpath(path)
-                head = f"{self._relative(shortest)}:{_file_size(path)}".encode()
+                head = f"{self._relative(shortest)}:{file_size(path)}".encode()
             elif content is None:
                 head = b""
             # Lengths first, so that different sequences of images cannot give the same stream.
@@ -242,6 +248,10 @@ class Split:
 
     def scan(self) -> Iterator[tuple[int, Encoded]]:
         """Yield every row's label and stored image in order, in constant memory."""
+        if self.paths is not None:
+            for label, path in zip(self.labels.tolist(), self.paths, strict=True):
+                yield label, {"bytes": None, "path": path}
+            return
         for batch in self.rows.select_columns(["image", "label"]).with_format("arrow").iter(batch_size=256):
             images: list[Encoded | None] = batch.column("image").to_pylist()
             for label, stored in zip(batch.column("label").to_pylist(), images, strict=True):
@@ -275,6 +285,9 @@ class Split:
 
     def stored_paths(self) -> Iterator[tuple[str | None, bool]]:
         """Yield the stored path of each image, and whether the image itself is embedded."""
+        if self.paths is not None:
+            yield from ((path, False) for path in self.paths)
+            return
         stored = self.rows.select_columns(["image"]).flatten().with_format("arrow")
         for batch in stored.iter(batch_size=1024):  # views of the table: no image is copied
             embedded = batch.column("image.bytes").is_valid().to_pylist()
@@ -323,66 +336,12 @@ def column_values(table: datasets.Dataset, name: str) -> list[object]:
     return values
 
 
-def image_hashes(split: Split) -> list[bytes]:
-    """Hash each stored image by its bytes alone, whatever its file: 32 bytes each.
+def file_size(path: str) -> int:
+    """Return the size of a file in bytes.
 
     Raises:
-        UnreadableImageError: A file was deleted since the source was read, or cannot be read.
-
-    Example:
-        >>> first, second, third = image_hashes(Split.from_arrays(np.uint8([[[0]], [[9]], [[0]]]), [0, 0, 1]))
-        >>> first == third, first == second
-        (True, False)
+        UnreadableImageError: It was deleted since the source was read.
     """
-    return [hashlib.sha256(_bytes(stored)).digest() for _, stored in split.scan()]
-
-
-def _bytes(stored: Encoded) -> bytes:
-    if stored["bytes"] is not None or stored["path"] is None:
-        return stored["bytes"] or b""
-    try:
-        with open(stored["path"], "rb", buffering=0) as file:  # noqa: PTH123 - no Path is made of each of a million
-            return file.readall()
-    except FileNotFoundError:
-        raise deleted_file(stored["path"]) from None
-    except OSError as error:
-        raise UnreadableImageError(f"{stored['path']!r} cannot be read ({error.strerror}).") from error
-
-
-def count_shared(split: Split, other: Split) -> int:
-    """Count the images of a split that another one contains too, compared by their bytes.
-
-    Only images whose size in bytes occurs in both are read.
-
-    Args:
-        split: The images to count.
-        other: The images to search.
-
-    Raises:
-        UnreadableImageError: A file was deleted since the source was read, or cannot be read.
-
-    Example:
-        >>> images = Split.from_arrays(np.arange(12, dtype=np.uint8).reshape(3, 2, 2), [0, 0, 1])
-        >>> count_shared(images, images.select([1, 2]))
-        2
-    """
-    mine, theirs = _sizes(split), _sizes(other)
-    hashes = set(image_hashes(other.select(np.flatnonzero(np.isin(theirs, mine)))))
-    return sum(digest in hashes for digest in image_hashes(split.select(np.flatnonzero(np.isin(mine, theirs)))))
-
-
-def _sizes(split: Split) -> IntArray:
-    """Return the size in bytes of each stored image."""
-    sizes = np.zeros(len(split), dtype=np.int64)
-    for row, (_, stored) in enumerate(split.scan()):
-        if stored["bytes"] is not None:
-            sizes[row] = len(stored["bytes"])
-        elif stored["path"] is not None:
-            sizes[row] = _file_size(stored["path"])
-    return sizes
-
-
-def _file_size(path: str) -> int:
     try:
         return os.stat(path).st_size  # noqa: PTH116 - no Path is made of each of a million
     except OSError:

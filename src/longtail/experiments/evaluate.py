@@ -10,7 +10,8 @@ from longtail.config.schema import EngineName
 from longtail.console import Reporter
 from longtail.counts import IntArray
 from longtail.data.class_names import match_classes, require_known
-from longtail.data.dataset import SPLIT_NAMES, ImageData, Split, count_shared
+from longtail.data.dataset import SPLIT_NAMES, ImageData, Split
+from longtail.data.image_hashes import count_shared
 from longtail.data.sources.builtin import PACKAGED
 from longtail.data.sources.image_tables import Columns, split_name
 from longtail.data.sources.registry import absolute_source, load_source, source_path

@@ -199,4 +199,4 @@ def _selected(data: ImageData, places: list[tuple[str, int]]) -> Split:
     starts = dict(zip(names, np.cumsum([0, *(len(data.splits[name]) for name in names[:-1])]).tolist(), strict=True))
     joined = datasets.concatenate_datasets([data.splits[name].rows for name in names])
     at = np.array([starts[name] + row for name, row in places], dtype=np.int64)
-    return replace(data.splits[names[0]], rows=joined.select(at), origin=rows)
+    return replace(data.splits[names[0]], rows=joined.select(at), origin=rows, paths=None)

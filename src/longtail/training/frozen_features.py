@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from longtail.config.schema import DataConfig
 from longtail.console import Reporter
-from longtail.data.dataset import image_hashes
+from longtail.data.image_hashes import image_hashes
 from longtail.data.loading.cache import scaling
 from longtail.data.loading.cache_folder import Contents
 from longtail.data.loading.loaders import count_batches, split_rows

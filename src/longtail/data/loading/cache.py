@@ -199,7 +199,7 @@ def image_key(decoder: Decoder) -> str:
 
     An embedded image counts by its bytes, a file by path, size and times of its last change: reading all files takes
     about as long as a cache of their pixels saves. Features, which cost far more, are identified by
-    :func:`~longtail.data.dataset.image_hashes`.
+    :func:`~longtail.data.image_hashes.image_hashes`.
 
     Raises:
         UnreadableImageError: A file was deleted since the source was read.
