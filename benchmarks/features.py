@@ -2,15 +2,17 @@
 
 python benchmarks/features.py SOURCE [SOURCE ...] --images 1000 --json docs/performance/features.json
 
-For each source, its first images by equal steps: features as `linear` mode stores them, and predictions as `longtail
-predict` makes them, by PyTorch and by OpenVINO, decoding included; and OpenVINO alone on pixels that are ready, the
-floor. Each round measures every side once. The network is converted before. On two cores a source of 1,000 images takes
-about six minutes with 3 repeats.
+For each source, its first images by equal steps: features of whole images and of four random crops of each, as `linear`
+mode stores them, and predictions as `longtail predict` makes them, by PyTorch and by OpenVINO, decoding included; and
+OpenVINO alone on pixels that are ready, the floor. Each round measures every side once, after the network is converted.
+`--one-core` counts the processor's time with one thread in place of the clock, for a machine that is shared.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ from longtail.training.frozen_features import FeatureStore
 
 CPU = named_device("cpu")
 BATCHES = (2, 8, 32)  # of OpenVINO alone: the fastest one is the floor
+VIEWS = 4  # random crops of an image
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -78,8 +81,8 @@ def alone(pixels: PixelBackbone, side: int, precision: str, batch: int) -> Calla
     return work
 
 
-def measure(source: str, images: int, network: str, repeats: int) -> list[common.Row]:
-    """The rows of one source."""
+def measure(source: str, images: int, network: str, repeats: int, *, one_core: bool) -> list[common.Row]:
+    """The rows of one source; of processor time with ``one_core``, else by the clock."""
     inputs = timm_inputs(network)
     assert inputs is not None
     look = Preprocessing(inputs.size, inputs.mean, inputs.std, inputs.resize, inputs.interpolation)
@@ -97,6 +100,13 @@ def measure(source: str, images: int, network: str, repeats: int) -> list[common
         network = store.network  # converted before the clock starts
         return lambda: backbone_pass(store.engine, network, store.inputs["test"], rows)
 
+    def crops(engine: str) -> Callable[[], object]:
+        """Features of four random crops of a quarter of the images."""
+        store, rows, views = stores[engine], torch.arange(len(split) // VIEWS), [(view,) for view in range(VIEWS)]
+        transform = BatchTransform(look.mean, look.std, augmentation="random-resized-crop", size=look.size)
+        inputs, network = replace(store.inputs["test"], transform=transform), store.network
+        return lambda: backbone_pass(store.engine, network, inputs, rows, range(len(split)), views)
+
     def predictions(engine: Any) -> Callable[[], object]:
         predictor = Predictor(model, info, engine=engine)
         list(predictor.stream(items[:8]))
@@ -109,15 +119,20 @@ def measure(source: str, images: int, network: str, repeats: int) -> list[common
         return {f"{arithmetic} {each}": partial(alone(pixels, look.size, arithmetic, each), ready) for each in BATCHES}
 
     sides = {f"features {engine}": features(engine) for engine in stores}
+    sides |= {f"crops {engine}": crops(engine) for engine in stores}
     sides |= {f"predict {engine}": predictions(engine) for engine in stores}
     sides |= {name: work for each in {precision, "fp32"} for name, work in floors(each).items()}
-    seconds = common.medians_of(sides, repeats)
+    seconds = common.medians_of(sides, repeats, clock=time.process_time if one_core else time.perf_counter)
     rows = []
-    for work, arithmetic in (("features", precision), ("predict", "fp32")):
+    for work, arithmetic, what in (
+        ("features", precision, f"features of {len(split)} images"),
+        ("crops", precision, f"features of {VIEWS} random crops of {len(split) // VIEWS} images"),
+        ("predict", "fp32", f"predict of {len(split)} images"),
+    ):
         floor = len(split) / min(seconds[f"{arithmetic} {batch}"] for batch in BATCHES)
         ours, other = (len(split) / seconds[f"{work} {engine}"] for engine in ("openvino", "torch"))
         name = Path(source.removeprefix("parquet:")).name
-        title = f"{work} of {len(split)} images of {name}, {network}, {look.size} px, {arithmetic}"
+        title = f"{what} of {name}, {network}, {look.size} px, {arithmetic}{', one core' if one_core else ''}"
         rows.append(common.row(title, ours, other, "images/s", floor=floor, device=CPU))
     return rows
 
@@ -128,8 +143,15 @@ def main() -> None:
     options.add_argument("sources", nargs="+", metavar="SOURCE", help="as of longtail inspect")
     options.add_argument("--images", type=int, default=1000, metavar="N", help="images of each source")
     options.add_argument("--model", default="timm:tf_efficientnet_lite0", metavar="NAME", help="a network of timm")
+    options.add_argument("--one-core", action="store_true", help="processor time of one thread in place of the clock")
     words = options.parse_args()
-    rows = [each for source in words.sources for each in measure(source, words.images, words.model, words.repeats)]
+    if words.one_core:
+        torch.set_num_threads(1)
+    rows = [
+        each
+        for source in words.sources
+        for each in measure(source, words.images, words.model, words.repeats, one_core=words.one_core)
+    ]
     common.show(rows)
     common.rows_to_json(words.json, rows)
 
