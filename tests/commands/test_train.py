@@ -91,7 +91,7 @@ def test_config_is_fully_resolved(finished: Any) -> None:
     assert config["data"]["imbalance_ratio"] == 20
     assert config["model"] == {
         "name": "plain-cnn", "head": "cosine", "pretrained": False, "weights": "", "trainable": [],
-        "adapter": "none", "adapter_rank": 8,
+        "adapter": "none", "adapter_rank": 8, "standardize": False, "tau": 0.0,
     }  # fmt: skip
     assert config["stage1"]["loss"] == {"name": "gcl", "options": {"scale": 30.0, "noise": 0.5, "margin": 0.0}}
     assert config["training"]["seed"] == 3

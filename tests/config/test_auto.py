@@ -21,18 +21,18 @@ from longtail.training import prepared_data
 
 PHOTOS = Facts(images=2700, classes=23, imbalance_ratio=177.0, side=300, packaged=True)
 TABLE = [
-    (PHOTOS, PACKAGED, "linear", "images/logit-adjustment", 224),
-    (replace(PHOTOS, packaged=False, hub=True), PACKAGED, "linear", "images/logit-adjustment", 224),
+    (PHOTOS, PACKAGED, "linear", "images/portfolio", 224),
+    (replace(PHOTOS, packaged=False, hub=True), PACKAGED, "linear", "images/portfolio", 224),
     (replace(PHOTOS, gpu="H", hub=True), STRONG, "finetune", "images/logit-adjustment", 224),
-    (replace(PHOTOS, gpu="H", hub=True, images=400), STRONG, "linear", "images/logit-adjustment", 224),
+    (replace(PHOTOS, gpu="H", hub=True, images=400), STRONG, "linear", "images/portfolio", 224),
     (replace(PHOTOS, gpu="H"), PACKAGED, "finetune", "images/logit-adjustment", 224),
     (replace(PHOTOS, packaged=False), "resnet20", "scratch", "images/logit-adjustment", 64),
     (replace(PHOTOS, packaged=False, gpu="H"), "timm:resnet18", "scratch", "images/logit-adjustment", 224),
-    (replace(PHOTOS, packaged=False, cached=frozenset({PACKAGED})), PACKAGED, "linear", "images/logit-adjustment", 224),
+    (replace(PHOTOS, packaged=False, cached=frozenset({PACKAGED})), PACKAGED, "linear", "images/portfolio", 224),
     (replace(PHOTOS, gpu="H", cached=frozenset({STRONG})), STRONG, "finetune", "images/logit-adjustment", 224),
-    (replace(PHOTOS, imbalance_ratio=1.5), PACKAGED, "linear", "images/ce", 224),
+    (replace(PHOTOS, imbalance_ratio=1.5), PACKAGED, "linear", "images/portfolio", 224),
     (replace(PHOTOS, side=32), "resnet32", "scratch", "images/logit-adjustment", 32),
-    (replace(PHOTOS, side=32, images=300), PACKAGED, "linear", "images/logit-adjustment", 224),
+    (replace(PHOTOS, side=32, images=300), PACKAGED, "linear", "images/portfolio", 224),
     (replace(PHOTOS, side=32, images=300, packaged=False), "resnet32", "scratch", "images/logit-adjustment", 32),
 ]
 
@@ -57,8 +57,21 @@ def test_the_table(facts: Facts, model: str, mode: str, recipe: str, size: int) 
 
 @pytest.mark.parametrize(("images", "epochs", "batch"), [(100, 100, 64), (2700, 71, 64), (500_000, 10, 256)])
 def test_the_length_of_linear_training_follows_the_images(images: int, epochs: int, batch: int) -> None:
-    values, _ = choose(replace(PHOTOS, images=images))
+    values, _ = choose(replace(PHOTOS, images=images), recipe="images/gcl")
     assert (values["stage1"]["epochs"], values["stage1"]["batch_size"]) == (epochs, batch)
+
+
+@pytest.mark.parametrize(("images", "epochs", "batch"), [(100, 64, 16), (2700, 38, 256), (500_000, 8, 512)])
+def test_a_classifier_that_is_chosen_takes_few_steps_on_one_view(images: int, epochs: int, batch: int) -> None:
+    values, _ = choose(replace(PHOTOS, images=images))
+    stage = values["stage1"]
+    assert (stage["loss"]["name"], stage["epochs"], stage["batch_size"]) == ("auto", epochs, batch)
+    assert (stage["cached_views"], values["data"]["augmentation"]) == (1, "none")
+    assert choose(replace(PHOTOS, images=images), epochs=3)[0]["stage1"]["epochs"] == 3
+
+
+def test_too_few_images_to_hold_some_out_take_a_method_that_is_named() -> None:
+    assert choose(replace(PHOTOS, images=40))[0]["recipe"] == "images/logit-adjustment"
 
 
 @pytest.mark.parametrize(("images", "epochs"), [(100, 100), (2700, 37), (50_000, 5)])
@@ -90,7 +103,7 @@ def test_what_the_user_chooses_is_kept_and_said() -> None:
 
 def test_the_command_line_needs_neither_recipe_nor_model() -> None:
     config = read("digits", "--out", "run", "--imbalance-ratio", "50")
-    assert config.recipe == "images/logit-adjustment"
+    assert config.recipe == "images/portfolio"
     assert [choice.option for choice in config.reasons] == list(TOPICS)
     assert outline(config)[0].startswith("backbone: ")
     named = read("digits", "--out", "run", "--recipe", "auto", "--stage1.batch_size", "32", "--model.name", "resnet20")
@@ -104,8 +117,8 @@ def test_the_reasons_are_those_of_what_is_trained() -> None:
     words = ["--stage1.epochs", "2", "--stage1.loss.name", "gcl", "--model.pretrained", "false", "--mode", "linear"]
     config = read("digits", "--out", "run", "--data.image_size", "112", *words)
     assert [choice.by for choice in config.reasons] == ["user"] * 5
-    assert [choice.value for choice in config.reasons] == [PACKAGED, 112, "linear", "images/ce", 2]
-    key_words = ((PACKAGED, "without"), ("112",), ("linear",), ("images/ce", "gcl"), ("2", "64"))
+    assert [choice.value for choice in config.reasons] == [PACKAGED, 112, "linear", "images/portfolio", 2]
+    key_words = ((PACKAGED, "without"), ("112",), ("linear",), ("images/portfolio", "gcl"), ("2", "64"))
     for line, words in zip(outline(config), key_words, strict=True):
         assert all(word in line for word in (*words, "(yours)"))
     assert config.data.resize == 128  # as much of the image stays in sight

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +15,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.base import clone
-from sklearn.datasets import load_digits, load_iris
+from sklearn.datasets import load_digits, load_iris, load_wine
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from longtail import LongTailClassifier
 from longtail.data.square import Square, square_of
 from longtail.errors import LongtailError
+from longtail.losses import build_loss
 from longtail.models.backbones import PlainCNN
 from longtail.predict.predict import predict_images
 from longtail.run.model_files import load_run
@@ -65,7 +70,8 @@ def test_scikit_learn_finds_nothing_wrong() -> None:
 @pytest.mark.parametrize(
     ("options", "gain"),
     [
-        ({}, 0.05),
+        ({"loss": "logit-adjustment"}, 0.05),
+        ({}, 0.03),
         ({"loss": "cross-entropy", "retrain_epochs": 10}, 0.05),
         ({"loss": "gcl"}, 0.0),
         ({"loss": "kps", "mixup": 0.2}, 0.0),
@@ -78,6 +84,52 @@ def test_the_tail_gains(options: dict[str, object], gain: float) -> None:
     plain = LongTailClassifier(loss="cross-entropy", **FAST).fit(FEATURES, LABELS)
     ours = LongTailClassifier(**FAST | options).fit(FEATURES, LABELS)
     assert ours.balanced_score(TEST_FEATURES, TEST_LABELS) > plain.balanced_score(TEST_FEATURES, TEST_LABELS) + gain
+
+
+@pytest.mark.parametrize(("load", "ratio"), [(load_iris, 8.0), (load_wine, 8.0)], ids=["iris", "wine"])
+def test_defaults_are_no_worse_than_balanced_logistic_regression_on_small_tables(load: Any, ratio: float) -> None:
+    rows, labels = load(return_X_y=True)
+    ours, theirs = [], []
+    for seed in range(2):
+        order = np.random.default_rng(seed).permutation(len(labels))
+        test, rest = order[:50], order[50:]
+        kept = [
+            part[: max(4, int(len(part) * ratio ** (-label / 2)))]
+            for label in range(3)
+            for part in [rest[labels[rest] == label]]
+        ]
+        train = np.concatenate(kept)
+        fitted = LongTailClassifier(random_state=0, device="cpu").fit(rows[train], labels[train])
+        plain = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=500))
+        ours.append(fitted.balanced_score(rows[test], labels[test]))
+        theirs.append(balanced_accuracy_score(labels[test], plain.fit(rows[train], labels[train]).predict(rows[test])))
+    assert np.mean(ours) >= np.mean(theirs) - 0.05
+
+
+def test_auto_says_what_it_chose_and_trains_it(tmp_path: Path) -> None:
+    fitted = LongTailClassifier(random_state=0, device="cpu", epochs=10).fit(FEATURES, LABELS)
+    portfolio = fitted.portfolio_
+    assert portfolio is not None
+    assert portfolio.epochs == 10
+    choice = portfolio.choice
+    assert fitted.logit_scale_ == build_loss(choice.loss, fitted.class_counts_, choice.options).logit_scale
+    fitted.save(tmp_path)
+    loaded = LongTailClassifier.load(tmp_path)
+    assert loaded.portfolio_ is None
+    assert np.allclose(loaded.predict_proba(TEST_FEATURES), fitted.predict_proba(TEST_FEATURES), atol=1e-6)
+    few = LongTailClassifier(random_state=0, device="cpu").fit(FEATURES[[0, 1, 2, -1]], LABELS[[0, 1, 2, -1]])
+    assert few.portfolio_ is None
+
+
+@pytest.mark.parametrize("head", ["linear", "cosine"])
+def test_auto_keeps_what_the_user_gave(head: str) -> None:
+    fitted = LongTailClassifier(head=head, lr=0.02, epochs=3, batch_size=32, metric="accuracy", random_state=0)
+    fitted.fit(FEATURES, LABELS)
+    assert fitted.portfolio_ is not None
+    assert (fitted.portfolio_.metric, fitted.portfolio_.batch_size) == ("accuracy", 32)
+    assert {each.head for each in fitted.portfolio_.candidates} == {head}
+    with pytest.raises(LongtailError, match="loss_options"):
+        LongTailClassifier(loss_options={"scale": 3.0}).fit(FEATURES, LABELS)
 
 
 def test_progress_reaches_the_loss() -> None:
@@ -108,7 +160,8 @@ def test_a_prior_is_bayes_rule_on_the_one_assumed() -> None:
     uniform = clone_with(plain, "uniform").predict_proba(TEST_FEATURES)
     assert np.allclose(uniform, expected / expected.sum(axis=1, keepdims=True), atol=1e-6)
     assert np.allclose(clone_with(plain, [2.0] * 10).predict_proba(TEST_FEATURES), uniform)
-    assert LongTailClassifier(**FAST).fit(FEATURES, LABELS).assumed_prior_ == "uniform"
+    ours = LongTailClassifier(loss="logit-adjustment", **FAST).fit(FEATURES, LABELS)
+    assert ours.assumed_prior_ == "uniform"
 
 
 def clone_with(fitted: LongTailClassifier, prior: object) -> LongTailClassifier:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from longtail.errors import LongtailError
 from longtail.models import CosineHead, LinearHead, ScaledHead, build_head
+from longtail.models.heads import classify, folded, linear_map
 
 
 def test_cosine_head_agrees_with_torch() -> None:
@@ -106,3 +108,45 @@ def test_heads_by_name(name: str, kind: type) -> None:
 def test_a_misspelled_head_names_the_nearest() -> None:
     with pytest.raises(LongtailError, match="cosine"):
         build_head("cosin", 6, 4)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_a_standardized_head_sees_features_without_offset_and_unit(kind: str) -> None:
+    torch.manual_seed(0)
+    rows, labels = torch.randn(50, 6), torch.arange(50) % 3
+    plain, changed = (build_head(f"standardized-{kind}", 6, 3) for _ in range(2))
+    plain.start_from(rows, labels)
+    changed.start_from(rows * 1000 + 5, labels)
+    torch.testing.assert_close(changed.head.weight, plain.head.weight, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(changed(rows * 1000 + 5), plain(rows), atol=1e-3, rtol=1e-3)
+
+
+def test_folding_keeps_the_logits_of_a_linear_head_and_leaves_a_cosine_head() -> None:
+    torch.manual_seed(0)
+    rows, labels = 7 + 3 * torch.randn(50, 6), torch.arange(50) % 3
+    linear, cosine = (build_head(f"standardized-{kind}", 6, 3) for kind in ("linear", "cosine"))
+    for head in (linear, cosine):
+        head.start_from(rows, labels)
+        nn.init.normal_(head.head.weight)
+        head.offset.normal_()
+    assert isinstance(folded(linear), LinearHead)
+    torch.testing.assert_close(folded(linear)(rows), linear(rows), atol=1e-5, rtol=1e-5)
+    assert folded(cosine) is cosine
+    weight, bias = linear_map(linear)
+    torch.testing.assert_close(rows @ weight.T + bias, linear(rows), atol=1e-5, rtol=1e-5)
+
+
+def test_logits_and_features_of_a_head_belong_together() -> None:
+    torch.manual_seed(0)
+    rows, head = 7 + 3 * torch.randn(50, 6), build_head("standardized-cosine", 6, 3)
+    head.start_from(rows, torch.arange(50) % 3)
+    logits, features = classify(head, rows)
+    torch.testing.assert_close(logits, head(rows))
+    torch.testing.assert_close(F.cosine_similarity(features[:, None], linear_map(head)[0][None], dim=-1), logits)
+
+
+def test_a_cosine_head_starts_at_the_mean_direction_and_keeps_that_of_an_empty_class() -> None:
+    head = CosineHead(2, 3)
+    before = head.weight[2].clone()
+    head.start_from(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 1, 1]))
+    torch.testing.assert_close(head.weight, torch.stack([torch.eye(2)[0], torch.eye(2)[1], before]))

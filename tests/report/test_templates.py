@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_portfolio import fake_portfolio
 
 from longtail.compare.comparison import compare_runs
 from longtail.data.audit.inspection import inspect_data
@@ -20,6 +21,7 @@ from longtail.report import plots as figures
 from longtail.report import write_report
 from longtail.report.audit import write_audit
 from longtail.report.sections import classes as sections
+from longtail.run.portfolio import write_portfolio
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'longtail[dev]'")
 
@@ -27,7 +29,7 @@ SIX = (300, 120, 60, 30, 12, 5)
 NAMES = ["lynx", "wild cat", "cat", "dog", "house mouse", "kiwi"]
 SIZES = {"width": 1280, "height": 900}
 EVERYTHING = [
-    "results", "groups", "hardest", "confusions", "errors", "mislabeled",
+    "results", "groups", "portfolio", "hardest", "confusions", "errors", "mislabeled",
     "classes", "accuracy", "ablation", "destinations", "prior", "calibration", "coverage", "curves", "gradients",
     "gradient-classes", "saturation", "saturated", "cloud", "embedding", "spread", "norms", "margins", "made",
 ]  # fmt: skip
@@ -144,6 +146,7 @@ def full(
         options = {"options": {"noise": noise}, "stages": 2, "names": NAMES, "second_best": True}
         runs.append(record(write_run(folder / f"gcl-{noise}", recipe="cifar-lt/gcl", **options), epochs=(3, 2)))
         write_analysis(runs[-1], SIX, each=each, cloud=noise)
+        write_portfolio(runs[-1], fake_portfolio())
     url = write_report(runs, folder / "report.html").as_uri()
     page = browser.new_page(viewport=SIZES)
     heard = listen(page)
@@ -160,6 +163,21 @@ def test_a_page_with_all_that_can_be_measured_shows_points_in_every_figure_and_a
     assert [name for name, number in points.items() if not number] == []
     assert full.heard.words == []
     assert full.heard.asked == [full.url]
+
+
+def test_the_navigation_fits_a_laptop_with_every_section(full: Any) -> None:
+    assert full.page.evaluate("(ul => ul.scrollWidth <= ul.clientWidth)(document.querySelector('.bar nav ul'))")
+
+
+def test_names_at_the_candidates_are_hidden_on_a_phone_but_for_the_two_ends(full: Any) -> None:
+    shown = """[...document.querySelectorAll('#portfolio-0 .textpoint, #portfolio-0 .annotation')]
+        .filter(e => e.getClientRects().length && getComputedStyle(e).display !== 'none').map(e => e.textContent)"""
+    full.page.evaluate("document.getElementById('portfolio-0').scrollIntoView()")
+    full.page.wait_for_function("document.querySelector('#portfolio-0 .textpoint')")
+    assert full.page.evaluate(shown) == ["kps", "gcl", "weighted", "gcl"]
+    full.page.set_viewport_size({"width": 390, "height": 844})
+    assert full.page.evaluate(shown) == ["weighted", "gcl"]
+    full.page.set_viewport_size(SIZES)
 
 
 def test_all_that_can_be_measured_fits_paper(full: Any) -> None:

@@ -24,6 +24,7 @@ SHORT: Final = {
     "data.group_column": "--group-column",
     "data.folds": "--folds",
     "training.engine": "--engine",
+    "training.metric": "--metric",
     "training.seed": "--seed",
     "training.tracker": "--tracker",
     "training.keep_checkpoints": "--keep-checkpoints",

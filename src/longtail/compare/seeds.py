@@ -154,8 +154,12 @@ def row_names(runs: Sequence[RunResult]) -> list[str]:
 
 
 def identity(run: RunResult) -> dict[str, str]:
-    """The options of a run that tell its configuration from others, by dotted name and written as JSON."""
-    options = json_options(run.config)
+    """The options of a run that tell its configuration from others, by dotted name and written as JSON.
+
+    Where the classifier was chosen these are the options that left it open: each seed chooses for itself.
+    """
+    asked = {} if run.portfolio is None else run.portfolio.asked
+    options = json_options({**run.config, **asked})
     return {key: value for key, value in options.items() if key.rsplit(".", 1)[-1] not in SEEDS | EXECUTION}
 
 

@@ -11,9 +11,13 @@ from longtail.config.schema import Choice, ChosenBy, Nested, flatten
 AUTO = "auto"
 """The name that stands for no recipe: one is chosen by the images."""
 
+PORTFOLIO = "images/portfolio"
+"""The recipe that chooses a classifier on stored features."""
+
 BALANCED = 2.0  # below this ratio, the methods for long tails have nothing to improve
 TINY = 40  # pixels; a pretrained network would be shown mostly scaling
 FEW_TO_FINETUNE = 1000  # images
+FEWEST_TO_CHOOSE = 60  # images; of fewer, too few can be held out
 STEPS = 3000  # optimizer steps that a linear classifier gets, as far as its epochs stay reasonable
 FROM_NOTHING = 100_000  # images that a network without weights is shown on a CPU: half an hour on one core
 LIGHT = "resnet20"
@@ -95,9 +99,12 @@ def choose(
     """
     name, why_name = (model, "") if model else _network(facts, mode)
     how, why_how = (mode, "") if mode else _mode(facts, name)
-    method, why_method = (recipe, "") if recipe else _recipe(facts)
+    method, why_method = (recipe, "") if recipe else _recipe(facts, how)
     batch = 64 if facts.images < 20_000 else 256
-    if epochs is None and how == "linear":
+    if method == PORTFOLIO:
+        length, batch = feature_schedule(facts.images)
+        epochs = epochs or length
+    elif epochs is None and how == "linear":
         epochs = min(max(round(STEPS * batch / max(facts.images, 1)), 10), 100)
     if epochs is None and how == "scratch" and not facts.gpu:
         epochs = min(max(round(FROM_NOTHING / max(facts.images, 1)), 5), 100)
@@ -118,6 +125,17 @@ def choose(
         by: ChosenBy = "user" if not reason else "recipe" if is_published else "auto"
         choices.append(Choice(option, values[option], reason, by))
     return config, choices
+
+
+def feature_schedule(images: int) -> tuple[int, int]:
+    """Return the epochs and the batch size of a classifier that is chosen on stored features: 400 steps of AdamW.
+
+    Example:
+        >>> feature_schedule(300), feature_schedule(25_000)
+        ((85, 64), (8, 512))
+    """
+    batch = 16 if images < 250 else 64 if images < 2_000 else 256 if images < 20_000 else 512
+    return min(max(round(400 * batch / max(images, 1)), 8), 100), batch
 
 
 def after_overrides(choice: Choice, before: Nested, after: Nested) -> Choice:
@@ -174,7 +192,9 @@ def _mode(facts: Facts, name: str) -> tuple[str, str]:
     return "finetune", f"all of the pretrained network, on {facts.gpu}"
 
 
-def _recipe(facts: Facts) -> tuple[str, str]:
+def _recipe(facts: Facts, mode: str) -> tuple[str, str]:
+    if mode == "linear" and facts.images >= FEWEST_TO_CHOOSE:
+        return PORTFOLIO, "the classifier is chosen by cross-validation on your training images"
     ratio = f"an imbalance ratio of {facts.imbalance_ratio:.4g} over {facts.classes} classes"
     if facts.imbalance_ratio < BALANCED:
         return "images/ce", f"{ratio}: nearly balanced, plain cross-entropy does as well"

@@ -12,7 +12,7 @@ from typing import get_args
 import yaml
 
 from longtail.config.build import check_value
-from longtail.config.schema import Count, Mode, Nested, defaults, flatten, merge
+from longtail.config.schema import AUTO_LOSS, Count, Mode, Nested, defaults, flatten, merge
 from longtail.errors import UsageError, nearest
 
 ANY_IMAGES = "images/"  # the recipes for no data set in particular
@@ -258,6 +258,8 @@ def with_mode(config: Nested, mode: str) -> Nested:
     if mode == "scratch":
         return copy.deepcopy(config) | {"mode": mode}
     result = merge(config, _MODES[mode] | {"mode": mode})
+    if result["stage1"]["loss"]["name"] == AUTO_LOSS:  # more views take more minutes than they bring points
+        result["stage1"]["cached_views"] = 1
     if result["stage2"]["epochs"] > 0:
         result["stage2"] = merge(result["stage2"], _SECOND)
         if result["stage2"]["reset_classifier"]:  # it has as far to go as in stage 1

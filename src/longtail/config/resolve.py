@@ -11,7 +11,7 @@ from typing import Any, Final
 from longtail.config.auto import AUTO, Facts, after_overrides, choose
 from longtail.config.build import Document, build, with_options
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe, scale_epochs
-from longtail.config.schema import ModelConfig, Nested, RunConfig, StageConfig, flatten, merge, nested
+from longtail.config.schema import AUTO_LOSS, ModelConfig, Nested, RunConfig, StageConfig, flatten, merge, nested
 from longtail.errors import UsageError, as_usage, nearest
 
 # Options that are chosen automatically and stored in the config.yaml of every run, also by old versions.
@@ -181,12 +181,14 @@ def complete(config: RunConfig) -> RunConfig:
     options: dict[str, Any] = {"data.source": absolute_source(config.data.source)}
     if config.model.weights:
         options["model.weights"] = str(Path(config.model.weights).absolute())
-    if config.model.head == "auto":
+    if config.model.head == "auto" and not config.is_to_be_chosen:
         stage = config.stage1 if config.stage1.epochs else config.stage2
         options["model.head"] = loss_class(stage.loss.name).head
     if config.training.precision == "auto":
         options["training.precision"] = fast_precision(config.training.device)
     for number, stage in enumerate((config.stage1, config.stage2), start=1):
+        if stage.loss.name == AUTO_LOSS:
+            continue
         options[f"stage{number}.loss.options"] = resolve_auto(
             stage.loss.name, stage.loss.options, stage=number, on_features=config.is_on_features
         )
@@ -239,6 +241,12 @@ def check_config(config: RunConfig) -> None:
         )
     if not config.stages:
         raise UsageError("no stage has any epochs: set --stage1.epochs or --stage2.epochs above 0.")
+    if model.tau and not model.standardize:
+        raise UsageError("--model.tau is a part of a standardized classifier: add --model.standardize true.")
+    if model.standardize and not config.is_on_features:
+        raise UsageError(
+            "--model.standardize is for a classifier on stored features: leave it out, or add --mode linear."
+        )
     head: str = config.model.head
     for number, stage in config.stages.items():
         head = _check_stage(f"stage{number}", stage, head, config.model)
@@ -271,6 +279,13 @@ def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -
     if stage.mixing == "feature-mixup" and not stage.cached_views:
         raise UsageError(f"--{name}.mixing feature-mixup mixes stored features: set --{name}.cached_views above 0.")
     stage.schedule.check(f"--{name}.schedule")
+    if stage.loss.name == AUTO_LOSS:
+        if name != "stage1" or stage.train != "classifier" or not stage.cached_views:
+            raise UsageError(
+                f"--{name}.loss.name auto chooses a classifier on stored features, in stage 1: add --mode linear, or "
+                "name a loss."
+            )
+        return head
     # The real class counts are not known yet; weights, one per class, are checked when they are.
     options = {key: value for key, value in stage.loss.options.items() if key != "weight"}
     with as_usage():

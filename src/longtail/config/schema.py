@@ -30,6 +30,7 @@ Policy = Literal["none", "auto-augment", "rand-augment"]
 Tracker = Literal["none", "tensorboard", "mlflow", "wandb", "trackio"]
 Mixing = Literal["none", "mixup", "cutmix", "remix", "cmo", "feature-mixup"]
 EngineName = Literal["auto", "torch", "openvino"]
+Metric = Literal["balanced", "accuracy", "macro-f1", "worst-group"]
 Mode = Literal["", "linear", "finetune", "lora", "scratch"]
 
 _EXECUTION = (
@@ -41,6 +42,8 @@ EXECUTION = frozenset(_EXECUTION.split())
 
 
 MOST_EPOCHS = 1_000_000
+AUTO_LOSS = "auto"
+"""The loss of stage 1 that stands for a classifier chosen by cross-validation on stored features."""
 
 
 class OptionGroup:
@@ -142,6 +145,9 @@ class ModelConfig(OptionGroup):
         weights: RUN folder (or its ``stage1``) whose weights training starts from; its classifier too where that is of
             the same kind and for the same classes.
         trainable: Parts of the backbone that stage 1 trains, by module name; empty means all of it.
+        standardize: Standardize the features by those of the training images, and start the classifier at the mean of
+            each class (cosine) or at zero (linear); where stage 1 trains on stored features.
+        tau: Strength of the logit adjustment that becomes part of the standardized classifier after training.
         adapter: Train low-rank adapters in the attention and MLP layers of a transformer, not the layers themselves.
         adapter_rank: Rank of the adapters.
     """
@@ -151,6 +157,8 @@ class ModelConfig(OptionGroup):
     pretrained: bool = False
     weights: str = ""
     trainable: list[str] = field(default_factory=list)
+    standardize: bool = False
+    tau: NotNegative = 0.0
     adapter: Literal["none", "lora"] = "none"
     adapter_rank: Count = 8
 
@@ -160,7 +168,8 @@ class LossConfig(OptionGroup):
     """A loss by its registered name, with its keyword options.
 
     Attributes:
-        name: Registered name, for example ``gcl``; ``longtail recipes`` shows which exist.
+        name: Registered name, for example ``gcl``; ``longtail recipes`` shows which exist. In stage 1, on stored
+            features, ``auto`` chooses loss, optimizer and classifier by cross-validation on the training images.
         options: Keyword arguments of the loss, for example ``{scale: 30, noise: 0.5}``.
     """
 
@@ -303,6 +312,7 @@ class TrainingConfig(OptionGroup):
         device: ``auto`` takes the accelerator where there is one.
         engine: What runs a network that is not trained: PyTorch, or OpenVINO, on CPUs; ``auto`` is OpenVINO where it is
             installed and knows the network.
+        metric: What a classifier is chosen by where the loss of stage 1 is ``auto``.
         tracker: Also log the epochs to this experiment tracker, where it is installed.
         tracker_project: Project (experiment) of that tracker.
     """
@@ -322,6 +332,7 @@ class TrainingConfig(OptionGroup):
     record_dynamics: bool = False
     device: Literal["auto", "cpu"] = "auto"
     engine: EngineName = "auto"
+    metric: Metric = "balanced"
     tracker: Tracker = "none"
     tracker_project: str = "longtail"
 
@@ -385,6 +396,11 @@ class RunConfig(OptionGroup):
         """Whether every stage trains on stored features, so that the backbone stays as it is throughout."""
         stages = self.stages.values()
         return bool(stages) and all(stage.train != "all" and stage.cached_views > 0 for stage in stages)
+
+    @property
+    def is_to_be_chosen(self) -> bool:
+        """Whether the classifier is still to be chosen, on the features of the training images."""
+        return self.stage1.loss.name == AUTO_LOSS
 
 
 def defaults() -> Nested:

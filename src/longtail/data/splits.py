@@ -57,7 +57,7 @@ def carve(
     """
     if not 0 < fraction < 1:
         raise LongtailError(f"{option} lies between 0 and 1, got {fraction:g}.")
-    units = _units(split, groups)
+    units = unit_numbers(split, groups)
 
     def hold_out(share: float) -> BoolArray:
         sizes = np.bincount(split.labels, minlength=num_classes or 0)
@@ -105,8 +105,32 @@ def assign_folds(
         >>> [np.bincount(numbers[split.labels == label] + 1, minlength=4).tolist() for label in range(3)]
         [[0, 2, 2, 2], [0, 1, 1, 1], [1, 0, 0, 0]]
     """
-    labels, size = split.labels, num_classes or int(split.labels.max(initial=0)) + 1
-    units = _units(split, groups)
+    return fold_numbers(split.labels, folds, seed=seed, units=unit_numbers(split, groups), num_classes=num_classes)
+
+
+def fold_numbers(
+    labels: IntArray, folds: int, *, seed: int = 0, units: IntArray | None = None, num_classes: int | None = None
+) -> IntArray:
+    """Divide rows into folds by their labels alone; :func:`assign_folds` for arrays.
+
+    Args:
+        labels: Class indices, shape (N,).
+        folds: Number of folds, at least 2.
+        seed: Seed of the choice.
+        units: Numbers of the units that stay together, shape (N,); None if each row is one.
+        num_classes: The number of classes C; by default 1 more than the largest label.
+
+    Returns:
+        As :func:`assign_folds`.
+
+    Raises:
+        LongtailError: There are fewer rows or units than folds.
+
+    Example:
+        >>> sorted(fold_numbers(np.array([0, 0, 0, 0, 1]), 2).tolist())
+        [-1, 0, 0, 1, 1]
+    """
+    size = num_classes or int(labels.max(initial=0)) + 1
     group = np.arange(len(labels)) if units is None else units
     if units is None:  # deal the images like cards, one class after the other, each in random order
         numbers = np.empty(len(labels), dtype=np.int64)
@@ -118,7 +142,7 @@ def assign_folds(
     never = np.isin(group, group[alone[labels]])
     numbers = np.where(never, -1, numbers)
     if len(np.unique(numbers[~never])) < folds:
-        raise _too_many_folds(labels, group, folds, "groups" if groups else "images")
+        raise _too_many_folds(labels, group, folds, "images" if units is None else "groups")
     return np.asarray(numbers, dtype=np.int64)
 
 
@@ -186,7 +210,7 @@ def _group_folds(labels: IntArray, group: IntArray, folds: int, seed: int) -> In
     return numbers
 
 
-def _units(split: Split, groups: str | None) -> IntArray | None:
+def unit_numbers(split: Split, groups: str | None) -> IntArray | None:
     """Number the units that stay together, shape (N,): rows of a group or a file; None if each row is one."""
     names, files = _files(split), None
     if names is not None and len(set(names)) < len(names):

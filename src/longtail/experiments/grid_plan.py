@@ -23,6 +23,7 @@ from longtail.config.resolve import choose_start, complete, draft, is_automatic,
 from longtail.data.sources.registry import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.run.layout import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE, read_config
+from longtail.run.portfolio import read_portfolio
 
 State = Literal["new", "started", "finished"]
 
@@ -257,7 +258,10 @@ def state_of(run: PlannedRun) -> State:
         return "new"
     if not (run.folder / CHECKPOINT_FOLDER).exists() and not (run.folder / METRICS_FILE).exists():
         return "new"  # before its first checkpoint it may as well get another configuration
-    before, now = (schema.flatten(asdict(config)) for config in (complete(read_config(run.folder)), run.config))
+    portfolio = read_portfolio(run.folder)
+    asked = {} if portfolio is None else portfolio.asked  # what was left open to choose, as the plan leaves it
+    made = asdict(complete(read_config(run.folder))) | asked
+    before, now = (schema.flatten(config) for config in (made, asdict(run.config)))
     options = [key for key in [*now, *before] if key.rpartition(".")[2] not in schema.EXECUTION]
     key = next((key for key in options if before.get(key) != now.get(key)), None)
     if key is not None:

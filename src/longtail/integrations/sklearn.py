@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast, get_type_hints
@@ -22,11 +23,13 @@ from torch import Tensor, nn
 
 from longtail.config.build import check_value
 from longtail.config.schema import (
+    AUTO_LOSS,
     Count,
     DataConfig,
     EngineName,
     Fit,
     LossConfig,
+    Metric,
     OptimizerConfig,
     ScheduleConfig,
     StageConfig,
@@ -45,19 +48,26 @@ from longtail.errors import LongtailError, first_line, nearest
 from longtail.evaluation.posthoc import Adjustment, prior_shares
 from longtail.files import write_atomically
 from longtail.integrations import sklearn_model
-from longtail.losses import LongTailLoss, build_loss, loss_class
+from longtail.losses import build_loss, loss_class
+from longtail.models.heads import StandardizedHead
 from longtail.models.inference_engine import compile_backbone
+from longtail.models.model import with_head
 from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE
 from longtail.run.model_files import ModelInfo, ModelSpec, load_model, save_model, save_weights
+from longtail.run.portfolio import Portfolio
 from longtail.training.backbone_pass import backbone_pass
+from longtail.training.candidates import FALLBACK, adjust_head, run_stages
 from longtail.training.engine import LocalEngine
 from longtail.training.forward_pass import ImageInputs, Inputs
 from longtail.training.frozen_features import Classifier, FeatureStore, StoredFeatures
 from longtail.training.loop import StageRun, train_epoch
+from longtail.training.portfolio import can_choose, choose_classifier
 from longtail.training.stages import assumed_prior, fit_loss, make_mixer, make_optimizer
 from longtail.version import __version__
 
 _HEAD_LR, _NETWORK_LR = 1e-2, 1e-3
+_EPOCHS, _BATCH, _DECAY = 50, 64, 1e-3
+_AT_ONCE = 1024  # rows whose probabilities are computed together
 _STORED = 64  # images whose features are kept on disk: a file for every few would be slow to look through
 _LAST_SEED = 2**31 - 1
 _Amount = Annotated[float, Ge(0), Lt(math.inf)]
@@ -74,6 +84,7 @@ _TYPED = (
     "lr",
     "weight_decay",
     "mixup",
+    "metric",
 )
 
 
@@ -89,7 +100,10 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     are left as they were.
 
     Args:
-        loss: A name of ``longtail.losses.LOSSES``. The default is consistent for the balanced error.
+        loss: A name of ``longtail.losses.LOSSES``; or ``auto``, which chooses loss, regularization and the strength of
+            logit adjustment by cross-validation on the training rows, see
+            :func:`longtail.training.portfolio.choose_classifier`. Where too few rows can be held out, and where the
+            network is trained, ``auto`` is ``logit-adjustment``.
         loss_options: Its options, as for :func:`longtail.losses.build_loss`.
         head: ``linear``, ``cosine``, or ``auto`` for the one that the loss is defined on.
         backbone: A network as :func:`longtail.models.build_backbone` takes it, or the folder of a finished run.
@@ -100,13 +114,15 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             and fills the rest with the color of its edges, ``stretch`` distorts it. When not given, as the run named as
             backbone does, else ``crop``.
         augmentation: Changes to training images, where the network is trained.
-        epochs: Epochs of stage 1.
+        epochs: Epochs of stage 1; when not given, 50, or what is usual for the candidates of ``auto``.
         retrain_epochs: Epochs of stage 2; 0 leaves it out.
         retrain_sampler: Sampling strategy of stage 2, a name of :func:`longtail.data.class_probabilities`.
-        batch_size: Rows per step.
-        lr: Learning rate; when not given, 0.01 for a classifier on features and 0.001 where the network trains.
-        weight_decay: Decoupled weight decay.
+        batch_size: Rows per step; when not given, 64, or what is usual for the candidates of ``auto``.
+        lr: Learning rate; when not given, what ``auto`` chooses, 0.01 for a classifier on features, or 0.001 where the
+            network trains.
+        weight_decay: Decoupled weight decay; when not given, 0.001, or what ``auto`` chooses.
         mixup: Alpha of mixup in both stages; 0 mixes nothing.
+        metric: What ``auto`` compares: ``balanced`` accuracy, ``accuracy``, ``macro-f1`` or ``worst-group``.
         prior: The mix of classes to expect at prediction: ``"train"``, ``"uniform"``, or positive shares in the order
             of ``classes_``. When not given, ``assumed_prior_``. May be set after fitting.
         device: A torch device, or ``auto`` for an accelerator where there is one.
@@ -120,6 +136,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         assumed_prior_: ``"train"`` or ``"uniform"``: the mix of classes under which the model's own probabilities hold,
             see :func:`longtail.training.stages.assumed_prior`.
         model_: The trained :class:`~longtail.models.LongTailModel`.
+        portfolio_: What ``auto`` has tried and chosen, a :class:`longtail.run.portfolio.Portfolio`; None where nothing
+            was chosen, and for a classifier that was loaded.
         n_features_in_: D, on features only.
 
     Raises:
@@ -138,7 +156,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def __init__(
         self,
         *,
-        loss: str = "logit-adjustment",
+        loss: str = "auto",
         loss_options: Mapping[str, Any] | None = None,
         head: Literal["auto", "linear", "cosine"] = "auto",
         backbone: str | Path | None = None,
@@ -147,13 +165,14 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         image_size: Count | None = None,
         image_fit: Fit | None = None,
         augmentation: Augmentation = "none",
-        epochs: Count = 50,
+        epochs: Count | None = None,
         retrain_epochs: WholeNumber = 0,
         retrain_sampler: str = "class-balanced",
-        batch_size: Count = 64,
+        batch_size: Count | None = None,
         lr: Annotated[float, Gt(0), Lt(math.inf)] | None = None,
-        weight_decay: _Amount = 1e-3,
+        weight_decay: _Amount | None = None,
         mixup: _Amount = 0.0,
+        metric: Metric = "balanced",
         prior: str | Sequence[float] | None = None,
         device: str = "auto",
         engine: EngineName = "auto",
@@ -175,6 +194,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.lr = lr
         self.weight_decay = weight_decay
         self.mixup = mixup
+        self.metric = metric
         self.prior = prior
         self.device = device
         self.engine = engine
@@ -206,7 +226,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             rows = X
         self._move(named_device(self.device))
         with torch.inference_mode():
-            parts = torch.split(self._features(rows), int(self.batch_size))
+            parts = torch.split(self._features(rows), _AT_ONCE)
             logits = torch.cat([self.model_.head(features) for features in parts]).double().cpu()
         scores = self.adjustment().apply(logits)
         return np.asarray(scores.softmax(dim=1).numpy(), dtype=np.float64)
@@ -284,6 +304,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise LongtailError(f"{path} is damaged ({first_line(error)}): save the classifier again.") from error
         result.logit_scale_, result.assumed_prior_ = stored.logit_scale, stored.assumed_prior
+        result.portfolio_ = None
         if stored.n_features_in is not None:
             result.n_features_in_, result.preprocessing_ = stored.n_features_in, None
             result.model_ = sklearn_model.load_features_model(path.with_name(WEIGHTS_FILE), stored)
@@ -300,7 +321,10 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 f"loss is a name of longtail.losses.LOSSES, not a {type(self.loss).__name__}: give its options as "
                 "loss_options."
             )
-        loss_class(self.loss)
+        if self.loss != AUTO_LOSS:
+            loss_class(self.loss)
+        elif self.loss_options:
+            raise LongtailError("loss_options are those of a loss, and loss='auto' chooses one: name the loss.")
         if not isinstance(self.loss_options, Mapping | None):
             raise TypeError(f"loss_options is a mapping of names to values or None, not {self.loss_options!r}.")
         sklearn_model.check_backbone(self.backbone)
@@ -333,69 +357,126 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return rows, torch.from_numpy(labels.astype(np.int64))
 
     def _train(self, rows: Any, labels: Tensor, device: torch.device, seed: int) -> None:
-        loss = build_loss(self.loss, self.class_counts_, self.loss_options)
-        head = loss.head if self.head == "auto" else self.head
-        if loss.head == "cosine" and head != "cosine":
-            raise LongtailError(f"the loss {self.loss!r} is defined on a cosine classifier: leave head at 'auto'.")
-        self.model_, self.preprocessing_ = sklearn_model.build_network(
+        counts, chooses = self.class_counts_, self.loss == AUTO_LOSS and not self.train_backbone
+        network = partial(
+            sklearn_model.build_network,
             self.backbone,
             rows,
             len(self.classes_),
-            head,
             pretrained=self.pretrained,
             image_size=self.image_size,
             image_fit=self.image_fit,
             trained=self.train_backbone,
         )
-        self._move(device)
-        loss.to(device)
-        fit_loss(loss, self.model_.head)
-        self._run_stages(loss, rows, labels, seed)
-        self.logit_scale_ = loss.logit_scale
-        sampler = self.retrain_sampler if self.retrain_epochs else "shuffle"
-        last = StageConfig(loss=LossConfig(self.loss, dict(self.loss_options or {})), sampler=sampler)
-        self.assumed_prior_ = assumed_prior(last, self.class_counts_)
-        self.model_.cpu().eval()
-
-    def _run_stages(self, loss: LongTailLoss, rows: Any, labels: Tensor, seed: int) -> None:
-        counts = self.class_counts_
-        for network, inputs, sampler, epochs, lr in self._stages(rows, labels):
-            stage = StageRun(
-                engine=LocalEngine(next(network.parameters()).device),
-                model=network,
-                network=network,
-                loss=loss,
-                criterion=loss,
-                optimizer=make_optimizer(OptimizerConfig("adamw", lr=lr, weight_decay=self.weight_decay), network),
-                inputs=inputs,
-                sampler=build_sampler(sampler, labels, counts, seed=seed),
-                batch_size=int(self.batch_size),
-                epochs=epochs,
-                learning_rate=partial(ScheduleConfig("cosine").learning_rate, lr, epochs=epochs),
-                seed=(seed,),
-                mixer=make_mixer("mixup" if self.mixup else "none", self.mixup, counts),
-                remedy=f"take a lower lr than {lr:g}",
+        self.portfolio_ = None
+        features = None
+        if chooses and can_choose(counts):
+            self.model_, self.preprocessing_ = network("linear")
+            self._move(device)
+            features = self._features(rows)
+            self.portfolio_ = self._choose(features, labels, seed)
+        steps = self._steps()
+        first = build_loss(steps[0].loss.name, counts, steps[0].loss.options)
+        head = first.head if self.head == "auto" else self.head
+        if self.portfolio_ is not None:
+            head = self.portfolio_.choice.head
+        if first.head == "cosine" and head != "cosine":
+            raise LongtailError(f"the loss {self.loss!r} is defined on a cosine classifier: leave head at 'auto'.")
+        if self.portfolio_ is None:
+            self.model_, self.preprocessing_ = network(head)
+        else:
+            self.model_ = with_head(
+                self.model_.backbone, len(self.classes_), f"standardized-{head}", name=self.model_.name
             )
-            for epoch in range(epochs):
-                train_epoch(stage, epoch)
-            loss.progress = 1.0
+        self._move(device)
+        for step, inputs in self._stages(rows, labels, steps, features):
+            self._run_stage(step, inputs, labels, seed)
+        last = steps[-1]
+        tau = 0.0 if self.portfolio_ is None else self.portfolio_.choice.tau
+        if tau:
+            adjust_head(self.model_, tau, counts, self.logit_scale_)
+        self.assumed_prior_ = assumed_prior(last, counts, tau=tau)
+        self.model_ = self.model_.with_folded_head().cpu().eval()
 
-    def _stages(self, rows: Any, labels: Tensor) -> Iterator[tuple[nn.Module, Inputs[Any], str, int, float]]:
-        """Yield what each stage trains, its inputs, sampler, epochs and learning rate, once the one before is trained.
+    def _choose(self, features: Tensor, labels: Tensor, seed: int) -> Portfolio:
+        """Choose a classifier on the features of the training rows."""
+        return choose_classifier(
+            features.cpu(),
+            labels,
+            self.class_counts_,
+            self.class_counts_.groups(),
+            epochs=None if self.epochs is None else int(self.epochs),
+            batch_size=None if self.batch_size is None else int(self.batch_size),
+            head=self.head,
+            metric=self.metric,
+            seed=seed,
+        )
+
+    def _steps(self) -> list[StageConfig]:
+        """Return what each stage trains with: what was chosen, with what the user gave in its place."""
+        chosen = [] if self.portfolio_ is None else list(run_stages(self.portfolio_))
+        if not chosen:
+            lr = _NETWORK_LR if self.train_backbone else _HEAD_LR
+            first = StageConfig(
+                epochs=int(self.epochs or _EPOCHS),
+                batch_size=int(self.batch_size or _BATCH),
+                loss=LossConfig(FALLBACK if self.loss == AUTO_LOSS else self.loss, dict(self.loss_options or {})),
+                optimizer=OptimizerConfig("adamw", lr=lr, weight_decay=_DECAY),
+            )
+            chosen = [first]
+        if self.retrain_epochs:
+            lr = self.lr or _HEAD_LR
+            second = replace(chosen[-1], optimizer=replace(chosen[-1].optimizer, lr=lr))
+            chosen = [chosen[0], replace(second, epochs=int(self.retrain_epochs), sampler=self.retrain_sampler)]
+        ours = {"lr": self.lr, "weight_decay": self.weight_decay}
+        given: dict[str, Any] = {name: value for name, value in ours.items() if value is not None}
+        return [replace(stage, optimizer=replace(stage.optimizer, **given)) for stage in chosen]
+
+    def _run_stage(self, step: StageConfig, inputs: tuple[nn.Module, Inputs[Any]], labels: Tensor, seed: int) -> None:
+        network, images = inputs
+        device, counts, lr = next(network.parameters()).device, self.class_counts_, step.optimizer.lr
+        loss = build_loss(step.loss.name, counts, step.loss.options).to(device)
+        fit_loss(loss, self.model_.head)
+        stage = StageRun(
+            engine=LocalEngine(device),
+            model=network,
+            network=network,
+            loss=loss,
+            criterion=loss,
+            optimizer=make_optimizer(step.optimizer, network),
+            inputs=images,
+            sampler=build_sampler(step.sampler, labels, counts, seed=seed),
+            batch_size=step.batch_size,
+            epochs=step.epochs,
+            learning_rate=partial(ScheduleConfig("cosine").learning_rate, lr, epochs=step.epochs),
+            seed=(seed,),
+            mixer=make_mixer("mixup" if self.mixup else "none", self.mixup, counts),
+            remedy=f"take a lower lr than {lr:g}",
+        )
+        for epoch in range(step.epochs):
+            train_epoch(stage, epoch)
+        loss.progress = 1.0
+        self.logit_scale_ = loss.logit_scale
+
+    def _stages(
+        self, rows: Any, labels: Tensor, steps: Sequence[StageConfig], features: Tensor | None
+    ) -> Iterator[tuple[StageConfig, tuple[nn.Module, Inputs[Any]]]]:
+        """Yield each stage with what it trains and its inputs, once the one before is trained.
 
         Stage 1 goes through the network or, where that is frozen, is trained on its features as stage 2 is.
         """
         looks, device = self.preprocessing_, next(self.model_.head.parameters()).device
-        stages = [("shuffle", self.epochs)]
-        stages += [(self.retrain_sampler, self.retrain_epochs)] if self.retrain_epochs else []
         if self.train_backbone and looks is not None:
             change = BatchTransform(looks.mean, looks.std, augmentation=self.augmentation, size=looks.size)
             images = ImageInputs(sklearn_model.HostLoader(stack_images(rows, looks.square), labels, device), change)
-            yield self.model_, images, *stages.pop(0), self.lr or _NETWORK_LR
-        if stages:
-            stored = StoredFeatures(self._features(rows)[None], labels.to(device))
-            for sampler, epochs in stages:
-                yield Classifier(self.model_), stored, sampler, epochs, self.lr or _HEAD_LR
+            yield steps[0], (self.model_, images)
+            steps = steps[1:]
+        if steps:
+            stored = StoredFeatures((self._features(rows) if features is None else features)[None], labels.to(device))
+            if self.portfolio_ is not None:
+                cast("StandardizedHead", self.model_.head).start_from(stored.features[0], stored.labels)
+            for step in steps:
+                yield step, (Classifier(self.model_), stored)
 
     def _move(self, device: torch.device) -> None:
         """Move the model to a device, but not `Standardize`: it needs float64, which not every device has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Self, cast
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from longtail.errors import LongtailError, nearest
 from longtail.models.backbones import build_backbone
-from longtail.models.heads import ScaledHead, build_head
+from longtail.models.heads import ScaledHead, build_head, classify, folded
 
 
 class LongTailModel(nn.Module):
@@ -51,10 +52,9 @@ class LongTailModel(nn.Module):
         return bool(getattr(self.backbone, "takes_pixels", False))
 
     def forward(self, images: Tensor, *, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Return logits (N, C), or logits and features (N, D), for normalized images of shape (N, 3, H, W)."""
+        """Return logits (N, C), or these and the features (N, D) of the head, for normalized images (N, 3, H, W)."""
         features = self.backbone(images)
-        logits = self.head(features)
-        return (logits, features) if return_features else logits
+        return classify(self.head, features) if return_features else cast("Tensor", self.head(features))
 
     def freeze_backbone(self, *, keep: Sequence[str] = ()) -> Self:
         """Hold the backbone as it is: no gradients, and evaluation mode that a later ``train()`` does not lift.
@@ -102,6 +102,21 @@ class LongTailModel(nn.Module):
                 self.backbone.get_submodule(part).train(mode)
         return self
 
+    def with_folded_head(self) -> Self:
+        """Return a model with the same logits whose head is as simple as they allow, see :func:`~.heads.folded`.
+
+        Example:
+            >>> build_model("plain-cnn", 10, "standardized-linear").with_folded_head().head_name
+            'linear'
+        """
+        head = folded(self.head)
+        if head is self.head:
+            return self
+        result = copy.copy(self)
+        result._modules = dict(self._modules) | {"head": head}
+        result.head_name = self.head_name.removeprefix("standardized-")
+        return result
+
     def add_logit_scales(self) -> Self:
         """Fix the head and put one learned scale per class on its logits (LWS, Kang et al., ICLR 2020).
 
@@ -124,7 +139,7 @@ def build_model(
     Args:
         name: The backbone, as for :func:`longtail.models.build_backbone`: ``resnet32``, ``timm:resnet50``, ...
         num_classes: Classes C.
-        head: ``linear``, ``cosine``, ``scaled-linear`` or ``scaled-cosine``.
+        head: ``linear`` or ``cosine``, alone or after ``scaled-`` or ``standardized-``.
         pretrained: Load the backbone's published weights (``timm:`` only).
         in_size: Height and width of the images.
 

@@ -24,6 +24,7 @@ from longtail.run import layout
 from longtail.run.analysis import read_analysis
 from longtail.run.dynamics import Dynamics, read_dynamics
 from longtail.run.model_files import load_info
+from longtail.run.portfolio import Portfolio, read_portfolio
 from longtail.run.tables import EpochRow, ExampleImage, Predictions, read_examples, read_history, read_predictions
 
 METRICS_FORMAT: Final = 1
@@ -316,6 +317,11 @@ class RunResult:
     def dynamics(self) -> Dynamics | None:
         """The gradients that were recorded in training, None where the run was not asked to."""
         return read_dynamics(self.folder, len(self.counts))
+
+    @cached_property
+    def portfolio(self) -> Portfolio | None:
+        """The classifiers that were tried and the choice; None where none was chosen."""
+        return read_portfolio(self.folder)
 
     def was_tested_as(self, other: RunResult) -> bool:
         """Whether both may have been tested on the same images: nothing that both recorded differs."""

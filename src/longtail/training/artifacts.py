@@ -39,7 +39,9 @@ class Record:
     history: list[dict[str, Any]] = field(default_factory=list)
     stage_results: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("startup", "compile", "features", "evaluation", "saving"), 0.0)
+        default_factory=lambda: dict.fromkeys(
+            ("startup", "compile", "features", "choosing", "evaluation", "saving"), 0.0
+        )
     )
     scale: float = 1.0
 
@@ -127,7 +129,7 @@ def model_info(
     """
     data = config.data
     return ModelInfo(
-        model=ModelSpec(name=config.model.name, head=model.head_name),
+        model=ModelSpec(name=config.model.name, head=model.with_folded_head().head_name),
         classes=prepared.counts.names,
         counts=prepared.counts.counts,
         preprocessing=Preprocessing(
@@ -139,7 +141,7 @@ def model_info(
             fit=data.fit,
         ),
         logit_scale=scale,
-        prior=assumed_prior(stage, prepared.counts),
+        prior=assumed_prior(stage, prepared.counts, tau=config.model.tau),
         recipe=config.recipe,
         versions=versions(),
     )

@@ -164,6 +164,19 @@ class Engine(LocalEngine):
         """Return an object of every process, by rank."""
         return list(gather_object([values])) if self.world_size > 1 else [values]
 
+    def from_main(self, make: Callable[[], Made]) -> Made:
+        """Make something in the main process, for all of them.
+
+        Args:
+            make: Called in the main process; must not fail, as the others wait for it.
+
+        Example:
+            >>> Engine(TrainingConfig(device="cpu")).from_main(lambda: 7)
+            7
+        """
+        made: Made = self.gather(make() if self.is_main else None)[0]
+        return made
+
     def agree(self, make: Callable[[], Made], facts: Callable[[Made], Mapping[str, str]]) -> Made:
         """Make something in every process, and check that all of them made the same.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,29 +13,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longtail.config.schema import RunConfig, StageConfig
+from longtail.config.build import with_options
+from longtail.config.resolve import complete
+from longtail.config.schema import AUTO_LOSS, RunConfig, StageConfig
 from longtail.console import Bar, Interrupted, InterruptGuard, Reporter
 from longtail.data.dataset import ImageData
+from longtail.data.splits import unit_numbers
 from longtail.device import hardware, step_seed
 from longtail.errors import LongtailError
 from longtail.models.adapters import add_adapters, merge_adapters
+from longtail.models.heads import StandardizedHead, build_head
 from longtail.models.inference_engine import choose_engine, engine_version
 from longtail.models.model import LongTailModel, build_model
 from longtail.run import checkpoint
 from longtail.run.layout import WEIGHTS_FILE, refuse_existing, remove_config, stage_name, write_config
 from longtail.run.model_files import save_model, start_from
+from longtail.run.portfolio import describe_portfolio, write_portfolio
 from longtail.run.result import write_metrics
 from longtail.run.split_record import write_splits
 from longtail.run.tables import describe_throughput, write_confusion, write_examples, write_history, write_predictions
 from longtail.training.artifacts import Record, describe, example_images, model_info, run_metrics
+from longtail.training.candidates import FALLBACK, adjust_head, with_choice
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import Inputs
-from longtail.training.frozen_features import Classifier, FeatureStore
+from longtail.training.frozen_features import Classifier, FeatureStore, StoredFeatures
 from longtail.training.gradient_recorder import GradientRecorder
 from longtail.training.loop import Callback, MovingAverage, Progress, StageRun, stop_on_nan, train_epoch, warm_up
+from longtail.training.portfolio import ROUNDS, can_choose, choose_classifier
 from longtail.training.prepared_data import describe_data, make_decoder, make_inputs, prepare_data, run_facts
 from longtail.training.split_evaluation import Evaluation, evaluate, prediction_table, with_group_intervals
-from longtail.training.stages import build_stage, make_loss, set_trainable
+from longtail.training.stages import build_stage, head_name, make_loss, set_trainable
 from longtail.training.time_estimate import TimeKeeper
 from longtail.training.tracking import Tracking
 
@@ -163,7 +171,8 @@ class Experiment(Callback):
         # Network
         self.model = self._make_model()
         for stage in self.stages.values():  # an option that the loss refuses is found before anything is trained
-            make_loss(stage, self.prepared.counts, self.model)
+            if stage.loss.name != AUTO_LOSS:
+                make_loss(stage, self.prepared.counts, self.model)
         self.average: MovingAverage | None = None  # of the weights, while a stage has one
         self.recorder: GradientRecorder | None = None  # of the gradients on the logits, while a stage is trained
 
@@ -215,7 +224,7 @@ class Experiment(Callback):
         model = build_model(
             network.name,
             counts.num_classes,
-            network.head,
+            head_name(network),
             pretrained=network.pretrained and not (resuming or network.weights),
             in_size=self.config.data.image_size,
         )
@@ -253,6 +262,8 @@ class Experiment(Callback):
 
     def train(self) -> None:
         """Train the stages that are left, each from the weights of the one before."""
+        if self.config.is_to_be_chosen:
+            self.choose_classifier()
         for index, stage in self.stages.items():
             if index < self.progress.stage:
                 continue
@@ -262,6 +273,52 @@ class Experiment(Callback):
                 if self.engine.is_main:  # what another stage 2 can start from
                     self._save_model(index, self.out / stage_name(index))
                 self.save_checkpoint(Progress(self.last_stage, state="between stages"))
+        if self.config.model.tau:
+            adjust_head(self.model, self.config.model.tau, self.prepared.counts, self.record.scale)
+
+    def choose_classifier(self) -> None:
+        """Choose a classifier on the features of the training images, and go on as if it had been asked for."""
+        config, prepared = self.config, self.prepared
+        split, column = prepared.data.splits["train"], config.data.group_column
+        if can_choose(prepared.counts):
+            stored, begun = self._stored_views(1, config.stage1), time.perf_counter()
+            with self.reporter.bar("choosing a classifier", ROUNDS) as bar:
+                portfolio = self.engine.from_main(
+                    lambda: choose_classifier(
+                        stored.features[0].cpu(),
+                        stored.labels.cpu(),
+                        prepared.counts,
+                        prepared.groups,
+                        epochs=config.stage1.epochs,
+                        batch_size=config.stage1.batch_size,
+                        metric=config.training.metric,
+                        units=unit_numbers(split, column),
+                        seed=config.training.seed,
+                        tick=bar.tick,
+                    )
+                )
+            self.seconds["choosing"] += time.perf_counter() - begun
+            asked = {section: asdict(config)[section] for section in ("model", "stage1", "stage2")}
+            config, lines = with_choice(config, portfolio), describe_portfolio(portfolio)
+            if self.engine.is_main:
+                write_portfolio(self.out, replace(portfolio, asked=asked))
+        else:
+            config = with_options(config, {"stage1.loss.name": FALLBACK})
+            lines = [f"classifier: {FALLBACK}, as there are too few images to hold some out"]
+        self.config = config = complete(config)
+        self.stages, self.last_stage = config.stages, max(config.stages)
+        head = build_head(head_name(config.model), self.model.num_features, self.model.num_classes)
+        self.model.head, self.model.head_name = head.to(self.engine.device), head_name(config.model)
+        if self.engine.is_main:
+            write_config(self.out, config)
+        for line in lines:
+            self.reporter.say(line)
+
+    def _stored_views(self, index: int, stage: StageConfig) -> StoredFeatures:
+        """Return the features that a stage trains on; those of evaluation, where images are not augmented."""
+        if stage.cached_views == 1 and self.frozen and self.config.data.augmentation == "none":
+            return self.features.plain("train")
+        return self.features.views(index, stage.cached_views, self.config.training.seed, self._stop)
 
     def train_stage(self, index: int, stage: StageConfig) -> None:
         """Train one stage from its start, or from the checkpoint within it."""
@@ -276,7 +333,9 @@ class Experiment(Callback):
             self.average = MovingAverage(self.model, training.ema_decay)
         inputs: Inputs[Any] = self.inputs["train"]
         if stage.cached_views:
-            inputs = self.features.views(index, stage.cached_views, training.seed, self._stop)
+            inputs = stored = self._stored_views(index, stage)
+            if isinstance(self.model.head, StandardizedHead) and state is None and index == min(self.stages):
+                self.model.head.start_from(stored.features[0], stored.labels)
         work = build_stage(
             self.engine,
             stage,
@@ -478,7 +537,7 @@ class Experiment(Callback):
 
     def _save_model(self, stage: int, folder: Path) -> None:
         info = model_info(self.config, self.prepared, self.model, self.stages[stage], self.record.scale)
-        save_model(merge_adapters(self.model), info, folder)
+        save_model(merge_adapters(self.model).with_folded_head(), info, folder)
 
     def _save_predictions(self, test: Evaluation) -> None:
         """Write the predictions for the test split, its confusion matrix, and example images."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from longtail.data.loading.workers import Decoder
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.device import memory_budget
 from longtail.errors import LongtailError
+from longtail.models.heads import classify
 from longtail.models.inference_engine import ChosenEngine, compile_backbone, engine_for, engine_version
 from longtail.models.model import LongTailModel, weight_bytes
 from longtail.models.preprocessing import Preprocessing
@@ -108,9 +109,8 @@ class Classifier(nn.Module):
         self.head = model.head
 
     def forward(self, features: Tensor, *, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Return logits (N, C), or logits and the features (N, D) themselves."""
-        logits: Tensor = self.head(features)
-        return (logits, features) if return_features else logits
+        """Return logits (N, C), or these and the features (N, D) as the head's weights meet them."""
+        return classify(self.head, features) if return_features else cast("Tensor", self.head(features))
 
 
 @dataclass

@@ -47,6 +47,17 @@ def fit_loss(loss: LongTailLoss, head: nn.Module) -> None:
         loss.attach_classifier(head)
 
 
+def head_name(config: ModelConfig) -> str:
+    """Return the name of the head of a network, as :func:`longtail.models.build_head` takes it.
+
+    Example:
+        >>> head_name(ModelConfig(head="cosine", standardize=True))
+        'standardized-cosine'
+    """
+    kind = "linear" if config.head == "auto" else config.head  # auto: until the loss is chosen
+    return f"standardized-{kind}" if config.standardize else kind
+
+
 def make_mixer(name: Mixing, alpha: float, counts: ClassCounts) -> Mixer | None:
     """Return the mixing of a stage, or None.
 
@@ -182,10 +193,10 @@ def build_stage(
 
 def trained_prior(config: RunConfig, counts: ClassCounts) -> Literal["train", "uniform"]:
     """Return the mix that the probabilities of a finished run assume, by its last stage; see :func:`assumed_prior`."""
-    return assumed_prior(config.stage2 if config.stage2.epochs else config.stage1, counts)
+    return assumed_prior(config.stage2 if config.stage2.epochs else config.stage1, counts, tau=config.model.tau)
 
 
-def assumed_prior(stage: StageConfig, counts: ClassCounts) -> Literal["train", "uniform"]:
+def assumed_prior(stage: StageConfig, counts: ClassCounts, tau: float = 0.0) -> Literal["train", "uniform"]:
     """Return which of two mixes is nearer to the one that a stage's network comes to assume.
 
     A network trained with cross-entropy learns the probabilities of the mix it sees: how often a class is drawn,
@@ -198,6 +209,7 @@ def assumed_prior(stage: StageConfig, counts: ClassCounts) -> Literal["train", "
     Args:
         stage: The last stage that has epochs.
         counts: Training images per class.
+        tau: Strength of a logit adjustment after training, which takes ``pi^tau`` out as well.
 
     Example:
         >>> assumed_prior(StageConfig(), ClassCounts([90, 10]))
@@ -212,5 +224,5 @@ def assumed_prior(stage: StageConfig, counts: ClassCounts) -> Literal["train", "
     weights = torch.stack([loss.mean_divisor(torch.tensor([label])) for label in range(loss.num_classes)])
     weights = weights.clamp_min(torch.finfo(torch.float32).tiny).double()  # above zero
     log_prior = np.log(counts.prior)
-    mix = np.log(draws) + np.log(weights.numpy()) - loss.prior_exponent * log_prior
+    mix = np.log(draws) + np.log(weights.numpy()) - (loss.prior_exponent + tau) * log_prior
     return "uniform" if np.std(mix) < np.std(log_prior) / 2 else "train"

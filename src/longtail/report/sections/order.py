@@ -18,6 +18,7 @@ from longtail.report.sections import (
     margins,
     measures,
     misclassifications,
+    portfolio,
     predictions,
     provenance,
     results,
@@ -29,6 +30,7 @@ Build = Callable[[Comparison], Section | None]
 FOR_USERS: tuple[Build, ...] = (
     results.build,
     results.groups,
+    portfolio.build,
     classes.hardest,
     confusions.build,
     misclassifications.build,

@@ -1,0 +1,188 @@
+"""``RUN/portfolio.json``: the classifiers that were tried for a run, their figures in cross-validation, the choice."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, TypeAdapter
+
+from longtail.config.schema import Metric
+from longtail.files import read_json, write_json
+from longtail.formatting import figure_text
+from longtail.run.layout import PORTFOLIO_FILE
+
+PORTFOLIO_FORMAT: Final = 1
+
+
+@dataclass(frozen=True)
+class CandidateResult:
+    """A classifier that was tried, and its figures on images that it was not trained on.
+
+    Attributes:
+        name: What it is called, for example ``kps`` or ``gcl, retrained``.
+        loss: Registered name of its loss.
+        head: ``linear`` or ``cosine``.
+        options: Options of the loss.
+        lr: Peak learning rate of AdamW.
+        weight_decay: Decoupled weight decay.
+        retrained: Whether a second stage retrains it on class-balanced draws.
+        tau: Strength of the logit adjustment after training.
+        folds: Folds that it was tried on; fewer than all where it was dropped early.
+        score: The metric of the choice, in [0, 1].
+        interval: 95% interval of the score, [low, high].
+        behind: Difference from the best score on the same images, at least 0; None where it was dropped early.
+        behind_error: Standard error of that difference.
+        accuracy: Share of right answers.
+        accuracy_interval: Its 95% interval, [low, high].
+        balanced_accuracy: Mean recall of the classes.
+        balanced_interval: Its 95% interval, [low, high].
+        groups: Mean recall of each shot group that has images.
+        accuracy_first: Accuracy and balanced accuracy with the adjustment that is best for accuracy instead.
+        adjustments: Each strength of the logit adjustment, with the accuracy and balanced accuracy under it.
+        seconds: Time that it took, as a share of what was trained together.
+    """
+
+    name: str
+    loss: str
+    head: Literal["linear", "cosine"]
+    options: dict[str, Any]
+    lr: float
+    weight_decay: float
+    retrained: bool
+    tau: float
+    folds: int
+    score: float
+    interval: tuple[float, float]
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    balanced_accuracy: float
+    balanced_interval: tuple[float, float]
+    groups: dict[str, float]
+    accuracy_first: tuple[float, float]
+    adjustments: tuple[tuple[float, float, float], ...]
+    seconds: float
+    behind: float | None = None
+    behind_error: float | None = None
+
+    @property
+    def title(self) -> str:
+        """Its name, with the logit adjustment after training if there is any."""
+        return f"{self.name}, tau {self.tau:g}" if self.tau else self.name
+
+
+@dataclass(frozen=True)
+class Portfolio:
+    """The candidates of a run and the choice among them.
+
+    Attributes:
+        metric: What was compared.
+        folds: Number of folds of the cross-validation.
+        seed: Seed of folds, order and noise.
+        images: Training images that were judged.
+        epochs: Epochs of each candidate; a quarter as many of a second stage.
+        batch_size: Images per step.
+        candidates: What was tried, the best first; those dropped early come last.
+        first_round: The finalists with their figures in the first round, which those dropped early compare with; the
+            same as the finalists where nothing was dropped.
+        chosen: Position of the choice among them.
+        seconds: Time of it all.
+        asked: The sections of the configuration that the choice has changed, as they were before: what runs of several
+            seeds, which may choose differently, have in common.
+        format_version: The layout of the file.
+    """
+
+    metric: Metric
+    folds: int
+    seed: int
+    images: int
+    epochs: int
+    batch_size: int
+    candidates: tuple[CandidateResult, ...]
+    first_round: tuple[CandidateResult, ...]
+    chosen: int
+    seconds: float
+    asked: dict[str, Any] = field(default_factory=dict)
+    format_version: int = field(default=PORTFOLIO_FORMAT)
+
+    @property
+    def choice(self) -> CandidateResult:
+        """The candidate that was chosen."""
+        return self.candidates[self.chosen]
+
+    @property
+    def finalists(self) -> tuple[CandidateResult, ...]:
+        """The candidates that were tried on all folds."""
+        return tuple(each for each in self.candidates if each.folds == self.folds)
+
+    @property
+    def most_accurate(self) -> CandidateResult:
+        """The finalist with the highest accuracy: the other end of the trade."""
+        return max(self.finalists, key=lambda candidate: candidate.accuracy_first)
+
+
+def _checked(portfolio: Portfolio) -> Portfolio:
+    """Return a portfolio that was read, whose parts fit together."""
+    finalists = len(portfolio.finalists)
+    if not 0 <= portfolio.chosen < finalists or portfolio.candidates[:finalists] != portfolio.finalists:
+        raise ValueError("the choice is not one of the candidates that were tried on all folds")
+    if len(portfolio.first_round) != finalists or not all(each.adjustments for each in portfolio.finalists):
+        raise ValueError("the first round or the adjustments of a candidate are missing")
+    return portfolio
+
+
+def write_portfolio(run: Path, portfolio: Portfolio) -> None:
+    """Write ``portfolio.json`` into a RUN folder."""
+    write_json(run / PORTFOLIO_FILE, asdict(portfolio))
+
+
+def read_portfolio(run: Path) -> Portfolio | None:
+    """Read ``portfolio.json``; None for a run whose classifier was not chosen from a portfolio.
+
+    Raises:
+        LongtailError: It is damaged, or of a newer format.
+    """
+    path = run / PORTFOLIO_FILE
+    if not path.is_file():
+        return None
+    remedy = "move it away to go on without it"
+    adapter = TypeAdapter(Annotated[Portfolio, AfterValidator(_checked)])
+    return read_json(path, adapter, remedy, PORTFOLIO_FORMAT)
+
+
+def describe_portfolio(portfolio: Portfolio, shown: int = 5) -> list[str]:
+    """Describe a choice in a few lines: what was compared, the best candidates, and the other end of the trade.
+
+    Args:
+        portfolio: The candidates and the choice.
+        shown: Number of candidates that have a line.
+    """
+    lines = [
+        f"classifier: {portfolio.choice.title}, the best of {len(portfolio.candidates)} by "
+        f"{METRIC_WORDS[portfolio.metric]} in {portfolio.folds}-fold cross-validation on {portfolio.images:,} training "
+        f"images, {portfolio.seconds:.0f} s"
+    ]
+    first = sorted({portfolio.chosen, *range(min(shown, len(portfolio.finalists)))})
+    for number in first:
+        each = portfolio.candidates[number]
+        groups = ", ".join(f"{name} {100 * value:.0f}" for name, value in each.groups.items())
+        mark = "*" if number == portfolio.chosen else " "
+        score = figure_text(each.score, each.interval)
+        lines.append(f" {mark} {each.title}: {score}, accuracy {100 * each.accuracy:.1f}% ({groups})")
+    other = portfolio.most_accurate
+    if portfolio.metric != "accuracy" and other.accuracy_first[0] > portfolio.choice.accuracy:
+        accuracy, balanced = (figure_text(value) for value in other.accuracy_first)
+        lines.append(
+            f"for accuracy instead (--metric accuracy): {other.name}, accuracy {accuracy}, balanced accuracy {balanced}"
+        )
+    return lines
+
+
+METRIC_WORDS: Final[dict[Metric, str]] = {
+    "balanced": "balanced accuracy",
+    "accuracy": "accuracy",
+    "macro-f1": "macro F1",
+    "worst-group": "the accuracy of the worst shot group",
+}
+"""What each metric is called in a sentence."""

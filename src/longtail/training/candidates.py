@@ -1,0 +1,149 @@
+"""The classifiers of the portfolio: what is tried on stored features, and the stages that train what was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+import numpy as np
+import torch
+
+from longtail.config.schema import LossConfig, OptimizerConfig, RunConfig, ScheduleConfig, StageConfig
+from longtail.counts import ClassCounts
+from longtail.losses import loss_class, resolve_auto
+from longtail.models.heads import StandardizedHead
+from longtail.models.model import LongTailModel
+from longtail.run.portfolio import Portfolio
+from longtail.training.parallel_heads import HeadPlan
+
+FALLBACK: Final = "logit-adjustment"
+"""The loss where there are too few images to choose one."""
+RETRAINING: Final = 4  # stage 2 has that part of the epochs and of the learning rate of stage 1
+# The simpler ones first, and of these the one that is consistent for the balanced error. The last entry holds options
+# of the loss in a second stage, if there is one.
+_METHODS: Final[tuple[tuple[str, str, dict[str, Any], dict[str, Any] | None], ...]] = (
+    ("logit-adjustment", "logit-adjustment", {}, None),
+    ("weighted", "weighted", {}, None),
+    ("cross-entropy", "cross-entropy", {}, None),
+    ("cosine cross-entropy", "cross-entropy", {"scale": 30.0}, None),
+    ("ldam-drw", "ldam", {"deferred_reweighting": 0.8}, None),
+    ("kps", "kps", {"adjust_gradients_from": None}, None),
+    ("kps-ga", "kps", {}, None),
+    ("fbl", "fbl", {"strength": "auto"}, None),
+    ("gcl", "gcl", {}, None),
+    ("agcl", "agcl", {}, None),
+    ("gcl, retrained", "gcl", {}, {"scale": 20.0, "margin": 0.1, "focal_gamma": 1.0}),
+    ("agcl, retrained", "agcl", {}, {"focal_gamma": 1.0}),
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A classifier to try.
+
+    Attributes:
+        name: What it is called.
+        plan: How it is trained.
+        retraining: How its second stage trains it, on class-balanced draws; None for one stage.
+    """
+
+    name: str
+    plan: HeadPlan
+    retraining: HeadPlan | None = None
+
+
+def candidates(num_features: int) -> list[Candidate]:
+    """Return what is tried, the simpler ones first, each with less and with more regularization.
+
+    A step of AdamW moves every weight by the learning rate, and thus a logit of standardized features, or the direction
+    of a cosine classifier's weight, by that times the root of their number: the rates are divided by it. More
+    regularization is a lower rate, by which the classifier stays nearer to its start, and for linear ones also a weight
+    decay that forgets in 250 steps.
+
+    Args:
+        num_features: Feature size D.
+
+    Example:
+        >>> tried = candidates(1280)
+        >>> len(tried), tried[0].name, tried[0].plan.head, tried[-1].retraining.options["focal_gamma"]
+        (28, 'logit-adjustment', 'linear', 1.0)
+    """
+    result = []
+    for name, loss, options, second in _METHODS:
+        head = "cosine" if name.startswith("cosine") else loss_class(loss).head
+        for rate in (0.3, 0.1, 0.03) if head == "linear" else (0.1, 0.01):
+            lr = rate / np.sqrt(num_features)
+            decay = 0.004 / lr if rate == 0.03 else 0.0
+            plan = HeadPlan(loss, head, float(lr), float(decay), resolve_auto(loss, options, on_features=True))
+            retraining = None if second is None else replace(plan, lr=plan.lr / RETRAINING, options=second)
+            result.append(Candidate(name, plan, retraining))
+    return result
+
+
+def run_stages(portfolio: Portfolio) -> Iterator[StageConfig]:
+    """Yield the stages that train the chosen classifier on stored features, one or two.
+
+    Example:
+        >>> from longtail.training.portfolio import choose_classifier
+        >>> labels = torch.arange(60) % 3
+        >>> rows = torch.nn.functional.one_hot(labels, 5) + 0.1 * torch.randn(60, 5)
+        >>> chosen = choose_classifier(rows, labels, ClassCounts([20] * 3), {"few": [0, 1, 2]})
+        >>> [(stage.loss.name, stage.optimizer.name) for stage in run_stages(chosen)]
+        [('logit-adjustment', 'adamw')]
+    """
+    choice = portfolio.choice
+    first = StageConfig(
+        epochs=portfolio.epochs,
+        batch_size=portfolio.batch_size,
+        train="classifier",
+        cached_views=1,
+        loss=LossConfig(choice.loss, dict(choice.options)),
+        optimizer=OptimizerConfig("adamw", lr=choice.lr, weight_decay=choice.weight_decay),
+        schedule=ScheduleConfig("cosine"),
+    )
+    yield first
+    second = next(second for name, _, _, second in _METHODS if name == choice.name)
+    if choice.retrained:
+        yield replace(
+            first,
+            epochs=max(1, portfolio.epochs // RETRAINING),
+            sampler="class-balanced",
+            loss=LossConfig(choice.loss, dict(second or {})),
+            optimizer=replace(first.optimizer, lr=choice.lr / RETRAINING),
+        )
+
+
+def with_choice(config: RunConfig, portfolio: Portfolio) -> RunConfig:
+    """Return the configuration of a run that trains the chosen classifier.
+
+    Args:
+        config: The configuration that left it to be chosen.
+        portfolio: The choice.
+    """
+    stages = [*run_stages(portfolio), StageConfig(train="classifier")]
+    first, second = (replace(stage, cached_views=config.stage1.cached_views) for stage in stages[:2])
+    model = replace(config.model, head=portfolio.choice.head, standardize=True, tau=portfolio.choice.tau)
+    return replace(config, model=model, stage1=first, stage2=second)
+
+
+def adjust_head(model: LongTailModel, tau: float, counts: ClassCounts, scale: float) -> None:
+    """Make logit adjustment a part of a model's standardized head: ``-tau log pi_j / S`` is added to its logits.
+
+    Source: Menon et al., Long-tail learning via logit adjustment, ICLR 2021, equation 9.
+
+    Args:
+        model: Changed in place; what an earlier call has set is replaced.
+        tau: Strength.
+        counts: Training images per class.
+        scale: Factor S of the logits before softmax.
+
+    Example:
+        >>> from longtail.models import build_model
+        >>> model = build_model("plain-cnn", 2, "standardized-cosine")
+        >>> adjust_head(model, 1.0, ClassCounts([75, 25]), scale=1.0)
+        >>> model.head.offset.exp().tolist()
+        [1.3333..., 4.0...]
+    """
+    head = cast("StandardizedHead", model.head)
+    head.offset.copy_(torch.from_numpy(-tau / scale * np.log(counts.prior)))

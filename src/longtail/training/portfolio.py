@@ -1,0 +1,290 @@
+"""A portfolio of classifiers on stored features: tried in cross-validation on the training images, the best chosen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from longtail.config.auto import feature_schedule
+from longtail.config.schema import Metric
+from longtail.counts import ClassCounts, FloatArray, IntArray
+from longtail.data.splits import fold_numbers
+from longtail.errors import LongtailError
+from longtail.evaluation.metrics import Groups
+from longtail.losses import build_loss
+from longtail.models.heads import standardization
+from longtail.run.portfolio import CandidateResult, Portfolio
+from longtail.training.candidates import RETRAINING, Candidate, candidates
+from longtail.training.parallel_heads import Weights, train_heads
+
+ROUNDS: Final = 2
+FOLDS: Final = 3
+TAUS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Strengths of logit adjustment after training; the best is found on images that were held out."""
+_SMALL: Final = 1_000  # images; with fewer, one fold says too little to drop a candidate by it
+_FINALISTS: Final = 8
+_REPLICATES: Final = 200  # of the bootstrap
+_FEWEST_ROWS: Final = 30
+_TIE: Final = 0.25
+"""A candidate that is behind the best by less than this many standard errors of the difference is as good."""
+
+
+def can_choose(counts: ClassCounts) -> bool:
+    """Whether there are enough images to hold some out: 30 in all, and two classes that have two per fold.
+
+    Example:
+        >>> can_choose(ClassCounts([20, 6, 6])), can_choose(ClassCounts([40, 1]))
+        (True, False)
+    """
+    sizes = counts.array
+    return bool(sizes.sum() >= _FEWEST_ROWS and (sizes >= 2 * FOLDS).sum() >= 2)
+
+
+def choose_classifier(
+    features: Tensor,
+    labels: Tensor,
+    counts: ClassCounts,
+    groups: Groups,
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    head: Literal["auto", "linear", "cosine"] = "auto",
+    metric: Metric = "balanced",
+    units: IntArray | None = None,
+    seed: int = 0,
+    tick: Callable[[], object] = lambda: None,
+) -> Portfolio:
+    """Try all candidates in stratified cross-validation on the training images, and choose one.
+
+    Successive halving: on the first fold all train for half of the epochs, and the best eight go on to all three folds.
+    Below 1,000 images one fold says too little, and all are tried on all. Each is judged by its answers to images that
+    were held out, with the strength of logit adjustment that is best there.
+    Among those that are as good as the best, the simplest is chosen.
+
+    References:
+        [1] Jamieson, Talwalkar, Non-stochastic best arm identification and hyperparameter optimization, AISTATS 2016.
+        [2] Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981: the uncertainty of the figures.
+
+    Args:
+        features: float32 (N, D), of the training images.
+        labels: int64 (N,).
+        counts: Training images per class.
+        groups: Class indices of the shot groups.
+        epochs: Epochs of each candidate; those of :func:`~longtail.config.auto.feature_schedule` when None.
+        batch_size: Images per step, of the same.
+        head: The kind of classifier to choose from; any where ``auto``.
+        metric: What to compare: ``balanced`` accuracy, ``accuracy``, ``macro-f1``, or the mean recall of the
+            ``worst-group``.
+        units: Numbers of the images that stay together in one fold, shape (N,); None if each image is one.
+        seed: Seed of folds, order and noise.
+        tick: Called :data:`ROUNDS` times, after each round.
+
+    Raises:
+        LongtailError: There are too few images, see :func:`can_choose`.
+
+    Example:
+        >>> labels = torch.arange(60) % 3
+        >>> rows = torch.nn.functional.one_hot(labels, 5) + 0.1 * torch.randn(60, 5)
+        >>> chosen = choose_classifier(rows, labels, ClassCounts([20] * 3), {"few": [0, 1, 2]})
+        >>> chosen.choice.balanced_accuracy
+        1.0
+    """
+    if not can_choose(counts):
+        raise LongtailError(
+            f"there are too few images to choose a classifier by cross-validation: name a loss, or add images until "
+            f"two classes have {2 * FOLDS}."
+        )
+    begun = time.perf_counter()
+    numbers = fold_numbers(labels.numpy(), FOLDS, seed=seed, units=units, num_classes=counts.num_classes)
+    usual = feature_schedule(len(labels))
+    epochs, batch_size = epochs or usual[0], batch_size or usual[1]
+    mean, deviation = standardization(features)
+    trial = _Trial((features - mean) / deviation, labels, counts, groups, numbers, metric, batch_size, seed, units)
+    first = max(1, epochs // 2)
+    tried = [each for each in candidates(features.shape[1]) if head in ("auto", each.plan.head)]
+    kept, early = list(range(len(tried))), list[_Answers]()
+    if len(labels) >= _SMALL:
+        early = trial.run(tried, first, folds=1)
+        kept = sorted(sorted(kept, key=lambda number: -early[number].result.score)[:_FINALISTS])
+    dropped = sorted(set(range(len(early))) - set(kept), key=lambda number: -early[number].result.score)
+    tick()
+    final = trial.run([tried[number] for number in kept], epochs, folds=FOLDS)
+    tick()
+    results, chosen = _compare(final, trial)
+    before = {(each.result.name, each.result.lr): each.result for each in early}
+    return Portfolio(
+        metric=metric,
+        folds=FOLDS,
+        seed=seed,
+        images=int((numbers >= 0).sum()),
+        epochs=epochs,
+        batch_size=batch_size,
+        candidates=(*results, *(early[number].result for number in dropped)),
+        first_round=tuple(before.get((each.name, each.lr), each) for each in results),
+        chosen=chosen,
+        seconds=round(time.perf_counter() - begun, 1),
+    )
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The answers of a candidate to held-out images, and its figures.
+
+    Attributes:
+        result: Its figures.
+        predictions: Class indices (M,), of the rows that were held out of the folds tried.
+        rows: Which rows those are, (M,).
+    """
+
+    result: CandidateResult
+    predictions: IntArray
+    rows: IntArray
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Everything that candidates are tried on; see :func:`choose_classifier`."""
+
+    features: Tensor
+    labels: Tensor
+    counts: ClassCounts
+    groups: Groups
+    numbers: IntArray
+    metric: Metric
+    batch_size: int
+    seed: int
+    units: IntArray | None
+
+    def run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[_Answers]:
+        """Train candidates on the first folds, and judge each on what these hold out."""
+        begun = time.perf_counter()
+        masks = torch.from_numpy(np.stack([self.numbers != fold for fold in range(folds)]))
+        train = partial(
+            train_heads,
+            features=self.features,
+            labels=self.labels,
+            counts=self.counts,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            folds=masks,
+        )
+        weights = train([each.plan for each in tried], epochs=epochs)
+        second = [(number, each.retraining) for number, each in enumerate(tried) if each.retraining is not None]
+        if second:
+            rebalanced = 1 / torch.from_numpy(self.counts.at_least_one).float()[self.labels]
+            retrained = train(
+                [plan for _, plan in second],
+                epochs=max(1, epochs // RETRAINING),
+                row_weights=rebalanced,
+                start=[weights[number] for number, _ in second],
+            )
+            for (number, _), changed in zip(second, retrained, strict=True):
+                weights[number] = changed
+        seconds = (time.perf_counter() - begun) / len(tried)
+        return [self._judge(each, weights[number], folds, seconds) for number, each in enumerate(tried)]
+
+    def _judge(self, candidate: Candidate, weights: Weights, folds: int, seconds: float) -> _Answers:
+        """Predict what each fold holds out, under the adjustment that is best for the metric there."""
+        held = [np.flatnonzero(self.numbers == fold) for fold in range(folds)]
+        rows = np.concatenate(held)
+        last = candidate.retraining or candidate.plan
+        scale = build_loss(last.loss, self.counts, last.options).logit_scale
+        logits = torch.cat([scale * weights.logits(fold, self.features[part]) for fold, part in enumerate(held)])
+        log_prior = torch.from_numpy(np.log(self.counts.prior)).float()
+        answers = {tau: (logits - tau * log_prior).argmax(dim=1).numpy() for tau in TAUS}
+        truth = self.labels.numpy()[rows]
+        figures = {tau: self.figures(truth, answer) for tau, answer in answers.items()}
+        tau = max(TAUS, key=lambda strength: (round(float(figures[strength][self.metric]), 9), -strength))
+        accurate = max(figures.values(), key=lambda values: float(values["accuracy"]))
+        values = figures[tau]
+        replicates = self.figures(truth, answers[tau], self.draws(rows))
+        interval = {name: _interval(replicates[name]) for name in (self.metric, "accuracy", "balanced")}
+        plan = candidate.plan
+        result = CandidateResult(
+            name=candidate.name,
+            loss=plan.loss,
+            head="cosine" if plan.head == "cosine" else "linear",
+            options=dict(plan.options),
+            lr=plan.lr,
+            weight_decay=plan.weight_decay,
+            retrained=candidate.retraining is not None,
+            tau=tau,
+            folds=folds,
+            score=float(values[self.metric]),
+            interval=interval[self.metric],
+            accuracy=float(values["accuracy"]),
+            accuracy_interval=interval["accuracy"],
+            balanced_accuracy=float(values["balanced"]),
+            balanced_interval=interval["balanced"],
+            groups={name: float(values[name]) for name in self.groups if not np.isnan(values[name])},
+            accuracy_first=(float(accurate["accuracy"]), float(accurate["balanced"])),
+            adjustments=tuple((t, float(each["accuracy"]), float(each["balanced"])) for t, each in figures.items()),
+            seconds=round(seconds, 2),
+        )
+        return _Answers(result, answers[tau], rows)
+
+    def draws(self, rows: IntArray) -> FloatArray:
+        """Return weights (R, M) of the rows for the bootstrap, those of a unit alike; the same at every call."""
+        units = rows if self.units is None else self.units[rows]
+        _, unit = np.unique(units, return_inverse=True)
+        drawn = np.random.default_rng(self.seed).exponential(size=(_REPLICATES, int(unit.max()) + 1))
+        return np.asarray(drawn[:, unit])
+
+    def figures(self, truth: IntArray, answers: IntArray, weights: FloatArray | None = None) -> dict[str, Any]:
+        """Return the metrics and the mean recall of each shot group: a value, or one for each row of weights (R, M)."""
+        size = self.counts.num_classes
+        draws = np.ones((1, len(truth))) if weights is None else weights
+
+        def sums(classes: IntArray, values: npt.NDArray[np.float64]) -> FloatArray:
+            return np.stack([np.bincount(classes, row, minlength=size) for row in values])
+
+        right = sums(truth, draws * (truth == answers))
+        total, predicted = sums(truth, draws), sums(answers, draws)
+        with np.errstate(invalid="ignore"):
+            recall, f1 = right / total, 2 * right / (total + predicted)
+        tested = np.bincount(truth, minlength=size) > 0
+        means: dict[str, Any] = {
+            name: recall[:, members].mean(axis=1) if len(members) else np.full(len(draws), np.nan)
+            for name, classes in self.groups.items()
+            for members in [[index for index in classes if tested[index]]]
+        }
+        values: dict[str, Any] = {
+            "accuracy": right.sum(axis=1) / total.sum(axis=1),
+            "balanced": recall[:, tested].mean(axis=1),
+            "macro-f1": f1[:, tested].mean(axis=1),
+            "worst-group": np.nanmin(np.stack(list(means.values())), axis=0),
+        } | means
+        return values if weights is not None else {name: value[0] for name, value in values.items()}
+
+
+def _interval(replicates: FloatArray) -> tuple[float, float]:
+    low, high = np.quantile(replicates, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _compare(final: Sequence[_Answers], trial: _Trial) -> tuple[list[CandidateResult], int]:
+    """Return the finalists, the best first, and which one to take: the simplest of those as good as the best.
+
+    Args:
+        final: The simpler ones first.
+        trial: What they were tried on.
+    """
+    truth, draws = trial.labels.numpy()[final[0].rows], trial.draws(final[0].rows)
+    replicates = [trial.figures(truth, each.predictions, draws)[trial.metric] for each in final]
+    best = max(range(len(final)), key=lambda number: final[number].result.score)
+    results = []
+    for each, values in zip(final, replicates, strict=True):
+        behind = final[best].result.score - each.result.score
+        error = float(np.std(replicates[best] - values))
+        results.append(replace(each.result, behind=float(behind), behind_error=error))
+    as_good = [result for result in results if (result.behind or 0.0) <= _TIE * (result.behind_error or 0.0)]
+    ordered = sorted(results, key=lambda result: -result.score)
+    return ordered, ordered.index(as_good[0])

@@ -1,0 +1,154 @@
+"""Runs whose classifier is chosen: what is recorded, repeated, resumed, evaluated and predicted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from longtail.compare.seeds import fold
+from longtail.config.build import with_options
+from longtail.config.resolve import complete, resolve
+from longtail.config.schema import RunConfig
+from longtail.console import Interrupted, Reporter
+from longtail.counts import ClassCounts
+from longtail.errors import LongtailError
+from longtail.experiments.evaluate import evaluate_run
+from longtail.experiments.grid_plan import PlannedRun, state_of
+from longtail.models.model import build_model
+from longtail.predict.predictor import load
+from longtail.run.layout import read_config
+from longtail.run.portfolio import read_portfolio
+from longtail.run.result import read_run
+from longtail.training.candidates import with_choice
+from longtail.training.experiment import resume_run, start_run
+from longtail.training.loop import Callback, Progress, StageRun
+
+QUIET = Reporter(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A run on digits cut to a long tail, on the features of a small network with weights of its own."""
+    folder = tmp_path_factory.mktemp("start")
+    values = {
+        "data.source": "digits",
+        "data.imbalance_ratio": 20.0,
+        "model.name": "plain-cnn",
+        "data.image_size": 16,
+        "data.resize": 16,
+        "training.precision": "fp32",
+    }
+    scratch = values | {"stage1.epochs": 2, "stage1.optimizer.lr": 0.02, "stage1.batch_size": 32}
+    start_run(resolve(scratch), folder / "weights", QUIET)
+    chosen = {"stage1.train": "classifier", "stage1.cached_views": 1, "stage1.loss.name": "auto", "stage1.epochs": 12}
+    return resolve(values | chosen | {"model.weights": str(folder / "weights"), "stage1.batch_size": 64})
+
+
+@pytest.fixture(scope="module")
+def run(asked: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("chosen") / "run"
+    start_run(asked, out, QUIET)
+    return out
+
+
+def test_the_choice_is_recorded_and_is_the_configuration(run: Path) -> None:
+    portfolio = read_portfolio(run)
+    assert portfolio is not None
+    config = read_config(run)
+    assert config.stage1.loss.name == portfolio.choice.loss
+    assert (config.model.head, config.model.tau) == (portfolio.choice.head, portfolio.choice.tau)
+    assert (config.stage1.epochs, portfolio.epochs) == (12, 12)
+    assert config.model.standardize
+
+
+def test_its_configuration_repeats_it_without_choosing_again(run: Path, tmp_path: Path) -> None:
+    start_run(read_config(run), tmp_path / "again", QUIET)
+    first, second = (load_file(folder / "model.safetensors") for folder in (run, tmp_path / "again"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert read_portfolio(tmp_path / "again") is None
+
+
+def test_a_grid_knows_it_again_and_seeds_that_choose_for_themselves_are_one_configuration(
+    asked: RunConfig, run: Path, tmp_path: Path
+) -> None:
+    second = with_options(asked, {"training.seed": 1})
+    start_run(second, tmp_path / "run", QUIET)
+    planned = PlannedRun(name="auto", seed=0, baseline="auto", folder=run, config=asked)
+    assert state_of(planned) == "started"  # not of another configuration; its report is still to be written
+    with pytest.raises(LongtailError, match="seed"):
+        state_of(replace(planned, config=second))
+    results = [read_run(folder) for folder in (run, tmp_path / "run")]
+    assert len(fold(results)) == 1
+
+
+def test_figures_predictions_and_evaluation_agree(run: Path) -> None:
+    figures = json.loads((run / "metrics.json").read_text())["test"]
+    assert figures["balanced_accuracy"] > 0.5
+    again = evaluate_run(run, reporter=QUIET)
+    assert again["balanced_accuracy"] == pytest.approx(figures["balanced_accuracy"])
+    assert again["nll"] == pytest.approx(figures["nll"], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", "kps", "gcl, retrained"])
+def test_each_kind_of_choice_trains_and_is_read_back(name: str, asked: RunConfig, run: Path, tmp_path: Path) -> None:
+    portfolio = read_portfolio(run)
+    assert portfolio is not None
+    candidate = next(replace(each, tau=0.5) for each in portfolio.candidates if each.name == name)
+    config = complete(with_choice(asked, replace(portfolio, candidates=(candidate,), chosen=0)))
+    metrics = start_run(config, tmp_path / "run", QUIET)
+    assert len(metrics["stages"]) == (2 if name.endswith("retrained") else 1)
+    predictor = load(tmp_path / "run")
+    if name == "cross-entropy":
+        assert predictor.model.head_name == "linear"
+        return
+    assert predictor.model.head_name == "standardized-cosine"
+    prior = torch.from_numpy(ClassCounts(predictor.info.counts).prior)
+    expected = -0.5 * prior.log() / predictor.info.logit_scale
+    torch.testing.assert_close(predictor.model.head.offset.double(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_run_stopped_after_the_choice_goes_on_with_it(asked: RunConfig, run: Path, tmp_path: Path) -> None:
+    class Stop(Callback):
+        def on_step_begin(self, stage: StageRun, progress: Progress) -> None:
+            del stage
+            if progress.epoch == 3 and progress.step == 2:
+                raise Interrupted
+
+    with pytest.raises(Interrupted):
+        start_run(asked, tmp_path / "run", QUIET, callbacks=[Stop()])
+    config = read_config(tmp_path / "run")
+    assert config.stage1.loss.name != "auto"
+    resume_run(config, tmp_path / "run", QUIET)
+    first, second = (load_file(folder / "model.safetensors") for folder in (run, tmp_path / "run"))
+    assert all(torch.allclose(first[key], second[key], atol=1e-6) for key in first)
+
+
+def test_too_few_images_take_a_loss_that_is_named(asked: RunConfig, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for split, sizes in {"train": {"ant": 40, "bee": 3}, "test": {"ant": 2, "bee": 2}}.items():
+        for name, size in sizes.items():
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            for number in range(size):
+                pixels = generator.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{number}.png")
+    options = {"data.source": f"folder:{tmp_path / 'photos'}", "data.imbalance_ratio": None}
+    start_run(with_options(asked, options), tmp_path / "run", QUIET)
+    assert read_portfolio(tmp_path / "run") is None
+    assert read_config(tmp_path / "run").stage1.loss.name == "logit-adjustment"
+
+
+def test_a_standardized_model_is_the_same_in_and_out_of_its_file(run: Path) -> None:
+    predictor = load(run)
+    spec = predictor.info.model
+    rebuilt = build_model(spec.name, len(predictor.info.classes), spec.head, in_size=16)
+    rebuilt.load_state_dict(load_file(run / "model.safetensors"))
+    images = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(rebuilt.eval()(images), predictor.model.eval()(images))
