@@ -11,7 +11,7 @@ from longtail.config.build import build
 from longtail.config.recipes import list_recipes, load_recipe
 from longtail.config.resolve import check_config, complete, resolve
 from longtail.config.schema import RunConfig
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 
 
 def changed(key: str, value: Any) -> RunConfig:
@@ -110,3 +110,15 @@ def test_the_head_follows_the_loss() -> None:
 def test_what_does_not_fit_is_named(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(LongtailError, match=message):
         mode_config("ce", "finetune", **overrides)
+
+
+@pytest.mark.parametrize("option", ["stage1.optimizer.lr", "stage2.epochs", "model.tau"])
+def test_what_is_chosen_with_the_classifier_is_refused_where_it_is_given(option: str) -> None:
+    given = {"recipe": "images/portfolio", "mode": "linear", "data.source": "digits"}
+    assert resolve(given, epochs=3, batch_size=8).stage1.batch_size == 8
+    value = 1 if option == "stage2.epochs" else 0.5
+    with pytest.raises(UsageError, match=option):
+        resolve(given | {option: value})
+    needed = {"model.standardize": True} if option == "model.tau" else {}
+    named = resolve(given | {option: value, "stage1.loss.name": "gcl"} | needed)
+    assert named.stage1.loss.name == "gcl"

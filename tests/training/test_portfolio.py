@@ -125,8 +125,11 @@ def test_only_the_head_that_was_asked_for_is_tried(head) -> None:
 
 
 def test_too_few_images_are_refused() -> None:
-    counts = ClassCounts([20, 3])
-    assert not can_choose(counts)
+    counts, labels = ClassCounts([20, 3]), np.array([0] * 20 + [1] * 3)
+    assert not can_choose(labels, counts)
+    enough, balanced = np.arange(60) % 2, ClassCounts([30, 30])
+    assert can_choose(enough, balanced)
+    assert not can_choose(enough, balanced, np.arange(60) // 30)  # two groups do not fill three folds
     with pytest.raises(LongtailError, match="too few images"):
         choose_classifier(torch.randn(23, 4), torch.tensor([0] * 20 + [1] * 3), counts, counts.groups())
 

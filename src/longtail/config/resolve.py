@@ -70,8 +70,26 @@ def resolve(
         if "reasons" in options:  # a grid holds those for what it chose
             start = values
     config = build(values)
+    if config.is_to_be_chosen:
+        _refuse_what_is_chosen(reduce(merge, map(nested, given), {}))
     reasons = [each if isinstance(each, str) else after_overrides(each, start, values) for each in config.reasons]
     return complete(replace(config, reasons=reasons))
+
+
+_LEFT_OPEN: Final = frozenset(
+    ["stage1.epochs", "stage1.batch_size", "stage1.loss.name", "stage1.train", "stage1.cached_views"]
+)
+
+
+def _refuse_what_is_chosen(asked: Nested) -> None:
+    """Raise UsageError for an option that would have no effect, as it is chosen together with the classifier."""
+    for option in flatten(asked):
+        is_chosen = option.startswith("stage1.") or (option.startswith("stage2.") and option != "stage2.batch_size")
+        if (is_chosen and option not in _LEFT_OPEN) or option in {"model.tau", "model.standardize"}:
+            raise UsageError(
+                f"--{option} is chosen together with the classifier: leave it out, or name a method, such as "
+                "--recipe images/gcl."
+            )
 
 
 def draft(*given: Mapping[str, Any], file: Document | None = None) -> RunConfig:

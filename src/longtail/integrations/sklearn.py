@@ -370,7 +370,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         )
         self.portfolio_ = None
         features = None
-        if chooses and can_choose(counts):
+        if chooses and can_choose(labels.numpy(), counts):
             self.model_, self.preprocessing_ = network("linear")
             self._move(device)
             features = self._features(rows)

@@ -279,8 +279,9 @@ class Experiment(Callback):
     def choose_classifier(self) -> None:
         """Choose a classifier on the features of the training images, and go on as if it had been asked for."""
         config, prepared = self.config, self.prepared
-        split, column = prepared.data.splits["train"], config.data.group_column
-        if can_choose(prepared.counts):
+        split = prepared.data.splits["train"]
+        units = unit_numbers(split, config.data.group_column)
+        if can_choose(split.labels, prepared.counts, units):
             stored, begun = self._stored_views(1, config.stage1), time.perf_counter()
             with self.reporter.bar("choosing a classifier", ROUNDS) as bar:
                 portfolio = self.engine.from_main(
@@ -291,10 +292,12 @@ class Experiment(Callback):
                         prepared.groups,
                         epochs=config.stage1.epochs,
                         batch_size=config.stage1.batch_size,
+                        head=config.model.head,
                         metric=config.training.metric,
-                        units=unit_numbers(split, column),
+                        units=units,
                         seed=config.training.seed,
                         tick=bar.tick,
+                        stop=self._stop,
                     )
                 )
             self.seconds["choosing"] += time.perf_counter() - begun

@@ -37,15 +37,27 @@ _TIE: Final = 0.25
 """A candidate that is behind the best by less than this many standard errors of the difference is as good."""
 
 
-def can_choose(counts: ClassCounts) -> bool:
-    """Whether there are enough images to hold some out: 30 in all, and two classes that have two per fold.
+def can_choose(labels: IntArray, counts: ClassCounts, units: IntArray | None = None) -> bool:
+    """Whether enough can be held out: there are 30 images, two classes have two per fold, and units fill the folds.
+
+    Args:
+        labels: Class indices, shape (N,).
+        counts: Training images per class.
+        units: Numbers of the images that stay together, shape (N,); None if each image is one.
 
     Example:
-        >>> can_choose(ClassCounts([20, 6, 6])), can_choose(ClassCounts([40, 1]))
+        >>> labels = np.array([0] * 20 + [1] * 6 + [2] * 6)
+        >>> can_choose(labels, ClassCounts([20, 6, 6])), can_choose(labels, ClassCounts([20, 6, 6]), labels)
         (True, False)
     """
     sizes = counts.array
-    return bool(sizes.sum() >= _FEWEST_ROWS and (sizes >= 2 * FOLDS).sum() >= 2)
+    if sizes.sum() < _FEWEST_ROWS or (sizes >= 2 * FOLDS).sum() < 2:
+        return False
+    try:
+        numbers = fold_numbers(labels, FOLDS, units=units, num_classes=counts.num_classes)
+    except LongtailError:  # fewer units than folds
+        return False
+    return len(np.unique(labels[numbers >= 0])) >= 2
 
 
 def choose_classifier(
@@ -61,6 +73,7 @@ def choose_classifier(
     units: IntArray | None = None,
     seed: int = 0,
     tick: Callable[[], object] = lambda: None,
+    stop: Callable[[], object] = lambda: None,
 ) -> Portfolio:
     """Try all candidates in stratified cross-validation on the training images, and choose one.
 
@@ -86,6 +99,7 @@ def choose_classifier(
         units: Numbers of the images that stay together in one fold, shape (N,); None if each image is one.
         seed: Seed of folds, order and noise.
         tick: Called :data:`ROUNDS` times, after each round.
+        stop: Called after each step; may raise to leave.
 
     Raises:
         LongtailError: There are too few images, see :func:`can_choose`.
@@ -97,7 +111,7 @@ def choose_classifier(
         >>> chosen.choice.balanced_accuracy
         1.0
     """
-    if not can_choose(counts):
+    if not can_choose(labels.numpy(), counts, units):
         raise LongtailError(
             f"there are too few images to choose a classifier by cross-validation: name a loss, or add images until "
             f"two classes have {2 * FOLDS}."
@@ -107,7 +121,9 @@ def choose_classifier(
     usual = feature_schedule(len(labels))
     epochs, batch_size = epochs or usual[0], batch_size or usual[1]
     mean, deviation = standardization(features)
-    trial = _Trial((features - mean) / deviation, labels, counts, groups, numbers, metric, batch_size, seed, units)
+    trial = _Trial(
+        (features - mean) / deviation, labels, counts, groups, numbers, metric, batch_size, seed, units, stop
+    )
     first = max(1, epochs // 2)
     tried = [each for each in candidates(features.shape[1]) if head in ("auto", each.plan.head)]
     kept, early = list(range(len(tried))), list[_Answers]()
@@ -162,6 +178,7 @@ class _Trial:
     batch_size: int
     seed: int
     units: IntArray | None
+    stop: Callable[[], object]
 
     def run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[_Answers]:
         """Train candidates on the first folds, and judge each on what these hold out."""
@@ -175,6 +192,7 @@ class _Trial:
             batch_size=self.batch_size,
             seed=self.seed,
             folds=masks,
+            tick=self.stop,
         )
         weights = train([each.plan for each in tried], epochs=epochs)
         second = [(number, each.retraining) for number, each in enumerate(tried) if each.retraining is not None]
