@@ -117,8 +117,8 @@ def test_the_reasons_are_those_of_what_is_trained() -> None:
     words = ["--stage1.epochs", "2", "--stage1.loss.name", "gcl", "--model.pretrained", "false", "--mode", "linear"]
     config = read("digits", "--out", "run", "--data.image_size", "112", *words)
     assert [choice.by for choice in config.reasons] == ["user"] * 5
-    assert [choice.value for choice in config.reasons] == [PACKAGED, 112, "linear", "images/portfolio", 2]
-    key_words = ((PACKAGED, "without"), ("112",), ("linear",), ("images/portfolio", "gcl"), ("2", "64"))
+    assert [choice.value for choice in config.reasons] == [PACKAGED, 112, "linear", "images/ce", 2]
+    key_words = ((PACKAGED, "without"), ("112",), ("linear",), ("images/ce", "gcl"), ("2", "64"))
     for line, words in zip(outline(config), key_words, strict=True):
         assert all(word in line for word in (*words, "(yours)"))
     assert config.data.resize == 128  # as much of the image stays in sight

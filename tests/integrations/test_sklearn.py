@@ -59,7 +59,7 @@ def of_images() -> LongTailClassifier:
 def test_scikit_learn_finds_nothing_wrong() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the checks provoke them
-        results = check_estimator(LongTailClassifier(epochs=25, lr=0.02, device="cpu"), on_fail=None, on_skip=None)
+        results = check_estimator(LongTailClassifier(epochs=25, device="cpu"), on_fail=None, on_skip=None)
     assert len(results) > 50
     failed = {result["check_name"]: result["exception"] for result in results if result["status"] == "failed"}
     assert failed == {}
@@ -123,13 +123,19 @@ def test_auto_says_what_it_chose_and_trains_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("head", ["linear", "cosine"])
 def test_auto_keeps_what_the_user_gave(head: str) -> None:
-    fitted = LongTailClassifier(head=head, lr=0.02, epochs=3, batch_size=32, metric="accuracy", random_state=0)
+    fitted = LongTailClassifier(head=head, epochs=3, batch_size=32, metric="accuracy", random_state=0)
     fitted.fit(FEATURES, LABELS)
     assert fitted.portfolio_ is not None
     assert (fitted.portfolio_.metric, fitted.portfolio_.batch_size) == ("accuracy", 32)
     assert {each.head for each in fitted.portfolio_.candidates} == {head}
-    with pytest.raises(LongtailError, match="loss_options"):
-        LongTailClassifier(loss_options={"scale": 3.0}).fit(FEATURES, LABELS)
+
+
+@pytest.mark.parametrize("given", [{"lr": 0.02}, {"retrain_epochs": 2}, {"weight_decay": 0.1}, {"mixup": 0.2}], ids=str)
+def test_what_a_choice_would_override_leaves_nothing_to_choose(given: dict[str, float]) -> None:
+    fitted = LongTailClassifier(epochs=2, random_state=0, device="cpu", **given).fit(FEATURES, LABELS)
+    named = LongTailClassifier(loss="logit-adjustment", epochs=2, random_state=0, device="cpu", **given)
+    assert fitted.portfolio_ is None
+    assert np.array_equal(fitted.predict_proba(TEST_FEATURES), named.fit(FEATURES, LABELS).predict_proba(TEST_FEATURES))
 
 
 def test_progress_reaches_the_loss() -> None:

@@ -23,6 +23,7 @@ from longtail.experiments.evaluate import evaluate_run
 from longtail.experiments.grid_plan import PlannedRun, state_of
 from longtail.models.model import build_model
 from longtail.predict.predictor import load
+from longtail.report.page import write_report
 from longtail.run.layout import read_config
 from longtail.run.portfolio import read_portfolio
 from longtail.run.result import read_run
@@ -108,6 +109,8 @@ def test_each_kind_of_choice_trains_and_is_read_back(name: str, asked: RunConfig
     if name == "cross-entropy":
         assert predictor.model.head_name == "linear"
         return
+    if name.endswith("retrained"):  # stage 1 has no adjustment yet
+        assert load(tmp_path / "run" / "stage1").info.prior == "train"
     assert predictor.model.head_name == "standardized-cosine"
     prior = torch.from_numpy(ClassCounts(predictor.info.counts).prior)
     expected = -0.5 * prior.log() / predictor.info.logit_scale
@@ -140,8 +143,14 @@ def test_too_few_images_take_a_loss_that_is_named(asked: RunConfig, tmp_path: Pa
                 Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{number}.png")
     options = {"data.source": f"folder:{tmp_path / 'photos'}", "data.imbalance_ratio": None}
     start_run(with_options(asked, options), tmp_path / "run", QUIET)
-    assert read_portfolio(tmp_path / "run") is None
+    tried = read_portfolio(tmp_path / "run")
+    assert tried is not None
+    assert not tried.candidates
     assert read_config(tmp_path / "run").stage1.loss.name == "logit-adjustment"
+    config = with_options(asked, options)
+    planned = PlannedRun(name="auto", seed=0, baseline="auto", folder=tmp_path / "run", config=config)
+    assert state_of(planned) == "started"  # not of another configuration; its report is still to be written
+    write_report([tmp_path / "run"], tmp_path / "run" / "report.html")
 
 
 def test_a_standardized_model_is_the_same_in_and_out_of_its_file(run: Path) -> None:

@@ -141,3 +141,19 @@ def test_the_loop_uses_the_scale_of_each_group(
     top = [step[1.0] for step in seen]
     assert max(top) > 0
     assert all(lr == pytest.approx(scale * step[1.0]) for step in seen for scale, lr in step.items())
+
+
+@pytest.mark.parametrize(
+    ("loss", "sampler", "tau", "prior"),
+    [
+        ("cross-entropy", "shuffle", 0.0, "train"),
+        ("cross-entropy", "shuffle", 0.25, "train"),
+        ("cross-entropy", "shuffle", 0.75, "uniform"),
+        ("logit-adjustment", "shuffle", 0.0, "uniform"),
+        ("logit-adjustment", "shuffle", 1.0, "uniform"),  # pi^-1 is farther from pi than from no prior
+        ("gcl", "class-balanced", 0.75, "uniform"),
+    ],
+)
+def test_the_prior_of_an_adjusted_classifier(loss: str, sampler: str, tau: float, prior: str) -> None:
+    stage = StageConfig(loss=LossConfig(loss), sampler=sampler)
+    assert assumed_prior(stage, ClassCounts([500, 50, 5]), tau=tau) == prior

@@ -75,6 +75,7 @@ def choose(
     model: str | None = None,
     image_size: int | None = None,
     epochs: int | None = None,
+    leaves_loss_open: bool = True,
 ) -> tuple[Nested, list[Choice]]:
     """Choose backbone, image size, method, epochs and batch, unless they are given.
 
@@ -85,6 +86,7 @@ def choose(
         model: The user's network.
         image_size: The user's size in pixels.
         epochs: The user's epochs of stage 1.
+        leaves_loss_open: Whether the loss may be chosen too.
 
     Returns:
         The nested configuration, and a choice for each of :data:`TOPICS`.
@@ -99,7 +101,7 @@ def choose(
     """
     name, why_name = (model, "") if model else _network(facts, mode)
     how, why_how = (mode, "") if mode else _mode(facts, name)
-    method, why_method = (recipe, "") if recipe else _recipe(facts, how)
+    method, why_method = (recipe, "") if recipe else _recipe(facts, how if leaves_loss_open else "")
     batch = 64 if facts.images < 20_000 else 256
     if method == PORTFOLIO:
         length, batch = feature_schedule(facts.images)

@@ -71,7 +71,8 @@ def resolve(
             start = values
     config = build(values)
     if config.is_to_be_chosen:
-        _refuse_what_is_chosen(reduce(merge, map(nested, given), {}))
+        in_file = {} if is_whole(from_file) else {key: from_file.get(key, {}) for key in ("model", "stage1", "stage2")}
+        _refuse_what_is_chosen(merge(in_file, asked))
     reasons = [each if isinstance(each, str) else after_overrides(each, start, values) for each in config.reasons]
     return complete(replace(config, reasons=reasons))
 
@@ -155,7 +156,10 @@ def choose_start(asked: Nested, from_file: Nested, epochs: int | None, facts: Fa
         config = base_config(recipe, epochs=epochs, mode=mode, model=model, overlay=from_file)
         return config, config
     size = both.get("data", {}).get("image_size")
-    config, choices = choose(facts, recipe=recipe, mode=mode, model=model, image_size=size, epochs=epochs)
+    loss = both.get("stage1", {}).get("loss", {}).get("name", AUTO_LOSS)
+    config, choices = choose(
+        facts, recipe=recipe, mode=mode, model=model, image_size=size, epochs=epochs, leaves_loss_open=loss == AUTO_LOSS
+    )
     config["reasons"] = [asdict(choice) for choice in choices]
     if epochs is not None and "epochs" in from_file.get("stage1", {}):
         # The choices have that length already.

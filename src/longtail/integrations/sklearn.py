@@ -102,8 +102,9 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     Args:
         loss: A name of ``longtail.losses.LOSSES``; or ``auto``, which chooses loss, regularization and the strength of
             logit adjustment by cross-validation on the training rows, see
-            :func:`longtail.training.portfolio.choose_classifier`. Where too few rows can be held out, and where the
-            network is trained, ``auto`` is ``logit-adjustment``.
+            :func:`longtail.training.portfolio.choose_classifier`. Where too few rows can be held out, where the network
+            is trained, and where ``loss_options``, ``retrain_epochs``, ``lr``, ``weight_decay`` or ``mixup`` say how to
+            train, ``auto`` is ``logit-adjustment``.
         loss_options: Its options, as for :func:`longtail.losses.build_loss`.
         head: ``linear``, ``cosine``, or ``auto`` for the one that the loss is defined on.
         backbone: A network as :func:`longtail.models.build_backbone` takes it, or the folder of a finished run.
@@ -323,8 +324,6 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             )
         if self.loss != AUTO_LOSS:
             loss_class(self.loss)
-        elif self.loss_options:
-            raise LongtailError("loss_options are those of a loss, and loss='auto' chooses one: name the loss.")
         if not isinstance(self.loss_options, Mapping | None):
             raise TypeError(f"loss_options is a mapping of names to values or None, not {self.loss_options!r}.")
         sklearn_model.check_backbone(self.backbone)
@@ -357,7 +356,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return rows, torch.from_numpy(labels.astype(np.int64))
 
     def _train(self, rows: Any, labels: Tensor, device: torch.device, seed: int) -> None:
-        counts, chooses = self.class_counts_, self.loss == AUTO_LOSS and not self.train_backbone
+        counts, chooses = self.class_counts_, self._leaves_open()
         network = partial(
             sklearn_model.build_network,
             self.backbone,
@@ -370,7 +369,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         )
         self.portfolio_ = None
         features = None
-        if chooses and can_choose(labels.numpy(), counts):
+        if chooses and can_choose(labels.numpy(), counts, seed=seed):
             self.model_, self.preprocessing_ = network("linear")
             self._move(device)
             features = self._features(rows)
@@ -397,6 +396,11 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             adjust_head(self.model_, tau, counts, self.logit_scale_)
         self.assumed_prior_ = assumed_prior(last, counts, tau=tau)
         self.model_ = self.model_.with_folded_head().cpu().eval()
+
+    def _leaves_open(self) -> bool:
+        """Whether the classifier is to be chosen: nothing that a choice would override was given."""
+        given = self.loss_options or self.retrain_epochs or self.mixup or self.lr is not None
+        return self.loss == AUTO_LOSS and not (self.train_backbone or given or self.weight_decay is not None)
 
     def _choose(self, features: Tensor, labels: Tensor, seed: int) -> Portfolio:
         """Choose a classifier on the features of the training rows."""

@@ -231,6 +231,7 @@ def start_from(model: LongTailModel, counts: ClassCounts, run_dir: str | Path) -
     others = [counts[mine[name]] for name in mine if name not in theirs]
     others += [info.counts[theirs[name]] for name in theirs if name not in mine]
     same = info.model.head == model.head_name and not any(others)
+    same = same and not model.head_name.startswith("standardized-")  # it starts from the new images
     if same:
         source, target = trained.head.state_dict(), model.head.state_dict()
         for name, values in source.items():  # every tensor has one row per class

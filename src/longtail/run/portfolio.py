@@ -83,11 +83,11 @@ class Portfolio:
         images: Training images that were judged.
         epochs: Epochs of each candidate; a quarter as many of a second stage.
         batch_size: Images per step.
-        candidates: What was tried, the best first; those dropped early come last.
+        candidates: What was tried, the best first; those dropped early come last. None where nothing could be tried.
         first_round: The finalists with their figures in the first round, which those dropped early compare with; the
             same as the finalists where nothing was dropped.
-        chosen: Position of the choice among them.
-        seconds: Time of it all.
+        chosen: Position of the choice among them; -1 if there are none.
+        seconds: Time that the choice took.
         asked: The sections of the configuration that the choice has changed, as they were before: what runs of several
             seeds, which may choose differently, have in common.
         format_version: The layout of the file.
@@ -122,9 +122,26 @@ class Portfolio:
         return max(self.finalists, key=lambda candidate: candidate.accuracy_first)
 
 
+NOTHING_TRIED: Final = Portfolio(
+    metric="balanced",
+    folds=0,
+    seed=0,
+    images=0,
+    epochs=0,
+    batch_size=0,
+    candidates=(),
+    first_round=(),
+    chosen=-1,
+    seconds=0.0,
+)
+"""Where nothing can be held out, or choosing would take too long."""
+
+
 def _checked(portfolio: Portfolio) -> Portfolio:
     """Return a portfolio that was read, whose parts fit together."""
     finalists = len(portfolio.finalists)
+    if not portfolio.candidates and portfolio.chosen == -1:
+        return portfolio
     if not 0 <= portfolio.chosen < finalists or portfolio.candidates[:finalists] != portfolio.finalists:
         raise ValueError("the choice is not one of the candidates that were tried on all folds")
     if len(portfolio.first_round) != finalists or not all(each.adjustments for each in portfolio.finalists):

@@ -116,7 +116,7 @@ def describe(summary: Mapping[str, Any]) -> str:
 
 
 def model_info(
-    config: RunConfig, prepared: PreparedData, model: LongTailModel, stage: StageConfig, scale: float
+    config: RunConfig, prepared: PreparedData, model: LongTailModel, stage: StageConfig, scale: float, tau: float = 0.0
 ) -> ModelInfo:
     """Return the values of ``model.json`` after a stage.
 
@@ -126,6 +126,7 @@ def model_info(
         model: The network.
         stage: The last stage that trained it.
         scale: Factor of the logits before softmax.
+        tau: Strength of the logit adjustment that the head has.
     """
     data = config.data
     return ModelInfo(
@@ -141,7 +142,7 @@ def model_info(
             fit=data.fit,
         ),
         logit_scale=scale,
-        prior=assumed_prior(stage, prepared.counts, tau=config.model.tau),
+        prior=assumed_prior(stage, prepared.counts, tau=tau),
         recipe=config.recipe,
         versions=versions(),
     )

@@ -9,6 +9,8 @@ from typing import Any, Final, cast
 import numpy as np
 import torch
 
+from longtail.config.build import build
+from longtail.config.recipes import base_config
 from longtail.config.schema import LossConfig, OptimizerConfig, RunConfig, ScheduleConfig, StageConfig
 from longtail.counts import ClassCounts
 from longtail.losses import loss_class, resolve_auto
@@ -125,6 +127,24 @@ def with_choice(config: RunConfig, portfolio: Portfolio) -> RunConfig:
     first, second = (replace(stage, cached_views=config.stage1.cached_views) for stage in stages[:2])
     model = replace(config.model, head=portfolio.choice.head, standardize=True, tau=portfolio.choice.tau)
     return replace(config, model=model, stage1=first, stage2=second)
+
+
+def with_fallback(config: RunConfig) -> RunConfig:
+    """Return the configuration of a run that trains :data:`FALLBACK` on stored features, where nothing can be chosen.
+
+    Args:
+        config: The configuration that left the classifier to be chosen.
+
+    Example:
+        >>> with_fallback(RunConfig()).stage1.loss.name
+        'logit-adjustment'
+    """
+    usual = build(base_config(f"images/{FALLBACK}", mode="linear"))
+    reasons = [each for each in config.reasons if not isinstance(each, str) and each.option == "stage1.epochs"]
+    is_ours = any(each.by == "auto" for each in reasons)
+    epochs = usual.stage1.epochs if is_ours else config.stage1.epochs
+    stage = replace(usual.stage1, cached_views=config.stage1.cached_views, epochs=epochs)
+    return replace(config, stage1=stage, stage2=usual.stage2)
 
 
 def adjust_head(model: LongTailModel, tau: float, counts: ClassCounts, scale: float) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longtail.config.build import with_options
 from longtail.config.resolve import complete
 from longtail.config.schema import AUTO_LOSS, RunConfig, StageConfig
 from longtail.console import Bar, Interrupted, InterruptGuard, Reporter
@@ -28,18 +27,18 @@ from longtail.models.model import LongTailModel, build_model
 from longtail.run import checkpoint
 from longtail.run.layout import WEIGHTS_FILE, refuse_existing, remove_config, stage_name, write_config
 from longtail.run.model_files import save_model, start_from
-from longtail.run.portfolio import describe_portfolio, write_portfolio
+from longtail.run.portfolio import NOTHING_TRIED, describe_portfolio, write_portfolio
 from longtail.run.result import write_metrics
 from longtail.run.split_record import write_splits
 from longtail.run.tables import describe_throughput, write_confusion, write_examples, write_history, write_predictions
 from longtail.training.artifacts import Record, describe, example_images, model_info, run_metrics
-from longtail.training.candidates import FALLBACK, adjust_head, with_choice
+from longtail.training.candidates import FALLBACK, adjust_head, with_choice, with_fallback
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import Inputs
 from longtail.training.frozen_features import Classifier, FeatureStore, StoredFeatures
 from longtail.training.gradient_recorder import GradientRecorder
 from longtail.training.loop import Callback, MovingAverage, Progress, StageRun, stop_on_nan, train_epoch, warm_up
-from longtail.training.portfolio import ROUNDS, can_choose, choose_classifier
+from longtail.training.portfolio import LONGEST_CHOICE, ROUNDS, can_choose, choose_classifier, seconds_to_choose
 from longtail.training.prepared_data import describe_data, make_decoder, make_inputs, prepare_data, run_facts
 from longtail.training.split_evaluation import Evaluation, evaluate, prediction_table, with_group_intervals
 from longtail.training.stages import build_stage, head_name, make_loss, set_trainable
@@ -281,7 +280,10 @@ class Experiment(Callback):
         config, prepared = self.config, self.prepared
         split = prepared.data.splits["train"]
         units = unit_numbers(split, config.data.group_column)
-        if can_choose(split.labels, prepared.counts, units):
+        asked = {section: asdict(config)[section] for section in ("model", "stage1", "stage2")}
+        seconds = seconds_to_choose(len(split), self.model.num_features, prepared.counts.num_classes)
+        enough = can_choose(split.labels, prepared.counts, units, config.training.seed)
+        if enough and seconds <= LONGEST_CHOICE:
             stored, begun = self._stored_views(1, config.stage1), time.perf_counter()
             with self.reporter.bar("choosing a classifier", ROUNDS) as bar:
                 portfolio = self.engine.from_main(
@@ -301,18 +303,16 @@ class Experiment(Callback):
                     )
                 )
             self.seconds["choosing"] += time.perf_counter() - begun
-            asked = {section: asdict(config)[section] for section in ("model", "stage1", "stage2")}
             config, lines = with_choice(config, portfolio), describe_portfolio(portfolio)
-            if self.engine.is_main:
-                write_portfolio(self.out, replace(portfolio, asked=asked))
         else:
-            config = with_options(config, {"stage1.loss.name": FALLBACK})
-            lines = [f"classifier: {FALLBACK}, as there are too few images to hold some out"]
+            why = f"choosing one would take about {seconds / 3600:.1f} hours" if enough else "too few can be held out"
+            config, lines, portfolio = with_fallback(config), [f"classifier: {FALLBACK}, as {why}"], NOTHING_TRIED
         self.config = config = complete(config)
         self.stages, self.last_stage = config.stages, max(config.stages)
         head = build_head(head_name(config.model), self.model.num_features, self.model.num_classes)
         self.model.head, self.model.head_name = head.to(self.engine.device), head_name(config.model)
         if self.engine.is_main:
+            write_portfolio(self.out, replace(portfolio, asked=asked))
             write_config(self.out, config)
         for line in lines:
             self.reporter.say(line)
@@ -539,7 +539,8 @@ class Experiment(Callback):
         return metrics
 
     def _save_model(self, stage: int, folder: Path) -> None:
-        info = model_info(self.config, self.prepared, self.model, self.stages[stage], self.record.scale)
+        tau = self.config.model.tau if stage == self.last_stage else 0.0
+        info = model_info(self.config, self.prepared, self.model, self.stages[stage], self.record.scale, tau)
         save_model(merge_adapters(self.model).with_folded_head(), info, folder)
 
     def _save_predictions(self, test: Evaluation) -> None:

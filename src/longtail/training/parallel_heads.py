@@ -113,8 +113,8 @@ def train_heads(
     for head, group in groupby(numbered, key=lambda pair: pair[1].head):
         numbers, chosen = zip(*group, strict=True)
         bank = _HeadBank(head, chosen, features, labels, counts, weighted.float().T.contiguous())
-        bank.start(None if start is None else [start[number] for number in numbers])
         torch.manual_seed(seed)
+        bank.start(None if start is None else [start[number] for number in numbers])
         order = torch.Generator().manual_seed(seed)
         step, steps = 0, -(-len(labels) // batch_size)
         for epoch in range(epochs):

@@ -17,6 +17,7 @@ from longtail.config.auto import feature_schedule
 from longtail.config.schema import Metric
 from longtail.counts import ClassCounts, FloatArray, IntArray
 from longtail.data.splits import fold_numbers
+from longtail.device import seeded
 from longtail.errors import LongtailError
 from longtail.evaluation.metrics import Groups
 from longtail.losses import build_loss
@@ -33,17 +34,30 @@ _SMALL: Final = 1_000  # images; with fewer, one fold says too little to drop a 
 _FINALISTS: Final = 8
 _REPLICATES: Final = 200  # of the bootstrap
 _FEWEST_ROWS: Final = 30
+LONGEST_CHOICE: Final = 1800.0
+"""Seconds; a choice that takes longer is not made."""
 _TIE: Final = 0.25
 """A candidate that is behind the best by less than this many standard errors of the difference is as good."""
 
 
-def can_choose(labels: IntArray, counts: ClassCounts, units: IntArray | None = None) -> bool:
+def seconds_to_choose(images: int, features: int, classes: int) -> float:
+    """Estimate the seconds of a choice on two cores, from a measured one; it grows with each of the three.
+
+    Example:
+        >>> round(seconds_to_choose(25_000, 1280, 121))
+        77
+    """
+    return 2e-8 * images * features * classes
+
+
+def can_choose(labels: IntArray, counts: ClassCounts, units: IntArray | None = None, seed: int = 0) -> bool:
     """Whether enough can be held out: there are 30 images, two classes have two per fold, and units fill the folds.
 
     Args:
         labels: Class indices, shape (N,).
         counts: Training images per class.
         units: Numbers of the images that stay together, shape (N,); None if each image is one.
+        seed: Seed of the folds.
 
     Example:
         >>> labels = np.array([0] * 20 + [1] * 6 + [2] * 6)
@@ -54,7 +68,7 @@ def can_choose(labels: IntArray, counts: ClassCounts, units: IntArray | None = N
     if sizes.sum() < _FEWEST_ROWS or (sizes >= 2 * FOLDS).sum() < 2:
         return False
     try:
-        numbers = fold_numbers(labels, FOLDS, units=units, num_classes=counts.num_classes)
+        numbers = fold_numbers(labels, FOLDS, seed=seed, units=units, num_classes=counts.num_classes)
     except LongtailError:  # fewer units than folds
         return False
     return len(np.unique(labels[numbers >= 0])) >= 2
@@ -111,11 +125,13 @@ def choose_classifier(
         >>> chosen.choice.balanced_accuracy
         1.0
     """
-    if not can_choose(labels.numpy(), counts, units):
+    if not can_choose(labels.numpy(), counts, units, seed):
         raise LongtailError(
             f"there are too few images to choose a classifier by cross-validation: name a loss, or add images until "
             f"two classes have {2 * FOLDS}."
         )
+    if not features.isfinite().all():
+        raise LongtailError("some features are not finite numbers: look at the images that they come from.")
     begun = time.perf_counter()
     numbers = fold_numbers(labels.numpy(), FOLDS, seed=seed, units=units, num_classes=counts.num_classes)
     usual = feature_schedule(len(labels))
@@ -182,6 +198,10 @@ class _Trial:
 
     def run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[_Answers]:
         """Train candidates on the first folds, and judge each on what these hold out."""
+        with seeded(self.features.device, self.seed):
+            return self._run(tried, epochs, folds)
+
+    def _run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[_Answers]:
         begun = time.perf_counter()
         masks = torch.from_numpy(np.stack([self.numbers != fold for fold in range(folds)]))
         train = partial(

@@ -202,7 +202,7 @@ def assumed_prior(stage: StageConfig, counts: ClassCounts, tau: float = 0.0) -> 
     A network trained with cross-entropy learns the probabilities of the mix it sees: how often a class is drawn,
     times the weight its images have in the loss, both at the end of the stage. A loss that adjusts its logits by
     the prior (:attr:`~longtail.losses.LongTailLoss.prior_exponent`) takes ``pi^tau`` out of that. The answer is
-    ``"uniform"`` where the mix has less than half the spread (of logarithms) of the training images, as with class-
+    ``"uniform"`` where the mix follows the training images with an exponent below one half, as with class-
     balanced draws, inverse weights, or ``tau = 1``. Losses with margins (LDAM, KPS, FBL, GCL) change the
     probabilities in ways no mix of classes describes; they count by draws and weights alone.
 
@@ -225,4 +225,9 @@ def assumed_prior(stage: StageConfig, counts: ClassCounts, tau: float = 0.0) -> 
     weights = weights.clamp_min(torch.finfo(torch.float32).tiny).double()  # above zero
     log_prior = np.log(counts.prior)
     mix = np.log(draws) + np.log(weights.numpy()) - (loss.prior_exponent + tau) * log_prior
-    return "uniform" if np.std(mix) < np.std(log_prior) / 2 else "train"
+    spread = np.var(log_prior)
+    if spread == 0:  # the two are one
+        return "train"
+    # With its sign: a loss that balances, adjusted once more, assumes a mix with the tail in front.
+    exponent = np.mean((mix - mix.mean()) * (log_prior - log_prior.mean())) / spread
+    return "uniform" if exponent < 0.5 else "train"

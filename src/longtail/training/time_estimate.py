@@ -17,12 +17,12 @@ from longtail.models.inference_engine import WORTHWHILE
 from longtail.models.model import LongTailModel
 from longtail.training.frozen_features import Trial
 from longtail.training.loop import Callback, Progress, StageRun
+from longtail.training.portfolio import seconds_to_choose
 from longtail.training.stages import make_loss
 
 TRIAL_SECONDS, TRIAL_IMAGES = 0.4, 512  # of images through a backbone: enough for a rate
 FIRST_STEPS_SECONDS = 5.0  # of a stage that trains through the backbone
 FEWEST_PIXELS = WORTHWHILE / 4  # through a backbone; fewer take seconds, and measuring them as long
-_CHOOSING = 2e-8  # seconds of choosing a classifier, by images, features and classes
 SHORTEST = 30.0  # seconds of a run that are worth a line
 FORWARD_SHARE = 1 / 3  # of a training step: the backward pass takes twice the time of the forward pass
 
@@ -119,7 +119,7 @@ class TimeKeeper(Callback):
         features, training = rate * (missing + evaluated), 0.0
         for stage in self.config.stages.values():
             if self.config.is_to_be_chosen:
-                training += _CHOOSING * self.images["train"] * self.model.num_features * self.counts.num_classes
+                training += seconds_to_choose(self.images["train"], self.model.num_features, self.counts.num_classes)
             elif stage.cached_views:
                 training += self._steps(stage) * seconds_per_classifier_step(stage, self.counts, self.model)
         self.tell(TimeEstimate(features, training))

@@ -39,7 +39,7 @@ SHORT: Final[dict[Metric, str]] = {
 
 def build(comparison: Comparison) -> Section | None:
     """Draw the candidates of each configuration; None where no classifier was chosen from a portfolio."""
-    shown = first_runs(comparison, lambda run: run.portfolio)
+    shown = first_runs(comparison, lambda run: run.portfolio if run.portfolio and run.portfolio.candidates else None)
     if not shown:
         return None
     titles = [_title(each) for each in shown] if len(comparison.final) > 1 else [""]
