@@ -17,7 +17,6 @@ def candidate(name, accuracy, balanced, *, folds=3, adjustments=(), groups=(0.9,
             "accuracy": accuracy, "accuracy_interval": (accuracy - 0.02, accuracy + 0.02),
             "balanced_accuracy": balanced, "balanced_interval": (balanced - 0.02, balanced + 0.02),
             "groups": dict(zip(("many", "medium", "few"), groups, strict=True)),
-            "accuracy_first": (accuracy, balanced),
             "adjustments": ((0.5, accuracy, balanced), *adjustments), "seconds": 1.5,
         } | options
     )  # fmt: skip

@@ -39,7 +39,6 @@ class CandidateResult:
         balanced_accuracy: Mean recall of the classes.
         balanced_interval: Its 95% interval, [low, high].
         groups: Mean recall of each shot group that has images.
-        accuracy_first: Accuracy and balanced accuracy with the adjustment that is best for accuracy instead.
         adjustments: Each strength of the logit adjustment, with the accuracy and balanced accuracy under it.
         seconds: Time that it took, as a share of what was trained together.
     """
@@ -60,11 +59,16 @@ class CandidateResult:
     balanced_accuracy: float
     balanced_interval: tuple[float, float]
     groups: dict[str, float]
-    accuracy_first: tuple[float, float]
     adjustments: tuple[tuple[float, float, float], ...]
     seconds: float
     behind: float | None = None
     behind_error: float | None = None
+
+    @property
+    def accuracy_first(self) -> tuple[float, float]:
+        """Accuracy and balanced accuracy with the adjustment that is best for accuracy instead."""
+        _, accuracy, balanced = max(self.adjustments, key=lambda adjustment: adjustment[1])
+        return accuracy, balanced
 
     @property
     def title(self) -> str:

@@ -186,10 +186,7 @@ class _HeadBank:
         weight = self.parameters[0]
         matrix = (_directions(weight) if self.is_cosine else weight).reshape(-1, size)
         logits = (self.inputs[rows] @ matrix.T).view(len(rows), plans, folds, classes)
-        if not self.is_cosine:
-            logits = logits + self.parameters[1].squeeze(-1)
-        if self.is_cosine:
-            logits = logits.clamp(-1, 1)
+        logits = logits.clamp(-1, 1) if self.is_cosine else logits + self.parameters[1].squeeze(-1)
         total = torch.stack(
             [self._loss(loss, logits[:, numbers].flatten(1, 2), rows, progress) for loss, numbers in self.losses]
         ).sum()

@@ -64,14 +64,19 @@ def can_choose(labels: IntArray, counts: ClassCounts, units: IntArray | None = N
         >>> can_choose(labels, ClassCounts([20, 6, 6])), can_choose(labels, ClassCounts([20, 6, 6]), labels)
         (True, False)
     """
+    return _folds(labels, counts, units, seed) is not None
+
+
+def _folds(labels: IntArray, counts: ClassCounts, units: IntArray | None, seed: int) -> IntArray | None:
+    """Return the fold of each row, see :func:`fold_numbers`; None if too little can be held out."""
     sizes = counts.array
     if sizes.sum() < _FEWEST_ROWS or (sizes >= 2 * FOLDS).sum() < 2:
-        return False
+        return None
     try:
         numbers = fold_numbers(labels, FOLDS, seed=seed, units=units, num_classes=counts.num_classes)
     except LongtailError:  # fewer units than folds
-        return False
-    return len(np.unique(labels[numbers >= 0])) >= 2
+        return None
+    return numbers if len(np.unique(labels[numbers >= 0])) >= 2 else None
 
 
 def choose_classifier(
@@ -125,15 +130,15 @@ def choose_classifier(
         >>> chosen.choice.balanced_accuracy
         1.0
     """
-    if not can_choose(labels.numpy(), counts, units, seed):
+    begun = time.perf_counter()
+    numbers = _folds(labels.numpy(), counts, units, seed)
+    if numbers is None:
         raise LongtailError(
             f"there are too few images to choose a classifier by cross-validation: name a loss, or add images until "
             f"two classes have {2 * FOLDS}."
         )
     if not features.isfinite().all():
         raise LongtailError("some features are not finite numbers: look at the images that they come from.")
-    begun = time.perf_counter()
-    numbers = fold_numbers(labels.numpy(), FOLDS, seed=seed, units=units, num_classes=counts.num_classes)
     usual = feature_schedule(len(labels))
     epochs, batch_size = epochs or usual[0], batch_size or usual[1]
     mean, deviation = standardization(features)
@@ -142,7 +147,7 @@ def choose_classifier(
     )
     first = max(1, epochs // 2)
     tried = [each for each in candidates(features.shape[1]) if head in ("auto", each.plan.head)]
-    kept, early = list(range(len(tried))), list[_Answers]()
+    kept, early = list(range(len(tried))), list[_Judged]()
     if len(labels) >= _SMALL:
         early = trial.run(tried, first, folds=1)
         kept = sorted(sorted(kept, key=lambda number: -early[number].result.score)[:_FINALISTS])
@@ -150,7 +155,7 @@ def choose_classifier(
     tick()
     final = trial.run([tried[number] for number in kept], epochs, folds=FOLDS)
     tick()
-    results, chosen = _compare(final, trial)
+    results, chosen = _compare(final)
     before = {(each.result.name, each.result.lr): each.result for each in early}
     return Portfolio(
         metric=metric,
@@ -167,18 +172,16 @@ def choose_classifier(
 
 
 @dataclass(frozen=True)
-class _Answers:
-    """The answers of a candidate to held-out images, and its figures.
+class _Judged:
+    """The figures of a candidate on held-out images.
 
     Attributes:
         result: Its figures.
-        predictions: Class indices (M,), of the rows that were held out of the folds tried.
-        rows: Which rows those are, (M,).
+        replicates: The metric of the choice in each replicate of the bootstrap, (R,).
     """
 
     result: CandidateResult
-    predictions: IntArray
-    rows: IntArray
+    replicates: FloatArray
 
 
 @dataclass(frozen=True)
@@ -196,12 +199,12 @@ class _Trial:
     units: IntArray | None
     stop: Callable[[], object]
 
-    def run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[_Answers]:
+    def run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[_Judged]:
         """Train candidates on the first folds, and judge each on what these hold out."""
         with seeded(self.features.device, self.seed):
             return self._run(tried, epochs, folds)
 
-    def _run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[_Answers]:
+    def _run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[_Judged]:
         begun = time.perf_counter()
         masks = torch.from_numpy(np.stack([self.numbers != fold for fold in range(folds)]))
         train = partial(
@@ -227,23 +230,32 @@ class _Trial:
             for (number, _), changed in zip(second, retrained, strict=True):
                 weights[number] = changed
         seconds = (time.perf_counter() - begun) / len(tried)
-        return [self._judge(each, weights[number], folds, seconds) for number, each in enumerate(tried)]
-
-    def _judge(self, candidate: Candidate, weights: Weights, folds: int, seconds: float) -> _Answers:
-        """Predict what each fold holds out, under the adjustment that is best for the metric there."""
         held = [np.flatnonzero(self.numbers == fold) for fold in range(folds)]
-        rows = np.concatenate(held)
+        draws = self._draws(np.concatenate(held))
+        return [self._judge(each, weights[number], held, draws, seconds) for number, each in enumerate(tried)]
+
+    def _judge(
+        self, candidate: Candidate, weights: Weights, held: Sequence[IntArray], draws: FloatArray, seconds: float
+    ) -> _Judged:
+        """Predict what each fold holds out, under the adjustment that is best for the metric there.
+
+        Args:
+            candidate: What was trained.
+            weights: Its weights on each fold.
+            held: The rows that each fold holds out, M in all.
+            draws: Weights (R, M) of those rows for the bootstrap, the same for all candidates.
+            seconds: Its share of the time of the training.
+        """
         last = candidate.retraining or candidate.plan
         scale = build_loss(last.loss, self.counts, last.options).logit_scale
         logits = torch.cat([scale * weights.logits(fold, self.features[part]) for fold, part in enumerate(held)])
         log_prior = torch.from_numpy(np.log(self.counts.prior)).float()
         answers = {tau: (logits - tau * log_prior).argmax(dim=1).numpy() for tau in TAUS}
-        truth = self.labels.numpy()[rows]
+        truth = self.labels.numpy()[np.concatenate(held)]
         figures = {tau: self.figures(truth, answer) for tau, answer in answers.items()}
         tau = max(TAUS, key=lambda strength: (round(float(figures[strength][self.metric]), 9), -strength))
-        accurate = max(figures.values(), key=lambda values: float(values["accuracy"]))
         values = figures[tau]
-        replicates = self.figures(truth, answers[tau], self.draws(rows))
+        replicates = self.figures(truth, answers[tau], draws)
         interval = {name: _interval(replicates[name]) for name in (self.metric, "accuracy", "balanced")}
         plan = candidate.plan
         result = CandidateResult(
@@ -255,7 +267,7 @@ class _Trial:
             weight_decay=plan.weight_decay,
             retrained=candidate.retraining is not None,
             tau=tau,
-            folds=folds,
+            folds=len(held),
             score=float(values[self.metric]),
             interval=interval[self.metric],
             accuracy=float(values["accuracy"]),
@@ -263,14 +275,13 @@ class _Trial:
             balanced_accuracy=float(values["balanced"]),
             balanced_interval=interval["balanced"],
             groups={name: float(values[name]) for name in self.groups if not np.isnan(values[name])},
-            accuracy_first=(float(accurate["accuracy"]), float(accurate["balanced"])),
             adjustments=tuple((t, float(each["accuracy"]), float(each["balanced"])) for t, each in figures.items()),
             seconds=round(seconds, 2),
         )
-        return _Answers(result, answers[tau], rows)
+        return _Judged(result, replicates[self.metric])
 
-    def draws(self, rows: IntArray) -> FloatArray:
-        """Return weights (R, M) of the rows for the bootstrap, those of a unit alike; the same at every call."""
+    def _draws(self, rows: IntArray) -> FloatArray:
+        """Return weights (R, M) of the rows for the bootstrap, those of a unit alike."""
         units = rows if self.units is None else self.units[rows]
         _, unit = np.unique(units, return_inverse=True)
         drawn = np.random.default_rng(self.seed).exponential(size=(_REPLICATES, int(unit.max()) + 1))
@@ -308,20 +319,17 @@ def _interval(replicates: FloatArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _compare(final: Sequence[_Answers], trial: _Trial) -> tuple[list[CandidateResult], int]:
+def _compare(final: Sequence[_Judged]) -> tuple[list[CandidateResult], int]:
     """Return the finalists, the best first, and which one to take: the simplest of those as good as the best.
 
     Args:
-        final: The simpler ones first.
-        trial: What they were tried on.
+        final: The simpler ones first, judged on the same draws.
     """
-    truth, draws = trial.labels.numpy()[final[0].rows], trial.draws(final[0].rows)
-    replicates = [trial.figures(truth, each.predictions, draws)[trial.metric] for each in final]
-    best = max(range(len(final)), key=lambda number: final[number].result.score)
+    best = max(final, key=lambda each: each.result.score)
     results = []
-    for each, values in zip(final, replicates, strict=True):
-        behind = final[best].result.score - each.result.score
-        error = float(np.std(replicates[best] - values))
+    for each in final:
+        behind = best.result.score - each.result.score
+        error = float(np.std(best.replicates - each.replicates))
         results.append(replace(each.result, behind=float(behind), behind_error=error))
     as_good = [result for result in results if (result.behind or 0.0) <= _TIE * (result.behind_error or 0.0)]
     ordered = sorted(results, key=lambda result: -result.score)
