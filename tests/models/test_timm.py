@@ -37,6 +37,11 @@ def test_pretrained_weights_come_out_of_the_package() -> None:
     assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), stored, strict=False))
 
 
+def test_a_tag_names_the_same_package() -> None:
+    assert packaged_weights(f"{LITE}.in1k") == packaged_weights(LITE)
+    assert packaged_weights(f"{LITE}.other") is None
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(LongtailError, match="package"):

@@ -60,7 +60,8 @@ def packaged_weights(name: str) -> Path | None:
         >>> packaged_weights("resnet50") is None
         True
     """
-    spec = importlib.util.find_spec(PACKAGES[name].replace("-", "_")) if name in PACKAGES else None
+    package = PACKAGES.get(name.removesuffix(".in1k"))
+    spec = importlib.util.find_spec(package.replace("-", "_")) if package else None
     if spec is None or spec.origin is None:
         return None
     return min(Path(spec.origin).parent.glob("models/*.pth"), default=None)
@@ -108,6 +109,24 @@ def cached_weights(name: str) -> Path | None:
     return None
 
 
+def has_weights(name: str) -> bool:
+    """Whether the published weights of a ``timm:NAME`` network are on this machine. Asks no network.
+
+    Example:
+        >>> has_weights("timm:no-such-network"), has_weights("resnet32")
+        (False, False)
+    """
+    if not name.startswith(TIMM_PREFIX):
+        return False
+    bare = name.removeprefix(TIMM_PREFIX).partition("+")[0]
+    config = timm_module().get_pretrained_cfg(bare, allow_unregistered=True)
+    if config is None:
+        return False
+    from timm.models._hub import check_cached_file  # private: timm offers no public way to ask its cache of downloads
+
+    return bool(packaged_weights(bare) or cached_weights(bare) or (config.url and check_cached_file(config.url)))
+
+
 # Python arguments in messages, and the options that the command line shows instead.
 COMMAND_LINE = {
     "the network timm:": "--model.name timm:",
@@ -141,9 +160,7 @@ def require_weights(name: str, *, adapters: bool = False) -> None:
             f"{name!r} has no published weights: name a 'timm:' network that has some, or set pretrained=False.",
             options=COMMAND_LINE,
         )
-    from timm.models._hub import check_cached_file  # private: timm offers no public way to ask its cache of downloads
-
-    if packaged_weights(bare) or cached_weights(bare) or (config.url and check_cached_file(config.url)):
+    if has_weights(name):
         return
     if config.hf_hub_id and not reachable(LONG_PATIENCE):
         raise LongtailError(
