@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hub_cache import write_weights
 from PIL import Image
-from safetensors.torch import save
 
 from longtail.models.timm import timm_module
 from longtail.predict.images import Item
@@ -40,13 +40,7 @@ def photos(tmp_path: Path) -> Path:
 def small_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a tiny network stand in for the one that is chosen, with weights in the hub's cache and nowhere else."""
     torch.manual_seed(0)
-    root = tmp_path / "hub" / f"models--timm--{NETWORK}"
-    for path, content in {
-        "refs/main": b"c0ffee",
-        "snapshots/c0ffee/model.safetensors": save(timm_module().create_model(NETWORK).state_dict()),
-    }.items():
-        (root / path).parent.mkdir(parents=True)
-        (root / path).write_bytes(content)
+    write_weights(tmp_path / "hub", f"timm/{NETWORK}", timm_module().create_model(NETWORK))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     for module in ("config.auto", "training.prepared_data"):
         monkeypatch.setattr(f"longtail.{module}.PACKAGED", f"timm:{NETWORK}")

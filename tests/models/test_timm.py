@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save
+from hub_cache import write_weights
 
 from longtail.device import prepare_torchvision
 from longtail.errors import LongtailError
@@ -74,24 +74,13 @@ def test_without_a_network_the_remedy_fits_the_mode(
     assert re.search(words, caught.value.for_command_line())
 
 
-def in_the_cache(folder: Path, repository: str, file: str, content: bytes) -> Path:
-    """A file as an earlier download leaves it: a snapshot of one revision, and the branch that points there."""
-    root = folder / f"models--{repository.replace('/', '--')}"
-    (root / "refs").mkdir(parents=True)
-    (root / "refs" / "main").write_text("c0ffee")
-    path = root / "snapshots" / "c0ffee" / file
-    path.parent.mkdir(parents=True)
-    path.write_bytes(content)
-    return path
-
-
 def test_weights_in_the_cache_of_the_hub_need_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     name = "test_resnet.r160_in1k"
     assert cached_weights(name) is None
     torch.manual_seed(0)
     trained = timm_module().create_model(name)
-    path = in_the_cache(tmp_path, f"timm/{name}", "model.safetensors", save(trained.state_dict()))
+    path = write_weights(tmp_path, f"timm/{name}", trained)
     assert cached_weights(name) == path
     network = build_backbone(f"timm:{name}", pretrained=True, in_size=32)
     first = "layer1.0.conv1.weight"

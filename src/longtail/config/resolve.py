@@ -229,6 +229,7 @@ def check_config(config: RunConfig) -> None:
         longtail.errors.UsageError: --data.resize must be at least --data.image_size, 32, which is cut out of it, got 8.
     """
     from longtail.models.backbones import check_network
+    from longtail.models.image_sizes import check_image_size
     from longtail.models.timm import TIMM_PREFIX
 
     data, model, training = config.data, config.model, config.training
@@ -255,6 +256,7 @@ def check_config(config: RunConfig) -> None:
         )
     with as_usage():
         check_network(model.name)
+        check_image_size(model.name, data.image_size)
     if model.pretrained and not model.weights and not model.name.startswith(TIMM_PREFIX):
         flag = f"--mode {config.mode}" if config.mode else "--model.pretrained true"
         raise UsageError(

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from longtail.errors import LongtailError, first_line, nearest
+from longtail.models.image_sizes import SIZE_OPTIONS, check_image_size, has_fixed_size, resize_network, size_options
 from longtail.models.resnet_cifar import DEPTHS, ResNetCifar
 from longtail.models.timm import (
     COMMAND_LINE,
@@ -64,13 +65,32 @@ class TimmBackbone(nn.Module):
         trunk: The network: (N, 3, H, W) to features (N, D), or to a map (N, D, h, w) when there is a bottleneck.
         num_features: Feature size D.
         bottleneck: A block that keeps the shape (N, D, h, w), or None.
+        in_size: Height and width of the images in pixels, where the trunk is built for one size; else None.
     """
 
-    def __init__(self, trunk: nn.Module, num_features: int, bottleneck: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        trunk: nn.Module,
+        num_features: int,
+        bottleneck: nn.Module | None = None,
+        *,
+        in_size: int | None = None,
+    ) -> None:
         super().__init__()
         self.trunk = trunk
         self.bottleneck = bottleneck
         self.num_features = num_features
+        self.in_size = in_size
+
+    def resize(self, in_size: int | None) -> None:
+        """Bring a network that is built for one image size to another one, in place; see :func:`resize_network`.
+
+        Args:
+            in_size: Height and width in pixels; None, and any size of other networks, leave it as it is.
+        """
+        if in_size is not None and self.in_size not in (None, in_size):
+            resize_network(self.trunk, in_size)
+            self.in_size = in_size
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features of shape (N, D) for normalized images of shape (N, 3, H, W)."""
@@ -136,10 +156,12 @@ def build_backbone(name: str, *, pretrained: bool = False, in_size: int = 32) ->
             ``timm:NAME`` for any network of timm. ``timm:NAME+bottleneck`` adds one new bottleneck block to a
             convolutional network, as the Places-LT protocol does.
         pretrained: Load the published weights (``timm:`` only; needs a network or timm's cache).
-        in_size: Height and width of the images; networks that are built for one image size are built for this one.
+        in_size: Height and width of the images in pixels. Networks that are built for one size, such as transformers,
+            are built for this one, and published position embeddings are resampled.
 
     Raises:
-        LongtailError: An unknown name, or pretrained weights that do not exist or cannot be reached.
+        LongtailError: An unknown name, pretrained weights that do not exist or cannot be reached, or a network that
+            cannot be built for this size, see :func:`~longtail.models.image_sizes.check_image_size`.
 
     Example:
         >>> build_backbone("resnet32").num_features
@@ -150,6 +172,7 @@ def build_backbone(name: str, *, pretrained: bool = False, in_size: int = 32) ->
         longtail.errors.LongtailError: There is no network 'resnet23'. Did you mean 'resnet20'?
     """
     check_network(name)
+    check_image_size(name.removesuffix(BOTTLENECK_SUFFIX), in_size)
     if pretrained:
         require_weights(name)
     if name.startswith(TIMM_PREFIX):
@@ -212,18 +235,15 @@ def last_blocks(backbone: nn.Module, count: int) -> tuple[str, ...]:
 
 
 def _build_timm(name: str, *, pretrained: bool, in_size: int) -> TimmBackbone:
-    timm = timm_module()
     with_bottleneck = name.endswith(BOTTLENECK_SUFFIX)
     name = name.removesuffix(BOTTLENECK_SUFFIX)
-    options: dict[str, object] = {"global_pool": ""} if with_bottleneck else {}
-    config = timm.get_pretrained_cfg(name)
-    if config is not None and config.fixed_input_size and config.input_size[-1] != in_size:
-        options["img_size"] = in_size
+    options = size_options(name, in_size) | ({"global_pool": ""} if with_bottleneck else {})
     trunk = _create(name, pretrained=pretrained, options=options)
     if with_bottleneck:
         return TimmBackbone(trunk, cast("int", trunk.num_features), _bottleneck(name, trunk, in_size))
     # Some networks (MobileNetV3) widen the feature once more after the pooling.
-    return TimmBackbone(trunk, cast("int", getattr(trunk, "head_hidden_size", trunk.num_features)))
+    width = cast("int", getattr(trunk, "head_hidden_size", trunk.num_features))
+    return TimmBackbone(trunk, width, in_size=in_size if has_fixed_size(name) else None)
 
 
 def _create(name: str, *, pretrained: bool, options: dict[str, object]) -> nn.Module:
@@ -241,6 +261,13 @@ def _create(name: str, *, pretrained: bool, options: dict[str, object]) -> nn.Mo
         return cast("nn.Module", timm.create_model(name, pretrained=True, num_classes=0, **options))
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = first_line(error).rstrip(".")
+        if "img_size" in options and "size mismatch" in str(error):
+            own = timm.get_pretrained_cfg(name).input_size[-1]
+            raise LongtailError(
+                f"the pretrained weights of 'timm:{name}' are for images of {own} pixels and cannot be resampled: set "
+                f"the image size to {own}.",
+                options=SIZE_OPTIONS,
+            ) from error
         if cached is not None:
             raise LongtailError(
                 f"the pretrained weights of 'timm:{name}' in {cached} cannot be used ({reason}): delete that file, so "

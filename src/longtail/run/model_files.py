@@ -21,6 +21,7 @@ from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.posthoc import Adjustment
 from longtail.files import read_json, write_atomically, write_json
 from longtail.models import LongTailModel, build_model
+from longtail.models.backbones import TimmBackbone
 from longtail.models.preprocessing import Finite, Preprocessing
 from longtail.run.layout import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE, fold_name, require_folder
 
@@ -206,7 +207,7 @@ def start_from(model: LongTailModel, counts: ClassCounts, run_dir: str | Path) -
     """Give a model the weights of a run: the backbone's, and the classifier's where it is the same.
 
     Classes are matched by name, whatever their order. Those without training images, on either side, may be missing on
-    the other.
+    the other. Position embeddings of another image size are resampled.
 
     Args:
         model: The model, changed in place.
@@ -217,13 +218,15 @@ def start_from(model: LongTailModel, counts: ClassCounts, run_dir: str | Path) -
         Whether the classifier was taken over as well: same kind of head, same classes.
 
     Raises:
-        LongtailError: Another backbone, or any error of :func:`load_run`.
+        LongtailError: Another backbone, one that cannot change its image size, or any error of :func:`load_run`.
     """
     trained, info = load_run(run_dir)
     if info.model.name != model.name:
         raise LongtailError(
             f"{str(run_dir)!r} holds a {info.model.name}, not a {model.name}: set --model.name {info.model.name}."
         )
+    if isinstance(trained.backbone, TimmBackbone) and isinstance(model.backbone, TimmBackbone):
+        trained.backbone.resize(model.backbone.in_size)
     model.backbone.load_state_dict(trained.backbone.state_dict())
     theirs = {normalize_class_name(name): row for row, name in enumerate(info.classes)}
     mine = {normalize_class_name(name): row for row, name in enumerate(counts.names)}
