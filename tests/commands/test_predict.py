@@ -105,3 +105,34 @@ def test_predict_on_what_is_no_image(
 def test_predict_and_report_into_a_folder_name_a_file(cli: Call, finished: Any, tmp_path: Path) -> None:
     assert "predictions.csv" in cli("predict", finished.folder, __file__, "--out", tmp_path).complaint
     assert "report.html" in cli("report", finished.folder, "--out", tmp_path).complaint
+
+
+def test_shards_are_predicted_and_merged(cli: Call, finished: Any, tmp_path: Path) -> None:
+    source, parts, out = write_digits(tmp_path / "photos"), tmp_path / "parts", tmp_path / "answers.csv"
+    for number in ("1", "2"):
+        words = ("predict", finished.folder, source, "--shard", f"{number}/2", "--out", parts / f"{number}.parquet")
+        assert cli(*words).status == 0
+        done = cli("predict", "--merge", parts, "--out", out)
+        assert done.status == (1 if number == "1" else 0)
+        assert ("2/2: missing" in done.err) == (number == "1")
+    assert done.err.splitlines()[-1] == f"6 predicted: {out}"
+    assert cli("predict", finished.folder, source, "--out", tmp_path / "whole.csv").status == 0
+    assert [row["path"] for row in rows_of(out)] == [row["path"] for row in rows_of(tmp_path / "whole.csv")]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("r", "i", "--shard", "0/2", "--out", "a.parquet"), "counted from 1"),
+        (("r", "i", "--shard", "2", "--out", "a.parquet"), "I/N"),
+        (("--merge", "parts", "r", "--out", "a.csv"), "leave 'r' out"),
+        (("--merge", "parts", "--shard", "1/2", "--out", "a.csv"), "leave --shard out"),
+        (("--merge", "parts"), "--out missing"),
+        (("--merge", "nowhere", "--out", "a.csv"), "nowhere"),
+        (("--merge", "parts", "--out", "a.xlsx"), ".csv"),
+    ],
+)
+def test_shards_that_make_no_sense(cli: Call, words: tuple[str, ...], complaint: str) -> None:
+    done = cli("predict", *words)
+    assert done.status == 2
+    assert complaint in done.complaint

@@ -30,9 +30,11 @@ from longtail.errors import LongtailError
 from longtail.models import LongTailModel, build_model
 from longtail.models.preprocessing import Preprocessing
 from longtail.predict.images import Item
-from longtail.predict.journal import Format, Journal
+from longtail.predict.part_folder import PartFolder
+from longtail.predict.parts import Job
 from longtail.predict.predict import predict_images
 from longtail.predict.predictor import read_batches
+from longtail.predict.table import Format
 from longtail.run.model_files import ModelInfo, ModelSpec, load_info, save_info, save_model
 
 CLASSES = ("lynx", "marten, pine", "山猫")
@@ -210,7 +212,7 @@ def test_the_same_call_continues_where_it_was_interrupted(
     assert len(_rows(stopped)) == 5
     for out in (stopped, whole.out):
         assert [Path(row["path"]).name for row in _rows(Path(f"{out}.skipped.csv"))] == ["c.png"]
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob("*.parts"))
 
 
 def test_files_added_or_removed_meanwhile_are_neither_lost_nor_repeated(run: Path, images: Path, stopped: Path) -> None:
@@ -225,9 +227,9 @@ def test_files_added_or_removed_meanwhile_are_neither_lost_nor_repeated(run: Pat
 def test_an_unfinished_table_of_another_command_is_kept(
     change: dict[str, object], run: Path, images: Path, stopped: Path
 ) -> None:
-    part = stopped.with_name("out.csv.part")
+    (part,) = stopped.with_name("out.csv.parts").iterdir()
     before = part.read_bytes()
-    with pytest.raises(LongtailError, match="--restart"):
+    with pytest.raises(LongtailError, match=r"options.*--restart"):
         predict_images(run, images, stopped, **change)
     assert part.read_bytes() == before
     assert predict_images(run, images, stopped, restart=True, **change).predicted == 5
@@ -236,7 +238,7 @@ def test_an_unfinished_table_of_another_command_is_kept(
 def test_another_model_does_not_continue(run: Path, images: Path, stopped: Path) -> None:
     info = load_info(run)
     save_info(replace(info, logit_scale=1.0), run)
-    with pytest.raises(LongtailError, match="another command"):
+    with pytest.raises(LongtailError, match=r"another command.*model"):
         predict_images(run, images, stopped)
 
 
@@ -360,27 +362,34 @@ def test_repeated_rows_are_counted(run: Path, images: Path, tmp_path: Path) -> N
 def test_the_same_words_in_another_folder_are_another_command(
     run: Path, images: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part = stopped.with_name("out.csv.part")
+    (part,) = stopped.with_name("out.csv.parts").iterdir()
     before = part.read_bytes()
     elsewhere = images.parent / "elsewhere"
     (elsewhere / "images").mkdir(parents=True)
     Image.new("RGB", (9, 9)).save(elsewhere / "images" / "b.png")
     monkeypatch.chdir(elsewhere)
-    with pytest.raises(LongtailError, match="another command"):
+    with pytest.raises(LongtailError, match=r"another command.*images"):
         predict_images(run, "images", stopped)
     assert part.read_bytes() == before
 
 
 def test_two_commands_do_not_share_a_table(run: Path, images: Path, tmp_path: Path) -> None:
-    with Journal(tmp_path / "out.csv", ["path"], settings={}), pytest.raises(LongtailError, match="another command"):
+    job = Job((), "", {}, ("path",))
+    with PartFolder(tmp_path / "out.csv.parts", job), pytest.raises(LongtailError, match="another command"):
         predict_images(run, images, tmp_path / "out.csv")
 
 
-def test_a_file_that_is_not_an_unfinished_table_is_kept(run: Path, images: Path, tmp_path: Path) -> None:
-    (tmp_path / "out.csv.part").write_text("mine, without a line end")
-    with pytest.raises(LongtailError, match="another command"):
+def test_what_is_not_a_part_is_kept(run: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.csv.parts").write_text("mine")
+    with pytest.raises(LongtailError, match="be written"):
         predict_images(run, images, tmp_path / "out.csv")
-    assert (tmp_path / "out.csv.part").read_text() == "mine, without a line end"
+    assert (tmp_path / "out.csv.parts").read_text() == "mine"
+    folder = tmp_path / "b.csv.parts"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    pq.write_table(pa.table({"a": [1]}), folder / "part-mine.parquet")
+    assert predict_images(run, images, tmp_path / "b.csv", restart=True).predicted == 5
+    assert {path.name for path in folder.iterdir()} == {"notes.txt", "part-mine.parquet"}
 
 
 def test_tab_separated(run: Path, images: Path, tmp_path: Path) -> None:

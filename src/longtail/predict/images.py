@@ -97,11 +97,22 @@ class Images:
         items: Iterates over them, and counts what is left out.
         total: Their number, where it is known without listing them.
         is_table: Whether they are rows of a table, so that their order is fixed and a name may be repeated.
+        base: Start of their names that is left when the collection is moved, such as the folder with a ``/``.
     """
 
     items: Callable[[LeftOut], Iterator[Item]]
     total: int | None = None
     is_table: bool = False
+    base: str = ""
+
+    def relative(self, name: str) -> str:
+        """Return the name of an image relative to the collection, the same wherever it lies.
+
+        Example:
+            >>> Images(lambda _: iter(()), base="/data/photos/").relative("/data/photos/day one/00.png")
+            'day one/00.png'
+        """
+        return name.removeprefix(self.base).replace(os.sep, "/")
 
 
 def find_images(images: str | os.PathLike[str], *, image_column: str | None = None) -> Images:
@@ -124,11 +135,13 @@ def find_images(images: str | os.PathLike[str], *, image_column: str | None = No
     text = os.fspath(images)
     if os.path.isfile(text):  # noqa: PTH113 - a path of the user's stays as it was written
         is_table = Path(text).suffix.lower() in TABLES
-        listing = table_images(text, image_column) if is_table else Images(lambda _: iter([Item(text, text)]), 1)
+        folder = os.path.join(os.path.dirname(text), "")  # noqa: PTH118, PTH120
+        one = Images(lambda _: iter([Item(text, text)]), 1, base=folder)
+        listing = table_images(text, image_column) if is_table else one
     elif os.path.isdir(text):  # noqa: PTH112
-        listing = Images(lambda left_out: images_below(text, left_out))
+        listing = Images(lambda left_out: images_below(text, left_out), base=os.path.join(text, ""))  # noqa: PTH118
     elif glob.has_magic(text):
-        listing = Images(lambda left_out: files_like(text, left_out))
+        listing = Images(lambda left_out: files_like(text, left_out), base=_base_of(text))
     else:
         raise LongtailError(f"There is no file or folder {text!r}: name an image, a folder with images, or a pattern.")
     left_out = LeftOut()
@@ -209,13 +222,23 @@ def files_like(pattern: str, left_out: LeftOut) -> Iterator[Item]:
     ``*``, ``?`` and ``[...]`` stand for what they do in a shell and ``**`` for any folders; none of them for a leading
     dot. The order is that of :func:`images_below`.
     """
-    parts = pattern.split(os.sep)  # noqa: PTH206 - a path of the user's stays as it was written
-    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    base = "".join(part + os.sep for part in parts[:first])
-    wanted = tuple(part for part in parts[first:] if part)
+    base = _base_of(pattern)
+    wanted = tuple(part for part in pattern.removeprefix(base).split(os.sep) if part)  # noqa: PTH206
     if not os.path.isdir(base or os.curdir):  # noqa: PTH112
         return iter(())
     return _walk(base, partial(_matches, pattern=wanted), partial(_leads_on, pattern=wanted), left_out)
+
+
+def _base_of(pattern: str) -> str:
+    """Return the folders of a pattern before its first part with a wildcard.
+
+    Example:
+        >>> _base_of("in/day one/*/a?.jpg"), _base_of("*.jpg")
+        ('in/day one/', '')
+    """
+    parts = pattern.split(os.sep)  # noqa: PTH206 - a path of the user's stays as it was written
+    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    return "".join(part + os.sep for part in parts[:first])
 
 
 def _walk(
@@ -294,11 +317,12 @@ def table_images(path: str, column: str | None = None) -> Images:
     Raises:
         LongtailError: No such column, or a table that cannot be read.
     """
+    base = os.path.join(os.path.dirname(path), "")  # noqa: PTH118, PTH120
     if not path.lower().endswith(".parquet"):
-        return Images(lambda _: _csv_rows(path, column), is_table=True)
+        return Images(lambda _: _csv_rows(path, column), is_table=True, base=base)
     with open_parquet(path) as file:
         rows = int(file.metadata.num_rows)
-    return Images(lambda _: _parquet_rows(path, column), rows, is_table=True)
+    return Images(lambda _: _parquet_rows(path, column), rows, is_table=True, base=base)
 
 
 def _csv_rows(path: str, column: str | None) -> Iterator[Item]:

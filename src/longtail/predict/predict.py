@@ -1,16 +1,21 @@
-"""predict_images: predict any number of images with a trained run, row by row into a CSV, TSV or Parquet file."""
+"""predict_images: any number of images, or a shard of them, into a CSV, TSV or Parquet file."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from rich.console import Console
 
@@ -21,10 +26,23 @@ from longtail.errors import UsageError
 from longtail.files import REPLACED, is_stream, output_path
 from longtail.models.inference_engine import WORTHWHILE
 from longtail.predict.hub import local_run
-from longtail.predict.images import Images, LeftOut, count_words, find_images
-from longtail.predict.journal import Format, Journal, Row, table_format
-from longtail.predict.predictor import Prediction, load
+from longtail.predict.images import Images, Item, LeftOut, count_words, find_images
+from longtail.predict.part_folder import PartFolder
+from longtail.predict.parts import (
+    Job,
+    Part,
+    count_doubles,
+    read_part,
+    rows_of,
+    skipped_path,
+    write_part,
+    write_tables,
+)
+from longtail.predict.predictor import Prediction, as_columns, column_names, load
+from longtail.predict.shards import Shard, parse_shard, path_key
+from longtail.predict.table import PROBLEM, Format, open_table, path_columns, table_format
 from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE, refuse_swapped
+from longtail.run.model_files import ModelInfo
 
 _MOST_FILES_SHOWN = 20
 _SECONDS_BETWEEN_LINES = 60.0  # of progress, where there is no terminal to draw a bar on
@@ -45,6 +63,7 @@ class PredictionReport:
         earlier: Number of files that an earlier, unfinished command processed.
         problems: Path and problem of the first of the files that could not be read, without those in ``unread``; all
             are in ``FILE.skipped.csv``. For a stream, which has no such file, all of them.
+        listed_in: Where all files that could not be read are listed, if there are any and there is such a file.
         seconds: Duration.
     """
 
@@ -57,12 +76,45 @@ class PredictionReport:
     replaced: bool = False
     earlier: int = 0
     problems: list[tuple[str, str]] = field(default_factory=list)
+    listed_in: str = ""
     seconds: float = 0.0
 
     def __str__(self) -> str:
         """Return one line: how many images were predicted and how many files were skipped."""
         tail = f", {self.skipped:,} unreadable skipped" if self.skipped else ""
         return f"{self.predicted:,} predicted{tail}: {self.out}{REPLACED if self.replaced else ''}"
+
+    def count(self, batch: Sequence[Prediction]) -> None:
+        """Add the images of a batch."""
+        bad = [(image.name, image.problem) for image in batch if image.label is None]
+        self.predicted += len(batch) - len(bad)
+        self.skipped += len(bad)
+        self.unread.update(Path(name).suffix.lower() for name, _ in bad if is_unread_path(name))
+        if is_stream(self.out):
+            self.problems += bad
+        else:
+            unreadable = [(name, problem) for name, problem in bad if not is_unread_path(name)]
+            self.problems += unreadable[: max(0, _MOST_FILES_SHOWN - len(self.problems))]
+
+    def lines(self) -> Iterator[str]:
+        """Yield the problems, the counts and the speed; of a stream all problems."""
+        for _, problem in self.problems:
+            yield f"skipped: {problem}"
+        unread = self.unread.total()
+        if not is_stream(self.out) and (hidden := self.skipped - len(self.problems) - unread) > 0:
+            yield f"skipped: {hidden:,} more"
+        if unread:
+            words = count_words(self.unread)
+            yield f"skipped: {unread:,} in formats that are not read ({words}): convert them to JPEG or PNG"
+        if self.listed_in:
+            yield f"all skipped files are listed in {self.listed_in}"
+        if str(self.left_out):
+            yield f"left out: {self.left_out}"
+        if self.doubles:
+            yield f"note: {self.doubles:,} rows repeat the image of an earlier row"
+        rate = (self.predicted + self.skipped) / max(self.seconds, 1e-9)
+        yield f"{self.seconds:.1f} s, {rate:,.0f} images/s"
+        yield str(self)
 
 
 def predict_images(
@@ -76,6 +128,7 @@ def predict_images(
     engine: EngineName = "auto",
     prior: str | None = None,
     image_column: str | None = None,
+    shard: Shard | str | None = None,
     restart: bool = False,
     format: Format | None = None,  # noqa: A002 - as on the command line
     workers: int | None = None,
@@ -85,9 +138,10 @@ def predict_images(
 
     The columns are ``path``, ``prediction`` (the class name), ``confidence`` (its probability), ``sure`` (yes or no,
     where the run has a threshold), and for the ``top_k`` likeliest classes ``label_1``, ``probability_1``,
-    ``label_2``, and so on. Rows go to ``out`` with ``.part`` at its end, batch by batch; the same call continues
-    such a file. An image that cannot be read gets no row; the console names it, and ``out`` with ``.skipped.csv`` at
-    its end lists all of them. To a stream, such as a pipe or ``-``, the standard output, rows go as they are made.
+    ``label_2``, and so on. Rows go to finished parts in the folder ``out`` with ``.parts`` at its end, of which the
+    table is made; the same call continues them. An image that cannot be read gets no row; the console names it, and
+    ``out`` with ``.skipped.csv`` at its end lists all of them. To a stream, such as a pipe or ``-``, the standard
+    output, rows go as they are made.
 
     Args:
         run_dir: The RUN folder of ``longtail train``, or ``hf:OWNER/NAME``.
@@ -96,10 +150,12 @@ def predict_images(
         top_k: Number of classes to list per image; all C where there are fewer.
         batch_size: Images per forward pass.
         device: Device of the network.
-        engine: What runs it, as for :class:`~longtail.predict.predictor.Predictor`.
+        engine: What runs the network, as for :class:`~longtail.predict.predictor.Predictor`.
         prior: The class prior to expect, as for :func:`longtail.predict.predictor.load`.
         image_column: The column of a table that holds the images, where it is not found by its name.
-        restart: Start over even if an unfinished file exists.
+        shard: Predict only this shard, such as ``3/8``; ``out`` is then a part, a Parquet file for
+            :func:`longtail.predict.merge.merge_shards`. If it is finished already, only new images are added.
+        restart: Start over even if an unfinished or, of a shard, a finished file exists.
         format: Format of the table, if its suffix does not tell; CSV when not given.
         workers: Threads that decode images; by default as many as there are cores.
         console: Console for progress and skipped files; None shows nothing.
@@ -108,64 +164,65 @@ def predict_images(
         The number of rows, and the files that were skipped.
 
     Raises:
-        UsageError: Images and run are swapped, or an unknown suffix.
+        UsageError: Images and run are swapped, an unknown suffix, or no such shard.
         LongtailError: No such run, no image found, a table that cannot be written, or an unfinished one of another
             command.
     """
     if top_k < 1 or batch_size < 1:
         raise UsageError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
-    path = output_path(out)
-    to_stream = is_stream(path)
-    report = PredictionReport(path, replaced=path.is_file() and not to_stream)
-    kind = table_format(path, format)
+    path, kind = output_path(out), table_format(output_path(out), format)
+    shard = parse_shard(shard) if isinstance(shard, str) else shard
+    if shard is not None and (kind != "parquet" or is_stream(path)):
+        raise UsageError(f"a shard is written to a Parquet file, not to {path}: name it .parquet.")
+    report = PredictionReport(path, replaced=path.is_file() and not is_stream(path))
     refuse_swapped(run_dir, images)
     listing, run = find_images(images, image_column=image_column), local_run(run_dir)
     reporter = Reporter(console or Console(quiet=True), plain_seconds=_SECONDS_BETWEEN_LINES)
     predictor = load(run, device=device, prior=prior, engine=engine, say=lambda text: reporter.say(f"note: {text}"))
-    top_k = min(top_k, len(predictor.classes))
-    ranked = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "probability")]
-    columns = ["path", "prediction", "confidence", *([] if predictor.info.threshold is None else ["sure"]), *ranked]
-    expected = predictor.info.scores(torch.zeros(1, len(predictor.classes))).tolist() if prior else None
-    settings = _settings(run, images, listing, column=image_column, top_k=top_k, prior=expected)
+    job = job_of(run, predictor.info, images, listing, top_k=top_k, prior=prior, column=image_column, shard=shard)
     begun = time.perf_counter()
-    table = Journal(path, columns, settings=settings, format=kind, restart=restart, count_doubles=listing.is_table)
-    total = listing.total
-    if total is None and reporter.console.is_terminal:
-        total = sum(1 for _ in listing.items(LeftOut()))  # seconds for a million files, so that the bar has an end
-    most = WORTHWHILE // predictor.info.preprocessing.size**2 + 1
-    number = sum(1 for _ in islice(listing.items(LeftOut()), most + table.count)) if total is None else total
-    with table, reporter.bar("predict", total) as bar:
-        report.earlier = table.count
-        if table.count:
-            reporter.say(f"continuing after {table.count:,} files of an earlier command")
-            bar.update(table.count)
-        items = listing.items(report.left_out)
-        if listing.is_table:  # its order is fixed, and a name may be repeated
-            items = islice(items, table.count, None)
-        elif table.count:
-            items = (item for item in items if not table.has(item.name))
-        predictions = predictor.stream(
-            items, top_k=top_k, batch_size=batch_size, workers=workers, total=number - table.count
-        )
-        while batch := list(islice(predictions, batch_size)):
-            table.add([_row(prediction, len(columns)) for prediction in batch])
-            _count(report, batch, to_stream=to_stream)
-            rate = (bar.done + len(batch) - report.earlier) / (time.perf_counter() - begun)
-            bar.update(bar.done + len(batch), f"({rate:,.0f} images/s)")
+    with _target(path, job, kind, restart=restart) as (folder, write):
+        report.earlier = 0 if folder is None else folder.count
+        total, expected = _totals(listing, job, report.earlier, predictor.info, exact=reporter.console.is_terminal)
+        with reporter.bar("predict", total) as bar:
+            if report.earlier:
+                reporter.say(f"continuing after {report.earlier:,} files of an earlier command")
+                bar.update(report.earlier)
+            chosen = _Chosen(listing, job, report.left_out, (lambda _: False) if folder is None else folder.has)
+            stream = predictor.stream(
+                chosen.items(), top_k=top_k, batch_size=batch_size, workers=workers, total=expected
+            )
+            while batch := list(islice(stream, batch_size)):
+                write(part_rows(batch, job, *chosen.take(len(batch))))
+                report.count(batch)
+                rate = (bar.done + len(batch) - report.earlier) / (time.perf_counter() - begun)
+                bar.update(bar.done + len(batch), f"({rate:,.0f} images/s)")
         report.seconds = time.perf_counter() - begun
-        table.finish()
-        report.doubles = table.doubles
-    for text in _lines(report, table.skipped_path):
+        report.doubles = chosen.doubles if folder is None else _finish(folder, report, kind)
+    if shard is not None and report.earlier and not report.predicted + report.skipped:
+        reporter.say(f"note: {path} was finished already; --restart predicts its images again")
+    for text in report.lines():
         reporter.say(text, style="yellow" if text.startswith("skipped: ") else None)
     return report
 
 
-def _settings(run: str, images: str | Path, listing: Images, **options: object) -> dict[str, object]:
-    """Return the images, model and options that the rows of a table depend on.
+def job_of(
+    run: str,
+    info: ModelInfo,
+    images: str | Path,
+    listing: Images,
+    *,
+    top_k: int,
+    prior: str | None,
+    column: str | None,
+    shard: Shard | None = None,
+) -> Job:
+    """Return what predictions of these images by this model depend on.
 
-    Images count by the absolute path that named them, a table also by its size and time.
+    Images count by the absolute path that named them, a table also by its size and time; a model by its files, the
+    prior that is expected by what it does to scores of zero.
     """
-    identity: list[object] = [os.path.abspath(images)]  # noqa: PTH100 - the same words mean others in another folder
+    identity: list[str | int] = [os.path.abspath(images)]  # noqa: PTH100 - the same words mean others in another folder
     if listing.is_table:
         status = os.stat(images)  # noqa: PTH116
         identity += [status.st_size, status.st_mtime_ns]
@@ -173,47 +230,113 @@ def _settings(run: str, images: str | Path, listing: Images, **options: object) 
     for name in (MODEL_FILE, WEIGHTS_FILE):
         with Path(run, name).open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").digest())
-    return {"images": identity, "model": hashlib.sha256(b"".join(digests)).hexdigest(), **options}
+    top_k = min(top_k, len(info.classes))
+    return Job(
+        images=tuple(identity),
+        model=hashlib.sha256(b"".join(digests)).hexdigest(),
+        options={
+            "column": column,
+            "top_k": top_k,
+            "prior": info.scores(torch.zeros(1, len(info.classes))).tolist() if prior else None,
+        },
+        columns=tuple(column_names(top_k, with_sure=info.threshold is not None)),
+        is_table=listing.is_table,
+        shard=shard,
+    )
 
 
-def _row(prediction: Prediction, columns: int) -> Row:
-    if prediction.label is None:
-        return [prediction.name, *[""] * (columns - 1), prediction.problem]
-    row: list[str | float] = [prediction.name, prediction.label, round(prediction.confidence, 6)]
-    row += [] if prediction.sure is None else ["yes" if prediction.sure else "no"]
-    for label, probability in prediction.top:
-        row += [label, round(probability, 6)]
-    return [*row, ""]
+def part_rows(batch: Sequence[Prediction], job: Job, positions: Sequence[int], keys: Sequence[int]) -> pa.Table:
+    """Return predictions as rows of a part.
+
+    Args:
+        batch: Predictions of N images.
+        job: The job.
+        positions: Places of the images in the listing, N of them.
+        keys: Hashes of their relative paths, N of them.
+    """
+    values = as_columns(batch, job.columns) | path_columns([row.name for row in batch])
+    return pa.table(values | {"position": positions, "key": pa.array(keys, pa.uint64())}, schema=job.schema)
 
 
-def _count(report: PredictionReport, batch: Sequence[Prediction], *, to_stream: bool) -> None:
-    bad = [(image.name, image.problem) for image in batch if image.label is None]
-    report.predicted += len(batch) - len(bad)
-    report.skipped += len(bad)
-    report.unread.update(Path(name).suffix.lower() for name, _ in bad if is_unread_path(name))
-    if to_stream:
-        report.problems += bad
+class _Chosen:
+    """The images of a listing that are of the shard and still to be done, with their places and keys."""
+
+    def __init__(self, listing: Images, job: Job, left_out: LeftOut, has: Callable[[int], bool]) -> None:
+        self._listing, self._job, self._left_out, self._has = listing, job, left_out, has
+        self._places: deque[tuple[int, int]] = deque()
+        self._keys = array("Q")  # to count doubles
+
+    def items(self) -> Iterator[Item]:
+        for position, item in enumerate(self._listing.items(self._left_out)):
+            key = path_key(self._listing.relative(item.name))
+            is_ours = self._job.shard is None or self._job.shard.has(key)
+            if is_ours and not self._has(position if self._job.is_table else key):
+                self._places.append((position, key))
+                yield item
+
+    def take(self, number: int) -> tuple[list[int], list[int]]:
+        """Return the places and keys of the next images."""
+        places = [self._places.popleft() for _ in range(number)]
+        positions, keys = [position for position, _ in places], [key for _, key in places]
+        if self._job.is_table:
+            self._keys.extend(keys)
+        return positions, keys
+
+    @property
+    def doubles(self) -> int:
+        """Number of images so far that repeat the name of an earlier one."""
+        return len(self._keys) - len(np.unique(np.frombuffer(self._keys, dtype=np.uint64))) if self._keys else 0
+
+
+@contextmanager
+def _target(
+    path: Path, job: Job, kind: Format, *, restart: bool
+) -> Iterator[tuple[PartFolder | None, Callable[[pa.Table], None]]]:
+    """Open what rows are written to: a folder of parts, or a stream, which gets those of images that could be read."""
+    if is_stream(path):
+        with open_table(path, job.columns, kind) as write:
+            yield None, lambda table: write(table.filter(pc.is_null(table[PROBLEM])))
+        return
+    earlier = None if restart else _finished_shard(path, job)
+    with PartFolder(path.with_name(f"{path.name}.parts"), job, restart=restart, earlier=earlier) as folder:
+        yield folder, folder.add
+
+
+def _finished_shard(path: Path, job: Job) -> Part | None:
+    """Return an earlier output of the same shard, which only new images are added to."""
+    part = read_part(path) if job.shard is not None and path.is_file() else None
+    return part if part is not None and not job.differences(part.job) else None
+
+
+def _totals(listing: Images, job: Job, earlier: int, info: ModelInfo, *, exact: bool) -> tuple[int | None, int]:
+    """Return the number of images for a bar, None where it is not worth counting them, and about how many are to come.
+
+    The second number chooses what runs the network, so that counting ends where it is large enough.
+    """
+    shards = 1 if job.shard is None else job.shard.count
+    total = listing.total if shards == 1 else None
+    if total is None and exact:
+        names = (item.name for item in listing.items(LeftOut()))  # seconds for a million files
+        has = (lambda _: True) if job.shard is None else job.shard.has
+        total = sum(has(path_key(listing.relative(name))) for name in names)
+    if total is not None:
+        return total, total - earlier
+    enough = shards * (WORTHWHILE // info.preprocessing.size**2 + 1 + earlier)
+    return None, sum(1 for _ in islice(listing.items(LeftOut()), enough)) // shards - earlier
+
+
+def _finish(folder: PartFolder, report: PredictionReport, kind: Format) -> int:
+    """Make the table of the parts, remove them, and return how many rows of a table repeat an image."""
+    folder.flush()
+    parts, job = folder.parts, folder.job
+    if job.shard is None:
+        write_tables(parts, job.columns, report.out, kind)
+        report.listed_in = str(skipped_path(report.out)) if any(part.bad for part in parts) else ""
     else:
-        unreadable = [(name, problem) for name, problem in bad if not is_unread_path(name)]
-        report.problems += unreadable[: max(0, _MOST_FILES_SHOWN - len(report.problems))]
-
-
-def _lines(report: PredictionReport, skipped_path: Path | None) -> Iterator[str]:
-    """Yield the problems, the counts and the speed; without ``skipped_path`` the problems are all there."""
-    for _, problem in report.problems:
-        yield f"skipped: {problem}"
-    unread = report.unread.total()
-    if skipped_path is not None and (hidden := report.skipped - len(report.problems) - unread) > 0:
-        yield f"skipped: {hidden:,} more"
-    if unread:
-        words = count_words(report.unread)
-        yield f"skipped: {unread:,} in formats that are not read ({words}): convert them to JPEG or PNG"
-    if skipped_path is not None and skipped_path.exists():
-        yield f"all skipped files are listed in {skipped_path}"
-    if str(report.left_out):
-        yield f"left out: {report.left_out}"
-    if report.doubles:
-        yield f"note: {report.doubles:,} rows repeat the image of an earlier row"
-    rate = (report.predicted + report.skipped) / max(report.seconds, 1e-9)
-    yield f"{report.seconds:.1f} s, {rate:,.0f} images/s"
-    yield str(report)
+        report.replaced &= (is_new := [part.path for part in parts] != [report.out])
+        if is_new:
+            write_part(report.out, job, rows_of(parts, job.schema.names))
+        report.listed_in = f"the column {PROBLEM} of {report.out}" if any(part.bad for part in parts) else ""
+    doubles = count_doubles(parts) if job.is_table else 0
+    folder.remove()
+    return doubles

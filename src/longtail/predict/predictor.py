@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +88,40 @@ class Prediction:
     top: tuple[tuple[str, float], ...] = ()
     sure: bool | None = None
     problem: str = ""
+
+
+def column_names(top_k: int, *, with_sure: bool) -> list[str]:
+    """Return the columns of a table of predictions.
+
+    Example:
+        >>> column_names(1, with_sure=False)
+        ['path', 'prediction', 'confidence', 'label_1', 'probability_1']
+    """
+    ranked = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "probability")]
+    return ["path", "prediction", "confidence", *(["sure"] if with_sure else []), *ranked]
+
+
+def as_columns(predictions: Sequence[Prediction], columns: Sequence[str]) -> dict[str, list[Any]]:
+    """Lay predictions out by column, and the problem of each; probabilities have six decimals.
+
+    An image that could not be read has a problem and None everywhere else, any other None as its problem.
+
+    Example:
+        >>> rows = [Prediction("a.png", "cat", 0.9, (("cat", 0.9),)), Prediction("b.png", problem="is no image.")]
+        >>> as_columns(rows, ["path", "probability_1"])
+        {'path': ['a.png', 'b.png'], 'probability_1': [0.9, None], 'problem': [None, 'is no image.']}
+    """
+    values: dict[str, list[Any]] = {
+        "path": [row.name for row in predictions],
+        "prediction": [row.label for row in predictions],
+        "confidence": [None if row.label is None else round(row.confidence, 6) for row in predictions],
+        "sure": [None if row.sure is None else "yes" if row.sure else "no" for row in predictions],
+    }
+    for rank in range(1, sum(name.startswith("probability_") for name in columns) + 1):
+        top = [row.top[rank - 1] if row.top else (None, None) for row in predictions]
+        values[f"label_{rank}"] = [label for label, _ in top]
+        values[f"probability_{rank}"] = [None if value is None else round(value, 6) for _, value in top]
+    return {name: values[name] for name in columns} | {"problem": [row.problem or None for row in predictions]}
 
 
 class Predictor:

@@ -1,0 +1,142 @@
+"""merge_parts: the finished shards of a collection, or the parts that a cluster wrote, in one table."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow.compute as pc
+from rich.console import Console
+
+from longtail.console import Reporter
+from longtail.errors import LongtailError, UsageError, listed
+from longtail.files import is_stream, output_path
+from longtail.predict.parts import Part, count_doubles, identities, list_parts, rows_of, skipped_path, write_tables
+from longtail.predict.predict import PredictionReport
+from longtail.predict.table import PROBLEM, Format, table_format
+
+COMPLETE: Final = "_SUCCESS"
+"""Name of the empty file that says that the parts in a folder are all there, as Hadoop and Spark write it."""
+
+
+def merge_parts(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    format: Format | None = None,  # noqa: A002 - as on the command line
+    console: Console | None = None,
+) -> PredictionReport:
+    """Put the shards in a folder together into one table, as one command would have written it.
+
+    Rows stand in the order of the listing, and ``out`` with ``.skipped.csv`` at its end lists the images that could
+    not be read.
+
+    Args:
+        folder: Folder with the parts of ``longtail predict --shard I/N``, or of ``longtail predict --ray``.
+        out: The table, as for :func:`longtail.predict.predict.predict_images`.
+        format: Format of the table, if its suffix does not tell; CSV when not given.
+        console: Console for the number of images of each shard; None shows nothing.
+
+    Returns:
+        The number of rows, and of images that could not be read.
+
+    Raises:
+        UsageError: No such folder, or an unknown suffix.
+        LongtailError: A shard is missing or there twice, shards are of different models, options or numbers, an image
+            is in two of them, or a table that cannot be written.
+    """
+    folder, path = Path(folder), output_path(out)
+    kind = table_format(path, format)
+    if not folder.is_dir():
+        raise UsageError(f"--merge {folder}: there is no such folder; name the one that holds the parts.")
+    reporter, begun = Reporter(console or Console(quiet=True)), time.perf_counter()
+    report = PredictionReport(path, replaced=path.is_file() and not is_stream(path))
+    parts = list_parts(folder, "*.parquet")
+    if not parts:
+        raise LongtailError(f"there are no parts of predictions in {folder}: write them with predict --shard I/N.")
+    if any(path.exists() and path.samefile(part.path) for part in parts):
+        raise UsageError(f"--out {out} would overwrite one of the parts: name another file.")
+    _refuse_mixture(parts)
+    _refuse_missing(folder, parts, reporter)
+    images = identities(parts)
+    if twice := len(images) - len(np.unique(images)):
+        raise LongtailError(
+            f"{twice:,} images are in more than one of the parts in {folder}: they are of different collections; "
+            "predict the shards of one of them."
+        )
+    write_tables(parts, parts[0].job.columns, path, kind)
+    report.skipped = sum(part.bad for part in parts)
+    report.predicted = sum(part.rows for part in parts) - report.skipped
+    report.doubles = count_doubles(parts) if parts[0].job.is_table else 0
+    report.seconds = time.perf_counter() - begun
+    if report.skipped and not is_stream(path):
+        reporter.say(f"all skipped files are listed in {skipped_path(path)}")
+    elif report.skipped:
+        for problem in _problems(parts):
+            reporter.say(f"skipped: {problem}", style="yellow")
+    if report.doubles:
+        reporter.say(f"note: {report.doubles:,} rows repeat the image of an earlier row")
+    reporter.say(str(report))
+    return report
+
+
+def _refuse_mixture(parts: Sequence[Part]) -> None:
+    """Check that parts are of one model, of the same options, and of the same number of shards."""
+    first = parts[0]
+    for part in parts[1:]:
+        job, shard = part.job, part.job.shard
+        words = [word for word in first.job.differences(job) if word in {"model", "options"}]
+        words += ["images"] if job.is_table != first.job.is_table else []
+        if words:
+            raise LongtailError(
+                f"{part.path} is of another command than {first.path} (other {' and '.join(words)}): remove one of "
+                "the two, and predict its shard as the others."
+            )
+        count, other = (None if each is None else each.count for each in (first.job.shard, shard))
+        if count != other:
+            numbers = [f"one of {number} shards" if number else "no shard" for number in (count, other)]
+            raise LongtailError(
+                f"{first.path} is {numbers[0]}, {part.path} is {numbers[1]}: keep the parts of one division."
+            )
+
+
+def _refuse_missing(folder: Path, parts: Sequence[Part], reporter: Reporter) -> None:
+    """Say how many images each shard has, and check that each is there once."""
+    shards = defaultdict[int, list[Part]](list)
+    for part in parts:
+        shards[0 if part.job.shard is None else part.job.shard.index].append(part)
+    if 0 in shards:
+        reporter.say(f"{len(parts):,} parts: {_counts(parts)}")
+        if not (folder / COMPLETE).exists():
+            raise LongtailError(f"the prediction in {folder} is not finished: repeat the command that writes it.")
+        return
+    for _, several in sorted(shards.items()):
+        if len(several) > 1:
+            names = " and ".join(str(part.path) for part in several)
+            raise LongtailError(f"{names} are both shard {several[0].job.shard}: remove one of them.")
+        reporter.say(f"shard {several[0].job.shard}: {_counts(several)} ({several[0].path.name})")
+    shard = parts[0].job.shard
+    count = 0 if shard is None else shard.count
+    missing = [index for index in range(1, count + 1) if index not in shards]
+    unfinished = [part for path in folder.glob("*.parquet.parts") for part in list_parts(path)]
+    for index in missing:
+        begun = [part for part in unfinished if part.job.shard == replace(shard, index=index)] if shard else []
+        reporter.say(f"shard {index}/{count}: missing{f'; unfinished, {_counts(begun)} so far' if begun else ''}")
+    if missing:
+        names = listed([f"{index}/{count}" for index in missing]).replace("'", "")
+        raise LongtailError(f"shards are missing in {folder}: predict --shard {names} first.")
+
+
+def _counts(parts: Sequence[Part]) -> str:
+    bad = sum(part.bad for part in parts)
+    return f"{sum(part.rows for part in parts):,} images{f', {bad:,} unreadable' if bad else ''}"
+
+
+def _problems(parts: Sequence[Part]) -> list[str]:
+    columns = (table[PROBLEM] for table in rows_of([part for part in parts if part.bad], [PROBLEM]))
+    return [text for column in columns for text in column.filter(pc.is_valid(column)).to_pylist()]
