@@ -163,6 +163,7 @@ ONE_STAGE = ("train", "digits", "--recipe", "cifar-lt/ce", "--out", "never-made"
         ([*TRAIN, "--stage2.lr", "0.1"], "'--stage2.optimizer.lr'"),
         ([*ONE_STAGE, "--lr", "0.1"], "'--stage1.optimizer.lr'"),
         ([*ONE_STAGE, "--lr", "0.1", "--stage2.epochs", "2"], "or '--stage2.optimizer.lr'?"),
+        ([*ONE_STAGE, "--lr", "0.1", "--finetune.epochs", "2"], "or '--finetune.optimizer.lr'?"),
         ([*ONE_STAGE, "--wd=1e-4"], "'--stage1.optimizer.weight_decay'"),
         ([*ONE_STAGE, "--batch_size", "32"], "'--batch-size'"),
         ([*ONE_STAGE, "--arch", "x"], "'--model.name'"),

@@ -258,7 +258,7 @@ def _read(text: Any, kind: Any, flag: str) -> Any:
 
 
 def _unknown(program: str, flag: str, flags: Mapping[str, Argument], texts: Mapping[str, Any]) -> str:
-    """Describe an unknown flag, with the nearest right one; that of a second stage only if there is one."""
+    """Describe an unknown flag, with the nearest right one; that of a later stage only if there is one."""
     from longtail.config.recipes import list_recipes, load_recipe
 
     group = flag.removeprefix("--") + "."
@@ -268,7 +268,9 @@ def _unknown(program: str, flag: str, flags: Mapping[str, Argument], texts: Mapp
     second = any(typed.startswith("--stage2.") for typed in texts)
     if texts.get("--recipe") in list_recipes():
         second |= load_recipe(texts["--recipe"]).config["stage2"]["epochs"] > 0
+    tuned = any(typed.startswith("--finetune.") for typed in texts)
     names = [name for name in (*flags, *_HELP) if second or not name.startswith("--stage2.")]
+    names = [name for name in names if tuned or not name.startswith("--finetune.")]
     hint = nearest(flag, names, list_all=False)
     if not hint and "--set" in flags:  # how `compare` takes the options of its runs
         options = [name for name in option_types() if name not in {"recipe", "reasons", "training.seed"}]

@@ -209,7 +209,7 @@ def base_config(
 def scale_epochs(config: Nested, epochs: int) -> Nested:
     """Return the configuration with stage 1 at ``epochs`` and everything else in proportion.
 
-    Warm-up, milestones and the epochs of stage 2 are multiplied by the same factor and rounded, at least one epoch
+    Warm-up, milestones and the epochs of later stages are multiplied by the same factor and rounded, at least one epoch
     where there was one before.
 
     Raises:
@@ -223,7 +223,7 @@ def scale_epochs(config: Nested, epochs: int) -> Nested:
     check_value(epochs, Count, "--epochs")
     factor = epochs / max(config["stage1"]["epochs"], 1)
     scaled = copy.deepcopy(config)
-    for stage in (scaled["stage1"], scaled["stage2"]):
+    for stage in (scaled["stage1"], scaled["stage2"], scaled["finetune"]):
         stage["epochs"] = _scaled(stage["epochs"], factor)
         schedule = stage["schedule"]
         schedule["warmup_epochs"] = min(_scaled(schedule["warmup_epochs"], factor), max(stage["epochs"] - 1, 0))

@@ -11,7 +11,17 @@ from typing import Any, Final
 from longtail.config.auto import AUTO, Facts, after_overrides, choose
 from longtail.config.build import Document, build, with_options
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe, scale_epochs
-from longtail.config.schema import AUTO_LOSS, ModelConfig, Nested, RunConfig, StageConfig, flatten, merge, nested
+from longtail.config.schema import (
+    AUTO_LOSS,
+    ModelConfig,
+    Nested,
+    RunConfig,
+    StageConfig,
+    flatten,
+    merge,
+    nested,
+    section_name,
+)
 from longtail.errors import UsageError, as_usage, nearest
 
 # Options that are chosen automatically and stored in the config.yaml of every run, also by old versions.
@@ -172,7 +182,7 @@ def _lay(config: Nested, options: Mapping[str, Any]) -> Nested:
     """Lay options over a configuration, except recipe and mode, which it started from."""
     rest = {key: value for key, value in options.items() if key not in {"recipe", "mode"}}
     config = merge(config, nested(rest))
-    for stage in ("stage1", "stage2"):
+    for stage in ("stage1", "stage2", "finetune"):
         key = f"{stage}.loss.options"
         if key in rest:
             parts = {name.removeprefix(f"{key}."): value for name, value in rest.items() if name.startswith(f"{key}.")}
@@ -208,12 +218,16 @@ def complete(config: RunConfig) -> RunConfig:
         options["model.head"] = loss_class(stage.loss.name).head
     if config.training.precision == "auto":
         options["training.precision"] = fast_precision(config.training.device)
-    for number, stage in enumerate((config.stage1, config.stage2), start=1):
+    for number, stage in enumerate((config.stage1, config.stage2, config.finetune), start=1):
         if stage.loss.name == AUTO_LOSS:
             continue
-        options[f"stage{number}.loss.options"] = resolve_auto(
-            stage.loss.name, stage.loss.options, stage=number, on_features=config.is_on_features
+        options[f"{section_name(number)}.loss.options"] = resolve_auto(
+            stage.loss.name, stage.loss.options, stage=number, on_features=config.is_on_features_through(number)
         )
+    if config.finetune.epochs and config.finetune.loss.name == AUTO_LOSS and not config.is_to_be_chosen:
+        number = max(number for number in config.stages if number < 3)
+        options["finetune.loss.name"] = config.stages[number].loss.name
+        options["finetune.loss.options"] = options[f"stage{number}.loss.options"]
     return with_options(config, options)
 
 
@@ -265,15 +279,17 @@ def check_config(config: RunConfig) -> None:
         )
     if not config.stages:
         raise UsageError("no stage has any epochs: set --stage1.epochs or --stage2.epochs above 0.")
+    if list(config.stages) == [3]:
+        raise UsageError("--finetune trains on after a classifier: set --stage1.epochs above 0.")
     if model.tau and not model.standardize:
         raise UsageError("--model.tau is a part of a standardized classifier: add --model.standardize true.")
-    if model.standardize and not config.is_on_features:
+    if model.standardize and not config.is_on_features_through(min(config.stages)):
         raise UsageError(
             "--model.standardize is for a classifier on stored features: leave it out, or add --mode linear."
         )
     head: str = config.model.head
     for number, stage in config.stages.items():
-        head = _check_stage(f"stage{number}", stage, head, config.model)
+        head = _check_stage(section_name(number), stage, head, config.model)
 
 
 def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -> str:
@@ -281,6 +297,13 @@ def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -
     from longtail.data.samplers import SAMPLERS
     from longtail.losses import build_loss
 
+    if name == "finetune" and stage.train != "all":
+        raise UsageError(f"--finetune.train must be all: stages 1 and 2 train the classifier alone, got {stage.train}.")
+    if stage.cached_views and stage.augmentation is not None:
+        raise UsageError(
+            f"--{name}.augmentation changes the images of a stage that trains through the backbone: set "
+            f"--data.augmentation for those that features are stored of, or --{name}.cached_views 0."
+        )
     if stage.sampler not in SAMPLERS:
         raise UsageError(f"--{name}.sampler is unknown, {stage.sampler!r}.{nearest(stage.sampler, SAMPLERS)}")
     if stage.optimizer.layer_decay is not None and not model.name.startswith("timm:"):
@@ -303,6 +326,8 @@ def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -
     if stage.mixing == "feature-mixup" and not stage.cached_views:
         raise UsageError(f"--{name}.mixing feature-mixup mixes stored features: set --{name}.cached_views above 0.")
     stage.schedule.check(f"--{name}.schedule")
+    if stage.loss.name == AUTO_LOSS and name == "finetune":
+        return head
     if stage.loss.name == AUTO_LOSS:
         if name != "stage1" or stage.train != "classifier" or not stage.cached_views:
             raise UsageError(

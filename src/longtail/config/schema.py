@@ -42,8 +42,10 @@ EXECUTION = frozenset(_EXECUTION.split())
 
 
 MOST_EPOCHS = 1_000_000
+_WARMUP_SHARE = 0.05  # of the steps of a stage
 AUTO_LOSS = "auto"
-"""The loss of stage 1 that stands for a classifier chosen by cross-validation on stored features."""
+"""The loss of stage 1 that stands for a classifier chosen by cross-validation on stored features; of fine-tuning, that
+of the stage before."""
 
 
 class OptionGroup:
@@ -204,13 +206,14 @@ class ScheduleConfig(OptionGroup):
     """The learning rate over the epochs of a stage.
 
     Attributes:
-        name: ``multistep`` multiplies by ``factors[i]`` after ``milestones[i]`` epochs; ``cosine`` falls to zero.
+        name: ``multistep`` multiplies by ``factors[i]`` after ``milestones[i]`` epochs; ``cosine`` falls to zero;
+            ``warm-cosine`` does so with every step, after a linear warm-up over the first twentieth of all steps.
         warmup_epochs: Linear warm-up: epoch e (from 0) runs at ``lr * (e + 1) / warmup_epochs``.
         milestones: Epochs after which a factor applies, rising.
         factors: Learning rate as a multiple of the peak, one per milestone.
     """
 
-    name: Literal["constant", "multistep", "cosine"] = "constant"
+    name: Literal["constant", "multistep", "cosine", "warm-cosine"] = "constant"
     warmup_epochs: WholeNumber = 0
     milestones: list[int] = field(default_factory=list)
     factors: list[float] = field(default_factory=list)
@@ -234,19 +237,27 @@ class ScheduleConfig(OptionGroup):
         if self.milestones != sorted(self.milestones):
             raise UsageError(f"{where}.milestones must rise, got {self.milestones}.")
 
-    def learning_rate(self, peak: float, epoch: int, epochs: int) -> float:
-        """Return the learning rate of all steps of one epoch; it needs no state, also when a run is resumed.
+    def learning_rate(self, peak: float, done: float, epochs: int) -> float:
+        """Return the learning rate of a step; it needs no state, also when a run is resumed.
 
         Args:
             peak: Learning rate after warm-up.
-            epoch: Epoch index from 0.
+            done: Epochs before the step, with the share of the one under way; only ``warm-cosine`` looks at that share.
             epochs: Epochs of the stage.
 
         Example:
             >>> published = ScheduleConfig("multistep", warmup_epochs=5, milestones=[160, 180], factors=[0.1, 0.01])
             >>> [round(published.learning_rate(0.1, epoch, 200), 4) for epoch in (0, 4, 159, 160, 180)]
             [0.02, 0.1, 0.1, 0.01, 0.001]
+            >>> [round(ScheduleConfig("warm-cosine").learning_rate(1.0, done, 2), 3) for done in (0.05, 0.1, 1.05, 2)]
+            [0.5, 1.0, 0.5, 0.0]
         """
+        if self.name == "warm-cosine":
+            share = done / epochs
+            if share < _WARMUP_SHARE:
+                return peak * share / _WARMUP_SHARE
+            return peak * 0.5 * (1 + math.cos(math.pi * (share - _WARMUP_SHARE) / (1 - _WARMUP_SHARE)))
+        epoch = math.floor(done)
         if epoch < self.warmup_epochs:
             return peak * (epoch + 1) / self.warmup_epochs
         if self.name == "cosine":
@@ -264,6 +275,7 @@ class StageConfig(OptionGroup):
 
     Attributes:
         epochs: Epochs; 0 leaves the stage out.
+        epoch_share: Share of the sampler's draws that an epoch takes.
         batch_size: Images per optimizer step, over all processes together.
         sampler: ``shuffle`` (every image once an epoch) or a re-balancing strategy.
         train: ``all`` parameters, the ``classifier`` on a frozen backbone, or one ``scales`` per class (LWS).
@@ -272,12 +284,17 @@ class StageConfig(OptionGroup):
             every batch through the backbone.
         mixing: Mix images of a batch; ``feature-mixup`` mixes features instead, where ``cached_views`` are trained on.
         mixing_alpha: Parameter of the Beta distribution that mixing draws from.
+        augmentation: Random changes to a training image in this stage, where it passes images through the backbone;
+            those of ``data.augmentation`` when not given.
+        freeze_batch_norm: Normalize batches by the running statistics of the network, which stay as they are.
+        ema_decay: Decay of the moving average in this stage; that of ``training.ema_decay`` when not given.
         loss: The loss.
         optimizer: The optimizer.
         schedule: The learning-rate schedule.
     """
 
     epochs: Annotated[int, Ge(0), Le(MOST_EPOCHS)] = 0
+    epoch_share: Share = 1.0
     batch_size: Count = 64
     sampler: str = "shuffle"
     train: Literal["all", "classifier", "scales"] = "all"
@@ -285,9 +302,22 @@ class StageConfig(OptionGroup):
     cached_views: WholeNumber = 0
     mixing: Mixing = "none"
     mixing_alpha: Positive = 1.0
+    augmentation: Augmentation | None = None
+    freeze_batch_norm: bool = False
+    ema_decay: Fraction | None = None
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+
+FINETUNING = StageConfig(
+    batch_size=32,
+    augmentation="crop-flip",
+    loss=LossConfig(AUTO_LOSS),
+    optimizer=OptimizerConfig("adamw", lr=5e-4, weight_decay=0.01),
+    schedule=ScheduleConfig("warm-cosine"),
+)
+"""How all of a pretrained network trains on, after its classifier."""
 
 
 @dataclass(frozen=True)
@@ -369,6 +399,7 @@ class RunConfig(OptionGroup):
         model: Network.
         stage1: Representation learning.
         stage2: Classifier retraining on the frozen backbone; ``epochs: 0`` leaves it out.
+        finetune: A third stage, which trains all of the network from there; ``epochs: 0`` leaves it out.
         training: The loop.
     """
 
@@ -379,6 +410,7 @@ class RunConfig(OptionGroup):
     model: ModelConfig = field(default_factory=ModelConfig)
     stage1: StageConfig = field(default_factory=lambda: StageConfig(epochs=1))
     stage2: StageConfig = field(default_factory=lambda: StageConfig(train="classifier"))
+    finetune: StageConfig = field(default_factory=lambda: FINETUNING)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     @property
@@ -389,18 +421,47 @@ class RunConfig(OptionGroup):
             >>> list(RunConfig().stages)
             [1]
         """
-        return {number: stage for number, stage in ((1, self.stage1), (2, self.stage2)) if stage.epochs > 0}
+        stages = enumerate((self.stage1, self.stage2, self.finetune), start=1)
+        return {number: stage for number, stage in stages if stage.epochs > 0}
+
+    @property
+    def last_stage(self) -> StageConfig:
+        """The stage that leaves the final network."""
+        return self.stages[max(self.stages)]
 
     @property
     def is_on_features(self) -> bool:
         """Whether every stage trains on stored features, so that the backbone stays as it is throughout."""
-        stages = self.stages.values()
+        return self.is_on_features_through(max(self.stages, default=0))
+
+    def is_on_features_through(self, number: int) -> bool:
+        """Whether every stage up to one, and at least one, trains on stored features.
+
+        Args:
+            number: Of the last stage that counts.
+
+        Example:
+            >>> config = RunConfig(stage1=StageConfig(1, train="classifier", cached_views=1), finetune=StageConfig(1))
+            >>> [config.is_on_features_through(number) for number in (1, 2, 3)], config.is_on_features
+            ([True, True, False], False)
+        """
+        stages = [stage for index, stage in self.stages.items() if index <= number]
         return bool(stages) and all(stage.train != "all" and stage.cached_views > 0 for stage in stages)
 
     @property
     def is_to_be_chosen(self) -> bool:
         """Whether the classifier is still to be chosen, on the features of the training images."""
         return self.stage1.loss.name == AUTO_LOSS
+
+
+def section_name(stage: int) -> str:
+    """Return the group of options of a stage.
+
+    Example:
+        >>> section_name(1), section_name(3)
+        ('stage1', 'finetune')
+    """
+    return "finetune" if stage == 3 else f"stage{stage}"
 
 
 def defaults() -> Nested:

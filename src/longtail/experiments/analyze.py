@@ -214,10 +214,10 @@ def _directions(features: Features) -> Features:
 
 def _cloud(run: FinishedRun, weight: Features) -> dict[str, Any]:
     """Return the noise of the stage-1 loss in each logit as columns."""
-    stage1, stage2 = run.config.stage1, run.config.stage2
+    stage1 = run.config.stage1
     loss = build_loss(stage1.loss.name, run.counts, stage1.loss.options)
-    # A second stage has changed the classifier, so that the noise of the first can no longer be computed.
-    is_known = loss.needs_classifier and not stage2.epochs
+    # A later stage has changed the classifier, so that the noise of the first can no longer be computed.
+    is_known = loss.needs_classifier and max(run.config.stages) == 1
     cloud = effective_cloud(loss, weight=weight if is_known else None)
     return {"cloud_mean": cloud.mean.astype(np.float32), "cloud_spread": cloud.spread.astype(np.float32)}
 

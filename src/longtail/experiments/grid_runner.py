@@ -14,7 +14,6 @@ from rich.console import RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from longtail.config.schema import StageConfig
 from longtail.console import Interrupted, InterruptGuard, Reporter
 from longtail.device import JOBS, accelerator_name, cores, memory_budget
 from longtail.experiments.grid_plan import Grid, PlannedRun, state_of
@@ -97,7 +96,7 @@ def progress_of(run: PlannedRun) -> str:
     if not epochs:
         return "starting"
     last = epochs[-1]
-    stage: StageConfig = run.config.stage1 if last.stage == 1 else run.config.stage2
+    stage = run.config.stages[last.stage]
     return (
         f"stage {last.stage}, epoch {last.epoch}/{stage.epochs}, "
         f"loss {math.nan if last.train_loss is None else last.train_loss:.3f}, "

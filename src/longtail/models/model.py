@@ -13,6 +13,8 @@ from longtail.errors import LongtailError, nearest
 from longtail.models.backbones import build_backbone
 from longtail.models.heads import ScaledHead, build_head, classify, folded
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 class LongTailModel(nn.Module):
     """A network in two parts, so that one can be trained without the other.
@@ -40,6 +42,7 @@ class LongTailModel(nn.Module):
         self.head_name = head_name
         self.num_classes = num_classes
         self._trainable_parts: tuple[str, ...] | None = None  # of a frozen backbone; None where it is not frozen
+        self._holds_batch_norm = False
 
     @property
     def num_features(self) -> int:
@@ -93,9 +96,26 @@ class LongTailModel(nn.Module):
         self.backbone.requires_grad_(True)
         return self.train(self.training)
 
+    def freeze_batch_norm(self, frozen: bool = True) -> Self:
+        """Hold the running statistics of batch normalization, by which batches are then normalized; or undo that.
+
+        Small batches have other statistics each time. The learned scales and shifts go on training.
+
+        Example:
+            >>> model = build_model("resnet20", 10, "linear").freeze_batch_norm().train()
+            >>> model.backbone.training, {m.training for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
+            (True, {False})
+        """
+        self._holds_batch_norm = frozen
+        return self.train(self.training)
+
     def train(self, mode: bool = True) -> Self:
-        """Set training mode, except for the frozen part of the backbone, which stays in evaluation mode."""
+        """Set training mode, except for what is frozen, which stays in evaluation mode."""
         super().train(mode)
+        if self._holds_batch_norm:
+            for module in self.backbone.modules():
+                if isinstance(module, _BATCH_NORMS):
+                    module.eval()
         if self._trainable_parts is not None:
             self.backbone.eval()
             for part in self._trainable_parts:

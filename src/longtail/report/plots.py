@@ -91,11 +91,11 @@ def blank(height: int, *, left: int) -> go.Figure:
 
 
 def epoch_axis(figure: go.Figure, starts: Iterable[int], last: int) -> None:
-    """Make the horizontal axis one of epochs over all stages; where stage 2 begins is marked.
+    """Make the horizontal axis one of epochs over all stages; the end of stage 1 is marked.
 
     Args:
         figure: Changed.
-        starts: Epochs of stage 1 of each run that has a second one.
+        starts: Epochs of stage 1 of each run that has a later one.
         last: Epochs on the axis.
 
     Example:
@@ -108,7 +108,7 @@ def epoch_axis(figure: go.Figure, starts: Iterable[int], last: int) -> None:
         figure.add_vline(x=start + 0.5, line=DOTTED)
         if number == 0:
             corner = {"x": start + 0.5, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "bottom"}
-            figure.add_annotation(text="stage 2", showarrow=False, font={"size": 12, "color": MUTED}, **corner)
+            figure.add_annotation(text="stage 1 ends", showarrow=False, font={"size": 12, "color": MUTED}, **corner)
     figure.update_layout(margin={"t": 26})
     figure.update_xaxes(title="Epoch", range=[0.5 if last > 1 else 0, last + 0.5])
 

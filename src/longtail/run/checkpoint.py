@@ -41,11 +41,11 @@ def _distinct(names: list[str]) -> list[str]:
 class _Values(BaseModel):
     """The plain values of a checkpoint. An older version kept no phase, classes, updates and loss scaling."""
 
-    stage: Annotated[int, Field(ge=1, le=3)]
+    stage: Annotated[int, Field(ge=1, le=4)]
     epoch: Count
     step: Count
     history: list[EpochRow]
-    stage_results: dict[Annotated[str, Field(pattern="^stage[12]$")], dict[str, Metrics]]
+    stage_results: dict[Annotated[str, Field(pattern="^stage[123]$")], dict[str, Metrics]]
     scale: float
     data_hash: str
     seconds: dict[str, float] = {}

@@ -211,7 +211,7 @@ def _document(run: Path) -> Document:
     if not path.is_file():
         raise LongtailError(f"{run} has no {CONFIG_FILE}, so it is not a run that was started: {remedy}.")
     document = read_yaml(path, remedy)
-    options, sections = document.values, ("data", "model", "stage1", "stage2", "training")
+    options, sections = document.values, ("data", "model", "stage1", "stage2", "finetune", "training")
     if not isinstance(options, dict) or not all(isinstance(options.get(name, {}), dict) for name in sections):
         raise LongtailError(f"{path} does not hold a configuration: {remedy}.")
     return document

@@ -31,7 +31,7 @@ SQUARE: Final = 1000
 class EpochRow(BaseModel):
     """A row of the history; an entry that was not measured is None or absent."""
 
-    stage: Annotated[int, Field(ge=1, le=2)]
+    stage: Annotated[int, Field(ge=1, le=3)]
     epoch: Annotated[int, Field(ge=1)]
     progress: float | None = None
     learning_rate: float | None = None

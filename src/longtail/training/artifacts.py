@@ -70,7 +70,8 @@ def run_metrics(
     """
     seconds = {"stage1": 0.0, "stage2": 0.0} | record.seconds
     for row in record.history:
-        seconds[f"stage{row['stage']}"] += row["seconds"]
+        name = f"stage{row['stage']}"
+        seconds[name] = seconds.get(name, 0.0) + row["seconds"]
     seconds = {name: round(value, 3) for name, value in seconds.items()}
     stages = config.stages
     return {

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from longtail.config.resolve import complete
-from longtail.config.schema import AUTO_LOSS, RunConfig, StageConfig
+from longtail.config.schema import AUTO_LOSS, RunConfig, StageConfig, section_name
 from longtail.console import Bar, Interrupted, InterruptGuard, Reporter
 from longtail.data.dataset import ImageData
 from longtail.data.splits import unit_numbers
@@ -151,7 +151,8 @@ class Experiment(Callback):
         self.tracking = Tracking(config, out, self.reporter, is_main=engine.is_main)
         self.callbacks = callbacks
         self.guard = InterruptGuard()
-        self.stages, self.last_stage, self.frozen = config.stages, max(config.stages), config.is_on_features
+        self.stages, self.last_stage = config.stages, max(config.stages)
+        on_features = config.is_on_features_through(min(self.stages))
 
         choose_engine(config.training.engine, engine.device)  # refused before anything is read if it is not installed
 
@@ -165,7 +166,8 @@ class Experiment(Callback):
         describe_data(self.prepared, config.data.source, self.reporter)
         splits = self.prepared.data.splits
         decoders = {name: make_decoder(split, name, config.data) for name, split in splits.items()}
-        self.inputs = make_inputs(decoders, config.data, engine.device, self.reporter, once=self.frozen)
+        self.inputs = make_inputs(decoders, config.data, engine.device, self.reporter, once=on_features)
+        self.shown = None if on_features else config.data  # how the images of `inputs` are decoded for many epochs
 
         # Network
         self.model = self._make_model()
@@ -190,7 +192,7 @@ class Experiment(Callback):
             self.reporter,
             self.seconds,
             config.data,
-            fixed=self.frozen,
+            fixed=on_features,
             passes=sum(images.values()) + (views - 1) * images["train"],
             before=self.time.before_features,
         )
@@ -250,12 +252,13 @@ class Experiment(Callback):
         self.progress = Progress(index, epoch, step, values.get("phase", inferred))
         self.record.resume(values)
         self.engine.loss_scaling = values.get("loss_scaling", {})  # a checkpoint of an older version has none
-        if self.progress.state != "between stages":  # then its weights are those from before the next one changes it
-            set_trainable(self.model, self.stages[min(index, self.last_stage)], self.config.model)
+        for number, stage in self.stages.items():  # a stage may add to the network, before its first checkpoint
+            if number < index or (number == index and self.progress.state != "between stages"):
+                set_trainable(self.model, stage, self.config.model)
         checkpoint.load_weights(self.model, state.take("model"), f"the model {self.config.model.name!r}")
         self.model.to(self.engine.device)
-        stage = self.stages.get(index)
-        self.reporter.say(f"resuming {self.progress.describe(0 if stage is None else stage.epochs)}")
+        epochs = self.stages[index].epochs if index in self.stages else 0
+        self.reporter.say(f"resuming {self.progress.describe(epochs)}")
 
     # --- train -------------------------------------------------------------------------------------------------------
 
@@ -271,7 +274,8 @@ class Experiment(Callback):
                 self.evaluate(index)
                 if self.engine.is_main:  # what another stage 2 can start from
                     self._save_model(index, self.out / stage_name(index))
-                self.save_checkpoint(Progress(self.last_stage, state="between stages"))
+                following = min(number for number in self.stages if number > index)
+                self.save_checkpoint(Progress(following, state="between stages"))
         if self.config.model.tau:
             adjust_head(self.model, self.config.model.tau, self.prepared.counts, self.record.scale)
 
@@ -280,7 +284,7 @@ class Experiment(Callback):
         config, prepared = self.config, self.prepared
         split = prepared.data.splits["train"]
         units = unit_numbers(split, config.data.group_column)
-        asked = {section: asdict(config)[section] for section in ("model", "stage1", "stage2")}
+        asked = {section: asdict(config)[section] for section in ("model", "stage1", "stage2", "finetune")}
         seconds = seconds_to_choose(len(split), self.model.num_features, prepared.counts.num_classes)
         enough = can_choose(split.labels, prepared.counts, units, config.training.seed)
         if enough and seconds <= LONGEST_CHOICE:
@@ -319,9 +323,20 @@ class Experiment(Callback):
 
     def _stored_views(self, index: int, stage: StageConfig) -> StoredFeatures:
         """Return the features that a stage trains on; those of evaluation, where images are not augmented."""
-        if stage.cached_views == 1 and self.frozen and self.config.data.augmentation == "none":
+        plain = self.config.data.augmentation == "none" and stage.cached_views == 1
+        if plain and self.config.is_on_features_through(index):
             return self.features.plain("train")
         return self.features.views(index, stage.cached_views, self.config.training.seed, self._stop)
+
+    def _show_images(self, stage: StageConfig) -> None:
+        """Decode the images for a stage that sees them in each epoch, augmented as it asks for."""
+        data = self.config.data
+        data = data if stage.augmentation is None else replace(data, augmentation=stage.augmentation)
+        if data != self.shown:
+            self.inputs.clear()  # makes room
+            decoders = {name: make_decoder(split, name, data) for name, split in self.prepared.data.splits.items()}
+            self.inputs |= make_inputs(decoders, data, self.engine.device, self.reporter)
+            self.shown = data
 
     def train_stage(self, index: int, stage: StageConfig) -> None:
         """Train one stage from its start, or from the checkpoint within it."""
@@ -332,13 +347,17 @@ class Experiment(Callback):
             torch.manual_seed(step_seed(training.seed, index, 1))  # what is drawn anew has a seed for each stage
             set_trainable(self.model, stage, self.config.model)
         self.model.to(self.engine.device)
-        if training.ema_decay is not None:
-            self.average = MovingAverage(self.model, training.ema_decay)
-        inputs: Inputs[Any] = self.inputs["train"]
+        decay = training.ema_decay if stage.ema_decay is None else stage.ema_decay
+        if decay is not None:
+            self.average = MovingAverage(self.model, decay)
+        inputs: Inputs[Any]
         if stage.cached_views:
             inputs = stored = self._stored_views(index, stage)
             if isinstance(self.model.head, StandardizedHead) and state is None and index == min(self.stages):
                 self.model.head.start_from(stored.features[0], stored.labels)
+        else:
+            self._show_images(stage)
+            inputs = self.inputs["train"]
         work = build_stage(
             self.engine,
             stage,
@@ -405,7 +424,7 @@ class Experiment(Callback):
         every, epoch, last = self.config.training.validate_every, row["epoch"], row["epoch"] == stage.epochs
         if "validation" in self.inputs and (last or (every and epoch % every == 0)):
             network = self.model if self.average is None else self.average.network
-            summary = self._measure("validation", network).summary
+            summary = self._measure("validation", network, stage.index).summary
             row["validation_loss"] = summary["nll"]
             row["validation_accuracy"] = summary["accuracy"]
             row["validation_balanced_accuracy"] = summary["balanced_accuracy"]
@@ -437,7 +456,7 @@ class Experiment(Callback):
         """Evaluate the network on the validation and test splits after a stage, and report the figures."""
         last = index == self.last_stage
         results: dict[str, Evaluation] = {
-            name: self._measure(name, self.model, keep_predictions=last and name == "test")
+            name: self._measure(name, self.model, index, keep_predictions=last and name == "test")
             for name in ("validation", "test")
             if name in self.inputs
         }
@@ -455,15 +474,16 @@ class Experiment(Callback):
             self.save_checkpoint(Progress(index + 1, state="trained"))
             self.progress = Progress(index + 1, state="evaluated")
 
-    def _measure(self, name: str, model: LongTailModel, *, keep_predictions: bool = False) -> Evaluation:
-        """Evaluate a network on a split, on stored features where no stage trains the backbone."""
-        inputs: Inputs[Any] = self.features.plain(name) if self.frozen else self.inputs[name]
+    def _measure(self, name: str, model: LongTailModel, stage: int, *, keep_predictions: bool = False) -> Evaluation:
+        """Evaluate a network after a stage on a split, on stored features while no stage has trained the backbone."""
+        on_features = self.config.is_on_features_through(stage)
+        inputs: Inputs[Any] = self.features.plain(name) if on_features else self.inputs[name]
         begun = time.perf_counter()
         self.engine.share_buffers(model)
         split = self.prepared.data.splits[name]
         result = evaluate(
             self.engine,
-            Classifier(model) if self.frozen else model,
+            Classifier(model) if on_features else model,
             inputs,
             num_images=len(split),
             counts=self.prepared.counts,
@@ -489,7 +509,7 @@ class Experiment(Callback):
             raise LongtailError(
                 f"the weights are no longer finite numbers after epoch {progress.epoch}, step {progress.step} of stage "
                 f"{progress.stage}; the checkpoint before is kept: train with a lower "
-                f"--stage{progress.stage}.optimizer.lr or a --training.clip_norm."
+                f"--{section_name(progress.stage)}.optimizer.lr or a --training.clip_norm."
             )
         sums: dict[str, Tensor] = {}  # of the epoch under way
         if stage is not None and progress.step:

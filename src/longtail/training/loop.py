@@ -36,7 +36,7 @@ class Progress:
     """The position of training.
 
     Attributes:
-        stage: 1 or 2, the stage under way; between stages the following one, and 1 more than the last one after it.
+        stage: Number of the stage under way; between stages the following one, and 1 more than the last one after it.
         epoch: Finished epochs of that stage.
         step: Finished steps of its next epoch.
         state: The same in words.
@@ -213,9 +213,9 @@ class StageRun:
         sampler: The order of the rows.
         batch_size: Rows per step over all processes.
         epochs: Epochs of the stage.
-        learning_rate: From an epoch, counted from 0, to its learning rate.
+        learning_rate: From the epochs before a step, the share of the one under way included, to its learning rate.
         seed: Seed words of the stage, for example ``(seed, stage)``.
-        index: 1 or 2.
+        index: Number of the stage.
         mixer: Mixing of a batch of network inputs, or None.
         pasted: Draws the second batch of a mixer that needs one (CMO), or None.
         callbacks: Hooks into the loop, called in their order.
@@ -234,7 +234,7 @@ class StageRun:
     sampler: EpochSampler
     batch_size: int
     epochs: int
-    learning_rate: Callable[[int], float]
+    learning_rate: Callable[[float], float]
     seed: tuple[int, ...]
     index: int = 1
     mixer: Mixer | None = None
@@ -271,8 +271,6 @@ def train_epoch(stage: StageRun, epoch: int, first_step: int = 0, sums: Tensor |
     engine, loss, optimizer = stage.engine, stage.loss, stage.optimizer
     local = engine.local_batch_size(stage.batch_size)
     learning_rate = stage.learning_rate(epoch)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group.get("lr_scale", 1.0)
     stage.sampler.set_epoch(epoch)
     stage.sampler.progress = epoch / stage.epochs
     meter = stage.meter = Meter(engine.device, asynchronous=engine.asynchronous, sums=sums if engine.is_main else None)
@@ -286,7 +284,10 @@ def train_epoch(stage: StageRun, epoch: int, first_step: int = 0, sums: Tensor |
     trainable = [parameter for parameter in stage.model.parameters() if parameter.requires_grad]
     stage.network.train()
     for step, batch in enumerate(stage.inputs.batches(rows, local), start=first_step):
-        loss.progress = min((epoch + step / steps) / stage.epochs, 1.0)
+        done = epoch + step / steps
+        loss.progress, learning_rate = min(done / stage.epochs, 1.0), stage.learning_rate(done)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * group.get("lr_scale", 1.0)
         for callback in stage.callbacks:
             callback.on_step_begin(stage, Progress(stage.index, epoch, step))
         seed = step_seed(*stage.seed, epoch, step)

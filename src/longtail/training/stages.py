@@ -1,4 +1,4 @@
-"""Stage 1 and stage 2 of a run: where each begins, what it trains with, and the class prior that it leaves."""
+"""The stages of a run: where each begins, what it trains with, and the class prior that it leaves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longtail.config.schema import Mixing, ModelConfig, OptimizerConfig, RunConfig, StageConfig
+from longtail.config.schema import Mixing, ModelConfig, OptimizerConfig, RunConfig, StageConfig, section_name
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.samplers import build_sampler, class_probabilities
 from longtail.data.transforms import mixing
@@ -84,9 +84,11 @@ def set_trainable(model: LongTailModel, stage: StageConfig, config: ModelConfig)
     Args:
         model: The network, changed in place.
         stage: ``train`` says all, classifier or scales.
-        config: Of the network: which parts of the backbone stage 1 trains, and whether it has adapters.
+        config: Of the network: which parts of the backbone are trained with it, and whether it has adapters.
     """
+    model.freeze_batch_norm(stage.freeze_batch_norm)
     if stage.train == "all":
+        model.head.requires_grad_(True)
         if config.trainable:
             model.freeze_backbone(keep=config.trainable)
         else:
@@ -157,7 +159,7 @@ def build_stage(
     Args:
         engine: Device, precision, processes.
         stage: The stage's configuration; the model is frozen accordingly already.
-        index: 1 or 2.
+        index: 1, 2 or 3.
         model: The network, on the device.
         counts: Training images per class.
         labels: Labels of the training split, shape (N,).
@@ -167,8 +169,15 @@ def build_stage(
     seed, training = engine.config.seed, engine.config
     loss = make_loss(stage, counts, model).to(engine.device)
     wrapped, optimizer = engine.prepare(network or model, make_optimizer(stage.optimizer, model))
-    draw = partial(build_sampler, labels=labels, class_counts=counts, rank=engine.rank, world_size=engine.world_size)
-    remedies = [f"a lower --stage{index}.optimizer.lr"]
+    draw = partial(
+        build_sampler,
+        labels=labels,
+        class_counts=counts,
+        num_samples=max(1, round(stage.epoch_share * len(labels))),
+        rank=engine.rank,
+        world_size=engine.world_size,
+    )
+    remedies = [f"a lower --{section_name(index)}.optimizer.lr"]
     remedies += ["--training.clip_norm 1"] if training.clip_norm is None else []
     remedies += ["--training.precision fp32"] if training.precision != "fp32" else []
     return StageRun(
@@ -193,7 +202,7 @@ def build_stage(
 
 def trained_prior(config: RunConfig, counts: ClassCounts) -> Literal["train", "uniform"]:
     """Return the mix that the probabilities of a finished run assume, by its last stage; see :func:`assumed_prior`."""
-    return assumed_prior(config.stage2 if config.stage2.epochs else config.stage1, counts, tau=config.model.tau)
+    return assumed_prior(config.last_stage, counts, tau=config.model.tau)
 
 
 def assumed_prior(stage: StageConfig, counts: ClassCounts, tau: float = 0.0) -> Literal["train", "uniform"]:

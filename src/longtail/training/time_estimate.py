@@ -118,6 +118,8 @@ class TimeKeeper(Callback):
         evaluated = sum(count for split, count in self.images.items() if split != "train")
         features, training = rate * (missing + evaluated), 0.0
         for stage in self.config.stages.values():
+            if stage.train == "all":  # said anew by its first steps
+                continue
             if self.config.is_to_be_chosen:
                 training += seconds_to_choose(self.images["train"], self.model.num_features, self.counts.num_classes)
             elif stage.cached_views:
@@ -132,7 +134,9 @@ class TimeKeeper(Callback):
     def on_step_end(self, stage: StageRun, progress: Progress) -> None:
         """Measure the first steps of a stage that trains through the backbone."""
         done = progress.epoch * stage.steps + progress.step
-        if self.estimate is not None:
+        ahead = [later for number, later in self.config.stages.items() if number > stage.index]
+        is_small = self.config.stages[stage.index].cached_views and any(later.train == "all" for later in ahead)
+        if self.estimate is not None or is_small:
             return
         if not self._first:  # the first step warms up
             self._begun, self._first = time.perf_counter(), done

@@ -92,12 +92,12 @@ class Tracking(Callback):
 
     def on_epoch_end(self, stage: StageRun, row: dict[str, Any]) -> None:
         """Log the line of an epoch."""
-        before = self.config.stage1.epochs if stage.index == 2 else 0
+        before = sum(each.epochs for number, each in self.config.stages.items() if number < stage.index)
         self.log(row, step=before + row["epoch"])
 
     def on_run_end(self, metrics: dict[str, Any]) -> None:
         """Log the figures of the finished run."""
-        self.log(final_figures(metrics), step=self.config.stage1.epochs + self.config.stage2.epochs)
+        self.log(final_figures(metrics), step=sum(stage.epochs for stage in self.config.stages.values()))
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
         """Log the numbers among some values.

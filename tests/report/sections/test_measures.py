@@ -95,7 +95,7 @@ def test_stage_2_is_marked_and_colors_are_those_of_the_theme(make_run, record):
             for trace in drawing.figure.data:
                 assert {trace.line.color or trace.marker.color} <= light_colors
     marks = [note.text for note in sections["gradients"].drawings[0].figure.layout.annotations]
-    assert "stage 2" in marks
+    assert "stage 1 ends" in marks
 
 
 def test_the_gradient_that_is_left_is_one_minus_p_on_a_logarithmic_axis(make_run, record):
