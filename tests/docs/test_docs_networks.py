@@ -1,12 +1,19 @@
-"""The table of networks in the documentation is the one in the package."""
+"""The table of networks in the documentation is the one in the package, with the rates that were measured."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from longtail.models.candidate_networks import CANDIDATE_NETWORKS, CandidateNetwork
 
-PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, MEASURED = DOCS / "networks.md", DOCS / "performance" / "networks.json"
+
+
+def rates(name: str) -> list[float]:
+    rows = json.loads(MEASURED.read_text(encoding="utf-8"))
+    return [each["ours"] for each in rows if each["name"].startswith(f"features by {name}, ")]
 
 
 def row(network: CandidateNetwork) -> str:
@@ -20,6 +27,7 @@ def row(network: CandidateNetwork) -> str:
         f"{network.megabytes:.0f} MB",
         str(network.native_size),
         f"{sizes}; {first}, {second}, ...",
+        " / ".join(f"{rate:,.0f}" for rate in rates(network.name)),
     )
     return f"| {' | '.join(cells)} |"
 
