@@ -46,7 +46,7 @@ from longtail.training.prepared_data import make_decoder, make_inputs, prepare_d
 
 Arrays = dict[str, Any]
 COLUMNS = ("set", "classifier", "seed", "accuracy", "balanced_accuracy", "many", "medium", "few", "seconds", "chosen")
-CANDIDATE_COLUMNS = (*COLUMNS, "folds", "cross_validated", "above", "above_error")
+CANDIDATE_COLUMNS = (*COLUMNS, "folds", "cross_validated", "behind", "behind_error", "above", "above_error")
 REPLICATES = 400  # of the bootstrap
 REGULARIZATION = {"images": (0.001, 0.01), "table": (0.1, 1.0)}  # C of logistic regression
 
@@ -202,6 +202,7 @@ def compare(name: str, arrays: Arrays, seed: int, *, every: bool = False) -> Ite
         rate = candidate.lr * rows.shape[1] ** 0.5
         values = line(f"{candidate.name}, rate {rate:.2g}", answers, each_seconds, candidate.title)
         values |= {"folds": candidate.folds, "cross_validated": round(candidate.balanced_accuracy, 4)}
+        values |= {"behind": candidate.behind, "behind_error": candidate.behind_error}
         yield values | {"above": round(gain, 4), "above_error": round(error, 4)}
 
 

@@ -15,6 +15,7 @@ Seconds are of processor time, of one core; those of features follow from a meas
 from __future__ import annotations
 
 import argparse
+import csv
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,33 @@ def main() -> int:
             rows += [_row(name, shown, augmented, line) for line in on_views(augmented, portfolios)]
     add_rows(rows, flags.csv, COLUMNS, of=COLUMNS[:5])
     rows_to_json(flags.json, rows)
+    print("\n".join(summary(flags.csv)))
     return 0
+
+
+def summary(file: Path) -> Iterator[str]:
+    """Yield the lines of a Markdown table: balanced accuracy in % of each presentation, and its deviation."""
+    found: dict[tuple[str, ...], dict[str, list[dict[str, str]]]] = {}
+    with file.open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            which = found.setdefault(tuple(row[key] for key in ("set", "size", "fit", "views", "judged")), {})
+            which.setdefault(row["classifier"], []).append(row)
+    yield "| set | pixels | fit | views | judged on | images/s | seconds | logistic regression | chosen |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for key, classifiers in found.items():
+        balanced = {
+            name: 100 * np.array([float(row["balanced_accuracy"]) for row in rows])
+            for name, rows in classifiers.items()
+        }
+        chosen, first = balanced.pop("portfolio"), classifiers["portfolio"][0]
+        plain = max(balanced.values(), key=np.mean)
+        cells = [f"{values.mean():.1f}{_spread(values)}" for values in (plain, chosen)]
+        time_of = [first["images_per_second"], f"{float(first['features_seconds']):.0f}"]
+        yield f"| {' | '.join([*key, *time_of, *cells])} |"
+
+
+def _spread(values: Any) -> str:
+    return f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
 
 
 def _row(name: str, shown: Presentation, arrays: Arrays, line: dict[str, Any]) -> dict[str, Any]:
