@@ -91,7 +91,7 @@ def test_the_british_spelling_of_a_command_stays(cli: Cli) -> None:
 
 def test_the_help_of_train_explains_what_people_need_and_all_options_on_request(cli: Cli) -> None:
     short, text = cli("train", "--help").out, cli("train", "--help-all").out
-    assert len(re.findall(r"^  --", short, re.MULTILINE)) == 28 + 2  # and --help, --help-all
+    assert len(re.findall(r"^  --", short, re.MULTILINE)) == 31 + 2  # and --help, --help-all
     assert "--training.clip_norm" not in short
     for option in ("--data.imbalance_profile", "--stage2.schedule.warmup_epochs", "--training.clip_norm", "--epochs"):
         assert option in text

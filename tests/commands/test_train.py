@@ -490,3 +490,30 @@ def test_the_table_says_how_many_images_are_judged(train: Cli, cli: Cli, make_fo
 def test_folds_that_make_no_sense(train: Cli, tmp_path: Path, options: list[str], sentence: str) -> None:
     assert sentence in train("digits", *options).complaint
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ["ten", "-5m", "0", "1.5h", ""])
+def test_a_time_limit_is_a_duration(cli: Call, text: str, tmp_path: Path) -> None:
+    shown = cli("train", "digits", "--out", str(tmp_path / "run"), f"--time-limit={text}")
+    assert shown.status == 2
+    assert "--time-limit" in shown.complaint
+
+
+def test_a_time_limit_is_for_one_run(cli: Call, tmp_path: Path) -> None:
+    shown = cli("train", "digits", "--out", str(tmp_path / "run"), "--time-limit", "9m", "--folds", "3")
+    assert shown.status == 2
+    assert "--folds" in shown.complaint
+
+
+def test_a_dry_run_prints_candidates_and_time_and_writes_nothing(
+    cli: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "run"
+    words = ["--mode", "linear", "--data.image_size", "32", "--imbalance-ratio", "10"]
+    shown = cli("train", "digits", "--dry-run", "--out", str(out), *words)
+    assert shown.status == 0
+    assert "at 32 px" in shown.out
+    assert "logit-adjustment" in shown.out
+    assert "expected" in shown.out
+    assert not list(tmp_path.iterdir())

@@ -93,6 +93,32 @@ def test_a_network_of_ones_own_is_pretrained_where_its_weights_are_on_the_machin
     assert choose(replace(offline, cached=frozenset({"timm:resnet50"})), model="timm:resnet50")[0]["mode"] == "linear"
 
 
+def test_without_a_time_limit_only_what_the_images_raise_is_compared() -> None:
+    assert build(choose(PHOTOS)[0]).search == RunConfig().search
+    long = replace(PHOTOS, elongated=0.5, candidates=("timm:resnet50", PACKAGED))
+    search = build(choose(long)[0]).search
+    assert (search.fits, search.networks) == (["crop", "pad", "stretch"], [PACKAGED, "timm:resnet50"])
+    assert (search.sizes, search.finetuning) == ([], False)
+    assert "crop, pad or stretch" in outline(replace(build(choose(long)[0]), reasons=choose(long)[1]))[1]
+
+
+def test_a_time_limit_opens_the_size_and_fine_tuning() -> None:
+    search = build(choose(PHOTOS, time_limit=600.0)[0]).search
+    assert (search.sizes, search.finetuning) == ([96, 128, 160, 224], True)
+    assert not choose(PHOTOS, time_limit=600.0, mode="linear")[0]["search"]["finetuning"]
+    values, choices = choose(PHOTOS, time_limit=600.0)
+    assert "96, 128, 160 or 224 pixels" in outline(replace(build(values), reasons=choices))[1]
+
+
+def test_what_the_user_gives_is_not_compared() -> None:
+    facts = replace(PHOTOS, elongated=0.5, candidates=(PACKAGED, "timm:resnet50"))
+    given = {"data.image_size", "data.fit", "model.name"}
+    search = build(choose(facts, image_size=128, model=PACKAGED, given=given, time_limit=600.0)[0]).search
+    assert (search.networks, search.sizes, search.fits) == ([], [], [])
+    config = read("digits", "--out", "x", "--mode", "linear", "--data.image_size", "64", "--training.time_limit", "600")
+    assert (config.search.sizes, config.training.time_limit) == ([], 600.0)
+
+
 def test_what_the_user_chooses_is_kept_and_said() -> None:
     values, choices = choose(PHOTOS, recipe="images/gcl", mode="finetune", model="timm:resnet50", epochs=3)
     assert (values["model"]["name"], values["mode"], values["recipe"]) == ("timm:resnet50", "finetune", "images/gcl")
@@ -202,12 +228,14 @@ def test_a_file_of_some_options_is_completed_as_those_options_on_the_command_lin
 def test_what_was_chosen_on_one_machine_is_not_chosen_again_on_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepared_data, "inspect_environment", lambda _: (replace(PHOTOS, gpu="H", hub=True), None))
+    monkeypatch.setattr(
+        prepared_data, "inspect_environment", lambda *_, **__: (replace(PHOTOS, gpu="H", hub=True), None)
+    )
     made = read("digits", "--out", "run")
     assert (made.model.name, made.mode) == (STRONG, "finetune")
     assert made.training.precision != "auto"
     write_yaml(tmp_path / "config.yaml", asdict(made))
-    monkeypatch.setattr(prepared_data, "inspect_environment", lambda _: pytest.fail("the images were looked at"))
+    monkeypatch.setattr(prepared_data, "inspect_environment", lambda *_, **__: pytest.fail("the images were looked at"))
     monkeypatch.setattr("longtail.device.fast_precision", lambda _: pytest.fail("a precision was chosen"))
     again = read("--out", "run", "--config", str(tmp_path / "config.yaml"))
     assert asdict(again) == asdict(made) | {"reasons": []}

@@ -6,13 +6,15 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
+from rich.prompt import Confirm
 from rich.table import Table
 from rich.text import Text
 
@@ -202,9 +204,10 @@ def _sentence(choice: Choice, config: RunConfig) -> str:
     first, second, model = config.stage1, config.stage2, config.model
     if choice.option == "model.name":
         weights = "" if model.pretrained or config.mode == "scratch" else ", without pretrained weights"
-        chosen = f"backbone: {model.name}{weights}"
+        chosen = f"backbone: {_any_of(config.search.networks) or model.name}{weights}"
     elif choice.option == "data.image_size":
-        chosen = f"image size: {config.data.image_size} pixels{_FITS[config.data.fit]}"
+        fit = f", {_any_of(config.search.fits)}" if config.search.fits else _FITS[config.data.fit]
+        chosen = f"image size: {_any_of(config.search.sizes) or config.data.image_size} pixels{fit}"
     elif choice.option == "recipe":
         recipe = load_recipe(config.recipe).config if config.recipe in list_recipes() else None
         is_published = recipe is None or recipe["stage1"]["loss"]["name"] == first.loss.name
@@ -215,6 +218,12 @@ def _sentence(choice: Choice, config: RunConfig) -> str:
     else:
         chosen = f"{'training' if choice.option == 'mode' else choice.option}: {choice.value}"
     return f"{chosen} ({choice.reason or 'yours'})"
+
+
+def _any_of(values: Sequence[str] | Sequence[int]) -> str:
+    """List what is still to be compared: "96, 128 or 160"."""
+    *others, last = map(str, values or [""])
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _stage(stage: StageConfig) -> str:
@@ -247,6 +256,14 @@ def outlines(runs: Mapping[str, RunConfig]) -> list[str]:
         for line in dict.fromkeys(line for lines in summaries.values() for line in lines)
     }
     return [line if len(names) == len(runs) else f"{', '.join(names)}: {line}" for line, names in owners.items()]
+
+
+def ask_on_terminal() -> Callable[[str], bool] | None:
+    """Return a function that asks the user a question, to be answered with yes or no; None without a terminal."""
+    console = Console(stderr=True)
+    if not (console.is_terminal and sys.stdin.isatty()):
+        return None
+    return partial(Confirm.ask, console=console, default=False)
 
 
 PAGE = (".html", ".htm")

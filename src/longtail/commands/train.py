@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -46,6 +48,9 @@ def train(
     config: Annotated[str, "FILE"] | None = None,
     epochs: Count | None = None,
     batch_size: Count | None = None,
+    time_limit: Annotated[str, "TIME"] | None = None,
+    dry_run: bool = False,
+    download: bool = False,
     quiet: bool = False,
     options: Annotated[Mapping[str, Any], RunOptions(shown=SHOWN)],
 ) -> int:
@@ -53,7 +58,8 @@ def train(
 
     Usage:
         longtail train SOURCE --out RUN [--recipe NAME] [--mode linear|finetune|lora|scratch]
-            [--imbalance-ratio 100] [--epochs N] [--batch-size N] [--seed N] [--folds N] [--any.option VALUE]
+            [--time-limit 10m] [--dry-run] [--imbalance-ratio 100] [--epochs N] [--batch-size N] [--seed N] [--folds N]
+            [--any.option VALUE]
         longtail train --resume RUN [--moved-to SOURCE]
 
     Args:
@@ -64,11 +70,16 @@ def train(
         config: options in a file, such as the configuration of another run
         epochs: epochs of stage 1; the rest scales with it
         batch_size: images per step, in both stages
+        time_limit: time for the whole command, such as 10m or 1h30m; image size, network and classifier follow from it
+        dry_run: print what would be compared and trained, and how long it would take
+        download: compare pretrained networks too that have to be fetched
         quiet: print errors and the result only
         options: options of the run by dotted name
     """
+    begun = time.monotonic()
     if resume is not None:
         given = {"source": source, "out": out, "config": config, "epochs": epochs, "batch_size": batch_size, **options}
+        given |= {"time_limit": time_limit, "dry_run": dry_run, "download": download}
         other = next((name for name, value in given.items() if value), None)
         if other is not None:
             word = repr(source) if other == "source" else SHORT.get(other, option_flag(other))
@@ -76,11 +87,49 @@ def train(
         return resume_command(resume, moved_to=moved_to, quiet=quiet)
     if moved_to is not None:
         raise UsageError("--moved-to is only for --resume RUN: add --resume, or leave --moved-to out.")
-    if out is None:
+    if out is None and not dry_run:
         raise UsageError("--out RUN is required.")
-    layout.refuse_existing(Path(out))  # before any image is looked at
-    run, images = requested_run(source, config=config, epochs=epochs, batch_size=batch_size, options=options)
-    return train_command(run, out, source=images, quiet=quiet)
+    if out is not None:
+        layout.refuse_existing(Path(out))  # before any image is looked at
+    if time_limit is not None:
+        options = {**options, "training.time_limit": seconds_of(time_limit)}
+    run, images = requested_run(
+        source, config=config, epochs=epochs, batch_size=batch_size, options=options, download=download
+    )
+    if run.training.time_limit is not None and run.data.is_cross_validation:
+        raise UsageError("--time-limit is for one run: leave it or --folds out.")
+    if out is None or dry_run:
+        return dry_run_command(run, source=images)
+    return train_command(run, out, source=images, quiet=quiet, begun=begun)
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of a duration such as ``10m``, ``1h30m``, ``90s`` or ``90``.
+
+    Raises:
+        UsageError: It is not one.
+
+    Example:
+        >>> seconds_of("1h30m"), seconds_of("90")
+        (5400.0, 90.0)
+    """
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
+    seconds = sum(int(part) * unit for part, unit in zip(match.groups("0"), (3600, 60, 1), strict=True)) if match else 0
+    if not seconds:
+        raise UsageError(f"--time-limit takes a duration such as 10m, 1h30m or 90s, got {text!r}.")
+    return float(seconds)
+
+
+def dry_run_command(config: RunConfig, *, source: ImageData | None = None) -> int:
+    """Print what would be compared and trained, and how long that would take; return the exit status."""
+    from longtail.models.timm import require_weights
+    from longtail.training.dry_run import describe_plan
+
+    if config.model.pretrained and not config.model.weights:
+        require_weights(config.model.name, adapters=config.model.adapter != "none")
+    for line in [*output.outline(config), *describe_plan(config, Reporter(), source)]:
+        output.print_line(line)
+    return 0
 
 
 def requested_run(
@@ -90,6 +139,7 @@ def requested_run(
     epochs: int | None = None,
     batch_size: int | None = None,
     options: Mapping[str, Any],
+    download: bool = False,
 ) -> tuple[RunConfig, ImageData | None]:
     """Return the configuration that the arguments of ``longtail train`` ask for; see there.
 
@@ -111,11 +161,13 @@ def requested_run(
     if is_automatic(given.get("recipe", ""), file):
         from longtail.training.prepared_data import inspect_environment  # seconds of import, with torch
 
-        facts, images = inspect_environment(first)
+        facts, images = inspect_environment(first, download=download, ask=output.ask_on_terminal())
     return resolve(given, file=file, epochs=epochs, batch_size=batch_size, facts=facts), images
 
 
-def train_command(config: RunConfig, out: str, *, source: ImageData | None = None, quiet: bool = False) -> int:
+def train_command(
+    config: RunConfig, out: str, *, source: ImageData | None = None, quiet: bool = False, begun: float | None = None
+) -> int:
     """Train into a new folder, then write the report; return the exit status."""
     from longtail.experiments.folds import start_folds
     from longtail.models.timm import require_weights
@@ -124,7 +176,7 @@ def train_command(config: RunConfig, out: str, *, source: ImageData | None = Non
     if config.model.pretrained and not config.model.weights:  # before an image is read
         require_weights(config.model.name, adapters=config.model.adapter != "none")
     reporter = Reporter(quiet=quiet)
-    start = start_folds if config.data.is_cross_validation else start_run
+    start = start_folds if config.data.is_cross_validation else partial(start_run, begun=begun)
     return _finish_training(partial(start, config, Path(out), reporter, source=source), config, out, reporter)
 
 

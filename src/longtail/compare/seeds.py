@@ -12,6 +12,7 @@ from longtail.config.schema import EXECUTION, flatten
 from longtail.data.sources.registry import last_name
 from longtail.formatting import percent
 from longtail.run.result import RunResult
+from longtail.run.search import as_asked
 
 SEEDS = frozenset({"seed", "subset_seed", "split_seed"})
 
@@ -156,10 +157,9 @@ def row_names(runs: Sequence[RunResult]) -> list[str]:
 def identity(run: RunResult) -> dict[str, str]:
     """The options of a run that tell its configuration from others, by dotted name and written as JSON.
 
-    Where the classifier was chosen these are the options that left it open: each seed chooses for itself.
+    Where something was chosen these are the options that left it open: each seed chooses for itself.
     """
-    asked = {} if run.portfolio is None else run.portfolio.asked
-    options = json_options({**run.config, **asked})
+    options = json_options(as_asked(run.config, run.portfolio, run.search))
     return {key: value for key, value in options.items() if key.rsplit(".", 1)[-1] not in SEEDS | EXECUTION}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,8 @@ PORTFOLIO = "images/portfolio"
 BALANCED = 2.0  # below this ratio, the methods for long tails have nothing to improve
 TINY = 40  # pixels; a pretrained network would be shown mostly scaling
 FEW_TO_FINETUNE = 1000  # images
+SMALLER = (96, 128, 160)  # pixels; sizes below the usual one that are tried where time is limited
+MANY_ELONGATED = 0.25  # share of the images from which it matters how they become square
 FEWEST_TO_CHOOSE = 60  # images; of fewer, too few can be held out
 STEPS = 3000  # optimizer steps that a linear classifier gets, as far as its epochs stay reasonable
 FROM_NOTHING = 100_000  # images that a network without weights is shown on a CPU: half an hour on one core
@@ -41,6 +44,8 @@ class Facts:
         packaged: Whether the weights of :data:`PACKAGED` are installed.
         hub: Whether a hub of weights can be reached.
         cached: Other networks whose weights are on this machine.
+        candidates: Networks that may be compared on the images.
+        elongated: Share of the images whose longer side is at least a third longer than the shorter one.
     """
 
     images: int
@@ -51,6 +56,8 @@ class Facts:
     packaged: bool = False
     hub: bool = False
     cached: frozenset[str] = frozenset()
+    candidates: tuple[str, ...] = ()
+    elongated: float = 0.0
 
     def has(self, name: str) -> bool:
         """Whether the weights of a network are on this machine, or can be fetched."""
@@ -76,6 +83,8 @@ def choose(
     image_size: int | None = None,
     epochs: int | None = None,
     leaves_loss_open: bool = True,
+    given: Collection[str] = (),
+    time_limit: float | None = None,
 ) -> tuple[Nested, list[Choice]]:
     """Choose backbone, image size, method, epochs and batch, unless they are given.
 
@@ -87,6 +96,8 @@ def choose(
         image_size: The user's size in pixels.
         epochs: The user's epochs of stage 1.
         leaves_loss_open: Whether the loss may be chosen too.
+        given: Dotted names of all options that the user gave.
+        time_limit: Seconds that the command may take, if they are limited.
 
     Returns:
         The nested configuration, and a choice for each of :data:`TOPICS`.
@@ -118,6 +129,7 @@ def choose(
         side, fits = (32, "") if facts.side <= TINY else (LIGHT_SIDE, "twice ")
         fits += "that of the CIFAR networks"
         config["data"] |= {"image_size": image_size or side, "resize": None, "augmentation": "crop-flip"}
+    config["search"] |= _to_compare(facts, config, given, time_limit, with_mode=not mode)
     why_size = "" if image_size else f"{fits}; yours have a median shorter side of {facts.side}"
     short = ", kept short without a GPU" if how == "scratch" and not facts.gpu else ""
     reasons = (why_name, why_size, why_how, why_method, f"{facts.images:,} training images{short}")
@@ -127,6 +139,37 @@ def choose(
         by: ChosenBy = "user" if not reason else "recipe" if is_published else "auto"
         choices.append(Choice(option, values[option], reason, by))
     return config, choices
+
+
+def _to_compare(
+    facts: Facts, config: Nested, given: Collection[str], time_limit: float | None, *, with_mode: bool
+) -> Nested:
+    """Return what is compared on a sample of the images before the run: nothing but what the user leaves open.
+
+    Without a time limit, the size is what the network was trained on: more pixels are hardly ever worse. With one, as
+    many pixels as there is time for.
+
+    Args:
+        facts: Images, device and weights at hand.
+        config: The configuration so far.
+        given: Dotted names of all options that the user gave.
+        time_limit: Seconds that the command may take, if they are limited.
+        with_mode: Whether how much of the network is trained is open too.
+    """
+    data, is_chosen = config["data"], config["recipe"] == PORTFOLIO
+    if config["mode"] != "linear" or not config["model"]["name"].startswith("timm:"):
+        return {}
+    of_network = {"model.name", "data.mean", "data.std", "data.interpolation"}
+    search: Nested = {}
+    if is_chosen and not facts.gpu and of_network.isdisjoint(given):
+        others = [name for name in facts.candidates if name != config["model"]["name"]]
+        search["networks"] = [config["model"]["name"], *others] if others else []
+    if time_limit is not None and {"data.image_size", "data.resize"}.isdisjoint(given):
+        search["sizes"] = [*(size for size in SMALLER if size < data["image_size"]), data["image_size"]]
+    if is_chosen and "data.fit" not in given and facts.elongated >= MANY_ELONGATED:
+        search["fits"] = ["crop", "pad", "stretch"]
+    search["finetuning"] = is_chosen and with_mode and time_limit is not None and not facts.gpu
+    return search
 
 
 def feature_schedule(images: int) -> tuple[int, int]:

@@ -168,7 +168,15 @@ def choose_start(asked: Nested, from_file: Nested, epochs: int | None, facts: Fa
     size = both.get("data", {}).get("image_size")
     loss = both.get("stage1", {}).get("loss", {}).get("name", AUTO_LOSS)
     config, choices = choose(
-        facts, recipe=recipe, mode=mode, model=model, image_size=size, epochs=epochs, leaves_loss_open=loss == AUTO_LOSS
+        facts,
+        recipe=recipe,
+        mode=mode,
+        model=model,
+        image_size=size,
+        epochs=epochs,
+        leaves_loss_open=loss == AUTO_LOSS,
+        given=flatten(both).keys(),
+        time_limit=both.get("training", {}).get("time_limit"),
     )
     config["reasons"] = [asdict(choice) for choice in choices]
     if epochs is not None and "epochs" in from_file.get("stage1", {}):

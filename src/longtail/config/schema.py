@@ -35,7 +35,7 @@ Mode = Literal["", "linear", "finetune", "lora", "scratch"]
 
 _EXECUTION = (
     "out workers resident_gigabytes cache checkpoint_steps device engine compile compile_mode channels_last "
-    "validate_every evaluation_batch tracker tracker_project record_dynamics reasons keep_checkpoints"
+    "validate_every evaluation_batch time_limit tracker tracker_project record_dynamics reasons keep_checkpoints"
 )
 EXECUTION = frozenset(_EXECUTION.split())
 """Options that say where, why and how fast a run went, not what it computed."""
@@ -343,6 +343,8 @@ class TrainingConfig(OptionGroup):
         engine: What runs a network that is not trained: PyTorch, or OpenVINO, on CPUs; ``auto`` is OpenVINO where it is
             installed and knows the network.
         metric: What a classifier is chosen by where the loss of stage 1 is ``auto``.
+        time_limit: Seconds that the whole command may take, from which the search before the run takes its share; not
+            limited when not given.
         tracker: Also log the epochs to this experiment tracker, where it is installed.
         tracker_project: Project (experiment) of that tracker.
     """
@@ -363,8 +365,28 @@ class TrainingConfig(OptionGroup):
     device: Literal["auto", "cpu"] = "auto"
     engine: EngineName = "auto"
     metric: Metric = "balanced"
+    time_limit: Positive | None = None
     tracker: Tracker = "none"
     tracker_project: str = "longtail"
+
+
+@dataclass(frozen=True)
+class SearchConfig(OptionGroup):
+    """What is compared on a sample of the training images before anything is trained; empty once it is decided.
+
+    Attributes:
+        networks: Pretrained networks; of one or none, ``model.name`` is taken.
+        sizes: Image sizes in pixels, the smallest first; those that the time limit does not allow are left out.
+        fits: Ways to make an image square.
+        finetuning: Try to train the whole network too, where the time limit leaves enough.
+        images: Most training images of the sample; every class has some.
+    """
+
+    networks: list[str] = field(default_factory=list)
+    sizes: list[Count] = field(default_factory=list)
+    fits: list[Fit] = field(default_factory=list)
+    finetuning: bool = False
+    images: Count = 2000
 
 
 ChosenBy = Literal["auto", "user", "recipe"]
@@ -401,6 +423,7 @@ class RunConfig(OptionGroup):
         stage2: Classifier retraining on the frozen backbone; ``epochs: 0`` leaves it out.
         finetune: A third stage, which trains all of the network from there; ``epochs: 0`` leaves it out.
         training: The loop.
+        search: What is compared before anything is trained.
     """
 
     recipe: str = ""
@@ -412,6 +435,7 @@ class RunConfig(OptionGroup):
     stage2: StageConfig = field(default_factory=lambda: StageConfig(train="classifier"))
     finetune: StageConfig = field(default_factory=lambda: FINETUNING)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
 
     @property
     def stages(self) -> dict[int, StageConfig]:
@@ -452,6 +476,13 @@ class RunConfig(OptionGroup):
     def is_to_be_chosen(self) -> bool:
         """Whether the classifier is still to be chosen, on the features of the training images."""
         return self.stage1.loss.name == AUTO_LOSS
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is still to be chosen before the run: classifier, network, image size, fit."""
+        search = self.search
+        several = any(len(values) > 1 for values in (search.networks, search.sizes, search.fits))
+        return self.is_to_be_chosen or several or search.finetuning
 
 
 def section_name(stage: int) -> str:

@@ -24,6 +24,7 @@ from longtail.data.sources.registry import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.run.layout import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE, read_config
 from longtail.run.portfolio import read_portfolio
+from longtail.run.search import as_asked, read_search
 
 State = Literal["new", "started", "finished"]
 
@@ -258,9 +259,8 @@ def state_of(run: PlannedRun) -> State:
         return "new"
     if not (run.folder / CHECKPOINT_FOLDER).exists() and not (run.folder / METRICS_FILE).exists():
         return "new"  # before its first checkpoint it may as well get another configuration
-    portfolio = read_portfolio(run.folder)
-    asked = {} if portfolio is None else portfolio.asked  # what was left open to choose, as the plan leaves it
-    made = asdict(complete(read_config(run.folder))) | asked
+    made = asdict(complete(read_config(run.folder)))
+    made = as_asked(made, read_portfolio(run.folder), read_search(run.folder))  # open, as the plan leaves it
     before, now = (schema.flatten(config) for config in (made, asdict(run.config)))
     options = [key for key in [*now, *before] if key.rpartition(".")[2] not in schema.EXECUTION]
     key = next((key for key in options if before.get(key) != now.get(key)), None)

@@ -25,6 +25,7 @@ from longtail.run.analysis import read_analysis
 from longtail.run.dynamics import Dynamics, read_dynamics
 from longtail.run.model_files import load_info
 from longtail.run.portfolio import Portfolio, read_portfolio
+from longtail.run.search import Search, read_search
 from longtail.run.tables import EpochRow, ExampleImage, Predictions, read_examples, read_history, read_predictions
 
 METRICS_FORMAT: Final = 1
@@ -322,6 +323,11 @@ class RunResult:
     def portfolio(self) -> Portfolio | None:
         """The classifiers that were tried and the choice; None where none was chosen."""
         return read_portfolio(self.folder)
+
+    @cached_property
+    def search(self) -> Search | None:
+        """The networks, sizes and fits that were compared; None where none were."""
+        return read_search(self.folder)
 
     def was_tested_as(self, other: RunResult) -> bool:
         """Whether both may have been tested on the same images: nothing that both recorded differs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,32 +17,34 @@ from longtail.config.resolve import complete
 from longtail.config.schema import AUTO_LOSS, RunConfig, StageConfig, section_name
 from longtail.console import Bar, Interrupted, InterruptGuard, Reporter
 from longtail.data.dataset import ImageData
-from longtail.data.splits import unit_numbers
 from longtail.device import hardware, step_seed
 from longtail.errors import LongtailError
-from longtail.models.adapters import add_adapters, merge_adapters
+from longtail.models.adapters import merge_adapters
 from longtail.models.heads import StandardizedHead, build_head
 from longtail.models.inference_engine import choose_engine, engine_version
-from longtail.models.model import LongTailModel, build_model
+from longtail.models.model import LongTailModel
 from longtail.run import checkpoint
 from longtail.run.layout import WEIGHTS_FILE, refuse_existing, remove_config, stage_name, write_config
-from longtail.run.model_files import save_model, start_from
-from longtail.run.portfolio import NOTHING_TRIED, describe_portfolio, write_portfolio
+from longtail.run.model_files import save_model
+from longtail.run.portfolio import NOTHING_TRIED, Portfolio, describe_portfolio, write_portfolio
 from longtail.run.result import write_metrics
+from longtail.run.search import describe_search, left_open, write_search
 from longtail.run.split_record import write_splits
 from longtail.run.tables import describe_throughput, write_confusion, write_examples, write_history, write_predictions
 from longtail.training.artifacts import Record, describe, example_images, model_info, run_metrics
 from longtail.training.candidates import FALLBACK, adjust_head, with_choice, with_fallback
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import Inputs
-from longtail.training.frozen_features import Classifier, FeatureStore, StoredFeatures
+from longtail.training.frozen_features import Classifier, StoredFeatures
 from longtail.training.gradient_recorder import GradientRecorder
 from longtail.training.loop import Callback, MovingAverage, Progress, StageRun, stop_on_nan, train_epoch, warm_up
-from longtail.training.portfolio import LONGEST_CHOICE, ROUNDS, can_choose, choose_classifier, seconds_to_choose
+from longtail.training.portfolio import LONGEST_CHOICE, ROUNDS, can_choose, choose_classifier
 from longtail.training.prepared_data import describe_data, make_decoder, make_inputs, prepare_data, run_facts
+from longtail.training.presentation import RESERVE, Contest, choose_presentation
+from longtail.training.setup import set_up
 from longtail.training.split_evaluation import Evaluation, evaluate, prediction_table, with_group_intervals
 from longtail.training.stages import build_stage, head_name, make_loss, set_trainable
-from longtail.training.time_estimate import TimeKeeper
+from longtail.training.time_estimate import TimeKeeper, TimeLimit, duration_text
 from longtail.training.tracking import Tracking
 
 AGREE_STEPS = 10  # several processes ask each other this often whether to stop; the bar moves as often
@@ -55,6 +57,7 @@ def start_run(
     *,
     source: ImageData | None = None,
     callbacks: Sequence[Callback] = (),
+    begun: float | None = None,
 ) -> dict[str, Any]:
     """Train into a new folder and return the metrics.
 
@@ -64,6 +67,7 @@ def start_run(
         reporter: Messages and progress bars for the user.
         source: The source of the images, where it has been read already.
         callbacks: Called before those of the run itself.
+        begun: Reading of ``time.monotonic`` from which the time limit counts; now when not given.
 
     Raises:
         LongtailError: The folder holds something already.
@@ -75,7 +79,7 @@ def start_run(
     if engine.is_main:
         write_config(out, config)
     try:
-        experiment = Experiment(config, out, reporter, engine, source=source, callbacks=callbacks)
+        experiment = Experiment(config, out, reporter, engine, source=source, callbacks=callbacks, begun=begun)
     except BaseException:  # nothing is trained yet: leave no trace, so that the same command works once it is fixed
         if engine.is_main:
             remove_config(out)
@@ -124,6 +128,7 @@ class Experiment(Callback):
         state: The checkpoint to continue from.
         source: The source of the images, where it has been read already.
         callbacks: Called before those of the run itself.
+        begun: Reading of ``time.monotonic`` from which the time limit counts; now when not given.
 
     Attributes:
         progress: Where training stands, as of the last checkpoint.
@@ -144,15 +149,14 @@ class Experiment(Callback):
         state: checkpoint.TrainingState | None = None,
         source: ImageData | None = None,
         callbacks: Sequence[Callback] = (),
+        begun: float | None = None,
     ) -> None:
-        begun = time.perf_counter()
+        started, now = time.perf_counter(), time.monotonic()
         self.config, self.out, self.engine, self.state = config, out, engine, state
         self.reporter = reporter if engine.is_main else Reporter(quiet=True)
         self.tracking = Tracking(config, out, self.reporter, is_main=engine.is_main)
         self.callbacks = callbacks
         self.guard = InterruptGuard()
-        self.stages, self.last_stage = config.stages, max(config.stages)
-        on_features = config.is_on_features_through(min(self.stages))
 
         choose_engine(config.training.engine, engine.device)  # refused before anything is read if it is not installed
 
@@ -164,41 +168,26 @@ class Experiment(Callback):
         )
         self.data_hash = self.prepared.data_hash  # now: a folder may change while it is trained on
         describe_data(self.prepared, config.data.source, self.reporter)
-        splits = self.prepared.data.splits
-        decoders = {name: make_decoder(split, name, config.data) for name, split in splits.items()}
-        self.inputs = make_inputs(decoders, config.data, engine.device, self.reporter, once=on_features)
-        self.shown = None if on_features else config.data  # how the images of `inputs` are decoded for many epochs
-
-        # Network
-        self.model = self._make_model()
-        for stage in self.stages.values():  # an option that the loss refuses is found before anything is trained
-            if stage.loss.name != AUTO_LOSS:
-                make_loss(stage, self.prepared.counts, self.model)
-        self.average: MovingAverage | None = None  # of the weights, while a stage has one
-        self.recorder: GradientRecorder | None = None  # of the gradients on the logits, while a stage is trained
 
         # Results
         self.progress = Progress(1, state="not begun")
         self.record, self.final = Record(), dict[str, Evaluation]()  # the second by split, after the last stage
         self.seconds = self.record.seconds
-        images = {name: len(split) for name, split in splits.items()}
-        self.time = TimeKeeper(config, images, self.prepared.counts, self.model, self.reporter.say)
-        views = max(1, *(stage.cached_views for stage in self.stages.values()))
-        self.features = FeatureStore(
-            engine,
-            self.model,
-            self.inputs,
-            decoders,
-            self.reporter,
-            self.seconds,
-            config.data,
-            fixed=on_features,
-            passes=sum(images.values()) + (views - 1) * images["train"],
-            before=self.time.before_features,
-        )
+
+        # Network
+        self.average: MovingAverage | None = None  # of the weights, while a stage has one
+        self.recorder: GradientRecorder | None = None  # of the gradients on the logits, while a stage is trained
+        self.limit = TimeLimit(config.training.time_limit, now if begun is None else begun)
+        if config.is_open:
+            self.contest = Contest(
+                config, self.prepared, engine, self.reporter, self.seconds, self.limit, self.stop_if_asked
+            )
+            self.contest.require_time()
+        else:
+            self._set_up(config)
         if state is not None:
             self._restore(state)
-        self.seconds["startup"] += time.perf_counter() - begun
+        self.seconds["startup"] += time.perf_counter() - started
 
     def run(self) -> dict[str, Any]:
         """Train what is left to train, evaluate it, write the files of the result; return ``metrics.json``.
@@ -212,31 +201,28 @@ class Experiment(Callback):
             write_splits(self.out, prepared.data.splits, prepared.source, prepared.origins, column)
         with self.tracking:
             with self.guard:
+                if self.config.is_open:
+                    self.choose()
                 self.train()
                 self.evaluate(self.last_stage)
             return self.save()
 
     # --- setup -------------------------------------------------------------------------------------------------------
 
-    def _make_model(self) -> LongTailModel:
-        """Build the network, with published weights, those of another run, or new ones drawn from the seed."""
-        network, counts, resuming = self.config.model, self.prepared.counts, self.state is not None
-        torch.manual_seed(step_seed(self.config.training.seed, 0))
-        model = build_model(
-            network.name,
-            counts.num_classes,
-            head_name(network),
-            pretrained=network.pretrained and not (resuming or network.weights),
-            in_size=self.config.data.image_size,
-        )
-        if network.adapter != "none":
-            add_adapters(model.backbone, network.adapter_rank)
-        if network.weights and not resuming:
-            whole = start_from(model, counts, network.weights)
-            self.reporter.say(f"starting from {network.weights}: backbone{' and classifier' if whole else ''}")
-        if self.config.training.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return model
+    def _set_up(self, config: RunConfig) -> None:
+        """Take a configuration: build its network and open its images."""
+        self.config, self.stages, self.last_stage = config, config.stages, max(config.stages)
+        splits, counts = self.prepared.data.splits, self.prepared.counts
+        resuming = self.state is not None
+        setup = set_up(config, splits, counts, self.engine, self.reporter, self.seconds, resuming=resuming)
+        self.model, self.inputs, self.features = setup.model, setup.inputs, setup.features
+        self.shown = None if self.features.fixed else config.data  # how the images of `inputs` are decoded
+        for stage in self.stages.values():  # an option that the loss refuses is found before anything is trained
+            if stage.loss.name != AUTO_LOSS:
+                make_loss(stage, counts, self.model)
+        images = {name: len(split) for name, split in splits.items()}
+        self.time = TimeKeeper(config, images, counts, self.model, self.reporter.say)
+        self.features.before = self.time.before_features
 
     def _restore(self, state: checkpoint.TrainingState) -> None:
         """Continue from a checkpoint: history, figures, weights; the rest when its stage begins."""
@@ -264,8 +250,6 @@ class Experiment(Callback):
 
     def train(self) -> None:
         """Train the stages that are left, each from the weights of the one before."""
-        if self.config.is_to_be_chosen:
-            self.choose_classifier()
         for index, stage in self.stages.items():
             if index < self.progress.stage:
                 continue
@@ -279,16 +263,33 @@ class Experiment(Callback):
         if self.config.model.tau:
             adjust_head(self.model, self.config.model.tau, self.prepared.counts, self.record.scale)
 
-    def choose_classifier(self) -> None:
-        """Choose a classifier on the features of the training images, and go on as if it had been asked for."""
+    def choose(self) -> None:
+        """Choose what is open, on the training images, and go on as if it had been asked for."""
+        asked = left_open(self.config)
+        config, search = choose_presentation(self.contest)
+        self._set_up(config)
+        for line in describe_search(search) if search is not None else ():
+            self.reporter.say(line)
+        if config.is_to_be_chosen:
+            portfolio = self._choose_classifier()
+            if self.engine.is_main:
+                write_portfolio(self.out, replace(portfolio, asked=asked))
+        if self.engine.is_main:
+            if search is not None:
+                write_search(self.out, replace(search, asked=asked))
+            write_config(self.out, self.config)
+
+    def _choose_classifier(self) -> Portfolio:
+        """Choose a classifier on the features of the training images."""
         config, prepared = self.config, self.prepared
         split = prepared.data.splits["train"]
-        units = unit_numbers(split, config.data.group_column)
-        asked = {section: asdict(config)[section] for section in ("model", "stage1", "stage2", "finetune")}
-        seconds = seconds_to_choose(len(split), self.model.num_features, prepared.counts.num_classes)
+        units = self.contest.units
+        seconds = self.contest.seconds_to_choose(self.model.num_features)
         enough = can_choose(split.labels, prepared.counts, units, config.training.seed)
-        if enough and seconds <= LONGEST_CHOICE:
-            stored, begun = self._stored_views(1, config.stage1), time.perf_counter()
+        portfolio = NOTHING_TRIED
+        stored = self._stored_views(1, config.stage1)
+        if enough and seconds <= min(LONGEST_CHOICE, self.limit.left - RESERVE):
+            begun = time.perf_counter()
             with self.reporter.bar("choosing a classifier", ROUNDS) as bar:
                 portfolio = self.engine.from_main(
                     lambda: choose_classifier(
@@ -303,30 +304,28 @@ class Experiment(Callback):
                         units=units,
                         seed=config.training.seed,
                         tick=bar.tick,
-                        stop=self._stop,
+                        stop=self.stop_if_asked,
                     )
                 )
             self.seconds["choosing"] += time.perf_counter() - begun
             config, lines = with_choice(config, portfolio), describe_portfolio(portfolio)
         else:
-            why = f"choosing one would take about {seconds / 3600:.1f} hours" if enough else "too few can be held out"
-            config, lines, portfolio = with_fallback(config), [f"classifier: {FALLBACK}, as {why}"], NOTHING_TRIED
+            why = f"choosing one would take about {duration_text(seconds)}" if enough else "too few can be held out"
+            config, lines = with_fallback(config), [f"classifier: {FALLBACK}, as {why}"]
         self.config = config = complete(config)
         self.stages, self.last_stage = config.stages, max(config.stages)
         head = build_head(head_name(config.model), self.model.num_features, self.model.num_classes)
         self.model.head, self.model.head_name = head.to(self.engine.device), head_name(config.model)
-        if self.engine.is_main:
-            write_portfolio(self.out, replace(portfolio, asked=asked))
-            write_config(self.out, config)
         for line in lines:
             self.reporter.say(line)
+        return portfolio
 
     def _stored_views(self, index: int, stage: StageConfig) -> StoredFeatures:
         """Return the features that a stage trains on; those of evaluation, where images are not augmented."""
         plain = self.config.data.augmentation == "none" and stage.cached_views == 1
         if plain and self.config.is_on_features_through(index):
-            return self.features.plain("train")
-        return self.features.views(index, stage.cached_views, self.config.training.seed, self._stop)
+            return self.features.plain("train", self.stop_if_asked)
+        return self.features.views(index, stage.cached_views, self.config.training.seed, self.stop_if_asked)
 
     def _show_images(self, stage: StageConfig) -> None:
         """Decode the images for a stage that sees them in each epoch, augmented as it asks for."""
@@ -445,7 +444,7 @@ class Experiment(Callback):
             return False
         return bool(self.engine.sum(torch.tensor(float(self.guard.requested), device=self.engine.device)).item())
 
-    def _stop(self) -> None:
+    def stop_if_asked(self) -> None:
         """Stop while features are computed; several processes finish them first."""
         if self.guard.requested and self.engine.world_size == 1:
             raise Interrupted

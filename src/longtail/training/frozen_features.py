@@ -207,14 +207,37 @@ class FeatureStore:
         seeds = [(*words, view) for view in range(count)]
         return self._compute("train", self.inputs["train"], seeds, f"stage {index}: features", stop)
 
-    def plain(self, name: str) -> StoredFeatures:
-        """Return the features of a split that is only evaluated, without augmentation; computed once."""
+    def plain(self, name: str, stop: Callable[[], object] = lambda: None) -> StoredFeatures:
+        """Return the features of a split without augmentation; computed once.
+
+        Args:
+            name: Of the split.
+            stop: Called after each part of :data:`BATCH` images; may raise to leave.
+        """
         if name not in self._plain:
-            images = self.inputs[name]
-            unchanged = ImageInputs(images.loader, BatchTransform(images.transform.mean, images.transform.std))
             first = -1 if name == "train" else 0  # of the same images as the augmented views, which begin at 0
-            self._plain[name] = self._compute(name, unchanged, [(0,)], f"features of {name}", first_view=first)
+            self._plain[name] = self._compute(
+                name, self._unchanged(name), [(0,)], f"features of {name}", stop, first_view=first
+            )
         return self._plain[name]
+
+    def trial(self, name: str) -> Trial:
+        """Return a function that passes the first images of a split through the backbone, to measure how fast it is."""
+        return self._trial(name, self._unchanged(name), [(0,)])
+
+    def _unchanged(self, name: str) -> ImageInputs:
+        images = self.inputs[name]
+        return ImageInputs(images.loader, BatchTransform(images.transform.mean, images.transform.std))
+
+    def _trial(self, name: str, inputs: ImageInputs, seeds: Sequence[tuple[int, ...]]) -> Trial:
+        count = len(self.decoders[name].split)
+
+        def try_some(images: int) -> int:
+            rows = torch.arange(min(images, count))
+            backbone_pass(self.engine, self.network, inputs, rows, [0] * count if self.fixed else (), seeds)
+            return len(rows) * len(seeds)
+
+        return try_some
 
     def _compute(
         self,
@@ -236,14 +259,9 @@ class FeatureStore:
                 "0 to train through the backbone."
             )
 
-        def try_some(images: int) -> int:
-            rows = torch.arange(min(images, count))
-            backbone_pass(engine, self.network, inputs, rows, [0] * count if self.fixed else (), seeds)
-            return len(rows) * views
-
         def begin(missing: int) -> None:
             if engine.world_size == 1:
-                self.before(missing, try_some)
+                self.before(missing, self._trial(name, inputs, seeds))
 
         # Several processes compute together: none can wait for what another has on disk.
         is_stored = self.fixed and self.data.cache and engine.world_size == 1

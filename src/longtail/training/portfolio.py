@@ -34,6 +34,7 @@ _SMALL: Final = 1_000  # images; with fewer, one fold says too little to drop a 
 _FINALISTS: Final = 8
 _REPLICATES: Final = 200  # of the bootstrap
 _FEWEST_ROWS: Final = 30
+_QUICK: Final = ("logit-adjustment", "kps")  # candidates that features are judged by
 LONGEST_CHOICE: Final = 1800.0
 """Seconds; a choice that takes longer is not made."""
 _TIE: Final = 0.25
@@ -131,23 +132,12 @@ def choose_classifier(
         1.0
     """
     begun = time.perf_counter()
-    numbers = _folds(labels.numpy(), counts, units, seed)
-    if numbers is None:
-        raise LongtailError(
-            f"there are too few images to choose a classifier by cross-validation: name a loss, or add images until "
-            f"two classes have {2 * FOLDS}."
-        )
-    if not features.isfinite().all():
-        raise LongtailError("some features are not finite numbers: look at the images that they come from.")
     usual = feature_schedule(len(labels))
     epochs, batch_size = epochs or usual[0], batch_size or usual[1]
-    mean, deviation = standardization(features)
-    trial = _Trial(
-        (features - mean) / deviation, labels, counts, groups, numbers, metric, batch_size, seed, units, stop
-    )
+    trial = _Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop)
     first = max(1, epochs // 2)
     tried = [each for each in candidates(features.shape[1]) if head in ("auto", each.plan.head)]
-    kept, early = list(range(len(tried))), list[_Judged]()
+    kept, early = list(range(len(tried))), list[Judged]()
     if len(labels) >= _SMALL:
         early = trial.run(tried, first, folds=1)
         kept = sorted(sorted(kept, key=lambda number: -early[number].result.score)[:_FINALISTS])
@@ -155,13 +145,13 @@ def choose_classifier(
     tick()
     final = trial.run([tried[number] for number in kept], epochs, folds=FOLDS)
     tick()
-    results, chosen = _compare(final)
+    results, chosen = _rank(final)
     before = {(each.result.name, each.result.lr): each.result for each in early}
     return Portfolio(
         metric=metric,
         folds=FOLDS,
         seed=seed,
-        images=int((numbers >= 0).sum()),
+        images=int((trial.numbers >= 0).sum()),
         epochs=epochs,
         batch_size=batch_size,
         candidates=(*results, *(early[number].result for number in dropped)),
@@ -171,8 +161,49 @@ def choose_classifier(
     )
 
 
+def judge_features(
+    features: Tensor,
+    labels: Tensor,
+    counts: ClassCounts,
+    groups: Groups,
+    *,
+    metric: Metric = "balanced",
+    units: IntArray | None = None,
+    seed: int = 0,
+    stop: Callable[[], object] = lambda: None,
+) -> Judged:
+    """Judge features by the best of a few quick classifiers on them, in cross-validation.
+
+    Features of the same images from other networks, or of other sizes, are judged on the same folds and the same draws
+    of the bootstrap, so that :func:`compare` can tell small differences apart.
+
+    Args:
+        features: float32 (N, D).
+        labels: int64 (N,).
+        counts: Images per class.
+        groups: Class indices of the shot groups.
+        metric: What to judge by, see :func:`choose_classifier`.
+        units: Numbers of the images that stay together in one fold, shape (N,); None if each image is one.
+        seed: Seed of folds, order and noise.
+        stop: Called after each step; may raise to leave.
+
+    Raises:
+        LongtailError: There are too few images, see :func:`can_choose`.
+
+    Example:
+        >>> labels = torch.arange(60) % 3
+        >>> rows = torch.nn.functional.one_hot(labels, 5) + 0.1 * torch.randn(60, 5)
+        >>> judge_features(rows, labels, ClassCounts([20] * 3), {"few": [0, 1, 2]}).result.score
+        1.0
+    """
+    epochs, batch_size = feature_schedule(len(labels))
+    trial = _Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop)
+    quick = [each for each in candidates(features.shape[1]) if each.name in _QUICK]
+    return max(trial.run(quick, max(1, epochs // 2), FOLDS), key=lambda judged: judged.result.score)
+
+
 @dataclass(frozen=True)
-class _Judged:
+class Judged:
     """The figures of a candidate on held-out images.
 
     Attributes:
@@ -199,12 +230,39 @@ class _Trial:
     units: IntArray | None
     stop: Callable[[], object]
 
-    def run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[_Judged]:
+    @classmethod
+    def on(
+        cls,
+        features: Tensor,
+        labels: Tensor,
+        counts: ClassCounts,
+        groups: Groups,
+        metric: Metric,
+        batch_size: int,
+        seed: int,
+        units: IntArray | None,
+        stop: Callable[[], object],
+    ) -> _Trial:
+        """Standardize features and divide them into folds."""
+        numbers = _folds(labels.numpy(), counts, units, seed)
+        if numbers is None:
+            raise LongtailError(
+                f"there are too few images to choose a classifier by cross-validation: name a loss, or add images "
+                f"until two classes have {2 * FOLDS}."
+            )
+        if not features.isfinite().all():
+            raise LongtailError("some features are not finite numbers: look at the images that they come from.")
+        mean, deviation = standardization(features)
+        return cls(
+            (features - mean) / deviation, labels, counts, groups, numbers, metric, batch_size, seed, units, stop
+        )
+
+    def run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[Judged]:
         """Train candidates on the first folds, and judge each on what these hold out."""
         with seeded(self.features.device, self.seed):
             return self._run(tried, epochs, folds)
 
-    def _run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[_Judged]:
+    def _run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[Judged]:
         begun = time.perf_counter()
         masks = torch.from_numpy(np.stack([self.numbers != fold for fold in range(folds)]))
         train = partial(
@@ -236,7 +294,7 @@ class _Trial:
 
     def _judge(
         self, candidate: Candidate, weights: Weights, held: Sequence[IntArray], draws: FloatArray, seconds: float
-    ) -> _Judged:
+    ) -> Judged:
         """Predict what each fold holds out, under the adjustment that is best for the metric there.
 
         Args:
@@ -278,7 +336,7 @@ class _Trial:
             adjustments=tuple((t, float(each["accuracy"]), float(each["balanced"])) for t, each in figures.items()),
             seconds=round(seconds, 2),
         )
-        return _Judged(result, replicates[self.metric])
+        return Judged(result, replicates[self.metric])
 
     def _draws(self, rows: IntArray) -> FloatArray:
         """Return weights (R, M) of the rows for the bootstrap, those of a unit alike."""
@@ -319,18 +377,29 @@ def _interval(replicates: FloatArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _compare(final: Sequence[_Judged]) -> tuple[list[CandidateResult], int]:
-    """Return the finalists, the best first, and which one to take: the simplest of those as good as the best.
+def compare(judged: Sequence[Judged]) -> tuple[list[tuple[float, float]], int]:
+    """Compare candidates that were judged on the same draws.
 
     Args:
-        final: The simpler ones first, judged on the same draws.
+        judged: The simpler or cheaper ones first.
+
+    Returns:
+        How far each is behind the best with the standard error of that difference, and the position of the one to
+        take: the first of those as good as the best.
     """
-    best = max(final, key=lambda each: each.result.score)
-    results = []
-    for each in final:
-        behind = best.result.score - each.result.score
-        error = float(np.std(best.replicates - each.replicates))
-        results.append(replace(each.result, behind=float(behind), behind_error=error))
-    as_good = [result for result in results if (result.behind or 0.0) <= _TIE * (result.behind_error or 0.0)]
+    best = max(judged, key=lambda each: each.result.score)
+    behind = [
+        (float(best.result.score - each.result.score), float(np.std(best.replicates - each.replicates)))
+        for each in judged
+    ]
+    return behind, next(place for place, (gap, error) in enumerate(behind) if gap <= _TIE * error)
+
+
+def _rank(final: Sequence[Judged]) -> tuple[list[CandidateResult], int]:
+    """Return the finalists, the best first, and the position of the one to take; the simpler ones are given first."""
+    behind, chosen = compare(final)
+    results = [
+        replace(each.result, behind=gap, behind_error=error) for each, (gap, error) in zip(final, behind, strict=True)
+    ]
     ordered = sorted(results, key=lambda result: -result.score)
-    return ordered, ordered.index(as_good[0])
+    return ordered, ordered.index(results[chosen])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ from longtail.data.subsets import cut_long_tailed
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.device import accelerator_name
 from longtail.errors import LongtailError
+from longtail.models.candidate_networks import candidate_networks
 from longtail.models.timm import TIMM_PREFIX, cached_weights, packaged_weights
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import ImageInputs
@@ -285,8 +286,16 @@ def make_transform(config: DataConfig) -> BatchTransform:
     )
 
 
-def inspect_environment(config: RunConfig) -> tuple[Facts, ImageData]:
+def inspect_environment(
+    config: RunConfig, *, download: bool = False, ask: Callable[[str], bool] | None = None
+) -> tuple[Facts, ImageData]:
     """Read the source of a configuration and look for the means of training, for ``--recipe auto``.
+
+    Args:
+        config: What the user said.
+        download: Whether networks whose weights have to be fetched are candidates too.
+        ask: Asks the user before large files are fetched, see
+            :func:`~longtail.models.candidate_networks.candidate_networks`.
 
     Returns:
         The facts that the choice is made from, and the source, so that the run trains on what the choice was made by.
@@ -300,30 +309,39 @@ def inspect_environment(config: RunConfig) -> tuple[Facts, ImageData]:
     prepared = prepare_data(replace(config.data, fold=fold, skip_unreadable=False), source=source)
     train = prepared.data.splits["train"]
     names = (PACKAGED, STRONG, TRANSFORMER, config.model.name)
+    side, elongated = _look_at_shapes(train)
     facts = Facts(
         images=len(train),
         classes=prepared.counts.num_classes,
         imbalance_ratio=prepared.counts.imbalance_ratio,
-        side=_median_side(train),
+        side=side,
         gpu=accelerator_name(Engine(config.training).device),
         packaged=packaged_weights(PACKAGED.removeprefix(TIMM_PREFIX)) is not None,
         hub=reachable(),
         cached=frozenset(
             name for name in names if name.startswith(TIMM_PREFIX) and cached_weights(name.removeprefix(TIMM_PREFIX))
         ),
+        candidates=tuple(network.name for network in candidate_networks(download=download, ask=ask)),
+        elongated=elongated,
     )
     return facts, source
 
 
-def _median_side(split: Split) -> int:
-    """Median of the shorter sides of some images, in pixels; those that cannot be read are left to the loader."""
+def _look_at_shapes(split: Split) -> tuple[int, float]:
+    """Return the median of the shorter sides of some images in pixels, and the share of elongated ones.
+
+    Those that cannot be read are left to the loader.
+    """
     rows = np.unique(np.linspace(0, len(split) - 1, _PROBES).astype(np.int64))
-    sides = []
+    sizes = []
     for _, stored in split.select(rows).scan():
         image_file = stored["bytes"] if stored["bytes"] is not None else stored["path"]
         try:
             with open_image(image_file or b"") as image:
-                sides.append(min(image.size))
+                sizes.append(sorted(image.size))
         except LongtailError:
             continue
-    return int(np.median(sides)) if sides else 0
+    if not sizes:
+        return 0, 0.0
+    short, long = np.array(sizes).T
+    return int(np.median(short)), float(np.mean(3 * long >= 4 * short))

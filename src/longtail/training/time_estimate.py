@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -24,6 +25,7 @@ TRIAL_SECONDS, TRIAL_IMAGES = 0.4, 512  # of images through a backbone: enough f
 FIRST_STEPS_SECONDS = 5.0  # of a stage that trains through the backbone
 FEWEST_PIXELS = WORTHWHILE / 4  # through a backbone; fewer take seconds, and measuring them as long
 SHORTEST = 30.0  # seconds of a run that are worth a line
+REFERENCE_GFLOPS = 150.0  # of the machine on which the time of a choice was measured: two cores with AVX2
 FORWARD_SHARE = 1 / 3  # of a training step: the backward pass takes twice the time of the forward pass
 
 
@@ -49,10 +51,66 @@ class TimeEstimate:
         return self.features + self.training
 
     def __str__(self) -> str:
-        minutes = self.seconds / 60
-        if minutes < 1.5:
-            return "about a minute"
-        return f"about {minutes:.0f} minutes" if minutes < 90 else f"about {minutes / 60:.1f} hours"
+        return f"about {duration_text(self.seconds)}"
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration in words, in the unit that suits it.
+
+    Example:
+        >>> duration_text(23), duration_text(70), duration_text(660), duration_text(9000)
+        ('20 seconds', 'a minute', '11 minutes', '2.5 hours')
+    """
+    minutes = seconds / 60
+    if minutes < 0.75:
+        return f"{max(10 * round(seconds / 10), 5)} seconds"
+    if minutes < 1.5:
+        return "a minute"
+    return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """The time that a command may take.
+
+    Attributes:
+        seconds: All of it; None without a limit.
+        begun: Reading of ``time.monotonic`` when the command began.
+
+    Example:
+        >>> TimeLimit().left
+        inf
+    """
+
+    seconds: float | None = None
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the command began."""
+        return time.monotonic() - self.begun
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; infinitely many without a limit."""
+        return math.inf if self.seconds is None else self.seconds - self.spent
+
+
+def relative_slowness() -> float:
+    """Measure how much slower than :data:`REFERENCE_GFLOPS` this machine multiplies matrices, in a tenth of a second.
+
+    Example:
+        >>> relative_slowness() > 0
+        True
+    """
+    left, right = torch.ones(512, 1024), torch.ones(1024, 1024)
+    torch.mm(left, right)  # warms up
+    begun, products = time.perf_counter(), 0
+    while time.perf_counter() - begun < 0.1:
+        torch.mm(left, right)
+        products += 1
+    seconds = (time.perf_counter() - begun) / products
+    return REFERENCE_GFLOPS * seconds / (2 * left.numel() * right.shape[1] / 1e9)
 
 
 def seconds_per_feature(trial: Trial) -> float:

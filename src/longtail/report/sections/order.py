@@ -22,6 +22,7 @@ from longtail.report.sections import (
     predictions,
     provenance,
     results,
+    search,
 )
 
 Build = Callable[[Comparison], Section | None]
@@ -30,6 +31,7 @@ Build = Callable[[Comparison], Section | None]
 FOR_USERS: tuple[Build, ...] = (
     results.build,
     results.groups,
+    search.build,
     portfolio.build,
     classes.hardest,
     confusions.build,

@@ -1,0 +1,151 @@
+"""The contest of networks, image sizes and fits: its sample, what the time allows, and what a run takes from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from longtail.compare.seeds import fold
+from longtail.config.build import with_options
+from longtail.config.resolve import resolve
+from longtail.config.schema import RunConfig
+from longtail.console import Reporter
+from longtail.errors import LongtailError
+from longtail.experiments.grid_plan import PlannedRun, state_of
+from longtail.run.layout import read_config
+from longtail.run.portfolio import read_portfolio
+from longtail.run.result import read_run
+from longtail.run.search import Presentation, Search, describe_search, read_search
+from longtail.training import presentation
+from longtail.training.engine import Engine
+from longtail.training.experiment import start_run
+from longtail.training.prepared_data import prepare_data
+from longtail.training.presentation import Contest, choose_presentation, sample_rows, with_presentation
+from longtail.training.time_estimate import TimeLimit
+
+QUIET = Reporter(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """Digits, of which a small network with weights of its own is shown 4, 8 or 16 pixels."""
+    folder = tmp_path_factory.mktemp("start")
+    values = {
+        "data.source": "digits",
+        "data.imbalance_ratio": 10.0,
+        "model.name": "plain-cnn",
+        "data.image_size": 16,
+        "data.resize": 16,
+        "training.precision": "fp32",
+    }
+    scratch = values | {"stage1.epochs": 3, "stage1.optimizer.lr": 0.02, "stage1.batch_size": 32}
+    start_run(resolve(scratch), folder / "weights", QUIET)
+    chosen = {"stage1.train": "classifier", "stage1.cached_views": 1, "stage1.loss.name": "auto", "stage1.epochs": 8}
+    search = {"search.sizes": [4, 8, 16], "model.weights": str(folder / "weights")}
+    return resolve(values | chosen | search | {"stage1.batch_size": 64})
+
+
+def contest_of(config: RunConfig, limit: TimeLimit | None = None) -> Contest:
+    prepared = prepare_data(config.data)
+    limit = limit or TimeLimit(config.training.time_limit)
+    return Contest(config, prepared, Engine(config.training), QUIET, {"features": 0.0}, limit)
+
+
+def test_the_sample_keeps_small_classes_whole_and_cuts_large_ones_alike() -> None:
+    labels = np.repeat(np.arange(4), (500, 300, 30, 2))
+    rows = sample_rows(labels, 150)
+    assert np.bincount(labels[rows]).tolist() == [59, 59, 30, 2]
+    assert (np.diff(rows) > 0).all()
+    assert not np.array_equal(rows, sample_rows(labels, 150, seed=1))
+
+
+def test_images_of_a_unit_are_sampled_together() -> None:
+    labels, units = np.zeros(90, dtype=np.int64), np.arange(90) // 3
+    rows = sample_rows(labels, 20, units=units)
+    sizes = np.bincount(units[rows])
+    assert set(sizes.tolist()) == {0, 3}
+    assert 20 <= len(rows) <= 22
+
+
+def test_every_class_has_enough_to_be_judged_even_in_a_sample_that_is_too_small() -> None:
+    labels = np.repeat(np.arange(10), 50)
+    assert np.bincount(labels[sample_rows(labels, 20)]).tolist() == [presentation.FEWEST] * 10
+
+
+def test_more_pixels_win_where_they_show_more(asked: RunConfig) -> None:
+    config, search = choose_presentation(contest_of(asked))
+    assert search is not None
+    assert [each.presentation.size for each in search.tried] == [4, 8, 16]
+    scores = [each.score or 0.0 for each in search.tried]
+    assert scores[2] > scores[0] + 0.2
+    assert config.data.image_size == search.choice.presentation.size > 4
+    assert (config.data.resize, config.search.sizes) == (config.data.image_size, [])
+    assert config.is_to_be_chosen
+
+
+def test_what_the_time_does_not_allow_is_left_out_and_said(asked: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {4: 0.001, 8: 0.01, 16: 10.0}
+    contest = contest_of(asked, TimeLimit(120.0))
+    monkeypatch.setattr(presentation, "seconds_per_feature", lambda _: rates[contest.sizes[len(contest.results)]])
+    config, search = choose_presentation(contest)
+    assert search is not None
+    assert [each.score is None for each in search.presentations] == [False, False, True]
+    assert config.data.image_size in {4, 8}
+    assert "16 px" in search.more_time
+    assert describe_search(search)[-1] == search.more_time
+
+
+def test_a_limit_that_is_too_short_for_anything_is_refused_and_leaves_nothing(asked: RunConfig, tmp_path: Path) -> None:
+    config = with_options(asked, {"training.time_limit": 1.0})
+    with pytest.raises(LongtailError, match="shortest possible"):
+        start_run(config, tmp_path / "run", QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_takes_the_choice_and_is_repeated_without_choosing(asked: RunConfig, tmp_path: Path) -> None:
+    start_run(asked, tmp_path / "run", QUIET)
+    search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
+    assert isinstance(search, Search)
+    assert config.data.image_size == search.choice.presentation.size
+    assert not config.is_open
+    assert read_portfolio(tmp_path / "run") is not None
+    start_run(config, tmp_path / "again", QUIET)
+    assert read_search(tmp_path / "again") is None
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_grid_and_other_seeds_know_the_run_again_by_what_was_open(asked: RunConfig, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        start_run(with_options(asked, {"training.seed": seed}), tmp_path / str(seed) / "run", QUIET)
+    planned = PlannedRun(name="auto", seed=0, baseline="auto", folder=tmp_path / "0" / "run", config=asked)
+    assert state_of(planned) == "started"  # not of another configuration
+    with pytest.raises(LongtailError, match=r"search\.sizes"):
+        state_of(replace(planned, config=with_options(asked, {"search.sizes": [4, 16]})))
+    assert len(fold([read_run(tmp_path / str(seed) / "run") for seed in (0, 1)])) == 1
+
+
+def test_a_named_loss_leaves_the_size_open_only(asked: RunConfig, tmp_path: Path) -> None:
+    config = resolve(
+        {"stage1.loss.name": "gcl", "model.head": "cosine"}
+        | {"data.source": "digits", "data.image_size": 16, "data.resize": 16, "model.name": "plain-cnn"}
+        | {"model.weights": asked.model.weights, "search.sizes": [4, 16], "training.precision": "fp32"}
+        | {"stage1.train": "classifier", "stage1.cached_views": 1, "stage1.epochs": 2}
+    )
+    start_run(config, tmp_path / "run", QUIET)
+    assert read_portfolio(tmp_path / "run") is None
+    search = read_search(tmp_path / "run")
+    assert search is not None
+    assert len(search.tried) == 2
+    assert read_config(tmp_path / "run").stage1.loss.name == "gcl"
+
+
+def test_a_network_brings_its_normalization_along() -> None:
+    config = with_presentation(RunConfig(), Presentation("timm:resnet18", 96, "crop"))
+    assert config.data.mean == pytest.approx([0.485, 0.456, 0.406])
+    assert not config.search.networks
