@@ -6,16 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from longtail.config.auto import feature_schedule
 from longtail.config.schema import Metric
-from longtail.counts import ClassCounts, FloatArray, IntArray
+from longtail.counts import ClassCounts, IntArray
 from longtail.data.splits import fold_numbers
 from longtail.device import seeded
 from longtail.errors import LongtailError
@@ -24,21 +23,17 @@ from longtail.losses import build_loss
 from longtail.models.heads import standardization
 from longtail.run.portfolio import CandidateResult, Portfolio
 from longtail.training.candidates import RETRAINING, Candidate, candidates
+from longtail.training.judgment import HeldOut, Judgment, bootstrap_draws, compare
 from longtail.training.parallel_heads import Weights, train_heads
 
 ROUNDS: Final = 2
 FOLDS: Final = 3
-TAUS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Strengths of logit adjustment after training; the best is found on images that were held out."""
 _SMALL: Final = 1_000  # images; with fewer, one fold says too little to drop a candidate by it
 _FINALISTS: Final = 8
-_REPLICATES: Final = 200  # of the bootstrap
 _FEWEST_ROWS: Final = 30
 _QUICK: Final = ("logit-adjustment", "kps")  # candidates that features are judged by
 LONGEST_CHOICE: Final = 1800.0
 """Seconds; a choice that takes longer is not made."""
-_TIE: Final = 0.25
-"""A candidate that is behind the best by less than this many standard errors of the difference is as good."""
 
 
 def seconds_to_choose(images: int, features: int, classes: int) -> float:
@@ -171,11 +166,11 @@ def judge_features(
     units: IntArray | None = None,
     seed: int = 0,
     stop: Callable[[], object] = lambda: None,
-) -> Judged:
+) -> Judgment:
     """Judge features by the best of a few quick classifiers on them, in cross-validation.
 
     Features of the same images from other networks, or of other sizes, are judged on the same folds and the same draws
-    of the bootstrap, so that :func:`compare` can tell small differences apart.
+    of the bootstrap, so that :func:`~longtail.training.judgment.compare` can tell small differences apart.
 
     Args:
         features: float32 (N, D).
@@ -193,26 +188,60 @@ def judge_features(
     Example:
         >>> labels = torch.arange(60) % 3
         >>> rows = torch.nn.functional.one_hot(labels, 5) + 0.1 * torch.randn(60, 5)
-        >>> judge_features(rows, labels, ClassCounts([20] * 3), {"few": [0, 1, 2]}).result.score
+        >>> judge_features(rows, labels, ClassCounts([20] * 3), {"few": [0, 1, 2]}).score
         1.0
     """
     epochs, batch_size = feature_schedule(len(labels))
     trial = _Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop)
     quick = [each for each in candidates(features.shape[1]) if each.name in _QUICK]
-    return max(trial.run(quick, max(1, epochs // 2), FOLDS), key=lambda judged: judged.result.score)
+    judged = trial.run(quick, max(1, epochs // 2), FOLDS)
+    return max((each.judgment for each in judged), key=lambda judgment: judgment.score)
+
+
+def judge_choice(
+    portfolio: Portfolio,
+    features: Tensor,
+    labels: Tensor,
+    counts: ClassCounts,
+    groups: Groups,
+    held_out: IntArray,
+    *,
+    units: IntArray | None = None,
+    stop: Callable[[], object] = lambda: None,
+) -> Judgment:
+    """Train the chosen classifier without some images, and judge its answers to these.
+
+    Args:
+        portfolio: The choice, and how it was trained.
+        features: float32 (N, D), of all training images.
+        labels: int64 (N,).
+        counts: Training images per class.
+        groups: Class indices of the shot groups.
+        held_out: Rows that are judged, rising.
+        units: Numbers of the images that are drawn together by the bootstrap, shape (N,); None if each image is one.
+        stop: Called after each step; may raise to leave.
+    """
+    numbers = np.ones(len(labels), dtype=np.int64)
+    numbers[held_out] = 0
+    mean, deviation = standardization(features)
+    metric, batch_size, seed = portfolio.metric, portfolio.batch_size, portfolio.seed
+    trial = _Trial(
+        (features - mean) / deviation, labels, counts, groups, numbers, metric, batch_size, seed, units, stop
+    )
+    choice = next(
+        each
+        for each in candidates(features.shape[1])
+        if (each.name, each.plan.lr) == (portfolio.choice.name, portfolio.choice.lr)
+    )
+    return trial.run([choice], portfolio.epochs, folds=1)[0].judgment
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The figures of a candidate on held-out images.
-
-    Attributes:
-        result: Its figures.
-        replicates: The metric of the choice in each replicate of the bootstrap, (R,).
-    """
+    """A candidate with its figures on held-out images, and what these follow from."""
 
     result: CandidateResult
-    replicates: FloatArray
+    judgment: Judgment
 
 
 @dataclass(frozen=True)
@@ -289,33 +318,29 @@ class _Trial:
                 weights[number] = changed
         seconds = (time.perf_counter() - begun) / len(tried)
         held = [np.flatnonzero(self.numbers == fold) for fold in range(folds)]
-        draws = self._draws(np.concatenate(held))
-        return [self._judge(each, weights[number], held, draws, seconds) for number, each in enumerate(tried)]
+        rows = np.concatenate(held)
+        draws = bootstrap_draws(rows, self.units, self.seed)
+        out = HeldOut(self.labels.numpy()[rows], self.counts, self.groups, self.metric, draws)
+        return [self._judge(each, weights[number], held, out, seconds) for number, each in enumerate(tried)]
 
     def _judge(
-        self, candidate: Candidate, weights: Weights, held: Sequence[IntArray], draws: FloatArray, seconds: float
+        self, candidate: Candidate, weights: Weights, held: Sequence[IntArray], out: HeldOut, seconds: float
     ) -> Judged:
-        """Predict what each fold holds out, under the adjustment that is best for the metric there.
+        """Judge what a candidate answers to the images that each fold holds out.
 
         Args:
             candidate: What was trained.
             weights: Its weights on each fold.
-            held: The rows that each fold holds out, M in all.
-            draws: Weights (R, M) of those rows for the bootstrap, the same for all candidates.
+            held: The rows that each fold holds out.
+            out: The same of all folds.
             seconds: Its share of the time of the training.
         """
         last = candidate.retraining or candidate.plan
         scale = build_loss(last.loss, self.counts, last.options).logit_scale
-        logits = torch.cat([scale * weights.logits(fold, self.features[part]) for fold, part in enumerate(held)])
-        log_prior = torch.from_numpy(np.log(self.counts.prior)).float()
-        answers = {tau: (logits - tau * log_prior).argmax(dim=1).numpy() for tau in TAUS}
-        truth = self.labels.numpy()[np.concatenate(held)]
-        figures = {tau: self.figures(truth, answer) for tau, answer in answers.items()}
-        tau = max(TAUS, key=lambda strength: (round(float(figures[strength][self.metric]), 9), -strength))
-        values = figures[tau]
-        replicates = self.figures(truth, answers[tau], draws)
-        interval = {name: _interval(replicates[name]) for name in (self.metric, "accuracy", "balanced")}
-        plan = candidate.plan
+        judgment = out.judge(
+            torch.cat([scale * weights.logits(fold, self.features[part]) for fold, part in enumerate(held)])
+        )
+        plan, figures = candidate.plan, judgment.figures
         result = CandidateResult(
             name=candidate.name,
             loss=plan.loss,
@@ -324,80 +349,26 @@ class _Trial:
             lr=plan.lr,
             weight_decay=plan.weight_decay,
             retrained=candidate.retraining is not None,
-            tau=tau,
+            tau=judgment.tau,
             folds=len(held),
-            score=float(values[self.metric]),
-            interval=interval[self.metric],
-            accuracy=float(values["accuracy"]),
-            accuracy_interval=interval["accuracy"],
-            balanced_accuracy=float(values["balanced"]),
-            balanced_interval=interval["balanced"],
-            groups={name: float(values[name]) for name in self.groups if not np.isnan(values[name])},
-            adjustments=tuple((t, float(each["accuracy"]), float(each["balanced"])) for t, each in figures.items()),
+            score=judgment.score,
+            interval=judgment.interval(self.metric),
+            accuracy=float(figures["accuracy"]),
+            accuracy_interval=judgment.interval("accuracy"),
+            balanced_accuracy=float(figures["balanced"]),
+            balanced_interval=judgment.interval("balanced"),
+            groups={name: float(figures[name]) for name in self.groups if not np.isnan(figures[name])},
+            adjustments=tuple(
+                (tau, float(each["accuracy"]), float(each["balanced"])) for tau, each in judgment.values.items()
+            ),
             seconds=round(seconds, 2),
         )
-        return Judged(result, replicates[self.metric])
-
-    def _draws(self, rows: IntArray) -> FloatArray:
-        """Return weights (R, M) of the rows for the bootstrap, those of a unit alike."""
-        units = rows if self.units is None else self.units[rows]
-        _, unit = np.unique(units, return_inverse=True)
-        drawn = np.random.default_rng(self.seed).exponential(size=(_REPLICATES, int(unit.max()) + 1))
-        return np.asarray(drawn[:, unit])
-
-    def figures(self, truth: IntArray, answers: IntArray, weights: FloatArray | None = None) -> dict[str, Any]:
-        """Return the metrics and the mean recall of each shot group: a value, or one for each row of weights (R, M)."""
-        size = self.counts.num_classes
-        draws = np.ones((1, len(truth))) if weights is None else weights
-
-        def sums(classes: IntArray, values: npt.NDArray[np.float64]) -> FloatArray:
-            return np.stack([np.bincount(classes, row, minlength=size) for row in values])
-
-        right = sums(truth, draws * (truth == answers))
-        total, predicted = sums(truth, draws), sums(answers, draws)
-        with np.errstate(invalid="ignore"):
-            recall, f1 = right / total, 2 * right / (total + predicted)
-        tested = np.bincount(truth, minlength=size) > 0
-        means: dict[str, Any] = {
-            name: recall[:, members].mean(axis=1) if len(members) else np.full(len(draws), np.nan)
-            for name, classes in self.groups.items()
-            for members in [[index for index in classes if tested[index]]]
-        }
-        values: dict[str, Any] = {
-            "accuracy": right.sum(axis=1) / total.sum(axis=1),
-            "balanced": recall[:, tested].mean(axis=1),
-            "macro-f1": f1[:, tested].mean(axis=1),
-            "worst-group": np.nanmin(np.stack(list(means.values())), axis=0),
-        } | means
-        return values if weights is not None else {name: value[0] for name, value in values.items()}
-
-
-def _interval(replicates: FloatArray) -> tuple[float, float]:
-    low, high = np.quantile(replicates, (0.025, 0.975))
-    return float(low), float(high)
-
-
-def compare(judged: Sequence[Judged]) -> tuple[list[tuple[float, float]], int]:
-    """Compare candidates that were judged on the same draws.
-
-    Args:
-        judged: The simpler or cheaper ones first.
-
-    Returns:
-        How far each is behind the best with the standard error of that difference, and the position of the one to
-        take: the first of those as good as the best.
-    """
-    best = max(judged, key=lambda each: each.result.score)
-    behind = [
-        (float(best.result.score - each.result.score), float(np.std(best.replicates - each.replicates)))
-        for each in judged
-    ]
-    return behind, next(place for place, (gap, error) in enumerate(behind) if gap <= _TIE * error)
+        return Judged(result, judgment)
 
 
 def _rank(final: Sequence[Judged]) -> tuple[list[CandidateResult], int]:
     """Return the finalists, the best first, and the position of the one to take; the simpler ones are given first."""
-    behind, chosen = compare(final)
+    behind, chosen = compare([each.judgment for each in final])
     results = [
         replace(each.result, behind=gap, behind_error=error) for each, (gap, error) in zip(final, behind, strict=True)
     ]

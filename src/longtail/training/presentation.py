@@ -25,7 +25,8 @@ from longtail.models.candidate_networks import find_candidate
 from longtail.run.portfolio import METRIC_WORDS
 from longtail.run.search import Presentation, PresentationResult, Search
 from longtail.training.engine import Engine
-from longtail.training.portfolio import Judged, can_choose, compare, judge_features, seconds_to_choose
+from longtail.training.judgment import Judgment, compare
+from longtail.training.portfolio import can_choose, judge_features, seconds_to_choose
 from longtail.training.prepared_data import PreparedData
 from longtail.training.setup import Setup, set_up
 from longtail.training.time_estimate import (
@@ -67,7 +68,7 @@ class Contest:
     limit: TimeLimit
     stop: Callable[[], object] = lambda: None
     results: dict[Presentation, PresentationResult] = field(default_factory=dict, init=False)
-    judged: dict[Presentation, Judged] = field(default_factory=dict, init=False)
+    judged: dict[Presentation, Judgment] = field(default_factory=dict, init=False)
     _rates: dict[Presentation, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -188,9 +189,9 @@ class Contest:
             seed=self.config.training.seed,
             stop=self.stop,
         )
-        result = self.judged[presentation].result
+        judged, metric = self.judged[presentation], self.config.training.metric
         self.reporter.say(
-            f"{presentation}: {METRIC_WORDS[self.config.training.metric]} {figure_text(result.score, result.interval)} "
+            f"{presentation}: {METRIC_WORDS[metric]} {figure_text(judged.score, judged.interval(metric))} "
             f"on {len(self.sample):,} training images, {duration_text(60 * self.results[presentation].minutes)} in all"
         )
         return True
@@ -200,9 +201,13 @@ class Contest:
         ordered = sorted(self.judged, key=lambda each: self._rates[each])
         behind, chosen = compare([self.judged[each] for each in ordered])
         for each, (gap, error) in zip(ordered, behind, strict=True):
-            result = self.judged[each].result
+            judged = self.judged[each]
             self.results[each] = replace(
-                self.results[each], score=result.score, interval=result.interval, behind=gap, behind_error=error
+                self.results[each],
+                score=judged.score,
+                interval=judged.interval(judged.metric),
+                behind=gap,
+                behind_error=error,
             )
         return ordered[chosen]
 
@@ -262,7 +267,8 @@ def _what_more_time_buys(contest: Contest, chosen: Presentation) -> str:
     if len(sizes) < 2:
         return f"{text}."
     before, last = (contest.judged[each] for each in sizes[-2:])
-    gain, error = last.result.score - before.result.score, float(np.std(last.replicates - before.replicates))
+    drawn = last.replicates[last.metric] - before.replicates[last.metric]
+    gain, error = last.score - before.score, float(np.std(drawn))
     return (
         f"{text}; the step from {sizes[-2].size} to {sizes[-1].size} px changed {metric} by "
         f"{100 * gain:+.1f} ± {100 * error:.1f} points."
