@@ -55,6 +55,24 @@ def test_through_the_backbone_it_follows_from_the_first_steps(
     assert seconds / 3 < run.time.estimate.seconds < 3 * seconds
 
 
+def test_fine_tuning_after_features_counts_by_its_own_steps(
+    small_config: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_estimate, "FEWEST_PIXELS", 1.0)
+    stage = {"epochs": 1, "train": "classifier", "cached_views": 1}
+    short, long = (
+        experiment(
+            small_config(stage1=stage, finetune={"epochs": epochs}, data={"cache": False}), tmp_path / str(epochs)
+        )
+        for epochs in (0, 500)
+    )
+    for run in (short, long):
+        run.features.plain("train")
+    assert short.time.estimate is not None
+    assert long.time.estimate is not None
+    assert long.time.estimate.seconds > 10 * short.time.estimate.seconds
+
+
 def test_on_features_it_follows_from_the_first_images(
     small_config: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from longtail.device import can_fuse, step_seed
 from longtail.errors import LongtailError
 from longtail.losses import LongTailLoss, build_loss
 from longtail.models.adapters import train_only_adapters
+from longtail.models.depthwise import with_fast_depthwise
 from longtail.models.model import LongTailModel
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import Inputs
@@ -167,6 +168,8 @@ def build_stage(
         network: The part of the model that is called in each step, where that is not the whole model.
     """
     seed, training = engine.config.seed, engine.config
+    if engine.device.type == "cpu":
+        with_fast_depthwise(model.backbone)
     loss = make_loss(stage, counts, model).to(engine.device)
     wrapped, optimizer = engine.prepare(network or model, make_optimizer(stage.optimizer, model))
     draw = partial(

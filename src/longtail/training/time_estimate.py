@@ -16,6 +16,7 @@ from longtail.data.loading.loaders import count_batches
 from longtail.device import seeded
 from longtail.models.inference_engine import WORTHWHILE
 from longtail.models.model import LongTailModel
+from longtail.training.finetuning import measure_training_rate
 from longtail.training.frozen_features import Trial
 from longtail.training.loop import Callback, Progress, StageRun
 from longtail.training.portfolio import seconds_to_choose
@@ -176,7 +177,10 @@ class TimeKeeper(Callback):
         evaluated = sum(count for split, count in self.images.items() if split != "train")
         features, training = rate * (missing + evaluated), 0.0
         for stage in self.config.stages.values():
-            if stage.train == "all":  # said anew by its first steps
+            if stage.train == "all":
+                size, batch = self.config.data.image_size, stage.batch_size
+                rate_of_steps = measure_training_rate(self.model, size, batch, seconds=TRIAL_SECONDS, stage=stage)
+                training += self._steps(stage) * batch / rate_of_steps
                 continue
             if self.config.is_to_be_chosen:
                 training += seconds_to_choose(self.images["train"], self.model.num_features, self.counts.num_classes)
@@ -219,7 +223,7 @@ class TimeKeeper(Callback):
         self.tell(TimeEstimate(features, training + forward * evaluated))
 
     def _steps(self, stage: StageConfig) -> int:
-        return stage.epochs * count_batches(self.images["train"], stage.batch_size)
+        return stage.epochs * count_batches(round(stage.epoch_share * self.images["train"]), stage.batch_size)
 
     def tell(self, estimate: TimeEstimate) -> None:
         """Take an estimate, and say it unless the run is short."""

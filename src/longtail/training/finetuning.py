@@ -1,0 +1,94 @@
+"""Fine-tuning within a time: the rate of training steps on this machine, and the stage that fits."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import replace
+from typing import Final
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from longtail.config.schema import FINETUNING, ModelConfig, StageConfig
+from longtail.device import seeded
+from longtail.models.depthwise import with_fast_depthwise
+from longtail.models.model import LongTailModel
+from longtail.training.stages import make_optimizer, set_trainable
+
+MOST_FINETUNING: Final = 30
+"""Epochs of fine-tuning, at most: more of them learn few images by heart."""
+SHORTEST_EPOCH: Final = 0.001
+
+
+def finetune_stage(stage: StageConfig, images: int, seconds: float, images_per_second: float) -> StageConfig:
+    """Return the stage that trains all of a network for a given time, after a classifier on its stored features.
+
+    It draws as the stage of the classifier does, with its loss. The schedule falls to zero with the last step. Epochs
+    are whole and at least one; where they would not fill the time, each takes a share of the images.
+
+    Args:
+        stage: The stage that trained the classifier.
+        images: Training images.
+        seconds: For its steps, without evaluation.
+        images_per_second: Rate of the steps, see :func:`measure_training_rate`.
+
+    Example:
+        >>> classifier = StageConfig(epochs=20, train="classifier", cached_views=1)
+        >>> stage = finetune_stage(classifier, images=10_000, seconds=300.0, images_per_second=60.0)
+        >>> stage.train, stage.epochs, stage.epoch_share
+        ('all', 2, 0.9)
+        >>> finetune_stage(classifier, images=24_000, seconds=120.0, images_per_second=60.0).epoch_share
+        0.3
+    """
+    wanted = min(max(seconds * images_per_second / images, SHORTEST_EPOCH), MOST_FINETUNING)
+    epochs = math.ceil(wanted)
+    share = math.floor(wanted / epochs * 1000) / 1000
+    return replace(FINETUNING, epochs=epochs, epoch_share=share, sampler=stage.sampler, loss=stage.loss)
+
+
+def measure_training_rate(
+    model: LongTailModel, size: int, batch: int, *, seconds: float = 3.0, stage: StageConfig = FINETUNING
+) -> float:
+    """Measure how many images a second training steps of all of a network take, on a copy of it.
+
+    Args:
+        model: The network, on its device and in its memory layout.
+        size: Side of the images in pixels.
+        batch: Images per step.
+        seconds: For the measurement; one step before it and one in it are made in any case.
+        stage: What is trained, and the optimizer.
+
+    Example:
+        >>> from longtail.models import build_model
+        >>> measure_training_rate(build_model("plain-cnn", 3), size=16, batch=4, seconds=0.0) > 0
+        True
+    """
+    device = next(model.parameters()).device
+    steps: list[float] = []
+    with seeded(device, 0):
+        network = copy.deepcopy(model)
+        set_trainable(network, replace(stage, train="all"), ModelConfig())
+        if device.type == "cpu":
+            with_fast_depthwise(network)
+        optimizer = make_optimizer(replace(stage.optimizer, layer_decay=None), network)
+        # As the layout of the weights, which images take over from them.
+        images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=_layout(network))
+        labels = torch.arange(batch, device=device) % model.num_classes
+        network.train()
+        while len(steps) < 2 or sum(steps[1:]) < seconds:
+            begun = time.perf_counter()
+            torch.autograd.backward(F.cross_entropy(network(images), labels))
+            optimizer.step()
+            optimizer.zero_grad()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            steps.append(time.perf_counter() - begun)
+    return batch * (len(steps) - 1) / sum(steps[1:])
+
+
+def _layout(network: LongTailModel) -> torch.memory_format:
+    weights = (weight for weight in network.parameters() if weight.ndim == 4 and min(weight.shape[1:3]) > 1)
+    is_last = any(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    return torch.channels_last if is_last else torch.contiguous_format
