@@ -25,7 +25,8 @@ Build = Callable[..., RunConfig]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(40, "a minute"), (100, "2 minutes"), (1740, "29 minutes"), (7200, "2.0 hours")]
+    ("seconds", "words"),
+    [(40, "40 seconds"), (70, "a minute"), (100, "2 minutes"), (1740, "29 minutes"), (7200, "2.0 hours")],
 )
 def test_it_is_told_in_minutes(seconds: float, words: str) -> None:
     assert str(TimeEstimate(seconds - 10, 10)) == f"about {words}"
