@@ -108,7 +108,7 @@ def measure(source: str, images: int, network: str, repeats: int, *, one_core: b
         return lambda: backbone_pass(store.engine, network, inputs, rows, range(len(split)), views)
 
     def predictions(engine: Any) -> Callable[[], object]:
-        predictor = Predictor(model, info, engine=engine)
+        predictor = Predictor.of(model, info, engine=engine)
         list(predictor.stream(items[:8]))
         return lambda: list(predictor.stream(items))
 

@@ -146,7 +146,7 @@ def export_run(
     data = (_to_onnx if format == "onnx" else _to_torch)(deployed, input_type)
     if len(data) >= 2**31:
         raise _error(f"{path} would be larger than the 2 GB of an ONNX file: use format='torch'.")
-    difference = _compare(data, Predictor(model, info), squares, format=format, input_type=input_type)
+    difference = _compare(data, Predictor.of(model, info), squares, format=format, input_type=input_type)
     card = None if is_stream(path) else path.with_name(f"{path.name}.md")
     write_atomically(path, data)
     if card is not None:

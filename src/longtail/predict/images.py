@@ -6,7 +6,7 @@ import fnmatch
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
@@ -22,7 +22,7 @@ from longtail.data.sources.csv import read_rows
 from longtail.data.sources.folder import is_system_folder
 from longtail.data.sources.image_tables import Columns
 from longtail.data.sources.parquet import open_parquet
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError, listed
 
 ImageSource: TypeAlias = str | bytes | Image.Image | npt.NDArray[np.uint8]
 Names: TypeAlias = tuple[str, ...]  # of the folders below the first one, and of the file
@@ -174,6 +174,36 @@ def as_items(images: object, *, image_column: str | None = None) -> Iterator[Ite
             yield Item(getattr(image, "filename", "") or f"image {number}", image)
         else:
             raise LongtailError(f"{type(image).__name__} is not an image: give paths, Pillow images or uint8 arrays.")
+
+
+def batch_items(batch: Mapping[str, Any]) -> list[Item]:
+    """Return the images of a batch of rows, given as arrays or lists of N entries by column.
+
+    Args:
+        batch: A column ``image``, ``bytes`` or ``path``, of which the first that is there is read; an image may be an
+            array, encoded bytes, a Pillow image, or a dictionary of ``bytes`` and ``path`` as Hugging Face stores it.
+
+    Raises:
+        UsageError: None of these columns.
+
+    Example:
+        >>> batch_items({"path": ["a.png", None], "id": [1, 2]})[0]
+        Item(name='a.png', source='a.png', problem='')
+    """
+    column = next((name for name in ("image", "bytes", "path") if name in batch), None)
+    if column is None:
+        raise UsageError(f"a batch needs a column 'image', 'bytes' or 'path'; it has {listed(list(batch))}.")
+    sources = list(batch[column])
+    names = list(batch["path"]) if "path" in batch else [None] * len(sources)
+    items = []
+    for number, (source, path) in enumerate(zip(sources, names, strict=True)):
+        name = f"image {number}" if path is None else os.fspath(path)
+        if isinstance(source, dict):
+            source = source.get("bytes") or source.get("path")
+        problem = f"{name}: there is no image in this row; name one, or delete the row." if source is None else ""
+        is_path = isinstance(source, (str, os.PathLike))
+        items.append(Item(name, os.fspath(source) if is_path else "" if source is None else source, problem))
+    return items
 
 
 # Files of a folder or a pattern, as they are met: a million of them need no more memory than a thousand.

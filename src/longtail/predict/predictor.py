@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,14 @@ from longtail.models import LongTailModel
 from longtail.models.inference_engine import choose_engine, compile_backbone, is_worthwhile
 from longtail.models.preprocessing import Preprocessing
 from longtail.predict.hub import local_run
-from longtail.predict.images import Item, as_items
+from longtail.predict.images import Item, as_items, batch_items
 from longtail.predict.target_prior import read_prior, with_prior
 from longtail.run.model_files import ModelInfo, load_run
 
 FloatArray = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
+NUMBERS = ("confidence", "probability_")
+"""Starts of the names of columns that hold numbers; the others hold text."""
 
 
 def read_item(item: Item, preprocessing: Preprocessing) -> Item:
@@ -125,32 +127,105 @@ def as_columns(predictions: Sequence[Prediction], columns: Sequence[str]) -> dic
 
 
 class Predictor:
-    """A model in evaluation mode with its preprocessing and adjustment; made by :func:`load`.
+    """A trained run with its preprocessing and adjustment, in evaluation mode; also made by :func:`load`.
 
-    Its parameters no longer require gradients.
+    Its parameters no longer require gradients. It is a callable class on batches, as ``map_batches`` of Ray Data takes
+    one: see :meth:`__call__`.
 
     Args:
-        model: The network, on the device where it will run.
-        info: Its information: classes, preprocessing, scale or adjustment, threshold.
+        run: The RUN folder of ``longtail train``, or ``hf:OWNER/NAME`` for one that ``longtail push`` has uploaded.
+        device: Device of the network.
+        prior: The class prior to expect: ``uniform``, ``train``, or a file of shares; None leaves the run's own.
         engine: What runs the network; ``auto`` takes OpenVINO on a CPU, if it is installed, for images of
             :data:`~longtail.models.inference_engine.WORTHWHILE` pixels: once as many are expected, or were given to it.
-        say: Called with one sentence on what runs the network, unless it is PyTorch as asked for.
+        say: Called with one sentence on the classes that a file of shares leaves out, or on what runs the network,
+            unless it is PyTorch as asked for.
+        top_k: Classes to name per image of a batch that it is called with.
+        batch_size: Images of such a batch per forward pass.
+        workers: Threads that decode them; by default as many as there are cores.
+
+    Raises:
+        LongtailError: No such run, one that has not finished, or damaged files; or the engine is not installed.
     """
 
     def __init__(
         self,
+        run: str | os.PathLike[str],
+        *,
+        device: torch.device | str = "cpu",
+        prior: str | None = None,
+        engine: EngineName = "auto",
+        say: Callable[[str], object] | None = None,
+        top_k: int = 5,
+        batch_size: int = 64,
+        workers: int | None = None,
+    ) -> None:
+        model, info = load_run(local_run(run), device=device)
+        choose_engine(engine, next(model.parameters()).device)
+        if prior is not None:
+            info = with_prior(info, read_prior(prior, info, say))
+        self._prepare(model, info, engine, say)
+        _check_sizes(top_k, batch_size)
+        self._top_k, self._batch_size, self._workers = top_k, batch_size, workers
+
+    @classmethod
+    def of(
+        cls,
         model: LongTailModel,
         info: ModelInfo,
         *,
         engine: EngineName = "torch",
-        say: Callable[[str], object] = lambda _: None,
+        say: Callable[[str], object] | None = None,
+    ) -> Self:
+        """Return a predictor of a network in memory.
+
+        Args:
+            model: The network, on the device where it will run.
+            info: Its information: classes, preprocessing, scale or adjustment, threshold.
+            engine: What runs the network.
+            say: As for the class.
+        """
+        predictor = cls.__new__(cls)
+        predictor._prepare(model, info, engine, say)
+        return predictor
+
+    def _prepare(
+        self, model: LongTailModel, info: ModelInfo, engine: EngineName, say: Callable[[str], object] | None
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.info = info
         self._engine: EngineName = engine
-        self._say = say
+        self._say = say or (lambda _: None)
         self._is_settled = False  # whether the engine is chosen for good
         self._count = 0  # images given to the network, or expected
+        self._top_k, self._batch_size, self._workers = 5, 64, None
+
+    def __call__(self, batch: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Classify a batch of rows, as ``ray.data.Dataset.map_batches`` gives it: arrays of N entries by column.
+
+        Args:
+            batch: A column ``image`` (uint8 arrays (H, W, 3) or (H, W), encoded bytes, or Pillow images), ``bytes``
+                (encoded) or ``path``; the first of these that is there is read. Others may be anything.
+
+        Returns:
+            The other columns, and ``path``, as they were; then ``prediction``, ``confidence``, ``sure`` if the run has
+            a threshold, ``label_1``, ``probability_1``, and so on, and ``problem``: None, or why the image could not be
+            read. Then its labels are None and its numbers NaN.
+
+        Raises:
+            UsageError: No column of images.
+        """
+        items = batch_items(batch)
+        names = column_names(min(self._top_k, len(self.classes)), with_sure=self.info.threshold is not None)
+        options: Any = {"top_k": self._top_k, "batch_size": self._batch_size, "workers": self._workers}
+        columns = as_columns(list(self.stream(items, **options)), names)
+        del columns["path"]
+        kept = {name: values for name, values in batch.items() if name not in {"image", "bytes"}}
+        arrays = {
+            name: np.array(values, dtype=np.float64 if name.startswith(NUMBERS) else object)
+            for name, values in columns.items()
+        }
+        return kept | arrays
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -208,8 +283,7 @@ class Predictor:
             workers: As for :meth:`predict`.
             total: Number of images, if it is known: what runs the network is chosen by it.
         """
-        if top_k < 1 or batch_size < 1:
-            raise UsageError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
+        _check_sizes(top_k, batch_size)
         for batch, values in self._batches(items, batch_size, workers, total):
             rows = iter(values)
             for image in batch:
@@ -269,6 +343,11 @@ class Predictor:
         return result
 
 
+def _check_sizes(top_k: int, batch_size: int) -> None:
+    if top_k < 1 or batch_size < 1:
+        raise UsageError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
+
+
 def _length(images: object) -> int:
     """Return the number of images that a caller gave, 0 where only reading tells."""
     return len(images) if isinstance(images, Sized) and not isinstance(images, str | os.PathLike) else 0
@@ -280,7 +359,7 @@ def load(
     device: torch.device | str = "cpu",
     prior: str | None = None,
     engine: EngineName = "auto",
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> Predictor:
     """Read a trained run, ready to classify images; also as ``longtail.load``.
 
@@ -300,8 +379,4 @@ def load(
         ...
         longtail.errors.LongtailError: There is no run 'nowhere': name the folder that `longtail train` wrote.
     """
-    model, info = load_run(local_run(run), device=device)
-    choose_engine(engine, next(model.parameters()).device)
-    if prior is not None:
-        info = with_prior(info, read_prior(prior, info, say))
-    return Predictor(model, info, engine=engine, say=say or (lambda _: None))
+    return Predictor(run, device=device, prior=prior, engine=engine, say=say)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from longtail.errors import UsageError
 from longtail.files import is_stream, writing
+from longtail.predict.predictor import NUMBERS
 
 Format: TypeAlias = Literal["csv", "tsv", "parquet"]
 Write: TypeAlias = Callable[[pa.Table], None]
@@ -50,7 +51,7 @@ def column_type(name: str) -> pa.DataType:
         >>> [str(column_type(name)) for name in ("path", "confidence", "probability_2")]
         ['string', 'double', 'double']
     """
-    return pa.float64() if name == "confidence" or name.startswith("probability_") else pa.string()
+    return pa.float64() if name.startswith(NUMBERS) else pa.string()
 
 
 def path_columns(names: Sequence[str]) -> dict[str, pa.Array]:

@@ -71,7 +71,7 @@ def with_prior(info: ModelInfo, prior: Sequence[float] | FloatArray) -> ModelInf
     return replace(info, adjustment=replace(before, offset=offset, prior=tuple(map(float, shares))))
 
 
-def read_prior(spec: str, info: ModelInfo, say: Callable[[str], None] | None = None) -> FloatArray:
+def read_prior(spec: str, info: ModelInfo, say: Callable[[str], object] | None = None) -> FloatArray:
     """Read the value of ``--prior`` into the share of each class, float64 (C,), all positive, summing to 1.
 
     A file is a JSON object of class name to share or count, or a CSV of two columns with or without a header. Names are
