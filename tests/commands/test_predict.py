@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,9 @@ def test_shards_are_predicted_and_merged(cli: Call, finished: Any, tmp_path: Pat
         (("--merge", "parts", "r", "--out", "a.csv"), "leave 'r' out"),
         (("--merge", "parts", "--shard", "1/2", "--out", "a.csv"), "leave --shard out"),
         (("--merge", "parts"), "--out missing"),
+        (("--merge", "parts", "--out", "a.csv", "--ray"), "leave --ray out"),
+        (("r", "i", "--out", "a", "--shard", "1/2", "--ray"), "leave --shard out"),
+        (("r", "i", "--out", "a.parquet", "--ray", "auto"), "a folder of parts"),
         (("--merge", "nowhere", "--out", "a.csv"), "nowhere"),
         (("--merge", "parts", "--out", "a.xlsx"), ".csv"),
     ],
@@ -136,3 +140,11 @@ def test_shards_that_make_no_sense(cli: Call, words: tuple[str, ...], complaint:
     done = cli("predict", *words)
     assert done.status == 2
     assert complaint in done.complaint
+
+
+def test_ray_that_is_not_installed_is_told(
+    cli: Call, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    source = write_digits(tmp_path / "photos")
+    assert "longtail[ray]" in cli("predict", finished.folder, source, "--out", tmp_path / "parts", "--ray").complaint

@@ -31,6 +31,7 @@ from longtail.predict.parts import (
     identities,
     list_parts,
     read_part,
+    remove_doubles,
     rows_of,
     write_part,
     write_tables,
@@ -138,6 +139,17 @@ def test_doubles_are_counted_by_key(tmp_path: Path) -> None:
     assert identities(list_parts(tmp_path)).tolist() == [0, 1, 2, 3]
 
 
+def test_work_that_was_done_twice_is_removed(tmp_path: Path) -> None:
+    for name, numbers in (("part-1", (0, 1, 2)), ("part-2", (2, 3)), ("part-3", (0, 3, 4)), ("part-4", (5,))):
+        write_part(tmp_path / f"{name}.parquet", JOB, [rows(numbers)])
+    before = [(tmp_path / f"part-{number}.parquet").stat().st_mtime_ns for number in (1, 4)]
+    assert remove_doubles(list_parts(tmp_path)) == 3
+    assert [part.rows for part in list_parts(tmp_path)] == [3, 1, 1, 1]
+    assert identities(list_parts(tmp_path)).tolist() == [0, 1, 2, 3, 4, 5]
+    assert [(tmp_path / f"part-{number}.parquet").stat().st_mtime_ns for number in (1, 4)] == before
+    assert remove_doubles(list_parts(tmp_path)) == 0
+
+
 def test_rows_become_parts_when_it_is_worth_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(part_folder.time, "monotonic", lambda: now)
@@ -148,12 +160,12 @@ def test_rows_become_parts_when_it_is_worth_it(tmp_path: Path, monkeypatch: pyte
         assert 210 < len(folder.parts) < 240  # 50 in the first 50 seconds, then 50 ln(2000 / 50)
         now = 1e9
         monkeypatch.setattr(part_folder, "_MOST_BYTES", 1000)
-        folder.add(rows(range(100)))
+        folder.add(rows(range(2000, 2100)))
     assert sum(part.rows for part in list_parts(tmp_path)) == 2100
     with PartFolder(tmp_path, JOB) as folder:
         assert folder.count == 2100
         assert folder.has(1999)
-        assert not folder.has(2000)
+        assert not folder.has(2100)
         folder.remove()
     assert not tmp_path.exists()
 

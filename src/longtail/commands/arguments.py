@@ -76,6 +76,11 @@ class Argument:
         return self.kind is bool and not (self.options and self.flag == f"--{self.name}")
 
     @property
+    def is_optional(self) -> bool:
+        """Whether the flag may stand without a value, which is then the empty text."""
+        return _base(self.kind) is str and self.metavar.startswith("[")
+
+    @property
     def is_list(self) -> bool:
         """Whether it takes several words, after one flag or each after its own."""
         return _base(self.kind) in {list, Sequence} and not self.options
@@ -191,6 +196,7 @@ def _parser(flags: Mapping[str, Argument]) -> argparse.ArgumentParser:
     for flag, argument in flags.items():
         several = {"action": "extend", "nargs": "+" if argument.metavar.endswith("...") else 1}
         takes: Any = {"action": "store_true"} if argument.is_switch else several if argument.is_list else {}
+        takes |= {"nargs": "?", "const": ""} if argument.is_optional else {}
         parser.add_argument(flag, dest=flag, **takes)
     return parser
 

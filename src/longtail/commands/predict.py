@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
 
@@ -12,7 +12,7 @@ from longtail.commands.arguments import usage
 from longtail.commands.output import destination, refuse_terminal
 from longtail.config.schema import Count, EngineName, TrainingConfig
 from longtail.errors import LongtailError, UsageError
-from longtail.files import is_stream
+from longtail.files import is_stream, output_path
 
 
 def predict(
@@ -26,6 +26,7 @@ def predict(
     image_column: Annotated[str, "NAME"] | None = None,
     shard: Annotated[str, "I/N"] | None = None,
     merge: Annotated[str, "DIR"] | None = None,
+    ray: Annotated[str, "[ADDRESS]"] | None = None,
     restart: bool = False,
     batch_size: Count = 64,
     device: Literal["auto", "cpu"] = "auto",
@@ -36,6 +37,7 @@ def predict(
     Usage:
         longtail predict RUN IMAGES --out FILE.csv [--top-k N] [--prior uniform|train|FILE] [--restart]
         longtail predict RUN IMAGES --shard I/N --out part-I.parquet
+        longtail predict RUN IMAGES --out DIR --ray [ADDRESS]
         longtail predict --merge DIR --out FILE.csv
 
     Args:
@@ -47,43 +49,50 @@ def predict(
         prior: classes to expect: uniform, train or a FILE
         image_column: column of the images in a table
         shard: predict the I-th of N shards only, I from 1 to N
-        merge: put the shards in this folder together
+        merge: put the parts in this folder together
+        ray: predict on a Ray cluster, into parts in --out DIR; without ADDRESS on this machine
         restart: start again even if an unfinished table, or a finished shard, is there
         batch_size: images at a time
         device: auto takes an accelerator, if any
         engine: what runs the network on a CPU; auto takes openvino if it is installed
     """
     from longtail.predict.predict import predict_images
+    from longtail.predict.ray_pipeline import predict_on_ray
     from longtail.predict.shards import parse_shard
     from longtail.training.engine import Engine
 
     if merge is not None:
         given = [repr(word) for word in (run, images) if word]
-        given += [flag for flag, value in (("--shard", shard), ("--restart", restart)) if value]
-        return _merge(merge, out, given, format)
+        options = {"--shard": shard is not None, "--ray": ray is not None, "--restart": restart}
+        given += [flag for flag, is_given in options.items() if is_given]
+        _merge(merge, out, given, format)
+        return
     words = {"RUN": run, "IMAGES": images, "--out": out}
     if missing := [word for word, value in words.items() if not value]:
         raise UsageError(f"{' and '.join(missing)} missing: {usage('longtail predict', predict).splitlines()[0]}")
+    common: Any = {
+        "top_k": top_k,
+        "prior": prior,
+        "image_column": image_column,
+        "restart": restart,
+        "batch_size": batch_size,
+        "engine": engine,
+        "console": Console(stderr=True),
+    }
+    if ray is not None:
+        if shard is not None:
+            raise UsageError("--ray divides the images itself: leave --shard out.")
+        report = predict_on_ray(run, images, _folder(out), address=ray, device=device, **common)
+        if not report.predicted and not report.earlier:
+            raise LongtailError(f"none of the {report.skipped} files in {images!r} can be read as an image.")
+        return
     part = None if shard is None else parse_shard(shard)
-    report = predict_images(
-        run,
-        images,
-        _table(out, [images, *([] if prior is None else [prior])], format),
-        top_k=top_k,
-        prior=prior,
-        image_column=image_column,
-        shard=part,
-        restart=restart,
-        format=format,
-        batch_size=batch_size,
-        device=Engine(TrainingConfig(device=device)).device,
-        engine=engine,
-        console=Console(stderr=True),
-    )
+    table = _table(out, [images, *([] if prior is None else [prior])], format)
+    network_device = Engine(TrainingConfig(device=device)).device
+    report = predict_images(run, images, table, shard=part, format=format, device=network_device, **common)
     if not report.predicted and not report.earlier and part is None:
         source = "the lines above say" if is_stream(report.out) else f"{out}.skipped.csv says"
         raise LongtailError(f"none of the {report.skipped} files in {images!r} can be read as an image: {source} why.")
-    return None
 
 
 def _merge(
@@ -120,4 +129,12 @@ def _table(
     path = destination(out, tuple(SUFFIXES), example="predictions.csv", inputs=inputs).path
     if table_format(path, format) == "parquet":
         refuse_terminal(path, "Parquet")
+    return path
+
+
+def _folder(out: str) -> Path:
+    """Return the folder of the parts that a cluster writes."""
+    path = output_path(out)
+    if is_stream(path) or path.is_file() or path.suffix.lower() in {".csv", ".tsv", ".parquet"}:
+        raise UsageError(f"--ray writes a folder of parts, not {out}: name a folder, and make the table by --merge.")
     return path

@@ -68,7 +68,7 @@ class PartFolder:
         except BaseException:
             self._unlock()
             raise
-        self.count = sum(part.rows for part in self.parts)
+        self.count = len(np.unique(self._done))
         self._waiting: list[pa.Table] = []
         self._bytes = 0  # of what waits
         self._begun = self._finished = time.monotonic()

@@ -167,6 +167,31 @@ def count_doubles(parts: Iterable[Part]) -> int:
     return len(keys) - len(np.unique(keys))
 
 
+def remove_doubles(parts: Sequence[Part]) -> int:
+    """Write parts again without images that an earlier one has, and return how many those were.
+
+    A cluster may do work twice after a node was lost.
+
+    Raises:
+        LongtailError: The system refuses to write.
+    """
+    images = identities(parts)
+    twice = np.unique(images[1:][images[1:] == images[:-1]])
+    seen = set[int]()
+    removed = 0
+    for part in parts if len(twice) else ():
+        table = pq.read_table(part.path)
+        values = table[POSITION if part.job.is_table else KEY].to_numpy()
+        keep = np.ones(len(values), dtype=bool)
+        for row in np.flatnonzero(np.isin(values, twice)).tolist():
+            keep[row] = int(values[row]) not in seen
+            seen.add(int(values[row]))
+        if not keep.all():
+            removed += int((~keep).sum())
+            write_part(part.path, part.job, [table.filter(pa.array(keep))])
+    return removed
+
+
 def rows_of(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]:
     """Yield the rows of parts in the order of the listing, some columns of them, in constant memory.
 

@@ -188,7 +188,7 @@ def predict_images(
             if report.earlier:
                 reporter.say(f"continuing after {report.earlier:,} files of an earlier command")
                 bar.update(report.earlier)
-            chosen = _Chosen(listing, job, report.left_out, (lambda _: False) if folder is None else folder.has)
+            chosen = Chosen(listing, job, report.left_out, (lambda _: False) if folder is None else folder.has)
             stream = predictor.stream(
                 chosen.items(), top_k=top_k, batch_size=batch_size, workers=workers, total=expected
             )
@@ -258,8 +258,15 @@ def part_rows(batch: Sequence[Prediction], job: Job, positions: Sequence[int], k
     return pa.table(values | {"position": positions, "key": pa.array(keys, pa.uint64())}, schema=job.schema)
 
 
-class _Chosen:
-    """The images of a listing that are of the shard and still to be done, with their places and keys."""
+class Chosen:
+    """The images of a listing that are of the shard and still to be done, with their places and keys.
+
+    Args:
+        listing: The listing.
+        job: Its job.
+        left_out: Counts what is left out.
+        has: Whether an image is done, by its key, or by its position in a table.
+    """
 
     def __init__(self, listing: Images, job: Job, left_out: LeftOut, has: Callable[[int], bool]) -> None:
         self._listing, self._job, self._left_out, self._has = listing, job, left_out, has
@@ -267,6 +274,7 @@ class _Chosen:
         self._keys = array("Q")  # to count doubles
 
     def items(self) -> Iterator[Item]:
+        """Yield them; :meth:`take` then knows their places and keys."""
         for position, item in enumerate(self._listing.items(self._left_out)):
             key = path_key(self._listing.relative(item.name))
             is_ours = self._job.shard is None or self._job.shard.has(key)

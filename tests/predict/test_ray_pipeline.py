@@ -1,0 +1,139 @@
+"""Ray Data: a local cluster of two cores writes the parts that one machine would, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from rich.console import Console
+
+import longtail
+from longtail.errors import LongtailError
+from longtail.predict import Predictor, ray_pipeline
+from longtail.predict.merge import COMPLETE, merge_parts
+from longtail.predict.parts import list_parts, write_part
+from longtail.predict.predict import predict_images
+from longtail.predict.ray_pipeline import SKIPPED, predict_on_ray
+from longtail.run.model_files import load_info, save_info
+
+pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'longtail[ray]'")
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    import ray
+
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 128 * 2**20}
+    ray.init(address="local", num_cpus=2, logging_level="ERROR", **options)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(3)
+    folder = tmp_path / "photos"
+    (folder / "a").mkdir(parents=True)
+    for number in range(60):
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(folder / f"{number:02}.png")
+    (folder / "a" / "broken.png").write_text("no image")
+    (folder / "a" / "film.mov").touch()
+    return folder
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1:1"])
+def test_a_cluster_that_is_not_there_is_told(address: str, ready: Path, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(LongtailError, match="cluster"):
+        predict_on_ray(ready, photos, tmp_path / "parts", address=address, device="cpu")
+
+
+@pytest.mark.timeout(200)
+def test_a_predictor_maps_batches(ray: Any, ready: Path, photos: Path) -> None:
+    paths = sorted(map(str, photos.glob("*.png")))
+    rows = (
+        ray.data.from_items([{"path": path, "id": number} for number, path in enumerate(paths)])
+        .map_batches(
+            Predictor,
+            fn_constructor_kwargs={"run": str(ready), "top_k": 1, "workers": 1},
+            compute=ray.data.ActorPoolStrategy(size=1),
+            batch_size=16,
+        )
+        .take_all()
+    )
+    expected = {row.name: row for row in longtail.load(ready).predict(paths)}
+    assert sorted(row["id"] for row in rows) == list(range(60))
+    for row in rows:
+        assert row["prediction"] == row["label_1"] == expected[row["path"]].label
+        assert row["confidence"] == pytest.approx(expected[row["path"]].confidence, abs=2e-6)
+        assert row["problem"] is None
+
+
+@pytest.mark.timeout(280)
+def test_a_cluster_writes_what_one_machine_would_and_goes_on(
+    ray: Any, ready: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_pipeline, "_MOST_IMAGES", 16)
+    out, shown = tmp_path / "parts", io.StringIO()
+    report = predict_on_ray(ready, photos, out, device="cpu", console=Console(file=shown, width=200))
+    assert (report.predicted, report.skipped, report.unread) == (60, 2, {".mov": 1})
+    assert "broken.png" in shown.getvalue()
+    assert str(out / SKIPPED) in shown.getvalue()
+    whole = predict_images(ready, photos, tmp_path / "whole.csv", batch_size=1, workers=1)
+    merged = merge_parts(out, tmp_path / "merged.csv")
+    rows = [table.out.read_text().splitlines() for table in (whole, merged)]
+    assert [row.split(",")[:2] for row in rows[0]] == [row.split(",")[:2] for row in rows[1]]
+    assert (tmp_path / "merged.csv.skipped.csv").read_text() == (tmp_path / "whole.csv.skipped.csv").read_text()
+    assert (out / SKIPPED).read_text() == (tmp_path / "whole.csv.skipped.csv").read_text()
+
+    # Stopped half way: some parts are there, others are not, and one was done twice.
+    first, second, *others = list_parts(out)
+    assert len(others) == 2
+    for part in others:
+        part.path.unlink()
+    (out / COMPLETE).unlink()
+    before = first.path.read_bytes()
+    write_part(out / "part-twice.parquet", first.job, [pq.read_table(second.path).slice(3)])
+    Image.new("RGB", (9, 9)).save(photos / "0.png")  # a new image, which comes first
+    again = predict_on_ray(ready, photos, out, device="cpu")
+    assert (again.earlier, again.predicted + again.skipped) == (first.rows + second.rows, 63 - first.rows - second.rows)
+    assert first.path.read_bytes() == before
+    names = [name for part in list_parts(out) for name in pq.read_table(part.path)["path"].to_pylist()]
+    assert len(names) == len(set(names)) == 63
+    assert merge_parts(out, tmp_path / "merged.csv").predicted == 61
+
+    # Finished: nothing is left to do.
+    assert predict_on_ray(ready, photos, out, device="cpu").predicted == 0
+
+
+def test_parts_of_another_model_are_refused(ray: Any, ready: Path, photos: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(ready, tmp_path / "run")
+    write_part(tmp_path / "parts" / "part-1.parquet", _job(run, photos), [])
+    save_info(replace(load_info(run), threshold=0.9), run)
+    with pytest.raises(LongtailError, match="model"):
+        predict_on_ray(run, photos, tmp_path / "parts", device="cpu")
+
+
+def _job(run: Path, photos: Path) -> Any:
+    from longtail.predict.images import find_images
+    from longtail.predict.predict import job_of
+
+    return job_of(str(run), load_info(run), photos, find_images(photos), top_k=5, prior=None, column=None)
+
+
+def test_images_inside_a_table_are_refused(ray: Any, ready: Path, photos: Path, tmp_path: Path) -> None:
+    cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(photos.glob("*.png"))]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "table.parquet")
+    with pytest.raises(LongtailError, match="--shard"):
+        predict_on_ray(ready, tmp_path / "table.parquet", tmp_path / "parts", device="cpu")
