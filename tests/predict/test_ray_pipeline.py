@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import queue
 import shutil
+import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +60,20 @@ def photos(tmp_path: Path) -> Path:
 def test_a_cluster_that_is_not_there_is_told(address: str, ready: Path, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(LongtailError, match="cluster"):
         predict_on_ray(ready, photos, tmp_path / "parts", address=address, device="cpu")
+
+
+def test_a_head_that_is_gone_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_pipeline, "_SECONDS_BETWEEN_CHECKS", 0.01)
+    rows: queue.Queue[Any] = queue.Queue()
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        threading.Timer(0.5, rows.put, [7]).start()
+        assert ray_pipeline._next(rows, address) == 7  # as long as the head is there
+    with pytest.raises(LongtailError, match="repeat the command"):
+        ray_pipeline._next(rows, address)
+    rows.put(ValueError("out of memory"))
+    with pytest.raises(LongtailError, match="out of memory"):
+        ray_pipeline._next(rows, address)
 
 
 @pytest.mark.timeout(200)

@@ -42,7 +42,7 @@ def predict(
 
     Args:
         run: RUN folder, or hf:OWNER/NAME
-        images: an image, a folder, a pattern such as 'photos/*.jpg', a CSV or a Parquet file
+        images: an image, a folder, a pattern such as 'photos/*.jpg', their URL, a CSV or a Parquet file
         out: file to write, also .tsv, .parquet or -
         format: format of a stream
         top_k: classes per image

@@ -23,6 +23,8 @@ from longtail.data.sources.folder import is_system_folder
 from longtail.data.sources.image_tables import Columns
 from longtail.data.sources.parquet import open_parquet
 from longtail.errors import LongtailError, UsageError, listed
+from longtail.predict.remote import is_url, kind_of, local_path
+from longtail.predict.remote import walk as remote_files
 
 ImageSource: TypeAlias = str | bytes | Image.Image | npt.NDArray[np.uint8]
 Names: TypeAlias = tuple[str, ...]  # of the folders below the first one, and of the file
@@ -121,6 +123,7 @@ def find_images(images: str | os.PathLike[str], *, image_column: str | None = No
     Args:
         images: An image; a folder, searched to the bottom for files with an image's extension, hidden ones left out;
             a pattern such as ``in/**/*.jpg``, all files of which are taken; or a ``.csv``, ``.tsv`` or ``.parquet``.
+            All but a table may be remote, by a URL that fsspec knows: ``s3://bucket/photos``.
         image_column: The column of a table that holds the images, where it is not found by its name.
 
     Raises:
@@ -132,13 +135,16 @@ def find_images(images: str | os.PathLike[str], *, image_column: str | None = No
         ...
         longtail.errors.LongtailError: No image in 'nowhere/*.jpg': name an image, a folder with images, or a pattern.
     """
-    text = os.fspath(images)
-    if os.path.isfile(text):  # noqa: PTH113 - a path of the user's stays as it was written
+    text = local_path(os.fspath(images))
+    kind = kind_of(text) if is_url(text) else None
+    if kind == "file" or os.path.isfile(text):  # noqa: PTH113 - a path of the user's stays as it was written
         is_table = Path(text).suffix.lower() in TABLES
+        if is_table and kind:
+            raise LongtailError(f"{text} is a remote table: copy it here; the images that it names may be URLs.")
         folder = os.path.join(os.path.dirname(text), "")  # noqa: PTH118, PTH120
         one = Images(lambda _: iter([Item(text, text)]), 1, base=folder)
         listing = table_images(text, image_column) if is_table else one
-    elif os.path.isdir(text):  # noqa: PTH112
+    elif kind == "folder" or os.path.isdir(text):  # noqa: PTH112
         listing = Images(lambda left_out: images_below(text, left_out), base=os.path.join(text, ""))  # noqa: PTH118
     elif glob.has_magic(text):
         listing = Images(lambda left_out: files_like(text, left_out), base=_base_of(text))
@@ -254,7 +260,7 @@ def files_like(pattern: str, left_out: LeftOut) -> Iterator[Item]:
     """
     base = _base_of(pattern)
     wanted = tuple(part for part in pattern.removeprefix(base).split(os.sep) if part)  # noqa: PTH206
-    if not os.path.isdir(base or os.curdir):  # noqa: PTH112
+    if not (kind_of(base) == "folder" if is_url(base) else os.path.isdir(base or os.curdir)):  # noqa: PTH112
         return iter(())
     return _walk(base, partial(_matches, pattern=wanted), partial(_leads_on, pattern=wanted), left_out)
 
@@ -275,6 +281,8 @@ def _walk(
     base: str, keep: Callable[[Names], bool], enter: Callable[[Names], bool], left_out: LeftOut
 ) -> Iterator[Item]:
     """Yield the files below a folder to keep; both functions get the names of a path below ``base``."""
+    if is_url(base):
+        return (Item(url, url, problem) for url, problem in remote_files(base, keep, enter))
     listed: set[tuple[int, int]] = set()  # real folders
 
     def walk(folder: str, names: Names) -> Iterator[Item]:
@@ -384,4 +392,4 @@ def _embedded(value: Any, table: str, where: str) -> Item:
 def _named(text: str, table: str, where: str) -> Item:
     if not text.strip():
         return Item(where, "", f"{where}: there is no image in this row; name one, or delete the row.")
-    return Item(text, os.path.join(os.path.dirname(table), text))  # noqa: PTH118, PTH120 - as the user wrote it
+    return Item(text, text if is_url(text) else os.path.join(os.path.dirname(table), text))  # noqa: PTH118, PTH120

@@ -39,6 +39,7 @@ from longtail.predict.parts import (
     write_tables,
 )
 from longtail.predict.predictor import Prediction, as_columns, column_names, load
+from longtail.predict.remote import is_url
 from longtail.predict.shards import Shard, parse_shard, path_key
 from longtail.predict.table import PROBLEM, Format, open_table, path_columns, table_format
 from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE, refuse_swapped
@@ -222,7 +223,8 @@ def job_of(
     Images count by the absolute path that named them, a table also by its size and time; a model by its files, the
     prior that is expected by what it does to scores of zero.
     """
-    identity: list[str | int] = [os.path.abspath(images)]  # noqa: PTH100 - the same words mean others in another folder
+    where = os.fspath(images)  # the same words mean others in another folder
+    identity: list[str | int] = [where if is_url(where) else os.path.abspath(where)]  # noqa: PTH100
     if listing.is_table:
         status = os.stat(images)  # noqa: PTH116
         identity += [status.st_size, status.st_mtime_ns]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from longtail.config.schema import EngineName
+from longtail.data.decode import is_unread_path
 from longtail.data.loading.workers import read_ahead
 from longtail.data.square import square_of
 from longtail.device import cores
@@ -23,6 +24,7 @@ from longtail.models.inference_engine import choose_engine, compile_backbone, is
 from longtail.models.preprocessing import Preprocessing
 from longtail.predict.hub import local_run
 from longtail.predict.images import Item, as_items, batch_items
+from longtail.predict.remote import is_url, read_url
 from longtail.predict.target_prior import read_prior, with_prior
 from longtail.run.model_files import ModelInfo, load_run
 
@@ -47,7 +49,9 @@ def read_item(item: Item, preprocessing: Preprocessing) -> Item:
     if item.problem:
         return item
     try:
-        return item._replace(source=square_of(item.source, preprocessing.square, item.name))
+        is_remote = isinstance(item.source, str) and is_url(item.source)
+        source = read_url(str(item.source)) if is_remote and not is_unread_path(item.name) else item.source
+        return item._replace(source=square_of(source, preprocessing.square, item.name))
     except LongtailError as error:
         return item._replace(problem=str(error))
 

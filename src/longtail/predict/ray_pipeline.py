@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import queue
+import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +34,7 @@ from longtail.predict.part_folder import PartFolder
 from longtail.predict.parts import KEY, POSITION, Job, Part, list_parts, remove_doubles, rows_of, write_part
 from longtail.predict.predict import Chosen, PredictionReport, job_of, part_rows
 from longtail.predict.predictor import Prediction, Predictor, read_item
+from longtail.predict.remote import is_url
 from longtail.predict.table import PROBLEM, RAW_PATH, open_table
 from longtail.predict.target_prior import read_prior, with_prior
 from longtail.run.layout import refuse_swapped
@@ -41,6 +45,9 @@ SKIPPED: Final = "skipped.csv"
 _MOST_PIXELS = 64 * 2**20  # bytes of the decoded images of a block
 _MOST_IMAGES = 1024  # of a block
 _PART_ROWS = 10_000
+_SECONDS_BETWEEN_CHECKS = 5.0  # whether the cluster is there
+_CHECKS = 4  # in a row without an answer
+_STOPPED = "the Ray cluster has stopped ({}): repeat the command; finished parts are kept."
 _WRITERS = 2  # each a process; writing is little work
 _PARTS = 200  # of a prediction, at least, if its parts can be larger than a block
 
@@ -140,18 +147,23 @@ def _connected(address: str) -> Iterator[Any]:
         yield ray
         return
     local: dict[str, Any] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
-    host, colon, port = address.rpartition(":")
     try:
-        if colon and "/" not in host and port.isdecimal():  # Ray itself would try for minutes
-            socket.create_connection((host, int(port)), timeout=10).close()
+        if re.fullmatch(r"[^/]+:\d{1,5}", address) and not _answers(address):  # Ray itself would try for minutes
+            raise ConnectionError("it does not answer")
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
-    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError, OverflowError) as error:
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = address or "on this machine"
-        raise LongtailError(f"no Ray cluster {where} ({first_line(error)}): check its address.") from error
+        raise LongtailError(
+            f"no Ray cluster {where} ({first_line(error)}): check its address and its token."
+        ) from error
     try:
         yield ray
-    finally:
+    except _ClusterLostError:  # there is nothing to shut down
+        raise
+    except BaseException:
         ray.shutdown()
+        raise
+    ray.shutdown()
 
 
 def _put_blocks(ray: Any, chosen: Chosen, images: str | Path, look: Preprocessing) -> tuple[list[Any], int]:
@@ -167,7 +179,7 @@ def _put_blocks(ray: Any, chosen: Chosen, images: str | Path, look: Preprocessin
         positions, keys = chosen.take(len(batch))
         columns = {
             "name": pa.array([os.fsencode(item.name) for item in batch], pa.binary()),
-            "source": pa.array([os.fsencode(os.path.abspath(str(item.source))) for item in batch], pa.binary()),  # noqa: PTH100
+            "source": pa.array([_everywhere(str(item.source)) for item in batch], pa.binary()),
             PROBLEM: pa.array([item.problem for item in batch], pa.string()),
             POSITION: pa.array(positions, pa.int64()),
             KEY: pa.array(keys, pa.uint64()),
@@ -175,6 +187,11 @@ def _put_blocks(ray: Any, chosen: Chosen, images: str | Path, look: Preprocessin
         blocks.append(ray.put(pa.table(columns)))
         total += len(batch)
     return blocks, total
+
+
+def _everywhere(path: str) -> bytes:
+    """Return a path, which may be a URL, as it is on every machine."""
+    return os.fsencode(path if is_url(path) else os.path.abspath(path))  # noqa: PTH100
 
 
 def _pipeline(
@@ -245,21 +262,60 @@ def _write(rows: pa.Table, folder: str, job: Job) -> pa.Table:
     return pa.table({"rows": [len(rows)]})
 
 
+class _ClusterLostError(LongtailError):
+    """The cluster does not answer any more."""
+
+
 def _wait(ray: Any, written: Any, bar: Bar, earlier: int) -> None:
-    """Let the pipeline run, and draw how far it is."""
-    begun = time.perf_counter()
+    """Let the pipeline run, and draw how far it is.
+
+    A thread waits for the parts, as Ray ends the process when the cluster is gone: the user is told before.
+    """
+    begun, address = time.perf_counter(), ray.get_runtime_context().gcs_address
+    rows: queue.Queue[int | Exception | None] = queue.Queue()
+
+    def receive() -> None:
+        try:
+            for row in written.iter_rows():
+                rows.put(row["rows"])
+            rows.put(None)
+        except Exception as error:
+            rows.put(error)
+
+    threading.Thread(target=receive, daemon=True).start()
     bar.update(earlier)
+    while (number := _next(rows, address)) is not None:
+        done = bar.done + number
+        bar.update(done, f"({(done - earlier) / (time.perf_counter() - begun):,.0f} images/s)")
+
+
+def _next(rows: queue.Queue[int | Exception | None], address: str) -> int | None:
+    """Return the number of images of the next part, None at the end."""
+    silent = 0
+    while True:
+        try:
+            number = rows.get(timeout=_SECONDS_BETWEEN_CHECKS)
+        except queue.Empty:
+            silent = 0 if _answers(address) else silent + 1
+            if silent == _CHECKS:
+                raise _ClusterLostError(_STOPPED.format("its head does not answer")) from None
+            continue
+        if isinstance(number, Exception):
+            cause = getattr(number, "cause", None)
+            if isinstance(cause, LongtailError):
+                raise LongtailError(str(cause)) from number
+            raise LongtailError(_STOPPED.format(first_line(number))) from number
+        return number
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens there."""
+    host, _, port = address.rpartition(":")
     try:
-        for row in written.iter_rows():
-            done = bar.done + row["rows"]
-            bar.update(done, f"({(done - earlier) / (time.perf_counter() - begun):,.0f} images/s)")
-    except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, LongtailError):
-            raise LongtailError(str(cause)) from error
-        raise LongtailError(
-            f"the Ray cluster has stopped ({first_line(error)}): repeat the command; finished parts are kept."
-        ) from error
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _finish(folder: PartFolder, report: PredictionReport, total: int) -> None:

@@ -1,0 +1,175 @@
+"""Images in an object store: listed, filtered and predicted as those of a folder are, and failures told by name."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from longtail.errors import LongtailError
+from longtail.predict import remote
+from longtail.predict.images import LeftOut, find_images
+from longtail.predict.predict import predict_images
+from longtail.predict.shards import Shard, path_key
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(7)
+    folder = tmp_path / "photos"
+    for name in ("b.png", "a.JPG", "deep/c.png", "deep/er/d.webp", "0.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden.png").touch()
+    (folder / "broken.png").write_text("no image")
+    (folder / "film.mov").touch()
+    return folder
+
+
+@pytest.fixture
+def bucket(photos: Path) -> str:
+    """The same files in memory."""
+    url, store = f"memory://{uuid.uuid4().hex}/photos", fsspec.filesystem("memory")
+    for path in photos.rglob("*"):
+        if path.is_file():
+            store.pipe(f"{url}/{path.relative_to(photos)}", path.read_bytes())
+    return url
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_WAIT", 0.0)
+
+
+def names(url: str) -> list[str]:
+    listing = find_images(url)
+    return [listing.relative(item.name) for item in listing.items(LeftOut())]
+
+
+@pytest.mark.parametrize("end", ["", "/", "/*.png", "/**/*.png", "/deep/*", "/b.png"])
+def test_a_store_is_listed_as_a_folder_is(end: str, photos: Path, bucket: str) -> None:
+    expected = names(f"{photos}{end}")
+    assert names(f"{bucket}{end}") == expected
+    assert names(f"file://{photos}{end}") == expected
+
+
+@pytest.mark.parametrize("shard", [None, Shard(1, 2)])
+def test_predictions_are_those_of_the_folder(
+    shard: Shard | None, ready: Path, photos: Path, bucket: str, tmp_path: Path
+) -> None:
+    def rows(images: Path | str, name: str) -> list[list[str]]:
+        kind = "csv" if shard is None else "parquet"
+        report = predict_images(ready, images, tmp_path / f"{name}.{kind}", shard=shard, batch_size=1)
+        counts = [[str(report.predicted), str(report.skipped), str(report.unread)]]
+        if shard is not None:
+            return counts
+        return counts + [[Path(path).name, *cells] for path, *cells in csv.reader(report.out.open())]
+
+    expected = rows(photos, "local")
+    assert rows(bucket, "memory") == expected
+    assert rows(f"file://{photos}", "file") == expected
+    assert int(expected[0][0]) == (5 if shard is None else sum(shard.has(path_key(name)) for name in PICTURES))
+
+
+PICTURES = ("b.png", "a.JPG", "deep/c.png", "deep/er/d.webp", "0.png")
+
+
+def test_a_table_names_remote_images(ready: Path, bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"path\n{bucket}/b.png\nphotos/0.png\n{bucket}/gone.png\n")
+    report = predict_images(ready, tmp_path / "list.csv", tmp_path / "out.csv")
+    assert (report.predicted, report.skipped) == (2, 1)
+    assert "gone.png' does not exist" in report.problems[0][1]
+
+
+def test_a_stopped_prediction_goes_on(
+    ready: Path, photos: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from longtail.predict.predictor import Predictor
+
+    def stop(*_: object, **__: object) -> Any:
+        raise KeyboardInterrupt
+
+    stream, calls = Predictor._classify, 0
+
+    def classify(self: Predictor, *given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return stop() if calls == 3 else stream(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "_classify", classify)
+        with pytest.raises(KeyboardInterrupt):
+            predict_images(ready, bucket, tmp_path / "out.csv", batch_size=1)
+    report = predict_images(ready, bucket, tmp_path / "out.csv", batch_size=1)
+    assert report.earlier >= 2
+    assert report.earlier + report.predicted + report.skipped == 7
+
+
+def failing(action: Callable[..., Any], every: int, error: type[Exception]) -> Callable[..., Any]:
+    calls = 0
+
+    def call(*given: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls % every:
+            raise error("the store is busy")
+        return action(*given, **options)
+
+    return call
+
+
+def test_a_store_that_fails_now_and_then_is_asked_again(
+    ready: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = type(fsspec.filesystem("memory"))
+    for name in ("cat_file", "ls"):
+        monkeypatch.setattr(store, name, failing(getattr(store, name), 3, OSError))
+    report = predict_images(ready, bucket, tmp_path / "out.csv", workers=1)
+    assert (report.predicted, report.skipped) == (5, 2)
+
+
+def test_a_store_that_keeps_failing_is_named(
+    ready: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = type(fsspec.filesystem("memory"))
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "cat_file", failing(store.cat_file, 10**9, OSError))
+        report = predict_images(ready, bucket, tmp_path / "out.csv")
+    assert (report.predicted, report.skipped) == (0, 7)
+    assert "busy" in report.problems[0][1]
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "ls", failing(store.ls, 10**9, OSError))
+        assert any("busy" in item.problem for item in find_images(bucket).items(LeftOut()))
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        ("memory://nowhere/photos", "no file or folder"),
+        ("nosuchstore://a/b", "nosuchstore"),
+        ("memory://nowhere/*.png", "No image"),
+    ],
+)
+def test_what_is_not_there_is_told(url: str, word: str) -> None:
+    with pytest.raises(LongtailError, match=word):
+        find_images(url)
+
+
+def test_a_remote_table_is_refused(bucket: str) -> None:
+    fsspec.filesystem("memory").pipe(f"{bucket}/list.csv", b"path\na.png\n")
+    with pytest.raises(LongtailError, match="copy"):
+        find_images(f"{bucket}/list.csv")
+
+
+def test_a_moved_bucket_moves_no_image(photos: Path, bucket: str, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "other")
+    assert [path_key(name) for name in names(bucket)] == [path_key(name) for name in names(str(tmp_path / "other"))]
