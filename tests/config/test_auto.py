@@ -31,7 +31,8 @@ TABLE = [
     (replace(PHOTOS, packaged=False, cached=frozenset({PACKAGED})), PACKAGED, "linear", "images/portfolio", 224),
     (replace(PHOTOS, gpu="H", cached=frozenset({STRONG})), STRONG, "finetune", "images/logit-adjustment", 224),
     (replace(PHOTOS, imbalance_ratio=1.5), PACKAGED, "linear", "images/portfolio", 224),
-    (replace(PHOTOS, side=32), "resnet32", "scratch", "images/logit-adjustment", 32),
+    (replace(PHOTOS, side=32), PACKAGED, "linear", "images/portfolio", 224),
+    (replace(PHOTOS, side=32, packaged=False), "resnet32", "scratch", "images/logit-adjustment", 32),
     (replace(PHOTOS, side=32, images=300), PACKAGED, "linear", "images/portfolio", 224),
     (replace(PHOTOS, side=32, images=300, packaged=False), "resnet32", "scratch", "images/logit-adjustment", 32),
 ]
@@ -153,7 +154,7 @@ def test_the_reasons_are_those_of_what_is_trained() -> None:
 
 def test_a_recipe_for_any_images_leaves_the_rest_to_be_chosen() -> None:
     config = read("digits", "--out", "run", "--recipe", "images/gcl")
-    assert (config.recipe, config.model.name, config.mode) == ("images/gcl", "resnet32", "scratch")
+    assert (config.recipe, config.model.name, config.mode) == ("images/gcl", PACKAGED, "linear")
     assert len(config.reasons) == 5
 
 

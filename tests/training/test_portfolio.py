@@ -169,3 +169,12 @@ def test_an_adjusted_head_adds_the_log_prior_and_twice_is_once() -> None:
             adjust_head(model, 0.5, counts, scale=20.0)
         shift = 20 * (model(images) - before)
     assert torch.allclose(shift, -0.5 * torch.tensor([0.7, 0.2, 0.1]).log().expand(4, 3), atol=1e-4)
+
+
+def test_fewer_candidates_go_on_where_the_time_is_short() -> None:
+    labels = torch.arange(1_200) % 3
+    rows = torch.nn.functional.one_hot(labels, 5) + torch.randn(1_200, 5, generator=torch.Generator().manual_seed(0))
+    counts = ClassCounts([400] * 3)
+    tried = choose_classifier(rows, labels, counts, counts.groups(), epochs=2, within=0.001)
+    assert len(tried.finalists) == 1
+    assert len(tried.candidates) == len(candidates(5))

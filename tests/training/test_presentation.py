@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +14,18 @@ from safetensors.torch import load_file
 from longtail.compare.seeds import fold
 from longtail.config.build import with_options
 from longtail.config.resolve import resolve
-from longtail.config.schema import RunConfig
-from longtail.console import Reporter
+from longtail.config.schema import FINETUNING, RunConfig
+from longtail.console import Interrupted, Reporter
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import PlannedRun, state_of
 from longtail.run.layout import read_config
 from longtail.run.portfolio import read_portfolio
 from longtail.run.result import read_run
 from longtail.run.search import Presentation, Search, describe_search, read_search
-from longtail.training import presentation
+from longtail.training import finetune_trial, presentation, time_estimate
 from longtail.training.engine import Engine
-from longtail.training.experiment import start_run
+from longtail.training.experiment import resume_run, start_run
+from longtail.training.judgment import Judgment
 from longtail.training.prepared_data import prepare_data
 from longtail.training.presentation import Contest, choose_presentation, sample_rows, with_presentation
 from longtail.training.time_estimate import TimeLimit
@@ -97,7 +99,7 @@ def test_what_the_time_does_not_allow_is_left_out_and_said(asked: RunConfig, mon
     assert [each.score is None for each in search.presentations] == [False, False, True]
     assert config.data.image_size in {4, 8}
     assert "16 px" in search.more_time
-    assert describe_search(search)[-1] == search.more_time
+    assert f"the best of {len(search.tried)}" in describe_search(search) or "fastest" in describe_search(search)
 
 
 def test_a_limit_that_is_too_short_for_anything_is_refused_and_leaves_nothing(asked: RunConfig, tmp_path: Path) -> None:
@@ -149,3 +151,97 @@ def test_a_network_brings_its_normalization_along() -> None:
     config = with_presentation(RunConfig(), Presentation("timm:resnet18", 96, "crop"))
     assert config.data.mean == pytest.approx([0.485, 0.456, 0.406])
     assert not config.search.networks
+
+
+# --- training the whole network ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finetuned(asked: RunConfig, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """Minutes that no test waits for, as training is said to be fast and a stage takes an epoch."""
+    monkeypatch.setattr(finetune_trial, "measure_training_rate", lambda *_: 1000.0)
+    stage = {"epochs": 2, "epoch_share": 1.0}
+    monkeypatch.setattr(
+        finetune_trial, "finetune_stage", lambda of, *_: replace(FINETUNING, loss=of.loss, batch_size=64, **stage)
+    )
+    return with_options(asked, {"search.finetuning": True, "search.sizes": [8, 16], "training.time_limit": 600.0})
+
+
+def test_the_whole_network_is_trained_where_it_wins_on_images_held_out(finetuned: RunConfig, tmp_path: Path) -> None:
+    start_run(finetuned, tmp_path / "run", QUIET)
+    search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
+    assert search is not None
+    trial = search.finetuning
+    assert trial is not None
+    assert trial.gain == pytest.approx(trial.score - trial.frozen_score)
+    assert 0.18 < trial.images / len(prepare_data(finetuned.data).data.splits["train"]) < 0.22
+    assert trial.taken == (trial.score > trial.frozen_score)
+    assert config.finetune.epochs == (2 if trial.taken else 0)
+    assert not config.is_open
+    assert (3 in config.stages) == trial.taken
+    if trial.taken:
+        assert config.model.tau == trial.tau
+    assert not list(Path(tempfile.gettempdir()).glob("longtail-*/checkpoint"))
+
+
+def test_it_is_left_out_where_it_loses(finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = finetune_trial.HeldOut.judge
+    monkeypatch.setattr(finetune_trial.HeldOut, "judge", lambda out, logits: real(out, torch.zeros_like(logits)))
+    monkeypatch.setattr(finetune_trial, "judge_choice", lambda *args, **rest: perfect(args[0].metric))
+    start_run(finetuned, tmp_path / "run", QUIET)
+    search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
+    assert search is not None
+    assert search.finetuning is not None
+    assert not search.finetuning.taken
+    assert config.finetune.epochs == 0
+    assert config.data.image_size == search.choice.presentation.size
+
+
+def perfect(metric: str) -> Judgment:
+    figures = {"accuracy": 1.0, "balanced": 1.0, "macro-f1": 1.0, "worst-group": 1.0}
+    return Judgment(0.0, {0.0: figures}, {name: np.ones(200) for name in figures}, metric)  # type: ignore[arg-type]
+
+
+def test_where_there_is_no_time_for_it_nothing_is_tried_and_the_run_says_so(
+    finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune_trial, "measure_training_rate", lambda *_: 0.5)
+    start_run(finetuned, tmp_path / "run", QUIET)
+    search = read_search(tmp_path / "run")
+    assert search is not None
+    assert search.finetuning is None
+    assert "whole network" in search.more_time
+    assert read_config(tmp_path / "run").finetune.epochs == 0
+
+
+def test_ctrl_c_in_the_trial_stops_the_run_which_then_begins_it_again(
+    finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr("longtail.training.experiment._Watch.on_step_end", interrupted)
+        with pytest.raises(Interrupted):
+            start_run(finetuned, tmp_path / "run", QUIET)
+    config = read_config(tmp_path / "run")
+    assert config.is_open
+    resume_run(config, tmp_path / "run", QUIET)
+    assert read_search(tmp_path / "run") is not None
+    assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+# --- a run that is not on stored features -----------------------------------------------------------------------------
+
+
+def test_epochs_through_the_network_are_fitted_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 100.0)
+    small = {"data.source": "digits", "model.name": "plain-cnn", "data.image_size": 8, "stage1.epochs": 20}
+    config = resolve(small | {"training.time_limit": 90.0})
+    start_run(config, tmp_path / "run", QUIET)
+    trained = read_config(tmp_path / "run").stage1.epochs
+    images = len(prepare_data(config.data).data.splits["train"])
+    assert 1 <= trained < 90 * 100 / images
+    with pytest.raises(LongtailError, match="shortest possible"):
+        start_run(with_options(config, {"training.time_limit": 5.0}), tmp_path / "short", QUIET)
+    assert not (tmp_path / "short").exists()

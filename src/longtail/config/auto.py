@@ -16,7 +16,7 @@ PORTFOLIO = "images/portfolio"
 """The recipe that chooses a classifier on stored features."""
 
 BALANCED = 2.0  # below this ratio, the methods for long tails have nothing to improve
-TINY = 40  # pixels; a pretrained network would be shown mostly scaling
+TINY = 40  # pixels; from nothing, a network for such images learns as much as a larger one
 FEW_TO_FINETUNE = 1000  # images
 SMALLER = (96, 128, 160)  # pixels; sizes below the usual one that are tried where time is limited
 MANY_ELONGATED = 0.25  # share of the images from which it matters how they become square
@@ -207,8 +207,9 @@ def _network(facts: Facts, mode: str | None) -> tuple[str, str]:
     from_nothing = mode == "scratch" or (not mode and none_at_hand)
     if mode == "lora":
         return TRANSFORMER, "adapters go into a transformer"
-    if (not mode or mode == "scratch") and facts.side <= TINY and (facts.images >= FEW_TO_FINETUNE or from_nothing):
-        return "resnet32", f"images of at most {TINY} pixels need no more"
+    if from_nothing and facts.side <= TINY:
+        remedy = f"; no pretrained weights at hand, which are better even for these: {_REMEDY}" if none_at_hand else ""
+        return "resnet32", f"images of at most {TINY} pixels need no more{remedy}"
     if from_nothing and not facts.gpu:
         remedy = f"no pretrained weights at hand: {_REMEDY}; " if none_at_hand else ""
         return LIGHT, f"{remedy}from nothing and without a GPU, a larger network would take days"

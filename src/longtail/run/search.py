@@ -64,7 +64,7 @@ class FinetuningResult:
     Attributes:
         presentation: Network, size and fit.
         images: Images that were held out.
-        epochs: Epochs of the trial.
+        epochs: Passes of the trial over its images.
         images_per_second: Speed of the training.
         score: The metric of the choice on the images held out, in [0, 1].
         frozen_score: The same of the classifier on the frozen network, trained on the same images.
@@ -76,7 +76,7 @@ class FinetuningResult:
 
     presentation: Presentation
     images: int
-    epochs: int
+    epochs: float
     images_per_second: float
     score: float
     frozen_score: float
@@ -173,10 +173,10 @@ def as_asked(options: Mapping[str, Any], portfolio: Portfolio | None, search: Se
     return {**options, **asked, "data": {**options.get("data", {}), **asked.get("data", {})}}
 
 
-def describe_search(search: Search) -> list[str]:
-    """Say what was chosen, and what more time would buy, a line each."""
+def describe_search(search: Search) -> str:
+    """Say what was chosen."""
     chosen = f"images: {search.choice.presentation}"
     if len(search.tried) > 1:
         best = search.choice.behind == 0
         chosen += f", {'the best' if best else 'the fastest of those as good as the best'} of {len(search.tried)}"
-    return [chosen, *([search.more_time] if search.more_time else [])]
+    return chosen

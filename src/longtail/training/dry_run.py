@@ -30,7 +30,7 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
     for network, size, fit in product(contest.networks, contest.sizes, contest.fits):
         presentation = Presentation(network, size, fit)
         setup = contest.set_up(presentation)
-        seconds, features = contest.measure(presentation, setup), setup.model.num_features
+        seconds, features = contest.seconds_of_run(presentation, setup), setup.model.num_features
         lines.append(f"  {presentation}: about {duration_text(seconds)} in all")
     if config.is_to_be_chosen:
         named = [(name, len(list(group))) for name, group in groupby(each.name for each in candidates(features))]

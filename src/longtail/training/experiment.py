@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from longtail.config.resolve import complete
 from longtail.config.schema import AUTO_LOSS, RunConfig, StageConfig, section_name
 from longtail.console import Bar, Interrupted, InterruptGuard, Reporter
 from longtail.data.dataset import ImageData
+from longtail.data.loading.loaders import count_batches
 from longtail.device import hardware, step_seed
 from longtail.errors import LongtailError
 from longtail.models.adapters import merge_adapters
@@ -24,29 +25,37 @@ from longtail.models.heads import StandardizedHead, build_head
 from longtail.models.inference_engine import choose_engine, engine_version
 from longtail.models.model import LongTailModel
 from longtail.run import checkpoint
-from longtail.run.layout import WEIGHTS_FILE, refuse_existing, remove_config, stage_name, write_config
+from longtail.run.layout import CONFIG_FILE, WEIGHTS_FILE, refuse_existing, remove_config, stage_name, write_config
 from longtail.run.model_files import save_model
-from longtail.run.portfolio import NOTHING_TRIED, Portfolio, describe_portfolio, write_portfolio
+from longtail.run.portfolio import write_portfolio
 from longtail.run.result import write_metrics
 from longtail.run.search import describe_search, left_open, write_search
 from longtail.run.split_record import write_splits
 from longtail.run.tables import describe_throughput, write_confusion, write_examples, write_history, write_predictions
 from longtail.training.artifacts import Record, describe, example_images, model_info, run_metrics
-from longtail.training.candidates import FALLBACK, adjust_head, with_choice, with_fallback
+from longtail.training.candidates import adjust_head
 from longtail.training.engine import Engine
+from longtail.training.finetune_trial import TrialRun, try_finetuning
 from longtail.training.forward_pass import Inputs
 from longtail.training.frozen_features import Classifier, StoredFeatures
 from longtail.training.gradient_recorder import GradientRecorder
+from longtail.training.head_choice import choose_head
 from longtail.training.loop import Callback, MovingAverage, Progress, StageRun, stop_on_nan, train_epoch, warm_up
-from longtail.training.portfolio import LONGEST_CHOICE, ROUNDS, can_choose, choose_classifier
 from longtail.training.prepared_data import describe_data, make_decoder, make_inputs, prepare_data, run_facts
-from longtail.training.presentation import RESERVE, Contest, choose_presentation
+from longtail.training.presentation import Contest, choose_presentation
 from longtail.training.setup import set_up
-from longtail.training.split_evaluation import Evaluation, evaluate, prediction_table, with_group_intervals
+from longtail.training.split_evaluation import (
+    Evaluation,
+    collect_logits,
+    evaluate,
+    prediction_table,
+    with_group_intervals,
+)
 from longtail.training.stages import build_stage, head_name, make_loss, set_trainable
-from longtail.training.time_estimate import TimeKeeper, TimeLimit, duration_text
+from longtail.training.time_estimate import TimeKeeper, TimeLimit, fit_to_limit
 from longtail.training.tracking import Tracking
 
+FINETUNE_STAGE = 3
 AGREE_STEPS = 10  # several processes ask each other this often whether to stop; the bar moves as often
 
 
@@ -117,6 +126,19 @@ def resume_run(
     return experiment.run()
 
 
+class _Watch(Callback):
+    """Stops a trial when the user asks to, and moves a bar in its last stage."""
+
+    def __init__(self, stop: Callable[[], object], bar: Bar) -> None:
+        self.stop, self.bar = stop, bar
+
+    def on_step_end(self, stage: StageRun, progress: Progress) -> None:
+        del progress
+        self.stop()
+        if stage.index == FINETUNE_STAGE:
+            self.bar.tick()
+
+
 class Experiment(Callback):
     """A run in a folder. It is set up when it is made; :meth:`run` trains, evaluates and saves, in this order.
 
@@ -185,6 +207,8 @@ class Experiment(Callback):
             self.contest.require_time()
         else:
             self._set_up(config)
+            if self.limit.seconds is not None and state is None:
+                self._take(fit_to_limit(config, self.images, self.model, self.limit, self.reporter.say))
         if state is not None:
             self._restore(state)
         self.seconds["startup"] += time.perf_counter() - started
@@ -209,9 +233,15 @@ class Experiment(Callback):
 
     # --- setup -------------------------------------------------------------------------------------------------------
 
-    def _set_up(self, config: RunConfig) -> None:
-        """Take a configuration: build its network and open its images."""
+    def _take(self, config: RunConfig) -> None:
+        """Go on with a configuration of the same network and images."""
         self.config, self.stages, self.last_stage = config, config.stages, max(config.stages)
+        if self.engine.is_main and (self.out / CONFIG_FILE).is_file():
+            write_config(self.out, config)
+
+    def _set_up(self, config: RunConfig) -> None:
+        """Go on with a configuration: build its network and open its images."""
+        self._take(config)
         splits, counts = self.prepared.data.splits, self.prepared.counts
         resuming = self.state is not None
         setup = set_up(config, splits, counts, self.engine, self.reporter, self.seconds, resuming=resuming)
@@ -220,8 +250,8 @@ class Experiment(Callback):
         for stage in self.stages.values():  # an option that the loss refuses is found before anything is trained
             if stage.loss.name != AUTO_LOSS:
                 make_loss(stage, counts, self.model)
-        images = {name: len(split) for name, split in splits.items()}
-        self.time = TimeKeeper(config, images, counts, self.model, self.reporter.say)
+        self.images = {name: len(split) for name, split in splits.items()}
+        self.time = TimeKeeper(config, self.images, counts, self.model, self.reporter.say)
         self.features.before = self.time.before_features
 
     def _restore(self, state: checkpoint.TrainingState) -> None:
@@ -265,60 +295,47 @@ class Experiment(Callback):
 
     def choose(self) -> None:
         """Choose what is open, on the training images, and go on as if it had been asked for."""
-        asked = left_open(self.config)
+        asked, finetuning = left_open(self.config), self.config.search.finetuning
         config, search = choose_presentation(self.contest)
-        self._set_up(config)
-        for line in describe_search(search) if search is not None else ():
-            self.reporter.say(line)
+        self._set_up(replace(self.config, **{name: getattr(config, name) for name in ("model", "data", "reasons")}))
+        if search is not None:
+            self.reporter.say(describe_search(search))
         if config.is_to_be_chosen:
-            portfolio = self._choose_classifier()
+            stored = self._stored_views(1, config.stage1)
+            begun = time.perf_counter()
+            config, portfolio = choose_head(self.contest, config, stored, self.model)
+            self.seconds["choosing"] += time.perf_counter() - begun
             if self.engine.is_main:
                 write_portfolio(self.out, replace(portfolio, asked=asked))
-        if self.engine.is_main:
-            if search is not None:
-                write_search(self.out, replace(search, asked=asked))
-            write_config(self.out, self.config)
+            if finetuning and search is not None and portfolio.candidates:
+                config, tried, more = try_finetuning(self.contest, config, portfolio, stored, self._train_apart)
+                search = replace(search, finetuning=tried, more_time=" ".join(filter(None, (search.more_time, more))))
+        if search is not None and search.more_time:
+            self.reporter.say(search.more_time)
+        if self.engine.is_main and search is not None:
+            write_search(self.out, replace(search, asked=asked))
+        is_new = self.config.is_to_be_chosen
+        if config.data != self.config.data:  # the whole network is trained on images of another size
+            self._set_up(config)
+            return
+        self._take(config)
+        if is_new:
+            head = build_head(head_name(config.model), self.model.num_features, self.model.num_classes)
+            self.model.head, self.model.head_name = head.to(self.engine.device), head_name(config.model)
 
-    def _choose_classifier(self) -> Portfolio:
-        """Choose a classifier on the features of the training images."""
-        config, prepared = self.config, self.prepared
-        split = prepared.data.splits["train"]
-        units = self.contest.units
-        seconds = self.contest.seconds_to_choose(self.model.num_features)
-        enough = can_choose(split.labels, prepared.counts, units, config.training.seed)
-        portfolio = NOTHING_TRIED
-        stored = self._stored_views(1, config.stage1)
-        if enough and seconds <= min(LONGEST_CHOICE, self.limit.left - RESERVE):
-            begun = time.perf_counter()
-            with self.reporter.bar("choosing a classifier", ROUNDS) as bar:
-                portfolio = self.engine.from_main(
-                    lambda: choose_classifier(
-                        stored.features[0].cpu(),
-                        stored.labels.cpu(),
-                        prepared.counts,
-                        prepared.groups,
-                        epochs=config.stage1.epochs,
-                        batch_size=config.stage1.batch_size,
-                        head=config.model.head,
-                        metric=config.training.metric,
-                        units=units,
-                        seed=config.training.seed,
-                        tick=bar.tick,
-                        stop=self.stop_if_asked,
-                    )
-                )
-            self.seconds["choosing"] += time.perf_counter() - begun
-            config, lines = with_choice(config, portfolio), describe_portfolio(portfolio)
-        else:
-            why = f"choosing one would take about {duration_text(seconds)}" if enough else "too few can be held out"
-            config, lines = with_fallback(config), [f"classifier: {FALLBACK}, as {why}"]
-        self.config = config = complete(config)
-        self.stages, self.last_stage = config.stages, max(config.stages)
-        head = build_head(head_name(config.model), self.model.num_features, self.model.num_classes)
-        self.model.head, self.model.head_name = head.to(self.engine.device), head_name(config.model)
-        for line in lines:
-            self.reporter.say(line)
-        return portfolio
+    def _train_apart(self, config: RunConfig, data: ImageData) -> TrialRun:
+        """Train a configuration on other splits, and leave nothing behind but its answers to the test split."""
+        stage = config.finetune
+        steps = stage.epochs * count_batches(int(len(data.splits["train"]) * stage.epoch_share), stage.batch_size)
+        with TemporaryDirectory(prefix="longtail-") as folder, self.reporter.bar("the whole network", steps) as bar:
+            watch = _Watch(self.stop_if_asked, bar)
+            silent = Reporter(quiet=True)
+            trial = Experiment(config, Path(folder), silent, self.engine, source=data, callbacks=[watch])
+            trial.train()
+            logits, _ = collect_logits(
+                self.engine, trial.model, trial.inputs["test"], num_images=len(data.splits["test"])
+            )
+        return TrialRun(logits * trial.record.scale, trial.record.history[-1]["images_per_second"])
 
     def _stored_views(self, index: int, stage: StageConfig) -> StoredFeatures:
         """Return the features that a stage trains on; those of evaluation, where images are not augmented."""

@@ -30,6 +30,8 @@ from longtail.training.portfolio import can_choose, judge_features, seconds_to_c
 from longtail.training.prepared_data import PreparedData
 from longtail.training.setup import Setup, set_up
 from longtail.training.time_estimate import (
+    MARGIN,
+    RESERVE,
     TimeLimit,
     duration_text,
     relative_slowness,
@@ -38,10 +40,6 @@ from longtail.training.time_estimate import (
 
 SHARE: Final = 0.1
 """Part of the time limit that comparing networks may take."""
-RESERVE: Final = 12.0
-"""Seconds kept for the training of the chosen classifier, the evaluation, the files and the report."""
-MARGIN: Final = 1.15
-"""Factor on estimated times, as the machine may be busier later."""
 FEWEST: Final = 6
 """Images of a class in the sample, as far as it has them: two for each of three folds."""
 
@@ -131,14 +129,21 @@ class Contest:
         """Number of images of all splits, which a run passes through the network."""
         return sum(map(len, self.prepared.data.splits.values()))
 
-    def measure(self, presentation: Presentation, setup: Setup) -> float:
-        """Return the seconds that a run with a presentation has left to do, by the measured time of an image."""
+    @property
+    def evaluated(self) -> int:
+        """Number of images that are not trained on."""
+        return self.images - len(self.prepared.data.splits["train"])
+
+    def seconds_per_image(self, presentation: Presentation, setup: Setup) -> float:
+        """Return the time from the file of an image to its feature, measured once."""
         if presentation not in self._rates:
             self._rates[presentation] = seconds_per_feature(setup.features.trial("train"))
-        return (
-            MARGIN * (self.images * self._rates[presentation] + self.seconds_to_choose(setup.model.num_features))
-            + RESERVE
-        )
+        return self._rates[presentation]
+
+    def seconds_of_run(self, presentation: Presentation, setup: Setup) -> float:
+        """Return the seconds that a run with a presentation has left to do, by the measured time of an image."""
+        features = self.images * self.seconds_per_image(presentation, setup)
+        return MARGIN * (features + self.seconds_to_choose(setup.model.num_features)) + RESERVE
 
     def seconds_to_choose(self, num_features: int) -> float:
         """Return the seconds that choosing a classifier takes on this machine; 0 where one was named."""
@@ -157,8 +162,7 @@ class Contest:
             return
         fastest = Presentation(self.networks[0], self.sizes[0], self.fits[0])
         setup = self.set_up(fastest)
-        self.measure(fastest, setup)
-        shortest = self.limit.spent + MARGIN * self.images * self._rates[fastest] + RESERVE
+        shortest = self.limit.spent + MARGIN * self.images * self.seconds_per_image(fastest, setup) + RESERVE
         if shortest > self.limit.seconds:
             raise LongtailError(
                 f"--time-limit {self.limit.seconds:.0f}s is too short for {self.images:,} images on this machine: the "
@@ -173,7 +177,7 @@ class Contest:
             within: Seconds that its features of the sample may take.
         """
         setup = self.set_up(presentation)
-        needed = self.measure(presentation, setup)
+        needed = self.seconds_of_run(presentation, setup)
         self.results[presentation] = PresentationResult(presentation, round((self.limit.spent + needed) / 60, 2))
         sample = self._rates[presentation] * len(self.sample)
         if needed + sample > self.limit.left or sample > within:
@@ -227,7 +231,7 @@ def choose_presentation(contest: Contest) -> tuple[RunConfig, Search | None]:
     """
     begun = time.perf_counter()
     first = Presentation(contest.networks[0], contest.sizes[0], contest.fits[0])
-    if not contest.several or not contest.can_compare:
+    if not (contest.several or contest.config.search.finetuning) or not contest.can_compare:
         last = replace(first, size=contest.sizes[-1]) if contest.limit.seconds is None else first
         return with_presentation(contest.config, last), None
     for size in contest.sizes:
@@ -331,7 +335,7 @@ def with_presentation(config: RunConfig, presentation: Presentation) -> RunConfi
         values["data"]["image_size"] = presentation.size
         values = with_model(values, presentation.network, presentation.size)
     values["data"]["fit"] = presentation.fit
-    values["search"] |= {"networks": [], "sizes": [], "fits": []}
+    values["search"] |= {"networks": [], "sizes": [], "fits": [], "finetuning": False}
     return build(values)
 
 

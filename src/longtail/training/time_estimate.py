@@ -6,14 +6,17 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import torch
 
+from longtail.config.build import build
+from longtail.config.recipes import scale_epochs
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import count_batches
 from longtail.device import seeded
+from longtail.errors import LongtailError
 from longtail.models.inference_engine import WORTHWHILE
 from longtail.models.model import LongTailModel
 from longtail.training.finetuning import measure_training_rate
@@ -26,7 +29,9 @@ TRIAL_SECONDS, TRIAL_IMAGES = 0.4, 512  # of images through a backbone: enough f
 FIRST_STEPS_SECONDS = 5.0  # of a stage that trains through the backbone
 FEWEST_PIXELS = WORTHWHILE / 4  # through a backbone; fewer take seconds, and measuring them as long
 SHORTEST = 30.0  # seconds of a run that are worth a line
-REFERENCE_GFLOPS = 150.0  # of the machine on which the time of a choice was measured: two cores with AVX2
+RESERVE = 12.0  # seconds for the classifier, the evaluation on features, the files and the report
+MARGIN = 1.15  # on estimated times that a limit has to hold, as the machine may be busier later
+REFERENCE_GFLOPS = 100.0  # of the machine on which the time of a choice was measured: two cores with AVX2
 FORWARD_SHARE = 1 / 3  # of a training step: the backward pass takes twice the time of the forward pass
 
 
@@ -230,3 +235,40 @@ class TimeKeeper(Callback):
         self.estimate = estimate
         if estimate.seconds >= SHORTEST:
             self._say(f"this takes {estimate}")
+
+
+def fit_to_limit(
+    config: RunConfig, images: Mapping[str, int], model: LongTailModel, limit: TimeLimit, say: Callable[[str], object]
+) -> RunConfig:
+    """Return a configuration whose stages are short enough for a time limit, all shortened in the same proportion.
+
+    Only stages that train the backbone take long, by the measured time of their steps.
+
+    Args:
+        config: Of the run.
+        images: Number of images of each split.
+        model: The network.
+        limit: The time that there is.
+        say: Called with one line where anything is shortened.
+
+    Raises:
+        LongtailError: There is no time for an epoch; the shortest possible limit is named.
+    """
+    through = [stage for stage in config.stages.values() if not stage.cached_views]
+    if not through or limit.seconds is None:
+        return config
+    rate = measure_training_rate(model, config.data.image_size, through[0].batch_size, stage=through[0])
+    whole = MARGIN * images["train"] * sum(stage.epochs * stage.epoch_share for stage in through) / rate
+    evaluation = MARGIN * sum(count for name, count in images.items() if name != "train") * FORWARD_SHARE / rate
+    wanted = config.stages[min(config.stages)].epochs
+    epochs = int(wanted * min((limit.left - RESERVE - evaluation) / whole, 1.0))
+    if epochs < 1:
+        shortest = limit.spent + RESERVE + evaluation + whole / wanted
+        raise LongtailError(
+            f"--time-limit {limit.seconds:.0f}s is too short for an epoch of {images['train']:,} images on this "
+            f"machine: the shortest possible is --time-limit {10 * math.ceil(shortest / 10)}s; or --mode linear."
+        )
+    if epochs == wanted:
+        return config
+    say(f"shortened from {wanted} to {epochs} epochs, for which there is time")
+    return build(scale_epochs(asdict(config), epochs))

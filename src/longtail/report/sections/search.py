@@ -145,6 +145,6 @@ def verdict(search: Search, title: str = "") -> str:
 def _finetuning(trial: FinetuningResult) -> str:
     gain = f"{100 * trial.gain:+.1f} \u00b1 {100 * trial.gain_error:.1f} points"
     return (
-        f"Training the whole network ({trial.presentation}, {trial.epochs} epochs) changed the score by {gain} on "
+        f"Training the whole network ({trial.presentation}, {trial.epochs:.3g} epochs) changed the score by {gain} on "
         f"{trial.images:,} training images held out, and was {'taken' if trial.taken else 'left out'}."
     )

@@ -1,0 +1,58 @@
+"""The choice of a run's classifier: from the portfolio where there are images and time for it, else the usual one."""
+
+from __future__ import annotations
+
+from longtail.config.resolve import complete
+from longtail.config.schema import RunConfig
+from longtail.models.model import LongTailModel
+from longtail.run.portfolio import NOTHING_TRIED, Portfolio, describe_portfolio
+from longtail.training.candidates import FALLBACK, with_choice, with_fallback
+from longtail.training.frozen_features import StoredFeatures
+from longtail.training.portfolio import LONGEST_CHOICE, ROUNDS, can_choose, choose_classifier
+from longtail.training.presentation import Contest
+from longtail.training.time_estimate import RESERVE, duration_text
+
+
+def choose_head(
+    contest: Contest, config: RunConfig, stored: StoredFeatures, model: LongTailModel
+) -> tuple[RunConfig, Portfolio]:
+    """Choose the classifier of a run, and say so.
+
+    Args:
+        contest: The data of the run, and the time that is left.
+        config: The configuration that leaves the classifier open.
+        stored: Features of the training images.
+        model: The network.
+
+    Returns:
+        The configuration that trains the choice, and what was tried.
+    """
+    prepared, reporter = contest.prepared, contest.reporter
+    labels, seed, within = prepared.data.splits["train"].labels, config.training.seed, contest.limit.left - RESERVE
+    seconds = contest.seconds_to_choose(model.num_features)
+    enough = can_choose(labels, prepared.counts, contest.units, seed)
+    if not enough or seconds > min(LONGEST_CHOICE, within):
+        why = f"choosing one would take about {duration_text(seconds)}" if enough else "too few can be held out"
+        reporter.say(f"classifier: {FALLBACK}, as {why}")
+        return complete(with_fallback(config)), NOTHING_TRIED
+    with reporter.bar("choosing a classifier", ROUNDS) as bar:
+        portfolio = contest.engine.from_main(
+            lambda: choose_classifier(
+                stored.features[0].cpu(),
+                stored.labels.cpu(),
+                prepared.counts,
+                prepared.groups,
+                epochs=config.stage1.epochs,
+                batch_size=config.stage1.batch_size,
+                head=config.model.head,
+                metric=config.training.metric,
+                units=contest.units,
+                seed=seed,
+                within=within,
+                tick=bar.tick,
+                stop=contest.stop,
+            )
+        )
+    for line in describe_portfolio(portfolio):
+        reporter.say(line)
+    return complete(with_choice(config, portfolio)), portfolio
