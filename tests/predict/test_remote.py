@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 from longtail.predict import remote
 from longtail.predict.images import LeftOut, find_images
 from longtail.predict.predict import predict_images
@@ -162,6 +162,12 @@ def test_a_store_that_keeps_failing_is_named(
 def test_what_is_not_there_is_told(url: str, word: str) -> None:
     with pytest.raises(LongtailError, match=word):
         find_images(url)
+
+
+def test_the_table_is_local(ready: Path, bucket: str, tmp_path: Path) -> None:
+    assert predict_images(ready, bucket, f"file://{tmp_path}/out.csv").out == tmp_path / "out.csv"
+    with pytest.raises(UsageError, match="remote"):
+        predict_images(ready, bucket, "memory://bucket/out.csv")
 
 
 def test_a_remote_table_is_refused(bucket: str) -> None:

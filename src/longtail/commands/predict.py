@@ -124,9 +124,10 @@ def _table(
     format: Literal["csv", "tsv", "parquet"] | None,  # noqa: A002
 ) -> Path:
     """Return the path of the table to write, once it is certain that it can be."""
+    from longtail.predict.remote import local_output
     from longtail.predict.table import SUFFIXES, table_format
 
-    path = destination(out, tuple(SUFFIXES), example="predictions.csv", inputs=inputs).path
+    path = destination(local_output(out), tuple(SUFFIXES), example="predictions.csv", inputs=inputs).path
     if table_format(path, format) == "parquet":
         refuse_terminal(path, "Parquet")
     return path
@@ -134,7 +135,9 @@ def _table(
 
 def _folder(out: str) -> Path:
     """Return the folder of the parts that a cluster writes."""
-    path = output_path(out)
+    from longtail.predict.remote import local_output
+
+    path = output_path(local_output(out))
     if is_stream(path) or path.is_file() or path.suffix.lower() in {".csv", ".tsv", ".parquet"}:
         raise UsageError(f"--ray writes a folder of parts, not {out}: name a folder, and make the table by --merge.")
     return path

@@ -18,6 +18,7 @@ from longtail.errors import LongtailError, UsageError, listed
 from longtail.files import is_stream, output_path
 from longtail.predict.parts import Part, count_doubles, identities, list_parts, rows_of, skipped_path, write_tables
 from longtail.predict.predict import PredictionReport
+from longtail.predict.remote import local_output, local_path
 from longtail.predict.table import PROBLEM, Format, table_format
 
 COMPLETE: Final = "_SUCCESS"
@@ -50,7 +51,7 @@ def merge_parts(
         LongtailError: A shard is missing or there twice, shards are of different models, options or numbers, an image
             is in two of them, or a table that cannot be written.
     """
-    folder, path = Path(folder), output_path(out)
+    folder, path = Path(local_path(str(folder))), output_path(local_output(out))
     kind = table_format(path, format)
     if not folder.is_dir():
         raise UsageError(f"--merge {folder}: there is no such folder; name the one that holds the parts.")

@@ -39,7 +39,7 @@ from longtail.predict.parts import (
     write_tables,
 )
 from longtail.predict.predictor import Prediction, as_columns, column_names, load
-from longtail.predict.remote import is_url
+from longtail.predict.remote import is_url, local_output
 from longtail.predict.shards import Shard, parse_shard, path_key
 from longtail.predict.table import PROBLEM, Format, open_table, path_columns, table_format
 from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE, refuse_swapped
@@ -171,7 +171,8 @@ def predict_images(
     """
     if top_k < 1 or batch_size < 1:
         raise UsageError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
-    path, kind = output_path(out), table_format(output_path(out), format)
+    path = output_path(local_output(out))
+    kind = table_format(path, format)
     shard = parse_shard(shard) if isinstance(shard, str) else shard
     if shard is not None and (kind != "parquet" or is_stream(path)):
         raise UsageError(f"a shard is written to a Parquet file, not to {path}: name it .parquet.")

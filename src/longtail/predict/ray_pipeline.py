@@ -34,7 +34,7 @@ from longtail.predict.part_folder import PartFolder
 from longtail.predict.parts import KEY, POSITION, Job, Part, list_parts, remove_doubles, rows_of, write_part
 from longtail.predict.predict import Chosen, PredictionReport, job_of, part_rows
 from longtail.predict.predictor import Prediction, Predictor, read_item
-from longtail.predict.remote import is_url
+from longtail.predict.remote import is_url, local_output
 from longtail.predict.table import PROBLEM, RAW_PATH, open_table
 from longtail.predict.target_prior import read_prior, with_prior
 from longtail.run.layout import refuse_swapped
@@ -102,9 +102,9 @@ def predict_on_ray(
     if prior is not None:
         info = with_prior(info, read_prior(prior, info, lambda text: reporter.say(f"note: {text}")))
     job = job_of(run, info, images, listing, top_k=top_k, prior=prior, column=image_column)
-    report = PredictionReport(Path(out))
+    report = PredictionReport(Path(local_output(out)))
     begun = time.perf_counter()
-    with PartFolder(Path(out).absolute(), job, restart=restart) as folder, _connected(address) as ray:
+    with PartFolder(report.out.absolute(), job, restart=restart) as folder, _connected(address) as ray:
         report.earlier = folder.count
         if folder.count:
             reporter.say(f"continuing after {folder.count:,} files of an earlier command")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, Final, Literal
 
-from longtail.errors import LongtailError, UnreadableImageError, first_line
+from longtail.errors import LongtailError, UnreadableImageError, UsageError, first_line
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _TRIES = 4  # of a read; object stores fail now and then
@@ -33,6 +34,25 @@ def local_path(path: str) -> str:
         ('/data/photos', 'photos')
     """
     return path[len("file://") :] if path.startswith("file://") else path
+
+
+def local_output(out: str | os.PathLike[str]) -> str:
+    """Return an output as a local path.
+
+    Raises:
+        UsageError: It is the URL of something remote.
+
+    Example:
+        >>> local_output("file:///data/answers.csv")
+        '/data/answers.csv'
+        >>> local_output("s3://bucket/answers.csv")
+        Traceback (most recent call last):
+        longtail.errors.UsageError: s3://bucket/answers.csv is remote: write to a local path, then copy it there.
+    """
+    path = local_path(os.fspath(out))
+    if is_url(path):
+        raise UsageError(f"{path} is remote: write to a local path, then copy it there.")
+    return path
 
 
 def kind_of(url: str) -> Literal["file", "folder"] | None:
