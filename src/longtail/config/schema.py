@@ -313,8 +313,9 @@ class StageConfig(OptionGroup):
 FINETUNING = StageConfig(
     batch_size=32,
     augmentation="crop-flip",
+    freeze_batch_norm=True,
     loss=LossConfig(AUTO_LOSS),
-    optimizer=OptimizerConfig("adamw", lr=5e-4, weight_decay=0.01),
+    optimizer=OptimizerConfig("adamw", lr=2e-4, weight_decay=0.01),
     schedule=ScheduleConfig("warm-cosine"),
 )
 """How all of a pretrained network trains on, after its classifier."""
