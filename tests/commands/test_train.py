@@ -517,3 +517,16 @@ def test_a_dry_run_prints_candidates_and_time_and_writes_nothing(
     assert "logit-adjustment" in shown.out
     assert "expected" in shown.out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_of_a_network_that_is_trained_measures_its_steps(cli: Call) -> None:
+    words = ["--recipe", "cifar-lt/ce", "--model.name", "plain-cnn", "--data.image_size", "8", "--epochs", "2"]
+    shown = cli("train", "digits", "--dry-run", *words)
+    assert shown.status == 0
+    assert "2 passes" in shown.out
+    assert "logit-adjustment" not in shown.out
+
+
+def test_a_metric_without_anything_to_choose_is_refused(cli: Call, tmp_path: Path) -> None:
+    words = ["--recipe", "cifar-lt/ce", "--metric", "accuracy"]
+    assert "--metric" in cli("train", "digits", "--out", str(tmp_path / "run"), *words).complaint

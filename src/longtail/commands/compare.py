@@ -135,6 +135,8 @@ def _train_and_show(planned: Grid, *, jobs: int | None, table: output.Destinatio
     reporter = Reporter()
     for line in output.outlines({run.name: run.config for run in planned.runs}):
         reporter.say(line)
+    if any(run.config.is_open for run in planned.runs):
+        reporter.say("each run chooses for itself what is left open, on its own training images")
     try:
         problems = run_grid(planned, reporter, jobs=jobs)
     except Interrupted:

@@ -98,6 +98,11 @@ def train(
     )
     if run.training.time_limit is not None and run.data.is_cross_validation:
         raise UsageError("--time-limit is for one run: leave it or --folds out.")
+    if "training.metric" in options and not run.is_open:
+        raise UsageError(
+            "--metric is what a classifier is chosen by, and here none is chosen: leave it out, or leave out what "
+            "names the classifier (--recipe, --stage1.loss.name, another --mode than linear)."
+        )
     if out is None or dry_run:
         return dry_run_command(run, source=images)
     return train_command(run, out, source=images, quiet=quiet, begun=begun)

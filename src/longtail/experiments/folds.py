@@ -64,6 +64,10 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter, source: ImageD
     _require_same(grid, data)
     fold_of = fold_numbers(config.data, data)
     write_config(out, config)
+    if config.is_open:
+        reporter.say(
+            "each fold chooses for itself, on its own training images, so that the figures judge the choice too"
+        )
     problems = run_grid(grid, reporter)
     if problems:
         first = next(run for run in grid.runs if run.folder in problems)

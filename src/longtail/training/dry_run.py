@@ -10,9 +10,11 @@ from longtail.data.dataset import ImageData
 from longtail.run.search import Presentation
 from longtail.training.candidates import candidates
 from longtail.training.engine import Engine
+from longtail.training.finetuning import measure_training_rate
 from longtail.training.prepared_data import describe_data, prepare_data
 from longtail.training.presentation import Contest
-from longtail.training.time_estimate import TimeLimit, duration_text
+from longtail.training.setup import make_network
+from longtail.training.time_estimate import MARGIN, RESERVE, TimeLimit, duration_text
 
 
 def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | None = None) -> list[str]:
@@ -25,22 +27,38 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
     """
     prepared = prepare_data(config.data, reporter, source=source)
     describe_data(prepared, config.data.source, reporter)
-    contest = Contest(config, prepared, Engine(config.training), reporter, {"features": 0.0}, TimeLimit())
-    lines, seconds, features = ["network and images:"], 0.0, 0
-    for network, size, fit in product(contest.networks, contest.sizes, contest.fits):
-        presentation = Presentation(network, size, fit)
-        setup = contest.set_up(presentation)
-        seconds, features = contest.seconds_of_run(presentation, setup), setup.model.num_features
-        lines.append(f"  {presentation}: about {duration_text(seconds)} in all")
-    if config.is_to_be_chosen:
-        named = [(name, len(list(group))) for name, group in groupby(each.name for each in candidates(features))]
-        lines.append(
-            f"classifiers: {sum(count for _, count in named)}, compared for about "
-            f"{duration_text(contest.seconds_to_choose(features))}"
-        )
-        lines += [f"  {name}, {count} strengths of regularization" for name, count in named]
-    limit = config.training.time_limit
-    lines.append(
-        f"expected: about {duration_text(seconds)}" if limit is None else f"expected: at most {duration_text(limit)}"
-    )
-    return lines
+    engine, limit = Engine(config.training), config.training.time_limit
+    contest = Contest(config, prepared, engine, reporter, {"features": 0.0}, TimeLimit())
+    lines, seconds = list[str](), 0.0
+    if config.is_on_features_through(min(config.stages)):
+        lines.append("network and images:")
+        for network, size, fit in product(contest.networks, contest.sizes, contest.fits):
+            presentation = Presentation(network, size, fit)
+            setup = contest.set_up(presentation)
+            seconds = contest.seconds_of_run(presentation, setup)
+            lines.append(f"  {presentation}: about {duration_text(seconds)} in all")
+        lines += _classifiers(contest, setup.model.num_features)
+    through = [stage for stage in config.stages.values() if not stage.cached_views]
+    if through:
+        model, batch = make_network(config, prepared.counts, reporter), through[0].batch_size
+        rate = measure_training_rate(model, config.data.image_size, batch, stage=through[0])
+        passes = sum(stage.epochs * stage.epoch_share for stage in through)
+        images = len(prepared.data.splits["train"])
+        lines.append(f"training through the network: {rate:.3g} images/s, {passes:g} passes over {images:,} images")
+        seconds += RESERVE + MARGIN * passes * images / rate
+    if config.search.finetuning:
+        lines.append("the whole network: tried if the limit leaves time for an epoch, taken if it wins")
+    expected = f"about {duration_text(seconds)}" if limit is None else f"at most {duration_text(limit)}"
+    return [*lines, f"expected: {expected}"]
+
+
+def _classifiers(contest: Contest, num_features: int) -> list[str]:
+    """List the classifiers that are compared, with the time that takes; empty where one was named."""
+    if not contest.config.is_to_be_chosen:
+        return []
+    named = [(name, len(list(group))) for name, group in groupby(each.name for each in candidates(num_features))]
+    total, duration = sum(count for _, count in named), duration_text(contest.seconds_to_choose(num_features))
+    return [
+        f"classifiers: {total}, compared for about {duration}",
+        *(f"  {name}, {count} strengths of regularization" for name, count in named),
+    ]
