@@ -112,7 +112,7 @@ def _refuse_missing(folder: Path, parts: Sequence[Part], reporter: Reporter) -> 
     for part in parts:
         shards[0 if part.job.shard is None else part.job.shard.index].append(part)
     if 0 in shards:
-        reporter.say(f"{len(parts):,} parts: {_counts(parts)}")
+        reporter.say(f"{len(parts):,} {'part' if len(parts) == 1 else 'parts'}: {_counts(parts)}")
         if not (folder / COMPLETE).exists():
             raise LongtailError(f"the prediction in {folder} is not finished: repeat the command that writes it.")
         return

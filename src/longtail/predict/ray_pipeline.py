@@ -119,7 +119,7 @@ def predict_on_ray(
                 partial(_write, folder=str(folder.folder), job=job),
                 batch_format="pyarrow",
                 batch_size=rows if rows * len(blocks) > total else None,  # a block at least
-                compute=ray.data.TaskPoolStrategy(size=_WRITERS),
+                compute=ray.data.TaskPoolStrategy(size=min(_WRITERS, len(blocks))),
                 num_cpus=0,  # the actors may take all
             )
             with reporter.bar("predict", folder.count + total) as bar:
