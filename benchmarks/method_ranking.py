@@ -1,6 +1,6 @@
 """Say which method wins where on frozen features, from the rows of ``portfolio.py --every``: a table and a picture.
 
-python benchmarks/method_ranking.py --csv docs/results/candidates.csv --out docs/images/methods-frozen.png
+python benchmarks/method_ranking.py --sets fish stamps cifar100-lt --out docs/images/methods-frozen.png
 
 Of the variants of a method (its learning rates) the one counts that is best in cross-validation on the training images,
 seed by seed; the test images choose nothing. Figures are points of balanced accuracy above balanced logistic regression
@@ -29,7 +29,7 @@ Ranking = dict[str, dict[str, tuple[float, float]]]
 def main() -> int:
     """Print the table, and draw the picture."""
     flags = _flags()
-    ranking = read_ranking(flags.csv)
+    ranking = {name: figures for name, figures in read_ranking(flags.csv).items() if name in (flags.sets or name)}
     print("\n".join(table(ranking)))
     if flags.out:
         draw(ranking, flags.out)
@@ -87,7 +87,7 @@ def draw(ranking: Ranking, out: Path) -> None:
         figure.add_scatter(
             x=gains,
             y=methods,
-            error_x={"array": halves, "thickness": 1.5, "width": 0},
+            error_x={"array": halves, "thickness": 1.5, "width": 0, "color": MUTED},
             mode="markers",
             marker={"size": 9, "color": [INK if gain == max(gains) else COLOR for gain in gains]},
             row=1,
@@ -108,6 +108,7 @@ def draw(ranking: Ranking, out: Path) -> None:
 def _flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--csv", type=Path, default=Path("docs/results/candidates.csv"))
+    parser.add_argument("--sets", nargs="+", help="sets to show; all when not given")
     parser.add_argument("--out", type=Path, help="file of the picture")
     return parser.parse_args()
 

@@ -97,7 +97,7 @@ def _cell(values: list[tuple[float, float]]) -> str:
     return f"{balanced.mean():.1f}{spread} ({accuracy.mean():.1f})"
 
 
-def features(source: str, data: Mapping[str, Any], views: int = 0) -> Arrays:
+def features(source: str, data: Mapping[str, Any], views: int = 0, *, timed: bool = False) -> Arrays:
     """Return the frozen features of a source, by the network that ``auto`` takes on a CPU.
 
     Args:
@@ -105,6 +105,7 @@ def features(source: str, data: Mapping[str, Any], views: int = 0) -> Arrays:
         data: Options of the data, such as ``image_size``.
         views: Number of augmented views of each training image, from which ``views`` (V, N, D) are made; without an
             augmentation in ``data`` it is that of the recipes of photographs. 0 for the images as they are.
+        timed: Whether to measure their rate, too.
     """
     options: dict[str, Any] = {"recipe": "images/portfolio", "data.source": source, "data.validation_fraction": 0.0}
     options |= {"data.augmentation": "random-resized-crop"} if views else {}
@@ -126,10 +127,10 @@ def features(source: str, data: Mapping[str, Any], views: int = 0) -> Arrays:
     for name in () if views else ("train", "test"):
         stored = store.plain(name)
         arrays |= {name: stored.features[0], f"{name}_labels": stored.labels}
-    return arrays | {"rate": images_per_second(store, views)}
+    return arrays | ({"rate": images_per_second(store, views)} if timed else {})
 
 
-def images_per_second(store: FeatureStore, views: int, images: int = 256, repeats: int = 3) -> float:
+def images_per_second(store: FeatureStore, views: int, images: int = 96, repeats: int = 3) -> float:
     """Measure the rate of features from encoded images, of one core: the median of some repeats of processor time."""
     base = store.inputs["train"]
     plain = ImageInputs(base.loader, BatchTransform(base.transform.mean, base.transform.std))

@@ -8,7 +8,8 @@ python benchmarks/presentation.py --source fish=parquet:fish4knowledge --group t
 Each row is one seed of one classifier on the features of one presentation: the choice of the portfolio, or balanced
 logistic regression, on the test images. ``--views`` are augmented views of each training image, on which the classifier
 is trained that was chosen on the images as they are. With ``--sample`` the presentations are compared without a test
-set: in cross-validation on that many training images at most, every class kept, the same folds for each.
+set, as ``longtail train`` does: by a few quick classifiers in cross-validation on that many training images at most,
+every class kept, the same folds for each.
 Seconds are of processor time, of one core; those of features follow from a measured rate.
 """
 
@@ -30,10 +31,9 @@ from portfolio import Arrays, add_rows, answers_of, counts_of, features, figures
 from longtail import ClassCounts
 from longtail.config.auto import feature_schedule
 from longtail.counts import IntArray
-from longtail.data.splits import fold_numbers
 from longtail.models.heads import standardization
 from longtail.run.portfolio import Portfolio
-from longtail.training.portfolio import choose_classifier
+from longtail.training.portfolio import choose_classifier, judge_features
 
 NATIVE = 224 / 256  # the share of the shorter side that the network's own preprocessing keeps
 STRENGTHS = (0.001, 0.01)  # C of logistic regression
@@ -77,7 +77,7 @@ class Presentation:
         """Return the features of a source shown in this way."""
         shorter = self.size if self.whole else round(self.size / NATIVE)
         shown = {"image_size": self.size, "resize": shorter, "fit": self.fit}
-        return features(source, {**data, **shown}, self.views)
+        return features(source, {**data, **shown}, self.views, timed=True)
 
 
 def main() -> int:
@@ -119,9 +119,10 @@ def summary(file: Path) -> Iterator[str]:
             name: 100 * np.array([float(row["balanced_accuracy"]) for row in rows])
             for name, rows in classifiers.items()
         }
-        chosen, first = balanced.pop("portfolio"), classifiers["portfolio"][0]
-        plain = max(balanced.values(), key=np.mean)
-        cells = [f"{values.mean():.1f}{_spread(values)}" for values in (plain, chosen)]
+        first = next(iter(classifiers.values()))[0]
+        plain = [values for name, values in balanced.items() if name.startswith("logistic")]
+        sides = [max(plain, key=np.mean, default=None), balanced.get("portfolio", balanced.get("contest"))]
+        cells = ["" if side is None else f"{side.mean():.1f}{_spread(side)}" for side in sides]
         time_of = [first["images_per_second"], f"{float(first['features_seconds']):.0f}"]
         yield f"| {' | '.join([*key, *time_of, *cells])} |"
 
@@ -197,36 +198,21 @@ def standardized(rows: torch.Tensor, tests: torch.Tensor) -> tuple[torch.Tensor,
     return (rows - mean) / deviation, (tests - mean) / deviation
 
 
-def sampled(arrays: Arrays, limit: int, seeds: int, folds: int = 3) -> Iterator[dict[str, Any]]:
-    """Judge both classifiers in cross-validation on a sample of the training images, another for each seed."""
+def sampled(arrays: Arrays, limit: int, seeds: int) -> Iterator[dict[str, Any]]:
+    """Judge features in cross-validation on a sample of the training images, another for each seed, as a run does."""
+    groups = counts_of(arrays).groups()
     for seed in range(seeds):
         rows = sample(arrays["train_labels"].numpy(), arrays["units"], limit, seed)
-        labels = arrays["train_labels"][rows]
-        part = {"train": arrays["train"][rows], "train_labels": labels, "units": arrays["units"][rows]}
-        part["test_labels"] = labels  # nothing is tested
-        counts, truth = counts_of(part), labels.numpy()
-        numbers = fold_numbers(truth, folds, seed=seed, units=part["units"], num_classes=counts.num_classes)
-        scaled, _ = standardized(part["train"], part["train"])
-        held = numbers >= 0
-        for strength in STRENGTHS:
-            begun, answers = time.process_time(), truth.copy()
-            for fold in range(folds):
-                fitted = logistic_regression(scaled[numbers != fold], labels[numbers != fold], strength)
-                answers[numbers == fold] = fitted.predict(scaled[numbers == fold].numpy())
-            seconds = time.process_time() - begun
-            line = _judged(answers[held], truth[held], counts, f"logistic regression, C {strength:g}", seed, seconds)
-            yield line | {"judged": f"sample of {limit}"}
-        begun = time.process_time()
-        best = max(choice(part, seed).finalists, key=lambda candidate: candidate.score)
+        labels, units, begun = arrays["train_labels"][rows], arrays["units"][rows], time.process_time()
+        counts = ClassCounts(np.bincount(labels))
+        judged = judge_features(arrays["train"][rows], labels, counts, groups, units=units, seed=seed)
         yield {
             "judged": f"sample of {limit}",
-            "classifier": "portfolio",
+            "classifier": "contest",
             "seed": seed,
-            "accuracy": round(best.accuracy, 4),
-            "balanced_accuracy": round(best.balanced_accuracy, 4),
-            **{group: round(value, 4) for group, value in best.groups.items()},
+            "accuracy": round(float(judged.figures["accuracy"]), 4),
+            "balanced_accuracy": round(judged.score, 4),
             "seconds": round(time.process_time() - begun, 1),
-            "chosen": best.title,
         }
 
 

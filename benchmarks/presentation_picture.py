@@ -16,17 +16,17 @@ import plotly.graph_objects as go
 from longtail.report.plots import INK, MUTED, THEME, blank
 
 COLORS = tuple(THEME[name][0] for name in ("many", "few", "medium"))
-SIDE = 520  # width of a panel in pixels
+WIDTH, HEIGHT = 900, 460  # in pixels
 
 Points = dict[int, list[tuple[float, float]]]
 
 
 def main() -> int:
-    """Draw a panel of sizes for each set, side by side."""
+    """Draw the curve of each set."""
     flags = _flags()
     with flags.csv.open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["judged"] == "test" and row["fit"] == "crop"]
-    curves(rows).write_image(flags.out, width=SIDE * 2, height=460, scale=2)
+    curves(rows).write_image(flags.out, width=WIDTH, height=HEIGHT, scale=2)
     return 0
 
 
@@ -42,7 +42,7 @@ def points(rows: list[dict[str, str]], classifier: str) -> Points:
 
 def curves(rows: list[dict[str, str]]) -> go.Figure:
     """Draw balanced accuracy against the time of a feature, a line for each set and classifier."""
-    figure = blank(460, left=60)
+    figure = blank(HEIGHT, left=60)
     for color, name in zip(COLORS, dict.fromkeys(row["set"] for row in rows), strict=False):
         ours = [row for row in rows if row["set"] == name]
         chosen, plain = points(ours, "portfolio"), points(ours, "logistic")
@@ -58,7 +58,7 @@ def curves(rows: list[dict[str, str]]) -> go.Figure:
             line={"color": color, "width": 2.5},
             marker={"size": 9},
             text=[f"{size} px" for size in chosen],
-            textposition="top center",
+            textposition="bottom right",
             textfont={"color": color, "size": 12},
         )
         figure.add_scatter(
