@@ -114,6 +114,8 @@ def test_a_cluster_writes_what_one_machine_would_and_goes_on(
     assert (tmp_path / "merged.csv.skipped.csv").read_text() == (tmp_path / "whole.csv.skipped.csv").read_text()
     assert (out / SKIPPED).read_text() == (tmp_path / "whole.csv.skipped.csv").read_text()
 
+    assert len(pq.read_table(out)) == 62  # the folder is one table for what reads Parquet
+
     # Stopped half way: some parts are there, others are not, and one was done twice.
     first, second, *others = list_parts(out)
     assert len(others) == 2

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -118,6 +119,7 @@ def test_shards_put_together_are_the_whole_table(
     skipped = [Path(f"{report.out}.skipped.csv").read_text() for report in (whole, merged)]
     assert skipped[0] == skipped[1]
     sizes = [part.rows for part in list_parts(tmp_path / "parts")]
+    assert len(pd.read_parquet(tmp_path / "parts")) == sum(sizes)
     assert min(sizes) >= 4
     assert all(f"shard {number}/3: {size} images" in shown.getvalue() for number, size in enumerate(sizes, start=1))
 

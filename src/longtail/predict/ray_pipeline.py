@@ -40,8 +40,8 @@ from longtail.predict.target_prior import read_prior, with_prior
 from longtail.run.layout import refuse_swapped
 from longtail.run.model_files import load_info
 
-SKIPPED: Final = "skipped.csv"
-"""List of the images that could not be read, in the folder of the parts."""
+SKIPPED: Final = "_skipped.csv"
+"""List of the images that could not be read, in the folder of the parts; readers of Parquet pass over a leading _."""
 _MOST_PIXELS = 64 * 2**20  # bytes of the decoded images of a block
 _MOST_IMAGES = 1024  # of a block
 _PART_ROWS = 10_000
