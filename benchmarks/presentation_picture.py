@@ -18,8 +18,6 @@ from longtail.report.plots import INK, MUTED, THEME, blank
 COLORS = tuple(THEME[name][0] for name in ("many", "few", "medium"))
 WIDTH, HEIGHT = 900, 460  # in pixels
 
-Points = dict[int, list[tuple[float, float]]]
-
 
 def main() -> int:
     """Draw the curve of each set."""
@@ -30,55 +28,51 @@ def main() -> int:
     return 0
 
 
-def points(rows: list[dict[str, str]], classifier: str) -> Points:
-    """Return milliseconds of an image and balanced accuracy in % of each size, one pair a seed."""
-    found: Points = defaultdict(list)
+def points(rows: list[dict[str, str]], classifier: str) -> dict[int, list[float]]:
+    """Return balanced accuracy in % at each size, one a row."""
+    found: dict[int, list[float]] = defaultdict(list)
     for row in rows:
         if row["views"] == "0" and row["classifier"].startswith(classifier):
-            pair = 1000 / float(row["images_per_second"]), 100 * float(row["balanced_accuracy"])
-            found[int(row["size"])].append(pair)
+            found[int(row["size"])].append(100 * float(row["balanced_accuracy"]))
     return dict(sorted(found.items()))
 
 
 def curves(rows: list[dict[str, str]]) -> go.Figure:
-    """Draw balanced accuracy against the time of a feature, a line for each set and classifier."""
+    """Draw balanced accuracy against the size, a line for each set and classifier."""
     figure = blank(HEIGHT, left=60)
     for color, name in zip(COLORS, dict.fromkeys(row["set"] for row in rows), strict=False):
         ours = [row for row in rows if row["set"] == name]
         chosen, plain = points(ours, "portfolio"), points(ours, "logistic")
-        best = {size: max(balanced for _, balanced in pairs) for size, pairs in plain.items()}
-        time = [np.mean([seconds for seconds, _ in pairs]) for pairs in chosen.values()]
-        balanced = [np.array([value for _, value in pairs]) for pairs in chosen.values()]
-        means = [values.mean() for values in balanced]
+        best = {size: max(values) for size, values in plain.items()}
+        means = {size: float(np.mean(values)) for size, values in chosen.items()}
+        spread = [np.std(values, ddof=1) if len(values) > 1 else 0 for values in chosen.values()]
         figure.add_scatter(
-            x=time,
-            y=means,
-            error_y={"array": [values.std(ddof=1) if len(values) > 1 else 0 for values in balanced], "thickness": 1.5},
-            mode="lines+markers+text",
+            x=list(means),
+            y=list(means.values()),
+            error_y={"array": spread, "thickness": 1.5},
+            mode="lines+markers",
             line={"color": color, "width": 2.5},
             marker={"size": 9},
-            text=[f"{size} px" for size in chosen],
-            textposition="bottom right",
-            textfont={"color": color, "size": 12},
         )
         figure.add_scatter(
-            x=time, y=[best[size] for size in chosen], mode="lines", line={"color": color, "dash": "dot"}
+            x=list(best),
+            y=list(best.values()),
+            mode="lines+markers",
+            line={"color": color, "dash": "dot"},
+            marker={"size": 5},
         )
-        figure.add_annotation(
-            x=np.log10(time[-1]),
-            y=means[-1],
-            text=name,
-            showarrow=False,
-            xanchor="left",
-            xshift=14,
-            font={"color": color},
-        )
-    figure.update_layout(paper_bgcolor="white", plot_bgcolor="white", margin={"t": 40, "r": 120})
-    figure.update_xaxes(title="Milliseconds of one core per image", type="log", tickvals=[1, 2, 4, 8, 16])
+        size, end = list((means or best).items())[-1]
+        below = {} if means else {"yshift": -14}  # a dotted line alone, that others may run across
+        place = {"x": size, "y": end, "xanchor": "left", "xshift": 12} | below
+        figure.add_annotation(text=name, showarrow=False, font={"color": color, "size": 14}, **place)
+    times = {int(row["size"]): 1000 / float(row["images_per_second"]) for row in rows if row["set"] == rows[0]["set"]}
+    ticks = {"tickvals": list(times), "ticktext": [f"{size} px<br>{each:.0f} ms" for size, each in times.items()]}
+    figure.update_layout(paper_bgcolor="white", plot_bgcolor="white", margin={"t": 40, "r": 120, "b": 70})
+    figure.update_xaxes(title=f"Side of the input, and one core's time for an image ({rows[0]['set']})", **ticks)
     figure.update_yaxes(title="Balanced accuracy", ticksuffix="%")
     corner = {"xref": "paper", "yref": "paper", "x": 0, "y": 1.09, "xanchor": "left", "showarrow": False}
     legend = (
-        "line: the chosen classifier, mean and deviation of the seeds; dots: balanced logistic regression, the better C"
+        "line: the chosen classifier, with the deviation of the seeds; dots: balanced logistic regression, the better C"
     )
     figure.add_annotation(text=legend, font={"color": MUTED, "size": 12.5}, **corner)
     return figure.update_layout(font={"color": INK})
