@@ -102,6 +102,20 @@ def test_what_the_time_does_not_allow_is_left_out_and_said(asked: RunConfig, mon
     assert f"the best of {len(search.tried)}" in describe_search(search) or "fastest" in describe_search(search)
 
 
+@pytest.mark.parametrize(("rate", "largest"), [(1000.0, 8), (1.0, 16)])
+def test_half_of_the_time_is_kept_for_the_whole_network_where_that_is_enough(
+    rate: float, largest: int, asked: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {4: 0.001, 8: 0.001, 16: 0.35}  # of an image: 16 pixels take more than half of the limit
+    config = with_options(asked, {"search.finetuning": True})
+    contest = contest_of(config, TimeLimit(1000.0))
+    monkeypatch.setattr(presentation, "measure_training_rate", lambda *_: rate)
+    monkeypatch.setattr(presentation, "seconds_per_feature", lambda _: seconds[contest.sizes[len(contest.results)]])
+    _, search = choose_presentation(contest)
+    assert search is not None
+    assert max(each.presentation.size for each in search.tried) == largest
+
+
 def test_a_limit_that_is_too_short_for_anything_is_refused_and_leaves_nothing(asked: RunConfig, tmp_path: Path) -> None:
     config = with_options(asked, {"training.time_limit": 1.0})
     with pytest.raises(LongtailError, match="shortest possible"):
@@ -159,7 +173,8 @@ def test_a_network_brings_its_normalization_along() -> None:
 @pytest.fixture
 def finetuned(asked: RunConfig, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     """Minutes that no test waits for, as training is said to be fast and a stage takes an epoch."""
-    monkeypatch.setattr(finetune_trial, "measure_training_rate", lambda *_: 1000.0)
+    for module in (presentation, finetune_trial):
+        monkeypatch.setattr(module, "measure_training_rate", lambda *_: 1000.0)
     stage = {"epochs": 2, "epoch_share": 1.0}
     monkeypatch.setattr(
         finetune_trial, "finetune_stage", lambda of, *_: replace(FINETUNING, loss=of.loss, batch_size=64, **stage)

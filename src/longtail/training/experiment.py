@@ -208,7 +208,7 @@ class Experiment(Callback):
         else:
             self._set_up(config)
             if self.limit.seconds is not None and state is None:
-                self._take(fit_to_limit(config, self.images, self.model, self.limit, self.reporter.say))
+                self._go_on_with(fit_to_limit(config, self.images, self.model, self.limit, self.reporter.say))
         if state is not None:
             self._restore(state)
         self.seconds["startup"] += time.perf_counter() - started
@@ -233,26 +233,26 @@ class Experiment(Callback):
 
     # --- setup -------------------------------------------------------------------------------------------------------
 
-    def _take(self, config: RunConfig) -> None:
-        """Go on with a configuration of the same network and images."""
-        self.config, self.stages, self.last_stage = config, config.stages, max(config.stages)
+    def _go_on_with(self, config: RunConfig) -> None:
+        """Take over a configuration that has the same network and images."""
+        self.config, self.stages, self.last_stage, self.time.config = config, config.stages, max(config.stages), config
         if self.engine.is_main and (self.out / CONFIG_FILE).is_file():
             write_config(self.out, config)
 
     def _set_up(self, config: RunConfig) -> None:
-        """Go on with a configuration: build its network and open its images."""
-        self._take(config)
+        """Take over a configuration: build its network and open its images."""
         splits, counts = self.prepared.data.splits, self.prepared.counts
         resuming = self.state is not None
         setup = set_up(config, splits, counts, self.engine, self.reporter, self.seconds, resuming=resuming)
         self.model, self.inputs, self.features = setup.model, setup.inputs, setup.features
         self.shown = None if self.features.fixed else config.data  # how the images of `inputs` are decoded
-        for stage in self.stages.values():  # an option that the loss refuses is found before anything is trained
+        for stage in config.stages.values():  # an option that the loss refuses is found before anything is trained
             if stage.loss.name != AUTO_LOSS:
                 make_loss(stage, counts, self.model)
         self.images = {name: len(split) for name, split in splits.items()}
         self.time = TimeKeeper(config, self.images, counts, self.model, self.reporter.say)
         self.features.before = self.time.before_features
+        self._go_on_with(config)
 
     def _restore(self, state: checkpoint.TrainingState) -> None:
         """Continue from a checkpoint: history, figures, weights; the rest when its stage begins."""
@@ -318,7 +318,7 @@ class Experiment(Callback):
         if config.data != self.config.data:  # the whole network is trained on images of another size
             self._set_up(config)
             return
-        self._take(config)
+        self._go_on_with(config)
         if is_new:
             head = build_head(head_name(config.model), self.model.num_features, self.model.num_classes)
             self.model.head, self.model.head_name = head.to(self.engine.device), head_name(config.model)

@@ -16,7 +16,7 @@ from longtail.data.dataset import ImageData
 from longtail.data.splits import fold_numbers
 from longtail.run.portfolio import METRIC_WORDS, Portfolio
 from longtail.run.search import FinetuningResult, Presentation
-from longtail.training.finetuning import finetune_stage, measure_training_rate
+from longtail.training.finetuning import TRIAL_SHARE, WORTHWHILE_EPOCHS, finetune_stage, measure_training_rate
 from longtail.training.frozen_features import StoredFeatures
 from longtail.training.judgment import HeldOut, bootstrap_draws, compare
 from longtail.training.portfolio import judge_choice
@@ -24,8 +24,6 @@ from longtail.training.presentation import Contest, with_presentation
 from longtail.training.time_estimate import MARGIN, RESERVE
 
 HELD_OUT: Final = 5  # one of so many folds is judged
-TRIAL_SHARE: Final = 1 / 3
-"""Part of the time for training the whole network that its trial takes."""
 FEWEST_EPOCHS: Final = 1.0
 """Epochs of the training after the trial; where there is time for fewer, nothing is tried."""
 
@@ -109,7 +107,7 @@ def try_finetuning(
     numbers = fold_numbers(split.labels, HELD_OUT, seed=config.training.seed, units=units)
     held, rest = np.flatnonzero(numbers == 0), np.flatnonzero(numbers != 0)
     plans = plan_finetuning(contest, chosen)
-    plan = next((each for each in plans if each.epochs(len(split)) >= 2 * FEWEST_EPOCHS), plans[-1])
+    plan = next((each for each in plans if each.epochs(len(split)) >= WORTHWHILE_EPOCHS), plans[-1])
     if plan.epochs(len(split)) < FEWEST_EPOCHS:
         missing = FEWEST_EPOCHS * len(split) / plan.rate / (1 - TRIAL_SHARE) - plan.seconds
         minutes = int(np.ceil((contest.limit.spent + contest.limit.left + MARGIN * missing) / 60))

@@ -20,6 +20,10 @@ from longtail.training.stages import make_optimizer, set_trainable
 MOST_FINETUNING: Final = 30
 """Epochs of fine-tuning, at most: more of them learn few images by heart."""
 SHORTEST_EPOCH: Final = 0.001
+TRIAL_SHARE: Final = 1 / 3
+"""Part of the time for fine-tuning that its trial takes."""
+WORTHWHILE_EPOCHS: Final = 2.0
+"""Epochs after the trial for which time is kept."""
 
 
 def finetune_stage(stage: StageConfig, images: int, seconds: float, images_per_second: float) -> StageConfig:

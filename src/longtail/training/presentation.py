@@ -13,7 +13,7 @@ import numpy as np
 
 from longtail.config.build import build
 from longtail.config.recipes import with_model
-from longtail.config.schema import RunConfig
+from longtail.config.schema import FINETUNING, RunConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.dataset import Split
@@ -25,6 +25,7 @@ from longtail.models.candidate_networks import find_candidate
 from longtail.run.portfolio import METRIC_WORDS
 from longtail.run.search import Presentation, PresentationResult, Search
 from longtail.training.engine import Engine
+from longtail.training.finetuning import TRIAL_SHARE, WORTHWHILE_EPOCHS, measure_training_rate
 from longtail.training.judgment import Judgment, compare
 from longtail.training.portfolio import can_choose, judge_features, seconds_to_choose
 from longtail.training.prepared_data import PreparedData
@@ -169,6 +170,17 @@ class Contest:
                 f"shortest possible is --time-limit {10 * math.ceil(shortest / 10)}s."
             )
 
+    @cached_property
+    def kept_for_finetuning(self) -> float:
+        """Seconds that are not for the frozen network: half of those left, if the whole network learns enough in it."""
+        if not self.config.search.finetuning or self.limit.seconds is None:
+            return 0.0
+        smallest = Presentation(self.networks[0], self.sizes[0], self.fits[0])
+        rate = measure_training_rate(self.set_up(smallest).model, smallest.size, FINETUNING.batch_size)
+        half = self.limit.left / 2
+        epochs = (1 - TRIAL_SHARE) * half * rate / len(self.prepared.data.splits["train"])
+        return half if epochs >= WORTHWHILE_EPOCHS else 0.0
+
     def attempt(self, presentation: Presentation, within: float = math.inf) -> bool:
         """Judge a presentation on the sample, unless the time does not allow it; return whether it was judged.
 
@@ -180,7 +192,7 @@ class Contest:
         needed = self.seconds_of_run(presentation, setup)
         self.results[presentation] = PresentationResult(presentation, round((self.limit.spent + needed) / 60, 2))
         sample = self._rates[presentation] * len(self.sample)
-        if needed + sample > self.limit.left or sample > within:
+        if needed + sample > self.limit.left - self.kept_for_finetuning or sample > within:
             return False
         stored = setup.features.plain("train", self.stop)
         self.judged[presentation] = judge_features(
