@@ -510,7 +510,7 @@ def test_a_dry_run_prints_candidates_and_time_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "run"
-    words = ["--mode", "linear", "--data.image_size", "32", "--imbalance-ratio", "10"]
+    words = ["--mode", "linear", "--data.image_size", "32", "--imbalance-ratio", "10", "--folds", "3"]
     shown = cli("train", "digits", "--dry-run", "--out", str(out), *words)
     assert shown.status == 0
     assert "at 32 px" in shown.out

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from longtail.compare.seeds import fold
+from longtail.config.auto import Facts, choose
 from longtail.config.build import with_options
 from longtail.config.resolve import resolve
 from longtail.config.schema import FINETUNING, RunConfig
@@ -260,3 +261,63 @@ def test_epochs_through_the_network_are_fitted_to_the_limit(tmp_path: Path, monk
     with pytest.raises(LongtailError, match="shortest possible"):
         start_run(with_options(config, {"training.time_limit": 5.0}), tmp_path / "short", QUIET)
     assert not (tmp_path / "short").exists()
+
+
+# --- what is left of a limit in the record ----------------------------------------------------------------------------
+
+
+def test_a_grid_knows_a_shortened_run_again_and_its_configuration_repeats_it_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 100.0)
+    small = {"data.source": "digits", "model.name": "plain-cnn", "data.image_size": 8, "stage1.epochs": 20}
+    config = resolve(small | {"training.time_limit": 90.0})
+    start_run(config, tmp_path / "run", QUIET)
+    planned = PlannedRun(name="ce", seed=0, baseline="ce", folder=tmp_path / "run", config=config)
+    assert state_of(planned) == "started"
+    with pytest.raises(LongtailError, match="time_limit"):
+        state_of(replace(planned, config=with_options(config, {"training.time_limit": 80.0})))
+    made = read_config(tmp_path / "run")
+    assert made.training.time_limit is None
+    assert 1 <= made.stage1.epochs < 20
+
+
+def test_until_all_is_chosen_the_configuration_on_disk_is_what_was_asked_for(
+    asked: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr("longtail.training.experiment.choose_head", interrupted)
+    with pytest.raises(Interrupted):
+        start_run(asked, tmp_path / "run", QUIET)
+    assert read_config(tmp_path / "run") == asked
+
+
+def test_a_transformer_is_offered_sizes_that_it_takes() -> None:
+    facts = Facts(images=2700, classes=23, imbalance_ratio=177.0, side=300, packaged=True)
+    name = "timm:vit_small_patch14_dinov2.lvd142m"
+    sizes = choose(facts, model=name, mode="linear", image_size=None, time_limit=600.0)[0]["search"]["sizes"]
+    assert sizes == [98, 126, 154, 518]
+
+
+def test_a_network_that_cannot_be_trained_is_left_out(
+    finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise LongtailError("the loss became NaN")
+
+    monkeypatch.setattr("longtail.training.experiment._Watch.on_step_end", failing)
+    start_run(finetuned, tmp_path / "run", QUIET)
+    assert read_config(tmp_path / "run").finetune.epochs == 0
+    assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+def test_too_few_images_to_compare_are_shown_at_the_largest_size_there_is_time_for(
+    asked: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presentation.Contest, "can_compare", False)
+    assert choose_presentation(contest_of(asked, TimeLimit(900.0)))[0].data.image_size == 16
+    assert choose_presentation(contest_of(asked))[0].data.image_size == 16
+    monkeypatch.setattr(presentation, "seconds_per_feature", lambda _: 10.0)
+    assert choose_presentation(contest_of(asked, TimeLimit(900.0)))[0].data.image_size == 4

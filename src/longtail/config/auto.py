@@ -165,7 +165,10 @@ def _to_compare(
         others = [name for name in facts.candidates if name != config["model"]["name"]]
         search["networks"] = [config["model"]["name"], *others] if others else []
     if time_limit is not None and {"data.image_size", "data.resize"}.isdisjoint(given):
-        search["sizes"] = [*(size for size in SMALLER if size < data["image_size"]), data["image_size"]]
+        from longtail.models.candidate_networks import accepted_size
+
+        smaller = {accepted_size(config["model"]["name"], size) for size in SMALLER}
+        search["sizes"] = [*sorted(size for size in smaller if size < data["image_size"]), data["image_size"]]
     if is_chosen and "data.fit" not in given and facts.elongated >= MANY_ELONGATED:
         search["fits"] = ["crop", "pad", "stretch"]
     search["finetuning"] = is_chosen and with_mode and time_limit is not None and not facts.gpu

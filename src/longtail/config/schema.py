@@ -35,7 +35,7 @@ Mode = Literal["", "linear", "finetune", "lora", "scratch"]
 
 _EXECUTION = (
     "out workers resident_gigabytes cache checkpoint_steps device engine compile compile_mode channels_last "
-    "validate_every evaluation_batch time_limit tracker tracker_project record_dynamics reasons keep_checkpoints"
+    "validate_every evaluation_batch tracker tracker_project record_dynamics reasons keep_checkpoints"
 )
 EXECUTION = frozenset(_EXECUTION.split())
 """Options that say where, why and how fast a run went, not what it computed."""

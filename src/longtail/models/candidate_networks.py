@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from longtail.models.timm import TIMM_PREFIX, has_weights
+from longtail.models.image_sizes import has_fixed_size
+from longtail.models.timm import TIMM_PREFIX, has_weights, timm_module
 
 UNASKED_MEGABYTES: Final = 20
 """What is fetched without a question, for each network."""
@@ -133,6 +134,28 @@ def find_candidate(name: str) -> CandidateNetwork | None:
         14
     """
     return next((network for network in CANDIDATE_NETWORKS if network.name == name), None)
+
+
+def accepted_size(name: str, size: int) -> int:
+    """Return the largest image size up to another that a network takes, or its smallest; in pixels.
+
+    Args:
+        name: As :func:`longtail.models.build_backbone` takes it. A transformer that is not in the table is taken at the
+            size of its weights only.
+        size: Side of the images in pixels.
+
+    Example:
+        >>> accepted_size("timm:vit_small_patch14_dinov2.lvd142m", 128), accepted_size("timm:resnet18", 100)
+        (126, 100)
+        >>> accepted_size("timm:vit_small_patch14_dinov2.lvd142m", 96)
+        98
+    """
+    candidate = find_candidate(name)
+    if candidate is not None:
+        return size if candidate.takes(size) else max(candidate.smallest_size, size - size % candidate.size_step)
+    bare = name.removeprefix(TIMM_PREFIX)
+    is_fixed = name.startswith(TIMM_PREFIX) and has_fixed_size(bare)
+    return int(timm_module().get_pretrained_cfg(bare).input_size[-1]) if is_fixed else size
 
 
 def candidate_networks(*, download: bool = False, ask: Callable[[str], bool] | None = None) -> list[CandidateNetwork]:

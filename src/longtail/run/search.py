@@ -94,13 +94,13 @@ class Search:
         metric: What was compared.
         images: Training images of the sample.
         time_limit: Seconds that the command may take; None without a limit.
-        presentations: What was considered, in the order in which it was tried.
-        chosen: Position of the choice among them.
+        presentations: What was considered, in the order in which it was tried; empty where a time limit decided alone.
+        chosen: Position of the choice among them; -1 if there are none.
         seconds: Time that the search took.
         finetuning: The trial of training the whole network; None where there was none.
         more_time: One sentence: what more time would buy. Empty without a limit.
-        asked: The sections of the configuration that the search may change, as they were before; of ``data``, only
-            the options that it may change.
+        asked: The sections of the configuration that the search may change, as they were before; of ``data``
+            and ``training``, only the options that it may change.
         format_version: The layout of the file.
     """
 
@@ -126,6 +126,12 @@ class Search:
         return tuple(each for each in self.presentations if each.score is not None)
 
 
+def nothing_compared(config: RunConfig) -> Search:
+    """Return the record of a run for which nothing was compared, with the options as they are now."""
+    training = config.training
+    return Search(training.metric, 0, training.time_limit, (), -1, 0.0, asked=left_open(config))
+
+
 def write_search(run: Path, search: Search) -> None:
     """Write ``search.json`` into a RUN folder."""
     write_json(run / SEARCH_FILE, asdict(search))
@@ -148,12 +154,13 @@ def left_open(config: RunConfig) -> dict[str, Any]:
 
     Example:
         >>> sorted(left_open(RunConfig()))
-        ['data', 'finetune', 'model', 'search', 'stage1', 'stage2']
+        ['data', 'finetune', 'model', 'search', 'stage1', 'stage2', 'training']
     """
     options = asdict(config)
     of_data = ("image_size", "resize", "fit", "mean", "std", "interpolation")
     return {name: options[name] for name in ("model", "stage1", "stage2", "finetune", "search")} | {
-        "data": {name: options["data"][name] for name in of_data}
+        "data": {name: options["data"][name] for name in of_data},
+        "training": {"time_limit": options["training"]["time_limit"]},
     }
 
 
@@ -170,7 +177,10 @@ def as_asked(options: Mapping[str, Any], portfolio: Portfolio | None, search: Se
         {'data': {'fit': 'pad'}}
     """
     asked = search.asked if search is not None else {} if portfolio is None else portfolio.asked
-    return {**options, **asked, "data": {**options.get("data", {}), **asked.get("data", {})}}
+    in_part = {
+        name: {**options.get(name, {}), **asked.get(name, {})} for name in ("data", "training") if name in options
+    }
+    return {**options, **asked, **in_part}
 
 
 def describe_search(search: Search) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby, product
 
 from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.data.dataset import ImageData
+from longtail.models.candidate_networks import accepted_size
 from longtail.run.search import Presentation
 from longtail.training.candidates import candidates
 from longtail.training.engine import Engine
@@ -25,7 +27,8 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
         reporter: Messages on the data.
         source: The source of the images, where it has been read already.
     """
-    prepared = prepare_data(config.data, reporter, source=source)
+    fold = 0 if config.data.is_cross_validation else config.data.fold
+    prepared = prepare_data(replace(config.data, fold=fold), reporter, source=source)
     describe_data(prepared, config.data.source, reporter)
     engine, limit = Engine(config.training), config.training.time_limit
     contest = Contest(config, prepared, engine, reporter, {"features": 0.0}, TimeLimit())
@@ -33,7 +36,7 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
     if config.is_on_features_through(min(config.stages)):
         lines.append("network and images:")
         for network, size, fit in product(contest.networks, contest.sizes, contest.fits):
-            presentation = Presentation(network, size, fit)
+            presentation = Presentation(network, accepted_size(network, size), fit)
             setup = contest.set_up(presentation)
             seconds = contest.seconds_of_run(presentation, setup)
             lines.append(f"  {presentation}: about {duration_text(seconds)} in all")

@@ -25,11 +25,11 @@ from longtail.models.heads import StandardizedHead, build_head
 from longtail.models.inference_engine import choose_engine, engine_version
 from longtail.models.model import LongTailModel
 from longtail.run import checkpoint
-from longtail.run.layout import CONFIG_FILE, WEIGHTS_FILE, refuse_existing, remove_config, stage_name, write_config
+from longtail.run.layout import WEIGHTS_FILE, refuse_existing, remove_config, stage_name, write_config
 from longtail.run.model_files import save_model
 from longtail.run.portfolio import write_portfolio
 from longtail.run.result import write_metrics
-from longtail.run.search import describe_search, left_open, write_search
+from longtail.run.search import describe_search, left_open, nothing_compared, write_search
 from longtail.run.split_record import write_splits
 from longtail.run.tables import describe_throughput, write_confusion, write_examples, write_history, write_predictions
 from longtail.training.artifacts import Record, describe, example_images, model_info, run_metrics
@@ -52,7 +52,7 @@ from longtail.training.split_evaluation import (
     with_group_intervals,
 )
 from longtail.training.stages import build_stage, head_name, make_loss, set_trainable
-from longtail.training.time_estimate import TimeKeeper, TimeLimit, fit_to_limit
+from longtail.training.time_estimate import TimeKeeper, TimeLimit, fit_to_limit, without_limit
 from longtail.training.tracking import Tracking
 
 FINETUNE_STAGE = 3
@@ -200,15 +200,20 @@ class Experiment(Callback):
         self.average: MovingAverage | None = None  # of the weights, while a stage has one
         self.recorder: GradientRecorder | None = None  # of the gradients on the logits, while a stage is trained
         self.limit = TimeLimit(config.training.time_limit, now if begun is None else begun)
-        if config.is_open:
-            self.contest = Contest(
-                config, self.prepared, engine, self.reporter, self.seconds, self.limit, self.stop_if_asked
-            )
+        if config.training.time_limit is not None and engine.world_size > 1:
+            raise LongtailError("--time-limit is for one process: leave it out, or start the command without torchrun.")
+        self.contest = Contest(
+            config, self.prepared, engine, self.reporter, self.seconds, self.limit, self.stop_if_asked
+        )
+        if config.is_on_features_through(min(config.stages)):
             self.contest.require_time()
-        else:
+        if not config.is_open:
             self._set_up(config)
             if self.limit.seconds is not None and state is None:
-                self._go_on_with(fit_to_limit(config, self.images, self.model, self.limit, self.reporter.say))
+                fitted = fit_to_limit(config, self.images, self.model, self.limit, self.reporter.say)
+                self._go_on_with(without_limit(fitted))
+                write_search(out, nothing_compared(config))
+                write_config(out, self.config)
         if state is not None:
             self._restore(state)
         self.seconds["startup"] += time.perf_counter() - started
@@ -236,8 +241,6 @@ class Experiment(Callback):
     def _go_on_with(self, config: RunConfig) -> None:
         """Take over a configuration that has the same network and images."""
         self.config, self.stages, self.last_stage, self.time.config = config, config.stages, max(config.stages), config
-        if self.engine.is_main and (self.out / CONFIG_FILE).is_file():
-            write_config(self.out, config)
 
     def _set_up(self, config: RunConfig) -> None:
         """Take over a configuration: build its network and open its images."""
@@ -296,6 +299,8 @@ class Experiment(Callback):
     def choose(self) -> None:
         """Choose what is open, on the training images, and go on as if it had been asked for."""
         asked, finetuning = left_open(self.config), self.config.search.finetuning
+        unlike = self.limit.seconds is not None or not self.config.is_to_be_chosen  # else the portfolio records it
+        nothing = nothing_compared(self.config) if unlike else None
         config, search = choose_presentation(self.contest)
         self._set_up(replace(self.config, **{name: getattr(config, name) for name in ("model", "data", "reasons")}))
         if search is not None:
@@ -312,9 +317,12 @@ class Experiment(Callback):
                 search = replace(search, finetuning=tried, more_time=" ".join(filter(None, (search.more_time, more))))
         if search is not None and search.more_time:
             self.reporter.say(search.more_time)
+        search = search or nothing
         if self.engine.is_main and search is not None:
             write_search(self.out, replace(search, asked=asked))
-        is_new = self.config.is_to_be_chosen
+        is_new, config = self.config.is_to_be_chosen, without_limit(config)
+        if self.engine.is_main:
+            write_config(self.out, config)
         if config.data != self.config.data:  # the whole network is trained on images of another size
             self._set_up(config)
             return
@@ -331,6 +339,7 @@ class Experiment(Callback):
             watch = _Watch(self.stop_if_asked, bar)
             silent = Reporter(quiet=True)
             trial = Experiment(config, Path(folder), silent, self.engine, source=data, callbacks=[watch])
+            trial.guard = self.guard
             trial.train()
             logits, _ = collect_logits(
                 self.engine, trial.model, trial.inputs["test"], num_images=len(data.splits["test"])

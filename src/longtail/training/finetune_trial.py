@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from longtail.config.resolve import complete
 from longtail.config.schema import FINETUNING, RunConfig
 from longtail.data.dataset import ImageData
 from longtail.data.splits import fold_numbers
+from longtail.errors import LongtailError, first_line
+from longtail.models.candidate_networks import accepted_size
 from longtail.run.portfolio import METRIC_WORDS, Portfolio
 from longtail.run.search import FinetuningResult, Presentation
 from longtail.training.finetuning import TRIAL_SHARE, WORTHWHILE_EPOCHS, finetune_stage, measure_training_rate
@@ -68,7 +71,8 @@ def plan_finetuning(contest: Contest, chosen: Presentation) -> list[Plan]:
         chosen: The presentation that the frozen network is shown.
     """
     plans = []
-    for size in sorted({min(size, chosen.size) for size in contest.sizes}, reverse=True):
+    sizes = {accepted_size(chosen.network, min(size, chosen.size)) for size in contest.sizes}
+    for size in sorted(sizes, reverse=True):
         presentation = replace(chosen, size=size)
         setup = contest.set_up(presentation)
         rate = measure_training_rate(setup.model, size, FINETUNING.batch_size)
@@ -104,7 +108,10 @@ def try_finetuning(
     """
     chosen = Presentation(config.model.name, config.data.image_size, config.data.fit)
     split, units = contest.prepared.data.splits["train"], contest.units
-    numbers = fold_numbers(split.labels, HELD_OUT, seed=config.training.seed, units=units)
+    try:
+        numbers = fold_numbers(split.labels, HELD_OUT, seed=config.training.seed, units=units)
+    except LongtailError:  # fewer groups than folds
+        return config, None, ""
     held, rest = np.flatnonzero(numbers == 0), np.flatnonzero(numbers != 0)
     plans = plan_finetuning(contest, chosen)
     plan = next((each for each in plans if each.epochs(len(split)) >= WORTHWHILE_EPOCHS), plans[-1])
@@ -126,7 +133,11 @@ def try_finetuning(
     splits = {"train": split.select(rest), "test": split.select(held)}
     data = ImageData(contest.prepared.data.source, contest.prepared.data.classes, splits)
     begun = time.perf_counter()
-    run = train(trial, data)
+    try:
+        run = train(trial, data)
+    except (LongtailError, torch.OutOfMemoryError) as error:  # the classifier on the frozen network is there already
+        contest.reporter.say(f"note: the whole network is left out, as training it failed: {first_line(error)}")
+        return config, None, ""
     spent = time.perf_counter() - begun
     draws = bootstrap_draws(held, units, portfolio.seed)
     out = HeldOut(split.labels[held], contest.prepared.counts, contest.prepared.groups, portfolio.metric, draws)

@@ -28,7 +28,8 @@ def choose_head(
         The configuration that trains the choice, and what was tried.
     """
     prepared, reporter = contest.prepared, contest.reporter
-    labels, seed, within = prepared.data.splits["train"].labels, config.training.seed, contest.limit.left - RESERVE
+    labels, seed = prepared.data.splits["train"].labels, config.training.seed
+    within = contest.limit.left - RESERVE - contest.seconds_to_evaluate
     seconds = contest.seconds_to_choose(model.num_features)
     enough = can_choose(labels, prepared.counts, contest.units, seed)
     if not enough or seconds > min(LONGEST_CHOICE, within):

@@ -21,7 +21,7 @@ from longtail.data.splits import unit_numbers
 from longtail.data.subsets import ranks_within_class
 from longtail.errors import LongtailError
 from longtail.formatting import figure_text
-from longtail.models.candidate_networks import find_candidate
+from longtail.models.candidate_networks import accepted_size
 from longtail.run.portfolio import METRIC_WORDS
 from longtail.run.search import Presentation, PresentationResult, Search
 from longtail.training.engine import Engine
@@ -127,13 +127,19 @@ class Contest:
 
     @property
     def images(self) -> int:
-        """Number of images of all splits, which a run passes through the network."""
-        return sum(map(len, self.prepared.data.splits.values()))
+        """Number of images that a run passes through the network: all, those of training once for each view."""
+        views = max(1, *(stage.cached_views for stage in self.config.stages.values()), 1)
+        return sum(map(len, self.prepared.data.splits.values())) + (views - 1) * self.training_images
+
+    @property
+    def training_images(self) -> int:
+        """Number of training images."""
+        return len(self.prepared.data.splits["train"])
 
     @property
     def evaluated(self) -> int:
         """Number of images that are not trained on."""
-        return self.images - len(self.prepared.data.splits["train"])
+        return sum(map(len, self.prepared.data.splits.values())) - self.training_images
 
     def seconds_per_image(self, presentation: Presentation, setup: Setup) -> float:
         """Return the time from the file of an image to its feature, measured once."""
@@ -145,6 +151,11 @@ class Contest:
         """Return the seconds that a run with a presentation has left to do, by the measured time of an image."""
         features = self.images * self.seconds_per_image(presentation, setup)
         return MARGIN * (features + self.seconds_to_choose(setup.model.num_features)) + RESERVE
+
+    @property
+    def seconds_to_evaluate(self) -> float:
+        """Seconds for the features of the images that are evaluated, at the slowest rate that was measured."""
+        return MARGIN * self.evaluated * max(self._rates.values(), default=0.0)
 
     def seconds_to_choose(self, num_features: int) -> float:
         """Return the seconds that choosing a classifier takes on this machine; 0 where one was named."""
@@ -244,8 +255,7 @@ def choose_presentation(contest: Contest) -> tuple[RunConfig, Search | None]:
     begun = time.perf_counter()
     first = Presentation(contest.networks[0], contest.sizes[0], contest.fits[0])
     if not (contest.several or contest.config.search.finetuning) or not contest.can_compare:
-        last = replace(first, size=contest.sizes[-1]) if contest.limit.seconds is None else first
-        return with_presentation(contest.config, last), None
+        return with_presentation(contest.config, _largest(contest)), None
     for size in contest.sizes:
         if not contest.attempt(replace(first, size=size)):
             break
@@ -256,7 +266,7 @@ def choose_presentation(contest: Contest) -> tuple[RunConfig, Search | None]:
     share = math.inf if contest.limit.seconds is None else SHARE * contest.limit.seconds
     for network in contest.networks[1:]:
         best = contest.best()
-        other = replace(best, network=network, size=_size_for(network, best.size))
+        other = replace(best, network=network, size=accepted_size(network, best.size))
         contest.attempt(other, within=share / len(contest.networks[1:]))
     chosen, considered = contest.best(), list(contest.results)
     search = Search(
@@ -271,6 +281,15 @@ def choose_presentation(contest: Contest) -> tuple[RunConfig, Search | None]:
     return _with_reasons(with_presentation(contest.config, chosen), search), search
 
 
+def _largest(contest: Contest) -> Presentation:
+    """Return the first network and fit at the largest size for which there is time, where none can be compared."""
+    shown = [Presentation(contest.networks[0], size, contest.fits[0]) for size in reversed(contest.sizes)]
+    if contest.limit.seconds is None:
+        return shown[0]
+    fitting = (each for each in shown if contest.seconds_of_run(each, contest.set_up(each)) <= contest.limit.left)
+    return next(fitting, shown[-1])
+
+
 def _what_more_time_buys(contest: Contest, chosen: Presentation) -> str:
     """Say what the next larger size would take, and what the last step up brought; empty if none was left out."""
     left_out = [each for each, result in contest.results.items() if result.score is None]
@@ -279,7 +298,8 @@ def _what_more_time_buys(contest: Contest, chosen: Presentation) -> str:
     following = contest.results[left_out[0]]
     sizes = [each for each in contest.judged if (each.network, each.fit) == (chosen.network, contest.fits[0])]
     metric = METRIC_WORDS[contest.config.training.metric]
-    text = f"more time would buy {left_out[0]}, from about {math.ceil(following.minutes)} minutes on"
+    kept = 2 if contest.kept_for_finetuning else 1  # half of the time is not for the frozen network
+    text = f"more time would buy {left_out[0]}, from about {math.ceil(kept * following.minutes)} minutes on"
     if len(sizes) < 2:
         return f"{text}."
     before, last = (contest.judged[each] for each in sizes[-2:])
@@ -289,12 +309,6 @@ def _what_more_time_buys(contest: Contest, chosen: Presentation) -> str:
         f"{text}; the step from {sizes[-2].size} to {sizes[-1].size} px changed {metric} by "
         f"{100 * gain:+.1f} ± {100 * error:.1f} points."
     )
-
-
-def _size_for(network: str, size: int) -> int:
-    """Return the largest size that a network takes and that is no larger than another."""
-    candidate = find_candidate(network)
-    return size - size % candidate.size_step if candidate is not None and candidate.is_transformer else size
 
 
 def sample_rows(labels: IntArray, most: int, *, units: IntArray | None = None, seed: int = 0) -> IntArray:
@@ -355,7 +369,8 @@ def _with_reasons(config: RunConfig, search: Search) -> RunConfig:
     """Return a configuration whose reasons say what was compared."""
     choice = search.choice.presentation
     topics: dict[str, str | int] = {"model.name": choice.network, "data.image_size": choice.size}
-    compared = f"the best of {len(search.tried)} that were compared on {search.images:,} training images"
+    word = "the best" if search.choice.behind == 0 else "the fastest of those as good as the best"
+    compared = f"{word} of {len(search.tried)} that were compared on {search.images:,} training images"
     several = {
         "model.name": len({each.presentation.network for each in search.tried}) > 1,
         "data.image_size": len({(each.presentation.size, each.presentation.fit) for each in search.tried}) > 1,

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
@@ -272,3 +272,13 @@ def fit_to_limit(
         return config
     say(f"shortened from {wanted} to {epochs} epochs, for which there is time")
     return build(scale_epochs(asdict(config), epochs))
+
+
+def without_limit(config: RunConfig) -> RunConfig:
+    """Return a configuration that no longer has a time limit: what it decided is in the configuration.
+
+    Example:
+        >>> without_limit(build({"training": {"time_limit": 60.0}})).training.time_limit is None
+        True
+    """
+    return replace(config, training=replace(config.training, time_limit=None))

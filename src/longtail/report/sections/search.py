@@ -26,7 +26,7 @@ HEADS: Final = ("Network", "Pixels", "Fit", "Score", "Behind", "Minutes")
 
 def build(comparison: Comparison) -> Section | None:
     """Draw score against minutes; None where nothing was compared."""
-    shown = first_runs(comparison, lambda run: run.search)
+    shown = first_runs(comparison, lambda run: run.search if run.search and run.search.tried else None)
     if not shown:
         return None
     titles = [each.label if len(comparison.final) > 1 else "" for each in shown]
