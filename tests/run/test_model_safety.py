@@ -88,8 +88,9 @@ def test_a_name_imports_and_fetches_nothing(name: str, change: Callable[..., Pat
         ({"logit_scale": float("inf")}, "JSON"),
         ({"classes": [], "counts": [], "adjustment": None}, "'classes'"),
         ({"counts": [1, 2, -3]}, "counts.2"),
-        ({"model": {"name": "timm:vit_huge_patch14_224"}}, "another model"),
-        ({"model": {"name": "timm:vit_huge_patch14_224+bottleneck"}}, "network"),
+        ({"model": {"name": "timm:vit_huge_patch14_224"}}, "patches"),
+        ({"model": {"name": "timm:vit_huge_patch14_224"}, "preprocessing": {"size": 14}}, "another model"),
+        ({"model": {"name": "timm:vit_huge_patch14_224+bottleneck"}, "preprocessing": {"size": 14}}, "network"),
     ],
 )
 def test_absurd_sizes_are_refused_without_allocating(

@@ -44,7 +44,7 @@ def seconds_to_choose(images: int, features: int, classes: int) -> float:
 
     Example:
         >>> round(seconds_to_choose(25_000, 1280, 121)), round(seconds_to_choose(2_500, 1280, 121))
-        (61, 63)
+        (61, 64)
     """
     epochs, batch_size = feature_schedule(images)
     return 1e-6 * epochs * -(-images // batch_size) * features * classes
