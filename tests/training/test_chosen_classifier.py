@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from digits_network import train_digits_network
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -37,19 +38,8 @@ QUIET = Reporter(quiet=True)
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """A run on digits cut to a long tail, on the features of a small network with weights of its own."""
-    folder = tmp_path_factory.mktemp("start")
-    values = {
-        "data.source": "digits",
-        "data.imbalance_ratio": 20.0,
-        "model.name": "plain-cnn",
-        "data.image_size": 16,
-        "data.resize": 16,
-        "training.precision": "fp32",
-    }
-    scratch = values | {"stage1.epochs": 2, "stage1.optimizer.lr": 0.02, "stage1.batch_size": 32}
-    start_run(resolve(scratch), folder / "weights", QUIET)
-    chosen = {"stage1.train": "classifier", "stage1.cached_views": 1, "stage1.loss.name": "auto", "stage1.epochs": 12}
-    return resolve(values | chosen | {"model.weights": str(folder / "weights"), "stage1.batch_size": 64})
+    options = train_digits_network(tmp_path_factory.mktemp("start"), ratio=20.0, epochs=2)
+    return resolve(options | {"stage1.epochs": 12})
 
 
 @pytest.fixture(scope="module")

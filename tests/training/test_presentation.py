@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from digits_network import train_digits_network
 from safetensors.torch import load_file
 
 from longtail.compare.seeds import fold
@@ -37,20 +38,8 @@ QUIET = Reporter(quiet=True)
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """Digits, of which a small network with weights of its own is shown 4, 8 or 16 pixels."""
-    folder = tmp_path_factory.mktemp("start")
-    values = {
-        "data.source": "digits",
-        "data.imbalance_ratio": 10.0,
-        "model.name": "plain-cnn",
-        "data.image_size": 16,
-        "data.resize": 16,
-        "training.precision": "fp32",
-    }
-    scratch = values | {"stage1.epochs": 3, "stage1.optimizer.lr": 0.02, "stage1.batch_size": 32}
-    start_run(resolve(scratch), folder / "weights", QUIET)
-    chosen = {"stage1.train": "classifier", "stage1.cached_views": 1, "stage1.loss.name": "auto", "stage1.epochs": 8}
-    search = {"search.sizes": [4, 8, 16], "model.weights": str(folder / "weights")}
-    return resolve(values | chosen | search | {"stage1.batch_size": 64})
+    options = train_digits_network(tmp_path_factory.mktemp("start"), ratio=10.0, epochs=3)
+    return resolve(options | {"stage1.epochs": 8, "search.sizes": [4, 8, 16]})
 
 
 def contest_of(config: RunConfig, limit: TimeLimit | None = None) -> Contest:

@@ -12,7 +12,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from longtail.errors import LongtailError, first_line, nearest
-from longtail.models.image_sizes import SIZE_OPTIONS, check_image_size, has_fixed_size, resize_network, size_options
+from longtail.models.image_sizes import (
+    SIZE_OPTIONS,
+    check_image_size,
+    has_fixed_size,
+    native_size,
+    resize_network,
+    size_options,
+)
 from longtail.models.resnet_cifar import DEPTHS, ResNetCifar
 from longtail.models.timm import (
     COMMAND_LINE,
@@ -262,7 +269,7 @@ def _create(name: str, *, pretrained: bool, options: dict[str, object]) -> nn.Mo
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = first_line(error).rstrip(".")
         if "img_size" in options and "size mismatch" in str(error):
-            own = timm.get_pretrained_cfg(name).input_size[-1]
+            own = native_size(name)
             raise LongtailError(
                 f"the pretrained weights of 'timm:{name}' are for images of {own} pixels and cannot be resampled: set "
                 f"the image size to {own}.",

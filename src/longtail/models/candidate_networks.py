@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from longtail.models.image_sizes import has_fixed_size
-from longtail.models.timm import TIMM_PREFIX, has_weights, timm_module
+from longtail.models.image_sizes import has_fixed_size, native_size
+from longtail.models.timm import TIMM_PREFIX, has_weights
 
 UNASKED_MEGABYTES: Final = 20
 """What is fetched without a question, for each network."""
@@ -155,7 +155,7 @@ def accepted_size(name: str, size: int) -> int:
         return size if candidate.takes(size) else max(candidate.smallest_size, size - size % candidate.size_step)
     bare = name.removeprefix(TIMM_PREFIX)
     is_fixed = name.startswith(TIMM_PREFIX) and has_fixed_size(bare)
-    return int(timm_module().get_pretrained_cfg(bare).input_size[-1]) if is_fixed else size
+    return native_size(bare) if is_fixed else size
 
 
 def candidate_networks(*, download: bool = False, ask: Callable[[str], bool] | None = None) -> list[CandidateNetwork]:

@@ -24,8 +24,18 @@ def size_options(name: str, in_size: int) -> dict[str, Any]:
         >>> size_options("vit_tiny_patch16_224", 128), size_options("resnet18", 128)
         ({'img_size': 128}, {})
     """
-    is_other = has_fixed_size(name) and timm_module().get_pretrained_cfg(name).input_size[-1] != in_size
+    is_other = has_fixed_size(name) and native_size(name) != in_size
     return {"img_size": in_size} if is_other else {}
+
+
+def native_size(name: str) -> int:
+    """Return the side in pixels of the images that a network, a name without ``timm:``, was trained on.
+
+    Example:
+        >>> native_size("vit_tiny_patch16_224")
+        224
+    """
+    return int(timm_module().get_pretrained_cfg(name).input_size[-1])
 
 
 def has_fixed_size(name: str) -> bool:
@@ -73,10 +83,9 @@ def _probe(name: str, in_size: int) -> None:
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, LongtailError):
             raise
-        native = timm.get_pretrained_cfg(bare).input_size[-1]
         raise LongtailError(
             f"{name!r} cannot be built for images of {in_size} pixels ({first_line(error)}): set the image size to "
-            f"{native}, its own.",
+            f"{native_size(bare)}, its own.",
             options=SIZE_OPTIONS,
         ) from error
 

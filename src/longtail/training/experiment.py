@@ -298,9 +298,7 @@ class Experiment(Callback):
 
     def choose(self) -> None:
         """Choose what is open, on the training images, and go on as if it had been asked for."""
-        asked, finetuning = left_open(self.config), self.config.search.finetuning
-        unlike = self.limit.seconds is not None or not self.config.is_to_be_chosen  # else the portfolio records it
-        nothing = nothing_compared(self.config) if unlike else None
+        before, asked = self.config, left_open(self.config)
         config, search = choose_presentation(self.contest)
         self._set_up(replace(self.config, **{name: getattr(config, name) for name in ("model", "data", "reasons")}))
         if search is not None:
@@ -312,22 +310,23 @@ class Experiment(Callback):
             self.seconds["choosing"] += time.perf_counter() - begun
             if self.engine.is_main:
                 write_portfolio(self.out, replace(portfolio, asked=asked))
-            if finetuning and search is not None and portfolio.candidates:
+            if before.search.finetuning and search is not None and portfolio.candidates:
                 config, tried, more = try_finetuning(self.contest, config, portfolio, stored, self._train_apart)
                 search = replace(search, finetuning=tried, more_time=" ".join(filter(None, (search.more_time, more))))
         if search is not None and search.more_time:
             self.reporter.say(search.more_time)
-        search = search or nothing
+        if search is None and (self.limit.seconds is not None or not before.is_to_be_chosen):
+            search = nothing_compared(before)  # else the portfolio records what was asked for
         if self.engine.is_main and search is not None:
             write_search(self.out, replace(search, asked=asked))
-        is_new, config = self.config.is_to_be_chosen, without_limit(config)
+        config = without_limit(config)
         if self.engine.is_main:
             write_config(self.out, config)
         if config.data != self.config.data:  # the whole network is trained on images of another size
             self._set_up(config)
             return
         self._go_on_with(config)
-        if is_new:
+        if before.is_to_be_chosen:
             head = build_head(head_name(config.model), self.model.num_features, self.model.num_classes)
             self.model.head, self.model.head_name = head.to(self.engine.device), head_name(config.model)
 

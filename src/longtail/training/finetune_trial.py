@@ -24,9 +24,9 @@ from longtail.training.frozen_features import StoredFeatures
 from longtail.training.judgment import HeldOut, bootstrap_draws, compare
 from longtail.training.portfolio import judge_choice
 from longtail.training.presentation import Contest, with_presentation
-from longtail.training.time_estimate import MARGIN, RESERVE
+from longtail.training.time_estimate import FORWARD_SHARE, MARGIN, RESERVE
 
-HELD_OUT: Final = 5  # one of so many folds is judged
+HELD_OUT: Final = 5  # number of folds, one of which is judged
 FEWEST_EPOCHS: Final = 1.0
 """Epochs of the training after the trial; where there is time for fewer, nothing is tried."""
 
@@ -76,8 +76,10 @@ def plan_finetuning(contest: Contest, chosen: Presentation) -> list[Plan]:
         presentation = replace(chosen, size=size)
         setup = contest.set_up(presentation)
         rate = measure_training_rate(setup.model, size, FINETUNING.batch_size)
-        # Features of all images at this size, and the evaluation of a network that has changed, at a third of a step.
-        other = contest.images * contest.seconds_per_image(presentation, setup) + contest.evaluated / (3 * rate)
+        # Features of all images at this size, and the evaluation of a network that has changed.
+        other = (
+            contest.images * contest.seconds_per_image(presentation, setup) + contest.evaluated * FORWARD_SHARE / rate
+        )
         plans.append(Plan(presentation, rate, (contest.limit.left - RESERVE) / MARGIN - other))
     return plans
 
@@ -162,7 +164,8 @@ def try_finetuning(
     # What the trial did besides its steps, such as decoding, comes again with all images.
     steps = trial.finetune.epochs * trial.finetune.epoch_share * len(rest) / run.images_per_second
     besides = max(spent - steps, 0.0) * len(split) / len(rest)
-    left = (contest.limit.left - RESERVE - besides - contest.evaluated / (3 * run.images_per_second)) / MARGIN
+    evaluation = contest.evaluated * FORWARD_SHARE / run.images_per_second
+    left = (contest.limit.left - RESERVE - besides - evaluation) / MARGIN
     config = _with_finetuning(config, replace(plan, rate=run.images_per_second), len(split), max(left, 1.0))
     config = replace(config, model=replace(config.model, tau=whole.tau))
     return config, result, "more time would let the whole network train longer."

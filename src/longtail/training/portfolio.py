@@ -232,11 +232,8 @@ def judge_choice(
     """
     numbers = np.ones(len(labels), dtype=np.int64)
     numbers[held_out] = 0
-    mean, deviation = standardization(features)
     metric, batch_size, seed = portfolio.metric, portfolio.batch_size, portfolio.seed
-    trial = _Trial(
-        (features - mean) / deviation, labels, counts, groups, numbers, metric, batch_size, seed, units, stop
-    )
+    trial = _Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop, numbers)
     choice = next(
         each
         for each in candidates(features.shape[1])
@@ -280,9 +277,10 @@ class _Trial:
         seed: int,
         units: IntArray | None,
         stop: Callable[[], object],
+        numbers: IntArray | None = None,
     ) -> _Trial:
-        """Standardize features and divide them into folds."""
-        numbers = _folds(labels.numpy(), counts, units, seed)
+        """Standardize features and, unless the fold of each is given, divide them into folds."""
+        numbers = _folds(labels.numpy(), counts, units, seed) if numbers is None else numbers
         if numbers is None:
             raise LongtailError(
                 f"there are too few images to choose a classifier by cross-validation: name a loss, or add images "

@@ -29,7 +29,7 @@ from longtail.training.finetuning import TRIAL_SHARE, WORTHWHILE_EPOCHS, measure
 from longtail.training.judgment import Judgment, compare
 from longtail.training.portfolio import can_choose, judge_features, seconds_to_choose
 from longtail.training.prepared_data import PreparedData
-from longtail.training.setup import Setup, set_up
+from longtail.training.setup import Setup, count_passes, set_up
 from longtail.training.time_estimate import (
     MARGIN,
     RESERVE,
@@ -68,6 +68,7 @@ class Contest:
     stop: Callable[[], object] = lambda: None
     results: dict[Presentation, PresentationResult] = field(default_factory=dict, init=False)
     judged: dict[Presentation, Judgment] = field(default_factory=dict, init=False)
+    _setups: dict[Presentation, Setup] = field(default_factory=dict, init=False)
     _rates: dict[Presentation, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -119,17 +120,23 @@ class Contest:
         return relative_slowness()
 
     def set_up(self, presentation: Presentation) -> Setup:
-        """Build a network and open the sample as it is shown to it."""
-        config, silent = with_presentation(self.config, presentation), Reporter(quiet=True)
-        return set_up(
-            config, {"train": self.sample}, self.counts, self.engine, silent, self.seconds, passes=self.images
-        )
+        """Build a network and open the sample as it is shown to it, once."""
+        if presentation not in self._setups:
+            config, silent = with_presentation(self.config, presentation), Reporter(quiet=True)
+            self._setups[presentation] = set_up(
+                config, {"train": self.sample}, self.counts, self.engine, silent, self.seconds, passes=self.images
+            )
+        return self._setups[presentation]
+
+    @property
+    def first(self) -> Presentation:
+        """The presentation that the comparison begins with, the fastest of the first network."""
+        return Presentation(self.networks[0], self.sizes[0], self.fits[0])
 
     @property
     def images(self) -> int:
-        """Number of images that a run passes through the network: all, those of training once for each view."""
-        views = max(1, *(stage.cached_views for stage in self.config.stages.values()), 1)
-        return sum(map(len, self.prepared.data.splits.values())) + (views - 1) * self.training_images
+        """Number of images that a run passes through the network."""
+        return count_passes(self.config, self.prepared.data.splits)
 
     @property
     def training_images(self) -> int:
@@ -161,8 +168,8 @@ class Contest:
         """Return the seconds that choosing a classifier takes on this machine; 0 where one was named."""
         if not self.config.is_to_be_chosen:
             return 0.0
-        images, classes = len(self.prepared.data.splits["train"]), self.prepared.counts.num_classes
-        return self.slowness * seconds_to_choose(images, num_features, classes)
+        classes = self.prepared.counts.num_classes
+        return self.slowness * seconds_to_choose(self.training_images, num_features, classes)
 
     def require_time(self) -> None:
         """Make sure that the time limit allows the fastest presentation.
@@ -172,9 +179,8 @@ class Contest:
         """
         if self.limit.seconds is None:
             return
-        fastest = Presentation(self.networks[0], self.sizes[0], self.fits[0])
-        setup = self.set_up(fastest)
-        shortest = self.limit.spent + MARGIN * self.images * self.seconds_per_image(fastest, setup) + RESERVE
+        setup = self.set_up(self.first)
+        shortest = self.limit.spent + MARGIN * self.images * self.seconds_per_image(self.first, setup) + RESERVE
         if shortest > self.limit.seconds:
             raise LongtailError(
                 f"--time-limit {self.limit.seconds:.0f}s is too short for {self.images:,} images on this machine: the "
@@ -186,10 +192,9 @@ class Contest:
         """Seconds that are not for the frozen network: half of those left, if the whole network learns enough in it."""
         if not self.config.search.finetuning or self.limit.seconds is None:
             return 0.0
-        smallest = Presentation(self.networks[0], self.sizes[0], self.fits[0])
-        rate = measure_training_rate(self.set_up(smallest).model, smallest.size, FINETUNING.batch_size)
+        rate = measure_training_rate(self.set_up(self.first).model, self.first.size, FINETUNING.batch_size)
         half = self.limit.left / 2
-        epochs = (1 - TRIAL_SHARE) * half * rate / len(self.prepared.data.splits["train"])
+        epochs = (1 - TRIAL_SHARE) * half * rate / self.training_images
         return half if epochs >= WORTHWHILE_EPOCHS else 0.0
 
     def attempt(self, presentation: Presentation, within: float = math.inf) -> bool:
@@ -253,7 +258,7 @@ def choose_presentation(contest: Contest) -> tuple[RunConfig, Search | None]:
         The configuration, in which nothing of this kind is open, and what was compared; None where nothing was.
     """
     begun = time.perf_counter()
-    first = Presentation(contest.networks[0], contest.sizes[0], contest.fits[0])
+    first = contest.first
     if not (contest.several or contest.config.search.finetuning) or not contest.can_compare:
         return with_presentation(contest.config, _largest(contest)), None
     for size in contest.sizes:
@@ -283,7 +288,7 @@ def choose_presentation(contest: Contest) -> tuple[RunConfig, Search | None]:
 
 def _largest(contest: Contest) -> Presentation:
     """Return the first network and fit at the largest size for which there is time, where none can be compared."""
-    shown = [Presentation(contest.networks[0], size, contest.fits[0]) for size in reversed(contest.sizes)]
+    shown = [replace(contest.first, size=size) for size in reversed(contest.sizes)]
     if contest.limit.seconds is None:
         return shown[0]
     fitting = (each for each in shown if contest.seconds_of_run(each, contest.set_up(each)) <= contest.limit.left)

@@ -66,10 +66,15 @@ def set_up(
     frozen = config.is_on_features_through(min(config.stages))
     inputs = make_inputs(decoders, config.data, engine.device, reporter, once=frozen)
     model = make_network(config, counts, reporter, resuming=resuming)
-    views = max([1, *(stage.cached_views for stage in config.stages.values())])
-    passes = passes or sum(map(len, splits.values())) + (views - 1) * len(splits["train"])
+    passes = passes or count_passes(config, splits)
     store = FeatureStore(engine, model, inputs, decoders, reporter, seconds, config.data, fixed=frozen, passes=passes)
     return Setup(model, inputs, store)
+
+
+def count_passes(config: RunConfig, splits: Mapping[str, Split]) -> int:
+    """Count the images that a run passes through its backbone: all, those of training once for each stored view."""
+    views = max([1, *(stage.cached_views for stage in config.stages.values())])
+    return sum(map(len, splits.values())) + (views - 1) * len(splits["train"])
 
 
 def make_network(
