@@ -176,6 +176,51 @@ def test_ctrl_c_before_training_leaves_nothing_behind(
     assert not (tmp_path / "run").exists()
 
 
+# --- the same command again -------------------------------------------------------------------------------------------
+
+AGAIN = (*SHORT, "--resume", "auto")
+
+
+def test_the_same_command_begins_a_run_continues_it_and_finds_it_finished(
+    train: Call, uninterrupted: Path, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_in_epoch(patch, 1)
+        assert train("digits", *AGAIN).status == 130
+    continued = train("digits", *AGAIN)
+    assert continued.status == 0
+    assert "stage 1, epoch 2, step 1" in continued.err
+    assert same_weights(tmp_path / "run", uninterrupted)
+    again = train("digits", *AGAIN)
+    assert again.status == 0
+    assert "complete already" in again.err
+
+
+@pytest.mark.parametrize(
+    ("extra", "option"), [(("--stage1.optimizer.lr", 0.03), "stage1.optimizer.lr"), (("--seed", 1), "training.seed")]
+)
+def test_other_options_do_not_continue_a_run(train: Call, uninterrupted: Path, extra: Any, option: str) -> None:
+    before = (uninterrupted / "config.yaml").read_bytes()
+    assert f"--{option} " in train("digits", *AGAIN, *extra, out=str(uninterrupted)).complaint
+    assert (uninterrupted / "config.yaml").read_bytes() == before
+
+
+def test_options_of_speed_may_change_and_the_machine_may_choose_another_precision(
+    train: Call, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longtail.device.fast_precision", lambda _: "fp16")
+    assert train("digits", *AGAIN, "--training.validate_every", 3, out=str(uninterrupted)).status == 0
+    asked = train("digits", *AGAIN, "--training.precision", "fp16", out=str(uninterrupted))
+    assert "training.precision" in asked.complaint
+
+
+def test_a_folder_of_something_else_is_neither_begun_nor_continued(train: Call, cli: Call, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").touch()
+    assert "exists already" in train("digits", *AGAIN).complaint
+    assert "--out" in cli("train", "digits", "--resume", "auto").complaint
+
+
 # --- what cannot be resumed -------------------------------------------------------------------------------------------
 
 

@@ -12,15 +12,19 @@ WORLD_SIZE = 2
 
 
 def fork(work: Callable[..., None], *words: str) -> None:
-    """Do the work as both ranks, with the variables that ``torchrun`` sets; exit with 1 if one of them fails."""
+    """Do the work as both ranks; exit with 1 if one of them fails."""
+    sys.exit(int(any(run_both(work, *words))))
+
+
+def run_both(work: Callable[..., None], *words: str) -> list[int]:
+    """Do the work as both ranks, with the variables that ``torchrun`` sets; return their exit codes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"WORLD_SIZE": str(WORLD_SIZE), "LOCAL_WORLD_SIZE": str(WORLD_SIZE)}
     os.environ |= shared | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     children = [_child(rank, work, *words) for rank in range(WORLD_SIZE)]
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    sys.exit(int(any(codes)))
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
 def _child(rank: int, work: Callable[..., None], *words: str) -> int:

@@ -34,7 +34,7 @@ def work(config: str, out: str, finished: str) -> None:
     (folder / f"rows-{rank}.json").write_text(json.dumps(seen))
     evaluate(Path(finished), folder / "evaluated.json")
 
-    # Ctrl-C in the second epoch, then --resume.
+    # Ctrl-C in the second epoch, then --resume auto with the same options.
     stopped = f"{out}-stopped"
     with contextlib.suppress(Interrupted):
         start_run(
@@ -43,7 +43,7 @@ def work(config: str, out: str, finished: str) -> None:
             Reporter(quiet=True),
             callbacks=[CtrlC(1, 1, 10)],
         )
-    assert main(["train", "--resume", stopped, "--quiet"]) == 0
+    assert main(["train", "--config", config, "--out", stopped, "--resume", "auto", "--quiet"]) == 0
 
     # Batch normalization, whose statistics differ between the processes while they train.
     normalized = f"{out}-normalized"

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from longtail.config.schema import RunConfig
 from longtail.console import Reporter
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 from longtail.training.engine import LocalEngine
 from longtail.training.experiment import start_run
 
@@ -118,3 +118,18 @@ def test_processes_that_read_other_images_end_with_one_sentence_each(
         assert complaint.count("longtail: ") == 1
         assert words in complaint
     assert not (folder / f"run-{source}").exists()
+
+
+def test_a_stopped_process_ends_the_others_after_the_timeout(launch_two: Callable[..., None], tmp_path: Path) -> None:
+    launch_two(WORKER.with_name("stopped_process_worker.py"), str(tmp_path))
+    for rank in (0, 1):
+        status, complaint = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert status == 1
+        assert complaint.count("longtail: ") == 1
+        assert "--training.timeout" in complaint
+        assert "Traceback" not in complaint
+
+
+def test_a_timeout_is_a_duration(small_config: Callable[..., RunConfig]) -> None:
+    with pytest.raises(UsageError, match="--training"):
+        small_config(training={"timeout": "soon"})

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,12 +16,16 @@ from longtail.commands import output
 from longtail.commands.arguments import SHORT, RunOptions, option_flag
 from longtail.config.schema import Count, RunConfig
 from longtail.console import Interrupted, Reporter
+from longtail.device import is_first_process
 from longtail.errors import LongtailError, UnreadableImageError, UsageError, resume_hint
 from longtail.run import layout
 
 if TYPE_CHECKING:
     from longtail.data.dataset import ImageData
 
+
+AUTO = "auto"
+"""The value of ``--resume`` that begins a run or continues it, whichever the folder asks for."""
 
 SHOWN = (
     "recipe",
@@ -61,11 +64,12 @@ def train(
             [--time-limit 10m] [--dry-run] [--imbalance-ratio 100] [--epochs N] [--batch-size N] [--seed N] [--folds N]
             [--any.option VALUE]
         longtail train --resume RUN [--moved-to SOURCE]
+        longtail train SOURCE --resume auto --out RUN [the options of the first start]
 
     Args:
         source: SOURCE, see 'longtail inspect --help'
         out: RUN folder to make
-        resume: continue a stopped run
+        resume: continue a stopped run; 'auto' begins --out or, where these options have begun it, continues it
         moved_to: new SOURCE of the resumed RUN, if its images have moved
         config: options in a file, such as the configuration of another run
         epochs: epochs of stage 1; the rest scales with it
@@ -77,22 +81,30 @@ def train(
         options: options of the run by dotted name
     """
     begun = time.monotonic()
-    if resume is not None:
+    if resume is not None and resume != AUTO:
         given = {"source": source, "out": out, "config": config, "epochs": epochs, "batch_size": batch_size, **options}
         given |= {"time_limit": time_limit, "dry_run": dry_run, "download": download}
         other = next((name for name, value in given.items() if value), None)
         if other is not None:
             word = repr(source) if other == "source" else SHORT.get(other, option_flag(other))
-            raise UsageError(f"--resume continues with the images and options of the run: leave {word} out.")
+            raise UsageError(
+                f"--resume RUN continues with the images and options of the run: leave {word} out, or write --resume "
+                "auto --out RUN."
+            )
         return resume_command(resume, moved_to=moved_to, quiet=quiet)
+    if resume == AUTO and out is None:
+        raise UsageError("--resume auto needs --out RUN, the folder to begin or to continue.")
     if moved_to is not None:
         raise UsageError("--moved-to is only for --resume RUN: add --resume, or leave --moved-to out.")
     if out is None and not dry_run:
         raise UsageError("--out RUN is required.")
-    if out is not None:
+    may_continue = resume == AUTO and out is not None and (Path(out) / layout.CONFIG_FILE).is_file()
+    if out is not None and not may_continue:
         layout.refuse_existing(Path(out))  # before any image is looked at
     if time_limit is not None:
-        options = {**options, "training.time_limit": seconds_of(time_limit)}
+        from longtail.config.build import seconds_of
+
+        options = {**options, "training.time_limit": seconds_of(time_limit, "--time-limit")}
     run, images = requested_run(
         source, config=config, epochs=epochs, batch_size=batch_size, options=options, download=download
     )
@@ -105,24 +117,11 @@ def train(
         )
     if out is None or dry_run:
         return dry_run_command(run, source=images)
+    # A precision that was not asked for is chosen by the machine, and this may be another one.
+    by_machine = {"training.precision"} - options.keys() if config is None else set()
+    if resume == AUTO and continues_run(run, out, ignored=by_machine):
+        return resume_command(out, quiet=quiet)
     return train_command(run, out, source=images, quiet=quiet, begun=begun)
-
-
-def seconds_of(text: str) -> float:
-    """Return the seconds of a duration such as ``10m``, ``1h30m``, ``90s`` or ``90``.
-
-    Raises:
-        UsageError: It is not one.
-
-    Example:
-        >>> seconds_of("1h30m"), seconds_of("90")
-        (5400.0, 90.0)
-    """
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
-    seconds = sum(int(part) * unit for part, unit in zip(match.groups("0"), (3600, 60, 1), strict=True)) if match else 0
-    if not seconds:
-        raise UsageError(f"--time-limit takes a duration such as 10m, 1h30m or 90s, got {text!r}.")
-    return float(seconds)
 
 
 def dry_run_command(config: RunConfig, *, source: ImageData | None = None) -> int:
@@ -170,6 +169,43 @@ def requested_run(
     return resolve(given, file=file, epochs=epochs, batch_size=batch_size, facts=facts), images
 
 
+def continues_run(config: RunConfig, out: str, *, ignored: Collection[str] = ()) -> bool:
+    """Whether a folder holds a run with the same options, to be continued; the first process decides for all.
+
+    Args:
+        config: What is asked for, resolved.
+        out: The folder.
+        ignored: Options that may differ, by their dotted names.
+
+    Raises:
+        LongtailError: The folder holds something else, or a run with other options, the first of which is named.
+    """
+    from longtail.run.origin import first_difference
+    from longtail.training.engine import Engine, others_answering
+
+    def decide() -> bool | str:
+        try:
+            if not (Path(out) / layout.CONFIG_FILE).is_file():
+                layout.refuse_existing(Path(out))
+                return False
+            difference = first_difference(Path(out), config, ignored=ignored)
+        except (LongtailError, OSError) as error:
+            return str(error)
+        if difference is None:
+            return True
+        option, before, now = difference
+        return (
+            f"{out} was started with --{option} {before!r}, and this command has {now!r}: repeat the options of the "
+            "first start, or choose another --out."
+        )
+
+    with others_answering(config.training.timeout):
+        decision = Engine(config.training).from_main(decide)
+    if isinstance(decision, str):
+        raise LongtailError(decision)
+    return decision
+
+
 def train_command(
     config: RunConfig, out: str, *, source: ImageData | None = None, quiet: bool = False, begun: float | None = None
 ) -> int:
@@ -203,7 +239,8 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     missing = [name for name in needed if not (folder / name).is_file()]
     if not missing:
         _remove_checkpoints(folder, config)
-        reporter.say(f"{run} is complete already; nothing to do.")
+        if is_first_process():
+            reporter.say(f"{run} is complete already; nothing to do.")
         return 0
     if missing == [layout.REPORT_FILE] and not in_folds:  # stopped between its figures and its report
         from longtail.run.result import read_metrics
@@ -237,12 +274,13 @@ def _finish_training(work: Callable[[], dict[str, Any]], config: RunConfig, out:
     """Print an outline, train, and show the result; return the exit status."""
     import torch
 
-    from longtail.training.engine import is_main_process
+    from longtail.training.engine import is_main_process, others_answering
 
     for line in output.outline(config):
         reporter.say(line)
     try:
-        metrics = work()
+        with others_answering(config.training.timeout):
+            metrics = work()
     except Interrupted:
         if is_main_process():  # also where --quiet was asked for
             sys.stderr.write(f"stopped; the checkpoint is saved. Continue with: {resume_hint(out)}\n")

@@ -207,6 +207,27 @@ def check_value(value: Any, kind: Any, flag: str) -> Any:
     return typed(kind, value, types={"": kind}, flags={"": flag})
 
 
+def seconds_of(text: str, option: str) -> float:
+    """Return the seconds of a duration such as ``10m``, ``1h30m``, ``90s`` or ``90``.
+
+    Args:
+        text: The duration.
+        option: The option that takes it, for the error.
+
+    Raises:
+        UsageError: It is not one.
+
+    Example:
+        >>> seconds_of("1h30m", "--time-limit"), seconds_of("90", "--time-limit")
+        (5400.0, 90.0)
+    """
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
+    seconds = sum(int(part) * unit for part, unit in zip(match.groups("0"), (3600, 60, 1), strict=True)) if match else 0
+    if not seconds:
+        raise UsageError(f"{option} takes a duration such as 10m, 1h30m or 90s, got {text!r}.")
+    return float(seconds)
+
+
 def read_yaml(path: str | Path, remedy: str) -> Document:
     """Read a YAML file of limited size.
 

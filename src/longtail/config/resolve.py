@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from longtail.config.auto import AUTO, Facts, after_overrides, choose
-from longtail.config.build import Document, build, with_options
+from longtail.config.build import Document, build, seconds_of, with_options
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe, scale_epochs
 from longtail.config.schema import (
     AUTO_LOSS,
@@ -276,6 +276,7 @@ def check_config(config: RunConfig) -> None:
             "--training.accumulation cannot be used with CUDA graphs, which write every part's gradient to the same "
             "place: set --training.compile_mode default."
         )
+    seconds_of(training.timeout, "--training.timeout")
     with as_usage():
         check_network(model.name)
         check_image_size(model.name, data.image_size)

@@ -35,7 +35,7 @@ Mode = Literal["", "linear", "finetune", "lora", "scratch"]
 
 _EXECUTION = (
     "out workers resident_gigabytes cache checkpoint_steps device engine compile compile_mode channels_last "
-    "validate_every evaluation_batch tracker tracker_project record_dynamics reasons keep_checkpoints"
+    "validate_every evaluation_batch timeout tracker tracker_project record_dynamics reasons keep_checkpoints"
 )
 EXECUTION = frozenset(_EXECUTION.split())
 """Options that say where, why and how fast a run went, not what it computed."""
@@ -346,6 +346,7 @@ class TrainingConfig(OptionGroup):
         metric: What a classifier is chosen by where the loss of stage 1 is ``auto``.
         time_limit: Seconds that the whole command may take, from which the search before the run takes its share; not
             limited when not given.
+        timeout: Longest wait of one of several processes for the others, such as 10m or 90s: then it ends.
         tracker: Also log the epochs to this experiment tracker, where it is installed.
         tracker_project: Project (experiment) of that tracker.
     """
@@ -367,6 +368,7 @@ class TrainingConfig(OptionGroup):
     engine: EngineName = "auto"
     metric: Metric = "balanced"
     time_limit: Positive | None = None
+    timeout: str = "10m"
     tracker: Tracker = "none"
     tracker_project: str = "longtail"
 

@@ -19,12 +19,11 @@ from longtail.config import schema
 from longtail.config.auto import AUTO, Facts, after_overrides
 from longtail.config.build import Document, build, parse_yaml, read_yaml, typed, with_options
 from longtail.config.recipes import base_config, check_recipe
-from longtail.config.resolve import choose_start, complete, draft, is_automatic, resolve
+from longtail.config.resolve import choose_start, draft, is_automatic, resolve
 from longtail.data.sources.registry import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
-from longtail.run.layout import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE, read_config
-from longtail.run.portfolio import read_portfolio
-from longtail.run.search import as_asked, read_search
+from longtail.run.layout import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE
+from longtail.run.origin import first_difference
 
 State = Literal["new", "started", "finished"]
 
@@ -259,19 +258,16 @@ def state_of(run: PlannedRun) -> State:
         return "new"
     if not (run.folder / CHECKPOINT_FOLDER).exists() and not (run.folder / METRICS_FILE).exists():
         return "new"  # before its first checkpoint it may as well get another configuration
-    made = asdict(complete(read_config(run.folder)))
-    made = as_asked(made, read_portfolio(run.folder), read_search(run.folder))  # open, as the plan leaves it
-    before, now = (schema.flatten(config) for config in (made, asdict(run.config)))
-    options = [key for key in [*now, *before] if key.rpartition(".")[2] not in schema.EXECUTION]
-    key = next((key for key in options if before.get(key) != now.get(key)), None)
-    if key is not None:
+    difference = first_difference(run.folder, run.config)
+    if difference is not None:
+        key, before, now = difference
         file = run.folder.parent.parent / GRID_FILE
         is_in_grid = run.folder.parent.name == run.name and file.is_file()  # a fold lies in none
         # As it was planned, perhaps on another machine.
         hint = f"continue it with: longtail compare --grid {shlex.quote(str(file))}, " if is_in_grid else ""
         raise LongtailError(
-            f"{run.folder} was made with --{key} {before.get(key, 'left out')}, and the grid now says "
-            f"{now.get(key, 'to leave it out')}: {hint}"
+            f"{run.folder} was made with --{key} {'left out' if before is None else before}, and the grid now says "
+            f"{'to leave it out' if now is None else now}: {hint}"
             "name another --out, give the run another name, or delete that folder."
         )
     if not (run.folder / METRICS_FILE).is_file():

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from datetime import timedelta
+from typing import Any, Final, TypeVar, cast
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import Tensor, nn
 
+from longtail.config.build import seconds_of
 from longtail.config.schema import TrainingConfig
 from longtail.device import compile_mode_options, fast_precision, on_cpu
 from longtail.errors import LongtailError
 
 Made = TypeVar("Made")
+
+_LOST: Final = re.compile(r"gloo|pair closure|connection (reset|closed)", re.IGNORECASE)
+"""Words of gloo's errors about another process, which have no class of their own."""
 
 
 class LocalEngine:
@@ -120,9 +126,10 @@ class Engine(LocalEngine):
         AcceleratorState._reset_state(reset_partial_state=False)
         precision = fast_precision(config.device) if config.precision == "auto" else config.precision
         mixed = "no" if precision == "fp32" else precision
+        group = InitProcessGroupKwargs(timeout=timedelta(seconds=seconds_of(config.timeout, "--training.timeout")))
         try:
             # accelerate joins several processes on CPUs only where it is told that CPUs are meant.
-            self.accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu(config.device))
+            self.accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu(config.device), kwargs_handlers=[group])
         except ValueError as error:
             raise LongtailError(f"--training.precision {config.precision} does not work here: {error}") from error
         super().__init__(
@@ -299,6 +306,33 @@ class _Shell(nn.Module):
 def is_main_process() -> bool:
     """Whether this process speaks to the user, also before or after an engine lives."""
     return bool(PartialState().is_main_process)
+
+
+@contextmanager
+def others_answering(timeout: str) -> Iterator[None]:
+    """Explain the errors of a process that waits for others, where one of them is stopped, gone or cut off.
+
+    Args:
+        timeout: The longest wait, as ``training.timeout``.
+
+    Raises:
+        LongtailError: Another process does not answer.
+
+    Example:
+        >>> with others_answering("10m"):
+        ...     raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection reset by peer")
+        Traceback (most recent call last):
+        longtail.errors.LongtailError: another process of this run ended, or did not answer for 10m ...
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.distributed.DistError) and not _LOST.search(str(error)):
+            raise
+        raise LongtailError(
+            f"another process of this run ended, or did not answer for {timeout} (--training.timeout): look at the "
+            "output of the others, then start all of them again with --resume."
+        ) from error
 
 
 @contextmanager
