@@ -55,7 +55,6 @@ def whole_step(flags: argparse.Namespace, loss: str) -> Row:
         1,
         model=model,
         counts=ClassCounts.from_labels(labels.numpy(), CLASSES),
-        labels=labels.numpy(),
         inputs=ImageInputs(
             ResidentLoader(pixels, labels, engine.device),
             BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip"),

@@ -140,7 +140,7 @@ def ours(name: str, pixels: np.ndarray, labels: np.ndarray, batch_size: int, *, 
     transform = BatchTransform(tuple(MEAN), tuple(MEAN), augmentation="crop-flip")
     inputs = ImageInputs(ResidentLoader(images, torch.from_numpy(labels), engine.device), transform)
     counts = ClassCounts(np.bincount(labels, minlength=CLASSES))
-    work = build_stage(engine, stage, 3, model=model, counts=counts, labels=labels, inputs=inputs)
+    work = build_stage(engine, stage, 3, model=model, counts=counts, inputs=inputs)
     work.sampler = FixedRows(torch.arange(len(labels)))
 
     def epoch() -> int:

@@ -76,7 +76,7 @@ def build(loss: str, head: str, counts: ClassCounts, labels: np.ndarray, pixels:
         ResidentLoader(pixels, torch.from_numpy(labels), engine.device),
         BatchTransform((0.5,) * 3, (0.25,) * 3, augmentation="crop-flip"),
     )
-    work = build_stage(engine, stage, 1, model=model, counts=counts, labels=labels, inputs=inputs)
+    work = build_stage(engine, stage, 1, model=model, counts=counts, inputs=inputs)
     work.sampler = FixedRows(torch.arange(0, len(labels), len(labels) // BATCH)[:BATCH])
     work.epochs = 2
     return work

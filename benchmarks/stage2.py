@@ -104,7 +104,6 @@ def seconds(
         2,
         model=model,
         counts=counts,
-        labels=labels,
         inputs=stored or images,
         network=None if stored is None else Classifier(model),
     )

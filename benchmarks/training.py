@@ -141,7 +141,7 @@ def ours(
     images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
     transform = BatchTransform(tuple(MEAN), tuple(STD), augmentation="crop-flip")
     inputs = ImageInputs(ResidentLoader(images, torch.from_numpy(labels), engine.device), transform)
-    work = build_stage(engine, stage, 1, model=model, counts=counts, labels=labels, inputs=inputs)
+    work = build_stage(engine, stage, 1, model=model, counts=counts, inputs=inputs)
     wanted = flags.steps * flags.batch_size
     rows = work.sampler.indices().repeat(-(-wanted // len(work.sampler)))[:wanted]
     one_batch, all_batches = FixedRows(rows[: flags.batch_size]), FixedRows(rows)

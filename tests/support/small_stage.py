@@ -29,7 +29,7 @@ def make_stage(
     set_trainable(model, stage, ModelConfig())
     counts = ClassCounts.from_labels(labels.numpy(), 3)
     inputs = ImageInputs(ResidentLoader(pixels, labels, engine.device), TRANSFORM)
-    return build_stage(engine, stage, index, model=model, counts=counts, labels=labels.numpy(), inputs=inputs)
+    return build_stage(engine, stage, index, model=model, counts=counts, inputs=inputs)
 
 
 def one_epoch(stage: StageConfig, training: TrainingConfig, name: str = "plain-cnn") -> dict[str, torch.Tensor]:

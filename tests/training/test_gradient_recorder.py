@@ -233,7 +233,6 @@ def one_epoch(accumulation: int) -> dict[str, Any]:
         1,
         model=build_model("plain-cnn", 3, "linear"),
         counts=ClassCounts([7, 7, 7]),
-        labels=labels.numpy(),
         inputs=ImageInputs(ResidentLoader(pixels, labels, engine.device), BatchTransform((0.5,) * 3, (0.25,) * 3)),
     )
     recorder = GradientRecorder(work.loss, engine.device)

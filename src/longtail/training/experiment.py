@@ -36,7 +36,7 @@ from longtail.training.artifacts import Record, describe, example_images, model_
 from longtail.training.candidates import adjust_head
 from longtail.training.engine import Engine
 from longtail.training.finetune_trial import TrialRun, try_finetuning
-from longtail.training.forward_pass import Inputs
+from longtail.training.forward_pass import Inputs, TrainingInputs
 from longtail.training.frozen_features import Classifier, StoredFeatures
 from longtail.training.gradient_recorder import GradientRecorder
 from longtail.training.head_choice import choose_head
@@ -374,7 +374,7 @@ class Experiment(Callback):
         decay = training.ema_decay if stage.ema_decay is None else stage.ema_decay
         if decay is not None:
             self.average = MovingAverage(self.model, decay)
-        inputs: Inputs[Any]
+        inputs: TrainingInputs[Any]
         if stage.cached_views:
             inputs = stored = self._stored_views(index, stage)
             if isinstance(self.model.head, StandardizedHead) and state is None and index == min(self.stages):
@@ -388,7 +388,6 @@ class Experiment(Callback):
             index,
             model=self.model,
             counts=self.prepared.counts,
-            labels=self.prepared.data.splits["train"].labels,
             inputs=inputs,
             network=Classifier(self.model) if stage.cached_views else None,
         )

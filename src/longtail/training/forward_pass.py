@@ -10,7 +10,9 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
 
+from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import Batch, Loader
+from longtail.data.samplers import EpochSampler
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.errors import LongtailError
 from longtail.training.engine import LocalEngine
@@ -56,6 +58,15 @@ class Inputs(Protocol[AnyBatch]):
         """Return what the network takes, without anything random."""
 
 
+class TrainingInputs(Inputs[AnyBatch], Protocol[AnyBatch]):
+    """Inputs that say in which order they are trained on."""
+
+    def sampler(
+        self, strategy: str, class_counts: ClassCounts, *, num_samples: int, seed: int, rank: int, world_size: int
+    ) -> EpochSampler:
+        """Build a sampler of their rows, see :func:`longtail.data.samplers.build_sampler`."""
+
+
 @dataclass(frozen=True)
 class ImageInputs:
     """Images of a split as a network takes them.
@@ -86,6 +97,14 @@ class ImageInputs:
     def large_batch(self) -> int:
         """Images at a time that are worth a try where nothing is trained."""
         return self.loader.large_batch
+
+    def sampler(
+        self, strategy: str, class_counts: ClassCounts, *, num_samples: int, seed: int, rank: int, world_size: int
+    ) -> EpochSampler:
+        """Build a sampler of the images, see :func:`longtail.data.samplers.build_sampler`."""
+        return self.loader.sampler(
+            strategy, class_counts, num_samples=num_samples, seed=seed, rank=rank, world_size=world_size
+        )
 
     def batches(self, rows: Tensor, batch_size: int) -> Iterator[Batch]:
         """Yield the images of ``rows`` in order, ``batch_size`` at a time."""

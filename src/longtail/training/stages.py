@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from longtail.config.schema import Mixing, ModelConfig, OptimizerConfig, RunConfig, StageConfig, section_name
-from longtail.counts import ClassCounts, IntArray
-from longtail.data.samplers import build_sampler, class_probabilities
+from longtail.counts import ClassCounts
+from longtail.data.samplers import class_probabilities
 from longtail.data.transforms import mixing
 from longtail.device import can_fuse, step_seed
 from longtail.errors import LongtailError
@@ -20,7 +20,7 @@ from longtail.models.adapters import train_only_adapters
 from longtail.models.depthwise import with_fast_depthwise
 from longtail.models.model import LongTailModel
 from longtail.training.engine import Engine
-from longtail.training.forward_pass import Inputs
+from longtail.training.forward_pass import TrainingInputs
 from longtail.training.loop import Labeled, Mixer, StageRun
 
 
@@ -151,8 +151,7 @@ def build_stage(
     *,
     model: LongTailModel,
     counts: ClassCounts,
-    labels: IntArray,
-    inputs: Inputs[Any],
+    inputs: TrainingInputs[Any],
     network: nn.Module | None = None,
 ) -> StageRun:
     """Assemble one stage for the training loop.
@@ -163,7 +162,6 @@ def build_stage(
         index: 1, 2 or 3.
         model: The network, on the device.
         counts: Training images per class.
-        labels: Labels of the training split, shape (N,).
         inputs: Images or features of the training split.
         network: The part of the model that is called in each step, where that is not the whole model.
     """
@@ -173,10 +171,9 @@ def build_stage(
     loss = make_loss(stage, counts, model).to(engine.device)
     wrapped, optimizer = engine.prepare(network or model, make_optimizer(stage.optimizer, model))
     draw = partial(
-        build_sampler,
-        labels=labels,
+        inputs.sampler,
         class_counts=counts,
-        num_samples=max(1, round(stage.epoch_share * len(labels))),
+        num_samples=max(1, round(stage.epoch_share * sum(counts))),
         rank=engine.rank,
         world_size=engine.world_size,
     )

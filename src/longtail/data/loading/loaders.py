@@ -11,8 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from longtail.counts import ClassCounts
 from longtail.data.loading.cache import cached_images
 from longtail.data.loading.workers import BlockReader, Decoder, decode_all, read_ahead
+from longtail.data.samplers import EpochSampler, build_sampler
 from longtail.device import default_workers, forward_batch, memory_budget, runs_at_once
 
 _PIECE = 8  # images that a thread decodes at a time
@@ -67,6 +69,15 @@ class Loader(ABC):
             self.waited += time.perf_counter() - begun
         finally:
             self._open -= 1
+
+    def sampler(
+        self, strategy: str, class_counts: ClassCounts, *, num_samples: int, seed: int, rank: int, world_size: int
+    ) -> EpochSampler:
+        """Build a sampler of the rows, see :func:`longtail.data.samplers.build_sampler`."""
+        labels = self.labels.cpu().numpy()
+        return build_sampler(
+            strategy, labels, class_counts, num_samples=num_samples, seed=seed, rank=rank, world_size=world_size
+        )
 
     @abstractmethod
     def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:
