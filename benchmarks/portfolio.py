@@ -277,7 +277,7 @@ def answers_of(
     epochs: int | None = None,
 ) -> list[Any]:
     """Train candidates on all training rows at once; return their answers, each with the adjustment found for it."""
-    by_name = {(each.name, each.plan.lr): each for each in candidates(rows.shape[1])}
+    by_name = {(each.name, each.plan.lr): each for each in candidates(rows.shape[1], len(rows))}
     tried = [by_name[result.name, result.lr] for result in results]
     length = epochs or portfolio.epochs
     train: Any = {"features": rows, "labels": labels, "counts": counts, "batch_size": portfolio.batch_size}

@@ -23,8 +23,9 @@ PHOTOS = Facts(images=2700, classes=23, imbalance_ratio=177.0, side=300, package
 TABLE = [
     (PHOTOS, PACKAGED, "linear", "images/portfolio", 224),
     (replace(PHOTOS, packaged=False, hub=True), PACKAGED, "linear", "images/portfolio", 224),
-    (replace(PHOTOS, gpu="H", hub=True), STRONG, "finetune", "images/logit-adjustment", 224),
-    (replace(PHOTOS, gpu="H", hub=True, images=400), STRONG, "linear", "images/portfolio", 224),
+    (replace(PHOTOS, gpu="H", hub=True), PACKAGED, "finetune", "images/logit-adjustment", 224),
+    (replace(PHOTOS, gpu="H", hub=True, candidates=(STRONG,)), STRONG, "finetune", "images/logit-adjustment", 224),
+    (replace(PHOTOS, gpu="H", candidates=(STRONG,), images=400), STRONG, "linear", "images/portfolio", 224),
     (replace(PHOTOS, gpu="H"), PACKAGED, "finetune", "images/logit-adjustment", 224),
     (replace(PHOTOS, packaged=False), "resnet20", "scratch", "images/logit-adjustment", 64),
     (replace(PHOTOS, packaged=False, gpu="H"), "timm:resnet18", "scratch", "images/logit-adjustment", 224),
@@ -229,9 +230,8 @@ def test_a_file_of_some_options_is_completed_as_those_options_on_the_command_lin
 def test_what_was_chosen_on_one_machine_is_not_chosen_again_on_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        prepared_data, "inspect_environment", lambda *_, **__: (replace(PHOTOS, gpu="H", hub=True), None)
-    )
+    facts = replace(PHOTOS, gpu="H", cached=frozenset({STRONG}))
+    monkeypatch.setattr(prepared_data, "inspect_environment", lambda *_, **__: (facts, None))
     made = read("digits", "--out", "run")
     assert (made.model.name, made.mode) == (STRONG, "finetune")
     assert made.training.precision != "auto"

@@ -63,6 +63,11 @@ class Facts:
         """Whether the weights of a network are on this machine, or can be fetched."""
         return self.hub or name in self.cached or (name == PACKAGED and self.packaged)
 
+    @property
+    def takes_strong(self) -> bool:
+        """Whether there is a GPU for :data:`STRONG`, and its weights are on this machine or were asked for."""
+        return bool(self.gpu) and (STRONG in self.cached or STRONG in self.candidates)
+
 
 TOPICS: Final[dict[str, tuple[str, ...]]] = {
     "model.name": ("model.name", "model.pretrained"),
@@ -206,7 +211,7 @@ def after_overrides(choice: Choice, before: Nested, after: Nested) -> Choice:
 
 
 def _network(facts: Facts, mode: str | None) -> tuple[str, str]:
-    none_at_hand = not (facts.has(PACKAGED) or (facts.gpu and facts.has(STRONG)))
+    none_at_hand = not (facts.has(PACKAGED) or facts.takes_strong)
     from_nothing = mode == "scratch" or (not mode and none_at_hand)
     if mode == "lora":
         return TRANSFORMER, "adapters go into a transformer"
@@ -216,10 +221,11 @@ def _network(facts: Facts, mode: str | None) -> tuple[str, str]:
     if from_nothing and not facts.gpu:
         remedy = f"no pretrained weights at hand: {_REMEDY}; " if none_at_hand else ""
         return LIGHT, f"{remedy}from nothing and without a GPU, a larger network would take days"
-    if facts.gpu and facts.has(STRONG):
+    if facts.takes_strong:
         return STRONG, f"{facts.gpu} is fast enough for it, and its weights {_whence(facts, STRONG)}"
     if facts.has(PACKAGED):
-        return PACKAGED, f"small enough for this machine, and its ImageNet weights {_whence(facts, PACKAGED)}"
+        larger = "; --download fetches a larger one for the GPU" if facts.gpu and facts.hub else ""
+        return PACKAGED, f"small enough for this machine, and its ImageNet weights {_whence(facts, PACKAGED)}{larger}"
     if not from_nothing:
         return PACKAGED, f"small enough for this machine, but its weights are not on it: {_REMEDY}"
     return "timm:resnet18", f"no pretrained weights at hand: {_REMEDY}"

@@ -21,6 +21,7 @@ from longtail.training.parallel_heads import HeadPlan
 
 FALLBACK: Final = "logit-adjustment"
 """The loss where there are too few images to choose one."""
+_ENOUGH: Final = 10  # images for each feature
 RETRAINING: Final = 4  # stage 2 has that part of the epochs and of the learning rate of stage 1
 # The simpler ones first, and of these the one that is consistent for the balanced error. The last entry holds options
 # of the loss in a second stage, if there is one.
@@ -55,26 +56,35 @@ class Candidate:
     retraining: HeadPlan | None = None
 
 
-def candidates(num_features: int) -> list[Candidate]:
-    """Return what is tried, the simpler ones first, each with less and with more regularization.
+def candidates(num_features: int, images: int) -> list[Candidate]:
+    """Return what is tried, the simpler ones first, each with more and with less regularization.
+
+    The first strength of each is the safer one where nothing tells them apart: a weaker one where each feature has ten
+    images, as usual for tables [1], else a stronger one.
 
     A step of AdamW moves every weight by the learning rate, and thus a logit of standardized features, or the direction
     of a cosine classifier's weight, by that times the root of their number: the rates are divided by it. More
     regularization is a lower rate, by which the classifier stays nearer to its start, and for linear ones also a weight
     decay that forgets in 250 steps.
 
+    References:
+        [1] Peduzzi et al., A simulation study of the number of events per variable in logistic regression analysis,
+            Journal of Clinical Epidemiology 49(12), 1996.
+
     Args:
         num_features: Feature size D.
+        images: Training images N.
 
     Example:
-        >>> tried = candidates(1280)
+        >>> tried = candidates(1280, 2_500)
         >>> len(tried), tried[0].name, tried[0].plan.head, tried[-1].retraining.options["focal_gamma"]
         (28, 'logit-adjustment', 'linear', 1.0)
     """
     result = []
+    strengths = (0.3, 0.1, 0.03) if images >= _ENOUGH * num_features else (0.1, 0.03, 0.3)
     for name, loss, options, second in _METHODS:
         head = "cosine" if name.startswith("cosine") else loss_class(loss).head
-        for rate in (0.3, 0.1, 0.03) if head == "linear" else (0.1, 0.01):
+        for rate in strengths if head == "linear" else (0.1, 0.01):
             lr = rate / np.sqrt(num_features)
             decay = 0.004 / lr if rate == 0.03 else 0.0
             plan = HeadPlan(loss, head, float(lr), float(decay), resolve_auto(loss, options, on_features=True))

@@ -59,7 +59,8 @@ def _classifiers(contest: Contest, num_features: int) -> list[str]:
     """List the classifiers that are compared, with the time that takes; empty where one was named."""
     if not contest.config.is_to_be_chosen:
         return []
-    named = [(name, len(list(group))) for name, group in groupby(each.name for each in candidates(num_features))]
+    tried = candidates(num_features, contest.prepared.counts.total)
+    named = [(name, len(list(group))) for name, group in groupby(each.name for each in tried)]
     total, duration = sum(count for _, count in named), duration_text(contest.seconds_to_choose(num_features))
     return [
         f"classifiers: {total}, compared for about {duration}",

@@ -18,8 +18,6 @@ from longtail.evaluation.metrics import Groups
 TAUS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Strengths of logit adjustment after training; the best is found on images that were held out."""
 _REPLICATES: Final = 200  # of the bootstrap
-_TIE: Final = 0.25
-"""A candidate that is behind the best by less than this many standard errors of the difference is as good."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +129,12 @@ def bootstrap_draws(rows: IntArray, units: IntArray | None, seed: int) -> FloatA
     return np.asarray(drawn[:, unit])
 
 
-def compare(judgments: Sequence[Judgment]) -> tuple[list[tuple[float, float]], int]:
+def compare(judgments: Sequence[Judgment], within: float = 0.25) -> tuple[list[tuple[float, float]], int]:
     """Compare answers that were judged on the same draws.
 
     Args:
         judgments: Those of the simpler or cheaper candidates first.
+        within: Standard errors of the difference: a candidate that is behind the best by no more is as good.
 
     Returns:
         How far each is behind the best with the standard error of that difference, and the position of the one to
@@ -147,4 +146,4 @@ def compare(judgments: Sequence[Judgment]) -> tuple[list[tuple[float, float]], i
         (best.score - each.score, float(np.std(best.replicates[metric] - each.replicates[metric])))
         for each in judgments
     ]
-    return behind, next(place for place, (gap, error) in enumerate(behind) if gap <= _TIE * error)
+    return behind, next(place for place, (gap, error) in enumerate(behind) if gap <= within * error)

@@ -28,10 +28,12 @@ from longtail.training.judgment import HeldOut, Judgment, bootstrap_draws, compa
 from longtail.training.parallel_heads import Weights, train_heads
 
 ROUNDS: Final = 2
-FOLDS: Final = 3
 _SMALL: Final = 1_000  # images; with fewer, one fold says too little to drop a candidate by it
+_FOLDS: Final = (5, 3)  # of fewer images and of more: a rare class loses a fifth of its images rather than a third
+_PER_CLASS: Final = 6  # images of two classes at least
 _FINALISTS: Final = 8
 _FEWEST_ROWS: Final = 30
+_TIE: Final = 1.0  # standard error: the usual rule, for 28 candidates are many, and the first is often so by luck
 _QUICK: Final = ("logit-adjustment", "kps")  # candidates that features are judged by
 LONGEST_CHOICE: Final = 1800.0
 """Seconds; a choice that takes longer is not made."""
@@ -40,18 +42,31 @@ LONGEST_CHOICE: Final = 1800.0
 def seconds_to_choose(images: int, features: int, classes: int) -> float:
     """Estimate the seconds of a choice on two cores: a step takes as long as the weights of all candidates are many.
 
-    Measured: 11 s for 2,547 x 1,280 features of 23 classes, and 59 s for 25,000 x 1,280 of 121.
+    Measured: 11 s for 2,547 x 1,280 features of 23 classes, and 59 s for 25,000 x 1,280 of 121. On one core 62 s for
+    464 x 1,280 of 33 classes, which all candidates see in five folds.
 
     Example:
-        >>> round(seconds_to_choose(25_000, 1280, 121)), round(seconds_to_choose(2_500, 1280, 121))
-        (61, 64)
+        >>> [round(seconds_to_choose(images, 1280, 33)) for images in (464, 2_500, 25_000)]
+        [68, 17, 16]
     """
     epochs, batch_size = feature_schedule(images)
-    return 1e-6 * epochs * -(-images // batch_size) * features * classes
+    tried = len(candidates(features, images))
+    whole = tried * number_of_folds(images) if images < _SMALL else tried / 2 + _FINALISTS * number_of_folds(images)
+    return 2.6e-8 * whole * epochs * -(-images // batch_size) * features * classes
+
+
+def number_of_folds(images: int) -> int:
+    """Return the number of folds of the cross-validation: five below 1,000 images, else three.
+
+    Example:
+        >>> number_of_folds(999), number_of_folds(1_000)
+        (5, 3)
+    """
+    return _FOLDS[images >= _SMALL]
 
 
 def can_choose(labels: IntArray, counts: ClassCounts, units: IntArray | None = None, seed: int = 0) -> bool:
-    """Whether enough can be held out: there are 30 images, two classes have two per fold, and units fill the folds.
+    """Whether enough can be held out: there are 30 images, two classes have six, and units fill the folds.
 
     Args:
         labels: Class indices, shape (N,).
@@ -70,10 +85,10 @@ def can_choose(labels: IntArray, counts: ClassCounts, units: IntArray | None = N
 def _folds(labels: IntArray, counts: ClassCounts, units: IntArray | None, seed: int) -> IntArray | None:
     """Return the fold of each row, see :func:`fold_numbers`; None if too little can be held out."""
     sizes = counts.array
-    if sizes.sum() < _FEWEST_ROWS or (sizes >= 2 * FOLDS).sum() < 2:
+    if sizes.sum() < _FEWEST_ROWS or (sizes >= _PER_CLASS).sum() < 2:
         return None
     try:
-        numbers = fold_numbers(labels, FOLDS, seed=seed, units=units, num_classes=counts.num_classes)
+        numbers = fold_numbers(labels, number_of_folds(len(labels)), seed=seed, units=units, num_classes=counts.num_classes)
     except LongtailError:  # fewer units than folds
         return None
     return numbers if len(np.unique(labels[numbers >= 0])) >= 2 else None
@@ -98,13 +113,15 @@ def choose_classifier(
     """Try all candidates in stratified cross-validation on the training images, and choose one.
 
     Successive halving: on the first fold all train for half of the epochs, and the best eight go on to all three folds.
-    Below 1,000 images one fold says too little, and all are tried on all. Each is judged by its answers to images that
+    Below 1,000 images one fold says too little: all are tried on all of five. Each is judged by its answers to images that
     were held out, with the strength of logit adjustment that is best there.
-    Among those that are as good as the best, the simplest is chosen.
+    Among those within a standard error of the best, the simplest is chosen [3].
 
     References:
         [1] Jamieson, Talwalkar, Non-stochastic best arm identification and hyperparameter optimization, AISTATS 2016.
         [2] Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981: the uncertainty of the figures.
+        [3] Breiman, Friedman, Olshen, Stone, Classification and Regression Trees, 1984, section 3.4.3: the rule of one
+            standard error, here of the difference to the best.
 
     Args:
         features: float32 (N, D), of the training images.
@@ -134,26 +151,26 @@ def choose_classifier(
     """
     begun = time.perf_counter()
     usual = feature_schedule(len(labels))
-    epochs, batch_size = epochs or usual[0], batch_size or usual[1]
+    epochs, batch_size, folds = epochs or usual[0], batch_size or usual[1], number_of_folds(len(labels))
     trial = _Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop)
     first = max(1, epochs // 2)
-    tried = [each for each in candidates(features.shape[1]) if head in ("auto", each.plan.head)]
+    tried = [each for each in candidates(features.shape[1], len(labels)) if head in ("auto", each.plan.head)]
     kept, early = list(range(len(tried))), list[Judged]()
     if len(labels) >= _SMALL:
         early = trial.run(tried, first, folds=1)
         spent = time.perf_counter() - begun
-        each = spent * FOLDS * epochs / (len(tried) * first)  # seconds of a finalist
+        each = spent * folds * epochs / (len(tried) * first)  # seconds of a finalist
         finalists = _FINALISTS if math.isinf(within) else min(max(int((within - spent) / each), 1), _FINALISTS)
         kept = sorted(sorted(kept, key=lambda number: -early[number].result.score)[:finalists])
     dropped = sorted(set(range(len(early))) - set(kept), key=lambda number: -early[number].result.score)
     tick()
-    final = trial.run([tried[number] for number in kept], epochs, folds=FOLDS)
+    final = trial.run([tried[number] for number in kept], epochs, folds)
     tick()
     results, chosen = _rank(final)
     before = {(each.result.name, each.result.lr): each.result for each in early}
     return Portfolio(
         metric=metric,
-        folds=FOLDS,
+        folds=folds,
         seed=seed,
         images=int((trial.numbers >= 0).sum()),
         epochs=epochs,
@@ -202,8 +219,8 @@ def judge_features(
     """
     epochs, batch_size = feature_schedule(len(labels))
     trial = _Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop)
-    quick = [each for each in candidates(features.shape[1]) if each.name in _QUICK]
-    judged = trial.run(quick, max(1, epochs // 2), FOLDS)
+    quick = [each for each in candidates(features.shape[1], len(labels)) if each.name in _QUICK]
+    judged = trial.run(quick, max(1, epochs // 2), number_of_folds(len(labels)))
     return max((each.judgment for each in judged), key=lambda judgment: judgment.score)
 
 
@@ -236,7 +253,7 @@ def judge_choice(
     trial = _Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop, numbers)
     choice = next(
         each
-        for each in candidates(features.shape[1])
+        for each in candidates(features.shape[1], len(labels))
         if (each.name, each.plan.lr) == (portfolio.choice.name, portfolio.choice.lr)
     )
     return trial.run([choice], portfolio.epochs, folds=1)[0].judgment
@@ -284,7 +301,7 @@ class _Trial:
         if numbers is None:
             raise LongtailError(
                 f"there are too few images to choose a classifier by cross-validation: name a loss, or add images "
-                f"until two classes have {2 * FOLDS}."
+                f"until two classes have {_PER_CLASS}."
             )
         if not features.isfinite().all():
             raise LongtailError("some features are not finite numbers: look at the images that they come from.")
@@ -375,7 +392,7 @@ class _Trial:
 
 def _rank(final: Sequence[Judged]) -> tuple[list[CandidateResult], int]:
     """Return the finalists, the best first, and the position of the one to take; the simpler ones are given first."""
-    behind, chosen = compare([each.judgment for each in final])
+    behind, chosen = compare([each.judgment for each in final], within=_TIE)
     results = [
         replace(each.result, behind=gap, behind_error=error) for each, (gap, error) in zip(final, behind, strict=True)
     ]
