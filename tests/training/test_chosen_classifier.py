@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from longtail.compare.seeds import fold
 from longtail.config.build import with_options
 from longtail.config.resolve import complete, resolve
-from longtail.config.schema import RunConfig
+from longtail.config.schema import Choice, RunConfig, StageConfig
 from longtail.console import Interrupted, Reporter
 from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
@@ -28,7 +28,7 @@ from longtail.report.page import write_report
 from longtail.run.layout import read_config
 from longtail.run.portfolio import read_portfolio
 from longtail.run.result import read_run
-from longtail.training.candidates import with_choice
+from longtail.training.candidates import with_choice, with_fallback
 from longtail.training.experiment import resume_run, start_run
 from longtail.training.loop import Callback, Progress, StageRun
 
@@ -121,6 +121,14 @@ def test_a_run_stopped_after_the_choice_goes_on_with_it(asked: RunConfig, run: P
     resume_run(config, tmp_path / "run", QUIET)
     first, second = (load_file(folder / "model.safetensors") for folder in (run, tmp_path / "run"))
     assert all(torch.allclose(first[key], second[key], atol=1e-6) for key in first)
+
+
+def test_the_usual_loss_keeps_the_batch_that_was_given() -> None:
+    chosen = RunConfig(reasons=[Choice("stage1.epochs", 1, "60 images")])
+    by_user = [Choice("stage1.epochs", 7, by="user")]
+    given = replace(chosen, stage1=StageConfig(epochs=7, batch_size=9), reasons=by_user)
+    assert (with_fallback(given).stage1.epochs, with_fallback(given).stage1.batch_size) == (7, 9)
+    assert with_fallback(chosen).stage1.epochs != chosen.stage1.epochs
 
 
 def test_too_few_images_take_a_loss_that_is_named(asked: RunConfig, tmp_path: Path) -> None:

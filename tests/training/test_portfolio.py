@@ -38,7 +38,7 @@ def test_every_candidate_is_tried_and_the_finalists_come_first(portfolio) -> Non
     scores = [each.score for each in portfolio.finalists]
     assert scores == sorted(scores, reverse=True)
     assert portfolio.candidates[: len(scores)] == portfolio.finalists
-    assert portfolio.folds == 5 and all(each.folds == 5 for each in portfolio.candidates)
+    assert {portfolio.folds, *(each.folds for each in portfolio.candidates)} == {5}
 
 
 def test_the_choice_is_as_good_as_the_best_and_figures_have_intervals(portfolio) -> None:

@@ -157,6 +157,13 @@ def test_a_network_brings_its_normalization_along() -> None:
     assert not config.search.networks
 
 
+def test_another_size_keeps_the_normalization_that_was_given() -> None:
+    given = {"model.name": "timm:resnet18", "data.image_size": 224, "data.resize": 256, "data.mean": [0.1, 0.2, 0.3]}
+    config = with_options(RunConfig(), given)
+    data = with_presentation(config, Presentation("timm:resnet18", 112, "crop")).data
+    assert (data.image_size, data.resize, data.mean) == (112, 128, [0.1, 0.2, 0.3])
+
+
 # --- training the whole network ---------------------------------------------------------------------------------------
 
 

@@ -129,7 +129,10 @@ def test_kill_9_at_any_moment_and_resume(
 def _stamp(out: Path) -> float:
     """Changes when the run begins, before there is any checkpoint, and with each checkpoint."""
     path = out / "checkpoint" / "last.safetensors"
-    return path.stat().st_mtime_ns if path.exists() else float((out / "config.yaml").exists())
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # not written yet, or removed at the end of the run
+        return float((out / "config.yaml").exists())
 
 
 def test_killed_after_training_but_before_the_last_files(

@@ -65,6 +65,7 @@ def resolve(
         (30, 5, 'cosine')
     """
     from_file = {} if file is None else dict(file.values)
+    by_name: Nested = reduce(merge, map(nested, given), {})
     if batch_size is not None:
         given = ({f"{stage}.batch_size": batch_size for stage in ("stage1", "stage2")}, *given)
     asked: Nested = reduce(merge, map(nested, given), {})
@@ -82,7 +83,7 @@ def resolve(
     config = build(values)
     if config.is_to_be_chosen:
         in_file = {} if is_whole(from_file) else {key: from_file.get(key, {}) for key in ("model", "stage1", "stage2")}
-        _refuse_what_is_chosen(merge(in_file, asked))
+        _refuse_what_is_chosen(merge(in_file, by_name))
     reasons = [each if isinstance(each, str) else after_overrides(each, start, values) for each in config.reasons]
     return complete(replace(config, reasons=reasons))
 
@@ -95,8 +96,8 @@ _LEFT_OPEN: Final = frozenset(
 def _refuse_what_is_chosen(asked: Nested) -> None:
     """Raise UsageError for an option that would have no effect, as it is chosen together with the classifier."""
     for option in flatten(asked):
-        is_chosen = option.startswith("stage1.") or (option.startswith("stage2.") and option != "stage2.batch_size")
-        if (is_chosen and option not in _LEFT_OPEN) or option in {"model.tau", "model.standardize"}:
+        is_chosen = option.startswith(("stage1.", "stage2.")) or option in {"model.tau", "model.standardize"}
+        if is_chosen and option not in _LEFT_OPEN:
             raise UsageError(
                 f"--{option} is chosen together with the classifier: leave it out, or name a method, such as "
                 "--recipe images/gcl."

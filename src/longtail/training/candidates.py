@@ -150,10 +150,10 @@ def with_fallback(config: RunConfig) -> RunConfig:
         'logit-adjustment'
     """
     usual = build(base_config(f"images/{FALLBACK}", mode="linear"))
+    stage = replace(usual.stage1, cached_views=config.stage1.cached_views)
     reasons = [each for each in config.reasons if not isinstance(each, str) and each.option == "stage1.epochs"]
-    is_ours = any(each.by == "auto" for each in reasons)
-    epochs = usual.stage1.epochs if is_ours else config.stage1.epochs
-    stage = replace(usual.stage1, cached_views=config.stage1.cached_views, epochs=epochs)
+    if not any(each.by == "auto" for each in reasons):
+        stage = replace(stage, epochs=config.stage1.epochs, batch_size=config.stage1.batch_size)
     return replace(config, stage1=stage, stage2=usual.stage2)
 
 

@@ -87,8 +87,9 @@ def _folds(labels: IntArray, counts: ClassCounts, units: IntArray | None, seed: 
     sizes = counts.array
     if sizes.sum() < _FEWEST_ROWS or (sizes >= _PER_CLASS).sum() < 2:
         return None
+    folds = number_of_folds(len(labels))
     try:
-        numbers = fold_numbers(labels, number_of_folds(len(labels)), seed=seed, units=units, num_classes=counts.num_classes)
+        numbers = fold_numbers(labels, folds, seed=seed, units=units, num_classes=counts.num_classes)
     except LongtailError:  # fewer units than folds
         return None
     return numbers if len(np.unique(labels[numbers >= 0])) >= 2 else None
@@ -113,9 +114,9 @@ def choose_classifier(
     """Try all candidates in stratified cross-validation on the training images, and choose one.
 
     Successive halving: on the first fold all train for half of the epochs, and the best eight go on to all three folds.
-    Below 1,000 images one fold says too little: all are tried on all of five. Each is judged by its answers to images that
-    were held out, with the strength of logit adjustment that is best there.
-    Among those within a standard error of the best, the simplest is chosen [3].
+    Below 1,000 images one fold says too little: all are tried on all of five. Each is judged by its answers to images
+    that were held out, with the strength of logit adjustment that is best there. Among those within a standard error of
+    the best, the simplest is chosen [3].
 
     References:
         [1] Jamieson, Talwalkar, Non-stochastic best arm identification and hyperparameter optimization, AISTATS 2016.

@@ -351,8 +351,7 @@ def sample_rows(labels: IntArray, most: int, *, units: IntArray | None = None, s
 def with_presentation(config: RunConfig, presentation: Presentation) -> RunConfig:
     """Return a configuration with a presentation, in which none is open.
 
-    The network comes with the normalization that it was trained on; where neither it nor the size changes, that of the
-    configuration stays.
+    Another network comes with the normalization that it was trained on; for the same one, the configuration's stays.
 
     Example:
         >>> changed = with_presentation(RunConfig(), Presentation("timm:resnet18", 96, "pad"))
@@ -360,10 +359,10 @@ def with_presentation(config: RunConfig, presentation: Presentation) -> RunConfi
         ('timm:resnet18', 96, 101, 'pad')
     """
     values = asdict(config)
-    if (presentation.network, presentation.size) != (config.model.name, config.data.image_size):
-        resize = values["data"]["resize"]
-        values["data"]["resize"] = resize and round(presentation.size * resize / values["data"]["image_size"])
-        values["data"]["image_size"] = presentation.size
+    resize = values["data"]["resize"]
+    values["data"]["resize"] = resize and round(presentation.size * resize / values["data"]["image_size"])
+    values["data"]["image_size"] = presentation.size
+    if presentation.network != config.model.name:
         values = with_model(values, presentation.network, presentation.size)
     values["data"]["fit"] = presentation.fit
     values["search"] |= {"networks": [], "sizes": [], "fits": [], "finetuning": False}
