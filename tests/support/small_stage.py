@@ -20,15 +20,22 @@ TRANSFORM = BatchTransform((0.5,) * 3, (0.25,) * 3)
 
 
 def make_stage(
-    stage: StageConfig, training: TrainingConfig, model: LongTailModel, *, index: int = 1, images: int = 24
+    stage: StageConfig,
+    training: TrainingConfig,
+    model: LongTailModel,
+    *,
+    index: int = 1,
+    images: int = 24,
+    transform: BatchTransform = TRANSFORM,
+    labels: torch.Tensor | None = None,
 ) -> StageRun:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (images, 3, 16, 16), generator=generator, dtype=torch.uint8)
-    labels = torch.arange(images) % 3
+    labels = torch.arange(images) % 3 if labels is None else labels
     engine = Engine(training)
     set_trainable(model, stage, ModelConfig())
     counts = ClassCounts.from_labels(labels.numpy(), 3)
-    inputs = ImageInputs(ResidentLoader(pixels, labels, engine.device), TRANSFORM)
+    inputs = ImageInputs(ResidentLoader(pixels, labels, engine.device), transform)
     return build_stage(engine, stage, index, model=model, counts=counts, inputs=inputs)
 
 

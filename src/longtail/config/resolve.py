@@ -17,6 +17,7 @@ from longtail.config.schema import (
     Nested,
     RunConfig,
     StageConfig,
+    TrainingConfig,
     flatten,
     merge,
     nested,
@@ -277,7 +278,7 @@ def check_config(config: RunConfig) -> None:
             "--training.accumulation cannot be used with CUDA graphs, which write every part's gradient to the same "
             "place: set --training.compile_mode default."
         )
-    seconds_of(training.timeout, "--training.timeout")
+    _check_processes(training)
     with as_usage():
         check_network(model.name)
         check_image_size(model.name, data.image_size)
@@ -300,6 +301,19 @@ def check_config(config: RunConfig) -> None:
     head: str = config.model.head
     for number, stage in config.stages.items():
         head = _check_stage(section_name(number), stage, head, config.model)
+
+
+def _check_processes(training: TrainingConfig) -> None:
+    """Check the options for several processes."""
+    seconds_of(training.timeout, "--training.timeout")
+    for name in ("sync_batch_norm", "exact"):
+        if getattr(training, name) and training.compile:
+            raise UsageError(f"--training.{name} does not go together with --training.compile: leave one of them out.")
+    if training.exact and training.accumulation > 1:
+        raise UsageError(
+            "--training.exact counts the batch of all processes as one, and --training.accumulation divides it: leave "
+            "one of them out."
+        )
 
 
 def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -> str:

@@ -346,6 +346,9 @@ class TrainingConfig(OptionGroup):
         metric: What a classifier is chosen by where the loss of stage 1 is ``auto``.
         time_limit: Seconds that the whole command may take, from which the search before the run takes its share; not
             limited when not given.
+        sync_batch_norm: Normalize batches by the statistics of all processes together, not by those of each.
+        exact: Draw mixing partners and noise, and average weighted labels, over the batch of all processes together, as
+            one process does; slower, since each process then gets all of a batch that is mixed.
         timeout: Longest wait of one of several processes for the others, such as 10m or 90s: then it ends.
         tracker: Also log the epochs to this experiment tracker, where it is installed.
         tracker_project: Project (experiment) of that tracker.
@@ -368,6 +371,8 @@ class TrainingConfig(OptionGroup):
     engine: EngineName = "auto"
     metric: Metric = "balanced"
     time_limit: Positive | None = None
+    sync_batch_norm: bool = False
+    exact: bool = False
     timeout: str = "10m"
     tracker: Tracker = "none"
     tracker_project: str = "longtail"

@@ -37,6 +37,7 @@ class Views:
         image_seeds: A number of each image by its row; empty where the draws are those of a batch.
         rank: Index of this process.
         world_size: Number of processes.
+        batch: Images of this process that are drawn for together, where draws are those of a batch.
     """
 
     transform: BatchTransform
@@ -44,6 +45,7 @@ class Views:
     image_seeds: Sequence[int] = ()
     rank: int = 0
     world_size: int = 1
+    batch: int = BATCH
 
     @property
     def follow_batches(self) -> bool:
@@ -101,7 +103,8 @@ def backbone_pass(
     padded = rows[torch.arange(-(-count // engine.world_size) * engine.world_size) % count]
     ours = padded[engine.rank :: engine.world_size]
     features = torch.empty(len(seeds), len(ours), model.num_features, device=engine.device)
-    views = Views(inputs.transform, seeds, image_seeds, engine.rank, engine.world_size)
+    batch = max(1, BATCH // engine.world_size) if engine.is_exact else BATCH
+    views = Views(inputs.transform, seeds, image_seeds, engine.rank, engine.world_size, batch)
     with engine.inference(model):
         if model.takes_pixels:
             backbone: Any = model.backbone
@@ -115,7 +118,7 @@ def _stream(
     inputs: ImageInputs, rows: Tensor, views: Views, features: Tensor, tick: Callable[[], object]
 ) -> Iterator[tuple[Tensor, FloatArray]]:
     """Yield augmented images in parts, with their rows of the features (V, N, D); threads augment ahead."""
-    filled, size = features.numpy(), BATCH if views.follow_batches else SMALL_BATCH
+    filled, size = features.numpy(), views.batch if views.follow_batches else SMALL_BATCH
 
     def parts() -> Iterator[Part]:
         place = 0
@@ -126,7 +129,7 @@ def _stream(
                 images, numbers = (torch.split(values, length) for values in (batch.images, batch.rows))
                 outs = np.split(filled[view, place:end], range(length, end - place, length))
                 yield from (Part(view, step, *part) for part in zip(images, numbers, outs, strict=True))
-                if end == len(rows) or end // BATCH > place // BATCH:
+                if end == len(rows) or end // views.batch > place // views.batch:
                     tick()
             place = end
 
@@ -152,7 +155,7 @@ def _pass_batches(
 ) -> None:
     """Fill the features (V, N, D) by PyTorch, as many images at a time as fit the memory."""
     backbone: Any = fold_batch_norms(model.backbone)
-    targets = split_rows(torch.arange(len(rows)), BATCH)
+    targets = split_rows(torch.arange(len(rows)), views.batch)
     size = 0
 
     def through(images: Tensor, at_once: int) -> Tensor:
@@ -164,7 +167,7 @@ def _pass_batches(
         size = at_once  # it fits: the next images begin here
         return torch.cat(parts)
 
-    for step, (batch, target) in enumerate(zip(inputs.batches(rows, BATCH), targets, strict=True)):
+    for step, (batch, target) in enumerate(zip(inputs.batches(rows, views.batch), targets, strict=True)):
         for view in range(len(views.seeds)):
             if views.follow_batches:
                 images = views.of_batch(batch.images, view, step)

@@ -19,6 +19,7 @@ from longtail.config.build import seconds_of
 from longtail.config.schema import TrainingConfig
 from longtail.device import compile_mode_options, fast_precision, on_cpu
 from longtail.errors import LongtailError
+from longtail.training.synced_batch_norm import SyncedBatchNorm
 
 Made = TypeVar("Made")
 
@@ -52,6 +53,43 @@ class LocalEngine:
         self.device, self.rank, self.world_size = device, rank, world_size
         self.is_main, self.asynchronous = rank == 0, device.type == "cuda"
         self.config = config or TrainingConfig(precision="fp32", channels_last=False)
+        self.is_exact = self.config.exact and world_size > 1
+
+    @property
+    def noise_stream(self) -> int:
+        """Number of the stream that this process draws noise from: its own, or that of one process, drawn by all."""
+        return 1 if self.is_exact else self.rank + 1
+
+    def whole(self, rows: Tensor) -> Tensor:
+        """Return the rows of the batch of all processes where it counts as one (``training.exact``), else the rows."""
+        return self.interleave(rows) if self.is_exact else rows
+
+    def own(self, rows: Tensor) -> Tensor:
+        """Return the rows of this process out of :meth:`whole` ones."""
+        return rows[self.rank :: self.world_size] if self.is_exact else rows
+
+    def drawn_for_all(self, draw: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """Let a draw of noise shaped like a tensor be that of all processes, of which each takes its own rows.
+
+        Example:
+            >>> engine = LocalEngine(torch.device("cpu"), TrainingConfig(exact=True), rank=1, world_size=2)
+            >>> engine.drawn_for_all(lambda like: torch.arange(len(like)))(torch.zeros(3))
+            tensor([1, 3, 5])
+        """
+        if not self.is_exact:
+            return draw
+        return lambda like: self.own(draw(like.new_empty(len(like) * self.world_size, *like.shape[1:])))
+
+    def weight_of(self, divisor: Tensor) -> float:
+        """Return the factor of a mean by which the mean over processes becomes that of all their labels together.
+
+        Args:
+            divisor: What the mean on this process divides by, a scalar.
+        """
+        if not self.is_exact:
+            return 1.0
+        total = float(self.sum(divisor))
+        return float(divisor) * self.world_size / total if total else 0.0
 
     def seed(self, seed: int) -> None:
         """Seed the generators that noise is drawn from; here they are the caller's."""
@@ -230,7 +268,8 @@ class Engine(LocalEngine):
         if self.config.compile:
             # PyTorch keeps a few graphs of the same code, also of networks that are gone, and then compiles no more.
             torch.compiler.reset()
-        wrapped, prepared = self.accelerator.prepare(_Shell(model), optimizer)
+        shell = _Shell(model, synced=self.config.sync_batch_norm and self.world_size > 1)
+        wrapped, prepared = self.accelerator.prepare(shell, optimizer)
         # accelerate's optimizer looks for installed packages at every step, a quarter of a millisecond. Only float16
         # needs it, to skip the steps whose scaled gradient overflows.
         stepping = prepared if self.config.precision == "fp16" else optimizer
@@ -294,13 +333,14 @@ class _Shell(nn.Module):
     time, even if autocast was removed since: a network trained in two stages would compute in bf16 in the first only.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, synced: bool) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.synced = network, synced
 
     def forward(self, inputs: Tensor, *, return_features: bool) -> Any:
         """Call the network."""
-        return self.network(inputs, return_features=return_features)
+        with SyncedBatchNorm() if self.synced else nullcontext():
+            return self.network(inputs, return_features=return_features)
 
 
 def is_main_process() -> bool:

@@ -292,7 +292,7 @@ def train_epoch(stage: StageRun, epoch: int, first_step: int = 0, sums: Tensor |
             callback.on_step_begin(stage, Progress(stage.index, epoch, step))
         seed = step_seed(*stage.seed, epoch, step)
         shared = torch.Generator().manual_seed(seed)
-        engine.seed(seed ^ (engine.rank + 1))  # noise: another stream than the shared one, and than other processes'
+        engine.seed(seed ^ engine.noise_stream)  # another one than the shared one
         images, target = network_inputs(stage, batch, next(others), shared)
         value, correct = forward_backward(stage, images, target)
         if engine.config.clip_norm is not None:
@@ -334,8 +334,11 @@ def network_inputs(
         return inputs, part.labels
 
     images, target = augmented(batch)
-    if stage.mixer is not None:
-        images, target = stage.mixer((images, target), None if other is None else augmented(other), shared)
+    if stage.mixer is not None and other is not None:  # row by row, so that each process mixes its own
+        images, target = stage.mixer((images, target), augmented(other), shared)
+    elif stage.mixer is not None:
+        whole = engine.whole(images), engine.whole(target)
+        images, target = map(engine.own, stage.mixer(whole, None, shared))
     return engine.to_memory_format(images), target
 
 
@@ -355,6 +358,8 @@ def forward_backward(stage: StageRun, images: Tensor, target: Tensor) -> tuple[T
             # The product is a tensor of its own also where share is 1: that of a replayed CUDA graph changes at the
             # next step.
             loss = stage.criterion(logits, labels, features if stage.loss.needs_features else None) * share
+            if stage.engine.is_exact:
+                loss = loss * stage.engine.weight_of(stage.loss.mean_divisor(labels))
             stage.engine.backward(loss)
         losses.append(loss.detach())
         # Right answers; with probability targets, the probability mass on the answers given.

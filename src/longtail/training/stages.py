@@ -19,7 +19,7 @@ from longtail.losses import LongTailLoss, build_loss
 from longtail.models.adapters import train_only_adapters
 from longtail.models.depthwise import with_fast_depthwise
 from longtail.models.model import LongTailModel
-from longtail.training.engine import Engine
+from longtail.training.engine import Engine, LocalEngine
 from longtail.training.forward_pass import TrainingInputs
 from longtail.training.loop import Labeled, Mixer, StageRun
 
@@ -46,6 +46,14 @@ def fit_loss(loss: LongTailLoss, head: nn.Module) -> None:
         loss.count_empty_as_zero()
     if loss.needs_classifier:
         loss.attach_classifier(head)
+
+
+def share_noise(loss: LongTailLoss, engine: LocalEngine) -> None:
+    """Let a loss draw its noise for the rows of all processes, of which each takes its own."""
+    for part in loss.modules():
+        wraps_another = any(isinstance(child, LongTailLoss) for child in part.children())
+        if isinstance(part, LongTailLoss) and not wraps_another:  # that one draws
+            part.sample_noise = engine.drawn_for_all(part.sample_noise)  # type: ignore[method-assign, assignment]
 
 
 def head_name(config: ModelConfig) -> str:
@@ -169,6 +177,8 @@ def build_stage(
     if engine.device.type == "cpu":
         with_fast_depthwise(model.backbone)
     loss = make_loss(stage, counts, model).to(engine.device)
+    if engine.is_exact:
+        share_noise(loss, engine)
     wrapped, optimizer = engine.prepare(network or model, make_optimizer(stage.optimizer, model))
     draw = partial(
         inputs.sampler,
