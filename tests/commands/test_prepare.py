@@ -74,8 +74,10 @@ def test_columns_of_a_table_can_be_named(cli: Call, photos: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "keyword"),
     [
-        (["prepare"], "SOURCE and --out"),
-        (["prepare", "digits"], "--out"),
+        (["prepare"], "SOURCE"),
+        (["prepare", "digits"], "--shards"),
+        (["prepare", "digits", "--shards", "x", "--size", "8"], "--size"),
+        (["prepare", "digits", "--out", "x", "--band-shards", "8"], "--band-shards"),
         (["prepare", "digits", "--out", "x", "--size", "big"], "--size "),
         (["prepare", "digits", "--out", "x", "--size", "0"], "--size"),
         (["prepare", "digits", "--out", "x", "--fit", "padd"], "'pad'"),

@@ -94,6 +94,8 @@ class DataConfig(OptionGroup):
         resident_gigabytes: Decode once and keep in memory up to this size, all splits together; half of the free
             memory when not given.
         cache: Keep the decoded images of such a set on disk too, for the next run and for other runs at the same time.
+        stream_buffer: Encoded images in memory from which those of a ``stream:`` are drawn in random order, all
+            frequency bands together.
     """
 
     source: str = ""
@@ -128,6 +130,7 @@ class DataConfig(OptionGroup):
     workers: WholeNumber | None = None
     resident_gigabytes: NotNegative | None = None
     cache: bool = True
+    stream_buffer: Count = 2048
 
     @property
     def is_cross_validation(self) -> bool:

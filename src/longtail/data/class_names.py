@@ -112,7 +112,7 @@ def match_classes(data: ImageData, classes: Sequence[str]) -> ImageData:
     """
     numbers = {normalize_class_name(name): number for number, name in reversed([*enumerate(classes)])}
     numbers |= {name: number for number, name in enumerate(classes)}
-    shown = {label for split in data.splits.values() for label in np.unique(split.labels).tolist()}
+    shown = {label for split in data.splits.values() for label in split.shown_classes()}
     table = np.full(len(data.classes), -1, dtype=np.int64)
     unknown: list[str] = []
     for label, name in enumerate(data.classes):
@@ -138,9 +138,9 @@ def require_known(data: ImageData, split: Split, classes: Sequence[str]) -> None
     Raises:
         LongtailError: It has others; the message names the first one and the most similar known class.
     """
-    unknown = split.labels[split.labels >= len(classes)]
-    if len(unknown):
-        name = data.classes[unknown.min()]
+    unknown = [label for label in split.shown_classes() if label >= len(classes)]
+    if unknown:
+        name = data.classes[unknown[0]]
         raise LongtailError(
             f"{data.source!r} has images of the class {name!r}, which the model was not trained on."
             f"{nearest(name, classes)}"

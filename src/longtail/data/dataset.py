@@ -141,6 +141,23 @@ class Split:
         values.flags.writeable = False
         return values
 
+    def class_counts(self, classes: Sequence[str]) -> ClassCounts:
+        """Count the images of each class, given the class names."""
+        return ClassCounts.from_labels(self.labels, classes)
+
+    def shown_classes(self) -> list[int]:
+        """Return the indices of the classes that have images, in order."""
+        return [int(label) for label in np.unique(self.labels)]
+
+    @property
+    def examples(self) -> Split:
+        """The images that a report may show."""
+        return self
+
+    def sample(self, count: int) -> Split:
+        """Return some images, evenly spaced, at most ``count``."""
+        return self.select(np.unique(np.linspace(0, len(self) - 1, count).astype(np.int64)))
+
     def column(self, name: str) -> list[object]:
         """Return the values of one column, in row order.
 
@@ -323,7 +340,7 @@ class ImageData:
 
     def counts(self, split: str = "train") -> ClassCounts:
         """Count the images of each class in one split, including classes without images."""
-        return ClassCounts.from_labels(self.splits[split].labels, self.classes)
+        return self.splits[split].class_counts(self.classes)
 
     def with_splits(self, **splits: Split) -> ImageData:
         """Return the same source with some splits replaced or added."""

@@ -180,6 +180,13 @@ class EpochSampler(Sampler[int], ABC):
             raise ValueError(f"progress is the share of training that is done, in [0, 1], got {value}.")
         self._progress = float(value)
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return what this rank has to go on from beside epoch and step, for a checkpoint: nothing but for a stream."""
+        return {}
+
+    def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Continue from what :meth:`tensors` returned on all ranks together."""
+
     def state_dict(self) -> dict[str, int | float]:
         """Return the state as plain numbers, the same on every rank, for JSON."""
         progress = self._progress if self._drawn_at is None else self._drawn_at

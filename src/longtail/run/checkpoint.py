@@ -49,6 +49,7 @@ class _Values(BaseModel):
     scale: float
     data_hash: str
     seconds: dict[str, float] = {}
+    draws: dict[str, dict[str, list[Count]]] = {}
     phase: Phase | None = None
     classes: Annotated[list[str], AfterValidator(_distinct)] | None = None
     updates: Count = 0

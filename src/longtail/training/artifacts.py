@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from longtail.analysis.confusions import FULL, Detail, choose_examples, usual_detail
 from longtail.config.schema import RunConfig, StageConfig
 from longtail.counts import GROUP_NAMES, IntArray
 from longtail.data.dataset import Split
+from longtail.data.loading.stream_loader import StreamSampler
 from longtail.formatting import figure_text
 from longtail.models.model import LongTailModel
 from longtail.models.preprocessing import Preprocessing
+from longtail.run.layout import stage_name
 from longtail.run.model_files import ModelInfo, ModelSpec
 from longtail.run.tables import ExampleImage, throughput
+from longtail.training.engine import Engine
+from longtail.training.loop import StageRun
 from longtail.training.prepared_data import PreparedData
 from longtail.training.split_evaluation import Evaluation
 from longtail.training.stages import assumed_prior
@@ -34,6 +39,7 @@ class Record:
         stage_results: Figures after each stage.
         seconds: Seconds of everything but the epochs, by name.
         scale: Factor of the logits before softmax, that of the loss.
+        draws: For each stage that streamed its images, draws and different images of each class.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -44,10 +50,12 @@ class Record:
         )
     )
     scale: float = 1.0
+    draws: dict[str, dict[str, list[int]]] = field(default_factory=dict)
 
     def resume(self, values: Mapping[str, Any]) -> None:
         """Continue from the values of a checkpoint; the seconds add to those of this start."""
         self.history, self.stage_results, self.scale = values["history"], values["stage_results"], values["scale"]
+        self.draws = values.get("draws", {})
         for name, value in values.get("seconds", {}).items():
             self.seconds[name] = self.seconds.get(name, 0.0) + value
 
@@ -89,13 +97,50 @@ def run_metrics(
             "split_seed": config.data.split_seed,
         },
         "data_hash": prepared.data_hash,
-        "notes": list(prepared.notes),
+        "notes": [*prepared.notes, *map(describe_draws, record.draws, record.draws.values())],
+        "draws": record.draws,
         "unreadable": prepared.unreadable,
         "versions": versions(),
         "hardware": dict(machine),
         "seconds": {"total": round(sum(seconds.values()), 3)} | seconds,
         "throughput": {f"stage{index}": throughput(record.history, index) for index in stages},
     }
+
+
+def count_draws(engine: Engine, stage: StageRun) -> dict[str, dict[str, list[int]]]:
+    """Count what a stage saw of each class, over all processes, by the name of the stage; empty without a stream.
+
+    Args:
+        engine: Adds up the counts of the processes.
+        stage: The stage, trained.
+    """
+    sampler = stage.sampler
+    if not isinstance(sampler, StreamSampler):
+        return {}
+    both = torch.from_numpy(np.stack([sampler.drawn.sum(axis=0), sampler.distinct.sum(axis=0)]))
+    draws, seen = engine.sum(both.to(engine.device)).cpu().numpy()
+    shared: dict[int, int] = {}  # images that every process draws from
+    for part in engine.gather(sampler.shared_seen):
+        shared |= part
+    seen += np.bincount([*shared.values()], minlength=len(seen)).astype(seen.dtype)
+    return {
+        stage_name(stage.index): {"images": list(sampler.class_counts), "draws": draws.tolist(), "seen": seen.tolist()}
+    }
+
+
+def describe_draws(stage: str, draws: Mapping[str, Sequence[int]]) -> str:
+    """Describe which share of the images of each class a stage saw.
+
+    Example:
+        >>> describe_draws("stage1", {"images": [100, 10, 0], "seen": [40, 10, 0], "draws": [41, 39, 0]})
+        'stage1 saw 50 of 110 streamed images, of each class between 40% and 100%.'
+    """
+    pairs = [(seen, images) for seen, images in zip(draws["seen"], draws["images"], strict=True) if images]
+    shares = [seen / images for seen, images in pairs]
+    return (
+        f"{stage} saw {sum(draws['seen']):,} of {sum(draws['images']):,} streamed images, of each class between "
+        f"{min(shares):.0%} and {max(shares):.0%}."
+    )
 
 
 def describe(summary: Mapping[str, Any]) -> str:

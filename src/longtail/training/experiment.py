@@ -32,7 +32,7 @@ from longtail.run.result import write_metrics
 from longtail.run.search import describe_search, left_open, nothing_compared, write_search
 from longtail.run.split_record import write_splits
 from longtail.run.tables import describe_throughput, write_confusion, write_examples, write_history, write_predictions
-from longtail.training.artifacts import Record, describe, example_images, model_info, run_metrics
+from longtail.training.artifacts import Record, count_draws, describe, example_images, model_info, run_metrics
 from longtail.training.candidates import adjust_head
 from longtail.training.engine import Engine
 from longtail.training.finetune_trial import TrialRun, try_finetuning
@@ -41,7 +41,14 @@ from longtail.training.frozen_features import Classifier, StoredFeatures
 from longtail.training.gradient_recorder import GradientRecorder
 from longtail.training.head_choice import choose_head
 from longtail.training.loop import Callback, MovingAverage, Progress, StageRun, stop_on_nan, train_epoch, warm_up
-from longtail.training.prepared_data import describe_data, make_decoder, make_inputs, prepare_data, run_facts
+from longtail.training.prepared_data import (
+    describe_data,
+    make_decoder,
+    make_inputs,
+    prepare_data,
+    require_trainable_stream,
+    run_facts,
+)
 from longtail.training.presentation import Contest, choose_presentation
 from longtail.training.setup import set_up
 from longtail.training.split_evaluation import (
@@ -188,6 +195,7 @@ class Experiment(Callback):
             lambda: prepare_data(config.data, self.reporter, source=source, classes=classes),
             partial(run_facts, config),
         )
+        require_trainable_stream(config, self.prepared)
         self.data_hash = self.prepared.data_hash  # now: a folder may change while it is trained on
         describe_data(self.prepared, config.data.source, self.reporter)
 
@@ -225,7 +233,7 @@ class Experiment(Callback):
             Interrupted: Ctrl-C or SIGTERM; the checkpoint is written.
             LongtailError: The loss became NaN.
         """
-        if self.engine.is_main:
+        if self.engine.is_main and not self.prepared.is_streamed:  # a stream has no list of its images
             prepared, column = self.prepared, self.config.data.group_column
             write_splits(self.out, prepared.data.splits, prepared.source, prepared.origins, column)
         with self.tracking:
@@ -409,6 +417,7 @@ class Experiment(Callback):
             if self.average is not None:
                 checkpoint.load_weights(self.average.network, state.take("average"), "the averaged model")
                 self.average.updates = int(state.values["updates"])
+            work.sampler.load_tensors(state.take("sampler"))
             if self.recorder is not None and self.engine.is_main:  # the sums are those of all processes together
                 self.recorder.start(state.tensors.get("dynamics.sums"))
         with self.reporter.bar(f"stage {index}", stage.epochs * work.steps) as self.bar:
@@ -420,6 +429,7 @@ class Experiment(Callback):
             for epoch in range(self.progress.epoch, stage.epochs):
                 self.finish_epoch(work, train_epoch(work, epoch, step, sums))
                 step, sums = 0, None
+        self.record.draws |= count_draws(self.engine, work)
         self.engine.release()
         if self.average is not None:
             self.model.load_state_dict(self.average.network.state_dict())
@@ -539,6 +549,7 @@ class Experiment(Callback):
             sums["meter"] = self.engine.sum(stage.meter.sums)
             if self.recorder is not None:
                 sums["dynamics"] = self.engine.sum(self.recorder.sums)
+        positions = [] if stage is None else self.engine.gather(stage.sampler.tensors())
         if self.engine.is_main:
             state = checkpoint.TrainingState(
                 values={
@@ -560,6 +571,8 @@ class Experiment(Callback):
                 state.put("average", self.average.network.state_dict())
             for name, values in sums.items():
                 state.put(name, {"sums": values})
+            for tensors in positions:
+                state.put("sampler", tensors)
             checkpoint.save_checkpoint(self.out, state)
         self.engine.wait()
         self.progress = progress
@@ -590,7 +603,9 @@ class Experiment(Callback):
         """Write the predictions for the test split, its confusion matrix, and example images."""
         splits, counts = self.prepared.data.splits, self.prepared.counts
         with self.reporter.bar("example images", len(counts)) as bar:
-            rows = example_images(splits["train"], splits["test"], test.predictions, counts.array, tick=bar.tick)
+            rows = example_images(
+                splits["train"].examples, splits["test"], test.predictions, counts.array, tick=bar.tick
+            )
         write_examples(self.out, rows)
         column = self.config.data.group_column
         write_predictions(self.out, prediction_table(test, splits["test"], counts.names, group_column=column))

@@ -387,6 +387,7 @@ def warm_up(stage: StageRun) -> None:
     """Let torch.compile see every batch size of an epoch before anything is timed; nothing of it is kept."""
     stage.network.train()
     buffers = [(buffer, buffer.clone()) for buffer in stage.model.buffers()]  # batch-norm statistics
+    positions = stage.sampler.tensors()
     parts = split_rows(stage.sampler.indices(), stage.engine.local_batch_size(stage.batch_size))
     sizes = list({len(part): part for part in parts}.values())
     rounds = 1 if stage.engine.config.compile_mode == "default" else 3  # CUDA graphs: compile, warm up, record
@@ -395,6 +396,7 @@ def warm_up(stage: StageRun) -> None:
         other = None if stage.pasted is None else batch
         forward_backward(stage, *network_inputs(stage, batch, other, torch.Generator().manual_seed(0)))
         stage.optimizer.zero_grad()
+    stage.sampler.load_tensors(positions)
     with torch.no_grad():
         for buffer, before in buffers:
             buffer.copy_(before)

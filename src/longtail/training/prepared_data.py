@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,9 +20,11 @@ from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import ImageData, Split
 from longtail.data.decode import open_image
 from longtail.data.loading.loaders import ResidentBudget, SinglePassLoader, build_loader
+from longtail.data.loading.stream_loader import StreamLoader
 from longtail.data.loading.workers import Decoder
 from longtail.data.sources.huggingface import reachable
 from longtail.data.sources.registry import load_source
+from longtail.data.sources.stream import StreamedSplit
 from longtail.data.splits import assign_folds, carve, describe_never_judged, never_judged
 from longtail.data.square import Square
 from longtail.data.subsets import cut_long_tailed
@@ -69,6 +71,11 @@ class PreparedData:
         splits = [(name, split) for name in ("train", "validation", "test") if (split := self.split(name)) is not None]
         parts = "\n".join(f"{name} {split.fingerprint()}" for name, split in splits)
         return f"sha256:{hashlib.sha256(parts.encode()).hexdigest()}"
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the training images have no list."""
+        return isinstance(self.data.splits["train"], StreamedSplit)
 
     @property
     def unreadable(self) -> list[str]:
@@ -147,7 +154,13 @@ def prepare_data(
     origins = {name: "train" if name == "test" and config.folds > 1 else name for name in data.splits}
     if config.group_column is not None:
         data.splits["train"].require(config.group_column)  # also where nothing is carved: it may be misspelled
-    hold_out = partial(carve, seed=config.split_seed, groups=config.group_column, num_classes=len(data.classes))
+
+    def hold_out(split: Split, fraction: float, *, option: str) -> tuple[Split, Split]:
+        if isinstance(split, StreamedSplit):
+            return split.hold_out(fraction, seed=config.split_seed, option=option)
+        groups, num_classes = config.group_column, len(data.classes)
+        return carve(split, fraction, seed=config.split_seed, groups=groups, num_classes=num_classes, option=option)
+
     notes = [str(finding) if finding.severity == "warning" else finding.message for finding in data.findings]
     if config.folds > 1:
         data, fold_notes = _one_fold(config, data)
@@ -173,6 +186,27 @@ def prepare_data(
     groups = counts.groups(many=config.many, few=config.few, by=config.groups)
     origins = {name: origins.get(name, "train") for name in data.splits}  # other splits were held out from train
     return PreparedData(data, counts, groups, tuple(notes), whole, origins)
+
+
+def require_trainable_stream(config: RunConfig, prepared: PreparedData) -> None:
+    """Check that a run asks for nothing that streamed training images cannot give.
+
+    Raises:
+        LongtailError: The training images are streamed, and the run compares, stores features of, or pastes images.
+    """
+    if not prepared.is_streamed:
+        return
+    source, stages = config.data.source, config.stages
+    if config.is_open or any(stage.cached_views for stage in stages.values()):
+        raise LongtailError(
+            f"the training images of {source!r} are streamed, and features of them are not stored: train through the "
+            "network, with --mode finetune or --mode scratch and a method of one stage."
+        )
+    if any(stage.mixing == "cmo" for stage in stages.values()):
+        raise LongtailError(
+            f"the training images of {source!r} are streamed, and CMO pastes a second image on each: name another "
+            "--stage1.mixing."
+        )
 
 
 def fold_numbers(config: DataConfig, data: ImageData) -> IntArray:
@@ -252,6 +286,12 @@ def make_inputs(
     transform, budget = make_transform(data), ResidentBudget(device, data.resident_gigabytes)
     inputs: dict[str, ImageInputs] = {}
     for name, decoder in decoders.items():
+        if isinstance(decoder.split, StreamedSplit):
+            stream = StreamLoader(
+                decoder.split, decoder.square, device, buffer=data.stream_buffer, threads=data.workers
+            )
+            inputs[name] = ImageInputs(stream, transform)
+            continue
         if once:
             inputs[name] = ImageInputs(SinglePassLoader(decoder, device, data.workers), transform)
             continue
@@ -332,9 +372,8 @@ def _look_at_shapes(split: Split) -> tuple[int, float]:
 
     Those that cannot be read are left to the loader.
     """
-    rows = np.unique(np.linspace(0, len(split) - 1, _PROBES).astype(np.int64))
     sizes = []
-    for _, stored in split.select(rows).scan():
+    for _, stored in split.sample(_PROBES).scan():
         image_file = stored["bytes"] if stored["bytes"] is not None else stored["path"]
         try:
             with open_image(image_file or b"") as image:

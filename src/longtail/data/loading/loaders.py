@@ -61,14 +61,17 @@ class Loader(ABC):
         # All rows are sent at once: sending those of each step would wait for the previous step.
         parts, on_device = split_rows(rows, batch_size), split_rows(rows.to(self.device), batch_size)
         try:
-            for part, index, images in zip(parts, on_device, self._images(parts, on_device), strict=True):
-                batch = Batch(images, self.labels[index], part)
+            for batch in self._batches(parts, on_device):
                 self.waited += time.perf_counter() - begun
                 yield batch
                 begun = time.perf_counter()
             self.waited += time.perf_counter() - begun
         finally:
             self._open -= 1
+
+    def _batches(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Batch]:
+        for part, index, images in zip(parts, on_device, self._images(parts, on_device), strict=True):
+            yield Batch(images, self.labels[index], part)
 
     def sampler(
         self, strategy: str, class_counts: ClassCounts, *, num_samples: int, seed: int, rank: int, world_size: int

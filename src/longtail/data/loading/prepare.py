@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,8 +83,36 @@ def write_resized(
     """
     if size < 1:
         raise UsageError(f"--size is a number of pixels, at least 1, got {size}.")
-    _check_folder(out)
     square = Square(size, fit=fit)
+    write = partial(_write_split, square=square, skip_bad=skip_bad, workers=workers, tick=tick)
+    with whole_folder(out) as unfinished:
+        _check_space(data, out, size)
+        return _write_all(data, unfinished, write)
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Give a folder its name once it is complete; if the process fails or is killed, the next call starts over.
+
+    Args:
+        out: The folder; it must not exist, or be empty.
+
+    Yields:
+        The path that the folder has until then, which does not exist yet.
+
+    Raises:
+        LongtailError: The folder holds something, or another process is writing it.
+
+    Example:
+        >>> import tempfile
+        >>> out = Path(tempfile.mkdtemp()) / "shards"
+        >>> with whole_folder(out) as folder:
+        ...     folder.mkdir()
+        ...     (folder / "a.txt").touch()
+        >>> [file.name for file in out.iterdir()]
+        ['a.txt']
+    """
+    _check_folder(out)
     unfinished = out.with_name(f".{out.name}.unfinished")
     out.parent.mkdir(parents=True, exist_ok=True)
     lock = out.with_name(f".{out.name}.lock")
@@ -92,9 +121,7 @@ def write_resized(
             try:
                 _check_folder(out)  # again: another process may have written it in between
                 shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
-                _check_space(data, out, size)
-                write = partial(_write_split, square=square, skip_bad=skip_bad, workers=workers, tick=tick)
-                result = _write_all(data, unfinished, write)
+                yield unfinished
                 if out.exists():
                     out.rmdir()
                 unfinished.rename(out)
@@ -103,7 +130,6 @@ def write_resized(
                 lock.unlink(missing_ok=True)
     except Timeout:
         raise LongtailError(f"another process is writing {out}: wait for it, or name another --out.") from None
-    return result
 
 
 def _check_folder(out: Path) -> None:

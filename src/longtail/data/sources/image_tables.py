@@ -20,8 +20,21 @@ from longtail.errors import LongtailError, UsageError, first_line, listed, neare
 if TYPE_CHECKING:
     import datasets
 
-IMAGE_COLUMNS = ("image", "img", "path", "file", "file_name", "filename", "image_path", "filepath", "jpg", "png")
-LABEL_COLUMNS = ("label", "fine_label", "labels", "class", "class_name", "category", "target", "species", "y")
+IMAGE_COLUMNS = (
+    "image",
+    "img",
+    "path",
+    "file",
+    "file_name",
+    "filename",
+    "image_path",
+    "filepath",
+    "jpg",
+    "png",
+    "jpeg",
+    "webp",
+)
+LABEL_COLUMNS = ("label", "fine_label", "labels", "class", "class_name", "category", "target", "species", "y", "cls")
 _SPELLINGS: Mapping[str, str] = {
     "train": "train training",
     "validation": "validation valid val dev",
@@ -168,10 +181,10 @@ def from_tables(
 
 def untrained(classes: Sequence[str], splits: Mapping[str, Split]) -> list[Finding]:
     """Return a finding for each held-out split that has classes without a training image."""
-    seen = set(splits["train"].labels.tolist()) if "train" in splits else set()
+    seen = set(splits["train"].shown_classes()) if "train" in splits else set[int]()
     findings = []
     for name, split in splits.items():
-        lacking = sorted(set(split.labels.tolist()) - seen)
+        lacking = sorted(set(split.shown_classes()) - seen)
         if lacking and name != "train":
             names = listed([classes[label] for label in lacking])
             message = f"{name} has images of {names} but training has none, so that no model can learn it"

@@ -14,6 +14,7 @@ from longtail.data.sources.folder import load_folder
 from longtail.data.sources.huggingface import HUB, is_saved_dataset, load_hf
 from longtail.data.sources.image_tables import Columns
 from longtail.data.sources.parquet import load_parquet, parquet_files
+from longtail.data.sources.stream import STREAM, load_stream
 from longtail.errors import LongtailError, listed, nearest
 
 PREFIXES: Mapping[str, Callable[[str, Columns], ImageData]] = {
@@ -21,6 +22,7 @@ PREFIXES: Mapping[str, Callable[[str, Columns], ImageData]] = {
     "csv": load_csv,
     "parquet": load_parquet,
     HUB: load_hf,
+    STREAM: load_stream,
 }
 """Prefixes, before the colon, of sources with a path or a name on the hub, and the functions that read them."""
 _MOST_NEIGHBORS = 1000  # of a misspelled path that it is compared with
@@ -36,6 +38,7 @@ def load_source(
     ``csv:FILE``            columns path, label and perhaps split; paths relative to the file
     ``parquet:PATH``        a file, or a folder with ``train.parquet``, ``test.parquet``, ``validation.parquet``
     ``hf:ID_OR_SAVED_DIR``  a data set of the Hugging Face hub, or a folder that ``save_to_disk`` wrote
+    ``stream:PATTERN``      Parquet or WebDataset shards, local or remote, read in order while training
     ``cifar10``             50,000 + 10,000 images (Krizhevsky 2009), from the hub or its local cache
     ``cifar100``            the same with 100 fine labels
     ``digits``              scikit-learn's 1,797 handwritten digits, always there
@@ -131,6 +134,8 @@ def source_path(spec: str) -> Path | None:
         ('/data/birds.csv', None, None)
     """
     prefix, rest = _split_prefix(spec)
+    if prefix == STREAM and ("://" in rest or "*" in rest):
+        return None
     path = Path(rest).expanduser() if prefix else Path(rest)
     may_be_name = prefix in {"", HUB} and (spec in NAMES or not (path.is_absolute() or path.exists()))
     return path.absolute() if rest and not may_be_name else None
@@ -154,9 +159,11 @@ def absolute_source(spec: str) -> str:
         (True, 'digits')
     """
     path = source_path(spec)
+    prefix, rest = _split_prefix(spec)
+    if prefix == STREAM and path is None and "://" not in rest:
+        return f"{STREAM}:{Path(rest).expanduser().absolute()}"  # a pattern
     if path is None:
         return spec
-    prefix, _ = _split_prefix(spec)
     return f"{prefix}:{path}" if prefix else str(path)
 
 

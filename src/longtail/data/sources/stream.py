@@ -1,0 +1,367 @@
+"""The source ``stream:``: training images that are read in order from shards, without a list of them."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import numpy as np
+import pyarrow as pa
+
+from longtail.counts import ClassCounts, IntArray
+from longtail.data.class_names import order_classes
+from longtail.data.dataset import Finding, ImageData, Split
+from longtail.data.loading.cache_folder import TABLE, Contents, cache_root, keep_folder
+from longtail.data.samplers import class_probabilities
+from longtail.data.shard_index import INDEX_FILE, INDEX_FORMAT, Shard, ShardedSplit, ShardIndex, read_index, write_index
+from longtail.data.shard_reader import ShardFolder, ShardReader, StreamedImage, list_shards, open_stream
+from longtail.data.sources.image_tables import Columns, split_name, untrained
+from longtail.data.stream_draws import Chances
+from longtail.errors import LongtailError, UsageError
+from longtail.files import write_atomically
+
+if TYPE_CHECKING:
+    import datasets
+
+STREAM: Final = "stream"
+MOST_HELD_OUT: Final = 20_000  # images of a split that is held out: they are copied to this machine
+_EXAMPLES = 512  # images in memory for a report
+_SAMPLE_SHARDS = 16  # that a sample is read from
+_READ_TOO_MUCH = 3.0  # images for one that is drawn
+
+
+class StreamedSplit(Split):
+    """Training images of a stream: they have counts, but no list, and are read in the order of their shards.
+
+    What needs a list of them raises LongtailError.
+
+    Args:
+        source: SOURCE as the user typed it.
+        folder: The shards.
+        shards: Index of those of this split.
+        reader: Reads them.
+    """
+
+    def __init__(self, source: str, folder: ShardFolder, shards: ShardedSplit, reader: ShardReader) -> None:
+        self.source, self.folder, self.shards, self.reader = source, folder, shards, reader
+
+    def __len__(self) -> int:
+        return self.shards.images
+
+    def __repr__(self) -> str:
+        return f"StreamedSplit({self.source!r}, {len(self):,} images)"
+
+    def _refuse(self) -> NoReturn:
+        raise LongtailError(
+            f"the training images of {self.source!r} are streamed, so that they have no list to be inspected, grouped, "
+            "divided, cut or stored as features: train through the network (--mode finetune or scratch, no --folds, "
+            "--group-column or --imbalance-ratio), or read them by parquet:, folder: or hf:."
+        )
+
+    @property
+    def rows(self) -> datasets.Dataset:
+        """Refused: there is no table of the images."""
+        self._refuse()
+
+    @property
+    def labels(self) -> IntArray:
+        """Refused: there is no list of the labels."""
+        self._refuse()
+
+    def class_counts(self, classes: Sequence[str]) -> ClassCounts:
+        """Count the images of each class."""
+        return ClassCounts(self.shards.counts, tuple(classes))
+
+    def shown_classes(self) -> list[int]:
+        """Return the indices of the classes that have images, in order."""
+        return [label for label, count in enumerate(self.shards.counts) if count]
+
+    @property
+    def examples(self) -> Split:
+        """The images that a report may show: those at the beginnings of some shards."""
+        return self.sample(_EXAMPLES)
+
+    def sample(self, count: int) -> Split:
+        """Read some images from the beginnings of some shards.
+
+        Args:
+            count: Number of images, fewer where the shards are short.
+        """
+        numbers = np.linspace(0, len(self.shards.shards) - 1, min(_SAMPLE_SHARDS, len(self.shards.shards)))
+        each = -(-count // len(numbers))
+        return _in_memory(
+            image for number in numbers.astype(int).tolist() for image in islice(self.reader.images(number), each)
+        )
+
+    def fingerprint(self) -> str:
+        """Hash the index, and the rows that are held out of it: ``"sha256:..."``."""
+        left_out = {str(shard): sorted(rows) for shard, rows in self.reader.left_out.items() if rows}
+        shards = [[shard.file, shard.images, shard.bytes, shard.band] for shard in self.shards.shards]
+        text = json.dumps([self.shards.counts, shards, left_out])
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+    def hold_out(self, fraction: float, *, seed: int, option: str) -> tuple[StreamedSplit, Split]:
+        """Hold out a fraction of every class, chosen by a hash of the shard's name and the row.
+
+        Of each class as many are held out as :func:`longtail.data.splits.carve` does, at most :data:`MOST_HELD_OUT`
+        together. They are copied into the cache of this machine.
+
+        Args:
+            fraction: The share to hold out, in (0, 1).
+            seed: Seed of the hash.
+            option: Name of the fraction in errors.
+
+        Returns:
+            The rest of the stream, and the images held out.
+
+        Raises:
+            LongtailError: No image can be held out.
+        """
+        counts = np.array(self.shards.counts)
+        share = min(fraction, MOST_HELD_OUT / max(counts.sum(), 1))
+        wanted = np.minimum(np.floor(counts * share + 0.5), np.maximum(counts - 1, 0)).astype(int)
+        if not wanted.any():
+            raise LongtailError(
+                f"no image of {self.source!r} can be held out at {option} {fraction:g} without emptying a class: use "
+                f"{option} 0, which holds none out, or a larger one."
+            )
+        held, taken = self._lowest_hashes(wanted, seed)
+        left_out = {
+            shard: self.reader.left_out.get(shard, frozenset()) | held.get(shard, frozenset()) for shard in held
+        }
+        remaining = replace(
+            self.shards,
+            counts=tuple((counts - wanted).tolist()),
+            shards=tuple(
+                replace(shard, images=shard.images - taken[number]) for number, shard in enumerate(self.shards.shards)
+            ),
+        )
+        reader = replace(self.reader, left_out={**self.reader.left_out, **left_out})
+        images = (
+            image for shard, rows in sorted(held.items()) for image in self.reader.images(shard) if image.row in rows
+        )
+        words = [
+            self.folder.url,
+            dict(self.folder.sizes),
+            sorted((shard, sorted(rows)) for shard, rows in held.items()),
+        ]
+        return StreamedSplit(self.source, self.folder, remaining, reader), _kept(words, self.source, images)
+
+    def _lowest_hashes(self, wanted: IntArray, seed: int) -> tuple[dict[int, frozenset[int]], Counter[int]]:
+        """Return the rows of each shard whose hash is among the lowest of their class, and their number."""
+        number_of = {name: number for number, name in enumerate(self.reader.classes)}
+        lowest: dict[int, list[tuple[int, int, int]]] = defaultdict(list)  # by class, the largest hash first
+        for shard, file in enumerate(self.shards.shards):
+            left_out = self.reader.left_out.get(shard, frozenset())
+            for row, name in enumerate(self.reader.labels(shard)):
+                label = number_of[name]
+                if row in left_out or not wanted[label]:
+                    continue
+                digest = hashlib.blake2b(f"{seed} {file.file} {row}".encode(), digest_size=8).digest()
+                entry = (-int.from_bytes(digest, "big"), shard, row)
+                heap = lowest[label]
+                if len(heap) < wanted[label]:
+                    heapq.heappush(heap, entry)
+                else:
+                    heapq.heappushpop(heap, entry)
+        rows: dict[int, set[int]] = defaultdict(set)
+        for _, shard, row in (entry for heap in lowest.values() for entry in heap):
+            rows[shard].add(row)
+        held = {shard: frozenset(numbers) for shard, numbers in rows.items()}
+        return held, Counter({shard: len(numbers) for shard, numbers in held.items()})
+
+
+def load_stream(spec: str, columns: Columns) -> ImageData:
+    """Read the index of shards, or count their images once and write it; no training image is read.
+
+    Files are training images unless their name says otherwise: ``test-*``, ``validation-*`` and their usual spellings.
+    Images of those splits are copied into the cache of this machine.
+
+    Args:
+        spec: A folder, a file or a pattern with ``*``, as a path or as a URL that fsspec knows.
+        columns: The columns the user named.
+
+    Raises:
+        LongtailError: The shards cannot be found or read, or none is for training.
+    """
+    if columns.split is not None:
+        raise UsageError(
+            f"{STREAM}: tells splits by the names of files, such as test-*: leave split_column out.",
+            options={"split_column": "--split-column"},
+        )
+    source = f"{STREAM}:{spec}"
+    local = spec if "://" in spec else str(Path(spec).expanduser().absolute())
+    folder = list_shards(local)
+    first = open_stream(folder.kind, folder.urls([next(iter(folder.sizes))]))
+    names = list(first.features or {})
+    image, label = (columns.find(role, names, source) for role in ("image", "label"))
+
+    def reader(files: Sequence[str], classes: Sequence[str]) -> ShardReader:
+        return ShardReader(folder.urls(files), folder.kind, image, label, classes)
+
+    index = _stored_index(folder, label) or _count(folder, label, reader)
+    splits: dict[str, Split] = {}
+    for name, part in index.splits.items():
+        files = [shard.file for shard in part.shards]
+        if name == "train":
+            splits[name] = StreamedSplit(source, folder, part, reader(files, index.classes))
+            continue
+        read = reader(files, index.classes)
+        images = (image for number in range(len(files)) for image in read.images(number))
+        words = [folder.url, {file: folder.sizes[file] for file in files}, image, label, list(index.classes)]
+        splits[name] = _kept(words, source, images)
+    if "train" not in splits:
+        raise LongtailError(f"{source!r} has no shard of training images: rename one train-*, or widen the pattern.")
+    findings = [*untrained(index.classes, splits), *_unread_files(folder, index), *_slow_draws(index.splits["train"])]
+    return ImageData(source, index.classes, splits, tuple(findings))
+
+
+def _unread_files(folder: ShardFolder, index: ShardIndex) -> list[Finding]:
+    used = {shard.file for split in index.splits.values() for shard in split.shards}
+    unused = sorted(set(folder.sizes) - used)
+    if not unused:
+        return []
+    message = f"files whose names mean no split are left out ({', '.join(unused[:5])})"
+    return [Finding("warning", message, "rename them to use them", "table-without-split")]
+
+
+def _slow_draws(split: ShardedSplit) -> list[Finding]:
+    """Return a note where balanced draws read many images for one that they use."""
+    counts, bands = np.array(split.counts), np.array(split.bands)
+    wanted = class_probabilities(split.counts, "class-balanced").numpy()
+    reads = Chances.of(wanted, counts, bands).reads(counts, bands)
+    if reads < _READ_TOO_MUCH:
+        return []
+    message = f"the shards mix rare and frequent classes: class-balanced draws read {reads:.0f} images for one they use"
+    remedy = "prepare SOURCE --shards DIR writes shards by frequency"
+    return [Finding("note", f"{message} ({remedy})", remedy, "shards-without-bands")]
+
+
+def _stored_index(folder: ShardFolder, label: str) -> ShardIndex | None:
+    """Return the index next to the shards, or the one in the cache, if it is of these shards."""
+    from fsspec.core import url_to_fs
+
+    where = f"{folder.url}/{INDEX_FILE}"
+    system, path = url_to_fs(where)
+    found: list[tuple[bytes, str]] = []
+    with suppress(FileNotFoundError):
+        found.append((system.cat_file(path), where))
+    kept = _cached_index(folder, label)
+    if kept.is_file():
+        found.append((kept.read_bytes(), str(kept)))
+    for data, name in found:
+        index = read_index(data, name)
+        sizes = {shard.file: shard.bytes for split in index.splits.values() for shard in split.shards}
+        if sizes.items() <= folder.sizes.items() and not _divide(set(folder.sizes) - set(sizes)):
+            return index
+    return None
+
+
+def _cached_index(folder: ShardFolder, label: str) -> Path:
+    text = json.dumps([folder.url, dict(folder.sizes), label])
+    return cache_root() / f"{hashlib.sha256(text.encode()).hexdigest()}.index"
+
+
+def _divide(files: Any) -> dict[str, list[str]]:
+    """Divide files into splits by their names; without a name of a split they are for training."""
+    parts: dict[str, list[str]] = defaultdict(list)
+    unnamed: list[str] = []
+    for file in sorted(files):
+        split = split_name(PurePosixPath(file).stem.partition("-")[0].partition(".")[0])
+        (unnamed if split is None else parts[split]).append(file)
+    if unnamed and "train" not in parts:
+        parts["train"] = unnamed
+    return dict(parts)
+
+
+def _count(folder: ShardFolder, label: str, reader: Any) -> ShardIndex:
+    """Count the images of every class and shard once, and write the index next to the shards, else to the cache."""
+    parts = _divide(folder.sizes)
+    tallies: dict[str, list[Counter[str]]] = {}
+    stated: dict[str, None] = {}
+    for name, files in parts.items():
+        read = reader(files, ())
+        stated |= dict.fromkeys(read.stated_classes)
+        tallies[name] = [Counter(read.labels(number)) for number in range(len(files))]
+    others = {name for tally in tallies.values() for counts in tally for name in counts} - stated.keys()
+    classes = (*stated, *order_classes(others))
+    splits = {}
+    for name, files in parts.items():
+        total = sum(tallies[name], Counter[str]())
+        shards = tuple(
+            Shard(file, counts.total(), folder.sizes[file]) for file, counts in zip(files, tallies[name], strict=True)
+        )
+        splits[name] = ShardedSplit(tuple(total[each] for each in classes), (0,) * len(classes), shards)
+    index = ShardIndex(INDEX_FORMAT, classes, splits)
+    _write(folder, label, write_index(index))
+    return index
+
+
+def _write(folder: ShardFolder, label: str, data: bytes) -> None:
+    """Write an index next to its shards, unless there is another one or the place cannot be written: then the cache."""
+    from fsspec.core import url_to_fs
+
+    where = f"{folder.url}/{INDEX_FILE}"
+    system, path = url_to_fs(where)
+    try:
+        if not system.exists(path):
+            system.pipe_file(path, data)
+            return
+    except Exception:  # noqa: S110 - each store has errors of its own
+        pass
+    with suppress(OSError, LongtailError):  # without an index the next command counts again
+        write_atomically(_cached_index(folder, label), data)
+
+
+def _kept(words: Sequence[object], source: str, images: Iterator[StreamedImage]) -> Split:
+    """Copy images into the cache as an Arrow file that is mapped, or into memory where there is no cache."""
+    digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()
+    name = f"{digest}{TABLE}"
+    rows = keep_folder(name, 0, partial(_read_or_fill, images), lambda rows: Contents("table", source, "", len(rows)))
+    return Split(rows)
+
+
+def _read_or_fill(images: Iterator[StreamedImage], folder: Path | None) -> datasets.Dataset:
+    import datasets
+
+    if folder is None:
+        return _in_memory(images).rows
+    file = folder / "images.arrow"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / "images.unfinished"
+        schema = _features().arrow_schema
+        with unfinished.open("wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            while batch := list(islice(images, 64)):
+                writer.write_table(_table(batch, schema))
+        unfinished.rename(file)
+    return datasets.Dataset.from_file(str(file)).cast_column("image", datasets.Image(decode=False))
+
+
+def _in_memory(images: Iterator[StreamedImage]) -> Split:
+    import datasets
+
+    table = _table(list(images), _features().arrow_schema)
+    rows = datasets.Dataset(datasets.table.InMemoryTable(table))
+    return Split(rows.cast_column("image", datasets.Image(decode=False)))
+
+
+def _features() -> datasets.Features:
+    import datasets
+
+    return datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+
+
+def _table(images: Sequence[StreamedImage], schema: pa.Schema) -> pa.Table:
+    stored = [{"bytes": image.data, "path": image.name} for image in images]
+    labels = [image.label for image in images]
+    return pa.table([pa.array(stored, schema.field("image").type), pa.array(labels, pa.int64())], schema=schema)

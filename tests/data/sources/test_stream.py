@@ -1,0 +1,197 @@
+"""Streams as a source: counted once, from Parquet or tar, local or remote; what is held out; what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+import fsspec
+import numpy as np
+import pytest
+from parquet_images import write
+from streams import COUNTS, tar, write_stream
+
+from longtail.data.dataset import Split
+from longtail.data.shard_index import INDEX_FILE, INDEX_FORMAT
+from longtail.data.shard_reader import ShardReader
+from longtail.data.sources.registry import absolute_source, load_source
+from longtail.data.sources.stream import StreamedSplit
+from longtail.data.splits import assign_folds
+from longtail.data.subsets import cut_long_tailed
+from longtail.errors import LongtailError
+
+pytestmark = pytest.mark.usefixtures("hf_cache")
+
+
+def train_of(source: str) -> StreamedSplit:
+    split = load_source(source).splits["train"]
+    assert isinstance(split, StreamedSplit)
+    return split
+
+
+@pytest.fixture
+def store() -> Iterator[str]:
+    """A folder of fsspec's memory file system."""
+    system = fsspec.filesystem("memory")
+    yield "memory://birds"
+    system.rm("/birds", recursive=True)
+
+
+def test_prepared_shards_are_not_read_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = write_stream(tmp_path / "shards")
+    monkeypatch.setattr(ShardReader, "labels", lambda *_: pytest.fail("the images were counted"))
+    data = load_source(f"stream:{shards}")
+    assert data.counts().counts == COUNTS
+    assert sorted(data.splits["test"].labels.tolist()) == sorted([*range(len(COUNTS))] * 4)
+    assert len(train_of(f"stream:{shards}").shards.shards) == 5 * 4
+    assert not data.findings
+
+
+@pytest.mark.parametrize(
+    "labels", [["cat", "lynx ", "lynx", "cat", "cat", "cat"], [3, 1, 1, 3, 3, 3]], ids=["names", "numbers"]
+)
+def test_shards_without_an_index_are_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: list[object]
+) -> None:
+    write(tmp_path / "a.parquet", labels[:3])
+    write(tmp_path / "b.parquet", labels[3:])
+    first = load_source(f"stream:{tmp_path}")
+    assert first.counts().counts == ((4, 2) if labels[0] == "cat" else (2, 4))
+    assert json.loads((tmp_path / INDEX_FILE).read_text())["format"] == INDEX_FORMAT
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardReader, "labels", lambda *_: pytest.fail("the images were counted again"))
+        again = load_source(f"stream:{tmp_path}/*.parquet")
+        assert again.classes == first.classes
+        assert again.splits["train"].fingerprint() == first.splits["train"].fingerprint()
+    write(tmp_path / "c.parquet", labels[3:])
+    assert len(load_source(f"stream:{tmp_path}").splits["train"]) == 9
+
+
+def test_the_index_of_a_place_that_cannot_be_written_is_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.parquet", ["cat", "lynx", "lynx"])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fsspec.implementations.local.LocalFileSystem.pipe_file", refuse)
+        assert load_source(f"stream:{tmp_path}").counts().counts == (1, 2)
+    assert not (tmp_path / INDEX_FILE).exists()
+    monkeypatch.setattr(ShardReader, "labels", lambda *_: pytest.fail("the images were counted again"))
+    assert load_source(f"stream:{tmp_path}").counts().counts == (1, 2)
+
+
+def test_a_remote_folder_of_archives(store: str) -> None:
+    system = fsspec.filesystem("memory")
+    system.pipe({"/birds/train-0.tar": tar(["wren", "owl", "owl"]), "/birds/train-1.tar": tar(["owl"], first=3)})
+    system.pipe("/birds/test-0.tar", tar([{"label": "wren"}, {"label": "owl"}], first=4))
+    with pytest.raises(LongtailError, match="label"):
+        load_source(f"stream:{store}/test-*.tar")  # within the JSON of a sample
+    system.pipe("/birds/test-0.tar", tar(["wren", "owl"], first=4))
+    data = load_source(f"stream:{store}/*.tar", label_column="txt")
+    assert data.classes == ("owl", "wren")
+    assert data.counts().counts == (3, 1)
+    assert system.exists(f"/birds/{INDEX_FILE}")
+    images = list(data.splits["train"].reader.images(0, first=1))  # type: ignore[attr-defined]
+    assert [(image.row, image.label) for image in images] == [(1, 0), (2, 0)]
+    assert data.splits["test"].labels.tolist() == [1, 0]
+    assert data.splits["test"].image(1).getpixel((0, 0)) == (5, 0, 250)
+
+
+def test_files_tell_their_split_by_name(tmp_path: Path) -> None:
+    for name in ("train-0", "val-0", "holdout"):
+        write(tmp_path / f"{name}.parquet", ["cat", "lynx"])
+    data = load_source(f"stream:{tmp_path}")
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 2, "validation": 2}
+    assert any("holdout" in str(finding) for finding in data.findings)
+
+
+def test_a_part_is_held_out_of_every_class_by_hash(tmp_path: Path) -> None:
+    train = train_of(f"stream:{write_stream(tmp_path / 'shards', test=False)}")
+    rest, held = train.hold_out(0.25, seed=0, option="--data.test_fraction")
+    assert np.bincount(held.labels).tolist() == [16, 10, 6, 3, 1]
+    assert rest.shards.counts == (48, 30, 19, 9, 4)
+    assert len(rest) == sum(shard.images for shard in rest.shards.shards) == 110
+    streamed = [image for number in range(len(rest.shards.shards)) for image in rest.reader.images(number)]
+    assert len(streamed) == 110
+    assert not {image.name for image in streamed} & set(held.places())
+    again, same = train.hold_out(0.25, seed=0, option="--data.test_fraction")
+    assert same.fingerprint() == held.fingerprint()
+    assert again.fingerprint() == rest.fingerprint()
+    rest_of_rest, more = rest.hold_out(0.1, seed=0, option="--data.validation_fraction")
+    assert not set(more.places()) & set(held.places())
+    assert len(rest_of_rest) + len(more) == 110
+    assert train.hold_out(0.25, seed=1, option="--data.test_fraction")[1].fingerprint() != held.fingerprint()
+
+
+def test_no_more_is_held_out_than_fits_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = train_of(f"stream:{write_stream(tmp_path / 'shards', test=False)}")
+    monkeypatch.setattr("longtail.data.sources.stream.MOST_HELD_OUT", 20)
+    assert 15 <= len(train.hold_out(0.5, seed=0, option="--data.test_fraction")[1]) <= 25
+    with pytest.raises(LongtailError, match="test_fraction"):
+        train.hold_out(0.001, seed=0, option="--data.test_fraction")
+
+
+def test_what_needs_a_list_of_the_images_is_refused(tmp_path: Path) -> None:
+    train: Split = train_of(f"stream:{write_stream(tmp_path / 'shards')}")
+    for work in (
+        lambda: train.labels, lambda: train.select([0]), lambda: train.column("label"), train.files, train.places,
+        lambda: assign_folds(train, 2), lambda: cut_long_tailed(train, 5, 10), lambda: train.image(0),
+        lambda: train.require("camera"),
+    ):  # fmt: skip
+        with pytest.raises(LongtailError, match="streamed"):
+            work()
+
+
+def test_a_sample_is_of_several_shards(tmp_path: Path) -> None:
+    train = train_of(f"stream:{write_stream(tmp_path / 'shards')}")
+    sample = train.sample(32)
+    assert 24 <= len(sample) <= 32
+    assert {0, 1, 2} <= set(sample.labels.tolist())
+    assert sample.image(0).size == (8, 8)
+
+
+@pytest.mark.parametrize(("files", "word"), [((), "matches no"), (("a.tar", "b.parquet"), "tar files")])
+def test_a_folder_without_shards_of_one_kind_is_refused(tmp_path: Path, files: tuple[str, ...], word: str) -> None:
+    for file in files:
+        (tmp_path / file).touch()
+    with pytest.raises(LongtailError, match=word):
+        load_source(f"stream:{tmp_path}")
+
+
+@pytest.mark.parametrize("source", ["stream:/absent/*.tar", "stream:nowhere://bucket/*.tar", "stream:"])
+def test_a_place_that_is_not_there(source: str) -> None:
+    with pytest.raises(LongtailError):
+        load_source(source)
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    shards = write_stream(tmp_path / "shards")
+    file = sorted(shards.glob("train-b0-*"))[1]
+    file.write_bytes(b"\0" * file.stat().st_size)
+    train = train_of(f"stream:{shards}")
+    with pytest.raises(LongtailError, match=file.name):
+        list(train.reader.images(1))
+
+
+def test_an_image_without_a_label_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", ["cat", None, "lynx"])
+    with pytest.raises(LongtailError, match="row 1"):
+        load_source(f"stream:{tmp_path}")
+
+
+def test_classes_keep_the_order_that_shards_state(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", [1, 0, 0], datasets.ClassLabel(names=["lynx", "cat", "ape"]))
+    data = load_source(f"stream:{tmp_path}")
+    assert data.classes == ("lynx", "cat", "ape")
+    assert data.counts().counts == (2, 1, 0)
+
+
+def test_a_pattern_is_made_absolute_and_a_url_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_source("stream:shards/*.tar") == f"stream:{tmp_path}/shards/*.tar"
+    assert absolute_source("stream:s3://bucket/*.tar") == "stream:s3://bucket/*.tar"
