@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import resource
 import subprocess
@@ -26,8 +27,6 @@ from typing import Any
 
 import numpy as np
 from portfolio import add_rows
-
-from longtail.files import read_json
 
 KEYS = ("set", "options", "version", "seed")
 GROUPS = ("many", "medium", "few")
@@ -74,7 +73,7 @@ def run(checkout: Path, source: str, options: list[str], cache: Path) -> dict[st
         before, begun = _processor_seconds(), time.perf_counter()
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
         took, processor = time.perf_counter() - begun, _processor_seconds() - before
-        test = read_json(out / "metrics.json")["test"]
+        test = json.loads((out / "metrics.json").read_text())["test"]
     figures = {"accuracy": test["accuracy"], "balanced_accuracy": test["balanced_accuracy"]}
     figures |= {group: test.get(group) for group in GROUPS}
     rounded = {key: "" if value is None else round(value, 4) for key, value in figures.items()}
@@ -107,11 +106,12 @@ def summary(file: Path) -> Iterator[str]:
 def _flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="NAME=SOURCE", help="images, and what the rows call them")
-    parser.add_argument("options", nargs="*", help="options of longtail train, after --")
     parser.add_argument("--before", type=Path, help="checkout of an older version")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--csv", type=Path, default=Path("docs/results/whole-commands.csv"))
-    return parser.parse_args()
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    return parser.parse_args(words[:end], argparse.Namespace(options=words[end + 1 :]))
 
 
 if __name__ == "__main__":
