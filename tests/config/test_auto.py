@@ -57,6 +57,13 @@ def test_the_table(facts: Facts, model: str, mode: str, recipe: str, size: int) 
     ]
 
 
+@pytest.mark.parametrize(("given", "size"), [(None, 224), (126, 126)])
+def test_a_transformer_for_very_large_images_is_shown_usual_ones(given: int | None, size: int) -> None:
+    values, choices = choose(PHOTOS, model="timm:vit_small_patch14_dinov2.lvd142m", image_size=given)
+    assert values["data"]["image_size"] == size
+    assert choices[1].by == ("user" if given else "auto")
+
+
 @pytest.mark.parametrize(("images", "epochs", "batch"), [(100, 100, 64), (2700, 71, 64), (500_000, 10, 256)])
 def test_the_length_of_linear_training_follows_the_images(images: int, epochs: int, batch: int) -> None:
     values, _ = choose(replace(PHOTOS, images=images), recipe="images/gcl")

@@ -115,6 +115,8 @@ def choose(
         >>> choices[2].reason
         'without a GPU the backbone stays as it is and the classifier trains on its stored features'
     """
+    from longtail.models.candidate_networks import usual_size
+
     name, why_name = (model, "") if model else _network(facts, mode)
     how, why_how = (mode, "") if mode else _mode(facts, name)
     method, why_method = (recipe, "") if recipe else _recipe(facts, how if leaves_loss_open else "")
@@ -126,10 +128,11 @@ def choose(
         epochs = min(max(round(STEPS * batch / max(facts.images, 1)), 10), 100)
     if epochs is None and how == "scratch" and not facts.gpu:
         epochs = min(max(round(FROM_NOTHING / max(facts.images, 1)), 5), 100)
-    config = base_config(method, epochs=epochs, mode=how, model=name, image_size=image_size)
+    usual = usual_size(name)
+    config = base_config(method, epochs=epochs, mode=how, model=name, image_size=image_size or usual)
     for stage in ("stage1", "stage2"):
         config[stage]["batch_size"] = batch
-    fits = "what the network was trained on"
+    fits = "what its features are evaluated at" if usual else "what the network was trained on"
     if not name.startswith("timm:"):
         side, fits = (32, "") if facts.side <= TINY else (LIGHT_SIDE, "twice ")
         fits += "that of the CIFAR networks"

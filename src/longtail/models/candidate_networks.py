@@ -12,6 +12,8 @@ from longtail.models.timm import TIMM_PREFIX, has_weights
 UNASKED_MEGABYTES: Final = 20
 """What is fetched without a question, for each network."""
 
+_USUAL, _LARGE = 224, 384  # pixels
+
 
 @dataclass(frozen=True)
 class CandidateNetwork:
@@ -134,6 +136,24 @@ def find_candidate(name: str) -> CandidateNetwork | None:
         14
     """
     return next((network for network in CANDIDATE_NETWORKS if network.name == name), None)
+
+
+def usual_size(name: str) -> int | None:
+    """Return the image size in pixels of a network whose weights are made for more than pays; None for all others.
+
+    DINOv2 was trained at 518 pixels in its last steps, and its frozen features are evaluated at 224 [1]; 518 cost eight
+    times as much.
+
+    References:
+        [1] Oquab et al., DINOv2: Learning robust visual features without supervision, 2023, section 7.
+
+    Example:
+        >>> usual_size("timm:vit_small_patch14_dinov2.lvd142m"), usual_size("timm:resnet18")
+        (224, None)
+    """
+    candidate = find_candidate(name)
+    is_large = candidate is not None and candidate.is_transformer and candidate.native_size > _LARGE
+    return accepted_size(name, _USUAL) if is_large else None
 
 
 def accepted_size(name: str, size: int) -> int:
