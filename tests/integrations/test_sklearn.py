@@ -130,6 +130,20 @@ def test_auto_keeps_what_the_user_gave(head: str) -> None:
     assert {each.head for each in fitted.portfolio_.candidates} == {head}
 
 
+def test_rows_of_a_group_stay_together_where_a_choice_is_made() -> None:
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 10)
+    rows, videos = np.repeat(random.normal(size=(30, 64)), 4, axis=0), np.repeat(np.arange(30), 4)
+    apart = LongTailClassifier(epochs=20, random_state=0).fit(rows, labels.repeat(4)).portfolio_
+    together = LongTailClassifier(epochs=20, random_state=0).fit(rows, labels.repeat(4), groups=videos).portfolio_
+    assert apart is not None
+    assert together is not None
+    assert apart.choice.balanced_accuracy > 0.95  # each row has been seen: a copy of it is trained on
+    assert together.choice.balanced_accuracy < 0.6  # features that say nothing
+    with pytest.raises(ValueError, match="inconsistent"):
+        LongTailClassifier(epochs=2).fit(rows, labels.repeat(4), groups=videos[1:])
+
+
 @pytest.mark.parametrize("given", [{"lr": 0.02}, {"retrain_epochs": 2}, {"weight_decay": 0.1}, {"mixup": 0.2}], ids=str)
 def test_what_a_choice_would_override_leaves_nothing_to_choose(given: dict[str, float]) -> None:
     fitted = LongTailClassifier(epochs=2, random_state=0, device="cpu", **given).fit(FEATURES, LABELS)

@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
 from longtail.config.build import check_value
@@ -37,7 +37,7 @@ from longtail.config.schema import (
     WholeNumber,
 )
 from longtail.console import Reporter
-from longtail.counts import ClassCounts, FloatArray
+from longtail.counts import ClassCounts, FloatArray, IntArray
 from longtail.data.dataset import Split
 from longtail.data.loading.loaders import SinglePassLoader
 from longtail.data.loading.workers import Decoder, stack_images
@@ -201,14 +201,25 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.engine = engine
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803  (scikit-learn's name)
-        """Train on rows ``X`` (features or images, see the class) and their labels ``y`` (N,), of any kind."""
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:  # noqa: N803  (scikit-learn's name)
+        """Train on rows ``X`` (features or images, see the class) and their labels ``y`` (N,), of any kind.
+
+        Args:
+            X: Features (N, D), or N images.
+            y: Labels, shape (N,).
+            groups: Names or numbers of what the rows are of, such as a video or a patient, shape (N,): in the
+                cross-validation of ``auto``, rows of one group stay together.
+        """
         self._check_options()
         rows, labels = self._check_training(X, y)
+        units = None
+        if groups is not None:
+            check_consistent_length(labels, groups)
+            units = np.unique(column_or_1d(groups), return_inverse=True)[1]
         seed = int(check_random_state(self.random_state).randint(_LAST_SEED))
         device = named_device(self.device)
         with seeded(device, seed):  # weights, dropout and the noise of losses
-            self._train(rows, labels, device, seed)
+            self._train(rows, labels, units, device, seed)
         return self
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
@@ -355,7 +366,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             self._shares(self.prior)  # an invalid prior is refused before training
         return rows, torch.from_numpy(labels.astype(np.int64))
 
-    def _train(self, rows: Any, labels: Tensor, device: torch.device, seed: int) -> None:
+    def _train(self, rows: Any, labels: Tensor, units: IntArray | None, device: torch.device, seed: int) -> None:
         counts, chooses = self.class_counts_, self._leaves_open()
         network = partial(
             sklearn_model.build_network,
@@ -369,11 +380,11 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         )
         self.portfolio_ = None
         features = None
-        if chooses and can_choose(labels.numpy(), counts, seed=seed):
+        if chooses and can_choose(labels.numpy(), counts, units, seed):
             self.model_, self.preprocessing_ = network("linear")
             self._move(device)
             features = self._features(rows)
-            self.portfolio_ = self._choose(features, labels, seed)
+            self.portfolio_ = self._choose(features, labels, units, seed)
         steps = self._steps()
         first = build_loss(steps[0].loss.name, counts, steps[0].loss.options)
         head = first.head if self.head == "auto" else self.head
@@ -402,7 +413,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         given = self.loss_options or self.retrain_epochs or self.mixup or self.lr is not None
         return self.loss == AUTO_LOSS and not (self.train_backbone or given or self.weight_decay is not None)
 
-    def _choose(self, features: Tensor, labels: Tensor, seed: int) -> Portfolio:
+    def _choose(self, features: Tensor, labels: Tensor, units: IntArray | None, seed: int) -> Portfolio:
         """Choose a classifier on the features of the training rows."""
         return choose_classifier(
             features.cpu(),
@@ -413,6 +424,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             batch_size=None if self.batch_size is None else int(self.batch_size),
             head=self.head,
             metric=self.metric,
+            units=units,
             seed=seed,
         )
 
