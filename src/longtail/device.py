@@ -179,14 +179,15 @@ def accelerator_name(device: torch.device) -> str:
 
 
 def can_fuse(parameters: Iterable[Tensor]) -> bool:
-    """Whether PyTorch has fused optimizers for the devices of these parameters.
+    """Whether PyTorch has fused optimizers for the devices of these parameters; it has none for shares of them.
 
     Example:
         >>> import torch
         >>> can_fuse([torch.zeros(1)])
         True
     """
-    return all(parameter.device.type in {"cpu", "cuda", "mps", "xpu"} for parameter in parameters)
+    devices = {"cpu", "cuda", "mps", "xpu"}
+    return all(each.device.type in devices and not hasattr(each, "full_tensor") for each in parameters)
 
 
 @contextmanager

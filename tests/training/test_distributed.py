@@ -120,10 +120,9 @@ def test_processes_that_read_other_images_end_with_one_sentence_each(
     assert not (folder / f"run-{source}").exists()
 
 
-def test_a_stopped_process_ends_the_others_after_the_timeout(launch_two: Callable[..., None], tmp_path: Path) -> None:
-    launch_two(WORKER.with_name("stopped_process_worker.py"), str(tmp_path))
+def test_a_stopped_process_ends_the_others_after_the_timeout(pair: tuple[Path, Path]) -> None:
     for rank in (0, 1):
-        status, complaint = json.loads((tmp_path / f"{rank}.json").read_text())
+        status, complaint = json.loads((pair[1].with_name("waiting") / f"{rank}.json").read_text())
         assert status == 1
         assert complaint.count("longtail: ") == 1
         assert "--training.timeout" in complaint

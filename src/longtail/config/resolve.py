@@ -17,7 +17,6 @@ from longtail.config.schema import (
     Nested,
     RunConfig,
     StageConfig,
-    TrainingConfig,
     flatten,
     merge,
     nested,
@@ -278,7 +277,7 @@ def check_config(config: RunConfig) -> None:
             "--training.accumulation cannot be used with CUDA graphs, which write every part's gradient to the same "
             "place: set --training.compile_mode default."
         )
-    _check_processes(training)
+    _check_processes(config)
     with as_usage():
         check_network(model.name)
         check_image_size(model.name, data.image_size)
@@ -303,16 +302,32 @@ def check_config(config: RunConfig) -> None:
         head = _check_stage(section_name(number), stage, head, config.model)
 
 
-def _check_processes(training: TrainingConfig) -> None:
+def _check_processes(config: RunConfig) -> None:
     """Check the options for several processes."""
+    training, stages = config.training, config.stages
     seconds_of(training.timeout, "--training.timeout")
-    for name in ("sync_batch_norm", "exact"):
+    for name in ("sync_batch_norm", "exact", "shard"):
         if getattr(training, name) and training.compile:
             raise UsageError(f"--training.{name} does not go together with --training.compile: leave one of them out.")
     if training.exact and training.accumulation > 1:
         raise UsageError(
             "--training.exact counts the batch of all processes as one, and --training.accumulation divides it: leave "
             "one of them out."
+        )
+    if not training.shard:
+        return
+    hindrances = {
+        "--training.ema_decay": training.ema_decay,
+        "--training.precision fp16": training.precision == "fp16",
+        **{f"--{section_name(number)}.ema_decay": stage.ema_decay for number, stage in stages.items()},
+        **{f"--{section_name(number)}.cached_views": stage.cached_views for number, stage in stages.items()},
+        "--stage1.loss.name feature-noise": any(stage.loss.name == "feature-noise" for stage in stages.values()),
+    }
+    hindrance = next((option for option, value in hindrances.items() if value), None)
+    if hindrance is not None:
+        raise UsageError(
+            f"--training.shard divides a network that is trained through its images, and {hindrance} needs it whole: "
+            "leave one of them out."
         )
 
 

@@ -35,7 +35,7 @@ Mode = Literal["", "linear", "finetune", "lora", "scratch"]
 
 _EXECUTION = (
     "out workers resident_gigabytes cache checkpoint_steps device engine compile compile_mode channels_last "
-    "validate_every evaluation_batch timeout tracker tracker_project record_dynamics reasons keep_checkpoints"
+    "validate_every evaluation_batch shard timeout tracker tracker_project record_dynamics reasons keep_checkpoints"
 )
 EXECUTION = frozenset(_EXECUTION.split())
 """Options that say where, why and how fast a run went, not what it computed."""
@@ -352,6 +352,7 @@ class TrainingConfig(OptionGroup):
         sync_batch_norm: Normalize batches by the statistics of all processes together, not by those of each.
         exact: Draw mixing partners and noise, and average weighted labels, over the batch of all processes together, as
             one process does; slower, since each process then gets all of a batch that is mixed.
+        shard: Divide weights, gradients and the state of the optimizer among the processes while they train.
         timeout: Longest wait of one of several processes for the others, such as 10m or 90s: then it ends.
         tracker: Also log the epochs to this experiment tracker, where it is installed.
         tracker_project: Project (experiment) of that tracker.
@@ -376,6 +377,7 @@ class TrainingConfig(OptionGroup):
     time_limit: Positive | None = None
     sync_batch_norm: bool = False
     exact: bool = False
+    shard: bool = False
     timeout: str = "10m"
     tracker: Tracker = "none"
     tracker_project: str = "longtail"

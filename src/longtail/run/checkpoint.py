@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -174,10 +175,27 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put tensors from :func:`optimizer_tensors` back, each in the memory layout of its parameter.
+def laid_out_like(values: Tensor, parameter: Tensor) -> Tensor:
+    """Return values of the shape of a parameter in its memory layout, and on its device; others as they are.
 
     A file keeps no layout, and a fused optimizer walks parameter and state side by side without looking at theirs.
+    """
+    if values.shape != parameter.shape:
+        return values
+    return torch.empty_like(parameter, dtype=values.dtype).copy_(values)
+
+
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer,
+    tensors: dict[str, Tensor],
+    place: Callable[[Tensor, Tensor], Tensor] = laid_out_like,
+) -> None:
+    """Put tensors from :func:`optimizer_tensors` back.
+
+    Args:
+        optimizer: Of the same parameters.
+        tensors: By ``parameter index.name``.
+        place: Puts a tensor where the state of a parameter is.
 
     Raises:
         LongtailError: They are of another optimizer or model.
@@ -193,8 +211,7 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, 
                 f"the checkpoint does not fit the optimizer ({key[:60]!r} is {tuple(value.shape)}); resume with the "
                 "configuration it was made with."
             )
-        laid_out = torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
-        state.setdefault(int(index), {})[name] = laid_out
+        state.setdefault(int(index), {})[name] = place(value, like)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
@@ -263,13 +263,25 @@ class Engine(LocalEngine):
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
+    @property
+    def is_divided(self) -> bool:
+        """Whether each process keeps only its share of a network in training (``training.shard``)."""
+        return self.config.shard and self.world_size > 1
+
+    @property
+    def home(self) -> torch.device:
+        """Device of the whole network between its uses: in host memory where training is divided."""
+        return torch.device("cpu") if self.is_divided else self.device
+
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """Wrap a network (autocast, DDP, torch.compile) and its optimizer for training; the network is not changed."""
         if self.config.compile:
             # PyTorch keeps a few graphs of the same code, also of networks that are gone, and then compiles no more.
             torch.compiler.reset()
-        shell = _Shell(model, synced=self.config.sync_batch_norm and self.world_size > 1)
-        wrapped, prepared = self.accelerator.prepare(shell, optimizer)
+        contexts = [SyncedBatchNorm] if self.config.sync_batch_norm and self.world_size > 1 else []
+        if self.is_divided:  # the shares exchange their gradients themselves
+            return _Shell(model, [self.accelerator.autocast, *contexts]), optimizer
+        wrapped, prepared = self.accelerator.prepare(_Shell(model, contexts), optimizer)
         # accelerate's optimizer looks for installed packages at every step, a quarter of a millisecond. Only float16
         # needs it, to skip the steps whose scaled gradient overflows.
         stepping = prepared if self.config.precision == "fp16" else optimizer
@@ -333,13 +345,17 @@ class _Shell(nn.Module):
     time, even if autocast was removed since: a network trained in two stages would compute in bf16 in the first only.
     """
 
-    def __init__(self, network: nn.Module, *, synced: bool) -> None:
+    def __init__(self, network: nn.Module, contexts: Sequence[Callable[[], AbstractContextManager[Any]]]) -> None:
         super().__init__()
-        self.network, self.synced = network, synced
+        self.network, self.contexts = network, contexts
 
     def forward(self, inputs: Tensor, *, return_features: bool) -> Any:
-        """Call the network."""
-        with SyncedBatchNorm() if self.synced else nullcontext():
+        """Call the network, each time in new contexts."""
+        if not self.contexts:  # torch.compile cannot see through the stack
+            return self.network(inputs, return_features=return_features)
+        with ExitStack() as stack:
+            for context in self.contexts:
+                stack.enter_context(context())
             return self.network(inputs, return_features=return_features)
 
 

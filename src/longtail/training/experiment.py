@@ -51,6 +51,7 @@ from longtail.training.prepared_data import (
 )
 from longtail.training.presentation import Contest, choose_presentation
 from longtail.training.setup import set_up
+from longtail.training.sharding import collect, share_of, undivided
 from longtail.training.split_evaluation import (
     Evaluation,
     collect_logits,
@@ -283,7 +284,7 @@ class Experiment(Callback):
             if number < index or (number == index and self.progress.state != "between stages"):
                 set_trainable(self.model, stage, self.config.model)
         checkpoint.load_weights(self.model, state.take("model"), f"the model {self.config.model.name!r}")
-        self.model.to(self.engine.device)
+        self.model.to(self.engine.home)
         epochs = self.stages[index].epochs if index in self.stages else 0
         self.reporter.say(f"resuming {self.progress.describe(epochs)}")
 
@@ -378,7 +379,7 @@ class Experiment(Callback):
             self.progress = Progress(index)
             torch.manual_seed(step_seed(training.seed, index, 1))  # what is drawn anew has a seed for each stage
             set_trainable(self.model, stage, self.config.model)
-        self.model.to(self.engine.device)
+        self.model.to(self.engine.home)
         decay = training.ema_decay if stage.ema_decay is None else stage.ema_decay
         if decay is not None:
             self.average = MovingAverage(self.model, decay)
@@ -413,7 +414,8 @@ class Experiment(Callback):
             scaler = self.engine.accelerator.scaler
             self.recorder = GradientRecorder(work.loss, self.engine.device, scaler=scaler, out=self.out)
         if state is not None:
-            checkpoint.load_optimizer_tensors(work.optimizer, state.take("optimizer"))
+            place = share_of if self.engine.is_divided else checkpoint.laid_out_like
+            checkpoint.load_optimizer_tensors(work.optimizer, state.take("optimizer"), place)
             if self.average is not None:
                 checkpoint.load_weights(self.average.network, state.take("average"), "the averaged model")
                 self.average.updates = int(state.values["updates"])
@@ -454,6 +456,7 @@ class Experiment(Callback):
 
     def finish_epoch(self, stage: StageRun, row: dict[str, Any]) -> None:
         """Add an epoch to the history, with the validation figures where they are due, and save a checkpoint."""
+        self._collect(stage)
         every, epoch, last = self.config.training.validate_every, row["epoch"], row["epoch"] == stage.epochs
         if "validation" in self.inputs and (last or (every and epoch % every == 0)):
             network = self.model if self.average is None else self.average.network
@@ -469,6 +472,11 @@ class Experiment(Callback):
         self.save_checkpoint(Progress(stage.index, epoch), stage)
         if not last and self._stop_at(AGREE_STEPS):
             raise Interrupted
+
+    def _collect(self, stage: StageRun) -> None:
+        """Bring the weights of a stage into the whole network; they are there already where training is not divided."""
+        if stage.model is not self.model:
+            collect(stage.model, self.model)
 
     def _stop_at(self, step: int) -> bool:
         """Whether to stop now: several processes have to stop at the same step."""
@@ -512,6 +520,7 @@ class Experiment(Callback):
         on_features = self.config.is_on_features_through(stage)
         inputs: Inputs[Any] = self.features.plain(name) if on_features else self.inputs[name]
         begun = time.perf_counter()
+        model.to(self.engine.device)
         self.engine.share_buffers(model)
         split = self.prepared.data.splits[name]
         result = evaluate(
@@ -524,6 +533,7 @@ class Experiment(Callback):
             scores=lambda logits: logits * self.record.scale,
             keep_predictions=keep_predictions,
         )
+        model.to(self.engine.home)
         result = with_group_intervals(result, split, self.config.data.group_column)
         self.seconds["evaluation"] += time.perf_counter() - begun
         return result
@@ -538,6 +548,10 @@ class Experiment(Callback):
             stage: The stage under way, if any.
         """
         begun = time.perf_counter()
+        optimizer: dict[str, Tensor] = {}
+        if stage is not None:
+            self._collect(stage)
+            optimizer = undivided(checkpoint.optimizer_tensors(stage.optimizer))
         if not torch.stack([weight.isfinite().all() for weight in self.model.parameters()]).all():
             raise LongtailError(
                 f"the weights are no longer finite numbers after epoch {progress.epoch}, step {progress.step} of stage "
@@ -565,8 +579,7 @@ class Experiment(Callback):
                 }
             )
             state.put("model", self.model.state_dict())
-            if stage is not None:
-                state.put("optimizer", checkpoint.optimizer_tensors(stage.optimizer))
+            state.put("optimizer", optimizer)
             if self.average is not None:
                 state.put("average", self.average.network.state_dict())
             for name, values in sums.items():

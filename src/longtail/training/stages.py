@@ -22,6 +22,7 @@ from longtail.models.model import LongTailModel
 from longtail.training.engine import Engine, LocalEngine
 from longtail.training.forward_pass import TrainingInputs
 from longtail.training.loop import Labeled, Mixer, StageRun
+from longtail.training.sharding import divide
 
 
 def make_loss(stage: StageConfig, counts: ClassCounts, model: LongTailModel) -> LongTailLoss:
@@ -168,7 +169,7 @@ def build_stage(
         engine: Device, precision, processes.
         stage: The stage's configuration; the model is frozen accordingly already.
         index: 1, 2 or 3.
-        model: The network, on the device.
+        model: The network, on the device; where training is divided, in host memory, and the stage has a copy.
         counts: Training images per class.
         inputs: Images or features of the training split.
         network: The part of the model that is called in each step, where that is not the whole model.
@@ -179,6 +180,8 @@ def build_stage(
     loss = make_loss(stage, counts, model).to(engine.device)
     if engine.is_exact:
         share_noise(loss, engine)
+    if engine.is_divided:
+        model = divide(model, engine.device)
     wrapped, optimizer = engine.prepare(network or model, make_optimizer(stage.optimizer, model))
     draw = partial(
         inputs.sampler,
