@@ -19,6 +19,7 @@ from longtail.config.schema import RunConfig
 from longtail.console import Interrupted, Reporter
 from longtail.errors import LongtailError
 from longtail.experiments.evaluate import evaluate_run
+from longtail.report.page import write_report
 from longtail.training.experiment import resume_run, start_run
 
 WORKER = Path(__file__).with_name("stream_worker.py")
@@ -83,7 +84,8 @@ def test_a_run_says_what_it_saw_of_each_class(
     run = straight(small_config(**options(shards, sampler="shuffle")))
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["draws"]["stage1"] == {"images": [*TOTAL], "draws": [2 * each for each in TOTAL], "seen": [*TOTAL]}
-    assert any("between 100% and 100%" in note for note in metrics["notes"])
+    write_report([run], run / "report.html")
+    assert "144 of 144 images, of each class between 100% and 100%" in (run / "report.html").read_text()
     assert evaluate_run(run)["accuracy"] == pytest.approx(metrics["test"]["accuracy"])
     assert (run / "predictions.parquet").is_file()
     assert not (run / "splits.csv").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import datasets
 
 Kind = Literal["parquet", "webdataset"]
+_TRIES = 4  # of a remote shard; object stores fail now and then
+_WAIT = 0.5  # seconds before the second try, doubled before each further one
 KINDS: Final[Mapping[str, Kind]] = {".parquet": "parquet", ".tar": "webdataset"}
 
 
@@ -107,6 +110,7 @@ class ShardReader:
         label: Column of the label.
         classes: Class names in the order of their indices; empty while they are not known.
         left_out: Rows to pass over, by shard.
+        sizes: Rows of each shard, where they are known: one that ends before is damaged.
     """
 
     urls: Sequence[str]
@@ -115,6 +119,7 @@ class ShardReader:
     label: str
     classes: Sequence[str] = ()
     left_out: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    sizes: Sequence[int] = ()
 
     def images(self, shard: int, first: int = 0) -> Iterator[StreamedImage]:
         """Yield the images of a shard in order.
@@ -144,12 +149,22 @@ class ShardReader:
             yield name_of(example[self.label]) or self._unlabeled(shard, row)
 
     def _examples(self, stream: datasets.IterableDataset, shard: int, first: int) -> Iterator[dict[str, Any]]:
-        alone = stream.shard(num_shards=len(self.urls), index=shard)
-        try:
-            yield from alone.skip(first) if first else alone
-        except Exception as error:  # of the store, of the format, or of `datasets`, which wraps some of them
-            reason = first_line(error.__cause__ or error)
-            raise LongtailError(f"{self.urls[shard]} cannot be read ({reason}): fetch or write it again.") from error
+        """Yield the rows of a shard; a remote one that fails is opened again at the row that was reached."""
+        alone, url, row = stream.shard(num_shards=len(self.urls), index=shard), self.urls[shard], first
+        tries = _TRIES if "://" in url else 1
+        for number in range(tries):
+            try:
+                for example in alone.skip(row) if row else alone:
+                    row += 1
+                    yield example
+                if self.sizes and row < self.sizes[shard]:  # a truncated archive ends without an error
+                    raise EOFError(f"it ends after {row:,} of {self.sizes[shard]:,} images")
+                return
+            except Exception as error:  # of the store, of the format, or of `datasets`, which wraps some of them
+                if number == tries - 1:
+                    reason = first_line(error.__cause__ or error)
+                    raise LongtailError(f"{url} cannot be read ({reason}): fetch or write it again.") from error
+            time.sleep(_WAIT * 2**number)
 
     def _index(self, value: object, shard: int, row: int) -> int:
         name = self._name_of(value)

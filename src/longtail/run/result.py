@@ -139,6 +139,26 @@ class Metrics(_Part):
 _FIGURES: Final = tuple(name for name in _Intervals.model_fields if name not in {"unit", "level", "correlation"})
 
 
+class Draws(_Part):
+    """What a stage saw of streamed images, by class: images that there are, draws, and different images drawn."""
+
+    images: tuple[Count, ...]
+    draws: tuple[Count, ...]
+    seen: tuple[Count, ...]
+
+    @property
+    def words(self) -> str:
+        """Which share of the images of each class was seen.
+
+        Example:
+            >>> Draws(images=(100, 10, 0), draws=(41, 39, 0), seen=(40, 10, 0)).words
+            '50 of 110 images, of each class between 40% and 100%'
+        """
+        shares = [seen / images for seen, images in zip(self.seen, self.images, strict=False) if images] or [0.0]
+        ends = f"between {min(shares):.0%} and {max(shares):.0%}"
+        return f"{sum(self.seen):,} of {sum(self.images):,} images, of each class {ends}"
+
+
 class RunMetrics(_Part):
     """The contents of ``metrics.json``."""
 
@@ -156,6 +176,8 @@ class RunMetrics(_Part):
     versions: dict[str, str] = {}
     hardware: dict[str, str | int | float | None] = {}
     seconds: dict[str, float | None] = {}
+    draws: dict[str, Draws] = {}
+    """What each stage saw, where the training images were streamed."""
     never_judged: dict[str, Count] = {}
     """For a cross-validation, the number of images by class that no fold tested."""
     folds: tuple[Metrics, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,7 +97,7 @@ def run_metrics(
             "split_seed": config.data.split_seed,
         },
         "data_hash": prepared.data_hash,
-        "notes": [*prepared.notes, *map(describe_draws, record.draws, record.draws.values())],
+        "notes": list(prepared.notes),
         "draws": record.draws,
         "unreadable": prepared.unreadable,
         "versions": versions(),
@@ -126,21 +126,6 @@ def count_draws(engine: Engine, stage: StageRun) -> dict[str, dict[str, list[int
     return {
         stage_name(stage.index): {"images": list(sampler.class_counts), "draws": draws.tolist(), "seen": seen.tolist()}
     }
-
-
-def describe_draws(stage: str, draws: Mapping[str, Sequence[int]]) -> str:
-    """Describe which share of the images of each class a stage saw.
-
-    Example:
-        >>> describe_draws("stage1", {"images": [100, 10, 0], "seen": [40, 10, 0], "draws": [41, 39, 0]})
-        'stage1 saw 50 of 110 streamed images, of each class between 40% and 100%.'
-    """
-    pairs = [(seen, images) for seen, images in zip(draws["seen"], draws["images"], strict=True) if images]
-    shares = [seen / images for seen, images in pairs]
-    return (
-        f"{stage} saw {sum(draws['seen']):,} of {sum(draws['images']):,} streamed images, of each class between "
-        f"{min(shares):.0%} and {max(shares):.0%}."
-    )
 
 
 def describe(summary: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ from longtail.run import checkpoint
 from longtail.run.layout import WEIGHTS_FILE, refuse_existing, remove_config, stage_name, write_config
 from longtail.run.model_files import save_model
 from longtail.run.portfolio import write_portfolio
-from longtail.run.result import write_metrics
+from longtail.run.result import Draws, write_metrics
 from longtail.run.search import describe_search, left_open, nothing_compared, write_search
 from longtail.run.split_record import write_splits
 from longtail.run.tables import describe_throughput, write_confusion, write_examples, write_history, write_predictions
@@ -432,6 +432,9 @@ class Experiment(Callback):
                 self.finish_epoch(work, train_epoch(work, epoch, step, sums))
                 step, sums = 0, None
         self.record.draws |= count_draws(self.engine, work)
+        for name, draws in self.record.draws.items():
+            if name == stage_name(index):
+                self.reporter.say(f"stage {index} saw {Draws.model_validate(draws).words}")
         self.engine.release()
         if self.average is not None:
             self.model.load_state_dict(self.average.network.state_dict())

@@ -178,6 +178,32 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
         list(train.reader.images(1))
 
 
+def test_a_remote_shard_that_fails_is_read_on_and_a_truncated_one_is_named(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longtail.data.shard_reader._WAIT", 0.0)
+    system = fsspec.filesystem("memory")
+    system.pipe({"/birds/a.tar": tar([0, 1, 1, 0]), "/birds/b.tar": tar([1, 0, 1], first=4)})
+    train = train_of(f"stream:{store}")
+    whole = [[*train.reader.images(0)], [*train.reader.images(1)]]
+    iterate, tries = datasets.IterableDataset.__iter__, list[int]()
+
+    def failing(stream: datasets.IterableDataset) -> Iterator[dict[str, object]]:
+        tries.append(len(tries))
+        for number, example in enumerate(iterate(stream)):
+            if len(tries) < 3 and number == 1:
+                raise ConnectionError("the store is away")
+            yield example
+
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets.IterableDataset, "__iter__", failing)
+        assert [[*train.reader.images(0)], [*train.reader.images(1)]] == whole
+    assert len(tries) == 4
+    system.pipe("/birds/b.tar", tar([1, 0, 1], first=4)[:3000])
+    with pytest.raises(LongtailError, match=r"b\.tar"):
+        list(train.reader.images(1))
+
+
 def test_an_image_without_a_label_is_named(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", ["cat", None, "lynx"])
     with pytest.raises(LongtailError, match="row 1"):

@@ -213,7 +213,8 @@ def load_stream(spec: str, columns: Columns) -> ImageData:
     for name, part in index.splits.items():
         files = [shard.file for shard in part.shards]
         if name == "train":
-            splits[name] = StreamedSplit(source, folder, part, reader(files, index.classes))
+            whole = replace(reader(files, index.classes), sizes=[shard.images for shard in part.shards])
+            splits[name] = StreamedSplit(source, folder, part, whole)
             continue
         read = reader(files, index.classes)
         images = (image for number in range(len(files)) for image in read.images(number))

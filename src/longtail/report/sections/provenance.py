@@ -75,6 +75,7 @@ def _facts(run: RunResult) -> list[tuple[str, str]]:
         "Folder": run.folder.name,
         "Seeds": ", ".join(seeds),
         "Data": f"{kind} {digest[:12]}".strip(),
+        "Seen": "; ".join(draws.words for draws in run.record.draws.values()),
         "Adjusted": f"{run.adjustment}; not in these figures" if run.adjustment else "",
         "Hardware": ", ".join(hardware),
         "Time": _time(run.record.seconds),
