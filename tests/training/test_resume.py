@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from longtail.console import Interrupted, InterruptGuard, Reporter
 from longtail.errors import LongtailError
 from longtail.run.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from longtail.run.model_files import load_run
+from longtail.training.engine import Engine
 from longtail.training.experiment import resume_run, start_run
 from longtail.training.loop import Callback, StageRun
 
@@ -147,6 +149,24 @@ def test_killed_after_training_but_before_the_last_files(
     assert not (out / "metrics.json").exists()
     resume_run(config, out, quiet)
     assert same(out, straight)
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+def test_a_process_that_left_first_fails_no_finished_run(
+    is_written: bool, small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, wait = tmp_path / "run", Engine.wait
+
+    def wait_alone(self: Engine) -> None:
+        wait(self)
+        if (out / "model.json").exists():
+            raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection closed by peer")
+
+    monkeypatch.setattr(Engine, "wait", wait_alone)
+    if not is_written:  # as another process sees it where the first one was killed
+        monkeypatch.setattr("longtail.training.experiment.write_metrics", lambda *_: None)
+    with nullcontext() if is_written else pytest.raises(RuntimeError, match="closed"):
+        assert start_run(small_config(stage1={"epochs": 1}), out, quiet)["test"]
 
 
 def _full_disk(*_: object) -> None:

@@ -25,7 +25,7 @@ from longtail.models.heads import StandardizedHead, build_head
 from longtail.models.inference_engine import choose_engine, engine_version
 from longtail.models.model import LongTailModel
 from longtail.run import checkpoint
-from longtail.run.layout import WEIGHTS_FILE, refuse_existing, remove_config, stage_name, write_config
+from longtail.run.layout import METRICS_FILE, WEIGHTS_FILE, refuse_existing, remove_config, stage_name, write_config
 from longtail.run.model_files import save_model
 from longtail.run.portfolio import write_portfolio
 from longtail.run.result import Draws, write_metrics
@@ -607,7 +607,11 @@ class Experiment(Callback):
             for callback in (*self.callbacks, self.tracking):
                 callback.on_run_end(metrics)
             write_metrics(self.out, metrics)  # last: its presence says that the run is complete
-        self.engine.wait()
+        try:
+            self.engine.wait()
+        except RuntimeError:  # gloo's, where another process has come out of the same wait and left
+            if not (self.out / METRICS_FILE).is_file():
+                raise
         return metrics
 
     def _save_model(self, stage: int, folder: Path) -> None:
