@@ -17,6 +17,11 @@ from longtail.evaluation.metrics import Groups
 
 TAUS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Strengths of logit adjustment after training; the best is found on images that were held out."""
+ONE_ERROR: Final = 1.0
+"""Standard errors by which a simpler choice may be behind the best [1].
+
+[1] Breiman, Friedman, Olshen, Stone, Classification and Regression Trees, 1984, section 3.4.3.
+"""
 _REPLICATES: Final = 200  # of the bootstrap
 
 
@@ -45,12 +50,22 @@ class HeldOut:
     draws: FloatArray
 
     def judge(self, logits: Tensor) -> Judgment:
-        """Judge logits (M, C), scaled as before softmax, under the adjustment that is best for the metric."""
+        """Judge logits (M, C), scaled as before softmax, under the adjustment that is best for the metric.
+
+        The weakest of the adjustments within a standard error of the best is taken: each moves answers from common to
+        rare classes, and costs accuracy.
+        """
         log_prior = torch.from_numpy(np.log(self.counts.prior)).float()
         answers = {tau: (logits - tau * log_prior).argmax(dim=1).numpy() for tau in TAUS}
         values = {tau: self.figures(answer) for tau, answer in answers.items()}
-        tau = max(TAUS, key=lambda strength: (round(float(values[strength][self.metric]), 9), -strength))
-        return Judgment(tau, values, self.figures(answers[tau], self.draws), self.metric)
+        best = max(TAUS, key=lambda strength: (round(float(values[strength][self.metric]), 9), -strength))
+        of_best = self.figures(answers[best], self.draws)
+        for tau in TAUS[: TAUS.index(best)]:
+            replicates = self.figures(answers[tau], self.draws)
+            error = float(np.std(of_best[self.metric] - replicates[self.metric]))
+            if values[best][self.metric] - values[tau][self.metric] <= ONE_ERROR * error:
+                return Judgment(tau, values, replicates, self.metric)
+        return Judgment(best, values, of_best, self.metric)
 
     def figures(self, answers: IntArray, weights: FloatArray | None = None) -> dict[str, Any]:
         """Return the metrics and the mean recall of each shot group: a value, or one for each row of weights (R, M)."""
@@ -84,9 +99,9 @@ class Judgment:
     """The figures of answers to held-out images.
 
     Attributes:
-        tau: The strength of logit adjustment that is best for the metric.
+        tau: The strength of logit adjustment that is taken: the weakest that is as good as the best for the metric.
         values: Figures by name, under each strength.
-        replicates: Figures by name in each replicate of the bootstrap, (R,), under the best strength.
+        replicates: Figures by name in each replicate of the bootstrap, (R,), under that strength.
         metric: What was judged by.
     """
 
@@ -97,12 +112,12 @@ class Judgment:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Figures by name under the best strength."""
+        """Figures by name under the strength that is taken."""
         return self.values[self.tau]
 
     @property
     def score(self) -> float:
-        """The metric under the best strength."""
+        """The metric under the strength that is taken."""
         return float(self.figures[self.metric])
 
     def interval(self, name: str) -> tuple[float, float]:

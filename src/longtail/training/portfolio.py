@@ -24,7 +24,7 @@ from longtail.losses import build_loss
 from longtail.models.heads import standardization
 from longtail.run.portfolio import CandidateResult, Portfolio
 from longtail.training.candidates import RETRAINING, Candidate, candidates
-from longtail.training.judgment import HeldOut, Judgment, bootstrap_draws, compare
+from longtail.training.judgment import ONE_ERROR, HeldOut, Judgment, bootstrap_draws, compare
 from longtail.training.parallel_heads import Weights, train_heads
 
 ROUNDS: Final = 2
@@ -33,7 +33,6 @@ _FOLDS: Final = (5, 3)  # of fewer images and of more: a rare class loses a fift
 _PER_CLASS: Final = 6  # images of two classes at least
 _FINALISTS: Final = 8
 _FEWEST_ROWS: Final = 30
-_TIE: Final = 1.0  # standard error: the usual rule, for 28 candidates are many, and the first is often so by luck
 _QUICK: Final = ("logit-adjustment", "kps")  # candidates that features are judged by
 LONGEST_CHOICE: Final = 1800.0
 """Seconds; a choice that takes longer is not made."""
@@ -115,8 +114,8 @@ def choose_classifier(
 
     Successive halving: on the first fold all train for half of the epochs, and the best eight go on to all three folds.
     Below 1,000 images one fold says too little: all are tried on all of five. Each is judged by its answers to images
-    that were held out, with the strength of logit adjustment that is best there. Among those within a standard error of
-    the best, the simplest is chosen [3].
+    that were held out, with the weakest logit adjustment that is as good as the best there. Among those within a
+    standard error of the best, the simplest is chosen [3].
 
     References:
         [1] Jamieson, Talwalkar, Non-stochastic best arm identification and hyperparameter optimization, AISTATS 2016.
@@ -393,7 +392,7 @@ class _Trial:
 
 def _rank(final: Sequence[Judged]) -> tuple[list[CandidateResult], int]:
     """Return the finalists, the best first, and the position of the one to take; the simpler ones are given first."""
-    behind, chosen = compare([each.judgment for each in final], within=_TIE)
+    behind, chosen = compare([each.judgment for each in final], within=ONE_ERROR)
     results = [
         replace(each.result, behind=gap, behind_error=error) for each, (gap, error) in zip(final, behind, strict=True)
     ]
