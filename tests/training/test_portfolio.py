@@ -13,7 +13,7 @@ from longtail.errors import LongtailError
 from longtail.models import build_model
 from longtail.run.portfolio import describe_portfolio, read_portfolio, write_portfolio
 from longtail.training.candidates import adjust_head, candidates, run_stages
-from longtail.training.portfolio import can_choose, choose_classifier
+from longtail.training.portfolio import can_choose, choose_classifier, steps_to_choose
 
 SIZES = (60, 24, 9)
 
@@ -183,6 +183,17 @@ def test_an_adjusted_head_adds_the_log_prior_and_twice_is_once() -> None:
             adjust_head(model, 0.5, counts, scale=20.0)
         shift = 20 * (model(images) - before)
     assert torch.allclose(shift, -0.5 * torch.tensor([0.7, 0.2, 0.1]).log().expand(4, 3), atol=1e-4)
+
+
+@pytest.mark.parametrize("images", [300, 1_200])
+def test_every_step_is_counted(images: int) -> None:
+    labels = torch.arange(images) % 3
+    rows = torch.nn.functional.one_hot(labels, 5) + torch.randn(images, 5, generator=torch.Generator().manual_seed(0))
+    counts, ticks = ClassCounts([images // 3] * 3), list[None]()
+    choose_classifier(rows, labels, counts, counts.groups(), epochs=4, batch_size=100, tick=lambda: ticks.append(None))
+    most = steps_to_choose(images, 4, 100)
+    assert most / 2 < len(ticks) <= most
+    assert (images >= 1_000) or len(ticks) == most  # where all are finalists
 
 
 def test_fewer_candidates_go_on_where_the_time_is_short() -> None:

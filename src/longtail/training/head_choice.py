@@ -8,7 +8,7 @@ from longtail.models.model import LongTailModel
 from longtail.run.portfolio import NOTHING_TRIED, Portfolio, describe_portfolio
 from longtail.training.candidates import FALLBACK, with_choice, with_fallback
 from longtail.training.frozen_features import StoredFeatures
-from longtail.training.portfolio import LONGEST_CHOICE, ROUNDS, can_choose, choose_classifier
+from longtail.training.portfolio import LONGEST_CHOICE, can_choose, choose_classifier, steps_to_choose
 from longtail.training.presentation import Contest
 from longtail.training.time_estimate import RESERVE, duration_text
 
@@ -36,22 +36,28 @@ def choose_head(
         why = f"choosing one would take about {duration_text(seconds)}" if enough else "too few can be held out"
         reporter.say(f"classifier: {FALLBACK}, as {why}")
         return complete(with_fallback(config)), NOTHING_TRIED
-    with reporter.bar("choosing a classifier", ROUNDS) as bar:
+    stage = config.stage1
+    steps = steps_to_choose(len(labels), stage.epochs, stage.batch_size, config.model.head)
+    with reporter.bar("choosing a classifier", steps) as bar:
+
+        def step() -> None:
+            bar.tick()
+            contest.stop()
+
         portfolio = contest.engine.from_main(
             lambda: choose_classifier(
                 stored.features[0].cpu(),
                 stored.labels.cpu(),
                 prepared.counts,
                 prepared.groups,
-                epochs=config.stage1.epochs,
-                batch_size=config.stage1.batch_size,
+                epochs=stage.epochs,
+                batch_size=stage.batch_size,
                 head=config.model.head,
                 metric=config.training.metric,
                 units=contest.units,
                 seed=seed,
                 within=within,
-                tick=bar.tick,
-                stop=contest.stop,
+                tick=step,
             )
         )
     for line in describe_portfolio(portfolio):

@@ -27,7 +27,6 @@ from longtail.training.candidates import RETRAINING, Candidate, candidates
 from longtail.training.judgment import ONE_ERROR, HeldOut, Judgment, bootstrap_draws, compare
 from longtail.training.parallel_heads import Weights, train_heads
 
-ROUNDS: Final = 2
 _SMALL: Final = 1_000  # images; with fewer, one fold says too little to drop a candidate by it
 _FOLDS: Final = (5, 3)  # of fewer images and of more: a rare class loses a fifth of its images rather than a third
 _PER_CLASS: Final = 6  # images of two classes at least
@@ -52,6 +51,18 @@ def seconds_to_choose(images: int, features: int, classes: int) -> float:
     tried = len(candidates(features, images))
     whole = tried * number_of_folds(images) if images < _SMALL else tried / 2 + _FINALISTS * number_of_folds(images)
     return 2.6e-8 * whole * epochs * -(-images // batch_size) * features * classes
+
+
+def steps_to_choose(images: int, epochs: int, batch_size: int, head: str = "auto") -> int:
+    """Count the steps of a choice, those of second stages included: how often ``tick`` is called at most.
+
+    Example:
+        >>> steps_to_choose(640, epochs=8, batch_size=64), steps_to_choose(6400, epochs=8, batch_size=64)
+        (180, 2700)
+    """
+    lengths = (epochs,) if images < _SMALL else (max(1, epochs // 2), epochs)
+    kinds = 2 if head == "auto" else 1  # linear and cosine classifiers train one after the other
+    return -(-images // batch_size) * sum(kinds * length + max(1, length // RETRAINING) for length in lengths)
 
 
 def number_of_folds(images: int) -> int:
@@ -108,7 +119,6 @@ def choose_classifier(
     seed: int = 0,
     within: float = math.inf,
     tick: Callable[[], object] = lambda: None,
-    stop: Callable[[], object] = lambda: None,
 ) -> Portfolio:
     """Try all candidates in stratified cross-validation on the training images, and choose one.
 
@@ -136,8 +146,7 @@ def choose_classifier(
         units: Numbers of the images that stay together in one fold, shape (N,); None if each image is one.
         seed: Seed of folds, order and noise.
         within: Seconds; where the first round shows that these are not enough, fewer candidates go on.
-        tick: Called :data:`ROUNDS` times, after each round.
-        stop: Called after each step; may raise to leave.
+        tick: Called after each step, see :func:`steps_to_choose`; may raise to leave.
 
     Raises:
         LongtailError: There are too few images, see :func:`can_choose`.
@@ -152,7 +161,7 @@ def choose_classifier(
     begun = time.perf_counter()
     usual = feature_schedule(len(labels))
     epochs, batch_size, folds = epochs or usual[0], batch_size or usual[1], number_of_folds(len(labels))
-    trial = _Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop)
+    trial = _Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, tick)
     first = max(1, epochs // 2)
     tried = [each for each in candidates(features.shape[1], len(labels)) if head in ("auto", each.plan.head)]
     kept, early = list(range(len(tried))), list[Judged]()
@@ -163,9 +172,7 @@ def choose_classifier(
         finalists = _FINALISTS if math.isinf(within) else min(max(int((within - spent) / each), 1), _FINALISTS)
         kept = sorted(sorted(kept, key=lambda number: -early[number].result.score)[:finalists])
     dropped = sorted(set(range(len(early))) - set(kept), key=lambda number: -early[number].result.score)
-    tick()
     final = trial.run([tried[number] for number in kept], epochs, folds)
-    tick()
     results, chosen = _rank(final)
     before = {(each.result.name, each.result.lr): each.result for each in early}
     return Portfolio(
