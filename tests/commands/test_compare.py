@@ -35,6 +35,10 @@ CE, GCL = ("--recipe", "cifar-lt/ce"), ("--recipe", "cifar-lt/gcl")
         (["digits", *CE, "--out", "x", "--set", "data.fewer=3"], "'data.few'"),
         (["digits", *CE, "--out", "x", "--baseline", "gcl"], "'gcl'"),
         (["digits", *CE, "--out", "x", "--tracker", "tensorbord"], "'tensorboard'"),
+        (["run", "--ray"], "--ray "),
+        (["--grid", "no.yaml", "--ray", "--jobs", "2"], "leave --jobs out"),
+        (["--grid", "no.yaml", "--run-cpus", "2"], "add --ray"),
+        (["--grid", "no.yaml", "--ray", "--run-gpus", "2"], "--run-gpus "),
         (["--grid", "no.yaml"], "no.yaml"),
         (["--grid", "no.yaml", *CE], "leave --recipe out"),
         (["--grid", "no.yaml", "--set", "a=b"], "leave --set out"),
@@ -76,6 +80,20 @@ def test_every_word_reaches_the_runs(cli: Cli, planned: list[tuple[Grid, int | N
     assert (config.data.source, config.data.imbalance_ratio, config.stage1.epochs) == ("digits", 50, 30)
     assert (config.training.precision, config.training.tracker) == ("bf16", "mlflow")
     assert config.stage1.optimizer.lr == 0.002
+
+
+def test_a_grid_goes_to_a_cluster(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def stop(address: str, _: object, **needs: object) -> None:
+        asked.append((address, needs))
+        raise Interrupted
+
+    monkeypatch.setattr("longtail.experiments.grid_ray.ray_pool", stop)
+    done = cli("compare", "digits", *CE, "--out", "grid", "--ray", "head:6379", "--run-gpus", 0.25)
+    assert asked == [("head:6379", {"cpus": None, "gpus": 0.25})]
+    assert done.status == 130
+    assert done.err.endswith("longtail compare --grid grid/grid.yaml --ray head:6379 --run-gpus 0.25\n")
 
 
 def test_words_beside_a_file_win_over_it(cli: Cli, planned: list[tuple[Grid, int | None]], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ LAYERS = [
     {"evaluation"},
     {"models"},
     {"data"},
-    {"losses"},
+    {"losses", "ray_cluster"},
     {"device", "files"},
     {"counts", "errors", "console"},
     {"formatting", "version"},

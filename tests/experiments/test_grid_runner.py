@@ -24,7 +24,9 @@ from longtail.cli import main
 from longtail.config.schema import RunConfig
 from longtail.console import Interrupted, Reporter
 from longtail.experiments.grid_plan import Grid, PlannedRun, plan_grid, state_of
-from longtail.experiments.grid_runner import default_jobs, progress_of, run_grid, train_command
+from longtail.experiments.grid_process import train_command
+from longtail.experiments.grid_runner import default_jobs, run_grid
+from longtail.experiments.grid_view import progress_of
 from longtail.files import write_yaml
 from longtail.run.layout import log_file
 from longtail.training.engine import LocalEngine
@@ -72,7 +74,7 @@ def test_no_more_runs_at_once_than_asked_for(jobs: int, tmp_path: Path, monkeypa
 
 def test_processes_divide_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr("longtail.experiments.grid_runner.cores", lambda: 8)
+    monkeypatch.setattr("longtail.experiments.grid_process.cores", lambda: 8)
     code = "import os, pathlib, sys; pathlib.Path(sys.argv[1], 'n').write_text(os.environ.get('OMP_NUM_THREADS', ''))"
     for jobs, threads in ((2, "4"), (1, "")):
         grid = plan_grid(spec(tmp_path / str(jobs)))

@@ -21,6 +21,7 @@ from PIL import Image
 from rich.console import Console
 
 import longtail
+from longtail import ray_cluster
 from longtail.errors import LongtailError
 from longtail.predict import Predictor, ray_pipeline
 from longtail.predict.merge import COMPLETE, merge_parts
@@ -63,17 +64,17 @@ def test_a_cluster_that_is_not_there_is_told(address: str, ready: Path, photos: 
 
 
 def test_a_head_that_is_gone_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_pipeline, "_SECONDS_BETWEEN_CHECKS", 0.01)
+    monkeypatch.setattr(ray_cluster, "_SECONDS_BETWEEN_CHECKS", 0.01)
     rows: queue.Queue[Any] = queue.Queue()
-    with socket.create_server(("127.0.0.1", 0)) as head:
-        address = f"127.0.0.1:{head.getsockname()[1]}"
-        threading.Timer(0.5, rows.put, [7]).start()
-        assert ray_pipeline._next(rows, address) == 7  # as long as the head is there
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = ray_cluster.Head(f"127.0.0.1:{server.getsockname()[1]}")
+        threading.Timer(1.5, rows.put, [7]).start()
+        assert ray_pipeline._next(rows, head) == 7  # as long as the head is there
     with pytest.raises(LongtailError, match="repeat the command"):
-        ray_pipeline._next(rows, address)
+        ray_pipeline._next(rows, head)
     rows.put(ValueError("out of memory"))
     with pytest.raises(LongtailError, match="out of memory"):
-        ray_pipeline._next(rows, address)
+        ray_pipeline._next(rows, head)
 
 
 @pytest.mark.timeout(200)

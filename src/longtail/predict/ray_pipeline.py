@@ -6,12 +6,9 @@ import hashlib
 import logging
 import os
 import queue
-import re
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,7 +20,6 @@ from rich.console import Console
 
 from longtail.config.schema import EngineName
 from longtail.console import Bar, Reporter
-from longtail.device import cores
 from longtail.errors import LongtailError, UsageError, first_line
 from longtail.files import remove, write_atomically
 from longtail.models.preprocessing import Preprocessing
@@ -37,6 +33,7 @@ from longtail.predict.predictor import Prediction, Predictor, read_item
 from longtail.predict.remote import is_url, local_output
 from longtail.predict.table import PROBLEM, RAW_PATH, open_table
 from longtail.predict.target_prior import read_prior, with_prior
+from longtail.ray_cluster import Head, connected, stopped
 from longtail.run.layout import refuse_swapped
 from longtail.run.model_files import load_info
 
@@ -45,9 +42,6 @@ SKIPPED: Final = "_skipped.csv"
 _MOST_PIXELS = 64 * 2**20  # bytes of the decoded images of a block
 _MOST_IMAGES = 1024  # of a block
 _PART_ROWS = 10_000
-_SECONDS_BETWEEN_CHECKS = 5.0  # whether the cluster is there
-_CHECKS = 4  # in a row without an answer
-_STOPPED = "the Ray cluster has stopped ({}): repeat the command; finished parts are kept."
 _WRITERS = 2  # each a process; writing is little work
 _PARTS = 200  # of a prediction, at least, if its parts can be larger than a block
 
@@ -104,7 +98,8 @@ def predict_on_ray(
     job = job_of(run, info, images, listing, top_k=top_k, prior=prior, column=image_column)
     report = PredictionReport(Path(local_output(out)))
     begun = time.perf_counter()
-    with PartFolder(report.out.absolute(), job, restart=restart) as folder, _connected(address) as ray:
+    with PartFolder(report.out.absolute(), job, restart=restart) as folder, connected(address, "ray.data") as ray:
+        _quiet(ray)
         report.earlier = folder.count
         if folder.count:
             reporter.say(f"continuing after {folder.count:,} files of an earlier command")
@@ -131,39 +126,10 @@ def predict_on_ray(
     return report
 
 
-@contextmanager
-def _connected(address: str) -> Iterator[Any]:
-    """Connect to a cluster, or start one on this machine; shut it down afterwards unless it was there."""
-    for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_BACKEND_LOG_LEVEL", "fatal")):
-        os.environ.setdefault(name, value)  # Ray's own lines go to its log files
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise LongtailError(f"Ray is not installed ({first_line(error)}): pip install 'longtail[ray]'.") from error
+def _quiet(ray: Any) -> None:
+    """Silence what Ray Data draws and says by itself: the bar is ours."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False  # of Ray; ours is drawn
-    if ray.is_initialized():
-        yield ray
-        return
-    local: dict[str, Any] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
-    try:
-        if re.fullmatch(r"[^/]+:\d{1,5}", address) and not _answers(address):  # Ray itself would try for minutes
-            raise ConnectionError("it does not answer")
-        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
-    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = address or "on this machine"
-        raise LongtailError(
-            f"no Ray cluster {where} ({first_line(error)}): check its address and its token."
-        ) from error
-    try:
-        yield ray
-    except _ClusterLostError:  # there is nothing to shut down
-        raise
-    except BaseException:
-        ray.shutdown()
-        raise
-    ray.shutdown()
+    ray.data.DataContext.get_current().enable_progress_bars = False
 
 
 def _put_blocks(ray: Any, chosen: Chosen, images: str | Path, look: Preprocessing) -> tuple[list[Any], int]:
@@ -262,16 +228,9 @@ def _write(rows: pa.Table, folder: str, job: Job) -> pa.Table:
     return pa.table({"rows": [len(rows)]})
 
 
-class _ClusterLostError(LongtailError):
-    """The cluster does not answer any more."""
-
-
 def _wait(ray: Any, written: Any, bar: Bar, earlier: int) -> None:
-    """Let the pipeline run, and draw how far it is.
-
-    A thread waits for the parts, as Ray ends the process when the cluster is gone: the user is told before.
-    """
-    begun, address = time.perf_counter(), ray.get_runtime_context().gcs_address
+    """Let the pipeline run, and draw how far it is. A thread waits for the parts, so that the head can be watched."""
+    begun, head = time.perf_counter(), Head(ray.get_runtime_context().gcs_address)
     rows: queue.Queue[int | Exception | None] = queue.Queue()
 
     def receive() -> None:
@@ -284,38 +243,25 @@ def _wait(ray: Any, written: Any, bar: Bar, earlier: int) -> None:
 
     threading.Thread(target=receive, daemon=True).start()
     bar.update(earlier)
-    while (number := _next(rows, address)) is not None:
+    while (number := _next(rows, head)) is not None:
         done = bar.done + number
         bar.update(done, f"({(done - earlier) / (time.perf_counter() - begun):,.0f} images/s)")
 
 
-def _next(rows: queue.Queue[int | Exception | None], address: str) -> int | None:
+def _next(rows: queue.Queue[int | Exception | None], head: Head) -> int | None:
     """Return the number of images of the next part, None at the end."""
-    silent = 0
     while True:
         try:
-            number = rows.get(timeout=_SECONDS_BETWEEN_CHECKS)
+            number = rows.get(timeout=1.0)
         except queue.Empty:
-            silent = 0 if _answers(address) else silent + 1
-            if silent == _CHECKS:
-                raise _ClusterLostError(_STOPPED.format("its head does not answer")) from None
+            head.check()
             continue
         if isinstance(number, Exception):
             cause = getattr(number, "cause", None)
             if isinstance(cause, LongtailError):
                 raise LongtailError(str(cause)) from number
-            raise LongtailError(_STOPPED.format(first_line(number))) from number
+            raise LongtailError(stopped(first_line(number))) from number
         return number
-
-
-def _answers(address: str) -> bool:
-    """Whether something listens there."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError):
-        return False
-    return True
 
 
 def _finish(folder: PartFolder, report: PredictionReport, total: int) -> None:

@@ -1,0 +1,150 @@
+"""The connection to a Ray cluster: made or found by its address, watched, and closed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from longtail.device import cores
+from longtail.errors import LongtailError, first_line
+
+_SECONDS_BETWEEN_CHECKS = 5.0
+_CHECKS = 4  # in a row without an answer
+
+
+class ClusterLostError(LongtailError):
+    """The cluster does not answer any more."""
+
+
+@contextmanager
+def connected(address: str, *modules: str) -> Iterator[Any]:
+    """Connect to a cluster, or start one on this machine, and give the module ``ray``; disconnect afterwards.
+
+    A cluster that this process is connected to already is used as it is, and stays connected.
+
+    Args:
+        address: The cluster, such as ``auto`` or ``head:6379``; a new one on this machine when empty.
+        modules: Further modules of Ray to import, such as ``ray.data``.
+
+    Raises:
+        LongtailError: Ray is not installed, or there is no such cluster.
+    """
+    for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_BACKEND_LOG_LEVEL", "fatal")):
+        os.environ.setdefault(name, value)  # Ray's own lines go to its log files
+    try:
+        ray = import_module("ray")
+        for module in modules:
+            import_module(module)
+    except ImportError as error:
+        raise LongtailError(f"Ray is not installed ({first_line(error)}): pip install 'longtail[ray]'.") from error
+    if ray.is_initialized():
+        yield ray
+        return
+    local: dict[str, Any] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
+    try:
+        if re.fullmatch(r"[^/]+:\d{1,5}", address) and not answers(address):  # Ray itself would try for minutes
+            raise ConnectionError("it does not answer")
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = address or "on this machine"
+        raise LongtailError(
+            f"no Ray cluster {where} ({first_line(error)}): check its address and its token."
+        ) from error
+    try:
+        yield ray
+    except ClusterLostError:  # there is nothing to shut down
+        raise
+    except BaseException:
+        ray.shutdown()
+        raise
+    ray.shutdown()
+
+
+def answers(address: str) -> bool:
+    """Whether something listens at an address.
+
+    Example:
+        >>> answers("127.0.0.1:1")
+        False
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+class Head:
+    """The head of a cluster, which is asked now and then whether it is still there.
+
+    Ray ends the process of a driver when the head has been gone for a minute: the user is told before.
+
+    Args:
+        address: Where its control service listens, ``host:port``.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._asked = time.monotonic()
+        self._silent = 0
+
+    def check(self) -> None:
+        """Ask it, if the last time is a while ago.
+
+        Raises:
+            ClusterLostError: It has not answered several times.
+        """
+        if time.monotonic() - self._asked < _SECONDS_BETWEEN_CHECKS:
+            return
+        self._silent = 0 if answers(self._address) else self._silent + 1
+        self._asked = time.monotonic()
+        if self._silent == _CHECKS:
+            raise ClusterLostError(stopped("its head does not answer"))
+
+
+class Board:
+    """What tasks of a cluster tell the command that has submitted them.
+
+    Example:
+        >>> board = Board()
+        >>> board.add("a task has begun")
+        >>> board.take(), board.take()
+        (['a task has begun'], [])
+    """
+
+    def __init__(self) -> None:
+        self._news: list[Any] = []
+
+    def add(self, news: Any) -> None:
+        """Tell something."""
+        self._news.append(news)
+
+    def take(self) -> list[Any]:
+        """Return what was told since the last call."""
+        news, self._news = self._news, []
+        return news
+
+
+def board_of(ray: Any) -> Any:
+    """Start a :class:`Board` as an actor on the machine of this process, where it lives as long as the command."""
+    affinity = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
+    here = affinity(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
+
+
+def stopped(reason: object) -> str:
+    """Return what to do after a cluster has stopped.
+
+    Example:
+        >>> stopped("its head does not answer")
+        'the Ray cluster has stopped (its head does not answer): repeat the command; what is finished is kept.'
+    """
+    return f"the Ray cluster has stopped ({reason}): repeat the command; what is finished is kept."

@@ -1,0 +1,123 @@
+"""Grids on a Ray cluster of two nodes: the same bits, and nothing lost when a node or a process is."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray_nodes import ray_nodes, when
+from rich.console import Console
+from safetensors.torch import load_file
+from small_grid import SMALL, fake_run, spec, starts_of, waiting_command
+
+from longtail.console import Interrupted, Reporter
+from longtail.errors import LongtailError
+from longtail.experiments.grid_plan import Grid, plan_grid, state_of
+from longtail.experiments.grid_ray import RayPool, choose_resources, ray_pool
+from longtail.experiments.grid_runner import run_grid
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'longtail[ray]'")
+pytestmark = pytest.mark.timeout(280)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with ray_nodes(2, cores=2) as cluster:
+        yield cluster
+
+
+def run_waiting(grid: Grid) -> tuple[dict[Path, str], str]:
+    """Run a grid of processes that wait, and return the problems and what was said."""
+    console = Console(file=io.StringIO(), record=True, width=200)
+    with ray_pool("", Reporter(console), command=waiting_command) as pool:
+        problems = run_grid(grid, Reporter(console), pool=pool)
+    return problems, console.export_text()
+
+
+def have_begun(grid: Grid) -> bool:
+    return all(starts_of(run) for run in grid.runs)
+
+
+def test_runs_have_the_bits_that_they_have_without_a_cluster(cluster: Any, tmp_path: Path) -> None:
+    there, here = (plan_grid(spec(tmp_path / name, epochs=1)) for name in ("there", "here"))
+    with ray_pool("", Reporter(quiet=True)) as pool:
+        assert run_grid(there, Reporter(quiet=True), pool=pool) == {}
+    assert run_grid(here, Reporter(quiet=True), jobs=2) == {}
+    for one, other in zip(there.runs, here.runs, strict=True):
+        left, right = (load_file(run.folder / "model.safetensors") for run in (one, other))
+        assert left.keys() == right.keys()
+        assert all(left[name].equal(right[name]) for name in left)
+        assert (one.folder / "predictions.parquet").read_bytes() == (other.folder / "predictions.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("lost", ["node", "worker"])
+def test_what_is_lost_goes_on_elsewhere(lost: str, cluster: Any, tmp_path: Path) -> None:
+    grid = plan_grid(spec(tmp_path))
+
+    def lose() -> None:
+        if lost == "node":
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        else:
+            os.kill(starts_of(grid.runs[0])[0], signal.SIGKILL)
+
+    again = lambda: sum(len(starts_of(run)) for run in grid.runs) == 3  # noqa: E731
+    with when((lambda: have_begun(grid), lose), (again, (tmp_path / "go").touch)) as done:
+        problems, said = run_waiting(grid)
+    if lost == "node":
+        cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)  # from the main thread alone
+    assert (done, problems) == ([0, 1], {})
+    assert [state_of(run) for run in grid.runs] == ["finished", "finished"]
+    assert sorted(len(starts_of(run)) for run in grid.runs) == [1, 2]
+    assert "going on" in said
+
+
+def test_ctrl_c_saves_every_run(cluster: Any, tmp_path: Path) -> None:
+    grid = plan_grid(spec(tmp_path, seeds=3))  # more than there are cores
+    begun = lambda: sum(bool(starts_of(run)) for run in grid.runs) == 4  # noqa: E731
+    with when((begun, lambda: os.kill(os.getpid(), signal.SIGINT))), pytest.raises(Interrupted):
+        run_waiting(grid)
+    saved = [run for run in grid.runs if starts_of(run)]
+    assert len(saved) == 4
+    assert all((run.folder / "saved").exists() for run in saved)
+
+
+def test_a_run_that_fails_says_why_and_a_finished_one_is_left_alone(cluster: Any, tmp_path: Path) -> None:
+    grid = plan_grid(spec(tmp_path))
+    fake_run(grid.runs[1], "metrics.json")
+    fake_run(grid.runs[0])
+    (grid.runs[0].folder / "begun").mkdir()  # in the way of the process
+    problems, said = run_waiting(grid)
+    assert problems.keys() == {grid.runs[0].folder}
+    assert "Error" in problems[grid.runs[0].folder]
+    assert "1 of 2 runs" in said
+
+
+def test_what_no_machine_has_is_refused(cluster: Any, tmp_path: Path) -> None:
+    grid = plan_grid(spec(tmp_path))
+    pool = RayPool(ray, Reporter(quiet=True), cpus=64, can_grow=False)
+    with pytest.raises(LongtailError, match="--run-cpus"):
+        run_grid(grid, Reporter(quiet=True), pool=pool)
+
+
+@pytest.mark.parametrize(
+    ("machines", "device", "size", "gpus", "expected"),
+    [
+        ([{"CPU": 8.0}], "auto", 224, None, (1, 0.0)),
+        ([{"CPU": 16.0, "GPU": 2.0}, {"CPU": 64.0}], "auto", 224, None, (8, 1.0)),
+        ([{"CPU": 16.0, "GPU": 2.0}], "auto", 32, None, (2, 0.25)),
+        ([{"CPU": 16.0, "GPU": 2.0}], "cpu", 32, None, (1, 0.0)),
+        ([{"CPU": 16.0, "GPU": 2.0}, {"CPU": 4.0, "GPU": 1.0}], "auto", 32, 0.5, (2, 0.5)),
+    ],
+)
+def test_resources_follow_the_machines(
+    machines: list[dict[str, float]], device: str, size: int, gpus: float | None, expected: tuple[int, float]
+) -> None:
+
+    runs = plan_grid(spec(set=SMALL | {"data.image_size": size, "training.device": device})).runs
+    chosen = choose_resources(runs, machines, None, gpus)
+    assert (chosen.cpus, chosen.gpus) == expected
