@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeVar
 
 from longtail.errors import LongtailError, first_line
+from longtail.remote import Place, RemotePath, place_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +48,7 @@ _SHOWN: Final = 60  # characters of a value in an error
 _swept: set[Path] = set()  # files whose folder this process has searched for leftovers
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Place, data: bytes) -> None:
     """Write a file under a temporary name, bring it to the disk, and only then give it its name.
 
     A link stays a link: its target is written. Streams are written to directly, see :func:`is_stream`. Temporary files
@@ -73,8 +74,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
+def writing(path: Place) -> Iterator[BinaryIO]:
     """Open a file or a stream for writing; the file gets its name at the end, as in :func:`write_atomically`.
+
+    A remote file is uploaded at the end.
 
     Raises:
         LongtailError: The system refuses to write, as there.
@@ -89,6 +92,10 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         >>> path.read_bytes()
         b'whole'
     """
+    if isinstance(path, RemotePath):
+        with path.writing() as file:
+            yield file
+        return
     try:
         if is_stream(path):
             with _open_stream(path) as stream:
@@ -149,7 +156,7 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, file, compression="zstd")
 
 
-def remove(path: Path, remedy: str) -> None:
+def remove(path: Place, remedy: str) -> None:
     """Remove a file, or a folder with all that it holds, if it is there.
 
     Args:
@@ -159,6 +166,9 @@ def remove(path: Path, remedy: str) -> None:
     Raises:
         LongtailError: The system refuses.
     """
+    if isinstance(path, RemotePath):
+        path.unlink(missing_ok=True)
+        return
     try:
         with suppress(FileNotFoundError):
             if path.is_dir():
@@ -167,6 +177,17 @@ def remove(path: Path, remedy: str) -> None:
                 path.unlink()
     except OSError as error:
         raise LongtailError(f"{path} cannot be removed ({error.strerror or error}): {remedy}.") from error
+
+
+def output_place(out: str | os.PathLike[str] | RemotePath) -> Place:
+    """Return an output named by the user, which may be the URL of a remote one.
+
+    Example:
+        >>> print(output_place("-"), output_place("file:///a.csv"), output_place("s3://bucket/a.csv"))
+        /dev/stdout /a.csv s3://bucket/a.csv
+    """
+    place = place_of(out)
+    return output_path(place) if isinstance(place, Path) else place
 
 
 def output_path(out: str | os.PathLike[str]) -> Path:
@@ -182,13 +203,15 @@ def output_path(out: str | os.PathLike[str]) -> Path:
     return Path(text).absolute() if Path(text) == Path("-") else Path(text)
 
 
-def is_stream(path: Path) -> bool:
+def is_stream(path: Place) -> bool:
     """Whether a path is a device, a pipe or an open descriptor: written to directly, never replaced by a file.
 
     Example:
         >>> is_stream(Path("/dev/stdout")), is_stream(Path("/dev/null")), is_stream(Path("new.csv"))
         (True, True, False)
     """
+    if isinstance(path, RemotePath):
+        return False
     if descriptor_of(path) is not None:
         return True
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112, PTH113
@@ -218,7 +241,7 @@ def descriptor_of(path: Path) -> int | None:
     return None
 
 
-def cannot_write(path: Path, error: OSError) -> LongtailError:
+def cannot_write(path: Place, error: OSError) -> LongtailError:
     """Return the error that tells a user why a file was not written and what to do.
 
     Example:

@@ -95,6 +95,7 @@ class Head:
         self._address = address
         self._asked = time.monotonic()
         self._silent = 0
+        self.is_lost = False
 
     def check(self) -> None:
         """Ask it, if the last time is a while ago.
@@ -106,7 +107,8 @@ class Head:
             return
         self._silent = 0 if answers(self._address) else self._silent + 1
         self._asked = time.monotonic()
-        if self._silent == _CHECKS:
+        self.is_lost = self._silent >= _CHECKS
+        if self.is_lost:
             raise ClusterLostError(stopped("its head does not answer"))
 
 

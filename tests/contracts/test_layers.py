@@ -25,6 +25,7 @@ LAYERS = [
     {"data"},
     {"losses", "ray_cluster"},
     {"device", "files"},
+    {"remote"},
     {"counts", "errors", "console"},
     {"formatting", "version"},
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from longtail.errors import LongtailError, UsageError
-from longtail.predict import remote
+from longtail import remote
+from longtail.errors import LongtailError
 from longtail.predict.images import LeftOut, find_images
 from longtail.predict.predict import predict_images
 from longtail.predict.shards import Shard, path_key
@@ -137,6 +138,21 @@ def test_a_store_that_fails_now_and_then_is_asked_again(
     assert (report.predicted, report.skipped) == (5, 2)
 
 
+def test_an_image_that_was_cut_off_is_fetched_again(
+    ready: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, calls = type(fsspec.filesystem("memory")), Counter[str]()
+    whole = store.cat_file
+
+    def cat_file(self: Any, path: str, **options: Any) -> bytes:
+        calls[path] += 1
+        return whole(self, path, **options)[: None if calls[path] > 1 else 60]
+
+    monkeypatch.setattr(store, "cat_file", cat_file)
+    report = predict_images(ready, bucket, tmp_path / "out.csv", workers=1)
+    assert (report.predicted, report.skipped) == (5, 2)
+
+
 def test_a_store_that_keeps_failing_is_named(
     ready: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,12 +178,6 @@ def test_a_store_that_keeps_failing_is_named(
 def test_what_is_not_there_is_told(url: str, word: str) -> None:
     with pytest.raises(LongtailError, match=word):
         find_images(url)
-
-
-def test_the_table_is_local(ready: Path, bucket: str, tmp_path: Path) -> None:
-    assert predict_images(ready, bucket, f"file://{tmp_path}/out.csv").out == tmp_path / "out.csv"
-    with pytest.raises(UsageError, match="remote"):
-        predict_images(ready, bucket, "memory://bucket/out.csv")
 
 
 def test_a_remote_table_is_refused(bucket: str) -> None:

@@ -12,7 +12,8 @@ from longtail.commands.arguments import usage
 from longtail.commands.output import destination, refuse_terminal
 from longtail.config.schema import Count, EngineName, TrainingConfig
 from longtail.errors import LongtailError, UsageError
-from longtail.files import is_stream, output_path
+from longtail.files import is_stream, output_place
+from longtail.remote import Place, RemotePath, place_of
 
 
 def predict(
@@ -43,7 +44,7 @@ def predict(
     Args:
         run: RUN folder, or hf:OWNER/NAME
         images: an image, a folder, a pattern such as 'photos/*.jpg', their URL, a CSV or a Parquet file
-        out: file to write, also .tsv, .parquet or -
+        out: file to write, also .tsv, .parquet, - or a URL such as s3://bucket/answers.csv
         format: format of a stream
         top_k: classes per image
         prior: classes to expect: uniform, train or a FILE
@@ -122,22 +123,23 @@ def _table(
     out: str,
     inputs: Sequence[str],
     format: Literal["csv", "tsv", "parquet"] | None,  # noqa: A002
-) -> Path:
+) -> Place:
     """Return the path of the table to write, once it is certain that it can be."""
-    from longtail.predict.remote import local_output
     from longtail.predict.table import SUFFIXES, table_format
 
-    path = destination(local_output(out), tuple(SUFFIXES), example="predictions.csv", inputs=inputs).path
+    place = place_of(out) if out != "-" else Path(out)
+    if isinstance(place, RemotePath):
+        table_format(place, format)  # a name that does not end in one is refused
+        return place
+    path = destination(str(place), tuple(SUFFIXES), example="predictions.csv", inputs=inputs).path
     if table_format(path, format) == "parquet":
         refuse_terminal(path, "Parquet")
     return path
 
 
-def _folder(out: str) -> Path:
+def _folder(out: str) -> Place:
     """Return the folder of the parts that a cluster writes."""
-    from longtail.predict.remote import local_output
-
-    path = output_path(local_output(out))
-    if is_stream(path) or path.is_file() or path.suffix.lower() in {".csv", ".tsv", ".parquet"}:
+    path = output_place(out)
+    if path.suffix.lower() in {".csv", ".tsv", ".parquet"} or is_stream(path) or path.is_file():
         raise UsageError(f"--ray writes a folder of parts, not {out}: name a folder, and make the table by --merge.")
     return path

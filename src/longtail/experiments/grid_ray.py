@@ -202,6 +202,8 @@ class RayPool:
 
     def kill(self) -> None:
         """End the tasks at once; the processes of their runs save and stop when they notice."""
+        if self._head.is_lost:
+            return
         with suppress(self._ray.exceptions.RayError):
             for task in self._tasks:
                 self._ray.cancel(task, force=True)

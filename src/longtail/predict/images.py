@@ -23,8 +23,8 @@ from longtail.data.sources.folder import is_system_folder
 from longtail.data.sources.image_tables import Columns
 from longtail.data.sources.parquet import open_parquet
 from longtail.errors import LongtailError, UsageError, listed
-from longtail.predict.remote import is_url, kind_of, local_path
-from longtail.predict.remote import walk as remote_files
+from longtail.remote import is_url, kind_of, local_path
+from longtail.remote import walk as remote_files
 
 ImageSource: TypeAlias = str | bytes | Image.Image | npt.NDArray[np.uint8]
 Names: TypeAlias = tuple[str, ...]  # of the folders below the first one, and of the file

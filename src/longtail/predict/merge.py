@@ -15,19 +15,19 @@ from rich.console import Console
 
 from longtail.console import Reporter
 from longtail.errors import LongtailError, UsageError, listed
-from longtail.files import is_stream, output_path
+from longtail.files import is_stream, output_place
 from longtail.predict.parts import Part, count_doubles, identities, list_parts, rows_of, skipped_path, write_tables
 from longtail.predict.predict import PredictionReport
-from longtail.predict.remote import local_output, local_path
 from longtail.predict.table import PROBLEM, Format, table_format
+from longtail.remote import Place, RemotePath, place_of
 
 COMPLETE: Final = "_SUCCESS"
 """Name of the empty file that says that the parts in a folder are all there, as Hadoop and Spark write it."""
 
 
 def merge_parts(
-    folder: str | Path,
-    out: str | Path,
+    folder: str | Path | RemotePath,
+    out: str | Path | RemotePath,
     *,
     format: Format | None = None,  # noqa: A002 - as on the command line
     console: Console | None = None,
@@ -38,7 +38,7 @@ def merge_parts(
     not be read.
 
     Args:
-        folder: Folder with the parts of ``longtail predict --shard I/N``, or of ``longtail predict --ray``.
+        folder: Folder with the parts of ``longtail predict --shard I/N``, or of ``longtail predict --ray``; also a URL.
         out: The table, as for :func:`longtail.predict.predict.predict_images`.
         format: Format of the table, if its suffix does not tell; CSV when not given.
         console: Console for the number of images of each shard; None shows nothing.
@@ -51,7 +51,7 @@ def merge_parts(
         LongtailError: A shard is missing or there twice, shards are of different models, options or numbers, an image
             is in two of them, or a table that cannot be written.
     """
-    folder, path = Path(local_path(str(folder))), output_path(local_output(out))
+    folder, path = place_of(folder), output_place(out)
     kind = table_format(path, format)
     if not folder.is_dir():
         raise UsageError(f"--merge {folder}: there is no such folder; name the one that holds the parts.")
@@ -60,7 +60,7 @@ def merge_parts(
     parts = list_parts(folder, "*.parquet")
     if not parts:
         raise LongtailError(f"there are no parts of predictions in {folder}: write them with predict --shard I/N.")
-    if any(path.exists() and path.samefile(part.path) for part in parts):
+    if any(_is_same(path, part.path) for part in parts):
         raise UsageError(f"--out {out} would overwrite one of the parts: name another file.")
     _refuse_mixture(parts)
     _refuse_missing(folder, parts, reporter)
@@ -86,6 +86,12 @@ def merge_parts(
     return report
 
 
+def _is_same(path: Place, other: Place) -> bool:
+    if isinstance(path, Path) and isinstance(other, Path):
+        return path.exists() and path.samefile(other)
+    return path == other
+
+
 def _refuse_mixture(parts: Sequence[Part]) -> None:
     """Check that parts are of one model, of the same options, and of the same number of shards."""
     first = parts[0]
@@ -106,7 +112,7 @@ def _refuse_mixture(parts: Sequence[Part]) -> None:
             )
 
 
-def _refuse_missing(folder: Path, parts: Sequence[Part], reporter: Reporter) -> None:
+def _refuse_missing(folder: Place, parts: Sequence[Part], reporter: Reporter) -> None:
     """Say how many images each shard has, and check that each is there once."""
     shards = defaultdict[int, list[Part]](list)
     for part in parts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import time
 from contextlib import suppress
@@ -15,6 +16,7 @@ import pyarrow as pa
 from longtail.errors import LongtailError
 from longtail.files import cannot_write, remove_leftovers
 from longtail.predict.parts import Job, Part, identities, list_parts, read_part, write_part
+from longtail.remote import Place
 
 if sys.platform != "win32":
     import fcntl
@@ -32,7 +34,8 @@ class PartFolder:
     also by Ctrl-C or an error, finishes the last part.
 
     Args:
-        folder: The folder, made if it is missing.
+        folder: The folder, made if it is missing. An object store has no locks: there two processes at once do work
+            twice, but overwrite nothing, as the names of parts are those of one process.
         job: The job.
         restart: Discard the parts that are there instead of continuing them.
         earlier: A finished part somewhere else that belongs to them.
@@ -51,14 +54,16 @@ class PartFolder:
         (1, True)
     """
 
-    def __init__(self, folder: Path, job: Job, *, restart: bool = False, earlier: Part | None = None) -> None:
+    def __init__(self, folder: Place, job: Job, *, restart: bool = False, earlier: Part | None = None) -> None:
         self.folder, self.job = folder, job
+        self._mark = "" if isinstance(folder, Path) else f"{secrets.token_hex(4)}-"
         try:
-            self._lock = _lock(folder)
+            self._lock = _lock(folder) if isinstance(folder, Path) else None
         except OSError as error:
             raise cannot_write(folder, error) from error
         try:
-            remove_leftovers(folder / "part-1.parquet")
+            if isinstance(folder, Path):
+                remove_leftovers(folder / "part-1.parquet")
             self.parts = list_parts(folder)
             if restart:
                 self.remove()
@@ -130,7 +135,7 @@ class PartFolder:
             return
         names = (part.path.stem.rpartition("-")[2] for part in self.parts if part.path.parent == self.folder)
         last = max((int(name) for name in names if name.isdecimal()), default=0)
-        path = self.folder / f"part-{last + 1:06}.parquet"
+        path = self.folder / f"part-{self._mark}{last + 1:06}.parquet"
         write_part(path, self.job, [pa.concat_tables(self._waiting)])
         self._waiting, self._bytes = [], 0
         part = read_part(path)
@@ -150,8 +155,9 @@ class PartFolder:
         except OSError as error:
             raise cannot_write(self.folder, error) from error
         self.parts = []
-        with suppress(OSError):
-            self.folder.rmdir()
+        if isinstance(self.folder, Path):
+            with suppress(OSError):
+                self.folder.rmdir()
 
 
 def _lock(folder: Path) -> int | None:

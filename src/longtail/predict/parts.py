@@ -22,6 +22,7 @@ from longtail.errors import LongtailError, first_line
 from longtail.files import cannot_write, is_stream, require_format, validate, writing
 from longtail.predict.shards import Shard
 from longtail.predict.table import PROBLEM, RAW_PATH, Format, column_type, open_table
+from longtail.remote import Place
 
 FORMAT: Final = 1
 POSITION: Final = "position"
@@ -93,14 +94,14 @@ class Part:
         first: Position of its first image in the listing.
     """
 
-    path: Path
+    path: Place
     job: Job
     rows: int
     bad: int
     first: int
 
 
-def read_part(path: Path) -> Part | None:
+def read_part(path: Place) -> Part | None:
     """Read what a part says about itself; None for a Parquet file of something else.
 
     Raises:
@@ -110,8 +111,8 @@ def read_part(path: Path) -> Part | None:
         data = (file.schema_arrow.metadata or {}).get(_ENTRY)
         if data is None:
             return None
-        require_format(path, json.loads(data).get("format"), FORMAT)
-        job = validate(_JOB, data, path, _REMEDY)
+        require_format(str(path), json.loads(data).get("format"), FORMAT)
+        job = validate(_JOB, data, str(path), _REMEDY)
         if not file.schema_arrow.equals(job.schema):
             raise LongtailError(f"{path} lacks columns of a part of predictions: {_REMEDY}.")
         rows, bad, first = file.metadata.num_rows, 0, 0
@@ -121,24 +122,25 @@ def read_part(path: Path) -> Part | None:
     return Part(path, job, rows, bad, first)
 
 
-def list_parts(folder: Path, pattern: str = "part-*.parquet") -> list[Part]:
+def list_parts(folder: Place, pattern: str = "part-*.parquet") -> list[Part]:
     """Read what the finished parts in a folder say about themselves, in the order of their names.
 
     Raises:
         LongtailError: One of them is damaged.
     """
-    parts = (read_part(path) for path in sorted(folder.glob(pattern)))
+    paths: list[Place] = [*folder.glob(pattern)]
+    parts = (read_part(path) for path in sorted(paths, key=str))
     return [part for part in parts if part is not None]
 
 
-def _opened(path: Path) -> pq.ParquetFile:
+def _opened(path: Place) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path if isinstance(path, Path) else path.open())
     except (OSError, pa.ArrowException) as error:
         raise LongtailError(f"{path} cannot be read as Parquet ({first_line(error)}): {_REMEDY}.") from error
 
 
-def write_part(path: Path, job: Job, tables: Iterable[pa.Table]) -> None:
+def write_part(path: Place, job: Job, tables: Iterable[pa.Table]) -> None:
     """Write a part; it gets its name when it is whole.
 
     Raises:
@@ -180,7 +182,7 @@ def remove_doubles(parts: Sequence[Part]) -> int:
     seen = set[int]()
     removed = 0
     for part in parts if len(twice) else ():
-        table = pq.read_table(part.path)
+        table = _opened(part.path).read()
         values = table[POSITION if part.job.is_table else KEY].to_numpy()
         keep = np.ones(len(values), dtype=bool)
         for row in np.flatnonzero(np.isin(values, twice)).tolist():
@@ -215,7 +217,7 @@ def rows_of(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]
 class _Reader:
     """The rows of a part, up to a position at a time."""
 
-    def __init__(self, path: Path, columns: Sequence[str], size: int) -> None:
+    def __init__(self, path: Place, columns: Sequence[str], size: int) -> None:
         self._file = _opened(path)
         self._batches = self._file.iter_batches(size, columns=columns, use_threads=False)
         self._next()
@@ -246,7 +248,7 @@ class _Reader:
             self._next()
 
 
-def write_tables(parts: Sequence[Part], columns: Sequence[str], out: Path, format: Format) -> None:  # noqa: A002
+def write_tables(parts: Sequence[Part], columns: Sequence[str], out: Place, format: Format) -> None:  # noqa: A002
     """Write the table of all images that could be read, and ``FILE.skipped.csv`` of the others, if there are any.
 
     Args:
@@ -273,6 +275,6 @@ def write_tables(parts: Sequence[Part], columns: Sequence[str], out: Path, forma
             write(table.filter(pc.is_null(table[PROBLEM])))
 
 
-def skipped_path(out: Path) -> Path:
+def skipped_path(out: Place) -> Place:
     """Return the name of the list of images without a row: ``FILE.skipped.csv``."""
     return out.with_name(f"{out.name}.skipped.csv")

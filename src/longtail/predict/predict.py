@@ -23,7 +23,7 @@ from longtail.config.schema import EngineName
 from longtail.console import Reporter
 from longtail.data.decode import is_unread_path
 from longtail.errors import UsageError
-from longtail.files import REPLACED, is_stream, output_path
+from longtail.files import REPLACED, is_stream, output_place
 from longtail.models.inference_engine import WORTHWHILE
 from longtail.predict.hub import local_run
 from longtail.predict.images import Images, Item, LeftOut, count_words, find_images
@@ -39,9 +39,9 @@ from longtail.predict.parts import (
     write_tables,
 )
 from longtail.predict.predictor import Prediction, as_columns, column_names, load
-from longtail.predict.remote import is_url, local_output
 from longtail.predict.shards import Shard, parse_shard, path_key
 from longtail.predict.table import PROBLEM, Format, open_table, path_columns, table_format
+from longtail.remote import Place, RemotePath, is_url
 from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE, refuse_swapped
 from longtail.run.model_files import ModelInfo
 
@@ -68,7 +68,7 @@ class PredictionReport:
         seconds: Duration.
     """
 
-    out: Path
+    out: Place
     predicted: int = 0
     skipped: int = 0
     unread: Counter[str] = field(default_factory=Counter)
@@ -121,7 +121,7 @@ class PredictionReport:
 def predict_images(
     run_dir: str | Path,
     images: str | Path,
-    out: str | Path,
+    out: str | Path | RemotePath,
     *,
     top_k: int = 5,
     batch_size: int = 64,
@@ -147,7 +147,8 @@ def predict_images(
     Args:
         run_dir: The RUN folder of ``longtail train``, or ``hf:OWNER/NAME``.
         images: As for :func:`longtail.predict.images.find_images`.
-        out: The table, called ``.csv``, ``.tsv`` or ``.parquet``, or a stream; a file is replaced if it exists.
+        out: The table, called ``.csv``, ``.tsv`` or ``.parquet``, or a stream; a file is replaced if it exists. It may
+            be the URL of a remote one, such as ``s3://bucket/answers.csv``.
         top_k: Number of classes to list per image; all C where there are fewer.
         batch_size: Images per forward pass.
         device: Device of the network.
@@ -171,7 +172,7 @@ def predict_images(
     """
     if top_k < 1 or batch_size < 1:
         raise UsageError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
-    path = output_path(local_output(out))
+    path = output_place(out)
     kind = table_format(path, format)
     shard = parse_shard(shard) if isinstance(shard, str) else shard
     if shard is not None and (kind != "parquet" or is_stream(path)):
@@ -301,7 +302,7 @@ class Chosen:
 
 @contextmanager
 def _target(
-    path: Path, job: Job, kind: Format, *, restart: bool
+    path: Place, job: Job, kind: Format, *, restart: bool
 ) -> Iterator[tuple[PartFolder | None, Callable[[pa.Table], None]]]:
     """Open what rows are written to: a folder of parts, or a stream, which gets those of images that could be read."""
     if is_stream(path):
@@ -313,7 +314,7 @@ def _target(
         yield folder, folder.add
 
 
-def _finished_shard(path: Path, job: Job) -> Part | None:
+def _finished_shard(path: Place, job: Job) -> Part | None:
     """Return an earlier output of the same shard, which only new images are added to."""
     part = read_part(path) if job.shard is not None and path.is_file() else None
     return part if part is not None and not job.differences(part.job) else None

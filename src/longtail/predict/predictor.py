@@ -24,8 +24,8 @@ from longtail.models.inference_engine import choose_engine, compile_backbone, is
 from longtail.models.preprocessing import Preprocessing
 from longtail.predict.hub import local_run
 from longtail.predict.images import Item, as_items, batch_items
-from longtail.predict.remote import is_url, read_url
 from longtail.predict.target_prior import read_prior, with_prior
+from longtail.remote import is_url, read_url
 from longtail.run.model_files import ModelInfo, load_run
 
 FloatArray = npt.NDArray[np.float32]
@@ -49,9 +49,15 @@ def read_item(item: Item, preprocessing: Preprocessing) -> Item:
     if item.problem:
         return item
     try:
-        is_remote = isinstance(item.source, str) and is_url(item.source)
-        source = read_url(str(item.source)) if is_remote and not is_unread_path(item.name) else item.source
-        return item._replace(source=square_of(source, preprocessing.square, item.name))
+        is_remote = isinstance(item.source, str) and is_url(item.source) and not is_unread_path(item.name)
+        source = read_url(str(item.source)) if is_remote else item.source
+        try:
+            return item._replace(source=square_of(source, preprocessing.square, item.name))
+        except LongtailError:
+            if not is_remote:
+                raise
+            source = read_url(str(item.source))  # it may have been cut off
+            return item._replace(source=square_of(source, preprocessing.square, item.name))
     except LongtailError as error:
         return item._replace(problem=str(error))
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from longtail.config.schema import EngineName
 from longtail.console import Bar, Reporter
 from longtail.errors import LongtailError, UsageError, first_line
-from longtail.files import remove, write_atomically
+from longtail.files import output_place, remove, write_atomically
 from longtail.models.preprocessing import Preprocessing
 from longtail.predict.hub import local_run
 from longtail.predict.images import Item, find_images
@@ -30,10 +30,10 @@ from longtail.predict.part_folder import PartFolder
 from longtail.predict.parts import KEY, POSITION, Job, Part, list_parts, remove_doubles, rows_of, write_part
 from longtail.predict.predict import Chosen, PredictionReport, job_of, part_rows
 from longtail.predict.predictor import Prediction, Predictor, read_item
-from longtail.predict.remote import is_url, local_output
 from longtail.predict.table import PROBLEM, RAW_PATH, open_table
 from longtail.predict.target_prior import read_prior, with_prior
 from longtail.ray_cluster import Head, connected, stopped
+from longtail.remote import Place, RemotePath, is_url
 from longtail.run.layout import refuse_swapped
 from longtail.run.model_files import load_info
 
@@ -49,7 +49,7 @@ _PARTS = 200  # of a prediction, at least, if its parts can be larger than a blo
 def predict_on_ray(
     run_dir: str | Path,
     images: str | Path,
-    out: str | Path,
+    out: str | Path | RemotePath,
     *,
     address: str = "",
     top_k: int = 5,
@@ -63,8 +63,8 @@ def predict_on_ray(
 ) -> PredictionReport:
     """Predict images on a Ray cluster: list, read and decode, predict in a pool of actors, write parts.
 
-    RUN, images and ``out`` are paths that are the same on every machine. The same call continues: finished parts in
-    ``out`` are kept, and at the end each image is in one of them once.
+    RUN, images and ``out`` are paths that are the same on every machine, or URLs. The same call continues: finished
+    parts in ``out`` are kept, and at the end each image is in one of them once.
 
     Args:
         run_dir: As for :func:`longtail.predict.predict.predict_images`.
@@ -96,7 +96,7 @@ def predict_on_ray(
     if prior is not None:
         info = with_prior(info, read_prior(prior, info, lambda text: reporter.say(f"note: {text}")))
     job = job_of(run, info, images, listing, top_k=top_k, prior=prior, column=image_column)
-    report = PredictionReport(Path(local_output(out)))
+    report = PredictionReport(output_place(out))
     begun = time.perf_counter()
     with PartFolder(report.out.absolute(), job, restart=restart) as folder, connected(address, "ray.data") as ray:
         _quiet(ray)
@@ -111,7 +111,7 @@ def predict_on_ray(
             rows = min(_PART_ROWS, total // _PARTS)
             pipeline = _pipeline(ray, blocks, run, job, info.preprocessing, device, settings)
             written = pipeline.map_batches(
-                partial(_write, folder=str(folder.folder), job=job),
+                partial(_write, folder=folder.folder, job=job),
                 batch_format="pyarrow",
                 batch_size=rows if rows * len(blocks) > total else None,  # a block at least
                 compute=ray.data.TaskPoolStrategy(size=min(_WRITERS, len(blocks))),
@@ -219,12 +219,12 @@ class _Worker:
         return part_rows(rows, self._job, block[POSITION].to_pylist(), block[KEY].to_pylist())
 
 
-def _write(rows: pa.Table, folder: str, job: Job) -> pa.Table:
+def _write(rows: pa.Table, folder: Place, job: Job) -> pa.Table:
     """Write a part, called by what is in it, so that work that is done again replaces it."""
     rows = rows.sort_by(POSITION)  # blocks come as they are done
     digest = hashlib.blake2b(rows[KEY].to_numpy().tobytes(), digest_size=8).hexdigest()
     name = f"part-{pc.min(rows[POSITION]).as_py():012}-{digest}.parquet"
-    write_part(Path(folder, name), job, [rows])
+    write_part(folder / name, job, [rows])
     return pa.table({"rows": [len(rows)]})
 
 

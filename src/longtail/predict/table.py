@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO, Final, Literal, TypeAlias
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 from longtail.errors import UsageError
 from longtail.files import is_stream, writing
 from longtail.predict.predictor import NUMBERS
+from longtail.remote import Place
 
 Format: TypeAlias = Literal["csv", "tsv", "parquet"]
 Write: TypeAlias = Callable[[pa.Table], None]
@@ -25,13 +25,14 @@ RAW_PATH: Final = "path_bytes"
 """Column of a part: the bytes of a path that is not valid UTF-8, else null."""
 
 
-def table_format(out: Path, requested: Format | None = None) -> Format:
+def table_format(out: Place, requested: Format | None = None) -> Format:
     """Return the format of a table by its suffix, or the requested one if it has none.
 
     Raises:
         UsageError: An unknown suffix, or one of another format than requested.
 
     Example:
+        >>> from pathlib import Path
         >>> table_format(Path("a.parquet")), table_format(Path("/dev/stdout")), table_format(Path("a"), "tsv")
         ('parquet', 'csv', 'tsv')
     """
@@ -70,7 +71,7 @@ def path_columns(names: Sequence[str]) -> dict[str, pa.Array]:
 
 
 @contextmanager
-def open_table(path: Path, columns: Sequence[str], format: Format) -> Iterator[Write]:  # noqa: A002
+def open_table(path: Place, columns: Sequence[str], format: Format) -> Iterator[Write]:  # noqa: A002
     """Open a table for writing rows: a file that is written completely or not at all, or a stream.
 
     The function that it gives appends rows, and takes the columns it needs of them; they have been handed to the file
@@ -81,6 +82,7 @@ def open_table(path: Path, columns: Sequence[str], format: Format) -> Iterator[W
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> path = Path(tempfile.mkdtemp()) / "a.tsv"
         >>> with open_table(path, ["path", "confidence"], "tsv") as write:
         ...     write(pa.table({"confidence": [0.5], "path": ["x.png"]}))

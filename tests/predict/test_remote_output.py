@@ -1,0 +1,165 @@
+"""Tables and parts in an object store: the bytes of local ones, resumed after a stop, and failures told by name."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from longtail import remote
+from longtail.errors import LongtailError, UsageError
+from longtail.predict.merge import merge_parts
+from longtail.predict.part_folder import PartFolder
+from longtail.predict.parts import Job
+from longtail.predict.predict import predict_images
+from longtail.predict.predictor import Predictor
+from longtail.remote import RemotePath
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_WAIT", 0.0)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(7)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(9):
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    (folder / "broken.png").write_text("no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """A local S3."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    started = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    started.start()
+    host, port = started.get_host_and_port()
+    yield f"http://{host}:{port}"
+    started.stop()
+
+
+@pytest.fixture(params=["memory", "s3"])
+def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = uuid.uuid4().hex
+    if request.param == "memory":
+        return f"memory://{name}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("server"))
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(variable, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
+    return f"s3://{name}"
+
+
+def read(url: str) -> bytes:
+    return RemotePath(url).read_bytes()
+
+
+def test_the_table_is_that_of_a_local_prediction(ready: Path, photos: Path, bucket: str, tmp_path: Path) -> None:
+    local = predict_images(ready, photos, tmp_path / "out.csv")
+    report = predict_images(ready, photos, f"{bucket}/deep/out.csv")
+    assert str(report) == str(local).replace(str(local.out), f"{bucket}/deep/out.csv")
+    for end in ("", ".skipped.csv"):
+        assert read(f"{bucket}/deep/out.csv{end}") == (tmp_path / f"out.csv{end}").read_bytes()
+    assert RemotePath(f"{bucket}/deep/out.csv.parts").glob("*") == []  # no part is left
+    assert predict_images(ready, photos, f"{bucket}/deep/out.csv").replaced
+
+
+def test_shards_are_merged_there(ready: Path, photos: Path, bucket: str, tmp_path: Path) -> None:
+    for shard in ("1/2", "2/2"):
+        out = f"{bucket}/parts/part-{shard[0]}.parquet"
+        first = predict_images(ready, photos, out, shard=shard)
+        again = predict_images(ready, photos, out, shard=shard)
+        assert (again.earlier, again.predicted) == (first.predicted + first.skipped, 0)
+    merge_parts(f"{bucket}/parts/", f"{bucket}/all.csv")
+    whole = predict_images(ready, photos, tmp_path / "whole.csv")
+    assert read(f"{bucket}/all.csv") == whole.out.read_bytes()
+    with pytest.raises(UsageError, match="overwrite"):
+        merge_parts(f"{bucket}/parts", f"{bucket}/parts/part-1.parquet")
+
+
+def test_a_stopped_prediction_goes_on(
+    ready: Path, photos: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classify, calls = Predictor._classify, 0
+
+    def stop_at_third(self: Predictor, *given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return classify(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "_classify", stop_at_third)
+        with pytest.raises(KeyboardInterrupt):
+            predict_images(ready, photos, f"{bucket}/out.csv", batch_size=1)
+    assert not RemotePath(f"{bucket}/out.csv").exists()
+    report = predict_images(ready, photos, f"{bucket}/out.csv", batch_size=1)
+    assert report.earlier >= 2
+    assert report.earlier + report.predicted + report.skipped == 10
+    whole = predict_images(ready, photos, tmp_path / "out.csv", batch_size=1)
+    assert read(f"{bucket}/out.csv") == whole.out.read_bytes()
+
+
+def failing(action: Callable[..., Any], every: int) -> Callable[..., Any]:
+    calls = 0
+
+    def call(*given: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls % every:
+            raise OSError("the store is busy")
+        return action(*given, **options)
+
+    return call
+
+
+def test_a_store_that_fails_now_and_then_is_asked_again(
+    ready: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = type(fsspec.filesystem("memory"))
+    for name in ("cat_file", "ls", "put_file", "rm_file", "info"):
+        monkeypatch.setattr(store, name, failing(getattr(store, name), 2))
+    out = f"memory://{uuid.uuid4().hex}/out.csv"
+    assert predict_images(ready, photos, out).predicted == 9
+    assert RemotePath(out).is_file()
+
+
+def test_a_store_that_takes_nothing_is_named(ready: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "put_file", failing(print, 10**9))
+    with pytest.raises(LongtailError, match="busy"):
+        predict_images(ready, photos, "memory://full/out.csv")
+    with pytest.raises(LongtailError, match="nosuchstore"):
+        predict_images(ready, photos, "nosuchstore://a/out.csv")
+
+
+def test_a_file_url_is_a_local_path(ready: Path, photos: Path, tmp_path: Path) -> None:
+    assert predict_images(ready, photos, f"file://{tmp_path}/out.csv").out == tmp_path / "out.csv"
+
+
+def test_two_that_write_at_once_overwrite_nothing() -> None:
+    folder, job = RemotePath(f"memory://{uuid.uuid4().hex}/parts"), Job(("/photos",), "5a", {}, ("path",))
+
+    def row(key: int) -> pa.Table:
+        values = {"path": [f"{key}.png"], "problem": [None], "position": [key], "key": [key], "path_bytes": [None]}
+        return pa.table(values, job.schema)
+
+    with PartFolder(folder, job) as one, PartFolder(folder, job) as other:
+        one.add(row(1))
+        other.add(row(2))
+    with PartFolder(folder, job) as both:
+        assert (both.count, both.has(1), both.has(2)) == (2, True, True)
