@@ -179,8 +179,9 @@ def describe_portfolio(portfolio: Portfolio, shown: int = 5) -> list[str]:
         portfolio: The candidates and the choice.
         shown: Number of candidates that have a line.
     """
+    rank = "as good as the best" if portfolio.choice.behind else "the best"
     lines = [
-        f"classifier: {portfolio.choice.title}, the best of {len(portfolio.candidates)} by "
+        f"classifier: {portfolio.choice.title}, {rank} of {len(portfolio.candidates)} by "
         f"{METRIC_WORDS[portfolio.metric]} in {portfolio.folds}-fold cross-validation on {portfolio.images:,} training "
         f"images, {portfolio.seconds:.0f} s"
     ]
