@@ -72,14 +72,14 @@ def measure(flags: argparse.Namespace) -> Iterator[Row]:
     name = f"{len(split):,} images, {classes:,} classes"
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        inspected = run_watched(["inspect", flags.source], work)
-        yield seconds_row(f"inspect: {name}", inspected.seconds)
-        yield row(f"inspect: {name}, memory", inspected.all_megabytes, None, "MB", higher_is_better=False, device=CPU)
         yield from first_step(flags, name, work)
         yield from throughput(flags, split, name, classes)
         yield from memory(flags, split, work)
         if flags.epoch:
             yield from whole_run(flags, name, work)
+        inspected = run_watched(["inspect", flags.source], work)
+        yield seconds_row(f"inspect: {name}", inspected.seconds)
+        yield row(f"inspect: {name}, memory", inspected.all_megabytes, None, "MB", higher_is_better=False, device=CPU)
 
 
 def first_step(flags: argparse.Namespace, name: str, work: Path) -> Iterator[Row]:
