@@ -21,7 +21,6 @@ from longtail.counts import ClassCounts, IntArray
 from longtail.data.class_names import order_classes
 from longtail.data.dataset import Finding, ImageData, Split
 from longtail.data.loading.cache_folder import TABLE, Contents, cache_root, keep_folder
-from longtail.data.samplers import class_probabilities
 from longtail.data.shard_index import INDEX_FILE, INDEX_FORMAT, Shard, ShardedSplit, ShardIndex, read_index, write_index
 from longtail.data.shard_reader import ShardFolder, ShardReader, StreamedImage, list_shards, open_stream
 from longtail.data.sources.image_tables import Columns, split_name, untrained
@@ -237,6 +236,8 @@ def _unread_files(folder: ShardFolder, index: ShardIndex) -> list[Finding]:
 
 def _slow_draws(split: ShardedSplit) -> list[Finding]:
     """Return a note where balanced draws read many images for one that they use."""
+    from longtail.data.samplers import class_probabilities  # with PyTorch, which looking at a source does without
+
     counts, bands = np.array(split.counts), np.array(split.bands)
     wanted = class_probabilities(split.counts, "class-balanced").numpy()
     reads = Chances.of(wanted, counts, bands).reads(counts, bands)
