@@ -27,7 +27,7 @@ HOSTS = {"left": "10.99.0.1", "right": "10.99.0.2"}
 """Address of each host; its end of the cable has its name."""
 TRAIN = (
     *("train", "digits", "--recipe", "cifar-lt/ce", "--model.name", "plain-cnn", "--stage1.epochs", "2"),
-    *("--stage1.epoch_share", "0.2", "--quiet", "--resume", "auto", "--out"),
+    *("--stage1.epoch_share", "0.2", "--training.timeout", "15s", "--quiet", "--resume", "auto", "--out"),
 )
 
 
