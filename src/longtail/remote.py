@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
 from longtail.errors import LongtailError, UnreadableImageError, first_line
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_TRIES = 4  # of a read; object stores fail now and then
+TRIES: Final = 4
+"""How often something is asked of an object store; they fail now and then."""
 _WHOLE = 64 * 2**20  # bytes of a file that is fetched at once
 _BLOCK = 2**20  # bytes that are read ahead of a larger one
 _WAIT = 0.5  # seconds before the second try, doubled before each further one
@@ -281,16 +282,25 @@ def read_url(url: str) -> bytes:
 
 
 def _tried(action: Callable[[], Any]) -> Any:
-    for number in range(_TRIES):
+    for number in range(TRIES):
         try:
             return action()
         except (FileNotFoundError, PermissionError):
             raise
         except Exception:
-            if number == _TRIES - 1:
+            if number == TRIES - 1:
                 raise
-            time.sleep(_WAIT * 2**number)
+            wait_before_retry(number)
     raise AssertionError
+
+
+def wait_before_retry(number: int) -> None:
+    """Wait after a try that failed, the longer the more came before it.
+
+    Args:
+        number: Number of tries before that one.
+    """
+    time.sleep(_WAIT * 2**number)
 
 
 def _system(url: str) -> tuple[Any, str]:

@@ -6,13 +6,13 @@ import csv
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
 import pytest
+from failing_store import failing
 from PIL import Image
 
 from longtail import remote
@@ -113,19 +113,6 @@ def test_a_stopped_prediction_goes_on(
     report = predict_images(ready, bucket, tmp_path / "out.csv", batch_size=1)
     assert report.earlier >= 2
     assert report.earlier + report.predicted + report.skipped == 7
-
-
-def failing(action: Callable[..., Any], every: int, error: type[Exception]) -> Callable[..., Any]:
-    calls = 0
-
-    def call(*given: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls % every:
-            raise error("the store is busy")
-        return action(*given, **options)
-
-    return call
 
 
 def test_a_store_that_fails_now_and_then_is_asked_again(

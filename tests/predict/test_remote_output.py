@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from failing_store import failing
 from PIL import Image
 
 from longtail import remote
@@ -113,19 +114,6 @@ def test_a_stopped_prediction_goes_on(
     assert report.earlier + report.predicted + report.skipped == 10
     whole = predict_images(ready, photos, tmp_path / "out.csv", batch_size=1)
     assert read(f"{bucket}/out.csv") == whole.out.read_bytes()
-
-
-def failing(action: Callable[..., Any], every: int) -> Callable[..., Any]:
-    calls = 0
-
-    def call(*given: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls % every:
-            raise OSError("the store is busy")
-        return action(*given, **options)
-
-    return call
 
 
 def test_a_store_that_fails_now_and_then_is_asked_again(

@@ -7,6 +7,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 WORLD_SIZE = 2
 
@@ -29,9 +30,14 @@ def run_both(work: Callable[..., None], *words: str) -> list[int]:
 
 def _child(rank: int, work: Callable[..., None], *words: str) -> int:
     child = os.fork()
-    if child:
-        return child
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    if not child:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        end_after(work, *words)
+    return child
+
+
+def end_after(work: Callable[..., None], *words: str) -> NoReturn:
+    """Do the work of a forked process and end it, with status 1 and the traceback where the work fails."""
     code = 1
     try:
         work(*words)

@@ -10,13 +10,13 @@ import os
 import signal
 import subprocess
 import sys
-import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 from accelerate import PartialState
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from two_processes import end_after
 
 from longtail.cli import main
 from longtail.training.experiment import Experiment
@@ -80,24 +80,21 @@ def boot(host: str, address: str, folder: str) -> int:
     """Start a host in a namespace of its own and plug its end of the cable in; return its process."""
     (unplugged, plugged), (absent, present) = os.pipe(), os.pipe()
     child = os.fork()
-    if child:
-        os.read(absent, 1)
-        ip("link", "set", host, "netns", str(child))
-        os.write(plugged, b".")
-        return child
-    code = 1
-    try:
-        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "no network namespace")
-        os.write(present, b".")
-        os.read(unplugged, 1)
-        live(host, address, folder)
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+    if not child:
+        end_after(plug_in, host, address, folder, str(present), str(unplugged))
+    os.read(absent, 1)
+    ip("link", "set", host, "netns", str(child))
+    os.write(plugged, b".")
+    return child
+
+
+def plug_in(host: str, address: str, folder: str, present: str, unplugged: str) -> None:
+    """Leave the network namespace, wait for the cable, and be a host; the last two are open files."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "no network namespace")
+    os.write(int(present), b".")
+    os.read(int(unplugged), 1)
+    live(host, address, folder)
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ class EpochSampler(Sampler[int], ABC):
         self._progress = float(value)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return what this rank has to go on from beside epoch and step, for a checkpoint: nothing but for a stream."""
+        """Return what a checkpoint holds of this rank next to epoch and step; only a stream has anything."""
         return {}
 
     def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:

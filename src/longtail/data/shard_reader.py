@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from longtail.data.class_names import normalize_class_name
 from longtail.errors import LongtailError, first_line, nearest
+from longtail.remote import TRIES, is_url, wait_before_retry
 
 if TYPE_CHECKING:
     import datasets
 
 Kind = Literal["parquet", "webdataset"]
-_TRIES = 4  # of a remote shard; object stores fail now and then
-_WAIT = 0.5  # seconds before the second try, doubled before each further one
 KINDS: Final[Mapping[str, Kind]] = {".parquet": "parquet", ".tar": "webdataset"}
 
 
@@ -151,7 +149,7 @@ class ShardReader:
     def _examples(self, stream: datasets.IterableDataset, shard: int, first: int) -> Iterator[dict[str, Any]]:
         """Yield the rows of a shard; a remote one that fails is opened again at the row that was reached."""
         alone, url, row = stream.shard(num_shards=len(self.urls), index=shard), self.urls[shard], first
-        tries = _TRIES if "://" in url else 1
+        tries = TRIES if is_url(url) else 1
         for number in range(tries):
             try:
                 for example in alone.skip(row) if row else alone:
@@ -164,7 +162,7 @@ class ShardReader:
                 if number == tries - 1:
                     reason = first_line(error.__cause__ or error)
                     raise LongtailError(f"{url} cannot be read ({reason}): fetch or write it again.") from error
-            time.sleep(_WAIT * 2**number)
+            wait_before_retry(number)
 
     def _index(self, value: object, shard: int, row: int) -> int:
         name = self._name_of(value)

@@ -14,13 +14,11 @@ from torch import Tensor, nn
 
 from longtail.config.schema import DataConfig
 from longtail.console import Reporter
-from longtail.counts import ClassCounts
 from longtail.data.image_hashes import image_hashes
 from longtail.data.loading.cache import scaling
 from longtail.data.loading.cache_folder import Contents
-from longtail.data.loading.loaders import count_batches, split_rows
+from longtail.data.loading.loaders import LabeledRows, count_batches, split_rows
 from longtail.data.loading.workers import Decoder
-from longtail.data.samplers import EpochSampler, build_sampler
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.device import memory_budget
 from longtail.errors import LongtailError
@@ -51,7 +49,7 @@ class FeatureRows(NamedTuple):
     rows: Tensor
 
 
-class StoredFeatures:
+class StoredFeatures(LabeledRows):
     """Features of V augmented views of each image: the inputs of a stage that trains the classifier alone.
 
     A frozen backbone in evaluation mode gives the same feature for the same pixels at any time, so training on stored
@@ -75,15 +73,6 @@ class StoredFeatures:
     def __init__(self, features: Tensor, labels: Tensor) -> None:
         self.features = features
         self.labels = labels
-
-    def sampler(
-        self, strategy: str, class_counts: ClassCounts, *, num_samples: int, seed: int, rank: int, world_size: int
-    ) -> EpochSampler:
-        """Build a sampler of the rows, see :func:`longtail.data.samplers.build_sampler`."""
-        labels = self.labels.cpu().numpy()
-        return build_sampler(
-            strategy, labels, class_counts, num_samples=num_samples, seed=seed, rank=rank, world_size=world_size
-        )
 
     def batches(self, rows: Tensor, batch_size: int) -> Iterator[FeatureRows]:
         """Yield the given rows in order, ``batch_size`` at a time."""

@@ -181,7 +181,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
 def test_a_remote_shard_that_fails_is_read_on_and_a_truncated_one_is_named(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("longtail.data.shard_reader._WAIT", 0.0)
+    monkeypatch.setattr("longtail.remote._WAIT", 0.0)
     system = fsspec.filesystem("memory")
     system.pipe({"/birds/a.tar": tar([0, 1, 1, 0]), "/birds/b.tar": tar([1, 0, 1], first=4)})
     train = train_of(f"stream:{store}")

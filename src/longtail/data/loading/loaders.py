@@ -35,7 +35,26 @@ class Batch(NamedTuple):
     rows: Tensor
 
 
-class Loader(ABC):
+class LabeledRows:
+    """Rows whose labels are known, so that a sampler can draw their numbers.
+
+    Attributes:
+        labels: Class indices, int64 (N,).
+    """
+
+    labels: Tensor
+
+    def sampler(
+        self, strategy: str, class_counts: ClassCounts, *, num_samples: int, seed: int, rank: int, world_size: int
+    ) -> EpochSampler:
+        """Build a sampler of the rows, see :func:`longtail.data.samplers.build_sampler`."""
+        labels = self.labels.cpu().numpy()
+        return build_sampler(
+            strategy, labels, class_counts, num_samples=num_samples, seed=seed, rank=rank, world_size=world_size
+        )
+
+
+class Loader(LabeledRows, ABC):
     """Base class of the sources of batches, which measures how long the consumer waits for them.
 
     Attributes:
@@ -72,15 +91,6 @@ class Loader(ABC):
     def _batches(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Batch]:
         for part, index, images in zip(parts, on_device, self._images(parts, on_device), strict=True):
             yield Batch(images, self.labels[index], part)
-
-    def sampler(
-        self, strategy: str, class_counts: ClassCounts, *, num_samples: int, seed: int, rank: int, world_size: int
-    ) -> EpochSampler:
-        """Build a sampler of the rows, see :func:`longtail.data.samplers.build_sampler`."""
-        labels = self.labels.cpu().numpy()
-        return build_sampler(
-            strategy, labels, class_counts, num_samples=num_samples, seed=seed, rank=rank, world_size=world_size
-        )
 
     @abstractmethod
     def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:
