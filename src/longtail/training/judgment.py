@@ -59,13 +59,12 @@ class HeldOut:
         answers = {tau: (logits - tau * log_prior).argmax(dim=1).numpy() for tau in TAUS}
         values = {tau: self.figures(answer) for tau, answer in answers.items()}
         best = max(TAUS, key=lambda strength: (round(float(values[strength][self.metric]), 9), -strength))
-        of_best = self.figures(answers[best], self.draws)
-        for tau in TAUS[: TAUS.index(best)]:
-            replicates = self.figures(answers[tau], self.draws)
-            error = float(np.std(of_best[self.metric] - replicates[self.metric]))
-            if values[best][self.metric] - values[tau][self.metric] <= ONE_ERROR * error:
-                return Judgment(tau, values, replicates, self.metric)
-        return Judgment(best, values, of_best, self.metric)
+        judgments = [
+            Judgment(tau, values, self.figures(answers[tau], self.draws), self.metric)
+            for tau in TAUS[: TAUS.index(best) + 1]
+        ]
+        _, chosen = compare(judgments, within=ONE_ERROR)
+        return judgments[chosen]
 
     def figures(self, answers: IntArray, weights: FloatArray | None = None) -> dict[str, Any]:
         """Return the metrics and the mean recall of each shot group: a value, or one for each row of weights (R, M)."""
