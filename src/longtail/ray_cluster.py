@@ -6,10 +6,12 @@ import logging
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from longtail.device import cores
@@ -49,9 +51,10 @@ def connected(address: str, *modules: str) -> Iterator[Any]:
         return
     local: dict[str, Any] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
     try:
-        if re.fullmatch(r"[^/]+:\d{1,5}", address) and not answers(address):  # Ray itself would try for minutes
-            raise ConnectionError("it does not answer")
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+        place = latest() if address == "auto" else address
+        if re.fullmatch(r"[^/]+:\d{1,5}", place) and not answers(place):  # Ray itself would try for minutes
+            raise ConnectionError(f"{place} does not answer")
+        ray.init(address=place or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = address or "on this machine"
         raise LongtailError(
@@ -65,6 +68,18 @@ def connected(address: str, *modules: str) -> Iterator[Any]:
         ray.shutdown()
         raise
     ray.shutdown()
+
+
+def latest() -> str:
+    """Return the address that ``auto`` stands for: RAY_ADDRESS, or the cluster that ``ray start`` has begun last here.
+
+    ``auto`` itself if there is neither: Ray then looks for processes of a cluster.
+    """
+    default = os.environ.get("TMPDIR", "/tmp") if sys.platform.startswith("linux") else "/tmp"  # noqa: S108 - Ray's
+    file = Path(os.environ.get("RAY_TMPDIR", default), "ray", "ray_current_cluster")
+    with suppress(OSError):
+        return os.environ.get("RAY_ADDRESS") or file.read_text().strip() or "auto"
+    return "auto"
 
 
 def answers(address: str) -> bool:

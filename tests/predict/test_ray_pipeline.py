@@ -1,4 +1,4 @@
-"""Ray Data: a local cluster of two cores writes the parts that one machine would, and goes on where it was stopped."""
+"""Ray Data: a local cluster of one core writes the parts that one machine would, and goes on where it was stopped."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ray() -> Iterator[Any]:
 
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 128 * 2**20}
-    ray.init(address="local", num_cpus=2, logging_level="ERROR", **options)
+    ray.init(address="local", num_cpus=1, num_gpus=1, logging_level="ERROR", **options)
     yield ray
     ray.shutdown()
 
@@ -58,7 +58,13 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(100)
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1:1"])
-def test_a_cluster_that_is_not_there_is_told(address: str, ready: Path, photos: Path, tmp_path: Path) -> None:
+def test_a_cluster_that_is_not_there_is_told(
+    address: str, ready: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")  # of a head that was killed
     with pytest.raises(LongtailError, match="cluster"):
         predict_on_ray(ready, photos, tmp_path / "parts", address=address, device="cpu")
 
@@ -99,12 +105,15 @@ def test_a_predictor_maps_batches(ray: Any, ready: Path, photos: Path) -> None:
 
 
 @pytest.mark.timeout(280)
+@pytest.mark.parametrize("device", ["cpu", "auto"])  # auto: the actors that predict on GPUs, as which CPUs stand in
 def test_a_cluster_writes_what_one_machine_would_and_goes_on(
-    ray: Any, ready: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: str, ray: Any, ready: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_pipeline, "_MOST_IMAGES", 16)
+    monkeypatch.setattr(ray_pipeline, "_LEAST_IMAGES", 16)
+    options: dict[str, Any] = {"device": device, "batch_size": 4}
+    monkeypatch.setattr(ray_pipeline, "_GPU", "cpu")
     out, shown = tmp_path / "parts", io.StringIO()
-    report = predict_on_ray(ready, photos, out, device="cpu", console=Console(file=shown, width=200))
+    report = predict_on_ray(ready, photos, out, **options, console=Console(file=shown, width=200))
     assert (report.predicted, report.skipped, report.unread) == (60, 2, {".mov": 1})
     assert "broken.png" in shown.getvalue()
     assert str(out / SKIPPED) in shown.getvalue()
@@ -126,7 +135,7 @@ def test_a_cluster_writes_what_one_machine_would_and_goes_on(
     before = first.path.read_bytes()
     write_part(out / "part-twice.parquet", first.job, [pq.read_table(second.path).slice(3)])
     Image.new("RGB", (9, 9)).save(photos / "0.png")  # a new image, which comes first
-    again = predict_on_ray(ready, photos, out, device="cpu")
+    again = predict_on_ray(ready, photos, out, **options)
     assert (again.earlier, again.predicted + again.skipped) == (first.rows + second.rows, 63 - first.rows - second.rows)
     assert first.path.read_bytes() == before
     names = [name for part in list_parts(out) for name in pq.read_table(part.path)["path"].to_pylist()]

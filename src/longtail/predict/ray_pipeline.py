@@ -9,7 +9,8 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -39,11 +40,11 @@ from longtail.run.model_files import load_info
 
 SKIPPED: Final = "_skipped.csv"
 """List of the images that could not be read, in the folder of the parts; readers of Parquet pass over a leading _."""
-_MOST_PIXELS = 64 * 2**20  # bytes of the decoded images of a block
-_MOST_IMAGES = 1024  # of a block
-_PART_ROWS = 10_000
-_WRITERS = 2  # each a process; writing is little work
-_PARTS = 200  # of a prediction, at least, if its parts can be larger than a block
+_PARTS = 200  # of a prediction, at least, if it has images enough
+_LEAST_IMAGES, _MOST_IMAGES = 64, 10_000  # of a part
+_MOST_PIXELS = 64 * 2**20  # bytes of the decoded images of a block on its way to a GPU
+_WRITERS = 2  # of what comes from GPUs, each a process; writing is little work
+_GPU = "cuda"
 
 
 def predict_on_ray(
@@ -61,7 +62,7 @@ def predict_on_ray(
     restart: bool = False,
     console: Console | None = None,
 ) -> PredictionReport:
-    """Predict images on a Ray cluster: list, read and decode, predict in a pool of actors, write parts.
+    """Predict images on a Ray cluster: list here; there read, decode, predict and write parts.
 
     RUN, images and ``out`` are paths that are the same on every machine, or URLs. The same call continues: finished
     parts in ``out`` are kept, and at the end each image is in one of them once.
@@ -74,7 +75,7 @@ def predict_on_ray(
             that this process is connected to already is used as it is.
         top_k: As there.
         batch_size: As there.
-        device: ``auto`` gives each actor a GPU, if the cluster has any; ``cpu`` a core.
+        device: ``auto`` takes the GPUs of the cluster, if it has any, else its cores; ``cpu`` its cores.
         engine: As there.
         prior: As there.
         image_column: As there.
@@ -103,27 +104,50 @@ def predict_on_ray(
         report.earlier = folder.count
         if folder.count:
             reporter.say(f"continuing after {folder.count:,} files of an earlier command")
+        gpus = int(ray.cluster_resources().get("GPU", 0)) if device == "auto" else 0
+        work = _Work(
+            run=os.path.abspath(run),  # noqa: PTH100
+            device=_GPU if gpus else "cpu",
+            engine=engine,
+            prior=prior,
+            top_k=top_k,
+            batch_size=batch_size,
+            look=info.preprocessing,
+            job=job,
+            folder=folder.folder,
+        )
         chosen = Chosen(listing, job, report.left_out, folder.has)
-        blocks, total = _put_blocks(ray, chosen, images, info.preprocessing)
-        settings: dict[str, Any] = {"engine": engine, "prior": prior, "top_k": top_k, "batch_size": batch_size}
+        blocks, total = _put_blocks(ray, chosen, images, work)
         if total:
             remove(folder.folder / COMPLETE, "allow writing to it")
-            rows = min(_PART_ROWS, total // _PARTS)
-            pipeline = _pipeline(ray, blocks, run, job, info.preprocessing, device, settings)
-            written = pipeline.map_batches(
-                partial(_write, folder=folder.folder, job=job),
-                batch_format="pyarrow",
-                batch_size=rows if rows * len(blocks) > total else None,  # a block at least
-                compute=ray.data.TaskPoolStrategy(size=min(_WRITERS, len(blocks))),
-                num_cpus=0,  # the actors may take all
-            )
             with reporter.bar("predict", folder.count + total) as bar:
-                _wait(ray, written, bar, report.earlier)
+                _wait(ray, _pipeline(ray, blocks, work, gpus, min(_MOST_IMAGES, total // _PARTS)), bar, report.earlier)
         report.seconds = time.perf_counter() - begun
         _finish(folder, report, total)
     for text in report.lines():
         reporter.say(text, style="yellow" if text.startswith("skipped: ") else None)
     return report
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is done with the images, on whatever machine."""
+
+    run: str
+    device: str
+    engine: EngineName
+    prior: str | None
+    top_k: int
+    batch_size: int
+    look: Preprocessing
+    job: Job
+    folder: Place
+
+    @property
+    def most_images(self) -> int:
+        """Of a block."""
+        most_decoded = max(16, min(1024, _MOST_PIXELS // (3 * self.look.size**2)))
+        return most_decoded if self.device == _GPU else _MOST_IMAGES
 
 
 def _quiet(ray: Any) -> None:
@@ -132,11 +156,11 @@ def _quiet(ray: Any) -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
 
 
-def _put_blocks(ray: Any, chosen: Chosen, images: str | Path, look: Preprocessing) -> tuple[list[Any], int]:
-    """List the images into blocks in the object store, and return those and the number of images."""
-    size = max(16, min(_MOST_IMAGES, _MOST_PIXELS // (3 * look.size**2)))
+def _put_blocks(ray: Any, chosen: Chosen, images: str | Path, work: _Work) -> tuple[list[Any], int]:
+    """List the images into blocks in the object store, small ones first, and return those and the number of images."""
     blocks, total, items = [], 0, chosen.items()
-    while batch := list(islice(items, size)):
+    least = max(_LEAST_IMAGES, work.batch_size)
+    while batch := list(islice(items, min(work.most_images, max(least, total // _PARTS)))):
         if any(not isinstance(item.source, str) for item in batch):
             raise LongtailError(
                 f"{images} holds the images themselves: predict it with --shard I/N, or use longtail.predict.Predictor "
@@ -160,27 +184,59 @@ def _everywhere(path: str) -> bytes:
     return os.fsencode(path if is_url(path) else os.path.abspath(path))  # noqa: PTH100
 
 
-def _pipeline(
-    ray: Any, blocks: list[Any], run: str, job: Job, look: Preprocessing, device: str, settings: dict[str, Any]
-) -> Any:
-    """Return the data set of predictions, which is computed as it is read."""
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0)) if device == "auto" else 0
-    actors = gpus or max(1, int(resources.get("CPU", 1)))
-    needs = {"num_gpus": 1} if gpus else {"num_cpus": 1}
-    where = {"run": os.path.abspath(run), "device": "cuda" if gpus else "cpu"}  # noqa: PTH100
-    return (
-        ray.data.from_arrow_refs(blocks)
-        .map_batches(partial(_decode, look=look), batch_format="pyarrow", batch_size=None)
-        .map_batches(
-            _Worker,
-            fn_constructor_kwargs={"job": job, "settings": settings | where},
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
-            batch_format="pyarrow",
-            batch_size=None,
-            **needs,
-        )
+def _pipeline(ray: Any, blocks: list[Any], work: _Work, gpus: int, part_images: int) -> Any:
+    """Return the data set of the numbers of images in finished parts, which is computed as it is read.
+
+    On CPUs a block of paths becomes a part in one task, of one core: any core takes it, and another one again if the
+    first is lost. For GPUs, tasks decode, an actor for each predicts, and tasks without a core write. So nothing that
+    holds a core waits for what needs one.
+    """
+    whole_blocks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
+    data = ray.data.from_arrow_refs(blocks)
+    if not gpus:
+        return data.map_batches(partial(_predict_part, work=work), num_cpus=1, **whole_blocks)
+    rows = data.map_batches(partial(_decode, look=work.look), num_cpus=1, **whole_blocks).map_batches(
+        _Actor,
+        fn_constructor_args=(work,),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=gpus),
+        batch_format="pyarrow",
+        batch_size=4 * work.batch_size,  # which Ray asks for with GPUs
+        num_cpus=0,
+        num_gpus=1,
     )
+    return rows.map_batches(
+        partial(_write, work=work),
+        batch_format="pyarrow",
+        batch_size=part_images if part_images > work.most_images else None,
+        compute=ray.data.TaskPoolStrategy(size=min(_WRITERS, len(blocks))),
+        num_cpus=0,
+    )
+
+
+def _predict_part(block: pa.Table, work: _Work) -> pa.Table:
+    """Read, decode and predict the images of a block of paths, and write their part."""
+    predictor = _predictor(work.job.model, work.run, work.device, work.engine, work.prior)
+    items = (
+        Item(os.fsdecode(name), os.fsdecode(source), problem)
+        for name, source, problem in zip(*_lists(block, "name", "source", PROBLEM), strict=True)
+    )
+    return _write(_predict(items, block, predictor, work), work)
+
+
+@lru_cache(maxsize=1)
+def _predictor(model: str, run: str, device: str, engine: EngineName, prior: str | None) -> Predictor:  # noqa: ARG001
+    """Return the predictor of this process, which does many blocks; ``model`` tells runs of the same name apart."""
+    return Predictor(run, device=device, engine=engine, prior=prior)
+
+
+def _predict(items: Iterator[Item], block: pa.Table, predictor: Predictor, work: _Work) -> pa.Table:
+    """Return the rows of a part."""
+    rows = predictor.stream(items, workers=1, total=len(block), top_k=work.top_k, batch_size=work.batch_size)
+    return part_rows(list(rows), work.job, *_lists(block, POSITION, KEY))
+
+
+def _lists(block: pa.Table, *columns: str) -> list[list[Any]]:
+    return [block[column].to_pylist() for column in columns]
 
 
 def _decode(block: pa.Table, look: Preprocessing) -> pa.Table:
@@ -188,9 +244,7 @@ def _decode(block: pa.Table, look: Preprocessing) -> pa.Table:
     header = f"P6\n{look.size} {look.size}\n255\n".encode()
     pixels: list[bytes | None] = []
     problems: list[str] = []
-    for source, name, problem in zip(
-        *(block[column].to_pylist() for column in ("source", "name", PROBLEM)), strict=True
-    ):
+    for source, name, problem in zip(*_lists(block, "source", "name", PROBLEM), strict=True):
         item = read_item(Item(os.fsdecode(name), os.fsdecode(source), problem), look)
         problems.append(item.problem)
         pixels.append(None if item.problem else header + item.source.tobytes())  # type: ignore[union-attr]
@@ -200,31 +254,27 @@ def _decode(block: pa.Table, look: Preprocessing) -> pa.Table:
     )
 
 
-class _Worker:
-    """An actor: a predictor, from decoded images to rows of a part."""
+class _Actor:
+    """A predictor on a GPU, from decoded images to rows of a part."""
 
-    def __init__(self, job: Job, settings: dict[str, Any]) -> None:
-        self._job = job
-        self._options = {name: settings.pop(name) for name in ("top_k", "batch_size")}
-        self._predictor = Predictor(**settings)
+    def __init__(self, work: _Work) -> None:
+        self._work = work
+        self._predictor = Predictor(work.run, device=work.device, engine=work.engine, prior=work.prior)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         items = (
             Item(os.fsdecode(name), image or b"", problem)
-            for name, image, problem in zip(
-                *(block[column].to_pylist() for column in ("name", "image", PROBLEM)), strict=True
-            )
+            for name, image, problem in zip(*_lists(block, "name", "image", PROBLEM), strict=True)
         )
-        rows = list(self._predictor.stream(items, workers=1, total=len(block), **self._options))
-        return part_rows(rows, self._job, block[POSITION].to_pylist(), block[KEY].to_pylist())
+        return _predict(items, block, self._predictor, self._work)
 
 
-def _write(rows: pa.Table, folder: Place, job: Job) -> pa.Table:
+def _write(rows: pa.Table, work: _Work) -> pa.Table:
     """Write a part, called by what is in it, so that work that is done again replaces it."""
     rows = rows.sort_by(POSITION)  # blocks come as they are done
     digest = hashlib.blake2b(rows[KEY].to_numpy().tobytes(), digest_size=8).hexdigest()
     name = f"part-{pc.min(rows[POSITION]).as_py():012}-{digest}.parquet"
-    write_part(folder / name, job, [rows])
+    write_part(work.folder / name, work.job, [rows])
     return pa.table({"rows": [len(rows)]})
 
 
