@@ -39,9 +39,7 @@ def inspect(
     if page is not None and page.takes_standard_output and json:
         raise UsageError(f"--json and --out {out} both write to the standard output: name a file for the page.")
     data = load_source(source, **last_names(columns))
-    total = sum(map(len, data.splits.values()))
-    with Reporter().bar("inspect", total if max_images is None else min(total, max_images)) as bar:
-        audit = inspect_data(data, max_images=max_images, tick=bar.tick)
+    audit = inspect_data(data, max_images=max_images, reporter=Reporter())
     with messages_apart(page):
         if json:
             print_json(audit.to_dict())

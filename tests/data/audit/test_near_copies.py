@@ -13,8 +13,10 @@ from sklearn.datasets import load_sample_images
 
 from longtail.data.audit.inspection import inspect_data
 from longtail.data.audit.near_copies import (
+    BANDS,
     LEAST_LIKENESS,
     MAX_DISTANCE,
+    EnoughPairs,
     PixelCheck,
     grays,
     likeness,
@@ -113,15 +115,17 @@ def test_images_are_decoded_once_and_pairs_compared_once(monkeypatch: pytest.Mon
     for _ in range(2):
         assert check(np.array([0, 0, 2]), np.array([1, 2, 0])).tolist() == [False, True, True]
     assert sorted(decoded) == [0, 1, 2]
-    assert check.unchecked == 0
+    assert (check.compared, check.is_full) == (2, False)
 
 
 def test_no_more_pairs_are_compared_than_the_limit_and_that_is_counted() -> None:
     split = split_of([drawn("disc")] * 2 + [as_jpeg(drawn("disc"))] * 2)
     check = PixelCheck([(split, row) for row in range(4)], max_pairs=1)
     assert check(np.array([0, 0, 0]), np.array([1, 2, 3])).tolist() == [True, False, False]
-    assert check.unchecked == 2
     assert check(np.array([0]), np.array([1])).tolist() == [True]
+    assert (check.compared, check.is_full) == (1, True)
+    with pytest.raises(EnoughPairs):
+        check(np.array([0]), np.array([2]))
 
 
 def test_another_shape_of_the_picture_and_a_file_that_went_are_not_alike(tmp_path: Path) -> None:
@@ -237,11 +241,53 @@ def test_crowded_buckets_stay_one_group_at_linear_cost() -> None:
         compared += len(left)
         return np.zeros(len(left), dtype=np.bool_)
 
-    hashes = np.zeros((3000, 4), dtype=np.uint64)
-    hashes[:, 0] = np.arange(3000) % 4
+    hashes = np.zeros((1500, 4), dtype=np.uint64)
+    hashes[:, 0] = np.arange(1500) % 4
     assert set(near_groups(hashes).tolist()) == {0}
-    assert len(set(near_groups(hashes, confirm=reject).tolist())) == 3000
-    assert compared < 3000**2 * 2, "all pairs of each band would be four times as many"
+    assert len(set(near_groups(hashes, confirm=reject).tolist())) == 1500
+    assert compared < 1500**2 * 3, "all pairs of each band would be twice as many"
+
+
+def noisy_copies(originals: int, copies: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of originals, and of copies of some that differ in up to the largest distance; the first of each group."""
+    random = np.random.default_rng(1)
+    bits = random.integers(0, 2, (originals, 256), dtype=np.uint8)
+    chosen = random.choice(originals, copies, replace=False)
+    flipped = np.argsort(random.random((copies, 256)), axis=1)[:, :MAX_DISTANCE]
+    copied = bits[chosen]
+    np.put_along_axis(copied, flipped, 1 - np.take_along_axis(copied, flipped, axis=1), axis=1)
+    hashes = np.packbits(np.concatenate((bits, copied)), axis=1).view(np.uint64)
+    return hashes, np.concatenate((np.arange(originals), chosen))
+
+
+def test_of_many_hashes_only_copies_are_confirmed_and_all_of_them() -> None:
+    hashes, expected = noisy_copies(50_000, 500)
+    confirmed: list[int] = []
+    bands: list[int] = []
+
+    def confirm(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        confirmed.append(len(left))
+        return expected[left] == expected[right]
+
+    assert np.array_equal(near_groups(hashes, confirm=confirm, progress=bands.append), expected)
+    assert sum(confirmed) == 500
+    assert (bands[0], bands[-1], sorted(bands)) == (0, BANDS, bands)
+
+
+def test_the_nearest_pairs_are_confirmed_first_and_the_search_ends_when_told() -> None:
+    hashes = np.zeros((4, 4), dtype=np.uint64)
+    hashes[1:, 0] = [0b11, 0b1111000, 0b1]  # 2, 4 and 1 bits from the first
+    asked: list[tuple[int, int]] = []
+
+    def confirm(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        if asked:
+            raise EnoughPairs
+        asked.extend(zip(np.minimum(left, right).tolist(), np.maximum(left, right).tolist(), strict=True))
+        return np.arange(len(left)) == 0
+
+    first = near_groups(hashes, confirm=confirm)
+    assert set(asked[:2]) == {(0, 3), (1, 3)}
+    assert len(set(first.tolist())) == 3
 
 
 def test_nothing_and_one() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from longtail.data.audit.near_copies import PixelCheck, near_groups
+from longtail.data.audit.near_copies import MAX_PAIRS, PixelCheck, near_groups
 from longtail.data.audit.probe import Probe
 from longtail.data.dataset import Finding, ImageData, Severity
 
@@ -60,7 +60,9 @@ class DuplicateGroup:
         return tuple(dict.fromkeys(image.split for image in self.images))
 
 
-def find_duplicates(data: ImageData, probes: Sequence[Probe]) -> tuple[tuple[DuplicateGroup, ...], int]:
+def find_duplicates(
+    data: ImageData, probes: Sequence[Probe], progress: Callable[[int, str], object] = lambda _done, _note: None
+) -> tuple[tuple[DuplicateGroup, ...], bool]:
     """Group images with the same pixels, and those that look nearly the same.
 
     Pairs whose hashes are near are compared by their pixels; see :class:`PixelCheck`. A group
@@ -70,10 +72,12 @@ def find_duplicates(data: ImageData, probes: Sequence[Probe]) -> tuple[tuple[Dup
     Args:
         data: The source.
         probes: Facts about its images; unreadable ones are skipped.
+        progress: Called with the number of searched bands, of :data:`~longtail.data.audit.near_copies.BANDS`, and a
+            note on the compared pairs.
 
     Returns:
-        The groups, exact ones first, each in the order of the source; and the number of pairs with similar hashes
-        beyond those compared by their pixels.
+        The groups, exact ones first, each in the order of the source; and whether there were more pairs with similar
+        hashes than are compared by their pixels, at which the search ends.
 
     Example:
         >>> from longtail.data.dataset import Split
@@ -90,22 +94,18 @@ def find_duplicates(data: ImageData, probes: Sequence[Probe]) -> tuple[tuple[Dup
     distinct = [same for same in exact.values() if same[0].look]
     looks = np.frombuffer(b"".join(same[0].look for same in distinct), dtype=np.uint64).reshape(-1, 4)
     check = PixelCheck([(data.splits[same[0].split], same[0].index) for same in distinct])
-    near: dict[int, list[int]] = defaultdict(list)
-    for position, first in enumerate(near_groups(looks, confirm=check).tolist()):
-        near[first].append(position)
+    first = near_groups(
+        looks, confirm=check, progress=lambda bands: progress(bands, f"{check.compared:,} pairs compared")
+    )
     groups = [
         DuplicateGroup("exact", tuple(_copy(data, probe) for probe in same)) for same in exact.values() if len(same) > 1
     ]
-    for positions in near.values():
-        if len(positions) > 1:
-            alike = check.likeness(np.full(len(positions), positions[0]), np.array(positions)).tolist()
-            copies = [
-                _copy(data, probe, round(value, 3))
-                for position, value in zip(positions, alike, strict=True)
-                for probe in distinct[position]
-            ]
-            groups.append(DuplicateGroup("near", tuple(copies)))
-    return tuple(groups), check.unchecked
+    members = np.flatnonzero(np.bincount(first, minlength=len(first))[first] > 1)
+    near: dict[int, list[Copy]] = defaultdict(list)
+    for position, value in zip(members.tolist(), check.likeness(first[members], members).tolist(), strict=True):
+        near[int(first[position])] += [_copy(data, probe, round(value, 3)) for probe in distinct[position]]
+    groups += [DuplicateGroup("near", tuple(copies)) for copies in near.values()]
+    return tuple(groups), check.is_full
 
 
 def _copy(data: ImageData, probe: Probe, likeness: float | None = None) -> Copy:
@@ -113,7 +113,7 @@ def _copy(data: ImageData, probe: Probe, likeness: float | None = None) -> Copy:
 
 
 def duplicate_findings(
-    groups: Sequence[DuplicateGroup], *, divided: bool, columns: bool = False, unchecked: int = 0
+    groups: Sequence[DuplicateGroup], *, divided: bool, columns: bool = False, unchecked: bool = False
 ) -> list[Finding]:
     """Report copies with several labels, copies across splits, copies that merely count double, and unchecked pairs.
 
@@ -121,7 +121,7 @@ def duplicate_findings(
         groups: From :func:`find_duplicates`.
         divided: Whether the source has a test split; without one, copies may still end up on both sides.
         columns: Whether its rows have columns other than image and label, which may group images.
-        unchecked: The number of pairs from :func:`find_duplicates` that were not compared.
+        unchecked: Whether :func:`find_duplicates` left pairs uncompared.
 
     Example:
         >>> group = DuplicateGroup("exact", (Copy("a.png", "train", 0, "cat"), Copy("b.png", "test", 0, "cat")))
@@ -145,7 +145,7 @@ def duplicate_findings(
         findings += _leaks(kind, leaking, columns=columns)
         findings += [_surplus(kind, inside, divided=divided, columns=columns)] if inside else []
     if unchecked:
-        message = f"up to {unchecked:,} more pairs of images may look alike and were not compared by their pixels"
+        message = f"more than {MAX_PAIRS:,} pairs of images may look alike, and the others were not compared"
         remedy = "look at fewer images at a time, --max-images"
         findings.append(Finding("note", message, remedy, "near-copies-unchecked"))
     return findings

@@ -7,7 +7,7 @@ import time
 import unicodedata
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypedDict
 
@@ -15,8 +15,10 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from longtail.console import Reporter
 from longtail.counts import FEW_IMAGES, ClassCounts, GroupName
 from longtail.data.audit.duplicates import DuplicateGroup, duplicate_findings, find_duplicates
+from longtail.data.audit.near_copies import BANDS
 from longtail.data.audit.probe import NARROW, UNREADABLE, Mark, Probe, probe_all
 from longtail.data.dataset import Finding, ImageData, Severity
 from longtail.data.decode import max_pixels
@@ -152,7 +154,7 @@ def inspect_data(
     max_images: int | None = None,
     many: int = 100,
     few: int = 20,
-    tick: Callable[[], object] = lambda: None,
+    reporter: Reporter | None = None,
 ) -> Inspection:
     """Audit a source that was read already; see :func:`inspect_source`.
 
@@ -161,7 +163,7 @@ def inspect_data(
         max_images: As for :func:`inspect_source`.
         many: As for :func:`inspect_source`.
         few: As for :func:`inspect_source`.
-        tick: Called once per image.
+        reporter: Shows how far it is; silent when not given.
 
     Raises:
         LongtailError: ``max_images`` is below 1, or LONGTAIL_MAX_PIXELS is not a number.
@@ -171,12 +173,14 @@ def inspect_data(
         raise UsageError(
             f"max_images is a number of images, at least 1, got {max_images}.", options={"max_images": "--max-images"}
         )
-    counts, start = data.counts(), time.perf_counter()
-    with warnings.catch_warnings():
+    reporter = Reporter(quiet=True) if reporter is None else reporter
+    counts, total, start = data.counts(), sum(map(len, data.splits.values())), time.perf_counter()
+    with warnings.catch_warnings(), reporter.bar("inspect", min(total, max_images or total)) as bar:
         warnings.simplefilter("ignore", OwnRangeWarning)  # reported as a finding, with the file names
-        probes = list(probe_all(data, max_images, tick))
+        probes = list(probe_all(data, max_images, bar.tick))
     seconds = time.perf_counter() - start
-    copies, unchecked = find_duplicates(data, probes)
+    with reporter.bar("near copies", BANDS) as bar:
+        copies, unchecked = find_duplicates(data, probes, bar.update)
     divided = bool(len(data.splits.get("test", ())))
     columns = set(data.splits["train"].rows.column_names) > {"image", "label"}
     findings = image_findings(probes)
@@ -189,7 +193,7 @@ def inspect_data(
         imbalance_ratio=counts.imbalance_ratio,
         groups={name: tuple(rows.tolist()) for name, rows in counts.groups(many=many, few=few).items()},
         checked=len(probes),
-        total=sum(map(len, data.splits.values())),
+        total=total,
         seconds=seconds,
         sizes=_sizes([probe.size for probe in probes if probe.size]),
         modes=dict(Counter(probe.mode for probe in probes if probe.mode).most_common()),

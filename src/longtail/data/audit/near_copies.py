@@ -25,15 +25,19 @@ LEAST_LIKENESS = 0.88
 """Least similarity of near copies; docs/inspect.md has the measurements."""
 MAX_PAIRS = 50_000
 """At most this many pairs of a source are compared by their pixels."""
+BANDS = 13
+"""Parts of the bits of a hash that are searched one after the other."""
 
 Hashes = npt.NDArray[np.uint64]
 Grays = npt.NDArray[np.float32]
 
 _SIDE, _FREQUENCIES = 32, 16  # pictures are reduced to 32 x 32 grays; the hash uses the lowest 16 x 16 frequencies
-_BANDS = 16  # of 16 bits each
+_BITS = _FREQUENCIES**2
+_MOST_BANDS = 16  # in which hashes up to 31 bits apart are found
 _FLAT = 2.0  # gray levels (standard deviation) below which the hash would be made of noise
-_WINDOW = 256  # most neighbors of an image that are compared in a bucket, which keeps the work linear
+_WINDOW = 256  # most neighbors of an image that are compared in its own bucket, a quarter in each one bit away
 _PAIRS_AT_A_TIME = 1 << 20
+_MOST_KEPT = 1 << 22  # pairs of a band that are sorted by their distance
 _SHIFT = 1  # pixels by which pictures are moved each way
 _LEVELS = 12.0  # gray levels by which a plain background varies at most,
 _CONTRAST = 0.12  # and at most this share of the contrast of the picture
@@ -44,6 +48,7 @@ _TEXTURE = 0.24  # weight of texture within an outline: a correlation of 0.5 the
 _TEXTURED = 4.0  # gray levels (standard deviation) from which on an outline has texture
 _LEAST_PIXELS = 20
 _ASPECT = 0.1  # by which the logarithms of two width-to-height ratios may differ
+_PAIRS_TO_CONFIRM = 1 << 12
 _AT_A_TIME = 1024  # pairs
 
 
@@ -95,18 +100,24 @@ def _cosines() -> npt.NDArray[np.float32]:
 
 
 def near_groups(
-    hashes: Hashes, max_distance: int = MAX_DISTANCE, confirm: Callable[[IntArray, IntArray], BoolArray] | None = None
+    hashes: Hashes,
+    max_distance: int = MAX_DISTANCE,
+    confirm: Callable[[IntArray, IntArray], BoolArray] | None = None,
+    *,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> IntArray:
     """Join hashes into groups: two at most ``max_distance`` bits apart share a group, and so do chains of such pairs.
 
-    Of hashes at most 31 bits apart, one of 16 bands of 16 bits differs in at most one bit. Only hashes that share
-    such a band are compared, and of a crowded bucket only neighbors: the work grows with N, not with its square.
+    Of hashes at most 25 bits apart, one of 13 bands of 19 or 20 bits differs in at most one bit (of more, 16 bands).
+    Only hashes that share such a band are compared, and of a crowded bucket only neighbors: the work grows with N, not
+    with its square. In each band the nearest pairs are confirmed first, and none within a group.
 
     Args:
         hashes: Shape (N, 4), from :func:`look_hash`.
         max_distance: In bits, at most 31.
         confirm: Takes pairs as two arrays (P,) of indices of ``hashes`` and returns which of them to join, (P,). A pair
-            may be passed more than once. None joins all.
+            may be passed more than once. None joins all. If it raises :class:`EnoughPairs`, the search ends.
+        progress: Called with the number of bands that were searched, :data:`BANDS` at the end.
 
     Returns:
         The first member of the group of each hash, shape (N,).
@@ -115,40 +126,86 @@ def near_groups(
         >>> near_groups(np.array([[1, 1, 1, 1], [~0, 0, 0, 0], [1, 1, 1, 3]], dtype=np.int64).view(np.uint64)).tolist()
         [0, 1, 0]
     """
-    if not 0 <= max_distance < 2 * _BANDS:
-        raise ValueError(f"max_distance={max_distance} must be in 0..{2 * _BANDS - 1}: the bands find no more.")
-    words = np.ascontiguousarray(hashes).view(np.uint16)
+    if not 0 <= max_distance < 2 * _MOST_BANDS:
+        raise ValueError(f"max_distance={max_distance} must be in 0..{2 * _MOST_BANDS - 1}: the bands find no more.")
+    bands = BANDS if max_distance < 2 * BANDS else _MOST_BANDS
+    columns = np.ascontiguousarray(hashes.T)
     first = np.arange(len(hashes), dtype=np.int64)
-    for band in range(_BANDS):
-        for left, right in _candidates(words, band):
-            apart = first[left] != first[right]  # not joined by an earlier band
-            left, right = left[apart], right[apart]
-            near = _bits()[words[left] ^ words[right]].sum(axis=1, dtype=np.int64) <= max_distance
-            left, right = left[near], right[near]
-            if confirm is not None and len(left):
-                alike = confirm(left, right)
-                left, right = left[alike], right[alike]
-            first = _joined(first, left, right)
+    for band in range(bands):
+        progress(band * BANDS // bands)
+        for left, right in _near_pairs(columns, band, bands, max_distance, first):
+            for at in range(0, len(left), _PAIRS_TO_CONFIRM):
+                progress(band * BANDS // bands)
+                part = np.s_[at : at + _PAIRS_TO_CONFIRM]
+                apart = first[left[part]] != first[right[part]]  # not joined by an earlier part
+                pairs = left[part][apart], right[part][apart]
+                if confirm is not None and len(pairs[0]):
+                    try:
+                        alike = confirm(*pairs)
+                    except EnoughPairs:
+                        return first
+                    pairs = pairs[0][alike], pairs[1][alike]
+                first = _joined(first, *pairs)
+    progress(BANDS)
     return first
 
 
-def _candidates(words: npt.NDArray[np.uint16], band: int) -> Iterator[tuple[IntArray, IntArray]]:
+def _near_pairs(
+    columns: Hashes, band: int, bands: int, max_distance: int, first: IntArray
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield pairs of different groups that share a band and are near, the nearest first unless there are very many."""
+    kept: list[tuple[IntArray, IntArray, npt.NDArray[np.uint8]]] = []
+
+    def by_distance() -> tuple[IntArray, IntArray]:
+        left, right, distance = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+        kept.clear()
+        order = np.argsort(distance, kind="stable")
+        return left[order], right[order]
+
+    for left, right in _candidates(columns, band, bands):
+        distance = np.zeros(len(left), dtype=np.uint8)
+        for column in columns:  # the first rejects nearly all
+            distance += _differing_bits(column[left], column[right])
+            near = distance <= max_distance
+            left, right, distance = left[near], right[near], distance[near]
+        apart = first[left] != first[right]
+        kept.append((left[apart], right[apart], distance[apart]))
+        if sum(len(part) for part, *_ in kept) > _MOST_KEPT:
+            yield by_distance()
+    if kept:
+        yield by_distance()
+
+
+def _candidates(columns: Hashes, band: int, bands: int) -> Iterator[tuple[IntArray, IntArray]]:
     """Yield pairs whose words of a band are equal or one bit apart, in chunks."""
-    order = np.lexsort((words[:, (band + 1) % _BANDS], words[:, band])).astype(np.int64)
-    values = words[order, band]
+    words = _word(columns, band, bands)
+    order = np.lexsort((_word(columns, (band + 1) % bands, bands), words)).astype(np.int64)
+    values = words[order]
+    width = -(-_BITS // bands)
+    start = np.concatenate(([0], np.cumsum(np.bincount(values, minlength=1 << width))))  # place of each word
     position = np.arange(len(order), dtype=np.int64)
-    end = np.searchsorted(values, values, side="right")
-    yield from _expanded(order, position, position + 1, end)
-    for bit in range(16):
+    yield from _expanded(order, position, position + 1, start[values + 1], _WINDOW)
+    for bit in range(width):
         lower = np.flatnonzero(values & (1 << bit) == 0)  # the other of each pair has the bit
-        wanted = values[lower] | np.uint16(1 << bit)
-        start, stop = (np.searchsorted(values, wanted, side=side) for side in ("left", "right"))
-        yield from _expanded(order, lower, start, stop)
+        wanted = values[lower] | (1 << bit)
+        yield from _expanded(order, lower, start[wanted], start[wanted + 1], _WINDOW // 4)
 
 
-def _expanded(order: IntArray, left: IntArray, start: IntArray, stop: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
-    """Pair the hash at each place of ``left`` with those at ``start`` to ``stop``, up to the window."""
-    length = np.clip(stop - start, 0, _WINDOW)
+def _word(columns: Hashes, band: int, bands: int) -> npt.NDArray[np.int32]:
+    """Return every ``bands``-th bit of each hash as a number, int32 (N,)."""
+    word = np.zeros(columns.shape[1], dtype=np.int32)
+    for place, bit in enumerate(range(band, _BITS, bands)):
+        word |= ((columns[bit // 64] >> np.uint64(bit % 64)) & np.uint64(1)).astype(np.int32) << place
+    return word
+
+
+def _expanded(
+    order: IntArray, left: IntArray, start: IntArray, stop: IntArray, window: int
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Pair the hash at each place of ``left`` with those at ``start`` to ``stop``, at most ``window`` of them."""
+    length = np.clip(stop - start, 0, window)
+    some = length > 0
+    left, start, length = left[some], start[some], length[some]
     totals = np.cumsum(length)
     cuts = np.searchsorted(totals, np.arange(0, totals[-1] if len(totals) else 0, _PAIRS_AT_A_TIME), side="right")
     for low, high in pairwise([*cuts.tolist(), len(left)]):
@@ -167,6 +224,12 @@ def _joined(first: IntArray, left: IntArray, right: IntArray) -> IntArray:
         np.minimum.at(first, np.maximum(a, b), np.minimum(a, b))
         while not np.array_equal(first, first[first]):
             first = first[first]
+
+
+def _differing_bits(left: npt.NDArray[np.uint64], right: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+    """Count the bits in which numbers differ, uint8 (P,)."""
+    words = (left ^ right).view(np.uint16).reshape(-1, 4).T
+    return np.asarray(_bits()[words[0]] + _bits()[words[1]] + _bits()[words[2]] + _bits()[words[3]])
 
 
 @cache
@@ -222,32 +285,46 @@ def likeness(left: Grays, right: Grays) -> FloatArray:
     return best
 
 
+class EnoughPairs(Exception):  # noqa: N818 - not an error of the program
+    """Raised to end a search for near copies."""
+
+
 class PixelCheck:
     """Decides by pixels whether pairs of images look alike; decodes only these images.
 
     Args:
         images: Split and row of each image.
-        max_pairs: Most pairs to compare, the others count as different; None takes :data:`MAX_PAIRS`.
+        max_pairs: Most pairs to compare; None takes :data:`MAX_PAIRS`.
 
     Attributes:
-        unchecked: Upper bound of the number of such pairs; a pair may be counted more than once.
+        is_full: Whether there were more pairs, which count as different.
     """
 
     def __init__(self, images: Sequence[tuple[Split, int]], max_pairs: int | None = None) -> None:
-        self.unchecked = 0
+        self.is_full = False
         self._images = images
         self._max_pairs = MAX_PAIRS if max_pairs is None else max_pairs
-        self._pictures: dict[int, tuple[float, Grays]] = {}  # logarithm of width over height, and pixels
+        self._pictures: dict[int, tuple[float, npt.NDArray[np.uint8]]] = {}  # log of width over height, and pixels
         self._alike: dict[tuple[int, int], bool] = {}
 
+    @property
+    def compared(self) -> int:
+        """Number of pairs that were compared."""
+        return len(self._alike)
+
     def __call__(self, left: IntArray, right: IntArray) -> BoolArray:
-        """Return whether the images at these indices look alike, shape (P,)."""
-        room = self._max_pairs - len(self._alike)
+        """Return whether the images at these indices look alike, shape (P,).
+
+        Raises:
+            EnoughPairs: As many pairs as allowed were compared before, and none of these is one of them.
+        """
         pairs = list(zip(np.minimum(left, right).tolist(), np.maximum(left, right).tolist(), strict=True))
         fresh = [pair for pair in dict.fromkeys(pairs) if pair not in self._alike]
-        compared = fresh[:room]
-        self.unchecked += len(fresh) - len(compared)
-        if compared:
+        room = self._max_pairs - self.compared
+        self.is_full = self.is_full or len(fresh) > room
+        if not room and len(fresh) == len(set(pairs)):
+            raise EnoughPairs
+        if compared := fresh[:room]:
             firsts, seconds = np.array(compared, dtype=np.int64).T
             alike = self.likeness(firsts, seconds) >= LEAST_LIKENESS
             self._alike.update(zip(compared, alike.tolist(), strict=True))
@@ -262,19 +339,20 @@ class PixelCheck:
             with ThreadPoolExecutor(cores()) as pool:
                 self._pictures.update(zip(unread, pool.map(self._picture, unread), strict=True))
             first, second = ([self._pictures[position] for position in positions] for positions in pair)
-            alike = likeness(np.stack([gray for _, gray in first]), np.stack([gray for _, gray in second]))
+            stacks = (np.stack([gray for _, gray in part]).astype(np.float32) for part in (first, second))
+            alike = likeness(*stacks)
             shapes = np.subtract([shape for shape, _ in first], [shape for shape, _ in second])
             alike[np.abs(shapes) > _ASPECT] = 0
             parts.append(alike)
         return np.concatenate(parts)
 
-    def _picture(self, position: int) -> tuple[float, Grays]:
+    def _picture(self, position: int) -> tuple[float, npt.NDArray[np.uint8]]:
         split, row = self._images[position]
         try:
             image = split.image(row)
         except LongtailError:  # deleted since it was hashed
-            return math.inf, np.zeros((_SIDE, _SIDE), dtype=np.float32)
-        return math.log(image.width / image.height), grays(image)
+            return math.inf, np.zeros((_SIDE, _SIDE), dtype=np.uint8)
+        return math.log(image.width / image.height), grays(image).astype(np.uint8)
 
 
 def _edges(pictures: Grays) -> Grays:
