@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import total_ordering
+from functools import partial, total_ordering
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
+from typing import Any, BinaryIO, Final, Literal, TypeAlias
 
 from longtail.errors import LongtailError, UnreadableImageError, first_line
 
@@ -124,7 +124,7 @@ class RemotePath:
         """Return what this folder holds of a pattern."""
         system, path = _system(self.url)
         try:
-            names = [PurePosixPath(name).name for name in _tried(lambda: system.ls(path, detail=False))]
+            names = [PurePosixPath(name).name for name in tried(lambda: system.ls(path, detail=False))]
         except FileNotFoundError:
             return []
         except Exception as error:
@@ -132,18 +132,17 @@ class RemotePath:
         return [self / name for name in sorted(names) if fnmatch.fnmatchcase(name, pattern)]
 
     def open(self) -> BinaryIO:
-        """Open it for reading; a small file is fetched whole.
+        """Open it for reading; a small file is fetched whole. A read that fails, or ends early, is tried again.
 
         Raises:
             LongtailError: There is no such file, or it cannot be fetched.
         """
         system, path = _system(self.url)
         try:
-            if _tried(lambda: system.info(path))["size"] <= _WHOLE:
-                return io.BytesIO(self.read_bytes())
-            return cast("BinaryIO", system.open(path, "rb", block_size=_BLOCK))
-        except LongtailError:
-            raise
+            size = tried(lambda: system.info(path))["size"]
+            if size is not None and size > _WHOLE:
+                return io.BufferedReader(_Pieces(self.url, size), _BLOCK)
+            return io.BytesIO(tried(lambda: _checked(system.cat_file(path), size)))
         except Exception as error:
             raise _unreachable(self.url, error) from error
 
@@ -151,9 +150,10 @@ class RemotePath:
         """Return its content.
 
         Raises:
-            UnreadableImageError: As :func:`read_url`.
+            LongtailError: As :meth:`open`.
         """
-        return read_url(self.url)
+        with self.open() as file:
+            return file.read()
 
     @contextmanager
     def writing(self) -> Iterator[BinaryIO]:
@@ -168,7 +168,7 @@ class RemotePath:
             with local.open("wb") as file:
                 yield file
             try:
-                _tried(lambda: system.put_file(str(local), path))
+                tried(lambda: system.put_file(str(local), path))
             except Exception as error:
                 reason = first_line(error)
                 raise LongtailError(
@@ -183,12 +183,52 @@ class RemotePath:
         """
         system, path = _system(self.url)
         try:
-            _tried(lambda: system.rm_file(path))
+            tried(lambda: system.rm_file(path))
         except FileNotFoundError:
             if not missing_ok:
                 raise
         except Exception as error:
             raise LongtailError(f"{self} cannot be removed ({first_line(error)}): check the access to it.") from error
+
+
+class _Pieces(io.RawIOBase):
+    """A large remote file, fetched piece by piece as it is read."""
+
+    def __init__(self, url: str, size: int) -> None:
+        self._url, self._size, self._position = url, size, 0
+        self._system, self._path = _system(url)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        start = self._position
+        end = max(start, min(self._size, start + len(buffer)))
+        if end > start:
+            piece = partial(self._system.cat_file, self._path, start=start, end=end)
+            try:
+                buffer[: end - start] = tried(lambda: _checked(piece(), end - start))
+            except Exception as error:
+                raise _unreachable(self._url, error) from error
+        self._position = end
+        return end - start
+
+
+def _checked(data: bytes, size: int | None) -> bytes:
+    """Return what was fetched, if it is all."""
+    if size is not None and len(data) != size:
+        raise OSError(f"{len(data):,} of {size:,} bytes came")
+    return bytes(data)
 
 
 Place: TypeAlias = Path | RemotePath
@@ -216,7 +256,7 @@ def kind_of(url: str) -> Literal["file", "folder"] | None:
     """
     system, path = _system(url)
     try:
-        return "folder" if _tried(lambda: system.info(path))["type"] == "directory" else "file"
+        return "folder" if tried(lambda: system.info(path))["type"] == "directory" else "file"
     except FileNotFoundError:
         return None
     except Exception as error:
@@ -241,7 +281,7 @@ def walk(
     def below(folder: str, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         url = start + "/".join(names)
         try:
-            entries = _tried(lambda: system.ls(folder, detail=True))
+            entries = tried(lambda: system.ls(folder, detail=True))
         except Exception as error:
             yield url, f"the folder {url!r} cannot be listed ({first_line(error)}): its images are left out."
             return
@@ -271,7 +311,7 @@ def read_url(url: str) -> bytes:
     """
     try:
         system, path = _system(url)
-        data = _tried(lambda: system.cat_file(path))
+        data = tried(lambda: system.cat_file(path))
     except FileNotFoundError as error:
         raise UnreadableImageError(
             f"{url!r} does not exist: restore the file, or take it out of the source."
@@ -281,7 +321,18 @@ def read_url(url: str) -> bytes:
     return bytes(data)
 
 
-def _tried(action: Callable[[], Any]) -> Any:
+def tried(action: Callable[[], Any]) -> Any:
+    """Ask something of a store, again if it fails, and return the answer; what is missing or forbidden is said at once.
+
+    Example:
+        >>> answers = iter([OSError("503 Slow Down"), 7])
+        >>> def ask():
+        ...     if isinstance(answer := next(answers), Exception):
+        ...         raise answer
+        ...     return answer
+        >>> tried(ask)
+        7
+    """
     for number in range(TRIES):
         try:
             return action()

@@ -151,3 +151,30 @@ def test_two_that_write_at_once_overwrite_nothing() -> None:
         other.add(row(2))
     with PartFolder(folder, job) as both:
         assert (both.count, both.has(1), both.has(2)) == (2, True, True)
+
+
+def test_what_ends_early_is_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, calls = type(fsspec.filesystem("memory")), 0
+    whole, place = store.cat_file, RemotePath(f"memory://{uuid.uuid4().hex}/numbers")
+    content = bytes(range(256)) * 4
+    fsspec.filesystem("memory").pipe(place.url, content)
+
+    def cat_file(*given: Any, **options: Any) -> bytes:
+        nonlocal calls
+        calls += 1
+        return whole(*given, **options)[: None if calls % 2 else 100]
+
+    monkeypatch.setattr(store, "cat_file", cat_file)
+    assert [place.read_bytes(), place.read_bytes()] == [content, content]
+    monkeypatch.setattr(remote, "_WHOLE", 200)  # a large file comes in pieces
+    monkeypatch.setattr(remote, "_BLOCK", 150)
+    with place.open() as file:
+        assert file.read(500) == content[:500]
+        assert file.seek(-300, 2) == len(content) - 300
+        assert file.read() == content[-300:]
+        assert file.read() == b""
+    monkeypatch.setattr(store, "cat_file", lambda *given, **options: whole(*given, **options)[:-1])
+    for largest in (200, 2_000):
+        monkeypatch.setattr(remote, "_WHOLE", largest)
+        with pytest.raises(LongtailError, match="bytes came"):
+            place.read_bytes()

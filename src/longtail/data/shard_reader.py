@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from longtail.data.class_names import normalize_class_name
 from longtail.errors import LongtailError, first_line, nearest
-from longtail.remote import TRIES, is_url, wait_before_retry
+from longtail.remote import TRIES, is_url, tried, wait_before_retry
 
 if TYPE_CHECKING:
     import datasets
@@ -76,12 +76,12 @@ def list_shards(pattern: str) -> ShardFolder:
     try:
         system, path = url_to_fs(pattern, use_listings_cache=False)
         path = path.rstrip("/")
-        if system.isdir(path):
-            entries = {each["name"]: each for each in system.ls(path, detail=True)}
+        if "*" not in path and tried(lambda: system.info(path))["type"] == "directory":
+            entries = {each["name"]: each for each in tried(lambda: system.ls(path, detail=True))}
             base = path
         else:
             base = path.partition("*")[0].rpartition("/")[0]
-            entries = system.glob(path, detail=True)
+            entries = tried(lambda: system.glob(path, detail=True))
     except Exception as error:  # each store has errors of its own
         raise LongtailError(
             f"{pattern} cannot be reached ({first_line(error)}): check the path, and the access to it."
@@ -149,8 +149,8 @@ class ShardReader:
     def _examples(self, stream: datasets.IterableDataset, shard: int, first: int) -> Iterator[dict[str, Any]]:
         """Yield the rows of a shard; a remote one that fails is opened again at the row that was reached."""
         alone, url, row = stream.shard(num_shards=len(self.urls), index=shard), self.urls[shard], first
-        tries = TRIES if is_url(url) else 1
-        for number in range(tries):
+        failures, reached = 0, first  # in a row, without a new image
+        while True:
             try:
                 for example in alone.skip(row) if row else alone:
                     row += 1
@@ -159,10 +159,11 @@ class ShardReader:
                     raise EOFError(f"it ends after {row:,} of {self.sizes[shard]:,} images")
                 return
             except Exception as error:  # of the store, of the format, or of `datasets`, which wraps some of them
-                if number == tries - 1:
+                failures, reached = 0 if row > reached else failures + 1, row
+                if failures == TRIES - 1 or not is_url(url):
                     reason = first_line(error.__cause__ or error)
                     raise LongtailError(f"{url} cannot be read ({reason}): fetch or write it again.") from error
-            wait_before_retry(number)
+            wait_before_retry(failures)
 
     def _index(self, value: object, shard: int, row: int) -> int:
         name = self._name_of(value)

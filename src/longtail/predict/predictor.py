@@ -25,7 +25,7 @@ from longtail.models.preprocessing import Preprocessing
 from longtail.predict.hub import local_run
 from longtail.predict.images import Item, as_items, batch_items
 from longtail.predict.target_prior import read_prior, with_prior
-from longtail.remote import is_url, read_url
+from longtail.remote import TRIES, is_url, read_url
 from longtail.run.model_files import ModelInfo, load_run
 
 FloatArray = npt.NDArray[np.float32]
@@ -48,18 +48,18 @@ def read_item(item: Item, preprocessing: Preprocessing) -> Item:
     """
     if item.problem:
         return item
-    try:
-        is_remote = isinstance(item.source, str) and is_url(item.source) and not is_unread_path(item.name)
-        source = read_url(str(item.source)) if is_remote else item.source
+    is_remote = isinstance(item.source, str) and is_url(item.source) and not is_unread_path(item.name)
+    problem = ""
+    for _ in range(TRIES if is_remote else 1):  # what is fetched may have been cut off
+        try:
+            source = read_url(str(item.source)) if is_remote else item.source
+        except LongtailError as error:
+            return item._replace(problem=str(error))
         try:
             return item._replace(source=square_of(source, preprocessing.square, item.name))
-        except LongtailError:
-            if not is_remote:
-                raise
-            source = read_url(str(item.source))  # it may have been cut off
-            return item._replace(source=square_of(source, preprocessing.square, item.name))
-    except LongtailError as error:
-        return item._replace(problem=str(error))
+        except LongtailError as error:
+            problem = str(error)
+    return item._replace(problem=problem)
 
 
 def read_batches(

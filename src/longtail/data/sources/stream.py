@@ -26,7 +26,8 @@ from longtail.data.shard_reader import ShardFolder, ShardReader, StreamedImage, 
 from longtail.data.sources.image_tables import Columns, split_name, untrained
 from longtail.data.stream_draws import Chances
 from longtail.errors import LongtailError, UsageError
-from longtail.files import write_atomically
+from longtail.files import write_atomically, writing
+from longtail.remote import place_of
 
 if TYPE_CHECKING:
     import datasets
@@ -250,13 +251,8 @@ def _slow_draws(split: ShardedSplit) -> list[Finding]:
 
 def _stored_index(folder: ShardFolder, label: str) -> ShardIndex | None:
     """Return the index next to the shards, or the one in the cache, if it is of these shards."""
-    from fsspec.core import url_to_fs
-
-    where = f"{folder.url}/{INDEX_FILE}"
-    system, path = url_to_fs(where)
-    found: list[tuple[bytes, str]] = []
-    with suppress(FileNotFoundError):
-        found.append((system.cat_file(path), where))
+    place = place_of(f"{folder.url}/{INDEX_FILE}")
+    found = [(place.read_bytes(), str(place))] if place.is_file() else []
     kept = _cached_index(folder, label)
     if kept.is_file():
         found.append((kept.read_bytes(), str(kept)))
@@ -310,16 +306,12 @@ def _count(folder: ShardFolder, label: str, reader: Any) -> ShardIndex:
 
 def _write(folder: ShardFolder, label: str, data: bytes) -> None:
     """Write an index next to its shards, unless there is another one or the place cannot be written: then the cache."""
-    from fsspec.core import url_to_fs
-
-    where = f"{folder.url}/{INDEX_FILE}"
-    system, path = url_to_fs(where)
-    try:
-        if not system.exists(path):
-            system.pipe_file(path, data)
+    place = place_of(f"{folder.url}/{INDEX_FILE}")
+    with suppress(OSError, LongtailError):  # which may be for reading only
+        if not place.exists():
+            with writing(place) as file:
+                file.write(data)
             return
-    except Exception:  # noqa: S110 - each store has errors of its own
-        pass
     with suppress(OSError, LongtailError):  # without an index the next command counts again
         write_atomically(_cached_index(folder, label), data)
 
