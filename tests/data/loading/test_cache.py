@@ -20,10 +20,17 @@ from PIL import Image
 from torch import Tensor
 
 from longtail.data.dataset import Split
-from longtail.data.loading import cache
+from longtail.data.loading import cache, loaders
 from longtail.data.loading.cache import cached_images, kept_on_disk
 from longtail.data.loading.cache_folder import Contents, cache_root
-from longtail.data.loading.loaders import ResidentBudget, build_loader
+from longtail.data.loading.loaders import (
+    FillingLoader,
+    Loader,
+    ResidentBudget,
+    ResidentLoader,
+    StreamingLoader,
+    build_loader,
+)
 from longtail.data.loading.workers import Decoder, decode_all
 from longtail.data.sources.registry import load_source
 from longtail.data.square import Fit, Square
@@ -169,6 +176,34 @@ def test_the_loader_uses_it_unless_told_not_to(folder: Path, keep: bool) -> None
     assert len(stored(folder)) == keep
 
 
+def test_where_decoding_takes_long_the_file_is_filled_while_images_are_drawn(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaders, "_LONGEST_WAIT", 0.0)
+
+    def built() -> Loader:
+        budget = ResidentBudget(torch.device("cpu"), 1.0)
+        return build_loader(Decoder(split_of(), Square(SIZE)), torch.device("cpu"), workers=1, budget=budget)
+
+    def images(loader: Loader, rows: Tensor) -> Tensor:
+        return torch.cat([batch.images for batch in loader.batches(rows, 2)])
+
+    expected, everything = torch.from_numpy(PIXELS).permute(0, 3, 1, 2), torch.arange(COUNT)
+    filling = built()
+    assert isinstance(filling, FillingLoader)
+    assert torch.equal(images(filling, everything[1:]), expected[1:])
+    assert not stored(folder), "one image is missing"
+    assert isinstance(built(), StreamingLoader), "nobody waits for an epoch of another loader"
+    del filling
+    assert not list(folder.glob("*.unfinished"))
+    again = built()
+    assert torch.equal(images(again, everything), expected)
+    (file,) = stored(folder)
+    assert file.stat().st_size == expected.numel()
+    assert isinstance(built(), ResidentLoader)
+    assert torch.equal(images(built(), everything), torch.cat([batch.images for batch in again.batches(everything, 2)]))
+
+
 # --- where the disk does not help -------------------------------------------------------------------------------------
 
 
@@ -296,7 +331,7 @@ OTHER = """
 import os, sys, time
 import numpy as np
 from longtail.data.square import Square
-from longtail.data.loading import cache
+from longtail.data.loading import cache, loaders
 from longtail.data.loading.workers import Decoder
 from longtail.data.dataset import Split
 cache.SMALLEST_BYTES = 0

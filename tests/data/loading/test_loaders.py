@@ -13,6 +13,7 @@ from PIL import Image
 from longtail.data.dataset import Split
 from longtail.data.loading import loaders
 from longtail.data.loading.loaders import (
+    FillingLoader,
     ResidentBudget,
     ResidentLoader,
     SinglePassLoader,
@@ -60,6 +61,29 @@ def test_a_single_pass_gives_what_resident_gives(split: Split, threads: int, bat
     for first, second in zip(resident.batches(rows, batch_size), single.batches(rows, batch_size), strict=True):
         assert all(torch.equal(left, right) for left, right in zip(first, second, strict=True))
         assert first.images.stride() == second.images.stride()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_images_kept_as_they_are_drawn_are_those_of_resident(split: Split, threads: int) -> None:
+    decoded, full = list[int](), list[None]()
+
+    class Counting(Decoder):
+        def __call__(self, row: int) -> npt.NDArray[np.uint8]:
+            decoded.append(row)
+            return super().__call__(row)
+
+    resident = ResidentLoader(decode_all(Decoder(split, Square(8))), torch.from_numpy(split.labels.copy()), CPU)
+    images = torch.zeros(11, 3, 8, 8, dtype=torch.uint8)
+    filling = FillingLoader(Counting(split, Square(8)), CPU, images, threads, lambda: full.append(None))
+    assert filling.large_batch == resident.large_batch
+    for rows, expected in (([3, 10, 0], 0), ([3, 0, 9], 0), (range(11), 1), ([2, 2, 10, 1], 1)):
+        drawn = torch.tensor(list(rows))
+        for first, second in zip(resident.batches(drawn, 2), filling.batches(drawn, 2), strict=True):
+            assert all(torch.equal(left, right) for left, right in zip(first, second, strict=True))
+            assert first.images.stride() == second.images.stride()
+        assert len(full) == expected
+    assert sorted(decoded) == list(range(11))
+    assert torch.equal(images, resident.images)
 
 
 def test_a_single_pass_that_is_left_early_decodes_no_more(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:

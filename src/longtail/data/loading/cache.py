@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import PIL
 import torch
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor
 
 from longtail.data.dataset import deleted_file
@@ -177,21 +178,96 @@ def _map(path: Path, needed: int) -> Tensor | None:
 
 def _fill(path: Path, fill: Callable[[Tensor], object], needed: int) -> None:
     """Compute into a file of another name, sync it, and rename it. The caller holds the lock."""
-    unfinished = path.with_suffix(cache_folder.UNFINISHED)
     try:
-        with unfinished.open("wb") as file:  # overwrites what a killed process left
-            # Space is allocated first: writing to a map on a full disk would end the process without a message.
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, needed)
-            else:
-                for start in range(0, needed, BLOCK_BYTES):
-                    file.write(bytes(min(BLOCK_BYTES, needed - start)))
-        fill(torch.from_file(str(unfinished), shared=True, size=needed, dtype=torch.uint8))
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        fill(_allocated(path, needed))
+        _finish(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        path.with_suffix(cache_folder.UNFINISHED).unlink(missing_ok=True)
+
+
+def _allocated(path: Path, needed: int) -> Tensor:
+    """Map a new file of another name to write to."""
+    unfinished = path.with_suffix(cache_folder.UNFINISHED)
+    with unfinished.open("wb") as file:  # overwrites what a killed process left
+        # Space is allocated first: writing to a map on a full disk would end the process without a message.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, needed)
+        else:
+            for start in range(0, needed, BLOCK_BYTES):
+                file.write(bytes(min(BLOCK_BYTES, needed - start)))
+    return torch.from_file(str(unfinished), shared=True, size=needed, dtype=torch.uint8)
+
+
+def _finish(path: Path) -> None:
+    """Sync the file that was written under another name, and rename it."""
+    unfinished = path.with_suffix(cache_folder.UNFINISHED)
+    with unfinished.open("rb+") as file:
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+@dataclass(frozen=True, eq=False)
+class OpenFile:
+    """A file of the cache that this process fills bit by bit, while others do without it.
+
+    Attributes:
+        pixels: Its content, uint8, to write to.
+        path: Its path once it is finished.
+        lock: Held until then.
+        contents: Its description.
+    """
+
+    pixels: Tensor
+    path: Path
+    lock: BaseFileLock
+    contents: cache_folder.Contents
+
+    def finish(self) -> None:
+        """Keep the file, which is complete, for other runs; without it, training goes on all the same."""
+        with suppress(OSError):
+            _finish(self.path)
+            cache_folder.describe(self.path, self.contents)
+        self.discard()
+
+    def discard(self) -> None:
+        """Delete the file unless it was finished."""
+        if self.lock.is_locked:
+            with suppress(OSError):
+                self.path.with_suffix(cache_folder.UNFINISHED).unlink(missing_ok=True)
+            self.lock.release()
+
+
+def open_to_fill(decoder: Decoder, *, source: str = "") -> OpenFile | None:
+    """Open a file of the cache for the images of a split, to fill it bit by bit.
+
+    Args:
+        decoder: From row to uint8 image.
+        source: SOURCE of the images, listed by `longtail cache`.
+
+    Returns:
+        The file; None if it is there already, or if the disk cannot be used, of which :func:`cached_images` warns.
+
+    Raises:
+        filelock.Timeout: Another loader is filling it.
+    """
+    shape = (len(decoder.split), 3, decoder.square.size, decoder.square.size)
+    needed, limit = math.prod(shape), cache_folder.cache_limit()
+    try:
+        path = cache_folder.cache_root() / f"{image_key(decoder)}{cache_folder.PIXELS}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_suffix(cache_folder.LOCK), timeout=0, thread_local=False)
+        if path.exists() or needed > limit:
+            return None
+        lock.acquire()
+        cache_folder.make_room(path.parent, limit - needed, keep=path.stem)
+        pixels = _allocated(path, needed).view(shape)
+    except Timeout:
+        raise
+    except (OSError, RuntimeError):
+        return None
+    return OpenFile(
+        pixels, path, lock, cache_folder.Contents("pixels", source_name(source), str(shape[-1]), len(decoder.split))
+    )
 
 
 def image_key(decoder: Decoder) -> str:

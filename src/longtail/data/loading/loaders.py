@@ -5,20 +5,26 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
+from weakref import finalize
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from filelock import Timeout
 from torch import Tensor
 
 from longtail.counts import ClassCounts
-from longtail.data.loading.cache import cached_images
-from longtail.data.loading.workers import BlockReader, Decoder, decode_all, read_ahead
+from longtail.data.loading.cache import cached_images, open_to_fill
+from longtail.data.loading.workers import BlockReader, Decoder, decode_all, decoding_seconds, read_ahead
 from longtail.data.samplers import EpochSampler, build_sampler
-from longtail.device import default_workers, forward_batch, memory_budget, runs_at_once
+from longtail.device import default_workers, forward_batch, memory_budget, processes, runs_at_once
 
 _PIECE = 8  # images that a thread decodes at a time
 IMAGES_AHEAD = 16  # for each thread
+_LONGEST_WAIT = 60.0  # seconds that the first step may wait for all images to be decoded
 
 
 class Batch(NamedTuple):
@@ -203,8 +209,68 @@ class SinglePassLoader(Loader):
         images, places, rows = piece
         target = images.numpy()
         for place, row in zip(places, rows, strict=True):
-            target[place] = self.decoder(row)
+            target[place] = self._decoded(row)
         return images
+
+    def _decoded(self, row: int) -> npt.NDArray[np.uint8]:
+        return self.decoder(row)
+
+
+class FillingLoader(SinglePassLoader):
+    """Images decoded by threads when they are first drawn, and kept for the next time.
+
+    Its batches are bit for bit those of a :class:`ResidentLoader`.
+
+    Args:
+        decoder: From row to uint8 image.
+        device: Device of the batches.
+        images: Tensor to fill, uint8 (N, 3, S, S), in memory or mapped from a file.
+        threads: Number of decoding threads; None takes :func:`default_workers`.
+        on_full: Called once, at the end of the pass in which the last image was decoded.
+
+    Example:
+        >>> from longtail.data.dataset import Split
+        >>> from longtail.data.square import Square
+        >>> split = Split.from_arrays(np.full((3, 4, 4), 7, np.uint8), [0, 0, 1])
+        >>> images = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
+        >>> loader = FillingLoader(Decoder(split, Square(4)), torch.device("cpu"), images)
+        >>> [batch.labels.tolist() for batch in loader.batches(torch.tensor([2, 0, 2]), 3)]
+        [[1, 0, 1]]
+        >>> images.amax(dim=(1, 2, 3)).tolist()
+        [7, 0, 7]
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        device: torch.device,
+        images: Tensor,
+        threads: int | None = None,
+        on_full: Callable[[], object] = lambda: None,
+    ) -> None:
+        super().__init__(decoder, device, threads)
+        self.images = images
+        self._pixels: npt.NDArray[np.uint8] = images.numpy()
+        self._is_kept = np.zeros(len(images), dtype=np.bool_)
+        self._is_full = False
+        self._on_full = on_full
+
+    def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:
+        if self._is_full:
+            for part in parts:
+                yield self.images[part].to(self.device)
+            return
+        yield from super()._images(parts, on_device)
+        if self._is_kept.all() and not self._is_full:  # a second iteration next to this one may have noticed
+            self._is_full = True
+            self._on_full()
+
+    def _decoded(self, row: int) -> npt.NDArray[np.uint8]:
+        if not self._is_kept[row]:  # a second thread at the same row writes the same bytes
+            self._pixels[row] = super()._decoded(row)
+            self._is_kept[row] = True
+        pixels: npt.NDArray[np.uint8] = self._pixels[row]
+        return pixels
 
 
 def split_rows(rows: Tensor, batch_size: int) -> tuple[Tensor, ...]:
@@ -274,6 +340,9 @@ def build_loader(
 ) -> Loader:
     """Return a resident loader if the decoded images fit the budget, else a streaming one.
 
+    On a processor, images whose decoding would take more than a minute are decoded when they are first drawn, into the
+    file of the cache, so that training begins at once.
+
     Args:
         decoder: From row to uint8 image.
         device: Training device.
@@ -285,10 +354,20 @@ def build_loader(
         tick: Called once per image while the resident tensor is decoded.
         warn: Called with a sentence if the decoded images cannot be kept on disk.
     """
-    labels = torch.from_numpy(decoder.split.labels.copy())
-    needed = len(decoder.split) * 3 * decoder.square.size**2
-    if not budget.take(needed):
-        workers = default_workers() if workers is None else workers
-        return StreamingLoader(decoder, labels, device, workers, keep_workers=keep_workers)
+    labels, workers = torch.from_numpy(decoder.split.labels.copy()), default_workers() if workers is None else workers
+    streaming = partial(StreamingLoader, decoder, labels, device, workers, keep_workers=keep_workers)
+    if not budget.take(len(decoder.split) * 3 * decoder.square.size**2):
+        return streaming()
+    # A GPU takes all images at once, and several processes wait for those that the first one decodes.
+    alone = device.type == "cpu" and processes() == runs_at_once() == 1
+    if cache and alone and decoding_seconds(decoder) > _LONGEST_WAIT:
+        try:
+            file = open_to_fill(decoder, source=source)
+        except Timeout:  # waiting for another process could take as long as its first epoch
+            return streaming()
+        if file is not None:
+            filling = FillingLoader(decoder, device, file.pixels, workers, file.finish)
+            finalize(filling, file.discard)
+            return filling
     images = cached_images(decoder, tick, warn, source=source) if cache else decode_all(decoder, tick)
     return ResidentLoader(images, labels, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,8 @@ from longtail.data.dataset import Split
 from longtail.data.square import Square, square_of
 from longtail.device import cores
 from longtail.errors import LongtailError
+
+_TIMED = 16  # images whose decoding is timed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -73,6 +76,27 @@ def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None, *, o
         for _ in pool.map(fill, (range(count)[at : at + part] for at in range(0, count, part))):
             pass
     return images
+
+
+def decoding_seconds(decoder: Decoder) -> float:
+    """Estimate how long all cores need to decode a split, from a few of its images.
+
+    Example:
+        >>> from longtail.data.sources.registry import load_source
+        >>> from longtail.data.square import Square
+        >>> 0 < decoding_seconds(Decoder(load_source("digits").splits["train"], Square(8))) < 60
+        True
+    """
+    rows = np.linspace(0, len(decoder.split) - 1, _TIMED + 1).astype(int).tolist()
+    begun = 0.0
+    for number, row in enumerate(rows):
+        if number == 1:  # the first one loads what decoding needs
+            begun = time.perf_counter()
+        try:
+            decoder(row)
+        except LongtailError:  # reported when it is drawn
+            continue
+    return (time.perf_counter() - begun) / _TIMED * len(decoder.split) / cores()
 
 
 def read_ahead(
