@@ -23,7 +23,7 @@ from longtail.data.loading.workers import Decoder, decode_all
 from longtail.data.square import Square
 from longtail.device import hardware
 from longtail.models.model import build_model
-from longtail.training.experiment import start_run
+from longtail.training.launch import start_run
 from longtail.training.prepared_data import prepare_data
 from longtail.version import versions
 

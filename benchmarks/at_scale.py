@@ -42,8 +42,8 @@ from longtail.data.sources.registry import load_source
 from longtail.data.square import Square
 from longtail.device import cores
 from longtail.models import build_model
-from longtail.training.experiment import start_run
 from longtail.training.finetuning import measure_training_rate
+from longtail.training.launch import start_run
 from longtail.training.loop import Callback, Progress, StageRun
 
 CPU = torch.device("cpu")

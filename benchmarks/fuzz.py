@@ -49,7 +49,7 @@ from longtail.experiments.grid_plan import Grid, plan_grid, state_of
 from longtail.files import write_yaml
 from longtail.predict.hub import model_card
 from longtail.run.layout import GRID_FILE
-from longtail.training.experiment import start_run
+from longtail.training.launch import start_run
 
 OPTIONS = (
     "--recipe", "cifar-lt/gcl", "--imbalance-ratio", "20", "--model.name", "plain-cnn", "--data.image_size", "8",

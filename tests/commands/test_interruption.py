@@ -128,10 +128,10 @@ def test_writing_results_to_a_full_device(
 
 def interrupt_in_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     """Send the real signal after the first step of that epoch of stage 1."""
-    from longtail.training.experiment import start_run
+    from longtail.training.launch import start_run
 
     pressing = functools.partial(start_run, callbacks=[CtrlC(1, epoch, 1)])
-    monkeypatch.setattr("longtail.training.experiment.start_run", pressing)
+    monkeypatch.setattr("longtail.training.launch.start_run", pressing)
 
 
 def test_ctrl_c_saves_says_how_to_resume_and_resuming_ends_with_the_same_weights(

@@ -26,7 +26,7 @@ from longtail.config.schema import DataConfig, RunConfig
 from longtail.console import Reporter
 from longtail.experiments.grid_plan import Grid, state_of
 from longtail.run.checkpoint import remove_checkpoints
-from longtail.training.experiment import start_run
+from longtail.training.launch import start_run
 from longtail.training.prepared_data import prepare_data
 
 Call = Callable[..., Any]

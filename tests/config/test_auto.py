@@ -119,6 +119,13 @@ def test_a_time_limit_opens_the_size_and_fine_tuning() -> None:
     assert "96, 128, 160 or 224 pixels" in outline(replace(build(values), reasons=choices))[1]
 
 
+def test_for_tiny_images_a_network_from_nothing_is_tried_too_unless_one_was_named() -> None:
+    tiny = replace(PHOTOS, side=32)
+    assert build(choose(tiny, time_limit=600.0)[0]).search.from_nothing == "resnet32"
+    for options in ({"facts": PHOTOS}, {"facts": tiny, "given": {"model.name"}}, {"facts": tiny, "mode": "linear"}):
+        assert not build(choose(**{"time_limit": 600.0} | options)[0]).search.from_nothing
+
+
 def test_what_the_user_gives_is_not_compared() -> None:
     facts = replace(PHOTOS, elongated=0.5, candidates=(PACKAGED, "timm:resnet50"))
     given = {"data.image_size", "data.fit", "model.name"}

@@ -25,7 +25,7 @@ from longtail.experiments.analyze import ModelOutputs, analyze_run, feature_tabl
 from longtail.run import read
 from longtail.run.layout import read_config
 from longtail.run.model_files import load_run
-from longtail.training.experiment import start_run
+from longtail.training.launch import start_run
 from longtail.training.prepared_data import make_transform, prepare_data
 
 

@@ -9,7 +9,7 @@ from mode_config import mode_config
 
 from longtail.console import Reporter
 from longtail.experiments.evaluate import evaluate_run
-from longtail.training.experiment import start_run
+from longtail.training.launch import start_run
 
 
 def test_evaluation_on_features_is_that_of_the_whole_network(

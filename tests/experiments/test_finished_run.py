@@ -28,7 +28,7 @@ from longtail.models.inference_engine import OpenVinoBackbone
 from longtail.predict.predictor import load
 from longtail.run.result import read_metrics
 from longtail.training import frozen_features
-from longtail.training.experiment import start_run
+from longtail.training.launch import start_run
 
 ENGINES = [
     "torch",

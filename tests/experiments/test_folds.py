@@ -18,7 +18,7 @@ from longtail.errors import LongtailError
 from longtail.experiments.folds import start_folds, train_folds
 from longtail.experiments.grid_plan import Grid, state_of
 from longtail.run.checkpoint import remove_checkpoints
-from longtail.training.experiment import start_run
+from longtail.training.launch import start_run
 from longtail.training.prepared_data import prepare_data
 
 Build = Callable[..., RunConfig]

@@ -30,7 +30,7 @@ from longtail.experiments.grid_view import progress_of
 from longtail.files import write_yaml
 from longtail.run.layout import log_file
 from longtail.training.engine import LocalEngine
-from longtail.training.experiment import start_run
+from longtail.training.launch import start_run
 
 FINISH = "import pathlib, sys; pathlib.Path(sys.argv[1], 'metrics.json').write_text('{}')"
 

@@ -13,7 +13,7 @@ from longtail.config.schema import merge
 from longtail.console import Reporter
 from longtail.errors import LongtailError
 from longtail.losses import LOSSES, build_loss, loss_options, resolve_auto
-from longtail.training.experiment import start_run
+from longtail.training.launch import start_run
 
 
 def test_every_automatic_value_is_of_an_option_that_its_loss_has() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from longtail.config.resolve import resolve
 from longtail.console import Reporter
-from longtail.training.experiment import start_run
+from longtail.training.launch import start_run
 
 
 def train_digits_network(folder: Path, *, ratio: float, epochs: int) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from longtail.config.resolve import complete
 from longtail.console import Interrupted, Reporter
 from longtail.data.loading.loaders import Batch, ResidentLoader
 from longtail.experiments.evaluate import evaluate_run
-from longtail.training.experiment import Experiment, start_run
+from longtail.training.experiment import Experiment
+from longtail.training.launch import start_run
 from longtail.training.loop import Progress, StageRun
 
 TRAIN_IMAGES = 1438

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from longtail.config.build import with_options
 from longtail.console import Interrupted, Reporter
 from longtail.run.layout import read_config
-from longtail.training.experiment import resume_run, start_run
+from longtail.training.launch import resume_run, start_run
 from longtail.training.loop import Callback, StageRun
 
 STOP = (1, 1, 10)  # stage, epoch, step: several processes ask each other every ten steps

@@ -13,7 +13,7 @@ from ctrl_c import CtrlC
 from longtail.config.build import build, read_config_file
 from longtail.config.resolve import complete
 from longtail.console import Interrupted, Reporter
-from longtail.training.experiment import resume_run, start_run
+from longtail.training.launch import resume_run, start_run
 from longtail.training.loop import Callback, Progress, StageRun
 
 

@@ -29,7 +29,7 @@ from longtail.run.layout import read_config
 from longtail.run.portfolio import read_portfolio
 from longtail.run.result import read_run
 from longtail.training.candidates import with_choice, with_fallback
-from longtail.training.experiment import resume_run, start_run
+from longtail.training.launch import resume_run, start_run
 from longtail.training.loop import Callback, Progress, StageRun
 
 QUIET = Reporter(quiet=True)

@@ -18,7 +18,7 @@ from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.errors import LongtailError, UsageError
 from longtail.training.engine import LocalEngine
-from longtail.training.experiment import start_run
+from longtail.training.launch import start_run
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 

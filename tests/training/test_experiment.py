@@ -30,7 +30,7 @@ from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss
 from longtail.models.model import build_model
 from longtail.run.checkpoint import load_checkpoint
-from longtail.training.experiment import resume_run, start_run
+from longtail.training.launch import resume_run, start_run
 from longtail.training.loop import Callback, Progress, StageRun, train_epoch
 
 Build = Callable[..., RunConfig]

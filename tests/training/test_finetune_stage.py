@@ -20,7 +20,7 @@ from longtail.predict.predictor import load
 from longtail.report.page import write_report
 from longtail.run.layout import read_config
 from longtail.run.result import read_run
-from longtail.training.experiment import resume_run, start_run
+from longtail.training.launch import resume_run, start_run
 from longtail.training.loop import Callback, StageRun
 
 QUIET = Reporter(quiet=True)

@@ -37,9 +37,9 @@ from longtail.run.layout import read_config as config_of
 from longtail.training import backbone_pass, feature_files
 from longtail.training import frozen_features as features
 from longtail.training.engine import Engine
-from longtail.training.experiment import resume_run, start_run
 from longtail.training.forward_pass import ImageInputs
 from longtail.training.frozen_features import FeatureStore, StoredFeatures
+from longtail.training.launch import resume_run, start_run
 from longtail.training.prepared_data import prepare_data
 
 Build = Callable[..., RunConfig]

@@ -26,9 +26,9 @@ from longtail.losses.base import LongTailLoss
 from longtail.models.model import build_model
 from longtail.run.dynamics import epoch_columns
 from longtail.training.engine import Engine
-from longtail.training.experiment import resume_run, start_run
 from longtail.training.forward_pass import ImageInputs
 from longtail.training.gradient_recorder import GradientRecorder
+from longtail.training.launch import resume_run, start_run
 from longtail.training.loop import train_epoch
 from longtail.training.stages import build_stage
 

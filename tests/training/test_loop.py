@@ -21,7 +21,7 @@ from longtail.data.samplers import ShuffleSampler
 from longtail.data.square import Square
 from longtail.device import step_seed
 from longtail.models.model import build_model
-from longtail.training.experiment import start_run
+from longtail.training.launch import start_run
 from longtail.training.loop import Callback, Meter, Progress, StageRun, train_epoch
 from longtail.training.prepared_data import prepare_data
 from longtail.training.split_evaluation import evaluate

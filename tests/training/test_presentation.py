@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,13 +28,14 @@ from longtail.run.layout import read_config
 from longtail.run.portfolio import read_portfolio
 from longtail.run.result import read_run
 from longtail.run.search import Presentation, Search, describe_search, read_search
-from longtail.training import finetune_trial, presentation, time_estimate
+from longtail.training import network_trials, presentation, time_estimate
 from longtail.training.engine import Engine
-from longtail.training.experiment import resume_run, start_run
-from longtail.training.judgment import Judgment
+from longtail.training.judgment import HeldOut, Judgment
+from longtail.training.launch import resume_run, start_run
+from longtail.training.loop import Progress, StageRun
 from longtail.training.prepared_data import prepare_data
 from longtail.training.presentation import Contest, choose_presentation, sample_rows, with_presentation
-from longtail.training.time_estimate import TimeLimit
+from longtail.training.time_estimate import Pace, TimeLimit, TooSlowError
 
 QUIET = Reporter(quiet=True)
 
@@ -170,11 +175,11 @@ def test_another_size_keeps_the_normalization_that_was_given() -> None:
 @pytest.fixture
 def finetuned(asked: RunConfig, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     """Minutes that no test waits for, as training is said to be fast and a stage takes an epoch."""
-    for module in (presentation, finetune_trial):
-        monkeypatch.setattr(module, "measure_training_rate", lambda *_: 1000.0)
+    for module in (presentation, network_trials):
+        monkeypatch.setattr(module, "measure_training_rate", lambda *_, **__: 1000.0)
     stage = {"epochs": 2, "epoch_share": 1.0}
     monkeypatch.setattr(
-        finetune_trial, "finetune_stage", lambda of, *_: replace(FINETUNING, loss=of.loss, batch_size=64, **stage)
+        network_trials, "finetune_stage", lambda of, *_: replace(FINETUNING, loss=of.loss, batch_size=64, **stage)
     )
     return with_options(asked, {"search.finetuning": True, "search.sizes": [8, 16], "training.time_limit": 600.0})
 
@@ -183,8 +188,7 @@ def test_the_whole_network_is_trained_where_it_wins_on_images_held_out(finetuned
     start_run(finetuned, tmp_path / "run", QUIET)
     search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
     assert search is not None
-    trial = search.finetuning
-    assert trial is not None
+    (trial,) = search.trials
     assert trial.gain == pytest.approx(trial.score - trial.frozen_score)
     assert 0.18 < trial.images / len(prepare_data(finetuned.data).data.splits["train"]) < 0.22
     assert trial.taken == (trial.score > trial.frozen_score)
@@ -197,16 +201,48 @@ def test_the_whole_network_is_trained_where_it_wins_on_images_held_out(finetuned
 
 
 def test_it_is_left_out_where_it_loses(finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = finetune_trial.HeldOut.judge
-    monkeypatch.setattr(finetune_trial.HeldOut, "judge", lambda out, logits: real(out, torch.zeros_like(logits)))
-    monkeypatch.setattr(finetune_trial, "judge_choice", lambda *args, **rest: perfect(args[0].metric))
+    real = network_trials.HeldOut.judge
+    monkeypatch.setattr(network_trials.HeldOut, "judge", lambda out, logits: real(out, torch.zeros_like(logits)))
+    monkeypatch.setattr(network_trials, "judge_choice", lambda *args, **rest: perfect(args[0].metric))
     start_run(finetuned, tmp_path / "run", QUIET)
     search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
     assert search is not None
-    assert search.finetuning is not None
-    assert not search.finetuning.taken
+    assert [trial.taken for trial in search.trials] == [False]
     assert config.finetune.epochs == 0
     assert config.data.image_size == search.choice.presentation.size
+
+
+def test_where_images_are_tiny_a_network_from_nothing_is_tried_too_and_trained_where_it_wins(
+    finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[Judgment] = []
+
+    class SecondWins(HeldOut):
+        def judge(self, logits: torch.Tensor) -> Judgment:
+            judged.append(perfect(self.metric) if judged else super().judge(logits))
+            return judged[-1]
+
+    monkeypatch.setattr(network_trials, "HeldOut", SecondWins)
+    monkeypatch.setattr(network_trials, "judge_choice", lambda *args, **_: answers_of_none(args[0].metric))
+    monkeypatch.setattr(network_trials, "MOST_FROM_NOTHING", 1)
+    monkeypatch.setattr(network_trials, "TINY_SIDE", 8)
+    asked = with_options(finetuned, {"search.from_nothing": "plain-cnn", "model.name": finetuned.model.name})
+    start_run(asked, tmp_path / "run", QUIET)
+    search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
+    assert search is not None
+    assert [trial.taken for trial in search.trials] == [False, True]
+    assert search.trials[1].presentation.network == config.model.name == "plain-cnn"
+    assert (config.mode, config.data.image_size, list(config.stages)) == ("scratch", 8, [1])
+    planned = PlannedRun(name="auto", seed=0, baseline="auto", folder=tmp_path / "run", config=asked)
+    assert state_of(planned) == "started"
+    start_run(config, tmp_path / "again", QUIET)
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def answers_of_none(metric: str) -> Judgment:
+    figures = {"accuracy": 0.0, "balanced": 0.0, "macro-f1": 0.0, "worst-group": 0.0}
+    return Judgment(0.0, {0.0: figures}, {name: np.zeros(200) for name in figures}, metric)  # type: ignore[arg-type]
 
 
 def perfect(metric: str) -> Judgment:
@@ -217,11 +253,11 @@ def perfect(metric: str) -> Judgment:
 def test_where_there_is_no_time_for_it_nothing_is_tried_and_the_run_says_so(
     finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune_trial, "measure_training_rate", lambda *_: 0.5)
+    monkeypatch.setattr(network_trials, "measure_training_rate", lambda *_: 0.5)
     start_run(finetuned, tmp_path / "run", QUIET)
     search = read_search(tmp_path / "run")
     assert search is not None
-    assert search.finetuning is None
+    assert not search.trials
     assert "whole network" in search.more_time
     assert read_config(tmp_path / "run").finetune.epochs == 0
 
@@ -257,6 +293,40 @@ def test_epochs_through_the_network_are_fitted_to_the_limit(tmp_path: Path, monk
     with pytest.raises(LongtailError, match="shortest possible"):
         start_run(with_options(config, {"training.time_limit": 5.0}), tmp_path / "short", QUIET)
     assert not (tmp_path / "short").exists()
+
+
+@pytest.mark.parametrize(("seconds", "is_late"), [(0.5, False), (1.5, True)])
+def test_a_stage_is_late_where_its_first_steps_are_slow(
+    seconds: float, is_late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    stage: Any = SimpleNamespace(epochs=2, steps=50, batch_size=10)  # 100 steps, for which there are 88 seconds
+    pace = Pace(TimeLimit(100.0), evaluated=30)
+    pace.on_stage_begin(stage)
+    with pytest.raises(TooSlowError) if is_late else nullcontext() as error:
+        for step in range(1, 51):
+            clock[0] += seconds
+            pace.on_step_end(stage, Progress(1, 0, step))
+    if error is not None:
+        assert error.value.images_per_second == pytest.approx(10 / seconds)
+
+
+def test_a_stage_that_is_late_is_shortened_and_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(pace: Pace, stage: StageRun, progress: Progress) -> None:
+        del pace, stage
+        if progress.step == 3:
+            raise TooSlowError(20.0)
+
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 1e6)
+    monkeypatch.setattr(Pace, "on_step_end", late)
+    small = {"data.source": "digits", "model.name": "plain-cnn", "data.image_size": 8, "stage1.epochs": 20}
+    start_run(resolve(small | {"training.time_limit": 150.0}), tmp_path / "run", QUIET)
+    trained = read_config(tmp_path / "run")
+    assert 1 <= trained.stage1.epochs < 20
+    start_run(trained, tmp_path / "again", QUIET)  # as if it had been of this length from the start
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 # --- what is left of a limit in the record ----------------------------------------------------------------------------

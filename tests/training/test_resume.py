@@ -31,7 +31,7 @@ from longtail.errors import LongtailError
 from longtail.run.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from longtail.run.model_files import load_run
 from longtail.training.engine import Engine
-from longtail.training.experiment import resume_run, start_run
+from longtail.training.launch import resume_run, start_run
 from longtail.training.loop import Callback, StageRun
 
 Build = Callable[..., RunConfig]

@@ -16,7 +16,7 @@ from longtail.config.schema import RunConfig
 from longtail.console import Interrupted, Reporter
 from longtail.errors import UsageError
 from longtail.run.checkpoint import load_checkpoint
-from longtail.training.experiment import resume_run, start_run
+from longtail.training.launch import resume_run, start_run
 from longtail.training.sharding import blocks
 
 Runs = tuple[Path, Path, Path]

@@ -19,7 +19,7 @@ from longtail.console import Reporter
 from longtail.counts import ClassCounts
 from longtail.models.model import build_model
 from longtail.run.model_files import load_run
-from longtail.training.experiment import start_run
+from longtail.training.launch import start_run
 from longtail.training.loop import train_epoch
 from longtail.training.stages import assumed_prior, parameter_groups, set_trainable, trained_prior
 

@@ -20,7 +20,7 @@ from longtail.console import Interrupted, Reporter
 from longtail.errors import LongtailError
 from longtail.experiments.evaluate import evaluate_run
 from longtail.report.page import write_report
-from longtail.training.experiment import resume_run, start_run
+from longtail.training.launch import resume_run, start_run
 
 WORKER = Path(__file__).with_name("stream_worker.py")
 TOTAL = (64, 40, 24, 12, 4)  # 144 images: 18 for each of 8 lanes

@@ -20,7 +20,7 @@ from ctrl_c import CtrlC
 from longtail.config.schema import DataConfig, ModelConfig, RunConfig
 from longtail.console import Interrupted, Reporter
 from longtail.errors import LongtailError
-from longtail.training.experiment import resume_run, start_run
+from longtail.training.launch import resume_run, start_run
 from longtail.training.tracking import Tracking, hyperparameters
 
 Build = Callable[..., RunConfig]

@@ -212,7 +212,7 @@ def train_command(
     """Train into a new folder, then write the report; return the exit status."""
     from longtail.experiments.folds import start_folds
     from longtail.models.timm import require_weights
-    from longtail.training.experiment import start_run
+    from longtail.training.launch import start_run
 
     if config.model.pretrained and not config.model.weights:  # before an image is read
         require_weights(config.model.name, adapters=config.model.adapter != "none")
@@ -228,7 +228,7 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     from longtail.data.sources.registry import absolute_source
     from longtail.experiments.finished_run import require_source
     from longtail.experiments.folds import train_folds
-    from longtail.training.experiment import resume_run
+    from longtail.training.launch import resume_run
 
     folder = Path(run)
     reporter = Reporter(quiet=quiet)

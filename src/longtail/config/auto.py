@@ -17,6 +17,7 @@ PORTFOLIO = "images/portfolio"
 
 BALANCED = 2.0  # below this ratio, the methods for long tails have nothing to improve
 TINY = 40  # pixels; from nothing, a network for such images learns as much as a larger one
+FOR_TINY = "resnet32"
 FEW_TO_FINETUNE = 1000  # images
 SMALLER = (96, 128, 160)  # pixels; sizes below the usual one that are tried where time is limited
 MANY_ELONGATED = 0.25  # share of the images from which it matters how they become square
@@ -180,6 +181,8 @@ def _to_compare(
     if is_chosen and "data.fit" not in given and facts.elongated >= MANY_ELONGATED:
         search["fits"] = ["crop", "pad", "stretch"]
     search["finetuning"] = is_chosen and with_mode and time_limit is not None and not facts.gpu
+    if search["finetuning"] and "model.name" not in given and facts.side <= TINY:
+        search["from_nothing"] = FOR_TINY
     return search
 
 
@@ -220,7 +223,7 @@ def _network(facts: Facts, mode: str | None) -> tuple[str, str]:
         return TRANSFORMER, "adapters go into a transformer"
     if from_nothing and facts.side <= TINY:
         remedy = f"; no pretrained weights at hand, which are better even for these: {_REMEDY}" if none_at_hand else ""
-        return "resnet32", f"images of at most {TINY} pixels need no more{remedy}"
+        return FOR_TINY, f"images of at most {TINY} pixels need no more{remedy}"
     if from_nothing and not facts.gpu:
         remedy = f"no pretrained weights at hand: {_REMEDY}; " if none_at_hand else ""
         return LIGHT, f"{remedy}from nothing and without a GPU, a larger network would take days"

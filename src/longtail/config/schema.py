@@ -392,6 +392,7 @@ class SearchConfig(OptionGroup):
         sizes: Image sizes in pixels, the smallest first; those that the time limit does not allow are left out.
         fits: Ways to make an image square.
         finetuning: Try to train the whole network too, where the time limit leaves enough.
+        from_nothing: A network that is tried without published weights next to that, where images are tiny.
         images: Most training images of the sample; every class has some.
     """
 
@@ -399,6 +400,7 @@ class SearchConfig(OptionGroup):
     sizes: list[Count] = field(default_factory=list)
     fits: list[Fit] = field(default_factory=list)
     finetuning: bool = False
+    from_nothing: str = ""
     images: Count = 2000
 
 

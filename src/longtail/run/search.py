@@ -58,8 +58,8 @@ class PresentationResult:
 
 
 @dataclass(frozen=True)
-class FinetuningResult:
-    """Training of the whole network, tried on a part of the training images and judged on the rest.
+class WholeNetworkResult:
+    """Training of a whole network, tried on a part of the training images and judged on the rest.
 
     Attributes:
         presentation: Network, size and fit.
@@ -71,7 +71,7 @@ class FinetuningResult:
         gain: Difference of the two.
         gain_error: Its standard error.
         tau: Strength of the logit adjustment after training.
-        taken: Whether the run trains the whole network.
+        taken: Whether the run trains this network.
     """
 
     presentation: Presentation
@@ -97,7 +97,7 @@ class Search:
         presentations: What was considered, in the order in which it was tried; empty where a time limit decided alone.
         chosen: Position of the choice among them; -1 if there are none.
         seconds: Time that the search took.
-        finetuning: The trial of training the whole network; None where there was none.
+        trials: Those of training a whole network.
         more_time: One sentence: what more time would buy. Empty without a limit.
         asked: The sections of the configuration that the search may change, as they were before; of ``data``
             and ``training``, only the options that it may change.
@@ -110,7 +110,7 @@ class Search:
     presentations: tuple[PresentationResult, ...]
     chosen: int
     seconds: float
-    finetuning: FinetuningResult | None = None
+    trials: tuple[WholeNetworkResult, ...] = ()
     more_time: str = ""
     asked: dict[str, Any] = field(default_factory=dict)
     format_version: int = field(default=SEARCH_FORMAT)
@@ -154,11 +154,11 @@ def left_open(config: RunConfig) -> dict[str, Any]:
 
     Example:
         >>> sorted(left_open(RunConfig()))
-        ['data', 'finetune', 'model', 'search', 'stage1', 'stage2', 'training']
+        ['data', 'finetune', 'mode', 'model', 'recipe', 'search', 'stage1', 'stage2', 'training']
     """
     options = asdict(config)
-    of_data = ("image_size", "resize", "fit", "mean", "std", "interpolation")
-    return {name: options[name] for name in ("model", "stage1", "stage2", "finetune", "search")} | {
+    of_data = ("image_size", "resize", "fit", "mean", "std", "interpolation", "augmentation")
+    return {name: options[name] for name in ("recipe", "mode", "model", "stage1", "stage2", "finetune", "search")} | {
         "data": {name: options["data"][name] for name in of_data},
         "training": {"time_limit": options["training"]["time_limit"]},
     }

@@ -51,6 +51,8 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
         seconds += RESERVE + MARGIN * passes * images / rate
     if config.search.finetuning:
         lines.append("the whole network: tried if the limit leaves time for an epoch, taken if it wins")
+    if config.search.from_nothing:
+        lines.append(f"{config.search.from_nothing} from nothing: tried in the same way, as the images are tiny")
     expected = f"about {duration_text(seconds)}" if limit is None else f"at most {duration_text(limit)}"
     return [*lines, f"expected: {expected}"]
 

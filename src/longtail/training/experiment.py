@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from longtail.config.schema import AUTO_LOSS, RunConfig, StageConfig, section_name
+from longtail.config.schema import AUTO_LOSS, RunConfig, StageConfig
 from longtail.console import Bar, Interrupted, InterruptGuard, Reporter
 from longtail.data.dataset import ImageData
 from longtail.data.loading.loaders import count_batches
@@ -25,7 +23,7 @@ from longtail.models.heads import StandardizedHead, build_head
 from longtail.models.inference_engine import choose_engine, engine_version
 from longtail.models.model import LongTailModel
 from longtail.run import checkpoint
-from longtail.run.layout import METRICS_FILE, WEIGHTS_FILE, refuse_existing, remove_config, stage_name, write_config
+from longtail.run.layout import METRICS_FILE, stage_name, write_config
 from longtail.run.model_files import save_model
 from longtail.run.portfolio import write_portfolio
 from longtail.run.result import Draws, write_metrics
@@ -35,12 +33,12 @@ from longtail.run.tables import describe_throughput, write_confusion, write_exam
 from longtail.training.artifacts import Record, count_draws, describe, example_images, model_info, run_metrics
 from longtail.training.candidates import adjust_head
 from longtail.training.engine import Engine
-from longtail.training.finetune_trial import TrialRun, try_finetuning
 from longtail.training.forward_pass import Inputs, TrainingInputs
 from longtail.training.frozen_features import Classifier, StoredFeatures
 from longtail.training.gradient_recorder import GradientRecorder
 from longtail.training.head_choice import choose_head
 from longtail.training.loop import Callback, MovingAverage, Progress, StageRun, stop_on_nan, train_epoch, warm_up
+from longtail.training.network_trials import TrialRun, try_whole_networks
 from longtail.training.prepared_data import (
     describe_data,
     make_decoder,
@@ -50,8 +48,9 @@ from longtail.training.prepared_data import (
     run_facts,
 )
 from longtail.training.presentation import Contest, choose_presentation
+from longtail.training.run_state import compose_state, continue_stage, progress_of
 from longtail.training.setup import set_up
-from longtail.training.sharding import collect, share_of, undivided
+from longtail.training.sharding import collect
 from longtail.training.split_evaluation import (
     Evaluation,
     collect_logits,
@@ -60,90 +59,30 @@ from longtail.training.split_evaluation import (
     with_group_intervals,
 )
 from longtail.training.stages import build_stage, head_name, make_loss, set_trainable
-from longtail.training.time_estimate import TimeKeeper, TimeLimit, fit_to_limit, without_limit
+from longtail.training.time_estimate import (
+    Pace,
+    TimeKeeper,
+    TimeLimit,
+    TooSlowError,
+    fit_to_limit,
+    shortened,
+    without_limit,
+)
 from longtail.training.tracking import Tracking
 
-FINETUNE_STAGE = 3
 AGREE_STEPS = 10  # several processes ask each other this often whether to stop; the bar moves as often
-
-
-def start_run(
-    config: RunConfig,
-    out: Path,
-    reporter: Reporter,
-    *,
-    source: ImageData | None = None,
-    callbacks: Sequence[Callback] = (),
-    begun: float | None = None,
-) -> dict[str, Any]:
-    """Train into a new folder and return the metrics.
-
-    Args:
-        config: Everything the run is made from, see :func:`longtail.config.resolve.resolve`.
-        out: The RUN folder.
-        reporter: Messages and progress bars for the user.
-        source: The source of the images, where it has been read already.
-        callbacks: Called before those of the run itself.
-        begun: Reading of ``time.monotonic`` from which the time limit counts; now when not given.
-
-    Raises:
-        LongtailError: The folder holds something already.
-    """
-    refuse_existing(out)
-    engine = Engine(config.training)
-    was_there = out.exists()
-    engine.wait()  # every process has looked at the folder before the first one writes to it
-    if engine.is_main:
-        write_config(out, config)
-    try:
-        experiment = Experiment(config, out, reporter, engine, source=source, callbacks=callbacks, begun=begun)
-    except BaseException:  # nothing is trained yet: leave no trace, so that the same command works once it is fixed
-        if engine.is_main:
-            remove_config(out)
-            if not was_there:
-                with suppress(OSError):  # somebody else has put a file there: leave it
-                    out.rmdir()
-        raise
-    return experiment.run()
-
-
-def resume_run(
-    config: RunConfig, out: Path, reporter: Reporter, *, moved: bool = False, callbacks: Sequence[Callback] = ()
-) -> dict[str, Any]:
-    """Continue a run from its last checkpoint, from the start where it has none yet, and return the metrics.
-
-    Args:
-        config: The configuration of the run, completed where an earlier version wrote it.
-        out: The RUN folder.
-        reporter: Messages and progress bars for the user.
-        moved: Whether the source of the configuration is a new path, which is stored once the images prove the same.
-        callbacks: Called before those of the run itself.
-
-    Raises:
-        LongtailError: The run is finished, or its checkpoint does not fit.
-    """
-    state = checkpoint.load_checkpoint(out)
-    if state is None and (out / WEIGHTS_FILE).is_file():
-        raise LongtailError(
-            f"{out} holds a trained model and no checkpoint to continue from, as a finished run removes it: train into "
-            "a new --out."
-        )
-    experiment = Experiment(config, out, reporter, Engine(config.training), state=state, callbacks=callbacks)
-    if moved and experiment.engine.is_main:
-        write_config(out, config)
-    return experiment.run()
 
 
 class _Watch(Callback):
     """Stops a trial when the user asks to, and moves a bar in its last stage."""
 
-    def __init__(self, stop: Callable[[], object], bar: Bar) -> None:
-        self.stop, self.bar = stop, bar
+    def __init__(self, stop: Callable[[], object], bar: Bar, stage: int) -> None:
+        self.stop, self.bar, self.stage = stop, bar, stage
 
     def on_step_end(self, stage: StageRun, progress: Progress) -> None:
         del progress
         self.stop()
-        if stage.index == FINETUNE_STAGE:
+        if stage.index == self.stage:
             self.bar.tick()
 
 
@@ -274,10 +213,8 @@ class Experiment(Callback):
                 f"the images of {self.config.data.source!r} are not those that {self.out} was started with; put them "
                 "back to resume, or train into a new --out."
             )
-        index, epoch, step = values["stage"], values["epoch"], values["step"]
-        # Checkpoints of earlier versions do not name the state.
-        inferred = "trained" if index > self.last_stage else "in a stage" if epoch or step else "between stages"
-        self.progress = Progress(index, epoch, step, values.get("phase", inferred))
+        self.progress = progress_of(values, self.last_stage)
+        index = self.progress.stage
         self.record.resume(values)
         self.engine.loss_scaling = values.get("loss_scaling", {})  # a checkpoint of an older version has none
         for number, stage in self.stages.items():  # a stage may add to the network, before its first checkpoint
@@ -295,7 +232,7 @@ class Experiment(Callback):
         for index, stage in self.stages.items():
             if index < self.progress.stage:
                 continue
-            self.train_stage(index, stage)
+            self._train_in_time(index, stage)
             if index != self.last_stage:
                 self.evaluate(index)
                 if self.engine.is_main:  # what another stage 2 can start from
@@ -304,6 +241,27 @@ class Experiment(Callback):
                 self.save_checkpoint(Progress(following, state="between stages"))
         if self.config.model.tau:
             adjust_head(self.model, self.config.model.tau, self.prepared.counts, self.record.scale)
+
+    def _train_in_time(self, index: int, stage: StageConfig) -> None:
+        """Train a stage; with a time limit, shorten it and begin it again where its first steps are too slow."""
+        if self.limit.seconds is None or stage.train != "all":
+            self.train_stage(index, stage)
+            return
+        before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        evaluated = sum(count for name, count in self.images.items() if name != "train")
+        try:
+            self.train_stage(index, stage, Pace(self.limit, evaluated))
+        except TooSlowError as slow:
+            self.engine.release()
+            self.average = self.recorder = None
+            self.model.load_state_dict(before)
+            self._go_on_with(shortened(self.config, self.images, self.limit, slow.images_per_second))
+            write_config(self.out, self.config)
+            self.save_checkpoint(Progress(index, state="between stages"))
+            shorter = self.stages[index]
+            epochs = shorter.epochs * shorter.epoch_share
+            self.reporter.say(f"shortened to {epochs:.3g} epochs: the first steps were slower than estimated")
+            self.train_stage(index, shorter)
 
     def choose(self) -> None:
         """Choose what is open, on the training images, and go on as if it had been asked for."""
@@ -320,8 +278,8 @@ class Experiment(Callback):
             if self.engine.is_main:
                 write_portfolio(self.out, replace(portfolio, asked=asked))
             if before.search.finetuning and search is not None and portfolio.candidates:
-                config, tried, more = try_finetuning(self.contest, config, portfolio, stored, self._train_apart)
-                search = replace(search, finetuning=tried, more_time=" ".join(filter(None, (search.more_time, more))))
+                config, trials, more = try_whole_networks(self.contest, config, portfolio, stored, self._train_apart)
+                search = replace(search, trials=trials, more_time=" ".join(filter(None, (search.more_time, more))))
         if search is not None and search.more_time:
             self.reporter.say(search.more_time)
         if search is None and (self.limit.seconds is not None or not before.is_to_be_chosen):
@@ -331,7 +289,7 @@ class Experiment(Callback):
         config = without_limit(config)
         if self.engine.is_main:
             write_config(self.out, config)
-        if config.data != self.config.data:  # the whole network is trained on images of another size
+        if config.data != self.config.data or config.model.name != self.config.model.name:  # a whole network won
             self._set_up(config)
             return
         self._go_on_with(config)
@@ -341,10 +299,11 @@ class Experiment(Callback):
 
     def _train_apart(self, config: RunConfig, data: ImageData) -> TrialRun:
         """Train a configuration on other splits, and leave nothing behind but its answers to the test split."""
-        stage = config.finetune
+        stage, last = config.last_stage, max(config.stages)
         steps = stage.epochs * count_batches(int(len(data.splits["train"]) * stage.epoch_share), stage.batch_size)
-        with TemporaryDirectory(prefix="longtail-") as folder, self.reporter.bar("the whole network", steps) as bar:
-            watch = _Watch(self.stop_if_asked, bar)
+        title = f"trial of {config.model.name}"
+        with TemporaryDirectory(prefix="longtail-") as folder, self.reporter.bar(title, steps) as bar:
+            watch = _Watch(self.stop_if_asked, bar, last)
             silent = Reporter(quiet=True)
             trial = Experiment(config, Path(folder), silent, self.engine, source=data, callbacks=[watch])
             trial.guard = self.guard
@@ -371,7 +330,7 @@ class Experiment(Callback):
             self.inputs |= make_inputs(decoders, data, self.engine.device, self.reporter)
             self.shown = data
 
-    def train_stage(self, index: int, stage: StageConfig) -> None:
+    def train_stage(self, index: int, stage: StageConfig, *further: Callback) -> None:
         """Train one stage from its start, or from the checkpoint within it."""
         training = self.config.training
         state = self.state if self.progress.state == "in a stage" and self.progress.stage == index else None
@@ -414,16 +373,9 @@ class Experiment(Callback):
             scaler = self.engine.accelerator.scaler
             self.recorder = GradientRecorder(work.loss, self.engine.device, scaler=scaler, out=self.out)
         if state is not None:
-            place = share_of if self.engine.is_divided else checkpoint.laid_out_like
-            checkpoint.load_optimizer_tensors(work.optimizer, state.take("optimizer"), place)
-            if self.average is not None:
-                checkpoint.load_weights(self.average.network, state.take("average"), "the averaged model")
-                self.average.updates = int(state.values["updates"])
-            work.sampler.load_tensors(state.take("sampler"))
-            if self.recorder is not None and self.engine.is_main:  # the sums are those of all processes together
-                self.recorder.start(state.tensors.get("dynamics.sums"))
+            continue_stage(state, work, self.engine, self.average, self.recorder)
         with self.reporter.bar(f"stage {index}", stage.epochs * work.steps) as self.bar:
-            ours = (self.average, self.tracking, self.recorder, self.time, self)
+            ours = (self.average, self.tracking, self.recorder, self.time, self, *further)
             work.callbacks = [*self.callbacks, *(callback for callback in ours if callback is not None)]
             for callback in work.callbacks:
                 callback.on_stage_begin(work)
@@ -551,44 +503,20 @@ class Experiment(Callback):
             stage: The stage under way, if any.
         """
         begun = time.perf_counter()
-        optimizer: dict[str, Tensor] = {}
         if stage is not None:
             self._collect(stage)
-            optimizer = undivided(checkpoint.optimizer_tensors(stage.optimizer))
-        if not torch.stack([weight.isfinite().all() for weight in self.model.parameters()]).all():
-            raise LongtailError(
-                f"the weights are no longer finite numbers after epoch {progress.epoch}, step {progress.step} of stage "
-                f"{progress.stage}; the checkpoint before is kept: train with a lower "
-                f"--{section_name(progress.stage)}.optimizer.lr or a --training.clip_norm."
-            )
-        sums: dict[str, Tensor] = {}  # of the epoch under way
-        if stage is not None and progress.step:
-            sums["meter"] = self.engine.sum(stage.meter.sums)
-            if self.recorder is not None:
-                sums["dynamics"] = self.engine.sum(self.recorder.sums)
-        positions = [] if stage is None else self.engine.gather(stage.sampler.tensors())
-        if self.engine.is_main:
-            state = checkpoint.TrainingState(
-                values={
-                    "phase": progress.state,
-                    "stage": progress.stage,
-                    "epoch": progress.epoch,
-                    "step": progress.step,
-                    **vars(self.record),
-                    "data_hash": self.data_hash,
-                    "classes": list(self.prepared.counts.names),
-                    "updates": 0 if self.average is None else self.average.updates,
-                    "loss_scaling": self.engine.loss_scaling,
-                }
-            )
-            state.put("model", self.model.state_dict())
-            state.put("optimizer", optimizer)
-            if self.average is not None:
-                state.put("average", self.average.network.state_dict())
-            for name, values in sums.items():
-                state.put(name, {"sums": values})
-            for tensors in positions:
-                state.put("sampler", tensors)
+        state = compose_state(
+            progress,
+            self.record,
+            self.model,
+            self.engine,
+            counts=self.prepared.counts,
+            data_hash=self.data_hash,
+            stage=stage,
+            average=self.average,
+            recorder=self.recorder,
+        )
+        if state is not None:
             checkpoint.save_checkpoint(self.out, state)
         self.engine.wait()
         self.progress = progress

@@ -365,7 +365,7 @@ def with_presentation(config: RunConfig, presentation: Presentation) -> RunConfi
     if presentation.network != config.model.name:
         values = with_model(values, presentation.network, presentation.size)
     values["data"]["fit"] = presentation.fit
-    values["search"] |= {"networks": [], "sizes": [], "fits": [], "finetuning": False}
+    values["search"] |= {"networks": [], "sizes": [], "fits": [], "finetuning": False, "from_nothing": ""}
     return build(values)
 
 

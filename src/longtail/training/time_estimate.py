@@ -19,7 +19,7 @@ from longtail.device import seeded
 from longtail.errors import LongtailError
 from longtail.models.inference_engine import WORTHWHILE
 from longtail.models.model import LongTailModel
-from longtail.training.finetuning import measure_training_rate
+from longtail.training.finetuning import finetune_stage, measure_training_rate
 from longtail.training.frozen_features import Trial
 from longtail.training.loop import Callback, Progress, StageRun
 from longtail.training.portfolio import seconds_to_choose
@@ -30,6 +30,7 @@ FIRST_STEPS_SECONDS = 5.0  # of a stage that trains through the backbone
 FEWEST_PIXELS = WORTHWHILE / 4  # through a backbone; fewer take seconds, and measuring them as long
 SHORTEST = 30.0  # seconds of a run that are worth a line
 RESERVE = 12.0  # seconds for the classifier, the evaluation on features, the files and the report
+WATCHED_SHARE = 0.2  # of a stage: later, too much would be lost by beginning it again
 MARGIN = 1.15  # on estimated times that a limit has to hold, as the machine may be busier later
 REFERENCE_GFLOPS = 100.0  # of the machine on which the time of a choice was measured: two cores with AVX2
 FORWARD_SHARE = 1 / 3  # of a training step: the backward pass takes twice the time of the forward pass
@@ -235,6 +236,81 @@ class TimeKeeper(Callback):
         self.estimate = estimate
         if estimate.seconds >= SHORTEST:
             self._say(f"this takes {estimate}")
+
+
+class TooSlowError(Exception):
+    """A stage would end after the time limit.
+
+    Attributes:
+        images_per_second: The rate of its steps.
+    """
+
+    def __init__(self, images_per_second: float) -> None:
+        super().__init__(f"{images_per_second:.1f} images/s")
+        self.images_per_second = images_per_second
+
+
+class Pace(Callback):
+    """Watch the first steps of a stage that trains the backbone; raise :class:`TooSlowError` if it will end late.
+
+    Its length was decided by an estimate, which knows nothing of images that decode slowly or of other programs that
+    have started since. Only the first fifth of the steps, within the first epoch, is watched: later, too much would be
+    lost by beginning again.
+
+    Args:
+        limit: The time that there is.
+        evaluated: Images that are evaluated after the stage.
+    """
+
+    def __init__(self, limit: TimeLimit, evaluated: int) -> None:
+        self.limit, self.evaluated = limit, evaluated
+        self._begun, self._first = 0.0, 0
+
+    def on_stage_begin(self, stage: StageRun) -> None:
+        """Start the clock."""
+        del stage
+        self._begun, self._first = time.perf_counter(), 0
+
+    def on_step_end(self, stage: StageRun, progress: Progress) -> None:
+        """Compare the time that the rest of the stage takes at the rate so far with the time that is left."""
+        steps, done = stage.epochs * stage.steps, progress.step
+        if progress.epoch or done > max(steps * WATCHED_SHARE, 2):
+            return
+        if not self._first:  # the first step warms up
+            self._begun, self._first = time.perf_counter(), done
+            return
+        seconds = time.perf_counter() - self._begun
+        if seconds < min(FIRST_STEPS_SECONDS, WATCHED_SHARE * self.limit.left):
+            return
+        rate = (done - self._first) * stage.batch_size / seconds
+        ahead = (steps - done) * stage.batch_size + self.evaluated * FORWARD_SHARE
+        if ahead / rate + RESERVE > self.limit.left:
+            raise TooSlowError(rate)
+
+
+def shortened(config: RunConfig, images: Mapping[str, int], limit: TimeLimit, images_per_second: float) -> RunConfig:
+    """Return a configuration whose training of the backbone ends in time at a measured rate.
+
+    Args:
+        config: Of the run.
+        images: Number of images of each split.
+        limit: The time that there is.
+        images_per_second: Rate of the training.
+
+    Example:
+        >>> config = build({"stage1": {"epochs": 10}})
+        >>> shortened(config, {"train": 1000, "test": 300}, TimeLimit(100.0), images_per_second=50.0).stage1.epochs
+        3
+    """
+    evaluated = sum(count for name, count in images.items() if name != "train")
+    left = max((limit.left - RESERVE - evaluated * FORWARD_SHARE / images_per_second) / MARGIN, 1.0)
+    if config.finetune.epochs:
+        stage = finetune_stage(config.finetune, images["train"], left, images_per_second)
+        return replace(config, finetune=stage)
+    through = [stage for stage in config.stages.values() if not stage.cached_views]
+    passes = images["train"] * sum(stage.epochs * stage.epoch_share for stage in through)
+    wanted = config.stages[min(config.stages)].epochs
+    return build(scale_epochs(asdict(config), max(1, int(wanted * min(left * images_per_second / passes, 1.0)))))
 
 
 def fit_to_limit(

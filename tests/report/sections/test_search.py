@@ -5,7 +5,7 @@ from __future__ import annotations
 from longtail.compare.comparison import compare_runs
 from longtail.report.sections import search
 from longtail.report.sections.order import build_sections
-from longtail.run.search import FinetuningResult, Presentation, PresentationResult, Search, write_search
+from longtail.run.search import Presentation, PresentationResult, Search, WholeNetworkResult, write_search
 
 
 def result(size, score, minutes, *, fit="crop", **options):
@@ -57,8 +57,8 @@ def test_the_table_lists_what_there_was_no_time_for(make_run):
 
 
 def test_the_sentence_says_what_was_chosen_what_fine_tuning_brought_and_what_more_time_buys(make_run):
-    trial = FinetuningResult(Presentation("timm:lite", 96, "crop"), 500, 3, 50.0, 0.7, 0.66, 0.04, 0.01, 0.5, True)
-    sentence = section_of(make_run, fake_search(finetuning=trial)).sentence
+    trial = WholeNetworkResult(Presentation("timm:lite", 96, "crop"), 500, 3, 50.0, 0.7, 0.66, 0.04, 0.01, 0.5, True)
+    sentence = section_of(make_run, fake_search(trials=(trial,))).sentence
     for words in ("timm:lite at 128 px", "behind", "+4.0", "More time"):
         assert words in sentence
 

@@ -16,7 +16,7 @@ from longtail.report.plots import MUTED, THEME, blank, clip
 from longtail.report.section import Cell, Drawing, Key, Section, Table, read_aloud
 from longtail.run.portfolio import METRIC_WORDS
 from longtail.run.result import Ends
-from longtail.run.search import FinetuningResult, PresentationResult, Search
+from longtail.run.search import PresentationResult, Search, WholeNetworkResult
 
 SCORE: Final = Measure("score", "search", "Score", ".1%")
 MINUTES: Final = Measure("minutes", "search", "Minutes of a run", "g", include=(0.0,))
@@ -136,15 +136,15 @@ def verdict(search: Search, title: str = "") -> str:
             f" It is {percent(choice.behind, unit=False)} points behind the best, too little to tell them apart, and "
         )
         text += "faster."
-    if search.finetuning is not None:
-        text += f" {_finetuning(search.finetuning)}"
+    for trial in search.trials:
+        text += f" {_trial(trial)}"
     more = search.more_time
     return f"{text} {more[:1].upper()}{more[1:]}" if more else text
 
 
-def _finetuning(trial: FinetuningResult) -> str:
+def _trial(trial: WholeNetworkResult) -> str:
     gain = f"{100 * trial.gain:+.1f} \u00b1 {100 * trial.gain_error:.1f} points"
     return (
-        f"Training the whole network ({trial.presentation}, {trial.epochs:.3g} epochs) changed the score by {gain} on "
+        f"Training all of {trial.presentation} ({trial.epochs:.3g} epochs) changed the score by {gain} on "
         f"{trial.images:,} training images held out, and was {'taken' if trial.taken else 'left out'}."
     )
