@@ -59,7 +59,7 @@ def of_images() -> LongTailClassifier:
 def test_scikit_learn_finds_nothing_wrong() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the checks provoke them
-        results = check_estimator(LongTailClassifier(epochs=25, device="cpu"), on_fail=None, on_skip=None)
+        results = check_estimator(LongTailClassifier(epochs=8, device="cpu"), on_fail=None, on_skip=None)
     assert len(results) > 50
     failed = {result["check_name"]: result["exception"] for result in results if result["status"] == "failed"}
     assert failed == {}

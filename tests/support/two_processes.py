@@ -9,6 +9,9 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+import torch
+from torch.optim import SGD
+
 WORLD_SIZE = 2
 
 
@@ -22,6 +25,7 @@ def run_both(work: Callable[..., None], *words: str) -> list[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    SGD([torch.zeros(1, requires_grad=True)])  # loads once what PyTorch loads with the first optimizer
     shared = {"WORLD_SIZE": str(WORLD_SIZE), "LOCAL_WORLD_SIZE": str(WORLD_SIZE)}
     os.environ |= shared | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     children = [_child(rank, work, *words) for rank in range(WORLD_SIZE)]

@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 import sys
 
+import torch
+from torch.optim import SGD
+
 import longtail.evaluation.confusion
 import longtail.report.page
 import longtail.training.experiment  # noqa: F401
@@ -15,6 +18,7 @@ from longtail.cli import main
 
 
 def serve() -> None:
+    SGD([torch.zeros(1, requires_grad=True)])  # loads once what PyTorch loads with the first optimizer
     for line in sys.stdin:
         child = os.fork()
         if not child:

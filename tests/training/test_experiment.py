@@ -6,6 +6,7 @@ import gc
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ def test_the_large_recipes_run_on_a_stand_in_of_the_same_shape(name: str, quiet:
     from longtail.config.schema import merge
 
     recipe = base_config(name, epochs=1)
-    small = recipe["model"]["name"].replace("resnet50", "resnet10t").replace("resnet152", "resnet10t")
+    small = recipe["model"]["name"].replace("resnet50", "test_resnet").replace("resnet152", "test_resnet")
     trainable = [part.replace("layer4.2", "layer4.0") for part in recipe["model"]["trainable"]]
     config = complete(build(merge(recipe, {
         "data": {"source": "digits", "imbalance_ratio": 20, "image_size": 32, "resize": 36},
@@ -179,12 +180,14 @@ def test_checkpoints_within_an_epoch_are_no_part_of_its_time(
 def test_a_compiled_run_ends_where_the_plain_one_does_and_compiles_nothing_within_an_epoch(
     small_config: Build, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Progress, noise, mixup, a short last batch and the second stage included."""
+    """Progress, noise, mixup, a short last batch and the second stage included; without code generation, for speed."""
     from torch._dynamo.utils import counters
 
     config = small_config("cifar-lt/gcl", epochs=2, training={"precision": "bf16"})
     start_run(config, tmp_path / "plain", quiet)
     config = with_options(config, {"training.compile": True})
+    captured = partial(torch.compile, backend="aot_eager", dynamic=False)
+    monkeypatch.setattr(torch, "compile", lambda module, **_: captured(module))
     graphs: list[tuple[int, int]] = []
 
     class Count(Callback):
@@ -205,6 +208,17 @@ def test_a_compiled_run_ends_where_the_plain_one_does_and_compiles_nothing_withi
     plain, compiled = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "compiled"))
     assert plain.keys() == compiled.keys()
     assert all(torch.allclose(plain[key], compiled[key], atol=0.03) for key in plain)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None and shutil.which("cl") is None, reason="torch.compile needs a compiler")
+def test_generated_code_trains_as_the_plain_network(small_config: Build, quiet: Reporter, tmp_path: Path) -> None:
+    stage = {"epochs": 1, "batch_size": 64, "epoch_share": 0.4, "mixing": "none"}
+    runs = {}
+    for compiled in (False, True):
+        config = small_config("cifar-lt/ce", stage1=stage, training={"compile": compiled})
+        start_run(config, tmp_path / str(compiled), quiet)
+        runs[compiled] = load_file(tmp_path / str(compiled) / "model.safetensors")
+    assert all(torch.allclose(runs[False][name], runs[True][name], atol=1e-4) for name in runs[False])
 
 
 prepare_torchvision()
